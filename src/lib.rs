@@ -1,1 +1,14 @@
-//! x
+//! Ottla: a Kafka client in Rust with nothing of C in it.
+
+pub(crate) mod cluster;
+pub(crate) mod config;
+pub mod error;
+pub mod net;
+mod record;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+mod wire;
+
+pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
+pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
+pub use wire::{ApiKey, Compression};

@@ -1,0 +1,252 @@
+//! What can go wrong, and what to do about it.
+
+mod code;
+
+use std::{error::Error as StdError, fmt, sync::Arc};
+
+pub use code::{ErrorCode, Remedy};
+
+/// The result of most calls of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of this client: what kind it is, what the broker said, whether to retry, whether a record may have been
+/// written, and what to do next ([`advice`](Error::advice)).
+///
+/// Cheap to clone: every record of a failed batch gets the same one.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    code: Option<ErrorCode>,
+    message: String,
+    retriable: bool,
+    status: Option<DeliveryStatus>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// The kind of an [`Error`], for programs that decide by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting is unknown, malformed or contradicts another; nothing was started.
+    Configuration,
+    /// An argument of the call cannot be used (a topic name that Kafka forbids, a negative partition …).
+    InvalidArgument,
+    /// A record is larger than `max.request.size` or than what the broker accepts.
+    RecordTooLarge,
+    /// The send buffer (`buffer.memory`) is full; nothing was queued.
+    BufferFull,
+    /// A deadline passed; the message says which, and what was last in the way.
+    Timeout,
+    /// A connection could not be made, or broke.
+    Network,
+    /// The peer does not speak Kafka, or sent bytes that cannot be read.
+    Protocol,
+    /// The broker does not know the request, or no version of it that this client speaks.
+    UnsupportedVersion,
+    /// Stored records are damaged: a wrong checksum, length or codec.
+    Corrupt,
+    /// The broker answered with an error: see [`Error::code`].
+    Broker,
+    /// The broker did not accept who we are.
+    Authentication,
+    /// The broker does not allow what was asked.
+    Authorization,
+    /// A partition has no usable position and `auto.offset.reset` is `none`.
+    NoOffset,
+    /// The topic or partition does not exist (or is not visible), and did not appear before the deadline.
+    UnknownTopicOrPartition,
+    /// Another producer, member or incarnation has taken this one's place; make a new client.
+    Fenced,
+    /// This client was closed, or its runtime was dropped.
+    Closed,
+    /// Records were taken back by `purge` before they were sent.
+    Purged,
+    /// A consumer is not in the group, or no longer owns the partition, so that the call cannot be carried out.
+    NotAssigned,
+    /// A mistake of this client: please report it.
+    Internal,
+}
+
+/// How far a record got that was not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeliveryStatus {
+    /// The record is not in the log and will not get there: it may be sent again without doubling it.
+    NotPersisted,
+    /// The record may be in the log: sending it again may double it.
+    PossiblyPersisted,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let retriable = matches!(kind, ErrorKind::BufferFull | ErrorKind::Timeout | ErrorKind::Network);
+        Self(Arc::new(Inner { kind, code: None, message: message.into(), retriable, status: None, source: None }))
+    }
+
+    /// An error that a broker answered with; `context` says what was asked ("produce to orders[0]").
+    pub(crate) fn broker(code: ErrorCode, context: impl fmt::Display) -> Self {
+        let kind = match code {
+            ErrorCode::TOPIC_AUTHORIZATION_FAILED
+            | ErrorCode::GROUP_AUTHORIZATION_FAILED
+            | ErrorCode::CLUSTER_AUTHORIZATION_FAILED
+            | ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+            | ErrorCode::DELEGATION_TOKEN_AUTHORIZATION_FAILED => ErrorKind::Authorization,
+            ErrorCode::SASL_AUTHENTICATION_FAILED
+            | ErrorCode::UNSUPPORTED_SASL_MECHANISM
+            | ErrorCode::ILLEGAL_SASL_STATE => ErrorKind::Authentication,
+            ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => ErrorKind::RecordTooLarge,
+            ErrorCode::PRODUCER_FENCED | ErrorCode::FENCED_INSTANCE_ID | ErrorCode::INVALID_PRODUCER_EPOCH => {
+                ErrorKind::Fenced
+            }
+            ErrorCode::UNSUPPORTED_VERSION => ErrorKind::UnsupportedVersion,
+            _ => ErrorKind::Broker,
+        };
+        Self(Arc::new(Inner {
+            kind,
+            code: Some(code),
+            message: format!("{context}: {code}: {}", code.message()),
+            retriable: code.is_retriable(),
+            status: None,
+            source: None,
+        }))
+    }
+
+    /// The same error with the cause that led to it.
+    pub(crate) fn with_source(self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.changed(|inner| inner.source = Some(Arc::new(source)))
+    }
+
+    /// The same error, saying how far the record (or the request) got.
+    pub(crate) fn with_status(self, status: DeliveryStatus) -> Self {
+        self.changed(|inner| inner.status = Some(status))
+    }
+
+    /// The same error with more context before its message.
+    pub(crate) fn context(self, context: impl fmt::Display) -> Self {
+        self.changed(|inner| inner.message = format!("{context}: {}", inner.message))
+    }
+
+    /// The same error, saying whether the same call may be tried again.
+    pub(crate) fn retriable(self, retriable: bool) -> Self {
+        self.changed(|inner| inner.retriable = retriable)
+    }
+
+    fn changed(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// What kind of error this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The broker's error code, where a broker answered with one.
+    pub fn code(&self) -> Option<ErrorCode> {
+        self.0.code
+    }
+
+    /// Whether the same call may succeed when it is made again.
+    ///
+    /// For a record also look at [`delivery_status`](Self::delivery_status): sending one again that was possibly
+    /// persisted may double it.
+    pub fn is_retriable(&self) -> bool {
+        self.0.retriable
+    }
+
+    /// Whether this client can go on after the error; if not, close it and make a new one.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed)
+    }
+
+    /// For a record that was not acknowledged, and for a request without an answer: how far it got.
+    pub fn delivery_status(&self) -> Option<DeliveryStatus> {
+        self.0.status
+    }
+
+    /// What to do next, in one sentence.
+    pub fn advice(&self) -> &'static str {
+        match self.0.kind {
+            ErrorKind::Configuration => "correct the setting that the message names and build the client again",
+            ErrorKind::InvalidArgument => "correct the argument that the message names",
+            ErrorKind::RecordTooLarge => {
+                "send a smaller record, or raise max.request.size here and max.message.bytes on the topic"
+            }
+            ErrorKind::BufferFull => "wait for outstanding deliveries, or send more slowly",
+            ErrorKind::Timeout => "look at the last cause in the message; try again, or raise the timeout",
+            ErrorKind::Network => "check that the brokers are up and that their addresses are reachable from here",
+            ErrorKind::Protocol => "check that the address and port are those of a Kafka listener of this protocol",
+            ErrorKind::UnsupportedVersion => "use a newer broker, or do without the feature that the message names",
+            ErrorKind::Corrupt => "seek past the damaged records, or restore the partition from a good replica",
+            ErrorKind::Broker => "look the error code up; try again if it is retriable",
+            ErrorKind::Authentication => "check the credentials and the mechanism",
+            ErrorKind::Authorization => "ask for the right that the message names",
+            ErrorKind::NoOffset => "seek to a position, or set auto.offset.reset",
+            ErrorKind::UnknownTopicOrPartition => "create the topic, or check its name and your rights to see it",
+            ErrorKind::Fenced => "another client has taken this one's place: close it and make a new one",
+            ErrorKind::Closed => "make a new client",
+            ErrorKind::Purged => "send the record again if it is still wanted",
+            ErrorKind::NotAssigned => "subscribe or assign first, and act on partitions that are owned",
+            ErrorKind::Internal => "please report this as a bug",
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Error");
+        out.field("kind", &self.0.kind);
+        if let Some(code) = self.0.code {
+            out.field("code", &code);
+        }
+        out.field("message", &self.0.message);
+        if let Some(status) = self.0.status {
+            out.field("status", &status);
+        }
+        if let Some(source) = &self.0.source {
+            out.field("source", source);
+        }
+        out.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broker_errors_keep_their_code_and_say_whether_to_retry() {
+        let error = Error::broker(ErrorCode::NOT_LEADER_OR_FOLLOWER, "produce to orders[0]");
+        assert_eq!(error.kind(), ErrorKind::Broker);
+        assert_eq!(error.code(), Some(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+        assert!(error.is_retriable());
+        assert!(error.to_string().starts_with("produce to orders[0]: NOT_LEADER_OR_FOLLOWER: "));
+        assert!(Error::broker(ErrorCode::PRODUCER_FENCED, "x").is_fatal());
+    }
+
+    #[test]
+    fn context_status_and_source_are_kept() {
+        let cause = std::io::Error::other("connection refused");
+        let error = Error::new(ErrorKind::Network, "127.0.0.1:1")
+            .with_source(cause)
+            .with_status(DeliveryStatus::NotPersisted)
+            .context("bootstrap");
+        assert_eq!(error.to_string(), "bootstrap: 127.0.0.1:1");
+        assert_eq!(error.source().unwrap().to_string(), "connection refused");
+        assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
+    }
+}

@@ -1,0 +1,31 @@
+//! The network as a trait, so that the same client runs over TCP, over memory in tests, and over whatever a user brings.
+
+mod memory;
+mod tcp;
+
+use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use memory::{MemoryListener, MemoryNetwork};
+pub use tcp::Tcp;
+
+/// A boxed future, as the methods of [`Network`] return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Turns names into addresses and addresses into connections.
+///
+/// The client brings the timeouts (`socket.connection.setup.timeout.ms`), the order in which addresses are tried, and,
+/// above this, TLS; an implementation only resolves and connects. Its futures are dropped when time is up.
+pub trait Network: fmt::Debug + Send + Sync + 'static {
+    /// All addresses of a host, in the order in which they should be tried.
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
+
+    /// A new connection to one address.
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
+}
+
+/// A connection: bytes both ways.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

@@ -1,0 +1,65 @@
+use std::{sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+
+use super::{TimestampType, TopicPartition, from_millis};
+
+/// A record that was read, owning its parts.
+///
+/// Key, value and headers are slices of the response that they came in: keeping one keeps that response in memory. Use
+/// [`detach`](Self::detach) for a record that is to live long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerRecord {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The record's offset in its partition.
+    pub offset: i64,
+    /// The leader epoch under which the record's batch was appended, where the broker says it (KIP-320).
+    pub leader_epoch: Option<i32>,
+    /// Milliseconds since the Unix epoch; −1 where the record has none.
+    pub timestamp_millis: i64,
+    /// Who gave the timestamp.
+    pub timestamp_type: TimestampType,
+    /// The key, if there is one.
+    pub key: Option<Bytes>,
+    /// The value; `None` for a tombstone.
+    pub value: Option<Bytes>,
+    /// The headers in their order; names may repeat.
+    pub headers: Vec<Header>,
+}
+
+/// A header of a record that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Header {
+    /// The name; text that is not UTF-8 is replaced by U+FFFD where it is not.
+    pub name: String,
+    /// The value, which may be null.
+    pub value: Option<Bytes>,
+}
+
+impl ConsumerRecord {
+    /// The record's timestamp, `None` where it has none.
+    pub fn timestamp(&self) -> Option<SystemTime> {
+        (self.timestamp_millis >= 0).then(|| from_millis(self.timestamp_millis))
+    }
+
+    /// The partition that the record came from.
+    pub fn topic_partition(&self) -> TopicPartition {
+        TopicPartition { topic: self.topic.clone(), partition: self.partition }
+    }
+
+    /// The same record with bytes of its own, so that it does not keep a whole response in memory.
+    pub fn detach(mut self) -> Self {
+        let copy = |bytes: Bytes| Bytes::copy_from_slice(&bytes);
+        self.key = self.key.map(copy);
+        self.value = self.value.map(copy);
+        for header in &mut self.headers {
+            header.value = header.value.take().map(copy);
+        }
+        self
+    }
+}

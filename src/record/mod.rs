@@ -1,0 +1,36 @@
+//! What users hold: records on their way out and in, and the names of places in the log.
+
+mod incoming;
+mod outgoing;
+mod topic;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use incoming::{ConsumerRecord, Header};
+pub use outgoing::{Payload, Record, RecordMetadata};
+pub(crate) use topic::check_topic_name;
+pub use topic::{Offset, TopicPartition};
+
+/// Who gave a record its timestamp (`message.timestamp.type` of the topic).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimestampType {
+    /// The producer, when the record was sent.
+    CreateTime,
+    /// The broker, when the record was appended.
+    LogAppendTime,
+}
+
+/// Milliseconds since the Unix epoch, negative before it.
+pub(crate) fn to_millis(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |millis| -millis),
+    }
+}
+
+/// The time of so many milliseconds since the Unix epoch, as near as the platform can say it.
+pub(crate) fn from_millis(millis: i64) -> SystemTime {
+    let distance = Duration::from_millis(millis.unsigned_abs());
+    let time = if millis < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    time.unwrap_or(UNIX_EPOCH)
+}

@@ -1,0 +1,13 @@
+//! Bytes only: frames, varints, checksums, record batches, codecs, messages. No IO, no clock, no state of a client.
+
+mod api_key;
+pub(crate) mod batch;
+pub(crate) mod codec;
+pub(crate) mod fetch;
+pub(crate) mod frame;
+pub(crate) mod message;
+pub(crate) mod produce;
+pub(crate) mod varint;
+
+pub use api_key::ApiKey;
+pub use codec::Compression;

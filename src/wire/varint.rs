@@ -1,0 +1,1 @@
+//! Zigzag and unsigned varints as Kafka writes them.
