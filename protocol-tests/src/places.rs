@@ -22,7 +22,10 @@ const PORTS: std::ops::Range<u16> = 10_000..32_000;
 pub(crate) fn root() -> PathBuf {
     let target = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => PathBuf::from(dir),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        None => Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .unwrap_or(Path::new("."))
+            .join("target"),
     };
     std::path::absolute(target.join("kafka")).unwrap_or_else(|_| target.join("kafka"))
 }
