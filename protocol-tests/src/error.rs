@@ -42,6 +42,13 @@ pub enum Error {
         /// The broker's own words, where it gave any.
         message: String,
     },
+    /// Kafka's own code refused what it was given.
+    Rejected {
+        /// What it was asked.
+        what: String,
+        /// Its exception.
+        why: String,
+    },
     /// A program answered with something that cannot be read.
     Garbled {
         /// Whose answer.
@@ -88,6 +95,7 @@ impl fmt::Display for Error {
                 code,
                 message,
             } => write!(f, "{what}: error {code} {message}"),
+            Self::Rejected { what, why } => write!(f, "Kafka rejects {what}: {why}"),
             Self::Garbled { what, answer } => {
                 write!(f, "{what} gave an answer that cannot be read: {answer}")
             }

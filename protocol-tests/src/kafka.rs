@@ -88,7 +88,8 @@ impl Kafka {
         Tools::new(self.jars.clone(), self.bootstrap())
     }
 
-    /// Waits until every node that is up knows every other such node as alive, and knows of no more.
+    /// Waits until every node that is up knows every other such node as alive, and knows of no more. A frozen node counts as
+    /// up and does not answer, so nothing is ready until it is thawed or killed.
     ///
     /// # Errors
     /// `Ended` when a node ended meanwhile; `TimedOut`.

@@ -296,3 +296,58 @@ async fn the_launcher_ends_with_its_input_and_leaves_no_orphan_when_killed() -> 
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn a_further_listener_asks_who_is_there() -> Result<(), Error> {
+    let plain =
+        r#"org.apache.kafka.common.security.plain.PlainLoginModule required user_bob="secret";"#;
+    let builder = Kafka::builder()
+        .listener("WHO", "SASL_PLAINTEXT")
+        .config(
+            "listener.name.who.sasl.enabled.mechanisms",
+            "PLAIN,SCRAM-SHA-256",
+        )
+        .config("listener.name.who.plain.sasl.jaas.config", plain)
+        .config(
+            "listener.name.who.scram-sha-256.sasl.jaas.config",
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        )
+        .format_arg("--add-scram")
+        .format_arg("SCRAM-SHA-256=[name=alice,password=wonder]");
+    let Some(kafka) = or_skip(builder.start().await) else {
+        return Ok(());
+    };
+    let address = kafka.bootstrap_of("WHO").expect("the listener's address");
+    assert_eq!(kafka.bootstrap_of("NOBODY"), None);
+    let topic = unique("who");
+    kafka.create_topic(&topic, 1, 1, &[]).await?;
+    let Some(kcat) = or_skip(Kcat::find(address)) else {
+        return Ok(());
+    };
+    let login = |mechanism, name, password| {
+        [
+            ("security.protocol", "SASL_PLAINTEXT"),
+            ("sasl.mechanisms", mechanism),
+            ("sasl.username", name),
+            ("sasl.password", password),
+        ]
+    };
+    kcat.produce(
+        &topic,
+        &[Message::value("from bob")],
+        &login("PLAIN", "bob", "secret"),
+    )
+    .await?;
+    let read = kcat
+        .consume(&topic, &login("SCRAM-SHA-256", "alice", "wonder"))
+        .await?;
+    assert_eq!(contents(read), [Message::value("from bob")]);
+    // librdkafka tries for ever, so it is cut short: what counts is that nothing comes.
+    let hasty = kcat.timeout(Duration::from_secs(5));
+    let refused = hasty.consume(&topic, &login("PLAIN", "bob", "wrong")).await;
+    assert!(
+        matches!(refused, Err(Error::TimedOut { .. } | Error::Ended { .. })),
+        "{refused:?}"
+    );
+    Ok(())
+}
