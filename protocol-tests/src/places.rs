@@ -30,8 +30,8 @@ pub(crate) fn root() -> PathBuf {
     std::path::absolute(target.join("kafka")).unwrap_or_else(|_| target.join("kafka"))
 }
 
-/// A directory of one cluster or one tool's run, removed when it is dropped, unless a test is failing: then the logs are
-/// the evidence.
+/// A directory of one cluster or one tool's run, removed when it is dropped, unless a test is panicking: then the logs are
+/// the evidence. `KEEP_KAFKA_FILES=1` keeps them always, for tests that fail by returning an error.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
@@ -79,7 +79,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.keep || std::thread::panicking() {
+        if self.keep || std::thread::panicking() || std::env::var_os("KEEP_KAFKA_FILES").is_some() {
             crate::say(&format!("kept for a look: {}", self.path.display()));
         } else if let Err(error) = fs::remove_dir_all(&self.path) {
             crate::say(&format!(

@@ -74,6 +74,13 @@ impl Tools {
         }
     }
 
+    /// The same tools for another address, such as that of another listener.
+    #[must_use]
+    pub fn at(mut self, bootstrap: impl Into<String>) -> Self {
+        self.bootstrap = bootstrap.into();
+        self
+    }
+
     /// How long a tool may take; default 90 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {

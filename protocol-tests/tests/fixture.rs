@@ -321,33 +321,37 @@ async fn a_further_listener_asks_who_is_there() -> Result<(), Error> {
     assert_eq!(kafka.bootstrap_of("NOBODY"), None);
     let topic = unique("who");
     kafka.create_topic(&topic, 1, 1, &[]).await?;
+    let jaas = r#"org.apache.kafka.common.security.scram.ScramLoginModule required username="alice" password="wonder";"#;
+    let scram = [
+        ("security.protocol", "SASL_PLAINTEXT"),
+        ("sasl.mechanism", "SCRAM-SHA-256"),
+        ("sasl.jaas.config", jaas),
+    ];
+    kafka
+        .tools()
+        .produce(&topic, &[Message::value("through the plain one")], &[])
+        .await?;
+    let read = kafka
+        .tools()
+        .at(&address)
+        .consume(&topic, 1, &scram)
+        .await?;
+    assert_eq!(contents(read), [Message::value("through the plain one")]);
+
+    // PLAIN only: librdkafka 2.0, Debian's, is refused by Kafka 4.3 with SCRAM credentials that Java's client may use.
     let Some(kcat) = or_skip(Kcat::find(address)) else {
         return Ok(());
     };
-    let login = |mechanism, name, password| {
+    let login = |password| {
         [
             ("security.protocol", "SASL_PLAINTEXT"),
-            ("sasl.mechanisms", mechanism),
-            ("sasl.username", name),
+            ("sasl.mechanisms", "PLAIN"),
+            ("sasl.username", "bob"),
             ("sasl.password", password),
         ]
     };
-    kcat.produce(
-        &topic,
-        &[Message::value("from bob")],
-        &login("PLAIN", "bob", "secret"),
-    )
-    .await?;
-    let read = kcat
-        .consume(&topic, &login("SCRAM-SHA-256", "alice", "wonder"))
-        .await?;
-    assert_eq!(contents(read), [Message::value("from bob")]);
-    // librdkafka tries for ever, so it is cut short: what counts is that nothing comes.
-    let hasty = kcat.timeout(Duration::from_secs(5));
-    let refused = hasty.consume(&topic, &login("PLAIN", "bob", "wrong")).await;
-    assert!(
-        matches!(refused, Err(Error::TimedOut { .. } | Error::Ended { .. })),
-        "{refused:?}"
-    );
+    assert_eq!(kcat.consume(&topic, &login("secret")).await?.len(), 1);
+    let refused = kcat.consume(&topic, &login("wrong")).await;
+    assert!(matches!(refused, Err(Error::Ended { .. })), "{refused:?}");
     Ok(())
 }
