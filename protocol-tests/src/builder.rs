@@ -328,3 +328,44 @@ impl Builder {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_test_sets_wins_and_knows_its_node() {
+        let builder = Builder::default()
+            .nodes(3)
+            .listener("WHO", "SASL_SSL")
+            .config("group.initial.rebalance.delay.ms", "7")
+            .config("broker.rack", "rack-{id}");
+        let jars = Jars::at(
+            Version::parse("4.3.1").expect("a version"),
+            "nowhere".into(),
+        );
+        let scratch = Scratch::new("layout").expect("a directory");
+        let nodes = builder.lay_out(&jars, &scratch).expect("three nodes");
+        assert_eq!(nodes.iter().map(Node::id).collect::<Vec<_>>(), [0, 1, 2]);
+        let node = &nodes[2];
+        let text = std::fs::read_to_string(node.properties()).expect("its properties");
+        let value = |key: &str| {
+            let values: Vec<&str> = text
+                .lines()
+                .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+                .collect();
+            assert_eq!(values.len(), 1, "{key} in {text}");
+            values[0].to_owned()
+        };
+        let who = node.listener("WHO").expect("the listener that was added");
+        assert_eq!(
+            value("advertised.listeners"),
+            format!("CLIENT://{},WHO://{who}", node.address())
+        );
+        assert!(value("listener.security.protocol.map").ends_with(",WHO:SASL_SSL"));
+        assert_eq!(value("controller.quorum.voters").split(',').count(), 3);
+        assert_eq!(value("transaction.state.log.min.isr"), "2");
+        assert_eq!(value("group.initial.rebalance.delay.ms"), "7");
+        assert_eq!(value("broker.rack"), "rack-2");
+    }
+}

@@ -68,7 +68,7 @@ impl Jars {
         need("java")?;
         let root = places::root();
         let dir = root.join(version.as_str());
-        let jars = Self { version, dir };
+        let jars = Self::at(version, dir);
         if jars.dir.is_dir() {
             return Ok(jars);
         }
@@ -103,6 +103,11 @@ impl Jars {
             jars.fetch(&root, deadline).await?;
         }
         Ok(jars)
+    }
+
+    /// Jars that are in this directory.
+    pub(crate) fn at(version: Version, dir: PathBuf) -> Self {
+        Self { version, dir }
     }
 
     async fn fetch(&self, root: &Path, deadline: Instant) -> Result<(), Error> {

@@ -219,3 +219,93 @@ impl Drop for Leashed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    const SIGKILL: i32 = 9;
+    const SIGTERM: i32 = 15;
+
+    fn sleeper() -> Leashed {
+        let null = || {
+            File::options()
+                .write(true)
+                .open("/dev/null")
+                .expect("the null device")
+        };
+        Launch::new("sleep")
+            .args(["600"])
+            .spawn(null(), null())
+            .expect("a process")
+    }
+
+    async fn end(process: &mut Leashed) -> Option<ExitStatus> {
+        process
+            .wait_until(Instant::now() + Duration::from_secs(30))
+            .await
+            .expect("waiting")
+    }
+
+    #[tokio::test]
+    async fn a_process_dies_with_the_pipe_that_only_its_owner_holds() {
+        let mut process = sleeper();
+        assert_eq!(process.ended().expect("a look"), None);
+        // As the kernel does when the owner is gone.
+        drop(process.leash.take());
+        assert_eq!(
+            end(&mut process).await.and_then(|status| status.signal()),
+            Some(SIGKILL)
+        );
+    }
+
+    #[tokio::test]
+    async fn signals_arrive_at_the_program_itself() {
+        let mut process = sleeper();
+        process.signal(Signal::Stop).expect("stopping");
+        process.signal(Signal::Term).expect("asking it to end");
+        process.signal(Signal::Cont).expect("letting it go on");
+        assert_eq!(
+            end(&mut process).await.and_then(|status| status.signal()),
+            Some(SIGTERM)
+        );
+        assert!(
+            process.signal(Signal::Stop).is_err(),
+            "there is nobody to stop"
+        );
+    }
+
+    #[test]
+    fn a_killed_process_is_reaped() {
+        let mut process = sleeper();
+        process.signal(Signal::Stop).expect("stopping");
+        assert_eq!(process.kill().expect("killing").signal(), Some(SIGKILL));
+        assert_eq!(process.kill().expect("again").signal(), Some(SIGKILL));
+    }
+
+    #[tokio::test]
+    async fn it_reads_its_input_and_writes_its_output() {
+        let scratch = crate::places::Scratch::new("leashed").expect("a directory");
+        let [input, output, errors] = ["in", "out", "err"].map(|name| scratch.path().join(name));
+        std::fs::write(&input, "some words").expect("input");
+        let (out, err) = (
+            File::create(&output).expect("output"),
+            File::create(errors).expect("errors"),
+        );
+        let mut process = Launch::new("cat")
+            .input(&input)
+            .spawn(out, err)
+            .expect("a process");
+        assert!(
+            end(&mut process)
+                .await
+                .is_some_and(|status| status.success())
+        );
+        assert_eq!(
+            std::fs::read_to_string(output).expect("output"),
+            "some words"
+        );
+    }
+}

@@ -41,3 +41,14 @@ async fn kafka_3_7_round_trip() -> Result<(), Error> {
 async fn kafka_2_8_round_trip() -> Result<(), Error> {
     round_trip("2.8.2").await
 }
+
+#[tokio::test]
+async fn a_version_that_cannot_be_had_or_run_is_said() {
+    for (version, unavailable) in [("4.99.0", true), ("2.7.2", false), ("latest", false)] {
+        match Kafka::builder().version(version).start().await {
+            Ok(kafka) => panic!("{version} runs at {}", kafka.bootstrap()),
+            Err(error) if error.is_unavailable() => assert!(unavailable, "{version}: {error}"),
+            Err(error) => assert!(matches!(error, Error::Unfit(_)), "{version}: {error}"),
+        }
+    }
+}

@@ -23,6 +23,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Asks what was asked before perhaps, by this process or an earlier one.
 pub(super) fn ask_once(question: &str) -> Result<Vec<String>, Error> {
+    // Even for what is remembered: a test is left out as a whole, not from its first new question on.
+    available()?;
     let path = remembered(question);
     match fs::read_to_string(&path) {
         Ok(text) => {
@@ -54,6 +56,12 @@ pub(super) fn ask(question: &str) -> Result<Vec<String>, Error> {
         running.take();
     }
     answer
+}
+
+/// The program runs from source, which needs the compiler of a whole JDK.
+fn available() -> Result<(), Error> {
+    need("java")?;
+    need("javac")
 }
 
 /// A directory for each version of Kafka and of our program.
@@ -100,9 +108,7 @@ struct Service {
 
 impl Service {
     fn start() -> Result<Self, Error> {
-        // It runs from source, which needs the compiler of a whole JDK.
-        need("java")?;
-        need("javac")?;
+        available()?;
         let jars = jars()?;
         let source = dir().join("Golden.java");
         let start = || -> std::io::Result<(Child, Option<(ChildStdin, _)>)> {
