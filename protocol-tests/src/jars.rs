@@ -226,14 +226,19 @@ pub(crate) fn need(program: &str) -> Result<(), Error> {
     Err(Error::Unavailable(format!("`{program}` is not on PATH")))
 }
 
-/// Kafka and its tools, with a logger that writes to standard error in place of whichever the version would bring.
+/// Kafka and its tools, with a logger that writes to standard error in place of whichever the version would bring, and
+/// without Connect, for which the tools have a command that is not used here.
 fn pom(version: &str) -> String {
-    const UNWANTED: [(&str, &str); 5] = [
+    const UNWANTED: [(&str, &str); 9] = [
         ("org.slf4j", "slf4j-reload4j"),
         ("org.slf4j", "slf4j-log4j12"),
         ("org.apache.logging.log4j", "log4j-slf4j-impl"),
         ("org.apache.logging.log4j", "log4j-slf4j2-impl"),
         ("ch.qos.logback", "logback-classic"),
+        ("org.apache.kafka", "connect-api"),
+        ("org.apache.kafka", "connect-json"),
+        ("org.apache.kafka", "connect-runtime"),
+        ("org.apache.kafka", "connect-transforms"),
     ];
     let exclusions: String = UNWANTED
         .iter()

@@ -28,6 +28,11 @@ async fn round_trip(version: &str) -> Result<(), Error> {
 }
 
 #[tokio::test]
+async fn kafka_4_0_round_trip() -> Result<(), Error> {
+    round_trip("4.0.1").await
+}
+
+#[tokio::test]
 async fn kafka_3_9_round_trip() -> Result<(), Error> {
     round_trip("3.9.1").await
 }

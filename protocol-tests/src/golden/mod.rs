@@ -2,7 +2,7 @@
 //!
 //! A small Java program (`Golden.java`) runs from the jars of [`crate::DEFAULT_VERSION`] as long as the test process
 //! does, and answers with what Kafka's classes write and read. What it wrote is kept in `target/kafka/golden`, so that a
-//! second run needs no JVM.
+//! second run need not start it.
 //!
 //! ```no_run
 //! use protocol_tests::{Message, golden, or_skip};
