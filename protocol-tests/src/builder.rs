@@ -134,22 +134,13 @@ impl Builder {
     /// Starts it, whoever else is there.
     pub(crate) async fn start_seated(self, seats: Option<Seats>) -> Result<Kafka, Error> {
         if !(1..=MAX_NODES).contains(&self.nodes) {
-            return Err(Error::Unfit(format!(
-                "{} nodes: 1 to {MAX_NODES} can be started",
-                self.nodes
-            )));
+            return Err(Error::Unfit(format!("{} nodes: 1 to {MAX_NODES} can be started", self.nodes)));
         }
         let jars = Jars::get(Version::parse(&self.version)?).await?;
         let deadline = Instant::now() + self.start_timeout;
         let scratch = Scratch::new("cluster")?;
         let nodes = self.lay_out(&jars, &scratch)?;
-        let mut kafka = Kafka {
-            nodes,
-            jars,
-            scratch,
-            start_timeout: self.start_timeout,
-            _seats: seats,
-        };
+        let mut kafka = Kafka { nodes, jars, scratch, start_timeout: self.start_timeout, _seats: seats };
         match self.bring_up(&kafka, deadline).await {
             Ok(()) => Ok(kafka),
             Err(error) => {
@@ -167,25 +158,13 @@ impl Builder {
         for (node, mut format) in formats {
             let what = format!("formatting the data of node {}", node.id);
             let log = || tail(&[node.log()]);
-            match format
-                .wait_until(deadline)
-                .await
-                .map_err(Error::io(what.clone()))?
-            {
+            match format.wait_until(deadline).await.map_err(Error::io(what.clone()))? {
                 Some(status) if status.success() => {}
                 Some(status) => {
-                    return Err(Error::Ended {
-                        what,
-                        status,
-                        log: log(),
-                    });
+                    return Err(Error::Ended { what, status, log: log() });
                 }
                 None => {
-                    return Err(Error::TimedOut {
-                        what,
-                        after: self.start_timeout,
-                        log: log(),
-                    });
+                    return Err(Error::TimedOut { what, after: self.start_timeout, log: log() });
                 }
             }
         }
@@ -194,9 +173,7 @@ impl Builder {
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let ready = timeout_at(deadline, kafka.ready_within(left));
-        ready
-            .await
-            .unwrap_or_else(|_| Err(kafka.not_ready(self.start_timeout)))?;
+        ready.await.unwrap_or_else(|_| Err(kafka.not_ready(self.start_timeout)))?;
         if self.announce {
             let version = kafka.version().as_str();
             crate::say(&format!(
@@ -210,27 +187,19 @@ impl Builder {
 
     /// Decides ports and writes each node's directory and properties.
     fn lay_out(&self, jars: &Jars, scratch: &Scratch) -> Result<Vec<Node>, Error> {
-        let names: Vec<&str> = [CLIENT]
-            .into_iter()
-            .chain(self.listeners.iter().map(|(name, _)| name.as_str()))
-            .collect();
+        let names: Vec<&str> =
+            [CLIENT].into_iter().chain(self.listeners.iter().map(|(name, _)| name.as_str())).collect();
         // Each node's ports: its controller's, then one for each listener.
         let each = 1 + names.len();
         let ports = places::free_ports(each * self.nodes)?;
         let ports: Vec<&[u16]> = ports.chunks(each).collect();
-        let voters: Vec<String> = ports
-            .iter()
-            .enumerate()
-            .map(|(id, ports)| format!("{id}@127.0.0.1:{}", ports[0]))
-            .collect();
+        let voters: Vec<String> =
+            ports.iter().enumerate().map(|(id, ports)| format!("{id}@127.0.0.1:{}", ports[0])).collect();
         let voters = voters.join(",");
         let mut nodes = Vec::with_capacity(self.nodes);
         for (id, ports) in (0i32..).zip(&ports) {
-            let listeners: Vec<(String, u16)> = names
-                .iter()
-                .map(|name| (*name).to_owned())
-                .zip(ports[1..].iter().copied())
-                .collect();
+            let listeners: Vec<(String, u16)> =
+                names.iter().map(|name| (*name).to_owned()).zip(ports[1..].iter().copied()).collect();
             let node = Node {
                 id,
                 dir: scratch.path().join(format!("node-{id}")),
@@ -241,10 +210,7 @@ impl Builder {
             };
             let write = || -> std::io::Result<()> {
                 std::fs::create_dir_all(node.data())?;
-                write_properties(
-                    &node.properties(),
-                    &self.properties(&node, ports[0], &voters),
-                )
+                write_properties(&node.properties(), &self.properties(&node, ports[0], &voters))
             };
             write().map_err(Error::io(format!("making {}", node.dir.display())))?;
             nodes.push(node);
@@ -253,28 +219,16 @@ impl Builder {
     }
 
     fn jvm(&self) -> Vec<String> {
-        let heap = self
-            .heap_mb
-            .unwrap_or(if self.nodes == 1 { 512 } else { 400 });
-        let args = self
-            .jvm_args
-            .clone()
-            .unwrap_or_else(|| QUICK_JVM.iter().map(|arg| (*arg).to_owned()).collect());
+        let heap = self.heap_mb.unwrap_or(if self.nodes == 1 { 512 } else { 400 });
+        let args = self.jvm_args.clone().unwrap_or_else(|| QUICK_JVM.iter().map(|arg| (*arg).to_owned()).collect());
         [format!("-Xmx{heap}m")].into_iter().chain(args).collect()
     }
 
     fn properties(&self, node: &Node, controller_port: u16, voters: &str) -> Vec<(String, String)> {
-        let advertised: Vec<String> = node
-            .listeners
-            .iter()
-            .map(|(name, port)| format!("{name}://127.0.0.1:{port}"))
-            .collect();
+        let advertised: Vec<String> =
+            node.listeners.iter().map(|(name, port)| format!("{name}://127.0.0.1:{port}")).collect();
         let advertised = advertised.join(",");
-        let protocols: String = self
-            .listeners
-            .iter()
-            .map(|(name, protocol)| format!(",{name}:{protocol}"))
-            .collect();
+        let protocols: String = self.listeners.iter().map(|(name, protocol)| format!(",{name}:{protocol}")).collect();
         let copies = self.nodes.min(3).to_string();
         // With three copies, two must have a write that offsets and transactions stand on.
         let copies_needed = if self.nodes >= 3 { "2" } else { "1" };
@@ -282,17 +236,11 @@ impl Builder {
             ("process.roles", "broker,controller".to_owned()),
             ("node.id", node.id.to_string()),
             ("controller.quorum.voters", voters.to_owned()),
-            (
-                "listeners",
-                format!("{advertised},{CONTROLLER}://127.0.0.1:{controller_port}"),
-            ),
+            ("listeners", format!("{advertised},{CONTROLLER}://127.0.0.1:{controller_port}")),
             ("advertised.listeners", advertised),
             ("controller.listener.names", CONTROLLER.to_owned()),
             ("inter.broker.listener.name", CLIENT.to_owned()),
-            (
-                "listener.security.protocol.map",
-                format!("{CLIENT}:PLAINTEXT,{CONTROLLER}:PLAINTEXT{protocols}"),
-            ),
+            ("listener.security.protocol.map", format!("{CLIENT}:PLAINTEXT,{CONTROLLER}:PLAINTEXT{protocols}")),
             ("log.dirs", node.data().display().to_string()),
             ("default.replication.factor", copies.clone()),
             ("offsets.topic.replication.factor", copies.clone()),
@@ -302,22 +250,13 @@ impl Builder {
             ("transaction.state.log.min.isr", copies_needed.to_owned()),
             ("transaction.state.log.num.partitions", "5".to_owned()),
             ("share.coordinator.state.topic.replication.factor", copies),
-            (
-                "share.coordinator.state.topic.min.isr",
-                copies_needed.to_owned(),
-            ),
-            (
-                "share.coordinator.state.topic.num.partitions",
-                "5".to_owned(),
-            ),
+            ("share.coordinator.state.topic.min.isr", copies_needed.to_owned()),
+            ("share.coordinator.state.topic.num.partitions", "5".to_owned()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
             // The cleaner's buffer of 128 MiB would be a third of the heap.
             ("log.cleaner.dedupe.buffer.size", "4194304".to_owned()),
         ];
-        let mut all: Vec<(String, String)> = own
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect();
+        let mut all: Vec<(String, String)> = own.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         for (key, value) in &self.configs {
             let value = value.replace("{id}", &node.id.to_string());
             match all.iter_mut().find(|(known, _)| known == key) {
@@ -340,28 +279,19 @@ mod tests {
             .listener("WHO", "SASL_SSL")
             .config("group.initial.rebalance.delay.ms", "7")
             .config("broker.rack", "rack-{id}");
-        let jars = Jars::at(
-            Version::parse("4.3.1").expect("a version"),
-            "nowhere".into(),
-        );
+        let jars = Jars::at(Version::parse("4.3.1").expect("a version"), "nowhere".into());
         let scratch = Scratch::new("layout").expect("a directory");
         let nodes = builder.lay_out(&jars, &scratch).expect("three nodes");
         assert_eq!(nodes.iter().map(Node::id).collect::<Vec<_>>(), [0, 1, 2]);
         let node = &nodes[2];
         let text = std::fs::read_to_string(node.properties()).expect("its properties");
         let value = |key: &str| {
-            let values: Vec<&str> = text
-                .lines()
-                .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-                .collect();
+            let values: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect();
             assert_eq!(values.len(), 1, "{key} in {text}");
             values[0].to_owned()
         };
         let who = node.listener("WHO").expect("the listener that was added");
-        assert_eq!(
-            value("advertised.listeners"),
-            format!("CLIENT://{},WHO://{who}", node.address())
-        );
+        assert_eq!(value("advertised.listeners"), format!("CLIENT://{},WHO://{who}", node.address()));
         assert!(value("listener.security.protocol.map").ends_with(",WHO:SASL_SSL"));
         assert_eq!(value("controller.quorum.voters").split(',').count(), 3);
         assert_eq!(value("transaction.state.log.min.isr"), "2");

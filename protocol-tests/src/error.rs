@@ -90,11 +90,7 @@ impl fmt::Display for Error {
             Self::TimedOut { what, after, log } => {
                 write!(f, "{what} took longer than {after:?}:\n{log}")
             }
-            Self::Refused {
-                what,
-                code,
-                message,
-            } => write!(f, "{what}: error {code} {message}"),
+            Self::Refused { what, code, message } => write!(f, "{what}: error {code} {message}"),
             Self::Rejected { what, why } => write!(f, "Kafka rejects {what}: {why}"),
             Self::Garbled { what, answer } => {
                 write!(f, "{what} gave an answer that cannot be read: {answer}")
@@ -124,11 +120,7 @@ pub(crate) fn tail(paths: &[PathBuf]) -> String {
                 let whole = String::from_utf8_lossy(&bytes);
                 let lines: Vec<&str> = whole.lines().collect();
                 let from = lines.len().saturating_sub(LINES);
-                text.push_str(&format!(
-                    "--- {}\n{}\n",
-                    path.display(),
-                    lines[from..].join("\n")
-                ));
+                text.push_str(&format!("--- {}\n{}\n", path.display(), lines[from..].join("\n")));
             }
             Err(error) => text.push_str(&format!("--- {}: {error}\n", path.display())),
         }

@@ -30,16 +30,13 @@ impl Version {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let parts: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
         match parts.as_deref() {
-            Some(&[major, minor, patch]) if (major, minor) >= (2, 8) => Ok(Self {
-                text: text.to_owned(),
-                number: (major, minor, patch),
-            }),
+            Some(&[major, minor, patch]) if (major, minor) >= (2, 8) => {
+                Ok(Self { text: text.to_owned(), number: (major, minor, patch) })
+            }
             Some(&[_, _, _]) => Err(Error::Unfit(format!(
                 "Kafka {text} has no KRaft, and ZooKeeper is not started here: 2.8.0 is the first version that works"
             ))),
-            _ => Err(Error::Unfit(format!(
-                "{text:?} is not a version of Kafka such as 4.3.1"
-            ))),
+            _ => Err(Error::Unfit(format!("{text:?} is not a version of Kafka such as 4.3.1"))),
         }
     }
 
@@ -76,8 +73,7 @@ impl Jars {
         fs::create_dir_all(&root).map_err(Error::io(format!("making {}", root.display())))?;
         let deadline = Instant::now() + FETCH_TIMEOUT;
         let lock_path = root.join(format!("{}.lock", jars.version.as_str()));
-        let lock = File::create(&lock_path)
-            .map_err(Error::io(format!("making {}", lock_path.display())))?;
+        let lock = File::create(&lock_path).map_err(Error::io(format!("making {}", lock_path.display())))?;
         loop {
             match lock.try_lock() {
                 Ok(()) => break,
@@ -92,10 +88,7 @@ impl Jars {
                     });
                 }
                 Err(TryLockError::Error(source)) => {
-                    return Err(Error::Io {
-                        what: format!("locking {}", lock_path.display()),
-                        source,
-                    });
+                    return Err(Error::Io { what: format!("locking {}", lock_path.display()), source });
                 }
             }
         }
@@ -127,21 +120,11 @@ impl Jars {
         };
         let (out, err) = prepare().map_err(Error::io(format!("preparing {}", part.display())))?;
         let mut maven = Launch::new("mvn")
-            .args([
-                "-q",
-                "-B",
-                PLUGIN,
-                "-DincludeScope=runtime",
-                "-DoutputDirectory=jars",
-            ])
+            .args(["-q", "-B", PLUGIN, "-DincludeScope=runtime", "-DoutputDirectory=jars"])
             .dir(&part)
             .spawn(out, err)
             .map_err(Error::io("starting mvn"))?;
-        match maven
-            .wait_until(deadline)
-            .await
-            .map_err(Error::io("waiting for mvn"))?
-        {
+        match maven.wait_until(deadline).await.map_err(Error::io("waiting for mvn"))? {
             Some(status) if status.success() => {}
             Some(status) => {
                 return Err(Error::Unavailable(format!(
@@ -155,8 +138,7 @@ impl Jars {
                 )));
             }
         }
-        fs::rename(part.join("jars"), &self.dir)
-            .map_err(Error::io(format!("moving {}", part.display())))?;
+        fs::rename(part.join("jars"), &self.dir).map_err(Error::io(format!("moving {}", part.display())))?;
         fs::remove_dir_all(&part).map_err(Error::io(format!("removing {}", part.display())))
     }
 
@@ -177,46 +159,30 @@ impl Jars {
     pub fn first_class<'a>(&self, candidates: &[&'a str]) -> Result<&'a str, Error> {
         // A jar's directory of names is not compressed, so a look at the bytes is enough.
         let mut found = HashSet::new();
-        let listing = fs::read_dir(&self.dir)
-            .map_err(Error::io(format!("listing {}", self.dir.display())))?;
+        let listing = fs::read_dir(&self.dir).map_err(Error::io(format!("listing {}", self.dir.display())))?;
         for entry in listing {
             let path = entry.map_err(Error::io("listing jars"))?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if !(name.starts_with("kafka-tools-") || name.starts_with("kafka_2.13-")) {
                 continue;
             }
             let jar = fs::read(&path).map_err(Error::io(format!("reading {}", path.display())))?;
             for candidate in candidates {
                 let file = format!("{}.class", candidate.replace('.', "/"));
-                if jar
-                    .windows(file.len())
-                    .any(|window| window == file.as_bytes())
-                {
+                if jar.windows(file.len()).any(|window| window == file.as_bytes()) {
                     found.insert(*candidate);
                 }
             }
         }
-        candidates
-            .iter()
-            .find(|candidate| found.contains(*candidate))
-            .copied()
-            .ok_or_else(|| {
-                Error::Unfit(format!(
-                    "Kafka {} has none of {}",
-                    self.version.as_str(),
-                    candidates.join(", ")
-                ))
-            })
+        candidates.iter().find(|candidate| found.contains(*candidate)).copied().ok_or_else(|| {
+            Error::Unfit(format!("Kafka {} has none of {}", self.version.as_str(), candidates.join(", ")))
+        })
     }
 }
 
 /// Whether a program is on PATH.
 pub(crate) fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 pub(crate) fn need(program: &str) -> Result<(), Error> {

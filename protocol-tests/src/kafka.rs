@@ -16,12 +16,8 @@ use crate::tools::Tools;
 use crate::wire::{self, ClusterView, TopicView};
 
 /// Makes a JVM start quickly and stay small: no second compiler, no threads for the collector.
-pub(crate) const QUICK_JVM: [&str; 4] = [
-    "-XX:TieredStopAtLevel=1",
-    "-XX:+UseSerialGC",
-    "-Xshare:auto",
-    "-XX:-UsePerfData",
-];
+pub(crate) const QUICK_JVM: [&str; 4] =
+    ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-XX:-UsePerfData"];
 
 /// The largest cluster that a machine for tests should be asked for.
 pub(crate) const MAX_NODES: usize = 5;
@@ -52,11 +48,7 @@ impl Kafka {
 
     /// The same for a listener that the builder added.
     pub fn bootstrap_of(&self, listener: &str) -> Option<String> {
-        self.nodes
-            .iter()
-            .map(|node| node.listener(listener))
-            .collect::<Option<Vec<_>>>()
-            .map(join)
+        self.nodes.iter().map(|node| node.listener(listener)).collect::<Option<Vec<_>>>().map(join)
     }
 
     /// The node with this broker id: 0, 1, and so on.
@@ -66,10 +58,7 @@ impl Kafka {
     pub fn node(&self, id: usize) -> &Node {
         match self.nodes.get(id) {
             Some(node) => node,
-            None => panic!(
-                "there is no node {id}: the cluster has {}",
-                self.nodes.len()
-            ),
+            None => panic!("there is no node {id}: the cluster has {}", self.nodes.len()),
         }
     }
 
@@ -133,11 +122,7 @@ impl Kafka {
 
     pub(crate) fn not_ready(&self, after: Duration) -> Error {
         let logs: Vec<_> = self.nodes.iter().map(Node::log).collect();
-        Error::TimedOut {
-            what: format!("Kafka {}", self.version().as_str()),
-            after,
-            log: tail(&logs),
-        }
+        Error::TimedOut { what: format!("Kafka {}", self.version().as_str()), after, log: tail(&logs) }
     }
 
     /// What one node knows about the cluster and these topics (an empty list: none).
@@ -166,20 +151,13 @@ impl Kafka {
         replicas: i16,
         configs: &[(&str, &str)],
     ) -> Result<(), Error> {
-        let up = self
-            .nodes
-            .iter()
-            .find(|node| node.is_up())
-            .unwrap_or(self.node(0));
+        let up = self.nodes.iter().find(|node| node.is_up()).unwrap_or(self.node(0));
         wire::create_topic(up.address(), name, partitions, replicas, configs).await?;
         let wanted = usize::try_from(partitions).unwrap_or(1);
         self.until_topic(name, Duration::from_secs(30), |topic| {
             topic.error == 0
                 && topic.partitions.len() >= wanted.max(1)
-                && topic
-                    .partitions
-                    .iter()
-                    .all(|partition| partition.error == 0 && partition.leader >= 0)
+                && topic.partitions.iter().all(|partition| partition.error == 0 && partition.leader >= 0)
         })
         .await
         .map(drop)
@@ -217,11 +195,7 @@ impl Kafka {
             }
             if Instant::now() >= deadline {
                 let what = format!("topic {name} being as wanted");
-                return Err(Error::TimedOut {
-                    what,
-                    after: within,
-                    log: seen.join("\n"),
-                });
+                return Err(Error::TimedOut { what, after: within, log: seen.join("\n") });
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -27,10 +27,7 @@ impl Kcat {
     /// `Unavailable` when it is not on PATH: its Debian package is called kcat.
     pub fn find(bootstrap: impl Into<String>) -> Result<Self, Error> {
         need("kcat")?;
-        Ok(Self {
-            bootstrap: bootstrap.into(),
-            timeout: TIMEOUT,
-        })
+        Ok(Self { bootstrap: bootstrap.into(), timeout: TIMEOUT })
     }
 
     /// How long one call may take; default 60 s.
@@ -61,24 +58,10 @@ impl Kcat {
         let mut process = start().map_err(Error::io("starting kcat"))?;
         let deadline = Instant::now() + self.timeout;
         let log = || tail(std::slice::from_ref(&stderr));
-        match process
-            .wait_until(deadline)
-            .await
-            .map_err(Error::io("waiting for kcat"))?
-        {
-            Some(status) if status.success() => {
-                fs::read(&stdout).map_err(Error::io("reading what kcat wrote"))
-            }
-            Some(status) => Err(Error::Ended {
-                what: "kcat".into(),
-                status,
-                log: log(),
-            }),
-            None => Err(Error::TimedOut {
-                what: "kcat".into(),
-                after: self.timeout,
-                log: log(),
-            }),
+        match process.wait_until(deadline).await.map_err(Error::io("waiting for kcat"))? {
+            Some(status) if status.success() => fs::read(&stdout).map_err(Error::io("reading what kcat wrote")),
+            Some(status) => Err(Error::Ended { what: "kcat".into(), status, log: log() }),
+            None => Err(Error::TimedOut { what: "kcat".into(), after: self.timeout, log: log() }),
         }
     }
 
@@ -89,12 +72,7 @@ impl Kcat {
     /// # Errors
     /// `Unfit` for keys or values with the separators `\x1e` and `\x1f` in them, for a null beside an empty one, and for
     /// differing headers; otherwise as [`run`](Self::run).
-    pub async fn produce(
-        &self,
-        topic: &str,
-        messages: &[Message],
-        configs: &[(&str, &str)],
-    ) -> Result<(), Error> {
+    pub async fn produce(&self, topic: &str, messages: &[Message], configs: &[(&str, &str)]) -> Result<(), Error> {
         let Some(first) = messages.first() else {
             return Ok(());
         };
@@ -104,32 +82,26 @@ impl Kcat {
             let bytes = || key.iter().chain(&value).flat_map(|bytes| bytes.iter());
             if message.headers != first.headers || bytes().any(|byte| matches!(byte, 0x1e | 0x1f)) {
                 return Err(Error::Unfit(
-                    "kcat takes one set of headers, and no \\x1e or \\x1f in keys and values"
-                        .into(),
+                    "kcat takes one set of headers, and no \\x1e or \\x1f in keys and values".into(),
                 ));
             }
             // With -Z it takes what is empty for null.
             if key.is_some_and(<[u8]>::is_empty) || value.is_some_and(<[u8]>::is_empty) {
-                return Err(Error::Unfit(
-                    "kcat cannot tell an empty key or value from null".into(),
-                ));
+                return Err(Error::Unfit("kcat cannot tell an empty key or value from null".into()));
             }
             input.extend(key.unwrap_or_default());
             input.push(0x1f);
             input.extend(value.unwrap_or_default());
             input.push(0x1e);
         }
-        let mut args: Vec<String> = ["-P", "-t", topic, "-Z", "-K", "\u{1f}", "-D", "\u{1e}"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut args: Vec<String> =
+            ["-P", "-t", topic, "-Z", "-K", "\u{1f}", "-D", "\u{1e}"].map(str::to_owned).to_vec();
         for (name, value) in &first.headers {
             let value = match value.as_deref().map(std::str::from_utf8) {
                 None => name.clone(),
                 Some(Ok(value)) => format!("{name}={value}"),
                 Some(Err(_)) => {
-                    return Err(Error::Unfit(format!(
-                        "kcat takes text in headers, not that of {name}"
-                    )));
+                    return Err(Error::Unfit(format!("kcat takes text in headers, not that of {name}")));
                 }
             };
             args.extend(["-H".to_owned(), value]);
@@ -143,36 +115,19 @@ impl Kcat {
     ///
     /// # Errors
     /// `Garbled`; otherwise as [`run`](Self::run).
-    pub async fn consume(
-        &self,
-        topic: &str,
-        configs: &[(&str, &str)],
-    ) -> Result<Vec<Consumed>, Error> {
+    pub async fn consume(&self, topic: &str, configs: &[(&str, &str)]) -> Result<Vec<Consumed>, Error> {
         // Lengths before the bytes, so that any bytes can be read back.
         let format = "%p %o %T %K %S %h\n%k%s\n";
-        let mut args: Vec<String> = [
-            "-C",
-            "-t",
-            topic,
-            "-o",
-            "beginning",
-            "-e",
-            "-q",
-            "-f",
-            format,
-        ]
-        .map(str::to_owned)
-        .to_vec();
+        let mut args: Vec<String> =
+            ["-C", "-t", topic, "-o", "beginning", "-e", "-q", "-f", format].map(str::to_owned).to_vec();
         push_configs(&mut args, configs);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let output = self.run(&args, b"").await?;
         let mut rest = output.as_slice();
         let mut all = Vec::new();
         while !rest.is_empty() {
-            let record = consumed(&mut rest).ok_or_else(|| Error::Garbled {
-                what: "kcat".into(),
-                answer: output.escape_ascii().to_string(),
-            })?;
+            let record = consumed(&mut rest)
+                .ok_or_else(|| Error::Garbled { what: "kcat".into(), answer: output.escape_ascii().to_string() })?;
             all.push(record);
         }
         Ok(all)
@@ -218,11 +173,7 @@ fn consumed(rest: &mut &[u8]) -> Option<Consumed> {
         partition: i32::try_from(partition).ok()?,
         offset,
         timestamp,
-        message: Message {
-            key,
-            value,
-            headers,
-        },
+        message: Message { key, value, headers },
     })
 }
 
@@ -237,22 +188,9 @@ mod tests {
         assert_eq!((first.partition, first.offset, first.timestamp), (3, 7, 12));
         assert_eq!(first.message.key, None);
         assert_eq!(first.message.value.as_deref(), Some(&b"x\ny\n"[..]));
-        assert_eq!(
-            first.message.headers,
-            [
-                ("a".to_owned(), Some(b"1".to_vec())),
-                ("b".to_owned(), None)
-            ]
-        );
+        assert_eq!(first.message.headers, [("a".to_owned(), Some(b"1".to_vec())), ("b".to_owned(), None)]);
         let second = consumed(&mut rest).expect("the second");
-        assert_eq!(
-            second.message,
-            Message {
-                key: Some(b"k".to_vec()),
-                value: Some(Vec::new()),
-                headers: Vec::new()
-            }
-        );
+        assert_eq!(second.message, Message { key: Some(b"k".to_vec()), value: Some(Vec::new()), headers: Vec::new() });
         assert!(rest.is_empty());
         assert!(consumed(&mut &b"1 2 3 4 99 \nshort"[..]).is_none());
     }

@@ -77,8 +77,7 @@ impl Launch {
     }
 
     pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
@@ -118,11 +117,7 @@ impl Launch {
         }
         let mut child = command.spawn()?;
         let leash = child.stdin.take();
-        Ok(Leashed {
-            child,
-            leash,
-            ended: None,
-        })
+        Ok(Leashed { child, leash, ended: None })
     }
 }
 
@@ -149,27 +144,16 @@ impl Leashed {
     /// Sends a signal. The process is not reaped yet, so its pid cannot be another's.
     pub(crate) fn signal(&mut self, signal: Signal) -> io::Result<()> {
         if let Some(status) = self.ended()? {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("the process has ended ({status})"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("the process has ended ({status})")));
         }
         let sent = Command::new("sh")
-            .args([
-                "-c",
-                r#"kill -s "$1" "$2""#,
-                "kill",
-                signal.name(),
-                &self.child.id().to_string(),
-            ])
+            .args(["-c", r#"kill -s "$1" "$2""#, "kill", signal.name(), &self.child.id().to_string()])
             .stdin(Stdio::null())
             .output()?;
         if sent.status.success() {
             return Ok(());
         }
-        Err(io::Error::other(
-            String::from_utf8_lossy(&sent.stderr).trim().to_owned(),
-        ))
+        Err(io::Error::other(String::from_utf8_lossy(&sent.stderr).trim().to_owned()))
     }
 
     /// Kills it (SIGKILL) and reaps it: when this returns, its sockets are closed.
@@ -212,10 +196,7 @@ impl Leashed {
 impl Drop for Leashed {
     fn drop(&mut self) {
         if let Err(error) = self.kill() {
-            crate::say(&format!(
-                "a process could not be ended: pid {}: {error}",
-                self.child.id()
-            ));
+            crate::say(&format!("a process could not be ended: pid {}: {error}", self.child.id()));
         }
     }
 }
@@ -230,23 +211,12 @@ mod tests {
     const SIGTERM: i32 = 15;
 
     fn sleeper() -> Leashed {
-        let null = || {
-            File::options()
-                .write(true)
-                .open("/dev/null")
-                .expect("the null device")
-        };
-        Launch::new("sleep")
-            .args(["600"])
-            .spawn(null(), null())
-            .expect("a process")
+        let null = || File::options().write(true).open("/dev/null").expect("the null device");
+        Launch::new("sleep").args(["600"]).spawn(null(), null()).expect("a process")
     }
 
     async fn end(process: &mut Leashed) -> Option<ExitStatus> {
-        process
-            .wait_until(Instant::now() + Duration::from_secs(30))
-            .await
-            .expect("waiting")
+        process.wait_until(Instant::now() + Duration::from_secs(30)).await.expect("waiting")
     }
 
     #[tokio::test]
@@ -255,10 +225,7 @@ mod tests {
         assert_eq!(process.ended().expect("a look"), None);
         // As the kernel does when the owner is gone.
         drop(process.leash.take());
-        assert_eq!(
-            end(&mut process).await.and_then(|status| status.signal()),
-            Some(SIGKILL)
-        );
+        assert_eq!(end(&mut process).await.and_then(|status| status.signal()), Some(SIGKILL));
     }
 
     #[tokio::test]
@@ -267,14 +234,8 @@ mod tests {
         process.signal(Signal::Stop).expect("stopping");
         process.signal(Signal::Term).expect("asking it to end");
         process.signal(Signal::Cont).expect("letting it go on");
-        assert_eq!(
-            end(&mut process).await.and_then(|status| status.signal()),
-            Some(SIGTERM)
-        );
-        assert!(
-            process.signal(Signal::Stop).is_err(),
-            "there is nobody to stop"
-        );
+        assert_eq!(end(&mut process).await.and_then(|status| status.signal()), Some(SIGTERM));
+        assert!(process.signal(Signal::Stop).is_err(), "there is nobody to stop");
     }
 
     #[test]
@@ -290,22 +251,9 @@ mod tests {
         let scratch = crate::places::Scratch::new("leashed").expect("a directory");
         let [input, output, errors] = ["in", "out", "err"].map(|name| scratch.path().join(name));
         std::fs::write(&input, "some words").expect("input");
-        let (out, err) = (
-            File::create(&output).expect("output"),
-            File::create(errors).expect("errors"),
-        );
-        let mut process = Launch::new("cat")
-            .input(&input)
-            .spawn(out, err)
-            .expect("a process");
-        assert!(
-            end(&mut process)
-                .await
-                .is_some_and(|status| status.success())
-        );
-        assert_eq!(
-            std::fs::read_to_string(output).expect("output"),
-            "some words"
-        );
+        let (out, err) = (File::create(&output).expect("output"), File::create(errors).expect("errors"));
+        let mut process = Launch::new("cat").input(&input).spawn(out, err).expect("a process");
+        assert!(end(&mut process).await.is_some_and(|status| status.success()));
+        assert_eq!(std::fs::read_to_string(output).expect("output"), "some words");
     }
 }

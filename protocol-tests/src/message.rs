@@ -14,10 +14,7 @@ pub struct Message {
 impl Message {
     /// A message with a value and no key.
     pub fn value(value: impl Into<Vec<u8>>) -> Self {
-        Self {
-            value: Some(value.into()),
-            ..Self::default()
-        }
+        Self { value: Some(value.into()), ..Self::default() }
     }
 
     /// The same with a key.

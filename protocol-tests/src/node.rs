@@ -62,10 +62,7 @@ impl Node {
     /// `Io` when the system does not let us.
     pub fn kill(&self) -> Result<(), Error> {
         match self.process().take() {
-            Some(mut process) => process
-                .kill()
-                .map(drop)
-                .map_err(Error::io(format!("killing node {}", self.id))),
+            Some(mut process) => process.kill().map(drop).map_err(Error::io(format!("killing node {}", self.id))),
             None => Ok(()),
         }
     }
@@ -119,15 +116,9 @@ impl Node {
         let mut process = self.process();
         let what = || format!("starting node {}", self.id);
         if matches!(process.as_mut().map(Leashed::ended), Some(Ok(None))) {
-            return Err(Error::Io {
-                what: what(),
-                source: io::Error::from(io::ErrorKind::AlreadyExists),
-            });
+            return Err(Error::Io { what: what(), source: io::Error::from(io::ErrorKind::AlreadyExists) });
         }
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log());
+        let log = OpenOptions::new().create(true).append(true).open(self.log());
         let start = || -> io::Result<Leashed> {
             let out = log?;
             let err = out.try_clone()?;
@@ -146,29 +137,17 @@ impl Node {
     /// Prepares its empty data directory. Needs a JVM, so several nodes do it side by side: this returns the process.
     pub(crate) fn format(&self, cluster_id: &str, extra: &[String]) -> Result<Leashed, Error> {
         let start = || -> io::Result<Leashed> {
-            let out = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(self.log())?;
+            let out = OpenOptions::new().create(true).append(true).open(self.log())?;
             let err = out.try_clone()?;
             Launch::new("java")
                 .args(crate::kafka::QUICK_JVM)
-                .args([
-                    "-Xmx256m",
-                    "-cp",
-                    &self.jars.class_path(),
-                    "kafka.tools.StorageTool",
-                    "format",
-                ])
+                .args(["-Xmx256m", "-cp", &self.jars.class_path(), "kafka.tools.StorageTool", "format"])
                 .args(["-t", cluster_id, "-c"])
                 .args([self.properties()])
                 .args(extra)
                 .spawn(out, err)
         };
-        start().map_err(Error::io(format!(
-            "formatting the data of node {}",
-            self.id
-        )))
+        start().map_err(Error::io(format!("formatting the data of node {}", self.id)))
     }
 
     pub(crate) fn properties(&self) -> PathBuf {
@@ -186,11 +165,7 @@ impl Node {
             Some(ended) => ended.map_err(Error::io(format!("looking at node {}", self.id)))?,
         };
         match ended {
-            Some(status) => Err(Error::Ended {
-                what: format!("node {}", self.id),
-                status,
-                log: tail(&[self.log()]),
-            }),
+            Some(status) => Err(Error::Ended { what: format!("node {}", self.id), status, log: tail(&[self.log()]) }),
             None => Ok(()),
         }
     }
@@ -199,10 +174,7 @@ impl Node {
         let what = format!("sending {signal:?} to node {}", self.id);
         match self.process().as_mut() {
             Some(process) => process.signal(signal).map_err(Error::io(what)),
-            None => Err(Error::Io {
-                what,
-                source: io::Error::new(io::ErrorKind::NotFound, "it is down"),
-            }),
+            None => Err(Error::Io { what, source: io::Error::new(io::ErrorKind::NotFound, "it is down") }),
         }
     }
 
@@ -223,12 +195,7 @@ pub(crate) const LOGGING: [&str; 3] = [
 pub(crate) fn write_properties(path: &Path, properties: &[(String, String)]) -> io::Result<()> {
     let text: String = properties
         .iter()
-        .map(|(key, value)| {
-            format!(
-                "{key}={}\n",
-                value.replace('\\', "\\\\").replace('\n', "\\n")
-            )
-        })
+        .map(|(key, value)| format!("{key}={}\n", value.replace('\\', "\\\\").replace('\n', "\\n")))
         .collect();
     std::fs::write(path, text)
 }

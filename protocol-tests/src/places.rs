@@ -22,10 +22,7 @@ const PORTS: std::ops::Range<u16> = 10_000..32_000;
 pub(crate) fn root() -> PathBuf {
     let target = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => PathBuf::from(dir),
-        None => Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .unwrap_or(Path::new("."))
-            .join("target"),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).join("target"),
     };
     std::path::absolute(target.join("kafka")).unwrap_or_else(|_| target.join("kafka"))
 }
@@ -58,11 +55,7 @@ impl Scratch {
             fs::create_dir_all(&path)?;
             let owner = File::create(path.join("owner"))?;
             owner.lock()?;
-            Ok(Self {
-                path: path.clone(),
-                keep: false,
-                _owner: owner,
-            })
+            Ok(Self { path: path.clone(), keep: false, _owner: owner })
         };
         make().map_err(Error::io(format!("making {}", path.display())))
     }
@@ -82,10 +75,7 @@ impl Drop for Scratch {
         if self.keep || std::thread::panicking() || std::env::var_os("KEEP_KAFKA_FILES").is_some() {
             crate::say(&format!("kept for a look: {}", self.path.display()));
         } else if let Err(error) = fs::remove_dir_all(&self.path) {
-            crate::say(&format!(
-                "{} could not be removed: {error}",
-                self.path.display()
-            ));
+            crate::say(&format!("{} could not be removed: {error}", self.path.display()));
         }
     }
 }
@@ -95,9 +85,8 @@ fn sweep(run: &Path) -> io::Result<()> {
     for entry in fs::read_dir(run)? {
         let path = entry?.path();
         // Another process may be sweeping too, so whatever is not there any more is no error.
-        let Ok(age) = fs::metadata(&path)
-            .and_then(|meta| meta.modified())
-            .map(|at| SystemTime::now().duration_since(at))
+        let Ok(age) =
+            fs::metadata(&path).and_then(|meta| meta.modified()).map(|at| SystemTime::now().duration_since(at))
         else {
             continue;
         };
@@ -129,9 +118,7 @@ pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
         }
     }
     if held.len() < count {
-        return Err(Error::Unavailable(format!(
-            "no {count} free ports in {PORTS:?}"
-        )));
+        return Err(Error::Unavailable(format!("no {count} free ports in {PORTS:?}")));
     }
     Ok(held.into_iter().map(|(port, _)| port).collect())
 }

@@ -19,10 +19,7 @@ use crate::kafka::Kafka;
 /// Dropped early, the next caller starts anew.
 pub async fn shared() -> Option<&'static Kafka> {
     static SHARED: OnceCell<Result<Kafka, Error>> = OnceCell::const_new();
-    match SHARED
-        .get_or_init(|| Kafka::builder().start_seated(None))
-        .await
-    {
+    match SHARED.get_or_init(|| Kafka::builder().start_seated(None)).await {
         Ok(kafka) => Some(kafka),
         Err(error) => {
             skip(error);
@@ -53,18 +50,11 @@ fn skip(error: &Error) {
         panic!("{error}");
     }
     let thread = std::thread::current();
-    crate::say(&format!(
-        "LEFT OUT {}: {error}",
-        thread.name().unwrap_or("a test")
-    ));
+    crate::say(&format!("LEFT OUT {}: {error}", thread.name().unwrap_or("a test")));
 }
 
 /// A name for a topic, group or transaction that no other test of this or another process uses.
 pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{prefix}-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

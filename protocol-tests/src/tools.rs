@@ -67,11 +67,7 @@ pub struct Described {
 impl Tools {
     /// The tools of these jars for a cluster at this address.
     pub fn new(jars: Jars, bootstrap: impl Into<String>) -> Self {
-        Self {
-            jars,
-            bootstrap: bootstrap.into(),
-            timeout: TIMEOUT,
-        }
+        Self { jars, bootstrap: bootstrap.into(), timeout: TIMEOUT }
     }
 
     /// The same tools for another address, such as that of another listener.
@@ -97,11 +93,7 @@ impl Tools {
     /// Dropped early, the process is killed.
     pub async fn run(&self, class: &str, args: &[&str], input: &[u8]) -> Result<Output, Error> {
         let deadline = Instant::now() + self.timeout;
-        let timed_out = |log| Error::TimedOut {
-            what: class.to_owned(),
-            after: self.timeout,
-            log,
-        };
+        let timed_out = |log| Error::TimedOut { what: class.to_owned(), after: self.timeout, log };
         let Ok(Ok(_seat)) = tokio::time::timeout_at(deadline, FREE.acquire()).await else {
             return Err(timed_out(String::new()));
         };
@@ -124,24 +116,14 @@ impl Tools {
                 .spawn(File::create(&stdout)?, File::create(&stderr)?)
         };
         let mut process = start().map_err(Error::io(format!("starting {class}")))?;
-        let ended = process
-            .wait_until(deadline)
-            .await
-            .map_err(Error::io(format!("waiting for {class}")))?;
+        let ended = process.wait_until(deadline).await.map_err(Error::io(format!("waiting for {class}")))?;
         let log = || tail(&[stdout.clone(), stderr.clone()]);
         match ended {
             None => Err(timed_out(log())),
-            Some(status) if !status.success() => Err(Error::Ended {
-                what: class.to_owned(),
-                status,
-                log: log(),
-            }),
+            Some(status) if !status.success() => Err(Error::Ended { what: class.to_owned(), status, log: log() }),
             Some(_) => {
                 let read = || -> std::io::Result<Output> {
-                    Ok(Output {
-                        stdout: fs::read(&stdout)?,
-                        stderr: fs::read(&stderr)?,
-                    })
+                    Ok(Output { stdout: fs::read(&stdout)?, stderr: fs::read(&stderr)? })
                 };
                 read().map_err(Error::io(format!("reading what {class} wrote")))
             }
@@ -152,22 +134,9 @@ impl Tools {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub async fn create_topic(
-        &self,
-        name: &str,
-        partitions: u32,
-        replicas: u32,
-    ) -> Result<(), Error> {
+    pub async fn create_topic(&self, name: &str, partitions: u32, replicas: u32) -> Result<(), Error> {
         let (partitions, replicas) = (partitions.to_string(), replicas.to_string());
-        let args = [
-            "--create",
-            "--topic",
-            name,
-            "--partitions",
-            &partitions,
-            "--replication-factor",
-            &replicas,
-        ];
+        let args = ["--create", "--topic", name, "--partitions", &partitions, "--replication-factor", &replicas];
         self.topics(&args).await.map(drop)
     }
 
@@ -184,13 +153,7 @@ impl Tools {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn list_topics(&self) -> Result<Vec<String>, Error> {
-        Ok(self
-            .topics(&["--list"])
-            .await?
-            .text()
-            .lines()
-            .map(str::to_owned)
-            .collect())
+        Ok(self.topics(&["--list"]).await?.text().lines().map(str::to_owned).collect())
     }
 
     /// A topic's partitions, by `TopicCommand`.
@@ -202,25 +165,14 @@ impl Tools {
         text.lines()
             .filter(|line| line.contains("Partition: "))
             .map(|line| {
-                described(line).ok_or_else(|| Error::Garbled {
-                    what: "TopicCommand".into(),
-                    answer: line.to_owned(),
-                })
+                described(line).ok_or_else(|| Error::Garbled { what: "TopicCommand".into(), answer: line.to_owned() })
             })
             .collect()
     }
 
     async fn topics(&self, args: &[&str]) -> Result<Output, Error> {
-        let class = self.jars.first_class(&[
-            "org.apache.kafka.tools.TopicCommand",
-            "kafka.admin.TopicCommand",
-        ])?;
-        self.run(
-            class,
-            &[&["--bootstrap-server", &self.bootstrap], args].concat(),
-            b"",
-        )
-        .await
+        let class = self.jars.first_class(&["org.apache.kafka.tools.TopicCommand", "kafka.admin.TopicCommand"])?;
+        self.run(class, &[&["--bootstrap-server", &self.bootstrap], args].concat(), b"").await
     }
 
     /// Produces through Java's client, with these producer settings, such as `("compression.type", "zstd")`.
@@ -228,16 +180,9 @@ impl Tools {
     /// # Errors
     /// `Unfit` for messages that the console's text cannot carry: it has lines, so no newline and no control characters
     /// that separate its fields; otherwise as [`run`](Self::run).
-    pub async fn produce(
-        &self,
-        topic: &str,
-        messages: &[Message],
-        configs: &[(&str, &str)],
-    ) -> Result<(), Error> {
-        let class = self.jars.first_class(&[
-            "org.apache.kafka.tools.ConsoleProducer",
-            "kafka.tools.ConsoleProducer",
-        ])?;
+    pub async fn produce(&self, topic: &str, messages: &[Message], configs: &[(&str, &str)]) -> Result<(), Error> {
+        let class =
+            self.jars.first_class(&["org.apache.kafka.tools.ConsoleProducer", "kafka.tools.ConsoleProducer"])?;
         let with_headers = messages.iter().any(|message| !message.headers.is_empty());
         let mut lines = Vec::new();
         for message in messages {
@@ -259,10 +204,7 @@ impl Tools {
         ];
         let mut args = vec!["--bootstrap-server", &self.bootstrap, "--topic", topic];
         // Read by lines, its reader would otherwise give up a batch every 100 ms only.
-        let configs: Vec<String> = configs
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
+        let configs: Vec<String> = configs.iter().map(|(key, value)| format!("{key}={value}")).collect();
         for property in &mut properties {
             args.extend([reader, property.as_str()]);
         }
@@ -273,10 +215,7 @@ impl Tools {
         let output = self.run(class, &args, &lines).await?;
         let complaints = String::from_utf8_lossy(&output.stderr);
         if complaints.contains("ERROR") {
-            return Err(Error::Garbled {
-                what: "ConsoleProducer".into(),
-                answer: complaints.into_owned(),
-            });
+            return Err(Error::Garbled { what: "ConsoleProducer".into(), answer: complaints.into_owned() });
         }
         Ok(())
     }
@@ -286,12 +225,7 @@ impl Tools {
     ///
     /// # Errors
     /// `TimedOut` when fewer came; `Garbled`; otherwise as [`run`](Self::run).
-    pub async fn consume(
-        &self,
-        topic: &str,
-        count: usize,
-        configs: &[(&str, &str)],
-    ) -> Result<Vec<Consumed>, Error> {
+    pub async fn consume(&self, topic: &str, count: usize, configs: &[(&str, &str)]) -> Result<Vec<Consumed>, Error> {
         let classes = [
             "org.apache.kafka.tools.consumer.ConsoleConsumer",
             "org.apache.kafka.tools.ConsoleConsumer",
@@ -315,20 +249,11 @@ impl Tools {
             format!("headers.separator={HEADER}"),
             format!("null.literal={NULL}"),
         ];
-        let configs: Vec<String> = configs
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
+        let configs: Vec<String> = configs.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let count_text = count.to_string();
         // A little less than we allow, so that it ends by itself and shows what it has.
         let patience = (self.timeout * 3 / 4).as_millis().to_string();
-        let mut args = vec![
-            "--bootstrap-server",
-            &self.bootstrap,
-            "--topic",
-            topic,
-            "--from-beginning",
-        ];
+        let mut args = vec!["--bootstrap-server", &self.bootstrap, "--topic", topic, "--from-beginning"];
         args.extend(["--max-messages", &count_text, "--timeout-ms", &patience]);
         for property in &properties {
             args.extend([formatter, property.as_str()]);
@@ -342,17 +267,11 @@ impl Tools {
         match consumed {
             Some(consumed) if consumed.len() == count => Ok(consumed),
             Some(consumed) => Err(Error::TimedOut {
-                what: format!(
-                    "ConsoleConsumer, with {} of {count} messages",
-                    consumed.len()
-                ),
+                what: format!("ConsoleConsumer, with {} of {count} messages", consumed.len()),
                 after: self.timeout * 3 / 4,
                 log: String::from_utf8_lossy(&output.stderr).into_owned(),
             }),
-            None => Err(Error::Garbled {
-                what: "ConsoleConsumer".into(),
-                answer: text,
-            }),
+            None => Err(Error::Garbled { what: "ConsoleConsumer".into(), answer: text }),
         }
     }
 
@@ -367,12 +286,8 @@ fn line(message: &Message, with_headers: bool, out: &mut Vec<u8>) -> Result<(), 
     let mut part = |bytes: Option<&[u8]>, end: char| -> Result<(), Error> {
         let bytes = bytes.unwrap_or(NULL.as_bytes());
         let separators = [b'\n', b'\r', FIELD as u8, RECORD as u8, HEADER as u8];
-        if bytes.iter().any(|byte| separators.contains(byte)) || std::str::from_utf8(bytes).is_err()
-        {
-            return Err(Error::Unfit(format!(
-                "the console producer cannot carry {}",
-                bytes.escape_ascii()
-            )));
+        if bytes.iter().any(|byte| separators.contains(byte)) || std::str::from_utf8(bytes).is_err() {
+            return Err(Error::Unfit(format!("the console producer cannot carry {}", bytes.escape_ascii())));
         }
         out.extend(bytes);
         out.push(end as u8);
@@ -405,11 +320,7 @@ fn consumed(text: &str) -> Option<Consumed> {
         "NO_HEADERS" => Vec::new(),
         headers => headers
             .split(HEADER)
-            .map(|header| {
-                header
-                    .split_once(':')
-                    .map(|(name, value)| (name.to_owned(), bytes(value)))
-            })
+            .map(|header| header.split_once(':').map(|(name, value)| (name.to_owned(), bytes(value))))
             .collect::<Option<_>>()?,
     };
     let timestamp = match fact("CreateTime:").or_else(|| fact("LogAppendTime:")) {
@@ -420,26 +331,15 @@ fn consumed(text: &str) -> Option<Consumed> {
         partition: fact("Partition:")?.parse().ok()?,
         offset: fact("Offset:")?.parse().ok()?,
         timestamp,
-        message: Message {
-            key: bytes(key),
-            value: bytes(value),
-            headers,
-        },
+        message: Message { key: bytes(key), value: bytes(value), headers },
     })
 }
 
 /// One partition's line: `Topic: t  Partition: 0  Leader: 1  Replicas: 1,2  Isr: 1,2 …`.
 fn described(line: &str) -> Option<Described> {
-    let fact = |name: &str| {
-        line.split('\t')
-            .find_map(|fact| fact.trim().strip_prefix(name))
-            .map(str::trim)
-    };
+    let fact = |name: &str| line.split('\t').find_map(|fact| fact.trim().strip_prefix(name)).map(str::trim);
     let ids = |text: &str| -> Option<Vec<i32>> {
-        text.split(',')
-            .filter(|id| !id.is_empty())
-            .map(|id| id.parse().ok())
-            .collect()
+        text.split(',').filter(|id| !id.is_empty()).map(|id| id.parse().ok()).collect()
     };
     Some(Described {
         partition: fact("Partition: ")?.parse().ok()?,
@@ -456,12 +356,7 @@ mod tests {
     #[test]
     fn a_description_is_read() {
         let line = "\tTopic: t\tPartition: 2\tLeader: none\tReplicas: 2,0,1\tIsr: 0\tElr: \tLastKnownElr: ";
-        let expected = Described {
-            partition: 2,
-            leader: None,
-            replicas: vec![2, 0, 1],
-            in_sync: vec![0],
-        };
+        let expected = Described { partition: 2, leader: None, replicas: vec![2, 0, 1], in_sync: vec![0] };
         assert_eq!(described(line), Some(expected));
         assert_eq!(described("\tTopic: t\tPartitionCount: 3"), None);
     }
@@ -469,35 +364,17 @@ mod tests {
     #[test]
     fn text_that_the_console_cannot_carry_is_refused() {
         let mut out = Vec::new();
-        assert!(matches!(
-            line(&Message::value("two\nlines"), false, &mut out),
-            Err(Error::Unfit(_))
-        ));
-        assert!(matches!(
-            line(&Message::value([0xff]), false, &mut out),
-            Err(Error::Unfit(_))
-        ));
+        assert!(matches!(line(&Message::value("two\nlines"), false, &mut out), Err(Error::Unfit(_))));
+        assert!(matches!(line(&Message::value([0xff]), false, &mut out), Err(Error::Unfit(_))));
     }
 
     #[test]
     fn a_record_is_read_as_it_is_printed() {
         let text = "CreateTime:12\u{1f}Partition:1\u{1f}Offset:7\u{1f}a:1\u{1d}b:\u{1a}\u{1f}\u{1a}\u{1f}v";
         let record = consumed(text).expect("a record");
-        assert_eq!(
-            (record.partition, record.offset, record.timestamp),
-            (1, 7, 12)
-        );
-        assert_eq!(
-            record.message.headers,
-            [
-                ("a".to_owned(), Some(b"1".to_vec())),
-                ("b".to_owned(), None)
-            ]
-        );
-        assert_eq!(
-            (record.message.key, record.message.value),
-            (None, Some(b"v".to_vec()))
-        );
+        assert_eq!((record.partition, record.offset, record.timestamp), (1, 7, 12));
+        assert_eq!(record.message.headers, [("a".to_owned(), Some(b"1".to_vec())), ("b".to_owned(), None)]);
+        assert_eq!((record.message.key, record.message.value), (None, Some(b"v".to_vec())));
         assert_eq!(consumed("Processed"), None);
     }
 }

@@ -84,11 +84,7 @@ pub(crate) async fn metadata(broker: SocketAddr, topics: &[&str]) -> Result<Clus
                 })
             })?;
             partitions.sort_by_key(|partition| partition.partition);
-            Some(TopicView {
-                name,
-                error,
-                partitions,
-            })
+            Some(TopicView { name, error, partitions })
         })?;
         Some(ClusterView { brokers, topics })
     };
@@ -127,20 +123,15 @@ pub(crate) async fn create_topic(
     };
     match read(&mut reader).as_deref() {
         Some([(0, _)]) => Ok(()),
-        Some([(code, message)]) => Err(Error::Refused {
-            what: format!("creating topic {name}"),
-            code: *code,
-            message: message.clone(),
-        }),
+        Some([(code, message)]) => {
+            Err(Error::Refused { what: format!("creating topic {name}"), code: *code, message: message.clone() })
+        }
         _ => Err(garbled("CreateTopics", &answer)),
     }
 }
 
 fn garbled(what: &str, answer: &[u8]) -> Error {
-    Error::Garbled {
-        what: format!("a broker's answer to {what}"),
-        answer: format!("{answer:02x?}"),
-    }
+    Error::Garbled { what: format!("a broker's answer to {what}"), answer: format!("{answer:02x?}") }
 }
 
 fn count(len: usize) -> i32 {
@@ -148,12 +139,7 @@ fn count(len: usize) -> i32 {
 }
 
 /// Sends one request on a connection of its own and gives the body of the answer.
-async fn call(
-    broker: SocketAddr,
-    api_key: i16,
-    version: i16,
-    body: Writer,
-) -> Result<Vec<u8>, Error> {
+async fn call(broker: SocketAddr, api_key: i16, version: i16, body: Writer) -> Result<Vec<u8>, Error> {
     let mut request = Writer::default();
     request.i16(api_key);
     request.i16(version);
@@ -162,9 +148,7 @@ async fn call(
     request.0.extend(body.0);
     let exchange = async {
         let mut stream = TcpStream::connect(broker).await?;
-        stream
-            .write_all(&count(request.0.len()).to_be_bytes())
-            .await?;
+        stream.write_all(&count(request.0.len()).to_be_bytes()).await?;
         stream.write_all(&request.0).await?;
         let length = usize::try_from(stream.read_i32().await?).unwrap_or(usize::MAX);
         if !(4..=MAX_FRAME).contains(&length) {
@@ -178,11 +162,7 @@ async fn call(
     let what = || format!("asking {broker} (api key {api_key})");
     match timeout(ATTEMPT, exchange).await {
         Ok(answer) => answer.map_err(Error::io(what())),
-        Err(_) => Err(Error::TimedOut {
-            what: what(),
-            after: ATTEMPT,
-            log: String::new(),
-        }),
+        Err(_) => Err(Error::TimedOut { what: what(), after: ATTEMPT, log: String::new() }),
     }
 }
 

@@ -12,18 +12,9 @@ async fn round_trip(version: &str) -> Result<(), Error> {
     kafka.create_topic(&topic, 2, 1, &[]).await?;
     assert_eq!(kafka.tools().describe_topic(&topic).await?.len(), 2);
     let sent = [Message::value("v").key("k"), Message::value("w").key("k")];
-    kafka
-        .tools()
-        .produce(&topic, &sent, &[("acks", "all")])
-        .await?;
+    kafka.tools().produce(&topic, &sent, &[("acks", "all")]).await?;
     let consumed = kafka.tools().consume(&topic, 2, &[]).await?;
-    assert_eq!(
-        consumed
-            .into_iter()
-            .map(|record| record.message)
-            .collect::<Vec<_>>(),
-        sent
-    );
+    assert_eq!(consumed.into_iter().map(|record| record.message).collect::<Vec<_>>(), sent);
     Ok(())
 }
 

@@ -20,10 +20,7 @@ mod unix {
 
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Builder, String> {
         // For programs and benchmarks rather than tests: the JVM as Kafka's own scripts start it.
-        let mut builder = Kafka::builder()
-            .announce(false)
-            .heap_mb(1024)
-            .jvm_args(&["-server", "-XX:+UseG1GC"]);
+        let mut builder = Kafka::builder().announce(false).heap_mb(1024).jvm_args(&["-server", "-XX:+UseG1GC"]);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
             builder = match arg.as_str() {
@@ -32,9 +29,7 @@ mod unix {
                 "--heap-mb" => builder.heap_mb(number(&value()?)?),
                 "--config" => {
                     let pair = value()?;
-                    let (key, value) = pair
-                        .split_once('=')
-                        .ok_or_else(|| format!("{pair} is not KEY=VALUE"))?;
+                    let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair} is not KEY=VALUE"))?;
                     builder.config(key, value)
                 }
                 _ => return Err(format!("{arg} is not known")),
@@ -44,16 +39,12 @@ mod unix {
     }
 
     fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-        text.parse()
-            .map_err(|_| format!("{text} is not a number that fits"))
+        text.parse().map_err(|_| format!("{text} is not a number that fits"))
     }
 
     /// Runs until somebody ends it.
     async fn run(builder: Builder) -> Result<(), Error> {
-        let io = |source| Error::Io {
-            what: "waiting for signals".into(),
-            source,
-        };
+        let io = |source| Error::Io { what: "waiting for signals".into(), source };
         let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(io)?;
@@ -62,10 +53,7 @@ mod unix {
             let mut out = std::io::stdout();
             writeln!(out, "bootstrap.servers={}", kafka.bootstrap())
                 .and_then(|()| out.flush())
-                .map_err(|source| Error::Io {
-                    what: "writing the address".into(),
-                    source,
-                })?;
+                .map_err(|source| Error::Io { what: "writing the address".into(), source })?;
             eprintln!(
                 "Kafka {} runs; Ctrl-C ends it. Log: {}",
                 kafka.version().as_str(),
@@ -87,10 +75,7 @@ mod unix {
     }
 
     pub(crate) fn main() -> ExitCode {
-        if std::env::args()
-            .skip(1)
-            .any(|arg| arg == "--help" || arg == "-h")
-        {
+        if std::env::args().skip(1).any(|arg| arg == "--help" || arg == "-h") {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
         }
@@ -101,10 +86,7 @@ mod unix {
                 return ExitCode::from(2);
             }
         };
-        let runtime = match tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-        {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
                 eprintln!("no runtime: {error}");

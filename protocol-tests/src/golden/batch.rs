@@ -112,28 +112,10 @@ impl Batch {
             self.transactional,
             self.leader_epoch,
         );
-        for (
-            timestamp,
-            Message {
-                key,
-                value,
-                headers,
-            },
-        ) in &self.records
-        {
-            let _ = write!(
-                question,
-                "\t{timestamp},{},{}",
-                hex(key.as_deref()),
-                hex(value.as_deref())
-            );
+        for (timestamp, Message { key, value, headers }) in &self.records {
+            let _ = write!(question, "\t{timestamp},{},{}", hex(key.as_deref()), hex(value.as_deref()));
             for (name, value) in headers {
-                let _ = write!(
-                    question,
-                    ",{}:{}",
-                    hex(Some(name.as_bytes())),
-                    hex(value.as_deref())
-                );
+                let _ = write!(question, ",{}:{}", hex(Some(name.as_bytes())), hex(value.as_deref()));
             }
         }
         question
@@ -191,9 +173,9 @@ pub(super) fn read(lines: &[String]) -> Result<Vec<ReadBatch>, Error> {
         let mut fields = line.split('\t');
         let understood = match fields.next() {
             Some("batch") => read_batch(fields).map(|batch| batches.push(batch)),
-            Some("record") => batches
-                .last_mut()
-                .and_then(|batch| read_record(fields).map(|record| batch.records.push(record))),
+            Some("record") => {
+                batches.last_mut().and_then(|batch| read_record(fields).map(|record| batch.records.push(record)))
+            }
             _ => None,
         };
         understood.ok_or_else(|| garbled(line))?;
@@ -228,19 +210,8 @@ fn read_record<'a>(mut fields: impl Iterator<Item = &'a str>) -> Option<ReadReco
     let headers = fields
         .map(|header| {
             let (name, value) = header.split_once(':')?;
-            Some((
-                String::from_utf8(unhex(name).ok()??).ok()?,
-                unhex(value).ok()?,
-            ))
+            Some((String::from_utf8(unhex(name).ok()??).ok()?, unhex(value).ok()?))
         })
         .collect::<Option<_>>()?;
-    Some(ReadRecord {
-        offset,
-        timestamp,
-        message: Message {
-            key,
-            value,
-            headers,
-        },
-    })
+    Some(ReadRecord { offset, timestamp, message: Message { key, value, headers } })
 }

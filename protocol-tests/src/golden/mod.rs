@@ -80,11 +80,7 @@ pub fn encode(message: &str, version: i16, json: &str) -> Result<Vec<u8>, Error>
 /// # Errors
 /// `Unavailable`; `Rejected` when Kafka cannot read it or bytes are left over.
 pub fn decode(message: &str, version: i16, bytes: &[u8]) -> Result<String, Error> {
-    Ok(service::ask(&format!(
-        "decode\t{message}\t{version}\t{}",
-        hex(Some(bytes))
-    ))?
-    .join("\n"))
+    Ok(service::ask(&format!("decode\t{message}\t{version}\t{}", hex(Some(bytes))))?.join("\n"))
 }
 
 /// One message for each type and version that Kafka knows, filled at random from the seed: some 600 of them.
@@ -92,11 +88,8 @@ pub fn decode(message: &str, version: i16, bytes: &[u8]) -> Result<String, Error
 /// # Errors
 /// `Unavailable`.
 pub fn samples(seed: u64) -> Result<Vec<Sample>, Error> {
-    let optional = |text: &str| -> Option<Option<i16>> {
-        text.parse()
-            .ok()
-            .map(|number: i16| (number >= 0).then_some(number))
-    };
+    let optional =
+        |text: &str| -> Option<Option<i16>> { text.parse().ok().map(|number: i16| (number >= 0).then_some(number)) };
     let read = |line: &String| -> Option<Sample> {
         let mut fields = line.splitn(6, '\t');
         Some(Sample {
@@ -110,10 +103,7 @@ pub fn samples(seed: u64) -> Result<Vec<Sample>, Error> {
     };
     // Java's seeds are signed; any one-to-one mapping will do.
     let lines = service::ask_once(&format!("samples\t{}", seed.cast_signed()))?;
-    lines
-        .iter()
-        .map(|line| read(line).ok_or_else(|| garbled(line)))
-        .collect()
+    lines.iter().map(|line| read(line).ok_or_else(|| garbled(line))).collect()
 }
 
 /// Record batches as Kafka's `MemoryRecords` writes them.
@@ -142,26 +132,16 @@ fn hex(bytes: Option<&[u8]>) -> String {
         return "-".to_owned();
     };
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn unhex(text: &str) -> Result<Option<Vec<u8>>, Error> {
     if text == "-" {
         return Ok(None);
     }
-    let nibble = |digit: u8| {
-        char::from(digit)
-            .to_digit(16)
-            .and_then(|value| u8::try_from(value).ok())
-    };
+    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let bytes: Option<Vec<u8>> = pairs
-        .iter()
-        .map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?))
-        .collect();
+    let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect();
     match bytes {
         Some(bytes) if rest.is_empty() => Ok(Some(bytes)),
         _ => Err(garbled(text)),
@@ -169,10 +149,7 @@ fn unhex(text: &str) -> Result<Option<Vec<u8>>, Error> {
 }
 
 fn garbled(answer: &str) -> Error {
-    Error::Garbled {
-        what: "Golden.java".into(),
-        answer: answer.to_owned(),
-    }
+    Error::Garbled { what: "Golden.java".into(), answer: answer.to_owned() }
 }
 
 #[cfg(test)]

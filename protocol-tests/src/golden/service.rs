@@ -66,9 +66,7 @@ fn available() -> Result<(), Error> {
 
 /// A directory for each version of Kafka and of our program.
 fn dir() -> PathBuf {
-    places::root()
-        .join("golden")
-        .join(format!("{DEFAULT_VERSION}-{}", hash(SOURCE)))
+    places::root().join("golden").join(format!("{DEFAULT_VERSION}-{}", hash(SOURCE)))
 }
 
 /// A file for each question.
@@ -126,10 +124,7 @@ impl Service {
         };
         let (child, ends) = start().map_err(Error::io("starting Golden.java"))?;
         let Some((questions, stdout)) = ends else {
-            return Err(Error::Io {
-                what: "starting Golden.java".into(),
-                source: ErrorKind::BrokenPipe.into(),
-            });
+            return Err(Error::Io { what: "starting Golden.java".into(), source: ErrorKind::BrokenPipe.into() });
         };
         let (sender, answers) = channel();
         // A pipe cannot be read with a deadline; a channel can.
@@ -140,35 +135,20 @@ impl Service {
                 }
             }
         });
-        Ok(Self {
-            child,
-            questions,
-            answers,
-        })
+        Ok(Self { child, questions, answers })
     }
 
     fn ask(&mut self, question: &str) -> Result<Vec<String>, Error> {
         let what = || question.split('\t').take(3).collect::<Vec<_>>().join(" ");
         writeln!(self.questions, "{question}")
             .and_then(|()| self.questions.flush())
-            .map_err(Error::io(
-                "asking Golden.java, which wrote to standard error why it ended",
-            ))?;
+            .map_err(Error::io("asking Golden.java, which wrote to standard error why it ended"))?;
         let head = self.line()?;
         if let Some(why) = head.strip_prefix("error ") {
-            return Err(Error::Rejected {
-                what: what(),
-                why: why.to_owned(),
-            });
+            return Err(Error::Rejected { what: what(), why: why.to_owned() });
         }
-        let Some(count) = head
-            .strip_prefix("ok ")
-            .and_then(|count| count.parse::<usize>().ok())
-        else {
-            return Err(Error::Garbled {
-                what: what(),
-                answer: head,
-            });
+        let Some(count) = head.strip_prefix("ok ").and_then(|count| count.parse::<usize>().ok()) else {
+            return Err(Error::Garbled { what: what(), answer: head });
         };
         (0..count).map(|_| self.line()).collect()
     }
@@ -176,11 +156,9 @@ impl Service {
     fn line(&self) -> Result<String, Error> {
         match self.answers.recv_timeout(ANSWER_TIMEOUT) {
             Ok(line) => line.map_err(Error::io("reading Golden.java's answer")),
-            Err(RecvTimeoutError::Timeout) => Err(Error::TimedOut {
-                what: "Golden.java's answer".into(),
-                after: ANSWER_TIMEOUT,
-                log: String::new(),
-            }),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(Error::TimedOut { what: "Golden.java's answer".into(), after: ANSWER_TIMEOUT, log: String::new() })
+            }
             Err(RecvTimeoutError::Disconnected) => Err(Error::Io {
                 what: "reading from Golden.java, which wrote to standard error why it ended".into(),
                 source: ErrorKind::UnexpectedEof.into(),
