@@ -141,8 +141,8 @@ fn snappy_is_read_raw_framed_and_framed_twice() {
 
 #[cfg(feature = "lz4")]
 mod lz4_frames {
+    use super::super::xxh32::xxh32;
     use super::*;
-    use crate::wire::codec::xxh32::xxh32;
 
     fn read(magic: i8, frame: &[u8], limit: usize) -> Result<Bytes> {
         decompress(Compression::Lz4.id(), &mut DecompressorState::default(), magic, frame, limit)
