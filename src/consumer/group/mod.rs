@@ -1,6 +1,9 @@
 //! Membership in a consumer group: which partitions are ours, until when, and what was committed for them.
 
+mod assignor;
 mod handle;
+mod protocol;
+mod range;
 
 use std::{sync::Arc, time::Duration};
 
