@@ -127,3 +127,89 @@ pub(crate) fn decode_response<R: Request>(mut body: Bytes, mut version: i16) -> 
 fn name(key: i16) -> String {
     ApiKey::from_code(key).map_or_else(|| format!("request {key}"), |key| key.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::{
+        messages::{ApiVersionsRequest, MetadataRequest, RequestHeader, ResponseHeader},
+        protocol::{StrBytes, encode_request_header_into_buffer},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_first_request_is_the_bytes_that_kafka_expects() {
+        let mut out = BytesMut::new();
+        encode_request_header(&mut out, ApiKey::ApiVersions, 3, 7, "cli").unwrap();
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str("x"))
+            .with_client_software_version(StrBytes::from_static_str("1"));
+        encode_request(&mut out, &request, 3).unwrap();
+        let golden = [0, 0x12, 0, 3, 0, 0, 0, 7, 0, 3, b'c', b'l', b'i', 0, 2, b'x', 2, b'1', 0];
+        assert_eq!(out[..], golden);
+    }
+
+    #[test]
+    fn headers_are_as_kafka_protocol_has_them() {
+        for code in 0..100 {
+            let Some((key, (min, max))) =
+                ApiKey::from_code(code).and_then(|key| client_versions(key).map(|versions| (key, versions)))
+            else {
+                continue;
+            };
+            for version in min..=max {
+                let mut out = BytesMut::new();
+                encode_request_header(&mut out, key, version, 1 << 20, "me").unwrap();
+                let header = RequestHeader::default()
+                    .with_request_api_key(code)
+                    .with_request_api_version(version)
+                    .with_correlation_id(1 << 20)
+                    .with_client_id(Some(StrBytes::from_static_str("me")));
+                let mut theirs = BytesMut::new();
+                encode_request_header_into_buffer(&mut theirs, &header).unwrap();
+                assert_eq!(out, theirs, "{key} {version}");
+
+                let mut frame = BytesMut::new();
+                let header_version = known(key).unwrap().response_header_version(version);
+                let tag = if header_version >= 1 { vec![(5, Bytes::from_static(b"tag"))] } else { vec![] };
+                ResponseHeader::default()
+                    .with_correlation_id(-4)
+                    .with_unknown_tagged_fields(tag.into_iter().collect())
+                    .encode(&mut frame, header_version)
+                    .unwrap();
+                frame.put_slice(b"body");
+                let mut frame = frame.freeze();
+                assert_eq!(decode_response_header(&mut frame, key, version).unwrap(), -4);
+                assert_eq!(frame, "body");
+            }
+        }
+        let mut frame = Bytes::from_static(&[0, 0, 0, 1]);
+        assert_eq!(decode_response_header(&mut frame.clone(), ApiKey::ApiVersions, 3).unwrap(), 1, "always v0");
+        let error = decode_response_header(&mut frame, ApiKey::Metadata, 9).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+        assert_eq!(frame.len(), 4, "left as it was");
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_an_error_and_leaves_nothing_behind() {
+        let mut out = BytesMut::from(&b"before"[..]);
+        let request = MetadataRequest::default().with_allow_auto_topic_creation(false);
+        let error = encode_request(&mut out, &request, 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnsupportedVersion);
+        assert!(error.to_string().starts_with("Metadata version 1 "), "{error}");
+        assert_eq!(out, "before");
+
+        let error = encode_request_header(&mut out, ApiKey::Metadata, 9, 0, &"x".repeat(40_000)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn versions_are_a_clients() {
+        assert_eq!(client_versions(ApiKey::Produce), Some(PRODUCE_VERSIONS));
+        assert_eq!(client_versions(ApiKey::Metadata), Some((0, 13)));
+        assert_eq!(client_versions(ApiKey::AddPartitionsToTxn), Some((0, 3)));
+        assert_eq!(client_versions(ApiKey::InitProducerId), Some((0, 5)));
+        assert_eq!(client_versions(ApiKey::LeaderAndIsr), None);
+        assert_eq!(client_versions(ApiKey::StreamsGroupHeartbeat), None);
+    }
+}
