@@ -498,3 +498,61 @@ proptest! {
         walk(log);
     }
 }
+
+fn wrapper(magic: u8, offset: i64, attributes: u8) -> BatchHeader {
+    let log = message(magic, offset, attributes, TIME + 9, None, Some(b"compressed"));
+    let header = one(log).header;
+    assert!(header.is_compressed());
+    assert_eq!((header.last_offset(), header.record_count), (offset, 0));
+    header
+}
+
+#[test]
+fn a_compressed_set_takes_its_offsets_from_its_wrapper() {
+    let set = |magic, offsets: [i64; 3]| -> Bytes {
+        offsets.map(|offset| message(magic, offset, 0, TIME, None, Some(b"v"))).concat().into()
+    };
+    let places = |records: Records| -> Vec<_> {
+        read(&records).unwrap().iter().map(|seen| (seen.offset, seen.timestamp)).collect()
+    };
+    // v0: the log's own offsets.
+    let found = legacy::unwrapped(wrapper(0, 12, 1), set(0, [9, 10, 12])).unwrap();
+    assert_eq!((found.header.base_offset, found.header.last_offset(), found.header.record_count), (9, 12, 3));
+    assert_eq!(places(found), [(9, -1), (10, -1), (12, -1)]);
+    // v1: counted from 0, or what compaction left of that, or from anywhere.
+    for inner in [[0, 1, 3], [5, 6, 8], [9, 10, 12]] {
+        let found = legacy::unwrapped(wrapper(1, 12, 2), set(1, inner)).unwrap();
+        assert_eq!(places(found), [(9, TIME), (10, TIME), (12, TIME)]);
+    }
+    // LogAppendTime is the wrapper's.
+    let found = legacy::unwrapped(wrapper(1, 12, 2 | 8), set(1, [0, 1, 3])).unwrap();
+    assert_eq!(places(found.clone()), [(9, TIME + 9), (10, TIME + 9), (12, TIME + 9)]);
+    let mut iter = found.iter();
+    iter.next();
+    let position = iter.position();
+    assert_eq!(found.iter_from(position).next().unwrap().unwrap().offset, 10);
+}
+
+#[test]
+fn compressed_sets_that_cannot_be_are_errors() {
+    let plain = |magic, offset| message(magic, offset, 0, TIME, None, None);
+    for (header, body) in [
+        (wrapper(1, 5, 1), vec![]),
+        (wrapper(1, 5, 1), plain(0, 0)),
+        (wrapper(1, 5, 1), message(1, 0, 1, TIME, None, Some(b"nested"))),
+        (wrapper(1, 5, 1), [plain(1, 3), plain(1, 1)].concat()),
+        (wrapper(1, 5, 1), [plain(1, 0), plain(1, 6)].concat()),
+        (wrapper(1, 5, 1), [plain(1, i64::MIN), plain(1, i64::MAX)].concat()),
+        (wrapper(0, 5, 1), plain(0, -7)),
+        (wrapper(0, 5, 1), plain(0, i64::MAX)),
+        (wrapper(1, 5, 1), plain(1, 0)[..20].to_vec()),
+    ] {
+        let error = legacy::unwrapped(header, body.into()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("offset 5"), "{error}");
+    }
+    // Out of order, but with first and last as they should be: seen while iterating.
+    let body = [plain(1, 0), plain(1, 7), plain(1, 2)].concat();
+    let records = legacy::unwrapped(wrapper(1, 5, 1), body.into()).unwrap();
+    assert_eq!(read(&records).unwrap_err().kind(), ErrorKind::Corrupt);
+}
