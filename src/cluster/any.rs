@@ -56,10 +56,10 @@ async fn first(core: &Arc<Core>, nodes: Vec<i32>, lane: Lane, deadline: Instant)
         if failures.iter().all(|(failed, _)| *failed != node) {
             let address = core.pool.address(&picture, node);
             let address = address.map_or_else(|| format!("broker {node}"), |address| address.to_string());
-            let why = core.pool.last_failure(node).map_or_else(
-                || Error::new(ErrorKind::Network, format!("{address}: no connection yet")),
-                |error| error,
-            );
+            let why = core
+                .pool
+                .last_failure(node)
+                .map_or_else(|| Error::new(ErrorKind::Network, format!("{address}: no connection yet")), |error| error);
             failures.push((node, why));
         }
     }
@@ -86,9 +86,7 @@ async fn race(core: &Arc<Core>, nodes: &[i32], lane: Lane, failures: &mut Vec<(i
             None => {}
         }
         let waits = nodes.len() > 0;
-        let next = async {
-            if waits { sleep(HEAD_START).await } else { std::future::pending().await }
-        };
+        let next = async { if waits { sleep(HEAD_START).await } else { std::future::pending().await } };
         tokio::select! {
             biased;
             (node, made) = any_of(&mut making) => match made {

@@ -169,7 +169,7 @@ pub(super) fn encode_frame(
 ) -> Result<(Bytes, RawRequest)> {
     let mut head = BytesMut::with_capacity(256);
     head.extend_from_slice(&[0; 4]);
-    encode_request_header(&mut head, key, version, correlation_id, client_id);
+    encode_request_header(&mut head, key, version, correlation_id, client_id)?;
     let rest = write(&mut head)?;
     let length = head.len() - 4 + rest.chunks.iter().map(Bytes::len).sum::<usize>();
     let Ok(length) = i32::try_from(length) else {

@@ -62,14 +62,12 @@ impl Coordinators {
     /// What is known, or the look-up that is under way, or a new one that the caller has to start.
     fn look_up(&self, key: &Key, backoff: impl FnOnce() -> Backoff) -> Lookup {
         let mut entries = self.lock();
-        let entry = entries
-            .entry(key.clone())
-            .or_insert_with(|| Entry {
-                state: State::Unknown,
-                backoff: backoff(),
-                found_at: None,
-                not_before: None,
-            });
+        let entry = entries.entry(key.clone()).or_insert_with(|| Entry {
+            state: State::Unknown,
+            backoff: backoff(),
+            found_at: None,
+            not_before: None,
+        });
         match &entry.state {
             State::Known(node) => return Lookup::Known(*node),
             State::LookingUp(flight) if !flight.is_over() => return Lookup::Shared(flight.clone()),
@@ -98,7 +96,14 @@ impl Coordinators {
     /// That node said that it is not the coordinator, or cannot be reached; another one that is known by now stays. The
     /// next look-up is at once, unless the last one is only just over: brokers go on naming a node for a while that has
     /// lost the role, or does not have it yet.
-    fn forget(&self, key: &Key, node: i32, now: Instant, settled: Duration, pause: impl FnOnce(&mut Backoff) -> Duration) {
+    fn forget(
+        &self,
+        key: &Key,
+        node: i32,
+        now: Instant,
+        settled: Duration,
+        pause: impl FnOnce(&mut Backoff) -> Duration,
+    ) {
         if let Some(entry) = self.lock().get_mut(key)
             && matches!(entry.state, State::Known(known) if known == node)
         {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 
 use super::pipeline::Frame;
 use crate::{
@@ -110,7 +110,6 @@ impl FrameReader {
 }
 
 fn poll_read(stream: &mut dyn Stream, cx: &mut Context<'_>, into: &mut BytesMut, most: usize) -> Poll<Result<usize>> {
-    let mut stream = stream;
     let mut into = into.limit(most);
     // Holds nothing between polls, so a new one for each poll is the same as one that goes on.
     let read = pin!(stream.read_buf(&mut into));

@@ -155,9 +155,6 @@ async fn ask(
         let message = format!("the answer to ApiVersions has correlation id {answered} in place of {correlation_id}");
         return Err(Error::new(ErrorKind::Protocol, message).into());
     }
-    // A broker that does not know the version answers in version 0, whatever was asked.
-    let code = body.first_chunk().map(|code| ErrorCode::new(i16::from_be_bytes(*code)));
-    let version = if code == Some(ErrorCode::UNSUPPORTED_VERSION) { 0 } else { version };
     Ok(decode_response::<ApiVersionsRequest>(body, version)?)
 }
 

@@ -162,9 +162,7 @@ impl MetadataCache {
             let failure = failures.borrow_and_update().clone();
             match failure {
                 // Waiting does not make credentials or versions better.
-                Some(error)
-                    if matches!(error.kind(), ErrorKind::Authentication | ErrorKind::UnsupportedVersion) =>
-                {
+                Some(error) if matches!(error.kind(), ErrorKind::Authentication | ErrorKind::UnsupportedVersion) => {
                     return Err(error);
                 }
                 Some(error) if !in_time => {

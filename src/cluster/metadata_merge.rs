@@ -6,7 +6,6 @@ use kafka_protocol::messages::{
     MetadataResponse,
     metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
 };
-use uuid::Uuid;
 
 use super::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 use crate::{error::ErrorCode, wire::fetch::NodeEndpoint};
@@ -122,7 +121,8 @@ impl Metadata {
         if leader < 0 || known.partitions.get(index)?.leader_epoch >= epoch {
             return None;
         }
-        let mut next = self.with_brokers(endpoints).unwrap_or_else(|| Self { version: self.version + 1, ..self.clone() });
+        let mut next =
+            self.with_brokers(endpoints).unwrap_or_else(|| Self { version: self.version + 1, ..self.clone() });
         if !next.brokers.contains_key(&leader) {
             return None;
         }
@@ -139,8 +139,7 @@ impl Metadata {
     pub(super) fn with_brokers(&self, endpoints: &[NodeEndpoint]) -> Option<Self> {
         let mut brokers: HashMap<i32, Broker> = self.brokers.clone();
         for endpoint in endpoints {
-            if let Some(broker) =
-                checked_broker(endpoint.node, &endpoint.host, endpoint.port, endpoint.rack.as_deref())
+            if let Some(broker) = checked_broker(endpoint.node, &endpoint.host, endpoint.port, endpoint.rack.as_deref())
             {
                 brokers.insert(broker.id, broker);
             }
@@ -198,7 +197,11 @@ fn partitions(
     for said in said {
         let found = usize::try_from(said.partition_index).ok().and_then(|index| partitions.get_mut(index));
         let Some(place) = found else {
-            tracing::warn!(topic, partition = said.partition_index, "ignoring a partition whose number is out of range");
+            tracing::warn!(
+                topic,
+                partition = said.partition_index,
+                "ignoring a partition whose number is out of range"
+            );
             continue;
         };
         // A broker that lags behind tells what was; what is known already is newer.

@@ -8,14 +8,7 @@ use kafka_protocol::{
 };
 use tokio::time::sleep_until;
 
-use super::{
-    Lane, any,
-    connection::now,
-    core::Core,
-    later::later,
-    metadata_merge::Asked,
-    metadata_plan::Step,
-};
+use super::{Lane, any, connection::now, core::Core, later::later, metadata_merge::Asked, metadata_plan::Step};
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     wire::ApiKey,

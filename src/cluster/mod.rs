@@ -24,6 +24,7 @@ mod metadata_plan;
 mod metadata_task;
 mod pipeline;
 mod pool;
+mod properties;
 mod reconnect;
 mod settings;
 #[cfg(test)]
@@ -34,4 +35,5 @@ mod versions;
 pub(crate) use backoff::Backoff;
 pub(crate) use client::{Attempt, Client, CoordinatorKind, Lane, RawRequest, RawResponse, Route};
 pub(crate) use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
+pub(crate) use properties::client_properties;
 pub(crate) use settings::ClientSettings;

@@ -143,7 +143,11 @@ impl Pipeline {
                 end: self.taken,
                 reply: request.reply,
             };
-            if request.answered { self.sent.push_back(sent) } else { self.unanswered.push_back(sent) }
+            if request.answered {
+                self.sent.push_back(sent)
+            } else {
+                self.unanswered.push_back(sent)
+            }
             return Some(Frame { head: request.head, chunks: request.chunks });
         }
     }
@@ -249,7 +253,11 @@ impl Pipeline {
         let idle = later(self.last_active, self.limits.max_idle);
         let muted = if self.waiting.is_empty() { None } else { self.muted_until };
         let idle = if self.is_empty() { Some(idle) } else { None };
-        [self.earliest, muted, idle].into_iter().flatten().min().unwrap_or_else(|| later(self.last_active, Duration::MAX))
+        [self.earliest, muted, idle]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| later(self.last_active, Duration::MAX))
     }
 
     /// Ends the connection as soon as all that was asked is answered.

@@ -161,7 +161,12 @@ impl Pool {
         }
     }
 
-    fn node<T>(&self, settings: &ClientSettings, node: i32, change: impl FnOnce(&mut Reconnect, &mut StdRng) -> T) -> T {
+    fn node<T>(
+        &self,
+        settings: &ClientSettings,
+        node: i32,
+        change: impl FnOnce(&mut Reconnect, &mut StdRng) -> T,
+    ) -> T {
         let mut state = self.lock();
         let state = &mut *state;
         let reconnect = state.nodes.entry(node).or_insert_with(|| {
@@ -233,8 +238,9 @@ async fn attempt(core: &Core, node: i32) -> Result<(Established, Address)> {
     if let Some(not_before) = not_before {
         sleep_until(not_before.into()).await;
     }
-    let address = core.pool.address(&core.metadata.picture(), node).ok_or_else(|| {
-        Error::new(ErrorKind::Network, format!("broker {node} is not in the cluster's metadata"))
-    })?;
+    let address = core
+        .pool
+        .address(&core.metadata.picture(), node)
+        .ok_or_else(|| Error::new(ErrorKind::Network, format!("broker {node} is not in the cluster's metadata")))?;
     Ok((establish(&core.settings, &address, setup_timeout).await?, address))
 }
