@@ -8,8 +8,8 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::JoinSet,
-    time::{Instant, sleep_until},
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
@@ -52,7 +52,6 @@ enum Answer {
     Synced(Ticket, Result<SyncAnswer>),
     Heartbeat(Ticket, Result<()>),
     Revoked(Ticket),
-    Left(Result<()>),
 }
 
 pub(super) struct GroupTask {
@@ -63,6 +62,8 @@ pub(super) struct GroupTask {
     membership: Membership,
     /// Everything on its way; dropped with the task.
     answers: JoinSet<Answer>,
+    /// Goodbyes on their way; closing waits for them.
+    goodbyes: JoinSet<Result<()>>,
     pictures: watch::Receiver<u64>,
     subscription: Option<Subscription>,
     /// Pictures up to this version may lack topics that the expressions look for.
@@ -94,6 +95,7 @@ impl GroupTask {
             events,
             membership,
             answers: JoinSet::new(),
+            goodbyes: JoinSet::new(),
             subscription: None,
             blind_until: 0,
             group_topics: BTreeSet::new(),
@@ -126,6 +128,11 @@ impl GroupTask {
                     Ok(answer) => self.take(answer),
                     Err(error) => return self.abandon(&error),
                 },
+                Some(left) = self.goodbyes.join_next() => {
+                    if let Err(error) = heard(left) {
+                        tracing::debug!(group = %self.shared.settings.group_id, %error, "left without a word");
+                    }
+                }
                 changed = self.pictures.changed() => match changed {
                     Ok(()) => self.look_at_picture(),
                     Err(_) => return self.abandon(&"the client is closed"),
@@ -155,8 +162,7 @@ impl GroupTask {
                 }
                 Action::Leave { member_id, reason } => {
                     let deadline = Instant::now() + self.client.settings().request_timeout;
-                    let leave = leave(self.client.clone(), self.shared.clone(), member_id, reason, deadline);
-                    self.answers.spawn(async move { Answer::Left(leave.await) });
+                    self.goodbyes.spawn(leave(self.client.clone(), self.shared.clone(), member_id, reason, deadline));
                 }
                 Action::AwaitPoll => self.shared.reader.park(),
                 Action::Assigned { partitions } => {
@@ -256,10 +262,6 @@ impl GroupTask {
             Answer::Synced(ticket, answer) => self.membership.synced(now, ticket, answer),
             Answer::Heartbeat(ticket, answer) => self.membership.heartbeat_answered(now, ticket, answer),
             Answer::Revoked(ticket) => self.membership.revoked(now, ticket),
-            Answer::Left(Ok(())) => {}
-            Answer::Left(Err(error)) => {
-                tracing::debug!(group = %self.shared.settings.group_id, %error, "leaving failed; the session will lapse");
-            }
         }
     }
 
@@ -311,13 +313,19 @@ impl GroupTask {
     async fn close(&mut self, deadline: Instant) -> Result<()> {
         self.membership.close();
         self.publish();
-        self.answers.shutdown().await;
-        match self.membership.next_action() {
-            Some(Action::Leave { member_id, reason }) => {
-                leave(self.client.clone(), self.shared.clone(), member_id, reason, deadline).await
-            }
-            _ => Ok(()),
+        self.answers.abort_all();
+        if let Some(Action::Leave { member_id, reason }) = self.membership.next_action() {
+            self.goodbyes.spawn(leave(self.client.clone(), self.shared.clone(), member_id, reason, deadline));
         }
+        let goodbyes = &mut self.goodbyes;
+        let all = async {
+            let mut result = Ok(());
+            while let Some(left) = goodbyes.join_next().await {
+                result = result.and(heard(left));
+            }
+            result
+        };
+        timeout_at(deadline, all).await.unwrap_or_else(|_| Err(leaving_timed_out(&self.shared)))
     }
 
     /// The ground is gone under the task: its client is closed, or its runtime ends.
@@ -327,6 +335,14 @@ impl GroupTask {
         let error = Error::new(ErrorKind::Closed, format!("group membership ended: {reason}"));
         self.tell(GroupEvent::Error { error, fatal: true });
     }
+}
+
+fn heard(left: Result<Result<()>, JoinError>) -> Result<()> {
+    left.unwrap_or_else(|error| Err(Error::new(ErrorKind::Closed, format!("leaving the group ended: {error}"))))
+}
+
+fn leaving_timed_out(shared: &Shared) -> Error {
+    Error::new(ErrorKind::Timeout, format!("leave group {}: time is up", shared.settings.group_id))
 }
 
 fn now() -> std::time::Instant {
@@ -388,6 +404,5 @@ async fn leave(
         }
         pace.wait(deadline).await;
     }
-    Err(last
-        .unwrap_or_else(|| Error::new(ErrorKind::Timeout, format!("leave group {}: time is up", settings.group_id))))
+    Err(last.unwrap_or_else(|| leaving_timed_out(&shared)))
 }

@@ -129,7 +129,7 @@ impl GroupHandle {
 
     fn commit_timed_out(&self, last: Option<Error>) -> Error {
         let group_id = &self.shared.settings.group_id;
-        let cause = last.as_ref().map_or_else(|| "an earlier commit was still on its way".to_owned(), Error::to_string);
+        let cause = last.as_ref().map_or_else(|| "it was not its turn yet".to_owned(), Error::to_string);
         let error = Error::new(ErrorKind::Timeout, format!("commit for group {group_id}: time is up; last: {cause}"));
         match last {
             Some(last) => error.with_source(last),

@@ -18,9 +18,12 @@
 //!   generation's heartbeat therefore cannot end the generation that followed.
 //! * Heartbeats go on through `Revoking`, whatever the reader does; the coordinator keeps the member while it waits in
 //!   JoinGroup.
-//! * The session is counted from when a heartbeat was *sent*: the coordinator cannot have seen it earlier.
+//! * The session is counted from when an answered SyncGroup or heartbeat was *sent*: the coordinator cannot have seen it
+//!   earlier, so it never thinks us gone before we do.
 
 mod actions;
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod model_tests;
 mod raise;
@@ -349,7 +352,7 @@ impl Membership {
         self.heartbeat.due = now + self.settings.heartbeat_interval;
         self.counts = None;
         if !answer.leads {
-            return self.send_sync(assignor.name(), Vec::new());
+            return self.send_sync(now, assignor.name(), Vec::new());
         }
         let members: Vec<Member> = answer.members.into_iter().map(|member| self.read_member(member)).collect();
         let topics: BTreeSet<Arc<str>> =
@@ -381,7 +384,7 @@ impl Membership {
         self.counts =
             Some(topics.into_iter().map(|topic| (topic.clone(), counts.get(&topic).copied().unwrap_or(0))).collect());
         match assignments {
-            Ok(assignments) => self.send_sync(assignor.name(), assignments),
+            Ok(assignments) => self.send_sync(now, assignor.name(), assignments),
             Err(error) => self.raise(now, error),
         }
     }
@@ -409,8 +412,6 @@ impl Membership {
     }
 
     fn settle(&mut self, now: Instant, assigned: BTreeSet<TopicPartition>) {
-        self.heartbeat.alive = now;
-        self.heartbeat.settled = now;
         if self.topics.as_ref() != Some(&self.joined_topics) {
             "subscription changed while joining".clone_into(&mut self.reason);
             return self.retry_soon(now);
@@ -525,7 +526,10 @@ impl Membership {
         });
     }
 
-    fn send_sync(&mut self, protocol: &'static str, assignments: Vec<(String, bytes::Bytes)>) {
+    fn send_sync(&mut self, now: Instant, protocol: &'static str, assignments: Vec<(String, bytes::Bytes)>) {
+        // Whatever it gives us, it gives after now.
+        self.heartbeat.alive = now;
+        self.heartbeat.settled = now;
         let ticket = self.ticket();
         self.state = State::Syncing { ticket, protocol };
         self.actions.push_back(Action::Sync { ticket, identity: self.identity(), protocol, assignments });
