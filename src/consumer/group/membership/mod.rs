@@ -214,9 +214,7 @@ impl Membership {
                 self.join(now, "the consumer subscribed");
             }
             State::Revoking { then, .. } => *then = if wanted { Then::Join } else { Then::Leave },
-            State::Stable => {
-                self.give_up(now, now, if wanted { Then::Join } else { Then::Leave }, "subscription changed")
-            }
+            State::Stable => self.give_up(now, if wanted { Then::Join } else { Then::Leave }, "subscription changed"),
             // What was joined with is compared with what is wanted when the join is through.
             _ if wanted => {}
             _ => self.leave("the consumer unsubscribed"),
@@ -301,7 +299,7 @@ impl Membership {
         let Some(counts) = &mut self.counts else { return };
         let changed = counts.iter().any(|(topic, &before)| count(topic).unwrap_or(0) != before);
         if changed && matches!(self.state, State::Stable) {
-            self.give_up(now, now, Then::Join, "the leader saw the partitions of a topic change");
+            self.give_up(now, Then::Join, "the leader saw the partitions of a topic change");
         }
     }
 
@@ -537,21 +535,20 @@ impl Membership {
 
     fn rebalance_found(&mut self, now: Instant) {
         if matches!(self.state, State::Stable) {
-            // The rebalance began at some time after the last heartbeat that found none.
-            self.give_up(now, self.heartbeat.settled, Then::Join, "the group rebalances");
+            self.give_up(now, Then::Join, "the group rebalances");
         }
     }
 
-    /// Asks the consumer for everything back, if it has anything, before going on. `began` is when the coordinator may
-    /// have begun to wait for us.
-    fn give_up(&mut self, now: Instant, began: Instant, then: Then, reason: &str) {
+    /// Asks the consumer for everything back, if it has anything, before going on.
+    fn give_up(&mut self, now: Instant, then: Then, reason: &str) {
         reason.clone_into(&mut self.reason);
         if self.owned.is_empty() {
             return self.go_on(now, then);
         }
         let timeout = self.settings.max_poll_interval;
+        // A rebalance may have begun at any time since the last answer that found none, even where we do not know of one.
         // Never so short that a reader has no chance, whatever the settings.
-        let deadline = (began + timeout).max(now + timeout / 2);
+        let deadline = (self.heartbeat.settled + timeout).max(now + timeout / 2);
         let ticket = self.ticket();
         self.state = State::Revoking { ticket, deadline, then };
         self.actions.push_back(Action::Revoke { ticket, partitions: self.owned.iter().cloned().collect() });
