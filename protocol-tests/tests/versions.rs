@@ -1,6 +1,9 @@
 //! The fixture with the Kafkas of years past, since the client is to speak with all of them.
 #![cfg(unix)]
 
+use std::time::Duration;
+
+use ottla::{Consumer, OffsetReset, Producer, Record};
 use protocol_tests::{Error, Kafka, Message, or_skip, unique};
 
 /// A console round trip with Kafka's own tools of that version, which also went through other packages and options.
@@ -15,7 +18,37 @@ async fn round_trip(version: &str) -> Result<(), Error> {
     kafka.tools().produce(&topic, &sent, &[("acks", "all")]).await?;
     let consumed = kafka.tools().consume(&topic, 2, &[]).await?;
     assert_eq!(consumed.into_iter().map(|record| record.message).collect::<Vec<_>>(), sent);
+    ottla_round_trip(&kafka).await;
     Ok(())
+}
+
+/// Produces with idempotence and reads back as a member of a group: the versions of every request that is needed for that
+/// are agreed with this broker.
+async fn ottla_round_trip(kafka: &Kafka) {
+    let topic = unique("ottla");
+    kafka.create_topic(&topic, 3, 1, &[]).await.expect("a topic");
+    let producer = Producer::builder(kafka.bootstrap()).build().await.expect("a producer");
+    for n in 0..300 {
+        let value = format!("{n}");
+        let record = Record::to(topic.as_str()).partition(n % 3).value(&value).header("n", &value);
+        drop(producer.send(record).await.expect("room"));
+    }
+    assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
+    producer.close(Duration::from_secs(10)).await.expect("a close");
+
+    let builder = Consumer::builder(kafka.bootstrap()).group(unique("group"));
+    let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await.expect("a consumer");
+    consumer.subscribe([topic.as_str()]).expect("a subscription");
+    let mut next = [0_i64; 3];
+    for _ in 0..300 {
+        let record = tokio::time::timeout(Duration::from_secs(60), consumer.recv()).await.expect("a record in time");
+        let record = record.expect("no end").expect("no error");
+        let partition = record.partition as usize;
+        assert_eq!(record.offset, next[partition]);
+        assert_eq!(record.value.as_deref(), Some((record.offset * 3 + record.partition as i64).to_string().as_bytes()));
+        next[partition] += 1;
+    }
+    consumer.close(Duration::from_secs(10)).await.expect("a close");
 }
 
 #[tokio::test]
