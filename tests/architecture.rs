@@ -28,7 +28,8 @@ fn block(name: &str) -> Vec<String> {
 
 /// All Rust files below a folder, tests left out: a test may use whatever proves its point.
 fn files(folder: &Path, out: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    let mut entries: Vec<_> =
+        fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
     entries.sort();
     for path in entries {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -107,7 +108,8 @@ fn room_of(path: &Path) -> String {
 
 #[test]
 fn the_parser_sees_every_form_of_use() {
-    let code = "use crate::{\n    cluster::{Client, Lane},\n    error::Error, wire,\n};\nfn f() -> crate::record::Record {}\n";
+    let code =
+        "use crate::{\n    cluster::{Client, Lane},\n    error::Error, wire,\n};\nfn f() -> crate::record::Record {}\n";
     let rooms: Vec<_> = rooms_named(code).into_iter().collect();
     assert_eq!(rooms, ["cluster", "error", "record", "wire"]);
 }
@@ -151,7 +153,17 @@ fn no_arrow_points_up() {
 
 #[test]
 fn what_decides_does_no_io_and_asks_no_clock() {
-    let forbidden = ["tokio", "std::net", "std::fs", "std::thread", "Instant::now", "SystemTime::now", "rand::rng(", "async fn", ".await"];
+    let forbidden = [
+        "tokio",
+        "std::net",
+        "std::fs",
+        "std::thread",
+        "Instant::now",
+        "SystemTime::now",
+        "rand::rng(",
+        "async fn",
+        ".await",
+    ];
     let mut wrong = Vec::new();
     for name in block("decides") {
         let path = root().join("src").join(&name);

@@ -2,6 +2,7 @@
 
 mod assignor;
 mod handle;
+mod membership;
 mod protocol;
 mod range;
 
