@@ -1,5 +1,6 @@
 //! Ottla: a Kafka client in Rust with nothing of C in it.
 
+mod admin;
 pub(crate) mod cluster;
 pub(crate) mod config;
 mod consumer;
@@ -10,6 +11,10 @@ mod record;
 pub mod testkit;
 mod wire;
 
+pub use admin::{
+    Admin, AdminBuilder, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, PartitionDescription,
+    TopicDescription, TopicId, TopicListing, TopicResults,
+};
 pub use consumer::OffsetAndMetadata;
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
