@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod config;
+mod consumer;
 pub mod error;
 pub mod net;
 mod record;
@@ -9,6 +10,7 @@ mod record;
 pub mod testkit;
 mod wire;
 
+pub use consumer::OffsetAndMetadata;
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
 pub use wire::{ApiKey, Compression};

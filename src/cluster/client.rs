@@ -57,6 +57,9 @@ pub(crate) struct Attempt {
     pub(crate) lane: Lane,
     /// From now to the answer (connecting included). Passing it closes the connection, unless nothing was sent yet.
     pub(crate) timeout: Duration,
+    /// The newest version that may be agreed on, where the request's meaning asks for an older one (Produce without
+    /// transactions v2, Fetch of a topic whose id is not known).
+    pub(crate) max_version: Option<i16>,
 }
 
 /// A request whose body was written by the caller: chunks to be written one after the other.
@@ -153,8 +156,8 @@ impl Client {
 
     // ---- requests
 
-    /// One attempt at a request, at the highest version that both sides have and that is at most `max_version` (if
-    /// given); `build` makes the request for that version. The error's `delivery_status` says whether the broker may
+    /// One attempt at a request, at the highest version that both sides have and that is at most
+    /// `attempt.max_version`; `build` makes the request for that version. The error's `delivery_status` says whether the broker may
     /// have seen the request. Throttling (KIP-219) mutes the connection for later requests.
     ///
     /// # Cancel safety

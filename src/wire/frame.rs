@@ -1,10 +1,65 @@
 //! Length-prefixed frames with a limit.
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Reads the length before a frame: refused when negative or above `limit`, with an error that says what the peer seems
 /// to speak when the four bytes are the start of HTTP or of a TLS record.
 pub(crate) fn frame_length(prefix: [u8; 4], limit: usize) -> Result<usize> {
-    let _ = (prefix, limit);
-    unimplemented!()
+    if let Some(hint) = foreign(prefix) {
+        return Err(Error::new(ErrorKind::Protocol, hint));
+    }
+    let length = i32::from_be_bytes(prefix);
+    match usize::try_from(length) {
+        Ok(length) if length <= limit => Ok(length),
+        Ok(length) => Err(Error::new(
+            ErrorKind::Protocol,
+            format!("the peer announces a response of {length} bytes, more than the limit of {limit}"),
+        )),
+        Err(_) => Err(Error::new(
+            ErrorKind::Protocol,
+            format!("the peer announces a response of {length} bytes: it does not seem to speak the Kafka protocol"),
+        )),
+    }
+}
+
+/// What the peer seems to speak when these bytes cannot be meant as a length. As lengths they would be above 350 MB.
+fn foreign(prefix: [u8; 4]) -> Option<&'static str> {
+    match prefix {
+        [b'H', b'T', b'T', b'P'] => {
+            Some("the peer answers in HTTP: this is the port of a web server or proxy, not of a Kafka listener")
+        }
+        [0x15, 0x03, 0..=4, _] => Some(
+            "the peer answers with a TLS alert: this listener asks for TLS, so set security.protocol to SSL or SASL_SSL",
+        ),
+        [0x16, 0x03, 0..=4, _] => Some(
+            "the peer answers with a TLS handshake: this listener asks for TLS, so set security.protocol to SSL or \
+             SASL_SSL",
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_up_to_the_limit_pass() {
+        assert_eq!(frame_length([0, 0, 0, 0], 10).unwrap(), 0);
+        assert_eq!(frame_length([0, 0, 0, 10], 10).unwrap(), 10);
+        for prefix in [[0, 0, 0, 11], [0xff; 4], [0x7f, 0xff, 0xff, 0xff]] {
+            assert_eq!(frame_length(prefix, 10).unwrap_err().kind(), ErrorKind::Protocol);
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_called_by_name_whatever_the_limit() {
+        for (prefix, name) in
+            [(*b"HTTP", "HTTP"), ([0x15, 0x03, 0x03, 0x00], "TLS alert"), ([0x16, 0x03, 0x01, 0x02], "TLS handshake")]
+        {
+            let error = frame_length(prefix, usize::MAX).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Protocol);
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod api_key;
 pub(crate) mod batch;
 pub(crate) mod codec;
+mod crc;
 pub(crate) mod fetch;
 pub(crate) mod frame;
 pub(crate) mod message;

@@ -1,9 +1,16 @@
 //! Record batches: the v2 format both ways, message sets v0 and v1 for reading.
 
+mod control;
 mod header;
+mod legacy;
 mod reader;
+mod records;
+#[cfg(test)]
+mod tests;
 mod writer;
 
+pub(crate) use control::{ControlRecord, marker_batch};
 pub(crate) use header::{BATCH_HEADER_SIZE, BatchHeader};
-pub(crate) use reader::{Batches, Decompressor, HeadersIter, RawBatch, RecordIter, RecordView, Records};
+pub(crate) use reader::{Batches, Decompressor, RawBatch, Records};
+pub(crate) use records::{HeadersIter, RecordIter, RecordPosition, RecordView};
 pub(crate) use writer::{BatchBuilder, Compressor, ProducerStamp, RecordParts, SealedBatch, record_size_bound};

@@ -1,18 +1,57 @@
 use bytes::Bytes;
 
-use super::BatchHeader;
-use crate::error::Result;
+use super::{
+    BATCH_HEADER_SIZE, BatchHeader, RecordIter, RecordPosition,
+    header::{CHECKED_FROM, LOG_OVERHEAD},
+    legacy,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    wire::{codec, crc},
+};
 
 /// Walks the batches of one partition's slice of a fetch response without looking into them. A truncated last batch is
-/// the normal end.
+/// the normal end, since brokers cut a response at its size and not between batches. After an error comes the end.
+///
+/// Every message of a v0/v1 message set counts as a batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Batches {
-    _rest: Bytes,
+    rest: Bytes,
 }
 
 impl Batches {
     pub(crate) fn new(records: Bytes) -> Self {
-        Self { _rest: records }
+        Self { rest: records }
+    }
+
+    /// The bytes that were not given out: at the end, the size of a truncated batch's beginning. Where that is all there
+    /// was, asking for more bytes is the only way on.
+    pub(crate) fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    fn parse(&self) -> Result<Option<BatchHeader>> {
+        let Some((overhead, rest)) = self.rest.split_first_chunk::<LOG_OVERHEAD>() else {
+            return Ok(None);
+        };
+        let [offset @ .., l0, l1, l2, l3] = *overhead;
+        let offset = i64::from_be_bytes(offset);
+        let length = i32::from_be_bytes([l0, l1, l2, l3]);
+        let corrupt = |what: String| Error::new(ErrorKind::Corrupt, format!("the batch at offset {offset}: {what}"));
+        if length < legacy::MIN_MESSAGE_LENGTH {
+            return Err(corrupt(format!("length {length} is too small for any format")));
+        }
+        let whole = usize::try_from(length).is_ok_and(|length| rest.len() >= length);
+        match rest.get(4).map(|&magic| magic as i8) {
+            Some(2) if self.rest.len() >= BATCH_HEADER_SIZE => {
+                BatchHeader::parse(&self.rest).map(|header| whole.then_some(header))
+            }
+            Some(0 | 1) if whole => legacy::parse_header(&self.rest).map(Some),
+            Some(0..=2) if !whole => Ok(None),
+            Some(2) => Err(corrupt(format!("length {length} is below that of the header"))),
+            Some(magic) => Err(corrupt(format!("its format (magic {magic}) is not known"))),
+            None => Ok(None),
+        }
     }
 }
 
@@ -20,7 +59,14 @@ impl Iterator for Batches {
     type Item = Result<RawBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        unimplemented!()
+        match self.parse() {
+            Ok(Some(header)) => Some(Ok(RawBatch { header, bytes: self.rest.split_to(header.size()) })),
+            Ok(None) => None,
+            Err(error) => {
+                self.rest.clear();
+                Some(Err(error))
+            }
+        }
     }
 }
 
@@ -28,103 +74,85 @@ impl Iterator for Batches {
 #[derive(Clone, Debug)]
 pub(crate) struct RawBatch {
     pub(crate) header: BatchHeader,
-    _bytes: Bytes,
+    bytes: Bytes,
 }
 
 impl RawBatch {
     /// The batch's bytes, header included.
     pub(crate) fn bytes(&self) -> &Bytes {
-        unimplemented!()
+        &self.bytes
     }
 
     /// Compares the checksum (`check.crcs`).
+    ///
+    /// # Errors
+    /// `Corrupt`, naming the batch's offset.
     pub(crate) fn check_crc(&self) -> Result<()> {
-        unimplemented!()
+        let sum = match self.header.magic {
+            2 => crc32c::crc32c(self.bytes.get(CHECKED_FROM..).unwrap_or_default()),
+            _ => crc::ieee(self.bytes.get(legacy::CHECKED_FROM..).unwrap_or_default()),
+        };
+        if sum == self.header.crc {
+            return Ok(());
+        }
+        Err(self.header.corrupt(format!("its checksum is {:08x}, its bytes give {sum:08x}", self.header.crc)))
     }
 
     /// The records, decompressed if need be to at most `limit` bytes. Uncompressed batches are not copied.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming the batch's offset; see also [`codec::decompress`].
     pub(crate) fn records(&self, decompressor: &mut Decompressor, limit: usize) -> Result<Records> {
-        let _ = (decompressor, limit);
-        unimplemented!()
+        if self.header.magic != 2 {
+            return legacy::records(self.header, &self.bytes, &mut decompressor.state, limit);
+        }
+        let body = self.bytes.slice(BATCH_HEADER_SIZE.min(self.bytes.len())..);
+        let body = match self.header.codec_id() {
+            0 => body,
+            id => codec::decompress(id, &mut decompressor.state, 2, &body, limit)
+                .map_err(|error| error.context(format_args!("the batch at offset {}", self.header.base_offset)))?,
+        };
+        Ok(Records { header: self.header, body })
     }
 }
 
 /// The codecs' reusable state for reading. Not shared between threads.
 #[derive(Debug, Default)]
-pub(crate) struct Decompressor {}
+pub(crate) struct Decompressor {
+    state: codec::DecompressorState,
+}
 
 /// The records of one batch, decompressed, not yet parsed. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Records {
     pub(crate) header: BatchHeader,
-    _body: Bytes,
+    /// The records of a v2 batch one after the other, or a message set without compression.
+    pub(super) body: Bytes,
 }
 
 impl Records {
     /// Iterates from the first record.
     pub(crate) fn iter(&self) -> RecordIter<'_> {
-        unimplemented!()
+        self.iter_from(RecordPosition::default())
+    }
+
+    /// Goes on where an earlier [`RecordIter::position`] was.
+    pub(crate) fn iter_from(&self, position: RecordPosition) -> RecordIter<'_> {
+        RecordIter::new(&self.header, &self.body, position)
     }
 
     /// Bytes that this keeps in memory.
     pub(crate) fn size(&self) -> usize {
-        unimplemented!()
+        self.body.len()
     }
 
     /// A slice of the body as `Bytes`, for a part of a record that this gave out.
     pub(crate) fn share(&self, part: &[u8]) -> Bytes {
-        let _ = part;
-        unimplemented!()
-    }
-
-    /// Goes on where an earlier [`RecordIter::position`] was.
-    pub(crate) fn iter_from(&self, position: usize) -> RecordIter<'_> {
-        let _ = position;
-        unimplemented!()
-    }
-}
-
-/// Iterates lazily; allocates nothing.
-#[derive(Clone, Debug)]
-pub(crate) struct RecordIter<'a> {
-    _body: &'a [u8],
-}
-
-impl RecordIter<'_> {
-    /// An opaque place to go on from with [`Records::iter_from`].
-    pub(crate) fn position(&self) -> usize {
-        unimplemented!()
-    }
-}
-
-impl<'a> Iterator for RecordIter<'a> {
-    type Item = Result<RecordView<'a>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        unimplemented!()
-    }
-}
-
-/// One record, borrowed from its batch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RecordView<'a> {
-    pub(crate) offset: i64,
-    pub(crate) timestamp: i64,
-    pub(crate) key: Option<&'a [u8]>,
-    pub(crate) value: Option<&'a [u8]>,
-    pub(crate) headers: HeadersIter<'a>,
-}
-
-/// The headers of a record in order, parsed as they are asked for (the record was already checked to hold them).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HeadersIter<'a> {
-    _rest: &'a [u8],
-}
-
-impl<'a> Iterator for HeadersIter<'a> {
-    type Item = (&'a [u8], Option<&'a [u8]>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        unimplemented!()
+        let start = (part.as_ptr() as usize).wrapping_sub(self.body.as_ptr() as usize);
+        match start.checked_add(part.len()) {
+            Some(end) if end <= self.body.len() => self.body.slice(start..end),
+            // Not a part of these records: as good as one, but a copy.
+            _ => Bytes::copy_from_slice(part),
+        }
     }
 }

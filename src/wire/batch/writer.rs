@@ -1,7 +1,18 @@
 use bytes::Bytes;
 
-use super::BATCH_HEADER_SIZE;
-use crate::{error::Result, record::Record, wire::Compression};
+use super::{
+    BATCH_HEADER_SIZE, BatchHeader, Batches, Decompressor, RecordView, Records,
+    header::{CHECKED_FROM, LOG_OVERHEAD},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::Record,
+    wire::{
+        Compression, codec,
+        crc::Shift,
+        varint::{MAX_32, MAX_64, put_i32, put_i64, size_i32, size_i64},
+    },
+};
 
 /// What is written of a record; borrows from the user's `Record`.
 #[derive(Clone, Copy, Debug)]
@@ -12,65 +23,202 @@ pub(crate) struct RecordParts<'a> {
     pub(crate) record: Option<&'a Record<'a>>,
 }
 
+impl<'a> RecordParts<'a> {
+    fn headers(&self) -> impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
+        let headers = self.record.map_or(&[][..], |record| &record.headers);
+        headers.iter().map(|(name, value)| (name.as_bytes(), value.as_ref().map(|value| value.as_slice())))
+    }
+
+    /// What the record takes apart from its length and its deltas: attributes, key, value, headers.
+    fn fixed_size(&self) -> usize {
+        let headers = self.headers();
+        let count = size_i32(headers.len() as i32);
+        let headers: usize = headers.map(|(name, value)| field_size(Some(name)) + field_size(value)).sum();
+        1 + field_size(self.key) + field_size(self.value) + count + headers
+    }
+}
+
+/// A key, a value or a part of a header with the length before it; null is the length −1.
+#[inline]
+fn field_size(field: Option<&[u8]>) -> usize {
+    field.map_or(1, |bytes| size_i32(bytes.len() as i32) + bytes.len())
+}
+
 /// An upper bound of the bytes that a record takes in any batch, whatever its deltas; what admission charges.
 pub(crate) fn record_size_bound(parts: &RecordParts<'_>) -> usize {
-    let _ = parts;
-    unimplemented!()
+    // Its length, its timestamp's delta, its offset's delta.
+    MAX_32 + MAX_64 + MAX_32 + parts.fixed_size()
 }
 
 /// An open batch: records are encoded once, in place, as they come.
+///
+/// A batch of more than 2 GiB cannot be said on the wire: [`seal`](Self::seal) refuses it. Keep well below.
 #[derive(Debug)]
 pub(crate) struct BatchBuilder {
-    _body: Vec<u8>,
+    body: Vec<u8>,
+    count: u32,
+    base_timestamp: i64,
+    max_timestamp: i64,
 }
 
 impl BatchBuilder {
     /// An empty batch with room for about so many bytes of records.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
-        let _ = bytes;
-        unimplemented!()
+        Self { body: Vec::with_capacity(bytes), count: 0, base_timestamp: 0, max_timestamp: 0 }
+    }
+
+    /// The record's timestamp as it is written: the first record's is the base. Wraps like the reader's addition.
+    #[inline]
+    fn timestamp_delta(&self, timestamp: i64) -> i64 {
+        if self.count == 0 { 0 } else { timestamp.wrapping_sub(self.base_timestamp) }
+    }
+
+    #[inline]
+    fn inner_size(&self, fixed: usize, timestamp: i64) -> usize {
+        size_i64(self.timestamp_delta(timestamp)) + size_i32(self.count as i32) + fixed
     }
 
     /// The exact bytes that this record would add, were it appended next.
     pub(crate) fn record_size(&self, parts: &RecordParts<'_>, timestamp: i64) -> usize {
-        let _ = (parts, timestamp);
-        unimplemented!()
+        let inner = self.inner_size(parts.fixed_size(), timestamp);
+        size_i32(inner as i32) + inner
     }
 
     /// Appends a record and gives its index in the batch.
     pub(crate) fn append(&mut self, parts: &RecordParts<'_>, timestamp: i64) -> u32 {
-        let _ = (parts, timestamp);
-        unimplemented!()
+        let headers = parts.headers();
+        let index = self.begin(parts.fixed_size(), timestamp, parts.key);
+        put_field(&mut self.body, parts.value);
+        put_length(&mut self.body, headers.len() as i32);
+        for (name, value) in headers {
+            put_field(&mut self.body, Some(name));
+            put_field(&mut self.body, value);
+        }
+        index
+    }
+
+    /// Appends a record that was read, with its timestamp and its headers as they are, and gives its index. For splitting
+    /// a batch that a broker found too large.
+    pub(crate) fn append_view(&mut self, record: &RecordView<'_>) -> u32 {
+        let headers = record.headers.encoded();
+        let fixed = 1 + field_size(record.key) + field_size(record.value) + headers.len();
+        let index = self.begin(fixed, record.timestamp, record.key);
+        put_field(&mut self.body, record.value);
+        self.body.extend_from_slice(headers);
+        index
+    }
+
+    /// Writes a record up to its key, having made room for all of it, and counts it.
+    #[inline]
+    fn begin(&mut self, fixed: usize, timestamp: i64, key: Option<&[u8]>) -> u32 {
+        let inner = self.inner_size(fixed, timestamp);
+        let delta = self.timestamp_delta(timestamp);
+        let index = self.count;
+        if index == 0 {
+            self.base_timestamp = timestamp;
+            self.max_timestamp = timestamp;
+        } else {
+            self.max_timestamp = self.max_timestamp.max(timestamp);
+        }
+        self.count += 1;
+
+        self.body.reserve(MAX_32 + inner);
+        // What comes before the key is put together aside: one copy instead of one for each small field.
+        let mut start = [0; MAX_32 + 1 + MAX_64 + MAX_32 + MAX_32];
+        let mut at = put_i32(&mut start, inner as i32);
+        at += 1; // attributes: none are in use
+        at += put_i64(&mut start[at..], delta);
+        at += put_i32(&mut start[at..], index as i32);
+        at += put_i32(&mut start[at..], key.map_or(-1, |key| key.len() as i32));
+        self.body.extend_from_slice(&start[..at]);
+        self.body.extend_from_slice(key.unwrap_or_default());
+        index
     }
 
     /// Records so far.
     pub(crate) fn count(&self) -> u32 {
-        unimplemented!()
+        self.count
     }
 
     /// Bytes of the batch so far, its header included, uncompressed.
     pub(crate) fn size(&self) -> usize {
-        unimplemented!()
+        BATCH_HEADER_SIZE + self.body.len()
+    }
+
+    /// The records as they are encoded so far.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
     }
 
     /// Closes the batch: compresses the body and checksums it. Pure CPU work; call it outside any lock.
+    ///
+    /// What was asked to be compressed is, even where that makes it larger, as Java does: brokers and topics may depend
+    /// on the codec.
+    ///
+    /// # Errors
+    /// `RecordTooLarge` above 2 GiB; the codec's errors; `Internal` for a batch without records.
     pub(crate) fn seal(self, compressor: &mut Compressor) -> Result<SealedBatch> {
-        let _ = compressor;
-        unimplemented!()
+        if self.count == 0 {
+            return Err(Error::new(ErrorKind::Internal, "a batch without records was to be sealed"));
+        }
+        let uncompressed_size = self.size();
+        let too_large = |size: usize| i32::try_from(size).is_err() || self.count > i32::MAX as u32;
+        if too_large(uncompressed_size) {
+            return Err(Error::new(
+                ErrorKind::RecordTooLarge,
+                format!("a batch of {uncompressed_size} bytes is above the protocol's limit of 2 GiB"),
+            ));
+        }
+        let body = match compressor.compression {
+            Compression::None => Bytes::from(self.body),
+            compression => Bytes::from(codec::compress(compression, &mut compressor.state, &self.body)?),
+        };
+        if too_large(BATCH_HEADER_SIZE + body.len()) {
+            return Err(Error::new(
+                ErrorKind::RecordTooLarge,
+                format!("a compressed batch of {} bytes is above the protocol's limit of 2 GiB", body.len()),
+            ));
+        }
+        Ok(SealedBatch {
+            checksum: crc32c::crc32c(&body),
+            shift: Shift::past(body.len()),
+            codec_id: compressor.compression.id(),
+            count: self.count,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            uncompressed_size,
+            body,
+        })
     }
+}
+
+#[inline]
+fn put_length(body: &mut Vec<u8>, length: i32) {
+    let mut bytes = [0; MAX_32];
+    let size = put_i32(&mut bytes, length);
+    body.extend_from_slice(&bytes[..size]);
+}
+
+#[inline]
+fn put_field(body: &mut Vec<u8>, field: Option<&[u8]>) {
+    put_length(body, field.map_or(-1, |bytes| bytes.len() as i32));
+    body.extend_from_slice(field.unwrap_or_default());
 }
 
 /// A codec with its reusable state. Not shared between threads.
 #[derive(Debug)]
 pub(crate) struct Compressor {
-    _compression: Compression,
+    compression: Compression,
+    state: codec::CompressorState,
 }
 
 impl Compressor {
     /// Refuses a codec whose feature is off and a level that is not to be had, by name.
     pub(crate) fn new(compression: Compression) -> Result<Self> {
-        let _ = compression;
-        unimplemented!()
+        if compression != Compression::None {
+            codec::check(compression)?;
+        }
+        Ok(Self { compression, state: codec::CompressorState::default() })
     }
 }
 
@@ -91,32 +239,70 @@ impl ProducerStamp {
 /// A closed batch: its body never changes, so every retry sends the same bytes under a fresh header.
 #[derive(Clone, Debug)]
 pub(crate) struct SealedBatch {
-    _body: Bytes,
+    body: Bytes,
+    checksum: u32,
+    shift: Shift,
+    codec_id: u8,
+    count: u32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    uncompressed_size: usize,
 }
 
 impl SealedBatch {
     /// The header for this body under that stamp. The body's own checksum was computed at sealing and is combined, so
     /// this costs the same for any size.
     pub(crate) fn header(&self, stamp: ProducerStamp) -> [u8; BATCH_HEADER_SIZE] {
-        let _ = stamp;
-        unimplemented!()
+        let header = BatchHeader {
+            base_offset: 0,
+            batch_length: (self.size() - LOG_OVERHEAD) as i32,
+            partition_leader_epoch: -1,
+            magic: 2,
+            crc: 0,
+            attributes: BatchHeader::attributes(self.codec_id, stamp.transactional, false),
+            last_offset_delta: self.count as i32 - 1,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            producer_id: stamp.producer_id,
+            producer_epoch: stamp.producer_epoch,
+            base_sequence: stamp.base_sequence,
+            record_count: self.count as i32,
+        };
+        let mut bytes = header.write();
+        let crc = self.shift.join(crc32c::crc32c(&bytes[CHECKED_FROM..]), self.checksum);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes
     }
 
     /// The bytes behind the header.
     pub(crate) fn body(&self) -> &Bytes {
-        unimplemented!()
+        &self.body
     }
 
     /// Header and body together, in bytes.
     pub(crate) fn size(&self) -> usize {
-        unimplemented!()
+        BATCH_HEADER_SIZE + self.body.len()
+    }
+
+    /// What [`size`](Self::size) was before compression.
+    pub(crate) fn uncompressed_size(&self) -> usize {
+        self.uncompressed_size
     }
 
     pub(crate) fn count(&self) -> u32 {
-        unimplemented!()
+        self.count
     }
 
     pub(crate) fn max_timestamp(&self) -> i64 {
-        unimplemented!()
+        self.max_timestamp
+    }
+
+    /// The batch's records, read back, for building smaller batches of them with [`BatchBuilder::append_view`].
+    pub(crate) fn records(&self, decompressor: &mut Decompressor) -> Result<Records> {
+        let bytes = [&self.header(ProducerStamp::NONE)[..], &self.body].concat();
+        match Batches::new(Bytes::from(bytes)).next() {
+            Some(batch) => batch?.records(decompressor, self.uncompressed_size),
+            None => Err(Error::new(ErrorKind::Internal, "a sealed batch could not be read back")),
+        }
     }
 }

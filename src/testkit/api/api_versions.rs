@@ -1,0 +1,71 @@
+//! ApiVersions 0–4: what is served, and the finalized features (KIP-584). From version 3 on the client has to name its
+//! software decently; a version that is not served is answered in version 0 (KIP-511).
+
+use kafka_protocol::messages::{
+    ApiVersionsRequest, ApiVersionsResponse,
+    api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey},
+};
+
+use super::{Call, Context, SERVED, Step, text, versions};
+use crate::{
+    error::{ErrorCode, Result},
+    wire::ApiKey,
+};
+
+pub(crate) struct ApiVersions(pub(crate) ApiVersionsRequest);
+
+impl Call for ApiVersions {
+    fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
+        let decent = context.head.version < 3
+            || (is_decent(&self.0.client_software_name) && is_decent(&self.0.client_software_version));
+        let error = if decent { context.refused().unwrap_or_default() } else { ErrorCode::INVALID_REQUEST };
+        let mut response = ApiVersionsResponse::default();
+        response.throttle_time_ms = context.throttle();
+        if error.is_ok() {
+            response.api_keys = SERVED.iter().filter_map(|&key| served(key, context)).collect();
+        }
+        response.error_code = context.spoiled(error).code();
+        if context.head.version >= 3 && error.is_ok() {
+            let features = &context.state.options.features;
+            response.finalized_features_epoch = if features.is_empty() { -1 } else { 1 };
+            for (name, &level) in features {
+                let name = text(name.as_str());
+                response.supported_features.push(
+                    SupportedFeatureKey::default().with_name(name.clone()).with_min_version(0).with_max_version(level),
+                );
+                response.finalized_features.push(
+                    FinalizedFeatureKey::default()
+                        .with_name(name)
+                        .with_min_version_level(level)
+                        .with_max_version_level(level),
+                );
+            }
+        }
+        context.reply(&response)
+    }
+
+    fn wakes(&self) -> bool {
+        false
+    }
+}
+
+pub(super) fn refuse(context: &Context<'_>) -> Result<Step> {
+    let mut response = ApiVersionsResponse::default();
+    response.error_code = ErrorCode::UNSUPPORTED_VERSION.code();
+    response.api_keys = served(ApiKey::ApiVersions, context).into_iter().collect();
+    context.reply_in(&response, 0)
+}
+
+fn served(key: ApiKey, context: &Context<'_>) -> Option<ApiVersion> {
+    let (min, max) = versions(key, &context.state.options)?;
+    Some(ApiVersion::default().with_api_key(key.code()).with_min_version(min).with_max_version(max))
+}
+
+/// Letters and digits at both ends, besides them only `-` and `.`.
+fn is_decent(name: &str) -> bool {
+    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    ends(bytes.first())
+        && ends(bytes.last())
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+}

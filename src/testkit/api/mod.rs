@@ -1,0 +1,315 @@
+//! The requests that the brokers answer, a file for each.
+//!
+//! A request is decoded into a [`Call`], which acts on the state once or, if it has to wait, again and again until it
+//! has its answer.
+
+mod api_versions;
+mod create_partitions;
+mod create_topics;
+mod delete_groups;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_groups;
+mod fetch;
+mod find_coordinator;
+mod heartbeat;
+mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
+mod list_offsets;
+mod metadata;
+mod offset_commit;
+mod offset_fetch;
+mod offset_for_leader_epoch;
+mod produce;
+mod sync_group;
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::{
+    messages::{self, RequestHeader},
+    protocol::{Decodable, Encodable, Request, StrBytes},
+};
+
+use super::{
+    fault::Verdict,
+    options::Options,
+    shape,
+    state::{State, group::Ticket},
+};
+use crate::{
+    error::{Error, ErrorCode, ErrorKind, Result},
+    record::TopicPartition,
+    wire::ApiKey,
+};
+
+/// The requests that are served.
+pub(crate) const SERVED: [ApiKey; 22] = [
+    ApiKey::Produce,
+    ApiKey::Fetch,
+    ApiKey::ListOffsets,
+    ApiKey::Metadata,
+    ApiKey::OffsetCommit,
+    ApiKey::OffsetFetch,
+    ApiKey::FindCoordinator,
+    ApiKey::JoinGroup,
+    ApiKey::Heartbeat,
+    ApiKey::LeaveGroup,
+    ApiKey::SyncGroup,
+    ApiKey::DescribeGroups,
+    ApiKey::ListGroups,
+    ApiKey::ApiVersions,
+    ApiKey::CreateTopics,
+    ApiKey::DeleteTopics,
+    ApiKey::DeleteRecords,
+    ApiKey::InitProducerId,
+    ApiKey::OffsetForLeaderEpoch,
+    ApiKey::CreatePartitions,
+    ApiKey::DeleteGroups,
+    ApiKey::DescribeCluster,
+];
+
+/// The versions of a request that the cluster offers; `None` where it does not serve it.
+pub(crate) fn versions(key: ApiKey, options: &Options) -> Option<(i16, i16)> {
+    if !SERVED.contains(&key) {
+        return None;
+    }
+    let range = messages::ApiKey::try_from(key.code()).ok()?.valid_versions();
+    let max = match key {
+        // The newest version is for two-phase commits, which are not served.
+        ApiKey::InitProducerId => range.max.min(5),
+        _ => range.max,
+    };
+    let max = options.max_versions.get(&key).map_or(max, |&cap| cap.min(max));
+    (range.min <= max).then_some((range.min, max))
+}
+
+/// What came before a request's body.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) key: ApiKey,
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+    pub(crate) client_id: Arc<str>,
+}
+
+/// A request that was understood.
+pub(crate) trait Call: Send {
+    /// What it is about, for the journal and for faults.
+    fn subject(&self, state: &State, broker: i32) -> Subject {
+        let _ = (state, broker);
+        Subject::default()
+    }
+
+    /// Does what is asked. Called again after [`Step::Wait`].
+    fn act(&mut self, context: &mut Context<'_>) -> Result<Step>;
+
+    /// Whether somebody may wait for what this changes.
+    fn wakes(&self) -> bool {
+        true
+    }
+}
+
+/// What a request is about.
+#[derive(Debug, Default)]
+pub(crate) struct Subject {
+    pub(crate) partitions: Vec<TopicPartition>,
+    pub(crate) group: Option<String>,
+}
+
+impl Subject {
+    pub(crate) fn of_group(group: &str) -> Self {
+        Self { partitions: Vec::new(), group: Some(group.to_owned()) }
+    }
+}
+
+/// Where a call acts.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) state: &'a mut State,
+    pub(crate) broker: i32,
+    pub(crate) head: &'a Head,
+    pub(crate) now: Instant,
+    pub(crate) verdict: &'a Verdict,
+}
+
+/// How a call goes on.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The whole answer, its length before it, to be written piece by piece.
+    Reply(Vec<Bytes>),
+    /// Nothing is to be answered (acks=0).
+    Silent,
+    /// The connection is to be closed.
+    Close,
+    /// Try again when something changed, at the latest at that time.
+    Wait(Option<Instant>),
+}
+
+impl Context<'_> {
+    /// The error that a fault wants instead of the request being carried out.
+    pub(crate) fn refused(&self) -> Option<ErrorCode> {
+        self.verdict.for_request().filter(|injected| !injected.acts).map(|injected| injected.code)
+    }
+
+    /// The error that a fault wants after the request was carried out, or the one that there was.
+    pub(crate) fn spoiled(&self, error: ErrorCode) -> ErrorCode {
+        self.verdict.for_request().filter(|injected| injected.acts).map_or(error, |injected| injected.code)
+    }
+
+    /// The same as [`refused`](Self::refused) for one partition.
+    pub(crate) fn refused_partition(&self, topic: &str, partition: i32) -> Option<ErrorCode> {
+        let injected = self.verdict.for_partition(topic, partition);
+        injected.filter(|injected| !injected.acts).map(|injected| injected.code)
+    }
+
+    /// The same as [`spoiled`](Self::spoiled) for one partition.
+    pub(crate) fn spoiled_partition(&self, topic: &str, partition: i32, error: ErrorCode) -> ErrorCode {
+        let injected = self.verdict.for_partition(topic, partition);
+        injected.filter(|injected| injected.acts).map_or(error, |injected| injected.code)
+    }
+
+    /// `throttle_time_ms`.
+    pub(crate) fn throttle(&self) -> i32 {
+        i32::try_from(self.verdict.throttle.as_millis()).unwrap_or(i32::MAX)
+    }
+
+    /// Checks that this broker coordinates the group.
+    pub(crate) fn check_group(&self, group: &str) -> Result<(), ErrorCode> {
+        if group.is_empty() { Err(ErrorCode::INVALID_GROUP_ID) } else { self.state.check_coordinator(group, self.broker) }
+    }
+
+    /// The frame of an answer up to its body, with room for its length.
+    pub(crate) fn begin_reply(&self) -> BytesMut {
+        let mut out = BytesMut::with_capacity(256);
+        out.put_i32(0);
+        out.put_i32(self.head.correlation_id);
+        if response_header_version(self.head.key, self.head.version) > 0 {
+            out.put_u8(0);
+        }
+        out
+    }
+
+    /// The answer of that body.
+    pub(crate) fn reply<T: Encodable>(&self, response: &T) -> Result<Step> {
+        self.reply_in(response, self.head.version)
+    }
+
+    /// The answer of that body in a version of its own.
+    pub(crate) fn reply_in<T: Encodable>(&self, response: &T, version: i16) -> Result<Step> {
+        let mut out = self.begin_reply();
+        response.encode(&mut out, version).map_err(|error| {
+            Error::new(ErrorKind::Internal, format!("cannot write {} v{version}: {error}", self.head.key))
+        })?;
+        Ok(finish_reply(out))
+    }
+}
+
+/// Fills in the length of an answer that is in one piece.
+fn finish_reply(mut out: BytesMut) -> Step {
+    let length = u32::try_from(out.len().saturating_sub(4)).unwrap_or(u32::MAX);
+    if let Some(place) = out.first_chunk_mut::<4>() {
+        *place = length.to_be_bytes();
+    }
+    Step::Reply(vec![out.freeze()])
+}
+
+/// Reads the header of a request and leaves its body.
+pub(crate) fn decode_head(frame: &mut Bytes) -> Result<Head> {
+    let malformed = |what: String| Error::new(ErrorKind::Protocol, format!("malformed request header: {what}"));
+    let (Some(key), Some(version)) = (short(frame, 0), short(frame, 2)) else {
+        return Err(malformed(format!("{} bytes", frame.len())));
+    };
+    let api = ApiKey::from_code(key).ok_or_else(|| malformed(format!("api key {key}")))?;
+    let known = messages::ApiKey::try_from(key).map_err(|()| malformed(format!("api key {key}")))?;
+    let header_version = known.request_header_version(version);
+    let header = RequestHeader::decode(frame, header_version).map_err(|error| malformed(error.to_string()))?;
+    let client_id = header.client_id.map_or_else(|| Arc::from(""), |id| Arc::from(id.as_str()));
+    Ok(Head { key: api, version, correlation_id: header.correlation_id, client_id })
+}
+
+/// Understands a request of a version that is served.
+pub(crate) fn decode_call(head: &Head, body: Bytes) -> Result<Box<dyn Call>> {
+    use kafka_protocol::messages as m;
+    let version = head.version;
+    Ok(match head.key {
+        ApiKey::Produce => Box::new(produce::Produce::new(decode::<m::ProduceRequest>(head, body)?, version)),
+        ApiKey::Fetch => Box::new(fetch::Fetch::new(decode::<m::FetchRequest>(head, body)?, version)),
+        ApiKey::ListOffsets => Box::new(list_offsets::ListOffsets(decode(head, body)?)),
+        ApiKey::Metadata => Box::new(metadata::Metadata(decode(head, body)?)),
+        ApiKey::OffsetCommit => Box::new(offset_commit::OffsetCommit(decode(head, body)?)),
+        ApiKey::OffsetFetch => Box::new(offset_fetch::OffsetFetch(decode(head, body)?)),
+        ApiKey::FindCoordinator => Box::new(find_coordinator::FindCoordinator(decode(head, body)?)),
+        ApiKey::JoinGroup => Box::new(join_group::JoinGroup::new(decode(head, body)?)),
+        ApiKey::Heartbeat => Box::new(heartbeat::Heartbeat(decode(head, body)?)),
+        ApiKey::LeaveGroup => Box::new(leave_group::LeaveGroup(decode(head, body)?)),
+        ApiKey::SyncGroup => Box::new(sync_group::SyncGroup::new(decode(head, body)?)),
+        ApiKey::DescribeGroups => Box::new(describe_groups::DescribeGroups(decode(head, body)?)),
+        ApiKey::ListGroups => Box::new(list_groups::ListGroups(decode(head, body)?)),
+        ApiKey::ApiVersions => Box::new(api_versions::ApiVersions(decode(head, body)?)),
+        ApiKey::CreateTopics => Box::new(create_topics::CreateTopics(decode(head, body)?)),
+        ApiKey::DeleteTopics => Box::new(delete_topics::DeleteTopics(decode(head, body)?)),
+        ApiKey::DeleteRecords => Box::new(delete_records::DeleteRecords(decode(head, body)?)),
+        ApiKey::InitProducerId => Box::new(init_producer_id::InitProducerId(decode(head, body)?)),
+        ApiKey::OffsetForLeaderEpoch => {
+            Box::new(offset_for_leader_epoch::OffsetForLeaderEpoch(decode(head, body)?))
+        }
+        ApiKey::CreatePartitions => Box::new(create_partitions::CreatePartitions(decode(head, body)?)),
+        ApiKey::DeleteGroups => Box::new(delete_groups::DeleteGroups(decode(head, body)?)),
+        ApiKey::DescribeCluster => Box::new(describe_cluster::DescribeCluster(decode(head, body)?)),
+        key => return Err(Error::new(ErrorKind::UnsupportedVersion, format!("{key} is not served"))),
+    })
+}
+
+/// The answer to ApiVersions in a version that is not served: in version 0, naming what is (KIP-511).
+pub(crate) fn refuse_api_versions(context: &Context<'_>) -> Result<Step> {
+    api_versions::refuse(context)
+}
+
+fn decode<R: Request>(head: &Head, mut body: Bytes) -> Result<R> {
+    let malformed =
+        |what: &str| Error::new(ErrorKind::Protocol, format!("malformed {} v{}: {what}", head.key, head.version));
+    let flexible = request_header_version(head.key, head.version) >= 2;
+    if !shape::is_sound(&body, head.key, head.version, flexible) {
+        return Err(malformed("a length that is beyond the end"));
+    }
+    R::decode(&mut body, head.version).map_err(|error| malformed(&error.to_string()))
+}
+
+fn request_header_version(key: ApiKey, version: i16) -> i16 {
+    messages::ApiKey::try_from(key.code()).map_or(1, |key| key.request_header_version(version))
+}
+
+fn response_header_version(key: ApiKey, version: i16) -> i16 {
+    messages::ApiKey::try_from(key.code()).map_or(0, |key| key.response_header_version(version))
+}
+
+fn short(frame: &[u8], at: usize) -> Option<i16> {
+    Some(i16::from_be_bytes(*frame.get(at..)?.first_chunk()?))
+}
+
+/// Text for an answer.
+fn text(value: impl Into<String>) -> StrBytes {
+    StrBytes::from_string(value.into())
+}
+
+/// A name for an answer.
+fn topic_name(name: &str) -> messages::TopicName {
+    messages::TopicName(text(name))
+}
+
+/// The longest of negative and other nonsense is no time at all.
+fn millis(value: i32) -> std::time::Duration {
+    std::time::Duration::from_millis(u64::try_from(value).unwrap_or(0))
+}
+
+/// Where a call stands that has to wait for its group.
+#[derive(Debug, Default)]
+enum Progress {
+    #[default]
+    New,
+    Waiting(Ticket),
+}

@@ -1,0 +1,249 @@
+//! Produce 3–13 with acks 0, 1 and −1: one sound v2 batch per partition, checked as Kafka checks it (size, magic,
+//! checksum, counts, codec, producer sequences), appended and answered at once, since replication is pretended. A
+//! partition that is led elsewhere is answered with its leader (KIP-951, v10). With acks=0 an error closes the
+//! connection. Transactional batches are taken as they come, without a transaction's bookkeeping.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    BrokerId, ProduceRequest, ProduceResponse,
+    produce_response::{LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse},
+};
+use uuid::Uuid;
+
+use super::{Call, Context, Step, Subject, text, topic_name};
+use crate::{
+    error::{ErrorCode, Result},
+    record::TopicPartition,
+    testkit::state::{
+        State,
+        log::each_record,
+        producers::{Admission, Stamp},
+    },
+    wire::batch::{BATCH_HEADER_SIZE, BatchHeader, Batches},
+};
+
+/// Attribute bits 0 to 2 of a batch compressed with zstd, which needs v7 (KIP-110).
+const ZSTD: i16 = 4;
+
+pub(crate) struct Produce {
+    acks: i16,
+    topics: Vec<(String, Uuid, Vec<Sent>)>,
+}
+
+struct Sent {
+    partition: i32,
+    records: Bytes,
+    /// What a look at the bytes alone says of them; not looked at in sink mode.
+    checked: Option<Result<BatchHeader, ErrorCode>>,
+}
+
+struct Appended {
+    base_offset: i64,
+    append_time: i64,
+    log_start: i64,
+}
+
+impl Produce {
+    pub(crate) fn new(request: ProduceRequest, _version: i16) -> Self {
+        let topics = request.topic_data.into_iter().map(|topic| {
+            let sent = topic.partition_data.into_iter().map(|data| Sent {
+                partition: data.index,
+                records: data.records.unwrap_or_default(),
+                checked: None,
+            });
+            (topic.name.to_string(), topic.topic_id, sent.collect())
+        });
+        Self { acks: request.acks, topics: topics.collect() }
+    }
+
+    /// The topics go by id from v13 on.
+    fn resolve(&self, at: usize, state: &State, version: i16) -> Option<Arc<str>> {
+        let (name, id, _) = self.topics.get(at)?;
+        if version >= 13 { state.topics.name_of(*id).cloned() } else { Some(Arc::from(name.as_str())) }
+    }
+}
+
+impl Call for Produce {
+    fn subject(&self, state: &State, _broker: i32) -> Subject {
+        let mut partitions = Vec::new();
+        for (name, id, sent) in &self.topics {
+            let name = if name.is_empty() { state.topics.name_of(*id).cloned() } else { Some(Arc::from(name.as_str())) };
+            let Some(name) = name else { continue };
+            partitions.extend(sent.iter().map(|sent| TopicPartition::new(name.clone(), sent.partition)));
+        }
+        Subject { partitions, group: None }
+    }
+
+    fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
+        let version = context.head.version;
+        let mut failed = false;
+        let mut response = ProduceResponse::default();
+        response.throttle_time_ms = context.throttle();
+        for at in 0..self.topics.len() {
+            let name = self.resolve(at, context.state, version);
+            let Some((asked, id, sent)) = self.topics.get_mut(at) else { continue };
+            let mut answers = Vec::with_capacity(sent.len());
+            for sent in sent {
+                let answer = match &name {
+                    Some(name) if context.state.sink.is_some() => sent.sink(context, name, self.acks),
+                    Some(name) => sent.answer(context, name, self.acks),
+                    None => refusal(sent.partition, ErrorCode::UNKNOWN_TOPIC_ID),
+                };
+                failed |= answer.error_code != 0;
+                if let (true, Some(name)) = (version >= 10 && context.state.options.leader_hints, &name) {
+                    answers.push(hint(answer, context, name, &mut response.node_endpoints));
+                } else {
+                    answers.push(answer);
+                }
+            }
+            let topic = TopicProduceResponse::default().with_partition_responses(answers);
+            response.responses.push(match version {
+                13.. => topic.with_topic_id(*id),
+                _ => topic.with_name(topic_name(asked)),
+            });
+        }
+        match self.acks {
+            0 if failed => Ok(Step::Close),
+            0 => Ok(Step::Silent),
+            _ => context.reply(&response),
+        }
+    }
+}
+
+impl Sent {
+    fn answer(&mut self, context: &mut Context<'_>, topic: &str, acks: i16) -> PartitionProduceResponse {
+        if let Some(code) = context.refused_partition(topic, self.partition) {
+            return refusal(self.partition, code);
+        }
+        if !matches!(acks, -1..=1) {
+            return refusal(self.partition, ErrorCode::INVALID_REQUIRED_ACKS);
+        }
+        match self.append(context, topic) {
+            Ok(appended) => {
+                let error = context.spoiled_partition(topic, self.partition, ErrorCode::NONE);
+                if !error.is_ok() {
+                    return refusal(self.partition, error);
+                }
+                PartitionProduceResponse::default()
+                    .with_index(self.partition)
+                    .with_base_offset(appended.base_offset)
+                    .with_log_append_time_ms(appended.append_time)
+                    .with_log_start_offset(appended.log_start)
+            }
+            Err(error) => refusal(self.partition, error),
+        }
+    }
+
+    fn append(&mut self, context: &mut Context<'_>, topic: &str) -> Result<Appended, ErrorCode> {
+        let (version, broker) = (context.head.version, context.broker);
+        let millis = context.state.millis(context.now);
+        let options = &context.state.options;
+        let (default_limit, strict) = (options.max_message_bytes, options.strict_producer_ids);
+        let topic = context.state.topics.get_mut(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        let limit = topic.max_message_bytes().unwrap_or(default_limit);
+        let append_time = topic.log_append_time().then_some(millis);
+        let partition = topic.partition_mut(self.partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        partition.check_leader(broker, -1)?;
+        if self.records.len() > limit {
+            return Err(ErrorCode::MESSAGE_TOO_LARGE);
+        }
+        let header = self.checked.get_or_insert_with(|| check(&self.records, version)).clone()?;
+        let stamp = Stamp {
+            producer_id: header.producer_id,
+            epoch: header.producer_epoch,
+            first_sequence: header.base_sequence,
+            count: header.record_count,
+        };
+        let idempotent = header.producer_id >= 0;
+        if idempotent
+            && let Admission::Duplicate { base_offset, timestamp } = partition.producers.admit(&stamp, strict)?
+        {
+            let append_time = append_time.map_or(-1, |_| timestamp);
+            return Ok(Appended { base_offset, append_time, log_start: partition.log.start() });
+        }
+        let base_offset = partition.log.append(&self.records, &header, partition.leader_epoch, append_time);
+        if idempotent {
+            partition.producers.appended(&stamp, base_offset, millis);
+        }
+        let append_time = append_time.unwrap_or(-1);
+        Ok(Appended { base_offset, append_time, log_start: partition.log.start() })
+    }
+
+    /// Answers as if the batch had been appended, which costs no look at its records.
+    fn sink(&mut self, context: &Context<'_>, topic: &str, _acks: i16) -> PartitionProduceResponse {
+        if let Some(code) = context.refused_partition(topic, self.partition) {
+            return refusal(self.partition, code);
+        }
+        match context.state.topics.partition(topic, self.partition) {
+            Some(partition) => match partition.check_leader(context.broker, -1) {
+                Ok(()) => PartitionProduceResponse::default().with_index(self.partition).with_log_append_time_ms(-1),
+                Err(error) => refusal(self.partition, error),
+            },
+            None => refusal(self.partition, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+        }
+    }
+}
+
+fn refusal(partition: i32, error: ErrorCode) -> PartitionProduceResponse {
+    PartitionProduceResponse::default()
+        .with_index(partition)
+        .with_error_code(error.code())
+        .with_base_offset(-1)
+        .with_log_append_time_ms(-1)
+        .with_log_start_offset(-1)
+}
+
+/// Names the new leader beside an error that a client gets for having asked the wrong broker.
+fn hint(
+    answer: PartitionProduceResponse,
+    context: &Context<'_>,
+    topic: &str,
+    endpoints: &mut Vec<NodeEndpoint>,
+) -> PartitionProduceResponse {
+    if answer.error_code != ErrorCode::NOT_LEADER_OR_FOLLOWER.code() {
+        return answer;
+    }
+    let Some(partition) = context.state.topics.partition(topic, answer.index) else { return answer };
+    if let Some(leader) = context.state.broker(partition.leader)
+        && endpoints.iter().all(|endpoint| endpoint.node_id.0 != leader.id)
+    {
+        endpoints.push(
+            NodeEndpoint::default()
+                .with_node_id(BrokerId(leader.id))
+                .with_host(text(leader.host.as_str()))
+                .with_port(i32::from(leader.port))
+                .with_rack(leader.rack.as_deref().map(text)),
+        );
+    }
+    let leader = LeaderIdAndEpoch::default();
+    answer.with_current_leader(leader.with_leader_id(BrokerId(partition.leader)).with_leader_epoch(partition.leader_epoch))
+}
+
+/// What can be said of a batch by its bytes alone.
+fn check(records: &Bytes, version: i16) -> Result<BatchHeader, ErrorCode> {
+    const MAGIC: usize = 16;
+    if records.len() < BATCH_HEADER_SIZE || records.get(MAGIC) != Some(&2) {
+        return Err(ErrorCode::INVALID_RECORD);
+    }
+    let header = BatchHeader::parse(records).map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
+    if header.size() > records.len() {
+        return Err(ErrorCode::CORRUPT_MESSAGE);
+    }
+    if header.size() < records.len() {
+        // Exactly one batch (KIP-98).
+        return Err(ErrorCode::INVALID_RECORD);
+    }
+    if header.attributes & 7 == ZSTD && version < 7 {
+        return Err(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE);
+    }
+    let batch = Batches::new(records.clone()).next().and_then(Result::ok).ok_or(ErrorCode::CORRUPT_MESSAGE)?;
+    batch.check_crc().map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
+    let counts = header.record_count > 0 && header.last_offset_delta == header.record_count - 1;
+    if !counts || header.is_control() {
+        return Err(ErrorCode::INVALID_RECORD);
+    }
+    let count = each_record(records, &mut |_, _, _| ()).map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
+    if i32::try_from(count) == Ok(header.record_count) { Ok(header) } else { Err(ErrorCode::INVALID_RECORD) }
+}

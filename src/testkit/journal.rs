@@ -1,0 +1,62 @@
+//! What the cluster was asked, in order, for tests to look at.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use crate::{record::TopicPartition, wire::ApiKey};
+
+/// How many requests are remembered; the counts go on.
+const REMEMBERED: usize = 1 << 16;
+
+/// A request that a broker of the testkit received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Request {
+    /// What was asked.
+    pub key: ApiKey,
+    /// The version of the request.
+    pub version: i16,
+    /// The broker that was asked.
+    pub broker: i32,
+    /// The connection that it came on; every connection of a cluster has a number of its own, from 1.
+    pub connection: u64,
+    /// `client.id`, empty where there was none.
+    pub client_id: Arc<str>,
+    /// The partitions that it concerns; of a topic as a whole, partition −1. For an incremental fetch these are the
+    /// session's partitions.
+    pub partitions: Vec<TopicPartition>,
+    /// The consumer group or transactional id that it concerns.
+    pub group: Option<String>,
+    /// When it arrived, by tokio's clock.
+    pub at: tokio::time::Instant,
+}
+
+/// The requests seen so far.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    entries: VecDeque<Request>,
+    counts: HashMap<ApiKey, u64>,
+}
+
+impl Journal {
+    pub(crate) fn count(&mut self, key: ApiKey) {
+        *self.counts.entry(key).or_default() += 1;
+    }
+
+    pub(crate) fn remember(&mut self, request: Request) {
+        if self.entries.len() == REMEMBERED {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(request);
+    }
+
+    pub(crate) fn seen(&self, key: ApiKey) -> u64 {
+        self.counts.get(&key).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Request> {
+        self.entries.iter().cloned().collect()
+    }
+}

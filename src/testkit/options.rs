@@ -1,0 +1,190 @@
+//! How a cluster is to be.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+
+use super::state::group::GroupSettings;
+use crate::{net::MemoryNetwork, wire::ApiKey};
+
+/// How a [`Cluster`](super::Cluster) is to be. The defaults are those of a Kafka cluster, but for the delay of a group's
+/// first rebalance, which is none.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) brokers: usize,
+    pub(crate) network: Option<MemoryNetwork>,
+    pub(crate) auto_create: bool,
+    pub(crate) default_partitions: i32,
+    pub(crate) replication_factor: Option<usize>,
+    pub(crate) racks: Vec<String>,
+    pub(crate) max_versions: BTreeMap<ApiKey, i16>,
+    pub(crate) features: BTreeMap<String, i16>,
+    pub(crate) max_message_bytes: usize,
+    pub(crate) max_request_bytes: usize,
+    pub(crate) groups: GroupSettings,
+    pub(crate) strict_producer_ids: bool,
+    pub(crate) leader_hints: bool,
+    pub(crate) sink: bool,
+    pub(crate) prepared: Vec<(String, Vec<Bytes>)>,
+    pub(crate) seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            brokers: 1,
+            network: None,
+            auto_create: true,
+            default_partitions: 1,
+            replication_factor: None,
+            racks: Vec::new(),
+            max_versions: BTreeMap::new(),
+            features: BTreeMap::new(),
+            max_message_bytes: 1_048_588,
+            max_request_bytes: 100 * 1024 * 1024,
+            groups: GroupSettings {
+                initial_rebalance_delay: Duration::ZERO,
+                min_session_timeout: Duration::from_secs(6),
+                max_session_timeout: Duration::from_secs(1800),
+                max_size: usize::MAX,
+            },
+            strict_producer_ids: false,
+            leader_hints: true,
+            sink: false,
+            prepared: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+impl Options {
+    /// One broker on a loopback port, with Kafka's defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many brokers there are, at least one; their ids are 1, 2, … (default: 1).
+    pub fn brokers(mut self, brokers: usize) -> Self {
+        self.brokers = brokers.max(1);
+        self
+    }
+
+    /// Puts the brokers on an in-memory network instead of loopback ports. Tests under paused time need this: over real
+    /// sockets, paused time runs ahead of the bytes.
+    pub fn network(mut self, network: MemoryNetwork) -> Self {
+        self.network = Some(network);
+        self
+    }
+
+    /// An in-memory network of the cluster's own; clients get it from [`Cluster::network`](super::Cluster::network).
+    pub fn in_memory(self) -> Self {
+        self.network(MemoryNetwork::new())
+    }
+
+    /// Whether asking for a topic makes it (`auto.create.topics.enable`, default: true). As with Kafka, the answer to
+    /// the first question is still UNKNOWN_TOPIC_OR_PARTITION.
+    pub fn auto_create(mut self, auto_create: bool) -> Self {
+        self.auto_create = auto_create;
+        self
+    }
+
+    /// How many partitions a topic gets that does not say (`num.partitions`, default: 1).
+    pub fn default_partitions(mut self, partitions: i32) -> Self {
+        self.default_partitions = partitions.max(1);
+        self
+    }
+
+    /// How many replicas a topic gets that does not say (`default.replication.factor`; default: three, or as many as
+    /// there are brokers). Replicas always hold everything; they only matter for who may lead next.
+    pub fn replication_factor(mut self, factor: usize) -> Self {
+        self.replication_factor = Some(factor);
+        self
+    }
+
+    /// The racks of the brokers, in the order of their ids and from the front again (`broker.rack`, default: none).
+    pub fn racks<R: Into<String>>(mut self, racks: impl IntoIterator<Item = R>) -> Self {
+        self.racks = racks.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Caps the version of a request, as an older broker does; a negative version takes the request away altogether.
+    pub fn max_version(mut self, key: ApiKey, version: i16) -> Self {
+        self.max_versions.insert(key, version);
+        self
+    }
+
+    /// A finalized feature that ApiVersions tells of, e.g. `transaction.version` at level 2 (default: none).
+    pub fn feature(mut self, name: impl Into<String>, level: i16) -> Self {
+        self.features.insert(name.into(), level);
+        self
+    }
+
+    /// The largest batch that is accepted, in bytes (`message.max.bytes`, default: 1,048,588). A topic's own
+    /// `max.message.bytes` goes before.
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.max_message_bytes = bytes;
+        self
+    }
+
+    /// The largest request that is accepted, in bytes (`socket.request.max.bytes`, default: 104,857,600); a larger one
+    /// costs its sender the connection.
+    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
+        self.max_request_bytes = bytes;
+        self
+    }
+
+    /// How long a group waits for more members when its first one joins (`group.initial.rebalance.delay.ms`; default:
+    /// none, unlike Kafka's 3 s).
+    pub fn initial_rebalance_delay(mut self, delay: Duration) -> Self {
+        self.groups.initial_rebalance_delay = delay;
+        self
+    }
+
+    /// The session timeouts that members may ask for (`group.min.session.timeout.ms`, `group.max.session.timeout.ms`;
+    /// default: 6 s to 30 min).
+    pub fn session_timeouts(mut self, min: Duration, max: Duration) -> Self {
+        self.groups.min_session_timeout = min;
+        self.groups.max_session_timeout = max;
+        self
+    }
+
+    /// How many members a group may have (`group.max.size`, default: no limit).
+    pub fn max_group_size(mut self, members: usize) -> Self {
+        self.groups.max_size = members;
+        self
+    }
+
+    /// Whether a producer that a partition does not know is refused with UNKNOWN_PRODUCER_ID unless it begins at
+    /// sequence 0, as by brokers before 2.5 (KIP-360; default: false).
+    pub fn strict_producer_ids(mut self, strict: bool) -> Self {
+        self.strict_producer_ids = strict;
+        self
+    }
+
+    /// Whether errors of Produce and Fetch name the new leader (KIP-951, default: true).
+    pub fn leader_hints(mut self, hints: bool) -> Self {
+        self.leader_hints = hints;
+        self
+    }
+
+    /// A cluster for benchmarks: Produce is answered at once and nothing is kept or checked, Fetch serves
+    /// [`prepared`](Self::prepared) batches for ever (default: false).
+    pub fn sink(mut self, sink: bool) -> Self {
+        self.sink = sink;
+        self
+    }
+
+    /// Batches that every partition of a topic serves for ever in sink mode, as they stand on the wire (v2), one batch
+    /// per element; their base offsets are rewritten as they go out. The topic is made with
+    /// [`default_partitions`](Self::default_partitions).
+    pub fn prepared(mut self, topic: impl Into<String>, batches: Vec<Bytes>) -> Self {
+        self.prepared.push((topic.into(), batches));
+        self
+    }
+
+    /// Where the cluster's random choices (topic and member ids) come from (default: 0).
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+}

@@ -1,0 +1,273 @@
+//! A classic consumer group, as its coordinator keeps it: members, generations, rebalances, committed offsets.
+//!
+//! ```text
+//!             first member joins              all have joined, or time is up
+//!   Empty ───────────────────────► Preparing ──────────────────────────────► Completing
+//!     ▲                              ▲   ▲                                       │
+//!     │ the last member leaves       │   └──── a member joins or leaves ─────────┤
+//!     └──────────────────────────────┤                                           │ the leader's assignment
+//!                                    └──── a member joins or leaves ── Stable ◄──┘
+//! ```
+//!
+//! Time comes in as `now`; what waits (a JoinGroup until everybody is there, a SyncGroup until the leader has decided)
+//! holds a [`Ticket`] and asks for its outcome again whenever the group changed or [`Group::deadline`] has passed.
+
+mod join;
+mod membership;
+mod offsets;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+pub(crate) use join::{JoinOutcome, JoinRequest};
+pub(crate) use membership::MemberIdentity;
+pub(crate) use offsets::Committed;
+pub(crate) use sync::{SyncOutcome, SyncRequest};
+
+/// What a group is told by its broker's configuration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GroupSettings {
+    pub(crate) initial_rebalance_delay: Duration,
+    pub(crate) min_session_timeout: Duration,
+    pub(crate) max_session_timeout: Duration,
+    pub(crate) max_size: usize,
+}
+
+/// Names a wait for the outcome of a JoinGroup or SyncGroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+/// Either the answer, or what to wait with.
+#[derive(Debug)]
+pub(crate) enum Outcome<T> {
+    Done(T),
+    Wait(Ticket),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Empty,
+    Preparing {
+        /// When those who did not join are left behind.
+        until: Instant,
+        /// The group was empty before, so that `initial_rebalance_delay` is waited out even if all are there; extended
+        /// as members come, to this at the latest.
+        first: Option<Instant>,
+    },
+    Completing {
+        /// When those who did not sync are left behind.
+        until: Instant,
+    },
+    Stable {
+        /// When those who did not fetch their assignment are left behind; `None` once all have.
+        until: Option<Instant>,
+    },
+}
+
+#[derive(Debug)]
+struct Member {
+    id: String,
+    instance: Option<String>,
+    client_id: String,
+    session_timeout: Duration,
+    rebalance_timeout: Duration,
+    /// In the member's order of preference.
+    protocols: Vec<(String, Bytes)>,
+    assignment: Bytes,
+    /// When the member is taken for dead unless it is heard of; does not count while it waits.
+    expires: Instant,
+    joining: Option<Ticket>,
+    syncing: Option<Ticket>,
+    synced: bool,
+}
+
+impl Member {
+    fn waits(&self) -> bool {
+        self.joining.is_some() || self.syncing.is_some()
+    }
+
+    fn heard(&mut self, now: Instant) {
+        self.expires = now + self.session_timeout;
+    }
+}
+
+/// One group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    phase: Phase,
+    generation: i32,
+    protocol_type: Option<String>,
+    protocol: Option<String>,
+    leader: Option<String>,
+    members: Vec<Member>,
+    /// Ids that were given out and not yet used (KIP-394), with the time at which they lapse.
+    pending: BTreeMap<String, Instant>,
+    /// A member came during the initial delay, so that it is waited out once more.
+    came: bool,
+    joins: HashMap<Ticket, JoinOutcome>,
+    syncs: HashMap<Ticket, SyncOutcome>,
+    tickets: u64,
+    offsets: BTreeMap<(String, i32), Committed>,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Empty,
+            generation: 0,
+            protocol_type: None,
+            protocol: None,
+            leader: None,
+            members: Vec::new(),
+            pending: BTreeMap::new(),
+            came: false,
+            joins: HashMap::new(),
+            syncs: HashMap::new(),
+            tickets: 0,
+            offsets: BTreeMap::new(),
+        }
+    }
+}
+
+/// A group as a test or an administrator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupView {
+    /// Kafka's name for the group's state: `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Stable`.
+    pub state: &'static str,
+    /// Rises with every rebalance.
+    pub generation: i32,
+    /// `consumer` for consumer groups; empty where nobody has joined yet.
+    pub protocol_type: String,
+    /// The assignor that the members agreed on.
+    pub protocol: Option<String>,
+    /// The member that assigns.
+    pub leader: Option<String>,
+    /// The members, in the order in which they came.
+    pub members: Vec<MemberView>,
+}
+
+/// A member of a [`GroupView`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemberView {
+    /// The id that the coordinator gave it.
+    pub member_id: String,
+    /// `group.instance.id` of a static member.
+    pub instance_id: Option<String>,
+    /// `client.id`.
+    pub client_id: String,
+    /// What it said of itself for the group's protocol (a serialized subscription).
+    pub metadata: Bytes,
+    /// What the leader gave it (a serialized assignment).
+    pub assignment: Bytes,
+}
+
+impl Group {
+    /// The group as it is.
+    pub(crate) fn view(&self) -> GroupView {
+        GroupView {
+            state: match self.phase {
+                Phase::Empty => "Empty",
+                Phase::Preparing { .. } => "PreparingRebalance",
+                Phase::Completing { .. } => "CompletingRebalance",
+                Phase::Stable { .. } => "Stable",
+            },
+            generation: self.generation,
+            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            protocol: self.protocol.clone(),
+            leader: self.leader.clone(),
+            members: self
+                .members
+                .iter()
+                .map(|member| MemberView {
+                    member_id: member.id.clone(),
+                    instance_id: member.instance.clone(),
+                    client_id: member.client_id.clone(),
+                    metadata: self.metadata_of(member),
+                    assignment: member.assignment.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    /// When something happens next if nobody asks for anything.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Empty => None,
+            Phase::Preparing { until, .. } | Phase::Completing { until } => Some(until),
+            Phase::Stable { until } => until,
+        };
+        let sessions = self.members.iter().filter(|member| !member.waits()).map(|member| member.expires);
+        phase.into_iter().chain(sessions).chain(self.pending.values().copied()).min()
+    }
+
+    /// Lets everything happen that was due by now, each thing at its own time.
+    pub(crate) fn advance(&mut self, now: Instant, settings: &GroupSettings) {
+        while let Some(at) = self.deadline().filter(|&at| at <= now) {
+            self.pending.retain(|_, lapses| *lapses > at);
+            let dead: Vec<String> = self
+                .members
+                .iter()
+                .filter(|member| !member.waits() && member.expires <= at)
+                .map(|member| member.id.clone())
+                .collect();
+            for id in dead {
+                self.remove(&id, at, settings);
+            }
+            match self.phase {
+                Phase::Preparing { until, first } if until <= at => self.time_is_up(at, first, settings),
+                Phase::Completing { until } | Phase::Stable { until: Some(until) } if until <= at => {
+                    self.drop_those_who_did_not_sync(at, settings);
+                }
+                _ => {}
+            }
+            self.try_complete(at, settings);
+        }
+    }
+
+    /// The outcome of a join that had to wait, once there is one.
+    pub(crate) fn take_join(&mut self, ticket: Ticket) -> Option<JoinOutcome> {
+        self.joins.remove(&ticket)
+    }
+
+    /// The outcome of a sync that had to wait, once there is one.
+    pub(crate) fn take_sync(&mut self, ticket: Ticket) -> Option<SyncOutcome> {
+        self.syncs.remove(&ticket)
+    }
+
+    /// Whether it has no members.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    fn index(&self, member_id: &str) -> Option<usize> {
+        self.members.iter().position(|member| member.id == member_id)
+    }
+
+    fn member_mut(&mut self, member_id: &str) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.id == member_id)
+    }
+
+    fn is_leader(&self, member_id: &str) -> bool {
+        self.leader.as_deref() == Some(member_id)
+    }
+
+    fn metadata_of(&self, member: &Member) -> Bytes {
+        let chosen = self.protocol.as_deref();
+        let found = member.protocols.iter().find(|(name, _)| Some(name.as_str()) == chosen);
+        found.map(|(_, metadata)| metadata.clone()).unwrap_or_default()
+    }
+}

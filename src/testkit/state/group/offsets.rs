@@ -1,0 +1,63 @@
+//! Committed offsets, and who may commit.
+
+use std::time::Instant;
+
+use super::{Group, GroupSettings, MemberIdentity, Phase};
+use crate::error::ErrorCode;
+
+/// What a group committed for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Committed {
+    pub(crate) offset: i64,
+    /// −1 where the consumer did not know it.
+    pub(crate) leader_epoch: i32,
+    pub(crate) metadata: String,
+}
+
+impl Group {
+    /// Whether that member, in that generation, may commit now. A negative generation is a consumer without membership,
+    /// which may commit only while the group has no members.
+    pub(crate) fn may_commit(
+        &mut self,
+        now: Instant,
+        identity: &MemberIdentity,
+        generation: i32,
+        settings: &GroupSettings,
+    ) -> Result<(), ErrorCode> {
+        self.advance(now, settings);
+        if self.members.is_empty() && generation < 0 {
+            return Ok(());
+        }
+        if self.members.is_empty() && self.generation == 0 {
+            // Nobody ever joined: as for a group that does not exist.
+            return Err(ErrorCode::ILLEGAL_GENERATION);
+        }
+        let at = self.check_identity(identity)?;
+        self.check_generation(generation)?;
+        if let Some(member) = self.members.get_mut(at) {
+            member.heard(now);
+        }
+        match self.phase {
+            Phase::Completing { .. } => Err(ErrorCode::REBALANCE_IN_PROGRESS),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn commit(&mut self, topic: &str, partition: i32, committed: Committed) {
+        self.offsets.insert((topic.to_owned(), partition), committed);
+    }
+
+    pub(crate) fn committed(&self, topic: &str, partition: i32) -> Option<&Committed> {
+        self.offsets.get(&(topic.to_owned(), partition))
+    }
+
+    /// Everything committed, in the order of topics and partitions.
+    pub(crate) fn all_committed(&self) -> impl Iterator<Item = (&str, i32, &Committed)> {
+        self.offsets.iter().map(|((topic, partition), committed)| (topic.as_str(), *partition, committed))
+    }
+
+    /// A topic was deleted, and with it what was committed for it.
+    pub(crate) fn forget_topic(&mut self, topic: &str) {
+        self.offsets.retain(|(name, _), _| name != topic);
+    }
+}

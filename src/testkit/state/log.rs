@@ -1,0 +1,279 @@
+//! The log of one partition: the batches as the producer sent them, with the base offset and leader epoch filled in.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::{
+    error::{ErrorCode, Result},
+    record::{ConsumerRecord, Header, TimestampType},
+    wire::batch::{BatchHeader, Batches, Decompressor},
+};
+
+/// What a batch may grow to when the testkit itself looks into it.
+const DECOMPRESSED_LIMIT: usize = 256 * 1024 * 1024;
+
+/// Places in the header of a v2 batch.
+const LEADER_EPOCH: std::ops::Range<usize> = 12..16;
+const CRC: std::ops::Range<usize> = 17..21;
+const ATTRIBUTES: std::ops::Range<usize> = 21..23;
+const MAX_TIMESTAMP: std::ops::Range<usize> = 35..43;
+/// The bit of the attributes that says that the broker gave the timestamp.
+const LOG_APPEND_TIME: i16 = 1 << 3;
+
+#[derive(Debug)]
+struct Stored {
+    base_offset: i64,
+    last_offset: i64,
+    max_timestamp: i64,
+    producer_id: i64,
+    bytes: Bytes,
+}
+
+/// A log in memory. Everything in it is committed: the high watermark is the end.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    start: i64,
+    end: i64,
+    batches: VecDeque<Stored>,
+    /// Where each leader epoch that the log knows began (KIP-101).
+    epochs: Vec<(i32, i64)>,
+}
+
+/// A record's place in time, as ListOffsets answers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimedOffset {
+    pub(crate) offset: i64,
+    pub(crate) timestamp: i64,
+    pub(crate) leader_epoch: i32,
+}
+
+impl Log {
+    /// The first offset that is still there.
+    pub(crate) fn start(&self) -> i64 {
+        self.start
+    }
+
+    /// The offset that the next record gets; also the high watermark.
+    pub(crate) fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// A leader of that epoch took over.
+    pub(crate) fn begin_epoch(&mut self, epoch: i32) {
+        if self.epochs.last().is_none_or(|&(last, _)| epoch > last) {
+            // An epoch under which nothing was written leaves no trace, as in Kafka's checkpoint.
+            self.epochs.retain(|&(_, start)| start < self.end);
+            self.epochs.push((epoch, self.end));
+        }
+    }
+
+    /// Appends a batch that was checked before and gives its base offset. The bytes are copied, so that a batch does
+    /// not keep the whole request alive that it came in. `append_time` is set where the topic wants the broker's time.
+    pub(crate) fn append(&mut self, batch: &[u8], header: &BatchHeader, epoch: i32, append_time: Option<i64>) -> i64 {
+        let mut bytes = batch.to_vec();
+        let base_offset = self.end;
+        put(&mut bytes, 0..8, &base_offset.to_be_bytes());
+        put(&mut bytes, LEADER_EPOCH, &epoch.to_be_bytes());
+        if let Some(millis) = append_time {
+            put(&mut bytes, ATTRIBUTES, &(header.attributes | LOG_APPEND_TIME).to_be_bytes());
+            put(&mut bytes, MAX_TIMESTAMP, &millis.to_be_bytes());
+            let crc = crc32c::crc32c(bytes.get(ATTRIBUTES.start..).unwrap_or_default());
+            put(&mut bytes, CRC, &crc.to_be_bytes());
+        }
+        let last_offset = base_offset + i64::from(header.last_offset_delta);
+        self.batches.push_back(Stored {
+            base_offset,
+            last_offset,
+            max_timestamp: append_time.unwrap_or(header.max_timestamp),
+            producer_id: header.producer_id,
+            bytes: bytes.into(),
+        });
+        self.end = last_offset + 1;
+        base_offset
+    }
+
+    /// Whole batches from the one that holds `offset`, up to `max_bytes`, but at least one where `at_least_one` asks
+    /// for it (KIP-74). `Err` outside of the log.
+    pub(crate) fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<Slice, ErrorCode> {
+        if offset < self.start || offset > self.end {
+            return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
+        }
+        let mut slice = Slice::default();
+        for stored in self.batches.range(self.index_of(offset)..) {
+            let fits = slice.size + stored.bytes.len() <= max_bytes;
+            if !fits && !(at_least_one && slice.batches.is_empty()) {
+                break;
+            }
+            slice.size += stored.bytes.len();
+            slice.batches.push(stored.bytes.clone());
+        }
+        Ok(slice)
+    }
+
+    /// The bytes that a reader at `offset` has before it, counted up to `enough`.
+    pub(crate) fn available(&self, offset: i64, enough: usize) -> usize {
+        let mut size = 0;
+        for stored in self.batches.range(self.index_of(offset)..) {
+            size += stored.bytes.len();
+            if size >= enough {
+                break;
+            }
+        }
+        size
+    }
+
+    /// The first record whose timestamp is not before `timestamp` (KIP-79).
+    pub(crate) fn at_time(&self, timestamp: i64) -> Result<Option<TimedOffset>> {
+        for stored in &self.batches {
+            if stored.max_timestamp < timestamp || stored.last_offset < self.start {
+                continue;
+            }
+            let mut found = None;
+            each_record(&stored.bytes, &mut |header, offset, time| {
+                if found.is_none() && time >= timestamp && offset >= self.start {
+                    found = Some(TimedOffset { offset, timestamp: time, leader_epoch: header.partition_leader_epoch });
+                }
+            })?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first of the records with the highest timestamp (KIP-734).
+    pub(crate) fn at_max_time(&self) -> Result<Option<TimedOffset>> {
+        match self.batches.iter().map(|stored| stored.max_timestamp).max() {
+            Some(max) => self.at_time(max),
+            None => Ok(None),
+        }
+    }
+
+    /// The newest epoch not above `epoch`, and where it ended (KIP-320); `None` where the log does not know.
+    pub(crate) fn end_of_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
+        let &(latest, _) = self.epochs.last()?;
+        if epoch == latest {
+            return Some((epoch, self.end));
+        }
+        let next = self.epochs.iter().position(|&(known, _)| known > epoch)?;
+        let &(_, end) = self.epochs.get(next)?;
+        match next.checked_sub(1).and_then(|floor| self.epochs.get(floor)) {
+            Some(&(floor, _)) => Some((floor, end)),
+            None => Some((epoch, end)),
+        }
+    }
+
+    /// The epoch of the newest batch, −1 for none: what ListOffsets and OffsetForLeaderEpoch name beside the end.
+    pub(crate) fn last_epoch(&self) -> i32 {
+        self.epochs.last().map_or(-1, |&(epoch, _)| epoch)
+    }
+
+    /// The epoch under which `offset` was written.
+    pub(crate) fn epoch_at(&self, offset: i64) -> i32 {
+        self.epochs.iter().rev().find(|&&(_, start)| start <= offset).map_or(-1, |&(epoch, _)| epoch)
+    }
+
+    /// Loses everything from `offset` on, and the whole of a batch that `offset` cuts through. Gives the new end.
+    pub(crate) fn truncate(&mut self, offset: i64) -> i64 {
+        while self.batches.back().is_some_and(|stored| stored.last_offset >= offset) {
+            if let Some(stored) = self.batches.pop_back() {
+                self.end = stored.base_offset;
+            }
+        }
+        self.end = self.end.min(offset.max(0));
+        self.start = self.start.min(self.end);
+        self.epochs.retain(|&(_, start)| start < self.end);
+        self.end
+    }
+
+    /// Forgets the records before `offset`, as DeleteRecords and retention do. Gives the new start.
+    pub(crate) fn delete_before(&mut self, offset: i64) -> i64 {
+        self.start = self.start.max(offset.min(self.end));
+        while self.batches.front().is_some_and(|stored| stored.last_offset < self.start) {
+            self.batches.pop_front();
+        }
+        self.start
+    }
+
+    /// Whether any batch of that producer is left.
+    pub(crate) fn holds_producer(&self, producer_id: i64) -> bool {
+        self.batches.iter().any(|stored| stored.producer_id == producer_id)
+    }
+
+    /// Every record, decoded.
+    pub(crate) fn records(&self, topic: &std::sync::Arc<str>, partition: i32) -> Result<Vec<ConsumerRecord>> {
+        let mut out = Vec::new();
+        let mut decompressor = Decompressor::default();
+        for stored in &self.batches {
+            for batch in Batches::new(stored.bytes.clone()) {
+                let records = batch?.records(&mut decompressor, DECOMPRESSED_LIMIT)?;
+                let header = records.header;
+                for record in records.iter() {
+                    let record = record?;
+                    if record.offset < self.start || header.is_control() {
+                        continue;
+                    }
+                    out.push(ConsumerRecord {
+                        topic: topic.clone(),
+                        partition,
+                        offset: record.offset,
+                        leader_epoch: Some(header.partition_leader_epoch),
+                        timestamp_millis: timestamp_of(&header, record.timestamp),
+                        timestamp_type: header.timestamp_type(),
+                        key: record.key.map(|key| records.share(key)),
+                        value: record.value.map(|value| records.share(value)),
+                        headers: record
+                            .headers
+                            .map(|(name, value)| Header {
+                                name: String::from_utf8_lossy(name).into_owned(),
+                                value: value.map(|value| records.share(value)),
+                            })
+                            .collect(),
+                    });
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn index_of(&self, offset: i64) -> usize {
+        self.batches.partition_point(|stored| stored.last_offset < offset)
+    }
+}
+
+/// What [`Log::read`] found: whole batches, shared with the log.
+#[derive(Debug, Default)]
+pub(crate) struct Slice {
+    pub(crate) batches: Vec<Bytes>,
+    pub(crate) size: usize,
+}
+
+/// Calls `see` with every record of some batches; gives how many there were.
+pub(crate) fn each_record(batches: &Bytes, see: &mut dyn FnMut(&BatchHeader, i64, i64)) -> Result<usize> {
+    let mut decompressor = Decompressor::default();
+    let mut count = 0;
+    for batch in Batches::new(batches.clone()) {
+        let records = batch?.records(&mut decompressor, DECOMPRESSED_LIMIT)?;
+        for record in records.iter() {
+            let record = record?;
+            see(&records.header, record.offset, timestamp_of(&records.header, record.timestamp));
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// With LogAppendTime the batch's maximum stands for every record in it.
+fn timestamp_of(header: &BatchHeader, timestamp: i64) -> i64 {
+    match header.timestamp_type() {
+        TimestampType::LogAppendTime => header.max_timestamp,
+        TimestampType::CreateTime => timestamp,
+    }
+}
+
+fn put(bytes: &mut [u8], at: std::ops::Range<usize>, value: &[u8]) {
+    if let Some(place) = bytes.get_mut(at) {
+        place.copy_from_slice(value);
+    }
+}

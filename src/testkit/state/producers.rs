@@ -1,0 +1,189 @@
+//! What a partition remembers of its idempotent producers, and what it says to their batches (KIP-98, KIP-360).
+//!
+//! The rules are those of Kafka's `ProducerStateManager`: the last five batches of each producer are remembered, a batch
+//! that is among them is answered with its first offset again, and any other must continue the sequence.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::error::ErrorCode;
+
+/// How many batches of a producer are remembered; why no more than five may be in flight.
+const REMEMBERED: usize = 5;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Appended {
+    first_sequence: i32,
+    last_sequence: i32,
+    base_offset: i64,
+    timestamp: i64,
+}
+
+#[derive(Debug)]
+struct Producer {
+    epoch: i16,
+    batches: VecDeque<Appended>,
+}
+
+/// The producers of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Producers {
+    known: HashMap<i64, Producer>,
+}
+
+/// What is to be done with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is next in line.
+    Append,
+    /// It is in the log already, from this offset on, appended at that time.
+    Duplicate { base_offset: i64, timestamp: i64 },
+}
+
+/// The producer's fields of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) producer_id: i64,
+    pub(crate) epoch: i16,
+    pub(crate) first_sequence: i32,
+    pub(crate) count: i32,
+}
+
+impl Stamp {
+    /// Sequences wrap to 0 behind `i32::MAX`.
+    fn last_sequence(&self) -> i32 {
+        let last = i64::from(self.first_sequence) + i64::from(self.count) - 1;
+        i32::try_from(last % (i64::from(i32::MAX) + 1)).unwrap_or(0)
+    }
+}
+
+impl Producers {
+    /// Decides about a batch without changing anything. `strict` asks for the behaviour of brokers before 2.5, which
+    /// refused a producer that they did not know unless it began at 0 (UNKNOWN_PRODUCER_ID).
+    pub(crate) fn admit(&self, stamp: &Stamp, strict: bool) -> Result<Admission, ErrorCode> {
+        if stamp.first_sequence < 0 || stamp.epoch < 0 {
+            return Err(ErrorCode::INVALID_RECORD);
+        }
+        let Some(producer) = self.known.get(&stamp.producer_id) else {
+            return match strict && stamp.first_sequence != 0 {
+                true => Err(ErrorCode::UNKNOWN_PRODUCER_ID),
+                false => Ok(Admission::Append),
+            };
+        };
+        if producer.epoch == stamp.epoch {
+            let same = |appended: &&Appended| {
+                appended.first_sequence == stamp.first_sequence && appended.last_sequence == stamp.last_sequence()
+            };
+            if let Some(appended) = producer.batches.iter().find(same) {
+                return Ok(Admission::Duplicate { base_offset: appended.base_offset, timestamp: appended.timestamp });
+            }
+        }
+        if stamp.epoch < producer.epoch {
+            return Err(ErrorCode::INVALID_PRODUCER_EPOCH);
+        }
+        let expected = match producer.batches.back() {
+            Some(last) if stamp.epoch == producer.epoch => last.last_sequence.checked_add(1).unwrap_or(0),
+            _ => 0,
+        };
+        if stamp.first_sequence == expected { Ok(Admission::Append) } else { Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER) }
+    }
+
+    /// A batch was appended.
+    pub(crate) fn appended(&mut self, stamp: &Stamp, base_offset: i64, timestamp: i64) {
+        let producer = self
+            .known
+            .entry(stamp.producer_id)
+            .or_insert_with(|| Producer { epoch: stamp.epoch, batches: VecDeque::with_capacity(REMEMBERED) });
+        if producer.epoch != stamp.epoch {
+            producer.epoch = stamp.epoch;
+            producer.batches.clear();
+        }
+        if producer.batches.len() == REMEMBERED {
+            producer.batches.pop_front();
+        }
+        let (first_sequence, last_sequence) = (stamp.first_sequence, stamp.last_sequence());
+        producer.batches.push_back(Appended { first_sequence, last_sequence, base_offset, timestamp });
+    }
+
+    /// The log lost everything from `end` on, and with it what it knew of those batches.
+    pub(crate) fn truncated(&mut self, end: i64) {
+        for producer in self.known.values_mut() {
+            producer.batches.retain(|appended| appended.base_offset < end);
+        }
+        self.known.retain(|_, producer| !producer.batches.is_empty());
+    }
+
+    /// Keeps only the producers of which `holds` says that the log has records; `|_| false` forgets them all.
+    pub(crate) fn retain(&mut self, holds: impl Fn(i64) -> bool) {
+        self.known.retain(|&producer_id, _| holds(producer_id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(epoch: i16, first_sequence: i32, count: i32) -> Stamp {
+        Stamp { producer_id: 7, epoch, first_sequence, count }
+    }
+
+    #[test]
+    fn sequences_continue_and_the_last_five_batches_are_known_again() {
+        let mut producers = Producers::default();
+        for i in 0..7 {
+            let next = stamp(0, i * 10, 10);
+            assert_eq!(producers.admit(&next, false), Ok(Admission::Append));
+            producers.appended(&next, i64::from(i) * 10, 1);
+        }
+        for i in 2..7 {
+            let duplicate = Admission::Duplicate { base_offset: i64::from(i) * 10, timestamp: 1 };
+            assert_eq!(producers.admit(&stamp(0, i * 10, 10), false), Ok(duplicate));
+        }
+        for wrong in [stamp(0, 10, 10), stamp(0, 60, 9), stamp(0, 71, 1), stamp(0, 80, 1)] {
+            assert_eq!(producers.admit(&wrong, false), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn epochs_only_rise_and_begin_at_zero() {
+        let mut producers = Producers::default();
+        producers.appended(&stamp(3, 0, 5), 0, 1);
+        assert_eq!(producers.admit(&stamp(2, 0, 5), false), Err(ErrorCode::INVALID_PRODUCER_EPOCH));
+        assert_eq!(producers.admit(&stamp(4, 5, 1), false), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(producers.admit(&stamp(4, 0, 1), false), Ok(Admission::Append));
+        producers.appended(&stamp(4, 0, 1), 5, 1);
+        assert_eq!(producers.admit(&stamp(3, 5, 1), false), Err(ErrorCode::INVALID_PRODUCER_EPOCH));
+        assert_eq!(producers.admit(&stamp(4, 1, 1), false), Ok(Admission::Append));
+    }
+
+    #[test]
+    fn an_unknown_producer_may_begin_anywhere_unless_the_broker_is_old() {
+        let producers = Producers::default();
+        assert_eq!(producers.admit(&stamp(0, 17, 1), false), Ok(Admission::Append));
+        assert_eq!(producers.admit(&stamp(0, 17, 1), true), Err(ErrorCode::UNKNOWN_PRODUCER_ID));
+        assert_eq!(producers.admit(&stamp(0, 0, 1), true), Ok(Admission::Append));
+        assert_eq!(producers.admit(&stamp(0, -1, 1), false), Err(ErrorCode::INVALID_RECORD));
+    }
+
+    #[test]
+    fn sequences_wrap_behind_the_largest() {
+        let mut producers = Producers::default();
+        let last = stamp(0, i32::MAX - 1, 3);
+        producers.appended(&last, 0, 1);
+        assert_eq!(last.last_sequence(), 0);
+        assert_eq!(producers.admit(&stamp(0, 1, 1), false), Ok(Admission::Append));
+        producers.appended(&stamp(0, i32::MAX, 1), 3, 1);
+        assert_eq!(producers.admit(&stamp(0, 0, 1), false), Ok(Admission::Append));
+    }
+
+    #[test]
+    fn truncation_forgets_what_the_log_lost() {
+        let mut producers = Producers::default();
+        producers.appended(&stamp(0, 0, 5), 0, 1);
+        producers.appended(&stamp(0, 5, 5), 5, 1);
+        producers.truncated(5);
+        assert_eq!(producers.admit(&stamp(0, 5, 5), false), Ok(Admission::Append));
+        assert_eq!(producers.admit(&stamp(0, 10, 5), false), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        producers.truncated(0);
+        assert_eq!(producers.admit(&stamp(0, 10, 5), false), Ok(Admission::Append));
+    }
+}

@@ -1,0 +1,275 @@
+//! Fetch sessions (KIP-227): the broker remembers what a consumer reads, and answers only what changed.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use crate::error::ErrorCode;
+
+/// How many sessions a broker keeps (`max.incremental.fetch.session.cache.slots`).
+const SLOTS: usize = 1000;
+
+/// A partition of a session, by name before Fetch v13 and by id from there on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) topic: Box<str>,
+    pub(crate) id: Uuid,
+    pub(crate) partition: i32,
+}
+
+/// What a consumer asks of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) offset: i64,
+    pub(crate) current_leader_epoch: i32,
+    pub(crate) last_fetched_epoch: i32,
+    pub(crate) max_bytes: i32,
+}
+
+#[derive(Clone, Debug)]
+struct Cached {
+    key: Key,
+    wanted: Wanted,
+    /// What the consumer was told last; −1 so that the next answer has it in any case.
+    high_watermark: i64,
+    log_start: i64,
+}
+
+#[derive(Debug)]
+struct Session {
+    epoch: i32,
+    by_id: bool,
+    used: u64,
+    /// In the order in which they are served: those that had data go to the back, so that none starves.
+    partitions: Vec<Cached>,
+}
+
+/// The sessions of one broker.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    open: HashMap<i32, Session>,
+    next: i32,
+    clock: u64,
+}
+
+/// How a request stands to the sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// No session: all is answered, nothing remembered.
+    Sessionless,
+    /// A new session began: all is answered.
+    Full(i32),
+    /// Within a session: what did not change is left out.
+    Incremental(i32),
+}
+
+impl Mode {
+    /// The session id that the answer carries.
+    pub(crate) fn session_id(self) -> i32 {
+        match self {
+            Mode::Sessionless => 0,
+            Mode::Full(id) | Mode::Incremental(id) => id,
+        }
+    }
+}
+
+/// The session part of a Fetch request.
+#[derive(Debug)]
+pub(crate) struct SessionRequest {
+    pub(crate) id: i32,
+    pub(crate) epoch: i32,
+    /// Whether topics go by id.
+    pub(crate) by_id: bool,
+    pub(crate) wanted: Vec<(Key, Wanted)>,
+    pub(crate) forgotten: Vec<Key>,
+}
+
+/// What is to be read, and in which order.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) mode: Mode,
+    pub(crate) partitions: Vec<(Key, Wanted)>,
+}
+
+impl Sessions {
+    /// Takes a request in. An error is the whole answer.
+    pub(crate) fn begin(&mut self, request: SessionRequest) -> Result<Plan, ErrorCode> {
+        const FINAL: i32 = -1;
+        const INITIAL: i32 = 0;
+        self.clock += 1;
+        if request.epoch == FINAL || request.epoch == INITIAL {
+            self.open.remove(&request.id);
+            let opens = request.epoch == INITIAL && !request.wanted.is_empty();
+            let mode = if opens { Mode::Full(self.open(&request)) } else { Mode::Sessionless };
+            return Ok(Plan { mode, partitions: request.wanted });
+        }
+        let session = self.open.get_mut(&request.id).ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
+        if session.epoch != request.epoch {
+            return Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH);
+        }
+        if session.by_id != request.by_id {
+            return Err(ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR);
+        }
+        session.epoch = session.epoch.checked_add(1).unwrap_or(1);
+        session.used = self.clock;
+        if !request.forgotten.is_empty() {
+            session.partitions.retain(|cached| !request.forgotten.contains(&cached.key));
+        }
+        session.take(request.wanted);
+        let partitions: Vec<_> = session.partitions.iter().map(|cached| (cached.key.clone(), cached.wanted)).collect();
+        if partitions.is_empty() {
+            self.open.remove(&request.id);
+            return Ok(Plan { mode: Mode::Sessionless, partitions });
+        }
+        Ok(Plan { mode: Mode::Incremental(request.id), partitions })
+    }
+
+    /// Whether a partition belongs into the answer, given what was found; remembers what the consumer is told then.
+    pub(crate) fn answer(&mut self, mode: Mode, key: &Key, found: &Found) -> bool {
+        let (id, incremental) = match mode {
+            Mode::Sessionless => return true,
+            Mode::Full(id) => (id, false),
+            Mode::Incremental(id) => (id, true),
+        };
+        let Some(session) = self.open.get_mut(&id) else { return true };
+        let Some(at) = session.partitions.iter().position(|cached| cached.key == *key) else { return true };
+        let Some(cached) = session.partitions.get_mut(at) else { return true };
+        let changed = cached.high_watermark != found.high_watermark || cached.log_start != found.log_start;
+        let answered = !incremental || changed || found.has_data || found.error;
+        cached.log_start = found.log_start;
+        cached.high_watermark = if found.error { -1 } else { found.high_watermark };
+        if found.has_data {
+            let cached = session.partitions.remove(at);
+            session.partitions.push(cached);
+        }
+        answered
+    }
+
+    /// The partitions that a request will read, without changing anything.
+    pub(crate) fn peek(&self, id: i32) -> impl Iterator<Item = &Key> {
+        self.open.get(&id).into_iter().flat_map(|session| session.partitions.iter().map(|cached| &cached.key))
+    }
+
+    /// Loses all sessions, as a broker does that was started again.
+    pub(crate) fn clear(&mut self) {
+        self.open.clear();
+    }
+
+    fn open(&mut self, request: &SessionRequest) -> i32 {
+        if self.open.len() >= SLOTS
+            && let Some(oldest) = self.open.iter().min_by_key(|(_, session)| session.used).map(|(&id, _)| id)
+        {
+            self.open.remove(&oldest);
+        }
+        self.next = self.next.checked_add(1).unwrap_or(1);
+        let mut session = Session { epoch: 1, by_id: request.by_id, used: self.clock, partitions: Vec::new() };
+        session.take(request.wanted.clone());
+        self.open.insert(self.next, session);
+        self.next
+    }
+}
+
+/// What a broker found when it read a partition for an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) has_data: bool,
+    pub(crate) error: bool,
+    pub(crate) high_watermark: i64,
+    pub(crate) log_start: i64,
+}
+
+impl Session {
+    fn take(&mut self, wanted: Vec<(Key, Wanted)>) {
+        let mut places: HashMap<Key, usize> =
+            self.partitions.iter().enumerate().map(|(at, cached)| (cached.key.clone(), at)).collect();
+        for (key, wanted) in wanted {
+            match places.get(&key).and_then(|&at| self.partitions.get_mut(at)) {
+                Some(cached) => cached.wanted = wanted,
+                None => {
+                    places.insert(key.clone(), self.partitions.len());
+                    self.partitions.push(Cached { key, wanted, high_watermark: -1, log_start: -1 });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(partition: i32) -> Key {
+        Key { topic: "t".into(), id: Uuid::nil(), partition }
+    }
+
+    fn wanted(offset: i64) -> Wanted {
+        Wanted { offset, current_leader_epoch: -1, last_fetched_epoch: -1, max_bytes: 100 }
+    }
+
+    fn request(id: i32, epoch: i32, partitions: &[i32], forgotten: &[i32]) -> SessionRequest {
+        SessionRequest {
+            id,
+            epoch,
+            by_id: false,
+            wanted: partitions.iter().map(|&p| (key(p), wanted(5))).collect(),
+            forgotten: forgotten.iter().map(|&p| key(p)).collect(),
+        }
+    }
+
+    fn order(plan: &Plan) -> Vec<i32> {
+        plan.partitions.iter().map(|(key, _)| key.partition).collect()
+    }
+
+    const NOTHING: Found = Found { has_data: false, error: false, high_watermark: 5, log_start: 0 };
+
+    #[test]
+    fn an_incremental_answer_names_only_what_changed() {
+        let mut sessions = Sessions::default();
+        let plan = sessions.begin(request(0, 0, &[0, 1, 2], &[])).unwrap();
+        assert_eq!(plan.mode, Mode::Full(1));
+        for p in 0..3 {
+            assert!(sessions.answer(plan.mode, &key(p), &NOTHING));
+        }
+        let plan = sessions.begin(request(1, 1, &[], &[])).unwrap();
+        assert_eq!((plan.mode, order(&plan)), (Mode::Incremental(1), vec![0, 1, 2]));
+        assert!(!sessions.answer(plan.mode, &key(0), &NOTHING));
+        assert!(sessions.answer(plan.mode, &key(1), &Found { has_data: true, high_watermark: 9, ..NOTHING }));
+        assert!(sessions.answer(plan.mode, &key(2), &Found { error: true, ..NOTHING }));
+        let plan = sessions.begin(request(1, 2, &[], &[])).unwrap();
+        assert_eq!(order(&plan), [0, 2, 1], "what had data waits behind the others");
+        assert!(sessions.answer(plan.mode, &key(2), &NOTHING), "the end of an error is news");
+        assert!(!sessions.answer(plan.mode, &key(1), &Found { high_watermark: 9, ..NOTHING }));
+        assert!(sessions.answer(plan.mode, &key(0), &Found { log_start: 3, ..NOTHING }));
+    }
+
+    #[test]
+    fn partitions_are_added_changed_and_forgotten() {
+        let mut sessions = Sessions::default();
+        sessions.begin(request(0, 0, &[0, 1], &[])).unwrap();
+        let mut change = request(1, 1, &[2], &[0]);
+        change.wanted.push((key(1), wanted(8)));
+        let plan = sessions.begin(change).unwrap();
+        assert_eq!(plan.partitions, [(key(1), wanted(8)), (key(2), wanted(5))]);
+        let plan = sessions.begin(request(1, 2, &[], &[1, 2])).unwrap();
+        assert_eq!((plan.mode, plan.partitions.len()), (Mode::Sessionless, 0));
+        assert_eq!(sessions.begin(request(1, 3, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+    }
+
+    #[test]
+    fn wrong_ids_and_epochs_are_refused_and_a_final_epoch_closes() {
+        let mut sessions = Sessions::default();
+        assert_eq!(sessions.begin(request(9, 1, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+        sessions.begin(request(0, 0, &[0], &[])).unwrap();
+        assert_eq!(sessions.begin(request(1, 2, &[], &[])).unwrap_err(), ErrorCode::INVALID_FETCH_SESSION_EPOCH);
+        let by_id = SessionRequest { by_id: true, ..request(1, 1, &[], &[]) };
+        assert_eq!(sessions.begin(by_id).unwrap_err(), ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR);
+        let plan = sessions.begin(request(1, -1, &[0], &[])).unwrap();
+        assert_eq!((plan.mode, order(&plan)), (Mode::Sessionless, vec![0]));
+        assert_eq!(sessions.begin(request(1, 1, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+        let plan = sessions.begin(request(0, 0, &[0], &[])).unwrap();
+        assert_eq!(plan.mode, Mode::Full(2));
+        let plan = sessions.begin(request(2, 0, &[0], &[])).unwrap();
+        assert_eq!(plan.mode, Mode::Full(3), "a new session takes the old one's place");
+        assert_eq!(sessions.begin(request(2, 1, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+    }
+}

@@ -1,0 +1,132 @@
+//! Topics and their partitions: who leads, under which epoch, and the log of each.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use super::{log::Log, producers::Producers};
+use crate::error::ErrorCode;
+
+/// No broker leads.
+pub(crate) const NO_LEADER: i32 = -1;
+
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: Uuid,
+    pub(crate) partitions: Vec<Partition>,
+    /// What was given when the topic was created, by Kafka's names.
+    pub(crate) configs: BTreeMap<String, String>,
+}
+
+impl Topic {
+    /// Whether the broker gives the timestamps (`message.timestamp.type`).
+    pub(crate) fn log_append_time(&self) -> bool {
+        self.configs.get("message.timestamp.type").is_some_and(|value| value == "LogAppendTime")
+    }
+
+    /// The topic's own `max.message.bytes`.
+    pub(crate) fn max_message_bytes(&self) -> Option<usize> {
+        self.configs.get("max.message.bytes").and_then(|value| value.parse().ok())
+    }
+
+    pub(crate) fn partition(&self, partition: i32) -> Option<&Partition> {
+        self.partitions.get(usize::try_from(partition).ok()?)
+    }
+
+    pub(crate) fn partition_mut(&mut self, partition: i32) -> Option<&mut Partition> {
+        self.partitions.get_mut(usize::try_from(partition).ok()?)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Partition {
+    /// The broker that leads, or [`NO_LEADER`].
+    pub(crate) leader: i32,
+    pub(crate) leader_epoch: i32,
+    pub(crate) replicas: Vec<i32>,
+    pub(crate) log: Log,
+    pub(crate) producers: Producers,
+}
+
+impl Partition {
+    pub(crate) fn new(replicas: Vec<i32>, leader: i32) -> Self {
+        let mut log = Log::default();
+        log.begin_epoch(0);
+        Self { leader, leader_epoch: 0, replicas, log, producers: Producers::default() }
+    }
+
+    /// Gives the partition to another broker, under the next epoch.
+    pub(crate) fn lead(&mut self, broker: i32) {
+        self.leader = broker;
+        self.leader_epoch += 1;
+        if broker != NO_LEADER {
+            self.log.begin_epoch(self.leader_epoch);
+        }
+    }
+
+    /// The checks of a request that only the leader answers: first its idea of the epoch (−1: none), then whether this
+    /// broker leads.
+    pub(crate) fn check_leader(&self, broker: i32, epoch: i32) -> Result<(), ErrorCode> {
+        if epoch >= 0 && epoch < self.leader_epoch {
+            Err(ErrorCode::FENCED_LEADER_EPOCH)
+        } else if epoch > self.leader_epoch {
+            Err(ErrorCode::UNKNOWN_LEADER_EPOCH)
+        } else if self.leader != broker {
+            Err(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// All topics, found by name and by id, listed in the order of their names.
+#[derive(Debug, Default)]
+pub(crate) struct Topics {
+    by_name: BTreeMap<Arc<str>, Topic>,
+    names: HashMap<Uuid, Arc<str>>,
+}
+
+impl Topics {
+    pub(crate) fn get(&self, name: &str) -> Option<&Topic> {
+        self.by_name.get(name)
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Topic> {
+        self.by_name.get_mut(name)
+    }
+
+    pub(crate) fn name_of(&self, id: Uuid) -> Option<&Arc<str>> {
+        self.names.get(&id)
+    }
+
+    pub(crate) fn partition(&self, topic: &str, partition: i32) -> Option<&Partition> {
+        self.get(topic)?.partition(partition)
+    }
+
+    pub(crate) fn partition_mut(&mut self, topic: &str, partition: i32) -> Option<&mut Partition> {
+        self.get_mut(topic)?.partition_mut(partition)
+    }
+
+    pub(crate) fn insert(&mut self, topic: Topic) {
+        self.names.insert(topic.id, topic.name.clone());
+        self.by_name.insert(topic.name.clone(), topic);
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Topic> {
+        let topic = self.by_name.remove(name)?;
+        self.names.remove(&topic.id);
+        Some(topic)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Topic> {
+        self.by_name.values()
+    }
+
+    pub(crate) fn partitions_mut(&mut self) -> impl Iterator<Item = &mut Partition> {
+        self.by_name.values_mut().flat_map(|topic| topic.partitions.iter_mut())
+    }
+}

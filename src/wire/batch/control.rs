@@ -1,0 +1,88 @@
+//! Control batches: the markers by which a log says how a transaction ended (KIP-98).
+
+use bytes::Bytes;
+
+use super::{
+    BatchBuilder, BatchHeader, ProducerStamp, RecordParts, RecordView,
+    header::{CHECKED_FROM, LOG_OVERHEAD},
+};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The record of a control batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ControlRecord {
+    /// The producer's open transaction was aborted: its records before this are not to be handed out.
+    Abort { coordinator_epoch: i32 },
+    /// The producer's open transaction was committed.
+    Commit { coordinator_epoch: i32 },
+    /// Of no concern to a client (the metadata log has others, and new ones may come); the number of its type.
+    Other(i16),
+}
+
+impl ControlRecord {
+    /// Reads a record that came in a control batch.
+    ///
+    /// # Errors
+    /// `Corrupt` for a marker that is too short.
+    pub(crate) fn parse(record: &RecordView<'_>) -> Result<Self> {
+        let corrupt =
+            |what| Error::new(ErrorKind::Corrupt, format!("the control record at offset {}: {what}", record.offset));
+        // Version, then type; newer versions may append fields.
+        let Some([_, _, t0, t1]) = record.key.and_then(|key| key.first_chunk()) else {
+            return Err(corrupt("its key is too short"));
+        };
+        let marker = match i16::from_be_bytes([*t0, *t1]) {
+            0 => |coordinator_epoch| Self::Abort { coordinator_epoch },
+            1 => |coordinator_epoch| Self::Commit { coordinator_epoch },
+            other => return Ok(Self::Other(other)),
+        };
+        let Some([_, _, epoch @ ..]) = record.value.and_then(|value| value.first_chunk::<6>()) else {
+            return Err(corrupt("its value is too short"));
+        };
+        Ok(marker(i32::from_be_bytes(*epoch)))
+    }
+}
+
+/// The bytes of a control batch that ends a producer's transaction; `stamp.base_sequence` is not used.
+///
+/// # Errors
+/// `InvalidArgument` for what is not the end of a transaction.
+pub(crate) fn marker_batch(
+    marker: ControlRecord,
+    base_offset: i64,
+    leader_epoch: i32,
+    stamp: ProducerStamp,
+    timestamp: i64,
+) -> Result<Bytes> {
+    let (kind, epoch) = match marker {
+        ControlRecord::Abort { coordinator_epoch } => (0i16, coordinator_epoch),
+        ControlRecord::Commit { coordinator_epoch } => (1, coordinator_epoch),
+        ControlRecord::Other(kind) => {
+            return Err(Error::new(ErrorKind::InvalidArgument, format!("control type {kind} ends no transaction")));
+        }
+    };
+    let key = [[0, 0], kind.to_be_bytes()].concat();
+    let value = [&[0, 0][..], &epoch.to_be_bytes()].concat();
+    let mut builder = BatchBuilder::with_capacity(64);
+    builder.append(&RecordParts { key: Some(&key), value: Some(&value), record: None }, timestamp);
+    let body = builder.body();
+    let header = BatchHeader {
+        base_offset,
+        batch_length: (builder.size() - LOG_OVERHEAD) as i32,
+        partition_leader_epoch: leader_epoch,
+        magic: 2,
+        crc: 0,
+        attributes: BatchHeader::attributes(0, true, true),
+        last_offset_delta: 0,
+        base_timestamp: timestamp,
+        max_timestamp: timestamp,
+        producer_id: stamp.producer_id,
+        producer_epoch: stamp.producer_epoch,
+        base_sequence: -1,
+        record_count: 1,
+    };
+    let mut bytes = [&header.write()[..], body].concat();
+    let crc = crc32c::crc32c(&bytes[CHECKED_FROM..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    Ok(Bytes::from(bytes))
+}

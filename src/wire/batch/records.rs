@@ -1,0 +1,182 @@
+//! The records of a batch, parsed as they are asked for.
+
+use super::{BatchHeader, legacy};
+use crate::{
+    error::Result,
+    record::TimestampType,
+    wire::varint::{take_i32, take_i64},
+};
+
+/// A place among the records of a batch, to go on from with [`Records::iter_from`](super::Records::iter_from). The
+/// default is the first record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RecordPosition {
+    at: usize,
+    index: u32,
+}
+
+/// Iterates lazily; allocates nothing. After an error comes the end.
+#[derive(Clone, Debug)]
+pub(crate) struct RecordIter<'a> {
+    header: BatchHeader,
+    /// For message sets only.
+    offset_shift: i64,
+    size: usize,
+    rest: &'a [u8],
+    index: u32,
+}
+
+impl<'a> RecordIter<'a> {
+    pub(super) fn new(header: &BatchHeader, body: &'a [u8], position: RecordPosition) -> Self {
+        Self {
+            header: *header,
+            offset_shift: if header.magic == 2 { 0 } else { legacy::offset_shift(header, body) },
+            size: body.len(),
+            rest: body.get(position.at..).unwrap_or_default(),
+            index: position.index,
+        }
+    }
+
+    /// A place to go on from with [`Records::iter_from`](super::Records::iter_from).
+    pub(crate) fn position(&self) -> RecordPosition {
+        RecordPosition { at: self.size - self.rest.len(), index: self.index }
+    }
+
+    /// Ends the iteration with an error.
+    #[cold]
+    fn fail(&mut self, what: &str) -> Option<Result<RecordView<'a>>> {
+        let error = self.header.corrupt(format_args!("record {} of {}: {what}", self.index, self.header.record_count));
+        self.rest = &[];
+        self.index = self.header.record_count as u32;
+        Some(Err(error))
+    }
+}
+
+impl<'a> Iterator for RecordIter<'a> {
+    type Item = Result<RecordView<'a>>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.index >= self.header.record_count as u32 {
+            return if self.rest.is_empty() { None } else { self.fail("bytes are left over behind the last record") };
+        }
+        let parsed = if self.header.magic == 2 {
+            take_record(&mut self.rest, &self.header)
+        } else {
+            legacy::take_record(&mut self.rest, &self.header, self.offset_shift)
+        };
+        match parsed {
+            Ok(view) => {
+                self.index += 1;
+                Some(Ok(view))
+            }
+            Err(what) => self.fail(what),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // The count comes from the wire: nothing is to be reserved by it.
+        (0, Some((self.header.record_count as u32).saturating_sub(self.index) as usize + 1))
+    }
+}
+
+/// Takes one record of a v2 batch off the front.
+#[inline]
+fn take_record<'a>(input: &mut &'a [u8], header: &BatchHeader) -> Result<RecordView<'a>, &'static str> {
+    let length = take_i32(input).ok_or("its length cannot be read")?;
+    let length = usize::try_from(length).map_err(|_| "its length is negative")?;
+    let (mut record, rest) = input.split_at_checked(length).ok_or("it ends behind the batch")?;
+    *input = rest;
+
+    const SHORT: &str = "it ends early";
+    let (_attributes, after) = record.split_first().ok_or(SHORT)?;
+    record = after;
+    let timestamp_delta = take_i64(&mut record).ok_or(SHORT)?;
+    let offset_delta = take_i32(&mut record).ok_or(SHORT)?;
+    if !(0..=header.last_offset_delta).contains(&offset_delta) {
+        return Err("its offset is outside of the batch");
+    }
+    let key = take_field(&mut record)?;
+    let value = take_field(&mut record)?;
+    let headers = HeadersIter::checked(record)?;
+    Ok(RecordView {
+        offset: header.base_offset + i64::from(offset_delta),
+        timestamp: match header.timestamp_type() {
+            TimestampType::CreateTime => header.base_timestamp.wrapping_add(timestamp_delta),
+            TimestampType::LogAppendTime => header.max_timestamp,
+        },
+        key,
+        value,
+        headers,
+    })
+}
+
+/// Takes bytes with their length before them; −1 is null.
+#[inline]
+fn take_field<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, &'static str> {
+    let length = take_i32(input).ok_or("it ends early")?;
+    if length == -1 {
+        return Ok(None);
+    }
+    let length = usize::try_from(length).map_err(|_| "one of its lengths is negative")?;
+    let (field, rest) = input.split_at_checked(length).ok_or("one of its lengths goes behind its end")?;
+    *input = rest;
+    Ok(Some(field))
+}
+
+/// One record, borrowed from its batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordView<'a> {
+    pub(crate) offset: i64,
+    /// Milliseconds since the Unix epoch; −1 where the record has none.
+    pub(crate) timestamp: i64,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+    pub(crate) headers: HeadersIter<'a>,
+}
+
+/// The headers of a record in order, parsed as they are asked for (the record was already checked to hold them).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadersIter<'a> {
+    /// The count and all headers, as they were read.
+    encoded: &'a [u8],
+    rest: &'a [u8],
+}
+
+impl<'a> HeadersIter<'a> {
+    /// No headers.
+    pub(super) const NONE: HeadersIter<'static> = HeadersIter { encoded: &[0], rest: &[] };
+
+    #[inline]
+    fn checked(encoded: &'a [u8]) -> Result<Self, &'static str> {
+        if encoded == [0] {
+            return Ok(HeadersIter::NONE);
+        }
+        let mut rest = encoded;
+        let count = take_i32(&mut rest).ok_or("it ends before its headers")?;
+        if count < 0 {
+            return Err("its header count is negative");
+        }
+        let mut walked = rest;
+        for _ in 0..count {
+            take_field(&mut walked)?.ok_or("a header has no name")?;
+            take_field(&mut walked)?;
+        }
+        if walked.is_empty() { Ok(Self { encoded, rest }) } else { Err("bytes are left over behind its headers") }
+    }
+
+    /// The headers as a record holds them, their count before them.
+    pub(super) fn encoded(&self) -> &'a [u8] {
+        self.encoded
+    }
+}
+
+impl<'a> Iterator for HeadersIter<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let name = take_field(&mut self.rest).ok()??;
+        let value = take_field(&mut self.rest).ok()?;
+        Some((name, value))
+    }
+}
