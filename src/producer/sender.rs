@@ -61,8 +61,8 @@ pub(crate) struct Answered {
     pub(crate) id: u64,
     /// The batches' bytes in the order of the request's parts; `Err` for what could not be sealed.
     pub(crate) bodies: Vec<Result<SealedBatch, Error>>,
-    /// Whether each part was written (it is not when its records had expired before).
-    pub(crate) written: Vec<bool>,
+    /// The parts that were left out when it was written, because their records had expired by then.
+    pub(crate) withdrawn: Vec<bool>,
     /// `None` with acks=0: it was written, and nobody will say more.
     pub(crate) response: Result<Option<ProduceResponse>, Error>,
 }
@@ -221,13 +221,13 @@ impl Sender {
         };
         let acked = self.rules.acks != 0;
         let mut refresh = false;
-        let parts = request.parts.into_iter().zip(answered.bodies).zip(answered.written);
-        for (i, (((slot, topic_id), body), written)) in parts.enumerate() {
+        let parts = request.parts.into_iter().zip(answered.bodies).zip(answered.withdrawn);
+        for (i, (((slot, topic_id), body), withdrawn)) in parts.enumerate() {
             let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
             let partition = place.queue.partition.clone();
             let name = || format!("{}[{}]", partition.topic, partition.index);
             let answer = match (&failure, answers.take(i, &partition, topic_id)) {
-                _ if !written => Answer::Withdrawn,
+                _ if withdrawn => Answer::Withdrawn,
                 (Some(error), _) => Answer::failed(error),
                 (None, Some(response)) => {
                     if let Some((leader, epoch)) = response.current_leader.filter(|(leader, _)| *leader >= 0) {

@@ -18,7 +18,6 @@ use super::{
     batch::{Ledger, Run},
     cell::{Cell, Outcome},
     credits::Charge,
-    flush::FlushGroup,
     partitioner::{Sticky, partition_of_key},
 };
 use crate::{
