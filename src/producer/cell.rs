@@ -162,12 +162,7 @@ mod tests {
     }
 
     fn persisted(offset: i64) -> Outcome {
-        Outcome::Persisted {
-            topic: "t".into(),
-            partition: 3,
-            first_offset: Some(offset),
-            log_append_millis: None,
-        }
+        Outcome::Persisted { topic: "t".into(), partition: 3, first_offset: Some(offset), log_append_millis: None }
     }
 
     fn offset(cell: &Cell, index: u32) -> Option<i64> {
@@ -185,10 +180,7 @@ mod tests {
         cell.complete(0, 2, persisted(40));
         cell.complete(2, 1, Outcome::Failed(Error::new(ErrorKind::Timeout, "late")));
         let results: Vec<_> = (0..9).map(|i| offset(&cell, i)).collect();
-        assert_eq!(
-            results,
-            [Some(40), Some(41), Some(-1), None, None, Some(100), Some(101), Some(102), None]
-        );
+        assert_eq!(results, [Some(40), Some(41), Some(-1), None, None, Some(100), Some(101), Some(102), None]);
     }
 
     #[test]

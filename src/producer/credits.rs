@@ -14,7 +14,6 @@ use tokio::sync::Semaphore;
 #[derive(Debug)]
 pub(crate) struct Credits {
     free: Semaphore,
-    total: usize,
     waiting: AtomicUsize,
 }
 
@@ -30,13 +29,7 @@ impl Credits {
     pub(crate) const MAX: usize = Semaphore::MAX_PERMITS;
 
     pub(crate) fn new(total: usize) -> Self {
-        let total = total.min(Self::MAX);
-        Self { free: Semaphore::new(total), total, waiting: AtomicUsize::new(0) }
-    }
-
-    /// All bytes there are.
-    pub(crate) fn total(&self) -> usize {
-        self.total
+        Self { free: Semaphore::new(total.min(Self::MAX)), waiting: AtomicUsize::new(0) }
     }
 
     /// Takes the bytes if they are free and nobody waits for some. Whoever takes must [`put`](Charge::add) them into a

@@ -8,10 +8,7 @@ use std::{
 };
 
 use super::cell::{Cell, Outcome};
-use crate::{
-    error::Result,
-    record::RecordMetadata,
-};
+use crate::{error::Result, record::RecordMetadata};
 
 /// The result of one record that is in the producer's buffer, to be awaited or dropped.
 ///

@@ -122,6 +122,11 @@ impl Sequences {
         }
     }
 
+    /// Whether a batch that failed may have been written, or may still be.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.unresolved
+    }
+
     /// The epoch must be raised before anything more is sent.
     pub(crate) fn must_raise(&mut self) {
         self.raise = true;

@@ -220,7 +220,10 @@ impl Producer {
             Ok(false) => Err(shared.gate.get().cloned().unwrap_or_else(closed)),
             Err(_) => Err(Error::new(
                 ErrorKind::BufferFull,
-                format!("no room for {bound} bytes in the send buffer within max.block.ms ({})", shared.max_block.as_millis()),
+                format!(
+                    "no room for {bound} bytes in the send buffer within max.block.ms ({})",
+                    shared.max_block.as_millis()
+                ),
             )),
         }
     }
@@ -237,7 +240,10 @@ impl Producer {
         };
         if !shared.ledger.credits.try_take(bound) {
             let error = shared.gate.get().cloned().unwrap_or_else(|| {
-                Error::new(ErrorKind::BufferFull, format!("no room for {bound} bytes in the send buffer (buffer.memory)"))
+                Error::new(
+                    ErrorKind::BufferFull,
+                    format!("no room for {bound} bytes in the send buffer (buffer.memory)"),
+                )
             });
             return Err(TrySendError::new(record, error));
         }

@@ -78,7 +78,6 @@ pub(crate) struct Drained {
     pub(crate) body: Body,
     pub(crate) stamp: ProducerStamp,
     pub(crate) ticket: Ticket,
-    pub(crate) records: u32,
 }
 
 #[derive(Debug)]
@@ -194,8 +193,7 @@ impl PartitionQueue {
         batch.retry_at = None;
         let ticket = Ticket::default();
         let body = std::mem::replace(&mut batch.body, Body::Lent(ticket.clone()));
-        let drained =
-            Drained { body, stamp: self.sequences.stamp(batch.sequence), ticket, records: batch.records() };
+        let drained = Drained { body, stamp: self.sequences.stamp(batch.sequence), ticket };
         self.in_flight.push_back(InFlight { request, node, batch });
         Some(drained)
     }
@@ -240,9 +238,11 @@ impl PartitionQueue {
                 self.retry(batch, error, exhausted, now, rules, rng);
             }
             Answer::OutOfOrder(error) => {
-                batch.maybe_written = false;
                 batch.attempts = batch.attempts.saturating_sub(1);
                 if batch.sequence.is_some() && !self.has_outstanding_before(batch.order) {
+                    // What is before it is missing for good, so no attempt can have written it or ever will; unless what
+                    // is before it is in doubt, and arrives late.
+                    batch.maybe_written &= self.sequences.is_in_doubt();
                     self.sequences.must_raise();
                 }
                 let hopeless = batch.sequence.is_none();
@@ -266,7 +266,7 @@ impl PartitionQueue {
                 batch.attempts = batch.attempts.saturating_sub(1);
                 match split(batch, &sealed) {
                     Ok(parts) => parts.into_iter().for_each(|part| self.put_back(part)),
-                    Err((batch, cause)) => self.fail(batch, error.with_source(cause)),
+                    Err(failed) => self.fail(failed.0, error.with_source(failed.1)),
                 }
             }
             Answer::TooLarge(error) => self.fail(batch, error),
@@ -349,11 +349,6 @@ impl PartitionQueue {
         self.settle_down()
     }
 
-    /// Whether it has anything to send or to wait for.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.waiting.is_empty() && self.partition.glance().is_none()
-    }
-
     fn retry(&mut self, mut batch: Batch, error: Error, hopeless: bool, now: Instant, rules: &Rules, rng: &mut StdRng) {
         if hopeless || batch.is_settled() {
             self.fail(batch, error);
@@ -401,6 +396,19 @@ impl PartitionQueue {
             || self.waiting.iter().any(|batch| batch.sequence.is_some() && batch.order < order)
     }
 
+    /// A batch that timed out may still reach the log, from a connection that is long given up, and what was sent behind
+    /// it likewise: sent again under new numbers it would be there twice.
+    fn fail_what_may_arrive_late(&mut self) {
+        let (late, rest) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|batch| batch.sequence.is_some() && batch.maybe_written);
+        self.waiting = rest;
+        for mut batch in late {
+            let error = in_doubt(&batch).with_status(DeliveryStatus::PossiblyPersisted);
+            batch.settle(Verdict::Failed(error));
+        }
+    }
+
     /// Decides about numbers in doubt, and raises the epoch if that is due and nothing is in flight.
     fn settle_down(&mut self) -> Aftermath {
         if !self.has_outstanding() {
@@ -409,11 +417,21 @@ impl PartitionQueue {
         if !self.sequences.wants_raise() || !self.in_flight.is_empty() {
             return Aftermath::default();
         }
+        if self.sequences.is_in_doubt() {
+            self.fail_what_may_arrive_late();
+        }
         for batch in &mut self.waiting {
             batch.sequence = None;
         }
         Aftermath { needs_new_id: self.sequences.raise() == Raise::NeedsNewId }
     }
+}
+
+fn in_doubt(batch: &Batch) -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        format!("{}: an earlier batch timed out, so that sending this one again might double it", batch.place()),
+    )
 }
 
 fn late(batch: &Batch, rules: &Rules, cause: Option<&Error>) -> Error {

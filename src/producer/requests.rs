@@ -168,7 +168,7 @@ async fn send(shared: Arc<Shared>, sealed: Sealed, written_to: Arc<AtomicBool>) 
             }
             let timeout_ms = i32::try_from(shared.request_timeout.as_millis()).unwrap_or(i32::MAX);
             let topics = by_topic(&leaving);
-            let chunks = encode_produce(BytesMut::new(), agreed, None, shared.acks, timeout_ms, &topics);
+            let chunks = encode_produce(BytesMut::new(), agreed, None, shared.acks, timeout_ms, &topics)?;
             written_to.store(true, Ordering::Release);
             Ok(RawRequest { chunks, answered: shared.acks != 0 })
         })

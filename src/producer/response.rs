@@ -57,9 +57,7 @@ impl Answer {
             // It is there already, from an attempt whose answer did not arrive; where, the broker has forgotten.
             ErrorCode::DUPLICATE_SEQUENCE_NUMBER => Answer::Written { base_offset: None, log_append_millis: None },
             ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => Answer::OutOfOrder(error),
-            ErrorCode::UNKNOWN_PRODUCER_ID => {
-                Answer::UnknownProducer { error, log_start: response.log_start_offset }
-            }
+            ErrorCode::UNKNOWN_PRODUCER_ID => Answer::UnknownProducer { error, log_start: response.log_start_offset },
             ErrorCode::INVALID_PRODUCER_EPOCH => Answer::StaleEpoch(error),
             ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => Answer::TooLarge(error),
             _ if code.is_retriable() => Answer::Retry { error, maybe_written: may_be_written(code) },

@@ -52,7 +52,6 @@ pub(crate) struct Part {
     pub(crate) body: Body,
     pub(crate) stamp: ProducerStamp,
     pub(crate) ticket: Ticket,
-    pub(crate) records: u32,
 }
 
 /// How a request ended.
@@ -245,8 +244,7 @@ impl Sender {
                 (None, None) => Answer::Written { base_offset: None, log_append_millis: None },
             };
             refresh |= answer.asks_for_refresh();
-            let aftermath =
-                place.queue.answered(answered.id, body, answer, now, &self.rules, &mut self.rng);
+            let aftermath = place.queue.answered(answered.id, body, answer, now, &self.rules, &mut self.rng);
             self.after(aftermath);
             self.schedule(slot, now, metadata);
         }
@@ -313,14 +311,6 @@ impl Sender {
         self.timers.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Why no record can be sent any more.
-    pub(crate) fn refusal(&self) -> Option<&Error> {
-        match &self.identity {
-            Identity::Refused(error) => Some(error),
-            _ => None,
-        }
-    }
-
     /// Fills a request for a node from its ready queue. `None` when nothing in it could be sent after all; then the queue
     /// is empty.
     fn fill(&mut self, id: i32, now: Instant, metadata: &Metadata) -> Option<ProduceRequest> {
@@ -361,7 +351,6 @@ impl Sender {
                 body: drained.body,
                 stamp: drained.stamp,
                 ticket: drained.ticket,
-                records: drained.records,
             });
             places.push((slot, topic_id));
             again.push(slot);

@@ -30,18 +30,13 @@ pub(super) struct SenderTask {
     errands: JoinSet<Errand>,
     client: Client,
     changes: watch::Receiver<u64>,
-    seen: Seen,
+    draining: bool,
     looking: HashSet<Arc<str>>,
     noticed: Vec<Arc<Partition>>,
     used: HashMap<Arc<str>, u64>,
     check_use_at: Instant,
     flushes: u64,
     end: End,
-}
-
-#[derive(Default)]
-struct Seen {
-    draining: bool,
 }
 
 /// Something that took its time and is done.
@@ -56,7 +51,7 @@ struct End(Arc<Shared>);
 impl Drop for End {
     fn drop(&mut self) {
         let shared = &self.0;
-        let error = shared.gate.get_or_init(|| ended()).clone();
+        let error = shared.gate.get_or_init(ended).clone();
         shared.topics.close(&error);
         shared.ledger.credits.close();
         shared.ledger.reports.close();
@@ -83,7 +78,7 @@ impl SenderTask {
             changes: client.metadata_changes(),
             check_use_at: Instant::now() + use_interval(&client),
             client,
-            seen: Seen::default(),
+            draining: false,
             looking: HashSet::new(),
             noticed: Vec::new(),
             used: HashMap::new(),
@@ -136,8 +131,8 @@ impl SenderTask {
         for partition in self.noticed.drain(..) {
             self.sender.notice(&partition, now, metadata);
         }
-        if shared.inbox.phase() >= Phase::Draining && !self.seen.draining {
-            self.seen.draining = true;
+        if shared.inbox.phase() >= Phase::Draining && !self.draining {
+            self.draining = true;
             shared.inbox.flush();
         }
         let flushes = shared.inbox.flushes();
@@ -239,7 +234,9 @@ impl SenderTask {
             Err(error) if partitions == 0 => error.clone().context(format_args!("topic {name}")),
             _ => Error::new(
                 ErrorKind::UnknownTopicOrPartition,
-                format!("topic {name} has {partitions} partitions, and the one asked for did not appear within max.block.ms"),
+                format!(
+                    "topic {name} has {partitions} partitions, and the one asked for did not appear within max.block.ms"
+                ),
             ),
         });
     }
@@ -308,6 +305,10 @@ async fn ask_producer_id(client: Client) -> Errand {
                 |response| ErrorCode::new(response.error_code),
             )
             .await;
+        let answer = answer.and_then(|response| match ErrorCode::new(response.error_code).ok() {
+            Ok(()) => Ok(response),
+            Err(code) => Err(Error::broker(code, "InitProducerId")),
+        });
         match answer {
             Ok(response) => {
                 let id = ProducerId { id: response.producer_id.0, epoch: response.producer_epoch };
@@ -318,7 +319,7 @@ async fn ask_producer_id(client: Client) -> Errand {
                 tracing::warn!(%error, "no producer id yet; asking again");
                 tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
-            Err(error) => return Errand::ProducerId(Err(error.context("asking for a producer id"))),
+            Err(error) => return Errand::ProducerId(Err(error.context("no producer id is to be had"))),
         }
     }
 }

@@ -217,9 +217,13 @@ mod tests {
 
     #[test]
     fn settings_that_allow_nothing_are_refused() {
-        for way in [|s: &mut ProducerSettings| s.buffer_memory = 0, |s| s.max_request_size = 0, |s| s.max_in_flight = 0, |s| {
-            s.buffer_memory = usize::MAX
-        }] {
+        let ways: [fn(&mut ProducerSettings); 4] = [
+            |s| s.buffer_memory = 0,
+            |s| s.max_request_size = 0,
+            |s| s.max_in_flight = 0,
+            |s| s.buffer_memory = usize::MAX,
+        ];
+        for way in ways {
             assert_eq!(check(way).unwrap_err().kind(), ErrorKind::Configuration);
         }
     }

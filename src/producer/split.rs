@@ -7,13 +7,16 @@ use crate::{
 };
 
 /// Splits a batch of two or more records into two of about half its (uncompressed) bytes each.
-pub(super) fn split(batch: Batch, sealed: &SealedBatch) -> std::result::Result<Vec<Batch>, (Batch, Error)> {
+pub(super) fn split(batch: Batch, sealed: &SealedBatch) -> Result<Vec<Batch>, Box<(Batch, Error)>> {
     match halves(sealed) {
         Ok(bodies) if bodies.iter().map(BatchBuilder::count).sum::<u32>() == batch.records() => {
             Ok(batch.into_parts(bodies))
         }
-        Ok(_) => Err((batch, Error::new(ErrorKind::Internal, "a batch of ours lost records when it was split"))),
-        Err(error) => Err((batch, error)),
+        Ok(_) => {
+            let error = Error::new(ErrorKind::Internal, "a batch of ours lost records when it was split");
+            Err(Box::new((batch, error)))
+        }
+        Err(error) => Err(Box::new((batch, error))),
     }
 }
 

@@ -315,7 +315,10 @@ enum TopicAppend {
     Done(Option<(Arc<Cell>, u32)>),
     /// The record names a partition that is not there.
     NoPartition(Option<Waited>),
-    Closed { error: Error, waited: Option<Waited> },
+    Closed {
+        error: Error,
+        waited: Option<Waited>,
+    },
 }
 
 impl Topic {
