@@ -1,5 +1,6 @@
 //! Ottla: a Kafka client in Rust with nothing of C in it.
 
+mod admin;
 pub(crate) mod cluster;
 pub(crate) mod config;
 mod consumer;
@@ -11,6 +12,10 @@ mod record;
 pub mod testkit;
 mod wire;
 
+pub use admin::{
+    Admin, AdminBuilder, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, PartitionDescription,
+    TopicDescription, TopicId, TopicListing, TopicResult, TopicResults,
+};
 pub use consumer::OffsetAndMetadata;
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use producer::{

@@ -78,6 +78,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::wire::ApiKey;
 
     macro_rules! start_with_the_throttle_time {
         ($($request:ident $response:ident),*) => {$(

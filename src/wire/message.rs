@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::ApiKey as Key,
-    protocol::{Decodable, Encodable, Message, Request},
+    protocol::{Decodable, Message, Request},
 };
 
 use super::{
@@ -132,7 +132,7 @@ fn name(key: i16) -> String {
 mod tests {
     use kafka_protocol::{
         messages::{ApiVersionsRequest, MetadataRequest, RequestHeader, ResponseHeader},
-        protocol::{StrBytes, encode_request_header_into_buffer},
+        protocol::{Encodable, StrBytes, encode_request_header_into_buffer},
     };
 
     use super::*;
