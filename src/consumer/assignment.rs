@@ -354,14 +354,22 @@ impl Assignment {
         self.errors.pop_front()
     }
 
+    /// Nothing more is handed out; what was handed out can still be committed.
+    pub(super) fn close_reading(&mut self) {
+        self.ended = true;
+        for lease in self.partitions.values().filter_map(|found| found.lease.as_ref()) {
+            lease.withhold();
+        }
+        self.wake_reader();
+    }
+
     /// The last error: after it there is nothing more to read.
     pub(super) fn end(&mut self, error: Option<Error>) {
         self.errors.extend(error);
-        self.ended = true;
+        self.close_reading();
         for partition in self.assigned() {
             self.remove(&partition);
         }
-        self.wake_reader();
     }
 
     pub(super) fn has_ended(&self) -> bool {
