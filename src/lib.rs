@@ -15,7 +15,10 @@ pub use admin::{
     Admin, AdminBuilder, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, PartitionDescription,
     TopicDescription, TopicId, TopicListing, TopicResults,
 };
-pub use consumer::OffsetAndMetadata;
+pub use consumer::{
+    Consumer, ConsumerBuilder, IsolationLevel, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo,
+    PartitionRecords, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter,
+};
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
 pub use wire::{ApiKey, Compression};
