@@ -13,7 +13,7 @@ mod wire;
 
 pub use admin::{
     Admin, AdminBuilder, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, PartitionDescription,
-    TopicDescription, TopicId, TopicListing, TopicResults,
+    TopicDescription, TopicId, TopicListing, TopicResult, TopicResults,
 };
 pub use consumer::{
     Consumer, ConsumerBuilder, IsolationLevel, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo,

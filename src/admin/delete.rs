@@ -56,7 +56,7 @@ impl Admin {
             },
         )
         .await;
-        Ok(TopicResults::new(results))
+        Ok(results)
     }
 }
 

@@ -12,6 +12,7 @@ mod delete_topics;
 mod describe_cluster;
 mod describe_groups;
 mod fetch;
+mod fetch_reply;
 mod find_coordinator;
 mod heartbeat;
 mod init_producer_id;
@@ -179,7 +180,11 @@ impl Context<'_> {
 
     /// Checks that this broker coordinates the group.
     pub(crate) fn check_group(&self, group: &str) -> Result<(), ErrorCode> {
-        if group.is_empty() { Err(ErrorCode::INVALID_GROUP_ID) } else { self.state.check_coordinator(group, self.broker) }
+        if group.is_empty() {
+            Err(ErrorCode::INVALID_GROUP_ID)
+        } else {
+            self.state.check_coordinator(group, self.broker)
+        }
     }
 
     /// The frame of an answer up to its body, with room for its length.
@@ -233,11 +238,9 @@ pub(crate) fn decode_head(frame: &mut Bytes) -> Result<Head> {
 
 /// Understands a request of a version that is served.
 pub(crate) fn decode_call(head: &Head, body: Bytes) -> Result<Box<dyn Call>> {
-    use kafka_protocol::messages as m;
-    let version = head.version;
     Ok(match head.key {
-        ApiKey::Produce => Box::new(produce::Produce::new(decode::<m::ProduceRequest>(head, body)?, version)),
-        ApiKey::Fetch => Box::new(fetch::Fetch::new(decode::<m::FetchRequest>(head, body)?, version)),
+        ApiKey::Produce => Box::new(produce::Produce::new(decode(head, body)?)),
+        ApiKey::Fetch => Box::new(fetch::Fetch::new(decode(head, body)?, head.version)),
         ApiKey::ListOffsets => Box::new(list_offsets::ListOffsets(decode(head, body)?)),
         ApiKey::Metadata => Box::new(metadata::Metadata(decode(head, body)?)),
         ApiKey::OffsetCommit => Box::new(offset_commit::OffsetCommit(decode(head, body)?)),
@@ -254,9 +257,7 @@ pub(crate) fn decode_call(head: &Head, body: Bytes) -> Result<Box<dyn Call>> {
         ApiKey::DeleteTopics => Box::new(delete_topics::DeleteTopics(decode(head, body)?)),
         ApiKey::DeleteRecords => Box::new(delete_records::DeleteRecords(decode(head, body)?)),
         ApiKey::InitProducerId => Box::new(init_producer_id::InitProducerId(decode(head, body)?)),
-        ApiKey::OffsetForLeaderEpoch => {
-            Box::new(offset_for_leader_epoch::OffsetForLeaderEpoch(decode(head, body)?))
-        }
+        ApiKey::OffsetForLeaderEpoch => Box::new(offset_for_leader_epoch::OffsetForLeaderEpoch(decode(head, body)?)),
         ApiKey::CreatePartitions => Box::new(create_partitions::CreatePartitions(decode(head, body)?)),
         ApiKey::DeleteGroups => Box::new(delete_groups::DeleteGroups(decode(head, body)?)),
         ApiKey::DescribeCluster => Box::new(describe_cluster::DescribeCluster(decode(head, body)?)),

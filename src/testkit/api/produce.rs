@@ -46,7 +46,7 @@ struct Appended {
 }
 
 impl Produce {
-    pub(crate) fn new(request: ProduceRequest, _version: i16) -> Self {
+    pub(crate) fn new(request: ProduceRequest) -> Self {
         let topics = request.topic_data.into_iter().map(|topic| {
             let sent = topic.partition_data.into_iter().map(|data| Sent {
                 partition: data.index,
@@ -69,7 +69,8 @@ impl Call for Produce {
     fn subject(&self, state: &State, _broker: i32) -> Subject {
         let mut partitions = Vec::new();
         for (name, id, sent) in &self.topics {
-            let name = if name.is_empty() { state.topics.name_of(*id).cloned() } else { Some(Arc::from(name.as_str())) };
+            let name =
+                if name.is_empty() { state.topics.name_of(*id).cloned() } else { Some(Arc::from(name.as_str())) };
             let Some(name) = name else { continue };
             partitions.extend(sent.iter().map(|sent| TopicPartition::new(name.clone(), sent.partition)));
         }
@@ -87,7 +88,7 @@ impl Call for Produce {
             let mut answers = Vec::with_capacity(sent.len());
             for sent in sent {
                 let answer = match &name {
-                    Some(name) if context.state.sink.is_some() => sent.sink(context, name, self.acks),
+                    Some(name) if context.state.sink.is_some() => sent.sink(context, name),
                     Some(name) => sent.answer(context, name, self.acks),
                     None => refusal(sent.partition, ErrorCode::UNKNOWN_TOPIC_ID),
                 };
@@ -163,7 +164,8 @@ impl Sent {
             let append_time = append_time.map_or(-1, |_| timestamp);
             return Ok(Appended { base_offset, append_time, log_start: partition.log.start() });
         }
-        let base_offset = partition.log.append(&self.records, &header, partition.leader_epoch, append_time);
+        let appended = partition.log.append(&self.records, &header, partition.leader_epoch, append_time);
+        let base_offset = appended.map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
         if idempotent {
             partition.producers.appended(&stamp, base_offset, millis);
         }
@@ -172,7 +174,7 @@ impl Sent {
     }
 
     /// Answers as if the batch had been appended, which costs no look at its records.
-    fn sink(&mut self, context: &Context<'_>, topic: &str, _acks: i16) -> PartitionProduceResponse {
+    fn sink(&mut self, context: &Context<'_>, topic: &str) -> PartitionProduceResponse {
         if let Some(code) = context.refused_partition(topic, self.partition) {
             return refusal(self.partition, code);
         }
@@ -218,7 +220,9 @@ fn hint(
         );
     }
     let leader = LeaderIdAndEpoch::default();
-    answer.with_current_leader(leader.with_leader_id(BrokerId(partition.leader)).with_leader_epoch(partition.leader_epoch))
+    answer.with_current_leader(
+        leader.with_leader_id(BrokerId(partition.leader)).with_leader_epoch(partition.leader_epoch),
+    )
 }
 
 /// What can be said of a batch by its bytes alone.
