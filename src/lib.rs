@@ -16,7 +16,10 @@ pub use admin::{
     Admin, AdminBuilder, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, PartitionDescription,
     TopicDescription, TopicId, TopicListing, TopicResult, TopicResults,
 };
-pub use consumer::OffsetAndMetadata;
+pub use consumer::{
+    Consumer, ConsumerBuilder, IsolationLevel, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo,
+    PartitionRecords, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter,
+};
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use producer::{
     Acks, Delivery, DeliveryId, DeliveryReport, DeliveryReports, Producer, ProducerBuilder, TrySendError,
