@@ -1,6 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
-use crate::net::{Network, Tcp};
+use super::address::Address;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    net::{Network, Tcp},
+};
 
 /// What every client has to know, whatever it is for. Defaults are Java's.
 #[derive(Clone, Debug)]
@@ -68,5 +72,151 @@ impl Default for ClientSettings {
             network: Arc::new(Tcp),
             seed: None,
         }
+    }
+}
+
+impl ClientSettings {
+    /// Checks what can be checked without the network; errors are of kind `Configuration` and name the property.
+    pub(crate) fn check(&self) -> Result<()> {
+        Address::parse_all(&self.bootstrap_servers)?;
+        for (name, value, max) in [
+            ("retry.backoff", self.retry_backoff, self.retry_backoff_max),
+            ("reconnect.backoff", self.reconnect_backoff, self.reconnect_backoff_max),
+            ("socket.connection.setup.timeout", self.connection_setup_timeout, self.connection_setup_timeout_max),
+        ] {
+            if value > max {
+                return Err(configuration(format!(
+                    "property `{name}.ms` ({} ms) is larger than `{name}.max.ms` ({} ms); raise the latter",
+                    value.as_millis(),
+                    max.as_millis()
+                )));
+            }
+        }
+        for (name, value) in [
+            ("request.timeout.ms", self.request_timeout),
+            ("default.api.timeout.ms", self.default_api_timeout),
+            ("socket.connection.setup.timeout.ms", self.connection_setup_timeout),
+        ] {
+            if value.is_zero() {
+                return Err(configuration(format!("property `{name}` is 0; allowed: milliseconds, 1 or more")));
+            }
+        }
+        if self.max_in_flight_per_connection == 0 {
+            return Err(configuration("a connection must be allowed at least one request in flight".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// So that the common properties can be set on what holds these settings and on these settings alone.
+impl AsMut<ClientSettings> for ClientSettings {
+    fn as_mut(&mut self) -> &mut ClientSettings {
+        self
+    }
+}
+
+fn configuration(message: String) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::client_properties, *};
+    use crate::config::apply;
+
+    fn applied(pairs: &[(&str, &str)]) -> Result<ClientSettings> {
+        let mut settings = ClientSettings::default();
+        apply(&mut settings, &[client_properties()], pairs.iter().copied())?;
+        Ok(settings)
+    }
+
+    #[test]
+    fn every_property_sets_its_field() {
+        let settings = applied(&[
+            ("bootstrap.servers", "a:1, b:2"),
+            ("client.id", "me"),
+            ("client.rack", "r1"),
+            ("client.dns.lookup", "use_all_dns_ips"),
+            ("socket.timeout.ms", "1"),
+            ("default.api.timeout.ms", "2"),
+            ("retry.backoff.ms", "3"),
+            ("retry.backoff.max.ms", "4"),
+            ("reconnect.backoff.ms", "5"),
+            ("reconnect.backoff.max.ms", "6"),
+            ("socket.connection.setup.timeout.ms", "7"),
+            ("socket.connection.setup.timeout.max.ms", "8"),
+            ("connections.max.idle.ms", "9"),
+            ("metadata.max.age.ms", "10"),
+            ("metadata.max.idle.ms", "11"),
+            ("metadata.recovery.rebootstrap.trigger.ms", "12"),
+            ("allow.auto.create.topics", "false"),
+            ("receive.message.max.bytes", "1013"),
+            ("security.protocol", "plaintext"),
+            ("enable.metrics.push", "false"),
+        ])
+        .unwrap();
+        let millis = Duration::from_millis;
+        assert_eq!(settings.bootstrap_servers, ["a:1", "b:2"]);
+        assert_eq!((settings.client_id.as_str(), settings.client_rack.as_deref()), ("me", Some("r1")));
+        assert_eq!(
+            [
+                settings.request_timeout,
+                settings.default_api_timeout,
+                settings.retry_backoff,
+                settings.retry_backoff_max,
+                settings.reconnect_backoff,
+                settings.reconnect_backoff_max,
+                settings.connection_setup_timeout,
+                settings.connection_setup_timeout_max,
+                settings.connections_max_idle,
+                settings.metadata_max_age,
+                settings.metadata_max_idle,
+                settings.metadata_rebootstrap_trigger.unwrap(),
+            ],
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12].map(millis)
+        );
+        assert!(!settings.allow_auto_create_topics);
+        assert_eq!(settings.receive_message_max_bytes, 1013);
+        assert!(settings.check().is_ok());
+    }
+
+    #[test]
+    fn recovery_does_not_depend_on_the_order() {
+        const STRATEGY: &str = "metadata.recovery.strategy";
+        const TRIGGER: &str = "metadata.recovery.rebootstrap.trigger.ms";
+        let trigger = |pairs: &[(&str, &str)]| applied(pairs).unwrap().metadata_rebootstrap_trigger;
+        assert_eq!(trigger(&[(STRATEGY, "none"), (TRIGGER, "5")]), None);
+        assert_eq!(trigger(&[(TRIGGER, "5"), (STRATEGY, "none")]), None);
+        assert_eq!(trigger(&[(STRATEGY, "rebootstrap"), (TRIGGER, "5")]), Some(Duration::from_millis(5)));
+        assert_eq!(trigger(&[(TRIGGER, "5"), (STRATEGY, "rebootstrap")]), Some(Duration::from_millis(5)));
+        assert_eq!(trigger(&[(STRATEGY, "rebootstrap")]), Some(Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_said() {
+        for (pair, part) in [
+            (("security.protocol", "SASL_SSL"), "TLS and SASL are not supported"),
+            (("client.dns.lookup", "resolve_canonical_bootstrap_servers_only"), "use_all_dns_ips"),
+            (("sasl.mechanism", "PLAIN"), "known to Kafka but not supported here"),
+            (("bootstrap.servers", " , "), "host:port"),
+            (("request.timeout.ms", "0"), "1 or more"),
+        ] {
+            let error = applied(&[pair]).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let servers = ("bootstrap.servers", "a:1");
+        let error = applied(&[servers, ("retry.backoff.ms", "2000")]).unwrap().check().unwrap_err();
+        assert!(
+            error.to_string().contains("`retry.backoff.ms` (2000 ms) is larger than `retry.backoff.max.ms`"),
+            "{error}"
+        );
+        let error = ClientSettings::default().check().unwrap_err();
+        assert!(error.to_string().contains("bootstrap.servers is empty"), "{error}");
+        let error = applied(&[("bootstrap.servers", "a:1,b")]).unwrap().check().unwrap_err();
+        assert!(error.to_string().contains("\"b\" has no port"), "{error}");
     }
 }

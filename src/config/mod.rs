@@ -2,9 +2,13 @@
 //!
 //! This room knows how a table of properties is applied; each room keeps the table of its own settings.
 
+mod known;
+mod nearest;
 pub(crate) mod parse;
+#[cfg(test)]
+mod tests;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// One property of settings `S`.
 pub(crate) struct Property<S: 'static> {
@@ -18,13 +22,82 @@ pub(crate) struct Property<S: 'static> {
     pub(crate) set: fn(&mut S, &str) -> Option<()>,
 }
 
+impl<S> Property<S> {
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.aliases.contains(&name)
+    }
+}
+
 /// Applies pairs of names and values to settings. Unknown names (with the nearest known one), values that are not
 /// allowed (with what is), and one property given twice with different values are errors of kind `Configuration`.
+///
+/// The tables are looked through in their order, so that a client's own property goes before the common one of that name.
 pub(crate) fn apply<S, K: AsRef<str>, V: AsRef<str>>(
     settings: &mut S,
     tables: &[&[Property<S>]],
     pairs: impl IntoIterator<Item = (K, V)>,
 ) -> Result<()> {
-    let _ = (settings, tables, pairs.into_iter().count());
-    unimplemented!()
+    // The properties seen: which, under what name, with what value.
+    let mut seen: Vec<(&'static str, String, String)> = Vec::new();
+    for (name, value) in pairs {
+        let (name, value) = (name.as_ref().trim(), value.as_ref());
+        let Some(property) = tables.iter().flat_map(|table| table.iter()).find(|property| property.is_called(name))
+        else {
+            return Err(not_a_property(name, tables));
+        };
+        if let Some((_, earlier, earlier_value)) = seen.iter().find(|(canonical, ..)| *canonical == property.name) {
+            if earlier_value.trim() == value.trim() {
+                continue;
+            }
+            return Err(Error::new(
+                ErrorKind::Configuration,
+                format!(
+                    "property {} is given twice, as {} and as {}; give it once",
+                    called(property, name),
+                    shown(earlier, earlier_value),
+                    shown(name, value)
+                ),
+            ));
+        }
+        (property.set)(settings, value).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Configuration,
+                format!(
+                    "property {}: {} is not allowed; allowed: {}",
+                    called(property, name),
+                    shown(name, value),
+                    property.allowed
+                ),
+            )
+        })?;
+        seen.push((property.name, name.to_owned(), value.to_owned()));
+    }
+    Ok(())
+}
+
+fn not_a_property<S>(name: &str, tables: &[&[Property<S>]]) -> Error {
+    let message = match known::why_not(name) {
+        Some(why) => format!("property `{name}` is known to Kafka but not supported here: {why}"),
+        None => {
+            let names = tables.iter().flat_map(|table| table.iter());
+            let names =
+                names.flat_map(|property| std::iter::once(property.name).chain(property.aliases.iter().copied()));
+            match nearest::nearest(name, names) {
+                Some(near) => format!("unknown property `{name}`; did you mean `{near}`?"),
+                None => format!("unknown property `{name}`; names are those of Kafka's Java clients and of librdkafka"),
+            }
+        }
+    };
+    Error::new(ErrorKind::Configuration, message)
+}
+
+/// The property by the name that the user gave, and by its own where that differs.
+fn called<S>(property: &Property<S>, name: &str) -> String {
+    if property.name == name { format!("`{name}`") } else { format!("`{name}` (`{}`)", property.name) }
+}
+
+/// The value as an error may show it: not at all where it may be a secret.
+fn shown(name: &str, value: &str) -> String {
+    const SECRETS: [&str; 5] = ["password", "secret", "jaas", "token", "key.pem"];
+    if SECRETS.iter().any(|secret| name.contains(secret)) { "(hidden)".to_owned() } else { format!("\"{value}\"") }
 }

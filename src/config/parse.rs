@@ -1,10 +1,26 @@
 //! Values of properties.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
-/// Milliseconds, 0 or more.
+/// Longer than any wait and short enough for every clock: what `Long.MAX_VALUE` and "never" become.
+pub(crate) const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// Milliseconds, 0 or more; above ten years they are ten years.
 pub(crate) fn millis(value: &str) -> Option<Duration> {
-    value.trim().parse().ok().map(Duration::from_millis)
+    number::<u64>(value).map(|millis| Duration::from_millis(millis).min(FOREVER))
+}
+
+/// Milliseconds, 1 or more.
+pub(crate) fn millis_above_zero(value: &str) -> Option<Duration> {
+    millis(value).filter(|duration| !duration.is_zero())
+}
+
+/// Milliseconds, 1 or more; 0 and −1 stand for never.
+pub(crate) fn millis_or_never(value: &str) -> Option<Duration> {
+    match value.trim() {
+        "0" | "-1" => Some(FOREVER),
+        value => millis(value),
+    }
 }
 
 /// `true` or `false`, in any case.
@@ -14,4 +30,31 @@ pub(crate) fn boolean(value: &str) -> Option<bool> {
         v if v.eq_ignore_ascii_case("false") => Some(false),
         _ => None,
     }
+}
+
+/// A whole number.
+pub(crate) fn number<T: FromStr>(value: &str) -> Option<T> {
+    value.trim().parse().ok()
+}
+
+/// A whole number in a range.
+pub(crate) fn within<T: FromStr + PartialOrd>(value: &str, range: RangeInclusive<T>) -> Option<T> {
+    number(value).filter(|number| range.contains(number))
+}
+
+/// The parts of a list between commas, trimmed, empty ones left out.
+pub(crate) fn list(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// One of a few names, in any case.
+pub(crate) fn one_of<T: Copy>(value: &str, names: &[(&str, T)]) -> Option<T> {
+    let value = value.trim();
+    names.iter().find(|(name, _)| value.eq_ignore_ascii_case(name)).map(|(_, meant)| *meant)
+}
+
+/// A string that is not empty.
+pub(crate) fn text(value: &str) -> Option<&str> {
+    let value = value.trim();
+    (!value.is_empty()).then_some(value)
 }

@@ -2,12 +2,30 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use uuid::Uuid;
 
+use super::{
+    read::Reader,
+    write::{put_length, put_no_tags, put_string},
+};
 use crate::error::{ErrorCode, Result};
 
 /// The versions that are written and read here.
-pub(crate) const FETCH_VERSIONS: (i16, i16) = (4, 17);
+pub(crate) const FETCH_VERSIONS: (i16, i16) = (4, 18);
+
+/// The first version with incremental sessions (KIP-227).
+const SESSIONS: i16 = 7;
+/// The first version with the consumer's rack (KIP-392).
+const RACKS: i16 = 11;
+/// The first version with compact lengths and tagged fields.
+const FLEXIBLE: i16 = 12;
+/// The first version with topic ids in the place of names (KIP-516).
+const TOPIC_IDS: i16 = 13;
+/// The first version that leaves out a consumer's replica id (KIP-903). 17 and 18 add fields of replicas only.
+const REPLICA_STATE: i16 = 15;
+/// The first version whose answers name the new leaders' addresses (KIP-951).
+const ENDPOINTS: i16 = 16;
 
 /// A Fetch request. Topics are by name before v13, by id from v13 on.
 #[derive(Clone, Debug)]
@@ -27,7 +45,7 @@ pub(crate) struct FetchRequest {
 #[derive(Clone, Debug)]
 pub(crate) struct FetchTopic {
     pub(crate) name: Arc<str>,
-    pub(crate) id: uuid::Uuid,
+    pub(crate) id: Uuid,
     pub(crate) partitions: Vec<FetchPartition>,
 }
 
@@ -47,14 +65,77 @@ pub(crate) struct FetchPartition {
 #[derive(Clone, Debug)]
 pub(crate) struct ForgottenTopic {
     pub(crate) name: Arc<str>,
-    pub(crate) id: uuid::Uuid,
+    pub(crate) id: Uuid,
     pub(crate) partitions: Vec<i32>,
 }
 
 /// Appends the request's body.
-pub(crate) fn encode_fetch(out: &mut BytesMut, version: i16, request: &FetchRequest) {
-    let _ = (out, version, request);
-    unimplemented!()
+///
+/// # Errors
+/// `InvalidArgument` for a name of more than 32,767 bytes.
+pub(crate) fn encode_fetch(out: &mut BytesMut, version: i16, request: &FetchRequest) -> Result<()> {
+    let flexible = version >= FLEXIBLE;
+    if version < REPLICA_STATE {
+        // The replica id of a consumer. Later it stands among the tagged fields, where a consumer leaves it out.
+        out.put_i32(-1);
+    }
+    out.put_i32(request.max_wait_ms);
+    out.put_i32(request.min_bytes);
+    out.put_i32(request.max_bytes);
+    out.put_i8(request.isolation_level);
+    if version >= SESSIONS {
+        out.put_i32(request.session_id);
+        out.put_i32(request.session_epoch);
+    }
+    put_length(out, request.topics.len(), flexible)?;
+    for topic in &request.topics {
+        put_topic(out, version, &topic.name, topic.id)?;
+        put_length(out, topic.partitions.len(), flexible)?;
+        for partition in &topic.partitions {
+            put_partition(out, version, partition);
+        }
+        put_no_tags(out, flexible);
+    }
+    if version >= SESSIONS {
+        put_length(out, request.forgotten.len(), flexible)?;
+        for topic in &request.forgotten {
+            put_topic(out, version, &topic.name, topic.id)?;
+            put_length(out, topic.partitions.len(), flexible)?;
+            for &partition in &topic.partitions {
+                out.put_i32(partition);
+            }
+            put_no_tags(out, flexible);
+        }
+    }
+    if version >= RACKS {
+        put_string(out, Some(&request.rack_id), flexible)?;
+    }
+    put_no_tags(out, flexible);
+    Ok(())
+}
+
+fn put_topic(out: &mut BytesMut, version: i16, name: &str, id: Uuid) -> Result<()> {
+    if version >= TOPIC_IDS {
+        out.put_slice(id.as_bytes());
+        return Ok(());
+    }
+    put_string(out, Some(name), version >= FLEXIBLE)
+}
+
+fn put_partition(out: &mut BytesMut, version: i16, partition: &FetchPartition) {
+    out.put_i32(partition.partition);
+    if version >= 9 {
+        out.put_i32(partition.current_leader_epoch);
+    }
+    out.put_i64(partition.fetch_offset);
+    if version >= 12 {
+        out.put_i32(partition.last_fetched_epoch);
+    }
+    if version >= 5 {
+        out.put_i64(partition.log_start_offset);
+    }
+    out.put_i32(partition.max_bytes);
+    put_no_tags(out, version >= FLEXIBLE);
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +152,7 @@ pub(crate) struct FetchPartitionResponse {
     /// Empty from v13 on.
     pub(crate) topic: Arc<str>,
     /// Nil before v13.
-    pub(crate) topic_id: uuid::Uuid,
+    pub(crate) topic_id: Uuid,
     pub(crate) partition: i32,
     pub(crate) error: ErrorCode,
     pub(crate) high_watermark: i64,
@@ -99,7 +180,111 @@ pub(crate) struct NodeEndpoint {
 }
 
 /// Reads the body of the answer without copying records.
+///
+/// # Errors
+/// `Protocol` for bytes that are not such an answer; nothing is reserved by the lengths they say.
 pub(crate) fn decode_fetch(body: Bytes, version: i16) -> Result<FetchResponse> {
-    let _ = (body, version);
-    unimplemented!()
+    read_response(&body, version).map_err(|error| error.context(format_args!("Fetch version {version} response")))
 }
+
+fn read_response(body: &Bytes, version: i16) -> Result<FetchResponse> {
+    let flexible = version >= FLEXIBLE;
+    let reader = &mut Reader::new(body);
+    let mut response = FetchResponse { throttle_time_ms: reader.i32()?, ..FetchResponse::default() };
+    if version >= SESSIONS {
+        response.error = ErrorCode::new(reader.i16()?);
+        response.session_id = reader.i32()?;
+    }
+    for _ in 0..reader.count(flexible)? {
+        let (name, id) = read_topic(reader, version >= TOPIC_IDS, flexible)?;
+        let name = Arc::from(name);
+        for _ in 0..reader.count(flexible)? {
+            response.partitions.push(read_partition(reader, body, version, &name, id)?);
+        }
+        reader.skip_tagged(flexible)?;
+    }
+    reader.tagged(flexible, |tag, part| {
+        if tag == 0 && version >= ENDPOINTS {
+            response.node_endpoints = read_endpoints(part)?;
+        }
+        Ok(())
+    })?;
+    reader.end()?;
+    Ok(response)
+}
+
+fn read_partition(
+    reader: &mut Reader<'_>,
+    body: &Bytes,
+    version: i16,
+    topic: &Arc<str>,
+    topic_id: Uuid,
+) -> Result<FetchPartitionResponse> {
+    let flexible = version >= FLEXIBLE;
+    let mut partition = FetchPartitionResponse {
+        topic: topic.clone(),
+        topic_id,
+        partition: reader.i32()?,
+        error: ErrorCode::new(reader.i16()?),
+        high_watermark: reader.i64()?,
+        last_stable_offset: reader.i64()?,
+        log_start_offset: if version >= 5 { reader.i64()? } else { -1 },
+        aborted_transactions: Vec::new(),
+        preferred_read_replica: -1,
+        diverging_epoch: None,
+        current_leader: None,
+        records: Bytes::new(),
+    };
+    for _ in 0..reader.count(flexible)? {
+        let transaction = (reader.i64()?, reader.i64()?);
+        reader.skip_tagged(flexible)?;
+        partition.aborted_transactions.push(transaction);
+    }
+    if version >= RACKS {
+        partition.preferred_read_replica = reader.i32()?;
+    }
+    if let Some(range) = reader.bytes(flexible)? {
+        partition.records = body.slice(range);
+    }
+    reader.tagged(flexible, |tag, part| {
+        match tag {
+            0 => {
+                let (epoch, end_offset) = (part.i32()?, part.i64()?);
+                partition.diverging_epoch = (epoch >= 0 || end_offset >= 0).then_some((epoch, end_offset));
+            }
+            1 => partition.current_leader = read_leader(part)?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(partition)
+}
+
+/// A topic's name (empty where there is an id) and id (nil where there is a name).
+pub(super) fn read_topic<'a>(reader: &mut Reader<'a>, by_id: bool, flexible: bool) -> Result<(&'a str, Uuid)> {
+    if by_id { Ok(("", reader.uuid()?)) } else { Ok((reader.text(flexible)?, Uuid::nil())) }
+}
+
+/// A leader and its epoch; none where the broker does not know them.
+pub(super) fn read_leader(reader: &mut Reader<'_>) -> Result<Option<(i32, i32)>> {
+    let (leader, epoch) = (reader.i32()?, reader.i32()?);
+    Ok((leader >= 0).then_some((leader, epoch)))
+}
+
+/// Brokers, as tagged fields of flexible versions hold them.
+pub(super) fn read_endpoints(reader: &mut Reader<'_>) -> Result<Vec<NodeEndpoint>> {
+    let mut endpoints = Vec::new();
+    for _ in 0..reader.count(true)? {
+        endpoints.push(NodeEndpoint {
+            node: reader.i32()?,
+            host: reader.text(true)?.to_owned(),
+            port: reader.i32()?,
+            rack: reader.string(true)?.map(str::to_owned),
+        });
+        reader.skip_tagged(true)?;
+    }
+    Ok(endpoints)
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,10 @@ pub(crate) mod fetch;
 pub(crate) mod frame;
 pub(crate) mod message;
 pub(crate) mod produce;
+mod read;
+mod shape;
 pub(crate) mod varint;
+mod write;
 
 pub use api_key::ApiKey;
 pub use codec::Compression;

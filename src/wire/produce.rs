@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
-use super::batch::{ProducerStamp, SealedBatch};
+use super::{
+    batch::{ProducerStamp, SealedBatch},
+    fetch::{NodeEndpoint, read_endpoints, read_leader, read_topic},
+    read::Reader,
+    write::{put_length, put_no_tags, put_string},
+};
 use crate::error::{ErrorCode, Result};
 
 /// One partition's batch in a request.
@@ -26,18 +31,57 @@ pub(crate) struct ProduceTopic<'a> {
 /// The versions that are written and read here.
 pub(crate) const PRODUCE_VERSIONS: (i16, i16) = (3, 13);
 
+/// The first version with compact lengths and tagged fields.
+const FLEXIBLE: i16 = 9;
+/// The first version whose answers name the records at fault (KIP-467).
+const RECORD_ERRORS: i16 = 8;
+/// The first version whose answers name new leaders (KIP-951).
+const LEADER_HINTS: i16 = 10;
+/// The first version with topic ids in the place of names.
+const TOPIC_IDS: i16 = 13;
+
 /// Writes the request's body as chunks to be written one after the other: what is between the batches is in buffers of
-/// its own, the batches' bodies are shared.
+/// its own, the batches' bodies are shared. `head` may hold bytes already (a header); the body comes behind them.
+///
+/// # Errors
+/// `InvalidArgument` for a name of more than 32,767 bytes or a batch of more than 2 GiB.
 pub(crate) fn encode_produce(
-    head: BytesMut,
+    mut head: BytesMut,
     version: i16,
     transactional_id: Option<&str>,
     acks: i16,
     timeout_ms: i32,
     topics: &[ProduceTopic<'_>],
-) -> Vec<Bytes> {
-    let _ = (head, version, transactional_id, acks, timeout_ms, topics);
-    unimplemented!()
+) -> Result<Vec<Bytes>> {
+    let flexible = version >= FLEXIBLE;
+    let out = &mut head;
+    let mut chunks = Vec::with_capacity(1 + 2 * topics.iter().map(|topic| topic.partitions.len()).sum::<usize>());
+    put_string(out, transactional_id, flexible)?;
+    out.put_i16(acks);
+    out.put_i32(timeout_ms);
+    put_length(out, topics.len(), flexible)?;
+    for topic in topics {
+        if version >= TOPIC_IDS {
+            out.put_slice(topic.id.as_bytes());
+        } else {
+            put_string(out, Some(topic.name), flexible)?;
+        }
+        put_length(out, topic.partitions.len(), flexible)?;
+        for partition in &topic.partitions {
+            out.put_i32(partition.partition);
+            put_length(out, partition.batch.size(), flexible)?;
+            out.put_slice(&partition.batch.header(partition.stamp));
+            chunks.push(out.split().freeze());
+            chunks.push(partition.batch.body().clone());
+            put_no_tags(out, flexible);
+        }
+        put_no_tags(out, flexible);
+    }
+    put_no_tags(out, flexible);
+    if !out.is_empty() {
+        chunks.push(head.freeze());
+    }
+    Ok(chunks)
 }
 
 /// The answer to a Produce request.
@@ -46,7 +90,7 @@ pub(crate) struct ProduceResponse {
     pub(crate) partitions: Vec<ProducePartitionResponse>,
     pub(crate) throttle_time_ms: i32,
     /// Brokers named by leader hints (KIP-951): node, host, port, rack.
-    pub(crate) node_endpoints: Vec<super::fetch::NodeEndpoint>,
+    pub(crate) node_endpoints: Vec<NodeEndpoint>,
 }
 
 /// The answer for one partition.
@@ -70,7 +114,71 @@ pub(crate) struct ProducePartitionResponse {
 }
 
 /// Reads the body of the answer.
+///
+/// # Errors
+/// `Protocol` for bytes that are not such an answer; nothing is reserved by the lengths they say.
 pub(crate) fn decode_produce(body: Bytes, version: i16) -> Result<ProduceResponse> {
-    let _ = (body, version);
-    unimplemented!()
+    let mut reader = Reader::new(&body);
+    read_response(&mut reader, version)
+        .map_err(|error| error.context(format_args!("Produce version {version} response")))
 }
+
+fn read_response(reader: &mut Reader<'_>, version: i16) -> Result<ProduceResponse> {
+    let flexible = version >= FLEXIBLE;
+    let mut response = ProduceResponse::default();
+    for _ in 0..reader.count(flexible)? {
+        let (topic, topic_id) = read_topic(reader, version >= TOPIC_IDS, flexible)?;
+        for _ in 0..reader.count(flexible)? {
+            response.partitions.push(read_partition(reader, version, topic, topic_id)?);
+        }
+        reader.skip_tagged(flexible)?;
+    }
+    response.throttle_time_ms = reader.i32()?;
+    reader.tagged(flexible, |tag, part| {
+        if tag == 0 && version >= LEADER_HINTS {
+            response.node_endpoints = read_endpoints(part)?;
+        }
+        Ok(())
+    })?;
+    reader.end()?;
+    Ok(response)
+}
+
+fn read_partition(
+    reader: &mut Reader<'_>,
+    version: i16,
+    topic: &str,
+    topic_id: uuid::Uuid,
+) -> Result<ProducePartitionResponse> {
+    let flexible = version >= FLEXIBLE;
+    let mut partition = ProducePartitionResponse {
+        topic: topic.to_owned(),
+        topic_id,
+        partition: reader.i32()?,
+        error: ErrorCode::new(reader.i16()?),
+        base_offset: reader.i64()?,
+        log_append_time_ms: reader.i64()?,
+        log_start_offset: if version >= 5 { reader.i64()? } else { -1 },
+        record_errors: Vec::new(),
+        error_message: None,
+        current_leader: None,
+    };
+    if version >= RECORD_ERRORS {
+        for _ in 0..reader.count(flexible)? {
+            let error = (reader.i32()?, reader.string(flexible)?.map(str::to_owned));
+            reader.skip_tagged(flexible)?;
+            partition.record_errors.push(error);
+        }
+        partition.error_message = reader.string(flexible)?.map(str::to_owned);
+    }
+    reader.tagged(flexible, |tag, part| {
+        if tag == 0 && version >= LEADER_HINTS {
+            partition.current_leader = read_leader(part)?;
+        }
+        Ok(())
+    })?;
+    Ok(partition)
+}
+
+#[cfg(test)]
+mod tests;

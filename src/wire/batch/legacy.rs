@@ -106,7 +106,7 @@ pub(super) fn parse_header(mut bytes: &[u8]) -> Result<BatchHeader> {
 
 /// The records of a message, which are itself or what it wraps.
 pub(super) fn records(
-    mut header: BatchHeader,
+    header: BatchHeader,
     bytes: &Bytes,
     decompressor: &mut DecompressorState,
     limit: usize,
@@ -118,7 +118,11 @@ pub(super) fn records(
     let value = wrapper.value.ok_or_else(|| header.corrupt("it is compressed, but holds nothing"))?;
     let body = codec::decompress(header.codec_id(), decompressor, header.magic, value, limit)
         .map_err(|error| error.context(format_args!("the batch at offset {}", header.base_offset)))?;
+    unwrapped(header, body)
+}
 
+/// The records of the message set that a compressed message held.
+pub(super) fn unwrapped(mut header: BatchHeader, body: Bytes) -> Result<Records> {
     // The wrapper has the offset of its last record. The inner offsets are the log's in v0, and in v1 they count from
     // anywhere, usually from 0, so that the broker need not write them anew: the last one says by how much to move them.
     let mut rest = &body[..];

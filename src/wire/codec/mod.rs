@@ -1,65 +1,86 @@
-//! Compression of record batches.
+//! The codecs of record batches, one file each, each behind the feature of its name.
+//!
+//! A state owns what its codec can use again (tables, windows), so that a batch costs no set-up; it belongs to one
+//! thread at a time. Decompression is bounded: no input makes more than the caller's limit of output, and no length in
+//! the input reserves memory that the input could not fill.
+
+mod compression;
+#[cfg(feature = "gzip")]
+mod gzip;
+#[cfg(feature = "lz4")]
+mod lz4;
+#[cfg(feature = "snappy")]
+mod snappy;
+#[cfg(test)]
+mod tests;
+#[cfg(feature = "lz4")]
+mod xxh32;
+#[cfg(feature = "zstd")]
+mod zstd;
 
 use bytes::Bytes;
+use compression::Codec;
+pub use compression::Compression;
+pub(crate) use compression::CompressionSettings;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
-/// How a batch's records are compressed (`compression.type`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Compression {
-    /// Not at all.
-    #[default]
-    None,
-    /// gzip, level 1 to 9 (−1: the codec's default); needs the feature `gzip`.
-    Gzip(i32),
-    /// Snappy; needs the feature `snappy`.
-    Snappy,
-    /// LZ4; needs the feature `lz4`.
-    Lz4,
-    /// Zstandard, level −7 to 4; needs the feature `zstd`.
-    Zstd(i32),
+/// The codecs' reusable state for writing; each is made when its codec first comes. Not shared between threads.
+#[derive(Debug, Default)]
+pub(crate) struct CompressorState {
+    #[cfg(feature = "gzip")]
+    gzip: Option<gzip::Encoder>,
+    #[cfg(feature = "snappy")]
+    snappy: Option<snappy::Encoder>,
+    #[cfg(feature = "lz4")]
+    lz4: Option<lz4::Encoder>,
+    #[cfg(feature = "zstd")]
+    zstd: Option<zstd::Encoder>,
 }
 
-impl Compression {
-    /// The codec's number in the lowest three bits of a batch's attributes.
-    pub(crate) const fn id(self) -> u8 {
-        match self {
-            Compression::None => 0,
-            Compression::Gzip(_) => 1,
-            Compression::Snappy => 2,
-            Compression::Lz4 => 3,
-            Compression::Zstd(_) => 4,
-        }
-    }
+/// The codecs' reusable state for reading; each is made when its codec first comes. Not shared between threads.
+#[derive(Debug, Default)]
+pub(crate) struct DecompressorState {
+    #[cfg(feature = "gzip")]
+    gzip: Option<gzip::Decoder>,
+    #[cfg(feature = "snappy")]
+    snappy: Option<snappy::Decoder>,
+    #[cfg(feature = "lz4")]
+    lz4: Option<lz4::Decoder>,
+    #[cfg(feature = "zstd")]
+    zstd: Option<zstd::Decoder>,
 }
-
-/// The codecs' reusable state for writing. Not shared between threads.
-#[derive(Debug, Default)]
-pub(crate) struct CompressorState {}
-
-/// The codecs' reusable state for reading. Not shared between threads.
-#[derive(Debug, Default)]
-pub(crate) struct DecompressorState {}
 
 /// Refuses a codec whose feature is off and a level that is not to be had, by name (`Configuration`).
 pub(crate) fn check(compression: Compression) -> Result<()> {
-    let _ = compression;
-    unimplemented!()
+    compression.check()
 }
 
 /// Compresses `body` as a v2 batch has it. Not called for [`Compression::None`].
 pub(crate) fn compress(compression: Compression, state: &mut CompressorState, body: &[u8]) -> Result<Vec<u8>> {
-    let _ = (compression, state, body);
-    unimplemented!()
+    // Used by no arm where no codec is built in.
+    let _ = &state;
+    match compression {
+        Compression::None => Ok(body.to_vec()),
+        #[cfg(feature = "gzip")]
+        Compression::Gzip(level) => gzip::encoder(&mut state.gzip, level).compress(body),
+        #[cfg(feature = "snappy")]
+        Compression::Snappy => state.snappy.get_or_insert_default().compress(body),
+        #[cfg(feature = "lz4")]
+        Compression::Lz4 => state.lz4.get_or_insert_default().compress(body),
+        #[cfg(feature = "zstd")]
+        Compression::Zstd(level) => zstd::encoder(&mut state.zstd, level)?.compress(body),
+        #[allow(unreachable_patterns, reason = "with every codec's feature on there is no other")]
+        other => Err(feature_off(other.codec(), ErrorKind::Configuration)),
+    }
 }
 
-/// Decompresses what the codec of number `codec_id` (attributes & 7, never 0) wrote in a message of that `magic`, to at
-/// most `limit` bytes.
+/// Decompresses what the codec of number `codec_id` (attributes & 7) wrote in a message of that `magic`, to at most
+/// `limit` bytes. LZ4 before v2 is read with the mistake that Kafka's own writers made (KIP-57).
 ///
 /// # Errors
-/// `Corrupt` for bytes that are not of the codec, for a codec that does not exist, and past the limit (saying both
-/// sizes); `UnsupportedVersion` where the codec's feature is off.
+/// `Corrupt` for bytes that are not of the codec, for a codec that does not exist, and past the limit;
+/// `UnsupportedVersion` where the codec's feature is off. The state stays good for the next call.
 pub(crate) fn decompress(
     codec_id: u8,
     state: &mut DecompressorState,
@@ -67,6 +88,53 @@ pub(crate) fn decompress(
     input: &[u8],
     limit: usize,
 ) -> Result<Bytes> {
-    let _ = (codec_id, state, magic, input, limit);
-    unimplemented!()
+    // Used by no arm where no codec is built in.
+    let _ = (&state, magic);
+    let codec = Codec::of_id(codec_id).ok_or_else(|| {
+        Error::new(ErrorKind::Corrupt, format!("compression codec {codec_id} does not exist; 0 to 4 do"))
+    })?;
+    let out = match codec {
+        Codec::None if input.len() > limit => return Err(too_large(codec, limit)),
+        Codec::None => input.to_vec(),
+        #[cfg(feature = "gzip")]
+        Codec::Gzip => state.gzip.get_or_insert_default().decompress(input, limit)?,
+        #[cfg(feature = "snappy")]
+        Codec::Snappy => state.snappy.get_or_insert_default().decompress(input, limit)?,
+        #[cfg(feature = "lz4")]
+        Codec::Lz4 => state.lz4.get_or_insert_default().decompress(magic, input, limit)?,
+        #[cfg(feature = "zstd")]
+        Codec::Zstd => state.zstd.get_or_insert_default().decompress(input, limit)?,
+        #[allow(unreachable_patterns, reason = "with every codec's feature on there is no other")]
+        other => return Err(feature_off(other, ErrorKind::UnsupportedVersion)),
+    };
+    Ok(out.into())
+}
+
+fn feature_off(codec: Codec, kind: ErrorKind) -> Error {
+    Error::new(
+        kind,
+        format!("compression {codec} is not built in: enable the feature \"{codec}\" of the crate `ottla`"),
+    )
+}
+
+fn too_large(codec: Codec, limit: usize) -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        format!("{codec}: the decompressed records are larger than the limit of {limit} bytes"),
+    )
+}
+
+#[cfg(any(feature = "gzip", feature = "snappy", feature = "lz4", feature = "zstd"))]
+fn corrupt(codec: Codec, what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("{codec}: {what}"))
+}
+
+/// Makes room for `more` bytes, growing by doubling but never past `ceiling` unless those very bytes need it.
+#[cfg(any(feature = "gzip", feature = "snappy", feature = "lz4"))]
+fn reserve_within(out: &mut Vec<u8>, more: usize, ceiling: usize) {
+    let need = out.len().saturating_add(more);
+    if need > out.capacity() {
+        let target = out.capacity().saturating_mul(2).min(ceiling).max(need);
+        out.reserve_exact(target - out.len());
+    }
 }

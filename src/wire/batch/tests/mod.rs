@@ -1,11 +1,16 @@
+#[cfg(all(feature = "gzip", feature = "snappy", feature = "lz4", feature = "zstd"))]
+mod compressed;
+mod legacy_sets;
+
 use bytes::Bytes;
+use legacy_sets::message;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
     error::{ErrorKind, Result},
     record::{Record, TimestampType},
-    wire::{Compression, crc},
+    wire::Compression,
 };
 
 const LIMIT: usize = 1 << 20;
@@ -333,79 +338,6 @@ fn parts_are_shared_and_foreign_bytes_copied() {
     assert_eq!(records.share(&[]).len(), 0);
     assert_eq!(records.share(b"elsewhere"), "elsewhere");
     assert_eq!(records.size(), raw.bytes().len() - BATCH_HEADER_SIZE, "an uncompressed body is not copied");
-}
-
-fn message(
-    magic: u8,
-    offset: i64,
-    attributes: u8,
-    timestamp: i64,
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-) -> Vec<u8> {
-    let mut checked = vec![magic, attributes];
-    if magic == 1 {
-        checked.extend(timestamp.to_be_bytes());
-    }
-    for field in [key, value] {
-        checked.extend(field.map_or(-1, |bytes| bytes.len() as i32).to_be_bytes());
-        checked.extend(field.unwrap_or_default());
-    }
-    let mut out = offset.to_be_bytes().to_vec();
-    out.extend((checked.len() as i32 + 4).to_be_bytes());
-    out.extend(crc::ieee(&checked).to_be_bytes());
-    out.extend(checked);
-    out
-}
-
-#[test]
-fn message_sets_are_read_like_batches() {
-    let log = [
-        message(0, 10, 0, 0, Some(b"k"), Some(b"v0")),
-        message(1, 11, 0, TIME, None, Some(b"v1")),
-        message(1, 12, 0x08, TIME + 1, Some(b""), None),
-        message(1, 13, 0, TIME, None, None)[..20].to_vec(),
-    ]
-    .concat();
-    let batches: Vec<RawBatch> = Batches::new(log.into()).collect::<Result<_>>().unwrap();
-    assert_eq!(batches.len(), 3, "the last one is cut off");
-    for batch in &batches {
-        batch.check_crc().unwrap();
-        assert_eq!((batch.header.producer_id, batch.header.partition_leader_epoch), (-1, -1));
-        assert!(!batch.header.is_control());
-    }
-    let found: Vec<Seen> = batches.iter().flat_map(|batch| read(&records(batch).unwrap()).unwrap()).collect();
-    let some = |text: &str| Some(text.as_bytes().to_vec());
-    assert_eq!(
-        found,
-        [
-            Seen { offset: 10, timestamp: -1, key: some("k"), value: some("v0"), headers: vec![] },
-            Seen { offset: 11, timestamp: TIME, key: None, value: some("v1"), headers: vec![] },
-            Seen { offset: 12, timestamp: TIME + 1, key: some(""), value: None, headers: vec![] },
-        ]
-    );
-    let types: Vec<_> = batches.iter().map(|batch| batch.header.timestamp_type()).collect();
-    assert_eq!(types[1..], [TimestampType::CreateTime, TimestampType::LogAppendTime]);
-
-    let mut damaged = batches[0].bytes().to_vec();
-    *damaged.last_mut().unwrap() ^= 1;
-    assert_eq!(one(damaged).check_crc().unwrap_err().kind(), ErrorKind::Corrupt);
-}
-
-#[test]
-fn damaged_messages_are_errors() {
-    let mut negative = message(0, 3, 0, 0, Some(b"key"), None);
-    negative[18..22].copy_from_slice(&(-2i32).to_be_bytes());
-    let mut long = message(1, 3, 0, 0, Some(b"key"), None);
-    long[26..30].copy_from_slice(&i32::MAX.to_be_bytes());
-    let mut left_over = message(0, 3, 0, 0, None, None);
-    left_over[11] += 1;
-    left_over.push(0);
-    for log in [negative, long, left_over] {
-        let error = Batches::new(log.into()).next().unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Corrupt);
-        assert!(error.to_string().contains("offset 3"), "{error}");
-    }
 }
 
 /// Whatever the bytes, everything that can be asked of them ends, and with a panic never.

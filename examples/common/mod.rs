@@ -1,0 +1,54 @@
+//! What the examples share: reading arguments, and ending with an error that a person can use.
+
+use std::{collections::VecDeque, process::ExitCode};
+
+/// What ends a program: a message for standard error.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The words behind the program's name, taken one by one.
+pub struct Args {
+    rest: VecDeque<String>,
+}
+
+impl Args {
+    pub fn from_env() -> Self {
+        Self { rest: std::env::args().skip(1).collect() }
+    }
+
+    /// The next word; `--name=value` comes as two.
+    pub fn next(&mut self) -> Option<String> {
+        let word = self.rest.pop_front()?;
+        match word.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => {
+                self.rest.push_front(value.to_owned());
+                Some(name.to_owned())
+            }
+            _ => Some(word),
+        }
+    }
+
+    /// The value that has to stand behind `option`.
+    pub fn value(&mut self, option: &str) -> Result<String, Failure> {
+        self.rest.pop_front().ok_or_else(|| format!("{option} wants a value").into())
+    }
+
+    /// The number that has to stand behind `option`.
+    pub fn number<T: std::str::FromStr>(&mut self, option: &str) -> Result<T, Failure> {
+        let value = self.value(option)?;
+        value.parse().map_err(|_| format!("{option} wants a number, not {value:?}").into())
+    }
+}
+
+/// Turns how a program ended into its exit code, the error on standard error.
+pub fn exit(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            match error.downcast_ref::<ottla::Error>() {
+                Some(known) => eprintln!("error: {known}\nhint: {}", known.advice()),
+                None => eprintln!("error: {error}"),
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

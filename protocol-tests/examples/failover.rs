@@ -1,0 +1,200 @@
+//! Nothing acknowledged is lost or doubled while a broker dies: on a real three-node Kafka, records are sent at a steady
+//! rate, a node that leads some of their partitions is killed with SIGKILL and started again, and what is in the log is
+//! compared with what was sent.
+//!
+//! ```sh
+//! cargo run --release -p protocol-tests --example failover
+//! cargo run --release -p protocol-tests --example failover -- --records 200000 --rate 20000 --kill-at 3 --restart-at 8
+//! ```
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use ottla::{Consumer, Offset, Producer, Record, TopicPartition};
+use protocol_tests::{Kafka, unique};
+
+const PARTITIONS: u32 = 6;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+struct Plan {
+    version: String,
+    records: u32,
+    rate: u32,
+    kill_at: Duration,
+    restart_at: Duration,
+    properties: Vec<(String, String)>,
+}
+
+fn plan() -> Result<Plan, Failure> {
+    let mut plan = Plan {
+        version: "4.3.1".to_owned(),
+        records: 1_000_000,
+        rate: 20_000,
+        kill_at: Duration::from_secs(10),
+        restart_at: Duration::from_secs(25),
+        properties: Vec::new(),
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let value = args.next().ok_or_else(|| format!("{arg} wants a value"))?;
+        match arg.as_str() {
+            "--version" => plan.version = value,
+            "--records" => plan.records = value.parse()?,
+            "--rate" => plan.rate = value.parse()?,
+            "--kill-at" => plan.kill_at = Duration::from_secs_f64(value.parse()?),
+            "--restart-at" => plan.restart_at = Duration::from_secs_f64(value.parse()?),
+            "-X" => {
+                let (name, value) = value.split_once('=').ok_or("-X wants property=value")?;
+                plan.properties.push((name.to_owned(), value.to_owned()));
+            }
+            _ => {
+                return Err("usage: failover [--version V] [--records N] [--rate R] [--kill-at S] [--restart-at S] \
+                            [-X property=value]..."
+                    .into());
+            }
+        }
+    }
+    Ok(plan)
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("FAILED: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Failure> {
+    let plan = plan()?;
+    let kafka = Kafka::builder().version(&plan.version).nodes(3).start().await?;
+    let topic = unique("failover");
+    kafka.create_topic(&topic, PARTITIONS.try_into()?, 3, &[("min.insync.replicas", "2")]).await?;
+    println!("Kafka {} with three nodes at {}", kafka.version(), kafka.bootstrap());
+
+    let mut properties = vec![("bootstrap.servers".to_owned(), kafka.bootstrap())];
+    properties.extend(plan.properties.iter().cloned());
+    let producer = Producer::from_properties(properties).await?;
+
+    let (sent, hurt) = tokio::join!(produce(&plan, &producer, &topic), hurt(&plan, &kafka, &topic));
+    let sent = sent?;
+    hurt?;
+    producer.close(Duration::from_secs(30)).await?;
+    println!("{} records acknowledged in {:.1} s, the slowest after {:.1} s", plan.records, sent.0, sent.1);
+
+    verify(&plan, &kafka, &topic).await?;
+    println!("PASSED: each of {} records is in the log exactly once, in order per partition", plan.records);
+    Ok(())
+}
+
+/// Sends everything at the planned rate and waits for every acknowledgement. Gives the seconds it took, and the longest
+/// that one record waited.
+async fn produce(plan: &Plan, producer: &Producer, topic: &str) -> Result<(f64, f64), Failure> {
+    let started = Instant::now();
+    let (sent, mut sends) = tokio::sync::mpsc::unbounded_channel();
+    let acknowledged = tokio::spawn(async move {
+        let (mut failed, mut first, mut slowest) = (0_u32, None, Duration::ZERO);
+        while let Some((at, delivery)) = sends.recv().await {
+            let (at, delivery): (Instant, ottla::Delivery) = (at, delivery);
+            match delivery.await {
+                Ok(_) => slowest = slowest.max(at.elapsed()),
+                Err(error) => {
+                    failed += 1;
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        (failed, first, slowest)
+    });
+    for n in 0..plan.records {
+        let due = started + Duration::from_nanos(u64::from(n) * 1_000_000_000 / u64::from(plan.rate));
+        // The timer is coarse: a few records at a time go out at once.
+        if due.saturating_duration_since(Instant::now()) > Duration::from_millis(2) {
+            tokio::time::sleep_until(due.into()).await;
+        }
+        let (partition, sequence) = (n % PARTITIONS, n / PARTITIONS);
+        let value = format!("{partition}-{sequence}-{}", "x".repeat(80));
+        let record = Record::to(topic).partition(partition.try_into()?).value(&value);
+        sent.send((Instant::now(), producer.send(record).await?))?;
+    }
+    drop(sent);
+    let (failed, first, slowest) = acknowledged.await?;
+    match first {
+        Some(error) => Err(format!("{failed} records were not acknowledged; the first: {error:?}").into()),
+        None => Ok((started.elapsed().as_secs_f64(), slowest.as_secs_f64())),
+    }
+}
+
+/// Kills a node that leads partitions of the topic, and starts it again.
+async fn hurt(plan: &Plan, kafka: &Kafka, topic: &str) -> Result<(), Failure> {
+    let started = tokio::time::Instant::now();
+    tokio::time::sleep_until(started + plan.kill_at).await;
+    let view = kafka.view(0, &[topic]).await?;
+    let leaders: Vec<i32> = view.topics.iter().flat_map(|t| &t.partitions).map(|p| p.leader).collect();
+    // Not the first node, so that one bootstrap address stays what it was for whoever watches.
+    let victim = leaders.iter().copied().find(|leader| *leader > 0).ok_or("no partition has a leader to kill")?;
+    let led = leaders.iter().filter(|leader| **leader == victim).count();
+    let node = kafka.node(victim.try_into()?);
+    node.kill()?;
+    println!("{:5.1} s: node {victim}, leader of {led} partitions, killed", started.elapsed().as_secs_f64());
+    tokio::time::sleep_until(started + plan.restart_at).await;
+    node.start()?;
+    println!("{:5.1} s: node {victim} started again", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Reads every partition from its start to its end and compares it with what was sent.
+async fn verify(plan: &Plan, kafka: &Kafka, topic: &str) -> Result<(), Failure> {
+    let consumer = Consumer::builder(kafka.bootstrap()).build().await?;
+    let partitions: Vec<TopicPartition> =
+        (0..PARTITIONS.try_into()?).map(|partition| TopicPartition::new(topic, partition)).collect();
+    let ends = consumer.end_offsets(partitions.clone()).await?;
+    consumer.assign(partitions.into_iter().map(|partition| (partition, Offset::Beginning)))?;
+    let total: i64 = ends.values().sum();
+    let mut next = [0_u32; PARTITIONS as usize];
+    let (mut seen, mut last) = (0_i64, Instant::now());
+    let mut wrong = Vec::new();
+    while seen < total {
+        let records = consumer.poll(Duration::from_secs(1)).await?;
+        for record in records.iter() {
+            (seen, last) = (seen + 1, Instant::now());
+            let value = String::from_utf8_lossy(record.value().unwrap_or_default());
+            let mut parts = value.split('-');
+            let mut number = || parts.next().and_then(|part| part.parse::<u32>().ok());
+            let partition = u32::try_from(record.partition())?;
+            let (Some(said), Some(sequence)) = (number(), number()) else {
+                return Err(
+                    format!("{topic}[{partition}]@{} holds something else: {value:.40}", record.offset()).into()
+                );
+            };
+            let expected = &mut next[partition as usize];
+            if (said, sequence) != (partition, *expected) && wrong.len() < 20 {
+                wrong.push(format!(
+                    "{topic}[{partition}]@{}: expected {partition}-{expected}, found {said}-{sequence}",
+                    record.offset()
+                ));
+            }
+            *expected = sequence + 1;
+        }
+        if last.elapsed() > Duration::from_secs(60) {
+            return Err(format!("{seen} of {total} records could be read").into());
+        }
+    }
+    consumer.close(Duration::from_secs(10)).await?;
+    for (partition, found) in next.iter().enumerate() {
+        let wanted = (plan.records + PARTITIONS - 1 - partition as u32) / PARTITIONS;
+        if *found != wanted {
+            wrong.push(format!("{topic}[{partition}]: ends at {found} instead of {wanted}"));
+        }
+    }
+    if total != i64::from(plan.records) {
+        wrong.push(format!("{total} records are in the log, {} were sent", plan.records));
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}

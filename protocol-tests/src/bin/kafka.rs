@@ -1,0 +1,118 @@
+//! Starts a real Apache Kafka on loopback and keeps it until Ctrl-C or the end of standard input.
+//!
+//! ```text
+//! cargo run -p protocol-tests --bin kafka -- [--version 4.3.1] [--nodes 1] [--config key=value]… [--heap-mb 1024]
+//! ```
+//! The one line on standard output is `bootstrap.servers=127.0.0.1:PORT,…`, written when every node answers; all else goes
+//! to standard error. Data and logs are removed at the end.
+
+#[cfg(unix)]
+mod unix {
+    use std::io::Write;
+    use std::process::ExitCode;
+
+    use protocol_tests::{Builder, Error, Kafka};
+    use tokio::io::AsyncReadExt;
+    use tokio::signal::unix::{SignalKind, signal};
+
+    const USAGE: &str = "usage: kafka [--version V] [--nodes N] [--config KEY=VALUE]... [--heap-mb MB]\n\
+        Starts Apache Kafka on loopback, prints bootstrap.servers=..., and ends with Ctrl-C or when stdin closes.";
+
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Builder, String> {
+        // For programs and benchmarks rather than tests: the JVM as Kafka's own scripts start it.
+        let mut builder = Kafka::builder().announce(false).heap_mb(1024).jvm_args(&["-server", "-XX:+UseG1GC"]);
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+            builder = match arg.as_str() {
+                "--version" => builder.version(&value()?),
+                "--nodes" => builder.nodes(number(&value()?)?),
+                "--heap-mb" => builder.heap_mb(number(&value()?)?),
+                "--config" => {
+                    let pair = value()?;
+                    let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair} is not KEY=VALUE"))?;
+                    builder.config(key, value)
+                }
+                _ => return Err(format!("{arg} is not known")),
+            };
+        }
+        Ok(builder)
+    }
+
+    fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+        text.parse().map_err(|_| format!("{text} is not a number that fits"))
+    }
+
+    /// Runs until somebody ends it.
+    async fn run(builder: Builder) -> Result<(), Error> {
+        let io = |source| Error::Io { what: "waiting for signals".into(), source };
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(io)?;
+        let work = async {
+            let kafka = builder.start().await?;
+            let mut out = std::io::stdout();
+            writeln!(out, "bootstrap.servers={}", kafka.bootstrap())
+                .and_then(|()| out.flush())
+                .map_err(|source| Error::Io { what: "writing the address".into(), source })?;
+            eprintln!(
+                "Kafka {} runs; Ctrl-C ends it. Log: {}",
+                kafka.version().as_str(),
+                kafka.node(0).log().display()
+            );
+            let mut stdin = tokio::io::stdin();
+            let mut ignored = [0; 256];
+            // What is typed means nothing; only the end does, or an input that cannot be read.
+            while matches!(stdin.read(&mut ignored).await, Ok(1..)) {}
+            Ok(())
+        };
+        // Whichever comes first drops the cluster, which ends it.
+        tokio::select! {
+            done = work => done,
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+            _ = hangup.recv() => Ok(()),
+        }
+    }
+
+    pub(crate) fn main() -> ExitCode {
+        if std::env::args().skip(1).any(|arg| arg == "--help" || arg == "-h") {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        let builder = match parse(std::env::args().skip(1)) {
+            Ok(builder) => builder,
+            Err(why) => {
+                eprintln!("{why}\n{USAGE}");
+                return ExitCode::from(2);
+            }
+        };
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                eprintln!("no runtime: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let result = runtime.block_on(run(builder));
+        // The read of standard input may still sit in its thread; nobody waits for it.
+        runtime.shutdown_background();
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+fn main() -> std::process::ExitCode {
+    unix::main()
+}
+
+#[cfg(not(unix))]
+fn main() -> std::process::ExitCode {
+    eprintln!("this launcher needs Unix; Kafka's own scripts start a broker on Windows");
+    std::process::ExitCode::FAILURE
+}

@@ -1,0 +1,259 @@
+//! A process that cannot outlive this one.
+//!
+//! Drop runs when a test panics, but nothing of ours runs when the test process itself is killed, and a JVM left over from
+//! that would hold its half gigabyte for ever. So each process is started by a small `sh` that first leaves a watcher
+//! behind, reading from a pipe whose other end only we hold, and then becomes the program (`exec`, so our child's pid is
+//! the program's). When we end, in whatever way, the kernel closes the pipe and the watcher kills the program.
+//!
+//! The process is in a group of its own, so that Ctrl-C in a terminal reaches us alone and we decide how it ends.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The watcher reads a line when we say that all is over, and end of file when we are gone.
+/// `$1` is a directory to wipe in the latter case (or empty), `$2` the file that becomes the program's standard input.
+const SCRIPT: &str = r#"
+wipe=$1 input=$2
+shift 2
+exec 3<&0
+(
+    if ! read -r over <&3; then
+        kill -9 $$
+        if [ -n "$wipe" ]; then sleep 1; rm -rf "$wipe"; fi
+    fi
+) </dev/null >/dev/null 2>&1 &
+exec "$@" <"$input" 3<&-
+"#;
+
+/// How often a process is looked at while somebody waits for it to end.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A signal that a test sends to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// Ends at the program's own pace.
+    Term,
+    /// Freezes.
+    Stop,
+    /// Thaws.
+    Cont,
+}
+
+impl Signal {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Term => "TERM",
+            Self::Stop => "STOP",
+            Self::Cont => "CONT",
+        }
+    }
+}
+
+/// What to start, and where its output goes.
+pub(crate) struct Launch {
+    program: OsString,
+    args: Vec<OsString>,
+    input: PathBuf,
+    wipe: Option<PathBuf>,
+    dir: Option<PathBuf>,
+}
+
+impl Launch {
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+        Self {
+            program: program.as_ref().into(),
+            args: Vec::new(),
+            input: PathBuf::from("/dev/null"),
+            wipe: None,
+            dir: None,
+        }
+    }
+
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// A file to read as standard input.
+    pub(crate) fn input(mut self, path: &Path) -> Self {
+        self.input = path.to_owned();
+        self
+    }
+
+    /// A directory to remove when we are killed before we could tidy up.
+    pub(crate) fn wipe(mut self, path: &Path) -> Self {
+        self.wipe = Some(path.to_owned());
+        self
+    }
+
+    /// The working directory.
+    pub(crate) fn dir(mut self, path: &Path) -> Self {
+        self.dir = Some(path.to_owned());
+        self
+    }
+
+    /// Starts it, with standard output and standard error written to files.
+    pub(crate) fn spawn(self, stdout: File, stderr: File) -> io::Result<Leashed> {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", SCRIPT, "leash"])
+            .arg(self.wipe.unwrap_or_default())
+            .arg(self.input)
+            .arg(self.program)
+            .args(self.args)
+            .stdin(Stdio::piped())
+            .stdout(stdout)
+            .stderr(stderr)
+            .process_group(0);
+        if let Some(dir) = self.dir {
+            command.current_dir(dir);
+        }
+        let mut child = command.spawn()?;
+        let leash = child.stdin.take();
+        Ok(Leashed { child, leash, ended: None })
+    }
+}
+
+/// A running (or ended, not yet forgotten) process. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Leashed {
+    child: Child,
+    leash: Option<ChildStdin>,
+    ended: Option<ExitStatus>,
+}
+
+impl Leashed {
+    /// Looks whether it has ended.
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait()?;
+            if self.ended.is_some() {
+                self.release();
+            }
+        }
+        Ok(self.ended)
+    }
+
+    /// Sends a signal. The process is not reaped yet, so its pid cannot be another's.
+    pub(crate) fn signal(&mut self, signal: Signal) -> io::Result<()> {
+        if let Some(status) = self.ended()? {
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("the process has ended ({status})")));
+        }
+        let sent = Command::new("sh")
+            .args(["-c", r#"kill -s "$1" "$2""#, "kill", signal.name(), &self.child.id().to_string()])
+            .stdin(Stdio::null())
+            .output()?;
+        if sent.status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(String::from_utf8_lossy(&sent.stderr).trim().to_owned()))
+    }
+
+    /// Kills it (SIGKILL) and reaps it: when this returns, its sockets are closed.
+    pub(crate) fn kill(&mut self) -> io::Result<ExitStatus> {
+        if let Some(status) = self.ended()? {
+            return Ok(status);
+        }
+        self.child.kill()?;
+        // Before reaping: until then the pid is ours, and a watcher that woke late would not hit another process.
+        self.release();
+        let status = self.child.wait()?;
+        self.ended = Some(status);
+        Ok(status)
+    }
+
+    /// Waits until it ends; `None` when the deadline comes first.
+    ///
+    /// # Cancel safety
+    /// The process is as before when the future is dropped.
+    pub(crate) async fn wait_until(&mut self, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+        loop {
+            if let Some(status) = self.ended()? {
+                return Ok(Some(status));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Tells the watcher that it has nothing to do. A watcher that is gone already did not need telling.
+    fn release(&mut self) {
+        if let Some(mut leash) = self.leash.take() {
+            let _ = leash.write_all(b"over\n");
+        }
+    }
+}
+
+impl Drop for Leashed {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            crate::say(&format!("a process could not be ended: pid {}: {error}", self.child.id()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    const SIGKILL: i32 = 9;
+    const SIGTERM: i32 = 15;
+
+    fn sleeper() -> Leashed {
+        let null = || File::options().write(true).open("/dev/null").expect("the null device");
+        Launch::new("sleep").args(["600"]).spawn(null(), null()).expect("a process")
+    }
+
+    async fn end(process: &mut Leashed) -> Option<ExitStatus> {
+        process.wait_until(Instant::now() + Duration::from_secs(30)).await.expect("waiting")
+    }
+
+    #[tokio::test]
+    async fn a_process_dies_with_the_pipe_that_only_its_owner_holds() {
+        let mut process = sleeper();
+        assert_eq!(process.ended().expect("a look"), None);
+        // As the kernel does when the owner is gone.
+        drop(process.leash.take());
+        assert_eq!(end(&mut process).await.and_then(|status| status.signal()), Some(SIGKILL));
+    }
+
+    #[tokio::test]
+    async fn signals_arrive_at_the_program_itself() {
+        let mut process = sleeper();
+        process.signal(Signal::Stop).expect("stopping");
+        process.signal(Signal::Term).expect("asking it to end");
+        process.signal(Signal::Cont).expect("letting it go on");
+        assert_eq!(end(&mut process).await.and_then(|status| status.signal()), Some(SIGTERM));
+        assert!(process.signal(Signal::Stop).is_err(), "there is nobody to stop");
+    }
+
+    #[test]
+    fn a_killed_process_is_reaped() {
+        let mut process = sleeper();
+        process.signal(Signal::Stop).expect("stopping");
+        assert_eq!(process.kill().expect("killing").signal(), Some(SIGKILL));
+        assert_eq!(process.kill().expect("again").signal(), Some(SIGKILL));
+    }
+
+    #[tokio::test]
+    async fn it_reads_its_input_and_writes_its_output() {
+        let scratch = crate::places::Scratch::new("leashed").expect("a directory");
+        let [input, output, errors] = ["in", "out", "err"].map(|name| scratch.path().join(name));
+        std::fs::write(&input, "some words").expect("input");
+        let (out, err) = (File::create(&output).expect("output"), File::create(errors).expect("errors"));
+        let mut process = Launch::new("cat").input(&input).spawn(out, err).expect("a process");
+        assert!(end(&mut process).await.is_some_and(|status| status.success()));
+        assert_eq!(std::fs::read_to_string(output).expect("output"), "some words");
+    }
+}

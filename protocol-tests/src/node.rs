@@ -1,0 +1,201 @@
+//! One node of a cluster: a broker that is its own controller too.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Error, tail};
+use crate::jars::Jars;
+use crate::leashed::{Launch, Leashed, Signal};
+
+/// How long a node may take to end by itself.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A node that is started, killed, frozen and started again on the same data and ports.
+#[derive(Debug)]
+pub struct Node {
+    pub(crate) id: i32,
+    /// The client listener first, then those that the builder added, by name.
+    pub(crate) listeners: Vec<(String, u16)>,
+    pub(crate) dir: PathBuf,
+    pub(crate) jars: Jars,
+    pub(crate) jvm_args: Vec<String>,
+    pub(crate) process: Mutex<Option<Leashed>>,
+}
+
+impl Node {
+    /// Its broker id, the same as its place in the cluster.
+    pub fn id(&self) -> i32 {
+        self.id
+    }
+
+    /// Where it listens for clients, in plain text.
+    pub fn address(&self) -> SocketAddr {
+        let port = self.listeners.first().map_or(0, |(_, port)| *port);
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    }
+
+    /// Where a listener listens that was added with [`crate::Builder::listener`]; `None` for a name that was not.
+    pub fn listener(&self, name: &str) -> Option<SocketAddr> {
+        let (_, port) = self.listeners.iter().find(|(known, _)| known == name)?;
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, *port)))
+    }
+
+    /// The file with everything it has written.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("server.log")
+    }
+
+    /// Whether its process is there (frozen or not).
+    pub fn is_up(&self) -> bool {
+        matches!(self.process().as_mut().map(Leashed::ended), Some(Ok(None)))
+    }
+
+    /// Kills it with SIGKILL. When this returns it is gone. A node that is down stays so.
+    ///
+    /// # Errors
+    /// `Io` when the system does not let us.
+    pub fn kill(&self) -> Result<(), Error> {
+        match self.process().take() {
+            Some(mut process) => process.kill().map(drop).map_err(Error::io(format!("killing node {}", self.id))),
+            None => Ok(()),
+        }
+    }
+
+    /// Freezes it with SIGSTOP: its connections stay open and nothing answers.
+    ///
+    /// # Errors
+    /// `Io` when it is not up.
+    pub fn freeze(&self) -> Result<(), Error> {
+        self.signal(Signal::Stop)
+    }
+
+    /// Lets a frozen node go on.
+    ///
+    /// # Errors
+    /// `Io` when it is not up.
+    pub fn thaw(&self) -> Result<(), Error> {
+        self.signal(Signal::Cont)
+    }
+
+    /// Stops it as its operator would, with SIGTERM, and waits until it is gone: it hands its partitions over first.
+    ///
+    /// # Errors
+    /// `Io` when it is not up; `TimedOut` when it had to be killed after a minute.
+    ///
+    /// # Cancel safety
+    /// Dropped early, the node goes on ending by itself.
+    pub async fn stop(&self) -> Result<(), Error> {
+        self.signal(Signal::Term)?;
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while self.is_up() {
+            if Instant::now() >= deadline {
+                self.kill()?;
+                return Err(Error::TimedOut {
+                    what: format!("stopping node {}", self.id),
+                    after: STOP_TIMEOUT,
+                    log: tail(&[self.log()]),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.process().take();
+        Ok(())
+    }
+
+    /// Starts it, or starts it again on the data that it has. Returns at once; [`crate::Kafka::ready`] waits.
+    ///
+    /// # Errors
+    /// `Io` when it is up already or the process cannot be made.
+    pub fn start(&self) -> Result<(), Error> {
+        let mut process = self.process();
+        let what = || format!("starting node {}", self.id);
+        if matches!(process.as_mut().map(Leashed::ended), Some(Ok(None))) {
+            return Err(Error::Io { what: what(), source: io::Error::from(io::ErrorKind::AlreadyExists) });
+        }
+        let log = OpenOptions::new().create(true).append(true).open(self.log());
+        let start = || -> io::Result<Leashed> {
+            let out = log?;
+            let err = out.try_clone()?;
+            Launch::new("java")
+                .args(&self.jvm_args)
+                .args(LOGGING)
+                .args(["-cp", &self.jars.class_path(), "kafka.Kafka"])
+                .args([self.properties()])
+                .wipe(&self.data())
+                .spawn(out, err)
+        };
+        *process = Some(start().map_err(Error::io(what()))?);
+        Ok(())
+    }
+
+    /// Prepares its empty data directory. Needs a JVM, so several nodes do it side by side: this returns the process.
+    pub(crate) fn format(&self, cluster_id: &str, extra: &[String]) -> Result<Leashed, Error> {
+        let start = || -> io::Result<Leashed> {
+            let out = OpenOptions::new().create(true).append(true).open(self.log())?;
+            let err = out.try_clone()?;
+            Launch::new("java")
+                .args(crate::kafka::QUICK_JVM)
+                .args(["-Xmx256m", "-cp", &self.jars.class_path(), "kafka.tools.StorageTool", "format"])
+                .args(["-t", cluster_id, "-c"])
+                .args([self.properties()])
+                .args(extra)
+                .spawn(out, err)
+        };
+        start().map_err(Error::io(format!("formatting the data of node {}", self.id)))
+    }
+
+    pub(crate) fn properties(&self) -> PathBuf {
+        self.dir.join("server.properties")
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Fails when the process has ended by itself.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let ended = match self.process().as_mut().map(Leashed::ended) {
+            None | Some(Ok(None)) => return Ok(()),
+            Some(ended) => ended.map_err(Error::io(format!("looking at node {}", self.id)))?,
+        };
+        match ended {
+            Some(status) => Err(Error::Ended { what: format!("node {}", self.id), status, log: tail(&[self.log()]) }),
+            None => Ok(()),
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), Error> {
+        let what = format!("sending {signal:?} to node {}", self.id);
+        match self.process().as_mut() {
+            Some(process) => process.signal(signal).map_err(Error::io(what)),
+            None => Err(Error::Io { what, source: io::Error::new(io::ErrorKind::NotFound, "it is down") }),
+        }
+    }
+
+    /// A panic of another test while it held the lock leaves nothing half-done behind.
+    fn process(&self) -> MutexGuard<'_, Option<Leashed>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Everything to standard error, with the time.
+pub(crate) const LOGGING: [&str; 3] = [
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+];
+
+/// Writes a file of properties, with what Java's reader would take for syntax escaped.
+pub(crate) fn write_properties(path: &Path, properties: &[(String, String)]) -> io::Result<()> {
+    let text: String = properties
+        .iter()
+        .map(|(key, value)| format!("{key}={}\n", value.replace('\\', "\\\\").replace('\n', "\\n")))
+        .collect();
+    std::fs::write(path, text)
+}

@@ -1,0 +1,60 @@
+//! One cluster for all tests of a binary, and leaving tests out where Kafka cannot run.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::OnceCell;
+
+use crate::error::Error;
+use crate::kafka::Kafka;
+
+/// The shared cluster: one node of the default version, started by the first test that asks. `None` when Kafka cannot run
+/// here, which has been said.
+///
+/// It ends with the process. Tests share it, so each uses topics and groups of its own (see [`unique`]) and none kills it.
+///
+/// # Panics
+/// When Kafka could run here but did not come up, or cannot and `CI=true`: both fail the test.
+///
+/// # Cancel safety
+/// Dropped early, the next caller starts anew.
+pub async fn shared() -> Option<&'static Kafka> {
+    static SHARED: OnceCell<Result<Kafka, Error>> = OnceCell::const_new();
+    match SHARED.get_or_init(|| Kafka::builder().start_seated(None)).await {
+        Ok(kafka) => Some(kafka),
+        Err(error) => {
+            skip(error);
+            None
+        }
+    }
+}
+
+/// Gives what could be had, or `None` after one line that says which test was left out and why.
+///
+/// # Panics
+/// With any other error, and with this one when `CI=true`: both fail the test.
+#[track_caller]
+pub fn or_skip<T>(result: Result<T, Error>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            skip(&error);
+            None
+        }
+    }
+}
+
+#[track_caller]
+fn skip(error: &Error) {
+    let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    if ci || !error.is_unavailable() {
+        panic!("{error}");
+    }
+    let thread = std::thread::current();
+    crate::say(&format!("LEFT OUT {}: {error}", thread.name().unwrap_or("a test")));
+}
+
+/// A name for a topic, group or transaction that no other test of this or another process uses.
+pub fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}

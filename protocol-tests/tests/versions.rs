@@ -1,0 +1,83 @@
+//! The fixture with the Kafkas of years past, since the client is to speak with all of them.
+#![cfg(unix)]
+
+use std::time::Duration;
+
+use ottla::{Consumer, OffsetReset, Producer, Record};
+use protocol_tests::{Error, Kafka, Message, or_skip, unique};
+
+/// A console round trip with Kafka's own tools of that version, which also went through other packages and options.
+async fn round_trip(version: &str) -> Result<(), Error> {
+    let Some(kafka) = or_skip(Kafka::builder().version(version).start().await) else {
+        return Ok(());
+    };
+    let topic = unique("old");
+    kafka.create_topic(&topic, 2, 1, &[]).await?;
+    assert_eq!(kafka.tools().describe_topic(&topic).await?.len(), 2);
+    let sent = [Message::value("v").key("k"), Message::value("w").key("k")];
+    kafka.tools().produce(&topic, &sent, &[("acks", "all")]).await?;
+    let consumed = kafka.tools().consume(&topic, 2, &[]).await?;
+    assert_eq!(consumed.into_iter().map(|record| record.message).collect::<Vec<_>>(), sent);
+    ottla_round_trip(&kafka).await;
+    Ok(())
+}
+
+/// Produces with idempotence and reads back as a member of a group: the versions of every request that is needed for that
+/// are agreed with this broker.
+async fn ottla_round_trip(kafka: &Kafka) {
+    let topic = unique("ottla");
+    kafka.create_topic(&topic, 3, 1, &[]).await.expect("a topic");
+    let producer = Producer::builder(kafka.bootstrap()).build().await.expect("a producer");
+    for n in 0..300 {
+        let value = format!("{n}");
+        let record = Record::to(topic.as_str()).partition(n % 3).value(&value).header("n", &value);
+        drop(producer.send(record).await.expect("room"));
+    }
+    assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
+    producer.close(Duration::from_secs(10)).await.expect("a close");
+
+    let builder = Consumer::builder(kafka.bootstrap()).group(unique("group"));
+    let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await.expect("a consumer");
+    consumer.subscribe([topic.as_str()]).expect("a subscription");
+    let mut next = [0_i64; 3];
+    for _ in 0..300 {
+        let record = tokio::time::timeout(Duration::from_secs(60), consumer.recv()).await.expect("a record in time");
+        let record = record.expect("no end").expect("no error");
+        let partition = record.partition as usize;
+        assert_eq!(record.offset, next[partition]);
+        assert_eq!(record.value.as_deref(), Some((record.offset * 3 + record.partition as i64).to_string().as_bytes()));
+        next[partition] += 1;
+    }
+    consumer.close(Duration::from_secs(10)).await.expect("a close");
+}
+
+#[tokio::test]
+async fn kafka_4_0_round_trip() -> Result<(), Error> {
+    round_trip("4.0.1").await
+}
+
+#[tokio::test]
+async fn kafka_3_9_round_trip() -> Result<(), Error> {
+    round_trip("3.9.1").await
+}
+
+#[tokio::test]
+async fn kafka_3_7_round_trip() -> Result<(), Error> {
+    round_trip("3.7.2").await
+}
+
+#[tokio::test]
+async fn kafka_2_8_round_trip() -> Result<(), Error> {
+    round_trip("2.8.2").await
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_be_had_or_run_is_said() {
+    for (version, unavailable) in [("4.99.0", true), ("2.7.2", false), ("latest", false)] {
+        match Kafka::builder().version(version).start().await {
+            Ok(kafka) => panic!("{version} runs at {}", kafka.bootstrap()),
+            Err(error) if error.is_unavailable() => assert!(unavailable, "{version}: {error}"),
+            Err(error) => assert!(matches!(error, Error::Unfit(_)), "{version}: {error}"),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+use super::Admin;
+use crate::error::Result;
+
+/// The brokers of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClusterDescription {
+    /// The cluster's id, where the brokers say it.
+    pub id: Option<String>,
+    /// The broker that answers what only the controller may, where one is known.
+    pub controller: Option<i32>,
+    /// The brokers that are up, by their ids.
+    pub brokers: Vec<BrokerDescription>,
+}
+
+/// One broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BrokerDescription {
+    /// Its id.
+    pub id: i32,
+    /// The host at which clients reach it.
+    pub host: String,
+    /// The port at which clients reach it.
+    pub port: u16,
+    /// Its rack, if it has one.
+    pub rack: Option<String>,
+}
+
+impl Admin {
+    /// The cluster's brokers and its id.
+    ///
+    /// # Errors
+    /// Why no broker answered until `default.api.timeout.ms`.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn describe_cluster(&self) -> Result<ClusterDescription> {
+        let response = self.metadata(Some(&[])).await.map_err(|error| error.context("describe cluster"))?;
+        let mut brokers: Vec<BrokerDescription> = response
+            .brokers
+            .into_iter()
+            .map(|broker| BrokerDescription {
+                id: broker.node_id.0,
+                host: broker.host.to_string(),
+                port: u16::try_from(broker.port).unwrap_or_default(),
+                rack: broker.rack.map(|rack| rack.to_string()),
+            })
+            .collect();
+        brokers.sort_by_key(|broker| broker.id);
+        Ok(ClusterDescription {
+            id: response.cluster_id.map(|id| id.to_string()),
+            controller: Some(response.controller_id.0).filter(|controller| *controller >= 0),
+            brokers,
+        })
+    }
+}

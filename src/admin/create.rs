@@ -1,0 +1,175 @@
+use kafka_protocol::{
+    messages::{
+        BrokerId, CreateTopicsRequest, CreateTopicsResponse,
+        create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
+    },
+    protocol::StrBytes,
+};
+
+use super::{Admin, TopicId, TopicResults, broker_timeout, repeat::repeat, rounds::Rounds};
+use crate::{
+    error::{ErrorCode, Result},
+    record::check_topic_name,
+};
+
+/// A topic to be created.
+///
+/// ```
+/// use ottla::NewTopic;
+/// let topic = NewTopic::new("orders", 6).replication_factor(3).config("retention.ms", "86400000");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTopic {
+    name: String,
+    partitions: i32,
+    replication_factor: i16,
+    assignments: Vec<(i32, Vec<i32>)>,
+    configs: Vec<(String, String)>,
+}
+
+impl NewTopic {
+    /// A topic with so many partitions, or, for −1, with the brokers' `num.partitions`; each is kept by as many brokers as
+    /// their `default.replication.factor` says (KIP-464; brokers before 2.4 know neither and have to be told both).
+    pub fn new(name: impl Into<String>, partitions: i32) -> Self {
+        Self { name: name.into(), partitions, replication_factor: -1, assignments: Vec::new(), configs: Vec::new() }
+    }
+
+    /// How many brokers keep each partition; −1 for the brokers' `default.replication.factor`.
+    #[must_use]
+    pub fn replication_factor(mut self, factor: i16) -> Self {
+        self.replication_factor = factor;
+        self
+    }
+
+    /// Which brokers are to keep that partition, the preferred leader first. Given for one partition, it has to be given for
+    /// all, and the number of partitions and of replicas follows from it.
+    #[must_use]
+    pub fn assignment(mut self, partition: i32, brokers: impl Into<Vec<i32>>) -> Self {
+        self.assignments.push((partition, brokers.into()));
+        self
+    }
+
+    /// One of the topic's own settings, `retention.ms` for example.
+    #[must_use]
+    pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.configs.push((name.into(), value.into()));
+        self
+    }
+
+    fn to_request(&self) -> CreatableTopic {
+        let text = |text: &String| StrBytes::from_string(text.clone());
+        // With assignments the broker wants −1 for the counts.
+        let assigned = !self.assignments.is_empty();
+        CreatableTopic::default()
+            .with_name(text(&self.name).into())
+            .with_num_partitions(if assigned { -1 } else { self.partitions })
+            .with_replication_factor(if assigned { -1 } else { self.replication_factor })
+            .with_assignments(
+                self.assignments
+                    .iter()
+                    .map(|(partition, brokers)| {
+                        CreatableReplicaAssignment::default()
+                            .with_partition_index(*partition)
+                            .with_broker_ids(brokers.iter().copied().map(BrokerId).collect())
+                    })
+                    .collect(),
+            )
+            .with_configs(
+                self.configs
+                    .iter()
+                    .map(|(name, value)| {
+                        CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+                    })
+                    .collect(),
+            )
+    }
+}
+
+/// A topic that was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CreatedTopic {
+    /// Its name.
+    pub name: String,
+    /// Its id, where the broker gives one (2.8 and newer).
+    pub id: Option<TopicId>,
+    /// How many partitions it has, where the broker says so (2.4 and newer).
+    pub partitions: Option<i32>,
+    /// How many brokers keep each partition, where the broker says so.
+    pub replication_factor: Option<i16>,
+}
+
+impl Admin {
+    /// Creates topics; one topic's error does not keep the others from being created.
+    ///
+    /// A topic is created once the controller has accepted it; the brokers learn of it a moment later.
+    ///
+    /// # Errors
+    /// Of the call: [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a name that Kafka forbids or
+    /// that is given twice; then nothing was sent. Of a topic: what the broker answered, or why no answer came until
+    /// `default.api.timeout.ms`.
+    ///
+    /// The call is repeated when a connection breaks, and the lost attempt may have created the topic. So
+    /// `TOPIC_ALREADY_EXISTS` behind one has the [delivery status](crate::Error::delivery_status)
+    /// [`PossiblyPersisted`](crate::DeliveryStatus::PossiblyPersisted): the topic is there, by this call or by somebody else's.
+    /// Without that status it was there before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the answer up; topics may have been created.
+    pub async fn create_topics(
+        &self,
+        topics: impl IntoIterator<Item = NewTopic>,
+    ) -> Result<TopicResults<CreatedTopic>> {
+        let topics: Vec<NewTopic> = topics.into_iter().collect();
+        for topic in &topics {
+            check_topic_name(&topic.name)?;
+        }
+        let names = topics.iter().map(|topic| topic.name.clone()).collect();
+        let rounds = Rounds::new("create topic", ErrorCode::TOPIC_ALREADY_EXISTS, names)?;
+        let (deadline, timeout) = (self.deadline(), self.client.settings().request_timeout);
+        let results = repeat(
+            &self.client,
+            deadline,
+            rounds,
+            |rounds, _version| {
+                CreateTopicsRequest::default()
+                    .with_topics(
+                        topics.iter().filter(|topic| rounds.is_open(&topic.name)).map(NewTopic::to_request).collect(),
+                    )
+                    .with_timeout_ms(broker_timeout(deadline, timeout))
+            },
+            |response: &CreateTopicsResponse| {
+                response.topics.iter().map(|topic| ErrorCode::new(topic.error_code)).collect()
+            },
+            |rounds, response| {
+                for topic in response.topics {
+                    let created = CreatedTopic {
+                        name: topic.name.to_string(),
+                        id: TopicId::new(topic.topic_id),
+                        partitions: Some(topic.num_partitions).filter(|count| *count >= 0),
+                        replication_factor: Some(topic.replication_factor).filter(|factor| *factor >= 0),
+                    };
+                    let code = ErrorCode::new(topic.error_code);
+                    rounds.answer(topic.name.as_str(), code, topic.error_message.as_deref(), created);
+                }
+            },
+        )
+        .await;
+        Ok(results)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_left_to_the_broker_where_brokers_are_named() {
+        let request = NewTopic::new("a", 3).replication_factor(2).config("k", "v").to_request();
+        assert_eq!((request.num_partitions, request.replication_factor), (3, 2));
+        assert_eq!((request.configs[0].name.as_str(), request.configs[0].value.as_deref()), ("k", Some("v")));
+        let request = NewTopic::new("a", 3).assignment(0, [2, 1]).to_request();
+        assert_eq!((request.num_partitions, request.replication_factor), (-1, -1));
+        assert_eq!(request.assignments[0].broker_ids, [BrokerId(2), BrokerId(1)]);
+    }
+}

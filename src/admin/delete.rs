@@ -1,0 +1,65 @@
+use kafka_protocol::{
+    messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName, delete_topics_request::DeleteTopicState},
+    protocol::StrBytes,
+};
+
+use super::{Admin, TopicResults, broker_timeout, repeat::repeat, rounds::Rounds};
+use crate::{
+    error::{ErrorCode, Result},
+    record::check_topic_name,
+};
+
+/// From this version on the request names topics by structures that may also have an id.
+const TOPICS_AS_STATES: i16 = 6;
+
+impl Admin {
+    /// Deletes topics with all their records; one topic's error does not keep the others from being deleted.
+    ///
+    /// A topic is deleted once the controller has accepted it; the brokers learn of it a moment later.
+    ///
+    /// # Errors
+    /// As [`create_topics`](Self::create_topics). `UNKNOWN_TOPIC_OR_PARTITION` behind a lost attempt has the
+    /// [delivery status](crate::Error::delivery_status) [`PossiblyPersisted`](crate::DeliveryStatus::PossiblyPersisted): the
+    /// topic is not there, by this call or by somebody else's. Without that status it was not there before either.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the answer up; topics may have been deleted.
+    pub async fn delete_topics(&self, topics: impl IntoIterator<Item = impl Into<String>>) -> Result<TopicResults<()>> {
+        let names: Vec<String> = topics.into_iter().map(Into::into).collect();
+        for name in &names {
+            check_topic_name(name)?;
+        }
+        let rounds = Rounds::new("delete topic", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, names.clone())?;
+        let (deadline, timeout) = (self.deadline(), self.client.settings().request_timeout);
+        let results = repeat(
+            &self.client,
+            deadline,
+            rounds,
+            |rounds, version| {
+                let open = names.iter().filter(|name| rounds.is_open(name)).map(|name| topic_name(name));
+                let request = DeleteTopicsRequest::default().with_timeout_ms(broker_timeout(deadline, timeout));
+                if version >= TOPICS_AS_STATES {
+                    request.with_topics(open.map(|name| DeleteTopicState::default().with_name(Some(name))).collect())
+                } else {
+                    request.with_topic_names(open.collect())
+                }
+            },
+            |response: &DeleteTopicsResponse| {
+                response.responses.iter().map(|topic| ErrorCode::new(topic.error_code)).collect()
+            },
+            |rounds, response| {
+                for topic in response.responses {
+                    let name = topic.name.unwrap_or_default();
+                    let code = ErrorCode::new(topic.error_code);
+                    rounds.answer(name.as_str(), code, topic.error_message.as_deref(), ());
+                }
+            },
+        )
+        .await;
+        Ok(results)
+    }
+}
+
+fn topic_name(name: &str) -> TopicName {
+    StrBytes::from_string(name.to_owned()).into()
+}

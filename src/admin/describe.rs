@@ -1,0 +1,197 @@
+use kafka_protocol::{
+    messages::{
+        MetadataRequest, MetadataResponse,
+        metadata_request::MetadataRequestTopic,
+        metadata_response::{MetadataResponsePartition, MetadataResponseTopic},
+    },
+    protocol::StrBytes,
+};
+
+use super::{Admin, TopicId, TopicResult, TopicResults};
+use crate::{
+    cluster::{Lane, Route},
+    error::{Error, ErrorCode, ErrorKind, Result},
+    record::check_topic_name,
+};
+
+/// A topic in the list of all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicListing {
+    /// Its name.
+    pub name: String,
+    /// Its id, where the broker knows ids (2.8 and newer).
+    pub id: Option<TopicId>,
+    /// How many partitions it has.
+    pub partitions: usize,
+    /// Whether it is the cluster's own, as `__consumer_offsets` is.
+    pub internal: bool,
+}
+
+/// A topic with all its partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicDescription {
+    /// Its name.
+    pub name: String,
+    /// Its id, where the broker knows ids (2.8 and newer).
+    pub id: Option<TopicId>,
+    /// Whether it is the cluster's own, as `__consumer_offsets` is.
+    pub internal: bool,
+    /// Its partitions in the order of their numbers.
+    pub partitions: Vec<PartitionDescription>,
+}
+
+/// A partition and who keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionDescription {
+    /// Its number, from 0.
+    pub partition: i32,
+    /// The broker that takes its records; `None` while there is none.
+    pub leader: Option<i32>,
+    /// The leader's epoch, where the broker knows it.
+    pub leader_epoch: Option<i32>,
+    /// The brokers that keep it, the preferred leader first.
+    pub replicas: Vec<i32>,
+    /// Those of them that are in sync.
+    pub isr: Vec<i32>,
+    /// Those of them that are offline, where the broker says so.
+    pub offline: Vec<i32>,
+}
+
+impl Admin {
+    /// All topics that this client may see, by name, the cluster's own among them.
+    ///
+    /// # Errors
+    /// Why no broker answered until `default.api.timeout.ms`.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn list_topics(&self) -> Result<Vec<TopicListing>> {
+        let response = self.metadata(None).await.map_err(|error| error.context("list topics"))?;
+        let mut topics: Vec<TopicListing> = response
+            .topics
+            .into_iter()
+            .map(|topic| TopicListing {
+                name: topic.name.map(|name| name.to_string()).unwrap_or_default(),
+                id: TopicId::new(topic.topic_id),
+                partitions: topic.partitions.len(),
+                internal: topic.is_internal,
+            })
+            .collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
+    }
+
+    /// The partitions of topics: their leaders, their replicas, and which of those are in sync.
+    ///
+    /// # Errors
+    /// Of the call: [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a name that Kafka forbids, or why no
+    /// broker answered until `default.api.timeout.ms`. Of a topic: `UNKNOWN_TOPIC_OR_PARTITION` at once, also for a topic
+    /// that was created a moment ago and that the asked broker has not heard of.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn describe_topics(
+        &self,
+        topics: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<TopicResults<TopicDescription>> {
+        let names: Vec<String> = topics.into_iter().map(Into::into).collect();
+        for name in &names {
+            check_topic_name(name)?;
+        }
+        let mut response = self.metadata(Some(&names)).await.map_err(|error| error.context("describe topics"))?;
+        let mut described = |name: &String| {
+            let at = response
+                .topics
+                .iter()
+                .position(|topic| topic.name.as_ref().is_some_and(|found| found.as_str() == name))
+                .ok_or_else(|| {
+                    let message = format!("describe topic {name}: the broker's answer does not mention the topic");
+                    Error::new(ErrorKind::Protocol, message)
+                })?;
+            describe(name, response.topics.swap_remove(at))
+        };
+        Ok(names.iter().map(|name| TopicResult { topic: name.clone(), result: described(name) }).collect())
+    }
+
+    /// Metadata of these topics or of all, and of the brokers. Creates no topic by asking.
+    pub(super) async fn metadata(&self, topics: Option<&[String]>) -> Result<MetadataResponse> {
+        let build = |version: i16| {
+            let topics = topics.map(|names| {
+                let named = |name: &String| {
+                    MetadataRequestTopic::default().with_name(Some(StrBytes::from_string(name.clone()).into()))
+                };
+                names.iter().map(named).collect()
+            });
+            // Version 0 has no null, and takes an empty list for all.
+            MetadataRequest::default()
+                .with_topics(if version == 0 { topics.or_else(|| Some(Vec::new())) } else { topics })
+                .with_allow_auto_topic_creation(version < AUTO_CREATION_CAN_BE_REFUSED)
+        };
+        let check = |response: &MetadataResponse| ErrorCode::new(response.error_code);
+        self.client.call(Route::Any, Lane::Main, self.deadline(), build, check).await
+    }
+}
+
+/// From this version on a request can say that asking for a topic is not to create it.
+const AUTO_CREATION_CAN_BE_REFUSED: i16 = 4;
+
+fn describe(name: &str, topic: MetadataResponseTopic) -> Result<TopicDescription> {
+    ErrorCode::new(topic.error_code).ok().map_err(|code| Error::broker(code, format_args!("describe topic {name}")))?;
+    let mut partitions: Vec<PartitionDescription> = topic.partitions.into_iter().map(partition).collect();
+    partitions.sort_by_key(|partition| partition.partition);
+    Ok(TopicDescription {
+        name: name.to_owned(),
+        id: TopicId::new(topic.topic_id),
+        internal: topic.is_internal,
+        partitions,
+    })
+}
+
+fn partition(partition: MetadataResponsePartition) -> PartitionDescription {
+    let ids = |brokers: Vec<kafka_protocol::messages::BrokerId>| brokers.into_iter().map(|broker| broker.0).collect();
+    PartitionDescription {
+        partition: partition.partition_index,
+        leader: Some(partition.leader_id.0).filter(|leader| *leader >= 0),
+        leader_epoch: Some(partition.leader_epoch).filter(|epoch| *epoch >= 0),
+        replicas: ids(partition.replica_nodes),
+        isr: ids(partition.isr_nodes),
+        offline: ids(partition.offline_replicas),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::BrokerId;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_none() {
+        let raw = |index: i32, leader: i32| {
+            MetadataResponsePartition::default()
+                .with_partition_index(index)
+                .with_leader_id(BrokerId(leader))
+                .with_leader_epoch(leader)
+                .with_replica_nodes(vec![BrokerId(2), BrokerId(1)])
+        };
+        let topic = MetadataResponseTopic::default().with_partitions(vec![raw(1, 2), raw(0, -1)]);
+        let described = describe("orders", topic).unwrap();
+        assert_eq!(described.id, None);
+        let numbers: Vec<i32> = described.partitions.iter().map(|partition| partition.partition).collect();
+        assert_eq!(numbers, [0, 1]);
+        assert_eq!((described.partitions[0].leader, described.partitions[0].leader_epoch), (None, None));
+        assert_eq!((described.partitions[1].leader, described.partitions[1].leader_epoch), (Some(2), Some(2)));
+        assert_eq!(described.partitions[0].replicas, [2, 1]);
+    }
+
+    #[test]
+    fn a_topic_s_error_names_the_topic() {
+        let topic = MetadataResponseTopic::default().with_error_code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code());
+        let error = describe("orders", topic).unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+        assert!(error.to_string().starts_with("describe topic orders: "), "{error}");
+    }
+}

@@ -1,0 +1,116 @@
+use std::sync::{Mutex, PoisonError};
+
+use kafka_protocol::protocol::Request;
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::time::{Instant, timeout_at};
+
+use super::{TopicResults, rounds::Rounds};
+use crate::{
+    cluster::{Backoff, Client, Lane, Route},
+    error::{Error, ErrorCode, ErrorKind},
+};
+
+/// Where the attempts of one round stand: whether one of them got no answer.
+#[derive(Debug, Default)]
+struct Attempts {
+    waiting: bool,
+    lost: bool,
+}
+
+impl Attempts {
+    fn sent(&mut self) {
+        self.lost |= self.waiting;
+        self.waiting = true;
+    }
+
+    fn answered(&mut self) {
+        self.waiting = false;
+    }
+}
+
+/// Asks the controller about the open topics, again and again until all are settled or the deadline passes.
+///
+/// `build` makes the request for what is open, `codes` gives an answer's codes, `read` tells the rounds what it says.
+pub(super) async fn repeat<R: Request, T: Send + Sync>(
+    client: &Client,
+    deadline: Instant,
+    mut rounds: Rounds<T>,
+    build: impl Fn(&Rounds<T>, i16) -> R + Send + Sync,
+    codes: impl Fn(&R::Response) -> Vec<ErrorCode> + Send + Sync,
+    read: impl Fn(&mut Rounds<T>, R::Response),
+) -> TopicResults<T> {
+    let settings = client.settings();
+    let mut backoff = Backoff::new(settings.retry_backoff, settings.retry_backoff_max);
+    let mut rng = settings.seed.map_or_else(|| StdRng::from_rng(&mut rand::rng()), StdRng::seed_from_u64);
+    while !rounds.is_done() {
+        let attempts = Mutex::new(Attempts::default());
+        let note = |event: fn(&mut Attempts)| event(&mut attempts.lock().unwrap_or_else(PoisonError::into_inner));
+        let answer = client
+            .call(
+                Route::Controller,
+                Lane::Main,
+                deadline,
+                |version| {
+                    note(Attempts::sent);
+                    build(&rounds, version)
+                },
+                |response| {
+                    note(Attempts::answered);
+                    common(&codes(response))
+                },
+            )
+            .await;
+        let attempts = attempts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if attempts.lost || attempts.waiting {
+            rounds.lost();
+        }
+        match answer {
+            Ok(response) => {
+                read(&mut rounds, response);
+                rounds.end_of_answer();
+            }
+            Err(error) => rounds.give_up(&error),
+        }
+        if !rounds.is_done() {
+            let pause = tokio::time::sleep(backoff.next(&mut rng));
+            if timeout_at(deadline, pause).await.is_err() {
+                rounds.give_up(&Error::new(ErrorKind::Timeout, "time is up"));
+            }
+        }
+    }
+    rounds.into_results()
+}
+
+/// What the whole answer comes to for the request path: the code that says that nothing was done and that another broker is
+/// to be asked. Where topics differ, each is judged for itself.
+fn common(codes: &[ErrorCode]) -> ErrorCode {
+    let first = codes.first().copied().unwrap_or(ErrorCode::NONE);
+    let whole = first == ErrorCode::NOT_CONTROLLER && codes.iter().all(|code| *code == first);
+    if whole { first } else { ErrorCode::NONE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_followed_by_another_without_an_answer_is_lost() {
+        let mut attempts = Attempts::default();
+        attempts.sent();
+        attempts.answered();
+        attempts.sent();
+        assert!(!attempts.lost && attempts.waiting);
+        attempts.sent();
+        attempts.answered();
+        assert!(attempts.lost && !attempts.waiting);
+    }
+
+    #[test]
+    fn only_an_answer_that_did_nothing_is_repeated_whole() {
+        use ErrorCode as Code;
+        assert_eq!(common(&[Code::NOT_CONTROLLER, Code::NOT_CONTROLLER]), Code::NOT_CONTROLLER);
+        assert_eq!(common(&[Code::NOT_CONTROLLER, Code::NONE]), Code::NONE);
+        assert_eq!(common(&[Code::REQUEST_TIMED_OUT]), Code::NONE);
+        assert_eq!(common(&[]), Code::NONE);
+    }
+}

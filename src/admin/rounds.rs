@@ -1,0 +1,216 @@
+//! A call about several topics, each of which is answered for itself: what is settled, what is to be asked again, and
+//! whether an attempt without an answer may already have done it.
+
+use super::{TopicResult, TopicResults};
+use crate::error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
+
+/// The topics of one call that changes something.
+#[derive(Debug)]
+pub(super) struct Rounds<T> {
+    /// What is being done, for errors: "create topic".
+    doing: &'static str,
+    /// What the broker answers where the same was done before.
+    done_before: ErrorCode,
+    topics: Vec<Topic<T>>,
+}
+
+#[derive(Debug)]
+struct Topic<T> {
+    name: String,
+    /// An attempt for it got no answer, or an answer that leaves open whether it was carried out.
+    maybe_done: bool,
+    /// The last answer that lets it be asked for again.
+    last: Option<Error>,
+    result: Option<Result<T>>,
+}
+
+impl<T> Rounds<T> {
+    /// Refuses a name given twice: the broker would refuse both.
+    pub(super) fn new(doing: &'static str, done_before: ErrorCode, names: Vec<String>) -> Result<Self> {
+        let mut topics: Vec<Topic<T>> = Vec::with_capacity(names.len());
+        for name in names {
+            if topics.iter().any(|topic| topic.name == name) {
+                return Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!("{doing} {name}: the topic is given twice"),
+                ));
+            }
+            topics.push(Topic { name, maybe_done: false, last: None, result: None });
+        }
+        Ok(Self { doing, done_before, topics })
+    }
+
+    /// Whether this topic is still to be asked for.
+    pub(super) fn is_open(&self, name: &str) -> bool {
+        self.topics.iter().any(|topic| topic.result.is_none() && topic.name == name)
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.topics.iter().all(|topic| topic.result.is_some())
+    }
+
+    /// An attempt for all open topics may have reached the broker and got no answer.
+    pub(super) fn lost(&mut self) {
+        for topic in self.topics.iter_mut().filter(|topic| topic.result.is_none()) {
+            topic.maybe_done = true;
+        }
+    }
+
+    /// What the broker said of one topic. Topics that nobody asked for are ignored.
+    pub(super) fn answer(&mut self, name: &str, code: ErrorCode, detail: Option<&str>, value: T) {
+        let Some(topic) = self.topics.iter_mut().find(|topic| topic.result.is_none() && topic.name == name) else {
+            return;
+        };
+        if code.is_ok() {
+            topic.result = Some(Ok(value));
+            return;
+        }
+        let mut context = format!("{} {name}", self.doing);
+        if let Some(detail) = detail {
+            context = format!("{context} ({detail})");
+        }
+        let error = Error::broker(code, context);
+        if passes(code) {
+            topic.maybe_done |= code == ErrorCode::REQUEST_TIMED_OUT;
+            topic.last = Some(error);
+        } else if code == self.done_before && topic.maybe_done {
+            topic.result = Some(Err(error
+                .context("an earlier attempt of this call got no answer and may have done it")
+                .with_status(DeliveryStatus::PossiblyPersisted)));
+        } else {
+            topic.result = Some(Err(error));
+        }
+    }
+
+    /// No further attempt will be made: every open topic gets its own last error, or else `why`.
+    pub(super) fn give_up(&mut self, why: &Error) {
+        for topic in self.topics.iter_mut().filter(|topic| topic.result.is_none()) {
+            let error =
+                topic.last.take().unwrap_or_else(|| why.clone().context(format_args!("{} {}", self.doing, topic.name)));
+            let status =
+                if topic.maybe_done { DeliveryStatus::PossiblyPersisted } else { DeliveryStatus::NotPersisted };
+            topic.result = Some(Err(error.with_status(status)));
+        }
+    }
+
+    /// The broker's answer to the open topics has been read: one that it left out will not come.
+    pub(super) fn end_of_answer(&mut self) {
+        let doing = self.doing;
+        for topic in self.topics.iter_mut().filter(|topic| topic.result.is_none() && topic.last.is_none()) {
+            let message = format!("{doing} {}: the broker's answer does not mention the topic", topic.name);
+            topic.result =
+                Some(Err(Error::new(ErrorKind::Protocol, message).with_status(DeliveryStatus::PossiblyPersisted)));
+        }
+    }
+
+    /// The results in the order of the names. Only for when all are there.
+    pub(super) fn into_results(self) -> TopicResults<T> {
+        let missing = || Err(Error::new(ErrorKind::Internal, "a topic was left without a result"));
+        let result = |topic: Topic<T>| TopicResult { topic: topic.name, result: topic.result.unwrap_or_else(missing) };
+        self.topics.into_iter().map(result).collect()
+    }
+}
+
+/// Whether the same is to be asked again: nothing else that the table calls retriable passes here, as a topic that is not
+/// known will not be known by waiting.
+fn passes(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::NOT_CONTROLLER | ErrorCode::REQUEST_TIMED_OUT | ErrorCode::THROTTLING_QUOTA_EXCEEDED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(names: &[&str]) -> Rounds<i32> {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Rounds::new("create topic", ErrorCode::TOPIC_ALREADY_EXISTS, names).unwrap()
+    }
+
+    fn results(rounds: Rounds<i32>) -> Vec<Result<i32>> {
+        rounds.into_results().into_iter().map(|topic| topic.result).collect()
+    }
+
+    #[test]
+    fn each_topic_gets_its_own_result() {
+        let mut rounds = rounds(&["a", "b"]);
+        rounds.answer("b", ErrorCode::INVALID_CONFIG, Some("no such key"), 0);
+        rounds.answer("c", ErrorCode::NONE, None, 9);
+        assert!(!rounds.is_done() && rounds.is_open("a") && !rounds.is_open("b"));
+        rounds.answer("a", ErrorCode::NONE, None, 1);
+        rounds.end_of_answer();
+        assert!(rounds.is_done());
+        let results = results(rounds);
+        assert_eq!(*results[0].as_ref().unwrap(), 1);
+        let error = results[1].as_ref().unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::INVALID_CONFIG));
+        assert!(error.to_string().starts_with("create topic b (no such key): INVALID_CONFIG"), "{error}");
+    }
+
+    #[test]
+    fn what_passes_is_asked_again_and_the_rest_is_not() {
+        let mut rounds = rounds(&["a", "b"]);
+        rounds.answer("a", ErrorCode::NOT_CONTROLLER, None, 0);
+        rounds.answer("b", ErrorCode::NONE, None, 2);
+        rounds.end_of_answer();
+        assert!(rounds.is_open("a") && !rounds.is_open("b"));
+        // NOT_CONTROLLER did nothing, so that the next error is about somebody else's topic.
+        rounds.answer("a", ErrorCode::TOPIC_ALREADY_EXISTS, None, 0);
+        let error = results(rounds).swap_remove(0).unwrap_err();
+        assert_eq!((error.code(), error.delivery_status()), (Some(ErrorCode::TOPIC_ALREADY_EXISTS), None));
+    }
+
+    #[test]
+    fn after_a_lost_answer_the_topic_that_is_there_may_be_ours() {
+        for timed_out in [false, true] {
+            let mut rounds = rounds(&["a"]);
+            if timed_out {
+                rounds.answer("a", ErrorCode::REQUEST_TIMED_OUT, None, 0);
+            } else {
+                rounds.lost();
+            }
+            rounds.answer("a", ErrorCode::TOPIC_ALREADY_EXISTS, None, 0);
+            let error = results(rounds).swap_remove(0).unwrap_err();
+            assert_eq!(error.code(), Some(ErrorCode::TOPIC_ALREADY_EXISTS));
+            assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted));
+            assert!(error.to_string().contains("may have done it"), "{error}");
+        }
+    }
+
+    #[test]
+    fn giving_up_says_how_far_each_got() {
+        let mut rounds = rounds(&["a", "b", "c"]);
+        rounds.answer("a", ErrorCode::NONE, None, 1);
+        rounds.answer("b", ErrorCode::NOT_CONTROLLER, None, 0);
+        rounds.give_up(&Error::new(ErrorKind::Timeout, "time is up"));
+        let all = results(rounds);
+        assert!(all[0].is_ok());
+        let error = all[1].as_ref().unwrap_err();
+        assert_eq!(
+            (error.code(), error.delivery_status()),
+            (Some(ErrorCode::NOT_CONTROLLER), Some(DeliveryStatus::NotPersisted))
+        );
+        let error = all[2].as_ref().unwrap_err();
+        assert_eq!(error.to_string(), "create topic c: time is up");
+
+        let mut lost = super::tests::rounds(&["a"]);
+        lost.lost();
+        lost.give_up(&Error::new(ErrorKind::Timeout, "time is up"));
+        let error = results(lost).swap_remove(0).unwrap_err();
+        assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted));
+    }
+
+    #[test]
+    fn a_topic_that_the_answer_leaves_out_is_an_error() {
+        let mut rounds = rounds(&["a"]);
+        rounds.end_of_answer();
+        let error = results(rounds).swap_remove(0).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+    }
+
+    #[test]
+    fn a_name_given_twice_is_refused() {
+        let names = vec!["a".to_owned(), "a".to_owned()];
+        let error = Rounds::<i32>::new("create topic", ErrorCode::TOPIC_ALREADY_EXISTS, names).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+}

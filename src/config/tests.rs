@@ -1,0 +1,124 @@
+use super::*;
+
+#[derive(Debug, Default, PartialEq)]
+struct Settings {
+    linger: u32,
+    name: String,
+    secret: u32,
+}
+
+static OWN: &[Property<Settings>] = &[Property {
+    name: "linger.ms",
+    aliases: &["queue.buffering.max.ms"],
+    allowed: "milliseconds, 0 or more",
+    set: |settings, value| parse::number(value).map(|value| settings.linger = value),
+}];
+
+static COMMON: &[Property<Settings>] = &[
+    Property {
+        name: "client.id",
+        aliases: &[],
+        allowed: "a string",
+        set: |settings, value| {
+            settings.name = value.to_owned();
+            Some(())
+        },
+    },
+    Property {
+        name: "some.password",
+        aliases: &[],
+        allowed: "a number",
+        set: |settings, value| parse::number(value).map(|value| settings.secret = value),
+    },
+    Property { name: "linger.ms", aliases: &[], allowed: "nothing", set: |_, _| None },
+];
+
+fn applied(pairs: &[(&str, &str)]) -> Result<Settings> {
+    let mut settings = Settings::default();
+    apply(&mut settings, &[OWN, COMMON], pairs.iter().copied())?;
+    Ok(settings)
+}
+
+fn refused(pairs: &[(&str, &str)]) -> String {
+    let error = applied(pairs).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    error.to_string()
+}
+
+#[test]
+fn names_and_aliases_set_values() {
+    let wanted = Settings { linger: 5, name: "a b".to_owned(), secret: 0 };
+    assert_eq!(applied(&[("linger.ms", "5"), ("client.id", "a b")]).unwrap(), wanted);
+    assert_eq!(applied(&[("client.id", "a b"), (" queue.buffering.max.ms ", " 5 ")]).unwrap(), wanted);
+    let owned = [("linger.ms".to_owned(), 5.to_string())];
+    let mut settings = Settings::default();
+    apply(&mut settings, &[OWN], owned).unwrap();
+    assert_eq!(settings.linger, 5);
+}
+
+#[test]
+fn unknown_names_get_the_nearest() {
+    assert_eq!(refused(&[("linger.mss", "5")]), "unknown property `linger.mss`; did you mean `linger.ms`?");
+    assert!(refused(&[("queue.bufering.max.ms", "5")]).contains("did you mean `queue.buffering.max.ms`?"));
+    assert!(refused(&[("colour", "red")]).starts_with("unknown property `colour`; names are"));
+}
+
+#[test]
+fn names_that_kafka_knows_say_why_not() {
+    assert_eq!(
+        refused(&[("ssl.truststore.location", "/x")]),
+        "property `ssl.truststore.location` is known to Kafka but not supported here: TLS and SASL are not supported by this version"
+    );
+    assert!(refused(&[("group.id", "g")]).contains("it is a consumer's"));
+    assert!(refused(&[("key.serializer", "x")]).contains("keys and values are bytes"));
+}
+
+#[test]
+fn values_that_are_not_allowed_say_what_is() {
+    assert_eq!(
+        refused(&[("linger.ms", "soon")]),
+        "property `linger.ms`: \"soon\" is not allowed; allowed: milliseconds, 0 or more"
+    );
+    assert!(
+        refused(&[("queue.buffering.max.ms", "-1")])
+            .starts_with("property `queue.buffering.max.ms` (`linger.ms`): \"-1\"")
+    );
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let error = refused(&[("some.password", "hunter2")]);
+    assert!(!error.contains("hunter2") && error.contains("(hidden)"), "{error}");
+    let error = refused(&[("some.password", "1"), ("some.password", "22")]);
+    assert!(!error.contains("22"), "{error}");
+}
+
+#[test]
+fn twice_is_an_error_only_where_the_values_differ() {
+    assert_eq!(applied(&[("linger.ms", "5"), ("queue.buffering.max.ms", "5 ")]).unwrap().linger, 5);
+    let error = refused(&[("linger.ms", "5"), ("queue.buffering.max.ms", "6")]);
+    assert_eq!(
+        error,
+        "property `queue.buffering.max.ms` (`linger.ms`) is given twice, as \"5\" and as \"6\"; give it once"
+    );
+}
+
+#[test]
+fn values_are_read() {
+    use std::time::Duration;
+
+    use super::parse::*;
+    assert_eq!(millis(" 1500 "), Some(Duration::from_millis(1500)));
+    assert_eq!(millis("9223372036854775807"), Some(FOREVER));
+    assert!(std::time::Instant::now().checked_add(FOREVER).is_some());
+    assert_eq!((millis("-1"), millis("1.5"), millis(""), millis_above_zero("0")), (None, None, None, None));
+    assert_eq!(
+        (millis_or_never("-1"), millis_or_never("0"), millis_or_never("-2")),
+        (Some(FOREVER), Some(FOREVER), None)
+    );
+    assert_eq!((boolean("TRUE"), boolean("false"), boolean("1")), (Some(true), Some(false), None));
+    assert_eq!((within("7", 1..=7), within("8", 1..=7)), (Some(7), None));
+    assert_eq!(list(" a, ,b ,").collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!((one_of("ALL", &[("all", 1)]), one_of("some", &[("all", 1)])), (Some(1), None));
+    assert_eq!((text(" x "), text(" ")), (Some("x"), None));
+}

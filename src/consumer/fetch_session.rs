@@ -1,0 +1,337 @@
+//! One broker's fetch session (KIP-227): the broker remembers which partitions are asked for and from where, so that a
+//! request names only what has changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use crate::{
+    error::ErrorCode,
+    record::TopicPartition,
+    wire::fetch::{FetchPartition, FetchTopic, ForgottenTopic},
+};
+
+/// What is asked for of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// Nil where the broker does not know topic ids.
+    pub(super) topic_id: Uuid,
+    /// Of the partition's position: an answer to an older one is stale.
+    pub(super) generation: u64,
+    pub(super) partition: FetchPartition,
+}
+
+/// What is to be written into the next request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SessionRequest {
+    pub(super) session_id: i32,
+    pub(super) session_epoch: i32,
+    pub(super) topics: Vec<FetchTopic>,
+    pub(super) forgotten: Vec<ForgottenTopic>,
+}
+
+/// What an answer means for the session as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Its partitions can be read.
+    Sound,
+    /// The broker forgot the session, or lost count: ask anew at once, in full.
+    Renewed,
+    /// An error of the whole answer; the next request is a full one.
+    Failed(ErrorCode),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct FetchSession {
+    /// 0: none.
+    id: i32,
+    /// 0: the next request is a full one.
+    epoch: i32,
+    wanted: BTreeMap<TopicPartition, Wish>,
+    /// What the broker has, once it has answered the request that is under way.
+    sent: HashMap<TopicPartition, Wish>,
+    touched: BTreeSet<TopicPartition>,
+    /// Topics by the ids under which they were asked for.
+    names: HashMap<Uuid, Arc<str>>,
+    /// Full requests start one partition further each time: brokers without sessions serve the first ones first.
+    turn: usize,
+    /// How many of the wanted ones are known by name only.
+    nameless: usize,
+}
+
+impl FetchSession {
+    /// Asks for a partition from now on, or for another place in it.
+    pub(super) fn want(&mut self, partition: TopicPartition, wish: Wish) {
+        self.touched.insert(partition.clone());
+        self.nameless += usize::from(wish.topic_id.is_nil());
+        let before = self.wanted.insert(partition, wish);
+        self.nameless -= usize::from(before.is_some_and(|before| before.topic_id.is_nil()));
+    }
+
+    /// Asks for a partition no longer.
+    pub(super) fn forget(&mut self, partition: &TopicPartition) {
+        if let Some(before) = self.wanted.remove(partition) {
+            self.nameless -= usize::from(before.topic_id.is_nil());
+            self.touched.insert(partition.clone());
+        }
+    }
+
+    /// How many partitions are asked for.
+    pub(super) fn len(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// Whether some topic's id is not known, so that it can only be asked for by name (before v13).
+    pub(super) fn has_nameless(&self) -> bool {
+        self.nameless > 0
+    }
+
+    /// The next request. One at a time: the answer or the failure of the last comes first.
+    pub(super) fn request(&mut self) -> SessionRequest {
+        let mut request =
+            SessionRequest { session_id: self.id, session_epoch: self.epoch, ..SessionRequest::default() };
+        if self.epoch == 0 {
+            self.touched.clear();
+            self.names.clear();
+            self.sent = self.wanted.iter().map(|(partition, wish)| (partition.clone(), wish.clone())).collect();
+            self.names.extend(self.wanted.iter().map(|(partition, wish)| (wish.topic_id, partition.topic.clone())));
+            let start = self.turn % self.wanted.len().max(1);
+            self.turn = self.turn.wrapping_add(1);
+            for (partition, wish) in self.wanted.iter().skip(start).chain(self.wanted.iter().take(start)) {
+                ask(&mut request.topics, partition, wish);
+            }
+            return request;
+        }
+        for partition in std::mem::take(&mut self.touched) {
+            let wish = self.wanted.get(&partition);
+            let sent = self.sent.get(&partition);
+            if let Some(sent) = sent
+                && wish.is_none_or(|wish| wish.topic_id != sent.topic_id)
+            {
+                drop_from(&mut request.forgotten, &partition, sent.topic_id);
+            }
+            match wish {
+                // The generation is ours; the broker need not hear of it.
+                Some(wish)
+                    if sent.is_some_and(|sent| sent.topic_id == wish.topic_id && sent.partition == wish.partition) =>
+                {
+                    self.sent.insert(partition, wish.clone());
+                }
+                Some(wish) => {
+                    ask(&mut request.topics, &partition, wish);
+                    self.names.insert(wish.topic_id, partition.topic.clone());
+                    self.sent.insert(partition, wish.clone());
+                }
+                None => _ = self.sent.remove(&partition),
+            }
+        }
+        request
+    }
+
+    /// Takes the head of an answer.
+    pub(super) fn answered(&mut self, session_id: i32, error: ErrorCode) -> Verdict {
+        match error {
+            ErrorCode::NONE if session_id == 0 => {
+                self.renew(0);
+                Verdict::Sound
+            }
+            ErrorCode::NONE => {
+                // An epoch never becomes 0 again, which would ask for a new session.
+                self.epoch = self.epoch.checked_add(1).unwrap_or(1);
+                self.id = session_id;
+                Verdict::Sound
+            }
+            ErrorCode::FETCH_SESSION_ID_NOT_FOUND => {
+                self.renew(0);
+                Verdict::Renewed
+            }
+            ErrorCode::INVALID_FETCH_SESSION_EPOCH => {
+                self.renew(self.id);
+                Verdict::Renewed
+            }
+            error => {
+                self.renew(self.id);
+                Verdict::Failed(error)
+            }
+        }
+    }
+
+    /// There was no answer, so it is not known what the broker has. Naming the old session in the next full request closes
+    /// it there.
+    pub(super) fn failed(&mut self) {
+        self.renew(self.id);
+    }
+
+    fn renew(&mut self, id: i32) {
+        (self.id, self.epoch) = (id, 0);
+    }
+
+    /// The topic that was asked for under that id.
+    pub(super) fn name(&self, topic_id: &Uuid) -> Option<&Arc<str>> {
+        self.names.get(topic_id)
+    }
+
+    /// What the broker was last asked for of a partition.
+    pub(super) fn asked(&self, partition: &TopicPartition) -> Option<&Wish> {
+        self.sent.get(partition)
+    }
+}
+
+fn ask(topics: &mut Vec<FetchTopic>, partition: &TopicPartition, wish: &Wish) {
+    match topics.last_mut() {
+        Some(last) if last.name == partition.topic && last.id == wish.topic_id => last.partitions.push(wish.partition),
+        _ => topics.push(FetchTopic {
+            name: partition.topic.clone(),
+            id: wish.topic_id,
+            partitions: vec![wish.partition],
+        }),
+    }
+}
+
+fn drop_from(forgotten: &mut Vec<ForgottenTopic>, partition: &TopicPartition, topic_id: Uuid) {
+    match forgotten.last_mut() {
+        Some(last) if last.name == partition.topic && last.id == topic_id => last.partitions.push(partition.partition),
+        _ => forgotten.push(ForgottenTopic {
+            name: partition.topic.clone(),
+            id: topic_id,
+            partitions: vec![partition.partition],
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tp(topic: &str, partition: i32) -> TopicPartition {
+        TopicPartition::new(topic, partition)
+    }
+
+    fn id(topic: &str) -> Uuid {
+        Uuid::from_u128(topic.bytes().fold(1, |sum, byte| sum * 31 + u128::from(byte)))
+    }
+
+    fn wish(topic: &str, partition: i32, offset: i64) -> Wish {
+        let partition = FetchPartition {
+            partition,
+            current_leader_epoch: 1,
+            fetch_offset: offset,
+            last_fetched_epoch: -1,
+            log_start_offset: -1,
+            max_bytes: 100,
+        };
+        Wish { topic_id: id(topic), generation: 1, partition }
+    }
+
+    /// Topic, partition and offset of all that a request asks for; then what it forgets.
+    fn shown(request: &SessionRequest) -> String {
+        let asked = request.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.name, p)));
+        let asked: Vec<_> = asked.map(|(name, p)| format!("{name}{}@{}", p.partition, p.fetch_offset)).collect();
+        let gone = request.forgotten.iter().flat_map(|t| t.partitions.iter().map(move |p| format!("-{}{p}", t.name)));
+        let parts: Vec<_> = asked.into_iter().chain(gone).collect();
+        format!("{}/{} {}", request.session_id, request.session_epoch, parts.join(" "))
+    }
+
+    #[test]
+    fn a_session_is_full_first_and_then_names_what_changed() {
+        let mut session = FetchSession::default();
+        session.want(tp("a", 0), wish("a", 0, 0));
+        session.want(tp("a", 1), wish("a", 1, 0));
+        session.want(tp("b", 0), wish("b", 0, 5));
+        assert_eq!(shown(&session.request()), "0/0 a0@0 a1@0 b0@5");
+        assert_eq!(session.answered(77, ErrorCode::NONE), Verdict::Sound);
+        assert_eq!(shown(&session.request()), "77/1 ");
+        assert_eq!(session.answered(77, ErrorCode::NONE), Verdict::Sound);
+        session.want(tp("a", 1), wish("a", 1, 9));
+        session.forget(&tp("b", 0));
+        session.want(tp("a", 0), wish("a", 0, 0));
+        assert_eq!(shown(&session.request()), "77/2 a1@9 -b0");
+        assert!(session.asked(&tp("b", 0)).is_none());
+        assert_eq!(session.name(&id("a")).unwrap().as_ref(), "a");
+    }
+
+    #[test]
+    fn a_topic_made_anew_is_forgotten_under_its_old_id() {
+        let mut session = FetchSession::default();
+        session.want(tp("a", 0), wish("a", 0, 8));
+        session.request();
+        session.answered(7, ErrorCode::NONE);
+        let anew = Wish { topic_id: Uuid::from_u128(99), ..wish("a", 0, 0) };
+        session.want(tp("a", 0), anew);
+        let request = session.request();
+        assert_eq!(shown(&request), "7/1 a0@0 -a0");
+        assert_eq!((request.topics[0].id, request.forgotten[0].id), (Uuid::from_u128(99), id("a")));
+    }
+
+    #[test]
+    fn errors_renew_the_session() {
+        let mut session = FetchSession::default();
+        session.want(tp("a", 0), wish("a", 0, 0));
+        session.request();
+        session.answered(7, ErrorCode::NONE);
+        session.request();
+        session.failed();
+        assert_eq!(shown(&session.request()), "7/0 a0@0", "the old one is closed by naming it");
+        session.answered(8, ErrorCode::NONE);
+        session.request();
+        assert_eq!(session.answered(0, ErrorCode::FETCH_SESSION_ID_NOT_FOUND), Verdict::Renewed);
+        assert_eq!(shown(&session.request()), "0/0 a0@0");
+        session.answered(9, ErrorCode::NONE);
+        session.request();
+        assert_eq!(session.answered(0, ErrorCode::INVALID_FETCH_SESSION_EPOCH), Verdict::Renewed);
+        assert_eq!(shown(&session.request()), "9/0 a0@0");
+        let failed = session.answered(0, ErrorCode::UNKNOWN_SERVER_ERROR);
+        assert_eq!(failed, Verdict::Failed(ErrorCode::UNKNOWN_SERVER_ERROR));
+        assert_eq!(session.request().session_epoch, 0);
+    }
+
+    #[test]
+    fn without_sessions_each_request_is_full_and_starts_one_further() {
+        let mut session = FetchSession::default();
+        for partition in 0..3 {
+            session.want(tp("a", partition), wish("a", partition, 0));
+        }
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            seen.push(shown(&session.request()));
+            assert_eq!(session.answered(0, ErrorCode::NONE), Verdict::Sound);
+        }
+        assert_eq!(seen, ["0/0 a0@0 a1@0 a2@0", "0/0 a1@0 a2@0 a0@0", "0/0 a2@0 a0@0 a1@0", "0/0 a0@0 a1@0 a2@0"]);
+    }
+
+    proptest::proptest! {
+        /// Against a broker that applies what it is told and at times forgets: it always ends up with what is wanted.
+        #[test]
+        fn the_broker_has_what_is_wanted(steps in proptest::collection::vec((0..8u8, 0..4i32, 0..9i64), 1..80)) {
+            let mut session = FetchSession::default();
+            let mut broker: Option<(i32, i32, BTreeMap<i32, i64>)> = None;
+            let mut next_id = 1;
+            let mut wanted = BTreeMap::new();
+            for (op, partition, offset) in steps {
+                match op {
+                    0..=2 => { session.want(tp("a", partition), wish("a", partition, offset)); wanted.insert(partition, offset); }
+                    3 => { session.forget(&tp("a", partition)); wanted.remove(&partition); }
+                    4 => broker = None,
+                    op => {
+                        let request = session.request();
+                        let known = broker.as_ref().is_some_and(|(id, epoch, _)| *id == request.session_id && *epoch == request.session_epoch);
+                        if request.session_epoch != 0 && !known {
+                            session.answered(0, ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+                            continue;
+                        }
+                        let mut has = match &broker { Some((_, _, has)) if request.session_epoch != 0 => has.clone(), _ => BTreeMap::new() };
+                        for topic in &request.forgotten { for p in &topic.partitions { has.remove(p); } }
+                        for topic in &request.topics { for p in &topic.partitions { has.insert(p.partition, p.fetch_offset); } }
+                        proptest::prop_assert_eq!(&has, &wanted);
+                        let (id, epoch) = if request.session_epoch == 0 { next_id += 1; (next_id, 1) } else { (request.session_id, request.session_epoch + 1) };
+                        broker = Some((id, epoch, has));
+                        if op == 7 { session.failed() } else { session.answered(id, ErrorCode::NONE); }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What the membership asks its task to do, and what it is told back.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{error::Error, record::TopicPartition};
+
+/// Which attempt an answer belongs to: an answer to any other than the awaited one is stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(pub(super) u64);
+
+/// Who we are to the coordinator in one generation of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) generation: i32,
+    pub(crate) member_id: Arc<str>,
+}
+
+/// What the task is to do next, in this order.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// JoinGroup, answered by `joined`. The group's other members may take the rebalance timeout to come.
+    Join { ticket: Ticket, member_id: Arc<str>, protocols: Vec<(&'static str, Bytes)>, reason: String },
+    /// We lead: look up how many partitions these topics have, answered by `counted`.
+    Count { ticket: Ticket, topics: BTreeSet<Arc<str>> },
+    /// SyncGroup, answered by `synced`.
+    Sync { ticket: Ticket, identity: Identity, protocol: &'static str, assignments: Vec<(String, Bytes)> },
+    /// Heartbeat, answered by `heartbeat_answered`.
+    Heartbeat { ticket: Ticket, identity: Identity },
+    /// LeaveGroup; nobody waits for its answer.
+    Leave { member_id: Arc<str>, reason: &'static str },
+    /// Nothing goes on before the reader asks for records again, which `polled` tells.
+    AwaitPoll,
+    /// Tell the consumer that these partitions are its own now. Then call `metadata_changed`: the picture of the cluster
+    /// may have changed while the group was joining.
+    Assigned { partitions: Vec<TopicPartition> },
+    /// Tell the consumer to give these up, answered by `revoked`.
+    Revoke { ticket: Ticket, partitions: Vec<TopicPartition> },
+    /// Tell the consumer that these are gone.
+    Lost { partitions: Vec<TopicPartition> },
+    /// Tell the reader.
+    Error { error: Error, fatal: bool },
+}
+
+/// How a JoinGroup came out.
+#[derive(Debug)]
+pub(crate) enum Joined {
+    In(JoinAnswer),
+    /// The coordinator wants us to come again under this name (KIP-394).
+    MemberIdRequired(String),
+    Failed(Error),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct JoinAnswer {
+    pub(crate) generation: i32,
+    pub(crate) member_id: String,
+    /// Not said before version 7.
+    pub(crate) protocol_type: Option<String>,
+    pub(crate) protocol: Option<String>,
+    pub(crate) leads: bool,
+    /// The group keeps its assignment; the leader only watches the topics from now on (KIP-814).
+    pub(crate) skip_assignment: bool,
+    /// For the leader: everyone's id, instance id and subscription.
+    pub(crate) members: Vec<JoinedMember>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct JoinedMember {
+    pub(crate) id: String,
+    pub(crate) instance_id: Option<String>,
+    pub(crate) metadata: Bytes,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct SyncAnswer {
+    /// Not said before version 5.
+    pub(crate) protocol_type: Option<String>,
+    pub(crate) protocol: Option<String>,
+    pub(crate) assignment: Bytes,
+}
+
+/// What the consumer may commit for, as of now.
+#[derive(Clone, Debug)]
+pub(crate) enum Standing {
+    /// Not subscribed: commits go without a generation, for any partition.
+    Alone,
+    /// Subscribed, and the group is rebalancing.
+    Rebalancing,
+    /// Subscribed, and out of the group until the reader polls again.
+    Out,
+    /// In the group; owns these partitions.
+    Member { identity: Identity, owned: Arc<BTreeSet<TopicPartition>> },
+    /// Ended for good.
+    Ended(Error),
+}

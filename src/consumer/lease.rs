@@ -1,0 +1,146 @@
+//! How far a partition has been handed out, and how far its reader is done with it.
+//!
+//! A lease lasts from one positioning of a partition to the next: a seek, a reset or the loss of the partition withholds
+//! it for good and what follows goes by another one. So whatever was taken under an old lease can neither be handed out
+//! nor move the new position.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicI64, Ordering::Acquire, Ordering::Release},
+};
+
+use super::OffsetAndMetadata;
+use crate::record::TopicPartition;
+
+/// Shared by everything that was read of a partition since it was last positioned. Offsets are those of the *next* record.
+#[derive(Debug)]
+pub(super) struct Lease {
+    partition: TopicPartition,
+    /// The positioning that it belongs to; grows with each.
+    generation: u64,
+    /// Behind the last record that was handed out. Stored once for each record, so it must cost next to nothing.
+    handed: AtomicI64,
+    /// Behind the last record that the reader is done with.
+    done: AtomicI64,
+    withheld: AtomicBool,
+    /// From which offset on which leader epoch was read; for commits (KIP-320). Grows by one entry for each election.
+    epochs: Mutex<Vec<(i64, i32)>>,
+}
+
+impl Lease {
+    /// Nothing handed out yet: the next record is the one at `handed`; what was done before ends at `done`.
+    pub(super) fn new(partition: TopicPartition, generation: u64, handed: i64, done: i64, epoch: i32) -> Self {
+        let epochs = if epoch >= 0 { vec![(i64::MIN, epoch)] } else { Vec::new() };
+        Self {
+            partition,
+            generation,
+            handed: handed.into(),
+            done: done.into(),
+            withheld: false.into(),
+            epochs: Mutex::new(epochs),
+        }
+    }
+
+    pub(super) fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(super) fn handed(&self) -> i64 {
+        self.handed.load(Acquire)
+    }
+
+    pub(super) fn done(&self) -> i64 {
+        self.done.load(Acquire)
+    }
+
+    /// Whether its records may no longer be handed out.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.withheld.load(Acquire)
+    }
+
+    /// Its records are handed out no more.
+    pub(super) fn withhold(&self) {
+        self.withheld.store(true, Release);
+    }
+
+    /// The record before this offset was handed out. Never goes back where one thread at a time hands out; where several
+    /// iterate the same records at once it may for a moment, until [`settle_handed`](Self::settle_handed).
+    pub(super) fn hand_out(&self, next: i64) {
+        if self.handed.load(Acquire) < next {
+            self.handed.store(next, Release);
+        }
+    }
+
+    /// As [`hand_out`](Self::hand_out), exact for any number of threads, and dearer.
+    pub(super) fn settle_handed(&self, next: i64) {
+        self.handed.fetch_max(next, Release);
+    }
+
+    /// The reader is done with all that was handed out.
+    pub(super) fn finish(&self) {
+        self.done.fetch_max(self.handed(), Release);
+    }
+
+    /// As [`finish`](Self::finish) for the one record before this offset.
+    pub(super) fn finish_to(&self, next: i64) {
+        if self.done.load(Acquire) < next {
+            self.done.store(next, Release);
+        }
+    }
+
+    /// Records from this offset on were appended under that leader epoch.
+    pub(super) fn note_epoch(&self, from: i64, epoch: i32) {
+        if epoch < 0 {
+            return;
+        }
+        let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        if epochs.last().is_none_or(|(_, last)| *last != epoch) {
+            epochs.push((from, epoch));
+        }
+        // What lies before the done offset is asked for no more, but the last entry below it.
+        let done = self.done();
+        let old = epochs.iter().take_while(|(from, _)| *from < done).count();
+        if old > 1 {
+            epochs.drain(..old - 1);
+        }
+    }
+
+    /// What to commit for this offset: with the leader epoch of the record before it.
+    pub(super) fn to_commit(&self, offset: i64) -> OffsetAndMetadata {
+        let epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        let leader_epoch = epochs.iter().rev().find(|(from, _)| *from < offset).map(|(_, epoch)| *epoch);
+        OffsetAndMetadata { offset, leader_epoch, metadata: String::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn done_follows_what_was_handed_out_and_epochs_belong_to_offsets() {
+        let lease = Lease::new(TopicPartition::new("t", 0), 1, 10, 10, 3);
+        assert_eq!(lease.to_commit(10).leader_epoch, Some(3), "the epoch that the position came with");
+        lease.note_epoch(10, 3);
+        lease.hand_out(11);
+        assert_eq!((lease.handed(), lease.done()), (11, 10));
+        lease.finish();
+        assert_eq!(lease.done(), 11);
+        lease.note_epoch(11, 4);
+        lease.note_epoch(15, 6);
+        assert_eq!(lease.to_commit(11).leader_epoch, Some(3));
+        assert_eq!(lease.to_commit(15).leader_epoch, Some(4));
+        assert_eq!(lease.to_commit(16).leader_epoch, Some(6));
+        lease.hand_out(5);
+        assert_eq!(lease.handed(), 11, "never back");
+        lease.hand_out(16);
+        lease.finish();
+        lease.note_epoch(16, 7);
+        assert_eq!(lease.to_commit(16).leader_epoch, Some(6));
+        assert_eq!(lease.to_commit(17).leader_epoch, Some(7));
+    }
+}

@@ -1,0 +1,181 @@
+//! A consumer's settings by name: Java's names, and librdkafka's where they differ.
+
+use std::time::Duration;
+
+use super::settings::{ConsumerSettings, IsolationLevel, OffsetReset};
+use crate::config::{
+    Property,
+    parse::{boolean, millis},
+};
+
+fn bytes(value: &str) -> Option<i32> {
+    value.trim().parse().ok().filter(|bytes| *bytes >= 0)
+}
+
+const MILLIS: &str = "milliseconds, 0 or more";
+const BOOLEAN: &str = "true or false";
+const BYTES: &str = "bytes, 0 to 2147483647";
+
+macro_rules! properties {
+    ($($name:literal $(| $alias:literal)*, $allowed:expr, |$s:ident, $v:ident| $set:expr;)*) => {
+        /// The properties of a consumer beside those of every client.
+        pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = &[$(Property {
+            name: $name,
+            aliases: &[$($alias),*],
+            allowed: $allowed,
+            set: |$s, $v| { $set; Some(()) },
+        }),*];
+    };
+}
+
+properties! {
+    "group.id", "a name that is not empty", |s, v| s.group_id = Some((!v.is_empty()).then_some(v)?.into());
+    "group.instance.id", "a name that is not empty", |s, v| s.group_instance_id = Some((!v.is_empty()).then_some(v)?.into());
+    "auto.offset.reset", "earliest, latest, none, or by_duration:<ISO 8601 duration, as PT1H>", |s, v| s.auto_offset_reset = reset(v)?;
+    "enable.auto.commit", BOOLEAN, |s, v| s.enable_auto_commit = boolean(v)?;
+    "auto.commit.interval.ms", MILLIS, |s, v| s.auto_commit_interval = millis(v)?;
+    "fetch.min.bytes", BYTES, |s, v| s.fetch_min_bytes = bytes(v)?;
+    "fetch.max.bytes", BYTES, |s, v| s.fetch_max_bytes = bytes(v)?;
+    "fetch.max.wait.ms" | "fetch.wait.max.ms", MILLIS, |s, v| s.fetch_max_wait = millis(v)?;
+    "max.partition.fetch.bytes" | "fetch.message.max.bytes", BYTES, |s, v| s.max_partition_fetch_bytes = bytes(v)?;
+    "max.poll.records", "1 or more", |s, v| s.max_poll_records = v.trim().parse().ok()?;
+    "max.poll.interval.ms", MILLIS, |s, v| s.max_poll_interval = millis(v)?;
+    "session.timeout.ms", MILLIS, |s, v| s.session_timeout = millis(v)?;
+    "heartbeat.interval.ms", MILLIS, |s, v| s.heartbeat_interval = millis(v)?;
+    "partition.assignment.strategy", "range (other strategies are not supported yet)", |_s, v| strategy(v)?;
+    "group.protocol", "classic (consumer, the protocol of KIP-848, is not supported yet)", |_s, v| v.trim().eq_ignore_ascii_case("classic").then_some(())?;
+    "isolation.level", "read_uncommitted or read_committed", |s, v| s.isolation_level = isolation(v)?;
+    "check.crcs", BOOLEAN, |s, v| s.check_crcs = boolean(v)?;
+    "exclude.internal.topics", BOOLEAN, |s, v| s.exclude_internal_topics = boolean(v)?;
+    "queued.max.messages.kbytes", "kibibytes, 1 or more", |s, v| s.queued_max_bytes = v.trim().parse::<usize>().ok()?.checked_mul(1024)?;
+    "max.decompressed.batch.bytes", "bytes, 1 or more", |s, v| s.max_decompressed_batch_bytes = v.trim().parse().ok()?;
+}
+
+fn isolation(value: &str) -> Option<IsolationLevel> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "read_uncommitted" => Some(IsolationLevel::ReadUncommitted),
+        "read_committed" => Some(IsolationLevel::ReadCommitted),
+        _ => None,
+    }
+}
+
+/// Names of strategies as librdkafka writes them, class names as Java does; the first that is known is taken there, so all
+/// have to be known here.
+fn strategy(value: &str) -> Option<()> {
+    let mut names = value.split(',').map(str::trim);
+    names.all(|name| name == "range" || name == "org.apache.kafka.clients.consumer.RangeAssignor").then_some(())
+}
+
+fn reset(value: &str) -> Option<OffsetReset> {
+    let value = value.trim();
+    if let Some((name, duration)) = value.split_once(':') {
+        return name.eq_ignore_ascii_case("by_duration").then(|| iso_duration(duration))?.map(OffsetReset::ByDuration);
+    }
+    match value.to_ascii_lowercase().as_str() {
+        "earliest" | "smallest" | "beginning" => Some(OffsetReset::Earliest),
+        "latest" | "largest" | "end" => Some(OffsetReset::Latest),
+        "none" | "error" => Some(OffsetReset::None),
+        _ => None,
+    }
+}
+
+/// A duration as ISO 8601 writes it, `PnDTnHnMn.nS`: days, hours, minutes and seconds, each once and in this order, the
+/// seconds with a fraction; not negative, at least one of them there.
+fn iso_duration(text: &str) -> Option<Duration> {
+    let text = text.trim().to_ascii_uppercase();
+    let rest = text.strip_prefix('P')?;
+    let (days, time) = match rest.split_once('T') {
+        Some((_, "")) => return None,
+        Some((days, time)) => (days, time),
+        None => (rest, ""),
+    };
+    if days.is_empty() && time.is_empty() {
+        return None;
+    }
+    let mut total = Duration::ZERO;
+    let mut left = days;
+    total = total.checked_add(take_unit(&mut left, 'D', 86_400)?)?;
+    if !left.is_empty() {
+        return None;
+    }
+    left = time;
+    for (unit, seconds) in [('H', 3_600), ('M', 60), ('S', 1)] {
+        total = total.checked_add(take_unit(&mut left, unit, seconds)?)?;
+    }
+    left.is_empty().then_some(total)
+}
+
+/// Takes `<number><unit>` off the front if it is there; a fraction is for seconds only.
+fn take_unit(left: &mut &str, unit: char, seconds: u64) -> Option<Duration> {
+    let Some((number, rest)) = left.split_once(unit) else { return Some(Duration::ZERO) };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if (unit != 'S' && number.contains('.')) || fraction.len() > 9 || (number.contains('.') && fraction.is_empty()) {
+        return None;
+    }
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    *left = rest;
+    let nanos: u32 = if fraction.is_empty() { 0 } else { format!("{fraction:0<9}").parse().ok()? };
+    Some(Duration::new(whole.parse::<u64>().ok()?.checked_mul(seconds)?, nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(name: &str, value: &str) -> Option<ConsumerSettings> {
+        let mut settings = ConsumerSettings::default();
+        let property = PROPERTIES.iter().find(|p| p.name == name || p.aliases.contains(&name)).expect("a property");
+        (property.set)(&mut settings, value).map(|()| settings)
+    }
+
+    #[test]
+    fn values_are_read_and_others_refused() {
+        assert_eq!(set("auto.offset.reset", "smallest").unwrap().auto_offset_reset, OffsetReset::Earliest);
+        assert_eq!(set("isolation.level", "READ_COMMITTED").unwrap().isolation_level, IsolationLevel::ReadCommitted);
+        assert_eq!(set("fetch.wait.max.ms", "7").unwrap().fetch_max_wait, Duration::from_millis(7));
+        assert_eq!(set("queued.max.messages.kbytes", "2").unwrap().queued_max_bytes, 2048);
+        assert!(set("partition.assignment.strategy", "range").is_some());
+        for (name, value) in [
+            ("group.id", ""),
+            ("group.protocol", "consumer"),
+            ("partition.assignment.strategy", "range,roundrobin"),
+            ("auto.offset.reset", "soon"),
+            ("fetch.max.bytes", "-1"),
+            ("isolation.level", "1"),
+        ] {
+            assert!(set(name, value).is_none(), "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn durations_follow_iso_8601() {
+        let seconds = Duration::from_secs;
+        assert_eq!(iso_duration("PT1H"), Some(seconds(3600)));
+        assert_eq!(iso_duration("P1DT2H3M4.5S"), Some(seconds(93_784) + Duration::from_millis(500)));
+        assert_eq!(iso_duration("p2d"), Some(seconds(172_800)));
+        assert_eq!(iso_duration("PT0.000000001S"), Some(Duration::from_nanos(1)));
+        for bad in [
+            "",
+            "P",
+            "PT",
+            "P1",
+            "1D",
+            "P1DT",
+            "PT1",
+            "PT1.5H",
+            "P-1D",
+            "PT1S1H",
+            "PT1.S",
+            "PT.5S",
+            "PT1HX",
+            "P99999999999999999999D",
+        ] {
+            assert_eq!(iso_duration(bad), None, "{bad}");
+        }
+        assert_eq!(reset("by_duration:PT1M"), Some(OffsetReset::ByDuration(seconds(60))));
+        assert_eq!(reset("by_duration:"), None);
+    }
+}

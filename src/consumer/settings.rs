@@ -1,0 +1,191 @@
+//! What a consumer can be told, with Java's defaults, and what contradicts what.
+
+use std::{sync::Arc, time::Duration};
+
+use super::group::GroupSettings;
+use crate::{
+    cluster::ClientSettings,
+    error::{Error, ErrorKind, Result},
+};
+
+/// Where to start in a partition for which there is no committed offset, or whose offset is no longer there
+/// (`auto.offset.reset`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OffsetReset {
+    /// At the first record that is still there.
+    Earliest,
+    /// Behind the last record, so that only what comes from now on is read. The default.
+    #[default]
+    Latest,
+    /// Nowhere: reading gives a [`NoOffset`](ErrorKind::NoOffset) error, and the partition waits for a seek.
+    None,
+    /// At the first record that is not older than this, counted back from now (KIP-1106); at the end where there is none.
+    ByDuration(Duration),
+}
+
+/// Whether records of transactions are handed out before these are committed (`isolation.level`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IsolationLevel {
+    /// All records, as they stand in the log, those of aborted transactions too. The default.
+    #[default]
+    ReadUncommitted,
+    /// Only records of committed transactions and those outside of any; reads no further than the last stable offset.
+    ReadCommitted,
+}
+
+/// Settings of a consumer.
+#[derive(Clone, Debug)]
+pub(crate) struct ConsumerSettings {
+    pub(crate) client: ClientSettings,
+    /// `group.id`.
+    pub(crate) group_id: Option<Arc<str>>,
+    /// `group.instance.id`.
+    pub(crate) group_instance_id: Option<Arc<str>>,
+    /// `auto.offset.reset`.
+    pub(crate) auto_offset_reset: OffsetReset,
+    /// `enable.auto.commit`; without a group there is nothing to commit to.
+    pub(crate) enable_auto_commit: bool,
+    /// `auto.commit.interval.ms`.
+    pub(crate) auto_commit_interval: Duration,
+    /// `fetch.min.bytes`.
+    pub(crate) fetch_min_bytes: i32,
+    /// `fetch.max.bytes`: of one answer.
+    pub(crate) fetch_max_bytes: i32,
+    /// `fetch.max.wait.ms`.
+    pub(crate) fetch_max_wait: Duration,
+    /// `max.partition.fetch.bytes`: of one partition in one answer.
+    pub(crate) max_partition_fetch_bytes: i32,
+    /// `max.poll.records`.
+    pub(crate) max_poll_records: usize,
+    /// `max.poll.interval.ms`.
+    pub(crate) max_poll_interval: Duration,
+    /// `session.timeout.ms`.
+    pub(crate) session_timeout: Duration,
+    /// `heartbeat.interval.ms`.
+    pub(crate) heartbeat_interval: Duration,
+    /// `isolation.level`.
+    pub(crate) isolation_level: IsolationLevel,
+    /// `check.crcs`.
+    pub(crate) check_crcs: bool,
+    /// `exclude.internal.topics`.
+    pub(crate) exclude_internal_topics: bool,
+    /// `queued.max.messages.kbytes`, in bytes: what may be fetched ahead of the reader, of all partitions together.
+    pub(crate) queued_max_bytes: usize,
+    /// `max.decompressed.batch.bytes`: the largest batch, decompressed, that is accepted.
+    pub(crate) max_decompressed_batch_bytes: usize,
+}
+
+impl Default for ConsumerSettings {
+    fn default() -> Self {
+        Self {
+            client: ClientSettings::default(),
+            group_id: None,
+            group_instance_id: None,
+            auto_offset_reset: OffsetReset::default(),
+            enable_auto_commit: true,
+            auto_commit_interval: Duration::from_secs(5),
+            fetch_min_bytes: 1,
+            fetch_max_bytes: 52_428_800,
+            fetch_max_wait: Duration::from_millis(500),
+            max_partition_fetch_bytes: 1_048_576,
+            max_poll_records: 500,
+            max_poll_interval: Duration::from_secs(300),
+            session_timeout: Duration::from_secs(45),
+            heartbeat_interval: Duration::from_secs(3),
+            isolation_level: IsolationLevel::default(),
+            check_crcs: true,
+            exclude_internal_topics: true,
+            queued_max_bytes: 65_536 * 1024,
+            max_decompressed_batch_bytes: 128 * 1024 * 1024,
+        }
+    }
+}
+
+impl AsMut<ClientSettings> for ConsumerSettings {
+    fn as_mut(&mut self) -> &mut ClientSettings {
+        &mut self.client
+    }
+}
+
+fn contradiction(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}
+
+impl ConsumerSettings {
+    /// Refuses settings that contradict each other or allow nothing.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.group_id.as_deref() == Some("") {
+            return Err(contradiction("group.id is empty: give it a name, or leave it out to read without a group"));
+        }
+        if self.group_instance_id.is_some() && self.group_id.is_none() {
+            return Err(contradiction("group.instance.id is set but group.id is not: a static member needs its group"));
+        }
+        if self.heartbeat_interval >= self.session_timeout {
+            return Err(contradiction(format!(
+                "heartbeat.interval.ms ({}) must be less than session.timeout.ms ({}), a third of it at most as a rule",
+                self.heartbeat_interval.as_millis(),
+                self.session_timeout.as_millis()
+            )));
+        }
+        if self.fetch_min_bytes > self.fetch_max_bytes {
+            return Err(contradiction(format!(
+                "fetch.min.bytes ({}) must not be more than fetch.max.bytes ({})",
+                self.fetch_min_bytes, self.fetch_max_bytes
+            )));
+        }
+        let not_zero = [
+            ("auto.commit.interval.ms", self.auto_commit_interval.is_zero() && self.enable_auto_commit),
+            ("heartbeat.interval.ms", self.heartbeat_interval.is_zero()),
+            ("max.poll.interval.ms", self.max_poll_interval.is_zero()),
+            ("max.poll.records", self.max_poll_records == 0),
+            ("max.partition.fetch.bytes", self.max_partition_fetch_bytes <= 0),
+            ("fetch.max.bytes", self.fetch_max_bytes <= 0),
+            ("queued.max.messages.kbytes", self.queued_max_bytes == 0),
+            ("max.decompressed.batch.bytes", self.max_decompressed_batch_bytes == 0),
+        ];
+        match not_zero.iter().find(|(_, zero)| *zero) {
+            Some((name, _)) => Err(contradiction(format!("{name} must be more than 0"))),
+            None if self.fetch_min_bytes < 0 => Err(contradiction("fetch.min.bytes must not be negative")),
+            None => Ok(()),
+        }
+    }
+
+    /// What membership has to know, where there is a group.
+    pub(crate) fn group(&self) -> Option<GroupSettings> {
+        Some(GroupSettings {
+            group_id: self.group_id.clone()?,
+            group_instance_id: self.group_instance_id.clone(),
+            session_timeout: self.session_timeout,
+            heartbeat_interval: self.heartbeat_interval,
+            max_poll_interval: self.max_poll_interval,
+            client_rack: self.client.client_rack.clone(),
+            exclude_internal_topics: self.exclude_internal_topics,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound_and_contradictions_are_named() {
+        assert!(ConsumerSettings::default().check().is_ok());
+        let broken: [(&str, fn(&mut ConsumerSettings)); 6] = [
+            ("group.instance.id", |s| s.group_instance_id = Some("i".into())),
+            ("group.id", |s| s.group_id = Some("".into())),
+            ("heartbeat.interval.ms", |s| s.heartbeat_interval = s.session_timeout),
+            ("fetch.min.bytes", |s| s.fetch_min_bytes = s.fetch_max_bytes + 1),
+            ("max.poll.records", |s| s.max_poll_records = 0),
+            ("max.partition.fetch.bytes", |s| s.max_partition_fetch_bytes = 0),
+        ];
+        for (name, break_it) in broken {
+            let mut settings = ConsumerSettings::default();
+            break_it(&mut settings);
+            let error = settings.check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().starts_with(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What a consumer asks to read: names of topics, and regular expressions over them.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use regex::Regex;
+
+use crate::{
+    cluster::Metadata,
+    error::{Error, ErrorKind, Result},
+    record::check_topic_name,
+};
+
+/// Topics by name and by regular expression.
+///
+/// An element that starts with `^` is a regular expression, as in librdkafka: it is looked for from the start of a name
+/// and is not anchored at the end (`^audit` matches `audit-1`). Any other element is a name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Subscription {
+    names: BTreeSet<Arc<str>>,
+    patterns: Vec<Regex>,
+}
+
+impl Subscription {
+    /// Reads the elements. A name that Kafka forbids, or an expression that cannot be read, is an `InvalidArgument`
+    /// error that shows it.
+    pub(crate) fn parse<S: AsRef<str>>(elements: impl IntoIterator<Item = S>) -> Result<Self> {
+        let mut subscription = Self::default();
+        for element in elements {
+            let element = element.as_ref();
+            if !element.starts_with('^') {
+                check_topic_name(element)?;
+                subscription.names.insert(element.into());
+            } else if !subscription.patterns.iter().any(|pattern| pattern.as_str() == element) {
+                let pattern = Regex::new(element).map_err(|cause| {
+                    Error::new(
+                        ErrorKind::InvalidArgument,
+                        format!("{element:?} is not a regular expression over topic names: {cause}"),
+                    )
+                    .with_source(cause)
+                })?;
+                subscription.patterns.push(pattern);
+            }
+        }
+        Ok(subscription)
+    }
+
+    /// Whether it asks for nothing at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.patterns.is_empty()
+    }
+
+    /// The topics asked for by name, whether they exist or not.
+    pub(crate) fn names(&self) -> &BTreeSet<Arc<str>> {
+        &self.names
+    }
+
+    /// Whether all topics of the cluster have to be known to say what is meant.
+    pub(crate) fn has_patterns(&self) -> bool {
+        !self.patterns.is_empty()
+    }
+
+    /// The topics that are meant in this picture of the cluster: every name, and every topic there that an expression
+    /// matches. Topics that the broker keeps for itself are matched only where `exclude_internal` is false.
+    pub(crate) fn topics(&self, metadata: &Metadata, exclude_internal: bool) -> BTreeSet<Arc<str>> {
+        let mut topics = self.names.clone();
+        if self.has_patterns() {
+            let visible = metadata.topics.values().filter(|topic| topic.error.is_ok());
+            let allowed = visible.filter(|topic| !(exclude_internal && topic.internal));
+            topics.extend(allowed.filter(|topic| self.matches(&topic.name)).map(|topic| topic.name.clone()));
+        }
+        topics
+    }
+
+    fn matches(&self, topic: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.is_match(topic))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cluster::TopicMetadata, error::ErrorCode};
+
+    fn picture(topics: &[(&str, bool, ErrorCode)]) -> Metadata {
+        let mut metadata = Metadata::default();
+        for &(name, internal, error) in topics {
+            let name: Arc<str> = name.into();
+            let topic =
+                TopicMetadata { name: name.clone(), id: uuid::Uuid::nil(), internal, error, partitions: Vec::new() };
+            metadata.topics.insert(name, Arc::new(topic));
+        }
+        metadata
+    }
+
+    fn names(topics: BTreeSet<Arc<str>>) -> Vec<String> {
+        topics.iter().map(|topic| topic.to_string()).collect()
+    }
+
+    #[test]
+    fn names_are_meant_whether_they_exist_or_not() {
+        let subscription = Subscription::parse(["b", "a", "b"]).unwrap();
+        assert!(!subscription.has_patterns());
+        assert_eq!(names(subscription.topics(&Metadata::default(), true)), ["a", "b"]);
+    }
+
+    #[test]
+    fn expressions_match_from_the_start_and_are_open_at_the_end() {
+        let subscription = Subscription::parse(["^audit", "^a.*[Tt]opic$", "plain"]).unwrap();
+        let metadata = picture(&[
+            ("audit-1", false, ErrorCode::NONE),
+            ("my-audit", false, ErrorCode::NONE),
+            ("aTopic", false, ErrorCode::NONE),
+            ("aTopic2", false, ErrorCode::NONE),
+            ("audit-secret", false, ErrorCode::TOPIC_AUTHORIZATION_FAILED),
+        ]);
+        assert_eq!(names(subscription.topics(&metadata, true)), ["aTopic", "audit-1", "plain"]);
+    }
+
+    #[test]
+    fn alternatives_keep_their_own_anchor() {
+        // `^a|b` looks for an `a` at the start or a `b` anywhere, as every regular expression does.
+        let subscription = Subscription::parse(["^a|b"]).unwrap();
+        let metadata = picture(&[("a1", false, ErrorCode::NONE), ("xb", false, ErrorCode::NONE)]);
+        assert_eq!(names(subscription.topics(&metadata, true)), ["a1", "xb"]);
+    }
+
+    #[test]
+    fn internal_topics_are_matched_only_when_asked_for() {
+        let subscription = Subscription::parse(["^.*"]).unwrap();
+        let metadata = picture(&[("__consumer_offsets", true, ErrorCode::NONE), ("t", false, ErrorCode::NONE)]);
+        assert_eq!(names(subscription.topics(&metadata, true)), ["t"]);
+        assert_eq!(names(subscription.topics(&metadata, false)), ["__consumer_offsets", "t"]);
+        let by_name = Subscription::parse(["__consumer_offsets"]).unwrap();
+        assert_eq!(names(by_name.topics(&metadata, true)), ["__consumer_offsets"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_in_the_error() {
+        for bad in ["^(", "^[a-", "", "a b", "..", "^\\"] {
+            let error = Subscription::parse(["fine", bad]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}");
+        }
+        let error = Subscription::parse(["^orders("]).unwrap_err();
+        assert!(error.to_string().contains("^orders("), "{error}");
+        assert!(Subscription::parse::<&str>([]).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,288 @@
+use std::{fmt, str::FromStr};
+
+use super::feature_off;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How a batch's records are compressed (`compression.type`).
+///
+/// Parsed from Kafka's names, with a level behind a colon where the codec has levels: `"none"`, `"gzip"`, `"gzip:6"`,
+/// `"snappy"`, `"lz4"`, `"zstd"`, `"zstd:1"`.
+///
+/// ```
+/// use ottla::Compression;
+/// assert_eq!("zstd:1".parse::<Compression>()?, Compression::Zstd(1));
+/// assert_eq!("gzip".parse::<Compression>()?, Compression::Gzip(-1));
+/// # Ok::<(), ottla::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// gzip, level 1 to 9 (−1: the codec's default, 6); needs the feature `gzip`.
+    Gzip(i32),
+    /// Snappy; needs the feature `snappy`.
+    Snappy,
+    /// LZ4; needs the feature `lz4`.
+    Lz4,
+    /// Zstandard, level −7 to 4 (0: the codec's default, 1; Java's default is 3); needs the feature `zstd`.
+    Zstd(i32),
+}
+
+/// A codec without its level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Codec {
+    #[default]
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+/// Java's default for `compression.gzip.level`: the codec's own.
+const GZIP_DEFAULT: i32 = -1;
+/// Java's default for `compression.zstd.level`.
+const ZSTD_DEFAULT: i32 = 3;
+const GZIP_ALLOWED: &str = "1 to 9, or -1 for the codec's default";
+const ZSTD_ALLOWED: &str = "-7 to 4";
+
+impl Codec {
+    pub(super) fn of_id(id: u8) -> Option<Self> {
+        Some(match id {
+            0 => Self::None,
+            1 => Self::Gzip,
+            2 => Self::Snappy,
+            3 => Self::Lz4,
+            4 => Self::Zstd,
+            _ => return None,
+        })
+    }
+
+    fn is_built_in(self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Gzip => cfg!(feature = "gzip"),
+            Self::Snappy => cfg!(feature = "snappy"),
+            Self::Lz4 => cfg!(feature = "lz4"),
+            Self::Zstd => cfg!(feature = "zstd"),
+        }
+    }
+
+    /// This codec at that level, or at Java's default level.
+    fn at(self, level: Option<i32>) -> Compression {
+        match self {
+            Self::None => Compression::None,
+            Self::Gzip => Compression::Gzip(level.unwrap_or(GZIP_DEFAULT)),
+            Self::Snappy => Compression::Snappy,
+            Self::Lz4 => Compression::Lz4,
+            Self::Zstd => Compression::Zstd(level.unwrap_or(ZSTD_DEFAULT)),
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "none" => Self::None,
+            "gzip" => Self::Gzip,
+            "snappy" => Self::Snappy,
+            "lz4" => Self::Lz4,
+            "zstd" => Self::Zstd,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+impl Compression {
+    /// The codec's number in the lowest three bits of a batch's attributes.
+    pub(crate) const fn id(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Gzip(_) => 1,
+            Self::Snappy => 2,
+            Self::Lz4 => 3,
+            Self::Zstd(_) => 4,
+        }
+    }
+
+    /// The codec, without its level.
+    pub(super) fn codec(self) -> Codec {
+        match self {
+            Self::None => Codec::None,
+            Self::Gzip(_) => Codec::Gzip,
+            Self::Snappy => Codec::Snappy,
+            Self::Lz4 => Codec::Lz4,
+            Self::Zstd(_) => Codec::Zstd,
+        }
+    }
+
+    /// Whether this can be written: the codec is built in and its level is to be had.
+    pub(super) fn check(self) -> Result<()> {
+        let (level, allowed, fits) = match self {
+            Self::Gzip(level) => (level, GZIP_ALLOWED, level == GZIP_DEFAULT || (1..=9).contains(&level)),
+            Self::Zstd(level) => (level, ZSTD_ALLOWED, (-7..=4).contains(&level)),
+            Self::None | Self::Snappy | Self::Lz4 => (0, "", true),
+        };
+        let codec = self.codec();
+        if !codec.is_built_in() {
+            return Err(feature_off(codec, ErrorKind::Configuration));
+        }
+        if !fits {
+            return Err(Error::new(
+                ErrorKind::Configuration,
+                format!(
+                    "compression level {level} of {codec} (compression.{codec}.level) is not to be had; allowed: {allowed}"
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gzip(level) if *level != GZIP_DEFAULT => write!(f, "gzip:{level}"),
+            Self::Zstd(level) if *level != ZSTD_DEFAULT => write!(f, "zstd:{level}"),
+            other => other.codec().fmt(f),
+        }
+    }
+}
+
+impl FromStr for Compression {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let text = text.trim();
+        let (name, level) = match text.split_once(':') {
+            Some((name, level)) => (name, Some(level)),
+            None => (text, None),
+        };
+        let unknown = || {
+            Error::new(
+                ErrorKind::Configuration,
+                format!(
+                    "compression \"{text}\": allowed are none, gzip, snappy, lz4 and zstd; gzip and zstd also with a level, as gzip:6"
+                ),
+            )
+        };
+        let codec = Codec::parse(name).ok_or_else(unknown)?;
+        let level = match level {
+            None => None,
+            Some(level) if matches!(codec, Codec::Gzip | Codec::Zstd) => Some(level.parse().map_err(|_| unknown())?),
+            Some(_) => return Err(unknown()),
+        };
+        let compression = codec.at(level);
+        compression.check()?;
+        Ok(compression)
+    }
+}
+
+/// What the properties say of compression, in whatever order they come; [`resolve`](Self::resolve) makes one of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CompressionSettings {
+    /// `compression.type`.
+    pub(crate) codec: Codec,
+    /// `compression.gzip.level`.
+    pub(crate) gzip_level: Option<i32>,
+    /// `compression.lz4.level`. LZ4 is written at one level; any level that Kafka knows is accepted.
+    pub(crate) lz4_level: Option<i32>,
+    /// `compression.zstd.level`.
+    pub(crate) zstd_level: Option<i32>,
+    /// librdkafka's `compression.level`: for whatever codec it is, where its own level is not given; −1: the default.
+    pub(crate) level: Option<i32>,
+}
+
+impl CompressionSettings {
+    /// `compression.type`; the level comes from its own property.
+    pub(crate) fn set_codec(&mut self, name: &str) -> Option<()> {
+        self.codec = Codec::parse(name.trim())?;
+        Some(())
+    }
+
+    /// The codec at its level; refuses a codec that is not built in and a level that is not to be had.
+    pub(crate) fn resolve(&self) -> Result<Compression> {
+        let own = match self.codec {
+            Codec::Gzip => self.gzip_level,
+            Codec::Zstd => self.zstd_level,
+            Codec::None | Codec::Snappy | Codec::Lz4 => None,
+        };
+        let compression = self.codec.at(own.or(self.level.filter(|level| *level != -1)));
+        compression.check()?;
+        Ok(compression)
+    }
+}
+
+impl From<Compression> for CompressionSettings {
+    fn from(compression: Compression) -> Self {
+        let mut settings = Self { codec: compression.codec(), ..Self::default() };
+        match compression {
+            Compression::Gzip(level) => settings.gzip_level = Some(level),
+            Compression::Zstd(level) => settings.zstd_level = Some(level),
+            Compression::None | Compression::Snappy | Compression::Lz4 => {}
+        }
+        settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back_as_they_went() {
+        for text in ["none", "gzip", "gzip:6", "snappy", "lz4", "zstd", "zstd:-7", "zstd:4"] {
+            assert_eq!(text.parse::<Compression>().unwrap().to_string(), text);
+        }
+        assert_eq!("zstd".parse::<Compression>().unwrap(), Compression::Zstd(3));
+    }
+
+    #[test]
+    fn what_is_not_to_be_had_is_named() {
+        let error = "zstd:12".parse::<Compression>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains("compression.zstd.level"), "{error}");
+        assert!(error.to_string().contains("-7 to 4"), "{error}");
+        assert!("gzip:0".parse::<Compression>().unwrap_err().to_string().contains("1 to 9"));
+        for text in ["", "brotli", "snappy:1", "lz4:", "gzip:x", "zstd:99999999999999"] {
+            assert!(text.parse::<Compression>().unwrap_err().to_string().contains("allowed are none"), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_name_codecs() {
+        for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+            assert_eq!(Codec::of_id(codec.at(None).id()), Some(codec));
+        }
+        assert_eq!(Codec::of_id(5), None);
+    }
+
+    #[test]
+    fn properties_resolve_in_any_order() {
+        let mut settings = CompressionSettings { zstd_level: Some(1), level: Some(2), ..Default::default() };
+        assert_eq!(settings.resolve().unwrap(), Compression::None);
+        settings.set_codec("zstd").unwrap();
+        assert_eq!(settings.resolve().unwrap(), Compression::Zstd(1));
+        settings.set_codec("gzip").unwrap();
+        assert_eq!(settings.resolve().unwrap(), Compression::Gzip(2));
+        settings.level = Some(-1);
+        assert_eq!(settings.resolve().unwrap(), Compression::Gzip(-1));
+        settings.level = Some(12);
+        assert_eq!(settings.resolve().unwrap_err().kind(), ErrorKind::Configuration);
+        assert!(settings.set_codec("gzap").is_none());
+        let zstd = CompressionSettings::from(Compression::Zstd(-5));
+        assert_eq!(zstd.resolve().unwrap(), Compression::Zstd(-5));
+    }
+}

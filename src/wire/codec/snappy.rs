@@ -1,0 +1,110 @@
+//! Snappy in the framing of xerial's snappy-java, which Kafka made its own: a header of 16 bytes, then blocks of raw
+//! Snappy behind their lengths. Read also without the framing, as librdkafka writes it.
+
+use snap::raw;
+
+use super::{Codec, corrupt, reserve_within, too_large};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The magic number, then version 1 and lowest compatible version 1.
+const HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
+const MAGIC_LENGTH: usize = 8;
+/// Bytes of input in a block, as Java writes it.
+const BLOCK: usize = 32 * 1024;
+/// Three bytes copy at most 64: more than this the format cannot expand.
+const MAX_RATIO: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Encoder {
+    state: raw::Encoder,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self { state: raw::Encoder::new() }
+    }
+}
+
+impl Encoder {
+    pub(super) fn compress(&mut self, input: &[u8]) -> Result<Vec<u8>> {
+        let largest = raw::max_compress_len(input.len().min(BLOCK));
+        let mut out = Vec::with_capacity(HEADER.len() + input.len() / 2 + largest);
+        out.extend_from_slice(&HEADER);
+        for block in input.chunks(BLOCK) {
+            let at = out.len();
+            out.resize(at + 4 + largest, 0);
+            let room = out.get_mut(at + 4..).unwrap_or_default();
+            let size = self.state.compress(block, room).map_err(failed)?;
+            let length = u32::try_from(size).map_err(failed)?;
+            if let Some(prefix) = out.get_mut(at..at + 4) {
+                prefix.copy_from_slice(&length.to_be_bytes());
+            }
+            out.truncate(at + 4 + size);
+        }
+        Ok(out)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    state: raw::Decoder,
+}
+
+impl Decoder {
+    pub(super) fn decompress(&mut self, input: &[u8], limit: usize) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        // A raw stream cannot begin like this: its length would be followed by a copy from before its start.
+        let Some(mut rest) = strip_header(input)? else {
+            self.block(input, limit, &mut out)?;
+            return Ok(out);
+        };
+        while let Some((prefix, behind)) = rest.split_first_chunk::<4>() {
+            // A second stream may follow the first.
+            if let Some(next) = strip_header(rest)? {
+                rest = next;
+                continue;
+            }
+            let length = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
+            let (block, next) = behind.split_at_checked(length).ok_or_else(|| {
+                corrupt(Codec::Snappy, format_args!("a block of {length} bytes where {} are left", behind.len()))
+            })?;
+            self.block(block, limit, &mut out)?;
+            rest = next;
+        }
+        if rest.is_empty() { Ok(out) } else { Err(corrupt(Codec::Snappy, "the data ends in the middle of a length")) }
+    }
+
+    fn block(&mut self, block: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<()> {
+        let size = raw::decompress_len(block).map_err(|error| corrupt(Codec::Snappy, error))?;
+        if size > limit.saturating_sub(out.len()) {
+            return Err(too_large(Codec::Snappy, limit));
+        }
+        if size > block.len().saturating_mul(MAX_RATIO) {
+            return Err(corrupt(
+                Codec::Snappy,
+                format_args!("{} bytes cannot hold the {size} they promise", block.len()),
+            ));
+        }
+        let at = out.len();
+        reserve_within(out, size, limit);
+        out.resize(at + size, 0);
+        let room = out.get_mut(at..).unwrap_or_default();
+        self.state.decompress(block, room).map_err(|error| corrupt(Codec::Snappy, error))?;
+        Ok(())
+    }
+}
+
+/// What follows the framing's header; `None` where there is no such header.
+fn strip_header(input: &[u8]) -> Result<Option<&[u8]>> {
+    if !input.starts_with(HEADER.get(..MAGIC_LENGTH).unwrap_or_default()) {
+        return Ok(None);
+    }
+    match input.split_at_checked(HEADER.len()) {
+        Some((_, rest)) => Ok(Some(rest)),
+        None => Err(corrupt(Codec::Snappy, "the data ends in the middle of the header")),
+    }
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Internal, "snappy: the encoder failed").with_source(error)
+}

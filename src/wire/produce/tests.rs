@@ -1,0 +1,163 @@
+use kafka_protocol::{
+    messages::{self as km, BrokerId, TopicName, TransactionalId, produce_request as kq, produce_response as kr},
+    protocol::{Encodable, StrBytes},
+};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    error::ErrorKind,
+    wire::{
+        Compression,
+        batch::{BatchBuilder, Compressor, RecordParts},
+    },
+};
+
+const ID: Uuid = Uuid::from_bytes([9; 16]);
+
+fn text(text: &'static str) -> StrBytes {
+    StrBytes::from_static_str(text)
+}
+
+fn encoded(message: &impl Encodable, version: i16) -> Bytes {
+    let mut out = BytesMut::new();
+    message.encode(&mut out, version).unwrap();
+    out.freeze()
+}
+
+fn batch(value: &[u8]) -> SealedBatch {
+    let mut builder = BatchBuilder::with_capacity(100);
+    builder.append(&RecordParts { key: None, value: Some(value), record: None }, 1);
+    builder.seal(&mut Compressor::new(Compression::None).unwrap()).unwrap()
+}
+
+#[test]
+fn requests_are_the_bytes_that_kafka_protocol_writes() {
+    let (small, large) = (batch(b"small"), batch(&[7; 3000]));
+    let stamp = ProducerStamp { producer_id: 5, producer_epoch: 1, base_sequence: 40, transactional: true };
+    let name = Arc::from("orders");
+    for version in PRODUCE_VERSIONS.0..=PRODUCE_VERSIONS.1 {
+        let partition = |partition, batch| ProducePartition { partition, batch, stamp };
+        let partitions = vec![partition(0, &small), partition(9, &large)];
+        let topics = [ProduceTopic { name: &name, id: ID, partitions }];
+        let head = BytesMut::from(&b"head"[..]);
+        let chunks = encode_produce(head, version, Some("tx"), -1, 30_000, &topics).unwrap();
+        assert!(chunks.iter().any(|chunk| chunk.as_ptr() == large.body().as_ptr()), "bodies are not copied");
+
+        let partition = |index, batch: &SealedBatch| {
+            let records = [&batch.header(stamp)[..], batch.body()].concat();
+            kq::PartitionProduceData::default().with_index(index).with_records(Some(records.into()))
+        };
+        let topic = kq::TopicProduceData::default()
+            .with_name(TopicName(text("orders")))
+            .with_topic_id(ID)
+            .with_partition_data(vec![partition(0, &small), partition(9, &large)]);
+        let theirs = km::ProduceRequest::default()
+            .with_transactional_id(Some(TransactionalId(text("tx"))))
+            .with_acks(-1)
+            .with_timeout_ms(30_000)
+            .with_topic_data(vec![topic]);
+        assert_eq!(chunks.concat(), [b"head", &encoded(&theirs, version)[..]].concat(), "version {version}");
+
+        let chunks = encode_produce(BytesMut::new(), version, None, 0, 1, &[]).unwrap();
+        let theirs = km::ProduceRequest::default().with_acks(0).with_timeout_ms(1);
+        assert_eq!(chunks.concat(), encoded(&theirs, version), "version {version}, nothing in it");
+    }
+    let long = "x".repeat(40_000);
+    let error = encode_produce(BytesMut::new(), 9, Some(&long), 0, 1, &[]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+}
+
+fn response(version: i16) -> Bytes {
+    let good = kr::PartitionProduceResponse::default()
+        .with_index(0)
+        .with_base_offset(1 << 33)
+        .with_log_append_time_ms(17)
+        .with_log_start_offset(if version >= 5 { 4 } else { -1 });
+    let mut bad = kr::PartitionProduceResponse::default()
+        .with_index(1)
+        .with_error_code(6)
+        .with_base_offset(-1)
+        .with_log_append_time_ms(-1)
+        .with_log_start_offset(-1);
+    if version >= 8 {
+        let error = |index, message| {
+            kr::BatchIndexAndErrorMessage::default().with_batch_index(index).with_batch_index_error_message(message)
+        };
+        bad = bad
+            .with_record_errors(vec![error(2, None), error(3, Some(text("no key")))])
+            .with_error_message(Some(text("moved")));
+    }
+    let mut response = km::ProduceResponse::default().with_throttle_time_ms(12);
+    if version >= 10 {
+        let leader = kr::LeaderIdAndEpoch::default().with_leader_id(BrokerId(5)).with_leader_epoch(12);
+        bad = bad.with_current_leader(leader);
+        let endpoint =
+            kr::NodeEndpoint::default().with_node_id(BrokerId(5)).with_host(text("b5")).with_port(9092).with_rack(None);
+        response = response.with_node_endpoints(vec![endpoint]);
+    }
+    let topic = kr::TopicProduceResponse::default()
+        .with_name(TopicName(text("orders")))
+        .with_topic_id(ID)
+        .with_partition_responses(vec![good, bad]);
+    encoded(&response.with_responses(vec![topic]), version)
+}
+
+#[test]
+fn responses_are_read_as_kafka_protocol_writes_them() {
+    for version in PRODUCE_VERSIONS.0..=PRODUCE_VERSIONS.1 {
+        let body = response(version);
+        let found = decode_produce(body.clone(), version).unwrap();
+        assert_eq!(found.throttle_time_ms, 12);
+        let [good, bad] = &found.partitions[..] else { panic!("{found:?}") };
+        for partition in [good, bad] {
+            let expected = if version >= 13 { ("", ID) } else { ("orders", Uuid::nil()) };
+            assert_eq!((&*partition.topic, partition.topic_id), expected);
+        }
+        assert_eq!((good.partition, good.error, good.base_offset), (0, ErrorCode::NONE, 1 << 33));
+        assert_eq!((good.log_append_time_ms, good.log_start_offset), (17, if version >= 5 { 4 } else { -1 }));
+        assert_eq!((good.current_leader, good.record_errors.len()), (None, 0));
+        assert_eq!((bad.partition, bad.error), (1, ErrorCode::NOT_LEADER_OR_FOLLOWER));
+        let (errors, message): (&[_], _) = if version >= 8 {
+            (&[(2, None), (3, Some("no key".to_owned()))], Some("moved".to_owned()))
+        } else {
+            (&[], None)
+        };
+        assert_eq!((&bad.record_errors[..], &bad.error_message), (errors, &message));
+        assert_eq!(bad.current_leader, (version >= 10).then_some((5, 12)));
+        let endpoint = NodeEndpoint { node: 5, host: "b5".to_owned(), port: 9092, rack: None };
+        let expected: &[NodeEndpoint] = if version >= 10 { &[endpoint] } else { &[] };
+        assert_eq!(found.node_endpoints, expected);
+
+        for cut in 0..body.len() {
+            let error = decode_produce(body.slice(..cut), version).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Protocol);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(
+        body in proptest::collection::vec(any::<u8>(), 0..200),
+        version in PRODUCE_VERSIONS.0..=PRODUCE_VERSIONS.1,
+    ) {
+        if let Ok(response) = decode_produce(body.clone().into(), version) {
+            prop_assert!(response.partitions.len() <= body.len());
+        }
+    }
+
+    #[test]
+    fn mutated_responses_never_panic(
+        version in PRODUCE_VERSIONS.0..=PRODUCE_VERSIONS.1,
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut body = response(version).to_vec();
+        for (at, value) in changes {
+            let at = at.index(body.len());
+            body[at] = value;
+        }
+        let _ = decode_produce(body.into(), version);
+    }
+}

@@ -1,0 +1,175 @@
+//! Holds the code against `ARCHITECTURE.md`: which room may use which, and which files decide without IO.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The lines of the fenced block of that name in ARCHITECTURE.md.
+fn block(name: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md is there");
+    let lines: Vec<String> = text
+        .lines()
+        .skip_while(|line| *line != format!("```{name}"))
+        .skip(1)
+        .take_while(|line| *line != "```")
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect();
+    assert!(!lines.is_empty(), "ARCHITECTURE.md has a block ```{name}");
+    lines
+}
+
+/// All Rust files below a folder, tests left out: a test may use whatever proves its point.
+fn files(folder: &Path, out: &mut Vec<PathBuf>) {
+    let mut entries: Vec<_> =
+        fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    entries.sort();
+    for path in entries {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() && name != "tests" {
+            files(&path, out);
+        } else if name.ends_with(".rs") && name != "tests.rs" && !name.ends_with("_tests.rs") {
+            out.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    files(&root().join("src"), &mut out);
+    assert!(out.len() > 20, "src/ was found");
+    out
+}
+
+/// The code of a file: without comments, and without what stands in `#[cfg(test)] mod … { }`.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).expect("a source file");
+    let mut out = String::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line.trim() == "#[cfg(test)]" && lines.peek().is_some_and(|next| next.trim_start().starts_with("mod ")) {
+            // rustfmt closes the module at the indentation at which it was opened.
+            let indent = line.len() - line.trim_start().len();
+            let close = format!("{}}}", " ".repeat(indent));
+            let inline = lines.next().is_some_and(|opened| opened.trim_end().ends_with('{'));
+            while inline && lines.next().is_some_and(|line| line.trim_end() != close) {}
+            continue;
+        }
+        let line = line.split("//").next().unwrap_or_default();
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
+}
+
+/// The rooms that code names: the first segment behind every `crate::`, of groups each element's.
+fn rooms_named(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let (mut depth, mut word, mut fresh) = (0, String::new(), true);
+            for c in group.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => fresh = true,
+                    c if depth == 0 && fresh && (c.is_alphanumeric() || c == '_') => word.push(c),
+                    c if c.is_whitespace() => continue,
+                    _ => fresh = false,
+                }
+                if (!fresh || c == ',') && !word.is_empty() {
+                    found.insert(std::mem::take(&mut word));
+                }
+            }
+            if !word.is_empty() {
+                found.insert(word);
+            }
+        } else {
+            found.insert(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+    found
+}
+
+fn room_of(path: &Path) -> String {
+    let below = path.strip_prefix(root().join("src")).expect("below src");
+    let first = below.iter().next().and_then(|part| part.to_str()).unwrap_or_default();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+#[test]
+fn the_parser_sees_every_form_of_use() {
+    let code =
+        "use crate::{\n    cluster::{Client, Lane},\n    error::Error, wire,\n};\nfn f() -> crate::record::Record {}\n";
+    let rooms: Vec<_> = rooms_named(code).into_iter().collect();
+    assert_eq!(rooms, ["cluster", "error", "record", "wire"]);
+}
+
+#[test]
+fn no_arrow_points_up() {
+    let allowed: BTreeMap<String, BTreeSet<String>> = block("arrows")
+        .iter()
+        .map(|line| {
+            let (room, below) = line.split_once("->").expect("room -> rooms");
+            (room.trim().to_owned(), below.split_whitespace().map(str::to_owned).collect())
+        })
+        .collect();
+    // The plan itself has no circle, and no way from the producer to the consumer or back.
+    fn reaches(allowed: &BTreeMap<String, BTreeSet<String>>, from: &str, to: &str) -> bool {
+        allowed.get(from).is_some_and(|below| below.iter().any(|next| next == to || reaches(allowed, next, to)))
+    }
+    for room in allowed.keys() {
+        assert!(!reaches(&allowed, room, room), "{room} stands above itself");
+    }
+    assert!(!reaches(&allowed, "producer", "consumer") && !reaches(&allowed, "consumer", "producer"));
+
+    let mut wrong = Vec::new();
+    for path in sources() {
+        let room = room_of(&path);
+        if room == "lib" {
+            continue;
+        }
+        let Some(below) = allowed.get(&room) else {
+            wrong.push(format!("{}: room {room} is not in ARCHITECTURE.md", path.display()));
+            continue;
+        };
+        for named in rooms_named(&code(&path)) {
+            if named != room && !below.contains(&named) {
+                wrong.push(format!("{}: {room} uses {named}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "arrows that ARCHITECTURE.md does not have:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_decides_does_no_io_and_asks_no_clock() {
+    let forbidden = [
+        "tokio",
+        "std::net",
+        "std::fs",
+        "std::thread",
+        "Instant::now",
+        "SystemTime::now",
+        "rand::rng(",
+        "async fn",
+        ".await",
+    ];
+    let mut wrong = Vec::new();
+    for name in block("decides") {
+        let path = root().join("src").join(&name);
+        assert!(path.is_file(), "{name} of ARCHITECTURE.md is there");
+        let code = code(&path);
+        wrong.extend(forbidden.iter().filter(|word| code.contains(**word)).map(|word| format!("{name} has {word}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
