@@ -1,4 +1,4 @@
-//! Offsets to and from the group's coordinator: the requests, and what each answer means.
+//! Offsets to the group's coordinator (OffsetCommit): in whose name, and what each answer means.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -7,14 +7,16 @@ use std::{
 
 use kafka_protocol::{
     messages::{
-        GroupId, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, TopicName,
+        OffsetCommitRequest, OffsetCommitResponse,
         offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
-        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
     },
     protocol::StrBytes,
 };
 
-use super::membership::{Identity, Standing};
+use super::{
+    membership::{Identity, Standing},
+    requests::{group, text, topic_name},
+};
 use crate::{
     consumer::OffsetAndMetadata,
     error::{Error, ErrorCode, ErrorKind, Remedy, Result},
@@ -131,8 +133,8 @@ impl Commit {
         let instance_id = self.instance_id.as_deref().filter(|_| version >= 7);
         request
             .with_generation_id_or_member_epoch(identity.generation)
-            .with_member_id(StrBytes::from_string(identity.member_id.to_string()))
-            .with_group_instance_id(instance_id.map(|id| StrBytes::from_string(id.to_owned())))
+            .with_member_id(text(&identity.member_id))
+            .with_group_instance_id(instance_id.map(text))
     }
 
     /// Takes what was committed off what is left, and says how it goes on.
@@ -232,112 +234,155 @@ impl std::fmt::Display for Shown<'_> {
     }
 }
 
-fn group(group_id: &str) -> GroupId {
-    GroupId(StrBytes::from_string(group_id.to_owned()))
-}
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 
-fn topic_name(topic: &str) -> TopicName {
-    TopicName(StrBytes::from_string(topic.to_owned()))
-}
+    use super::*;
 
-/// Asks what the group has committed. Offsets of transactions that are still open count as not there yet (KIP-447).
-pub(super) fn fetch_request(version: i16, group_id: &str, partitions: &[TopicPartition]) -> OffsetFetchRequest {
-    let mut topics: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
-    for partition in partitions {
-        topics.entry(&partition.topic).or_default().insert(partition.partition);
+    fn tp(partition: i32) -> TopicPartition {
+        TopicPartition::new("t", partition)
     }
-    let topics = topics.into_iter().map(|(topic, numbers)| (topic_name(topic), numbers.into_iter().collect()));
-    let request = OffsetFetchRequest::default().with_require_stable(version >= 7);
-    if version >= 8 {
-        let topics = topics
-            .map(|(name, numbers)| OffsetFetchRequestTopics::default().with_name(name).with_partition_indexes(numbers));
-        let asked = OffsetFetchRequestGroup::default()
-            .with_group_id(group(group_id))
-            .with_member_epoch(-1)
-            .with_topics(Some(topics.collect()));
-        request.with_groups(vec![asked])
-    } else {
-        let topics = topics
-            .map(|(name, numbers)| OffsetFetchRequestTopic::default().with_name(name).with_partition_indexes(numbers));
-        request.with_group_id(group(group_id)).with_topics(Some(topics.collect()))
+
+    fn member(generation: i32) -> Standing {
+        let identity = Identity { generation, member_id: "m".into() };
+        Standing::Member { identity, owned: Arc::new([tp(0), tp(1)].into()) }
     }
-}
 
-/// One partition of an answer, whichever version said it.
-struct Fetched<'a> {
-    topic: &'a str,
-    partition: i32,
-    offset: i64,
-    epoch: i32,
-    metadata: Option<&'a StrBytes>,
-    code: ErrorCode,
-}
+    fn commit(standing: &Standing) -> Result<Commit> {
+        let offsets = [tp(0), tp(1)].map(|partition| (partition, OffsetAndMetadata::new(7)));
+        Commit::new("g".into(), Some("i".into()), standing, offsets.into())
+    }
 
-fn fetched<'a>(response: &'a OffsetFetchResponse, group_id: &str) -> (ErrorCode, Vec<Fetched<'a>>) {
-    if let Some(group) = response.groups.iter().find(|group| group.group_id.as_str() == group_id) {
-        let partitions = group.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p)));
-        let read = partitions.map(|(topic, p)| Fetched {
-            topic: &topic.name,
-            partition: p.partition_index,
-            offset: p.committed_offset,
-            epoch: p.committed_leader_epoch,
-            metadata: p.metadata.as_ref(),
-            code: p.error_code.into(),
+    fn response(codes: &[(i32, ErrorCode)]) -> OffsetCommitResponse {
+        let partitions = codes.iter().map(|&(partition, code)| {
+            OffsetCommitResponsePartition::default().with_partition_index(partition).with_error_code(code.code())
         });
-        (group.error_code.into(), read.collect())
-    } else {
-        let partitions = response.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p)));
-        let read = partitions.map(|(topic, p)| Fetched {
-            topic: &topic.name,
-            partition: p.partition_index,
-            offset: p.committed_offset,
-            epoch: p.committed_leader_epoch,
-            metadata: p.metadata.as_ref(),
-            code: p.error_code.into(),
-        });
-        (response.error_code.into(), read.collect())
+        let topic =
+            OffsetCommitResponseTopic::default().with_name(topic_name("t")).with_partitions(partitions.collect());
+        OffsetCommitResponse::default().with_topics(vec![topic])
     }
-}
 
-/// The error for which the whole question is to be asked again, or `NONE`.
-pub(super) fn fetch_check(response: &OffsetFetchResponse, group_id: &str) -> ErrorCode {
-    let (code, partitions) = fetched(response, group_id);
-    if !code.is_ok() {
-        return code;
+    fn both(code: ErrorCode) -> OffsetCommitResponse {
+        response(&[(0, code), (1, code)])
     }
-    // Before version 2 there is no code for the whole: each partition carries it.
-    let retriable =
-        |fetched: &&Fetched<'_>| fetched.code.is_retriable() && fetched.code != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
-    partitions.iter().find(retriable).map_or(ErrorCode::NONE, |fetched| fetched.code)
-}
 
-/// Reads the answer, which has to have every partition that was asked for: one that is left out must not be mistaken for
-/// one that has no offset.
-pub(super) fn fetch_answer(
-    response: &OffsetFetchResponse,
-    group_id: &str,
-    asked: &[TopicPartition],
-) -> Result<HashMap<TopicPartition, Option<OffsetAndMetadata>>> {
-    let (code, partitions) = fetched(response, group_id);
-    code.ok().map_err(|code| Error::broker(code, format_args!("offsets of group {group_id}")))?;
-    let answers: HashMap<(&str, i32), Fetched<'_>> =
-        partitions.into_iter().map(|fetched| ((fetched.topic, fetched.partition), fetched)).collect();
-    asked
-        .iter()
-        .map(|partition| {
-            let Some(fetched) = answers.get(&(&*partition.topic, partition.partition)) else {
-                let message = format!("offset of {partition} in group {group_id}: the answer leaves it out");
-                return Err(Error::new(ErrorKind::Protocol, message));
-            };
-            if let Err(code) = fetched.code.ok() {
-                return Err(Error::broker(code, format_args!("offset of {partition} in group {group_id}")));
+    #[test]
+    fn requests_carry_who_we_are_as_far_as_their_version_can() {
+        let commit = commit(&member(5)).unwrap();
+        let request = commit.request(9);
+        assert_eq!((request.generation_id_or_member_epoch, request.member_id.as_str()), (5, "m"));
+        assert_eq!(request.group_instance_id.as_deref(), Some("i"));
+        assert_eq!(request.topics[0].partitions.len(), 2);
+        assert!(commit.request(6).group_instance_id.is_none());
+    }
+
+    #[test]
+    fn without_a_group_any_partition_is_committed_without_a_generation() {
+        let offsets = vec![(tp(99), OffsetAndMetadata { leader_epoch: Some(4), ..OffsetAndMetadata::new(1) })];
+        let commit = Commit::new("g".into(), Some("i".into()), &Standing::Alone, offsets).unwrap();
+        let request = commit.request(9);
+        assert_eq!((request.generation_id_or_member_epoch, request.member_id.as_str()), (-1, ""));
+        assert!(request.group_instance_id.is_none());
+        assert_eq!(request.topics[0].partitions[0].committed_leader_epoch, 4);
+        assert_eq!(commit.request(5).topics[0].partitions[0].committed_leader_epoch, -1);
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused_before_it_is_sent() {
+        let foreign = vec![(tp(2), OffsetAndMetadata::new(7))];
+        let error = Commit::new("g".into(), None, &member(5), foreign).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotAssigned);
+        let negative = vec![(tp(0), OffsetAndMetadata::new(-1))];
+        let error = Commit::new("g".into(), None, &member(5), negative).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert_eq!(commit(&Standing::Rebalancing).unwrap_err().code(), Some(ErrorCode::REBALANCE_IN_PROGRESS));
+        assert_eq!(commit(&Standing::Out).unwrap_err().kind(), ErrorKind::NotAssigned);
+        let fenced = Error::broker(ErrorCode::FENCED_INSTANCE_ID, "test");
+        assert!(commit(&Standing::Ended(fenced)).unwrap_err().is_fatal());
+    }
+
+    #[test]
+    fn a_commit_does_not_outlive_its_generation() {
+        let commit = commit(&member(5)).unwrap();
+        assert!(commit.check(&member(5)).is_ok());
+        for standing in [member(6), Standing::Rebalancing, Standing::Out, Standing::Alone] {
+            assert_eq!(commit.check(&standing).unwrap_err().kind(), ErrorKind::NotAssigned, "{standing:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_committed_is_not_sent_again() {
+        let mut commit = commit(&member(5)).unwrap();
+        let verdict = commit.answered(&response(&[(0, ErrorCode::NONE), (1, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)]));
+        assert!(matches!(verdict, Verdict::Again { find_coordinator: false, .. }), "{verdict:?}");
+        let left = &commit.request(9).topics[0].partitions;
+        assert_eq!(left.iter().map(|p| p.partition_index).collect::<Vec<_>>(), [1]);
+        assert!(matches!(commit.answered(&response(&[(1, ErrorCode::NONE)])), Verdict::Done));
+    }
+
+    #[test]
+    fn errors_that_may_pass_are_tried_again() {
+        for (code, moved) in [
+            (ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, false),
+            (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, false),
+            (ErrorCode::UNSTABLE_OFFSET_COMMIT, false),
+            (ErrorCode::NOT_COORDINATOR, true),
+            (ErrorCode::COORDINATOR_NOT_AVAILABLE, true),
+            (ErrorCode::REQUEST_TIMED_OUT, true),
+        ] {
+            match commit(&member(5)).unwrap().answered(&both(code)) {
+                Verdict::Again { find_coordinator, error } => {
+                    assert_eq!((find_coordinator, error.code()), (moved, Some(code)));
+                }
+                other => panic!("{code}: {other:?}"),
             }
-            let committed = (fetched.offset >= 0).then(|| OffsetAndMetadata {
-                offset: fetched.offset,
-                leader_epoch: (fetched.epoch >= 0).then_some(fetched.epoch),
-                metadata: fetched.metadata.map(ToString::to_string).unwrap_or_default(),
-            });
-            Ok((partition.clone(), committed))
-        })
-        .collect()
+        }
+    }
+
+    #[test]
+    fn errors_of_membership_are_told_to_it() {
+        for (code, kind) in [
+            (ErrorCode::REBALANCE_IN_PROGRESS, ErrorKind::Broker),
+            (ErrorCode::ILLEGAL_GENERATION, ErrorKind::NotAssigned),
+            (ErrorCode::UNKNOWN_MEMBER_ID, ErrorKind::NotAssigned),
+            (ErrorCode::FENCED_INSTANCE_ID, ErrorKind::Fenced),
+        ] {
+            match commit(&member(5)).unwrap().answered(&both(code)) {
+                Verdict::Failed { error, expelled: Some(said) } => {
+                    assert_eq!((error.kind(), said.code()), (kind, Some(code)));
+                }
+                other => panic!("{code}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn other_errors_fail_and_win_over_those_that_may_pass() {
+        for code in [
+            ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+            ErrorCode::GROUP_AUTHORIZATION_FAILED,
+            ErrorCode::OFFSET_METADATA_TOO_LARGE,
+            ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
+            ErrorCode::new(9_999),
+        ] {
+            let mixed = response(&[(0, ErrorCode::NOT_COORDINATOR), (1, code)]);
+            match commit(&member(5)).unwrap().answered(&mixed) {
+                Verdict::Failed { error, expelled: None } => {
+                    assert_eq!(error.code(), Some(code));
+                    assert!(error.to_string().contains("t[1]"), "{error}");
+                }
+                other => panic!("{code}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_leaves_a_partition_out_is_no_success() {
+        let verdict = commit(&member(5)).unwrap().answered(&response(&[(0, ErrorCode::NONE)]));
+        assert!(
+            matches!(&verdict, Verdict::Failed { error, .. } if error.kind() == ErrorKind::Protocol),
+            "{verdict:?}"
+        );
+    }
 }

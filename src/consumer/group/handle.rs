@@ -8,7 +8,8 @@ use tokio::{
 
 use super::{
     GroupEvent, GroupSettings,
-    commit::{self, Commit, Verdict},
+    commit::{Commit, Verdict},
+    committed::{fetch_answer, fetch_check, fetch_request},
     coordinator::ask,
     group_task::{Command, GroupTask},
     shared::Shared,
@@ -151,10 +152,10 @@ impl GroupHandle {
         }
         let group_id = &self.shared.settings.group_id;
         let route = Route::Coordinator(CoordinatorKind::Group, group_id.clone());
-        let build = |version| commit::fetch_request(version, group_id, &partitions);
-        let check = |response: &_| commit::fetch_check(response, group_id);
+        let build = |version| fetch_request(version, group_id, &partitions);
+        let check = |response: &_| fetch_check(response, group_id);
         let response = self.client.call(route, Lane::Group, deadline, build, check).await?;
-        commit::fetch_answer(&response, group_id, &partitions)
+        fetch_answer(&response, group_id, &partitions)
     }
 
     /// Leaves the group (a static member stays, KIP-345) and ends the task. Tells nothing more to the consumer, so what is

@@ -2,6 +2,7 @@
 
 mod assignor;
 mod commit;
+mod committed;
 mod coordinator;
 mod group_task;
 mod handle;

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use kafka_protocol::{
     messages::{
         GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-        LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse, join_group_request::JoinGroupRequestProtocol,
-        leave_group_request::MemberIdentity, sync_group_request::SyncGroupRequestAssignment,
+        LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse, TopicName,
+        join_group_request::JoinGroupRequestProtocol, leave_group_request::MemberIdentity,
+        sync_group_request::SyncGroupRequestAssignment,
     },
     protocol::StrBytes,
 };
@@ -18,12 +19,16 @@ use super::{
 };
 use crate::error::{Error, ErrorCode, Result};
 
-fn text(text: &str) -> StrBytes {
+pub(super) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-fn group(settings: &GroupSettings) -> GroupId {
-    GroupId(text(&settings.group_id))
+pub(super) fn group(group_id: &str) -> GroupId {
+    GroupId(text(group_id))
+}
+
+pub(super) fn topic_name(topic: &str) -> TopicName {
+    TopicName(text(topic))
 }
 
 /// Brokers before 2.3 know no static members; there the member is a dynamic one.
@@ -51,7 +56,7 @@ pub(super) fn join(
         })
         .collect();
     JoinGroupRequest::default()
-        .with_group_id(group(settings))
+        .with_group_id(group(&settings.group_id))
         .with_session_timeout_ms(millis(settings.session_timeout))
         .with_rebalance_timeout_ms(if version >= 1 { millis(settings.max_poll_interval) } else { -1 })
         .with_member_id(text(member_id))
@@ -99,7 +104,7 @@ pub(super) fn sync(
         })
         .collect();
     SyncGroupRequest::default()
-        .with_group_id(group(settings))
+        .with_group_id(group(&settings.group_id))
         .with_generation_id(identity.generation)
         .with_member_id(text(&identity.member_id))
         .with_group_instance_id(instance_id(settings, version >= 3))
@@ -121,7 +126,7 @@ pub(super) fn read_sync(response: SyncGroupResponse, settings: &GroupSettings) -
 
 pub(super) fn heartbeat(version: i16, settings: &GroupSettings, identity: &Identity) -> HeartbeatRequest {
     HeartbeatRequest::default()
-        .with_group_id(group(settings))
+        .with_group_id(group(&settings.group_id))
         .with_generation_id(identity.generation)
         .with_member_id(text(&identity.member_id))
         .with_group_instance_id(instance_id(settings, version >= 3))
@@ -140,7 +145,7 @@ pub(super) fn leave(
     member_id: &str,
     reason: &'static str,
 ) -> LeaveGroupRequest {
-    let request = LeaveGroupRequest::default().with_group_id(group(settings));
+    let request = LeaveGroupRequest::default().with_group_id(group(&settings.group_id));
     if version < 3 {
         return request.with_member_id(text(member_id));
     }
