@@ -43,7 +43,10 @@ pub(super) async fn call<R: Request>(
                     node = Some(at);
                     core.connection(at, lane, until).await?
                 }
-                None => any::any(core, lane, core.metadata.plan().may_rebootstrap(), until).await?.1,
+                None => {
+                    let may_bootstrap = core.metadata.plan().may_rebootstrap();
+                    any::any(core, lane, may_bootstrap, until).await?.1
+                }
             };
             core.send_on(&connection, until, None, &build).await
         };
