@@ -102,8 +102,7 @@ impl World {
             delivery_timeout: Duration::from_secs(20),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
         };
-        let placement =
-            Placement { batch_size: 200, ignore_keys: false, seed, max_block: Duration::from_secs(60) };
+        let placement = Placement { batch_size: 200, ignore_keys: false, seed, max_block: Duration::from_secs(60) };
         let logs = (0..PARTITIONS).map(|_| Log { leader: 0, max_records: u32::MAX, ..Log::default() }).collect();
         let mut world = Self {
             rng: StdRng::seed_from_u64(seed),
@@ -313,8 +312,7 @@ impl World {
 
     /// Everything works again: whatever is left must come to its end.
     fn heal(&mut self) {
-        self.faults =
-            Faults { disconnects: false, refusals: false, moves: false, expiry: false, small_batches: false };
+        self.faults = Faults { disconnects: false, refusals: false, moves: false, expiry: false, small_batches: false };
         self.new_metadata();
         for round in 0.. {
             assert!(round < 10_000, "the producer stalls");
