@@ -30,6 +30,10 @@
 //!
 //! Tests of what time does run on the in-memory network under tokio's paused clock, which the brokers follow:
 //! `Options::new().in_memory()`, and [`Cluster::network`] for the client.
+//!
+//! What it does not do: transactions beyond the ids and epochs of their producers, the consumer protocol of KIP-848 and
+//! share groups, security, configurations beyond the few named at [`Cluster::create_topic_with`], fetching from
+//! followers, compaction. Requests that are only for these are not offered in ApiVersions.
 
 mod api;
 mod broker_task;
