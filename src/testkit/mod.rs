@@ -15,7 +15,8 @@
 //! cluster.create_topic("orders", 3)?;
 //!
 //! // The next three batches for orders[0] are refused by their broker; those for other partitions are not.
-//! let fault = cluster.fault(on(ApiKey::Produce).partition("orders", 0).times(3).error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+//! let refusal = on(ApiKey::Produce).partition("orders", 0).times(3).error(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+//! let fault = cluster.fault(refusal);
 //! // … start a producer with `cluster.bootstrap()` and send …
 //! assert_eq!(fault.hits(), 0);
 //!
