@@ -47,7 +47,7 @@ async fn senders_that_wait_end_the_linger_and_are_served_in_order() {
     let before = tokio::time::Instant::now();
     let value = "x".repeat(300);
     for number in 0..40 {
-        let _ = producer.send(Record::to(TOPIC).partition(0).value(format!("{number} {value}"))).await.unwrap();
+        drop(producer.send(Record::to(TOPIC).partition(0).value(format!("{number} {value}"))).await.unwrap());
     }
     assert!(before.elapsed() < Duration::from_secs(10), "the full buffer waited for the linger");
     assert_eq!(producer.flush(ms(5000)).await, 0);
