@@ -6,6 +6,7 @@ pub(crate) mod config;
 mod consumer;
 pub mod error;
 pub mod net;
+mod producer;
 mod record;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -20,5 +21,8 @@ pub use consumer::{
     PartitionRecords, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter,
 };
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
+pub use producer::{
+    Acks, Delivery, DeliveryId, DeliveryReport, DeliveryReports, Producer, ProducerBuilder, TrySendError,
+};
 pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
 pub use wire::{ApiKey, Compression};

@@ -12,6 +12,8 @@ mod describe;
 mod repeat;
 mod results;
 mod rounds;
+#[cfg(all(test, feature = "testkit"))]
+mod tests;
 mod topic_id;
 
 use std::time::Duration;
