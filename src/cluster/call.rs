@@ -6,14 +6,17 @@ use kafka_protocol::protocol::Request;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    CoordinatorKind, Lane, Route, any,
-    connection::{Connection, now},
+    Lane, Route, any,
+    connection::now,
     coordinators::Coordinators,
     core::{Core, api_key},
     flight::closed,
     later::{later, later_tokio},
 };
-use crate::error::{Error, ErrorCode, ErrorKind, Remedy, Result};
+use crate::{
+    error::{Error, ErrorCode, ErrorKind, Remedy, Result},
+    wire::ApiKey,
+};
 
 /// See [`Client::call`](super::Client::call).
 pub(super) async fn call<R: Request>(
@@ -34,8 +37,17 @@ pub(super) async fn call<R: Request>(
         let until = deadline.into_std().min(later(now(), core.settings.request_timeout));
         let mut node = None;
         let attempt = async {
-            let (at, connection) = find(core, route, lane, deadline, until).await?;
-            node = Some(at);
+            let connection = match locate(core, route, deadline).await? {
+                Some(at) => {
+                    // Known before it is connected to: one that cannot be reached has to be found anew, too.
+                    node = Some(at);
+                    core.connection(at, lane, until).await?
+                }
+                None => {
+                    let may_bootstrap = core.metadata.plan().may_rebootstrap();
+                    any::any(core, lane, may_bootstrap, until).await?.1
+                }
+            };
             core.send_on(&connection, until, None, &build).await
         };
         let error = match attempt.await {
@@ -71,35 +83,25 @@ fn prepare(core: &Core, route: &Route, node: Option<i32>, remedy: Remedy) {
     }
 }
 
-async fn find(
-    core: &Arc<Core>,
-    route: &Route,
-    lane: Lane,
-    deadline: Instant,
-    until: std::time::Instant,
-) -> Result<(i32, Arc<Connection>)> {
-    let node = match route {
-        Route::Broker(node) => *node,
-        Route::Any => {
-            let may_bootstrap = core.metadata.plan().may_rebootstrap();
-            return any::any(core, lane, may_bootstrap, until).await;
+/// The node to ask; `None` if it may be any.
+async fn locate(core: &Arc<Core>, route: &Route, deadline: Instant) -> Result<Option<i32>> {
+    match route {
+        Route::Broker(node) => Ok(Some(*node)),
+        Route::Any => Ok(None),
+        Route::Controller => {
+            let controller = core.metadata.picture_ref().controller;
+            controller.map(Some).ok_or_else(|| {
+                core.metadata.refresh();
+                let cause = core.metadata.failure();
+                let cause = cause.map_or_else(|| "no metadata yet".to_owned(), |error| error.to_string());
+                Error::new(ErrorKind::Network, format!("the cluster's controller is not known: {cause}"))
+            })
         }
-        Route::Controller => core.metadata.picture_ref().controller.ok_or_else(|| {
-            core.metadata.refresh();
-            let cause = core.metadata.failure();
-            let cause = cause.map_or_else(|| "no metadata yet".to_owned(), |error| error.to_string());
-            Error::new(ErrorKind::Network, format!("the cluster's controller is not known: {cause}"))
-        })?,
-        Route::Coordinator(kind, key) => coordinator(core, *kind, key, deadline).await?,
-    };
-    Ok((node, core.connection(node, lane, until).await?))
+        Route::Coordinator(kind, key) => Coordinators::get(core, *kind, key, deadline).await.map(Some),
+    }
 }
 
-async fn coordinator(core: &Arc<Core>, kind: CoordinatorKind, key: &str, deadline: Instant) -> Result<i32> {
-    Coordinators::get(core, kind, key, deadline).await
-}
-
-fn gave_up(key: crate::wire::ApiKey, last: Option<Error>) -> Error {
+fn gave_up(key: ApiKey, last: Option<Error>) -> Error {
     match last {
         // The broker's own word stays what it is.
         Some(last) if last.code().is_some() => last.context("tried again until the deadline"),

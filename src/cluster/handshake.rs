@@ -34,6 +34,9 @@ use crate::{
     },
 };
 
+/// With less, a connection could close before the request that it was made for is there.
+const SHORTEST_IDLE: Duration = Duration::from_secs(1);
+
 /// A connection that was just made.
 pub(super) struct Established {
     pub(super) connection: Connection,
@@ -97,8 +100,10 @@ async fn connect(settings: &ClientSettings, address: &Address, ip: SocketAddr) -
     }
     let peer = address.to_string();
     let versions = Versions::new(peer.clone(), &api_versions);
-    let limits =
-        Limits { max_in_flight: settings.max_in_flight_per_connection, max_idle: settings.connections_max_idle };
+    let limits = Limits {
+        max_in_flight: settings.max_in_flight_per_connection,
+        max_idle: settings.connections_max_idle.max(SHORTEST_IDLE),
+    };
     let reader = FrameReader::new(settings.receive_message_max_bytes);
     let (connection, driver) = Connection::new(peer, stream, reader, versions, settings.client_id.clone(), limits);
     Ok(Established { connection, driver, api_versions })

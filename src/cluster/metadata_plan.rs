@@ -118,10 +118,11 @@ impl Plan {
             return Step::Wait(until);
         }
         let (max_idle, all) = (self.max_idle, self.all);
-        self.wanted.retain(|_, want| now < later(want.used, max_idle));
-        let expiry = self.last_success.map(|at| later(at, self.max_age));
-        let stale = self.stale && self.paced_until.is_none_or(|until| now >= until);
-        if stale || expiry.is_none_or(|expiry| now >= expiry) {
+        self.wanted.retain(|_, want| !want.answered || now < later(want.used, max_idle));
+        let expiry = self.last_success.map_or(now, |at| later(at, self.max_age));
+        let due = if self.stale { now } else { expiry };
+        let due = self.paced_until.map_or(due, |paced| due.max(paced));
+        if now >= due {
             self.stale = false;
             return Step::Ask(if all { Asked::All } else { Asked::Topics(self.wanted.keys().cloned().collect()) });
         }
@@ -130,9 +131,7 @@ impl Plan {
         if !unanswered.is_empty() {
             return Step::Ask(Asked::Topics(unanswered));
         }
-        let paced = self.paced_until.filter(|_| self.stale);
-        let next = [paced, expiry].into_iter().flatten().min();
-        Step::Wait(next.unwrap_or_else(|| later(now, self.max_age)))
+        Step::Wait(due)
     }
 
     /// How long to wait for an answer before asking somewhere else: longer with every failure, up to the request timeout,

@@ -308,6 +308,12 @@ impl Pipeline {
         self.waiting.len() + self.sent.len() + self.unanswered.len()
     }
 
+    /// The oldest request that was sent whole and is not answered, by its correlation id.
+    #[cfg(test)]
+    pub(super) fn owed(&self) -> Option<i32> {
+        self.sent.front().filter(|sent| sent.end <= self.written).map(|sent| sent.correlation_id)
+    }
+
     pub(super) fn peer(&self) -> &str {
         &self.peer
     }

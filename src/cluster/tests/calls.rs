@@ -139,6 +139,20 @@ async fn calls_follow_a_coordinator_that_moves_or_dies() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_leave_a_coordinator_that_cannot_be_reached() {
+    let network = MemoryNetwork::new();
+    let first = broker(|asked, number| match asked.key {
+        // Nobody listens there.
+        ApiKey::FindCoordinator if number == 0 => coordinator(asked, 9099, ErrorCode::NONE),
+        ApiKey::FindCoordinator => coordinator(asked, 9092, ErrorCode::NONE),
+        _ => Reply::Frame(asked.frame(&heartbeat(ErrorCode::NONE))),
+    });
+    let _first = serve(listen(&network, 9092), first);
+    let client = connected(&network, &[9092]).await;
+    beat(&client, 10).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_ends_at_its_deadline_with_the_brokers_last_word() {
     let network = MemoryNetwork::new();
     let _peer = serve(

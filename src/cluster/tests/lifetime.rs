@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use kafka_protocol::messages::HeartbeatRequest;
+use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
 use super::peer::{Asked, Reply, accept_agreed, brokers, connected, in_secs, listen, serve, settings, to};
 use crate::{
@@ -111,4 +111,17 @@ fn a_dropped_runtime_ends_the_calls_of_another() {
 fn without_a_runtime_there_is_no_client() {
     let error = Client::new(settings(&MemoryNetwork::new(), &[9092])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
+}
+
+/// Compiles only while no call holds a lock, or anything else that belongs to one thread, where it waits.
+#[test]
+fn calls_can_be_spawned() {
+    fn spawnable<T: Send>(_: impl Fn(&'static Client) -> T) {}
+    let route = || Route::Any;
+    let check = |response: &HeartbeatResponse| ErrorCode::new(response.error_code);
+    spawnable(|client| client.send(to(1, Lane::Main, 1), |_| HeartbeatRequest::default()));
+    spawnable(|client| client.call(route(), Lane::Main, in_secs(1), |_| HeartbeatRequest::default(), check));
+    spawnable(|client| client.coordinator(CoordinatorKind::Group, "g", in_secs(1)));
+    spawnable(|client| client.topic("t", in_secs(1)));
+    spawnable(|client| client.newer_metadata(0, in_secs(1)));
 }

@@ -191,3 +191,16 @@ fn without_the_strategy_there_is_no_way_back() {
     plan.require_rebootstrap();
     assert!(!plan.take_rebootstrap() && !plan.may_rebootstrap());
 }
+
+#[test]
+fn an_age_of_zero_is_paced_all_the_same() {
+    let settings = ClientSettings { metadata_max_age: Duration::ZERO, ..ClientSettings::default() };
+    let mut it = Fixture { plan: Plan::new(&settings, StdRng::seed_from_u64(3)), now: Instant::now() };
+    for _ in 0..5 {
+        it.ask();
+        it.plan.succeeded(&names(&[]), &Metadata::default(), false, it.now);
+        let wait = it.wait();
+        assert!(wait >= Duration::from_millis(80), "{wait:?}");
+        it.now += wait;
+    }
+}

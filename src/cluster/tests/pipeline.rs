@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use proptest::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -207,4 +208,62 @@ fn nothing_is_taken_after_the_end() {
     };
     let error = it.pipeline.push(request, it.now).unwrap_err();
     assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Network, Some(DeliveryStatus::NotPersisted)));
+}
+
+proptest! {
+    /// Whatever happens in whatever order: every request ends in exactly one way, and no answer goes to another one.
+    #[test]
+    fn every_request_gets_its_one_result(steps in prop::collection::vec((0_u8..7, 1_u64..20), 1..200)) {
+        let mut it = Fixture::new(3);
+        let mut replies = Vec::new();
+        let mut unwritten = 0;
+        let mut alive = true;
+        for (step, n) in steps {
+            let result = match step {
+                0 | 1 => {
+                    let answered = n % 5 > 0;
+                    let id = it.next;
+                    replies.push((id, answered, it.push(n, answered)));
+                    Ok(())
+                }
+                2 => {
+                    while let Some(frame) = it.pipeline.take(it.now) {
+                        unwritten += frame.head.len() + frame.chunks.iter().map(Bytes::len).sum::<usize>();
+                    }
+                    Ok(())
+                }
+                3 => {
+                    let written = unwritten.min(usize::try_from(n * 15).unwrap());
+                    unwritten -= written;
+                    it.pipeline.wrote(written);
+                    Ok(())
+                }
+                4 => it.pass(n / 4),
+                5 => {
+                    let _ = replies.pop();
+                    Ok(())
+                }
+                _ => {
+                    // What was sent whole and is not answered yet, as a broker would see it.
+                    it.pipeline.owed().map_or(Ok(()), |id| it.answer(id, id))
+                }
+            };
+            if let Err(error) = result {
+                it.pipeline.close(&error);
+                alive = false;
+                break;
+            }
+        }
+        if alive {
+            it.pipeline.close(&Error::new(ErrorKind::Network, "the end"));
+        }
+        prop_assert_eq!(it.pipeline.load(), 0);
+        for (id, answered, mut reply) in replies {
+            match reply.try_recv().expect("one result each") {
+                Ok(body) if answered => prop_assert_eq!(&body[..], &id.to_be_bytes()[..]),
+                Ok(body) => prop_assert!(body.is_empty()),
+                Err(error) => prop_assert!(error.delivery_status().is_some()),
+            }
+        }
+    }
 }
