@@ -7,7 +7,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{Admin, TopicId, TopicResults};
+use super::{Admin, TopicId, TopicResult, TopicResults};
 use crate::{
     cluster::{Lane, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
@@ -87,7 +87,7 @@ impl Admin {
     /// The partitions of topics: their leaders, their replicas, and which of those are in sync.
     ///
     /// # Errors
-    /// Of the call: [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a name that Kafka forbids, or why no
+    /// Of the call: [`ErrorKind::InvalidArgument`] for a name that Kafka forbids, or why no
     /// broker answered until `default.api.timeout.ms`. Of a topic: `UNKNOWN_TOPIC_OR_PARTITION` at once, also for a topic
     /// that was created a moment ago and that the asked broker has not heard of.
     ///
@@ -113,8 +113,7 @@ impl Admin {
                 })?;
             describe(name, response.topics.swap_remove(at))
         };
-        let results = names.iter().map(|name| (name.clone(), described(name))).collect();
-        Ok(TopicResults::new(results))
+        Ok(names.iter().map(|name| TopicResult { topic: name.clone(), result: described(name) }).collect())
     }
 
     /// Metadata of these topics or of all, and of the brokers. Creates no topic by asking.

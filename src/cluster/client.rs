@@ -1,23 +1,29 @@
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::Guard;
 use bytes::Bytes;
 use kafka_protocol::protocol::Request;
-use tokio::{sync::watch, time::Instant};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 
-use super::{ClientSettings, Metadata};
+use super::{ClientSettings, Metadata, call, coordinators::Coordinators, core::Core, metadata_task};
 use crate::{
-    error::{ErrorCode, Result},
+    error::{Error, ErrorCode, ErrorKind, Result},
     wire::{ApiKey, fetch::NodeEndpoint},
 };
 
 /// The one client under a producer, a consumer or an admin. Clones share everything. When the last clone is dropped, its
 /// connections and tasks end.
 #[derive(Clone, Debug)]
-pub(crate) struct Client(Arc<Inner>);
+pub(crate) struct Client(Arc<Owner>);
 
+/// What the clones share. Tasks hold the core itself, so that this one's end is that of the last clone.
 #[derive(Debug)]
-struct Inner {
-    settings: ClientSettings,
+struct Owner(Arc<Core>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// Which of a broker's connections a request takes: a broker works on one request of a connection at a time, so what may
@@ -79,61 +85,115 @@ pub(crate) struct RawResponse {
 
 impl Client {
     /// Checks the settings and starts the client's tasks on the current tokio runtime. Needs no network.
+    ///
+    /// # Errors
+    /// Kind `Configuration`: `bootstrap.servers` is empty or malformed, or there is no runtime.
     pub(crate) fn new(settings: ClientSettings) -> Result<Self> {
-        Ok(Self(Arc::new(Inner { settings })))
+        let runtime = Handle::try_current().map_err(|error| {
+            let message = "a client has to be made within a tokio runtime, on which its tasks then run";
+            Error::new(ErrorKind::Configuration, message).with_source(error)
+        })?;
+        let core = Arc::new(Core::new(settings, runtime)?);
+        core.runtime.spawn(metadata_task::run(Arc::clone(&core)));
+        Ok(Self(Arc::new(Owner(core))))
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.0.0
     }
 
     pub(crate) fn settings(&self) -> &ClientSettings {
-        &self.0.settings
+        &self.core().settings
     }
 
     // ---- metadata
 
     /// The newest picture; costs no lock.
     pub(crate) fn metadata(&self) -> Arc<Metadata> {
-        unimplemented!()
+        self.core().metadata.picture()
+    }
+
+    /// The newest picture for a moment: cheaper than [`metadata`](Self::metadata), and not to be kept, least of all over
+    /// an `.await`.
+    pub(crate) fn metadata_ref(&self) -> Guard<Arc<Metadata>> {
+        self.core().metadata.picture_ref()
     }
 
     /// Changes whenever a new picture is there; the value is its version.
     pub(crate) fn metadata_changes(&self) -> watch::Receiver<u64> {
-        unimplemented!()
+        self.core().metadata.changes()
     }
 
     /// Topics to keep in the picture from now on (asks at once if one of them is not there yet). Idle ones are dropped
     /// after `metadata.max.idle.ms` unless this is called again.
     pub(crate) fn want_topics<'a>(&self, topics: impl IntoIterator<Item = &'a str>) {
-        let _ = topics.into_iter().count();
-        unimplemented!()
+        self.core().metadata.want(topics);
     }
 
     /// Keeps all topics of the cluster in the picture (for regular expressions), or no longer.
     pub(crate) fn want_all_topics(&self, all: bool) {
-        let _ = all;
-        unimplemented!()
+        self.core().metadata.want_all(all);
     }
 
     /// The picture is known to be wrong: asks for a new one soon (paced by `retry.backoff`, single-flight).
     pub(crate) fn refresh_metadata(&self) {
-        unimplemented!()
+        self.core().metadata.refresh();
     }
 
-    /// Waits for a picture newer than that version, asking for it; the error names the last cause.
+    /// Waits for a picture newer than that version, asking for it.
+    ///
+    /// # Errors
+    /// `Timeout` at the deadline, with the last cause; at once what waiting does not cure (`Authentication`).
     ///
     /// # Cancel safety
     /// Safe.
     pub(crate) async fn newer_metadata(&self, than: u64, deadline: Instant) -> Result<Arc<Metadata>> {
-        let _ = (than, deadline);
-        unimplemented!()
+        let core = self.core();
+        if core.metadata.picture_ref().version <= than {
+            core.metadata.refresh();
+        }
+        let newer = |picture: &Arc<Metadata>| Ok((picture.version > than).then(|| Arc::clone(picture)));
+        let late = |_: &Metadata| Error::new(ErrorKind::Timeout, "no newer metadata came before the deadline");
+        core.metadata.wait(core, deadline, newer, late).await
     }
 
-    /// Waits until a topic is there without an error, asking with backoff. The error at the deadline says why it is not:
-    /// unknown, not allowed (at once), no broker reachable with addresses and cause.
+    /// Waits until a topic is there without an error, asking with backoff.
+    ///
+    /// # Errors
+    /// At once what waiting does not cure (not allowed, not a topic's name); at the deadline why the topic is not there:
+    /// `UnknownTopicOrPartition`, or `Timeout` with the addresses and the cause when no broker could be reached.
     ///
     /// # Cancel safety
     /// Safe.
     pub(crate) async fn topic(&self, name: &str, deadline: Instant) -> Result<Arc<Metadata>> {
-        let _ = (name, deadline);
-        unimplemented!()
+        let metadata = &self.core().metadata;
+        let began = {
+            let picture = metadata.picture_ref();
+            let known = picture.topic(name);
+            if known.is_some_and(|topic| topic.is_settled() && !topic.error.is_ok()) {
+                // What was refused a while ago may be allowed by now.
+                metadata.refresh();
+            }
+            picture.version
+        };
+        let found = |picture: &Arc<Metadata>| {
+            metadata.want([name]);
+            let Some(topic) = picture.topic(name) else { return Ok(None) };
+            let refused = picture.history.refused.get(name).is_some_and(|version| *version > began);
+            if refused && !topic.error.is_ok() && !topic.error.is_retriable() {
+                return Err(Error::broker(topic.error, format_args!("topic \"{name}\"")));
+            }
+            Ok((topic.error.is_ok() && !topic.partitions.is_empty()).then(|| Arc::clone(picture)))
+        };
+        let gave_up = |picture: &Metadata| match picture.topic(name).map(|topic| topic.error) {
+            Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => Error::new(
+                ErrorKind::UnknownTopicOrPartition,
+                format!("topic \"{name}\" does not exist, or may not be seen, and did not appear before the deadline"),
+            ),
+            Some(error) if !error.is_ok() => Error::broker(error, format_args!("topic \"{name}\"")),
+            _ => Error::new(ErrorKind::Timeout, format!("nothing was heard of topic \"{name}\" before the deadline")),
+        };
+        metadata.wait(self.core(), deadline, found, gave_up).await
     }
 
     /// An error response named the new leader (KIP-951): takes it at once if its epoch is newer. Also asks for a refresh.
@@ -145,20 +205,20 @@ impl Client {
         epoch: i32,
         endpoints: &[NodeEndpoint],
     ) {
-        let _ = (topic, partition, leader, epoch, endpoints);
-        unimplemented!()
+        self.core().metadata.learn_leader(topic, partition, leader, epoch, endpoints);
+        self.core().metadata.refresh();
     }
 
     /// Why the last attempt at metadata failed, if it did; for errors and status.
-    pub(crate) fn metadata_failure(&self) -> Option<crate::error::Error> {
-        unimplemented!()
+    pub(crate) fn metadata_failure(&self) -> Option<Error> {
+        self.core().metadata.failure()
     }
 
     // ---- requests
 
     /// One attempt at a request, at the highest version that both sides have and that is at most
-    /// `attempt.max_version`; `build` makes the request for that version. The error's `delivery_status` says whether the broker may
-    /// have seen the request. Throttling (KIP-219) mutes the connection for later requests.
+    /// `attempt.max_version`; `build` makes the request for that version. The error's `delivery_status` says whether the
+    /// broker may have seen the request. Throttling (KIP-219) mutes the connection for later requests.
     ///
     /// # Cancel safety
     /// Dropping the future gives the answer up; the request may have been sent, and the connection goes on.
@@ -167,31 +227,35 @@ impl Client {
         attempt: Attempt,
         build: impl FnOnce(i16) -> R + Send,
     ) -> Result<R::Response> {
-        let _ = (attempt, build);
-        unimplemented!()
+        self.core().send(attempt, build).await
     }
 
     /// One attempt at a request that the caller writes and reads itself (Produce, Fetch). `write` gets the agreed version
-    /// and gives the body's chunks; header and frame are added here. The caller reports throttling with `throttle`.
+    /// and gives the body's chunks; header and frame are added here. Where the throttle time does not stand at the front
+    /// of the response (Produce), the caller reports it with [`throttle`](Self::throttle).
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
     pub(crate) async fn send_raw(
         &self,
         attempt: Attempt,
         key: ApiKey,
         write: impl FnOnce(i16) -> Result<RawRequest> + Send,
     ) -> Result<RawResponse> {
-        let _ = (attempt, key, write);
-        unimplemented!()
+        self.core().send_raw(attempt, key, write).await
     }
 
     /// Mutes a connection, as `throttle_time_ms` of a response asks (KIP-219).
     pub(crate) fn throttle(&self, node: i32, lane: Lane, throttle_time_ms: i32) {
-        let _ = (node, lane, throttle_time_ms);
-        unimplemented!()
+        if throttle_time_ms > 0 {
+            self.core().pool.mute(node, lane, throttle_time_ms);
+        }
     }
 
     /// A request that may be sent again word for word: routed, repeated with backoff on lost connections and on errors
     /// that `check` finds in the answer and that the table calls retriable (metadata or coordinator looked up anew where
-    /// it says so), until the deadline. Only for what is harmless to repeat.
+    /// it says so), until the deadline. An answer with an error that repeating does not cure is returned as it is. Only
+    /// for what is harmless to repeat.
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
@@ -203,31 +267,30 @@ impl Client {
         build: impl Fn(i16) -> R + Send + Sync,
         check: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
     ) -> Result<R::Response> {
-        let _ = (route, lane, deadline, build, check);
-        unimplemented!()
+        call::call(self.core(), &route, lane, deadline, build, check).await
     }
 
     /// The coordinator of a group or a transactional id: cached, looked up single-flight (a caller that gives up does not
     /// cancel the look-up for others).
+    ///
+    /// # Cancel safety
+    /// Safe.
     pub(crate) async fn coordinator(&self, kind: CoordinatorKind, key: &str, deadline: Instant) -> Result<i32> {
-        let _ = (kind, key, deadline);
-        unimplemented!()
+        Coordinators::get(self.core(), kind, key, deadline).await
     }
 
     /// That node is no longer the coordinator; ignored when another one is known by now.
     pub(crate) fn forget_coordinator(&self, kind: CoordinatorKind, key: &str, node: i32) {
-        let _ = (kind, key, node);
-        unimplemented!()
+        Coordinators::lost(self.core(), kind, key, node);
     }
 
     /// A finalized feature's level as the last ApiVersions said it (e.g. `transaction.version`).
     pub(crate) fn feature(&self, name: &str) -> Option<i16> {
-        let _ = name;
-        unimplemented!()
+        self.core().features().level(name)
     }
 
-    /// Closes all connections and ends all tasks; calls under way end with `Closed`. Does not wait.
+    /// Closes all connections and ends all tasks; calls under way end with `Closed`. Does not wait; once is enough.
     pub(crate) fn close(&self) {
-        unimplemented!()
+        self.core().close();
     }
 }

@@ -15,6 +15,17 @@ pub(crate) struct Metadata {
     pub(crate) topics: HashMap<Arc<str>, Arc<TopicMetadata>>,
     /// The name of a topic id.
     pub(crate) names: HashMap<Uuid, Arc<str>>,
+    /// What the next picture is made with.
+    pub(crate) history: History,
+}
+
+/// What pictures before this one said of topics that have an error now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    /// Such a topic as it was; when it comes back, its leaders' epochs go on from here.
+    pub(super) before: HashMap<Arc<str>, Arc<TopicMetadata>>,
+    /// The version of the picture in which a broker last answered with the error.
+    pub(super) refused: HashMap<Arc<str>, u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +36,7 @@ pub(crate) struct Broker {
     pub(crate) rack: Option<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TopicMetadata {
     pub(crate) name: Arc<str>,
     /// Nil where the broker does not know topic ids.

@@ -1,10 +1,36 @@
 //! One client under everything: connections, versions, metadata, coordinators, and the one path that requests take.
+//!
+//! What decides is plain (`backoff`, `reconnect`, `pipeline`, `versions`, `metadata_merge`, `metadata_plan`); what does IO
+//! are three kinds of tasks: one that asks for metadata, one for each connection (which makes it, then drives it), and one
+//! for each look-up of a coordinator. They hold the `core`; the last `Client` closes it.
 
+mod address;
+mod any;
 mod backoff;
+mod call;
 mod client;
+mod connection;
+mod connection_task;
+mod coordinators;
+mod core;
+mod flight;
+mod frames;
+mod handshake;
+mod later;
 mod metadata;
+mod metadata_cache;
+mod metadata_merge;
+mod metadata_plan;
+mod metadata_task;
+mod pipeline;
+mod pool;
 mod properties;
+mod reconnect;
 mod settings;
+#[cfg(test)]
+mod tests;
+mod throttle;
+mod versions;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use client::{Attempt, Client, CoordinatorKind, Lane, RawRequest, RawResponse, Route};

@@ -58,18 +58,23 @@ pub(super) struct FetchSession {
     names: HashMap<Uuid, Arc<str>>,
     /// Full requests start one partition further each time: brokers without sessions serve the first ones first.
     turn: usize,
+    /// How many of the wanted ones are known by name only.
+    nameless: usize,
 }
 
 impl FetchSession {
     /// Asks for a partition from now on, or for another place in it.
     pub(super) fn want(&mut self, partition: TopicPartition, wish: Wish) {
         self.touched.insert(partition.clone());
-        self.wanted.insert(partition, wish);
+        self.nameless += usize::from(wish.topic_id.is_nil());
+        let before = self.wanted.insert(partition, wish);
+        self.nameless -= usize::from(before.is_some_and(|before| before.topic_id.is_nil()));
     }
 
     /// Asks for a partition no longer.
     pub(super) fn forget(&mut self, partition: &TopicPartition) {
-        if self.wanted.remove(partition).is_some() {
+        if let Some(before) = self.wanted.remove(partition) {
+            self.nameless -= usize::from(before.topic_id.is_nil());
             self.touched.insert(partition.clone());
         }
     }
@@ -77,6 +82,11 @@ impl FetchSession {
     /// How many partitions are asked for.
     pub(super) fn len(&self) -> usize {
         self.wanted.len()
+    }
+
+    /// Whether some topic's id is not known, so that it can only be asked for by name (before v13).
+    pub(super) fn has_nameless(&self) -> bool {
+        self.nameless > 0
     }
 
     /// The next request. One at a time: the answer or the failure of the last comes first.
@@ -105,7 +115,9 @@ impl FetchSession {
             }
             match wish {
                 // The generation is ours; the broker need not hear of it.
-                Some(wish) if sent.is_some_and(|sent| sent.topic_id == wish.topic_id && sent.partition == wish.partition) => {
+                Some(wish)
+                    if sent.is_some_and(|sent| sent.topic_id == wish.topic_id && sent.partition == wish.partition) =>
+                {
                     self.sent.insert(partition, wish.clone());
                 }
                 Some(wish) => {

@@ -16,6 +16,8 @@ use crate::record::TopicPartition;
 #[derive(Debug)]
 pub(super) struct Lease {
     partition: TopicPartition,
+    /// The positioning that it belongs to; grows with each.
+    generation: u64,
     /// Behind the last record that was handed out. Stored once for each record, so it must cost next to nothing.
     handed: AtomicI64,
     /// Behind the last record that the reader is done with.
@@ -27,10 +29,11 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Nothing handed out yet: the next record is the one at `handed`; what was done before ends at `done`.
-    pub(super) fn new(partition: TopicPartition, handed: i64, done: i64, epoch: i32) -> Self {
+    pub(super) fn new(partition: TopicPartition, generation: u64, handed: i64, done: i64, epoch: i32) -> Self {
         let epochs = if epoch >= 0 { vec![(i64::MIN, epoch)] } else { Vec::new() };
         Self {
             partition,
+            generation,
             handed: handed.into(),
             done: done.into(),
             withheld: false.into(),
@@ -40,6 +43,10 @@ impl Lease {
 
     pub(super) fn partition(&self) -> &TopicPartition {
         &self.partition
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     pub(super) fn handed(&self) -> i64 {
@@ -116,7 +123,7 @@ mod tests {
 
     #[test]
     fn done_follows_what_was_handed_out_and_epochs_belong_to_offsets() {
-        let lease = Lease::new(TopicPartition::new("t", 0), 10, 10, 3);
+        let lease = Lease::new(TopicPartition::new("t", 0), 1, 10, 10, 3);
         assert_eq!(lease.to_commit(10).leader_epoch, Some(3), "the epoch that the position came with");
         lease.note_epoch(10, 3);
         lease.hand_out(11);

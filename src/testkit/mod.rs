@@ -1,3 +1,54 @@
 //! A Kafka cluster inside the process, with faults and a clock, to test against.
 //!
+//! It speaks the Kafka protocol over loopback ports or over an in-memory network, keeps what is produced, runs consumer
+//! groups, and lets a test make anything go wrong: errors for one partition, lost answers, dead brokers, moved leaders.
+//! Its answers and checks are Kafka's; replication is pretended. It is not for production: everything is in memory.
+//!
 //! It stands on `wire`, `net`, `record` and `error` alone, so that a mistake in the client cannot hide in it.
+//!
+//! ```
+//! use ottla::{ApiKey, ErrorCode, Record, testkit::{Cluster, Options, on}};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> ottla::Result<()> {
+//! let cluster = Cluster::start(Options::new().brokers(3)).await?;
+//! cluster.create_topic("orders", 3)?;
+//!
+//! // The next three batches for orders[0] are refused by their broker; those for other partitions are not.
+//! let fault = cluster.fault(on(ApiKey::Produce).partition("orders", 0).times(3).error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+//! // … start a producer with `cluster.bootstrap()` and send …
+//! assert_eq!(fault.hits(), 0);
+//!
+//! cluster.append("orders", 0, &[Record::to("orders").key("42").value("shipped")])?;
+//! let records = cluster.records("orders", 0)?;
+//! assert_eq!(records[0].value.as_deref(), Some(&b"shipped"[..]));
+//! cluster.kill(1).await?;
+//! assert_ne!(cluster.leader("orders", 0)?, Some(1));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Tests of what time does run on the in-memory network under tokio's paused clock, which the brokers follow:
+//! `Options::new().in_memory()`, and [`Cluster::network`] for the client.
+
+mod api;
+mod broker_task;
+mod cluster;
+mod connection_task;
+mod fault;
+mod journal;
+mod options;
+mod shape;
+mod shared;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use cluster::{Cluster, FaultHandle};
+pub use fault::{Fault, on, on_any_of};
+pub use journal::Request;
+pub use options::Options;
+pub use state::group::{GroupView, MemberView};
+
+/// What the brokers say when they are asked for their cluster's id.
+const CLUSTER_ID: &str = "ottla-testkit";

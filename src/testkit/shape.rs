@@ -22,147 +22,144 @@ struct Field {
     kind: Kind,
 }
 
-const fn f(from: i16, kind: Kind) -> Field {
-    Field { from, to: i16::MAX, kind }
-}
-
-const fn until(to: i16, kind: Kind) -> Field {
-    Field { from: 0, to, kind }
-}
-
-const fn between(from: i16, to: i16, kind: Kind) -> Field {
-    Field { from, to, kind }
+/// A field of all versions from the first one that is named, of those up to one, or of those between two.
+macro_rules! f {
+    ($from:literal, $kind:expr $(,)?) => {
+        Field { from: $from, to: i16::MAX, kind: $kind }
+    };
+    (to $to:literal, $kind:expr $(,)?) => {
+        Field { from: 0, to: $to, kind: $kind }
+    };
+    ($from:literal to $to:literal, $kind:expr $(,)?) => {
+        Field { from: $from, to: $to, kind: $kind }
+    };
 }
 
 use Kind::{Array, Bytes, Fixed, Plain, Text};
 
-const CONFIGS: &[Field] = &[f(0, Text), f(0, Text)];
+const CONFIGS: &[Field] = &[f!(0, Text), f!(0, Text)];
 const PARTITION_IDS: Kind = Plain(4);
-const TOPIC_AND_IDS: &[Field] = &[f(0, Text), f(0, PARTITION_IDS)];
+const TOPIC_AND_IDS: &[Field] = &[f!(0, Text), f!(0, PARTITION_IDS)];
 
 /// The fields of a request in their order; `None` for one that the testkit does not serve.
 fn fields(key: ApiKey) -> Option<&'static [Field]> {
     Some(match key {
         ApiKey::Produce => &[
-            f(3, Text),
-            f(0, Fixed(2)),
-            f(0, Fixed(4)),
-            f(
-                0,
-                Array(&[until(12, Text), f(13, Fixed(16)), f(0, Array(&[f(0, Fixed(4)), f(0, Bytes)]))]),
-            ),
+            f!(3, Text),
+            f!(0, Fixed(2)),
+            f!(0, Fixed(4)),
+            f!(0, Array(&[f!(to 12, Text), f!(13, Fixed(16)), f!(0, Array(&[f!(0, Fixed(4)), f!(0, Bytes)]))]),),
         ],
         ApiKey::Fetch => &[
-            until(14, Fixed(4)),
-            f(0, Fixed(4)),
-            f(0, Fixed(4)),
-            f(3, Fixed(4)),
-            f(4, Fixed(1)),
-            f(7, Fixed(4)),
-            f(7, Fixed(4)),
-            f(
+            f!(to 14, Fixed(4)),
+            f!(0, Fixed(4)),
+            f!(0, Fixed(4)),
+            f!(3, Fixed(4)),
+            f!(4, Fixed(1)),
+            f!(7, Fixed(4)),
+            f!(7, Fixed(4)),
+            f!(
                 0,
                 Array(&[
-                    until(12, Text),
-                    f(13, Fixed(16)),
-                    f(
+                    f!(to 12, Text),
+                    f!(13, Fixed(16)),
+                    f!(
                         0,
                         Array(&[
-                            f(0, Fixed(4)),
-                            f(9, Fixed(4)),
-                            f(0, Fixed(8)),
-                            f(12, Fixed(4)),
-                            f(5, Fixed(8)),
-                            f(0, Fixed(4)),
+                            f!(0, Fixed(4)),
+                            f!(9, Fixed(4)),
+                            f!(0, Fixed(8)),
+                            f!(12, Fixed(4)),
+                            f!(5, Fixed(8)),
+                            f!(0, Fixed(4)),
                         ]),
                     ),
                 ]),
             ),
-            f(7, Array(&[between(7, 12, Text), f(13, Fixed(16)), f(7, PARTITION_IDS)])),
-            f(11, Text),
+            f!(7, Array(&[f!(7 to 12, Text), f!(13, Fixed(16)), f!(7, PARTITION_IDS)])),
+            f!(11, Text),
         ],
         ApiKey::ListOffsets => &[
-            f(0, Fixed(4)),
-            f(2, Fixed(1)),
-            f(0, Array(&[f(0, Text), f(0, Array(&[f(0, Fixed(4)), f(4, Fixed(4)), f(0, Fixed(8))]))])),
-            f(10, Fixed(4)),
+            f!(0, Fixed(4)),
+            f!(2, Fixed(1)),
+            f!(0, Array(&[f!(0, Text), f!(0, Array(&[f!(0, Fixed(4)), f!(4, Fixed(4)), f!(0, Fixed(8))]))])),
+            f!(10, Fixed(4)),
         ],
-        ApiKey::Metadata => &[
-            f(0, Array(&[f(10, Fixed(16)), f(0, Text)])),
-            f(4, Fixed(1)),
-            between(8, 10, Fixed(1)),
-            f(8, Fixed(1)),
-        ],
+        ApiKey::Metadata => {
+            &[f!(0, Array(&[f!(10, Fixed(16)), f!(0, Text)])), f!(4, Fixed(1)), f!(8 to 10, Fixed(1)), f!(8, Fixed(1))]
+        }
         ApiKey::OffsetCommit => &[
-            f(0, Text),
-            f(1, Fixed(4)),
-            f(1, Text),
-            f(7, Text),
-            between(2, 4, Fixed(8)),
-            f(0, Array(&[f(0, Text), f(0, Array(&[f(0, Fixed(4)), f(0, Fixed(8)), f(6, Fixed(4)), f(0, Text)]))])),
+            f!(0, Text),
+            f!(1, Fixed(4)),
+            f!(1, Text),
+            f!(7, Text),
+            f!(2 to 4, Fixed(8)),
+            f!(
+                0,
+                Array(&[f!(0, Text), f!(0, Array(&[f!(0, Fixed(4)), f!(0, Fixed(8)), f!(6, Fixed(4)), f!(0, Text)]))])
+            ),
         ],
         ApiKey::OffsetFetch => &[
-            until(7, Text),
-            until(7, Array(TOPIC_AND_IDS)),
-            f(8, Array(&[f(8, Text), f(9, Text), f(9, Fixed(4)), f(8, Array(TOPIC_AND_IDS))])),
-            f(7, Fixed(1)),
+            f!(to 7, Text),
+            f!(to 7, Array(TOPIC_AND_IDS)),
+            f!(8, Array(&[f!(8, Text), f!(9, Text), f!(9, Fixed(4)), f!(8, Array(TOPIC_AND_IDS))])),
+            f!(7, Fixed(1)),
         ],
-        ApiKey::FindCoordinator => &[until(3, Text), f(1, Fixed(1)), f(4, Plain(0))],
+        ApiKey::FindCoordinator => &[f!(to 3, Text), f!(1, Fixed(1)), f!(4, Plain(0))],
         ApiKey::JoinGroup => &[
-            f(0, Text),
-            f(0, Fixed(4)),
-            f(1, Fixed(4)),
-            f(0, Text),
-            f(5, Text),
-            f(0, Text),
-            f(0, Array(&[f(0, Text), f(0, Bytes)])),
-            f(8, Text),
+            f!(0, Text),
+            f!(0, Fixed(4)),
+            f!(1, Fixed(4)),
+            f!(0, Text),
+            f!(5, Text),
+            f!(0, Text),
+            f!(0, Array(&[f!(0, Text), f!(0, Bytes)])),
+            f!(8, Text),
         ],
-        ApiKey::Heartbeat => &[f(0, Text), f(0, Fixed(4)), f(0, Text), f(3, Text)],
-        ApiKey::LeaveGroup => &[f(0, Text), until(2, Text), f(3, Array(&[f(3, Text), f(3, Text), f(5, Text)]))],
+        ApiKey::Heartbeat => &[f!(0, Text), f!(0, Fixed(4)), f!(0, Text), f!(3, Text)],
+        ApiKey::LeaveGroup => &[f!(0, Text), f!(to 2, Text), f!(3, Array(&[f!(3, Text), f!(3, Text), f!(5, Text)]))],
         ApiKey::SyncGroup => &[
-            f(0, Text),
-            f(0, Fixed(4)),
-            f(0, Text),
-            f(3, Text),
-            f(5, Text),
-            f(5, Text),
-            f(0, Array(&[f(0, Text), f(0, Bytes)])),
+            f!(0, Text),
+            f!(0, Fixed(4)),
+            f!(0, Text),
+            f!(3, Text),
+            f!(5, Text),
+            f!(5, Text),
+            f!(0, Array(&[f!(0, Text), f!(0, Bytes)])),
         ],
-        ApiKey::DescribeGroups => &[f(0, Plain(0)), f(3, Fixed(1))],
-        ApiKey::ListGroups => &[f(4, Plain(0)), f(5, Plain(0))],
-        ApiKey::DeleteGroups => &[f(0, Plain(0))],
-        ApiKey::ApiVersions => &[f(3, Text), f(3, Text)],
+        ApiKey::DescribeGroups => &[f!(0, Plain(0)), f!(3, Fixed(1))],
+        ApiKey::ListGroups => &[f!(4, Plain(0)), f!(5, Plain(0))],
+        ApiKey::DeleteGroups => &[f!(0, Plain(0))],
+        ApiKey::ApiVersions => &[f!(3, Text), f!(3, Text)],
         ApiKey::CreateTopics => &[
-            f(
+            f!(
                 0,
                 Array(&[
-                    f(0, Text),
-                    f(0, Fixed(4)),
-                    f(0, Fixed(2)),
-                    f(0, Array(&[f(0, Fixed(4)), f(0, PARTITION_IDS)])),
-                    f(0, Array(CONFIGS)),
+                    f!(0, Text),
+                    f!(0, Fixed(4)),
+                    f!(0, Fixed(2)),
+                    f!(0, Array(&[f!(0, Fixed(4)), f!(0, PARTITION_IDS)])),
+                    f!(0, Array(CONFIGS)),
                 ]),
             ),
-            f(0, Fixed(4)),
-            f(1, Fixed(1)),
+            f!(0, Fixed(4)),
+            f!(1, Fixed(1)),
         ],
-        ApiKey::DeleteTopics => &[f(6, Array(&[f(6, Text), f(6, Fixed(16))])), until(5, Plain(0)), f(0, Fixed(4))],
-        ApiKey::DeleteRecords => &[
-            f(0, Array(&[f(0, Text), f(0, Array(&[f(0, Fixed(4)), f(0, Fixed(8))]))])),
-            f(0, Fixed(4)),
-        ],
-        ApiKey::InitProducerId => &[f(0, Text), f(0, Fixed(4)), f(3, Fixed(8)), f(3, Fixed(2)), f(6, Fixed(2))],
+        ApiKey::DeleteTopics => &[f!(6, Array(&[f!(6, Text), f!(6, Fixed(16))])), f!(to 5, Plain(0)), f!(0, Fixed(4))],
+        ApiKey::DeleteRecords => {
+            &[f!(0, Array(&[f!(0, Text), f!(0, Array(&[f!(0, Fixed(4)), f!(0, Fixed(8))]))])), f!(0, Fixed(4))]
+        }
+        ApiKey::InitProducerId => &[f!(0, Text), f!(0, Fixed(4)), f!(3, Fixed(8)), f!(3, Fixed(2)), f!(6, Fixed(2))],
         ApiKey::OffsetForLeaderEpoch => &[
-            f(3, Fixed(4)),
-            f(0, Array(&[f(0, Text), f(0, Array(&[f(0, Fixed(4)), f(2, Fixed(4)), f(0, Fixed(4))]))])),
+            f!(3, Fixed(4)),
+            f!(0, Array(&[f!(0, Text), f!(0, Array(&[f!(0, Fixed(4)), f!(2, Fixed(4)), f!(0, Fixed(4))]))])),
         ],
         ApiKey::CreatePartitions => &[
-            f(0, Array(&[f(0, Text), f(0, Fixed(4)), f(0, Array(&[f(0, PARTITION_IDS)]))])),
-            f(0, Fixed(4)),
-            f(0, Fixed(1)),
+            f!(0, Array(&[f!(0, Text), f!(0, Fixed(4)), f!(0, Array(&[f!(0, PARTITION_IDS)]))])),
+            f!(0, Fixed(4)),
+            f!(0, Fixed(1)),
         ],
-        ApiKey::DescribeCluster => &[f(0, Fixed(1)), f(1, Fixed(1)), f(2, Fixed(1))],
+        ApiKey::DescribeCluster => &[f!(0, Fixed(1)), f!(1, Fixed(1)), f!(2, Fixed(1))],
         _ => return None,
     })
 }
@@ -181,12 +178,14 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn fields(&mut self, fields: &[Field]) -> Option<()> {
-        for field in fields.iter().filter(|field| (field.from..=field.to).contains(&self.version)) {
+        let version = self.version;
+        for field in fields.iter().filter(|field| (field.from..=field.to).contains(&version)) {
             match field.kind {
                 Kind::Fixed(size) => self.skip(size)?,
                 Kind::Text => self.text()?,
                 Kind::Bytes => {
-                    let length = if self.flexible { self.compact()? } else { i64::from(i32::from_be_bytes(self.take()?)) };
+                    let length =
+                        if self.flexible { self.compact()? } else { i64::from(i32::from_be_bytes(self.take()?)) };
                     self.skip(usize::try_from(length.max(0)).ok()?)?;
                 }
                 Kind::Array(of) => {

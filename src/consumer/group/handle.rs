@@ -1,49 +1,77 @@
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, time::Instant};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep, timeout_at},
+};
 
-use super::{GroupEvent, GroupSettings};
+use super::{
+    GroupEvent, GroupSettings,
+    commit::{Commit, Verdict},
+    committed::{fetch_answer, fetch_check, fetch_request},
+    coordinator::ask,
+    group_task::{Command, GroupTask},
+    shared::Shared,
+};
 use crate::{
-    cluster::Client,
+    cluster::{Backoff, Client, CoordinatorKind, Lane, Route},
     consumer::{OffsetAndMetadata, subscription::Subscription},
-    error::Result,
+    error::{Error, ErrorKind, Result},
     record::TopicPartition,
 };
 
 /// A consumer's hold on its membership. When the last clone is dropped, the membership's task ends without leaving the
 /// group: the session lapses at the broker.
 #[derive(Clone, Debug)]
-pub(crate) struct GroupHandle;
+pub(crate) struct GroupHandle {
+    client: Client,
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedSender<Command>,
+}
 
 /// As long as it lives, a reader waits for records: the poll interval does not run.
 #[derive(Debug)]
 pub(crate) struct Reading<'a>(&'a GroupHandle);
 
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.shared.reader.end_waiting();
+    }
+}
+
 impl GroupHandle {
     /// Starts the membership's task on the current tokio runtime. It joins nothing before [`subscribe`](Self::subscribe).
     pub(crate) fn start(client: Client, settings: GroupSettings, events: mpsc::UnboundedSender<GroupEvent>) -> Self {
-        let _ = (client, settings, events);
-        unimplemented!()
+        let shared = Arc::new(Shared::new(settings));
+        let (commands, received) = mpsc::unbounded_channel();
+        let task = GroupTask::new(client.clone(), shared.clone(), received, events);
+        tokio::spawn(task.run());
+        Self { client, shared, commands }
     }
 
-    /// Joins the group for that subscription, or changes it; `None` (or an empty one) unsubscribes, which leaves.
+    /// Joins the group for that subscription, or changes it; `None` (or an empty one) unsubscribes, which gives up what is
+    /// owned and leaves.
     pub(crate) fn subscribe(&self, subscription: Option<Subscription>) {
-        let _ = subscription;
-        unimplemented!()
+        let subscription = subscription.filter(|subscription| !subscription.is_empty());
+        // A task that has ended has told the consumer why.
+        let _ = self.commands.send(Command::Subscribe(subscription));
     }
 
     /// The reader asked for records: `max.poll.interval.ms` counts from here. One atomic load where nothing changed.
     pub(crate) fn polled(&self) {
-        unimplemented!()
+        self.shared.reader.polled();
     }
 
     /// The reader asked for records and waits for them: until the guard is dropped the poll interval does not run.
     /// Includes [`polled`](Self::polled).
     pub(crate) fn reading(&self) -> Reading<'_> {
+        self.shared.reader.begin_waiting();
         Reading(self)
     }
 
     /// Commits offsets for the generation that is current now; for a consumer that is not subscribed, as no member.
+    /// Commits go one after the other, in the order in which they were first polled.
     ///
     /// # Errors
     /// `NotAssigned` where a partition is not owned or its generation is over, and other kinds as the broker answers.
@@ -56,8 +84,58 @@ impl GroupHandle {
         offsets: Vec<(TopicPartition, OffsetAndMetadata)>,
         deadline: Instant,
     ) -> Result<()> {
-        let _ = (offsets, deadline);
-        unimplemented!()
+        let Shared { settings, commits, .. } = &*self.shared;
+        let (group_id, instance_id) = (settings.group_id.clone(), settings.group_instance_id.clone());
+        let mut commit = Commit::new(group_id, instance_id, &self.shared.standing(), offsets)?;
+        if commit.is_empty() {
+            return Ok(());
+        }
+        let Ok(turn) = timeout_at(deadline, commits.acquire()).await else {
+            return Err(self.commit_timed_out(None));
+        };
+        let _turn = turn.map_err(|_| Error::new(ErrorKind::Closed, "the consumer is closed"))?;
+        let mut pace = Pace::new(&self.client);
+        let mut last = None;
+        while Instant::now() < deadline {
+            commit.check(&self.shared.standing())?;
+            last = Some(match self.try_commit(&mut commit, deadline).await {
+                Ok(Verdict::Done) => return Ok(()),
+                Ok(Verdict::Again { error, .. }) => error,
+                Ok(Verdict::Failed { error, expelled }) => {
+                    if let (Some(said), Some(identity)) = (expelled, commit.identity()) {
+                        let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });
+                    }
+                    return Err(error);
+                }
+                Err(error) if error.is_retriable() => error,
+                Err(error) => return Err(error),
+            });
+            pace.wait(deadline).await;
+        }
+        Err(self.commit_timed_out(last))
+    }
+
+    async fn try_commit(&self, commit: &mut Commit, deadline: Instant) -> Result<Verdict> {
+        let group_id = &self.shared.settings.group_id;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = self.client.settings().request_timeout.min(left);
+        let asked = ask(&self.client, group_id, Lane::Group, timeout, |version| commit.request(version)).await;
+        let (node, response) = asked?;
+        let verdict = commit.answered(&response);
+        if matches!(verdict, Verdict::Again { find_coordinator: true, .. }) {
+            self.client.forget_coordinator(CoordinatorKind::Group, group_id, node);
+        }
+        Ok(verdict)
+    }
+
+    fn commit_timed_out(&self, last: Option<Error>) -> Error {
+        let group_id = &self.shared.settings.group_id;
+        let cause = last.as_ref().map_or_else(|| "it was not its turn yet".to_owned(), Error::to_string);
+        let error = Error::new(ErrorKind::Timeout, format!("commit for group {group_id}: time is up; last: {cause}"));
+        match last {
+            Some(last) => error.with_source(last),
+            None => error,
+        }
     }
 
     /// What the group has committed for those partitions; `None` where it has nothing.
@@ -69,17 +147,65 @@ impl GroupHandle {
         partitions: Vec<TopicPartition>,
         deadline: Instant,
     ) -> Result<HashMap<TopicPartition, Option<OffsetAndMetadata>>> {
-        let _ = (partitions, deadline);
-        unimplemented!()
+        if partitions.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let group_id = &self.shared.settings.group_id;
+        let route = Route::Coordinator(CoordinatorKind::Group, group_id.clone());
+        let build = |version| fetch_request(version, group_id, &partitions);
+        let check = |response: &_| fetch_check(response, group_id);
+        let response = self.client.call(route, Lane::Group, deadline, build, check).await?;
+        fetch_answer(&response, group_id, &partitions)
     }
 
     /// Leaves the group (a static member stays, KIP-345) and ends the task. Tells nothing more to the consumer, so what is
     /// to be committed is committed before. Done at the deadline at the latest.
     ///
+    /// # Errors
+    /// Why the coordinator could not be told; its other members then wait for the session timeout.
+    ///
     /// # Cancel safety
     /// Dropping the future does not stop the leaving; it goes on until the deadline.
     pub(crate) async fn close(&self, deadline: Instant) -> Result<()> {
-        let _ = deadline;
-        unimplemented!()
+        let (done, left) = oneshot::channel();
+        if self.commands.send(Command::Close { deadline, done }).is_err() {
+            return Ok(());
+        }
+        match timeout_at(deadline, left).await {
+            Ok(Ok(result)) => result,
+            // The task had ended, or was closed by another.
+            Ok(Err(_)) => Ok(()),
+            Err(_) => {
+                let message = format!("leave group {}: time is up", self.shared.settings.group_id);
+                Err(Error::new(ErrorKind::Timeout, message))
+            }
+        }
+    }
+
+    /// Who we are in the group at this moment.
+    #[cfg(test)]
+    pub(super) fn standing(&self) -> Arc<super::membership::Standing> {
+        self.shared.standing()
+    }
+}
+
+/// The waits between attempts of one call.
+pub(super) struct Pace {
+    backoff: Backoff,
+    rng: StdRng,
+}
+
+impl Pace {
+    pub(super) fn new(client: &Client) -> Self {
+        let settings = client.settings();
+        Self {
+            backoff: Backoff::new(settings.retry_backoff, settings.retry_backoff_max),
+            rng: StdRng::seed_from_u64(settings.seed.unwrap_or_else(rand::random)),
+        }
+    }
+
+    pub(super) async fn wait(&mut self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        sleep(self.backoff.next(&mut self.rng).min(left).max(Duration::from_millis(1))).await;
     }
 }

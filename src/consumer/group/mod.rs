@@ -1,10 +1,17 @@
 //! Membership in a consumer group: which partitions are ours, until when, and what was committed for them.
 
 mod assignor;
+mod commit;
+mod committed;
+mod coordinator;
+mod group_task;
 mod handle;
 mod membership;
 mod protocol;
 mod range;
+mod reader;
+mod requests;
+mod shared;
 
 use std::{sync::Arc, time::Duration};
 

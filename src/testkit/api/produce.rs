@@ -35,8 +35,6 @@ pub(crate) struct Produce {
 struct Sent {
     partition: i32,
     records: Bytes,
-    /// What a look at the bytes alone says of them; not looked at in sink mode.
-    checked: Option<Result<BatchHeader, ErrorCode>>,
 }
 
 struct Appended {
@@ -46,13 +44,12 @@ struct Appended {
 }
 
 impl Produce {
-    pub(crate) fn new(request: ProduceRequest, _version: i16) -> Self {
+    pub(crate) fn new(request: ProduceRequest) -> Self {
         let topics = request.topic_data.into_iter().map(|topic| {
-            let sent = topic.partition_data.into_iter().map(|data| Sent {
-                partition: data.index,
-                records: data.records.unwrap_or_default(),
-                checked: None,
-            });
+            let sent = topic
+                .partition_data
+                .into_iter()
+                .map(|data| Sent { partition: data.index, records: data.records.unwrap_or_default() });
             (topic.name.to_string(), topic.topic_id, sent.collect())
         });
         Self { acks: request.acks, topics: topics.collect() }
@@ -69,7 +66,8 @@ impl Call for Produce {
     fn subject(&self, state: &State, _broker: i32) -> Subject {
         let mut partitions = Vec::new();
         for (name, id, sent) in &self.topics {
-            let name = if name.is_empty() { state.topics.name_of(*id).cloned() } else { Some(Arc::from(name.as_str())) };
+            let name =
+                if name.is_empty() { state.topics.name_of(*id).cloned() } else { Some(Arc::from(name.as_str())) };
             let Some(name) = name else { continue };
             partitions.extend(sent.iter().map(|sent| TopicPartition::new(name.clone(), sent.partition)));
         }
@@ -83,11 +81,11 @@ impl Call for Produce {
         response.throttle_time_ms = context.throttle();
         for at in 0..self.topics.len() {
             let name = self.resolve(at, context.state, version);
-            let Some((asked, id, sent)) = self.topics.get_mut(at) else { continue };
+            let Some((asked, id, sent)) = self.topics.get(at) else { continue };
             let mut answers = Vec::with_capacity(sent.len());
             for sent in sent {
                 let answer = match &name {
-                    Some(name) if context.state.sink.is_some() => sent.sink(context, name, self.acks),
+                    Some(name) if context.state.sink.is_some() => sent.sink(context, name),
                     Some(name) => sent.answer(context, name, self.acks),
                     None => refusal(sent.partition, ErrorCode::UNKNOWN_TOPIC_ID),
                 };
@@ -113,7 +111,7 @@ impl Call for Produce {
 }
 
 impl Sent {
-    fn answer(&mut self, context: &mut Context<'_>, topic: &str, acks: i16) -> PartitionProduceResponse {
+    fn answer(&self, context: &mut Context<'_>, topic: &str, acks: i16) -> PartitionProduceResponse {
         if let Some(code) = context.refused_partition(topic, self.partition) {
             return refusal(self.partition, code);
         }
@@ -136,7 +134,7 @@ impl Sent {
         }
     }
 
-    fn append(&mut self, context: &mut Context<'_>, topic: &str) -> Result<Appended, ErrorCode> {
+    fn append(&self, context: &mut Context<'_>, topic: &str) -> Result<Appended, ErrorCode> {
         let (version, broker) = (context.head.version, context.broker);
         let millis = context.state.millis(context.now);
         let options = &context.state.options;
@@ -149,7 +147,7 @@ impl Sent {
         if self.records.len() > limit {
             return Err(ErrorCode::MESSAGE_TOO_LARGE);
         }
-        let header = self.checked.get_or_insert_with(|| check(&self.records, version)).clone()?;
+        let header = check(&self.records, version)?;
         let stamp = Stamp {
             producer_id: header.producer_id,
             epoch: header.producer_epoch,
@@ -163,7 +161,8 @@ impl Sent {
             let append_time = append_time.map_or(-1, |_| timestamp);
             return Ok(Appended { base_offset, append_time, log_start: partition.log.start() });
         }
-        let base_offset = partition.log.append(&self.records, &header, partition.leader_epoch, append_time);
+        let appended = partition.log.append(&self.records, &header, partition.leader_epoch, append_time);
+        let base_offset = appended.map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
         if idempotent {
             partition.producers.appended(&stamp, base_offset, millis);
         }
@@ -172,7 +171,7 @@ impl Sent {
     }
 
     /// Answers as if the batch had been appended, which costs no look at its records.
-    fn sink(&mut self, context: &Context<'_>, topic: &str, _acks: i16) -> PartitionProduceResponse {
+    fn sink(&self, context: &Context<'_>, topic: &str) -> PartitionProduceResponse {
         if let Some(code) = context.refused_partition(topic, self.partition) {
             return refusal(self.partition, code);
         }
@@ -218,7 +217,9 @@ fn hint(
         );
     }
     let leader = LeaderIdAndEpoch::default();
-    answer.with_current_leader(leader.with_leader_id(BrokerId(partition.leader)).with_leader_epoch(partition.leader_epoch))
+    answer.with_current_leader(
+        leader.with_leader_id(BrokerId(partition.leader)).with_leader_epoch(partition.leader_epoch),
+    )
 }
 
 /// What can be said of a batch by its bytes alone.

@@ -1,6 +1,6 @@
 //! The log of one partition: the batches as the producer sent them, with the base offset and leader epoch filled in.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
@@ -13,20 +13,11 @@ use crate::{
 /// What a batch may grow to when the testkit itself looks into it.
 const DECOMPRESSED_LIMIT: usize = 256 * 1024 * 1024;
 
-/// Places in the header of a v2 batch.
-const LEADER_EPOCH: std::ops::Range<usize> = 12..16;
-const CRC: std::ops::Range<usize> = 17..21;
-const ATTRIBUTES: std::ops::Range<usize> = 21..23;
-const MAX_TIMESTAMP: std::ops::Range<usize> = 35..43;
-/// The bit of the attributes that says that the broker gave the timestamp.
-const LOG_APPEND_TIME: i16 = 1 << 3;
-
 #[derive(Debug)]
 struct Stored {
     base_offset: i64,
     last_offset: i64,
     max_timestamp: i64,
-    producer_id: i64,
     bytes: Bytes,
 }
 
@@ -70,27 +61,25 @@ impl Log {
 
     /// Appends a batch that was checked before and gives its base offset. The bytes are copied, so that a batch does
     /// not keep the whole request alive that it came in. `append_time` is set where the topic wants the broker's time.
-    pub(crate) fn append(&mut self, batch: &[u8], header: &BatchHeader, epoch: i32, append_time: Option<i64>) -> i64 {
+    pub(crate) fn append(
+        &mut self,
+        batch: &[u8],
+        header: &BatchHeader,
+        epoch: i32,
+        append_time: Option<i64>,
+    ) -> Result<i64> {
         let mut bytes = batch.to_vec();
         let base_offset = self.end;
-        put(&mut bytes, 0..8, &base_offset.to_be_bytes());
-        put(&mut bytes, LEADER_EPOCH, &epoch.to_be_bytes());
-        if let Some(millis) = append_time {
-            put(&mut bytes, ATTRIBUTES, &(header.attributes | LOG_APPEND_TIME).to_be_bytes());
-            put(&mut bytes, MAX_TIMESTAMP, &millis.to_be_bytes());
-            let crc = crc32c::crc32c(bytes.get(ATTRIBUTES.start..).unwrap_or_default());
-            put(&mut bytes, CRC, &crc.to_be_bytes());
-        }
+        BatchHeader::place(&mut bytes, base_offset, epoch, append_time)?;
         let last_offset = base_offset + i64::from(header.last_offset_delta);
         self.batches.push_back(Stored {
             base_offset,
             last_offset,
             max_timestamp: append_time.unwrap_or(header.max_timestamp),
-            producer_id: header.producer_id,
             bytes: bytes.into(),
         });
         self.end = last_offset + 1;
-        base_offset
+        Ok(base_offset)
     }
 
     /// Whole batches from the one that holds `offset`, up to `max_bytes`, but at least one where `at_least_one` asks
@@ -101,26 +90,14 @@ impl Log {
         }
         let mut slice = Slice::default();
         for stored in self.batches.range(self.index_of(offset)..) {
-            let fits = slice.size + stored.bytes.len() <= max_bytes;
-            if !fits && !(at_least_one && slice.batches.is_empty()) {
+            let first = at_least_one && slice.batches.is_empty();
+            if !first && slice.size + stored.bytes.len() > max_bytes {
                 break;
             }
             slice.size += stored.bytes.len();
             slice.batches.push(stored.bytes.clone());
         }
         Ok(slice)
-    }
-
-    /// The bytes that a reader at `offset` has before it, counted up to `enough`.
-    pub(crate) fn available(&self, offset: i64, enough: usize) -> usize {
-        let mut size = 0;
-        for stored in self.batches.range(self.index_of(offset)..) {
-            size += stored.bytes.len();
-            if size >= enough {
-                break;
-            }
-        }
-        size
     }
 
     /// The first record whose timestamp is not before `timestamp` (KIP-79).
@@ -164,11 +141,6 @@ impl Log {
         }
     }
 
-    /// The epoch of the newest batch, −1 for none: what ListOffsets and OffsetForLeaderEpoch name beside the end.
-    pub(crate) fn last_epoch(&self) -> i32 {
-        self.epochs.last().map_or(-1, |&(epoch, _)| epoch)
-    }
-
     /// The epoch under which `offset` was written.
     pub(crate) fn epoch_at(&self, offset: i64) -> i32 {
         self.epochs.iter().rev().find(|&&(_, start)| start <= offset).map_or(-1, |&(epoch, _)| epoch)
@@ -196,13 +168,8 @@ impl Log {
         self.start
     }
 
-    /// Whether any batch of that producer is left.
-    pub(crate) fn holds_producer(&self, producer_id: i64) -> bool {
-        self.batches.iter().any(|stored| stored.producer_id == producer_id)
-    }
-
     /// Every record, decoded.
-    pub(crate) fn records(&self, topic: &std::sync::Arc<str>, partition: i32) -> Result<Vec<ConsumerRecord>> {
+    pub(crate) fn records(&self, topic: &Arc<str>, partition: i32) -> Result<Vec<ConsumerRecord>> {
         let mut out = Vec::new();
         let mut decompressor = Decompressor::default();
         for stored in &self.batches {
@@ -269,11 +236,5 @@ fn timestamp_of(header: &BatchHeader, timestamp: i64) -> i64 {
     match header.timestamp_type() {
         TimestampType::LogAppendTime => header.max_timestamp,
         TimestampType::CreateTime => timestamp,
-    }
-}
-
-fn put(bytes: &mut [u8], at: std::ops::Range<usize>, value: &[u8]) {
-    if let Some(place) = bytes.get_mut(at) {
-        place.copy_from_slice(value);
     }
 }

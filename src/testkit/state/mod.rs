@@ -166,7 +166,8 @@ impl State {
             Err(ErrorCode::TOPIC_ALREADY_EXISTS)
         } else if !(1..=100_000).contains(&partitions) {
             Err(ErrorCode::INVALID_PARTITIONS)
-        } else if factor.is_some_and(|factor| usize::try_from(factor).is_ok_and(|f| f > self.brokers.len()) || factor < 1)
+        } else if factor
+            .is_some_and(|factor| usize::try_from(factor).is_ok_and(|f| f > self.brokers.len()) || factor < 1)
         {
             Err(ErrorCode::INVALID_REPLICATION_FACTOR)
         } else {
@@ -299,7 +300,7 @@ impl State {
         Ok(end)
     }
 
-    /// Deletes the records before `offset` (−1: all), and forgets the producers that have nothing left.
+    /// Deletes the records before `offset` (−1: all).
     pub(crate) fn delete_records(&mut self, topic: &str, partition: i32, offset: i64) -> Result<i64, ErrorCode> {
         let partition = self.topics.partition_mut(topic, partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         let offset = if offset == -1 { partition.log.end() } else { offset };

@@ -84,7 +84,11 @@ impl Producers {
             Some(last) if stamp.epoch == producer.epoch => last.last_sequence.checked_add(1).unwrap_or(0),
             _ => 0,
         };
-        if stamp.first_sequence == expected { Ok(Admission::Append) } else { Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER) }
+        if stamp.first_sequence == expected {
+            Ok(Admission::Append)
+        } else {
+            Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER)
+        }
     }
 
     /// A batch was appended.
@@ -112,9 +116,9 @@ impl Producers {
         self.known.retain(|_, producer| !producer.batches.is_empty());
     }
 
-    /// Keeps only the producers of which `holds` says that the log has records; `|_| false` forgets them all.
-    pub(crate) fn retain(&mut self, holds: impl Fn(i64) -> bool) {
-        self.known.retain(|&producer_id, _| holds(producer_id));
+    /// Forgets all producers.
+    pub(crate) fn forget(&mut self) {
+        self.known.clear();
     }
 }
 

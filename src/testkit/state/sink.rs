@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::State;
 
 /// The end that is told to clients: one that is never reached.
-const END: i64 = 1 << 60;
+pub(crate) const END: i64 = 1 << 60;
 
 /// What a sink cluster has instead of logs.
 #[derive(Debug, Default)]
@@ -26,10 +26,6 @@ pub(crate) struct Prepared {
 impl Sink {
     pub(crate) fn prepared(&self, topic: &str) -> Option<&Prepared> {
         self.prepared.get(topic)
-    }
-
-    pub(crate) fn end() -> i64 {
-        END
     }
 }
 
@@ -67,7 +63,10 @@ impl State {
             round += i64::from(delta.max(0)) + 1;
         }
         let made = self.create_topic(&topic, self.options.default_partitions, None, Default::default()).is_ok();
-        if made && let Some(sink) = &mut self.sink && round > 0 {
+        if made
+            && let Some(sink) = &mut self.sink
+            && round > 0
+        {
             sink.prepared.insert(topic, Prepared { batches: kept, round });
         }
     }

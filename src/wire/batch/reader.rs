@@ -83,6 +83,11 @@ impl RawBatch {
         &self.bytes
     }
 
+    /// The same batch with bytes of its own, so that it does not keep a whole response in memory.
+    pub(crate) fn detached(&self) -> Self {
+        Self { header: self.header, bytes: Bytes::copy_from_slice(&self.bytes) }
+    }
+
     /// Compares the checksum (`check.crcs`).
     ///
     /// # Errors
@@ -139,6 +144,11 @@ impl Records {
     /// Goes on where an earlier [`RecordIter::position`] was.
     pub(crate) fn iter_from(&self, position: RecordPosition) -> RecordIter<'_> {
         RecordIter::new(&self.header, &self.body, position)
+    }
+
+    /// The same records with bytes of their own, so that they do not keep a whole response in memory.
+    pub(crate) fn detached(&self) -> Self {
+        Self { header: self.header, body: Bytes::copy_from_slice(&self.body) }
     }
 
     /// Bytes that this keeps in memory.

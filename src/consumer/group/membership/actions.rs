@@ -32,7 +32,8 @@ pub(crate) enum Action {
     Leave { member_id: Arc<str>, reason: &'static str },
     /// Nothing goes on before the reader asks for records again, which `polled` tells.
     AwaitPoll,
-    /// Tell the consumer that these partitions are its own now.
+    /// Tell the consumer that these partitions are its own now. Then call `metadata_changed`: the picture of the cluster
+    /// may have changed while the group was joining.
     Assigned { partitions: Vec<TopicPartition> },
     /// Tell the consumer to give these up, answered by `revoked`.
     Revoke { ticket: Ticket, partitions: Vec<TopicPartition> },

@@ -18,9 +18,12 @@
 //!   generation's heartbeat therefore cannot end the generation that followed.
 //! * Heartbeats go on through `Revoking`, whatever the reader does; the coordinator keeps the member while it waits in
 //!   JoinGroup.
-//! * The session is counted from when a heartbeat was *sent*: the coordinator cannot have seen it earlier.
+//! * The session is counted from when an answered SyncGroup or heartbeat was *sent*: the coordinator cannot have seen it
+//!   earlier, so it never thinks us gone before we do.
 
 mod actions;
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod model_tests;
 mod raise;
@@ -211,9 +214,7 @@ impl Membership {
                 self.join(now, "the consumer subscribed");
             }
             State::Revoking { then, .. } => *then = if wanted { Then::Join } else { Then::Leave },
-            State::Stable => {
-                self.give_up(now, now, if wanted { Then::Join } else { Then::Leave }, "subscription changed")
-            }
+            State::Stable => self.give_up(now, if wanted { Then::Join } else { Then::Leave }, "subscription changed"),
             // What was joined with is compared with what is wanted when the join is through.
             _ if wanted => {}
             _ => self.leave("the consumer unsubscribed"),
@@ -298,7 +299,7 @@ impl Membership {
         let Some(counts) = &mut self.counts else { return };
         let changed = counts.iter().any(|(topic, &before)| count(topic).unwrap_or(0) != before);
         if changed && matches!(self.state, State::Stable) {
-            self.give_up(now, now, Then::Join, "the leader saw the partitions of a topic change");
+            self.give_up(now, Then::Join, "the leader saw the partitions of a topic change");
         }
     }
 
@@ -349,7 +350,7 @@ impl Membership {
         self.heartbeat.due = now + self.settings.heartbeat_interval;
         self.counts = None;
         if !answer.leads {
-            return self.send_sync(assignor.name(), Vec::new());
+            return self.send_sync(now, assignor.name(), Vec::new());
         }
         let members: Vec<Member> = answer.members.into_iter().map(|member| self.read_member(member)).collect();
         let topics: BTreeSet<Arc<str>> =
@@ -381,7 +382,7 @@ impl Membership {
         self.counts =
             Some(topics.into_iter().map(|topic| (topic.clone(), counts.get(&topic).copied().unwrap_or(0))).collect());
         match assignments {
-            Ok(assignments) => self.send_sync(assignor.name(), assignments),
+            Ok(assignments) => self.send_sync(now, assignor.name(), assignments),
             Err(error) => self.raise(now, error),
         }
     }
@@ -409,8 +410,6 @@ impl Membership {
     }
 
     fn settle(&mut self, now: Instant, assigned: BTreeSet<TopicPartition>) {
-        self.heartbeat.alive = now;
-        self.heartbeat.settled = now;
         if self.topics.as_ref() != Some(&self.joined_topics) {
             "subscription changed while joining".clone_into(&mut self.reason);
             return self.retry_soon(now);
@@ -525,7 +524,10 @@ impl Membership {
         });
     }
 
-    fn send_sync(&mut self, protocol: &'static str, assignments: Vec<(String, bytes::Bytes)>) {
+    fn send_sync(&mut self, now: Instant, protocol: &'static str, assignments: Vec<(String, bytes::Bytes)>) {
+        // Whatever it gives us, it gives after now.
+        self.heartbeat.alive = now;
+        self.heartbeat.settled = now;
         let ticket = self.ticket();
         self.state = State::Syncing { ticket, protocol };
         self.actions.push_back(Action::Sync { ticket, identity: self.identity(), protocol, assignments });
@@ -533,21 +535,20 @@ impl Membership {
 
     fn rebalance_found(&mut self, now: Instant) {
         if matches!(self.state, State::Stable) {
-            // The rebalance began at some time after the last heartbeat that found none.
-            self.give_up(now, self.heartbeat.settled, Then::Join, "the group rebalances");
+            self.give_up(now, Then::Join, "the group rebalances");
         }
     }
 
-    /// Asks the consumer for everything back, if it has anything, before going on. `began` is when the coordinator may
-    /// have begun to wait for us.
-    fn give_up(&mut self, now: Instant, began: Instant, then: Then, reason: &str) {
+    /// Asks the consumer for everything back, if it has anything, before going on.
+    fn give_up(&mut self, now: Instant, then: Then, reason: &str) {
         reason.clone_into(&mut self.reason);
         if self.owned.is_empty() {
             return self.go_on(now, then);
         }
         let timeout = self.settings.max_poll_interval;
+        // A rebalance may have begun at any time since the last answer that found none, even where we do not know of one.
         // Never so short that a reader has no chance, whatever the settings.
-        let deadline = (began + timeout).max(now + timeout / 2);
+        let deadline = (self.heartbeat.settled + timeout).max(now + timeout / 2);
         let ticket = self.ticket();
         self.state = State::Revoking { ticket, deadline, then };
         self.actions.push_back(Action::Revoke { ticket, partitions: self.owned.iter().cloned().collect() });

@@ -55,7 +55,12 @@ impl JoinOutcome {
 
 impl Group {
     /// A member wants to join, or to join again.
-    pub(crate) fn join(&mut self, now: Instant, request: JoinRequest, settings: &GroupSettings) -> Outcome<JoinOutcome> {
+    pub(crate) fn join(
+        &mut self,
+        now: Instant,
+        request: JoinRequest,
+        settings: &GroupSettings,
+    ) -> Outcome<JoinOutcome> {
         self.advance(now, settings);
         let asked_with = request.identity.member_id.clone();
         match self.admit(now, request, settings) {
@@ -130,7 +135,13 @@ impl Group {
         if same_type && common { Ok(()) } else { Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL) }
     }
 
-    fn add(&mut self, now: Instant, id: String, request: JoinRequest, settings: &GroupSettings) -> Outcome<JoinOutcome> {
+    fn add(
+        &mut self,
+        now: Instant,
+        id: String,
+        request: JoinRequest,
+        settings: &GroupSettings,
+    ) -> Outcome<JoinOutcome> {
         let ticket = self.ticket();
         if self.members.is_empty() {
             self.protocol_type = Some(request.protocol_type);

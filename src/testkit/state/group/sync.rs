@@ -36,7 +36,12 @@ impl SyncOutcome {
 
 impl Group {
     /// A member asks for its assignment; the leader brings everyone's.
-    pub(crate) fn sync(&mut self, now: Instant, request: SyncRequest, settings: &GroupSettings) -> Outcome<SyncOutcome> {
+    pub(crate) fn sync(
+        &mut self,
+        now: Instant,
+        request: SyncRequest,
+        settings: &GroupSettings,
+    ) -> Outcome<SyncOutcome> {
         self.advance(now, settings);
         match self.try_sync(now, request) {
             Ok(outcome) => outcome,

@@ -1,0 +1,228 @@
+//! Who coordinates which group or transaction.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use kafka_protocol::{
+    messages::{FindCoordinatorRequest, FindCoordinatorResponse},
+    protocol::StrBytes,
+};
+use tokio::time::{Instant as Deadline, sleep_until, timeout_at};
+
+use super::{
+    Backoff, CoordinatorKind, Lane, any,
+    connection::now,
+    core::Core,
+    flight::{Flight, Landing, closed},
+    later::later,
+};
+use crate::{
+    error::{Error, ErrorCode, ErrorKind, Remedy, Result},
+    wire::{ApiKey, fetch::NodeEndpoint},
+};
+
+type Key = (CoordinatorKind, Arc<str>);
+
+#[derive(Debug)]
+pub(super) struct Coordinators(Mutex<HashMap<Key, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    state: State,
+    backoff: Backoff,
+    found_at: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum State {
+    Unknown,
+    Known(i32),
+    LookingUp(Flight<i32>),
+}
+
+enum Lookup {
+    Known(i32),
+    Shared(Flight<i32>),
+    Begin { landing: Landing<i32>, flight: Flight<i32>, not_before: Option<Instant> },
+}
+
+impl Coordinators {
+    pub(super) fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known, or the look-up that is under way, or a new one that the caller has to start.
+    fn look_up(&self, key: &Key, backoff: impl FnOnce() -> Backoff) -> Lookup {
+        let mut entries = self.lock();
+        let entry = entries.entry(key.clone()).or_insert_with(|| Entry {
+            state: State::Unknown,
+            backoff: backoff(),
+            found_at: None,
+            not_before: None,
+        });
+        match &entry.state {
+            State::Known(node) => return Lookup::Known(*node),
+            State::LookingUp(flight) if !flight.is_over() => return Lookup::Shared(flight.clone()),
+            _ => {}
+        }
+        let (landing, flight) = Flight::new();
+        entry.state = State::LookingUp(flight.clone());
+        Lookup::Begin { landing, flight, not_before: entry.not_before }
+    }
+
+    fn found(&self, key: &Key, node: i32, now: Instant) {
+        if let Some(entry) = self.lock().get_mut(key) {
+            entry.state = State::Known(node);
+            entry.found_at = Some(now);
+            entry.not_before = None;
+        }
+    }
+
+    fn failed(&self, key: &Key, now: Instant, pause: impl FnOnce(&mut Backoff) -> Duration) {
+        if let Some(entry) = self.lock().get_mut(key) {
+            entry.state = State::Unknown;
+            entry.not_before = Some(later(now, pause(&mut entry.backoff)));
+        }
+    }
+
+    /// That node said that it is not the coordinator, or cannot be reached; another one that is known by now stays. The
+    /// next look-up is at once, unless the last one is only just over: brokers go on naming a node for a while that has
+    /// lost the role, or does not have it yet.
+    fn forget(
+        &self,
+        key: &Key,
+        node: i32,
+        now: Instant,
+        settled: Duration,
+        pause: impl FnOnce(&mut Backoff) -> Duration,
+    ) {
+        if let Some(entry) = self.lock().get_mut(key)
+            && matches!(entry.state, State::Known(known) if known == node)
+        {
+            entry.state = State::Unknown;
+            if entry.found_at.is_some_and(|at| now < later(at, settled)) {
+                entry.not_before = Some(later(now, pause(&mut entry.backoff)));
+            } else {
+                entry.backoff.reset();
+            }
+        }
+    }
+
+    /// See [`Client::forget_coordinator`](super::Client::forget_coordinator).
+    pub(super) fn lost(core: &Core, kind: CoordinatorKind, key: &str, node: i32) {
+        let settled = core.settings.retry_backoff_max;
+        core.coordinators.forget(&(kind, Arc::from(key)), node, now(), settled, |backoff| core.pause(backoff));
+    }
+
+    /// The coordinator's node, looked up again with backoff until the deadline while errors are of the kind that passes.
+    pub(super) async fn get(core: &Arc<Core>, kind: CoordinatorKind, key: &str, deadline: Deadline) -> Result<i32> {
+        let key = (kind, Arc::from(key));
+        let mut last: Option<Error> = None;
+        loop {
+            if core.is_closed() {
+                return Err(closed());
+            }
+            let flight = match core.coordinators.look_up(&key, || core.retry_backoff()) {
+                Lookup::Known(node) => return Ok(node),
+                Lookup::Shared(flight) => flight,
+                Lookup::Begin { landing, flight, not_before } => {
+                    core.runtime.spawn(find(Arc::clone(core), key.clone(), not_before, landing));
+                    flight
+                }
+            };
+            match timeout_at(deadline, flight.wait()).await {
+                Ok(Ok(node)) => return Ok(node),
+                Ok(Err(error)) if error.is_retriable() => last = Some(error),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {
+                    let cause = last.map_or_else(|| "no answer yet".to_owned(), |error| error.to_string());
+                    let message = format!("{}: not found before the deadline: {cause}", describe(&key));
+                    return Err(Error::new(ErrorKind::Timeout, message));
+                }
+            }
+        }
+    }
+}
+
+fn describe((kind, key): &Key) -> String {
+    match kind {
+        CoordinatorKind::Group => format!("coordinator of group \"{key}\""),
+        CoordinatorKind::Transaction => format!("coordinator of transactional id \"{key}\""),
+    }
+}
+
+/// One look-up, in a task of its own so that no caller's end is another's.
+async fn find(core: Arc<Core>, key: Key, not_before: Option<Instant>, landing: Landing<i32>) {
+    let mut closing = core.closing.subscribe();
+    let attempt = async {
+        if let Some(not_before) = not_before {
+            sleep_until(not_before.into()).await;
+        }
+        ask(&core, &key).await
+    };
+    let result = tokio::select! {
+        biased;
+        // The landing is dropped, which tells its callers.
+        _ = closing.wait_for(|closing| *closing) => return,
+        result = attempt => result,
+    };
+    match &result {
+        Ok(node) => core.coordinators.found(&key, *node, now()),
+        Err(_) => core.coordinators.failed(&key, now(), |backoff| core.pause(backoff)),
+    }
+    landing.land(result.map_err(|error| error.context(describe(&key))));
+}
+
+async fn ask(core: &Arc<Core>, key: &Key) -> Result<i32> {
+    let deadline = later(now(), core.settings.request_timeout);
+    let may_bootstrap = core.metadata.plan().may_rebootstrap();
+    let (_, connection) = any::any(core, Lane::Main, may_bootstrap, deadline).await?;
+    let version = connection.versions().pick(ApiKey::FindCoordinator, None)?;
+    if version == 0 && key.0 == CoordinatorKind::Transaction {
+        let message = "the broker is older than 0.11, which has no transactions";
+        return Err(Error::new(ErrorKind::UnsupportedVersion, message));
+    }
+    let response = core.send_on(&connection, deadline, Some(version), |version| request(key, version)).await?;
+    let (node, endpoint) = answer(response, &key.1)?;
+    core.metadata.learn_brokers(&[endpoint]);
+    Ok(node)
+}
+
+fn request((kind, key): &Key, version: i16) -> FindCoordinatorRequest {
+    let key = StrBytes::from_string(key.to_string());
+    let key_type = match kind {
+        CoordinatorKind::Group => 0,
+        CoordinatorKind::Transaction => 1,
+    };
+    let request = FindCoordinatorRequest::default().with_key_type(key_type);
+    if version >= 4 { request.with_coordinator_keys(vec![key]) } else { request.with_key(key) }
+}
+
+/// The answer of either form: one coordinator, or (from version 4 on) a list of those that were asked for.
+fn answer(response: FindCoordinatorResponse, key: &str) -> Result<(i32, NodeEndpoint)> {
+    let listed = response.coordinators.into_iter().find(|found| *found.key == *key);
+    let (code, message, node, host, port) = match listed {
+        Some(found) => (found.error_code, found.error_message, found.node_id.0, found.host, found.port),
+        None => (response.error_code, response.error_message, response.node_id.0, response.host, response.port),
+    };
+    let code = ErrorCode::new(code);
+    if !code.is_ok() {
+        let context = message.filter(|message| !message.is_empty());
+        let error = Error::broker(code, context.as_deref().unwrap_or("FindCoordinator"));
+        // Whatever has to be looked up anew for the code, this was the look-up.
+        return Err(error.retriable(code.remedy() != Remedy::None));
+    }
+    if node < 0 || host.is_empty() {
+        let message = "the broker named no node";
+        return Err(Error::new(ErrorKind::Protocol, message).retriable(true));
+    }
+    Ok((node, NodeEndpoint { node, host: host.to_string(), port, rack: None }))
+}

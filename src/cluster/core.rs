@@ -1,0 +1,190 @@
+//! What all clones of a client and its tasks share.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use kafka_protocol::protocol::Request;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{runtime::Handle, sync::watch, time::timeout_at};
+
+use super::{
+    Backoff, ClientSettings, Lane,
+    address::Address,
+    client::{Attempt, RawRequest, RawResponse},
+    connection::{Connection, now},
+    coordinators::Coordinators,
+    flight::closed,
+    later::later,
+    metadata_cache::MetadataCache,
+    metadata_plan::Plan,
+    pool::{Lookup, Pool},
+    versions::Features,
+};
+use crate::{
+    error::{DeliveryStatus, Error, ErrorKind, Result},
+    wire::{
+        ApiKey,
+        message::{decode_response, encode_request},
+    },
+};
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) settings: ClientSettings,
+    pub(super) runtime: Handle,
+    /// True once the client closes; all tasks and waiting calls watch it.
+    pub(super) closing: watch::Sender<bool>,
+    pub(super) pool: Pool,
+    pub(super) metadata: MetadataCache,
+    pub(super) coordinators: Coordinators,
+    features: Mutex<Features>,
+    rng: Mutex<StdRng>,
+}
+
+impl Core {
+    pub(super) fn new(settings: ClientSettings, runtime: Handle) -> Result<Self> {
+        settings.check()?;
+        let bootstrap = Address::parse_all(&settings.bootstrap_servers)?;
+        let mut rng = match settings.seed {
+            Some(seed) => StdRng::seed_from_u64(seed),
+            None => rand::make_rng(),
+        };
+        let mut fork = || StdRng::seed_from_u64(rng.random());
+        Ok(Self {
+            runtime,
+            closing: watch::Sender::new(false),
+            pool: Pool::new(bootstrap, fork()),
+            metadata: MetadataCache::new(Plan::new(&settings, fork())),
+            coordinators: Coordinators::new(),
+            features: Mutex::default(),
+            rng: Mutex::new(fork()),
+            settings,
+        })
+    }
+
+    pub(super) fn features(&self) -> MutexGuard<'_, Features> {
+        self.features.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.send_replace(true);
+        self.pool.close();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        *self.closing.borrow()
+    }
+
+    pub(super) fn retry_backoff(&self) -> Backoff {
+        Backoff::new(self.settings.retry_backoff, self.settings.retry_backoff_max)
+    }
+
+    pub(super) fn pause(&self, backoff: &mut Backoff) -> Duration {
+        backoff.next(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A connection to a node, as soon as there is one, or why there is none.
+    pub(super) async fn connect(self: &Arc<Self>, node: i32, lane: Lane) -> Result<Arc<Connection>> {
+        match self.pool.connection(self, node, lane) {
+            Lookup::Open(connection) => Ok(connection),
+            Lookup::Connecting(flight) => flight.wait().await,
+        }
+    }
+
+    /// [`connect`](Self::connect), no longer than to the deadline. No connection, no request: nothing was persisted.
+    pub(super) async fn connection(
+        self: &Arc<Self>,
+        node: i32,
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<Arc<Connection>> {
+        let flight = match self.pool.connection(self, node, lane) {
+            Lookup::Open(connection) => return Ok(connection),
+            Lookup::Connecting(flight) => flight,
+        };
+        let error = match timeout_at(deadline.into(), flight.wait()).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let cause = self.pool.last_failure(node);
+                let cause = cause.map_or_else(String::new, |cause| format!("; the last attempt failed: {cause}"));
+                let message = format!("no connection to broker {node} within the request timeout{cause}");
+                Error::new(ErrorKind::Timeout, message)
+            }
+        };
+        // The broker may have moved, or left the cluster.
+        self.metadata.refresh();
+        Err(error.with_status(DeliveryStatus::NotPersisted))
+    }
+
+    pub(super) async fn send<R: Request>(
+        self: &Arc<Self>,
+        attempt: Attempt,
+        build: impl FnOnce(i16) -> R,
+    ) -> Result<R::Response> {
+        let deadline = later(now(), attempt.timeout);
+        let connection = self.connection(attempt.node, attempt.lane, deadline).await?;
+        self.send_on(&connection, deadline, attempt.max_version, build).await
+    }
+
+    pub(super) async fn send_on<R: Request>(
+        &self,
+        connection: &Connection,
+        deadline: Instant,
+        max_version: Option<i16>,
+        build: impl FnOnce(i16) -> R,
+    ) -> Result<R::Response> {
+        let key = api_key::<R>()?;
+        let version = connection.versions().pick(key, max_version).map_err(unsent)?;
+        let body = connection.request(key, version, deadline, |head| {
+            encode_request(head, &build(version), version)?;
+            Ok(RawRequest { chunks: Vec::new(), answered: true })
+        });
+        let body = self.watched(body.await)?;
+        decode_response::<R>(body, version)
+            .map_err(|error| error.context(key).with_status(DeliveryStatus::PossiblyPersisted))
+    }
+
+    pub(super) async fn send_raw(
+        self: &Arc<Self>,
+        attempt: Attempt,
+        key: ApiKey,
+        write: impl FnOnce(i16) -> Result<RawRequest>,
+    ) -> Result<RawResponse> {
+        let deadline = later(now(), attempt.timeout);
+        let connection = self.connection(attempt.node, attempt.lane, deadline).await?;
+        let version = connection.versions().pick(key, attempt.max_version).map_err(unsent)?;
+        let body: Bytes = self.watched(connection.request(key, version, deadline, |_| write(version)).await)?;
+        Ok(RawResponse { version, body })
+    }
+
+    /// A connection that broke may mean that its broker is no longer what the metadata says.
+    fn watched<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout)
+        {
+            self.metadata.refresh();
+        }
+        if self.is_closed() { result.map_err(|error| closed_with(&error)) } else { result }
+    }
+}
+
+fn closed_with(error: &Error) -> Error {
+    let closed = closed();
+    match error.delivery_status() {
+        Some(status) => closed.with_status(status),
+        None => closed,
+    }
+}
+
+fn unsent(error: Error) -> Error {
+    error.with_status(DeliveryStatus::NotPersisted)
+}
+
+pub(super) fn api_key<R: Request>() -> Result<ApiKey> {
+    ApiKey::from_code(R::KEY)
+        .ok_or_else(|| Error::new(ErrorKind::Internal, format!("a request with key {} has no name", R::KEY)))
+}

@@ -1,0 +1,14 @@
+use std::time::{Duration, Instant};
+
+/// Far enough for never, near enough that adding it to an instant cannot overflow.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// `now + wait`, where the wait may be any duration that a user can configure.
+pub(super) fn later(now: Instant, wait: Duration) -> Instant {
+    now + wait.min(NEVER)
+}
+
+/// [`later`] on tokio's clock.
+pub(super) fn later_tokio(now: tokio::time::Instant, wait: Duration) -> tokio::time::Instant {
+    now + wait.min(NEVER)
+}

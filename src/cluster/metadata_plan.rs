@@ -1,0 +1,194 @@
+//! When to ask for metadata, and for what.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::rngs::StdRng;
+
+use super::{Backoff, ClientSettings, Metadata, later::later, metadata_merge::Asked};
+
+/// How long the first broker that is asked may take, before another one is.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Topics that are wanted, and how old and how sure what is known of them is.
+#[derive(Debug)]
+pub(super) struct Plan {
+    max_age: Duration,
+    max_idle: Duration,
+    retry_backoff_max: Duration,
+    trigger: Option<Duration>,
+    backoff: Backoff,
+    patience: Backoff,
+    rng: StdRng,
+    wanted: HashMap<Arc<str>, Want>,
+    all: bool,
+    /// The picture is known to be wrong, or there is none yet.
+    stale: bool,
+    /// The whole picture is asked for no earlier than this: after an answer that was not the last word.
+    paced_until: Option<Instant>,
+    /// Nothing is asked earlier than this: after an attempt that failed.
+    failed_until: Option<Instant>,
+    last_success: Option<Instant>,
+    failing_since: Option<Instant>,
+    rebootstrap: bool,
+}
+
+#[derive(Debug)]
+struct Want {
+    used: Instant,
+    /// Whether a broker has answered about it at all.
+    answered: bool,
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Ask(Asked),
+    Wait(Instant),
+}
+
+impl Plan {
+    pub(super) fn new(settings: &ClientSettings, rng: StdRng) -> Self {
+        Self {
+            max_age: settings.metadata_max_age,
+            max_idle: settings.metadata_max_idle,
+            retry_backoff_max: settings.retry_backoff_max,
+            trigger: settings.metadata_rebootstrap_trigger,
+            backoff: Backoff::new(settings.retry_backoff, settings.retry_backoff_max),
+            patience: Backoff::new(PATIENCE.min(settings.request_timeout), settings.request_timeout),
+            rng,
+            wanted: HashMap::new(),
+            all: false,
+            stale: true,
+            paced_until: None,
+            failed_until: None,
+            last_success: None,
+            failing_since: None,
+            rebootstrap: false,
+        }
+    }
+
+    /// Keeps topics in the picture; true if one of them is new, so that it is time to ask.
+    pub(super) fn want<'a>(&mut self, topics: impl IntoIterator<Item = &'a str>, now: Instant) -> bool {
+        let mut news = false;
+        for topic in topics {
+            if let Some(want) = self.wanted.get_mut(topic) {
+                want.used = now;
+            } else {
+                self.wanted.insert(Arc::from(topic), Want { used: now, answered: false });
+                news = true;
+            }
+        }
+        news
+    }
+
+    /// Keeps all topics in the picture, or no longer; true if it is time to ask.
+    pub(super) fn want_all(&mut self, all: bool) -> bool {
+        let news = all && !self.all;
+        self.all = all;
+        if news {
+            self.stale = true;
+            self.paced_until = None;
+        }
+        news
+    }
+
+    /// Whether the picture says of every wanted topic all that can be said of it.
+    pub(super) fn is_satisfied_by(&self, picture: &Metadata) -> bool {
+        let wanted = self.wanted.iter().filter(|(_, want)| want.answered).map(|(name, _)| picture.topics.get(name));
+        let others = self.all.then(|| picture.topics.values().map(Some));
+        wanted.chain(others.into_iter().flatten()).all(|topic| topic.is_some_and(|topic| topic.is_settled()))
+    }
+
+    pub(super) fn wants(&self, topic: &str) -> bool {
+        self.all || self.wanted.contains_key(topic)
+    }
+
+    /// The picture is wrong; true if that was not known.
+    pub(super) fn refresh(&mut self) -> bool {
+        !std::mem::replace(&mut self.stale, true)
+    }
+
+    /// What is to be done now. A question that it gives is as good as asked: `succeeded` or `failed` has to follow.
+    pub(super) fn next(&mut self, now: Instant) -> Step {
+        if let Some(until) = self.failed_until.filter(|until| now < *until) {
+            return Step::Wait(until);
+        }
+        let (max_idle, all) = (self.max_idle, self.all);
+        self.wanted.retain(|_, want| now < later(want.used, max_idle));
+        let expiry = self.last_success.map(|at| later(at, self.max_age));
+        let stale = self.stale && self.paced_until.is_none_or(|until| now >= until);
+        if stale || expiry.is_none_or(|expiry| now >= expiry) {
+            self.stale = false;
+            return Step::Ask(if all { Asked::All } else { Asked::Topics(self.wanted.keys().cloned().collect()) });
+        }
+        let unanswered = self.wanted.iter().filter(|(_, want)| !want.answered);
+        let unanswered = unanswered.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>();
+        if !unanswered.is_empty() {
+            return Step::Ask(Asked::Topics(unanswered));
+        }
+        let paced = self.paced_until.filter(|_| self.stale);
+        let next = [paced, expiry].into_iter().flatten().min();
+        Step::Wait(next.unwrap_or_else(|| later(now, self.max_age)))
+    }
+
+    /// How long to wait for an answer before asking somewhere else: longer with every failure, up to the request timeout,
+    /// so that a cluster that is slow as a whole is not asked for ever without being heard.
+    pub(super) fn patience(&mut self) -> Duration {
+        self.patience.next(&mut self.rng)
+    }
+
+    /// An answer came, which made this picture; `changed`: it brought news.
+    pub(super) fn succeeded(&mut self, asked: &Asked, picture: &Metadata, changed: bool, now: Instant) {
+        match asked {
+            Asked::All => self.wanted.values_mut().for_each(|want| want.answered = true),
+            Asked::Topics(names) => {
+                for name in names {
+                    if let Some(want) = self.wanted.get_mut(name) {
+                        want.answered = true;
+                    }
+                }
+            }
+        }
+        let calm = self.last_success.is_none_or(|last| now > later(last, self.retry_backoff_max.saturating_mul(2)));
+        if changed || calm {
+            self.backoff.reset();
+        }
+        self.stale |= !self.is_satisfied_by(picture);
+        self.patience.reset();
+        self.last_success = Some(now);
+        self.failing_since = None;
+        self.failed_until = None;
+        self.paced_until = Some(later(now, self.backoff.next(&mut self.rng)));
+    }
+
+    /// No broker answered, or none with something that can be used.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.stale = true;
+        let since = *self.failing_since.get_or_insert(now);
+        self.failed_until = Some(later(now, self.backoff.next(&mut self.rng)));
+        if self.trigger.is_some_and(|trigger| now >= later(since, trigger)) {
+            self.rebootstrap = true;
+            self.failing_since = Some(now);
+        }
+    }
+
+    /// A broker said that this client has to start from its bootstrap addresses again (REBOOTSTRAP_REQUIRED).
+    pub(super) fn require_rebootstrap(&mut self) {
+        self.rebootstrap |= self.trigger.is_some();
+        self.stale = true;
+    }
+
+    /// Whether it is time to start from the bootstrap addresses again (KIP-899, KIP-1102); asked once.
+    pub(super) fn take_rebootstrap(&mut self) -> bool {
+        std::mem::take(&mut self.rebootstrap)
+    }
+
+    /// Whether going back to the bootstrap addresses is allowed.
+    pub(super) fn may_rebootstrap(&self) -> bool {
+        self.trigger.is_some()
+    }
+}

@@ -1,0 +1,112 @@
+//! Asks for metadata when the plan says so.
+
+use std::sync::Arc;
+
+use kafka_protocol::{
+    messages::{MetadataRequest, MetadataResponse, TopicName, metadata_request::MetadataRequestTopic},
+    protocol::StrBytes,
+};
+use tokio::time::{sleep_until, timeout};
+
+use super::{Lane, any, connection::now, core::Core, later::later, metadata_merge::Asked, metadata_plan::Step};
+use crate::{
+    error::{Error, ErrorCode, ErrorKind, Result},
+    wire::ApiKey,
+};
+
+/// Before this version, brokers may tell epochs that are older than what they told before.
+const RELIABLE_EPOCHS: i16 = 9;
+
+/// Runs until the client closes. Ended in any other way (its runtime was dropped), it closes the client, so that nobody
+/// waits for a picture that will not come.
+pub(super) async fn run(core: Arc<Core>) {
+    struct CloseOnDrop(Arc<Core>);
+    impl Drop for CloseOnDrop {
+        fn drop(&mut self) {
+            self.0.close();
+        }
+    }
+    let core = CloseOnDrop(core);
+    let core = &core.0;
+    let mut closing = core.closing.subscribe();
+    loop {
+        let step = core.metadata.plan().next(now());
+        tokio::select! {
+            biased;
+            _ = closing.wait_for(|closing| *closing) => return,
+            () = carry_out(core, step) => {}
+        }
+    }
+}
+
+async fn carry_out(core: &Arc<Core>, step: Step) {
+    match step {
+        Step::Wait(until) => tokio::select! {
+            biased;
+            () = core.metadata.wake.notified() => {}
+            () = sleep_until(until.into()) => {}
+        },
+        Step::Ask(asked) => match ask(core, &asked).await {
+            Ok(response) => {
+                let picture = core.metadata.answered(response, &asked);
+                core.pool.follow(&picture);
+            }
+            Err(error) => {
+                if error.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {
+                    core.metadata.plan().require_rebootstrap();
+                }
+                core.metadata.failed(error);
+            }
+        },
+    }
+}
+
+async fn ask(core: &Arc<Core>, asked: &Asked) -> Result<MetadataResponse> {
+    let deadline = later(now(), core.settings.request_timeout);
+    let (rebootstrap, may_rebootstrap, patience) = {
+        let mut plan = core.metadata.plan();
+        (plan.take_rebootstrap(), plan.may_rebootstrap(), plan.patience())
+    };
+    let (_, connection) = if rebootstrap {
+        tracing::warn!("starting again from bootstrap.servers");
+        core.features().rebootstrap();
+        any::bootstrap(core, deadline).await?
+    } else {
+        any::any(core, Lane::Main, may_rebootstrap, deadline).await?
+    };
+    let version = connection.versions().pick(ApiKey::Metadata, None)?;
+    let build = |version| request(asked, version, core.settings.allow_auto_create_topics);
+    // The connection is left alone when patience ends, since others may have time to wait for what they asked on it.
+    let answer = timeout(patience, core.send_on(&connection, deadline, Some(version), build)).await;
+    let mut response = answer.map_err(|_| {
+        let message = format!("{}: no answer to Metadata after {} ms", connection.peer(), patience.as_millis());
+        Error::new(ErrorKind::Timeout, message)
+    })??;
+    let code = ErrorCode::new(response.error_code);
+    if !code.is_ok() {
+        return Err(Error::broker(code, "Metadata"));
+    }
+    if response.brokers.is_empty() {
+        // A broker that is just starting knows no other yet, and not even itself.
+        return Err(Error::new(ErrorKind::Network, "the broker's metadata names no brokers"));
+    }
+    if version < RELIABLE_EPOCHS {
+        let partitions = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        partitions.for_each(|partition| partition.leader_epoch = -1);
+    }
+    Ok(response)
+}
+
+fn request(asked: &Asked, version: i16, allow_auto_create: bool) -> MetadataRequest {
+    let topics = match asked {
+        // In version 0, which cannot ask for no topic, an empty list means all of them.
+        Asked::All => (version == 0).then(Vec::new),
+        Asked::Topics(names) => Some(names.iter().map(|name| topic(name)).collect()),
+    };
+    // Older brokers create topics as they are configured, whatever the client would like.
+    MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(allow_auto_create || version < 4)
+}
+
+fn topic(name: &str) -> MetadataRequestTopic {
+    MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_string(name.to_owned()))))
+}

@@ -1,0 +1,253 @@
+//! The connections: one for each broker and lane, made when they are needed.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rand::{rngs::StdRng, seq::SliceRandom};
+use tokio::time::sleep_until;
+
+use super::{
+    ClientSettings, Lane, Metadata,
+    address::Address,
+    connection::{Connection, now},
+    core::Core,
+    flight::{Flight, Landing, closed},
+    handshake::{Established, establish},
+    reconnect::Reconnect,
+};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bootstrap addresses have node ids from here downwards, as in Kafka's own clients: no broker has a negative one.
+const FIRST_BOOTSTRAP: i32 = -1;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    bootstrap: Vec<Address>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    closed: bool,
+    rng: StdRng,
+    slots: HashMap<(i32, Lane), Slot>,
+    nodes: HashMap<i32, Reconnect>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Connecting(Flight<Arc<Connection>>),
+    Open(Arc<Connection>, Address),
+}
+
+/// A connection that is there, or that is being made.
+pub(super) enum Lookup {
+    Open(Arc<Connection>),
+    Connecting(Flight<Arc<Connection>>),
+}
+
+impl Pool {
+    pub(super) fn new(bootstrap: Vec<Address>, rng: StdRng) -> Self {
+        let state = State { closed: false, rng, slots: HashMap::new(), nodes: HashMap::new() };
+        Self { bootstrap, state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection to a node, which is begun if there is none. Single-flight: callers share one attempt.
+    pub(super) fn connection(&self, core: &Arc<Core>, node: i32, lane: Lane) -> Lookup {
+        let mut state = self.lock();
+        match state.slots.get(&(node, lane)) {
+            Some(Slot::Open(connection, _)) if connection.is_usable() => {
+                return Lookup::Open(Arc::clone(connection));
+            }
+            Some(Slot::Connecting(flight)) if !flight.is_over() => return Lookup::Connecting(flight.clone()),
+            _ => {}
+        }
+        let (landing, flight) = Flight::new();
+        if state.closed {
+            landing.land(Err(closed()));
+            return Lookup::Connecting(flight);
+        }
+        state.slots.insert((node, lane), Slot::Connecting(flight.clone()));
+        drop(state);
+        core.runtime.spawn(live(Arc::clone(core), node, lane, landing));
+        Lookup::Connecting(flight)
+    }
+
+    /// The open connection with the least to do, of those on one lane whose broker answers; rather to a broker of the
+    /// cluster than to a bootstrap address.
+    pub(super) fn least_loaded(&self, lane: Lane) -> Option<(i32, Arc<Connection>)> {
+        let state = self.lock();
+        let open = state.slots.iter().filter_map(|((node, on), slot)| match slot {
+            Slot::Open(connection, _) if *on == lane && connection.is_usable() && !connection.is_stalled() => {
+                Some((*node, connection))
+            }
+            _ => None,
+        });
+        let (node, connection) = open.min_by_key(|(node, connection)| (*node < 0, connection.load(), *node))?;
+        Some((node, Arc::clone(connection)))
+    }
+
+    /// Nodes in the order in which to try them: at random, but those last that have to wait after a failure, or that are
+    /// connected and do not answer.
+    pub(super) fn order(&self, mut nodes: Vec<i32>, lane: Lane) -> Vec<i32> {
+        let mut state = self.lock();
+        // Hash maps give them in an order that no seed repeats.
+        nodes.sort_unstable();
+        nodes.shuffle(&mut state.rng);
+        nodes.sort_by_key(|node| {
+            let open = matches!(state.slots.get(&(*node, lane)), Some(Slot::Open(there, _)) if there.is_usable());
+            (open, state.nodes.get(node).and_then(Reconnect::not_before))
+        });
+        nodes
+    }
+
+    /// The nodes that stand for the bootstrap addresses.
+    pub(super) fn bootstrap_nodes(&self) -> Vec<i32> {
+        (0..self.bootstrap.len()).map(bootstrap_node).collect()
+    }
+
+    /// Where a node is.
+    pub(super) fn address(&self, metadata: &Metadata, node: i32) -> Option<Address> {
+        match usize::try_from(i64::from(FIRST_BOOTSTRAP) - i64::from(node)) {
+            Ok(index) => self.bootstrap.get(index).cloned(),
+            Err(_) => {
+                let broker = metadata.brokers.get(&node)?;
+                Some(Address { host: broker.host.clone(), port: broker.port })
+            }
+        }
+    }
+
+    /// Why a node could not be reached the last time.
+    pub(super) fn last_failure(&self, node: i32) -> Option<Error> {
+        self.lock().nodes.get(&node)?.last_failure().cloned()
+    }
+
+    pub(super) fn mute(&self, node: i32, lane: Lane, throttle_time_ms: i32) {
+        if let Some(Slot::Open(connection, _)) = self.lock().slots.get(&(node, lane)) {
+            connection.mute_for(throttle_time_ms);
+        }
+    }
+
+    /// A new picture of the cluster is there: connections to where no broker is any more end once they are done, and those
+    /// to the bootstrap addresses, since brokers are known by their own.
+    pub(super) fn follow(&self, metadata: &Metadata) {
+        if metadata.brokers.is_empty() {
+            return;
+        }
+        let mut state = self.lock();
+        state.slots.retain(|(node, _), slot| match slot {
+            Slot::Connecting(flight) => !flight.is_over(),
+            Slot::Open(connection, address) => {
+                let stays = *node >= 0 && self.address(metadata, *node).as_ref() == Some(address);
+                if !stays {
+                    connection.retire();
+                }
+                stays && connection.is_usable()
+            }
+        });
+        state.nodes.retain(|node, _| *node < 0 || metadata.brokers.contains_key(node));
+    }
+
+    /// Closes all connections, and makes no more.
+    pub(super) fn close(&self) {
+        let slots = {
+            let mut state = self.lock();
+            state.closed = true;
+            std::mem::take(&mut state.slots)
+        };
+        for slot in slots.into_values() {
+            if let Slot::Open(connection, _) = slot {
+                connection.close(&closed());
+            }
+        }
+    }
+
+    fn node<T>(
+        &self,
+        settings: &ClientSettings,
+        node: i32,
+        change: impl FnOnce(&mut Reconnect, &mut StdRng) -> T,
+    ) -> T {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let reconnect = state.nodes.entry(node).or_insert_with(|| {
+            Reconnect::new(
+                (settings.reconnect_backoff, settings.reconnect_backoff_max),
+                (settings.connection_setup_timeout, settings.connection_setup_timeout_max),
+                &mut state.rng,
+            )
+        });
+        change(reconnect, &mut state.rng)
+    }
+
+    fn opened(&self, node: i32, lane: Lane, connection: &Arc<Connection>, address: Address) {
+        let mut state = self.lock();
+        if state.closed {
+            connection.close(&closed());
+        } else {
+            state.slots.insert((node, lane), Slot::Open(Arc::clone(connection), address));
+        }
+    }
+
+    fn gone(&self, node: i32, lane: Lane, connection: &Arc<Connection>) {
+        if let Entry::Occupied(slot) = self.lock().slots.entry((node, lane))
+            && matches!(slot.get(), Slot::Open(there, _) if Arc::ptr_eq(there, connection))
+        {
+            slot.remove();
+        }
+    }
+}
+
+fn bootstrap_node(index: usize) -> i32 {
+    i32::try_from(index).map_or(i32::MIN, |index| FIRST_BOOTSTRAP - index)
+}
+
+/// The life of one connection: made after its backoff, driven until it closes.
+async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Connection>>) {
+    let mut closing = core.closing.subscribe();
+    let attempt = attempt(&core, node);
+    let made = tokio::select! {
+        biased;
+        // The landing is dropped, which tells its callers.
+        _ = closing.wait_for(|closing| *closing) => return,
+        made = attempt => made,
+    };
+    let (established, address) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            core.pool.node(&core.settings, node, |known, rng| known.failed(error.clone(), now(), rng));
+            return landing.land(Err(error));
+        }
+    };
+    core.features().learn(&established.api_versions);
+    let connection = Arc::new(established.connection);
+    core.pool.node(&core.settings, node, Reconnect::connected);
+    core.pool.opened(node, lane, &connection, address.clone());
+    landing.land(Ok(Arc::clone(&connection)));
+    let began = now();
+    tracing::debug!(%address, node, ?lane, "connected");
+    let reason = established.driver.await;
+    tracing::debug!(%address, node, ?lane, %reason, "disconnected");
+    core.pool.gone(node, lane, &connection);
+    let lived = now().saturating_duration_since(began);
+    core.pool.node(&core.settings, node, |known, rng| known.ended(lived, now(), rng));
+}
+
+async fn attempt(core: &Core, node: i32) -> Result<(Established, Address)> {
+    let (not_before, setup_timeout) =
+        core.pool.node(&core.settings, node, |known, _| (known.not_before(), known.setup_timeout()));
+    if let Some(not_before) = not_before {
+        sleep_until(not_before.into()).await;
+    }
+    let address = core
+        .pool
+        .address(&core.metadata.picture(), node)
+        .ok_or_else(|| Error::new(ErrorKind::Network, format!("broker {node} is not in the cluster's metadata")))?;
+    Ok((establish(&core.settings, &address, setup_timeout).await?, address))
+}

@@ -1,0 +1,210 @@
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::oneshot;
+
+use crate::{
+    cluster::pipeline::{Limits, Outgoing, Pipeline},
+    error::{DeliveryStatus, Error, ErrorKind, Result},
+    wire::ApiKey,
+};
+
+type Reply = oneshot::Receiver<Result<Bytes>>;
+
+struct Fixture {
+    pipeline: Pipeline,
+    now: Instant,
+    next: i32,
+}
+
+impl Fixture {
+    fn new(max_in_flight: usize) -> Self {
+        let now = Instant::now();
+        let limits = Limits { max_in_flight, max_idle: Duration::from_secs(540) };
+        Self { pipeline: Pipeline::new("b:9092".to_owned(), limits, now), now, next: 1 }
+    }
+
+    fn push(&mut self, timeout: u64, answered: bool) -> Reply {
+        let (reply, receiver) = oneshot::channel();
+        let request = Outgoing {
+            key: ApiKey::Heartbeat,
+            version: 1,
+            correlation_id: self.next,
+            head: Bytes::from_static(&[0; 10]),
+            chunks: vec![Bytes::from_static(&[0; 90])],
+            deadline: self.now + Duration::from_secs(timeout),
+            answered,
+            reply,
+        };
+        self.next += 1;
+        self.pipeline.push(request, self.now).unwrap();
+        receiver
+    }
+
+    /// All that may be sent is sent, down to the last byte.
+    fn send(&mut self) -> usize {
+        let mut sent = 0;
+        while self.pipeline.take(self.now).is_some() {
+            sent += 1;
+            self.pipeline.wrote(100);
+        }
+        sent
+    }
+
+    fn answer(&mut self, correlation_id: i32, throttle: i32) -> Result<()> {
+        let mut frame = BytesMut::new();
+        frame.put_i32(correlation_id);
+        frame.put_i32(throttle);
+        self.pipeline.answer(frame.freeze(), self.now)
+    }
+
+    fn pass(&mut self, secs: u64) -> Result<()> {
+        self.now += Duration::from_secs(secs);
+        self.pipeline.tick(self.now)
+    }
+}
+
+fn failure(reply: &mut Reply) -> Error {
+    reply.try_recv().unwrap().unwrap_err()
+}
+
+#[test]
+fn only_so_many_are_in_flight_and_dropped_callers_are_not_sent() {
+    let mut it = Fixture::new(2);
+    let replies = [it.push(30, true), it.push(30, true)];
+    let dropped = it.push(30, true);
+    let mut last = it.push(30, true);
+    assert_eq!(it.send(), 2);
+    drop(dropped);
+    it.answer(1, 0).unwrap();
+    assert_eq!(it.send(), 1, "the dropped one is passed over");
+    it.answer(2, 0).unwrap();
+    it.answer(4, 0).unwrap();
+    assert_eq!(last.try_recv().unwrap().unwrap().len(), 4);
+    drop(replies);
+    assert_eq!(it.pipeline.load(), 0);
+}
+
+#[test]
+fn answers_out_of_order_unasked_or_too_early_are_protocol_errors() {
+    let mut it = Fixture::new(5);
+    assert_eq!(it.answer(1, 0).unwrap_err().kind(), ErrorKind::Protocol);
+    let _replies = (it.push(30, true), it.push(30, true));
+    it.send();
+    assert_eq!(it.answer(2, 0).unwrap_err().kind(), ErrorKind::Protocol);
+    assert_eq!(it.pipeline.answer(Bytes::from_static(&[0]), it.now).unwrap_err().kind(), ErrorKind::Protocol);
+    let mut it = Fixture::new(5);
+    let _reply = it.push(30, true);
+    it.pipeline.take(it.now).unwrap();
+    it.pipeline.wrote(99);
+    assert_eq!(it.answer(1, 0).unwrap_err().kind(), ErrorKind::Protocol, "the last byte is not sent yet");
+}
+
+#[test]
+fn a_late_answer_closes_and_everybody_learns_how_far_the_own_request_got() {
+    let mut it = Fixture::new(3);
+    let (mut late, mut behind) = (it.push(10, true), it.push(30, true));
+    it.send();
+    let mut half = it.push(30, true);
+    let mut waiting = it.push(30, true);
+    it.pipeline.take(it.now).unwrap();
+    it.pipeline.wrote(50);
+    it.pass(9).unwrap();
+    let reason = it.pass(1).unwrap_err();
+    it.pipeline.close(&reason);
+    let error = failure(&mut late);
+    assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::PossiblyPersisted)));
+    let error = failure(&mut behind);
+    assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Network, Some(DeliveryStatus::PossiblyPersisted)));
+    assert_eq!(failure(&mut half).delivery_status(), Some(DeliveryStatus::NotPersisted));
+    assert_eq!(failure(&mut waiting).delivery_status(), Some(DeliveryStatus::NotPersisted));
+}
+
+#[test]
+fn what_waits_too_long_fails_alone() {
+    let mut it = Fixture::new(1);
+    let (mut first, mut second) = (it.push(30, true), it.push(5, true));
+    it.send();
+    it.pass(5).unwrap();
+    let error = failure(&mut second);
+    assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::NotPersisted)));
+    assert_eq!(it.pipeline.next_event(), it.now + Duration::from_secs(25));
+    it.answer(1, 0).unwrap();
+    assert!(first.try_recv().unwrap().is_ok());
+}
+
+#[test]
+fn a_throttled_connection_is_silent_for_so_long() {
+    let mut it = Fixture::new(5);
+    let _first = it.push(30, true);
+    it.send();
+    it.answer(1, 2000).unwrap();
+    // Heartbeat v1 is from before KIP-219: the broker has waited itself.
+    let _second = it.push(30, true);
+    assert_eq!(it.send(), 1);
+    it.pipeline.mute_for(2000, it.now);
+    it.pipeline.mute_for(1000, it.now);
+    it.pipeline.mute_for(-5, it.now);
+    let mut third = it.push(1, true);
+    let _fourth = it.push(30, true);
+    assert_eq!(it.send(), 0);
+    it.pass(1).unwrap();
+    assert!(failure(&mut third).to_string().contains("throttles"));
+    assert_eq!(it.pipeline.next_event(), it.now + Duration::from_secs(1));
+    it.pass(1).unwrap();
+    assert_eq!(it.send(), 1);
+}
+
+#[test]
+fn a_request_without_an_answer_is_done_when_its_last_byte_is_out() {
+    let mut it = Fixture::new(1);
+    let (mut silent, mut other) = (it.push(30, false), it.push(30, true));
+    assert!(it.pipeline.take(it.now).is_some());
+    assert!(it.pipeline.take(it.now).is_some(), "it counts for nothing in flight");
+    it.pipeline.wrote(99);
+    assert!(silent.try_recv().is_err());
+    it.pipeline.wrote(101);
+    assert!(silent.try_recv().unwrap().unwrap().is_empty());
+    it.answer(2, 0).unwrap();
+    assert!(other.try_recv().unwrap().is_ok());
+}
+
+#[test]
+fn idle_and_retired_connections_close_only_when_nothing_is_under_way() {
+    let mut it = Fixture::new(1);
+    let _reply = it.push(600, true);
+    it.send();
+    it.pass(590).unwrap();
+    it.pipeline.retire();
+    assert!(!it.pipeline.is_usable());
+    it.pass(1).unwrap();
+    it.answer(1, 0).unwrap();
+    assert!(it.pass(0).unwrap_err().to_string().contains("no longer needed"));
+
+    let mut it = Fixture::new(1);
+    it.pass(539).unwrap();
+    assert_eq!(it.pipeline.next_event(), it.now + Duration::from_secs(1));
+    assert!(it.pass(1).unwrap_err().to_string().contains("connections.max.idle.ms"));
+}
+
+#[test]
+fn nothing_is_taken_after_the_end() {
+    let mut it = Fixture::new(1);
+    let mut waiting = it.push(1, true);
+    it.pipeline.close(&Error::new(ErrorKind::Network, "gone"));
+    it.pipeline.close(&Error::new(ErrorKind::Closed, "a second reason is none"));
+    assert_eq!(failure(&mut waiting).kind(), ErrorKind::Network);
+    let (reply, _receiver) = oneshot::channel();
+    let request = Outgoing {
+        key: ApiKey::Heartbeat,
+        version: 1,
+        correlation_id: 9,
+        head: Bytes::new(),
+        chunks: Vec::new(),
+        deadline: it.now,
+        answered: true,
+        reply,
+    };
+    let error = it.pipeline.push(request, it.now).unwrap_err();
+    assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Network, Some(DeliveryStatus::NotPersisted)));
+}

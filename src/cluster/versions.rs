@@ -1,0 +1,137 @@
+use std::collections::HashMap;
+
+use kafka_protocol::messages::ApiVersionsResponse;
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    wire::{ApiKey, message::client_versions},
+};
+
+/// The versions that one broker speaks, as its ApiVersions response said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Versions {
+    /// Host and port, for messages.
+    peer: String,
+    ranges: HashMap<i16, (i16, i16)>,
+}
+
+impl Versions {
+    pub(super) fn new(peer: String, response: &ApiVersionsResponse) -> Self {
+        let ranges = response.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
+        Self { peer, ranges }
+    }
+
+    /// The newest version of a request that both sides speak, and that is not above `max_version`.
+    ///
+    /// # Errors
+    /// There is none; the message names both ranges.
+    pub(super) fn pick(&self, key: ApiKey, max_version: Option<i16>) -> Result<i16> {
+        let Some(ours) = client_versions(key) else {
+            return Err(unsupported(format!("this client does not speak {key}")));
+        };
+        let Some(&theirs) = self.ranges.get(&key.code()) else {
+            return Err(unsupported(format!("{}: the broker does not know {key}", self.peer)));
+        };
+        let newest = ours.1.min(theirs.1).min(max_version.unwrap_or(i16::MAX));
+        if newest >= ours.0.max(theirs.0) {
+            return Ok(newest);
+        }
+        let cap = max_version.map_or_else(String::new, |max| format!(", and this request needs at most {max}"));
+        Err(unsupported(format!(
+            "{}: no common version of {key}: the broker speaks {} to {}, this client {} to {}{cap}",
+            self.peer, theirs.0, theirs.1, ours.0, ours.1
+        )))
+    }
+}
+
+fn unsupported(message: String) -> Error {
+    Error::new(ErrorKind::UnsupportedVersion, message)
+}
+
+/// The cluster's finalized features (KIP-584), as the newest ApiVersions response of any broker told them.
+#[derive(Debug)]
+pub(super) struct Features {
+    epoch: i64,
+    levels: HashMap<String, i16>,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self { epoch: -1, levels: HashMap::new() }
+    }
+}
+
+impl Features {
+    /// Takes what a response says, unless a newer one is known. Brokers before 2.7 say nothing.
+    pub(super) fn learn(&mut self, response: &ApiVersionsResponse) {
+        if response.finalized_features_epoch < self.epoch.max(0) {
+            return;
+        }
+        self.epoch = response.finalized_features_epoch;
+        let levels = response.finalized_features.iter();
+        self.levels = levels.map(|feature| (feature.name.to_string(), feature.max_version_level)).collect();
+    }
+
+    /// Forgets the epoch: the next broker may be of another cluster.
+    pub(super) fn rebootstrap(&mut self) {
+        self.epoch = -1;
+    }
+
+    pub(super) fn level(&self, name: &str) -> Option<i16> {
+        self.levels.get(name).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::{
+        messages::api_versions_response::{ApiVersion, FinalizedFeatureKey},
+        protocol::StrBytes,
+    };
+
+    use super::*;
+
+    fn versions(key: ApiKey, min: i16, max: i16) -> Versions {
+        let api = ApiVersion::default().with_api_key(key.code()).with_min_version(min).with_max_version(max);
+        Versions::new("b:9092".to_owned(), &ApiVersionsResponse::default().with_api_keys(vec![api]))
+    }
+
+    #[test]
+    fn the_newest_common_version_is_picked_below_the_cap() {
+        let (min, max) = client_versions(ApiKey::Metadata).unwrap();
+        assert_eq!(versions(ApiKey::Metadata, 0, i16::MAX).pick(ApiKey::Metadata, None).unwrap(), max);
+        assert_eq!(versions(ApiKey::Metadata, 0, 7).pick(ApiKey::Metadata, None).unwrap(), 7);
+        assert_eq!(versions(ApiKey::Metadata, 0, 7).pick(ApiKey::Metadata, Some(5)).unwrap(), 5);
+        assert_eq!(versions(ApiKey::Metadata, min, min).pick(ApiKey::Metadata, None).unwrap(), min);
+    }
+
+    #[test]
+    fn errors_name_the_request_and_both_ranges() {
+        let error = versions(ApiKey::Metadata, 100, 101).pick(ApiKey::Metadata, None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnsupportedVersion);
+        let message = error.to_string();
+        assert!(message.contains("Metadata") && message.contains("100 to 101") && message.contains("this client"));
+        let error = versions(ApiKey::Metadata, 5, 6).pick(ApiKey::Metadata, Some(4)).unwrap_err();
+        assert!(error.to_string().contains("at most 4"), "{error}");
+        let error = versions(ApiKey::Metadata, 0, 1).pick(ApiKey::ListOffsets, None).unwrap_err();
+        assert!(error.to_string().contains("does not know ListOffsets"), "{error}");
+    }
+
+    #[test]
+    fn features_of_an_older_epoch_do_not_replace_newer_ones() {
+        let response = |epoch, level| {
+            let name = StrBytes::from_static_str("transaction.version");
+            let feature = FinalizedFeatureKey::default().with_name(name).with_max_version_level(level);
+            ApiVersionsResponse::default().with_finalized_features_epoch(epoch).with_finalized_features(vec![feature])
+        };
+        let mut features = Features::default();
+        assert_eq!(features.level("transaction.version"), None);
+        features.learn(&response(7, 2));
+        features.learn(&response(6, 1));
+        features.learn(&ApiVersionsResponse::default());
+        assert_eq!(features.level("transaction.version"), Some(2));
+        features.rebootstrap();
+        features.learn(&response(1, 1));
+        assert_eq!(features.level("transaction.version"), Some(1));
+    }
+}

@@ -1,0 +1,559 @@
+//! The partitions that this consumer reads, and all that is known about them. Decides; does no IO.
+//!
+//! This file holds what the user and the group do with partitions; `resolve.rs` how positions are found out, `fetcher.rs`
+//! what is asked of which broker, `handout.rs` what the reader takes.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use rand::rngs::StdRng;
+use uuid::Uuid;
+
+use super::{
+    OffsetAndMetadata,
+    budget::{Account, Budget, Wake},
+    fetch_session::FetchSession,
+    lease::Lease,
+    position::{Position, Start, State},
+    queue::{Job, Queue},
+    settings::{IsolationLevel, OffsetReset},
+};
+use crate::{
+    cluster::{Backoff, Metadata},
+    error::{Error, ErrorCode, ErrorKind, Result},
+    record::{Offset, TopicPartition},
+};
+
+/// What decides has to know of the settings.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) reset: OffsetReset,
+    pub(super) isolation: IsolationLevel,
+    pub(super) min_bytes: i32,
+    pub(super) max_bytes: i32,
+    pub(super) max_wait: Duration,
+    pub(super) partition_bytes: i32,
+    pub(super) queued_bytes: usize,
+    pub(super) rack: Option<String>,
+    pub(super) backoff: Backoff,
+    /// How long a preferred replica is believed in (`metadata.max.age.ms`).
+    pub(super) replica_age: Duration,
+    /// After how long without a leader the reader is told.
+    pub(super) patience: Duration,
+    /// Batches that are opened ahead at a time.
+    pub(super) jobs: usize,
+}
+
+/// Whom to wake after a change.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// Brokers from which something else is to be fetched.
+    pub(super) nodes: BTreeSet<i32>,
+    /// The consumer's own task: questions to ask, brokers to begin with.
+    pub(super) driver: bool,
+    /// Those who wait for a position.
+    pub(super) moved: bool,
+    pub(super) reader: Option<Waker>,
+    pub(super) jobs: Vec<Job>,
+}
+
+/// A partition and all that is known about it.
+#[derive(Debug)]
+pub(super) struct Partition {
+    pub(super) position: Position,
+    /// There once the position is known.
+    pub(super) lease: Option<Arc<Lease>>,
+    /// What was unfinished when the partition had to be positioned anew: not to be committed past.
+    unfinished: Option<i64>,
+    pub(super) queue: Queue,
+    pub(super) paused: bool,
+    /// To be given up as soon as the reader is done with what it holds.
+    pub(super) revoking: bool,
+    pub(super) in_rotation: bool,
+    /// Has its fill, and is fetched again once half of it is read.
+    pub(super) full: bool,
+    pub(super) topic_id: Uuid,
+    /// The leader and its epoch.
+    pub(super) leader: Option<(i32, i32)>,
+    /// A nearer replica, and until when it is believed in (KIP-392).
+    pub(super) replica: Option<(i32, Instant)>,
+    /// The broker that it is fetched from.
+    pub(super) node: Option<i32>,
+    /// Asked for in one fetch; grows for a batch that does not fit.
+    pub(super) fetch_bytes: i32,
+    pub(super) committed: Option<i64>,
+    pub(super) retries: Backoff,
+    /// Without a leader since then.
+    pub(super) leaderless_since: Option<Instant>,
+    /// Its present trouble was told to the reader.
+    pub(super) reported: bool,
+}
+
+/// A broker that something is fetched from.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) session: FetchSession,
+    /// Partitions whose wish may have changed since the last request.
+    pub(super) changed: BTreeSet<TopicPartition>,
+    /// Partitions that wait before they are fetched again.
+    pub(super) waiting: Vec<(Instant, TopicPartition)>,
+    pub(super) account: Arc<Account>,
+    pub(super) partitions: usize,
+    pub(super) not_before: Option<Instant>,
+    pub(super) retries: Backoff,
+}
+
+pub(super) struct Assignment {
+    pub(super) rules: Rules,
+    pub(super) partitions: HashMap<TopicPartition, Partition>,
+    pub(super) nodes: HashMap<i32, Node>,
+    pub(super) budget: Budget,
+    wake_for: Box<dyn Fn(i32) -> Wake + Send>,
+    pub(super) rotation: VecDeque<TopicPartition>,
+    pub(super) running_jobs: usize,
+    errors: VecDeque<Error>,
+    ended: bool,
+    pub(super) rng: StdRng,
+    generation: u64,
+    reader: Option<Waker>,
+    pub(super) signals: Signals,
+    /// The trouble of the whole cluster was told to the reader.
+    unreachable_reported: bool,
+    has_metadata: bool,
+}
+
+impl Assignment {
+    /// Nothing assigned yet. `wake_for` makes what wakes the task of a broker when its account has room again.
+    pub(super) fn new(rules: Rules, rng: StdRng, wake_for: Box<dyn Fn(i32) -> Wake + Send>) -> Self {
+        Self {
+            budget: Budget::new(rules.queued_bytes),
+            rules,
+            partitions: HashMap::new(),
+            nodes: HashMap::new(),
+            wake_for,
+            rotation: VecDeque::new(),
+            running_jobs: 0,
+            errors: VecDeque::new(),
+            ended: false,
+            rng,
+            generation: 0,
+            reader: None,
+            signals: Signals::default(),
+            unreachable_reported: false,
+            has_metadata: false,
+        }
+    }
+
+    /// What came of the last changes.
+    pub(super) fn take_signals(&mut self) -> Signals {
+        std::mem::take(&mut self.signals)
+    }
+
+    // ---- partitions come and go
+
+    /// Reads a partition from now on, from that place; whatever it was read from before is withheld.
+    pub(super) fn assign(&mut self, partition: TopicPartition, state: State, metadata: &Metadata, now: Instant) {
+        self.remove(&partition);
+        self.generation += 1;
+        let retries = self.rules.backoff.clone();
+        self.partitions.insert(
+            partition.clone(),
+            Partition {
+                position: Position::new(State::Stopped, self.generation),
+                lease: None,
+                unfinished: None,
+                queue: Queue::default(),
+                paused: false,
+                revoking: false,
+                in_rotation: false,
+                full: false,
+                topic_id: Uuid::nil(),
+                leader: None,
+                replica: None,
+                node: None,
+                fetch_bytes: self.rules.partition_bytes,
+                committed: None,
+                retries,
+                leaderless_since: Some(now),
+                reported: false,
+            },
+        );
+        self.begin(&partition, state, true);
+        self.update(&partition, metadata, now);
+        self.signals.driver = true;
+    }
+
+    /// Reads a partition no longer; what is left of it is withheld.
+    pub(super) fn remove(&mut self, partition: &TopicPartition) {
+        let Some(gone) = self.partitions.remove(partition) else { return };
+        if let Some(lease) = gone.lease {
+            lease.withhold();
+        }
+        self.leave_node(gone.node, partition);
+        self.signals.moved = true;
+        self.signals.driver = true;
+    }
+
+    /// Whether the partition is ours, and not to be given up.
+    pub(super) fn keeps(&self, partition: &TopicPartition) -> bool {
+        self.partitions.get(partition).is_some_and(|found| !found.revoking)
+    }
+
+    /// Reads a partition no longer that was to be given up (and was not assigned anew meanwhile).
+    pub(super) fn remove_revoked(&mut self, partition: &TopicPartition) {
+        if !self.keeps(partition) {
+            self.remove(partition);
+        }
+    }
+
+    /// Hands out no more of these partitions, and fetches nothing more of them.
+    pub(super) fn revoke(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            if let Some(found) = self.partitions.get_mut(partition) {
+                found.revoking = true;
+                self.touch(partition);
+            }
+        }
+    }
+
+    pub(super) fn assigned(&self) -> Vec<TopicPartition> {
+        let mut assigned: Vec<_> = self.partitions.keys().cloned().collect();
+        assigned.sort_unstable();
+        assigned
+    }
+
+    /// The partition, or an error that says that it is not assigned.
+    pub(super) fn get(&self, partition: &TopicPartition) -> Result<&Partition> {
+        self.partitions
+            .get(partition)
+            .ok_or_else(|| Error::new(ErrorKind::NotAssigned, format!("{partition} is not assigned to this consumer")))
+    }
+
+    // ---- positions
+
+    /// Positions a partition anew. `asked_for` by the user: what lies before is then done with, whatever it was.
+    pub(super) fn begin(&mut self, partition: &TopicPartition, state: State, asked_for: bool) {
+        let Some(found) = self.partitions.get_mut(partition) else { return };
+        self.generation += 1;
+        if let Some(lease) = found.lease.take() {
+            lease.withhold();
+            let (done, handed) = (lease.done(), lease.handed());
+            found.unfinished = found.unfinished.or((done < handed).then_some(done));
+        }
+        if asked_for {
+            found.unfinished = None;
+        }
+        found.queue.clear();
+        found.full = false;
+        found.reported = false;
+        found.fetch_bytes = self.rules.partition_bytes;
+        found.retries = self.rules.backoff.clone();
+        found.position = Position::new(State::Stopped, self.generation);
+        self.enter(partition, state);
+    }
+
+    /// Goes on to another state of the same positioning.
+    pub(super) fn enter(&mut self, partition: &TopicPartition, state: State) {
+        let Some(found) = self.partitions.get_mut(partition) else { return };
+        found.position.enter(state);
+        match state {
+            State::Fetch { offset, epoch } if found.lease.is_none() => {
+                let done = found.unfinished.take().map_or(offset, |done| done.min(offset));
+                let lease = Lease::new(partition.clone(), found.position.generation(), offset, done, epoch);
+                found.lease = Some(Arc::new(lease));
+                self.signals.moved = true;
+            }
+            State::Committed | State::Reset(_) | State::Validate { .. } => self.signals.driver = true,
+            State::Fetch { .. } | State::Stopped => self.signals.moved = true,
+        }
+        self.touch(partition);
+    }
+
+    /// The user wants to read from there.
+    pub(super) fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> Result<()> {
+        self.get(partition)?;
+        self.begin(partition, State::at(offset), true);
+        Ok(())
+    }
+
+    /// Starts anew as `auto.offset.reset` says, or tells the reader why not.
+    pub(super) fn reset(&mut self, partition: &TopicPartition, start: Option<Start>, why: &str) {
+        match start {
+            Some(start) => {
+                tracing::debug!(%partition, ?start, why, "the position is reset");
+                self.begin(partition, State::Reset(start), false);
+            }
+            None => {
+                self.stop(partition);
+                let error = Error::new(
+                    ErrorKind::NoOffset,
+                    format!("{partition} has no position to read from: {why}, and auto.offset.reset is none"),
+                );
+                self.push_error(error);
+            }
+        }
+    }
+
+    /// Reads a partition no further until the user seeks. What was handed out stays handed out.
+    pub(super) fn stop(&mut self, partition: &TopicPartition) {
+        if let Some(found) = self.partitions.get_mut(partition) {
+            found.queue.clear();
+            found.full = false;
+            self.enter(partition, State::Stopped);
+        }
+    }
+
+    /// The next offset to be handed out; `None` where it is not known yet.
+    pub(super) fn position(&self, partition: &TopicPartition) -> Result<Option<i64>> {
+        Ok(self.get(partition)?.lease.as_ref().map(|lease| lease.handed()))
+    }
+
+    /// Stops fetching and handing out a partition, or goes on with it.
+    pub(super) fn pause(&mut self, partition: &TopicPartition, paused: bool) -> Result<()> {
+        self.get(partition)?;
+        if let Some(found) = self.partitions.get_mut(partition) {
+            found.paused = paused;
+        }
+        self.touch(partition);
+        self.to_rotation(partition);
+        Ok(())
+    }
+
+    pub(super) fn paused(&self) -> Vec<TopicPartition> {
+        let paused = self.partitions.iter().filter(|(_, found)| found.paused);
+        let mut paused: Vec<_> = paused.map(|(partition, _)| partition.clone()).collect();
+        paused.sort_unstable();
+        paused
+    }
+
+    // ---- commits
+
+    /// What can be committed of these partitions (of all, without a list): up to what is done, or to what was handed out,
+    /// where that differs from what is known to be committed.
+    pub(super) fn to_commit(
+        &self,
+        only: Option<&[TopicPartition]>,
+        handed_out: bool,
+    ) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+        let wanted = |partition: &TopicPartition| only.is_none_or(|only| only.contains(partition));
+        let mut offsets = Vec::new();
+        for (partition, found) in self.partitions.iter().filter(|(partition, _)| wanted(partition)) {
+            let Some(lease) = &found.lease else { continue };
+            let offset = if handed_out { lease.handed() } else { lease.done() };
+            if found.committed != Some(offset) {
+                offsets.push((partition.clone(), lease.to_commit(offset)));
+            }
+        }
+        offsets.sort_by(|(one, _), (other, _)| one.cmp(other));
+        offsets
+    }
+
+    /// The group has these offsets now.
+    pub(super) fn committed(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) {
+        for (partition, committed) in offsets {
+            if let Some(found) = self.partitions.get_mut(partition) {
+                found.committed = Some(committed.offset);
+            }
+        }
+    }
+
+    // ---- the reader
+
+    /// An error for the reader.
+    pub(super) fn push_error(&mut self, error: Error) {
+        self.errors.push_back(error);
+        self.wake_reader();
+    }
+
+    pub(super) fn pop_error(&mut self) -> Option<Error> {
+        self.errors.pop_front()
+    }
+
+    /// Nothing more is handed out; what was handed out can still be committed.
+    pub(super) fn close_reading(&mut self) {
+        self.ended = true;
+        for lease in self.partitions.values().filter_map(|found| found.lease.as_ref()) {
+            lease.withhold();
+        }
+        self.wake_reader();
+    }
+
+    /// The last error: after it there is nothing more to read.
+    pub(super) fn end(&mut self, error: Option<Error>) {
+        self.errors.extend(error);
+        self.close_reading();
+        for partition in self.assigned() {
+            self.remove(&partition);
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The reader waits for whatever comes.
+    pub(super) fn wait(&mut self, waker: &Waker) {
+        match &mut self.reader {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+
+    pub(super) fn wake_reader(&mut self) {
+        self.signals.reader = self.reader.take().or(self.signals.reader.take());
+    }
+
+    // ---- brokers
+
+    /// There is a new picture of the cluster.
+    pub(super) fn metadata_changed(&mut self, metadata: &Metadata, now: Instant) {
+        self.has_metadata = true;
+        self.unreachable_reported = false;
+        for partition in self.assigned() {
+            self.update(&partition, metadata, now);
+        }
+    }
+
+    /// Takes what the picture says of a partition.
+    fn update(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) {
+        let Some(found) = self.partitions.get_mut(partition) else { return };
+        let Some(topic) = metadata.topic(&partition.topic) else { return };
+        let id = topic.id;
+        if topic.error == ErrorCode::TOPIC_AUTHORIZATION_FAILED && !std::mem::replace(&mut found.reported, true) {
+            self.push_error(Error::broker(topic.error, format_args!("read of {partition}")));
+            return;
+        }
+        let leader = metadata.leader(&partition.topic, partition.partition);
+        let before = found.leader;
+        let made_anew = !found.topic_id.is_nil() && !id.is_nil() && found.topic_id != id;
+        if !id.is_nil() {
+            found.topic_id = id;
+        }
+        found.leader = leader;
+        found.leaderless_since = if leader.is_some() { None } else { found.leaderless_since.or(Some(now)) };
+        if leader.is_some() {
+            found.reported &= leader == before;
+        }
+        if leader != before {
+            found.position.retry_now();
+            self.signals.driver = true;
+        }
+        if made_anew {
+            // Every record of the new topic is new to its reader, whatever the policy says of old offsets.
+            let start = Start::of(self.rules.reset).map(|_| Start::Earliest);
+            self.reset(partition, start, "its topic was deleted and created again");
+        } else if let (Some((_, old)), Some((_, new))) = (before, leader)
+            && new > old
+            && let State::Fetch { offset, epoch } = found.position.state()
+            && (0..new).contains(&epoch)
+        {
+            // Between leaders a log may lose its end (KIP-320).
+            self.enter(partition, State::Validate { offset, epoch });
+        }
+        self.route(partition, metadata, now);
+        self.touch(partition);
+    }
+
+    /// Decides which broker the partition is fetched from.
+    fn route(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) {
+        let Some(found) = self.partitions.get_mut(partition) else { return };
+        found.replica = found.replica.filter(|(node, until)| *until > now && metadata.brokers.contains_key(node));
+        self.reroute(partition);
+    }
+
+    /// The same, after the replica or the leader changed.
+    pub(super) fn reroute(&mut self, partition: &TopicPartition) {
+        let Some(found) = self.partitions.get_mut(partition) else { return };
+        let node = found.replica.map(|(node, _)| node).filter(|_| found.leader.is_some()).or(found.leader.map(|l| l.0));
+        let before = std::mem::replace(&mut found.node, node);
+        if node == before {
+            return;
+        }
+        self.leave_node(before, partition);
+        if let Some(id) = node {
+            self.join_node(id);
+        }
+        self.touch(partition);
+    }
+
+    fn join_node(&mut self, id: i32) {
+        let account = self.budget.account(id, || (self.wake_for)(id));
+        let node = self.nodes.entry(id).or_insert_with(|| {
+            self.signals.driver = true;
+            Node {
+                session: FetchSession::default(),
+                changed: BTreeSet::new(),
+                waiting: Vec::new(),
+                account: account.clone(),
+                partitions: 0,
+                not_before: None,
+                retries: self.rules.backoff.clone(),
+            }
+        });
+        node.account = account;
+        node.partitions += 1;
+    }
+
+    fn leave_node(&mut self, node: Option<i32>, partition: &TopicPartition) {
+        let Some(id) = node else { return };
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.partitions = node.partitions.saturating_sub(1);
+            node.changed.insert(partition.clone());
+            if node.partitions == 0 {
+                self.budget.leave(id);
+            }
+        }
+    }
+
+    /// What is to be fetched of a partition may have changed.
+    pub(super) fn touch(&mut self, partition: &TopicPartition) {
+        let node = self.partitions.get(partition).and_then(|found| found.node);
+        if let Some(id) = node
+            && let Some(node) = self.nodes.get_mut(&id)
+        {
+            node.changed.insert(partition.clone());
+            self.signals.nodes.insert(id);
+        }
+    }
+
+    /// Tells the reader, once, what has been in the way for long: `failure` is why the last look at the cluster failed.
+    pub(super) fn check_trouble(&mut self, failure: Option<Error>, now: Instant) {
+        let patience = self.rules.patience;
+        let mut errors = Vec::new();
+        for (partition, found) in &mut self.partitions {
+            let long = found.leaderless_since.is_some_and(|since| now.saturating_duration_since(since) >= patience);
+            if !long || found.reported {
+                continue;
+            }
+            match &failure {
+                Some(failure) if !self.has_metadata => {
+                    if !std::mem::replace(&mut self.unreachable_reported, true) {
+                        errors.push(failure.clone());
+                    }
+                }
+                _ => {
+                    found.reported = true;
+                    errors.push(Error::new(
+                        ErrorKind::UnknownTopicOrPartition,
+                        format!(
+                            "{partition} has had no leader for {} s, or does not exist; it is read as soon as it has one",
+                            patience.as_secs()
+                        ),
+                    ));
+                }
+            }
+        }
+        for error in errors {
+            self.push_error(error);
+        }
+    }
+
+    /// Whether some partition has no leader that is known.
+    pub(super) fn lacks_leaders(&self) -> bool {
+        self.partitions.values().any(|found| found.leader.is_none())
+    }
+}

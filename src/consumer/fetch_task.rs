@@ -1,0 +1,118 @@
+//! Fetches from one broker, one request after the other.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    budget::Charge,
+    fetcher::{Arrived, Hints, Plan},
+    inbox::Inbox,
+    settings::IsolationLevel,
+    walk::walk,
+};
+use crate::{
+    cluster::{Attempt, Client, Lane, RawRequest},
+    error::{Error, Result},
+    wire::{
+        ApiKey,
+        fetch::{FetchRequest, FetchResponse, NodeEndpoint, decode_fetch, encode_fetch},
+    },
+};
+
+/// The newest version that asks for topics by name.
+const BY_NAME: i16 = 12;
+
+/// What a fetching task has to know.
+#[derive(Clone, Debug)]
+pub(super) struct FetchTask {
+    pub(super) client: Client,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) isolation: IsolationLevel,
+    /// `request.timeout.ms`, and on top of it what the broker may wait.
+    pub(super) timeout: Duration,
+}
+
+impl FetchTask {
+    /// Goes on until it is aborted. The next fetch leaves as soon as the headers of the last answer's batches were walked;
+    /// nothing is decompressed here.
+    pub(super) async fn run(self, node: i32) {
+        let wake = self.inbox.wakers.get(node);
+        loop {
+            let now = Instant::now();
+            match self.inbox.with(|assignment| assignment.plan(node, now.into_std())) {
+                Plan::Fetch { request, reserved, by_name } => self.fetch(node, *request, reserved, by_name).await,
+                Plan::Wait(until) => {
+                    let pause = async {
+                        match until {
+                            Some(until) => sleep_until(until.into()).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        biased;
+                        () = wake.notified() => {}
+                        () = pause => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn fetch(&self, node: i32, request: FetchRequest, reserved: Charge, by_name: bool) {
+        match self.ask(node, &request, by_name).await {
+            Ok((response, size)) => self.arrived(node, response, reserved, size),
+            Err(error) => {
+                self.inbox.with(|assignment| assignment.fetch_failed(node, &error, Instant::now().into_std()));
+                // Its partitions may have other leaders by now.
+                self.client.refresh_metadata();
+            }
+        }
+    }
+
+    async fn ask(&self, node: i32, request: &FetchRequest, by_name: bool) -> Result<(FetchResponse, usize)> {
+        let max_version = by_name.then_some(BY_NAME);
+        let attempt = Attempt { node, lane: Lane::Fetch(0), timeout: self.timeout, max_version };
+        let write = |version| {
+            let mut body = BytesMut::new();
+            encode_fetch(&mut body, version, request);
+            Ok(RawRequest { chunks: vec![body.freeze()], answered: true })
+        };
+        let answer = self.client.send_raw(attempt, ApiKey::Fetch, write).await?;
+        let size = answer.body.len();
+        let response = decode_fetch(answer.body, answer.version)
+            .map_err(|error: Error| error.context(format_args!("answer of broker {node} to a fetch")))?;
+        Ok((response, size))
+    }
+
+    fn arrived(&self, node: i32, response: FetchResponse, mut charge: Charge, size: usize) {
+        if response.throttle_time_ms > 0 {
+            self.client.throttle(node, Lane::Fetch(0), response.throttle_time_ms);
+        }
+        let FetchResponse { error, session_id, partitions, node_endpoints, .. } = response;
+        let arrived: Vec<Arrived> = partitions
+            .into_iter()
+            .map(|mut head| {
+                let records = std::mem::take(&mut head.records);
+                let walk = walk(records, self.isolation, &head.aborted_transactions);
+                Arrived { head, walk }
+            })
+            .collect();
+        // Nothing keeps an answer without records.
+        let empty = arrived.iter().all(|arrived| arrived.walk.steps.is_empty());
+        charge.resize(if empty { 0 } else { size });
+        let now = Instant::now().into_std();
+        let hints = self.inbox.with(|assignment| assignment.fetched(node, session_id, error, arrived, charge, now));
+        self.follow(hints, &node_endpoints);
+    }
+
+    fn follow(&self, hints: Hints, endpoints: &[NodeEndpoint]) {
+        for (partition, leader, epoch) in hints.leaders {
+            self.client.learn_leader(&partition.topic, partition.partition, leader, epoch, endpoints);
+        }
+        if hints.refresh {
+            self.client.refresh_metadata();
+        }
+    }
+}

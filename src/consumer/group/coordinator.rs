@@ -1,0 +1,42 @@
+//! One attempt at a request to the group's coordinator, wherever it is now.
+
+use std::time::Duration;
+
+use kafka_protocol::protocol::Request;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    cluster::{Attempt, Client, CoordinatorKind, Lane},
+    error::{Error, ErrorCode, ErrorKind, Remedy, Result},
+};
+
+/// Sends to the coordinator that is known, or finds it first. A coordinator that cannot be reached is forgotten, so that
+/// the next attempt finds out who took its place.
+pub(super) async fn ask<R: Request>(
+    client: &Client,
+    group_id: &str,
+    lane: Lane,
+    timeout: Duration,
+    build: impl FnOnce(i16) -> R + Send,
+) -> Result<(i32, R::Response)> {
+    let deadline = Instant::now() + timeout;
+    let find = client.coordinator(CoordinatorKind::Group, group_id, deadline);
+    let node = timeout_at(deadline, find).await.unwrap_or_else(|_| Err(too_late(group_id)))?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let answer = client.send(Attempt { node, lane, timeout: left, max_version: None }, build).await;
+    if answer.as_ref().is_err_and(Error::is_retriable) {
+        client.forget_coordinator(CoordinatorKind::Group, group_id, node);
+    }
+    Ok((node, answer?))
+}
+
+/// Takes note of an answer that says that the coordinator is another.
+pub(super) fn heed(client: &Client, group_id: &str, node: i32, code: Option<ErrorCode>) {
+    if code.is_some_and(|code| code.remedy() == Remedy::FindCoordinator) {
+        client.forget_coordinator(CoordinatorKind::Group, group_id, node);
+    }
+}
+
+fn too_late(group_id: &str) -> Error {
+    Error::new(ErrorKind::Timeout, format!("the coordinator of group {group_id} was not found in time"))
+}

@@ -1,0 +1,408 @@
+//! The loop that turns the membership's actions into requests and events, and their answers into its inputs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{
+    GroupEvent,
+    coordinator::{ask, heed},
+    handle::Pace,
+    membership::{Action, Identity, Joined, Membership, Standing, SyncAnswer, Ticket},
+    range::Range,
+    requests,
+    shared::Shared,
+};
+use crate::{
+    cluster::{Client, Lane},
+    consumer::subscription::Subscription,
+    error::{Error, ErrorKind, Result},
+};
+
+/// A rebalance takes as long as its slowest member may; the coordinator gets this much longer to say how it went.
+const JOIN_MARGIN: Duration = Duration::from_secs(5);
+/// How long a leader looks for topics that its picture of the cluster does not have yet.
+const COUNT_WAIT: Duration = Duration::from_secs(5);
+/// How many new pictures it looks at: a topic that is in none of them does not exist.
+const COUNT_PICTURES: u32 = 3;
+/// How often a leave is tried.
+const LEAVE_ATTEMPTS: u32 = 3;
+
+/// What the handles ask of the task.
+#[derive(Debug)]
+pub(super) enum Command {
+    Subscribe(Option<Subscription>),
+    CommitRefused { identity: Identity, said: Error },
+    Close { deadline: Instant, done: oneshot::Sender<Result<()>> },
+}
+
+/// What comes back from the requests on their way.
+#[derive(Debug)]
+enum Answer {
+    Joined(Ticket, Joined),
+    Counted(Ticket, BTreeMap<Arc<str>, usize>),
+    Synced(Ticket, Result<SyncAnswer>),
+    Heartbeat(Ticket, Result<()>),
+    Revoked(Ticket),
+}
+
+pub(super) struct GroupTask {
+    client: Client,
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::UnboundedSender<GroupEvent>,
+    membership: Membership,
+    /// Everything on its way; dropped with the task.
+    answers: JoinSet<Answer>,
+    /// Goodbyes on their way; closing waits for them.
+    goodbyes: JoinSet<Result<()>>,
+    pictures: watch::Receiver<u64>,
+    subscription: Option<Subscription>,
+    /// Pictures up to this version may lack topics that the expressions look for.
+    blind_until: u64,
+    /// As the leader: what the group's other members want.
+    group_topics: BTreeSet<Arc<str>>,
+}
+
+impl GroupTask {
+    pub(super) fn new(
+        client: Client,
+        shared: Arc<Shared>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        events: mpsc::UnboundedSender<GroupEvent>,
+    ) -> Self {
+        let settings = client.settings();
+        let membership = Membership::new(
+            shared.settings.clone(),
+            vec![Arc::new(Range)],
+            (settings.retry_backoff, settings.retry_backoff_max),
+            settings.seed.unwrap_or_else(rand::random),
+            Instant::now().into_std(),
+        );
+        Self {
+            pictures: client.metadata_changes(),
+            client,
+            shared,
+            commands,
+            events,
+            membership,
+            answers: JoinSet::new(),
+            goodbyes: JoinSet::new(),
+            subscription: None,
+            blind_until: 0,
+            group_topics: BTreeSet::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        // Topics that nobody asks for are dropped from the picture; a member's must not be.
+        let renewal = (self.client.settings().metadata_max_idle / 3).max(Duration::from_secs(1));
+        let mut renew_at = Instant::now() + renewal;
+        loop {
+            self.act();
+            let wake = self.membership.next_wake().map_or(renew_at, |wake| renew_at.min(Instant::from_std(wake)));
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(Command::Subscribe(subscription)) => self.subscribe(subscription),
+                    Some(Command::CommitRefused { identity, said }) => {
+                        self.membership.commit_refused(now(), &identity, &said);
+                    }
+                    Some(Command::Close { deadline, done }) => {
+                        let result = self.close(deadline).await;
+                        let _ = done.send(result);
+                        return;
+                    }
+                    // The last handle is gone: nobody reads any more.
+                    None => return,
+                },
+                Some(answer) = self.answers.join_next() => match answer {
+                    Ok(answer) => self.take(answer),
+                    Err(error) => return self.abandon(&error),
+                },
+                Some(left) = self.goodbyes.join_next() => {
+                    if let Err(error) = heard(left) {
+                        tracing::debug!(group = %self.shared.settings.group_id, %error, "left without a word");
+                    }
+                }
+                changed = self.pictures.changed() => match changed {
+                    Ok(()) => self.look_at_picture(),
+                    Err(_) => return self.abandon(&"the client is closed"),
+                },
+                () = self.shared.reader.came_back() => {}
+                () = sleep_until(wake) => {}
+            }
+            let now = Instant::now();
+            if self.shared.reader.look() {
+                self.membership.polled(now.into_std());
+            }
+            self.membership.tick(now.into_std());
+            if now >= renew_at {
+                renew_at = now + renewal;
+                self.want_topics();
+            }
+        }
+    }
+
+    /// Carries out what the membership asks for. Who we are is known to the handles before the consumer hears of it.
+    fn act(&mut self) {
+        self.publish();
+        while let Some(action) = self.membership.next_action() {
+            match action {
+                Action::Join { .. } | Action::Count { .. } | Action::Sync { .. } | Action::Heartbeat { .. } => {
+                    self.request(action);
+                }
+                Action::Leave { member_id, reason } => {
+                    let deadline = Instant::now() + self.client.settings().request_timeout;
+                    self.goodbyes.spawn(leave(self.client.clone(), self.shared.clone(), member_id, reason, deadline));
+                }
+                Action::AwaitPoll => self.shared.reader.park(),
+                Action::Assigned { partitions } => {
+                    self.tell(GroupEvent::Assigned { partitions });
+                    // The picture may have changed while the group was joining.
+                    self.compare_counts();
+                    self.publish();
+                }
+                Action::Revoke { ticket, partitions } => {
+                    let (done, answered) = oneshot::channel();
+                    self.tell(GroupEvent::Revoking { partitions, done });
+                    self.answers.spawn(async move {
+                        // Dropping the other end answers too.
+                        let _ = answered.await;
+                        Answer::Revoked(ticket)
+                    });
+                }
+                Action::Lost { partitions } => self.tell(GroupEvent::Lost { partitions }),
+                Action::Error { error, fatal } => self.tell(GroupEvent::Error { error, fatal }),
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let standing = match self.membership.standing() {
+            // Waiting for the first picture that expressions can be held against.
+            Standing::Alone if self.subscription.is_some() => Standing::Rebalancing,
+            standing => standing,
+        };
+        self.shared.set_standing(standing);
+    }
+
+    fn tell(&self, event: GroupEvent) {
+        // A consumer that no longer listens is about to drop its handle.
+        let _ = self.events.send(event);
+    }
+
+    fn request(&mut self, action: Action) {
+        let (client, shared) = (self.client.clone(), self.shared.clone());
+        let request_timeout = client.settings().request_timeout;
+        let join_timeout = request_timeout.max(shared.settings.max_poll_interval + JOIN_MARGIN);
+        match action {
+            Action::Join { ticket, member_id, protocols, reason } => {
+                self.answers.spawn(async move {
+                    let settings = &shared.settings;
+                    let build = |version| requests::join(version, settings, &member_id, &protocols, &reason);
+                    let answer = ask(&client, &settings.group_id, Lane::Join, join_timeout, build).await;
+                    let joined = match answer {
+                        Ok((node, response)) => {
+                            heed(&client, &settings.group_id, node, Some(response.error_code.into()));
+                            requests::read_join(response, settings)
+                        }
+                        Err(error) => Joined::Failed(error),
+                    };
+                    Answer::Joined(ticket, joined)
+                });
+            }
+            Action::Count { ticket, topics } => {
+                self.group_topics.clone_from(&topics);
+                self.answers.spawn(async move { Answer::Counted(ticket, count(&client, topics).await) });
+            }
+            Action::Sync { ticket, identity, protocol, assignments } => {
+                self.answers.spawn(async move {
+                    let settings = &shared.settings;
+                    let build = |version| requests::sync(version, settings, &identity, protocol, &assignments);
+                    let answer = ask(&client, &settings.group_id, Lane::Join, join_timeout, build).await;
+                    let synced = answer.and_then(|(node, response)| {
+                        heed(&client, &settings.group_id, node, Some(response.error_code.into()));
+                        requests::read_sync(response, settings)
+                    });
+                    Answer::Synced(ticket, synced)
+                });
+            }
+            Action::Heartbeat { ticket, identity } => {
+                // An attempt that is not answered must leave time for another within the session.
+                let timeout = request_timeout.min(shared.settings.session_timeout / 2);
+                self.answers.spawn(async move {
+                    let settings = &shared.settings;
+                    let build = |version| requests::heartbeat(version, settings, &identity);
+                    let answer = ask(&client, &settings.group_id, Lane::Group, timeout, build).await;
+                    let answer = answer.and_then(|(node, response)| {
+                        heed(&client, &settings.group_id, node, Some(response.error_code.into()));
+                        requests::read_heartbeat(&response, settings)
+                    });
+                    Answer::Heartbeat(ticket, answer)
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn take(&mut self, answer: Answer) {
+        let now = now();
+        match answer {
+            Answer::Joined(ticket, joined) => self.membership.joined(now, ticket, joined),
+            Answer::Counted(ticket, counts) => self.membership.counted(now, ticket, counts),
+            Answer::Synced(ticket, answer) => self.membership.synced(now, ticket, answer),
+            Answer::Heartbeat(ticket, answer) => self.membership.heartbeat_answered(now, ticket, answer),
+            Answer::Revoked(ticket) => self.membership.revoked(now, ticket),
+        }
+    }
+
+    fn subscribe(&mut self, subscription: Option<Subscription>) {
+        let expressions = subscription.as_ref().is_some_and(Subscription::has_patterns);
+        let had_expressions = self.subscription.as_ref().is_some_and(Subscription::has_patterns);
+        if expressions != had_expressions {
+            self.client.want_all_topics(expressions);
+            if expressions {
+                self.blind_until = self.client.metadata().version;
+                self.client.refresh_metadata();
+            }
+        }
+        self.subscription = subscription;
+        self.group_topics.clear();
+        self.want_topics();
+        self.match_topics();
+    }
+
+    fn look_at_picture(&mut self) {
+        self.match_topics();
+        self.compare_counts();
+    }
+
+    /// Tells the membership which topics are meant now. Expressions wait for a picture with all topics.
+    fn match_topics(&mut self) {
+        let picture = self.client.metadata();
+        let topics = match &self.subscription {
+            Some(subscription) if subscription.has_patterns() && picture.version <= self.blind_until => return,
+            Some(subscription) => Some(subscription.topics(&picture, self.shared.settings.exclude_internal_topics)),
+            None => None,
+        };
+        self.membership.subscribe(now(), topics);
+    }
+
+    fn compare_counts(&mut self) {
+        let picture = self.client.metadata();
+        self.membership.metadata_changed(now(), |topic| {
+            picture.topic(topic).filter(|topic| topic.error.is_ok()).map(|topic| topic.partitions.len())
+        });
+    }
+
+    fn want_topics(&self) {
+        let names = self.subscription.iter().flat_map(|subscription| subscription.names());
+        let topics: BTreeSet<&str> = names.chain(&self.group_topics).map(|topic| &**topic).collect();
+        self.client.want_topics(topics);
+    }
+
+    async fn close(&mut self, deadline: Instant) -> Result<()> {
+        self.membership.close();
+        self.publish();
+        self.answers.abort_all();
+        if let Some(Action::Leave { member_id, reason }) = self.membership.next_action() {
+            self.goodbyes.spawn(leave(self.client.clone(), self.shared.clone(), member_id, reason, deadline));
+        }
+        let goodbyes = &mut self.goodbyes;
+        let all = async {
+            let mut result = Ok(());
+            while let Some(left) = goodbyes.join_next().await {
+                result = result.and(heard(left));
+            }
+            result
+        };
+        timeout_at(deadline, all).await.unwrap_or_else(|_| Err(leaving_timed_out(&self.shared)))
+    }
+
+    /// The ground is gone under the task: its client is closed, or its runtime ends.
+    fn abandon(&mut self, reason: &dyn std::fmt::Display) {
+        self.membership.close();
+        self.publish();
+        let error = Error::new(ErrorKind::Closed, format!("group membership ended: {reason}"));
+        self.tell(GroupEvent::Error { error, fatal: true });
+    }
+}
+
+fn heard(left: Result<Result<()>, JoinError>) -> Result<()> {
+    left.unwrap_or_else(|error| Err(Error::new(ErrorKind::Closed, format!("leaving the group ended: {error}"))))
+}
+
+fn leaving_timed_out(shared: &Shared) -> Error {
+    Error::new(ErrorKind::Timeout, format!("leave group {}: time is up", shared.settings.group_id))
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// How many partitions the topics have, as the newest picture says; waits a little for topics that it does not have.
+async fn count(client: &Client, topics: BTreeSet<Arc<str>>) -> BTreeMap<Arc<str>, usize> {
+    client.want_topics(topics.iter().map(|topic| &**topic));
+    let deadline = Instant::now() + COUNT_WAIT;
+    let mut picture = client.metadata();
+    for _ in 0..COUNT_PICTURES {
+        if topics.iter().all(|topic| picture.topic(topic).is_some()) {
+            break;
+        }
+        match client.newer_metadata(picture.version, deadline).await {
+            Ok(newer) => picture = newer,
+            Err(error) => {
+                tracing::debug!(%error, "the leader assigns without the topics that it does not know");
+                break;
+            }
+        }
+    }
+    let known = topics.into_iter().filter_map(|topic| {
+        let count = picture.topic(&topic).filter(|found| found.error.is_ok())?.partitions.len();
+        Some((topic, count))
+    });
+    known.collect()
+}
+
+/// Tells the coordinator that the member is gone; tried again where that may help, until the deadline.
+async fn leave(
+    client: Client,
+    shared: Arc<Shared>,
+    member_id: Arc<str>,
+    reason: &'static str,
+    deadline: Instant,
+) -> Result<()> {
+    let settings = &shared.settings;
+    let mut pace = Pace::new(&client);
+    let mut last = None;
+    for _ in 0..LEAVE_ATTEMPTS {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let timeout = client.settings().request_timeout.min(left);
+        let build = |version| requests::leave(version, settings, &member_id, reason);
+        let answer = ask(&client, &settings.group_id, Lane::Group, timeout, build).await;
+        let left = answer.and_then(|(node, response)| {
+            let left = requests::read_leave(&response, settings);
+            heed(&client, &settings.group_id, node, left.as_ref().err().and_then(Error::code));
+            left
+        });
+        match left {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_retriable() => last = Some(error),
+            Err(error) => return Err(error),
+        }
+        pace.wait(deadline).await;
+    }
+    Err(last.unwrap_or_else(|| leaving_timed_out(&shared)))
+}

@@ -1,0 +1,165 @@
+//! The requests of the classic group protocol, and their answers as the membership takes them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{
+        GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+        LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse, TopicName,
+        join_group_request::JoinGroupRequestProtocol, leave_group_request::MemberIdentity,
+        sync_group_request::SyncGroupRequestAssignment,
+    },
+    protocol::StrBytes,
+};
+
+use super::{
+    GroupSettings,
+    membership::{Identity, JoinAnswer, Joined, JoinedMember, PROTOCOL_TYPE, SyncAnswer},
+};
+use crate::error::{Error, ErrorCode, Result};
+
+pub(super) fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+pub(super) fn group(group_id: &str) -> GroupId {
+    GroupId(text(group_id))
+}
+
+pub(super) fn topic_name(topic: &str) -> TopicName {
+    TopicName(text(topic))
+}
+
+/// Brokers before 2.3 know no static members; there the member is a dynamic one.
+fn instance_id(settings: &GroupSettings, known: bool) -> Option<StrBytes> {
+    settings.group_instance_id.as_deref().filter(|_| known).map(text)
+}
+
+fn millis(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
+}
+
+pub(super) fn join(
+    version: i16,
+    settings: &GroupSettings,
+    member_id: &str,
+    protocols: &[(&'static str, Bytes)],
+    reason: &str,
+) -> JoinGroupRequest {
+    let protocols = protocols
+        .iter()
+        .map(|(name, metadata)| {
+            JoinGroupRequestProtocol::default()
+                .with_name(StrBytes::from_static_str(name))
+                .with_metadata(metadata.clone())
+        })
+        .collect();
+    JoinGroupRequest::default()
+        .with_group_id(group(&settings.group_id))
+        .with_session_timeout_ms(millis(settings.session_timeout))
+        .with_rebalance_timeout_ms(if version >= 1 { millis(settings.max_poll_interval) } else { -1 })
+        .with_member_id(text(member_id))
+        .with_group_instance_id(instance_id(settings, version >= 5))
+        .with_protocol_type(StrBytes::from_static_str(PROTOCOL_TYPE))
+        .with_protocols(protocols)
+        .with_reason((version >= 8).then(|| text(reason)))
+}
+
+pub(super) fn read_join(response: JoinGroupResponse, settings: &GroupSettings) -> Joined {
+    let code = ErrorCode::from(response.error_code);
+    if code == ErrorCode::MEMBER_ID_REQUIRED {
+        return Joined::MemberIdRequired(response.member_id.to_string());
+    }
+    if !code.is_ok() {
+        return Joined::Failed(Error::broker(code, format_args!("join group {}", settings.group_id)));
+    }
+    let members = response.members.into_iter().map(|member| JoinedMember {
+        id: member.member_id.to_string(),
+        instance_id: member.group_instance_id.map(|id| id.to_string()),
+        metadata: member.metadata,
+    });
+    Joined::In(JoinAnswer {
+        generation: response.generation_id,
+        leads: response.leader == response.member_id,
+        member_id: response.member_id.to_string(),
+        protocol_type: response.protocol_type.map(|name| name.to_string()),
+        protocol: response.protocol_name.map(|name| name.to_string()),
+        skip_assignment: response.skip_assignment,
+        members: members.collect(),
+    })
+}
+
+pub(super) fn sync(
+    version: i16,
+    settings: &GroupSettings,
+    identity: &Identity,
+    protocol: &'static str,
+    assignments: &[(String, Bytes)],
+) -> SyncGroupRequest {
+    let assignments = assignments
+        .iter()
+        .map(|(member_id, assignment)| {
+            SyncGroupRequestAssignment::default().with_member_id(text(member_id)).with_assignment(assignment.clone())
+        })
+        .collect();
+    SyncGroupRequest::default()
+        .with_group_id(group(&settings.group_id))
+        .with_generation_id(identity.generation)
+        .with_member_id(text(&identity.member_id))
+        .with_group_instance_id(instance_id(settings, version >= 3))
+        .with_protocol_type((version >= 5).then(|| StrBytes::from_static_str(PROTOCOL_TYPE)))
+        .with_protocol_name((version >= 5).then(|| StrBytes::from_static_str(protocol)))
+        .with_assignments(assignments)
+}
+
+pub(super) fn read_sync(response: SyncGroupResponse, settings: &GroupSettings) -> Result<SyncAnswer> {
+    ErrorCode::from(response.error_code)
+        .ok()
+        .map_err(|code| Error::broker(code, format_args!("sync group {}", settings.group_id)))?;
+    Ok(SyncAnswer {
+        protocol_type: response.protocol_type.map(|name| name.to_string()),
+        protocol: response.protocol_name.map(|name| name.to_string()),
+        assignment: response.assignment,
+    })
+}
+
+pub(super) fn heartbeat(version: i16, settings: &GroupSettings, identity: &Identity) -> HeartbeatRequest {
+    HeartbeatRequest::default()
+        .with_group_id(group(&settings.group_id))
+        .with_generation_id(identity.generation)
+        .with_member_id(text(&identity.member_id))
+        .with_group_instance_id(instance_id(settings, version >= 3))
+}
+
+pub(super) fn read_heartbeat(response: &HeartbeatResponse, settings: &GroupSettings) -> Result<()> {
+    ErrorCode::from(response.error_code)
+        .ok()
+        .map_err(|code| Error::broker(code, format_args!("heartbeat of group {}", settings.group_id)))
+}
+
+/// Only dynamic members leave, so no instance id goes with it.
+pub(super) fn leave(
+    version: i16,
+    settings: &GroupSettings,
+    member_id: &str,
+    reason: &'static str,
+) -> LeaveGroupRequest {
+    let request = LeaveGroupRequest::default().with_group_id(group(&settings.group_id));
+    if version < 3 {
+        return request.with_member_id(text(member_id));
+    }
+    let member = MemberIdentity::default()
+        .with_member_id(text(member_id))
+        .with_reason((version >= 5).then(|| StrBytes::from_static_str(reason)));
+    request.with_members(vec![member])
+}
+
+/// A member that the coordinator does not know (any more) has left.
+pub(super) fn read_leave(response: &LeaveGroupResponse, settings: &GroupSettings) -> Result<()> {
+    let mut codes = std::iter::once(response.error_code).chain(response.members.iter().map(|member| member.error_code));
+    match codes.by_ref().map(ErrorCode::from).find(|&code| !code.is_ok() && code != ErrorCode::UNKNOWN_MEMBER_ID) {
+        Some(code) => Err(Error::broker(code, format_args!("leave group {}", settings.group_id))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,116 @@
+//! What the reader takes, in fair turns over the partitions, and what is opened ahead of it. Decides; does no IO.
+
+use std::sync::Arc;
+
+use super::{
+    assignment::Assignment,
+    lease::Lease,
+    part::Part,
+    queue::{Held, Taken},
+};
+use crate::{error::Result, record::TopicPartition};
+
+impl Assignment {
+    /// A partition that has something to read takes its turn.
+    pub(super) fn to_rotation(&mut self, partition: &TopicPartition) {
+        if let Some(found) = self.partitions.get_mut(partition)
+            && !found.in_rotation
+            && !found.paused
+            && !found.revoking
+            && !found.queue.is_empty()
+        {
+            found.in_rotation = true;
+            self.rotation.push_back(partition.clone());
+            self.wake_reader();
+        }
+    }
+
+    /// Takes batches until `records` are reached or there are no more; nothing is opened here.
+    pub(super) fn take(&mut self, records: usize, out: &mut Vec<Taken>) {
+        if self.has_ended() {
+            return;
+        }
+        let bound = self.queue_bound();
+        let mut count = 0;
+        for _ in 0..self.rotation.len() {
+            if count >= records {
+                break;
+            }
+            let Some(partition) = self.rotation.pop_front() else { break };
+            let Some(found) = self.partitions.get_mut(&partition) else { continue };
+            let Some(lease) = found.lease.as_ref().filter(|_| !found.paused && !found.revoking) else {
+                found.in_rotation = false;
+                continue;
+            };
+            count += found.queue.take(lease, records - count, out);
+            let room = found.full && found.queue.bytes() <= bound / 2;
+            found.in_rotation = !found.queue.is_empty();
+            if found.in_rotation {
+                self.rotation.push_back(partition.clone());
+            }
+            if room {
+                self.touch(&partition);
+            }
+        }
+        self.plan_jobs();
+    }
+
+    /// Takes back what the reader did not hand out, for when the partition may be read again; the last first.
+    pub(super) fn give_back(&mut self, taken: Taken) {
+        let lease = taken.lease();
+        let partition = lease.partition().clone();
+        if let Some(found) = self.partitions.get_mut(&partition)
+            && found.lease.as_ref().is_some_and(|current| Arc::ptr_eq(current, lease))
+        {
+            found.queue.give_back(taken);
+            self.to_rotation(&partition);
+        }
+    }
+
+    /// Whether records of this lease may be handed out now: `None` when never again.
+    pub(super) fn may_hand_out(&self, lease: &Arc<Lease>) -> Option<bool> {
+        let found = self.partitions.get(lease.partition())?;
+        let current = found.lease.as_ref().is_some_and(|current| Arc::ptr_eq(current, lease));
+        (current && !found.revoking).then_some(!found.paused)
+    }
+
+    /// The reader came to something that it cannot read: the partition waits for a seek.
+    pub(super) fn broken(&mut self, lease: &Arc<Lease>) {
+        let found = self.partitions.get(lease.partition());
+        if found.is_some_and(|found| found.position.generation() == lease.generation()) {
+            self.stop(lease.partition());
+        }
+    }
+
+    /// Begins to open batches ahead, as many at a time as there are cores.
+    pub(super) fn plan_jobs(&mut self) {
+        for partition in &self.rotation {
+            if self.running_jobs >= self.rules.jobs {
+                return;
+            }
+            let Some(found) = self.partitions.get_mut(partition) else { continue };
+            let Some(lease) = found.lease.as_ref().filter(|_| found.queue.has_heavy()) else { continue };
+            if let Some(job) = found.queue.start_job(lease) {
+                self.running_jobs += 1;
+                self.signals.jobs.push(job);
+            }
+        }
+    }
+
+    /// A batch was opened, or could not be.
+    pub(super) fn opened(&mut self, lease: &Arc<Lease>, end: i64, opened: Result<Option<Part>>) {
+        self.running_jobs = self.running_jobs.saturating_sub(1);
+        let held = match opened {
+            Ok(Some(part)) => Held::Open(part),
+            Ok(None) => Held::Skip,
+            Err(error) => Held::Broken(error),
+        };
+        if let Some(found) = self.partitions.get_mut(lease.partition())
+            && found.lease.as_ref().is_some_and(|current| Arc::ptr_eq(current, lease))
+            && found.queue.opened(end, held)
+        {
+            self.wake_reader();
+        }
+        self.plan_jobs();
+    }
+}

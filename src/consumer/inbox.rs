@@ -1,0 +1,205 @@
+//! Where the tasks that fetch and the reader that takes meet: two locks, and whom to wake.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use tokio::{runtime::Handle, sync::Notify};
+
+use super::{
+    assignment::{Assignment, Signals},
+    budget::Wake,
+    part::{Opening, Part},
+    queue::Job,
+    reader::Reader,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    wire::batch::Decompressor,
+};
+
+/// A lock that outlives a panic elsewhere: what it protects is changed in whole steps.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What wakes each broker's task.
+#[derive(Debug, Default)]
+pub(super) struct Wakers(Mutex<HashMap<i32, Arc<Notify>>>);
+
+impl Wakers {
+    pub(super) fn get(&self, node: i32) -> Arc<Notify> {
+        lock(&self.0).entry(node).or_default().clone()
+    }
+
+    /// Makes what accounts call when they have room again.
+    pub(super) fn factory(self: &Arc<Self>) -> Box<dyn Fn(i32) -> Wake + Send> {
+        let wakers = self.clone();
+        Box::new(move |node| {
+            let waker = wakers.get(node);
+            Box::new(move || waker.notify_one())
+        })
+    }
+}
+
+/// Shared by the consumer, its tasks, and the records that a reader holds.
+pub(super) struct Inbox {
+    me: Weak<Inbox>,
+    assignment: Mutex<Assignment>,
+    reader: Mutex<Reader>,
+    reading: AtomicBool,
+    pub(super) wakers: Arc<Wakers>,
+    /// Wakes the consumer's own task.
+    pub(super) driver: Notify,
+    /// Wakes those who wait for a position.
+    pub(super) moved: Notify,
+    /// Revocations that wait for the reader.
+    pub(super) revocations: AtomicUsize,
+    runtime: Handle,
+    decompressors: Mutex<Vec<Decompressor>>,
+    opening: Opening,
+}
+
+impl Inbox {
+    pub(super) fn new(assignment: Assignment, wakers: Arc<Wakers>, opening: Opening, runtime: Handle) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            assignment: Mutex::new(assignment),
+            reader: Mutex::new(Reader::new(opening)),
+            reading: AtomicBool::new(false),
+            wakers,
+            driver: Notify::new(),
+            moved: Notify::new(),
+            revocations: AtomicUsize::new(0),
+            runtime,
+            decompressors: Mutex::default(),
+            opening,
+        })
+    }
+
+    /// Does something with the assignment, and wakes whom it concerns.
+    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Assignment) -> R) -> R {
+        let mut assignment = lock(&self.assignment);
+        let result = act(&mut assignment);
+        let signals = assignment.take_signals();
+        drop(assignment);
+        self.fire(signals);
+        result
+    }
+
+    /// The same where it takes partitions, or positions in them, away from the reader: when this returns, nothing more of
+    /// them is handed out.
+    pub(super) fn control<R>(&self, act: impl FnOnce(&mut Assignment) -> R) -> R {
+        let mut reader = lock(&self.reader);
+        self.with(|assignment| {
+            let result = act(assignment);
+            reader.reconcile(assignment);
+            result
+        })
+    }
+
+    pub(super) fn reader(&self) -> MutexGuard<'_, Reader> {
+        lock(&self.reader)
+    }
+
+    fn fire(&self, signals: Signals) {
+        for node in signals.nodes {
+            self.wakers.get(node).notify_one();
+        }
+        if signals.driver {
+            self.driver.notify_one();
+        }
+        if signals.moved {
+            self.moved.notify_waiters();
+        }
+        if let Some(reader) = signals.reader {
+            reader.wake();
+        }
+        for job in signals.jobs {
+            self.spawn(job);
+        }
+    }
+
+    /// Opens a batch on a thread that may block.
+    fn spawn(&self, job: Job) {
+        let Some(inbox) = self.me.upgrade() else { return };
+        self.runtime.spawn_blocking(move || {
+            let mut decompressor = lock(&inbox.decompressors).pop().unwrap_or_default();
+            let Job { lease, batch, charge, end } = job;
+            let opened = Part::open(&lease, &batch, end, charge, &mut decompressor, inbox.opening);
+            lock(&inbox.decompressors).push(decompressor);
+            inbox.with(|assignment| assignment.opened(&lease, end, opened));
+        });
+    }
+
+    /// Becomes the one reader. What the last one held is done with, and what waits for that goes on.
+    ///
+    /// # Errors
+    /// `InvalidArgument` while another call reads, or records of one are still held.
+    pub(super) fn read(&self) -> Result<ReadGuard<'_>> {
+        if self.reading.swap(true, SeqCst) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "another call reads from this consumer, or the records of the last poll are still held: one reader at a time",
+            ));
+        }
+        self.next();
+        Ok(ReadGuard(Some(self)))
+    }
+
+    /// The reader asks for the next records: it is done with those that it holds.
+    pub(super) fn next(&self) {
+        lock(&self.reader).finish();
+        if self.revocations.load(SeqCst) > 0 {
+            self.driver.notify_one();
+        }
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("reading", &self.reading).finish_non_exhaustive()
+    }
+}
+
+/// The right to read, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct ReadGuard<'a>(Option<&'a Inbox>);
+
+impl ReadGuard<'_> {
+    /// The same, to be kept as long as one likes; `None` where the inbox is being dropped.
+    pub(super) fn into_owned(mut self) -> Option<Reading> {
+        let inbox = self.0.and_then(|inbox| inbox.me.upgrade())?;
+        self.0 = None;
+        Some(Reading(inbox))
+    }
+}
+
+impl Drop for ReadGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.0 {
+            inbox.reading.store(false, SeqCst);
+        }
+    }
+}
+
+/// The right to read, with all that it reads from.
+#[derive(Debug)]
+pub(super) struct Reading(Arc<Inbox>);
+
+impl Reading {
+    pub(super) fn inbox(&self) -> &Arc<Inbox> {
+        &self.0
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.reading.store(false, SeqCst);
+    }
+}

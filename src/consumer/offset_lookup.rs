@@ -1,0 +1,131 @@
+//! ListOffsets and OffsetForLeaderEpoch: how they are written and read.
+
+use std::collections::HashMap;
+
+use kafka_protocol::{
+    messages::{
+        BrokerId, ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+        TopicName,
+        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+    },
+    protocol::StrBytes,
+};
+
+use crate::{error::ErrorCode, record::TopicPartition};
+
+/// The timestamp that asks for the first offset.
+pub(super) const EARLIEST: i64 = -2;
+/// The timestamp that asks for the offset behind the last record that may be read.
+pub(super) const LATEST: i64 = -1;
+
+/// An offset that a broker named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// −1: there is none.
+    pub(super) offset: i64,
+    pub(super) timestamp: i64,
+    /// −1 where not known.
+    pub(super) leader_epoch: i32,
+}
+
+/// What is asked about one partition: partition, epoch of the leader as we know it, and `T`.
+pub(super) type Row<T> = (TopicPartition, i32, T);
+
+/// Groups rows by topic, keeping their order.
+fn by_topic<T: Clone, P>(rows: &[Row<T>], make: impl Fn(&Row<T>) -> P) -> Vec<(TopicName, Vec<P>)> {
+    let mut topics: Vec<(TopicName, Vec<P>)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for row in rows {
+        let place = *places.entry(&row.0.topic).or_insert_with(|| {
+            topics.push((TopicName(StrBytes::from_string(row.0.topic.to_string())), Vec::new()));
+            topics.len() - 1
+        });
+        if let Some((_, partitions)) = topics.get_mut(place) {
+            partitions.push(make(row));
+        }
+    }
+    topics
+}
+
+/// Asks for the first offset at or behind each row's timestamp.
+pub(super) fn list_offsets(rows: &[Row<i64>], read_committed: bool) -> ListOffsetsRequest {
+    let topics = by_topic(rows, |(partition, epoch, timestamp)| {
+        ListOffsetsPartition::default()
+            .with_partition_index(partition.partition)
+            .with_current_leader_epoch(*epoch)
+            .with_timestamp(*timestamp)
+    });
+    let topics = topics
+        .into_iter()
+        .map(|(name, partitions)| ListOffsetsTopic::default().with_name(name).with_partitions(partitions));
+    ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_isolation_level(i8::from(read_committed))
+        .with_topics(topics.collect())
+}
+
+/// What each partition's answer says.
+pub(super) fn listed_offsets(response: &ListOffsetsResponse) -> HashMap<TopicPartition, Result<Found, ErrorCode>> {
+    let mut found = HashMap::new();
+    for topic in &response.topics {
+        let name: std::sync::Arc<str> = topic.name.as_str().into();
+        for answer in &topic.partitions {
+            let offset =
+                Found { offset: answer.offset, timestamp: answer.timestamp, leader_epoch: answer.leader_epoch };
+            let partition = TopicPartition { topic: name.clone(), partition: answer.partition_index };
+            found.insert(partition, ErrorCode::new(answer.error_code).ok().map(|()| offset));
+        }
+    }
+    found
+}
+
+/// Asks where each row's epoch ends.
+pub(super) fn epoch_ends(rows: &[Row<i32>]) -> OffsetForLeaderEpochRequest {
+    let topics = by_topic(rows, |(partition, current_epoch, epoch)| {
+        OffsetForLeaderPartition::default()
+            .with_partition(partition.partition)
+            .with_current_leader_epoch(*current_epoch)
+            .with_leader_epoch(*epoch)
+    });
+    let topics = topics
+        .into_iter()
+        .map(|(name, partitions)| OffsetForLeaderTopic::default().with_topic(name).with_partitions(partitions));
+    // −1 says that a consumer asks, which debug consumers (−2) may do of followers.
+    OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect())
+}
+
+/// The epoch and its end that each partition's answer says.
+pub(super) fn ended_epochs(
+    response: &OffsetForLeaderEpochResponse,
+) -> HashMap<TopicPartition, Result<(i32, i64), ErrorCode>> {
+    let mut found = HashMap::new();
+    for topic in &response.topics {
+        let name: std::sync::Arc<str> = topic.topic.as_str().into();
+        for answer in &topic.partitions {
+            let end = (answer.leader_epoch, answer.end_offset);
+            let partition = TopicPartition { topic: name.clone(), partition: answer.partition };
+            found.insert(partition, ErrorCode::new(answer.error_code).ok().map(|()| end));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_grouped_by_topic() {
+        let rows = [
+            (TopicPartition::new("a", 0), 1, EARLIEST),
+            (TopicPartition::new("b", 3), -1, LATEST),
+            (TopicPartition::new("a", 2), 7, 99),
+        ];
+        let request = list_offsets(&rows, true);
+        assert_eq!((request.isolation_level, request.replica_id.0, request.topics.len()), (1, -1, 2));
+        let a: Vec<_> = request.topics[0].partitions.iter().map(|p| (p.partition_index, p.timestamp)).collect();
+        assert_eq!((request.topics[0].name.as_str(), a), ("a", vec![(0, EARLIEST), (2, 99)]));
+        assert_eq!(request.topics[0].partitions[1].current_leader_epoch, 7);
+    }
+}

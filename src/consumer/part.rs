@@ -1,0 +1,146 @@
+//! The part of a batch that is still to be handed out.
+
+use std::sync::Arc;
+
+use super::{budget::Charge, lease::Lease};
+use crate::{
+    error::Result,
+    wire::batch::{Decompressor, RawBatch, RecordIter, RecordPosition, Records},
+};
+
+/// How batches are opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    /// `check.crcs`.
+    pub(super) check_crcs: bool,
+    /// `max.decompressed.batch.bytes`.
+    pub(super) limit: usize,
+}
+
+/// A batch, checked and decompressed, from the first record on that was not handed out yet. There is at least one.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) lease: Arc<Lease>,
+    pub(super) records: Records,
+    /// Where its first record is.
+    pub(super) position: RecordPosition,
+    /// Records from there on.
+    pub(super) left: usize,
+    /// Where reading goes on behind its last record.
+    pub(super) end: i64,
+    charge: Arc<Charge>,
+}
+
+impl Part {
+    /// Opens a batch: checks and decompresses it, and passes over what lies before the lease's position. `None` where
+    /// nothing is behind that.
+    pub(super) fn open(
+        lease: &Arc<Lease>,
+        batch: &RawBatch,
+        end: i64,
+        charge: Arc<Charge>,
+        decompressor: &mut Decompressor,
+        opening: Opening,
+    ) -> Result<Option<Self>> {
+        if opening.check_crcs {
+            batch.check_crc()?;
+        }
+        let records = batch.records(decompressor, opening.limit)?;
+        // What is decompressed no longer needs the response that it came in.
+        let charge =
+            if batch.header.is_compressed() { Arc::new(charge.account().charge(records.size())) } else { charge };
+        lease.note_epoch(batch.header.base_offset, batch.header.partition_leader_epoch);
+        let mut part = Self {
+            lease: lease.clone(),
+            left: usize::try_from(records.header.record_count).unwrap_or(0),
+            position: RecordPosition::default(),
+            records,
+            end,
+            charge,
+        };
+        let from = lease.handed();
+        Ok(if part.skip_to(from)? { Some(part) } else { None })
+    }
+
+    /// Passes over records before that offset; whether anything is behind them.
+    fn skip_to(&mut self, offset: i64) -> Result<bool> {
+        if self.records.header.base_offset >= offset {
+            return Ok(self.left > 0);
+        }
+        let mut iter = self.records.iter();
+        let (mut position, mut passed) = (iter.position(), 0);
+        while let Some(record) = iter.next() {
+            if record?.offset >= offset {
+                self.left = self.left.saturating_sub(passed);
+                self.position = position;
+                return Ok(self.left > 0);
+            }
+            passed += 1;
+            position = iter.position();
+        }
+        Ok(false)
+    }
+
+    pub(super) fn iter(&self) -> RecordIter<'_> {
+        self.records.iter_from(self.position)
+    }
+
+    /// Takes the first `count` records off as a part of their own, sharing everything.
+    pub(super) fn first(&self, count: usize) -> Self {
+        Self { left: count.min(self.left), ..self.clone() }
+    }
+
+    /// Bytes that it keeps in memory, be they shared with other parts or not.
+    pub(super) fn charge(&self) -> &Arc<Charge> {
+        &self.charge
+    }
+
+    /// The same, no longer keeping the response that it came in.
+    pub(super) fn copied_out(&self) -> Self {
+        let charge = Arc::new(self.charge.account().charge(self.records.size()));
+        Self { records: self.records.detached(), charge, ..self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        consumer::{
+            budget::Budget,
+            test_batches::{Sort, batch},
+        },
+        error::ErrorKind,
+        record::TopicPartition,
+        wire::batch::Batches,
+    };
+
+    fn open(bytes: bytes::Bytes, position: i64, check_crcs: bool) -> Result<Option<Part>> {
+        let raw = Batches::new(bytes).next().expect("a batch")?;
+        let lease = Arc::new(Lease::new(TopicPartition::new("t", 0), 1, position, position, -1));
+        let charge = Arc::new(Budget::new(1000).account(1, || Box::new(|| ())).charge(10));
+        let opening = Opening { check_crcs, limit: 1 << 20 };
+        let end = raw.header.next_offset();
+        Part::open(&lease, &raw, end, charge, &mut Decompressor::default(), opening)
+    }
+
+    #[test]
+    fn a_batch_that_starts_before_the_position_is_entered_in_its_midst() {
+        let part = open(batch(10, 5, Sort::Plain), 13, true).unwrap().unwrap();
+        assert_eq!(part.left, 2);
+        let offsets: Vec<i64> = part.iter().map(|record| record.unwrap().offset).collect();
+        assert_eq!(offsets, [13, 14]);
+        assert!(open(batch(10, 5, Sort::Plain), 15, true).unwrap().is_none());
+        assert_eq!(open(batch(10, 5, Sort::Plain), 3, true).unwrap().unwrap().left, 5);
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_an_error_that_names_the_offset_unless_it_is_not_looked_at() {
+        let mut bad = batch(10, 5, Sort::Plain).to_vec();
+        bad[20] ^= 1;
+        let error = open(bad.clone().into(), 10, true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("offset 10"), "{error}");
+        assert_eq!(open(bad.into(), 10, false).unwrap().unwrap().left, 5);
+    }
+}

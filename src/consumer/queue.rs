@@ -1,0 +1,249 @@
+//! What was fetched of one partition and waits for its reader, in the log's order.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{budget::Charge, lease::Lease, part::Part, walk::Step};
+use crate::{error::Error, wire::batch::RawBatch};
+
+/// Compressed batches from this size on are opened ahead, on threads that may block.
+pub(super) const HEAVY: usize = 32 * 1024;
+/// How many batches of a partition are opened ahead.
+const AHEAD: usize = 2;
+
+/// One thing that waits.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// A batch as it came.
+    Raw(RawBatch, Arc<Charge>),
+    /// A batch that is being opened elsewhere.
+    Opening,
+    /// A batch that was opened ahead, or of which the reader gave the rest back.
+    Open(Part),
+    /// Nothing to hand out.
+    Skip,
+    /// Here the fetched bytes cannot be read.
+    Broken(Error),
+    /// The broker has nothing at this offset: too old, or beyond the log's end.
+    OutOfRange,
+}
+
+#[derive(Debug)]
+struct Entry {
+    held: Held,
+    /// As fetched.
+    bytes: usize,
+    /// The offset from which it was read.
+    start: i64,
+    /// Where reading goes on behind it.
+    end: i64,
+}
+
+/// What the reader takes over.
+#[derive(Debug)]
+pub(super) enum Taken {
+    Raw { lease: Arc<Lease>, batch: RawBatch, charge: Arc<Charge>, end: i64 },
+    Open(Part),
+    Skip { lease: Arc<Lease>, end: i64 },
+    Broken { lease: Arc<Lease>, error: Error },
+    OutOfRange { lease: Arc<Lease> },
+}
+
+impl Taken {
+    pub(super) fn lease(&self) -> &Arc<Lease> {
+        match self {
+            Taken::Open(part) => &part.lease,
+            Taken::Raw { lease, .. }
+            | Taken::Skip { lease, .. }
+            | Taken::Broken { lease, .. }
+            | Taken::OutOfRange { lease } => lease,
+        }
+    }
+}
+
+/// A batch to be opened on a thread that may block.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) lease: Arc<Lease>,
+    pub(super) batch: RawBatch,
+    pub(super) charge: Arc<Charge>,
+    pub(super) end: i64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    heavy: usize,
+}
+
+fn is_heavy(batch: &RawBatch) -> bool {
+    batch.header.is_compressed() && batch.bytes().len() > HEAVY
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes that wait, as they were fetched.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Appends what a fetch from that offset brought.
+    pub(super) fn push(&mut self, steps: Vec<Step>, mut start: i64, charge: &Arc<Charge>) {
+        for step in steps {
+            let (held, bytes, end) = match step {
+                Step::Batch(batch) => {
+                    let (bytes, end) = (batch.bytes().len(), batch.header.next_offset());
+                    self.heavy += usize::from(is_heavy(&batch));
+                    (Held::Raw(batch, charge.clone()), bytes, end)
+                }
+                Step::Skip(to) => (Held::Skip, 0, to),
+                Step::Broken(error) => (Held::Broken(error), 0, start),
+            };
+            // A broker answers from the batch on that holds the offset: what lies before it is no news.
+            if end > start || matches!(held, Held::Broken(_)) {
+                self.bytes += bytes;
+                self.entries.push_back(Entry { held, bytes, start, end });
+                start = end;
+            }
+        }
+    }
+
+    /// Appends that the broker has nothing at the offset behind all this.
+    pub(super) fn push_out_of_range(&mut self, at: i64) {
+        self.entries.push_back(Entry { held: Held::OutOfRange, bytes: 0, start: at, end: at });
+    }
+
+    /// Appends that what follows cannot be read.
+    pub(super) fn push_broken(&mut self, error: Error, at: i64) {
+        self.entries.push_back(Entry { held: Held::Broken(error), bytes: 0, start: at, end: at });
+    }
+
+    /// Takes back what the reader did not hand out.
+    pub(super) fn give_back(&mut self, taken: Taken) {
+        let mut start = taken.lease().handed();
+        let (held, bytes, end) = match taken {
+            Taken::Raw { batch, charge, end, .. } => {
+                let bytes = batch.bytes().len();
+                self.heavy += usize::from(is_heavy(&batch));
+                start = start.max(batch.header.base_offset);
+                (Held::Raw(batch, charge), bytes, end)
+            }
+            Taken::Open(part) => {
+                let end = part.end;
+                (Held::Open(part), 0, end)
+            }
+            Taken::Skip { end, .. } => (Held::Skip, 0, end),
+            Taken::Broken { error, .. } => (Held::Broken(error), 0, start),
+            Taken::OutOfRange { .. } => (Held::OutOfRange, 0, start),
+        };
+        self.bytes += bytes;
+        self.entries.push_front(Entry { held, bytes, start, end });
+    }
+
+    /// Takes from the front until `records` are reached; what is being opened, and what should be, is not taken. An end
+    /// of the readable is only taken first. Gives the number of records taken.
+    pub(super) fn take(&mut self, lease: &Arc<Lease>, records: usize, out: &mut Vec<Taken>) -> usize {
+        let mut count = 0;
+        let mut first = true;
+        while count < records {
+            match self.entries.front().map(|entry| &entry.held) {
+                None | Some(Held::Opening) => break,
+                Some(Held::Raw(batch, _)) if is_heavy(batch) => break,
+                Some(Held::Broken(_) | Held::OutOfRange) if !first => break,
+                Some(_) => {}
+            }
+            let Some(Entry { held, bytes, end, .. }) = self.entries.pop_front() else { break };
+            self.bytes = self.bytes.saturating_sub(bytes);
+            first = false;
+            let lease = lease.clone();
+            out.push(match held {
+                Held::Raw(batch, charge) => {
+                    // How many a message set's wrapper holds is not known yet.
+                    count += usize::try_from(batch.header.record_count).unwrap_or(0).max(1);
+                    Taken::Raw { lease, batch, charge, end }
+                }
+                Held::Open(part) => {
+                    count += part.left;
+                    Taken::Open(part)
+                }
+                Held::Skip | Held::Opening => Taken::Skip { lease, end },
+                Held::Broken(error) => Taken::Broken { lease, error },
+                Held::OutOfRange => Taken::OutOfRange { lease },
+            });
+        }
+        count
+    }
+
+    /// Whether something here is to be opened ahead.
+    pub(super) fn has_heavy(&self) -> bool {
+        self.heavy > 0
+    }
+
+    /// The next batch to be opened ahead. The one at the front is needed now; others only where there is room for what
+    /// they may become.
+    pub(super) fn start_job(&mut self, lease: &Arc<Lease>) -> Option<Job> {
+        for (i, entry) in self.entries.iter_mut().take(AHEAD).enumerate() {
+            let Held::Raw(batch, charge) = &entry.held else { continue };
+            let room = i == 0 || charge.account().has_room_for(batch.bytes().len().saturating_mul(4));
+            if is_heavy(batch) && room {
+                let Held::Raw(batch, charge) = std::mem::replace(&mut entry.held, Held::Opening) else { continue };
+                self.heavy = self.heavy.saturating_sub(1);
+                return Some(Job { lease: lease.clone(), batch, charge, end: entry.end });
+            }
+        }
+        None
+    }
+
+    /// The batch that ends there was opened; whether it is still wanted.
+    pub(super) fn opened(&mut self, end: i64, held: Held) -> bool {
+        let mut entries = self.entries.iter_mut();
+        match entries.find(|entry| entry.end == end && matches!(entry.held, Held::Opening)) {
+            Some(entry) => {
+                entry.held = held;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Drops what can be fetched anew, and says from which offset. What was opened stays.
+    pub(super) fn evict(&mut self) -> Option<i64> {
+        let keep = self.entries.iter().take_while(|e| !matches!(e.held, Held::Raw(..) | Held::Opening)).count();
+        let start = self.entries.get(keep)?.start;
+        for entry in self.entries.drain(keep..) {
+            self.bytes = self.bytes.saturating_sub(entry.bytes);
+        }
+        self.heavy = 0;
+        Some(start)
+    }
+
+    /// Every response that something here keeps in memory, with the bytes of it that are still needed.
+    pub(super) fn pinned(&self) -> impl Iterator<Item = (&Arc<Charge>, usize)> {
+        self.entries.iter().filter_map(|entry| match &entry.held {
+            Held::Raw(batch, charge) => Some((charge, batch.bytes().len())),
+            Held::Open(part) => Some((part.charge(), part.records.size())),
+            _ => None,
+        })
+    }
+
+    /// Copies out of their responses what `picked` says.
+    pub(super) fn copy_out(&mut self, picked: impl Fn(&Arc<Charge>) -> bool) {
+        for entry in &mut self.entries {
+            match &mut entry.held {
+                Held::Raw(batch, charge) if picked(charge) => {
+                    *batch = batch.detached();
+                    *charge = Arc::new(charge.account().charge(batch.bytes().len()));
+                }
+                Held::Open(part) if picked(part.charge()) => *part = part.copied_out(),
+                _ => {}
+            }
+        }
+    }
+}

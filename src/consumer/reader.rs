@@ -1,0 +1,314 @@
+//! The reader's side: what it took over, what it holds in its hands, and what it is done with.
+//!
+//! There is one reader at a time. Its lock is taken for each record that `recv` gives, by nobody else but for a moment
+//! (a seek, a rebalance), and before the assignment's lock, never inside of it.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use super::{
+    assignment::Assignment,
+    inbox::Inbox,
+    lease::Lease,
+    part::{Opening, Part},
+    queue::Taken,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::{ConsumerRecord, Header, TopicPartition},
+    wire::batch::{Decompressor, RecordView},
+};
+
+/// A part of which so many records are handed out at once.
+#[derive(Debug)]
+pub(super) struct Portion {
+    pub(super) part: Part,
+    pub(super) count: usize,
+}
+
+/// What the assignment had for the reader.
+enum Refill {
+    Some,
+    Error(Error),
+    Ended,
+    Nothing,
+}
+
+#[derive(Debug)]
+pub(super) struct Reader {
+    /// What was taken over and is not handed out yet.
+    pending: VecDeque<Taken>,
+    /// Of the records that were handed out last.
+    leases: Vec<Arc<Lease>>,
+    /// Whether the reader still holds them.
+    holding: bool,
+    /// Kept for its room.
+    taken: Vec<Taken>,
+    decompressor: Decompressor,
+    opening: Opening,
+}
+
+impl Reader {
+    pub(super) fn new(opening: Opening) -> Self {
+        Self {
+            pending: VecDeque::new(),
+            leases: Vec::new(),
+            holding: false,
+            taken: Vec::new(),
+            decompressor: Decompressor::default(),
+            opening,
+        }
+    }
+
+    /// The reader asks for the next records, or closes: it is done with those that it holds.
+    pub(super) fn finish(&mut self) {
+        if std::mem::take(&mut self.holding) {
+            for lease in &self.leases {
+                lease.finish();
+            }
+        }
+    }
+
+    /// Whether the reader holds records of that partition.
+    pub(super) fn holds(&self, partition: &TopicPartition) -> bool {
+        self.holding && self.leases.iter().any(|lease| lease.partition() == partition)
+    }
+
+    /// The next record, sharing the bytes of its batch. `None` at the end.
+    pub(super) fn poll_record(&mut self, inbox: &Inbox, cx: &mut Context<'_>) -> Poll<Option<Result<ConsumerRecord>>> {
+        loop {
+            if let Some(Taken::Open(part)) = self.pending.front_mut()
+                && part.left > 0
+                && !part.lease.is_withheld()
+            {
+                let mut iter = part.iter();
+                match iter.next() {
+                    Some(Ok(view)) => {
+                        let record = owned(part, &view);
+                        part.position = iter.position();
+                        part.left -= 1;
+                        part.lease.hand_out(record.offset + 1);
+                        self.holding = true;
+                        if !matches!(&self.leases[..], [held] if Arc::ptr_eq(held, &part.lease)) {
+                            self.leases.clear();
+                            self.leases.push(part.lease.clone());
+                        }
+                        return Poll::Ready(Some(Ok(record)));
+                    }
+                    Some(Err(error)) => {
+                        let lease = part.lease.clone();
+                        self.pending.pop_front();
+                        self.pending.push_front(Taken::Broken { lease, error });
+                    }
+                    None => part.left = 0,
+                }
+                continue;
+            }
+            if let Some(next) = self.pending.pop_front() {
+                if let Some(error) = self.pass(next, inbox) {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                continue;
+            }
+            match self.refill(1, inbox, Some(cx)) {
+                Refill::Some => {}
+                Refill::Error(error) => return Poll::Ready(Some(Err(error))),
+                Refill::Ended => return Poll::Ready(None),
+                Refill::Nothing => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Up to `max` records, the portions of one partition side by side and in order.
+    pub(super) fn poll_portions(
+        &mut self,
+        max: usize,
+        inbox: &Inbox,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Vec<Portion>>> {
+        let mut portions: Vec<Portion> = Vec::new();
+        let mut count = 0;
+        loop {
+            while count < max
+                && let Some(next) = self.pending.pop_front()
+            {
+                match next {
+                    next if next.lease().is_withheld() => {}
+                    Taken::Open(part) if part.left > 0 => {
+                        let portion = Portion { count: part.left.min(max - count), part };
+                        count += portion.count;
+                        let same = |other: &Portion| Arc::ptr_eq(&other.part.lease, &portion.part.lease);
+                        let at = portions.iter().rposition(same).map_or(portions.len(), |last| last + 1);
+                        portions.insert(at, portion);
+                    }
+                    Taken::Raw { .. } => {
+                        let opened = self.open(next);
+                        self.pending.push_front(opened);
+                    }
+                    // What is only passed over belongs to the records before it.
+                    Taken::Skip { lease, end } if count > 0 => {
+                        match portions.iter_mut().rev().find(|portion| Arc::ptr_eq(&portion.part.lease, &lease)) {
+                            Some(portion) => portion.part.end = end,
+                            None => self.skip(&lease, end),
+                        }
+                    }
+                    // Trouble comes behind the records before it.
+                    trouble @ (Taken::Broken { .. } | Taken::OutOfRange { .. }) if count > 0 => {
+                        self.pending.push_front(trouble);
+                        return self.hold(portions);
+                    }
+                    next => {
+                        if let Some(error) = self.pass(next, inbox) {
+                            return Poll::Ready(Err(error));
+                        }
+                    }
+                }
+            }
+            if count >= max {
+                return self.hold(portions);
+            }
+            let waiting = if count == 0 { Some(&mut *cx) } else { None };
+            match self.refill(max - count, inbox, waiting) {
+                Refill::Some => {}
+                Refill::Error(error) => return Poll::Ready(Err(error)),
+                Refill::Ended => return Poll::Ready(Err(closed())),
+                Refill::Nothing if count == 0 => return Poll::Pending,
+                Refill::Nothing => return self.hold(portions),
+            }
+        }
+    }
+
+    /// The reader now holds all of these.
+    fn hold(&mut self, portions: Vec<Portion>) -> Poll<Result<Vec<Portion>>> {
+        self.holding = true;
+        self.leases.clear();
+        for portion in &portions {
+            if !self.leases.last().is_some_and(|last| Arc::ptr_eq(last, &portion.part.lease)) {
+                self.leases.push(portion.part.lease.clone());
+            }
+        }
+        Poll::Ready(Ok(portions))
+    }
+
+    /// Moves on past what holds no record; an error if that is one.
+    fn pass(&mut self, next: Taken, inbox: &Inbox) -> Option<Error> {
+        if next.lease().is_withheld() {
+            return None;
+        }
+        match next {
+            Taken::Open(Part { lease, end, .. }) | Taken::Skip { lease, end } => self.skip(&lease, end),
+            next @ Taken::Raw { .. } => {
+                let opened = self.open(next);
+                self.pending.push_front(opened);
+            }
+            Taken::OutOfRange { lease } => {
+                inbox.with(|assignment| assignment.out_of_range(lease.partition(), lease.generation()));
+            }
+            Taken::Broken { lease, error } => {
+                inbox.with(|assignment| assignment.broken(&lease));
+                self.pending.retain(|pending| !Arc::ptr_eq(pending.lease(), &lease));
+                let at = lease.handed();
+                return Some(error.context(format_args!("read of {} from offset {at} on", lease.partition())));
+            }
+        }
+        None
+    }
+
+    /// There is nothing to hand out before that offset.
+    fn skip(&mut self, lease: &Arc<Lease>, end: i64) {
+        lease.hand_out(end);
+        if !(self.holding && self.leases.iter().any(|held| Arc::ptr_eq(held, lease))) {
+            lease.finish();
+        }
+    }
+
+    /// Takes over what there is. Errors and the end only where the reader waits for something, which it then goes on doing.
+    fn refill(&mut self, records: usize, inbox: &Inbox, waiting: Option<&mut Context<'_>>) -> Refill {
+        let mut taken = std::mem::take(&mut self.taken);
+        let refill = inbox.with(|assignment| {
+            if waiting.is_some()
+                && let Some(error) = assignment.pop_error()
+            {
+                return Refill::Error(error);
+            }
+            assignment.take(records, &mut taken);
+            match waiting {
+                _ if !taken.is_empty() => Refill::Some,
+                Some(_) if assignment.has_ended() => Refill::Ended,
+                Some(cx) => {
+                    assignment.wait(cx.waker());
+                    Refill::Nothing
+                }
+                None => Refill::Nothing,
+            }
+        });
+        self.pending.extend(taken.drain(..));
+        self.taken = taken;
+        refill
+    }
+
+    /// Checks and decompresses a batch as it came; everything else stays as it is.
+    fn open(&mut self, taken: Taken) -> Taken {
+        let Taken::Raw { lease, batch, charge, end } = taken else { return taken };
+        match Part::open(&lease, &batch, end, charge, &mut self.decompressor, self.opening) {
+            Ok(Some(part)) => Taken::Open(part),
+            Ok(None) => Taken::Skip { lease, end },
+            Err(error) => Taken::Broken { lease, error },
+        }
+    }
+
+    /// Takes back what was not read of its portions, in order.
+    pub(super) fn take_back(&mut self, unread: Vec<Taken>) {
+        for taken in unread.into_iter().rev() {
+            self.pending.push_front(taken);
+        }
+    }
+
+    /// After partitions were paused, positioned anew or given up: keeps only what may still be handed out.
+    pub(super) fn reconcile(&mut self, assignment: &mut Assignment) {
+        let all_stay = self.pending.iter().all(|pending| assignment.may_hand_out(pending.lease()) == Some(true));
+        if all_stay {
+            return;
+        }
+        let (mut stay, mut back) = (VecDeque::new(), Vec::new());
+        for pending in self.pending.drain(..) {
+            match assignment.may_hand_out(pending.lease()) {
+                Some(true) => stay.push_back(pending),
+                Some(false) => back.push(pending),
+                None => {}
+            }
+        }
+        self.pending = stay;
+        for pending in back.into_iter().rev() {
+            assignment.give_back(pending);
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the consumer is closed")
+}
+
+/// A record that shares the bytes of its batch.
+pub(super) fn owned(part: &Part, view: &RecordView<'_>) -> ConsumerRecord {
+    let partition = part.lease.partition();
+    let header = &part.records.header;
+    let share = |bytes: &[u8]| part.records.share(bytes);
+    ConsumerRecord {
+        topic: partition.topic.clone(),
+        partition: partition.partition,
+        offset: view.offset,
+        leader_epoch: (header.partition_leader_epoch >= 0).then_some(header.partition_leader_epoch),
+        timestamp_millis: view.timestamp,
+        timestamp_type: header.timestamp_type(),
+        key: view.key.map(share),
+        value: view.value.map(share),
+        headers: view
+            .headers
+            .map(|(name, value)| Header { name: String::from_utf8_lossy(name).into_owned(), value: value.map(share) })
+            .collect(),
+    }
+}

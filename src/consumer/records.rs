@@ -1,0 +1,372 @@
+//! What `poll` gives: records that borrow from the batches that they came in.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+
+use super::{
+    inbox::{Reading, lock},
+    lease::Lease,
+    part::Part,
+    queue::Taken,
+    reader::{Portion, owned},
+};
+use crate::{
+    error::Error,
+    record::{ConsumerRecord, TimestampType, TopicPartition, from_millis},
+    wire::batch::{HeadersIter, RecordIter, RecordPosition, RecordView},
+};
+
+/// Records of one [`poll`](super::Consumer::poll), by partition, each partition's in the log's order.
+///
+/// They are read lazily from the batches that the broker sent, without an allocation for any of them. A record counts as
+/// handed out when an iterator gives it. What no iterator has given comes again with the next poll, and so does nothing
+/// else: iterating twice gives the same records twice, but they are handed out once.
+///
+/// While this is held, no other call reads from the consumer; commits, seeks and pauses work. Records of a partition that
+/// is sought or taken away meanwhile are not given any more.
+#[must_use = "records that are not iterated come again"]
+pub struct Records {
+    held: Vec<Held>,
+    /// There where something is held.
+    reading: Option<Reading>,
+}
+
+/// Some records of one partition.
+struct Held {
+    part: Part,
+    count: usize,
+    progress: Mutex<Progress>,
+}
+
+/// How far the furthest iterator has come.
+#[derive(Debug, Default)]
+struct Progress {
+    given: usize,
+    /// Where to go on; `None` before the first record.
+    position: Option<RecordPosition>,
+    next: i64,
+    broken: Option<Error>,
+}
+
+impl Records {
+    pub(super) fn empty() -> Self {
+        Self { held: Vec::new(), reading: None }
+    }
+
+    pub(super) fn new(portions: Vec<Portion>, reading: Reading) -> Self {
+        let held = portions.into_iter().map(|Portion { part, count }| Held { part, count, progress: Mutex::default() });
+        Self { held: held.collect(), reading: Some(reading) }
+    }
+
+    /// Whether there are none: the time was up before something came.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.held.iter().map(|held| held.count).sum()
+    }
+
+    /// All records, one partition after the other. Starts with the first of them each time it is called.
+    pub fn iter(&self) -> RecordsIter<'_> {
+        RecordsIter::new(&self.held)
+    }
+
+    /// The records of each partition for itself.
+    pub fn partitions(&self) -> impl Iterator<Item = PartitionRecords<'_>> {
+        let runs = self.held.chunk_by(|one, next| one.part.lease.partition() == next.part.lease.partition());
+        runs.filter_map(|held| held.first().map(|first| PartitionRecords { first, held }))
+    }
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = self.held.iter().map(|held| (held.part.lease.partition().to_string(), held.count));
+        f.debug_map().entries(counts).finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a Records {
+    type Item = RecordRef<'a>;
+    type IntoIter = RecordsIter<'a>;
+
+    fn into_iter(self) -> RecordsIter<'a> {
+        self.iter()
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        let Some(reading) = &self.reading else { return };
+        let unread: Vec<Taken> = self.held.drain(..).filter_map(Held::into_unread).collect();
+        if unread.is_empty() {
+            return;
+        }
+        reading.inbox().reader().take_back(unread);
+        // A partition may have been paused or given up while these were held.
+        reading.inbox().control(|_| ());
+    }
+}
+
+impl Held {
+    /// Writes down how far an iterator has come.
+    fn settle(&self, given: usize, position: RecordPosition, next: i64, broken: Option<Error>) {
+        self.part.lease.settle_handed(next);
+        let mut progress = lock(&self.progress);
+        if given > progress.given {
+            *progress = Progress { given, position: Some(position), next, broken: progress.broken.take() };
+        }
+        progress.broken = progress.broken.take().or(broken);
+    }
+
+    fn into_unread(mut self) -> Option<Taken> {
+        let progress = self.progress.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let lease = self.part.lease.clone();
+        if progress.given > 0 {
+            lease.settle_handed(progress.next);
+        }
+        if lease.is_withheld() {
+            return None;
+        }
+        if let Some(error) = progress.broken {
+            return Some(Taken::Broken { lease, error });
+        }
+        self.part.position = progress.position.unwrap_or(self.part.position);
+        self.part.left = self.part.left.saturating_sub(progress.given);
+        if self.part.left == 0 {
+            lease.settle_handed(self.part.end);
+            return None;
+        }
+        Some(Taken::Open(self.part))
+    }
+}
+
+/// The records of one partition, of one [`Records`].
+#[derive(Clone, Copy)]
+pub struct PartitionRecords<'a> {
+    first: &'a Held,
+    held: &'a [Held],
+}
+
+impl<'a> PartitionRecords<'a> {
+    /// The partition that they are of.
+    pub fn partition(&self) -> &'a TopicPartition {
+        self.first.part.lease.partition()
+    }
+
+    /// How many there are: at least one.
+    #[expect(clippy::len_without_is_empty, reason = "a partition without records is not there")]
+    pub fn len(&self) -> usize {
+        self.held.iter().map(|held| held.count).sum()
+    }
+
+    /// The records in the log's order, from the first of them on.
+    pub fn iter(&self) -> RecordsIter<'a> {
+        RecordsIter::new(self.held)
+    }
+}
+
+impl<'a> IntoIterator for PartitionRecords<'a> {
+    type Item = RecordRef<'a>;
+    type IntoIter = RecordsIter<'a>;
+
+    fn into_iter(self) -> RecordsIter<'a> {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for PartitionRecords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} records", self.partition(), self.len())
+    }
+}
+
+/// Iterates over the records of one poll; allocates nothing.
+pub struct RecordsIter<'a> {
+    current: Option<Current<'a>>,
+    rest: &'a [Held],
+}
+
+struct Current<'a> {
+    held: &'a Held,
+    lease: &'a Lease,
+    iter: RecordIter<'a>,
+    given: usize,
+    next: i64,
+}
+
+impl<'a> RecordsIter<'a> {
+    fn new(held: &'a [Held]) -> Self {
+        Self { current: None, rest: held }
+    }
+
+    /// Ends the current part, and goes on with the next one.
+    #[cold]
+    fn advance(&mut self, broken: Option<Error>) -> bool {
+        if let Some(current) = self.current.take() {
+            current.settle(broken);
+        }
+        let Some((held, rest)) = self.rest.split_first() else { return false };
+        self.rest = rest;
+        self.current =
+            Some(Current { held, lease: &held.part.lease, iter: held.part.iter(), given: 0, next: i64::MIN });
+        true
+    }
+}
+
+impl Current<'_> {
+    fn settle(&self, broken: Option<Error>) {
+        self.held.settle(self.given, self.iter.position(), self.next, broken);
+    }
+}
+
+impl<'a> Iterator for RecordsIter<'a> {
+    type Item = RecordRef<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<RecordRef<'a>> {
+        loop {
+            let mut broken = None;
+            if let Some(current) = &mut self.current
+                && current.given < current.held.count
+                && !current.lease.is_withheld()
+            {
+                match current.iter.next() {
+                    Some(Ok(view)) => {
+                        current.given += 1;
+                        current.next = view.offset + 1;
+                        current.lease.hand_out(current.next);
+                        return Some(RecordRef { view, part: &current.held.part });
+                    }
+                    Some(Err(error)) => {
+                        // What follows in this partition comes after the error.
+                        broken = Some(error);
+                        let partition = current.held.part.lease.partition();
+                        let same = self.rest.iter().take_while(|held| held.part.lease.partition() == partition).count();
+                        self.rest = self.rest.get(same..).unwrap_or_default();
+                    }
+                    None => {}
+                }
+            }
+            if !self.advance(broken) {
+                return None;
+            }
+        }
+    }
+}
+
+impl Drop for RecordsIter<'_> {
+    fn drop(&mut self) {
+        if let Some(current) = &self.current {
+            current.settle(None);
+        }
+    }
+}
+
+impl std::iter::FusedIterator for RecordsIter<'_> {}
+
+impl fmt::Debug for RecordsIter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordsIter").finish_non_exhaustive()
+    }
+}
+
+/// A record, borrowed from the batch that it came in.
+#[derive(Clone, Copy)]
+pub struct RecordRef<'a> {
+    view: RecordView<'a>,
+    part: &'a Part,
+}
+
+impl<'a> RecordRef<'a> {
+    /// The topic.
+    pub fn topic(&self) -> &'a Arc<str> {
+        &self.part.lease.partition().topic
+    }
+
+    /// The partition's number.
+    pub fn partition(&self) -> i32 {
+        self.part.lease.partition().partition
+    }
+
+    /// The topic and the partition.
+    pub fn topic_partition(&self) -> &'a TopicPartition {
+        self.part.lease.partition()
+    }
+
+    /// The record's offset in its partition.
+    pub fn offset(&self) -> i64 {
+        self.view.offset
+    }
+
+    /// The leader epoch under which the record's batch was appended, where the broker says it (KIP-320).
+    pub fn leader_epoch(&self) -> Option<i32> {
+        Some(self.part.records.header.partition_leader_epoch).filter(|epoch| *epoch >= 0)
+    }
+
+    /// Milliseconds since the Unix epoch; −1 where the record has none.
+    pub fn timestamp_millis(&self) -> i64 {
+        self.view.timestamp
+    }
+
+    /// The record's timestamp, `None` where it has none.
+    pub fn timestamp(&self) -> Option<SystemTime> {
+        (self.view.timestamp >= 0).then(|| from_millis(self.view.timestamp))
+    }
+
+    /// Who gave the timestamp.
+    pub fn timestamp_type(&self) -> TimestampType {
+        self.part.records.header.timestamp_type()
+    }
+
+    /// The key, if there is one.
+    pub fn key(&self) -> Option<&'a [u8]> {
+        self.view.key
+    }
+
+    /// The value; `None` for a tombstone.
+    pub fn value(&self) -> Option<&'a [u8]> {
+        self.view.value
+    }
+
+    /// The headers in their order; names may repeat.
+    pub fn headers(&self) -> RecordHeaders<'a> {
+        RecordHeaders(self.view.headers)
+    }
+
+    /// The same record on its own, sharing the bytes of its batch: it may be kept, and keeps them in memory.
+    pub fn to_owned(&self) -> ConsumerRecord {
+        owned(self.part, &self.view)
+    }
+}
+
+impl fmt::Debug for RecordRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordRef")
+            .field("partition", self.topic_partition())
+            .field("offset", &self.offset())
+            .field("timestamp_millis", &self.timestamp_millis())
+            .field("key", &self.key().map(<[u8]>::escape_ascii).map(|key| key.to_string()))
+            .field("value", &self.value().map(<[u8]>::escape_ascii).map(|value| value.to_string()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The headers of a record: name and value of each.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordHeaders<'a>(HeadersIter<'a>);
+
+impl<'a> Iterator for RecordHeaders<'a> {
+    /// The name, with U+FFFD for what is not UTF-8; the value, which may be null.
+    type Item = (Cow<'a, str>, Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, value) = self.0.next()?;
+        Some((String::from_utf8_lossy(name), value))
+    }
+}

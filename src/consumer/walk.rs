@@ -1,0 +1,216 @@
+//! What one partition's slice of a fetch response holds, by the headers of its batches alone: which of them are to be
+//! handed out, and where to read on. Nothing is decompressed or copied, but for the markers of transactions.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::settings::IsolationLevel;
+use crate::{
+    error::{Error, Result},
+    wire::batch::{Batches, ControlRecord, Decompressor, RawBatch},
+};
+
+/// The largest marker that is looked into; real ones have a dozen bytes.
+const MARKER_LIMIT: usize = 64 * 1024;
+
+/// A step through the slice, in the log's order.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A batch to hand out.
+    Batch(RawBatch),
+    /// Nothing to hand out before this offset: markers, aborted records, batches that compaction emptied.
+    Skip(i64),
+    /// From here on the slice cannot be read; the last step.
+    Broken(Error),
+}
+
+/// The whole slice.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    pub(super) steps: Vec<Step>,
+    /// Where to read on; `None` where there was no whole batch.
+    pub(super) next_offset: Option<i64>,
+    /// The leader epoch of the last batch, −1 where not known.
+    pub(super) leader_epoch: i32,
+    /// There were bytes, but of the beginning of one batch only: asking for more is the only way on.
+    pub(super) too_small: bool,
+}
+
+/// Walks a slice. `aborted` are the aborted transactions that the broker named for it, by producer id and first offset,
+/// in any order.
+pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i64)]) -> Walk {
+    let mut walk = Walk { leader_epoch: -1, ..Walk::default() };
+    let mut transactions = Aborted::new(aborted);
+    let mut batches = Batches::new(records);
+    for batch in batches.by_ref() {
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(error) => {
+                walk.steps.push(Step::Broken(error));
+                return walk;
+            }
+        };
+        let next = batch.header.next_offset();
+        let wanted = match isolation {
+            IsolationLevel::ReadUncommitted => Ok(!batch.header.is_control()),
+            IsolationLevel::ReadCommitted => transactions.is_wanted(&batch),
+        };
+        let wanted = match wanted {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                walk.steps.push(Step::Broken(error));
+                return walk;
+            }
+        };
+        walk.next_offset = Some(next);
+        walk.leader_epoch = batch.header.partition_leader_epoch;
+        // A message set's wrapper does not say how many records it holds; a v2 batch does, and may be empty.
+        let empty = batch.header.magic == 2 && batch.header.record_count == 0;
+        if wanted && !empty {
+            walk.steps.push(Step::Batch(batch));
+        } else if let Some(Step::Skip(to)) = walk.steps.last_mut() {
+            *to = next;
+        } else {
+            walk.steps.push(Step::Skip(next));
+        }
+    }
+    walk.too_small = walk.next_offset.is_none() && batches.remaining() > 0;
+    walk
+}
+
+/// Which producers' transactions are open and known to end in an abort, at the current place of the walk (KIP-98).
+#[derive(Debug)]
+struct Aborted {
+    /// Those that begin further on, the nearest last.
+    ahead: Vec<(i64, i64)>,
+    open: HashSet<i64>,
+}
+
+impl Aborted {
+    fn new(aborted: &[(i64, i64)]) -> Self {
+        let mut ahead = aborted.to_vec();
+        ahead.sort_unstable_by_key(|&(_, first_offset)| std::cmp::Reverse(first_offset));
+        Self { ahead, open: HashSet::new() }
+    }
+
+    /// Moves on to this batch and says whether its records are to be handed out.
+    fn is_wanted(&mut self, batch: &RawBatch) -> Result<bool> {
+        let header = &batch.header;
+        while let Some((producer_id, _)) = self.ahead.pop_if(|(_, first)| *first <= header.last_offset()) {
+            self.open.insert(producer_id);
+        }
+        if header.is_control() {
+            // Without an aborted transaction of this producer no marker can change anything.
+            if self.open.contains(&header.producer_id) && is_abort(batch)? {
+                self.open.remove(&header.producer_id);
+            }
+            return Ok(false);
+        }
+        Ok(!(header.is_transactional() && self.open.contains(&header.producer_id)))
+    }
+}
+
+fn is_abort(batch: &RawBatch) -> Result<bool> {
+    batch.check_crc()?;
+    let records = batch.records(&mut Decompressor::default(), MARKER_LIMIT)?;
+    match records.iter().next() {
+        Some(record) => Ok(matches!(ControlRecord::parse(&record?)?, ControlRecord::Abort { .. })),
+        None => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        consumer::test_batches::{Sort, batch, marker},
+        wire::batch::BatchHeader,
+    };
+
+    fn shown(walk: &Walk) -> String {
+        let steps: Vec<_> = walk
+            .steps
+            .iter()
+            .map(|step| match step {
+                Step::Batch(batch) => batch.header.base_offset.to_string(),
+                Step::Skip(to) => format!(">{to}"),
+                Step::Broken(_) => "!".to_owned(),
+            })
+            .collect();
+        format!("{} next {:?}", steps.join(" "), walk.next_offset)
+    }
+
+    fn read(parts: &[Bytes], isolation: IsolationLevel, aborted: &[(i64, i64)]) -> String {
+        shown(&walk(parts.concat().into(), isolation, aborted))
+    }
+
+    /// Offsets 0–1 of producer 7, aborted at 5; 2 without a transaction; 3–4 of producer 9, committed at 6; then producer 7
+    /// again at 7, committed at 8.
+    fn log() -> Vec<Bytes> {
+        vec![
+            batch(0, 2, Sort::Transaction(7)),
+            batch(2, 1, Sort::Plain),
+            batch(3, 2, Sort::Transaction(9)),
+            marker(5, 7, false),
+            marker(6, 9, true),
+            batch(7, 1, Sort::Transaction(7)),
+            marker(8, 7, true),
+        ]
+    }
+
+    #[test]
+    fn markers_are_passed_over_and_uncommitted_reading_sees_all_records() {
+        assert_eq!(read(&log(), IsolationLevel::ReadUncommitted, &[(7, 0)]), "0 2 3 >7 7 >9 next Some(9)");
+    }
+
+    #[test]
+    fn aborted_transactions_are_left_out_until_their_marker() {
+        assert_eq!(read(&log(), IsolationLevel::ReadCommitted, &[(7, 0)]), ">2 2 3 >7 7 >9 next Some(9)");
+        assert_eq!(read(&log(), IsolationLevel::ReadCommitted, &[]), "0 2 3 >7 7 >9 next Some(9)");
+    }
+
+    #[test]
+    fn the_aborted_list_may_come_in_any_order() {
+        let log = [
+            batch(0, 1, Sort::Transaction(1)),
+            batch(1, 1, Sort::Transaction(2)),
+            marker(2, 1, false),
+            marker(3, 2, false),
+            batch(4, 1, Sort::Transaction(1)),
+            marker(5, 1, false),
+            batch(6, 1, Sort::Plain),
+        ];
+        for aborted in [[(1, 0), (2, 1), (1, 4)], [(1, 4), (2, 1), (1, 0)], [(2, 1), (1, 4), (1, 0)]] {
+            assert_eq!(read(&log, IsolationLevel::ReadCommitted, &aborted), ">6 6 next Some(7)");
+        }
+    }
+
+    #[test]
+    fn a_cut_end_is_normal_and_a_cut_beginning_asks_for_more() {
+        let whole = batch(3, 2, Sort::Plain);
+        let cut = [batch(0, 3, Sort::Plain), whole.slice(..whole.len() - 1)];
+        assert_eq!(read(&cut, IsolationLevel::ReadUncommitted, &[]), "0 next Some(3)");
+        let first = walk(whole.slice(..whole.len() - 1), IsolationLevel::ReadUncommitted, &[]);
+        assert!(first.too_small && first.steps.is_empty() && first.next_offset.is_none());
+        assert!(!walk(Bytes::new(), IsolationLevel::ReadUncommitted, &[]).too_small);
+    }
+
+    #[test]
+    fn damage_ends_the_walk_behind_what_is_sound() {
+        let mut bad = batch(3, 1, Sort::Plain).to_vec();
+        bad[16] = 9;
+        let read = read(&[batch(0, 3, Sort::Plain), bad.into()], IsolationLevel::ReadUncommitted, &[]);
+        assert_eq!(read, "0 ! next Some(3)");
+    }
+
+    #[test]
+    fn batches_emptied_by_compaction_are_passed_over() {
+        let mut emptied = batch(3, 4, Sort::Plain)[..61].to_vec();
+        emptied[8..12].copy_from_slice(&49i32.to_be_bytes());
+        emptied[57..61].copy_from_slice(&0i32.to_be_bytes());
+        assert!(BatchHeader::parse(&emptied).is_ok());
+        let read = read(&[batch(0, 3, Sort::Plain), emptied.into()], IsolationLevel::ReadUncommitted, &[]);
+        assert_eq!(read, "0 >7 next Some(7)");
+    }
+}

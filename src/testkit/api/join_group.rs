@@ -1,0 +1,108 @@
+//! JoinGroup 0–9 of classic groups: waits until the rebalance completes. From v4 on a new dynamic member is first sent
+//! away with an id (KIP-394); static members (v5, KIP-345) take their place over; v9 may skip the assignment (KIP-814).
+
+use bytes::Bytes;
+use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse, join_group_response::JoinGroupResponseMember};
+
+use super::{Call, Context, Progress, Step, Subject, millis, text};
+use crate::{
+    error::Result,
+    testkit::state::{
+        State,
+        group::{JoinOutcome, JoinRequest, MemberIdentity, Outcome},
+    },
+};
+
+pub(crate) struct JoinGroup {
+    request: JoinGroupRequest,
+    progress: Progress,
+}
+
+impl JoinGroup {
+    pub(crate) fn new(request: JoinGroupRequest) -> Self {
+        Self { request, progress: Progress::New }
+    }
+
+    fn join(&self, context: &mut Context<'_>) -> Outcome<JoinOutcome> {
+        let (version, asked) = (context.head.version, &self.request);
+        let refused = context.refused().map_or_else(|| context.check_group(&asked.group_id), Err);
+        if let Err(error) = refused {
+            return Outcome::Done(JoinOutcome::error(error, asked.member_id.as_str()));
+        }
+        let instance = asked.group_instance_id.as_ref().filter(|_| version >= 5).map(ToString::to_string);
+        let prefix = instance.clone().unwrap_or_else(|| context.head.client_id.to_string());
+        let session_timeout = millis(asked.session_timeout_ms);
+        let request = JoinRequest {
+            new_id: context.state.new_member_id(&prefix),
+            identity: MemberIdentity { member_id: asked.member_id.to_string(), instance },
+            client_id: context.head.client_id.to_string(),
+            protocol_type: asked.protocol_type.to_string(),
+            // Copied, so that a member does not keep the buffer that it came in.
+            protocols: asked
+                .protocols
+                .iter()
+                .map(|protocol| (protocol.name.to_string(), Bytes::copy_from_slice(&protocol.metadata)))
+                .collect(),
+            session_timeout,
+            rebalance_timeout: if version >= 1 { millis(asked.rebalance_timeout_ms) } else { session_timeout },
+            id_required: version >= 4,
+            may_skip_assignment: version >= 9,
+        };
+        let settings = context.state.group_settings();
+        context.state.group_mut(&asked.group_id, context.now).join(context.now, request, &settings)
+    }
+}
+
+impl Call for JoinGroup {
+    fn subject(&self, _state: &State, _broker: i32) -> Subject {
+        Subject::of_group(&self.request.group_id)
+    }
+
+    fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
+        let outcome = match self.progress {
+            Progress::New => self.join(context),
+            Progress::Waiting(ticket) => {
+                let group = context.state.group_mut(&self.request.group_id, context.now);
+                group.take_join(ticket).map_or(Outcome::Wait(ticket), Outcome::Done)
+            }
+        };
+        match outcome {
+            Outcome::Done(outcome) => {
+                let spoiled = context.spoiled(outcome.error);
+                let outcome = match spoiled == outcome.error {
+                    true => outcome,
+                    false => JoinOutcome::error(spoiled, outcome.member_id),
+                };
+                context.reply(&response(outcome, context))
+            }
+            Outcome::Wait(ticket) => {
+                self.progress = Progress::Waiting(ticket);
+                Ok(Step::Wait(context.state.group_mut(&self.request.group_id, context.now).deadline()))
+            }
+        }
+    }
+}
+
+fn response(outcome: JoinOutcome, context: &Context<'_>) -> JoinGroupResponse {
+    let version = context.head.version;
+    let mut response = JoinGroupResponse::default();
+    response.throttle_time_ms = context.throttle();
+    response.error_code = outcome.error.code();
+    response.generation_id = outcome.generation;
+    if version >= 7 {
+        response.protocol_type = outcome.protocol_type.map(text);
+        response.protocol_name = outcome.protocol.map(text);
+    } else {
+        response.protocol_name = Some(text(outcome.protocol.unwrap_or_default()));
+    }
+    response.leader = text(outcome.leader);
+    response.skip_assignment = outcome.skip_assignment;
+    response.member_id = text(outcome.member_id);
+    let members = outcome.members.into_iter().map(|(id, instance, metadata)| {
+        let instance = instance.filter(|_| version >= 5).map(text);
+        let member = JoinGroupResponseMember::default().with_member_id(text(id));
+        member.with_group_instance_id(instance).with_metadata(metadata)
+    });
+    response.members = members.collect();
+    response
+}

@@ -1,0 +1,54 @@
+//! LeaveGroup 0–5: one member, or several (v3), which an administrator may name by instance id alone.
+
+use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse, leave_group_response::MemberResponse};
+
+use super::{Call, Context, Step, Subject};
+use crate::{
+    error::{ErrorCode, Result},
+    testkit::state::{State, group::MemberIdentity},
+};
+
+pub(crate) struct LeaveGroup(pub(crate) LeaveGroupRequest);
+
+impl Call for LeaveGroup {
+    fn subject(&self, _state: &State, _broker: i32) -> Subject {
+        Subject::of_group(&self.0.group_id)
+    }
+
+    fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
+        let mut response = LeaveGroupResponse::default();
+        response.throttle_time_ms = context.throttle();
+        let refused = context.refused().map_or_else(|| context.check_group(&self.0.group_id), Err);
+        let error = match refused {
+            Err(error) => error,
+            Ok(()) if context.head.version >= 3 => {
+                for member in &self.0.members {
+                    let instance = member.group_instance_id.as_ref().map(ToString::to_string);
+                    let identity = MemberIdentity { member_id: member.member_id.to_string(), instance };
+                    let error = self.leave(context, &identity);
+                    response.members.push(
+                        MemberResponse::default()
+                            .with_member_id(member.member_id.clone())
+                            .with_group_instance_id(member.group_instance_id.clone())
+                            .with_error_code(error.code()),
+                    );
+                }
+                ErrorCode::NONE
+            }
+            Ok(()) => {
+                let identity = MemberIdentity { member_id: self.0.member_id.to_string(), instance: None };
+                self.leave(context, &identity)
+            }
+        };
+        response.error_code = context.spoiled(error).code();
+        context.reply(&response)
+    }
+}
+
+impl LeaveGroup {
+    fn leave(&self, context: &mut Context<'_>, identity: &MemberIdentity) -> ErrorCode {
+        let settings = context.state.group_settings();
+        let group = context.state.group_mut(&self.0.group_id, context.now);
+        group.leave(context.now, identity, &settings).err().unwrap_or_default()
+    }
+}

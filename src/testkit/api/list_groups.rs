@@ -1,0 +1,39 @@
+//! ListGroups 0–5: the groups that this broker coordinates, by state (v4) and type (v5, always `classic` here).
+
+use kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse, list_groups_response::ListedGroup};
+
+use super::{Call, Context, Step, text};
+use crate::error::Result;
+
+pub(crate) struct ListGroups(pub(crate) ListGroupsRequest);
+
+impl Call for ListGroups {
+    fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
+        let version = context.head.version;
+        let mut response = ListGroupsResponse::default();
+        response.throttle_time_ms = context.throttle();
+        let error = context.spoiled(context.refused().unwrap_or_default());
+        response.error_code = error.code();
+        let listed = |filter: &[kafka_protocol::protocol::StrBytes], value: &str| {
+            filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
+        };
+        let names: Vec<String> = context.state.groups.keys().cloned().collect();
+        for name in names.into_iter().filter(|_| error.is_ok()) {
+            let view = context.state.group_mut(&name, context.now).view();
+            let here = context.state.coordinator(&name) == Some(context.broker);
+            if !here || !listed(&self.0.states_filter, view.state) || !listed(&self.0.types_filter, "classic") {
+                continue;
+            }
+            let mut group = ListedGroup::default().with_group_id(text(name).into());
+            group.protocol_type = text(view.protocol_type);
+            if version >= 4 {
+                group.group_state = text(view.state);
+            }
+            if version >= 5 {
+                group.group_type = text("classic");
+            }
+            response.groups.push(group);
+        }
+        context.reply(&response)
+    }
+}

@@ -1,0 +1,84 @@
+//! OffsetCommit 2–9: of members in their generation, or of consumers without membership into groups without members.
+
+use kafka_protocol::messages::{
+    OffsetCommitRequest, OffsetCommitResponse,
+    offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
+};
+
+use super::{Call, Context, Step, Subject, topic_name};
+use crate::{
+    error::{ErrorCode, Result},
+    record::TopicPartition,
+    testkit::state::{
+        State,
+        group::{Committed, MemberIdentity},
+    },
+};
+
+/// `offset.metadata.max.bytes`
+const MAX_METADATA: usize = 4096;
+
+pub(crate) struct OffsetCommit(pub(crate) OffsetCommitRequest);
+
+impl Call for OffsetCommit {
+    fn subject(&self, _state: &State, _broker: i32) -> Subject {
+        let partitions = self.0.topics.iter().flat_map(|topic| {
+            topic.partitions.iter().map(|asked| TopicPartition::new(topic.name.as_str(), asked.partition_index))
+        });
+        Subject { partitions: partitions.collect(), group: Some(self.0.group_id.to_string()) }
+    }
+
+    fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
+        let version = context.head.version;
+        let allowed = self.allowed(context);
+        let mut response = OffsetCommitResponse::default();
+        response.throttle_time_ms = context.throttle();
+        for topic in &self.0.topics {
+            let name = topic.name.as_str();
+            let mut answers = Vec::with_capacity(topic.partitions.len());
+            for asked in &topic.partitions {
+                let index = asked.partition_index;
+                let metadata = asked.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default();
+                let error = match (context.refused_partition(name, index), allowed) {
+                    (Some(code), _) | (None, Err(code)) => code,
+                    _ if context.state.topics.partition(name, index).is_none() => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                    _ if metadata.len() > MAX_METADATA => ErrorCode::OFFSET_METADATA_TOO_LARGE,
+                    _ => {
+                        let leader_epoch = if version >= 6 { asked.committed_leader_epoch } else { -1 };
+                        let committed = Committed { offset: asked.committed_offset, leader_epoch, metadata };
+                        context.state.group_mut(&self.0.group_id, context.now).commit(name, index, committed);
+                        ErrorCode::NONE
+                    }
+                };
+                let error = context.spoiled_partition(name, index, error);
+                answers.push(
+                    OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(error.code()),
+                );
+            }
+            response
+                .topics
+                .push(OffsetCommitResponseTopic::default().with_name(topic_name(name)).with_partitions(answers));
+        }
+        context.reply(&response)
+    }
+
+    fn wakes(&self) -> bool {
+        false
+    }
+}
+
+impl OffsetCommit {
+    fn allowed(&self, context: &mut Context<'_>) -> Result<(), ErrorCode> {
+        if let Some(code) = context.refused() {
+            return Err(code);
+        }
+        context.check_group(&self.0.group_id)?;
+        let identity = MemberIdentity {
+            member_id: self.0.member_id.to_string(),
+            instance: self.0.group_instance_id.as_ref().map(ToString::to_string),
+        };
+        let settings = context.state.group_settings();
+        let group = context.state.group_mut(&self.0.group_id, context.now);
+        group.may_commit(context.now, &identity, self.0.generation_id_or_member_epoch, &settings)
+    }
+}

@@ -1,0 +1,162 @@
+//! OffsetFetch 1–9: of one group, or of several (v8); of the partitions named, or of all that have a commit. A partition
+//! without one is answered with −1 and no error.
+
+use kafka_protocol::messages::{
+    OffsetFetchRequest, OffsetFetchResponse,
+    offset_fetch_response::{
+        OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+        OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+    },
+};
+
+use super::{Call, Context, Step, Subject, text, topic_name};
+use crate::{
+    error::{ErrorCode, Result},
+    record::TopicPartition,
+    testkit::state::{State, group::Committed},
+};
+
+pub(crate) struct OffsetFetch(pub(crate) OffsetFetchRequest);
+
+/// What is asked about one group: topics with partitions, or everything.
+struct Asked {
+    group: String,
+    topics: Option<Vec<(String, Vec<i32>)>>,
+}
+
+/// A topic and what was found for each of its partitions.
+type TopicFound = (String, Vec<(i32, Result<Option<Committed>, ErrorCode>)>);
+
+struct Found {
+    error: ErrorCode,
+    topics: Vec<TopicFound>,
+}
+
+impl OffsetFetch {
+    fn asked(&self, version: i16) -> Vec<Asked> {
+        if version >= 8 {
+            let groups = self.0.groups.iter().map(|group| Asked {
+                group: group.group_id.to_string(),
+                topics: group.topics.as_ref().map(|topics| {
+                    topics.iter().map(|topic| (topic.name.to_string(), topic.partition_indexes.clone())).collect()
+                }),
+            });
+            return groups.collect();
+        }
+        let topics = self.0.topics.as_ref().map(|topics| {
+            topics.iter().map(|topic| (topic.name.to_string(), topic.partition_indexes.clone())).collect()
+        });
+        vec![Asked { group: self.0.group_id.to_string(), topics }]
+    }
+}
+
+impl Call for OffsetFetch {
+    fn subject(&self, _state: &State, _broker: i32) -> Subject {
+        let version = if self.0.groups.is_empty() { 1 } else { 8 };
+        let asked = self.asked(version);
+        let topics = asked.iter().flat_map(|asked| asked.topics.iter().flatten());
+        let partitions =
+            topics.flat_map(|(topic, indexes)| indexes.iter().map(|&index| TopicPartition::new(topic.as_str(), index)));
+        Subject { partitions: partitions.collect(), group: asked.first().map(|asked| asked.group.clone()) }
+    }
+
+    fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
+        let version = context.head.version;
+        let mut response = OffsetFetchResponse::default();
+        response.throttle_time_ms = context.throttle();
+        for asked in self.asked(version) {
+            let found = find(context, &asked);
+            if version >= 8 {
+                response.groups.push(
+                    OffsetFetchResponseGroup::default()
+                        .with_group_id(text(asked.group).into())
+                        .with_error_code(found.error.code())
+                        .with_topics(found.topics.into_iter().map(newer).collect()),
+                );
+            } else {
+                if version >= 2 {
+                    response.error_code = found.error.code();
+                }
+                response.topics = found.topics.into_iter().map(|topic| older(topic, version)).collect();
+            }
+        }
+        context.reply(&response)
+    }
+
+    fn wakes(&self) -> bool {
+        false
+    }
+}
+
+fn find(context: &mut Context<'_>, asked: &Asked) -> Found {
+    let refused = context.refused().map_or_else(|| context.check_group(&asked.group), Err);
+    let error = context.spoiled(refused.err().unwrap_or_default());
+    if !error.is_ok() {
+        // Versions 0 and 1 have no place for it but the partitions.
+        let named = asked.topics.iter().flatten().filter(|_| context.head.version < 2);
+        let topics =
+            named.map(|(topic, indexes)| (topic.clone(), indexes.iter().map(|&index| (index, Err(error))).collect()));
+        return Found { error, topics: topics.collect() };
+    }
+    let group = context.state.groups.get(&asked.group);
+    let topics = match &asked.topics {
+        Some(topics) => topics
+            .iter()
+            .map(|(topic, indexes)| {
+                let found = indexes.iter().map(|&index| {
+                    let committed = group.and_then(|group| group.committed(topic, index)).cloned();
+                    match context.verdict.for_partition(topic, index) {
+                        Some(injected) => (index, Err(injected.code)),
+                        None => (index, Ok(committed)),
+                    }
+                });
+                (topic.clone(), found.collect())
+            })
+            .collect(),
+        None => {
+            let mut topics: Vec<TopicFound> = Vec::new();
+            for (topic, index, committed) in group.into_iter().flat_map(|group| group.all_committed()) {
+                let found = (index, Ok(Some(committed.clone())));
+                match topics.last_mut() {
+                    Some((last, partitions)) if last == topic => partitions.push(found),
+                    _ => topics.push((topic.to_owned(), vec![found])),
+                }
+            }
+            topics
+        }
+    };
+    Found { error, topics }
+}
+
+/// What is answered where nothing is committed.
+fn nothing() -> Committed {
+    Committed { offset: -1, leader_epoch: -1, metadata: String::new() }
+}
+
+fn older((topic, found): TopicFound, version: i16) -> OffsetFetchResponseTopic {
+    let partitions = found.into_iter().map(|(index, found)| {
+        let error = found.as_ref().err().copied().unwrap_or_default();
+        let committed = found.ok().flatten().unwrap_or_else(nothing);
+        OffsetFetchResponsePartition::default()
+            .with_partition_index(index)
+            .with_committed_offset(committed.offset)
+            .with_committed_leader_epoch(if version >= 5 { committed.leader_epoch } else { -1 })
+            .with_metadata(Some(text(committed.metadata)))
+            .with_error_code(error.code())
+    });
+    OffsetFetchResponseTopic::default().with_name(topic_name(&topic)).with_partitions(partitions.collect())
+}
+
+fn newer((topic, found): TopicFound) -> OffsetFetchResponseTopics {
+    let partitions = found.into_iter().map(|(index, found)| {
+        let error = found.as_ref().err().copied().unwrap_or_default();
+        let committed = found.ok().flatten().unwrap_or_else(nothing);
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(index)
+            .with_committed_offset(committed.offset)
+            .with_committed_leader_epoch(committed.leader_epoch)
+            .with_metadata(Some(text(committed.metadata)))
+            .with_error_code(error.code())
+    });
+    OffsetFetchResponseTopics::default().with_name(topic_name(&topic)).with_partitions(partitions.collect())
+}

@@ -1,0 +1,262 @@
+//! One connection of one broker: requests are answered one after the other, in their order, as Kafka does.
+
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tracing::debug;
+
+use super::{
+    api::{self, Call, Context, Head, Step},
+    fault::{Ending, Verdict},
+    journal::Request,
+    shared::{Shared, now},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    net::Stream,
+    wire::{ApiKey, frame::frame_length},
+};
+
+/// What is read at once, at least.
+const READ_SIZE: usize = 64 * 1024;
+
+pub(crate) struct Connection<S> {
+    shared: Arc<Shared>,
+    broker: i32,
+    id: u64,
+    stream: S,
+    buffer: BytesMut,
+    max_request: usize,
+}
+
+/// Whether the connection goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Close,
+}
+
+impl<S: Stream> Connection<S> {
+    pub(crate) fn new(shared: Arc<Shared>, broker: i32, id: u64, stream: S) -> Self {
+        let max_request = shared.lock().options.max_request_bytes;
+        Self { shared, broker, id, stream, buffer: BytesMut::new(), max_request }
+    }
+
+    /// Serves until the client goes, sends something that cannot be understood, or a fault ends it.
+    pub(crate) async fn run(mut self) {
+        let (broker, connection) = (self.broker, self.id);
+        loop {
+            let next = match self.read_frame().await {
+                Ok(Some(frame)) => self.serve(frame).await,
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            match next {
+                Ok(Next::GoOn) => {}
+                Ok(Next::Close) => return,
+                Err(error) => {
+                    debug!(broker, connection, %error, "closing a connection");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The next request without its length; `None` when the client has closed.
+    async fn read_frame(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if let Some(&prefix) = self.buffer.first_chunk::<4>() {
+                let length = frame_length(prefix, self.max_request)?;
+                if self.buffer.len() >= 4 + length {
+                    self.buffer.advance(4);
+                    return Ok(Some(self.buffer.split_to(length).freeze()));
+                }
+                self.buffer.reserve((4 + length - self.buffer.len()).max(READ_SIZE));
+            } else {
+                self.buffer.reserve(READ_SIZE);
+            }
+            if self.stream.read_buf(&mut self.buffer).await.map_err(broken)? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn serve(&mut self, mut frame: Bytes) -> Result<Next> {
+        let head = api::decode_head(&mut frame)?;
+        if let Some(refusal) = self.check_version(&head)? {
+            return self.write(refusal).await;
+        }
+        let call = api::decode_call(&head, frame)?;
+        let verdict = self.judge(&head, call.as_ref());
+        pause(verdict.before).await;
+        match &verdict.ending {
+            Some(Ending::Drop) => return Ok(Next::Close),
+            Some(Ending::Hang) => return self.hang().await,
+            Some(Ending::Garbage(bytes)) => return self.write(vec![bytes.clone()]).await,
+            Some(Ending::ActThenDrop | Ending::Truncate) | None => {}
+        }
+        let step = self.carry_out(&head, call, &verdict).await?;
+        pause(verdict.after).await;
+        match (step, &verdict.ending) {
+            (_, Some(Ending::ActThenDrop)) | (Step::Close, _) => Ok(Next::Close),
+            (Step::Reply(pieces), Some(Ending::Truncate)) => {
+                self.write(first_half(pieces)).await?;
+                Ok(Next::Close)
+            }
+            (Step::Reply(pieces), _) => self.write(pieces).await,
+            (Step::Silent | Step::Wait(_), _) => Ok(Next::GoOn),
+        }
+    }
+
+    /// `None` where the version is served; the answer that says so where it is not, which only ApiVersions has.
+    fn check_version(&self, head: &Head) -> Result<Option<Vec<Bytes>>> {
+        let mut state = self.shared.lock();
+        state.journal.count(head.key);
+        let served = api::versions(head.key, &state.options);
+        if served.is_some_and(|(min, max)| (min..=max).contains(&head.version)) {
+            return Ok(None);
+        }
+        let verdict = Verdict::default();
+        let context = Context { state: &mut state, broker: self.broker, head, now: now(), verdict: &verdict };
+        if head.key == ApiKey::ApiVersions
+            && let Step::Reply(pieces) = api::refuse_api_versions(&context)?
+        {
+            return Ok(Some(pieces));
+        }
+        let what = format!("{} v{} is not served", head.key, head.version);
+        Err(Error::new(ErrorKind::UnsupportedVersion, what))
+    }
+
+    /// Notes the request in the journal and asks the faults what is to go wrong with it.
+    fn judge(&self, head: &Head, call: &dyn Call) -> Verdict {
+        let mut state = self.shared.lock();
+        if state.sink.is_some() && state.faults.is_empty() {
+            return Verdict::default();
+        }
+        let subject = call.subject(&state, self.broker);
+        let request = Request {
+            key: head.key,
+            version: head.version,
+            broker: self.broker,
+            connection: self.id,
+            client_id: head.client_id.clone(),
+            partitions: subject.partitions,
+            group: subject.group,
+            at: tokio::time::Instant::now(),
+        };
+        let verdict = state.faults.judge(&request);
+        state.journal.remember(request);
+        verdict
+    }
+
+    /// Acts until there is an answer. Only the first act can be news for others: the later ones look whether what they
+    /// wait for has happened, and what happens by the clock alone everybody sees who waits for it.
+    async fn carry_out(&mut self, head: &Head, mut call: Box<dyn Call>, verdict: &Verdict) -> Result<Step> {
+        let mut bell = self.shared.listen();
+        let mut first = true;
+        loop {
+            bell.mark_unchanged();
+            let step = {
+                let mut state = self.shared.lock();
+                call.act(&mut Context { state: &mut state, broker: self.broker, head, now: now(), verdict })?
+            };
+            if std::mem::take(&mut first) && call.wakes() {
+                self.shared.ring();
+            }
+            let Step::Wait(until) = step else { return Ok(step) };
+            let time_is_up = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // The bell lives as long as the connection, so that this is never an error.
+                _ = bell.changed() => {}
+                () = time_is_up => {}
+            }
+        }
+    }
+
+    /// Reads on without answering, to see the client go.
+    async fn hang(&mut self) -> Result<Next> {
+        loop {
+            self.buffer.clear();
+            self.buffer.reserve(READ_SIZE);
+            if self.stream.read_buf(&mut self.buffer).await.map_err(broken)? == 0 {
+                return Ok(Next::Close);
+            }
+        }
+    }
+
+    async fn write(&mut self, pieces: Vec<Bytes>) -> Result<Next> {
+        self.stream.write_all_buf(&mut Pieces::new(pieces)).await.map_err(broken)?;
+        self.stream.flush().await.map_err(broken)?;
+        Ok(Next::GoOn)
+    }
+}
+
+fn broken(error: io::Error) -> Error {
+    Error::new(ErrorKind::Network, "connection broken").with_source(error)
+}
+
+async fn pause(delay: Duration) {
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+}
+
+fn first_half(pieces: Vec<Bytes>) -> Vec<Bytes> {
+    let mut left = pieces.iter().map(Bytes::len).sum::<usize>() / 2;
+    let cut = pieces.into_iter().map(|piece| {
+        let kept = piece.slice(..piece.len().min(left));
+        left -= kept.len();
+        kept
+    });
+    cut.filter(|piece| !piece.is_empty()).collect()
+}
+
+/// Pieces to be written one after the other, by as few calls as the stream allows.
+struct Pieces {
+    left: VecDeque<Bytes>,
+    size: usize,
+}
+
+impl Pieces {
+    fn new(pieces: Vec<Bytes>) -> Self {
+        Self { size: pieces.iter().map(Bytes::len).sum(), left: pieces.into() }
+    }
+}
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.size
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.left.front().map_or(&[], |piece| piece)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [io::IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.left) {
+            *slice = io::IoSlice::new(piece);
+            filled += 1;
+        }
+        filled
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.size = self.size.saturating_sub(count);
+        while let Some(front) = self.left.front_mut() {
+            if count < front.len() {
+                front.advance(count);
+                return;
+            }
+            count -= front.len();
+            self.left.pop_front();
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What the tasks of a cluster have in common.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::Instant,
+};
+
+use tokio::sync::watch;
+
+use super::state::State;
+
+/// The state under its lock, and the bell that is rung when something changed that others may wait for.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    bell: watch::Sender<()>,
+    pub(crate) connections: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(state: State) -> Self {
+        Self { state: Mutex::new(state), bell: watch::Sender::new(()), connections: AtomicU64::new(0) }
+    }
+
+    /// The state; never held across a wait. A panic of another task does not make it unusable.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes everybody who waits for a change.
+    pub(crate) fn ring(&self) {
+        self.bell.send_replace(());
+    }
+
+    pub(crate) fn listen(&self) -> watch::Receiver<()> {
+        self.bell.subscribe()
+    }
+}
+
+/// The time by tokio's clock, which tests can pause.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
