@@ -16,7 +16,7 @@ use crate::{
 ///
 /// ```
 /// use ottla::NewTopic;
-/// let topic = NewTopic::new("orders").partitions(6).replication_factor(3).config("retention.ms", "86400000");
+/// let topic = NewTopic::new("orders", 6).replication_factor(3).config("retention.ms", "86400000");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTopic {
@@ -28,17 +28,10 @@ pub struct NewTopic {
 }
 
 impl NewTopic {
-    /// A topic with as many partitions and replicas as the brokers have for their default (KIP-464; brokers before 2.4
-    /// have no such default and refuse).
-    pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), partitions: -1, replication_factor: -1, assignments: Vec::new(), configs: Vec::new() }
-    }
-
-    /// How many partitions; −1 for the brokers' `num.partitions`.
-    #[must_use]
-    pub fn partitions(mut self, partitions: i32) -> Self {
-        self.partitions = partitions;
-        self
+    /// A topic with so many partitions, or, for −1, with the brokers' `num.partitions`; each is kept by as many brokers as
+    /// their `default.replication.factor` says (KIP-464; brokers before 2.4 know neither and have to be told both).
+    pub fn new(name: impl Into<String>, partitions: i32) -> Self {
+        Self { name: name.into(), partitions, replication_factor: -1, assignments: Vec::new(), configs: Vec::new() }
     }
 
     /// How many brokers keep each partition; −1 for the brokers' `default.replication.factor`.
@@ -162,7 +155,7 @@ impl Admin {
             },
         )
         .await;
-        Ok(TopicResults::new(results))
+        Ok(results)
     }
 }
 
@@ -172,10 +165,10 @@ mod tests {
 
     #[test]
     fn counts_are_left_to_the_broker_where_brokers_are_named() {
-        let request = NewTopic::new("a").partitions(3).replication_factor(2).config("k", "v").to_request();
+        let request = NewTopic::new("a", 3).replication_factor(2).config("k", "v").to_request();
         assert_eq!((request.num_partitions, request.replication_factor), (3, 2));
         assert_eq!((request.configs[0].name.as_str(), request.configs[0].value.as_deref()), ("k", Some("v")));
-        let request = NewTopic::new("a").partitions(3).assignment(0, [2, 1]).to_request();
+        let request = NewTopic::new("a", 3).assignment(0, [2, 1]).to_request();
         assert_eq!((request.num_partitions, request.replication_factor), (-1, -1));
         assert_eq!(request.assignments[0].broker_ids, [BrokerId(2), BrokerId(1)]);
     }

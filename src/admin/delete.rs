@@ -36,7 +36,7 @@ impl Admin {
             deadline,
             rounds,
             |rounds, version| {
-                let open = names.iter().filter(|name| rounds.is_open(name)).map(topic_name);
+                let open = names.iter().filter(|name| rounds.is_open(name)).map(|name| topic_name(name));
                 let request = DeleteTopicsRequest::default().with_timeout_ms(broker_timeout(deadline, timeout));
                 if version >= TOPICS_AS_STATES {
                     request.with_topics(open.map(|name| DeleteTopicState::default().with_name(Some(name))).collect())
@@ -56,10 +56,10 @@ impl Admin {
             },
         )
         .await;
-        Ok(TopicResults::new(results))
+        Ok(results)
     }
 }
 
-fn topic_name(name: &String) -> TopicName {
-    StrBytes::from_string(name.clone()).into()
+fn topic_name(name: &str) -> TopicName {
+    StrBytes::from_string(name.to_owned()).into()
 }

@@ -7,7 +7,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{Admin, TopicId, TopicResults};
+use super::{Admin, TopicId, TopicResult, TopicResults};
 use crate::{
     cluster::{Lane, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
@@ -113,8 +113,7 @@ impl Admin {
                 })?;
             describe(name, response.topics.swap_remove(at))
         };
-        let results = names.iter().map(|name| (name.clone(), described(name))).collect();
-        Ok(TopicResults::new(results))
+        Ok(names.iter().map(|name| TopicResult { topic: name.clone(), result: described(name) }).collect())
     }
 
     /// Metadata of these topics or of all, and of the brokers. Creates no topic by asking.

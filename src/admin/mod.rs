@@ -12,6 +12,8 @@ mod describe;
 mod repeat;
 mod results;
 mod rounds;
+#[cfg(all(test, feature = "testkit"))]
+mod tests;
 mod topic_id;
 
 use std::time::Duration;
@@ -20,7 +22,7 @@ pub use builder::AdminBuilder;
 pub use cluster::{BrokerDescription, ClusterDescription};
 pub use create::{CreatedTopic, NewTopic};
 pub use describe::{PartitionDescription, TopicDescription, TopicListing};
-pub use results::TopicResults;
+pub use results::{TopicResult, TopicResults};
 use tokio::time::Instant;
 pub use topic_id::TopicId;
 
@@ -35,7 +37,7 @@ use crate::{cluster::Client, error::Result};
 ///
 /// # async fn example() -> ottla::Result<()> {
 /// let admin = Admin::builder("localhost:9092").build().await?;
-/// admin.create_topics([NewTopic::new("orders").partitions(6)]).await?.into_result()?;
+/// admin.create_topics([NewTopic::new("orders", 6)]).await?.into_result()?;
 /// for topic in admin.list_topics().await? {
 ///     println!("{} has {} partitions", topic.name, topic.partitions);
 /// }

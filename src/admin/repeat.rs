@@ -4,10 +4,10 @@ use kafka_protocol::protocol::Request;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, timeout_at};
 
-use super::rounds::Rounds;
+use super::{TopicResults, rounds::Rounds};
 use crate::{
     cluster::{Backoff, Client, Lane, Route},
-    error::{Error, ErrorCode, ErrorKind, Result},
+    error::{Error, ErrorCode, ErrorKind},
 };
 
 /// Where the attempts of one round stand: whether one of them got no answer.
@@ -38,7 +38,7 @@ pub(super) async fn repeat<R: Request, T: Send + Sync>(
     build: impl Fn(&Rounds<T>, i16) -> R + Send + Sync,
     codes: impl Fn(&R::Response) -> Vec<ErrorCode> + Send + Sync,
     read: impl Fn(&mut Rounds<T>, R::Response),
-) -> Vec<(String, Result<T>)> {
+) -> TopicResults<T> {
     let settings = client.settings();
     let mut backoff = Backoff::new(settings.retry_backoff, settings.retry_backoff_max);
     let mut rng = settings.seed.map_or_else(|| StdRng::from_rng(&mut rand::rng()), StdRng::seed_from_u64);

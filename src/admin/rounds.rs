@@ -1,6 +1,7 @@
 //! A call about several topics, each of which is answered for itself: what is settled, what is to be asked again, and
 //! whether an attempt without an answer may already have done it.
 
+use super::{TopicResult, TopicResults};
 use crate::error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 
 /// The topics of one call that changes something.
@@ -103,9 +104,10 @@ impl<T> Rounds<T> {
     }
 
     /// The results in the order of the names. Only for when all are there.
-    pub(super) fn into_results(self) -> Vec<(String, Result<T>)> {
+    pub(super) fn into_results(self) -> TopicResults<T> {
         let missing = || Err(Error::new(ErrorKind::Internal, "a topic was left without a result"));
-        self.topics.into_iter().map(|topic| (topic.name, topic.result.unwrap_or_else(missing))).collect()
+        let result = |topic: Topic<T>| TopicResult { topic: topic.name, result: topic.result.unwrap_or_else(missing) };
+        self.topics.into_iter().map(result).collect()
     }
 }
 
@@ -125,7 +127,7 @@ mod tests {
     }
 
     fn results(rounds: Rounds<i32>) -> Vec<Result<i32>> {
-        rounds.into_results().into_iter().map(|(_, result)| result).collect()
+        rounds.into_results().into_iter().map(|topic| topic.result).collect()
     }
 
     #[test]

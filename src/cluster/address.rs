@@ -23,7 +23,15 @@ impl Address {
             )
         };
         let address = entry.trim();
-        let address = address.split_once("://").map_or(address, |(_protocol, address)| address);
+        let address = match address.split_once("://") {
+            Some((protocol, address)) if protocol.eq_ignore_ascii_case("PLAINTEXT") => address,
+            Some(_) => {
+                return Err(wrong(
+                    "asks for a protocol other than PLAINTEXT, and this version has neither TLS nor SASL",
+                ));
+            }
+            None => address,
+        };
         let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("has no port"))?;
         let host = match host.strip_prefix('[') {
             Some(v6) => v6.strip_suffix(']').ok_or_else(|| wrong("has a bracket that is not closed"))?,
@@ -93,6 +101,7 @@ mod tests {
             ("a b:9092", "no usable host"),
             ("::1:9092", "without brackets"),
             ("[::1:9092", "not closed"),
+            ("SASL_SSL://a:9092", "neither TLS nor SASL"),
         ] {
             let error = Address::parse(entry).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Configuration);

@@ -29,9 +29,9 @@ pub(super) async fn any(core: &Arc<Core>, lane: Lane, may_bootstrap: bool, deadl
     if let Some(made) = core.pool.least_loaded(lane) {
         return Ok(made);
     }
-    let known = core.pool.order(core.metadata.picture().brokers.keys().copied().collect());
+    let known = core.pool.order(core.metadata.picture().brokers.keys().copied().collect(), lane);
     if known.is_empty() {
-        return first(core, core.pool.order(core.pool.bootstrap_nodes()), lane, deadline).await;
+        return first(core, core.pool.order(core.pool.bootstrap_nodes(), lane), lane, deadline).await;
     }
     match first(core, known, lane, deadline).await {
         Err(_) if may_bootstrap => bootstrap(core, deadline).await,
@@ -41,7 +41,7 @@ pub(super) async fn any(core: &Arc<Core>, lane: Lane, may_bootstrap: bool, deadl
 
 /// A connection to a bootstrap address.
 pub(super) async fn bootstrap(core: &Arc<Core>, deadline: Instant) -> Result<Made> {
-    first(core, core.pool.order(core.pool.bootstrap_nodes()), Lane::Main, deadline).await
+    first(core, core.pool.order(core.pool.bootstrap_nodes(), Lane::Main), Lane::Main, deadline).await
 }
 
 /// The first of these nodes that can be connected to; each gets a head start on the next.

@@ -89,6 +89,11 @@ impl Connection {
         (Self { shared, client_id, versions, next_correlation_id: AtomicI32::new(1) }, driver)
     }
 
+    /// Host and port.
+    pub(super) fn peer(&self) -> String {
+        self.shared.lock().pipeline.peer().to_owned()
+    }
+
     pub(super) fn versions(&self) -> &Versions {
         &self.versions
     }
@@ -151,6 +156,11 @@ impl Connection {
     /// Whether new requests may be sent here.
     pub(super) fn is_usable(&self) -> bool {
         self.shared.lock().pipeline.is_usable()
+    }
+
+    /// Whether the broker has owed an answer for a while without giving any.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.shared.lock().pipeline.is_stalled(now())
     }
 
     /// Requests that are not answered yet.

@@ -46,6 +46,7 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn new(settings: ClientSettings, runtime: Handle) -> Result<Self> {
+        settings.check()?;
         let bootstrap = Address::parse_all(&settings.bootstrap_servers)?;
         let mut rng = match settings.seed {
             Some(seed) => StdRng::seed_from_u64(seed),

@@ -10,6 +10,9 @@ use rand::rngs::StdRng;
 
 use super::{Backoff, ClientSettings, Metadata, later::later, metadata_merge::Asked};
 
+/// How long the first broker that is asked may take, before another one is.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Topics that are wanted, and how old and how sure what is known of them is.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -18,6 +21,7 @@ pub(super) struct Plan {
     retry_backoff_max: Duration,
     trigger: Option<Duration>,
     backoff: Backoff,
+    patience: Backoff,
     rng: StdRng,
     wanted: HashMap<Arc<str>, Want>,
     all: bool,
@@ -54,6 +58,7 @@ impl Plan {
             retry_backoff_max: settings.retry_backoff_max,
             trigger: settings.metadata_rebootstrap_trigger,
             backoff: Backoff::new(settings.retry_backoff, settings.retry_backoff_max),
+            patience: Backoff::new(PATIENCE.min(settings.request_timeout), settings.request_timeout),
             rng,
             wanted: HashMap::new(),
             all: false,
@@ -130,6 +135,12 @@ impl Plan {
         Step::Wait(next.unwrap_or_else(|| later(now, self.max_age)))
     }
 
+    /// How long to wait for an answer before asking somewhere else: longer with every failure, up to the request timeout,
+    /// so that a cluster that is slow as a whole is not asked for ever without being heard.
+    pub(super) fn patience(&mut self) -> Duration {
+        self.patience.next(&mut self.rng)
+    }
+
     /// An answer came, which made this picture; `changed`: it brought news.
     pub(super) fn succeeded(&mut self, asked: &Asked, picture: &Metadata, changed: bool, now: Instant) {
         match asked {
@@ -147,6 +158,7 @@ impl Plan {
             self.backoff.reset();
         }
         self.stale |= !self.is_satisfied_by(picture);
+        self.patience.reset();
         self.last_success = Some(now);
         self.failing_since = None;
         self.failed_until = None;

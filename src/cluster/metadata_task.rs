@@ -6,7 +6,7 @@ use kafka_protocol::{
     messages::{MetadataRequest, MetadataResponse, TopicName, metadata_request::MetadataRequestTopic},
     protocol::StrBytes,
 };
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use super::{Lane, any, connection::now, core::Core, later::later, metadata_merge::Asked, metadata_plan::Step};
 use crate::{
@@ -63,9 +63,9 @@ async fn carry_out(core: &Arc<Core>, step: Step) {
 
 async fn ask(core: &Arc<Core>, asked: &Asked) -> Result<MetadataResponse> {
     let deadline = later(now(), core.settings.request_timeout);
-    let (rebootstrap, may_rebootstrap) = {
+    let (rebootstrap, may_rebootstrap, patience) = {
         let mut plan = core.metadata.plan();
-        (plan.take_rebootstrap(), plan.may_rebootstrap())
+        (plan.take_rebootstrap(), plan.may_rebootstrap(), plan.patience())
     };
     let (_, connection) = if rebootstrap {
         tracing::warn!("starting again from bootstrap.servers");
@@ -76,7 +76,12 @@ async fn ask(core: &Arc<Core>, asked: &Asked) -> Result<MetadataResponse> {
     };
     let version = connection.versions().pick(ApiKey::Metadata, None)?;
     let build = |version| request(asked, version, core.settings.allow_auto_create_topics);
-    let mut response = core.send_on(&connection, deadline, Some(version), build).await?;
+    // The connection is left alone when patience ends, since others may have time to wait for what they asked on it.
+    let answer = timeout(patience, core.send_on(&connection, deadline, Some(version), build)).await;
+    let mut response = answer.map_err(|_| {
+        let message = format!("{}: no answer to Metadata after {} ms", connection.peer(), patience.as_millis());
+        Error::new(ErrorKind::Timeout, message)
+    })??;
     let code = ErrorCode::new(response.error_code);
     if !code.is_ok() {
         return Err(Error::broker(code, "Metadata"));

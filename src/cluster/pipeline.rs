@@ -14,6 +14,8 @@ use crate::{
     wire::{ApiKey, message::decode_response_header},
 };
 
+const STALLED: Duration = Duration::from_secs(2);
+
 /// A whole request: its bytes, and who waits for its answer.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -75,6 +77,8 @@ pub(super) struct Pipeline {
     earliest: Option<Instant>,
     muted_until: Option<Instant>,
     last_active: Instant,
+    /// Since when the peer owes an answer, or when it last gave one.
+    heard: Instant,
     retired: bool,
     closed: Option<Error>,
 }
@@ -103,6 +107,7 @@ impl Pipeline {
             earliest: None,
             muted_until: None,
             last_active: now,
+            heard: now,
             retired: false,
             closed: None,
         }
@@ -135,6 +140,9 @@ impl Pipeline {
                 continue;
             }
             self.taken += request.len();
+            if self.sent.is_empty() {
+                self.heard = now;
+            }
             let sent = Sent {
                 key: request.key,
                 version: request.version,
@@ -167,6 +175,7 @@ impl Pipeline {
     /// The peer does not answer in order, or not in Kafka's protocol: the connection has to be closed.
     pub(super) fn answer(&mut self, mut frame: Bytes, now: Instant) -> Result<()> {
         self.last_active = now;
+        self.heard = now;
         let Some(oldest) = self.sent.front() else {
             return Err(Error::new(
                 ErrorKind::Protocol,
@@ -286,6 +295,12 @@ impl Pipeline {
     /// Whether new requests are welcome.
     pub(super) fn is_usable(&self) -> bool {
         self.closed.is_none() && !self.retired
+    }
+
+    /// Whether the peer has been silent for longer than an idle broker would be. It need not be dead: it may wait for
+    /// others. But who only wants any broker does better with another.
+    pub(super) fn is_stalled(&self, now: Instant) -> bool {
+        !self.sent.is_empty() && now >= later(self.heard, STALLED)
     }
 
     /// Requests that are not answered yet.

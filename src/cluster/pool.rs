@@ -79,24 +79,31 @@ impl Pool {
         Lookup::Connecting(flight)
     }
 
-    /// The open connection with the least to do, of those on one lane to brokers of the cluster.
+    /// The open connection with the least to do, of those on one lane whose broker answers; rather to a broker of the
+    /// cluster than to a bootstrap address.
     pub(super) fn least_loaded(&self, lane: Lane) -> Option<(i32, Arc<Connection>)> {
         let state = self.lock();
         let open = state.slots.iter().filter_map(|((node, on), slot)| match slot {
-            Slot::Open(connection, _) if *on == lane && connection.is_usable() => Some((*node, connection)),
+            Slot::Open(connection, _) if *on == lane && connection.is_usable() && !connection.is_stalled() => {
+                Some((*node, connection))
+            }
             _ => None,
         });
         let (node, connection) = open.min_by_key(|(node, connection)| (*node < 0, connection.load(), *node))?;
         Some((node, Arc::clone(connection)))
     }
 
-    /// Nodes in the order in which to try them: at random, but those last that have to wait after a failure.
-    pub(super) fn order(&self, mut nodes: Vec<i32>) -> Vec<i32> {
+    /// Nodes in the order in which to try them: at random, but those last that have to wait after a failure, or that are
+    /// connected and do not answer.
+    pub(super) fn order(&self, mut nodes: Vec<i32>, lane: Lane) -> Vec<i32> {
         let mut state = self.lock();
         // Hash maps give them in an order that no seed repeats.
         nodes.sort_unstable();
         nodes.shuffle(&mut state.rng);
-        nodes.sort_by_key(|node| state.nodes.get(node).and_then(Reconnect::not_before));
+        nodes.sort_by_key(|node| {
+            let open = matches!(state.slots.get(&(*node, lane)), Some(Slot::Open(there, _)) if there.is_usable());
+            (open, state.nodes.get(node).and_then(Reconnect::not_before))
+        });
         nodes
     }
 

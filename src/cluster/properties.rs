@@ -39,7 +39,7 @@ macro_rules! properties {
 }
 
 properties! {
-    // Each address is looked at by `ClientSettings::addresses`, which can say what is wrong with it.
+    // Each address is looked at by `ClientSettings::check`, which can say what is wrong with it.
     "bootstrap.servers" | "metadata.broker.list", "addresses of brokers, host:port, with commas between them",
         |c, v| c.bootstrap_servers = some(list(v).map(str::to_owned).collect())?;
     "client.id", "a string", |c, v| c.client_id = v.to_owned();

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
+use super::address::Address;
 use crate::{
-    config::address::{Address, parse_address},
     error::{Error, ErrorKind, Result},
     net::{Network, Tcp},
 };
@@ -78,7 +78,7 @@ impl Default for ClientSettings {
 impl ClientSettings {
     /// Checks what can be checked without the network; errors are of kind `Configuration` and name the property.
     pub(crate) fn check(&self) -> Result<()> {
-        self.addresses()?;
+        Address::parse_all(&self.bootstrap_servers)?;
         for (name, value, max) in [
             ("retry.backoff", self.retry_backoff, self.retry_backoff_max),
             ("reconnect.backoff", self.reconnect_backoff, self.reconnect_backoff_max),
@@ -105,17 +105,6 @@ impl ClientSettings {
             return Err(configuration("a connection must be allowed at least one request in flight".to_owned()));
         }
         Ok(())
-    }
-
-    /// `bootstrap.servers`, read; the error names the entry that cannot be.
-    pub(crate) fn addresses(&self) -> Result<Vec<Address>> {
-        if self.bootstrap_servers.is_empty() {
-            return Err(configuration(
-                "property `bootstrap.servers` is missing; give the address of at least one broker, as host:port"
-                    .to_owned(),
-            ));
-        }
-        self.bootstrap_servers.iter().map(|server| parse_address(server)).collect()
     }
 }
 
@@ -226,7 +215,7 @@ mod tests {
             "{error}"
         );
         let error = ClientSettings::default().check().unwrap_err();
-        assert!(error.to_string().contains("`bootstrap.servers` is missing"), "{error}");
+        assert!(error.to_string().contains("bootstrap.servers is empty"), "{error}");
         let error = applied(&[("bootstrap.servers", "a:1,b")]).unwrap().check().unwrap_err();
         assert!(error.to_string().contains("\"b\" has no port"), "{error}");
     }

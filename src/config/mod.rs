@@ -2,7 +2,6 @@
 //!
 //! This room knows how a table of properties is applied; each room keeps the table of its own settings.
 
-pub(crate) mod address;
 mod known;
 mod nearest;
 pub(crate) mod parse;

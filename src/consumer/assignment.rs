@@ -198,6 +198,18 @@ impl Assignment {
         self.signals.driver = true;
     }
 
+    /// Whether the partition is ours, and not to be given up.
+    pub(super) fn keeps(&self, partition: &TopicPartition) -> bool {
+        self.partitions.get(partition).is_some_and(|found| !found.revoking)
+    }
+
+    /// Reads a partition no longer that was to be given up (and was not assigned anew meanwhile).
+    pub(super) fn remove_revoked(&mut self, partition: &TopicPartition) {
+        if !self.keeps(partition) {
+            self.remove(partition);
+        }
+    }
+
     /// Hands out no more of these partitions, and fetches nothing more of them.
     pub(super) fn revoke(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
@@ -216,9 +228,9 @@ impl Assignment {
 
     /// The partition, or an error that says that it is not assigned.
     pub(super) fn get(&self, partition: &TopicPartition) -> Result<&Partition> {
-        self.partitions.get(partition).ok_or_else(|| {
-            Error::new(ErrorKind::NotAssigned, format!("{partition} is not assigned to this consumer"))
-        })
+        self.partitions
+            .get(partition)
+            .ok_or_else(|| Error::new(ErrorKind::NotAssigned, format!("{partition} is not assigned to this consumer")))
     }
 
     // ---- positions
@@ -311,6 +323,13 @@ impl Assignment {
         Ok(())
     }
 
+    pub(super) fn paused(&self) -> Vec<TopicPartition> {
+        let paused = self.partitions.iter().filter(|(_, found)| found.paused);
+        let mut paused: Vec<_> = paused.map(|(partition, _)| partition.clone()).collect();
+        paused.sort_unstable();
+        paused
+    }
+
     // ---- commits
 
     /// What can be committed of these partitions (of all, without a list): up to what is done, or to what was handed out,
@@ -354,14 +373,22 @@ impl Assignment {
         self.errors.pop_front()
     }
 
+    /// Nothing more is handed out; what was handed out can still be committed.
+    pub(super) fn close_reading(&mut self) {
+        self.ended = true;
+        for lease in self.partitions.values().filter_map(|found| found.lease.as_ref()) {
+            lease.withhold();
+        }
+        self.wake_reader();
+    }
+
     /// The last error: after it there is nothing more to read.
     pub(super) fn end(&mut self, error: Option<Error>) {
         self.errors.extend(error);
-        self.ended = true;
+        self.close_reading();
         for partition in self.assigned() {
             self.remove(&partition);
         }
-        self.wake_reader();
     }
 
     pub(super) fn has_ended(&self) -> bool {

@@ -115,7 +115,9 @@ impl FetchSession {
             }
             match wish {
                 // The generation is ours; the broker need not hear of it.
-                Some(wish) if sent.is_some_and(|sent| sent.topic_id == wish.topic_id && sent.partition == wish.partition) => {
+                Some(wish)
+                    if sent.is_some_and(|sent| sent.topic_id == wish.topic_id && sent.partition == wish.partition) =>
+                {
                     self.sent.insert(partition, wish.clone());
                 }
                 Some(wish) => {

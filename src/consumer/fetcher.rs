@@ -156,11 +156,11 @@ impl Assignment {
     /// a whole response for a small rest is copied out of it.
     fn make_room(&mut self, id: i32) {
         // Not while a question about its position is open.
-        let idle = |found: &Partition| {
-            found.paused && matches!(found.position.state(), State::Fetch { .. } | State::Stopped)
-        };
+        let idle =
+            |found: &Partition| found.paused && matches!(found.position.state(), State::Fetch { .. } | State::Stopped);
         let mut evicted = Vec::new();
-        for (partition, found) in self.partitions.iter_mut().filter(|(_, found)| found.node == Some(id) && idle(found)) {
+        for (partition, found) in self.partitions.iter_mut().filter(|(_, found)| found.node == Some(id) && idle(found))
+        {
             if let Some(start) = found.queue.evict() {
                 evicted.push((partition.clone(), start));
             }

@@ -27,6 +27,9 @@ impl Assignment {
 
     /// Takes batches until `records` are reached or there are no more; nothing is opened here.
     pub(super) fn take(&mut self, records: usize, out: &mut Vec<Taken>) {
+        if self.has_ended() {
+            return;
+        }
         let bound = self.queue_bound();
         let mut count = 0;
         for _ in 0..self.rotation.len() {

@@ -141,19 +141,23 @@ impl Inbox {
     ///
     /// # Errors
     /// `InvalidArgument` while another call reads, or records of one are still held.
-    pub(super) fn read(&self) -> Result<Reading> {
+    pub(super) fn read(&self) -> Result<ReadGuard<'_>> {
         if self.reading.swap(true, SeqCst) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 "another call reads from this consumer, or the records of the last poll are still held: one reader at a time",
             ));
         }
-        let Some(inbox) = self.me.upgrade() else {
-            return Err(Error::new(ErrorKind::Closed, "the consumer is closed"));
-        };
-        let reading = Reading(inbox);
-        reading.next();
-        Ok(reading)
+        self.next();
+        Ok(ReadGuard(Some(self)))
+    }
+
+    /// The reader asks for the next records: it is done with those that it holds.
+    pub(super) fn next(&self) {
+        lock(&self.reader).finish();
+        if self.revocations.load(SeqCst) > 0 {
+            self.driver.notify_one();
+        }
     }
 }
 
@@ -165,19 +169,32 @@ impl fmt::Debug for Inbox {
 
 /// The right to read, for as long as it lives.
 #[derive(Debug)]
+pub(super) struct ReadGuard<'a>(Option<&'a Inbox>);
+
+impl ReadGuard<'_> {
+    /// The same, to be kept as long as one likes; `None` where the inbox is being dropped.
+    pub(super) fn into_owned(mut self) -> Option<Reading> {
+        let inbox = self.0.and_then(|inbox| inbox.me.upgrade())?;
+        self.0 = None;
+        Some(Reading(inbox))
+    }
+}
+
+impl Drop for ReadGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.0 {
+            inbox.reading.store(false, SeqCst);
+        }
+    }
+}
+
+/// The right to read, with all that it reads from.
+#[derive(Debug)]
 pub(super) struct Reading(Arc<Inbox>);
 
 impl Reading {
     pub(super) fn inbox(&self) -> &Arc<Inbox> {
         &self.0
-    }
-
-    /// The reader asks for the next records: it is done with those that it holds.
-    pub(super) fn next(&self) {
-        lock(&self.0.reader).finish();
-        if self.0.revocations.load(SeqCst) > 0 {
-            self.0.driver.notify_one();
-        }
     }
 }
 

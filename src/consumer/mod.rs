@@ -1,7 +1,46 @@
 //! Reading from the log: alone over chosen partitions, or as a member of a group.
+//!
+//! A record's way in: `fetch_task` asks one broker for what `fetcher` plans (a session of `fetch_session`, bytes reserved
+//! in `budget`), walks the headers of what came (`walk`) and queues the batches of each partition (`queue`) without copying
+//! them. The `reader` takes them in fair turns (`handout`), opens them (`part`) and hands out their records: owned ones, or
+//! borrowed ones (`records`). How far it has come is kept in a `lease`; where a partition is read from is found out in
+//! `position` and `resolve`. `consumer_task` asks the questions, follows the group and commits.
 
+mod assignment;
+mod budget;
+mod builder;
+#[expect(clippy::module_inception, reason = "the consumer is the room's main thing")]
+mod consumer;
+mod consumer_task;
+mod fetch_session;
+mod fetch_task;
+mod fetcher;
 pub(crate) mod group;
+mod handout;
+mod inbox;
+mod lease;
+mod lookups;
+mod offset_lookup;
 mod offsets;
+mod part;
+mod position;
+mod properties;
+mod queue;
+mod reader;
+mod records;
+mod resolve;
+mod settings;
+mod shared;
+mod stream;
 pub(crate) mod subscription;
+#[cfg(test)]
+mod test_batches;
+mod walk;
 
+pub use builder::ConsumerBuilder;
+pub use consumer::Consumer;
+pub use lookups::{OffsetAndTimestamp, PartitionInfo};
 pub use offsets::OffsetAndMetadata;
+pub use records::{PartitionRecords, RecordHeaders, RecordRef, Records, RecordsIter};
+pub use settings::{IsolationLevel, OffsetReset};
+pub use stream::RecordStream;

@@ -157,9 +157,22 @@ mod tests {
         assert_eq!(iso_duration("P1DT2H3M4.5S"), Some(seconds(93_784) + Duration::from_millis(500)));
         assert_eq!(iso_duration("p2d"), Some(seconds(172_800)));
         assert_eq!(iso_duration("PT0.000000001S"), Some(Duration::from_nanos(1)));
-        for bad in
-            ["", "P", "PT", "P1", "1D", "P1DT", "PT1", "PT1.5H", "P-1D", "PT1S1H", "PT1.S", "PT.5S", "PT1HX", "P99999999999999999999D"]
-        {
+        for bad in [
+            "",
+            "P",
+            "PT",
+            "P1",
+            "1D",
+            "P1DT",
+            "PT1",
+            "PT1.5H",
+            "P-1D",
+            "PT1S1H",
+            "PT1.S",
+            "PT.5S",
+            "PT1HX",
+            "P99999999999999999999D",
+        ] {
             assert_eq!(iso_duration(bad), None, "{bad}");
         }
         assert_eq!(reset("by_duration:PT1M"), Some(OffsetReset::ByDuration(seconds(60))));

@@ -194,7 +194,7 @@ impl Reader {
     }
 
     /// Moves on past what holds no record; an error if that is one.
-    fn pass(&mut self, next: Pending, inbox: &Inbox) -> Option<Error> {
+    fn pass(&mut self, next: Taken, inbox: &Inbox) -> Option<Error> {
         if next.lease().is_withheld() {
             return None;
         }

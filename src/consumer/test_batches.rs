@@ -4,9 +4,7 @@ use bytes::Bytes;
 
 use crate::wire::{
     Compression,
-    batch::{
-        BatchBuilder, BatchHeader, Compressor, ControlRecord, ProducerStamp, RecordParts, marker_batch,
-    },
+    batch::{BatchBuilder, BatchHeader, Compressor, ControlRecord, ProducerStamp, RecordParts, marker_batch},
 };
 
 /// Whose records they are.

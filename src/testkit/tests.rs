@@ -1,1 +1,7 @@
+//! The cluster as a client meets it: bytes over the in-memory network, written and read through `kafka-protocol` alone.
 
+mod client;
+mod faults;
+mod groups;
+mod logs;
+mod robustness;

@@ -1,1 +1,276 @@
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use kafka_protocol::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, HeartbeatRequest, HeartbeatResponse,
+    api_versions_response::{ApiVersion, FinalizedFeatureKey},
+};
+use kafka_protocol::protocol::StrBytes;
+
+use super::peer::{
+    Asked, Reply, accept, accept_agreed, address, api_versions, brokers, connected, in_secs, listen, serve, settings,
+    to,
+};
+use crate::{
+    cluster::{Client, Lane},
+    error::{DeliveryStatus, ErrorCode, ErrorKind},
+    net::{BoxFuture, MemoryNetwork, Network, Stream},
+    wire::ApiKey,
+};
+
+/// The in-memory network with what the real one has besides: names with several addresses, and hosts that never answer.
+#[derive(Clone, Debug, Default)]
+struct Rough {
+    inner: MemoryNetwork,
+    attempts: Arc<AtomicUsize>,
+}
+
+impl Network for Rough {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async move {
+            match host {
+                "nowhere" => Err(io::Error::other("no such host")),
+                "both" => Ok(vec![SocketAddr::new(IpAddr::from([0_u16; 8]), port), address(port)]),
+                _ => self.inner.resolve(host, port).await,
+            }
+        })
+    }
+
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        match to.port() {
+            // Swallows packets.
+            1 => Box::pin(std::future::pending()),
+            _ => self.inner.connect(to),
+        }
+    }
+}
+
+fn only_metadata(ports: &'static [u16]) -> impl Fn(&Asked) -> Reply {
+    move |asked| match asked.key {
+        ApiKey::Metadata => Reply::Frame(asked.frame(&brokers(ports))),
+        _ => Reply::Silence,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_first_address_is_passed_over() {
+    let network = Rough::default();
+    let _peer = serve(listen(&network.inner, 9092), only_metadata(&[9092]));
+    for seed in 0..4 {
+        let mut settings = settings(&network, &[1, 2, 9092]);
+        settings.bootstrap_servers.push("nowhere:9092".to_owned());
+        settings.seed = Some(seed);
+        let client = Client::new(settings).unwrap();
+        let picture = client.newer_metadata(0, in_secs(5)).await.unwrap();
+        assert!(picture.brokers.contains_key(&9092));
+        assert_eq!(picture.controller, Some(9092));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_address_of_a_name_is_tried() {
+    let network = Rough::default();
+    let _peer = serve(listen(&network.inner, 9092), only_metadata(&[9092]));
+    let mut settings = settings(&network, &[]);
+    settings.bootstrap_servers = vec!["both:9092".to_owned()];
+    let client = Client::new(settings).unwrap();
+    client.newer_metadata(0, in_secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_error_at_the_deadline_names_addresses_and_causes() {
+    let network = Rough::default();
+    let mut settings = settings(&network, &[1, 2]);
+    settings.bootstrap_servers.push("nowhere:3".to_owned());
+    let client = Client::new(settings).unwrap();
+    let error = client.topic("orders", in_secs(60)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    for part in
+        ["no broker could be reached", "127.0.0.1:1: ", "127.0.0.1:2: ", "nobody listens", "nowhere:3", "no such host"]
+    {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    assert_eq!(client.metadata_failure().unwrap().kind(), ErrorKind::Network);
+    let error = client.newer_metadata(0, in_secs(1)).await.unwrap_err();
+    assert!(error.to_string().contains("no broker could be reached"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_addresses_are_tried_with_backoff() {
+    let network = Rough::default();
+    let _client = Client::new(settings(&network, &[2])).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let attempts = network.attempts.load(Ordering::Relaxed);
+    // At the maximum of a second each, give or take the jitter and the first ones.
+    assert!((50..90).contains(&attempts), "{attempts}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_hangs_up_at_once_is_not_connected_to_in_a_loop() {
+    let network = Rough::default();
+    let _peer = serve(listen(&network.inner, 9092), |_| Reply::HangUp);
+    let _client = Client::new(settings(&network, &[9092])).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let attempts = network.attempts.load(Ordering::Relaxed);
+    assert!((30..90).contains(&attempts), "{attempts}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_version_that_a_broker_names_is_taken() {
+    let network = MemoryNetwork::new();
+    let mut listener = listen(&network, 9092);
+    let client = Client::new(settings(&network, &[9092])).unwrap();
+    let mut link = accept(&mut listener).await;
+    let asked = link.request().await.unwrap();
+    assert_eq!((asked.key, asked.version), (ApiKey::ApiVersions, 4));
+    let request: ApiVersionsRequest = asked.decode();
+    assert_eq!(&*request.client_software_name, "ottla");
+    let apis = api_versions().api_keys.into_iter().map(|api| match api.api_key {
+        18 => api.with_max_version(2),
+        _ => api,
+    });
+    let refused = ApiVersionsResponse::default()
+        .with_error_code(ErrorCode::UNSUPPORTED_VERSION.code())
+        .with_api_keys(apis.collect());
+    link.answer(&Asked { version: 0, ..asked }, &refused).await;
+    let asked = link.request().await.unwrap();
+    assert_eq!((asked.key, asked.version), (ApiKey::ApiVersions, 2));
+    link.answer(&asked, &api_versions()).await;
+    let asked = link.request().await.unwrap();
+    assert_eq!(asked.key, ApiKey::Metadata);
+    link.answer(&asked, &brokers(&[9092])).await;
+    client.newer_metadata(0, in_secs(1)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_names_nothing_is_asked_in_version_0() {
+    let network = MemoryNetwork::new();
+    let mut listener = listen(&network, 9092);
+    let _client = Client::new(settings(&network, &[9092])).unwrap();
+    let mut link = accept(&mut listener).await;
+    let asked = link.request().await.unwrap();
+    link.raw(&asked.frame_of(&[0, 35, 0, 0, 0, 0])).await;
+    assert_eq!(link.request().await.unwrap().version, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_hangs_up_is_asked_in_version_0_on_a_new_connection() {
+    let network = MemoryNetwork::new();
+    let mut listener = listen(&network, 9092);
+    let _client = Client::new(settings(&network, &[9092])).unwrap();
+    let mut link = accept(&mut listener).await;
+    assert_eq!(link.request().await.unwrap().version, 4);
+    drop(link);
+    let mut link = accept(&mut listener).await;
+    assert_eq!(link.request().await.unwrap().version, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_protocols_are_named() {
+    let network = MemoryNetwork::new();
+    for (port, bytes, name) in
+        [(80, &b"HTTP/1.1 400 Bad Request"[..], "HTTP"), (443, &[0x15, 3, 1, 0, 2, 2, 10], "TLS")]
+    {
+        let mut listener = listen(&network, port);
+        tokio::spawn(async move {
+            while let Ok(stream) = listener.accept().await {
+                let mut link = super::peer::Link(stream);
+                link.request().await.unwrap();
+                link.raw(bytes).await;
+            }
+        });
+        let client = Client::new(settings(&network, &[port])).unwrap();
+        let error = client.newer_metadata(0, in_secs(5)).await.unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+        assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_common_version_is_said_at_once_with_both_ranges() {
+    let network = MemoryNetwork::new();
+    let mut listener = listen(&network, 9092);
+    let client = Client::new(settings(&network, &[9092])).unwrap();
+    let mut link = accept(&mut listener).await;
+    let asked = link.request().await.unwrap();
+    let future = ApiVersion::default().with_api_key(3).with_min_version(50).with_max_version(51);
+    link.answer(&asked, &ApiVersionsResponse::default().with_api_keys(vec![future])).await;
+    let error = client.newer_metadata(0, in_secs(3600)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnsupportedVersion);
+    assert!(error.to_string().contains("50 to 51"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn features_are_known_after_connecting() {
+    let network = MemoryNetwork::new();
+    let mut listener = listen(&network, 9092);
+    let client = Client::new(settings(&network, &[9092])).unwrap();
+    let mut link = accept(&mut listener).await;
+    let asked = link.request().await.unwrap();
+    let feature = FinalizedFeatureKey::default()
+        .with_name(StrBytes::from_static_str("transaction.version"))
+        .with_max_version_level(2);
+    let response = api_versions().with_finalized_features_epoch(9).with_finalized_features(vec![feature]);
+    link.answer(&asked, &response).await;
+    let asked = link.request().await.unwrap();
+    link.answer(&asked, &brokers(&[9092])).await;
+    client.newer_metadata(0, in_secs(1)).await.unwrap();
+    assert_eq!(client.feature("transaction.version"), Some(2));
+    assert_eq!(client.feature("share.version"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_share_a_connection_and_lanes_do_not() {
+    let network = MemoryNetwork::new();
+    let peer = serve(listen(&network, 9092), only_metadata(&[9092, 9093]));
+    let client = connected(&network, &[9092]).await;
+    let mut listener = listen(&network, 9093);
+    let calls = (0..10).map(|i| {
+        let client = client.clone();
+        let lane = if i < 5 { Lane::Group } else { Lane::Join };
+        tokio::spawn(async move { client.send(to(9093, lane, 30), |_| HeartbeatRequest::default()).await })
+    });
+    let calls = calls.collect::<Vec<_>>();
+    for _ in 0..2 {
+        let mut link = accept_agreed(&mut listener).await;
+        for _ in 0..5 {
+            let asked = link.request().await.unwrap();
+            link.answer(&asked, &HeartbeatResponse::default()).await;
+        }
+        // Kept open while the other one is served.
+        tokio::spawn(async move { link.request().await.is_none() });
+    }
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert!(!peer.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_waits_no_longer_than_its_timeout_for_a_connection() {
+    let network = Rough::default();
+    let _peer = serve(listen(&network.inner, 9092), only_metadata(&[9092, 1]));
+    let client = connected(&network, &[9092]).await;
+    let error = client.send(to(1, Lane::Main, 3), |_| HeartbeatRequest::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::NotPersisted)));
+    let error = client.send(to(7, Lane::Main, 3), |_| HeartbeatRequest::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Network, Some(DeliveryStatus::NotPersisted)));
+    assert!(error.to_string().contains("broker 7 is not in the cluster's metadata"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_cannot_work_are_refused() {
+    for servers in [vec![], vec!["localhost".to_owned()]] {
+        let mut settings = settings(&MemoryNetwork::new(), &[]);
+        settings.bootstrap_servers = servers;
+        assert_eq!(Client::new(settings).unwrap_err().kind(), ErrorKind::Configuration);
+    }
+}

@@ -1,1 +1,232 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{
+        BrokerId, CreateTopicsRequest, CreateTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+        HeartbeatRequest, HeartbeatResponse, ListGroupsRequest, ListGroupsResponse,
+        find_coordinator_response::Coordinator,
+    },
+    protocol::StrBytes,
+};
+
+use super::peer::{Asked, Reply, brokers, connected, in_secs, listen, serve, to};
+use crate::{
+    cluster::{Client, CoordinatorKind, Lane, RawRequest, Route},
+    error::{DeliveryStatus, ErrorCode, ErrorKind, Result},
+    net::MemoryNetwork,
+    wire::ApiKey,
+};
+
+fn coordinator(asked: &Asked, node: u16, error: ErrorCode) -> Reply {
+    let request: FindCoordinatorRequest = asked.decode();
+    let found = request.coordinator_keys.into_iter().map(|key| {
+        Coordinator::default()
+            .with_key(key)
+            .with_error_code(error.code())
+            .with_node_id(BrokerId(i32::from(node)))
+            .with_host(StrBytes::from_static_str("127.0.0.1"))
+            .with_port(i32::from(node))
+    });
+    Reply::Frame(asked.frame(&FindCoordinatorResponse::default().with_coordinators(found.collect())))
+}
+
+/// A broker that answers metadata with itself, and everything else by its number among the requests of that key.
+fn broker(reply: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> impl Fn(&Asked) -> Reply {
+    let counts = [const { AtomicUsize::new(0) }; 93];
+    move |asked| match asked.key {
+        ApiKey::Metadata => Reply::Frame(asked.frame(&brokers(&[9092]))),
+        key => {
+            let number = counts[usize::try_from(key.code()).unwrap()].fetch_add(1, Ordering::Relaxed);
+            reply(asked, number)
+        }
+    }
+}
+
+fn heartbeat(error: ErrorCode) -> HeartbeatResponse {
+    HeartbeatResponse::default().with_error_code(error.code())
+}
+
+async fn beat(client: &Client, secs: u64) -> Result<HeartbeatResponse> {
+    let route = Route::Coordinator(CoordinatorKind::Group, Arc::from("g"));
+    let check = |response: &HeartbeatResponse| ErrorCode::new(response.error_code);
+    client.call(route, Lane::Group, in_secs(secs), |_| HeartbeatRequest::default(), check).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_look_up_serves_all_and_outlives_the_caller_that_began_it() {
+    let network = MemoryNetwork::new();
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&lookups);
+    let _peer = serve(
+        listen(&network, 9092),
+        broker(move |asked, number| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            match number {
+                0 => Reply::Silence,
+                _ => coordinator(asked, 9092, ErrorCode::NONE),
+            }
+        }),
+    );
+    let client = connected(&network, &[9092]).await;
+    let gives_up = client.coordinator(CoordinatorKind::Group, "g", in_secs(1));
+    let (gave_up, found, too) = tokio::join!(
+        gives_up,
+        client.coordinator(CoordinatorKind::Group, "g", in_secs(60)),
+        client.coordinator(CoordinatorKind::Group, "g", in_secs(60)),
+    );
+    assert_eq!(gave_up.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!((found.unwrap(), too.unwrap()), (9092, 9092));
+    assert_eq!(lookups.load(Ordering::Relaxed), 2, "the one that timed out, and the next");
+    client.coordinator(CoordinatorKind::Group, "g", in_secs(1)).await.unwrap();
+    assert_eq!(lookups.load(Ordering::Relaxed), 2, "kept");
+    client.forget_coordinator(CoordinatorKind::Group, "g", 1);
+    client.coordinator(CoordinatorKind::Group, "g", in_secs(1)).await.unwrap();
+    assert_eq!(lookups.load(Ordering::Relaxed), 2, "another node is forgotten, not this one");
+    client.forget_coordinator(CoordinatorKind::Group, "g", 9092);
+    client.coordinator(CoordinatorKind::Group, "g", in_secs(1)).await.unwrap();
+    assert_eq!(lookups.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn looking_up_goes_on_while_the_coordinator_is_not_there_and_ends_when_it_is_forbidden() {
+    let network = MemoryNetwork::new();
+    let _peer = serve(
+        listen(&network, 9092),
+        broker(|asked, number| {
+            let request: FindCoordinatorRequest = asked.decode();
+            match &*request.coordinator_keys[0] {
+                "forbidden" => coordinator(asked, 0, ErrorCode::GROUP_AUTHORIZATION_FAILED),
+                "never" => coordinator(asked, 0, ErrorCode::COORDINATOR_NOT_AVAILABLE),
+                _ if number < 3 => coordinator(asked, 0, ErrorCode::COORDINATOR_NOT_AVAILABLE),
+                _ => coordinator(asked, 9099, ErrorCode::NONE),
+            }
+        }),
+    );
+    let client = connected(&network, &[9092]).await;
+    assert_eq!(client.coordinator(CoordinatorKind::Group, "g", in_secs(60)).await.unwrap(), 9099);
+    assert_eq!(client.metadata().brokers[&9099].port, 9099, "its address is known from now on");
+    let error = client.coordinator(CoordinatorKind::Group, "forbidden", in_secs(60)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authorization);
+    assert!(error.to_string().contains("\"forbidden\""), "{error}");
+    let error = client.coordinator(CoordinatorKind::Transaction, "never", in_secs(5)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("COORDINATOR_NOT_AVAILABLE"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_follow_a_coordinator_that_moves_or_dies() {
+    let network = MemoryNetwork::new();
+    let first = broker(|asked, number| match (asked.key, number) {
+        (ApiKey::FindCoordinator, 0) => coordinator(asked, 9092, ErrorCode::NONE),
+        (ApiKey::FindCoordinator, _) => coordinator(asked, 9093, ErrorCode::NONE),
+        (_, 0) => Reply::Frame(asked.frame(&heartbeat(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS))),
+        (_, 1) => Reply::HangUp,
+        _ => Reply::Frame(asked.frame(&heartbeat(ErrorCode::NOT_COORDINATOR))),
+    });
+    let _first = serve(listen(&network, 9092), first);
+    let second = broker(|asked, _| Reply::Frame(asked.frame(&heartbeat(ErrorCode::UNKNOWN_MEMBER_ID))));
+    let _second = serve(listen(&network, 9093), second);
+    let client = connected(&network, &[9092]).await;
+    let answer = beat(&client, 60).await.unwrap();
+    assert_eq!(answer.error_code, ErrorCode::UNKNOWN_MEMBER_ID.code(), "what repeating does not cure is the caller's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_at_its_deadline_with_the_brokers_last_word() {
+    let network = MemoryNetwork::new();
+    let _peer = serve(
+        listen(&network, 9092),
+        broker(|asked, _| match asked.key {
+            ApiKey::FindCoordinator => coordinator(asked, 9092, ErrorCode::NONE),
+            _ => Reply::Frame(asked.frame(&heartbeat(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS))),
+        }),
+    );
+    let client = connected(&network, &[9092]).await;
+    let error = beat(&client, 10).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
+    assert!(error.to_string().contains("deadline"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_broker_is_a_timeout_that_says_so() {
+    let network = MemoryNetwork::new();
+    let _peer = serve(listen(&network, 9092), broker(|_, _| Reply::Silence));
+    let client = connected(&network, &[9092]).await;
+    let error = client.send(to(9092, Lane::Group, 5), |_| HeartbeatRequest::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::PossiblyPersisted)));
+    let check = |response: &ListGroupsResponse| ErrorCode::new(response.error_code);
+    let call = client.call(Route::Broker(9092), Lane::Group, in_secs(5), |_| ListGroupsRequest::default(), check);
+    let error = call.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("ListGroups"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_controller_is_followed() {
+    let network = MemoryNetwork::new();
+    let asked_before = Arc::new(AtomicUsize::new(0));
+    let refused = Arc::clone(&asked_before);
+    let _first = serve(listen(&network, 9092), move |asked: &Asked| match asked.key {
+        ApiKey::Metadata if refused.load(Ordering::Relaxed) > 0 => Reply::Frame(asked.frame(&brokers(&[9093, 9092]))),
+        ApiKey::Metadata => Reply::Frame(asked.frame(&brokers(&[9092, 9093]))),
+        _ => {
+            refused.fetch_add(1, Ordering::Relaxed);
+            let topic = kafka_protocol::messages::create_topics_response::CreatableTopicResult::default()
+                .with_error_code(ErrorCode::NOT_CONTROLLER.code());
+            Reply::Frame(asked.frame(&CreateTopicsResponse::default().with_topics(vec![topic])))
+        }
+    });
+    let _second = serve(listen(&network, 9093), move |asked: &Asked| match asked.key {
+        ApiKey::Metadata => Reply::Frame(asked.frame(&brokers(&[9093, 9092]))),
+        _ => Reply::Frame(asked.frame(&CreateTopicsResponse::default())),
+    });
+    let client = connected(&network, &[9092]).await;
+    let check =
+        |response: &CreateTopicsResponse| response.topics.first().map_or(ErrorCode::NONE, |t| t.error_code.into());
+    let build = |_| CreateTopicsRequest::default();
+    client.call(Route::Controller, Lane::Main, in_secs(10), build, check).await.unwrap();
+    assert!(asked_before.load(Ordering::Relaxed) >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn raw_requests_carry_their_chunks_and_respect_the_cap() {
+    let network = MemoryNetwork::new();
+    let _peer = serve(
+        listen(&network, 9092),
+        broker(|asked, _| {
+            assert_eq!((asked.key, asked.version, &asked.body[..]), (ApiKey::Produce, 11, &b"onetwo"[..]));
+            Reply::Frame(asked.frame_of(b"answer"))
+        }),
+    );
+    let client = connected(&network, &[9092]).await;
+    let attempt = crate::cluster::Attempt { max_version: Some(11), ..to(9092, Lane::Main, 5) };
+    let write = |version| {
+        assert_eq!(version, 11);
+        let chunks = vec![Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(b"two")];
+        Ok(RawRequest { chunks, answered: true })
+    };
+    let response = client.send_raw(attempt, ApiKey::Produce, write).await.unwrap();
+    assert_eq!((response.version, &response.body[..]), (11, &b"answer"[..]));
+    client.throttle(9092, Lane::Main, 3000);
+    let muted =
+        client.send_raw(crate::cluster::Attempt { timeout: Duration::from_secs(2), ..attempt }, ApiKey::Produce, write);
+    let error = muted.await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::NotPersisted)));
+    client.send_raw(attempt, ApiKey::Produce, write).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_cannot_be_read_may_still_have_been_acted_on() {
+    let network = MemoryNetwork::new();
+    let _peer = serve(listen(&network, 9092), broker(|asked, _| Reply::Frame(asked.frame_of(&[1, 2, 3]))));
+    let client = connected(&network, &[9092]).await;
+    let error = client.send(to(9092, Lane::Main, 5), |_| HeartbeatRequest::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Protocol, Some(DeliveryStatus::PossiblyPersisted)));
+}

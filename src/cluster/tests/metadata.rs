@@ -1,1 +1,244 @@
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
+use kafka_protocol::messages::{HeartbeatRequest, MetadataRequest, MetadataResponse};
+
+use super::peer::{
+    Asked, Reply, accept_agreed, address, brokers, connected, in_secs, listen, serve, settings, to, topic,
+};
+use crate::{
+    cluster::{Client, Lane},
+    error::{ErrorCode, ErrorKind},
+    net::MemoryNetwork,
+    wire::{ApiKey, fetch::NodeEndpoint},
+};
+
+/// Answers metadata with what the closure makes of the request and its number.
+fn metadata(
+    answer: impl Fn(&MetadataRequest, usize) -> MetadataResponse + Send + Sync + 'static,
+) -> impl Fn(&Asked) -> Reply {
+    let count = AtomicUsize::new(0);
+    move |asked| match asked.key {
+        ApiKey::Metadata => {
+            let number = count.fetch_add(1, Ordering::Relaxed);
+            Reply::Frame(asked.frame(&answer(&asked.decode(), number)))
+        }
+        _ => Reply::Silence,
+    }
+}
+
+fn asked_names(request: &MetadataRequest) -> Option<Vec<String>> {
+    let topics = request.topics.as_ref()?;
+    Some(topics.iter().filter_map(|topic| Some(topic.name.as_ref()?.to_string())).collect())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_is_waited_for_until_it_is_there() {
+    let network = MemoryNetwork::new();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let _peer = serve(
+        listen(&network, 9092),
+        metadata(move |request, number| {
+            log.lock().unwrap().push(asked_names(request));
+            let there = match number {
+                0 => return brokers(&[9092]),
+                1 => topic("orders", &[]).with_error_code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code()),
+                2 => topic("orders", &[]).with_error_code(ErrorCode::LEADER_NOT_AVAILABLE.code()),
+                _ => topic("orders", &[(9092, 0)]),
+            };
+            brokers(&[9092]).with_topics(vec![there])
+        }),
+    );
+    let client = connected(&network, &[9092]).await;
+    let picture = client.topic("orders", in_secs(60)).await.unwrap();
+    assert_eq!(picture.leader("orders", 0), Some((9092, 0)));
+    assert!(client.metadata_failure().is_none());
+    assert_eq!(client.topic("orders", in_secs(0)).await.unwrap().version, picture.version, "it is there by now");
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked[0].as_deref(), Some(&[][..]));
+    assert_eq!(asked.len(), 4);
+    assert!(asked[1..].iter().all(|names| names.as_deref() == Some(&["orders".to_owned()][..])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_never_comes_is_an_error_of_its_own() {
+    let network = MemoryNetwork::new();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let _peer = serve(
+        listen(&network, 9092),
+        metadata(move |_, number| {
+            counted.store(number, Ordering::Relaxed);
+            let unknown = topic("orders", &[]).with_error_code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code());
+            brokers(&[9092]).with_topics(vec![unknown])
+        }),
+    );
+    let client = connected(&network, &[9092]).await;
+    let error = client.topic("orders", in_secs(60)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition);
+    assert!(error.to_string().contains("\"orders\""), "{error}");
+    let count = count.load(Ordering::Relaxed);
+    assert!((50..90).contains(&count), "{count} requests: about one a second, once backed off");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_allowed_is_said_at_once_and_asked_anew_the_next_time() {
+    let network = MemoryNetwork::new();
+    let _peer = serve(
+        listen(&network, 9092),
+        metadata(|request, number| {
+            let Some(&[_]) = asked_names(request).as_deref() else { return brokers(&[9092]) };
+            brokers(&[9092]).with_topics(vec![if number < 3 {
+                topic("secret", &[]).with_error_code(ErrorCode::TOPIC_AUTHORIZATION_FAILED.code())
+            } else {
+                topic("secret", &[(9092, 0)])
+            }])
+        }),
+    );
+    let client = connected(&network, &[9092]).await;
+    for _ in 0..2 {
+        let error = client.topic("secret", in_secs(3600)).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::Authorization, Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED))
+        );
+    }
+    client.topic("secret", in_secs(10)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_a_response_names_is_known_at_once() {
+    let network = MemoryNetwork::new();
+    let _peer = serve(
+        listen(&network, 9092),
+        metadata(|_, _| brokers(&[9092]).with_topics(vec![topic("orders", &[(9092, 3)])])),
+    );
+    let client = connected(&network, &[9092]).await;
+    client.topic("orders", in_secs(10)).await.unwrap();
+    let mut changes = client.metadata_changes();
+    let seen = *changes.borrow_and_update();
+    let endpoint = NodeEndpoint { node: 7, host: "127.0.0.1".to_owned(), port: 9093, rack: None };
+    client.learn_leader("orders", 0, 7, 4, std::slice::from_ref(&endpoint));
+    assert_eq!(client.metadata_ref().leader("orders", 0), Some((7, 4)));
+    assert!(*changes.borrow_and_update() > seen);
+    let version = client.metadata().version;
+    let next = client.newer_metadata(version, in_secs(10)).await.unwrap();
+    assert_eq!(next.leader("orders", 0), Some((7, 4)), "the refresh still tells the old leader");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_topics_come_when_they_are_wanted() {
+    let network = MemoryNetwork::new();
+    let _peer = serve(
+        listen(&network, 9092),
+        metadata(|request, _| {
+            let topics = ["a", "b"].map(|name| topic(name, &[(9092, 0)])).to_vec();
+            brokers(&[9092]).with_topics(if request.topics.is_none() { topics } else { Vec::new() })
+        }),
+    );
+    let client = connected(&network, &[9092]).await;
+    client.want_all_topics(true);
+    client.topic("b", in_secs(1)).await.unwrap();
+    assert!(client.metadata().topic("a").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_moved_is_followed_and_its_old_connection_ends() {
+    let network = MemoryNetwork::new();
+    let moved = Arc::new(AtomicUsize::new(9093));
+    let port = Arc::clone(&moved);
+    let _peer = serve(
+        listen(&network, 9092),
+        metadata(move |_, _| {
+            let mut response = brokers(&[9092, 9093]);
+            response.brokers[1].port = i32::try_from(port.load(Ordering::Relaxed)).unwrap();
+            response
+        }),
+    );
+    let client = connected(&network, &[9092]).await;
+    let (mut old, mut new) = (listen(&network, 9093), listen(&network, 9094));
+    let call = |client: &Client| {
+        let client = client.clone();
+        tokio::spawn(async move { client.send(to(9093, Lane::Group, 30), |_| HeartbeatRequest::default()).await })
+    };
+    let first = call(&client);
+    let mut link = accept_agreed(&mut old).await;
+    let asked = link.request().await.unwrap();
+    moved.store(9094, Ordering::Relaxed);
+    client.newer_metadata(client.metadata().version, in_secs(10)).await.unwrap();
+    let second = call(&client);
+    let mut next = accept_agreed(&mut new).await;
+    let asked_there = next.request().await.unwrap();
+    link.answer(&asked, &kafka_protocol::messages::HeartbeatResponse::default()).await;
+    next.answer(&asked_there, &kafka_protocol::messages::HeartbeatResponse::default()).await;
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    assert!(link.request().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_was_replaced_is_found_through_the_bootstrap_addresses() {
+    let network = MemoryNetwork::new();
+    let first = serve(listen(&network, 9092), metadata(|_, _| brokers(&[9093])));
+    let known = serve(listen(&network, 9093), metadata(|_, _| brokers(&[9093])));
+    let client = connected(&network, &[9092]).await;
+    client.newer_metadata(client.metadata().version, in_secs(10)).await.unwrap();
+    for gone in [first, known] {
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+    }
+    let _second = serve(listen(&network, 9092), metadata(|_, _| brokers(&[9094])));
+    let _other = serve(listen(&network, 9094), metadata(|_, _| brokers(&[9094])));
+    let picture = client.newer_metadata(client.metadata().version, in_secs(10)).await.unwrap();
+    assert_eq!(picture.brokers.keys().collect::<Vec<_>>(), [&9094]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_may_send_the_client_back_to_its_bootstrap_addresses() {
+    let network = MemoryNetwork::new();
+    let _first =
+        serve(listen(&network, 9092), metadata(|_, number| brokers(if number == 0 { &[9093] } else { &[9094] })));
+    let stale = serve(
+        listen(&network, 9093),
+        metadata(|_, _| brokers(&[]).with_error_code(ErrorCode::REBOOTSTRAP_REQUIRED.code())),
+    );
+    let client = connected(&network, &[9092]).await;
+    let picture = client.newer_metadata(client.metadata().version, in_secs(10)).await.unwrap();
+    assert_eq!(picture.brokers.keys().collect::<Vec<_>>(), [&9094]);
+    assert!(!stale.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_strategy_the_known_brokers_are_all_there_is() {
+    let network = MemoryNetwork::new();
+    let _peer = serve(listen(&network, 9092), metadata(|_, _| brokers(&[9093])));
+    let mut settings = settings(&network, &[9092]);
+    settings.metadata_rebootstrap_trigger = None;
+    let client = Client::new(settings).unwrap();
+    client.newer_metadata(0, in_secs(10)).await.unwrap();
+    let error = client.newer_metadata(client.metadata().version, in_secs(600)).await.unwrap_err();
+    assert!(error.to_string().contains(&address(9093).to_string()), "{error}");
+    assert!(!error.to_string().contains("9092"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_froze_does_not_keep_the_others_knowledge_from_us() {
+    let network = MemoryNetwork::new();
+    let _first = serve(listen(&network, 9092), metadata(|_, _| brokers(&[9093, 9094])));
+    let _frozen = serve(listen(&network, 9093), |_| Reply::Silence);
+    let mut settings = settings(&network, &[9092]);
+    settings.metadata_rebootstrap_trigger = None;
+    let client = Client::new(settings).unwrap();
+    let version = client.newer_metadata(0, in_secs(10)).await.unwrap().version;
+    let late = serve(listen(&network, 9094), metadata(|_, _| brokers(&[9093, 9094, 9095])));
+    // Occupied, and silent: the only connection that there is.
+    let busy = client.clone();
+    tokio::spawn(async move { busy.send(to(9093, Lane::Main, 600), |_| HeartbeatRequest::default()).await });
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let picture = client.newer_metadata(version, in_secs(10)).await.unwrap();
+    assert!(picture.brokers.contains_key(&9095));
+    assert!(!late.is_finished());
+}

@@ -1,1 +1,163 @@
+use std::sync::Arc;
 
+use kafka_protocol::{
+    messages::{BrokerId, MetadataResponse, metadata_response::MetadataResponseTopic},
+    protocol::StrBytes,
+};
+use uuid::Uuid;
+
+use super::peer::{brokers, topic};
+use crate::{
+    cluster::{Metadata, metadata_merge::Asked},
+    error::ErrorCode,
+    wire::fetch::NodeEndpoint,
+};
+
+fn asked(names: &[&str]) -> Asked {
+    Asked::Topics(names.iter().map(|name| Arc::from(*name)).collect())
+}
+
+fn response(topics: Vec<MetadataResponseTopic>) -> MetadataResponse {
+    brokers(&[1, 2, 3]).with_topics(topics)
+}
+
+fn id(id: u128) -> Uuid {
+    Uuid::from_u128(id)
+}
+
+fn all(_: &str) -> bool {
+    true
+}
+
+fn picture(topics: Vec<MetadataResponseTopic>) -> Metadata {
+    Metadata::default().merged(response(topics), &Asked::All, all)
+}
+
+fn unknown(name: &str) -> MetadataResponseTopic {
+    topic(name, &[]).with_error_code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code())
+}
+
+#[test]
+fn a_leaders_epoch_never_goes_back_within_one_topic_id() {
+    let old = picture(vec![topic("t", &[(1, 5), (2, 7)]).with_topic_id(id(1))]);
+    assert_eq!(old.leader("t", 0), Some((1, 5)));
+    assert_eq!(&*old.names[&id(1)], "t");
+    let next = old.merged(response(vec![topic("t", &[(3, 4), (3, 8)]).with_topic_id(id(1))]), &asked(&["t"]), all);
+    assert_eq!(next.leader("t", 0), Some((1, 5)), "a broker that lags behind");
+    assert_eq!(next.leader("t", 1), Some((3, 8)));
+    assert_eq!(next.version, old.version + 1);
+    let recreated = next.merged(response(vec![topic("t", &[(2, 0)]).with_topic_id(id(2))]), &asked(&["t"]), all);
+    assert_eq!(recreated.leader("t", 0), Some((2, 0)), "a topic made anew starts anew");
+    assert_eq!(recreated.partition("t", 1), None);
+    assert!(!recreated.names.contains_key(&id(1)));
+}
+
+#[test]
+fn brokers_without_epochs_or_ids_are_believed() {
+    let old = picture(vec![topic("t", &[(1, -1), (2, -1)])]);
+    let next = old.merged(response(vec![topic("t", &[(3, -1), (3, -1)])]), &asked(&["t"]), all);
+    assert_eq!(next.leader("t", 0), Some((3, -1)));
+    let fewer = next.merged(response(vec![topic("t", &[(1, -1)])]), &asked(&["t"]), all);
+    assert_eq!(fewer.topic("t").unwrap().partitions.len(), 1, "without an id it may be another topic");
+}
+
+#[test]
+fn a_partition_that_lost_its_leader_keeps_its_place_and_epoch() {
+    let old = picture(vec![topic("t", &[(1, 5)]).with_topic_id(id(1))]);
+    let mut leaderless = topic("t", &[(-1, -1)]).with_topic_id(id(1));
+    leaderless.partitions[0].error_code = ErrorCode::LEADER_NOT_AVAILABLE.code();
+    let next = old.merged(response(vec![leaderless]), &asked(&["t"]), all);
+    let partition = next.partition("t", 0).unwrap();
+    assert_eq!((partition.leader, partition.leader_epoch), (None, 5));
+    assert_eq!(partition.error, ErrorCode::LEADER_NOT_AVAILABLE);
+    assert!(!next.topic("t").unwrap().is_settled());
+    let stale = next.merged(response(vec![topic("t", &[(1, 4)]).with_topic_id(id(1))]), &asked(&["t"]), all);
+    assert_eq!(stale.leader("t", 0), None);
+    let elected = next.merged(response(vec![topic("t", &[(2, 6)]).with_topic_id(id(1))]), &asked(&["t"]), all);
+    assert_eq!(elected.leader("t", 0), Some((2, 6)));
+    assert!(elected.topic("t").unwrap().is_settled());
+}
+
+#[test]
+fn an_answer_that_omits_a_partition_just_added_does_not_take_it_away() {
+    let old = picture(vec![topic("t", &[(1, 0), (2, 0), (3, 0)]).with_topic_id(id(1))]);
+    let next = old.merged(response(vec![topic("t", &[(1, 0)]).with_topic_id(id(1))]), &asked(&["t"]), all);
+    assert_eq!(next.leader("t", 2), Some((3, 0)));
+    assert!(Arc::ptr_eq(old.topic("t").unwrap(), next.topic("t").unwrap()), "nothing changed");
+    assert!(!next.differs_from(&old));
+}
+
+#[test]
+fn a_topic_that_vanishes_and_returns_goes_on_from_its_epochs() {
+    let old = picture(vec![topic("t", &[(1, 5)]).with_topic_id(id(1))]);
+    for gone in [vec![unknown("t")], vec![]] {
+        let gone = old.merged(response(gone), &asked(&["t"]), all);
+        assert_eq!(gone.topic("t").unwrap().error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        assert_eq!(gone.leader("t", 0), None);
+        assert_eq!(gone.history.refused["t"], gone.version);
+        let still = gone.merged(response(vec![unknown("t")]), &asked(&["t"]), all);
+        let back = still.merged(response(vec![topic("t", &[(2, 4)]).with_topic_id(id(1))]), &asked(&["t"]), all);
+        assert_eq!(back.leader("t", 0), Some((1, 5)));
+        assert!(back.history.refused.is_empty() && back.history.before.is_empty());
+    }
+}
+
+#[test]
+fn topics_that_were_not_asked_for_stay_while_they_are_wanted() {
+    let old = picture(vec![topic("a", &[(1, 0)]), topic("b", &[(1, 0)]), topic("c", &[(1, 0)])]);
+    let next = old.merged(response(vec![topic("a", &[(2, 1)])]), &asked(&["a"]), |name| name != "c");
+    assert_eq!(next.leader("a", 0), Some((2, 1)));
+    assert_eq!(next.leader("b", 0), Some((1, 0)));
+    assert!(next.topic("c").is_none());
+    let all_topics = next.merged(response(vec![topic("a", &[(2, 1)])]), &Asked::All, all);
+    assert_eq!(all_topics.topic("b").unwrap().error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+}
+
+#[test]
+fn another_cluster_starts_from_nothing() {
+    let named = |id| Some(StrBytes::from_static_str(id));
+    let old = response(vec![topic("t", &[(1, 50)]), topic("u", &[(1, 50)])]).with_cluster_id(named("one"));
+    let old = Metadata::default().merged(old, &Asked::All, all);
+    let new = response(vec![topic("t", &[(2, 0)])]).with_cluster_id(named("two"));
+    let next = old.merged(new, &asked(&["t"]), all);
+    assert_eq!(next.leader("t", 0), Some((2, 0)));
+    assert!(next.topic("u").is_none());
+    assert_eq!(next.cluster_id.as_deref(), Some("two"));
+}
+
+#[test]
+fn numbers_from_outside_reserve_nothing_and_do_not_panic() {
+    let mut wild = topic("t", &[(1, 0), (2, 0), (3, 0)]);
+    wild.partitions[0].partition_index = i32::MAX;
+    wild.partitions[1].partition_index = -1;
+    wild.partitions[2].partition_index = 1;
+    let mut said = response(vec![wild, topic("", &[(1, 0)])]);
+    said.topics.push(MetadataResponseTopic::default().with_name(None));
+    said.brokers[0].port = 70_000;
+    said.brokers[1].node_id = BrokerId(-7);
+    let next = Metadata::default().merged(said.with_controller_id(BrokerId(-1)), &Asked::All, all);
+    assert_eq!(next.topics.len(), 1);
+    assert_eq!(next.topic("t").unwrap().partitions.len(), 3);
+    assert_eq!(next.leader("t", 1), Some((3, 0)));
+    assert_eq!(next.leader("t", 0), None);
+    assert_eq!(next.brokers.keys().collect::<Vec<_>>(), [&3]);
+    assert_eq!(next.controller, None);
+}
+
+#[test]
+fn a_named_leader_is_taken_only_if_it_is_news() {
+    let old = picture(vec![topic("t", &[(1, 5)]).with_topic_id(id(1))]);
+    let endpoint = |node| NodeEndpoint { node, host: "h".to_owned(), port: 9, rack: None };
+    assert!(old.with_leader("t", 0, 2, 5, &[]).is_none(), "no newer epoch");
+    assert!(old.with_leader("t", 0, 9, 6, &[]).is_none(), "nobody knows where broker 9 is");
+    assert!(old.with_leader("t", 1, 2, 6, &[]).is_none());
+    assert!(old.with_leader("t", 0, -1, 6, &[]).is_none());
+    assert!(old.with_leader("u", 0, 2, 6, &[]).is_none());
+    let next = old.with_leader("t", 0, 9, 6, &[endpoint(9)]).unwrap();
+    assert_eq!(next.leader("t", 0), Some((9, 6)));
+    assert_eq!((&*next.brokers[&9].host, next.version), ("h", old.version + 1));
+    let back = next.merged(response(vec![topic("t", &[(1, 5)]).with_topic_id(id(1))]), &asked(&["t"]), all);
+    assert_eq!(back.leader("t", 0), Some((9, 6)), "older metadata does not take it back");
+    assert!(old.with_brokers(&[endpoint(1)]).is_some(), "an address may change");
+    assert!(next.with_brokers(&[endpoint(9)]).is_none());
+}

@@ -22,7 +22,7 @@ impl Call for ApiVersions {
         let mut response = ApiVersionsResponse::default();
         response.throttle_time_ms = context.throttle();
         if error.is_ok() {
-            response.api_keys = SERVED.iter().filter_map(|&key| served(key, context)).collect();
+            response.api_keys = SERVED.iter().filter_map(|known| served(known.key, context)).collect();
         }
         response.error_code = context.spoiled(error).code();
         if context.head.version >= 3 && error.is_ok() {

@@ -32,7 +32,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{self, RequestHeader},
-    protocol::{Decodable, Encodable, Request, StrBytes},
+    protocol::{Decodable, Encodable, Message, Request, StrBytes},
 };
 
 use super::{
@@ -47,45 +47,69 @@ use crate::{
     wire::ApiKey,
 };
 
+/// A request that is served: its versions, and how it is understood.
+pub(crate) struct Served {
+    pub(crate) key: ApiKey,
+    min: i16,
+    max: i16,
+    decode: fn(&Head, Bytes) -> Result<Box<dyn Call>>,
+}
+
+/// The versions in which both the request can be read and its answer be written.
+const fn served<R: Request>(key: ApiKey, decode: fn(&Head, Bytes) -> Result<Box<dyn Call>>) -> Served {
+    let (asked, answered) = (R::VERSIONS, R::Response::VERSIONS);
+    let min = if asked.min > answered.min { asked.min } else { answered.min };
+    let max = if asked.max < answered.max { asked.max } else { answered.max };
+    Served { key, min, max, decode }
+}
+
+macro_rules! serve {
+    ($($request:ident => $call:expr,)*) => {
+        [$(served::<messages::$request>(key_of::<messages::$request>(), |head, body| {
+            let call = $call;
+            Ok(Box::new(call(decode::<messages::$request>(head, body)?, head.version)))
+        }),)*]
+    };
+}
+
 /// The requests that are served.
-pub(crate) const SERVED: [ApiKey; 22] = [
-    ApiKey::Produce,
-    ApiKey::Fetch,
-    ApiKey::ListOffsets,
-    ApiKey::Metadata,
-    ApiKey::OffsetCommit,
-    ApiKey::OffsetFetch,
-    ApiKey::FindCoordinator,
-    ApiKey::JoinGroup,
-    ApiKey::Heartbeat,
-    ApiKey::LeaveGroup,
-    ApiKey::SyncGroup,
-    ApiKey::DescribeGroups,
-    ApiKey::ListGroups,
-    ApiKey::ApiVersions,
-    ApiKey::CreateTopics,
-    ApiKey::DeleteTopics,
-    ApiKey::DeleteRecords,
-    ApiKey::InitProducerId,
-    ApiKey::OffsetForLeaderEpoch,
-    ApiKey::CreatePartitions,
-    ApiKey::DeleteGroups,
-    ApiKey::DescribeCluster,
+pub(crate) static SERVED: [Served; 22] = serve![
+    ProduceRequest => |request, _| produce::Produce::new(request),
+    FetchRequest => fetch::Fetch::new,
+    ListOffsetsRequest => |request, _| list_offsets::ListOffsets(request),
+    MetadataRequest => |request, _| metadata::Metadata(request),
+    OffsetCommitRequest => |request, _| offset_commit::OffsetCommit(request),
+    OffsetFetchRequest => |request, _| offset_fetch::OffsetFetch(request),
+    FindCoordinatorRequest => |request, _| find_coordinator::FindCoordinator(request),
+    JoinGroupRequest => |request, _| join_group::JoinGroup::new(request),
+    HeartbeatRequest => |request, _| heartbeat::Heartbeat(request),
+    LeaveGroupRequest => |request, _| leave_group::LeaveGroup(request),
+    SyncGroupRequest => |request, _| sync_group::SyncGroup::new(request),
+    DescribeGroupsRequest => |request, _| describe_groups::DescribeGroups(request),
+    ListGroupsRequest => |request, _| list_groups::ListGroups(request),
+    ApiVersionsRequest => |request, _| api_versions::ApiVersions(request),
+    CreateTopicsRequest => |request, _| create_topics::CreateTopics(request),
+    DeleteTopicsRequest => |request, _| delete_topics::DeleteTopics(request),
+    DeleteRecordsRequest => |request, _| delete_records::DeleteRecords(request),
+    InitProducerIdRequest => |request, _| init_producer_id::InitProducerId(request),
+    OffsetForLeaderEpochRequest => |request, _| offset_for_leader_epoch::OffsetForLeaderEpoch(request),
+    CreatePartitionsRequest => |request, _| create_partitions::CreatePartitions(request),
+    DeleteGroupsRequest => |request, _| delete_groups::DeleteGroups(request),
+    DescribeClusterRequest => |request, _| describe_cluster::DescribeCluster(request),
 ];
+
+const fn key_of<R: Request>() -> ApiKey {
+    match ApiKey::from_code(R::KEY) {
+        Some(key) => key,
+        None => panic!("a request that is served has no key"),
+    }
+}
 
 /// The versions of a request that the cluster offers; `None` where it does not serve it.
 pub(crate) fn versions(key: ApiKey, options: &Options) -> Option<(i16, i16)> {
-    if !SERVED.contains(&key) {
-        return None;
-    }
-    let range = messages::ApiKey::try_from(key.code()).ok()?.valid_versions();
-    let max = match key {
-        // The newest version is for two-phase commits, which are not served.
-        ApiKey::InitProducerId => range.max.min(5),
-        _ => range.max,
-    };
-    let max = options.max_versions.get(&key).map_or(max, |&cap| cap.min(max));
-    (range.min <= max).then_some((range.min, max))
+    let served = SERVED.iter().find(|served| served.key == key)?;
+    let max = options.max_versions.get(&key).map_or(served.max, |&cap| cap.min(served.max));
+    (served.min <= max).then_some((served.min, max))
 }
 
 /// What came before a request's body.
@@ -238,31 +262,10 @@ pub(crate) fn decode_head(frame: &mut Bytes) -> Result<Head> {
 
 /// Understands a request of a version that is served.
 pub(crate) fn decode_call(head: &Head, body: Bytes) -> Result<Box<dyn Call>> {
-    Ok(match head.key {
-        ApiKey::Produce => Box::new(produce::Produce::new(decode(head, body)?)),
-        ApiKey::Fetch => Box::new(fetch::Fetch::new(decode(head, body)?, head.version)),
-        ApiKey::ListOffsets => Box::new(list_offsets::ListOffsets(decode(head, body)?)),
-        ApiKey::Metadata => Box::new(metadata::Metadata(decode(head, body)?)),
-        ApiKey::OffsetCommit => Box::new(offset_commit::OffsetCommit(decode(head, body)?)),
-        ApiKey::OffsetFetch => Box::new(offset_fetch::OffsetFetch(decode(head, body)?)),
-        ApiKey::FindCoordinator => Box::new(find_coordinator::FindCoordinator(decode(head, body)?)),
-        ApiKey::JoinGroup => Box::new(join_group::JoinGroup::new(decode(head, body)?)),
-        ApiKey::Heartbeat => Box::new(heartbeat::Heartbeat(decode(head, body)?)),
-        ApiKey::LeaveGroup => Box::new(leave_group::LeaveGroup(decode(head, body)?)),
-        ApiKey::SyncGroup => Box::new(sync_group::SyncGroup::new(decode(head, body)?)),
-        ApiKey::DescribeGroups => Box::new(describe_groups::DescribeGroups(decode(head, body)?)),
-        ApiKey::ListGroups => Box::new(list_groups::ListGroups(decode(head, body)?)),
-        ApiKey::ApiVersions => Box::new(api_versions::ApiVersions(decode(head, body)?)),
-        ApiKey::CreateTopics => Box::new(create_topics::CreateTopics(decode(head, body)?)),
-        ApiKey::DeleteTopics => Box::new(delete_topics::DeleteTopics(decode(head, body)?)),
-        ApiKey::DeleteRecords => Box::new(delete_records::DeleteRecords(decode(head, body)?)),
-        ApiKey::InitProducerId => Box::new(init_producer_id::InitProducerId(decode(head, body)?)),
-        ApiKey::OffsetForLeaderEpoch => Box::new(offset_for_leader_epoch::OffsetForLeaderEpoch(decode(head, body)?)),
-        ApiKey::CreatePartitions => Box::new(create_partitions::CreatePartitions(decode(head, body)?)),
-        ApiKey::DeleteGroups => Box::new(delete_groups::DeleteGroups(decode(head, body)?)),
-        ApiKey::DescribeCluster => Box::new(describe_cluster::DescribeCluster(decode(head, body)?)),
-        key => return Err(Error::new(ErrorKind::UnsupportedVersion, format!("{key} is not served"))),
-    })
+    match SERVED.iter().find(|served| served.key == head.key) {
+        Some(served) => (served.decode)(head, body),
+        None => Err(Error::new(ErrorKind::UnsupportedVersion, format!("{} is not served", head.key))),
+    }
 }
 
 /// The answer to ApiVersions in a version that is not served: in version 0, naming what is (KIP-511).

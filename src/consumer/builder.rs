@@ -1,0 +1,239 @@
+//! How a consumer is made.
+
+use std::{num::NonZero, sync::Arc, time::Duration};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{runtime::Handle, sync::mpsc};
+
+use super::{
+    Consumer,
+    assignment::{Assignment, Rules},
+    consumer_task::ConsumerTask,
+    group::GroupHandle,
+    inbox::{Inbox, Wakers},
+    part::Opening,
+    properties::PROPERTIES,
+    settings::{ConsumerSettings, IsolationLevel, OffsetReset},
+    shared::Shared,
+};
+use crate::{
+    cluster::{Backoff, Client, client_properties},
+    config::apply,
+    error::{Error, ErrorKind, Result},
+    net::Network,
+};
+
+/// After how long without a leader the reader is told, unless `default.api.timeout.ms` is shorter.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Settings for a [`Consumer`]. Defaults are those of Kafka's Java client 4.3, and librdkafka's where Java has no such
+/// setting.
+///
+/// Every property of [`property`](Self::property) is checked by [`build`](Self::build), after the methods' settings and
+/// over them.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ConsumerBuilder {
+    settings: ConsumerSettings,
+    properties: Vec<(String, String)>,
+}
+
+impl ConsumerBuilder {
+    pub(super) fn empty() -> Self {
+        Self { settings: ConsumerSettings::default(), properties: Vec::new() }
+    }
+
+    pub(super) fn new(bootstrap: &str) -> Self {
+        let mut builder = Self::empty();
+        let servers = bootstrap.split(',').map(str::trim).filter(|server| !server.is_empty());
+        builder.settings.client.bootstrap_servers = servers.map(str::to_owned).collect();
+        builder
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut ConsumerSettings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// `client.id`: how the consumer is called in the brokers' logs and quotas. Default: `ottla`.
+    pub fn client_id(self, id: impl Into<String>) -> Self {
+        self.set(|s| s.client.client_id = id.into())
+    }
+
+    /// `client.rack`: where the consumer runs, so that it may read from replicas nearby (KIP-392). Default: not said.
+    pub fn client_rack(self, rack: impl Into<String>) -> Self {
+        self.set(|s| s.client.client_rack = Some(rack.into()))
+    }
+
+    /// `group.id`: the group that it joins when it subscribes, and commits offsets for. Default: none.
+    pub fn group(self, id: impl Into<String>) -> Self {
+        self.set(|s| s.group_id = Some(id.into().into()))
+    }
+
+    /// `group.instance.id`: makes it a static member, whose partitions wait for it while it restarts (KIP-345). Default:
+    /// none.
+    pub fn group_instance_id(self, id: impl Into<String>) -> Self {
+        self.set(|s| s.group_instance_id = Some(id.into().into()))
+    }
+
+    /// `auto.offset.reset`. Default: [`OffsetReset::Latest`].
+    pub fn auto_offset_reset(self, reset: OffsetReset) -> Self {
+        self.set(|s| s.auto_offset_reset = reset)
+    }
+
+    /// `enable.auto.commit`: whether what is done is committed every [`auto_commit_interval`](Self::auto_commit_interval),
+    /// when partitions are revoked, and on close. Default: true, where there is a group.
+    pub fn auto_commit(self, on: bool) -> Self {
+        self.set(|s| s.enable_auto_commit = on)
+    }
+
+    /// `auto.commit.interval.ms`. Default: 5 s.
+    pub fn auto_commit_interval(self, interval: Duration) -> Self {
+        self.set(|s| s.auto_commit_interval = interval)
+    }
+
+    /// `isolation.level`. Default: [`IsolationLevel::ReadUncommitted`].
+    pub fn isolation_level(self, level: IsolationLevel) -> Self {
+        self.set(|s| s.isolation_level = level)
+    }
+
+    /// `fetch.min.bytes`: how much a broker gathers before it answers, unless `fetch.max.wait.ms` passes first. Default: 1.
+    pub fn fetch_min_bytes(self, bytes: i32) -> Self {
+        self.set(|s| s.fetch_min_bytes = bytes)
+    }
+
+    /// `fetch.max.bytes`: about the largest answer of a broker. Default: 52428800.
+    pub fn fetch_max_bytes(self, bytes: i32) -> Self {
+        self.set(|s| s.fetch_max_bytes = bytes)
+    }
+
+    /// `fetch.max.wait.ms`: how long a broker waits for something to answer. Default: 500 ms.
+    pub fn fetch_max_wait(self, wait: Duration) -> Self {
+        self.set(|s| s.fetch_max_wait = wait)
+    }
+
+    /// `max.partition.fetch.bytes`: about the most of one partition in one answer; a larger batch still comes. Default:
+    /// 1048576.
+    pub fn max_partition_fetch_bytes(self, bytes: i32) -> Self {
+        self.set(|s| s.max_partition_fetch_bytes = bytes)
+    }
+
+    /// `queued.max.messages.kbytes`, in bytes: what is fetched ahead of the reader at most, of all partitions together.
+    /// Default: 67108864.
+    pub fn queued_max_bytes(self, bytes: usize) -> Self {
+        self.set(|s| s.queued_max_bytes = bytes)
+    }
+
+    /// `max.decompressed.batch.bytes`: the largest batch, decompressed, that is accepted; a larger one is an error. Default:
+    /// 134217728.
+    pub fn max_decompressed_batch_bytes(self, bytes: usize) -> Self {
+        self.set(|s| s.max_decompressed_batch_bytes = bytes)
+    }
+
+    /// `max.poll.records`: the most that one [`poll`](Consumer::poll) gives. Default: 500.
+    pub fn max_poll_records(self, records: usize) -> Self {
+        self.set(|s| s.max_poll_records = records)
+    }
+
+    /// `max.poll.interval.ms`: how long a member of a group may work on what it read before its partitions go to others;
+    /// also how long a rebalance waits for it. Default: 300 s.
+    pub fn max_poll_interval(self, interval: Duration) -> Self {
+        self.set(|s| s.max_poll_interval = interval)
+    }
+
+    /// `session.timeout.ms`: after how long without a heartbeat the group gives a member up. Default: 45 s.
+    pub fn session_timeout(self, timeout: Duration) -> Self {
+        self.set(|s| s.session_timeout = timeout)
+    }
+
+    /// `heartbeat.interval.ms`. Default: 3 s.
+    pub fn heartbeat_interval(self, interval: Duration) -> Self {
+        self.set(|s| s.heartbeat_interval = interval)
+    }
+
+    /// `check.crcs`: whether the checksum of each batch is compared. Default: true.
+    pub fn check_crcs(self, on: bool) -> Self {
+        self.set(|s| s.check_crcs = on)
+    }
+
+    /// `request.timeout.ms`: how long a broker may take to answer, beyond what it was asked to wait. Default: 30 s.
+    pub fn request_timeout(self, time: Duration) -> Self {
+        self.set(|s| s.client.request_timeout = time)
+    }
+
+    /// `default.api.timeout.ms`: how long a call such as [`Consumer::commit`] may take with all its retries. Default: 60 s.
+    pub fn default_api_timeout(self, time: Duration) -> Self {
+        self.set(|s| s.client.default_api_timeout = time)
+    }
+
+    /// The network to connect over. Default: TCP.
+    pub fn network(self, network: Arc<dyn Network>) -> Self {
+        self.set(|s| s.client.network = network)
+    }
+
+    /// Any property by its Java or librdkafka name.
+    pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.properties.push((name.into(), value.into()));
+        self
+    }
+
+    /// Several properties by name.
+    pub fn properties<K: AsRef<str>, V: AsRef<str>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let pairs = pairs.into_iter().map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.properties.extend(pairs);
+        self
+    }
+
+    /// Seeds what is random (jitter), so that a test can be repeated.
+    #[cfg(test)]
+    pub(crate) fn seed(self, seed: u64) -> Self {
+        self.set(|s| s.client.seed = Some(seed))
+    }
+
+    /// Checks the settings and starts the consumer on the current tokio runtime. Needs no network.
+    ///
+    /// # Errors
+    /// [`Configuration`](ErrorKind::Configuration) for a setting that cannot be used, and outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn build(mut self) -> Result<Consumer> {
+        apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties)?;
+        let settings = self.settings;
+        settings.check()?;
+        settings.client.check()?;
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::new(ErrorKind::Configuration, "a consumer needs a tokio runtime").with_source(error)
+        })?;
+        let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
+        let client = Client::new(settings.client.clone())?;
+        let (events, received) = mpsc::unbounded_channel();
+        let group = settings.group().map(|group| GroupHandle::start(client.clone(), group, events));
+
+        let opening = Opening { check_crcs: settings.check_crcs, limit: settings.max_decompressed_batch_bytes };
+        let wakers = Arc::new(Wakers::default());
+        let assignment = Assignment::new(rules(&settings), StdRng::seed_from_u64(seed), wakers.factory());
+        let inbox = Inbox::new(assignment, wakers, opening, runtime.clone());
+        let shared = Shared::new(client, settings, group, inbox);
+        let task = runtime.spawn(ConsumerTask::new(shared.clone(), received).run());
+        Ok(Consumer::new(shared, task.abort_handle()))
+    }
+}
+
+fn rules(settings: &ConsumerSettings) -> Rules {
+    let client = &settings.client;
+    Rules {
+        reset: settings.auto_offset_reset,
+        isolation: settings.isolation_level,
+        min_bytes: settings.fetch_min_bytes,
+        max_bytes: settings.fetch_max_bytes,
+        max_wait: settings.fetch_max_wait,
+        partition_bytes: settings.max_partition_fetch_bytes,
+        queued_bytes: settings.queued_max_bytes,
+        rack: client.client_rack.clone(),
+        backoff: Backoff::new(client.retry_backoff, client.retry_backoff_max),
+        replica_age: client.metadata_max_age,
+        patience: PATIENCE.min(client.default_api_timeout),
+        jobs: std::thread::available_parallelism().map_or(1, NonZero::get),
+    }
+}

@@ -1,0 +1,385 @@
+//! The consumer as its user sees it.
+
+use std::{collections::BTreeMap, fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
+
+use tokio::{
+    task::{AbortHandle, coop::consume_budget},
+    time::timeout_at,
+};
+
+use super::{
+    ConsumerBuilder, OffsetAndMetadata, RecordStream, Records,
+    inbox::lock,
+    position::State,
+    records,
+    shared::{Mode, Shared, after},
+    subscription::Subscription,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::{ConsumerRecord, Offset, TopicPartition, check_topic_name},
+};
+
+/// Reads records: of partitions that it is told ([`assign`](Self::assign)), or of those that its group gives it
+/// ([`subscribe`](Self::subscribe)).
+///
+/// All methods take `&self`: put it in an [`Arc`] to commit, seek or pause from other tasks. There is *one reader at a
+/// time*: while a [`recv`](Self::recv) or [`poll`](Self::poll) is under way, or the [`Records`] of a poll or a
+/// [`stream`](Self::stream) are held, another one gives an `InvalidArgument` error and does nothing.
+///
+/// # When a record is done
+/// A record is done when its reader asks for the next one (by `recv`, `poll`, or the stream) or closes the consumer. What
+/// commits by itself (`enable.auto.commit`: every `auto.commit.interval.ms`, when the group takes partitions back, and on
+/// close) commits only what is done; so a crash while a record is worked on brings that record again. When the group takes a
+/// partition back, that waits until the reader is done with what it holds of it, for `max.poll.interval.ms` at most.
+///
+/// # When it ends
+/// [`close`](Self::close) commits, leaves the group and ends everything. Dropping the consumer without it ends its tasks and
+/// connections at once: nothing more is committed, and the group notices when the session times out.
+///
+/// ```no_run
+/// # async fn example() -> ottla::Result<()> {
+/// use std::time::Duration;
+/// use ottla::{Consumer, OffsetReset};
+///
+/// let consumer = Consumer::builder("localhost:9092")
+///     .group("billing")
+///     .auto_offset_reset(OffsetReset::Earliest)
+///     .build()
+///     .await?;
+/// consumer.subscribe(["orders", "^audit\\..*"])?;
+/// while let Some(record) = consumer.recv().await.transpose()? {
+///     println!("{}[{}]@{}", record.topic, record.partition, record.offset);
+/// }
+/// consumer.close(Duration::from_secs(10)).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Consumer {
+    pub(super) shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+impl Consumer {
+    /// Settings for a consumer of the cluster that is found through these addresses (`host:port`, with commas between
+    /// them).
+    pub fn builder(bootstrap_servers: impl AsRef<str>) -> ConsumerBuilder {
+        ConsumerBuilder::new(bootstrap_servers.as_ref())
+    }
+
+    /// A consumer from properties by their Java or librdkafka names.
+    ///
+    /// # Errors
+    /// As [`ConsumerBuilder::build`]; an unknown property is named together with the nearest known one.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn from_properties<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<Self>
+    where
+        K: AsRef<str>,
+        V: AsRef<str>,
+    {
+        ConsumerBuilder::empty().properties(pairs).build().await
+    }
+
+    pub(super) fn new(shared: Arc<Shared>, task: AbortHandle) -> Self {
+        Self { shared, task }
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.shared.inbox.with(|assignment| assignment.has_ended()) {
+            return Err(Error::new(ErrorKind::Closed, "the consumer is closed"));
+        }
+        Ok(())
+    }
+
+    // ---- what is read
+
+    /// Reads exactly these partitions from now on, each from its place; those that it read before and that are not among
+    /// them are no longer read. No group is asked, but offsets can be committed for one.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a topic name that Kafka forbids, a negative partition or offset, and while subscribed; `Closed`.
+    pub fn assign<O: Into<Offset>>(&self, partitions: impl IntoIterator<Item = (TopicPartition, O)>) -> Result<()> {
+        let mut wanted: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
+        for (partition, offset) in partitions {
+            check_topic_name(&partition.topic)?;
+            if partition.partition < 0 {
+                return Err(Error::new(ErrorKind::InvalidArgument, format!("{partition}: partitions count from 0")));
+            }
+            wanted.insert(partition.clone(), check_offset(&partition, offset.into())?);
+        }
+        self.check_open()?;
+        self.enter(if wanted.is_empty() { Mode::None } else { Mode::Assigned })?;
+        self.shared.client.want_topics(wanted.keys().map(|partition| &*partition.topic));
+        let metadata = self.shared.client.metadata();
+        let now = tokio::time::Instant::now().into_std();
+        let left = self.shared.inbox.control(|assignment| {
+            let left = assignment.to_commit(None, false);
+            for partition in assignment.assigned() {
+                assignment.remove(&partition);
+            }
+            for (partition, offset) in wanted {
+                assignment.assign(partition, State::at(offset), &metadata, now);
+            }
+            left
+        });
+        if self.shared.commits_by_itself() {
+            self.shared.leave_over(left);
+        }
+        Ok(())
+    }
+
+    /// Joins the group to read these topics; what starts with `^` is a regular expression, which is matched against all
+    /// topics again whenever the cluster changes. A later call replaces the topics; none at all is
+    /// [`unsubscribe`](Self::unsubscribe).
+    ///
+    /// # Errors
+    /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or an expression that cannot be read, and
+    /// while partitions are assigned by [`assign`](Self::assign); `Closed`.
+    pub fn subscribe<S: AsRef<str>>(&self, topics: impl IntoIterator<Item = S>) -> Result<()> {
+        let subscription = Subscription::parse(topics)?;
+        let group = self.shared.group("subscribe")?;
+        if subscription.is_empty() {
+            return self.unsubscribe();
+        }
+        self.check_open()?;
+        self.enter(Mode::Subscribed)?;
+        group.subscribe(Some(subscription));
+        Ok(())
+    }
+
+    /// Leaves the group (after what is done was committed), or no longer reads what was assigned.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn unsubscribe(&self) -> Result<()> {
+        self.check_open()?;
+        let before = std::mem::replace(&mut *lock(&self.shared.mode), Mode::None);
+        match (before, &self.shared.group) {
+            (Mode::Subscribed, Some(group)) => group.subscribe(None),
+            (Mode::Assigned, _) => self.assign(std::iter::empty::<(TopicPartition, Offset)>())?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn enter(&self, mode: Mode) -> Result<()> {
+        let mut current = lock(&self.shared.mode);
+        match (*current, mode) {
+            (Mode::Subscribed, Mode::Assigned | Mode::None) | (Mode::Assigned, Mode::Subscribed) => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "partitions are either assigned by hand or subscribed to through the group: unsubscribe first",
+            )),
+            _ => {
+                *current = mode;
+                Ok(())
+            }
+        }
+    }
+
+    /// The partitions that are read at present, sorted.
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        self.shared.inbox.with(|assignment| assignment.assigned())
+    }
+
+    // ---- reading
+
+    /// The next record; waits for it as long as it takes. Errors come as they occur, and reading goes on after them; a fatal
+    /// one ([`Error::is_fatal`]) comes once. `None` after that, and once the consumer is closed.
+    ///
+    /// The record shares the bytes of the batch that it came in: see [`ConsumerRecord::detach`].
+    ///
+    /// # Errors
+    /// - `Corrupt`: stored records are damaged; names the partition and the offset, and that partition is read no further
+    ///   until it is [sought](Self::seek) past the damage. Other partitions go on.
+    /// - `NoOffset`: there is no offset to read from and `auto.offset.reset` is `none`; the partition waits for a seek.
+    /// - `UnknownTopicOrPartition`: a partition has had no leader for ten seconds; it is read as soon as there is one.
+    /// - `Network`: no broker could be reached yet; it is tried on.
+    /// - `Authorization`, `Authentication`: it is tried again, seldom.
+    /// - `InvalidArgument`: there is another reader.
+    ///
+    /// # Cancel safety
+    /// Safe: no record is lost. The record before it is done as soon as this is called.
+    pub async fn recv(&self) -> Option<Result<ConsumerRecord>> {
+        consume_budget().await;
+        let inbox = &*self.shared.inbox;
+        let _one_reader = match inbox.read() {
+            Ok(reading) => reading,
+            Err(error) => return Some(Err(error)),
+        };
+        let _alive = self.shared.group.as_ref().map(|group| group.reading());
+        poll_fn(|cx| inbox.reader().poll_record(inbox, cx)).await
+    }
+
+    /// The next records, at most `max.poll.records`; waits for the first of them until the time is up, and is then empty,
+    /// which is no error. A timeout of zero gives what is there.
+    ///
+    /// Records borrow from the batches that they came in, without an allocation for any of them. What is not iterated comes
+    /// again with the next call; so does a record that was iterated only if it was not committed and the consumer restarts.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), and `Closed` once the consumer has ended.
+    ///
+    /// # Cancel safety
+    /// Safe: no record is lost. The records before are done as soon as this is called.
+    pub async fn poll(&self, timeout: Duration) -> Result<Records> {
+        consume_budget().await;
+        let inbox = &*self.shared.inbox;
+        let one_reader = inbox.read()?;
+        let _alive = self.shared.group.as_ref().map(|group| group.reading());
+        let max = self.shared.settings.max_poll_records;
+        // Where something is there, no timer is needed.
+        let portions = match poll_fn(|cx| Poll::Ready(inbox.reader().poll_portions(max, inbox, cx))).await {
+            Poll::Ready(portions) => portions?,
+            Poll::Pending => {
+                match timeout_at(after(timeout), poll_fn(|cx| inbox.reader().poll_portions(max, inbox, cx))).await {
+                    Ok(portions) => portions?,
+                    Err(_) => return Ok(Records::empty()),
+                }
+            }
+        };
+        Ok(one_reader.into_owned().map_or_else(Records::empty, |reading| records::Records::new(portions, reading)))
+    }
+
+    /// The records as a [`Stream`](futures_core::Stream), as [`recv`](Self::recv) gives them. It is the one reader until it
+    /// is dropped.
+    pub fn stream(&self) -> RecordStream<'_> {
+        RecordStream::new(&self.shared)
+    }
+
+    // ---- positions
+
+    /// Reads a partition from that place on. What was read ahead is dropped, and what a poll's [`Records`] still hold of it
+    /// is not given any more. What lies before the new place counts as done.
+    ///
+    /// # Errors
+    /// `NotAssigned`; `InvalidArgument` for a negative offset.
+    pub fn seek(&self, partition: &TopicPartition, offset: impl Into<Offset>) -> Result<()> {
+        let offset = check_offset(partition, offset.into())?;
+        self.shared.inbox.control(|assignment| assignment.seek(partition, offset))
+    }
+
+    /// The offset of the next record of a partition that will be handed out; `None` for a partition that is not assigned or
+    /// whose position is not known yet.
+    pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.shared.inbox.with(|assignment| assignment.position(partition)).ok().flatten()
+    }
+
+    /// Hands out no more records of these partitions until they are [resumed](Self::resume). They stay assigned. A partition
+    /// that is given up and comes back is not paused.
+    ///
+    /// # Errors
+    /// `NotAssigned`, and then none of them is paused.
+    pub fn pause<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
+        self.set_paused(partitions, true)
+    }
+
+    /// Goes on with paused partitions; nothing happens to others.
+    ///
+    /// # Errors
+    /// `NotAssigned`, and then none of them is resumed.
+    pub fn resume<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
+        self.set_paused(partitions, false)
+    }
+
+    fn set_paused<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>, paused: bool) -> Result<()> {
+        let partitions: Vec<_> = partitions.into_iter().collect();
+        self.shared.inbox.control(|assignment| {
+            partitions.iter().try_for_each(|partition| assignment.get(partition).map(drop))?;
+            partitions.iter().try_for_each(|partition| assignment.pause(partition, paused))
+        })
+    }
+
+    /// The partitions that are paused, sorted.
+    pub fn paused(&self) -> Vec<TopicPartition> {
+        self.shared.inbox.with(|assignment| assignment.paused())
+    }
+
+    // ---- commits
+
+    /// Commits the position of every partition: all that was handed out so far, for whoever calls this says that it is
+    /// finished. Takes at most `default.api.timeout.ms`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` without a `group.id`; `NotAssigned` where the group has given partitions to others meanwhile; others
+    /// as the broker answers.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the answer up: the offsets may or may not be committed.
+    pub async fn commit(&self) -> Result<()> {
+        self.shared.commit_read(None, true, self.shared.deadline()).await
+    }
+
+    /// Commits these offsets: of each partition the *next* record to be read. Takes at most `default.api.timeout.ms`.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit); `InvalidArgument` for a negative offset.
+    ///
+    /// # Cancel safety
+    /// As [`commit`](Self::commit).
+    pub async fn commit_offsets<O: Into<OffsetAndMetadata>>(
+        &self,
+        offsets: impl IntoIterator<Item = (TopicPartition, O)>,
+    ) -> Result<()> {
+        let offsets: Vec<_> = offsets.into_iter().map(|(partition, offset)| (partition, offset.into())).collect();
+        for (partition, offset) in &offsets {
+            check_offset(partition, Offset::At(offset.offset))?;
+        }
+        self.shared.commit(offsets, self.shared.deadline()).await
+    }
+
+    // ---- the end
+
+    /// Hands out nothing more, commits what is done (with `enable.auto.commit`; what the reader holds is done by this call),
+    /// leaves the group, and ends all tasks and connections. Never takes longer than the timeout.
+    ///
+    /// # Errors
+    /// What could not be done in time: a commit that failed, a group that could not be left. The consumer is closed all the
+    /// same.
+    ///
+    /// # Cancel safety
+    /// A close that was dropped goes on when it is called again.
+    pub async fn close(&self, timeout: Duration) -> Result<()> {
+        let deadline = after(timeout);
+        let inbox = &self.shared.inbox;
+        inbox.reader().finish();
+        inbox.control(|assignment| assignment.close_reading());
+        let committed =
+            if self.shared.commits_by_itself() { self.shared.commit_read(None, false, deadline).await } else { Ok(()) };
+        let left = match &self.shared.group {
+            Some(group) => group.close(deadline).await,
+            None => Ok(()),
+        };
+        self.end();
+        committed.and(left)
+    }
+
+    fn end(&self) {
+        self.task.abort();
+        self.shared.inbox.control(|assignment| assignment.end(None));
+        self.shared.client.close();
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let group = &self.shared.settings.group_id;
+        f.debug_struct("Consumer").field("group", group).field("assignment", &self.assignment()).finish()
+    }
+}
+
+fn check_offset(partition: &TopicPartition, offset: Offset) -> Result<Offset> {
+    match offset {
+        Offset::At(at) if at < 0 => {
+            Err(Error::new(ErrorKind::InvalidArgument, format!("{partition}: offset {at} is negative")))
+        }
+        offset => Ok(offset),
+    }
+}

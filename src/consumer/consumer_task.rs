@@ -1,0 +1,382 @@
+//! The consumer's own task: asks for positions, begins to fetch, follows the group, commits by itself.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    fetch_task::FetchTask,
+    group::GroupEvent,
+    inbox::Inbox,
+    offset_lookup::{EARLIEST, LATEST, ended_epochs, epoch_ends, list_offsets, listed_offsets},
+    position::{Start, State},
+    resolve::{Asked, Question},
+    settings::IsolationLevel,
+    shared::{Shared, after},
+};
+use crate::{
+    cluster::{Attempt, Lane},
+    error::{Error, ErrorCode, ErrorKind},
+    record::{TopicPartition, to_millis},
+};
+
+/// How often a partition without a leader is looked after.
+const SOON: Duration = Duration::from_secs(1);
+/// How often the topics that are read are said to be still of interest.
+const SELDOM: Duration = Duration::from_secs(60);
+
+/// Partitions that are to be given up.
+struct Revocation {
+    partitions: Vec<TopicPartition>,
+    done: oneshot::Sender<()>,
+}
+
+/// What a task that this one started was for.
+enum Ended {
+    /// A broker's fetches never end by themselves.
+    Fetching,
+    Question,
+    AutoCommit,
+    Revocation,
+}
+
+pub(super) struct ConsumerTask {
+    shared: Arc<Shared>,
+    events: mpsc::UnboundedReceiver<GroupEvent>,
+    /// Ended with this one, whichever way it ends.
+    children: JoinSet<Ended>,
+    fetching: HashSet<i32>,
+    revocations: Vec<Revocation>,
+    next_commit: Instant,
+    committing: bool,
+    next_look: Instant,
+}
+
+/// Tells the reader when the task has ended without a close: its runtime was dropped.
+struct LastWord(Arc<Inbox>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        self.0.with(|assignment| {
+            if !assignment.has_ended() {
+                assignment.end(Some(Error::new(ErrorKind::Closed, "the consumer's runtime was dropped")));
+            }
+        });
+    }
+}
+
+impl ConsumerTask {
+    pub(super) fn new(shared: Arc<Shared>, events: mpsc::UnboundedReceiver<GroupEvent>) -> Self {
+        Self {
+            next_commit: after(shared.settings.auto_commit_interval),
+            shared,
+            events,
+            children: JoinSet::new(),
+            fetching: HashSet::new(),
+            revocations: Vec::new(),
+            committing: false,
+            next_look: Instant::now(),
+        }
+    }
+
+    /// Goes on until it is aborted, or the client is closed.
+    pub(super) async fn run(mut self) {
+        let _last_word = LastWord(self.shared.inbox.clone());
+        let mut changes = self.shared.client.metadata_changes();
+        loop {
+            self.begin_fetching();
+            self.ask_questions();
+            self.give_up();
+            self.look_after();
+            self.commit_by_itself();
+            let due = self.next_due();
+            let shared = self.shared.clone();
+            tokio::select! {
+                biased;
+                Some(event) = self.events.recv() => self.follow(event),
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let metadata = self.shared.client.metadata();
+                    let now = Instant::now().into_std();
+                    self.shared.inbox.with(|assignment| assignment.metadata_changed(&metadata, now));
+                }
+                Some(ended) = self.children.join_next() => self.ended(ended),
+                () = shared.inbox.driver.notified() => {}
+                () = sleep_until(due) => {}
+            }
+        }
+    }
+
+    fn next_due(&self) -> Instant {
+        let question = self.shared.inbox.with(|assignment| assignment.next_question()).map(Instant::from_std);
+        let commit = (self.shared.commits_by_itself() && !self.committing).then_some(self.next_commit);
+        [question, commit].into_iter().flatten().fold(self.next_look, Instant::min)
+    }
+
+    fn ended(&mut self, ended: Result<Ended, JoinError>) {
+        match ended {
+            Ok(Ended::AutoCommit) => self.committing = false,
+            Ok(Ended::Fetching | Ended::Question | Ended::Revocation) => {}
+            Err(error) if error.is_panic() => {
+                let error = Error::new(ErrorKind::Internal, "a task of the consumer panicked").with_source(error);
+                self.shared.inbox.with(|assignment| assignment.end(Some(error)));
+            }
+            Err(_) => {}
+        }
+    }
+
+    // ---- fetching
+
+    /// A task for each broker from which something is to be fetched.
+    fn begin_fetching(&mut self) {
+        let fetching = &self.fetching;
+        let new: Vec<i32> = self
+            .shared
+            .inbox
+            .with(|assignment| assignment.nodes.keys().copied().filter(|node| !fetching.contains(node)).collect());
+        for node in new {
+            self.fetching.insert(node);
+            let client = self.shared.client.clone();
+            let timeout = client.settings().request_timeout + self.shared.settings.fetch_max_wait;
+            let task = FetchTask {
+                client,
+                inbox: self.shared.inbox.clone(),
+                isolation: self.shared.settings.isolation_level,
+                timeout,
+            };
+            self.children.spawn(async move {
+                task.run(node).await;
+                Ended::Fetching
+            });
+        }
+    }
+
+    /// Looks for what has been in the way for long, and keeps the client interested in our topics.
+    fn look_after(&mut self) {
+        let now = Instant::now();
+        if now < self.next_look {
+            return;
+        }
+        let client = &self.shared.client;
+        let failure = client.metadata_failure();
+        let (assigned, lacking) = self.shared.inbox.with(|assignment| {
+            assignment.check_trouble(failure, now.into_std());
+            (assignment.assigned(), assignment.lacks_leaders())
+        });
+        client.want_topics(assigned.iter().map(|partition| &*partition.topic));
+        if lacking {
+            client.refresh_metadata();
+        }
+        self.next_look = now + if lacking { SOON } else { SELDOM };
+    }
+
+    // ---- positions
+
+    fn ask_questions(&mut self) {
+        let now = Instant::now().into_std();
+        let (questions, lacking) =
+            self.shared.inbox.with(|assignment| (assignment.questions(now), assignment.lacks_leaders()));
+        if lacking {
+            // New partitions: no need to wait for the next look around.
+            self.next_look = self.next_look.min(Instant::now() + SOON);
+        }
+        for question in questions {
+            let shared = self.shared.clone();
+            self.children.spawn(async move {
+                let refresh = match question {
+                    Question::Committed(asked) => ask_committed(&shared, asked).await,
+                    Question::Offsets(node, asked) => ask_offsets(&shared, node, asked).await,
+                    Question::Epochs(node, asked) => ask_epochs(&shared, node, asked).await,
+                };
+                if refresh {
+                    shared.client.refresh_metadata();
+                }
+                Ended::Question
+            });
+        }
+    }
+
+    // ---- the group
+
+    fn follow(&mut self, event: GroupEvent) {
+        let inbox = self.shared.inbox.clone();
+        match event {
+            GroupEvent::Assigned { partitions } => {
+                tracing::debug!(?partitions, "the group assigned partitions");
+                self.shared.client.want_topics(partitions.iter().map(|partition| &*partition.topic));
+                let metadata = self.shared.client.metadata();
+                let now = Instant::now().into_std();
+                inbox.control(|assignment| {
+                    for partition in partitions {
+                        if !assignment.keeps(&partition) {
+                            assignment.assign(partition, State::Committed, &metadata, now);
+                        }
+                    }
+                });
+            }
+            GroupEvent::Revoking { partitions, done } => {
+                tracing::debug!(?partitions, "the group takes partitions back");
+                inbox.control(|assignment| assignment.revoke(&partitions));
+                inbox.revocations.fetch_add(1, SeqCst);
+                self.revocations.push(Revocation { partitions, done });
+            }
+            GroupEvent::Lost { partitions } => {
+                tracing::warn!(
+                    ?partitions,
+                    "partitions are lost: what was read of them and not committed is read again"
+                );
+                inbox.control(|assignment| partitions.iter().for_each(|partition| assignment.remove(partition)));
+                for revocation in &mut self.revocations {
+                    revocation.partitions.retain(|partition| !partitions.contains(partition));
+                }
+            }
+            GroupEvent::Error { error, fatal: true } => inbox.control(|assignment| assignment.end(Some(error))),
+            GroupEvent::Error { error, fatal: false } => inbox.with(|assignment| assignment.push_error(error)),
+        }
+    }
+
+    /// Gives up what the reader no longer holds: commits what it has done of it, and answers the group.
+    fn give_up(&mut self) {
+        if self.revocations.is_empty() {
+            return;
+        }
+        let inbox = &self.shared.inbox;
+        let reader = inbox.reader();
+        let held = |revocation: &mut Revocation| revocation.partitions.iter().any(|partition| reader.holds(partition));
+        let free: Vec<Revocation> = self.revocations.extract_if(.., |revocation| !held(revocation)).collect();
+        drop(reader);
+        inbox.revocations.fetch_sub(free.len(), SeqCst);
+        for Revocation { partitions, done } in free {
+            let shared = self.shared.clone();
+            self.children.spawn(async move {
+                if shared.commits_by_itself() {
+                    let deadline = after(shared.settings.max_poll_interval.min(shared.settings.session_timeout));
+                    if let Err(error) = shared.commit_read(Some(&partitions), false, deadline).await {
+                        tracing::warn!(%error, "what was done of revoked partitions could not be committed");
+                    }
+                }
+                shared.inbox.control(|assignment| {
+                    for partition in &partitions {
+                        assignment.remove_revoked(partition);
+                    }
+                });
+                // The group may have given up waiting.
+                let _ = done.send(());
+                Ended::Revocation
+            });
+        }
+    }
+
+    /// Commits what is done, every `auto.commit.interval.ms`.
+    fn commit_by_itself(&mut self) {
+        let leftovers = self.shared.take_leftovers();
+        let due = self.shared.commits_by_itself() && !self.committing && Instant::now() >= self.next_commit;
+        if leftovers.is_empty() && !due {
+            return;
+        }
+        if due {
+            self.committing = true;
+            self.next_commit = after(self.shared.settings.auto_commit_interval);
+        }
+        let shared = self.shared.clone();
+        self.children.spawn(async move {
+            let deadline = shared.deadline();
+            let left = if leftovers.is_empty() { Ok(()) } else { shared.commit(leftovers, deadline).await };
+            let read = if due { shared.commit_read(None, false, deadline).await } else { Ok(()) };
+            for error in [left, read].into_iter().filter_map(Result::err) {
+                tracing::warn!(%error, "offsets could not be committed; the next commit tries again");
+            }
+            if due { Ended::AutoCommit } else { Ended::Question }
+        });
+    }
+}
+
+async fn ask_committed(shared: &Shared, asked: Vec<Asked<()>>) -> bool {
+    let partitions = asked.iter().map(|asked| asked.partition.clone()).collect();
+    let answer = match &shared.group {
+        Some(group) => group.committed(partitions, shared.deadline()).await,
+        None => Ok(HashMap::new()),
+    };
+    let now = Instant::now().into_std();
+    shared.inbox.with(|assignment| assignment.committed_answer(&asked, answer, now));
+    false
+}
+
+fn attempt(shared: &Shared, node: i32) -> Attempt {
+    Attempt { node, lane: Lane::Main, timeout: shared.client.settings().request_timeout, max_version: None }
+}
+
+/// The timestamp that asks for a start; of the wall clock, which records are stamped by.
+fn timestamp(start: Start) -> i64 {
+    match start {
+        Start::Earliest => EARLIEST,
+        Start::Latest => LATEST,
+        Start::Since(duration) => {
+            let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+            to_millis(SystemTime::now()).saturating_sub(millis).max(0)
+        }
+    }
+}
+
+async fn ask_offsets(shared: &Shared, node: i32, asked: Vec<Asked<Start>>) -> bool {
+    let rows: Vec<_> =
+        asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, timestamp(asked.what))).collect();
+    let request = list_offsets(&rows, shared.settings.isolation_level == IsolationLevel::ReadCommitted);
+    let answer = shared.client.send(attempt(shared, node), |_| request).await;
+    let now = Instant::now().into_std();
+    shared.inbox.control(|assignment| match answer {
+        Ok(response) => {
+            let found = listed_offsets(&response);
+            let mut refresh = false;
+            for asked in &asked {
+                let answer = found.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+                let answer = answer.map(|found| (found.offset, found.leader_epoch));
+                refresh |= assignment.offset_answer(asked, answer, now);
+            }
+            refresh
+        }
+        Err(error) => {
+            assignment.unanswered(&asked, error, now);
+            true
+        }
+    })
+}
+
+async fn ask_epochs(shared: &Shared, node: i32, asked: Vec<Asked<(i64, i32)>>) -> bool {
+    let rows: Vec<_> = asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, asked.what.1)).collect();
+    let request = epoch_ends(&rows);
+    let answer = shared.client.send(attempt(shared, node), |_| request).await;
+    let now = Instant::now().into_std();
+    // A truncated log takes back what waits for the reader.
+    shared.inbox.control(|assignment| match answer {
+        Ok(response) => {
+            let found = ended_epochs(&response);
+            let mut refresh = false;
+            for asked in &asked {
+                let answer = found.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+                refresh |= assignment.epoch_answer(asked, answer, now);
+            }
+            refresh
+        }
+        Err(error) if error.kind() == ErrorKind::UnsupportedVersion => {
+            for asked in &asked {
+                assignment.epoch_answer(asked, Err(ErrorCode::UNSUPPORTED_VERSION), now);
+            }
+            false
+        }
+        Err(error) => {
+            assignment.unanswered(&asked, error, now);
+            true
+        }
+    })
+}

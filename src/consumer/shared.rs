@@ -1,0 +1,132 @@
+//! What the consumer and its tasks share, and the commits that both make.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    OffsetAndMetadata,
+    group::GroupHandle,
+    inbox::{Inbox, lock},
+    settings::ConsumerSettings,
+};
+use crate::{
+    cluster::Client,
+    config::parse::FOREVER,
+    error::{Error, ErrorKind, Result},
+    record::TopicPartition,
+};
+
+/// How the partitions come to be assigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    None,
+    /// By the user.
+    Assigned,
+    /// By the group.
+    Subscribed,
+}
+
+pub(super) type Offsets = Vec<(TopicPartition, OffsetAndMetadata)>;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) client: Client,
+    pub(super) settings: ConsumerSettings,
+    pub(super) group: Option<GroupHandle>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) mode: Mutex<Mode>,
+    /// What is still to be committed of partitions that the user no longer assigns.
+    leftovers: Mutex<Offsets>,
+    /// One commit at a time, so that an older one that is retried never comes behind a newer one.
+    committing: tokio::sync::Mutex<()>,
+}
+
+/// A deadline for any duration that a user may think of.
+pub(super) fn after(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(FOREVER)
+}
+
+impl Shared {
+    pub(super) fn new(
+        client: Client,
+        settings: ConsumerSettings,
+        group: Option<GroupHandle>,
+        inbox: Arc<Inbox>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            settings,
+            group,
+            inbox,
+            mode: Mutex::new(Mode::None),
+            leftovers: Mutex::default(),
+            committing: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// Whether anything is committed by itself.
+    pub(super) fn commits_by_itself(&self) -> bool {
+        self.settings.enable_auto_commit && self.group.is_some()
+    }
+
+    /// How long a call may take where nothing else is said (`default.api.timeout.ms`).
+    pub(super) fn deadline(&self) -> Instant {
+        after(self.client.settings().default_api_timeout)
+    }
+
+    pub(super) fn group(&self, what: &str) -> Result<&GroupHandle> {
+        self.group.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::InvalidArgument, format!("to {what}, a consumer needs a group: set group.id"))
+        })
+    }
+
+    /// To be committed by the consumer's task, beside its own.
+    pub(super) fn leave_over(&self, offsets: Offsets) {
+        lock(&self.leftovers).extend(offsets);
+        self.inbox.driver.notify_one();
+    }
+
+    pub(super) fn take_leftovers(&self) -> Offsets {
+        std::mem::take(&mut lock(&self.leftovers))
+    }
+
+    /// Commits what is done (or was handed out) of these partitions, or of all.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the answer up: the offsets may or may not be committed.
+    pub(super) async fn commit_read(
+        &self,
+        only: Option<&[TopicPartition]>,
+        handed_out: bool,
+        deadline: Instant,
+    ) -> Result<()> {
+        // What is to be committed is looked at when it is this commit's turn.
+        self.commit_with(deadline, || self.inbox.with(|assignment| assignment.to_commit(only, handed_out))).await
+    }
+
+    /// Commits these offsets.
+    ///
+    /// # Cancel safety
+    /// As [`commit_read`](Self::commit_read).
+    pub(super) async fn commit(&self, offsets: Offsets, deadline: Instant) -> Result<()> {
+        self.commit_with(deadline, || offsets).await
+    }
+
+    async fn commit_with(&self, deadline: Instant, offsets: impl FnOnce() -> Offsets) -> Result<()> {
+        let group = self.group("commit offsets")?;
+        let _turn = timeout_at(deadline, self.committing.lock()).await.map_err(|_| {
+            Error::new(ErrorKind::Timeout, "commit of offsets: an earlier commit was still under way at the deadline")
+        })?;
+        let offsets = offsets();
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        group.commit(offsets.clone(), deadline).await?;
+        self.inbox.with(|assignment| assignment.committed(&offsets));
+        Ok(())
+    }
+}

@@ -1,0 +1,411 @@
+//! A batch on its way: its records' bytes, who waits for their results, and what became of its attempts so far.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{
+    accumulator::{Entry, Waited},
+    cell::{Cell, Outcome},
+    credits::{Charge, Credits},
+    flush::{FlushGroup, FlushGroups},
+    reports::{ReportQueue, ReportRun},
+};
+use crate::{
+    cluster::Backoff,
+    error::{DeliveryStatus, Error, ErrorKind},
+    wire::batch::{BatchBuilder, SealedBatch},
+};
+
+/// What all batches of a producer share: whom they owe bytes, reports and the end of a flush.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) credits: Arc<Credits>,
+    pub(super) reports: ReportQueue,
+    pub(crate) flushes: FlushGroups,
+    cells: AtomicU64,
+    /// Records of batches whose results are out.
+    settled: AtomicU64,
+}
+
+impl Ledger {
+    pub(crate) fn new(buffer_memory: usize) -> Self {
+        Self {
+            credits: Arc::new(Credits::new(buffer_memory)),
+            reports: ReportQueue::default(),
+            flushes: FlushGroups::new(),
+            cells: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn new_cell(&self) -> Arc<Cell> {
+        Arc::new(Cell::new(self.cells.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled.load(Ordering::Acquire)
+    }
+}
+
+/// Whether a batch that was given to a request can still be taken back: decided once, by whoever is first, the request
+/// that writes it or the sender that gives up on it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ticket(Arc<AtomicU8>);
+
+impl Ticket {
+    const WRITTEN: u8 = 1;
+    const WITHDRAWN: u8 = 2;
+
+    /// The request is about to write the batch; `false` when it must not any more.
+    pub(crate) fn write(&self) -> bool {
+        self.0.compare_exchange(0, Self::WRITTEN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Takes the batch back; `false` when it may be on the wire.
+    pub(crate) fn withdraw(&self) -> bool {
+        match self.0.compare_exchange(0, Self::WITHDRAWN, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(state) => state == Self::WITHDRAWN,
+        }
+    }
+}
+
+/// The records' bytes: being written, closed, or lent to the request that is to carry them.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Open(BatchBuilder),
+    Sealed(SealedBatch),
+    Lent(Ticket),
+}
+
+/// Records next to each other in a batch, and where in a cell their results belong.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) cell: Arc<Cell>,
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+}
+
+/// What the broker, or we, said of a whole batch.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    Persisted {
+        base_offset: Option<i64>,
+        log_append_millis: Option<i64>,
+    },
+    Failed(Error),
+    /// Single records were at fault, by index, so that none was written (KIP-467).
+    Invalid {
+        error: Error,
+        records: Vec<(i32, Option<String>)>,
+    },
+}
+
+/// A batch of one partition, from its first record to its results.
+///
+/// Dropping it in any state gives every record that has none a result, so that nobody waits for ever.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) body: Body,
+    pub(crate) created: Instant,
+    /// Leaves without waiting for its linger.
+    pub(crate) flushed: bool,
+    records: u32,
+
+    /// Its place among the batches of its partition, given when it is first sent: from here on to `order + span`, which
+    /// its parts share when it is split.
+    pub(crate) order: u64,
+    pub(crate) span: u64,
+    /// Its first record's sequence number, given when it is first sent.
+    pub(crate) sequence: Option<i32>,
+    pub(crate) attempts: u32,
+    pub(crate) backoff: Option<Backoff>,
+    pub(crate) retry_at: Option<Instant>,
+    /// The broker that the last attempt went to.
+    pub(crate) last_node: Option<i32>,
+    /// Whether an attempt may have written it.
+    pub(crate) maybe_written: bool,
+    pub(crate) last_error: Option<Error>,
+
+    /// The cell of the records that came straight into this batch, and how many of them there are.
+    own: Arc<Cell>,
+    own_count: u32,
+    runs: Vec<Run>,
+    groups: Vec<FlushGroup>,
+    charge: Charge,
+    /// The timestamps of the records from `reported_from` on, kept only for reports.
+    timestamps: Vec<i64>,
+    reported_from: u32,
+    ledger: Arc<Ledger>,
+    settled: bool,
+}
+
+impl Batch {
+    pub(crate) fn new(
+        topic: Arc<str>,
+        partition: i32,
+        builder: BatchBuilder,
+        created: Instant,
+        ledger: &Arc<Ledger>,
+    ) -> Self {
+        Self {
+            topic,
+            partition,
+            body: Body::Open(builder),
+            created,
+            flushed: false,
+            records: 0,
+            order: 0,
+            span: 0,
+            sequence: None,
+            attempts: 0,
+            backoff: None,
+            retry_at: None,
+            last_node: None,
+            maybe_written: false,
+            last_error: None,
+            own: ledger.new_cell(),
+            own_count: 0,
+            runs: Vec::with_capacity(1),
+            groups: vec![ledger.flushes.join()],
+            charge: Charge::empty(&ledger.credits),
+            timestamps: Vec::new(),
+            reported_from: 0,
+            ledger: ledger.clone(),
+            settled: false,
+        }
+    }
+
+    /// Encodes a record into the open body. Gives where its result will be, unless it has a place already.
+    pub(crate) fn append(&mut self, entry: &Entry<'_>, waited: Option<Waited>) -> Option<(Arc<Cell>, u32)> {
+        if let Body::Open(builder) = &mut self.body {
+            builder.append(&entry.parts, entry.timestamp);
+        }
+        match waited {
+            None => Some(self.add_own(entry.timestamp, entry.bound)),
+            Some(Waited { run, charge, group }) => {
+                self.add_waiting(run, entry.timestamp, charge, group);
+                None
+            }
+        }
+    }
+
+    /// Counts a record that came straight from `send` and was appended to the body; gives where its result will be.
+    fn add_own(&mut self, timestamp: i64, charged: u32) -> (Arc<Cell>, u32) {
+        let index = self.own_count;
+        self.own_count += 1;
+        match self.runs.last_mut() {
+            Some(run) if Arc::ptr_eq(&run.cell, &self.own) => run.count += 1,
+            _ => self.runs.push(Run { cell: self.own.clone(), first: index, count: 1 }),
+        }
+        self.charge.add(charged);
+        self.note(timestamp);
+        (self.own.clone(), index)
+    }
+
+    /// Counts a record that already has a place for its result, because it waited for its topic.
+    fn add_waiting(&mut self, run: Run, timestamp: i64, charge: Charge, group: FlushGroup) {
+        match self.runs.last_mut() {
+            Some(last) if Arc::ptr_eq(&last.cell, &run.cell) && last.first + last.count == run.first => {
+                last.count += run.count;
+            }
+            _ => self.runs.push(run),
+        }
+        if !self.groups.iter().any(|known| Arc::ptr_eq(known, &group)) {
+            self.groups.push(group);
+        }
+        self.charge.absorb(charge);
+        self.note(timestamp);
+    }
+
+    fn note(&mut self, timestamp: i64) {
+        let reported = !self.timestamps.is_empty();
+        if reported || self.ledger.reports.is_on() {
+            if !reported {
+                self.reported_from = self.records;
+            }
+            self.timestamps.push(timestamp);
+        }
+        self.records += 1;
+    }
+
+    pub(crate) fn records(&self) -> u32 {
+        self.records
+    }
+
+    /// The bytes that it will take in a request, before compression as long as it is not sealed.
+    pub(crate) fn size(&self) -> usize {
+        match &self.body {
+            Body::Open(builder) => builder.size(),
+            Body::Sealed(sealed) => sealed.size(),
+            Body::Lent(_) => 0,
+        }
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// How far its records got. For a batch in a request that was not written yet this takes it back, so that the answer
+    /// stays true.
+    pub(crate) fn status(&self) -> DeliveryStatus {
+        let on_the_wire = match &self.body {
+            Body::Lent(ticket) => !ticket.withdraw(),
+            _ => false,
+        };
+        if self.maybe_written || on_the_wire { DeliveryStatus::PossiblyPersisted } else { DeliveryStatus::NotPersisted }
+    }
+
+    /// "orders[3]", for errors.
+    pub(crate) fn place(&self) -> String {
+        format!("{}[{}]", self.topic, self.partition)
+    }
+
+    /// Gives every record its result and lets go of everything but the body. Later calls change nothing.
+    pub(crate) fn settle(&mut self, verdict: Verdict) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        match verdict {
+            Verdict::Persisted { base_offset, log_append_millis } => {
+                let outcome = Outcome::Persisted {
+                    topic: self.topic.clone(),
+                    partition: self.partition,
+                    first_offset: base_offset,
+                    log_append_millis,
+                };
+                self.put(0..self.records, &outcome);
+            }
+            Verdict::Failed(error) => self.put(0..self.records, &Outcome::Failed(error)),
+            Verdict::Invalid { error, records } => self.settle_invalid(&error, records),
+        }
+        self.ledger.settled.fetch_add(u64::from(self.records), Ordering::Release);
+        self.groups.clear();
+        self.runs.clear();
+        drop(self.charge.split(usize::MAX));
+    }
+
+    fn settle_invalid(&mut self, error: &Error, mut records: Vec<(i32, Option<String>)>) {
+        records.sort_by_key(|(index, _)| *index);
+        records.dedup_by_key(|(index, _)| *index);
+        let rest =
+            Outcome::Failed(error.clone().context("not written, because other records of its batch are invalid"));
+        let mut next = 0;
+        for (index, message) in records {
+            let Some(index) = u32::try_from(index).ok().filter(|index| *index < self.records) else { continue };
+            self.put(next..index, &rest);
+            let message = message.unwrap_or_else(|| "the broker found this record invalid".to_owned());
+            self.put(index..index + 1, &Outcome::Failed(error.clone().context(message)));
+            next = index + 1;
+        }
+        self.put(next..self.records, &rest);
+    }
+
+    /// Puts the outcome of a range of records (its first record's) into their cells and reports.
+    fn put(&mut self, range: Range<u32>, outcome: &Outcome) {
+        let mut start = 0;
+        for i in 0..self.runs.len() {
+            let Some(run) = self.runs.get(i).cloned() else { break };
+            let from = range.start.max(start);
+            let to = range.end.min(start + run.count);
+            if from < to {
+                let outcome = outcome.advanced(from - range.start);
+                let first = run.first + (from - start);
+                self.report(&run.cell, first, from..to, &outcome);
+                run.cell.complete(first, to - from, outcome);
+            }
+            start += run.count;
+        }
+    }
+
+    fn report(&mut self, cell: &Cell, first: u32, range: Range<u32>, outcome: &Outcome) {
+        if self.timestamps.is_empty() || range.end <= self.reported_from {
+            return;
+        }
+        let from = range.start.max(self.reported_from);
+        let skipped = from - range.start;
+        let within = (from - self.reported_from) as usize..(range.end - self.reported_from) as usize;
+        let Some(timestamps) = self.timestamps.get(within) else { return };
+        let share = self.charge.bytes() / (self.records - range.start).max(1) as usize * timestamps.len();
+        self.ledger.reports.push(ReportRun {
+            cell: cell.id(),
+            first: first + skipped,
+            topic: self.topic.clone(),
+            partition: Some(self.partition),
+            outcome: outcome.advanced(skipped),
+            timestamps: timestamps.to_vec(),
+            read: 0,
+            charge: self.charge.split(share),
+        });
+    }
+
+    /// Takes the batch apart into batches over the given bodies, which hold its records in order. Each part goes on from
+    /// where the whole was: its age, attempts and sequence numbers.
+    pub(crate) fn into_parts(mut self, bodies: Vec<BatchBuilder>) -> Vec<Batch> {
+        let mut parts = Vec::with_capacity(bodies.len());
+        let span = self.span / bodies.len().max(1) as u64;
+        let mut start = 0;
+        for body in bodies {
+            let count = body.count();
+            let mut part = Batch::new(self.topic.clone(), self.partition, body, self.created, &self.ledger);
+            part.flushed = true;
+            part.order = self.order + span * parts.len() as u64;
+            part.span = span;
+            part.sequence = self.sequence.map(|sequence| super::idempotence::advance(sequence, start));
+            part.attempts = self.attempts;
+            part.last_node = self.last_node;
+            part.maybe_written = self.maybe_written;
+            part.last_error = self.last_error.clone();
+            part.records = count;
+            part.groups = self.groups.clone();
+            part.runs = slice(&self.runs, start..start + count);
+            let share = self.charge.bytes() / (self.records - start).max(1) as usize * count as usize;
+            part.charge = self.charge.split(share);
+            let reported = (start.max(self.reported_from) - self.reported_from) as usize
+                ..((start + count).max(self.reported_from) - self.reported_from) as usize;
+            part.timestamps = self.timestamps.get(reported).unwrap_or_default().to_vec();
+            part.reported_from = self.reported_from.saturating_sub(start).min(count);
+            parts.push(part);
+            start += count;
+        }
+        // The records are the parts' now.
+        self.settled = true;
+        parts
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if !self.settled {
+            let error = Error::new(
+                ErrorKind::Closed,
+                format!("{}: the producer ended before the record was acknowledged", self.place()),
+            );
+            let status = self.status();
+            self.settle(Verdict::Failed(error.with_status(status)));
+        }
+    }
+}
+
+/// The runs of a range of the batch's records.
+fn slice(runs: &[Run], range: Range<u32>) -> Vec<Run> {
+    let mut out = Vec::new();
+    let mut start = 0;
+    for run in runs {
+        let from = range.start.max(start);
+        let to = range.end.min(start + run.count);
+        if from < to {
+            out.push(Run { cell: run.cell.clone(), first: run.first + (from - start), count: to - from });
+        }
+        start += run.count;
+    }
+    out
+}

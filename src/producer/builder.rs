@@ -1,0 +1,214 @@
+//! How a producer is made.
+
+use std::{
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+    time::Duration,
+};
+
+use rand::RngExt;
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    Handle, Producer, Shared,
+    batch::Ledger,
+    inbox::Inbox,
+    properties::PROPERTIES,
+    queue::Rules,
+    requests::Requests,
+    sender::Sender,
+    sender_task::SenderTask,
+    settings::{Acks, ProducerSettings},
+    topics::{Placement, Topics},
+};
+use crate::{
+    cluster::{Backoff, Client, client_properties},
+    config::apply,
+    error::{Error, ErrorKind, Result},
+    net::Network,
+    wire::Compression,
+};
+
+/// Settings for a [`Producer`]. Defaults are those of Kafka's Java client 4.3.
+///
+/// Every property of [`property`](Self::property) is checked by [`build`](Self::build), after the methods' settings and
+/// over them.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ProducerBuilder {
+    settings: ProducerSettings,
+    properties: Vec<(String, String)>,
+}
+
+impl ProducerBuilder {
+    pub(super) fn empty() -> Self {
+        Self { settings: ProducerSettings::default(), properties: Vec::new() }
+    }
+
+    pub(super) fn new(bootstrap: String) -> Self {
+        let mut builder = Self::empty();
+        let servers = bootstrap.split(',').map(str::trim).filter(|server| !server.is_empty());
+        builder.settings.client.bootstrap_servers = servers.map(str::to_owned).collect();
+        builder
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut ProducerSettings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// `client.id`: how the producer is called in the brokers' logs and quotas. Default: `ottla`.
+    pub fn client_id(self, id: impl Into<String>) -> Self {
+        self.set(|s| s.client.client_id = id.into())
+    }
+
+    /// `acks`. Default: [`Acks::All`]; anything less rules idempotence out.
+    pub fn acks(self, acks: Acks) -> Self {
+        self.set(|s| s.acks = acks)
+    }
+
+    /// `batch.size`: the bytes at which a batch is full. Default: 16384.
+    pub fn batch_size(self, bytes: usize) -> Self {
+        self.set(|s| s.batch_size = bytes)
+    }
+
+    /// `linger.ms`: how long a batch waits for more records. Default: 5 ms.
+    pub fn linger(self, linger: Duration) -> Self {
+        self.set(|s| s.linger = linger)
+    }
+
+    /// `buffer.memory`: the bytes that records may take from `send` to their result. Default: 33554432.
+    pub fn buffer_memory(self, bytes: usize) -> Self {
+        self.set(|s| s.buffer_memory = bytes)
+    }
+
+    /// `max.block.ms`: how long `send` waits for room, and a record for its topic. Default: 60 s.
+    pub fn max_block(self, time: Duration) -> Self {
+        self.set(|s| s.max_block = time)
+    }
+
+    /// `delivery.timeout.ms`: how long after its batch was begun a record has its result at the latest; at least
+    /// `linger.ms` + `request.timeout.ms`. Default: 120 s, or that sum if it is more.
+    pub fn delivery_timeout(self, time: Duration) -> Self {
+        self.set(|s| s.delivery_timeout = Some(time))
+    }
+
+    /// `request.timeout.ms`: how long a broker may take to answer. Default: 30 s.
+    pub fn request_timeout(self, time: Duration) -> Self {
+        self.set(|s| s.client.request_timeout = time)
+    }
+
+    /// `max.request.size`: the largest record, before compression, and about the largest request. Default: 1048576.
+    pub fn max_request_size(self, bytes: usize) -> Self {
+        self.set(|s| s.max_request_size = bytes)
+    }
+
+    /// `max.in.flight.requests.per.connection`: at most 5 with idempotence. Without idempotence a retry can reorder
+    /// records if this is more than 1. Default: 5.
+    pub fn max_in_flight(self, requests: usize) -> Self {
+        self.set(|s| s.max_in_flight = requests)
+    }
+
+    /// `enable.idempotence`: whether retries can neither double nor reorder records (KIP-98). Default: on, unless `acks`,
+    /// `retries` or `max.in.flight.requests.per.connection` rule it out.
+    pub fn idempotence(self, on: bool) -> Self {
+        self.set(|s| s.idempotence = Some(on))
+    }
+
+    /// `retries`: how often a batch is sent again. Default: 2147483647, so that `delivery.timeout.ms` decides. Without
+    /// idempotence a retry can double records.
+    pub fn retries(self, retries: u32) -> Self {
+        self.set(|s| s.retries = retries)
+    }
+
+    /// `compression.type`, with a level. Default: [`Compression::None`].
+    pub fn compression(self, compression: Compression) -> Self {
+        self.set(|s| s.compression = compression.into())
+    }
+
+    /// `partitioner.ignore.keys`: whether records with a key go to any partition too. Default: false.
+    pub fn ignore_keys(self, ignore: bool) -> Self {
+        self.set(|s| s.ignore_keys = ignore)
+    }
+
+    /// `retry.backoff.ms` and `retry.backoff.max.ms` (KIP-580). Defaults: 100 ms and 1 s.
+    pub fn retry_backoff(self, first: Duration, max: Duration) -> Self {
+        self.set(|s| {
+            s.client.retry_backoff = first;
+            s.client.retry_backoff_max = max;
+        })
+    }
+
+    /// The network to connect over. Default: TCP.
+    pub fn network(self, network: Arc<dyn Network>) -> Self {
+        self.set(|s| s.client.network = network)
+    }
+
+    /// Any property by its Java or librdkafka name.
+    pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.properties.push((name.into(), value.into()));
+        self
+    }
+
+    /// Several properties by name.
+    pub fn properties<K: AsRef<str>, V: AsRef<str>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let pairs = pairs.into_iter().map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.properties.extend(pairs);
+        self
+    }
+
+    /// Seeds what is random (jitter, the choice of partitions), so that a test can be repeated.
+    #[cfg(test)]
+    pub(crate) fn seed(self, seed: u64) -> Self {
+        self.set(|s| s.client.seed = Some(seed))
+    }
+
+    /// Checks the settings and starts the producer on the current tokio runtime. Needs no network.
+    ///
+    /// # Errors
+    /// [`Configuration`](ErrorKind::Configuration) for a setting that cannot be used, and outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn build(mut self) -> Result<Producer> {
+        apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties)?;
+        let mut settings = self.settings;
+        let derived = settings.check()?;
+        settings.client.check()?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
+            Error::new(ErrorKind::Configuration, "a producer needs a tokio runtime").with_source(error)
+        })?;
+        let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
+        let client = Client::new(settings.client.clone())?;
+        let requests =
+            Requests::new(client.clone(), settings.acks.wire(), settings.client.request_timeout, derived.compression)?;
+        let rules = Rules {
+            acks: settings.acks.wire(),
+            retries: settings.retries,
+            max_in_flight: settings.max_in_flight,
+            max_request_size: settings.max_request_size,
+            linger: settings.linger,
+            delivery_timeout: derived.delivery_timeout,
+            backoff: Backoff::new(settings.client.retry_backoff, settings.client.retry_backoff_max),
+        };
+        let placement = Placement {
+            batch_size: settings.batch_size.min(settings.max_request_size),
+            ignore_keys: settings.ignore_keys,
+            seed,
+            max_block: settings.max_block,
+        };
+        let shared = Arc::new(Shared {
+            topics: Topics::new(placement),
+            ledger: Arc::new(Ledger::new(settings.buffer_memory)),
+            inbox: Inbox::new(Instant::now().into_std(), settings.linger),
+            client,
+            max_record: settings.max_request_size.min(settings.buffer_memory),
+            max_block: settings.max_block,
+            gate: OnceLock::new(),
+            look_for_topics: AtomicBool::new(false),
+            ended: watch::Sender::new(false),
+        });
+        let task = SenderTask::new(shared.clone(), Sender::new(rules, derived.idempotent, seed), requests);
+        runtime.spawn(task.run());
+        Ok(Producer(Arc::new(Handle { shared })))
+    }
+}

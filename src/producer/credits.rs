@@ -1,0 +1,217 @@
+//! Admission: the bytes of `buffer.memory`, taken and given back without a lock hand-off while there is room.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::Semaphore;
+
+/// The bytes that records may occupy from `send` to their result.
+///
+/// Taking costs one atomic operation while there is room. When there is none, takers wait in the order in which they
+/// came; nobody overtakes a waiter, so a large record is not starved by small ones.
+#[derive(Debug)]
+pub(crate) struct Credits {
+    free: Semaphore,
+    waiting: AtomicUsize,
+}
+
+/// Bytes taken from [`Credits`]; dropping it gives them back.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    credits: Arc<Credits>,
+    bytes: usize,
+}
+
+impl Credits {
+    /// The largest buffer that can be counted here.
+    pub(crate) const MAX: usize = Semaphore::MAX_PERMITS;
+
+    pub(crate) fn new(total: usize) -> Self {
+        Self { free: Semaphore::new(total.min(Self::MAX)), waiting: AtomicUsize::new(0) }
+    }
+
+    /// Takes the bytes if they are free and nobody waits for some. Whoever takes must [`put`](Charge::add) them into a
+    /// charge or give them back.
+    pub(crate) fn try_take(&self, bytes: u32) -> bool {
+        match self.free.try_acquire_many(bytes) {
+            Ok(permit) => {
+                permit.forget();
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Waits for the bytes; `false` once the credits are closed.
+    ///
+    /// Safe to drop: a waiter that goes away leaves what it was already given to the next.
+    pub(crate) async fn take(&self, bytes: u32) -> bool {
+        let _waiting = Waiting::new(&self.waiting);
+        match self.free.acquire_many(bytes).await {
+            Ok(permit) => {
+                permit.forget();
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub(crate) fn give_back(&self, bytes: usize) {
+        if bytes > 0 {
+            self.free.add_permits(bytes);
+        }
+    }
+
+    /// Whether somebody waits: then batches leave without waiting for their linger.
+    pub(crate) fn is_short(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Lets nobody take any more; those that wait are turned away.
+    pub(crate) fn close(&self) {
+        self.free.close();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> usize {
+        self.free.available_permits()
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Charge {
+    /// A charge of nothing yet.
+    pub(crate) fn empty(credits: &Arc<Credits>) -> Self {
+        Self { credits: credits.clone(), bytes: 0 }
+    }
+
+    /// A charge of bytes that were taken before.
+    pub(crate) fn of(credits: &Arc<Credits>, bytes: u32) -> Self {
+        Self { credits: credits.clone(), bytes: bytes as usize }
+    }
+
+    /// Adds bytes that were taken before.
+    pub(crate) fn add(&mut self, bytes: u32) {
+        self.bytes += bytes as usize;
+    }
+
+    /// Moves all that another charge holds into this one.
+    pub(crate) fn absorb(&mut self, mut other: Charge) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
+    /// Splits off so many bytes, or all there are if that is less.
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { credits: self.credits.clone(), bytes }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.credits.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::Future, task::Context};
+
+    use super::*;
+
+    #[test]
+    fn takes_and_gives_back_and_never_more_than_there_is() {
+        let credits = Arc::new(Credits::new(100));
+        assert!(credits.try_take(60));
+        assert!(!credits.try_take(41));
+        let mut charge = Charge::of(&credits, 60);
+        assert!(credits.try_take(10));
+        charge.add(10);
+        let part = charge.split(30);
+        assert_eq!((charge.bytes(), part.bytes(), credits.free()), (40, 30, 30));
+        drop(part);
+        assert_eq!(credits.free(), 60);
+        drop(charge);
+        assert_eq!(credits.free(), 100);
+    }
+
+    #[test]
+    fn a_waiter_is_not_overtaken_and_a_dropped_one_leaves_its_share() {
+        let credits = Credits::new(100);
+        assert!(credits.try_take(90));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut large = Box::pin(credits.take(50));
+        let mut small = Box::pin(credits.take(20));
+        assert!(large.as_mut().poll(&mut cx).is_pending());
+        assert!(small.as_mut().poll(&mut cx).is_pending());
+        assert!(credits.is_short());
+        assert!(!credits.try_take(5), "a newcomer must not overtake those that wait");
+        credits.give_back(20);
+        assert!(small.as_mut().poll(&mut cx).is_pending(), "the first in the queue comes first");
+        drop(large);
+        assert!(small.as_mut().poll(&mut cx).is_ready());
+        drop(small);
+        assert!(!credits.is_short());
+        assert_eq!(credits.free(), 10);
+    }
+
+    #[test]
+    fn closing_turns_waiters_away() {
+        let credits = Credits::new(10);
+        assert!(credits.try_take(10));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut waiter = Box::pin(credits.take(5));
+        assert!(waiter.as_mut().poll(&mut cx).is_pending());
+        credits.close();
+        assert_eq!(waiter.as_mut().poll(&mut cx), std::task::Poll::Ready(false));
+        assert!(!credits.try_take(1));
+    }
+
+    #[test]
+    fn many_threads_never_hold_more_than_there_is() {
+        let credits = Arc::new(Credits::new(1000));
+        let held = Arc::new(AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for seed in 1..=4u32 {
+                let (credits, held) = (credits.clone(), held.clone());
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    runtime.block_on(async {
+                        for i in 0..2000u32 {
+                            let bytes = 1 + (seed * 7919 + i * 104_729) % 600;
+                            if !credits.try_take(bytes) {
+                                assert!(credits.take(bytes).await);
+                            }
+                            let now = held.fetch_add(bytes as usize, Ordering::SeqCst) + bytes as usize;
+                            assert!(now <= 1000, "{now} bytes were out at once");
+                            held.fetch_sub(bytes as usize, Ordering::SeqCst);
+                            credits.give_back(bytes as usize);
+                        }
+                    });
+                });
+            }
+        });
+        assert_eq!(credits.free(), 1000);
+    }
+}

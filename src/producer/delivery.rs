@@ -1,0 +1,80 @@
+//! What `send` gives back: the promise of a result.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use super::cell::{Cell, Outcome};
+use crate::{error::Result, record::RecordMetadata};
+
+/// The result of one record that is in the producer's buffer, to be awaited or dropped.
+///
+/// It resolves when the record was acknowledged as `acks` asks, or when it has failed for good: then the error's
+/// [`delivery_status`](crate::Error::delivery_status) says whether the record may be in the log. Every delivery
+/// resolves at the latest `delivery.timeout.ms` after its batch was begun (and `max.block.ms` before that, if the topic
+/// was not known yet).
+///
+/// Dropping it does not take the record back.
+///
+/// # Cancel safety
+/// It may be polled, left and polled again, and awaited by reference.
+#[derive(Debug)]
+#[must_use = "without awaiting the delivery (or reading the producer's delivery reports) a failure goes unseen"]
+pub struct Delivery {
+    cell: Arc<Cell>,
+    index: u32,
+    timestamp: i64,
+    slot: Option<usize>,
+}
+
+/// Tells the records of one producer apart: a [`Delivery`] and the [`DeliveryReport`](super::DeliveryReport) of the same
+/// record have the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryId {
+    pub(super) cell: u64,
+    pub(super) index: u32,
+}
+
+impl Delivery {
+    pub(super) fn new(cell: Arc<Cell>, index: u32, timestamp: i64) -> Self {
+        Self { cell, index, timestamp, slot: None }
+    }
+
+    /// The name under which the record's report comes.
+    pub fn id(&self) -> DeliveryId {
+        DeliveryId { cell: self.cell.id(), index: self.index }
+    }
+}
+
+impl Future for Delivery {
+    type Output = Result<RecordMetadata>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.cell.poll(this.index, &mut this.slot, cx).map(|(outcome, place)| result(outcome, place, this.timestamp))
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            self.cell.forget(slot);
+        }
+    }
+}
+
+/// The result of the record `place` records behind the start of its run.
+pub(super) fn result(outcome: Outcome, place: u32, timestamp: i64) -> Result<RecordMetadata> {
+    match outcome.advanced(place) {
+        Outcome::Persisted { topic, partition, first_offset, log_append_millis } => Ok(RecordMetadata {
+            topic,
+            partition,
+            offset: first_offset,
+            timestamp_millis: log_append_millis.unwrap_or(timestamp),
+        }),
+        Outcome::Failed(error) => Err(error),
+    }
+}

@@ -1,0 +1,93 @@
+//! Who is waited for by a flush: everything that was sent before it, and nothing that comes after.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+/// Held by every batch (and every record that waits for its topic) until its results are out. When the last holder is
+/// gone, so is the watch's sender, which is what flushes wait for.
+pub(crate) type FlushGroup = Arc<watch::Sender<()>>;
+
+/// The group that new batches join, and those of earlier flushes that are not done yet.
+#[derive(Debug)]
+pub(crate) struct FlushGroups {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    current: FlushGroup,
+    earlier: Vec<watch::Receiver<()>>,
+}
+
+impl FlushGroups {
+    pub(crate) fn new() -> Self {
+        Self { state: Mutex::new(State { current: new_group(), earlier: Vec::new() }) }
+    }
+
+    /// The group to hold until one's results are out.
+    pub(crate) fn join(&self) -> FlushGroup {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).current.clone()
+    }
+
+    /// Closes the current group, so that what comes later joins another; gives what there is to wait for.
+    pub(crate) fn cut(&self) -> Vec<watch::Receiver<()>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = std::mem::replace(&mut state.current, new_group());
+        let done = closed.subscribe();
+        drop(closed);
+        state.earlier.retain(|group| group.has_changed().is_ok());
+        if done.has_changed().is_ok() {
+            state.earlier.push(done);
+        }
+        state.earlier.clone()
+    }
+}
+
+/// Waits until all of these groups are done.
+pub(crate) async fn wait_for(groups: Vec<watch::Receiver<()>>) {
+    for mut group in groups {
+        // Nothing is ever sent: the only change is the end.
+        while group.changed().await.is_ok() {}
+    }
+}
+
+fn new_group() -> FlushGroup {
+    Arc::new(watch::Sender::new(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::Future, pin::pin, task::Context};
+
+    use super::*;
+
+    #[test]
+    fn a_flush_waits_for_what_was_before_it_only() {
+        let groups = FlushGroups::new();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(groups.cut().is_empty(), "nothing was sent, so nothing is waited for");
+        let first = groups.join();
+        let mut flush = pin!(wait_for(groups.cut()));
+        let second = groups.join();
+        assert!(flush.as_mut().poll(&mut cx).is_pending());
+        let mut later = pin!(wait_for(groups.cut()));
+        drop(first);
+        assert!(flush.as_mut().poll(&mut cx).is_ready());
+        assert!(later.as_mut().poll(&mut cx).is_pending());
+        drop(second);
+        assert!(later.as_mut().poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn a_later_flush_also_waits_for_what_an_earlier_one_gave_up_on() {
+        let groups = FlushGroups::new();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let first = groups.join();
+        drop(groups.cut());
+        let mut flush = pin!(wait_for(groups.cut()));
+        assert!(flush.as_mut().poll(&mut cx).is_pending());
+        drop(first);
+        assert!(flush.as_mut().poll(&mut cx).is_ready());
+    }
+}

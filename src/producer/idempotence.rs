@@ -1,0 +1,255 @@
+//! Idempotence (KIP-98, KIP-360): who the producer is, and which sequence numbers its batches get in one partition.
+//!
+//! A broker keeps, for each partition and producer id, the epoch and the last sequence number it wrote. It drops what it
+//! has already, and refuses what does not come next. So a batch that may have been written may only be sent again under
+//! the same number, and a number that no batch will ever carry again leaves a hole that everything behind it runs into.
+//! Where a hole cannot be helped, the partition goes on under the next epoch and counts from 0.
+//!
+//! The epoch is raised for the one partition that needs it: without transactions brokers know epochs by partition only.
+//!
+//! Transactions will add their state beside [`Identity`]: with them the coordinator raises epochs, for all partitions.
+
+use crate::{error::Error, wire::batch::ProducerStamp};
+
+/// The sequence number so many records later: they run from 0 to `i32::MAX` and start over.
+pub(crate) fn advance(sequence: i32, records: u32) -> i32 {
+    ((i64::from(sequence) + i64::from(records)) & 0x7fff_ffff) as i32
+}
+
+/// A producer id and its epoch, as the broker gave them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProducerId {
+    pub(crate) id: i64,
+    pub(crate) epoch: i16,
+}
+
+/// Who this producer is to the brokers.
+#[derive(Clone, Debug)]
+pub(crate) enum Identity {
+    /// Idempotence is off: nobody.
+    Anonymous,
+    /// No id yet.
+    Unknown,
+    /// An id was asked for.
+    Asking,
+    Known(ProducerId),
+    /// No id is to be had; every record fails with this.
+    Refused(Error),
+}
+
+impl Identity {
+    pub(crate) fn known(&self) -> Option<ProducerId> {
+        match self {
+            Identity::Known(id) => Some(*id),
+            _ => None,
+        }
+    }
+}
+
+/// What a partition has to do before it can give out more sequence numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Raise {
+    /// It is under its next epoch now.
+    Done,
+    /// All epochs of the producer id are used up: it takes a new id.
+    NeedsNewId,
+}
+
+/// The sequence numbers of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Sequences {
+    producer: Option<ProducerId>,
+    next: i32,
+    /// The sequence number behind the last acknowledged batch.
+    acked: i32,
+    last_acked_offset: Option<i64>,
+    unresolved: bool,
+    raise: bool,
+}
+
+impl Sequences {
+    /// The identity that the numbers count under.
+    pub(crate) fn producer(&self) -> Option<ProducerId> {
+        self.producer
+    }
+
+    /// Starts at 0 under an identity that the partition has not used yet.
+    pub(crate) fn start(&mut self, producer: ProducerId) {
+        *self = Self { producer: Some(producer), last_acked_offset: self.last_acked_offset, ..Self::default() };
+    }
+
+    /// Gives out the numbers of a batch of so many records.
+    pub(crate) fn assign(&mut self, records: u32) -> i32 {
+        let first = self.next;
+        self.next = advance(first, records);
+        first
+    }
+
+    /// The stamp of a batch whose first number is `sequence`; `None` for a producer without idempotence.
+    pub(crate) fn stamp(&self, sequence: Option<i32>) -> ProducerStamp {
+        match (self.producer, sequence) {
+            (Some(producer), Some(base_sequence)) => ProducerStamp {
+                producer_id: producer.id,
+                producer_epoch: producer.epoch,
+                base_sequence,
+                transactional: false,
+            },
+            _ => ProducerStamp::NONE,
+        }
+    }
+
+    /// A batch was acknowledged.
+    pub(crate) fn acknowledged(&mut self, sequence: i32, records: u32, last_offset: Option<i64>) {
+        self.acked = advance(sequence, records);
+        if last_offset.is_some() {
+            self.last_acked_offset = last_offset;
+        }
+    }
+
+    /// A batch that may have been written failed, so whether its numbers are used up is not known: no more are given out
+    /// until the batches behind it have told, or the epoch is raised.
+    pub(crate) fn unresolved(&mut self) {
+        self.unresolved = true;
+    }
+
+    /// A batch that is not in the log, and never will be, failed. The last one out gives its numbers back; any other
+    /// leaves a hole.
+    pub(crate) fn dropped(&mut self, sequence: i32, records: u32, others_outstanding: bool) {
+        if !others_outstanding && !self.unresolved && advance(sequence, records) == self.next {
+            self.next = sequence;
+        } else {
+            self.raise = true;
+        }
+    }
+
+    /// Whether a batch that failed may have been written, or may still be.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.unresolved
+    }
+
+    /// The epoch must be raised before anything more is sent.
+    pub(crate) fn must_raise(&mut self) {
+        self.raise = true;
+    }
+
+    /// Whether the epoch is to be raised as soon as nothing is on the wire.
+    pub(crate) fn wants_raise(&self) -> bool {
+        self.raise
+    }
+
+    /// Whether new batches may get numbers.
+    pub(crate) fn may_assign(&self) -> bool {
+        !self.unresolved && !self.raise
+    }
+
+    /// Nothing that has a number is outstanding any more: decides whether what failed before was written after all.
+    pub(crate) fn nothing_outstanding(&mut self) {
+        if self.unresolved {
+            if self.acked != self.next {
+                self.raise = true;
+            }
+            self.unresolved = false;
+        }
+    }
+
+    /// Raises the epoch and starts at 0. Only when nothing is on the wire.
+    pub(crate) fn raise(&mut self) -> Raise {
+        let raised = match self.producer {
+            Some(ProducerId { id, epoch }) if epoch < i16::MAX => Some(ProducerId { id, epoch: epoch + 1 }),
+            _ => None,
+        };
+        let offset = self.last_acked_offset;
+        *self = Self { producer: raised, last_acked_offset: offset, ..Self::default() };
+        if raised.is_some() { Raise::Done } else { Raise::NeedsNewId }
+    }
+
+    /// The topic is another one of the same name: its log knows nothing of this producer.
+    pub(crate) fn topic_recreated(&mut self) {
+        self.last_acked_offset = None;
+        self.raise = self.producer.is_some();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: ProducerId = ProducerId { id: 9, epoch: 4 };
+
+    fn started() -> Sequences {
+        let mut sequences = Sequences::default();
+        sequences.start(ID);
+        sequences
+    }
+
+    #[test]
+    fn numbers_wrap_behind_the_largest() {
+        assert_eq!(advance(i32::MAX, 1), 0);
+        assert_eq!(advance(i32::MAX - 1, 1), i32::MAX);
+        assert_eq!(advance(i32::MAX - 2, 10), 7);
+        assert_eq!(advance(0, u32::MAX), i32::MAX);
+    }
+
+    #[test]
+    fn batches_get_numbers_next_to_each_other_under_one_stamp() {
+        let mut sequences = started();
+        assert_eq!(sequences.stamp(None), ProducerStamp::NONE);
+        assert_eq!(sequences.assign(3), 0);
+        assert_eq!(sequences.assign(2), 3);
+        let stamp = sequences.stamp(Some(3));
+        assert_eq!((stamp.producer_id, stamp.producer_epoch, stamp.base_sequence), (9, 4, 3));
+    }
+
+    #[test]
+    fn the_last_batch_out_gives_its_numbers_back_when_it_is_surely_not_written() {
+        let mut sequences = started();
+        sequences.assign(3);
+        sequences.assign(2);
+        sequences.dropped(3, 2, false);
+        assert!(sequences.may_assign());
+        assert_eq!(sequences.assign(1), 3);
+    }
+
+    #[test]
+    fn a_hole_raises_the_epoch() {
+        let mut sequences = started();
+        sequences.assign(3);
+        sequences.assign(2);
+        sequences.dropped(0, 3, true);
+        assert!(sequences.wants_raise() && !sequences.may_assign());
+        assert_eq!(sequences.raise(), Raise::Done);
+        assert_eq!(sequences.producer(), Some(ProducerId { id: 9, epoch: 5 }));
+        assert_eq!(sequences.assign(2), 0);
+    }
+
+    #[test]
+    fn an_unresolved_batch_is_resolved_by_an_acknowledged_one_behind_it() {
+        let mut sequences = started();
+        sequences.assign(3);
+        sequences.assign(2);
+        sequences.unresolved();
+        assert!(!sequences.may_assign());
+        sequences.acknowledged(3, 2, Some(40));
+        sequences.nothing_outstanding();
+        assert!(sequences.may_assign());
+        assert_eq!(sequences.assign(1), 5);
+    }
+
+    #[test]
+    fn an_unresolved_batch_without_a_witness_raises_the_epoch() {
+        let mut sequences = started();
+        sequences.assign(3);
+        sequences.unresolved();
+        sequences.nothing_outstanding();
+        assert!(sequences.wants_raise());
+    }
+
+    #[test]
+    fn the_last_epoch_asks_for_a_new_id() {
+        let mut sequences = Sequences::default();
+        sequences.start(ProducerId { id: 9, epoch: i16::MAX });
+        sequences.must_raise();
+        assert_eq!(sequences.raise(), Raise::NeedsNewId);
+        assert_eq!(sequences.producer(), None);
+    }
+}

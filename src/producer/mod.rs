@@ -1,0 +1,395 @@
+//! The producer: records in, results out.
+//!
+//! ```text
+//! send ─ credits ─ topics ─ partition's accumulator ─ inbox ─▶ sender task: queue, sequences ─▶ requests ─▶ broker
+//!                                                               results: cell ◀─ batch ◀─ response ◀──────────┘
+//! ```
+//! What decides is in `sender`, `queue`, `idempotence`, `response`, `accumulator` and `topics`; IO is in `sender_task` and
+//! `requests`.
+
+mod accumulator;
+mod batch;
+mod builder;
+mod cell;
+mod credits;
+mod delivery;
+mod flush;
+mod idempotence;
+mod inbox;
+mod partitioner;
+mod properties;
+mod queue;
+mod reports;
+mod requests;
+mod response;
+mod sender;
+mod sender_task;
+mod settings;
+mod split;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use self::{
+    batch::Ledger,
+    inbox::{Inbox, Phase},
+    topics::{Placed, Topics, parts_of},
+};
+pub use self::{
+    builder::ProducerBuilder,
+    delivery::{Delivery, DeliveryId},
+    reports::{DeliveryReport, DeliveryReports},
+    settings::Acks,
+};
+use crate::{
+    cluster::Client,
+    config::parse::FOREVER,
+    error::{Error, ErrorKind, Result},
+    record::{Record, check_topic_name, to_millis},
+    wire::batch::{BATCH_HEADER_SIZE, record_size_bound},
+};
+
+/// Sends records to Kafka.
+///
+/// Clones are the same producer; one producer for a whole program is the rule. With the default settings each record
+/// that is acknowledged is in the log once, and the records of a partition are in the order in which they were sent
+/// (idempotence, KIP-98).
+///
+/// A record's way: [`send`](Self::send) puts it into the buffer, from where it leaves in a batch with others of its
+/// partition, after `linger.ms` at the latest or when the batch is full. The [`Delivery`] that `send` returns resolves
+/// when it is acknowledged.
+///
+/// Dropping the last clone does not take records back: what was sent goes on being delivered in the background, as long
+/// as the runtime lives and at most for `delivery.timeout.ms`. [`close`](Self::close) waits for it. When the runtime is
+/// dropped first, every delivery that is left resolves with [`ErrorKind::Closed`].
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use ottla::{Producer, Record};
+///
+/// # async fn example() -> ottla::Result<()> {
+/// let producer = Producer::builder("localhost:9092").build().await?;
+/// let delivery = producer.send(Record::to("orders").key("42").value("shipped")).await?; // in the buffer
+/// let at = delivery.await?; // in the log
+/// println!("{}[{}]@{:?}", at.topic, at.partition, at.offset);
+/// producer.close(Duration::from_secs(10)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Producer(Arc<Handle>);
+
+/// What the clones of a producer share; its task lives on until it is drained when this is dropped.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// What a producer and its task share.
+#[derive(Debug)]
+struct Shared {
+    topics: Topics,
+    ledger: Arc<Ledger>,
+    inbox: Inbox,
+    client: Client,
+    max_record: usize,
+    max_block: Duration,
+    /// Why nothing can be sent any more.
+    gate: OnceLock<Error>,
+    look_for_topics: AtomicBool,
+    /// Whether the task has ended.
+    ended: watch::Sender<bool>,
+}
+
+/// A record that [`Producer::try_send`] did not take, and why.
+///
+/// The record is given back, to be sent later or elsewhere.
+pub struct TrySendError<'a>(Box<(Record<'a>, Error)>);
+
+impl<'a> TrySendError<'a> {
+    fn new(record: Record<'a>, error: Error) -> Self {
+        Self(Box::new((record, error)))
+    }
+
+    /// Why the record was not taken. Its kind is [`BufferFull`](ErrorKind::BufferFull) if sending it later may work.
+    pub fn error(&self) -> &Error {
+        &self.0.1
+    }
+
+    /// The record.
+    pub fn into_record(self) -> Record<'a> {
+        self.0.0
+    }
+
+    /// The record and the error.
+    pub fn into_parts(self) -> (Record<'a>, Error) {
+        *self.0
+    }
+}
+
+impl fmt::Debug for TrySendError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TrySendError").field(self.error()).finish()
+    }
+}
+
+impl fmt::Display for TrySendError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error().fmt(f)
+    }
+}
+
+impl std::error::Error for TrySendError<'_> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error().source()
+    }
+}
+
+impl From<TrySendError<'_>> for Error {
+    fn from(refused: TrySendError<'_>) -> Self {
+        refused.0.1
+    }
+}
+
+impl Producer {
+    /// Settings for a producer of the cluster with these brokers: `"host:port"`, with commas between several.
+    pub fn builder(bootstrap: impl Into<String>) -> ProducerBuilder {
+        ProducerBuilder::new(bootstrap.into())
+    }
+
+    /// A producer from properties by their Java or librdkafka names.
+    ///
+    /// # Errors
+    /// [`Configuration`](ErrorKind::Configuration) for a property that is unknown, malformed or contradicts another, and
+    /// when called outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// Safe. Nothing here waits for the network.
+    pub async fn from_properties<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<Self>
+    where
+        K: AsRef<str>,
+        V: AsRef<str>,
+    {
+        ProducerBuilder::empty().properties(pairs).build().await
+    }
+
+    /// Puts a record into the buffer. Waits only while the buffer is full, at most `max.block.ms`.
+    ///
+    /// A record whose topic is not known yet waits for it inside the buffer; its [`Delivery`] fails if the topic does not
+    /// appear within `max.block.ms`.
+    ///
+    /// # Errors
+    /// [`BufferFull`](ErrorKind::BufferFull) when no room came free in time,
+    /// [`RecordTooLarge`](ErrorKind::RecordTooLarge) above `max.request.size`,
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a topic name that Kafka forbids or a negative partition, and
+    /// [`Closed`](ErrorKind::Closed). With an error the record is not sent.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped before it is ready, the record was not sent. Waiting senders are served in the order in
+    /// which they came.
+    pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
+        let refused = match self.try_send(record) {
+            Ok(delivery) => return Ok(delivery),
+            Err(refused) => refused,
+        };
+        let (record, error) = refused.into_parts();
+        if error.kind() != ErrorKind::BufferFull {
+            return Err(error);
+        }
+        let shared = &self.0.shared;
+        let bound = shared.admit(&record)?;
+        let deadline = Instant::now() + shared.max_block;
+        let room = shared.ledger.credits.take(bound);
+        // Somebody waits: nothing lingers any more.
+        shared.inbox.ring();
+        match timeout_at(deadline, room).await {
+            Ok(true) => shared.place(&record, bound),
+            Ok(false) => Err(shared.gate.get().cloned().unwrap_or_else(closed)),
+            Err(_) => Err(Error::new(
+                ErrorKind::BufferFull,
+                format!(
+                    "no room for {bound} bytes in the send buffer within max.block.ms ({})",
+                    shared.max_block.as_millis()
+                ),
+            )),
+        }
+    }
+
+    /// Puts a record into the buffer if there is room for it at once; gives it back otherwise.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), with the record.
+    pub fn try_send<'a>(&self, record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
+        let shared = &self.0.shared;
+        let bound = match shared.admit(&record) {
+            Ok(bound) => bound,
+            Err(error) => return Err(TrySendError::new(record, error)),
+        };
+        if !shared.ledger.credits.try_take(bound) {
+            let error = shared.gate.get().cloned().unwrap_or_else(|| {
+                Error::new(
+                    ErrorKind::BufferFull,
+                    format!("no room for {bound} bytes in the send buffer (buffer.memory)"),
+                )
+            });
+            return Err(TrySendError::new(record, error));
+        }
+        match shared.place(&record, bound) {
+            Ok(delivery) => Ok(delivery),
+            Err(error) => Err(TrySendError::new(record, error)),
+        }
+    }
+
+    /// The reports of all records that are sent from now on: a stream of results, for programs that do not keep each
+    /// [`Delivery`]. Several streams share the reports; each report is given out once.
+    pub fn delivery_reports(&self) -> DeliveryReports {
+        DeliveryReports::new(self.0.shared.ledger.clone())
+    }
+
+    /// Sends what is in the buffer without waiting for `linger.ms`, and waits until every record that was sent before has
+    /// its result, or the time is up. Gives how many records are outstanding then: 0 if all have their results, whatever
+    /// these are.
+    ///
+    /// Records that others send meanwhile are not waited for.
+    ///
+    /// # Cancel safety
+    /// Safe: the records go on being sent.
+    pub async fn flush(&self, timeout: Duration) -> usize {
+        let shared = &self.0.shared;
+        let deadline = Instant::now() + timeout.min(FOREVER);
+        let groups = shared.ledger.flushes.cut();
+        shared.inbox.flush();
+        match timeout_at(deadline, flush::wait_for(groups)).await {
+            Ok(()) => 0,
+            Err(_) => shared.outstanding().max(1),
+        }
+    }
+
+    /// Takes no more records, waits until those it has have their results, at most for `timeout`, and ends. What is not
+    /// acknowledged by then fails with [`Closed`](ErrorKind::Closed), each record with its own status.
+    ///
+    /// # Errors
+    /// [`Timeout`](ErrorKind::Timeout) if records were left; the message says how many.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the producer takes no more records and goes on delivering those it has; `close` may be
+    /// called again to wait for it.
+    pub async fn close(&self, timeout: Duration) -> Result<()> {
+        let shared = &self.0.shared;
+        let deadline = Instant::now() + timeout.min(FOREVER);
+        let _ = shared.gate.set(closed());
+        shared.ledger.credits.close();
+        shared.inbox.enter(Phase::Draining);
+        let mut ended = shared.ended.subscribe();
+        if timeout_at(deadline, ended.wait_for(|ended| *ended)).await.is_ok() {
+            return Ok(());
+        }
+        let left = shared.outstanding();
+        shared.inbox.enter(Phase::Aborting);
+        // The task has nothing to wait for any more; it only needs its turn.
+        let _ = ended.wait_for(|ended| *ended).await;
+        if left == 0 {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Timeout,
+            format!("closed with {left} records that were not acknowledged within {} ms", timeout.as_millis()),
+        ))
+    }
+
+    /// The number of a topic's partitions, asking the cluster if the topic is not known yet; waits at most `max.block.ms`.
+    ///
+    /// # Errors
+    /// [`UnknownTopicOrPartition`](ErrorKind::UnknownTopicOrPartition) if the topic did not appear,
+    /// [`Authorization`](ErrorKind::Authorization), or why no broker could be asked.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn partitions_for(&self, topic: &str) -> Result<usize> {
+        check_topic_name(topic)?;
+        let shared = &self.0.shared;
+        if let Some(error) = shared.gate.get() {
+            return Err(error.clone());
+        }
+        let metadata = shared.client.topic(topic, Instant::now() + shared.max_block).await?;
+        metadata.topic(topic).map(|found| found.partitions.len()).ok_or_else(|| {
+            Error::new(ErrorKind::UnknownTopicOrPartition, format!("topic {topic} vanished while it was asked for"))
+        })
+    }
+}
+
+impl Shared {
+    /// Checks what can be checked of a record, and gives the bytes to charge for it.
+    fn admit(&self, record: &Record<'_>) -> Result<u32> {
+        if let Some(error) = self.gate.get() {
+            return Err(error.clone());
+        }
+        if let Some(partition) = record.partition.filter(|partition| *partition < 0) {
+            return Err(Error::new(ErrorKind::InvalidArgument, format!("partition {partition} is negative")));
+        }
+        let bound = record_size_bound(&parts_of(record));
+        if bound + BATCH_HEADER_SIZE > self.max_record {
+            return Err(Error::new(
+                ErrorKind::RecordTooLarge,
+                format!(
+                    "a record of {bound} bytes does not fit into max.request.size or buffer.memory ({} bytes)",
+                    self.max_record
+                ),
+            ));
+        }
+        u32::try_from(bound).map_err(|_| Error::new(ErrorKind::RecordTooLarge, "a record of more than 4 GiB"))
+    }
+
+    /// Puts an admitted record, whose bytes were taken, where it belongs.
+    fn place(&self, record: &Record<'_>, bound: u32) -> Result<Delivery> {
+        let timestamp = record.timestamp.unwrap_or_else(|| to_millis(SystemTime::now()));
+        let now = || Instant::now().into_std();
+        let tell = |partition: &Arc<_>, news| self.inbox.tell(partition, news);
+        match self.topics.place(record, bound, timestamp, &self.ledger, now, tell) {
+            Ok(Placed { cell, index, look_for_topic }) => {
+                if look_for_topic {
+                    self.look_for_topics.store(true, Ordering::Release);
+                    self.inbox.ring();
+                }
+                Ok(Delivery::new(cell, index, timestamp))
+            }
+            Err(error) => {
+                self.ledger.credits.give_back(bound as usize);
+                Err(error)
+            }
+        }
+    }
+
+    fn outstanding(&self) -> usize {
+        usize::try_from(self.topics.outstanding(|| self.ledger.settled())).unwrap_or(usize::MAX)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.inbox.enter(Phase::Draining);
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").field("client", &self.0.shared.client).finish_non_exhaustive()
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the producer is closed")
+}

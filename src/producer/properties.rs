@@ -1,0 +1,103 @@
+//! A producer's settings by name: Java's names, and librdkafka's where they differ.
+
+use super::settings::{Acks, ProducerSettings};
+use crate::config::{
+    Property,
+    parse::{boolean, millis, number, one_of, within},
+};
+
+const MILLIS: &str = "milliseconds, 0 or more";
+const BOOLEAN: &str = "true or false";
+
+macro_rules! properties {
+    ($($name:literal $(| $alias:literal)*, $allowed:expr, |$s:ident, $v:ident| $set:expr;)*) => {
+        /// The properties of a producer beside those of every client.
+        pub(crate) static PROPERTIES: &[Property<ProducerSettings>] = &[$(Property {
+            name: $name,
+            aliases: &[$($alias),*],
+            allowed: $allowed,
+            set: |$s, $v| { $set; Some(()) },
+        }),*];
+    };
+}
+
+properties! {
+    "acks" | "request.required.acks", "all, -1, 0 or 1", |s, v| s.acks = acks(v)?;
+    "batch.size", "bytes, 0 to 2147483647", |s, v| s.batch_size = within(v, 0..=2_147_483_647)?;
+    "linger.ms" | "queue.buffering.max.ms", MILLIS, |s, v| s.linger = millis(v)?;
+    "buffer.memory", "bytes, 1 or more", |s, v| s.buffer_memory = number(v)?;
+    "queue.buffering.max.kbytes", "kibibytes, 1 or more",
+        |s, v| s.buffer_memory = number::<usize>(v)?.checked_mul(1024)?;
+    "max.block.ms", MILLIS, |s, v| s.max_block = millis(v)?;
+    "delivery.timeout.ms" | "message.timeout.ms", MILLIS, |s, v| s.delivery_timeout = Some(millis(v)?);
+    "max.request.size" | "message.max.bytes", "bytes, 1 to 2147483647",
+        |s, v| s.max_request_size = within(v, 1..=2_147_483_647)?;
+    "max.in.flight.requests.per.connection" | "max.in.flight", "1 or more",
+        |s, v| s.max_in_flight = within(v, 1..=1_000_000)?;
+    "enable.idempotence", BOOLEAN, |s, v| s.idempotence = Some(boolean(v)?);
+    "retries" | "message.send.max.retries", "0 to 2147483647", |s, v| s.retries = within(v, 0..=2_147_483_647)?;
+    "compression.type" | "compression.codec", "none, gzip, snappy, lz4 or zstd", |s, v| s.compression.set_codec(v)?;
+    "compression.gzip.level", "1 to 9, or -1", |s, v| s.compression.gzip_level = Some(number(v)?);
+    "compression.lz4.level", "1 to 17", |s, v| s.compression.lz4_level = Some(within(v, 1..=17)?);
+    "compression.zstd.level", "-7 to 4", |s, v| s.compression.zstd_level = Some(number(v)?);
+    "compression.level", "a level of the codec, or -1", |s, v| s.compression.level = Some(number(v)?);
+    "partitioner.ignore.keys", BOOLEAN, |s, v| s.ignore_keys = boolean(v)?;
+}
+
+fn acks(value: &str) -> Option<Acks> {
+    one_of(value, &[("all", Acks::All), ("-1", Acks::All), ("0", Acks::None), ("1", Acks::Leader)])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{cluster::client_properties, config::apply, wire::Compression};
+
+    fn applied(pairs: &[(&str, &str)]) -> crate::Result<ProducerSettings> {
+        let mut settings = ProducerSettings::default();
+        apply(&mut settings, &[PROPERTIES, client_properties()], pairs.iter().copied())?;
+        Ok(settings)
+    }
+
+    #[test]
+    fn both_families_of_names_are_read() {
+        let java = applied(&[
+            ("acks", "ALL"),
+            ("linger.ms", "7"),
+            ("delivery.timeout.ms", "90000"),
+            ("retries", "3"),
+            ("compression.type", "gzip"),
+            ("compression.gzip.level", "4"),
+            ("request.timeout.ms", "1000"),
+        ]);
+        #[cfg(feature = "gzip")]
+        assert_eq!(java.as_ref().unwrap().clone().check().unwrap().compression, Compression::Gzip(4));
+        let java = java.unwrap();
+        let rd = applied(&[
+            ("request.required.acks", "-1"),
+            ("queue.buffering.max.ms", "7"),
+            ("message.timeout.ms", "90000"),
+            ("message.send.max.retries", "3"),
+            ("queue.buffering.max.kbytes", "2"),
+        ])
+        .unwrap();
+        assert_eq!((java.acks, java.linger, java.retries), (rd.acks, rd.linger, rd.retries));
+        assert_eq!(java.delivery_timeout, Some(Duration::from_secs(90)));
+        assert_eq!(rd.buffer_memory, 2048);
+    }
+
+    #[test]
+    fn bad_values_and_names_are_named() {
+        for (pair, part) in [
+            (("acks", "2"), "all, -1, 0 or 1"),
+            (("max.in.flight", "0"), "1 or more"),
+            (("compression.type", "zip"), "none, gzip"),
+            (("linger", "1"), "linger.ms"),
+        ] {
+            let error = applied(&[pair]).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! One partition as the sender sees it: what waits to be sent again, what is on its way, and the order between them.
+//!
+//! ```text
+//!   accumulator ──take──▶ in flight ──written──▶ settled
+//!                          ▲     │
+//!                    drain │     │ retriable, split, out of order
+//!                          │     ▼
+//!                          waiting (in the order of first sending; always before the accumulator)
+//! ```
+//!
+//! What keeps the log in order and free of doubles:
+//! - a batch that was numbered is sent again only while no batch before it is outstanding;
+//! - new batches are numbered only when nothing waits, when no number is in doubt, and when no epoch is to be raised;
+//! - everything in flight is at one broker: a partition whose leader moved goes on there when the old one has answered;
+//! - the epoch is raised only while nothing is in flight, and then all that waits is numbered anew.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::rngs::StdRng;
+
+use super::{
+    accumulator::Partition,
+    batch::{Batch, Body, Ticket, Verdict},
+    idempotence::{Identity, Raise, Sequences},
+    response::Answer,
+    split::split,
+};
+use crate::{
+    cluster::Backoff,
+    error::{DeliveryStatus, Error, ErrorKind},
+    wire::batch::{ProducerStamp, SealedBatch},
+};
+
+/// What the sender keeps to; from the producer's settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) acks: i16,
+    pub(crate) retries: u32,
+    pub(crate) max_in_flight: usize,
+    pub(crate) max_request_size: usize,
+    pub(crate) linger: Duration,
+    pub(crate) delivery_timeout: Duration,
+    pub(crate) backoff: Backoff,
+}
+
+/// The distance between the orders of batches, which the parts of a split one share.
+const SPAN: u64 = 1 << 32;
+
+/// When a partition can send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// It has nothing to send.
+    Empty,
+    /// It will have to be asked again then.
+    At(Instant),
+    /// Now.
+    Ready,
+    /// Not before an answer of its own has come.
+    Blocked,
+    /// It needs a producer id.
+    NoProducerId,
+}
+
+/// What has come of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Aftermath {
+    /// The producer id's epochs are used up.
+    pub(crate) needs_new_id: bool,
+}
+
+/// A batch taken for a request.
+#[derive(Debug)]
+pub(crate) struct Drained {
+    pub(crate) body: Body,
+    pub(crate) stamp: ProducerStamp,
+    pub(crate) ticket: Ticket,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    request: u64,
+    node: i32,
+    batch: Batch,
+}
+
+#[derive(Debug)]
+pub(crate) struct PartitionQueue {
+    pub(crate) partition: Arc<Partition>,
+    waiting: VecDeque<Batch>,
+    in_flight: VecDeque<InFlight>,
+    sequences: Sequences,
+    drained: u64,
+    topic_id: uuid::Uuid,
+}
+
+impl PartitionQueue {
+    pub(crate) fn new(partition: Arc<Partition>) -> Self {
+        Self {
+            partition,
+            waiting: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            sequences: Sequences::default(),
+            drained: 0,
+            topic_id: uuid::Uuid::nil(),
+        }
+    }
+
+    /// Whether it could send to `leader`, and if not, why.
+    pub(crate) fn readiness(
+        &self,
+        now: Instant,
+        rules: &Rules,
+        identity: &Identity,
+        hurry: bool,
+        leader: Option<i32>,
+    ) -> Readiness {
+        let numbered = match self.waiting.front() {
+            Some(batch) => {
+                let moved = leader.is_some() && leader != batch.last_node;
+                if let Some(at) = batch.retry_at.filter(|at| *at > now && !moved) {
+                    return Readiness::At(at);
+                }
+                if batch.sequence.is_some() && self.in_flight.iter().any(|flying| flying.batch.order < batch.order) {
+                    return Readiness::Blocked;
+                }
+                batch.sequence.is_some()
+            }
+            None => match self.partition.glance() {
+                None => return Readiness::Empty,
+                Some(glance) if glance.due || hurry => false,
+                Some(glance) => match glance.created + rules.linger {
+                    due if due > now => return Readiness::At(due),
+                    _ => false,
+                },
+            },
+        };
+        let elsewhere = self.in_flight.iter().any(|flying| Some(flying.node) != leader);
+        if self.in_flight.len() >= rules.max_in_flight || (elsewhere && leader.is_some()) {
+            return Readiness::Blocked;
+        }
+        if self.sequences.wants_raise() {
+            return Readiness::Blocked;
+        }
+        if !numbered && !matches!(identity, Identity::Anonymous) {
+            if !self.sequences.may_assign() {
+                return Readiness::Blocked;
+            }
+            match identity.known() {
+                None => return Readiness::NoProducerId,
+                Some(id) => {
+                    let stale = self.sequences.producer().is_none_or(|own| own.id != id.id);
+                    if stale && self.has_outstanding() {
+                        return Readiness::Blocked;
+                    }
+                }
+            }
+        }
+        Readiness::Ready
+    }
+
+    /// What the next batch weighs, to see whether it still fits into a request.
+    pub(crate) fn next_size(&self) -> Option<usize> {
+        match self.waiting.front() {
+            Some(batch) => Some(batch.size()),
+            None => self.partition.glance().map(|glance| glance.size),
+        }
+    }
+
+    /// Takes the next batch for a request. Only when [`readiness`](Self::readiness) said `Ready`.
+    pub(crate) fn drain(&mut self, request: u64, node: i32, identity: &Identity) -> Option<Drained> {
+        let mut batch = match self.waiting.pop_front() {
+            Some(batch) => batch,
+            None => {
+                let mut batch = self.partition.take()?;
+                batch.order = self.drained * SPAN;
+                batch.span = SPAN;
+                self.drained += 1;
+                batch
+            }
+        };
+        if let (None, Some(id)) = (batch.sequence, identity.known()) {
+            if self.sequences.producer().is_none_or(|own| own.id != id.id) {
+                self.sequences.start(id);
+            }
+            batch.sequence = Some(self.sequences.assign(batch.records()));
+        }
+        batch.attempts += 1;
+        batch.last_node = Some(node);
+        batch.retry_at = None;
+        let ticket = Ticket::default();
+        let body = std::mem::replace(&mut batch.body, Body::Lent(ticket.clone()));
+        let drained = Drained { body, stamp: self.sequences.stamp(batch.sequence), ticket };
+        self.in_flight.push_back(InFlight { request, node, batch });
+        Some(drained)
+    }
+
+    /// Takes in what became of the batch in that request. `body` is what the request gives back.
+    pub(crate) fn answered(
+        &mut self,
+        request: u64,
+        body: Result<SealedBatch, Error>,
+        answer: Answer,
+        now: Instant,
+        rules: &Rules,
+        rng: &mut StdRng,
+    ) -> Aftermath {
+        let Some(at) = self.in_flight.iter().position(|flying| flying.request == request) else {
+            return Aftermath::default();
+        };
+        let Some(InFlight { mut batch, .. }) = self.in_flight.remove(at) else { return Aftermath::default() };
+        let sealed = match body {
+            Ok(sealed) => {
+                batch.body = Body::Sealed(sealed.clone());
+                sealed
+            }
+            Err(error) => {
+                // Its bytes could not be made, so nothing was sent.
+                let status = batch.status();
+                self.fail(batch, error.with_status(status));
+                return self.settle_down();
+            }
+        };
+        match answer {
+            Answer::Written { base_offset, log_append_millis } => {
+                if let Some(sequence) = batch.sequence {
+                    let last_offset = base_offset.map(|offset| offset + i64::from(batch.records()) - 1);
+                    self.sequences.acknowledged(sequence, batch.records(), last_offset);
+                }
+                batch.settle(Verdict::Persisted { base_offset, log_append_millis });
+            }
+            Answer::Retry { error, maybe_written } => {
+                batch.maybe_written |= maybe_written;
+                let exhausted = batch.attempts > rules.retries;
+                self.retry(batch, error, exhausted, now, rules, rng);
+            }
+            Answer::OutOfOrder(error) => {
+                batch.attempts = batch.attempts.saturating_sub(1);
+                if batch.sequence.is_some() && !self.has_outstanding_before(batch.order) {
+                    // What is before it is missing for good, so no attempt can have written it or ever will; unless what
+                    // is before it is in doubt, and arrives late.
+                    batch.maybe_written &= self.sequences.is_in_doubt();
+                    self.sequences.must_raise();
+                }
+                let hopeless = batch.sequence.is_none();
+                self.retry(batch, error, hopeless, now, rules, rng);
+            }
+            Answer::UnknownProducer { error, log_start } => {
+                let hopeless = batch.sequence.is_none();
+                if !hopeless && log_start != -1 {
+                    self.sequences.must_raise();
+                }
+                self.retry(batch, error, hopeless, now, rules, rng);
+            }
+            Answer::StaleEpoch(error) => {
+                if batch.sequence.is_some() {
+                    self.sequences.must_raise();
+                }
+                let hopeless = batch.sequence.is_none() || batch.maybe_written;
+                self.retry(batch, error, hopeless, now, rules, rng);
+            }
+            Answer::TooLarge(error) if batch.records() > 1 && !batch.is_settled() => {
+                batch.attempts = batch.attempts.saturating_sub(1);
+                match split(batch, &sealed) {
+                    Ok(parts) => parts.into_iter().for_each(|part| self.put_back(part)),
+                    Err(failed) => self.fail(failed.0, error.with_source(failed.1)),
+                }
+            }
+            Answer::TooLarge(error) => self.fail(batch, error),
+            Answer::Rejected { error, maybe_written, records } => {
+                batch.maybe_written |= maybe_written;
+                if records.is_empty() {
+                    self.fail(batch, error);
+                } else {
+                    let error = error.with_status(batch.status());
+                    batch.settle(Verdict::Invalid { error, records });
+                    self.forget(&batch);
+                }
+            }
+            Answer::Withdrawn => {
+                let error = batch.last_error.clone().unwrap_or_else(|| {
+                    Error::new(ErrorKind::Timeout, format!("{}: taken back before it was sent", batch.place()))
+                });
+                self.retry(batch, error, false, now, rules, rng);
+            }
+        }
+        self.settle_down()
+    }
+
+    /// Fails what is older than `delivery.timeout.ms`. What is on the wire gets its result now and is resolved when its
+    /// request ends. `cause` says what stands in the way at the moment.
+    pub(crate) fn expire(&mut self, now: Instant, rules: &Rules, cause: Option<&Error>) -> Aftermath {
+        let Some(limit) = now.checked_sub(rules.delivery_timeout) else { return Aftermath::default() };
+        for flying in &mut self.in_flight {
+            let batch = &mut flying.batch;
+            if batch.created <= limit && !batch.is_settled() {
+                let status = batch.status();
+                batch.maybe_written |= status == DeliveryStatus::PossiblyPersisted;
+                let error = late(batch, rules, cause).with_status(status);
+                batch.settle(Verdict::Failed(error));
+            }
+        }
+        while self.waiting.front().is_some_and(|batch| batch.created <= limit) {
+            let Some(batch) = self.waiting.pop_front() else { break };
+            let error = late(&batch, rules, cause);
+            self.fail(batch, error);
+        }
+        if self.waiting.is_empty() {
+            while let Some(batch) = self.partition.take_older_than(limit) {
+                let error = late(&batch, rules, cause);
+                self.fail(batch, error);
+            }
+        }
+        self.settle_down()
+    }
+
+    /// When the next record would expire.
+    pub(crate) fn next_expiry(&self, rules: &Rules) -> Option<Instant> {
+        let flying = self.in_flight.iter().map(|flying| &flying.batch).filter(|batch| !batch.is_settled());
+        let oldest = flying.chain(self.waiting.front()).map(|batch| batch.created).min();
+        let incoming = self.partition.glance().map(|glance| glance.created);
+        Some(oldest.into_iter().chain(incoming).min()? + rules.delivery_timeout)
+    }
+
+    /// Fails everything, each batch with its own status.
+    pub(crate) fn fail_all(&mut self, error: &Error) {
+        for flying in &mut self.in_flight {
+            let status = flying.batch.status();
+            flying.batch.maybe_written |= status == DeliveryStatus::PossiblyPersisted;
+            flying.batch.settle(Verdict::Failed(error.clone().with_status(status)));
+        }
+        for batch in std::mem::take(&mut self.waiting) {
+            self.fail(batch, error.clone());
+        }
+        while let Some(batch) = self.partition.take() {
+            self.fail(batch, error.clone());
+        }
+    }
+
+    /// Takes note of the topic's id; another one means that the topic was deleted and created again.
+    pub(crate) fn topic_id(&mut self, id: uuid::Uuid) -> Aftermath {
+        let known = std::mem::replace(&mut self.topic_id, id);
+        if !known.is_nil() && !id.is_nil() && known != id {
+            self.sequences.topic_recreated();
+        }
+        self.settle_down()
+    }
+
+    fn retry(&mut self, mut batch: Batch, error: Error, hopeless: bool, now: Instant, rules: &Rules, rng: &mut StdRng) {
+        if hopeless || batch.is_settled() {
+            self.fail(batch, error);
+            return;
+        }
+        if batch.created + rules.delivery_timeout <= now {
+            let late = late(&batch, rules, Some(&error));
+            self.fail(batch, late);
+            return;
+        }
+        let backoff = batch.backoff.get_or_insert_with(|| rules.backoff.clone());
+        batch.retry_at = Some(now + backoff.next(rng));
+        batch.last_error = Some(error);
+        self.put_back(batch);
+    }
+
+    fn put_back(&mut self, batch: Batch) {
+        let at = self.waiting.partition_point(|other| other.order < batch.order);
+        self.waiting.insert(at, batch);
+    }
+
+    fn fail(&mut self, mut batch: Batch, error: Error) {
+        let status = batch.status();
+        batch.settle(Verdict::Failed(error.with_status(status)));
+        self.forget(&batch);
+    }
+
+    /// A numbered batch will not be sent again: what does that do to the numbers?
+    fn forget(&mut self, batch: &Batch) {
+        let Some(sequence) = batch.sequence else { return };
+        if batch.maybe_written {
+            self.sequences.unresolved();
+        } else {
+            self.sequences.dropped(sequence, batch.records(), self.has_outstanding());
+        }
+    }
+
+    /// Whether a numbered batch is on its way or waits to be sent again.
+    fn has_outstanding(&self) -> bool {
+        !self.in_flight.is_empty() || self.waiting.iter().any(|batch| batch.sequence.is_some())
+    }
+
+    fn has_outstanding_before(&self, order: u64) -> bool {
+        self.in_flight.iter().any(|flying| flying.batch.order < order)
+            || self.waiting.iter().any(|batch| batch.sequence.is_some() && batch.order < order)
+    }
+
+    /// A batch that timed out may still reach the log, from a connection that is long given up, and what was sent behind
+    /// it likewise: sent again under new numbers it would be there twice.
+    fn fail_what_may_arrive_late(&mut self) {
+        let (late, rest) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|batch| batch.sequence.is_some() && batch.maybe_written);
+        self.waiting = rest;
+        for mut batch in late {
+            let error = in_doubt(&batch).with_status(DeliveryStatus::PossiblyPersisted);
+            batch.settle(Verdict::Failed(error));
+        }
+    }
+
+    /// Decides about numbers in doubt, and raises the epoch if that is due and nothing is in flight.
+    fn settle_down(&mut self) -> Aftermath {
+        if !self.has_outstanding() {
+            self.sequences.nothing_outstanding();
+        }
+        if !self.sequences.wants_raise() || !self.in_flight.is_empty() {
+            return Aftermath::default();
+        }
+        if self.sequences.is_in_doubt() {
+            self.fail_what_may_arrive_late();
+        }
+        for batch in &mut self.waiting {
+            batch.sequence = None;
+        }
+        Aftermath { needs_new_id: self.sequences.raise() == Raise::NeedsNewId }
+    }
+}
+
+fn in_doubt(batch: &Batch) -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        format!("{}: an earlier batch timed out, so that sending this one again might double it", batch.place()),
+    )
+}
+
+fn late(batch: &Batch, rules: &Rules, cause: Option<&Error>) -> Error {
+    let place = batch.place();
+    let millis = rules.delivery_timeout.as_millis();
+    let message = match batch.last_error.as_ref().or(cause) {
+        Some(cause) => format!("{place}: not acknowledged within delivery.timeout.ms ({millis}): {cause}"),
+        None => format!("{place}: not acknowledged within delivery.timeout.ms ({millis})"),
+    };
+    let error = Error::new(ErrorKind::Timeout, message);
+    match batch.last_error.clone().or(cause.cloned()) {
+        Some(cause) => error.with_source(cause),
+        None => error,
+    }
+}

@@ -1,0 +1,170 @@
+//! What a broker's answer means for a batch.
+
+use crate::{
+    error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Remedy},
+    wire::produce::ProducePartitionResponse,
+};
+
+/// What to do with a batch after an attempt.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Written {
+        base_offset: Option<i64>,
+        log_append_millis: Option<i64>,
+    },
+    /// Send it again, under the same sequence numbers.
+    Retry {
+        error: Error,
+        /// The attempt may have written it all the same.
+        maybe_written: bool,
+    },
+    /// The broker expected other sequence numbers, so the batch is not in its log.
+    OutOfOrder(Error),
+    /// The broker does not know the producer (any more). `log_start` is −1 where it is not known.
+    UnknownProducer {
+        error: Error,
+        log_start: i64,
+    },
+    /// The broker knows a newer epoch of this producer.
+    StaleEpoch(Error),
+    /// Too large for the topic: smaller batches may pass.
+    TooLarge(Error),
+    /// Trying again cannot help.
+    Rejected {
+        error: Error,
+        maybe_written: bool,
+        records: Vec<(i32, Option<String>)>,
+    },
+    /// The attempt was given up before it was written, because its records had expired.
+    Withdrawn,
+}
+
+impl Answer {
+    /// What a broker said of one partition. `place` is "orders[3]".
+    pub(crate) fn read(response: ProducePartitionResponse, place: &str) -> Self {
+        let code = response.error;
+        if code.is_ok() {
+            return Answer::Written {
+                base_offset: (response.base_offset >= 0).then_some(response.base_offset),
+                log_append_millis: (response.log_append_time_ms >= 0).then_some(response.log_append_time_ms),
+            };
+        }
+        let mut error = Error::broker(code, format_args!("produce to {place}"));
+        if let Some(message) = response.error_message.filter(|message| !message.is_empty()) {
+            error = error.context(format_args!("{message:?}"));
+        }
+        match code {
+            // It is there already, from an attempt whose answer did not arrive; where, the broker has forgotten.
+            ErrorCode::DUPLICATE_SEQUENCE_NUMBER => Answer::Written { base_offset: None, log_append_millis: None },
+            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => Answer::OutOfOrder(error),
+            ErrorCode::UNKNOWN_PRODUCER_ID => Answer::UnknownProducer { error, log_start: response.log_start_offset },
+            ErrorCode::INVALID_PRODUCER_EPOCH => Answer::StaleEpoch(error),
+            ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => Answer::TooLarge(error),
+            _ if code.is_retriable() => Answer::Retry { error, maybe_written: may_be_written(code) },
+            _ => Answer::Rejected {
+                error,
+                maybe_written: code == ErrorCode::UNKNOWN_SERVER_ERROR,
+                records: response.record_errors,
+            },
+        }
+    }
+
+    /// What it means that there was no answer.
+    pub(crate) fn failed(error: &Error) -> Self {
+        let error = error.clone();
+        let maybe_written = error.delivery_status() != Some(DeliveryStatus::NotPersisted);
+        // What ends an attempt for good once it was sent does not say what became of it: the next attempt will.
+        if maybe_written || error.is_retriable() || error.kind() == ErrorKind::Protocol {
+            Answer::Retry { error, maybe_written }
+        } else {
+            Answer::Rejected { error, maybe_written, records: Vec::new() }
+        }
+    }
+
+    /// What it means that the answer left the partition out.
+    pub(crate) fn missing(place: &str) -> Self {
+        let error = Error::new(ErrorKind::Protocol, format!("the broker's answer to produce leaves {place} out"));
+        Answer::Retry { error: error.retriable(true), maybe_written: true }
+    }
+
+    /// Whether the picture of the cluster may be wrong.
+    pub(crate) fn asks_for_refresh(&self) -> bool {
+        match self {
+            Answer::Retry { error, .. } => match error.code() {
+                Some(code) => code.remedy() == Remedy::RefreshMetadata,
+                None => true,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// Whether a batch that was refused with a retriable code may be in the log all the same: the leader appended it and then
+/// waited in vain for its followers, or lost the leadership while it waited.
+///
+/// KAFKA_STORAGE_ERROR counts as not written: the directory that might hold it is offline.
+fn may_be_written(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::REQUEST_TIMED_OUT
+            | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND
+            | ErrorCode::NOT_LEADER_OR_FOLLOWER
+            | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+            | ErrorCode::NETWORK_EXCEPTION
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(code: ErrorCode) -> ProducePartitionResponse {
+        ProducePartitionResponse {
+            topic: "t".to_owned(),
+            topic_id: uuid::Uuid::nil(),
+            partition: 0,
+            error: code,
+            base_offset: 7,
+            log_append_time_ms: -1,
+            log_start_offset: -1,
+            record_errors: Vec::new(),
+            error_message: None,
+            current_leader: None,
+        }
+    }
+
+    #[test]
+    fn success_and_duplicates_are_written() {
+        let Answer::Written { base_offset, log_append_millis } = Answer::read(response(ErrorCode::NONE), "t[0]") else {
+            panic!("not written");
+        };
+        assert_eq!((base_offset, log_append_millis), (Some(7), None));
+        let duplicate = Answer::read(response(ErrorCode::DUPLICATE_SEQUENCE_NUMBER), "t[0]");
+        assert!(matches!(duplicate, Answer::Written { base_offset: None, .. }));
+    }
+
+    #[test]
+    fn retriable_codes_say_whether_the_batch_may_be_written() {
+        for (code, expected) in [
+            (ErrorCode::NOT_ENOUGH_REPLICAS, false),
+            (ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND, true),
+            (ErrorCode::REQUEST_TIMED_OUT, true),
+            (ErrorCode::KAFKA_STORAGE_ERROR, false),
+        ] {
+            let Answer::Retry { maybe_written, .. } = Answer::read(response(code), "t[0]") else {
+                panic!("{code} is not retried");
+            };
+            assert_eq!(maybe_written, expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_was_never_sent_left_nothing_behind() {
+        let lost = Error::new(ErrorKind::Network, "refused").with_status(DeliveryStatus::NotPersisted);
+        assert!(matches!(Answer::failed(&lost), Answer::Retry { maybe_written: false, .. }));
+        let late = Error::new(ErrorKind::Timeout, "no answer").with_status(DeliveryStatus::PossiblyPersisted);
+        assert!(matches!(Answer::failed(&late), Answer::Retry { maybe_written: true, .. }));
+        let old = Error::new(ErrorKind::UnsupportedVersion, "no Produce").with_status(DeliveryStatus::NotPersisted);
+        assert!(matches!(Answer::failed(&old), Answer::Rejected { .. }));
+    }
+}

@@ -1,0 +1,325 @@
+//! The thin loop around [`Sender`]: turns requests and effects into IO, and what comes of it into events.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use kafka_protocol::messages::{InitProducerIdRequest, ProducerId as WireProducerId};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+
+use super::{
+    Shared,
+    accumulator::Partition,
+    idempotence::ProducerId,
+    inbox::Phase,
+    requests::Requests,
+    sender::{Effect, Sender},
+};
+use crate::{
+    cluster::{Client, Lane, Metadata, Route},
+    error::{Error, ErrorCode, ErrorKind, Result},
+};
+
+/// A producer's task. Ends when the producer is closed, or dropped and all it was given has its result.
+pub(super) struct SenderTask {
+    // In the order in which they are to be dropped: the batches give their records results before the end is told.
+    sender: Sender,
+    requests: Requests,
+    errands: JoinSet<Errand>,
+    client: Client,
+    changes: watch::Receiver<u64>,
+    draining: bool,
+    looking: HashSet<Arc<str>>,
+    noticed: Vec<Arc<Partition>>,
+    used: HashMap<Arc<str>, u64>,
+    check_use_at: Instant,
+    flushes: u64,
+    end: End,
+}
+
+/// Something that took its time and is done.
+enum Errand {
+    ProducerId(Result<ProducerId>),
+    Topic(Arc<str>, Result<()>),
+}
+
+/// Tells everybody that the task is no more, however it ended.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let shared = &self.0;
+        let error = shared.gate.get_or_init(ended).clone();
+        shared.topics.close(&error);
+        shared.ledger.credits.close();
+        shared.ledger.reports.close();
+        shared.client.close();
+        shared.ended.send_replace(true);
+    }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Closed, "the producer has ended, because its runtime was shut down")
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+impl SenderTask {
+    pub(super) fn new(shared: Arc<Shared>, sender: Sender, requests: Requests) -> Self {
+        let client = shared.client.clone();
+        Self {
+            sender,
+            requests,
+            errands: JoinSet::new(),
+            changes: client.metadata_changes(),
+            check_use_at: Instant::now() + use_interval(&client),
+            client,
+            draining: false,
+            looking: HashSet::new(),
+            noticed: Vec::new(),
+            used: HashMap::new(),
+            flushes: 0,
+            end: End(shared),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let metadata = self.client.metadata();
+            self.take_in(&metadata);
+            if self.is_done() {
+                break;
+            }
+            self.give_out(&metadata);
+            let wake = self.sender.next_wake().map_or(self.check_use_at, |at| self.check_use_at.min(at.into()));
+            let quiet = self.end.0.inbox.lie_down(Some(wake.into_std()));
+            tokio::select! {
+                biased;
+                answered = self.requests.next() => {
+                    self.sender.answered(answered, now(), &self.client.metadata());
+                }
+                changed = self.changes.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.metadata_changed();
+                }
+                Some(errand) = self.errands.join_next() => {
+                    if let Ok(errand) = errand {
+                        self.errand_done(errand);
+                    }
+                }
+                () = self.end.0.inbox.rung() => {}
+                // Others get their turn even if news never ends.
+                () = tokio::task::yield_now(), if !quiet => {}
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            self.end.0.inbox.get_up();
+        }
+        self.finish();
+    }
+
+    /// Reads the news.
+    fn take_in(&mut self, metadata: &Metadata) {
+        let shared = self.end.0.clone();
+        let now = now();
+        shared.inbox.take(&mut self.noticed);
+        for partition in self.noticed.drain(..) {
+            self.sender.notice(&partition, now, metadata);
+        }
+        if shared.inbox.phase() >= Phase::Draining && !self.draining {
+            self.draining = true;
+            shared.inbox.flush();
+        }
+        let flushes = shared.inbox.flushes();
+        if flushes != self.flushes {
+            self.flushes = flushes;
+            self.flush(metadata);
+        }
+        self.sender.hurry(shared.ledger.credits.is_short(), now, metadata);
+        if shared.look_for_topics.swap(false, std::sync::atomic::Ordering::AcqRel) {
+            self.look_for_topics();
+        }
+        if self.sender.next_wake().is_some_and(|at| at <= now) {
+            self.sender.set_cause(self.client.metadata_failure());
+            self.sender.tick(now, metadata);
+        }
+        if Instant::now() >= self.check_use_at {
+            self.keep_topics_in_use();
+        }
+    }
+
+    fn flush(&mut self, metadata: &Metadata) {
+        for topic in self.end.0.topics.all() {
+            topic.partitions.iter().for_each(|partition| partition.flush());
+        }
+        self.sender.flushed(now(), metadata);
+    }
+
+    /// Sends what can be sent, and does what else there is to do.
+    fn give_out(&mut self, metadata: &Metadata) {
+        while let Some(request) = self.sender.next_request(now(), metadata) {
+            self.requests.start(request);
+        }
+        for effect in self.sender.take_effects() {
+            match effect {
+                Effect::RefreshMetadata => self.client.refresh_metadata(),
+                Effect::WantTopic(name) => self.client.want_topics([&*name]),
+                Effect::LearnLeader { topic, partition, leader, epoch, endpoints } => {
+                    self.client.learn_leader(&topic, partition, leader, epoch, &endpoints);
+                }
+                Effect::Throttle { node, millis } => self.client.throttle(node, Lane::Main, millis),
+                Effect::AskProducerId => {
+                    self.errands.spawn(ask_producer_id(self.client.clone()));
+                }
+            }
+        }
+    }
+
+    fn metadata_changed(&mut self) {
+        let metadata = self.client.metadata();
+        let shared = self.end.0.clone();
+        let waited_for = shared.topics.waited_for();
+        let known = shared.topics.all();
+        let names = known.iter().map(|topic| &topic.name).chain(waited_for.iter().map(|(name, _)| name));
+        for name in names {
+            if let Some(topic) = metadata.topic(name) {
+                shared.topics.update(topic, &shared.ledger, now, |partition, news| shared.inbox.tell(partition, news));
+            }
+        }
+        self.sender.metadata_changed(now(), &metadata);
+    }
+
+    /// Looks for each topic that records wait for, unless that is under way.
+    fn look_for_topics(&mut self) {
+        for (name, deadline) in self.end.0.topics.waited_for() {
+            if self.looking.insert(name.clone()) {
+                let known = self.end.0.topics.get(&name).is_some();
+                self.errands.spawn(look_for(self.client.clone(), name, deadline.into(), known));
+            }
+        }
+    }
+
+    fn errand_done(&mut self, errand: Errand) {
+        match errand {
+            Errand::ProducerId(answer) => {
+                if let Err(error) = &answer {
+                    tracing::warn!(%error, "no producer id is to be had: nothing can be sent");
+                    let _ = self.end.0.gate.set(error.clone());
+                }
+                self.sender.producer_id(answer, now(), &self.client.metadata());
+            }
+            Errand::Topic(name, found) => {
+                self.looking.remove(&name);
+                self.metadata_changed();
+                self.fail_waiting(&name, found);
+                self.look_for_topics();
+            }
+        }
+    }
+
+    /// Fails what has waited too long for its topic, and all that waits if the topic is not to be had.
+    fn fail_waiting(&mut self, name: &Arc<str>, found: Result<()>) {
+        let topics = &self.end.0.topics;
+        let now = now();
+        let Some((_, first)) = topics.waited_for().into_iter().find(|(waiting, _)| waiting == name) else { return };
+        let partitions = topics.get(name).map_or(0, |topic| topic.partitions.len());
+        // A failure before the first deadline is not about time.
+        let all = found.is_err() && now < first;
+        topics.fail_waiting(name, now, all, |name| match &found {
+            Err(error) if partitions == 0 => error.clone().context(format_args!("topic {name}")),
+            _ => Error::new(
+                ErrorKind::UnknownTopicOrPartition,
+                format!(
+                    "topic {name} has {partitions} partitions, and the one asked for did not appear within max.block.ms"
+                ),
+            ),
+        });
+    }
+
+    /// Keeps the metadata of topics that were written to lately.
+    fn keep_topics_in_use(&mut self) {
+        self.check_use_at = Instant::now() + use_interval(&self.client);
+        for topic in self.end.0.topics.all() {
+            let appended: u64 = topic.partitions.iter().map(|partition| partition.appended()).sum();
+            if self.used.insert(topic.name.clone(), appended) != Some(appended) {
+                self.client.want_topics([&*topic.name]);
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let shared = &self.end.0;
+        match shared.inbox.phase() {
+            Phase::Running => false,
+            Phase::Draining => shared.topics.outstanding(|| shared.ledger.settled()) == 0,
+            Phase::Aborting => true,
+        }
+    }
+
+    /// Fails what is left, with the status that each batch has.
+    fn finish(mut self) {
+        let error = self.end.0.gate.get().cloned().unwrap_or_else(Sender::closing_error);
+        self.end.0.topics.close(&error);
+        self.sender.fail_all(&error);
+    }
+}
+
+/// How often the topics in use are told to the client: well before it forgets them.
+fn use_interval(client: &Client) -> Duration {
+    (client.settings().metadata_max_idle / 3).max(Duration::from_millis(100))
+}
+
+/// Waits for a topic, or, where it is known and lacks a partition, for newer metadata.
+async fn look_for(client: Client, name: Arc<str>, deadline: Instant, known: bool) -> Errand {
+    client.want_topics([&*name]);
+    let found = if known {
+        let version = client.metadata().version;
+        client.newer_metadata(version, deadline).await.map(drop)
+    } else {
+        client.topic(&name, deadline).await.map(drop)
+    };
+    Errand::Topic(name, found)
+}
+
+/// Asks for a producer id until there is one, or it is clear that there will be none.
+async fn ask_producer_id(client: Client) -> Errand {
+    loop {
+        let deadline = Instant::now() + client.settings().default_api_timeout;
+        let answer = client
+            .call::<InitProducerIdRequest>(
+                Route::Any,
+                Lane::Main,
+                deadline,
+                |_version| {
+                    InitProducerIdRequest::default()
+                        .with_transactional_id(None)
+                        .with_transaction_timeout_ms(i32::MAX)
+                        .with_producer_id(WireProducerId(-1))
+                        .with_producer_epoch(-1)
+                },
+                |response| ErrorCode::new(response.error_code),
+            )
+            .await;
+        let answer = answer.and_then(|response| match ErrorCode::new(response.error_code).ok() {
+            Ok(()) => Ok(response),
+            Err(code) => Err(Error::broker(code, "InitProducerId")),
+        });
+        match answer {
+            Ok(response) => {
+                let id = ProducerId { id: response.producer_id.0, epoch: response.producer_epoch };
+                tracing::debug!(id = id.id, epoch = id.epoch, "got a producer id");
+                return Errand::ProducerId(Ok(id));
+            }
+            Err(error) if error.is_retriable() => {
+                tracing::warn!(%error, "no producer id yet; asking again");
+                tokio::time::sleep(client.settings().retry_backoff_max).await;
+            }
+            Err(error) => return Errand::ProducerId(Err(error.context("no producer id is to be had"))),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What a producer can be told, with Java's defaults, and what contradicts what.
+
+use std::time::Duration;
+
+use super::credits::Credits;
+use crate::{
+    cluster::ClientSettings,
+    config::parse::FOREVER,
+    error::{Error, ErrorKind, Result},
+    wire::{Compression, codec::CompressionSettings},
+};
+
+/// Whose acknowledgement a record waits for (`acks`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Acks {
+    /// Nobody's (`acks=0`): a record counts as delivered when it was written to the connection, and its offset is not
+    /// known.
+    None,
+    /// The leader's (`acks=1`): lost if the leader fails before its followers have the record.
+    Leader,
+    /// Those of all in-sync replicas (`acks=all`). The default.
+    #[default]
+    All,
+}
+
+impl Acks {
+    pub(crate) fn wire(self) -> i16 {
+        match self {
+            Acks::None => 0,
+            Acks::Leader => 1,
+            Acks::All => -1,
+        }
+    }
+}
+
+/// Settings of a producer, as they were given.
+#[derive(Clone, Debug)]
+pub(crate) struct ProducerSettings {
+    pub(crate) client: ClientSettings,
+    /// `acks`.
+    pub(crate) acks: Acks,
+    /// `batch.size`.
+    pub(crate) batch_size: usize,
+    /// `linger.ms`.
+    pub(crate) linger: Duration,
+    /// `buffer.memory`.
+    pub(crate) buffer_memory: usize,
+    /// `max.block.ms`.
+    pub(crate) max_block: Duration,
+    /// `delivery.timeout.ms`; `None` where the user said nothing.
+    pub(crate) delivery_timeout: Option<Duration>,
+    /// `max.request.size`.
+    pub(crate) max_request_size: usize,
+    /// `max.in.flight.requests.per.connection`.
+    pub(crate) max_in_flight: usize,
+    /// `enable.idempotence`; `None` where the user said nothing.
+    pub(crate) idempotence: Option<bool>,
+    /// `retries`.
+    pub(crate) retries: u32,
+    /// `compression.type` and its levels.
+    pub(crate) compression: CompressionSettings,
+    /// `partitioner.ignore.keys`.
+    pub(crate) ignore_keys: bool,
+}
+
+/// What follows from the settings where Java derives one from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Derived {
+    pub(crate) idempotent: bool,
+    pub(crate) delivery_timeout: Duration,
+    pub(crate) compression: Compression,
+}
+
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
+/// How many batches a broker remembers for each producer and partition, so that it recognizes doubles among them.
+const MAX_IDEMPOTENT_IN_FLIGHT: usize = 5;
+
+impl Default for ProducerSettings {
+    fn default() -> Self {
+        Self {
+            client: ClientSettings::default(),
+            acks: Acks::All,
+            batch_size: 16_384,
+            linger: Duration::from_millis(5),
+            buffer_memory: 33_554_432,
+            max_block: Duration::from_secs(60),
+            delivery_timeout: None,
+            max_request_size: 1_048_576,
+            max_in_flight: 5,
+            idempotence: None,
+            retries: i32::MAX as u32,
+            compression: CompressionSettings::default(),
+            ignore_keys: false,
+        }
+    }
+}
+
+impl AsMut<ClientSettings> for ProducerSettings {
+    fn as_mut(&mut self) -> &mut ClientSettings {
+        &mut self.client
+    }
+}
+
+fn contradiction(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}
+
+impl ProducerSettings {
+    /// Refuses settings that contradict each other or allow nothing, and derives the rest.
+    pub(crate) fn check(&mut self) -> Result<Derived> {
+        for duration in [&mut self.linger, &mut self.max_block].into_iter().chain(&mut self.delivery_timeout) {
+            *duration = (*duration).min(FOREVER);
+        }
+        self.client.request_timeout = self.client.request_timeout.min(FOREVER);
+        let not_zero = [
+            ("buffer.memory", self.buffer_memory),
+            ("max.request.size", self.max_request_size),
+            ("max.in.flight.requests.per.connection", self.max_in_flight),
+        ];
+        if let Some((name, _)) = not_zero.iter().find(|(_, value)| *value == 0) {
+            return Err(contradiction(format!("{name} must be more than 0")));
+        }
+        if self.buffer_memory > Credits::MAX {
+            return Err(contradiction(format!("buffer.memory must not be more than {} bytes here", Credits::MAX)));
+        }
+        if self.max_request_size > i32::MAX as usize || self.batch_size > i32::MAX as usize {
+            return Err(contradiction("max.request.size and batch.size must not be more than 2147483647 bytes"));
+        }
+        Ok(Derived {
+            idempotent: self.idempotent()?,
+            delivery_timeout: self.delivery_timeout()?,
+            compression: self.compression.resolve()?,
+        })
+    }
+
+    /// On unless it was switched off, or other settings rule it out and it was not asked for by name.
+    fn idempotent(&self) -> Result<bool> {
+        let against = if self.acks != Acks::All {
+            Some("acks=all")
+        } else if self.retries == 0 {
+            Some("retries of 1 or more")
+        } else if self.max_in_flight > MAX_IDEMPOTENT_IN_FLIGHT {
+            Some("max.in.flight.requests.per.connection of 5 or less")
+        } else {
+            None
+        };
+        match (self.idempotence, against) {
+            (Some(false), _) => Ok(false),
+            (_, None) => Ok(true),
+            (None, Some(needed)) => {
+                tracing::info!("idempotence is off, because it needs {needed}");
+                Ok(false)
+            }
+            (Some(true), Some(needed)) => Err(contradiction(format!("enable.idempotence=true needs {needed}"))),
+        }
+    }
+
+    fn delivery_timeout(&self) -> Result<Duration> {
+        let least = self.linger + self.client.request_timeout;
+        match self.delivery_timeout {
+            Some(given) if given < least => Err(contradiction(format!(
+                "delivery.timeout.ms ({}) must be at least linger.ms + request.timeout.ms ({} + {})",
+                given.as_millis(),
+                self.linger.as_millis(),
+                self.client.request_timeout.as_millis()
+            ))),
+            Some(given) => Ok(given),
+            None => Ok(DELIVERY_TIMEOUT.max(least)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut ProducerSettings)) -> Result<Derived> {
+        let mut settings = ProducerSettings::default();
+        change(&mut settings);
+        settings.check()
+    }
+
+    #[test]
+    fn defaults_are_javas() {
+        let derived = check(|_| {}).unwrap();
+        assert!(derived.idempotent);
+        assert_eq!(derived.delivery_timeout, Duration::from_secs(120));
+        assert_eq!(derived.compression, Compression::None);
+    }
+
+    #[test]
+    fn idempotence_gives_way_unless_it_was_asked_for() {
+        let ways: [fn(&mut ProducerSettings); 3] =
+            [|s| s.acks = Acks::Leader, |s| s.retries = 0, |s| s.max_in_flight = 6];
+        for way in ways {
+            assert!(!check(way).unwrap().idempotent);
+            let error = check(|s| {
+                way(s);
+                s.idempotence = Some(true);
+            })
+            .unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().starts_with("enable.idempotence=true needs "), "{error}");
+        }
+        assert!(!check(|s| s.idempotence = Some(false)).unwrap().idempotent);
+    }
+
+    #[test]
+    fn delivery_timeout_holds_linger_and_request() {
+        let error = check(|s| s.delivery_timeout = Some(Duration::from_secs(30))).unwrap_err();
+        assert!(error.to_string().contains("delivery.timeout.ms (30000)"), "{error}");
+        let adjusted = check(|s| s.client.request_timeout = Duration::from_secs(200)).unwrap();
+        assert_eq!(adjusted.delivery_timeout, Duration::from_millis(200_005));
+        assert!(check(|s| s.delivery_timeout = Some(Duration::from_millis(30_005))).is_ok());
+        assert!(check(|s| s.linger = Duration::MAX).is_ok(), "no sum may overflow");
+    }
+
+    #[test]
+    fn settings_that_allow_nothing_are_refused() {
+        let ways: [fn(&mut ProducerSettings); 4] = [
+            |s| s.buffer_memory = 0,
+            |s| s.max_request_size = 0,
+            |s| s.max_in_flight = 0,
+            |s| s.buffer_memory = usize::MAX,
+        ];
+        for way in ways {
+            assert_eq!(check(way).unwrap_err().kind(), ErrorKind::Configuration);
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! The rules of the producer against a model of a broker, under every fault there is, in any interleaving: what is in
+//! the log is in order and there once, and every record has one result that is true.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{
+    super::{
+        Delivery,
+        accumulator::{News, Partition},
+        batch::{Body, Ledger},
+        idempotence::ProducerId,
+        queue::Rules,
+        sender::{Answered, Effect, ProduceRequest, Sender},
+        topics::{Placement, Topics, parts_of},
+    },
+    model_broker::{Log, response},
+};
+use crate::{
+    cluster::{Backoff, Metadata, PartitionMetadata, TopicMetadata},
+    error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
+    record::{Record, RecordMetadata},
+    wire::{
+        Compression,
+        batch::{Compressor, ProducerStamp, SealedBatch, record_size_bound},
+        produce::ProduceResponse,
+    },
+};
+
+pub(super) const TOPIC: &str = "t";
+const PARTITIONS: usize = 2;
+const NODES: i32 = 3;
+
+/// A request that has left the producer.
+struct Sent {
+    id: u64,
+    node: i32,
+    parts: Vec<(i32, SealedBatch, ProducerStamp)>,
+    all: Vec<SealedBatch>,
+    withdrawn: Vec<bool>,
+}
+
+/// What may go wrong in a run.
+#[derive(Clone, Copy)]
+struct Faults {
+    disconnects: bool,
+    refusals: bool,
+    moves: bool,
+    expiry: bool,
+    small_batches: bool,
+}
+
+struct World {
+    rng: StdRng,
+    now: Instant,
+    faults: Faults,
+    ledger: Arc<Ledger>,
+    topics: Topics,
+    sender: Sender,
+    metadata: Metadata,
+    logs: Vec<Log>,
+    /// Requests on each node's connection, in the order in which they were written.
+    wires: HashMap<i32, VecDeque<Sent>>,
+    /// Requests of connections that are gone, which the broker may still work on.
+    ghosts: Vec<Sent>,
+    next_value: u64,
+    deliveries: Vec<(usize, u64, Delivery, Option<Result<RecordMetadata, Error>>)>,
+}
+
+fn topic_metadata(logs: &[Log]) -> TopicMetadata {
+    let partition = |(index, log): (usize, &Log)| PartitionMetadata {
+        partition: index as i32,
+        leader: Some(log.leader),
+        leader_epoch: 0,
+        replicas: Vec::new(),
+        isr: Vec::new(),
+        error: ErrorCode::NONE,
+    };
+    TopicMetadata {
+        name: TOPIC.into(),
+        partitions: logs.iter().enumerate().map(partition).collect(),
+        ..TopicMetadata::default()
+    }
+}
+
+impl World {
+    fn new(seed: u64, idempotent: bool, max_in_flight: usize, faults: Faults) -> Self {
+        let rules = Rules {
+            acks: -1,
+            retries: u32::MAX,
+            max_in_flight,
+            max_request_size: 1 << 20,
+            linger: Duration::from_millis(5),
+            delivery_timeout: Duration::from_secs(20),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
+        };
+        let placement =
+            Placement { batch_size: 200, ignore_keys: false, seed, max_block: Duration::from_secs(60) };
+        let logs = (0..PARTITIONS).map(|_| Log { leader: 0, max_records: u32::MAX, ..Log::default() }).collect();
+        let mut world = Self {
+            rng: StdRng::seed_from_u64(seed),
+            now: Instant::now(),
+            faults,
+            ledger: Arc::new(Ledger::new(1 << 30)),
+            topics: Topics::new(placement),
+            sender: Sender::new(rules, idempotent, seed),
+            metadata: Metadata::default(),
+            logs,
+            wires: HashMap::new(),
+            ghosts: Vec::new(),
+            next_value: 0,
+            deliveries: Vec::new(),
+        };
+        // The first records wait for their topic.
+        for _ in 0..world.rng.random_range(0..5) {
+            world.send();
+        }
+        world.new_metadata();
+        world
+    }
+
+    fn new_metadata(&mut self) {
+        let topic = Arc::new(topic_metadata(&self.logs));
+        self.metadata.version += 1;
+        self.metadata.topics.insert(TOPIC.into(), topic.clone());
+        let now = self.now;
+        let mut news = Vec::new();
+        self.topics.update(&topic, &self.ledger, || now, |partition, what| news.push((partition.clone(), what)));
+        self.tell(news);
+        self.sender.metadata_changed(now, &self.metadata);
+    }
+
+    fn tell(&mut self, news: Vec<(Arc<Partition>, News)>) {
+        for (partition, what) in news {
+            if what != News::None {
+                self.sender.notice(&partition, self.now, &self.metadata);
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        let partition = self.rng.random_range(0..PARTITIONS);
+        let value = self.next_value;
+        self.next_value += 1;
+        let bytes = value.to_be_bytes();
+        let record = Record::to(TOPIC).partition(partition as i32).value(&bytes);
+        let bound = record_size_bound(&parts_of(&record)) as u32;
+        assert!(self.ledger.credits.try_take(bound));
+        let now = self.now;
+        let mut news = Vec::new();
+        let tell = |partition: &Arc<Partition>, what| news.push((partition.clone(), what));
+        let placed = self.topics.place(&record, bound, 0, &self.ledger, || now, tell).expect("it is placed");
+        self.tell(news);
+        let delivery = Delivery::new(placed.cell, placed.index, 0);
+        self.deliveries.push((partition, value, delivery, None));
+    }
+
+    /// Writes what the sender wants written, and does what it asks.
+    fn drain(&mut self) {
+        while let Some(request) = self.sender.next_request(self.now, &self.metadata) {
+            self.write(request);
+        }
+        for effect in self.sender.take_effects() {
+            match effect {
+                Effect::AskProducerId => {
+                    self.sender.producer_id(Ok(ProducerId { id: 7, epoch: 0 }), self.now, &self.metadata);
+                }
+                Effect::RefreshMetadata => {}
+                other => panic!("{other:?} was not to be asked for"),
+            }
+        }
+        // What was asked for may have let more go.
+        while let Some(request) = self.sender.next_request(self.now, &self.metadata) {
+            self.write(request);
+        }
+    }
+
+    fn write(&mut self, request: ProduceRequest) {
+        let mut compressor = Compressor::new(Compression::None).expect("no codec");
+        let mut sent =
+            Sent { id: request.id, node: request.node, parts: Vec::new(), all: Vec::new(), withdrawn: Vec::new() };
+        let connects = !self.faults.disconnects || self.rng.random_range(0..20) > 0;
+        for part in request.parts {
+            let sealed = match part.body {
+                Body::Open(builder) => builder.seal(&mut compressor).expect("it can be sealed"),
+                Body::Sealed(sealed) => sealed,
+                Body::Lent(_) => panic!("a lent batch was drained"),
+            };
+            sent.all.push(sealed.clone());
+            sent.withdrawn.push(false);
+            if connects {
+                assert!(part.ticket.write(), "nobody can have withdrawn it yet");
+                sent.parts.push((part.partition, sealed, part.stamp));
+            }
+        }
+        if connects {
+            self.wires.entry(sent.node).or_default().push_back(sent);
+        } else {
+            let error = Error::new(ErrorKind::Network, "refused").with_status(DeliveryStatus::NotPersisted);
+            self.answer(sent, Err(error));
+        }
+    }
+
+    fn answer(&mut self, sent: Sent, response: Result<ProduceResponse, Error>) {
+        let answered = Answered {
+            id: sent.id,
+            bodies: sent.all.into_iter().map(Ok).collect(),
+            withdrawn: sent.withdrawn,
+            response: response.map(Some),
+        };
+        self.sender.answered(answered, self.now, &self.metadata);
+    }
+
+    /// The broker works on a request.
+    fn process(&mut self, sent: &Sent) -> ProduceResponse {
+        let mut out = ProduceResponse::default();
+        for (partition, batch, stamp) in &sent.parts {
+            let fate = if self.faults.refusals { self.rng.random_range(0..12) } else { 99 };
+            let log = &mut self.logs[*partition as usize];
+            let result = match fate {
+                0 => Err(ErrorCode::NOT_ENOUGH_REPLICAS),
+                1 => Err(ErrorCode::KAFKA_STORAGE_ERROR),
+                2 => log.append(sent.node, batch, *stamp).and(Err(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)),
+                3 => log.append(sent.node, batch, *stamp).and(Err(ErrorCode::REQUEST_TIMED_OUT)),
+                _ => log.append(sent.node, batch, *stamp),
+            };
+            // A broker may leave a partition out; that is no answer.
+            if !(self.faults.refusals && self.rng.random_range(0..60) == 0) {
+                out.partitions.push(response(*partition, result));
+            }
+        }
+        if self.rng.random() {
+            out.partitions.reverse();
+        }
+        out
+    }
+
+    /// A connection breaks: of what was on it, the broker works on some now, on some later, and on some never.
+    fn disconnect(&mut self, node: i32) {
+        for sent in self.wires.remove(&node).unwrap_or_default() {
+            match self.rng.random_range(0..3) {
+                0 => drop(self.process(&sent)),
+                1 => self.ghosts.push(Sent {
+                    id: sent.id,
+                    node,
+                    parts: sent.parts.clone(),
+                    all: Vec::new(),
+                    withdrawn: Vec::new(),
+                }),
+                _ => {}
+            }
+            let error = Error::new(ErrorKind::Network, "reset").with_status(DeliveryStatus::PossiblyPersisted);
+            self.answer(sent, Err(error));
+        }
+    }
+
+    fn step(&mut self) {
+        match self.rng.random_range(0..100) {
+            0..40 => self.send(),
+            40..60 => self.now += Duration::from_millis(self.rng.random_range(0..10)),
+            60..85 => {
+                let node = self.rng.random_range(0..NODES);
+                if let Some(sent) = self.wires.get_mut(&node).and_then(VecDeque::pop_front) {
+                    let response = self.process(&sent);
+                    self.answer(sent, Ok(response));
+                }
+            }
+            85..88 if self.faults.disconnects => {
+                let node = self.rng.random_range(0..NODES);
+                self.disconnect(node);
+            }
+            88..91 if self.faults.disconnects && !self.ghosts.is_empty() => {
+                let ghost = self.rng.random_range(0..self.ghosts.len());
+                let ghost = self.ghosts.swap_remove(ghost);
+                drop(self.process(&ghost));
+            }
+            91..93 if self.faults.moves => {
+                let partition = self.rng.random_range(0..PARTITIONS);
+                self.logs[partition].leader = self.rng.random_range(0..NODES);
+                if self.rng.random() {
+                    self.new_metadata();
+                }
+            }
+            93..95 if self.faults.moves => self.new_metadata(),
+            95..96 if self.faults.expiry => self.now += Duration::from_secs(self.rng.random_range(1..15)),
+            96..97 if self.faults.small_batches => {
+                let partition = self.rng.random_range(0..PARTITIONS);
+                self.logs[partition].max_records = self.rng.random_range(1..6);
+            }
+            _ => self.now += Duration::from_millis(self.rng.random_range(0..200)),
+        }
+        self.sender.tick(self.now, &self.metadata);
+        self.drain();
+        self.poll();
+    }
+
+    fn poll(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        for (_, _, delivery, result) in self.deliveries.iter_mut().filter(|(.., result)| result.is_none()) {
+            if let Poll::Ready(done) = Pin::new(delivery).poll(&mut cx) {
+                *result = Some(done);
+            }
+        }
+    }
+
+    /// Everything works again: whatever is left must come to its end.
+    fn heal(&mut self) {
+        self.faults =
+            Faults { disconnects: false, refusals: false, moves: false, expiry: false, small_batches: false };
+        self.new_metadata();
+        for round in 0.. {
+            assert!(round < 10_000, "the producer stalls");
+            self.now += Duration::from_millis(20);
+            self.sender.tick(self.now, &self.metadata);
+            self.drain();
+            for node in 0..NODES {
+                while let Some(sent) = self.wires.get_mut(&node).and_then(VecDeque::pop_front) {
+                    let response = self.process(&sent);
+                    self.answer(sent, Ok(response));
+                }
+            }
+            self.poll();
+            if self.deliveries.iter().all(|(.., result)| result.is_some()) {
+                break;
+            }
+        }
+        for ghost in std::mem::take(&mut self.ghosts) {
+            drop(self.process(&ghost));
+        }
+    }
+
+    /// Results must be true, whatever the settings.
+    fn check_results(&self) {
+        for (partition, value, _, result) in &self.deliveries {
+            let values = &self.logs[*partition].values;
+            match result.as_ref().expect("it has a result") {
+                Ok(at) => {
+                    assert_eq!(at.partition as usize, *partition);
+                    match at.offset {
+                        Some(offset) => assert_eq!(values[offset as usize], *value, "at its offset is another"),
+                        None => assert!(values.contains(value), "an acknowledged record is not in the log"),
+                    }
+                }
+                Err(error) => {
+                    let status = error.delivery_status().expect("a failed record has a status");
+                    if status == DeliveryStatus::NotPersisted {
+                        assert!(!values.contains(value), "{value} is in the log though it is not persisted: {error}");
+                    }
+                }
+            }
+        }
+        assert_eq!(self.ledger.credits.free(), 1 << 30, "bytes were not given back");
+        assert_eq!(self.topics.outstanding(|| self.ledger.settled()), 0);
+    }
+
+    /// Values of a partition grow in the order of sending.
+    fn check_order(&self) {
+        for log in &self.logs {
+            for pair in log.values.windows(2) {
+                assert!(pair[0] < pair[1], "{} stands before {}", pair[0], pair[1]);
+            }
+        }
+    }
+}
+
+const ALL: Faults = Faults { disconnects: true, refusals: true, moves: true, expiry: false, small_batches: true };
+
+fn run(seed: u64, steps: usize, idempotent: bool, max_in_flight: usize, faults: Faults) -> World {
+    let mut world = World::new(seed, idempotent, max_in_flight, faults);
+    for _ in 0..steps {
+        world.step();
+    }
+    world.heal();
+    world.check_results();
+    world
+}
+
+/// Says which seed failed.
+fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    for seed in 0..count {
+        if let Err(panic) = std::panic::catch_unwind(|| test(seed)) {
+            eprintln!("seed {seed} failed");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn without_faults_all_is_delivered_in_order() {
+    let none = Faults { disconnects: false, refusals: false, moves: false, expiry: false, small_batches: false };
+    for_seeds(20, |seed| {
+        for idempotent in [true, false] {
+            let world = run(seed, 400, idempotent, 5, none);
+            world.check_order();
+            assert!(world.deliveries.iter().all(|(.., result)| matches!(result, Some(Ok(_)))));
+        }
+    });
+}
+
+#[test]
+fn with_idempotence_all_is_delivered_once_and_in_order_under_any_fault() {
+    for_seeds(300, |seed| {
+        let world = run(seed, 600, true, 5, ALL);
+        world.check_order();
+        for (.., result) in &world.deliveries {
+            assert!(matches!(result, Some(Ok(_))), "nothing expired, and yet: {result:?}");
+        }
+    });
+}
+
+#[test]
+fn what_expires_is_neither_doubled_nor_reordered_nor_lied_about() {
+    for_seeds(300, |seed| {
+        let world = run(seed, 600, true, 5, Faults { expiry: true, ..ALL });
+        world.check_order();
+    });
+}
+
+#[test]
+fn without_idempotence_results_are_still_true() {
+    for_seeds(100, |seed| {
+        run(seed, 400, false, 5, Faults { expiry: true, ..ALL });
+    });
+}
+
+#[test]
+fn one_request_in_flight_keeps_the_order_without_idempotence_when_nothing_is_lost() {
+    let refusals = Faults { disconnects: false, refusals: false, expiry: false, ..ALL };
+    for_seeds(100, |seed| run(seed, 400, false, 1, refusals).check_order());
+}

@@ -1,0 +1,457 @@
+//! Topics, producing and fetching.
+
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FetchResponse, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    create_topics_request::{CreatableTopic, CreatableTopicConfig},
+    fetch_request::{FetchPartition, FetchTopic},
+    fetch_response::PartitionData,
+    list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+    metadata_request::MetadataRequestTopic,
+    offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+    produce_request::{PartitionProduceData, TopicProduceData},
+};
+use tokio::time::{Duration, Instant};
+use uuid::Uuid;
+
+use super::client::{Client, NOBODY, batch, cluster, outcomes, produce_request, text, topic};
+use crate::{ApiKey, ErrorCode, Record, TimestampType, testkit::Options, wire::batch::BatchHeader};
+
+fn fetch(name: &str, partitions: &[(i32, i64)]) -> FetchRequest {
+    let partitions = partitions.iter().map(|&(partition, offset)| {
+        let asked = FetchPartition::default().with_partition(partition).with_fetch_offset(offset);
+        asked.with_partition_max_bytes(1 << 20).with_current_leader_epoch(-1)
+    });
+    let topics = vec![FetchTopic::default().with_topic(topic(name)).with_partitions(partitions.collect())];
+    FetchRequest::default().with_max_bytes(1 << 20).with_min_bytes(1).with_session_epoch(-1).with_topics(topics)
+}
+
+fn partitions(response: &FetchResponse) -> Vec<&PartitionData> {
+    response.responses.iter().flat_map(|topic| &topic.partitions).collect()
+}
+
+fn size(partition: &PartitionData) -> usize {
+    partition.records.as_ref().map_or(0, Bytes::len)
+}
+
+#[tokio::test(start_paused = true)]
+async fn api_versions_fall_back_and_tell_of_features() {
+    let cluster = cluster(Options::new().feature("transaction.version", 2).max_version(ApiKey::Fetch, 11)).await;
+    let mut client = Client::to(&cluster, 1).await;
+    let decent = ApiVersionsRequest::default()
+        .with_client_software_name(text("some-client"))
+        .with_client_software_version(text("1.0"));
+    for version in 0..=4 {
+        let asked = if version < 3 { ApiVersionsRequest::default() } else { decent.clone() };
+        let response = client.call(&asked, version).await;
+        assert_eq!(response.error_code, 0);
+        let fetch = response.api_keys.iter().find(|api| api.api_key == ApiKey::Fetch.code()).unwrap();
+        assert_eq!((fetch.min_version, fetch.max_version), (4, 11));
+        if version >= 3 {
+            assert_eq!(response.finalized_features[0].max_version_level, 2);
+        }
+    }
+    let indecent = client.call(&ApiVersionsRequest::default(), 3).await;
+    assert_eq!(indecent.error_code, ErrorCode::INVALID_REQUEST.code());
+
+    // A version of the future: the answer comes in version 0.
+    client.write(&[0, 0, 0, 11, 0, 18, 0, 99, 0, 0, 0, 77, 255, 255, 0]).await;
+    let frame = client.frame().await.unwrap();
+    assert_eq!(&frame[..], [0, 0, 0, 77, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_in_every_version_creates_topics_only_if_both_sides_want() {
+    let cluster = cluster(Options::new().brokers(3).default_partitions(4).racks(["a", "b"])).await;
+    let mut client = Client::to(&cluster, 2).await;
+    for version in 0..=13 {
+        let name = format!("topic-{version}");
+        let asked = MetadataRequestTopic::default().with_name(Some(topic(&name)));
+        let request = MetadataRequest::default().with_topics(Some(vec![asked]));
+        let first = client.call(&request, version).await;
+        assert_eq!(first.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code(), "v{version}");
+        let second = client.call(&request, version).await;
+        let found = &second.topics[0];
+        assert_eq!((found.error_code, found.partitions.len()), (0, 4));
+        let leaders: Vec<i32> = found.partitions.iter().map(|partition| partition.leader_id.0).collect();
+        assert_eq!(leaders, [1, 2, 3, 1]);
+        assert_eq!(second.brokers.len(), 3);
+        if version >= 10 {
+            let by_id = MetadataRequestTopic::default().with_topic_id(found.topic_id).with_name(None);
+            let unknown = MetadataRequestTopic::default().with_topic_id(Uuid::from_u128(1)).with_name(None);
+            let request = MetadataRequest::default().with_topics(Some(vec![by_id, unknown]));
+            let response = client.call(&request, version).await;
+            assert_eq!(response.topics[0].name, Some(topic(&name)));
+            assert_eq!(response.topics[1].error_code, ErrorCode::UNKNOWN_TOPIC_ID.code());
+        }
+    }
+    let asked = MetadataRequestTopic::default().with_name(Some(topic("unwanted")));
+    let request = MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(false);
+    for _ in 0..2 {
+        let response = client.call(&request, 9).await;
+        assert_eq!(response.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code());
+    }
+    let asked = MetadataRequestTopic::default().with_name(Some(topic("not/a/name")));
+    let response = client.call(&MetadataRequest::default().with_topics(Some(vec![asked])), 9).await;
+    assert_eq!(response.topics[0].error_code, ErrorCode::INVALID_TOPIC_EXCEPTION.code());
+    let all = client.call(&MetadataRequest::default().with_topics(None), 9).await;
+    assert_eq!(all.topics.len(), 14);
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_are_created_and_deleted() {
+    let cluster = cluster(Options::new().brokers(2)).await;
+    let mut client = Client::to(&cluster, 1).await;
+    for version in 2..=7 {
+        let name = format!("t{version}");
+        let configs =
+            vec![CreatableTopicConfig::default().with_name(text("max.message.bytes")).with_value(Some(text("100")))];
+        let wanted = CreatableTopic::default().with_name(topic(&name)).with_num_partitions(3);
+        let wanted = wanted.with_replication_factor(2).with_configs(configs);
+        let request = CreateTopicsRequest::default().with_topics(vec![wanted.clone()]);
+        let only_look = request.clone().with_validate_only(true);
+        assert_eq!(client.call(&only_look, version).await.topics[0].error_code, 0);
+        assert_eq!(client.call(&request, version).await.topics[0].error_code, 0, "v{version}");
+        let again = client.call(&request, version).await;
+        assert_eq!(again.topics[0].error_code, ErrorCode::TOPIC_ALREADY_EXISTS.code());
+        let greedy = wanted.with_name(topic("greedy")).with_replication_factor(3);
+        let greedy = client.call(&CreateTopicsRequest::default().with_topics(vec![greedy]), version).await;
+        assert_eq!(greedy.topics[0].error_code, ErrorCode::INVALID_REPLICATION_FACTOR.code());
+    }
+    let too_large = batch(NOBODY, &[&"x".repeat(100)]);
+    assert_eq!(client.produce("t2", 0, too_large).await.0, ErrorCode::MESSAGE_TOO_LARGE.code());
+    for version in 1..=5 {
+        let request = DeleteTopicsRequest::default().with_topic_names(vec![topic("t2")]);
+        let expected = if version == 1 { ErrorCode::NONE } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
+        assert_eq!(client.call(&request, version).await.responses[0].error_code, expected.code());
+    }
+    assert!(cluster.log_end("t2", 0).is_err());
+    assert_eq!(cluster.log_end("t3", 2).unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_produced_can_be_fetched_in_every_version() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("t", 2).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    let id = {
+        let asked = MetadataRequestTopic::default().with_name(Some(topic("t")));
+        client.call(&MetadataRequest::default().with_topics(Some(vec![asked])), 12).await.topics[0].topic_id
+    };
+    for version in 3..=13 {
+        let data = PartitionProduceData::default().with_index(1).with_records(Some(batch(NOBODY, &["a", "b"])));
+        let data = TopicProduceData::default().with_partition_data(vec![data]);
+        let data = if version >= 13 { data.with_topic_id(id) } else { data.with_name(topic("t")) };
+        let request = ProduceRequest::default().with_acks(-1).with_topic_data(vec![data]);
+        let response = client.call(&request, version).await;
+        assert_eq!(outcomes(&response), [(1, 0, i64::from(version - 3) * 2)], "v{version}");
+    }
+    for version in 4..=18 {
+        let mut request = fetch("t", &[(1, 3)]);
+        if version >= 13 {
+            request.topics[0] = request.topics[0].clone().with_topic(topic("")).with_topic_id(id);
+        }
+        let response = client.call(&request, version).await;
+        let found = partitions(&response);
+        assert_eq!((found.len(), found[0].error_code, found[0].high_watermark), (1, 0, 22), "v{version}");
+        let records = found[0].records.clone().unwrap();
+        assert_eq!(BatchHeader::parse(&records).unwrap().base_offset, 2, "the batch that holds the offset comes first");
+        assert_eq!(records.len(), 10 * batch(NOBODY, &["a", "b"]).len());
+        if version >= 13 {
+            request.topics[0].topic_id = Uuid::from_u128(1);
+            let response = client.call(&request, version).await;
+            assert_eq!(partitions(&response)[0].error_code, ErrorCode::UNKNOWN_TOPIC_ID.code());
+        }
+    }
+    let values: Vec<_> = cluster.records("t", 1).unwrap().into_iter().map(|record| record.value.unwrap()).collect();
+    assert_eq!(values[20..], ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_batches_are_refused_one_by_one() {
+    let cluster = cluster(Options::new().max_message_bytes(200)).await;
+    cluster.create_topic("t", 1).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    let good = batch(NOBODY, &["a", "b"]);
+    let changed = |at: usize, to: u8| {
+        let mut bytes = good.to_vec();
+        bytes[at] = to;
+        bytes
+    };
+    let resealed = |mut bytes: Vec<u8>| {
+        let crc = crc32c::crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    };
+    let two = [good.clone(), good.clone()].concat();
+    for (bad, error) in [
+        (changed(65, 0xff), ErrorCode::CORRUPT_MESSAGE),
+        (changed(16, 1), ErrorCode::INVALID_RECORD),
+        (resealed(changed(60, 3)), ErrorCode::INVALID_RECORD),
+        (resealed(changed(26, 3)), ErrorCode::INVALID_RECORD),
+        (resealed(changed(22, 0x20)), ErrorCode::INVALID_RECORD),
+        (good[..good.len() - 1].to_vec(), ErrorCode::CORRUPT_MESSAGE),
+        (two, ErrorCode::INVALID_RECORD),
+        (Vec::new(), ErrorCode::INVALID_RECORD),
+        (batch(NOBODY, &[&"x".repeat(200)]).to_vec(), ErrorCode::MESSAGE_TOO_LARGE),
+    ] {
+        assert_eq!(client.produce("t", 0, bad.clone().into()).await.0, error.code(), "{bad:?}");
+    }
+    assert_eq!(client.produce("t", 1, good.clone()).await.0, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code());
+    let response = client.call(&produce_request("t", &[(0, good.clone())], 2), 9).await;
+    assert_eq!(outcomes(&response)[0].1, ErrorCode::INVALID_REQUIRED_ACKS.code());
+    assert_eq!(cluster.log_end("t", 0).unwrap(), 0);
+    assert_eq!(client.produce("t", 0, good).await, (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_are_kept_as_they_came() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("t", 1).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    let plain = batch(NOBODY, &["a", "b"]);
+    assert_eq!(client.produce("t", 0, plain.clone()).await, (0, 0));
+    let response = client.call(&fetch("t", &[(0, 0)]), 11).await;
+    let stored = partitions(&response)[0].records.clone().unwrap();
+    assert_eq!(stored[16..], plain[16..], "all but offset and epoch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn idempotent_producers_are_recognised() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("t", 1).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    let first = client.call(&InitProducerIdRequest::default().with_transactional_id(None), 4).await;
+    let second = client.call(&InitProducerIdRequest::default().with_transactional_id(None), 0).await;
+    assert_ne!(first.producer_id, second.producer_id);
+    let id = first.producer_id.0;
+    assert_eq!(client.produce("t", 0, batch((id, 0, 0), &["a", "b"])).await, (0, 0));
+    assert_eq!(client.produce("t", 0, batch((id, 0, 2), &["c"])).await, (0, 2));
+    assert_eq!(client.produce("t", 0, batch((id, 0, 0), &["a", "b"])).await, (0, 0), "known again");
+    let gap = client.produce("t", 0, batch((id, 0, 4), &["e"])).await;
+    assert_eq!(gap.0, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER.code());
+    assert_eq!(client.produce("t", 0, batch((id, 1, 0), &["d"])).await, (0, 3));
+    let old = client.produce("t", 0, batch((id, 0, 3), &["d"])).await;
+    assert_eq!(old.0, ErrorCode::INVALID_PRODUCER_EPOCH.code());
+    assert_eq!(cluster.records("t", 0).unwrap().len(), 4);
+    cluster.forget_producers("t", 0).unwrap();
+    assert_eq!(client.produce("t", 0, batch((id, 0, 9), &["x"])).await, (0, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn transactional_ids_fence_older_producers() {
+    let cluster = cluster(Options::new()).await;
+    let mut client = Client::to(&cluster, 1).await;
+    let init = InitProducerIdRequest::default().with_transactional_id(Some(text("tx").into()));
+    let first = client.call(&init, 2).await;
+    let second = client.call(&init, 4).await;
+    assert_eq!((second.producer_id, second.producer_epoch), (first.producer_id, first.producer_epoch + 1));
+    let stale = init.with_producer_id(first.producer_id).with_producer_epoch(first.producer_epoch);
+    assert_eq!(client.call(&stale, 4).await.error_code, ErrorCode::PRODUCER_FENCED.code());
+    assert_eq!(client.call(&stale, 3).await.error_code, ErrorCode::INVALID_PRODUCER_EPOCH.code());
+}
+
+#[tokio::test(start_paused = true)]
+async fn acks_zero_is_not_answered_and_its_errors_close() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("t", 1).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    client.send(&produce_request("t", &[(0, batch(NOBODY, &["a"]))], 0), 9).await;
+    assert_eq!(client.produce("t", 0, batch(NOBODY, &["b"])).await, (0, 1), "the next answer is the next request's");
+    client.send(&produce_request("t", &[(5, batch(NOBODY, &["a"]))], 0), 9).await;
+    assert!(client.frame().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_waits_for_data_or_for_its_time() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("t", 1).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    let begun = Instant::now();
+    let response = client.call(&fetch("t", &[(0, 0)]).with_max_wait_ms(500), 11).await;
+    assert_eq!((size(partitions(&response)[0]), begun.elapsed()), (0, Duration::from_millis(500)));
+
+    client.send(&fetch("t", &[(0, 0)]).with_max_wait_ms(60_000).with_min_bytes(100), 11).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.append("t", 0, &[Record::to("t").value("short")]).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.append("t", 0, &[Record::to("t").value("enough")]).unwrap();
+    let response = client.receive::<FetchRequest>(11).await.unwrap();
+    assert_eq!(partitions(&response)[0].high_watermark, 2);
+    assert_eq!(begun.elapsed(), Duration::from_millis(2500));
+
+    let begun = Instant::now();
+    let response = client.call(&fetch("t", &[(0, 7)]).with_max_wait_ms(60_000), 11).await;
+    assert_eq!(partitions(&response)[0].error_code, ErrorCode::OFFSET_OUT_OF_RANGE.code());
+    assert!(begun.elapsed().is_zero(), "errors do not wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fetch_limits_count_whole_batches_but_the_first_always_comes() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("t", 2).unwrap();
+    let record = [Record::to("t").value("0123456789")];
+    for partition in [0, 0, 0, 1, 1] {
+        cluster.append("t", partition, &record).unwrap();
+    }
+    let mut client = Client::to(&cluster, 1).await;
+    let all = client.call(&fetch("t", &[(0, 0), (1, 0)]), 11).await;
+    let one = size(partitions(&all)[0]) / 3;
+    let sizes = |response: &FetchResponse| partitions(response).into_iter().map(size).collect::<Vec<_>>();
+    assert_eq!(sizes(&all), [3 * one, 2 * one]);
+    let limit = |bytes: usize| fetch("t", &[(0, 0), (1, 0)]).with_max_bytes(i32::try_from(bytes).unwrap());
+    assert_eq!(sizes(&client.call(&limit(1), 11).await), [one, 0]);
+    assert_eq!(sizes(&client.call(&limit(4 * one + 5), 11).await), [3 * one, one]);
+    let mut narrow = fetch("t", &[(0, 0), (1, 0)]);
+    narrow.topics[0].partitions[0].partition_max_bytes = i32::try_from(2 * one).unwrap();
+    narrow.topics[0].partitions[1].partition_max_bytes = 1;
+    assert_eq!(sizes(&client.call(&narrow, 11).await), [2 * one, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_session_remembers() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("t", 3).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    let first = client.call(&fetch("t", &[(0, 0), (1, 0), (2, 0)]).with_session_epoch(0), 11).await;
+    assert_eq!(partitions(&first).len(), 3);
+    let id = first.session_id;
+    assert_ne!(id, 0);
+    let next = |epoch: i32, changed: &[(i32, i64)]| {
+        let mut request = fetch("t", changed).with_session_id(id).with_session_epoch(epoch);
+        request.topics.retain(|topic| !topic.partitions.is_empty());
+        request
+    };
+    assert!(client.call(&next(1, &[]), 11).await.responses.is_empty());
+    cluster.append("t", 1, &[Record::to("t").value("a")]).unwrap();
+    let news = client.call(&next(2, &[]), 11).await;
+    assert_eq!(partitions(&news).iter().map(|found| found.partition_index).collect::<Vec<_>>(), [1]);
+    assert!(client.call(&next(3, &[(1, 1)]), 11).await.responses.is_empty());
+    let journal = cluster.journal();
+    assert_eq!(journal.last().unwrap().partitions.len(), 3, "the journal knows the session's partitions");
+    let wrong = client.call(&next(3, &[]), 11).await;
+    assert_eq!(wrong.error_code, ErrorCode::INVALID_FETCH_SESSION_EPOCH.code());
+    cluster.kill(1).await.unwrap();
+    cluster.restart(1).await.unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    let lost = client.call(&next(4, &[]), 11).await;
+    assert_eq!(lost.error_code, ErrorCode::FETCH_SESSION_ID_NOT_FOUND.code());
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_are_found_by_time() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("t", 1).unwrap();
+    for base in [1000, 3000, 2000] {
+        let records: Vec<_> = (0..2).map(|i| Record::to("t").value("v").timestamp_millis(base + i * 10)).collect();
+        cluster.append("t", 0, &records).unwrap();
+    }
+    let mut client = Client::to(&cluster, 1).await;
+    for version in 1..=10 {
+        for (time, offset) in [(-1, 6), (-2, 0), (0, 0), (1001, 1), (1011, 2), (3001, 3), (9999, -1)] {
+            let asked = ListOffsetsPartition::default().with_timestamp(time).with_current_leader_epoch(-1);
+            let asked = ListOffsetsTopic::default().with_name(topic("t")).with_partitions(vec![asked]);
+            let response = client.call(&ListOffsetsRequest::default().with_topics(vec![asked]), version).await;
+            let found = &response.topics[0].partitions[0];
+            assert_eq!((found.error_code, found.offset), (0, offset), "v{version}, time {time}");
+        }
+    }
+    let asked = ListOffsetsPartition::default().with_timestamp(-3).with_current_leader_epoch(-1);
+    let asked = ListOffsetsTopic::default().with_name(topic("t")).with_partitions(vec![asked]);
+    let response = client.call(&ListOffsetsRequest::default().with_topics(vec![asked]), 7).await;
+    let found = &response.topics[0].partitions[0];
+    assert_eq!((found.offset, found.timestamp), (3, 3010));
+}
+
+#[tokio::test(start_paused = true)]
+async fn log_append_time_is_the_brokers() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic_with("t", 1, [("message.timestamp.type", "LogAppendTime")]).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    let response = client.call(&produce_request("t", &[(0, batch(NOBODY, &["a"]))], -1), 9).await;
+    let time = response.responses[0].partition_responses[0].log_append_time_ms;
+    let record = cluster.records("t", 0).unwrap().remove(0);
+    assert_eq!((record.timestamp_millis, record.timestamp_type), (time, TimestampType::LogAppendTime));
+    assert!(time > 1_000_000_000_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaders_move_with_their_epochs() {
+    let cluster = cluster(Options::new().brokers(3)).await;
+    cluster.create_topic("t", 1).unwrap();
+    let mut first = Client::to(&cluster, 1).await;
+    let mut second = Client::to(&cluster, 2).await;
+    assert_eq!(first.produce("t", 0, batch(NOBODY, &["a", "b"])).await, (0, 0));
+    cluster.move_leader("t", 0, 2).unwrap();
+    let refused = first.call(&produce_request("t", &[(0, batch(NOBODY, &["c"]))], -1), 10).await;
+    let partition = &refused.responses[0].partition_responses[0];
+    assert_eq!(partition.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER.code());
+    assert_eq!((partition.current_leader.leader_id.0, partition.current_leader.leader_epoch), (2, 1));
+    assert_eq!(refused.node_endpoints[0].node_id.0, 2);
+    assert_eq!(second.produce("t", 0, batch(NOBODY, &["c"])).await, (0, 2));
+
+    let mut request = fetch("t", &[(0, 0)]);
+    let id = {
+        let all = first.call(&MetadataRequest::default().with_topics(None), 12).await;
+        assert_eq!(all.topics[0].partitions[0].leader_epoch, 1);
+        all.topics[0].topic_id
+    };
+    request.topics[0] = request.topics[0].clone().with_topic(topic("")).with_topic_id(id);
+    let refused = first.call(&request, 16).await;
+    let partition = partitions(&refused)[0];
+    assert_eq!(partition.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER.code());
+    assert_eq!((partition.current_leader.leader_id.0, refused.node_endpoints[0].node_id.0), (2, 2));
+    for (epoch, error) in
+        [(0, ErrorCode::FENCED_LEADER_EPOCH), (1, ErrorCode::NONE), (2, ErrorCode::UNKNOWN_LEADER_EPOCH)]
+    {
+        request.topics[0].partitions[0].current_leader_epoch = epoch;
+        assert_eq!(partitions(&second.call(&request, 16).await)[0].error_code, error.code());
+    }
+    for (epoch, end) in [(0, (0, 2)), (1, (1, 3)), (2, (-1, -1))] {
+        let asked = OffsetForLeaderPartition::default().with_leader_epoch(epoch).with_current_leader_epoch(1);
+        let asked = OffsetForLeaderTopic::default().with_topic(topic("t")).with_partitions(vec![asked]);
+        for version in 2..=4 {
+            let request = OffsetForLeaderEpochRequest::default().with_topics(vec![asked.clone()]);
+            let response = second.call(&request, version).await;
+            let found = &response.topics[0].partitions[0];
+            assert_eq!((found.leader_epoch, found.end_offset), end);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn truncation_and_deletion_show() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("t", 1).unwrap();
+    for i in 0..5 {
+        cluster.append("t", 0, &[Record::to("t").value(i.to_string())]).unwrap();
+    }
+    assert_eq!(cluster.delete_records("t", 0, 1).unwrap(), 1);
+    assert_eq!(cluster.truncate("t", 0, 3).unwrap(), 3);
+    assert_eq!((cluster.log_start("t", 0).unwrap(), cluster.log_end("t", 0).unwrap()), (1, 3));
+    assert_eq!(cluster.leader_epoch("t", 0).unwrap(), 1);
+    cluster.append("t", 0, &[Record::to("t").value("new")]).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    let mut request = fetch("t", &[(0, 4)]);
+    request.topics[0].partitions[0].last_fetched_epoch = 0;
+    let response = client.call(&request, 12).await;
+    let diverging = &partitions(&response)[0].diverging_epoch;
+    assert_eq!((diverging.epoch, diverging.end_offset), (0, 3));
+    let values: Vec<_> = cluster.records("t", 0).unwrap().into_iter().map(|record| record.value.unwrap()).collect();
+    assert_eq!(values, ["1", "2", "new"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_takes_all_and_serves_what_was_prepared() {
+    let prepared = vec![batch(NOBODY, &["a", "b", "c"]), batch(NOBODY, &["d", "e"])];
+    let cluster = cluster(Options::new().sink(true).prepared("source", prepared.clone())).await;
+    cluster.create_topic("t", 1).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    assert_eq!(client.produce("t", 0, Bytes::from_static(b"not looked at")).await.0, 0);
+    assert_eq!(cluster.log_end("t", 0).unwrap(), 0);
+    let response = client.call(&fetch("source", &[(0, 13)]).with_max_bytes(1), 11).await;
+    let records = partitions(&response)[0].records.clone().unwrap();
+    assert_eq!(BatchHeader::parse(&records).unwrap().base_offset, 13);
+    assert_eq!(records[8..], prepared[1][8..]);
+}
