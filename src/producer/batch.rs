@@ -133,6 +133,8 @@ pub(crate) struct Batch {
     pub(crate) last_node: Option<i32>,
     /// Whether an attempt may have written it.
     pub(crate) maybe_written: bool,
+    /// Whether it is a part of a batch of which an attempt may have been written.
+    pub(crate) whole_in_doubt: bool,
     pub(crate) last_error: Option<Error>,
 
     /// The cell of the records that came straight into this batch, and how many of them there are.
@@ -171,6 +173,7 @@ impl Batch {
             retry_at: None,
             last_node: None,
             maybe_written: false,
+            whole_in_doubt: false,
             last_error: None,
             own: ledger.new_cell(),
             own_count: 0,
@@ -363,6 +366,7 @@ impl Batch {
             part.attempts = self.attempts;
             part.last_node = self.last_node;
             part.maybe_written = self.maybe_written;
+            part.whole_in_doubt = self.whole_in_doubt || self.maybe_written;
             part.last_error = self.last_error.clone();
             part.records = count;
             part.groups = self.groups.clone();

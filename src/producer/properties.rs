@@ -94,7 +94,7 @@ mod tests {
             (("acks", "2"), "all, -1, 0 or 1"),
             (("max.in.flight", "0"), "1 or more"),
             (("compression.type", "zip"), "none, gzip"),
-            (("linger", "1"), "linger.ms"),
+            (("linger.msec", "1"), "linger.ms"),
         ] {
             let error = applied(&[pair]).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

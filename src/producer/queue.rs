@@ -10,7 +10,8 @@
 //!
 //! What keeps the log in order and free of doubles:
 //! - a batch that was numbered is sent again only while no batch before it is outstanding;
-//! - new batches are numbered only when nothing waits, when no number is in doubt, and when no epoch is to be raised;
+//! - new batches are numbered only when nothing waits, when no number is in doubt, when no epoch is to be raised, and
+//!   when nothing in flight may be a repetition: brokers recognize one among the last five batches only;
 //! - everything in flight is at one broker: a partition whose leader moved goes on there when the old one has answered;
 //! - the epoch is raised only while nothing is in flight, and then all that waits is numbered anew.
 
@@ -87,6 +88,14 @@ struct InFlight {
     batch: Batch,
 }
 
+impl InFlight {
+    /// Whether an earlier attempt may have written it. A broker recognizes it among the last five batches only, so no more
+    /// may come behind it until it is known.
+    fn is_repeated(&self) -> bool {
+        self.batch.maybe_written && self.batch.attempts > 1
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct PartitionQueue {
     pub(crate) partition: Arc<Partition>,
@@ -146,7 +155,7 @@ impl PartitionQueue {
             return Readiness::Blocked;
         }
         if !numbered && !matches!(identity, Identity::Anonymous) {
-            if !self.sequences.may_assign() {
+            if !self.sequences.may_assign() || self.in_flight.iter().any(|flying| flying.is_repeated()) {
                 return Readiness::Blocked;
             }
             match identity.known() {
@@ -239,13 +248,15 @@ impl PartitionQueue {
             }
             Answer::OutOfOrder(error) => {
                 batch.attempts = batch.attempts.saturating_sub(1);
-                if batch.sequence.is_some() && !self.has_outstanding_before(batch.order) {
+                let is_next = !self.has_outstanding_before(batch.order);
+                // A part's numbers do not come next either if the whole is there.
+                let hopeless = batch.sequence.is_none() || (is_next && batch.whole_in_doubt);
+                if is_next && !hopeless {
                     // What is before it is missing for good, so no attempt can have written it or ever will; unless what
                     // is before it is in doubt, and arrives late.
                     batch.maybe_written &= self.sequences.is_in_doubt();
                     self.sequences.must_raise();
                 }
-                let hopeless = batch.sequence.is_none();
                 self.retry(batch, error, hopeless, now, rules, rng);
             }
             Answer::UnknownProducer { error, log_start } => {

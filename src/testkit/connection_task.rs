@@ -192,7 +192,7 @@ impl<S: Stream> Connection<S> {
     }
 
     async fn write(&mut self, pieces: Vec<Bytes>) -> Result<Next> {
-        self.stream.write_all_buf(&mut Pieces(pieces.into())).await.map_err(broken)?;
+        self.stream.write_all_buf(&mut Pieces::new(pieces)).await.map_err(broken)?;
         self.stream.flush().await.map_err(broken)?;
         Ok(Next::GoOn)
     }
@@ -219,20 +219,29 @@ fn first_half(pieces: Vec<Bytes>) -> Vec<Bytes> {
 }
 
 /// Pieces to be written one after the other, by as few calls as the stream allows.
-struct Pieces(VecDeque<Bytes>);
+struct Pieces {
+    left: VecDeque<Bytes>,
+    size: usize,
+}
+
+impl Pieces {
+    fn new(pieces: Vec<Bytes>) -> Self {
+        Self { size: pieces.iter().map(Bytes::len).sum(), left: pieces.into() }
+    }
+}
 
 impl Buf for Pieces {
     fn remaining(&self) -> usize {
-        self.0.iter().map(Bytes::len).sum()
+        self.size
     }
 
     fn chunk(&self) -> &[u8] {
-        self.0.front().map_or(&[], |piece| piece)
+        self.left.front().map_or(&[], |piece| piece)
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [io::IoSlice<'a>]) -> usize {
         let mut filled = 0;
-        for (slice, piece) in slices.iter_mut().zip(&self.0) {
+        for (slice, piece) in slices.iter_mut().zip(&self.left) {
             *slice = io::IoSlice::new(piece);
             filled += 1;
         }
@@ -240,13 +249,14 @@ impl Buf for Pieces {
     }
 
     fn advance(&mut self, mut count: usize) {
-        while let Some(front) = self.0.front_mut() {
+        self.size = self.size.saturating_sub(count);
+        while let Some(front) = self.left.front_mut() {
             if count < front.len() {
                 front.advance(count);
                 return;
             }
             count -= front.len();
-            self.0.pop_front();
+            self.left.pop_front();
         }
     }
 }

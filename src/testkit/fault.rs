@@ -8,6 +8,9 @@ use tokio::sync::watch;
 use super::journal::Request;
 use crate::{error::ErrorCode, wire::ApiKey};
 
+/// A topic, and a partition of it or all of them.
+type Place = (String, Option<i32>);
+
 type Condition = Arc<dyn Fn(&Request) -> bool + Send + Sync>;
 
 /// Something that goes wrong with some requests; made by [`on`], given to [`Cluster::fault`](super::Cluster::fault).
@@ -23,7 +26,7 @@ type Condition = Arc<dyn Fn(&Request) -> bool + Send + Sync>;
 pub struct Fault {
     keys: Vec<ApiKey>,
     broker: Option<i32>,
-    topic: Option<(String, Option<i32>)>,
+    topic: Option<Place>,
     group: Option<String>,
     condition: Option<Condition>,
     skip: u64,
@@ -242,13 +245,13 @@ pub(crate) struct Verdict {
     pub(crate) after: Duration,
     pub(crate) throttle: Duration,
     pub(crate) ending: Option<Ending>,
-    errors: Vec<(Option<(String, Option<i32>)>, Injected)>,
+    errors: Vec<(Option<Place>, Injected)>,
 }
 
 impl Verdict {
     /// The error for a partition, from faults that name it and faults that name nothing.
     pub(crate) fn for_partition(&self, topic: &str, partition: i32) -> Option<Injected> {
-        let fits = |place: &Option<(String, Option<i32>)>| match place {
+        let fits = |place: &Option<Place>| match place {
             Some((name, wanted)) => covers(name, *wanted, topic, partition),
             None => true,
         };

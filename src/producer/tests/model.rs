@@ -102,8 +102,7 @@ impl World {
             delivery_timeout: Duration::from_secs(20),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
         };
-        let placement =
-            Placement { batch_size: 200, ignore_keys: false, seed, max_block: Duration::from_secs(60) };
+        let placement = Placement { batch_size: 200, ignore_keys: false, seed, max_block: Duration::from_secs(60) };
         let logs = (0..PARTITIONS).map(|_| Log { leader: 0, max_records: u32::MAX, ..Log::default() }).collect();
         let mut world = Self {
             rng: StdRng::seed_from_u64(seed),
@@ -119,6 +118,9 @@ impl World {
             next_value: 0,
             deliveries: Vec::new(),
         };
+        if faults.small_batches {
+            world.change_limits();
+        }
         // The first records wait for their topic.
         for _ in 0..world.rng.random_range(0..5) {
             world.send();
@@ -262,6 +264,13 @@ impl World {
         }
     }
 
+    /// Another `max.message.bytes` for each partition.
+    fn change_limits(&mut self) {
+        for log in &mut self.logs {
+            log.max_records = if self.rng.random() { self.rng.random_range(1..6) } else { u32::MAX };
+        }
+    }
+
     fn step(&mut self) {
         match self.rng.random_range(0..100) {
             0..40 => self.send(),
@@ -291,10 +300,7 @@ impl World {
             }
             93..95 if self.faults.moves => self.new_metadata(),
             95..96 if self.faults.expiry => self.now += Duration::from_secs(self.rng.random_range(1..15)),
-            96..97 if self.faults.small_batches => {
-                let partition = self.rng.random_range(0..PARTITIONS);
-                self.logs[partition].max_records = self.rng.random_range(1..6);
-            }
+            96..97 if self.faults.expiry => self.change_limits(),
             _ => self.now += Duration::from_millis(self.rng.random_range(0..200)),
         }
         self.sender.tick(self.now, &self.metadata);
@@ -313,8 +319,7 @@ impl World {
 
     /// Everything works again: whatever is left must come to its end.
     fn heal(&mut self) {
-        self.faults =
-            Faults { disconnects: false, refusals: false, moves: false, expiry: false, small_batches: false };
+        self.faults = Faults { disconnects: false, refusals: false, moves: false, expiry: false, small_batches: false };
         self.new_metadata();
         for round in 0.. {
             assert!(round < 10_000, "the producer stalls");
@@ -383,9 +388,10 @@ fn run(seed: u64, steps: usize, idempotent: bool, max_in_flight: usize, faults: 
     world
 }
 
-/// Says which seed failed.
+/// Runs the test with many seeds, and says which one failed. `OTTLA_MODEL_RUNS=100` makes a hundred times as many.
 fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    for seed in 0..count {
+    let times = std::env::var("OTTLA_MODEL_RUNS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    for seed in 0..count * times {
         if let Err(panic) = std::panic::catch_unwind(|| test(seed)) {
             eprintln!("seed {seed} failed");
             std::panic::resume_unwind(panic);
@@ -396,7 +402,7 @@ fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
 #[test]
 fn without_faults_all_is_delivered_in_order() {
     let none = Faults { disconnects: false, refusals: false, moves: false, expiry: false, small_batches: false };
-    for_seeds(20, |seed| {
+    for_seeds(10, |seed| {
         for idempotent in [true, false] {
             let world = run(seed, 400, idempotent, 5, none);
             world.check_order();
@@ -407,7 +413,7 @@ fn without_faults_all_is_delivered_in_order() {
 
 #[test]
 fn with_idempotence_all_is_delivered_once_and_in_order_under_any_fault() {
-    for_seeds(300, |seed| {
+    for_seeds(50, |seed| {
         let world = run(seed, 600, true, 5, ALL);
         world.check_order();
         for (.., result) in &world.deliveries {
@@ -418,7 +424,7 @@ fn with_idempotence_all_is_delivered_once_and_in_order_under_any_fault() {
 
 #[test]
 fn what_expires_is_neither_doubled_nor_reordered_nor_lied_about() {
-    for_seeds(300, |seed| {
+    for_seeds(50, |seed| {
         let world = run(seed, 600, true, 5, Faults { expiry: true, ..ALL });
         world.check_order();
     });
@@ -426,7 +432,7 @@ fn what_expires_is_neither_doubled_nor_reordered_nor_lied_about() {
 
 #[test]
 fn without_idempotence_results_are_still_true() {
-    for_seeds(100, |seed| {
+    for_seeds(20, |seed| {
         run(seed, 400, false, 5, Faults { expiry: true, ..ALL });
     });
 }
@@ -434,5 +440,5 @@ fn without_idempotence_results_are_still_true() {
 #[test]
 fn one_request_in_flight_keeps_the_order_without_idempotence_when_nothing_is_lost() {
     let refusals = Faults { disconnects: false, refusals: false, expiry: false, ..ALL };
-    for_seeds(100, |seed| run(seed, 400, false, 1, refusals).check_order());
+    for_seeds(20, |seed| run(seed, 400, false, 1, refusals).check_order());
 }

@@ -16,12 +16,12 @@ pub(super) struct Log {
     pub(super) leader: i32,
     /// The values of the records in it.
     pub(super) values: Vec<u64>,
-    producers: HashMap<i64, ProducerState>,
+    pub(super) producers: HashMap<i64, ProducerState>,
     /// Batches of more records are too large.
     pub(super) max_records: u32,
 }
 
-struct ProducerState {
+pub(super) struct ProducerState {
     epoch: i16,
     last_sequence: i32,
     /// First number, records and offset of the last five batches.

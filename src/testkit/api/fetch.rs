@@ -100,7 +100,8 @@ impl Fetch {
 
     fn answer(&self, context: &mut Context<'_>, plan: &Plan, found: Vec<(Option<Arc<str>>, Answer)>) -> Step {
         let mode = plan.mode;
-        let mut entries = Vec::with_capacity(found.len());
+        let mut answers = Vec::with_capacity(found.len());
+        let mut news = Vec::with_capacity(found.len());
         for ((key, _), (topic, mut answer)) in plan.partitions.iter().zip(found) {
             if context.head.version >= 16
                 && context.state.options.leader_hints
@@ -115,11 +116,12 @@ impl Fetch {
                 high_watermark: answer.end,
                 log_start: answer.start,
             };
-            let sessions = context.state.broker_mut(context.broker).map(|broker| &mut broker.sessions);
-            if sessions.is_none_or(|sessions| sessions.answer(mode, key, &what)) {
-                entries.push((key, answer));
-            }
+            news.push((key, what));
+            answers.push((key, answer));
         }
+        let Some(broker) = context.state.broker_mut(context.broker) else { return Step::Close };
+        let told = broker.sessions.answer(mode, &news);
+        let entries = answers.into_iter().zip(told).filter(|&(_, told)| told).map(|(entry, _)| entry).collect();
         FetchReply { context, session_id: mode.session_id(), read_committed: self.read_committed }.write(entries)
     }
 

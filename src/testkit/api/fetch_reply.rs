@@ -191,7 +191,13 @@ impl Pieces {
         }
     }
 
+    /// Shares a piece, unless copying it is cheaper.
     fn splice(&mut self, piece: Bytes) {
+        const WORTH_SHARING: usize = 1024;
+        if piece.len() < WORTH_SHARING {
+            self.head.put_slice(&piece);
+            return;
+        }
         self.done.push(self.head.split().freeze());
         self.done.push(piece);
     }
@@ -201,12 +207,11 @@ impl Pieces {
         let length: usize = self.done.iter().map(Bytes::len).sum::<usize>().saturating_sub(4);
         let length = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
         if let Some(first) = self.done.first_mut() {
-            // The first piece is this answer's own: nobody else holds it.
-            let mut owned = BytesMut::from(std::mem::take(first));
-            if let Some(place) = owned.first_chunk_mut::<4>() {
+            let mut with_length = first.to_vec();
+            if let Some(place) = with_length.first_chunk_mut::<4>() {
                 *place = length;
             }
-            *first = owned.freeze();
+            *first = with_length.into();
         }
         self.done
     }

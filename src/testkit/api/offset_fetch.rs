@@ -24,9 +24,12 @@ struct Asked {
     topics: Option<Vec<(String, Vec<i32>)>>,
 }
 
+/// A topic and what was found for each of its partitions.
+type TopicFound = (String, Vec<(i32, Result<Option<Committed>, ErrorCode>)>);
+
 struct Found {
     error: ErrorCode,
-    topics: Vec<(String, Vec<(i32, Result<Option<Committed>, ErrorCode>)>)>,
+    topics: Vec<TopicFound>,
 }
 
 impl OffsetFetch {
@@ -68,7 +71,7 @@ impl Call for OffsetFetch {
                     OffsetFetchResponseGroup::default()
                         .with_group_id(text(asked.group).into())
                         .with_error_code(found.error.code())
-                        .with_topics(found.topics.into_iter().map(|topic| newer(topic)).collect()),
+                        .with_topics(found.topics.into_iter().map(newer).collect()),
                 );
             } else {
                 if version >= 2 {
@@ -111,7 +114,7 @@ fn find(context: &mut Context<'_>, asked: &Asked) -> Found {
             })
             .collect(),
         None => {
-            let mut topics: Vec<(String, Vec<_>)> = Vec::new();
+            let mut topics: Vec<TopicFound> = Vec::new();
             for (topic, index, committed) in group.into_iter().flat_map(|group| group.all_committed()) {
                 let found = (index, Ok(Some(committed.clone())));
                 match topics.last_mut() {
@@ -124,8 +127,6 @@ fn find(context: &mut Context<'_>, asked: &Asked) -> Found {
     };
     Found { error, topics }
 }
-
-type TopicFound = (String, Vec<(i32, Result<Option<Committed>, ErrorCode>)>);
 
 /// What is answered where nothing is committed.
 fn nothing() -> Committed {

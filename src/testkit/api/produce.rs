@@ -35,8 +35,6 @@ pub(crate) struct Produce {
 struct Sent {
     partition: i32,
     records: Bytes,
-    /// What a look at the bytes alone says of them; not looked at in sink mode.
-    checked: Option<Result<BatchHeader, ErrorCode>>,
 }
 
 struct Appended {
@@ -48,11 +46,10 @@ struct Appended {
 impl Produce {
     pub(crate) fn new(request: ProduceRequest) -> Self {
         let topics = request.topic_data.into_iter().map(|topic| {
-            let sent = topic.partition_data.into_iter().map(|data| Sent {
-                partition: data.index,
-                records: data.records.unwrap_or_default(),
-                checked: None,
-            });
+            let sent = topic
+                .partition_data
+                .into_iter()
+                .map(|data| Sent { partition: data.index, records: data.records.unwrap_or_default() });
             (topic.name.to_string(), topic.topic_id, sent.collect())
         });
         Self { acks: request.acks, topics: topics.collect() }
@@ -84,7 +81,7 @@ impl Call for Produce {
         response.throttle_time_ms = context.throttle();
         for at in 0..self.topics.len() {
             let name = self.resolve(at, context.state, version);
-            let Some((asked, id, sent)) = self.topics.get_mut(at) else { continue };
+            let Some((asked, id, sent)) = self.topics.get(at) else { continue };
             let mut answers = Vec::with_capacity(sent.len());
             for sent in sent {
                 let answer = match &name {
@@ -114,7 +111,7 @@ impl Call for Produce {
 }
 
 impl Sent {
-    fn answer(&mut self, context: &mut Context<'_>, topic: &str, acks: i16) -> PartitionProduceResponse {
+    fn answer(&self, context: &mut Context<'_>, topic: &str, acks: i16) -> PartitionProduceResponse {
         if let Some(code) = context.refused_partition(topic, self.partition) {
             return refusal(self.partition, code);
         }
@@ -137,7 +134,7 @@ impl Sent {
         }
     }
 
-    fn append(&mut self, context: &mut Context<'_>, topic: &str) -> Result<Appended, ErrorCode> {
+    fn append(&self, context: &mut Context<'_>, topic: &str) -> Result<Appended, ErrorCode> {
         let (version, broker) = (context.head.version, context.broker);
         let millis = context.state.millis(context.now);
         let options = &context.state.options;
@@ -150,7 +147,7 @@ impl Sent {
         if self.records.len() > limit {
             return Err(ErrorCode::MESSAGE_TOO_LARGE);
         }
-        let header = self.checked.get_or_insert_with(|| check(&self.records, version)).clone()?;
+        let header = check(&self.records, version)?;
         let stamp = Stamp {
             producer_id: header.producer_id,
             epoch: header.producer_epoch,
@@ -174,7 +171,7 @@ impl Sent {
     }
 
     /// Answers as if the batch had been appended, which costs no look at its records.
-    fn sink(&mut self, context: &Context<'_>, topic: &str) -> PartitionProduceResponse {
+    fn sink(&self, context: &Context<'_>, topic: &str) -> PartitionProduceResponse {
         if let Some(code) = context.refused_partition(topic, self.partition) {
             return refusal(self.partition, code);
         }

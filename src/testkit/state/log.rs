@@ -90,8 +90,8 @@ impl Log {
         }
         let mut slice = Slice::default();
         for stored in self.batches.range(self.index_of(offset)..) {
-            let fits = slice.size + stored.bytes.len() <= max_bytes;
-            if !fits && !(at_least_one && slice.batches.is_empty()) {
+            let first = at_least_one && slice.batches.is_empty();
+            if !first && slice.size + stored.bytes.len() > max_bytes {
                 break;
             }
             slice.size += stored.bytes.len();

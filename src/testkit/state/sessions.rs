@@ -124,24 +124,34 @@ impl Sessions {
         Ok(Plan { mode: Mode::Incremental(request.id), partitions })
     }
 
-    /// Whether a partition belongs into the answer, given what was found; remembers what the consumer is told then.
-    pub(crate) fn answer(&mut self, mode: Mode, key: &Key, found: &Found) -> bool {
+    /// Which partitions belong into the answer, given what was found in each; remembers what the consumer is told then.
+    pub(crate) fn answer(&mut self, mode: Mode, found: &[(&Key, Found)]) -> Vec<bool> {
         let (id, incremental) = match mode {
-            Mode::Sessionless => return true,
+            Mode::Sessionless => return vec![true; found.len()],
             Mode::Full(id) => (id, false),
             Mode::Incremental(id) => (id, true),
         };
-        let Some(session) = self.open.get_mut(&id) else { return true };
-        let Some(at) = session.partitions.iter().position(|cached| cached.key == *key) else { return true };
-        let Some(cached) = session.partitions.get_mut(at) else { return true };
-        let changed = cached.high_watermark != found.high_watermark || cached.log_start != found.log_start;
-        let answered = !incremental || changed || found.has_data || found.error;
-        cached.log_start = found.log_start;
-        cached.high_watermark = if found.error { -1 } else { found.high_watermark };
-        if found.has_data {
-            let cached = session.partitions.remove(at);
-            session.partitions.push(cached);
+        let Some(session) = self.open.get_mut(&id) else { return vec![true; found.len()] };
+        let places = session.places();
+        let mut served = vec![false; session.partitions.len()];
+        let mut answered = Vec::with_capacity(found.len());
+        for (key, found) in found {
+            let at = places.get(*key).copied();
+            let Some(cached) = at.and_then(|at| session.partitions.get_mut(at)) else {
+                answered.push(true);
+                continue;
+            };
+            let changed = cached.high_watermark != found.high_watermark || cached.log_start != found.log_start;
+            answered.push(!incremental || changed || found.has_data || found.error);
+            cached.log_start = found.log_start;
+            cached.high_watermark = if found.error { -1 } else { found.high_watermark };
+            if let Some(served) = at.and_then(|at| served.get_mut(at)) {
+                *served = found.has_data;
+            }
         }
+        let (back, front): (Vec<_>, Vec<_>) =
+            session.partitions.drain(..).zip(served).partition(|&(_, had_data)| had_data);
+        session.partitions.extend(front.into_iter().chain(back).map(|(cached, _)| cached));
         answered
     }
 
@@ -179,9 +189,12 @@ pub(crate) struct Found {
 }
 
 impl Session {
+    fn places(&self) -> HashMap<Key, usize> {
+        self.partitions.iter().enumerate().map(|(at, cached)| (cached.key.clone(), at)).collect()
+    }
+
     fn take(&mut self, wanted: Vec<(Key, Wanted)>) {
-        let mut places: HashMap<Key, usize> =
-            self.partitions.iter().enumerate().map(|(at, cached)| (cached.key.clone(), at)).collect();
+        let mut places = self.places();
         for (key, wanted) in wanted {
             match places.get(&key).and_then(|&at| self.partitions.get_mut(at)) {
                 Some(cached) => cached.wanted = wanted,
@@ -220,6 +233,12 @@ mod tests {
         plan.partitions.iter().map(|(key, _)| key.partition).collect()
     }
 
+    fn answer(sessions: &mut Sessions, mode: Mode, found: &[(i32, Found)]) -> Vec<bool> {
+        let keys: Vec<Key> = found.iter().map(|&(partition, _)| key(partition)).collect();
+        let found: Vec<_> = keys.iter().zip(found.iter().map(|&(_, found)| found)).collect();
+        sessions.answer(mode, &found)
+    }
+
     const NOTHING: Found = Found { has_data: false, error: false, high_watermark: 5, log_start: 0 };
 
     #[test]
@@ -227,19 +246,17 @@ mod tests {
         let mut sessions = Sessions::default();
         let plan = sessions.begin(request(0, 0, &[0, 1, 2], &[])).unwrap();
         assert_eq!(plan.mode, Mode::Full(1));
-        for p in 0..3 {
-            assert!(sessions.answer(plan.mode, &key(p), &NOTHING));
-        }
+        assert_eq!(answer(&mut sessions, plan.mode, &[(0, NOTHING), (1, NOTHING), (2, NOTHING)]), [true; 3]);
         let plan = sessions.begin(request(1, 1, &[], &[])).unwrap();
         assert_eq!((plan.mode, order(&plan)), (Mode::Incremental(1), vec![0, 1, 2]));
-        assert!(!sessions.answer(plan.mode, &key(0), &NOTHING));
-        assert!(sessions.answer(plan.mode, &key(1), &Found { has_data: true, high_watermark: 9, ..NOTHING }));
-        assert!(sessions.answer(plan.mode, &key(2), &Found { error: true, ..NOTHING }));
+        let data = Found { has_data: true, high_watermark: 9, ..NOTHING };
+        let error = Found { error: true, ..NOTHING };
+        assert_eq!(answer(&mut sessions, plan.mode, &[(0, NOTHING), (1, data), (2, error)]), [false, true, true]);
         let plan = sessions.begin(request(1, 2, &[], &[])).unwrap();
         assert_eq!(order(&plan), [0, 2, 1], "what had data waits behind the others");
-        assert!(sessions.answer(plan.mode, &key(2), &NOTHING), "the end of an error is news");
-        assert!(!sessions.answer(plan.mode, &key(1), &Found { high_watermark: 9, ..NOTHING }));
-        assert!(sessions.answer(plan.mode, &key(0), &Found { log_start: 3, ..NOTHING }));
+        let (read, deleted) = (Found { high_watermark: 9, ..NOTHING }, Found { log_start: 3, ..NOTHING });
+        let told = answer(&mut sessions, plan.mode, &[(0, deleted), (2, NOTHING), (1, read)]);
+        assert_eq!(told, [true, true, false], "the end of an error is news");
     }
 
     #[test]
