@@ -211,7 +211,7 @@ async fn drive(
             },
             _ = polls.tick() => {
                 if habits.polls.load(SeqCst) {
-                    handle.polled();
+                    drop(handle.reading());
                 }
             }
         }
