@@ -223,6 +223,8 @@ impl Batch {
             _ => self.runs.push(run),
         }
         if !self.groups.iter().any(|known| Arc::ptr_eq(known, &group)) {
+            // The record came before this batch was begun: a flush has been since.
+            self.flushed = true;
             self.groups.push(group);
         }
         self.charge.absorb(charge);

@@ -261,7 +261,8 @@ impl PartitionQueue {
             }
             Answer::UnknownProducer { error, log_start } => {
                 let hopeless = batch.sequence.is_none();
-                if !hopeless && log_start != -1 {
+                // Where the log starts is not known while the partition moves: then once more before the epoch is raised.
+                if !hopeless && (log_start != -1 || batch.attempts > 1) {
                     self.sequences.must_raise();
                 }
                 self.retry(batch, error, hopeless, now, rules, rng);

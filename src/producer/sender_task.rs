@@ -30,7 +30,6 @@ pub(super) struct SenderTask {
     errands: JoinSet<Errand>,
     client: Client,
     changes: watch::Receiver<u64>,
-    draining: bool,
     looking: HashSet<Arc<str>>,
     noticed: Vec<Arc<Partition>>,
     used: HashMap<Arc<str>, u64>,
@@ -78,7 +77,6 @@ impl SenderTask {
             changes: client.metadata_changes(),
             check_use_at: Instant::now() + use_interval(&client),
             client,
-            draining: false,
             looking: HashSet::new(),
             noticed: Vec::new(),
             used: HashMap::new(),
@@ -131,16 +129,14 @@ impl SenderTask {
         for partition in self.noticed.drain(..) {
             self.sender.notice(&partition, now, metadata);
         }
-        if shared.inbox.phase() >= Phase::Draining && !self.draining {
-            self.draining = true;
-            shared.inbox.flush();
-        }
         let flushes = shared.inbox.flushes();
         if flushes != self.flushes {
             self.flushes = flushes;
             self.flush(metadata);
         }
-        self.sender.hurry(shared.ledger.credits.is_short(), now, metadata);
+        // Nothing lingers while somebody waits for room, or for the end.
+        let hurry = shared.ledger.credits.is_short() || shared.inbox.phase() != Phase::Running;
+        self.sender.hurry(hurry, now, metadata);
         if shared.look_for_topics.swap(false, std::sync::atomic::Ordering::AcqRel) {
             self.look_for_topics();
         }

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     cluster::TopicMetadata,
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
-    record::Record,
+    record::{Record, check_topic_name},
     wire::batch::RecordParts,
 };
 
@@ -116,6 +116,7 @@ impl Topics {
                 return Ok(placed);
             }
         }
+        check_topic_name(record.topic())?;
         let mut waiting = self.lock();
         if let Some(error) = &waiting.closed {
             return Err(error.clone());

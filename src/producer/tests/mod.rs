@@ -1,4 +1,71 @@
 //! Tests of the producer's parts together: against a model of a broker, and against the embedded one.
 
+mod buffer;
+mod closing;
+mod delivery;
+mod faults;
 mod model;
 mod model_broker;
+mod topics;
+
+use std::time::Duration;
+
+use super::{Delivery, Producer, ProducerBuilder};
+use crate::{
+    error::Error,
+    record::{Record, RecordMetadata},
+    testkit::{Cluster, Options},
+};
+
+const TOPIC: &str = "orders";
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A cluster of one broker on a network of its own, with a topic of so many partitions.
+async fn cluster(partitions: i32) -> Cluster {
+    cluster_with(Options::new(), partitions).await
+}
+
+async fn cluster_with(options: Options, partitions: i32) -> Cluster {
+    let cluster = Cluster::start(options.in_memory()).await.unwrap();
+    cluster.create_topic(TOPIC, partitions).unwrap();
+    cluster
+}
+
+fn builder(cluster: &Cluster) -> ProducerBuilder {
+    Producer::builder(cluster.bootstrap()).network(cluster.network()).seed(7)
+}
+
+async fn producer(cluster: &Cluster) -> Producer {
+    builder(cluster).build().await.unwrap()
+}
+
+/// Sends values "from", "from + 1", … to partition 0.
+async fn send_numbers(producer: &Producer, numbers: std::ops::Range<u64>) -> Vec<Delivery> {
+    let mut deliveries = Vec::new();
+    for number in numbers {
+        let record = Record::to(TOPIC).partition(0).value(number.to_string());
+        deliveries.push(producer.send(record).await.unwrap());
+    }
+    deliveries
+}
+
+async fn results(deliveries: Vec<Delivery>) -> Vec<Result<RecordMetadata, Error>> {
+    let mut results = Vec::new();
+    for delivery in deliveries {
+        results.push(delivery.await);
+    }
+    results
+}
+
+/// The values in the log of a partition, as text.
+fn log(cluster: &Cluster, partition: i32) -> Vec<String> {
+    let records = cluster.records(TOPIC, partition).unwrap();
+    records.into_iter().map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap()).collect()
+}
+
+fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}

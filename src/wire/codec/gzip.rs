@@ -40,6 +40,8 @@ impl Encoder {
                 .compress_vec(rest, &mut out, FlushCompress::Finish)
                 .map_err(|error| Error::new(ErrorKind::Internal, "gzip: the encoder failed").with_source(error))?;
             if status == Status::StreamEnd {
+                // The batch is kept until it is acknowledged: not with more memory than it needs.
+                out.shrink_to_fit();
                 return Ok(out);
             }
             if out.len() < out.capacity() && out.len() == written && self.state.total_in() == read {

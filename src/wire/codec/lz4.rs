@@ -9,7 +9,7 @@ use lz4_flex::block::{
     CompressTable, compress_into_with_table, decompress_into, decompress_into_with_dict, get_maximum_output_size,
 };
 
-use super::{Codec, corrupt, reserve_within, too_large, xxh32::xxh32};
+use super::{Codec, corrupt, reserve_alike, reserve_within, too_large, xxh32::xxh32};
 use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: [u8; 4] = 0x184D_2204u32.to_le_bytes();
@@ -22,6 +22,10 @@ const BLOCK_DESCRIPTOR: u8 = 4 << 4;
 const BLOCK: usize = 64 * 1024;
 /// The bit of a block's length that says that the block is not compressed.
 const STORED: u32 = 1 << 31;
+/// The length zero, behind the last block.
+const END_MARK: [u8; 4] = [0; 4];
+/// What is written of a frame beside its blocks.
+const FRAME_OVERHEAD: usize = MAGIC.len() + 3 + END_MARK.len();
 /// How far back a dependent block may reach.
 const WINDOW: usize = 64 * 1024;
 /// Each byte of a length adds 255: more than this a block cannot expand.
@@ -33,47 +37,59 @@ pub(super) struct Encoder {
     /// For input below 64 KiB: entries of half the size, twice as quickly cleared.
     small: CompressTable,
     large: Option<CompressTable>,
+    /// One block is compressed in here, so that the output need not be zeroed ahead of it and is no larger than it must be.
+    scratch: Vec<u8>,
 }
 
 impl Default for Encoder {
     fn default() -> Self {
-        Self { small: CompressTable::small(), large: None }
+        Self { small: CompressTable::small(), large: None, scratch: Vec::new() }
     }
 }
 
 impl Encoder {
     pub(super) fn compress(&mut self, input: &[u8]) -> Result<Vec<u8>> {
-        let largest = get_maximum_output_size(input.len().min(BLOCK));
-        let mut out = Vec::with_capacity(MAGIC.len() + 7 + input.len() / 2 + largest);
-        out.extend_from_slice(&MAGIC);
         let descriptor = [FLAGS, BLOCK_DESCRIPTOR];
-        out.extend_from_slice(&descriptor);
-        out.push(header_checksum(&descriptor));
-        for block in input.chunks(BLOCK) {
-            let at = out.len();
-            out.resize(at + 4 + largest, 0);
-            let table = if block.len() < usize::from(u16::MAX) {
-                &mut self.small
-            } else {
-                self.large.get_or_insert_with(CompressTable::large)
-            };
-            let room = out.get_mut(at + 4..).unwrap_or_default();
-            let size = compress_into_with_table(block, room, table).map_err(failed)?;
-            let length = if size < block.len() {
-                out.truncate(at + 4 + size);
-                u32::try_from(size).map_err(failed)?
-            } else {
-                out.truncate(at + 4);
-                out.extend_from_slice(block);
-                u32::try_from(block.len()).map_err(failed)? | STORED
-            };
-            if let Some(prefix) = out.get_mut(at..at + 4) {
-                prefix.copy_from_slice(&length.to_le_bytes());
+        let mut out = Vec::new();
+        let mut rest = input;
+        while let Some(block) = rest.get(..rest.len().min(BLOCK)).filter(|block| !block.is_empty()) {
+            rest = rest.get(block.len()..).unwrap_or_default();
+            let packed = self.block(block)?;
+            let (bytes, stored) = if packed.len() < block.len() { (packed, 0) } else { (block, STORED) };
+            if out.is_empty() {
+                let made = bytes.len() + 4;
+                reserve_alike(&mut out, FRAME_OVERHEAD + made, (made, block.len()), rest.len(), usize::MAX);
+                start(&mut out, descriptor);
             }
+            out.extend_from_slice(&(u32::try_from(bytes.len()).map_err(failed)? | stored).to_le_bytes());
+            out.extend_from_slice(bytes);
         }
-        out.extend_from_slice(&0u32.to_le_bytes());
+        if out.is_empty() {
+            start(&mut out, descriptor);
+        }
+        out.extend_from_slice(&END_MARK);
         Ok(out)
     }
+
+    fn block(&mut self, block: &[u8]) -> Result<&[u8]> {
+        let largest = get_maximum_output_size(block.len());
+        if self.scratch.len() < largest {
+            self.scratch.resize(largest, 0);
+        }
+        let table = if block.len() < usize::from(u16::MAX) {
+            &mut self.small
+        } else {
+            self.large.get_or_insert_with(CompressTable::large)
+        };
+        let size = compress_into_with_table(block, &mut self.scratch, table).map_err(failed)?;
+        Ok(self.scratch.get(..size).unwrap_or_default())
+    }
+}
+
+fn start(out: &mut Vec<u8>, descriptor: [u8; 2]) {
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&descriptor);
+    out.push(header_checksum(&descriptor));
 }
 
 #[derive(Default)]
@@ -145,6 +161,9 @@ impl Decoder {
             let bytes = if word & STORED != 0 { block } else { self.block(frame, block, start, limit, out)? };
             if bytes.len() > room {
                 return Err(too_large(Codec::Lz4, limit));
+            }
+            if out.is_empty() {
+                reserve_alike(out, bytes.len(), (bytes.len(), block.len() + 4), input.0.len(), limit);
             }
             reserve_within(out, bytes.len(), limit);
             out.extend_from_slice(bytes);

@@ -138,3 +138,13 @@ fn reserve_within(out: &mut Vec<u8>, more: usize, ceiling: usize) {
         out.reserve_exact(target - out.len());
     }
 }
+
+/// Makes room for `first` bytes and for what the `left` bytes of input behind them will become, if `used` bytes of input that
+/// became `made` are a measure; a little more, as a second growth costs a copy, but never past `ceiling`, nor past sixteen
+/// times the input, which no length in it can then inflate.
+#[cfg(any(feature = "snappy", feature = "lz4"))]
+fn reserve_alike(out: &mut Vec<u8>, first: usize, (made, used): (usize, usize), left: usize, ceiling: usize) {
+    let expected = made.saturating_mul(left) / used.max(1);
+    let expected = expected.saturating_add(expected / 16).min(left.saturating_mul(16));
+    out.reserve_exact(first.saturating_add(expected).min(ceiling.saturating_sub(out.len())).max(first));
+}

@@ -3,7 +3,7 @@
 
 use snap::raw;
 
-use super::{Codec, corrupt, reserve_within, too_large};
+use super::{Codec, corrupt, reserve_alike, reserve_within, too_large};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The magic number, then version 1 and lowest compatible version 1.
@@ -17,29 +17,33 @@ const MAX_RATIO: usize = 64;
 #[derive(Debug)]
 pub(super) struct Encoder {
     state: raw::Encoder,
+    /// One block is compressed in here, so that the output need not be zeroed ahead of it and is no larger than it must be.
+    scratch: Vec<u8>,
 }
 
 impl Default for Encoder {
     fn default() -> Self {
-        Self { state: raw::Encoder::new() }
+        Self { state: raw::Encoder::new(), scratch: vec![0; raw::max_compress_len(BLOCK)] }
     }
 }
 
 impl Encoder {
     pub(super) fn compress(&mut self, input: &[u8]) -> Result<Vec<u8>> {
-        let largest = raw::max_compress_len(input.len().min(BLOCK));
-        let mut out = Vec::with_capacity(HEADER.len() + input.len() / 2 + largest);
-        out.extend_from_slice(&HEADER);
+        let mut out = Vec::new();
+        let mut left = input.len();
         for block in input.chunks(BLOCK) {
-            let at = out.len();
-            out.resize(at + 4 + largest, 0);
-            let room = out.get_mut(at + 4..).unwrap_or_default();
-            let size = self.state.compress(block, room).map_err(failed)?;
-            let length = u32::try_from(size).map_err(failed)?;
-            if let Some(prefix) = out.get_mut(at..at + 4) {
-                prefix.copy_from_slice(&length.to_be_bytes());
+            left -= block.len();
+            let size = self.state.compress(block, &mut self.scratch).map_err(failed)?;
+            let packed = self.scratch.get(..size).unwrap_or_default();
+            if out.is_empty() {
+                reserve_alike(&mut out, HEADER.len() + 4 + size, (size + 4, block.len()), left, usize::MAX);
+                out.extend_from_slice(&HEADER);
             }
-            out.truncate(at + 4 + size);
+            out.extend_from_slice(&u32::try_from(size).map_err(failed)?.to_be_bytes());
+            out.extend_from_slice(packed);
+        }
+        if out.is_empty() {
+            out.extend_from_slice(&HEADER);
         }
         Ok(out)
     }
@@ -68,6 +72,10 @@ impl Decoder {
             let (block, next) = behind.split_at_checked(length).ok_or_else(|| {
                 corrupt(Codec::Snappy, format_args!("a block of {length} bytes where {} are left", behind.len()))
             })?;
+            if out.is_empty() {
+                let made = raw::decompress_len(block).unwrap_or_default().min(block.len().saturating_mul(MAX_RATIO));
+                reserve_alike(&mut out, 0, (made, block.len() + 4), rest.len(), limit);
+            }
             self.block(block, limit, &mut out)?;
             rest = next;
         }

@@ -1,0 +1,131 @@
+//! The bounds of the buffer, and what is refused at the door.
+
+use super::*;
+use crate::{ErrorKind, testkit::on, wire::ApiKey};
+
+#[tokio::test(start_paused = true)]
+async fn a_full_buffer_gives_the_record_back_or_waits() {
+    let cluster = cluster(1).await;
+    let hang = cluster.fault(on(ApiKey::Produce).forever().delay(ms(1000)));
+    let producer = builder(&cluster).buffer_memory(5000).max_block(ms(300)).build().await.unwrap();
+    let value = vec![b'x'; 500];
+    let mut taken = Vec::new();
+    let refused = loop {
+        match producer.try_send(Record::to(TOPIC).value(&value).header("n", taken.len().to_string())) {
+            Ok(delivery) => taken.push(delivery),
+            Err(refused) => break refused,
+        }
+        assert!(taken.len() < 10, "the buffer has no bound");
+    };
+    assert_eq!(refused.error().kind(), ErrorKind::BufferFull);
+    assert!(refused.error().is_retriable());
+    let record = refused.into_record();
+    assert_eq!(record.topic(), TOPIC);
+    let error = producer.send(record.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BufferFull);
+    assert!(error.to_string().contains("max.block.ms"), "{error}");
+    hang.clear();
+    // Room comes as results come.
+    for result in results(taken).await {
+        result.unwrap();
+    }
+    producer.send(record).await.unwrap().await.unwrap();
+    assert_eq!(producer.0.shared.ledger.credits.free(), 5000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn senders_that_wait_end_the_linger_and_are_served_in_order() {
+    let cluster = cluster(1).await;
+    let producer = builder(&cluster)
+        .linger(Duration::from_secs(30))
+        .buffer_memory(2000)
+        .max_request_size(1000)
+        .build()
+        .await
+        .unwrap();
+    producer.partitions_for(TOPIC).await.unwrap();
+    let before = tokio::time::Instant::now();
+    let value = "x".repeat(300);
+    for number in 0..40 {
+        let _ = producer.send(Record::to(TOPIC).partition(0).value(format!("{number} {value}"))).await.unwrap();
+    }
+    assert!(before.elapsed() < Duration::from_secs(10), "the full buffer waited for the linger");
+    assert_eq!(producer.flush(ms(5000)).await, 0);
+    let order: Vec<String> = log(&cluster, 0).iter().map(|value| value.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(order, numbers(0..40));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_goes_away_takes_no_room_along() {
+    let cluster = cluster(1).await;
+    let producer = builder(&cluster).buffer_memory(1000).build().await.unwrap();
+    let value = vec![b'x'; 800];
+    cluster.fault(on(ApiKey::Produce).delay(ms(500)));
+    let first = producer.send(Record::to(TOPIC).value(&value)).await.unwrap();
+    let waiting = producer.send(Record::to(TOPIC).value(&value));
+    assert!(tokio::time::timeout(ms(50), waiting).await.is_err());
+    first.await.unwrap();
+    producer.send(Record::to(TOPIC).value(&value)).await.unwrap().await.unwrap();
+    assert_eq!(cluster.log_end(TOPIC, 0).unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_buffer_before_a_dead_broker_ends_with_results() {
+    let cluster = cluster(1).await;
+    let producer = builder(&cluster)
+        .buffer_memory(3000)
+        .request_timeout(ms(500))
+        .delivery_timeout(ms(3000))
+        .max_block(ms(1000))
+        .build()
+        .await
+        .unwrap();
+    producer.partitions_for(TOPIC).await.unwrap();
+    cluster.kill(1).await.unwrap();
+    let value = vec![b'x'; 900];
+    let mut deliveries = Vec::new();
+    for _ in 0..3 {
+        deliveries.push(producer.send(Record::to(TOPIC).value(&value)).await.unwrap());
+    }
+    assert_eq!(producer.send(Record::to(TOPIC).value(&value)).await.unwrap_err().kind(), ErrorKind::BufferFull);
+    for result in results(deliveries).await {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert_eq!(error.delivery_status(), Some(crate::DeliveryStatus::NotPersisted), "nothing was ever written");
+    }
+    assert_eq!(producer.0.shared.ledger.credits.free(), 3000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_sent_is_refused_and_harms_nothing_else() {
+    let cluster = cluster(1).await;
+    let producer = builder(&cluster).max_request_size(1000).build().await.unwrap();
+    let large = vec![b'x'; 1000];
+    let delivery = producer.send(Record::to(TOPIC).value("before")).await.unwrap();
+    for (record, kind) in [
+        (Record::to(TOPIC).value(&large), ErrorKind::RecordTooLarge),
+        (Record::to("no/topic").value("x"), ErrorKind::InvalidArgument),
+        (Record::to("").value("x"), ErrorKind::InvalidArgument),
+        (Record::to(TOPIC).partition(-1).value("x"), ErrorKind::InvalidArgument),
+    ] {
+        let error = producer.send(record.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        let refused = producer.try_send(record.clone()).unwrap_err();
+        assert_eq!(refused.error().kind(), kind);
+        assert_eq!(refused.into_record(), record);
+    }
+    delivery.await.unwrap();
+    producer.send(Record::to(TOPIC).value("after")).await.unwrap().await.unwrap();
+    assert_eq!(log(&cluster, 0), ["before", "after"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_cannot_be_used_are_named() {
+    let error = Producer::builder("a:1").property("linger.ms", "soon").build().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    let error = Producer::builder("").build().await.unwrap_err();
+    assert!(error.to_string().contains("bootstrap.servers"), "{error}");
+    let pairs = [("bootstrap.servers", "a:1"), ("acks", "1"), ("enable.idempotence", "true")];
+    let error = Producer::from_properties(pairs).await.unwrap_err();
+    assert!(error.to_string().contains("needs acks=all"), "{error}");
+}

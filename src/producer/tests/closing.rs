@@ -1,0 +1,117 @@
+//! Ends: closed, dropped, or left without a runtime.
+
+use super::*;
+use crate::{DeliveryStatus, ErrorKind, testkit::on, wire::ApiKey};
+
+#[tokio::test(start_paused = true)]
+async fn closing_delivers_what_is_there_and_refuses_the_rest() {
+    let cluster = cluster(1).await;
+    let producer = builder(&cluster)
+        .linger(Duration::from_secs(60))
+        .delivery_timeout(Duration::from_secs(200))
+        .build()
+        .await
+        .unwrap();
+    let deliveries = send_numbers(&producer, 0..20).await;
+    producer.close(Duration::from_secs(10)).await.unwrap();
+    for result in results(deliveries).await {
+        result.unwrap();
+    }
+    assert_eq!(producer.send(Record::to(TOPIC).value("x")).await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(producer.try_send(Record::to(TOPIC).value("x")).unwrap_err().error().kind(), ErrorKind::Closed);
+    assert_eq!(producer.flush(ms(10)).await, 0);
+    producer.close(ms(10)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_before_a_dead_broker_is_bounded() {
+    let cluster = cluster(1).await;
+    let producer = producer(&cluster).await;
+    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    cluster.kill(1).await.unwrap();
+    let deliveries = send_numbers(&producer, 1..4).await;
+    let before = tokio::time::Instant::now();
+    let error = producer.close(ms(700)).await.unwrap_err();
+    assert!(before.elapsed() < ms(800), "{:?}", before.elapsed());
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("3 records"), "{error}");
+    for result in results(deliveries).await {
+        let error = result.unwrap_err();
+        assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Closed, Some(DeliveryStatus::NotPersisted)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_tells_what_may_be_written() {
+    let cluster = cluster(1).await;
+    let producer = producer(&cluster).await;
+    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    let fault = cluster.fault(on(ApiKey::Produce).hang());
+    let deliveries = send_numbers(&producer, 1..4).await;
+    fault.reached(1).await;
+    producer.close(ms(100)).await.unwrap_err();
+    for result in results(deliveries).await {
+        let error = result.unwrap_err();
+        assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_producer_still_delivers() {
+    let cluster = cluster(1).await;
+    let producer = builder(&cluster)
+        .linger(Duration::from_secs(60))
+        .delivery_timeout(Duration::from_secs(200))
+        .build()
+        .await
+        .unwrap();
+    let deliveries = send_numbers(&producer, 0..20).await;
+    let clone = producer.clone();
+    drop(producer);
+    drop(clone);
+    let before = tokio::time::Instant::now();
+    for result in results(deliveries).await {
+        result.unwrap();
+    }
+    assert!(before.elapsed() < Duration::from_secs(5), "it waited for the linger");
+}
+
+#[test]
+fn a_runtime_that_is_dropped_leaves_no_delivery_without_a_result() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (cluster, producer, deliveries, waiting) = runtime.block_on(async {
+        let cluster = cluster(1).await;
+        let fault = cluster.fault(on(ApiKey::Produce).forever().hang());
+        let producer = builder(&cluster).linger(Duration::ZERO).build().await.unwrap();
+        let mut deliveries = send_numbers(&producer, 0..3).await;
+        fault.reached(1).await;
+        deliveries.extend(send_numbers(&producer, 3..200).await);
+        let waiting = producer.send(Record::to("unknown").value("x")).await.unwrap();
+        (cluster, producer, deliveries, waiting)
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    other.block_on(async {
+        let mut statuses = Vec::new();
+        for result in results(deliveries).await {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+            statuses.push(error.delivery_status().unwrap());
+        }
+        assert_eq!(statuses[0], DeliveryStatus::PossiblyPersisted);
+        assert_eq!(*statuses.last().unwrap(), DeliveryStatus::NotPersisted);
+        assert_eq!(waiting.await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(producer.send(Record::to(TOPIC).value("x")).await.unwrap_err().kind(), ErrorKind::Closed);
+        let closed = tokio::time::timeout(Duration::from_secs(5), producer.close(ms(100))).await;
+        closed.expect("close hangs without a runtime of its own").unwrap();
+    });
+    drop(cluster);
+}
+
+#[test]
+fn without_a_runtime_the_error_says_so() {
+    let mut build = Box::pin(Producer::builder("a:1").build());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let std::task::Poll::Ready(Err(error)) = build.as_mut().poll(&mut cx) else { panic!("it was built") };
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+}

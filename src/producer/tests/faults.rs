@@ -1,0 +1,241 @@
+//! The fault scenarios that other clients are tested with.
+
+use super::*;
+use crate::{DeliveryStatus, ErrorKind, error::ErrorCode, testkit::on, wire::ApiKey};
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_closed_after_the_first_produce_does_not_double() {
+    let cluster = cluster(1).await;
+    cluster.fault(on(ApiKey::Produce).act_then_drop());
+    let producer = producer(&cluster).await;
+    let deliveries = send_numbers(&producer, 0..10).await;
+    assert!(results(deliveries).await.iter().all(Result::is_ok));
+    assert_eq!(log(&cluster, 0), numbers(0..10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_retries_a_closed_connection_fails_possibly_persisted() {
+    let cluster = cluster(1).await;
+    cluster.fault(on(ApiKey::Produce).act_then_drop());
+    let producer = builder(&cluster).retries(0).build().await.unwrap();
+    for result in results(send_numbers(&producer, 0..3).await).await {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Network);
+        assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_too_late_is_asked_for_again() {
+    for (retries, delivered) in [(u32::MAX, true), (0, false)] {
+        let cluster = cluster(1).await;
+        cluster.fault(on(ApiKey::Produce).delay_response(ms(3000)));
+        let producer = builder(&cluster).request_timeout(ms(1000)).retries(retries).build().await.unwrap();
+        let result = send_numbers(&producer, 0..1).await.pop().unwrap().await;
+        if delivered {
+            result.unwrap();
+        } else {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Timeout);
+            assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted));
+        }
+        assert_eq!(log(&cluster, 0), ["0"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn storage_errors_are_retried_as_often_as_is_allowed() {
+    for (retries, delivered) in [(5, true), (1, false)] {
+        let cluster = cluster(1).await;
+        let fault = cluster.fault(on(ApiKey::Produce).times(3).error(ErrorCode::KAFKA_STORAGE_ERROR));
+        let producer = builder(&cluster).retries(retries).build().await.unwrap();
+        let result = send_numbers(&producer, 0..1).await.pop().unwrap().await;
+        if delivered {
+            result.unwrap();
+            assert_eq!(fault.hits(), 3);
+        } else {
+            let error = result.unwrap_err();
+            assert_eq!(error.code(), Some(ErrorCode::KAFKA_STORAGE_ERROR));
+            assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
+            assert_eq!(fault.hits(), 2);
+            cluster.clear_faults();
+            // Nobody knows whether the first got lost for good: what comes after it must be written all the same.
+            send_numbers(&producer, 1..2).await.pop().unwrap().await.unwrap();
+            assert_eq!(log(&cluster, 0), ["1"]);
+        }
+    }
+}
+
+/// Small batches, so that several requests are in flight at once.
+async fn pipelined(cluster: &Cluster) -> Producer {
+    let producer = builder(cluster).batch_size(200).build().await.unwrap();
+    // The first answer opens the pipeline.
+    producer.send(Record::to(TOPIC).partition(0).value("first")).await.unwrap().await.unwrap();
+    producer
+}
+
+fn with_first(range: std::ops::Range<u64>) -> Vec<String> {
+    std::iter::once("first".to_owned()).chain(numbers(range)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn disconnects_and_refusals_with_five_in_flight_keep_the_order() {
+    for code in [ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER] {
+        let cluster = cluster(1).await;
+        let producer = pipelined(&cluster).await;
+        cluster.fault(on(ApiKey::Produce).delay(ms(20)).times(5));
+        cluster.fault(on(ApiKey::Produce).skip(2).drop_connection());
+        cluster.fault(on(ApiKey::Produce).skip(4).times(3).error(code));
+        let deliveries = send_numbers(&producer, 0..300).await;
+        for result in results(deliveries).await {
+            result.unwrap();
+        }
+        assert_eq!(log(&cluster, 0), with_first(0..300), "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn appended_and_yet_refused_is_written_once() {
+    let cluster = cluster(1).await;
+    let producer = pipelined(&cluster).await;
+    cluster.fault(on(ApiKey::Produce).skip(1).times(3).act_then_error(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));
+    cluster.fault(on(ApiKey::Produce).skip(6).act_then_error(ErrorCode::REQUEST_TIMED_OUT));
+    for result in results(send_numbers(&producer, 0..300).await).await {
+        result.unwrap();
+    }
+    assert_eq!(log(&cluster, 0), with_first(0..300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repetition_that_the_broker_knows_is_a_success() {
+    let cluster = cluster(1).await;
+    cluster.fault(on(ApiKey::Produce).error(ErrorCode::DUPLICATE_SEQUENCE_NUMBER));
+    let producer = producer(&cluster).await;
+    let at = send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    assert_eq!(at.offset, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_forgot_the_producer_gets_a_new_epoch() {
+    let cluster = cluster_with(Options::new().strict_producer_ids(true), 1).await;
+    let producer = producer(&cluster).await;
+    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    cluster.forget_producers(TOPIC, 0).unwrap();
+    for result in results(send_numbers(&producer, 1..50).await).await {
+        result.unwrap();
+    }
+    assert_eq!(log(&cluster, 0), numbers(0..50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_moves_takes_the_records_along() {
+    for hints in [true, false] {
+        let cluster = cluster_with(Options::new().brokers(3).leader_hints(hints), 1).await;
+        let producer = pipelined(&cluster).await;
+        let mut deliveries = Vec::new();
+        for round in 0..12u64 {
+            deliveries.extend(send_numbers(&producer, round * 50..(round + 1) * 50).await);
+            let leader = cluster.leader(TOPIC, 0).unwrap().unwrap();
+            cluster.move_leader(TOPIC, 0, leader % 3 + 1).unwrap();
+            tokio::time::sleep(ms(7)).await;
+        }
+        for result in results(deliveries).await {
+            result.unwrap();
+        }
+        assert_eq!(log(&cluster, 0), with_first(0..600), "hints: {hints}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_dies_and_comes_back_costs_time_only() {
+    let cluster = cluster_with(Options::new().brokers(1), 1).await;
+    let producer = pipelined(&cluster).await;
+    let mut deliveries = send_numbers(&producer, 0..100).await;
+    cluster.kill(1).await.unwrap();
+    deliveries.extend(send_numbers(&producer, 100..200).await);
+    tokio::time::sleep(ms(5000)).await;
+    cluster.restart(1).await.unwrap();
+    deliveries.extend(send_numbers(&producer, 200..300).await);
+    for result in results(deliveries).await {
+        result.unwrap();
+    }
+    assert_eq!(log(&cluster, 0), with_first(0..300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_times_out_on_the_wire_is_possibly_persisted_and_the_partition_goes_on() {
+    let cluster = cluster(1).await;
+    let producer = builder(&cluster).request_timeout(ms(500)).delivery_timeout(ms(2000)).build().await.unwrap();
+    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    let hang = cluster.fault(on(ApiKey::Produce).forever().hang());
+    for result in results(send_numbers(&producer, 1..4).await).await {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted));
+    }
+    hang.clear();
+    for result in results(send_numbers(&producer, 4..8).await).await {
+        result.unwrap();
+    }
+    assert_eq!(log(&cluster, 0), ["0", "4", "5", "6", "7"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_make_no_sense_are_survived() {
+    let cluster = cluster(1).await;
+    cluster.fault(on(ApiKey::Produce).respond_garbage(b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice()));
+    cluster.fault(on(ApiKey::Produce).truncate_response());
+    let producer = producer(&cluster).await;
+    for result in results(send_numbers(&producer, 0..10).await).await {
+        result.unwrap();
+    }
+    assert_eq!(log(&cluster, 0), numbers(0..10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocked_partition_stops_no_other() {
+    let cluster = cluster(2).await;
+    cluster.fault(on(ApiKey::Produce).partition(TOPIC, 0).forever().error(ErrorCode::NOT_ENOUGH_REPLICAS));
+    let producer = builder(&cluster).delivery_timeout(Duration::from_secs(40)).build().await.unwrap();
+    let blocked = send_numbers(&producer, 0..5).await;
+    for _ in 0..20 {
+        producer.send(Record::to(TOPIC).partition(1).value("x")).await.unwrap().await.unwrap();
+    }
+    for result in results(blocked).await {
+        let error = result.unwrap_err();
+        assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::NotPersisted)));
+        assert!(error.to_string().contains("NOT_ENOUGH_REPLICAS"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_right_to_write_is_refused_once_and_for_all() {
+    let cluster = cluster(1).await;
+    cluster.fault(on(ApiKey::Produce).error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
+    let producer = producer(&cluster).await;
+    let error = send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Authorization, Some(DeliveryStatus::NotPersisted)));
+    send_numbers(&producer, 1..2).await.pop().unwrap().await.unwrap();
+    assert_eq!(log(&cluster, 0), ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_producer_id_every_record_says_why() {
+    let cluster = cluster(1).await;
+    cluster.fault(on(ApiKey::InitProducerId).forever().error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
+    let producer = producer(&cluster).await;
+    let error = send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
+    let error = producer.send(Record::to(TOPIC).value("x")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authorization);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_id_that_is_slow_to_come_is_waited_for() {
+    let cluster = cluster(1).await;
+    cluster.fault(on(ApiKey::InitProducerId).times(5).error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
+    let producer = producer(&cluster).await;
+    for result in results(send_numbers(&producer, 0..10).await).await {
+        result.unwrap();
+    }
+}

@@ -1,0 +1,125 @@
+//! Topics that are not known yet, grow, vanish, or come back as others.
+
+use super::*;
+use crate::{DeliveryStatus, ErrorKind, error::ErrorCode, testkit::on, wire::ApiKey};
+
+#[tokio::test(start_paused = true)]
+async fn records_of_a_topic_that_is_not_there_yet_keep_their_order() {
+    let cluster = Cluster::start(Options::new().in_memory().auto_create(false)).await.unwrap();
+    let producer = producer(&cluster).await;
+    let mut deliveries = send_numbers(&producer, 0..500).await;
+    tokio::time::sleep(ms(2000)).await;
+    cluster.create_topic(TOPIC, 1).unwrap();
+    for round in 5..100u64 {
+        deliveries.extend(send_numbers(&producer, round * 100..(round + 1) * 100).await);
+        tokio::time::sleep(ms(10)).await;
+    }
+    for result in results(deliveries).await {
+        result.unwrap();
+    }
+    let expected: Vec<String> = (0..10_000).map(|number: u64| number.to_string()).collect();
+    assert_eq!(log(&cluster, 0), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_does_not_appear_fails_its_records_and_no_others() {
+    let cluster = cluster_with(Options::new().auto_create(false), 1).await;
+    let producer = builder(&cluster).max_block(ms(1500)).build().await.unwrap();
+    let missing = producer.send(Record::to("missing").value("x")).await.unwrap();
+    producer.send(Record::to(TOPIC).value("x")).await.unwrap().await.unwrap();
+    let before = tokio::time::Instant::now();
+    let error = missing.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition, "{error}");
+    assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
+    assert!(before.elapsed() < ms(2500), "{:?}", before.elapsed());
+    assert!(error.to_string().contains("missing"), "{error}");
+    let error = producer.partitions_for("missing").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_may_not_be_seen_fails_at_once() {
+    let cluster = cluster(1).await;
+    cluster.fault(on(ApiKey::Metadata).topic("secret").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
+    let producer = producer(&cluster).await;
+    let before = tokio::time::Instant::now();
+    let error = producer.send(Record::to("secret").value("x")).await.unwrap().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authorization, "{error}");
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_is_made_when_the_broker_does_that() {
+    let cluster = Cluster::start(Options::new().in_memory().auto_create(true)).await.unwrap();
+    let producer = producer(&cluster).await;
+    producer.send(Record::to("fresh").value("x")).await.unwrap().await.unwrap();
+    assert_eq!(cluster.log_end("fresh", 0).unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_added_is_found_and_one_that_is_not_is_named() {
+    let cluster = cluster(1).await;
+    let producer = builder(&cluster).max_block(ms(3000)).build().await.unwrap();
+    producer.send(Record::to(TOPIC).value("x")).await.unwrap().await.unwrap();
+    let early = producer.send(Record::to(TOPIC).partition(3).value("early")).await.unwrap();
+    let never = producer.send(Record::to(TOPIC).partition(9).value("never")).await.unwrap();
+    tokio::time::sleep(ms(500)).await;
+    cluster.add_partitions(TOPIC, 4).unwrap();
+    assert_eq!(early.await.unwrap().partition, 3);
+    let error = never.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition);
+    assert!(error.to_string().contains("4 partitions"), "{error}");
+    assert_eq!(producer.partitions_for(TOPIC).await.unwrap(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_was_made_anew_is_written_from_its_start() {
+    let cluster = cluster_with(Options::new().auto_create(false), 2).await;
+    let producer = producer(&cluster).await;
+    for result in results(send_numbers(&producer, 0..20).await).await {
+        result.unwrap();
+    }
+    cluster.delete_topic(TOPIC).unwrap();
+    let deliveries = send_numbers(&producer, 20..40).await;
+    tokio::time::sleep(ms(3000)).await;
+    cluster.create_topic(TOPIC, 3).unwrap();
+    for result in results(deliveries).await {
+        result.unwrap();
+    }
+    assert_eq!(log(&cluster, 0), numbers(20..40));
+    producer.send(Record::to(TOPIC).partition(2).value("third")).await.unwrap().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_vanishes_and_returns_loses_nothing_silently() {
+    let cluster = cluster_with(Options::new().auto_create(false), 1).await;
+    let producer = producer(&cluster).await;
+    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    let gone = cluster.fault(on(ApiKey::Metadata).topic(TOPIC).forever().error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    cluster.fault(on(ApiKey::Produce).times(3).error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    let deliveries = send_numbers(&producer, 1..50).await;
+    tokio::time::sleep(ms(5000)).await;
+    gone.clear();
+    for result in results(deliveries).await {
+        result.unwrap();
+    }
+    assert_eq!(log(&cluster, 0), numbers(0..50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_also_waits_for_records_whose_topic_is_not_known_yet() {
+    let cluster = Cluster::start(Options::new().in_memory().auto_create(false)).await.unwrap();
+    let producer = builder(&cluster)
+        .linger(Duration::from_secs(3600))
+        .delivery_timeout(Duration::from_secs(7200))
+        .build()
+        .await
+        .unwrap();
+    let deliveries = send_numbers(&producer, 0..10).await;
+    assert_eq!(producer.flush(ms(500)).await, 10);
+    cluster.create_topic(TOPIC, 1).unwrap();
+    assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
+    for result in results(deliveries).await {
+        result.unwrap();
+    }
+}
