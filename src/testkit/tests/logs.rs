@@ -4,8 +4,9 @@ use bytes::Bytes;
 use kafka_protocol::messages::{
     ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FetchResponse, InitProducerIdRequest,
     ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
-    create_topics_request::{CreatableTopic, CreatableTopicConfig},
-    fetch_request::{FetchPartition, FetchTopic},
+    create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
+    delete_topics_request::DeleteTopicState,
+    fetch_request::{FetchPartition, FetchTopic, ForgottenTopic},
     fetch_response::PartitionData,
     list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
     metadata_request::MetadataRequestTopic,
@@ -16,7 +17,7 @@ use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::client::{Client, NOBODY, batch, cluster, outcomes, produce_request, text, topic};
-use crate::{ApiKey, ErrorCode, Record, TimestampType, testkit::Options, wire::batch::BatchHeader};
+use crate::{ApiKey, ErrorCode, Record, TimestampType, TopicPartition, testkit::Options, wire::batch::BatchHeader};
 
 fn fetch(name: &str, partitions: &[(i32, i64)]) -> FetchRequest {
     let partitions = partitions.iter().map(|&(partition, offset)| {
@@ -128,6 +129,20 @@ async fn topics_are_created_and_deleted() {
     }
     assert!(cluster.log_end("t2", 0).is_err());
     assert_eq!(cluster.log_end("t3", 2).unwrap(), 0);
+
+    let all = client.call(&MetadataRequest::default().with_topics(None), 12).await;
+    let by_id = DeleteTopicState::default().with_name(None).with_topic_id(all.topics[0].topic_id);
+    let unknown = by_id.clone().with_topic_id(Uuid::from_u128(1));
+    let request = DeleteTopicsRequest::default().with_topics(vec![by_id, unknown]);
+    let deleted = client.call(&request, 6).await;
+    assert_eq!(deleted.responses[0].name, Some(topic("t3")));
+    assert_eq!(deleted.responses[1].error_code, ErrorCode::UNKNOWN_TOPIC_ID.code());
+    let placed = |partition: i32| CreatableReplicaAssignment::default().with_partition_index(partition);
+    let placed: Vec<_> = (0..2).map(|p| placed(p).with_broker_ids(vec![1.into(), 2.into()])).collect();
+    let wanted = CreatableTopic::default().with_name(topic("placed")).with_num_partitions(-1);
+    let wanted = wanted.with_replication_factor(-1).with_assignments(placed);
+    let made = client.call(&CreateTopicsRequest::default().with_topics(vec![wanted]), 7).await;
+    assert_eq!((made.topics[0].num_partitions, made.topics[0].replication_factor), (2, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,6 +352,31 @@ async fn a_fetch_session_remembers() {
     let mut client = Client::to(&cluster, 1).await;
     let lost = client.call(&next(4, &[]), 11).await;
     assert_eq!(lost.error_code, ErrorCode::FETCH_SESSION_ID_NOT_FOUND.code());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_forgets_partitions_in_every_version() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("t", 2).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    let asked = MetadataRequestTopic::default().with_name(Some(topic("t")));
+    let metadata = client.call(&MetadataRequest::default().with_topics(Some(vec![asked])), 12).await;
+    let id = metadata.topics[0].topic_id;
+    for version in 7..=18 {
+        let by_id = version >= 13;
+        let mut request = fetch("t", &[(0, 0), (1, 0)]).with_session_epoch(0);
+        let mut forgotten = ForgottenTopic::default().with_partitions(vec![0]);
+        if by_id {
+            request.topics[0] = request.topics[0].clone().with_topic(topic("")).with_topic_id(id);
+            forgotten.topic_id = id;
+        } else {
+            forgotten.topic = topic("t");
+        }
+        let session = client.call(&request, version).await.session_id;
+        let less = request.with_session_id(session).with_session_epoch(1).with_topics(Vec::new());
+        client.call(&less.with_forgotten_topics_data(vec![forgotten]), version).await;
+        assert_eq!(cluster.journal().last().unwrap().partitions, [TopicPartition::new("t", 1)], "v{version}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -356,3 +356,101 @@ fn a_moved_coordinator_ends_all_waits_and_keeps_the_members() {
     world.waiting("m3");
     assert_eq!(world.joined("m2").generation, 3);
 }
+
+/// What a well-behaved member does next.
+#[derive(Clone, Debug)]
+enum Act {
+    Join(String),
+    Joining(Ticket),
+    Sync(JoinOutcome),
+    Syncing(Ticket, String, i32),
+    Stable(String, i32),
+}
+
+impl World {
+    /// One step of a member's life; an error sends it back to where Kafka's clients begin again.
+    fn step(&mut self, act: Act) -> Act {
+        match act {
+            Act::Join(id) => {
+                let request = JoinRequest { id_required: true, ..self.request(&id) };
+                match self.join(request) {
+                    Outcome::Wait(ticket) => Act::Joining(ticket),
+                    Outcome::Done(outcome) => Self::after_join(outcome),
+                }
+            }
+            Act::Joining(ticket) => self.group.take_join(ticket).map_or(act, Self::after_join),
+            Act::Sync(outcome) => {
+                let id = outcome.member_id.clone();
+                let given: Vec<_> = outcome.members.iter().map(|(id, ..)| (id.as_str(), "share")).collect();
+                match self.sync(&id, outcome.generation, &given) {
+                    Outcome::Wait(ticket) => Act::Syncing(ticket, id, outcome.generation),
+                    Outcome::Done(synced) => Self::after_sync(synced, id, outcome.generation),
+                }
+            }
+            Act::Syncing(ticket, ref id, generation) => match self.group.take_sync(ticket) {
+                Some(synced) => Self::after_sync(synced, id.clone(), generation),
+                None => act,
+            },
+            Act::Stable(id, generation) => match self.beat(&id, generation) {
+                Ok(()) => Act::Stable(id, generation),
+                Err(ErrorCode::REBALANCE_IN_PROGRESS) => Act::Join(id),
+                Err(_) => Act::Join(String::new()),
+            },
+        }
+    }
+
+    fn after_join(outcome: JoinOutcome) -> Act {
+        match outcome.error {
+            ErrorCode::NONE => Act::Sync(outcome),
+            ErrorCode::MEMBER_ID_REQUIRED | ErrorCode::NOT_COORDINATOR => Act::Join(outcome.member_id),
+            ErrorCode::UNKNOWN_MEMBER_ID => Act::Join(String::new()),
+            error => panic!("{error}"),
+        }
+    }
+
+    fn after_sync(synced: SyncOutcome, id: String, generation: i32) -> Act {
+        match synced.error {
+            ErrorCode::NONE => {
+                assert_eq!(synced.assignment, "share", "the leader knew every member");
+                Act::Stable(id, generation)
+            }
+            ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION => Act::Join(String::new()),
+            _ => Act::Join(id),
+        }
+    }
+}
+
+/// Members that come, go silent for a while, leave and lose their coordinator in any order: once they are left alone,
+/// they all end up in one generation, and nobody waits for ever.
+#[test]
+fn any_interleaving_settles() {
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = World::new();
+        world.settings.initial_rebalance_delay = Duration::from_secs(rng.random_range(0..3));
+        let mut members = vec![Act::Join(String::new()); 3];
+        for _ in 0..rng.random_range(0..120) {
+            let at = rng.random_range(0..members.len());
+            match rng.random_range(0..20) {
+                0 => world.group.coordinator_moved(),
+                1 => world.pass(Duration::from_millis(rng.random_range(0..15_000))),
+                2 => {
+                    if let Act::Stable(id, _) = &members[at] {
+                        let _ = world.group.leave(world.now, &identity(id), &SETTINGS);
+                    }
+                }
+                _ => members[at] = world.step(members[at].clone()),
+            }
+        }
+        for _ in 0..200 {
+            world.pass(Duration::from_secs(1));
+            members = members.into_iter().map(|member| world.step(member)).collect();
+        }
+        let view = world.group.view();
+        assert_eq!((view.state, view.members.len()), ("Stable", 3), "seed {seed}: {members:?} in {:?}", world.group);
+        for member in &members {
+            assert!(matches!(member, Act::Stable(_, generation) if *generation == view.generation), "seed {seed}");
+        }
+    }
+}
