@@ -15,7 +15,8 @@
 //! cluster.create_topic("orders", 3)?;
 //!
 //! // The next three batches for orders[0] are refused by their broker; those for other partitions are not.
-//! let fault = cluster.fault(on(ApiKey::Produce).partition("orders", 0).times(3).error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+//! let refusal = on(ApiKey::Produce).partition("orders", 0).times(3).error(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+//! let fault = cluster.fault(refusal);
 //! // … start a producer with `cluster.bootstrap()` and send …
 //! assert_eq!(fault.hits(), 0);
 //!
@@ -30,6 +31,10 @@
 //!
 //! Tests of what time does run on the in-memory network under tokio's paused clock, which the brokers follow:
 //! `Options::new().in_memory()`, and [`Cluster::network`] for the client.
+//!
+//! What it does not do: transactions beyond the ids and epochs of their producers, the consumer protocol of KIP-848 and
+//! share groups, security, configurations beyond the few named at [`Cluster::create_topic_with`], fetching from
+//! followers, compaction. Requests that are only for these are not offered in ApiVersions.
 
 mod api;
 mod broker_task;

@@ -18,6 +18,11 @@ use uuid::Uuid;
 
 use super::client::{Client, NOBODY, batch, cluster, outcomes, produce_request, text, topic};
 use crate::{ApiKey, ErrorCode, Record, TimestampType, TopicPartition, testkit::Options, wire::batch::BatchHeader};
+#[cfg(feature = "zstd")]
+use crate::{
+    Compression,
+    wire::batch::{BatchBuilder, Compressor, ProducerStamp, RecordParts},
+};
 
 fn fetch(name: &str, partitions: &[(i32, i64)]) -> FetchRequest {
     let partitions = partitions.iter().map(|&(partition, offset)| {
@@ -230,6 +235,34 @@ async fn batches_are_kept_as_they_came() {
     let response = client.call(&fetch("t", &[(0, 0)]), 11).await;
     let stored = partitions(&response)[0].records.clone().unwrap();
     assert_eq!(stored[16..], plain[16..], "all but offset and epoch");
+}
+
+#[cfg(feature = "zstd")]
+#[tokio::test(start_paused = true)]
+async fn compressed_batches_are_looked_into_and_kept_as_they_came() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("t", 1).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    let mut builder = BatchBuilder::with_capacity(100);
+    for value in ["a", "b"] {
+        builder.append(&RecordParts { key: None, value: Some(value.as_bytes()), record: None }, 1000);
+    }
+    let sealed = builder.seal(&mut Compressor::new(Compression::Zstd(1)).unwrap()).unwrap();
+    let bytes = [&sealed.header(ProducerStamp::NONE)[..], sealed.body()].concat();
+    assert_eq!(client.produce("t", 0, bytes.clone().into()).await, (0, 0));
+    assert_eq!(cluster.records("t", 0).unwrap()[1].value.as_deref(), Some(&b"b"[..]));
+    let response = client.call(&fetch("t", &[(0, 0)]), 11).await;
+    assert_eq!(partitions(&response)[0].records.clone().unwrap()[16..], bytes[16..]);
+
+    let old = client.call(&produce_request("t", &[(0, bytes.clone().into())], -1), 6).await;
+    assert_eq!(outcomes(&old)[0].1, ErrorCode::UNSUPPORTED_COMPRESSION_TYPE.code());
+    let mut lying = bytes;
+    lying[60] = 3;
+    lying[26] = 2;
+    let crc = crc32c::crc32c(&lying[21..]);
+    lying[17..21].copy_from_slice(&crc.to_be_bytes());
+    let (error, _) = client.produce("t", 0, lying.into()).await;
+    assert!([ErrorCode::INVALID_RECORD, ErrorCode::CORRUPT_MESSAGE].contains(&ErrorCode::new(error)), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
