@@ -76,7 +76,7 @@ impl FetchTask {
         let attempt = Attempt { node, lane: Lane::Fetch(0), timeout: self.timeout, max_version };
         let write = |version| {
             let mut body = BytesMut::new();
-            encode_fetch(&mut body, version, request);
+            encode_fetch(&mut body, version, request)?;
             Ok(RawRequest { chunks: vec![body.freeze()], answered: true })
         };
         let answer = self.client.send_raw(attempt, ApiKey::Fetch, write).await?;

@@ -82,13 +82,10 @@ impl Lease {
 
     /// The reader is done with all that was handed out.
     pub(super) fn finish(&self) {
-        self.done.fetch_max(self.handed(), Release);
-    }
-
-    /// As [`finish`](Self::finish) for the one record before this offset.
-    pub(super) fn finish_to(&self, next: i64) {
-        if self.done.load(Acquire) < next {
-            self.done.store(next, Release);
+        // Only the reader, under its lock, does this.
+        let handed = self.handed();
+        if self.done.load(Acquire) < handed {
+            self.done.store(handed, Release);
         }
     }
 

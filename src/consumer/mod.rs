@@ -35,6 +35,8 @@ mod stream;
 pub(crate) mod subscription;
 #[cfg(test)]
 mod test_batches;
+#[cfg(all(test, feature = "testkit"))]
+mod tests;
 mod walk;
 
 pub use builder::ConsumerBuilder;

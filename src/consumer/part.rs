@@ -85,11 +85,6 @@ impl Part {
         self.records.iter_from(self.position)
     }
 
-    /// Takes the first `count` records off as a part of their own, sharing everything.
-    pub(super) fn first(&self, count: usize) -> Self {
-        Self { left: count.min(self.left), ..self.clone() }
-    }
-
     /// Bytes that it keeps in memory, be they shared with other parts or not.
     pub(super) fn charge(&self) -> &Arc<Charge> {
         &self.charge

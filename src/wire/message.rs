@@ -30,6 +30,8 @@ pub(crate) fn client_versions(key: ApiKey) -> Option<(i16, i16)> {
         ApiKey::AddPartitionsToTxn => 3,
         // No release of Kafka has made version 6 stable (KIP-939).
         ApiKey::InitProducerId => 5,
+        // Version 10 names topics by their ids; `kafka-protocol` reads its answers but cannot write its requests.
+        ApiKey::OffsetCommit | ApiKey::OffsetFetch => 9,
         _ => known.max,
     };
     Some((known.min, max.min(known.max)))

@@ -85,7 +85,7 @@ pub(crate) fn put_i64(out: &mut [u8], value: i64) -> usize {
 }
 
 /// Takes an unsigned varint of at most 32 bits.
-#[inline]
+#[inline(always)]
 pub(crate) fn take_u32(input: &mut &[u8]) -> Option<u32> {
     match *input {
         [a, rest @ ..] if *a < 0x80 => {
@@ -101,7 +101,7 @@ pub(crate) fn take_u32(input: &mut &[u8]) -> Option<u32> {
 }
 
 /// Takes an unsigned varint of at most 64 bits.
-#[inline]
+#[inline(always)]
 pub(crate) fn take_u64(input: &mut &[u8]) -> Option<u64> {
     match *input {
         [a, rest @ ..] if *a < 0x80 => {
@@ -117,17 +117,18 @@ pub(crate) fn take_u64(input: &mut &[u8]) -> Option<u64> {
 }
 
 /// Takes a zigzag varint of 32 bits.
-#[inline]
+#[inline(always)]
 pub(crate) fn take_i32(input: &mut &[u8]) -> Option<i32> {
     take_u32(input).map(unzigzag_32)
 }
 
 /// Takes a zigzag varint of 64 bits.
-#[inline]
+#[inline(always)]
 pub(crate) fn take_i64(input: &mut &[u8]) -> Option<i64> {
     take_u64(input).map(unzigzag_64)
 }
 
+#[inline(never)]
 fn take_long(input: &mut &[u8], max: usize) -> Option<u64> {
     let mut value = 0u64;
     for (index, &byte) in input.iter().take(max).enumerate() {

@@ -27,20 +27,11 @@ impl Member {
     }
 }
 
-/// Whether a member keeps its partitions while the group rebalances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RebalanceProtocol {
-    /// Everything is given up before joining anew.
-    Eager,
-}
-
-/// A strategy of `partition.assignment.strategy`.
+/// A strategy of `partition.assignment.strategy`. Its members rebalance by the eager protocol: everything is given up before
+/// joining anew.
 pub(crate) trait Assignor: std::fmt::Debug + Send + Sync {
     /// Its name in the group protocol.
     fn name(&self) -> &'static str;
-
-    /// How members that use it rebalance.
-    fn protocol(&self) -> RebalanceProtocol;
 
     /// Shares out the partitions of the topics that exist (`counts`: how many each has) among the members. Members that
     /// get nothing may be missing from the answer. Pure: the same input gives the same answer.

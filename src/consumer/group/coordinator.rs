@@ -5,10 +5,16 @@ use std::time::Duration;
 use kafka_protocol::protocol::Request;
 use tokio::time::{Instant, timeout_at};
 
+use super::shared::bounded;
 use crate::{
     cluster::{Attempt, Client, CoordinatorKind, Lane},
     error::{Error, ErrorCode, ErrorKind, Remedy, Result},
 };
+
+/// How long one request may take.
+pub(super) fn request_timeout(client: &Client) -> Duration {
+    bounded(client.settings().request_timeout)
+}
 
 /// Sends to the coordinator that is known, or finds it first. A coordinator that cannot be reached is forgotten, so that
 /// the next attempt finds out who took its place.

@@ -14,12 +14,12 @@ use tokio::{
 
 use super::{
     GroupEvent,
-    coordinator::{ask, heed},
+    coordinator::{ask, heed, request_timeout},
     handle::Pace,
     membership::{Action, Identity, Joined, Membership, Standing, SyncAnswer, Ticket},
     range::Range,
     requests,
-    shared::Shared,
+    shared::{Shared, bounded},
 };
 use crate::{
     cluster::{Client, Lane},
@@ -104,7 +104,7 @@ impl GroupTask {
 
     pub(super) async fn run(mut self) {
         // Topics that nobody asks for are dropped from the picture; a member's must not be.
-        let renewal = (self.client.settings().metadata_max_idle / 3).max(Duration::from_secs(1));
+        let renewal = bounded(self.client.settings().metadata_max_idle / 3).max(Duration::from_secs(1));
         let mut renew_at = Instant::now() + renewal;
         loop {
             self.act();
@@ -161,7 +161,7 @@ impl GroupTask {
                     self.request(action);
                 }
                 Action::Leave { member_id, reason } => {
-                    let deadline = Instant::now() + self.client.settings().request_timeout;
+                    let deadline = Instant::now() + request_timeout(&self.client);
                     self.goodbyes.spawn(leave(self.client.clone(), self.shared.clone(), member_id, reason, deadline));
                 }
                 Action::AwaitPoll => self.shared.reader.park(),
@@ -202,7 +202,7 @@ impl GroupTask {
 
     fn request(&mut self, action: Action) {
         let (client, shared) = (self.client.clone(), self.shared.clone());
-        let request_timeout = client.settings().request_timeout;
+        let request_timeout = request_timeout(&client);
         let join_timeout = request_timeout.max(shared.settings.max_poll_interval + JOIN_MARGIN);
         match action {
             Action::Join { ticket, member_id, protocols, reason } => {
@@ -389,7 +389,7 @@ async fn leave(
         if left.is_zero() {
             break;
         }
-        let timeout = client.settings().request_timeout.min(left);
+        let timeout = request_timeout(&client).min(left);
         let build = |version| requests::leave(version, settings, &member_id, reason);
         let answer = ask(&client, &settings.group_id, Lane::Group, timeout, build).await;
         let left = answer.and_then(|(node, response)| {

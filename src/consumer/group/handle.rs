@@ -10,7 +10,7 @@ use super::{
     GroupEvent, GroupSettings,
     commit::{Commit, Verdict},
     committed::{fetch_answer, fetch_check, fetch_request},
-    coordinator::ask,
+    coordinator::{ask, request_timeout},
     group_task::{Command, GroupTask},
     shared::Shared,
 };
@@ -58,13 +58,8 @@ impl GroupHandle {
         let _ = self.commands.send(Command::Subscribe(subscription));
     }
 
-    /// The reader asked for records: `max.poll.interval.ms` counts from here. One atomic load where nothing changed.
-    pub(crate) fn polled(&self) {
-        self.shared.reader.polled();
-    }
-
-    /// The reader asked for records and waits for them: until the guard is dropped the poll interval does not run.
-    /// Includes [`polled`](Self::polled).
+    /// The reader asks for records: until the guard is dropped it may wait for them, and `max.poll.interval.ms` counts
+    /// from there. Costs a few atomic operations.
     pub(crate) fn reading(&self) -> Reading<'_> {
         self.shared.reader.begin_waiting();
         Reading(self)
@@ -118,7 +113,7 @@ impl GroupHandle {
     async fn try_commit(&self, commit: &mut Commit, deadline: Instant) -> Result<Verdict> {
         let group_id = &self.shared.settings.group_id;
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = self.client.settings().request_timeout.min(left);
+        let timeout = request_timeout(&self.client).min(left);
         let asked = ask(&self.client, group_id, Lane::Group, timeout, |version| commit.request(version)).await;
         let (node, response) = asked?;
         let verdict = commit.answered(&response);
@@ -180,12 +175,6 @@ impl GroupHandle {
                 Err(Error::new(ErrorKind::Timeout, message))
             }
         }
-    }
-
-    /// Who we are in the group at this moment.
-    #[cfg(test)]
-    pub(super) fn standing(&self) -> Arc<super::membership::Standing> {
-        self.shared.standing()
     }
 }
 

@@ -12,6 +12,8 @@ mod range;
 mod reader;
 mod requests;
 mod shared;
+#[cfg(all(test, feature = "testkit"))]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::assignor::{Assignor, Member, RebalanceProtocol};
+use super::assignor::{Assignor, Member};
 use crate::record::TopicPartition;
 
 #[derive(Clone, Copy, Debug)]
@@ -17,10 +17,6 @@ pub(crate) struct Range;
 impl Assignor for Range {
     fn name(&self) -> &'static str {
         "range"
-    }
-
-    fn protocol(&self) -> RebalanceProtocol {
-        RebalanceProtocol::Eager
     }
 
     fn assign(&self, members: &[Member], counts: &BTreeMap<Arc<str>, usize>) -> HashMap<String, Vec<TopicPartition>> {

@@ -1,6 +1,9 @@
 //! What the handles and the task of one membership have in common.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::Semaphore;
 
@@ -18,6 +21,12 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(settings: GroupSettings) -> Self {
+        let settings = GroupSettings {
+            session_timeout: bounded(settings.session_timeout),
+            heartbeat_interval: bounded(settings.heartbeat_interval),
+            max_poll_interval: bounded(settings.max_poll_interval),
+            ..settings
+        };
         Self {
             settings,
             reader: Reader::default(),
@@ -33,4 +42,9 @@ impl Shared {
     pub(super) fn set_standing(&self, standing: Standing) {
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(standing);
     }
+}
+
+/// No longer than the protocol can say (24 days), so that adding it to a time cannot overflow either.
+pub(super) fn bounded(time: Duration) -> Duration {
+    time.min(Duration::from_millis(i32::MAX.unsigned_abs().into()))
 }

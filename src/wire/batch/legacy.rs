@@ -176,6 +176,6 @@ pub(super) fn take_record<'a>(
         },
         key: message.key,
         value: message.value,
-        headers: HeadersIter::NONE,
+        headers: HeadersIter::default(),
     })
 }

@@ -42,6 +42,18 @@ impl<'a> RecordIter<'a> {
         RecordPosition { at: self.size - self.rest.len(), index: self.index }
     }
 
+    /// Kept apart, so that a v2 record is put together where it is returned.
+    #[inline(never)]
+    fn next_legacy(&mut self) -> Option<Result<RecordView<'a>>> {
+        match legacy::take_record(&mut self.rest, &self.header, self.offset_shift) {
+            Ok(view) => {
+                self.index += 1;
+                Some(Ok(view))
+            }
+            Err(what) => self.fail(what),
+        }
+    }
+
     /// Ends the iteration with an error.
     #[cold]
     fn fail(&mut self, what: &str) -> Option<Result<RecordView<'a>>> {
@@ -60,13 +72,13 @@ impl<'a> Iterator for RecordIter<'a> {
         if self.index >= self.header.record_count as u32 {
             return if self.rest.is_empty() { None } else { self.fail("bytes are left over behind the last record") };
         }
-        let parsed = if self.header.magic == 2 {
-            take_record(&mut self.rest, &self.header)
-        } else {
-            legacy::take_record(&mut self.rest, &self.header, self.offset_shift)
-        };
-        match parsed {
+        if self.header.magic != 2 {
+            return self.next_legacy();
+        }
+        let mut rest = self.rest;
+        match take_record(&mut rest, &self.header) {
             Ok(view) => {
+                self.rest = rest;
                 self.index += 1;
                 Some(Ok(view))
             }
@@ -81,7 +93,7 @@ impl<'a> Iterator for RecordIter<'a> {
 }
 
 /// Takes one record of a v2 batch off the front.
-#[inline]
+#[inline(always)]
 fn take_record<'a>(input: &mut &'a [u8], header: &BatchHeader) -> Result<RecordView<'a>, &'static str> {
     let length = take_i32(input).ok_or("its length cannot be read")?;
     let length = usize::try_from(length).map_err(|_| "its length is negative")?;
@@ -112,7 +124,7 @@ fn take_record<'a>(input: &mut &'a [u8], header: &BatchHeader) -> Result<RecordV
 }
 
 /// Takes bytes with their length before them; −1 is null.
-#[inline]
+#[inline(always)]
 fn take_field<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, &'static str> {
     let length = take_i32(input).ok_or("it ends early")?;
     if length == -1 {
@@ -136,38 +148,37 @@ pub(crate) struct RecordView<'a> {
 }
 
 /// The headers of a record in order, parsed as they are asked for (the record was already checked to hold them).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HeadersIter<'a> {
-    /// The count and all headers, as they were read.
-    encoded: &'a [u8],
     rest: &'a [u8],
 }
 
 impl<'a> HeadersIter<'a> {
-    /// No headers.
-    pub(super) const NONE: HeadersIter<'static> = HeadersIter { encoded: &[0], rest: &[] };
-
+    /// Checks what is left of a record, which begins with the headers' count.
     #[inline]
     fn checked(encoded: &'a [u8]) -> Result<Self, &'static str> {
-        if encoded == [0] {
-            return Ok(HeadersIter::NONE);
-        }
+        // By far the most records have none.
+        if let [0] = encoded { Ok(Self::default()) } else { Self::walked(encoded) }
+    }
+
+    #[inline(never)]
+    fn walked(encoded: &'a [u8]) -> Result<Self, &'static str> {
         let mut rest = encoded;
         let count = take_i32(&mut rest).ok_or("it ends before its headers")?;
         if count < 0 {
             return Err("its header count is negative");
         }
-        let mut walked = rest;
+        let mut left = rest;
         for _ in 0..count {
-            take_field(&mut walked)?.ok_or("a header has no name")?;
-            take_field(&mut walked)?;
+            take_field(&mut left)?.ok_or("a header has no name")?;
+            take_field(&mut left)?;
         }
-        if walked.is_empty() { Ok(Self { encoded, rest }) } else { Err("bytes are left over behind its headers") }
+        if left.is_empty() { Ok(Self { rest }) } else { Err("bytes are left over behind its headers") }
     }
 
-    /// The headers as a record holds them, their count before them.
+    /// The headers as the record holds them, behind their count.
     pub(super) fn encoded(&self) -> &'a [u8] {
-        self.encoded
+        self.rest
     }
 }
 

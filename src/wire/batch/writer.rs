@@ -87,8 +87,7 @@ impl BatchBuilder {
     /// Appends a record and gives its index in the batch.
     pub(crate) fn append(&mut self, parts: &RecordParts<'_>, timestamp: i64) -> u32 {
         let headers = parts.headers();
-        let index = self.begin(parts.fixed_size(), timestamp, parts.key);
-        put_field(&mut self.body, parts.value);
+        let index = self.begin(parts.fixed_size(), timestamp, parts.key, parts.value);
         put_length(&mut self.body, headers.len() as i32);
         for (name, value) in headers {
             put_field(&mut self.body, Some(name));
@@ -100,17 +99,18 @@ impl BatchBuilder {
     /// Appends a record that was read, with its timestamp and its headers as they are, and gives its index. For splitting
     /// a batch that a broker found too large.
     pub(crate) fn append_view(&mut self, record: &RecordView<'_>) -> u32 {
+        let count = record.headers.count() as i32;
         let headers = record.headers.encoded();
-        let fixed = 1 + field_size(record.key) + field_size(record.value) + headers.len();
-        let index = self.begin(fixed, record.timestamp, record.key);
-        put_field(&mut self.body, record.value);
+        let fixed = 1 + field_size(record.key) + field_size(record.value) + size_i32(count) + headers.len();
+        let index = self.begin(fixed, record.timestamp, record.key, record.value);
+        put_length(&mut self.body, count);
         self.body.extend_from_slice(headers);
         index
     }
 
-    /// Writes a record up to its key, having made room for all of it, and counts it.
+    /// Writes a record up to its value, having made room for all of it, and counts it.
     #[inline]
-    fn begin(&mut self, fixed: usize, timestamp: i64, key: Option<&[u8]>) -> u32 {
+    fn begin(&mut self, fixed: usize, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> u32 {
         let inner = self.inner_size(fixed, timestamp);
         let delta = self.timestamp_delta(timestamp);
         let index = self.count;
@@ -122,16 +122,22 @@ impl BatchBuilder {
         }
         self.count += 1;
 
-        self.body.reserve(MAX_32 + inner);
-        // What comes before the key is put together aside: one copy instead of one for each small field.
-        let mut start = [0; MAX_32 + 1 + MAX_64 + MAX_32 + MAX_32];
+        self.body.reserve(inner + SCRATCH);
+        // The small fields are put together aside and copied at once.
+        let mut start = [0; SCRATCH];
         let mut at = put_i32(&mut start, inner as i32);
         at += 1; // attributes: none are in use
         at += put_i64(&mut start[at..], delta);
         at += put_i32(&mut start[at..], index as i32);
         at += put_i32(&mut start[at..], key.map_or(-1, |key| key.len() as i32));
-        self.body.extend_from_slice(&start[..at]);
-        self.body.extend_from_slice(key.unwrap_or_default());
+        if let Some(key) = key {
+            put_scratch(&mut self.body, &start, at);
+            self.body.extend_from_slice(key);
+            at = 0;
+        }
+        at += put_i32(&mut start[at..], value.map_or(-1, |value| value.len() as i32));
+        put_scratch(&mut self.body, &start, at);
+        self.body.extend_from_slice(value.unwrap_or_default());
         index
     }
 
@@ -192,8 +198,24 @@ impl BatchBuilder {
     }
 }
 
+/// Room for the small fields at a record's start: its length, attributes, deltas, and the lengths of key and value.
+const SCRATCH: usize = 32;
+const _: () = assert!(MAX_32 + 1 + MAX_64 + MAX_32 + MAX_32 + MAX_32 <= SCRATCH);
+
+/// Appends the first bytes of `scratch`. A copy of constant size, cut to length afterwards, needs no call.
+#[inline]
+fn put_scratch(body: &mut Vec<u8>, scratch: &[u8; SCRATCH], length: usize) {
+    let end = body.len() + length;
+    body.extend_from_slice(scratch);
+    body.truncate(end);
+}
+
 #[inline]
 fn put_length(body: &mut Vec<u8>, length: i32) {
+    if let 0..64 = length {
+        body.push((length as u8) << 1);
+        return;
+    }
     let mut bytes = [0; MAX_32];
     let size = put_i32(&mut bytes, length);
     body.extend_from_slice(&bytes[..size]);

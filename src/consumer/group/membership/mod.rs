@@ -22,17 +22,17 @@
 //!   earlier, so it never thinks us gone before we do.
 
 mod actions;
+mod errors;
+mod joining;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
 mod model_tests;
-mod raise;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,7 +44,6 @@ pub(crate) use actions::{Action, Identity, JoinAnswer, Joined, JoinedMember, Sta
 use super::{
     GroupSettings,
     assignor::{Assignor, Member},
-    protocol::{self, MemberSubscription},
 };
 use crate::{
     cluster::Backoff,
@@ -54,9 +53,6 @@ use crate::{
 
 /// What classic consumer groups call their protocol in JoinGroup and SyncGroup.
 pub(crate) const PROTOCOL_TYPE: &str = "consumer";
-
-/// Retries that are not paced: each of these answers asks to come again at once, but not for ever.
-const QUICK_RETRIES: u32 = 3;
 
 pub(crate) struct Membership {
     settings: GroupSettings,
@@ -305,136 +301,6 @@ impl Membership {
 
     // ---- what the coordinator says
 
-    pub(crate) fn joined(&mut self, now: Instant, ticket: Ticket, joined: Joined) {
-        if !matches!(self.state, State::Joining { ticket: awaited } if awaited == ticket) {
-            return self.joined_in_vain(joined);
-        }
-        match joined {
-            Joined::In(answer) => self.enter(now, answer),
-            Joined::MemberIdRequired(member_id) => {
-                let first = self.member_id.is_empty();
-                self.member_id = member_id.into();
-                if first { self.send_join(now) } else { self.retry_later(now) }
-            }
-            Joined::Failed(error) => self.join_failed(now, error),
-        }
-    }
-
-    /// An answer that came after we had turned away: the name that it gave us would hold the group up until its session
-    /// lapses.
-    fn joined_in_vain(&mut self, joined: Joined) {
-        let member_id: Arc<str> = match joined {
-            Joined::In(answer) => answer.member_id.into(),
-            Joined::MemberIdRequired(member_id) => member_id.into(),
-            Joined::Failed(_) => return,
-        };
-        if member_id != self.member_id && self.settings.group_instance_id.is_none() {
-            self.actions
-                .push_back(Action::Leave { member_id, reason: "the consumer turned away while it was joining" });
-        }
-    }
-
-    fn enter(&mut self, now: Instant, answer: JoinAnswer) {
-        self.member_id = answer.member_id.into();
-        self.generation = answer.generation;
-        let assignor =
-            self.assignors.iter().find(|assignor| Some(assignor.name()) == answer.protocol.as_deref()).cloned();
-        let known_type = answer.protocol_type.as_deref().is_none_or(|name| name == PROTOCOL_TYPE);
-        let (Some(assignor), true) = (assignor, known_type) else {
-            let context = format!("join group {}: protocol {:?} was chosen", self.settings.group_id, answer.protocol);
-            return self.raise(now, Error::broker(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, context));
-        };
-        self.heartbeat.in_flight = None;
-        self.heartbeat.alive = now;
-        self.heartbeat.settled = now;
-        self.heartbeat.due = now + self.settings.heartbeat_interval;
-        self.counts = None;
-        if !answer.leads {
-            return self.send_sync(now, assignor.name(), Vec::new());
-        }
-        let members: Vec<Member> = answer.members.into_iter().map(|member| self.read_member(member)).collect();
-        let topics: BTreeSet<Arc<str>> =
-            members.iter().flat_map(|member| member.subscription.topics.iter().cloned()).collect();
-        let ticket = self.ticket();
-        self.actions.push_back(Action::Count { ticket, topics: topics.clone() });
-        self.state = State::Counting { ticket, assignor, members, keep: answer.skip_assignment, topics };
-    }
-
-    /// A member whose subscription cannot be read gets nothing; the others must not suffer for it.
-    fn read_member(&self, member: JoinedMember) -> Member {
-        let subscription = MemberSubscription::decode(&member.metadata).unwrap_or_else(|error| {
-            tracing::warn!(group = %self.settings.group_id, member = member.id, %error, "a member gets no partitions");
-            MemberSubscription::default()
-        });
-        Member { id: member.id, instance_id: member.instance_id, subscription }
-    }
-
-    /// How many partitions the topics have that the leader asked for; those that do not exist are missing.
-    pub(crate) fn counted(&mut self, now: Instant, ticket: Ticket, counts: BTreeMap<Arc<str>, usize>) {
-        if !matches!(&self.state, State::Counting { ticket: awaited, .. } if *awaited == ticket) {
-            return;
-        }
-        let State::Counting { assignor, members, keep, topics, .. } = mem::replace(&mut self.state, State::Outside)
-        else {
-            return;
-        };
-        let assignments = if keep { Ok(Vec::new()) } else { share_out(&*assignor, &members, &counts) };
-        self.counts =
-            Some(topics.into_iter().map(|topic| (topic.clone(), counts.get(&topic).copied().unwrap_or(0))).collect());
-        match assignments {
-            Ok(assignments) => self.send_sync(now, assignor.name(), assignments),
-            Err(error) => self.raise(now, error),
-        }
-    }
-
-    pub(crate) fn synced(&mut self, now: Instant, ticket: Ticket, answer: Result<SyncAnswer, Error>) {
-        let protocol = match self.state {
-            State::Syncing { ticket: awaited, protocol } if awaited == ticket => protocol,
-            _ => return,
-        };
-        match answer {
-            Ok(answer) => {
-                let consistent = answer.protocol_type.as_deref().is_none_or(|name| name == PROTOCOL_TYPE)
-                    && answer.protocol.as_deref().is_none_or(|name| name == protocol);
-                if !consistent {
-                    let context = format!("sync group {}: protocol {:?}", self.settings.group_id, answer.protocol);
-                    return self.raise(now, Error::broker(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, context));
-                }
-                match protocol::decode_assignment(&answer.assignment) {
-                    Ok(partitions) => self.settle(now, partitions.into_iter().collect()),
-                    Err(error) => self.raise(now, error.context(format_args!("group {}", self.settings.group_id))),
-                }
-            }
-            Err(error) => self.join_failed(now, error),
-        }
-    }
-
-    fn settle(&mut self, now: Instant, assigned: BTreeSet<TopicPartition>) {
-        if self.topics.as_ref() != Some(&self.joined_topics) {
-            "subscription changed while joining".clone_into(&mut self.reason);
-            return self.retry_soon(now);
-        }
-        let foreign: BTreeSet<&str> =
-            assigned.iter().map(|p| &*p.topic).filter(|&topic| !self.joined_topics.contains(topic)).collect();
-        if !foreign.is_empty() {
-            tracing::warn!(
-                group = %self.settings.group_id, ?foreign,
-                "the leader assigned topics that are not subscribed to: the assignment is not taken"
-            );
-            "assigned topics that are not subscribed to".clone_into(&mut self.reason);
-            return self.retry_later(now);
-        }
-        tracing::debug!(
-            group = %self.settings.group_id, member = %self.member_id, generation = self.generation,
-            partitions = assigned.len(), leader = self.counts.is_some(), "joined"
-        );
-        self.state = State::Stable;
-        self.backoff.reset();
-        self.quick_retries = 0;
-        self.actions.push_back(Action::Assigned { partitions: assigned.iter().cloned().collect() });
-        self.owned = Arc::new(assigned);
-    }
-
     pub(crate) fn heartbeat_answered(&mut self, now: Instant, ticket: Ticket, answer: Result<(), Error>) {
         let sent = match self.heartbeat.in_flight {
             Some((awaited, sent)) if awaited == ticket => sent,
@@ -498,41 +364,6 @@ impl Membership {
         self.send_join(now);
     }
 
-    fn send_join(&mut self, now: Instant) {
-        let Some(topics) = &self.topics else { return };
-        let subscription = MemberSubscription {
-            topics: topics.iter().cloned().collect(),
-            user_data: None,
-            owned: Vec::new(),
-            generation: self.generation,
-            rack: self.settings.client_rack.clone(),
-        };
-        let encoded = match subscription.encode() {
-            Ok(encoded) => encoded,
-            Err(error) => return self.raise(now, error),
-        };
-        self.joined_topics.clone_from(topics);
-        let protocols = self.assignors.iter().map(|assignor| (assignor.name(), encoded.clone())).collect();
-        let ticket = self.ticket();
-        self.state = State::Joining { ticket };
-        self.heartbeat.in_flight = None;
-        self.actions.push_back(Action::Join {
-            ticket,
-            member_id: self.member_id.clone(),
-            protocols,
-            reason: self.reason.clone(),
-        });
-    }
-
-    fn send_sync(&mut self, now: Instant, protocol: &'static str, assignments: Vec<(String, bytes::Bytes)>) {
-        // Whatever it gives us, it gives after now.
-        self.heartbeat.alive = now;
-        self.heartbeat.settled = now;
-        let ticket = self.ticket();
-        self.state = State::Syncing { ticket, protocol };
-        self.actions.push_back(Action::Sync { ticket, identity: self.identity(), protocol, assignments });
-    }
-
     fn rebalance_found(&mut self, now: Instant) {
         if matches!(self.state, State::Stable) {
             self.give_up(now, Then::Join, "the group rebalances");
@@ -581,33 +412,4 @@ impl Membership {
         self.heartbeat.in_flight = None;
         self.heartbeat.complained = false;
     }
-
-    fn retry_soon(&mut self, now: Instant) {
-        if self.quick_retries < QUICK_RETRIES {
-            self.quick_retries += 1;
-            self.send_join(now);
-        } else {
-            self.retry_later(now);
-        }
-    }
-
-    fn retry_later(&mut self, now: Instant) {
-        self.state = State::Waiting { until: now + self.backoff.next(&mut self.rng) };
-    }
-}
-
-/// Lets the strategy decide and writes down each member's part. Every member is named, with nothing where it gets nothing.
-fn share_out(
-    assignor: &dyn Assignor,
-    members: &[Member],
-    counts: &BTreeMap<Arc<str>, usize>,
-) -> Result<Vec<(String, bytes::Bytes)>, Error> {
-    let mut shares = assignor.assign(members, counts);
-    members
-        .iter()
-        .map(|member| {
-            let share = shares.remove(&member.id).unwrap_or_default();
-            Ok((member.id.clone(), protocol::encode_assignment(&share)?))
-        })
-        .collect()
 }

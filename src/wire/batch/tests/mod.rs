@@ -142,7 +142,7 @@ fn an_abort_marker_is_written_and_read_as_kafka_does() {
 #[test]
 fn control_records_may_be_of_an_unknown_type_but_not_too_short() {
     let parsed = |key: Option<&[u8]>, value: Option<&[u8]>| {
-        ControlRecord::parse(&RecordView { offset: 5, timestamp: 0, key, value, headers: HeadersIter::NONE })
+        ControlRecord::parse(&RecordView { offset: 5, timestamp: 0, key, value, headers: HeadersIter::default() })
     };
     assert_eq!(parsed(Some(&[0, 0, 0, 9]), None).unwrap(), ControlRecord::Other(9));
     let later = parsed(Some(&[0, 1, 0, 0, 7]), Some(&[0, 1, 0, 0, 0, 4, 1, 2])).unwrap();

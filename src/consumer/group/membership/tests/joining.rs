@@ -1,0 +1,278 @@
+use super::*;
+
+#[test]
+fn a_follower_takes_what_it_is_given() {
+    let mut bench = Bench::new(None);
+    assert!(matches!(bench.member.standing(), Standing::Alone));
+    bench.subscribe(&["t", "u"]);
+    match bench.action() {
+        Action::Join { ticket, member_id, protocols, reason } => {
+            assert_eq!((&*member_id, reason.is_empty()), ("", false));
+            let [("range", metadata)] = &protocols[..] else { panic!("{protocols:?}") };
+            let read = MemberSubscription::decode(metadata).unwrap();
+            assert_eq!(read.topics, [Arc::from("t"), Arc::from("u")]);
+            assert!(read.owned.is_empty());
+            assert_eq!(read.generation, -1);
+            bench.member.joined(bench.now, ticket, Joined::In(Bench::answer(5, "m")));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(bench.member.standing(), Standing::Rebalancing));
+    bench.sync(&partitions("t", 0..2));
+    assert_eq!(bench.assigned(), partitions("t", 0..2));
+    let Standing::Member { identity, owned } = bench.member.standing() else { panic!() };
+    assert_eq!(identity, Identity { generation: 5, member_id: "m".into() });
+    assert_eq!(owned.len(), 2);
+    bench.idle();
+}
+
+#[test]
+fn an_empty_assignment_is_told_too() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    bench.follow(1, "m");
+    bench.sync(&[]);
+    assert!(bench.assigned().is_empty());
+    assert_eq!(bench.generation(), Some(1));
+}
+
+#[test]
+fn the_leader_shares_out_what_exists_and_leaves_out_whom_it_cannot_read() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let ticket = bench.lead(false);
+    bench.member.counted(bench.now, ticket, [("t".into(), 3)].into());
+    match bench.action() {
+        Action::Sync { assignments, identity, protocol, .. } => {
+            assert_eq!((identity.generation, protocol), (5, "range"));
+            let read: Vec<_> = assignments
+                .iter()
+                .map(|(id, bytes)| (id.as_str(), protocol::decode_assignment(bytes).unwrap()))
+                .collect();
+            assert_eq!(read[0], ("m", partitions("t", 0..2)));
+            assert_eq!(read[1], ("n", partitions("t", 2..3)));
+            assert_eq!(read[2], ("z", Vec::new()));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_leader_that_is_to_skip_the_assignment_sends_none_but_watches() {
+    let mut bench = Bench::new(Some("i"));
+    bench.subscribe(&["t"]);
+    let ticket = bench.lead(true);
+    bench.member.counted(bench.now, ticket, [("t".into(), 3)].into());
+    let Some(Action::Sync { ticket, assignments, .. }) = bench.member.next_action() else { panic!() };
+    assert!(assignments.is_empty());
+    let assignment = protocol::encode_assignment(&partitions("t", 0..2)).unwrap();
+    bench.member.synced(bench.now, ticket, Ok(SyncAnswer { protocol_type: None, protocol: None, assignment }));
+    bench.assigned();
+    bench.member.metadata_changed(bench.now, |_| Some(4));
+    bench.revoking();
+}
+
+#[test]
+fn a_required_member_id_is_taken_at_once_and_only_once_at_once() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let (ticket, _) = bench.expect_join();
+    bench.member.joined(bench.now, ticket, Joined::MemberIdRequired("m1".to_owned()));
+    let (ticket, member_id) = bench.expect_join();
+    assert_eq!(member_id, "m1");
+    bench.member.joined(bench.now, ticket, Joined::MemberIdRequired("m2".to_owned()));
+    bench.idle();
+    bench.wait();
+    assert_eq!(bench.expect_join().1, "m2");
+}
+
+#[test]
+fn join_errors_that_pass_are_tried_again_after_a_backoff() {
+    let codes = [
+        ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
+        ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        ErrorCode::NOT_COORDINATOR,
+        ErrorCode::REQUEST_TIMED_OUT,
+    ];
+    for code in codes {
+        let mut bench = Bench::new(None);
+        bench.subscribe(&["t"]);
+        bench.join_fails(code);
+        bench.idle();
+        assert!(bench.member.next_wake().unwrap() > bench.now, "{code}");
+        bench.wait();
+        bench.expect_join();
+    }
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let (ticket, _) = bench.expect_join();
+    bench.member.joined(bench.now, ticket, Joined::Failed(Error::new(ErrorKind::Network, "refused")));
+    bench.wait();
+    bench.expect_join();
+}
+
+#[test]
+fn join_errors_that_only_the_user_can_mend_are_raised_once_and_tried_again_at_the_next_poll() {
+    let codes = [
+        ErrorCode::INCONSISTENT_GROUP_PROTOCOL,
+        ErrorCode::INVALID_SESSION_TIMEOUT,
+        ErrorCode::INVALID_GROUP_ID,
+        ErrorCode::GROUP_AUTHORIZATION_FAILED,
+        ErrorCode::GROUP_MAX_SIZE_REACHED,
+        ErrorCode::UNKNOWN_SERVER_ERROR,
+        ErrorCode::new(9_999),
+    ];
+    for code in codes {
+        let mut bench = Bench::new(None);
+        bench.subscribe(&["t"]);
+        bench.join_fails(code);
+        assert_eq!(bench.parked().code(), Some(code));
+        bench.member.polled(bench.now);
+        bench.wait();
+        bench.expect_join();
+
+        let mut bench = Bench::new(None);
+        bench.subscribe(&["t"]);
+        bench.follow(1, "m");
+        bench.sync_fails(code);
+        assert_eq!(bench.parked().code(), Some(code));
+        bench.member.polled(bench.now + POLL);
+        assert_eq!(bench.expect_join().1, "m");
+    }
+}
+
+#[test]
+fn a_forgotten_member_comes_again_without_its_name() {
+    for sync in [false, true] {
+        let mut bench = Bench::new(None);
+        bench.subscribe(&["t"]);
+        let (ticket, _) = bench.expect_join();
+        bench.member.joined(bench.now, ticket, Joined::MemberIdRequired("m".to_owned()));
+        if sync {
+            bench.follow(1, "m");
+            bench.sync_fails(ErrorCode::UNKNOWN_MEMBER_ID);
+        } else {
+            bench.join_fails(ErrorCode::UNKNOWN_MEMBER_ID);
+        }
+        assert_eq!(bench.expect_join().1, "");
+    }
+}
+
+#[test]
+fn an_old_generation_or_another_rebalance_keeps_the_name() {
+    for code in [ErrorCode::ILLEGAL_GENERATION, ErrorCode::REBALANCE_IN_PROGRESS] {
+        let mut bench = Bench::new(None);
+        bench.subscribe(&["t"]);
+        bench.follow(1, "m");
+        bench.sync_fails(code);
+        assert_eq!(bench.expect_join().1, "m", "{code}");
+    }
+}
+
+#[test]
+fn answers_that_ask_to_come_at_once_do_not_make_a_hot_loop() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let mut at_once = 0;
+    while bench.member.next_wake().is_none() {
+        bench.join_fails(ErrorCode::REBALANCE_IN_PROGRESS);
+        at_once += 1;
+        assert!(at_once < 10);
+    }
+    bench.idle();
+    assert!(bench.member.next_wake().unwrap() > bench.now);
+}
+
+#[test]
+fn answers_to_earlier_attempts_are_stale() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let (old, _) = bench.expect_join();
+    bench.member.joined(bench.now, old, Joined::Failed(error(ErrorCode::NOT_COORDINATOR)));
+    bench.wait();
+    bench.follow(2, "m");
+    bench.member.joined(bench.now, old, Joined::Failed(error(ErrorCode::FENCED_INSTANCE_ID)));
+    bench.sync(&partitions("t", 0..2));
+    bench.assigned();
+    let (ticket, _) = bench.heartbeat();
+    bench.member.heartbeat_answered(bench.now, old, Err(error(ErrorCode::UNKNOWN_MEMBER_ID)));
+    bench.idle();
+    bench.member.heartbeat_answered(bench.now, ticket, Ok(()));
+    bench.member.counted(bench.now, old, BTreeMap::new());
+    bench.member.revoked(bench.now, old);
+    let identity = Identity { generation: 1, member_id: "m".into() };
+    bench.member.commit_refused(bench.now, &identity, &error(ErrorCode::ILLEGAL_GENERATION));
+    bench.idle();
+    assert_eq!(bench.generation(), Some(2));
+}
+
+#[test]
+fn a_subscription_that_changed_while_joining_joins_again() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    bench.follow(1, "m");
+    bench.subscribe(&["u"]);
+    bench.sync(&partitions("t", 0..2));
+    let Action::Join { protocols, .. } = bench.action() else { panic!() };
+    assert_eq!(MemberSubscription::decode(&protocols[0].1).unwrap().topics, [Arc::from("u")]);
+}
+
+#[test]
+fn topics_that_nobody_asked_for_are_not_taken() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    bench.follow(1, "m");
+    bench.sync(&partitions("other", 0..2));
+    bench.idle();
+    assert_eq!(bench.generation(), None);
+    bench.wait();
+    bench.expect_join();
+}
+
+#[test]
+fn answers_that_do_not_fit_are_raised() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let (ticket, _) = bench.expect_join();
+    let answer = JoinAnswer { protocol: Some("sticky".to_owned()), ..Bench::answer(1, "m") };
+    bench.member.joined(bench.now, ticket, Joined::In(answer));
+    assert_eq!(bench.parked().code(), Some(ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
+
+    for (protocol_type, bytes, code) in [
+        (Some("connect".to_owned()), vec![], Some(ErrorCode::INCONSISTENT_GROUP_PROTOCOL)),
+        (None, vec![0, 0, 0], None),
+    ] {
+        let mut bench = Bench::new(None);
+        bench.subscribe(&["t"]);
+        bench.follow(1, "m");
+        let Action::Sync { ticket, .. } = bench.action() else { panic!() };
+        let answer = SyncAnswer { protocol_type, protocol: None, assignment: bytes.into() };
+        bench.member.synced(bench.now, ticket, Ok(answer));
+        assert_eq!(bench.parked().code(), code);
+    }
+}
+
+#[test]
+fn a_name_that_comes_too_late_is_given_back() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let (ticket, _) = bench.expect_join();
+    bench.member.subscribe(bench.now, None);
+    bench.idle();
+    bench.member.joined(bench.now, ticket, Joined::In(Bench::answer(1, "late")));
+    let Action::Leave { member_id, .. } = bench.action() else { panic!() };
+    assert_eq!(&*member_id, "late");
+    assert!(matches!(bench.member.standing(), Standing::Alone));
+}
+
+#[test]
+fn the_session_runs_while_joining_is_not_through() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    bench.lead(false);
+    let (heartbeat, _) = bench.heartbeat();
+    bench.wait();
+    assert_eq!(bench.expect_join().1, "m", "nobody counted, nobody answered the heartbeat");
+    bench.member.heartbeat_answered(bench.now, heartbeat, Err(error(ErrorCode::UNKNOWN_MEMBER_ID)));
+    bench.idle();
+}

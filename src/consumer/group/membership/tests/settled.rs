@@ -1,0 +1,306 @@
+use super::*;
+
+#[test]
+fn a_rebalance_gives_everything_up_before_joining_and_heartbeats_meanwhile() {
+    let mut bench = Bench::stable();
+    bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
+    let ticket = bench.revoking();
+    assert_eq!(bench.generation(), Some(5), "what the reader finishes is committed for this generation");
+    for _ in 0..3 {
+        bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
+        bench.idle();
+    }
+    bench.member.revoked(bench.now, ticket);
+    assert_eq!(bench.expect_join().1, "m");
+    assert_eq!(bench.generation(), None);
+}
+
+#[test]
+fn a_revocation_that_takes_longer_than_the_rebalance_is_a_loss() {
+    let mut bench = Bench::stable();
+    bench.heartbeat_gives(Ok(()));
+    bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
+    let ticket = bench.revoking();
+    let began = bench.now;
+    loop {
+        bench.member.polled(bench.now);
+        bench.wait();
+        match bench.action() {
+            Action::Heartbeat { ticket, .. } => {
+                bench.member.heartbeat_answered(bench.now, ticket, Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
+            }
+            Action::Lost { partitions: lost } => break assert_eq!(lost, partitions("t", 0..2)),
+            other => panic!("{other:?}"),
+        }
+    }
+    // The coordinator may have waited since just after the last heartbeat that found no rebalance.
+    assert_eq!(bench.now, began - INTERVAL + POLL);
+    assert_eq!(bench.expect_join().1, "m");
+    bench.member.revoked(bench.now, ticket);
+    bench.idle();
+}
+
+#[test]
+fn a_member_without_partitions_joins_a_rebalance_at_once() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    bench.follow(1, "m");
+    bench.sync(&[]);
+    bench.assigned();
+    bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
+    bench.expect_join();
+}
+
+#[test]
+fn expelled_members_lose_their_partitions_and_come_again() {
+    for (code, name) in [(ErrorCode::UNKNOWN_MEMBER_ID, ""), (ErrorCode::ILLEGAL_GENERATION, "m")] {
+        let mut bench = Bench::stable();
+        bench.heartbeat_gives(Err(error(code)));
+        bench.lost();
+        assert_eq!(bench.expect_join().1, name);
+
+        // The same from a commit, and in the middle of giving up.
+        let mut bench = Bench::stable();
+        bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
+        let ticket = bench.revoking();
+        let identity = Identity { generation: 5, member_id: "m".into() };
+        bench.member.commit_refused(bench.now, &identity, &error(code));
+        bench.lost();
+        assert_eq!(bench.expect_join().1, name);
+        bench.member.revoked(bench.now, ticket);
+        bench.idle();
+    }
+}
+
+#[test]
+fn a_commit_that_finds_a_rebalance_begins_it() {
+    let mut bench = Bench::stable();
+    let identity = Identity { generation: 5, member_id: "m".into() };
+    bench.member.commit_refused(bench.now, &identity, &error(ErrorCode::REBALANCE_IN_PROGRESS));
+    bench.revoking();
+}
+
+#[test]
+fn heartbeats_go_out_by_their_interval_and_one_at_a_time() {
+    let mut bench = Bench::stable();
+    let mut last = bench.now;
+    for _ in 0..5 {
+        let (ticket, identity) = bench.heartbeat();
+        assert_eq!(bench.now - last, INTERVAL);
+        assert_eq!(identity.generation, 5);
+        last = bench.now;
+        bench.pass(Duration::from_secs(1));
+        bench.idle();
+        bench.member.heartbeat_answered(bench.now, ticket, Ok(()));
+    }
+    // One that is answered late is followed at once.
+    let (ticket, _) = bench.heartbeat();
+    bench.pass(INTERVAL * 2);
+    bench.idle();
+    bench.member.heartbeat_answered(bench.now, ticket, Ok(()));
+    assert!(matches!(bench.action(), Action::Heartbeat { .. }));
+}
+
+#[test]
+fn a_failed_heartbeat_is_repeated_sooner_and_ends_nothing() {
+    let codes =
+        [ErrorCode::NOT_COORDINATOR, ErrorCode::COORDINATOR_NOT_AVAILABLE, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS];
+    for code in codes {
+        let mut bench = Bench::stable();
+        bench.heartbeat_gives(Err(error(code)));
+        bench.idle();
+        assert!(bench.member.next_wake().unwrap() <= bench.now + Duration::from_millis(120));
+        bench.heartbeat_gives(Ok(()));
+        assert_eq!(bench.generation(), Some(5));
+    }
+}
+
+#[test]
+fn a_heartbeat_that_is_not_allowed_is_told_once() {
+    let mut bench = Bench::stable();
+    bench.heartbeat_gives(Err(error(ErrorCode::GROUP_AUTHORIZATION_FAILED)));
+    assert_eq!(bench.raised().kind(), ErrorKind::Authorization);
+    bench.heartbeat_gives(Err(error(ErrorCode::GROUP_AUTHORIZATION_FAILED)));
+    bench.idle();
+    bench.heartbeat_gives(Ok(()));
+    bench.heartbeat_gives(Err(error(ErrorCode::GROUP_AUTHORIZATION_FAILED)));
+    bench.raised();
+}
+
+#[test]
+fn a_session_without_an_answered_heartbeat_is_lost() {
+    let mut bench = Bench::stable();
+    bench.heartbeat_gives(Ok(()));
+    let alive = bench.now;
+    loop {
+        bench.wait();
+        match bench.action() {
+            Action::Heartbeat { ticket, .. } => {
+                let silence = Err(Error::new(ErrorKind::Timeout, "no answer"));
+                bench.member.heartbeat_answered(bench.now, ticket, silence);
+            }
+            Action::Lost { partitions: lost } => break assert_eq!(lost, partitions("t", 0..2)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(bench.now, alive + SESSION);
+    assert_eq!(bench.expect_join().1, "m", "the coordinator may know the name still");
+}
+
+#[test]
+fn a_reader_that_does_not_come_back_leaves_the_group_until_it_does() {
+    let mut bench = Bench::stable();
+    let began = bench.now;
+    loop {
+        bench.wait();
+        match bench.action() {
+            Action::Heartbeat { ticket, .. } => bench.member.heartbeat_answered(bench.now, ticket, Ok(())),
+            Action::Leave { member_id, .. } => break assert_eq!(&*member_id, "m"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(bench.now, began + POLL);
+    bench.lost();
+    let error = bench.parked();
+    assert_eq!(error.kind(), ErrorKind::NotAssigned);
+    assert!(error.to_string().contains("max.poll.interval.ms"));
+    bench.now += POLL;
+    bench.member.polled(bench.now);
+    assert_eq!(bench.expect_join().1, "");
+}
+
+#[test]
+fn a_reader_that_comes_in_time_stays() {
+    let mut bench = Bench::stable();
+    for _ in 0..1000 {
+        bench.heartbeat_gives(Ok(()));
+        bench.member.polled(bench.now);
+    }
+    bench.idle();
+    assert_eq!(bench.generation(), Some(5));
+}
+
+#[test]
+fn a_static_member_does_not_leave() {
+    let mut bench = Bench::stable_as(Some("i"));
+    bench.member.close();
+    bench.idle();
+
+    let mut bench = Bench::stable_as(Some("i"));
+    bench.member.heartbeat.alive += POLL * 2;
+    bench.member.heartbeat.due += POLL * 2;
+    bench.pass(POLL);
+    bench.lost();
+    bench.parked();
+}
+
+#[test]
+fn a_changed_subscription_gives_up_and_joins_with_the_new_topics() {
+    let mut bench = Bench::stable();
+    bench.subscribe(&["t"]);
+    bench.idle();
+    bench.subscribe(&["t", "u"]);
+    let ticket = bench.revoking();
+    bench.subscribe(&["u"]);
+    bench.idle();
+    bench.member.revoked(bench.now, ticket);
+    let Action::Join { protocols, .. } = bench.action() else { panic!() };
+    assert_eq!(MemberSubscription::decode(&protocols[0].1).unwrap().topics, [Arc::from("u")]);
+}
+
+#[test]
+fn unsubscribing_gives_up_then_leaves() {
+    let mut bench = Bench::stable();
+    bench.member.subscribe(bench.now, None);
+    let ticket = bench.revoking();
+    bench.member.revoked(bench.now, ticket);
+    assert!(matches!(bench.action(), Action::Leave { .. }));
+    bench.idle();
+    assert!(matches!(bench.member.standing(), Standing::Alone));
+    bench.subscribe(&["t"]);
+    assert_eq!(bench.expect_join().1, "");
+}
+
+#[test]
+fn subscribing_again_before_everything_is_given_up_stays() {
+    let mut bench = Bench::stable();
+    bench.member.subscribe(bench.now, None);
+    let ticket = bench.revoking();
+    bench.subscribe(&["u"]);
+    bench.member.revoked(bench.now, ticket);
+    assert_eq!(bench.expect_join().1, "m");
+}
+
+#[test]
+fn closing_leaves_and_says_nothing_more() {
+    let mut bench = Bench::stable();
+    bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
+    bench.member.close();
+    assert!(matches!(bench.action(), Action::Leave { .. }));
+    bench.idle();
+    bench.subscribe(&["u"]);
+    bench.member.polled(bench.now);
+    bench.idle();
+    assert!(bench.member.next_wake().is_none());
+    let mut bench = Bench::new(None);
+    bench.member.close();
+    bench.idle();
+}
+
+#[test]
+fn a_fenced_static_member_ends_for_good_wherever_it_learns_it() {
+    let fenced = || error(ErrorCode::FENCED_INSTANCE_ID);
+    let ended = |bench: &mut Bench| {
+        assert!(matches!(bench.action(), Action::Error { fatal: true, .. }));
+        bench.subscribe(&["other"]);
+        bench.member.polled(bench.now);
+        bench.idle();
+        assert!(matches!(bench.member.standing(), Standing::Ended(_)));
+    };
+    let mut bench = Bench::new(Some("i"));
+    bench.subscribe(&["t"]);
+    bench.join_fails(ErrorCode::FENCED_INSTANCE_ID);
+    ended(&mut bench);
+
+    let mut bench = Bench::new(Some("i"));
+    bench.subscribe(&["t"]);
+    bench.follow(1, "m");
+    bench.sync_fails(ErrorCode::FENCED_INSTANCE_ID);
+    ended(&mut bench);
+
+    let mut bench = Bench::stable_as(Some("i"));
+    bench.heartbeat_gives(Err(fenced()));
+    bench.lost();
+    ended(&mut bench);
+
+    let mut bench = Bench::stable_as(Some("i"));
+    let identity = Identity { generation: 5, member_id: "m".into() };
+    bench.member.commit_refused(bench.now, &identity, &fenced());
+    bench.lost();
+    ended(&mut bench);
+}
+
+#[test]
+fn the_leader_rebalances_when_partitions_are_added_or_the_topic_appears() {
+    for (first, then) in [(Some(3), Some(6)), (None, Some(1)), (Some(2), None)] {
+        let mut bench = Bench::new(None);
+        bench.subscribe(&["t"]);
+        let ticket = bench.lead(false);
+        bench.member.counted(bench.now, ticket, first.map(|count| ("t".into(), count)).into_iter().collect());
+        bench.sync(&partitions("t", 0..2));
+        bench.assigned();
+        bench.member.metadata_changed(bench.now, |_| first);
+        bench.idle();
+        bench.member.metadata_changed(bench.now, |_| then);
+        let ticket = bench.revoking();
+        bench.member.revoked(bench.now, ticket);
+        assert_eq!(bench.expect_join().1, "m");
+    }
+}
+
+#[test]
+fn a_follower_leaves_the_counts_to_the_leader() {
+    let mut bench = Bench::stable();
+    bench.member.metadata_changed(bench.now, |_| Some(99));
+    bench.idle();
+}

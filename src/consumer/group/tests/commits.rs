@@ -1,0 +1,134 @@
+use super::*;
+use crate::{
+    error::{ErrorCode, ErrorKind},
+    testkit::on,
+    wire::ApiKey,
+};
+
+fn tp(partition: i32) -> TopicPartition {
+    TopicPartition::new("t", partition)
+}
+
+async fn settled(cluster: &Cluster) -> Member {
+    let mut member = Member::joined(cluster, &["t"]);
+    member.owns(partitions("t", 0..4)).await;
+    member
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_committed_is_read_back() {
+    let cluster = cluster(Options::new()).await;
+    let member = settled(&cluster).await;
+    let offset = OffsetAndMetadata { offset: 42, leader_epoch: Some(0), metadata: "from here".to_owned() };
+    let commit = vec![(tp(0), offset.clone()), (tp(1), 7.into())];
+    member.handle.commit(commit, soon()).await.unwrap();
+    let read = member.handle.committed((0..4).map(tp).collect(), soon()).await.unwrap();
+    assert_eq!(read[&tp(0)], Some(offset));
+    assert_eq!(read[&tp(1)].as_ref().map(|committed| committed.offset), Some(7));
+    assert_eq!((&read[&tp(2)], &read[&tp(3)]), (&None, &None));
+    assert!(member.handle.committed(Vec::new(), soon()).await.unwrap().is_empty());
+    member.handle.commit(Vec::new(), soon()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_owned_is_committed() {
+    let cluster = cluster(Options::new()).await;
+    let member = settled(&cluster).await;
+    let before = cluster.requests(ApiKey::OffsetCommit);
+    let foreign = TopicPartition::new("u", 0);
+    let error = member.handle.commit(vec![(tp(0), 1.into()), (foreign, 1.into())], soon()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAssigned);
+    assert_eq!(cluster.requests(ApiKey::OffsetCommit), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_subscribed_commits_without_a_generation_unless_the_group_has_members() {
+    let cluster = cluster(Options::new()).await;
+    let alone = Member::new(&cluster);
+    alone.handle.commit(vec![(tp(0), 3.into())], soon()).await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(3));
+    let _member = settled(&cluster).await;
+    let error = alone.handle.commit(vec![(tp(0), 9.into())], soon()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAssigned);
+    assert_eq!(cluster.committed("g", "t", 0), Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_of_a_generation_that_ended_meanwhile_fails_and_is_not_repeated() {
+    let cluster = cluster(Options::new()).await;
+    let first = settled(&cluster).await;
+    let busy = cluster.fault(on(ApiKey::OffsetCommit).forever().error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
+    let handle = first.handle.clone();
+    let commit = tokio::spawn(async move { handle.commit(vec![(tp(0), 1.into())], soon()).await });
+    busy.reached(1).await;
+    let mut second = Member::joined(&cluster, &["t"]);
+    second.until("a share", |heard| heard.owned.len() == 2).await;
+    let error = commit.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAssigned, "{error}");
+    busy.clear();
+    sleep(SESSION).await;
+    assert_eq!(cluster.committed("g", "t", 0), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebalance_is_told_as_such() {
+    let cluster = cluster(Options::new()).await;
+    let mut member = settled(&cluster).await;
+    cluster.fault(on(ApiKey::OffsetCommit).times(1).error(ErrorCode::REBALANCE_IN_PROGRESS));
+    let error = member.handle.commit(vec![(tp(0), 1.into())], soon()).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::REBALANCE_IN_PROGRESS));
+    // It made the member join again.
+    member.until("another assignment", |heard| heard.assigned == 2).await;
+    member.handle.commit(vec![(tp(0), 1.into())], soon()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expelled_members_commit_fails_and_it_joins_anew() {
+    for code in [ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::ILLEGAL_GENERATION] {
+        let cluster = cluster(Options::new()).await;
+        let mut member = settled(&cluster).await;
+        cluster.fault(on(ApiKey::OffsetCommit).times(1).error(code));
+        let error = member.handle.commit(vec![(tp(0), 1.into())], soon()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotAssigned);
+        member.until("another assignment", |heard| heard.lost == 1 && heard.assigned == 2).await;
+        member.handle.commit(vec![(tp(0), 1.into())], soon()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_keep_their_order_even_when_the_first_has_to_be_repeated() {
+    let cluster = cluster(Options::new()).await;
+    let member = settled(&cluster).await;
+    cluster.fault(on(ApiKey::OffsetCommit).times(3).error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
+    let commits = (1..=5).map(|offset| {
+        let handle = member.handle.clone();
+        tokio::spawn(async move { handle.commit(vec![(tp(0), offset.into())], soon()).await })
+    });
+    for commit in commits.collect::<Vec<_>>() {
+        commit.await.unwrap().unwrap();
+    }
+    assert_eq!(cluster.committed("g", "t", 0), Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_is_given_up_harms_no_other() {
+    let cluster = cluster(Options::new()).await;
+    let member = settled(&cluster).await;
+    let hang = cluster.fault(on(ApiKey::OffsetCommit).times(1).delay(Duration::from_secs(3)));
+    let given_up = member.handle.commit(vec![(tp(0), 1.into())], soon());
+    assert!(timeout(Duration::from_secs(1), given_up).await.is_err());
+    assert_eq!(hang.hits(), 1);
+    member.handle.commit(vec![(tp(0), 2.into())], soon()).await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(2));
+    assert_eq!(member.now().lost, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_ends_a_commit_and_names_what_was_in_the_way() {
+    let cluster = cluster(Options::new()).await;
+    let member = settled(&cluster).await;
+    cluster.fault(on(ApiKey::OffsetCommit).forever().error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
+    let error = member.handle.commit(vec![(tp(0), 1.into())], soon()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("COORDINATOR_LOAD_IN_PROGRESS"), "{error}");
+}

@@ -1,0 +1,80 @@
+//! The consumer against brokers in the process, under paused time.
+
+mod commits;
+mod faults;
+mod groups;
+mod memory;
+mod planning;
+mod reading;
+
+use std::time::Duration;
+
+use crate::{
+    Consumer, ConsumerBuilder, ConsumerRecord, Offset, Record, TopicPartition,
+    testkit::{Cluster, Options},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn cluster(brokers: usize) -> Cluster {
+    Cluster::start(Options::new().brokers(brokers).in_memory()).await.unwrap()
+}
+
+fn tp(topic: &str, partition: i32) -> TopicPartition {
+    TopicPartition::new(topic, partition)
+}
+
+fn builder(cluster: &Cluster) -> ConsumerBuilder {
+    Consumer::builder(cluster.bootstrap()).network(cluster.network()).seed(1)
+}
+
+async fn consumer(cluster: &Cluster) -> Consumer {
+    builder(cluster).build().await.unwrap()
+}
+
+/// Appends a batch whose values are these numbers.
+fn append(cluster: &Cluster, topic: &str, partition: i32, numbers: std::ops::Range<i64>) {
+    let records: Vec<_> = numbers.map(|n| Record::to(topic).value(n.to_string())).collect();
+    cluster.append(topic, partition, &records).unwrap();
+}
+
+fn number(record: &ConsumerRecord) -> i64 {
+    String::from_utf8_lossy(record.value.as_deref().unwrap()).parse().unwrap()
+}
+
+/// The next record, which comes within a minute.
+async fn next(consumer: &Consumer) -> ConsumerRecord {
+    let next = tokio::time::timeout(60 * SECOND, consumer.recv()).await.expect("a record within a minute");
+    next.expect("not the end").expect("a record")
+}
+
+/// The next error, which comes within so many seconds.
+async fn next_error(consumer: &Consumer, seconds: u64) -> crate::Error {
+    let next = tokio::time::timeout(Duration::from_secs(seconds), consumer.recv()).await.expect("an error in time");
+    next.expect("not the end").expect_err("an error")
+}
+
+/// So many records, as numbers.
+async fn numbers(consumer: &Consumer, count: usize) -> Vec<i64> {
+    let mut numbers = Vec::new();
+    for _ in 0..count {
+        numbers.push(number(&next(consumer).await));
+    }
+    numbers
+}
+
+/// A topic of one partition with these numbers, and a consumer that reads it from the beginning.
+async fn reading(cluster: &Cluster, topic: &str, count: i64) -> Consumer {
+    cluster.create_topic(topic, 1).unwrap();
+    if count > 0 {
+        append(cluster, topic, 0, 0..count);
+    }
+    let consumer = consumer(cluster).await;
+    consumer.assign([(tp(topic, 0), Offset::Beginning)]).unwrap();
+    consumer
+}
+
+/// Nothing more comes within ten seconds.
+async fn is_quiet(consumer: &Consumer) -> bool {
+    consumer.poll(10 * SECOND).await.unwrap().is_empty()
+}
