@@ -10,8 +10,9 @@ use ottla::{
     testkit::{Cluster, Options},
 };
 
-const RECORDS: u32 = 100_000;
-const ROUNDS: usize = 15;
+/// Few enough for the allocator to give freed batches out again, as it does in a program that runs on.
+const RECORDS: u32 = 10_000;
+const ROUNDS: usize = 101;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ottla::Result<()> {

@@ -129,3 +129,37 @@ async fn settings_that_cannot_be_used_are_named() {
     let error = Producer::from_properties(pairs).await.unwrap_err();
     assert!(error.to_string().contains("needs acks=all"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_tasks_over_a_small_buffer_lose_nothing_and_keep_their_order() {
+    const TASKS: u64 = 8;
+    const RECORDS: u64 = 1500;
+    let cluster = cluster(1).await;
+    // Room for some forty records, and a linger that nobody would want to wait for each time.
+    let producer = builder(&cluster).buffer_memory(6000).batch_size(500).linger(ms(20)).build().await.unwrap();
+    let mut tasks = Vec::new();
+    for task in 0..TASKS {
+        let producer = producer.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut last = None;
+            for number in 0..RECORDS {
+                let record = Record::to(TOPIC).partition(0).value(format!("{task} {number:>60}"));
+                last = Some(producer.send(record).await.unwrap());
+            }
+            last.unwrap().await.unwrap()
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    producer.close(Duration::from_secs(60)).await.unwrap();
+    let mut next = [0u64; TASKS as usize];
+    for value in log(&cluster, 0) {
+        let mut parts = value.split_whitespace().map(|part| part.parse::<u64>().unwrap());
+        let (task, number) = (parts.next().unwrap(), parts.next().unwrap());
+        assert_eq!(number, next[task as usize], "of task {task}");
+        next[task as usize] += 1;
+    }
+    assert_eq!(next, [RECORDS; TASKS as usize]);
+    assert_eq!(producer.0.shared.ledger.credits.free(), 6000);
+}
