@@ -134,7 +134,9 @@ async fn what_is_not_allowed_is_told_once_and_tried_on() {
 
 #[tokio::test(start_paused = true)]
 async fn an_offset_that_is_gone_follows_the_policy() {
-    for (reset, expected) in [(OffsetReset::Earliest, Some(5)), (OffsetReset::Latest, Some(20)), (OffsetReset::None, None)] {
+    for (reset, expected) in
+        [(OffsetReset::Earliest, Some(5)), (OffsetReset::Latest, Some(20)), (OffsetReset::None, None)]
+    {
         let cluster = cluster(1).await;
         cluster.create_topic("t", 1).unwrap();
         append(&cluster, "t", 0, 0..5);

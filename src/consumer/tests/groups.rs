@@ -100,7 +100,8 @@ async fn members_come_and_go_and_each_record_is_read_once() {
     writing.await.unwrap();
     let mut read: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
     for _ in 0..900 {
-        let (partition, n) = tokio::time::timeout(120 * SECOND, records.recv()).await.expect("no record missing").unwrap();
+        let (partition, n) =
+            tokio::time::timeout(120 * SECOND, records.recv()).await.expect("no record missing").unwrap();
         read.entry(partition).or_default().push(n);
     }
     tokio::time::sleep(5 * SECOND).await;

@@ -78,8 +78,7 @@ async fn a_paused_partition_does_not_keep_others_back() {
     for partition in 0..2 {
         fill(&cluster, "t", partition, 50, 10_000);
     }
-    let consumer =
-        builder(&cluster).queued_max_bytes(120_000).max_partition_fetch_bytes(60_000).build().await.unwrap();
+    let consumer = builder(&cluster).queued_max_bytes(120_000).max_partition_fetch_bytes(60_000).build().await.unwrap();
     consumer.assign([(tp("t", 0), Offset::Beginning), (tp("t", 1), Offset::Beginning)]).unwrap();
     let first = next(&consumer).await;
     tokio::time::sleep(SECOND).await;
@@ -96,23 +95,33 @@ async fn a_paused_partition_does_not_keep_others_back() {
     }
 }
 
+/// Letters that no codec can make much smaller.
+fn noise(length: usize) -> String {
+    let mut state = 1u64;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'!' + (state >> 33) as u8 % 90)
+    };
+    (0..length).map(|_| letter()).collect()
+}
+
 #[tokio::test(start_paused = true)]
 async fn compressed_batches_small_and_large_are_read_in_order() {
     let text = "some text that repeats itself ".repeat(50);
-    let noise: String = (0..3000u32).map(|i| char::from(b' ' + (i.wrapping_mul(2_654_435_761) >> 25) as u8 % 90)).collect();
+    let noise = noise(60_000);
     for compression in [Compression::Gzip(-1), Compression::Snappy, Compression::Lz4, Compression::Zstd(1)] {
         let batches = vec![
-            built(0, 100, Sort::Plain, compression, &noise),
-            built(0, 3, Sort::Plain, compression, &text),
+            built(0, 4, Sort::Plain, compression, &noise),
+            built(0, 300, Sort::Plain, compression, &text),
             built(0, 200, Sort::Plain, Compression::None, "x"),
-            built(0, 400, Sort::Plain, compression, &noise),
+            built(0, 7, Sort::Plain, compression, &noise),
         ];
         assert!(batches.iter().any(|batch| batch.len() > crate::consumer::queue::HEAVY), "{compression:?}");
         let options = Options::new().brokers(1).in_memory().sink(true).prepared("t", batches).default_partitions(2);
         let cluster = Cluster::start(options).await.unwrap();
         let consumer = consumer(&cluster).await;
-        consumer.assign([(tp("t", 0), 7), (tp("t", 1), 150)]).unwrap();
-        let mut expected = [7, 150];
+        consumer.assign([(tp("t", 0), 2), (tp("t", 1), 150)]).unwrap();
+        let mut expected = [2, 150];
         for _ in 0..40 {
             let records = consumer.poll(60 * SECOND).await.unwrap();
             for record in &records {
@@ -121,7 +130,7 @@ async fn compressed_batches_small_and_large_are_read_in_order() {
                 *at += 1;
             }
         }
-        assert!(expected[0] > 700 && expected[1] > 850, "{expected:?}");
+        assert!(expected.iter().all(|at| *at > 2 * 511), "some rounds of all batches: {expected:?}");
     }
 }
 
