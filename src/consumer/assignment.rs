@@ -319,7 +319,7 @@ impl Assignment {
             found.paused = paused;
         }
         self.touch(partition);
-        self.to_rotation(partition);
+        self.queue_up(partition);
         Ok(())
     }
 

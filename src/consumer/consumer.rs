@@ -149,7 +149,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// Leaves the group (after what is done was committed), or no longer reads what was assigned.
+    /// Leaves the group, once what is done was committed, or no longer reads what was assigned. Records that the reader
+    /// holds are not done, and come again to whoever reads on for the group.
     ///
     /// # Errors
     /// `Closed`.

@@ -15,12 +15,12 @@ use tokio::{
 use super::{
     fetch_task::FetchTask,
     group::GroupEvent,
-    inbox::Inbox,
+    inbox::{Inbox, lock},
     offset_lookup::{EARLIEST, LATEST, ended_epochs, epoch_ends, list_offsets, listed_offsets},
     position::{Start, State},
     resolve::{Asked, Question},
     settings::IsolationLevel,
-    shared::{Shared, after},
+    shared::{Mode, Shared, after},
 };
 use crate::{
     cluster::{Attempt, Lane},
@@ -58,6 +58,8 @@ pub(super) struct ConsumerTask {
     next_commit: Instant,
     committing: bool,
     next_look: Instant,
+    /// Here, so that it is spoken also when the runtime is dropped before the task has begun.
+    _last_word: LastWord,
 }
 
 /// Tells the reader when the task has ended without a close: its runtime was dropped.
@@ -76,6 +78,7 @@ impl Drop for LastWord {
 impl ConsumerTask {
     pub(super) fn new(shared: Arc<Shared>, events: mpsc::UnboundedReceiver<GroupEvent>) -> Self {
         Self {
+            _last_word: LastWord(shared.inbox.clone()),
             next_commit: after(shared.settings.auto_commit_interval),
             shared,
             events,
@@ -89,7 +92,6 @@ impl ConsumerTask {
 
     /// Goes on until it is aborted, or the client is closed.
     pub(super) async fn run(mut self) {
-        let _last_word = LastWord(self.shared.inbox.clone());
         let mut changes = self.shared.client.metadata_changes();
         loop {
             self.begin_fetching();
@@ -251,8 +253,12 @@ impl ConsumerTask {
             return;
         }
         let inbox = &self.shared.inbox;
+        // Who unsubscribes gives up at once, what is in hand too (it is not committed).
+        let waits = *lock(&self.shared.mode) == Mode::Subscribed;
         let reader = inbox.reader();
-        let held = |revocation: &mut Revocation| revocation.partitions.iter().any(|partition| reader.holds(partition));
+        let held = |revocation: &mut Revocation| {
+            waits && revocation.partitions.iter().any(|partition| reader.holds(partition))
+        };
         let free: Vec<Revocation> = self.revocations.extract_if(.., |revocation| !held(revocation)).collect();
         drop(reader);
         inbox.revocations.fetch_sub(free.len(), SeqCst);

@@ -272,7 +272,7 @@ impl Assignment {
         let State::Fetch { epoch: before, .. } = found.position.state() else { return };
         let epoch = if walk.leader_epoch >= 0 { walk.leader_epoch } else { before };
         self.enter(partition, if broken { State::Stopped } else { State::Fetch { offset, epoch } });
-        self.to_rotation(partition);
+        self.queue_up(partition);
         self.wake_reader();
     }
 
@@ -298,7 +298,7 @@ impl Assignment {
                 // The reader first gets what was read before.
                 found.queue.push_out_of_range(asked_from);
                 self.enter(partition, State::Stopped);
-                self.to_rotation(partition);
+                self.queue_up(partition);
                 self.wake_reader();
                 return false;
             }
@@ -306,7 +306,7 @@ impl Assignment {
                 let error = Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}"));
                 found.queue.push_broken(error, asked_from);
                 self.enter(partition, State::Stopped);
-                self.to_rotation(partition);
+                self.queue_up(partition);
                 self.wake_reader();
                 return false;
             }

@@ -12,7 +12,7 @@ use crate::{error::Result, record::TopicPartition};
 
 impl Assignment {
     /// A partition that has something to read takes its turn.
-    pub(super) fn to_rotation(&mut self, partition: &TopicPartition) {
+    pub(super) fn queue_up(&mut self, partition: &TopicPartition) {
         if let Some(found) = self.partitions.get_mut(partition)
             && !found.in_rotation
             && !found.paused
@@ -63,7 +63,7 @@ impl Assignment {
             && found.lease.as_ref().is_some_and(|current| Arc::ptr_eq(current, lease))
         {
             found.queue.give_back(taken);
-            self.to_rotation(&partition);
+            self.queue_up(&partition);
         }
     }
 

@@ -1,1 +1,191 @@
+use std::sync::Arc;
 
+use super::*;
+use crate::{ApiKey, ErrorCode, ErrorKind, OffsetAndMetadata, OffsetReset, testkit::on};
+
+async fn member(cluster: &Cluster, group: &str) -> Consumer {
+    let builder = builder(cluster).group(group).auto_offset_reset(OffsetReset::Earliest);
+    builder.auto_commit_interval(SECOND).build().await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_done_is_committed_by_itself() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..10);
+    let consumer = member(&cluster, "g").await;
+    consumer.subscribe(["t"]).unwrap();
+    for expected in 0..4 {
+        assert_eq!(number(&next(&consumer).await), expected);
+        tokio::time::sleep(5 * SECOND).await;
+        assert_eq!(cluster.committed("g", "t", 0), Some(expected), "the record in hand is not done");
+    }
+    let records = consumer.poll(60 * SECOND).await.unwrap();
+    assert_eq!(records.iter().take(3).count(), 3);
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(cluster.committed("g", "t", 0), Some(4));
+    drop(records);
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(cluster.committed("g", "t", 0), Some(4), "putting them down is not asking for the next");
+    let records = consumer.poll(60 * SECOND).await.unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(cluster.committed("g", "t", 0), Some(7), "those that were iterated, not those that were not");
+    assert_eq!(records.iter().map(|record| record.offset()).collect::<Vec<_>>(), [7, 8, 9]);
+    drop(records);
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(10), "a close is the end of what was held");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_is_dropped_commits_nothing_more_and_its_successor_goes_on() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..10);
+    let first = member(&cluster, "g").await;
+    first.subscribe(["t"]).unwrap();
+    assert_eq!(numbers(&first, 5).await, [0, 1, 2, 3, 4]);
+    tokio::time::sleep(5 * SECOND).await;
+    drop(first);
+    let second = member(&cluster, "g").await;
+    second.subscribe(["t"]).unwrap();
+    let next = tokio::time::timeout(120 * SECOND, second.recv()).await.unwrap().unwrap().unwrap();
+    assert_eq!(number(&next), 4, "the record that was in hand comes again");
+    assert_eq!(cluster.committed("g", "t", 0), Some(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_takes_all_that_was_handed_out() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..10);
+    let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(cluster.committed("g", "t", 0), None, "enable.auto.commit is off");
+    consumer.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(3));
+    let requests = cluster.requests(ApiKey::OffsetCommit);
+    consumer.commit().await.unwrap();
+    assert_eq!(cluster.requests(ApiKey::OffsetCommit), requests, "nothing new, nothing to ask");
+    let records = consumer.poll(60 * SECOND).await.unwrap();
+    let mut iter = records.iter();
+    assert_eq!(iter.by_ref().take(2).count(), 2);
+    consumer.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(5), "in the midst of a poll's records");
+    drop(iter);
+    drop(records);
+    let with_text = OffsetAndMetadata { metadata: "why".to_owned(), ..OffsetAndMetadata::new(1) };
+    consumer.commit_offsets([(tp("t", 0), with_text)]).await.unwrap();
+    let committed = consumer.committed([tp("t", 0), tp("t", 5)]).await.unwrap();
+    assert_eq!(committed[&tp("t", 0)].as_ref().map(|c| (c.offset, c.metadata.as_str())), Some((1, "why")));
+    assert_eq!(committed[&tp("t", 5)], None);
+    assert_eq!(consumer.commit_offsets([(tp("t", 0), -3)]).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(1), "a close without enable.auto.commit commits nothing");
+    let alone = reading(&cluster, "u", 0).await;
+    assert_eq!(alone.commit().await.unwrap_err().kind(), ErrorKind::InvalidArgument, "there is no group");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_epoch_of_what_was_read_is_committed_with_it() {
+    let cluster = cluster(2).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..2);
+    let epoch = cluster.leader_epoch("t", 0).unwrap();
+    let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&consumer, 2).await, [0, 1]);
+    consumer.commit().await.unwrap();
+    let committed = consumer.committed([tp("t", 0)]).await.unwrap();
+    assert_eq!(committed[&tp("t", 0)].as_ref().and_then(|c| c.leader_epoch), Some(epoch));
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_survive_a_coordinator_that_moves() {
+    let cluster = cluster(3).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..10);
+    let consumer = member(&cluster, "g").await;
+    consumer.subscribe(["t"]).unwrap();
+    assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
+    cluster.fault(on(ApiKey::OffsetCommit).times(3).error(ErrorCode::NOT_COORDINATOR));
+    consumer.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(3));
+    assert_eq!(numbers(&consumer, 3).await, [3, 4, 5]);
+    cluster.fault(on(ApiKey::OffsetCommit).times(2).drop_connection());
+    consumer.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn assigning_other_partitions_commits_what_was_done_of_the_old_ones() {
+    let cluster = cluster(1).await;
+    for topic in ["a", "b"] {
+        cluster.create_topic(topic, 1).unwrap();
+        append(&cluster, topic, 0, 0..5);
+    }
+    let builder = builder(&cluster).group("g").auto_commit_interval(1000 * SECOND);
+    let consumer = builder.build().await.unwrap();
+    consumer.assign([(tp("a", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
+    consumer.assign([(tp("b", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&consumer, 1).await, [0]);
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(cluster.committed("g", "a", 0), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_is_bounded_when_nobody_answers() {
+    let cluster = Arc::new(cluster(1).await);
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..3);
+    let consumer = Arc::new(member(&cluster, "g").await);
+    consumer.subscribe(["t"]).unwrap();
+    assert_eq!(numbers(&consumer, 2).await, [0, 1]);
+    for broker in cluster.brokers() {
+        cluster.kill(broker).await.unwrap();
+    }
+    let reader = consumer.clone();
+    let waiting = tokio::spawn(async move {
+        let mut last = reader.recv().await;
+        while let Some(Ok(_)) = last {
+            last = reader.recv().await;
+        }
+        last
+    });
+    tokio::time::sleep(SECOND / 10).await;
+    let closed = tokio::time::timeout(6 * SECOND, consumer.close(5 * SECOND)).await.expect("bounded");
+    assert!(closed.is_err(), "what was done could not be committed");
+    assert!(waiting.await.unwrap().is_none_or(|error| error.is_err()), "a waiting reader sees the end");
+    assert!(consumer.recv().await.is_none());
+    assert_eq!(consumer.poll(SECOND).await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(consumer.subscribe(["t"]).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(consumer.assign([(tp("t", 0), 0)]).unwrap_err().kind(), ErrorKind::Closed);
+    let again = tokio::time::timeout(6 * SECOND, consumer.close(5 * SECOND)).await;
+    assert!(again.is_ok(), "closing twice is bounded too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_did_nothing_closes_at_once() {
+    let cluster = cluster(1).await;
+    consumer(&cluster).await.close(SECOND).await.unwrap();
+    member(&cluster, "g").await.close(SECOND).await.unwrap();
+    let network = Arc::new(crate::net::MemoryNetwork::new());
+    let unreachable = Consumer::builder("127.0.0.1:1").group("g").network(network).build().await.unwrap();
+    unreachable.close(SECOND).await.unwrap();
+}
+
+#[test]
+fn a_runtime_that_is_dropped_ends_its_consumer() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let consumer = runtime.block_on(async {
+        let network = Arc::new(crate::net::MemoryNetwork::new());
+        Consumer::builder("127.0.0.1:1").network(network).build().await.unwrap()
+    });
+    drop(runtime);
+    let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let error = other.block_on(consumer.recv()).unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert!(other.block_on(consumer.recv()).is_none());
+}

@@ -110,9 +110,12 @@ async fn errors_of_one_partition_are_waited_out_and_others_go_on() {
         ErrorCode::UNKNOWN_SERVER_ERROR,
     ] {
         let fault = cluster.fault(on(ApiKey::Fetch).partition("t", 0).times(3).error(code));
+        for n in 0..3 {
+            // The first ends the fetch that was waiting when the fault was made.
+            append(&cluster, "t", 1, n..n + 1);
+            assert_eq!(number(&next(&consumer).await), n, "the other partition goes on: {code}");
+        }
         append(&cluster, "t", 0, 1000..1001);
-        append(&cluster, "t", 1, 0..1);
-        assert_eq!(number(&next(&consumer).await), 0, "the other partition first: {code}");
         assert_eq!(number(&next(&consumer).await), 1000, "{code}");
         assert_eq!(fault.hits(), 3, "{code}");
     }
@@ -195,7 +198,7 @@ async fn a_truncated_log_is_read_on_from_where_it_parts() {
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_made_anew_is_read_from_its_beginning() {
-    let cluster = cluster(1).await;
+    let cluster = Cluster::start(Options::new().brokers(1).in_memory().auto_create(false)).await.unwrap();
     let consumer = reading(&cluster, "t", 10).await;
     assert_eq!(numbers(&consumer, 10).await, (0..10).collect::<Vec<_>>());
     cluster.delete_topic("t").unwrap();

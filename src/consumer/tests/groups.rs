@@ -1,1 +1,140 @@
+use std::{collections::BTreeMap, sync::Arc};
 
+use super::*;
+use crate::OffsetReset;
+
+async fn member(cluster: &Cluster, topics: &[&str]) -> Arc<Consumer> {
+    let builder = builder(cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
+    let consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
+    consumer.subscribe(topics).unwrap();
+    Arc::new(consumer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_topic_that_an_expression_matches_is_read() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("audit.a", 1).unwrap();
+    cluster.create_topic("other", 1).unwrap();
+    append(&cluster, "audit.a", 0, 0..1);
+    append(&cluster, "other", 0, 99..100);
+    let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
+    let consumer = builder.property("metadata.max.age.ms", "5000").build().await.unwrap();
+    consumer.subscribe(["^audit\\..*"]).unwrap();
+    assert_eq!(number(&next(&consumer).await), 0);
+    cluster.create_topic("audit.b", 2).unwrap();
+    append(&cluster, "audit.b", 1, 7..8);
+    assert_eq!(number(&next(&consumer).await), 7);
+    assert_eq!(consumer.assignment(), [tp("audit.a", 0), tp("audit.b", 0), tp("audit.b", 1)]);
+    assert_eq!(consumer.assign([(tp("other", 0), 0)]).unwrap_err().kind(), crate::ErrorKind::InvalidArgument);
+    consumer.unsubscribe().unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    assert!(consumer.assignment().is_empty());
+    consumer.assign([(tp("other", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(number(&next(&consumer).await), 99);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_waits_for_the_record_in_hand() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    append(&cluster, "t", 0, 0..5);
+    append(&cluster, "t", 1, 0..5);
+    let first = member(&cluster, &["t"]).await;
+    let in_hand = next(&first).await;
+    let second = member(&cluster, &["t"]).await;
+    let reader = second.clone();
+    let other = tokio::spawn(async move { reader.recv().await.unwrap().unwrap() });
+    tokio::time::sleep(20 * SECOND).await;
+    assert!(!other.is_finished(), "the first member still holds a record");
+    let committed = cluster.committed("g", "t", in_hand.partition);
+    assert_eq!(committed, Some(in_hand.offset), "which is not committed");
+    // Asking for the next record lets the rebalance go on.
+    let mut seen = vec![(in_hand.partition, in_hand.offset)];
+    let mine = next(&first).await;
+    seen.push((mine.partition, mine.offset));
+    let others = tokio::time::timeout(60 * SECOND, other).await.unwrap().unwrap();
+    seen.push((others.partition, others.offset));
+    seen.sort_unstable();
+    let before = seen.len();
+    seen.dedup();
+    assert_eq!(seen.len(), before, "no record twice: {seen:?}");
+    assert_eq!((first.assignment().len(), second.assignment().len()), (1, 1));
+}
+
+/// Members come and go while records are written; with clean closes every record is read exactly once, in order.
+#[tokio::test(start_paused = true)]
+async fn members_come_and_go_and_each_record_is_read_once() {
+    let cluster = Arc::new(cluster(2).await);
+    cluster.create_topic("t", 6).unwrap();
+    let (seen, mut records) = tokio::sync::mpsc::unbounded_channel();
+    let work = |consumer: Arc<Consumer>| {
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            while let Some(record) = consumer.recv().await {
+                let record = record.unwrap();
+                seen.send((record.partition, number(&record))).unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+    };
+    let writer = cluster.clone();
+    let writing = tokio::spawn(async move {
+        for n in 0..150 {
+            for partition in 0..6 {
+                append(&writer, "t", partition, n..n + 1);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let mut members = vec![member(&cluster, &["t"]).await];
+    let mut tasks = vec![work(members[0].clone())];
+    for round in 0..6 {
+        tokio::time::sleep(4 * SECOND).await;
+        if round % 3 == 2 {
+            members.remove(0).close(30 * SECOND).await.unwrap();
+        } else {
+            members.push(member(&cluster, &["t"]).await);
+            tasks.push(work(members.last().unwrap().clone()));
+        }
+    }
+    writing.await.unwrap();
+    let mut read: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+    for _ in 0..900 {
+        let (partition, n) =
+            tokio::time::timeout(120 * SECOND, records.recv()).await.expect("no record missing").unwrap();
+        read.entry(partition).or_default().push(n);
+    }
+    tokio::time::sleep(5 * SECOND).await;
+    for member in members {
+        member.close(30 * SECOND).await.unwrap();
+    }
+    assert!(records.try_recv().is_err(), "no record twice");
+    for (partition, numbers) in read {
+        assert_eq!(numbers, (0..150).collect::<Vec<_>>(), "partition {partition}");
+        assert_eq!(cluster.committed("g", "t", partition), Some(150));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn partitions_that_are_lost_are_withheld() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..10);
+    let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
+    let consumer = builder.max_poll_interval(10 * SECOND).session_timeout(6 * SECOND).build().await.unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    let records = consumer.poll(60 * SECOND).await.unwrap();
+    let mut iter = records.iter();
+    assert_eq!(iter.next().unwrap().offset(), 0);
+    // Longer than max.poll.interval.ms: the group gives its partitions to others.
+    tokio::time::sleep(30 * SECOND).await;
+    assert!(iter.next().is_none(), "what is left is withheld");
+    drop(iter);
+    drop(records);
+    assert_eq!(cluster.committed("g", "t", 0), Some(0), "and nothing of it was committed");
+    let mut next = consumer.recv().await.unwrap();
+    if next.is_err() {
+        next = consumer.recv().await.unwrap();
+    }
+    assert_eq!(next.unwrap().offset, 0, "it comes again after joining anew");
+}
