@@ -123,6 +123,8 @@ pub(super) struct Assignment {
     pub(super) signals: Signals,
     /// The trouble of the whole cluster was told to the reader.
     unreachable_reported: bool,
+    /// Since when the group is waited for without anything known of the cluster.
+    blind_since: Option<Instant>,
     has_metadata: bool,
 }
 
@@ -144,6 +146,7 @@ impl Assignment {
             reader: None,
             signals: Signals::default(),
             unreachable_reported: false,
+            blind_since: None,
             has_metadata: false,
         }
     }
@@ -520,10 +523,19 @@ impl Assignment {
         }
     }
 
-    /// Tells the reader, once, what has been in the way for long: `failure` is why the last look at the cluster failed.
-    pub(super) fn check_trouble(&mut self, failure: Option<Error>, now: Instant) {
+    /// Tells the reader, once, what has been in the way for long: `failure` is why the last look at the cluster failed,
+    /// `subscribed` whether a group is to give us partitions, which needs a cluster as well.
+    pub(super) fn check_trouble(&mut self, failure: Option<Error>, subscribed: bool, now: Instant) {
         let patience = self.rules.patience;
         let mut errors = Vec::new();
+        if !(subscribed && self.is_blind()) {
+            self.blind_since = None;
+        } else if now.saturating_duration_since(*self.blind_since.get_or_insert(now)) >= patience
+            && let Some(failure) = &failure
+            && !std::mem::replace(&mut self.unreachable_reported, true)
+        {
+            errors.push(failure.clone());
+        }
         for (partition, found) in &mut self.partitions {
             let long = found.leaderless_since.is_some_and(|since| now.saturating_duration_since(since) >= patience);
             if !long || found.reported {
@@ -550,6 +562,11 @@ impl Assignment {
         for error in errors {
             self.push_error(error);
         }
+    }
+
+    /// Whether nothing has been heard of the cluster yet.
+    pub(super) fn is_blind(&self) -> bool {
+        !self.has_metadata
     }
 
     /// Whether some partition has no leader that is known.

@@ -146,6 +146,7 @@ impl Consumer {
         self.check_open()?;
         self.enter(Mode::Subscribed)?;
         group.subscribe(Some(subscription));
+        self.shared.inbox.driver.notify_one();
         Ok(())
     }
 

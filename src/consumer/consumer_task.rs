@@ -171,9 +171,10 @@ impl ConsumerTask {
         }
         let client = &self.shared.client;
         let failure = client.metadata_failure();
+        let subscribed = self.is_subscribed();
         let (assigned, lacking) = self.shared.inbox.with(|assignment| {
-            assignment.check_trouble(failure, now.into_std());
-            (assignment.assigned(), assignment.lacks_leaders())
+            assignment.check_trouble(failure, subscribed, now.into_std());
+            (assignment.assigned(), assignment.lacks_leaders() || (subscribed && assignment.is_blind()))
         });
         client.want_topics(assigned.iter().map(|partition| &*partition.topic));
         if lacking {
@@ -182,14 +183,20 @@ impl ConsumerTask {
         self.next_look = now + if lacking { SOON } else { SELDOM };
     }
 
+    fn is_subscribed(&self) -> bool {
+        *lock(&self.shared.mode) == Mode::Subscribed
+    }
+
     // ---- positions
 
     fn ask_questions(&mut self) {
         let now = Instant::now().into_std();
-        let (questions, lacking) =
-            self.shared.inbox.with(|assignment| (assignment.questions(now), assignment.lacks_leaders()));
+        let subscribed = self.is_subscribed();
+        let (questions, lacking) = self.shared.inbox.with(|assignment| {
+            (assignment.questions(now), assignment.lacks_leaders() || (subscribed && assignment.is_blind()))
+        });
         if lacking {
-            // New partitions: no need to wait for the next look around.
+            // Something new to read: no need to wait for the next look around.
             self.next_look = self.next_look.min(Instant::now() + SOON);
         }
         for question in questions {
@@ -254,7 +261,7 @@ impl ConsumerTask {
         }
         let inbox = &self.shared.inbox;
         // Who unsubscribes gives up at once, what is in hand too (it is not committed).
-        let waits = *lock(&self.shared.mode) == Mode::Subscribed;
+        let waits = self.is_subscribed();
         let reader = inbox.reader();
         let held = |revocation: &mut Revocation| {
             waits && revocation.partitions.iter().any(|partition| reader.holds(partition))
