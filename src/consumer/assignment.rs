@@ -547,6 +547,8 @@ impl Assignment {
                         errors.push(failure.clone());
                     }
                 }
+                // The first look is still under way: it is not the partition that is missing.
+                None if !self.has_metadata => {}
                 _ => {
                     found.reported = true;
                     errors.push(Error::new(
