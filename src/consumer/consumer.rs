@@ -103,10 +103,7 @@ impl Consumer {
     pub fn assign<O: Into<Offset>>(&self, partitions: impl IntoIterator<Item = (TopicPartition, O)>) -> Result<()> {
         let mut wanted: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
         for (partition, offset) in partitions {
-            check_topic_name(&partition.topic)?;
-            if partition.partition < 0 {
-                return Err(Error::new(ErrorKind::InvalidArgument, format!("{partition}: partitions count from 0")));
-            }
+            check_partition(&partition)?;
             wanted.insert(partition.clone(), check_offset(&partition, offset.into())?);
         }
         self.check_open()?;
@@ -256,9 +253,10 @@ impl Consumer {
     /// is not given any more. What lies before the new place counts as done.
     ///
     /// # Errors
-    /// `NotAssigned`; `InvalidArgument` for a negative offset.
+    /// `NotAssigned`; `InvalidArgument` for a negative offset; `Closed`.
     pub fn seek(&self, partition: &TopicPartition, offset: impl Into<Offset>) -> Result<()> {
         let offset = check_offset(partition, offset.into())?;
+        self.check_open()?;
         self.shared.inbox.control(|assignment| assignment.seek(partition, offset))
     }
 
@@ -272,7 +270,7 @@ impl Consumer {
     /// that is given up and comes back is not paused.
     ///
     /// # Errors
-    /// `NotAssigned`, and then none of them is paused.
+    /// `NotAssigned`, and then none of them is paused; `Closed`.
     pub fn pause<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
         self.set_paused(partitions, true)
     }
@@ -280,12 +278,13 @@ impl Consumer {
     /// Goes on with paused partitions; nothing happens to others.
     ///
     /// # Errors
-    /// `NotAssigned`, and then none of them is resumed.
+    /// `NotAssigned`, and then none of them is resumed; `Closed`.
     pub fn resume<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
         self.set_paused(partitions, false)
     }
 
     fn set_paused<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>, paused: bool) -> Result<()> {
+        self.check_open()?;
         let partitions: Vec<_> = partitions.into_iter().collect();
         self.shared.inbox.control(|assignment| {
             partitions.iter().try_for_each(|partition| assignment.get(partition).map(drop))?;
@@ -316,7 +315,7 @@ impl Consumer {
     /// Commits these offsets: of each partition the *next* record to be read. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// As [`commit`](Self::commit); `InvalidArgument` for a negative offset.
+    /// As [`commit`](Self::commit); `InvalidArgument` for a topic name that Kafka forbids, a negative partition or offset.
     ///
     /// # Cancel safety
     /// As [`commit`](Self::commit).
@@ -326,6 +325,7 @@ impl Consumer {
     ) -> Result<()> {
         let offsets: Vec<_> = offsets.into_iter().map(|(partition, offset)| (partition, offset.into())).collect();
         for (partition, offset) in &offsets {
+            check_partition(partition)?;
             check_offset(partition, Offset::At(offset.offset))?;
         }
         self.shared.commit(offsets, self.shared.deadline()).await
@@ -375,6 +375,14 @@ impl fmt::Debug for Consumer {
         let group = &self.shared.settings.group_id;
         f.debug_struct("Consumer").field("group", group).field("assignment", &self.assignment()).finish()
     }
+}
+
+pub(super) fn check_partition(partition: &TopicPartition) -> Result<()> {
+    check_topic_name(&partition.topic)?;
+    if partition.partition < 0 {
+        return Err(Error::new(ErrorKind::InvalidArgument, format!("{partition}: partitions count from 0")));
+    }
+    Ok(())
 }
 
 fn check_offset(partition: &TopicPartition, offset: Offset) -> Result<Offset> {

@@ -12,6 +12,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     Consumer, OffsetAndMetadata,
+    consumer::check_partition,
     offset_lookup::{EARLIEST, Found, LATEST, Row, list_offsets, listed_offsets},
     settings::IsolationLevel,
     shared::after,
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     cluster::{Attempt, Backoff, Lane, PartitionMetadata, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
-    record::{TopicPartition, to_millis},
+    record::{TopicPartition, check_topic_name, to_millis},
 };
 
 /// A partition as the cluster describes it.
@@ -54,7 +55,8 @@ impl Consumer {
     /// The first offsets that are still there. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// `UnknownTopicOrPartition` for what does not exist; `Timeout`, naming what was last in the way; others as the broker
+    /// `InvalidArgument` for a topic name that Kafka forbids or a negative partition; `UnknownTopicOrPartition` for what
+    /// does not exist; `Timeout`, naming what was last in the way; others as the broker
     /// answers.
     ///
     /// # Cancel safety
@@ -120,7 +122,7 @@ impl Consumer {
     /// `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// `InvalidArgument` without a `group.id`; others as the broker answers.
+    /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or a negative partition; others as the broker answers.
     ///
     /// # Cancel safety
     /// Safe.
@@ -128,18 +130,21 @@ impl Consumer {
         &self,
         partitions: impl IntoIterator<Item = TopicPartition>,
     ) -> Result<HashMap<TopicPartition, Option<OffsetAndMetadata>>> {
+        let partitions: Vec<_> = partitions.into_iter().collect();
+        partitions.iter().try_for_each(check_partition)?;
         let group = self.shared.group("ask for committed offsets")?;
-        group.committed(partitions.into_iter().collect(), self.shared.deadline()).await
+        group.committed(partitions, self.shared.deadline()).await
     }
 
     /// The partitions of a topic. Takes at most `default.api.timeout.ms`, for a topic that does not exist (yet).
     ///
     /// # Errors
-    /// `UnknownTopicOrPartition`; `Authorization`; `Network` or `Timeout`, naming what was last in the way.
+    /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`; `Network` or `Timeout`, naming what was last in the way.
     ///
     /// # Cancel safety
     /// Safe.
     pub async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionInfo>> {
+        check_topic_name(topic)?;
         let metadata = self.shared.client.topic(topic, self.shared.deadline()).await?;
         let Some(found) = metadata.topic(topic) else {
             return Err(Error::new(ErrorKind::UnknownTopicOrPartition, format!("topic {topic} does not exist")));
@@ -190,6 +195,7 @@ impl Consumer {
 
     /// Asks the leaders for the first offset at or behind each timestamp, until all have answered.
     async fn look_up(&self, wanted: Vec<(TopicPartition, i64)>) -> Result<HashMap<TopicPartition, Found>> {
+        wanted.iter().try_for_each(|(partition, _)| check_partition(partition))?;
         let client = &self.shared.client;
         let settings = client.settings();
         let deadline = self.shared.deadline();
