@@ -101,17 +101,18 @@ impl Admin {
         for name in &names {
             check_topic_name(name)?;
         }
-        let mut response = self.metadata(Some(&names)).await.map_err(|error| error.context("describe topics"))?;
-        let mut described = |name: &String| {
-            let at = response
+        let response = self.metadata(Some(&names)).await.map_err(|error| error.context("describe topics"))?;
+        // A name given twice is answered once.
+        let described = |name: &String| {
+            let found = response
                 .topics
                 .iter()
-                .position(|topic| topic.name.as_ref().is_some_and(|found| found.as_str() == name))
+                .find(|topic| topic.name.as_ref().is_some_and(|found| found.as_str() == name))
                 .ok_or_else(|| {
                     let message = format!("describe topic {name}: the broker's answer does not mention the topic");
                     Error::new(ErrorKind::Protocol, message)
                 })?;
-            describe(name, response.topics.swap_remove(at))
+            describe(name, found.clone())
         };
         Ok(names.iter().map(|name| TopicResult { topic: name.clone(), result: described(name) }).collect())
     }

@@ -26,7 +26,7 @@ pub use results::{TopicResult, TopicResults};
 use tokio::time::Instant;
 pub use topic_id::TopicId;
 
-use crate::{cluster::Client, error::Result};
+use crate::{cluster::Client, config::parse::FOREVER, error::Result};
 
 /// Creates, deletes, lists and describes topics.
 ///
@@ -75,7 +75,7 @@ impl Admin {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.client.settings().default_api_timeout
+        Instant::now() + self.client.settings().default_api_timeout.min(FOREVER)
     }
 }
 

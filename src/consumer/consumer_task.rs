@@ -149,7 +149,7 @@ impl ConsumerTask {
         for node in new {
             self.fetching.insert(node);
             let client = self.shared.client.clone();
-            let timeout = client.settings().request_timeout + self.shared.settings.fetch_max_wait;
+            let timeout = client.settings().request_timeout.saturating_add(self.shared.settings.fetch_max_wait);
             let task = FetchTask {
                 client,
                 inbox: self.shared.inbox.clone(),

@@ -159,7 +159,7 @@ impl ProducerSettings {
     }
 
     fn delivery_timeout(&self) -> Result<Duration> {
-        let least = self.linger + self.client.request_timeout;
+        let least = (self.linger + self.client.request_timeout).min(FOREVER);
         match self.delivery_timeout {
             Some(given) if given < least => Err(contradiction(format!(
                 "delivery.timeout.ms ({}) must be at least linger.ms + request.timeout.ms ({} + {})",

@@ -1,1 +1,186 @@
+//! Arguments and settings that cannot be used: refused with the reason, before anything is sent.
 
+use std::time::Duration;
+
+use ottla::{Admin, Consumer, ErrorKind, NewTopic, Offset, Producer, Record, testkit::{Cluster, Options}};
+
+use crate::common::*;
+
+const FORBIDDEN: [(&str, &str); 6] = [
+    ("", "empty"),
+    (".", "\".\" or \"..\""),
+    ("..", "\".\" or \"..\""),
+    ("a b", "characters"),
+    ("über", "characters"),
+    ("a/b\n", "characters"),
+];
+
+#[tokio::test(start_paused = true)]
+async fn topic_names_that_kafka_forbids_are_refused_everywhere() {
+    let cluster = cluster().await;
+    let producer = producer(&cluster).build().await.unwrap();
+    let consumer = consumer(&cluster).group("g").build().await.unwrap();
+    let admin = admin(&cluster).build().await.unwrap();
+    let long = "x".repeat(250);
+    for (name, why) in FORBIDDEN.into_iter().chain([(&*long, "249")]) {
+        let bad = ErrorKind::InvalidArgument;
+        let at = || tp(name, 0);
+        refused(producer.send(Record::to(name).value("x")).await, bad, &[why]);
+        refused(producer.partitions_for(name).await, bad, &[why]);
+        refused(consumer.subscribe(["fine", name]), bad, &[why]);
+        refused(consumer.assign([(at(), Offset::Beginning)]), bad, &[why]);
+        refused(in_time(consumer.partitions_for(name)).await, bad, &[why]);
+        refused(in_time(consumer.beginning_offsets([at()])).await, bad, &[why]);
+        refused(in_time(consumer.committed([at()])).await, bad, &[why]);
+        refused(in_time(consumer.commit_offsets([(at(), 1)])).await, bad, &[why]);
+        refused(admin.create_topics([NewTopic::new(name, 1)]).await, bad, &[why]);
+        refused(admin.describe_topics([name]).await, bad, &[why]);
+        refused(admin.delete_topics([name]).await, bad, &[why]);
+    }
+    assert_eq!(producer.flush(SECOND).await, 0);
+    assert!(admin.list_topics().await.unwrap().is_empty(), "none was made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn partitions_that_cannot_be_are_refused() {
+    let cluster = Cluster::start(Options::new().in_memory().auto_create(false)).await.unwrap();
+    cluster.create_topic("t", 2).unwrap();
+    let producer = producer(&cluster).max_block(5 * SECOND).build().await.unwrap();
+    let consumer = consumer(&cluster).group("g").default_api_timeout(5 * SECOND).build().await.unwrap();
+    let bad = ErrorKind::InvalidArgument;
+    refused(producer.send(Record::to("t").partition(-1).value("x")).await, bad, &["-1"]);
+    refused(consumer.assign([(tp("t", -1), Offset::Beginning)]), bad, &["t[-1]"]);
+    refused(in_time(consumer.committed([tp("t", -1)])).await, bad, &["t[-1]"]);
+    refused(in_time(consumer.commit_offsets([(tp("t", -1), 0)])).await, bad, &["t[-1]"]);
+    refused(in_time(consumer.end_offsets([tp("t", -1)])).await, bad, &["t[-1]"]);
+
+    let missing = ErrorKind::UnknownTopicOrPartition;
+    let delivery = producer.send(Record::to("t").partition(2).value("x")).await.unwrap();
+    refused(in_time(delivery).await, missing, &["t", "2"]);
+    let delivery = producer.send(Record::to("t").partition(i32::MAX).value("x")).await.unwrap();
+    refused(in_time(delivery).await, missing, &["t"]);
+    refused(in_time(consumer.end_offsets([tp("t", 7)])).await, missing, &["t[7]"]);
+    consumer.assign([(tp("t", 2), Offset::Beginning), (tp("t", 0), Offset::Beginning)]).unwrap();
+    refused(next(&consumer).await, missing, &["t[2]"]);
+    append(&cluster, "t", 0, 0..2);
+    assert_eq!(numbers(&consumer, 2).await, [0, 1], "the other one is read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_that_cannot_be_are_refused_and_nothing_moves() {
+    let cluster = cluster().await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..5);
+    let consumer = consumer(&cluster).group("g").build().await.unwrap();
+    refused(consumer.assign([(tp("t", 0), -1)]), ErrorKind::InvalidArgument, &["t[0]", "-1"]);
+    refused(consumer.seek(&tp("t", 0), 0), ErrorKind::NotAssigned, &["t[0]"]);
+    consumer.assign([(tp("t", 0), 1)]).unwrap();
+    assert_eq!(numbers(&consumer, 1).await, [1]);
+    refused(consumer.seek(&tp("t", 0), -5), ErrorKind::InvalidArgument, &["t[0]", "-5"]);
+    refused(consumer.seek(&tp("t", 1), 0), ErrorKind::NotAssigned, &["t[1]"]);
+    refused(consumer.pause([&tp("t", 0), &tp("u", 0)]), ErrorKind::NotAssigned, &["u[0]"]);
+    let negative = in_time(consumer.commit_offsets([(tp("t", 0), -1)])).await;
+    refused(negative, ErrorKind::InvalidArgument, &["t[0]", "-1"]);
+    assert_eq!(numbers(&consumer, 3).await, [2, 3, 4]);
+    consumer.seek(&tp("t", 0), i64::MAX).unwrap();
+    let far = tokio::time::timeout(30 * SECOND, consumer.recv()).await;
+    assert!(far.is_err(), "the policy is to read what comes next: {far:?}");
+    append(&cluster, "t", 0, 5..6);
+    assert_eq!(numbers(&consumer, 1).await, [5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expressions_that_cannot_be_read_are_shown() {
+    let cluster = cluster().await;
+    let consumer = consumer(&cluster).group("g").build().await.unwrap();
+    for bad in ["^(", "^orders[", r"^\p{Nonsense}", "^a{9999999}"] {
+        refused(consumer.subscribe([bad]), ErrorKind::InvalidArgument, &[&bad[1..2]]);
+    }
+    consumer.subscribe(["^fine"]).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_without_a_group_says_what_needs_one() {
+    let cluster = cluster().await;
+    let consumer = consumer(&cluster).build().await.unwrap();
+    refused(consumer.subscribe(["t"]), ErrorKind::InvalidArgument, &["group.id"]);
+    refused(consumer.commit().await, ErrorKind::InvalidArgument, &["group.id"]);
+    refused(consumer.committed([tp("t", 0)]).await, ErrorKind::InvalidArgument, &["group.id"]);
+}
+
+#[tokio::test]
+async fn unknown_properties_are_told_with_the_nearest_known() {
+    let servers = ("bootstrap.servers", "127.0.0.1:1");
+    let bad = ErrorKind::Configuration;
+    refused(Producer::from_properties([servers, ("linger.sm", "5")]).await, bad, &["linger.sm", "linger.ms"]);
+    refused(Producer::from_properties([servers, ("acks", "some")]).await, bad, &["acks", "some", "all"]);
+    refused(Consumer::from_properties([servers, ("group.ids", "g")]).await, bad, &["group.ids", "group.id"]);
+    refused(Consumer::from_properties([servers, ("max.poll.records", "-1")]).await, bad, &["max.poll.records"]);
+    refused(Admin::from_properties([servers, ("request.timeout", "5")]).await, bad, &["request.timeout.ms"]);
+    refused(Admin::from_properties([("client.id", "me")]).await, bad, &["bootstrap.servers"]);
+    refused(Producer::from_properties([("bootstrap.servers", "a:b:c")]).await, bad, &["a:b:c"]);
+    for servers in ["", ",", "host", "host:", ":9092", "host:0", "host:70000", "host:-1", "ho st:1"] {
+        refused(Producer::builder(servers).build().await, bad, &["bootstrap.servers"]);
+        refused(Consumer::builder(servers).build().await, bad, &["bootstrap.servers"]);
+        refused(Admin::builder(servers).build().await, bad, &["bootstrap.servers"]);
+    }
+}
+
+#[tokio::test]
+async fn settings_that_contradict_each_other_are_both_named() {
+    let bad = ErrorKind::Configuration;
+    let producer = || Producer::builder("127.0.0.1:1");
+    let consumer = || Consumer::builder("127.0.0.1:1");
+    let weak = producer().idempotence(true).acks(ottla::Acks::Leader);
+    refused(weak.build().await, bad, &["enable.idempotence", "acks"]);
+    let short = producer().delivery_timeout(SECOND);
+    refused(short.build().await, bad, &["delivery.timeout.ms", "linger.ms", "request.timeout.ms"]);
+    let slow = consumer().group("g").heartbeat_interval(60 * SECOND);
+    refused(slow.build().await, bad, &["heartbeat.interval.ms", "session.timeout.ms"]);
+    refused(consumer().group_instance_id("i").build().await, bad, &["group.instance.id", "group.id"]);
+    refused(consumer().max_poll_records(0).build().await, bad, &["max.poll.records"]);
+    let backwards = producer().retry_backoff(2 * SECOND, SECOND);
+    refused(backwards.build().await, bad, &["retry.backoff.ms", "retry.backoff.max.ms"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_without_end_are_no_trouble() {
+    let (cluster, ever) = (cluster().await, Duration::MAX);
+    cluster.create_topic("t", 1).unwrap();
+    let builder = producer(&cluster).max_block(ever).delivery_timeout(ever).request_timeout(ever);
+    let producer = builder.build().await.unwrap();
+    in_time(producer.send(Record::to("t").value("0")).await.unwrap()).await.unwrap();
+    assert_eq!(producer.partitions_for("t").await.unwrap(), 1);
+    assert_eq!(in_time(producer.flush(ever)).await, 0);
+    in_time(producer.close(ever)).await.unwrap();
+
+    let builder = consumer(&cluster).group("g").request_timeout(ever).default_api_timeout(ever).fetch_max_wait(SECOND);
+    let builder = builder.max_poll_interval(ever).session_timeout(60 * SECOND).auto_commit_interval(ever);
+    let consumer = builder.auto_offset_reset(ottla::OffsetReset::Earliest).build().await.unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    assert_eq!(numbers(&consumer, 1).await, [0]);
+    in_time(consumer.commit()).await.unwrap();
+    assert_eq!(in_time(consumer.end_offsets([tp("t", 0)])).await.unwrap()[&tp("t", 0)], 1);
+    append(&cluster, "t", 0, 1..2);
+    assert_eq!(in_time(consumer.poll(ever)).await.unwrap().len(), 1);
+    in_time(consumer.close(ever)).await.unwrap();
+
+    let admin = admin(&cluster).request_timeout(ever).default_api_timeout(ever).build().await.unwrap();
+    assert_eq!(admin.list_topics().await.unwrap().len(), 2);
+    admin.create_topics([NewTopic::new("u", 1)]).await.unwrap().into_result().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn counts_that_cannot_be_are_the_brokers_to_refuse_and_names_may_repeat() {
+    let cluster = cluster().await;
+    let admin = admin(&cluster).build().await.unwrap();
+    for partitions in [0, -2] {
+        let created = admin.create_topics([NewTopic::new("t", partitions)]).await.unwrap().into_result();
+        refused(created, ErrorKind::Broker, &["t", "INVALID_PARTITIONS"]);
+    }
+    let twice = admin.create_topics([NewTopic::new("t", 1), NewTopic::new("t", 1)]).await;
+    refused(twice, ErrorKind::InvalidArgument, &["t", "twice"]);
+    admin.create_topics([NewTopic::new("t", 1)]).await.unwrap().into_result().unwrap();
+    let described = admin.describe_topics(["t", "t"]).await.unwrap().into_result().unwrap();
+    assert_eq!(described.len(), 2);
+}
