@@ -303,12 +303,13 @@ impl Consumer {
     /// finished. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// `InvalidArgument` without a `group.id`; `NotAssigned` where the group has given partitions to others meanwhile; others
-    /// as the broker answers.
+    /// `InvalidArgument` without a `group.id`; `NotAssigned` where the group has given partitions to others meanwhile;
+    /// `Closed`; others as the broker answers.
     ///
     /// # Cancel safety
     /// Dropping the future gives the answer up: the offsets may or may not be committed.
     pub async fn commit(&self) -> Result<()> {
+        self.check_open()?;
         self.shared.commit_read(None, true, self.shared.deadline()).await
     }
 
@@ -328,6 +329,7 @@ impl Consumer {
             check_partition(partition)?;
             check_offset(partition, Offset::At(offset.offset))?;
         }
+        self.check_open()?;
         self.shared.commit(offsets, self.shared.deadline()).await
     }
 
