@@ -316,7 +316,8 @@ async fn ask_producer_id(client: Client) -> Errand {
                 tracing::debug!(id = id.id, epoch = id.epoch, "got a producer id");
                 return Errand::ProducerId(Ok(id));
             }
-            Err(error) if error.is_retriable() => {
+            // An answer that cannot be read cost its connection; another one may be sound, as for a batch.
+            Err(error) if error.is_retriable() || error.kind() == ErrorKind::Protocol => {
                 tracing::warn!(%error, "no producer id yet; asking again");
                 tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
