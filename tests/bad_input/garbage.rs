@@ -62,12 +62,15 @@ async fn a_member_reads_everything_once_whatever_it_is_answered() {
             let consumer = builder.build().await.unwrap();
             consumer.subscribe(["t"]).unwrap();
             let mut seen = Vec::new();
-            let quiet = tokio::time::Instant::now() + 300 * SECOND;
+            let quiet = tokio::time::Instant::now() + 500 * SECOND;
             while seen.len() < 10 && tokio::time::Instant::now() < quiet {
                 // What cannot be mended by trying again is told; then it goes on.
                 match in_time(consumer.recv()).await.expect("not the end") {
                     Ok(record) => seen.push(number(&record)),
-                    Err(error) => assert_eq!(error.kind(), ErrorKind::Protocol, "{key}: {what}: {error}"),
+                    Err(error) => {
+                        let kinds = [ErrorKind::Protocol, ErrorKind::Timeout, ErrorKind::Network];
+                        assert!(kinds.contains(&error.kind()), "{key}: {what}: {error}");
+                    }
                 }
                 if seen.len() == 5 {
                     tokio::time::sleep(5 * SECOND).await;
