@@ -61,7 +61,7 @@ async fn a_closed_consumer_refuses_and_does_not_hang() {
         let consumer = consumer(&cluster).group("g").build().await.unwrap();
         if subscribed {
             consumer.subscribe(["t"]).unwrap();
-            consumer.poll(SECOND).await.unwrap();
+            drop(consumer.poll(SECOND).await.unwrap());
         } else {
             consumer.assign([(at(), Offset::Beginning)]).unwrap();
             assert_eq!(numbers(&consumer, 1).await, [0]);
