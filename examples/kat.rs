@@ -277,7 +277,7 @@ fn write_json(out: &mut impl Write, record: &RecordRef<'_>) -> io::Result<()> {
     write!(out, "\"key\":{},\"value\":{},\"headers\":[", json_bytes(record.key()), json_bytes(record.value()))?;
     for (i, (name, value)) in record.headers().enumerate() {
         let comma = if i == 0 { "" } else { "," };
-        write!(out, "{comma}[{},{}]", json_text(name), json_bytes(value))?;
+        write!(out, "{comma}[{},{}]", json_text(&name), json_bytes(value))?;
     }
     out.write_all(b"]}\n")
 }

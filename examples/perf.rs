@@ -198,7 +198,7 @@ async fn produce(settings: &Settings) -> Result<Outcome, Failure> {
             Err(full) if full.error().kind() == ottla::ErrorKind::BufferFull => {
                 producer.send(full.into_record()).await?
             }
-            Err(other) => return Err(other.into_error().into()),
+            Err(other) => return Err(other.error().clone().into()),
         });
         if deliveries.len() == 1 << 17 {
             for delivery in deliveries.drain(..1 << 16) {

@@ -76,7 +76,7 @@ async fn run() -> Result<(), Failure> {
     let kafka = Kafka::builder().version(&plan.version).nodes(3).start().await?;
     let topic = unique("failover");
     kafka.create_topic(&topic, PARTITIONS.try_into()?, 3, &[("min.insync.replicas", "2")]).await?;
-    println!("Kafka {} with three nodes at {}", kafka.version(), kafka.bootstrap());
+    println!("Kafka {} with three nodes at {}", kafka.version().as_str(), kafka.bootstrap());
 
     let mut properties = vec![("bootstrap.servers".to_owned(), kafka.bootstrap())];
     properties.extend(plan.properties.iter().cloned());

@@ -56,10 +56,8 @@ async fn first(core: &Arc<Core>, nodes: Vec<i32>, lane: Lane, deadline: Instant)
         if failures.iter().all(|(failed, _)| *failed != node) {
             let address = core.pool.address(&picture, node);
             let address = address.map_or_else(|| format!("broker {node}"), |address| address.to_string());
-            let why = core
-                .pool
-                .last_failure(node)
-                .map_or_else(|| Error::new(ErrorKind::Network, format!("{address}: no connection yet")), |error| error);
+            let unheard = || Error::new(ErrorKind::Network, format!("{address}: no connection yet"));
+            let why = core.pool.last_failure(node).unwrap_or_else(unheard);
             failures.push((node, why));
         }
     }

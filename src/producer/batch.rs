@@ -122,8 +122,8 @@ pub(crate) struct Batch {
 
     /// Its place among the batches of its partition, given when it is first sent: from here on to `order + span`, which
     /// its parts share when it is split.
-    pub(crate) order: u64,
-    pub(crate) span: u64,
+    pub(crate) order: u128,
+    pub(crate) span: u128,
     /// Its first record's sequence number, given when it is first sent.
     pub(crate) sequence: Option<i32>,
     pub(crate) attempts: u32,
@@ -356,13 +356,13 @@ impl Batch {
     /// where the whole was: its age, attempts and sequence numbers.
     pub(crate) fn into_parts(mut self, bodies: Vec<BatchBuilder>) -> Vec<Batch> {
         let mut parts = Vec::with_capacity(bodies.len());
-        let span = self.span / bodies.len().max(1) as u64;
+        let span = self.span / bodies.len().max(1) as u128;
         let mut start = 0;
         for body in bodies {
             let count = body.count();
             let mut part = Batch::new(self.topic.clone(), self.partition, body, self.created, &self.ledger);
             part.flushed = true;
-            part.order = self.order + span * parts.len() as u64;
+            part.order = self.order + span * parts.len() as u128;
             part.span = span;
             part.sequence = self.sequence.map(|sequence| super::idempotence::advance(sequence, start));
             part.attempts = self.attempts;

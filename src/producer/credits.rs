@@ -32,8 +32,8 @@ impl Credits {
         Self { free: Semaphore::new(total.min(Self::MAX)), waiting: AtomicUsize::new(0) }
     }
 
-    /// Takes the bytes if they are free and nobody waits for some. Whoever takes must [`put`](Charge::add) them into a
-    /// charge or give them back.
+    /// Takes the bytes if they are free and nobody waits for some. Whoever takes them puts them into a
+    /// [`Charge`] or gives them back.
     pub(crate) fn try_take(&self, bytes: u32) -> bool {
         match self.free.try_acquire_many(bytes) {
             Ok(permit) => {
@@ -46,15 +46,20 @@ impl Credits {
 
     /// Waits for the bytes; `false` once the credits are closed.
     ///
+    /// Counts as waiting from the call on, not from the first poll, so that who is told of it afterwards sees it.
+    ///
     /// Safe to drop: a waiter that goes away leaves what it was already given to the next.
-    pub(crate) async fn take(&self, bytes: u32) -> bool {
-        let _waiting = Waiting::new(&self.waiting);
-        match self.free.acquire_many(bytes).await {
-            Ok(permit) => {
-                permit.forget();
-                true
+    pub(crate) fn take(&self, bytes: u32) -> impl Future<Output = bool> {
+        let waiting = Waiting::new(&self.waiting);
+        async move {
+            let _waiting = waiting;
+            match self.free.acquire_many(bytes).await {
+                Ok(permit) => {
+                    permit.forget();
+                    true
+                }
+                Err(_) => false,
             }
-            Err(_) => false,
         }
     }
 
@@ -136,7 +141,7 @@ impl Drop for Charge {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::Future, task::Context};
+    use std::task::Context;
 
     use super::*;
 
@@ -162,6 +167,7 @@ mod tests {
         assert!(credits.try_take(90));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut large = Box::pin(credits.take(50));
+        assert!(credits.is_short(), "it waits from the call on");
         let mut small = Box::pin(credits.take(20));
         assert!(large.as_mut().poll(&mut cx).is_pending());
         assert!(small.as_mut().poll(&mut cx).is_pending());

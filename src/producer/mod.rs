@@ -232,6 +232,7 @@ impl Producer {
     ///
     /// # Errors
     /// As [`send`](Self::send), with the record.
+    #[inline]
     pub fn try_send<'a>(&self, record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
         let shared = &self.0.shared;
         let bound = match shared.admit(&record) {

@@ -49,7 +49,7 @@ pub(crate) struct Rules {
 }
 
 /// The distance between the orders of batches, which the parts of a split one share.
-const SPAN: u64 = 1 << 32;
+const SPAN: u128 = 1 << 32;
 
 /// When a partition can send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub(crate) struct PartitionQueue {
     waiting: VecDeque<Batch>,
     in_flight: VecDeque<InFlight>,
     sequences: Sequences,
-    drained: u64,
+    drained: u128,
     topic_id: uuid::Uuid,
 }
 
@@ -354,8 +354,10 @@ impl PartitionQueue {
 
     /// Takes note of the topic's id; another one means that the topic was deleted and created again.
     pub(crate) fn topic_id(&mut self, id: uuid::Uuid) -> Aftermath {
-        let known = std::mem::replace(&mut self.topic_id, id);
-        if !known.is_nil() && !id.is_nil() && known != id {
+        if id.is_nil() || id == self.topic_id {
+            return Aftermath::default();
+        }
+        if !std::mem::replace(&mut self.topic_id, id).is_nil() {
             self.sequences.topic_recreated();
         }
         self.settle_down()
@@ -403,7 +405,7 @@ impl PartitionQueue {
         !self.in_flight.is_empty() || self.waiting.iter().any(|batch| batch.sequence.is_some())
     }
 
-    fn has_outstanding_before(&self, order: u64) -> bool {
+    fn has_outstanding_before(&self, order: u128) -> bool {
         self.in_flight.iter().any(|flying| flying.batch.order < order)
             || self.waiting.iter().any(|batch| batch.sequence.is_some() && batch.order < order)
     }

@@ -87,6 +87,10 @@ impl SenderTask {
 
     pub(super) async fn run(mut self) {
         loop {
+            if self.changes.has_changed().unwrap_or(false) {
+                self.changes.mark_unchanged();
+                self.metadata_changed();
+            }
             let metadata = self.client.metadata();
             self.take_in(&metadata);
             if self.is_done() {
@@ -104,13 +108,14 @@ impl SenderTask {
                     if changed.is_err() {
                         break;
                     }
-                    self.metadata_changed();
+                    self.changes.mark_changed();
                 }
-                Some(errand) = self.errands.join_next() => {
-                    if let Ok(errand) = errand {
-                        self.errand_done(errand);
-                    }
-                }
+                Some(errand) = self.errands.join_next() => match errand {
+                    Ok(errand) => self.errand_done(errand),
+                    // Better to end, telling everybody, than to wait for what will never come.
+                    Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
+                    Err(_) => break,
+                },
                 () = self.end.0.inbox.rung() => {}
                 // Others get their turn even if news never ends.
                 () = tokio::task::yield_now(), if !quiet => {}

@@ -108,10 +108,13 @@ fn contradiction(message: impl Into<String>) -> Error {
 impl ProducerSettings {
     /// Refuses settings that contradict each other or allow nothing, and derives the rest.
     pub(crate) fn check(&mut self) -> Result<Derived> {
-        for duration in [&mut self.linger, &mut self.max_block].into_iter().chain(&mut self.delivery_timeout) {
+        let client = &mut self.client;
+        let own = [&mut self.linger, &mut self.max_block].into_iter().chain(&mut self.delivery_timeout);
+        let common = [&mut client.request_timeout, &mut client.retry_backoff, &mut client.retry_backoff_max];
+        // So that adding one to a time can never overflow.
+        for duration in own.chain(common).chain([&mut client.metadata_max_idle]) {
             *duration = (*duration).min(FOREVER);
         }
-        self.client.request_timeout = self.client.request_timeout.min(FOREVER);
         let not_zero = [
             ("buffer.memory", self.buffer_memory),
             ("max.request.size", self.max_request_size),

@@ -19,6 +19,7 @@ use super::{
     cell::{Cell, Outcome},
     credits::Charge,
     partitioner::{Sticky, partition_of_key},
+    reports::ReportRun,
 };
 use crate::{
     cluster::TopicMetadata,
@@ -79,6 +80,8 @@ struct WaitingRecord {
     bound: u32,
     deadline: Instant,
     place: Option<Waited>,
+    ledger: Arc<Ledger>,
+    reported: bool,
 }
 
 /// Where a record is, and where its result will be.
@@ -143,6 +146,8 @@ impl Topics {
                 charge: Charge::of(&ledger.credits, bound),
                 group: ledger.flushes.join(),
             }),
+            ledger: ledger.clone(),
+            reported: ledger.reports.is_on(),
         });
         Ok(Placed { cell, index, look_for_topic: first })
     }
@@ -416,9 +421,21 @@ impl WaitingRecord {
     }
 
     fn fail(&mut self, error: Error) {
-        if let Some(Waited { run, .. }) = self.place.take() {
-            run.cell.complete(run.first, run.count, Outcome::Failed(error));
+        let Some(Waited { run, charge, .. }) = self.place.take() else { return };
+        let outcome = Outcome::Failed(error);
+        if self.reported {
+            self.ledger.reports.push(ReportRun {
+                cell: run.cell.id(),
+                first: run.first,
+                topic: self.record.topic().into(),
+                partition: self.record.partition,
+                outcome: outcome.clone(),
+                timestamps: vec![self.timestamp],
+                read: 0,
+                charge,
+            });
         }
+        run.cell.complete(run.first, run.count, outcome);
     }
 }
 

@@ -47,7 +47,7 @@ async fn senders_that_wait_end_the_linger_and_are_served_in_order() {
     let before = tokio::time::Instant::now();
     let value = "x".repeat(300);
     for number in 0..40 {
-        let _ = producer.send(Record::to(TOPIC).partition(0).value(format!("{number} {value}"))).await.unwrap();
+        drop(producer.send(Record::to(TOPIC).partition(0).value(format!("{number} {value}"))).await.unwrap());
     }
     assert!(before.elapsed() < Duration::from_secs(10), "the full buffer waited for the linger");
     assert_eq!(producer.flush(ms(5000)).await, 0);
@@ -128,4 +128,38 @@ async fn settings_that_cannot_be_used_are_named() {
     let pairs = [("bootstrap.servers", "a:1"), ("acks", "1"), ("enable.idempotence", "true")];
     let error = Producer::from_properties(pairs).await.unwrap_err();
     assert!(error.to_string().contains("needs acks=all"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_tasks_over_a_small_buffer_lose_nothing_and_keep_their_order() {
+    const TASKS: u64 = 8;
+    const RECORDS: u64 = 1500;
+    let cluster = cluster(1).await;
+    // Room for some forty records, and a linger that nobody would want to wait for each time.
+    let producer = builder(&cluster).buffer_memory(6000).batch_size(500).linger(ms(20)).build().await.unwrap();
+    let mut tasks = Vec::new();
+    for task in 0..TASKS {
+        let producer = producer.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut last = None;
+            for number in 0..RECORDS {
+                let record = Record::to(TOPIC).partition(0).value(format!("{task} {number:>60}"));
+                last = Some(producer.send(record).await.unwrap());
+            }
+            last.unwrap().await.unwrap()
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    producer.close(Duration::from_secs(60)).await.unwrap();
+    let mut next = [0u64; TASKS as usize];
+    for value in log(&cluster, 0) {
+        let mut parts = value.split_whitespace().map(|part| part.parse::<u64>().unwrap());
+        let (task, number) = (parts.next().unwrap(), parts.next().unwrap());
+        assert_eq!(number, next[task as usize], "of task {task}");
+        next[task as usize] += 1;
+    }
+    assert_eq!(next, [RECORDS; TASKS as usize]);
+    assert_eq!(producer.0.shared.ledger.credits.free(), 6000);
 }

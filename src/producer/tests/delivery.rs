@@ -37,7 +37,7 @@ async fn records_without_keys_fill_one_partition_after_the_other() {
     producer.partitions_for(TOPIC).await.unwrap();
     producer.send(Record::to(TOPIC).value("first")).await.unwrap().await.unwrap();
     for _ in 0..3000 {
-        let _ = producer.send(Record::to(TOPIC).value([7u8; 50].as_slice())).await.unwrap();
+        drop(producer.send(Record::to(TOPIC).value([7u8; 50].as_slice())).await.unwrap());
     }
     assert_eq!(producer.flush(ms(10_000)).await, 0);
     let ends: Vec<i64> = (0..3).map(|partition| cluster.log_end(TOPIC, partition).unwrap()).collect();

@@ -48,6 +48,9 @@ struct Sent {
     withdrawn: Vec<bool>,
 }
 
+/// A record that was sent: its partition, its value, and what came of it.
+type Sending = (usize, u64, Delivery, Option<Result<RecordMetadata, Error>>);
+
 /// What may go wrong in a run.
 #[derive(Clone, Copy)]
 struct Faults {
@@ -72,7 +75,7 @@ struct World {
     /// Requests of connections that are gone, which the broker may still work on.
     ghosts: Vec<Sent>,
     next_value: u64,
-    deliveries: Vec<(usize, u64, Delivery, Option<Result<RecordMetadata, Error>>)>,
+    deliveries: Vec<Sending>,
 }
 
 fn topic_metadata(logs: &[Log]) -> TopicMetadata {

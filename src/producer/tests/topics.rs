@@ -25,7 +25,9 @@ async fn records_of_a_topic_that_is_not_there_yet_keep_their_order() {
 async fn a_topic_that_does_not_appear_fails_its_records_and_no_others() {
     let cluster = cluster_with(Options::new().auto_create(false), 1).await;
     let producer = builder(&cluster).max_block(ms(1500)).build().await.unwrap();
+    let mut reports = producer.delivery_reports();
     let missing = producer.send(Record::to("missing").value("x")).await.unwrap();
+    let id = missing.id();
     producer.send(Record::to(TOPIC).value("x")).await.unwrap().await.unwrap();
     let before = tokio::time::Instant::now();
     let error = missing.await.unwrap_err();
@@ -33,6 +35,11 @@ async fn a_topic_that_does_not_appear_fails_its_records_and_no_others() {
     assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
     assert!(before.elapsed() < ms(2500), "{:?}", before.elapsed());
     assert!(error.to_string().contains("missing"), "{error}");
+    assert!(reports.try_next().unwrap().result.is_ok());
+    let report = reports.try_next().unwrap();
+    assert_eq!((report.id, &*report.topic, report.partition), (id, "missing", None));
+    assert_eq!(report.result.unwrap_err().kind(), ErrorKind::UnknownTopicOrPartition);
+    assert!(reports.try_next().is_none());
     let error = producer.partitions_for("missing").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition);
 }
