@@ -12,7 +12,7 @@ use super::{
     walk::{Step, Walk},
 };
 use crate::{
-    error::{Error, ErrorCode, Remedy},
+    error::{Error, ErrorCode, ErrorKind, Remedy},
     record::TopicPartition,
     wire::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest},
 };
@@ -257,9 +257,22 @@ impl Assignment {
             self.enter(partition, State::Validate { offset, epoch: if read >= 0 { read } else { epoch } });
             return;
         }
-        if walk.too_small {
+        if walk.too_small && found.fetch_bytes < i32::MAX {
             found.fetch_bytes = found.fetch_bytes.saturating_mul(2);
             self.touch(partition);
+            return;
+        }
+        if walk.too_small {
+            // The broker was asked for all that an answer can hold: what it has ends before the batch does.
+            let error = Error::new(
+                ErrorKind::Corrupt,
+                format!("{partition}: the batch at offset {asked_from} announces more bytes than the broker has of it"),
+            );
+            found.fetch_bytes = fetch_bytes;
+            found.queue.push_broken(error, asked_from);
+            self.enter(partition, State::Stopped);
+            self.queue_up(partition);
+            self.wake_reader();
             return;
         }
         if walk.steps.is_empty() {

@@ -266,6 +266,21 @@ impl Cluster {
         Ok(offset)
     }
 
+    /// Puts bytes into a partition in the place of a batch of so many records, as a broken disk would, and gives the
+    /// offset of the first. Nothing is checked and nothing is changed but the first eight bytes, where a batch's offset
+    /// stands; [`records`](Self::records) may not be able to read the partition afterwards.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub fn append_raw(&self, topic: &str, partition: i32, bytes: impl Into<Vec<u8>>, records: u32) -> Result<i64> {
+        let mut state = self.shared.lock();
+        let found = state.topics.partition_mut(topic, partition).ok_or_else(|| unknown_partition(topic, partition))?;
+        let offset = found.log.append_raw(bytes.into(), records);
+        drop(state);
+        self.shared.ring();
+        Ok(offset)
+    }
+
     /// Loses the end of a partition from `offset` on, as an unclean election does, under a new leader epoch; a batch
     /// that `offset` cuts through is lost whole. Gives the new end.
     ///

@@ -82,6 +82,18 @@ impl Log {
         Ok(base_offset)
     }
 
+    /// Keeps bytes as they are for so many records, but for the base offset, and gives that.
+    pub(crate) fn append_raw(&mut self, mut bytes: Vec<u8>, records: u32) -> i64 {
+        let base_offset = self.end;
+        for (byte, right) in bytes.iter_mut().zip(base_offset.to_be_bytes()) {
+            *byte = right;
+        }
+        self.end = base_offset + i64::from(records);
+        let (last_offset, max_timestamp) = (self.end - 1, -1);
+        self.batches.push_back(Stored { base_offset, last_offset, max_timestamp, bytes: bytes.into() });
+        base_offset
+    }
+
     /// Whole batches from the one that holds `offset`, up to `max_bytes`, but at least one where `at_least_one` asks
     /// for it (KIP-74). `Err` outside of the log.
     pub(crate) fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<Slice, ErrorCode> {

@@ -1,0 +1,135 @@
+//! What all of these tests need: a cluster in memory, clients of it, and batches made byte by byte.
+
+use std::{fmt, future::Future, ops::Range, pin::pin, task::Poll, time::Duration};
+
+use ottla::{
+    Admin, AdminBuilder, Consumer, ConsumerBuilder, ConsumerRecord, Error, ErrorKind, Producer, ProducerBuilder, Record,
+    TopicPartition,
+    testkit::{Cluster, Options},
+};
+
+pub const SECOND: Duration = Duration::from_secs(1);
+
+pub async fn cluster() -> Cluster {
+    Cluster::start(Options::new().in_memory()).await.unwrap()
+}
+
+pub fn tp(topic: &str, partition: i32) -> TopicPartition {
+    TopicPartition::new(topic, partition)
+}
+
+pub fn producer(cluster: &Cluster) -> ProducerBuilder {
+    Producer::builder(cluster.bootstrap()).network(cluster.network())
+}
+
+pub fn consumer(cluster: &Cluster) -> ConsumerBuilder {
+    Consumer::builder(cluster.bootstrap()).network(cluster.network())
+}
+
+pub fn admin(cluster: &Cluster) -> AdminBuilder {
+    Admin::builder(cluster.bootstrap()).network(cluster.network())
+}
+
+/// Appends a batch whose values are these numbers.
+pub fn append(cluster: &Cluster, topic: &str, partition: i32, numbers: Range<i64>) {
+    let records: Vec<_> = numbers.map(|n| Record::to(topic).value(n.to_string())).collect();
+    cluster.append(topic, partition, &records).unwrap();
+}
+
+/// The values of a partition's log, which are numbers.
+pub fn log(cluster: &Cluster, topic: &str, partition: i32) -> Vec<i64> {
+    cluster.records(topic, partition).unwrap().iter().map(number).collect()
+}
+
+pub fn number(record: &ConsumerRecord) -> i64 {
+    String::from_utf8_lossy(record.value.as_deref().unwrap()).parse().unwrap()
+}
+
+/// Within ten minutes, or the test fails instead of hanging.
+pub async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(600 * SECOND, future).await.expect("this hangs")
+}
+
+/// What the reader is told next: a record or an error.
+pub async fn next(consumer: &Consumer) -> Result<ConsumerRecord, Error> {
+    in_time(consumer.recv()).await.expect("not the end")
+}
+
+/// So many records, as numbers.
+pub async fn numbers(consumer: &Consumer, count: usize) -> Vec<i64> {
+    let mut numbers = Vec::new();
+    for _ in 0..count {
+        numbers.push(number(&next(consumer).await.unwrap()));
+    }
+    numbers
+}
+
+/// The error, which is of that kind and says all of this.
+#[track_caller]
+pub fn refused<T: fmt::Debug>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) -> Error {
+    let error = result.expect_err("an error");
+    assert_eq!(error.kind(), kind, "{error}");
+    for part in says {
+        assert!(error.to_string().contains(part), "{part:?} is missing in: {error}");
+    }
+    error
+}
+
+/// Polls a future so many times at most, with other tasks in between, and drops it.
+pub async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
+    let mut future = pin!(future);
+    for _ in 0..times {
+        if let Poll::Ready(output) = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+            return Some(output);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+// ---- batches
+
+/// Where things stand in a v2 batch.
+pub const LENGTH: usize = 8;
+pub const MAGIC: usize = 16;
+const CRC: usize = 17;
+pub const ATTRIBUTES: usize = 21;
+pub const LAST_OFFSET_DELTA: usize = 23;
+pub const COUNT: usize = 57;
+pub const HEADER: usize = 61;
+
+/// A batch of three records with the values 3, 4 and 5.
+pub fn batch() -> Vec<u8> {
+    let records: Vec<u8> = (0..3).flat_map(record).collect();
+    batch_of(0, &records)
+}
+
+/// A batch that says that it holds three records, with these bytes for them.
+pub fn batch_of(codec: u8, records: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; HEADER];
+    put(&mut out, LENGTH, i32::try_from(HEADER - 12 + records.len()).unwrap().to_be_bytes());
+    put(&mut out, MAGIC, [2]);
+    put(&mut out, ATTRIBUTES, [0, codec]);
+    put(&mut out, LAST_OFFSET_DELTA, 2_i32.to_be_bytes());
+    put(&mut out, 43, [0xff; 14]); // neither producer id nor epoch nor sequence
+    put(&mut out, COUNT, 3_i32.to_be_bytes());
+    out.extend_from_slice(records);
+    sign(&mut out);
+    out
+}
+
+/// Record number `delta` of [`batch`].
+fn record(delta: u8) -> [u8; 8] {
+    // Length 7, attributes, timestamp and offset deltas, no key, one byte of value, no headers.
+    [14, 0, 0, delta * 2, 1, 2, b'3' + delta, 0]
+}
+
+pub fn put<const N: usize>(bytes: &mut [u8], at: usize, part: [u8; N]) {
+    bytes[at..at + N].copy_from_slice(&part);
+}
+
+/// Writes the checksum that is right for what is there now.
+pub fn sign(batch: &mut [u8]) {
+    let crc = crc32c::crc32c(&batch[ATTRIBUTES..]);
+    put(batch, CRC, crc.to_be_bytes());
+}
