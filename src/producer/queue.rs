@@ -351,7 +351,9 @@ impl PartitionQueue {
         for batch in std::mem::take(&mut self.waiting) {
             self.fail(batch, error.clone());
         }
-        while let Some(batch) = self.partition.take() {
+        // Looks before it takes: an accumulator that was seen empty tells of what comes in afterwards.
+        while self.partition.glance().is_some() {
+            let Some(batch) = self.partition.take() else { break };
             self.fail(batch, error.clone());
         }
     }
