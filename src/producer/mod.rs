@@ -358,7 +358,7 @@ impl Shared {
     fn place(&self, record: &Record<'_>, bound: u32) -> Result<Delivery> {
         let timestamp = record.timestamp.unwrap_or_else(|| to_millis(SystemTime::now()));
         let now = || Instant::now().into_std();
-        let tell = |partition: &Arc<_>, news| self.inbox.tell(partition, news);
+        let tell = |partition: &Arc<_>, news| self.inbox.tell(partition, news, || self.ledger.credits.is_short());
         match self.topics.place(record, bound, timestamp, &self.ledger, now, tell) {
             Ok(Placed { cell, index, look_for_topic }) => {
                 if look_for_topic {
