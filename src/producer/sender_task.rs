@@ -101,9 +101,6 @@ impl SenderTask {
             let quiet = self.end.0.inbox.lie_down(Some(wake.into_std()));
             tokio::select! {
                 biased;
-                answered = self.requests.next() => {
-                    self.sender.answered(answered, now(), &self.client.metadata());
-                }
                 changed = self.changes.changed() => {
                     if changed.is_err() {
                         break;
@@ -116,6 +113,10 @@ impl SenderTask {
                     Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
                     Err(_) => break,
                 },
+                // Behind what is rare, which answers without end would keep waiting.
+                answered = self.requests.next() => {
+                    self.sender.answered(answered, now(), &self.client.metadata());
+                }
                 () = self.end.0.inbox.rung() => {}
                 // Others get their turn even if news never ends.
                 () = tokio::task::yield_now(), if !quiet => {}
@@ -189,7 +190,9 @@ impl SenderTask {
         let names = known.iter().map(|topic| &topic.name).chain(waited_for.iter().map(|(name, _)| name));
         for name in names {
             if let Some(topic) = metadata.topic(name) {
-                shared.topics.update(topic, &shared.ledger, now, |partition, news| shared.inbox.tell(partition, news));
+                shared
+                    .topics
+                    .update(topic, &shared.ledger, now, |partition, news| shared.inbox.tell(partition, news, || false));
             }
         }
         self.sender.metadata_changed(now(), &metadata);
