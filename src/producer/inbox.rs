@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::accumulator::{News, Partition};
 
@@ -35,6 +35,14 @@ pub(crate) struct Inbox {
     linger: Duration,
     flushes: AtomicU64,
     phase: AtomicU8,
+    questions: Mutex<Vec<Question>>,
+}
+
+/// A topic that somebody wants to be taken over from the metadata; dropped when that is done.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) topic: Arc<str>,
+    _done: oneshot::Sender<()>,
 }
 
 impl Inbox {
@@ -47,6 +55,7 @@ impl Inbox {
             linger,
             flushes: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Running as u8),
+            questions: Mutex::default(),
         }
     }
 
@@ -101,6 +110,20 @@ impl Inbox {
     /// Waits to be woken. A ring that came before is not lost.
     pub(crate) async fn rung(&self) {
         self.bell.notified().await;
+    }
+
+    /// Asks for a topic to be taken over from the metadata; the receiver's end says that it was.
+    pub(crate) fn ask_for(&self, topic: &str) -> oneshot::Receiver<()> {
+        let (done, taken_over) = oneshot::channel();
+        let question = Question { topic: topic.into(), _done: done };
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).push(question);
+        self.ring();
+        taken_over
+    }
+
+    /// Takes the topics that were asked for.
+    pub(crate) fn take_questions(&self) -> Vec<Question> {
+        std::mem::take(&mut *self.questions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lets all open batches leave.

@@ -325,7 +325,22 @@ impl Producer {
         if let Some(error) = shared.gate.get() {
             return Err(error.clone());
         }
-        let metadata = shared.client.topic(topic, Instant::now() + shared.max_block).await?;
+        let deadline = Instant::now() + shared.max_block;
+        let metadata = shared.client.topic(topic, deadline).await?;
+        if shared.topics.get(topic).is_none() {
+            // So that records that are sent next need not wait for the topic.
+            let taken_over = shared.inbox.ask_for(topic);
+            let mut ended = shared.ended.subscribe();
+            let answer = async {
+                tokio::select! {
+                    biased;
+                    _ = taken_over => {}
+                    _ = ended.wait_for(|ended| *ended) => {}
+                }
+            };
+            // The task only needs its turn, and without it the records would still find their way.
+            let _ = timeout_at(deadline, answer).await;
+        }
         metadata.topic(topic).map(|found| found.partitions.len()).ok_or_else(|| {
             Error::new(ErrorKind::UnknownTopicOrPartition, format!("topic {topic} vanished while it was asked for"))
         })

@@ -146,6 +146,9 @@ impl SenderTask {
         if shared.look_for_topics.swap(false, std::sync::atomic::Ordering::AcqRel) {
             self.look_for_topics();
         }
+        for question in shared.inbox.take_questions() {
+            self.take_over(&question.topic, &self.client.metadata());
+        }
         if self.sender.next_wake().is_some_and(|at| at <= now) {
             self.sender.set_cause(self.client.metadata_failure());
             self.sender.tick(now, metadata);
@@ -189,13 +192,18 @@ impl SenderTask {
         let known = shared.topics.all();
         let names = known.iter().map(|topic| &topic.name).chain(waited_for.iter().map(|(name, _)| name));
         for name in names {
-            if let Some(topic) = metadata.topic(name) {
-                shared
-                    .topics
-                    .update(topic, &shared.ledger, now, |partition, news| shared.inbox.tell(partition, news, || false));
-            }
+            self.take_over(name, &metadata);
         }
         self.sender.metadata_changed(now(), &metadata);
+    }
+
+    /// Brings the producer's own table of topics up to date with what the metadata says of one.
+    fn take_over(&self, name: &str, metadata: &Metadata) {
+        let shared = &self.end.0;
+        if let Some(topic) = metadata.topic(name) {
+            let tell = |partition: &Arc<Partition>, news| shared.inbox.tell(partition, news, || false);
+            shared.topics.update(topic, &shared.ledger, now, tell);
+        }
     }
 
     /// Looks for each topic that records wait for, unless that is under way.
