@@ -14,7 +14,9 @@ use ottla::{
 };
 
 const PARTITIONS: i32 = 4;
-const ROUNDS: usize = 20;
+const ROUNDS: usize = 60;
+/// Of each partition: less than what is read ahead.
+const BYTES: usize = 1 << 20;
 
 /// A consumer that begins to read ahead.
 async fn reading(cluster: &Cluster) -> Consumer {
@@ -43,7 +45,7 @@ async fn measure(size: usize) {
     let value = vec![b'x'; size];
     let batch: Vec<_> = (0..(16_000 / size).max(1)).map(|_| Record::to("t").value(&value[..])).collect();
     for partition in 0..PARTITIONS {
-        for _ in 0..(4 << 20) / 16_000 {
+        for _ in 0..BYTES / 16_000 {
             cluster.append("t", partition, &batch).expect("a place in the log");
         }
     }
@@ -68,12 +70,25 @@ async fn measure(size: usize) {
     black_box(sum);
     report(&format!("poll, {size} B"), count, took);
 
+    // The same few records again and again: no memory to wait for, no checksum.
+    let consumer = reading(&cluster).await;
+    let records = consumer.poll(Duration::from_secs(10)).await.expect("records");
+    let (mut count, started) = (0, Instant::now());
+    for _ in 0..5_000 {
+        for record in &records {
+            black_box(record.value());
+            count += 1;
+        }
+    }
+    report(&format!("iterate, {size} B"), count, started.elapsed());
+    drop(records);
+
     let (mut count, mut took) = (0, Duration::ZERO);
     for _ in 0..ROUNDS {
         let consumer = reading(&cluster).await;
         read_ahead().await;
         let started = Instant::now();
-        for _ in 0..100_000.min(3 * (4 << 20) / size) {
+        for _ in 0..3 * (BYTES / size) {
             let record = consumer.recv().await.expect("not the end").expect("a record");
             black_box(&record);
             count += 1;

@@ -1,4 +1,48 @@
 //! Ottla: a Kafka client in Rust with nothing of C in it.
+//!
+//! - [`Producer`] sends [`Record`]s: idempotent by default, with one result for each record.
+//! - [`Consumer`] reads [`ConsumerRecord`]s, or borrowed [`Records`], of partitions that it was assigned or that its group gives it.
+//! - [`Admin`] creates, deletes, lists and describes topics.
+//! - `testkit` (a feature) is a Kafka cluster inside the process, with faults, to test against.
+//!
+//! All of them run on the tokio runtime that they are built on, multi-threaded or current-thread, and none blocks a
+//! thread. They are made by builders, or from the property names of Kafka's Java client (librdkafka's are accepted where
+//! they differ).
+//!
+//! ```
+//! # #[cfg(feature = "testkit")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> ottla::Result<()> {
+//! use std::time::Duration;
+//! use ottla::{Consumer, OffsetReset, Producer, Record, testkit};
+//!
+//! let cluster = testkit::Cluster::start(testkit::Options::new()).await?;
+//! cluster.create_topic("orders", 3)?;
+//!
+//! let producer = Producer::builder(cluster.bootstrap()).build().await?;
+//! let delivery = producer.send(Record::to("orders").key("42").value("shipped")).await?; // in the buffer
+//! let at = delivery.await?; // in the log
+//! assert_eq!(at.offset, Some(0));
+//! producer.close(Duration::from_secs(10)).await?;
+//!
+//! let consumer =
+//!     Consumer::builder(cluster.bootstrap()).group("billing").auto_offset_reset(OffsetReset::Earliest).build().await?;
+//! consumer.subscribe(["orders", "^audit\\..*"])?;
+//! let record = consumer.recv().await.transpose()?.expect("a subscribed consumer does not end");
+//! assert_eq!(record.value.as_deref(), Some(&b"shipped"[..]));
+//! consumer.close(Duration::from_secs(10)).await?; // commits what was read, and leaves the group
+//! # Ok(()) }
+//! # #[cfg(not(feature = "testkit"))]
+//! # fn main() {}
+//! ```
+//!
+//! # What is promised
+//! A record that was acknowledged is in the log; with idempotence it is there once and in order. A record that was not
+//! says whether it may be there ([`Error::delivery_status`]). A consumer commits only what its reader is done with. Memory
+//! is bounded by configured bytes; every wait but the one for records has a deadline; every future may be dropped.
+//!
+//! # Features
+//! `gzip`, `snappy`, `lz4`, `zstd` (default): the codecs. `testkit`: the cluster in the process.
 
 mod admin;
 pub(crate) mod cluster;
@@ -26,3 +70,8 @@ pub use producer::{
 };
 pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
 pub use wire::{ApiKey, Compression};
+
+/// The README's programs, held to compile and, where they bring their broker along, to run.
+#[cfg(all(doctest, feature = "testkit"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

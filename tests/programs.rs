@@ -10,7 +10,7 @@ use ottla::testkit::{Cluster, Options};
 
 /// The built example; cargo builds all of them before it runs this.
 fn program(name: &str) -> Command {
-    let mut path = PathBuf::from(std::env::current_exe().expect("this test's own path"));
+    let mut path: PathBuf = std::env::current_exe().expect("this test's own path");
     path.pop();
     path.pop();
     let path = path.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));

@@ -1,4 +1,5 @@
 //! What the examples share: reading arguments, and ending with an error that a person can use.
+#![allow(dead_code, unreachable_pub, reason = "each example takes what it needs of this")]
 
 use std::{collections::VecDeque, process::ExitCode};
 

@@ -18,22 +18,27 @@ async fn round_trip(version: &str) -> Result<(), Error> {
     kafka.tools().produce(&topic, &sent, &[("acks", "all")]).await?;
     let consumed = kafka.tools().consume(&topic, 2, &[]).await?;
     assert_eq!(consumed.into_iter().map(|record| record.message).collect::<Vec<_>>(), sent);
-    ottla_round_trip(&kafka).await;
+    // The first brokers without ZooKeeper, 2.8's, give out no producer ids.
+    ottla_round_trip(&kafka, !version.starts_with("2.8")).await;
     Ok(())
 }
 
-/// Produces with idempotence and reads back as a member of a group: the versions of every request that is needed for that
+/// Produces, where it can be with idempotence, and reads back as a member of a group: the versions of every request that is needed for that
 /// are agreed with this broker.
-async fn ottla_round_trip(kafka: &Kafka) {
+async fn ottla_round_trip(kafka: &Kafka, idempotence: bool) {
     let topic = unique("ottla");
     kafka.create_topic(&topic, 3, 1, &[]).await.expect("a topic");
-    let producer = Producer::builder(kafka.bootstrap()).build().await.expect("a producer");
+    let builder = Producer::builder(kafka.bootstrap()).idempotence(idempotence);
+    let producer = builder.build().await.expect("a producer");
+    let mut deliveries = Vec::new();
     for n in 0..300 {
         let value = format!("{n}");
         let record = Record::to(topic.as_str()).partition(n % 3).value(&value).header("n", &value);
-        drop(producer.send(record).await.expect("room"));
+        deliveries.push(producer.send(record).await.expect("room"));
     }
-    assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
+    for delivery in deliveries {
+        delivery.await.expect("an acknowledgement");
+    }
     producer.close(Duration::from_secs(10)).await.expect("a close");
 
     let builder = Consumer::builder(kafka.bootstrap()).group(unique("group"));

@@ -1,6 +1,5 @@
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::Guard;
 use bytes::Bytes;
 use kafka_protocol::protocol::Request;
 use tokio::{runtime::Handle, sync::watch, time::Instant};
@@ -49,6 +48,7 @@ pub(crate) enum CoordinatorKind {
 /// Who is to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
+    #[cfg_attr(not(test), expect(dead_code, reason = "admin calls to one broker, such as DescribeLogDirs, take it"))]
     Broker(i32),
     /// Any broker that is connected, or else any that can be reached.
     Any,
@@ -111,12 +111,6 @@ impl Client {
     /// The newest picture; costs no lock.
     pub(crate) fn metadata(&self) -> Arc<Metadata> {
         self.core().metadata.picture()
-    }
-
-    /// The newest picture for a moment: cheaper than [`metadata`](Self::metadata), and not to be kept, least of all over
-    /// an `.await`.
-    pub(crate) fn metadata_ref(&self) -> Guard<Arc<Metadata>> {
-        self.core().metadata.picture_ref()
     }
 
     /// Changes whenever a new picture is there; the value is its version.
@@ -285,6 +279,7 @@ impl Client {
     }
 
     /// A finalized feature's level as the last ApiVersions said it (e.g. `transaction.version`).
+    #[cfg_attr(not(test), expect(dead_code, reason = "transactions choose their version by it"))]
     pub(crate) fn feature(&self, name: &str) -> Option<i16> {
         self.core().features().level(name)
     }

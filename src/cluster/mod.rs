@@ -33,7 +33,7 @@ mod throttle;
 mod versions;
 
 pub(crate) use backoff::Backoff;
-pub(crate) use client::{Attempt, Client, CoordinatorKind, Lane, RawRequest, RawResponse, Route};
+pub(crate) use client::{Attempt, Client, CoordinatorKind, Lane, RawRequest, Route};
 pub(crate) use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub(crate) use properties::client_properties;
 pub(crate) use settings::ClientSettings;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use tokio::{
-    task::{AbortHandle, coop::consume_budget},
+    task::{AbortHandle, coop::consume_budget, yield_now},
     time::timeout_at,
 };
 
@@ -228,16 +228,19 @@ impl Consumer {
         let one_reader = inbox.read()?;
         let _alive = self.shared.group.as_ref().map(|group| group.reading());
         let max = self.shared.settings.max_poll_records;
+        let look = || poll_fn(|cx| Poll::Ready(inbox.reader().poll_portions(max, inbox, cx)));
         // Where something is there, no timer is needed.
-        let portions = match poll_fn(|cx| Poll::Ready(inbox.reader().poll_portions(max, inbox, cx))).await {
-            Poll::Ready(portions) => portions?,
-            Poll::Pending => {
-                match timeout_at(after(timeout), poll_fn(|cx| inbox.reader().poll_portions(max, inbox, cx))).await {
-                    Ok(portions) => portions?,
-                    Err(_) => return Ok(Records::empty()),
-                }
-            }
-        };
+        let mut found = look().await;
+        if found.is_pending() && timeout.is_zero() {
+            // A timer would take a millisecond at least.
+            yield_now().await;
+            found = look().await;
+        } else if found.is_pending() {
+            let next = poll_fn(|cx| inbox.reader().poll_portions(max, inbox, cx));
+            found = timeout_at(after(timeout), next).await.map_or(Poll::Pending, Poll::Ready);
+        }
+        let Poll::Ready(portions) = found else { return Ok(Records::empty()) };
+        let portions = portions?;
         Ok(one_reader.into_owned().map_or_else(Records::empty, |reading| records::Records::new(portions, reading)))
     }
 

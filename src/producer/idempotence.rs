@@ -63,6 +63,8 @@ pub(crate) struct Sequences {
     /// The sequence number behind the last acknowledged batch.
     acked: i32,
     last_acked_offset: Option<i64>,
+    /// Whether the partition's log has a batch of the producer id.
+    introduced: bool,
     unresolved: bool,
     raise: bool,
 }
@@ -101,6 +103,7 @@ impl Sequences {
     /// A batch was acknowledged.
     pub(crate) fn acknowledged(&mut self, sequence: i32, records: u32, last_offset: Option<i64>) {
         self.acked = advance(sequence, records);
+        self.introduced = true;
         if last_offset.is_some() {
             self.last_acked_offset = last_offset;
         }
@@ -142,6 +145,12 @@ impl Sequences {
         !self.unresolved && !self.raise
     }
 
+    /// Whether the broker knows the producer, and so refuses what does not come next. One that it does not know may begin
+    /// with any number since Kafka 2.5 (KIP-360): were the first batch refused, the second would be taken for the start.
+    pub(crate) fn is_introduced(&self) -> bool {
+        self.introduced
+    }
+
     /// Nothing that has a number is outstanding any more: decides whether what failed before was written after all.
     pub(crate) fn nothing_outstanding(&mut self) {
         if self.unresolved {
@@ -158,14 +167,15 @@ impl Sequences {
             Some(ProducerId { id, epoch }) if epoch < i16::MAX => Some(ProducerId { id, epoch: epoch + 1 }),
             _ => None,
         };
-        let offset = self.last_acked_offset;
-        *self = Self { producer: raised, last_acked_offset: offset, ..Self::default() };
+        let introduced = self.introduced && raised.is_some();
+        *self = Self { producer: raised, last_acked_offset: self.last_acked_offset, introduced, ..Self::default() };
         if raised.is_some() { Raise::Done } else { Raise::NeedsNewId }
     }
 
     /// The topic is another one of the same name: its log knows nothing of this producer.
     pub(crate) fn topic_recreated(&mut self) {
         self.last_acked_offset = None;
+        self.introduced = false;
         self.raise = self.producer.is_some();
     }
 }
@@ -242,6 +252,21 @@ mod tests {
         sequences.unresolved();
         sequences.nothing_outstanding();
         assert!(sequences.wants_raise());
+    }
+
+    #[test]
+    fn an_acknowledged_batch_introduces_the_producer_to_the_log_for_all_epochs_of_its_id() {
+        let mut sequences = started();
+        let sequence = sequences.assign(3);
+        assert!(!sequences.is_introduced());
+        sequences.acknowledged(sequence, 3, None);
+        sequences.raise();
+        assert!(sequences.is_introduced(), "the broker knows an older epoch");
+        sequences.start(ProducerId { id: 10, epoch: 0 });
+        assert!(!sequences.is_introduced());
+        sequences.acknowledged(0, 1, None);
+        sequences.topic_recreated();
+        assert!(!sequences.is_introduced(), "another log knows nothing");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::accumulator::{News, Partition};
 
@@ -35,6 +35,14 @@ pub(crate) struct Inbox {
     linger: Duration,
     flushes: AtomicU64,
     phase: AtomicU8,
+    questions: Mutex<Vec<Question>>,
+}
+
+/// A topic that somebody wants to be taken over from the metadata; dropped when that is done.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) topic: Arc<str>,
+    _done: oneshot::Sender<()>,
 }
 
 impl Inbox {
@@ -47,11 +55,12 @@ impl Inbox {
             linger,
             flushes: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Running as u8),
+            questions: Mutex::default(),
         }
     }
 
-    /// A partition has something new.
-    pub(crate) fn tell(&self, partition: &Arc<Partition>, news: News) {
+    /// A partition has something new. `is_short`: whether somebody waits for room, so that nothing lingers.
+    pub(crate) fn tell(&self, partition: &Arc<Partition>, news: News, is_short: impl FnOnce() -> bool) {
         let wake = match news {
             News::None => return,
             News::Full => {
@@ -60,8 +69,11 @@ impl Inbox {
             }
             News::Opened(at) => {
                 self.push(partition);
-                // The task reads the inbox whenever it wakes: it need not wake for this if it will in time anyway.
-                self.nanos(at + self.linger) < self.asleep_until.load(Ordering::SeqCst)
+                // The task reads the inbox whenever it wakes: it need not wake for this if it will in time anyway. Who
+                // comes to wait, or ends the producer, rings afterwards; who did before the push is seen here.
+                is_short()
+                    || self.phase() != Phase::Running
+                    || self.nanos(at + self.linger) < self.asleep_until.load(Ordering::SeqCst)
             }
         };
         if wake {
@@ -98,6 +110,20 @@ impl Inbox {
     /// Waits to be woken. A ring that came before is not lost.
     pub(crate) async fn rung(&self) {
         self.bell.notified().await;
+    }
+
+    /// Asks for a topic to be taken over from the metadata; the receiver's end says that it was.
+    pub(crate) fn ask_for(&self, topic: &str) -> oneshot::Receiver<()> {
+        let (done, taken_over) = oneshot::channel();
+        let question = Question { topic: topic.into(), _done: done };
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).push(question);
+        self.ring();
+        taken_over
+    }
+
+    /// Takes the topics that were asked for.
+    pub(crate) fn take_questions(&self) -> Vec<Question> {
+        std::mem::take(&mut *self.questions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lets all open batches leave.
@@ -146,19 +172,26 @@ mod tests {
         let start = Instant::now();
         let inbox = Inbox::new(start, Duration::from_millis(5));
         let partition = Arc::new(Partition::new(0, "t".into(), 0));
-        inbox.tell(&partition, News::Opened(start));
+        inbox.tell(&partition, News::Opened(start), || false);
         assert!(!inbox.lie_down(None), "there is news to be read first");
         inbox.take(&mut Vec::new());
         assert!(inbox.lie_down(Some(start + Duration::from_millis(5))));
-        inbox.tell(&partition, News::Opened(start + Duration::from_millis(1)));
+        inbox.tell(&partition, News::Opened(start + Duration::from_millis(1)), || false);
         assert!(!rung(&inbox));
+        inbox.tell(&partition, News::Opened(start + Duration::from_millis(1)), || true);
+        assert!(rung(&inbox), "nothing lingers while somebody waits for room");
         inbox.lie_down(None);
-        inbox.tell(&partition, News::Opened(start + Duration::from_millis(2)));
+        inbox.tell(&partition, News::Opened(start + Duration::from_millis(2)), || false);
         assert!(rung(&inbox));
-        inbox.tell(&partition, News::None);
+        inbox.tell(&partition, News::None, || true);
         assert!(!rung(&inbox));
-        inbox.tell(&partition, News::Full);
+        inbox.tell(&partition, News::Full, || false);
         assert!(rung(&inbox), "a full batch does not wait");
+        inbox.lie_down(Some(start));
+        inbox.enter(Phase::Draining);
+        assert!(rung(&inbox));
+        inbox.tell(&partition, News::Opened(start), || false);
+        assert!(rung(&inbox), "nothing lingers at the end");
     }
 
     #[test]

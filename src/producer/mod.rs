@@ -325,7 +325,22 @@ impl Producer {
         if let Some(error) = shared.gate.get() {
             return Err(error.clone());
         }
-        let metadata = shared.client.topic(topic, Instant::now() + shared.max_block).await?;
+        let deadline = Instant::now() + shared.max_block;
+        let metadata = shared.client.topic(topic, deadline).await?;
+        if shared.topics.get(topic).is_none() {
+            // So that records that are sent next need not wait for the topic.
+            let taken_over = shared.inbox.ask_for(topic);
+            let mut ended = shared.ended.subscribe();
+            let answer = async {
+                tokio::select! {
+                    biased;
+                    _ = taken_over => {}
+                    _ = ended.wait_for(|ended| *ended) => {}
+                }
+            };
+            // The task only needs its turn, and without it the records would still find their way.
+            let _ = timeout_at(deadline, answer).await;
+        }
         metadata.topic(topic).map(|found| found.partitions.len()).ok_or_else(|| {
             Error::new(ErrorKind::UnknownTopicOrPartition, format!("topic {topic} vanished while it was asked for"))
         })
@@ -358,7 +373,7 @@ impl Shared {
     fn place(&self, record: &Record<'_>, bound: u32) -> Result<Delivery> {
         let timestamp = record.timestamp.unwrap_or_else(|| to_millis(SystemTime::now()));
         let now = || Instant::now().into_std();
-        let tell = |partition: &Arc<_>, news| self.inbox.tell(partition, news);
+        let tell = |partition: &Arc<_>, news| self.inbox.tell(partition, news, || self.ledger.credits.is_short());
         match self.topics.place(record, bound, timestamp, &self.ledger, now, tell) {
             Ok(Placed { cell, index, look_for_topic }) => {
                 if look_for_topic {

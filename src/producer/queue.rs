@@ -12,6 +12,7 @@
 //! - a batch that was numbered is sent again only while no batch before it is outstanding;
 //! - new batches are numbered only when nothing waits, when no number is in doubt, when no epoch is to be raised, and
 //!   when nothing in flight may be a repetition: brokers recognize one among the last five batches only;
+//! - the first batch goes alone: a broker that does not know the producer would take any other for the first;
 //! - everything in flight is at one broker: a partition whose leader moved goes on there when the old one has answered;
 //! - the epoch is raised only while nothing is in flight, and then all that waits is numbered anew.
 
@@ -156,6 +157,9 @@ impl PartitionQueue {
         }
         if !numbered && !matches!(identity, Identity::Anonymous) {
             if !self.sequences.may_assign() || self.in_flight.iter().any(|flying| flying.is_repeated()) {
+                return Readiness::Blocked;
+            }
+            if !self.sequences.is_introduced() && !self.in_flight.is_empty() {
                 return Readiness::Blocked;
             }
             match identity.known() {
@@ -347,7 +351,9 @@ impl PartitionQueue {
         for batch in std::mem::take(&mut self.waiting) {
             self.fail(batch, error.clone());
         }
-        while let Some(batch) = self.partition.take() {
+        // Looks before it takes: an accumulator that was seen empty tells of what comes in afterwards.
+        while self.partition.glance().is_some() {
+            let Some(batch) = self.partition.take() else { break };
             self.fail(batch, error.clone());
         }
     }

@@ -101,9 +101,6 @@ impl SenderTask {
             let quiet = self.end.0.inbox.lie_down(Some(wake.into_std()));
             tokio::select! {
                 biased;
-                answered = self.requests.next() => {
-                    self.sender.answered(answered, now(), &self.client.metadata());
-                }
                 changed = self.changes.changed() => {
                     if changed.is_err() {
                         break;
@@ -116,6 +113,10 @@ impl SenderTask {
                     Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
                     Err(_) => break,
                 },
+                // Behind what is rare, which answers without end would keep waiting.
+                answered = self.requests.next() => {
+                    self.sender.answered(answered, now(), &self.client.metadata());
+                }
                 () = self.end.0.inbox.rung() => {}
                 // Others get their turn even if news never ends.
                 () = tokio::task::yield_now(), if !quiet => {}
@@ -144,6 +145,9 @@ impl SenderTask {
         self.sender.hurry(hurry, now, metadata);
         if shared.look_for_topics.swap(false, std::sync::atomic::Ordering::AcqRel) {
             self.look_for_topics();
+        }
+        for question in shared.inbox.take_questions() {
+            self.take_over(&question.topic, &self.client.metadata());
         }
         if self.sender.next_wake().is_some_and(|at| at <= now) {
             self.sender.set_cause(self.client.metadata_failure());
@@ -188,11 +192,18 @@ impl SenderTask {
         let known = shared.topics.all();
         let names = known.iter().map(|topic| &topic.name).chain(waited_for.iter().map(|(name, _)| name));
         for name in names {
-            if let Some(topic) = metadata.topic(name) {
-                shared.topics.update(topic, &shared.ledger, now, |partition, news| shared.inbox.tell(partition, news));
-            }
+            self.take_over(name, &metadata);
         }
         self.sender.metadata_changed(now(), &metadata);
+    }
+
+    /// Brings the producer's own table of topics up to date with what the metadata says of one.
+    fn take_over(&self, name: &str, metadata: &Metadata) {
+        let shared = &self.end.0;
+        if let Some(topic) = metadata.topic(name) {
+            let tell = |partition: &Arc<Partition>, news| shared.inbox.tell(partition, news, || false);
+            shared.topics.update(topic, &shared.ledger, now, tell);
+        }
     }
 
     /// Looks for each topic that records wait for, unless that is under way.

@@ -122,7 +122,7 @@ async fn a_leader_that_a_response_names_is_known_at_once() {
     let seen = *changes.borrow_and_update();
     let endpoint = NodeEndpoint { node: 7, host: "127.0.0.1".to_owned(), port: 9093, rack: None };
     client.learn_leader("orders", 0, 7, 4, std::slice::from_ref(&endpoint));
-    assert_eq!(client.metadata_ref().leader("orders", 0), Some((7, 4)));
+    assert_eq!(client.metadata().leader("orders", 0), Some((7, 4)));
     assert!(*changes.borrow_and_update() > seen);
     let version = client.metadata().version;
     let next = client.newer_metadata(version, in_secs(10)).await.unwrap();

@@ -56,6 +56,24 @@ async fn senders_that_wait_end_the_linger_and_are_served_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn several_senders_that_wait_do_not_wait_for_each_others_linger() {
+    let cluster = cluster(1).await;
+    let hour = Duration::from_secs(3600);
+    let producer = builder(&cluster).linger(hour).delivery_timeout(hour * 2).buffer_memory(1000).build().await.unwrap();
+    producer.partitions_for(TOPIC).await.unwrap();
+    let mut senders = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let producer = producer.clone();
+        senders.spawn(async move { producer.send(Record::to(TOPIC).value("x".repeat(800))).await.map(drop) });
+    }
+    // All but the last have somebody waiting behind them.
+    for _ in 0..5 {
+        let sent = tokio::time::timeout(Duration::from_secs(5), senders.join_next()).await;
+        sent.expect("a sender waits for another's linger").unwrap().unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_waiter_that_goes_away_takes_no_room_along() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).buffer_memory(1000).build().await.unwrap();

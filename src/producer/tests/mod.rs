@@ -6,6 +6,7 @@ mod delivery;
 mod faults;
 mod model;
 mod model_broker;
+mod queue;
 mod topics;
 
 use std::time::Duration;

@@ -71,7 +71,8 @@ impl Log {
                 }
                 return Ok(());
             }
-            _ if first != 0 => return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER),
+            Some(_) if first != 0 => return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER),
+            // Since 2.5 a producer that is not known may begin anywhere (KIP-360).
             _ => {}
         }
         let state = ProducerState {

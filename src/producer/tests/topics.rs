@@ -64,6 +64,18 @@ async fn a_topic_is_made_when_the_broker_does_that() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asked_for_the_partitions_does_not_wait_for_the_topic_again() {
+    let cluster = cluster(3).await;
+    let producer = producer(&cluster).await;
+    assert_eq!(producer.partitions_for(TOPIC).await.unwrap(), 3);
+    let delivery = producer.try_send(Record::to(TOPIC).partition(2).value("x")).unwrap();
+    assert!(producer.0.shared.topics.waited_for().is_empty(), "the record waits for its topic");
+    assert_eq!(delivery.await.unwrap().partition, 2);
+    producer.close(ms(5000)).await.unwrap();
+    assert_eq!(producer.partitions_for(TOPIC).await.unwrap_err().kind(), crate::ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_partition_that_is_added_is_found_and_one_that_is_not_is_named() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).max_block(ms(3000)).build().await.unwrap();

@@ -1,9 +1,9 @@
 //! Control batches: the markers by which a log says how a transaction ended (KIP-98).
 
-use bytes::Bytes;
-
+use super::RecordView;
+#[cfg(test)]
 use super::{
-    BatchBuilder, BatchHeader, ProducerStamp, RecordParts, RecordView,
+    BatchBuilder, BatchHeader, ProducerStamp, RecordParts,
     header::{CHECKED_FROM, LOG_OVERHEAD},
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -47,13 +47,14 @@ impl ControlRecord {
 ///
 /// # Errors
 /// `InvalidArgument` for what is not the end of a transaction.
+#[cfg(test)]
 pub(crate) fn marker_batch(
     marker: ControlRecord,
     base_offset: i64,
     leader_epoch: i32,
     stamp: ProducerStamp,
     timestamp: i64,
-) -> Result<Bytes> {
+) -> Result<bytes::Bytes> {
     let (kind, epoch) = match marker {
         ControlRecord::Abort { coordinator_epoch } => (0i16, coordinator_epoch),
         ControlRecord::Commit { coordinator_epoch } => (1, coordinator_epoch),
@@ -84,5 +85,5 @@ pub(crate) fn marker_batch(
     let mut bytes = [&header.write()[..], body].concat();
     let crc = crc32c::crc32c(&bytes[CHECKED_FROM..]);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    Ok(Bytes::from(bytes))
+    Ok(bytes.into())
 }

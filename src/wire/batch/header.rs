@@ -141,6 +141,7 @@ impl BatchHeader {
     ///
     /// # Errors
     /// `Corrupt` as [`parse`](Self::parse), and when the bytes end before the batch does.
+    #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn place(
         bytes: &mut [u8],
         base_offset: i64,

@@ -9,7 +9,9 @@ mod records;
 mod tests;
 mod writer;
 
-pub(crate) use control::{ControlRecord, marker_batch};
+pub(crate) use control::ControlRecord;
+#[cfg(test)]
+pub(crate) use control::marker_batch;
 pub(crate) use header::{BATCH_HEADER_SIZE, BatchHeader};
 pub(crate) use reader::{Batches, Decompressor, RawBatch, Records};
 pub(crate) use records::{HeadersIter, RecordIter, RecordPosition, RecordView};

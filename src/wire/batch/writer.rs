@@ -78,12 +78,6 @@ impl BatchBuilder {
         size_i64(self.timestamp_delta(timestamp)) + size_i32(self.count as i32) + fixed
     }
 
-    /// The exact bytes that this record would add, were it appended next.
-    pub(crate) fn record_size(&self, parts: &RecordParts<'_>, timestamp: i64) -> usize {
-        let inner = self.inner_size(parts.fixed_size(), timestamp);
-        size_i32(inner as i32) + inner
-    }
-
     /// Appends a record and gives its index in the batch.
     pub(crate) fn append(&mut self, parts: &RecordParts<'_>, timestamp: i64) -> u32 {
         let headers = parts.headers();
@@ -152,6 +146,7 @@ impl BatchBuilder {
     }
 
     /// The records as they are encoded so far.
+    #[cfg(test)]
     pub(super) fn body(&self) -> &[u8] {
         &self.body
     }
@@ -313,10 +308,6 @@ impl SealedBatch {
 
     pub(crate) fn count(&self) -> u32 {
         self.count
-    }
-
-    pub(crate) fn max_timestamp(&self) -> i64 {
-        self.max_timestamp
     }
 
     /// The batch's records, read back, for building smaller batches of them with [`BatchBuilder::append_view`].

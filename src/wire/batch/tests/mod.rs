@@ -33,10 +33,10 @@ fn sealed(records: &[(Record<'_>, i64)]) -> SealedBatch {
     let mut builder = BatchBuilder::with_capacity(16);
     for (index, (record, timestamp)) in records.iter().enumerate() {
         let before = builder.size();
-        let exact = builder.record_size(&parts(record), *timestamp);
         assert_eq!(builder.append(&parts(record), *timestamp), index as u32);
-        assert_eq!(builder.size() - before, exact);
-        assert!(exact <= record_size_bound(&parts(record)));
+        let (size, bound) = (builder.size() - before, record_size_bound(&parts(record)));
+        // What is not known before: the record's length and its two deltas, of one byte at the least.
+        assert!((size..size + 5 + 10 + 5 - 2).contains(&bound), "{size} {bound}");
     }
     assert_eq!(builder.count() as usize, records.len());
     let size = builder.size();
@@ -101,7 +101,6 @@ fn one_record_is_written_as_kafka_writes_it() {
     ));
     let batch = sealed(&[(Record::to("t").key("k").value("v"), TIME)]);
     assert_eq!(whole(&batch, ProducerStamp::NONE), golden);
-    assert_eq!(batch.max_timestamp(), TIME);
 
     let raw = one(golden.clone());
     raw.check_crc().unwrap();
