@@ -26,6 +26,7 @@ mod sender;
 mod sender_task;
 mod settings;
 mod split;
+mod table;
 #[cfg(test)]
 mod tests;
 mod topics;

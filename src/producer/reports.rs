@@ -149,8 +149,8 @@ impl DeliveryReports {
             Some(place) => *place = Some(Reader::default()),
             None => state.readers.push(Some(Reader::default())),
         }
-        drop(state);
         ledger.reports.on.store(true, Ordering::Relaxed);
+        drop(state);
         Self { ledger, reader }
     }
 
@@ -198,6 +198,8 @@ impl Drop for DeliveryReports {
         }
         if state.readers.iter().all(Option::is_none) {
             let unread = std::mem::take(&mut state.runs);
+            // Records that are sent from now on need not be noted down.
+            self.ledger.reports.on.store(false, Ordering::Relaxed);
             drop(state);
             drop(unread);
         }

@@ -243,20 +243,21 @@ impl Head {
 /// The codecs' states that are not in use.
 struct Compressors {
     compression: Compression,
-    idle: Mutex<Vec<Compressor>>,
+    /// Boxed, because some are large and each is taken out and put back for every request.
+    idle: Mutex<Vec<Box<Compressor>>>,
     permits: Arc<Semaphore>,
 }
 
 impl Compressors {
     fn new(compression: Compression) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let idle = Mutex::new(vec![Compressor::new(compression)?]);
+        let idle = Mutex::new(vec![Box::new(Compressor::new(compression)?)]);
         Ok(Self { compression, idle, permits: Arc::new(Semaphore::new(cores)) })
     }
 
     fn seal(&self, request: ProduceRequest) -> Sealed {
         let idle = self.lock().pop();
-        let mut compressor = idle.map_or_else(|| Compressor::new(self.compression), Ok);
+        let mut compressor = idle.map_or_else(|| Compressor::new(self.compression).map(Box::new), Ok);
         let parts = request.parts.into_iter().map(|part| {
             let head = Head::of(&part);
             let body = match (part.body, &mut compressor) {
@@ -272,7 +273,7 @@ impl Compressors {
         sealed
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Compressor>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Box<Compressor>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use uuid::Uuid;
 
 use super::{
@@ -20,6 +19,7 @@ use super::{
     credits::Charge,
     partitioner::{Sticky, partition_of_key},
     reports::ReportRun,
+    table::{Table, Tables},
 };
 use crate::{
     cluster::TopicMetadata,
@@ -50,12 +50,10 @@ pub(crate) struct Topic {
     sticky: Sticky,
 }
 
-type Table = HashMap<Arc<str>, Arc<Topic>>;
-
 /// All topics of a producer.
 #[derive(Debug)]
 pub(crate) struct Topics {
-    table: ArcSwap<Table>,
+    table: Tables,
     waiting: Mutex<Waiting>,
     placement: Placement,
 }
@@ -94,12 +92,12 @@ pub(crate) struct Placed {
 
 impl Topics {
     pub(crate) fn new(placement: Placement) -> Self {
-        Self { table: ArcSwap::default(), waiting: Mutex::default(), placement }
+        Self { table: Tables::new(), waiting: Mutex::default(), placement }
     }
 
     /// The topic, if it is known.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {
-        self.table.load().get(name).cloned()
+        self.table.newest().get(name).cloned()
     }
 
     /// Puts a record, whose `bound` bytes were taken from the credits, into a batch or into its topic's queue. `tell` gets
@@ -113,11 +111,10 @@ impl Topics {
         clock: impl Fn() -> Instant,
         mut tell: impl FnMut(&Arc<Partition>, News),
     ) -> Result<Placed, Error> {
-        {
-            let table = self.table.load();
-            if let Some(placed) = self.place_known(&table, record, bound, timestamp, ledger, &clock, &mut tell)? {
-                return Ok(placed);
-            }
+        let placed =
+            self.table.with(|table| self.place_known(table, record, bound, timestamp, ledger, &clock, &mut tell))?;
+        if let Some(placed) = placed {
+            return Ok(placed);
         }
         check_topic_name(record.topic())?;
         let mut waiting = self.lock();
@@ -125,7 +122,7 @@ impl Topics {
             return Err(error.clone());
         }
         // Once more under the lock: the table is published under it.
-        let table = self.table.load_full();
+        let table = self.table.newest();
         if let Some(placed) = self.place_known(&table, record, bound, timestamp, ledger, &clock, &mut tell)? {
             return Ok(placed);
         }
@@ -227,9 +224,9 @@ impl Topics {
                 return;
             }
             let Some(queue) = waiting.topics.get_mut(&topic.name).filter(|queue| !queue.is_empty()) else {
-                let mut table = Table::clone(&self.table.load());
+                let mut table = Table::clone(&self.table.newest());
                 table.insert(topic.name.clone(), topic.clone());
-                self.table.store(Arc::new(table));
+                self.table.publish(table);
                 if stay.is_empty() {
                     waiting.topics.remove(&topic.name);
                 } else {
@@ -281,7 +278,7 @@ impl Topics {
 
     /// All topics in the table.
     pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
-        self.table.load().values().cloned().collect()
+        self.table.newest().values().cloned().collect()
     }
 
     /// Records that came in and have no result yet, as far as `settled` counts those of batches.
@@ -290,7 +287,8 @@ impl Topics {
         let settled = settled();
         let waiting = self.lock();
         let queued: u64 = waiting.topics.values().map(|queue| queue.len() as u64).sum();
-        let appended: u64 = self.table.load().values().flat_map(|topic| &topic.partitions).map(|p| p.appended()).sum();
+        let appended: u64 =
+            self.table.newest().values().flat_map(|topic| &topic.partitions).map(|p| p.appended()).sum();
         (queued + appended + waiting.retired).saturating_sub(settled)
     }
 
@@ -299,7 +297,7 @@ impl Topics {
         let (left, table) = {
             let mut waiting = self.lock();
             waiting.closed.get_or_insert_with(|| error.clone());
-            (std::mem::take(&mut waiting.topics), self.table.load_full())
+            (std::mem::take(&mut waiting.topics), self.table.newest())
         };
         for mut record in left.into_values().flatten() {
             record.fail(error.clone().with_status(DeliveryStatus::NotPersisted));
@@ -328,6 +326,16 @@ enum TopicAppend {
 }
 
 impl Topic {
+    #[cfg(test)]
+    pub(super) fn for_tests(name: &str) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            id: Uuid::nil(),
+            partitions: Vec::new(),
+            sticky: Sticky::new(0, 0, Vec::new()),
+        })
+    }
+
     #[allow(clippy::too_many_arguments, reason = "the one place where a record's parts and its producer's meet")]
     fn append(
         &self,
