@@ -3,8 +3,8 @@
 use std::{fmt, future::Future, ops::Range, pin::pin, task::Poll, time::Duration};
 
 use ottla::{
-    Admin, AdminBuilder, Consumer, ConsumerBuilder, ConsumerRecord, Error, ErrorKind, Producer, ProducerBuilder, Record,
-    TopicPartition,
+    Admin, AdminBuilder, Consumer, ConsumerBuilder, ConsumerRecord, Error, ErrorKind, Producer, ProducerBuilder,
+    Record, TopicPartition,
     testkit::{Cluster, Options},
 };
 

@@ -137,7 +137,8 @@ async fn a_broker_that_comes_before_the_deadline_is_used() {
         }
         numbers
     };
-    let (delivered, topics, read, ()) = in_time(async { tokio::join!(delivery, admin.list_topics(), read, restart) }).await;
+    let (delivered, topics, read, ()) =
+        in_time(async { tokio::join!(delivery, admin.list_topics(), read, restart) }).await;
     assert_eq!(delivered.unwrap().offset, Some(1));
     assert_eq!(topics.unwrap()[0].name, "t");
     assert_eq!(read, [0, 1]);

@@ -1,6 +1,9 @@
 //! Records that are too large: refused alone.
 
-use ottla::{DeliveryStatus, ErrorCode, ErrorKind, Record, testkit::{Cluster, Options}};
+use ottla::{
+    DeliveryStatus, ErrorCode, ErrorKind, Record,
+    testkit::{Cluster, Options},
+};
 
 use crate::common::*;
 
@@ -11,7 +14,11 @@ async fn what_the_producer_may_not_send_is_refused_at_once() {
     let producer = producer(&cluster).max_request_size(1000).build().await.unwrap();
     let before = producer.send(Record::to("t").value("0")).await.unwrap();
     let large = vec![b'x'; 1000];
-    refused(producer.send(Record::to("t").value(&large[..])).await, ErrorKind::RecordTooLarge, &["max.request.size", "1000"]);
+    refused(
+        producer.send(Record::to("t").value(&large[..])).await,
+        ErrorKind::RecordTooLarge,
+        &["max.request.size", "1000"],
+    );
     refused(producer.send(Record::to("t").key(&large[..])).await, ErrorKind::RecordTooLarge, &["max.request.size"]);
     let header = Record::to("t").value("x").header("h", large.clone());
     let given_back = producer.try_send(header).unwrap_err();
