@@ -506,9 +506,14 @@ impl Assignment {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.partitions = node.partitions.saturating_sub(1);
             node.changed.insert(partition.clone());
-            if node.partitions == 0 {
-                self.budget.leave(id);
-            }
+        }
+        self.settle_accounts();
+    }
+
+    /// Brokers from which nothing is fetched any more give their shares to the others, once what came of them was read.
+    fn settle_accounts(&mut self) {
+        for (id, _) in self.nodes.iter().filter(|(_, node)| node.partitions == 0) {
+            self.budget.leave(*id);
         }
     }
 
@@ -526,6 +531,7 @@ impl Assignment {
     /// Tells the reader, once, what has been in the way for long: `failure` is why the last look at the cluster failed,
     /// `subscribed` whether a group is to give us partitions, which needs a cluster as well.
     pub(super) fn check_trouble(&mut self, failure: Option<Error>, subscribed: bool, now: Instant) {
+        self.settle_accounts();
         let patience = self.rules.patience;
         let mut errors = Vec::new();
         if !(subscribed && self.is_blind()) {

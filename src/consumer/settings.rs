@@ -172,7 +172,8 @@ mod tests {
     #[test]
     fn the_defaults_are_sound_and_contradictions_are_named() {
         assert!(ConsumerSettings::default().check().is_ok());
-        let broken: [(&str, fn(&mut ConsumerSettings)); 6] = [
+        type Break = fn(&mut ConsumerSettings);
+        let broken: [(&str, Break); 6] = [
             ("group.instance.id", |s| s.group_instance_id = Some("i".into())),
             ("group.id", |s| s.group_id = Some("".into())),
             ("heartbeat.interval.ms", |s| s.heartbeat_interval = s.session_timeout),

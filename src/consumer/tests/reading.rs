@@ -177,7 +177,7 @@ async fn paused_partitions_wait_and_lose_nothing() {
     let first = next(&consumer).await;
     let (paused, other) = (first.topic_partition(), tp("t", 1 - first.partition));
     consumer.pause([&paused]).unwrap();
-    assert_eq!(consumer.paused(), [paused.clone()]);
+    assert_eq!(consumer.paused(), std::slice::from_ref(&paused));
     for offset in 0..10 {
         let record = next(&consumer).await;
         assert_eq!((record.topic_partition(), record.offset), (other.clone(), offset));
