@@ -240,11 +240,13 @@ impl Head {
     }
 }
 
+/// A codec's state in a box, because some are large and each is taken out and put back for every request.
+type BoxedCompressor = Box<Compressor>;
+
 /// The codecs' states that are not in use.
 struct Compressors {
     compression: Compression,
-    /// Boxed, because some are large and each is taken out and put back for every request.
-    idle: Mutex<Vec<Box<Compressor>>>,
+    idle: Mutex<Vec<BoxedCompressor>>,
     permits: Arc<Semaphore>,
 }
 
@@ -273,7 +275,7 @@ impl Compressors {
         sealed
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Box<Compressor>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<BoxedCompressor>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
