@@ -26,8 +26,10 @@ pub(super) async fn ask<R: Request>(
     build: impl FnOnce(i16) -> R + Send,
 ) -> Result<(i32, R::Response)> {
     let deadline = Instant::now() + timeout;
-    let find = client.coordinator(CoordinatorKind::Group, group_id, deadline);
-    let node = timeout_at(deadline, find).await.unwrap_or_else(|_| Err(too_late(group_id)))?;
+    // A join may take as long as a rebalance; finding out where to send it may not.
+    let found_by = deadline.min(Instant::now() + request_timeout(client));
+    let find = client.coordinator(CoordinatorKind::Group, group_id, found_by);
+    let node = timeout_at(found_by, find).await.unwrap_or_else(|_| Err(too_late(group_id)))?;
     let left = deadline.saturating_duration_since(Instant::now());
     let answer = client.send(Attempt { node, lane, timeout: left, max_version: None }, build).await;
     if answer.as_ref().is_err_and(Error::is_retriable) {

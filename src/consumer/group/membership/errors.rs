@@ -1,9 +1,12 @@
 //! What each error means to a member, by the rules of Kafka's Java client.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Action, Membership, State};
 use crate::error::{Error, ErrorCode, ErrorKind};
+
+/// How long joining may fail before the reader is told: longer than a coordinator that moves is away.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Membership {
     /// JoinGroup or SyncGroup failed.
@@ -22,8 +25,22 @@ impl Membership {
                 self.retry_because(now, "the generation was over");
             }
             Some(ErrorCode::REBALANCE_IN_PROGRESS) => self.retry_because(now, "the group rebalances again"),
-            _ if error.is_retriable() => self.retry_later(now),
+            _ if error.is_retriable() => {
+                self.retry_later(now);
+                self.tell_trouble(now, error);
+            }
             _ => self.raise(now, error),
+        }
+    }
+
+    /// What may pass is tried again without end; but a reader that gets nothing has to learn why, once.
+    fn tell_trouble(&mut self, now: Instant, error: Error) {
+        let (since, told) = self.troubled_since.get_or_insert((now, false));
+        let lasted = now.saturating_duration_since(*since);
+        if lasted >= PATIENCE && !std::mem::replace(told, true) {
+            let (group, secs) = (&self.settings.group_id, lasted.as_secs());
+            let error = error.context(format_args!("group {group} cannot be joined since {secs} s and is still tried"));
+            self.actions.push_back(Action::Error { error, fatal: false });
         }
     }
 

@@ -186,6 +186,7 @@ impl Membership {
         self.state = State::Stable;
         self.backoff.reset();
         self.quick_retries = 0;
+        self.troubled_since = None;
         self.actions.push_back(Action::Assigned { partitions: assigned.iter().cloned().collect() });
         self.owned = Arc::new(assigned);
     }

@@ -75,6 +75,8 @@ pub(crate) struct Membership {
     /// Why the next JoinGroup is sent (KIP-800).
     reason: String,
     quick_retries: u32,
+    /// Since when joining has failed for reasons that may pass, and whether the reader was told.
+    troubled_since: Option<(Instant, bool)>,
     last_ticket: u64,
     heartbeat: Heartbeat,
     last_poll: Instant,
@@ -155,6 +157,7 @@ impl Membership {
             counts: None,
             reason: String::new(),
             quick_retries: 0,
+            troubled_since: None,
             last_ticket: 0,
             heartbeat: Heartbeat { due: now, in_flight: None, alive: now, settled: now, complained: false },
             last_poll: now,

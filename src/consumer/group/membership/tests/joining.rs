@@ -112,6 +112,37 @@ fn join_errors_that_pass_are_tried_again_after_a_backoff() {
 }
 
 #[test]
+fn a_join_that_fails_for_long_is_told_once_while_it_goes_on() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let (started, mut told) = (bench.now, Vec::new());
+    while bench.now < started + Duration::from_secs(60) {
+        match bench.action() {
+            Action::Join { ticket, .. } => {
+                let failed = Joined::Failed(error(ErrorCode::COORDINATOR_NOT_AVAILABLE));
+                bench.member.joined(bench.now, ticket, failed);
+            }
+            Action::Error { error, fatal: false } => {
+                told.push((bench.now - started, error));
+                continue;
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+        bench.wait();
+    }
+    let [(after, error)] = &told[..] else { panic!("told {} times", told.len()) };
+    assert!(*after >= Duration::from_secs(10) && *after < Duration::from_secs(13), "{after:?}");
+    assert_eq!(error.code(), Some(ErrorCode::COORDINATOR_NOT_AVAILABLE));
+    assert!(error.to_string().contains("group g"), "{error}");
+
+    // Once in, the next trouble is told anew.
+    bench.follow(5, "m");
+    bench.sync(&partitions("t", 0..1));
+    assert_eq!(bench.assigned(), partitions("t", 0..1));
+    assert_eq!(bench.member.troubled_since, None);
+}
+
+#[test]
 fn join_errors_that_only_the_user_can_mend_are_raised_once_and_tried_again_at_the_next_poll() {
     let codes = [
         ErrorCode::INCONSISTENT_GROUP_PROTOCOL,
