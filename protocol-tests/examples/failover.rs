@@ -1,6 +1,6 @@
 //! Nothing acknowledged is lost or doubled while a broker dies: on a real three-node Kafka, records are sent at a steady
 //! rate, a node that leads some of their partitions is killed with SIGKILL and started again, and what is in the log is
-//! compared with what was sent.
+//! compared with what was sent. A group of one reads along meanwhile and must skip nothing.
 //!
 //! ```sh
 //! cargo run --release -p protocol-tests --example failover
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ottla::{Consumer, Offset, Producer, Record, TopicPartition};
+use ottla::{Consumer, Offset, OffsetReset, Producer, Record, TopicPartition};
 use protocol_tests::{Kafka, unique};
 
 const PARTITIONS: u32 = 6;
@@ -82,11 +82,15 @@ async fn run() -> Result<(), Failure> {
     properties.extend(plan.properties.iter().cloned());
     let producer = Producer::from_properties(properties).await?;
 
+    let along = tokio::spawn(read_along(kafka.bootstrap(), topic.clone(), plan.records));
     let (sent, hurt) = tokio::join!(produce(&plan, &producer, &topic), hurt(&plan, &kafka, &topic));
     let sent = sent?;
     hurt?;
     producer.close(Duration::from_secs(30)).await?;
     println!("{} records acknowledged in {:.1} s, the slowest after {:.1} s", plan.records, sent.0, sent.1);
+
+    let (again, longest) = along.await??;
+    println!("a group read all of them meanwhile, {again} twice; nothing came for {longest:.1} s at the most");
 
     verify(&plan, &kafka, &topic).await?;
     println!("PASSED: each of {} records is in the log exactly once, in order per partition", plan.records);
@@ -129,6 +133,44 @@ async fn produce(plan: &Plan, producer: &Producer, topic: &str) -> Result<(f64, 
         Some(error) => Err(format!("{failed} records were not acknowledged; the first: {error:?}").into()),
         None => Ok((started.elapsed().as_secs_f64(), slowest.as_secs_f64())),
     }
+}
+
+/// Reads everything as a group's only member while the cluster is hurt. A record that comes again after the coordinator
+/// was lost is as it should be; one that is skipped is not. Gives how many came again, and the longest silence in seconds.
+async fn read_along(bootstrap: String, topic: String, records: u32) -> Result<(u32, f64), Failure> {
+    let builder = Consumer::builder(bootstrap).group(unique("along"));
+    let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await?;
+    consumer.subscribe([topic.as_str()])?;
+    let mut next = [0_i64; PARTITIONS as usize];
+    let (mut again, mut longest, mut last) = (0, Duration::ZERO, Instant::now());
+    while next.iter().sum::<i64>() < i64::from(records) {
+        let polled = consumer.poll(Duration::from_secs(1)).await;
+        let records = match polled {
+            Ok(records) => records,
+            Err(error) if error.is_fatal() => return Err(error.into()),
+            Err(error) => {
+                println!("the reader is told: {error}");
+                continue;
+            }
+        };
+        for record in records.iter() {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+            let expected = &mut next[usize::try_from(record.partition())?];
+            match record.offset() {
+                offset if offset == *expected => *expected += 1,
+                offset if offset < *expected => again += 1,
+                offset => {
+                    return Err(format!("{topic}[{}]: {expected} to {offset} were skipped", record.partition()).into());
+                }
+            }
+        }
+        if last.elapsed() > Duration::from_secs(120) {
+            return Err(format!("the reader stands still at {next:?}").into());
+        }
+    }
+    consumer.close(Duration::from_secs(10)).await?;
+    Ok((again, longest.as_secs_f64()))
 }
 
 /// Kills a node that leads partitions of the topic, and starts it again.
