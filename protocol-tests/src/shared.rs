@@ -1,6 +1,9 @@
 //! One cluster for all tests of a binary, and leaving tests out where Kafka cannot run.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
@@ -28,7 +31,7 @@ pub async fn shared() -> Option<&'static Kafka> {
     }
 }
 
-/// Gives what could be had, or `None` after one line that says which test was left out and why.
+/// Gives what could be had, or `None` after one line that says what was left out and why.
 ///
 /// # Panics
 /// With any other error, and with this one when `CI=true`: both fail the test.
@@ -49,8 +52,15 @@ fn skip(error: &Error) {
     if ci || !error.is_unavailable() {
         panic!("{error}");
     }
-    let thread = std::thread::current();
-    crate::say(&format!("LEFT OUT {}: {error}", thread.name().unwrap_or("a test")));
+    // Once for each reason, not for each test: a whole binary is mostly left out for the same one.
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let reason = error.to_string();
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(reason.clone()) {
+        let tests = std::env::current_exe().ok();
+        let tests = tests.as_deref().and_then(Path::file_stem).map(|name| name.to_string_lossy().into_owned());
+        let tests = tests.as_deref().and_then(|name| name.rsplit_once('-')).map_or("these tests", |(name, _)| name);
+        crate::say(&format!("LEFT OUT of `{tests}`, whatever needs it: {reason}"));
+    }
 }
 
 /// A name for a topic, group or transaction that no other test of this or another process uses.
