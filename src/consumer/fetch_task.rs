@@ -87,9 +87,6 @@ impl FetchTask {
     }
 
     fn arrived(&self, node: i32, response: FetchResponse, mut charge: Charge, size: usize) {
-        if response.throttle_time_ms > 0 {
-            self.client.throttle(node, Lane::Fetch(0), response.throttle_time_ms);
-        }
         let FetchResponse { error, session_id, partitions, node_endpoints, .. } = response;
         let arrived: Vec<Arrived> = partitions
             .into_iter()

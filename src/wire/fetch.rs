@@ -140,6 +140,7 @@ fn put_partition(out: &mut BytesMut, version: i16, partition: &FetchPartition) {
 
 #[derive(Debug, Default)]
 pub(crate) struct FetchResponse {
+    #[cfg_attr(not(test), expect(dead_code, reason = "the connection heeds it; a consumer's counters will show it"))]
     pub(crate) throttle_time_ms: i32,
     pub(crate) error: ErrorCode,
     pub(crate) session_id: i32,
