@@ -5,13 +5,11 @@ use std::{marker::PhantomData, time::Duration};
 use super::ClientSettings;
 use crate::config::{
     Property,
-    parse::{boolean, list, millis, millis_above_zero, millis_or_never, one_of, text, within},
+    parse::{BOOLEAN, MILLIS, boolean, list, millis, millis_above_zero, millis_or_never, one_of, text, within},
 };
 
-const MILLIS: &str = "milliseconds, 0 or more";
 const MILLIS_ABOVE_ZERO: &str = "milliseconds, 1 or more";
 const MILLIS_OR_NEVER: &str = "milliseconds, 1 or more; 0 or -1 for never";
-const BOOLEAN: &str = "true or false";
 
 /// The table for settings `S` that hold [`ClientSettings`]; goes behind the client's own table in
 /// [`apply`](crate::config::apply).

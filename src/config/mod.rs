@@ -22,6 +22,19 @@ pub(crate) struct Property<S: 'static> {
     pub(crate) set: fn(&mut S, &str) -> Option<()>,
 }
 
+/// A table of properties: `"name" | "alias", allowed, |settings, value| what it sets;` for each.
+macro_rules! table {
+    ($($name:literal $(| $alias:literal)*, $allowed:expr, |$s:ident, $v:ident| $set:expr;)*) => {
+        &[$($crate::config::Property {
+            name: $name,
+            aliases: &[$($alias),*],
+            allowed: $allowed,
+            set: |$s, $v| { $set; Some(()) },
+        }),*]
+    };
+}
+pub(crate) use table;
+
 impl<S> Property<S> {
     fn is_called(&self, name: &str) -> bool {
         self.name == name || self.aliases.contains(&name)

@@ -2,6 +2,11 @@
 
 use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
+/// What [`millis`] allows.
+pub(crate) const MILLIS: &str = "milliseconds, 0 or more";
+/// What [`boolean`] allows.
+pub(crate) const BOOLEAN: &str = "true or false";
+
 /// Longer than any wait and short enough for every clock: what `Long.MAX_VALUE` and "never" become.
 pub(crate) const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 

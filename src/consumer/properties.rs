@@ -5,30 +5,18 @@ use std::time::Duration;
 use super::settings::{ConsumerSettings, IsolationLevel, OffsetReset};
 use crate::config::{
     Property,
-    parse::{boolean, millis},
+    parse::{BOOLEAN, MILLIS, boolean, millis},
+    table,
 };
 
 fn bytes(value: &str) -> Option<i32> {
     value.trim().parse().ok().filter(|bytes| *bytes >= 0)
 }
 
-const MILLIS: &str = "milliseconds, 0 or more";
-const BOOLEAN: &str = "true or false";
 const BYTES: &str = "bytes, 0 to 2147483647";
 
-macro_rules! properties {
-    ($($name:literal $(| $alias:literal)*, $allowed:expr, |$s:ident, $v:ident| $set:expr;)*) => {
-        /// The properties of a consumer beside those of every client.
-        pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = &[$(Property {
-            name: $name,
-            aliases: &[$($alias),*],
-            allowed: $allowed,
-            set: |$s, $v| { $set; Some(()) },
-        }),*];
-    };
-}
-
-properties! {
+/// The properties of a consumer beside those of every client.
+pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = table! {
     "group.id", "a name that is not empty", |s, v| s.group_id = Some((!v.is_empty()).then_some(v)?.into());
     "group.instance.id", "a name that is not empty", |s, v| s.group_instance_id = Some((!v.is_empty()).then_some(v)?.into());
     "auto.offset.reset", "earliest, latest, none, or by_duration:<ISO 8601 duration, as PT1H>", |s, v| s.auto_offset_reset = reset(v)?;
@@ -49,7 +37,7 @@ properties! {
     "exclude.internal.topics", BOOLEAN, |s, v| s.exclude_internal_topics = boolean(v)?;
     "queued.max.messages.kbytes", "kibibytes, 1 or more", |s, v| s.queued_max_bytes = v.trim().parse::<usize>().ok()?.checked_mul(1024)?;
     "max.decompressed.batch.bytes", "bytes, 1 or more", |s, v| s.max_decompressed_batch_bytes = v.trim().parse().ok()?;
-}
+};
 
 fn isolation(value: &str) -> Option<IsolationLevel> {
     match value.trim().to_ascii_lowercase().as_str() {

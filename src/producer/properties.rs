@@ -3,25 +3,12 @@
 use super::settings::{Acks, ProducerSettings};
 use crate::config::{
     Property,
-    parse::{boolean, millis, number, one_of, within},
+    parse::{BOOLEAN, MILLIS, boolean, millis, number, one_of, within},
+    table,
 };
 
-const MILLIS: &str = "milliseconds, 0 or more";
-const BOOLEAN: &str = "true or false";
-
-macro_rules! properties {
-    ($($name:literal $(| $alias:literal)*, $allowed:expr, |$s:ident, $v:ident| $set:expr;)*) => {
-        /// The properties of a producer beside those of every client.
-        pub(crate) static PROPERTIES: &[Property<ProducerSettings>] = &[$(Property {
-            name: $name,
-            aliases: &[$($alias),*],
-            allowed: $allowed,
-            set: |$s, $v| { $set; Some(()) },
-        }),*];
-    };
-}
-
-properties! {
+/// The properties of a producer beside those of every client.
+pub(crate) static PROPERTIES: &[Property<ProducerSettings>] = table! {
     "acks" | "request.required.acks", "all, -1, 0 or 1", |s, v| s.acks = acks(v)?;
     "batch.size", "bytes, 0 to 2147483647", |s, v| s.batch_size = within(v, 0..=2_147_483_647)?;
     "linger.ms" | "queue.buffering.max.ms", MILLIS, |s, v| s.linger = millis(v)?;
@@ -42,7 +29,7 @@ properties! {
     "compression.zstd.level", "-7 to 4", |s, v| s.compression.zstd_level = Some(number(v)?);
     "compression.level", "a level of the codec, or -1", |s, v| s.compression.level = Some(number(v)?);
     "partitioner.ignore.keys", BOOLEAN, |s, v| s.ignore_keys = boolean(v)?;
-}
+};
 
 fn acks(value: &str) -> Option<Acks> {
     one_of(value, &[("all", Acks::All), ("-1", Acks::All), ("0", Acks::None), ("1", Acks::Leader)])
