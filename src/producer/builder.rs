@@ -9,9 +9,10 @@ use rand::RngExt;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    Handle, Producer, Shared,
+    Handle, Producer, ProducerInterceptor, Shared,
     batch::Ledger,
     inbox::Inbox,
+    interceptor::Interceptors,
     properties::PROPERTIES,
     queue::Rules,
     requests::Requests,
@@ -138,6 +139,12 @@ impl ProducerBuilder {
         })
     }
 
+    /// Shows every record to this interceptor before it is sent, behind those that were added before (Java:
+    /// `interceptor.classes`). Default: none.
+    pub fn interceptor(self, interceptor: impl ProducerInterceptor + 'static) -> Self {
+        self.set(|s| s.interceptors.push(Arc::new(interceptor)))
+    }
+
     /// The network to connect over. Default: TCP.
     pub fn network(self, network: Arc<dyn Network>) -> Self {
         self.set(|s| s.client.network = network)
@@ -199,6 +206,7 @@ impl ProducerBuilder {
         let shared = Arc::new(Shared {
             topics: Topics::new(placement),
             ledger: Arc::new(Ledger::new(settings.buffer_memory)),
+            interceptors: Interceptors::new(settings.interceptors),
             inbox: Inbox::new(Instant::now().into_std(), settings.linger),
             client,
             max_record: settings.max_request_size.min(settings.buffer_memory),

@@ -17,6 +17,7 @@ mod delivery;
 mod flush;
 mod idempotence;
 mod inbox;
+mod interceptor;
 mod partitioner;
 mod properties;
 mod queue;
@@ -50,12 +51,14 @@ use self::{
     accumulator::{News, Partition},
     batch::Ledger,
     inbox::{Inbox, Phase},
+    interceptor::Interceptors,
     topics::{Admitted, Hand, Placed, Refused, Topics, parts_of},
 };
 pub use self::{
     builder::ProducerBuilder,
     deliveries::{Deliveries, DeliveryResults},
     delivery::{Delivery, DeliveryId},
+    interceptor::ProducerInterceptor,
     reports::{DeliveryReport, DeliveryReports},
     settings::Acks,
 };
@@ -110,6 +113,7 @@ struct Handle {
 struct Shared {
     topics: Topics,
     ledger: Arc<Ledger>,
+    interceptors: Interceptors,
     inbox: Inbox,
     client: Client,
     max_record: usize,
@@ -207,8 +211,9 @@ impl Producer {
     /// # Cancel safety
     /// When the future is dropped before it is ready, the record was not sent. Waiting senders are served in the order in
     /// which they came.
-    pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
+    pub async fn send(&self, mut record: Record<'_>) -> Result<Delivery> {
         let shared = &self.0.shared;
+        shared.interceptors.on_send(&mut record);
         let admitted = shared.admit(&record, now_millis)?;
         match shared.place(&record, admitted, false) {
             Ok(delivery) => Ok(delivery),
@@ -222,8 +227,9 @@ impl Producer {
     /// # Errors
     /// As [`send`](Self::send), with the record.
     #[inline]
-    pub fn try_send<'a>(&self, record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
+    pub fn try_send<'a>(&self, mut record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
         let shared = &self.0.shared;
+        shared.interceptors.on_send(&mut record);
         let admitted = match shared.admit(&record, now_millis) {
             Ok(admitted) => admitted,
             Err(error) => return Err(TrySendError::new(record, error)),
@@ -269,7 +275,8 @@ impl Producer {
         loop {
             chunk.clear();
             let mut refusal = None;
-            for record in records.by_ref().take(CHUNK) {
+            for mut record in records.by_ref().take(CHUNK) {
+                shared.interceptors.on_send(&mut record);
                 match shared.admit(&record, || timestamp) {
                     Ok(admitted) => chunk.push((record, admitted)),
                     Err(error) => {

@@ -2,7 +2,7 @@ use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
-use super::{from_millis, to_millis};
+use super::{SeenBy, from_millis, to_millis};
 
 /// A record to be sent: a topic, a value, and what else there is to say.
 ///
@@ -22,12 +22,21 @@ pub struct Record<'a> {
     pub(crate) value: Option<Payload<'a>>,
     pub(crate) headers: Vec<(Cow<'a, str>, Option<Payload<'a>>)>,
     pub(crate) timestamp: Option<i64>,
+    pub(crate) seen_by: SeenBy,
 }
 
 impl<'a> Record<'a> {
     /// A record for that topic, with neither key nor value yet.
     pub fn to(topic: impl Into<Cow<'a, str>>) -> Self {
-        Self { topic: topic.into(), partition: None, key: None, value: None, headers: Vec::new(), timestamp: None }
+        Self {
+            topic: topic.into(),
+            partition: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            timestamp: None,
+            seen_by: SeenBy::default(),
+        }
     }
 
     /// The partition to write to. Without it the key decides, and without a key the producer's partitioner.
@@ -89,6 +98,7 @@ impl<'a> Record<'a> {
                 .map(|(name, value)| (Cow::Owned(name.into_owned()), value.map(Payload::into_owned)))
                 .collect(),
             timestamp: self.timestamp,
+            seen_by: self.seen_by,
         }
     }
 }
