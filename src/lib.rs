@@ -61,6 +61,7 @@ pub use admin::{
     Admin, AdminBuilder, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, PartitionDescription,
     TopicDescription, TopicId, TopicListing, TopicResult, TopicResults,
 };
+pub use cluster::BrokerMetrics;
 pub use consumer::{
     Consumer, ConsumerBuilder, IsolationLevel, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo,
     PartitionRecords, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter,
@@ -69,7 +70,7 @@ pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;
 pub use producer::{
     Acks, Deliveries, Delivery, DeliveryId, DeliveryReport, DeliveryReports, DeliveryResults, Producer,
-    ProducerBuilder, ProducerInterceptor, TrySendError,
+    ProducerBuilder, ProducerInterceptor, ProducerMetrics, TrySendError,
 };
 pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
 pub use wire::{ApiKey, Compression};

@@ -12,6 +12,7 @@ use std::{
 use super::{
     accumulator::{Entry, Payment, Waited},
     cell::{Cell, Outcome},
+    counters::Counters,
     credits::{Charge, Credits},
     flush::{FlushGroup, FlushGroups},
     reports::{ReportQueue, ReportRun},
@@ -28,6 +29,7 @@ pub(crate) struct Ledger {
     pub(crate) credits: Arc<Credits>,
     pub(super) reports: ReportQueue,
     pub(crate) flushes: FlushGroups,
+    pub(crate) counters: Arc<Counters>,
     cells: AtomicU64,
     /// Records of batches whose results are out.
     settled: AtomicU64,
@@ -39,6 +41,7 @@ impl Ledger {
             credits: Arc::new(Credits::new(buffer_memory)),
             reports: ReportQueue::default(),
             flushes: FlushGroups::new(),
+            counters: Arc::default(),
             cells: AtomicU64::new(0),
             settled: AtomicU64::new(0),
         }
@@ -107,6 +110,18 @@ pub(crate) enum Verdict {
     },
 }
 
+impl Verdict {
+    /// How far the records got that failed; `None` if they are persisted.
+    fn failed(&self) -> Option<DeliveryStatus> {
+        match self {
+            Verdict::Persisted { .. } => None,
+            Verdict::Failed(error) | Verdict::Invalid { error, .. } => {
+                Some(error.delivery_status().unwrap_or(DeliveryStatus::PossiblyPersisted))
+            }
+        }
+    }
+}
+
 /// A batch of one partition, from its first record to its results.
 ///
 /// Dropping it in any state gives every record that has none a result, so that nobody waits for ever.
@@ -160,6 +175,7 @@ impl Batch {
         created: Instant,
         ledger: &Arc<Ledger>,
     ) -> Self {
+        ledger.counters.batch_begun();
         Self {
             topic,
             partition,
@@ -275,6 +291,11 @@ impl Batch {
         self.records += 1;
     }
 
+    /// Where what happens to it is counted.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.ledger.counters
+    }
+
     pub(crate) fn records(&self) -> u32 {
         self.records
     }
@@ -312,6 +333,10 @@ impl Batch {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
+        self.counters().settled(verdict.failed(), self.records);
+        if let Verdict::Failed(error) | Verdict::Invalid { error, .. } = &verdict {
+            self.tell_of(error);
+        }
         match verdict {
             Verdict::Persisted { base_offset, log_append_millis } => {
                 let outcome = Outcome::Persisted {
@@ -329,6 +354,20 @@ impl Batch {
         self.groups.clear();
         self.runs.clear();
         drop(self.charge.split(usize::MAX));
+    }
+
+    fn tell_of(&self, error: &Error) {
+        tracing::warn!(
+            topic = &*self.topic,
+            partition = self.partition,
+            node = self.last_node,
+            attempt = self.attempts,
+            records = self.records,
+            code = error.code().map(tracing::field::display),
+            %error,
+            status = error.delivery_status().map(tracing::field::debug),
+            "records failed"
+        );
     }
 
     fn settle_invalid(&mut self, error: &Error, mut records: Vec<(i32, Option<String>)>) {
@@ -431,6 +470,7 @@ impl Drop for Batch {
             let status = self.status();
             self.settle(Verdict::Failed(error.with_status(status)));
         }
+        self.counters().batch_gone();
     }
 }
 

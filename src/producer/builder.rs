@@ -186,8 +186,15 @@ impl ProducerBuilder {
         })?;
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
         let client = Client::new(settings.client.clone())?;
-        let requests =
-            Requests::new(client.clone(), settings.acks.wire(), settings.client.request_timeout, derived.compression)?;
+        let ledger = Arc::new(Ledger::new(settings.buffer_memory));
+        let counters = ledger.counters.clone();
+        let requests = Requests::new(
+            client.clone(),
+            settings.acks.wire(),
+            settings.client.request_timeout,
+            derived.compression,
+            counters.clone(),
+        )?;
         let rules = Rules {
             acks: settings.acks.wire(),
             retries: settings.retries,
@@ -205,7 +212,7 @@ impl ProducerBuilder {
         };
         let shared = Arc::new(Shared {
             topics: Topics::new(placement),
-            ledger: Arc::new(Ledger::new(settings.buffer_memory)),
+            ledger,
             interceptors: Interceptors::new(settings.interceptors),
             inbox: Inbox::new(Instant::now().into_std(), settings.linger),
             client,
@@ -215,7 +222,7 @@ impl ProducerBuilder {
             look_for_topics: AtomicBool::new(false),
             ended: watch::Sender::new(false),
         });
-        let task = SenderTask::new(shared.clone(), Sender::new(rules, derived.idempotent, seed), requests);
+        let task = SenderTask::new(shared.clone(), Sender::new(rules, derived.idempotent, seed, counters), requests);
         runtime.spawn(task.run());
         Ok(Producer(Arc::new(Handle { shared })))
     }

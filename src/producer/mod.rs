@@ -11,6 +11,7 @@ mod accumulator;
 mod batch;
 mod builder;
 mod cell;
+mod counters;
 mod credits;
 mod deliveries;
 mod delivery;
@@ -18,6 +19,7 @@ mod flush;
 mod idempotence;
 mod inbox;
 mod interceptor;
+mod metrics;
 mod partitioner;
 mod properties;
 mod queue;
@@ -59,6 +61,7 @@ pub use self::{
     deliveries::{Deliveries, DeliveryResults},
     delivery::{Delivery, DeliveryId},
     interceptor::ProducerInterceptor,
+    metrics::ProducerMetrics,
     reports::{DeliveryReport, DeliveryReports},
     settings::Acks,
 };
@@ -368,6 +371,22 @@ impl Producer {
         ))
     }
 
+    /// What was counted so far: records and their results, batches, requests, errors, latencies, brokers.
+    ///
+    /// Costs a copy of some kilobytes and a look at each partition; meant to be called every few seconds, and not for each
+    /// record. See [`ProducerMetrics`] for what there is.
+    pub fn metrics(&self) -> ProducerMetrics {
+        let shared = &self.0.shared;
+        let credits = &shared.ledger.credits;
+        let mut metrics = shared.ledger.counters.snapshot(|| shared.outstanding() as u64);
+        metrics.buffer_total_bytes = credits.total() as u64;
+        metrics.buffer_used_bytes = credits.total().saturating_sub(credits.free()) as u64;
+        metrics.senders_waiting = credits.waiting() as u64;
+        metrics.brokers = shared.client.metrics();
+        metrics.metadata_age = shared.client.metadata_age();
+        metrics
+    }
+
     /// The number of a topic's partitions, asking the cluster if the topic is not known yet; waits at most `max.block.ms`.
     ///
     /// # Errors
@@ -459,10 +478,13 @@ impl Shared {
     /// Waits for room for a record, and puts it where it belongs.
     async fn wait_and_place(&self, record: &Record<'_>, admitted: Admitted, deadline: Instant) -> Result<Delivery> {
         let bound = admitted.bound;
+        let since = Instant::now();
         let room = self.ledger.credits.take(bound);
         // Somebody waits: nothing lingers any more.
         self.inbox.ring();
-        match timeout_at(deadline, room).await {
+        let came = timeout_at(deadline, room).await;
+        self.ledger.counters.waited(since.elapsed(), came.is_err());
+        match came {
             Ok(true) => self.place(record, admitted, true).map_err(|refused| {
                 self.ledger.credits.give_back(bound as usize);
                 self.why(refused, bound)
