@@ -1,7 +1,6 @@
-//! What a program hangs into a producer: sees each record before it is sent, and may change it.
+//! What a program hangs into a producer: sees each record before it is sent, may change it, and is told of its result.
 
 use std::{
-    any::Any,
     fmt,
     num::NonZeroU64,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,9 +10,13 @@ use std::{
     },
 };
 
+use super::{
+    callback::{DeliveryCallback, said},
+    reports::DeliveryReport,
+};
 use crate::record::{Record, SeenBy};
 
-/// Sees every record on its way out, as Java's `ProducerInterceptor` does (KIP-42): to put trace contexts into headers, to
+/// Sees every record on its way out and every result, as Java's `ProducerInterceptor` does (KIP-42): to put trace contexts into headers, to
 /// count, to check or to change.
 ///
 /// [`ProducerBuilder::interceptor`](super::ProducerBuilder::interceptor) adds one; several are called in the order in which
@@ -59,12 +62,25 @@ pub trait ProducerInterceptor: fmt::Debug + Send + Sync {
     fn on_send(&self, record: &mut Record<'_>) {
         let _ = record;
     }
+
+    /// Is told of a record's result, once, as [`on_delivery`](super::ProducerBuilder::on_delivery) is and before it: in the
+    /// producer's own task, so it must not block or wait. The report is lent, and changed from one record to the next.
+    ///
+    /// It is told of every record that was taken, and of no other: what `send` refused with an error it has been shown, but
+    /// the error is the caller's alone. [`Record::tag`](crate::Record::tag) connects the two.
+    fn on_acknowledgement(&self, report: &DeliveryReport) {
+        let _ = report;
+    }
 }
 
 /// A shared interceptor, for programs that keep a hold of it.
 impl<T: ProducerInterceptor + ?Sized> ProducerInterceptor for Arc<T> {
     fn on_send(&self, record: &mut Record<'_>) {
         (**self).on_send(record);
+    }
+
+    fn on_acknowledgement(&self, report: &DeliveryReport) {
+        (**self).on_acknowledgement(report);
     }
 }
 
@@ -83,6 +99,15 @@ impl Interceptors {
         Self { chain, mark }
     }
 
+    /// How each is told of results.
+    pub(super) fn callbacks(&self) -> impl Iterator<Item = DeliveryCallback> {
+        self.chain.iter().cloned().map(|interceptor| {
+            DeliveryCallback::new("an interceptor's on_acknowledgement", move |report| {
+                interceptor.on_acknowledgement(report);
+            })
+        })
+    }
+
     /// Shows a record to all, unless they have seen it. Costs a record one branch when there is none.
     #[inline]
     pub(super) fn on_send(&self, record: &mut Record<'_>) {
@@ -95,20 +120,10 @@ impl Interceptors {
     fn show(&self, record: &mut Record<'_>) {
         record.seen_by = SeenBy(self.mark);
         for interceptor in &self.chain {
-            guarded(interceptor, "on_send", || interceptor.on_send(record));
+            // The caller of `send` must not fall over what only wanted to look.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| interceptor.on_send(record))) {
+                tracing::error!(?interceptor, "on_send panicked, and the record goes on: {}", said(&*panic));
+            }
         }
     }
-}
-
-/// Calls an interceptor, and tells of it when it panics: neither the caller of `send` nor the producer's task may fall
-/// over what only wanted to look.
-fn guarded(interceptor: &dyn fmt::Debug, method: &str, call: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(call)) {
-        tracing::error!(?interceptor, method, panic = text(&*panic), "an interceptor panicked; the record goes on");
-    }
-}
-
-fn text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(not a text)")
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ProducerInterceptor, credits::Credits};
+use super::{ProducerInterceptor, callback::DeliveryCallback, credits::Credits};
 use crate::{
     cluster::ClientSettings,
     config::parse::FOREVER,
@@ -63,6 +63,8 @@ pub(crate) struct ProducerSettings {
     pub(crate) ignore_keys: bool,
     /// In the order in which they are called.
     pub(crate) interceptors: Vec<Arc<dyn ProducerInterceptor>>,
+    /// Who is told of every result.
+    pub(crate) on_delivery: Option<DeliveryCallback>,
 }
 
 /// What follows from the settings where Java derives one from another.
@@ -94,6 +96,7 @@ impl Default for ProducerSettings {
             compression: CompressionSettings::default(),
             ignore_keys: false,
             interceptors: Vec::new(),
+            on_delivery: None,
         }
     }
 }

@@ -43,6 +43,11 @@ impl<'a> Record<'a> {
         self.timestamp
     }
 
+    /// The number under which its result is reported.
+    pub fn chosen_tag(&self) -> Option<u64> {
+        self.tag
+    }
+
     /// Sends the record to another topic.
     pub fn set_topic(&mut self, topic: impl Into<Cow<'a, str>>) {
         self.topic = topic.into();
@@ -66,6 +71,11 @@ impl<'a> Record<'a> {
     /// Replaces the timestamp, in milliseconds since the Unix epoch; `None` for the time of `send`.
     pub fn set_timestamp_millis(&mut self, millis: Option<i64>) {
         self.timestamp = millis;
+    }
+
+    /// Replaces the number under which its result is reported, see [`tag`](Self::tag).
+    pub fn set_tag(&mut self, tag: Option<u64>) {
+        self.tag = tag;
     }
 
     /// Adds a header behind the others; one of the same name stays.
@@ -99,7 +109,9 @@ mod tests {
         record.set_key(None);
         record.set_value(Some("w".into()));
         record.set_timestamp_millis(Some(7));
-        let expected = Record::to("b").value("w").header("x", "1").header("x", "3").timestamp_millis(7);
+        record.set_tag(Some(9));
+        assert_eq!((record.chosen_timestamp_millis(), record.chosen_tag()), (Some(7), Some(9)));
+        let expected = Record::to("b").value("w").header("x", "1").header("x", "3").timestamp_millis(7).tag(9);
         assert_eq!(record, expected);
         record.seen_by = SeenBy(NonZeroU64::new(4));
         assert_eq!(record, expected, "who has seen a record is no part of it");

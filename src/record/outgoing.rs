@@ -22,6 +22,7 @@ pub struct Record<'a> {
     pub(crate) value: Option<Payload<'a>>,
     pub(crate) headers: Vec<(Cow<'a, str>, Option<Payload<'a>>)>,
     pub(crate) timestamp: Option<i64>,
+    pub(crate) tag: Option<u64>,
     pub(crate) seen_by: SeenBy,
 }
 
@@ -35,6 +36,7 @@ impl<'a> Record<'a> {
             value: None,
             headers: Vec::new(),
             timestamp: None,
+            tag: None,
             seen_by: SeenBy::default(),
         }
     }
@@ -80,6 +82,13 @@ impl<'a> Record<'a> {
         self
     }
 
+    /// A number of your own by which to know the record again in its report: it comes back as
+    /// [`DeliveryReport::tag`](crate::DeliveryReport::tag) and is not sent to Kafka. Default: none.
+    pub fn tag(mut self, tag: u64) -> Self {
+        self.tag = Some(tag);
+        self
+    }
+
     /// The topic that the record is for.
     pub fn topic(&self) -> &str {
         &self.topic
@@ -98,6 +107,7 @@ impl<'a> Record<'a> {
                 .map(|(name, value)| (Cow::Owned(name.into_owned()), value.map(Payload::into_owned)))
                 .collect(),
             timestamp: self.timestamp,
+            tag: self.tag,
             seen_by: self.seen_by,
         }
     }

@@ -1,12 +1,12 @@
 //! What interceptors see, and what they do to records.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicU64, Ordering},
 };
 
 use super::*;
-use crate::{ErrorKind, ProducerInterceptor};
+use crate::{DeliveryReport, ErrorKind, ProducerInterceptor};
 
 /// Adds a header of its name, and counts.
 #[derive(Debug)]
@@ -108,4 +108,50 @@ async fn one_that_panics_stops_neither_the_record_nor_those_behind_it() {
     assert_eq!((bad.seen(), good.seen()), (3, 3));
     assert_eq!(log(&cluster, 0), numbers(0..3));
     assert_eq!(headers(&cluster, 0), vec![vec!["bad", "good"]; 3]);
+}
+
+/// Notes down what it is told of.
+#[derive(Debug, Default)]
+struct Told {
+    tags: Mutex<Vec<(Option<u64>, bool)>>,
+    panics: bool,
+}
+
+impl ProducerInterceptor for Told {
+    fn on_send(&self, record: &mut Record<'_>) {
+        let number = record.value_bytes().map(|value| String::from_utf8_lossy(value).parse().unwrap());
+        record.set_tag(number);
+    }
+
+    fn on_acknowledgement(&self, report: &DeliveryReport) {
+        self.tags.lock().unwrap().push((report.tag, report.result.is_ok()));
+        assert!(!self.panics, "this one cannot look at a result");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_result_is_told_to_each_interceptor_and_then_to_the_callback() {
+    let cluster = cluster_with(Options::new().auto_create(false), 1).await;
+    let bad = Arc::new(Told { panics: true, ..Told::default() });
+    let good = Arc::new(Told::default());
+    let by_callback = Arc::new(Mutex::new(Vec::new()));
+    let (sink, before) = (by_callback.clone(), good.clone());
+    let producer = builder(&cluster)
+        .max_block(ms(1000))
+        .interceptor(bad.clone())
+        .interceptor(good.clone())
+        .on_delivery(move |report| {
+            assert!(before.tags.lock().unwrap().iter().any(|(tag, _)| *tag == report.tag), "interceptors come first");
+            sink.lock().unwrap().push((report.tag, report.result.is_ok()));
+        })
+        .build()
+        .await
+        .unwrap();
+    let mut deliveries = send_numbers(&producer, 0..5).await;
+    deliveries.push(producer.send(Record::to("nowhere").value("5")).await.unwrap());
+    assert_eq!(results(deliveries).await.iter().filter(|result| result.is_ok()).count(), 5);
+    let expected: Vec<_> = (0..6).map(|tag| (Some(tag), tag < 5)).collect();
+    assert_eq!(*good.tags.lock().unwrap(), expected);
+    assert_eq!(*bad.tags.lock().unwrap(), expected);
+    assert_eq!(*by_callback.lock().unwrap(), expected);
 }

@@ -8,6 +8,7 @@ mod interceptors;
 mod model;
 mod model_broker;
 mod queue;
+mod reports;
 mod topics;
 
 use std::time::Duration;
