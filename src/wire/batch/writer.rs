@@ -182,7 +182,7 @@ impl BatchBuilder {
         }
         Ok(SealedBatch {
             checksum: crc32c::crc32c(&body),
-            shift: Shift::past(body.len()),
+            shift: Shift::past(body.len() as u32),
             codec_id: compressor.compression.id(),
             count: self.count,
             base_timestamp: self.base_timestamp,
