@@ -26,10 +26,11 @@ use rand::rngs::StdRng;
 
 use super::{
     accumulator::Partition,
-    batch::{Batch, Body, Ticket, Verdict},
+    batch::{Batch, Body, Verdict},
     idempotence::{Identity, Raise, Sequences},
     response::Answer,
     split::split,
+    ticket::Ticket,
 };
 use crate::{
     cluster::Backoff,
@@ -211,7 +212,7 @@ impl PartitionQueue {
         batch.attempts += 1;
         batch.last_node = Some(node);
         batch.retry_at = None;
-        let ticket = Ticket::default();
+        let ticket = batch.ticket();
         let body = std::mem::replace(&mut batch.body, Body::Lent(ticket.clone()));
         let (records, attempt) = (batch.records(), batch.attempts);
         let stamp = self.sequences.stamp(batch.sequence);

@@ -20,9 +20,10 @@ use tokio::{sync::Semaphore, time::Instant};
 use tracing::Instrument;
 
 use super::{
-    batch::{Body, Ticket},
+    batch::Body,
     counters::Counters,
     sender::{Answered, Part, ProduceRequest},
+    ticket::Ticket,
 };
 use crate::{
     cluster::{Attempt, Client, Lane, RawRequest},
