@@ -145,10 +145,12 @@ impl Counters {
         }
     }
 
-    /// The producer's task has ended: nothing is on its way any more.
+    /// The producer's task has ended: what was on its way is given up.
     pub(crate) fn ended(&self) {
         let mut sums = self.lock();
-        sums.requests_in_flight = 0;
+        let given_up = std::mem::take(&mut sums.requests_in_flight);
+        sums.requests += given_up;
+        sums.requests_failed += given_up;
         sums.batches_in_flight = 0;
     }
 

@@ -67,7 +67,7 @@ pub struct ProducerMetrics {
     pub epoch_bumps: u64,
 
     // ---- sizes
-    /// Records in each batch (Java: `records-per-request-avg`, which it gives for requests only).
+    /// Records in each batch, counted once when it gets its final bytes, however often it is sent (Java: `records-per-request-avg`, which it gives for requests only).
     pub batch_records: Histogram,
     /// Bytes of each batch as it is sent: header included, compressed (Java: `batch-size-avg`, `batch-size-max`).
     pub batch_bytes: Histogram,

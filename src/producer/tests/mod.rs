@@ -5,6 +5,7 @@ mod closing;
 mod delivery;
 mod faults;
 mod interceptors;
+mod metrics;
 mod model;
 mod model_broker;
 mod queue;

@@ -312,6 +312,7 @@ impl World {
         self.sender.tick(self.now, &self.metadata);
         self.drain();
         self.poll();
+        self.check_counters();
     }
 
     fn poll(&mut self) {
@@ -320,6 +321,38 @@ impl World {
             if let Poll::Ready(done) = Pin::new(delivery).poll(&mut cx) {
                 *result = Some(done);
             }
+        }
+    }
+
+    /// What is counted is what happened, at any moment.
+    fn check_counters(&self) {
+        let counted = self.ledger.counters.snapshot(|| self.topics.outstanding(|| self.ledger.settled()));
+        let with = |status: Option<Option<DeliveryStatus>>| {
+            let results = self.deliveries.iter().map(|(.., result)| result.as_ref());
+            let statuses = results.map(|result| result.map(|result| result.as_ref().err()?.delivery_status()));
+            statuses.filter(|of_one| *of_one == status).count() as u64
+        };
+        let wires = || self.wires.values().flatten();
+        let expected = [
+            ("sent", counted.records_sent, self.deliveries.len() as u64),
+            ("outstanding", counted.records_outstanding, with(None)),
+            ("acknowledged", counted.records_acknowledged, with(Some(None))),
+            ("not persisted", counted.records_not_persisted, with(Some(Some(DeliveryStatus::NotPersisted)))),
+            (
+                "possibly persisted",
+                counted.records_possibly_persisted,
+                with(Some(Some(DeliveryStatus::PossiblyPersisted))),
+            ),
+            ("requests in flight", counted.requests_in_flight, wires().count() as u64),
+            ("batches in flight", counted.batches_in_flight, wires().map(|sent| sent.all.len() as u64).sum()),
+        ];
+        for (what, counted, expected) in expected {
+            assert_eq!(counted, expected, "{what}");
+        }
+        if counted.records_outstanding == 0 && counted.batches_in_flight == 0 {
+            assert_eq!(counted.batches_queued, 0, "nothing is left");
+        } else {
+            assert!(counted.batches_queued <= counted.records_outstanding);
         }
     }
 
@@ -339,6 +372,7 @@ impl World {
                 }
             }
             self.poll();
+            self.check_counters();
             if self.deliveries.iter().all(|(.., result)| result.is_some()) {
                 break;
             }
