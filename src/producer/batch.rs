@@ -36,8 +36,8 @@ pub(crate) struct Ledger {
     pub(crate) credits: Arc<Credits>,
     pub(super) reports: Reports,
     pub(crate) flushes: FlushGroups,
-    pub(crate) bodies: BodyPool,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) bodies: BodyPool,
     cells: AtomicU64,
     /// Records of batches whose results are out.
     settled: AtomicU64,
@@ -49,8 +49,8 @@ impl Ledger {
             credits: Arc::new(Credits::new(buffer_memory)),
             reports: Reports::default(),
             flushes: FlushGroups::new(),
-            bodies: BodyPool::new((buffer_memory / 8).min(POOLED_BODIES)),
             counters: Arc::default(),
+            bodies: BodyPool::new((buffer_memory / 8).min(POOLED_BODIES)),
             cells: AtomicU64::new(0),
             settled: AtomicU64::new(0),
         }
