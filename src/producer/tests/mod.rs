@@ -10,6 +10,7 @@ mod model;
 mod model_broker;
 mod queue;
 mod reports;
+mod telling;
 mod topics;
 
 use std::time::Duration;
