@@ -41,6 +41,12 @@
 //! says whether it may be there ([`Error::delivery_status`]). A consumer commits only what its reader is done with. Memory
 //! is bounded by configured bytes; every wait but the one for records has a deadline; every future may be dropped.
 //!
+//! # Observability
+//! [`Producer::metrics`] is a snapshot of what was counted, [`ProducerInterceptor`] sees each record and each result, and
+//! `tracing` is told what happens to batches, requests and connections, under the targets `ottla::producer`,
+//! `ottla::consumer` and `ottla::cluster`: at WARN what was lost, at INFO what is rare, at DEBUG a span for each produce
+//! request and an event for each batch that is sent again.
+//!
 //! # Features
 //! `gzip`, `snappy`, `lz4`, `zstd` (default): the codecs. `testkit`: the cluster in the process.
 
