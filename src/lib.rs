@@ -67,7 +67,7 @@ pub use consumer::{
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use producer::{
     Acks, Deliveries, Delivery, DeliveryId, DeliveryReport, DeliveryReports, DeliveryResults, Producer,
-    ProducerBuilder, TrySendError,
+    ProducerBuilder, Purge, TrySendError,
 };
 pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
 pub use wire::{ApiKey, Compression};
