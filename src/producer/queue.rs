@@ -14,7 +14,8 @@
 //!   when nothing in flight may be a repetition: brokers recognize one among the last five batches only;
 //! - the first batch goes alone: a broker that does not know the producer would take any other for the first;
 //! - everything in flight is at one broker: a partition whose leader moved goes on there when the old one has answered;
-//! - the epoch is raised only while nothing is in flight, and then all that waits is numbered anew.
+//! - the epoch is raised only while nothing is in flight, and then all that waits is numbered anew; so what waits must not
+//!   be in the log, and if it may be, it is first sent again under its old number, unless that cannot tell either.
 //!
 //! Results are told in the order of sending: one that is known is kept back until all before it are. Only a purge, or the
 //! end, tells at once what is known.
@@ -159,7 +160,7 @@ impl PartitionQueue {
         if self.in_flight.len() >= rules.max_in_flight || (elsewhere && leader.is_some()) {
             return Readiness::Blocked;
         }
-        if self.sequences.wants_raise() {
+        if self.sequences.wants_raise() && !(numbered && self.sequences.raise_can_wait()) {
             return Readiness::Blocked;
         }
         if !numbered && !matches!(identity, Identity::Anonymous) {
@@ -523,6 +524,10 @@ impl PartitionQueue {
             self.sequences.nothing_outstanding();
         }
         if !self.sequences.wants_raise() || !self.in_flight.is_empty() {
+            return Aftermath::default();
+        }
+        let in_question = self.waiting.iter().any(|batch| batch.sequence.is_some() && batch.maybe_written);
+        if in_question && self.sequences.raise_can_wait() {
             return Aftermath::default();
         }
         if self.sequences.is_in_doubt() {

@@ -512,8 +512,11 @@ fn what_is_purged_is_neither_doubled_nor_reordered_nor_lied_about() {
         for (.., result) in world.deliveries.iter().filter(|_| seed % 2 == 1) {
             let fine = result.as_ref().is_some_and(|result| match result {
                 Ok(_) => true,
-                // Behind a record that may have been written, others may have to go.
-                Err(error) => matches!(error.kind(), ErrorKind::Purged | ErrorKind::Timeout),
+                // Behind a record that may have been written, others that may have been have to go as well.
+                Err(error) if error.kind() != ErrorKind::Purged => {
+                    error.delivery_status() == Some(DeliveryStatus::PossiblyPersisted)
+                }
+                Err(_) => true,
             });
             assert!(fine, "{result:?}");
         }
