@@ -11,14 +11,15 @@ use crate::profile::{PROFILES, Profile};
 
 pub(crate) const USAGE: &str = "usage: chaos [--rounds 20] [--seed N] [--rate 20000] [--partitions 6] [--nodes 3]
              [--version 4.3.1] [--compression mixed|none|gzip|snappy|lz4|zstd] [--size 100]
-             [--producers default,packed,...] [--stall 120] [--keep-mb 512] [--config key=value]...
+             [--producers default,packed,...] [--stall 120] [--keep-mb 512] [--config key=value]... [-X property=value]...
   --seed       of a run to be repeated; any if not given, and always printed
   --rate       records per second, of all producers together
   --size       bytes of a value; some producers send several times as many
   --producers  some of default, packed, small, short, impatient, hasty, keyed; all of them if not given
   --stall      seconds after which a partition without acknowledgements is a failure
   --keep-mb    MiB that the log keeps of each partition, so that a run of hours does not fill the disk
-  --config     a setting of the brokers";
+  --config     a setting of the brokers
+  -X           a property of all producers, over their own; -X enable.idempotence=false shows what a failure looks like";
 
 /// What a run is to be.
 pub(crate) struct Args {
@@ -35,6 +36,7 @@ pub(crate) struct Args {
     pub(crate) stall: Duration,
     pub(crate) keep_mb: u64,
     pub(crate) configs: Vec<(String, String)>,
+    pub(crate) properties: Vec<(String, String)>,
 }
 
 impl Args {
@@ -53,6 +55,7 @@ impl Args {
             stall: Duration::from_secs(120),
             keep_mb: 512,
             configs: Vec::new(),
+            properties: Vec::new(),
         };
         while let Some(arg) = args.next() {
             let value = args.next().ok_or_else(|| format!("{arg} wants a value"))?;
@@ -68,10 +71,8 @@ impl Args {
                 "--producers" => parsed.profiles = profiles(&value)?,
                 "--stall" => parsed.stall = Duration::from_secs(within(&arg, &value, 1, 1_000_000)?),
                 "--keep-mb" => parsed.keep_mb = within(&arg, &value, 64, 1_000_000)?,
-                "--config" => {
-                    let (key, value) = value.split_once('=').ok_or("--config wants key=value")?;
-                    parsed.configs.push((key.to_owned(), value.to_owned()));
-                }
+                "--config" => parsed.configs.push(pair(&arg, &value)?),
+                "-X" => parsed.properties.push(pair(&arg, &value)?),
                 _ => return Err(format!("{arg} is not known")),
             }
         }
@@ -84,6 +85,11 @@ fn within<T: FromStr + PartialOrd + Display>(arg: &str, value: &str, least: T, m
     number
         .filter(|number| *number >= least && *number <= most)
         .ok_or_else(|| format!("{arg} {value}: a number from {least} to {most} is wanted"))
+}
+
+fn pair(arg: &str, text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{arg} {text}: name=value is wanted"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn profiles(names: &str) -> Result<Vec<Profile>, String> {

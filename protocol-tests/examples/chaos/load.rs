@@ -34,6 +34,8 @@ pub(crate) struct Orders {
     pub(crate) rate: u64,
     /// One codec for all, or each profile's own.
     pub(crate) codec: Option<String>,
+    /// Properties over each profile's own.
+    pub(crate) properties: Vec<(String, String)>,
 }
 
 /// One producer under load.
@@ -50,7 +52,9 @@ struct Shared {
     book: Mutex<Book>,
     /// Errors by what they say of themselves.
     errors: Mutex<BTreeMap<String, u64>>,
+    /// Of all producers together, and of this one if it sends to every partition all the time.
     pulse: Arc<Pulse>,
+    own_pulse: Option<Pulse>,
 }
 
 impl Shared {
@@ -62,6 +66,9 @@ impl Shared {
         let fate = match result {
             Ok(at) => {
                 self.pulse.beat(at.partition);
+                if let Some(pulse) = &self.own_pulse {
+                    pulse.beat(at.partition);
+                }
                 Fate::Acknowledged { partition: at.partition, offset: at.offset }
             }
             Err(error) => {
@@ -99,11 +106,14 @@ impl Load {
         let codec = orders.codec.as_deref().unwrap_or(profile.codec);
         let own = profile.properties.iter().copied();
         let common = [("bootstrap.servers", orders.bootstrap.as_str()), ("compression.type", codec)];
-        let producer = Producer::from_properties(common.into_iter().chain(own)).await?;
+        let given = orders.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let properties: BTreeMap<&str, &str> = common.into_iter().chain(own).chain(given).collect();
+        let producer = Producer::from_properties(properties).await?;
         let shared = Arc::new(Shared {
             book: Mutex::new(Book::new(profile.name, orders.partitions)),
             errors: Mutex::default(),
             pulse,
+            own_pulse: (profile.aim == Aim::Turns).then(|| Pulse::new(orders.partitions)),
         });
         let size = orders.size * profile.times;
         // Before anything is sent: only what is sent from then on is reported.
@@ -120,6 +130,11 @@ impl Load {
 
     pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
         self.shared.book()
+    }
+
+    /// The longest time without an acknowledgement from one of the partitions since this was asked last.
+    pub(crate) fn take_longest(&self) -> Option<Duration> {
+        self.shared.own_pulse.as_ref().map(|pulse| pulse.take_longest().1)
     }
 
     /// What failed, by what the errors say.

@@ -1,7 +1,7 @@
 //! What came of a run, for people and for programs.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use crate::ledger::{Counts, Wrong, Wrongs};
@@ -12,10 +12,47 @@ pub(crate) struct Done {
     pub(crate) planned: String,
     pub(crate) did: Vec<String>,
     pub(crate) took: Duration,
-    /// The longest time without any acknowledgement, and without one of some partition.
-    pub(crate) silent: (Duration, Duration),
+    pub(crate) silent: Silence,
     pub(crate) counts: Counts,
     pub(crate) wrongs: u64,
+}
+
+/// The longest times without an acknowledgement in a round.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Silence {
+    /// Of any partition, to any producer.
+    pub(crate) all: Duration,
+    /// Of one partition, to any producer.
+    pub(crate) partition: Duration,
+    /// Of one partition, to this producer.
+    pub(crate) one: Duration,
+    pub(crate) producer: &'static str,
+}
+
+impl Silence {
+    pub(crate) fn longest(&self) -> Duration {
+        self.all.max(self.partition).max(self.one)
+    }
+
+    fn json(&self) -> String {
+        format!(
+            "\"silent_s\":{:.1},\"partition_silent_s\":{:.1},\"producer_silent_s\":{:.1}",
+            self.all.as_secs_f64(),
+            self.partition.as_secs_f64(),
+            self.one.as_secs_f64()
+        )
+    }
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [all, partition, one] = [self.all, self.partition, self.one].map(|time| time.as_secs_f64());
+        write!(f, "silent for {all:.1} s, one partition for {partition:.1} s")?;
+        if self.producer.is_empty() {
+            return Ok(());
+        }
+        write!(f, ", to {} for {one:.1} s", self.producer)
+    }
 }
 
 /// The whole run, as far as it went.
@@ -62,15 +99,14 @@ impl Report {
                 let _ = writeln!(text, "{:>12}{count} × {error}", "");
             }
         }
-        let silent = |pick: fn(&Done) -> Duration| self.rounds.iter().map(pick).max().unwrap_or_default().as_secs_f64();
-        let _ = writeln!(
-            text,
-            "{} rounds in {:.0} s; nothing was acknowledged for {:.1} s at the most, of one partition for {:.1} s",
-            self.rounds.len(),
-            self.took.as_secs_f64(),
-            silent(|round| round.silent.0),
-            silent(|round| round.silent.1),
-        );
+        let longest = self.rounds.iter().map(|round| round.silent);
+        let longest = longest.reduce(|a, b| {
+            let of_one = if a.one >= b.one { a } else { b };
+            Silence { all: a.all.max(b.all), partition: a.partition.max(b.partition), ..of_one }
+        });
+        let longest = longest.unwrap_or_default();
+        let _ =
+            writeln!(text, "{} rounds in {:.0} s; at the most {longest}", self.rounds.len(), self.took.as_secs_f64());
         let _ = writeln!(text, "{}; {} read again", counts_in_words(&self.total()), self.read_again);
         for (name, count) in self.wrongs.iter().filter(|(_, count)| **count > 0) {
             let _ = writeln!(text, "WRONG: {count} {name}");
@@ -123,13 +159,12 @@ impl Done {
     /// One line for people.
     pub(crate) fn line(&self) -> String {
         format!(
-            "round {}: {} ({}) in {:.0} s; silent {:.1} s, one partition {:.1} s; {}{}",
+            "round {}: {} ({}) in {:.0} s; {}; {}{}",
             self.number,
             self.planned,
             self.did.join(", "),
             self.took.as_secs_f64(),
-            self.silent.0.as_secs_f64(),
-            self.silent.1.as_secs_f64(),
+            self.silent,
             counts_in_words(&self.counts),
             if self.wrongs == 0 { String::new() } else { format!("; {} WRONG", self.wrongs) },
         )
@@ -138,14 +173,12 @@ impl Done {
     fn json(&self) -> String {
         let did: Vec<String> = self.did.iter().map(|step| quoted(step)).collect();
         format!(
-            "{{\"round\":{},\"planned\":{},\"did\":[{}],\"seconds\":{:.1},\"silent_s\":{:.1},\"partition_silent_s\":{:.1},\
-             {},\"wrong\":{}}}",
+            "{{\"round\":{},\"planned\":{},\"did\":[{}],\"seconds\":{:.1},{},{},\"wrong\":{}}}",
             self.number,
             quoted(&self.planned),
             did.join(","),
             self.took.as_secs_f64(),
-            self.silent.0.as_secs_f64(),
-            self.silent.1.as_secs_f64(),
+            self.silent.json(),
             counts_as_json(&self.counts),
             self.wrongs,
         )

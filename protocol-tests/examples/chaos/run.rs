@@ -15,7 +15,7 @@ use crate::ledger::{Counts, Wrong, Wrongs};
 use crate::load::{Load, Orders, PATIENCE};
 use crate::plan::Round;
 use crate::pulse::Pulse;
-use crate::report::{Done, Report};
+use crate::report::{Done, Report, Silence};
 use crate::verify::Reader;
 
 /// Between the cluster being whole and the look at the log, so that what is late gets its chance.
@@ -70,7 +70,9 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         .version(&args.version)
         .nodes(args.nodes)
         .config("log.retention.check.interval.ms", "30000")
-        .config("log.initial.task.delay.ms", "30000");
+        .config("log.initial.task.delay.ms", "30000")
+        // Leaders also move without a fault, back to where they belong.
+        .config("leader.imbalance.check.interval.seconds", "7");
     for (key, value) in &args.configs {
         builder = builder.config(key, value);
     }
@@ -91,6 +93,7 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         size: args.size,
         rate: (args.rate / args.profiles.len() as u64).max(1),
         codec: args.codec.clone(),
+        properties: args.properties.clone(),
     };
     let mut loads = Vec::new();
     for (index, profile) in args.profiles.iter().enumerate() {
@@ -139,13 +142,10 @@ async fn rounds(
         surgeon.healed().await.map_err(|error| format!("round {number}, after {}: {error}", round.deed))?;
         tokio::time::sleep(CALM).await;
         judge(loads, reader).await?;
-        let silent = pulse.take_longest();
-        if silent.1 > args.stall {
-            let (all, one) = (silent.0.as_secs_f64(), silent.1.as_secs_f64());
-            silences.add(
-                Wrong::StoodStill,
-                format_args!("round {number}: one partition stood still for {one:.1} s, all of them for {all:.1} s"),
-            );
+        let (all, partition) = pulse.take_longest();
+        let silent = Silence { all, partition, ..longest_of_one(loads) };
+        if silent.longest() > args.stall {
+            silences.add(Wrong::StoodStill, format_args!("round {number}: {silent}"));
         }
         let (counts, wrongs) = state(loads, reader, silences);
         let done = Done {
@@ -192,6 +192,13 @@ async fn finish(
     judge(loads, reader).await?;
     report.read_again = reader.read_again(loads.len()).await?;
     Ok(())
+}
+
+/// The longest silence of one partition before one producer.
+fn longest_of_one(loads: &[Load]) -> Silence {
+    let each = loads.iter().filter_map(|load| Some((load.take_longest()?, load.profile.name)));
+    let (one, producer) = each.max().unwrap_or_default();
+    Silence { one, producer, ..Silence::default() }
 }
 
 fn state(loads: &[Load], reader: &Reader, silences: &Wrongs) -> (Counts, u64) {

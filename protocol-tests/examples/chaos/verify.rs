@@ -64,7 +64,10 @@ impl Reader {
             let before = last.get_mut(producer).and_then(|last| last.insert(partition, number));
             if let Some(before) = before.filter(|before| *before >= number) {
                 let wrong = if before == number { Wrong::Doubled } else { Wrong::OutOfOrder };
-                wrongs.add(wrong, format_args!("read again, [{partition}]@{offset}: {number} behind {before}"));
+                wrongs.add(
+                    wrong,
+                    format_args!("read again, {producer}-{number} at [{partition}]@{offset}, behind {before}"),
+                );
             }
         })
         .await?;
