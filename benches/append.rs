@@ -1,9 +1,13 @@
-//! What `try_send` of a small record costs its caller, from the record to the full batch: nanoseconds a record.
+//! What `try_send` and `send_batch` of small records cost their caller, from the record to the full batch: nanoseconds a
+//! record.
 //!
 //! One thread: the producer's task sleeps while records are timed and sends them afterwards, to a broker in the process
 //! that keeps nothing.
 
-use std::{hint::black_box, time::Instant};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use ottla::{
     Producer, Record,
@@ -13,6 +17,8 @@ use ottla::{
 /// Few enough for the allocator to give freed batches out again, as it does in a program that runs on.
 const RECORDS: u32 = 10_000;
 const ROUNDS: usize = 101;
+/// Records of one `send_batch`.
+const AT_ONCE: u32 = 500;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ottla::Result<()> {
@@ -31,21 +37,41 @@ async fn main() -> ottla::Result<()> {
         for _ in 0..ROUNDS {
             let start = Instant::now();
             for _ in 0..RECORDS {
-                let mut record = Record::to("orders").value(black_box(&value));
-                if let Some(key) = key {
-                    record = record.key(black_box(key));
-                }
-                if let Some(partition) = partition {
-                    record = record.partition(partition);
-                }
-                let _delivery = black_box(producer.try_send(record)?);
+                let _delivery = black_box(producer.try_send(record(black_box(&value), key, partition))?);
             }
-            rounds.push(start.elapsed().as_nanos() as f64 / f64::from(RECORDS));
-            assert_eq!(producer.flush(std::time::Duration::from_secs(60)).await, 0);
+            rounds.push(start.elapsed());
+            assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
         }
-        rounds.sort_by(f64::total_cmp);
-        println!("{name}: {:.0} ns a record (best {:.0})", rounds[ROUNDS / 2], rounds[0]);
-        producer.close(std::time::Duration::from_secs(10)).await?;
+        report(name, rounds);
+        let mut rounds = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            let start = Instant::now();
+            for _ in 0..RECORDS / AT_ONCE {
+                let records = (0..AT_ONCE).map(|_| record(black_box(&value), key, partition));
+                let _deliveries = black_box(producer.send_batch(records).await);
+            }
+            rounds.push(start.elapsed());
+            assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
+        }
+        report(&format!("{name}, {AT_ONCE} at once"), rounds);
+        producer.close(Duration::from_secs(10)).await?;
     }
     Ok(())
+}
+
+fn record<'a>(value: &'a [u8], key: Option<&'a [u8; 8]>, partition: Option<i32>) -> Record<'a> {
+    let mut record = Record::to("orders").value(value);
+    if let Some(key) = key {
+        record = record.key(black_box(key));
+    }
+    if let Some(partition) = partition {
+        record = record.partition(partition);
+    }
+    record
+}
+
+fn report(name: &str, mut rounds: Vec<Duration>) {
+    rounds.sort();
+    let nanos = |time: Duration| time.as_nanos() as f64 / f64::from(RECORDS);
+    println!("{name}: {:.0} ns a record (best {:.0})", nanos(rounds[ROUNDS / 2]), nanos(rounds[0]));
 }

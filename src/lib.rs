@@ -66,7 +66,8 @@ pub use consumer::{
 };
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use producer::{
-    Acks, Delivery, DeliveryId, DeliveryReport, DeliveryReports, Producer, ProducerBuilder, TrySendError,
+    Acks, Deliveries, Delivery, DeliveryId, DeliveryReport, DeliveryReports, DeliveryResults, Producer,
+    ProducerBuilder, TrySendError,
 };
 pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
 pub use wire::{ApiKey, Compression};

@@ -54,17 +54,37 @@ enum Told {
     Full,
 }
 
-/// A record and where its result goes.
+/// A record to be appended.
 pub(crate) struct Entry<'a> {
     pub(crate) parts: RecordParts<'a>,
-    /// An upper bound of its bytes in a batch, taken from the credits.
+    /// An upper bound of its bytes in a batch: what it is charged.
     pub(crate) bound: u32,
     pub(crate) timestamp: i64,
     /// The topic's turns, for a record that may go to any partition.
     pub(crate) sticky: Option<&'a Sticky>,
 }
 
-/// A record that waited for its topic: it has a place for its result already.
+/// Where the bytes of a record are charged.
+#[derive(Debug)]
+pub(crate) enum Payment {
+    /// Its batch takes them from the credits.
+    Due,
+    /// They were taken before, by who waited for them.
+    Paid,
+    /// The record waited for its topic: it was charged, and has a place for its result.
+    Waited(Waited),
+}
+
+impl Payment {
+    pub(crate) fn waited(self) -> Option<Waited> {
+        match self {
+            Payment::Waited(waited) => Some(waited),
+            Payment::Due | Payment::Paid => None,
+        }
+    }
+}
+
+/// A record that waited for its topic.
 #[derive(Debug)]
 pub(crate) struct Waited {
     pub(crate) run: Run,
@@ -72,15 +92,17 @@ pub(crate) struct Waited {
     pub(crate) group: FlushGroup,
 }
 
-/// What became of an attempt to append.
+/// What became of an attempt to append. Unless it is done, the payment is the caller's again.
 #[derive(Debug)]
-pub(crate) enum Appended {
-    /// The record is in the batch; its result will be at that index of the cell.
-    Done { place: Option<(Arc<Cell>, u32)>, news: News },
+pub(crate) enum Appended<R> {
+    /// The record is in the open batch.
+    Done { taken: R, news: News },
     /// The partition's turn is over: choose again.
-    TurnOver { news: News, waited: Option<Waited> },
+    TurnOver { news: News, payment: Payment },
+    /// There are no bytes left to pay with.
+    Full { news: News, payment: Payment },
     /// The producer has ended.
-    Closed { error: Error, waited: Option<Waited> },
+    Closed { error: Error, payment: Payment },
 }
 
 /// What the sender has to be told, if anything.
@@ -108,54 +130,10 @@ impl Partition {
         Self { slot, topic, index, accumulator: Mutex::default() }
     }
 
-    /// Encodes a record into the open batch. `clock` is asked when a batch is begun only.
-    pub(crate) fn append(
-        &self,
-        entry: &Entry<'_>,
-        waited: Option<Waited>,
-        batch_size: usize,
-        ledger: &Arc<Ledger>,
-        clock: impl FnOnce() -> Instant,
-    ) -> Appended {
-        let mut acc = self.lock();
-        if let Some(error) = &acc.closed {
-            return Appended::Closed { error: error.clone(), waited };
-        }
-        let bound = entry.bound as usize;
-        let mut news = News::None;
-        let fits = match &acc.open {
-            Some(batch) => batch.size() + bound <= batch_size,
-            None => false,
-        };
-        let closed = !fits && acc.open.is_some();
-        if closed {
-            news = acc.close();
-        }
-        if let Some(sticky) = entry.sticky.filter(|sticky| sticky.has_choice()) {
-            let mine = sticky.current() == self.index as u32;
-            let had_its_share = turn_is_over(acc.sticky_bytes, batch_size, acc.open.is_none())
-                || (closed && acc.sticky_bytes + bound > batch_size);
-            if !mine || had_its_share {
-                acc.sticky_bytes = 0;
-                sticky.leave(self.index as u32);
-                return Appended::TurnOver { news, waited };
-            }
-            acc.sticky_bytes += bound;
-        }
-        if acc.open.is_none() {
-            let now = clock();
-            let room = acc.usual_size.max(BATCH_HEADER_SIZE + bound).min(batch_size.max(BATCH_HEADER_SIZE + bound));
-            let builder = BatchBuilder::with_capacity(room);
-            acc.open = Some(Batch::new(self.topic.clone(), self.index, builder, now, ledger));
-            if news == News::None && acc.told < Told::Open {
-                acc.told = Told::Open;
-                news = News::Opened(now);
-            }
-        }
-        acc.appended += 1;
-        let Some(batch) = &mut acc.open else { return Appended::TurnOver { news, waited } };
-        let place = batch.append(entry, waited);
-        Appended::Done { place, news }
+    /// Takes the partition's lock, to append with.
+    #[inline]
+    pub(crate) fn hold(&self) -> Held<'_> {
+        Held { partition: self, acc: self.lock() }
     }
 
     /// What the oldest batch looks like, and from now on the sender knows about it.
@@ -175,19 +153,14 @@ impl Partition {
 
     /// Takes the oldest batch, closing it if it is still open.
     pub(crate) fn take(&self) -> Option<Batch> {
-        let mut acc = self.lock();
-        let batch = acc.full.pop_front().or_else(|| acc.open.take());
-        if let Some(batch) = &batch {
-            acc.usual_size = batch.size();
-        }
-        batch
+        self.lock().take_oldest()
     }
 
     /// Takes the oldest batch if it was begun before that time.
     pub(crate) fn take_older_than(&self, limit: Instant) -> Option<Batch> {
         let mut acc = self.lock();
         match acc.full.front().or(acc.open.as_ref()) {
-            Some(batch) if batch.created <= limit => acc.full.pop_front().or_else(|| acc.open.take()),
+            Some(batch) if batch.created <= limit => acc.take_oldest(),
             _ => None,
         }
     }
@@ -204,7 +177,7 @@ impl Partition {
         let mut acc = self.lock();
         acc.closed = Some(error);
         let mut left: Vec<Batch> = acc.full.drain(..).collect();
-        left.extend(acc.open.take());
+        left.extend(acc.take_open());
         left
     }
 
@@ -218,11 +191,106 @@ impl Partition {
     }
 }
 
+/// A partition under its lock.
+#[derive(Debug)]
+pub(crate) struct Held<'a> {
+    partition: &'a Partition,
+    acc: MutexGuard<'a, Accumulator>,
+}
+
+impl Held<'_> {
+    pub(crate) fn partition(&self) -> &Partition {
+        self.partition
+    }
+
+    /// Encodes a record into the open batch. `clock` is asked when a batch is begun only. `take` hears where the record's
+    /// result will be, unless it has a place already.
+    #[inline]
+    pub(crate) fn append<R>(
+        &mut self,
+        entry: &Entry<'_>,
+        payment: Payment,
+        batch_size: usize,
+        ledger: &Arc<Ledger>,
+        clock: impl FnOnce() -> Instant,
+        take: impl FnOnce(&Arc<Cell>, u32) -> R,
+    ) -> Appended<R> {
+        let acc = &mut *self.acc;
+        if let Some(error) = &acc.closed {
+            return Appended::Closed { error: error.clone(), payment };
+        }
+        let bound = entry.bound as usize;
+        let mut news = News::None;
+        let fits = match &acc.open {
+            Some(batch) => batch.size() + bound <= batch_size,
+            None => false,
+        };
+        let closed = !fits && acc.open.is_some();
+        if closed {
+            news = acc.close();
+        }
+        if let Some(sticky) = entry.sticky.filter(|sticky| sticky.has_choice()) {
+            let index = self.partition.index as u32;
+            let mine = sticky.current() == index;
+            let had_its_share = turn_is_over(acc.sticky_bytes, batch_size, acc.open.is_none())
+                || (closed && acc.sticky_bytes + bound > batch_size);
+            if !mine || had_its_share {
+                acc.sticky_bytes = 0;
+                sticky.leave(index);
+                return Appended::TurnOver { news, payment };
+            }
+        }
+        // Before a batch is begun, so that none is ever without a record.
+        let payment = match payment {
+            Payment::Due if acc.open.is_none() => match ledger.credits.try_take(entry.bound) {
+                true => Payment::Paid,
+                false => return Appended::Full { news, payment },
+            },
+            payment => payment,
+        };
+        let batch = match &mut acc.open {
+            Some(batch) => batch,
+            none => {
+                let now = clock();
+                let least = BATCH_HEADER_SIZE + bound;
+                let builder = BatchBuilder::with_capacity(acc.usual_size.clamp(least, batch_size.max(least)));
+                if news == News::None && acc.told < Told::Open {
+                    acc.told = Told::Open;
+                    news = News::Opened(now);
+                }
+                none.insert(Batch::new(self.partition.topic.clone(), self.partition.index, builder, now, ledger))
+            }
+        };
+        let room = batch_size.saturating_sub(batch.size());
+        match batch.append(entry, payment, room) {
+            Ok(index) => {
+                acc.appended += 1;
+                if entry.sticky.is_some() {
+                    acc.sticky_bytes += bound;
+                }
+                Appended::Done { taken: take(batch.cell(), index), news }
+            }
+            Err(payment) => Appended::Full { news, payment },
+        }
+    }
+}
+
 impl Accumulator {
+    /// The oldest batch, closed.
+    fn take_oldest(&mut self) -> Option<Batch> {
+        self.full.pop_front().or_else(|| self.take_open())
+    }
+
+    fn take_open(&mut self) -> Option<Batch> {
+        let mut batch = self.open.take()?;
+        batch.close();
+        self.usual_size = batch.size();
+        Some(batch)
+    }
+
     /// Moves the open batch to the full ones.
     fn close(&mut self) -> News {
-        let Some(batch) = self.open.take() else { return News::None };
-        self.usual_size = batch.size();
+        let Some(batch) = self.take_open() else { return News::None };
         self.full.push_back(batch);
         if self.told < Told::Full {
             self.told = Told::Full;

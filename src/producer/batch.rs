@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    accumulator::{Entry, Waited},
+    accumulator::{Entry, Payment, Waited},
     cell::{Cell, Outcome},
     credits::{Charge, Credits},
     flush::{FlushGroup, FlushGroups},
@@ -142,7 +142,9 @@ pub(crate) struct Batch {
     own_count: u32,
     runs: Vec<Run>,
     groups: Vec<FlushGroup>,
+    /// What was taken from the credits, and how much of it the records used: an open batch takes ahead.
     charge: Charge,
+    used: usize,
     /// The timestamps of the records from `reported_from` on, kept only for reports.
     timestamps: Vec<i64>,
     reported_from: u32,
@@ -180,6 +182,7 @@ impl Batch {
             runs: Vec::with_capacity(1),
             groups: vec![ledger.flushes.join()],
             charge: Charge::empty(&ledger.credits),
+            used: 0,
             timestamps: Vec::new(),
             reported_from: 0,
             ledger: ledger.clone(),
@@ -187,35 +190,64 @@ impl Batch {
         }
     }
 
-    /// Encodes a record into the open body. Gives where its result will be, unless it has a place already.
-    pub(crate) fn append(&mut self, entry: &Entry<'_>, waited: Option<Waited>) -> Option<(Arc<Cell>, u32)> {
+    /// Where the results of the records that come straight into this batch will be.
+    pub(crate) fn cell(&self) -> &Arc<Cell> {
+        &self.own
+    }
+
+    /// Encodes a record into the open body and gives the index of its result in [`cell`](Self::cell), unless it has a
+    /// place already. Without the bytes to pay for it, gives the payment back. `room` is what is left of the batch's size.
+    #[inline]
+    pub(crate) fn append(&mut self, entry: &Entry<'_>, payment: Payment, room: usize) -> Result<u32, Payment> {
+        let index = self.own_count;
+        match payment {
+            Payment::Due if !self.pay(entry.bound as usize, room) => return Err(Payment::Due),
+            Payment::Due => self.add_own(),
+            Payment::Paid => {
+                self.charge.add(entry.bound);
+                self.used += entry.bound as usize;
+                self.add_own();
+            }
+            Payment::Waited(waited) => self.add_waiting(waited),
+        }
+        self.note(entry.timestamp);
         if let Body::Open(builder) = &mut self.body {
             builder.append(&entry.parts, entry.timestamp);
         }
-        match waited {
-            None => Some(self.add_own(entry.timestamp, entry.bound)),
-            Some(Waited { run, charge, group }) => {
-                self.add_waiting(run, entry.timestamp, charge, group);
-                None
-            }
-        }
+        Ok(index)
     }
 
-    /// Counts a record that came straight from `send` and was appended to the body; gives where its result will be.
-    fn add_own(&mut self, timestamp: i64, charged: u32) -> (Arc<Cell>, u32) {
+    /// Charges the next record. Takes as much again as the batch holds, within what it has room for, so that it need not
+    /// ask for each record; what is left is given back when it is closed.
+    #[inline]
+    fn pay(&mut self, bytes: usize, room: usize) -> bool {
+        let used = self.used + bytes;
+        let held = self.charge.bytes();
+        if used > held && !self.charge.raise(used - held, held.min(room)) {
+            return false;
+        }
+        self.used = used;
+        true
+    }
+
+    /// No more records will come.
+    pub(crate) fn close(&mut self) {
+        drop(self.charge.split(self.charge.bytes().saturating_sub(self.used)));
+    }
+
+    /// Counts a record that comes straight from `send`.
+    #[inline]
+    fn add_own(&mut self) {
         let index = self.own_count;
         self.own_count += 1;
         match self.runs.last_mut() {
             Some(run) if Arc::ptr_eq(&run.cell, &self.own) => run.count += 1,
             _ => self.runs.push(Run { cell: self.own.clone(), first: index, count: 1 }),
         }
-        self.charge.add(charged);
-        self.note(timestamp);
-        (self.own.clone(), index)
     }
 
     /// Counts a record that already has a place for its result, because it waited for its topic.
-    fn add_waiting(&mut self, run: Run, timestamp: i64, charge: Charge, group: FlushGroup) {
+    fn add_waiting(&mut self, Waited { run, charge, group }: Waited) {
         match self.runs.last_mut() {
             Some(last) if Arc::ptr_eq(&last.cell, &run.cell) && last.first + last.count == run.first => {
                 last.count += run.count;
@@ -227,10 +259,11 @@ impl Batch {
             self.flushed = true;
             self.groups.push(group);
         }
+        self.used += charge.bytes();
         self.charge.absorb(charge);
-        self.note(timestamp);
     }
 
+    #[inline]
     fn note(&mut self, timestamp: i64) {
         let reported = !self.timestamps.is_empty();
         if reported || self.ledger.reports.is_on() {

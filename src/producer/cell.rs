@@ -94,8 +94,13 @@ impl Cell {
         }
     }
 
-    /// The result of the record at `index`: the outcome of its segment and its place in it.
-    pub(crate) fn poll(&self, index: u32, slot: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<(Outcome, u32)> {
+    /// The outcome of the record at `index`.
+    pub(crate) fn poll(&self, index: u32, slot: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        self.poll_run(index, slot, cx).map(|(outcome, _)| outcome)
+    }
+
+    /// The outcome of the record at `index`, and how many from there on share it.
+    pub(crate) fn poll_run(&self, index: u32, slot: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<(Outcome, u32)> {
         let mut state = self.lock();
         if let Some(found) = state.result(index) {
             return Poll::Ready(found);
@@ -128,7 +133,7 @@ impl State {
         let at = self.segments.partition_point(|segment| segment.first <= index).checked_sub(1)?;
         let segment = self.segments.get(at)?;
         let place = index - segment.first;
-        (place < segment.count).then(|| (segment.outcome.clone(), place))
+        (place < segment.count).then(|| (segment.outcome.advanced(place), segment.count - place))
     }
 
     fn register(&mut self, waker: Waker) -> usize {
@@ -167,8 +172,8 @@ mod tests {
 
     fn offset(cell: &Cell, index: u32) -> Option<i64> {
         match cell.poll(index, &mut None, &mut Context::from_waker(Waker::noop())) {
-            Poll::Ready((Outcome::Persisted { first_offset, .. }, place)) => first_offset.map(|o| o + i64::from(place)),
-            Poll::Ready((Outcome::Failed(_), _)) => Some(-1),
+            Poll::Ready(Outcome::Persisted { first_offset, .. }) => first_offset,
+            Poll::Ready(Outcome::Failed(_)) => Some(-1),
             Poll::Pending => None,
         }
     }

@@ -9,11 +9,12 @@ use tokio::sync::Semaphore;
 
 /// The bytes that records may occupy from `send` to their result.
 ///
-/// Taking costs one atomic operation while there is room. When there is none, takers wait in the order in which they
+/// Taking costs one atomic operation while there is room, and an open batch takes ahead for its next records. When there is none, takers wait in the order in which they
 /// came; nobody overtakes a waiter, so a large record is not starved by small ones.
 #[derive(Debug)]
 pub(crate) struct Credits {
     free: Semaphore,
+    total: usize,
     waiting: AtomicUsize,
 }
 
@@ -29,7 +30,8 @@ impl Credits {
     pub(crate) const MAX: usize = Semaphore::MAX_PERMITS;
 
     pub(crate) fn new(total: usize) -> Self {
-        Self { free: Semaphore::new(total.min(Self::MAX)), waiting: AtomicUsize::new(0) }
+        let total = total.min(Self::MAX);
+        Self { free: Semaphore::new(total), total, waiting: AtomicUsize::new(0) }
     }
 
     /// Takes the bytes if they are free and nobody waits for some. Whoever takes them puts them into a
@@ -42,6 +44,11 @@ impl Credits {
             }
             Err(_) => false,
         }
+    }
+
+    /// Whether so much is free that some may be taken before it is needed.
+    fn is_roomy(&self) -> bool {
+        self.free.available_permits() > self.total / 2
     }
 
     /// Waits for the bytes; `false` once the credits are closed.
@@ -114,6 +121,16 @@ impl Charge {
     /// Adds bytes that were taken before.
     pub(crate) fn add(&mut self, bytes: u32) {
         self.bytes += bytes as usize;
+    }
+
+    /// Takes `needed` bytes more, and up to `ahead` while there is plenty. `false` if there are not so many.
+    pub(crate) fn raise(&mut self, needed: usize, ahead: usize) -> bool {
+        let credits = &self.credits;
+        let wish = if credits.is_roomy() { needed.max(ahead) } else { needed };
+        let take = |bytes: usize| u32::try_from(bytes).is_ok_and(|bytes| credits.try_take(bytes)).then_some(bytes);
+        let taken = take(wish).or_else(|| if wish > needed { take(needed) } else { None });
+        self.bytes += taken.unwrap_or(0);
+        taken.is_some()
     }
 
     /// Moves all that another charge holds into this one.

@@ -43,6 +43,18 @@ impl Delivery {
         Self { cell, index, timestamp, slot: None }
     }
 
+    pub(super) fn cell(&self) -> &Arc<Cell> {
+        &self.cell
+    }
+
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+
+    pub(super) fn timestamp(&self) -> i64 {
+        self.timestamp
+    }
+
     /// The name under which the record's report comes.
     pub fn id(&self) -> DeliveryId {
         DeliveryId { cell: self.cell.id(), index: self.index }
@@ -54,7 +66,7 @@ impl Future for Delivery {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        this.cell.poll(this.index, &mut this.slot, cx).map(|(outcome, place)| result(outcome, place, this.timestamp))
+        this.cell.poll(this.index, &mut this.slot, cx).map(|outcome| result(outcome, 0, this.timestamp))
     }
 }
 

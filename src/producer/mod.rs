@@ -12,6 +12,7 @@ mod batch;
 mod builder;
 mod cell;
 mod credits;
+mod deliveries;
 mod delivery;
 mod flush;
 mod idempotence;
@@ -46,12 +47,14 @@ use tokio::{
 };
 
 use self::{
+    accumulator::{News, Partition},
     batch::Ledger,
     inbox::{Inbox, Phase},
-    topics::{Placed, Topics, parts_of},
+    topics::{Admitted, Hand, Placed, Refused, Topics, parts_of},
 };
 pub use self::{
     builder::ProducerBuilder,
+    deliveries::{Deliveries, DeliveryResults},
     delivery::{Delivery, DeliveryId},
     reports::{DeliveryReport, DeliveryReports},
     settings::Acks,
@@ -63,6 +66,9 @@ use crate::{
     record::{Record, check_topic_name, to_millis},
     wire::batch::{BATCH_HEADER_SIZE, record_size_bound},
 };
+
+/// How many records of a [`Producer::send_batch`] are looked at before their partitions' locks are taken.
+const CHUNK: usize = 64;
 
 /// Sends records to Kafka.
 ///
@@ -202,30 +208,12 @@ impl Producer {
     /// When the future is dropped before it is ready, the record was not sent. Waiting senders are served in the order in
     /// which they came.
     pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
-        let refused = match self.try_send(record) {
-            Ok(delivery) => return Ok(delivery),
-            Err(refused) => refused,
-        };
-        let (record, error) = refused.into_parts();
-        if error.kind() != ErrorKind::BufferFull {
-            return Err(error);
-        }
         let shared = &self.0.shared;
-        let bound = shared.admit(&record)?;
-        let deadline = Instant::now() + shared.max_block;
-        let room = shared.ledger.credits.take(bound);
-        // Somebody waits: nothing lingers any more.
-        shared.inbox.ring();
-        match timeout_at(deadline, room).await {
-            Ok(true) => shared.place(&record, bound),
-            Ok(false) => Err(shared.gate.get().cloned().unwrap_or_else(closed)),
-            Err(_) => Err(Error::new(
-                ErrorKind::BufferFull,
-                format!(
-                    "no room for {bound} bytes in the send buffer within max.block.ms ({})",
-                    shared.max_block.as_millis()
-                ),
-            )),
+        let admitted = shared.admit(&record, now_millis)?;
+        match shared.place(&record, admitted, false) {
+            Ok(delivery) => Ok(delivery),
+            Err(Refused::For(error)) => Err(error),
+            Err(Refused::Full) => shared.wait_and_place(&record, admitted, Instant::now() + shared.max_block).await,
         }
     }
 
@@ -236,22 +224,83 @@ impl Producer {
     #[inline]
     pub fn try_send<'a>(&self, record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
         let shared = &self.0.shared;
-        let bound = match shared.admit(&record) {
-            Ok(bound) => bound,
+        let admitted = match shared.admit(&record, now_millis) {
+            Ok(admitted) => admitted,
             Err(error) => return Err(TrySendError::new(record, error)),
         };
-        if !shared.ledger.credits.try_take(bound) {
-            let error = shared.gate.get().cloned().unwrap_or_else(|| {
-                Error::new(
-                    ErrorKind::BufferFull,
-                    format!("no room for {bound} bytes in the send buffer (buffer.memory)"),
-                )
-            });
-            return Err(TrySendError::new(record, error));
-        }
-        match shared.place(&record, bound) {
+        match shared.place(&record, admitted, false) {
             Ok(delivery) => Ok(delivery),
-            Err(error) => Err(TrySendError::new(record, error)),
+            Err(refused) => {
+                let error = shared.why(refused, admitted.bound);
+                Err(TrySendError::new(record, error))
+            }
+        }
+    }
+
+    /// Puts records into the buffer, one after the other, for less than [`send`](Self::send) takes for each: the clock is
+    /// read once for all that have no timestamp of their own, and records of one partition that come one behind the other
+    /// cost its lock once.
+    ///
+    /// It waits while the buffer is full, altogether at most `max.block.ms`. What it gives resolves to the results of all
+    /// records in their order, including those that were refused: nothing is said about a record in two places.
+    ///
+    /// ```no_run
+    /// # use ottla::{Producer, Record};
+    /// # async fn example(producer: Producer, lines: Vec<String>) -> ottla::Result<()> {
+    /// let deliveries = producer.send_batch(lines.iter().map(|line| Record::to("lines").value(line))).await;
+    /// for result in deliveries.await.iter() {
+    ///     println!("at offset {:?}", result?.offset);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// When the future is dropped before it is ready, records from the start up to some place were sent, and the others
+    /// were not; which is not told.
+    pub async fn send_batch<'a>(&self, records: impl IntoIterator<Item = Record<'a>>) -> Deliveries {
+        let shared = &self.0.shared;
+        let mut records = records.into_iter();
+        let mut deliveries = Deliveries::default();
+        let timestamp = now_millis();
+        let deadline = Instant::now() + shared.max_block;
+        // What the caller's iterator does is done before any lock is taken.
+        let mut chunk = Vec::with_capacity(records.size_hint().0.clamp(1, CHUNK));
+        loop {
+            chunk.clear();
+            let mut refusal = None;
+            for record in records.by_ref().take(CHUNK) {
+                match shared.admit(&record, || timestamp) {
+                    Ok(admitted) => chunk.push((record, admitted)),
+                    Err(error) => {
+                        refusal = Some(error);
+                        break;
+                    }
+                }
+            }
+            if chunk.is_empty() && refusal.is_none() {
+                return deliveries;
+            }
+            let mut left = &chunk[..];
+            while !left.is_empty() {
+                let placed = shared.place_run(left, &mut deliveries);
+                left = left.get(placed..).unwrap_or_default();
+                // The next one cannot be put down at once: it goes the way of a single record.
+                if let [(record, admitted), rest @ ..] = left {
+                    let placed = match shared.place(record, *admitted, false) {
+                        Err(Refused::Full) => shared.wait_and_place(record, *admitted, deadline).await,
+                        placed => placed.map_err(|refused| shared.why(refused, admitted.bound)),
+                    };
+                    match placed {
+                        Ok(delivery) => deliveries.push_delivery(&delivery),
+                        Err(error) => deliveries.push_refused(error),
+                    }
+                    left = rest;
+                }
+            }
+            if let Some(error) = refusal {
+                deliveries.push_refused(error);
+            }
         }
     }
 
@@ -349,44 +398,90 @@ impl Producer {
 }
 
 impl Shared {
-    /// Checks what can be checked of a record, and gives the bytes to charge for it.
-    fn admit(&self, record: &Record<'_>) -> Result<u32> {
+    /// Checks what can be checked of a record, and gives what has to be known of it.
+    #[inline]
+    fn admit(&self, record: &Record<'_>, now_millis: impl FnOnce() -> i64) -> Result<Admitted> {
         if let Some(error) = self.gate.get() {
             return Err(error.clone());
         }
-        if let Some(partition) = record.partition.filter(|partition| *partition < 0) {
-            return Err(Error::new(ErrorKind::InvalidArgument, format!("partition {partition} is negative")));
+        if record.partition.is_some_and(|partition| partition < 0) {
+            return Err(negative(record));
         }
         let bound = record_size_bound(&parts_of(record));
-        if bound + BATCH_HEADER_SIZE > self.max_record {
-            return Err(Error::new(
-                ErrorKind::RecordTooLarge,
-                format!(
-                    "a record of {bound} bytes does not fit into max.request.size or buffer.memory ({} bytes)",
-                    self.max_record
-                ),
-            ));
+        match u32::try_from(bound) {
+            Ok(bound) if bound as usize + BATCH_HEADER_SIZE <= self.max_record => {
+                Ok(Admitted { bound, timestamp: record.timestamp.unwrap_or_else(now_millis) })
+            }
+            _ => Err(self.too_large(bound)),
         }
-        u32::try_from(bound).map_err(|_| Error::new(ErrorKind::RecordTooLarge, "a record of more than 4 GiB"))
     }
 
-    /// Puts an admitted record, whose bytes were taken, where it belongs.
-    fn place(&self, record: &Record<'_>, bound: u32) -> Result<Delivery> {
-        let timestamp = record.timestamp.unwrap_or_else(|| to_millis(SystemTime::now()));
-        let now = || Instant::now().into_std();
+    #[cold]
+    fn too_large(&self, bound: usize) -> Error {
+        Error::new(
+            ErrorKind::RecordTooLarge,
+            format!(
+                "a record of {bound} bytes does not fit into max.request.size or buffer.memory ({} bytes)",
+                self.max_record
+            ),
+        )
+    }
+
+    /// Puts an admitted record where it belongs; `paid` says that its bytes were taken.
+    #[inline]
+    fn place(&self, record: &Record<'_>, admitted: Admitted, paid: bool) -> Result<Delivery, Refused> {
+        let Placed { cell, index, look_for_topic } = self.topics.place(record, admitted, paid, &mut self.hand())?;
+        if look_for_topic {
+            self.look_for_topics.store(true, Ordering::Release);
+            self.inbox.ring();
+        }
+        Ok(Delivery::new(cell, index, admitted.timestamp))
+    }
+
+    /// Puts admitted records where they belong, up to the first that cannot be put down at once. Gives how many were.
+    fn place_run(&self, records: &[(Record<'_>, Admitted)], deliveries: &mut Deliveries) -> usize {
+        self.topics
+            .place_run(records, &mut self.hand(), |cell, index, timestamp| deliveries.push(cell, index, timestamp))
+    }
+
+    fn hand(&self) -> Hand<'_, impl Fn() -> std::time::Instant, impl FnMut(&Arc<Partition>, News)> {
         let tell = |partition: &Arc<_>, news| self.inbox.tell(partition, news, || self.ledger.credits.is_short());
-        match self.topics.place(record, bound, timestamp, &self.ledger, now, tell) {
-            Ok(Placed { cell, index, look_for_topic }) => {
-                if look_for_topic {
-                    self.look_for_topics.store(true, Ordering::Release);
-                    self.inbox.ring();
-                }
-                Ok(Delivery::new(cell, index, timestamp))
-            }
-            Err(error) => {
+        Hand { ledger: &self.ledger, clock: || Instant::now().into_std(), tell }
+    }
+
+    /// Waits for room for a record, and puts it where it belongs.
+    async fn wait_and_place(&self, record: &Record<'_>, admitted: Admitted, deadline: Instant) -> Result<Delivery> {
+        let bound = admitted.bound;
+        let room = self.ledger.credits.take(bound);
+        // Somebody waits: nothing lingers any more.
+        self.inbox.ring();
+        match timeout_at(deadline, room).await {
+            Ok(true) => self.place(record, admitted, true).map_err(|refused| {
                 self.ledger.credits.give_back(bound as usize);
-                Err(error)
-            }
+                self.why(refused, bound)
+            }),
+            Ok(false) => Err(self.gate.get().cloned().unwrap_or_else(closed)),
+            Err(_) => Err(Error::new(
+                ErrorKind::BufferFull,
+                format!(
+                    "no room for {bound} bytes in the send buffer within max.block.ms ({})",
+                    self.max_block.as_millis()
+                ),
+            )),
+        }
+    }
+
+    #[cold]
+    fn why(&self, refused: Refused, bound: u32) -> Error {
+        match refused {
+            Refused::For(error) => error,
+            // A buffer that was closed has no room either.
+            Refused::Full => self.gate.get().cloned().unwrap_or_else(|| {
+                Error::new(
+                    ErrorKind::BufferFull,
+                    format!("no room for {bound} bytes in the send buffer (buffer.memory)"),
+                )
+            }),
         }
     }
 
@@ -405,6 +500,16 @@ impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Producer").field("client", &self.0.shared.client).finish_non_exhaustive()
     }
+}
+
+fn now_millis() -> i64 {
+    to_millis(SystemTime::now())
+}
+
+#[cold]
+fn negative(record: &Record<'_>) -> Error {
+    let partition = record.partition.unwrap_or_default();
+    Error::new(ErrorKind::InvalidArgument, format!("partition {partition} is negative"))
 }
 
 fn closed() -> Error {

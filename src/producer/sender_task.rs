@@ -16,6 +16,7 @@ use super::{
     inbox::Phase,
     requests::Requests,
     sender::{Effect, Sender},
+    topics::Hand,
 };
 use crate::{
     cluster::{Client, Lane, Metadata, Route},
@@ -202,7 +203,7 @@ impl SenderTask {
         let shared = &self.end.0;
         if let Some(topic) = metadata.topic(name) {
             let tell = |partition: &Arc<Partition>, news| shared.inbox.tell(partition, news, || false);
-            shared.topics.update(topic, &shared.ledger, now, tell);
+            shared.topics.update(topic, &mut Hand { ledger: &shared.ledger, clock: now, tell });
         }
     }
 

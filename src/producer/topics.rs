@@ -13,7 +13,7 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    accumulator::{Appended, Entry, News, Partition, Waited},
+    accumulator::{Appended, Entry, Held, News, Partition, Payment, Waited},
     batch::{Ledger, Run},
     cell::{Cell, Outcome},
     credits::Charge,
@@ -74,12 +74,34 @@ struct Waiting {
 #[derive(Debug)]
 struct WaitingRecord {
     record: Record<'static>,
-    timestamp: i64,
-    bound: u32,
+    admitted: Admitted,
     deadline: Instant,
     place: Option<Waited>,
     ledger: Arc<Ledger>,
     reported: bool,
+}
+
+/// What is known of a record once it was looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admitted {
+    /// An upper bound of its bytes in a batch: what it is charged.
+    pub(crate) bound: u32,
+    pub(crate) timestamp: i64,
+}
+
+/// What putting a record down needs besides the record. `tell` gets what the sender has to know.
+pub(crate) struct Hand<'a, C, T> {
+    pub(crate) ledger: &'a Arc<Ledger>,
+    pub(crate) clock: C,
+    pub(crate) tell: T,
+}
+
+/// Why a record was not put down.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// There are no bytes left to pay with.
+    Full,
+    For(Error),
 }
 
 /// Where a record is, and where its result will be.
@@ -100,31 +122,31 @@ impl Topics {
         self.table.newest().get(name).cloned()
     }
 
-    /// Puts a record, whose `bound` bytes were taken from the credits, into a batch or into its topic's queue. `tell` gets
-    /// what the sender has to know.
-    pub(crate) fn place(
+    /// Puts a record into a batch or into its topic's queue. `paid` says that its bytes were taken from the credits; they
+    /// are the caller's again if it is refused.
+    pub(crate) fn place<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
         &self,
         record: &Record<'_>,
-        bound: u32,
-        timestamp: i64,
-        ledger: &Arc<Ledger>,
-        clock: impl Fn() -> Instant,
-        mut tell: impl FnMut(&Arc<Partition>, News),
-    ) -> Result<Placed, Error> {
-        let placed =
-            self.table.with(|table| self.place_known(table, record, bound, timestamp, ledger, &clock, &mut tell))?;
-        if let Some(placed) = placed {
+        admitted: Admitted,
+        paid: bool,
+        hand: &mut Hand<'_, C, T>,
+    ) -> Result<Placed, Refused> {
+        if let Some(placed) = self.table.with(|table| self.place_known(table, record, admitted, paid, hand))? {
             return Ok(placed);
         }
-        check_topic_name(record.topic())?;
+        check_topic_name(record.topic()).map_err(Refused::For)?;
         let mut waiting = self.lock();
         if let Some(error) = &waiting.closed {
-            return Err(error.clone());
+            return Err(Refused::For(error.clone()));
         }
         // Once more under the lock: the table is published under it.
         let table = self.table.newest();
-        if let Some(placed) = self.place_known(&table, record, bound, timestamp, ledger, &clock, &mut tell)? {
+        if let Some(placed) = self.place_known(&table, record, admitted, paid, hand)? {
             return Ok(placed);
+        }
+        let ledger = hand.ledger;
+        if !paid && !ledger.credits.try_take(admitted.bound) {
+            return Err(Refused::Full);
         }
         let (cell, index) = waiting.next_place(ledger);
         let name: Arc<str> = match table.get(record.topic()) {
@@ -135,12 +157,11 @@ impl Topics {
         let first = queue.is_empty();
         queue.push_back(WaitingRecord {
             record: record.clone().into_owned(),
-            timestamp,
-            bound,
-            deadline: clock() + self.placement.max_block,
+            admitted,
+            deadline: (hand.clock)() + self.placement.max_block,
             place: Some(Waited {
                 run: Run { cell: cell.clone(), first: index, count: 1 },
-                charge: Charge::of(&ledger.credits, bound),
+                charge: Charge::of(&ledger.credits, admitted.bound),
                 group: ledger.flushes.join(),
             }),
             ledger: ledger.clone(),
@@ -149,33 +170,56 @@ impl Topics {
         Ok(Placed { cell, index, look_for_topic: first })
     }
 
-    #[allow(clippy::too_many_arguments, reason = "what `place` was given, passed on twice")]
-    fn place_known(
+    fn place_known<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
         &self,
         table: &Table,
         record: &Record<'_>,
-        bound: u32,
-        timestamp: i64,
-        ledger: &Arc<Ledger>,
-        clock: &impl Fn() -> Instant,
-        tell: &mut impl FnMut(&Arc<Partition>, News),
-    ) -> Result<Option<Placed>, Error> {
+        admitted: Admitted,
+        paid: bool,
+        hand: &mut Hand<'_, C, T>,
+    ) -> Result<Option<Placed>, Refused> {
         let Some(topic) = table.get(record.topic()) else { return Ok(None) };
-        match topic.append(record, bound, timestamp, None, &self.placement, ledger, clock, tell) {
-            TopicAppend::Done(Some((cell, index))) => Ok(Some(Placed { cell, index, look_for_topic: false })),
-            TopicAppend::Closed { error, .. } => Err(error),
-            TopicAppend::Done(None) | TopicAppend::NoPartition(_) => Ok(None),
+        let payment = if paid { Payment::Paid } else { Payment::Due };
+        let take = |cell: &Arc<Cell>, index| Placed { cell: cell.clone(), index, look_for_topic: false };
+        match topic.append(&mut None, record, admitted, payment, &self.placement, hand, take) {
+            TopicAppend::Done(placed) => Ok(Some(placed)),
+            TopicAppend::NoPartition(_) => Ok(None),
+            TopicAppend::Full(_) => Err(Refused::Full),
+            TopicAppend::Closed { error, .. } => Err(Refused::For(error)),
         }
+    }
+
+    /// Puts records down that come one behind the other, as long as each can be put down at once: a run of records of one
+    /// partition costs its lock once. Gives how many were; `took` hears where the result of each will be.
+    pub(crate) fn place_run<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
+        &self,
+        records: &[(Record<'_>, Admitted)],
+        hand: &mut Hand<'_, C, T>,
+        mut took: impl FnMut(&Arc<Cell>, u32, i64),
+    ) -> usize {
+        self.table.with(|table| {
+            let mut held = None;
+            let mut last: Option<&Arc<Topic>> = None;
+            for (at, (record, admitted)) in records.iter().enumerate() {
+                let known = last.filter(|topic| *topic.name == *record.topic());
+                let Some(topic) = known.or_else(|| table.get(record.topic())) else { return at };
+                last = Some(topic);
+                let take = |cell: &Arc<Cell>, index| took(cell, index, admitted.timestamp);
+                match topic.append(&mut held, record, *admitted, Payment::Due, &self.placement, hand, take) {
+                    TopicAppend::Done(()) => {}
+                    _ => return at,
+                }
+            }
+            records.len()
+        })
     }
 
     /// Takes over what metadata says of a topic: new partitions, another id, other leaders. Records that waited for what
     /// is there now go into its batches.
-    pub(crate) fn update(
+    pub(crate) fn update<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
         &self,
         metadata: &TopicMetadata,
-        ledger: &Arc<Ledger>,
-        clock: impl Fn() -> Instant,
-        mut tell: impl FnMut(&Arc<Partition>, News),
+        hand: &mut Hand<'_, C, T>,
     ) {
         let known = self.get(&metadata.name);
         let count = metadata.partitions.len();
@@ -237,7 +281,7 @@ impl Topics {
             let queue = std::mem::take(queue);
             drop(waiting);
             for record in queue {
-                stay.extend(record.move_to(&topic, &self.placement, ledger, &clock, &mut tell));
+                stay.extend(record.move_to(&topic, &self.placement, hand));
             }
         }
     }
@@ -315,13 +359,15 @@ impl Topics {
     }
 }
 
-enum TopicAppend {
-    Done(Option<(Arc<Cell>, u32)>),
+/// What became of a record; unless it is done, its payment comes back.
+enum TopicAppend<R> {
+    Done(R),
     /// The record names a partition that is not there.
-    NoPartition(Option<Waited>),
+    NoPartition(Payment),
+    Full(Payment),
     Closed {
         error: Error,
-        waited: Option<Waited>,
+        payment: Payment,
     },
 }
 
@@ -336,44 +382,71 @@ impl Topic {
         })
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the one place where a record's parts and its producer's meet")]
-    fn append(
-        &self,
+    /// Appends a record to its partition, which is left in `held` for the next one. `take` hears where its result will be.
+    #[allow(clippy::too_many_arguments, reason = "the one place where a record and its producer meet")]
+    #[inline]
+    fn append<'t, R, C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
+        &'t self,
+        held: &mut Option<Held<'t>>,
         record: &Record<'_>,
-        bound: u32,
-        timestamp: i64,
-        mut waited: Option<Waited>,
+        admitted: Admitted,
+        mut payment: Payment,
         placement: &Placement,
-        ledger: &Arc<Ledger>,
-        clock: &impl Fn() -> Instant,
-        tell: &mut impl FnMut(&Arc<Partition>, News),
-    ) -> TopicAppend {
-        let fixed = match (record.partition, &record.key) {
-            (Some(partition), _) => Some(usize::try_from(partition).unwrap_or(usize::MAX)),
-            (None, Some(key)) if !placement.ignore_keys => {
-                Some(partition_of_key(key.as_slice(), self.partitions.len()))
-            }
-            _ => None,
-        };
+        hand: &mut Hand<'_, C, T>,
+        mut take: impl FnMut(&Arc<Cell>, u32) -> R,
+    ) -> TopicAppend<R> {
+        let fixed = self.fixed_partition(record, placement);
+        let Admitted { bound, timestamp } = admitted;
         let mut entry = Entry { parts: parts_of(record), bound, timestamp, sticky: None };
         // A turn can end under us, and again under the next choice; after some rounds any partition will do.
         for round in 0..8 {
             let index = fixed.unwrap_or_else(|| self.sticky.current() as usize);
             entry.sticky = (fixed.is_none() && round < 7).then_some(&self.sticky);
             let Some(partition) = self.partitions.get(index) else { break };
-            match partition.append(&entry, waited.take(), placement.batch_size, ledger, clock) {
-                Appended::Done { place, news } => {
-                    tell(partition, news);
-                    return TopicAppend::Done(place);
+            // Whatever is held is let go of before another lock is taken.
+            let mut here = match held.take_if(|held| std::ptr::eq(held.partition(), &**partition)) {
+                Some(here) => here,
+                None => {
+                    *held = None;
+                    partition.hold()
                 }
-                Appended::Closed { error, waited } => return TopicAppend::Closed { error, waited },
-                Appended::TurnOver { news, waited: back } => {
-                    tell(partition, news);
-                    waited = back;
+            };
+            match here.append(&entry, payment, placement.batch_size, hand.ledger, &hand.clock, &mut take) {
+                Appended::Done { taken, news } => {
+                    if news == News::None {
+                        *held = Some(here);
+                    } else {
+                        drop(here);
+                        (hand.tell)(partition, news);
+                    }
+                    return TopicAppend::Done(taken);
                 }
+                Appended::TurnOver { news, payment: back } => {
+                    drop(here);
+                    (hand.tell)(partition, news);
+                    payment = back;
+                }
+                Appended::Full { news, payment } => {
+                    drop(here);
+                    (hand.tell)(partition, news);
+                    return TopicAppend::Full(payment);
+                }
+                Appended::Closed { error, payment } => return TopicAppend::Closed { error, payment },
             }
         }
-        TopicAppend::NoPartition(waited)
+        TopicAppend::NoPartition(payment)
+    }
+
+    /// The partition that a record has to go to, if it is not free to go to any.
+    #[inline]
+    fn fixed_partition(&self, record: &Record<'_>, placement: &Placement) -> Option<usize> {
+        match (record.partition, &record.key) {
+            (Some(partition), _) => Some(usize::try_from(partition).unwrap_or(usize::MAX)),
+            (None, Some(key)) if !placement.ignore_keys => {
+                Some(partition_of_key(key.as_slice(), self.partitions.len()))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -405,23 +478,22 @@ impl Waiting {
 
 impl WaitingRecord {
     /// Appends the record to its partition of the topic; gives it back if the topic has no such partition.
-    fn move_to(
+    fn move_to<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
         mut self,
         topic: &Topic,
         placement: &Placement,
-        ledger: &Arc<Ledger>,
-        clock: &impl Fn() -> Instant,
-        tell: &mut impl FnMut(&Arc<Partition>, News),
+        hand: &mut Hand<'_, C, T>,
     ) -> Option<Self> {
-        let waited = self.place.take();
-        match topic.append(&self.record, self.bound, self.timestamp, waited, placement, ledger, clock, tell) {
-            TopicAppend::Done(_) => None,
-            TopicAppend::NoPartition(waited) => {
-                self.place = waited;
+        let payment = Payment::Waited(self.place.take()?);
+        match topic.append(&mut None, &self.record, self.admitted, payment, placement, hand, |_, _| ()) {
+            TopicAppend::Done(()) => None,
+            // What was paid is never refused for want of bytes.
+            TopicAppend::NoPartition(payment) | TopicAppend::Full(payment) => {
+                self.place = payment.waited();
                 Some(self)
             }
-            TopicAppend::Closed { error, waited } => {
-                self.place = waited;
+            TopicAppend::Closed { error, payment } => {
+                self.place = payment.waited();
                 self.fail(error.with_status(DeliveryStatus::NotPersisted));
                 None
             }
@@ -438,7 +510,7 @@ impl WaitingRecord {
                 topic: self.record.topic().into(),
                 partition: self.record.partition,
                 outcome: outcome.clone(),
-                timestamps: vec![self.timestamp],
+                timestamps: vec![self.admitted.timestamp],
                 read: 0,
                 charge,
             });

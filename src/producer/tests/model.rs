@@ -20,7 +20,7 @@ use super::{
         idempotence::ProducerId,
         queue::Rules,
         sender::{Answered, Effect, ProduceRequest, Sender},
-        topics::{Placement, Topics, parts_of},
+        topics::{Admitted, Hand, Placement, Topics, parts_of},
     },
     model_broker::{Log, response},
 };
@@ -138,7 +138,8 @@ impl World {
         self.metadata.topics.insert(TOPIC.into(), topic.clone());
         let now = self.now;
         let mut news = Vec::new();
-        self.topics.update(&topic, &self.ledger, || now, |partition, what| news.push((partition.clone(), what)));
+        let tell = |partition: &Arc<Partition>, what| news.push((partition.clone(), what));
+        self.topics.update(&topic, &mut Hand { ledger: &self.ledger, clock: || now, tell });
         self.tell(news);
         self.sender.metadata_changed(now, &self.metadata);
     }
@@ -157,12 +158,12 @@ impl World {
         self.next_value += 1;
         let bytes = value.to_be_bytes();
         let record = Record::to(TOPIC).partition(partition as i32).value(&bytes);
-        let bound = record_size_bound(&parts_of(&record)) as u32;
-        assert!(self.ledger.credits.try_take(bound));
+        let admitted = Admitted { bound: record_size_bound(&parts_of(&record)) as u32, timestamp: 0 };
         let now = self.now;
         let mut news = Vec::new();
         let tell = |partition: &Arc<Partition>, what| news.push((partition.clone(), what));
-        let placed = self.topics.place(&record, bound, 0, &self.ledger, || now, tell).expect("it is placed");
+        let mut hand = Hand { ledger: &self.ledger, clock: || now, tell };
+        let placed = self.topics.place(&record, admitted, false, &mut hand).expect("it is placed");
         self.tell(news);
         let delivery = Delivery::new(placed.cell, placed.index, 0);
         self.deliveries.push((partition, value, delivery, None));

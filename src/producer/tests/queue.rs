@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::super::{
-    accumulator::{Appended, Entry, News, Partition},
+    accumulator::{Appended, Entry, News, Partition, Payment},
     batch::Ledger,
     queue::PartitionQueue,
     topics::parts_of,
@@ -18,11 +18,10 @@ fn append(partition: &Partition, ledger: &Arc<Ledger>) -> News {
     let record = Record::to("t").value("x");
     let parts = parts_of(&record);
     let bound = record_size_bound(&parts) as u32;
-    assert!(ledger.credits.try_take(bound));
     let entry = Entry { parts, bound, timestamp: 0, sticky: None };
-    match partition.append(&entry, None, 1000, ledger, Instant::now) {
+    match partition.hold().append(&entry, Payment::Due, 1000, ledger, Instant::now, |_, _| ()) {
         Appended::Done { news, .. } => news,
-        other => panic!("{other:?}"),
+        _ => panic!("there is room"),
     }
 }
 

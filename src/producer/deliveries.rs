@@ -1,0 +1,187 @@
+//! What `send_batch` gives back: the promise of the results of many records.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use super::{
+    cell::{Cell, Outcome},
+    delivery::{Delivery, result},
+};
+use crate::{
+    error::{DeliveryStatus, Error, Result},
+    record::RecordMetadata,
+};
+
+/// The results of the records of one [`send_batch`](super::Producer::send_batch), to be awaited or dropped.
+///
+/// It resolves when the last of them has its result, to all results in the order of the records. It takes a few words for
+/// each batch that the records went into, and nothing for each record.
+///
+/// Dropping it does not take the records back.
+///
+/// # Cancel safety
+/// It may be polled, left and polled again, and awaited by reference. Once it was ready it is empty.
+#[derive(Debug, Default)]
+#[must_use = "without awaiting the deliveries (or reading the producer's delivery reports) a failure goes unseen"]
+pub struct Deliveries {
+    parts: Vec<Part>,
+    /// Parts up to here have their results.
+    done: usize,
+    results: DeliveryResults,
+}
+
+#[derive(Debug)]
+enum Part {
+    /// Records that are next to each other in a cell.
+    Sent {
+        cell: Arc<Cell>,
+        next: u32,
+        end: u32,
+        timestamp: i64,
+        slot: Option<usize>,
+    },
+    Refused(Error),
+}
+
+/// The results of many records, in the order in which they were sent.
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryResults {
+    runs: Vec<Run>,
+}
+
+/// Records that share an outcome: the first one's.
+#[derive(Clone, Debug)]
+struct Run {
+    count: u32,
+    timestamp: i64,
+    outcome: Outcome,
+}
+
+impl Deliveries {
+    /// How many records it is about.
+    pub fn len(&self) -> usize {
+        let waiting = self.parts.iter().skip(self.done).map(|part| match part {
+            Part::Sent { next, end, .. } => (end - next) as usize,
+            Part::Refused(_) => 1,
+        });
+        self.results.len() + waiting.sum::<usize>()
+    }
+
+    /// Whether it is about none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, in_cell: &Arc<Cell>, index: u32, at: i64) {
+        match self.parts.last_mut() {
+            Some(Part::Sent { cell, end, timestamp, .. })
+                if Arc::ptr_eq(cell, in_cell) && *end == index && *timestamp == at =>
+            {
+                *end += 1;
+            }
+            _ => self.parts.push(Part::Sent {
+                cell: in_cell.clone(),
+                next: index,
+                end: index + 1,
+                timestamp: at,
+                slot: None,
+            }),
+        }
+    }
+
+    pub(super) fn push_delivery(&mut self, delivery: &Delivery) {
+        self.push(delivery.cell(), delivery.index(), delivery.timestamp());
+    }
+
+    /// A record that is not sent.
+    pub(super) fn push_refused(&mut self, error: Error) {
+        self.parts.push(Part::Refused(error.with_status(DeliveryStatus::NotPersisted)));
+    }
+}
+
+impl Future for Deliveries {
+    type Output = DeliveryResults;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        while let Some(part) = this.parts.get_mut(this.done) {
+            match part {
+                Part::Refused(error) => {
+                    this.results.runs.push(Run { count: 1, timestamp: 0, outcome: Outcome::Failed(error.clone()) });
+                }
+                Part::Sent { cell, next, end, timestamp, slot } => {
+                    while next < end {
+                        let Poll::Ready((outcome, count)) = cell.poll_run(*next, slot, cx) else {
+                            return Poll::Pending;
+                        };
+                        let count = count.min(*end - *next);
+                        this.results.runs.push(Run { count, timestamp: *timestamp, outcome });
+                        *next += count;
+                    }
+                    if let Some(slot) = slot.take() {
+                        cell.forget(slot);
+                    }
+                }
+            }
+            this.done += 1;
+        }
+        this.parts.clear();
+        this.done = 0;
+        Poll::Ready(std::mem::take(&mut this.results))
+    }
+}
+
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        for part in &self.parts {
+            if let Part::Sent { cell, slot: Some(slot), .. } = part {
+                cell.forget(*slot);
+            }
+        }
+    }
+}
+
+impl DeliveryResults {
+    /// How many results there are.
+    pub fn len(&self) -> usize {
+        self.runs.iter().map(|run| run.count as usize).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// The results, in the order in which the records were sent.
+    pub fn iter(&self) -> impl Iterator<Item = Result<RecordMetadata>> {
+        let of_run = |run: &Run, at| result(run.outcome.clone(), at, run.timestamp);
+        self.runs.iter().flat_map(move |run| (0..run.count).map(move |at| of_run(run, at)))
+    }
+
+    /// The places in the order of sending and the errors of the records that were not acknowledged.
+    pub fn failures(&self) -> impl Iterator<Item = (usize, &Error)> {
+        let mut next = 0;
+        self.runs.iter().flat_map(move |run| {
+            let first = next;
+            next += run.count as usize;
+            let error = match &run.outcome {
+                Outcome::Failed(error) => Some(error),
+                Outcome::Persisted { .. } => None,
+            };
+            error.into_iter().flat_map(move |error| (first..first + run.count as usize).map(move |at| (at, error)))
+        })
+    }
+
+    /// The error of the first record that was not acknowledged, if there is one.
+    ///
+    /// # Errors
+    /// As a [`Delivery`]'s.
+    pub fn ok(&self) -> Result<()> {
+        self.failures().next().map_or(Ok(()), |(_, error)| Err(error.clone()))
+    }
+}
