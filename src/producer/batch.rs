@@ -11,10 +11,11 @@ use std::{
 
 use super::{
     accumulator::{Entry, Payment, Waited},
+    callback::DeliveryCallback,
     cell::{Cell, Outcome},
     credits::{Charge, Credits},
     flush::{FlushGroup, FlushGroups},
-    reports::{ReportQueue, ReportRun},
+    reports::{Note, ReportRun, Reports},
 };
 use crate::{
     cluster::Backoff,
@@ -26,7 +27,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) credits: Arc<Credits>,
-    pub(super) reports: ReportQueue,
+    pub(super) reports: Reports,
     pub(crate) flushes: FlushGroups,
     cells: AtomicU64,
     /// Records of batches whose results are out.
@@ -37,11 +38,16 @@ impl Ledger {
     pub(crate) fn new(buffer_memory: usize) -> Self {
         Self {
             credits: Arc::new(Credits::new(buffer_memory)),
-            reports: ReportQueue::default(),
+            reports: Reports::default(),
             flushes: FlushGroups::new(),
             cells: AtomicU64::new(0),
             settled: AtomicU64::new(0),
         }
+    }
+
+    /// Also tells a callback of every result.
+    pub(super) fn with_callback(self, callback: Option<DeliveryCallback>) -> Self {
+        Self { reports: Reports::with_callback(callback), ..self }
     }
 
     pub(crate) fn new_cell(&self) -> Arc<Cell> {
@@ -145,8 +151,8 @@ pub(crate) struct Batch {
     /// What was taken from the credits, and how much of it the records used: an open batch takes ahead.
     charge: Charge,
     used: usize,
-    /// The timestamps of the records from `reported_from` on, kept only for reports.
-    timestamps: Vec<i64>,
+    /// What to say in the reports of the records from `reported_from` on; only if somebody wants them.
+    notes: Vec<Note>,
     reported_from: u32,
     ledger: Arc<Ledger>,
     settled: bool,
@@ -183,7 +189,7 @@ impl Batch {
             groups: vec![ledger.flushes.join()],
             charge: Charge::empty(&ledger.credits),
             used: 0,
-            timestamps: Vec::new(),
+            notes: Vec::new(),
             reported_from: 0,
             ledger: ledger.clone(),
             settled: false,
@@ -210,7 +216,7 @@ impl Batch {
             }
             Payment::Waited(waited) => self.add_waiting(waited),
         }
-        self.note(entry.timestamp);
+        self.note(entry);
         if let Body::Open(builder) = &mut self.body {
             builder.append(&entry.parts, entry.timestamp);
         }
@@ -264,13 +270,13 @@ impl Batch {
     }
 
     #[inline]
-    fn note(&mut self, timestamp: i64) {
-        let reported = !self.timestamps.is_empty();
+    fn note(&mut self, entry: &Entry<'_>) {
+        let reported = !self.notes.is_empty();
         if reported || self.ledger.reports.is_on() {
             if !reported {
                 self.reported_from = self.records;
             }
-            self.timestamps.push(timestamp);
+            self.notes.push(Note { timestamp: entry.timestamp, tag: entry.parts.record.and_then(|record| record.tag) });
         }
         self.records += 1;
     }
@@ -365,21 +371,25 @@ impl Batch {
     }
 
     fn report(&mut self, cell: &Cell, first: u32, range: Range<u32>, outcome: &Outcome) {
-        if self.timestamps.is_empty() || range.end <= self.reported_from {
+        if self.notes.is_empty() || range.end <= self.reported_from {
             return;
         }
         let from = range.start.max(self.reported_from);
         let skipped = from - range.start;
         let within = (from - self.reported_from) as usize..(range.end - self.reported_from) as usize;
-        let Some(timestamps) = self.timestamps.get(within) else { return };
-        let share = self.charge.bytes() / (self.records - range.start).max(1) as usize * timestamps.len();
+        let notes = if within == (0..self.notes.len()) {
+            std::mem::take(&mut self.notes)
+        } else {
+            self.notes.get(within).unwrap_or_default().to_vec()
+        };
+        let share = self.charge.bytes() / (self.records - range.start).max(1) as usize * notes.len();
         self.ledger.reports.push(ReportRun {
             cell: cell.id(),
             first: first + skipped,
             topic: self.topic.clone(),
             partition: Some(self.partition),
             outcome: outcome.advanced(skipped),
-            timestamps: timestamps.to_vec(),
+            notes,
             read: 0,
             charge: self.charge.split(share),
         });
@@ -410,7 +420,7 @@ impl Batch {
             part.charge = self.charge.split(share);
             let reported = (start.max(self.reported_from) - self.reported_from) as usize
                 ..((start + count).max(self.reported_from) - self.reported_from) as usize;
-            part.timestamps = self.timestamps.get(reported).unwrap_or_default().to_vec();
+            part.notes = self.notes.get(reported).unwrap_or_default().to_vec();
             part.reported_from = self.reported_from.saturating_sub(start).min(count);
             parts.push(part);
             start += count;

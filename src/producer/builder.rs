@@ -9,8 +9,9 @@ use rand::RngExt;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    Handle, Producer, Shared,
+    DeliveryReport, Handle, Producer, Shared,
     batch::Ledger,
+    callback::DeliveryCallback,
     inbox::Inbox,
     properties::PROPERTIES,
     queue::Rules,
@@ -130,6 +131,43 @@ impl ProducerBuilder {
         self.set(|s| s.ignore_keys = ignore)
     }
 
+    /// A function to be told of every record's result, once: the callback form of
+    /// [`delivery_reports`](Producer::delivery_reports), and the cheapest of all forms. Default: none.
+    ///
+    /// It is called for the records of a partition in the order of their results, which is the order of sending (see
+    /// [`Delivery`](super::Delivery)); when it has returned, the record's bytes of `buffer.memory` are free, and
+    /// [`Delivery`](super::Delivery) and [`flush`](Producer::flush) are done. The report is lent, and changed from one
+    /// record to the next; clone it to keep it. Records that `send` refused with an error are not told of. Where there is a
+    /// stream of reports as well, both get every report.
+    ///
+    /// It runs in the producer's own task, so nothing is sent while it works: it must not block, nor wait for this
+    /// producer. It may call [`try_send`](Producer::try_send). A panic in it is caught and logged, and the producer goes
+    /// on; the record counts as told of.
+    ///
+    /// ```no_run
+    /// # async fn example() -> ottla::Result<()> {
+    /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+    /// use ottla::{Producer, Record};
+    ///
+    /// let failed = Arc::new(AtomicU64::new(0));
+    /// let count = failed.clone();
+    /// let producer = Producer::builder("localhost:9092")
+    ///     .on_delivery(move |report| {
+    ///         if let Err(error) = &report.result {
+    ///             eprintln!("order {:?}: {error}; {}", report.tag, error.advice());
+    ///             count.fetch_add(1, Ordering::Relaxed);
+    ///         }
+    ///     })
+    ///     .build()
+    ///     .await?;
+    /// drop(producer.send(Record::to("orders").value("shipped").tag(42)).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_delivery(self, callback: impl Fn(&DeliveryReport) + Send + Sync + 'static) -> Self {
+        self.set(|s| s.on_delivery = Some(DeliveryCallback::new(callback)))
+    }
+
     /// `retry.backoff.ms` and `retry.backoff.max.ms` (KIP-580). Defaults: 100 ms and 1 s.
     pub fn retry_backoff(self, first: Duration, max: Duration) -> Self {
         self.set(|s| {
@@ -198,7 +236,7 @@ impl ProducerBuilder {
         };
         let shared = Arc::new(Shared {
             topics: Topics::new(placement),
-            ledger: Arc::new(Ledger::new(settings.buffer_memory)),
+            ledger: Arc::new(Ledger::new(settings.buffer_memory).with_callback(settings.on_delivery)),
             inbox: Inbox::new(Instant::now().into_std(), settings.linger),
             client,
             max_record: settings.max_request_size.min(settings.buffer_memory),

@@ -34,6 +34,14 @@ impl Outcome {
         }
         later
     }
+
+    /// The broker's timestamp, where the topic has LogAppendTime.
+    pub(crate) fn log_append_millis(&self) -> Option<i64> {
+        match self {
+            Outcome::Persisted { log_append_millis, .. } => *log_append_millis,
+            Outcome::Failed(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -10,6 +10,7 @@
 mod accumulator;
 mod batch;
 mod builder;
+mod callback;
 mod cell;
 mod credits;
 mod deliveries;

@@ -1,4 +1,5 @@
-//! The stream of delivery reports: the result of every record, for programs that do not hold a `Delivery` for each.
+//! Delivery reports: the result of every record, for programs that do not hold a `Delivery` for each. They are told to the
+//! callback, and given out by the stream.
 
 use std::{
     collections::VecDeque,
@@ -15,18 +16,22 @@ use futures_core::Stream;
 
 use super::{
     batch::Ledger,
+    callback::DeliveryCallback,
     cell::Outcome,
     credits::Charge,
     delivery::{DeliveryId, result},
 };
 use crate::{error::Result, record::RecordMetadata};
 
-/// The result of one record, as [`DeliveryReports`] gives it out.
+/// The result of one record, as [`DeliveryReports`] gives it out and
+/// [`on_delivery`](super::ProducerBuilder::on_delivery) is told it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeliveryReport {
     /// The same as [`Delivery::id`](super::Delivery::id) of the record.
     pub id: DeliveryId,
+    /// The number that the record was given with [`Record::tag`](crate::Record::tag).
+    pub tag: Option<u64>,
     /// The topic that the record was sent to.
     pub topic: Arc<str>,
     /// The partition, unless the record failed before it had one.
@@ -38,21 +43,30 @@ pub struct DeliveryReport {
 /// The reports of a producer's records, each once, from
 /// [`Producer::delivery_reports`](super::Producer::delivery_reports).
 ///
-/// A record whose report was not read yet still takes its bytes of `buffer.memory`, so a program that asks for reports
-/// has to read them. Dropping the stream ends that. It ends by itself when the producer is closed and all was read.
+/// The reports of a partition come in the order of its results, which is the order of sending (see
+/// [`Delivery`](super::Delivery)). Several streams share the reports a batch at a time: what one has begun to read comes
+/// from it alone, so that between two streams there is no order.
+///
+/// A record whose report waits to be read still takes its bytes of `buffer.memory`, so a program that asks for reports
+/// has to read them. Dropping the stream ends that; what it has not given out goes to the other streams. It ends by itself
+/// when the producer is closed and all was read.
 #[derive(Debug)]
 pub struct DeliveryReports {
     ledger: Arc<Ledger>,
     reader: usize,
+    /// What it took from the queue and has not given out yet, so that it need not ask for each report.
+    run: Option<ReportRun>,
 }
 
-/// Reports that are ready to be read, a run of records at a time.
+/// Whom to tell of results, a run of records at a time.
 #[derive(Debug, Default)]
-pub(super) struct ReportQueue {
+pub(super) struct Reports {
     on: AtomicBool,
+    callback: Option<DeliveryCallback>,
     state: Mutex<State>,
 }
 
+/// What the streams share.
 #[derive(Debug, Default)]
 struct State {
     runs: VecDeque<ReportRun>,
@@ -65,6 +79,13 @@ struct Reader {
     waker: Option<Waker>,
 }
 
+/// What a report says of one record that its batch does not know.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Note {
+    pub(super) timestamp: i64,
+    pub(super) tag: Option<u64>,
+}
+
 /// Records next to each other that share an outcome.
 #[derive(Debug)]
 pub(super) struct ReportRun {
@@ -72,24 +93,48 @@ pub(super) struct ReportRun {
     pub(super) first: u32,
     pub(super) topic: Arc<str>,
     pub(super) partition: Option<i32>,
+    /// The first record's.
     pub(super) outcome: Outcome,
     /// One for each record.
-    pub(super) timestamps: Vec<i64>,
+    pub(super) notes: Vec<Note>,
     /// How many of them were read.
     pub(super) read: u32,
     pub(super) charge: Charge,
 }
 
-impl ReportQueue {
+impl ReportRun {
+    /// The report of the record at that place of the run.
+    pub(super) fn report(&self, place: u32) -> Option<DeliveryReport> {
+        let note = self.notes.get(place as usize)?;
+        Some(DeliveryReport {
+            id: DeliveryId { cell: self.cell, index: self.first + place },
+            tag: note.tag,
+            topic: self.topic.clone(),
+            partition: self.partition,
+            result: result(self.outcome.clone(), place, note.timestamp),
+        })
+    }
+}
+
+impl Reports {
+    /// Also tells a callback.
+    pub(super) fn with_callback(callback: Option<DeliveryCallback>) -> Self {
+        Self { on: AtomicBool::new(callback.is_some()), callback, ..Self::default() }
+    }
+
     /// Whether records that are appended now will be reported.
     pub(super) fn is_on(&self) -> bool {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// Adds a run; thrown away when nobody reads.
+    /// Tells of a run: the callback at once, the streams when they ask. What nobody asks for is thrown away.
     pub(super) fn push(&self, run: ReportRun) {
+        if let Some(callback) = &self.callback {
+            callback.tell(&run);
+        }
         let mut state = self.lock();
-        if run.timestamps.is_empty() || state.readers.iter().all(Option::is_none) {
+        if run.notes.is_empty() || !state.is_read() {
+            drop(state);
             return;
         }
         state.runs.push_back(run);
@@ -109,34 +154,15 @@ impl ReportQueue {
 }
 
 impl State {
+    fn is_read(&self) -> bool {
+        self.readers.iter().any(Option::is_some)
+    }
+
     fn wake_all(&mut self) {
         for reader in self.readers.iter_mut().flatten() {
             if let Some(waker) = reader.waker.take() {
                 waker.wake();
             }
-        }
-    }
-
-    fn next(&mut self) -> Option<DeliveryReport> {
-        loop {
-            let run = self.runs.front_mut()?;
-            let Some(timestamp) = run.timestamps.get(run.read as usize) else {
-                self.runs.pop_front();
-                continue;
-            };
-            let report = DeliveryReport {
-                id: DeliveryId { cell: run.cell, index: run.first + run.read },
-                topic: run.topic.clone(),
-                partition: run.partition,
-                result: result(run.outcome.clone(), run.read, *timestamp),
-            };
-            let unread = run.timestamps.len().saturating_sub(run.read as usize).max(1);
-            drop(run.charge.split(run.charge.bytes() / unread));
-            run.read += 1;
-            if run.read as usize == run.timestamps.len() {
-                self.runs.pop_front();
-            }
-            return Some(report);
         }
     }
 }
@@ -151,7 +177,7 @@ impl DeliveryReports {
         }
         ledger.reports.on.store(true, Ordering::Relaxed);
         drop(state);
-        Self { ledger, reader }
+        Self { ledger, reader, run: None }
     }
 
     /// The next report; `None` once the producer is closed and all reports were read.
@@ -164,21 +190,48 @@ impl DeliveryReports {
 
     /// A report that is there already.
     pub fn try_next(&mut self) -> Option<DeliveryReport> {
-        self.ledger.reports.lock().next()
+        if self.run.is_none() {
+            let next = self.ledger.reports.lock().runs.pop_front();
+            self.begin(next?);
+        }
+        self.give_out()
+    }
+
+    /// Takes a run over, which ends what it takes of the buffer: the records are gone, their reports are all there is.
+    fn begin(&mut self, mut run: ReportRun) {
+        drop(run.charge.split(usize::MAX));
+        self.run = Some(run);
+    }
+
+    /// The next report of the run in hand.
+    fn give_out(&mut self) -> Option<DeliveryReport> {
+        let run = self.run.as_mut()?;
+        let report = run.report(run.read);
+        run.read += 1;
+        if run.read as usize >= run.notes.len() {
+            self.run = None;
+        }
+        report
     }
 
     fn poll_report(&mut self, cx: &mut Context<'_>) -> Poll<Option<DeliveryReport>> {
-        let mut state = self.ledger.reports.lock();
-        if let Some(report) = state.next() {
-            return Poll::Ready(Some(report));
+        if self.run.is_none() {
+            let mut state = self.ledger.reports.lock();
+            match state.runs.pop_front() {
+                Some(run) => {
+                    drop(state);
+                    self.begin(run);
+                }
+                None if state.closed => return Poll::Ready(None),
+                None => {
+                    if let Some(Some(reader)) = state.readers.get_mut(self.reader) {
+                        reader.waker = Some(cx.waker().clone());
+                    }
+                    return Poll::Pending;
+                }
+            }
         }
-        if state.closed {
-            return Poll::Ready(None);
-        }
-        if let Some(Some(reader)) = state.readers.get_mut(self.reader) {
-            reader.waker = Some(cx.waker().clone());
-        }
-        Poll::Pending
+        Poll::Ready(self.give_out())
     }
 }
 
@@ -192,16 +245,25 @@ impl Stream for DeliveryReports {
 
 impl Drop for DeliveryReports {
     fn drop(&mut self) {
-        let mut state = self.ledger.reports.lock();
+        let reports = &self.ledger.reports;
+        let mut state = reports.lock();
         if let Some(place) = state.readers.get_mut(self.reader) {
             *place = None;
         }
-        if state.readers.iter().all(Option::is_none) {
-            let unread = std::mem::take(&mut state.runs);
-            // Records that are sent from now on need not be noted down.
-            self.ledger.reports.on.store(false, Ordering::Relaxed);
-            drop(state);
-            drop(unread);
+        if state.is_read() {
+            if let Some(run) = self.run.take() {
+                state.runs.push_front(run);
+            }
+            // It may have been woken for what it will not read any more.
+            if !state.runs.is_empty() {
+                state.wake_all();
+            }
+            return;
         }
+        let unread = std::mem::take(&mut state.runs);
+        // Records that are sent from now on need not be noted down.
+        reports.on.store(reports.callback.is_some(), Ordering::Relaxed);
+        drop(state);
+        drop(unread);
     }
 }

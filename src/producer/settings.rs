@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::credits::Credits;
+use super::{callback::DeliveryCallback, credits::Credits};
 use crate::{
     cluster::ClientSettings,
     config::parse::FOREVER,
@@ -61,6 +61,8 @@ pub(crate) struct ProducerSettings {
     pub(crate) compression: CompressionSettings,
     /// `partitioner.ignore.keys`.
     pub(crate) ignore_keys: bool,
+    /// Who is told of every result.
+    pub(crate) on_delivery: Option<DeliveryCallback>,
 }
 
 /// What follows from the settings where Java derives one from another.
@@ -91,6 +93,7 @@ impl Default for ProducerSettings {
             retries: i32::MAX as u32,
             compression: CompressionSettings::default(),
             ignore_keys: false,
+            on_delivery: None,
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     cell::{Cell, Outcome},
     credits::Charge,
     partitioner::{Sticky, partition_of_key},
-    reports::ReportRun,
+    reports::{Note, ReportRun},
     table::{Table, Tables},
 };
 use crate::{
@@ -510,7 +510,7 @@ impl WaitingRecord {
                 topic: self.record.topic().into(),
                 partition: self.record.partition,
                 outcome: outcome.clone(),
-                timestamps: vec![self.admitted.timestamp],
+                notes: vec![Note { timestamp: self.admitted.timestamp, tag: self.record.tag }],
                 read: 0,
                 charge,
             });

@@ -22,12 +22,21 @@ pub struct Record<'a> {
     pub(crate) value: Option<Payload<'a>>,
     pub(crate) headers: Vec<(Cow<'a, str>, Option<Payload<'a>>)>,
     pub(crate) timestamp: Option<i64>,
+    pub(crate) tag: Option<u64>,
 }
 
 impl<'a> Record<'a> {
     /// A record for that topic, with neither key nor value yet.
     pub fn to(topic: impl Into<Cow<'a, str>>) -> Self {
-        Self { topic: topic.into(), partition: None, key: None, value: None, headers: Vec::new(), timestamp: None }
+        Self {
+            topic: topic.into(),
+            partition: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            timestamp: None,
+            tag: None,
+        }
     }
 
     /// The partition to write to. Without it the key decides, and without a key the producer's partitioner.
@@ -71,6 +80,13 @@ impl<'a> Record<'a> {
         self
     }
 
+    /// A number of your own by which to know the record again in its report: it comes back as
+    /// [`DeliveryReport::tag`](crate::DeliveryReport::tag) and is not sent to Kafka. Default: none.
+    pub fn tag(mut self, tag: u64) -> Self {
+        self.tag = Some(tag);
+        self
+    }
+
     /// The topic that the record is for.
     pub fn topic(&self) -> &str {
         &self.topic
@@ -89,6 +105,7 @@ impl<'a> Record<'a> {
                 .map(|(name, value)| (Cow::Owned(name.into_owned()), value.map(Payload::into_owned)))
                 .collect(),
             timestamp: self.timestamp,
+            tag: self.tag,
         }
     }
 }

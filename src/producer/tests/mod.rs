@@ -7,6 +7,7 @@ mod faults;
 mod model;
 mod model_broker;
 mod queue;
+mod reports;
 mod topics;
 
 use std::time::Duration;

@@ -1,0 +1,67 @@
+//! The callback form of delivery reports: a function that is called with the result of every record.
+
+use std::{
+    any::Any,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::reports::{DeliveryReport, ReportRun};
+
+/// The function that [`ProducerBuilder::on_delivery`](super::ProducerBuilder::on_delivery) was given.
+#[derive(Clone)]
+pub(crate) struct DeliveryCallback {
+    callback: Arc<dyn Fn(&DeliveryReport) + Send + Sync>,
+    panics: Arc<AtomicU64>,
+}
+
+impl DeliveryCallback {
+    pub(super) fn new(callback: impl Fn(&DeliveryReport) + Send + Sync + 'static) -> Self {
+        Self { callback: Arc::new(callback), panics: Arc::default() }
+    }
+
+    /// Calls it for every record of a run, with one report that is changed from record to record. Where it panics, that is
+    /// counted and logged, and it is called for the others all the same.
+    pub(super) fn tell(&self, run: &ReportRun) {
+        let Some(mut report) = run.report(0) else { return };
+        let (first, offset) = (report.id.index, report.result.as_ref().ok().and_then(|at| at.offset));
+        let log_append_millis = run.outcome.log_append_millis();
+        let mut notes = run.notes.iter().zip(0u32..);
+        loop {
+            let told = catch_unwind(AssertUnwindSafe(|| {
+                for (note, place) in notes.by_ref() {
+                    report.id.index = first + place;
+                    report.tag = note.tag;
+                    if let Ok(at) = &mut report.result {
+                        at.offset = offset.map(|offset| offset + i64::from(place));
+                        at.timestamp_millis = log_append_millis.unwrap_or(note.timestamp);
+                    }
+                    (self.callback)(&report);
+                }
+            }));
+            let Err(panic) = told else { return };
+            let panics = self.panics.fetch_add(1, Ordering::Relaxed) + 1;
+            let (topic, partition) = (&*report.topic, report.partition);
+            tracing::error!(topic, partition, panics, "on_delivery panicked: {}", said(&*panic));
+        }
+    }
+}
+
+impl fmt::Debug for DeliveryCallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeliveryCallback")
+    }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (None, Some(text)) => text,
+        (None, None) => "something that is not text",
+    }
+}
