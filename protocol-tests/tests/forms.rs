@@ -90,31 +90,32 @@ fn forms() -> Vec<Form> {
     forms
 }
 
+fn record<'a>(topic: &'a str, partition: i32, (message, timestamp): &'a Form) -> Record<'a> {
+    let mut record = Record::to(topic).partition(partition);
+    if let Some(key) = &message.key {
+        record = record.key(key);
+    }
+    if let Some(value) = &message.value {
+        record = record.value(value);
+    }
+    for (name, value) in &message.headers {
+        record = match value {
+            Some(value) => record.header(name.as_str(), value),
+            None => record.null_header(name.as_str()),
+        };
+    }
+    match timestamp {
+        Some(timestamp) => record.timestamp_millis(*timestamp),
+        None => record,
+    }
+}
+
 /// Sends to one partition and gives what the log must hold there, in order.
 async fn write(kafka: &Kafka, topic: &str, partition: i32, way: &Way) -> Vec<Consumed> {
     let bootstrap = kafka.bootstrap();
     let common = [("bootstrap.servers", bootstrap.as_str()), ("linger.ms", "100"), ("batch.size", "60000")];
     let properties = common.into_iter().chain(way.properties.iter().copied());
     let producer = Producer::from_properties(properties).await.unwrap();
-    let send = async |(message, timestamp): &Form| {
-        let mut record = Record::to(topic).partition(partition);
-        if let Some(key) = &message.key {
-            record = record.key(key);
-        }
-        if let Some(value) = &message.value {
-            record = record.value(value);
-        }
-        for (name, value) in &message.headers {
-            record = match value {
-                Some(value) => record.header(name.as_str(), value),
-                None => record.null_header(name.as_str()),
-            };
-        }
-        if let Some(timestamp) = timestamp {
-            record = record.timestamp_millis(*timestamp);
-        }
-        producer.send(record).await.unwrap()
-    };
     let mut sent = Vec::new();
     let mut note = |form: &Form, at: ottla::RecordMetadata| {
         sent.push(Consumed {
@@ -127,7 +128,7 @@ async fn write(kafka: &Kafka, topic: &str, partition: i32, way: &Way) -> Vec<Con
     // Each in a batch of its own.
     let forms = forms();
     for form in &forms {
-        let delivery = send(form).await;
+        let delivery = producer.send(record(topic, partition, form)).await.unwrap();
         assert_eq!(producer.flush(Duration::from_secs(30)).await, 0);
         note(form, delivery.await.unwrap());
     }
@@ -136,7 +137,7 @@ async fn write(kafka: &Kafka, topic: &str, partition: i32, way: &Way) -> Vec<Con
     let forms: Vec<Form> = forms.into_iter().chain(small).collect();
     let mut deliveries = Vec::new();
     for form in &forms {
-        deliveries.push(send(form).await);
+        deliveries.push(producer.send(record(topic, partition, form)).await.unwrap());
     }
     for (form, delivery) in forms.iter().zip(deliveries) {
         note(form, delivery.await.unwrap());
@@ -230,15 +231,15 @@ async fn everybody_reads(kafka: &Kafka, topic: &str, ways: &[Way], written: &[Ve
 
     let Some(kcat) = or_skip(Kcat::find(kafka.bootstrap())) else { return };
     let theirs = kcat.consume(topic, &[("check.crcs", "true")]).await.unwrap();
-    same("kcat", ways, &written.iter().map(as_kcat_prints).collect::<Vec<_>>(), theirs);
+    same("kcat", ways, &written.iter().map(|written| as_kcat_prints(written)).collect::<Vec<_>>(), theirs);
     let json = kcat_json(&kcat, topic).await;
     assert_eq!(json.lines().count(), written[0].len(), "kcat writes a line of JSON for each record");
     json.lines().for_each(|line| assert_json(line, written, append_time));
 }
 
 /// kcat prints the value of a header up to its first zero.
-fn as_kcat_prints(written: &Vec<Consumed>) -> Vec<Consumed> {
-    let mut printed = written.clone();
+fn as_kcat_prints(written: &[Consumed]) -> Vec<Consumed> {
+    let mut printed = written.to_vec();
     for (_, value) in printed.iter_mut().flat_map(|record| &mut record.message.headers) {
         if let Some(value) = value {
             let zero = value.iter().position(|byte| *byte == 0);

@@ -11,15 +11,17 @@ use crate::profile::{PROFILES, Profile};
 
 pub(crate) const USAGE: &str = "usage: chaos [--rounds 20] [--seed N] [--rate 20000] [--partitions 6] [--nodes 3]
              [--version 4.3.1] [--compression mixed|none|gzip|snappy|lz4|zstd] [--size 100]
-             [--producers default,packed,...] [--stall 120] [--keep-mb 512] [--config key=value]... [-X property=value]...
-  --seed       of a run to be repeated; any if not given, and always printed
-  --rate       records per second, of all producers together
-  --size       bytes of a value; some producers send several times as many
-  --producers  some of default, packed, small, short, impatient, hasty, keyed; all of them if not given
-  --stall      seconds after which a partition without acknowledgements is a failure
-  --keep-mb    MiB that the log keeps of each partition, so that a run of hours does not fill the disk
-  --config     a setting of the brokers
-  -X           a property of all producers, over their own; -X enable.idempotence=false shows what a failure looks like";
+             [--producers default,packed,...] [--stall 120] [--keep-mb 512] [--config key=value]...
+             [--topic-config key=value]... [-X property=value]...
+  --seed          of a run to be repeated; any if not given, and always printed
+  --rate          records per second, of all producers together
+  --size          bytes of a value; some producers send several times as many
+  --producers     some of default, packed, small, short, impatient, hasty, keyed; all of them if not given
+  --stall         seconds after which a partition without acknowledgements is a failure
+  --keep-mb       MiB that the log keeps of each partition, so that a run of hours does not fill the disk
+  --config        a setting of the brokers
+  --topic-config  a setting of the topic, such as a max.message.bytes that makes producers split their batches
+  -X              a property of all producers; -X enable.idempotence=false shows what a failure looks like";
 
 /// What a run is to be.
 pub(crate) struct Args {
@@ -36,6 +38,7 @@ pub(crate) struct Args {
     pub(crate) stall: Duration,
     pub(crate) keep_mb: u64,
     pub(crate) configs: Vec<(String, String)>,
+    pub(crate) topic_configs: Vec<(String, String)>,
     pub(crate) properties: Vec<(String, String)>,
 }
 
@@ -55,6 +58,7 @@ impl Args {
             stall: Duration::from_secs(120),
             keep_mb: 512,
             configs: Vec::new(),
+            topic_configs: Vec::new(),
             properties: Vec::new(),
         };
         while let Some(arg) = args.next() {
@@ -72,6 +76,7 @@ impl Args {
                 "--stall" => parsed.stall = Duration::from_secs(within(&arg, &value, 1, 1_000_000)?),
                 "--keep-mb" => parsed.keep_mb = within(&arg, &value, 64, 1_000_000)?,
                 "--config" => parsed.configs.push(pair(&arg, &value)?),
+                "--topic-config" => parsed.topic_configs.push(pair(&arg, &value)?),
                 "-X" => parsed.properties.push(pair(&arg, &value)?),
                 _ => return Err(format!("{arg} is not known")),
             }

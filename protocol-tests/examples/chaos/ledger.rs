@@ -82,6 +82,8 @@ pub(crate) enum Wrong {
     Unanswered,
     /// With more than one result, or with one of a record that was not sent.
     AnsweredTwice,
+    /// Reported behind one that was sent after it to the same partition.
+    AnsweredOutOfOrder,
     /// Failed without saying how far it got.
     Vague,
     /// In the log, and not as it was sent.
@@ -93,7 +95,7 @@ pub(crate) enum Wrong {
 }
 
 impl Wrong {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Lost,
         Self::Doubled,
         Self::OutOfOrder,
@@ -101,6 +103,7 @@ impl Wrong {
         Self::Misplaced,
         Self::Unanswered,
         Self::AnsweredTwice,
+        Self::AnsweredOutOfOrder,
         Self::Vague,
         Self::Garbled,
         Self::Unread,
@@ -116,6 +119,7 @@ impl Wrong {
             Self::Misplaced => "misplaced",
             Self::Unanswered => "unanswered",
             Self::AnsweredTwice => "answered_twice",
+            Self::AnsweredOutOfOrder => "answered_out_of_order",
             Self::Vague => "vague",
             Self::Garbled => "garbled",
             Self::Unread => "unread",
@@ -223,10 +227,12 @@ impl Book {
         self.base + self.entries.len() as u64
     }
 
-    /// Enters the next record.
-    pub(crate) fn enter(&mut self) {
+    /// Enters the next record and gives its number.
+    pub(crate) fn enter(&mut self) -> u64 {
+        let number = self.next();
         self.entries.push_back(Entry { state: State::Pending, said: Place::NOWHERE, found: Place::NOWHERE });
         self.counts.sent += 1;
+        number
     }
 
     /// Notes a record's result.
@@ -379,7 +385,7 @@ mod tests {
 
     fn book(records: u64) -> Book {
         let mut book = Book::new("p", 2);
-        (0..records).for_each(|_| book.enter());
+        (0..records).for_each(|number| assert_eq!(book.enter(), number));
         book
     }
 
@@ -454,7 +460,7 @@ mod tests {
         book.found(2, 0, 1);
         assert_eq!(wrongs(&book), []);
         let mut turned = Book::new("p", 1);
-        (0..2).for_each(|_| turned.enter());
+        (0..2).for_each(|number| assert_eq!(turned.enter(), number));
         turned.found(1, 0, 0);
         turned.found(0, 0, 1);
         assert_eq!(wrongs(&turned), [Wrong::OutOfOrder]);

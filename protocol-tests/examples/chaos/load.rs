@@ -1,24 +1,22 @@
 //! Producers that send at a steady rate, whatever happens, and note what becomes of each record.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use ottla::{Delivery, DeliveryId, DeliveryReports, DeliveryStatus, Error, Producer, Record, RecordMetadata};
-use tokio::sync::{mpsc, watch};
+use ottla::{DeliveryReport, DeliveryStatus, Error, Producer, RecordMetadata};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::Failure;
+use crate::drive::Drive;
 use crate::ledger::{Book, Fate, Wrong};
-use crate::profile::{Aim, Profile, key, write_value};
+use crate::profile::{Aim, Means, Profile};
 use crate::pulse::Pulse;
 
 /// Records of one producer that may be without a result at once: what bounds the memory of this program when the cluster
 /// is away. Their own bytes are bounded by `buffer.memory`.
 const OUTSTANDING: usize = 200_000;
-/// How much of a standstill is made up for at once.
-const BEHIND: Duration = Duration::from_secs(1);
 /// All that `delivery.timeout.ms` and `max.block.ms` allow, and a little.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -48,21 +46,27 @@ pub(crate) struct Load {
     collector: JoinHandle<()>,
 }
 
-struct Shared {
+/// What a producer's tasks share.
+pub(crate) struct Shared {
     book: Mutex<Book>,
+    /// By partition: the number of the last record that was reported.
+    reported: Mutex<Vec<Option<u64>>>,
     /// Errors by what they say of themselves.
     errors: Mutex<BTreeMap<String, u64>>,
+    /// Room for records without a result.
+    pub(crate) room: Semaphore,
     /// Of all producers together, and of this one if it sends to every partition all the time.
     pulse: Arc<Pulse>,
     own_pulse: Option<Pulse>,
 }
 
 impl Shared {
-    fn book(&self) -> MutexGuard<'_, Book> {
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&self, number: u64, result: Result<RecordMetadata, Error>) {
+    /// A record's result, as its delivery has it.
+    pub(crate) fn settle(&self, number: u64, result: Result<RecordMetadata, Error>) {
         let fate = match result {
             Ok(at) => {
                 self.pulse.beat(at.partition);
@@ -84,6 +88,31 @@ impl Shared {
             }
         };
         self.book().result(number, fate);
+        self.room.add_permits(1);
+    }
+
+    /// A record's result, as it is reported: those of a partition come in the order of sending.
+    pub(crate) fn report(&self, report: &DeliveryReport) {
+        let Some(number) = report.tag else {
+            self.book().wrongs.add(Wrong::AnsweredTwice, format_args!("a report without a tag: {report:?}"));
+            return;
+        };
+        if let Some(partition) = report.partition.and_then(|partition| usize::try_from(partition).ok()) {
+            let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = reported.get_mut(partition).and_then(|last| last.replace(number));
+            if let Some(before) = before.filter(|before| *before >= number) {
+                let what = format_args!("{number} of [{partition}] was reported behind {before}");
+                self.book().wrongs.add(Wrong::AnsweredOutOfOrder, what);
+            }
+        }
+        self.settle(number, report.result.clone());
+    }
+
+    /// A record that was not taken.
+    pub(crate) fn refused(&self, number: u64, error: &Error) {
+        self.count(error);
+        self.book().result(number, Fate::NotPersisted);
+        self.room.add_permits(1);
     }
 
     fn count(&self, error: &Error) {
@@ -105,26 +134,28 @@ impl Load {
     ) -> Result<Self, Failure> {
         let codec = orders.codec.as_deref().unwrap_or(profile.codec);
         let own = profile.properties.iter().copied();
-        let common = [("bootstrap.servers", orders.bootstrap.as_str()), ("compression.type", codec)];
+        let common = [("compression.type", codec)];
         let given = orders.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let properties: BTreeMap<&str, &str> = common.into_iter().chain(own).chain(given).collect();
-        let producer = Producer::from_properties(properties).await?;
         let shared = Arc::new(Shared {
             book: Mutex::new(Book::new(profile.name, orders.partitions)),
+            reported: Mutex::new(vec![None; orders.partitions]),
             errors: Mutex::default(),
+            room: Semaphore::new(OUTSTANDING),
             pulse,
             own_pulse: (profile.aim == Aim::Turns).then(|| Pulse::new(orders.partitions)),
         });
+        let mut builder = Producer::builder(orders.bootstrap.as_str()).properties(properties);
+        if profile.means == Means::Callback {
+            let shared = shared.clone();
+            builder = builder.on_delivery(move |report| shared.report(report));
+        }
+        let producer = builder.build().await?;
         let size = orders.size * profile.times;
         // Before anything is sent: only what is sent from then on is reported.
-        let reports = profile.reports.then(|| producer.delivery_reports());
-        let (sent, results) = mpsc::channel(OUTSTANDING);
-        let collector = match reports {
-            Some(reports) => tokio::spawn(read_reports(results, reports, shared.clone())),
-            None => tokio::spawn(await_each(results, shared.clone())),
-        };
-        let drive = Drive { index, profile, size, orders: orders.clone(), producer: producer.clone(), sent, stop };
-        let sender = tokio::spawn(drive.run(shared.clone()));
+        let reports = (profile.means == Means::Stream).then(|| producer.delivery_reports());
+        let drive = Drive { index, profile, size, orders: orders.clone(), producer: producer.clone(), stop };
+        let (sender, collector) = drive.start(shared.clone(), reports);
         Ok(Self { profile, size, shared, producer, sender, collector })
     }
 
@@ -171,103 +202,5 @@ impl Load {
             let name = self.profile.name;
             self.book().wrongs.add(Wrong::Unanswered, format_args!("{name}: results did not end after close"));
         }
-    }
-}
-
-/// The loop that sends.
-struct Drive {
-    index: usize,
-    profile: Profile,
-    size: usize,
-    orders: Orders,
-    producer: Producer,
-    sent: mpsc::Sender<(u64, Delivery)>,
-    stop: watch::Receiver<bool>,
-}
-
-impl Drive {
-    async fn run(self, shared: Arc<Shared>) {
-        let pause = Duration::from_nanos(1_000_000_000 / self.orders.rate.max(1));
-        let mut due = Instant::now();
-        let mut value = Vec::new();
-        while !*self.stop.borrow() {
-            let now = Instant::now();
-            due = (due + pause).max(now.checked_sub(BEHIND).unwrap_or(now));
-            // The timer is coarse: a few records at a time go out at once.
-            if due.saturating_duration_since(now) > Duration::from_millis(2) {
-                tokio::time::sleep_until(due.into()).await;
-            }
-            // Room to note it, before it is sent.
-            let Ok(room) = self.sent.reserve().await else { break };
-            let number = shared.book().next();
-            write_value(self.index, number, self.size, &mut value);
-            let record = Record::to(self.orders.topic.as_str()).value(&value);
-            let record = match self.profile.aim {
-                Aim::Turns => {
-                    let partition = number % self.orders.partitions as u64;
-                    record.partition(i32::try_from(partition).unwrap_or_default())
-                }
-                Aim::Keys => record.key(key(number)),
-                Aim::Anywhere => record,
-            };
-            shared.book().enter();
-            match self.producer.send(record).await {
-                Ok(delivery) => room.send((number, delivery)),
-                Err(error) => {
-                    shared.count(&error);
-                    shared.book().result(number, Fate::NotPersisted);
-                }
-            }
-        }
-    }
-}
-
-/// Takes each record's result from its own delivery, in whatever order they come.
-async fn await_each(mut sent: mpsc::Receiver<(u64, Delivery)>, shared: Arc<Shared>) {
-    let mut deliveries = FuturesUnordered::new();
-    let mut open = true;
-    while open || !deliveries.is_empty() {
-        tokio::select! {
-            next = sent.recv(), if open && deliveries.len() < OUTSTANDING => match next {
-                Some((number, delivery)) => deliveries.push(async move { (number, delivery.await) }),
-                None => open = false,
-            },
-            Some((number, result)) = deliveries.next() => shared.settle(number, result),
-        }
-    }
-}
-
-/// Takes the results from the stream of reports, and drops the deliveries.
-async fn read_reports(mut sent: mpsc::Receiver<(u64, Delivery)>, mut reports: DeliveryReports, shared: Arc<Shared>) {
-    let mut numbers: HashMap<DeliveryId, u64> = HashMap::new();
-    // Reports can be quicker than we hear of what they are about.
-    let mut early = HashMap::new();
-    let (mut sending, mut reporting) = (true, true);
-    while sending || reporting {
-        tokio::select! {
-            next = sent.recv(), if sending && numbers.len() < OUTSTANDING => match next {
-                Some((number, delivery)) => match early.remove(&delivery.id()) {
-                    Some(result) => shared.settle(number, result),
-                    None => drop(numbers.insert(delivery.id(), number)),
-                },
-                None => sending = false,
-            },
-            next = reports.next(), if reporting => match next {
-                Some(report) => match numbers.remove(&report.id) {
-                    Some(number) => shared.settle(number, report.result),
-                    None => {
-                        if early.insert(report.id, report.result).is_some() {
-                            shared.book().wrongs.add(Wrong::AnsweredTwice, format_args!("{:?}", report.id));
-                        }
-                    }
-                },
-                None => reporting = false,
-            },
-            // Nothing is sent any more and nothing comes: the producer is closed, or what is left has no result.
-            else => break,
-        }
-    }
-    for (id, result) in early {
-        shared.book().wrongs.add(Wrong::AnsweredTwice, format_args!("a report of no record: {id:?}: {result:?}"));
     }
 }

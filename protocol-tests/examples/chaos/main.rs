@@ -10,7 +10,7 @@
 //! - each acknowledged record is in the log once, where its result says;
 //! - those of one producer and partition that are there, acknowledged or not, are in the order in which they were sent;
 //! - none that is said not to be persisted is there, and none that possibly is there twice, then or in any later round;
-//! - every record got exactly one result;
+//! - every record got exactly one result, and those that are reported are so in the order of sending, per partition;
 //! - no partition was without acknowledgements for longer than `--stall`.
 //!
 //! The seed, printed first, repeats what is done; what the cluster makes of it is its own.
@@ -18,6 +18,8 @@
 
 #[cfg(unix)]
 mod args;
+#[cfg(unix)]
+mod drive;
 #[cfg(unix)]
 mod hurt;
 #[cfg(unix)]

@@ -13,13 +13,25 @@ pub(crate) enum Aim {
     Anywhere,
 }
 
+/// How records are handed over, and how their results are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Means {
+    /// `send`, and each record's own delivery.
+    Deliveries,
+    /// `send_batch`, and the deliveries of all its records together.
+    Batches,
+    /// `send`, and the stream of reports.
+    Stream,
+    /// `send`, and the callback.
+    Callback,
+}
+
 /// One kind of producer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Profile {
     pub(crate) name: &'static str,
     pub(crate) aim: Aim,
-    /// Whether results are taken from the stream of reports instead of each record's own delivery.
-    pub(crate) reports: bool,
+    pub(crate) means: Means,
     /// The codec with `--compression mixed`.
     pub(crate) codec: &'static str,
     /// How many times the size that the command says.
@@ -29,11 +41,11 @@ pub(crate) struct Profile {
 
 /// All kinds. Each has a weak point of its own: what it sends again, when, and under which number.
 pub(crate) const PROFILES: [Profile; 7] = [
-    Profile { name: "default", aim: Aim::Anywhere, reports: false, codec: "none", times: 1, properties: &[] },
+    Profile { name: "default", aim: Aim::Anywhere, means: Means::Deliveries, codec: "none", times: 1, properties: &[] },
     Profile {
         name: "packed",
         aim: Aim::Turns,
-        reports: false,
+        means: Means::Batches,
         codec: "lz4",
         times: 5,
         properties: &[("batch.size", "65536"), ("linger.ms", "20")],
@@ -42,7 +54,7 @@ pub(crate) const PROFILES: [Profile; 7] = [
     Profile {
         name: "small",
         aim: Aim::Turns,
-        reports: true,
+        means: Means::Stream,
         codec: "none",
         times: 1,
         properties: &[("batch.size", "1000"), ("linger.ms", "0")],
@@ -51,7 +63,7 @@ pub(crate) const PROFILES: [Profile; 7] = [
     Profile {
         name: "short",
         aim: Aim::Turns,
-        reports: false,
+        means: Means::Deliveries,
         codec: "snappy",
         times: 1,
         properties: &[("delivery.timeout.ms", "10000"), ("request.timeout.ms", "5000")],
@@ -60,7 +72,7 @@ pub(crate) const PROFILES: [Profile; 7] = [
     Profile {
         name: "impatient",
         aim: Aim::Turns,
-        reports: false,
+        means: Means::Callback,
         codec: "none",
         times: 1,
         properties: &[("request.timeout.ms", "1500"), ("linger.ms", "1")],
@@ -69,12 +81,12 @@ pub(crate) const PROFILES: [Profile; 7] = [
     Profile {
         name: "hasty",
         aim: Aim::Turns,
-        reports: true,
+        means: Means::Stream,
         codec: "gzip",
         times: 1,
         properties: &[("delivery.timeout.ms", "2500"), ("request.timeout.ms", "1000"), ("batch.size", "2000")],
     },
-    Profile { name: "keyed", aim: Aim::Keys, reports: false, codec: "zstd", times: 2, properties: &[] },
+    Profile { name: "keyed", aim: Aim::Keys, means: Means::Deliveries, codec: "zstd", times: 2, properties: &[] },
 ];
 
 const KEYS: u64 = 97;

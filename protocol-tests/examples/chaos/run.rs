@@ -1,5 +1,6 @@
 //! The rounds, one after the other.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,7 +82,10 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let topic = unique("chaos");
     // A sixteenth of it, so that what is judged can go soon.
     let (keep, segment) = ((args.keep_mb << 20).to_string(), ((args.keep_mb << 20) / 16).min(1 << 30).to_string());
-    let configs = [("min.insync.replicas", "2"), ("retention.bytes", &keep), ("segment.bytes", &segment)];
+    let own = [("min.insync.replicas", "2"), ("retention.bytes", &keep), ("segment.bytes", &segment)];
+    let given = args.topic_configs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let configs: BTreeMap<&str, &str> = own.into_iter().chain(given).collect();
+    let configs: Vec<(&str, &str)> = configs.into_iter().collect();
     kafka.create_topic(&topic, i32::try_from(args.partitions)?, 3, &configs).await?;
 
     let pulse = Arc::new(Pulse::new(args.partitions));
