@@ -38,12 +38,7 @@ pub(crate) async fn main() -> ExitCode {
     println!("seed {}", args.seed);
     let started = Instant::now();
     let mut report = Report { seed: args.seed, version: args.version.clone(), ..Report::default() };
-    // Dropping the run ends the cluster.
-    let ended = tokio::select! {
-        ended = run(&args, &mut report) => ended,
-        interrupted = interrupted() => Err(interrupted),
-    };
-    report.broken = ended.err().map(|error| error.to_string());
+    report.broken = run(&args, &mut report).await.err().map(|error| error.to_string());
     report.took = started.elapsed();
     print!("{}", report.summary());
     println!("{}", report.json());
@@ -106,10 +101,14 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let mut reader = Reader::new(kafka.bootstrap(), topic.clone(), args.partitions);
     let mut silences = Wrongs::default();
     pulse.restart();
-    let ended = rounds(args, &kafka, &topic, &loads, &pulse, &mut reader, &mut silences, report).await;
-    let ended = match ended {
-        Ok(()) => finish(&mut loads, &stop, &mut reader, report).await,
-        broken => broken,
+    let work = async {
+        rounds(args, &kafka, &topic, &loads, &pulse, &mut reader, &mut silences, report).await?;
+        finish(&mut loads, &stop, &mut reader, report).await
+    };
+    // Whoever ends it early still hears how far it came; before this, a signal ends everything at once.
+    let ended = tokio::select! {
+        ended = work => ended,
+        interrupted = interrupted() => Err(interrupted),
     };
     report.blame(&silences);
     report.blame(&reader.wrongs);
