@@ -17,10 +17,11 @@ use uuid::Uuid;
 
 use super::{
     accumulator::Partition,
-    batch::{Body, Ticket},
+    batch::Body,
     idempotence::{Identity, ProducerId},
     queue::{Aftermath, PartitionQueue, Readiness, Rules},
     response::Answer,
+    ticket::Ticket,
 };
 use crate::{
     cluster::Metadata,

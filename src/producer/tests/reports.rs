@@ -64,7 +64,7 @@ async fn the_callback_has_returned_before_the_delivery_is_done() {
 
 #[tokio::test(start_paused = true)]
 async fn records_that_never_had_a_partition_are_told_of_too() {
-    let cluster = cluster_with(Options::new().auto_create_topics(false), 1).await;
+    let cluster = cluster_with(Options::new().auto_create(false), 1).await;
     let (told, callback) = told();
     let producer = builder(&cluster).max_block(ms(300)).on_delivery(callback).build().await.unwrap();
     let lost = producer.send(Record::to("nowhere").value("x").tag(1)).await.unwrap();
