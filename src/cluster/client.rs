@@ -1,12 +1,16 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::Request;
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use super::{
-    Answers, ClientSettings, Metadata, call, connection::Connection, coordinators::Coordinators, core::Core,
-    metadata_task, pool::Lookup,
+    Answers, BrokerMetrics, ClientSettings, Metadata, call,
+    connection::{Connection, now},
+    coordinators::Coordinators,
+    core::Core,
+    metadata_task,
+    pool::Lookup,
 };
 use crate::{
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result},
@@ -238,6 +242,17 @@ impl Client {
     /// Why the last attempt at metadata failed, if it did; for errors and status.
     pub(crate) fn metadata_failure(&self) -> Option<Error> {
         self.core().metadata.failure()
+    }
+
+    /// How old the newest answer to Metadata is.
+    pub(crate) fn metadata_age(&self) -> Option<Duration> {
+        let answered = self.core().metadata.plan().last_success()?;
+        Some(now().saturating_duration_since(answered))
+    }
+
+    /// What was counted of each broker.
+    pub(crate) fn metrics(&self) -> BTreeMap<i32, BrokerMetrics> {
+        self.core().pool.metrics()
     }
 
     // ---- requests

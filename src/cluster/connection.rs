@@ -16,6 +16,7 @@ use super::{
     answers::{Answers, Reply, unanswered},
     client::RawRequest,
     connection_task::Driver,
+    counters::NodeCounters,
     frames::FrameReader,
     pipeline::{Limits, Outgoing, Pipeline},
     versions::Versions,
@@ -145,6 +146,11 @@ impl Connection {
             Err(error) if error.delivery_status().is_some() => reply.send(Err(error)),
             Err(error) => reply.send(Err(error.with_status(DeliveryStatus::NotPersisted))),
         }
+    }
+
+    /// Counts what it does into these from now on.
+    pub(super) fn count_into(&self, counters: Arc<NodeCounters>) {
+        self.shared.lock().pipeline.count_into(counters);
     }
 
     /// Sends nothing more for so long (KIP-219).

@@ -17,9 +17,11 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::{
     batch::Body,
+    counters::Counters,
     sealing::Sealing,
     sender::{Part, ProduceRequest},
 };
@@ -29,6 +31,7 @@ use crate::{
     net::BoxFuture,
     wire::{
         ApiKey, Compression,
+        batch::SealedBatch,
         produce::{ProducePart, ProduceResponse, decode_produce, encode_produce},
     },
 };
@@ -42,8 +45,8 @@ pub(super) struct Requests {
     lines: HashMap<i32, Line>,
     /// Requests in all lines.
     unsent: usize,
-    /// What connections have, with the version in which it was written.
-    sent: HashMap<u64, (ProduceRequest, i16)>,
+    /// What connections have.
+    sent: HashMap<u64, Sent>,
     /// What ended before a connection had it.
     ended: VecDeque<Ended>,
 }
@@ -52,6 +55,15 @@ struct Settings {
     client: Client,
     acks: i16,
     request_timeout: Duration,
+    counters: Arc<Counters>,
+}
+
+/// A request that a connection has.
+struct Sent {
+    request: ProduceRequest,
+    version: i16,
+    at: Instant,
+    span: Span,
 }
 
 /// The requests to one broker that wait for their turn.
@@ -95,10 +107,16 @@ impl Ended {
 }
 
 impl Requests {
-    pub(super) fn new(client: Client, acks: i16, request_timeout: Duration, compression: Compression) -> Result<Self> {
+    pub(super) fn new(
+        client: Client,
+        acks: i16,
+        request_timeout: Duration,
+        compression: Compression,
+        counters: Arc<Counters>,
+    ) -> Result<Self> {
         Ok(Self {
-            settings: Settings { client, acks, request_timeout },
-            sealing: Arc::new(Sealing::new(compression)?),
+            sealing: Arc::new(Sealing::new(compression, counters.clone())?),
+            settings: Settings { client, acks, request_timeout, counters },
             answers: Answers::new(),
             lines: HashMap::new(),
             unsent: 0,
@@ -154,7 +172,12 @@ impl Requests {
         }
         while let Poll::Ready((id, answer)) = self.answers.poll_next(cx) {
             let answer = self.settings.client.heard(answer);
-            let Some((request, version)) = self.sent.remove(&id) else { continue };
+            let Some(Sent { request, version, at, span }) = self.sent.remove(&id) else { continue };
+            let _entered = span.enter();
+            match &answer {
+                Ok(_) => self.settings.counters.latency(request.node, at.elapsed()),
+                Err(error) => tracing::debug!(node = request.node, request = id, %error, "a request got no answer"),
+            }
             let answer = answer.map(|body| (self.settings.acks != 0).then_some(body));
             return Poll::Ready(Ended { request, version, answer });
         }
@@ -182,10 +205,10 @@ impl Requests {
             });
             match link {
                 Ok((link, version)) => {
-                    let (id, settings) = (request.id, &self.settings);
+                    let (id, settings, span) = (request.id, &self.settings, span(&request));
                     let write = |head: &mut BytesMut| settings.write(&mut request, version, head);
-                    link.ask(ApiKey::Produce, version, deadline, (&self.answers, id), write);
-                    self.sent.insert(id, (request, version));
+                    span.in_scope(|| link.ask(ApiKey::Produce, version, deadline, (&self.answers, id), write));
+                    self.sent.insert(id, Sent { request, version, at: Instant::now(), span });
                 }
                 Err(error) => self.ended.push_back(Ended::unsent(request, error)),
             }
@@ -219,22 +242,41 @@ impl Line {
 impl Settings {
     /// Writes a request but for what was taken back by now.
     fn write(&self, request: &mut ProduceRequest, version: i16, head: &mut BytesMut) -> Result<RawRequest> {
-        let mut left = false;
+        let (mut batches, mut records) = (0, 0);
         for part in &mut request.parts {
             if matches!(part.body, Ok(Body::Sealed(_))) {
                 part.withdrawn = !part.ticket.write();
-                left |= !part.withdrawn;
+                if !part.withdrawn {
+                    batches += 1;
+                    records += u64::from(part.records);
+                }
             }
         }
-        if !left {
+        if batches == 0 {
             return Err(Error::new(ErrorKind::Timeout, "all records of the request had expired before it was written")
                 .with_status(DeliveryStatus::NotPersisted));
         }
+        let front = head.len();
         let timeout_ms = i32::try_from(self.request_timeout.as_millis()).unwrap_or(i32::MAX);
         let parts = request.parts.iter().filter_map(leaving);
         let chunks = encode_produce(head, version, None, self.acks, timeout_ms, parts)?;
+        self.counters.written(batches, records, head.len() - front + chunks.iter().map(Bytes::len).sum::<usize>());
         Ok(RawRequest { chunks, answered: self.acks != 0 })
     }
+}
+
+/// What a request is called while it is under way; costs nothing while nobody listens.
+fn span(request: &ProduceRequest) -> Span {
+    let batches = || request.parts.iter().filter_map(|part| leaving(part).map(|leaving| leaving.batch));
+    tracing::debug_span!(
+        "produce",
+        node = request.node,
+        request = request.id,
+        partitions = request.parts.len(),
+        records = request.parts.iter().map(|part| u64::from(part.records)).sum::<u64>(),
+        bytes = batches().map(SealedBatch::size).sum::<usize>(),
+        attempt = request.parts.iter().map(|part| part.attempt).max(),
+    )
 }
 
 /// Produce v13 and newer name topics by id.

@@ -10,6 +10,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{
     batch::Body,
+    counters::Counters,
     sender::{Part, ProduceRequest},
 };
 use crate::{
@@ -23,16 +24,17 @@ type BoxedCompressor = Box<Compressor>;
 /// The codecs' states that are not in use, and how many may be at work elsewhere.
 pub(super) struct Sealing {
     compression: Compression,
+    counters: Arc<Counters>,
     idle: Mutex<Vec<BoxedCompressor>>,
     cores: usize,
     permits: Arc<Semaphore>,
 }
 
 impl Sealing {
-    pub(super) fn new(compression: Compression) -> Result<Self> {
+    pub(super) fn new(compression: Compression, counters: Arc<Counters>) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let idle = Mutex::new(vec![Box::new(Compressor::new(compression)?)]);
-        Ok(Self { compression, idle, cores, permits: Arc::new(Semaphore::new(cores)) })
+        Ok(Self { compression, counters, idle, cores, permits: Arc::new(Semaphore::new(cores)) })
     }
 
     /// Whether the batches are sealed as soon as they could be handed to another thread.
@@ -60,7 +62,9 @@ impl Sealing {
             let body = std::mem::replace(&mut part.body, Ok(Body::Lent(part.ticket.clone())));
             let Ok(Body::Open(builder)) = body else { continue };
             part.body = match compressor.get_or_insert_with(|| self.compressor()) {
-                Ok(compressor) => builder.seal(compressor).map(Body::Sealed),
+                Ok(compressor) => {
+                    builder.seal(compressor).inspect(|sealed| self.counters.sealed(sealed)).map(Body::Sealed)
+                }
                 Err(error) => Err(error.clone()),
             };
         }
@@ -150,6 +154,9 @@ fn head(part: &Part) -> Part {
         stamp: part.stamp,
         ticket: part.ticket.clone(),
         withdrawn: part.withdrawn,
+        records: part.records,
+        attempt: part.attempt,
+        begun: part.begun,
     }
 }
 
@@ -175,11 +182,14 @@ mod tests {
             stamp: ProducerStamp::NONE,
             ticket: Ticket::next(&Ledger::new(1 << 20).new_cell()),
             withdrawn: false,
+            records: 1,
+            attempt: 1,
+            begun: None,
         }
     }
 
     fn sealing(cores: usize) -> Arc<Sealing> {
-        Arc::new(Sealing { cores, ..Sealing::new(Compression::Lz4).unwrap() })
+        Arc::new(Sealing { cores, ..Sealing::new(Compression::Lz4, Arc::default()).unwrap() })
     }
 
     fn sizes(sealing: &Sealing, parts: &[usize]) -> Vec<Vec<i32>> {

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::{
     accumulator::Partition,
     batch::Body,
+    counters::Counters,
     idempotence::{Identity, ProducerId},
     queue::{Aftermath, PartitionQueue, Readiness, Rules},
     response::Answer,
@@ -63,6 +64,10 @@ pub(crate) struct Part {
     pub(crate) ticket: Ticket,
     /// Set when it was left out as the request was written, because its records had expired by then.
     pub(crate) withdrawn: bool,
+    pub(crate) records: u32,
+    pub(crate) attempt: u32,
+    /// When the batch was begun, if it leaves for the first time.
+    pub(crate) begun: Option<Instant>,
 }
 
 /// What the sender asks of the world besides requests.
@@ -121,10 +126,11 @@ pub(crate) struct Sender {
     /// Room for the parts of requests, and for the slots in one, used again and again.
     spare: Vec<Vec<Part>>,
     taken: Vec<usize>,
+    counters: Arc<Counters>,
 }
 
 impl Sender {
-    pub(crate) fn new(rules: Rules, idempotent: bool, seed: u64) -> Self {
+    pub(crate) fn new(rules: Rules, idempotent: bool, seed: u64, counters: Arc<Counters>) -> Self {
         Self {
             rules,
             identity: if idempotent { Identity::Unknown } else { Identity::Anonymous },
@@ -140,6 +146,7 @@ impl Sender {
             rng: StdRng::seed_from_u64(seed),
             spare: Vec::new(),
             taken: Vec::new(),
+            counters,
         }
     }
 
@@ -176,6 +183,7 @@ impl Sender {
 
     /// There is a new picture of the cluster.
     pub(crate) fn metadata_changed(&mut self, now: Instant, metadata: &Metadata) {
+        self.counters.keep_brokers(|id| metadata.brokers.contains_key(&id));
         self.nodes.retain(|id, node| metadata.brokers.contains_key(id) || node.in_flight > 0 || !node.ready.is_empty());
         self.reschedule_all(now, metadata);
     }
@@ -205,6 +213,7 @@ impl Sender {
         metadata: &Metadata,
     ) {
         let ProduceRequest { id, node, mut parts } = request;
+        self.counters.answered(&parts, &response);
         let known = self.nodes.entry(node).or_default();
         known.in_flight = known.in_flight.saturating_sub(1);
         known.warm = response.is_ok();
@@ -229,6 +238,14 @@ impl Sender {
                 (Some(error), _) => Answer::failed(error),
                 (None, Some(response)) => {
                     if let Some((leader, epoch)) = response.current_leader.filter(|(leader, _)| *leader >= 0) {
+                        tracing::debug!(
+                            topic = &*part.topic,
+                            partition = part.partition,
+                            node,
+                            leader,
+                            leader_epoch = epoch,
+                            "the broker names another leader"
+                        );
                         self.effects.push(Effect::LearnLeader {
                             topic: part.topic.clone(),
                             partition: part.partition,
@@ -359,6 +376,9 @@ impl Sender {
                 stamp: drained.stamp,
                 ticket: drained.ticket,
                 withdrawn: false,
+                records: drained.records,
+                attempt: drained.attempt,
+                begun: drained.begun,
             });
             taken.push(slot);
         }
@@ -374,6 +394,7 @@ impl Sender {
         if !parts.is_sorted_by(|a, b| a.topic <= b.topic) {
             parts.sort_unstable_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         }
+        self.counters.drained(&parts, now);
         self.next_request += 1;
         self.nodes.entry(id).or_default().in_flight += 1;
         Some(ProduceRequest { id: request, node: id, parts })
@@ -439,6 +460,9 @@ impl Sender {
     }
 
     fn after(&mut self, aftermath: Aftermath) {
+        if aftermath.raised {
+            self.counters.epoch_raised();
+        }
         if aftermath.needs_new_id && matches!(self.identity, Identity::Known(_)) {
             self.identity = Identity::Unknown;
         }
