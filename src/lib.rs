@@ -70,7 +70,7 @@ pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;
 pub use producer::{
     Acks, Deliveries, Delivery, DeliveryId, DeliveryReport, DeliveryReports, DeliveryResults, Producer,
-    ProducerBuilder, ProducerInterceptor, ProducerMetrics, TrySendError,
+    ProducerBuilder, ProducerInterceptor, ProducerMetrics, Purge, TrySendError,
 };
 pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
 pub use wire::{ApiKey, Compression};

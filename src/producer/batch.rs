@@ -155,6 +155,8 @@ pub(crate) struct Batch {
     notes: Vec<Note>,
     reported_from: u32,
     ledger: Arc<Ledger>,
+    /// What its records will be told.
+    verdict: Option<Verdict>,
     settled: bool,
 }
 
@@ -193,6 +195,7 @@ impl Batch {
             notes: Vec::new(),
             reported_from: 0,
             ledger: ledger.clone(),
+            verdict: None,
             settled: false,
         }
     }
@@ -305,8 +308,28 @@ impl Batch {
         Ticket::next(&self.own)
     }
 
-    pub(crate) fn is_settled(&self) -> bool {
-        self.settled
+    /// Whether it is known what its records are told, or were told.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.settled || self.verdict.is_some()
+    }
+
+    /// Whether that is known and was not told yet.
+    pub(crate) fn is_kept_back(&self) -> bool {
+        self.verdict.is_some()
+    }
+
+    /// Sets down what its records will be told, unless that was done before.
+    pub(crate) fn decide(&mut self, verdict: Verdict) {
+        if !self.is_decided() {
+            self.verdict = Some(verdict);
+        }
+    }
+
+    /// Tells them.
+    pub(crate) fn tell(&mut self) {
+        if let Some(verdict) = self.verdict.take() {
+            self.settle(verdict);
+        }
     }
 
     /// How far its records got. For a batch in a request that was not written yet this takes it back, so that the answer
@@ -462,6 +485,7 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
+        self.tell();
         if !self.settled {
             let error = Error::new(
                 ErrorKind::Closed,

@@ -23,6 +23,7 @@ mod interceptor;
 mod metrics;
 mod partitioner;
 mod properties;
+mod purge;
 mod queue;
 mod reports;
 mod requests;
@@ -65,6 +66,7 @@ pub use self::{
     delivery::{Delivery, DeliveryId},
     interceptor::ProducerInterceptor,
     metrics::ProducerMetrics,
+    purge::Purge,
     reports::{DeliveryReport, DeliveryReports},
     settings::Acks,
 };
@@ -339,6 +341,31 @@ impl Producer {
         match timeout_at(deadline, flush::wait_for(groups)).await {
             Ok(()) => 0,
             Err(_) => shared.outstanding().max(1),
+        }
+    }
+
+    /// Gives up records that have no result yet, and gives how many these were. Each fails at once with
+    /// [`Purged`](ErrorKind::Purged), and its status says whether it may be in the log: those in the buffer are not
+    /// persisted, those in a request that was written are possibly persisted, and so are those of earlier attempts that
+    /// were. Records that are sent meanwhile may stay.
+    ///
+    /// The producer goes on: records that are sent afterwards are delivered as ever, with idempotence once and in order.
+    /// What is in a request is not called back; it goes on taking its place among the requests in flight until it is
+    /// answered. Nobody who waits for room in the buffer is turned away.
+    ///
+    /// After `close` it gives up what `close` waits for.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped after it was polled, the records are given up all the same.
+    pub async fn purge(&self, what: Purge) -> usize {
+        let shared = &self.0.shared;
+        let purged = shared.inbox.purge(what);
+        let mut ended = shared.ended.subscribe();
+        tokio::select! {
+            biased;
+            records = purged => records.unwrap_or(0),
+            // Then all have their results.
+            _ = ended.wait_for(|ended| *ended) => 0,
         }
     }
 

@@ -21,6 +21,7 @@ use super::{
     batch::Body,
     counters::Counters,
     idempotence::{Identity, ProducerId},
+    purge::Purge,
     queue::{Aftermath, PartitionQueue, Readiness, Rules},
     response::Answer,
     ticket::Ticket,
@@ -305,6 +306,19 @@ impl Sender {
         for place in self.slots.iter_mut().flatten() {
             place.queue.fail_all(error);
         }
+    }
+
+    /// Fails what the user does not want any more; gives how many records that were.
+    pub(crate) fn purge(&mut self, what: Purge, now: Instant, metadata: &Metadata) -> usize {
+        let mut records = 0;
+        for slot in 0..self.slots.len() {
+            let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
+            let (purged, aftermath) = place.queue.purge(what, now);
+            records += purged;
+            self.after(aftermath);
+            self.schedule(slot, now, metadata);
+        }
+        records
     }
 
     // ---- what comes of them

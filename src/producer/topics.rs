@@ -18,6 +18,7 @@ use super::{
     cell::{Cell, Outcome},
     credits::Charge,
     partitioner::{Sticky, partition_of_key},
+    purge::Purge,
     reports::{Note, ReportRun},
     table::{Table, Tables},
 };
@@ -312,6 +313,19 @@ impl Topics {
             record.fail(error(name).with_status(DeliveryStatus::NotPersisted));
         }
         next
+    }
+
+    /// Fails all records that wait for a topic, because the user does not want them any more. Gives how many these were.
+    pub(crate) fn purge(&self) -> usize {
+        let left = std::mem::take(&mut self.lock().topics);
+        let mut records = 0;
+        for (topic, queue) in left {
+            for mut record in queue {
+                record.fail(Purge::error(&topic).with_status(DeliveryStatus::NotPersisted));
+                records += 1;
+            }
+        }
+        records
     }
 
     /// The topics that records wait for, and the deadline of the first of each.
