@@ -1,15 +1,19 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::Request;
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use super::{
-    BrokerMetrics, ClientSettings, Metadata, call, connection::now, coordinators::Coordinators, core::Core,
+    Answers, BrokerMetrics, ClientSettings, Metadata, call,
+    connection::{Connection, now},
+    coordinators::Coordinators,
+    core::Core,
     metadata_task,
+    pool::Lookup,
 };
 use crate::{
-    error::{Error, ErrorCode, ErrorKind, Result},
+    error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result},
     wire::{ApiKey, fetch::NodeEndpoint},
 };
 
@@ -77,6 +81,35 @@ pub(crate) struct RawRequest {
     pub(crate) chunks: Vec<Bytes>,
     /// False for Produce with acks=0: the broker sends nothing back; `send_raw` then returns an empty body once written.
     pub(crate) answered: bool,
+}
+
+/// A connection to a broker, to hand requests over without waiting for their answers.
+#[derive(Debug)]
+pub(crate) struct Link(Arc<Connection>);
+
+impl Link {
+    /// The highest version of a request that both sides have and that is at most `max_version`.
+    ///
+    /// # Errors
+    /// `UnsupportedVersion`, and nothing was sent.
+    pub(crate) fn version(&self, key: ApiKey, max_version: Option<i16>) -> Result<i16> {
+        let unsent = |error: Error| error.with_status(DeliveryStatus::NotPersisted);
+        self.0.versions().pick(key, max_version).map_err(unsent)
+    }
+
+    /// Hands over a request whose body `write` writes: as much as it likes behind the header, the rest as chunks. It is
+    /// written behind what was handed over before. Its answer comes into the queue under that id, also when it fails;
+    /// it has to pass through [`Client::heard`].
+    pub(crate) fn ask(
+        &self,
+        key: ApiKey,
+        version: i16,
+        deadline: Instant,
+        to: (&Answers, u64),
+        write: impl FnOnce(&mut BytesMut) -> Result<RawRequest>,
+    ) {
+        self.0.ask(key, version, deadline.into_std(), to, write);
+    }
 }
 
 /// An answer whose body the caller reads.
@@ -251,6 +284,33 @@ impl Client {
         write: impl FnOnce(i16) -> Result<RawRequest> + Send,
     ) -> Result<RawResponse> {
         self.core().send_raw(attempt, key, write).await
+    }
+
+    /// The open connection to a broker. If there is none, one is begun, for which [`link_by`](Self::link_by) waits.
+    pub(crate) fn link(&self, node: i32, lane: Lane) -> Option<Link> {
+        match self.core().pool.connection(self.core(), node, lane) {
+            Lookup::Open(connection) => Some(Link(connection)),
+            Lookup::Connecting(_) => None,
+        }
+    }
+
+    /// The connection to a broker, as soon as there is one.
+    ///
+    /// # Errors
+    /// Why there is none, at the latest at the deadline; nothing was sent.
+    ///
+    /// # Cancel safety
+    /// Safe: the attempt to connect goes on.
+    pub(crate) async fn link_by(&self, node: i32, lane: Lane, deadline: Instant) -> Result<Link> {
+        self.core().connection(node, lane, deadline.into_std()).await.map(Link)
+    }
+
+    /// Takes notice of what an answer that came into a queue says of the cluster.
+    ///
+    /// # Errors
+    /// The answer's own; `Closed` when the client is closed.
+    pub(crate) fn heard(&self, answer: Result<Bytes>) -> Result<Bytes> {
+        self.core().watched(answer)
     }
 
     /// Mutes a connection, as `throttle_time_ms` of a response asks (KIP-219).

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use super::{
+    answers::{Answers, Reply, unanswered},
     client::RawRequest,
     connection_task::Driver,
     counters::NodeCounters,
@@ -111,16 +112,21 @@ impl Connection {
         deadline: Instant,
         write: impl FnOnce(&mut BytesMut) -> Result<RawRequest>,
     ) -> Result<Bytes> {
-        let answer = self.push(key, version, deadline, write).map_err(|error| match error.delivery_status() {
-            Some(_) => error,
-            None => error.with_status(DeliveryStatus::NotPersisted),
-        })?;
-        match answer.await {
-            Ok(result) => result,
-            // The pipeline answers whatever it holds; only one that is gone as a whole leaves a caller alone.
-            Err(_) => Err(Error::new(ErrorKind::Closed, "the connection's task ended")
-                .with_status(DeliveryStatus::PossiblyPersisted)),
-        }
+        let (reply, answer) = oneshot::channel();
+        self.push(key, version, deadline, Reply::One(reply), write);
+        answer.await.unwrap_or_else(|_| Err(unanswered()))
+    }
+
+    /// Sends a request whose answer comes into a queue under that id, whatever becomes of it.
+    pub(super) fn ask(
+        &self,
+        key: ApiKey,
+        version: i16,
+        deadline: Instant,
+        (answers, id): (&Answers, u64),
+        write: impl FnOnce(&mut BytesMut) -> Result<RawRequest>,
+    ) {
+        self.push(key, version, deadline, answers.reply(id), write);
     }
 
     fn push(
@@ -128,15 +134,18 @@ impl Connection {
         key: ApiKey,
         version: i16,
         deadline: Instant,
+        reply: Reply,
         write: impl FnOnce(&mut BytesMut) -> Result<RawRequest>,
-    ) -> Result<oneshot::Receiver<Result<Bytes>>> {
+    ) {
         let correlation_id = self.next_correlation_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
-        let (head, RawRequest { chunks, answered }) =
-            encode_frame(key, version, correlation_id, &self.client_id, write)?;
-        let (reply, answer) = oneshot::channel();
-        let request = Outgoing { key, version, correlation_id, head, chunks, deadline, answered, reply };
-        self.shared.change(|pipeline| pipeline.push(request, now()))?;
-        Ok(answer)
+        match encode_frame(key, version, correlation_id, &self.client_id, write) {
+            Ok((head, RawRequest { chunks, answered })) => {
+                let request = Outgoing { key, version, correlation_id, head, chunks, deadline, answered, reply };
+                self.shared.change(|pipeline| pipeline.push(request, now()));
+            }
+            Err(error) if error.delivery_status().is_some() => reply.send(Err(error)),
+            Err(error) => reply.send(Err(error.with_status(DeliveryStatus::NotPersisted))),
+        }
     }
 
     /// Counts what it does into these from now on.

@@ -162,7 +162,7 @@ impl Core {
     }
 
     /// A connection that broke may mean that its broker is no longer what the metadata says.
-    fn watched<T>(&self, result: Result<T>) -> Result<T> {
+    pub(super) fn watched<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout)
         {

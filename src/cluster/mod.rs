@@ -5,6 +5,7 @@
 //! for each look-up of a coordinator. They hold the `core`; the last `Client` closes it.
 
 mod address;
+mod answers;
 mod any;
 mod backoff;
 mod call;
@@ -33,8 +34,9 @@ mod tests;
 mod throttle;
 mod versions;
 
+pub(crate) use answers::Answers;
 pub(crate) use backoff::Backoff;
-pub(crate) use client::{Attempt, Client, CoordinatorKind, Lane, RawRequest, Route};
+pub(crate) use client::{Attempt, Client, CoordinatorKind, Lane, Link, RawRequest, Route};
 pub use counters::BrokerMetrics;
 pub(crate) use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub(crate) use properties::client_properties;

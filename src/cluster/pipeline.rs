@@ -7,9 +7,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
-use super::{counters::NodeCounters, later::later, throttle::throttle_time_ms};
+use super::{answers::Reply, counters::NodeCounters, later::later, throttle::throttle_time_ms};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind, Result},
     wire::{ApiKey, message::decode_response_header},
@@ -30,7 +29,7 @@ pub(super) struct Outgoing {
     pub(super) deadline: Instant,
     /// False where the broker sends no answer (Produce with acks=0): `reply` gets an empty body once all is written.
     pub(super) answered: bool,
-    pub(super) reply: oneshot::Sender<Result<Bytes>>,
+    pub(super) reply: Reply,
 }
 
 impl Outgoing {
@@ -94,7 +93,7 @@ struct Sent {
     deadline: Instant,
     /// Where its last byte stands among all bytes of this connection.
     end: u64,
-    reply: oneshot::Sender<Result<Bytes>>,
+    reply: Reply,
 }
 
 impl Pipeline {
@@ -122,18 +121,15 @@ impl Pipeline {
         self.counters = counters;
     }
 
-    /// Queues a request.
-    ///
-    /// # Errors
-    /// Why the connection was closed, if it was: nothing of the request was sent.
-    pub(super) fn push(&mut self, request: Outgoing, now: Instant) -> Result<()> {
+    /// Queues a request. If the connection was closed, the answer is why.
+    pub(super) fn push(&mut self, request: Outgoing, now: Instant) {
         if let Some(error) = &self.closed {
-            return Err(error.clone().with_status(DeliveryStatus::NotPersisted));
+            request.reply.send(Err(error.clone().with_status(DeliveryStatus::NotPersisted)));
+            return;
         }
         self.last_active = now;
         self.earliest = Some(self.earliest.map_or(request.deadline, |earliest| earliest.min(request.deadline)));
         self.waiting.push_back(request);
-        Ok(())
     }
 
     /// The next request to write, unless the connection is muted or has as many in flight as it may.
@@ -176,7 +172,7 @@ impl Pipeline {
         self.written += bytes as u64;
         while self.unanswered.front().is_some_and(|sent| sent.end <= self.written) {
             let Some(done) = self.unanswered.pop_front() else { break };
-            let _ = done.reply.send(Ok(Bytes::new()));
+            done.reply.send(Ok(Bytes::new()));
         }
     }
 
@@ -207,8 +203,7 @@ impl Pipeline {
         }
         let Some(oldest) = self.sent.pop_front() else { return Ok(()) };
         self.mute_for(throttle_time_ms(oldest.key, oldest.version, &frame), now);
-        // A caller that gave up has dropped its end; its answer goes with it.
-        let _ = oldest.reply.send(Ok(frame));
+        oldest.reply.send(Ok(frame));
         Ok(())
     }
 
@@ -248,7 +243,7 @@ impl Pipeline {
             let Some(late) = queue.iter().position(late).and_then(|i| queue.remove(i)) else { continue };
             let what = format!("{}: {} was not answered within its request timeout", self.peer, late.key);
             let status = status(late.end <= self.written);
-            let _ = late.reply.send(Err(Error::new(ErrorKind::Timeout, what.as_str()).with_status(status)));
+            late.reply.send(Err(Error::new(ErrorKind::Timeout, what.as_str()).with_status(status)));
             return Err(Error::new(ErrorKind::Network, format!("{what}, so the connection was closed")));
         }
         let muted = self.muted_until.is_some_and(|until| now < until);
@@ -260,7 +255,7 @@ impl Pipeline {
             }
             let Some(late) = self.waiting.remove(i) else { break };
             let why = if muted { "the broker throttles this client" } else { "earlier requests were not done" };
-            let _ = late.reply.send(Err(Error::new(
+            late.reply.send(Err(Error::new(
                 ErrorKind::Timeout,
                 format!("{}: {} could not be sent within its request timeout: {why}", self.peer, late.key),
             )
@@ -295,10 +290,10 @@ impl Pipeline {
         }
         self.closed = Some(error.clone());
         for sent in self.sent.drain(..).chain(self.unanswered.drain(..)) {
-            let _ = sent.reply.send(Err(error.clone().with_status(status(sent.end <= self.written))));
+            sent.reply.send(Err(error.clone().with_status(status(sent.end <= self.written))));
         }
         for request in self.waiting.drain(..) {
-            let _ = request.reply.send(Err(error.clone().with_status(DeliveryStatus::NotPersisted)));
+            request.reply.send(Err(error.clone().with_status(DeliveryStatus::NotPersisted)));
         }
     }
 

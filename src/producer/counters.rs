@@ -13,11 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    metrics::ProducerMetrics,
-    sender::{Answered, Part},
+use super::{metrics::ProducerMetrics, sender::Part};
+use crate::{
+    error::{DeliveryStatus, Error},
+    metrics::Histogram,
+    wire::{batch::SealedBatch, produce::ProduceResponse},
 };
-use crate::{error::DeliveryStatus, metrics::Histogram, wire::batch::SealedBatch};
 
 /// More brokers than this are not told apart for ever: those that have left the cluster are forgotten then.
 const BROKERS: usize = 256;
@@ -77,13 +78,13 @@ impl Counters {
         self.lock().produce_latency_micros.entry(node).or_default().record_micros(time);
     }
 
-    /// A request of so many batches ended.
-    pub(crate) fn answered(&self, batches: usize, answered: &Answered) {
+    /// A request of these batches ended.
+    pub(crate) fn answered(&self, parts: &[Part], response: &Result<Option<ProduceResponse<'_>>, Error>) {
         let mut sums = self.lock();
         sums.requests += 1;
         sums.requests_in_flight = sums.requests_in_flight.saturating_sub(1);
-        sums.batches_in_flight = sums.batches_in_flight.saturating_sub(batches as u64);
-        match &answered.response {
+        sums.batches_in_flight = sums.batches_in_flight.saturating_sub(parts.len() as u64);
+        match response {
             Ok(Some(response)) => {
                 for refused in response.partitions.iter().filter(|partition| !partition.error.is_ok()) {
                     *sums.errors.entry(refused.error).or_default() += 1;
@@ -91,7 +92,7 @@ impl Counters {
             }
             Ok(None) => {}
             // One that had lost all of its batches was not sent, and nothing went wrong with it.
-            Err(_) if answered.withdrawn.iter().all(|withdrawn| *withdrawn) => {}
+            Err(_) if parts.iter().all(|part| part.withdrawn) => {}
             Err(_) => sums.requests_failed += 1,
         }
     }

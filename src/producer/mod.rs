@@ -28,6 +28,7 @@ mod queue;
 mod reports;
 mod requests;
 mod response;
+mod sealing;
 mod sender;
 mod sender_task;
 mod settings;

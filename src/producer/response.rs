@@ -1,5 +1,7 @@
 //! What a broker's answer means for a batch.
 
+use std::fmt;
+
 use crate::{
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Remedy},
     wire::produce::ProducePartitionResponse,
@@ -41,7 +43,7 @@ pub(crate) enum Answer {
 
 impl Answer {
     /// What a broker said of one partition. `place` is "orders[3]".
-    pub(crate) fn read(response: ProducePartitionResponse, place: &str) -> Self {
+    pub(crate) fn read(response: ProducePartitionResponse<'_>, place: impl fmt::Display) -> Self {
         let code = response.error;
         if code.is_ok() {
             return Answer::Written {
@@ -82,7 +84,7 @@ impl Answer {
     }
 
     /// What it means that the answer left the partition out.
-    pub(crate) fn missing(place: &str) -> Self {
+    pub(crate) fn missing(place: impl fmt::Display) -> Self {
         let error = Error::new(ErrorKind::Protocol, format!("the broker's answer to produce leaves {place} out"));
         Answer::Retry { error: error.retriable(true), maybe_written: true }
     }
@@ -118,9 +120,9 @@ fn may_be_written(code: ErrorCode) -> bool {
 mod tests {
     use super::*;
 
-    fn response(code: ErrorCode) -> ProducePartitionResponse {
+    fn response(code: ErrorCode) -> ProducePartitionResponse<'static> {
         ProducePartitionResponse {
-            topic: "t".to_owned(),
+            topic: "t",
             topic_id: uuid::Uuid::nil(),
             partition: 0,
             error: code,

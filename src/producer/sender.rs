@@ -8,6 +8,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap, HashMap, VecDeque},
+    fmt,
     sync::Arc,
     time::Instant,
 };
@@ -29,7 +30,7 @@ use crate::{
     cluster::Metadata,
     error::{Error, ErrorKind},
     wire::{
-        batch::{ProducerStamp, SealedBatch},
+        batch::ProducerStamp,
         fetch::NodeEndpoint,
         produce::{ProducePartitionResponse, ProduceResponse},
     },
@@ -38,39 +39,36 @@ use crate::{
 /// What a request costs besides its batches, for each partition in it: more than enough for the longest topic name.
 const PARTITION_OVERHEAD: usize = 300;
 
-/// One Produce request to be sent.
+/// Requests whose room is kept for the next ones.
+const SPARE: usize = 16;
+
+/// One Produce request: given out to be sent, and given back when it has ended.
 #[derive(Debug)]
 pub(crate) struct ProduceRequest {
     pub(crate) id: u64,
     pub(crate) node: i32,
+    /// Those of one topic stand next to each other.
     pub(crate) parts: Vec<Part>,
 }
 
 /// One partition's batch in a request.
 #[derive(Debug)]
 pub(crate) struct Part {
+    /// The partition's place in the sender's list.
+    pub(crate) slot: usize,
     pub(crate) topic: Arc<str>,
     pub(crate) topic_id: Uuid,
     pub(crate) partition: i32,
-    pub(crate) body: Body,
+    /// Sealed on the way; an error for what could not be.
+    pub(crate) body: Result<Body, Error>,
     pub(crate) stamp: ProducerStamp,
     pub(crate) ticket: Ticket,
+    /// Set when it was left out as the request was written, because its records had expired by then.
+    pub(crate) withdrawn: bool,
     pub(crate) records: u32,
     pub(crate) attempt: u32,
     /// When the batch was begun, if it leaves for the first time.
     pub(crate) begun: Option<Instant>,
-}
-
-/// How a request ended.
-#[derive(Debug)]
-pub(crate) struct Answered {
-    pub(crate) id: u64,
-    /// The batches' bytes in the order of the request's parts; `Err` for what could not be sealed.
-    pub(crate) bodies: Vec<Result<SealedBatch, Error>>,
-    /// The parts that were left out when it was written, because their records had expired by then.
-    pub(crate) withdrawn: Vec<bool>,
-    /// `None` with acks=0: it was written, and nobody will say more.
-    pub(crate) response: Result<Option<ProduceResponse>, Error>,
 }
 
 /// What the sender asks of the world besides requests.
@@ -108,13 +106,6 @@ enum Timer {
     Expiry,
 }
 
-#[derive(Debug)]
-struct Outstanding {
-    node: i32,
-    /// Slot, topic id, and partition of each part.
-    parts: Vec<(usize, Uuid)>,
-}
-
 /// The sender of one producer.
 #[derive(Debug)]
 pub(crate) struct Sender {
@@ -122,7 +113,6 @@ pub(crate) struct Sender {
     identity: Identity,
     slots: Vec<Option<Slot>>,
     nodes: HashMap<i32, Node>,
-    requests: HashMap<u64, Outstanding>,
     next_request: u64,
     timers: BinaryHeap<Reverse<(Instant, Timer, usize)>>,
     /// Slots that have something to send and no leader to send it to.
@@ -134,6 +124,9 @@ pub(crate) struct Sender {
     cause: Option<Error>,
     effects: Vec<Effect>,
     rng: StdRng,
+    /// Room for the parts of requests, and for the slots in one, used again and again.
+    spare: Vec<Vec<Part>>,
+    taken: Vec<usize>,
     counters: Arc<Counters>,
 }
 
@@ -144,7 +137,6 @@ impl Sender {
             identity: if idempotent { Identity::Unknown } else { Identity::Anonymous },
             slots: Vec::new(),
             nodes: HashMap::new(),
-            requests: HashMap::new(),
             next_request: 0,
             timers: BinaryHeap::new(),
             homeless: BTreeSet::new(),
@@ -153,6 +145,8 @@ impl Sender {
             cause: None,
             effects: Vec::new(),
             rng: StdRng::seed_from_u64(seed),
+            spare: Vec::new(),
+            taken: Vec::new(),
             counters,
         }
     }
@@ -211,64 +205,76 @@ impl Sender {
         }
     }
 
-    /// A request ended.
-    pub(crate) fn answered(&mut self, answered: Answered, now: Instant, metadata: &Metadata) {
-        let Some(request) = self.requests.remove(&answered.id) else { return };
-        self.counters.answered(request.parts.len(), &answered);
-        let node = self.nodes.entry(request.node).or_default();
-        node.in_flight = node.in_flight.saturating_sub(1);
-        node.warm = answered.response.is_ok();
-        let (mut answers, endpoints, failure) = match answered.response {
-            Ok(Some(response)) => {
+    /// A request ended. The response is `None` with acks=0: it was written, and nobody will say more.
+    pub(crate) fn answered(
+        &mut self,
+        request: ProduceRequest,
+        response: Result<Option<ProduceResponse<'_>>, Error>,
+        now: Instant,
+        metadata: &Metadata,
+    ) {
+        let ProduceRequest { id, node, mut parts } = request;
+        self.counters.answered(&parts, &response);
+        let known = self.nodes.entry(node).or_default();
+        known.in_flight = known.in_flight.saturating_sub(1);
+        known.warm = response.is_ok();
+        let (mut answers, endpoints, failure) = match response {
+            Ok(response) => {
+                let response = response.unwrap_or_default();
                 if response.throttle_time_ms > 0 {
-                    self.effects.push(Effect::Throttle { node: request.node, millis: response.throttle_time_ms });
+                    self.effects.push(Effect::Throttle { node, millis: response.throttle_time_ms });
                 }
-                let endpoints: Arc<[NodeEndpoint]> = response.node_endpoints.into();
-                (Answers::new(response.partitions), endpoints, None)
+                (Answers::new(response.partitions), response.node_endpoints, None)
             }
-            Ok(None) => (Answers::new(Vec::new()), Arc::from([]), None),
-            Err(error) => (Answers::new(Vec::new()), Arc::from([]), Some(error)),
+            Err(error) => (Answers::new(Vec::new()), Vec::new(), Some(error)),
         };
         let acked = self.rules.acks != 0;
+        let mut hints: Option<Arc<[NodeEndpoint]>> = None;
         let mut refresh = false;
-        let parts = request.parts.into_iter().zip(answered.bodies).zip(answered.withdrawn);
-        for (i, (((slot, topic_id), body), withdrawn)) in parts.enumerate() {
-            let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
-            let partition = place.queue.partition.clone();
-            let name = || format!("{}[{}]", partition.topic, partition.index);
-            let answer = match (&failure, answers.take(i, &partition, topic_id)) {
-                _ if withdrawn => Answer::Withdrawn,
+        for (i, part) in parts.drain(..).enumerate() {
+            let Some(place) = self.slots.get_mut(part.slot).and_then(Option::as_mut) else { continue };
+            let name = Place(&part);
+            let answer = match (&failure, answers.take(i, &part)) {
+                _ if part.withdrawn => Answer::Withdrawn,
                 (Some(error), _) => Answer::failed(error),
                 (None, Some(response)) => {
                     if let Some((leader, epoch)) = response.current_leader.filter(|(leader, _)| *leader >= 0) {
                         tracing::debug!(
-                            topic = &*partition.topic,
-                            partition = partition.index,
-                            node = request.node,
+                            topic = &*part.topic,
+                            partition = part.partition,
+                            node,
                             leader,
                             leader_epoch = epoch,
                             "the broker names another leader"
                         );
                         self.effects.push(Effect::LearnLeader {
-                            topic: partition.topic.clone(),
-                            partition: partition.index,
+                            topic: part.topic.clone(),
+                            partition: part.partition,
                             leader,
                             epoch,
-                            endpoints: endpoints.clone(),
+                            endpoints: hints.get_or_insert_with(|| Arc::from(&endpoints[..])).clone(),
                         });
                     }
-                    Answer::read(response, &name())
+                    Answer::read(response, name)
                 }
-                (None, None) if acked => Answer::missing(&name()),
+                (None, None) if acked => Answer::missing(name),
                 (None, None) => Answer::Written { base_offset: None, log_append_millis: None },
             };
             refresh |= answer.asks_for_refresh();
-            let aftermath = place.queue.answered(answered.id, body, answer, now, &self.rules, &mut self.rng);
+            let body = match part.body {
+                Ok(Body::Sealed(sealed)) => Ok(sealed),
+                Ok(_) => Err(Error::new(ErrorKind::Internal, "a request came back without having been sealed")),
+                Err(error) => Err(error),
+            };
+            let aftermath = place.queue.answered(id, body, answer, now, &self.rules, &mut self.rng);
             self.after(aftermath);
-            self.schedule(slot, now, metadata);
+            self.schedule(part.slot, now, metadata);
+        }
+        if self.spare.len() < SPARE {
+            self.spare.push(parts);
         }
         if answers.left() > 0 {
-            tracing::warn!(node = request.node, "the broker answered for partitions that it was not asked about");
+            tracing::warn!(node, "the broker answered for partitions that it was not asked about");
         }
         if refresh {
             self.effects.push(Effect::RefreshMetadata);
@@ -347,10 +353,9 @@ impl Sender {
     /// is empty.
     fn fill(&mut self, id: i32, now: Instant, metadata: &Metadata) -> Option<ProduceRequest> {
         let request = self.next_request;
-        let mut parts: Vec<Part> = Vec::new();
-        let mut places = Vec::new();
+        let mut parts = self.spare.pop().unwrap_or_default();
         let mut size = 0;
-        let mut again = Vec::new();
+        let mut taken = std::mem::take(&mut self.taken);
         while let Some(slot) = self.nodes.get_mut(&id).and_then(|node| node.ready.pop_front()) {
             let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
             if place.ready_at != Some(id) {
@@ -377,30 +382,35 @@ impl Sender {
             size += next;
             let topic_id = metadata.topic(&partition.topic).map_or(Uuid::nil(), |topic| topic.id);
             parts.push(Part {
+                slot,
                 topic: partition.topic.clone(),
                 topic_id,
                 partition: partition.index,
-                body: drained.body,
+                body: Ok(drained.body),
                 stamp: drained.stamp,
                 ticket: drained.ticket,
+                withdrawn: false,
                 records: drained.records,
                 attempt: drained.attempt,
                 begun: drained.begun,
             });
-            places.push((slot, topic_id));
-            again.push(slot);
+            taken.push(slot);
         }
         // Only now, so that a partition is in a request once.
-        for slot in again {
+        for slot in taken.drain(..) {
             self.schedule(slot, now, metadata);
         }
+        self.taken = taken;
         if parts.is_empty() {
+            self.spare.push(parts);
             return None;
+        }
+        if !parts.is_sorted_by(|a, b| a.topic <= b.topic) {
+            parts.sort_unstable_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         }
         self.counters.drained(&parts, now);
         self.next_request += 1;
         self.nodes.entry(id).or_default().in_flight += 1;
-        self.requests.insert(request, Outstanding { node: id, parts: places });
         Some(ProduceRequest { id: request, node: id, parts })
     }
 
@@ -478,20 +488,29 @@ impl Sender {
     }
 }
 
-/// The partitions of a response, found by the order of the request or else by search.
-struct Answers(Vec<Option<ProducePartitionResponse>>);
+/// "orders[3]", for errors.
+struct Place<'a>(&'a Part);
 
-impl Answers {
-    fn new(partitions: Vec<ProducePartitionResponse>) -> Self {
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.0.topic, self.0.partition)
+    }
+}
+
+/// The partitions of a response, found by the order of the request or else by search.
+struct Answers<'a>(Vec<Option<ProducePartitionResponse<'a>>>);
+
+impl<'a> Answers<'a> {
+    fn new(partitions: Vec<ProducePartitionResponse<'a>>) -> Self {
         Self(partitions.into_iter().map(Some).collect())
     }
 
-    fn take(&mut self, guess: usize, partition: &Partition, topic_id: Uuid) -> Option<ProducePartitionResponse> {
-        let is_it = |answer: &Option<ProducePartitionResponse>| {
+    fn take(&mut self, guess: usize, part: &Part) -> Option<ProducePartitionResponse<'a>> {
+        let is_it = |answer: &Option<ProducePartitionResponse<'_>>| {
             answer.as_ref().is_some_and(|answer| {
-                answer.partition == partition.index
-                    && (*answer.topic == *partition.topic
-                        || (answer.topic.is_empty() && answer.topic_id == topic_id && !topic_id.is_nil()))
+                answer.partition == part.partition
+                    && (*answer.topic == *part.topic
+                        || (answer.topic.is_empty() && answer.topic_id == part.topic_id && !part.topic_id.is_nil()))
             })
         };
         let at = match self.0.get(guess) {

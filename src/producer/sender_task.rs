@@ -14,7 +14,7 @@ use super::{
     accumulator::Partition,
     idempotence::ProducerId,
     inbox::{Phase, Question},
-    requests::Requests,
+    requests::{Ended, Requests},
     sender::{Effect, Sender},
     topics::Hand,
 };
@@ -117,9 +117,7 @@ impl SenderTask {
                     Err(_) => break,
                 },
                 // Behind what is rare, which answers without end would keep waiting.
-                answered = self.requests.next() => {
-                    self.sender.answered(answered, now(), &self.client.metadata());
-                }
+                ended = self.requests.next() => self.ended(ended),
                 () = self.end.0.inbox.rung() => {}
                 // Others get their turn even if news never ends.
                 () = tokio::task::yield_now(), if !quiet => {}
@@ -128,6 +126,16 @@ impl SenderTask {
             self.end.0.inbox.get_up();
         }
         self.finish();
+    }
+
+    /// Takes in a request that has ended, and those that have by now: what comes of all of them leaves together.
+    fn ended(&mut self, first: Ended) {
+        let metadata = self.client.metadata();
+        let mut next = Some(first);
+        while let Some(ended) = next {
+            ended.read(|request, response| self.sender.answered(request, response, now(), &metadata));
+            next = self.requests.another();
+        }
     }
 
     /// Reads the news.

@@ -1,31 +1,24 @@
 //! Produce, written and read by hand: the request is a list of chunks in which the batches are not copied.
 
-use std::sync::Arc;
-
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    batch::{ProducerStamp, SealedBatch},
+    batch::{BATCH_HEADER_SIZE, ProducerStamp, SealedBatch},
     fetch::{NodeEndpoint, read_endpoints, read_leader, read_topic},
     read::Reader,
+    varint::MAX_32,
     write::{put_length, put_no_tags, put_string},
 };
 use crate::error::{ErrorCode, Result};
 
-/// One partition's batch in a request.
-#[derive(Debug)]
-pub(crate) struct ProducePartition<'a> {
+/// One partition's batch in a request; `topic_id` is what Produce v13 and newer ask for instead of the name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProducePart<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) topic_id: uuid::Uuid,
     pub(crate) partition: i32,
     pub(crate) batch: &'a SealedBatch,
     pub(crate) stamp: ProducerStamp,
-}
-
-/// One topic in a request; `id` is what Produce v13 and newer ask for instead of the name.
-#[derive(Debug)]
-pub(crate) struct ProduceTopic<'a> {
-    pub(crate) name: &'a Arc<str>,
-    pub(crate) id: uuid::Uuid,
-    pub(crate) partitions: Vec<ProducePartition<'a>>,
 }
 
 /// The versions that are written and read here.
@@ -40,54 +33,84 @@ const LEADER_HINTS: i16 = 10;
 /// The first version with topic ids in the place of names.
 const TOPIC_IDS: i16 = 13;
 
-/// Writes the request's body as chunks to be written one after the other: what is between the batches is in buffers of
-/// its own, the batches' bodies are shared. `head` may hold bytes already (a header); the body comes behind them.
+/// Writes the request's body as chunks to be written one after the other: what is between the batches is in one buffer,
+/// the batches' bodies are shared. `head` may hold bytes already (a header): they stay, with as much of the body as comes
+/// before the first chunk.
+///
+/// The parts of a topic stand next to each other; parts of the same name further apart would be topics of their own.
 ///
 /// # Errors
 /// `InvalidArgument` for a name of more than 32,767 bytes or a batch of more than 2 GiB.
-pub(crate) fn encode_produce(
-    mut head: BytesMut,
+pub(crate) fn encode_produce<'a>(
+    head: &mut BytesMut,
     version: i16,
     transactional_id: Option<&str>,
     acks: i16,
     timeout_ms: i32,
-    topics: &[ProduceTopic<'_>],
+    parts: impl Iterator<Item = ProducePart<'a>> + Clone,
 ) -> Result<Vec<Bytes>> {
     let flexible = version >= FLEXIBLE;
-    let out = &mut head;
-    let mut chunks = Vec::with_capacity(1 + 2 * topics.iter().map(|topic| topic.partitions.len()).sum::<usize>());
-    put_string(out, transactional_id, flexible)?;
-    out.put_i16(acks);
-    out.put_i32(timeout_ms);
-    put_length(out, topics.len(), flexible)?;
-    for topic in topics {
+    let (topics, batches, size) = measure(parts.clone());
+    let mut out = BytesMut::with_capacity(size);
+    let mut chunks = Vec::with_capacity(2 * batches);
+    put_string(head, transactional_id, flexible)?;
+    head.put_i16(acks);
+    head.put_i32(timeout_ms);
+    put_length(head, topics, flexible)?;
+    let mut rest = parts;
+    while let Some(first) = rest.clone().next() {
         if version >= TOPIC_IDS {
-            out.put_slice(topic.id.as_bytes());
+            out.put_slice(first.topic_id.as_bytes());
         } else {
-            put_string(out, Some(topic.name), flexible)?;
+            put_string(&mut out, Some(first.topic), flexible)?;
         }
-        put_length(out, topic.partitions.len(), flexible)?;
-        for partition in &topic.partitions {
-            out.put_i32(partition.partition);
-            put_length(out, partition.batch.size(), flexible)?;
-            out.put_slice(&partition.batch.header(partition.stamp));
-            chunks.push(out.split().freeze());
-            chunks.push(partition.batch.body().clone());
-            put_no_tags(out, flexible);
+        let count = rest.clone().take_while(|part| part.topic == first.topic).count();
+        put_length(&mut out, count, flexible)?;
+        for part in rest.by_ref().take(count) {
+            out.put_i32(part.partition);
+            put_length(&mut out, part.batch.size(), flexible)?;
+            out.put_slice(&part.batch.header(part.stamp));
+            if chunks.is_empty() {
+                head.put_slice(&out);
+                out.clear();
+            } else {
+                chunks.push(out.split().freeze());
+            }
+            chunks.push(part.batch.body().clone());
+            put_no_tags(&mut out, flexible);
         }
-        put_no_tags(out, flexible);
+        put_no_tags(&mut out, flexible);
     }
-    put_no_tags(out, flexible);
-    if !out.is_empty() {
-        chunks.push(head.freeze());
+    put_no_tags(&mut out, flexible);
+    if chunks.is_empty() {
+        head.put_slice(&out);
+    } else if !out.is_empty() {
+        chunks.push(out.freeze());
     }
     Ok(chunks)
 }
 
+/// Topics, batches, and at least the bytes that are neither in front of the first batch nor in a batch's body.
+fn measure<'a>(parts: impl Iterator<Item = ProducePart<'a>>) -> (usize, usize, usize) {
+    let (mut topics, mut batches, mut size) = (0, 0, 2 * MAX_32);
+    let mut last = None;
+    for part in parts {
+        batches += 1;
+        // Its number, the length of its batch, the batch's header, no tags.
+        size += 4 + MAX_32 + BATCH_HEADER_SIZE + 1;
+        if last != Some(part.topic) {
+            last = Some(part.topic);
+            topics += 1;
+            size += part.topic.len().max(16) + 2 * MAX_32 + 1;
+        }
+    }
+    (topics, batches, size)
+}
+
 /// The answer to a Produce request.
 #[derive(Debug, Default)]
-pub(crate) struct ProduceResponse {
-    pub(crate) partitions: Vec<ProducePartitionResponse>,
+pub(crate) struct ProduceResponse<'a> {
+    pub(crate) partitions: Vec<ProducePartitionResponse<'a>>,
     pub(crate) throttle_time_ms: i32,
     /// Brokers named by leader hints (KIP-951): node, host, port, rack.
     pub(crate) node_endpoints: Vec<NodeEndpoint>,
@@ -95,9 +118,9 @@ pub(crate) struct ProduceResponse {
 
 /// The answer for one partition.
 #[derive(Debug)]
-pub(crate) struct ProducePartitionResponse {
+pub(crate) struct ProducePartitionResponse<'a> {
     /// The topic's name, empty from v13 on.
-    pub(crate) topic: String,
+    pub(crate) topic: &'a str,
     /// The topic's id, nil before v13.
     pub(crate) topic_id: uuid::Uuid,
     pub(crate) partition: i32,
@@ -117,13 +140,13 @@ pub(crate) struct ProducePartitionResponse {
 ///
 /// # Errors
 /// `Protocol` for bytes that are not such an answer; nothing is reserved by the lengths they say.
-pub(crate) fn decode_produce(body: Bytes, version: i16) -> Result<ProduceResponse> {
-    let mut reader = Reader::new(&body);
+pub(crate) fn decode_produce(body: &[u8], version: i16) -> Result<ProduceResponse<'_>> {
+    let mut reader = Reader::new(body);
     read_response(&mut reader, version)
         .map_err(|error| error.context(format_args!("Produce version {version} response")))
 }
 
-fn read_response(reader: &mut Reader<'_>, version: i16) -> Result<ProduceResponse> {
+fn read_response<'a>(reader: &mut Reader<'a>, version: i16) -> Result<ProduceResponse<'a>> {
     let flexible = version >= FLEXIBLE;
     let mut response = ProduceResponse::default();
     for _ in 0..reader.count(flexible)? {
@@ -144,15 +167,15 @@ fn read_response(reader: &mut Reader<'_>, version: i16) -> Result<ProduceRespons
     Ok(response)
 }
 
-fn read_partition(
-    reader: &mut Reader<'_>,
+fn read_partition<'a>(
+    reader: &mut Reader<'a>,
     version: i16,
-    topic: &str,
+    topic: &'a str,
     topic_id: uuid::Uuid,
-) -> Result<ProducePartitionResponse> {
+) -> Result<ProducePartitionResponse<'a>> {
     let flexible = version >= FLEXIBLE;
     let mut partition = ProducePartitionResponse {
-        topic: topic.to_owned(),
+        topic,
         topic_id,
         partition: reader.i32()?,
         error: ErrorCode::new(reader.i16()?),

@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::{
-    cluster::pipeline::{Limits, Outgoing, Pipeline},
+    cluster::{
+        answers::Reply as To,
+        pipeline::{Limits, Outgoing, Pipeline},
+    },
     error::{DeliveryStatus, Error, ErrorKind, Result},
     wire::ApiKey,
 };
@@ -35,10 +38,10 @@ impl Fixture {
             chunks: vec![Bytes::from_static(&[0; 90])],
             deadline: self.now + Duration::from_secs(timeout),
             answered,
-            reply,
+            reply: To::One(reply),
         };
         self.next += 1;
-        self.pipeline.push(request, self.now).unwrap();
+        self.pipeline.push(request, self.now);
         receiver
     }
 
@@ -195,7 +198,7 @@ fn nothing_is_taken_after_the_end() {
     it.pipeline.close(&Error::new(ErrorKind::Network, "gone"));
     it.pipeline.close(&Error::new(ErrorKind::Closed, "a second reason is none"));
     assert_eq!(failure(&mut waiting).kind(), ErrorKind::Network);
-    let (reply, _receiver) = oneshot::channel();
+    let (reply, mut late) = oneshot::channel();
     let request = Outgoing {
         key: ApiKey::Heartbeat,
         version: 1,
@@ -204,9 +207,10 @@ fn nothing_is_taken_after_the_end() {
         chunks: Vec::new(),
         deadline: it.now,
         answered: true,
-        reply,
+        reply: To::One(reply),
     };
-    let error = it.pipeline.push(request, it.now).unwrap_err();
+    it.pipeline.push(request, it.now);
+    let error = failure(&mut late);
     assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Network, Some(DeliveryStatus::NotPersisted)));
 }
 

@@ -20,7 +20,7 @@ use super::{
         idempotence::ProducerId,
         purge::Purge,
         queue::Rules,
-        sender::{Answered, Effect, ProduceRequest, Sender},
+        sender::{Effect, ProduceRequest, Sender},
         topics::{Admitted, Hand, Placement, Topics, parts_of},
     },
     model_broker::{Log, response},
@@ -42,11 +42,11 @@ const NODES: i32 = 3;
 
 /// A request that has left the producer.
 struct Sent {
-    id: u64,
     node: i32,
+    /// What the broker sees of it.
     parts: Vec<(i32, SealedBatch, ProducerStamp)>,
-    all: Vec<SealedBatch>,
-    withdrawn: Vec<bool>,
+    /// `None` when its connection is gone.
+    request: Option<ProduceRequest>,
 }
 
 /// A record that was sent: its partition, its value, and what came of it.
@@ -195,24 +195,24 @@ impl World {
         }
     }
 
-    fn write(&mut self, request: ProduceRequest) {
+    fn write(&mut self, mut request: ProduceRequest) {
         let mut compressor = Compressor::new(Compression::None).expect("no codec");
-        let mut sent =
-            Sent { id: request.id, node: request.node, parts: Vec::new(), all: Vec::new(), withdrawn: Vec::new() };
+        let mut parts = Vec::new();
         let connects = !self.faults.disconnects || self.rng.random_range(0..20) > 0;
-        for part in request.parts {
-            let sealed = match part.body {
+        for part in &mut request.parts {
+            let body = std::mem::replace(&mut part.body, Ok(Body::Lent(part.ticket.clone())));
+            let sealed = match body.expect("nothing has failed yet") {
                 Body::Open(builder) => builder.seal(&mut compressor).expect("it can be sealed"),
                 Body::Sealed(sealed) => sealed,
                 Body::Lent(_) => panic!("a lent batch was drained"),
             };
-            sent.all.push(sealed.clone());
-            sent.withdrawn.push(false);
+            part.body = Ok(Body::Sealed(sealed.clone()));
             if connects {
                 assert!(part.ticket.write(), "nobody can have withdrawn it yet");
-                sent.parts.push((part.partition, sealed, part.stamp));
+                parts.push((part.partition, sealed, part.stamp));
             }
         }
+        let sent = Sent { node: request.node, parts, request: Some(request) };
         if connects {
             self.wires.entry(sent.node).or_default().push_back(sent);
         } else {
@@ -221,18 +221,13 @@ impl World {
         }
     }
 
-    fn answer(&mut self, sent: Sent, response: Result<ProduceResponse, Error>) {
-        let answered = Answered {
-            id: sent.id,
-            bodies: sent.all.into_iter().map(Ok).collect(),
-            withdrawn: sent.withdrawn,
-            response: response.map(Some),
-        };
-        self.sender.answered(answered, self.now, &self.metadata);
+    fn answer(&mut self, sent: Sent, response: Result<ProduceResponse<'_>, Error>) {
+        let request = sent.request.expect("its connection is there");
+        self.sender.answered(request, response.map(Some), self.now, &self.metadata);
     }
 
     /// The broker works on a request.
-    fn process(&mut self, sent: &Sent) -> ProduceResponse {
+    fn process(&mut self, sent: &Sent) -> ProduceResponse<'static> {
         let mut out = ProduceResponse::default();
         for (partition, batch, stamp) in &sent.parts {
             let fate = if self.faults.refusals { self.rng.random_range(0..12) } else { 99 };
@@ -260,13 +255,7 @@ impl World {
         for sent in self.wires.remove(&node).unwrap_or_default() {
             match self.rng.random_range(0..3) {
                 0 => drop(self.process(&sent)),
-                1 => self.ghosts.push(Sent {
-                    id: sent.id,
-                    node,
-                    parts: sent.parts.clone(),
-                    all: Vec::new(),
-                    withdrawn: Vec::new(),
-                }),
+                1 => self.ghosts.push(Sent { node, parts: sent.parts.clone(), request: None }),
                 _ => {}
             }
             let error = Error::new(ErrorKind::Network, "reset").with_status(DeliveryStatus::PossiblyPersisted);

@@ -85,9 +85,9 @@ impl Log {
     }
 }
 
-pub(super) fn response(partition: i32, result: Result<i64, ErrorCode>) -> ProducePartitionResponse {
+pub(super) fn response(partition: i32, result: Result<i64, ErrorCode>) -> ProducePartitionResponse<'static> {
     ProducePartitionResponse {
-        topic: super::model::TOPIC.to_owned(),
+        topic: super::model::TOPIC,
         topic_id: uuid::Uuid::nil(),
         partition,
         error: result.err().unwrap_or(ErrorCode::NONE),

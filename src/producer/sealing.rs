@@ -1,0 +1,225 @@
+//! Closes batches: compresses and checksums them. A little of it at once where it falls due; what takes longer on threads
+//! for such work, in parallel over the partitions of a request.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{sync::Semaphore, task::JoinHandle};
+
+use super::{
+    batch::Body,
+    counters::Counters,
+    sender::{Part, ProduceRequest},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    wire::{Compression, batch::Compressor},
+};
+
+/// A codec's state in a box, because some are large and each is taken out and put back for every request.
+type BoxedCompressor = Box<Compressor>;
+
+/// The codecs' states that are not in use, and how many may be at work elsewhere.
+pub(super) struct Sealing {
+    compression: Compression,
+    counters: Arc<Counters>,
+    idle: Mutex<Vec<BoxedCompressor>>,
+    cores: usize,
+    permits: Arc<Semaphore>,
+}
+
+impl Sealing {
+    pub(super) fn new(compression: Compression, counters: Arc<Counters>) -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let idle = Mutex::new(vec![Box::new(Compressor::new(compression)?)]);
+        Ok(Self { compression, counters, idle, cores, permits: Arc::new(Semaphore::new(cores)) })
+    }
+
+    /// Whether the batches are sealed as soon as they could be handed to another thread.
+    pub(super) fn is_small(&self, parts: &[Part]) -> bool {
+        self.compression == Compression::None || parts.iter().map(unsealed).sum::<usize>() <= self.worth_a_thread()
+    }
+
+    /// So many bytes take about 30 µs.
+    fn worth_a_thread(&self) -> usize {
+        match self.compression {
+            Compression::Gzip(_) => 4 * 1024,
+            Compression::Zstd(_) => 16 * 1024,
+            Compression::None | Compression::Snappy | Compression::Lz4 => 32 * 1024,
+        }
+    }
+
+    /// Seals here and now.
+    pub(super) fn seal(&self, parts: &mut [Part]) {
+        let mut compressor = None;
+        for part in parts {
+            if !matches!(part.body, Ok(Body::Open(_))) {
+                // Sealed for an attempt before this one.
+                continue;
+            }
+            let body = std::mem::replace(&mut part.body, Ok(Body::Lent(part.ticket.clone())));
+            let Ok(Body::Open(builder)) = body else { continue };
+            part.body = match compressor.get_or_insert_with(|| self.compressor()) {
+                Ok(compressor) => {
+                    builder.seal(compressor).inspect(|sealed| self.counters.sealed(sealed)).map(Body::Sealed)
+                }
+                Err(error) => Err(error.clone()),
+            };
+        }
+        if let Some(Ok(compressor)) = compressor {
+            self.lock().push(compressor);
+        }
+    }
+
+    /// Seals on threads for work that takes long: in parallel where there is enough of it, and never more at once than
+    /// there are cores, whatever the number of requests.
+    ///
+    /// Dropping the future throws the request away.
+    pub(super) async fn seal_elsewhere(self: Arc<Self>, mut request: ProduceRequest) -> ProduceRequest {
+        let mut shares: VecDeque<(Vec<Part>, JoinHandle<Vec<Part>>)> = VecDeque::new();
+        for mut share in self.shares(std::mem::take(&mut request.parts)) {
+            let heads = share.iter().map(head).collect();
+            let permit = self.permits.clone().acquire_owned().await;
+            let sealing = self.clone();
+            let work = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                sealing.seal(&mut share);
+                share
+            });
+            shares.push_back((heads, work));
+        }
+        for (mut heads, work) in shares {
+            match work.await {
+                Ok(mut sealed) => request.parts.append(&mut sealed),
+                // The runtime goes down, or a codec panicked: the bytes are gone.
+                Err(failure) => {
+                    let error = Error::new(ErrorKind::Internal, "a batch could not be compressed").with_source(failure);
+                    heads.iter_mut().for_each(|part| part.body = Err(error.clone()));
+                    request.parts.append(&mut heads);
+                }
+            }
+        }
+        request
+    }
+
+    /// Shares of about the same size, in the order of the parts: one for each core, if each is worth a thread.
+    fn shares(&self, parts: Vec<Part>) -> Vec<Vec<Part>> {
+        let mut left: usize = parts.iter().map(unsealed).sum();
+        let mut count = (left / self.worth_a_thread()).clamp(1, self.cores);
+        let mut shares = Vec::with_capacity(count);
+        let (mut share, mut size) = (Vec::new(), 0);
+        for part in parts {
+            let bytes = unsealed(&part);
+            // Whatever comes closer to an equal share: with this part, or without it.
+            if count > 1 && !share.is_empty() && size + bytes / 2 > left / count {
+                shares.push(std::mem::take(&mut share));
+                left -= std::mem::take(&mut size);
+                count -= 1;
+            }
+            size += bytes;
+            share.push(part);
+        }
+        shares.push(share);
+        shares
+    }
+
+    fn compressor(&self) -> Result<BoxedCompressor> {
+        let idle = self.lock().pop();
+        idle.map_or_else(|| Compressor::new(self.compression).map(Box::new), Ok)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<BoxedCompressor>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes that are still to be sealed.
+fn unsealed(part: &Part) -> usize {
+    match &part.body {
+        Ok(Body::Open(builder)) => builder.size(),
+        _ => 0,
+    }
+}
+
+/// A part without its body.
+fn head(part: &Part) -> Part {
+    Part {
+        slot: part.slot,
+        topic: part.topic.clone(),
+        topic_id: part.topic_id,
+        partition: part.partition,
+        body: Ok(Body::Lent(part.ticket.clone())),
+        stamp: part.stamp,
+        ticket: part.ticket.clone(),
+        withdrawn: part.withdrawn,
+        records: part.records,
+        attempt: part.attempt,
+        begun: part.begun,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        producer::{batch::Ledger, ticket::Ticket},
+        wire::batch::{BatchBuilder, ProducerStamp, RecordParts},
+    };
+
+    fn part(partition: i32, bytes: usize) -> Part {
+        let mut builder = BatchBuilder::with_capacity(bytes);
+        builder.append(&RecordParts { key: None, value: Some(&vec![b'x'; bytes]), record: None }, 1);
+        Part {
+            slot: partition as usize,
+            topic: "t".into(),
+            topic_id: Uuid::nil(),
+            partition,
+            body: Ok(Body::Open(builder)),
+            stamp: ProducerStamp::NONE,
+            ticket: Ticket::next(&Ledger::new(1 << 20).new_cell()),
+            withdrawn: false,
+            records: 1,
+            attempt: 1,
+            begun: None,
+        }
+    }
+
+    fn sealing(cores: usize) -> Arc<Sealing> {
+        Arc::new(Sealing { cores, ..Sealing::new(Compression::Lz4, Arc::default()).unwrap() })
+    }
+
+    fn sizes(sealing: &Sealing, parts: &[usize]) -> Vec<Vec<i32>> {
+        let parts = parts.iter().enumerate().map(|(i, size)| part(i as i32, *size)).collect();
+        sealing.shares(parts).iter().map(|share| share.iter().map(|part| part.partition).collect()).collect()
+    }
+
+    #[test]
+    fn work_is_shared_out_by_bytes_in_the_order_of_the_parts() {
+        let (one, two) = (sealing(1), sealing(2));
+        assert_eq!(sizes(&one, &[40_000, 40_000]), [[0, 1]]);
+        assert_eq!(sizes(&two, &[40_000, 40_000]), [[0], [1]]);
+        assert_eq!(sizes(&two, &[20_000, 20_000]), [[0, 1]], "a share would not be worth a thread");
+        assert_eq!(sizes(&two, &[90_000, 30_000, 30_000, 30_000]), vec![vec![0], vec![1, 2, 3]]);
+        assert_eq!(sizes(&two, &[10, 10, 200_000]), vec![vec![0, 1], vec![2]]);
+        assert_eq!(sizes(&sealing(8), &[500_000]), [[0]]);
+    }
+
+    #[tokio::test]
+    async fn what_is_sealed_elsewhere_comes_back_whole_and_in_order() {
+        let sealing = sealing(3);
+        let parts = (0..20).map(|i| part(i, 9000)).collect();
+        let request = ProduceRequest { id: 7, node: 3, parts };
+        assert!(!sealing.is_small(&request.parts));
+        let sealed = sealing.clone().seal_elsewhere(request).await;
+        assert_eq!((sealed.id, sealed.node), (7, 3));
+        let order: Vec<i32> = sealed.parts.iter().map(|part| part.partition).collect();
+        assert_eq!(order, (0..20).collect::<Vec<_>>());
+        assert!(sealed.parts.iter().all(|part| matches!(&part.body, Ok(Body::Sealed(batch)) if batch.size() < 9000)));
+        assert_eq!(sealing.permits.available_permits(), std::thread::available_parallelism().map_or(1, usize::from));
+        assert!(sealing.is_small(&sealed.parts), "sealed bodies are used again");
+    }
+}
