@@ -18,6 +18,8 @@ pub(crate) enum Answer {
         /// The attempt may have written it all the same.
         maybe_written: bool,
     },
+    /// The broker has a batch of these sequence numbers already, so this attempt wrote nothing.
+    Duplicate(Error),
     /// The broker expected other sequence numbers, so the batch is not in its log.
     OutOfOrder(Error),
     /// The broker does not know the producer (any more). `log_start` is −1 where it is not known.
@@ -54,8 +56,7 @@ impl Answer {
             error = error.context(format_args!("{message:?}"));
         }
         match code {
-            // It is there already, from an attempt whose answer did not arrive; where, the broker has forgotten.
-            ErrorCode::DUPLICATE_SEQUENCE_NUMBER => Answer::Written { base_offset: None, log_append_millis: None },
+            ErrorCode::DUPLICATE_SEQUENCE_NUMBER => Answer::Duplicate(error),
             ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => Answer::OutOfOrder(error),
             ErrorCode::UNKNOWN_PRODUCER_ID => Answer::UnknownProducer { error, log_start: response.log_start_offset },
             ErrorCode::INVALID_PRODUCER_EPOCH => Answer::StaleEpoch(error),
@@ -134,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn success_and_duplicates_are_written() {
+    fn success_is_written_and_a_duplicate_was_written_before() {
         let Answer::Written { base_offset, log_append_millis } = Answer::read(response(ErrorCode::NONE), "t[0]") else {
             panic!("not written");
         };
         assert_eq!((base_offset, log_append_millis), (Some(7), None));
         let duplicate = Answer::read(response(ErrorCode::DUPLICATE_SEQUENCE_NUMBER), "t[0]");
-        assert!(matches!(duplicate, Answer::Written { base_offset: None, .. }));
+        assert!(matches!(duplicate, Answer::Duplicate(_)));
     }
 
     #[test]

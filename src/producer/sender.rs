@@ -342,7 +342,7 @@ impl Sender {
                 break;
             }
             place.ready_at = None;
-            let Some(drained) = place.queue.drain(request, id, &self.identity) else { continue };
+            let Some(drained) = place.queue.drain(request, id, now, &self.identity) else { continue };
             size += next;
             let topic_id = metadata.topic(&partition.topic).map_or(Uuid::nil(), |topic| topic.id);
             parts.push(Part {

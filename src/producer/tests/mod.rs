@@ -8,6 +8,7 @@ mod model;
 mod model_broker;
 mod queue;
 mod reports;
+mod sequences;
 mod topics;
 
 use std::time::Duration;
