@@ -440,30 +440,55 @@ impl Sender {
     }
 }
 
-/// The partitions of a response, found by the order of the request or else by search.
-struct Answers(Vec<Option<ProducePartitionResponse>>);
+/// The partitions of a response: found by the order of the request, or else by search.
+struct Answers {
+    partitions: Vec<ProducePartitionResponse>,
+    taken: Vec<bool>,
+    /// Their places in the order of their topics and numbers, made when they do not come in the request's: brokers answer
+    /// in the order of a hash table.
+    sorted: Vec<usize>,
+}
 
 impl Answers {
     fn new(partitions: Vec<ProducePartitionResponse>) -> Self {
-        Self(partitions.into_iter().map(Some).collect())
+        Self { taken: vec![false; partitions.len()], partitions, sorted: Vec::new() }
     }
 
+    /// What was said of a partition, once; of several answers the first counts.
     fn take(&mut self, guess: usize, partition: &Partition, topic_id: Uuid) -> Option<ProducePartitionResponse> {
-        let is_it = |answer: &Option<ProducePartitionResponse>| {
-            answer.as_ref().is_some_and(|answer| {
-                answer.partition == partition.index
-                    && (*answer.topic == *partition.topic
-                        || (answer.topic.is_empty() && answer.topic_id == topic_id && !topic_id.is_nil()))
-            })
-        };
-        let at = match self.0.get(guess) {
-            Some(answer) if is_it(answer) => guess,
-            _ => self.0.iter().position(is_it)?,
-        };
-        self.0.get_mut(at)?.take()
+        let by_name = (&*partition.topic, Uuid::nil(), partition.index);
+        let by_id = ("", topic_id, partition.index);
+        let at = match self.partitions.get(guess) {
+            Some(answer) if key(answer) == by_name || (key(answer) == by_id && !topic_id.is_nil()) => Some(guess),
+            _ => self.find(by_name).or_else(|| self.find(by_id).filter(|_| !topic_id.is_nil())),
+        }?;
+        if std::mem::replace(self.taken.get_mut(at)?, true) {
+            return None;
+        }
+        let answer = self.partitions.get_mut(at)?;
+        let (record_errors, error_message) =
+            (std::mem::take(&mut answer.record_errors), std::mem::take(&mut answer.error_message));
+        Some(ProducePartitionResponse { topic: String::new(), record_errors, error_message, ..*answer })
+    }
+
+    fn find(&mut self, wanted: (&str, Uuid, i32)) -> Option<usize> {
+        let partitions = &self.partitions;
+        if self.sorted.is_empty() {
+            self.sorted = (0..partitions.len()).collect();
+            // Stable, so that of several answers the first is found.
+            self.sorted.sort_by(|a, b| partitions.get(*a).map(key).cmp(&partitions.get(*b).map(key)));
+        }
+        let at = self.sorted.partition_point(|at| partitions.get(*at).map(key) < Some(wanted));
+        self.sorted.get(at).copied().filter(|at| partitions.get(*at).map(key) == Some(wanted))
     }
 
     fn left(&self) -> usize {
-        self.0.iter().filter(|answer| answer.is_some()).count()
+        self.taken.iter().filter(|taken| !**taken).count()
     }
+}
+
+/// The topic's name or id, and the partition. A name goes before an id that stands beside it.
+fn key(answer: &ProducePartitionResponse) -> (&str, Uuid, i32) {
+    let id = if answer.topic.is_empty() { answer.topic_id } else { Uuid::nil() };
+    (&answer.topic, id, answer.partition)
 }

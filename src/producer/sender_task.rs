@@ -145,10 +145,12 @@ impl SenderTask {
         let hurry = shared.ledger.credits.is_short() || shared.inbox.phase() != Phase::Running;
         self.sender.hurry(hurry, now, metadata);
         if shared.look_for_topics.swap(false, std::sync::atomic::Ordering::AcqRel) {
-            self.look_for_topics();
+            for name in shared.topics.take_unseen() {
+                self.look_for_topic(name);
+            }
         }
         for question in shared.inbox.take_questions() {
-            self.take_over(&question.topic, &self.client.metadata());
+            self.take_over([&*question.topic], &self.client.metadata());
         }
         if self.sender.next_wake().is_some_and(|at| at <= now) {
             self.sender.set_cause(self.client.metadata_failure());
@@ -191,29 +193,25 @@ impl SenderTask {
         let shared = self.end.0.clone();
         let waited_for = shared.topics.waited_for();
         let known = shared.topics.all();
-        let names = known.iter().map(|topic| &topic.name).chain(waited_for.iter().map(|(name, _)| name));
-        for name in names {
-            self.take_over(name, &metadata);
-        }
+        let known = known.iter().map(|topic| &*topic.name);
+        self.take_over(known.chain(waited_for.iter().map(|(name, _)| &**name)), &metadata);
         self.sender.metadata_changed(now(), &metadata);
     }
 
-    /// Brings the producer's own table of topics up to date with what the metadata says of one.
-    fn take_over(&self, name: &str, metadata: &Metadata) {
+    /// Brings the producer's own table of topics up to date with what the metadata says of some.
+    fn take_over<'n>(&self, names: impl IntoIterator<Item = &'n str>, metadata: &Metadata) {
         let shared = &self.end.0;
-        if let Some(topic) = metadata.topic(name) {
-            let tell = |partition: &Arc<Partition>, news| shared.inbox.tell(partition, news, || false);
-            shared.topics.update(topic, &mut Hand { ledger: &shared.ledger, clock: now, tell });
-        }
+        let topics = names.into_iter().filter_map(|name| metadata.topic(name)).map(|topic| &**topic);
+        let tell = |partition: &Arc<Partition>, news| shared.inbox.tell(partition, news, || false);
+        shared.topics.update(topics, &mut Hand { ledger: &shared.ledger, clock: now, tell });
     }
 
-    /// Looks for each topic that records wait for, unless that is under way.
-    fn look_for_topics(&mut self) {
-        for (name, deadline) in self.end.0.topics.waited_for() {
-            if self.looking.insert(name.clone()) {
-                let known = self.end.0.topics.get(&name).is_some();
-                self.errands.spawn(look_for(self.client.clone(), name, deadline.into(), known));
-            }
+    /// Looks for a topic if records wait for it, unless that is under way.
+    fn look_for_topic(&mut self, name: Arc<str>) {
+        let Some(deadline) = self.end.0.topics.first_deadline(&name) else { return };
+        if self.looking.insert(name.clone()) {
+            let known = self.end.0.topics.get(&name).is_some();
+            self.errands.spawn(look_for(self.client.clone(), name, deadline.into(), known));
         }
     }
 
@@ -228,9 +226,9 @@ impl SenderTask {
             }
             Errand::Topic(name, found) => {
                 self.looking.remove(&name);
-                self.metadata_changed();
+                self.take_over([&*name], &self.client.metadata());
                 self.fail_waiting(&name, found);
-                self.look_for_topics();
+                self.look_for_topic(name);
             }
         }
     }
@@ -239,7 +237,7 @@ impl SenderTask {
     fn fail_waiting(&mut self, name: &Arc<str>, found: Result<()>) {
         let topics = &self.end.0.topics;
         let now = now();
-        let Some((_, first)) = topics.waited_for().into_iter().find(|(waiting, _)| waiting == name) else { return };
+        let Some(first) = topics.first_deadline(name) else { return };
         let partitions = topics.get(name).map_or(0, |topic| topic.partitions.len());
         // A failure before the first deadline is not about time.
         let all = found.is_err() && now < first;
@@ -323,6 +321,11 @@ async fn ask_producer_id(client: Client) -> Errand {
             Err(code) => Err(Error::broker(code, "InitProducerId")),
         });
         match answer {
+            // Under no id, or none of an epoch, brokers take batches for those of a producer without idempotence.
+            Ok(response) if response.producer_id.0 < 0 || response.producer_epoch < 0 => {
+                tracing::warn!(?response, "the broker gave a producer id that is none; asking again");
+                tokio::time::sleep(client.settings().retry_backoff_max).await;
+            }
             Ok(response) => {
                 let id = ProducerId { id: response.producer_id.0, epoch: response.producer_epoch };
                 tracing::debug!(id = id.id, epoch = id.epoch, "got a producer id");

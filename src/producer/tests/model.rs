@@ -139,7 +139,7 @@ impl World {
         let now = self.now;
         let mut news = Vec::new();
         let tell = |partition: &Arc<Partition>, what| news.push((partition.clone(), what));
-        self.topics.update(&topic, &mut Hand { ledger: &self.ledger, clock: || now, tell });
+        self.topics.update([&*topic], &mut Hand { ledger: &self.ledger, clock: || now, tell });
         self.tell(news);
         self.sender.metadata_changed(now, &self.metadata);
     }
