@@ -5,7 +5,7 @@
 //! published, and the queue is seen empty under its lock in the moment of publishing: so no later record overtakes them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -227,9 +227,17 @@ impl Topics {
         hand: &mut Hand<'_, C, T>,
     ) {
         let known = self.table.newest();
-        let changed = topics.into_iter().filter_map(|metadata| self.changed(known.get(&metadata.name), metadata));
-        let mut made: Vec<(Arc<Topic>, VecDeque<WaitingRecord>)> =
-            changed.map(|topic| (topic, VecDeque::new())).collect();
+        // A topic that is named twice is made once: its waiting records are in one place only.
+        let mut seen = HashSet::new();
+        let mut made: Vec<(Arc<Topic>, VecDeque<WaitingRecord>)> = Vec::new();
+        for metadata in topics {
+            if !seen.contains(&metadata.name)
+                && let Some(topic) = self.changed(known.get(&metadata.name), metadata)
+            {
+                seen.insert(topic.name.clone());
+                made.push((topic, VecDeque::new()));
+            }
+        }
         if made.is_empty() {
             return;
         }
