@@ -4,6 +4,7 @@ mod buffer;
 mod closing;
 mod delivery;
 mod faults;
+mod interceptors;
 mod many_topics;
 mod model;
 mod model_broker;
