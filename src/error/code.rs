@@ -69,6 +69,11 @@ impl ErrorCode {
         self.row().map_or("UNKNOWN", |row| row.name)
     }
 
+    /// Whether this version knows the code.
+    pub(crate) fn is_known(self) -> bool {
+        self.row().is_some()
+    }
+
     /// Kafka's explanation of the code.
     pub fn message(self) -> &'static str {
         self.row().map_or("an error code that this version of the client does not know", |row| row.message)

@@ -139,8 +139,13 @@ pub(crate) struct Batch {
     pub(crate) last_node: Option<i32>,
     /// Whether an attempt may have written it.
     pub(crate) maybe_written: bool,
+    /// Whether a broker may have taken note of its sequence numbers, even where it counts as not written: the leader's
+    /// disk may have failed behind the write.
+    pub(crate) numbers_used: bool,
     /// Whether it is a part of a batch of which an attempt may have been written.
     pub(crate) whole_in_doubt: bool,
+    /// Whether the last attempt went to a new leader without waiting for its backoff.
+    pub(crate) hurried: bool,
     pub(crate) last_error: Option<Error>,
 
     /// The cell of the records that came straight into this batch, and how many of them there are.
@@ -184,7 +189,9 @@ impl Batch {
             retry_at: None,
             last_node: None,
             maybe_written: false,
+            numbers_used: false,
             whole_in_doubt: false,
+            hurried: false,
             last_error: None,
             own: ledger.new_cell(),
             own_count: 0,
@@ -463,7 +470,8 @@ impl Batch {
             part.attempts = self.attempts;
             part.last_node = self.last_node;
             part.maybe_written = self.maybe_written;
-            part.whole_in_doubt = self.whole_in_doubt || self.maybe_written;
+            part.numbers_used = self.numbers_used;
+            part.whole_in_doubt = self.whole_in_doubt || self.maybe_written || self.numbers_used;
             part.last_error = self.last_error.clone();
             part.records = count;
             part.groups = self.groups.clone();

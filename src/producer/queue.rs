@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     cluster::Backoff,
-    error::{DeliveryStatus, Error, ErrorKind},
+    error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
     wire::batch::{ProducerStamp, SealedBatch},
 };
 
@@ -105,7 +105,7 @@ impl InFlight {
     /// Whether an earlier attempt may have written it. A broker recognizes it among the last five batches only, so no more
     /// may come behind it until it is known.
     fn is_repeated(&self) -> bool {
-        self.batch.maybe_written && self.batch.attempts > 1
+        (self.batch.maybe_written || self.batch.numbers_used) && self.batch.attempts > 1
     }
 }
 
@@ -145,7 +145,8 @@ impl PartitionQueue {
     ) -> Readiness {
         let numbered = match self.waiting.front() {
             Some(batch) => {
-                let moved = leader.is_some() && leader != batch.last_node;
+                // A new leader need not be waited for; but two brokers that point at each other are not asked without end.
+                let moved = leader.is_some() && leader != batch.last_node && !batch.hurried;
                 if let Some(at) = batch.retry_at.filter(|at| *at > now && !moved) {
                     return Readiness::At(at);
                 }
@@ -199,7 +200,7 @@ impl PartitionQueue {
     }
 
     /// Takes the next batch for a request. Only when [`readiness`](Self::readiness) said `Ready`.
-    pub(crate) fn drain(&mut self, request: u64, node: i32, identity: &Identity) -> Option<Drained> {
+    pub(crate) fn drain(&mut self, request: u64, node: i32, now: Instant, identity: &Identity) -> Option<Drained> {
         let mut batch = match self.waiting.pop_front() {
             Some(batch) => batch,
             None => {
@@ -216,7 +217,7 @@ impl PartitionQueue {
         let begun = batch.last_node.is_none().then_some(batch.created);
         batch.attempts += 1;
         batch.last_node = Some(node);
-        batch.retry_at = None;
+        batch.hurried = batch.retry_at.take().is_some_and(|at| at > now);
         let ticket = batch.ticket();
         let body = std::mem::replace(&mut batch.body, Body::Lent(ticket.clone()));
         let (records, attempt) = (batch.records(), batch.attempts);
@@ -263,13 +264,28 @@ impl PartitionQueue {
         match answer {
             Answer::Written { base_offset, log_append_millis } => {
                 if let Some(sequence) = batch.sequence {
-                    let last_offset = base_offset.map(|offset| offset + i64::from(batch.records()) - 1);
+                    let last_offset = base_offset.map(|offset| offset.saturating_add(i64::from(batch.records()) - 1));
                     self.sequences.acknowledged(sequence, batch.records(), last_offset);
                 }
                 self.decide(batch, Verdict::Persisted { base_offset, log_append_millis });
             }
+            Answer::Duplicate(error) => match batch.sequence {
+                Some(_) if !batch.maybe_written && !batch.numbers_used => {
+                    // No attempt of ours can have written it: its numbers were taken by something else.
+                    self.sequences.must_raise();
+                    self.retry(batch, error, false, now, rules, rng);
+                }
+                sequence => {
+                    if let Some(sequence) = sequence {
+                        self.sequences.acknowledged(sequence, batch.records(), None);
+                    }
+                    // Where it stands, the broker has forgotten.
+                    batch.settle(Verdict::Persisted { base_offset: None, log_append_millis: None });
+                }
+            },
             Answer::Retry { error, maybe_written } => {
                 batch.maybe_written |= maybe_written;
+                batch.numbers_used |= error.code() == Some(ErrorCode::KAFKA_STORAGE_ERROR);
                 let exhausted = batch.attempts > rules.retries;
                 self.retry(batch, error, exhausted, now, rules, rng);
             }
@@ -287,9 +303,10 @@ impl PartitionQueue {
                 self.retry(batch, error, hopeless, now, rules, rng);
             }
             Answer::UnknownProducer { error, log_start } => {
-                let hopeless = batch.sequence.is_none();
+                // What an earlier attempt may have written would be there twice under another epoch.
+                let hopeless = batch.sequence.is_none() || batch.maybe_written;
                 // Where the log starts is not known while the partition moves: then once more before the epoch is raised.
-                if !hopeless && (log_start != -1 || batch.attempts > 1) {
+                if batch.sequence.is_some() && (hopeless || log_start != -1 || batch.attempts > 1) {
                     self.sequences.must_raise();
                 }
                 self.retry(batch, error, hopeless, now, rules, rng);
@@ -516,6 +533,8 @@ impl PartitionQueue {
         let Some(sequence) = batch.sequence else { return };
         if batch.maybe_written {
             self.sequences.unresolved();
+        } else if batch.numbers_used {
+            self.sequences.must_raise();
         } else {
             self.sequences.dropped(sequence, batch.records(), self.has_outstanding());
         }

@@ -20,6 +20,8 @@ pub(crate) enum Answer {
         /// The attempt may have written it all the same.
         maybe_written: bool,
     },
+    /// The broker has a batch of these sequence numbers already, so this attempt wrote nothing.
+    Duplicate(Error),
     /// The broker expected other sequence numbers, so the batch is not in its log.
     OutOfOrder(Error),
     /// The broker does not know the producer (any more). `log_start` is −1 where it is not known.
@@ -56,16 +58,16 @@ impl Answer {
             error = error.context(format_args!("{message:?}"));
         }
         match code {
-            // It is there already, from an attempt whose answer did not arrive; where, the broker has forgotten.
-            ErrorCode::DUPLICATE_SEQUENCE_NUMBER => Answer::Written { base_offset: None, log_append_millis: None },
+            ErrorCode::DUPLICATE_SEQUENCE_NUMBER => Answer::Duplicate(error),
             ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => Answer::OutOfOrder(error),
             ErrorCode::UNKNOWN_PRODUCER_ID => Answer::UnknownProducer { error, log_start: response.log_start_offset },
             ErrorCode::INVALID_PRODUCER_EPOCH => Answer::StaleEpoch(error),
             ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => Answer::TooLarge(error),
             _ if code.is_retriable() => Answer::Retry { error, maybe_written: may_be_written(code) },
+            // What the broker could not name, and what we cannot read, says nothing about the log.
             _ => Answer::Rejected {
                 error,
-                maybe_written: code == ErrorCode::UNKNOWN_SERVER_ERROR,
+                maybe_written: code == ErrorCode::UNKNOWN_SERVER_ERROR || !code.is_known(),
                 records: response.record_errors,
             },
         }
@@ -136,13 +138,90 @@ mod tests {
     }
 
     #[test]
-    fn success_and_duplicates_are_written() {
+    fn success_is_written_and_a_duplicate_was_written_before() {
         let Answer::Written { base_offset, log_append_millis } = Answer::read(response(ErrorCode::NONE), "t[0]") else {
             panic!("not written");
         };
         assert_eq!((base_offset, log_append_millis), (Some(7), None));
         let duplicate = Answer::read(response(ErrorCode::DUPLICATE_SEQUENCE_NUMBER), "t[0]");
-        assert!(matches!(duplicate, Answer::Written { base_offset: None, .. }));
+        assert!(matches!(duplicate, Answer::Duplicate(_)));
+    }
+
+    /// What is done about a code: R sends the batch again, F fails it; + says that it may be in the log; m looks for the
+    /// leader anew. The others have rules of their own, by number and epoch.
+    fn done_about(code: ErrorCode) -> String {
+        let answer = Answer::read(response(code), "t[0]");
+        let refresh = if answer.asks_for_refresh() { "m" } else { "" };
+        let what = match answer {
+            Answer::Written { .. } => "written",
+            Answer::Retry { maybe_written: false, .. } => "R",
+            Answer::Retry { maybe_written: true, .. } => "R+",
+            Answer::Duplicate(_) => "duplicate",
+            Answer::OutOfOrder(_) => "out of order",
+            Answer::UnknownProducer { .. } => "unknown producer",
+            Answer::StaleEpoch(_) => "stale epoch",
+            Answer::TooLarge(_) => "split",
+            Answer::Rejected { maybe_written: false, .. } => "F",
+            Answer::Rejected { maybe_written: true, .. } => "F+",
+            Answer::Withdrawn => "withdrawn",
+        };
+        format!("{what}{refresh}")
+    }
+
+    #[test]
+    fn each_code_that_produce_can_answer_with_is_decided_about() {
+        let table = [
+            (ErrorCode::NONE, "written"),
+            (ErrorCode::UNKNOWN_SERVER_ERROR, "F+"),
+            // Damaged on its way, if the checksum does not fit.
+            (ErrorCode::CORRUPT_MESSAGE, "R"),
+            // The leader may have written it and lost the partition while it waited for its followers.
+            (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "R+m"),
+            (ErrorCode::LEADER_NOT_AVAILABLE, "Rm"),
+            (ErrorCode::NOT_LEADER_OR_FOLLOWER, "R+m"),
+            (ErrorCode::REQUEST_TIMED_OUT, "R+"),
+            (ErrorCode::REPLICA_NOT_AVAILABLE, "Rm"),
+            (ErrorCode::MESSAGE_TOO_LARGE, "split"),
+            (ErrorCode::NETWORK_EXCEPTION, "R+m"),
+            (ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, "R"),
+            (ErrorCode::COORDINATOR_NOT_AVAILABLE, "R"),
+            (ErrorCode::NOT_COORDINATOR, "R"),
+            (ErrorCode::INVALID_TOPIC_EXCEPTION, "F"),
+            (ErrorCode::RECORD_LIST_TOO_LARGE, "split"),
+            (ErrorCode::NOT_ENOUGH_REPLICAS, "R"),
+            (ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND, "R+"),
+            (ErrorCode::INVALID_REQUIRED_ACKS, "F"),
+            (ErrorCode::TOPIC_AUTHORIZATION_FAILED, "F"),
+            (ErrorCode::CLUSTER_AUTHORIZATION_FAILED, "F"),
+            (ErrorCode::INVALID_TIMESTAMP, "F"),
+            (ErrorCode::UNSUPPORTED_VERSION, "F"),
+            (ErrorCode::INVALID_REQUEST, "F"),
+            (ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT, "F"),
+            (ErrorCode::POLICY_VIOLATION, "F"),
+            (ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, "out of order"),
+            (ErrorCode::DUPLICATE_SEQUENCE_NUMBER, "duplicate"),
+            (ErrorCode::INVALID_PRODUCER_EPOCH, "stale epoch"),
+            (ErrorCode::INVALID_TXN_STATE, "F"),
+            (ErrorCode::INVALID_PRODUCER_ID_MAPPING, "F"),
+            (ErrorCode::CONCURRENT_TRANSACTIONS, "R"),
+            (ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "F"),
+            (ErrorCode::KAFKA_STORAGE_ERROR, "Rm"),
+            (ErrorCode::UNKNOWN_PRODUCER_ID, "unknown producer"),
+            (ErrorCode::FENCED_LEADER_EPOCH, "Rm"),
+            (ErrorCode::UNKNOWN_LEADER_EPOCH, "R"),
+            (ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, "F"),
+            (ErrorCode::INVALID_RECORD, "F"),
+            (ErrorCode::THROTTLING_QUOTA_EXCEEDED, "R"),
+            (ErrorCode::PRODUCER_FENCED, "F"),
+            (ErrorCode::UNKNOWN_TOPIC_ID, "Rm"),
+            (ErrorCode::INCONSISTENT_TOPIC_ID, "Rm"),
+            (ErrorCode::TRANSACTION_ABORTABLE, "F"),
+            (ErrorCode::new(9999), "F+"),
+            (ErrorCode::new(-2), "F+"),
+        ];
+        for (code, expected) in table {
+            assert_eq!(done_about(code), expected, "{code}");
+        }
     }
 
     #[test]

@@ -378,7 +378,7 @@ impl Sender {
                 break;
             }
             place.ready_at = None;
-            let Some(drained) = place.queue.drain(request, id, &self.identity) else { continue };
+            let Some(drained) = place.queue.drain(request, id, now, &self.identity) else { continue };
             size += next;
             let topic_id = metadata.topic(&partition.topic).map_or(Uuid::nil(), |topic| topic.id);
             parts.push(Part {
@@ -497,30 +497,51 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// The partitions of a response, found by the order of the request or else by search.
-struct Answers<'a>(Vec<Option<ProducePartitionResponse<'a>>>);
+/// The partitions of a response: found by the order of the request, or else by search.
+struct Answers<'a> {
+    partitions: Vec<Option<ProducePartitionResponse<'a>>>,
+    /// Those that were left when one did not come in the request's order, sorted: brokers answer in the order of a hash
+    /// table.
+    sorted: Option<Vec<(AnswerKey<'a>, usize)>>,
+}
+
+type AnswerKey<'a> = (&'a str, Uuid, i32);
 
 impl<'a> Answers<'a> {
     fn new(partitions: Vec<ProducePartitionResponse<'a>>) -> Self {
-        Self(partitions.into_iter().map(Some).collect())
+        Self { partitions: partitions.into_iter().map(Some).collect(), sorted: None }
     }
 
+    /// What was said of a part, once; of several answers the first counts.
     fn take(&mut self, guess: usize, part: &Part) -> Option<ProducePartitionResponse<'a>> {
-        let is_it = |answer: &Option<ProducePartitionResponse<'_>>| {
-            answer.as_ref().is_some_and(|answer| {
-                answer.partition == part.partition
-                    && (*answer.topic == *part.topic
-                        || (answer.topic.is_empty() && answer.topic_id == part.topic_id && !part.topic_id.is_nil()))
-            })
+        let by_name = (&*part.topic, Uuid::nil(), part.partition);
+        let by_id = Some(("", part.topic_id, part.partition)).filter(|_| !part.topic_id.is_nil());
+        let at = match self.partitions.get(guess) {
+            Some(Some(answer)) if key(answer) == by_name || Some(key(answer)) == by_id => guess,
+            _ => self.find(by_name).or_else(|| self.find(by_id?))?,
         };
-        let at = match self.0.get(guess) {
-            Some(answer) if is_it(answer) => guess,
-            _ => self.0.iter().position(is_it)?,
-        };
-        self.0.get_mut(at)?.take()
+        self.partitions.get_mut(at)?.take()
+    }
+
+    fn find(&mut self, wanted: AnswerKey<'_>) -> Option<usize> {
+        let partitions = &self.partitions;
+        let sorted = self.sorted.get_or_insert_with(|| {
+            let left = partitions.iter().enumerate().filter_map(|(at, answer)| Some((key(answer.as_ref()?), at)));
+            let mut sorted: Vec<_> = left.collect();
+            sorted.sort_unstable();
+            sorted
+        });
+        let at = sorted.partition_point(|(key, _)| *key < wanted);
+        sorted.get(at).filter(|(key, _)| *key == wanted).map(|(_, at)| *at)
     }
 
     fn left(&self) -> usize {
-        self.0.iter().filter(|answer| answer.is_some()).count()
+        self.partitions.iter().flatten().count()
     }
+}
+
+/// The topic's name or id, and the partition. A name goes before an id that stands beside it.
+fn key<'a>(answer: &ProducePartitionResponse<'a>) -> AnswerKey<'a> {
+    let id = if answer.topic.is_empty() { answer.topic_id } else { Uuid::nil() };
+    (answer.topic, id, answer.partition)
 }

@@ -156,7 +156,9 @@ impl SenderTask {
         let hurry = shared.ledger.credits.is_short() || shared.inbox.phase() != Phase::Running;
         self.sender.hurry(hurry, now, metadata);
         if shared.look_for_topics.swap(false, std::sync::atomic::Ordering::AcqRel) {
-            self.look_for_topics();
+            for name in shared.topics.take_unseen() {
+                self.look_for_topic(name);
+            }
         }
         for question in questions {
             self.answer(question, metadata);
@@ -173,7 +175,7 @@ impl SenderTask {
     fn answer(&mut self, question: Question, metadata: &Metadata) {
         match question {
             Question::TakeOver { topic, done } => {
-                self.take_over(&topic, &self.client.metadata());
+                self.take_over([&*topic], &self.client.metadata());
                 let _ = done.send(());
             }
             Question::Purge { what, done } => {
@@ -218,29 +220,25 @@ impl SenderTask {
         let shared = self.end.0.clone();
         let waited_for = shared.topics.waited_for();
         let known = shared.topics.all();
-        let names = known.iter().map(|topic| &topic.name).chain(waited_for.iter().map(|(name, _)| name));
-        for name in names {
-            self.take_over(name, &metadata);
-        }
+        let known = known.iter().map(|topic| &*topic.name);
+        self.take_over(known.chain(waited_for.iter().map(|(name, _)| &**name)), &metadata);
         self.sender.metadata_changed(now(), &metadata);
     }
 
-    /// Brings the producer's own table of topics up to date with what the metadata says of one.
-    fn take_over(&self, name: &str, metadata: &Metadata) {
+    /// Brings the producer's own table of topics up to date with what the metadata says of some.
+    fn take_over<'n>(&self, names: impl IntoIterator<Item = &'n str>, metadata: &Metadata) {
         let shared = &self.end.0;
-        if let Some(topic) = metadata.topic(name) {
-            let tell = |partition: &Arc<Partition>, news| shared.inbox.tell(partition, news, || false);
-            shared.topics.update(topic, &mut Hand { ledger: &shared.ledger, clock: now, tell });
-        }
+        let topics = names.into_iter().filter_map(|name| metadata.topic(name)).map(|topic| &**topic);
+        let tell = |partition: &Arc<Partition>, news| shared.inbox.tell(partition, news, || false);
+        shared.topics.update(topics, &mut Hand { ledger: &shared.ledger, clock: now, tell });
     }
 
-    /// Looks for each topic that records wait for, unless that is under way.
-    fn look_for_topics(&mut self) {
-        for (name, deadline) in self.end.0.topics.waited_for() {
-            if self.looking.insert(name.clone()) {
-                let known = self.end.0.topics.get(&name).is_some();
-                self.errands.spawn(look_for(self.client.clone(), name, deadline.into(), known));
-            }
+    /// Looks for a topic if records wait for it, unless that is under way.
+    fn look_for_topic(&mut self, name: Arc<str>) {
+        let Some(deadline) = self.end.0.topics.first_deadline(&name) else { return };
+        if self.looking.insert(name.clone()) {
+            let known = self.end.0.topics.get(&name).is_some();
+            self.errands.spawn(look_for(self.client.clone(), name, deadline.into(), known));
         }
     }
 
@@ -255,9 +253,9 @@ impl SenderTask {
             }
             Errand::Topic(name, deadline, found) => {
                 self.looking.remove(&name);
-                self.metadata_changed();
+                self.take_over([&*name], &self.client.metadata());
                 self.fail_waiting(&name, deadline, found);
-                self.look_for_topics();
+                self.look_for_topic(name);
             }
         }
     }
@@ -350,6 +348,11 @@ async fn ask_producer_id(client: Client) -> Errand {
             Err(code) => Err(Error::broker(code, "InitProducerId")),
         });
         match answer {
+            // Under no id, or none of an epoch, brokers take batches for those of a producer without idempotence.
+            Ok(response) if response.producer_id.0 < 0 || response.producer_epoch < 0 => {
+                tracing::warn!(?response, "the broker gave a producer id that is none; asking again");
+                tokio::time::sleep(client.settings().retry_backoff_max).await;
+            }
             Ok(response) => {
                 let id = ProducerId { id: response.producer_id.0, epoch: response.producer_epoch };
                 tracing::info!(producer_id = id.id, epoch = id.epoch, "got a producer id");

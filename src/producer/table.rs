@@ -33,11 +33,18 @@ pub(super) struct Tables {
     newest: ArcSwap<Table>,
     /// Of the newest table; written behind it.
     edition: AtomicU64,
+    #[cfg(test)]
+    pub(super) published: AtomicU64,
 }
 
 impl Tables {
     pub(super) fn new() -> Self {
-        Self { newest: ArcSwap::default(), edition: AtomicU64::new(EDITIONS.fetch_add(1, Ordering::Relaxed)) }
+        Self {
+            newest: ArcSwap::default(),
+            edition: AtomicU64::new(EDITIONS.fetch_add(1, Ordering::Relaxed)),
+            #[cfg(test)]
+            published: AtomicU64::new(0),
+        }
     }
 
     /// The newest table, to be kept.
@@ -62,6 +69,8 @@ impl Tables {
 
     /// Publishes the next table; one thread at a time.
     pub(super) fn publish(&self, table: Table) {
+        #[cfg(test)]
+        self.published.fetch_add(1, Ordering::Relaxed);
         self.newest.store(Arc::new(table));
         self.edition.store(EDITIONS.fetch_add(1, Ordering::Relaxed), Ordering::Release);
     }

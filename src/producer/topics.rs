@@ -5,7 +5,7 @@
 //! published, and the queue is seen empty under its lock in the moment of publishing: so no later record overtakes them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -62,6 +62,8 @@ pub(crate) struct Topics {
 #[derive(Debug, Default)]
 struct Waiting {
     topics: HashMap<Arc<str>, VecDeque<WaitingRecord>>,
+    /// Topics that records have begun to wait for, and nobody has been told of.
+    unseen: Vec<Arc<str>>,
     /// The cell that the next record gets its place in, and how many have one there.
     cell: Option<(Arc<Cell>, u32)>,
     closed: Option<Error>,
@@ -154,7 +156,7 @@ impl Topics {
             Some(topic) => topic.name.clone(),
             None => record.topic().into(),
         };
-        let queue = waiting.topics.entry(name).or_default();
+        let queue = waiting.topics.entry(name.clone()).or_default();
         let first = queue.is_empty();
         queue.push_back(WaitingRecord {
             record: record.clone().into_owned(),
@@ -168,6 +170,9 @@ impl Topics {
             ledger: ledger.clone(),
             reported: ledger.reports.is_on(),
         });
+        if first {
+            waiting.unseen.push(name);
+        }
         Ok(Placed { cell, index, look_for_topic: first })
     }
 
@@ -215,76 +220,100 @@ impl Topics {
         })
     }
 
-    /// Takes over what metadata says of a topic: new partitions, another id, other leaders. Records that waited for what
-    /// is there now go into its batches.
-    pub(crate) fn update<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
+    /// Takes over what metadata says of topics: new partitions, another id, other leaders. Records that waited for what is
+    /// there now go into its batches. The table is made anew once, however many topics there are.
+    pub(crate) fn update<'m, C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
         &self,
-        metadata: &TopicMetadata,
+        topics: impl IntoIterator<Item = &'m TopicMetadata>,
         hand: &mut Hand<'_, C, T>,
     ) {
-        let known = self.get(&metadata.name);
-        let count = metadata.partitions.len();
-        if count == 0 || metadata.error != ErrorCode::NONE {
+        let known = self.table.newest();
+        // A topic that is named twice is made once: its waiting records are in one place only.
+        let mut seen = HashSet::new();
+        let mut made: Vec<(Arc<Topic>, VecDeque<WaitingRecord>)> = Vec::new();
+        for metadata in topics {
+            if !seen.contains(&metadata.name)
+                && let Some(topic) = self.changed(known.get(&metadata.name), metadata)
+            {
+                seen.insert(topic.name.clone());
+                made.push((topic, VecDeque::new()));
+            }
+        }
+        if made.is_empty() {
             return;
         }
-        let available: Vec<u32> = metadata
-            .partitions
-            .iter()
-            .filter(|partition| partition.leader.is_some())
-            .filter_map(|partition| u32::try_from(partition.partition).ok())
-            .collect();
-        if let Some(known) = &known {
-            let recreated = known.id != metadata.id && !metadata.id.is_nil();
-            // An older picture may lack partitions that are there; only another topic of the name has fewer.
-            if count < known.partitions.len() && !recreated {
-                return;
-            }
-            let same_candidates = available.is_empty() || known.sticky.candidates() == available;
-            if count == known.partitions.len() && !recreated && same_candidates {
-                return;
-            }
-        }
-        let topic = {
-            let mut waiting = self.lock();
-            let name = known.as_ref().map_or_else(|| metadata.name.clone(), |known| known.name.clone());
-            let old: &[Arc<Partition>] = known.as_ref().map_or(&[], |known| &known.partitions);
-            let partitions: Vec<Arc<Partition>> = (0..count)
-                .map(|index| match old.get(index) {
-                    Some(partition) => partition.clone(),
-                    None => {
-                        let slot = waiting.slots;
-                        waiting.slots += 1;
-                        Arc::new(Partition::new(slot, name.clone(), i32::try_from(index).unwrap_or(i32::MAX)))
-                    }
-                })
-                .collect();
-            waiting.retired += old.iter().skip(count).map(|partition| partition.appended()).sum::<u64>();
-            let sticky = Sticky::new(self.placement.seed ^ waiting.slots as u64, count, available);
-            Arc::new(Topic { name, id: metadata.id, partitions, sticky })
-        };
-        let mut stay = VecDeque::new();
         loop {
             let mut waiting = self.lock();
             if waiting.closed.is_some() {
                 return;
             }
-            let Some(queue) = waiting.topics.get_mut(&topic.name).filter(|queue| !queue.is_empty()) else {
-                let mut table = Table::clone(&self.table.newest());
-                table.insert(topic.name.clone(), topic.clone());
-                self.table.publish(table);
-                if stay.is_empty() {
-                    waiting.topics.remove(&topic.name);
-                } else {
-                    waiting.topics.insert(topic.name.clone(), stay);
+            let mut queues = Vec::new();
+            for (at, (topic, _)) in made.iter().enumerate() {
+                if let Some(queue) = waiting.topics.get_mut(&topic.name).filter(|queue| !queue.is_empty()) {
+                    queues.push((at, std::mem::take(queue)));
                 }
+            }
+            if queues.is_empty() {
+                let mut table = Table::clone(&self.table.newest());
+                for (topic, stay) in made {
+                    if stay.is_empty() {
+                        waiting.topics.remove(&topic.name);
+                    } else {
+                        waiting.topics.insert(topic.name.clone(), stay);
+                    }
+                    table.insert(topic.name.clone(), topic);
+                }
+                self.table.publish(table);
                 return;
-            };
-            let queue = std::mem::take(queue);
+            }
             drop(waiting);
-            for record in queue {
-                stay.extend(record.move_to(&topic, &self.placement, hand));
+            for (at, queue) in queues {
+                let Some((topic, stay)) = made.get_mut(at) else { continue };
+                for record in queue {
+                    stay.extend(record.move_to(topic, &self.placement, hand));
+                }
             }
         }
+    }
+
+    /// The topic as metadata says it is, unless it is known like that, or better.
+    fn changed(&self, known: Option<&Arc<Topic>>, metadata: &TopicMetadata) -> Option<Arc<Topic>> {
+        let count = metadata.partitions.len();
+        if count == 0 || metadata.error != ErrorCode::NONE {
+            return None;
+        }
+        let candidates = || {
+            let led = metadata.partitions.iter().filter(|partition| partition.leader.is_some());
+            led.filter_map(|partition| u32::try_from(partition.partition).ok())
+        };
+        if let Some(known) = known {
+            let recreated = known.id != metadata.id && !metadata.id.is_nil();
+            // An older picture may lack partitions that are there; only another topic of the name has fewer.
+            if count < known.partitions.len() && !recreated {
+                return None;
+            }
+            let same_candidates =
+                candidates().next().is_none() || candidates().eq(known.sticky.candidates().iter().copied());
+            if count == known.partitions.len() && !recreated && same_candidates {
+                return None;
+            }
+        }
+        let mut waiting = self.lock();
+        let name = known.map_or_else(|| metadata.name.clone(), |known| known.name.clone());
+        let old: &[Arc<Partition>] = known.map_or(&[], |known| &known.partitions);
+        let partitions: Vec<Arc<Partition>> = (0..count)
+            .map(|index| match old.get(index) {
+                Some(partition) => partition.clone(),
+                None => {
+                    let slot = waiting.slots;
+                    waiting.slots += 1;
+                    Arc::new(Partition::new(slot, name.clone(), i32::try_from(index).unwrap_or(i32::MAX)))
+                }
+            })
+            .collect();
+        waiting.retired += old.iter().skip(count).map(|partition| partition.appended()).sum::<u64>();
+        let sticky = Sticky::new(self.placement.seed ^ waiting.slots as u64, count, candidates().collect());
+        Some(Arc::new(Topic { name, id: metadata.id, partitions, sticky }))
     }
 
     /// Fails the records that wait for this topic longer than they may (all of them, if `all`) with what `error` makes of
@@ -334,9 +363,25 @@ impl Topics {
         waiting.topics.iter().filter_map(|(name, queue)| Some((name.clone(), queue.front()?.deadline))).collect()
     }
 
+    /// The deadline of the first record that waits for a topic.
+    pub(crate) fn first_deadline(&self, name: &str) -> Option<Instant> {
+        Some(self.lock().topics.get(name)?.front()?.deadline)
+    }
+
+    /// The topics that records have begun to wait for since the last call, each once for every time that it began.
+    pub(crate) fn take_unseen(&self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.lock().unseen)
+    }
+
     /// All topics in the table.
     pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
         self.table.newest().values().cloned().collect()
+    }
+
+    /// How many tables were published.
+    #[cfg(test)]
+    pub(crate) fn editions(&self) -> u64 {
+        self.table.published.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Records that came in and have no result yet, as far as `settled` counts those of batches.

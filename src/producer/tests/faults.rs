@@ -109,10 +109,13 @@ async fn appended_and_yet_refused_is_written_once() {
 #[tokio::test(start_paused = true)]
 async fn a_repetition_that_the_broker_knows_is_a_success() {
     let cluster = cluster(1).await;
+    cluster.fault(on(ApiKey::Produce).act_then_drop());
     cluster.fault(on(ApiKey::Produce).error(ErrorCode::DUPLICATE_SEQUENCE_NUMBER));
     let producer = producer(&cluster).await;
     let at = send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
     assert_eq!(at.offset, None);
+    assert_eq!(log(&cluster, 0), ["0"]);
+    assert_eq!(cluster.requests(ApiKey::Produce), 2);
 }
 
 #[tokio::test(start_paused = true)]

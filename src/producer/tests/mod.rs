@@ -5,11 +5,13 @@ mod closing;
 mod delivery;
 mod faults;
 mod interceptors;
+mod many_topics;
 mod metrics;
 mod model;
 mod model_broker;
 mod queue;
 mod reports;
+mod sequences;
 mod telling;
 mod topics;
 

@@ -145,7 +145,7 @@ impl World {
         let now = self.now;
         let mut news = Vec::new();
         let tell = |partition: &Arc<Partition>, what| news.push((partition.clone(), what));
-        self.topics.update(&topic, &mut Hand { ledger: &self.ledger, clock: || now, tell });
+        self.topics.update([&*topic], &mut Hand { ledger: &self.ledger, clock: || now, tell });
         self.tell(news);
         self.sender.metadata_changed(now, &self.metadata);
     }
@@ -361,7 +361,11 @@ impl World {
                 with(Some(Some(DeliveryStatus::PossiblyPersisted))),
             ),
             ("requests in flight", counted.requests_in_flight, wires().count() as u64),
-            ("batches in flight", counted.batches_in_flight, wires().map(|sent| sent.all.len() as u64).sum()),
+            (
+                "batches in flight",
+                counted.batches_in_flight,
+                wires().flat_map(|sent| &sent.request).map(|request| request.parts.len() as u64).sum(),
+            ),
         ];
         for (what, counted, expected) in expected {
             assert_eq!(counted, expected, "{what}");

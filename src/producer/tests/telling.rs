@@ -70,10 +70,17 @@ impl Subscriber for Lines {
     fn exit(&self, _: &span::Id) {}
 }
 
+/// Hears what this thread tells. Of a single subscriber `tracing` believes that all threads have it, so that a test beside
+/// this one, which has none, would switch an event off for all: hence a second one.
+fn listen(lines: &Lines) -> (tracing::subscriber::DefaultGuard, tracing::Dispatch) {
+    let second = tracing::Dispatch::new(lines.clone());
+    (tracing::subscriber::set_default(lines.clone()), second)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_retry_is_told_with_its_place_its_attempt_and_its_cause_and_each_request_is_a_span() {
     let lines = Lines::default();
-    let _guard = tracing::subscriber::set_default(lines.clone());
+    let _guard = listen(&lines);
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).times(2).error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     let producer = producer(&cluster).await;
@@ -100,7 +107,7 @@ async fn a_retry_is_told_with_its_place_its_attempt_and_its_cause_and_each_reque
 #[tokio::test(start_paused = true)]
 async fn records_that_are_lost_are_warned_of_with_how_far_they_got_and_a_new_epoch_is_told() {
     let lines = Lines::default();
-    let _guard = tracing::subscriber::set_default(lines.clone());
+    let _guard = listen(&lines);
     let cluster = cluster(1).await;
     let producer = builder(&cluster).request_timeout(ms(500)).delivery_timeout(ms(2000)).build().await.unwrap();
     send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
