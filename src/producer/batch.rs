@@ -4,10 +4,12 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
+
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     accumulator::{Entry, Payment, Waited},
@@ -16,12 +18,16 @@ use super::{
     credits::{Charge, Credits},
     flush::{FlushGroup, FlushGroups},
     reports::{Note, ReportRun, Reports},
+    ticket::Ticket,
 };
 use crate::{
     cluster::Backoff,
     error::{DeliveryStatus, Error, ErrorKind},
-    wire::batch::{BatchBuilder, SealedBatch},
+    wire::batch::{BatchBuilder, BodyPool, SealedBatch},
 };
+
+/// How many bytes of memory for batches are kept for the next ones, at most.
+const POOLED_BODIES: usize = 2 << 20;
 
 /// What all batches of a producer share: whom they owe bytes, reports and the end of a flush.
 #[derive(Debug)]
@@ -29,6 +35,7 @@ pub(crate) struct Ledger {
     pub(crate) credits: Arc<Credits>,
     pub(super) reports: Reports,
     pub(crate) flushes: FlushGroups,
+    pub(crate) bodies: BodyPool,
     cells: AtomicU64,
     /// Records of batches whose results are out.
     settled: AtomicU64,
@@ -40,6 +47,7 @@ impl Ledger {
             credits: Arc::new(Credits::new(buffer_memory)),
             reports: Reports::default(),
             flushes: FlushGroups::new(),
+            bodies: BodyPool::new((buffer_memory / 8).min(POOLED_BODIES)),
             cells: AtomicU64::new(0),
             settled: AtomicU64::new(0),
         }
@@ -56,29 +64,6 @@ impl Ledger {
 
     pub(crate) fn settled(&self) -> u64 {
         self.settled.load(Ordering::Acquire)
-    }
-}
-
-/// Whether a batch that was given to a request can still be taken back: decided once, by whoever is first, the request
-/// that writes it or the sender that gives up on it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Ticket(Arc<AtomicU8>);
-
-impl Ticket {
-    const WRITTEN: u8 = 1;
-    const WITHDRAWN: u8 = 2;
-
-    /// The request is about to write the batch; `false` when it must not any more.
-    pub(crate) fn write(&self) -> bool {
-        self.0.compare_exchange(0, Self::WRITTEN, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    /// Takes the batch back; `false` when it may be on the wire.
-    pub(crate) fn withdraw(&self) -> bool {
-        match self.0.compare_exchange(0, Self::WITHDRAWN, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
-            Err(state) => state == Self::WITHDRAWN,
-        }
     }
 }
 
@@ -146,8 +131,8 @@ pub(crate) struct Batch {
     /// The cell of the records that came straight into this batch, and how many of them there are.
     own: Arc<Cell>,
     own_count: u32,
-    runs: Vec<Run>,
-    groups: Vec<FlushGroup>,
+    runs: SmallVec<[Run; 1]>,
+    groups: SmallVec<[FlushGroup; 1]>,
     /// What was taken from the credits, and how much of it the records used: an open batch takes ahead.
     charge: Charge,
     used: usize,
@@ -187,8 +172,8 @@ impl Batch {
             last_error: None,
             own: ledger.new_cell(),
             own_count: 0,
-            runs: Vec::with_capacity(1),
-            groups: vec![ledger.flushes.join()],
+            runs: SmallVec::new(),
+            groups: smallvec![ledger.flushes.join()],
             charge: Charge::empty(&ledger.credits),
             used: 0,
             notes: Vec::new(),
@@ -319,6 +304,11 @@ impl Batch {
         if let Some(verdict) = self.verdict.take() {
             self.settle(verdict);
         }
+    }
+
+    /// A ticket for the next attempt; those of earlier ones are void.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket::next(&self.own)
     }
 
     /// How far its records got. For a batch in a request that was not written yet this takes it back, so that the answer
@@ -469,8 +459,8 @@ impl Drop for Batch {
 }
 
 /// The runs of a range of the batch's records.
-fn slice(runs: &[Run], range: Range<u32>) -> Vec<Run> {
-    let mut out = Vec::new();
+fn slice(runs: &[Run], range: Range<u32>) -> SmallVec<[Run; 1]> {
+    let mut out = SmallVec::new();
     let mut start = 0;
     for run in runs {
         let from = range.start.max(start);

@@ -17,6 +17,11 @@ use crate::{error::Result, record::RecordMetadata};
 /// resolves at the latest `delivery.timeout.ms` after its batch was begun (and `max.block.ms` before that, if the topic
 /// was not known yet).
 ///
+/// The results of a partition come in the order in which its records were sent, in all forms: a record that has its
+/// result earlier (the one before it is sent again, or it was refused itself) waits with it for those before. Exceptions
+/// are what is given up from outside: [`purge`](super::Producer::purge) and the end of the producer tell at once what is
+/// known. Between partitions there is no order.
+///
 /// Dropping it does not take the record back.
 ///
 /// # Cancel safety

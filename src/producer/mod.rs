@@ -32,6 +32,7 @@ mod split;
 mod table;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod topics;
 
 use std::{

@@ -30,11 +30,12 @@ use rand::rngs::StdRng;
 
 use super::{
     accumulator::Partition,
-    batch::{Batch, Body, Ticket, Verdict},
+    batch::{Batch, Body, Verdict},
     idempotence::{Identity, Raise, Sequences},
     purge::Purge,
     response::Answer,
     split::split,
+    ticket::Ticket,
 };
 use crate::{
     cluster::Backoff,
@@ -209,7 +210,7 @@ impl PartitionQueue {
         batch.attempts += 1;
         batch.last_node = Some(node);
         batch.retry_at = None;
-        let ticket = Ticket::default();
+        let ticket = batch.ticket();
         let body = std::mem::replace(&mut batch.body, Body::Lent(ticket.clone()));
         let drained = Drained { body, stamp: self.sequences.stamp(batch.sequence), ticket };
         self.in_flight.push_back(InFlight { request, node, batch });

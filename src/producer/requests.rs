@@ -19,8 +19,9 @@ use bytes::BytesMut;
 use tokio::sync::Semaphore;
 
 use super::{
-    batch::{Body, Ticket},
+    batch::Body,
     sender::{Answered, Part, ProduceRequest},
+    ticket::Ticket,
 };
 use crate::{
     cluster::{Attempt, Client, Lane, RawRequest},

@@ -17,11 +17,12 @@ use uuid::Uuid;
 
 use super::{
     accumulator::Partition,
-    batch::{Body, Ticket},
+    batch::Body,
     idempotence::{Identity, ProducerId},
     purge::Purge,
     queue::{Aftermath, PartitionQueue, Readiness, Rules},
     response::Answer,
+    ticket::Ticket,
 };
 use crate::{
     cluster::Metadata,
