@@ -66,6 +66,13 @@ impl Delivery {
     }
 }
 
+impl Delivery {
+    /// The result, if it is there already; awaiting the delivery gives the same. For loops that look in from time to time.
+    pub fn try_result(&self) -> Option<Result<RecordMetadata>> {
+        self.cell.look(self.index).map(|outcome| result(outcome, 0, self.timestamp))
+    }
+}
+
 impl Future for Delivery {
     type Output = Result<RecordMetadata>;
 

@@ -4,10 +4,13 @@ mod buffer;
 mod closing;
 mod delivery;
 mod faults;
+mod flush;
 mod model;
 mod model_broker;
+mod purge;
 mod queue;
 mod reports;
+mod results;
 mod topics;
 
 use std::time::Duration;
