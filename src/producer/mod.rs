@@ -12,12 +12,15 @@ mod batch;
 mod builder;
 mod callback;
 mod cell;
+mod counters;
 mod credits;
 mod deliveries;
 mod delivery;
 mod flush;
 mod idempotence;
 mod inbox;
+mod interceptor;
+mod metrics;
 mod partitioner;
 mod properties;
 mod purge;
@@ -53,12 +56,15 @@ use self::{
     accumulator::{News, Partition},
     batch::Ledger,
     inbox::{Inbox, Phase},
+    interceptor::Interceptors,
     topics::{Admitted, Hand, Placed, Refused, Topics, parts_of},
 };
 pub use self::{
     builder::ProducerBuilder,
     deliveries::{Deliveries, DeliveryResults},
     delivery::{Delivery, DeliveryId},
+    interceptor::ProducerInterceptor,
+    metrics::ProducerMetrics,
     purge::Purge,
     reports::{DeliveryReport, DeliveryReports},
     settings::Acks,
@@ -114,6 +120,7 @@ struct Handle {
 struct Shared {
     topics: Topics,
     ledger: Arc<Ledger>,
+    interceptors: Interceptors,
     inbox: Inbox,
     client: Client,
     max_record: usize,
@@ -211,8 +218,9 @@ impl Producer {
     /// # Cancel safety
     /// When the future is dropped before it is ready, the record was not sent. Waiting senders are served in the order in
     /// which they came.
-    pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
+    pub async fn send(&self, mut record: Record<'_>) -> Result<Delivery> {
         let shared = &self.0.shared;
+        shared.interceptors.on_send(&mut record);
         let admitted = shared.admit(&record, now_millis)?;
         match shared.place(&record, admitted, false) {
             Ok(delivery) => Ok(delivery),
@@ -226,8 +234,9 @@ impl Producer {
     /// # Errors
     /// As [`send`](Self::send), with the record.
     #[inline]
-    pub fn try_send<'a>(&self, record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
+    pub fn try_send<'a>(&self, mut record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
         let shared = &self.0.shared;
+        shared.interceptors.on_send(&mut record);
         let admitted = match shared.admit(&record, now_millis) {
             Ok(admitted) => admitted,
             Err(error) => return Err(TrySendError::new(record, error)),
@@ -273,7 +282,8 @@ impl Producer {
         loop {
             chunk.clear();
             let mut refusal = None;
-            for record in records.by_ref().take(CHUNK) {
+            for mut record in records.by_ref().take(CHUNK) {
+                shared.interceptors.on_send(&mut record);
                 match shared.admit(&record, || timestamp) {
                     Ok(admitted) => chunk.push((record, admitted)),
                     Err(error) => {
@@ -390,6 +400,22 @@ impl Producer {
         ))
     }
 
+    /// What was counted so far: records and their results, batches, requests, errors, latencies, brokers.
+    ///
+    /// Costs a copy of some kilobytes and a look at each partition; meant to be called every few seconds, and not for each
+    /// record. See [`ProducerMetrics`] for what there is.
+    pub fn metrics(&self) -> ProducerMetrics {
+        let shared = &self.0.shared;
+        let credits = &shared.ledger.credits;
+        let mut metrics = shared.ledger.counters.snapshot(|| shared.outstanding() as u64);
+        metrics.buffer_total_bytes = credits.total() as u64;
+        metrics.buffer_used_bytes = credits.total().saturating_sub(credits.free()) as u64;
+        metrics.senders_waiting = credits.waiting() as u64;
+        metrics.brokers = shared.client.metrics();
+        metrics.metadata_age = shared.client.metadata_age();
+        metrics
+    }
+
     /// The number of a topic's partitions, asking the cluster if the topic is not known yet; waits at most `max.block.ms`.
     ///
     /// # Errors
@@ -481,10 +507,13 @@ impl Shared {
     /// Waits for room for a record, and puts it where it belongs.
     async fn wait_and_place(&self, record: &Record<'_>, admitted: Admitted, deadline: Instant) -> Result<Delivery> {
         let bound = admitted.bound;
+        let since = Instant::now();
         let room = self.ledger.credits.take(bound);
         // Somebody waits: nothing lingers any more.
         self.inbox.ring();
-        match timeout_at(deadline, room).await {
+        let came = timeout_at(deadline, room).await;
+        self.ledger.counters.waited(since.elapsed(), came.is_err());
+        match came {
             Ok(true) => self.place(record, admitted, true).map_err(|refused| {
                 self.ledger.credits.give_back(bound as usize);
                 self.why(refused, bound)

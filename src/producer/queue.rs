@@ -76,6 +76,8 @@ pub(crate) enum Readiness {
 /// What has come of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Aftermath {
+    /// The epoch was raised.
+    pub(crate) raised: bool,
     /// The producer id's epochs are used up.
     pub(crate) needs_new_id: bool,
 }
@@ -86,6 +88,10 @@ pub(crate) struct Drained {
     pub(crate) body: Body,
     pub(crate) stamp: ProducerStamp,
     pub(crate) ticket: Ticket,
+    pub(crate) records: u32,
+    pub(crate) attempt: u32,
+    /// When it was begun, if it leaves for the first time.
+    pub(crate) begun: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -207,12 +213,15 @@ impl PartitionQueue {
             }
             batch.sequence = Some(self.sequences.assign(batch.records()));
         }
+        let begun = batch.last_node.is_none().then_some(batch.created);
         batch.attempts += 1;
         batch.last_node = Some(node);
         batch.retry_at = None;
         let ticket = batch.ticket();
         let body = std::mem::replace(&mut batch.body, Body::Lent(ticket.clone()));
-        let drained = Drained { body, stamp: self.sequences.stamp(batch.sequence), ticket };
+        let (records, attempt) = (batch.records(), batch.attempts);
+        let stamp = self.sequences.stamp(batch.sequence);
+        let drained = Drained { body, stamp, ticket, records, attempt, begun };
         self.in_flight.push_back(InFlight { request, node, batch });
         Some(drained)
     }
@@ -294,6 +303,16 @@ impl PartitionQueue {
             }
             Answer::TooLarge(error) if batch.records() > 1 && !batch.is_decided() => {
                 batch.attempts = batch.attempts.saturating_sub(1);
+                batch.counters().split();
+                tracing::info!(
+                    topic = &*batch.topic,
+                    partition = batch.partition,
+                    node = batch.last_node,
+                    records = batch.records(),
+                    bytes = sealed.size(),
+                    code = error.code().map(tracing::field::display),
+                    "the broker finds a batch too large: it is split"
+                );
                 match split(batch, &sealed) {
                     Ok(parts) => parts.into_iter().for_each(|part| self.put_back(part)),
                     Err(failed) => self.fail(failed.0, error.with_source(failed.1)),
@@ -432,8 +451,21 @@ impl PartitionQueue {
             self.fail(batch, late);
             return;
         }
-        let backoff = batch.backoff.get_or_insert_with(|| rules.backoff.clone());
-        batch.retry_at = Some(now + backoff.next(rng));
+        batch.counters().retried(batch.records());
+        let backoff = batch.backoff.get_or_insert_with(|| rules.backoff.clone()).next(rng);
+        batch.retry_at = Some(now + backoff);
+        tracing::debug!(
+            topic = &*batch.topic,
+            partition = batch.partition,
+            node = batch.last_node,
+            attempt = batch.attempts,
+            records = batch.records(),
+            code = error.code().map(tracing::field::display),
+            %error,
+            maybe_written = batch.maybe_written,
+            backoff_ms = backoff.as_millis() as u64,
+            "a batch is sent again"
+        );
         batch.last_error = Some(error);
         self.put_back(batch);
     }
@@ -537,7 +569,12 @@ impl PartitionQueue {
         for batch in &mut self.waiting {
             batch.sequence = None;
         }
-        Aftermath { needs_new_id: self.sequences.raise() == Raise::NeedsNewId }
+        let needs_new_id = self.sequences.raise() == Raise::NeedsNewId;
+        if let Some(producer) = self.sequences.producer() {
+            let (topic, partition) = (&*self.partition.topic, self.partition.index);
+            tracing::info!(topic, partition, producer_id = producer.id, epoch = producer.epoch, "the epoch was raised");
+        }
+        Aftermath { raised: true, needs_new_id }
     }
 }
 
@@ -548,7 +585,9 @@ fn in_doubt(batch: &Batch) -> Error {
     )
 }
 
+/// Takes note of a batch whose time is up, and gives its error.
 fn late(batch: &Batch, rules: &Rules, cause: Option<&Error>) -> Error {
+    batch.counters().expired(batch.records());
     let place = batch.place();
     let millis = rules.delivery_timeout.as_millis();
     let message = match batch.last_error.as_ref().or(cause) {

@@ -57,6 +57,7 @@ impl Drop for End {
         shared.ledger.credits.close();
         shared.ledger.reports.close();
         shared.client.close();
+        shared.ledger.counters.ended();
         shared.ended.send_replace(true);
     }
 }
@@ -343,7 +344,7 @@ async fn ask_producer_id(client: Client) -> Errand {
         match answer {
             Ok(response) => {
                 let id = ProducerId { id: response.producer_id.0, epoch: response.producer_epoch };
-                tracing::debug!(id = id.id, epoch = id.epoch, "got a producer id");
+                tracing::info!(producer_id = id.id, epoch = id.epoch, "got a producer id");
                 return Errand::ProducerId(Ok(id));
             }
             // An answer that cannot be read cost its connection; another one may be sound, as for a batch.

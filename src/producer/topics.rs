@@ -516,6 +516,8 @@ impl WaitingRecord {
 
     fn fail(&mut self, error: Error) {
         let Some(Waited { run, charge, .. }) = self.place.take() else { return };
+        let status = error.delivery_status().unwrap_or(DeliveryStatus::PossiblyPersisted);
+        self.ledger.counters.settled(Some(status), run.count);
         let outcome = Outcome::Failed(error);
         if self.reported {
             self.ledger.reports.push(ReportRun {

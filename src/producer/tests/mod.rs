@@ -5,6 +5,7 @@ mod closing;
 mod delivery;
 mod faults;
 mod flush;
+mod interceptors;
 mod model;
 mod model_broker;
 mod purge;

@@ -111,6 +111,7 @@ impl World {
         let placement = Placement { batch_size: 200, ignore_keys: false, seed, max_block: Duration::from_secs(60) };
         let logs = (0..PARTITIONS).map(|_| Log { leader: 0, max_records: u32::MAX, ..Log::default() }).collect();
         let ledger = Arc::new(Ledger::new(1 << 30));
+        let counters = ledger.counters.clone();
         let mut world = Self {
             reports: DeliveryReports::new(ledger.clone()),
             rng: StdRng::seed_from_u64(seed),
@@ -118,7 +119,7 @@ impl World {
             faults,
             ledger,
             topics: Topics::new(placement),
-            sender: Sender::new(rules, idempotent, seed),
+            sender: Sender::new(rules, idempotent, seed, counters),
             metadata: Metadata::default(),
             logs,
             wires: HashMap::new(),
