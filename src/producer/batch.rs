@@ -399,8 +399,9 @@ impl Batch {
     fn settle_invalid(&mut self, error: &Error, mut records: Vec<(i32, Option<String>)>) {
         records.sort_by_key(|(index, _)| *index);
         records.dedup_by_key(|(index, _)| *index);
-        let rest =
-            Outcome::Failed(error.clone().context("not written, because other records of its batch are invalid"));
+        // These may pass in another batch.
+        let rest = error.clone().context("not written, because other records of its batch are invalid").retriable(true);
+        let rest = Outcome::Failed(rest);
         let mut next = 0;
         for (index, message) in records {
             let Some(index) = u32::try_from(index).ok().filter(|index| *index < self.records) else { continue };

@@ -131,6 +131,11 @@ impl Cell {
         Poll::Pending
     }
 
+    /// The outcome of the record at `index`, if it is there.
+    pub(crate) fn look(&self, index: u32) -> Option<Outcome> {
+        self.lock().result(index).map(|(outcome, _)| outcome)
+    }
+
     /// Gives a delivery's slot back.
     pub(crate) fn forget(&self, slot: usize) {
         let mut state = self.lock();

@@ -17,6 +17,11 @@ use crate::{error::Result, record::RecordMetadata};
 /// resolves at the latest `delivery.timeout.ms` after its batch was begun (and `max.block.ms` before that, if the topic
 /// was not known yet).
 ///
+/// The results of a partition come in the order in which its records were sent, in all forms: a record that has its
+/// result earlier (the one before it is sent again, or it was refused itself) waits with it for those before. Exceptions
+/// are what is given up from outside: [`purge`](super::Producer::purge) and the end of the producer tell at once what is
+/// known. Between partitions there is no order.
+///
 /// Dropping it does not take the record back.
 ///
 /// # Cancel safety
@@ -58,6 +63,13 @@ impl Delivery {
     /// The name under which the record's report comes.
     pub fn id(&self) -> DeliveryId {
         DeliveryId { cell: self.cell.id(), index: self.index }
+    }
+}
+
+impl Delivery {
+    /// The result, if it is there already; awaiting the delivery gives the same. For loops that look in from time to time.
+    pub fn try_result(&self) -> Option<Result<RecordMetadata>> {
+        self.cell.look(self.index).map(|outcome| result(outcome, 0, self.timestamp))
     }
 }
 

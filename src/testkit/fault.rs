@@ -35,6 +35,7 @@ pub struct Fault {
     after: Duration,
     throttle: Duration,
     error: Option<Injected>,
+    invalid_records: Vec<i32>,
     ending: Option<Ending>,
 }
 
@@ -80,6 +81,7 @@ pub fn on_any_of(keys: impl IntoIterator<Item = ApiKey>) -> Fault {
         after: Duration::ZERO,
         throttle: Duration::ZERO,
         error: None,
+        invalid_records: Vec::new(),
         ending: None,
     }
 }
@@ -143,6 +145,13 @@ impl Fault {
     pub fn act_then_error(mut self, code: ErrorCode) -> Self {
         self.error = Some(Injected { code, acts: true });
         self
+    }
+
+    /// Refuses a produced batch with INVALID_RECORD, naming the records at these indices as the ones at fault (KIP-467, from
+    /// Produce v8 on).
+    pub fn invalid_records(mut self, indices: impl IntoIterator<Item = i32>) -> Self {
+        self.invalid_records = indices.into_iter().collect();
+        self.error(ErrorCode::INVALID_RECORD)
     }
 
     /// Waits before the request is carried out. The connection's later requests wait behind it, as with Kafka.
@@ -245,6 +254,7 @@ pub(crate) struct Verdict {
     pub(crate) after: Duration,
     pub(crate) throttle: Duration,
     pub(crate) ending: Option<Ending>,
+    pub(crate) invalid_records: Vec<i32>,
     errors: Vec<(Option<Place>, Injected)>,
 }
 
@@ -308,6 +318,7 @@ impl Faults {
             verdict.after += fault.after;
             verdict.throttle += fault.throttle;
             verdict.errors.extend(fault.error.map(|injected| (fault.topic.clone(), injected)));
+            verdict.invalid_records.extend_from_slice(&fault.invalid_records);
             verdict.ending = verdict.ending.or_else(|| fault.ending.clone());
             planted.hits.send_modify(|hits| *hits += 1);
         }

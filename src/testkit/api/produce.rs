@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kafka_protocol::messages::{
     BrokerId, ProduceRequest, ProduceResponse,
-    produce_response::{LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse},
+    produce_response::{
+        BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+    },
 };
 use uuid::Uuid;
 
@@ -113,7 +115,7 @@ impl Call for Produce {
 impl Sent {
     fn answer(&self, context: &mut Context<'_>, topic: &str, acks: i16) -> PartitionProduceResponse {
         if let Some(code) = context.refused_partition(topic, self.partition) {
-            return refusal(self.partition, code);
+            return refusal(self.partition, code).with_record_errors(record_errors(context, code));
         }
         if !matches!(acks, -1..=1) {
             return refusal(self.partition, ErrorCode::INVALID_REQUIRED_ACKS);
@@ -192,6 +194,19 @@ fn refusal(partition: i32, error: ErrorCode) -> PartitionProduceResponse {
         .with_base_offset(-1)
         .with_log_append_time_ms(-1)
         .with_log_start_offset(-1)
+}
+
+/// The records that are at fault (KIP-467).
+fn record_errors(context: &Context<'_>, code: ErrorCode) -> Vec<BatchIndexAndErrorMessage> {
+    if code != ErrorCode::INVALID_RECORD || context.head.version < 8 {
+        return Vec::new();
+    }
+    let named = |index: &i32| {
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(*index)
+            .with_batch_index_error_message(Some(text(format!("record {index} is invalid"))))
+    };
+    context.verdict.invalid_records.iter().map(named).collect()
 }
 
 /// Names the new leader beside an error that a client gets for having asked the wrong broker.
