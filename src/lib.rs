@@ -66,8 +66,8 @@ pub use consumer::{
 };
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use producer::{
-    Acks, Deliveries, Delivery, DeliveryId, DeliveryReport, DeliveryReports, DeliveryResults, Producer,
-    ProducerBuilder, TrySendError,
+    Acks, CustomPartitioner, Deliveries, Delivery, DeliveryId, DeliveryReport, DeliveryReports, DeliveryResults,
+    PartitionChoice, Partitioner, Producer, ProducerBuilder, TopicSnapshot, TrySendError,
 };
 pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
 pub use wire::{ApiKey, Compression};

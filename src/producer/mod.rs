@@ -58,6 +58,7 @@ pub use self::{
     builder::ProducerBuilder,
     deliveries::{Deliveries, DeliveryResults},
     delivery::{Delivery, DeliveryId},
+    partitioner::{CustomPartitioner, PartitionChoice, Partitioner, TopicSnapshot},
     reports::{DeliveryReport, DeliveryReports},
     settings::Acks,
 };

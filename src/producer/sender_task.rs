@@ -161,7 +161,7 @@ impl SenderTask {
 
     fn flush(&mut self, metadata: &Metadata) {
         for topic in self.end.0.topics.all() {
-            topic.partitions.iter().for_each(|partition| partition.flush());
+            topic.ever().for_each(|partition| partition.flush());
         }
         self.sender.flushed(now(), metadata);
     }
@@ -179,6 +179,7 @@ impl SenderTask {
                     self.client.learn_leader(&topic, partition, leader, epoch, &endpoints);
                 }
                 Effect::Throttle { node, millis } => self.client.throttle(node, Lane::Main, millis),
+                Effect::Clogged { node, clogged } => self.end.0.topics.set_clogged(node, clogged),
                 Effect::AskProducerId => {
                     self.errands.spawn(ask_producer_id(self.client.clone()));
                 }
@@ -201,10 +202,8 @@ impl SenderTask {
     /// Brings the producer's own table of topics up to date with what the metadata says of one.
     fn take_over(&self, name: &str, metadata: &Metadata) {
         let shared = &self.end.0;
-        if let Some(topic) = metadata.topic(name) {
-            let tell = |partition: &Arc<Partition>, news| shared.inbox.tell(partition, news, || false);
-            shared.topics.update(topic, &mut Hand { ledger: &shared.ledger, clock: now, tell });
-        }
+        let tell = |partition: &Arc<Partition>, news| shared.inbox.tell(partition, news, || false);
+        shared.topics.update(name, metadata, &mut Hand { ledger: &shared.ledger, clock: now, tell });
     }
 
     /// Looks for each topic that records wait for, unless that is under way.
@@ -258,7 +257,7 @@ impl SenderTask {
     fn keep_topics_in_use(&mut self) {
         self.check_use_at = Instant::now() + use_interval(&self.client);
         for topic in self.end.0.topics.all() {
-            let appended: u64 = topic.partitions.iter().map(|partition| partition.appended()).sum();
+            let appended: u64 = topic.ever().map(|partition| partition.appended()).sum();
             if self.used.insert(topic.name.clone(), appended) != Some(appended) {
                 self.client.want_topics([&*topic.name]);
             }
