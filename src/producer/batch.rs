@@ -15,6 +15,7 @@ use super::{
     accumulator::{Entry, Payment, Waited},
     callback::DeliveryCallback,
     cell::{Cell, Outcome},
+    counters::Counters,
     credits::{Charge, Credits},
     flush::{FlushGroup, FlushGroups},
     reports::{Note, ReportRun, Reports},
@@ -35,6 +36,7 @@ pub(crate) struct Ledger {
     pub(crate) credits: Arc<Credits>,
     pub(super) reports: Reports,
     pub(crate) flushes: FlushGroups,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) bodies: BodyPool,
     cells: AtomicU64,
     /// Records of batches whose results are out.
@@ -47,6 +49,7 @@ impl Ledger {
             credits: Arc::new(Credits::new(buffer_memory)),
             reports: Reports::default(),
             flushes: FlushGroups::new(),
+            counters: Arc::default(),
             bodies: BodyPool::new((buffer_memory / 8).min(POOLED_BODIES)),
             cells: AtomicU64::new(0),
             settled: AtomicU64::new(0),
@@ -54,8 +57,8 @@ impl Ledger {
     }
 
     /// Also tells a callback of every result.
-    pub(super) fn with_callback(self, callback: Option<DeliveryCallback>) -> Self {
-        Self { reports: Reports::with_callback(callback), ..self }
+    pub(super) fn with_callbacks(self, callbacks: Vec<DeliveryCallback>) -> Self {
+        Self { reports: Reports::with_callbacks(callbacks), ..self }
     }
 
     pub(crate) fn new_cell(&self) -> Arc<Cell> {
@@ -96,6 +99,18 @@ pub(crate) enum Verdict {
         error: Error,
         records: Vec<(i32, Option<String>)>,
     },
+}
+
+impl Verdict {
+    /// How far the records got that failed; `None` if they are persisted.
+    fn failed(&self) -> Option<DeliveryStatus> {
+        match self {
+            Verdict::Persisted { .. } => None,
+            Verdict::Failed(error) | Verdict::Invalid { error, .. } => {
+                Some(error.delivery_status().unwrap_or(DeliveryStatus::PossiblyPersisted))
+            }
+        }
+    }
 }
 
 /// A batch of one partition, from its first record to its results.
@@ -140,6 +155,8 @@ pub(crate) struct Batch {
     notes: Vec<Note>,
     reported_from: u32,
     ledger: Arc<Ledger>,
+    /// What its records will be told.
+    verdict: Option<Verdict>,
     settled: bool,
 }
 
@@ -151,6 +168,7 @@ impl Batch {
         created: Instant,
         ledger: &Arc<Ledger>,
     ) -> Self {
+        ledger.counters.batch_begun();
         Self {
             topic,
             partition,
@@ -177,6 +195,7 @@ impl Batch {
             notes: Vec::new(),
             reported_from: 0,
             ledger: ledger.clone(),
+            verdict: None,
             settled: false,
         }
     }
@@ -266,6 +285,11 @@ impl Batch {
         self.records += 1;
     }
 
+    /// Where what happens to it is counted.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.ledger.counters
+    }
+
     pub(crate) fn records(&self) -> u32 {
         self.records
     }
@@ -284,8 +308,28 @@ impl Batch {
         Ticket::next(&self.own)
     }
 
-    pub(crate) fn is_settled(&self) -> bool {
-        self.settled
+    /// Whether it is known what its records are told, or were told.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.settled || self.verdict.is_some()
+    }
+
+    /// Whether that is known and was not told yet.
+    pub(crate) fn is_kept_back(&self) -> bool {
+        self.verdict.is_some()
+    }
+
+    /// Sets down what its records will be told, unless that was done before.
+    pub(crate) fn decide(&mut self, verdict: Verdict) {
+        if !self.is_decided() {
+            self.verdict = Some(verdict);
+        }
+    }
+
+    /// Tells them.
+    pub(crate) fn tell(&mut self) {
+        if let Some(verdict) = self.verdict.take() {
+            self.settle(verdict);
+        }
     }
 
     /// How far its records got. For a batch in a request that was not written yet this takes it back, so that the answer
@@ -308,6 +352,10 @@ impl Batch {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
+        self.counters().settled(verdict.failed(), self.records);
+        if let Verdict::Failed(error) | Verdict::Invalid { error, .. } = &verdict {
+            self.tell_of(error);
+        }
         match verdict {
             Verdict::Persisted { base_offset, log_append_millis } => {
                 let outcome = Outcome::Persisted {
@@ -325,6 +373,20 @@ impl Batch {
         self.groups.clear();
         self.runs.clear();
         drop(self.charge.split(usize::MAX));
+    }
+
+    fn tell_of(&self, error: &Error) {
+        tracing::warn!(
+            topic = &*self.topic,
+            partition = self.partition,
+            node = self.last_node,
+            attempt = self.attempts,
+            records = self.records,
+            code = error.code().map(tracing::field::display),
+            %error,
+            status = error.delivery_status().map(tracing::field::debug),
+            "records failed"
+        );
     }
 
     fn settle_invalid(&mut self, error: &Error, mut records: Vec<(i32, Option<String>)>) {
@@ -423,6 +485,7 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
+        self.tell();
         if !self.settled {
             let error = Error::new(
                 ErrorKind::Closed,
@@ -431,6 +494,7 @@ impl Drop for Batch {
             let status = self.status();
             self.settle(Verdict::Failed(error.with_status(status)));
         }
+        self.counters().batch_gone();
     }
 }
 
