@@ -75,8 +75,9 @@ pub use consumer::{
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;
 pub use producer::{
-    Acks, Deliveries, Delivery, DeliveryId, DeliveryReport, DeliveryReports, DeliveryResults, Producer,
-    ProducerBuilder, ProducerInterceptor, ProducerMetrics, Purge, TrySendError,
+    Acks, CustomPartitioner, Deliveries, Delivery, DeliveryId, DeliveryReport, DeliveryReports, DeliveryResults,
+    PartitionChoice, Partitioner, Producer, ProducerBuilder, ProducerInterceptor, ProducerMetrics, Purge,
+    TopicSnapshot, TrySendError,
 };
 pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
 pub use wire::{ApiKey, Compression};

@@ -33,7 +33,7 @@ pub(crate) struct Broker {
     pub(crate) id: i32,
     pub(crate) host: String,
     pub(crate) port: u16,
-    pub(crate) rack: Option<String>,
+    pub(crate) rack: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

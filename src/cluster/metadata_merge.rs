@@ -174,7 +174,7 @@ fn broker(said: MetadataResponseBroker) -> Option<Broker> {
 fn checked_broker(id: i32, host: &str, port: i32, rack: Option<&str>) -> Option<Broker> {
     match u16::try_from(port) {
         Ok(port @ 1..) if id >= 0 && !host.is_empty() => {
-            Some(Broker { id, host: host.to_owned(), port, rack: rack.map(str::to_owned) })
+            Some(Broker { id, host: host.to_owned(), port, rack: rack.map(Arc::from) })
         }
         _ => {
             tracing::warn!(id, host, port, "ignoring a broker whose address cannot be used");

@@ -49,16 +49,7 @@ const NAMES: &[(Reason, &[&str])] = &[
         ],
     ),
     (Bytes, &["key.serializer", "value.serializer", "key.deserializer", "value.deserializer"]),
-    (
-        Callback,
-        &[
-            "interceptor.classes",
-            "metric.reporters",
-            "partitioner.class",
-            "config.providers",
-            "auto.include.jmx.reporter",
-        ],
-    ),
+    (Callback, &["interceptor.classes", "metric.reporters", "config.providers", "auto.include.jmx.reporter"]),
     (
         Producer,
         &[
@@ -88,6 +79,7 @@ const NAMES: &[(Reason, &[&str])] = &[
             "partitioner",
             "partitioner.adaptive.partitioning.enable",
             "partitioner.availability.timeout.ms",
+            "partitioner.class",
             "partitioner.ignore.keys",
             "partitioner.rack.aware",
             "queue.buffering.backpressure.threshold",
@@ -98,7 +90,6 @@ const NAMES: &[(Reason, &[&str])] = &[
             "request.required.acks",
             "request.timeout.ms",
             "retries",
-            "sticky.partitioning.linger.ms",
         ],
     ),
     (
@@ -179,6 +170,7 @@ const NAMES: &[(Reason, &[&str])] = &[
             "socket.max.fails",
             "socket_cb",
             "statistics.interval.ms",
+            "sticky.partitioning.linger.ms",
             "stats_cb",
             "throttle_cb",
             "topic.blacklist",

@@ -11,7 +11,7 @@ use super::{
     cell::Cell,
     credits::Charge,
     flush::FlushGroup,
-    partitioner::{Sticky, turn_is_over},
+    partitioner::{Load, Sticky, turn_is_over},
 };
 use crate::{
     error::Error,
@@ -25,6 +25,8 @@ pub(crate) struct Partition {
     pub(crate) slot: usize,
     pub(crate) topic: Arc<str>,
     pub(crate) index: i32,
+    /// How many batches wait, for the choice of partitions.
+    pub(crate) load: Arc<Load>,
     accumulator: Mutex<Accumulator>,
 }
 
@@ -127,7 +129,7 @@ pub(crate) struct Glance {
 
 impl Partition {
     pub(crate) fn new(slot: usize, topic: Arc<str>, index: i32) -> Self {
-        Self { slot, topic, index, accumulator: Mutex::default() }
+        Self { slot, topic, index, load: Arc::default(), accumulator: Mutex::default() }
     }
 
     /// Takes the partition's lock, to append with.
@@ -153,14 +155,21 @@ impl Partition {
 
     /// Takes the oldest batch, closing it if it is still open.
     pub(crate) fn take(&self) -> Option<Batch> {
-        self.lock().take_oldest()
+        let mut acc = self.lock();
+        let batch = acc.take_oldest();
+        self.load.set_accumulated(acc.batches());
+        batch
     }
 
     /// Takes the oldest batch if it was begun before that time.
     pub(crate) fn take_older_than(&self, limit: Instant) -> Option<Batch> {
         let mut acc = self.lock();
         match acc.full.front().or(acc.open.as_ref()) {
-            Some(batch) if batch.created <= limit => acc.take_oldest(),
+            Some(batch) if batch.created <= limit => {
+                let batch = acc.take_oldest();
+                self.load.set_accumulated(acc.batches());
+                batch
+            }
             _ => None,
         }
     }
@@ -178,6 +187,7 @@ impl Partition {
         acc.closed = Some(error);
         let mut left: Vec<Batch> = acc.full.drain(..).collect();
         left.extend(acc.take_open());
+        self.load.set_accumulated(0);
         left
     }
 
@@ -259,6 +269,7 @@ impl Held<'_> {
                     acc.told = Told::Open;
                     news = News::Opened(now);
                 }
+                self.partition.load.set_accumulated(acc.full.len() + 1);
                 none.insert(Batch::new(self.partition.topic.clone(), self.partition.index, builder, now, ledger))
             }
         };
@@ -277,6 +288,10 @@ impl Held<'_> {
 }
 
 impl Accumulator {
+    fn batches(&self) -> usize {
+        self.full.len() + usize::from(self.open.is_some())
+    }
+
     /// The oldest batch, closed.
     fn take_oldest(&mut self) -> Option<Batch> {
         self.full.pop_front().or_else(|| self.take_open())

@@ -14,6 +14,7 @@ use super::{
     callback::DeliveryCallback,
     inbox::Inbox,
     interceptor::Interceptors,
+    partitioner::Partitioner,
     properties::PROPERTIES,
     queue::Rules,
     requests::Requests,
@@ -127,9 +128,41 @@ impl ProducerBuilder {
         self.set(|s| s.compression = compression.into())
     }
 
-    /// `partitioner.ignore.keys`: whether records with a key go to any partition too. Default: false.
+    /// `partitioner`, `partitioner.class`: how a record that names no partition gets one. Default:
+    /// [`Partitioner::Murmur2Random`], which is Java's.
+    pub fn partitioner(self, partitioner: Partitioner) -> Self {
+        self.set(|s| s.partitioning.partitioner = partitioner)
+    }
+
+    /// `partitioner.ignore.keys`: whether a record with a key is treated as one without. Default: false. With a partitioner
+    /// that has no other way to choose than the key, or of the user's own, it is an error.
     pub fn ignore_keys(self, ignore: bool) -> Self {
-        self.set(|s| s.ignore_keys = ignore)
+        self.set(|s| s.partitioning.ignore_keys = ignore)
+    }
+
+    /// `partitioner.adaptive.partitioning.enable`: whether records that may go to any partition go more often to those for
+    /// which fewer batches wait, because their brokers are faster (KIP-794). Default: true.
+    pub fn adaptive_partitioning(self, on: bool) -> Self {
+        self.set(|s| s.partitioning.adaptive = on)
+    }
+
+    /// `partitioner.availability.timeout.ms`: how long data may wait for a broker before records that may go to any
+    /// partition avoid those that it leads, as long as batches wait for them (KIP-794). Needs adaptive partitioning.
+    /// Default: 0, which is off.
+    pub fn availability_timeout(self, time: Duration) -> Self {
+        self.set(|s| s.partitioning.availability_timeout = time)
+    }
+
+    /// `partitioner.rack.aware`: whether records that may go to any partition go to those whose leaders are in the
+    /// producer's own rack, as long as there are any (KIP-1123). Saves traffic between racks; the partitions get as many
+    /// records as the producers of their racks send. Needs [`client_rack`](Self::client_rack). Default: false.
+    pub fn rack_aware(self, on: bool) -> Self {
+        self.set(|s| s.partitioning.rack_aware = on)
+    }
+
+    /// `client.rack`: where the producer runs, by the brokers' own names (`broker.rack`). Default: not said.
+    pub fn client_rack(self, rack: impl Into<String>) -> Self {
+        self.set(|s| s.client.client_rack = Some(rack.into()))
     }
 
     /// A function to be told of every record's result, once: the callback form of
@@ -243,11 +276,13 @@ impl ProducerBuilder {
             max_request_size: settings.max_request_size,
             linger: settings.linger,
             delivery_timeout: derived.delivery_timeout,
+            availability_timeout: settings.partitioning.availability(),
             backoff: Backoff::new(settings.client.retry_backoff, settings.client.retry_backoff_max),
         };
         let placement = Placement {
             batch_size: settings.batch_size.min(settings.max_request_size),
-            ignore_keys: settings.ignore_keys,
+            partitioning: settings.partitioning,
+            rack: settings.client.client_rack,
             seed,
             max_block: settings.max_block,
         };

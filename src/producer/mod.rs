@@ -66,6 +66,7 @@ pub use self::{
     delivery::{Delivery, DeliveryId},
     interceptor::ProducerInterceptor,
     metrics::ProducerMetrics,
+    partitioner::{CustomPartitioner, PartitionChoice, Partitioner, TopicSnapshot},
     purge::Purge,
     reports::{DeliveryReport, DeliveryReports},
     settings::Acks,

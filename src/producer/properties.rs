@@ -1,6 +1,9 @@
 //! A producer's settings by name: Java's names, and librdkafka's where they differ.
 
-use super::settings::{Acks, ProducerSettings};
+use super::{
+    partitioner,
+    settings::{Acks, ProducerSettings},
+};
 use crate::config::{
     Property,
     parse::{BOOLEAN, MILLIS, boolean, millis, number, one_of, within},
@@ -28,7 +31,12 @@ pub(crate) static PROPERTIES: &[Property<ProducerSettings>] = table! {
     "compression.lz4.level", "1 to 17", |s, v| s.compression.lz4_level = Some(within(v, 1..=17)?);
     "compression.zstd.level", "-7 to 4", |s, v| s.compression.zstd_level = Some(number(v)?);
     "compression.level", "a level of the codec, or -1", |s, v| s.compression.level = Some(number(v)?);
-    "partitioner.ignore.keys", BOOLEAN, |s, v| s.ignore_keys = boolean(v)?;
+    "partitioner.class" | "partitioner", partitioner::NAMES,
+        |s, v| s.partitioning.partitioner = partitioner::named(v)?;
+    "partitioner.ignore.keys", BOOLEAN, |s, v| s.partitioning.ignore_keys = boolean(v)?;
+    "partitioner.adaptive.partitioning.enable", BOOLEAN, |s, v| s.partitioning.adaptive = boolean(v)?;
+    "partitioner.availability.timeout.ms", MILLIS, |s, v| s.partitioning.availability_timeout = millis(v)?;
+    "partitioner.rack.aware", BOOLEAN, |s, v| s.partitioning.rack_aware = boolean(v)?;
 };
 
 fn acks(value: &str) -> Option<Acks> {

@@ -52,6 +52,8 @@ pub(crate) struct Rules {
     pub(crate) max_request_size: usize,
     pub(crate) linger: Duration,
     pub(crate) delivery_timeout: Duration,
+    /// `None`: the partitioner does not ask which brokers take data.
+    pub(crate) availability_timeout: Option<Duration>,
     pub(crate) backoff: Backoff,
 }
 
@@ -189,6 +191,11 @@ impl PartitionQueue {
             }
         }
         Readiness::Ready
+    }
+
+    /// How many batches are to be sent again.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// What the next batch weighs, to see whether it still fits into a request.

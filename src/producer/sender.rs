@@ -21,6 +21,7 @@ use super::{
     batch::Body,
     counters::Counters,
     idempotence::{Identity, ProducerId},
+    partitioner::{Availability, Look},
     purge::Purge,
     queue::{Aftermath, PartitionQueue, Readiness, Rules},
     response::Answer,
@@ -76,9 +77,23 @@ pub(crate) struct Part {
 pub(crate) enum Effect {
     RefreshMetadata,
     WantTopic(Arc<str>),
-    LearnLeader { topic: Arc<str>, partition: i32, leader: i32, epoch: i32, endpoints: Arc<[NodeEndpoint]> },
-    Throttle { node: i32, millis: i32 },
+    LearnLeader {
+        topic: Arc<str>,
+        partition: i32,
+        leader: i32,
+        epoch: i32,
+        endpoints: Arc<[NodeEndpoint]>,
+    },
+    Throttle {
+        node: i32,
+        millis: i32,
+    },
     AskProducerId,
+    /// A broker takes no data for longer than `partitioner.availability.timeout.ms`, or takes it again.
+    Clogged {
+        node: i32,
+        clogged: bool,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +119,8 @@ struct Slot {
 enum Timer {
     Wake,
     Expiry,
+    /// Of a broker, not of a slot: whether data has waited too long for it.
+    Availability(i32),
 }
 
 /// The sender of one producer.
@@ -113,6 +130,7 @@ pub(crate) struct Sender {
     identity: Identity,
     slots: Vec<Option<Slot>>,
     nodes: HashMap<i32, Node>,
+    availability: Availability,
     next_request: u64,
     timers: BinaryHeap<Reverse<(Instant, Timer, usize)>>,
     /// Slots that have something to send and no leader to send it to.
@@ -133,6 +151,7 @@ pub(crate) struct Sender {
 impl Sender {
     pub(crate) fn new(rules: Rules, idempotent: bool, seed: u64, counters: Arc<Counters>) -> Self {
         Self {
+            availability: Availability::new(rules.availability_timeout),
             rules,
             identity: if idempotent { Identity::Unknown } else { Identity::Anonymous },
             slots: Vec::new(),
@@ -218,6 +237,7 @@ impl Sender {
         let known = self.nodes.entry(node).or_default();
         known.in_flight = known.in_flight.saturating_sub(1);
         known.warm = response.is_ok();
+        self.note_answer(node, response.is_err(), now);
         let (mut answers, endpoints, failure) = match response {
             Ok(response) => {
                 let response = response.unwrap_or_default();
@@ -287,10 +307,18 @@ impl Sender {
             && at <= now
         {
             self.timers.pop();
+            if let Timer::Availability(node) = timer {
+                match self.availability.look(node, now) {
+                    Look::Clogged => self.effects.push(Effect::Clogged { node, clogged: true }),
+                    Look::Again(at) => self.timers.push(Reverse((at, timer, slot))),
+                    Look::Nothing => {}
+                }
+                continue;
+            }
             let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
             match timer {
                 Timer::Wake if place.wake == Some(at) => place.wake = None,
-                Timer::Wake => continue,
+                Timer::Wake | Timer::Availability(_) => continue,
                 Timer::Expiry => {
                     place.expiry = false;
                     let aftermath = place.queue.expire(now, &self.rules, self.cause.as_ref());
@@ -327,15 +355,39 @@ impl Sender {
     pub(crate) fn next_request(&mut self, now: Instant, metadata: &Metadata) -> Option<ProduceRequest> {
         let max = self.rules.max_in_flight;
         loop {
-            let node = self
-                .nodes
-                .iter()
-                .filter(|(_, node)| !node.ready.is_empty() && node.in_flight < if node.warm { max } else { 1 })
-                .map(|(id, _)| *id)
-                .min()?;
+            let can_take = |node: &Node| node.in_flight < if node.warm { max } else { 1 };
+            let ready = self.nodes.iter().filter(|(_, node)| !node.ready.is_empty() && can_take(node));
+            let Some(node) = ready.map(|(id, _)| *id).min() else {
+                self.note_waits(now);
+                return None;
+            };
             if let Some(request) = self.fill(node, now, metadata) {
                 return Some(request);
             }
+        }
+    }
+
+    /// Whatever is ready now waits for its broker.
+    fn note_waits(&mut self, now: Instant) {
+        if !self.availability.is_heeded() {
+            return;
+        }
+        for (node, _) in self.nodes.iter().filter(|(_, node)| !node.ready.is_empty()) {
+            if let Some(at) = self.availability.waits(*node, now) {
+                self.timers.push(Reverse((at, Timer::Availability(*node), 0)));
+            }
+        }
+    }
+
+    /// A request to a broker was answered, or failed.
+    fn note_answer(&mut self, node: i32, failed: bool, now: Instant) {
+        if failed {
+            // What was in it waits for the broker again.
+            if let Some(at) = self.availability.waits(node, now) {
+                self.timers.push(Reverse((at, Timer::Availability(node), 0)));
+            }
+        } else if self.availability.answered(node) {
+            self.effects.push(Effect::Clogged { node, clogged: false });
         }
     }
 
@@ -429,6 +481,7 @@ impl Sender {
         }
         let leader = metadata.leader(&partition.topic, partition.index).map(|(leader, _)| leader);
         let readiness = place.queue.readiness(now, &self.rules, &self.identity, self.hurry, leader);
+        partition.load.set_again(place.queue.waiting());
         self.homeless.remove(&slot);
         match readiness {
             Readiness::Empty | Readiness::Blocked => {}

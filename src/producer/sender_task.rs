@@ -190,7 +190,7 @@ impl SenderTask {
 
     fn flush(&mut self, metadata: &Metadata) {
         for topic in self.end.0.topics.all() {
-            topic.partitions.iter().for_each(|partition| partition.flush());
+            topic.ever().for_each(|partition| partition.flush());
         }
         self.sender.flushed(now(), metadata);
     }
@@ -208,6 +208,7 @@ impl SenderTask {
                     self.client.learn_leader(&topic, partition, leader, epoch, &endpoints);
                 }
                 Effect::Throttle { node, millis } => self.client.throttle(node, Lane::Main, millis),
+                Effect::Clogged { node, clogged } => self.end.0.topics.set_clogged(node, clogged),
                 Effect::AskProducerId => {
                     self.errands.spawn(ask_producer_id(self.client.clone()));
                 }
@@ -228,9 +229,8 @@ impl SenderTask {
     /// Brings the producer's own table of topics up to date with what the metadata says of some.
     fn take_over<'n>(&self, names: impl IntoIterator<Item = &'n str>, metadata: &Metadata) {
         let shared = &self.end.0;
-        let topics = names.into_iter().filter_map(|name| metadata.topic(name)).map(|topic| &**topic);
         let tell = |partition: &Arc<Partition>, news| shared.inbox.tell(partition, news, || false);
-        shared.topics.update(topics, &mut Hand { ledger: &shared.ledger, clock: now, tell });
+        shared.topics.update(names, metadata, &mut Hand { ledger: &shared.ledger, clock: now, tell });
     }
 
     /// Looks for a topic if records wait for it, unless that is under way.
@@ -283,7 +283,7 @@ impl SenderTask {
     fn keep_topics_in_use(&mut self) {
         self.check_use_at = Instant::now() + use_interval(&self.client);
         for topic in self.end.0.topics.all() {
-            let appended: u64 = topic.partitions.iter().map(|partition| partition.appended()).sum();
+            let appended: u64 = topic.ever().map(|partition| partition.appended()).sum();
             if self.used.insert(topic.name.clone(), appended) != Some(appended) {
                 self.client.want_topics([&*topic.name]);
             }

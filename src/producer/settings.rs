@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ProducerInterceptor, callback::DeliveryCallback, credits::Credits};
+use super::{ProducerInterceptor, callback::DeliveryCallback, credits::Credits, partitioner::Partitioning};
 use crate::{
     cluster::ClientSettings,
     config::parse::FOREVER,
@@ -59,8 +59,8 @@ pub(crate) struct ProducerSettings {
     pub(crate) retries: u32,
     /// `compression.type` and its levels.
     pub(crate) compression: CompressionSettings,
-    /// `partitioner.ignore.keys`.
-    pub(crate) ignore_keys: bool,
+    /// `partitioner` and what begins with it.
+    pub(crate) partitioning: Partitioning,
     /// In the order in which they are called.
     pub(crate) interceptors: Vec<Arc<dyn ProducerInterceptor>>,
     /// Who is told of every result.
@@ -94,7 +94,7 @@ impl Default for ProducerSettings {
             idempotence: None,
             retries: i32::MAX as u32,
             compression: CompressionSettings::default(),
-            ignore_keys: false,
+            partitioning: Partitioning::default(),
             interceptors: Vec::new(),
             on_delivery: None,
         }
@@ -115,7 +115,9 @@ impl ProducerSettings {
     /// Refuses settings that contradict each other or allow nothing, and derives the rest.
     pub(crate) fn check(&mut self) -> Result<Derived> {
         let client = &mut self.client;
-        let own = [&mut self.linger, &mut self.max_block].into_iter().chain(&mut self.delivery_timeout);
+        let own = [&mut self.linger, &mut self.max_block, &mut self.partitioning.availability_timeout]
+            .into_iter()
+            .chain(&mut self.delivery_timeout);
         let common = [&mut client.request_timeout, &mut client.retry_backoff, &mut client.retry_backoff_max];
         // So that adding one to a time can never overflow.
         for duration in own.chain(common).chain([&mut client.metadata_max_idle]) {
@@ -135,6 +137,7 @@ impl ProducerSettings {
         if self.max_request_size > i32::MAX as usize || self.batch_size > i32::MAX as usize {
             return Err(contradiction("max.request.size and batch.size must not be more than 2147483647 bytes"));
         }
+        self.partitioning.check(self.client.client_rack.as_deref())?;
         Ok(Derived {
             idempotent: self.idempotent()?,
             delivery_timeout: self.delivery_timeout()?,

@@ -52,10 +52,15 @@ impl Tables {
         self.newest.load_full()
     }
 
+    /// Of the newest table: as long as it stays, so does the table.
+    pub(super) fn edition(&self) -> u64 {
+        self.edition.load(Ordering::Acquire)
+    }
+
     /// Calls `with` with the newest table, or one that was the newest when the call began.
     #[inline]
     pub(super) fn with<T>(&self, with: impl FnOnce(&Table) -> T) -> T {
-        let edition = self.edition.load(Ordering::Acquire);
+        let edition = self.edition();
         // Taken out meanwhile: whoever gets here within `with`, on the same thread, only finds nothing.
         let table = match LAST.try_with(Cell::take) {
             Ok(Some((known, table))) if known == edition => table,

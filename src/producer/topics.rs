@@ -17,13 +17,13 @@ use super::{
     batch::{Ledger, Run},
     cell::{Cell, Outcome},
     credits::Charge,
-    partitioner::{Sticky, partition_of_key},
+    partitioner::{Choice, Chooser, Clogged, Leader, Partitioning},
     purge::Purge,
     reports::{Note, ReportRun},
     table::{Table, Tables},
 };
 use crate::{
-    cluster::TopicMetadata,
+    cluster::Metadata,
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
     record::{Record, check_topic_name},
     wire::batch::RecordParts,
@@ -33,10 +33,12 @@ use crate::{
 const CELL_RECORDS: u32 = 256;
 
 /// How records are put into partitions; from the producer's settings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Placement {
     pub(crate) batch_size: usize,
-    pub(crate) ignore_keys: bool,
+    pub(crate) partitioning: Partitioning,
+    /// `client.rack`.
+    pub(crate) rack: Option<String>,
     pub(crate) seed: u64,
     /// How long a record waits for its topic.
     pub(crate) max_block: Duration,
@@ -48,7 +50,11 @@ pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
     pub(crate) id: Uuid,
     pub(crate) partitions: Vec<Arc<Partition>>,
-    sticky: Sticky,
+    /// Partitions with higher numbers that a topic of the name had before. They keep their records and their sequences, and
+    /// come back if the topic gets as many again: a second one of the same number would number its batches anew, and the
+    /// broker would take them for repetitions.
+    gone: Vec<Arc<Partition>>,
+    chooser: Chooser,
 }
 
 /// All topics of a producer.
@@ -69,8 +75,8 @@ struct Waiting {
     closed: Option<Error>,
     /// Slots given out to partitions.
     slots: usize,
-    /// Records of partitions that are no longer in the table.
-    retired: u64,
+    /// Of the brokers that lead partitions.
+    clogged: HashMap<i32, Clogged>,
 }
 
 /// A record that waits for its topic or partition. Dropping it gives it a result.
@@ -138,15 +144,22 @@ impl Topics {
             return Ok(placed);
         }
         check_topic_name(record.topic()).map_err(Refused::For)?;
-        let mut waiting = self.lock();
-        if let Some(error) = &waiting.closed {
-            return Err(Refused::For(error.clone()));
-        }
-        // Once more under the lock: the table is published under it.
-        let table = self.table.newest();
-        if let Some(placed) = self.place_known(&table, record, admitted, paid, hand)? {
-            return Ok(placed);
-        }
+        // Once more, until it is sure that the record is not in the newest table: that one is published under the lock. The
+        // look itself is not, because the user's partitioner may be asked.
+        let (mut waiting, table) = loop {
+            let edition = self.table.edition();
+            let table = self.table.newest();
+            if let Some(placed) = self.place_known(&table, record, admitted, paid, hand)? {
+                return Ok(placed);
+            }
+            let waiting = self.lock();
+            if let Some(error) = &waiting.closed {
+                return Err(Refused::For(error.clone()));
+            }
+            if self.table.edition() == edition {
+                break (waiting, table);
+            }
+        };
         let ledger = hand.ledger;
         if !paid && !ledger.credits.try_take(admitted.bound) {
             return Err(Refused::Full);
@@ -191,7 +204,7 @@ impl Topics {
             TopicAppend::Done(placed) => Ok(Some(placed)),
             TopicAppend::NoPartition(_) => Ok(None),
             TopicAppend::Full(_) => Err(Refused::Full),
-            TopicAppend::Closed { error, .. } => Err(Refused::For(error)),
+            TopicAppend::Refused { error, .. } => Err(Refused::For(error)),
         }
     }
 
@@ -224,16 +237,17 @@ impl Topics {
     /// there now go into its batches. The table is made anew once, however many topics there are.
     pub(crate) fn update<'m, C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
         &self,
-        topics: impl IntoIterator<Item = &'m TopicMetadata>,
+        names: impl IntoIterator<Item = &'m str>,
+        metadata: &Metadata,
         hand: &mut Hand<'_, C, T>,
     ) {
         let known = self.table.newest();
         // A topic that is named twice is made once: its waiting records are in one place only.
         let mut seen = HashSet::new();
         let mut made: Vec<(Arc<Topic>, VecDeque<WaitingRecord>)> = Vec::new();
-        for metadata in topics {
-            if !seen.contains(&metadata.name)
-                && let Some(topic) = self.changed(known.get(&metadata.name), metadata)
+        for name in names {
+            if !seen.contains(name)
+                && let Some(topic) = self.changed(known.get(name), name, metadata)
             {
                 seen.insert(topic.name.clone());
                 made.push((topic, VecDeque::new()));
@@ -277,43 +291,42 @@ impl Topics {
     }
 
     /// The topic as metadata says it is, unless it is known like that, or better.
-    fn changed(&self, known: Option<&Arc<Topic>>, metadata: &TopicMetadata) -> Option<Arc<Topic>> {
-        let count = metadata.partitions.len();
-        if count == 0 || metadata.error != ErrorCode::NONE {
+    fn changed(&self, known: Option<&Arc<Topic>>, name: &str, metadata: &Metadata) -> Option<Arc<Topic>> {
+        let said = metadata.topic(name)?;
+        let count = said.partitions.len();
+        if count == 0 || said.error != ErrorCode::NONE {
             return None;
         }
-        let candidates = || {
-            let led = metadata.partitions.iter().filter(|partition| partition.leader.is_some());
-            led.filter_map(|partition| u32::try_from(partition.partition).ok())
-        };
+        let rack = |node| metadata.brokers.get(&node).and_then(|broker| broker.rack.clone());
+        let leaders = said.partitions.iter().map(|partition| partition.leader);
+        let leaders: Vec<Leader> = leaders.map(|node| Leader { node, rack: node.and_then(rack) }).collect();
+        let Placement { partitioning, rack, seed, .. } = &self.placement;
         if let Some(known) = known {
-            let recreated = known.id != metadata.id && !metadata.id.is_nil();
+            let recreated = known.id != said.id && !said.id.is_nil();
             // An older picture may lack partitions that are there; only another topic of the name has fewer.
             if count < known.partitions.len() && !recreated {
                 return None;
             }
-            let same_candidates =
-                candidates().next().is_none() || candidates().eq(known.sticky.candidates().iter().copied());
-            if count == known.partitions.len() && !recreated && same_candidates {
+            if !recreated && known.chooser.suits(&leaders, partitioning.heeds_leaders()) {
                 return None;
             }
         }
         let mut waiting = self.lock();
-        let name = known.map_or_else(|| metadata.name.clone(), |known| known.name.clone());
-        let old: &[Arc<Partition>] = known.map_or(&[], |known| &known.partitions);
-        let partitions: Vec<Arc<Partition>> = (0..count)
-            .map(|index| match old.get(index) {
-                Some(partition) => partition.clone(),
-                None => {
-                    let slot = waiting.slots;
-                    waiting.slots += 1;
-                    Arc::new(Partition::new(slot, name.clone(), i32::try_from(index).unwrap_or(i32::MAX)))
-                }
-            })
-            .collect();
-        waiting.retired += old.iter().skip(count).map(|partition| partition.appended()).sum::<u64>();
-        let sticky = Sticky::new(self.placement.seed ^ waiting.slots as u64, count, candidates().collect());
-        Some(Arc::new(Topic { name, id: metadata.id, partitions, sticky }))
+        let name = known.map_or_else(|| said.name.clone(), |known| known.name.clone());
+        let mut partitions: Vec<_> = known.iter().flat_map(|known| known.ever()).cloned().collect();
+        for index in partitions.len()..count {
+            let slot = waiting.slots;
+            waiting.slots += 1;
+            let index = i32::try_from(index).unwrap_or(i32::MAX);
+            partitions.push(Arc::new(Partition::new(slot, name.clone(), index)));
+        }
+        let gone = partitions.split_off(count);
+        let load = |index: usize| partitions.get(index).map(|there| there.load.clone()).unwrap_or_default();
+        let seed = seed ^ waiting.slots as u64;
+        let clogged = |node| waiting.clogged.entry(node).or_default().clone();
+        let before = known.map(|known| &known.chooser);
+        let chooser = Chooser::new(seed, leaders, partitioning, rack.as_deref(), load, clogged, before);
+        Some(Arc::new(Topic { name, id: said.id, partitions, gone, chooser }))
     }
 
     /// Fails the records that wait for this topic longer than they may (all of them, if `all`) with what `error` makes of
@@ -373,6 +386,11 @@ impl Topics {
         std::mem::take(&mut self.lock().unseen)
     }
 
+    /// Whether a broker takes no data at the moment.
+    pub(crate) fn set_clogged(&self, node: i32, clogged: bool) {
+        self.lock().clogged.entry(node).or_default().set(clogged);
+    }
+
     /// All topics in the table.
     pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
         self.table.newest().values().cloned().collect()
@@ -390,9 +408,8 @@ impl Topics {
         let settled = settled();
         let waiting = self.lock();
         let queued: u64 = waiting.topics.values().map(|queue| queue.len() as u64).sum();
-        let appended: u64 =
-            self.table.newest().values().flat_map(|topic| &topic.partitions).map(|p| p.appended()).sum();
-        (queued + appended + waiting.retired).saturating_sub(settled)
+        let appended: u64 = self.table.newest().values().flat_map(|topic| topic.ever()).map(|p| p.appended()).sum();
+        (queued + appended).saturating_sub(settled)
     }
 
     /// Refuses all further records and fails those that have not left yet.
@@ -405,7 +422,7 @@ impl Topics {
         for mut record in left.into_values().flatten() {
             record.fail(error.clone().with_status(DeliveryStatus::NotPersisted));
         }
-        for partition in table.values().flat_map(|topic| &topic.partitions) {
+        for partition in table.values().flat_map(|topic| topic.ever()) {
             for mut batch in partition.close(error.clone()) {
                 let status = batch.status();
                 batch.settle(super::batch::Verdict::Failed(error.clone().with_status(status)));
@@ -424,7 +441,8 @@ enum TopicAppend<R> {
     /// The record names a partition that is not there.
     NoPartition(Payment),
     Full(Payment),
-    Closed {
+    /// The producer has ended, or there is no partition for this record.
+    Refused {
         error: Error,
         payment: Payment,
     },
@@ -437,8 +455,22 @@ impl Topic {
             name: name.into(),
             id: Uuid::nil(),
             partitions: Vec::new(),
-            sticky: Sticky::new(0, 0, Vec::new()),
+            gone: Vec::new(),
+            chooser: Chooser::new(
+                0,
+                Vec::new(),
+                &Partitioning::default(),
+                None,
+                |_| Arc::default(),
+                |_| Clogged::default(),
+                None,
+            ),
         })
+    }
+
+    /// All partitions that it has, and those that a topic of the name had before.
+    pub(crate) fn ever(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.partitions.iter().chain(&self.gone)
     }
 
     /// Appends a record to its partition, which is left in `held` for the next one. `take` hears where its result will be.
@@ -454,13 +486,19 @@ impl Topic {
         hand: &mut Hand<'_, C, T>,
         mut take: impl FnMut(&Arc<Cell>, u32) -> R,
     ) -> TopicAppend<R> {
-        let fixed = self.fixed_partition(record, placement);
+        // The user's code may send records itself, so nothing is held meanwhile.
+        let fixed = match self.chooser.choose(record, &self.name, &placement.partitioning, || *held = None) {
+            Choice::Partition(index) => Some(index),
+            Choice::Any => None,
+            Choice::Refused(error) => return TopicAppend::Refused { error, payment },
+        };
+        let sticky = &self.chooser.sticky;
         let Admitted { bound, timestamp } = admitted;
         let mut entry = Entry { parts: parts_of(record), bound, timestamp, sticky: None };
         // A turn can end under us, and again under the next choice; after some rounds any partition will do.
         for round in 0..8 {
-            let index = fixed.unwrap_or_else(|| self.sticky.current() as usize);
-            entry.sticky = (fixed.is_none() && round < 7).then_some(&self.sticky);
+            let index = fixed.unwrap_or_else(|| sticky.current() as usize);
+            entry.sticky = (fixed.is_none() && round < 7).then_some(sticky);
             let Some(partition) = self.partitions.get(index) else { break };
             // Whatever is held is let go of before another lock is taken.
             let mut here = match held.take_if(|held| std::ptr::eq(held.partition(), &**partition)) {
@@ -490,22 +528,10 @@ impl Topic {
                     (hand.tell)(partition, news);
                     return TopicAppend::Full(payment);
                 }
-                Appended::Closed { error, payment } => return TopicAppend::Closed { error, payment },
+                Appended::Closed { error, payment } => return TopicAppend::Refused { error, payment },
             }
         }
         TopicAppend::NoPartition(payment)
-    }
-
-    /// The partition that a record has to go to, if it is not free to go to any.
-    #[inline]
-    fn fixed_partition(&self, record: &Record<'_>, placement: &Placement) -> Option<usize> {
-        match (record.partition, &record.key) {
-            (Some(partition), _) => Some(usize::try_from(partition).unwrap_or(usize::MAX)),
-            (None, Some(key)) if !placement.ignore_keys => {
-                Some(partition_of_key(key.as_slice(), self.partitions.len()))
-            }
-            _ => None,
-        }
     }
 }
 
@@ -551,7 +577,7 @@ impl WaitingRecord {
                 self.place = payment.waited();
                 Some(self)
             }
-            TopicAppend::Closed { error, payment } => {
+            TopicAppend::Refused { error, payment } => {
                 self.place = payment.waited();
                 self.fail(error.with_status(DeliveryStatus::NotPersisted));
                 None

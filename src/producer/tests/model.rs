@@ -18,6 +18,7 @@ use super::{
         accumulator::{News, Partition},
         batch::{Body, Ledger},
         idempotence::ProducerId,
+        partitioner::Partitioning,
         purge::Purge,
         queue::Rules,
         sender::{Effect, ProduceRequest, Sender},
@@ -106,9 +107,16 @@ impl World {
             max_request_size: 1 << 20,
             linger: Duration::from_millis(5),
             delivery_timeout: Duration::from_secs(20),
+            availability_timeout: None,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
         };
-        let placement = Placement { batch_size: 200, ignore_keys: false, seed, max_block: Duration::from_secs(60) };
+        let placement = Placement {
+            batch_size: 200,
+            partitioning: Partitioning::default(),
+            rack: None,
+            seed,
+            max_block: Duration::from_secs(60),
+        };
         let logs = (0..PARTITIONS).map(|_| Log { leader: 0, max_records: u32::MAX, ..Log::default() }).collect();
         let ledger = Arc::new(Ledger::new(1 << 30));
         let counters = ledger.counters.clone();
@@ -141,11 +149,11 @@ impl World {
     fn new_metadata(&mut self) {
         let topic = Arc::new(topic_metadata(&self.logs));
         self.metadata.version += 1;
-        self.metadata.topics.insert(TOPIC.into(), topic.clone());
+        self.metadata.topics.insert(TOPIC.into(), topic);
         let now = self.now;
         let mut news = Vec::new();
         let tell = |partition: &Arc<Partition>, what| news.push((partition.clone(), what));
-        self.topics.update([&*topic], &mut Hand { ledger: &self.ledger, clock: || now, tell });
+        self.topics.update([TOPIC], &self.metadata, &mut Hand { ledger: &self.ledger, clock: || now, tell });
         self.tell(news);
         self.sender.metadata_changed(now, &self.metadata);
     }

@@ -55,6 +55,7 @@ impl Line {
             ledger: Arc::new(Ledger::new(1 << 20)),
             identity,
             rules: Rules {
+                availability_timeout: None,
                 acks: -1,
                 retries: u32::MAX,
                 max_in_flight: 5,

@@ -1,0 +1,113 @@
+//! The choice of a partition in one topic: the rule of the partitioner, and what it needs to know of the topic.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use super::{
+    Partitioning, Rule,
+    custom::{Leader, TopicSnapshot, ask},
+    load::{Clogged, Load},
+    sticky::{Candidate, Preference, Sticky},
+};
+use crate::{error::Error, record::Record};
+
+/// Where a record goes.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// To this partition, if the topic has it.
+    Partition(usize),
+    /// To whichever has its turn.
+    Any,
+    /// Nowhere: the user's partitioner was wrong.
+    Refused(Error),
+}
+
+/// What the choice in a topic is made by, as long as its leaders stay.
+#[derive(Debug)]
+pub(crate) struct Chooser {
+    /// By partition.
+    leaders: Vec<Leader>,
+    pub(crate) sticky: Sticky,
+    /// The next one of those that go round.
+    next: AtomicU32,
+}
+
+impl Chooser {
+    /// For a topic with these leaders by partition. `rack` is the producer's own; `before` is the one that this one follows.
+    pub(crate) fn new(
+        seed: u64,
+        leaders: Vec<Leader>,
+        partitioning: &Partitioning,
+        rack: Option<&str>,
+        load: impl Fn(usize) -> Arc<Load>,
+        mut clogged: impl FnMut(i32) -> Clogged,
+        before: Option<&Self>,
+    ) -> Self {
+        let nobody_leads = leaders.iter().all(|leader| leader.node.is_none());
+        let there = leaders.iter().enumerate().filter(|(_, leader)| leader.node.is_some() || nobody_leads);
+        let candidates = there
+            .map(|(index, leader)| Candidate {
+                partition: u32::try_from(index).unwrap_or(u32::MAX),
+                local: rack.is_some() && leader.rack.as_deref() == rack,
+                load: load(index),
+                clogged: leader.node.map(&mut clogged).unwrap_or_default(),
+            })
+            .collect();
+        let preference = Preference {
+            adaptive: partitioning.adaptive,
+            available: partitioning.availability().is_some(),
+            local: partitioning.rack_aware,
+        };
+        let next = before.map_or(0, |before| before.next.load(Ordering::Relaxed));
+        Self { leaders, sticky: Sticky::new(seed, candidates, preference), next: AtomicU32::new(next) }
+    }
+
+    /// Whether it may stay although these are the leaders now: where nothing depends on who leads, only on whether
+    /// somebody does, and as long as anybody does at all.
+    pub(crate) fn suits(&self, leaders: &[Leader], heeds_leaders: bool) -> bool {
+        if heeds_leaders || self.leaders.len() != leaders.len() {
+            return self.leaders == leaders;
+        }
+        let led = |leader: &Leader| leader.node.is_some();
+        !leaders.iter().any(led) || leaders.iter().map(led).eq(self.leaders.iter().map(led))
+    }
+
+    /// Where a record of the topic goes. `let_go` is called before the user's code is.
+    #[inline]
+    pub(crate) fn choose(
+        &self,
+        record: &Record<'_>,
+        topic: &str,
+        partitioning: &Partitioning,
+        let_go: impl FnOnce(),
+    ) -> Choice {
+        if let Some(partition) = record.partition {
+            return Choice::Partition(usize::try_from(partition).unwrap_or(usize::MAX));
+        }
+        let key = record.key.as_ref().map(|key| key.as_slice());
+        match partitioning.rule(key, self.leaders.len()) {
+            Rule::Partition(partition) => Choice::Partition(partition),
+            Rule::Any => Choice::Any,
+            Rule::Random => Choice::Partition(self.sticky.random() as usize),
+            Rule::Next => Choice::Partition(self.next() as usize),
+            Rule::Ask(custom) => {
+                let_go();
+                match ask(custom, record, &TopicSnapshot::new(topic, &self.leaders)) {
+                    Ok(Some(partition)) => Choice::Partition(partition),
+                    Ok(None) => Choice::Any,
+                    Err(error) => Choice::Refused(error),
+                }
+            }
+        }
+    }
+
+    fn next(&self) -> u32 {
+        let candidates = self.sticky.candidates();
+        // As in Java, the turn jumps when the number runs over.
+        let next = self.next.fetch_add(1, Ordering::Relaxed) as usize;
+        let at = next.checked_rem(candidates.len()).unwrap_or(0);
+        candidates.get(at).map_or(0, |candidate| candidate.partition)
+    }
+}

@@ -1,0 +1,175 @@
+//! The partition that records go to that may go to any, and which one is next.
+
+use std::sync::{
+    Arc, Mutex, TryLockError,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use super::{
+    load::{Clogged, Load},
+    weights::{Queue, Weights},
+};
+
+/// A partition that has a leader, as far as turns are concerned.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(crate) partition: u32,
+    /// Whether its leader is in the producer's own rack.
+    pub(crate) local: bool,
+    pub(crate) load: Arc<Load>,
+    /// Of its leader.
+    pub(crate) clogged: Clogged,
+}
+
+/// What goes before what among the candidates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Preference {
+    /// Those with fewer batches waiting come more often (`partitioner.adaptive.partitioning.enable`).
+    pub(crate) adaptive: bool,
+    /// Those with batches waiting for a clogged broker are left out (`partitioner.availability.timeout.ms`).
+    pub(crate) available: bool,
+    /// Those that are not local are left out if any is (`partitioner.rack.aware`).
+    pub(crate) local: bool,
+}
+
+/// The partition that a topic's records go to that may go to any, until it has had its share (KIP-480, KIP-794).
+///
+/// Every partition gets the same number of bytes in the long run, whatever its batches weigh, because a turn ends by
+/// bytes: see [`turn_is_over`]. Nothing but the number of the current partition is read for a record. At the end of a turn
+/// the next partition is drawn from a table, which is made anew after a sixteenth as many turns as there are candidates:
+/// so a turn looks at sixteen queues on an average, however many thousand partitions there are, and at all of them where
+/// they are few.
+#[derive(Debug)]
+pub(crate) struct Sticky {
+    current: AtomicU32,
+    random: AtomicU64,
+    preference: Preference,
+    /// All of the topic's partitions when none has a leader.
+    candidates: Vec<Candidate>,
+    /// Those that are preferred whatever waits for them.
+    near: Vec<u32>,
+    table: Mutex<Drawing>,
+}
+
+/// Queues that a turn looks at on an average.
+const LOOKS: usize = 16;
+
+#[derive(Debug, Default)]
+struct Drawing {
+    weights: Weights,
+    /// How many more turns are drawn from them.
+    turns: usize,
+    /// Memory for the next ones.
+    queues: Vec<Queue>,
+}
+
+impl Sticky {
+    /// `candidates` are the partitions with a leader, or all if none has one, in ascending order.
+    pub(super) fn new(seed: u64, candidates: Vec<Candidate>, preference: Preference) -> Self {
+        let any_local = preference.local && candidates.iter().any(|candidate| candidate.local);
+        let near = candidates.iter().filter(|candidate| candidate.local || !any_local);
+        let sticky = Self {
+            near: near.map(|candidate| candidate.partition).collect(),
+            current: AtomicU32::new(u32::MAX),
+            random: AtomicU64::new(seed),
+            preference,
+            candidates,
+            table: Mutex::default(),
+        };
+        sticky.leave(u32::MAX);
+        sticky
+    }
+
+    #[inline]
+    pub(crate) fn current(&self) -> u32 {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// Ends the turn of `partition`, unless another has ended it already. Waits for nobody.
+    pub(crate) fn leave(&self, partition: u32) {
+        if self.current() != partition {
+            return;
+        }
+        let mut drawing = match self.table.try_lock() {
+            Ok(drawing) => drawing,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Another thread is ending this turn.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let next = drawing.next(self, partition);
+        // A failure means that another thread was faster, and its choice is as good.
+        let _ = self.current.compare_exchange(partition, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Whether there is anywhere else to go.
+    #[inline]
+    pub(crate) fn has_choice(&self) -> bool {
+        self.candidates.len() > 1
+    }
+
+    /// What the choice is made of.
+    pub(super) fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
+    /// A candidate for one record alone: a local one where these are preferred.
+    pub(super) fn random(&self) -> u32 {
+        let at = self.draw().checked_rem(self.near.len() as u64).unwrap_or(0);
+        self.near.get(at as usize).copied().unwrap_or(0)
+    }
+
+    fn draw(&self) -> u64 {
+        mix(self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
+    }
+}
+
+impl Drawing {
+    fn next(&mut self, sticky: &Sticky, over: u32) -> u32 {
+        match self.turns.checked_sub(1) {
+            Some(left) => self.turns = left,
+            None => self.look(sticky),
+        }
+        self.weights.draw(sticky.draw(), over).unwrap_or(0)
+    }
+
+    /// Looks at all queues, and makes the table anew.
+    fn look(&mut self, Sticky { candidates, preference, .. }: &Sticky) {
+        let changes = preference.adaptive || preference.available;
+        self.turns = if changes { candidates.len() / LOOKS } else { usize::MAX };
+        let Preference { adaptive, available, local } = *preference;
+        let take = |queues: &mut Vec<Queue>, wanted: &dyn Fn(&Candidate, u32) -> bool| {
+            queues.clear();
+            for candidate in candidates {
+                let waiting = if changes { candidate.load.batches() } else { 0 };
+                if wanted(candidate, waiting) {
+                    queues.push((candidate.partition, if adaptive { waiting } else { 0 }));
+                }
+            }
+            !queues.is_empty()
+        };
+        // A partition for which nothing waits is tried even at a clogged broker: how else would it be found out that it
+        // takes data again?
+        let is_open = |candidate: &Candidate, waiting| !available || waiting == 0 || !candidate.clogged.get();
+        let queues = &mut self.queues;
+        let found = (local && take(queues, &|candidate, waiting| candidate.local && is_open(candidate, waiting)))
+            || take(queues, &|candidate, waiting| is_open(candidate, waiting))
+            || (local && take(queues, &|candidate, _| candidate.local))
+            || take(queues, &|_, _| true);
+        debug_assert!(found || candidates.is_empty());
+        self.weights.fill(queues);
+    }
+}
+
+/// Whether a partition's turn ends before the next record: it has had `batch.size` bytes and its batch is closed or
+/// full, or twice as much whatever its batch is.
+#[inline]
+pub(crate) fn turn_is_over(bytes: usize, batch_size: usize, no_open_batch: bool) -> bool {
+    (no_open_batch && bytes >= batch_size) || bytes >= batch_size.saturating_mul(2)
+}
+
+/// SplitMix64's output function: spreads a counter over all bits.
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
