@@ -49,6 +49,7 @@ pub(crate) mod cluster;
 pub(crate) mod config;
 mod consumer;
 pub mod error;
+mod metrics;
 pub mod net;
 mod producer;
 mod record;
@@ -60,14 +61,16 @@ pub use admin::{
     Admin, AdminBuilder, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, PartitionDescription,
     TopicDescription, TopicId, TopicListing, TopicResult, TopicResults,
 };
+pub use cluster::BrokerMetrics;
 pub use consumer::{
     Consumer, ConsumerBuilder, IsolationLevel, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo,
     PartitionRecords, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter,
 };
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
+pub use metrics::Histogram;
 pub use producer::{
     Acks, Deliveries, Delivery, DeliveryId, DeliveryReport, DeliveryReports, DeliveryResults, Producer,
-    ProducerBuilder, TrySendError,
+    ProducerBuilder, ProducerInterceptor, ProducerMetrics, Purge, TrySendError,
 };
 pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
 pub use wire::{ApiKey, Compression};

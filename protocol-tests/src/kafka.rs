@@ -136,6 +136,24 @@ impl Kafka {
         wire::metadata(self.node(node).address(), topics).await
     }
 
+    /// The node that is the active controller, as the first node that is up and answers knows it.
+    ///
+    /// # Errors
+    /// `Refused` by a Kafka before 3.3, which does not pass the question on; `Io` or `TimedOut` (5 s) when no node answers.
+    ///
+    /// # Cancel safety
+    /// May be dropped; nothing changes.
+    pub async fn controller(&self) -> Result<i32, Error> {
+        let mut answer = wire::controller(self.node(0).address()).await;
+        for node in self.nodes.iter().skip(1).filter(|node| node.is_up()) {
+            if answer.is_ok() {
+                break;
+            }
+            answer = wire::controller(node.address()).await;
+        }
+        answer
+    }
+
     /// Creates a topic and waits until every node that is up knows who leads each of its partitions. Takes milliseconds,
     /// where the command line tool needs a JVM.
     ///

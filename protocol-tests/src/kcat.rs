@@ -111,7 +111,8 @@ impl Kcat {
         self.run(&args, &input).await.map(drop)
     }
 
-    /// Consumes a topic from its start to its end, as it is now, with these settings.
+    /// Consumes a topic from its start to its end, as it is now, with these settings. kcat separates headers by commas and
+    /// ends them with the line, so that these bytes may not be in them; and it prints a header's value up to its first zero.
     ///
     /// # Errors
     /// `Garbled`; otherwise as [`run`](Self::run).
@@ -145,8 +146,8 @@ fn consumed(rest: &mut &[u8]) -> Option<Consumed> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     let (head, body) = rest.split_at_checked(end)?;
     let mut body = body.get(1..)?;
-    let mut facts = std::str::from_utf8(head).ok()?.splitn(6, ' ');
-    let mut number = || facts.next()?.parse::<i64>().ok();
+    let mut facts = head.splitn(6, |byte| *byte == b' ');
+    let mut number = || std::str::from_utf8(facts.next()?).ok()?.parse::<i64>().ok();
     let (partition, offset, timestamp) = (number()?, number()?, number()?);
     let (key_len, value_len) = (number()?, number()?);
     let mut bytes = |len: i64| -> Option<Option<Vec<u8>>> {
@@ -158,16 +159,8 @@ fn consumed(rest: &mut &[u8]) -> Option<Consumed> {
         Some(Some(part.to_vec()))
     };
     let (key, value) = (bytes(key_len)?, bytes(value_len)?);
-    let headers = facts
-        .next()?
-        .split(',')
-        .filter(|header| !header.is_empty())
-        .map(|header| match header.split_once('=') {
-            Some((name, "NULL")) => (name.to_owned(), None),
-            Some((name, value)) => (name.to_owned(), Some(value.as_bytes().to_vec())),
-            None => (header.to_owned(), None),
-        })
-        .collect();
+    let headers = facts.next()?.split(|byte| *byte == b',').filter(|header| !header.is_empty());
+    let headers = headers.map(header).collect::<Option<_>>()?;
     *rest = body.strip_prefix(b"\n")?;
     Some(Consumed {
         partition: i32::try_from(partition).ok()?,
@@ -175,6 +168,14 @@ fn consumed(rest: &mut &[u8]) -> Option<Consumed> {
         timestamp,
         message: Message { key, value, headers },
     })
+}
+
+/// `name=value`, or `name=NULL`, which is taken for a null.
+fn header(header: &[u8]) -> Option<(String, Option<Vec<u8>>)> {
+    let equals = header.iter().position(|byte| *byte == b'=');
+    let (name, value) = header.split_at(equals.unwrap_or(header.len()));
+    let value = value.get(1..).filter(|value| *value != b"NULL");
+    Some((String::from_utf8(name.to_vec()).ok()?, value.map(<[u8]>::to_vec)))
 }
 
 #[cfg(test)]

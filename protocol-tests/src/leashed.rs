@@ -215,6 +215,19 @@ mod tests {
         Launch::new("sleep").args(["600"]).spawn(null(), null()).expect("a process")
     }
 
+    /// Freezes it and waits until it is: of two signals that are not delivered yet the first need not be the first.
+    async fn freeze(process: &mut Leashed) {
+        process.signal(Signal::Stop).expect("stopping");
+        loop {
+            let pid = process.child.id().to_string();
+            let state = Command::new("ps").args(["-o", "state=", "-p", &pid]).output().expect("its state");
+            if state.stdout.trim_ascii().starts_with(b"T") {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     async fn end(process: &mut Leashed) -> Option<ExitStatus> {
         process.wait_until(Instant::now() + Duration::from_secs(30)).await.expect("waiting")
     }
@@ -229,9 +242,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_frozen_process_dies_with_its_owner_too() {
+        let scratch = crate::places::Scratch::new("frozen").expect("a directory");
+        let output = scratch.path().join("out");
+        let (out, err) = (File::create(&output).expect("output"), File::create("/dev/null").expect("the null device"));
+        let mut process = Launch::new("sh").args(["-c", "echo up; exec sleep 600"]).spawn(out, err).expect("a process");
+        // Once the program runs its watcher is there, which must not be frozen with it.
+        while std::fs::read(&output).expect("output").is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+        freeze(&mut process).await;
+        drop(process.leash.take());
+        assert_eq!(end(&mut process).await.and_then(|status| status.signal()), Some(SIGKILL));
+    }
+
+    #[tokio::test]
     async fn signals_arrive_at_the_program_itself() {
         let mut process = sleeper();
-        process.signal(Signal::Stop).expect("stopping");
+        freeze(&mut process).await;
         process.signal(Signal::Term).expect("asking it to end");
         process.signal(Signal::Cont).expect("letting it go on");
         assert_eq!(end(&mut process).await.and_then(|status| status.signal()), Some(SIGTERM));

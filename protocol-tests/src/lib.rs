@@ -23,12 +23,14 @@
 //! | `wire` | the requests that the fixture speaks by itself |
 //! | `shared` | one cluster for all tests of a binary; leaving tests out |
 //! | [`tools`], [`kcat`] | Kafka's console clients and librdkafka's |
+//! | [`dump`] | a partition's log as Kafka's own tool reads it |
 //! | [`golden`] | bytes from Kafka's own serializers |
 #![forbid(unsafe_code)]
 // Signals, process groups and `sh`: on Windows there is nothing here.
 #![cfg(unix)]
 
 mod builder;
+pub mod dump;
 mod error;
 pub mod golden;
 mod jars;

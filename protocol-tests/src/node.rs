@@ -51,6 +51,11 @@ impl Node {
         self.dir.join("server.log")
     }
 
+    /// The directory with its logs, one directory for each partition: `orders-0` and so on.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
     /// Whether its process is there (frozen or not).
     pub fn is_up(&self) -> bool {
         matches!(self.process().as_mut().map(Leashed::ended), Some(Ok(None)))
@@ -152,10 +157,6 @@ impl Node {
 
     pub(crate) fn properties(&self) -> PathBuf {
         self.dir.join("server.properties")
-    }
-
-    pub(crate) fn data(&self) -> PathBuf {
-        self.dir.join("data")
     }
 
     /// Fails when the process has ended by itself.

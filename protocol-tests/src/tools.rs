@@ -130,6 +130,11 @@ impl Tools {
         }
     }
 
+    /// Which of these classes this version of Kafka has: its tools have moved.
+    pub(crate) fn class<'a>(&self, candidates: &[&'a str]) -> Result<&'a str, Error> {
+        self.jars.first_class(candidates)
+    }
+
     /// Creates a topic with `TopicCommand`. [`crate::Kafka::create_topic`] is quicker.
     ///
     /// # Errors
@@ -262,8 +267,9 @@ impl Tools {
             args.extend([config, property.as_str()]);
         }
         let output = self.run(class, &args, b"").await?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let consumed: Option<Vec<Consumed>> = text.split_terminator(RECORD).map(consumed).collect();
+        let records = output.stdout.strip_suffix(&[RECORD as u8]).unwrap_or(&output.stdout);
+        let records = records.split(|byte| *byte == RECORD as u8).filter(|record| !record.is_empty());
+        let consumed: Option<Vec<Consumed>> = records.map(consumed).collect();
         match consumed {
             Some(consumed) if consumed.len() == count => Ok(consumed),
             Some(consumed) => Err(Error::TimedOut {
@@ -271,7 +277,7 @@ impl Tools {
                 after: self.timeout * 3 / 4,
                 log: String::from_utf8_lossy(&output.stderr).into_owned(),
             }),
-            None => Err(Error::Garbled { what: "ConsoleConsumer".into(), answer: text }),
+            None => Err(Error::Garbled { what: "ConsoleConsumer".into(), answer: output.text() }),
         }
     }
 
@@ -310,17 +316,22 @@ fn line(message: &Message, with_headers: bool, out: &mut Vec<u8>) -> Result<(), 
     part(message.value.as_deref(), '\n')
 }
 
-/// One record as `ConsoleConsumer` prints it.
-fn consumed(text: &str) -> Option<Consumed> {
-    let fields: Vec<&str> = text.split(FIELD).collect();
+/// One record as `ConsoleConsumer` prints it: keys, values and headers as the bytes that they are.
+fn consumed(record: &[u8]) -> Option<Consumed> {
+    let fields: Vec<&[u8]> = record.split(|byte| *byte == FIELD as u8).collect();
     let (facts, [headers, key, value]) = fields.split_last_chunk::<3>()?;
+    let facts: Vec<&str> = facts.iter().map(|fact| std::str::from_utf8(fact)).collect::<Result<_, _>>().ok()?;
     let fact = |name: &str| facts.iter().find_map(|fact| fact.strip_prefix(name));
-    let bytes = |text: &str| (text != NULL).then(|| text.as_bytes().to_vec());
+    let bytes = |bytes: &[u8]| (bytes != NULL.as_bytes()).then(|| bytes.to_vec());
     let headers = match *headers {
-        "NO_HEADERS" => Vec::new(),
+        b"NO_HEADERS" => Vec::new(),
         headers => headers
-            .split(HEADER)
-            .map(|header| header.split_once(':').map(|(name, value)| (name.to_owned(), bytes(value))))
+            .split(|byte| *byte == HEADER as u8)
+            .map(|header| {
+                let colon = header.iter().position(|byte| *byte == b':')?;
+                let name = std::str::from_utf8(&header[..colon]).ok()?;
+                Some((name.to_owned(), bytes(&header[colon + 1..])))
+            })
             .collect::<Option<_>>()?,
     };
     let timestamp = match fact("CreateTime:").or_else(|| fact("LogAppendTime:")) {
@@ -370,11 +381,11 @@ mod tests {
 
     #[test]
     fn a_record_is_read_as_it_is_printed() {
-        let text = "CreateTime:12\u{1f}Partition:1\u{1f}Offset:7\u{1f}a:1\u{1d}b:\u{1a}\u{1f}\u{1a}\u{1f}v";
+        let text = b"CreateTime:12\x1fPartition:1\x1fOffset:7\x1fa:1\x1db:\x1a\x1f\x1a\x1fv\xff";
         let record = consumed(text).expect("a record");
         assert_eq!((record.partition, record.offset, record.timestamp), (1, 7, 12));
         assert_eq!(record.message.headers, [("a".to_owned(), Some(b"1".to_vec())), ("b".to_owned(), None)]);
-        assert_eq!((record.message.key, record.message.value), (None, Some(b"v".to_vec())));
-        assert_eq!(consumed("Processed"), None);
+        assert_eq!((record.message.key, record.message.value), (None, Some(b"v\xff".to_vec())));
+        assert_eq!(consumed(b"Processed"), None);
     }
 }

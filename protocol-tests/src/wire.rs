@@ -130,6 +130,38 @@ pub(crate) async fn create_topic(
     }
 }
 
+/// Asks for the active controller (DescribeQuorum version 0; brokers pass it on since Kafka 3.3).
+pub(crate) async fn controller(broker: SocketAddr) -> Result<i32, Error> {
+    let mut body = Writer::default();
+    // Flexible, so the header and everything in the body end in (no) tagged fields, and lengths count from 1.
+    body.0.push(0);
+    body.0.push(2);
+    body.compact_string("__cluster_metadata");
+    body.0.push(2);
+    body.i32(0);
+    body.0.extend([0, 0, 0]);
+    let answer = call(broker, 55, 0, body).await?;
+    let mut reader = Reader(&answer);
+    let read = |r: &mut Reader<'_>| -> Option<(i16, i32)> {
+        r.take(1)?;
+        let error = r.i16()?;
+        if error != 0 {
+            return Some((error, -1));
+        }
+        let topics = r.take(1)?[0];
+        let name = r.take(1)?[0].checked_sub(1)?;
+        r.take(usize::from(name))?;
+        let partitions = r.take(1)?[0];
+        let (_index, error, leader) = (r.i32()?, r.i16()?, r.i32()?);
+        (topics == 2 && partitions == 2).then_some((error, leader))
+    };
+    match read(&mut reader) {
+        Some((0, leader)) => Ok(leader),
+        Some((code, _)) => Err(Error::Refused { what: "finding the controller".into(), code, message: String::new() }),
+        None => Err(garbled("DescribeQuorum", &answer)),
+    }
+}
+
 fn garbled(what: &str, answer: &[u8]) -> Error {
     Error::Garbled { what: format!("a broker's answer to {what}"), answer: format!("{answer:02x?}") }
 }
@@ -180,6 +212,12 @@ impl Writer {
 
     fn string(&mut self, value: &str) {
         self.i16(i16::try_from(value.len()).unwrap_or(i16::MAX));
+        self.0.extend(value.as_bytes());
+    }
+
+    /// For texts of less than 127 bytes.
+    fn compact_string(&mut self, value: &str) {
+        self.0.push(u8::try_from(value.len() + 1).unwrap_or(u8::MAX));
         self.0.extend(value.as_bytes());
     }
 }

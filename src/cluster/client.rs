@@ -1,10 +1,13 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kafka_protocol::protocol::Request;
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
-use super::{ClientSettings, Metadata, call, coordinators::Coordinators, core::Core, metadata_task};
+use super::{
+    BrokerMetrics, ClientSettings, Metadata, call, connection::now, coordinators::Coordinators, core::Core,
+    metadata_task,
+};
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     wire::{ApiKey, fetch::NodeEndpoint},
@@ -206,6 +209,17 @@ impl Client {
     /// Why the last attempt at metadata failed, if it did; for errors and status.
     pub(crate) fn metadata_failure(&self) -> Option<Error> {
         self.core().metadata.failure()
+    }
+
+    /// How old the newest answer to Metadata is.
+    pub(crate) fn metadata_age(&self) -> Option<Duration> {
+        let answered = self.core().metadata.plan().last_success()?;
+        Some(now().saturating_duration_since(answered))
+    }
+
+    /// What was counted of each broker.
+    pub(crate) fn metrics(&self) -> BTreeMap<i32, BrokerMetrics> {
+        self.core().pool.metrics()
     }
 
     // ---- requests

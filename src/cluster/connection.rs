@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::{
     client::RawRequest,
     connection_task::Driver,
+    counters::NodeCounters,
     frames::FrameReader,
     pipeline::{Limits, Outgoing, Pipeline},
     versions::Versions,
@@ -136,6 +137,11 @@ impl Connection {
         let request = Outgoing { key, version, correlation_id, head, chunks, deadline, answered, reply };
         self.shared.change(|pipeline| pipeline.push(request, now()))?;
         Ok(answer)
+    }
+
+    /// Counts what it does into these from now on.
+    pub(super) fn count_into(&self, counters: Arc<NodeCounters>) {
+        self.shared.lock().pipeline.count_into(counters);
     }
 
     /// Sends nothing more for so long (KIP-219).

@@ -51,6 +51,11 @@ pub(super) enum Step {
 }
 
 impl Plan {
+    /// When a broker last answered.
+    pub(super) fn last_success(&self) -> Option<Instant> {
+        self.last_success
+    }
+
     pub(super) fn new(settings: &ClientSettings, rng: StdRng) -> Self {
         Self {
             max_age: settings.metadata_max_age,

@@ -13,6 +13,7 @@ mod connection;
 mod connection_task;
 mod coordinators;
 mod core;
+mod counters;
 mod flight;
 mod frames;
 mod handshake;
@@ -34,6 +35,7 @@ mod versions;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use client::{Attempt, Client, CoordinatorKind, Lane, RawRequest, Route};
+pub use counters::BrokerMetrics;
 pub(crate) use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub(crate) use properties::client_properties;
 pub(crate) use settings::ClientSettings;

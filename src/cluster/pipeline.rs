@@ -2,13 +2,14 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{later::later, throttle::throttle_time_ms};
+use super::{counters::NodeCounters, later::later, throttle::throttle_time_ms};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind, Result},
     wire::{ApiKey, message::decode_response_header},
@@ -81,6 +82,8 @@ pub(super) struct Pipeline {
     heard: Instant,
     retired: bool,
     closed: Option<Error>,
+    /// Of the broker at the other end.
+    counters: Arc<NodeCounters>,
 }
 
 #[derive(Debug)]
@@ -110,7 +113,13 @@ impl Pipeline {
             heard: now,
             retired: false,
             closed: None,
+            counters: Arc::default(),
         }
+    }
+
+    /// Counts into these from now on.
+    pub(super) fn count_into(&mut self, counters: Arc<NodeCounters>) {
+        self.counters = counters;
     }
 
     /// Queues a request.
@@ -139,6 +148,7 @@ impl Pipeline {
                 // Nobody waits any more, and the broker has seen nothing of it.
                 continue;
             }
+            self.counters.request();
             self.taken += request.len();
             if self.sent.is_empty() {
                 self.heard = now;
@@ -162,6 +172,7 @@ impl Pipeline {
 
     /// The stream accepted that many more bytes.
     pub(super) fn wrote(&mut self, bytes: usize) {
+        self.counters.wrote(bytes);
         self.written += bytes as u64;
         while self.unanswered.front().is_some_and(|sent| sent.end <= self.written) {
             let Some(done) = self.unanswered.pop_front() else { break };
@@ -174,6 +185,7 @@ impl Pipeline {
     /// # Errors
     /// The peer does not answer in order, or not in Kafka's protocol: the connection has to be closed.
     pub(super) fn answer(&mut self, mut frame: Bytes, now: Instant) -> Result<()> {
+        self.counters.response(frame.len());
         self.last_active = now;
         self.heard = now;
         let Some(oldest) = self.sent.front() else {
@@ -203,6 +215,8 @@ impl Pipeline {
     /// Sends nothing more for so long (KIP-219); what is in flight is still answered.
     pub(super) fn mute_for(&mut self, throttle_time_ms: i32, now: Instant) {
         if let Ok(ms @ 1..) = u64::try_from(throttle_time_ms) {
+            self.counters.throttled(ms);
+            tracing::debug!(peer = self.peer, throttle_ms = ms, "the broker throttles this client");
             let until = later(now, Duration::from_millis(ms));
             self.muted_until = Some(self.muted_until.map_or(until, |earlier| earlier.max(until)));
         }

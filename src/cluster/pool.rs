@@ -1,7 +1,7 @@
 //! The connections: one for each broker and lane, made when they are needed.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,6 +13,7 @@ use super::{
     address::Address,
     connection::{Connection, now},
     core::Core,
+    counters::{BrokerMetrics, NodeCounters},
     flight::{Flight, Landing, closed},
     handshake::{Established, establish},
     reconnect::Reconnect,
@@ -21,6 +22,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Bootstrap addresses have node ids from here downwards, as in Kafka's own clients: no broker has a negative one.
 const FIRST_BOOTSTRAP: i32 = -1;
+
+/// More nodes than this are not counted for ever: what was counted of those that left the cluster is forgotten then.
+const COUNTED: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -34,6 +38,7 @@ struct State {
     rng: StdRng,
     slots: HashMap<(i32, Lane), Slot>,
     nodes: HashMap<i32, Reconnect>,
+    counters: BTreeMap<i32, Arc<NodeCounters>>,
 }
 
 #[derive(Debug)]
@@ -50,7 +55,8 @@ pub(super) enum Lookup {
 
 impl Pool {
     pub(super) fn new(bootstrap: Vec<Address>, rng: StdRng) -> Self {
-        let state = State { closed: false, rng, slots: HashMap::new(), nodes: HashMap::new() };
+        let state =
+            State { closed: false, rng, slots: HashMap::new(), nodes: HashMap::new(), counters: BTreeMap::new() };
         Self { bootstrap, state: Mutex::new(state) }
     }
 
@@ -152,6 +158,20 @@ impl Pool {
             }
         });
         state.nodes.retain(|node, _| *node < 0 || metadata.brokers.contains_key(node));
+        // What was counted of a broker that restarts goes on; ids are few, unless they are never used again.
+        if state.counters.len() > COUNTED {
+            state.counters.retain(|node, _| *node < 0 || metadata.brokers.contains_key(node));
+        }
+    }
+
+    /// Where what happens at a node is counted.
+    fn counters(&self, node: i32) -> Arc<NodeCounters> {
+        Arc::clone(self.lock().counters.entry(node).or_default())
+    }
+
+    /// What was counted of each node.
+    pub(super) fn metrics(&self) -> BTreeMap<i32, BrokerMetrics> {
+        self.lock().counters.iter().map(|(node, counters)| (*node, counters.snapshot())).collect()
     }
 
     /// Closes all connections, and makes no more.
@@ -211,6 +231,7 @@ fn bootstrap_node(index: usize) -> i32 {
 /// The life of one connection: made after its backoff, driven until it closes.
 async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Connection>>) {
     let mut closing = core.closing.subscribe();
+    let counters = core.pool.counters(node);
     let attempt = attempt(&core, node);
     let made = tokio::select! {
         biased;
@@ -221,11 +242,14 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
     let (established, address) = match made {
         Ok(made) => made,
         Err(error) => {
+            counters.not_connected();
             core.pool.node(&core.settings, node, |known, rng| known.failed(error.clone(), now(), rng));
             return landing.land(Err(error));
         }
     };
     core.features().learn(&established.api_versions);
+    counters.connected();
+    established.connection.count_into(Arc::clone(&counters));
     let connection = Arc::new(established.connection);
     core.pool.node(&core.settings, node, Reconnect::connected);
     core.pool.opened(node, lane, &connection, address.clone());
@@ -233,6 +257,7 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
     let began = now();
     tracing::debug!(%address, node, ?lane, "connected");
     let reason = established.driver.await;
+    counters.disconnected();
     tracing::debug!(%address, node, ?lane, %reason, "disconnected");
     core.pool.gone(node, lane, &connection);
     let lived = now().saturating_duration_since(began);

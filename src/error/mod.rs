@@ -62,7 +62,7 @@ pub enum ErrorKind {
     Fenced,
     /// This client was closed, or its runtime was dropped.
     Closed,
-    /// Records were taken back by `purge` before they were sent.
+    /// The record was given up by `Producer::purge` before it was acknowledged.
     Purged,
     /// A consumer is not in the group, or no longer owns the partition, so that the call cannot be carried out.
     NotAssigned,
@@ -187,7 +187,9 @@ impl Error {
             ErrorKind::UnknownTopicOrPartition => "create the topic, or check its name and your rights to see it",
             ErrorKind::Fenced => "another client has taken this one's place: close it and make a new one",
             ErrorKind::Closed => "make a new client",
-            ErrorKind::Purged => "send the record again if it is still wanted",
+            ErrorKind::Purged => {
+                "send the record again if it is still wanted; if it was possibly persisted, that may double it"
+            }
             ErrorKind::NotAssigned => "subscribe or assign first, and act on partitions that are owned",
             ErrorKind::Internal => "please report this as a bug",
         }

@@ -253,7 +253,8 @@ impl Held<'_> {
             none => {
                 let now = clock();
                 let least = BATCH_HEADER_SIZE + bound;
-                let builder = BatchBuilder::with_capacity(acc.usual_size.clamp(least, batch_size.max(least)));
+                let body = ledger.bodies.take(acc.usual_size.clamp(least, batch_size.max(least)));
+                let builder = BatchBuilder::new(body);
                 if news == News::None && acc.told < Told::Open {
                     acc.told = Told::Open;
                     news = News::Opened(now);

@@ -4,24 +4,31 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
+
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     accumulator::{Entry, Payment, Waited},
     callback::DeliveryCallback,
     cell::{Cell, Outcome},
+    counters::Counters,
     credits::{Charge, Credits},
     flush::{FlushGroup, FlushGroups},
     reports::{Note, ReportRun, Reports},
+    ticket::Ticket,
 };
 use crate::{
     cluster::Backoff,
     error::{DeliveryStatus, Error, ErrorKind},
-    wire::batch::{BatchBuilder, SealedBatch},
+    wire::batch::{BatchBuilder, BodyPool, SealedBatch},
 };
+
+/// How many bytes of memory for batches are kept for the next ones, at most.
+const POOLED_BODIES: usize = 2 << 20;
 
 /// What all batches of a producer share: whom they owe bytes, reports and the end of a flush.
 #[derive(Debug)]
@@ -29,6 +36,8 @@ pub(crate) struct Ledger {
     pub(crate) credits: Arc<Credits>,
     pub(super) reports: Reports,
     pub(crate) flushes: FlushGroups,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) bodies: BodyPool,
     cells: AtomicU64,
     /// Records of batches whose results are out.
     settled: AtomicU64,
@@ -40,14 +49,16 @@ impl Ledger {
             credits: Arc::new(Credits::new(buffer_memory)),
             reports: Reports::default(),
             flushes: FlushGroups::new(),
+            counters: Arc::default(),
+            bodies: BodyPool::new((buffer_memory / 8).min(POOLED_BODIES)),
             cells: AtomicU64::new(0),
             settled: AtomicU64::new(0),
         }
     }
 
     /// Also tells a callback of every result.
-    pub(super) fn with_callback(self, callback: Option<DeliveryCallback>) -> Self {
-        Self { reports: Reports::with_callback(callback), ..self }
+    pub(super) fn with_callbacks(self, callbacks: Vec<DeliveryCallback>) -> Self {
+        Self { reports: Reports::with_callbacks(callbacks), ..self }
     }
 
     pub(crate) fn new_cell(&self) -> Arc<Cell> {
@@ -56,29 +67,6 @@ impl Ledger {
 
     pub(crate) fn settled(&self) -> u64 {
         self.settled.load(Ordering::Acquire)
-    }
-}
-
-/// Whether a batch that was given to a request can still be taken back: decided once, by whoever is first, the request
-/// that writes it or the sender that gives up on it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Ticket(Arc<AtomicU8>);
-
-impl Ticket {
-    const WRITTEN: u8 = 1;
-    const WITHDRAWN: u8 = 2;
-
-    /// The request is about to write the batch; `false` when it must not any more.
-    pub(crate) fn write(&self) -> bool {
-        self.0.compare_exchange(0, Self::WRITTEN, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    /// Takes the batch back; `false` when it may be on the wire.
-    pub(crate) fn withdraw(&self) -> bool {
-        match self.0.compare_exchange(0, Self::WITHDRAWN, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
-            Err(state) => state == Self::WITHDRAWN,
-        }
     }
 }
 
@@ -111,6 +99,18 @@ pub(crate) enum Verdict {
         error: Error,
         records: Vec<(i32, Option<String>)>,
     },
+}
+
+impl Verdict {
+    /// How far the records got that failed; `None` if they are persisted.
+    fn failed(&self) -> Option<DeliveryStatus> {
+        match self {
+            Verdict::Persisted { .. } => None,
+            Verdict::Failed(error) | Verdict::Invalid { error, .. } => {
+                Some(error.delivery_status().unwrap_or(DeliveryStatus::PossiblyPersisted))
+            }
+        }
+    }
 }
 
 /// A batch of one partition, from its first record to its results.
@@ -146,8 +146,8 @@ pub(crate) struct Batch {
     /// The cell of the records that came straight into this batch, and how many of them there are.
     own: Arc<Cell>,
     own_count: u32,
-    runs: Vec<Run>,
-    groups: Vec<FlushGroup>,
+    runs: SmallVec<[Run; 1]>,
+    groups: SmallVec<[FlushGroup; 1]>,
     /// What was taken from the credits, and how much of it the records used: an open batch takes ahead.
     charge: Charge,
     used: usize,
@@ -155,6 +155,8 @@ pub(crate) struct Batch {
     notes: Vec<Note>,
     reported_from: u32,
     ledger: Arc<Ledger>,
+    /// What its records will be told.
+    verdict: Option<Verdict>,
     settled: bool,
 }
 
@@ -166,6 +168,7 @@ impl Batch {
         created: Instant,
         ledger: &Arc<Ledger>,
     ) -> Self {
+        ledger.counters.batch_begun();
         Self {
             topic,
             partition,
@@ -185,13 +188,14 @@ impl Batch {
             last_error: None,
             own: ledger.new_cell(),
             own_count: 0,
-            runs: Vec::with_capacity(1),
-            groups: vec![ledger.flushes.join()],
+            runs: SmallVec::new(),
+            groups: smallvec![ledger.flushes.join()],
             charge: Charge::empty(&ledger.credits),
             used: 0,
             notes: Vec::new(),
             reported_from: 0,
             ledger: ledger.clone(),
+            verdict: None,
             settled: false,
         }
     }
@@ -281,6 +285,11 @@ impl Batch {
         self.records += 1;
     }
 
+    /// Where what happens to it is counted.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.ledger.counters
+    }
+
     pub(crate) fn records(&self) -> u32 {
         self.records
     }
@@ -294,8 +303,33 @@ impl Batch {
         }
     }
 
-    pub(crate) fn is_settled(&self) -> bool {
-        self.settled
+    /// A ticket for the next attempt; those of earlier ones are void.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket::next(&self.own)
+    }
+
+    /// Whether it is known what its records are told, or were told.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.settled || self.verdict.is_some()
+    }
+
+    /// Whether that is known and was not told yet.
+    pub(crate) fn is_kept_back(&self) -> bool {
+        self.verdict.is_some()
+    }
+
+    /// Sets down what its records will be told, unless that was done before.
+    pub(crate) fn decide(&mut self, verdict: Verdict) {
+        if !self.is_decided() {
+            self.verdict = Some(verdict);
+        }
+    }
+
+    /// Tells them.
+    pub(crate) fn tell(&mut self) {
+        if let Some(verdict) = self.verdict.take() {
+            self.settle(verdict);
+        }
     }
 
     /// How far its records got. For a batch in a request that was not written yet this takes it back, so that the answer
@@ -318,6 +352,10 @@ impl Batch {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
+        self.counters().settled(verdict.failed(), self.records);
+        if let Verdict::Failed(error) | Verdict::Invalid { error, .. } = &verdict {
+            self.tell_of(error);
+        }
         match verdict {
             Verdict::Persisted { base_offset, log_append_millis } => {
                 let outcome = Outcome::Persisted {
@@ -335,6 +373,20 @@ impl Batch {
         self.groups.clear();
         self.runs.clear();
         drop(self.charge.split(usize::MAX));
+    }
+
+    fn tell_of(&self, error: &Error) {
+        tracing::warn!(
+            topic = &*self.topic,
+            partition = self.partition,
+            node = self.last_node,
+            attempt = self.attempts,
+            records = self.records,
+            code = error.code().map(tracing::field::display),
+            %error,
+            status = error.delivery_status().map(tracing::field::debug),
+            "records failed"
+        );
     }
 
     fn settle_invalid(&mut self, error: &Error, mut records: Vec<(i32, Option<String>)>) {
@@ -433,6 +485,7 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
+        self.tell();
         if !self.settled {
             let error = Error::new(
                 ErrorKind::Closed,
@@ -441,12 +494,13 @@ impl Drop for Batch {
             let status = self.status();
             self.settle(Verdict::Failed(error.with_status(status)));
         }
+        self.counters().batch_gone();
     }
 }
 
 /// The runs of a range of the batch's records.
-fn slice(runs: &[Run], range: Range<u32>) -> Vec<Run> {
-    let mut out = Vec::new();
+fn slice(runs: &[Run], range: Range<u32>) -> SmallVec<[Run; 1]> {
+    let mut out = SmallVec::new();
     let mut start = 0;
     for run in runs {
         let from = range.start.max(start);

@@ -9,10 +9,11 @@ use rand::RngExt;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    DeliveryReport, Handle, Producer, Shared,
+    DeliveryReport, Handle, Producer, ProducerInterceptor, Shared,
     batch::Ledger,
     callback::DeliveryCallback,
     inbox::Inbox,
+    interceptor::Interceptors,
     properties::PROPERTIES,
     queue::Rules,
     requests::Requests,
@@ -165,7 +166,7 @@ impl ProducerBuilder {
     /// # }
     /// ```
     pub fn on_delivery(self, callback: impl Fn(&DeliveryReport) + Send + Sync + 'static) -> Self {
-        self.set(|s| s.on_delivery = Some(DeliveryCallback::new(callback)))
+        self.set(|s| s.on_delivery = Some(DeliveryCallback::new("on_delivery", callback)))
     }
 
     /// `retry.backoff.ms` and `retry.backoff.max.ms` (KIP-580). Defaults: 100 ms and 1 s.
@@ -174,6 +175,12 @@ impl ProducerBuilder {
             s.client.retry_backoff = first;
             s.client.retry_backoff_max = max;
         })
+    }
+
+    /// Shows every record to this interceptor before it is sent, and tells it of every result, behind those that were added
+    /// before (Java: `interceptor.classes`). Default: none.
+    pub fn interceptor(self, interceptor: impl ProducerInterceptor + 'static) -> Self {
+        self.set(|s| s.interceptors.push(Arc::new(interceptor)))
     }
 
     /// The network to connect over. Default: TCP.
@@ -217,8 +224,18 @@ impl ProducerBuilder {
         })?;
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
         let client = Client::new(settings.client.clone())?;
-        let requests =
-            Requests::new(client.clone(), settings.acks.wire(), settings.client.request_timeout, derived.compression)?;
+        let interceptors = Interceptors::new(settings.interceptors);
+        // As in Java, interceptors see a result before the callback does.
+        let callbacks = interceptors.callbacks().chain(settings.on_delivery).collect();
+        let ledger = Arc::new(Ledger::new(settings.buffer_memory).with_callbacks(callbacks));
+        let counters = ledger.counters.clone();
+        let requests = Requests::new(
+            client.clone(),
+            settings.acks.wire(),
+            settings.client.request_timeout,
+            derived.compression,
+            counters.clone(),
+        )?;
         let rules = Rules {
             acks: settings.acks.wire(),
             retries: settings.retries,
@@ -236,7 +253,8 @@ impl ProducerBuilder {
         };
         let shared = Arc::new(Shared {
             topics: Topics::new(placement),
-            ledger: Arc::new(Ledger::new(settings.buffer_memory).with_callback(settings.on_delivery)),
+            ledger,
+            interceptors,
             inbox: Inbox::new(Instant::now().into_std(), settings.linger),
             client,
             max_record: settings.max_request_size.min(settings.buffer_memory),
@@ -245,7 +263,7 @@ impl ProducerBuilder {
             look_for_topics: AtomicBool::new(false),
             ended: watch::Sender::new(false),
         });
-        let task = SenderTask::new(shared.clone(), Sender::new(rules, derived.idempotent, seed), requests);
+        let task = SenderTask::new(shared.clone(), Sender::new(rules, derived.idempotent, seed, counters), requests);
         runtime.spawn(task.run());
         Ok(Producer(Arc::new(Handle { shared })))
     }

@@ -12,16 +12,18 @@ use std::{
 
 use super::reports::{DeliveryReport, ReportRun};
 
-/// The function that [`ProducerBuilder::on_delivery`](super::ProducerBuilder::on_delivery) was given.
+/// The function that [`ProducerBuilder::on_delivery`](super::ProducerBuilder::on_delivery) was given, or an interceptor's.
 #[derive(Clone)]
 pub(crate) struct DeliveryCallback {
+    name: &'static str,
     callback: Arc<dyn Fn(&DeliveryReport) + Send + Sync>,
     panics: Arc<AtomicU64>,
 }
 
 impl DeliveryCallback {
-    pub(super) fn new(callback: impl Fn(&DeliveryReport) + Send + Sync + 'static) -> Self {
-        Self { callback: Arc::new(callback), panics: Arc::default() }
+    /// `name` is what it is called in the log.
+    pub(super) fn new(name: &'static str, callback: impl Fn(&DeliveryReport) + Send + Sync + 'static) -> Self {
+        Self { name, callback: Arc::new(callback), panics: Arc::default() }
     }
 
     /// Calls it for every record of a run, with one report that is changed from record to record. Where it panics, that is
@@ -46,7 +48,7 @@ impl DeliveryCallback {
             let Err(panic) = told else { return };
             let panics = self.panics.fetch_add(1, Ordering::Relaxed) + 1;
             let (topic, partition) = (&*report.topic, report.partition);
-            tracing::error!(topic, partition, panics, "on_delivery panicked: {}", said(&*panic));
+            tracing::error!(topic, partition, panics, "{} panicked: {}", self.name, said(&*panic));
         }
     }
 }
@@ -58,7 +60,7 @@ impl fmt::Debug for DeliveryCallback {
 }
 
 /// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> &str {
+pub(super) fn said(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (None, Some(text)) => text,

@@ -8,6 +8,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use smallvec::SmallVec;
+
+use super::ticket::TicketState;
 use crate::error::Error;
 
 /// What became of a run of records.
@@ -55,21 +58,27 @@ struct Segment {
 #[derive(Debug)]
 pub(crate) struct Cell {
     id: u64,
+    ticket: TicketState,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Sorted by `first`, without overlap.
-    segments: Vec<Segment>,
+    segments: SmallVec<[Segment; 1]>,
     /// One slot for each delivery that was polled before its result was there; the slot stays its own until it is dropped.
-    waiting: Vec<Option<Waker>>,
+    waiting: SmallVec<[Option<Waker>; 1]>,
     unused_slots: Vec<usize>,
 }
 
 impl Cell {
     pub(crate) fn new(id: u64) -> Self {
-        Self { id, state: Mutex::default() }
+        Self { id, ticket: TicketState::default(), state: Mutex::default() }
+    }
+
+    /// The ticket of the batch that the cell was made for.
+    pub(crate) fn ticket(&self) -> &TicketState {
+        &self.ticket
     }
 
     /// Tells cells of one producer apart.
@@ -90,7 +99,7 @@ impl Cell {
             return;
         }
         state.segments.insert(at, Segment { first, count, outcome });
-        let wakers: Vec<Waker> = state.waiting.iter_mut().filter_map(Option::take).collect();
+        let wakers: SmallVec<[Waker; 1]> = state.waiting.iter_mut().filter_map(Option::take).collect();
         drop(state);
         let mut last: Option<&Waker> = None;
         for waker in &wakers {

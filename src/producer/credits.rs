@@ -86,7 +86,17 @@ impl Credits {
         self.free.close();
     }
 
-    #[cfg(test)]
+    /// All bytes there are.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that are not taken.
     pub(crate) fn free(&self) -> usize {
         self.free.available_permits()
     }

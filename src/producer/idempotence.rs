@@ -66,6 +66,8 @@ pub(crate) struct Sequences {
     /// Whether the partition's log has a batch of the producer id.
     introduced: bool,
     unresolved: bool,
+    /// A number that no batch will carry any more has others behind it.
+    hole: bool,
     raise: bool,
 }
 
@@ -121,7 +123,7 @@ impl Sequences {
         if !others_outstanding && !self.unresolved && advance(sequence, records) == self.next {
             self.next = sequence;
         } else {
-            self.raise = true;
+            self.hole = true;
         }
     }
 
@@ -137,12 +139,18 @@ impl Sequences {
 
     /// Whether the epoch is to be raised as soon as nothing is on the wire.
     pub(crate) fn wants_raise(&self) -> bool {
-        self.raise
+        self.raise || self.hole
+    }
+
+    /// Whether that waits until it is known what became of batches that may have been written: those before a hole can
+    /// still be sent again under their numbers, and must not get others.
+    pub(crate) fn raise_can_wait(&self) -> bool {
+        self.hole && !self.raise
     }
 
     /// Whether new batches may get numbers.
     pub(crate) fn may_assign(&self) -> bool {
-        !self.unresolved && !self.raise
+        !self.unresolved && !self.wants_raise()
     }
 
     /// Whether the broker knows the producer, and so refuses what does not come next. One that it does not know may begin
@@ -227,6 +235,9 @@ mod tests {
         sequences.assign(2);
         sequences.dropped(0, 3, true);
         assert!(sequences.wants_raise() && !sequences.may_assign());
+        assert!(sequences.raise_can_wait(), "the batch behind it may be before another hole");
+        sequences.must_raise();
+        assert!(!sequences.raise_can_wait());
         assert_eq!(sequences.raise(), Raise::Done);
         assert_eq!(sequences.producer(), Some(ProducerId { id: 9, epoch: 5 }));
         assert_eq!(sequences.assign(2), 0);

@@ -10,7 +10,10 @@ use std::{
 
 use tokio::sync::{Notify, oneshot};
 
-use super::accumulator::{News, Partition};
+use super::{
+    accumulator::{News, Partition},
+    purge::Purge,
+};
 
 /// What the task is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,11 +41,13 @@ pub(crate) struct Inbox {
     questions: Mutex<Vec<Question>>,
 }
 
-/// A topic that somebody wants to be taken over from the metadata; dropped when that is done.
+/// Something that somebody waits for the task to do.
 #[derive(Debug)]
-pub(crate) struct Question {
-    pub(crate) topic: Arc<str>,
-    _done: oneshot::Sender<()>,
+pub(crate) enum Question {
+    /// Take a topic over from the metadata.
+    TakeOver { topic: Arc<str>, done: oneshot::Sender<()> },
+    /// Give records up, and say how many.
+    Purge { what: Purge, done: oneshot::Sender<usize> },
 }
 
 impl Inbox {
@@ -112,16 +117,26 @@ impl Inbox {
         self.bell.notified().await;
     }
 
-    /// Asks for a topic to be taken over from the metadata; the receiver's end says that it was.
+    /// Asks for a topic to be taken over from the metadata.
     pub(crate) fn ask_for(&self, topic: &str) -> oneshot::Receiver<()> {
-        let (done, taken_over) = oneshot::channel();
-        let question = Question { topic: topic.into(), _done: done };
-        self.questions.lock().unwrap_or_else(PoisonError::into_inner).push(question);
-        self.ring();
-        taken_over
+        let (done, answer) = oneshot::channel();
+        self.ask(Question::TakeOver { topic: topic.into(), done });
+        answer
     }
 
-    /// Takes the topics that were asked for.
+    /// Asks for records to be given up; the answer says how many were.
+    pub(crate) fn purge(&self, what: Purge) -> oneshot::Receiver<usize> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Question::Purge { what, done });
+        answer
+    }
+
+    fn ask(&self, question: Question) {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).push(question);
+        self.ring();
+    }
+
+    /// Takes what was asked for. Before the news, so that who asks finds taken in what it sent before.
     pub(crate) fn take_questions(&self) -> Vec<Question> {
         std::mem::take(&mut *self.questions.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -12,14 +12,18 @@ mod batch;
 mod builder;
 mod callback;
 mod cell;
+mod counters;
 mod credits;
 mod deliveries;
 mod delivery;
 mod flush;
 mod idempotence;
 mod inbox;
+mod interceptor;
+mod metrics;
 mod partitioner;
 mod properties;
+mod purge;
 mod queue;
 mod reports;
 mod requests;
@@ -31,6 +35,7 @@ mod split;
 mod table;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod topics;
 
 use std::{
@@ -51,12 +56,16 @@ use self::{
     accumulator::{News, Partition},
     batch::Ledger,
     inbox::{Inbox, Phase},
+    interceptor::Interceptors,
     topics::{Admitted, Hand, Placed, Refused, Topics, parts_of},
 };
 pub use self::{
     builder::ProducerBuilder,
     deliveries::{Deliveries, DeliveryResults},
     delivery::{Delivery, DeliveryId},
+    interceptor::ProducerInterceptor,
+    metrics::ProducerMetrics,
+    purge::Purge,
     reports::{DeliveryReport, DeliveryReports},
     settings::Acks,
 };
@@ -111,6 +120,7 @@ struct Handle {
 struct Shared {
     topics: Topics,
     ledger: Arc<Ledger>,
+    interceptors: Interceptors,
     inbox: Inbox,
     client: Client,
     max_record: usize,
@@ -208,8 +218,9 @@ impl Producer {
     /// # Cancel safety
     /// When the future is dropped before it is ready, the record was not sent. Waiting senders are served in the order in
     /// which they came.
-    pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
+    pub async fn send(&self, mut record: Record<'_>) -> Result<Delivery> {
         let shared = &self.0.shared;
+        shared.interceptors.on_send(&mut record);
         let admitted = shared.admit(&record, now_millis)?;
         match shared.place(&record, admitted, false) {
             Ok(delivery) => Ok(delivery),
@@ -223,8 +234,9 @@ impl Producer {
     /// # Errors
     /// As [`send`](Self::send), with the record.
     #[inline]
-    pub fn try_send<'a>(&self, record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
+    pub fn try_send<'a>(&self, mut record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
         let shared = &self.0.shared;
+        shared.interceptors.on_send(&mut record);
         let admitted = match shared.admit(&record, now_millis) {
             Ok(admitted) => admitted,
             Err(error) => return Err(TrySendError::new(record, error)),
@@ -270,7 +282,8 @@ impl Producer {
         loop {
             chunk.clear();
             let mut refusal = None;
-            for record in records.by_ref().take(CHUNK) {
+            for mut record in records.by_ref().take(CHUNK) {
+                shared.interceptors.on_send(&mut record);
                 match shared.admit(&record, || timestamp) {
                     Ok(admitted) => chunk.push((record, admitted)),
                     Err(error) => {
@@ -330,6 +343,31 @@ impl Producer {
         }
     }
 
+    /// Gives up records that have no result yet, and gives how many these were. Each fails at once with
+    /// [`Purged`](ErrorKind::Purged), and its status says whether it may be in the log: those in the buffer are not
+    /// persisted, those in a request that was written are possibly persisted, and so are those of earlier attempts that
+    /// were. Records that are sent meanwhile may stay.
+    ///
+    /// The producer goes on: records that are sent afterwards are delivered as ever, with idempotence once and in order.
+    /// What is in a request is not called back; it goes on taking its place among the requests in flight until it is
+    /// answered. Nobody who waits for room in the buffer is turned away.
+    ///
+    /// After `close` it gives up what `close` waits for.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped after it was polled, the records are given up all the same.
+    pub async fn purge(&self, what: Purge) -> usize {
+        let shared = &self.0.shared;
+        let purged = shared.inbox.purge(what);
+        let mut ended = shared.ended.subscribe();
+        tokio::select! {
+            biased;
+            records = purged => records.unwrap_or(0),
+            // Then all have their results.
+            _ = ended.wait_for(|ended| *ended) => 0,
+        }
+    }
+
     /// Takes no more records, waits until those it has have their results, at most for `timeout`, and ends. What is not
     /// acknowledged by then fails with [`Closed`](ErrorKind::Closed), each record with its own status.
     ///
@@ -360,6 +398,22 @@ impl Producer {
             ErrorKind::Timeout,
             format!("closed with {left} records that were not acknowledged within {} ms", timeout.as_millis()),
         ))
+    }
+
+    /// What was counted so far: records and their results, batches, requests, errors, latencies, brokers.
+    ///
+    /// Costs a copy of some kilobytes and a look at each partition; meant to be called every few seconds, and not for each
+    /// record. See [`ProducerMetrics`] for what there is.
+    pub fn metrics(&self) -> ProducerMetrics {
+        let shared = &self.0.shared;
+        let credits = &shared.ledger.credits;
+        let mut metrics = shared.ledger.counters.snapshot(|| shared.outstanding() as u64);
+        metrics.buffer_total_bytes = credits.total() as u64;
+        metrics.buffer_used_bytes = credits.total().saturating_sub(credits.free()) as u64;
+        metrics.senders_waiting = credits.waiting() as u64;
+        metrics.brokers = shared.client.metrics();
+        metrics.metadata_age = shared.client.metadata_age();
+        metrics
     }
 
     /// The number of a topic's partitions, asking the cluster if the topic is not known yet; waits at most `max.block.ms`.
@@ -453,10 +507,13 @@ impl Shared {
     /// Waits for room for a record, and puts it where it belongs.
     async fn wait_and_place(&self, record: &Record<'_>, admitted: Admitted, deadline: Instant) -> Result<Delivery> {
         let bound = admitted.bound;
+        let since = Instant::now();
         let room = self.ledger.credits.take(bound);
         // Somebody waits: nothing lingers any more.
         self.inbox.ring();
-        match timeout_at(deadline, room).await {
+        let came = timeout_at(deadline, room).await;
+        self.ledger.counters.waited(since.elapsed(), came.is_err());
+        match came {
             Ok(true) => self.place(record, admitted, true).map_err(|refused| {
                 self.ledger.credits.give_back(bound as usize);
                 self.why(refused, bound)

@@ -14,7 +14,11 @@
 //!   when nothing in flight may be a repetition: brokers recognize one among the last five batches only;
 //! - the first batch goes alone: a broker that does not know the producer would take any other for the first;
 //! - everything in flight is at one broker: a partition whose leader moved goes on there when the old one has answered;
-//! - the epoch is raised only while nothing is in flight, and then all that waits is numbered anew.
+//! - the epoch is raised only while nothing is in flight, and then all that waits is numbered anew; so what waits must not
+//!   be in the log, and if it may be, it is first sent again under its old number, unless that cannot tell either.
+//!
+//! Results are told in the order of sending: one that is known is kept back until all before it are. Only a purge, or the
+//! end, tells at once what is known.
 
 use std::{
     collections::VecDeque,
@@ -26,10 +30,12 @@ use rand::rngs::StdRng;
 
 use super::{
     accumulator::Partition,
-    batch::{Batch, Body, Ticket, Verdict},
+    batch::{Batch, Body, Verdict},
     idempotence::{Identity, Raise, Sequences},
+    purge::Purge,
     response::Answer,
     split::split,
+    ticket::Ticket,
 };
 use crate::{
     cluster::Backoff,
@@ -70,6 +76,8 @@ pub(crate) enum Readiness {
 /// What has come of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Aftermath {
+    /// The epoch was raised.
+    pub(crate) raised: bool,
     /// The producer id's epochs are used up.
     pub(crate) needs_new_id: bool,
 }
@@ -80,6 +88,10 @@ pub(crate) struct Drained {
     pub(crate) body: Body,
     pub(crate) stamp: ProducerStamp,
     pub(crate) ticket: Ticket,
+    pub(crate) records: u32,
+    pub(crate) attempt: u32,
+    /// When it was begun, if it leaves for the first time.
+    pub(crate) begun: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -102,6 +114,8 @@ pub(crate) struct PartitionQueue {
     pub(crate) partition: Arc<Partition>,
     waiting: VecDeque<Batch>,
     in_flight: VecDeque<InFlight>,
+    /// Batches whose results are known and kept back for those of earlier ones.
+    decided: VecDeque<Batch>,
     sequences: Sequences,
     drained: u128,
     topic_id: uuid::Uuid,
@@ -113,6 +127,7 @@ impl PartitionQueue {
             partition,
             waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
+            decided: VecDeque::new(),
             sequences: Sequences::default(),
             drained: 0,
             topic_id: uuid::Uuid::nil(),
@@ -152,7 +167,7 @@ impl PartitionQueue {
         if self.in_flight.len() >= rules.max_in_flight || (elsewhere && leader.is_some()) {
             return Readiness::Blocked;
         }
-        if self.sequences.wants_raise() {
+        if self.sequences.wants_raise() && !(numbered && self.sequences.raise_can_wait()) {
             return Readiness::Blocked;
         }
         if !numbered && !matches!(identity, Identity::Anonymous) {
@@ -188,11 +203,8 @@ impl PartitionQueue {
         let mut batch = match self.waiting.pop_front() {
             Some(batch) => batch,
             None => {
-                let mut batch = self.partition.take()?;
-                batch.order = self.drained * SPAN;
-                batch.span = SPAN;
-                self.drained += 1;
-                batch
+                let batch = self.partition.take()?;
+                self.next_in_order(batch)
             }
         };
         if let (None, Some(id)) = (batch.sequence, identity.known()) {
@@ -201,14 +213,25 @@ impl PartitionQueue {
             }
             batch.sequence = Some(self.sequences.assign(batch.records()));
         }
+        let begun = batch.last_node.is_none().then_some(batch.created);
         batch.attempts += 1;
         batch.last_node = Some(node);
         batch.retry_at = None;
-        let ticket = Ticket::default();
+        let ticket = batch.ticket();
         let body = std::mem::replace(&mut batch.body, Body::Lent(ticket.clone()));
-        let drained = Drained { body, stamp: self.sequences.stamp(batch.sequence), ticket };
+        let (records, attempt) = (batch.records(), batch.attempts);
+        let stamp = self.sequences.stamp(batch.sequence);
+        let drained = Drained { body, stamp, ticket, records, attempt, begun };
         self.in_flight.push_back(InFlight { request, node, batch });
         Some(drained)
+    }
+
+    /// Gives a batch from the accumulator its place behind all others.
+    fn next_in_order(&mut self, mut batch: Batch) -> Batch {
+        batch.order = self.drained * SPAN;
+        batch.span = SPAN;
+        self.drained += 1;
+        batch
     }
 
     /// Takes in what became of the batch in that request. `body` is what the request gives back.
@@ -243,7 +266,7 @@ impl PartitionQueue {
                     let last_offset = base_offset.map(|offset| offset + i64::from(batch.records()) - 1);
                     self.sequences.acknowledged(sequence, batch.records(), last_offset);
                 }
-                batch.settle(Verdict::Persisted { base_offset, log_append_millis });
+                self.decide(batch, Verdict::Persisted { base_offset, log_append_millis });
             }
             Answer::Retry { error, maybe_written } => {
                 batch.maybe_written |= maybe_written;
@@ -278,8 +301,18 @@ impl PartitionQueue {
                 let hopeless = batch.sequence.is_none() || batch.maybe_written;
                 self.retry(batch, error, hopeless, now, rules, rng);
             }
-            Answer::TooLarge(error) if batch.records() > 1 && !batch.is_settled() => {
+            Answer::TooLarge(error) if batch.records() > 1 && !batch.is_decided() => {
                 batch.attempts = batch.attempts.saturating_sub(1);
+                batch.counters().split();
+                tracing::info!(
+                    topic = &*batch.topic,
+                    partition = batch.partition,
+                    node = batch.last_node,
+                    records = batch.records(),
+                    bytes = sealed.size(),
+                    code = error.code().map(tracing::field::display),
+                    "the broker finds a batch too large: it is split"
+                );
                 match split(batch, &sealed) {
                     Ok(parts) => parts.into_iter().for_each(|part| self.put_back(part)),
                     Err(failed) => self.fail(failed.0, error.with_source(failed.1)),
@@ -292,8 +325,8 @@ impl PartitionQueue {
                     self.fail(batch, error);
                 } else {
                     let error = error.with_status(batch.status());
-                    batch.settle(Verdict::Invalid { error, records });
                     self.forget(&batch);
+                    self.decide(batch, Verdict::Invalid { error, records });
                 }
             }
             Answer::Withdrawn => {
@@ -312,11 +345,11 @@ impl PartitionQueue {
         let Some(limit) = now.checked_sub(rules.delivery_timeout) else { return Aftermath::default() };
         for flying in &mut self.in_flight {
             let batch = &mut flying.batch;
-            if batch.created <= limit && !batch.is_settled() {
+            if batch.created <= limit && !batch.is_decided() {
                 let status = batch.status();
                 batch.maybe_written |= status == DeliveryStatus::PossiblyPersisted;
                 let error = late(batch, rules, cause).with_status(status);
-                batch.settle(Verdict::Failed(error));
+                batch.decide(Verdict::Failed(error));
             }
         }
         while self.waiting.front().is_some_and(|batch| batch.created <= limit) {
@@ -326,6 +359,7 @@ impl PartitionQueue {
         }
         if self.waiting.is_empty() {
             while let Some(batch) = self.partition.take_older_than(limit) {
+                let batch = self.next_in_order(batch);
                 let error = late(&batch, rules, cause);
                 self.fail(batch, error);
             }
@@ -335,7 +369,7 @@ impl PartitionQueue {
 
     /// When the next record would expire.
     pub(crate) fn next_expiry(&self, rules: &Rules) -> Option<Instant> {
-        let flying = self.in_flight.iter().map(|flying| &flying.batch).filter(|batch| !batch.is_settled());
+        let flying = self.in_flight.iter().map(|flying| &flying.batch).filter(|batch| !batch.is_decided());
         let oldest = flying.chain(self.waiting.front()).map(|batch| batch.created).min();
         let incoming = self.partition.glance().map(|glance| glance.created);
         Some(oldest.into_iter().chain(incoming).min()? + rules.delivery_timeout)
@@ -343,18 +377,56 @@ impl PartitionQueue {
 
     /// Fails everything, each batch with its own status.
     pub(crate) fn fail_all(&mut self, error: &Error) {
-        for flying in &mut self.in_flight {
-            let status = flying.batch.status();
-            flying.batch.maybe_written |= status == DeliveryStatus::PossiblyPersisted;
-            flying.batch.settle(Verdict::Failed(error.clone().with_status(status)));
-        }
+        self.give_up_in_flight(|_| error.clone());
         for batch in std::mem::take(&mut self.waiting) {
             self.fail(batch, error.clone());
         }
         // Looks before it takes: an accumulator that was seen empty tells of what comes in afterwards.
         while self.partition.glance().is_some() {
             let Some(batch) = self.partition.take() else { break };
+            let batch = self.next_in_order(batch);
             self.fail(batch, error.clone());
+        }
+        self.tell_before(u128::MAX);
+    }
+
+    /// Fails what the user does not want any more, and gives how many records these were. If there are any, all results
+    /// that are known are told now, also where earlier records have none yet. What is on the wire is resolved when its request ends. Of what
+    /// is in the accumulator, what was begun until `now` goes.
+    pub(crate) fn purge(&mut self, what: Purge, now: Instant) -> (usize, Aftermath) {
+        let mut records = 0;
+        let mut purged = |batch: &Batch| {
+            records += batch.records() as usize;
+            Purge::error(batch.place())
+        };
+        if what.in_flight() {
+            self.give_up_in_flight(&mut purged);
+        }
+        if what.queued() {
+            for batch in std::mem::take(&mut self.waiting) {
+                let error = purged(&batch);
+                self.fail(batch, error);
+            }
+            while let Some(batch) = self.partition.take_older_than(now) {
+                let batch = self.next_in_order(batch);
+                let error = purged(&batch);
+                self.fail(batch, error);
+            }
+        }
+        if records > 0 {
+            self.tell_before(u128::MAX);
+        }
+        (records, self.settle_down())
+    }
+
+    /// Decides that what is in flight has failed, whatever will be answered.
+    fn give_up_in_flight(&mut self, mut error: impl FnMut(&Batch) -> Error) {
+        for flying in self.in_flight.iter_mut().filter(|flying| !flying.batch.is_decided()) {
+            let batch = &mut flying.batch;
+            let status = batch.status();
+            batch.maybe_written |= status == DeliveryStatus::PossiblyPersisted;
+            let error = error(batch).with_status(status);
+            batch.decide(Verdict::Failed(error));
         }
     }
 
@@ -370,7 +442,7 @@ impl PartitionQueue {
     }
 
     fn retry(&mut self, mut batch: Batch, error: Error, hopeless: bool, now: Instant, rules: &Rules, rng: &mut StdRng) {
-        if hopeless || batch.is_settled() {
+        if hopeless || batch.is_decided() {
             self.fail(batch, error);
             return;
         }
@@ -379,8 +451,21 @@ impl PartitionQueue {
             self.fail(batch, late);
             return;
         }
-        let backoff = batch.backoff.get_or_insert_with(|| rules.backoff.clone());
-        batch.retry_at = Some(now + backoff.next(rng));
+        batch.counters().retried(batch.records());
+        let backoff = batch.backoff.get_or_insert_with(|| rules.backoff.clone()).next(rng);
+        batch.retry_at = Some(now + backoff);
+        tracing::debug!(
+            topic = &*batch.topic,
+            partition = batch.partition,
+            node = batch.last_node,
+            attempt = batch.attempts,
+            records = batch.records(),
+            code = error.code().map(tracing::field::display),
+            %error,
+            maybe_written = batch.maybe_written,
+            backoff_ms = backoff.as_millis() as u64,
+            "a batch is sent again"
+        );
         batch.last_error = Some(error);
         self.put_back(batch);
     }
@@ -390,10 +475,40 @@ impl PartitionQueue {
         self.waiting.insert(at, batch);
     }
 
-    fn fail(&mut self, mut batch: Batch, error: Error) {
-        let status = batch.status();
-        batch.settle(Verdict::Failed(error.with_status(status)));
+    fn fail(&mut self, batch: Batch, error: Error) {
         self.forget(&batch);
+        let status = batch.status();
+        self.decide(batch, Verdict::Failed(error.with_status(status)));
+    }
+
+    /// Gives a batch its verdict. It is told when those of all earlier batches have been, so that results come in the
+    /// order of sending.
+    fn decide(&mut self, mut batch: Batch, verdict: Verdict) {
+        batch.decide(verdict);
+        if batch.is_kept_back() {
+            let at = self.decided.partition_point(|other| other.order < batch.order);
+            self.decided.insert(at, batch);
+        }
+    }
+
+    /// Tells the verdicts that need not wait for an earlier one any more.
+    fn tell_in_turn(&mut self) {
+        let undecided = self.in_flight.iter().map(|flying| &flying.batch).filter(|batch| !batch.is_decided());
+        let first = undecided.chain(self.waiting.front()).map(|batch| batch.order).min();
+        self.tell_before(first.unwrap_or(u128::MAX));
+    }
+
+    /// Tells the verdicts of all batches before that place, in their order.
+    fn tell_before(&mut self, order: u128) {
+        loop {
+            let flying = self.in_flight.iter_mut().map(|flying| &mut flying.batch).filter(|batch| batch.is_kept_back());
+            let next = flying.chain(self.decided.front_mut()).min_by_key(|batch| batch.order);
+            let Some(batch) = next.filter(|batch| batch.order < order) else { return };
+            batch.tell();
+            if self.decided.front().is_some_and(|batch| !batch.is_kept_back()) {
+                self.decided.pop_front();
+            }
+        }
     }
 
     /// A numbered batch will not be sent again: what does that do to the numbers?
@@ -423,18 +538,29 @@ impl PartitionQueue {
             .into_iter()
             .partition::<VecDeque<_>, _>(|batch| batch.sequence.is_some() && batch.maybe_written);
         self.waiting = rest;
-        for mut batch in late {
+        for batch in late {
             let error = in_doubt(&batch).with_status(DeliveryStatus::PossiblyPersisted);
-            batch.settle(Verdict::Failed(error));
+            self.decide(batch, Verdict::Failed(error));
         }
     }
 
-    /// Decides about numbers in doubt, and raises the epoch if that is due and nothing is in flight.
+    /// What every event ends with: the epoch, and the results that can be told now.
     fn settle_down(&mut self) -> Aftermath {
+        let aftermath = self.settle_numbers();
+        self.tell_in_turn();
+        aftermath
+    }
+
+    /// Decides about numbers in doubt, and raises the epoch if that is due and nothing is in flight.
+    fn settle_numbers(&mut self) -> Aftermath {
         if !self.has_outstanding() {
             self.sequences.nothing_outstanding();
         }
         if !self.sequences.wants_raise() || !self.in_flight.is_empty() {
+            return Aftermath::default();
+        }
+        let in_question = self.waiting.iter().any(|batch| batch.sequence.is_some() && batch.maybe_written);
+        if in_question && self.sequences.raise_can_wait() {
             return Aftermath::default();
         }
         if self.sequences.is_in_doubt() {
@@ -443,7 +569,12 @@ impl PartitionQueue {
         for batch in &mut self.waiting {
             batch.sequence = None;
         }
-        Aftermath { needs_new_id: self.sequences.raise() == Raise::NeedsNewId }
+        let needs_new_id = self.sequences.raise() == Raise::NeedsNewId;
+        if let Some(producer) = self.sequences.producer() {
+            let (topic, partition) = (&*self.partition.topic, self.partition.index);
+            tracing::info!(topic, partition, producer_id = producer.id, epoch = producer.epoch, "the epoch was raised");
+        }
+        Aftermath { raised: true, needs_new_id }
     }
 }
 
@@ -454,7 +585,9 @@ fn in_doubt(batch: &Batch) -> Error {
     )
 }
 
+/// Takes note of a batch whose time is up, and gives its error.
 fn late(batch: &Batch, rules: &Rules, cause: Option<&Error>) -> Error {
+    batch.counters().expired(batch.records());
     let place = batch.place();
     let millis = rules.delivery_timeout.as_millis();
     let message = match batch.last_error.as_ref().or(cause) {

@@ -1,5 +1,5 @@
 //! Delivery reports: the result of every record, for programs that do not hold a `Delivery` for each. They are told to the
-//! callback, and given out by the stream.
+//! callbacks (interceptors' among them), and given out by the stream.
 
 use std::{
     collections::VecDeque,
@@ -62,7 +62,7 @@ pub struct DeliveryReports {
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     on: AtomicBool,
-    callback: Option<DeliveryCallback>,
+    callbacks: Vec<DeliveryCallback>,
     state: Mutex<State>,
 }
 
@@ -117,9 +117,9 @@ impl ReportRun {
 }
 
 impl Reports {
-    /// Also tells a callback.
-    pub(super) fn with_callback(callback: Option<DeliveryCallback>) -> Self {
-        Self { on: AtomicBool::new(callback.is_some()), callback, ..Self::default() }
+    /// Also tells these, in their order.
+    pub(super) fn with_callbacks(callbacks: Vec<DeliveryCallback>) -> Self {
+        Self { on: AtomicBool::new(!callbacks.is_empty()), callbacks, ..Self::default() }
     }
 
     /// Whether records that are appended now will be reported.
@@ -127,11 +127,9 @@ impl Reports {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// Tells of a run: the callback at once, the streams when they ask. What nobody asks for is thrown away.
+    /// Tells of a run: the callbacks at once, the streams when they ask. What nobody asks for is thrown away.
     pub(super) fn push(&self, run: ReportRun) {
-        if let Some(callback) = &self.callback {
-            callback.tell(&run);
-        }
+        self.callbacks.iter().for_each(|callback| callback.tell(&run));
         let mut state = self.lock();
         if run.notes.is_empty() || !state.is_read() {
             drop(state);
@@ -262,7 +260,7 @@ impl Drop for DeliveryReports {
         }
         let unread = std::mem::take(&mut state.runs);
         // Records that are sent from now on need not be noted down.
-        reports.on.store(reports.callback.is_some(), Ordering::Relaxed);
+        reports.on.store(!reports.callbacks.is_empty(), Ordering::Relaxed);
         drop(state);
         drop(unread);
     }

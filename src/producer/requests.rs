@@ -15,12 +15,15 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
-use tokio::sync::Semaphore;
+use bytes::{Bytes, BytesMut};
+use tokio::{sync::Semaphore, time::Instant};
+use tracing::Instrument;
 
 use super::{
-    batch::{Body, Ticket},
+    batch::Body,
+    counters::Counters,
     sender::{Answered, Part, ProduceRequest},
+    ticket::Ticket,
 };
 use crate::{
     cluster::{Attempt, Client, Lane, RawRequest},
@@ -47,6 +50,7 @@ struct Shared {
     acks: i16,
     request_timeout: Duration,
     compressors: Compressors,
+    counters: Arc<Counters>,
 }
 
 struct Running {
@@ -68,6 +72,22 @@ struct Sealed {
     parts: Vec<(Head, Result<SealedBatch>)>,
 }
 
+impl Sealed {
+    /// What the request is called while it is under way; costs nothing while nobody listens.
+    fn span(&self) -> tracing::Span {
+        let bodies = || self.parts.iter().filter_map(|(_, body)| body.as_ref().ok());
+        tracing::debug_span!(
+            "produce",
+            node = self.node,
+            request = self.id,
+            partitions = self.parts.len(),
+            records = self.parts.iter().map(|(head, _)| u64::from(head.records)).sum::<u64>(),
+            bytes = bodies().map(SealedBatch::size).sum::<usize>(),
+            attempt = self.parts.iter().map(|(head, _)| head.attempt).max(),
+        )
+    }
+}
+
 /// A part without its body.
 struct Head {
     topic: Arc<str>,
@@ -75,12 +95,21 @@ struct Head {
     partition: i32,
     stamp: ProducerStamp,
     ticket: Ticket,
+    records: u32,
+    attempt: u32,
 }
 
 impl Requests {
-    pub(super) fn new(client: Client, acks: i16, request_timeout: Duration, compression: Compression) -> Result<Self> {
-        let compressors = Compressors::new(compression)?;
-        Ok(Self { shared: Arc::new(Shared { client, acks, request_timeout, compressors }), nodes: HashMap::new() })
+    pub(super) fn new(
+        client: Client,
+        acks: i16,
+        request_timeout: Duration,
+        compression: Compression,
+        counters: Arc<Counters>,
+    ) -> Result<Self> {
+        let compressors = Compressors::new(compression, counters.clone())?;
+        let shared = Shared { client, acks, request_timeout, compressors, counters };
+        Ok(Self { shared: Arc::new(shared), nodes: HashMap::new() })
     }
 
     /// Takes a request over; it goes out when [`next`](Self::next) is polled.
@@ -130,8 +159,9 @@ impl Running {
                 },
                 Stage::Sealed(sealed) => match sealed.take_if(|_| turn) {
                     Some(sealed) => {
+                        let span = sealed.span();
                         let sending = send(shared.clone(), sealed, self.written.clone());
-                        self.stage = Stage::Sending(Box::pin(sending));
+                        self.stage = Stage::Sending(Box::pin(sending.instrument(span)));
                     }
                     None => return Poll::Pending,
                 },
@@ -146,6 +176,7 @@ async fn send(shared: Arc<Shared>, sealed: Sealed, written_to: Arc<AtomicBool>) 
     let Sealed { id, node, parts } = sealed;
     let (heads, bodies): (Vec<Head>, Vec<Result<SealedBatch>>) = parts.into_iter().unzip();
     let mut withdrawn = vec![false; heads.len()];
+    let mut written_at = None;
     let attempt = Attempt {
         node,
         lane: Lane::Main,
@@ -169,10 +200,18 @@ async fn send(shared: Arc<Shared>, sealed: Sealed, written_to: Arc<AtomicBool>) 
             let timeout_ms = i32::try_from(shared.request_timeout.as_millis()).unwrap_or(i32::MAX);
             let topics = by_topic(&leaving);
             let chunks = encode_produce(BytesMut::new(), agreed, None, shared.acks, timeout_ms, &topics)?;
+            let records = leaving.iter().map(|(head, _)| u64::from(head.records)).sum();
+            shared.counters.written(leaving.len(), records, chunks.iter().map(Bytes::len).sum());
+            written_at = Some(Instant::now());
             written_to.store(true, Ordering::Release);
             Ok(RawRequest { chunks, answered: shared.acks != 0 })
         })
         .await;
+    match (&answer, written_at) {
+        (Ok(_), Some(at)) => shared.counters.latency(node, at.elapsed()),
+        (Err(error), _) => tracing::debug!(node, request = id, %error, "a request got no answer"),
+        (Ok(_), None) => {}
+    }
     let response = match answer {
         Ok(_) if shared.acks == 0 => Ok(None),
         // What cannot be read does not say what became of the batches.
@@ -236,6 +275,8 @@ impl Head {
             partition: part.partition,
             stamp: part.stamp,
             ticket: part.ticket.clone(),
+            records: part.records,
+            attempt: part.attempt,
         }
     }
 }
@@ -246,15 +287,16 @@ type BoxedCompressor = Box<Compressor>;
 /// The codecs' states that are not in use.
 struct Compressors {
     compression: Compression,
+    counters: Arc<Counters>,
     idle: Mutex<Vec<BoxedCompressor>>,
     permits: Arc<Semaphore>,
 }
 
 impl Compressors {
-    fn new(compression: Compression) -> Result<Self> {
+    fn new(compression: Compression, counters: Arc<Counters>) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let idle = Mutex::new(vec![Box::new(Compressor::new(compression)?)]);
-        Ok(Self { compression, idle, permits: Arc::new(Semaphore::new(cores)) })
+        Ok(Self { compression, counters, idle, permits: Arc::new(Semaphore::new(cores)) })
     }
 
     fn seal(&self, request: ProduceRequest) -> Sealed {
@@ -264,7 +306,9 @@ impl Compressors {
             let head = Head::of(&part);
             let body = match (part.body, &mut compressor) {
                 (Body::Sealed(sealed), _) => Ok(sealed),
-                (Body::Open(builder), Ok(compressor)) => builder.seal(compressor),
+                (Body::Open(builder), Ok(compressor)) => {
+                    builder.seal(compressor).inspect(|sealed| self.counters.sealed(sealed))
+                }
                 (Body::Open(_), Err(error)) => Err(error.clone()),
                 (Body::Lent(_), _) => Err(Error::new(ErrorKind::Internal, "a batch was lent to two requests")),
             };

@@ -17,10 +17,13 @@ use uuid::Uuid;
 
 use super::{
     accumulator::Partition,
-    batch::{Body, Ticket},
+    batch::Body,
+    counters::Counters,
     idempotence::{Identity, ProducerId},
+    purge::Purge,
     queue::{Aftermath, PartitionQueue, Readiness, Rules},
     response::Answer,
+    ticket::Ticket,
 };
 use crate::{
     cluster::Metadata,
@@ -52,6 +55,10 @@ pub(crate) struct Part {
     pub(crate) body: Body,
     pub(crate) stamp: ProducerStamp,
     pub(crate) ticket: Ticket,
+    pub(crate) records: u32,
+    pub(crate) attempt: u32,
+    /// When the batch was begun, if it leaves for the first time.
+    pub(crate) begun: Option<Instant>,
 }
 
 /// How a request ended.
@@ -127,10 +134,11 @@ pub(crate) struct Sender {
     cause: Option<Error>,
     effects: Vec<Effect>,
     rng: StdRng,
+    counters: Arc<Counters>,
 }
 
 impl Sender {
-    pub(crate) fn new(rules: Rules, idempotent: bool, seed: u64) -> Self {
+    pub(crate) fn new(rules: Rules, idempotent: bool, seed: u64, counters: Arc<Counters>) -> Self {
         Self {
             rules,
             identity: if idempotent { Identity::Unknown } else { Identity::Anonymous },
@@ -145,6 +153,7 @@ impl Sender {
             cause: None,
             effects: Vec::new(),
             rng: StdRng::seed_from_u64(seed),
+            counters,
         }
     }
 
@@ -181,6 +190,7 @@ impl Sender {
 
     /// There is a new picture of the cluster.
     pub(crate) fn metadata_changed(&mut self, now: Instant, metadata: &Metadata) {
+        self.counters.keep_brokers(|id| metadata.brokers.contains_key(&id));
         self.nodes.retain(|id, node| metadata.brokers.contains_key(id) || node.in_flight > 0 || !node.ready.is_empty());
         self.reschedule_all(now, metadata);
     }
@@ -204,6 +214,7 @@ impl Sender {
     /// A request ended.
     pub(crate) fn answered(&mut self, answered: Answered, now: Instant, metadata: &Metadata) {
         let Some(request) = self.requests.remove(&answered.id) else { return };
+        self.counters.answered(request.parts.len(), &answered);
         let node = self.nodes.entry(request.node).or_default();
         node.in_flight = node.in_flight.saturating_sub(1);
         node.warm = answered.response.is_ok();
@@ -230,6 +241,14 @@ impl Sender {
                 (Some(error), _) => Answer::failed(error),
                 (None, Some(response)) => {
                     if let Some((leader, epoch)) = response.current_leader.filter(|(leader, _)| *leader >= 0) {
+                        tracing::debug!(
+                            topic = &*partition.topic,
+                            partition = partition.index,
+                            node = request.node,
+                            leader,
+                            leader_epoch = epoch,
+                            "the broker names another leader"
+                        );
                         self.effects.push(Effect::LearnLeader {
                             topic: partition.topic.clone(),
                             partition: partition.index,
@@ -281,6 +300,19 @@ impl Sender {
         for place in self.slots.iter_mut().flatten() {
             place.queue.fail_all(error);
         }
+    }
+
+    /// Fails what the user does not want any more; gives how many records that were.
+    pub(crate) fn purge(&mut self, what: Purge, now: Instant, metadata: &Metadata) -> usize {
+        let mut records = 0;
+        for slot in 0..self.slots.len() {
+            let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
+            let (purged, aftermath) = place.queue.purge(what, now);
+            records += purged;
+            self.after(aftermath);
+            self.schedule(slot, now, metadata);
+        }
+        records
     }
 
     // ---- what comes of them
@@ -351,6 +383,9 @@ impl Sender {
                 body: drained.body,
                 stamp: drained.stamp,
                 ticket: drained.ticket,
+                records: drained.records,
+                attempt: drained.attempt,
+                begun: drained.begun,
             });
             places.push((slot, topic_id));
             again.push(slot);
@@ -362,6 +397,7 @@ impl Sender {
         if parts.is_empty() {
             return None;
         }
+        self.counters.drained(&parts, now);
         self.next_request += 1;
         self.nodes.entry(id).or_default().in_flight += 1;
         self.requests.insert(request, Outstanding { node: id, parts: places });
@@ -428,6 +464,9 @@ impl Sender {
     }
 
     fn after(&mut self, aftermath: Aftermath) {
+        if aftermath.raised {
+            self.counters.epoch_raised();
+        }
         if aftermath.needs_new_id && matches!(self.identity, Identity::Known(_)) {
             self.identity = Identity::Unknown;
         }

@@ -13,7 +13,7 @@ use super::{
     Shared,
     accumulator::Partition,
     idempotence::ProducerId,
-    inbox::Phase,
+    inbox::{Phase, Question},
     requests::Requests,
     sender::{Effect, Sender},
     topics::Hand,
@@ -42,7 +42,8 @@ pub(super) struct SenderTask {
 /// Something that took its time and is done.
 enum Errand {
     ProducerId(Result<ProducerId>),
-    Topic(Arc<str>, Result<()>),
+    /// A topic was looked for until that time.
+    Topic(Arc<str>, Instant, Result<()>),
 }
 
 /// Tells everybody that the task is no more, however it ended.
@@ -56,6 +57,7 @@ impl Drop for End {
         shared.ledger.credits.close();
         shared.ledger.reports.close();
         shared.client.close();
+        shared.ledger.counters.ended();
         shared.ended.send_replace(true);
     }
 }
@@ -132,6 +134,7 @@ impl SenderTask {
     fn take_in(&mut self, metadata: &Metadata) {
         let shared = self.end.0.clone();
         let now = now();
+        let questions = shared.inbox.take_questions();
         shared.inbox.take(&mut self.noticed);
         for partition in self.noticed.drain(..) {
             self.sender.notice(&partition, now, metadata);
@@ -147,8 +150,8 @@ impl SenderTask {
         if shared.look_for_topics.swap(false, std::sync::atomic::Ordering::AcqRel) {
             self.look_for_topics();
         }
-        for question in shared.inbox.take_questions() {
-            self.take_over(&question.topic, &self.client.metadata());
+        for question in questions {
+            self.answer(question, metadata);
         }
         if self.sender.next_wake().is_some_and(|at| at <= now) {
             self.sender.set_cause(self.client.metadata_failure());
@@ -156,6 +159,22 @@ impl SenderTask {
         }
         if Instant::now() >= self.check_use_at {
             self.keep_topics_in_use();
+        }
+    }
+
+    fn answer(&mut self, question: Question, metadata: &Metadata) {
+        match question {
+            Question::TakeOver { topic, done } => {
+                self.take_over(&topic, &self.client.metadata());
+                let _ = done.send(());
+            }
+            Question::Purge { what, done } => {
+                let mut records = self.sender.purge(what, now(), metadata);
+                if what.queued() {
+                    records += self.end.0.topics.purge();
+                }
+                let _ = done.send(records);
+            }
         }
     }
 
@@ -226,23 +245,23 @@ impl SenderTask {
                 }
                 self.sender.producer_id(answer, now(), &self.client.metadata());
             }
-            Errand::Topic(name, found) => {
+            Errand::Topic(name, deadline, found) => {
                 self.looking.remove(&name);
                 self.metadata_changed();
-                self.fail_waiting(&name, found);
+                self.fail_waiting(&name, deadline, found);
                 self.look_for_topics();
             }
         }
     }
 
     /// Fails what has waited too long for its topic, and all that waits if the topic is not to be had.
-    fn fail_waiting(&mut self, name: &Arc<str>, found: Result<()>) {
+    fn fail_waiting(&mut self, name: &Arc<str>, looked_until: Instant, found: Result<()>) {
         let topics = &self.end.0.topics;
         let now = now();
-        let Some((_, first)) = topics.waited_for().into_iter().find(|(waiting, _)| waiting == name) else { return };
         let partitions = topics.get(name).map_or(0, |topic| topic.partitions.len());
-        // A failure before the first deadline is not about time.
-        let all = found.is_err() && now < first;
+        // A failure before the time is up is not about time. Those that wait now may have come later than those that were
+        // looked for, if these were purged.
+        let all = found.is_err() && now < looked_until.into_std();
         topics.fail_waiting(name, now, all, |name| match &found {
             Err(error) if partitions == 0 => error.clone().context(format_args!("topic {name}")),
             _ => Error::new(
@@ -296,7 +315,7 @@ async fn look_for(client: Client, name: Arc<str>, deadline: Instant, known: bool
     } else {
         client.topic(&name, deadline).await.map(drop)
     };
-    Errand::Topic(name, found)
+    Errand::Topic(name, deadline, found)
 }
 
 /// Asks for a producer id until there is one, or it is clear that there will be none.
@@ -325,7 +344,7 @@ async fn ask_producer_id(client: Client) -> Errand {
         match answer {
             Ok(response) => {
                 let id = ProducerId { id: response.producer_id.0, epoch: response.producer_epoch };
-                tracing::debug!(id = id.id, epoch = id.epoch, "got a producer id");
+                tracing::info!(producer_id = id.id, epoch = id.epoch, "got a producer id");
                 return Errand::ProducerId(Ok(id));
             }
             // An answer that cannot be read cost its connection; another one may be sound, as for a batch.

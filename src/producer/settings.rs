@@ -1,8 +1,8 @@
 //! What a producer can be told, with Java's defaults, and what contradicts what.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{callback::DeliveryCallback, credits::Credits};
+use super::{ProducerInterceptor, callback::DeliveryCallback, credits::Credits};
 use crate::{
     cluster::ClientSettings,
     config::parse::FOREVER,
@@ -61,6 +61,8 @@ pub(crate) struct ProducerSettings {
     pub(crate) compression: CompressionSettings,
     /// `partitioner.ignore.keys`.
     pub(crate) ignore_keys: bool,
+    /// In the order in which they are called.
+    pub(crate) interceptors: Vec<Arc<dyn ProducerInterceptor>>,
     /// Who is told of every result.
     pub(crate) on_delivery: Option<DeliveryCallback>,
 }
@@ -93,6 +95,7 @@ impl Default for ProducerSettings {
             retries: i32::MAX as u32,
             compression: CompressionSettings::default(),
             ignore_keys: false,
+            interceptors: Vec::new(),
             on_delivery: None,
         }
     }

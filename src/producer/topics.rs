@@ -18,6 +18,7 @@ use super::{
     cell::{Cell, Outcome},
     credits::Charge,
     partitioner::{Sticky, partition_of_key},
+    purge::Purge,
     reports::{Note, ReportRun},
     table::{Table, Tables},
 };
@@ -314,6 +315,19 @@ impl Topics {
         next
     }
 
+    /// Fails all records that wait for a topic, because the user does not want them any more. Gives how many these were.
+    pub(crate) fn purge(&self) -> usize {
+        let left = std::mem::take(&mut self.lock().topics);
+        let mut records = 0;
+        for (topic, queue) in left {
+            for mut record in queue {
+                record.fail(Purge::error(&topic).with_status(DeliveryStatus::NotPersisted));
+                records += 1;
+            }
+        }
+        records
+    }
+
     /// The topics that records wait for, and the deadline of the first of each.
     pub(crate) fn waited_for(&self) -> Vec<(Arc<str>, Instant)> {
         let waiting = self.lock();
@@ -502,6 +516,8 @@ impl WaitingRecord {
 
     fn fail(&mut self, error: Error) {
         let Some(Waited { run, charge, .. }) = self.place.take() else { return };
+        let status = error.delivery_status().unwrap_or(DeliveryStatus::PossiblyPersisted);
+        self.ledger.counters.settled(Some(status), run.count);
         let outcome = Outcome::Failed(error);
         if self.reported {
             self.ledger.reports.push(ReportRun {

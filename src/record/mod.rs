@@ -1,11 +1,13 @@
 //! What users hold: records on their way out and in, and the names of places in the log.
 
+mod edit;
 mod incoming;
 mod outgoing;
 mod topic;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub(crate) use edit::SeenBy;
 pub use incoming::{ConsumerRecord, Header};
 pub use outgoing::{Payload, Record, RecordMetadata};
 pub(crate) use topic::check_topic_name;

@@ -2,7 +2,7 @@ use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
-use super::{from_millis, to_millis};
+use super::{SeenBy, from_millis, to_millis};
 
 /// A record to be sent: a topic, a value, and what else there is to say.
 ///
@@ -23,6 +23,7 @@ pub struct Record<'a> {
     pub(crate) headers: Vec<(Cow<'a, str>, Option<Payload<'a>>)>,
     pub(crate) timestamp: Option<i64>,
     pub(crate) tag: Option<u64>,
+    pub(crate) seen_by: SeenBy,
 }
 
 impl<'a> Record<'a> {
@@ -36,6 +37,7 @@ impl<'a> Record<'a> {
             headers: Vec::new(),
             timestamp: None,
             tag: None,
+            seen_by: SeenBy::default(),
         }
     }
 
@@ -106,6 +108,7 @@ impl<'a> Record<'a> {
                 .collect(),
             timestamp: self.timestamp,
             tag: self.tag,
+            seen_by: self.seen_by,
         }
     }
 }

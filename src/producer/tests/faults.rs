@@ -239,3 +239,21 @@ async fn a_producer_id_that_is_slow_to_come_is_waited_for() {
         result.unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_behind_an_appended_batch_does_not_double_it() {
+    let cluster = cluster(1).await;
+    let producer = pipelined(&cluster).await;
+    // Both are in flight at once: the first is in the log although its answer says to try again, the second never will be.
+    cluster.fault(on(ApiKey::Produce).delay(ms(20)).times(2));
+    cluster.fault(on(ApiKey::Produce).act_then_error(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));
+    cluster.fault(on(ApiKey::Produce).error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
+    let value = [7u8; 150];
+    let first = producer.send(Record::to(TOPIC).partition(0).value(&value)).await.unwrap();
+    let second = producer.send(Record::to(TOPIC).partition(0).value(&value)).await.unwrap();
+    assert!(first.await.is_ok());
+    assert_eq!(second.await.unwrap_err().kind(), ErrorKind::Authorization);
+    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    let log = cluster.records(TOPIC, 0).unwrap();
+    assert_eq!(log.len(), 3, "first, the record that was appended, and the last");
+}

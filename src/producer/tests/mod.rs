@@ -4,6 +4,7 @@ mod buffer;
 mod closing;
 mod delivery;
 mod faults;
+mod interceptors;
 mod model;
 mod model_broker;
 mod queue;

@@ -14,10 +14,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     super::{
-        Delivery,
+        Delivery, DeliveryReports,
         accumulator::{News, Partition},
         batch::{Body, Ledger},
         idempotence::ProducerId,
+        purge::Purge,
         queue::Rules,
         sender::{Answered, Effect, ProduceRequest, Sender},
         topics::{Admitted, Hand, Placement, Topics, parts_of},
@@ -59,6 +60,7 @@ struct Faults {
     moves: bool,
     expiry: bool,
     small_batches: bool,
+    purges: bool,
 }
 
 struct World {
@@ -76,6 +78,7 @@ struct World {
     ghosts: Vec<Sent>,
     next_value: u64,
     deliveries: Vec<Sending>,
+    reports: DeliveryReports,
 }
 
 fn topic_metadata(logs: &[Log]) -> TopicMetadata {
@@ -107,13 +110,16 @@ impl World {
         };
         let placement = Placement { batch_size: 200, ignore_keys: false, seed, max_block: Duration::from_secs(60) };
         let logs = (0..PARTITIONS).map(|_| Log { leader: 0, max_records: u32::MAX, ..Log::default() }).collect();
+        let ledger = Arc::new(Ledger::new(1 << 30));
+        let counters = ledger.counters.clone();
         let mut world = Self {
+            reports: DeliveryReports::new(ledger.clone()),
             rng: StdRng::seed_from_u64(seed),
             now: Instant::now(),
             faults,
-            ledger: Arc::new(Ledger::new(1 << 30)),
+            ledger,
             topics: Topics::new(placement),
-            sender: Sender::new(rules, idempotent, seed),
+            sender: Sender::new(rules, idempotent, seed, counters),
             metadata: Metadata::default(),
             logs,
             wires: HashMap::new(),
@@ -157,7 +163,7 @@ impl World {
         let value = self.next_value;
         self.next_value += 1;
         let bytes = value.to_be_bytes();
-        let record = Record::to(TOPIC).partition(partition as i32).value(&bytes);
+        let record = Record::to(TOPIC).partition(partition as i32).value(&bytes).tag(value);
         let admitted = Admitted { bound: record_size_bound(&parts_of(&record)) as u32, timestamp: 0 };
         let now = self.now;
         let mut news = Vec::new();
@@ -275,6 +281,29 @@ impl World {
         }
     }
 
+    /// Gives some of the records up: those have their results at once, and they are as many as it says.
+    fn purge(&mut self) {
+        self.poll();
+        let before = self.purged();
+        let what = [Purge::Queued, Purge::InFlight, Purge::All][self.rng.random_range(0..3)];
+        let mut records = self.sender.purge(what, self.now, &self.metadata);
+        if what != Purge::InFlight {
+            records += self.topics.purge();
+        }
+        self.poll();
+        assert_eq!(self.purged() - before, records);
+        if what == Purge::All {
+            assert!(self.deliveries.iter().all(|(.., result)| result.is_some()), "a purge left records behind");
+        }
+    }
+
+    fn purged(&self) -> usize {
+        let is_purged = |result: &Result<RecordMetadata, Error>| {
+            result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Purged)
+        };
+        self.deliveries.iter().filter(|(.., result)| result.as_ref().is_some_and(is_purged)).count()
+    }
+
     fn step(&mut self) {
         match self.rng.random_range(0..100) {
             0..40 => self.send(),
@@ -305,6 +334,7 @@ impl World {
             93..95 if self.faults.moves => self.new_metadata(),
             95..96 if self.faults.expiry => self.now += Duration::from_secs(self.rng.random_range(1..15)),
             96..97 if self.faults.expiry => self.change_limits(),
+            97..98 if self.faults.purges => self.purge(),
             _ => self.now += Duration::from_millis(self.rng.random_range(0..200)),
         }
         self.sender.tick(self.now, &self.metadata);
@@ -323,7 +353,14 @@ impl World {
 
     /// Everything works again: whatever is left must come to its end.
     fn heal(&mut self) {
-        self.faults = Faults { disconnects: false, refusals: false, moves: false, expiry: false, small_batches: false };
+        self.faults = Faults {
+            disconnects: false,
+            refusals: false,
+            moves: false,
+            expiry: false,
+            small_batches: false,
+            purges: false,
+        };
         self.new_metadata();
         for round in 0.. {
             assert!(round < 10_000, "the producer stalls");
@@ -370,6 +407,31 @@ impl World {
         assert_eq!(self.topics.outstanding(|| self.ledger.settled()), 0);
     }
 
+    /// Every record was reported once, with its own result, and those of a partition in the order of sending.
+    fn check_reports(&mut self) {
+        let in_order = self.purged() == 0;
+        let mut next = [0; PARTITIONS];
+        let mut seen = 0;
+        while let Some(report) = self.reports.try_next() {
+            let value = report.tag.expect("it was tagged");
+            let (partition, _, delivery, result) = &self.deliveries[value as usize];
+            assert_eq!(report.id, delivery.id());
+            let same = match (&report.result, result.as_ref().expect("it has a result")) {
+                (Ok(reported), Ok(told)) => reported == told,
+                (Err(reported), Err(told)) => reported.to_string() == told.to_string(),
+                _ => false,
+            };
+            assert!(same, "{:?} was reported of {result:?}", report.result);
+            // A purge does not wait for those before.
+            if in_order {
+                assert!(value >= next[*partition], "the result of {value} came behind that of a later one");
+                next[*partition] = value + 1;
+            }
+            seen += 1;
+        }
+        assert_eq!(seen, self.deliveries.len());
+    }
+
     /// Values of a partition grow in the order of sending.
     fn check_order(&self) {
         for log in &self.logs {
@@ -380,7 +442,8 @@ impl World {
     }
 }
 
-const ALL: Faults = Faults { disconnects: true, refusals: true, moves: true, expiry: false, small_batches: true };
+const ALL: Faults =
+    Faults { disconnects: true, refusals: true, moves: true, expiry: false, small_batches: true, purges: false };
 
 fn run(seed: u64, steps: usize, idempotent: bool, max_in_flight: usize, faults: Faults) -> World {
     let mut world = World::new(seed, idempotent, max_in_flight, faults);
@@ -388,6 +451,7 @@ fn run(seed: u64, steps: usize, idempotent: bool, max_in_flight: usize, faults: 
         world.step();
     }
     world.heal();
+    world.check_reports();
     world.check_results();
     world
 }
@@ -405,7 +469,14 @@ fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
 
 #[test]
 fn without_faults_all_is_delivered_in_order() {
-    let none = Faults { disconnects: false, refusals: false, moves: false, expiry: false, small_batches: false };
+    let none = Faults {
+        disconnects: false,
+        refusals: false,
+        moves: false,
+        expiry: false,
+        small_batches: false,
+        purges: false,
+    };
     for_seeds(10, |seed| {
         for idempotent in [true, false] {
             let world = run(seed, 400, idempotent, 5, none);
@@ -435,9 +506,28 @@ fn what_expires_is_neither_doubled_nor_reordered_nor_lied_about() {
 }
 
 #[test]
+fn what_is_purged_is_neither_doubled_nor_reordered_nor_lied_about() {
+    for_seeds(50, |seed| {
+        let world = run(seed, 600, true, 5, Faults { expiry: seed % 2 == 0, purges: true, ..ALL });
+        world.check_order();
+        for (.., result) in world.deliveries.iter().filter(|_| seed % 2 == 1) {
+            let fine = result.as_ref().is_some_and(|result| match result {
+                Ok(_) => true,
+                // Behind a record that may have been written, others that may have been have to go as well.
+                Err(error) if error.kind() != ErrorKind::Purged => {
+                    error.delivery_status() == Some(DeliveryStatus::PossiblyPersisted)
+                }
+                Err(_) => true,
+            });
+            assert!(fine, "{result:?}");
+        }
+    });
+}
+
+#[test]
 fn without_idempotence_results_are_still_true() {
     for_seeds(20, |seed| {
-        run(seed, 400, false, 5, Faults { expiry: true, ..ALL });
+        run(seed, 400, false, 5, Faults { expiry: true, purges: seed % 2 == 0, ..ALL });
     });
 }
 

@@ -3,6 +3,7 @@
 mod control;
 mod header;
 mod legacy;
+mod pool;
 mod reader;
 mod records;
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub(crate) use control::ControlRecord;
 #[cfg(test)]
 pub(crate) use control::marker_batch;
 pub(crate) use header::{BATCH_HEADER_SIZE, BatchHeader};
+pub(crate) use pool::{BodyBuffer, BodyPool};
 pub(crate) use reader::{Batches, Decompressor, RawBatch, Records};
 pub(crate) use records::{HeadersIter, RecordIter, RecordPosition, RecordView};
 pub(crate) use writer::{BatchBuilder, Compressor, ProducerStamp, RecordParts, SealedBatch, record_size_bound};

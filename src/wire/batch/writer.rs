@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::{
-    BATCH_HEADER_SIZE, BatchHeader, Batches, Decompressor, RecordView, Records,
+    BATCH_HEADER_SIZE, BatchHeader, Batches, BodyBuffer, Decompressor, RecordView, Records,
     header::{CHECKED_FROM, LOG_OVERHEAD},
 };
 use crate::{
@@ -55,16 +55,21 @@ pub(crate) fn record_size_bound(parts: &RecordParts<'_>) -> usize {
 /// A batch of more than 2 GiB cannot be said on the wire: [`seal`](Self::seal) refuses it. Keep well below.
 #[derive(Debug)]
 pub(crate) struct BatchBuilder {
-    body: Vec<u8>,
+    body: BodyBuffer,
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
 }
 
 impl BatchBuilder {
+    /// An empty batch whose records are written into this buffer.
+    pub(crate) fn new(body: BodyBuffer) -> Self {
+        Self { body, count: 0, base_timestamp: 0, max_timestamp: 0 }
+    }
+
     /// An empty batch with room for about so many bytes of records.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self { body: Vec::with_capacity(bytes), count: 0, base_timestamp: 0, max_timestamp: 0 }
+        Self::new(BodyBuffer::with_capacity(bytes))
     }
 
     /// The record's timestamp as it is written: the first record's is the base. Wraps like the reader's addition.
@@ -171,7 +176,7 @@ impl BatchBuilder {
             ));
         }
         let body = match compressor.compression {
-            Compression::None => Bytes::from(self.body),
+            Compression::None => Bytes::from_owner(self.body),
             compression => Bytes::from(codec::compress(compression, &mut compressor.state, &self.body)?),
         };
         if too_large(BATCH_HEADER_SIZE + body.len()) {
@@ -182,7 +187,7 @@ impl BatchBuilder {
         }
         Ok(SealedBatch {
             checksum: crc32c::crc32c(&body),
-            shift: Shift::past(body.len()),
+            shift: Shift::past(body.len() as u32),
             codec_id: compressor.compression.id(),
             count: self.count,
             base_timestamp: self.base_timestamp,

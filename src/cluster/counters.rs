@@ -1,0 +1,103 @@
+//! What is counted of each broker: by its connections, for each frame and each write.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// What a client has counted of one broker, over all of its connections there, from the client's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BrokerMetrics {
+    /// Connections that were made (Java: `connection-creation-total`).
+    pub connections_made: u64,
+    /// Connections that ended, for whatever reason (Java: `connection-close-total`).
+    pub connections_closed: u64,
+    /// Attempts to connect that failed.
+    pub connections_failed: u64,
+    /// Requests that were written, or begun to be, of any kind (Java: `request-total`). The first request of a connection,
+    /// which asks for the broker's versions, is counted neither here nor among the bytes.
+    pub requests: u64,
+    /// Responses that came (Java: `response-total`).
+    pub responses: u64,
+    /// Bytes that the network took (Java: `outgoing-byte-total`).
+    pub bytes_written: u64,
+    /// Bytes of whole responses that came (Java: `incoming-byte-total`).
+    pub bytes_read: u64,
+    /// How often the broker asked this client to be silent for a while (KIP-219).
+    pub throttled: u64,
+    /// For how long altogether (Java: `produce-throttle-time-avg` times its count).
+    pub throttle_time: Duration,
+    /// For how long at most (Java: `produce-throttle-time-max`).
+    pub throttle_time_max: Duration,
+}
+
+/// The same while it is counted. Each is a sum of its own, so their order does not matter.
+#[derive(Debug, Default)]
+pub(super) struct NodeCounters {
+    made: AtomicU64,
+    closed: AtomicU64,
+    failed: AtomicU64,
+    requests: AtomicU64,
+    responses: AtomicU64,
+    written: AtomicU64,
+    read: AtomicU64,
+    throttled: AtomicU64,
+    throttle_millis: AtomicU64,
+    throttle_millis_max: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+impl NodeCounters {
+    pub(super) fn connected(&self) {
+        add(&self.made, 1);
+    }
+
+    pub(super) fn disconnected(&self) {
+        add(&self.closed, 1);
+    }
+
+    pub(super) fn not_connected(&self) {
+        add(&self.failed, 1);
+    }
+
+    /// A request is about to be written.
+    pub(super) fn request(&self) {
+        add(&self.requests, 1);
+    }
+
+    /// A response came, of so many bytes behind its length.
+    pub(super) fn response(&self, bytes: usize) {
+        add(&self.responses, 1);
+        add(&self.read, 4 + bytes as u64);
+    }
+
+    pub(super) fn wrote(&self, bytes: usize) {
+        add(&self.written, bytes as u64);
+    }
+
+    pub(super) fn throttled(&self, millis: u64) {
+        add(&self.throttled, 1);
+        add(&self.throttle_millis, millis);
+        self.throttle_millis_max.fetch_max(millis, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self) -> BrokerMetrics {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        BrokerMetrics {
+            connections_made: get(&self.made),
+            connections_closed: get(&self.closed),
+            connections_failed: get(&self.failed),
+            requests: get(&self.requests),
+            responses: get(&self.responses),
+            bytes_written: get(&self.written),
+            bytes_read: get(&self.read),
+            throttled: get(&self.throttled),
+            throttle_time: Duration::from_millis(get(&self.throttle_millis)),
+            throttle_time_max: Duration::from_millis(get(&self.throttle_millis_max)),
+        }
+    }
+}

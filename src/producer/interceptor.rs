@@ -1,0 +1,129 @@
+//! What a program hangs into a producer: sees each record before it is sent, may change it, and is told of its result.
+
+use std::{
+    fmt,
+    num::NonZeroU64,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    callback::{DeliveryCallback, said},
+    reports::DeliveryReport,
+};
+use crate::record::{Record, SeenBy};
+
+/// Sees every record on its way out and every result, as Java's `ProducerInterceptor` does (KIP-42): to put trace contexts into headers, to
+/// count, to check or to change.
+///
+/// [`ProducerBuilder::interceptor`](super::ProducerBuilder::interceptor) adds one; several are called in the order in which
+/// they were added. One that panics is told of by a `tracing` event of level ERROR, and the record goes on.
+///
+/// ```
+/// use ottla::{Producer, ProducerInterceptor, Record};
+///
+/// /// Hands the trace that the sender is in on to whoever reads the record (W3C trace context).
+/// #[derive(Debug)]
+/// struct TraceContext;
+///
+/// impl ProducerInterceptor for TraceContext {
+///     fn on_send(&self, record: &mut Record<'_>) {
+///         record.remove_headers("traceparent");
+///         record.add_header("traceparent", current_traceparent());
+///     }
+/// }
+/// # fn current_traceparent() -> String {
+/// #     "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()
+/// # }
+///
+/// # #[cfg(feature = "testkit")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> ottla::Result<()> {
+/// # let cluster = ottla::testkit::Cluster::start(ottla::testkit::Options::new()).await?;
+/// # cluster.create_topic("orders", 1)?;
+/// let producer = Producer::builder(cluster.bootstrap()).interceptor(TraceContext).build().await?;
+/// producer.send(Record::to("orders").value("shipped")).await?.await?;
+///
+/// let record = cluster.records("orders", 0)?.remove(0);
+/// assert_eq!(record.headers[0].name, "traceparent");
+/// # Ok(()) }
+/// # #[cfg(not(feature = "testkit"))]
+/// # fn main() {}
+/// ```
+pub trait ProducerInterceptor: fmt::Debug + Send + Sync {
+    /// Sees a record that was given to `send`, `try_send` or `send_batch`, and may change anything of it. It is called on the
+    /// caller's thread before the record is checked and its partition chosen, so it must not block or take long.
+    ///
+    /// Once for each record: one that `try_send` gave back is not shown again when this producer gets it again. Being shown
+    /// does not mean that the record is sent: it may still be refused.
+    fn on_send(&self, record: &mut Record<'_>) {
+        let _ = record;
+    }
+
+    /// Is told of a record's result, once, as [`on_delivery`](super::ProducerBuilder::on_delivery) is and before it: in the
+    /// producer's own task, so it must not block or wait. The report is lent, and changed from one record to the next.
+    ///
+    /// It is told of every record that was taken, and of no other: what `send` refused with an error it has been shown, but
+    /// the error is the caller's alone. [`Record::tag`](crate::Record::tag) connects the two.
+    fn on_acknowledgement(&self, report: &DeliveryReport) {
+        let _ = report;
+    }
+}
+
+/// A shared interceptor, for programs that keep a hold of it.
+impl<T: ProducerInterceptor + ?Sized> ProducerInterceptor for Arc<T> {
+    fn on_send(&self, record: &mut Record<'_>) {
+        (**self).on_send(record);
+    }
+
+    fn on_acknowledgement(&self, report: &DeliveryReport) {
+        (**self).on_acknowledgement(report);
+    }
+}
+
+/// The interceptors of one producer.
+#[derive(Debug, Default)]
+pub(super) struct Interceptors {
+    chain: Vec<Arc<dyn ProducerInterceptor>>,
+    /// Tells the producers that have some apart.
+    mark: Option<NonZeroU64>,
+}
+
+impl Interceptors {
+    pub(super) fn new(chain: Vec<Arc<dyn ProducerInterceptor>>) -> Self {
+        static MARKS: AtomicU64 = AtomicU64::new(1);
+        let mark = if chain.is_empty() { None } else { NonZeroU64::new(MARKS.fetch_add(1, Ordering::Relaxed)) };
+        Self { chain, mark }
+    }
+
+    /// How each is told of results.
+    pub(super) fn callbacks(&self) -> impl Iterator<Item = DeliveryCallback> {
+        self.chain.iter().cloned().map(|interceptor| {
+            DeliveryCallback::new("an interceptor's on_acknowledgement", move |report| {
+                interceptor.on_acknowledgement(report);
+            })
+        })
+    }
+
+    /// Shows a record to all, unless they have seen it. Costs a record one branch when there is none.
+    #[inline]
+    pub(super) fn on_send(&self, record: &mut Record<'_>) {
+        if self.mark.is_some() && record.seen_by.0 != self.mark {
+            self.show(record);
+        }
+    }
+
+    #[cold]
+    fn show(&self, record: &mut Record<'_>) {
+        record.seen_by = SeenBy(self.mark);
+        for interceptor in &self.chain {
+            // The caller of `send` must not fall over what only wanted to look.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| interceptor.on_send(record))) {
+                tracing::error!(?interceptor, "on_send panicked, and the record goes on: {}", said(&*panic));
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Which records to give up.
+
+use std::fmt;
+
+use crate::error::{Error, ErrorKind};
+
+/// Which records [`Producer::purge`](super::Producer::purge) gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purge {
+    /// Those that are not on their way: in the buffer, waiting for their topic, or waiting to be sent again.
+    Queued,
+    /// Those in a request that was not answered yet.
+    InFlight,
+    /// All.
+    All,
+}
+
+impl Purge {
+    /// What purged records fail with; `place` is "orders[3]".
+    pub(crate) fn error(place: impl fmt::Display) -> Error {
+        Error::new(ErrorKind::Purged, format!("{place}: purged before the record was acknowledged"))
+    }
+
+    pub(crate) fn queued(self) -> bool {
+        self != Purge::InFlight
+    }
+
+    pub(crate) fn in_flight(self) -> bool {
+        self != Purge::Queued
+    }
+}

@@ -1,0 +1,157 @@
+//! What interceptors see, and what they do to records.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::*;
+use crate::{DeliveryReport, ErrorKind, ProducerInterceptor};
+
+/// Adds a header of its name, and counts.
+#[derive(Debug)]
+struct Stamp {
+    name: &'static str,
+    seen: AtomicU64,
+    panics: bool,
+}
+
+impl Stamp {
+    fn new(name: &'static str, panics: bool) -> Arc<Self> {
+        Arc::new(Self { name, seen: AtomicU64::new(0), panics })
+    }
+
+    fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
+    }
+}
+
+impl ProducerInterceptor for Stamp {
+    fn on_send(&self, record: &mut Record<'_>) {
+        let number = self.seen.fetch_add(1, Ordering::Relaxed);
+        record.add_header(self.name, number.to_string());
+        assert!(!self.panics, "this one cannot look at a record");
+    }
+}
+
+fn headers(cluster: &Cluster, partition: i32) -> Vec<Vec<String>> {
+    let records = cluster.records(TOPIC, partition).unwrap().into_iter();
+    let named = records.map(|record| record.headers.iter().map(|header| header.name.to_string()).collect());
+    named.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_ways_to_send_show_each_record_once_to_each_in_order() {
+    let cluster = cluster(1).await;
+    let (first, second) = (Stamp::new("first", false), Stamp::new("second", false));
+    let producer = builder(&cluster).interceptor(first.clone()).interceptor(second.clone()).build().await.unwrap();
+    producer.send(Record::to(TOPIC).value("0").header("own", "x")).await.unwrap().await.unwrap();
+    producer.try_send(Record::to(TOPIC).value("1").header("own", "x")).unwrap().await.unwrap();
+    let many = (2..10).map(|_| Record::to(TOPIC).value("n").header("own", "x"));
+    assert!(producer.send_batch(many).await.await.iter().all(|result| result.is_ok()));
+    assert_eq!((first.seen(), second.seen()), (10, 10));
+    assert_eq!(headers(&cluster, 0), vec![vec!["own", "first", "second"]; 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_was_given_back_is_not_shown_again_but_to_another_producer() {
+    let cluster = cluster(1).await;
+    let (one, other) = (Stamp::new("one", false), Stamp::new("other", false));
+    let small = builder(&cluster).buffer_memory(400).interceptor(one.clone()).build().await.unwrap();
+    let value = "x".repeat(250);
+    let delivery = small.try_send(Record::to(TOPIC).value(&value)).unwrap();
+    let refused = small.try_send(Record::to(TOPIC).value(&value)).unwrap_err();
+    assert_eq!(refused.error().kind(), ErrorKind::BufferFull);
+    let refused = small.try_send(refused.into_record()).unwrap_err();
+    assert_eq!(one.seen(), 2);
+    delivery.await.unwrap();
+    let kept = refused.into_record();
+    small.send(kept.clone()).await.unwrap().await.unwrap();
+    assert_eq!(one.seen(), 2);
+    let second = builder(&cluster).interceptor(other.clone()).build().await.unwrap();
+    second.send(kept).await.unwrap().await.unwrap();
+    assert_eq!((one.seen(), other.seen()), (2, 1));
+    assert_eq!(headers(&cluster, 0), [vec!["one"], vec!["one"], vec!["one", "other"]]);
+}
+
+/// Sends everything to one partition of one topic, under a value of its own.
+#[derive(Debug)]
+struct Redirect;
+
+impl ProducerInterceptor for Redirect {
+    fn on_send(&self, record: &mut Record<'_>) {
+        let value = format!("{}:{:?}", record.topic(), record.key_bytes());
+        record.set_topic(TOPIC);
+        record.set_key(None);
+        record.set_partition(Some(2));
+        record.set_value(Some(value.into()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_interceptor_makes_of_a_record_is_what_is_checked_placed_and_sent() {
+    let cluster = cluster(3).await;
+    let producer = builder(&cluster).interceptor(Redirect).build().await.unwrap();
+    let at = producer.send(Record::to("not a topic!").key("k").partition(-1)).await.unwrap().await.unwrap();
+    assert_eq!((&*at.topic, at.partition), (TOPIC, 2));
+    assert_eq!(log(&cluster, 2), ["not a topic!:Some([107])"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_panics_stops_neither_the_record_nor_those_behind_it() {
+    let cluster = cluster(1).await;
+    let (bad, good) = (Stamp::new("bad", true), Stamp::new("good", false));
+    let producer = builder(&cluster).interceptor(bad.clone()).interceptor(good.clone()).build().await.unwrap();
+    for result in results(send_numbers(&producer, 0..3).await).await {
+        result.unwrap();
+    }
+    assert_eq!((bad.seen(), good.seen()), (3, 3));
+    assert_eq!(log(&cluster, 0), numbers(0..3));
+    assert_eq!(headers(&cluster, 0), vec![vec!["bad", "good"]; 3]);
+}
+
+/// Notes down what it is told of.
+#[derive(Debug, Default)]
+struct Told {
+    tags: Mutex<Vec<(Option<u64>, bool)>>,
+    panics: bool,
+}
+
+impl ProducerInterceptor for Told {
+    fn on_send(&self, record: &mut Record<'_>) {
+        let number = record.value_bytes().map(|value| String::from_utf8_lossy(value).parse().unwrap());
+        record.set_tag(number);
+    }
+
+    fn on_acknowledgement(&self, report: &DeliveryReport) {
+        self.tags.lock().unwrap().push((report.tag, report.result.is_ok()));
+        assert!(!self.panics, "this one cannot look at a result");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_result_is_told_to_each_interceptor_and_then_to_the_callback() {
+    let cluster = cluster_with(Options::new().auto_create(false), 1).await;
+    let bad = Arc::new(Told { panics: true, ..Told::default() });
+    let good = Arc::new(Told::default());
+    let by_callback = Arc::new(Mutex::new(Vec::new()));
+    let (sink, before) = (by_callback.clone(), good.clone());
+    let producer = builder(&cluster)
+        .max_block(ms(1000))
+        .interceptor(bad.clone())
+        .interceptor(good.clone())
+        .on_delivery(move |report| {
+            assert!(before.tags.lock().unwrap().iter().any(|(tag, _)| *tag == report.tag), "interceptors come first");
+            sink.lock().unwrap().push((report.tag, report.result.is_ok()));
+        })
+        .build()
+        .await
+        .unwrap();
+    let mut deliveries = send_numbers(&producer, 0..5).await;
+    deliveries.push(producer.send(Record::to("nowhere").value("5")).await.unwrap());
+    assert_eq!(results(deliveries).await.iter().filter(|result| result.is_ok()).count(), 5);
+    let expected: Vec<_> = (0..6).map(|tag| (Some(tag), tag < 5)).collect();
+    assert_eq!(*good.tags.lock().unwrap(), expected);
+    assert_eq!(*bad.tags.lock().unwrap(), expected);
+    assert_eq!(*by_callback.lock().unwrap(), expected);
+}

@@ -1,0 +1,126 @@
+//! Memory for the bodies of batches, used again and again: warm in the caches, and not asked of the allocator, which would
+//! give it back to the system and ask for it anew.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The memory that is free for bodies, the last that came back first.
+#[derive(Clone, Debug)]
+pub(crate) struct BodyPool(Arc<Idle>);
+
+#[derive(Debug)]
+struct Idle {
+    /// How many bytes are kept at most.
+    limit: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bodies: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+/// A buffer that goes back to where it came from when it is dropped, wherever that happens.
+#[derive(Debug)]
+pub(crate) struct BodyBuffer {
+    bytes: Vec<u8>,
+    home: Option<Arc<Idle>>,
+}
+
+impl BodyPool {
+    /// A pool that keeps at most so many bytes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self(Arc::new(Idle { limit, state: Mutex::default() }))
+    }
+
+    /// An empty buffer for about so many bytes.
+    pub(crate) fn take(&self, bytes: usize) -> BodyBuffer {
+        let found = {
+            let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+            // Not a large one for a few bytes: what lies open would take far more memory than it is charged.
+            let fits = |body: &mut Vec<u8>| body.capacity() >= bytes && body.capacity() / 4 <= bytes;
+            let found = state.bodies.pop_if(fits);
+            state.bytes -= found.as_ref().map_or(0, Vec::capacity);
+            found
+        };
+        let body = found.unwrap_or_else(|| Vec::with_capacity(bytes));
+        BodyBuffer { bytes: body, home: Some(self.0.clone()) }
+    }
+}
+
+impl BodyBuffer {
+    /// A buffer of no pool.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), home: None }
+    }
+}
+
+impl Deref for BodyBuffer {
+    type Target = Vec<u8>;
+
+    #[inline]
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl DerefMut for BodyBuffer {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+impl AsRef<[u8]> for BodyBuffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for BodyBuffer {
+    fn drop(&mut self) {
+        let Some(home) = &self.home else { return };
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        let mut state = home.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes.capacity() > 0 && state.bytes + bytes.capacity() <= home.limit {
+            state.bytes += bytes.capacity();
+            state.bodies.push(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn idle(pool: &BodyPool) -> usize {
+        pool.0.state.lock().unwrap().bytes
+    }
+
+    #[test]
+    fn what_comes_back_is_given_out_again() {
+        let pool = BodyPool::new(10_000);
+        let mut body = pool.take(1000);
+        body.extend_from_slice(&[1; 900]);
+        let place = body.as_ptr();
+        drop(body);
+        assert_eq!(idle(&pool), 1000);
+        let again = pool.take(600);
+        assert!(again.is_empty());
+        assert_eq!((again.as_ptr(), idle(&pool)), (place, 0));
+    }
+
+    #[test]
+    fn it_keeps_no_more_than_it_may_and_lends_nothing_large_for_something_small() {
+        let pool = BodyPool::new(2500);
+        let bodies: Vec<BodyBuffer> = (0..3).map(|_| pool.take(1000)).collect();
+        drop(bodies);
+        assert_eq!(idle(&pool), 2000);
+        assert_eq!(pool.take(100).capacity(), 100);
+        assert!(pool.take(3000).capacity() >= 3000);
+    }
+}
