@@ -4,14 +4,15 @@
 //! broker --brokers 3 --topic orders:6
 //! broker --sink --topic perf:4
 //! ```
-//! The first line on standard output is the bootstrap address. It ends when standard input does.
+//! The first line on standard output is the bootstrap address. It ends when standard input does; a sink then says on a
+//! second line what it received, as JSON.
 
 mod common;
 
 use std::process::ExitCode;
 
 use common::{Args, Failure};
-use ottla::testkit::{Cluster, Options};
+use ottla::testkit::{Cluster, Options, Received};
 use tokio::io::AsyncReadExt;
 
 const HELP: &str = "\
@@ -53,5 +54,12 @@ async fn run() -> Result<(), Failure> {
     println!("{}", cluster.bootstrap());
     let mut buffer = [0; 4096];
     while tokio::io::stdin().read(&mut buffer).await? > 0 {}
+    if sink {
+        let Received { requests, batches, records, record_bytes, bytes, .. } = cluster.received();
+        println!(
+            "{{\"requests\":{requests},\"batches\":{batches},\"records\":{records},\
+             \"record_bytes\":{record_bytes},\"bytes\":{bytes}}}"
+        );
+    }
     Ok(())
 }

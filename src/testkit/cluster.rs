@@ -18,6 +18,7 @@ use super::{
         Broker, State,
         group::GroupView,
         sessions::Sessions,
+        sink::Received,
         topics::{NO_LEADER, Partition},
     },
 };
@@ -372,6 +373,12 @@ impl Cluster {
     /// How many requests of that kind the brokers have received.
     pub fn requests(&self, key: ApiKey) -> u64 {
         self.shared.lock().journal.seen(key)
+    }
+
+    /// What came in sink mode and was acknowledged ([`Options::sink`]); not counted are requests that a fault struck and
+    /// those with acks=0.
+    pub fn received(&self) -> Received {
+        self.shared.lock().sink.as_ref().map(|sink| sink.received).unwrap_or_default()
     }
 
     /// The requests that the brokers have received, oldest first: the last 65,536 of them, and in sink mode none unless

@@ -21,6 +21,9 @@ use crate::{
 /// What is read at once, at least.
 const READ_SIZE: usize = 64 * 1024;
 
+/// The same in sink mode: many requests at once, but no more than a core's own cache holds.
+const SINK_READ_SIZE: usize = 256 * 1024;
+
 pub(crate) struct Connection<S> {
     shared: Arc<Shared>,
     broker: i32,
@@ -28,6 +31,9 @@ pub(crate) struct Connection<S> {
     stream: S,
     buffer: BytesMut,
     max_request: usize,
+    sink: bool,
+    /// Answers of a sink that are to be written.
+    answers: Vec<u8>,
 }
 
 /// Whether the connection goes on.
@@ -39,14 +45,20 @@ enum Next {
 
 impl<S: Stream> Connection<S> {
     pub(crate) fn new(shared: Arc<Shared>, broker: i32, id: u64, stream: S) -> Self {
-        let max_request = shared.lock().options.max_request_bytes;
-        Self { shared, broker, id, stream, buffer: BytesMut::new(), max_request }
+        let state = shared.lock();
+        let (max_request, sink) = (state.options.max_request_bytes, state.sink.is_some());
+        drop(state);
+        Self { shared, broker, id, stream, buffer: BytesMut::new(), max_request, sink, answers: Vec::new() }
     }
 
     /// Serves until the client goes, sends something that cannot be understood, or a fault ends it.
     pub(crate) async fn run(mut self) {
         let (broker, connection) = (self.broker, self.id);
         loop {
+            if let Err(error) = self.drain_into_sink().await {
+                debug!(broker, connection, %error, "closing a connection");
+                return;
+            }
             let next = match self.read_frame().await {
                 Ok(Some(frame)) => self.serve(frame).await,
                 Ok(None) => return,
@@ -80,6 +92,44 @@ impl<S: Stream> Connection<S> {
                 return Ok(None);
             }
         }
+    }
+
+    /// In sink mode: answers the Produce requests that come, as many as were read at once by one write, until something
+    /// else comes. In the end the next request is another, or the client has closed.
+    async fn drain_into_sink(&mut self) -> Result<()> {
+        if self.sink {
+            loop {
+                let (acknowledged, other) = self.acknowledge_all()?;
+                if acknowledged {
+                    self.stream.write_all(&self.answers).await.map_err(broken)?;
+                    self.answers.clear();
+                }
+                if other {
+                    break;
+                }
+                self.buffer.reserve(SINK_READ_SIZE);
+                if self.stream.read_buf(&mut self.buffer).await.map_err(broken)? == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the Produce requests from the front of the buffer that a sink acknowledges; says whether there were any, and
+    /// whether a whole request stands there now that is something else.
+    fn acknowledge_all(&mut self) -> Result<(bool, bool)> {
+        let mut state = self.shared.lock();
+        let faultless = state.faults.is_empty();
+        while let Some(&prefix) = self.buffer.first_chunk::<4>() {
+            let length = frame_length(prefix, self.max_request)?;
+            let Some(frame) = self.buffer.get(4..4 + length) else { break };
+            if !faultless || api::acknowledge(frame, &mut state, self.broker, &mut self.answers).is_none() {
+                return Ok((!self.answers.is_empty(), true));
+            }
+            self.buffer.advance(4 + length);
+        }
+        Ok((!self.answers.is_empty(), false))
     }
 
     async fn serve(&mut self, mut frame: Bytes) -> Result<Next> {

@@ -53,7 +53,10 @@ pub use cluster::{Cluster, FaultHandle};
 pub use fault::{Fault, on, on_any_of};
 pub use journal::Request;
 pub use options::Options;
-pub use state::group::{GroupView, MemberView};
+pub use state::{
+    group::{GroupView, MemberView},
+    sink::Received,
+};
 
 /// What the brokers say when they are asked for their cluster's id.
 const CLUSTER_ID: &str = "ottla-testkit";

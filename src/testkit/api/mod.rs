@@ -25,6 +25,7 @@ mod offset_commit;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod produce_sink;
 mod sync_group;
 
 use std::{sync::Arc, time::Instant};
@@ -35,6 +36,7 @@ use kafka_protocol::{
     protocol::{Decodable, Encodable, Message, Request, StrBytes},
 };
 
+pub(crate) use self::produce_sink::acknowledge;
 use super::{
     fault::Verdict,
     options::Options,

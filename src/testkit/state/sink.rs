@@ -13,6 +13,33 @@ pub(crate) const END: i64 = 1 << 60;
 #[derive(Debug, Default)]
 pub(crate) struct Sink {
     prepared: HashMap<String, Prepared>,
+    pub(crate) received: Received,
+}
+
+/// What a cluster in sink mode has received and acknowledged so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Received {
+    /// Produce requests.
+    pub requests: u64,
+    /// Record batches in them.
+    pub batches: u64,
+    /// The records that the headers of these batches tell of.
+    pub records: u64,
+    /// The bytes of the batches, compressed as they came.
+    pub record_bytes: u64,
+    /// The bytes of the requests, lengths and all.
+    pub bytes: u64,
+}
+
+impl Received {
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.requests += more.requests;
+        self.batches += more.batches;
+        self.records += more.records;
+        self.record_bytes += more.record_bytes;
+        self.bytes += more.bytes;
+    }
 }
 
 /// The batches of a topic, one after the other, and again.

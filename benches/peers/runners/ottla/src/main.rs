@@ -1,0 +1,226 @@
+//! The work through Ottla. `--api`: `callback` (`try_send`, results by `on_delivery`), `delivery` (`try_send`, every
+//! `Delivery` awaited) or `batch` (`send_batch` of 500 records, its results looked at).
+
+use std::{
+    collections::VecDeque,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use ottla::{Deliveries, Delivery, ErrorKind, Producer, Record};
+use peers_common::{Clock, Failure, Mode, Outcome, Work, finish};
+
+/// How many deliveries are kept before the older half of them is awaited.
+const KEPT: usize = 1 << 17;
+/// Records of one `send_batch`.
+const AT_ONCE: u64 = 500;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    finish(run().await)
+}
+
+async fn run() -> Result<Outcome, Failure> {
+    let work = Work::from_args()?;
+    if work.mode == Mode::Latency {
+        return latency(work).await;
+    }
+    let api = work.api.clone().unwrap_or_else(|| "callback".to_owned());
+    let results = Results::default();
+    let mut builder = Producer::builder(work.bootstrap.as_str()).properties(properties(&work));
+    if api == "callback" {
+        let results = results.clone();
+        builder = builder.on_delivery(move |report| results.count(report.result.is_ok()));
+    }
+    let producer = builder.build().await?;
+    producer.partitions_for(&work.topic).await?;
+    pass(&work, work.warmup, &producer, &api, &results).await?;
+    let clock = Clock::start()?;
+    let sent = pass(&work, work.timed, &producer, &api, &results).await?;
+    let outcome = clock.stop("ottla", env!("CARGO_PKG_VERSION"), sent)?;
+    producer.close(Duration::from_secs(10)).await?;
+    Ok(outcome)
+}
+
+/// How many results there were, of either kind.
+#[derive(Clone, Default)]
+struct Results(Arc<Counters>);
+
+#[derive(Default)]
+struct Counters {
+    delivered: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Results {
+    fn count(&self, delivered: bool) {
+        let counter = if delivered { &self.0.delivered } else { &self.0.failed };
+        // The callback runs in one task at a time.
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    fn add(&self, delivered: u64) {
+        self.0.delivered.fetch_add(delivered, Ordering::Relaxed);
+    }
+
+    fn delivered(&self) -> u64 {
+        self.0.delivered.load(Ordering::Relaxed)
+    }
+
+    fn failed(&self) -> u64 {
+        self.0.failed.load(Ordering::Relaxed)
+    }
+}
+
+fn properties(work: &Work) -> Vec<(&'static str, String)> {
+    let mut properties = vec![
+        ("client.id", "peers".to_owned()),
+        ("acks", "all".to_owned()),
+        ("enable.idempotence", "true".to_owned()),
+        ("max.in.flight.requests.per.connection", "5".to_owned()),
+        ("linger.ms", work.linger_ms.to_string()),
+        ("compression.type", work.compression.clone()),
+    ];
+    properties.extend(work.batch_size.map(|bytes| ("batch.size", bytes.to_string())));
+    properties.extend(work.level.map(|level| ("compression.level", level.to_string())));
+    properties
+}
+
+fn record(work: &Work, n: u64) -> Record<'_> {
+    let record = Record::to(work.topic.as_str()).value(work.value(n));
+    if work.keyed { record.key(work.key(n)) } else { record }
+}
+
+/// Sends for that long, and waits until every record has its result.
+async fn pass(work: &Work, time: Duration, producer: &Producer, api: &str, results: &Results) -> Result<u64, Failure> {
+    let before = results.delivered();
+    let sent = match api {
+        "callback" => callback(work, time, producer).await?,
+        "delivery" => delivery(work, time, producer, results).await?,
+        "batch" => batch(work, time, producer, results).await?,
+        other => return Err(format!("--api {other} is not known").into()),
+    };
+    let outstanding = producer.flush(Duration::from_secs(60)).await;
+    let (delivered, failed) = (results.delivered() - before, results.failed());
+    if api == "callback" && (delivered != sent || failed > 0 || outstanding > 0) {
+        return Err(format!("{sent} sent, {delivered} delivered, {failed} failed, {outstanding} outstanding").into());
+    }
+    Ok(sent)
+}
+
+async fn send(producer: &Producer, record: Record<'_>) -> Result<Delivery, Failure> {
+    match producer.try_send(record) {
+        Ok(delivery) => Ok(delivery),
+        // Only when the buffer is full does it wait.
+        Err(full) if full.error().kind() == ErrorKind::BufferFull => Ok(producer.send(full.into_record()).await?),
+        Err(other) => Err(other.error().clone().into()),
+    }
+}
+
+async fn callback(work: &Work, time: Duration, producer: &Producer) -> Result<u64, Failure> {
+    let mut n = 0;
+    let end = Instant::now() + time;
+    while n < work.records && (n % peers_common::STRIDE != 0 || Instant::now() < end) {
+        drop(send(producer, record(work, n)).await?);
+        n += 1;
+    }
+    Ok(n)
+}
+
+async fn delivery(work: &Work, time: Duration, producer: &Producer, results: &Results) -> Result<u64, Failure> {
+    let mut kept: VecDeque<Delivery> = VecDeque::with_capacity(KEPT);
+    let mut n = 0;
+    let end = Instant::now() + time;
+    while n < work.records && (n % peers_common::STRIDE != 0 || Instant::now() < end) {
+        kept.push_back(send(producer, record(work, n)).await?);
+        n += 1;
+        if kept.len() == KEPT {
+            for delivery in kept.drain(..KEPT / 2) {
+                delivery.await?;
+            }
+        }
+    }
+    producer.flush(Duration::from_secs(60)).await;
+    for delivery in kept {
+        delivery.await?;
+    }
+    results.add(n);
+    Ok(n)
+}
+
+async fn batch(work: &Work, time: Duration, producer: &Producer, results: &Results) -> Result<u64, Failure> {
+    let mut kept: VecDeque<Deliveries> = VecDeque::new();
+    let mut n = 0;
+    let end = Instant::now() + time;
+    while n < work.records && Instant::now() < end {
+        let up_to = (n + AT_ONCE).min(work.records);
+        kept.push_back(producer.send_batch((n..up_to).map(|n| record(work, n))).await);
+        n = up_to;
+        if kept.len() * AT_ONCE as usize >= KEPT {
+            for deliveries in kept.drain(..kept.len() / 2) {
+                look_at(deliveries, results).await?;
+            }
+        }
+    }
+    producer.flush(Duration::from_secs(60)).await;
+    for deliveries in kept {
+        look_at(deliveries, results).await?;
+    }
+    Ok(n)
+}
+
+async fn look_at(deliveries: Deliveries, results: &Results) -> Result<(), Failure> {
+    let mut delivered = 0;
+    for result in deliveries.await.iter() {
+        result?;
+        delivered += 1;
+    }
+    results.add(delivered);
+    Ok(())
+}
+
+/// Sends from a thread of its own, which sleeps more exactly than a runtime's timer does; the time of each result is taken
+/// by the callback.
+async fn latency(work: Work) -> Result<Outcome, Failure> {
+    let (done, ends) = mpsc::channel::<(u64, Instant, bool)>();
+    let producer = Producer::builder(work.bootstrap.as_str())
+        .properties(properties(&work))
+        .on_delivery(move |report| {
+            // The receiver lives until the end; tags are given to all records.
+            let _ = done.send((report.tag.unwrap_or(u64::MAX), Instant::now(), report.result.is_ok()));
+        })
+        .build()
+        .await?;
+    producer.partitions_for(&work.topic).await?;
+    let sender = producer.clone();
+    let outcome = tokio::task::spawn_blocking(move || {
+        let pass = |count: u64| -> Result<Vec<Duration>, Failure> {
+            let start = Instant::now();
+            let mut from = Vec::with_capacity(count as usize);
+            for n in 0..count {
+                from.push(work.wait_until_due(start, n));
+                drop(sender.try_send(record(&work, n).tag(n)).map_err(|refused| refused.error().clone())?);
+            }
+            let mut latencies = Vec::with_capacity(count as usize);
+            for _ in 0..count {
+                let (n, at, delivered) = ends.recv_timeout(Duration::from_secs(60))?;
+                let from = from.get(n as usize).filter(|_| delivered).ok_or("a record was not delivered")?;
+                latencies.push(at.saturating_duration_since(*from));
+            }
+            Ok(latencies)
+        };
+        pass(work.scheduled(work.warmup))?;
+        let clock = Clock::start()?;
+        let latencies = pass(work.scheduled(work.timed))?;
+        let outcome = clock.stop("ottla", env!("CARGO_PKG_VERSION"), latencies.len() as u64)?;
+        Ok::<_, Failure>(outcome.with_latencies(latencies))
+    })
+    .await??;
+    producer.close(Duration::from_secs(10)).await?;
+    Ok(outcome)
+}
