@@ -48,6 +48,7 @@ pub(crate) struct Load {
 
 /// What a producer's tasks share.
 pub(crate) struct Shared {
+    name: &'static str,
     book: Mutex<Book>,
     /// By partition: the number of the last record that was reported.
     reported: Mutex<Vec<Option<u64>>>,
@@ -81,7 +82,7 @@ impl Shared {
                     Some(DeliveryStatus::NotPersisted) => Fate::NotPersisted,
                     Some(DeliveryStatus::PossiblyPersisted) => Fate::PossiblyPersisted,
                     None => {
-                        self.book().wrongs.add(Wrong::Vague, format_args!("{number}: {error:?}"));
+                        self.book().wrongs.add(Wrong::Vague, format_args!("{} {number}: {error:?}", self.name));
                         Fate::PossiblyPersisted
                     }
                 }
@@ -101,7 +102,7 @@ impl Shared {
             let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
             let before = reported.get_mut(partition).and_then(|last| last.replace(number));
             if let Some(before) = before.filter(|before| *before >= number) {
-                let what = format_args!("{number} of [{partition}] was reported behind {before}");
+                let what = format_args!("{} {number} of [{partition}] was reported behind {before}", self.name);
                 self.book().wrongs.add(Wrong::AnsweredOutOfOrder, what);
             }
         }
@@ -138,6 +139,7 @@ impl Load {
         let given = orders.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let properties: BTreeMap<&str, &str> = common.into_iter().chain(own).chain(given).collect();
         let shared = Arc::new(Shared {
+            name: profile.name,
             book: Mutex::new(Book::new(profile.name, orders.partitions)),
             reported: Mutex::new(vec![None; orders.partitions]),
             errors: Mutex::default(),
