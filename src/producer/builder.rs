@@ -123,7 +123,8 @@ impl ProducerBuilder {
         self.set(|s| s.retries = retries)
     }
 
-    /// `compression.type`, with a level. Default: [`Compression::None`].
+    /// `compression.type`, with a level: gzip has 1 to 9, zstd −7 to 4, snappy and lz4 one each (see [`Compression`]).
+    /// [`build`](Self::build) refuses a level that is not to be had. Default: [`Compression::None`].
     pub fn compression(self, compression: Compression) -> Self {
         self.set(|s| s.compression = compression.into())
     }
