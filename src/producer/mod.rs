@@ -16,6 +16,7 @@ mod counters;
 mod credits;
 mod deliveries;
 mod delivery;
+mod estimate;
 mod flush;
 mod idempotence;
 mod inbox;

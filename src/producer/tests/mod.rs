@@ -3,6 +3,7 @@
 mod buffer;
 mod closing;
 mod delivery;
+mod estimate;
 mod faults;
 mod flush;
 mod interceptors;
