@@ -5,6 +5,7 @@ mod closing;
 mod delivery;
 mod faults;
 mod flush;
+mod hostile;
 mod interceptors;
 mod many_topics;
 mod metrics;
@@ -15,6 +16,7 @@ mod queue;
 mod reports;
 mod results;
 mod sequences;
+mod tampered;
 mod telling;
 mod topics;
 
