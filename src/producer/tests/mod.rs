@@ -11,6 +11,7 @@ mod many_topics;
 mod metrics;
 mod model;
 mod model_broker;
+mod no_acks;
 mod purge;
 mod queue;
 mod reports;
