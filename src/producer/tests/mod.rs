@@ -3,6 +3,7 @@
 mod buffer;
 mod closing;
 mod delivery;
+mod ends;
 mod faults;
 mod flush;
 mod hostile;
