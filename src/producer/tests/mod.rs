@@ -21,6 +21,7 @@ mod sequences;
 mod tampered;
 mod telling;
 mod topics;
+mod waiting;
 
 use std::time::Duration;
 
