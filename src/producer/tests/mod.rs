@@ -6,6 +6,7 @@ mod delivery;
 mod ends;
 mod faults;
 mod flush;
+mod growing;
 mod hostile;
 mod interceptors;
 mod many_topics;
