@@ -58,11 +58,13 @@ pub struct Client {
     pub api: Option<&'static str>,
     /// Whether it has something of its own to show at a fixed rate.
     pub latency: bool,
+    /// Whether it compresses.
+    pub compresses: bool,
 }
 
 impl Client {
     pub fn runs(&self, case: &Case) -> bool {
-        case.rate.is_none() || self.latency
+        (case.rate.is_none() || self.latency) && (case.compression == "none" || self.compresses)
     }
 
     /// Whether it is Ottla, or no client at all.
@@ -72,17 +74,23 @@ impl Client {
 }
 
 pub const OTTLA: &str = "ottla";
-/// Not a client: batches made beforehand, written as fast as the connection takes them.
+/// Not a client: the least that any could do, on one blocking socket and without compression.
 pub const LIMIT: &str = "limit";
 
 pub const CLIENTS: [Client; 7] = [
-    Client { name: OTTLA, runner: Runner::Rust("peers-ottla"), api: Some("callback"), latency: true },
-    Client { name: "ottla-batch", runner: Runner::Rust("peers-ottla"), api: Some("batch"), latency: false },
-    Client { name: "rdkafka", runner: Runner::Rust("peers-rdkafka"), api: None, latency: true },
-    Client { name: "krafka", runner: Runner::Rust("peers-krafka"), api: None, latency: true },
-    Client { name: "franz-go", runner: Runner::Go, api: None, latency: true },
-    Client { name: "java", runner: Runner::Java, api: None, latency: true },
-    Client { name: LIMIT, runner: Runner::Rust("peers-limit"), api: None, latency: false },
+    Client { name: OTTLA, runner: Runner::Rust("peers-ottla"), api: Some("callback"), latency: true, compresses: true },
+    Client {
+        name: "ottla-batch",
+        runner: Runner::Rust("peers-ottla"),
+        api: Some("batch"),
+        latency: false,
+        compresses: true,
+    },
+    Client { name: "rdkafka", runner: Runner::Rust("peers-rdkafka"), api: None, latency: true, compresses: true },
+    Client { name: "krafka", runner: Runner::Rust("peers-krafka"), api: None, latency: true, compresses: true },
+    Client { name: "franz-go", runner: Runner::Go, api: None, latency: true, compresses: true },
+    Client { name: "java", runner: Runner::Java, api: None, latency: true, compresses: true },
+    Client { name: LIMIT, runner: Runner::Rust("peers-limit"), api: None, latency: true, compresses: false },
 ];
 
 /// Levels by client (`*`: all that have no line of their own) and codec; `None`: the client's own default. They are chosen
@@ -135,8 +143,15 @@ mod tests {
     fn who_has_no_latency_stays_out_of_it() {
         let case = cases().into_iter().find(|case| case.rate.is_some()).unwrap();
         let names: Vec<&str> = order(&CLIENTS, &case, 1).iter().map(|client| client.name).collect();
-        assert_eq!(names, ["rdkafka", "krafka", "franz-go", "java", "ottla"]);
+        assert_eq!(names, ["rdkafka", "krafka", "franz-go", "java", "limit", "ottla"]);
         assert!(order(&CLIENTS[1..2], &case, 3).is_empty());
+    }
+
+    #[test]
+    fn who_does_not_compress_stays_out_of_that() {
+        for case in cases().iter().filter(|case| case.compression != "none") {
+            assert!(order(&CLIENTS, case, 0).iter().all(|client| client.name != LIMIT), "{}", case.name);
+        }
     }
 
     #[test]

@@ -79,6 +79,7 @@ impl CaseResults {
         Some(Ratio { ottla, other, who })
     }
 
+    /// Records a second.
     pub fn limit(&self) -> Option<f64> {
         self.row(LIMIT)?.median("records_per_s")
     }

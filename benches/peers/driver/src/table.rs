@@ -1,6 +1,7 @@
 //! The results as Markdown.
 
 use crate::{
+    plan::{LIMIT, OTTLA},
     results::{CaseResults, Ratio, Results, Row},
     stats::Stats,
 };
@@ -54,11 +55,12 @@ fn summary(cases: &[CaseResults]) -> String {
         let cpu = ratio(results.ratio("cpu_us_per_record", false));
         if results.case.rate.is_some() {
             let [p50, p99] = ["p50_us", "p99_us"].map(|name| ratio(results.ratio(name, false)));
-            latency.push_str(&format!("| {} | {p50} | {p99} | {cpu} |\n", results.case.name));
+            let limit = median(results.row(LIMIT).and_then(|row| row.stats("p50_us")), 0);
+            latency.push_str(&format!("| {} | {p50} | {p99} | {cpu} | {limit} |\n", results.case.name));
         } else {
             let rate = ratio(results.ratio("records_per_s", true));
             let limit = results.limit();
-            let rate_of_ottla = results.row(crate::plan::OTTLA).and_then(|row| row.median("records_per_s"));
+            let rate_of_ottla = results.row(OTTLA).and_then(|row| row.median("records_per_s"));
             let share =
                 limit.zip(rate_of_ottla).map_or("–".to_owned(), |(limit, rate)| format!("{:.2}", rate / limit));
             let limit = limit.map_or("–".to_owned(), thousands);
@@ -74,8 +76,8 @@ fn summary(cases: &[CaseResults]) -> String {
     }
     if !latency.is_empty() {
         tables.push(format!(
-            "| case | Ottla p50 / best other's | Ottla p99 / best other's | Ottla CPU / best other's CPU |\n\
-             |---|--:|--:|--:|\n{latency}"
+            "| case | Ottla p50 / best other's | Ottla p99 / best other's | Ottla CPU / best other's CPU | limit, p50 µs |\n\
+             |---|--:|--:|--:|--:|\n{latency}"
         ));
     }
     format!("### Ottla beside the best other\n\n{}", tables.join("\n"))
@@ -162,6 +164,6 @@ mod tests {
     fn the_summary_names_the_best_other() {
         let all = results(&given::results());
         assert!(all.contains("| produce-100 | 2.00 (rdkafka) | 0.50 (java) | 20,000,000 | 0.20 |"), "{all}");
-        assert!(all.contains("| latency-2000 | 1.00 (java) | 1.00 (java) | 0.45 (java) |"), "{all}");
+        assert!(all.contains("| latency-2000 | 1.00 (java) | 1.00 (java) | 0.45 (java) | – |"), "{all}");
     }
 }
