@@ -16,7 +16,7 @@ compares Kafka clients: every client in turn, round after round, against a sink 
 --real     a real Kafka at this address, or without an address one that is started for it
 --seconds  how long each run is timed, after a warm-up of a fifth of that
 --quick    two rounds of 0.4 s: whether it works, not how fast
---out      where results.json and results.svg go (target/peers)
+--out      where results.json, results.svg and results.md go (target/peers)
 exit code: 0; 1 nothing could be measured; 2 something was left out or failed";
 
 /// Which broker the clients send to.

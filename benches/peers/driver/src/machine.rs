@@ -7,13 +7,17 @@ pub struct Machine {
     pub cpu: String,
     pub cores: usize,
     pub kernel: String,
+    /// Of the last minute, before anything was started: how much else was going on.
+    pub load: Option<f64>,
 }
 
 impl Machine {
     pub fn look() -> Self {
         let cpu = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| model(&text));
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok();
+        let load = fs::read_to_string("/proc/loadavg").ok();
         Self {
+            load: load.and_then(|text| text.split_whitespace().next()?.parse().ok()),
             cpu: cpu.unwrap_or_else(|| format!("unknown {}", std::env::consts::ARCH)),
             cores: thread::available_parallelism().map_or(1, usize::from),
             kernel: release.map_or_else(
@@ -24,7 +28,8 @@ impl Machine {
     }
 
     pub fn line(&self) -> String {
-        format!("{}, {} cores, {}", self.cpu, self.cores, self.kernel)
+        let load = self.load.map_or(String::new(), |load| format!(", load before {load:.2}"));
+        format!("{}, {} cores, {}{load}", self.cpu, self.cores, self.kernel)
     }
 }
 

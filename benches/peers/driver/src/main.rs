@@ -75,17 +75,19 @@ fn run(mut args: Args) -> Result<bool, String> {
     if args.clients.is_empty() {
         return Err("no client is left".to_owned());
     }
+    println!("{}", table::head(&results));
     let bench = Bench { places: &places, args: &args, out: &out };
     for case in &args.cases {
         let found = bench.case(case)?;
-        eprintln!("\n{}", table::one(&found));
+        println!("{}", table::one(&found));
         results.cases.push(found);
         // Anew after every case: whoever ends it early keeps what there is.
         write(&out.join("results.json"), &results.to_json())?;
         write(&out.join("results.svg"), &svg::draw(&results))?;
+        write(&out.join("results.md"), &table::all(&results))?;
     }
-    println!("{}", table::results(&results));
-    println!("{} and results.svg are written", out.join("results.json").display());
+    println!("{}", table::summary(&results.cases));
+    eprintln!("{} is written, and results.svg and results.md beside it", out.join("results.json").display());
     say_left_out(&results);
     let mut whole = results.left_out.is_empty();
     for (case, client, why) in results.failures() {

@@ -19,6 +19,9 @@ const BROKER_END: Duration = Duration::from_secs(60);
 /// What a run may take beyond its own time: for connecting, and for the last results.
 const GRACE: Duration = Duration::from_secs(75);
 
+/// Who failed as often in a case is not tried again in it: every failure may take the whole of its time limit.
+const FAILURES: usize = 2;
+
 pub struct Bench<'a> {
     pub places: &'a Places,
     pub args: &'a Args,
@@ -47,6 +50,10 @@ impl Bench<'_> {
         for round in 0..self.args.rounds {
             eprint!("{}, round {} of {}:", case.name, round + 1, self.args.rounds);
             for client in plan::order(&self.args.clients, case, round) {
+                let Some(row) = rows.iter_mut().find(|row| row.client == client.name) else { continue };
+                if row.failures.len() == FAILURES {
+                    continue;
+                }
                 eprint!(" {}", client.name);
                 let run = match real {
                     Some(address) => {
@@ -54,7 +61,6 @@ impl Bench<'_> {
                     }
                     None => self.run_on_sink(client, case, &values)?,
                 };
-                let Some(row) = rows.iter_mut().find(|row| row.client == client.name) else { continue };
                 match run {
                     Ok(run) => row.runs.push(run),
                     Err(why) => row.failures.push(why),

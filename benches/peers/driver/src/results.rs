@@ -108,6 +108,7 @@ impl Results {
             ("cpu", json::text(&self.machine.cpu)),
             ("cores", self.machine.cores.to_string()),
             ("kernel", json::text(&self.machine.kernel)),
+            ("load", json::number(self.machine.load)),
         ]);
         let left_out = self
             .left_out
@@ -192,7 +193,7 @@ pub mod tests {
         ];
         let latency = plan::cases().into_iter().find(|case| case.rate.is_some()).unwrap();
         Results {
-            machine: Machine { cpu: "a <CPU>".to_owned(), cores: 2, kernel: "linux 6".to_owned() },
+            machine: Machine { cpu: "a <CPU>".to_owned(), cores: 2, kernel: "linux 6".to_owned(), load: Some(0.5) },
             broker: "sink".to_owned(),
             rounds: 3,
             seconds: 1.5,

@@ -6,16 +6,16 @@ use crate::{
     stats::Stats,
 };
 
-pub fn results(results: &Results) -> String {
-    let mut out =
-        format!("{}; {}; {} rounds of {} s\n", results.machine.line(), results.broker, results.rounds, results.seconds);
-    for case in &results.cases {
-        out.push('\n');
-        out.push_str(&one(case));
-    }
-    out.push('\n');
-    out.push_str(&summary(&results.cases));
-    out
+/// All of it.
+pub fn all(results: &Results) -> String {
+    let tables: Vec<String> = results.cases.iter().map(|case| format!("{}\n", one(case))).collect();
+    format!("{}\n{}{}", head(results), tables.concat(), summary(&results.cases))
+}
+
+/// On what, against what and how long.
+pub fn head(results: &Results) -> String {
+    let Results { machine, broker, rounds, seconds, .. } = results;
+    format!("{}; {broker}; {rounds} rounds of {seconds} s\n", machine.line())
 }
 
 /// The clients of one case.
@@ -49,7 +49,7 @@ pub fn one(results: &CaseResults) -> String {
 }
 
 /// Ottla beside the best of the others, case by case.
-fn summary(cases: &[CaseResults]) -> String {
+pub fn summary(cases: &[CaseResults]) -> String {
     let (mut out, mut latency) = (String::new(), String::new());
     for results in cases {
         let cpu = ratio(results.ratio("cpu_us_per_record", false));
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn every_row_has_as_many_cells_as_its_head() {
-        let all = results(&given::results());
+        let all = all(&given::results());
         let mut cells = 0;
         for line in all.lines() {
             let here = line.matches('|').count();
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_summary_names_the_best_other() {
-        let all = results(&given::results());
+        let all = all(&given::results());
         assert!(all.contains("| produce-100 | 2.00 (rdkafka) | 0.50 (java) | 20,000,000 | 0.20 |"), "{all}");
         assert!(all.contains("| latency-2000 | 1.00 (java) | 1.00 (java) | 0.45 (java) | – |"), "{all}");
     }
