@@ -1,5 +1,7 @@
 //! What is measured: the cases, the clients, and in which order they run.
 
+use std::time::Duration;
+
 /// One thing to do with every client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
@@ -60,6 +62,8 @@ pub struct Client {
     pub latency: bool,
     /// Whether it compresses.
     pub compresses: bool,
+    /// The least that it is warmed up.
+    pub warmup: Duration,
 }
 
 impl Client {
@@ -77,8 +81,19 @@ pub const OTTLA: &str = "ottla";
 /// Not a client: the least that any could do, on one blocking socket and without compression.
 pub const LIMIT: &str = "limit";
 
+const NONE: Duration = Duration::ZERO;
+/// Before that a JVM has not compiled what is to be measured.
+const COMPILING: Duration = Duration::from_secs(3);
+
 pub const CLIENTS: [Client; 7] = [
-    Client { name: OTTLA, runner: Runner::Rust("peers-ottla"), api: Some("callback"), latency: true, compresses: true },
+    Client {
+        name: OTTLA,
+        runner: Runner::Rust("peers-ottla"),
+        api: Some("callback"),
+        latency: true,
+        compresses: true,
+        warmup: NONE,
+    },
     Client {
         name: "ottla-batch",
         runner: Runner::Rust("peers-ottla"),
@@ -86,11 +101,32 @@ pub const CLIENTS: [Client; 7] = [
         latency: false,
         compresses: true,
     },
-    Client { name: "rdkafka", runner: Runner::Rust("peers-rdkafka"), api: None, latency: true, compresses: true },
-    Client { name: "krafka", runner: Runner::Rust("peers-krafka"), api: None, latency: true, compresses: true },
-    Client { name: "franz-go", runner: Runner::Go, api: None, latency: true, compresses: true },
-    Client { name: "java", runner: Runner::Java, api: None, latency: true, compresses: true },
-    Client { name: LIMIT, runner: Runner::Rust("peers-limit"), api: None, latency: true, compresses: false },
+    Client {
+        name: "rdkafka",
+        runner: Runner::Rust("peers-rdkafka"),
+        api: None,
+        latency: true,
+        compresses: true,
+        warmup: NONE,
+    },
+    Client {
+        name: "krafka",
+        runner: Runner::Rust("peers-krafka"),
+        api: None,
+        latency: true,
+        compresses: true,
+        warmup: NONE,
+    },
+    Client { name: "franz-go", runner: Runner::Go, api: None, latency: true, compresses: true, warmup: NONE },
+    Client { name: "java", runner: Runner::Java, api: None, latency: true, compresses: true, warmup: COMPILING },
+    Client {
+        name: LIMIT,
+        runner: Runner::Rust("peers-limit"),
+        api: None,
+        latency: true,
+        compresses: false,
+        warmup: NONE,
+    },
 ];
 
 /// Levels by client (`*`: all that have no line of their own) and codec; `None`: the client's own default. They are chosen
