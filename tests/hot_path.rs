@@ -64,7 +64,7 @@ fn batches(producer: &Producer) -> usize {
 async fn one_by_one(producer: &Producer, value: &[u8]) {
     for n in 1..=RECORDS {
         let delivery = producer.send(Record::to("orders").value(value)).await.expect("room");
-        if n % BEHIND == 0 {
+        if n.is_multiple_of(BEHIND) {
             delivery.await.expect("acknowledged");
         }
     }
@@ -74,7 +74,7 @@ async fn one_by_one(producer: &Producer, value: &[u8]) {
 async fn many_at_once(producer: &Producer, value: &[u8]) {
     for n in 1..=RECORDS / AT_ONCE {
         let deliveries = producer.send_batch((0..AT_ONCE).map(|_| Record::to("orders").value(value))).await;
-        if n * AT_ONCE % BEHIND == 0 {
+        if (n * AT_ONCE).is_multiple_of(BEHIND) {
             deliveries.await.ok().expect("acknowledged");
         }
     }
