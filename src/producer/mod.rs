@@ -271,6 +271,9 @@ impl Producer {
     /// # }
     /// ```
     ///
+    /// Where the future has to be `Send` and the compiler finds an iterator of borrowing closures "not general enough",
+    /// collect the records into a `Vec` first.
+    ///
     /// # Cancel safety
     /// When the future is dropped before it is ready, records from the start up to some place were sent, and the others
     /// were not; which is not told.
