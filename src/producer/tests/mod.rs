@@ -4,6 +4,7 @@ mod buffer;
 mod closing;
 mod delivery;
 mod ends;
+mod estimate;
 mod faults;
 mod flush;
 mod growing;

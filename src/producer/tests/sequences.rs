@@ -50,7 +50,7 @@ impl Line {
     }
 
     fn with(identity: Identity) -> Self {
-        let partition = Arc::new(Partition::new(0, "t".into(), 0));
+        let partition = Arc::new(Partition::new(0, "t".into(), 0, Arc::default()));
         Self {
             queue: PartitionQueue::new(partition.clone()),
             partition,

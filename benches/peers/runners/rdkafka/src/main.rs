@@ -1,0 +1,234 @@
+//! The work through librdkafka, by the `rdkafka` crate. `--api`: `threaded` (the default: a `ThreadedProducer`, whose own
+//! thread serves the delivery callbacks) or `base` (a `BaseProducer`, polled by the thread that sends).
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use peers_common::{Clock, Failure, Mode, Outcome, Work, finish};
+use rdkafka::{
+    ClientConfig, ClientContext,
+    config::FromClientConfigAndContext,
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
+    util::get_rdkafka_version,
+};
+
+/// How long one wait for callbacks is, where the queue is full.
+const WAIT: Duration = Duration::from_millis(1);
+/// How many records are sent between two polls of a `BaseProducer`.
+const POLL_EVERY: u64 = 1_000;
+
+fn main() -> ExitCode {
+    finish(run())
+}
+
+fn run() -> Result<Outcome, Failure> {
+    let work = Work::from_args()?;
+    match work.api.as_deref() {
+        None | Some("threaded") => measure::<ThreadedProducer<Results>>(&work),
+        Some("base") => measure::<BaseProducer<Results>>(&work),
+        Some(other) => Err(format!("--api {other} is not known").into()),
+    }
+}
+
+/// What of the two producers is used here.
+trait Sends: Producer<Results> + FromClientConfigAndContext<Results> {
+    fn produce<'a>(&self, record: BaseRecord<'a, [u8; 8], [u8], usize>) -> Refused<'a>;
+    /// Serves callbacks, where no other thread does.
+    fn serve(&self, wait: Duration);
+    /// Waits a little until there may be room.
+    fn wait(&self);
+    /// Whether callbacks are served by `serve` alone.
+    const SERVED_HERE: bool;
+}
+
+type Refused<'a> = Result<(), (KafkaError, BaseRecord<'a, [u8; 8], [u8], usize>)>;
+
+impl Sends for ThreadedProducer<Results> {
+    const SERVED_HERE: bool = false;
+
+    fn produce<'a>(&self, record: BaseRecord<'a, [u8; 8], [u8], usize>) -> Refused<'a> {
+        self.send(record)
+    }
+
+    fn serve(&self, _wait: Duration) {}
+
+    fn wait(&self) {
+        std::thread::sleep(WAIT);
+    }
+}
+
+impl Sends for BaseProducer<Results> {
+    const SERVED_HERE: bool = true;
+
+    fn produce<'a>(&self, record: BaseRecord<'a, [u8; 8], [u8], usize>) -> Refused<'a> {
+        self.send(record)
+    }
+
+    fn serve(&self, wait: Duration) {
+        self.poll(wait);
+    }
+
+    fn wait(&self) {
+        self.poll(WAIT);
+    }
+}
+
+/// Gets every record's result.
+#[derive(Clone, Default)]
+struct Results(Arc<Counters>);
+
+#[derive(Default)]
+struct Counters {
+    delivered: AtomicU64,
+    failed: AtomicU64,
+    first_error: Mutex<Option<KafkaError>>,
+    /// Where `latency` wants to know when.
+    ends: Option<mpsc::Sender<(usize, Instant, bool)>>,
+}
+
+impl ClientContext for Results {}
+
+impl ProducerContext for Results {
+    /// The number of the record.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, n: usize) {
+        let counter = if result.is_ok() { &self.0.delivered } else { &self.0.failed };
+        // The callbacks run in one thread at a time.
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Release);
+        if let Some(ends) = &self.0.ends {
+            // The receiver lives until the end.
+            let _ = ends.send((n, Instant::now(), result.is_ok()));
+        }
+        if let (Err((error, _)), Ok(mut first)) = (result, self.0.first_error.lock()) {
+            first.get_or_insert_with(|| error.clone());
+        }
+    }
+}
+
+impl Results {
+    fn delivered(&self) -> u64 {
+        self.0.delivered.load(Ordering::Acquire)
+    }
+
+    fn failed(&self) -> u64 {
+        self.0.failed.load(Ordering::Acquire)
+    }
+
+    fn first_error(&self) -> String {
+        self.0.first_error.lock().ok().and_then(|first| first.clone()).map_or_else(String::new, |e| format!(": {e}"))
+    }
+}
+
+fn config(work: &Work) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &work.bootstrap)
+        .set("client.id", "peers")
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("max.in.flight.requests.per.connection", "5")
+        .set("linger.ms", work.linger_ms.to_string())
+        .set("compression.type", &work.compression)
+        // The partitions that Java's client and Ottla choose.
+        .set("partitioner", "murmur2_random");
+    if let Some(bytes) = work.batch_size {
+        config.set("batch.size", bytes.to_string());
+    }
+    if let Some(level) = work.level {
+        config.set("compression.level", level.to_string());
+    }
+    config
+}
+
+fn measure<P: Sends>(work: &Work) -> Result<Outcome, Failure> {
+    let (done, ends) = mpsc::channel();
+    let ends_wanted = (work.mode == Mode::Latency).then_some(done);
+    let results = Results(Arc::new(Counters { ends: ends_wanted, ..Counters::default() }));
+    let producer = P::from_config_and_context(&config(work), results.clone())?;
+    let metadata = producer.client().fetch_metadata(Some(&work.topic), Duration::from_secs(10))?;
+    if metadata.topics().iter().all(|topic| topic.partitions().len() != work.partitions) {
+        return Err(format!("{} has not {} partitions", work.topic, work.partitions).into());
+    }
+    let pass = |time: Duration| match work.mode {
+        Mode::Produce => produce(work, time, &producer, &results).map(|sent| (sent, Vec::new())),
+        Mode::Latency => latency(work, time, &producer, &ends).map(|latencies| (latencies.len() as u64, latencies)),
+    };
+    pass(work.warmup)?;
+    let clock = Clock::start()?;
+    let (sent, latencies) = pass(work.timed)?;
+    Ok(clock.stop("rdkafka", &get_rdkafka_version().1, sent)?.with_latencies(latencies))
+}
+
+fn record(work: &Work, n: u64) -> BaseRecord<'_, [u8; 8], [u8], usize> {
+    let record = BaseRecord::with_opaque_to(&work.topic, n as usize).payload(work.value(n));
+    if work.keyed { record.key(work.key(n)) } else { record }
+}
+
+/// Sends for that long, and waits until every record has its result.
+fn produce<P: Sends>(work: &Work, time: Duration, producer: &P, results: &Results) -> Result<u64, Failure> {
+    let before = results.delivered();
+    let sent = work.until_done(time, |n| {
+        if n % POLL_EVERY == 0 {
+            producer.serve(Duration::ZERO);
+        }
+        let mut next = record(work, n);
+        loop {
+            match producer.produce(next) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) => {
+                    producer.wait();
+                    next = refused;
+                }
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+    })?;
+    producer.flush(Duration::from_secs(60))?;
+    // The queue is empty before the last callbacks of the other thread have run.
+    let end = Instant::now() + Duration::from_secs(10);
+    while results.delivered() - before < sent && results.failed() == 0 && Instant::now() < end {
+        producer.serve(Duration::ZERO);
+        std::thread::yield_now();
+    }
+    match (results.delivered() - before, results.failed()) {
+        (delivered, 0) if delivered == sent => Ok(sent),
+        (delivered, failed) => {
+            Err(format!("{sent} sent, {delivered} delivered, {failed} failed{}", results.first_error()).into())
+        }
+    }
+}
+
+/// Sends from this thread; the time of each result is taken by the callback.
+fn latency<P: Sends>(
+    work: &Work,
+    time: Duration,
+    producer: &P,
+    ends: &mpsc::Receiver<(usize, Instant, bool)>,
+) -> Result<Vec<Duration>, Failure> {
+    if P::SERVED_HERE {
+        return Err("latency is measured with --api threaded only: nobody would serve callbacks in between".into());
+    }
+    let count = work.scheduled(time);
+    let mut from = Vec::with_capacity(count as usize);
+    let start = Instant::now();
+    for n in 0..count {
+        from.push(work.wait_until_due(start, n));
+        producer.produce(record(work, n)).map_err(|(error, _)| error)?;
+    }
+    let mut latencies = Vec::with_capacity(count as usize);
+    for _ in 0..count {
+        let (n, at, delivered) = ends.recv_timeout(Duration::from_secs(60))?;
+        let from = from.get(n).filter(|_| delivered).ok_or("a record was not delivered")?;
+        latencies.push(at.saturating_duration_since(*from));
+    }
+    Ok(latencies)
+}
