@@ -1,5 +1,7 @@
 //! The rules about sequence numbers, one partition's queue at a time: what follows from each answer.
 
+mod doubts;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
