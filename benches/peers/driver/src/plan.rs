@@ -67,6 +67,10 @@ pub struct Client {
 }
 
 impl Client {
+    const fn new(name: &'static str, runner: Runner) -> Self {
+        Self { name, runner, api: None, latency: true, compresses: true, warmup: Duration::ZERO }
+    }
+
     pub fn runs(&self, case: &Case) -> bool {
         (case.rate.is_none() || self.latency) && (case.compression == "none" || self.compresses)
     }
@@ -81,52 +85,17 @@ pub const OTTLA: &str = "ottla";
 /// Not a client: the least that any could do, on one blocking socket and without compression.
 pub const LIMIT: &str = "limit";
 
-const NONE: Duration = Duration::ZERO;
 /// Before that a JVM has not compiled what is to be measured.
-const COMPILING: Duration = Duration::from_secs(3);
+const COMPILED: Duration = Duration::from_secs(3);
 
 pub const CLIENTS: [Client; 7] = [
-    Client {
-        name: OTTLA,
-        runner: Runner::Rust("peers-ottla"),
-        api: Some("callback"),
-        latency: true,
-        compresses: true,
-        warmup: NONE,
-    },
-    Client {
-        name: "ottla-batch",
-        runner: Runner::Rust("peers-ottla"),
-        api: Some("batch"),
-        latency: false,
-        compresses: true,
-    },
-    Client {
-        name: "rdkafka",
-        runner: Runner::Rust("peers-rdkafka"),
-        api: None,
-        latency: true,
-        compresses: true,
-        warmup: NONE,
-    },
-    Client {
-        name: "krafka",
-        runner: Runner::Rust("peers-krafka"),
-        api: None,
-        latency: true,
-        compresses: true,
-        warmup: NONE,
-    },
-    Client { name: "franz-go", runner: Runner::Go, api: None, latency: true, compresses: true, warmup: NONE },
-    Client { name: "java", runner: Runner::Java, api: None, latency: true, compresses: true, warmup: COMPILING },
-    Client {
-        name: LIMIT,
-        runner: Runner::Rust("peers-limit"),
-        api: None,
-        latency: true,
-        compresses: false,
-        warmup: NONE,
-    },
+    Client { api: Some("callback"), ..Client::new(OTTLA, Runner::Rust("peers-ottla")) },
+    Client { api: Some("batch"), latency: false, ..Client::new("ottla-batch", Runner::Rust("peers-ottla")) },
+    Client::new("rdkafka", Runner::Rust("peers-rdkafka")),
+    Client::new("krafka", Runner::Rust("peers-krafka")),
+    Client::new("franz-go", Runner::Go),
+    Client { warmup: COMPILED, ..Client::new("java", Runner::Java) },
+    Client { compresses: false, ..Client::new(LIMIT, Runner::Rust("peers-limit")) },
 ];
 
 /// Levels by client (`*`: all that have no line of their own) and codec; `None`: the client's own default. They are chosen
