@@ -9,7 +9,7 @@
 
 mod common;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use common::{Args, Failure};
 use ottla::testkit::{Cluster, Options, Received};
@@ -56,7 +56,9 @@ async fn run() -> Result<(), Failure> {
     while tokio::io::stdin().read(&mut buffer).await? > 0 {}
     if sink {
         let Received { requests, batches, records, record_bytes, bytes, .. } = cluster.received();
-        println!(
+        // Whoever started it may not wait for this.
+        let _ = writeln!(
+            std::io::stdout(),
             "{{\"requests\":{requests},\"batches\":{batches},\"records\":{records},\
              \"record_bytes\":{record_bytes},\"bytes\":{bytes}}}"
         );

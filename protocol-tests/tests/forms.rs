@@ -20,15 +20,14 @@ struct Way {
 
 const IN_ORDER: (&str, &str) = ("max.in.flight.requests.per.connection", "1");
 
-const WAYS: [Way; 13] = [
+const WAYS: [Way; 12] = [
     Way { codec: "none", properties: &[] },
     Way { codec: "gzip", properties: &[("compression.type", "gzip")] },
     Way { codec: "gzip", properties: &[("compression.type", "gzip"), ("compression.gzip.level", "1")] },
     Way { codec: "gzip", properties: &[("compression.type", "gzip"), ("compression.gzip.level", "9")] },
     Way { codec: "snappy", properties: &[("compression.type", "snappy")] },
     Way { codec: "lz4", properties: &[("compression.type", "lz4")] },
-    Way { codec: "lz4", properties: &[("compression.type", "lz4"), ("compression.lz4.level", "1")] },
-    Way { codec: "lz4", properties: &[("compression.type", "lz4"), ("compression.lz4.level", "17")] },
+    Way { codec: "lz4", properties: &[("compression.type", "lz4"), ("compression.lz4.level", "9")] },
     Way { codec: "zstd", properties: &[("compression.type", "zstd")] },
     Way { codec: "zstd", properties: &[("compression.type", "zstd"), ("compression.zstd.level", "-7")] },
     Way { codec: "zstd", properties: &[("compression.type", "zstd"), ("compression.zstd.level", "4")] },

@@ -10,6 +10,7 @@ use super::{
     batch::{Batch, Ledger, Run},
     cell::Cell,
     credits::Charge,
+    estimate::CompressionEstimate,
     flush::FlushGroup,
     partitioner::{Load, Sticky, turn_is_over},
 };
@@ -27,6 +28,8 @@ pub(crate) struct Partition {
     pub(crate) index: i32,
     /// How many batches wait, for the choice of partitions.
     pub(crate) load: Arc<Load>,
+    /// Of its topic.
+    pub(crate) estimate: Arc<CompressionEstimate>,
     accumulator: Mutex<Accumulator>,
 }
 
@@ -44,6 +47,8 @@ struct Accumulator {
     sticky_bytes: usize,
     /// What the last batch weighed when it was closed: so much room the next one gets at once.
     usual_size: usize,
+    /// The bytes at which the open batch is full, before compression.
+    limit: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,8 +133,8 @@ pub(crate) struct Glance {
 }
 
 impl Partition {
-    pub(crate) fn new(slot: usize, topic: Arc<str>, index: i32) -> Self {
-        Self { slot, topic, index, load: Arc::default(), accumulator: Mutex::default() }
+    pub(crate) fn new(slot: usize, topic: Arc<str>, index: i32, estimate: Arc<CompressionEstimate>) -> Self {
+        Self { slot, topic, index, load: Arc::default(), estimate, accumulator: Mutex::default() }
     }
 
     /// Takes the partition's lock, to append with.
@@ -231,9 +236,10 @@ impl Held<'_> {
         }
         let bound = entry.bound as usize;
         let mut news = News::None;
-        let fits = match &acc.open {
-            Some(batch) => batch.size() + bound <= batch_size,
-            None => false,
+        let estimate = &self.partition.estimate;
+        let (limit, fits) = match &acc.open {
+            Some(batch) => (acc.limit, batch.size() + bound <= acc.limit),
+            None => (estimate.limit(batch_size), false),
         };
         let closed = !fits && acc.open.is_some();
         if closed {
@@ -242,8 +248,8 @@ impl Held<'_> {
         if let Some(sticky) = entry.sticky.filter(|sticky| sticky.has_choice()) {
             let index = self.partition.index as u32;
             let mine = sticky.current() == index;
-            let had_its_share = turn_is_over(acc.sticky_bytes, batch_size, acc.open.is_none())
-                || (closed && acc.sticky_bytes + bound > batch_size);
+            let had_its_share = turn_is_over(acc.sticky_bytes, limit, acc.open.is_none())
+                || (closed && acc.sticky_bytes + bound > limit);
             if !mine || had_its_share {
                 acc.sticky_bytes = 0;
                 sticky.leave(index);
@@ -262,8 +268,9 @@ impl Held<'_> {
             Some(batch) => batch,
             none => {
                 let now = clock();
+                acc.limit = if closed { estimate.limit(batch_size) } else { limit };
                 let least = BATCH_HEADER_SIZE + bound;
-                let body = ledger.bodies.take(acc.usual_size.clamp(least, batch_size.max(least)));
+                let body = ledger.bodies.take(acc.usual_size.clamp(least, acc.limit.max(least)));
                 let builder = BatchBuilder::new(body);
                 if news == News::None && acc.told < Told::Open {
                     acc.told = Told::Open;
@@ -273,7 +280,7 @@ impl Held<'_> {
                 none.insert(Batch::new(self.partition.topic.clone(), self.partition.index, builder, now, ledger))
             }
         };
-        let room = batch_size.saturating_sub(batch.size());
+        let room = acc.limit.saturating_sub(batch.size());
         match batch.append(entry, payment, room) {
             Ok(index) => {
                 acc.appended += 1;

@@ -27,8 +27,8 @@ use crate::{
     wire::batch::{BatchBuilder, BodyPool, SealedBatch},
 };
 
-/// How many bytes of memory for batches are kept for the next ones, at most.
-const POOLED_BODIES: usize = 2 << 20;
+/// The part of the buffer whose memory is kept for the next batches, at most: what was in use is all there is to keep.
+const POOLED_PART: usize = 2;
 
 /// What all batches of a producer share: whom they owe bytes, reports and the end of a flush.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Ledger {
             reports: Reports::default(),
             flushes: FlushGroups::new(),
             counters: Arc::default(),
-            bodies: BodyPool::new((buffer_memory / 8).min(POOLED_BODIES)),
+            bodies: BodyPool::new(buffer_memory / POOLED_PART),
             cells: AtomicU64::new(0),
             settled: AtomicU64::new(0),
         }

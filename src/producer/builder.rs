@@ -12,6 +12,7 @@ use super::{
     DeliveryReport, Handle, Producer, ProducerInterceptor, Shared,
     batch::Ledger,
     callback::DeliveryCallback,
+    estimate::Growth,
     inbox::Inbox,
     interceptor::Interceptors,
     partitioner::Partitioner,
@@ -70,6 +71,10 @@ impl ProducerBuilder {
     }
 
     /// `batch.size`: the bytes at which a batch is full. Default: 16384.
+    ///
+    /// With compression, these are the bytes that are expected after it, by how well earlier batches of the topic were
+    /// compressed (KIP-126). Before it a batch holds up to 16 times as much, within `max.request.size` and, with one batch
+    /// for every partition that the producer knows, within a quarter of `buffer.memory`; `batch.size` at least.
     pub fn batch_size(self, bytes: usize) -> Self {
         self.set(|s| s.batch_size = bytes)
     }
@@ -123,7 +128,8 @@ impl ProducerBuilder {
         self.set(|s| s.retries = retries)
     }
 
-    /// `compression.type`, with a level. Default: [`Compression::None`].
+    /// `compression.type`, with a level: gzip has 1 to 9, zstd −7 to 4, snappy and lz4 one each (see [`Compression`]).
+    /// [`build`](Self::build) refuses a level that is not to be had. Default: [`Compression::None`].
     pub fn compression(self, compression: Compression) -> Self {
         self.set(|s| s.compression = compression.into())
     }
@@ -281,6 +287,7 @@ impl ProducerBuilder {
         };
         let placement = Placement {
             batch_size: settings.batch_size.min(settings.max_request_size),
+            growth: Arc::new(Growth::new(derived.compression, settings.max_request_size, settings.buffer_memory)),
             partitioning: settings.partitioning,
             rack: settings.client.client_rack,
             seed,

@@ -84,13 +84,7 @@ impl Deliveries {
             {
                 *end += 1;
             }
-            _ => self.parts.push(Part::Sent {
-                cell: in_cell.clone(),
-                next: index,
-                end: index + 1,
-                timestamp: at,
-                slot: None,
-            }),
+            _ => self.add(Part::Sent { cell: in_cell.clone(), next: index, end: index + 1, timestamp: at, slot: None }),
         }
     }
 
@@ -100,7 +94,15 @@ impl Deliveries {
 
     /// A record that is not sent.
     pub(super) fn push_refused(&mut self, error: Error) {
-        self.parts.push(Part::Refused(error.with_status(DeliveryStatus::NotPersisted)));
+        self.add(Part::Refused(error.with_status(DeliveryStatus::NotPersisted)));
+    }
+
+    fn add(&mut self, part: Part) {
+        if self.parts.is_empty() {
+            // As many as the batches that a thousand small records go into.
+            self.parts.reserve(8);
+        }
+        self.parts.push(part);
     }
 }
 
@@ -109,6 +111,9 @@ impl Future for Deliveries {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if this.results.runs.is_empty() {
+            this.results.runs.reserve_exact(this.parts.len());
+        }
         while let Some(part) = this.parts.get_mut(this.done) {
             match part {
                 Part::Refused(error) => {

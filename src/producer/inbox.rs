@@ -186,7 +186,7 @@ mod tests {
     fn a_begun_batch_wakes_the_task_only_if_it_would_sleep_past_its_linger() {
         let start = Instant::now();
         let inbox = Inbox::new(start, Duration::from_millis(5));
-        let partition = Arc::new(Partition::new(0, "t".into(), 0));
+        let partition = Arc::new(Partition::new(0, "t".into(), 0, Arc::default()));
         inbox.tell(&partition, News::Opened(start), || false);
         assert!(!inbox.lie_down(None), "there is news to be read first");
         inbox.take(&mut Vec::new());

@@ -16,6 +16,7 @@ mod counters;
 mod credits;
 mod deliveries;
 mod delivery;
+mod estimate;
 mod flush;
 mod idempotence;
 mod inbox;
@@ -269,6 +270,9 @@ impl Producer {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// Where the future has to be `Send` and the compiler finds an iterator of borrowing closures "not general enough",
+    /// collect the records into a `Vec` first.
     ///
     /// # Cancel safety
     /// When the future is dropped before it is ready, records from the start up to some place were sent, and the others

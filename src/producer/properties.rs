@@ -28,7 +28,7 @@ pub(crate) static PROPERTIES: &[Property<ProducerSettings>] = table! {
     "retries" | "message.send.max.retries", "0 to 2147483647", |s, v| s.retries = within(v, 0..=2_147_483_647)?;
     "compression.type" | "compression.codec", "none, gzip, snappy, lz4 or zstd", |s, v| s.compression.set_codec(v)?;
     "compression.gzip.level", "1 to 9, or -1", |s, v| s.compression.gzip_level = Some(number(v)?);
-    "compression.lz4.level", "1 to 17", |s, v| s.compression.lz4_level = Some(within(v, 1..=17)?);
+    "compression.lz4.level", "9", |s, v| s.compression.lz4_level = Some(number(v)?);
     "compression.zstd.level", "-7 to 4", |s, v| s.compression.zstd_level = Some(number(v)?);
     "compression.level", "a level of the codec, or -1", |s, v| s.compression.level = Some(number(v)?);
     "partitioner.class" | "partitioner", partitioner::NAMES,

@@ -101,6 +101,8 @@ struct InFlight {
     request: u64,
     node: i32,
     batch: Batch,
+    /// Its records are compressed for this attempt, not for one before it.
+    compressed_now: bool,
 }
 
 impl InFlight {
@@ -227,10 +229,11 @@ impl PartitionQueue {
         batch.hurried = batch.retry_at.take().is_some_and(|at| at > now);
         let ticket = batch.ticket();
         let body = std::mem::replace(&mut batch.body, Body::Lent(ticket.clone()));
+        let compressed_now = matches!(body, Body::Open(_));
         let (records, attempt) = (batch.records(), batch.attempts);
         let stamp = self.sequences.stamp(batch.sequence);
         let drained = Drained { body, stamp, ticket, records, attempt, begun };
-        self.in_flight.push_back(InFlight { request, node, batch });
+        self.in_flight.push_back(InFlight { request, node, batch, compressed_now });
         Some(drained)
     }
 
@@ -255,9 +258,14 @@ impl PartitionQueue {
         let Some(at) = self.in_flight.iter().position(|flying| flying.request == request) else {
             return Aftermath::default();
         };
-        let Some(InFlight { mut batch, .. }) = self.in_flight.remove(at) else { return Aftermath::default() };
+        let Some(InFlight { mut batch, compressed_now, .. }) = self.in_flight.remove(at) else {
+            return Aftermath::default();
+        };
         let sealed = match body {
             Ok(sealed) => {
+                if compressed_now {
+                    self.partition.estimate.observe(sealed.uncompressed_size(), sealed.size());
+                }
                 batch.body = Body::Sealed(sealed.clone());
                 sealed
             }
@@ -328,6 +336,7 @@ impl PartitionQueue {
             Answer::TooLarge(error) if batch.records() > 1 && !batch.is_decided() => {
                 batch.attempts = batch.attempts.saturating_sub(1);
                 batch.counters().split();
+                self.partition.estimate.reset();
                 tracing::info!(
                     topic = &*batch.topic,
                     partition = batch.partition,

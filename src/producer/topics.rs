@@ -17,6 +17,7 @@ use super::{
     batch::{Ledger, Run},
     cell::{Cell, Outcome},
     credits::Charge,
+    estimate::{CompressionEstimate, Growth},
     partitioner::{Choice, Chooser, Clogged, Leader, Partitioning},
     purge::Purge,
     reports::{Note, ReportRun},
@@ -36,6 +37,8 @@ const CELL_RECORDS: u32 = 256;
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
     pub(crate) batch_size: usize,
+    /// How far a batch may grow beyond that if it is compressed.
+    pub(crate) growth: Arc<Growth>,
     pub(crate) partitioning: Partitioning,
     /// `client.rack`.
     pub(crate) rack: Option<String>,
@@ -54,6 +57,8 @@ pub(crate) struct Topic {
     /// come back if the topic gets as many again: a second one of the same number would number its batches anew, and the
     /// broker would take them for repetitions.
     gone: Vec<Arc<Partition>>,
+    /// How well its batches are compressed.
+    estimate: Arc<CompressionEstimate>,
     chooser: Chooser,
 }
 
@@ -300,7 +305,7 @@ impl Topics {
         let rack = |node| metadata.brokers.get(&node).and_then(|broker| broker.rack.clone());
         let leaders = said.partitions.iter().map(|partition| partition.leader);
         let leaders: Vec<Leader> = leaders.map(|node| Leader { node, rack: node.and_then(rack) }).collect();
-        let Placement { partitioning, rack, seed, .. } = &self.placement;
+        let Placement { growth, partitioning, rack, seed, .. } = &self.placement;
         if let Some(known) = known {
             let recreated = known.id != said.id && !said.id.is_nil();
             // An older picture may lack partitions that are there; only another topic of the name has fewer.
@@ -314,19 +319,22 @@ impl Topics {
         let mut waiting = self.lock();
         let name = known.map_or_else(|| said.name.clone(), |known| known.name.clone());
         let mut partitions: Vec<_> = known.iter().flat_map(|known| known.ever()).cloned().collect();
+        let estimate = known.map(|known| known.estimate.clone());
+        let estimate = estimate.unwrap_or_else(|| Arc::new(CompressionEstimate::new(growth.clone())));
         for index in partitions.len()..count {
             let slot = waiting.slots;
             waiting.slots += 1;
             let index = i32::try_from(index).unwrap_or(i32::MAX);
-            partitions.push(Arc::new(Partition::new(slot, name.clone(), index)));
+            partitions.push(Arc::new(Partition::new(slot, name.clone(), index, estimate.clone())));
         }
+        growth.set_partitions(waiting.slots);
         let gone = partitions.split_off(count);
         let load = |index: usize| partitions.get(index).map(|there| there.load.clone()).unwrap_or_default();
         let seed = seed ^ waiting.slots as u64;
         let clogged = |node| waiting.clogged.entry(node).or_default().clone();
         let before = known.map(|known| &known.chooser);
         let chooser = Chooser::new(seed, leaders, partitioning, rack.as_deref(), load, clogged, before);
-        Some(Arc::new(Topic { name, id: said.id, partitions, gone, chooser }))
+        Some(Arc::new(Topic { name, id: said.id, partitions, gone, estimate, chooser }))
     }
 
     /// Fails the records that wait for this topic longer than they may (all of them, if `all`) with what `error` makes of
@@ -456,6 +464,7 @@ impl Topic {
             id: Uuid::nil(),
             partitions: Vec::new(),
             gone: Vec::new(),
+            estimate: Arc::default(),
             chooser: Chooser::new(
                 0,
                 Vec::new(),

@@ -45,7 +45,9 @@ pub(crate) fn named(value: &str) -> Option<Partitioner> {
     const PACKAGE: &str = "org.apache.kafka.clients.producer.";
     let short = value.trim();
     let short = short.strip_prefix(PACKAGE).map_or(short, |class| class.strip_prefix("internals.").unwrap_or(class));
-    let known: [(&str, fn() -> Partitioner); 9] = [
+    // Not the partitioners themselves: one of them can hold what cannot be copied.
+    type Make = fn() -> Partitioner;
+    let known: [(&str, Make); 9] = [
         ("random", || Partitioner::Random),
         ("consistent", || Partitioner::Consistent),
         ("consistent_random", || Partitioner::ConsistentRandom),

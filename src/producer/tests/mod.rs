@@ -3,20 +3,27 @@
 mod buffer;
 mod closing;
 mod delivery;
+mod ends;
+mod estimate;
 mod faults;
 mod flush;
+mod growing;
+mod hostile;
 mod interceptors;
 mod many_topics;
 mod metrics;
 mod model;
 mod model_broker;
+mod no_acks;
 mod purge;
 mod queue;
 mod reports;
 mod results;
 mod sequences;
+mod tampered;
 mod telling;
 mod topics;
+mod waiting;
 
 use std::time::Duration;
 

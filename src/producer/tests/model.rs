@@ -112,6 +112,7 @@ impl World {
         };
         let placement = Placement {
             batch_size: 200,
+            growth: Arc::default(),
             partitioning: Partitioning::default(),
             rack: None,
             seed,

@@ -28,7 +28,7 @@ fn append(partition: &Partition, ledger: &Arc<Ledger>) -> News {
 #[test]
 fn what_comes_in_after_everything_failed_is_told_of() {
     let ledger = Arc::new(Ledger::new(1 << 20));
-    let partition = Arc::new(Partition::new(0, "t".into(), 0));
+    let partition = Arc::new(Partition::new(0, "t".into(), 0, Arc::default()));
     let mut queue = PartitionQueue::new(partition.clone());
     assert!(matches!(append(&partition, &ledger), News::Opened(_)));
     queue.fail_all(&Error::new(ErrorKind::Closed, "the end"));

@@ -1,5 +1,7 @@
 //! The rules about sequence numbers, one partition's queue at a time: what follows from each answer.
 
+mod doubts;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -48,7 +50,7 @@ impl Line {
     }
 
     fn with(identity: Identity) -> Self {
-        let partition = Arc::new(Partition::new(0, "t".into(), 0));
+        let partition = Arc::new(Partition::new(0, "t".into(), 0, Arc::default()));
         Self {
             queue: PartitionQueue::new(partition.clone()),
             partition,

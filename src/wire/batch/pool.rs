@@ -6,6 +6,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+/// Larger buffers come in multiples of this.
+const GRAIN: usize = 4096;
+
 /// The memory that is free for bodies, the last that came back first.
 #[derive(Clone, Debug)]
 pub(crate) struct BodyPool(Arc<Idle>);
@@ -38,6 +41,8 @@ impl BodyPool {
 
     /// An empty buffer for about so many bytes.
     pub(crate) fn take(&self, bytes: usize) -> BodyBuffer {
+        // Batches of about the same size are to fit into each other's memory.
+        let bytes = if bytes > GRAIN { bytes.next_multiple_of(GRAIN) } else { bytes };
         let found = {
             let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
             // Not a large one for a few bytes: what lies open would take far more memory than it is charged.
@@ -122,5 +127,12 @@ mod tests {
         assert_eq!(idle(&pool), 2000);
         assert_eq!(pool.take(100).capacity(), 100);
         assert!(pool.take(3000).capacity() >= 3000);
+    }
+
+    #[test]
+    fn what_is_a_little_larger_than_the_last_fits_all_the_same() {
+        let pool = BodyPool::new(1 << 20);
+        let place = pool.take(16_000).as_ptr();
+        assert_eq!(pool.take(16_300).as_ptr(), place);
     }
 }

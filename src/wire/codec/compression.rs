@@ -6,7 +6,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// How a batch's records are compressed (`compression.type`).
 ///
 /// Parsed from Kafka's names, with a level behind a colon where the codec has levels: `"none"`, `"gzip"`, `"gzip:6"`,
-/// `"snappy"`, `"lz4"`, `"zstd"`, `"zstd:1"`.
+/// `"snappy"`, `"lz4"`, `"zstd"`, `"zstd:1"`. Without one, gzip and zstd are at Java's default level: −1 and 3.
+///
+/// As properties (KIP-390) the levels are `compression.gzip.level` and `compression.zstd.level`; `compression.lz4.level`
+/// may only be 9, Java's default, which stands for the fast compressor there too. librdkafka's `compression.level` is the
+/// level of the codec in use, where its own property is not given; −1 is the codec's default, and all that snappy, lz4 and
+/// none have, which also take 0 for it. A level that is not to be had is refused (`Configuration`), with those that are.
 ///
 /// ```
 /// use ottla::Compression;
@@ -20,13 +25,14 @@ pub enum Compression {
     /// Not at all.
     #[default]
     None,
-    /// gzip, level 1 to 9 (−1: the codec's default, 6); needs the feature `gzip`.
+    /// gzip, level 1 to 9, or −1: the codec's default, 6. 0, no compression, is refused. Needs the feature `gzip`.
     Gzip(i32),
     /// Snappy; needs the feature `snappy`.
     Snappy,
-    /// LZ4; needs the feature `lz4`.
+    /// LZ4, at its one level: the fast one. Needs the feature `lz4`.
     Lz4,
-    /// Zstandard, level −7 to 4 (0: the codec's default, 1; Java's default is 3); needs the feature `zstd`.
+    /// Zstandard, level −7 (the fastest) to 4; 0: the codec's default, 1; −1 is a level like any other. Java's default is 3.
+    /// Needs the feature `zstd`.
     Zstd(i32),
 }
 
@@ -45,8 +51,12 @@ pub(crate) enum Codec {
 const GZIP_DEFAULT: i32 = -1;
 /// Java's default for `compression.zstd.level`.
 const ZSTD_DEFAULT: i32 = 3;
+/// Java's default for `compression.lz4.level`: the fast compressor, which is the one that there is.
+const LZ4_DEFAULT: i32 = 9;
 const GZIP_ALLOWED: &str = "1 to 9, or -1 for the codec's default";
 const ZSTD_ALLOWED: &str = "-7 to 4";
+const LZ4_ALLOWED: &str = "9, Java's default, which is the fast compressor";
+const NO_LEVELS: &str = "-1 or 0, because it has no levels here";
 
 impl Codec {
     pub(super) fn of_id(id: u8) -> Option<Self> {
@@ -140,15 +150,15 @@ impl Compression {
             return Err(feature_off(codec, ErrorKind::Configuration));
         }
         if !fits {
-            return Err(Error::new(
-                ErrorKind::Configuration,
-                format!(
-                    "compression level {level} of {codec} (compression.{codec}.level) is not to be had; allowed: {allowed}"
-                ),
-            ));
+            return Err(not_to_be_had(codec, level, &format!("compression.{codec}.level"), allowed));
         }
         Ok(())
     }
+}
+
+fn not_to_be_had(codec: Codec, level: i32, property: &str, allowed: &str) -> Error {
+    let message = format!("compression level {level} of {codec} ({property}) is not to be had; allowed: {allowed}");
+    Error::new(ErrorKind::Configuration, message)
 }
 
 impl fmt::Display for Compression {
@@ -197,7 +207,7 @@ pub(crate) struct CompressionSettings {
     pub(crate) codec: Codec,
     /// `compression.gzip.level`.
     pub(crate) gzip_level: Option<i32>,
-    /// `compression.lz4.level`. LZ4 is written at one level; any level that Kafka knows is accepted.
+    /// `compression.lz4.level`: LZ4 is written at one level.
     pub(crate) lz4_level: Option<i32>,
     /// `compression.zstd.level`.
     pub(crate) zstd_level: Option<i32>,
@@ -216,10 +226,20 @@ impl CompressionSettings {
     pub(crate) fn resolve(&self) -> Result<Compression> {
         let own = match self.codec {
             Codec::Gzip => self.gzip_level,
+            Codec::Lz4 => self.lz4_level,
             Codec::Zstd => self.zstd_level,
-            Codec::None | Codec::Snappy | Codec::Lz4 => None,
+            Codec::None | Codec::Snappy => None,
         };
-        let compression = self.codec.at(own.or(self.level.filter(|level| *level != -1)));
+        let general = self.level.filter(|level| own.is_none() && *level != -1);
+        if matches!(self.codec, Codec::None | Codec::Snappy | Codec::Lz4) {
+            if let Some(level) = own.filter(|level| *level != LZ4_DEFAULT) {
+                return Err(not_to_be_had(self.codec, level, "compression.lz4.level", LZ4_ALLOWED));
+            }
+            if let Some(level) = general.filter(|level| *level != 0) {
+                return Err(not_to_be_had(self.codec, level, "compression.level", NO_LEVELS));
+            }
+        }
+        let compression = self.codec.at(own.or(general));
         compression.check()?;
         Ok(compression)
     }
@@ -272,7 +292,6 @@ mod tests {
     #[test]
     fn properties_resolve_in_any_order() {
         let mut settings = CompressionSettings { zstd_level: Some(1), level: Some(2), ..Default::default() };
-        assert_eq!(settings.resolve().unwrap(), Compression::None);
         settings.set_codec("zstd").unwrap();
         assert_eq!(settings.resolve().unwrap(), Compression::Zstd(1));
         settings.set_codec("gzip").unwrap();
@@ -284,5 +303,53 @@ mod tests {
         assert!(settings.set_codec("gzap").is_none());
         let zstd = CompressionSettings::from(Compression::Zstd(-5));
         assert_eq!(zstd.resolve().unwrap(), Compression::Zstd(-5));
+    }
+
+    #[test]
+    #[cfg(all(feature = "lz4", feature = "snappy"))]
+    fn a_codec_without_levels_takes_its_own_only() {
+        for codec in [Codec::None, Codec::Snappy, Codec::Lz4] {
+            for level in [None, Some(-1), Some(0)] {
+                let settings = CompressionSettings { codec, level, ..Default::default() };
+                assert_eq!(settings.resolve().unwrap(), codec.at(None), "{level:?}");
+            }
+            for level in [-2, 1, 9, 12] {
+                let settings = CompressionSettings { codec, level: Some(level), ..Default::default() };
+                let error = settings.resolve().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Configuration);
+                let expected = format!("compression level {level} of {codec} (compression.level)");
+                assert!(error.to_string().contains(&expected), "{error}");
+                assert!(error.to_string().contains("-1 or 0"), "{error}");
+            }
+        }
+        let lz4 = |lz4_level, level| {
+            CompressionSettings { codec: Codec::Lz4, lz4_level: Some(lz4_level), level, ..Default::default() }.resolve()
+        };
+        assert_eq!(lz4(9, None).unwrap(), Compression::Lz4);
+        assert_eq!(lz4(9, Some(3)).unwrap(), Compression::Lz4, "the codec's own property decides");
+        for level in [-1, 0, 1, 8, 10, 17] {
+            let error = lz4(level, None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().contains(&format!("level {level} of lz4 (compression.lz4.level)")), "{error}");
+            assert!(error.to_string().contains("allowed: 9"), "{error}");
+        }
+        let other = CompressionSettings { codec: Codec::Snappy, lz4_level: Some(12), ..Default::default() };
+        assert_eq!(
+            other.resolve().unwrap(),
+            Compression::Snappy,
+            "as in Java, a level of a codec not in use is not looked at"
+        );
+    }
+
+    #[test]
+    #[cfg(all(feature = "gzip", feature = "zstd"))]
+    fn zero_and_minus_one_mean_what_they_mean_there() {
+        let general = |codec, level| CompressionSettings { codec, level: Some(level), ..Default::default() }.resolve();
+        assert_eq!(general(Codec::Gzip, -1).unwrap(), Compression::Gzip(-1));
+        assert!(general(Codec::Gzip, 0).is_err());
+        assert_eq!(general(Codec::Zstd, -1).unwrap(), Compression::Zstd(3), "librdkafka's word for the default");
+        assert_eq!(general(Codec::Zstd, 0).unwrap(), Compression::Zstd(0));
+        let zstd = CompressionSettings { codec: Codec::Zstd, zstd_level: Some(-1), ..Default::default() };
+        assert_eq!(zstd.resolve().unwrap(), Compression::Zstd(-1), "a level like any other");
     }
 }

@@ -1,0 +1,153 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::plan::{self, Case, Client};
+
+pub const HELP: &str = "\
+usage: peers [--rounds 7] [--only CASE[,CASE]...] [--clients NAME[,NAME]...] [--real [ADDRESS]] [--seconds 1.5]
+             [--quick] [--out DIR]
+
+compares Kafka clients: every client in turn, round after round, against a sink that answers at once
+--rounds   how often every client runs in every case
+--only     these cases:   produce-100 produce-1k produce-100-1p produce-100-64p produce-100-keyed
+                          produce-{100,1k}-{gzip,snappy,lz4,zstd} latency-2000
+--clients  these clients: ottla ottla-batch rdkafka krafka franz-go java limit
+--real     a real Kafka at this address, or without an address one that is started for it
+--seconds  how long each run is timed, after a warm-up of a fifth of that
+--quick    two rounds of 0.4 s: whether it works, not how fast
+--out      where results.json, results.svg and results.md go (target/peers)
+exit code: 0; 1 nothing could be measured; 2 something was left out or failed";
+
+/// Which broker the clients send to.
+#[derive(Debug, PartialEq)]
+pub enum Broker {
+    Sink,
+    /// A Kafka that this program starts.
+    Launched,
+    At(String),
+}
+
+#[derive(Debug)]
+pub struct Args {
+    pub rounds: usize,
+    pub timed: Duration,
+    pub cases: Vec<Case>,
+    pub clients: Vec<Client>,
+    pub broker: Broker,
+    /// `None`: below the directory that cargo builds in.
+    pub out: Option<PathBuf>,
+    pub help: bool,
+}
+
+impl Args {
+    pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
+        let (mut rounds, mut seconds, mut quick) = (None, None, false);
+        let mut parsed = Self {
+            rounds: 0,
+            timed: Duration::ZERO,
+            cases: plan::cases(),
+            clients: plan::CLIENTS.to_vec(),
+            broker: Broker::Sink,
+            out: None,
+            help: false,
+        };
+        let mut args = args.into_iter().peekable();
+        while let Some(name) = args.next() {
+            match name.as_str() {
+                "--quick" => quick = true,
+                "-h" | "--help" => parsed.help = true,
+                "--real" => {
+                    let address = args.next_if(|next| !next.starts_with("--"));
+                    parsed.broker = address.map_or(Broker::Launched, Broker::At);
+                }
+                "--rounds" | "--seconds" | "--only" | "--clients" | "--out" => {
+                    let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;
+                    match name.as_str() {
+                        "--rounds" => rounds = Some(number::<usize>(&name, &value)?),
+                        "--seconds" => seconds = Some(number::<f64>(&name, &value)?),
+                        "--only" => parsed.cases = named(plan::cases(), |case| &case.name, &value)?,
+                        "--clients" => parsed.clients = named(plan::CLIENTS.to_vec(), |client| client.name, &value)?,
+                        _ => parsed.out = Some(PathBuf::from(value)),
+                    }
+                }
+                other => return Err(format!("{other} is not known")),
+            }
+        }
+        parsed.rounds = rounds.unwrap_or(if quick { 2 } else { 7 });
+        let seconds = seconds.unwrap_or(if quick { 0.4 } else { 1.5 });
+        if parsed.rounds == 0 || !(0.05..=3_600.0).contains(&seconds) {
+            return Err("--rounds wants 1 or more, --seconds 0.05 to 3600".to_owned());
+        }
+        parsed.timed = Duration::from_secs_f64(seconds);
+        Ok(parsed)
+    }
+
+    pub fn warmup(&self) -> Duration {
+        self.timed / 5
+    }
+}
+
+fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("{name} wants a number, not {value:?}"))
+}
+
+/// Those of `all` whose names are in the list, in the order of `all`.
+fn named<T>(all: Vec<T>, name: impl Fn(&T) -> &str, list: &str) -> Result<Vec<T>, String> {
+    let wanted: Vec<&str> = list.split(',').collect();
+    if let Some(unknown) = wanted.iter().find(|wanted| all.iter().all(|one| name(one) != **wanted)) {
+        let known: Vec<&str> = all.iter().map(&name).collect();
+        return Err(format!("{unknown:?} is not one of {}", known.join(", ")));
+    }
+    Ok(all.into_iter().filter(|one| wanted.contains(&name(one))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, String> {
+        Args::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn without_arguments_it_is_everything() {
+        let args = parse("").unwrap();
+        assert_eq!((args.rounds, args.timed), (7, Duration::from_millis(1_500)));
+        assert_eq!((args.cases.len(), args.clients.len()), (plan::cases().len(), plan::CLIENTS.len()));
+        assert_eq!(args.broker, Broker::Sink);
+    }
+
+    #[test]
+    fn what_is_said_stands_over_quick() {
+        let args = parse("--rounds 3 --quick").unwrap();
+        assert_eq!((args.rounds, args.timed), (3, Duration::from_millis(400)));
+        assert_eq!(args.warmup(), Duration::from_millis(80));
+    }
+
+    #[test]
+    fn cases_and_clients_keep_their_order() {
+        let args = parse("--only latency-2000,produce-100 --clients java,ottla").unwrap();
+        assert_eq!(
+            args.cases.iter().map(|case| case.name.as_str()).collect::<Vec<_>>(),
+            ["produce-100", "latency-2000"]
+        );
+        assert_eq!(args.clients.iter().map(|client| client.name).collect::<Vec<_>>(), ["ottla", "java"]);
+    }
+
+    #[test]
+    fn a_real_broker_is_given_or_started() {
+        assert_eq!(parse("--real --quick").unwrap().broker, Broker::Launched);
+        assert_eq!(parse("--real").unwrap().broker, Broker::Launched);
+        assert_eq!(parse("--real localhost:9092").unwrap().broker, Broker::At("localhost:9092".to_owned()));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in
+            ["--only produce", "--clients", "--rounds 0", "--rounds x", "--seconds NaN", "--seconds -1", "quick"]
+        {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

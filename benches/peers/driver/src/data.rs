@@ -1,0 +1,62 @@
+//! The values that all clients send: the same for everyone and every time.
+
+use std::{fs, io, path::Path, path::PathBuf};
+
+/// So many that no compressor's window holds them all at 1 KB, and few enough for the processor's caches at 100 B.
+const VALUES: usize = 10_000;
+
+/// Writes the values of that size below `dir`, one behind the other.
+pub fn write(dir: &Path, size: usize) -> io::Result<PathBuf> {
+    let path = dir.join(format!("values-{size}.bin"));
+    fs::write(&path, values(size, VALUES))?;
+    Ok(path)
+}
+
+/// Text like that of events: names that repeat, numbers that do not.
+fn values(size: usize, count: usize) -> Vec<u8> {
+    const FIELDS: [&str; 8] = ["user", "session", "amount", "page", "latency", "device", "region", "status"];
+    const WORDS: [&str; 8] = ["checkout", "search", "eu-central", "mobile", "us-east", "accepted", "pending", "basket"];
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut all = Vec::with_capacity(size * count);
+    for n in 0..count {
+        let mut value = format!("{{\"id\":{n:08}");
+        while value.len() < size {
+            let number = random.next();
+            let field = FIELDS[(number % 8) as usize];
+            if number & 8 == 0 {
+                value.push_str(&format!(",\"{field}\":{}", (number >> 8) % 10_000_000));
+            } else {
+                value.push_str(&format!(",\"{field}\":\"{}\"", WORDS[(number >> 8) as usize % 8]));
+            }
+        }
+        value.truncate(size);
+        all.extend_from_slice(value.as_bytes());
+    }
+    all
+}
+
+/// Marsaglia's xorshift with a fixed seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_of_their_size_and_always_the_same() {
+        let first = values(100, 50);
+        assert_eq!(first.len(), 5_000);
+        assert_eq!(first, values(100, 50));
+        assert_ne!(first[..100], first[100..200]);
+        assert!(first.chunks(100).all(|value| value.starts_with(b"{\"id\":")));
+    }
+}

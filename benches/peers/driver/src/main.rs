@@ -1,0 +1,108 @@
+//! Compares Kafka clients: builds their runners, lets them run in turn, and shows what they found.
+
+mod args;
+mod child;
+mod data;
+mod json;
+mod machine;
+mod measure;
+mod plan;
+mod results;
+mod runner;
+mod stats;
+mod svg;
+mod table;
+
+use std::{fs, path::Path, process::ExitCode};
+
+use args::{Args, Broker, HELP};
+use machine::Machine;
+use measure::Bench;
+use results::Results;
+use runner::Places;
+
+fn main() -> ExitCode {
+    let args = match Args::parse(std::env::args().skip(1)) {
+        Ok(args) => args,
+        Err(why) => {
+            eprintln!("error: {why}\n{HELP}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if args.help {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    match run(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(2),
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Gives whether everything was measured.
+fn run(mut args: Args) -> Result<bool, String> {
+    let places = Places::look()?;
+    let out = args.out.clone().unwrap_or_else(|| places.default_out());
+    fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
+    let mut results = Results {
+        machine: Machine::look(),
+        broker: match &args.broker {
+            Broker::Sink => "a sink on loopback that answers at once".to_owned(),
+            Broker::Launched => "Apache Kafka on loopback".to_owned(),
+            Broker::At(address) => format!("Kafka at {address}"),
+        },
+        rounds: args.rounds,
+        seconds: args.timed.as_secs_f64(),
+        cases: Vec::new(),
+        left_out: Vec::new(),
+    };
+    eprintln!("building the broker");
+    // A sink is there in any case: with it comes the runner that creates topics.
+    places.build_sink()?;
+    if args.broker == Broker::Launched {
+        places.build_launcher()?;
+    }
+    args.clients.retain(|client| {
+        eprintln!("building {}", client.name);
+        let built = places.build(client);
+        built.map_err(|why| results.left_out.push((client.name, why))).is_ok()
+    });
+    say_left_out(&results);
+    if args.clients.is_empty() {
+        return Err("no client is left".to_owned());
+    }
+    println!("{}", table::head(&results));
+    let bench = Bench { places: &places, args: &args, out: &out };
+    for case in &args.cases {
+        let found = bench.case(case)?;
+        println!("{}", table::one(&found));
+        results.cases.push(found);
+        // Anew after every case: whoever ends it early keeps what there is.
+        write(&out.join("results.json"), &results.to_json())?;
+        write(&out.join("results.svg"), &svg::draw(&results))?;
+        write(&out.join("results.md"), &table::all(&results))?;
+    }
+    println!("{}", table::summary(&results.cases));
+    eprintln!("{} is written, and results.svg and results.md beside it", out.join("results.json").display());
+    say_left_out(&results);
+    let mut whole = results.left_out.is_empty();
+    for (case, client, why) in results.failures() {
+        whole = false;
+        eprintln!("failed: {client} in {case}: {why}");
+    }
+    Ok(whole)
+}
+
+fn say_left_out(results: &Results) {
+    for (client, why) in &results.left_out {
+        eprintln!("left out: {client}: {why}");
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}

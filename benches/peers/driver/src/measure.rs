@@ -1,0 +1,129 @@
+//! Runs the clients of a case, one at a time.
+
+use std::{path::Path, time::Duration};
+
+use crate::{
+    args::{Args, Broker},
+    child::{self, Server},
+    data,
+    json::Object,
+    plan::{self, Case, Client},
+    results::{CaseResults, Row, Run},
+    runner::{Given, Places},
+};
+
+/// A sink is there at once; a JVM and its disk take longer, and a Kafka may have to be downloaded.
+const SINK_START: Duration = Duration::from_secs(20);
+const KAFKA_START: Duration = Duration::from_secs(300);
+const BROKER_END: Duration = Duration::from_secs(60);
+/// What a run may take beyond its own time: for connecting, and for the last results.
+const GRACE: Duration = Duration::from_secs(75);
+
+/// Who failed as often in a case is not tried again in it: every failure may take the whole of its time limit.
+const FAILURES: usize = 2;
+
+pub struct Bench<'a> {
+    pub places: &'a Places,
+    pub args: &'a Args,
+    pub out: &'a Path,
+}
+
+impl Bench<'_> {
+    /// All rounds of one case.
+    pub fn case(&self, case: &Case) -> Result<CaseResults, String> {
+        let values = data::write(self.out, case.size).map_err(|error| format!("{}: {error}", self.out.display()))?;
+        let clients: Vec<&Client> = self.args.clients.iter().filter(|client| client.runs(case)).collect();
+        let mut rows: Vec<Row> =
+            clients.iter().map(|client| Row { client: client.name, runs: Vec::new(), failures: Vec::new() }).collect();
+        let launched = match self.args.broker {
+            Broker::Launched => Some(Server::start(&mut self.places.launcher(case), KAFKA_START)?),
+            Broker::Sink | Broker::At(_) => None,
+        };
+        let real = match (&launched, &self.args.broker) {
+            (Some(kafka), _) => Some(kafka.address()),
+            (None, Broker::At(address)) => Some(address.as_str()),
+            (None, _) => None,
+        };
+        if let Some(address) = real {
+            self.create_topic(case, address, &values)?;
+        }
+        for round in 0..self.args.rounds {
+            eprint!("{}, round {} of {}:", case.name, round + 1, self.args.rounds);
+            for client in plan::order(&self.args.clients, case, round) {
+                let Some(row) = rows.iter_mut().find(|row| row.client == client.name) else { continue };
+                if row.failures.len() == FAILURES {
+                    continue;
+                }
+                eprint!(" {}", client.name);
+                let run = match real {
+                    Some(address) => {
+                        self.run(client, case, address, &values).map(|found| Run { found, wire_bytes: None })
+                    }
+                    None => self.run_on_sink(client, case, &values)?,
+                };
+                match run {
+                    Ok(run) => row.runs.push(run),
+                    Err(why) => row.failures.push(why),
+                }
+            }
+            eprintln!();
+        }
+        if let Some(kafka) = launched {
+            kafka.end(BROKER_END)?;
+        }
+        Ok(CaseResults { case: case.clone(), rows })
+    }
+
+    /// Every run gets a fresh sink: nobody pays for what somebody else has left there. The outer error is the sink's.
+    fn run_on_sink(&self, client: &Client, case: &Case, values: &Path) -> Result<Result<Run, String>, String> {
+        let sink = Server::start(&mut self.places.sink(case), SINK_START)?;
+        let found = self.run(client, case, sink.address(), values);
+        let total = sink.end(BROKER_END)?.ok_or("the sink did not say what it received")?;
+        let wire_bytes = bytes_per_record(&Object::read(&total)?);
+        Ok(found.and_then(|found| {
+            // Results for records that never arrived are no results.
+            let (sent, arrived) = (found.number("records"), Object::read(&total)?.number("records"));
+            if sent > arrived {
+                return Err(format!("says it sent {sent:?} records, of which {arrived:?} arrived"));
+            }
+            Ok(Run { found, wire_bytes })
+        }))
+    }
+
+    fn run(&self, client: &Client, case: &Case, bootstrap: &str, values: &Path) -> Result<Object, String> {
+        let (warmup, timed) = (self.args.warmup().max(client.warmup), self.args.timed);
+        let given = Given { bootstrap, values, warmup, timed };
+        let printed = child::output(&mut self.places.run(client, case, &given), warmup + timed + GRACE)?;
+        let line = printed.lines().rfind(|line| line.starts_with('{')).ok_or("its runner printed no result")?;
+        let found = Object::read(line)?;
+        match found.number("records_per_s") {
+            Some(rate) if rate > 0.0 => Ok(found),
+            _ => Err(format!("no records_per_s in {line}")),
+        }
+    }
+
+    /// By asking for it, so that no client's first request is answered with a topic that is not there yet.
+    fn create_topic(&self, case: &Case, bootstrap: &str, values: &Path) -> Result<(), String> {
+        let given = Given { bootstrap, values, warmup: Duration::ZERO, timed: Duration::from_millis(10) };
+        let mut command = self.places.run(&plan::CLIENTS[0], case, &given);
+        child::output(&mut command, GRACE).map(drop).map_err(|why| format!("no topic {}: {why}", case.topic()))
+    }
+}
+
+fn bytes_per_record(total: &Object) -> Option<f64> {
+    let (bytes, records) = (total.number("bytes")?, total.number("records")?);
+    (records > 0.0).then(|| bytes / records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_those_of_the_requests() {
+        let total = Object::read("{\"requests\":1,\"records\":4,\"record_bytes\":400,\"bytes\":500}").unwrap();
+        assert_eq!(bytes_per_record(&total), Some(125.0));
+        assert_eq!(bytes_per_record(&Object::read("{\"records\":0,\"bytes\":0}").unwrap()), None);
+        assert_eq!(bytes_per_record(&Object::default()), None);
+    }
+}

@@ -1,0 +1,179 @@
+//! What is measured: the cases, the clients, and in which order they run.
+
+use std::time::Duration;
+
+/// One thing to do with every client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    pub name: String,
+    /// Records a second; `None`: as many as it can.
+    pub rate: Option<u64>,
+    /// Bytes of a value.
+    pub size: usize,
+    pub partitions: usize,
+    pub keyed: bool,
+    pub compression: &'static str,
+}
+
+impl Case {
+    fn new(name: &str, size: usize, partitions: usize) -> Self {
+        Self { name: name.to_owned(), rate: None, size, partitions, keyed: false, compression: "none" }
+    }
+
+    /// The topic has as many partitions as its name says: so cases share a broker that keeps its topics.
+    pub fn topic(&self) -> String {
+        format!("peers-{}", self.partitions)
+    }
+}
+
+pub const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        Case::new("produce-100", 100, 4),
+        Case::new("produce-1k", 1_000, 4),
+        Case::new("produce-100-1p", 100, 1),
+        Case::new("produce-100-64p", 100, 64),
+        Case { keyed: true, ..Case::new("produce-100-keyed", 100, 4) },
+    ];
+    for (name, size) in [("produce-100", 100), ("produce-1k", 1_000)] {
+        cases.extend(CODECS.map(|codec| Case { compression: codec, ..Case::new(&format!("{name}-{codec}"), size, 4) }));
+    }
+    cases.push(Case { rate: Some(2_000), ..Case::new("latency-2000", 100, 4) });
+    cases
+}
+
+/// What has to be built for a client, and how its runner is started.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Runner {
+    /// A package of this workspace, with a binary of that name.
+    Rust(&'static str),
+    Go,
+    Java,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Client {
+    pub name: &'static str,
+    pub runner: Runner,
+    /// For a runner with several ways to send.
+    pub api: Option<&'static str>,
+    /// Whether it has something of its own to show at a fixed rate.
+    pub latency: bool,
+    /// Whether it compresses.
+    pub compresses: bool,
+    /// The least that it is warmed up.
+    pub warmup: Duration,
+}
+
+impl Client {
+    const fn new(name: &'static str, runner: Runner) -> Self {
+        Self { name, runner, api: None, latency: true, compresses: true, warmup: Duration::ZERO }
+    }
+
+    pub fn runs(&self, case: &Case) -> bool {
+        (case.rate.is_none() || self.latency) && (case.compression == "none" || self.compresses)
+    }
+
+    /// Whether it is Ottla, or no client at all.
+    pub fn is_other(name: &str) -> bool {
+        !name.starts_with(OTTLA) && name != LIMIT
+    }
+}
+
+pub const OTTLA: &str = "ottla";
+/// Not a client: the least that any could do, on one blocking socket and without compression.
+pub const LIMIT: &str = "limit";
+
+/// Before that a JVM has not compiled what is to be measured.
+const COMPILED: Duration = Duration::from_secs(3);
+
+pub const CLIENTS: [Client; 7] = [
+    Client { api: Some("callback"), ..Client::new(OTTLA, Runner::Rust("peers-ottla")) },
+    Client { api: Some("batch"), latency: false, ..Client::new("ottla-batch", Runner::Rust("peers-ottla")) },
+    Client::new("rdkafka", Runner::Rust("peers-rdkafka")),
+    Client::new("krafka", Runner::Rust("peers-krafka")),
+    Client::new("franz-go", Runner::Go),
+    Client { warmup: COMPILED, ..Client::new("java", Runner::Java) },
+    Client { compresses: false, ..Client::new(LIMIT, Runner::Rust("peers-limit")) },
+];
+
+/// Levels by client (`*`: all that have no line of their own) and codec; `None`: the client's own default. They are chosen
+/// so that the clients' compressed sizes, which the table shows, come out equal: the levels are the Java client's defaults.
+const LEVELS: [(&str, &str, Option<i32>); 2] = [("*", "gzip", Some(6)), ("*", "zstd", Some(3))];
+
+/// The level for that client and codec.
+pub fn level(client: &str, codec: &str) -> Option<i32> {
+    let of = |name: &str| LEVELS.iter().find(|(client, of, _)| *client == name && *of == codec);
+    of(client).or_else(|| of("*")).and_then(|(_, _, level)| *level)
+}
+
+/// The clients of a case in the order of that round: everyone has every place once in as many rounds as there are clients.
+pub fn order<'a>(clients: &'a [Client], case: &Case, round: usize) -> Vec<&'a Client> {
+    let mut order: Vec<&Client> = clients.iter().filter(|client| client.runs(case)).collect();
+    if !order.is_empty() {
+        let by = round % order.len();
+        order.rotate_left(by);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<String> = cases().into_iter().map(|case| case.name).collect();
+        names.extend(CLIENTS.map(|client| client.name.to_owned()));
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn every_client_has_every_place_once() {
+        let case = &cases()[0];
+        for place in 0..CLIENTS.len() {
+            let mut names: Vec<&str> =
+                (0..CLIENTS.len()).map(|round| order(&CLIENTS, case, round)[place].name).collect();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), CLIENTS.len());
+        }
+    }
+
+    #[test]
+    fn who_has_no_latency_stays_out_of_it() {
+        let case = cases().into_iter().find(|case| case.rate.is_some()).unwrap();
+        let names: Vec<&str> = order(&CLIENTS, &case, 1).iter().map(|client| client.name).collect();
+        assert_eq!(names, ["rdkafka", "krafka", "franz-go", "java", "limit", "ottla"]);
+        assert!(order(&CLIENTS[1..2], &case, 3).is_empty());
+    }
+
+    #[test]
+    fn who_does_not_compress_stays_out_of_that() {
+        for case in cases().iter().filter(|case| case.compression != "none") {
+            assert!(order(&CLIENTS, case, 0).iter().all(|client| client.name != LIMIT), "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn levels_are_those_of_all_where_none_is_the_clients_own() {
+        assert_eq!(level("java", "gzip"), Some(6));
+        assert_eq!(level("ottla", "zstd"), Some(3));
+        assert_eq!(level("ottla", "lz4"), None);
+        assert_eq!(level("ottla", "none"), None);
+        assert!(LEVELS.iter().all(|(client, codec, _)| {
+            (*client == "*" || CLIENTS.iter().any(|one| one.name == *client)) && CODECS.contains(codec)
+        }));
+    }
+
+    #[test]
+    fn others_are_neither_ottla_nor_the_limit() {
+        let others: Vec<&str> =
+            CLIENTS.iter().map(|client| client.name).filter(|name| Client::is_other(name)).collect();
+        assert_eq!(others, ["rdkafka", "krafka", "franz-go", "java"]);
+    }
+}

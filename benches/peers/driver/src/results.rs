@@ -1,0 +1,237 @@
+//! What was found: every run, by case and client.
+
+use crate::{
+    json::{self, Object},
+    machine::Machine,
+    plan::{Case, Client, LIMIT, OTTLA},
+    stats::Stats,
+};
+
+/// One run of one client.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// The runner's line.
+    pub found: Object,
+    /// From the sink's totals, warm-up and all; `None` with a real broker.
+    pub wire_bytes: Option<f64>,
+}
+
+/// All runs of one client in one case.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub client: &'static str,
+    pub runs: Vec<Run>,
+    /// Why runs of it gave nothing.
+    pub failures: Vec<String>,
+}
+
+impl Row {
+    /// Of a number in the runner's line.
+    pub fn stats(&self, name: &str) -> Option<Stats> {
+        Stats::of(self.runs.iter().filter_map(|run| run.found.number(name)))
+    }
+
+    pub fn median(&self, name: &str) -> Option<f64> {
+        Some(self.stats(name)?.median)
+    }
+
+    pub fn wire_bytes(&self) -> Option<Stats> {
+        Stats::of(self.runs.iter().filter_map(|run| run.wire_bytes))
+    }
+
+    pub fn version(&self) -> Option<&str> {
+        self.runs.iter().find_map(|run| run.found.text("version"))
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct CaseResults {
+    pub case: Case,
+    pub rows: Vec<Row>,
+}
+
+/// Ottla beside the best of the others; for each number the best may be another client.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio {
+    pub ottla: f64,
+    pub other: f64,
+    pub who: &'static str,
+}
+
+impl Ratio {
+    pub fn quotient(&self) -> f64 {
+        self.ottla / self.other
+    }
+}
+
+impl CaseResults {
+    pub fn row(&self, client: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.client == client)
+    }
+
+    /// Of Ottla's way to send record by record: what the others do as well.
+    pub fn ratio(&self, name: &str, more_is_better: bool) -> Option<Ratio> {
+        let ottla = self.row(OTTLA)?.median(name)?;
+        let others = self.rows.iter().filter(|row| Client::is_other(row.client));
+        let medians = others.filter_map(|row| Some((row.client, row.median(name)?)));
+        let best = |a: &(_, f64), b: &(_, f64)| if more_is_better { a.1.total_cmp(&b.1) } else { b.1.total_cmp(&a.1) };
+        let (who, other) = medians.max_by(best)?;
+        Some(Ratio { ottla, other, who })
+    }
+
+    /// Records a second.
+    pub fn limit(&self) -> Option<f64> {
+        self.row(LIMIT)?.median("records_per_s")
+    }
+}
+
+/// Everything that is known at the end.
+#[derive(Debug)]
+pub struct Results {
+    pub machine: Machine,
+    pub broker: String,
+    pub rounds: usize,
+    pub seconds: f64,
+    pub cases: Vec<CaseResults>,
+    /// Clients that could not be built, and why.
+    pub left_out: Vec<(&'static str, String)>,
+}
+
+impl Results {
+    pub fn failures(&self) -> impl Iterator<Item = (&str, &'static str, &str)> {
+        let rows = self.cases.iter().flat_map(|case| case.rows.iter().map(|row| (case.case.name.as_str(), row)));
+        rows.flat_map(|(case, row)| row.failures.iter().map(move |why| (case, row.client, why.as_str())))
+    }
+
+    pub fn to_json(&self) -> String {
+        let machine = json::object([
+            ("cpu", json::text(&self.machine.cpu)),
+            ("cores", self.machine.cores.to_string()),
+            ("kernel", json::text(&self.machine.kernel)),
+            ("load", json::number(self.machine.load)),
+        ]);
+        let left_out = self
+            .left_out
+            .iter()
+            .map(|(client, why)| json::object([("client", json::text(client)), ("why", json::text(why))]));
+        json::object([
+            ("machine", machine),
+            ("broker", json::text(&self.broker)),
+            ("rounds", self.rounds.to_string()),
+            ("seconds", json::number(Some(self.seconds))),
+            ("left_out", json::array(left_out)),
+            ("cases", json::array(self.cases.iter().map(case_json))),
+        ])
+    }
+}
+
+const NUMBERS: [&str; 7] =
+    ["records", "records_per_s", "cpu_us_per_record", "rss_peak_mb", "p50_us", "p99_us", "p999_us"];
+
+fn case_json(results: &CaseResults) -> String {
+    let case = &results.case;
+    json::object([
+        ("case", json::text(&case.name)),
+        ("size", case.size.to_string()),
+        ("partitions", case.partitions.to_string()),
+        ("keyed", case.keyed.to_string()),
+        ("compression", json::text(case.compression)),
+        ("rate", json::number(case.rate.map(|rate| rate as f64))),
+        ("clients", json::array(results.rows.iter().map(row_json))),
+    ])
+}
+
+fn row_json(row: &Row) -> String {
+    let mut fields =
+        vec![("client", json::text(row.client)), ("version", row.version().map_or("null".to_owned(), json::text))];
+    for name in NUMBERS {
+        fields.extend(row.stats(name).map(|stats| (name, stats_json(&stats))));
+    }
+    fields.extend(row.wire_bytes().map(|stats| ("wire_bytes_per_record", stats_json(&stats))));
+    fields.push(("rounds", json::array(row.runs.iter().map(run_json))));
+    fields.push(("failures", json::array(row.failures.iter().map(|why| json::text(why)))));
+    json::object(fields)
+}
+
+fn stats_json(stats: &Stats) -> String {
+    let Stats { median, min, max, iqr } = *stats;
+    json::object(
+        [("median", median), ("min", min), ("max", max), ("iqr", iqr)].map(|(name, n)| (name, json::number(Some(n)))),
+    )
+}
+
+fn run_json(run: &Run) -> String {
+    let numbers = NUMBERS.into_iter().filter_map(|name| Some((name, json::number(Some(run.found.number(name)?)))));
+    let wire = run.wire_bytes.map(|bytes| ("wire_bytes_per_record", json::number(Some(bytes))));
+    json::object(numbers.chain(wire))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::plan;
+
+    /// A row from records a second and CPU microseconds, round by round.
+    pub fn row(client: &'static str, rounds: &[(f64, f64)]) -> Row {
+        let run = |(rate, cpu): &(f64, f64)| {
+            let line = format!(
+                "{{\"version\":\"1.0\",\"records\":10,\"records_per_s\":{rate},\"cpu_us_per_record\":{cpu},\
+                 \"rss_peak_mb\":20,\"p50_us\":100,\"p99_us\":200,\"p999_us\":300}}"
+            );
+            Run { found: Object::read(&line).unwrap(), wire_bytes: Some(110.0) }
+        };
+        Row { client, runs: rounds.iter().map(run).collect(), failures: Vec::new() }
+    }
+
+    pub fn results() -> Results {
+        let rows = vec![
+            row("ottla", &[(3e6, 0.2), (4e6, 0.3), (5e6, 0.4)]),
+            row("ottla-batch", &[(9e6, 0.1)]),
+            row("rdkafka", &[(2e6, 0.9)]),
+            row("java", &[(1e6, 0.6)]),
+            row("limit", &[(2e7, 0.05)]),
+        ];
+        let latency = plan::cases().into_iter().find(|case| case.rate.is_some()).unwrap();
+        Results {
+            machine: Machine { cpu: "a <CPU>".to_owned(), cores: 2, kernel: "linux 6".to_owned(), load: Some(0.5) },
+            broker: "sink".to_owned(),
+            rounds: 3,
+            seconds: 1.5,
+            cases: vec![
+                CaseResults { case: plan::cases().remove(0), rows },
+                CaseResults { case: latency, rows: vec![row("ottla", &[(2e3, 9.0)]), row("java", &[(2e3, 20.0)])] },
+            ],
+            left_out: vec![("krafka", "no \"runner\"".to_owned())],
+        }
+    }
+
+    #[test]
+    fn the_best_other_is_neither_ottla_nor_the_limit() {
+        let results = results();
+        let case = &results.cases[0];
+        assert_eq!(case.ratio("records_per_s", true), Some(Ratio { ottla: 4e6, other: 2e6, who: "rdkafka" }));
+        assert_eq!(case.ratio("cpu_us_per_record", false), Some(Ratio { ottla: 0.3, other: 0.6, who: "java" }));
+        assert_eq!(case.limit(), Some(2e7));
+        assert_eq!(case.ratio("records_per_s", true).unwrap().quotient(), 2.0);
+    }
+
+    #[test]
+    fn alone_there_is_no_ratio() {
+        let mut case = results().cases.remove(0);
+        case.rows.retain(|row| !Client::is_other(row.client));
+        assert_eq!(case.ratio("records_per_s", true), None);
+        case.rows.clear();
+        assert_eq!((case.ratio("records_per_s", true), case.limit()), (None, None));
+    }
+
+    #[test]
+    fn json_holds_every_run() {
+        let json = results().to_json();
+        assert!(
+            json.contains("\"records_per_s\":{\"median\":4000000,\"min\":3000000,\"max\":5000000,\"iqr\":1000000}")
+        );
+        assert!(json.contains("{\"client\":\"krafka\",\"why\":\"no \\\"runner\\\"\"}"));
+        assert_eq!(json.matches("\"records\":10,").count(), 9);
+        assert_eq!(json.matches('{').count(), json.matches('}').count());
+    }
+}

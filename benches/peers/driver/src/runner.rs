@@ -1,0 +1,184 @@
+//! Building the runners and the brokers, and their command lines.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use crate::{
+    child,
+    plan::{self, Case, Client, Runner},
+};
+
+/// The broker's package and binary in this workspace.
+const SINK: (&str, &str) = ("peers-ottla", "broker");
+/// Built from `go/`.
+const GO_BINARY: &str = "peers-franz-go";
+const JAVA_BUILD: &[&str] = &["-q", "-B", "package"];
+/// Below `java/`.
+const JAVA_CLASSPATH: [&str; 2] = ["target/*", "target/dependency/*"];
+const JAVA_CLASS: &str = "Peers";
+const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// Where things are.
+pub struct Places {
+    /// This workspace.
+    peers: PathBuf,
+    /// Where cargo put this program, and puts the runners.
+    binaries: PathBuf,
+}
+
+impl Places {
+    pub fn look() -> Result<Self, String> {
+        let driver = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let peers = driver.parent().ok_or("the driver lies in no workspace")?.to_owned();
+        let me = env::current_exe().map_err(|error| error.to_string())?;
+        let binaries = me.parent().ok_or("this program lies nowhere")?.to_owned();
+        Ok(Self { peers, binaries })
+    }
+
+    pub fn default_out(&self) -> PathBuf {
+        self.binaries.parent().unwrap_or(&self.binaries).join("peers")
+    }
+
+    pub fn build_sink(&self) -> Result<(), String> {
+        self.cargo(&self.peers, &["--release", "-p", SINK.0])
+    }
+
+    pub fn sink(&self, case: &Case) -> Command {
+        let mut command = Command::new(self.binaries.join(SINK.1));
+        command.args(["--sink", "--topic", &format!("{}:{}", case.topic(), case.partitions)]);
+        command
+    }
+
+    /// The launcher of a real Kafka in the main workspace.
+    pub fn build_launcher(&self) -> Result<(), String> {
+        self.cargo(&self.root(), &["-p", "protocol-tests", "--bin", "kafka"])
+    }
+
+    /// Topics get the case's number of partitions by being asked for.
+    pub fn launcher(&self, case: &Case) -> Command {
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root().join("target"), PathBuf::from);
+        let mut command = Command::new(target.join("debug/kafka"));
+        command.current_dir(self.root());
+        command.args(["--config", &format!("num.partitions={}", case.partitions)]);
+        // What a case has written is not read; it need not fill the disk.
+        command.args(["--config", "log.retention.bytes=268435456"]);
+        command.args(["--config", "log.retention.check.interval.ms=5000"]);
+        command
+    }
+
+    /// Builds what that client needs.
+    pub fn build(&self, client: &Client) -> Result<(), String> {
+        match client.runner {
+            Runner::Rust(package) => {
+                let name = package.strip_prefix("peers-").unwrap_or(package);
+                self.source(&format!("runners/{name}"))?;
+                self.cargo(&self.peers, &["--release", "-p", package])
+            }
+            Runner::Go => {
+                let source = self.source("go")?;
+                let mut go = Command::new("go");
+                go.args(["build", "-o"]).arg(self.binaries.join(GO_BINARY)).arg(".").current_dir(source);
+                child::output(&mut go, BUILD_LIMIT).map(drop)
+            }
+            Runner::Java => {
+                let source = self.source("java")?;
+                child::output(Command::new("mvn").args(JAVA_BUILD).current_dir(source), BUILD_LIMIT).map(drop)
+            }
+        }
+    }
+
+    /// The command line of one run; the same for every client.
+    pub fn run(&self, client: &Client, case: &Case, given: &Given) -> Command {
+        let mut command = match client.runner {
+            Runner::Rust(binary) => Command::new(self.binaries.join(binary)),
+            Runner::Go => Command::new(self.binaries.join(GO_BINARY)),
+            Runner::Java => {
+                let mut java = Command::new("java");
+                let path = JAVA_CLASSPATH.map(|part| self.peers.join("java").join(part).display().to_string());
+                java.args(["-cp", &path.join(":"), JAVA_CLASS]);
+                java
+            }
+        };
+        command.args(arguments(client, case, given)).arg("--values").arg(given.values);
+        command
+    }
+
+    fn source(&self, below: &str) -> Result<PathBuf, String> {
+        let source = self.peers.join(below);
+        if source.is_dir() { Ok(source) } else { Err(format!("there is no {below}/")) }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.peers.join("../..")
+    }
+
+    fn cargo(&self, workspace: &Path, args: &[&str]) -> Result<(), String> {
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "-q", "--locked"]).args(args).current_dir(workspace);
+        child::output(&mut cargo, BUILD_LIMIT).map(drop)
+    }
+}
+
+/// What a run is given besides client and case.
+pub struct Given<'a> {
+    pub bootstrap: &'a str,
+    pub values: &'a Path,
+    pub warmup: Duration,
+    pub timed: Duration,
+}
+
+fn arguments(client: &Client, case: &Case, given: &Given) -> Vec<String> {
+    let mut args = vec![if case.rate.is_some() { "latency" } else { "produce" }.to_owned()];
+    let mut add = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    add("--bootstrap-server", given.bootstrap.to_owned());
+    add("--topic", case.topic());
+    add("--partitions", case.partitions.to_string());
+    add("--size", case.size.to_string());
+    add("--compression", case.compression.to_owned());
+    add("--keyed", case.keyed.to_string());
+    add("--warmup", given.warmup.as_secs_f64().to_string());
+    add("--seconds", given.timed.as_secs_f64().to_string());
+    if let Some(level) = plan::level(client.name, case.compression) {
+        add("--level", level.to_string());
+    }
+    if let Some(rate) = case.rate {
+        add("--rate", rate.to_string());
+    }
+    if let Some(api) = client.api {
+        add("--api", api.to_owned());
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(client: usize, case: &str) -> String {
+        let case = plan::cases().into_iter().find(|one| one.name == case).unwrap();
+        let given = Given {
+            bootstrap: "b:1",
+            values: Path::new("v"),
+            warmup: Duration::from_millis(300),
+            timed: Duration::from_millis(1_500),
+        };
+        arguments(&plan::CLIENTS[client], &case, &given).join(" ")
+    }
+
+    #[test]
+    fn all_that_a_runner_has_to_know() {
+        assert_eq!(
+            line(0, "produce-100"),
+            "produce --bootstrap-server b:1 --topic peers-4 --partitions 4 --size 100 --compression none --keyed false \
+             --warmup 0.3 --seconds 1.5 --api callback"
+        );
+        assert!(line(4, "latency-2000").starts_with("latency ") && line(4, "latency-2000").ends_with("--rate 2000"));
+        assert!(line(5, "produce-1k-zstd").contains("--size 1000 --compression zstd"));
+        assert!(line(5, "produce-1k-zstd").ends_with("--level 3"));
+        assert!(line(2, "produce-100-keyed").contains("--keyed true"));
+    }
+}

@@ -1,0 +1,169 @@
+//! The results as Markdown.
+
+use crate::{
+    plan::{LIMIT, OTTLA},
+    results::{CaseResults, Ratio, Results, Row},
+    stats::Stats,
+};
+
+/// All of it.
+pub fn all(results: &Results) -> String {
+    let tables: Vec<String> = results.cases.iter().map(|case| format!("{}\n", one(case))).collect();
+    format!("{}\n{}{}", head(results), tables.concat(), summary(&results.cases))
+}
+
+/// On what, against what and how long.
+pub fn head(results: &Results) -> String {
+    let Results { machine, broker, rounds, seconds, .. } = results;
+    format!("{}; {broker}; {rounds} rounds of {seconds} s\n", machine.line())
+}
+
+/// The clients of one case.
+pub fn one(results: &CaseResults) -> String {
+    let case = &results.case;
+    let latency = case.rate.is_some();
+    let mut out = format!("### {}\n\n", case.name);
+    out.push_str(if latency {
+        "| client | p50 µs (min–max) | p99 µs (min–max) | p99.9 µs | CPU µs/record | RSS MB | wire B/record |\n\
+         |---|--:|--:|--:|--:|--:|--:|\n"
+    } else {
+        "| client | records/s (min–max) | IQR | CPU µs/record | RSS MB | wire B/record |\n|---|--:|--:|--:|--:|--:|\n"
+    });
+    for row in &results.rows {
+        let mut cells = vec![name(row)];
+        if latency {
+            cells.push(spread(row.stats("p50_us"), |n| format!("{n:.0}")));
+            cells.push(spread(row.stats("p99_us"), |n| format!("{n:.0}")));
+            cells.push(median(row.stats("p999_us"), 0));
+        } else {
+            let rate = row.stats("records_per_s");
+            cells.push(spread(rate, thousands));
+            cells.push(rate.map_or("–".to_owned(), |rate| format!("{:.0} %", 100.0 * rate.iqr / rate.median)));
+        }
+        cells.push(median(row.stats("cpu_us_per_record"), 3));
+        cells.push(median(row.stats("rss_peak_mb"), 0));
+        cells.push(median(row.wire_bytes(), 1));
+        out.push_str(&format!("| {} |\n", cells.join(" | ")));
+    }
+    out
+}
+
+/// Ottla beside the best of the others, case by case.
+pub fn summary(cases: &[CaseResults]) -> String {
+    let (mut out, mut latency) = (String::new(), String::new());
+    for results in cases {
+        let cpu = ratio(results.ratio("cpu_us_per_record", false));
+        if results.case.rate.is_some() {
+            let [p50, p99] = ["p50_us", "p99_us"].map(|name| ratio(results.ratio(name, false)));
+            let limit = median(results.row(LIMIT).and_then(|row| row.stats("p50_us")), 0);
+            latency.push_str(&format!("| {} | {p50} | {p99} | {cpu} | {limit} |\n", results.case.name));
+        } else {
+            let rate = ratio(results.ratio("records_per_s", true));
+            let limit = results.limit();
+            let rate_of_ottla = results.row(OTTLA).and_then(|row| row.median("records_per_s"));
+            let share =
+                limit.zip(rate_of_ottla).map_or("–".to_owned(), |(limit, rate)| format!("{:.2}", rate / limit));
+            let limit = limit.map_or("–".to_owned(), thousands);
+            out.push_str(&format!("| {} | {rate} | {cpu} | {limit} | {share} |\n", results.case.name));
+        }
+    }
+    let mut tables = Vec::new();
+    if !out.is_empty() {
+        tables.push(format!(
+            "| case | Ottla / best other | Ottla CPU / best other's CPU | limit, records/s | Ottla / limit |\n\
+             |---|--:|--:|--:|--:|\n{out}"
+        ));
+    }
+    if !latency.is_empty() {
+        tables.push(format!(
+            "| case | Ottla p50 / best other's | Ottla p99 / best other's | Ottla CPU / best other's CPU | limit, p50 µs |\n\
+             |---|--:|--:|--:|--:|\n{latency}"
+        ));
+    }
+    format!("### Ottla beside the best other\n\n{}", tables.join("\n"))
+}
+
+fn ratio(ratio: Option<Ratio>) -> String {
+    ratio.map_or("–".to_owned(), |ratio| format!("{:.2} ({})", ratio.quotient(), ratio.who))
+}
+
+fn median(stats: Option<Stats>, digits: usize) -> String {
+    stats.map_or("–".to_owned(), |stats| format!("{:.digits$}", stats.median))
+}
+
+fn spread(stats: Option<Stats>, text: impl Fn(f64) -> String) -> String {
+    stats.map_or("–".to_owned(), |stats| format!("{} ({}–{})", text(stats.median), text(stats.min), text(stats.max)))
+}
+
+fn name(row: &Row) -> String {
+    let mut name = row.client.to_owned();
+    if let Some(version) = row.version() {
+        name.push_str(&format!(" {version}"));
+    }
+    if !row.failures.is_empty() {
+        name.push_str(&format!(": {} failed", row.failures.len()));
+    }
+    name
+}
+
+/// With commas between the thousands.
+pub fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut out = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests as given;
+
+    #[test]
+    fn numbers_are_easy_to_read() {
+        assert_eq!([0.4, 999.0, 1e3, 1_234_567.4].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_case_has_a_row_for_every_client() {
+        let table = one(&given::results().cases[0]);
+        assert!(
+            table.contains("| ottla 1.0 | 4,000,000 (3,000,000–5,000,000) | 25 % | 0.300 | 20 | 110.0 |\n"),
+            "{table}"
+        );
+        assert_eq!(table.lines().filter(|line| line.starts_with('|')).count(), 2 + 5);
+    }
+
+    #[test]
+    fn a_failure_shows_in_its_row() {
+        let mut case = given::results().cases.remove(1);
+        case.rows[1].runs.clear();
+        case.rows[1].failures.push("why".to_owned());
+        assert!(one(&case).contains("| java: 1 failed | – | – | – | – | – | – |\n"));
+    }
+
+    #[test]
+    fn every_row_has_as_many_cells_as_its_head() {
+        let all = all(&given::results());
+        let mut cells = 0;
+        for line in all.lines() {
+            let here = line.matches('|').count();
+            if here > 0 && cells > 0 {
+                assert_eq!(here, cells, "{line}");
+            }
+            cells = here;
+        }
+    }
+
+    #[test]
+    fn the_summary_names_the_best_other() {
+        let all = all(&given::results());
+        assert!(all.contains("| produce-100 | 2.00 (rdkafka) | 0.50 (java) | 20,000,000 | 0.20 |"), "{all}");
+        assert!(all.contains("| latency-2000 | 1.00 (java) | 1.00 (java) | 0.45 (java) | – |"), "{all}");
+    }
+}

@@ -1,0 +1,210 @@
+// The work through franz-go: Produce, results by promise. Command line and output are those of runners/common.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const client = "franz-go"
+
+func main() {
+	line, err := run()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+	fmt.Println(line)
+}
+
+func run() (string, error) {
+	w, err := workFromArgs(os.Args[1:])
+	if err != nil {
+		return "", err
+	}
+	opts, err := options(w)
+	if err != nil {
+		return "", err
+	}
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return "", err
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := cl.Ping(ctx); err != nil {
+		return "", err
+	}
+	if w.mode == "latency" {
+		return latency(w, cl)
+	}
+	if _, err := produce(w, cl, w.warmup); err != nil {
+		return "", err
+	}
+	clock := startClock()
+	sent, err := produce(w, cl, w.timed)
+	if err != nil {
+		return "", err
+	}
+	return clock.stop(client, version(), sent).line()
+}
+
+// options: the producer is idempotent by default, and has then five requests in flight; with an option for either it would
+// refuse to start, or have fewer.
+func options(w *work) ([]kgo.Opt, error) {
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(strings.Split(w.bootstrap, ",")...),
+		kgo.ClientID("peers"),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.ProducerLinger(w.linger),
+		// The default of the other clients; here it is without limit.
+		kgo.RecordDeliveryTimeout(2 * time.Minute),
+	}
+	codec, err := codec(w.compression, w.level)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, kgo.ProducerBatchCompression(codec))
+	if w.batchSize != nil {
+		opts = append(opts, kgo.ProducerBatchMaxBytes(*w.batchSize))
+	}
+	return opts, nil
+}
+
+// codec translates the level, which elsewhere is that of the codec's own library: here it would be taken for another, or
+// silently for the default.
+func codec(name string, level *int) (kgo.CompressionCodec, error) {
+	codec, known := map[string]kgo.CompressionCodec{
+		"none":   kgo.NoCompression(),
+		"gzip":   kgo.GzipCompression(),
+		"snappy": kgo.SnappyCompression(),
+		"lz4":    kgo.Lz4Compression(),
+		"zstd":   kgo.ZstdCompression(),
+	}[name]
+	if !known {
+		return codec, fmt.Errorf("--compression %s is not known", name)
+	}
+	if level == nil || name == "none" || name == "snappy" {
+		return codec, nil
+	}
+	if name == "zstd" {
+		return codec.WithLevel(int(zstd.EncoderLevelFromZstd(*level))), nil
+	}
+	if *level < 1 || *level > 9 {
+		return codec, fmt.Errorf("--level %d: %s has 1 to 9", *level, name)
+	}
+	if name == "lz4" {
+		return codec.WithLevel(1 << (8 + *level)), nil
+	}
+	return codec.WithLevel(*level), nil
+}
+
+func record(w *work, n uint64) *kgo.Record {
+	r := &kgo.Record{Topic: w.topic, Value: w.value(n)}
+	if w.keyed {
+		r.Key = w.key(n)
+	}
+	return r
+}
+
+// produce sends for that long, and waits until every record has its result.
+func produce(w *work, cl *kgo.Client, span time.Duration) (uint64, error) {
+	var delivered, failed atomic.Uint64
+	var first atomic.Pointer[error]
+	promise := func(_ *kgo.Record, err error) {
+		if err == nil {
+			delivered.Add(1)
+			return
+		}
+		failed.Add(1)
+		first.CompareAndSwap(nil, &err)
+	}
+	ctx := context.Background()
+	sent := uint64(0)
+	for end := time.Now().Add(span); sent < w.records && (sent%stride != 0 || time.Now().Before(end)); sent++ {
+		// Waits while the buffer is full.
+		cl.Produce(ctx, record(w, sent), promise)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	flushed := cl.Flush(ctx)
+	if err := first.Load(); err != nil {
+		return 0, fmt.Errorf("%d sent, %d delivered, %d failed: %w", sent, delivered.Load(), failed.Load(), *err)
+	}
+	if flushed != nil || delivered.Load() != sent {
+		return 0, fmt.Errorf("%d sent, %d delivered, flush: %v", sent, delivered.Load(), flushed)
+	}
+	return sent, nil
+}
+
+// latency sends from a thread of its own, whose sleep is the system's: that of the runtime is exact to a millisecond.
+func latency(w *work, cl *kgo.Client) (string, error) {
+	runtime.LockOSThread()
+	if _, err := paced(w, cl, w.scheduled(w.warmup)); err != nil {
+		return "", err
+	}
+	clock := startClock()
+	latencies, err := paced(w, cl, w.scheduled(w.timed))
+	if err != nil {
+		return "", err
+	}
+	outcome := clock.stop(client, version(), uint64(len(latencies)))
+	outcome.latencies = latencies
+	return outcome.line()
+}
+
+func paced(w *work, cl *kgo.Client, count uint64) ([]time.Duration, error) {
+	type result struct {
+		n   uint64
+		at  time.Time
+		err error
+	}
+	ends := make(chan result, count)
+	from := make([]time.Time, count)
+	start := time.Now()
+	for n := range count {
+		from[n] = w.waitUntilDue(start, n)
+		// Does not wait for room in the buffer: that would hide how far behind it is.
+		cl.TryProduce(context.Background(), record(w, n), func(_ *kgo.Record, err error) {
+			ends <- result{n, time.Now(), err}
+		})
+	}
+	latencies := make([]time.Duration, 0, count)
+	timeout := time.NewTimer(time.Minute)
+	defer timeout.Stop()
+	for range count {
+		select {
+		case end := <-ends:
+			if end.err != nil {
+				return nil, fmt.Errorf("a record was not delivered: %w", end.err)
+			}
+			latencies = append(latencies, end.at.Sub(from[end.n]))
+		case <-timeout.C:
+			return nil, errors.New("a record has no result after a minute")
+		}
+	}
+	return latencies, nil
+}
+
+// version is that of franz-go in this binary.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, dep := range info.Deps {
+			if dep.Path == "github.com/twmb/franz-go" {
+				return strings.TrimPrefix(dep.Version, "v")
+			}
+		}
+	}
+	return "unknown"
+}

@@ -1,0 +1,206 @@
+//! How large a batch may grow before it is compressed, so that it fills `batch.size` afterwards.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicUsize, Ordering},
+};
+
+use crate::wire::{Compression, batch::BATCH_HEADER_SIZE};
+
+/// What the estimate goes down by, at most, for a batch that was smaller than expected.
+const IMPROVE: f32 = 0.005;
+/// What it goes up by, at least, for one that was larger.
+const DETERIORATE: f32 = 0.05;
+/// So much more is expected than estimated.
+const MARGIN: f32 = 1.05;
+/// So many times `batch.size` is in a batch at most.
+const MOST_TIMES: usize = 16;
+/// This part of `buffer.memory` is in open batches at most, if every partition has one. Those of `batch.size` may take more.
+const MEMORY_SHARE: usize = 4;
+
+/// How far batches may grow beyond `batch.size`; one for each producer. The default: not at all, as without compression.
+#[derive(Debug, Default)]
+pub(crate) struct Growth {
+    max_request_size: usize,
+    /// Bytes for open batches, and the partitions that share them.
+    memory: usize,
+    partitions: AtomicUsize,
+}
+
+impl Growth {
+    pub(crate) fn new(compression: Compression, max_request_size: usize, buffer_memory: usize) -> Self {
+        match compression {
+            Compression::None => Self::default(),
+            _ => Self { max_request_size, memory: buffer_memory / MEMORY_SHARE, partitions: AtomicUsize::new(0) },
+        }
+    }
+
+    /// The producer knows so many partitions.
+    pub(crate) fn set_partitions(&self, partitions: usize) {
+        self.partitions.store(partitions, Ordering::Relaxed);
+    }
+
+    /// The most that a batch may hold before compression; never less than `batch_size`.
+    fn most(&self, batch_size: usize) -> usize {
+        let share = self.memory / self.partitions.load(Ordering::Relaxed).max(1);
+        batch_size.saturating_mul(MOST_TIMES).min(self.max_request_size).min(share).max(batch_size)
+    }
+}
+
+/// What is expected of a topic's batches: their compressed size over the size before (KIP-126).
+///
+/// It starts at 1, follows what is seen downwards in small steps, and upwards at once: a batch that is too small costs
+/// little, one that is too large may be refused. Read when a batch is begun; written by the sender alone.
+#[derive(Debug)]
+pub(crate) struct CompressionEstimate {
+    growth: Arc<Growth>,
+    /// The bits of an `f32`.
+    ratio: AtomicU32,
+}
+
+impl Default for CompressionEstimate {
+    fn default() -> Self {
+        Self::new(Arc::default())
+    }
+}
+
+impl CompressionEstimate {
+    pub(crate) fn new(growth: Arc<Growth>) -> Self {
+        Self { growth, ratio: AtomicU32::new(1f32.to_bits()) }
+    }
+
+    /// How many bytes a batch may hold before compression, with its header: so many that it should be `batch_size` behind
+    /// it. `batch_size` itself without compression, and never less.
+    pub(crate) fn limit(&self, batch_size: usize) -> usize {
+        let most = self.growth.most(batch_size);
+        if most == batch_size {
+            return batch_size;
+        }
+        let body = batch_size.saturating_sub(BATCH_HEADER_SIZE) as f64 / f64::from(self.ratio() * MARGIN);
+        (BATCH_HEADER_SIZE.saturating_add(body as usize)).clamp(batch_size, most)
+    }
+
+    /// A batch was compressed; both sizes with its header.
+    pub(crate) fn observe(&self, uncompressed: usize, compressed: usize) {
+        let body = |size: usize| size.saturating_sub(BATCH_HEADER_SIZE) as f32;
+        if body(uncompressed) == 0.0 {
+            return;
+        }
+        let (seen, known) = (body(compressed) / body(uncompressed), self.ratio());
+        if seen > known {
+            self.set(seen.max(known + DETERIORATE));
+        } else {
+            self.set(seen.max(known - IMPROVE));
+        }
+    }
+
+    /// A batch was too large for the broker: nothing is expected of compression until it is seen again.
+    pub(crate) fn reset(&self) {
+        self.set(1.0);
+    }
+
+    fn ratio(&self) -> f32 {
+        f32::from_bits(self.ratio.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, ratio: f32) {
+        self.ratio.store(ratio.to_bits(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BATCH: usize = 16_384;
+
+    fn estimate(compression: Compression, max_request_size: usize, buffer_memory: usize) -> CompressionEstimate {
+        CompressionEstimate::new(Arc::new(Growth::new(compression, max_request_size, buffer_memory)))
+    }
+
+    fn lz4() -> CompressionEstimate {
+        estimate(Compression::Lz4, 1 << 20, 32 << 20)
+    }
+
+    /// A batch whose records are compressed to that share of them.
+    fn observe(estimate: &CompressionEstimate, share: f64) {
+        let body = 100_000.0;
+        estimate.observe(BATCH_HEADER_SIZE + body as usize, BATCH_HEADER_SIZE + (body * share) as usize);
+    }
+
+    #[test]
+    fn nothing_grows_without_compression() {
+        let none = estimate(Compression::None, 1 << 20, 32 << 20);
+        (0..1000).for_each(|_| observe(&none, 0.1));
+        for batch_size in [0, 1, BATCH_HEADER_SIZE, BATCH, 1 << 20, i32::MAX as usize] {
+            assert_eq!(none.limit(batch_size), batch_size);
+        }
+    }
+
+    #[test]
+    fn it_starts_at_one_and_goes_down_step_by_step() {
+        let estimate = lz4();
+        assert_eq!(estimate.limit(BATCH), BATCH);
+        let mut last = BATCH;
+        for batch in 1..=150 {
+            observe(&estimate, 0.25);
+            assert!((estimate.ratio() - (1.0 - 0.005 * batch as f32).max(0.25)).abs() < 1e-4);
+            assert!(estimate.limit(BATCH) >= last);
+            last = estimate.limit(BATCH);
+        }
+        observe(&estimate, 0.25);
+        let body = (BATCH - BATCH_HEADER_SIZE) as f64 / 0.25 / 1.05;
+        assert!((last as f64 - BATCH_HEADER_SIZE as f64 - body).abs() < 10.0, "{last}");
+    }
+
+    #[test]
+    fn it_goes_up_at_once() {
+        let estimate = lz4();
+        (0..200).for_each(|_| observe(&estimate, 0.3));
+        observe(&estimate, 0.31);
+        assert!((estimate.ratio() - 0.35).abs() < 1e-4, "by a step at least");
+        observe(&estimate, 1.0);
+        assert_eq!(estimate.ratio(), 1.0, "and as far as was seen");
+        assert_eq!(estimate.limit(BATCH), BATCH);
+        observe(&estimate, 1.02);
+        assert_eq!(estimate.limit(BATCH), BATCH, "never below batch.size");
+    }
+
+    #[test]
+    fn a_split_begins_anew() {
+        let estimate = lz4();
+        (0..200).for_each(|_| observe(&estimate, 0.2));
+        assert!(estimate.limit(BATCH) > 4 * BATCH);
+        estimate.reset();
+        assert_eq!(estimate.limit(BATCH), BATCH);
+    }
+
+    #[test]
+    fn growth_is_bounded() {
+        let shrunk = |max_request_size, buffer_memory| {
+            let estimate = estimate(Compression::Zstd(3), max_request_size, buffer_memory);
+            (0..300).for_each(|_| observe(&estimate, 0.0));
+            estimate
+        };
+        let limit = |max_request_size, buffer_memory| shrunk(max_request_size, buffer_memory).limit(BATCH);
+        assert_eq!(limit(1 << 20, 32 << 20), 16 * BATCH);
+        assert_eq!(limit(100_000, 32 << 20), 100_000, "by max.request.size");
+        assert_eq!(limit(1 << 20, 400_000), 100_000, "by a quarter of buffer.memory");
+        assert_eq!(limit(1 << 20, 20_000), BATCH);
+        let estimate = shrunk(1 << 20, 32 << 20);
+        estimate.growth.set_partitions(128);
+        assert_eq!(estimate.limit(BATCH), 65_536, "which all partitions share");
+        estimate.growth.set_partitions(100_000);
+        assert_eq!(estimate.limit(BATCH), BATCH);
+        assert_eq!(estimate.limit(0), 0, "every record a batch of its own");
+        assert_eq!(estimate.limit(usize::MAX), usize::MAX);
+    }
+
+    #[test]
+    fn a_batch_of_nothing_tells_nothing() {
+        let estimate = lz4();
+        estimate.observe(0, 0);
+        estimate.observe(BATCH_HEADER_SIZE, BATCH_HEADER_SIZE);
+        assert_eq!(estimate.ratio(), 1.0);
+    }
+}

@@ -1,0 +1,301 @@
+//! Answers that are well-formed and wrong: nothing panics, hangs or asks without end, and each record has its one result.
+
+use std::sync::Arc;
+
+use kafka_protocol::{
+    messages::{
+        ApiVersionsResponse, BrokerId, InitProducerIdResponse, MetadataResponse, ProduceResponse,
+        api_versions_response::ApiVersion,
+        produce_response::{LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse},
+    },
+    protocol::StrBytes,
+};
+use uuid::Uuid;
+
+use super::{tampered::tampered, *};
+use crate::{DeliveryStatus, ErrorKind, error::ErrorCode, net::Network, wire::ApiKey};
+
+/// How often may be asked within a minute, by a client that waits for `retry.backoff.ms` and more between attempts.
+const OFTEN: u64 = 200;
+
+fn over(cluster: &Cluster, network: Arc<dyn Network>) -> ProducerBuilder {
+    builder(cluster).network(network).delivery_timeout(Duration::from_secs(60))
+}
+
+fn partitions(response: &mut ProduceResponse) -> impl Iterator<Item = &mut PartitionProduceResponse> {
+    response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses)
+}
+
+/// Sends some numbers in two goes, and gives the results.
+async fn two_goes(producer: &Producer) -> Vec<Result<RecordMetadata, Error>> {
+    let first = results(send_numbers(producer, 0..10).await).await;
+    let second = results(send_numbers(producer, 10..20).await).await;
+    first.into_iter().chain(second).collect()
+}
+
+#[track_caller]
+fn all_in_the_log(cluster: &Cluster, results: Vec<Result<RecordMetadata, Error>>) {
+    for result in results {
+        result.unwrap();
+    }
+    assert_eq!(log(cluster, 0), numbers(0..20));
+}
+
+#[track_caller]
+fn asked_seldom(cluster: &Cluster) {
+    for key in [ApiKey::Produce, ApiKey::Metadata, ApiKey::InitProducerId, ApiKey::ApiVersions] {
+        let asked = cluster.requests(key);
+        assert!(asked <= OFTEN, "{key} was asked {asked} times");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_of_partitions_that_nobody_asked_for_are_ignored() {
+    let cluster = cluster(2).await;
+    let network = tampered(&cluster, ApiKey::Produce, |_, _, response: &mut ProduceResponse| {
+        let mut strange = response.responses[0].clone();
+        strange.topic_id = Uuid::from_u128(99);
+        for topic in &mut response.responses {
+            let refused = |index| PartitionProduceResponse::default().with_index(index).with_error_code(29);
+            let strangers = [1, 77, -5, i32::MAX, i32::MIN].map(refused);
+            topic.partition_responses.splice(0..0, strangers);
+        }
+        response.responses.insert(0, strange);
+        response.responses.push(TopicProduceResponse::default());
+    });
+    let producer = over(&cluster, network).build().await.unwrap();
+    all_in_the_log(&cluster, two_goes(&producer).await);
+    assert_eq!(cluster.requests(ApiKey::Produce), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_results_for_a_partition_one_counts() {
+    for (first, second) in [(0, 19), (19, 0), (0, 29), (7, 7)] {
+        let cluster = cluster(1).await;
+        let network = tampered(&cluster, ApiKey::Produce, move |round, _, response: &mut ProduceResponse| {
+            // Every other answer is as it should be.
+            if round % 2 == 0 {
+                let parts = &mut response.responses[0].partition_responses;
+                let twin = parts[0].clone().with_error_code(second);
+                parts[0].error_code = first;
+                parts.push(twin);
+            }
+        });
+        let producer = over(&cluster, network).build().await.unwrap();
+        all_in_the_log(&cluster, two_goes(&producer).await);
+        asked_seldom(&cluster);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_answer_leaves_out_is_asked_for_again() {
+    for always in [false, true] {
+        let cluster = cluster(1).await;
+        let network = tampered(&cluster, ApiKey::Produce, move |round, _, response: &mut ProduceResponse| {
+            if always || round % 3 == 0 {
+                response.responses[0].partition_responses.clear();
+            } else if round % 3 == 1 {
+                response.responses.clear();
+            }
+        });
+        let producer = over(&cluster, network).build().await.unwrap();
+        if always {
+            for result in results(send_numbers(&producer, 0..10).await).await {
+                let error = result.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Timeout);
+                assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted));
+            }
+            assert_eq!(log(&cluster, 0), numbers(0..10), "written once");
+        } else {
+            all_in_the_log(&cluster, two_goes(&producer).await);
+        }
+        asked_seldom(&cluster);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_and_times_that_cannot_be_are_none() {
+    for offset in [-1, -7, i64::MIN, i64::MAX] {
+        let cluster = cluster(1).await;
+        let network = tampered(&cluster, ApiKey::Produce, move |_, _, response: &mut ProduceResponse| {
+            for partition in partitions(response) {
+                partition.base_offset = offset;
+                partition.log_append_time_ms = offset;
+                partition.log_start_offset = offset;
+            }
+        });
+        let producer = over(&cluster, network).build().await.unwrap();
+        let results = two_goes(&producer).await;
+        if offset < 0 {
+            assert!(results.iter().all(|result| result.as_ref().unwrap().offset.is_none()));
+        }
+        all_in_the_log(&cluster, results);
+        assert_eq!(cluster.requests(ApiKey::Produce), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_that_make_no_sense_fail_the_records_and_say_so() {
+    let ranges = [Some((9, 3)), Some((-5, -1)), Some((i16::MAX, i16::MIN)), Some((30_000, 31_000)), None];
+    for range in ranges {
+        let cluster = cluster(1).await;
+        let network = tampered(&cluster, ApiKey::ApiVersions, move |_, _, response: &mut ApiVersionsResponse| {
+            response.api_keys.retain(|api| api.api_key != ApiKey::Produce.code());
+            response.api_keys.extend(range.map(|(min, max)| {
+                let api = ApiVersion::default().with_api_key(ApiKey::Produce.code());
+                api.with_min_version(min).with_max_version(max)
+            }));
+        });
+        let producer = over(&cluster, network).build().await.unwrap();
+        for result in two_goes(&producer).await {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::UnsupportedVersion, "{range:?}: {error}");
+            assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
+        }
+        assert_eq!(cluster.requests(ApiKey::Produce), 0);
+        asked_seldom(&cluster);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_widest_versions_leave_what_the_client_speaks() {
+    let cluster = cluster(1).await;
+    let network = tampered(&cluster, ApiKey::ApiVersions, |_, _, response: &mut ApiVersionsResponse| {
+        for api in response.api_keys.iter_mut().filter(|api| api.api_key == ApiKey::Produce.code()) {
+            (api.min_version, api.max_version) = (i16::MIN, i16::MAX);
+        }
+        let strange = ApiVersion::default().with_api_key(-3).with_min_version(7).with_max_version(-7);
+        response.api_keys.push(strange);
+    });
+    let producer = over(&cluster, network).build().await.unwrap();
+    all_in_the_log(&cluster, two_goes(&producer).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_id_that_is_none_is_never_used() {
+    for (id, epoch) in [(-1, -1), (-1, 0), (5, -1), (i64::MIN, i16::MIN)] {
+        for always in [false, true] {
+            let cluster = cluster(1).await;
+            let network =
+                tampered(&cluster, ApiKey::InitProducerId, move |round, _, answer: &mut InitProducerIdResponse| {
+                    if always || round < 3 {
+                        answer.producer_id.0 = id;
+                        answer.producer_epoch = epoch;
+                    }
+                });
+            let producer = over(&cluster, network).build().await.unwrap();
+            if !always {
+                all_in_the_log(&cluster, two_goes(&producer).await);
+                continue;
+            }
+            for result in results(send_numbers(&producer, 0..10).await).await {
+                let error = result.unwrap_err();
+                assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted), "{error}");
+            }
+            assert_eq!(cluster.requests(ApiKey::Produce), 0);
+            asked_seldom(&cluster);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_whose_id_never_stays_is_not_asked_for_without_end() {
+    // By id no broker knows it; by name all goes well.
+    for by_name in [true, false] {
+        let options = if by_name { Options::new().max_version(ApiKey::Produce, 12) } else { Options::new() };
+        let cluster = cluster_with(options, 1).await;
+        let network = tampered(&cluster, ApiKey::Metadata, |round, _, response: &mut MetadataResponse| {
+            for topic in &mut response.topics {
+                topic.topic_id = Uuid::from_u128(1000 + u128::from(round));
+            }
+        });
+        let producer = over(&cluster, network).property("metadata.max.age.ms", "500").build().await.unwrap();
+        if by_name {
+            let mut deliveries = Vec::new();
+            for number in 0..20 {
+                deliveries.extend(send_numbers(&producer, number..number + 1).await);
+                tokio::time::sleep(ms(300)).await;
+            }
+            all_in_the_log(&cluster, results(deliveries).await);
+        } else {
+            for result in results(send_numbers(&producer, 0..10).await).await {
+                let error = result.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+                assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
+            }
+            assert!(log(&cluster, 0).is_empty());
+        }
+        // Once every half a second it is asked anyway.
+        let asked = [ApiKey::Produce, ApiKey::Metadata].map(|key| cluster.requests(key));
+        assert!(asked.iter().all(|asked| *asked <= OFTEN + 120), "{asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_to_leaders_that_are_nowhere_lead_nowhere() {
+    let nowhere = [
+        (99, None, 0),
+        (99, Some("127.0.0.1"), 1),
+        (99, Some(""), 0),
+        (1, Some("127.0.0.1"), -1),
+        (-1, Some("x"), 70_000),
+    ];
+    for (node, host, port) in nowhere {
+        for always in [false, true] {
+            let cluster = cluster_with(Options::new().brokers(2), 1).await;
+            cluster.move_leader(TOPIC, 0, 1).unwrap();
+            let epoch = cluster.leader_epoch(TOPIC, 0).unwrap() + 1;
+            let network = tampered(&cluster, ApiKey::Produce, move |round, _, response: &mut ProduceResponse| {
+                if !always && round >= 5 {
+                    return;
+                }
+                for partition in partitions(response) {
+                    partition.error_code = ErrorCode::NOT_LEADER_OR_FOLLOWER.code();
+                    partition.base_offset = -1;
+                    let leader = LeaderIdAndEpoch::default().with_leader_id(BrokerId(node));
+                    partition.current_leader = leader.with_leader_epoch(epoch);
+                }
+                response.node_endpoints.clear();
+                response.node_endpoints.extend(host.map(|host| {
+                    let endpoint = NodeEndpoint::default().with_node_id(BrokerId(node));
+                    endpoint.with_host(StrBytes::from_static_str(host)).with_port(port)
+                }));
+            });
+            let producer = over(&cluster, network).build().await.unwrap();
+            if always {
+                for result in results(send_numbers(&producer, 0..10).await).await {
+                    let error = result.unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+                    assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted));
+                }
+            } else {
+                // A leader with an address and a newer epoch is believed until somebody is elected after it.
+                let elections = async {
+                    tokio::time::sleep(ms(5000)).await;
+                    cluster.move_leader(TOPIC, 0, 2).unwrap();
+                    cluster.move_leader(TOPIC, 0, 1).unwrap();
+                };
+                let (results, ()) = tokio::join!(two_goes(&producer), elections);
+                all_in_the_log(&cluster, results);
+            }
+            asked_seldom(&cluster);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaders_that_no_broker_is_are_waited_for() {
+    for leader in [99, -7, i32::MIN] {
+        let cluster = cluster(1).await;
+        let network = tampered(&cluster, ApiKey::Metadata, move |round, _, response: &mut MetadataResponse| {
+            if round < 10 {
+                for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                    partition.leader_id = BrokerId(leader);
+                }
+            }
+        });
+        let producer = over(&cluster, network).build().await.unwrap();
+        all_in_the_log(&cluster, two_goes(&producer).await);
+        asked_seldom(&cluster);
+    }
+}

@@ -1,0 +1,119 @@
+//! A network on which somebody changes what the brokers answer, after they have acted.
+
+use std::{collections::HashMap, fmt, io, net::SocketAddr, sync::Arc};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::{
+    messages::ApiKey as Key,
+    protocol::{Decodable, Encodable},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    sync::Mutex,
+};
+
+use crate::{
+    net::{BoxFuture, Network, Stream},
+    testkit::Cluster,
+    wire::ApiKey,
+};
+
+/// What becomes of an answer's body, given what was asked and in which version.
+type Tamper = dyn Fn(ApiKey, i16, Bytes) -> Bytes + Send + Sync;
+
+/// What was asked on a connection and not answered yet, by correlation id.
+type Asked = Mutex<HashMap<i32, (ApiKey, i16)>>;
+
+#[derive(Clone)]
+struct Tampered {
+    inner: Arc<dyn Network>,
+    tamper: Arc<Tamper>,
+}
+
+/// The cluster's network, on which answers to `key` pass through `change`, which also hears how many went before.
+pub(super) fn tampered<R: Decodable + Encodable>(
+    cluster: &Cluster,
+    key: ApiKey,
+    change: impl Fn(u64, i16, &mut R) + Send + Sync + 'static,
+) -> Arc<dyn Network> {
+    let seen = std::sync::atomic::AtomicU64::new(0);
+    let tamper = move |asked: ApiKey, version: i16, mut body: Bytes| {
+        if asked != key {
+            return body;
+        }
+        let mut response = R::decode(&mut body, version).unwrap();
+        change(seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed), version, &mut response);
+        let mut out = BytesMut::new();
+        response.encode(&mut out, version).unwrap();
+        out.freeze()
+    };
+    Arc::new(Tampered { inner: cluster.network(), tamper: Arc::new(tamper) })
+}
+
+impl fmt::Debug for Tampered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tampered")
+    }
+}
+
+impl Network for Tampered {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        self.inner.resolve(host, port)
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let (from_broker, to_broker) = tokio::io::split(self.inner.connect(address).await?);
+            let (client, ours) = tokio::io::duplex(1 << 20);
+            let (from_client, to_client) = tokio::io::split(ours);
+            let tamper = self.tamper.clone();
+            tokio::spawn(async move {
+                let asked = Asked::default();
+                // Whichever side closes first takes the other along.
+                tokio::select! {
+                    _ = requests(from_client, to_broker, &asked) => {}
+                    _ = answers(from_broker, to_client, &asked, &*tamper) => {}
+                }
+            });
+            Ok(Box::new(client) as Box<dyn Stream>)
+        })
+    }
+}
+
+async fn frame<S: Stream>(from: &mut ReadHalf<S>) -> io::Result<Bytes> {
+    let mut frame = vec![0; from.read_i32().await? as usize];
+    from.read_exact(&mut frame).await?;
+    Ok(frame.into())
+}
+
+async fn requests<A: Stream, B: Stream>(mut from: ReadHalf<A>, mut to: WriteHalf<B>, asked: &Asked) -> io::Result<()> {
+    loop {
+        let frame = frame(&mut from).await?;
+        let mut head = &frame[..8];
+        let (key, version, id) = (ApiKey::from_code(head.get_i16()).unwrap(), head.get_i16(), head.get_i32());
+        asked.lock().await.insert(id, (key, version));
+        to.write_i32(frame.len() as i32).await?;
+        to.write_all(&frame).await?;
+    }
+}
+
+async fn answers<A: Stream, B: Stream>(
+    mut from: ReadHalf<A>,
+    mut to: WriteHalf<B>,
+    asked: &Asked,
+    tamper: &Tamper,
+) -> io::Result<()> {
+    loop {
+        let mut frame = frame(&mut from).await?;
+        let id = (&frame[..4]).get_i32();
+        let (key, version) = asked.lock().await.remove(&id).unwrap();
+        let flexible = Key::try_from(key.code()).unwrap().response_header_version(version) >= 1;
+        let header = frame.split_to(if flexible { 5 } else { 4 });
+        let body = tamper(key, version, frame);
+        let mut out = BytesMut::new();
+        out.put_i32((header.len() + body.len()) as i32);
+        out.put_slice(&header);
+        out.put_slice(&body);
+        to.write_all(&out).await?;
+    }
+}
