@@ -40,7 +40,8 @@ fn run() -> Result<Outcome, Failure> {
 
 /// What of the two producers is used here.
 trait Sends: Producer<Results> + FromClientConfigAndContext<Results> {
-    fn produce<'a>(&self, record: BaseRecord<'a, [u8; 8], [u8], usize>) -> Refused<'a>;
+    /// Gives the record back where it is refused.
+    fn produce<'a>(&self, record: Sending<'a>) -> Option<(KafkaError, Sending<'a>)>;
     /// Serves callbacks, where no other thread does.
     fn serve(&self, wait: Duration);
     /// Waits a little until there may be room.
@@ -49,13 +50,13 @@ trait Sends: Producer<Results> + FromClientConfigAndContext<Results> {
     const SERVED_HERE: bool;
 }
 
-type Refused<'a> = Result<(), (KafkaError, BaseRecord<'a, [u8; 8], [u8], usize>)>;
+type Sending<'a> = BaseRecord<'a, [u8; 8], [u8], usize>;
 
 impl Sends for ThreadedProducer<Results> {
     const SERVED_HERE: bool = false;
 
-    fn produce<'a>(&self, record: BaseRecord<'a, [u8; 8], [u8], usize>) -> Refused<'a> {
-        self.send(record)
+    fn produce<'a>(&self, record: Sending<'a>) -> Option<(KafkaError, Sending<'a>)> {
+        self.send(record).err()
     }
 
     fn serve(&self, _wait: Duration) {}
@@ -68,8 +69,8 @@ impl Sends for ThreadedProducer<Results> {
 impl Sends for BaseProducer<Results> {
     const SERVED_HERE: bool = true;
 
-    fn produce<'a>(&self, record: BaseRecord<'a, [u8; 8], [u8], usize>) -> Refused<'a> {
-        self.send(record)
+    fn produce<'a>(&self, record: Sending<'a>) -> Option<(KafkaError, Sending<'a>)> {
+        self.send(record).err()
     }
 
     fn serve(&self, wait: Duration) {
@@ -168,7 +169,7 @@ fn measure<P: Sends>(work: &Work) -> Result<Outcome, Failure> {
     Ok(clock.stop("rdkafka", &get_rdkafka_version().1, sent)?.with_latencies(latencies))
 }
 
-fn record(work: &Work, n: u64) -> BaseRecord<'_, [u8; 8], [u8], usize> {
+fn record(work: &Work, n: u64) -> Sending<'_> {
     let record = BaseRecord::with_opaque_to(&work.topic, n as usize).payload(work.value(n));
     if work.keyed { record.key(work.key(n)) } else { record }
 }
@@ -183,12 +184,12 @@ fn produce<P: Sends>(work: &Work, time: Duration, producer: &P, results: &Result
         let mut next = record(work, n);
         loop {
             match producer.produce(next) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) => {
+                None => return Ok(()),
+                Some((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) => {
                     producer.wait();
                     next = refused;
                 }
-                Err((error, _)) => return Err(error.into()),
+                Some((error, _)) => return Err(error.into()),
             }
         }
     })?;
@@ -222,7 +223,9 @@ fn latency<P: Sends>(
     let start = Instant::now();
     for n in 0..count {
         from.push(work.wait_until_due(start, n));
-        producer.produce(record(work, n)).map_err(|(error, _)| error)?;
+        if let Some((error, _)) = producer.produce(record(work, n)) {
+            return Err(error.into());
+        }
     }
     let mut latencies = Vec::with_capacity(count as usize);
     for _ in 0..count {
