@@ -65,12 +65,18 @@ impl Metadata {
     }
 
     pub(crate) fn partition(&self, topic: &str, partition: i32) -> Option<&PartitionMetadata> {
-        self.topic(topic)?.partitions.get(usize::try_from(partition).ok()?)
+        self.topic(topic)?.partition(partition)
     }
 
     /// The leader of a partition and its epoch.
     pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<(i32, i32)> {
         let found = self.partition(topic, partition)?;
         Some((found.leader?, found.leader_epoch))
+    }
+}
+
+impl TopicMetadata {
+    pub(crate) fn partition(&self, partition: i32) -> Option<&PartitionMetadata> {
+        self.partitions.get(usize::try_from(partition).ok()?)
     }
 }

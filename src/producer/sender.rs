@@ -133,8 +133,6 @@ pub(crate) struct Sender {
     availability: Availability,
     next_request: u64,
     timers: BinaryHeap<Reverse<(Instant, Timer, usize)>>,
-    /// Slots that have something to send and no leader to send it to.
-    homeless: BTreeSet<usize>,
     /// Slots that wait for the producer id.
     nameless: BTreeSet<usize>,
     hurry: bool,
@@ -158,7 +156,6 @@ impl Sender {
             nodes: HashMap::new(),
             next_request: 0,
             timers: BinaryHeap::new(),
-            homeless: BTreeSet::new(),
             nameless: BTreeSet::new(),
             hurry: false,
             cause: None,
@@ -415,7 +412,8 @@ impl Sender {
                 continue;
             }
             let partition = place.queue.partition.clone();
-            let leader = metadata.leader(&partition.topic, partition.index).map(|(leader, _)| leader);
+            let topic = metadata.topic(&partition.topic);
+            let leader = topic.and_then(|topic| topic.partition(partition.index)?.leader);
             let readiness = place.queue.readiness(now, &self.rules, &self.identity, self.hurry, leader);
             if readiness != Readiness::Ready || leader != Some(id) {
                 place.ready_at = None;
@@ -432,7 +430,7 @@ impl Sender {
             place.ready_at = None;
             let Some(drained) = place.queue.drain(request, id, now, &self.identity) else { continue };
             size += next;
-            let topic_id = metadata.topic(&partition.topic).map_or(Uuid::nil(), |topic| topic.id);
+            let topic_id = topic.map_or(Uuid::nil(), |topic| topic.id);
             parts.push(Part {
                 slot,
                 topic: partition.topic.clone(),
@@ -475,14 +473,11 @@ impl Sender {
             place.queue.fail_all(&error);
             return;
         }
-        let mut aftermath = Aftermath::default();
-        if let Some(topic) = metadata.topic(&partition.topic) {
-            aftermath = place.queue.topic_id(topic.id);
-        }
-        let leader = metadata.leader(&partition.topic, partition.index).map(|(leader, _)| leader);
+        let topic = metadata.topic(&partition.topic);
+        let aftermath = topic.map_or_else(Aftermath::default, |topic| place.queue.topic_id(topic.id));
+        let leader = topic.and_then(|topic| topic.partition(partition.index)?.leader);
         let readiness = place.queue.readiness(now, &self.rules, &self.identity, self.hurry, leader);
         partition.load.set_again(place.queue.waiting());
-        self.homeless.remove(&slot);
         match readiness {
             Readiness::Empty | Readiness::Blocked => {}
             Readiness::At(at) => {
@@ -505,7 +500,6 @@ impl Sender {
                 }
                 Some(_) => {}
                 None => {
-                    self.homeless.insert(slot);
                     self.effects.push(Effect::WantTopic(partition.topic.clone()));
                     self.effects.push(Effect::RefreshMetadata);
                 }
