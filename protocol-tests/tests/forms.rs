@@ -5,6 +5,8 @@
 
 #![cfg(unix)]
 
+mod common;
+
 use std::time::Duration;
 
 use ottla::{Producer, Record};
@@ -90,19 +92,7 @@ fn forms() -> Vec<Form> {
 }
 
 fn record<'a>(topic: &'a str, partition: i32, (message, timestamp): &'a Form) -> Record<'a> {
-    let mut record = Record::to(topic).partition(partition);
-    if let Some(key) = &message.key {
-        record = record.key(key);
-    }
-    if let Some(value) = &message.value {
-        record = record.value(value);
-    }
-    for (name, value) in &message.headers {
-        record = match value {
-            Some(value) => record.header(name.as_str(), value),
-            None => record.null_header(name.as_str()),
-        };
-    }
+    let record = common::record(topic, message).partition(partition);
     match timestamp {
         Some(timestamp) => record.timestamp_millis(*timestamp),
         None => record,

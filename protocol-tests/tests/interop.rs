@@ -2,6 +2,8 @@
 
 #![cfg(unix)]
 
+mod common;
+
 use std::time::Duration;
 
 use ottla::{Consumer, ConsumerRecord, Offset, OffsetReset, Producer, Record, TopicPartition};
@@ -30,20 +32,7 @@ async fn write(kafka: &Kafka, topic: &str, codec: &str, messages: &[Message]) {
     let producer = producer(kafka, codec).await;
     let mut deliveries = Vec::new();
     for message in messages {
-        let mut record = Record::to(topic);
-        if let Some(key) = &message.key {
-            record = record.key(key);
-        }
-        if let Some(value) = &message.value {
-            record = record.value(value);
-        }
-        for (name, value) in &message.headers {
-            record = match value {
-                Some(value) => record.header(name.as_str(), value),
-                None => record.null_header(name.as_str()),
-            };
-        }
-        deliveries.push(producer.send(record).await.unwrap());
+        deliveries.push(producer.send(common::record(topic, message)).await.unwrap());
     }
     for (n, delivery) in deliveries.into_iter().enumerate() {
         let at = delivery.await.unwrap();

@@ -1,0 +1,22 @@
+//! What the tests share that know the client; the fixture itself does not.
+
+use ottla::Record;
+use protocol_tests::Message;
+
+/// The message as Ottla sends it.
+pub(crate) fn record<'a>(topic: &'a str, message: &'a Message) -> Record<'a> {
+    let mut record = Record::to(topic);
+    if let Some(key) = &message.key {
+        record = record.key(key);
+    }
+    if let Some(value) = &message.value {
+        record = record.value(value);
+    }
+    for (name, value) in &message.headers {
+        record = match value {
+            Some(value) => record.header(name.as_str(), value),
+            None => record.null_header(name.as_str()),
+        };
+    }
+    record
+}
