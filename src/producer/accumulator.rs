@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    wire::batch::{BATCH_HEADER_SIZE, BatchBuilder, RecordParts},
+    wire::batch::{BATCH_HEADER_SIZE, BatchBuilder, RecordParts, STAGE},
 };
 
 /// One partition as `send` sees it.
@@ -49,7 +49,12 @@ struct Accumulator {
     usual_size: usize,
     /// The bytes at which the open batch is full, before compression.
     limit: usize,
+    /// Memory for the stage of the next batch, if they come large enough for one.
+    stage: Vec<u8>,
 }
+
+/// Batches of so many bytes are put together on a stage.
+const WORTH_A_STAGE: usize = 4 * STAGE;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Told {
@@ -271,7 +276,8 @@ impl Held<'_> {
                 acc.limit = if closed { estimate.limit(batch_size) } else { limit };
                 let least = BATCH_HEADER_SIZE + bound;
                 let body = ledger.bodies.take(acc.usual_size.clamp(least, acc.limit.max(least)));
-                let builder = BatchBuilder::new(body);
+                let stage = std::mem::take(&mut acc.stage);
+                let builder = BatchBuilder::new(body, stage);
                 if news == News::None && acc.told < Told::Open {
                     acc.told = Told::Open;
                     news = News::Opened(now);
@@ -306,8 +312,14 @@ impl Accumulator {
 
     fn take_open(&mut self) -> Option<Batch> {
         let mut batch = self.open.take()?;
-        batch.close();
+        self.stage = batch.close();
         self.usual_size = batch.size();
+        // Where there are thousands of partitions, little comes to each of them at a time.
+        if self.usual_size < WORTH_A_STAGE {
+            self.stage = Vec::new();
+        } else if self.stage.capacity() == 0 {
+            self.stage = Vec::with_capacity(STAGE);
+        }
         Some(batch)
     }
 

@@ -235,7 +235,7 @@ impl Batch {
         }
         self.note(entry);
         if let Body::Open(builder) = &mut self.body {
-            builder.append(&entry.parts, entry.timestamp);
+            builder.append_bounded(&entry.parts, entry.bound as usize, entry.timestamp);
         }
         Some(index)
     }
@@ -253,9 +253,13 @@ impl Batch {
         true
     }
 
-    /// No more records will come.
-    pub(crate) fn close(&mut self) {
+    /// No more records will come. Gives the memory of the stage back.
+    pub(crate) fn close(&mut self) -> Vec<u8> {
         drop(self.charge.split(self.charge.bytes().saturating_sub(self.used)));
+        match &mut self.body {
+            Body::Open(builder) => builder.take_stage(),
+            Body::Sealed(_) | Body::Lent(_) => Vec::new(),
+        }
     }
 
     /// Counts a record that comes straight from `send`.

@@ -14,7 +14,7 @@ use super::{
     callback::{DeliveryCallback, said},
     reports::DeliveryReport,
 };
-use crate::record::{Record, SeenBy};
+use crate::record::Record;
 
 /// Sees every record on its way out and every result, as Java's `ProducerInterceptor` does (KIP-42): to put trace contexts into headers, to
 /// count, to check or to change.
@@ -112,14 +112,14 @@ impl Interceptors {
     /// Shows a record to all, unless they have seen it. Costs a record one branch when there is none.
     #[inline]
     pub(super) fn on_send(&self, record: &mut Record<'_>) {
-        if self.mark.is_some() && record.seen_by.0 != self.mark {
+        if self.mark.is_some() && record.marks.seen_by() != self.mark {
             self.show(record);
         }
     }
 
     #[cold]
     fn show(&self, record: &mut Record<'_>) {
-        record.seen_by = SeenBy(self.mark);
+        record.marks.set_seen_by(self.mark);
         for interceptor in &self.chain {
             // The caller of `send` must not fall over what only wanted to look.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| interceptor.on_send(record))) {

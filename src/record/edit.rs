@@ -4,18 +4,39 @@ use std::{borrow::Cow, num::NonZeroU32};
 
 use super::{Payload, Record};
 
-/// The producer whose interceptors have seen a record: one that is given back and sent again is not shown to them twice.
-/// It is no part of what the record says, so all marks are equal.
+/// What is known of a record besides what it says, in one word: whether it has a tag, and the producer whose interceptors
+/// have seen it, so that one that is given back and sent again is not shown to them twice.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SeenBy(pub(crate) Option<NonZeroU32>);
+pub(crate) struct Marks(u64);
 
-impl PartialEq for SeenBy {
-    fn eq(&self, _: &Self) -> bool {
-        true
+const HAS_TAG: u64 = 1 << 32;
+
+impl Marks {
+    pub(crate) fn seen_by(self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.0 as u32)
+    }
+
+    pub(crate) fn set_seen_by(&mut self, producer: Option<NonZeroU32>) {
+        self.0 = (self.0 & HAS_TAG) | u64::from(producer.map_or(0, NonZeroU32::get));
+    }
+
+    pub(super) fn has_tag(self) -> bool {
+        self.0 & HAS_TAG != 0
+    }
+
+    pub(super) fn set_has_tag(&mut self, has_tag: bool) {
+        self.0 = if has_tag { self.0 | HAS_TAG } else { self.0 & !HAS_TAG };
     }
 }
 
-impl Eq for SeenBy {}
+/// Who has seen a record is no part of what it says.
+impl PartialEq for Marks {
+    fn eq(&self, other: &Self) -> bool {
+        self.has_tag() == other.has_tag()
+    }
+}
+
+impl Eq for Marks {}
 
 impl<'a> Record<'a> {
     /// The headers, in their order; a value may be null.
@@ -65,7 +86,8 @@ mod tests {
         assert_eq!((record.chosen_timestamp_millis(), record.chosen_tag()), (Some(7), Some(9)));
         let expected = Record::to("b").value("w").header("x", "1").header("x", "3").timestamp_millis(7).tag(9);
         assert_eq!(record, expected);
-        record.seen_by = SeenBy(NonZeroU32::new(4));
+        record.marks.set_seen_by(NonZeroU32::new(4));
+        assert_eq!((record.marks.seen_by(), record.chosen_tag()), (NonZeroU32::new(4), Some(9)));
         assert_eq!(record, expected, "who has seen a record is no part of it");
     }
 }

@@ -7,7 +7,7 @@ mod topic;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub(crate) use edit::SeenBy;
+pub(crate) use edit::Marks;
 pub use incoming::{ConsumerRecord, Header};
 pub use outgoing::{Payload, Record, RecordMetadata};
 pub(crate) use topic::check_topic_name;

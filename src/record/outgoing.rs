@@ -3,7 +3,7 @@ use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 use bytes::Bytes;
 use thin_vec::ThinVec;
 
-use super::{SeenBy, from_millis, to_millis};
+use super::{Marks, from_millis, to_millis};
 
 /// A record to be sent: a topic, a value, and what else there is to say.
 ///
@@ -17,17 +17,18 @@ use super::{SeenBy, from_millis, to_millis};
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record<'a> {
-    // Every call that builds or sends a record moves it, and above 128 bytes a move is a call of its own: hence the
-    // numbers that stand for "none", and headers behind one pointer.
+    // Every call that builds or sends a record moves it. Above 128 bytes a move is a call of its own, and fields of fewer
+    // than eight bytes are read back before they are written whole: hence the numbers that stand for "none", and the
+    // headers behind one pointer.
     pub(crate) topic: Cow<'a, str>,
     key: Field<'a>,
     value: Field<'a>,
     pub(crate) headers: ThinVec<(Cow<'a, str>, Option<Payload<'a>>)>,
     timestamp: i64,
     tag: u64,
-    partition: i32,
-    pub(crate) seen_by: SeenBy,
-    has_tag: bool,
+    /// Of 32 bits, or `NO_PARTITION`.
+    partition: i64,
+    pub(crate) marks: Marks,
 }
 
 const _: () = assert!(size_of::<Record<'_>>() <= 128);
@@ -35,7 +36,7 @@ const _: () = assert!(size_of::<Record<'_>>() <= 128);
 /// The time of `send`. No log goes back so far.
 const NO_TIMESTAMP: i64 = i64::MIN;
 /// Whichever the key or the partitioner gives.
-const NO_PARTITION: i32 = i32::MIN;
+const NO_PARTITION: i64 = i64::MIN;
 
 impl<'a> Record<'a> {
     /// A record for that topic, with neither key nor value yet.
@@ -48,8 +49,7 @@ impl<'a> Record<'a> {
             timestamp: NO_TIMESTAMP,
             tag: 0,
             partition: NO_PARTITION,
-            seen_by: SeenBy::default(),
-            has_tag: false,
+            marks: Marks::default(),
         }
     }
 
@@ -120,8 +120,7 @@ impl<'a> Record<'a> {
             timestamp: self.timestamp,
             tag: self.tag,
             partition: self.partition,
-            seen_by: self.seen_by,
-            has_tag: self.has_tag,
+            marks: self.marks,
         }
     }
 
@@ -147,7 +146,7 @@ impl<'a> Record<'a> {
 
     /// The partition that was asked for.
     pub fn chosen_partition(&self) -> Option<i32> {
-        (self.partition != NO_PARTITION).then_some(self.partition)
+        i32::try_from(self.partition).ok()
     }
 
     /// The timestamp that was given, in milliseconds since the Unix epoch.
@@ -157,13 +156,12 @@ impl<'a> Record<'a> {
 
     /// The number under which its result is reported.
     pub fn chosen_tag(&self) -> Option<u64> {
-        self.has_tag.then_some(self.tag)
+        self.marks.has_tag().then_some(self.tag)
     }
 
     /// Asks for a partition, or leaves the choice to the key and the partitioner.
     pub fn set_partition(&mut self, partition: Option<i32>) {
-        // The one number that stands for none is as negative as its neighbour, and is refused like it.
-        self.partition = partition.map_or(NO_PARTITION, |partition| partition.max(NO_PARTITION + 1));
+        self.partition = partition.map_or(NO_PARTITION, i64::from);
     }
 
     /// Replaces the timestamp, in milliseconds since the Unix epoch; `None` for the time of `send`.
@@ -173,7 +171,7 @@ impl<'a> Record<'a> {
 
     /// Replaces the number under which its result is reported, see [`tag`](Self::tag).
     pub fn set_tag(&mut self, tag: Option<u64>) {
-        self.has_tag = tag.is_some();
+        self.marks.set_has_tag(tag.is_some());
         self.tag = tag.unwrap_or(0);
     }
 }

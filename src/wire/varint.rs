@@ -79,7 +79,7 @@ pub(crate) fn put_i32(out: &mut [u8], value: i32) -> usize {
 }
 
 /// Writes a zigzag varint to the front of `out`, which has room for [`MAX_64`] bytes, and gives its size.
-#[inline]
+#[cfg(test)]
 pub(crate) fn put_i64(out: &mut [u8], value: i64) -> usize {
     put_u64(out, zigzag_64(value))
 }

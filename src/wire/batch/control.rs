@@ -66,10 +66,11 @@ pub(crate) fn marker_batch(
     let value = [&[0, 0][..], &epoch.to_be_bytes()].concat();
     let mut builder = BatchBuilder::with_capacity(64);
     builder.append(&RecordParts { key: Some(&key), value: Some(&value), record: None }, timestamp);
-    let body = builder.body();
+    let size = builder.size();
+    let body = builder.into_body();
     let header = BatchHeader {
         base_offset,
-        batch_length: (builder.size() - LOG_OVERHEAD) as i32,
+        batch_length: (size - LOG_OVERHEAD) as i32,
         partition_leader_epoch: leader_epoch,
         magic: 2,
         crc: 0,
@@ -82,7 +83,7 @@ pub(crate) fn marker_batch(
         base_sequence: -1,
         record_count: 1,
     };
-    let mut bytes = [&header.write()[..], body].concat();
+    let mut bytes = [&header.write()[..], &body].concat();
     let crc = crc32c::crc32c(&bytes[CHECKED_FROM..]);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
     Ok(bytes.into())

@@ -1,11 +1,13 @@
 //! Record batches: the v2 format both ways, message sets v0 and v1 for reading.
 
 mod control;
+mod front;
 mod header;
 mod legacy;
 mod pool;
 mod reader;
 mod records;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -17,4 +19,5 @@ pub(crate) use header::{BATCH_HEADER_SIZE, BatchHeader};
 pub(crate) use pool::{BodyBuffer, BodyPool};
 pub(crate) use reader::{Batches, Decompressor, RawBatch, Records};
 pub(crate) use records::{HeadersIter, RecordIter, RecordPosition, RecordView};
+pub(crate) use stage::STAGE;
 pub(crate) use writer::{BatchBuilder, Compressor, ProducerStamp, RecordParts, SealedBatch, record_size_bound};

@@ -2,7 +2,9 @@ use bytes::Bytes;
 
 use super::{
     BATCH_HEADER_SIZE, BatchHeader, Batches, BodyBuffer, Decompressor, RecordView, Records,
+    front::Front,
     header::{CHECKED_FROM, LOG_OVERHEAD},
+    stage::StagedBody,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -10,7 +12,7 @@ use crate::{
     wire::{
         Compression, codec,
         crc::Shift,
-        varint::{MAX_32, MAX_64, put_i32, put_i64, size_i32, size_i64},
+        varint::{MAX_32, MAX_64, put_i32, size_i32, size_i64},
     },
 };
 
@@ -30,12 +32,18 @@ impl<'a> RecordParts<'a> {
     }
 
     /// What the record takes apart from its length and its deltas: attributes, key, value, headers.
+    #[inline]
     fn fixed_size(&self) -> usize {
         let headers = self.headers();
-        let count = size_i32(headers.len() as i32);
-        let headers: usize = headers.map(|(name, value)| field_size(Some(name)) + field_size(value)).sum();
-        1 + field_size(self.key) + field_size(self.value) + count + headers
+        let headers = if headers.len() == 0 { 1 } else { headers_size(headers) };
+        1 + field_size(self.key) + field_size(self.value) + headers
     }
+}
+
+/// Headers and their number.
+fn headers_size<'a>(headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> usize {
+    let count = size_i32(headers.len() as i32);
+    count + headers.map(|(name, value)| field_size(Some(name)) + field_size(value)).sum::<usize>()
 }
 
 /// A key, a value or a part of a header with the length before it; null is the length −1.
@@ -45,31 +53,34 @@ fn field_size(field: Option<&[u8]>) -> usize {
 }
 
 /// An upper bound of the bytes that a record takes in any batch, whatever its deltas; what admission charges.
+#[inline]
 pub(crate) fn record_size_bound(parts: &RecordParts<'_>) -> usize {
-    // Its length, its timestamp's delta, its offset's delta.
-    MAX_32 + MAX_64 + MAX_32 + parts.fixed_size()
+    DELTAS + parts.fixed_size()
 }
+
+/// The most that depends on the batch: a record's length, its timestamp's delta, its offset's delta.
+const DELTAS: usize = MAX_32 + MAX_64 + MAX_32;
 
 /// An open batch: records are encoded once, in place, as they come.
 ///
 /// A batch of more than 2 GiB cannot be said on the wire: [`seal`](Self::seal) refuses it. Keep well below.
 #[derive(Debug)]
 pub(crate) struct BatchBuilder {
-    body: BodyBuffer,
+    body: StagedBody,
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
 }
 
 impl BatchBuilder {
-    /// An empty batch whose records are written into this buffer.
-    pub(crate) fn new(body: BodyBuffer) -> Self {
-        Self { body, count: 0, base_timestamp: 0, max_timestamp: 0 }
+    /// An empty batch whose records are written into this buffer; small ones by way of a stage, if there is memory for one.
+    pub(crate) fn new(body: BodyBuffer, stage: Vec<u8>) -> Self {
+        Self { body: StagedBody::new(body, stage), count: 0, base_timestamp: 0, max_timestamp: 0 }
     }
 
     /// An empty batch with room for about so many bytes of records.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self::new(BodyBuffer::with_capacity(bytes))
+        Self::new(BodyBuffer::with_capacity(bytes), Vec::new())
     }
 
     /// The record's timestamp as it is written: the first record's is the base. Wraps like the reader's addition.
@@ -85,12 +96,23 @@ impl BatchBuilder {
 
     /// Appends a record and gives its index in the batch.
     pub(crate) fn append(&mut self, parts: &RecordParts<'_>, timestamp: i64) -> u32 {
+        self.append_sized(parts, parts.fixed_size(), timestamp)
+    }
+
+    /// Appends a record whose [`record_size_bound`] is known.
+    #[inline]
+    pub(crate) fn append_bounded(&mut self, parts: &RecordParts<'_>, bound: usize, timestamp: i64) -> u32 {
+        self.append_sized(parts, bound.saturating_sub(DELTAS), timestamp)
+    }
+
+    #[inline]
+    fn append_sized(&mut self, parts: &RecordParts<'_>, fixed: usize, timestamp: i64) -> u32 {
         let headers = parts.headers();
-        let index = self.begin(parts.fixed_size(), timestamp, parts.key, parts.value);
-        put_length(&mut self.body, headers.len() as i32);
+        let (index, body) = self.begin(fixed, timestamp, parts.key, parts.value);
+        put_length(body, headers.len() as i32);
         for (name, value) in headers {
-            put_field(&mut self.body, Some(name));
-            put_field(&mut self.body, value);
+            put_field(body, Some(name));
+            put_field(body, value);
         }
         index
     }
@@ -101,15 +123,16 @@ impl BatchBuilder {
         let count = record.headers.count() as i32;
         let headers = record.headers.encoded();
         let fixed = 1 + field_size(record.key) + field_size(record.value) + size_i32(count) + headers.len();
-        let index = self.begin(fixed, record.timestamp, record.key, record.value);
-        put_length(&mut self.body, count);
-        self.body.extend_from_slice(headers);
+        let (index, body) = self.begin(fixed, record.timestamp, record.key, record.value);
+        put_length(body, count);
+        body.extend_from_slice(headers);
         index
     }
 
-    /// Writes a record up to its value, having made room for all of it, and counts it.
+    /// Writes a record up to its value, having made room for all of it, and counts it. Gives its index, and where to write
+    /// on.
     #[inline]
-    fn begin(&mut self, fixed: usize, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> u32 {
+    fn begin(&mut self, fixed: usize, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> (u32, &mut Vec<u8>) {
         let inner = self.inner_size(fixed, timestamp);
         let delta = self.timestamp_delta(timestamp);
         let index = self.count;
@@ -121,23 +144,21 @@ impl BatchBuilder {
         }
         self.count += 1;
 
-        self.body.reserve(inner + SCRATCH);
-        // The small fields are put together aside and copied at once.
-        let mut start = [0; SCRATCH];
-        let mut at = put_i32(&mut start, inner as i32);
-        at += 1; // attributes: none are in use
-        at += put_i64(&mut start[at..], delta);
-        at += put_i32(&mut start[at..], index as i32);
-        at += put_i32(&mut start[at..], key.map_or(-1, |key| key.len() as i32));
+        let body = self.body.room(MAX_32 + inner + Front::SLACK);
+        let mut front = Front::default();
+        front.int(body, inner as i32);
+        front.byte(body, 0); // attributes: none are in use
+        front.long(body, delta);
+        front.int(body, index as i32);
+        front.int(body, key.map_or(-1, |key| key.len() as i32));
         if let Some(key) = key {
-            put_scratch(&mut self.body, &start, at);
-            self.body.extend_from_slice(key);
-            at = 0;
+            front.write(body);
+            body.extend_from_slice(key);
         }
-        at += put_i32(&mut start[at..], value.map_or(-1, |value| value.len() as i32));
-        put_scratch(&mut self.body, &start, at);
-        self.body.extend_from_slice(value.unwrap_or_default());
-        index
+        front.int(body, value.map_or(-1, |value| value.len() as i32));
+        front.write(body);
+        body.extend_from_slice(value.unwrap_or_default());
+        (index, body)
     }
 
     /// Records so far.
@@ -150,10 +171,15 @@ impl BatchBuilder {
         BATCH_HEADER_SIZE + self.body.len()
     }
 
+    /// No more records will come: gives the stage's memory back.
+    pub(crate) fn take_stage(&mut self) -> Vec<u8> {
+        self.body.take_stage()
+    }
+
     /// The records as they are encoded so far.
     #[cfg(test)]
-    pub(super) fn body(&self) -> &[u8] {
-        &self.body
+    pub(super) fn into_body(self) -> BodyBuffer {
+        self.body.into_body()
     }
 
     /// Closes the batch: compresses the body and checksums it. Pure CPU work; call it outside any lock.
@@ -175,9 +201,10 @@ impl BatchBuilder {
                 format!("a batch of {uncompressed_size} bytes is above the protocol's limit of 2 GiB"),
             ));
         }
+        let body = self.body.into_body();
         let body = match compressor.compression {
-            Compression::None => Bytes::from_owner(self.body),
-            compression => Bytes::from(codec::compress(compression, &mut compressor.state, &self.body)?),
+            Compression::None => Bytes::from_owner(body),
+            compression => Bytes::from(codec::compress(compression, &mut compressor.state, &body)?),
         };
         if too_large(BATCH_HEADER_SIZE + body.len()) {
             return Err(Error::new(
@@ -196,18 +223,6 @@ impl BatchBuilder {
             body,
         })
     }
-}
-
-/// Room for the small fields at a record's start: its length, attributes, deltas, and the lengths of key and value.
-const SCRATCH: usize = 32;
-const _: () = assert!(MAX_32 + 1 + MAX_64 + MAX_32 + MAX_32 + MAX_32 <= SCRATCH);
-
-/// Appends the first bytes of `scratch`. A copy of constant size, cut to length afterwards, needs no call.
-#[inline]
-fn put_scratch(body: &mut Vec<u8>, scratch: &[u8; SCRATCH], length: usize) {
-    let end = body.len() + length;
-    body.extend_from_slice(scratch);
-    body.truncate(end);
 }
 
 #[inline]
