@@ -6,6 +6,7 @@
 //! borrowed ones (`records`). How far it has come is kept in a `lease`; where a partition is read from is found out in
 //! `position` and `resolve`. `consumer_task` asks the questions, follows the group and commits.
 
+mod arrivals;
 mod assignment;
 mod budget;
 mod builder;
@@ -20,6 +21,7 @@ mod handout;
 mod inbox;
 mod lease;
 mod lookups;
+mod nearby;
 mod offset_lookup;
 mod offsets;
 mod part;
@@ -29,6 +31,7 @@ mod queue;
 mod reader;
 mod records;
 mod resolve;
+mod routes;
 mod settings;
 mod shared;
 mod stream;

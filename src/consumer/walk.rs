@@ -63,6 +63,8 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
                 return walk;
             }
         };
+        // Offsets that go back are an older part of the log again: reading goes on behind all of it.
+        let next = walk.next_offset.map_or(next, |before| before.max(next));
         walk.next_offset = Some(next);
         walk.leader_epoch = batch.header.partition_leader_epoch;
         // A message set's wrapper does not say how many records it holds; a v2 batch does, and may be empty.

@@ -184,6 +184,38 @@ impl Cluster {
         self.change(|state| state.move_leader(topic, partition, broker), what)
     }
 
+    /// Lets a follower's copy of a partition end at `end` (it lags, and never catches up), or keep up again. Readers that
+    /// ask it for what lies beyond get OFFSET_OUT_OF_RANGE, as from a follower that was down for long. It holds while the
+    /// broker does not lead.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub fn lag_follower(&self, topic: &str, partition: i32, broker: i32, end: Option<i64>) -> Result<()> {
+        let lag = |state: &mut State| {
+            let found = state.topics.partition_mut(topic, partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+            match end {
+                Some(end) => _ = found.lagging.insert(broker, end.max(0)),
+                None => _ = found.lagging.remove(&broker),
+            }
+            Ok(())
+        };
+        self.change(lag, || format!("lag {topic}[{partition}] at broker {broker}"))
+    }
+
+    /// Lets a partition's leader send every reader that names a rack to that broker (KIP-392, from Fetch v11 on), whether or
+    /// not the broker is up, a follower, or known; `None` ends that.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub fn prefer_replica(&self, topic: &str, partition: i32, broker: Option<i32>) -> Result<()> {
+        let prefer = |state: &mut State| {
+            let found = state.topics.partition_mut(topic, partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+            found.preferred = broker;
+            Ok(())
+        };
+        self.change(prefer, || format!("send readers of {topic}[{partition}] elsewhere"))
+    }
+
     /// The broker that coordinates a consumer group or transactional id.
     pub fn coordinator(&self, group: &str) -> Option<i32> {
         self.shared.lock().coordinator(group)
