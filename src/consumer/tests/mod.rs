@@ -2,6 +2,7 @@
 
 mod commits;
 mod faults;
+mod fetching;
 mod groups;
 mod memory;
 mod planning;
