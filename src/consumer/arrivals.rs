@@ -8,6 +8,7 @@ use super::{
     fetch_session::Verdict,
     nearby::SHUNNED,
     position::{Start, State},
+    queue::is_heavy,
     resolve::HUMAN,
     walk::{Step, Walk},
 };
@@ -59,6 +60,13 @@ impl Assignment {
                 hints.refresh = code.remedy() == Remedy::RefreshMetadata;
                 return hints;
             }
+        }
+        let largest = arrived.iter().map(|arrived| arrived.walk.largest).max().unwrap_or(0);
+        let mut steps = arrived.iter().flat_map(|arrived| &arrived.walk.steps);
+        let opens = steps.any(|step| matches!(step, Step::Batch(batch) if is_heavy(batch)));
+        if largest > 0 {
+            node.largest_batch = largest.max(node.largest_batch / 8 * 7);
+            node.account.set_opens(opens);
         }
         let charge = Arc::new(charge);
         for Arrived { head, walk } in arrived {
@@ -175,7 +183,8 @@ impl Assignment {
             return;
         }
         let offset = walk.next_offset.map_or(asked_from, |next| next.max(asked_from));
-        found.fetch_bytes = fetch_bytes;
+        // Only the first batch of an answer comes when it is larger than it may be, so that one partition would get its turn.
+        found.fetch_bytes = i32::try_from(walk.largest).unwrap_or(i32::MAX).max(fetch_bytes);
         found.queue.push(walk.steps, asked_from, charge);
         let State::Fetch { epoch: before, .. } = found.position.state() else { return };
         let epoch = if walk.leader_epoch >= 0 { walk.leader_epoch } else { before };

@@ -105,6 +105,8 @@ pub(super) struct Assignment {
     pub(super) wake_for: Box<dyn Fn(i32) -> Wake + Send>,
     pub(super) rotation: VecDeque<TopicPartition>,
     pub(super) running_jobs: usize,
+    /// Whether there may be something to open ahead.
+    pub(super) has_heavy: bool,
     errors: VecDeque<Error>,
     ended: bool,
     pub(super) rng: StdRng,
@@ -130,6 +132,7 @@ impl Assignment {
             wake_for,
             rotation: VecDeque::new(),
             running_jobs: 0,
+            has_heavy: false,
             errors: VecDeque::new(),
             ended: false,
             rng,

@@ -18,6 +18,13 @@ use crate::{
 /// The smallest fetch that is worth its round trip while there is something else to read.
 const LEAST: usize = 16 * 1024;
 
+/// How many answers of its largest size a broker's share of the memory holds.
+const ANSWERS: usize = 4;
+/// What an answer says of a partition beside its batches takes no more than this, as a rule.
+const HEAD: usize = 64;
+/// What is left of a response, as a part of it, from which on it is copied out so that the whole can go.
+const REMAINDER: usize = 8;
+
 /// What a broker's task is to do next.
 #[derive(Debug)]
 pub(super) enum Plan {
@@ -46,10 +53,15 @@ impl Assignment {
         if node.session.len() == 0 {
             return Plan::Wait(node.waiting.iter().map(|(at, _)| *at).min());
         }
-        let most = usize::try_from(max_bytes).unwrap_or(0);
-        let want = most.min(node.session.len().saturating_mul(partition_bytes)).max(1);
-        let least = want.min(LEAST);
         let account = node.account.clone();
+        // Several answers share the room: what is left of one that is being read never keeps the next ones out.
+        let most = usize::try_from(max_bytes).unwrap_or(0).min((account.limit() / ANSWERS).max(partition_bytes));
+        // A broker sends at least one batch, whatever it is allowed; the next is likely not larger than the last were.
+        let least = LEAST.max(node.largest_batch);
+        let asked = node.session.len();
+        let heads = HEAD.saturating_mul(asked.saturating_add(2));
+        let want = most.min(asked.saturating_mul(partition_bytes)).max(node.largest_batch).max(1).saturating_add(heads);
+        let least = want.min(least.saturating_add(heads));
         let Some(reserved) = account.reserve(want, least).or_else(|| {
             self.make_room(id);
             account.reserve(want, least)
@@ -58,7 +70,7 @@ impl Assignment {
         };
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
         let session = node.session.request();
-        let granted = i32::try_from(reserved.bytes()).unwrap_or(i32::MAX);
+        let granted = i32::try_from(reserved.bytes().saturating_sub(heads).max(1)).unwrap_or(i32::MAX);
         let by_name = node.session.has_nameless();
         let rack = self.rules.rack.as_ref().filter(|_| node.rackless_until.is_none_or(|until| until <= now));
         let request = FetchRequest {
@@ -153,10 +165,17 @@ impl Assignment {
             self.enter(&partition, State::Fetch { offset, epoch: -1 });
         }
         let mut pinned: HashMap<*const Charge, (usize, usize)> = HashMap::new();
-        for (charge, needed) in self.partitions.values().flat_map(|found| found.queue.pinned()) {
+        let here = self.partitions.values().filter(|found| found.node == Some(id));
+        for (charge, needed) in here.flat_map(|found| found.queue.pinned()) {
             pinned.entry(Arc::as_ptr(charge)).or_insert((charge.bytes(), 0)).1 += needed;
         }
-        pinned.retain(|_, (whole, needed)| *needed <= *whole / 4);
+        let Some(account) = self.nodes.get(&id).map(|node| node.account.clone()) else { return };
+        let mut copied = 0;
+        pinned.retain(|_, (whole, needed)| {
+            let small = *needed <= *whole / REMAINDER && account.has_room_for(copied + *needed);
+            copied += if small { *needed } else { 0 };
+            small
+        });
         if !pinned.is_empty() {
             for found in self.partitions.values_mut() {
                 found.queue.copy_out(|charge| pinned.contains_key(&Arc::as_ptr(charge)));

@@ -24,6 +24,8 @@ pub(super) struct Node {
     pub(super) waiting: Vec<(Instant, TopicPartition)>,
     pub(super) account: Arc<Account>,
     pub(super) partitions: usize,
+    /// About the largest batch of late, in bytes.
+    pub(super) largest_batch: usize,
     pub(super) not_before: Option<Instant>,
     /// When the first of the partitions that are read here as from a replica nearby is to be asked of its leader again.
     pub(super) expiry: Option<Instant>,
@@ -172,6 +174,7 @@ impl Assignment {
                 waiting: Vec::new(),
                 account: account.clone(),
                 partitions: 0,
+                largest_batch: 0,
                 not_before: None,
                 expiry: None,
                 rackless_until: None,

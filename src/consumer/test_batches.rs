@@ -40,6 +40,11 @@ pub(super) fn built(base_offset: i64, count: i64, sort: Sort, compression: Compr
     bytes.into()
 }
 
+/// `count` records from that offset on, with values of so many bytes.
+pub(super) fn batch_of(base_offset: i64, count: i64, size: usize) -> Bytes {
+    built(base_offset, count, Sort::Plain, Compression::None, &"v".repeat(size))
+}
+
 /// The end of that producer's transaction.
 pub(super) fn marker(offset: i64, producer_id: i64, commit: bool) -> Bytes {
     let stamp = ProducerStamp { producer_id, producer_epoch: 0, base_sequence: -1, transactional: true };

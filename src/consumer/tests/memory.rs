@@ -96,7 +96,7 @@ async fn a_paused_partition_does_not_keep_others_back() {
 }
 
 /// Letters that no codec can make much smaller.
-fn noise(length: usize) -> String {
+pub(super) fn noise(length: usize) -> String {
     let mut state = 1u64;
     let mut letter = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -1,5 +1,6 @@
 //! The consumer against brokers in the process, under paused time.
 
+mod budget;
 mod commits;
 mod faults;
 mod fetching;

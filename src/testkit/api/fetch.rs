@@ -215,7 +215,9 @@ fn read(
     let max_bytes = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left);
     if let Some(sink) = &context.state.sink {
         return match sink.prepared(topic) {
-            Some(prepared) if at_least_one || max_bytes > 0 => prepared_from(prepared, wanted.offset, max_bytes),
+            Some(prepared) if at_least_one || max_bytes > 0 => {
+                prepared_from(prepared, wanted.offset, max_bytes, at_least_one)
+            }
             _ => Answer { end: 0, start: 0, ..Answer::default() },
         };
     }
@@ -259,9 +261,9 @@ fn preferred(context: &Context<'_>, partition: &Partition, offset: i64, rack: &s
     near.max_by_key(|&id| partition.end_at(id))
 }
 
-fn prepared_from(prepared: &Prepared, offset: i64, max_bytes: usize) -> Answer {
+fn prepared_from(prepared: &Prepared, offset: i64, max_bytes: usize, at_least_one: bool) -> Answer {
     let mut answer = Answer { end: END, ..Answer::default() };
-    for (base_offset, rest) in prepared.from(offset.max(0), max_bytes) {
+    for (base_offset, rest) in prepared.from(offset.max(0), max_bytes, at_least_one) {
         answer.size += size_of::<i64>() + rest.len();
         answer.records.push(Bytes::copy_from_slice(&base_offset.to_be_bytes()));
         answer.records.push(rest);
