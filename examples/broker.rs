@@ -3,6 +3,7 @@
 //! ```sh
 //! broker --brokers 3 --topic orders:6
 //! broker --sink --topic perf:4
+//! broker --sink --serve big:200:16:65536
 //! ```
 //! The first line on standard output is the bootstrap address. It ends when standard input does; a sink then says on a
 //! second line what it received, as JSON.
@@ -11,15 +12,20 @@ mod common;
 
 use std::{io::Write, process::ExitCode};
 
+use bytes::Bytes;
 use common::{Args, Failure};
-use ottla::testkit::{Cluster, Options, Received};
+use ottla::{
+    Compression, Record,
+    testkit::{Cluster, Options, Received, batch},
+};
 use tokio::io::AsyncReadExt;
 
 const HELP: &str = "\
-usage: broker [--brokers N] [--topic NAME:PARTITIONS]... [--sink]
+usage: broker [--brokers N] [--topic NAME:PARTITIONS]... [--sink [--serve NAME:PARTITIONS:RECORDS:SIZE]]
 
 starts a Kafka cluster of N brokers (1) on loopback, in memory, and prints its bootstrap address
 --sink   answers at once and keeps nothing: what is left to be measured is the client
+--serve  a topic whose partitions give batches of RECORDS records of SIZE bytes for ever
 it runs until its standard input ends";
 
 #[tokio::main]
@@ -28,12 +34,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Failure> {
-    let (mut brokers, mut sink, mut topics) = (1, false, Vec::new());
+    let (mut brokers, mut sink, mut topics, mut served) = (1, false, Vec::new(), None);
     let mut args = Args::from_env();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--brokers" => brokers = args.number(&arg)?,
             "--sink" => sink = true,
+            "--serve" => served = Some(serve(&args.value(&arg)?)?),
             "-t" | "--topic" => {
                 let text = args.value(&arg)?;
                 let (name, partitions) = text.rsplit_once(':').unwrap_or((text.as_str(), "1"));
@@ -47,7 +54,11 @@ async fn run() -> Result<(), Failure> {
             other => return Err(format!("unknown argument {other:?}\n{HELP}").into()),
         }
     }
-    let cluster = Cluster::start(Options::new().brokers(brokers).sink(sink)).await?;
+    let mut options = Options::new().brokers(brokers).sink(sink);
+    if let Some((name, partitions, batch)) = served {
+        options = options.default_partitions(partitions).prepared(name, vec![batch]);
+    }
+    let cluster = Cluster::start(options).await?;
     for (name, partitions) in topics {
         cluster.create_topic(&name, partitions)?;
     }
@@ -64,4 +75,16 @@ async fn run() -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// A topic's name, its partitions and the batch that they give, from `NAME:PARTITIONS:RECORDS:SIZE`.
+fn serve(text: &str) -> Result<(String, i32, Bytes), Failure> {
+    let wrong = || format!("{text:?} wants to be NAME:PARTITIONS:RECORDS:SIZE");
+    let parts: Vec<&str> = text.split(':').collect();
+    let [name, partitions, records, size] = parts[..] else { return Err(wrong().into()) };
+    let (partitions, records): (_, usize) =
+        (partitions.parse().map_err(|_| wrong())?, records.parse().map_err(|_| wrong())?);
+    let value = vec![b'x'; size.parse().map_err(|_| wrong())?];
+    let records: Vec<Record<'_>> = (0..records).map(|_| Record::to(name).value(&value[..])).collect();
+    Ok((name.to_owned(), partitions, batch(&records, Compression::None)?))
 }

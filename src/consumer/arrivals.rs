@@ -64,6 +64,14 @@ impl Assignment {
         let largest = arrived.iter().map(|arrived| arrived.walk.largest).max().unwrap_or(0);
         let mut steps = arrived.iter().flat_map(|arrived| &arrived.walk.steps);
         let opens = steps.any(|step| matches!(step, Step::Batch(batch) if is_heavy(batch)));
+        let larger = i32::try_from(largest).unwrap_or(i32::MAX);
+        if larger > node.floor.max(self.rules.partition_bytes) {
+            // Only the first batch of an answer comes that is larger than what was asked for: no more than one partition
+            // would get its turn in each.
+            node.floor = larger.saturating_add(larger / 4);
+            let here = self.partitions.iter().filter(|(_, found)| found.node == Some(id));
+            node.changed.extend(here.map(|(partition, _)| partition.clone()));
+        }
         if largest > 0 {
             node.largest_batch = largest.max(node.largest_batch / 8 * 7);
             node.account.set_opens(opens);
@@ -183,8 +191,7 @@ impl Assignment {
             return;
         }
         let offset = walk.next_offset.map_or(asked_from, |next| next.max(asked_from));
-        // Only the first batch of an answer comes when it is larger than it may be, so that one partition would get its turn.
-        found.fetch_bytes = i32::try_from(walk.largest).unwrap_or(i32::MAX).max(fetch_bytes);
+        found.fetch_bytes = fetch_bytes;
         found.queue.push(walk.steps, asked_from, charge);
         let State::Fetch { epoch: before, .. } = found.position.state() else { return };
         let epoch = if walk.leader_epoch >= 0 { walk.leader_epoch } else { before };

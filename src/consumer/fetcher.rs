@@ -19,7 +19,7 @@ use crate::{
 const LEAST: usize = 16 * 1024;
 
 /// How many answers of its largest size a broker's share of the memory holds.
-const ANSWERS: usize = 4;
+const ANSWERS: usize = 8;
 /// What an answer says of a partition beside its batches takes no more than this, as a rule.
 const HEAD: usize = 64;
 /// What is left of a response, as a part of it, from which on it is copied out so that the whole can go.
@@ -118,6 +118,7 @@ impl Assignment {
     /// What is to be fetched of a partition from that broker now.
     fn wish(&mut self, partition: &TopicPartition, id: i32, now: Instant) -> Option<Wish> {
         let bound = self.queue_bound();
+        let floor = self.nodes.get(&id).map_or(0, |node| node.floor);
         let found = self.partitions.get_mut(partition)?;
         if found.node != Some(id) || found.paused || found.revoking {
             return None;
@@ -138,7 +139,7 @@ impl Assignment {
                 fetch_offset,
                 last_fetched_epoch: -1,
                 log_start_offset: -1,
-                max_bytes: found.fetch_bytes,
+                max_bytes: found.fetch_bytes.max(floor),
             },
         })
     }

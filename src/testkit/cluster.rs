@@ -9,6 +9,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
+    batch,
     broker_task::{BrokerTask, Listener},
     fault::Fault,
     journal::Request,
@@ -26,10 +27,7 @@ use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     net::{MemoryNetwork, Network, Tcp},
     record::{ConsumerRecord, Record, to_millis},
-    wire::{
-        ApiKey, Compression,
-        batch::{BatchBuilder, BatchHeader, Compressor, ProducerStamp, RecordParts},
-    },
+    wire::{ApiKey, Compression, batch::BatchHeader},
 };
 
 /// A Kafka cluster inside the process. Dropping it ends all its brokers.
@@ -273,21 +271,9 @@ impl Cluster {
     /// # Errors
     /// `UnknownTopicOrPartition`, or `InvalidArgument` when there are no records.
     pub fn append(&self, topic: &str, partition: i32, records: &[Record<'_>]) -> Result<i64> {
-        if records.is_empty() {
-            return Err(Error::new(ErrorKind::InvalidArgument, "there are no records to append"));
-        }
         let mut state = self.shared.lock();
         let millis = state.millis(now());
-        let mut batch = BatchBuilder::with_capacity(1024);
-        for record in records {
-            let key = record.key.as_ref().map(|key| key.as_slice());
-            let value = record.value.as_ref().map(|value| value.as_slice());
-            let parts = RecordParts { key, value, record: Some(record) };
-            batch.append(&parts, record.timestamp.unwrap_or(millis));
-        }
-        let sealed = batch.seal(&mut Compressor::new(Compression::None)?)?;
-        let mut bytes = sealed.header(ProducerStamp::NONE).to_vec();
-        bytes.extend_from_slice(sealed.body());
+        let bytes = batch::build(records, Compression::None, millis)?;
         let header = BatchHeader::parse(&bytes)?;
         let unknown = || unknown_partition(topic, partition);
         let found = state.topics.get_mut(topic).ok_or_else(unknown)?;
