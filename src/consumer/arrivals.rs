@@ -6,6 +6,7 @@ use super::{
     assignment::Assignment,
     budget::Charge,
     fetch_session::Verdict,
+    fetcher::largest_answer,
     nearby::SHUNNED,
     position::{Start, State},
     queue::is_heavy,
@@ -72,6 +73,8 @@ impl Assignment {
             let here = self.partitions.iter().filter(|(_, found)| found.node == Some(id));
             node.changed.extend(here.map(|(partition, _)| partition.clone()));
         }
+        let waits = node.account.used().saturating_sub(charge.bytes());
+        node.answer_size.answered(charge.bytes(), waits, largest_answer(&node.account), now);
         if largest > 0 {
             node.largest_batch = largest.max(node.largest_batch / 8 * 7);
             node.account.set_opens(opens);

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::{
     assignment::{Assignment, Partition},
-    budget::Charge,
+    budget::{Account, Charge},
     fetch_session::Wish,
     position::State,
     settings::IsolationLevel,
@@ -39,6 +39,11 @@ pub(super) enum Plan {
     Wait(Option<Instant>),
 }
 
+/// The most that one answer may take of a broker's share.
+pub(super) fn largest_answer(account: &Account) -> usize {
+    account.limit() / ANSWERS
+}
+
 impl Assignment {
     /// The next fetch from a broker.
     pub(super) fn plan(&mut self, id: i32, now: Instant) -> Plan {
@@ -55,7 +60,7 @@ impl Assignment {
         }
         let account = node.account.clone();
         // Several answers share the room: what is left of one that is being read never keeps the next ones out.
-        let most = usize::try_from(max_bytes).unwrap_or(0).min((account.limit() / ANSWERS).max(partition_bytes));
+        let most = usize::try_from(max_bytes).unwrap_or(0).min(largest_answer(&account)).min(node.answer_size.bytes());
         // A broker sends at least one batch, whatever it is allowed; the next is likely not larger than the last were.
         let least = LEAST.max(node.largest_batch);
         let asked = node.session.len();
@@ -69,6 +74,7 @@ impl Assignment {
             return Plan::Wait(None);
         };
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
+        node.answer_size.ask(reserved.bytes().saturating_sub(heads), now);
         let session = node.session.request();
         let granted = i32::try_from(reserved.bytes().saturating_sub(heads).max(1)).unwrap_or(i32::MAX);
         let by_name = node.session.has_nameless();

@@ -6,6 +6,7 @@
 //! borrowed ones (`records`). How far it has come is kept in a `lease`; where a partition is read from is found out in
 //! `position` and `resolve`. `consumer_task` asks the questions, follows the group and commits.
 
+mod answer_size;
 mod arrivals;
 mod assignment;
 mod budget;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use super::{
+    answer_size::AnswerSize,
     assignment::Assignment,
     budget::Account,
     fetch_session::FetchSession,
@@ -24,6 +25,7 @@ pub(super) struct Node {
     pub(super) waiting: Vec<(Instant, TopicPartition)>,
     pub(super) account: Arc<Account>,
     pub(super) partitions: usize,
+    pub(super) answer_size: AnswerSize,
     /// About the largest batch of late, in bytes.
     pub(super) largest_batch: usize,
     /// At least this is asked for of each partition.
@@ -176,6 +178,7 @@ impl Assignment {
                 waiting: Vec::new(),
                 account: account.clone(),
                 partitions: 0,
+                answer_size: AnswerSize::default(),
                 largest_batch: 0,
                 floor: 0,
                 not_before: None,
