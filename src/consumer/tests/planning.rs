@@ -184,7 +184,10 @@ impl World {
             // Three batches were read before the leader moved.
             if self.leaders[asked.partition as usize].0 != node && batches != 3 {
                 let walk = walk(Bytes::new(), IsolationLevel::ReadUncommitted, &[]);
-                return Arrived { head: head(asked.partition, ErrorCode::NOT_LEADER_OR_FOLLOWER), walk };
+                // A follower that lags has no say about offsets.
+                let code =
+                    if batches == 2 { ErrorCode::OFFSET_OUT_OF_RANGE } else { ErrorCode::NOT_LEADER_OR_FOLLOWER };
+                return Arrived { head: head(asked.partition, code), walk };
             }
             let first = asked.fetch_offset - asked.fetch_offset.rem_euclid(BATCH);
             let bytes: Vec<Bytes> = (0..batches).map(|i| batch(first + i * BATCH, BATCH, Sort::Plain)).collect();
@@ -195,6 +198,20 @@ impl World {
         });
         let arrived = arrived.collect();
         charge.resize(size);
+        self.respond(node, arrived, charge);
+    }
+
+    /// Answers a broker's request by sending its reader to the other broker, for each partition that it leads.
+    fn recommend(&mut self, node: i32) {
+        let Some(mut charge) = self.waiting.remove(&node) else { return };
+        charge.resize(0);
+        let led = self.sessions[&node].values().filter(|asked| self.leaders[asked.partition as usize].0 == node);
+        let arrived = led.map(|asked| {
+            let head =
+                FetchPartitionResponse { preferred_read_replica: 1 - node, ..head(asked.partition, ErrorCode::NONE) };
+            Arrived { head, walk: walk(Bytes::new(), IsolationLevel::ReadUncommitted, &[]) }
+        });
+        let arrived = arrived.collect();
         self.respond(node, arrived, charge);
     }
 
@@ -389,6 +406,10 @@ enum Op {
     Send(i32),
     Answer(i32, i64),
     Fail(i32),
+    /// Sends the reader to the other broker (KIP-392).
+    Recommend(i32),
+    /// Waits until recommendations expire.
+    Age,
     Take(usize),
     /// Polls so many, reads only so many of them, and pauses or seeks this partition while they are held.
     Poll(usize, usize, Option<(i32, bool)>),
@@ -404,6 +425,8 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0..2).prop_map(Op::Send),
         4 => (0..2, 0..4i64).prop_map(|(node, batches)| Op::Answer(node, batches)),
         1 => (0..2).prop_map(Op::Fail),
+        2 => (0..2).prop_map(Op::Recommend),
+        1 => Just(Op::Age),
         4 => (1..9usize).prop_map(Op::Take),
         3 => (1..20usize, 0..20usize, prop::option::of((partition.clone(), any::<bool>())))
             .prop_map(|(max, read, act)| Op::Poll(max, read, act)),
@@ -435,6 +458,11 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
         Op::Send(node) => _ = world.send(node),
         Op::Answer(node, batches) => world.answer(node, batches),
         Op::Fail(node) => world.fail(node),
+        Op::Recommend(node) => world.recommend(node),
+        Op::Age => {
+            world.now += 301 * SECOND;
+            world.tell();
+        }
         Op::Take(count) => {
             for _ in 0..count {
                 let Some((partition, offset)) = world.take() else { break };
