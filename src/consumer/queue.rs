@@ -270,3 +270,81 @@ impl Queue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        consumer::{
+            budget::{Account, Budget},
+            settings::IsolationLevel,
+            test_batches::{Sort, batch, built, noise},
+            walk::walk,
+        },
+        record::TopicPartition,
+        wire::Compression,
+    };
+
+    fn account(limit: usize) -> Arc<Account> {
+        Budget::new(limit).account(1, || Box::new(|| ()))
+    }
+
+    fn lease() -> Arc<Lease> {
+        Arc::new(Lease::new(TopicPartition::new("t", 0), 1, 0, 0, -1))
+    }
+
+    /// A queue with these batches of one response, and the response's charge.
+    fn filled(account: &Arc<Account>, batches: &[bytes::Bytes], response: usize) -> (Queue, Arc<Charge>) {
+        let charge = Arc::new(account.charge(response));
+        let mut queue = Queue::default();
+        let walk = walk(batches.concat().into(), IsolationLevel::ReadUncommitted, &[]);
+        queue.push(walk.steps, 0, &charge);
+        (queue, charge)
+    }
+
+    #[test]
+    fn what_is_copied_out_no_longer_keeps_its_response() {
+        let account = account(1 << 20);
+        let one = batch(0, 3, Sort::Plain);
+        let (mut queue, charge) = filled(&account, std::slice::from_ref(&one), 100_000);
+        let pinned: Vec<_> = queue.pinned().map(|(charge, needed)| (charge.bytes(), needed)).collect();
+        assert_eq!(pinned, [(100_000, one.len())]);
+        queue.copy_out(|picked| Arc::ptr_eq(picked, &charge));
+        drop(charge);
+        assert_eq!(account.used(), one.len());
+        let mut out = Vec::new();
+        assert_eq!(queue.take(&lease(), 10, &mut out), 3);
+        let [Taken::Raw { batch, .. }] = &out[..] else { panic!("{out:?}") };
+        assert_eq!(batch.bytes(), &one);
+        drop(out);
+        assert_eq!(account.used(), 0);
+    }
+
+    #[test]
+    fn what_is_dropped_says_from_where_to_fetch_it_anew() {
+        let account = account(1 << 20);
+        let (mut queue, charge) = filled(&account, &[batch(5, 3, Sort::Plain), batch(8, 2, Sort::Plain)], 1000);
+        drop(charge);
+        queue.take(&lease(), 1, &mut Vec::new());
+        assert_eq!((queue.evict(), queue.bytes(), queue.is_empty()), (Some(8), 0, true));
+        assert_eq!((queue.evict(), account.used()), (None, 0));
+    }
+
+    #[test]
+    fn batches_are_opened_ahead_where_there_is_room_and_one_where_it_is_needed() {
+        let heavy = built(0, 3, Sort::Plain, Compression::Gzip(1), &noise(60_000));
+        assert!(heavy.len() > HEAVY);
+        let roomy = account(10 * heavy.len());
+        let (mut queue, _charge) = filled(&roomy, std::slice::from_ref(&heavy), heavy.len());
+        assert!(queue.has_heavy() && !queue.is_readable());
+        let job = queue.start_job(&lease(), false).expect("there is room");
+        assert_eq!(job.opening.bytes(), GROWTH * heavy.len());
+        assert!(!queue.is_readable() && !queue.has_heavy());
+        assert!(queue.start_job(&lease(), true).is_none(), "it is being opened");
+
+        let tight = account(2 * heavy.len());
+        let (mut queue, _charge) = filled(&tight, std::slice::from_ref(&heavy), heavy.len());
+        assert!(queue.start_job(&lease(), false).is_none());
+        assert!(queue.start_job(&lease(), true).is_some());
+    }
+}

@@ -54,3 +54,13 @@ pub(super) fn marker(offset: i64, producer_id: i64, commit: bool) -> Bytes {
     };
     marker_batch(kind, offset, 1, stamp, 0).unwrap()
 }
+
+/// Letters that no codec can make much smaller.
+pub(super) fn noise(length: usize) -> String {
+    let mut state = 1u64;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'!' + (state >> 33) as u8 % 90)
+    };
+    (0..length).map(|_| letter()).collect()
+}
