@@ -21,11 +21,12 @@ use ottla::{
 use tokio::io::AsyncReadExt;
 
 const HELP: &str = "\
-usage: broker [--brokers N] [--topic NAME:PARTITIONS]... [--sink [--serve NAME:PARTITIONS:RECORDS:SIZE]]
+usage: broker [--brokers N] [--topic NAME:PARTITIONS]... [--sink [--serve NAME:PARTITIONS:RECORDS:SIZE[:CODEC]]]
 
 starts a Kafka cluster of N brokers (1) on loopback, in memory, and prints its bootstrap address
 --sink   answers at once and keeps nothing: what is left to be measured is the client
---serve  a topic whose partitions give batches of RECORDS records of SIZE bytes for ever
+--serve  a topic whose partitions give batches of RECORDS records of SIZE bytes for ever, compressed by CODEC
+         (gzip, snappy, lz4 or zstd at their usual levels)
 it runs until its standard input ends";
 
 #[tokio::main]
@@ -77,14 +78,37 @@ async fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A topic's name, its partitions and the batch that they give, from `NAME:PARTITIONS:RECORDS:SIZE`.
+/// A topic's name, its partitions and the batch that they give, from `NAME:PARTITIONS:RECORDS:SIZE[:CODEC]`.
 fn serve(text: &str) -> Result<(String, i32, Bytes), Failure> {
-    let wrong = || format!("{text:?} wants to be NAME:PARTITIONS:RECORDS:SIZE");
+    let wrong = || format!("{text:?} wants to be NAME:PARTITIONS:RECORDS:SIZE[:CODEC]");
     let parts: Vec<&str> = text.split(':').collect();
-    let [name, partitions, records, size] = parts[..] else { return Err(wrong().into()) };
+    let (name, partitions, records, size, codec) = match parts[..] {
+        [name, partitions, records, size] => (name, partitions, records, size, "none"),
+        [name, partitions, records, size, codec] => (name, partitions, records, size, codec),
+        _ => return Err(wrong().into()),
+    };
+    let compression = match codec {
+        "none" => Compression::None,
+        "gzip" => Compression::Gzip(6),
+        "snappy" => Compression::Snappy,
+        "lz4" => Compression::Lz4,
+        "zstd" => Compression::Zstd(3),
+        _ => return Err(wrong().into()),
+    };
     let (partitions, records): (_, usize) =
         (partitions.parse().map_err(|_| wrong())?, records.parse().map_err(|_| wrong())?);
-    let value = vec![b'x'; size.parse().map_err(|_| wrong())?];
-    let records: Vec<Record<'_>> = (0..records).map(|_| Record::to(name).value(&value[..])).collect();
-    Ok((name.to_owned(), partitions, batch(&records, Compression::None)?))
+    let size = size.parse().map_err(|_| wrong())?;
+    let values: Vec<Vec<u8>> = (0..records).map(|n| letters(size, n as u64)).collect();
+    let records: Vec<Record<'_>> = values.iter().map(|value| Record::to(name).value(&value[..])).collect();
+    Ok((name.to_owned(), partitions, batch(&records, compression)?))
+}
+
+/// Sixteen letters in an order that looks random: a codec can halve them.
+fn letters(size: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let letter = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        b'a' + (state >> 60) as u8
+    };
+    (0..size).map(letter).collect()
 }

@@ -32,16 +32,17 @@ pub(super) struct Account {
     /// The most that was ever charged.
     #[cfg(test)]
     peak: AtomicUsize,
-    starved: AtomicBool,
+    /// The wish that was refused last, in bytes; 0: none.
+    starved: AtomicUsize,
     wake: Wake,
 }
 
 impl Account {
     /// Charges `want` bytes, or as many of them as there is room for but at least `least`; `None` when there is not that
-    /// much. The account then calls its waker as soon as something is released.
+    /// much. The account then calls its waker once, as soon as there is.
     pub(super) fn reserve(self: &Arc<Self>, want: usize, least: usize) -> Option<Charge> {
         self.try_reserve(want, least).or_else(|| {
-            self.starved.store(true, SeqCst);
+            self.starved.store(least.min(want).max(1), SeqCst);
             // What was released before the mark was set woke nobody: look again.
             self.try_reserve(want, least)
         })
@@ -49,8 +50,7 @@ impl Account {
 
     fn try_reserve(self: &Arc<Self>, want: usize, least: usize) -> Option<Charge> {
         let least = least.min(want);
-        let limit = self.limit();
-        let limit = limit - limit / if self.opens.load(Relaxed) { KEPT_FREE_TO_OPEN } else { KEPT_FREE };
+        let limit = self.limit_of_fetches();
         let mut granted = 0;
         let charged = self.used.fetch_update(SeqCst, SeqCst, |used| {
             let room = limit.saturating_sub(used);
@@ -98,14 +98,24 @@ impl Account {
         self.used.load(SeqCst)
     }
 
+    /// What reserving alone never goes beyond.
+    fn limit_of_fetches(&self) -> usize {
+        let limit = self.limit();
+        limit - limit / if self.opens.load(Relaxed) { KEPT_FREE_TO_OPEN } else { KEPT_FREE }
+    }
+
     fn note_peak(&self) {
         #[cfg(test)]
         self.peak.fetch_max(self.used(), SeqCst);
     }
 
     fn release(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, SeqCst);
-        if self.starved.swap(false, SeqCst) {
+        let left = self.used.fetch_sub(bytes, SeqCst).saturating_sub(bytes);
+        let wish = self.starved.load(SeqCst);
+        if wish > 0
+            && (left == 0 || left.saturating_add(wish) <= self.limit_of_fetches())
+            && self.starved.swap(0, SeqCst) > 0
+        {
             (self.wake)();
         }
     }
@@ -172,7 +182,7 @@ impl Budget {
                 opens: false.into(),
                 #[cfg(test)]
                 peak: 0.into(),
-                starved: false.into(),
+                starved: 0.into(),
                 wake: wake(),
             })
         });
@@ -193,6 +203,9 @@ impl Budget {
         let share = self.total / self.accounts.len().max(1);
         for account in self.accounts.values() {
             account.limit.store(share, Relaxed);
+            if account.starved.swap(0, SeqCst) > 0 {
+                (account.wake)();
+            }
         }
     }
 
@@ -235,8 +248,10 @@ mod tests {
         assert!(one.charge_if_room(7).is_none());
         assert_eq!(one.charge_if_room(6).map(|charge| charge.bytes()), Some(6));
         drop(second);
+        assert!(one.reserve(80, 40).is_none());
+        assert_eq!(woken.load(SeqCst), 1, "room for the first wish, not yet for the second");
         drop(first);
-        assert_eq!((one.used(), woken.load(SeqCst)), (0, 1));
+        assert_eq!((one.used(), woken.load(SeqCst)), (0, 2));
     }
 
     #[test]

@@ -15,8 +15,9 @@ use crate::{
     wire::fetch::{FetchPartition, FetchRequest},
 };
 
-/// The smallest fetch that is worth its round trip while there is something else to read.
-const LEAST: usize = 16 * 1024;
+/// The smallest fetch that is worth its round trip while there is something else to read; of small shares a part.
+const LEAST: usize = 512 * 1024;
+const LEAST_PART: usize = 32;
 
 /// How many answers of its largest size a broker's share of the memory holds.
 const ANSWERS: usize = 8;
@@ -62,7 +63,7 @@ impl Assignment {
         // Several answers share the room: what is left of one that is being read never keeps the next ones out.
         let most = usize::try_from(max_bytes).unwrap_or(0).min(largest_answer(&account)).min(node.answer_size.bytes());
         // A broker sends at least one batch, whatever it is allowed; the next is likely not larger than the last were.
-        let least = LEAST.max(node.largest_batch);
+        let least = LEAST.min(account.limit() / LEAST_PART).max(node.largest_batch);
         let asked = node.session.len();
         let heads = HEAD.saturating_mul(asked.saturating_add(2));
         let want = most.min(asked.saturating_mul(partition_bytes)).max(node.largest_batch).max(1).saturating_add(heads);
