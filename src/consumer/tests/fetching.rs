@@ -251,3 +251,50 @@ fn batches_that_overlap_or_jump_are_handed_out_once_in_order() {
     let offsets: Vec<i64> = std::iter::from_fn(|| world.take()).map(|(_, offset)| offset).collect();
     assert_eq!(offsets, (0..4).chain(100..108).collect::<Vec<_>>());
 }
+
+/// Makes a batch of three records at offset 3 bad; its bytes are those from its base offset on.
+type Spoil = fn(&mut Vec<u8>);
+
+#[tokio::test(start_paused = true)]
+async fn whatever_is_wrong_with_a_batch_is_told_with_its_place_and_can_be_sought_past() {
+    let cases: [(&str, bool, Spoil); 10] = [
+        ("checksum", true, |bytes| bytes[70] ^= 0x40),
+        ("magic", true, |bytes| bytes[16] = 9),
+        ("length below the header's", true, |bytes| bytes[8..12].copy_from_slice(&20_i32.to_be_bytes())),
+        ("negative length", true, |bytes| bytes[8..12].copy_from_slice(&(-5_i32).to_be_bytes())),
+        ("length beyond the log", true, |bytes| bytes[8..12].copy_from_slice(&i32::MAX.to_be_bytes())),
+        ("negative offsets", true, |bytes| bytes[23..27].copy_from_slice(&(-1_i32).to_be_bytes())),
+        ("more records than there are", false, |bytes| bytes[57..61].copy_from_slice(&1000_i32.to_be_bytes())),
+        ("negative count", false, |bytes| bytes[57..61].copy_from_slice(&(-1_i32).to_be_bytes())),
+        ("unknown codec", false, |bytes| bytes[22] |= 7),
+        ("a varint without an end", false, |bytes| bytes[61..].fill(0xff)),
+    ];
+    for (name, check_crcs, spoil) in cases {
+        let cluster = cluster(1).await;
+        cluster.create_topic("t", 1).unwrap();
+        append(&cluster, "t", 0, 0..3);
+        let mut bad = batch(0, 3, Sort::Plain).to_vec();
+        spoil(&mut bad);
+        cluster.append_raw("t", 0, bad, 3).unwrap();
+        append(&cluster, "t", 0, 6..9);
+        let consumer = builder(&cluster).check_crcs(check_crcs).build().await.unwrap();
+        consumer.assign([(tp("t", 0), 0)]).unwrap();
+        assert_eq!(numbers(&consumer, 3).await, [0, 1, 2], "{name}: what is sound comes first");
+        // Of a batch without a checksum the records before the damage may come.
+        let mut last = 2;
+        let error = loop {
+            match tokio::time::timeout(600 * SECOND, consumer.recv()).await.expect(name).expect(name) {
+                Ok(record) => {
+                    assert!(!check_crcs && record.offset == last + 1 && record.offset < 6, "{name}: {}", record.offset);
+                    last = record.offset;
+                }
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error}");
+        assert!(error.to_string().contains("t[0]") && error.to_string().contains("offset"), "{name}: {error}");
+        assert!(is_quiet(&consumer).await, "{name}: told once, and read no further");
+        consumer.seek(&tp("t", 0), 6).unwrap();
+        assert_eq!(numbers(&consumer, 3).await, [6, 7, 8], "{name}");
+    }
+}
