@@ -112,7 +112,7 @@ async fn a_reader_in_a_followers_rack_reads_each_record_once_while_the_follower_
                 let value = vec![b'x'; 1000];
                 for n in 0..RECORDS {
                     // What is not in the log is missed by the reader, who counts.
-                    let _ = producer.send(Record::to("near").partition(0).value(&value[..])).await?;
+                    drop(producer.send(Record::to("near").partition(0).value(&value[..])).await?);
                     if n % 300 == 0 {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
