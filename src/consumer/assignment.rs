@@ -402,6 +402,13 @@ impl Assignment {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),
         }
+        // Who has no room for a fetch gets it now, if nothing else helps the reader.
+        let starved = self.nodes.iter().filter(|(_, node)| node.account.is_starved());
+        self.signals.nodes.extend(starved.map(|(id, _)| *id));
+    }
+
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.reader.is_some()
     }
 
     pub(super) fn wake_reader(&mut self) {

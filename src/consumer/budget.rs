@@ -3,7 +3,8 @@
 //!
 //! Every broker that is read from has an account with an equal share of the whole, so that partitions whose reader is slow
 //! (or which are paused) can keep back their own broker at most. An account with nothing charged to it always gets its
-//! smallest wish, so that a batch larger than the share still comes through.
+//! smallest wish, so that a batch larger than the share still comes through; so has one whose room is kept by what cannot be
+//! read now, while the reader has nothing else (`fetcher` says when).
 
 use std::{
     collections::HashMap,
@@ -60,6 +61,11 @@ impl Account {
         charged.ok()?;
         self.note_peak();
         Some(Charge { account: self.clone(), bytes: granted })
+    }
+
+    /// Whether a wish was refused, and there has not been room for it since.
+    pub(super) fn is_starved(&self) -> bool {
+        self.starved.load(Relaxed) > 0
     }
 
     /// Charges bytes that are there already, whether there is room or not.

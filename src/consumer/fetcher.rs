@@ -68,10 +68,13 @@ impl Assignment {
         let heads = HEAD.saturating_mul(asked.saturating_add(2));
         let want = most.min(asked.saturating_mul(partition_bytes)).max(node.largest_batch).max(1).saturating_add(heads);
         let least = want.min(least.saturating_add(heads));
-        let Some(reserved) = account.reserve(want, least).or_else(|| {
+        let mut reserved = account.reserve(want, least);
+        if reserved.is_none() {
             self.make_room(id);
-            account.reserve(want, least)
-        }) else {
+            reserved = account.reserve(want, least);
+        }
+        // What keeps the room cannot be read now (it is paused): one fetch goes beyond the share, or all would stand still.
+        let Some(reserved) = reserved.or_else(|| self.reader_starves().then(|| account.charge(least))) else {
             return Plan::Wait(None);
         };
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
@@ -92,6 +95,11 @@ impl Assignment {
             rack_id: rack.cloned().unwrap_or_default(),
         };
         Plan::Fetch { request: Box::new(request), reserved, by_name }
+    }
+
+    /// Whether the reader waits, and nothing that is here will end that.
+    fn reader_starves(&self) -> bool {
+        self.is_waited_for() && self.rotation.is_empty() && self.running_jobs == 0
     }
 
     /// Brings the session up to date with what changed.

@@ -144,3 +144,27 @@ fn one_partition_alone_has_its_next_fetch_under_way_while_it_is_read() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_a_paused_batch_does_not_keep_others_out() {
+    // Each batch takes most of the bound, and half of one is kept by a paused partition.
+    let options = Options::new().brokers(1).in_memory().sink(true).default_partitions(2);
+    let cluster = Cluster::start(options.prepared("t", vec![batch_of(0, 2, 400_000)])).await.unwrap();
+    let consumer = reading_all(builder(&cluster).queued_max_bytes(1_000_000), 2).await;
+    let first = next(&consumer).await;
+    let paused = first.topic_partition();
+    consumer.pause([&paused]).unwrap();
+    for offset in 0..20 {
+        let record = next(&consumer).await;
+        assert_eq!((record.partition, record.offset), (1 - paused.partition, offset));
+    }
+    consumer.resume([&paused]).unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        let record = next(&consumer).await;
+        if record.partition == paused.partition {
+            seen.push(record.offset);
+        }
+    }
+    assert_eq!(seen, [1, 2, 3, 4], "none skipped, none twice");
+}
