@@ -3,6 +3,7 @@
 //! ```sh
 //! broker --brokers 3 --topic orders:6
 //! broker --sink --topic perf:4
+//! broker --sink --serve big:200:16:65536
 //! ```
 //! The first line on standard output is the bootstrap address. It ends when standard input does; a sink then says on a
 //! second line what it received, as JSON.
@@ -11,15 +12,21 @@ mod common;
 
 use std::{io::Write, process::ExitCode};
 
+use bytes::Bytes;
 use common::{Args, Failure};
-use ottla::testkit::{Cluster, Options, Received};
+use ottla::{
+    Compression, Record,
+    testkit::{Cluster, Options, Received, batch},
+};
 use tokio::io::AsyncReadExt;
 
 const HELP: &str = "\
-usage: broker [--brokers N] [--topic NAME:PARTITIONS]... [--sink]
+usage: broker [--brokers N] [--topic NAME:PARTITIONS]... [--sink [--serve NAME:PARTITIONS:RECORDS:SIZE[:CODEC]]]
 
 starts a Kafka cluster of N brokers (1) on loopback, in memory, and prints its bootstrap address
 --sink   answers at once and keeps nothing: what is left to be measured is the client
+--serve  a topic whose partitions give batches of RECORDS records of SIZE bytes for ever, compressed by CODEC
+         (gzip, snappy, lz4 or zstd at their usual levels)
 it runs until its standard input ends";
 
 #[tokio::main]
@@ -28,12 +35,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Failure> {
-    let (mut brokers, mut sink, mut topics) = (1, false, Vec::new());
+    let (mut brokers, mut sink, mut topics, mut served) = (1, false, Vec::new(), None);
     let mut args = Args::from_env();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--brokers" => brokers = args.number(&arg)?,
             "--sink" => sink = true,
+            "--serve" => served = Some(serve(&args.value(&arg)?)?),
             "-t" | "--topic" => {
                 let text = args.value(&arg)?;
                 let (name, partitions) = text.rsplit_once(':').unwrap_or((text.as_str(), "1"));
@@ -47,7 +55,11 @@ async fn run() -> Result<(), Failure> {
             other => return Err(format!("unknown argument {other:?}\n{HELP}").into()),
         }
     }
-    let cluster = Cluster::start(Options::new().brokers(brokers).sink(sink)).await?;
+    let mut options = Options::new().brokers(brokers).sink(sink);
+    if let Some((name, partitions, batch)) = served {
+        options = options.default_partitions(partitions).prepared(name, vec![batch]);
+    }
+    let cluster = Cluster::start(options).await?;
     for (name, partitions) in topics {
         cluster.create_topic(&name, partitions)?;
     }
@@ -64,4 +76,39 @@ async fn run() -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// A topic's name, its partitions and the batch that they give, from `NAME:PARTITIONS:RECORDS:SIZE[:CODEC]`.
+fn serve(text: &str) -> Result<(String, i32, Bytes), Failure> {
+    let wrong = || format!("{text:?} wants to be NAME:PARTITIONS:RECORDS:SIZE[:CODEC]");
+    let parts: Vec<&str> = text.split(':').collect();
+    let (name, partitions, records, size, codec) = match parts[..] {
+        [name, partitions, records, size] => (name, partitions, records, size, "none"),
+        [name, partitions, records, size, codec] => (name, partitions, records, size, codec),
+        _ => return Err(wrong().into()),
+    };
+    let compression = match codec {
+        "none" => Compression::None,
+        "gzip" => Compression::Gzip(6),
+        "snappy" => Compression::Snappy,
+        "lz4" => Compression::Lz4,
+        "zstd" => Compression::Zstd(3),
+        _ => return Err(wrong().into()),
+    };
+    let (partitions, records): (_, usize) =
+        (partitions.parse().map_err(|_| wrong())?, records.parse().map_err(|_| wrong())?);
+    let size = size.parse().map_err(|_| wrong())?;
+    let values: Vec<Vec<u8>> = (0..records).map(|n| letters(size, n as u64)).collect();
+    let records: Vec<Record<'_>> = values.iter().map(|value| Record::to(name).value(&value[..])).collect();
+    Ok((name.to_owned(), partitions, batch(&records, compression)?))
+}
+
+/// Sixteen letters in an order that looks random: a codec can halve them.
+fn letters(size: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let letter = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        b'a' + (state >> 60) as u8
+    };
+    (0..size).map(letter).collect()
 }

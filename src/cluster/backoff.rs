@@ -18,6 +18,11 @@ impl Backoff {
         Self { initial, max: max.max(initial), attempts: 0 }
     }
 
+    /// The first wait, without its jitter.
+    pub(crate) fn first(&self) -> Duration {
+        self.initial
+    }
+
     /// The wait before the next attempt; counts it. Never less than a millisecond.
     pub(crate) fn next(&mut self, rng: &mut StdRng) -> Duration {
         // 2^31 times anything that is not zero is above every limit that makes sense.

@@ -1,7 +1,8 @@
 //! The partitions that this consumer reads, and all that is known about them. Decides; does no IO.
 //!
-//! This file holds what the user and the group do with partitions; `resolve.rs` how positions are found out, `fetcher.rs`
-//! what is asked of which broker, `handout.rs` what the reader takes.
+//! This file holds what the user and the group do with partitions; `resolve.rs` how positions are found out, `routes.rs`
+//! which broker a partition is read from, `fetcher.rs` what is asked of it, `arrivals.rs` what becomes of the answer,
+//! `handout.rs` what the reader takes.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -15,16 +16,17 @@ use uuid::Uuid;
 
 use super::{
     OffsetAndMetadata,
-    budget::{Account, Budget, Wake},
-    fetch_session::FetchSession,
+    budget::{Budget, Wake},
     lease::Lease,
+    nearby::Nearby,
     position::{Position, Start, State},
     queue::{Job, Queue},
+    routes::Node,
     settings::{IsolationLevel, OffsetReset},
 };
 use crate::{
     cluster::{Backoff, Metadata},
-    error::{Error, ErrorCode, ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     record::{Offset, TopicPartition},
 };
 
@@ -68,7 +70,7 @@ pub(super) struct Partition {
     /// There once the position is known.
     pub(super) lease: Option<Arc<Lease>>,
     /// What was unfinished when the partition had to be positioned anew: not to be committed past.
-    unfinished: Option<i64>,
+    pub(super) unfinished: Option<i64>,
     pub(super) queue: Queue,
     pub(super) paused: bool,
     /// To be given up as soon as the reader is done with what it holds.
@@ -79,8 +81,8 @@ pub(super) struct Partition {
     pub(super) topic_id: Uuid,
     /// The leader and its epoch.
     pub(super) leader: Option<(i32, i32)>,
-    /// A nearer replica, and until when it is believed in (KIP-392).
-    pub(super) replica: Option<(i32, Instant)>,
+    /// A replica nearer than the leader (KIP-392).
+    pub(super) nearby: Nearby,
     /// The broker that it is fetched from.
     pub(super) node: Option<i32>,
     /// Asked for in one fetch; grows for a batch that does not fit.
@@ -93,28 +95,18 @@ pub(super) struct Partition {
     pub(super) reported: bool,
 }
 
-/// A broker that something is fetched from.
-#[derive(Debug)]
-pub(super) struct Node {
-    pub(super) session: FetchSession,
-    /// Partitions whose wish may have changed since the last request.
-    pub(super) changed: BTreeSet<TopicPartition>,
-    /// Partitions that wait before they are fetched again.
-    pub(super) waiting: Vec<(Instant, TopicPartition)>,
-    pub(super) account: Arc<Account>,
-    pub(super) partitions: usize,
-    pub(super) not_before: Option<Instant>,
-    pub(super) retries: Backoff,
-}
-
 pub(super) struct Assignment {
     pub(super) rules: Rules,
     pub(super) partitions: HashMap<TopicPartition, Partition>,
     pub(super) nodes: HashMap<i32, Node>,
+    /// All that are known.
+    pub(super) brokers: BTreeSet<i32>,
     pub(super) budget: Budget,
-    wake_for: Box<dyn Fn(i32) -> Wake + Send>,
+    pub(super) wake_for: Box<dyn Fn(i32) -> Wake + Send>,
     pub(super) rotation: VecDeque<TopicPartition>,
     pub(super) running_jobs: usize,
+    /// Whether there may be something to open ahead.
+    pub(super) has_heavy: bool,
     errors: VecDeque<Error>,
     ended: bool,
     pub(super) rng: StdRng,
@@ -122,10 +114,10 @@ pub(super) struct Assignment {
     reader: Option<Waker>,
     pub(super) signals: Signals,
     /// The trouble of the whole cluster was told to the reader.
-    unreachable_reported: bool,
+    pub(super) unreachable_reported: bool,
     /// Since when the group is waited for without anything known of the cluster.
     blind_since: Option<Instant>,
-    has_metadata: bool,
+    pub(super) has_metadata: bool,
 }
 
 impl Assignment {
@@ -136,9 +128,11 @@ impl Assignment {
             rules,
             partitions: HashMap::new(),
             nodes: HashMap::new(),
+            brokers: BTreeSet::new(),
             wake_for,
             rotation: VecDeque::new(),
             running_jobs: 0,
+            has_heavy: false,
             errors: VecDeque::new(),
             ended: false,
             rng,
@@ -160,9 +154,13 @@ impl Assignment {
 
     /// Reads a partition from now on, from that place; whatever it was read from before is withheld.
     pub(super) fn assign(&mut self, partition: TopicPartition, state: State, metadata: &Metadata, now: Instant) {
+        if self.brokers.is_empty() {
+            self.brokers = metadata.brokers.keys().copied().collect();
+        }
         self.remove(&partition);
         self.generation += 1;
         let retries = self.rules.backoff.clone();
+        let nearby = Nearby::new(self.rules.backoff.first());
         self.partitions.insert(
             partition.clone(),
             Partition {
@@ -176,7 +174,7 @@ impl Assignment {
                 full: false,
                 topic_id: Uuid::nil(),
                 leader: None,
-                replica: None,
+                nearby,
                 node: None,
                 fetch_bytes: self.rules.partition_bytes,
                 committed: None,
@@ -404,128 +402,17 @@ impl Assignment {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),
         }
+        // Who has no room for a fetch gets it now, if nothing else helps the reader.
+        let starved = self.nodes.iter().filter(|(_, node)| node.account.is_starved());
+        self.signals.nodes.extend(starved.map(|(id, _)| *id));
+    }
+
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.reader.is_some()
     }
 
     pub(super) fn wake_reader(&mut self) {
         self.signals.reader = self.reader.take().or(self.signals.reader.take());
-    }
-
-    // ---- brokers
-
-    /// There is a new picture of the cluster.
-    pub(super) fn metadata_changed(&mut self, metadata: &Metadata, now: Instant) {
-        self.has_metadata = true;
-        self.unreachable_reported = false;
-        for partition in self.assigned() {
-            self.update(&partition, metadata, now);
-        }
-    }
-
-    /// Takes what the picture says of a partition.
-    fn update(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) {
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        let Some(topic) = metadata.topic(&partition.topic) else { return };
-        let id = topic.id;
-        if topic.error == ErrorCode::TOPIC_AUTHORIZATION_FAILED && !std::mem::replace(&mut found.reported, true) {
-            self.push_error(Error::broker(topic.error, format_args!("read of {partition}")));
-            return;
-        }
-        let leader = metadata.leader(&partition.topic, partition.partition);
-        let before = found.leader;
-        let made_anew = !found.topic_id.is_nil() && !id.is_nil() && found.topic_id != id;
-        if !id.is_nil() {
-            found.topic_id = id;
-        }
-        found.leader = leader;
-        found.leaderless_since = if leader.is_some() { None } else { found.leaderless_since.or(Some(now)) };
-        if leader.is_some() {
-            found.reported &= leader == before;
-        }
-        if leader != before {
-            found.position.retry_now();
-            self.signals.driver = true;
-        }
-        if made_anew {
-            // Every record of the new topic is new to its reader, whatever the policy says of old offsets.
-            let start = Start::of(self.rules.reset).map(|_| Start::Earliest);
-            self.reset(partition, start, "its topic was deleted and created again");
-        } else if let (Some((_, old)), Some((_, new))) = (before, leader)
-            && new > old
-            && let State::Fetch { offset, epoch } = found.position.state()
-            && (0..new).contains(&epoch)
-        {
-            // Between leaders a log may lose its end (KIP-320).
-            self.enter(partition, State::Validate { offset, epoch });
-        }
-        self.route(partition, metadata, now);
-        self.touch(partition);
-    }
-
-    /// Decides which broker the partition is fetched from.
-    fn route(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) {
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        found.replica = found.replica.filter(|(node, until)| *until > now && metadata.brokers.contains_key(node));
-        self.reroute(partition);
-    }
-
-    /// The same, after the replica or the leader changed.
-    pub(super) fn reroute(&mut self, partition: &TopicPartition) {
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        let node = found.replica.map(|(node, _)| node).filter(|_| found.leader.is_some()).or(found.leader.map(|l| l.0));
-        let before = std::mem::replace(&mut found.node, node);
-        if node == before {
-            return;
-        }
-        self.leave_node(before, partition);
-        if let Some(id) = node {
-            self.join_node(id);
-        }
-        self.touch(partition);
-    }
-
-    fn join_node(&mut self, id: i32) {
-        let account = self.budget.account(id, || (self.wake_for)(id));
-        let node = self.nodes.entry(id).or_insert_with(|| {
-            self.signals.driver = true;
-            Node {
-                session: FetchSession::default(),
-                changed: BTreeSet::new(),
-                waiting: Vec::new(),
-                account: account.clone(),
-                partitions: 0,
-                not_before: None,
-                retries: self.rules.backoff.clone(),
-            }
-        });
-        node.account = account;
-        node.partitions += 1;
-    }
-
-    fn leave_node(&mut self, node: Option<i32>, partition: &TopicPartition) {
-        let Some(id) = node else { return };
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.partitions = node.partitions.saturating_sub(1);
-            node.changed.insert(partition.clone());
-        }
-        self.settle_accounts();
-    }
-
-    /// Brokers from which nothing is fetched any more give their shares to the others, once what came of them was read.
-    fn settle_accounts(&mut self) {
-        for (id, _) in self.nodes.iter().filter(|(_, node)| node.partitions == 0) {
-            self.budget.leave(*id);
-        }
-    }
-
-    /// What is to be fetched of a partition may have changed.
-    pub(super) fn touch(&mut self, partition: &TopicPartition) {
-        let node = self.partitions.get(partition).and_then(|found| found.node);
-        if let Some(id) = node
-            && let Some(node) = self.nodes.get_mut(&id)
-        {
-            node.changed.insert(partition.clone());
-            self.signals.nodes.insert(id);
-        }
     }
 
     /// Tells the reader, once, what has been in the way for long: `failure` is why the last look at the cluster failed,

@@ -102,7 +102,8 @@ impl ConsumerBuilder {
         self.set(|s| s.fetch_min_bytes = bytes)
     }
 
-    /// `fetch.max.bytes`: about the largest answer of a broker. Default: 52428800.
+    /// `fetch.max.bytes`: about the largest answer of a broker; less is asked for where that keeps the reader busy, and an
+    /// eighth of [`queued_max_bytes`](Self::queued_max_bytes) at most. Default: 52428800.
     pub fn fetch_max_bytes(self, bytes: i32) -> Self {
         self.set(|s| s.fetch_max_bytes = bytes)
     }
@@ -118,8 +119,10 @@ impl ConsumerBuilder {
         self.set(|s| s.max_partition_fetch_bytes = bytes)
     }
 
-    /// `queued.max.messages.kbytes`, in bytes: what is fetched ahead of the reader at most, of all partitions together.
-    /// Default: 67108864.
+    /// `queued.max.messages.kbytes`, in bytes: what is fetched ahead of the reader at most, of all partitions together, as
+    /// it came and decompressed, and what is asked for. Brokers have equal shares of it. A batch that is larger than a
+    /// share, or becomes so when it is decompressed, still comes, alone. What was handed out does not count. Default:
+    /// 67108864.
     pub fn queued_max_bytes(self, bytes: usize) -> Self {
         self.set(|s| s.queued_max_bytes = bytes)
     }

@@ -60,6 +60,9 @@ pub(super) struct FetchSession {
     turn: usize,
     /// How many of the wanted ones are known by name only.
     nameless: usize,
+    /// Whether the last request asked by name, and whether it was a full one.
+    by_name: bool,
+    full: bool,
 }
 
 impl FetchSession {
@@ -91,6 +94,12 @@ impl FetchSession {
 
     /// The next request. One at a time: the answer or the failure of the last comes first.
     pub(super) fn request(&mut self) -> SessionRequest {
+        // A session is either by name or by topic id (KIP-516).
+        let by_name = self.has_nameless();
+        if std::mem::replace(&mut self.by_name, by_name) != by_name {
+            self.renew(self.id);
+        }
+        self.full = self.epoch == 0;
         let mut request =
             SessionRequest { session_id: self.id, session_epoch: self.epoch, ..SessionRequest::default() };
         if self.epoch == 0 {
@@ -144,17 +153,15 @@ impl FetchSession {
                 self.id = session_id;
                 Verdict::Sound
             }
-            ErrorCode::FETCH_SESSION_ID_NOT_FOUND => {
-                self.renew(0);
-                Verdict::Renewed
-            }
-            ErrorCode::INVALID_FETCH_SESSION_EPOCH => {
-                self.renew(self.id);
-                Verdict::Renewed
-            }
             error => {
-                self.renew(self.id);
-                Verdict::Failed(error)
+                let of_the_session = [
+                    ErrorCode::FETCH_SESSION_ID_NOT_FOUND,
+                    ErrorCode::INVALID_FETCH_SESSION_EPOCH,
+                    ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR,
+                ];
+                self.renew(if error == ErrorCode::FETCH_SESSION_ID_NOT_FOUND { 0 } else { self.id });
+                // A full request asks for no session that could be lost: what it is refused for, the next one is as well.
+                if of_the_session.contains(&error) && !self.full { Verdict::Renewed } else { Verdict::Failed(error) }
             }
         }
     }
@@ -283,9 +290,28 @@ mod tests {
         session.request();
         assert_eq!(session.answered(0, ErrorCode::INVALID_FETCH_SESSION_EPOCH), Verdict::Renewed);
         assert_eq!(shown(&session.request()), "9/0 a0@0");
+        for code in [ErrorCode::INVALID_FETCH_SESSION_EPOCH, ErrorCode::FETCH_SESSION_ID_NOT_FOUND] {
+            assert_eq!(session.answered(0, code), Verdict::Failed(code), "a full one again would be refused again");
+            assert_eq!(session.request().session_epoch, 0);
+        }
         let failed = session.answered(0, ErrorCode::UNKNOWN_SERVER_ERROR);
         assert_eq!(failed, Verdict::Failed(ErrorCode::UNKNOWN_SERVER_ERROR));
         assert_eq!(session.request().session_epoch, 0);
+    }
+
+    #[test]
+    fn a_topic_without_an_id_begins_another_session() {
+        let mut session = FetchSession::default();
+        session.want(tp("a", 0), wish("a", 0, 0));
+        session.request();
+        session.answered(7, ErrorCode::NONE);
+        session.want(tp("b", 0), Wish { topic_id: Uuid::nil(), ..wish("b", 0, 0) });
+        assert_eq!(shown(&session.request()), "7/0 b0@0 a0@0");
+        session.answered(8, ErrorCode::NONE);
+        assert_eq!(shown(&session.request()), "8/1 ");
+        session.answered(8, ErrorCode::NONE);
+        session.want(tp("b", 0), wish("b", 0, 0));
+        assert_eq!(shown(&session.request()), "8/0 a0@0 b0@0", "and its id another one");
     }
 
     #[test]

@@ -6,8 +6,9 @@ use bytes::BytesMut;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
+    arrivals::{Arrived, Hints},
     budget::Charge,
-    fetcher::{Arrived, Hints, Plan},
+    fetcher::Plan,
     inbox::Inbox,
     settings::IsolationLevel,
     walk::walk,

@@ -5,20 +5,26 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::{
     assignment::{Assignment, Partition},
-    budget::Charge,
-    fetch_session::{Verdict, Wish},
-    position::{Start, State},
+    budget::{Account, Charge},
+    fetch_session::Wish,
+    position::State,
     settings::IsolationLevel,
-    walk::{Step, Walk},
 };
 use crate::{
-    error::{Error, ErrorCode, ErrorKind, Remedy},
     record::TopicPartition,
-    wire::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest},
+    wire::fetch::{FetchPartition, FetchRequest},
 };
 
-/// The smallest fetch that is worth its round trip while there is something else to read.
-const LEAST: usize = 16 * 1024;
+/// The smallest fetch that is worth its round trip while there is something else to read; of small shares a part.
+const LEAST: usize = 512 * 1024;
+const LEAST_PART: usize = 32;
+
+/// How many answers of its largest size a broker's share of the memory holds.
+const ANSWERS: usize = 8;
+/// What an answer says of a partition beside its batches takes no more than this, as a rule.
+const HEAD: usize = 64;
+/// What is left of a response, as a part of it, from which on it is copied out so that the whole can go.
+const REMAINDER: usize = 8;
 
 /// What a broker's task is to do next.
 #[derive(Debug)]
@@ -34,25 +40,15 @@ pub(super) enum Plan {
     Wait(Option<Instant>),
 }
 
-/// What came of one partition, and what its slice holds.
-#[derive(Debug)]
-pub(super) struct Arrived {
-    /// Without its records.
-    pub(super) head: FetchPartitionResponse,
-    pub(super) walk: Walk,
-}
-
-/// What an answer asks of the cluster's metadata.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Hints {
-    pub(super) refresh: bool,
-    /// Partition, leader, epoch.
-    pub(super) leaders: Vec<(TopicPartition, i32, i32)>,
+/// The most that one answer may take of a broker's share.
+pub(super) fn largest_answer(account: &Account) -> usize {
+    account.limit() / ANSWERS
 }
 
 impl Assignment {
     /// The next fetch from a broker.
     pub(super) fn plan(&mut self, id: i32, now: Instant) -> Plan {
+        self.expire_nearby(id, now);
         self.renew_wishes(id, now);
         let (min_bytes, max_bytes) = (self.rules.min_bytes, self.rules.max_bytes);
         let partition_bytes = usize::try_from(self.rules.partition_bytes).unwrap_or(0);
@@ -63,20 +59,30 @@ impl Assignment {
         if node.session.len() == 0 {
             return Plan::Wait(node.waiting.iter().map(|(at, _)| *at).min());
         }
-        let most = usize::try_from(max_bytes).unwrap_or(0);
-        let want = most.min(node.session.len().saturating_mul(partition_bytes)).max(1);
-        let least = want.min(LEAST);
         let account = node.account.clone();
-        let Some(reserved) = account.reserve(want, least).or_else(|| {
+        // Several answers share the room: what is left of one that is being read never keeps the next ones out.
+        let most = usize::try_from(max_bytes).unwrap_or(0).min(largest_answer(&account)).min(node.answer_size.bytes());
+        // A broker sends at least one batch, whatever it is allowed; the next is likely not larger than the last were.
+        let least = LEAST.min(account.limit() / LEAST_PART).max(node.largest_batch);
+        let asked = node.session.len();
+        let heads = HEAD.saturating_mul(asked.saturating_add(2));
+        let want = most.min(asked.saturating_mul(partition_bytes)).max(node.largest_batch).max(1).saturating_add(heads);
+        let least = want.min(least.saturating_add(heads));
+        let mut reserved = account.reserve(want, least);
+        if reserved.is_none() {
             self.make_room(id);
-            account.reserve(want, least)
-        }) else {
+            reserved = account.reserve(want, least);
+        }
+        // What keeps the room cannot be read now (it is paused): one fetch goes beyond the share, or all would stand still.
+        let Some(reserved) = reserved.or_else(|| self.reader_starves().then(|| account.charge(least))) else {
             return Plan::Wait(None);
         };
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
+        node.answer_size.ask(reserved.bytes().saturating_sub(heads), now);
         let session = node.session.request();
-        let granted = i32::try_from(reserved.bytes()).unwrap_or(i32::MAX);
+        let granted = i32::try_from(reserved.bytes().saturating_sub(heads).max(1)).unwrap_or(i32::MAX);
         let by_name = node.session.has_nameless();
+        let rack = self.rules.rack.as_ref().filter(|_| node.rackless_until.is_none_or(|until| until <= now));
         let request = FetchRequest {
             max_wait_ms: i32::try_from(self.rules.max_wait.as_millis()).unwrap_or(i32::MAX),
             min_bytes: min_bytes.min(granted),
@@ -86,9 +92,14 @@ impl Assignment {
             session_epoch: session.session_epoch,
             topics: session.topics,
             forgotten: session.forgotten,
-            rack_id: self.rules.rack.clone().unwrap_or_default(),
+            rack_id: rack.cloned().unwrap_or_default(),
         };
         Plan::Fetch { request: Box::new(request), reserved, by_name }
+    }
+
+    /// Whether the reader waits, and nothing that is here will end that.
+    fn reader_starves(&self) -> bool {
+        self.is_waited_for() && self.rotation.is_empty() && self.running_jobs == 0
     }
 
     /// Brings the session up to date with what changed.
@@ -122,6 +133,7 @@ impl Assignment {
     /// What is to be fetched of a partition from that broker now.
     fn wish(&mut self, partition: &TopicPartition, id: i32, now: Instant) -> Option<Wish> {
         let bound = self.queue_bound();
+        let floor = self.nodes.get(&id).map_or(0, |node| node.floor);
         let found = self.partitions.get_mut(partition)?;
         if found.node != Some(id) || found.paused || found.revoking {
             return None;
@@ -142,7 +154,7 @@ impl Assignment {
                 fetch_offset,
                 last_fetched_epoch: -1,
                 log_start_offset: -1,
-                max_bytes: found.fetch_bytes,
+                max_bytes: found.fetch_bytes.max(floor),
             },
         })
     }
@@ -169,201 +181,21 @@ impl Assignment {
             self.enter(&partition, State::Fetch { offset, epoch: -1 });
         }
         let mut pinned: HashMap<*const Charge, (usize, usize)> = HashMap::new();
-        for (charge, needed) in self.partitions.values().flat_map(|found| found.queue.pinned()) {
+        let here = self.partitions.values().filter(|found| found.node == Some(id));
+        for (charge, needed) in here.flat_map(|found| found.queue.pinned()) {
             pinned.entry(Arc::as_ptr(charge)).or_insert((charge.bytes(), 0)).1 += needed;
         }
-        pinned.retain(|_, (whole, needed)| *needed <= *whole / 4);
+        let Some(account) = self.nodes.get(&id).map(|node| node.account.clone()) else { return };
+        let mut copied = 0;
+        pinned.retain(|_, (whole, needed)| {
+            let small = *needed <= *whole / REMAINDER && account.has_room_for(copied + *needed);
+            copied += if small { *needed } else { 0 };
+            small
+        });
         if !pinned.is_empty() {
             for found in self.partitions.values_mut() {
                 found.queue.copy_out(|charge| pinned.contains_key(&Arc::as_ptr(charge)));
             }
-        }
-    }
-
-    /// A broker's answer came.
-    pub(super) fn fetched(
-        &mut self,
-        id: i32,
-        session_id: i32,
-        error: ErrorCode,
-        arrived: Vec<Arrived>,
-        charge: Charge,
-        now: Instant,
-    ) -> Hints {
-        let mut hints = Hints::default();
-        let Some(node) = self.nodes.get_mut(&id) else { return hints };
-        match node.session.answered(session_id, error) {
-            Verdict::Sound => node.retries.reset(),
-            Verdict::Renewed => return hints,
-            Verdict::Failed(code) => {
-                tracing::debug!(node = id, %code, "a fetch was refused");
-                node.not_before = Some(now + node.retries.next(&mut self.rng));
-                hints.refresh = code.remedy() == Remedy::RefreshMetadata;
-                return hints;
-            }
-        }
-        let charge = Arc::new(charge);
-        for Arrived { head, walk } in arrived {
-            let Some(node) = self.nodes.get(&id) else { break };
-            let topic = if head.topic.is_empty() { node.session.name(&head.topic_id) } else { Some(&head.topic) };
-            let Some(topic) = topic else { continue };
-            let partition = TopicPartition { topic: topic.clone(), partition: head.partition };
-            let Some(wish) = node.session.asked(&partition) else { continue };
-            let asked_from = wish.partition.fetch_offset;
-            let Some(found) = self.partitions.get(&partition) else { continue };
-            // Positioned or routed anew since, or already read through another broker.
-            let current = found.position.generation() == wish.generation
-                && matches!(found.position.state(), State::Fetch { offset, .. } if offset == asked_from);
-            if !current {
-                continue;
-            }
-            if let Some((leader, epoch)) = head.current_leader.filter(|(leader, epoch)| *leader >= 0 && *epoch >= 0) {
-                hints.leaders.push((partition.clone(), leader, epoch));
-            }
-            if head.error.is_ok() {
-                self.partition_fetched(id, &partition, asked_from, &head, walk, &charge, now);
-            } else {
-                hints.refresh |= self.partition_failed(id, &partition, asked_from, head.error, now);
-            }
-        }
-        self.plan_jobs();
-        hints
-    }
-
-    /// A partition's slice of a sound answer.
-    #[expect(clippy::too_many_arguments)]
-    fn partition_fetched(
-        &mut self,
-        id: i32,
-        partition: &TopicPartition,
-        asked_from: i64,
-        head: &FetchPartitionResponse,
-        walk: Walk,
-        charge: &Arc<Charge>,
-        now: Instant,
-    ) {
-        let (replica_age, fetch_bytes) = (self.rules.replica_age, self.rules.partition_bytes);
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        found.reported = false;
-        found.retries.reset();
-        found.position.retry_now();
-        if head.preferred_read_replica >= 0 && head.preferred_read_replica != id {
-            found.replica = Some((head.preferred_read_replica, now + replica_age));
-            self.reroute(partition);
-            return;
-        }
-        if let Some((epoch, _)) = head.diverging_epoch {
-            let State::Fetch { offset, epoch: read } = found.position.state() else { return };
-            self.enter(partition, State::Validate { offset, epoch: if read >= 0 { read } else { epoch } });
-            return;
-        }
-        if walk.too_small && found.fetch_bytes < i32::MAX {
-            found.fetch_bytes = found.fetch_bytes.saturating_mul(2);
-            self.touch(partition);
-            return;
-        }
-        if walk.too_small {
-            // The broker was asked for all that an answer can hold: what it has ends before the batch does.
-            let error = Error::new(
-                ErrorKind::Corrupt,
-                format!("{partition}: the batch at offset {asked_from} announces more bytes than the broker has of it"),
-            );
-            found.fetch_bytes = fetch_bytes;
-            found.queue.push_broken(error, asked_from);
-            self.enter(partition, State::Stopped);
-            self.queue_up(partition);
-            self.wake_reader();
-            return;
-        }
-        if walk.steps.is_empty() {
-            return;
-        }
-        let broken = matches!(walk.steps.last(), Some(Step::Broken(_)));
-        let offset = walk.next_offset.map_or(asked_from, |next| next.max(asked_from));
-        found.fetch_bytes = fetch_bytes;
-        found.queue.push(walk.steps, asked_from, charge);
-        let State::Fetch { epoch: before, .. } = found.position.state() else { return };
-        let epoch = if walk.leader_epoch >= 0 { walk.leader_epoch } else { before };
-        self.enter(partition, if broken { State::Stopped } else { State::Fetch { offset, epoch } });
-        self.queue_up(partition);
-        self.wake_reader();
-    }
-
-    /// A partition's error in a sound answer; whether a new look at the metadata is needed.
-    fn partition_failed(
-        &mut self,
-        id: i32,
-        partition: &TopicPartition,
-        asked_from: i64,
-        code: ErrorCode,
-        now: Instant,
-    ) -> bool {
-        tracing::debug!(%partition, node = id, %code, "a partition cannot be fetched");
-        let Some(found) = self.partitions.get_mut(partition) else { return false };
-        if found.replica.is_some_and(|(node, _)| node == id) {
-            // A follower may lag or be gone; what it says of offsets counts for nothing against its leader.
-            found.replica = None;
-            self.reroute(partition);
-            return code.remedy() == Remedy::RefreshMetadata;
-        }
-        match code {
-            ErrorCode::OFFSET_OUT_OF_RANGE => {
-                // The reader first gets what was read before.
-                found.queue.push_out_of_range(asked_from);
-                self.enter(partition, State::Stopped);
-                self.queue_up(partition);
-                self.wake_reader();
-                return false;
-            }
-            ErrorCode::CORRUPT_MESSAGE => {
-                let error = Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}"));
-                found.queue.push_broken(error, asked_from);
-                self.enter(partition, State::Stopped);
-                self.queue_up(partition);
-                self.wake_reader();
-                return false;
-            }
-            _ => {}
-        }
-        let wait = found.retries.next(&mut self.rng);
-        found.position.retry_at(now + wait);
-        let retriable = code.is_retriable() || code == ErrorCode::UNKNOWN_SERVER_ERROR;
-        if !retriable && !std::mem::replace(&mut found.reported, true) {
-            self.push_error(Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}")));
-        }
-        self.touch(partition);
-        code.remedy() == Remedy::RefreshMetadata
-    }
-
-    /// There was no answer.
-    pub(super) fn fetch_failed(&mut self, id: i32, error: &Error, now: Instant) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        node.session.failed();
-        let wait = node.retries.next(&mut self.rng);
-        tracing::debug!(node = id, %error, ?wait, "a fetch failed");
-        node.not_before = Some(now + wait);
-        // A nearer replica that cannot be reached is no longer nearer.
-        let away: Vec<_> = self
-            .partitions
-            .iter_mut()
-            .filter(|(_, found)| found.replica.is_some_and(|(node, _)| node == id))
-            .map(|(partition, found)| {
-                found.replica = None;
-                partition.clone()
-            })
-            .collect();
-        for partition in away {
-            self.reroute(&partition);
-        }
-    }
-
-    /// The reader has come to where the broker has nothing (any more): starts anew, or tells it why not.
-    pub(super) fn out_of_range(&mut self, partition: &TopicPartition, generation: u64) {
-        let Some(found) = self.partitions.get(partition) else { return };
-        if found.position.generation() == generation {
-            let start = Start::of(self.rules.reset);
-            let offset = found.lease.as_ref().map_or(-1, |lease| lease.handed());
-            self.reset(partition, start, &format!("offset {offset} is not in the log (any more)"));
         }
     }
 }

@@ -13,13 +13,12 @@ use crate::{error::Result, record::TopicPartition};
 impl Assignment {
     /// A partition that has something to read takes its turn.
     pub(super) fn queue_up(&mut self, partition: &TopicPartition) {
-        if let Some(found) = self.partitions.get_mut(partition)
-            && !found.in_rotation
-            && !found.paused
-            && !found.revoking
-            && !found.queue.is_empty()
-        {
-            found.in_rotation = true;
+        let Some(found) = self.partitions.get_mut(partition) else { return };
+        if found.paused || found.revoking || found.queue.is_empty() {
+            return;
+        }
+        self.has_heavy |= found.queue.has_heavy();
+        if !std::mem::replace(&mut found.in_rotation, true) {
             self.rotation.push_back(partition.clone());
             self.wake_reader();
         }
@@ -82,18 +81,39 @@ impl Assignment {
         }
     }
 
-    /// Begins to open batches ahead, as many at a time as there are cores.
+    /// Begins to open batches ahead, as many at a time as there are cores and room for.
     pub(super) fn plan_jobs(&mut self) {
+        if !self.has_heavy {
+            return;
+        }
+        let (mut in_want, mut readable, mut heavy) = (None, false, false);
         for partition in &self.rotation {
             if self.running_jobs >= self.rules.jobs {
                 return;
             }
             let Some(found) = self.partitions.get_mut(partition) else { continue };
-            let Some(lease) = found.lease.as_ref().filter(|_| found.queue.has_heavy()) else { continue };
-            if let Some(job) = found.queue.start_job(lease) {
-                self.running_jobs += 1;
-                self.signals.jobs.push(job);
+            let Some(lease) = found.lease.as_ref().filter(|_| !found.paused && !found.revoking) else { continue };
+            if found.queue.has_heavy() {
+                match found.queue.start_job(lease, false) {
+                    Some(job) => {
+                        self.running_jobs += 1;
+                        self.signals.jobs.push(job);
+                    }
+                    None => in_want = in_want.or(Some(partition)),
+                }
+                heavy |= found.queue.has_heavy();
             }
+            readable |= found.queue.is_readable();
+        }
+        self.has_heavy = heavy;
+        // Where there is nothing to read and room for nothing, the reader would wait for ever: one is opened all the same.
+        if self.running_jobs == 0
+            && !readable
+            && let Some(found) = in_want.and_then(|partition| self.partitions.get_mut(partition))
+            && let Some(job) = found.lease.as_ref().and_then(|lease| found.queue.start_job(lease, true))
+        {
+            self.running_jobs += 1;
+            self.signals.jobs.push(job);
         }
     }
 

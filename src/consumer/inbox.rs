@@ -130,8 +130,10 @@ impl Inbox {
         let Some(inbox) = self.me.upgrade() else { return };
         self.runtime.spawn_blocking(move || {
             let mut decompressor = lock(&inbox.decompressors).pop().unwrap_or_default();
-            let Job { lease, batch, charge, end } = job;
+            let Job { lease, batch, charge, end, opening } = job;
             let opened = Part::open(&lease, &batch, end, charge, &mut decompressor, inbox.opening);
+            // What it became is charged by now.
+            drop(opening);
             lock(&inbox.decompressors).push(decompressor);
             inbox.with(|assignment| assignment.opened(&lease, end, opened));
         });

@@ -1,11 +1,14 @@
 //! Reading from the log: alone over chosen partitions, or as a member of a group.
 //!
-//! A record's way in: `fetch_task` asks one broker for what `fetcher` plans (a session of `fetch_session`, bytes reserved
-//! in `budget`), walks the headers of what came (`walk`) and queues the batches of each partition (`queue`) without copying
-//! them. The `reader` takes them in fair turns (`handout`), opens them (`part`) and hands out their records: owned ones, or
+//! A record's way in: `routes` says which broker a partition is read from (its leader, or a replica `nearby`). `fetch_task`
+//! asks one broker for what `fetcher` plans (a session of `fetch_session`, as much as `answer_size` says, bytes reserved in
+//! `budget`) and walks the headers of what came (`walk`); `arrivals` queues the batches of each partition (`queue`) without
+//! copying them. The `reader` takes them in fair turns (`handout`), opens them (`part`) and hands out their records: owned ones, or
 //! borrowed ones (`records`). How far it has come is kept in a `lease`; where a partition is read from is found out in
 //! `position` and `resolve`. `consumer_task` asks the questions, follows the group and commits.
 
+mod answer_size;
+mod arrivals;
 mod assignment;
 mod budget;
 mod builder;
@@ -20,6 +23,7 @@ mod handout;
 mod inbox;
 mod lease;
 mod lookups;
+mod nearby;
 mod offset_lookup;
 mod offsets;
 mod part;
@@ -29,6 +33,7 @@ mod queue;
 mod reader;
 mod records;
 mod resolve;
+mod routes;
 mod settings;
 mod shared;
 mod stream;

@@ -7,6 +7,8 @@ use crate::{error::Error, wire::batch::RawBatch};
 
 /// Compressed batches from this size on are opened ahead, on threads that may block.
 pub(super) const HEAVY: usize = 32 * 1024;
+/// How many times its size a batch may become, as long as nothing is known of its partition's.
+const GROWTH: usize = 4;
 /// How many batches of a partition are opened ahead.
 const AHEAD: usize = 2;
 
@@ -67,6 +69,8 @@ pub(super) struct Job {
     pub(super) batch: RawBatch,
     pub(super) charge: Arc<Charge>,
     pub(super) end: i64,
+    /// For what it may become, until that is known.
+    pub(super) opening: Charge,
 }
 
 #[derive(Debug, Default)]
@@ -74,9 +78,11 @@ pub(super) struct Queue {
     entries: VecDeque<Entry>,
     bytes: usize,
     heavy: usize,
+    /// How many times its size the last batch became that was opened ahead, rounded up; 0 where none was.
+    growth: usize,
 }
 
-fn is_heavy(batch: &RawBatch) -> bool {
+pub(super) fn is_heavy(batch: &RawBatch) -> bool {
     batch.header.is_compressed() && batch.bytes().len() > HEAVY
 }
 
@@ -91,7 +97,7 @@ impl Queue {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { growth: self.growth, ..Self::default() };
     }
 
     /// Appends what a fetch from that offset brought.
@@ -152,12 +158,10 @@ impl Queue {
     pub(super) fn take(&mut self, lease: &Arc<Lease>, records: usize, out: &mut Vec<Taken>) -> usize {
         let mut count = 0;
         let mut first = true;
-        while count < records {
+        while count < records && self.is_readable() {
             match self.entries.front().map(|entry| &entry.held) {
-                None | Some(Held::Opening) => break,
-                Some(Held::Raw(batch, _)) if is_heavy(batch) => break,
                 Some(Held::Broken(_) | Held::OutOfRange) if !first => break,
-                Some(_) => {}
+                _ => {}
             }
             let Some(Entry { held, bytes, end, .. }) = self.entries.pop_front() else { break };
             self.bytes = self.bytes.saturating_sub(bytes);
@@ -181,22 +185,38 @@ impl Queue {
         count
     }
 
+    /// Whether the reader can take something now.
+    pub(super) fn is_readable(&self) -> bool {
+        match self.entries.front().map(|entry| &entry.held) {
+            None | Some(Held::Opening) => false,
+            Some(Held::Raw(batch, _)) => !is_heavy(batch),
+            Some(_) => true,
+        }
+    }
+
     /// Whether something here is to be opened ahead.
     pub(super) fn has_heavy(&self) -> bool {
         self.heavy > 0
     }
 
-    /// The next batch to be opened ahead. The one at the front is needed now; others only where there is room for what
-    /// they may become.
-    pub(super) fn start_job(&mut self, lease: &Arc<Lease>) -> Option<Job> {
+    /// The next batch to be opened ahead. The one at the front if it is `needed` now; others only where there is room for
+    /// what they may become.
+    pub(super) fn start_job(&mut self, lease: &Arc<Lease>, needed: bool) -> Option<Job> {
+        let growth = if self.growth == 0 { GROWTH } else { self.growth };
         for (i, entry) in self.entries.iter_mut().take(AHEAD).enumerate() {
             let Held::Raw(batch, charge) = &entry.held else { continue };
-            let room = i == 0 || charge.account().has_room_for(batch.bytes().len().saturating_mul(4));
-            if is_heavy(batch) && room {
-                let Held::Raw(batch, charge) = std::mem::replace(&mut entry.held, Held::Opening) else { continue };
-                self.heavy = self.heavy.saturating_sub(1);
-                return Some(Job { lease: lease.clone(), batch, charge, end: entry.end });
+            if !is_heavy(batch) {
+                continue;
             }
+            let bytes = batch.bytes().len().saturating_mul(growth);
+            let opening = match charge.account().charge_if_room(bytes) {
+                Some(opening) => opening,
+                None if needed && i == 0 => charge.account().charge(bytes),
+                None => return None,
+            };
+            let Held::Raw(batch, charge) = std::mem::replace(&mut entry.held, Held::Opening) else { continue };
+            self.heavy = self.heavy.saturating_sub(1);
+            return Some(Job { lease: lease.clone(), batch, charge, end: entry.end, opening });
         }
         None
     }
@@ -206,6 +226,9 @@ impl Queue {
         let mut entries = self.entries.iter_mut();
         match entries.find(|entry| entry.end == end && matches!(entry.held, Held::Opening)) {
             Some(entry) => {
+                if let Held::Open(part) = &held {
+                    self.growth = part.records.size().div_ceil(entry.bytes.max(1)).max(1);
+                }
                 entry.held = held;
                 true
             }
@@ -245,5 +268,83 @@ impl Queue {
                 _ => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        consumer::{
+            budget::{Account, Budget},
+            settings::IsolationLevel,
+            test_batches::{Sort, batch, built, noise},
+            walk::walk,
+        },
+        record::TopicPartition,
+        wire::Compression,
+    };
+
+    fn account(limit: usize) -> Arc<Account> {
+        Budget::new(limit).account(1, || Box::new(|| ()))
+    }
+
+    fn lease() -> Arc<Lease> {
+        Arc::new(Lease::new(TopicPartition::new("t", 0), 1, 0, 0, -1))
+    }
+
+    /// A queue with these batches of one response, and the response's charge.
+    fn filled(account: &Arc<Account>, batches: &[bytes::Bytes], response: usize) -> (Queue, Arc<Charge>) {
+        let charge = Arc::new(account.charge(response));
+        let mut queue = Queue::default();
+        let walk = walk(batches.concat().into(), IsolationLevel::ReadUncommitted, &[]);
+        queue.push(walk.steps, 0, &charge);
+        (queue, charge)
+    }
+
+    #[test]
+    fn what_is_copied_out_no_longer_keeps_its_response() {
+        let account = account(1 << 20);
+        let one = batch(0, 3, Sort::Plain);
+        let (mut queue, charge) = filled(&account, std::slice::from_ref(&one), 100_000);
+        let pinned: Vec<_> = queue.pinned().map(|(charge, needed)| (charge.bytes(), needed)).collect();
+        assert_eq!(pinned, [(100_000, one.len())]);
+        queue.copy_out(|picked| Arc::ptr_eq(picked, &charge));
+        drop(charge);
+        assert_eq!(account.used(), one.len());
+        let mut out = Vec::new();
+        assert_eq!(queue.take(&lease(), 10, &mut out), 3);
+        let [Taken::Raw { batch, .. }] = &out[..] else { panic!("{out:?}") };
+        assert_eq!(batch.bytes(), &one);
+        drop(out);
+        assert_eq!(account.used(), 0);
+    }
+
+    #[test]
+    fn what_is_dropped_says_from_where_to_fetch_it_anew() {
+        let account = account(1 << 20);
+        let (mut queue, charge) = filled(&account, &[batch(5, 3, Sort::Plain), batch(8, 2, Sort::Plain)], 1000);
+        drop(charge);
+        queue.take(&lease(), 1, &mut Vec::new());
+        assert_eq!((queue.evict(), queue.bytes(), queue.is_empty()), (Some(8), 0, true));
+        assert_eq!((queue.evict(), account.used()), (None, 0));
+    }
+
+    #[test]
+    fn batches_are_opened_ahead_where_there_is_room_and_one_where_it_is_needed() {
+        let heavy = built(0, 3, Sort::Plain, Compression::Gzip(1), &noise(60_000));
+        assert!(heavy.len() > HEAVY);
+        let roomy = account(10 * heavy.len());
+        let (mut queue, _charge) = filled(&roomy, std::slice::from_ref(&heavy), heavy.len());
+        assert!(queue.has_heavy() && !queue.is_readable());
+        let job = queue.start_job(&lease(), false).expect("there is room");
+        assert_eq!(job.opening.bytes(), GROWTH * heavy.len());
+        assert!(!queue.is_readable() && !queue.has_heavy());
+        assert!(queue.start_job(&lease(), true).is_none(), "it is being opened");
+
+        let tight = account(2 * heavy.len());
+        let (mut queue, _charge) = filled(&tight, std::slice::from_ref(&heavy), heavy.len());
+        assert!(queue.start_job(&lease(), false).is_none());
+        assert!(queue.start_job(&lease(), true).is_some());
     }
 }

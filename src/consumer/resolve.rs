@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long an error that only a human can mend waits before it is tried again.
-const HUMAN: Duration = Duration::from_secs(30);
+pub(super) const HUMAN: Duration = Duration::from_secs(30);
 
 /// One partition that is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]

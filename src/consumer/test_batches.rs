@@ -40,6 +40,11 @@ pub(super) fn built(base_offset: i64, count: i64, sort: Sort, compression: Compr
     bytes.into()
 }
 
+/// `count` records from that offset on, with values of so many bytes.
+pub(super) fn batch_of(base_offset: i64, count: i64, size: usize) -> Bytes {
+    built(base_offset, count, Sort::Plain, Compression::None, &"v".repeat(size))
+}
+
 /// The end of that producer's transaction.
 pub(super) fn marker(offset: i64, producer_id: i64, commit: bool) -> Bytes {
     let stamp = ProducerStamp { producer_id, producer_epoch: 0, base_sequence: -1, transactional: true };
@@ -48,4 +53,14 @@ pub(super) fn marker(offset: i64, producer_id: i64, commit: bool) -> Bytes {
         false => ControlRecord::Abort { coordinator_epoch: 0 },
     };
     marker_batch(kind, offset, 1, stamp, 0).unwrap()
+}
+
+/// Letters that no codec can make much smaller.
+pub(super) fn noise(length: usize) -> String {
+    let mut state = 1u64;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'!' + (state >> 33) as u8 % 90)
+    };
+    (0..length).map(|_| letter()).collect()
 }

@@ -35,6 +35,8 @@ pub(super) struct Walk {
     pub(super) leader_epoch: i32,
     /// There were bytes, but of the beginning of one batch only: asking for more is the only way on.
     pub(super) too_small: bool,
+    /// The largest batch, in bytes.
+    pub(super) largest: usize,
 }
 
 /// Walks a slice. `aborted` are the aborted transactions that the broker named for it, by producer id and first offset,
@@ -63,7 +65,10 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
                 return walk;
             }
         };
+        // Offsets that go back are an older part of the log again: reading goes on behind all of it.
+        let next = walk.next_offset.map_or(next, |before| before.max(next));
         walk.next_offset = Some(next);
+        walk.largest = walk.largest.max(batch.bytes().len());
         walk.leader_epoch = batch.header.partition_leader_epoch;
         // A message set's wrapper does not say how many records it holds; a v2 batch does, and may be empty.
         let empty = batch.header.magic == 2 && batch.header.record_count == 0;

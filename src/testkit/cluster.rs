@@ -9,6 +9,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
+    batch,
     broker_task::{BrokerTask, Listener},
     fault::Fault,
     journal::Request,
@@ -26,10 +27,7 @@ use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     net::{MemoryNetwork, Network, Tcp},
     record::{ConsumerRecord, Record, to_millis},
-    wire::{
-        ApiKey, Compression,
-        batch::{BatchBuilder, BatchHeader, Compressor, ProducerStamp, RecordParts},
-    },
+    wire::{ApiKey, Compression, batch::BatchHeader},
 };
 
 /// A Kafka cluster inside the process. Dropping it ends all its brokers.
@@ -184,6 +182,38 @@ impl Cluster {
         self.change(|state| state.move_leader(topic, partition, broker), what)
     }
 
+    /// Lets a follower's copy of a partition end at `end` (it lags, and never catches up), or keep up again. Readers that
+    /// ask it for what lies beyond get OFFSET_OUT_OF_RANGE, as from a follower that was down for long. It holds while the
+    /// broker does not lead.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub fn lag_follower(&self, topic: &str, partition: i32, broker: i32, end: Option<i64>) -> Result<()> {
+        let lag = |state: &mut State| {
+            let found = state.topics.partition_mut(topic, partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+            match end {
+                Some(end) => _ = found.lagging.insert(broker, end.max(0)),
+                None => _ = found.lagging.remove(&broker),
+            }
+            Ok(())
+        };
+        self.change(lag, || format!("lag {topic}[{partition}] at broker {broker}"))
+    }
+
+    /// Lets a partition's leader send every reader that names a rack to that broker (KIP-392, from Fetch v11 on), whether or
+    /// not the broker is up, a follower, or known; `None` ends that.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub fn prefer_replica(&self, topic: &str, partition: i32, broker: Option<i32>) -> Result<()> {
+        let prefer = |state: &mut State| {
+            let found = state.topics.partition_mut(topic, partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+            found.preferred = broker;
+            Ok(())
+        };
+        self.change(prefer, || format!("send readers of {topic}[{partition}] elsewhere"))
+    }
+
     /// The broker that coordinates a consumer group or transactional id.
     pub fn coordinator(&self, group: &str) -> Option<i32> {
         self.shared.lock().coordinator(group)
@@ -241,21 +271,9 @@ impl Cluster {
     /// # Errors
     /// `UnknownTopicOrPartition`, or `InvalidArgument` when there are no records.
     pub fn append(&self, topic: &str, partition: i32, records: &[Record<'_>]) -> Result<i64> {
-        if records.is_empty() {
-            return Err(Error::new(ErrorKind::InvalidArgument, "there are no records to append"));
-        }
         let mut state = self.shared.lock();
         let millis = state.millis(now());
-        let mut batch = BatchBuilder::with_capacity(1024);
-        for record in records {
-            let key = record.key_bytes();
-            let value = record.value_bytes();
-            let parts = RecordParts { key, value, record: Some(record) };
-            batch.append(&parts, record.chosen_timestamp_millis().unwrap_or(millis));
-        }
-        let sealed = batch.seal(&mut Compressor::new(Compression::None)?)?;
-        let mut bytes = sealed.header(ProducerStamp::NONE).to_vec();
-        bytes.extend_from_slice(sealed.body());
+        let bytes = batch::build(records, Compression::None, millis)?;
         let header = BatchHeader::parse(&bytes)?;
         let unknown = || unknown_partition(topic, partition);
         let found = state.topics.get_mut(topic).ok_or_else(unknown)?;

@@ -33,10 +33,10 @@
 //! `Options::new().in_memory()`, and [`Cluster::network`] for the client.
 //!
 //! What it does not do: transactions beyond the ids and epochs of their producers, the consumer protocol of KIP-848 and
-//! share groups, security, configurations beyond the few named at [`Cluster::create_topic_with`], fetching from
-//! followers, compaction. Requests that are only for these are not offered in ApiVersions.
+//! share groups, security, configurations beyond the few named at [`Cluster::create_topic_with`], compaction. Requests that are only for these are not offered in ApiVersions.
 
 mod api;
+mod batch;
 mod broker_task;
 mod cluster;
 mod connection_task;
@@ -49,6 +49,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use batch::batch;
 pub use cluster::{Cluster, FaultHandle};
 pub use fault::{Fault, on, on_any_of};
 pub use journal::Request;

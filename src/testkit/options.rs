@@ -17,6 +17,7 @@ pub struct Options {
     pub(crate) default_partitions: i32,
     pub(crate) replication_factor: Option<usize>,
     pub(crate) racks: Vec<String>,
+    pub(crate) rack_aware: bool,
     pub(crate) max_versions: BTreeMap<ApiKey, i16>,
     pub(crate) features: BTreeMap<String, i16>,
     pub(crate) max_message_bytes: usize,
@@ -38,6 +39,7 @@ impl Default for Options {
             default_partitions: 1,
             replication_factor: None,
             racks: Vec::new(),
+            rack_aware: false,
             max_versions: BTreeMap::new(),
             features: BTreeMap::new(),
             max_message_bytes: 1_048_588,
@@ -104,6 +106,13 @@ impl Options {
     /// The racks of the brokers, in the order of their ids and from the front again (`broker.rack`, default: none).
     pub fn racks<R: Into<String>>(mut self, racks: impl IntoIterator<Item = R>) -> Self {
         self.racks = racks.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Whether leaders send readers to a follower in the reader's own rack (KIP-392; `replica.selector.class` set to
+    /// Kafka's RackAwareReplicaSelector; default: false). Followers serve whoever asks them, as with Kafka.
+    pub fn rack_aware(mut self, rack_aware: bool) -> Self {
+        self.rack_aware = rack_aware;
         self
     }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     Compression, ErrorKind,
-    consumer::test_batches::{Sort, built},
+    consumer::test_batches::{Sort, built, noise},
 };
 
 fn used(consumer: &Consumer) -> usize {
@@ -93,16 +93,6 @@ async fn a_paused_partition_does_not_keep_others_back() {
         let record = next(&consumer).await;
         assert_eq!((record.partition, record.offset), (paused.partition, offset), "none skipped, none twice");
     }
-}
-
-/// Letters that no codec can make much smaller.
-fn noise(length: usize) -> String {
-    let mut state = 1u64;
-    let mut letter = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        char::from(b'!' + (state >> 33) as u8 % 90)
-    };
-    (0..length).map(|_| letter()).collect()
 }
 
 #[tokio::test(start_paused = true)]

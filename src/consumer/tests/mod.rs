@@ -1,11 +1,14 @@
 //! The consumer against brokers in the process, under paused time.
 
+mod budget;
 mod commits;
 mod faults;
+mod fetching;
 mod groups;
 mod memory;
 mod planning;
 mod reading;
+mod replicas;
 
 use std::time::Duration;
 

@@ -17,9 +17,10 @@ use crate::{
     ErrorCode, IsolationLevel, OffsetReset, TopicPartition,
     cluster::{Backoff, Broker, Metadata, PartitionMetadata, TopicMetadata},
     consumer::{
+        arrivals::{Arrived, Hints},
         assignment::{Assignment, Rules},
         budget::Charge,
-        fetcher::{Arrived, Hints, Plan},
+        fetcher::Plan,
         inbox::{Inbox, Wakers},
         part::Opening,
         position::State,
@@ -36,7 +37,7 @@ const PARTITIONS: i32 = 3;
 /// Records of a batch.
 const BATCH: i64 = 4;
 
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     Rules {
         reset: OffsetReset::Earliest,
         isolation: IsolationLevel::ReadUncommitted,
@@ -53,7 +54,7 @@ fn rules() -> Rules {
     }
 }
 
-fn head(partition: i32, error: ErrorCode) -> FetchPartitionResponse {
+pub(super) fn head(partition: i32, error: ErrorCode) -> FetchPartitionResponse {
     FetchPartitionResponse {
         topic: "t".into(),
         topic_id: Uuid::nil(),
@@ -71,19 +72,20 @@ fn head(partition: i32, error: ErrorCode) -> FetchPartitionResponse {
 }
 
 /// A consumer's inside, and brokers as it sees them.
-struct World {
-    inbox: Arc<Inbox>,
-    now: Instant,
+pub(super) struct World {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) now: Instant,
     /// The leader and epoch of each partition.
-    leaders: Vec<(i32, i32)>,
+    pub(super) leaders: Vec<(i32, i32)>,
+    brokers: Vec<i32>,
     /// What each broker has been asked for, and the request that waits for its answer.
     sessions: HashMap<i32, BTreeMap<i32, FetchPartition>>,
-    waiting: HashMap<i32, Charge>,
+    pub(super) waiting: HashMap<i32, Charge>,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl World {
-    fn new(rules: Rules) -> Self {
+    pub(super) fn new(rules: Rules) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let wakers = Arc::new(Wakers::default());
         let assignment = Assignment::new(rules, StdRng::seed_from_u64(1), wakers.factory());
@@ -94,6 +96,7 @@ impl World {
             inbox,
             now: Instant::now(),
             leaders,
+            brokers: vec![0, 1],
             sessions: HashMap::new(),
             waiting: HashMap::new(),
             _runtime: runtime,
@@ -124,22 +127,33 @@ impl World {
             partitions: partitions.collect(),
         };
         let mut metadata = Metadata::default();
-        for id in 0..2 {
+        for &id in &self.brokers {
             metadata.brokers.insert(id, Broker { id, host: "h".to_owned(), port: 1, rack: None });
         }
         metadata.topics.insert("t".into(), Arc::new(topic));
         metadata
     }
 
-    fn move_leader(&mut self, partition: i32) {
+    pub(super) fn move_leader(&mut self, partition: i32) {
         let (leader, epoch) = &mut self.leaders[partition as usize];
         (*leader, *epoch) = (1 - *leader, *epoch + 1);
+        self.tell();
+    }
+
+    /// A broker is no longer part of the cluster.
+    pub(super) fn drop_broker(&mut self, node: i32) {
+        self.brokers.retain(|id| *id != node);
+        self.tell();
+    }
+
+    /// There is a new picture of the cluster.
+    pub(super) fn tell(&mut self) {
         let metadata = self.metadata();
         self.inbox.with(|assignment| assignment.metadata_changed(&metadata, self.now));
     }
 
     /// The next request to a broker, if it is to be sent.
-    fn send(&mut self, node: i32) -> Option<FetchRequest> {
+    pub(super) fn send(&mut self, node: i32) -> Option<FetchRequest> {
         if self.waiting.contains_key(&node) {
             return None;
         }
@@ -163,14 +177,17 @@ impl World {
     }
 
     /// Answers a broker's request with `batches` of each partition that it leads.
-    fn answer(&mut self, node: i32, batches: i64) {
+    pub(super) fn answer(&mut self, node: i32, batches: i64) {
         let Some(mut charge) = self.waiting.remove(&node) else { return };
         let mut size = 0;
         let arrived = self.sessions[&node].values().map(|asked| {
             // Three batches were read before the leader moved.
             if self.leaders[asked.partition as usize].0 != node && batches != 3 {
                 let walk = walk(Bytes::new(), IsolationLevel::ReadUncommitted, &[]);
-                return Arrived { head: head(asked.partition, ErrorCode::NOT_LEADER_OR_FOLLOWER), walk };
+                // A follower that lags has no say about offsets.
+                let code =
+                    if batches == 2 { ErrorCode::OFFSET_OUT_OF_RANGE } else { ErrorCode::NOT_LEADER_OR_FOLLOWER };
+                return Arrived { head: head(asked.partition, code), walk };
             }
             let first = asked.fetch_offset - asked.fetch_offset.rem_euclid(BATCH);
             let bytes: Vec<Bytes> = (0..batches).map(|i| batch(first + i * BATCH, BATCH, Sort::Plain)).collect();
@@ -184,13 +201,27 @@ impl World {
         self.respond(node, arrived, charge);
     }
 
-    fn respond(&mut self, node: i32, arrived: Vec<Arrived>, charge: Charge) -> Hints {
+    /// Answers a broker's request by sending its reader to the other broker, for each partition that it leads.
+    fn recommend(&mut self, node: i32) {
+        let Some(mut charge) = self.waiting.remove(&node) else { return };
+        charge.resize(0);
+        let led = self.sessions[&node].values().filter(|asked| self.leaders[asked.partition as usize].0 == node);
+        let arrived = led.map(|asked| {
+            let head =
+                FetchPartitionResponse { preferred_read_replica: 1 - node, ..head(asked.partition, ErrorCode::NONE) };
+            Arrived { head, walk: walk(Bytes::new(), IsolationLevel::ReadUncommitted, &[]) }
+        });
+        let arrived = arrived.collect();
+        self.respond(node, arrived, charge);
+    }
+
+    pub(super) fn respond(&mut self, node: i32, arrived: Vec<Arrived>, charge: Charge) -> Hints {
         let now = self.now;
         self.inbox.with(|assignment| assignment.fetched(node, 7 + node, ErrorCode::NONE, arrived, charge, now))
     }
 
     /// Answers with one partition's head.
-    fn answer_head(&mut self, node: i32, head: FetchPartitionResponse) -> Hints {
+    pub(super) fn answer_head(&mut self, node: i32, head: FetchPartitionResponse) -> Hints {
         let charge = self.waiting.remove(&node).expect("a request");
         let walk = walk(Bytes::new(), IsolationLevel::ReadUncommitted, &[]);
         self.respond(node, vec![Arrived { head, walk }], charge)
@@ -227,7 +258,7 @@ impl World {
     }
 
     /// The next record that is there, as `recv` would give it.
-    fn take(&self) -> Option<(TopicPartition, i64)> {
+    pub(super) fn take(&self) -> Option<(TopicPartition, i64)> {
         let _reading = self.inbox.read().unwrap();
         let mut cx = Context::from_waker(Waker::noop());
         match self.inbox.reader().poll_record(&self.inbox, &mut cx) {
@@ -248,7 +279,7 @@ impl World {
         }
     }
 
-    fn asked(request: &FetchRequest) -> Vec<(i32, i64)> {
+    pub(super) fn asked(request: &FetchRequest) -> Vec<(i32, i64)> {
         let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
         partitions.map(|asked| (asked.partition, asked.fetch_offset)).collect()
     }
@@ -375,6 +406,10 @@ enum Op {
     Send(i32),
     Answer(i32, i64),
     Fail(i32),
+    /// Sends the reader to the other broker (KIP-392).
+    Recommend(i32),
+    /// Waits until recommendations expire.
+    Age,
     Take(usize),
     /// Polls so many, reads only so many of them, and pauses or seeks this partition while they are held.
     Poll(usize, usize, Option<(i32, bool)>),
@@ -390,6 +425,8 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0..2).prop_map(Op::Send),
         4 => (0..2, 0..4i64).prop_map(|(node, batches)| Op::Answer(node, batches)),
         1 => (0..2).prop_map(Op::Fail),
+        2 => (0..2).prop_map(Op::Recommend),
+        1 => Just(Op::Age),
         4 => (1..9usize).prop_map(Op::Take),
         3 => (1..20usize, 0..20usize, prop::option::of((partition.clone(), any::<bool>())))
             .prop_map(|(max, read, act)| Op::Poll(max, read, act)),
@@ -421,6 +458,11 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
         Op::Send(node) => _ = world.send(node),
         Op::Answer(node, batches) => world.answer(node, batches),
         Op::Fail(node) => world.fail(node),
+        Op::Recommend(node) => world.recommend(node),
+        Op::Age => {
+            world.now += 301 * SECOND;
+            world.tell();
+        }
         Op::Take(count) => {
             for _ in 0..count {
                 let Some((partition, offset)) = world.take() else { break };

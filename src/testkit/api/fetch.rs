@@ -1,7 +1,7 @@
 //! Fetch 4–18: long polling (min_bytes, max_wait), limits by request and by partition with the first batch in any case
 //! (KIP-74), sessions (KIP-227), topic ids (v13), leader epochs (KIP-320), diverging epochs (KIP-595), leader hints
-//! (KIP-951, v16). Everything is committed at once: high watermark, last stable offset and end are one, and there are no
-//! aborted transactions. Only leaders serve.
+//! (KIP-951, v16), followers that serve and leaders that send readers to them (KIP-392, v11). Everything is committed at
+//! once: high watermark, last stable offset and end are one, and there are no aborted transactions.
 
 use std::{
     sync::Arc,
@@ -24,6 +24,7 @@ use crate::{
         State,
         sessions::{Found, Key, Plan, SessionRequest, Wanted},
         sink::{END, Prepared},
+        topics::Partition,
     },
 };
 
@@ -41,6 +42,8 @@ pub(crate) struct Fetch {
     min_bytes: usize,
     max_bytes: usize,
     read_committed: bool,
+    /// The reader's rack; `None` before v11, where only leaders serve.
+    rack: Option<Box<str>>,
     /// Once the session has taken the request in: what to read, and until when to wait for it.
     plan: Option<(Plan, Instant)>,
 }
@@ -77,6 +80,7 @@ impl Fetch {
             min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
             max_bytes: usize::try_from(request.max_bytes).unwrap_or(0),
             read_committed: request.isolation_level == 1,
+            rack: (version >= 11).then(|| request.rack_id.as_str().into()),
             plan: None,
         }
     }
@@ -88,7 +92,7 @@ impl Fetch {
         for (key, wanted) in &plan.partitions {
             let topic = topic_of(context.state, key);
             let answer = match &topic {
-                Some(topic) => read(context, topic, key.partition, wanted, left, nothing_yet),
+                Some(topic) => read(context, topic, key.partition, wanted, self.rack.as_deref(), left, nothing_yet),
                 None => Answer::refused(ErrorCode::UNKNOWN_TOPIC_ID),
             };
             nothing_yet &= answer.size == 0;
@@ -112,7 +116,7 @@ impl Fetch {
             }
             let what = Found {
                 has_data: answer.size > 0,
-                error: !answer.error.is_ok() || answer.diverging.is_some(),
+                error: !answer.error.is_ok() || answer.diverging.is_some() || answer.preferred >= 0,
                 high_watermark: answer.end,
                 log_start: answer.start,
             };
@@ -161,7 +165,9 @@ impl Call for Fetch {
         let Some((plan, until)) = self.plan.take() else { return Ok(Step::Close) };
         let found = self.read_all(context, &plan);
         let size: usize = found.iter().map(|(_, answer)| answer.size).sum();
-        let urgent = found.iter().any(|(_, answer)| !answer.error.is_ok() || answer.diverging.is_some());
+        let urgent = found
+            .iter()
+            .any(|(_, answer)| !answer.error.is_ok() || answer.diverging.is_some() || answer.preferred >= 0);
         if size >= self.min_bytes || urgent || found.is_empty() || context.now >= until {
             return Ok(self.answer(context, &plan, found));
         }
@@ -179,7 +185,15 @@ fn topic_of(state: &State, key: &Key) -> Option<Arc<str>> {
 }
 
 /// Reads one partition; `left` is what the request may still take, which the first data of it may exceed.
-fn read(context: &Context<'_>, topic: &str, index: i32, wanted: &Wanted, left: usize, at_least_one: bool) -> Answer {
+fn read(
+    context: &Context<'_>,
+    topic: &str,
+    index: i32,
+    wanted: &Wanted,
+    rack: Option<&str>,
+    left: usize,
+    at_least_one: bool,
+) -> Answer {
     let injected = context.verdict.for_partition(topic, index);
     if let Some(injected) = injected {
         return Answer::refused(injected.code);
@@ -187,18 +201,28 @@ fn read(context: &Context<'_>, topic: &str, index: i32, wanted: &Wanted, left: u
     let Some(partition) = context.state.topics.partition(topic, index) else {
         return Answer::refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     };
-    if let Err(error) = partition.check_leader(context.broker, wanted.current_leader_epoch) {
+    let served = match rack {
+        Some(_) => partition.check_replica(context.broker, wanted.current_leader_epoch),
+        None => partition.check_leader(context.broker, wanted.current_leader_epoch),
+    };
+    if let Err(error) = served {
         return Answer::refused(error);
+    }
+    let end = partition.end_at(context.broker);
+    if let Some(preferred) = rack.and_then(|rack| preferred(context, partition, wanted.offset, rack)) {
+        return Answer { end, start: partition.log.start(), preferred, ..Answer::default() };
     }
     let max_bytes = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left);
     if let Some(sink) = &context.state.sink {
         return match sink.prepared(topic) {
-            Some(prepared) if at_least_one || max_bytes > 0 => prepared_from(prepared, wanted.offset, max_bytes),
+            Some(prepared) if at_least_one || max_bytes > 0 => {
+                prepared_from(prepared, wanted.offset, max_bytes, at_least_one)
+            }
             _ => Answer { end: 0, start: 0, ..Answer::default() },
         };
     }
     let log = &partition.log;
-    let bounds = Answer { end: log.end(), start: log.start(), ..Answer::default() };
+    let bounds = Answer { end, start: log.start(), ..Answer::default() };
     if wanted.last_fetched_epoch >= 0 {
         match log.end_of_epoch(wanted.last_fetched_epoch) {
             None => return Answer::refused(ErrorCode::OFFSET_OUT_OF_RANGE),
@@ -208,15 +232,38 @@ fn read(context: &Context<'_>, topic: &str, index: i32, wanted: &Wanted, left: u
             Some(_) => {}
         }
     }
-    match log.read(wanted.offset, max_bytes, at_least_one) {
+    match log.read(wanted.offset, end, max_bytes, at_least_one) {
         Ok(slice) => Answer { records: slice.batches, size: slice.size, ..bounds },
         Err(error) => Answer { error, ..bounds },
     }
 }
 
-fn prepared_from(prepared: &Prepared, offset: i64, max_bytes: usize) -> Answer {
+/// Where the leader sends a reader of that rack: to a follower there that is up and has the offset.
+fn preferred(context: &Context<'_>, partition: &Partition, offset: i64, rack: &str) -> Option<i32> {
+    if partition.leader != context.broker {
+        return None;
+    }
+    if let Some(preferred) = partition.preferred.filter(|_| !rack.is_empty()) {
+        return Some(preferred).filter(|&preferred| preferred != partition.leader);
+    }
+    let is_near = |id: i32| {
+        let broker = context.state.broker(id).filter(|broker| broker.up);
+        broker.is_some_and(|broker| broker.rack.as_deref() == Some(rack))
+    };
+    if !context.state.options.rack_aware || rack.is_empty() || is_near(partition.leader) {
+        return None;
+    }
+    let near = partition
+        .replicas
+        .iter()
+        .copied()
+        .filter(|&id| is_near(id) && (partition.log.start()..=partition.end_at(id)).contains(&offset));
+    near.max_by_key(|&id| partition.end_at(id))
+}
+
+fn prepared_from(prepared: &Prepared, offset: i64, max_bytes: usize, at_least_one: bool) -> Answer {
     let mut answer = Answer { end: END, ..Answer::default() };
-    for (base_offset, rest) in prepared.from(offset.max(0), max_bytes) {
+    for (base_offset, rest) in prepared.from(offset.max(0), max_bytes, at_least_one) {
         answer.size += size_of::<i64>() + rest.len();
         answer.records.push(Bytes::copy_from_slice(&base_offset.to_be_bytes()));
         answer.records.push(rest);

@@ -17,13 +17,24 @@ pub(super) struct Answer {
     pub(super) size: usize,
     /// Epoch and end offset where the reader's log and this one part (KIP-595).
     pub(super) diverging: Option<(i32, i64)>,
+    /// The replica that the reader should go to (KIP-392); −1: none.
+    pub(super) preferred: i32,
     /// The leader and its epoch, where the reader asked the wrong broker (KIP-951).
     pub(super) leader: Option<(i32, i32)>,
 }
 
 impl Default for Answer {
     fn default() -> Self {
-        Self { error: ErrorCode::NONE, end: -1, start: 0, records: Vec::new(), size: 0, diverging: None, leader: None }
+        Self {
+            error: ErrorCode::NONE,
+            end: -1,
+            start: 0,
+            records: Vec::new(),
+            size: 0,
+            diverging: None,
+            preferred: -1,
+            leader: None,
+        }
     }
 }
 
@@ -104,7 +115,7 @@ impl FetchReply<'_, '_> {
             (false, false) => out.head.put_i32(-1),
         }
         if version >= 11 {
-            out.head.put_i32(-1);
+            out.head.put_i32(answer.preferred);
         }
         out.count(answer.size);
         for piece in answer.records {

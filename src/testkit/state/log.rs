@@ -95,13 +95,14 @@ impl Log {
     }
 
     /// Whole batches from the one that holds `offset`, up to `max_bytes`, but at least one where `at_least_one` asks
-    /// for it (KIP-74). `Err` outside of the log.
-    pub(crate) fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<Slice, ErrorCode> {
-        if offset < self.start || offset > self.end {
+    /// for it (KIP-74). `end` is where the replica's copy ends. `Err` outside of it.
+    pub(crate) fn read(&self, offset: i64, end: i64, max_bytes: usize, at_least_one: bool) -> Result<Slice, ErrorCode> {
+        if offset < self.start || offset > end.min(self.end) {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }
         let mut slice = Slice::default();
-        for stored in self.batches.range(self.index_of(offset)..) {
+        let there = self.batches.range(self.index_of(offset)..).take_while(|stored| stored.last_offset < end);
+        for stored in there {
             let first = at_least_one && slice.batches.is_empty();
             if !first && slice.size + stored.bytes.len() > max_bytes {
                 break;

@@ -58,8 +58,8 @@ impl Sink {
 
 impl Prepared {
     /// Batches from the one that holds `offset`, as (base offset, the bytes behind it), up to `max_bytes` but at least
-    /// one.
-    pub(crate) fn from(&self, offset: i64, max_bytes: usize) -> impl Iterator<Item = (i64, Bytes)> {
+    /// one where `at_least_one` asks for it.
+    pub(crate) fn from(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> impl Iterator<Item = (i64, Bytes)> {
         let within = offset.rem_euclid(self.round);
         let first = self.batches.partition_point(|&(before, _)| before <= within).saturating_sub(1);
         let base = offset - within;
@@ -70,7 +70,7 @@ impl Prepared {
             self.batches.iter().skip(skipped).map(move |(before, bytes)| (base + before, bytes.clone()))
         });
         rounds.take_while(move |(_, bytes)| {
-            let begins = size == 0;
+            let begins = size == 0 && at_least_one;
             size += 8 + bytes.len();
             begins || size <= max_bytes
         })
@@ -110,11 +110,12 @@ mod tests {
 
     #[test]
     fn batches_come_round_at_rising_offsets() {
-        let bases: Vec<i64> = prepared().from(0, 450).map(|(base, _)| base).collect();
+        let bases: Vec<i64> = prepared().from(0, 450, true).map(|(base, _)| base).collect();
         assert_eq!(bases, [0, 10, 15, 25]);
-        let bases: Vec<i64> = prepared().from(27, 250).map(|(base, _)| base).collect();
+        let bases: Vec<i64> = prepared().from(27, 250, false).map(|(base, _)| base).collect();
         assert_eq!(bases, [25, 30], "the batch that holds the offset comes first");
-        let bases: Vec<i64> = prepared().from(15_000_009, 1).map(|(base, _)| base).collect();
+        let bases: Vec<i64> = prepared().from(15_000_009, 1, true).map(|(base, _)| base).collect();
         assert_eq!(bases, [15_000_000], "at least one batch whatever its size");
+        assert_eq!(prepared().from(0, 99, false).count(), 0, "none that does not fit");
     }
 }

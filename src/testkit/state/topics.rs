@@ -48,6 +48,10 @@ pub(crate) struct Partition {
     pub(crate) leader: i32,
     pub(crate) leader_epoch: i32,
     pub(crate) replicas: Vec<i32>,
+    /// Followers that lag: their copies end there.
+    pub(crate) lagging: BTreeMap<i32, i64>,
+    /// The broker that the leader sends every reader to that names a rack.
+    pub(crate) preferred: Option<i32>,
     pub(crate) log: Log,
     pub(crate) producers: Producers,
 }
@@ -56,7 +60,21 @@ impl Partition {
     pub(crate) fn new(replicas: Vec<i32>, leader: i32) -> Self {
         let mut log = Log::default();
         log.begin_epoch(0);
-        Self { leader, leader_epoch: 0, replicas, log, producers: Producers::default() }
+        Self {
+            leader,
+            leader_epoch: 0,
+            replicas,
+            lagging: BTreeMap::new(),
+            preferred: None,
+            log,
+            producers: Producers::default(),
+        }
+    }
+
+    /// Where the copy of that replica ends.
+    pub(crate) fn end_at(&self, broker: i32) -> i64 {
+        let lagging = self.lagging.get(&broker).filter(|_| broker != self.leader);
+        lagging.map_or(self.log.end(), |&end| end.min(self.log.end()))
     }
 
     /// Gives the partition to another broker, under the next epoch.
@@ -71,12 +89,22 @@ impl Partition {
     /// The checks of a request that only the leader answers: first its idea of the epoch (−1: none), then whether this
     /// broker leads.
     pub(crate) fn check_leader(&self, broker: i32, epoch: i32) -> Result<(), ErrorCode> {
+        self.check_epoch(epoch)?;
+        if self.leader == broker { Ok(()) } else { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) }
+    }
+
+    /// The same of a request that followers answer as well (KIP-392).
+    pub(crate) fn check_replica(&self, broker: i32, epoch: i32) -> Result<(), ErrorCode> {
+        self.check_epoch(epoch)?;
+        let serves = self.leader == broker || self.replicas.contains(&broker);
+        if serves { Ok(()) } else { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) }
+    }
+
+    fn check_epoch(&self, epoch: i32) -> Result<(), ErrorCode> {
         if epoch >= 0 && epoch < self.leader_epoch {
             Err(ErrorCode::FENCED_LEADER_EPOCH)
         } else if epoch > self.leader_epoch {
             Err(ErrorCode::UNKNOWN_LEADER_EPOCH)
-        } else if self.leader != broker {
-            Err(ErrorCode::NOT_LEADER_OR_FOLLOWER)
         } else {
             Ok(())
         }

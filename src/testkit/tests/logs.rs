@@ -451,10 +451,11 @@ async fn log_append_time_is_the_brokers() {
 
 #[tokio::test(start_paused = true)]
 async fn leaders_move_with_their_epochs() {
-    let cluster = cluster(Options::new().brokers(3)).await;
+    let cluster = cluster(Options::new().brokers(3).replication_factor(2)).await;
     cluster.create_topic("t", 1).unwrap();
     let mut first = Client::to(&cluster, 1).await;
     let mut second = Client::to(&cluster, 2).await;
+    let mut third = Client::to(&cluster, 3).await;
     assert_eq!(first.produce("t", 0, batch(NOBODY, &["a", "b"])).await, (0, 0));
     cluster.move_leader("t", 0, 2).unwrap();
     let refused = first.call(&produce_request("t", &[(0, batch(NOBODY, &["c"]))], -1), 10).await;
@@ -471,10 +472,16 @@ async fn leaders_move_with_their_epochs() {
         all.topics[0].topic_id
     };
     request.topics[0] = request.topics[0].clone().with_topic(topic("")).with_topic_id(id);
-    let refused = first.call(&request, 16).await;
+    let refused = third.call(&request, 16).await;
     let partition = partitions(&refused)[0];
     assert_eq!(partition.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER.code());
     assert_eq!((partition.current_leader.leader_id.0, refused.node_endpoints[0].node_id.0), (2, 2));
+    // A follower serves, but nobody who takes it to be the leader still.
+    assert!(size(partitions(&first.call(&request, 16).await)[0]) > 0);
+    request.topics[0].partitions[0].current_leader_epoch = 0;
+    let fenced = first.call(&request, 16).await;
+    assert_eq!(partitions(&fenced)[0].error_code, ErrorCode::FENCED_LEADER_EPOCH.code());
+    assert_eq!(partitions(&fenced)[0].current_leader.leader_id.0, 2);
     for (epoch, error) in
         [(0, ErrorCode::FENCED_LEADER_EPOCH), (1, ErrorCode::NONE), (2, ErrorCode::UNKNOWN_LEADER_EPOCH)]
     {
@@ -527,4 +534,36 @@ async fn a_sink_takes_all_and_serves_what_was_prepared() {
     let records = partitions(&response)[0].records.clone().unwrap();
     assert_eq!(BatchHeader::parse(&records).unwrap().base_offset, 13);
     assert_eq!(records[8..], prepared[1][8..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaders_send_readers_to_followers_in_their_rack() {
+    let options = Options::new().brokers(3).racks(["a", "b", "c"]).rack_aware(true).replication_factor(2);
+    let cluster = cluster(options).await;
+    cluster.create_topic("t", 1).unwrap();
+    let mut leader = Client::to(&cluster, 1).await;
+    let mut follower = Client::to(&cluster, 2).await;
+    leader.produce("t", 0, batch(NOBODY, &["a", "b"])).await;
+    leader.produce("t", 0, batch(NOBODY, &["c"])).await;
+    let from = |rack: &str, offset| fetch("t", &[(0, offset)]).with_rack_id(text(rack));
+    for (rack, version, preferred) in [("b", 11, 2), ("b", 10, -1), ("a", 11, -1), ("c", 11, -1), ("", 11, -1)] {
+        let rack = if version < 11 { "" } else { rack };
+        let response = leader.call(&from(rack, 0), version).await;
+        let partition = partitions(&response)[0];
+        assert_eq!(partition.preferred_read_replica.0, preferred, "{rack} v{version}");
+        assert_eq!(size(partition) > 0, preferred < 0, "no records where the reader is sent away");
+    }
+    let refused = follower.call(&fetch("t", &[(0, 0)]), 10).await;
+    assert_eq!(partitions(&refused)[0].error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER.code(), "before v11");
+    cluster.lag_follower("t", 0, 2, Some(2)).unwrap();
+    let response = follower.call(&from("b", 0), 11).await;
+    assert_eq!((partitions(&response)[0].high_watermark, partitions(&response)[0].error_code), (2, 0));
+    let response = follower.call(&from("b", 3), 11).await;
+    assert_eq!(partitions(&response)[0].error_code, ErrorCode::OFFSET_OUT_OF_RANGE.code());
+    let response = leader.call(&from("b", 3), 11).await;
+    assert_eq!(partitions(&response)[0].preferred_read_replica.0, -1, "it has not got that far");
+    cluster.prefer_replica("t", 0, Some(9)).unwrap();
+    assert_eq!(partitions(&leader.call(&from("c", 0), 11).await)[0].preferred_read_replica.0, 9);
+    cluster.prefer_replica("t", 0, None).unwrap();
+    assert_eq!(partitions(&leader.call(&from("c", 0), 11).await)[0].preferred_read_replica.0, -1);
 }

@@ -1,0 +1,299 @@
+//! What becomes of a broker's answer to a fetch: batches for the queues, news of leaders, trouble. Decides; does no IO.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    assignment::Assignment,
+    budget::Charge,
+    fetch_session::Verdict,
+    fetcher::largest_answer,
+    nearby::SHUNNED,
+    position::{Start, State},
+    queue::is_heavy,
+    resolve::HUMAN,
+    walk::{Step, Walk},
+};
+use crate::{
+    error::{Error, ErrorCode, ErrorKind, Remedy},
+    record::TopicPartition,
+    wire::fetch::FetchPartitionResponse,
+};
+
+/// What came of one partition, and what its slice holds.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    /// Without its records.
+    pub(super) head: FetchPartitionResponse,
+    pub(super) walk: Walk,
+}
+
+/// What an answer asks of the cluster's metadata.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Hints {
+    pub(super) refresh: bool,
+    /// Partition, leader, epoch.
+    pub(super) leaders: Vec<(TopicPartition, i32, i32)>,
+}
+
+impl Assignment {
+    /// A broker's answer came.
+    pub(super) fn fetched(
+        &mut self,
+        id: i32,
+        session_id: i32,
+        error: ErrorCode,
+        arrived: Vec<Arrived>,
+        charge: Charge,
+        now: Instant,
+    ) -> Hints {
+        let mut hints = Hints::default();
+        let Some(node) = self.nodes.get_mut(&id) else { return hints };
+        match node.session.answered(session_id, error) {
+            Verdict::Sound => {
+                node.retries.reset();
+                node.reported = false;
+            }
+            Verdict::Renewed => return hints,
+            Verdict::Failed(code) => {
+                tracing::debug!(node = id, %code, "a fetch was refused");
+                let passes = code.is_retriable() || code == ErrorCode::UNKNOWN_SERVER_ERROR;
+                self.node_failed(id, passes, Error::broker(code, format_args!("fetch from broker {id}")), now);
+                hints.refresh = code.remedy() == Remedy::RefreshMetadata;
+                return hints;
+            }
+        }
+        let largest = arrived.iter().map(|arrived| arrived.walk.largest).max().unwrap_or(0);
+        let mut steps = arrived.iter().flat_map(|arrived| &arrived.walk.steps);
+        let opens = steps.any(|step| matches!(step, Step::Batch(batch) if is_heavy(batch)));
+        let larger = i32::try_from(largest).unwrap_or(i32::MAX);
+        if larger > node.floor.max(self.rules.partition_bytes) {
+            // Only the first batch of an answer comes that is larger than what was asked for: no more than one partition
+            // would get its turn in each.
+            node.floor = larger.saturating_add(larger / 4);
+            let here = self.partitions.iter().filter(|(_, found)| found.node == Some(id));
+            node.changed.extend(here.map(|(partition, _)| partition.clone()));
+        }
+        let waits = node.account.used().saturating_sub(charge.bytes());
+        node.answer_size.answered(charge.bytes(), waits, largest_answer(&node.account), now);
+        if largest > 0 {
+            node.largest_batch = largest.max(node.largest_batch / 8 * 7);
+            node.account.set_opens(opens);
+        }
+        let charge = Arc::new(charge);
+        for Arrived { head, walk } in arrived {
+            let Some(node) = self.nodes.get(&id) else { break };
+            let topic = if head.topic.is_empty() { node.session.name(&head.topic_id) } else { Some(&head.topic) };
+            let Some(topic) = topic else { continue };
+            let partition = TopicPartition { topic: topic.clone(), partition: head.partition };
+            let Some(wish) = node.session.asked(&partition) else { continue };
+            let asked_from = wish.partition.fetch_offset;
+            let Some(found) = self.partitions.get(&partition) else { continue };
+            // Positioned or routed anew since, or already read through another broker.
+            let current = found.position.generation() == wish.generation
+                && matches!(found.position.state(), State::Fetch { offset, .. } if offset == asked_from);
+            if !current {
+                continue;
+            }
+            // A broker that the partition was routed away from has no say in it; what it read is as good as any.
+            if found.node != Some(id) && (!head.error.is_ok() || walk.steps.is_empty()) {
+                continue;
+            }
+            if let Some((leader, epoch)) = head.current_leader.filter(|(leader, epoch)| *leader >= 0 && *epoch >= 0) {
+                hints.leaders.push((partition.clone(), leader, epoch));
+            }
+            if head.error.is_ok() && head.preferred_read_replica >= 0 && head.preferred_read_replica != id {
+                hints.refresh |= self.sent_elsewhere(id, &partition, head.preferred_read_replica, now);
+            } else if head.error.is_ok() {
+                self.partition_fetched(id, &partition, asked_from, &head, walk, &charge, now);
+            } else {
+                hints.refresh |= self.partition_failed(id, &partition, asked_from, head.error, now);
+            }
+        }
+        self.plan_jobs();
+        hints
+    }
+
+    /// A broker recommends another replica of a partition (KIP-392); whether a new look at the metadata is needed.
+    fn sent_elsewhere(&mut self, id: i32, partition: &TopicPartition, to: i32, now: Instant) -> bool {
+        tracing::debug!(%partition, node = id, to, "another replica is nearer");
+        let known = self.brokers.contains(&to);
+        let Some(found) = self.partitions.get_mut(partition) else { return false };
+        let leads = found.leader.is_some_and(|(leader, _)| leader == id);
+        if leads && known {
+            let again = found.nearby.recommend(to, now + self.rules.replica_age, now);
+            if let Some(again) = again {
+                // It insists, though it was not told where we are: there is nobody else to read from.
+                found.position.retry_at(again.min(now + found.retries.next(&mut self.rng)));
+            }
+            self.reroute(partition);
+            return false;
+        }
+        // Only a leader may say so, and only of a broker that there is.
+        if leads {
+            found.position.retry_at(now + found.retries.next(&mut self.rng));
+            self.hide_rack(id, now + SHUNNED);
+            self.touch(partition);
+        } else {
+            self.leave_nearby(partition, false, now);
+        }
+        true
+    }
+
+    /// A partition's slice of a sound answer.
+    #[expect(clippy::too_many_arguments)]
+    fn partition_fetched(
+        &mut self,
+        id: i32,
+        partition: &TopicPartition,
+        asked_from: i64,
+        head: &FetchPartitionResponse,
+        walk: Walk,
+        charge: &Arc<Charge>,
+        now: Instant,
+    ) {
+        let fetch_bytes = self.rules.partition_bytes;
+        let Some(found) = self.partitions.get_mut(partition) else { return };
+        let gained = walk.next_offset.is_none_or(|next| next > asked_from);
+        if gained {
+            found.reported = false;
+            found.retries.reset();
+        }
+        found.position.retry_now();
+        if found.nearby.node() == Some(id) {
+            found.nearby.served();
+        }
+        if let Some((epoch, _)) = head.diverging_epoch {
+            let State::Fetch { offset, epoch: read } = found.position.state() else { return };
+            self.enter(partition, State::Validate { offset, epoch: if read >= 0 { read } else { epoch } });
+            return;
+        }
+        if walk.too_small && found.fetch_bytes < i32::MAX {
+            found.fetch_bytes = found.fetch_bytes.saturating_mul(2);
+            self.touch(partition);
+            return;
+        }
+        if walk.too_small {
+            // The broker was asked for all that an answer can hold: what it has ends before the batch does.
+            let error = Error::new(
+                ErrorKind::Corrupt,
+                format!("{partition}: the batch at offset {asked_from} announces more bytes than the broker has of it"),
+            );
+            found.fetch_bytes = fetch_bytes;
+            found.queue.push_broken(error, asked_from);
+            self.enter(partition, State::Stopped);
+            self.queue_up(partition);
+            self.wake_reader();
+            return;
+        }
+        if walk.steps.is_empty() {
+            return;
+        }
+        let broken = matches!(walk.steps.last(), Some(Step::Broken(_)));
+        if !broken && walk.next_offset.is_some_and(|next| next <= asked_from) {
+            self.fell_behind(partition, asked_from, walk.next_offset.unwrap_or(0), now);
+            return;
+        }
+        let offset = walk.next_offset.map_or(asked_from, |next| next.max(asked_from));
+        found.fetch_bytes = fetch_bytes;
+        found.queue.push(walk.steps, asked_from, charge);
+        let State::Fetch { epoch: before, .. } = found.position.state() else { return };
+        let epoch = if walk.leader_epoch >= 0 { walk.leader_epoch } else { before };
+        self.enter(partition, if broken { State::Stopped } else { State::Fetch { offset, epoch } });
+        self.queue_up(partition);
+        self.wake_reader();
+    }
+
+    /// A broker answered with nothing but batches that lie before what was asked for.
+    fn fell_behind(&mut self, partition: &TopicPartition, asked_from: i64, end: i64, now: Instant) {
+        let Some(found) = self.partitions.get_mut(partition) else { return };
+        let wait = found.retries.next(&mut self.rng);
+        found.position.retry_at(now + wait);
+        if !std::mem::replace(&mut found.reported, true) {
+            let what =
+                format!("{partition}: asked for offset {asked_from}, the broker gave batches that end before {end}");
+            self.push_error(Error::new(ErrorKind::Corrupt, what));
+        }
+        self.touch(partition);
+    }
+
+    /// A partition's error in a sound answer; whether a new look at the metadata is needed.
+    fn partition_failed(
+        &mut self,
+        id: i32,
+        partition: &TopicPartition,
+        asked_from: i64,
+        code: ErrorCode,
+        now: Instant,
+    ) -> bool {
+        tracing::debug!(%partition, node = id, %code, "a partition cannot be fetched");
+        let Some(found) = self.partitions.get_mut(partition) else { return false };
+        if found.nearby.node() == Some(id) {
+            // A follower may lag or be gone; what it says of offsets counts for nothing against its leader.
+            self.leave_nearby(partition, false, now);
+            return code.remedy() == Remedy::RefreshMetadata;
+        }
+        match code {
+            ErrorCode::OFFSET_OUT_OF_RANGE => {
+                // The reader first gets what was read before.
+                found.queue.push_out_of_range(asked_from);
+                self.enter(partition, State::Stopped);
+                self.queue_up(partition);
+                self.wake_reader();
+                return false;
+            }
+            ErrorCode::CORRUPT_MESSAGE => {
+                let error = Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}"));
+                found.queue.push_broken(error, asked_from);
+                self.enter(partition, State::Stopped);
+                self.queue_up(partition);
+                self.wake_reader();
+                return false;
+            }
+            _ => {}
+        }
+        let wait = found.retries.next(&mut self.rng);
+        found.position.retry_at(now + wait);
+        let retriable = code.is_retriable() || code == ErrorCode::UNKNOWN_SERVER_ERROR;
+        if !retriable && !std::mem::replace(&mut found.reported, true) {
+            self.push_error(Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}")));
+        }
+        self.touch(partition);
+        code.remedy() == Remedy::RefreshMetadata
+    }
+
+    /// Asks a broker again later: soon if that may help, else seldom, and then the reader is told.
+    fn node_failed(&mut self, id: i32, passes: bool, error: Error, now: Instant) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let wait = node.retries.next(&mut self.rng);
+        node.not_before = Some(now + if passes { wait } else { HUMAN });
+        if !passes && !std::mem::replace(&mut node.reported, true) {
+            self.push_error(error);
+        }
+    }
+
+    /// There was no answer.
+    pub(super) fn fetch_failed(&mut self, id: i32, error: &Error, now: Instant) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        tracing::debug!(node = id, %error, "a fetch failed");
+        node.session.failed();
+        let passes = error.is_retriable() || error.kind() == ErrorKind::Protocol;
+        let told = error.clone().context(format_args!("fetch from broker {id}"));
+        self.node_failed(id, passes, told, now);
+        // A replica that does not answer is not near, whatever its leader thinks of it.
+        let here = self.partitions.iter().filter(|(_, found)| found.nearby.node() == Some(id));
+        let here: Vec<_> = here.map(|(partition, _)| partition.clone()).collect();
+        for partition in here {
+            self.leave_nearby(&partition, true, now);
+        }
+    }
+
+    /// The reader has come to where the broker has nothing (any more): starts anew, or tells it why not.
+    pub(super) fn out_of_range(&mut self, partition: &TopicPartition, generation: u64) {
+        let Some(found) = self.partitions.get(partition) else { return };
+        if found.position.generation() == generation {
+            let start = Start::of(self.rules.reset);
+            let offset = found.lease.as_ref().map_or(-1, |lease| lease.handed());
+            self.reset(partition, start, &format!("offset {offset} is not in the log (any more)"));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The replica nearby that a partition's leader recommends (KIP-392): for how long its word holds, and what becomes of it
+//! when the replica fails.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+
+use crate::cluster::Backoff;
+
+/// The longest that a replica which fails is left alone.
+pub(super) const SHUNNED: Duration = Duration::from_secs(30);
+
+/// What is known of one partition's replica nearby.
+#[derive(Debug)]
+pub(super) struct Nearby {
+    /// Read from, until when.
+    present: Option<(i32, Instant)>,
+    /// Failed last, and is not to be gone to before then.
+    failed: Option<(i32, Instant)>,
+    /// How long a replica is left alone that fails again and again.
+    retries: Backoff,
+}
+
+impl Nearby {
+    /// `retry` is the first wait after a failure.
+    pub(super) fn new(retry: Duration) -> Self {
+        Self { present: None, failed: None, retries: Backoff::new(retry, SHUNNED) }
+    }
+
+    /// The replica to read from in the leader's place.
+    pub(super) fn node(&self) -> Option<i32> {
+        self.present.map(|(node, _)| node)
+    }
+
+    /// Until when the leader need not be asked again.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.present.map(|(_, until)| until)
+    }
+
+    /// The leader recommends a replica. Gives until when to wait before going there, where it has failed lately.
+    pub(super) fn recommend(&mut self, node: i32, until: Instant, now: Instant) -> Option<Instant> {
+        self.present = Some((node, until));
+        self.failed.filter(|(failed, again)| *failed == node && *again > now).map(|(_, again)| again)
+    }
+
+    /// The replica cannot be read from: its leader is, at least until what this gives. One that is `dead` gave no answer at
+    /// all: to find that out may take as long as a request's timeout, and its leader may go on to recommend it.
+    pub(super) fn fail(&mut self, dead: bool, now: Instant, rng: &mut StdRng) -> Instant {
+        let wait = self.retries.next(rng);
+        let again = now + if dead { SHUNNED } else { wait };
+        if let Some((node, _)) = self.present.take() {
+            self.failed = Some((node, again));
+        }
+        again
+    }
+
+    /// The replica serves.
+    pub(super) fn served(&mut self) {
+        self.failed = None;
+        self.retries.reset();
+    }
+
+    /// Back to the leader, without anything held against the replica.
+    pub(super) fn leave(&mut self) {
+        self.present = None;
+    }
+
+    /// Whether the leader is to be asked again; it then is.
+    pub(super) fn expire(&mut self, now: Instant) -> bool {
+        self.present.take_if(|(_, until)| *until <= now).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_recommendation_holds_until_it_expires_or_the_replica_fails() {
+        let rng = &mut StdRng::seed_from_u64(1);
+        let now = Instant::now();
+        let later = now + 10 * SECOND;
+        let mut nearby = Nearby::new(SECOND);
+        assert_eq!(nearby.recommend(2, later, now), None);
+        assert_eq!((nearby.node(), nearby.until(), nearby.expire(now)), (Some(2), Some(later), false));
+        assert!(nearby.expire(later) && nearby.node().is_none());
+        nearby.recommend(2, later, now);
+        let again = nearby.fail(false, now, rng);
+        assert!(again > now && nearby.node().is_none());
+        assert_eq!(nearby.recommend(2, later, now), Some(again), "not at once");
+        assert_eq!(nearby.recommend(3, later, now), None, "another one did not fail");
+        assert_eq!(nearby.recommend(2, later, again), None);
+        let second = nearby.fail(false, now, rng);
+        assert!(second > again, "longer each time");
+        nearby.recommend(2, later, second);
+        assert_eq!(nearby.fail(true, now, rng), now + SHUNNED);
+        nearby.served();
+        assert_eq!(nearby.recommend(2, later, now), None);
+    }
+}

@@ -1,0 +1,170 @@
+//! What is fetched ahead stays within its bound, however many partitions have however much.
+
+use super::*;
+use crate::{
+    Compression,
+    consumer::{
+        queue::HEAVY,
+        test_batches::{Sort, batch_of, built, noise},
+    },
+};
+
+const MIB: usize = 1 << 20;
+const PARTITIONS: i32 = 200;
+
+/// A cluster whose partitions serve these batches for ever.
+async fn serving(batches: Vec<bytes::Bytes>, partitions: i32) -> Cluster {
+    let options = Options::new().brokers(2).in_memory().sink(true).prepared("t", batches);
+    Cluster::start(options.default_partitions(partitions)).await.unwrap()
+}
+
+async fn reading_all(builder: ConsumerBuilder, partitions: i32) -> Consumer {
+    let consumer = builder.check_crcs(false).build().await.unwrap();
+    consumer.assign((0..partitions).map(|partition| (tp("t", partition), Offset::Beginning))).unwrap();
+    consumer
+}
+
+fn peak(consumer: &Consumer) -> usize {
+    consumer.shared.inbox.with(|assignment| assignment.budget.peak())
+}
+
+/// Reads until each partition has given so many records, and waits at times so that all that can be fetched is; how many
+/// came of the one that gave most.
+async fn read_from_all(consumer: &Consumer, partitions: i32, at_least: i64) -> i64 {
+    let mut counts = vec![0_i64; partitions as usize];
+    let mut polls = 0;
+    while counts.iter().any(|count| *count < at_least) {
+        polls += 1;
+        if polls % 20 == 1 {
+            tokio::time::sleep(5 * SECOND).await;
+        }
+        let records = consumer.poll(60 * SECOND).await.unwrap();
+        assert!(!records.is_empty(), "it never stalls");
+        for record in &records {
+            let count = &mut counts[record.partition() as usize];
+            assert_eq!(record.offset(), *count, "in order");
+            *count += 1;
+        }
+    }
+    counts.into_iter().max().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_partitions_of_large_batches_stay_within_the_bound() {
+    let big = batch_of(0, 4, 256 * 1024);
+    assert!(big.len() > MIB);
+    let cluster = serving(vec![big], PARTITIONS).await;
+    for bound in [8 * MIB, 48 * MIB] {
+        let consumer = reading_all(builder(&cluster).queued_max_bytes(bound).max_poll_records(4), PARTITIONS).await;
+        let most = read_from_all(&consumer, PARTITIONS, 4).await;
+        assert!(peak(&consumer) <= bound, "{} of {bound} bytes", peak(&consumer));
+        assert!(peak(&consumer) > bound / 2, "it does read ahead: {} of {bound}", peak(&consumer));
+        assert!(most <= 4 * 4, "all have their turns: one gave {most} records while another gave 4");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_that_grow_when_they_are_opened_stay_within_the_bound() {
+    let text = "some text that repeats itself and another one ".repeat(400);
+    for compression in [Compression::Lz4, Compression::Zstd(1)] {
+        let noise = noise(80_000);
+        let batch = built(0, 20, Sort::Plain, compression, &(noise + &text));
+        let opened = 20 * (80_000 + text.len());
+        assert!(batch.len() > HEAVY && batch.len() < opened, "{compression:?}: {} of {opened}", batch.len());
+        let cluster = serving(vec![batch.clone()], 20).await;
+        let bound = 16 * batch.len() + 8 * opened;
+        let consumer = reading_all(builder(&cluster).queued_max_bytes(bound).max_poll_records(20), 20).await;
+        read_from_all(&consumer, 20, 20).await;
+        // One batch for each broker may be opened without room for it, so that reading goes on, and what one that is
+        // being opened is taken to become is charged until it has.
+        let slack = 2 * 2 * 4 * opened;
+        assert!(peak(&consumer) <= bound + slack, "{compression:?}: {} of {bound} bytes", peak(&consumer));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_for_whose_contents_there_is_no_room_are_opened_one_by_one() {
+    let text = "0123456789".repeat(10_000);
+    let noise = noise(60_000);
+    let batch = built(0, 10, Sort::Plain, Compression::Lz4, &(noise + &text));
+    assert!(batch.len() > HEAVY);
+    let cluster = serving(vec![batch.clone()], 10).await;
+    let consumer = reading_all(builder(&cluster).queued_max_bytes(2 * batch.len()).max_poll_records(10), 10).await;
+    read_from_all(&consumer, 10, 30).await;
+    let opened = 10 * 160_000;
+    assert!(peak(&consumer) < 2 * (3 * opened), "{} bytes where one batch has {opened}", peak(&consumer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_partition_among_full_ones_goes_on() {
+    let big = batch_of(0, 1, MIB);
+    let cluster = serving(vec![big], 8).await;
+    let consumer = reading_all(builder(&cluster).queued_max_bytes(16 * MIB).max_poll_records(1), 8).await;
+    tokio::time::sleep(10 * SECOND).await;
+    // All but one are full and paused: the broker is not stopped by them.
+    let others: Vec<_> = (1..8).map(|partition| tp("t", partition)).collect();
+    consumer.pause(&others).unwrap();
+    for offset in 0..50 {
+        let record = next(&consumer).await;
+        assert_eq!((record.partition, record.offset), (0, offset));
+    }
+    consumer.resume(&others).unwrap();
+    let mut next_of = [50, 0, 0, 0, 0, 0, 0, 0];
+    for _ in 0..80 {
+        let record = next(&consumer).await;
+        assert_eq!(record.offset, next_of[record.partition as usize], "kept, or read anew, and never twice");
+        next_of[record.partition as usize] += 1;
+    }
+    assert!(next_of.iter().all(|offset| *offset > 5), "{next_of:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_reader_keeps_stalls_nothing() {
+    let cluster = serving(vec![batch_of(0, 1, MIB / 4)], 2).await;
+    let consumer = reading_all(builder(&cluster).queued_max_bytes(2 * MIB), 2).await;
+    let mut kept = Vec::new();
+    for _ in 0..40 {
+        kept.push(next(&consumer).await);
+    }
+    let bytes: usize = kept.iter().filter_map(|record| record.value.as_ref()).map(|value| value.len()).sum();
+    assert!(bytes > 4 * peak(&consumer), "{bytes} bytes kept where {} were charged", peak(&consumer));
+}
+
+#[test]
+fn one_partition_alone_has_its_next_fetch_under_way_while_it_is_read() {
+    use super::planning::{World, rules};
+    let mut world = World::new(crate::consumer::assignment::Rules { queued_bytes: 1 << 20, ..rules() });
+    for round in 0..50 {
+        assert!(world.send(1).is_some(), "round {round}: the line is never idle");
+        world.answer(1, 1);
+        if round > 0 {
+            for _ in 0..4 {
+                assert!(world.take().is_some());
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_a_paused_batch_does_not_keep_others_out() {
+    // Each batch takes most of the bound, and half of one is kept by a paused partition.
+    let options = Options::new().brokers(1).in_memory().sink(true).default_partitions(2);
+    let cluster = Cluster::start(options.prepared("t", vec![batch_of(0, 2, 400_000)])).await.unwrap();
+    let consumer = reading_all(builder(&cluster).queued_max_bytes(1_000_000), 2).await;
+    let first = next(&consumer).await;
+    let paused = first.topic_partition();
+    consumer.pause([&paused]).unwrap();
+    for offset in 0..20 {
+        let record = next(&consumer).await;
+        assert_eq!((record.partition, record.offset), (1 - paused.partition, offset));
+    }
+    consumer.resume([&paused]).unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        let record = next(&consumer).await;
+        if record.partition == paused.partition {
+            seen.push(record.offset);
+        }
+    }
+    assert_eq!(seen, [1, 2, 3, 4], "none skipped, none twice");
+}

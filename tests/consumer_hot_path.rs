@@ -1,0 +1,112 @@
+//! What a record and a batch may allocate, from the broker's answer to the reader's hand: counted, so that no machine's mood
+//! matters.
+//!
+//! The broker is a process of its own, so that only the client's allocations are counted. One test, because whatever else
+//! runs in the process would be counted, too.
+
+use std::{
+    alloc::System,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use ottla::{Consumer, TopicPartition};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const PARTITIONS: i32 = 4;
+/// Records of a batch.
+const BATCH: usize = 140;
+const RECORDS: usize = 500_000;
+
+/// A broker whose partitions give batches of 100-byte records for ever; ends with its standard input.
+struct Source {
+    process: Child,
+    address: String,
+}
+
+impl Source {
+    fn start() -> Self {
+        let mut path: PathBuf = std::env::current_exe().expect("this test's own path");
+        path.pop();
+        path.pop();
+        let path = path.join("examples").join(format!("broker{}", std::env::consts::EXE_SUFFIX));
+        let mut command = Command::new(path);
+        let topic = format!("orders:{PARTITIONS}:{BATCH}:100");
+        command.args(["--sink", "--serve", &topic]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("`cargo test` (or `cargo build --examples`) builds the broker");
+        let mut address = String::new();
+        BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut address).expect("an address");
+        Self { process, address: address.trim().to_owned() }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+/// Allocations, and reallocations, of a run.
+fn counted(region: &Region<'_, System>) -> usize {
+    let change = region.change();
+    change.allocations + change.reallocations
+}
+
+/// Reads so many records by polls; how many polls it took.
+async fn by_polls(consumer: &Consumer, records: usize) -> usize {
+    let (mut read, mut polls, mut bytes) = (0, 0, 0);
+    while read < records {
+        let batch = consumer.poll(Duration::from_secs(10)).await.expect("no error");
+        for record in &batch {
+            bytes += record.value().map_or(0, <[u8]>::len);
+            read += 1;
+        }
+        polls += 1;
+    }
+    assert_eq!(bytes, read * 100);
+    polls
+}
+
+async fn one_by_one(consumer: &Consumer, records: usize) {
+    for _ in 0..records {
+        let record = consumer.recv().await.expect("not the end").expect("no error");
+        assert_eq!(record.value.as_ref().map(|value| value.len()), Some(100));
+    }
+}
+
+#[tokio::test]
+async fn a_record_allocates_nothing_and_a_batch_little() {
+    let source = Source::start();
+    let consumer = Consumer::builder(source.address.as_str()).build().await.expect("a consumer");
+    consumer.assign((0..PARTITIONS).map(|partition| (TopicPartition::new("orders", partition), 0))).expect("assigned");
+    by_polls(&consumer, RECORDS).await;
+    one_by_one(&consumer, RECORDS / 10).await;
+
+    let region = Region::new(ALLOCATOR);
+    let polls = by_polls(&consumer, RECORDS).await;
+    let polled = counted(&region);
+    println!(
+        "poll: {polled} allocations for {RECORDS} records in {polls} polls and {} batches, {:.2} a poll",
+        RECORDS / BATCH,
+        polled as f64 / polls as f64
+    );
+    let region = Region::new(ALLOCATOR);
+    one_by_one(&consumer, RECORDS).await;
+    let received = counted(&region);
+    println!(
+        "recv: {received} allocations for {RECORDS} records in {} batches, {:.4} a record",
+        RECORDS / BATCH,
+        received as f64 / RECORDS as f64
+    );
+
+    // A poll has its list of portions, an answer its buffer and lists, a slice of it its steps: nothing goes with records.
+    assert!(polled <= 6 * polls, "{polled} allocations in {polls} polls of {RECORDS} records");
+    assert!(received * 20 <= RECORDS, "{received} allocations for {RECORDS} records");
+    consumer.close(Duration::from_secs(10)).await.expect("closed");
+}

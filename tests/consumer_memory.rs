@@ -1,0 +1,84 @@
+//! A consumer of two hundred partitions, each full of batches of one mebibyte, stays within its bound: the process's own
+//! resident memory is the witness. The broker is a process of its own.
+#![cfg(target_os = "linux")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use ottla::{Consumer, TopicPartition};
+
+const MIB: usize = 1 << 20;
+const PARTITIONS: i32 = 200;
+/// What may come on top of the bound: the program, sockets, what the allocator keeps.
+const BESIDE: usize = 20 * MIB;
+
+struct Source {
+    process: Child,
+    address: String,
+}
+
+impl Source {
+    fn start() -> Self {
+        let mut path: PathBuf = std::env::current_exe().expect("this test's own path");
+        path.pop();
+        path.pop();
+        let path = path.join("examples/broker");
+        let mut command = Command::new(path);
+        let topic = format!("big:{PARTITIONS}:16:65536");
+        command.args(["--sink", "--serve", &topic]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("`cargo test` (or `cargo build --examples`) builds the broker");
+        let mut address = String::new();
+        BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut address).expect("an address");
+        Self { process, address: address.trim().to_owned() }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+/// A line of `/proc/self/status`, in bytes.
+fn status(name: &str) -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("procfs");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the line");
+    let kilobytes = line.trim_start_matches(':').trim().trim_end_matches(" kB");
+    kilobytes.parse::<usize>().expect("a number") * 1024
+}
+
+#[tokio::test]
+async fn two_hundred_partitions_of_large_batches_stay_within_the_bound() {
+    let source = Source::start();
+    for bound in [32 * MIB, 64 * MIB] {
+        let builder = Consumer::builder(source.address.as_str()).queued_max_bytes(bound).max_poll_records(16);
+        let consumer = builder.build().await.expect("a consumer");
+        let all = (0..PARTITIONS).map(|partition| (TopicPartition::new("big", partition), 0));
+        consumer.assign(all).expect("assigned");
+        let mut seen = vec![0_usize; PARTITIONS as usize];
+        let mut polls = 0;
+        while seen.iter().any(|count| *count < 32) {
+            if polls % 50 == 0 {
+                // Time for all that can be fetched ahead.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            polls += 1;
+            let records = consumer.poll(Duration::from_secs(30)).await.expect("no error");
+            assert!(!records.is_empty(), "it never stalls");
+            for record in &records {
+                seen[record.partition() as usize] += 1;
+            }
+        }
+        let peak = status("VmHWM");
+        println!("bound {} MiB: {} MiB resident at most", bound / MIB, peak / MIB);
+        assert!(peak <= bound + BESIDE, "{peak} bytes were resident where the bound is {bound}");
+        assert!(peak >= bound / 2, "it does read ahead: {peak} bytes of {bound}");
+        consumer.close(Duration::from_secs(10)).await.expect("closed");
+    }
+}
