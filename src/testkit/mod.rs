@@ -37,6 +37,7 @@
 //! followers, compaction. Requests that are only for these are not offered in ApiVersions.
 
 mod api;
+mod batch;
 mod broker_task;
 mod cluster;
 mod connection_task;
@@ -49,6 +50,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use batch::batch;
 pub use cluster::{Cluster, FaultHandle};
 pub use fault::{Fault, on, on_any_of};
 pub use journal::Request;

@@ -1,0 +1,38 @@
+//! Batches as they stand on the wire.
+
+use bytes::Bytes;
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::Record,
+    wire::{
+        Compression,
+        batch::{BatchBuilder, Compressor, ProducerStamp, RecordParts},
+    },
+};
+
+/// These records as one batch (v2) at offset 0, as a producer without idempotence writes it; for
+/// [`Options::prepared`](super::Options::prepared). The records' own topics and partitions do not matter; one without a
+/// timestamp gets 0.
+///
+/// # Errors
+/// `InvalidArgument` when there are no records, `Configuration` for a compression that was not compiled in.
+pub fn batch(records: &[Record<'_>], compression: Compression) -> Result<Bytes> {
+    build(records, compression, 0)
+}
+
+/// The same; `timestamp` is that of records without one.
+pub(super) fn build(records: &[Record<'_>], compression: Compression, timestamp: i64) -> Result<Bytes> {
+    if records.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidArgument, "a batch without records is none"));
+    }
+    let mut batch = BatchBuilder::with_capacity(1024);
+    for record in records {
+        let key = record.key_bytes();
+        let value = record.value_bytes();
+        let parts = RecordParts { key, value, record: Some(record) };
+        batch.append(&parts, record.chosen_timestamp_millis().unwrap_or(timestamp));
+    }
+    let sealed = batch.seal(&mut Compressor::new(compression)?)?;
+    Ok([&sealed.header(ProducerStamp::NONE), &sealed.body()[..]].concat().into())
+}
