@@ -95,7 +95,7 @@ impl Bench<'_> {
     }
 
     fn run(&self, client: &Client, case: &Case, bootstrap: &str, values: &Path) -> Result<Object, String> {
-        let (warmup, timed) = (self.args.warmup().max(client.warmup), self.args.timed);
+        let (warmup, timed) = (self.args.warmup().max(client.least_warmup(case)), self.args.timed);
         let given = Given { bootstrap, values, warmup, timed };
         let printed = child::output(&mut self.places.run(client, case, &given), warmup + timed + GRACE)?;
         let line = printed.lines().rfind(|line| line.starts_with('{')).ok_or("its runner printed no result")?;
