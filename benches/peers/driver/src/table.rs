@@ -147,7 +147,7 @@ mod tests {
     fn a_case_has_a_row_for_every_client() {
         let table = one(&given::results().cases[0]);
         assert!(
-            table.contains("| ottla 1.0 | 4,000,000 (3,000,000–5,000,000) | 25 % | 0.300 | 20 | 110.0 | default |\n"),
+            table.contains("| ottla 1.0 | 4,000,000 (3,000,000–5,000,000) | 25 % | 0.300 | 20 | 110.0 | 256 KiB |\n"),
             "{table}"
         );
         assert_eq!(table.lines().filter(|line| line.starts_with('|')).count(), 2 + 5);
@@ -165,7 +165,7 @@ mod tests {
     fn settings_are_told_where_they_are_not_the_default() {
         let cases = crate::plan::cases();
         let of = |name: &str| cases.iter().find(|case| case.name == name).map(|case| settings("ottla", case)).unwrap();
-        assert_eq!(of("produce-100"), "default");
+        assert_eq!(of("produce-100"), "256 KiB");
         assert_eq!(of("produce-100-lz4"), "256 KiB");
         assert_eq!(of("produce-100-gzip"), "256 KiB, 6");
         assert_eq!(of("consume-100-gzip"), "–");
