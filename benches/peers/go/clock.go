@@ -31,6 +31,8 @@ type outcome struct {
 	records         uint64
 	time, cpu       time.Duration
 	latencies       []time.Duration
+	// tally: what a reader has looked at.
+	tally *tally
 }
 
 func (o outcome) line() (string, error) {
@@ -51,6 +53,9 @@ func (o outcome) line() (string, error) {
 			place := int(math.Round(float64(len(o.latencies)-1) * at.share))
 			line += fmt.Sprintf(`,"%s":%.1f`, at.name, o.latencies[place].Seconds()*1e6)
 		}
+	}
+	if o.tally != nil {
+		line += fmt.Sprintf(`,"bytes":%d,"firsts":%d`, o.tally.bytes, o.tally.firsts)
 	}
 	return line + "}", nil
 }

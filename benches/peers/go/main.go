@@ -32,6 +32,9 @@ func run() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if w.mode == "consume" {
+		return consume(w)
+	}
 	opts, err := options(w)
 	if err != nil {
 		return "", err

@@ -38,8 +38,8 @@ type work struct {
 }
 
 func workFromArgs(args []string) (*work, error) {
-	if len(args) == 0 || (args[0] != "produce" && args[0] != "latency") {
-		return nil, fmt.Errorf("produce or latency, not %q", args)
+	if len(args) == 0 || (args[0] != "produce" && args[0] != "latency" && args[0] != "consume") {
+		return nil, fmt.Errorf("produce, latency or consume, not %q", args)
 	}
 	w := &work{
 		mode:        args[0],

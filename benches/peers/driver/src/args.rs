@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::plan::{self, Case, Client};
+use crate::plan::{self, Case, Client, Work};
 
 pub const HELP: &str = "\
 usage: peers [--rounds 7] [--only CASE[,CASE]...] [--clients NAME[,NAME]...] [--real [ADDRESS]] [--seconds 1.5]
@@ -12,7 +12,9 @@ compares Kafka clients: every client in turn, round after round, against a sink 
 --rounds   how often every client runs in every case
 --only     these cases:   produce-100 produce-1k produce-100-1p produce-100-64p produce-100-keyed
                           produce-{100,1k}-{gzip,snappy,lz4,zstd} latency-2000
---clients  these clients: ottla ottla-batch rdkafka krafka franz-go java limit
+                          consume-100 consume-1k consume-100-1p consume-100-64p consume-{100,1k}-{gzip,snappy,lz4,zstd}
+                          or produce, consume: all that begin so
+--clients  these clients: ottla ottla-recv ottla-batch rdkafka krafka franz-go java limit
 --real     a real Kafka at this address, or without an address one that is started for it
 --seconds  how long each run is timed, after a warm-up of a fifth of that
 --quick    two rounds of 0.4 s: whether it works, not how fast
@@ -42,7 +44,7 @@ pub struct Args {
 
 impl Args {
     pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
-        let (mut rounds, mut seconds, mut quick) = (None, None, false);
+        let (mut rounds, mut seconds, mut only, mut quick) = (None, None, None, false);
         let mut parsed = Self {
             rounds: 0,
             timed: Duration::ZERO,
@@ -66,7 +68,7 @@ impl Args {
                     match name.as_str() {
                         "--rounds" => rounds = Some(number::<usize>(&name, &value)?),
                         "--seconds" => seconds = Some(number::<f64>(&name, &value)?),
-                        "--only" => parsed.cases = named(plan::cases(), |case| &case.name, &value)?,
+                        "--only" => parsed.cases = cases(only.insert(value))?,
                         "--clients" => parsed.clients = named(plan::CLIENTS.to_vec(), |client| client.name, &value)?,
                         _ => parsed.out = Some(PathBuf::from(value)),
                     }
@@ -80,6 +82,13 @@ impl Args {
             return Err("--rounds wants 1 or more, --seconds 0.05 to 3600".to_owned());
         }
         parsed.timed = Duration::from_secs_f64(seconds);
+        if parsed.broker != Broker::Sink {
+            // A log that ends would measure the fetching of nothing; see the README.
+            if only.is_some() && parsed.cases.iter().any(|case| case.work == Work::Consume) {
+                return Err("the consume cases are measured at the sink only, without --real".to_owned());
+            }
+            parsed.cases.retain(|case| case.work != Work::Consume);
+        }
         Ok(parsed)
     }
 
@@ -90,6 +99,22 @@ impl Args {
 
 fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("{name} wants a number, not {value:?}"))
+}
+
+/// By name, or all of one work.
+fn cases(list: &str) -> Result<Vec<Case>, String> {
+    let all = plan::cases();
+    let work = |name: &str| match name {
+        "produce" => Some(Work::Produce),
+        "consume" => Some(Work::Consume),
+        _ => None,
+    };
+    let names = list.split(',').flat_map(|name| match work(name) {
+        Some(work) => all.iter().filter(|case| case.work == work).map(|case| case.name.clone()).collect(),
+        None => vec![name.to_owned()],
+    });
+    let names: Vec<String> = names.collect();
+    named(plan::cases(), |case| &case.name, &names.join(","))
 }
 
 /// Those of `all` whose names are in the list, in the order of `all`.
@@ -136,6 +161,13 @@ mod tests {
     }
 
     #[test]
+    fn a_work_stands_for_all_of_its_cases() {
+        let args = parse("--only latency-2000,consume").unwrap();
+        assert!(args.cases.len() > 8 && args.cases.iter().all(|case| case.work != Work::Produce));
+        assert!(parse("--real").unwrap().cases.iter().all(|case| case.work != Work::Consume));
+    }
+
+    #[test]
     fn a_real_broker_is_given_or_started() {
         assert_eq!(parse("--real --quick").unwrap().broker, Broker::Launched);
         assert_eq!(parse("--real").unwrap().broker, Broker::Launched);
@@ -144,9 +176,16 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for line in
-            ["--only produce", "--clients", "--rounds 0", "--rounds x", "--seconds NaN", "--seconds -1", "quick"]
-        {
+        for line in [
+            "--only reading",
+            "--real --only consume",
+            "--clients",
+            "--rounds 0",
+            "--rounds x",
+            "--seconds NaN",
+            "--seconds -1",
+            "quick",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

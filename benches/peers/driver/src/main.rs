@@ -12,6 +12,7 @@ mod runner;
 mod stats;
 mod svg;
 mod table;
+mod tuning;
 
 use std::{fs, path::Path, process::ExitCode};
 

@@ -7,7 +7,7 @@ use crate::{
     child::{self, Server},
     data,
     json::Object,
-    plan::{self, Case, Client},
+    plan::{self, Case, Client, Work},
     results::{CaseResults, Row, Run},
     runner::{Given, Places},
 };
@@ -76,11 +76,15 @@ impl Bench<'_> {
 
     /// Every run gets a fresh sink: nobody pays for what somebody else has left there. The outer error is the sink's.
     fn run_on_sink(&self, client: &Client, case: &Case, values: &Path) -> Result<Result<Run, String>, String> {
-        let sink = Server::start(&mut self.places.sink(case), SINK_START)?;
+        let sink = Server::start(&mut self.places.sink(case, values), SINK_START)?;
         let found = self.run(client, case, sink.address(), values);
         let total = sink.end(BROKER_END)?.ok_or("the sink did not say what it received")?;
         let wire_bytes = bytes_per_record(&Object::read(&total)?);
         Ok(found.and_then(|found| {
+            if case.work == Work::Consume {
+                check_read(case, &found)?;
+                return Ok(Run { found, wire_bytes });
+            }
             // Results for records that never arrived are no results.
             let (sent, arrived) = (found.number("records"), Object::read(&total)?.number("records"));
             if sent > arrived {
@@ -91,7 +95,7 @@ impl Bench<'_> {
     }
 
     fn run(&self, client: &Client, case: &Case, bootstrap: &str, values: &Path) -> Result<Object, String> {
-        let (warmup, timed) = (self.args.warmup().max(client.warmup), self.args.timed);
+        let (warmup, timed) = (self.args.warmup().max(client.least_warmup(case)), self.args.timed);
         let given = Given { bootstrap, values, warmup, timed };
         let printed = child::output(&mut self.places.run(client, case, &given), warmup + timed + GRACE)?;
         let line = printed.lines().rfind(|line| line.starts_with('{')).ok_or("its runner printed no result")?;
@@ -110,6 +114,15 @@ impl Bench<'_> {
     }
 }
 
+/// Whether every value was looked at: each has its size, and begins as all of them do.
+fn check_read(case: &Case, found: &Object) -> Result<(), String> {
+    let [records, bytes, firsts] = ["records", "bytes", "firsts"].map(|name| found.number(name).unwrap_or(-1.0));
+    if records < 1.0 || bytes != records * case.size as f64 || firsts != records * f64::from(data::FIRST) {
+        return Err(format!("read {records} records, but {bytes} bytes, and first bytes that add up to {firsts}"));
+    }
+    Ok(())
+}
+
 fn bytes_per_record(total: &Object) -> Option<f64> {
     let (bytes, records) = (total.number("bytes")?, total.number("records")?);
     (records > 0.0).then(|| bytes / records)
@@ -118,6 +131,17 @@ fn bytes_per_record(total: &Object) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_did_not_look_at_every_value_is_found_out() {
+        let case = plan::cases().into_iter().find(|case| case.work == Work::Consume).unwrap();
+        let found = |line: &str| check_read(&case, &Object::read(line).unwrap());
+        assert!(found("{\"records\":10,\"bytes\":1000,\"firsts\":1230}").is_ok());
+        assert!(found("{\"records\":10,\"bytes\":900,\"firsts\":1230}").is_err());
+        assert!(found("{\"records\":10,\"bytes\":1000,\"firsts\":1229}").is_err());
+        assert!(found("{\"records\":10}").is_err());
+        assert!(found("{\"records\":0,\"bytes\":0,\"firsts\":0}").is_err());
+    }
 
     #[test]
     fn bytes_are_those_of_the_requests() {

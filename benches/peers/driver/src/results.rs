@@ -136,7 +136,7 @@ fn case_json(results: &CaseResults) -> String {
         ("partitions", case.partitions.to_string()),
         ("keyed", case.keyed.to_string()),
         ("compression", json::text(case.compression)),
-        ("rate", json::number(case.rate.map(|rate| rate as f64))),
+        ("rate", json::number(case.rate().map(|rate| rate as f64))),
         ("clients", json::array(results.rows.iter().map(row_json))),
     ])
 }
@@ -191,7 +191,7 @@ pub mod tests {
             row("java", &[(1e6, 0.6)]),
             row("limit", &[(2e7, 0.05)]),
         ];
-        let latency = plan::cases().into_iter().find(|case| case.rate.is_some()).unwrap();
+        let latency = plan::cases().into_iter().find(|case| case.is_latency()).unwrap();
         Results {
             machine: Machine { cpu: "a <CPU>".to_owned(), cores: 2, kernel: "linux 6".to_owned(), load: Some(0.5) },
             broker: "sink".to_owned(),

@@ -9,11 +9,14 @@ use std::{
 
 use crate::{
     child,
-    plan::{self, Case, Client, Runner},
+    plan::{Case, Client, Runner, Work},
+    tuning,
 };
 
 /// The broker's package and binary in this workspace.
 const SINK: (&str, &str) = ("peers-ottla", "broker");
+/// What serves batches for ever, in the same package.
+const SOURCE: &str = "source";
 /// Built from `go/`.
 const GO_BINARY: &str = "peers-franz-go";
 const JAVA_BUILD: &[&str] = &["-q", "-B", "package"];
@@ -47,7 +50,15 @@ impl Places {
         self.cargo(&self.peers, &["--release", "-p", SINK.0])
     }
 
-    pub fn sink(&self, case: &Case) -> Command {
+    /// What is read comes from a source: its batches are made of the same values.
+    pub fn sink(&self, case: &Case, values: &Path) -> Command {
+        if case.work == Work::Consume {
+            let mut command = Command::new(self.binaries.join(SOURCE));
+            command.args(["--topic", &case.topic(), "--partitions", &case.partitions.to_string()]);
+            command.args(["--size", &case.size.to_string(), "--compression", case.compression]);
+            command.arg("--values").arg(values);
+            return command;
+        }
         let mut command = Command::new(self.binaries.join(SINK.1));
         command.args(["--sink", "--topic", &format!("{}:{}", case.topic(), case.partitions)]);
         command
@@ -132,7 +143,12 @@ pub struct Given<'a> {
 }
 
 fn arguments(client: &Client, case: &Case, given: &Given) -> Vec<String> {
-    let mut args = vec![if case.rate.is_some() { "latency" } else { "produce" }.to_owned()];
+    let mode = match case.work {
+        Work::Produce => "produce",
+        Work::Latency(_) => "latency",
+        Work::Consume => "consume",
+    };
+    let mut args = vec![mode.to_owned()];
     let mut add = |name: &str, value: String| args.extend([name.to_owned(), value]);
     add("--bootstrap-server", given.bootstrap.to_owned());
     add("--topic", case.topic());
@@ -142,10 +158,13 @@ fn arguments(client: &Client, case: &Case, given: &Given) -> Vec<String> {
     add("--keyed", case.keyed.to_string());
     add("--warmup", given.warmup.as_secs_f64().to_string());
     add("--seconds", given.timed.as_secs_f64().to_string());
-    if let Some(level) = plan::level(client.name, case.compression) {
-        add("--level", level.to_string());
+    if case.work != Work::Consume {
+        let level = tuning::level(client.name, case.compression);
+        level.into_iter().for_each(|level| add("--level", level.to_string()));
+        let bytes = tuning::batch_size(client.name, case.compression);
+        bytes.into_iter().for_each(|bytes| add("--batch-size", bytes.to_string()));
     }
-    if let Some(rate) = case.rate {
+    if let Some(rate) = case.rate() {
         add("--rate", rate.to_string());
     }
     if let Some(api) = client.api {
@@ -157,6 +176,7 @@ fn arguments(client: &Client, case: &Case, given: &Given) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan;
 
     fn line(client: usize, case: &str) -> String {
         let case = plan::cases().into_iter().find(|one| one.name == case).unwrap();
@@ -174,11 +194,12 @@ mod tests {
         assert_eq!(
             line(0, "produce-100"),
             "produce --bootstrap-server b:1 --topic peers-4 --partitions 4 --size 100 --compression none --keyed false \
-             --warmup 0.3 --seconds 1.5 --api callback"
+             --warmup 0.3 --seconds 1.5 --batch-size 262144"
         );
-        assert!(line(4, "latency-2000").starts_with("latency ") && line(4, "latency-2000").ends_with("--rate 2000"));
-        assert!(line(5, "produce-1k-zstd").contains("--size 1000 --compression zstd"));
-        assert!(line(5, "produce-1k-zstd").ends_with("--level 3"));
-        assert!(line(2, "produce-100-keyed").contains("--keyed true"));
+        assert!(line(5, "latency-2000").starts_with("latency ") && line(5, "latency-2000").contains("--rate 2000"));
+        assert!(line(6, "produce-1k-zstd").contains("--size 1000 --compression zstd"));
+        assert!(line(6, "produce-1k-zstd").ends_with("--level 3 --batch-size 262144"));
+        assert!(line(1, "consume-100").starts_with("consume ") && line(1, "consume-100").ends_with("--api recv"));
+        assert!(line(3, "produce-100-keyed").contains("--keyed true"));
     }
 }

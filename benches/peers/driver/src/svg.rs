@@ -24,7 +24,7 @@ pub fn draw(results: &Results) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"16\" y=\"26\" font-size=\"16\">Kafka producers: median of {rounds} rounds; the line: lowest to \
+         <text x=\"16\" y=\"26\" font-size=\"16\">Kafka clients: median of {rounds} rounds; the line: lowest to \
          highest</text>\n{body}<text x=\"16\" y=\"{note}\" fill=\"#555\">{machine}; {broker}</text>\n</svg>\n",
         height = note + 16.0,
         rounds = results.rounds,
@@ -35,7 +35,7 @@ pub fn draw(results: &Results) -> String {
 
 /// Draws one case from `y` on; gives where the next one begins.
 fn group(out: &mut String, results: &CaseResults, mut y: f64) -> f64 {
-    let (number, unit) = if results.case.rate.is_some() {
+    let (number, unit) = if results.case.is_latency() {
         ("p99_us", "p99 in µs, less is better")
     } else {
         ("records_per_s", "records/s")
@@ -78,7 +78,7 @@ fn group(out: &mut String, results: &CaseResults, mut y: f64) -> f64 {
 fn colour(client: &str) -> &'static str {
     match client {
         "ottla" => "#c8501e",
-        "ottla-batch" => "#e59a6f",
+        "ottla-batch" | "ottla-recv" => "#e59a6f",
         "rdkafka" => "#2f6fa8",
         "krafka" => "#6b4fa0",
         "franz-go" => "#2a9187",

@@ -1,9 +1,10 @@
 //! The results as Markdown.
 
 use crate::{
-    plan::{LIMIT, OTTLA},
+    plan::{Case, LIMIT, OTTLA, Work},
     results::{CaseResults, Ratio, Results, Row},
     stats::Stats,
+    tuning,
 };
 
 /// All of it.
@@ -21,13 +22,14 @@ pub fn head(results: &Results) -> String {
 /// The clients of one case.
 pub fn one(results: &CaseResults) -> String {
     let case = &results.case;
-    let latency = case.rate.is_some();
+    let latency = case.is_latency();
     let mut out = format!("### {}\n\n", case.name);
     out.push_str(if latency {
-        "| client | p50 µs (min–max) | p99 µs (min–max) | p99.9 µs | CPU µs/record | RSS MB | wire B/record |\n\
-         |---|--:|--:|--:|--:|--:|--:|\n"
+        "| client | p50 µs (min–max) | p99 µs (min–max) | p99.9 µs | CPU µs/record | RSS MB | wire B/record | batch, level |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|\n"
     } else {
-        "| client | records/s (min–max) | IQR | CPU µs/record | RSS MB | wire B/record |\n|---|--:|--:|--:|--:|--:|\n"
+        "| client | records/s (min–max) | IQR | CPU µs/record | RSS MB | wire B/record | batch, level |\n\
+         |---|--:|--:|--:|--:|--:|--:|\n"
     });
     for row in &results.rows {
         let mut cells = vec![name(row)];
@@ -43,9 +45,21 @@ pub fn one(results: &CaseResults) -> String {
         cells.push(median(row.stats("cpu_us_per_record"), 3));
         cells.push(median(row.stats("rss_peak_mb"), 0));
         cells.push(median(row.wire_bytes(), 1));
+        cells.push(settings(row.client, case));
         out.push_str(&format!("| {} |\n", cells.join(" | ")));
     }
     out
+}
+
+/// What of the client's settings is not its default.
+fn settings(client: &str, case: &Case) -> String {
+    if case.work == Work::Consume {
+        return "–".to_owned();
+    }
+    let batch = tuning::batch_size(client, case.compression);
+    let batch = batch.map_or("default".to_owned(), |bytes| format!("{} KiB", bytes / 1024));
+    let level = tuning::level(client, case.compression);
+    level.map_or(batch.clone(), |level| format!("{batch}, {level}"))
 }
 
 /// Ottla beside the best of the others, case by case.
@@ -53,7 +67,7 @@ pub fn summary(cases: &[CaseResults]) -> String {
     let (mut out, mut latency) = (String::new(), String::new());
     for results in cases {
         let cpu = ratio(results.ratio("cpu_us_per_record", false));
-        if results.case.rate.is_some() {
+        if results.case.is_latency() {
             let [p50, p99] = ["p50_us", "p99_us"].map(|name| ratio(results.ratio(name, false)));
             let limit = median(results.row(LIMIT).and_then(|row| row.stats("p50_us")), 0);
             latency.push_str(&format!("| {} | {p50} | {p99} | {cpu} | {limit} |\n", results.case.name));
@@ -133,7 +147,7 @@ mod tests {
     fn a_case_has_a_row_for_every_client() {
         let table = one(&given::results().cases[0]);
         assert!(
-            table.contains("| ottla 1.0 | 4,000,000 (3,000,000–5,000,000) | 25 % | 0.300 | 20 | 110.0 |\n"),
+            table.contains("| ottla 1.0 | 4,000,000 (3,000,000–5,000,000) | 25 % | 0.300 | 20 | 110.0 | 256 KiB |\n"),
             "{table}"
         );
         assert_eq!(table.lines().filter(|line| line.starts_with('|')).count(), 2 + 5);
@@ -144,7 +158,17 @@ mod tests {
         let mut case = given::results().cases.remove(1);
         case.rows[1].runs.clear();
         case.rows[1].failures.push("why".to_owned());
-        assert!(one(&case).contains("| java: 1 failed | – | – | – | – | – | – |\n"));
+        assert!(one(&case).contains("| java: 1 failed | – | – | – | – | – | – | 256 KiB |\n"));
+    }
+
+    #[test]
+    fn settings_are_told_where_they_are_not_the_default() {
+        let cases = crate::plan::cases();
+        let of = |name: &str| cases.iter().find(|case| case.name == name).map(|case| settings("ottla", case)).unwrap();
+        assert_eq!(of("produce-100"), "256 KiB");
+        assert_eq!(of("produce-100-lz4"), "256 KiB");
+        assert_eq!(of("produce-100-gzip"), "256 KiB, 6");
+        assert_eq!(of("consume-100-gzip"), "–");
     }
 
     #[test]

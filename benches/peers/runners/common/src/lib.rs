@@ -2,6 +2,9 @@
 //!
 //! The runners in Go and Java read the same command line and print the same line.
 
+mod counter;
+mod tally;
+
 use std::{
     fmt::Write,
     fs,
@@ -12,6 +15,9 @@ use std::{
 
 use nix::sys::resource::{UsageWho, getrusage};
 
+pub use counter::Counter;
+pub use tally::Tally;
+
 /// What ends a run without a result.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -19,6 +25,8 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub const KEYS: usize = 10_000;
 /// How many records are sent between two looks at the clock.
 pub const STRIDE: u64 = 256;
+/// A reader that gets nothing for so long has failed.
+pub const STALLED: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -26,6 +34,8 @@ pub enum Mode {
     Produce,
     /// At a fixed rate.
     Latency,
+    /// Reads as fast as it goes.
+    Consume,
 }
 
 /// The command line.
@@ -59,7 +69,8 @@ impl Work {
         let mode = match args.next().as_deref() {
             Some("produce") => Mode::Produce,
             Some("latency") => Mode::Latency,
-            other => return Err(format!("produce or latency, not {other:?}").into()),
+            Some("consume") => Mode::Consume,
+            other => return Err(format!("produce, latency or consume, not {other:?}").into()),
         };
         let mut work = Self {
             mode,
@@ -189,7 +200,15 @@ impl Clock {
             time,
             cpu,
             latencies: Vec::new(),
+            tally: None,
         })
+    }
+
+    /// The timed part of reading is over.
+    pub fn stop_reading(self, client: &str, version: &str, tally: Tally) -> Result<Outcome, Failure> {
+        let mut outcome = self.stop(client, version, tally.records)?;
+        outcome.tally = Some(tally);
+        Ok(outcome)
     }
 }
 
@@ -201,6 +220,7 @@ pub struct Outcome {
     time: Duration,
     cpu: Duration,
     latencies: Vec<Duration>,
+    tally: Option<Tally>,
 }
 
 impl Outcome {
@@ -227,6 +247,9 @@ impl Outcome {
                 let at = ((self.latencies.len() - 1) as f64 * share).round() as usize;
                 write!(line, ",\"{name}\":{:.1}", self.latencies[at].as_secs_f64() * 1e6)?;
             }
+        }
+        if let Some(Tally { bytes, firsts, .. }) = self.tally {
+            write!(line, ",\"bytes\":{bytes},\"firsts\":{firsts}")?;
         }
         line.push('}');
         Ok(line)

@@ -1,5 +1,7 @@
 //! The work through krafka: `enqueue`, and every `DeliveryHandle` awaited; there is no callback for each record.
 
+mod consume;
+
 use std::{
     collections::VecDeque,
     process::ExitCode,
@@ -28,6 +30,9 @@ async fn run() -> Result<Outcome, Failure> {
         return Err(format!("--api {api} is not known").into());
     }
     let kafka = Kafka::builder(&work.bootstrap).client_id("peers").max_in_flight_requests(5).connect().await?;
+    if work.mode == Mode::Consume {
+        return consume::run(&work, &kafka).await;
+    }
     let mut builder = kafka
         .producer()
         .acks(Acks::All)
@@ -51,6 +56,7 @@ async fn run() -> Result<Outcome, Failure> {
             clock.stop("krafka", VERSION, sent)?
         }
         Mode::Latency => latency(&work, &producer).await?,
+        Mode::Consume => return Err("a producer does not consume".into()),
     };
     producer.close().await?;
     Ok(outcome)

@@ -3,6 +3,7 @@
 //! once; each answer is read and looked at. There is no partitioner (batch after batch goes to the next partition, with
 //! keys too), no table, no second attempt, and no compression.
 
+mod consume;
 mod request;
 mod socket;
 
@@ -34,6 +35,9 @@ fn run() -> Result<Outcome, Failure> {
     if socket.partitions() != work.partitions {
         return Err(format!("{} has {} partitions", work.topic, socket.partitions()).into());
     }
+    if work.mode == Mode::Consume {
+        return consume::run(&work, &mut socket);
+    }
     let batch_size = work.batch_size.unwrap_or(BATCH_SIZE);
     let mut request = Request::new(socket.topic_id(), socket.producer(), work.partitions, batch_size)?;
     let mut pass = |time: Duration| match work.mode {
@@ -41,6 +45,7 @@ fn run() -> Result<Outcome, Failure> {
         Mode::Latency => {
             latency(&work, time, &mut socket, &mut request).map(|latencies| (latencies.len() as u64, latencies))
         }
+        Mode::Consume => Err("a request of records does not consume".into()),
     };
     pass(work.warmup)?;
     let clock = Clock::start()?;

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     io::{BufReader, Read, Write},
+    mem,
     net::TcpStream,
     time::Duration,
 };
@@ -16,7 +17,7 @@ const IN_FLIGHT: usize = 5;
 const METADATA: (i16, i16) = (3, 12);
 const INIT_PRODUCER_ID: (i16, i16) = (22, 2);
 /// Longer answers are none.
-const MAX_ANSWER: usize = 1 << 24;
+const MAX_ANSWER: usize = 1 << 27;
 
 pub struct Socket {
     stream: TcpStream,
@@ -118,13 +119,25 @@ impl Socket {
     }
 
     fn ask(&mut self, (key, version): (i16, i16), body: &[u8]) -> Result<(), Failure> {
+        self.begin((key, version), body)?;
+        self.read_frame()
+    }
+
+    /// Sends a request whose answer is read by `end`.
+    pub fn begin(&mut self, (key, version): (i16, i16), body: &[u8]) -> Result<(), Failure> {
         let mut frame = vec![0; 4];
         put_header(&mut frame, key, version);
         frame.extend(body);
         let length = (frame.len() - 4) as i32;
         frame[..4].copy_from_slice(&length.to_be_bytes());
-        self.stream.write_all(&frame)?;
-        self.read_frame()
+        Ok(self.stream.write_all(&frame)?)
+    }
+
+    /// Reads an answer, and gives it in exchange for an old one.
+    pub fn end(&mut self, answer: &mut Vec<u8>) -> Result<(), Failure> {
+        self.read_frame()?;
+        mem::swap(answer, &mut self.answer);
+        Ok(())
     }
 
     /// Sends what the request holds, if anything; where too many are in flight, reads the oldest's answer first.
@@ -193,20 +206,20 @@ impl Socket {
 }
 
 /// The fields of an answer that were not read yet.
-struct Fields<'a>(&'a [u8]);
+pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Failure> {
+    pub fn take(&mut self, count: usize) -> Result<&'a [u8], Failure> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or("an answer ends too early")?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
         Ok(self.take(N)?.try_into()?)
     }
 
-    fn varint(&mut self) -> Result<usize, Failure> {
+    pub fn varint(&mut self) -> Result<usize, Failure> {
         let mut value = 0;
         for shift in (0..35).step_by(7) {
             let [byte] = self.array()?;
@@ -219,17 +232,17 @@ impl<'a> Fields<'a> {
     }
 
     /// The length of an array; null has none.
-    fn count(&mut self) -> Result<usize, Failure> {
+    pub fn count(&mut self) -> Result<usize, Failure> {
         Ok(self.varint()?.saturating_sub(1))
     }
 
     /// A text, or null.
-    fn text(&mut self) -> Result<&'a [u8], Failure> {
+    pub fn text(&mut self) -> Result<&'a [u8], Failure> {
         let length = self.count()?;
         self.take(length)
     }
 
-    fn tags(&mut self) -> Result<(), Failure> {
+    pub fn tags(&mut self) -> Result<(), Failure> {
         for _ in 0..self.varint()? {
             self.varint()?;
             let size = self.varint()?;
@@ -238,7 +251,7 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    fn no_error(&mut self, request: &str) -> Result<(), Failure> {
+    pub fn no_error(&mut self, request: &str) -> Result<(), Failure> {
         match i16::from_be_bytes(self.array()?) {
             0 => Ok(()),
             code => Err(format!("{request} was answered with error {code}").into()),

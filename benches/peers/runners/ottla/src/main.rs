@@ -1,19 +1,17 @@
 //! The work through Ottla. `--api`: `callback` (`try_send`, results by `on_delivery`), `delivery` (`try_send`, every
-//! `Delivery` awaited) or `batch` (`send_batch` of 500 records, its results looked at).
+//! `Delivery` awaited) or `batch` (`send_batch` of 500 records, its results looked at). For `consume`: `poll` (the default) or `recv`.
+
+mod consume;
 
 use std::{
     collections::VecDeque,
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
 use ottla::{Deliveries, Delivery, ErrorKind, Producer, Record};
-use peers_common::{Clock, Failure, Mode, Outcome, Work, finish};
+use peers_common::{Clock, Counter, Failure, Mode, Outcome, Work, finish};
 
 /// How many deliveries are kept before the older half of them is awaited.
 const KEPT: usize = 1 << 17;
@@ -27,11 +25,13 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<Outcome, Failure> {
     let work = Work::from_args()?;
-    if work.mode == Mode::Latency {
-        return latency(work).await;
+    match work.mode {
+        Mode::Produce => {}
+        Mode::Latency => return latency(work).await,
+        Mode::Consume => return consume::run(&work).await,
     }
     let api = work.api.clone().unwrap_or_else(|| "callback".to_owned());
-    let results = Results::default();
+    let results = Counter::default();
     let mut builder = Producer::builder(work.bootstrap.as_str()).properties(properties(&work));
     if api == "callback" {
         let results = results.clone();
@@ -45,36 +45,6 @@ async fn run() -> Result<Outcome, Failure> {
     let outcome = clock.stop("ottla", env!("CARGO_PKG_VERSION"), sent)?;
     producer.close(Duration::from_secs(10)).await?;
     Ok(outcome)
-}
-
-/// How many results there were, of either kind.
-#[derive(Clone, Default)]
-struct Results(Arc<Counters>);
-
-#[derive(Default)]
-struct Counters {
-    delivered: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl Results {
-    fn count(&self, delivered: bool) {
-        let counter = if delivered { &self.0.delivered } else { &self.0.failed };
-        // The callback runs in one task at a time.
-        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    fn add(&self, delivered: u64) {
-        self.0.delivered.fetch_add(delivered, Ordering::Relaxed);
-    }
-
-    fn delivered(&self) -> u64 {
-        self.0.delivered.load(Ordering::Relaxed)
-    }
-
-    fn failed(&self) -> u64 {
-        self.0.failed.load(Ordering::Relaxed)
-    }
 }
 
 fn properties(work: &Work) -> Vec<(&'static str, String)> {
@@ -97,12 +67,12 @@ fn record(work: &Work, n: u64) -> Record<'_> {
 }
 
 /// Sends for that long, and waits until every record has its result.
-async fn pass(work: &Work, time: Duration, producer: &Producer, api: &str, results: &Results) -> Result<u64, Failure> {
+async fn pass(work: &Work, time: Duration, producer: &Producer, api: &str, results: &Counter) -> Result<u64, Failure> {
     let before = results.delivered();
     let sent = match api {
         "callback" => callback(work, time, producer).await?,
-        "delivery" => delivery(work, time, producer, results).await?,
-        "batch" => batch(work, time, producer, results).await?,
+        "delivery" => delivery(work, time, producer).await?,
+        "batch" => batch(work, time, producer).await?,
         other => return Err(format!("--api {other} is not known").into()),
     };
     let outstanding = producer.flush(Duration::from_secs(60)).await;
@@ -132,7 +102,7 @@ async fn callback(work: &Work, time: Duration, producer: &Producer) -> Result<u6
     Ok(n)
 }
 
-async fn delivery(work: &Work, time: Duration, producer: &Producer, results: &Results) -> Result<u64, Failure> {
+async fn delivery(work: &Work, time: Duration, producer: &Producer) -> Result<u64, Failure> {
     let mut kept: VecDeque<Delivery> = VecDeque::with_capacity(KEPT);
     let mut n = 0;
     let end = Instant::now() + time;
@@ -149,11 +119,10 @@ async fn delivery(work: &Work, time: Duration, producer: &Producer, results: &Re
     for delivery in kept {
         delivery.await?;
     }
-    results.add(n);
     Ok(n)
 }
 
-async fn batch(work: &Work, time: Duration, producer: &Producer, results: &Results) -> Result<u64, Failure> {
+async fn batch(work: &Work, time: Duration, producer: &Producer) -> Result<u64, Failure> {
     let mut kept: VecDeque<Deliveries> = VecDeque::new();
     let mut n = 0;
     let end = Instant::now() + time;
@@ -163,24 +132,21 @@ async fn batch(work: &Work, time: Duration, producer: &Producer, results: &Resul
         n = up_to;
         if kept.len() * AT_ONCE as usize >= KEPT {
             for deliveries in kept.drain(..kept.len() / 2) {
-                look_at(deliveries, results).await?;
+                look_at(deliveries).await?;
             }
         }
     }
     producer.flush(Duration::from_secs(60)).await;
     for deliveries in kept {
-        look_at(deliveries, results).await?;
+        look_at(deliveries).await?;
     }
     Ok(n)
 }
 
-async fn look_at(deliveries: Deliveries, results: &Results) -> Result<(), Failure> {
-    let mut delivered = 0;
+async fn look_at(deliveries: Deliveries) -> Result<(), Failure> {
     for result in deliveries.await.iter() {
         result?;
-        delivered += 1;
     }
-    results.add(delivered);
     Ok(())
 }
 

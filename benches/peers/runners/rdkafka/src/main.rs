@@ -1,17 +1,15 @@
 //! The work through librdkafka, by the `rdkafka` crate. `--api`: `threaded` (the default: a `ThreadedProducer`, whose own
 //! thread serves the delivery callbacks) or `base` (a `BaseProducer`, polled by the thread that sends).
 
+mod consume;
+
 use std::{
     process::ExitCode,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
 
-use peers_common::{Clock, Failure, Mode, Outcome, Work, finish};
+use peers_common::{Clock, Counter, Failure, Mode, Outcome, Work, finish};
 use rdkafka::{
     ClientConfig, ClientContext,
     config::FromClientConfigAndContext,
@@ -31,6 +29,9 @@ fn main() -> ExitCode {
 
 fn run() -> Result<Outcome, Failure> {
     let work = Work::from_args()?;
+    if work.mode == Mode::Consume {
+        return consume::run(&work);
+    }
     match work.api.as_deref() {
         None | Some("threaded") => measure::<ThreadedProducer<Results>>(&work),
         Some("base") => measure::<BaseProducer<Results>>(&work),
@@ -84,12 +85,11 @@ impl Sends for BaseProducer<Results> {
 
 /// Gets every record's result.
 #[derive(Clone, Default)]
-struct Results(Arc<Counters>);
+struct Results(Arc<Inner>);
 
 #[derive(Default)]
-struct Counters {
-    delivered: AtomicU64,
-    failed: AtomicU64,
+struct Inner {
+    counter: Counter,
     first_error: Mutex<Option<KafkaError>>,
     /// Where `latency` wants to know when.
     ends: Option<mpsc::Sender<(usize, Instant, bool)>>,
@@ -102,9 +102,8 @@ impl ProducerContext for Results {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, n: usize) {
-        let counter = if result.is_ok() { &self.0.delivered } else { &self.0.failed };
         // The callbacks run in one thread at a time.
-        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Release);
+        self.0.counter.count(result.is_ok());
         if let Some(ends) = &self.0.ends {
             // The receiver lives until the end.
             let _ = ends.send((n, Instant::now(), result.is_ok()));
@@ -117,11 +116,11 @@ impl ProducerContext for Results {
 
 impl Results {
     fn delivered(&self) -> u64 {
-        self.0.delivered.load(Ordering::Acquire)
+        self.0.counter.delivered()
     }
 
     fn failed(&self) -> u64 {
-        self.0.failed.load(Ordering::Acquire)
+        self.0.counter.failed()
     }
 
     fn first_error(&self) -> String {
@@ -153,7 +152,7 @@ fn config(work: &Work) -> ClientConfig {
 fn measure<P: Sends>(work: &Work) -> Result<Outcome, Failure> {
     let (done, ends) = mpsc::channel();
     let ends_wanted = (work.mode == Mode::Latency).then_some(done);
-    let results = Results(Arc::new(Counters { ends: ends_wanted, ..Counters::default() }));
+    let results = Results(Arc::new(Inner { ends: ends_wanted, ..Inner::default() }));
     let producer = P::from_config_and_context(&config(work), results.clone())?;
     let metadata = producer.client().fetch_metadata(Some(&work.topic), Duration::from_secs(10))?;
     if metadata.topics().iter().all(|topic| topic.partitions().len() != work.partitions) {
@@ -162,6 +161,7 @@ fn measure<P: Sends>(work: &Work) -> Result<Outcome, Failure> {
     let pass = |time: Duration| match work.mode {
         Mode::Produce => produce(work, time, &producer, &results).map(|sent| (sent, Vec::new())),
         Mode::Latency => latency(work, time, &producer, &ends).map(|latencies| (latencies.len() as u64, latencies)),
+        Mode::Consume => Err("a producer does not consume".into()),
     };
     pass(work.warmup)?;
     let clock = Clock::start()?;

@@ -38,6 +38,9 @@ public final class Peers {
     }
 
     private static String run(Work work) throws Exception {
+        if (work.consume) {
+            return Reading.run(work);
+        }
         KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(properties(work));
         try {
             producer.partitionsFor(work.topic);
@@ -136,8 +139,10 @@ public final class Peers {
     }
 
     /** The command line. */
-    private static final class Work {
+    static final class Work {
         final boolean latency;
+        final boolean consume;
+        int partitions = 1;
         String bootstrap = "";
         String topic = "perf";
         String compression = "none";
@@ -157,12 +162,12 @@ public final class Peers {
 
         Work(String[] args) throws IOException {
             String mode = args.length == 0 ? "" : args[0];
-            if (!mode.equals("produce") && !mode.equals("latency")) {
-                throw new IllegalArgumentException("produce or latency, not \"" + mode + "\"");
+            if (!List.of("produce", "latency", "consume").contains(mode)) {
+                throw new IllegalArgumentException("produce, latency or consume, not \"" + mode + "\"");
             }
             latency = mode.equals("latency");
+            consume = mode.equals("consume");
             int size = 100;
-            int partitions = 1;
             String file = null;
             for (int at = 1; at < args.length; at += 2) {
                 if (at + 1 == args.length) {
@@ -259,7 +264,7 @@ public final class Peers {
     }
 
     /** Times the timed part: real time, and this process's CPU time, user and system, that of compiler and collector too. */
-    private static final class Clock {
+    static final class Clock {
         private final OperatingSystemMXBean system =
                 (OperatingSystemMXBean) ManagementFactory.getOperatingSystemMXBean();
         private final long cpu = system.getProcessCpuTime();
@@ -267,6 +272,11 @@ public final class Peers {
 
         /** The timed part is over, all results of these records are there. */
         String line(long records, long[] latencies) throws IOException {
+            return line(records, latencies, "");
+        }
+
+        /** The same with more fields, each after a comma. */
+        String line(long records, long[] latencies, String more) throws IOException {
             double seconds = (System.nanoTime() - started) / 1e9;
             double micros = (system.getProcessCpuTime() - cpu) / 1e3;
             List<String> fields = new ArrayList<>();
@@ -283,7 +293,7 @@ public final class Peers {
                 fields.add(quantile("p99_us", latencies, 0.99));
                 fields.add(quantile("p999_us", latencies, 0.999));
             }
-            return "{" + String.join(",", fields) + "}";
+            return "{" + String.join(",", fields) + more + "}";
         }
 
         private static String quantile(String name, long[] sorted, double share) {

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// stalled: a reader that gets nothing for so long has failed.
+const stalled = 20 * time.Second
+
+// tally is what a reader looks at in each record; the driver knows what the sums have to be.
+type tally struct{ records, bytes, firsts uint64 }
+
+func (t *tally) lookAt(value []byte) {
+	t.records++
+	t.bytes += uint64(len(value))
+	if len(value) > 0 {
+		t.firsts += uint64(value[0])
+	}
+}
+
+// consume reads by PollFetches, without a group; checksums are compared by default.
+func consume(w *work) (string, error) {
+	cl, err := kgo.NewClient(
+		kgo.SeedBrokers(strings.Split(w.bootstrap, ",")...),
+		kgo.ClientID("peers"),
+		kgo.ConsumeTopics(w.topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	)
+	if err != nil {
+		return "", err
+	}
+	defer cl.Close()
+	if _, err := read(cl, w.warmup); err != nil {
+		return "", err
+	}
+	clock := startClock()
+	t, err := read(cl, w.timed)
+	if err != nil {
+		return "", err
+	}
+	outcome := clock.stop(client, version(), t.records)
+	outcome.tally = &t
+	return outcome.line()
+}
+
+func read(cl *kgo.Client, span time.Duration) (tally, error) {
+	var t tally
+	ctx, cancel := context.WithTimeout(context.Background(), span+stalled)
+	defer cancel()
+	for end := time.Now().Add(span); time.Now().Before(end); {
+		fetches := cl.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return t, fmt.Errorf("after %d records: %w", t.records, err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) { t.lookAt(r.Value) })
+	}
+	return t, nil
+}

@@ -1,0 +1,62 @@
+import java.time.Duration;
+import java.util.List;
+import java.util.Properties;
+import java.util.stream.IntStream;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.ConsumerRecords;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+
+/** Reading through the Java client: assign and poll. */
+final class Reading {
+    /** A reader that gets nothing for so long has failed. */
+    private static final Duration STALLED = Duration.ofSeconds(20);
+
+    private long records;
+    private long bytes;
+    private long firsts;
+
+    static String run(Peers.Work work) throws Exception {
+        Properties properties = new Properties();
+        properties.put("bootstrap.servers", work.bootstrap);
+        properties.put("client.id", "peers");
+        properties.put("key.deserializer", ByteArrayDeserializer.class.getName());
+        properties.put("value.deserializer", ByteArrayDeserializer.class.getName());
+        properties.put("check.crcs", "true");
+        try (KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(properties)) {
+            List<TopicPartition> all = IntStream.range(0, work.partitions)
+                    .mapToObj(partition -> new TopicPartition(work.topic, partition))
+                    .toList();
+            consumer.assign(all);
+            consumer.seekToBeginning(all);
+            new Reading().read(consumer, work.warmup);
+            Reading timed = new Reading();
+            Peers.Clock clock = new Peers.Clock();
+            timed.read(consumer, work.timed);
+            String tally = ",\"bytes\":" + timed.bytes + ",\"firsts\":" + timed.firsts;
+            return clock.line(timed.records, new long[0], tally);
+        }
+    }
+
+    private void read(KafkaConsumer<byte[], byte[]> consumer, Duration time) {
+        long end = System.nanoTime() + time.toNanos();
+        while (System.nanoTime() - end < 0) {
+            ConsumerRecords<byte[], byte[]> polled = consumer.poll(STALLED);
+            if (polled.isEmpty()) {
+                throw new IllegalStateException("no record came");
+            }
+            for (ConsumerRecord<byte[], byte[]> record : polled) {
+                lookAt(record.value());
+            }
+        }
+    }
+
+    private void lookAt(byte[] value) {
+        records++;
+        if (value != null && value.length > 0) {
+            bytes += value.length;
+            firsts += value[0] & 0xff;
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Reading through librdkafka: a `BaseConsumer`, polled record by record; its records borrow from librdkafka's.
+
+use std::time::{Duration, Instant};
+
+use peers_common::{Clock, Failure, Outcome, STALLED, STRIDE, Tally, Work};
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    util::get_rdkafka_version,
+};
+
+pub fn run(work: &Work) -> Result<Outcome, Failure> {
+    if let Some(api) = &work.api {
+        return Err(format!("--api {api} is not known").into());
+    }
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &work.bootstrap)
+        .set("client.id", "peers")
+        // It is asked for, though nothing is committed.
+        .set("group.id", "peers")
+        .set("enable.auto.commit", "false")
+        .set("check.crcs", "true")
+        .create()?;
+    let mut all = TopicPartitionList::new();
+    for partition in 0..i32::try_from(work.partitions)? {
+        all.add_partition_offset(&work.topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&all)?;
+    pass(work.warmup, &consumer)?;
+    let clock = Clock::start()?;
+    let tally = pass(work.timed, &consumer)?;
+    clock.stop_reading("rdkafka", &get_rdkafka_version().1, tally)
+}
+
+fn pass(time: Duration, consumer: &BaseConsumer) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    let end = Instant::now() + time;
+    while tally.records % STRIDE != 0 || Instant::now() < end {
+        let message = consumer.poll(STALLED).ok_or("no record came")??;
+        tally.look_at(message.payload());
+    }
+    Ok(tally)
+}
