@@ -70,7 +70,7 @@ pub use admin::{
 pub use cluster::BrokerMetrics;
 pub use consumer::{
     Consumer, ConsumerBuilder, IsolationLevel, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo,
-    PartitionRecords, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter,
+    PartitionRecords, PartitionStream, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter,
 };
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;

@@ -86,7 +86,7 @@ impl Consumer {
         Self { shared, task }
     }
 
-    fn check_open(&self) -> Result<()> {
+    pub(super) fn check_open(&self) -> Result<()> {
         if self.shared.inbox.with(|assignment| assignment.has_ended()) {
             return Err(Error::new(ErrorKind::Closed, "the consumer is closed"));
         }

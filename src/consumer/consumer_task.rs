@@ -262,12 +262,8 @@ impl ConsumerTask {
         let inbox = &self.shared.inbox;
         // Who unsubscribes gives up at once, what is in hand too (it is not committed).
         let waits = self.is_subscribed();
-        let reader = inbox.reader();
-        let held = |revocation: &mut Revocation| {
-            waits && revocation.partitions.iter().any(|partition| reader.holds(partition))
-        };
+        let held = |revocation: &mut Revocation| waits && inbox.holds(&revocation.partitions);
         let free: Vec<Revocation> = self.revocations.extract_if(.., |revocation| !held(revocation)).collect();
-        drop(reader);
         inbox.revocations.fetch_sub(free.len(), SeqCst);
         for Revocation { partitions, done } in free {
             let shared = self.shared.clone();

@@ -53,6 +53,7 @@ pub(super) struct Hints {
 impl Assignment {
     /// The next fetch from a broker.
     pub(super) fn plan(&mut self, id: i32, now: Instant) -> Plan {
+        self.clock = Some(now);
         self.renew_wishes(id, now);
         let (min_bytes, max_bytes) = (self.rules.min_bytes, self.rules.max_bytes);
         let partition_bytes = usize::try_from(self.rules.partition_bytes).unwrap_or(0);
@@ -67,11 +68,13 @@ impl Assignment {
         let want = most.min(node.session.len().saturating_mul(partition_bytes)).max(1);
         let least = want.min(LEAST);
         let account = node.account.clone();
+        let mut again = None;
         let Some(reserved) = account.reserve(want, least).or_else(|| {
             self.make_room(id);
+            again = self.evict_unread(id, least, now);
             account.reserve(want, least)
         }) else {
-            return Plan::Wait(None);
+            return Plan::Wait(again);
         };
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
         let session = node.session.request();
@@ -123,7 +126,7 @@ impl Assignment {
     fn wish(&mut self, partition: &TopicPartition, id: i32, now: Instant) -> Option<Wish> {
         let bound = self.queue_bound();
         let found = self.partitions.get_mut(partition)?;
-        if found.node != Some(id) || found.paused || found.revoking {
+        if found.node != Some(id) || found.paused || found.revoking || found.evicted {
             return None;
         }
         let fetch_offset = found.position.fetching(now)?;
@@ -329,7 +332,7 @@ impl Assignment {
         found.position.retry_at(now + wait);
         let retriable = code.is_retriable() || code == ErrorCode::UNKNOWN_SERVER_ERROR;
         if !retriable && !std::mem::replace(&mut found.reported, true) {
-            self.push_error(Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}")));
+            self.tell(partition, Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}")));
         }
         self.touch(partition);
         code.remedy() == Remedy::RefreshMetadata

@@ -21,7 +21,9 @@ impl Assignment {
         {
             found.in_rotation = true;
             self.rotation.push_back(partition.clone());
-            self.wake_reader();
+            self.wake_reader_of(partition);
+        } else {
+            self.wake_split(partition);
         }
     }
 
@@ -38,6 +40,14 @@ impl Assignment {
             }
             let Some(partition) = self.rotation.pop_front() else { break };
             let Some(found) = self.partitions.get_mut(&partition) else { continue };
+            if found.split.is_some() {
+                // Not ours to take; here for its batches to be opened.
+                found.in_rotation = !found.queue.is_empty();
+                if found.in_rotation {
+                    self.rotation.push_back(partition);
+                }
+                continue;
+            }
             let Some(lease) = found.lease.as_ref().filter(|_| !found.paused && !found.revoking) else {
                 found.in_rotation = false;
                 continue;
@@ -109,7 +119,7 @@ impl Assignment {
             && found.lease.as_ref().is_some_and(|current| Arc::ptr_eq(current, lease))
             && found.queue.opened(end, held)
         {
-            self.wake_reader();
+            self.wake_reader_of(lease.partition());
         }
         self.plan_jobs();
     }

@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
+    task::Waker,
 };
 
 use tokio::{runtime::Handle, sync::Notify};
@@ -17,9 +18,11 @@ use super::{
     part::{Opening, Part},
     queue::Job,
     reader::Reader,
+    split::SplitId,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
+    record::TopicPartition,
     wire::batch::Decompressor,
 };
 
@@ -52,6 +55,8 @@ pub(super) struct Inbox {
     me: Weak<Inbox>,
     assignment: Mutex<Assignment>,
     reader: Mutex<Reader>,
+    /// Those of partitions that are split off; their locks are taken after the common one's and before the assignment's.
+    split: Mutex<Vec<Arc<Mutex<Reader>>>>,
     reading: AtomicBool,
     pub(super) wakers: Arc<Wakers>,
     /// Wakes the consumer's own task.
@@ -70,7 +75,8 @@ impl Inbox {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             assignment: Mutex::new(assignment),
-            reader: Mutex::new(Reader::new(opening)),
+            reader: Mutex::new(Reader::new(opening, None)),
+            split: Mutex::default(),
             reading: AtomicBool::new(false),
             wakers,
             driver: Notify::new(),
@@ -96,11 +102,45 @@ impl Inbox {
     /// them is handed out.
     pub(super) fn control<R>(&self, act: impl FnOnce(&mut Assignment) -> R) -> R {
         let mut reader = lock(&self.reader);
+        let split = lock(&self.split).clone();
+        // Nobody else takes more than one of them, but under the common reader's lock.
+        let mut split: Vec<_> = split.iter().map(|reader| lock(reader)).collect();
         self.with(|assignment| {
             let result = act(assignment);
             reader.reconcile(assignment);
+            split.iter_mut().for_each(|reader| reader.reconcile(assignment));
             result
         })
+    }
+
+    /// Gives a partition a reader of its own.
+    pub(super) fn split(&self, partition: &TopicPartition) -> Result<(SplitId, Arc<Mutex<Reader>>)> {
+        let mut reader = lock(&self.reader);
+        let holds = reader.holds(partition);
+        let id = self.with(|assignment| {
+            let id = assignment.split(partition, holds)?;
+            reader.reconcile(assignment);
+            Ok::<_, Error>(id)
+        })?;
+        reader.let_go(partition);
+        let its_own = Arc::new(Mutex::new(Reader::new(self.opening, Some(id.clone()))));
+        lock(&self.split).push(its_own.clone());
+        Ok((id, its_own))
+    }
+
+    /// The partition goes back to the common reader, with all that was not handed out of it.
+    pub(super) fn unsplit(&self, id: &SplitId, its_own: &Arc<Mutex<Reader>>) {
+        self.control(|assignment| assignment.unsplit(id));
+        lock(&self.split).retain(|reader| !Arc::ptr_eq(reader, its_own));
+        lock(its_own).let_go(&id.partition);
+        self.finished();
+    }
+
+    /// Whether any reader holds records of one of these.
+    pub(super) fn holds(&self, partitions: &[TopicPartition]) -> bool {
+        let reader = lock(&self.reader);
+        let split = lock(&self.split).clone();
+        partitions.iter().any(|p| reader.holds(p) || split.iter().any(|reader| lock(reader).holds(p)))
     }
 
     pub(super) fn reader(&self) -> MutexGuard<'_, Reader> {
@@ -117,9 +157,7 @@ impl Inbox {
         if signals.moved {
             self.moved.notify_waiters();
         }
-        if let Some(reader) = signals.reader {
-            reader.wake();
-        }
+        signals.reader.into_iter().chain(signals.readers).for_each(Waker::wake);
         for job in signals.jobs {
             self.spawn(job);
         }
@@ -155,6 +193,11 @@ impl Inbox {
     /// The reader asks for the next records: it is done with those that it holds.
     pub(super) fn next(&self) {
         lock(&self.reader).finish();
+        self.finished();
+    }
+
+    /// Revocations that waited for a reader may go on.
+    pub(super) fn finished(&self) {
         if self.revocations.load(SeqCst) > 0 {
             self.driver.notify_one();
         }

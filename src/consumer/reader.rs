@@ -1,6 +1,6 @@
 //! The reader's side: what it took over, what it holds in its hands, and what it is done with.
 //!
-//! There is one reader at a time. Its lock is taken for each record that `recv` gives, by nobody else but for a moment
+//! There is one reader at a time, beside those of partitions that are split off. Its lock is taken for each record that `recv` gives, by nobody else but for a moment
 //! (a seek, a rebalance), and before the assignment's lock, never inside of it.
 
 use std::{
@@ -15,6 +15,7 @@ use super::{
     lease::Lease,
     part::{Opening, Part},
     queue::Taken,
+    split::SplitId,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -39,6 +40,8 @@ enum Refill {
 
 #[derive(Debug)]
 pub(super) struct Reader {
+    /// The partition that it reads; without one, all that have no reader of their own.
+    of: Option<SplitId>,
     /// What was taken over and is not handed out yet.
     pending: VecDeque<Taken>,
     /// Of the records that were handed out last.
@@ -52,8 +55,9 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(opening: Opening) -> Self {
+    pub(super) fn new(opening: Opening, of: Option<SplitId>) -> Self {
         Self {
+            of,
             pending: VecDeque::new(),
             leases: Vec::new(),
             holding: false,
@@ -75,6 +79,11 @@ impl Reader {
     /// Whether the reader holds records of that partition.
     pub(super) fn holds(&self, partition: &TopicPartition) -> bool {
         self.holding && self.leases.iter().any(|lease| lease.partition() == partition)
+    }
+
+    /// The reader no longer holds what it holds of that partition, without being done with it.
+    pub(super) fn let_go(&mut self, partition: &TopicPartition) {
+        self.leases.retain(|lease| lease.partition() != partition);
     }
 
     /// The next record, sharing the bytes of its batch. `None` at the end.
@@ -230,16 +239,16 @@ impl Reader {
         let mut taken = std::mem::take(&mut self.taken);
         let refill = inbox.with(|assignment| {
             if waiting.is_some()
-                && let Some(error) = assignment.pop_error()
+                && let Some(error) = assignment.pop_error_for(self.of.as_ref())
             {
                 return Refill::Error(error);
             }
-            assignment.take(records, &mut taken);
+            assignment.take_for(self.of.as_ref(), records, &mut taken);
             match waiting {
                 _ if !taken.is_empty() => Refill::Some,
-                Some(_) if assignment.has_ended() => Refill::Ended,
+                Some(_) if assignment.has_ended_for(self.of.as_ref()) => Refill::Ended,
                 Some(cx) => {
-                    assignment.wait(cx.waker());
+                    assignment.wait_for(self.of.as_ref(), cx.waker());
                     Refill::Nothing
                 }
                 None => Refill::Nothing,
@@ -269,13 +278,14 @@ impl Reader {
 
     /// After partitions were paused, positioned anew or given up: keeps only what may still be handed out.
     pub(super) fn reconcile(&mut self, assignment: &mut Assignment) {
-        let all_stay = self.pending.iter().all(|pending| assignment.may_hand_out(pending.lease()) == Some(true));
+        let of = self.of.as_ref();
+        let all_stay = self.pending.iter().all(|pending| assignment.may_hand_out_by(of, pending.lease()) == Some(true));
         if all_stay {
             return;
         }
         let (mut stay, mut back) = (VecDeque::new(), Vec::new());
         for pending in self.pending.drain(..) {
-            match assignment.may_hand_out(pending.lease()) {
+            match assignment.may_hand_out_by(of, pending.lease()) {
                 Some(true) => stay.push_back(pending),
                 Some(false) => back.push(pending),
                 None => {}

@@ -40,6 +40,28 @@ impl Drop for Reading<'_> {
     }
 }
 
+/// Signs of life from readers that may outlive the handle, and do not keep the membership alive.
+#[derive(Clone, Debug)]
+pub(crate) struct Signs(Arc<Shared>);
+
+impl Signs {
+    /// As [`GroupHandle::reading`].
+    pub(crate) fn reading(&self) -> Alive {
+        self.0.reader.begin_waiting();
+        Alive(self.0.clone())
+    }
+}
+
+/// As [`Reading`], of a reader that has no handle.
+#[derive(Debug)]
+pub(crate) struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.reader.end_waiting();
+    }
+}
+
 impl GroupHandle {
     /// Starts the membership's task on the current tokio runtime. It joins nothing before [`subscribe`](Self::subscribe).
     pub(crate) fn start(client: Client, settings: GroupSettings, events: mpsc::UnboundedSender<GroupEvent>) -> Self {
@@ -63,6 +85,10 @@ impl GroupHandle {
     pub(crate) fn reading(&self) -> Reading<'_> {
         self.shared.reader.begin_waiting();
         Reading(self)
+    }
+
+    pub(crate) fn signs(&self) -> Signs {
+        Signs(self.shared.clone())
     }
 
     /// Commits offsets for the generation that is current now; for a consumer that is not subscribed, as no member.

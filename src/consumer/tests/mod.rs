@@ -6,6 +6,7 @@ mod groups;
 mod memory;
 mod planning;
 mod reading;
+mod splitting;
 
 use std::time::Duration;
 
