@@ -69,8 +69,9 @@ pub use admin::{
 };
 pub use cluster::BrokerMetrics;
 pub use consumer::{
-    Consumer, ConsumerBuilder, IsolationLevel, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo,
-    PartitionRecords, PartitionStream, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter,
+    Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus, GroupState, GroupStatus, IsolationLevel,
+    OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics, PartitionRecords,
+    PartitionStatus, PartitionStream, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Waiting,
 };
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;

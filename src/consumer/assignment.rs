@@ -22,6 +22,7 @@ use super::{
     queue::{Job, Queue},
     settings::{IsolationLevel, OffsetReset},
     split::Split,
+    watch::{Seen, Watch},
 };
 use crate::{
     cluster::{Backoff, Metadata},
@@ -34,6 +35,8 @@ use crate::{
 pub(super) struct Rules {
     pub(super) reset: OffsetReset,
     pub(super) isolation: IsolationLevel,
+    /// Whether the reader is told of the end of a partition.
+    pub(super) partition_eof: bool,
     pub(super) min_bytes: i32,
     pub(super) max_bytes: i32,
     pub(super) max_wait: Duration,
@@ -76,6 +79,10 @@ pub(super) struct Partition {
     pub(super) paused: bool,
     /// To be given up as soon as the reader is done with what it holds.
     pub(super) revoking: bool,
+    /// Its reader came to what cannot be read, which ends there as far as is known.
+    pub(super) damage: Option<i64>,
+    /// What brokers last said of it.
+    pub(super) seen: Seen,
     /// Has a reader of its own.
     pub(super) split: Option<Split>,
     /// What was fetched ahead was dropped: nothing is fetched until its reader asks again.
@@ -136,6 +143,8 @@ pub(super) struct Assignment {
     /// About now: when a fetch was last planned.
     pub(super) clock: Option<Instant>,
     pub(super) signals: Signals,
+    /// What is counted and watched.
+    pub(super) watch: Watch,
     /// The trouble of the whole cluster was told to the reader.
     unreachable_reported: bool,
     /// Since when the group is waited for without anything known of the cluster.
@@ -164,6 +173,7 @@ impl Assignment {
             evicted: false,
             clock: None,
             signals: Signals::default(),
+            watch: Watch::default(),
             unreachable_reported: false,
             blind_since: None,
             has_metadata: false,
@@ -191,6 +201,8 @@ impl Assignment {
                 queue: Queue::default(),
                 paused: false,
                 revoking: false,
+                damage: None,
+                seen: Seen::default(),
                 split: None,
                 evicted: false,
                 in_rotation: false,
@@ -275,6 +287,8 @@ impl Assignment {
         }
         found.queue.clear();
         found.full = false;
+        found.damage = None;
+        found.seen.begin();
         found.reported = false;
         found.fetch_bytes = self.rules.partition_bytes;
         found.retries = self.rules.backoff.clone();
@@ -286,6 +300,7 @@ impl Assignment {
     pub(super) fn enter(&mut self, partition: &TopicPartition, state: State) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         found.position.enter(state);
+        found.seen.trouble = None;
         match state {
             State::Fetch { offset, epoch } if found.lease.is_none() => {
                 let done = found.unfinished.take().map_or(offset, |done| done.min(offset));
@@ -315,11 +330,12 @@ impl Assignment {
             }
             None => {
                 self.stop(partition);
+                let offset = self.position(partition).ok().flatten().unwrap_or(-1);
                 let error = Error::new(
                     ErrorKind::NoOffset,
                     format!("{partition} has no position to read from: {why}, and auto.offset.reset is none"),
                 );
-                self.tell(partition, error);
+                self.tell(partition, error.at(partition.topic.clone(), partition.partition, offset));
             }
         }
     }

@@ -250,56 +250,6 @@ impl Consumer {
         RecordStream::new(&self.shared)
     }
 
-    // ---- positions
-
-    /// Reads a partition from that place on. What was read ahead is dropped, and what a poll's [`Records`] still hold of it
-    /// is not given any more. What lies before the new place counts as done.
-    ///
-    /// # Errors
-    /// `NotAssigned`; `InvalidArgument` for a negative offset; `Closed`.
-    pub fn seek(&self, partition: &TopicPartition, offset: impl Into<Offset>) -> Result<()> {
-        let offset = check_offset(partition, offset.into())?;
-        self.check_open()?;
-        self.shared.inbox.control(|assignment| assignment.seek(partition, offset))
-    }
-
-    /// The offset of the next record of a partition that will be handed out; `None` for a partition that is not assigned or
-    /// whose position is not known yet.
-    pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        self.shared.inbox.with(|assignment| assignment.position(partition)).ok().flatten()
-    }
-
-    /// Hands out no more records of these partitions until they are [resumed](Self::resume). They stay assigned. A partition
-    /// that is given up and comes back is not paused.
-    ///
-    /// # Errors
-    /// `NotAssigned`, and then none of them is paused; `Closed`.
-    pub fn pause<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
-        self.set_paused(partitions, true)
-    }
-
-    /// Goes on with paused partitions; nothing happens to others.
-    ///
-    /// # Errors
-    /// `NotAssigned`, and then none of them is resumed; `Closed`.
-    pub fn resume<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
-        self.set_paused(partitions, false)
-    }
-
-    fn set_paused<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>, paused: bool) -> Result<()> {
-        self.check_open()?;
-        let partitions: Vec<_> = partitions.into_iter().collect();
-        self.shared.inbox.control(|assignment| {
-            partitions.iter().try_for_each(|partition| assignment.get(partition).map(drop))?;
-            partitions.iter().try_for_each(|partition| assignment.pause(partition, paused))
-        })
-    }
-
-    /// The partitions that are paused, sorted.
-    pub fn paused(&self) -> Vec<TopicPartition> {
-        self.shared.inbox.with(|assignment| assignment.paused())
-    }
-
     // ---- commits
 
     /// Commits the position of every partition: all that was handed out so far, for whoever calls this says that it is
@@ -390,7 +340,7 @@ pub(super) fn check_partition(partition: &TopicPartition) -> Result<()> {
     Ok(())
 }
 
-fn check_offset(partition: &TopicPartition, offset: Offset) -> Result<Offset> {
+pub(super) fn check_offset(partition: &TopicPartition, offset: Offset) -> Result<Offset> {
     match offset {
         Offset::At(at) if at < 0 => {
             Err(Error::new(ErrorKind::InvalidArgument, format!("{partition}: offset {at} is negative")))

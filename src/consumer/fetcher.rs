@@ -220,11 +220,13 @@ impl Assignment {
             if !current {
                 continue;
             }
+            self.saw(&partition, &head, &walk);
             if let Some((leader, epoch)) = head.current_leader.filter(|(leader, epoch)| *leader >= 0 && *epoch >= 0) {
                 hints.leaders.push((partition.clone(), leader, epoch));
             }
             if head.error.is_ok() {
                 self.partition_fetched(id, &partition, asked_from, &head, walk, &charge, now);
+                self.look_for_end(&partition);
             } else {
                 hints.refresh |= self.partition_failed(id, &partition, asked_from, head.error, now);
             }

@@ -85,10 +85,14 @@ impl Assignment {
     }
 
     /// The reader came to something that it cannot read: the partition waits for a seek.
-    pub(super) fn broken(&mut self, lease: &Arc<Lease>) {
+    pub(super) fn broken(&mut self, lease: &Arc<Lease>, end: i64) {
         let found = self.partitions.get(lease.partition());
         if found.is_some_and(|found| found.position.generation() == lease.generation()) {
             self.stop(lease.partition());
+            if let Some(found) = self.partitions.get_mut(lease.partition()) {
+                // At least past the offset at which reading stopped.
+                found.damage = Some(end.max(lease.handed() + 1));
+            }
         }
     }
 

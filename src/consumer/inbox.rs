@@ -132,8 +132,19 @@ impl Inbox {
     pub(super) fn unsplit(&self, id: &SplitId, its_own: &Arc<Mutex<Reader>>) {
         self.control(|assignment| assignment.unsplit(id));
         lock(&self.split).retain(|reader| !Arc::ptr_eq(reader, its_own));
-        lock(its_own).let_go(&id.partition);
+        let mut reader = lock(&self.reader);
+        let mut its_own = lock(its_own);
+        its_own.let_go(&id.partition);
+        reader.add_given(its_own.given());
+        drop((reader, its_own));
         self.finished();
+    }
+
+    /// Records that all readers together were given.
+    pub(super) fn records_given(&self) -> u64 {
+        let reader = lock(&self.reader);
+        let split = lock(&self.split).clone();
+        reader.given() + split.iter().map(|reader| lock(reader).given()).sum::<u64>()
     }
 
     /// Whether any reader holds records of one of these.

@@ -11,6 +11,7 @@ mod budget;
 mod builder;
 #[expect(clippy::module_inception, reason = "the consumer is the room's main thing")]
 mod consumer;
+mod consumer_status;
 mod consumer_task;
 mod fetch_session;
 mod fetch_task;
@@ -20,11 +21,13 @@ mod handout;
 mod inbox;
 mod lease;
 mod lookups;
+mod metrics;
 mod offset_lookup;
 mod offsets;
 mod part;
 mod partition_stream;
 mod position;
+mod positions;
 mod properties;
 mod queue;
 mod reader;
@@ -33,6 +36,7 @@ mod resolve;
 mod settings;
 mod shared;
 mod split;
+mod status;
 mod stream;
 pub(crate) mod subscription;
 #[cfg(test)]
@@ -40,12 +44,16 @@ mod test_batches;
 #[cfg(all(test, feature = "testkit"))]
 mod tests;
 mod walk;
+mod watch;
 
 pub use builder::ConsumerBuilder;
 pub use consumer::Consumer;
+pub use consumer_status::{ConsumerStatus, GroupState, GroupStatus};
 pub use lookups::{OffsetAndTimestamp, PartitionInfo};
+pub use metrics::{ConsumerMetrics, PartitionMetrics};
 pub use offsets::OffsetAndMetadata;
 pub use partition_stream::PartitionStream;
 pub use records::{PartitionRecords, RecordHeaders, RecordRef, Records, RecordsIter};
 pub use settings::{IsolationLevel, OffsetReset};
+pub use status::{PartitionStatus, Waiting};
 pub use stream::RecordStream;

@@ -48,6 +48,8 @@ pub(super) struct Reader {
     leases: Vec<Arc<Lease>>,
     /// Whether the reader still holds them.
     holding: bool,
+    /// Records that were given.
+    given: u64,
     /// Kept for its room.
     taken: Vec<Taken>,
     decompressor: Decompressor,
@@ -61,6 +63,7 @@ impl Reader {
             pending: VecDeque::new(),
             leases: Vec::new(),
             holding: false,
+            given: 0,
             taken: Vec::new(),
             decompressor: Decompressor::default(),
             opening,
@@ -101,6 +104,7 @@ impl Reader {
                         part.left -= 1;
                         part.lease.hand_out(record.offset + 1);
                         self.holding = true;
+                        self.given += 1;
                         if !matches!(&self.leases[..], [held] if Arc::ptr_eq(held, &part.lease)) {
                             self.leases.clear();
                             self.leases.push(part.lease.clone());
@@ -108,9 +112,9 @@ impl Reader {
                         return Poll::Ready(Some(Ok(record)));
                     }
                     Some(Err(error)) => {
-                        let lease = part.lease.clone();
+                        let (lease, end) = (part.lease.clone(), part.end);
                         self.pending.pop_front();
-                        self.pending.push_front(Taken::Broken { lease, error });
+                        self.pending.push_front(Taken::Broken { lease, error, end });
                     }
                     None => part.left = 0,
                 }
@@ -165,7 +169,7 @@ impl Reader {
                         }
                     }
                     // Trouble comes behind the records before it.
-                    trouble @ (Taken::Broken { .. } | Taken::OutOfRange { .. }) if count > 0 => {
+                    trouble @ (Taken::Broken { .. } | Taken::OutOfRange { .. } | Taken::End { .. }) if count > 0 => {
                         self.pending.push_front(trouble);
                         return self.hold(portions);
                     }
@@ -216,11 +220,19 @@ impl Reader {
             Taken::OutOfRange { lease } => {
                 inbox.with(|assignment| assignment.out_of_range(lease.partition(), lease.generation()));
             }
-            Taken::Broken { lease, error } => {
-                inbox.with(|assignment| assignment.broken(&lease));
+            Taken::End { lease, at } => {
+                let partition = lease.partition();
+                let message = format!("{partition}: the end was reached at offset {at}");
+                let error = Error::new(ErrorKind::EndOfPartition, message);
+                return Some(error.at(partition.topic.clone(), partition.partition, at));
+            }
+            Taken::Broken { lease, error, end } => {
+                inbox.with(|assignment| assignment.broken(&lease, end));
                 self.pending.retain(|pending| !Arc::ptr_eq(pending.lease(), &lease));
                 let at = lease.handed();
-                return Some(error.context(format_args!("read of {} from offset {at} on", lease.partition())));
+                let partition = lease.partition();
+                let error = error.context(format_args!("read of {partition} from offset {at} on"));
+                return Some(error.at(partition.topic.clone(), partition.partition, at));
             }
         }
         None
@@ -265,8 +277,18 @@ impl Reader {
         match Part::open(&lease, &batch, end, charge, &mut self.decompressor, self.opening) {
             Ok(Some(part)) => Taken::Open(part),
             Ok(None) => Taken::Skip { lease, end },
-            Err(error) => Taken::Broken { lease, error },
+            Err(error) => Taken::Broken { lease, error, end },
         }
+    }
+
+    /// Records that were given so far.
+    pub(super) fn given(&self) -> u64 {
+        self.given
+    }
+
+    /// So many records more were given.
+    pub(super) fn add_given(&mut self, given: u64) {
+        self.given += given;
     }
 
     /// Takes back what was not read of its portions, in order.

@@ -103,11 +103,16 @@ impl<'a> IntoIterator for &'a Records {
 impl Drop for Records {
     fn drop(&mut self) {
         let Some(reading) = &self.reading else { return };
+        let given: usize = self.held.iter().map(|held| lock(&held.progress).given).sum();
         let unread: Vec<Taken> = self.held.drain(..).filter_map(Held::into_unread).collect();
-        if unread.is_empty() {
+        let all_read = unread.is_empty();
+        let mut reader = reading.inbox().reader();
+        reader.add_given(given as u64);
+        reader.take_back(unread);
+        drop(reader);
+        if all_read {
             return;
         }
-        reading.inbox().reader().take_back(unread);
         // A partition may have been paused or given up while these were held.
         reading.inbox().control(|_| ());
     }
@@ -134,7 +139,7 @@ impl Held {
             return None;
         }
         if let Some(error) = progress.broken {
-            return Some(Taken::Broken { lease, error });
+            return Some(Taken::Broken { lease, error, end: self.part.end });
         }
         self.part.position = progress.position.unwrap_or(self.part.position);
         self.part.left = self.part.left.saturating_sub(progress.given);

@@ -209,6 +209,7 @@ impl Assignment {
         for partition in partitions {
             let Some(found) = self.partitions.get_mut(partition) else { continue };
             let wait = found.retries.next(&mut self.rng);
+            found.seen.trouble = Some(error.clone());
             found.position.retry_at(now + if retriable { wait } else { HUMAN });
             if retriable || std::mem::replace(&mut found.reported, true) {
                 continue;

@@ -59,8 +59,13 @@ impl Assignment {
         }
         if holds && let Some(lease) = found.lease.clone() {
             // What the other reader has not iterated yet must not come behind what this one gives.
-            let handed = lease.handed();
-            self.begin(partition, State::resume(handed, lease.to_commit(handed).leader_epoch), false);
+            let offset = lease.handed();
+            let epoch = lease.to_commit(offset).leader_epoch;
+            let state = match found.position.state() {
+                State::Validate { .. } => State::resume(offset, epoch),
+                _ => State::Fetch { offset, epoch: epoch.unwrap_or(-1) },
+            };
+            self.begin(partition, state, false);
         }
         self.splits += 1;
         let id = self.splits;

@@ -1,12 +1,15 @@
 //! The consumer against brokers in the process, under paused time.
 
 mod commits;
+mod counting;
 mod faults;
 mod groups;
 mod memory;
 mod planning;
+mod positions;
 mod reading;
 mod splitting;
+mod telling;
 
 use std::time::Duration;
 

@@ -38,6 +38,7 @@ const BATCH: i64 = 4;
 
 fn rules() -> Rules {
     Rules {
+        partition_eof: false,
         reset: OffsetReset::Earliest,
         isolation: IsolationLevel::ReadUncommitted,
         min_bytes: 1,

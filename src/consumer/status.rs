@@ -1,0 +1,255 @@
+//! Why each partition waits for what it waits for, and since when: so that a consumer cannot stand still silently.
+//! Decides; does no IO.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    assignment::{Assignment, Partition},
+    metrics::{ConsumerMetrics, PartitionMetrics},
+    position::State,
+};
+use crate::{error::Error, record::TopicPartition};
+
+/// What a partition waits for: one reason at a time, the first that applies.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// For the user: it is [paused](super::Consumer::pause).
+    Paused,
+    /// For the reader to be done with what it holds, so that the group can have the partition back.
+    Revoking,
+    /// For the user: it cannot be read past damage. [Skip it](super::Consumer::skip_corrupt), or seek.
+    Corrupt,
+    /// For the user: there is no offset to read from, and `auto.offset.reset` is `none`. [Seek](super::Consumer::seek).
+    NoOffset,
+    /// For the partition to have a leader that is known. It may not exist.
+    NoLeader,
+    /// For an answer to where it is to be read from: the committed offset, the log's start or end, whether the log was
+    /// truncated.
+    FindingPosition,
+    /// For the next attempt after this error.
+    BackingOff(Error),
+    /// For the broker that it is read from, which asked for silence (KIP-219: a quota is exceeded).
+    Throttled,
+    /// For the user: fetched records wait for the next `poll`, `recv` or stream item.
+    Reader,
+    /// For the user: fetched records wait for the [`PartitionStream`](super::PartitionStream) that it was split off to.
+    PartitionStream,
+    /// For a fetched batch to be decompressed.
+    Decompressing,
+    /// For room: what was fetched and not read yet takes all of `queued.max.messages.kbytes`.
+    Memory,
+    /// For the broker's answer to a fetch.
+    Fetching,
+    /// For records to be appended: all that there are were read.
+    Records,
+}
+
+impl Waiting {
+    /// A word for it, for logs and labels.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Revoking => "revoking",
+            Self::Corrupt => "corrupt",
+            Self::NoOffset => "no_offset",
+            Self::NoLeader => "no_leader",
+            Self::FindingPosition => "finding_position",
+            Self::BackingOff(_) => "backing_off",
+            Self::Throttled => "throttled",
+            Self::Reader => "reader",
+            Self::PartitionStream => "partition_stream",
+            Self::Decompressing => "decompressing",
+            Self::Memory => "memory",
+            Self::Fetching => "fetching",
+            Self::Records => "records",
+        }
+    }
+
+    /// Whether it goes on only when the user does something: asks for records, resumes, seeks.
+    pub fn is_for_user(&self) -> bool {
+        matches!(
+            self,
+            Self::Paused | Self::Revoking | Self::Corrupt | Self::NoOffset | Self::Reader | Self::PartitionStream
+        )
+    }
+
+    /// Whether nothing is in the way.
+    fn is_idle(&self) -> bool {
+        matches!(self, Self::Records)
+    }
+}
+
+/// A partition's status, from [`Consumer::status`](super::Consumer::status).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PartitionStatus {
+    /// What it waits for.
+    pub waiting: Waiting,
+    /// For how long it has waited for that without getting any further, to about a second.
+    pub waiting_for: Duration,
+    /// The next offset to be handed out, where it is known.
+    pub position: Option<i64>,
+    /// The offset that is known to be committed.
+    pub committed: Option<i64>,
+    /// How far the position is behind the log's end, as the last fetch said it.
+    pub lag: Option<u64>,
+    /// Bytes that wait for the reader, as they came.
+    pub buffered_bytes: u64,
+    /// The broker that it is read from.
+    pub broker: Option<i32>,
+    /// Whether it is [split off](super::Consumer::split_partition).
+    pub split_off: bool,
+}
+
+/// How far a partition had come when it was last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    at: Option<(&'static str, i64, i64)>,
+    since: Option<Instant>,
+    warned: bool,
+}
+
+impl Assignment {
+    /// The first reason that applies.
+    fn waiting(&self, found: &Partition, now: Instant) -> Waiting {
+        let later = |at: Option<Instant>| at.is_some_and(|at| at > now);
+        if found.revoking {
+            return Waiting::Revoking;
+        }
+        if found.paused {
+            return Waiting::Paused;
+        }
+        if found.damage.is_some() {
+            return Waiting::Corrupt;
+        }
+        // What the reader took over counts as well as what is queued.
+        let handed = found.lease.as_ref().map(|lease| lease.handed());
+        let ahead =
+            matches!((found.position.state(), handed), (State::Fetch { offset, .. }, Some(handed)) if offset > handed);
+        if !found.queue.is_empty() || ahead || found.evicted {
+            let (waits, reason) = match &found.split {
+                Some(split) => (split.is_waiting(), Waiting::PartitionStream),
+                None => (self.reader_waits(), Waiting::Reader),
+            };
+            if !waits {
+                return reason;
+            }
+            if !found.queue.is_empty() {
+                return Waiting::Decompressing;
+            }
+        }
+        let asks = found.position.state();
+        if asks == State::Stopped {
+            return Waiting::NoOffset;
+        }
+        let Some((leader, _)) = found.leader else {
+            return if asks == State::Committed { Waiting::FindingPosition } else { Waiting::NoLeader };
+        };
+        if later(found.position.not_before())
+            && let Some(error) = &found.seen.trouble
+        {
+            return Waiting::BackingOff(error.clone());
+        }
+        if !matches!(asks, State::Fetch { .. }) {
+            return Waiting::FindingPosition;
+        }
+        let id = found.node.unwrap_or(leader);
+        let node = self.nodes.get(&id);
+        let seen = self.watch.brokers.get(&id);
+        if later(node.and_then(|node| node.not_before))
+            && let Some(error) = seen.and_then(|seen| seen.trouble.as_ref())
+        {
+            return Waiting::BackingOff(error.clone());
+        }
+        if later(seen.and_then(|seen| seen.throttled)) {
+            return Waiting::Throttled;
+        }
+        if found.seen.end(self.rules.isolation).is_some_and(|end| handed.is_some_and(|handed| handed >= end)) {
+            return Waiting::Records;
+        }
+        let under_way = seen.is_some_and(|seen| seen.asked.is_some());
+        let full = node.is_some_and(|node| !node.account.has_room_for(1));
+        if full && !under_way { Waiting::Memory } else { Waiting::Fetching }
+    }
+
+    /// Looks at every partition: tells `tracing` at debug what changed, and at warn, once, what has got no further for
+    /// `patience` though it does not wait for the user.
+    pub(super) fn observe(&mut self, patience: Duration, now: Instant) {
+        let partitions: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
+        for partition in partitions {
+            let Some(found) = self.partitions.get(&partition) else { continue };
+            let waiting = self.waiting(found, now);
+            let handed = found.lease.as_ref().map_or(-1, |lease| lease.handed());
+            let fetched = if let State::Fetch { offset, .. } = found.position.state() { offset } else { -1 };
+            let Some(found) = self.partitions.get_mut(&partition) else { continue };
+            let progress = &mut found.seen.progress;
+            let at = (waiting.name(), handed, fetched);
+            if progress.at != Some(at) {
+                let reason = waiting.name();
+                if progress.at.is_none_or(|(before, ..)| before != reason) {
+                    tracing::debug!(%partition, reason, error = trouble(&waiting), "waits");
+                }
+                if progress.warned {
+                    tracing::info!(%partition, reason, "goes on");
+                }
+                *progress = Progress { at: Some(at), since: Some(now), warned: false };
+                continue;
+            }
+            let waited = progress.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            if waited >= patience && !waiting.is_for_user() && !waiting.is_idle() && !progress.warned {
+                progress.warned = true;
+                let reason = waiting.name();
+                tracing::warn!(%partition, reason, ?waited, error = trouble(&waiting), "gets no further");
+            }
+        }
+    }
+
+    /// Every partition's status.
+    pub(super) fn status(&mut self, patience: Duration, now: Instant) -> Vec<(TopicPartition, PartitionStatus)> {
+        self.observe(patience, now);
+        let status = |(partition, found): (&TopicPartition, &Partition)| {
+            let since = found.seen.progress.since;
+            let status = PartitionStatus {
+                waiting: self.waiting(found, now),
+                waiting_for: since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+                position: found.lease.as_ref().map(|lease| lease.handed()),
+                committed: found.committed,
+                lag: self.lag(partition),
+                buffered_bytes: found.queue.bytes() as u64,
+                broker: found.node,
+                split_off: found.split.is_some(),
+            };
+            (partition.clone(), status)
+        };
+        self.partitions.iter().map(status).collect()
+    }
+
+    /// What was counted here.
+    pub(super) fn metrics(&self) -> ConsumerMetrics {
+        let mut metrics = self.watch.sums.clone();
+        metrics.buffered_bytes = self.budget.used() as u64;
+        metrics.buffer_total_bytes = self.rules.queued_bytes as u64;
+        let of = |(partition, found): (&TopicPartition, &Partition)| {
+            let position = found.lease.as_ref().map(|lease| lease.handed());
+            let start = Some(found.seen.log_start).filter(|start| *start >= 0);
+            let lead = position.zip(start).map(|(position, start)| position.saturating_sub(start));
+            let counted = PartitionMetrics {
+                position,
+                lag: self.lag(partition),
+                lead: lead.map(|lead| u64::try_from(lead).unwrap_or(0)),
+                buffered_bytes: found.queue.bytes() as u64,
+                records_fetched: found.seen.records,
+                bytes_fetched: found.seen.bytes,
+                batches_fetched: found.seen.batches,
+            };
+            (partition.clone(), counted)
+        };
+        metrics.partitions = self.partitions.iter().map(of).collect();
+        metrics
+    }
+}
+
+fn trouble(waiting: &Waiting) -> Option<tracing::field::DisplayValue<&Error>> {
+    if let Waiting::BackingOff(error) = waiting { Some(tracing::field::display(error)) } else { None }
+}
