@@ -11,7 +11,7 @@ use super::{
     ConsumerBuilder, OffsetAndMetadata, RecordStream, Records,
     inbox::lock,
     position::State,
-    records,
+    records::Home,
     shared::{Mode, Shared, after},
     subscription::Subscription,
 };
@@ -88,7 +88,7 @@ impl Consumer {
 
     pub(super) fn check_open(&self) -> Result<()> {
         if self.shared.inbox.with(|assignment| assignment.has_ended()) {
-            return Err(Error::new(ErrorKind::Closed, "the consumer is closed"));
+            return Err(closed());
         }
         Ok(())
     }
@@ -240,8 +240,9 @@ impl Consumer {
             found = timeout_at(after(timeout), next).await.map_or(Poll::Pending, Poll::Ready);
         }
         let Poll::Ready(portions) = found else { return Ok(Records::empty()) };
+        let Some(portions) = portions else { return Err(closed()) };
         let portions = portions?;
-        Ok(one_reader.into_owned().map_or_else(Records::empty, |reading| records::Records::new(portions, reading)))
+        Ok(one_reader.into_owned().map_or_else(Records::empty, |reading| Records::new(portions, Home::Common(reading))))
     }
 
     /// The records as a [`Stream`](futures_core::Stream), as [`recv`](Self::recv) gives them. It is the one reader until it
@@ -330,6 +331,10 @@ impl fmt::Debug for Consumer {
         let group = &self.shared.settings.group_id;
         f.debug_struct("Consumer").field("group", group).field("assignment", &self.assignment()).finish()
     }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the consumer is closed")
 }
 
 pub(super) fn check_partition(partition: &TopicPartition) -> Result<()> {

@@ -130,7 +130,8 @@ impl Inbox {
 
     /// The partition goes back to the common reader, with all that was not handed out of it.
     pub(super) fn unsplit(&self, id: &SplitId, its_own: &Arc<Mutex<Reader>>) {
-        self.control(|assignment| assignment.unsplit(id));
+        let lent = lock(its_own).lent;
+        self.control(|assignment| assignment.unsplit(id, lent));
         lock(&self.split).retain(|reader| !Arc::ptr_eq(reader, its_own));
         let mut reader = lock(&self.reader);
         let mut its_own = lock(its_own);

@@ -6,17 +6,19 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, Weak},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_core::Stream;
-use tokio::task::coop::consume_budget;
+use tokio::{task::coop::consume_budget, time::timeout_at};
 
 use super::{
-    Consumer,
+    Consumer, Records,
     group::{Alive, Signs},
     inbox::{Inbox, lock},
     reader::Reader,
-    shared::Shared,
+    records::Home,
+    shared::{Shared, after},
     split::SplitId,
 };
 use crate::{
@@ -52,6 +54,7 @@ impl Consumer {
             id,
             reader,
             alive: None,
+            max_poll_records: self.shared.settings.max_poll_records,
             burst: 0,
             ended: false,
         })
@@ -85,6 +88,7 @@ pub struct PartitionStream {
     reader: Arc<Mutex<Reader>>,
     /// While a record is waited for.
     alive: Option<Alive>,
+    max_poll_records: usize,
     burst: u32,
     ended: bool,
 }
@@ -109,16 +113,51 @@ impl PartitionStream {
             return None;
         }
         let _alive = self.signs.as_ref().map(Signs::reading);
-        self.next();
+        if let Err(error) = self.next() {
+            return Some(Err(error));
+        }
         let next = poll_fn(|cx| lock(&self.reader).poll_record(&self.inbox, cx)).await;
         self.ended = next.is_none();
         next
     }
 
+    /// The next records, at most `max.poll.records`; waits for the first of them until the time is up, and is then empty.
+    /// They borrow from the batches that they came in, and what is not iterated comes again: all as with
+    /// [`Consumer::poll`]. `None` at the end.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv); `InvalidArgument` while the records of the last poll are held.
+    ///
+    /// # Cancel safety
+    /// Safe: no record is lost. The records before are done as soon as this is called.
+    pub async fn poll(&mut self, timeout: Duration) -> Option<Result<Records>> {
+        consume_budget().await;
+        if self.ended {
+            return None;
+        }
+        let _alive = self.signs.as_ref().map(Signs::reading);
+        if let Err(error) = self.next() {
+            return Some(Err(error));
+        }
+        let next = poll_fn(|cx| lock(&self.reader).poll_portions(self.max_poll_records, &self.inbox, cx));
+        // A time that is up already still takes what is there.
+        let Ok(next) = timeout_at(after(timeout), next).await else { return Some(Ok(Records::empty())) };
+        self.ended = next.is_none();
+        let home = Home::Split(self.inbox.clone(), self.reader.clone());
+        next.map(|portions| portions.map(|portions| Records::new(portions, home)))
+    }
+
     /// It is done with what it gave before.
-    fn next(&self) {
-        lock(&self.reader).finish();
+    fn next(&self) -> Result<()> {
+        let mut reader = lock(&self.reader);
+        if reader.lent {
+            let message = format!("{}: the records of the last poll are still held", self.id.partition);
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        reader.finish();
+        drop(reader);
         self.inbox.finished();
+        Ok(())
     }
 
     /// Commits the position behind the last record that it gave: whoever calls this says that it is finished. Takes at most
@@ -151,7 +190,9 @@ impl Stream for PartitionStream {
         if this.ended {
             return Poll::Ready(None);
         }
-        this.next();
+        if let Err(error) = this.next() {
+            return Poll::Ready(Some(Err(error)));
+        }
         this.burst += 1;
         if this.burst > BURST {
             this.burst = 0;

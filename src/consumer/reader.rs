@@ -48,6 +48,8 @@ pub(super) struct Reader {
     leases: Vec<Arc<Lease>>,
     /// Whether the reader still holds them.
     holding: bool,
+    /// A poll's records are held.
+    pub(super) lent: bool,
     /// Records that were given.
     given: u64,
     /// Kept for its room.
@@ -63,6 +65,7 @@ impl Reader {
             pending: VecDeque::new(),
             leases: Vec::new(),
             holding: false,
+            lent: false,
             given: 0,
             taken: Vec::new(),
             decompressor: Decompressor::default(),
@@ -135,13 +138,13 @@ impl Reader {
         }
     }
 
-    /// Up to `max` records, the portions of one partition side by side and in order.
+    /// Up to `max` records, the portions of one partition side by side and in order. `None` at the end.
     pub(super) fn poll_portions(
         &mut self,
         max: usize,
         inbox: &Inbox,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Vec<Portion>>> {
+    ) -> Poll<Option<Result<Vec<Portion>>>> {
         let mut portions: Vec<Portion> = Vec::new();
         let mut count = 0;
         loop {
@@ -175,7 +178,7 @@ impl Reader {
                     }
                     next => {
                         if let Some(error) = self.pass(next, inbox) {
-                            return Poll::Ready(Err(error));
+                            return Poll::Ready(Some(Err(error)));
                         }
                     }
                 }
@@ -186,8 +189,8 @@ impl Reader {
             let waiting = if count == 0 { Some(&mut *cx) } else { None };
             match self.refill(max - count, inbox, waiting) {
                 Refill::Some => {}
-                Refill::Error(error) => return Poll::Ready(Err(error)),
-                Refill::Ended => return Poll::Ready(Err(closed())),
+                Refill::Error(error) => return Poll::Ready(Some(Err(error))),
+                Refill::Ended => return Poll::Ready(None),
                 Refill::Nothing if count == 0 => return Poll::Pending,
                 Refill::Nothing => return self.hold(portions),
             }
@@ -195,7 +198,7 @@ impl Reader {
     }
 
     /// The reader now holds all of these.
-    fn hold(&mut self, portions: Vec<Portion>) -> Poll<Result<Vec<Portion>>> {
+    fn hold(&mut self, portions: Vec<Portion>) -> Poll<Option<Result<Vec<Portion>>>> {
         self.holding = true;
         self.leases.clear();
         for portion in &portions {
@@ -203,7 +206,8 @@ impl Reader {
                 self.leases.push(portion.part.lease.clone());
             }
         }
-        Poll::Ready(Ok(portions))
+        self.lent = true;
+        Poll::Ready(Some(Ok(portions)))
     }
 
     /// Moves on past what holds no record; an error if that is one.
@@ -318,10 +322,6 @@ impl Reader {
             assignment.give_back(pending);
         }
     }
-}
-
-fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the consumer is closed")
 }
 
 /// A record that shares the bytes of its batch.

@@ -3,20 +3,20 @@
 use std::{
     borrow::Cow,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::SystemTime,
 };
 
 use super::{
-    inbox::{Reading, lock},
+    inbox::{Inbox, Reading, lock},
     lease::Lease,
     part::Part,
     queue::Taken,
-    reader::{Portion, owned},
+    reader::{Portion, Reader, owned},
 };
 use crate::{
-    error::Error,
-    record::{ConsumerRecord, TimestampType, TopicPartition, from_millis},
+    error::{Error, Result},
+    record::{ConsumerRecord, Deserializer, TimestampType, TopicPartition, field_as, from_millis},
     wire::batch::{HeadersIter, RecordIter, RecordPosition, RecordView},
 };
 
@@ -26,13 +26,38 @@ use crate::{
 /// handed out when an iterator gives it. What no iterator has given comes again with the next poll, and so does nothing
 /// else: iterating twice gives the same records twice, but they are handed out once.
 ///
-/// While this is held, no other call reads from the consumer; commits, seeks and pauses work. Records of a partition that
+/// While this is held, no other call reads from the consumer (of a [`PartitionStream`](super::PartitionStream): from that
+/// stream); commits, seeks and pauses work. Records of a partition that
 /// is sought or taken away meanwhile are not given any more.
 #[must_use = "records that are not iterated come again"]
 pub struct Records {
     held: Vec<Held>,
     /// There where something is held.
-    reading: Option<Reading>,
+    home: Option<Home>,
+}
+
+/// Where the unread part goes back to.
+pub(super) enum Home {
+    /// The reader of all that is not split off.
+    Common(Reading),
+    /// That of one partition.
+    Split(Arc<Inbox>, Arc<Mutex<Reader>>),
+}
+
+impl Home {
+    fn inbox(&self) -> &Arc<Inbox> {
+        match self {
+            Self::Common(reading) => reading.inbox(),
+            Self::Split(inbox, _) => inbox,
+        }
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Reader> {
+        match self {
+            Self::Common(reading) => reading.inbox().reader(),
+            Self::Split(_, reader) => lock(reader),
+        }
+    }
 }
 
 /// Some records of one partition.
@@ -54,12 +79,12 @@ struct Progress {
 
 impl Records {
     pub(super) fn empty() -> Self {
-        Self { held: Vec::new(), reading: None }
+        Self { held: Vec::new(), home: None }
     }
 
-    pub(super) fn new(portions: Vec<Portion>, reading: Reading) -> Self {
+    pub(super) fn new(portions: Vec<Portion>, home: Home) -> Self {
         let held = portions.into_iter().map(|Portion { part, count }| Held { part, count, progress: Mutex::default() });
-        Self { held: held.collect(), reading: Some(reading) }
+        Self { held: held.collect(), home: Some(home) }
     }
 
     /// Whether there are none: the time was up before something came.
@@ -102,11 +127,12 @@ impl<'a> IntoIterator for &'a Records {
 
 impl Drop for Records {
     fn drop(&mut self) {
-        let Some(reading) = &self.reading else { return };
+        let Some(home) = &self.home else { return };
         let given: usize = self.held.iter().map(|held| lock(&held.progress).given).sum();
         let unread: Vec<Taken> = self.held.drain(..).filter_map(Held::into_unread).collect();
         let all_read = unread.is_empty();
-        let mut reader = reading.inbox().reader();
+        let mut reader = home.reader();
+        reader.lent = false;
         reader.add_given(given as u64);
         reader.take_back(unread);
         drop(reader);
@@ -114,7 +140,7 @@ impl Drop for Records {
             return;
         }
         // A partition may have been paused or given up while these were held.
-        reading.inbox().control(|_| ());
+        home.inbox().control(|_| ());
     }
 }
 
@@ -337,6 +363,22 @@ impl<'a> RecordRef<'a> {
     /// The value; `None` for a tombstone.
     pub fn value(&self) -> Option<&'a [u8]> {
         self.view.value
+    }
+
+    /// The key as a `T`, which may borrow from the batch; `None` where the record has none.
+    ///
+    /// # Errors
+    /// `Deserialization`, which names the record; it was read all the same, and the next one comes next.
+    pub fn key_as<T>(&self, deserializer: &(impl Deserializer<'a, T> + ?Sized)) -> Result<Option<T>> {
+        field_as(deserializer, (self.topic(), self.partition()), self.offset(), true, self.key())
+    }
+
+    /// The value as a `T`, which may borrow from the batch; `None` for a tombstone.
+    ///
+    /// # Errors
+    /// As [`key_as`](Self::key_as).
+    pub fn value_as<T>(&self, deserializer: &(impl Deserializer<'a, T> + ?Sized)) -> Result<Option<T>> {
+        field_as(deserializer, (self.topic(), self.partition()), self.offset(), false, self.value())
     }
 
     /// The headers in their order; names may repeat.

@@ -57,15 +57,8 @@ impl Assignment {
             let message = format!("{partition} is being taken back by the group");
             return Err(Error::new(ErrorKind::NotAssigned, message));
         }
-        if holds && let Some(lease) = found.lease.clone() {
-            // What the other reader has not iterated yet must not come behind what this one gives.
-            let offset = lease.handed();
-            let epoch = lease.to_commit(offset).leader_epoch;
-            let state = match found.position.state() {
-                State::Validate { .. } => State::resume(offset, epoch),
-                _ => State::Fetch { offset, epoch: epoch.unwrap_or(-1) },
-            };
-            self.begin(partition, state, false);
+        if holds {
+            self.restart_behind(partition);
         }
         self.splits += 1;
         let id = self.splits;
@@ -77,8 +70,22 @@ impl Assignment {
         Ok(SplitId { partition: partition.clone(), id })
     }
 
-    /// The common reader reads the partition again.
-    pub(super) fn unsplit(&mut self, of: &SplitId) {
+    /// Withholds what a reader has not iterated yet of what it holds, so that it cannot come behind what another one gives,
+    /// and reads on behind what it has.
+    fn restart_behind(&mut self, partition: &TopicPartition) {
+        let Some(found) = self.partitions.get(partition) else { return };
+        let Some(lease) = &found.lease else { return };
+        let offset = lease.handed();
+        let epoch = lease.to_commit(offset).leader_epoch;
+        let state = match found.position.state() {
+            State::Validate { .. } => State::resume(offset, epoch),
+            _ => State::Fetch { offset, epoch: epoch.unwrap_or(-1) },
+        };
+        self.begin(partition, state, false);
+    }
+
+    /// The common reader reads the partition again. `lent`: records of a poll of its own reader are still held.
+    pub(super) fn unsplit(&mut self, of: &SplitId, lent: bool) {
         if self.is_split(of)
             && let Some(found) = self.partitions.get_mut(&of.partition)
         {
@@ -86,6 +93,9 @@ impl Assignment {
             let errors = found.split.take().map(|split| split.errors).unwrap_or_default();
             for error in errors {
                 self.push_error(error);
+            }
+            if lent {
+                self.restart_behind(&of.partition);
             }
             self.touch(&of.partition);
             self.queue_up(&of.partition);

@@ -68,6 +68,8 @@ pub enum ErrorKind {
     UnknownTopicOrPartition,
     /// The end of a partition was reached, where a consumer asked to be told (`enable.partition.eof`). Nothing went wrong.
     EndOfPartition,
+    /// The bytes of a record that was read are not what a deserializer expects. Reading goes on with the next one.
+    Deserialization,
     /// Another producer, member or incarnation has taken this one's place; make a new client.
     Fenced,
     /// This client was closed, or its runtime was dropped.
@@ -137,6 +139,11 @@ impl Error {
         self.changed(|inner| inner.source = Some(Arc::new(source)))
     }
 
+    /// The same, where the cause's type is not known.
+    pub(crate) fn with_boxed_source(self, source: Box<dyn StdError + Send + Sync>) -> Self {
+        self.changed(|inner| inner.source = Some(source.into()))
+    }
+
     /// The same error, saying how far the record (or the request) got.
     pub(crate) fn with_status(self, status: DeliveryStatus) -> Self {
         self.changed(|inner| inner.status = Some(status))
@@ -190,7 +197,8 @@ impl Error {
         self.0.status
     }
 
-    /// Topic, partition and offset of what could not be read ([`ErrorKind::Corrupt`], [`ErrorKind::NoOffset`]), or of the end
+    /// Topic, partition and offset of what could not be read ([`ErrorKind::Corrupt`], [`ErrorKind::NoOffset`],
+    /// [`ErrorKind::Deserialization`]), or of the end
     /// that was reached ([`ErrorKind::EndOfPartition`]).
     pub fn place(&self) -> Option<(&str, i32, i64)> {
         self.0.place.as_ref().map(|place| (&*place.topic, place.partition, place.offset))
@@ -218,6 +226,7 @@ impl Error {
             ErrorKind::NoOffset => "seek to a position, or set auto.offset.reset",
             ErrorKind::UnknownTopicOrPartition => "create the topic, or check its name and your rights to see it",
             ErrorKind::EndOfPartition => "go on reading: what is appended later comes",
+            ErrorKind::Deserialization => "pass the record over or put it aside; look at who writes to the topic",
             ErrorKind::Fenced => "another client has taken this one's place: close it and make a new one",
             ErrorKind::Closed => "make a new client",
             ErrorKind::Purged => {

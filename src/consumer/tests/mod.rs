@@ -4,6 +4,7 @@ mod commits;
 mod counting;
 mod faults;
 mod groups;
+mod lookups;
 mod memory;
 mod planning;
 mod positions;

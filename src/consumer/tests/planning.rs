@@ -23,7 +23,7 @@ use crate::{
         inbox::{Inbox, Wakers},
         part::Opening,
         position::State,
-        records::Records,
+        records::{Home, Records},
         resolve::Question,
         test_batches::{Sort, batch},
         walk::walk,
@@ -244,7 +244,9 @@ impl World {
         let mut cx = Context::from_waker(Waker::noop());
         let portions = self.inbox.reader().poll_portions(max, &self.inbox, &mut cx);
         match portions {
-            Poll::Ready(portions) => Records::new(portions.unwrap(), reading.into_owned().unwrap()),
+            Poll::Ready(portions) => {
+                Records::new(portions.unwrap().unwrap(), Home::Common(reading.into_owned().unwrap()))
+            }
             Poll::Pending => Records::empty(),
         }
     }

@@ -260,3 +260,54 @@ async fn a_stream_that_nobody_reads_keeps_nobody_back() {
         assert_eq!(next(&consumer).await.offset, offset);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_streams_polls_lend_records_and_take_the_unread_ones_back() {
+    let cluster = cluster(1).await;
+    let consumer = wide(&cluster, 2).await;
+    let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
+    let offsets = |records: &crate::Records| records.iter().map(|record| record.offset()).collect::<Vec<_>>();
+    let records = stream.poll(60 * SECOND).await.unwrap().unwrap();
+    assert_eq!(records.iter().take(3).count(), 3);
+    assert_eq!(stream.recv().await.unwrap().unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert_eq!(stream.poll(SECOND).await.unwrap().unwrap_err().kind(), ErrorKind::InvalidArgument);
+    drop(records);
+    assert_eq!(of(&mut stream).await, 3);
+    let records = stream.poll(60 * SECOND).await.unwrap().unwrap();
+    let mut iter = records.iter();
+    assert_eq!(iter.next().unwrap().offset(), 4);
+    drop(stream);
+    assert!(iter.next().is_none(), "withheld, since the consumer's reader goes on");
+    drop(iter);
+    let mut seen = numbers(&consumer, 15).await;
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 1, 2, 3, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9]);
+    drop(records);
+    let mut stream = consumer.split_partition(&tp("t", 1)).unwrap();
+    assert!(stream.poll(SECOND).await.unwrap().unwrap().is_empty());
+    assert!(stream.poll(Duration::ZERO).await.unwrap().unwrap().is_empty());
+    append(&cluster, "t", 1, 10..12);
+    assert_eq!(offsets(&stream.poll(60 * SECOND).await.unwrap().unwrap()), [10, 11]);
+    consumer.unsubscribe().unwrap();
+    assert!(stream.poll(60 * SECOND).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_streams_poll_holds_holds_up_a_revocation() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..5);
+    let first = member(&cluster).await;
+    assigned(&first, 1).await;
+    let mut stream = first.split_partition(&tp("t", 0)).unwrap();
+    let records = stream.poll(60 * SECOND).await.unwrap().unwrap();
+    assert_eq!(records.iter().take(2).count(), 2);
+    let second = member(&cluster).await;
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(second.assignment(), []);
+    drop(records);
+    assert!(stream.poll(60 * SECOND).await.is_none());
+    let (one, other) = (async { next(&first).await.offset }, async { next(&second).await.offset });
+    let offset = tokio::select! { offset = one => offset, offset = other => offset };
+    assert_eq!(offset, 2, "what was iterated is done, what was not comes again");
+}
