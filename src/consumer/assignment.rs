@@ -425,6 +425,7 @@ impl Assignment {
         }
         self.wake_reader();
         self.wake_splits();
+        self.signals.moved = true;
     }
 
     /// The last error: after it there is nothing more to read.

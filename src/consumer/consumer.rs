@@ -290,7 +290,9 @@ impl Consumer {
     // ---- the end
 
     /// Hands out nothing more, commits what is done (with `enable.auto.commit`; what the reader holds is done by this call),
-    /// leaves the group, and ends all tasks and connections. Never takes longer than the timeout.
+    /// leaves the group, and ends all tasks and connections. [Streams of partitions](Self::split_partition) end; for half of
+    /// the timeout they may finish what they hold, which is done when they are asked for the next record. Never takes longer
+    /// than the timeout.
     ///
     /// # Errors
     /// What could not be done in time: a commit that failed, a group that could not be left. The consumer is closed all the
@@ -303,6 +305,7 @@ impl Consumer {
         let inbox = &self.shared.inbox;
         inbox.reader().finish();
         inbox.control(|assignment| assignment.close_reading());
+        inbox.split_readers_finish(after(timeout / 2)).await;
         let committed =
             if self.shared.commits_by_itself() { self.shared.commit_read(None, false, deadline).await } else { Ok(()) };
         let left = match &self.shared.group {

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -10,7 +11,11 @@ use std::{
     task::Waker,
 };
 
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     assignment::{Assignment, Signals},
@@ -61,8 +66,10 @@ pub(super) struct Inbox {
     pub(super) wakers: Arc<Wakers>,
     /// Wakes the consumer's own task.
     pub(super) driver: Notify,
-    /// Wakes those who wait for a position.
+    /// Wakes those who wait for partitions to come or to be given back.
     pub(super) moved: Notify,
+    /// A close waits for the readers of partitions that are split off.
+    closing: AtomicBool,
     /// Revocations that wait for the reader.
     pub(super) revocations: AtomicUsize,
     runtime: Handle,
@@ -81,6 +88,7 @@ impl Inbox {
             wakers,
             driver: Notify::new(),
             moved: Notify::new(),
+            closing: AtomicBool::new(false),
             revocations: AtomicUsize::new(0),
             runtime,
             decompressors: Mutex::default(),
@@ -148,6 +156,20 @@ impl Inbox {
         reader.given() + split.iter().map(|reader| lock(reader).given()).sum::<u64>()
     }
 
+    /// Waits until the readers of partitions that are split off hold nothing more, until then at the latest.
+    pub(super) async fn split_readers_finish(&self, deadline: Instant) {
+        self.closing.store(true, SeqCst);
+        loop {
+            let mut moved = pin!(self.moved.notified());
+            // From here on it hears of whoever is done.
+            moved.as_mut().enable();
+            let split = lock(&self.split).clone();
+            if !split.iter().any(|reader| lock(reader).holds_any()) || timeout_at(deadline, moved).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Whether any reader holds records of one of these.
     pub(super) fn holds(&self, partitions: &[TopicPartition]) -> bool {
         let reader = lock(&self.reader);
@@ -210,6 +232,9 @@ impl Inbox {
 
     /// Revocations that waited for a reader may go on.
     pub(super) fn finished(&self) {
+        if self.closing.load(SeqCst) {
+            self.moved.notify_waiters();
+        }
         if self.revocations.load(SeqCst) > 0 {
             self.driver.notify_one();
         }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::poll_fn,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, Weak},
     task::{Context, Poll},
     time::Duration,
@@ -46,6 +46,10 @@ impl Consumer {
     /// `NotAssigned`; `InvalidArgument` if it is split off already; `Closed`.
     pub fn split_partition(&self, partition: &TopicPartition) -> Result<PartitionStream> {
         self.check_open()?;
+        self.split_off(partition)
+    }
+
+    fn split_off(&self, partition: &TopicPartition) -> Result<PartitionStream> {
         let (id, reader) = self.shared.inbox.split(partition)?;
         Ok(PartitionStream {
             inbox: self.shared.inbox.clone(),
@@ -58,6 +62,55 @@ impl Consumer {
             burst: 0,
             ended: false,
         })
+    }
+}
+
+impl Consumer {
+    /// The next partition that is assigned and not split off, [split off](Self::split_partition); waits for one as long as
+    /// it takes. So each partition that the group gives goes to a task of its own, and each that it takes back ends one. One
+    /// whose stream was dropped comes again. `None` once the consumer has ended.
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: ottla::Consumer) {
+    /// while let Some(mut partition) = consumer.next_partition().await {
+    ///     tokio::spawn(async move {
+    ///         while let Some(record) = partition.recv().await {
+    ///             match record {
+    ///                 Ok(record) => println!("{}: {:?}", partition.partition(), record.value),
+    ///                 Err(error) => eprintln!("{}: {error}", partition.partition()),
+    ///             }
+    ///         }
+    ///     });
+    /// }
+    /// # }
+    /// ```
+    /// What is in the way of the whole consumer (no broker can be reached, the group cannot be joined) is not told here but
+    /// by [`recv`](Self::recv), [`status`](Self::status) and `tracing`.
+    ///
+    /// # Cancel safety
+    /// Safe: no partition is lost.
+    pub async fn next_partition(&self) -> Option<PartitionStream> {
+        let inbox = &self.shared.inbox;
+        loop {
+            let mut moved = pin!(inbox.moved.notified());
+            // From here on it hears of partitions that come.
+            moved.as_mut().enable();
+            let (next, idle, ended) = inbox.with(|assignment| {
+                (assignment.unsplit_partition(), assignment.partitions.is_empty(), assignment.has_ended())
+            });
+            if ended {
+                return None;
+            }
+            match next.map(|partition| self.split_off(&partition)) {
+                Some(Ok(stream)) => return Some(stream),
+                // Taken away meanwhile, or split off by another call: look again.
+                Some(Err(_)) => continue,
+                None => {}
+            }
+            // As long as there is nothing to read, this is the sign of life; after that the streams give it.
+            let _alive = self.shared.group.as_ref().filter(|_| idle).map(|group| group.reading());
+            moved.await;
+        }
     }
 }
 

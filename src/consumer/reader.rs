@@ -87,6 +87,11 @@ impl Reader {
         self.holding && self.leases.iter().any(|lease| lease.partition() == partition)
     }
 
+    /// Whether the reader holds anything.
+    pub(super) fn holds_any(&self) -> bool {
+        self.holding && !self.leases.is_empty()
+    }
+
     /// The reader no longer holds what it holds of that partition, without being done with it.
     pub(super) fn let_go(&mut self, partition: &TopicPartition) {
         self.leases.retain(|lease| lease.partition() != partition);

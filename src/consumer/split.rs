@@ -100,7 +100,14 @@ impl Assignment {
             self.touch(&of.partition);
             self.queue_up(&of.partition);
             self.wake_reader();
+            self.signals.moved = true;
         }
+    }
+
+    /// A partition that could be split off.
+    pub(super) fn unsplit_partition(&self) -> Option<TopicPartition> {
+        let unsplit = self.partitions.iter().filter(|(_, found)| found.split.is_none() && !found.revoking);
+        unsplit.map(|(partition, _)| partition).min().cloned()
     }
 
     /// Whether that splitting still stands.

@@ -105,8 +105,13 @@ pub struct PartitionStatus {
 /// How far a partition had come when it was last looked at.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    at: Option<(&'static str, i64, i64)>,
+    /// Handed out, and fetched, up to there.
+    at: Option<(i64, i64)>,
+    reason: &'static str,
+    /// For that reason, without progress, since then.
     since: Option<Instant>,
+    /// Without progress, for whatever reasons that are not the user's, since then.
+    stuck: Option<Instant>,
     warned: bool,
 }
 
@@ -184,23 +189,26 @@ impl Assignment {
             let fetched = if let State::Fetch { offset, .. } = found.position.state() { offset } else { -1 };
             let Some(found) = self.partitions.get_mut(&partition) else { continue };
             let progress = &mut found.seen.progress;
-            let at = (waiting.name(), handed, fetched);
-            if progress.at != Some(at) {
-                let reason = waiting.name();
-                if progress.at.is_none_or(|(before, ..)| before != reason) {
-                    tracing::debug!(%partition, reason, error = trouble(&waiting), "waits");
-                }
+            let (reason, at) = (waiting.name(), (handed, fetched));
+            let moved = progress.at != Some(at);
+            if moved || progress.reason != reason {
+                progress.since = Some(now);
+            }
+            if progress.reason != reason {
+                tracing::debug!(%partition, reason, error = trouble(&waiting), "waits");
+            }
+            // Reasons may come and go in turn (an attempt, a wait, an attempt …): that is no progress.
+            if moved || waiting.is_for_user() || waiting.is_idle() {
                 if progress.warned {
                     tracing::info!(%partition, reason, "goes on");
                 }
-                *progress = Progress { at: Some(at), since: Some(now), warned: false };
-                continue;
+                (progress.stuck, progress.warned) = (Some(now), false);
             }
-            let waited = progress.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-            if waited >= patience && !waiting.is_for_user() && !waiting.is_idle() && !progress.warned {
+            (progress.at, progress.reason) = (Some(at), reason);
+            let stuck = progress.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            if stuck >= patience && !progress.warned {
                 progress.warned = true;
-                let reason = waiting.name();
-                tracing::warn!(%partition, reason, ?waited, error = trouble(&waiting), "gets no further");
+                tracing::warn!(%partition, reason, ?stuck, error = trouble(&waiting), "gets no further");
             }
         }
     }

@@ -11,6 +11,7 @@ mod positions;
 mod reading;
 mod splitting;
 mod telling;
+mod traces;
 
 use std::time::Duration;
 

@@ -311,3 +311,101 @@ async fn what_a_streams_poll_holds_holds_up_a_revocation() {
     let offset = tokio::select! { offset = one => offset, offset = other => offset };
     assert_eq!(offset, 2, "what was iterated is done, what was not comes again");
 }
+
+/// As with one reader: members come and go while records are written, and each record is read once and in order.
+#[tokio::test(start_paused = true)]
+async fn members_with_a_task_for_each_partition_come_and_go_and_each_record_is_read_once() {
+    let cluster = Arc::new(cluster(2).await);
+    cluster.create_topic("t", 6).unwrap();
+    let (seen, mut records) = tokio::sync::mpsc::unbounded_channel();
+    let work = |consumer: Arc<Consumer>| {
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            while let Some(mut stream) = consumer.next_partition().await {
+                let seen = seen.clone();
+                tokio::spawn(async move {
+                    let mut polls = 0;
+                    while polls < 1000 {
+                        polls += 1;
+                        // Borrowed and owned records in turn.
+                        if polls % 2 == 0 {
+                            let Some(records) = stream.poll(SECOND).await else { return };
+                            for record in &records.unwrap() {
+                                seen.send((record.partition(), number(&record.to_owned()))).unwrap();
+                                tokio::time::sleep(Duration::from_millis(20)).await;
+                            }
+                        } else {
+                            let Some(record) = stream.recv().await else { return };
+                            let record = record.unwrap();
+                            seen.send((record.partition, number(&record))).unwrap();
+                            tokio::time::sleep(Duration::from_millis(20)).await;
+                        }
+                    }
+                });
+            }
+        })
+    };
+    let writer = cluster.clone();
+    let writing = tokio::spawn(async move {
+        for n in 0..150 {
+            for partition in 0..6 {
+                append(&writer, "t", partition, n..n + 1);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let mut members = vec![Arc::new(member(&cluster).await)];
+    let mut tasks = vec![work(members[0].clone())];
+    for round in 0..6 {
+        tokio::time::sleep(4 * SECOND).await;
+        if round % 3 == 2 {
+            members.remove(0).close(30 * SECOND).await.unwrap();
+        } else {
+            members.push(Arc::new(member(&cluster).await));
+            tasks.push(work(members.last().unwrap().clone()));
+        }
+    }
+    writing.await.unwrap();
+    let mut read: std::collections::BTreeMap<i32, Vec<i64>> = std::collections::BTreeMap::new();
+    for _ in 0..900 {
+        let (partition, n) =
+            tokio::time::timeout(120 * SECOND, records.recv()).await.expect("no record missing").unwrap();
+        read.entry(partition).or_default().push(n);
+    }
+    tokio::time::sleep(5 * SECOND).await;
+    for member in members {
+        member.close(30 * SECOND).await.unwrap();
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(records.try_recv().is_err(), "no record twice");
+    for (partition, numbers) in read {
+        assert_eq!(numbers, (0..150).collect::<Vec<_>>(), "partition {partition}");
+        assert_eq!(cluster.committed("g", "t", partition), Some(150));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_waits_for_streams_to_finish_and_not_for_ever() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    append(&cluster, "t", 0, 0..5);
+    append(&cluster, "t", 1, 0..5);
+    let consumer = member(&cluster).await;
+    let mut quick = consumer.next_partition().await.unwrap();
+    let mut stuck = consumer.next_partition().await.unwrap();
+    assert_eq!((quick.partition(), stuck.partition()), (&tp("t", 0), &tp("t", 1)));
+    assert_eq!((of(&mut quick).await, of(&mut stuck).await), (0, 0));
+    let working = tokio::spawn(async move {
+        tokio::time::sleep(2 * SECOND).await;
+        quick.recv().await.is_none()
+    });
+    let begun = tokio::time::Instant::now();
+    consumer.close(10 * SECOND).await.unwrap();
+    assert!(begun.elapsed() < 10 * SECOND, "{:?}", begun.elapsed());
+    assert!(working.await.unwrap(), "the stream ended");
+    assert_eq!(cluster.committed("g", "t", 0), Some(1), "what was finished in time is committed");
+    assert_eq!(cluster.committed("g", "t", 1), Some(0), "what was not is not");
+    assert!(consumer.next_partition().await.is_none());
+}
