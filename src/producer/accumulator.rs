@@ -78,14 +78,15 @@ pub(crate) enum Payment {
     Due,
     /// They were taken before, by who waited for them.
     Paid,
-    /// The record waited for its topic: it was charged, and has a place for its result.
-    Waited(Waited),
+    /// The record waited for its topic: it was charged, and has a place for its result. `None` once a batch has it. In a
+    /// box, so that a payment is small for all the others.
+    Waited(Option<Box<Waited>>),
 }
 
 impl Payment {
-    pub(crate) fn waited(self) -> Option<Waited> {
+    pub(crate) fn waited(self) -> Option<Box<Waited>> {
         match self {
-            Payment::Waited(waited) => Some(waited),
+            Payment::Waited(waited) => waited,
             Payment::Due | Payment::Paid => None,
         }
     }
@@ -99,17 +100,17 @@ pub(crate) struct Waited {
     pub(crate) group: FlushGroup,
 }
 
-/// What became of an attempt to append. Unless it is done, the payment is the caller's again.
+/// What became of an attempt to append. Unless it is done, the payment is still the caller's.
 #[derive(Debug)]
 pub(crate) enum Appended<R> {
     /// The record is in the open batch.
     Done { taken: R, news: News },
     /// The partition's turn is over: choose again.
-    TurnOver { news: News, payment: Payment },
+    TurnOver(News),
     /// There are no bytes left to pay with.
-    Full { news: News, payment: Payment },
+    Full(News),
     /// The producer has ended.
-    Closed { error: Error, payment: Payment },
+    Closed(Error),
 }
 
 /// What the sender has to be told, if anything.
@@ -224,7 +225,7 @@ impl Held<'_> {
     pub(crate) fn append<R>(
         &mut self,
         entry: &Entry<'_>,
-        payment: Payment,
+        payment: &mut Payment,
         batch_size: usize,
         ledger: &Arc<Ledger>,
         clock: impl FnOnce() -> Instant,
@@ -232,7 +233,7 @@ impl Held<'_> {
     ) -> Appended<R> {
         let acc = &mut *self.acc;
         if let Some(error) = &acc.closed {
-            return Appended::Closed { error: error.clone(), payment };
+            return Appended::Closed(error.clone());
         }
         let bound = entry.bound as usize;
         let mut news = News::None;
@@ -253,17 +254,16 @@ impl Held<'_> {
             if !mine || had_its_share {
                 acc.sticky_bytes = 0;
                 sticky.leave(index);
-                return Appended::TurnOver { news, payment };
+                return Appended::TurnOver(news);
             }
         }
         // Before a batch is begun, so that none is ever without a record.
-        let payment = match payment {
-            Payment::Due if acc.open.is_none() => match ledger.credits.try_take(entry.bound) {
-                true => Payment::Paid,
-                false => return Appended::Full { news, payment },
-            },
-            payment => payment,
-        };
+        if matches!(payment, Payment::Due) && acc.open.is_none() {
+            if !ledger.credits.try_take(entry.bound) {
+                return Appended::Full(news);
+            }
+            *payment = Payment::Paid;
+        }
         let batch = match &mut acc.open {
             Some(batch) => batch,
             none => {
@@ -282,14 +282,14 @@ impl Held<'_> {
         };
         let room = acc.limit.saturating_sub(batch.size());
         match batch.append(entry, payment, room) {
-            Ok(index) => {
+            Some(index) => {
                 acc.appended += 1;
                 if entry.sticky.is_some() {
                     acc.sticky_bytes += bound;
                 }
                 Appended::Done { taken: take(batch.cell(), index), news }
             }
-            Err(payment) => Appended::Full { news, payment },
+            None => Appended::Full(news),
         }
     }
 }

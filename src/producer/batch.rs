@@ -18,12 +18,14 @@ use super::{
     counters::Counters,
     credits::{Charge, Credits},
     flush::{FlushGroup, FlushGroups},
-    reports::{Note, ReportRun, Reports},
+    notes::{Note, Notes},
+    reports::{ReportRun, Reports},
     ticket::Ticket,
 };
 use crate::{
     cluster::Backoff,
     error::{DeliveryStatus, Error, ErrorKind},
+    record::Record,
     wire::batch::{BatchBuilder, BodyPool, SealedBatch},
 };
 
@@ -157,7 +159,7 @@ pub(crate) struct Batch {
     charge: Charge,
     used: usize,
     /// What to say in the reports of the records from `reported_from` on; only if somebody wants them.
-    notes: Vec<Note>,
+    notes: Notes,
     reported_from: u32,
     ledger: Arc<Ledger>,
     /// What its records will be told.
@@ -199,7 +201,7 @@ impl Batch {
             groups: smallvec![ledger.flushes.join()],
             charge: Charge::empty(&ledger.credits),
             used: 0,
-            notes: Vec::new(),
+            notes: Notes::default(),
             reported_from: 0,
             ledger: ledger.clone(),
             verdict: None,
@@ -213,25 +215,29 @@ impl Batch {
     }
 
     /// Encodes a record into the open body and gives the index of its result in [`cell`](Self::cell), unless it has a
-    /// place already. Without the bytes to pay for it, gives the payment back. `room` is what is left of the batch's size.
+    /// place already. `None` without the bytes to pay for it. `room` is what is left of the batch's size.
     #[inline]
-    pub(crate) fn append(&mut self, entry: &Entry<'_>, payment: Payment, room: usize) -> Result<u32, Payment> {
+    pub(crate) fn append(&mut self, entry: &Entry<'_>, payment: &mut Payment, room: usize) -> Option<u32> {
         let index = self.own_count;
         match payment {
-            Payment::Due if !self.pay(entry.bound as usize, room) => return Err(Payment::Due),
+            Payment::Due if !self.pay(entry.bound as usize, room) => return None,
             Payment::Due => self.add_own(),
             Payment::Paid => {
                 self.charge.add(entry.bound);
                 self.used += entry.bound as usize;
                 self.add_own();
             }
-            Payment::Waited(waited) => self.add_waiting(waited),
+            Payment::Waited(place) => {
+                if let Some(waited) = place.take() {
+                    self.add_waiting(*waited);
+                }
+            }
         }
         self.note(entry);
         if let Body::Open(builder) = &mut self.body {
             builder.append(&entry.parts, entry.timestamp);
         }
-        Ok(index)
+        Some(index)
     }
 
     /// Charges the next record. Takes as much again as the batch holds, within what it has room for, so that it need not
@@ -287,7 +293,7 @@ impl Batch {
             if !reported {
                 self.reported_from = self.records;
             }
-            self.notes.push(Note { timestamp: entry.timestamp, tag: entry.parts.record.and_then(|record| record.tag) });
+            self.notes.push(Note { timestamp: entry.timestamp, tag: entry.parts.record.and_then(Record::chosen_tag) });
         }
         self.records += 1;
     }
@@ -436,13 +442,10 @@ impl Batch {
         }
         let from = range.start.max(self.reported_from);
         let skipped = from - range.start;
-        let within = (from - self.reported_from) as usize..(range.end - self.reported_from) as usize;
-        let notes = if within == (0..self.notes.len()) {
-            std::mem::take(&mut self.notes)
-        } else {
-            self.notes.get(within).unwrap_or_default().to_vec()
-        };
-        let share = self.charge.bytes() / (self.records - range.start).max(1) as usize * notes.len();
+        let within = from - self.reported_from..range.end - self.reported_from;
+        let notes =
+            if within == (0..self.notes.len()) { std::mem::take(&mut self.notes) } else { self.notes.part(within) };
+        let share = self.charge.bytes() / (self.records - range.start).max(1) as usize * notes.len() as usize;
         self.ledger.reports.push(ReportRun {
             cell: cell.id(),
             first: first + skipped,
@@ -479,9 +482,9 @@ impl Batch {
             part.runs = slice(&self.runs, start..start + count);
             let share = self.charge.bytes() / (self.records - start).max(1) as usize * count as usize;
             part.charge = self.charge.split(share);
-            let reported = (start.max(self.reported_from) - self.reported_from) as usize
-                ..((start + count).max(self.reported_from) - self.reported_from) as usize;
-            part.notes = self.notes.get(reported).unwrap_or_default().to_vec();
+            let reported = start.max(self.reported_from) - self.reported_from
+                ..(start + count).max(self.reported_from) - self.reported_from;
+            part.notes = self.notes.part(reported);
             part.reported_from = self.reported_from.saturating_sub(start).min(count);
             parts.push(part);
             start += count;

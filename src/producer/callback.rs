@@ -32,10 +32,10 @@ impl DeliveryCallback {
         let Some(mut report) = run.report(0) else { return };
         let (first, offset) = (report.id.index, report.result.as_ref().ok().and_then(|at| at.offset));
         let log_append_millis = run.outcome.log_append_millis();
-        let mut notes = run.notes.iter().zip(0u32..);
+        let mut notes = run.notes.from(0);
         loop {
             let told = catch_unwind(AssertUnwindSafe(|| {
-                for (note, place) in notes.by_ref() {
+                for (place, note) in notes.by_ref() {
                     report.id.index = first + place;
                     report.tag = note.tag;
                     if let Ok(at) = &mut report.result {

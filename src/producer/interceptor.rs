@@ -2,11 +2,11 @@
 
 use std::{
     fmt,
-    num::NonZeroU64,
+    num::NonZeroU32,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
 };
 
@@ -89,13 +89,14 @@ impl<T: ProducerInterceptor + ?Sized> ProducerInterceptor for Arc<T> {
 pub(super) struct Interceptors {
     chain: Vec<Arc<dyn ProducerInterceptor>>,
     /// Tells the producers that have some apart.
-    mark: Option<NonZeroU64>,
+    mark: Option<NonZeroU32>,
 }
 
 impl Interceptors {
     pub(super) fn new(chain: Vec<Arc<dyn ProducerInterceptor>>) -> Self {
-        static MARKS: AtomicU64 = AtomicU64::new(1);
-        let mark = if chain.is_empty() { None } else { NonZeroU64::new(MARKS.fetch_add(1, Ordering::Relaxed)) };
+        static MARKS: AtomicU32 = AtomicU32::new(1);
+        let next = || NonZeroU32::new(MARKS.fetch_add(1, Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN);
+        let mark = (!chain.is_empty()).then(next);
         Self { chain, mark }
     }
 

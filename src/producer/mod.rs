@@ -22,6 +22,7 @@ mod idempotence;
 mod inbox;
 mod interceptor;
 mod metrics;
+mod notes;
 mod partitioner;
 mod properties;
 mod purge;
@@ -465,13 +466,13 @@ impl Shared {
         if let Some(error) = self.gate.get() {
             return Err(error.clone());
         }
-        if record.partition.is_some_and(|partition| partition < 0) {
+        if record.chosen_partition().is_some_and(|partition| partition < 0) {
             return Err(negative(record));
         }
         let bound = record_size_bound(&parts_of(record));
         match u32::try_from(bound) {
             Ok(bound) if bound as usize + BATCH_HEADER_SIZE <= self.max_record => {
-                Ok(Admitted { bound, timestamp: record.timestamp.unwrap_or_else(now_millis) })
+                Ok(Admitted { bound, timestamp: record.chosen_timestamp_millis().unwrap_or_else(now_millis) })
             }
             _ => Err(self.too_large(bound)),
         }
@@ -572,7 +573,7 @@ fn now_millis() -> i64 {
 
 #[cold]
 fn negative(record: &Record<'_>) -> Error {
-    let partition = record.partition.unwrap_or_default();
+    let partition = record.chosen_partition().unwrap_or_default();
     Error::new(ErrorKind::InvalidArgument, format!("partition {partition} is negative"))
 }
 

@@ -20,6 +20,7 @@ use super::{
     cell::Outcome,
     credits::Charge,
     delivery::{DeliveryId, result},
+    notes::Notes,
 };
 use crate::{error::Result, record::RecordMetadata};
 
@@ -79,13 +80,6 @@ struct Reader {
     waker: Option<Waker>,
 }
 
-/// What a report says of one record that its batch does not know.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Note {
-    pub(super) timestamp: i64,
-    pub(super) tag: Option<u64>,
-}
-
 /// Records next to each other that share an outcome.
 #[derive(Debug)]
 pub(super) struct ReportRun {
@@ -96,7 +90,7 @@ pub(super) struct ReportRun {
     /// The first record's.
     pub(super) outcome: Outcome,
     /// One for each record.
-    pub(super) notes: Vec<Note>,
+    pub(super) notes: Notes,
     /// How many of them were read.
     pub(super) read: u32,
     pub(super) charge: Charge,
@@ -105,7 +99,7 @@ pub(super) struct ReportRun {
 impl ReportRun {
     /// The report of the record at that place of the run.
     pub(super) fn report(&self, place: u32) -> Option<DeliveryReport> {
-        let note = self.notes.get(place as usize)?;
+        let note = self.notes.get(place)?;
         Some(DeliveryReport {
             id: DeliveryId { cell: self.cell, index: self.first + place },
             tag: note.tag,
@@ -206,7 +200,7 @@ impl DeliveryReports {
         let run = self.run.as_mut()?;
         let report = run.report(run.read);
         run.read += 1;
-        if run.read as usize >= run.notes.len() {
+        if run.read >= run.notes.len() {
             self.run = None;
         }
         report

@@ -18,9 +18,10 @@ use super::{
     cell::{Cell, Outcome},
     credits::Charge,
     estimate::{CompressionEstimate, Growth},
+    notes::{Note, Notes},
     partitioner::{Choice, Chooser, Clogged, Leader, Partitioning},
     purge::Purge,
-    reports::{Note, ReportRun},
+    reports::ReportRun,
     table::{Table, Tables},
 };
 use crate::{
@@ -90,7 +91,7 @@ struct WaitingRecord {
     record: Record<'static>,
     admitted: Admitted,
     deadline: Instant,
-    place: Option<Waited>,
+    place: Option<Box<Waited>>,
     ledger: Arc<Ledger>,
     reported: bool,
 }
@@ -180,11 +181,11 @@ impl Topics {
             record: record.clone().into_owned(),
             admitted,
             deadline: (hand.clock)() + self.placement.max_block,
-            place: Some(Waited {
+            place: Some(Box::new(Waited {
                 run: Run { cell: cell.clone(), first: index, count: 1 },
                 charge: Charge::of(&ledger.credits, admitted.bound),
                 group: ledger.flushes.join(),
-            }),
+            })),
             ledger: ledger.clone(),
             reported: ledger.reports.is_on(),
         });
@@ -203,13 +204,13 @@ impl Topics {
         hand: &mut Hand<'_, C, T>,
     ) -> Result<Option<Placed>, Refused> {
         let Some(topic) = table.get(record.topic()) else { return Ok(None) };
-        let payment = if paid { Payment::Paid } else { Payment::Due };
+        let mut payment = if paid { Payment::Paid } else { Payment::Due };
         let take = |cell: &Arc<Cell>, index| Placed { cell: cell.clone(), index, look_for_topic: false };
-        match topic.append(&mut None, record, admitted, payment, &self.placement, hand, take) {
+        match topic.append(&mut None, record, admitted, &mut payment, &self.placement, hand, take) {
             TopicAppend::Done(placed) => Ok(Some(placed)),
-            TopicAppend::NoPartition(_) => Ok(None),
-            TopicAppend::Full(_) => Err(Refused::Full),
-            TopicAppend::Refused { error, .. } => Err(Refused::For(error)),
+            TopicAppend::NoPartition => Ok(None),
+            TopicAppend::Full => Err(Refused::Full),
+            TopicAppend::Refused(error) => Err(Refused::For(error)),
         }
     }
 
@@ -229,7 +230,7 @@ impl Topics {
                 let Some(topic) = known.or_else(|| table.get(record.topic())) else { return at };
                 last = Some(topic);
                 let take = |cell: &Arc<Cell>, index| took(cell, index, admitted.timestamp);
-                match topic.append(&mut held, record, *admitted, Payment::Due, &self.placement, hand, take) {
+                match topic.append(&mut held, record, *admitted, &mut Payment::Due, &self.placement, hand, take) {
                     TopicAppend::Done(()) => {}
                     _ => return at,
                 }
@@ -443,17 +444,14 @@ impl Topics {
     }
 }
 
-/// What became of a record; unless it is done, its payment comes back.
+/// What became of a record; unless it is done, its payment is still the caller's.
 enum TopicAppend<R> {
     Done(R),
     /// The record names a partition that is not there.
-    NoPartition(Payment),
-    Full(Payment),
+    NoPartition,
+    Full,
     /// The producer has ended, or there is no partition for this record.
-    Refused {
-        error: Error,
-        payment: Payment,
-    },
+    Refused(Error),
 }
 
 impl Topic {
@@ -490,7 +488,7 @@ impl Topic {
         held: &mut Option<Held<'t>>,
         record: &Record<'_>,
         admitted: Admitted,
-        mut payment: Payment,
+        payment: &mut Payment,
         placement: &Placement,
         hand: &mut Hand<'_, C, T>,
         mut take: impl FnMut(&Arc<Cell>, u32) -> R,
@@ -499,7 +497,7 @@ impl Topic {
         let fixed = match self.chooser.choose(record, &self.name, &placement.partitioning, || *held = None) {
             Choice::Partition(index) => Some(index),
             Choice::Any => None,
-            Choice::Refused(error) => return TopicAppend::Refused { error, payment },
+            Choice::Refused(error) => return TopicAppend::Refused(error),
         };
         let sticky = &self.chooser.sticky;
         let Admitted { bound, timestamp } = admitted;
@@ -527,30 +525,25 @@ impl Topic {
                     }
                     return TopicAppend::Done(taken);
                 }
-                Appended::TurnOver { news, payment: back } => {
+                Appended::TurnOver(news) => {
                     drop(here);
                     (hand.tell)(partition, news);
-                    payment = back;
                 }
-                Appended::Full { news, payment } => {
+                Appended::Full(news) => {
                     drop(here);
                     (hand.tell)(partition, news);
-                    return TopicAppend::Full(payment);
+                    return TopicAppend::Full;
                 }
-                Appended::Closed { error, payment } => return TopicAppend::Refused { error, payment },
+                Appended::Closed(error) => return TopicAppend::Refused(error),
             }
         }
-        TopicAppend::NoPartition(payment)
+        TopicAppend::NoPartition
     }
 }
 
 /// What is written of a record.
 pub(crate) fn parts_of<'a>(record: &'a Record<'a>) -> RecordParts<'a> {
-    RecordParts {
-        key: record.key.as_ref().map(|key| key.as_slice()),
-        value: record.value.as_ref().map(|value| value.as_slice()),
-        record: Some(record),
-    }
+    RecordParts { key: record.key_bytes(), value: record.value_bytes(), record: Some(record) }
 }
 
 impl Waiting {
@@ -578,16 +571,14 @@ impl WaitingRecord {
         placement: &Placement,
         hand: &mut Hand<'_, C, T>,
     ) -> Option<Self> {
-        let payment = Payment::Waited(self.place.take()?);
-        match topic.append(&mut None, &self.record, self.admitted, payment, placement, hand, |_, _| ()) {
+        let mut payment = Payment::Waited(Some(self.place.take()?));
+        let appended = topic.append(&mut None, &self.record, self.admitted, &mut payment, placement, hand, |_, _| ());
+        self.place = payment.waited();
+        match appended {
             TopicAppend::Done(()) => None,
             // What was paid is never refused for want of bytes.
-            TopicAppend::NoPartition(payment) | TopicAppend::Full(payment) => {
-                self.place = payment.waited();
-                Some(self)
-            }
-            TopicAppend::Refused { error, payment } => {
-                self.place = payment.waited();
+            TopicAppend::NoPartition | TopicAppend::Full => Some(self),
+            TopicAppend::Refused(error) => {
                 self.fail(error.with_status(DeliveryStatus::NotPersisted));
                 None
             }
@@ -595,18 +586,21 @@ impl WaitingRecord {
     }
 
     fn fail(&mut self, error: Error) {
-        let Some(Waited { run, charge, .. }) = self.place.take() else { return };
+        let Some(place) = self.place.take() else { return };
+        let Waited { run, charge, .. } = *place;
         let status = error.delivery_status().unwrap_or(DeliveryStatus::PossiblyPersisted);
         self.ledger.counters.settled(Some(status), run.count);
         let outcome = Outcome::Failed(error);
         if self.reported {
+            let mut notes = Notes::default();
+            notes.push(Note { timestamp: self.admitted.timestamp, tag: self.record.chosen_tag() });
             self.ledger.reports.push(ReportRun {
                 cell: run.cell.id(),
                 first: run.first,
                 topic: self.record.topic().into(),
-                partition: self.record.partition,
+                partition: self.record.chosen_partition(),
                 outcome: outcome.clone(),
-                notes: vec![Note { timestamp: self.admitted.timestamp, tag: self.record.tag }],
+                notes,
                 read: 0,
                 charge,
             });

@@ -1,13 +1,13 @@
 //! Reading and changing a record that is there already, as interceptors do.
 
-use std::{borrow::Cow, num::NonZeroU64};
+use std::{borrow::Cow, num::NonZeroU32};
 
 use super::{Payload, Record};
 
 /// The producer whose interceptors have seen a record: one that is given back and sent again is not shown to them twice.
 /// It is no part of what the record says, so all marks are equal.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SeenBy(pub(crate) Option<NonZeroU64>);
+pub(crate) struct SeenBy(pub(crate) Option<NonZeroU32>);
 
 impl PartialEq for SeenBy {
     fn eq(&self, _: &Self) -> bool {
@@ -18,64 +18,14 @@ impl PartialEq for SeenBy {
 impl Eq for SeenBy {}
 
 impl<'a> Record<'a> {
-    /// The partition that was asked for.
-    pub fn chosen_partition(&self) -> Option<i32> {
-        self.partition
-    }
-
-    /// The key's bytes.
-    pub fn key_bytes(&self) -> Option<&[u8]> {
-        self.key.as_ref().map(Payload::as_slice)
-    }
-
-    /// The value's bytes.
-    pub fn value_bytes(&self) -> Option<&[u8]> {
-        self.value.as_ref().map(Payload::as_slice)
-    }
-
     /// The headers, in their order; a value may be null.
     pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
         self.headers.iter().map(|(name, value)| (&**name, value.as_ref().map(Payload::as_slice)))
     }
 
-    /// The timestamp that was given, in milliseconds since the Unix epoch.
-    pub fn chosen_timestamp_millis(&self) -> Option<i64> {
-        self.timestamp
-    }
-
-    /// The number under which its result is reported.
-    pub fn chosen_tag(&self) -> Option<u64> {
-        self.tag
-    }
-
     /// Sends the record to another topic.
     pub fn set_topic(&mut self, topic: impl Into<Cow<'a, str>>) {
         self.topic = topic.into();
-    }
-
-    /// Asks for a partition, or leaves the choice to the key and the partitioner.
-    pub fn set_partition(&mut self, partition: Option<i32>) {
-        self.partition = partition;
-    }
-
-    /// Replaces the key.
-    pub fn set_key(&mut self, key: Option<Payload<'a>>) {
-        self.key = key;
-    }
-
-    /// Replaces the value; a record without one is a tombstone.
-    pub fn set_value(&mut self, value: Option<Payload<'a>>) {
-        self.value = value;
-    }
-
-    /// Replaces the timestamp, in milliseconds since the Unix epoch; `None` for the time of `send`.
-    pub fn set_timestamp_millis(&mut self, millis: Option<i64>) {
-        self.timestamp = millis;
-    }
-
-    /// Replaces the number under which its result is reported, see [`tag`](Self::tag).
-    pub fn set_tag(&mut self, tag: Option<u64>) {
-        self.tag = tag;
     }
 
     /// Adds a header behind the others; one of the same name stays.
@@ -108,12 +58,14 @@ mod tests {
         record.set_partition(None);
         record.set_key(None);
         record.set_value(Some("w".into()));
+        record.set_timestamp_millis(Some(i64::MIN));
+        assert_eq!(record.chosen_timestamp_millis(), Some(i64::MIN + 1), "the nearest that is not taken for none");
         record.set_timestamp_millis(Some(7));
         record.set_tag(Some(9));
         assert_eq!((record.chosen_timestamp_millis(), record.chosen_tag()), (Some(7), Some(9)));
         let expected = Record::to("b").value("w").header("x", "1").header("x", "3").timestamp_millis(7).tag(9);
         assert_eq!(record, expected);
-        record.seen_by = SeenBy(NonZeroU64::new(4));
+        record.seen_by = SeenBy(NonZeroU32::new(4));
         assert_eq!(record, expected, "who has seen a record is no part of it");
     }
 }

@@ -1,6 +1,7 @@
-use std::{borrow::Cow, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
+use thin_vec::ThinVec;
 
 use super::{SeenBy, from_millis, to_millis};
 
@@ -14,48 +15,59 @@ use super::{SeenBy, from_millis, to_millis};
 /// let record = Record::to("orders").key("42").value("shipped").header("trace", "a1b2");
 /// assert_eq!(record.topic(), "orders");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Record<'a> {
+    // Every call that builds or sends a record moves it, and above 128 bytes a move is a call of its own: hence the
+    // numbers that stand for "none", and headers behind one pointer.
     pub(crate) topic: Cow<'a, str>,
-    pub(crate) partition: Option<i32>,
-    pub(crate) key: Option<Payload<'a>>,
-    pub(crate) value: Option<Payload<'a>>,
-    pub(crate) headers: Vec<(Cow<'a, str>, Option<Payload<'a>>)>,
-    pub(crate) timestamp: Option<i64>,
-    pub(crate) tag: Option<u64>,
+    key: Field<'a>,
+    value: Field<'a>,
+    pub(crate) headers: ThinVec<(Cow<'a, str>, Option<Payload<'a>>)>,
+    timestamp: i64,
+    tag: u64,
+    partition: i32,
     pub(crate) seen_by: SeenBy,
+    has_tag: bool,
 }
+
+const _: () = assert!(size_of::<Record<'_>>() <= 128);
+
+/// The time of `send`. No log goes back so far.
+const NO_TIMESTAMP: i64 = i64::MIN;
+/// Whichever the key or the partitioner gives.
+const NO_PARTITION: i32 = i32::MIN;
 
 impl<'a> Record<'a> {
     /// A record for that topic, with neither key nor value yet.
     pub fn to(topic: impl Into<Cow<'a, str>>) -> Self {
         Self {
             topic: topic.into(),
-            partition: None,
-            key: None,
-            value: None,
-            headers: Vec::new(),
-            timestamp: None,
-            tag: None,
+            key: Field::NULL,
+            value: Field::NULL,
+            headers: ThinVec::new(),
+            timestamp: NO_TIMESTAMP,
+            tag: 0,
+            partition: NO_PARTITION,
             seen_by: SeenBy::default(),
+            has_tag: false,
         }
     }
 
     /// The partition to write to. Without it the key decides, and without a key the producer's partitioner.
     pub fn partition(mut self, partition: i32) -> Self {
-        self.partition = Some(partition);
+        self.set_partition(Some(partition));
         self
     }
 
     /// The key: records of one key go to one partition, in order.
     pub fn key(mut self, key: impl Into<Payload<'a>>) -> Self {
-        self.key = Some(key.into());
+        self.key = key.into().0;
         self
     }
 
     /// The value. A record without one is a tombstone: it deletes its key from a compacted topic.
     pub fn value(mut self, value: impl Into<Payload<'a>>) -> Self {
-        self.value = Some(value.into());
+        self.value = value.into().0;
         self
     }
 
@@ -78,14 +90,14 @@ impl<'a> Record<'a> {
 
     /// When the record came into being, in milliseconds since the Unix epoch.
     pub fn timestamp_millis(mut self, millis: i64) -> Self {
-        self.timestamp = Some(millis);
+        self.set_timestamp_millis(Some(millis));
         self
     }
 
     /// A number of your own by which to know the record again in its report: it comes back as
     /// [`DeliveryReport::tag`](crate::DeliveryReport::tag) and is not sent to Kafka. Default: none.
     pub fn tag(mut self, tag: u64) -> Self {
-        self.tag = Some(tag);
+        self.set_tag(Some(tag));
         self
     }
 
@@ -98,9 +110,8 @@ impl<'a> Record<'a> {
     pub fn into_owned(self) -> Record<'static> {
         Record {
             topic: Cow::Owned(self.topic.into_owned()),
-            partition: self.partition,
-            key: self.key.map(Payload::into_owned),
-            value: self.value.map(Payload::into_owned),
+            key: self.key.into_owned(),
+            value: self.value.into_owned(),
             headers: self
                 .headers
                 .into_iter()
@@ -108,34 +119,123 @@ impl<'a> Record<'a> {
                 .collect(),
             timestamp: self.timestamp,
             tag: self.tag,
+            partition: self.partition,
             seen_by: self.seen_by,
+            has_tag: self.has_tag,
         }
+    }
+
+    /// The key's bytes.
+    pub fn key_bytes(&self) -> Option<&[u8]> {
+        self.key.as_slice()
+    }
+
+    /// The value's bytes.
+    pub fn value_bytes(&self) -> Option<&[u8]> {
+        self.value.as_slice()
+    }
+
+    /// Replaces the key.
+    pub fn set_key(&mut self, key: Option<Payload<'a>>) {
+        self.key = key.map_or(Field::NULL, |key| key.0);
+    }
+
+    /// Replaces the value; a record without one is a tombstone.
+    pub fn set_value(&mut self, value: Option<Payload<'a>>) {
+        self.value = value.map_or(Field::NULL, |value| value.0);
+    }
+
+    /// The partition that was asked for.
+    pub fn chosen_partition(&self) -> Option<i32> {
+        (self.partition != NO_PARTITION).then_some(self.partition)
+    }
+
+    /// The timestamp that was given, in milliseconds since the Unix epoch.
+    pub fn chosen_timestamp_millis(&self) -> Option<i64> {
+        (self.timestamp != NO_TIMESTAMP).then_some(self.timestamp)
+    }
+
+    /// The number under which its result is reported.
+    pub fn chosen_tag(&self) -> Option<u64> {
+        self.has_tag.then_some(self.tag)
+    }
+
+    /// Asks for a partition, or leaves the choice to the key and the partitioner.
+    pub fn set_partition(&mut self, partition: Option<i32>) {
+        // The one number that stands for none is as negative as its neighbour, and is refused like it.
+        self.partition = partition.map_or(NO_PARTITION, |partition| partition.max(NO_PARTITION + 1));
+    }
+
+    /// Replaces the timestamp, in milliseconds since the Unix epoch; `None` for the time of `send`.
+    pub fn set_timestamp_millis(&mut self, millis: Option<i64>) {
+        self.timestamp = millis.map_or(NO_TIMESTAMP, |millis| millis.max(NO_TIMESTAMP + 1));
+    }
+
+    /// Replaces the number under which its result is reported, see [`tag`](Self::tag).
+    pub fn set_tag(&mut self, tag: Option<u64>) {
+        self.has_tag = tag.is_some();
+        self.tag = tag.unwrap_or(0);
+    }
+}
+
+impl fmt::Debug for Record<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("topic", &self.topic)
+            .field("partition", &self.chosen_partition())
+            .field("key", &self.key)
+            .field("value", &self.value)
+            .field("headers", &self.headers)
+            .field("timestamp", &self.chosen_timestamp_millis())
+            .field("tag", &self.chosen_tag())
+            .finish()
     }
 }
 
 /// The bytes of a key, a value or a header: borrowed or owned, from text or bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Payload<'a>(Repr<'a>);
+pub struct Payload<'a>(Field<'a>);
 
-#[derive(Clone, Debug)]
-enum Repr<'a> {
-    Slice(&'a [u8]),
+/// A payload or none, in no more room than a payload takes.
+#[derive(Clone)]
+enum Field<'a> {
+    Slice(Option<&'a [u8]>),
     Bytes(Bytes),
 }
 
-impl PartialEq for Repr<'_> {
+impl Field<'_> {
+    const NULL: Self = Field::Slice(None);
+
+    #[inline]
+    fn as_slice(&self) -> Option<&[u8]> {
+        match self {
+            Field::Slice(slice) => *slice,
+            Field::Bytes(bytes) => Some(bytes),
+        }
+    }
+
+    fn into_owned(self) -> Field<'static> {
+        match self {
+            Field::Slice(None) => Field::NULL,
+            Field::Slice(Some(slice)) => Field::Bytes(Bytes::copy_from_slice(slice)),
+            Field::Bytes(bytes) => Field::Bytes(bytes),
+        }
+    }
+}
+
+impl PartialEq for Field<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.as_slice() == other.as_slice()
     }
 }
 
-impl Eq for Repr<'_> {}
+impl Eq for Field<'_> {}
 
-impl Repr<'_> {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Repr::Slice(slice) => slice,
-            Repr::Bytes(bytes) => bytes,
+impl fmt::Debug for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.as_slice() {
+            Some(bytes) => Bytes::copy_from_slice(bytes).fmt(f),
+            None => f.write_str("null"),
         }
     }
 }
@@ -143,68 +243,65 @@ impl Repr<'_> {
 impl Payload<'_> {
     /// The bytes themselves.
     pub fn as_slice(&self) -> &[u8] {
-        self.0.as_slice()
+        self.0.as_slice().unwrap_or_default()
     }
 
     fn into_owned(self) -> Payload<'static> {
-        Payload(Repr::Bytes(match self.0 {
-            Repr::Slice(slice) => Bytes::copy_from_slice(slice),
-            Repr::Bytes(bytes) => bytes,
-        }))
+        Payload(self.0.into_owned())
     }
 }
 
 impl<'a> From<&'a [u8]> for Payload<'a> {
     fn from(bytes: &'a [u8]) -> Self {
-        Self(Repr::Slice(bytes))
+        Self(Field::Slice(Some(bytes)))
     }
 }
 
 impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
     fn from(bytes: &'a [u8; N]) -> Self {
-        Self(Repr::Slice(bytes))
+        Self(Field::Slice(Some(bytes)))
     }
 }
 
 impl<'a> From<&'a str> for Payload<'a> {
     fn from(text: &'a str) -> Self {
-        Self(Repr::Slice(text.as_bytes()))
+        Self(Field::Slice(Some(text.as_bytes())))
     }
 }
 
 impl<'a> From<&'a String> for Payload<'a> {
     fn from(text: &'a String) -> Self {
-        Self(Repr::Slice(text.as_bytes()))
+        Self(Field::Slice(Some(text.as_bytes())))
     }
 }
 
 impl<'a> From<&'a Vec<u8>> for Payload<'a> {
     fn from(bytes: &'a Vec<u8>) -> Self {
-        Self(Repr::Slice(bytes))
+        Self(Field::Slice(Some(bytes)))
     }
 }
 
 impl<'a> From<&'a Bytes> for Payload<'a> {
     fn from(bytes: &'a Bytes) -> Self {
-        Self(Repr::Slice(bytes))
+        Self(Field::Slice(Some(bytes)))
     }
 }
 
 impl From<Bytes> for Payload<'_> {
     fn from(bytes: Bytes) -> Self {
-        Self(Repr::Bytes(bytes))
+        Self(Field::Bytes(bytes))
     }
 }
 
 impl From<Vec<u8>> for Payload<'_> {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Repr::Bytes(bytes.into()))
+        Self(Field::Bytes(bytes.into()))
     }
 }
 
 impl From<String> for Payload<'_> {
     fn from(text: String) -> Self {
-        Self(Repr::Bytes(text.into()))
+        Self(Field::Bytes(text.into()))
     }
 }
 

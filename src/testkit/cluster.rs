@@ -248,10 +248,10 @@ impl Cluster {
         let millis = state.millis(now());
         let mut batch = BatchBuilder::with_capacity(1024);
         for record in records {
-            let key = record.key.as_ref().map(|key| key.as_slice());
-            let value = record.value.as_ref().map(|value| value.as_slice());
+            let key = record.key_bytes();
+            let value = record.value_bytes();
             let parts = RecordParts { key, value, record: Some(record) };
-            batch.append(&parts, record.timestamp.unwrap_or(millis));
+            batch.append(&parts, record.chosen_timestamp_millis().unwrap_or(millis));
         }
         let sealed = batch.seal(&mut Compressor::new(Compression::None)?)?;
         let mut bytes = sealed.header(ProducerStamp::NONE).to_vec();

@@ -83,10 +83,10 @@ impl Chooser {
         partitioning: &Partitioning,
         let_go: impl FnOnce(),
     ) -> Choice {
-        if let Some(partition) = record.partition {
+        if let Some(partition) = record.chosen_partition() {
             return Choice::Partition(usize::try_from(partition).unwrap_or(usize::MAX));
         }
-        let key = record.key.as_ref().map(|key| key.as_slice());
+        let key = record.key_bytes();
         match partitioning.rule(key, self.leaders.len()) {
             Rule::Partition(partition) => Choice::Partition(partition),
             Rule::Any => Choice::Any,

@@ -79,7 +79,7 @@ impl Line {
         let entry = Entry { bound: record_size_bound(&parts) as u32, parts, timestamp: 0, sticky: None };
         let now = self.now;
         let take = |cell: &Arc<_>, index| Delivery::new(Arc::clone(cell), index, 0);
-        match self.partition.hold().append(&entry, Payment::Due, 1, &self.ledger, || now, take) {
+        match self.partition.hold().append(&entry, &mut Payment::Due, 1, &self.ledger, || now, take) {
             Appended::Done { taken, .. } => taken,
             _ => panic!("there is room"),
         }

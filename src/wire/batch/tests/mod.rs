@@ -22,11 +22,7 @@ fn bytes(hex: &str) -> Bytes {
 }
 
 fn parts<'a>(record: &'a Record<'a>) -> RecordParts<'a> {
-    RecordParts {
-        key: record.key.as_ref().map(|key| key.as_slice()),
-        value: record.value.as_ref().map(|value| value.as_slice()),
-        record: Some(record),
-    }
+    RecordParts { key: record.key_bytes(), value: record.value_bytes(), record: Some(record) }
 }
 
 fn sealed(records: &[(Record<'_>, i64)]) -> SealedBatch {
@@ -400,8 +396,8 @@ proptest! {
             prop_assert_eq!(found, &Seen {
                 offset: base + index as i64,
                 timestamp: *timestamp,
-                key: record.key.as_ref().map(|key| key.as_slice().to_vec()),
-                value: record.value.as_ref().map(|value| value.as_slice().to_vec()),
+                key: record.key_bytes().map(<[u8]>::to_vec),
+                value: record.value_bytes().map(<[u8]>::to_vec),
                 headers: headers.collect(),
             });
         }
