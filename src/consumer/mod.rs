@@ -3,7 +3,7 @@
 //! A record's way in: `fetch_task` asks one broker for what `fetcher` plans (a session of `fetch_session`, bytes reserved
 //! in `budget`), walks the headers of what came (`walk`) and queues the batches of each partition (`queue`) without copying
 //! them. The `reader` takes them in fair turns (`handout`), opens them (`part`) and hands out their records: owned ones, or
-//! borrowed ones (`records`). How far it has come is kept in a `lease`; where a partition is read from is found out in
+//! borrowed ones (`records`). Partitions that are split off (`split`) have a reader of their own (`partition_stream`). How far it has come is kept in a `lease`; where a partition is read from is found out in
 //! `position` and `resolve`. `consumer_task` asks the questions, follows the group and commits.
 
 mod assignment;
@@ -31,6 +31,7 @@ mod positions;
 mod properties;
 mod queue;
 mod reader;
+mod record_ref;
 mod records;
 mod resolve;
 mod settings;
@@ -53,7 +54,8 @@ pub use lookups::{OffsetAndTimestamp, PartitionInfo};
 pub use metrics::{ConsumerMetrics, PartitionMetrics};
 pub use offsets::OffsetAndMetadata;
 pub use partition_stream::PartitionStream;
-pub use records::{PartitionRecords, RecordHeaders, RecordRef, Records, RecordsIter};
+pub use record_ref::{RecordHeaders, RecordRef};
+pub use records::{PartitionRecords, Records, RecordsIter};
 pub use settings::{IsolationLevel, OffsetReset};
 pub use status::{PartitionStatus, Waiting};
 pub use stream::RecordStream;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Consumer {
-    /// Reads a partition from that place on. What was read ahead is dropped, and what a poll's [`Records`] still hold of it
+    /// Reads a partition from that place on. What was read ahead is dropped, and what a poll's [`Records`](super::Records) still hold of it
     /// is not given any more. What lies before the new place counts as done.
     ///
     /// # Errors
