@@ -301,6 +301,9 @@ impl Assignment {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         found.position.enter(state);
         found.seen.trouble = None;
+        if let State::Fetch { offset, .. } = state {
+            found.seen.fetched_from(offset);
+        }
         match state {
             State::Fetch { offset, epoch } if found.lease.is_none() => {
                 let done = found.unfinished.take().map_or(offset, |done| done.min(offset));

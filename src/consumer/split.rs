@@ -193,7 +193,9 @@ impl Assignment {
         }
         if self.partitions.values().any(|found| found.split.is_some()) {
             // Room may have to be made for the one who waits.
-            self.signals.nodes.extend(self.nodes.keys().copied());
+            let bytes = usize::try_from(self.rules.partition_bytes).unwrap_or(0);
+            let full = self.nodes.iter().filter(|(_, node)| !node.account.has_room_for(bytes));
+            self.signals.nodes.extend(full.map(|(id, _)| *id));
         }
     }
 

@@ -10,6 +10,9 @@ use super::{
 };
 use crate::{error::Error, record::TopicPartition};
 
+/// How much later than asked for an answer to a fetch may come before it is thought to be in the way.
+const LATE: Duration = Duration::from_secs(5);
+
 /// What a partition waits for: one reason at a time, the first that applies.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -170,7 +173,12 @@ impl Assignment {
         if later(seen.and_then(|seen| seen.throttled)) {
             return Waiting::Throttled;
         }
-        if found.seen.end(self.rules.isolation).is_some_and(|end| handed.is_some_and(|handed| handed >= end)) {
+        // A broker answers when it has waited for records long enough: one that does not is not known to have none.
+        let since = seen.and_then(|seen| seen.asked);
+        let overdue = since.is_some_and(|since| now.saturating_duration_since(since) > self.rules.max_wait + LATE);
+        let doubtful = overdue || seen.is_some_and(|seen| seen.trouble.is_some());
+        let end = found.seen.end(self.rules.isolation);
+        if !doubtful && end.is_some_and(|end| handed.is_some_and(|handed| handed >= end)) {
             return Waiting::Records;
         }
         let under_way = seen.is_some_and(|seen| seen.asked.is_some());

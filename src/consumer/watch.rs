@@ -59,6 +59,13 @@ impl Seen {
         self.told_end = -1;
     }
 
+    /// It is fetched from there on; what was told of the log's end and is fetched anew is told anew.
+    pub(super) fn fetched_from(&mut self, offset: i64) {
+        if offset < self.told_end {
+            self.told_end = -1;
+        }
+    }
+
     /// Behind the last record that can be read.
     pub(super) fn end(&self, isolation: IsolationLevel) -> Option<i64> {
         let end = match isolation {

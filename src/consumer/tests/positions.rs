@@ -184,3 +184,35 @@ async fn an_end_that_was_given_back_is_told_after_the_records_before_it() {
     assert_eq!(at_end(&consumer).await, (0, 4));
     assert!(is_quiet(&consumer).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_was_dropped_unread_is_told_when_it_is_reached_again() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    let value = vec![7; 10_000];
+    for partition in 0..2 {
+        for _ in 0..(5 + 45 * partition) {
+            cluster.append("t", partition, &[Record::to("t").value(&value[..])]).unwrap();
+        }
+    }
+    let builder = builder(&cluster).queued_max_bytes(60_000).max_partition_fetch_bytes(50_000);
+    let consumer = builder.enable_partition_eof(true).build().await.unwrap();
+    consumer.assign([(tp("t", 0), 0)]).unwrap();
+    let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
+    let counted = || consumer.metrics().partitions[&tp("t", 0)].records_fetched;
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(counted(), 5);
+    consumer.assign([(tp("t", 0), 0), (tp("t", 1), 0)]).unwrap();
+    drop(std::mem::replace(&mut stream, consumer.split_partition(&tp("t", 0)).unwrap()));
+    tokio::time::sleep(60 * SECOND).await;
+    for offset in 0..50 {
+        assert_eq!(next(&consumer).await.offset, offset);
+    }
+    assert_eq!(at_end(&consumer).await, (1, 50));
+    for offset in 0..5 {
+        assert_eq!(stream.recv().await.unwrap().unwrap().offset, offset);
+    }
+    assert!(counted() > 5, "it was dropped and fetched anew: {}", counted());
+    let end = tokio::time::timeout(60 * SECOND, stream.recv()).await.expect("the end").unwrap().unwrap_err();
+    assert_eq!(end.place(), Some(("t", 0, 5)));
+}

@@ -93,3 +93,21 @@ async fn a_partition_that_gets_no_further_is_warned_of_once_with_its_reason() {
     tokio::time::sleep(2 * SECOND).await;
     assert!(lines.at(Level::INFO).iter().any(|line| line.contains("goes on")), "{:#?}", lines.at(Level::INFO));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_falls_silent_behind_the_last_record_is_warned_of() {
+    let lines = Lines::default();
+    let _second = tracing::Dispatch::new(lines.clone());
+    let _told = tracing::subscriber::set_default(lines.clone());
+    let cluster = cluster(1).await;
+    let consumer = reading(&cluster, "t", 5).await;
+    assert_eq!(numbers(&consumer, 5).await.len(), 5);
+    let silent = cluster.fault(on(ApiKey::Fetch).hang().forever());
+    tokio::time::sleep(200 * SECOND).await;
+    let status = consumer.status().partitions.remove(&tp("t", 0)).unwrap();
+    assert!(["fetching", "backing_off"].contains(&status.waiting.name()), "{status:?}");
+    assert_eq!(lines.at(Level::WARN).len(), 1, "{:#?}", lines.at(Level::WARN));
+    silent.clear();
+    append(&cluster, "t", 0, 5..6);
+    assert_eq!(number(&next(&consumer).await), 5);
+}
