@@ -189,7 +189,7 @@ async fn an_end_that_was_given_back_is_told_after_the_records_before_it() {
 async fn an_end_that_was_dropped_unread_is_told_when_it_is_reached_again() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
-    let value = vec![7; 10_000];
+    let value = vec![7; 9_000];
     for partition in 0..2 {
         for _ in 0..(5 + 45 * partition) {
             cluster.append("t", partition, &[Record::to("t").value(&value[..])]).unwrap();
