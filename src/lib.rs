@@ -42,7 +42,8 @@
 //! is bounded by configured bytes; every wait but the one for records has a deadline; every future may be dropped.
 //!
 //! # Observability
-//! [`Producer::metrics`] is a snapshot of what was counted, [`ProducerInterceptor`] sees each record and each result, and
+//! [`Producer::metrics`] and [`Consumer::metrics`] are snapshots of what was counted, [`Consumer::status`] says what each
+//! partition waits for, [`ProducerInterceptor`] sees each record and each result, and
 //! `tracing` is told what happens to batches, requests and connections, under the targets `ottla::producer`,
 //! `ottla::consumer` and `ottla::cluster`: at WARN what was lost, at INFO what is rare, at DEBUG a span for each produce
 //! request and an event for each batch that is sent again.
@@ -69,8 +70,9 @@ pub use admin::{
 };
 pub use cluster::BrokerMetrics;
 pub use consumer::{
-    Consumer, ConsumerBuilder, IsolationLevel, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo,
-    PartitionRecords, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter,
+    Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus, GroupState, GroupStatus, IsolationLevel,
+    OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics, PartitionRecords,
+    PartitionStatus, PartitionStream, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Waiting,
 };
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;
@@ -79,7 +81,10 @@ pub use producer::{
     PartitionChoice, Partitioner, Producer, ProducerBuilder, ProducerInterceptor, ProducerMetrics, Purge,
     TopicSnapshot, TrySendError,
 };
-pub use record::{ConsumerRecord, Header, Offset, Payload, Record, RecordMetadata, TimestampType, TopicPartition};
+pub use record::{
+    ConsumerRecord, DeserializeError, Deserializer, Field, Header, Offset, Payload, Plain, Record, RecordMetadata,
+    TimestampType, TopicPartition,
+};
 pub use wire::{ApiKey, Compression};
 
 /// The README's programs, held to compile and, where they bring their broker along, to run.

@@ -98,6 +98,7 @@ impl Assignment {
             if found.node != Some(id) && (!head.error.is_ok() || walk.steps.is_empty()) {
                 continue;
             }
+            self.saw(&partition, &head, &walk);
             if let Some((leader, epoch)) = head.current_leader.filter(|(leader, epoch)| *leader >= 0 && *epoch >= 0) {
                 hints.leaders.push((partition.clone(), leader, epoch));
             }
@@ -105,6 +106,7 @@ impl Assignment {
                 hints.refresh |= self.sent_elsewhere(id, &partition, head.preferred_read_replica, now);
             } else if head.error.is_ok() {
                 self.partition_fetched(id, &partition, asked_from, &head, walk, &charge, now);
+                self.look_for_end(&partition);
             } else {
                 hints.refresh |= self.partition_failed(id, &partition, asked_from, head.error, now);
             }
@@ -211,7 +213,7 @@ impl Assignment {
         if !std::mem::replace(&mut found.reported, true) {
             let what =
                 format!("{partition}: asked for offset {asked_from}, the broker gave batches that end before {end}");
-            self.push_error(Error::new(ErrorKind::Corrupt, what));
+            self.tell(partition, Error::new(ErrorKind::Corrupt, what));
         }
         self.touch(partition);
     }
@@ -255,7 +257,7 @@ impl Assignment {
         found.position.retry_at(now + wait);
         let retriable = code.is_retriable() || code == ErrorCode::UNKNOWN_SERVER_ERROR;
         if !retriable && !std::mem::replace(&mut found.reported, true) {
-            self.push_error(Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}")));
+            self.tell(partition, Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}")));
         }
         self.touch(partition);
         code.remedy() == Remedy::RefreshMetadata

@@ -23,6 +23,8 @@ use super::{
     queue::{Job, Queue},
     routes::Node,
     settings::{IsolationLevel, OffsetReset},
+    split::Split,
+    watch::{Seen, Watch},
 };
 use crate::{
     cluster::{Backoff, Metadata},
@@ -35,6 +37,8 @@ use crate::{
 pub(super) struct Rules {
     pub(super) reset: OffsetReset,
     pub(super) isolation: IsolationLevel,
+    /// Whether the reader is told of the end of a partition.
+    pub(super) partition_eof: bool,
     pub(super) min_bytes: i32,
     pub(super) max_bytes: i32,
     pub(super) max_wait: Duration,
@@ -60,6 +64,8 @@ pub(super) struct Signals {
     /// Those who wait for a position.
     pub(super) moved: bool,
     pub(super) reader: Option<Waker>,
+    /// Readers of partitions that are split off.
+    pub(super) readers: Vec<Waker>,
     pub(super) jobs: Vec<Job>,
 }
 
@@ -75,6 +81,14 @@ pub(super) struct Partition {
     pub(super) paused: bool,
     /// To be given up as soon as the reader is done with what it holds.
     pub(super) revoking: bool,
+    /// Its reader came to what cannot be read, which ends there as far as is known.
+    pub(super) damage: Option<i64>,
+    /// What brokers last said of it.
+    pub(super) seen: Seen,
+    /// Has a reader of its own.
+    pub(super) split: Option<Split>,
+    /// What was fetched ahead was dropped: nothing is fetched until its reader asks again.
+    pub(super) evicted: bool,
     pub(super) in_rotation: bool,
     /// Has its fill, and is fetched again once half of it is read.
     pub(super) full: bool,
@@ -112,7 +126,17 @@ pub(super) struct Assignment {
     pub(super) rng: StdRng,
     generation: u64,
     reader: Option<Waker>,
+    /// How many partitions were ever split off.
+    pub(super) splits: u64,
+    /// About when the reader of all that is not split off last asked.
+    pub(super) asked: Option<Instant>,
+    /// Some partition's unread batches were dropped.
+    pub(super) evicted: bool,
+    /// About now: when a fetch was last planned.
+    pub(super) clock: Option<Instant>,
     pub(super) signals: Signals,
+    /// What is counted and watched.
+    pub(super) watch: Watch,
     /// The trouble of the whole cluster was told to the reader.
     pub(super) unreachable_reported: bool,
     /// Since when the group is waited for without anything known of the cluster.
@@ -138,7 +162,12 @@ impl Assignment {
             rng,
             generation: 0,
             reader: None,
+            splits: 0,
+            asked: None,
+            evicted: false,
+            clock: None,
             signals: Signals::default(),
+            watch: Watch::default(),
             unreachable_reported: false,
             blind_since: None,
             has_metadata: false,
@@ -170,6 +199,10 @@ impl Assignment {
                 queue: Queue::default(),
                 paused: false,
                 revoking: false,
+                damage: None,
+                seen: Seen::default(),
+                split: None,
+                evicted: false,
                 in_rotation: false,
                 full: false,
                 topic_id: Uuid::nil(),
@@ -190,6 +223,7 @@ impl Assignment {
 
     /// Reads a partition no longer; what is left of it is withheld.
     pub(super) fn remove(&mut self, partition: &TopicPartition) {
+        self.wake_split(partition);
         let Some(gone) = self.partitions.remove(partition) else { return };
         if let Some(lease) = gone.lease {
             lease.withhold();
@@ -217,6 +251,7 @@ impl Assignment {
             if let Some(found) = self.partitions.get_mut(partition) {
                 found.revoking = true;
                 self.touch(partition);
+                self.wake_split(partition);
             }
         }
     }
@@ -250,6 +285,8 @@ impl Assignment {
         }
         found.queue.clear();
         found.full = false;
+        found.damage = None;
+        found.seen.begin();
         found.reported = false;
         found.fetch_bytes = self.rules.partition_bytes;
         found.retries = self.rules.backoff.clone();
@@ -261,6 +298,10 @@ impl Assignment {
     pub(super) fn enter(&mut self, partition: &TopicPartition, state: State) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         found.position.enter(state);
+        found.seen.trouble = None;
+        if let State::Fetch { offset, .. } = state {
+            found.seen.fetched_from(offset);
+        }
         match state {
             State::Fetch { offset, epoch } if found.lease.is_none() => {
                 let done = found.unfinished.take().map_or(offset, |done| done.min(offset));
@@ -290,11 +331,12 @@ impl Assignment {
             }
             None => {
                 self.stop(partition);
+                let offset = self.position(partition).ok().flatten().unwrap_or(-1);
                 let error = Error::new(
                     ErrorKind::NoOffset,
                     format!("{partition} has no position to read from: {why}, and auto.offset.reset is none"),
                 );
-                self.push_error(error);
+                self.tell(partition, error.at(partition.topic.clone(), partition.partition, offset));
             }
         }
     }
@@ -334,7 +376,8 @@ impl Assignment {
     // ---- commits
 
     /// What can be committed of these partitions (of all, without a list): up to what is done, or to what was handed out,
-    /// where that differs from what is known to be committed.
+    /// where that differs from what is known to be committed. Of all, what the readers of partitions that are split off have
+    /// in hand is not among it: only they know whether they are done.
     pub(super) fn to_commit(
         &self,
         only: Option<&[TopicPartition]>,
@@ -344,7 +387,8 @@ impl Assignment {
         let mut offsets = Vec::new();
         for (partition, found) in self.partitions.iter().filter(|(partition, _)| wanted(partition)) {
             let Some(lease) = &found.lease else { continue };
-            let offset = if handed_out { lease.handed() } else { lease.done() };
+            let offset =
+                if handed_out && (only.is_some() || found.split.is_none()) { lease.handed() } else { lease.done() };
             if found.committed != Some(offset) {
                 offsets.push((partition.clone(), lease.to_commit(offset)));
             }
@@ -381,10 +425,15 @@ impl Assignment {
             lease.withhold();
         }
         self.wake_reader();
+        self.wake_splits();
+        self.signals.moved = true;
     }
 
     /// The last error: after it there is nothing more to read.
     pub(super) fn end(&mut self, error: Option<Error>) {
+        if let Some(error) = &error {
+            self.tell_splits(error);
+        }
         self.errors.extend(error);
         self.close_reading();
         for partition in self.assigned() {
@@ -411,6 +460,11 @@ impl Assignment {
         self.reader.is_some()
     }
 
+    /// Whether the reader of all that is not split off waits right now.
+    pub(super) fn reader_waits(&self) -> bool {
+        self.reader.is_some()
+    }
+
     pub(super) fn wake_reader(&mut self) {
         self.signals.reader = self.reader.take().or(self.signals.reader.take());
     }
@@ -420,7 +474,7 @@ impl Assignment {
     pub(super) fn check_trouble(&mut self, failure: Option<Error>, subscribed: bool, now: Instant) {
         self.settle_accounts();
         let patience = self.rules.patience;
-        let mut errors = Vec::new();
+        let (mut errors, mut of_partitions) = (Vec::new(), Vec::new());
         if !(subscribed && self.is_blind()) {
             self.blind_since = None;
         } else if now.saturating_duration_since(*self.blind_since.get_or_insert(now)) >= patience
@@ -444,18 +498,21 @@ impl Assignment {
                 None if !self.has_metadata => {}
                 _ => {
                     found.reported = true;
-                    errors.push(Error::new(
+                    of_partitions.push((partition.clone(), Error::new(
                         ErrorKind::UnknownTopicOrPartition,
                         format!(
                             "{partition} has had no leader for {} s, or does not exist; it is read as soon as it has one",
                             patience.as_secs()
                         ),
-                    ));
+                    )));
                 }
             }
         }
         for error in errors {
             self.push_error(error);
+        }
+        for (partition, error) in of_partitions {
+            self.tell(&partition, error);
         }
     }
 

@@ -216,7 +216,6 @@ impl Budget {
     }
 
     /// Bytes charged now, of all accounts.
-    #[cfg(test)]
     pub(super) fn used(&self) -> usize {
         self.accounts.values().map(|account| account.used()).sum()
     }

@@ -154,6 +154,13 @@ impl ConsumerBuilder {
         self.set(|s| s.heartbeat_interval = interval)
     }
 
+    /// `enable.partition.eof`: whether the reader is told, by an error of kind
+    /// [`EndOfPartition`](ErrorKind::EndOfPartition), when it has come to the end of a partition: behind the last record, and
+    /// again after more records came and were read. Default: false.
+    pub fn enable_partition_eof(self, on: bool) -> Self {
+        self.set(|s| s.enable_partition_eof = on)
+    }
+
     /// `check.crcs`: whether the checksum of each batch is compared. Default: true.
     pub fn check_crcs(self, on: bool) -> Self {
         self.set(|s| s.check_crcs = on)
@@ -228,6 +235,7 @@ fn rules(settings: &ConsumerSettings) -> Rules {
     Rules {
         reset: settings.auto_offset_reset,
         isolation: settings.isolation_level,
+        partition_eof: settings.enable_partition_eof,
         min_bytes: settings.fetch_min_bytes,
         max_bytes: settings.fetch_max_bytes,
         max_wait: settings.fetch_max_wait,

@@ -11,7 +11,7 @@ use super::{
     ConsumerBuilder, OffsetAndMetadata, RecordStream, Records,
     inbox::lock,
     position::State,
-    records,
+    records::Home,
     shared::{Mode, Shared, after},
     subscription::Subscription,
 };
@@ -86,9 +86,9 @@ impl Consumer {
         Self { shared, task }
     }
 
-    fn check_open(&self) -> Result<()> {
+    pub(super) fn check_open(&self) -> Result<()> {
         if self.shared.inbox.with(|assignment| assignment.has_ended()) {
-            return Err(Error::new(ErrorKind::Closed, "the consumer is closed"));
+            return Err(closed());
         }
         Ok(())
     }
@@ -240,64 +240,15 @@ impl Consumer {
             found = timeout_at(after(timeout), next).await.map_or(Poll::Pending, Poll::Ready);
         }
         let Poll::Ready(portions) = found else { return Ok(Records::empty()) };
+        let Some(portions) = portions else { return Err(closed()) };
         let portions = portions?;
-        Ok(one_reader.into_owned().map_or_else(Records::empty, |reading| records::Records::new(portions, reading)))
+        Ok(one_reader.into_owned().map_or_else(Records::empty, |reading| Records::new(portions, Home::Common(reading))))
     }
 
     /// The records as a [`Stream`](futures_core::Stream), as [`recv`](Self::recv) gives them. It is the one reader until it
     /// is dropped.
     pub fn stream(&self) -> RecordStream<'_> {
         RecordStream::new(&self.shared)
-    }
-
-    // ---- positions
-
-    /// Reads a partition from that place on. What was read ahead is dropped, and what a poll's [`Records`] still hold of it
-    /// is not given any more. What lies before the new place counts as done.
-    ///
-    /// # Errors
-    /// `NotAssigned`; `InvalidArgument` for a negative offset; `Closed`.
-    pub fn seek(&self, partition: &TopicPartition, offset: impl Into<Offset>) -> Result<()> {
-        let offset = check_offset(partition, offset.into())?;
-        self.check_open()?;
-        self.shared.inbox.control(|assignment| assignment.seek(partition, offset))
-    }
-
-    /// The offset of the next record of a partition that will be handed out; `None` for a partition that is not assigned or
-    /// whose position is not known yet.
-    pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        self.shared.inbox.with(|assignment| assignment.position(partition)).ok().flatten()
-    }
-
-    /// Hands out no more records of these partitions until they are [resumed](Self::resume). They stay assigned. A partition
-    /// that is given up and comes back is not paused.
-    ///
-    /// # Errors
-    /// `NotAssigned`, and then none of them is paused; `Closed`.
-    pub fn pause<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
-        self.set_paused(partitions, true)
-    }
-
-    /// Goes on with paused partitions; nothing happens to others.
-    ///
-    /// # Errors
-    /// `NotAssigned`, and then none of them is resumed; `Closed`.
-    pub fn resume<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
-        self.set_paused(partitions, false)
-    }
-
-    fn set_paused<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>, paused: bool) -> Result<()> {
-        self.check_open()?;
-        let partitions: Vec<_> = partitions.into_iter().collect();
-        self.shared.inbox.control(|assignment| {
-            partitions.iter().try_for_each(|partition| assignment.get(partition).map(drop))?;
-            partitions.iter().try_for_each(|partition| assignment.pause(partition, paused))
-        })
-    }
-
-    /// The partitions that are paused, sorted.
-    pub fn paused(&self) -> Vec<TopicPartition> {
-        self.shared.inbox.with(|assignment| assignment.paused())
     }
 
     // ---- commits
@@ -339,7 +290,9 @@ impl Consumer {
     // ---- the end
 
     /// Hands out nothing more, commits what is done (with `enable.auto.commit`; what the reader holds is done by this call),
-    /// leaves the group, and ends all tasks and connections. Never takes longer than the timeout.
+    /// leaves the group, and ends all tasks and connections. [Streams of partitions](Self::split_partition) end; for half of
+    /// the timeout they may finish what they hold, which is done when they are asked for the next record. Never takes longer
+    /// than the timeout.
     ///
     /// # Errors
     /// What could not be done in time: a commit that failed, a group that could not be left. The consumer is closed all the
@@ -352,6 +305,7 @@ impl Consumer {
         let inbox = &self.shared.inbox;
         inbox.reader().finish();
         inbox.control(|assignment| assignment.close_reading());
+        inbox.split_readers_finish(after(timeout / 2)).await;
         let committed =
             if self.shared.commits_by_itself() { self.shared.commit_read(None, false, deadline).await } else { Ok(()) };
         let left = match &self.shared.group {
@@ -382,6 +336,10 @@ impl fmt::Debug for Consumer {
     }
 }
 
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the consumer is closed")
+}
+
 pub(super) fn check_partition(partition: &TopicPartition) -> Result<()> {
     check_topic_name(&partition.topic)?;
     if partition.partition < 0 {
@@ -390,7 +348,7 @@ pub(super) fn check_partition(partition: &TopicPartition) -> Result<()> {
     Ok(())
 }
 
-fn check_offset(partition: &TopicPartition, offset: Offset) -> Result<Offset> {
+pub(super) fn check_offset(partition: &TopicPartition, offset: Offset) -> Result<Offset> {
     match offset {
         Offset::At(at) if at < 0 => {
             Err(Error::new(ErrorKind::InvalidArgument, format!("{partition}: offset {at} is negative")))

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    consumer_status::STALLED,
     fetch_task::FetchTask,
     group::GroupEvent,
     inbox::{Inbox, lock},
@@ -58,6 +59,7 @@ pub(super) struct ConsumerTask {
     next_commit: Instant,
     committing: bool,
     next_look: Instant,
+    next_observation: Instant,
     /// Here, so that it is spoken also when the runtime is dropped before the task has begun.
     _last_word: LastWord,
 }
@@ -87,6 +89,7 @@ impl ConsumerTask {
             revocations: Vec::new(),
             committing: false,
             next_look: Instant::now(),
+            next_observation: Instant::now(),
         }
     }
 
@@ -98,6 +101,7 @@ impl ConsumerTask {
             self.ask_questions();
             self.give_up();
             self.look_after();
+            self.observe();
             self.commit_by_itself();
             let due = self.next_due();
             let shared = self.shared.clone();
@@ -122,7 +126,7 @@ impl ConsumerTask {
     fn next_due(&self) -> Instant {
         let question = self.shared.inbox.with(|assignment| assignment.next_question()).map(Instant::from_std);
         let commit = (self.shared.commits_by_itself() && !self.committing).then_some(self.next_commit);
-        [question, commit].into_iter().flatten().fold(self.next_look, Instant::min)
+        [question, commit].into_iter().flatten().fold(self.next_look.min(self.next_observation), Instant::min)
     }
 
     fn ended(&mut self, ended: Result<Ended, JoinError>) {
@@ -181,6 +185,15 @@ impl ConsumerTask {
             client.refresh_metadata();
         }
         self.next_look = now + if lacking { SOON } else { SELDOM };
+    }
+
+    /// Looks every second what each partition waits for.
+    fn observe(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_observation {
+            self.next_observation = now + SOON;
+            self.shared.inbox.with(|assignment| assignment.observe(STALLED, now.into_std()));
+        }
     }
 
     fn is_subscribed(&self) -> bool {
@@ -262,12 +275,8 @@ impl ConsumerTask {
         let inbox = &self.shared.inbox;
         // Who unsubscribes gives up at once, what is in hand too (it is not committed).
         let waits = self.is_subscribed();
-        let reader = inbox.reader();
-        let held = |revocation: &mut Revocation| {
-            waits && revocation.partitions.iter().any(|partition| reader.holds(partition))
-        };
+        let held = |revocation: &mut Revocation| waits && inbox.holds(&revocation.partitions);
         let free: Vec<Revocation> = self.revocations.extract_if(.., |revocation| !held(revocation)).collect();
-        drop(reader);
         inbox.revocations.fetch_sub(free.len(), SeqCst);
         for Revocation { partitions, done } in free {
             let shared = self.shared.clone();
@@ -334,6 +343,8 @@ fn timestamp(start: Start) -> i64 {
     match start {
         Start::Earliest => EARLIEST,
         Start::Latest => LATEST,
+        // Negative timestamps mean other questions.
+        Start::At(millis) => millis.max(0),
         Start::Since(duration) => {
             let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
             to_millis(SystemTime::now()).saturating_sub(millis).max(0)

@@ -62,10 +62,14 @@ impl FetchTask {
     }
 
     async fn fetch(&self, node: i32, request: FetchRequest, reserved: Charge, by_name: bool) {
+        self.inbox.with(|assignment| assignment.watch.asks(node, Instant::now().into_std()));
         match self.ask(node, &request, by_name).await {
             Ok((response, size)) => self.arrived(node, response, reserved, size),
             Err(error) => {
-                self.inbox.with(|assignment| assignment.fetch_failed(node, &error, Instant::now().into_std()));
+                self.inbox.with(|assignment| {
+                    assignment.watch.unanswered(node, &error);
+                    assignment.fetch_failed(node, &error, Instant::now().into_std());
+                });
                 // Its partitions may have other leaders by now.
                 self.client.refresh_metadata();
             }
@@ -88,7 +92,8 @@ impl FetchTask {
     }
 
     fn arrived(&self, node: i32, response: FetchResponse, mut charge: Charge, size: usize) {
-        let FetchResponse { error, session_id, partitions, node_endpoints, .. } = response;
+        let FetchResponse { throttle_time_ms, error, session_id, partitions, node_endpoints } = response;
+        let throttle = Duration::from_millis(u64::try_from(throttle_time_ms).unwrap_or(0));
         let arrived: Vec<Arrived> = partitions
             .into_iter()
             .map(|mut head| {
@@ -101,7 +106,10 @@ impl FetchTask {
         let empty = arrived.iter().all(|arrived| arrived.walk.steps.is_empty());
         charge.resize(if empty { 0 } else { size });
         let now = Instant::now().into_std();
-        let hints = self.inbox.with(|assignment| assignment.fetched(node, session_id, error, arrived, charge, now));
+        let hints = self.inbox.with(|assignment| {
+            assignment.watch.answered(node, error, size, throttle, now);
+            assignment.fetched(node, session_id, error, arrived, charge, now)
+        });
         self.follow(hints, &node_endpoints);
     }
 

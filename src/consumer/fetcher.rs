@@ -48,6 +48,7 @@ pub(super) fn largest_answer(account: &Account) -> usize {
 impl Assignment {
     /// The next fetch from a broker.
     pub(super) fn plan(&mut self, id: i32, now: Instant) -> Plan {
+        self.clock = Some(now);
         self.expire_nearby(id, now);
         self.renew_wishes(id, now);
         let (min_bytes, max_bytes) = (self.rules.min_bytes, self.rules.max_bytes);
@@ -69,13 +70,15 @@ impl Assignment {
         let want = most.min(asked.saturating_mul(partition_bytes)).max(node.largest_batch).max(1).saturating_add(heads);
         let least = want.min(least.saturating_add(heads));
         let mut reserved = account.reserve(want, least);
+        let mut again = None;
         if reserved.is_none() {
             self.make_room(id);
+            again = self.evict_unread(id, least, now);
             reserved = account.reserve(want, least);
         }
         // What keeps the room cannot be read now (it is paused): one fetch goes beyond the share, or all would stand still.
         let Some(reserved) = reserved.or_else(|| self.reader_starves().then(|| account.charge(least))) else {
-            return Plan::Wait(None);
+            return Plan::Wait(again);
         };
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
         node.answer_size.ask(reserved.bytes().saturating_sub(heads), now);
@@ -135,7 +138,7 @@ impl Assignment {
         let bound = self.queue_bound();
         let floor = self.nodes.get(&id).map_or(0, |node| node.floor);
         let found = self.partitions.get_mut(partition)?;
-        if found.node != Some(id) || found.paused || found.revoking {
+        if found.node != Some(id) || found.paused || found.revoking || found.evicted {
             return None;
         }
         let fetch_offset = found.position.fetching(now)?;

@@ -20,7 +20,9 @@ impl Assignment {
         self.has_heavy |= found.queue.has_heavy();
         if !std::mem::replace(&mut found.in_rotation, true) {
             self.rotation.push_back(partition.clone());
-            self.wake_reader();
+            self.wake_reader_of(partition);
+        } else {
+            self.wake_split(partition);
         }
     }
 
@@ -37,6 +39,14 @@ impl Assignment {
             }
             let Some(partition) = self.rotation.pop_front() else { break };
             let Some(found) = self.partitions.get_mut(&partition) else { continue };
+            if found.split.is_some() {
+                // Not ours to take; here for its batches to be opened.
+                found.in_rotation = !found.queue.is_empty();
+                if found.in_rotation {
+                    self.rotation.push_back(partition);
+                }
+                continue;
+            }
             let Some(lease) = found.lease.as_ref().filter(|_| !found.paused && !found.revoking) else {
                 found.in_rotation = false;
                 continue;
@@ -74,10 +84,14 @@ impl Assignment {
     }
 
     /// The reader came to something that it cannot read: the partition waits for a seek.
-    pub(super) fn broken(&mut self, lease: &Arc<Lease>) {
+    pub(super) fn broken(&mut self, lease: &Arc<Lease>, end: i64) {
         let found = self.partitions.get(lease.partition());
         if found.is_some_and(|found| found.position.generation() == lease.generation()) {
             self.stop(lease.partition());
+            if let Some(found) = self.partitions.get_mut(lease.partition()) {
+                // At least past the offset at which reading stopped.
+                found.damage = Some(end.max(lease.handed() + 1));
+            }
         }
     }
 
@@ -129,7 +143,7 @@ impl Assignment {
             && found.lease.as_ref().is_some_and(|current| Arc::ptr_eq(current, lease))
             && found.queue.opened(end, held)
         {
-            self.wake_reader();
+            self.wake_reader_of(lease.partition());
         }
         self.plan_jobs();
     }

@@ -3,13 +3,19 @@
 use std::{
     collections::HashMap,
     fmt,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
+    task::Waker,
 };
 
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     assignment::{Assignment, Signals},
@@ -17,9 +23,11 @@ use super::{
     part::{Opening, Part},
     queue::Job,
     reader::Reader,
+    split::SplitId,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
+    record::TopicPartition,
     wire::batch::Decompressor,
 };
 
@@ -52,12 +60,16 @@ pub(super) struct Inbox {
     me: Weak<Inbox>,
     assignment: Mutex<Assignment>,
     reader: Mutex<Reader>,
+    /// Those of partitions that are split off; their locks are taken after the common one's and before the assignment's.
+    split: Mutex<Vec<Arc<Mutex<Reader>>>>,
     reading: AtomicBool,
     pub(super) wakers: Arc<Wakers>,
     /// Wakes the consumer's own task.
     pub(super) driver: Notify,
-    /// Wakes those who wait for a position.
+    /// Wakes those who wait for partitions to come or to be given back.
     pub(super) moved: Notify,
+    /// A close waits for the readers of partitions that are split off.
+    closing: AtomicBool,
     /// Revocations that wait for the reader.
     pub(super) revocations: AtomicUsize,
     runtime: Handle,
@@ -70,11 +82,13 @@ impl Inbox {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             assignment: Mutex::new(assignment),
-            reader: Mutex::new(Reader::new(opening)),
+            reader: Mutex::new(Reader::new(opening, None)),
+            split: Mutex::default(),
             reading: AtomicBool::new(false),
             wakers,
             driver: Notify::new(),
             moved: Notify::new(),
+            closing: AtomicBool::new(false),
             revocations: AtomicUsize::new(0),
             runtime,
             decompressors: Mutex::default(),
@@ -96,11 +110,71 @@ impl Inbox {
     /// them is handed out.
     pub(super) fn control<R>(&self, act: impl FnOnce(&mut Assignment) -> R) -> R {
         let mut reader = lock(&self.reader);
+        let split = lock(&self.split).clone();
+        // Nobody else takes more than one of them, but under the common reader's lock.
+        let mut split: Vec<_> = split.iter().map(|reader| lock(reader)).collect();
         self.with(|assignment| {
             let result = act(assignment);
             reader.reconcile(assignment);
+            split.iter_mut().for_each(|reader| reader.reconcile(assignment));
             result
         })
+    }
+
+    /// Gives a partition a reader of its own.
+    pub(super) fn split(&self, partition: &TopicPartition) -> Result<(SplitId, Arc<Mutex<Reader>>)> {
+        let mut reader = lock(&self.reader);
+        let holds = reader.holds(partition);
+        let id = self.with(|assignment| {
+            let id = assignment.split(partition, holds)?;
+            reader.reconcile(assignment);
+            Ok::<_, Error>(id)
+        })?;
+        reader.let_go(partition);
+        let its_own = Arc::new(Mutex::new(Reader::new(self.opening, Some(id.clone()))));
+        lock(&self.split).push(its_own.clone());
+        Ok((id, its_own))
+    }
+
+    /// The partition goes back to the common reader, with all that was not handed out of it.
+    pub(super) fn unsplit(&self, id: &SplitId, its_own: &Arc<Mutex<Reader>>) {
+        let lent = lock(its_own).lent;
+        self.control(|assignment| assignment.unsplit(id, lent));
+        lock(&self.split).retain(|reader| !Arc::ptr_eq(reader, its_own));
+        let mut reader = lock(&self.reader);
+        let mut its_own = lock(its_own);
+        its_own.let_go(&id.partition);
+        reader.add_given(its_own.given());
+        drop((reader, its_own));
+        self.finished();
+    }
+
+    /// Records that all readers together were given.
+    pub(super) fn records_given(&self) -> u64 {
+        let reader = lock(&self.reader);
+        let split = lock(&self.split).clone();
+        reader.given() + split.iter().map(|reader| lock(reader).given()).sum::<u64>()
+    }
+
+    /// Waits until the readers of partitions that are split off hold nothing more, until then at the latest.
+    pub(super) async fn split_readers_finish(&self, deadline: Instant) {
+        self.closing.store(true, SeqCst);
+        loop {
+            let mut moved = pin!(self.moved.notified());
+            // From here on it hears of whoever is done.
+            moved.as_mut().enable();
+            let split = lock(&self.split).clone();
+            if !split.iter().any(|reader| lock(reader).holds_any()) || timeout_at(deadline, moved).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether any reader holds records of one of these.
+    pub(super) fn holds(&self, partitions: &[TopicPartition]) -> bool {
+        let reader = lock(&self.reader);
+        let split = lock(&self.split).clone();
+        partitions.iter().any(|p| reader.holds(p) || split.iter().any(|reader| lock(reader).holds(p)))
     }
 
     pub(super) fn reader(&self) -> MutexGuard<'_, Reader> {
@@ -117,9 +191,7 @@ impl Inbox {
         if signals.moved {
             self.moved.notify_waiters();
         }
-        if let Some(reader) = signals.reader {
-            reader.wake();
-        }
+        signals.reader.into_iter().chain(signals.readers).for_each(Waker::wake);
         for job in signals.jobs {
             self.spawn(job);
         }
@@ -157,6 +229,14 @@ impl Inbox {
     /// The reader asks for the next records: it is done with those that it holds.
     pub(super) fn next(&self) {
         lock(&self.reader).finish();
+        self.finished();
+    }
+
+    /// Revocations that waited for a reader may go on.
+    pub(super) fn finished(&self) {
+        if self.closing.load(SeqCst) {
+            self.moved.notify_waiters();
+        }
         if self.revocations.load(SeqCst) > 0 {
             self.driver.notify_one();
         }

@@ -3,8 +3,9 @@
 //! A record's way in: `routes` says which broker a partition is read from (its leader, or a replica `nearby`). `fetch_task`
 //! asks one broker for what `fetcher` plans (a session of `fetch_session`, as much as `answer_size` says, bytes reserved in
 //! `budget`) and walks the headers of what came (`walk`); `arrivals` queues the batches of each partition (`queue`) without
-//! copying them. The `reader` takes them in fair turns (`handout`), opens them (`part`) and hands out their records: owned ones, or
-//! borrowed ones (`records`). How far it has come is kept in a `lease`; where a partition is read from is found out in
+//! copying them. The `reader` takes them in fair turns (`handout`), opens them (`part`) and hands out their records: owned
+//! ones, or borrowed ones (`records`). Partitions that are split off (`split`) have a reader of their own
+//! (`partition_stream`). How far it has come is kept in a `lease`; where a partition is read from is found out in
 //! `position` and `resolve`. `consumer_task` asks the questions, follows the group and commits.
 
 mod answer_size;
@@ -14,6 +15,7 @@ mod budget;
 mod builder;
 #[expect(clippy::module_inception, reason = "the consumer is the room's main thing")]
 mod consumer;
+mod consumer_status;
 mod consumer_task;
 mod fetch_session;
 mod fetch_task;
@@ -23,19 +25,25 @@ mod handout;
 mod inbox;
 mod lease;
 mod lookups;
+mod metrics;
 mod nearby;
 mod offset_lookup;
 mod offsets;
 mod part;
+mod partition_stream;
 mod position;
+mod positions;
 mod properties;
 mod queue;
 mod reader;
+mod record_ref;
 mod records;
 mod resolve;
 mod routes;
 mod settings;
 mod shared;
+mod split;
+mod status;
 mod stream;
 pub(crate) mod subscription;
 #[cfg(test)]
@@ -43,11 +51,17 @@ mod test_batches;
 #[cfg(all(test, feature = "testkit"))]
 mod tests;
 mod walk;
+mod watch;
 
 pub use builder::ConsumerBuilder;
 pub use consumer::Consumer;
+pub use consumer_status::{ConsumerStatus, GroupState, GroupStatus};
 pub use lookups::{OffsetAndTimestamp, PartitionInfo};
+pub use metrics::{ConsumerMetrics, PartitionMetrics};
 pub use offsets::OffsetAndMetadata;
-pub use records::{PartitionRecords, RecordHeaders, RecordRef, Records, RecordsIter};
+pub use partition_stream::PartitionStream;
+pub use record_ref::{RecordHeaders, RecordRef};
+pub use records::{PartitionRecords, Records, RecordsIter};
 pub use settings::{IsolationLevel, OffsetReset};
+pub use status::{PartitionStatus, Waiting};
 pub use stream::RecordStream;

@@ -22,6 +22,8 @@ pub(super) enum Start {
     Latest,
     /// The first record that is not older than this, counted back from when it is asked for.
     Since(Duration),
+    /// The first record that is not older than these milliseconds since the Unix epoch.
+    At(i64),
 }
 
 impl Start {

@@ -33,6 +33,7 @@ pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = table! {
     "partition.assignment.strategy", "range (other strategies are not supported yet)", |_s, v| strategy(v)?;
     "group.protocol", "classic (consumer, the protocol of KIP-848, is not supported yet)", |_s, v| v.trim().eq_ignore_ascii_case("classic").then_some(())?;
     "isolation.level", "read_uncommitted or read_committed", |s, v| s.isolation_level = isolation(v)?;
+    "enable.partition.eof", BOOLEAN, |s, v| s.enable_partition_eof = boolean(v)?;
     "check.crcs", BOOLEAN, |s, v| s.check_crcs = boolean(v)?;
     "exclude.internal.topics", BOOLEAN, |s, v| s.exclude_internal_topics = boolean(v)?;
     "queued.max.messages.kbytes", "kibibytes, 1 or more", |s, v| s.queued_max_bytes = v.trim().parse::<usize>().ok()?.checked_mul(1024)?;

@@ -27,6 +27,8 @@ pub(super) enum Held {
     Broken(Error),
     /// The broker has nothing at this offset: too old, or beyond the log's end.
     OutOfRange,
+    /// Here was the log's end.
+    End,
 }
 
 #[derive(Debug)]
@@ -43,11 +45,30 @@ struct Entry {
 /// What the reader takes over.
 #[derive(Debug)]
 pub(super) enum Taken {
-    Raw { lease: Arc<Lease>, batch: RawBatch, charge: Arc<Charge>, end: i64 },
+    Raw {
+        lease: Arc<Lease>,
+        batch: RawBatch,
+        charge: Arc<Charge>,
+        end: i64,
+    },
     Open(Part),
-    Skip { lease: Arc<Lease>, end: i64 },
-    Broken { lease: Arc<Lease>, error: Error },
-    OutOfRange { lease: Arc<Lease> },
+    Skip {
+        lease: Arc<Lease>,
+        end: i64,
+    },
+    /// `end`: behind the batch that cannot be read, where that is known.
+    Broken {
+        lease: Arc<Lease>,
+        error: Error,
+        end: i64,
+    },
+    OutOfRange {
+        lease: Arc<Lease>,
+    },
+    End {
+        lease: Arc<Lease>,
+        at: i64,
+    },
 }
 
 impl Taken {
@@ -57,7 +78,8 @@ impl Taken {
             Taken::Raw { lease, .. }
             | Taken::Skip { lease, .. }
             | Taken::Broken { lease, .. }
-            | Taken::OutOfRange { lease } => lease,
+            | Taken::OutOfRange { lease }
+            | Taken::End { lease, .. } => lease,
         }
     }
 }
@@ -126,6 +148,11 @@ impl Queue {
         self.entries.push_back(Entry { held: Held::OutOfRange, bytes: 0, start: at, end: at });
     }
 
+    /// Appends that this is the log's end.
+    pub(super) fn push_end(&mut self, at: i64) {
+        self.entries.push_back(Entry { held: Held::End, bytes: 0, start: at, end: at });
+    }
+
     /// Appends that what follows cannot be read.
     pub(super) fn push_broken(&mut self, error: Error, at: i64) {
         self.entries.push_back(Entry { held: Held::Broken(error), bytes: 0, start: at, end: at });
@@ -146,8 +173,9 @@ impl Queue {
                 (Held::Open(part), 0, end)
             }
             Taken::Skip { end, .. } => (Held::Skip, 0, end),
-            Taken::Broken { error, .. } => (Held::Broken(error), 0, start),
+            Taken::Broken { error, end, .. } => (Held::Broken(error), 0, end),
             Taken::OutOfRange { .. } => (Held::OutOfRange, 0, start),
+            Taken::End { at, .. } => (Held::End, 0, at),
         };
         self.bytes += bytes;
         self.entries.push_front(Entry { held, bytes, start, end });
@@ -160,7 +188,7 @@ impl Queue {
         let mut first = true;
         while count < records && self.is_readable() {
             match self.entries.front().map(|entry| &entry.held) {
-                Some(Held::Broken(_) | Held::OutOfRange) if !first => break,
+                Some(Held::Broken(_) | Held::OutOfRange | Held::End) if !first => break,
                 _ => {}
             }
             let Some(Entry { held, bytes, end, .. }) = self.entries.pop_front() else { break };
@@ -178,8 +206,9 @@ impl Queue {
                     Taken::Open(part)
                 }
                 Held::Skip | Held::Opening => Taken::Skip { lease, end },
-                Held::Broken(error) => Taken::Broken { lease, error },
+                Held::Broken(error) => Taken::Broken { lease, error, end },
                 Held::OutOfRange => Taken::OutOfRange { lease },
+                Held::End => Taken::End { lease, at: end },
             });
         }
         count

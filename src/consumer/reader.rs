@@ -1,6 +1,6 @@
 //! The reader's side: what it took over, what it holds in its hands, and what it is done with.
 //!
-//! There is one reader at a time. Its lock is taken for each record that `recv` gives, by nobody else but for a moment
+//! There is one reader at a time, beside those of partitions that are split off. Its lock is taken for each record that `recv` gives, by nobody else but for a moment
 //! (a seek, a rebalance), and before the assignment's lock, never inside of it.
 
 use std::{
@@ -15,6 +15,7 @@ use super::{
     lease::Lease,
     part::{Opening, Part},
     queue::Taken,
+    split::SplitId,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -39,12 +40,18 @@ enum Refill {
 
 #[derive(Debug)]
 pub(super) struct Reader {
+    /// The partition that it reads; without one, all that have no reader of their own.
+    of: Option<SplitId>,
     /// What was taken over and is not handed out yet.
     pending: VecDeque<Taken>,
     /// Of the records that were handed out last.
     leases: Vec<Arc<Lease>>,
     /// Whether the reader still holds them.
     holding: bool,
+    /// A poll's records are held.
+    pub(super) lent: bool,
+    /// Records that were given.
+    given: u64,
     /// Kept for its room.
     taken: Vec<Taken>,
     decompressor: Decompressor,
@@ -52,11 +59,14 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(opening: Opening) -> Self {
+    pub(super) fn new(opening: Opening, of: Option<SplitId>) -> Self {
         Self {
+            of,
             pending: VecDeque::new(),
             leases: Vec::new(),
             holding: false,
+            lent: false,
+            given: 0,
             taken: Vec::new(),
             decompressor: Decompressor::default(),
             opening,
@@ -77,6 +87,16 @@ impl Reader {
         self.holding && self.leases.iter().any(|lease| lease.partition() == partition)
     }
 
+    /// Whether the reader holds anything.
+    pub(super) fn holds_any(&self) -> bool {
+        self.holding && !self.leases.is_empty()
+    }
+
+    /// The reader no longer holds what it holds of that partition, without being done with it.
+    pub(super) fn let_go(&mut self, partition: &TopicPartition) {
+        self.leases.retain(|lease| lease.partition() != partition);
+    }
+
     /// The next record, sharing the bytes of its batch. `None` at the end.
     pub(super) fn poll_record(&mut self, inbox: &Inbox, cx: &mut Context<'_>) -> Poll<Option<Result<ConsumerRecord>>> {
         loop {
@@ -92,6 +112,7 @@ impl Reader {
                         part.left -= 1;
                         part.lease.hand_out(record.offset + 1);
                         self.holding = true;
+                        self.given += 1;
                         if !matches!(&self.leases[..], [held] if Arc::ptr_eq(held, &part.lease)) {
                             self.leases.clear();
                             self.leases.push(part.lease.clone());
@@ -99,9 +120,9 @@ impl Reader {
                         return Poll::Ready(Some(Ok(record)));
                     }
                     Some(Err(error)) => {
-                        let lease = part.lease.clone();
+                        let (lease, end) = (part.lease.clone(), part.end);
                         self.pending.pop_front();
-                        self.pending.push_front(Taken::Broken { lease, error });
+                        self.pending.push_front(Taken::Broken { lease, error, end });
                     }
                     None => part.left = 0,
                 }
@@ -122,13 +143,13 @@ impl Reader {
         }
     }
 
-    /// Up to `max` records, the portions of one partition side by side and in order.
+    /// Up to `max` records, the portions of one partition side by side and in order. `None` at the end.
     pub(super) fn poll_portions(
         &mut self,
         max: usize,
         inbox: &Inbox,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Vec<Portion>>> {
+    ) -> Poll<Option<Result<Vec<Portion>>>> {
         let mut portions: Vec<Portion> = Vec::new();
         let mut count = 0;
         loop {
@@ -156,13 +177,13 @@ impl Reader {
                         }
                     }
                     // Trouble comes behind the records before it.
-                    trouble @ (Taken::Broken { .. } | Taken::OutOfRange { .. }) if count > 0 => {
+                    trouble @ (Taken::Broken { .. } | Taken::OutOfRange { .. } | Taken::End { .. }) if count > 0 => {
                         self.pending.push_front(trouble);
                         return self.hold(portions);
                     }
                     next => {
                         if let Some(error) = self.pass(next, inbox) {
-                            return Poll::Ready(Err(error));
+                            return Poll::Ready(Some(Err(error)));
                         }
                     }
                 }
@@ -173,8 +194,8 @@ impl Reader {
             let waiting = if count == 0 { Some(&mut *cx) } else { None };
             match self.refill(max - count, inbox, waiting) {
                 Refill::Some => {}
-                Refill::Error(error) => return Poll::Ready(Err(error)),
-                Refill::Ended => return Poll::Ready(Err(closed())),
+                Refill::Error(error) => return Poll::Ready(Some(Err(error))),
+                Refill::Ended => return Poll::Ready(None),
                 Refill::Nothing if count == 0 => return Poll::Pending,
                 Refill::Nothing => return self.hold(portions),
             }
@@ -182,7 +203,7 @@ impl Reader {
     }
 
     /// The reader now holds all of these.
-    fn hold(&mut self, portions: Vec<Portion>) -> Poll<Result<Vec<Portion>>> {
+    fn hold(&mut self, portions: Vec<Portion>) -> Poll<Option<Result<Vec<Portion>>>> {
         self.holding = true;
         self.leases.clear();
         for portion in &portions {
@@ -190,7 +211,8 @@ impl Reader {
                 self.leases.push(portion.part.lease.clone());
             }
         }
-        Poll::Ready(Ok(portions))
+        self.lent = true;
+        Poll::Ready(Some(Ok(portions)))
     }
 
     /// Moves on past what holds no record; an error if that is one.
@@ -207,11 +229,19 @@ impl Reader {
             Taken::OutOfRange { lease } => {
                 inbox.with(|assignment| assignment.out_of_range(lease.partition(), lease.generation()));
             }
-            Taken::Broken { lease, error } => {
-                inbox.with(|assignment| assignment.broken(&lease));
+            Taken::End { lease, at } => {
+                let partition = lease.partition();
+                let message = format!("{partition}: the end was reached at offset {at}");
+                let error = Error::new(ErrorKind::EndOfPartition, message);
+                return Some(error.at(partition.topic.clone(), partition.partition, at));
+            }
+            Taken::Broken { lease, error, end } => {
+                inbox.with(|assignment| assignment.broken(&lease, end));
                 self.pending.retain(|pending| !Arc::ptr_eq(pending.lease(), &lease));
                 let at = lease.handed();
-                return Some(error.context(format_args!("read of {} from offset {at} on", lease.partition())));
+                let partition = lease.partition();
+                let error = error.context(format_args!("read of {partition} from offset {at} on"));
+                return Some(error.at(partition.topic.clone(), partition.partition, at));
             }
         }
         None
@@ -230,16 +260,16 @@ impl Reader {
         let mut taken = std::mem::take(&mut self.taken);
         let refill = inbox.with(|assignment| {
             if waiting.is_some()
-                && let Some(error) = assignment.pop_error()
+                && let Some(error) = assignment.pop_error_for(self.of.as_ref())
             {
                 return Refill::Error(error);
             }
-            assignment.take(records, &mut taken);
+            assignment.take_for(self.of.as_ref(), records, &mut taken);
             match waiting {
                 _ if !taken.is_empty() => Refill::Some,
-                Some(_) if assignment.has_ended() => Refill::Ended,
+                Some(_) if assignment.has_ended_for(self.of.as_ref()) => Refill::Ended,
                 Some(cx) => {
-                    assignment.wait(cx.waker());
+                    assignment.wait_for(self.of.as_ref(), cx.waker());
                     Refill::Nothing
                 }
                 None => Refill::Nothing,
@@ -256,8 +286,18 @@ impl Reader {
         match Part::open(&lease, &batch, end, charge, &mut self.decompressor, self.opening) {
             Ok(Some(part)) => Taken::Open(part),
             Ok(None) => Taken::Skip { lease, end },
-            Err(error) => Taken::Broken { lease, error },
+            Err(error) => Taken::Broken { lease, error, end },
         }
+    }
+
+    /// Records that were given so far.
+    pub(super) fn given(&self) -> u64 {
+        self.given
+    }
+
+    /// So many records more were given.
+    pub(super) fn add_given(&mut self, given: u64) {
+        self.given += given;
     }
 
     /// Takes back what was not read of its portions, in order.
@@ -269,13 +309,14 @@ impl Reader {
 
     /// After partitions were paused, positioned anew or given up: keeps only what may still be handed out.
     pub(super) fn reconcile(&mut self, assignment: &mut Assignment) {
-        let all_stay = self.pending.iter().all(|pending| assignment.may_hand_out(pending.lease()) == Some(true));
+        let of = self.of.as_ref();
+        let all_stay = self.pending.iter().all(|pending| assignment.may_hand_out_by(of, pending.lease()) == Some(true));
         if all_stay {
             return;
         }
         let (mut stay, mut back) = (VecDeque::new(), Vec::new());
         for pending in self.pending.drain(..) {
-            match assignment.may_hand_out(pending.lease()) {
+            match assignment.may_hand_out_by(of, pending.lease()) {
                 Some(true) => stay.push_back(pending),
                 Some(false) => back.push(pending),
                 None => {}
@@ -286,10 +327,6 @@ impl Reader {
             assignment.give_back(pending);
         }
     }
-}
-
-fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the consumer is closed")
 }
 
 /// A record that shares the bytes of its batch.

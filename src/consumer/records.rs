@@ -1,23 +1,22 @@
 //! What `poll` gives: records that borrow from the batches that they came in.
 
 use std::{
-    borrow::Cow,
     fmt,
-    sync::{Arc, Mutex},
-    time::SystemTime,
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use super::{
-    inbox::{Reading, lock},
+    inbox::{Inbox, Reading, lock},
     lease::Lease,
     part::Part,
     queue::Taken,
-    reader::{Portion, owned},
+    reader::{Portion, Reader},
+    record_ref::RecordRef,
 };
 use crate::{
     error::Error,
-    record::{ConsumerRecord, TimestampType, TopicPartition, from_millis},
-    wire::batch::{HeadersIter, RecordIter, RecordPosition, RecordView},
+    record::TopicPartition,
+    wire::batch::{RecordIter, RecordPosition},
 };
 
 /// Records of one [`poll`](super::Consumer::poll), by partition, each partition's in the log's order.
@@ -26,13 +25,38 @@ use crate::{
 /// handed out when an iterator gives it. What no iterator has given comes again with the next poll, and so does nothing
 /// else: iterating twice gives the same records twice, but they are handed out once.
 ///
-/// While this is held, no other call reads from the consumer; commits, seeks and pauses work. Records of a partition that
+/// While this is held, no other call reads from the consumer (of a [`PartitionStream`](super::PartitionStream): from that
+/// stream); commits, seeks and pauses work. Records of a partition that
 /// is sought or taken away meanwhile are not given any more.
 #[must_use = "records that are not iterated come again"]
 pub struct Records {
     held: Vec<Held>,
     /// There where something is held.
-    reading: Option<Reading>,
+    home: Option<Home>,
+}
+
+/// Where the unread part goes back to.
+pub(super) enum Home {
+    /// The reader of all that is not split off.
+    Common(Reading),
+    /// That of one partition.
+    Split(Arc<Inbox>, Arc<Mutex<Reader>>),
+}
+
+impl Home {
+    fn inbox(&self) -> &Arc<Inbox> {
+        match self {
+            Self::Common(reading) => reading.inbox(),
+            Self::Split(inbox, _) => inbox,
+        }
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Reader> {
+        match self {
+            Self::Common(reading) => reading.inbox().reader(),
+            Self::Split(_, reader) => lock(reader),
+        }
+    }
 }
 
 /// Some records of one partition.
@@ -54,12 +78,12 @@ struct Progress {
 
 impl Records {
     pub(super) fn empty() -> Self {
-        Self { held: Vec::new(), reading: None }
+        Self { held: Vec::new(), home: None }
     }
 
-    pub(super) fn new(portions: Vec<Portion>, reading: Reading) -> Self {
+    pub(super) fn new(portions: Vec<Portion>, home: Home) -> Self {
         let held = portions.into_iter().map(|Portion { part, count }| Held { part, count, progress: Mutex::default() });
-        Self { held: held.collect(), reading: Some(reading) }
+        Self { held: held.collect(), home: Some(home) }
     }
 
     /// Whether there are none: the time was up before something came.
@@ -102,14 +126,20 @@ impl<'a> IntoIterator for &'a Records {
 
 impl Drop for Records {
     fn drop(&mut self) {
-        let Some(reading) = &self.reading else { return };
+        let Some(home) = &self.home else { return };
+        let given: usize = self.held.iter().map(|held| lock(&held.progress).given).sum();
         let unread: Vec<Taken> = self.held.drain(..).filter_map(Held::into_unread).collect();
-        if unread.is_empty() {
+        let all_read = unread.is_empty();
+        let mut reader = home.reader();
+        reader.lent = false;
+        reader.add_given(given as u64);
+        reader.take_back(unread);
+        drop(reader);
+        if all_read {
             return;
         }
-        reading.inbox().reader().take_back(unread);
         // A partition may have been paused or given up while these were held.
-        reading.inbox().control(|_| ());
+        home.inbox().control(|_| ());
     }
 }
 
@@ -134,7 +164,7 @@ impl Held {
             return None;
         }
         if let Some(error) = progress.broken {
-            return Some(Taken::Broken { lease, error });
+            return Some(Taken::Broken { lease, error, end: self.part.end });
         }
         self.part.position = progress.position.unwrap_or(self.part.position);
         self.part.left = self.part.left.saturating_sub(progress.given);
@@ -273,100 +303,5 @@ impl std::iter::FusedIterator for RecordsIter<'_> {}
 impl fmt::Debug for RecordsIter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecordsIter").finish_non_exhaustive()
-    }
-}
-
-/// A record, borrowed from the batch that it came in.
-#[derive(Clone, Copy)]
-pub struct RecordRef<'a> {
-    view: RecordView<'a>,
-    part: &'a Part,
-}
-
-impl<'a> RecordRef<'a> {
-    /// The topic.
-    pub fn topic(&self) -> &'a Arc<str> {
-        &self.part.lease.partition().topic
-    }
-
-    /// The partition's number.
-    pub fn partition(&self) -> i32 {
-        self.part.lease.partition().partition
-    }
-
-    /// The topic and the partition.
-    pub fn topic_partition(&self) -> &'a TopicPartition {
-        self.part.lease.partition()
-    }
-
-    /// The record's offset in its partition.
-    pub fn offset(&self) -> i64 {
-        self.view.offset
-    }
-
-    /// The leader epoch under which the record's batch was appended, where the broker says it (KIP-320).
-    pub fn leader_epoch(&self) -> Option<i32> {
-        Some(self.part.records.header.partition_leader_epoch).filter(|epoch| *epoch >= 0)
-    }
-
-    /// Milliseconds since the Unix epoch; −1 where the record has none.
-    pub fn timestamp_millis(&self) -> i64 {
-        self.view.timestamp
-    }
-
-    /// The record's timestamp, `None` where it has none.
-    pub fn timestamp(&self) -> Option<SystemTime> {
-        (self.view.timestamp >= 0).then(|| from_millis(self.view.timestamp))
-    }
-
-    /// Who gave the timestamp.
-    pub fn timestamp_type(&self) -> TimestampType {
-        self.part.records.header.timestamp_type()
-    }
-
-    /// The key, if there is one.
-    pub fn key(&self) -> Option<&'a [u8]> {
-        self.view.key
-    }
-
-    /// The value; `None` for a tombstone.
-    pub fn value(&self) -> Option<&'a [u8]> {
-        self.view.value
-    }
-
-    /// The headers in their order; names may repeat.
-    pub fn headers(&self) -> RecordHeaders<'a> {
-        RecordHeaders(self.view.headers)
-    }
-
-    /// The same record on its own, sharing the bytes of its batch: it may be kept, and keeps them in memory.
-    pub fn to_owned(&self) -> ConsumerRecord {
-        owned(self.part, &self.view)
-    }
-}
-
-impl fmt::Debug for RecordRef<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecordRef")
-            .field("partition", self.topic_partition())
-            .field("offset", &self.offset())
-            .field("timestamp_millis", &self.timestamp_millis())
-            .field("key", &self.key().map(<[u8]>::escape_ascii).map(|key| key.to_string()))
-            .field("value", &self.value().map(<[u8]>::escape_ascii).map(|value| value.to_string()))
-            .finish_non_exhaustive()
-    }
-}
-
-/// The headers of a record: name and value of each.
-#[derive(Clone, Copy, Debug)]
-pub struct RecordHeaders<'a>(HeadersIter<'a>);
-
-impl<'a> Iterator for RecordHeaders<'a> {
-    /// The name, with U+FFFD for what is not UTF-8; the value, which may be null.
-    type Item = (Cow<'a, str>, Option<&'a [u8]>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (name, value) = self.0.next()?;
-        Some((String::from_utf8_lossy(name), value))
     }
 }

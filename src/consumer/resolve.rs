@@ -205,15 +205,19 @@ impl Assignment {
     fn question_failed(&mut self, partitions: &[TopicPartition], error: Error, now: Instant) {
         let retriable = error.is_retriable() || error.kind() == ErrorKind::Protocol;
         tracing::debug!(%error, ?partitions, "a position is not known yet");
-        let mut tell = false;
+        let mut told = false;
         for partition in partitions {
             let Some(found) = self.partitions.get_mut(partition) else { continue };
             let wait = found.retries.next(&mut self.rng);
+            found.seen.trouble = Some(error.clone());
             found.position.retry_at(now + if retriable { wait } else { HUMAN });
-            tell |= !retriable && !std::mem::replace(&mut found.reported, true);
-        }
-        if tell {
-            self.push_error(error);
+            if retriable || std::mem::replace(&mut found.reported, true) {
+                continue;
+            }
+            // Of those that are read together, once.
+            if found.split.is_some() || !std::mem::replace(&mut told, true) {
+                self.tell(partition, error.clone());
+            }
         }
         self.signals.driver = true;
     }

@@ -57,7 +57,7 @@ impl Assignment {
         let Some(topic) = metadata.topic(&partition.topic) else { return };
         let id = topic.id;
         if topic.error == ErrorCode::TOPIC_AUTHORIZATION_FAILED && !std::mem::replace(&mut found.reported, true) {
-            self.push_error(Error::broker(topic.error, format_args!("read of {partition}")));
+            self.tell(partition, Error::broker(topic.error, format_args!("read of {partition}")));
             return;
         }
         let leader = metadata.leader(&partition.topic, partition.partition);

@@ -66,6 +66,8 @@ pub(crate) struct ConsumerSettings {
     pub(crate) heartbeat_interval: Duration,
     /// `isolation.level`.
     pub(crate) isolation_level: IsolationLevel,
+    /// `enable.partition.eof`.
+    pub(crate) enable_partition_eof: bool,
     /// `check.crcs`.
     pub(crate) check_crcs: bool,
     /// `exclude.internal.topics`.
@@ -94,6 +96,7 @@ impl Default for ConsumerSettings {
             session_timeout: Duration::from_secs(45),
             heartbeat_interval: Duration::from_secs(3),
             isolation_level: IsolationLevel::default(),
+            enable_partition_eof: false,
             check_crcs: true,
             exclude_internal_topics: true,
             queued_max_bytes: 65_536 * 1024,

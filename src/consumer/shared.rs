@@ -125,8 +125,14 @@ impl Shared {
         if offsets.is_empty() {
             return Ok(());
         }
-        group.commit(offsets.clone(), deadline).await?;
-        self.inbox.with(|assignment| assignment.committed(&offsets));
-        Ok(())
+        let begun = Instant::now();
+        let committed = group.commit(offsets.clone(), deadline).await;
+        self.inbox.with(|assignment| {
+            assignment.watch.committed(committed.is_ok(), begun.elapsed());
+            if committed.is_ok() {
+                assignment.committed(&offsets);
+            }
+        });
+        committed
     }
 }

@@ -23,7 +23,15 @@ struct Inner {
     message: String,
     retriable: bool,
     status: Option<DeliveryStatus>,
+    place: Option<Place>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+#[derive(Clone)]
+struct Place {
+    topic: Arc<str>,
+    partition: i32,
+    offset: i64,
 }
 
 /// The kind of an [`Error`], for programs that decide by it.
@@ -58,6 +66,10 @@ pub enum ErrorKind {
     NoOffset,
     /// The topic or partition does not exist (or is not visible), and did not appear before the deadline.
     UnknownTopicOrPartition,
+    /// The end of a partition was reached, where a consumer asked to be told (`enable.partition.eof`). Nothing went wrong.
+    EndOfPartition,
+    /// The bytes of a record that was read are not what a deserializer expects. Reading goes on with the next one.
+    Deserialization,
     /// Another producer, member or incarnation has taken this one's place; make a new client.
     Fenced,
     /// This client was closed, or its runtime was dropped.
@@ -82,7 +94,15 @@ pub enum DeliveryStatus {
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let retriable = matches!(kind, ErrorKind::BufferFull | ErrorKind::Timeout | ErrorKind::Network);
-        Self(Arc::new(Inner { kind, code: None, message: message.into(), retriable, status: None, source: None }))
+        Self(Arc::new(Inner {
+            kind,
+            code: None,
+            message: message.into(),
+            retriable,
+            status: None,
+            place: None,
+            source: None,
+        }))
     }
 
     /// An error that a broker answered with; `context` says what was asked ("produce to orders[0]").
@@ -109,6 +129,7 @@ impl Error {
             message: format!("{context}: {code}: {}", code.message()),
             retriable: code.is_retriable(),
             status: None,
+            place: None,
             source: None,
         }))
     }
@@ -118,9 +139,19 @@ impl Error {
         self.changed(|inner| inner.source = Some(Arc::new(source)))
     }
 
+    /// The same, where the cause's type is not known.
+    pub(crate) fn with_boxed_source(self, source: Box<dyn StdError + Send + Sync>) -> Self {
+        self.changed(|inner| inner.source = Some(source.into()))
+    }
+
     /// The same error, saying how far the record (or the request) got.
     pub(crate) fn with_status(self, status: DeliveryStatus) -> Self {
         self.changed(|inner| inner.status = Some(status))
+    }
+
+    /// The same error, saying where in the log it is.
+    pub(crate) fn at(self, topic: Arc<str>, partition: i32, offset: i64) -> Self {
+        self.changed(|inner| inner.place = Some(Place { topic, partition, offset }))
     }
 
     /// The same error with more context before its message.
@@ -166,6 +197,13 @@ impl Error {
         self.0.status
     }
 
+    /// Topic, partition and offset of what could not be read ([`ErrorKind::Corrupt`], [`ErrorKind::NoOffset`],
+    /// [`ErrorKind::Deserialization`]), or of the end
+    /// that was reached ([`ErrorKind::EndOfPartition`]).
+    pub fn place(&self) -> Option<(&str, i32, i64)> {
+        self.0.place.as_ref().map(|place| (&*place.topic, place.partition, place.offset))
+    }
+
     /// What to do next, in one sentence.
     pub fn advice(&self) -> &'static str {
         match self.0.kind {
@@ -179,12 +217,16 @@ impl Error {
             ErrorKind::Network => "check that the brokers are up and that their addresses are reachable from here",
             ErrorKind::Protocol => "check that the address and port are those of a Kafka listener of this protocol",
             ErrorKind::UnsupportedVersion => "use a newer broker, or do without the feature that the message names",
-            ErrorKind::Corrupt => "seek past the damaged records, or restore the partition from a good replica",
+            ErrorKind::Corrupt => {
+                "skip the damaged records (`Consumer::skip_corrupt`), or restore the partition from a good replica"
+            }
             ErrorKind::Broker => "look the error code up; try again if it is retriable",
             ErrorKind::Authentication => "check the credentials and the mechanism",
             ErrorKind::Authorization => "ask for the right that the message names",
             ErrorKind::NoOffset => "seek to a position, or set auto.offset.reset",
             ErrorKind::UnknownTopicOrPartition => "create the topic, or check its name and your rights to see it",
+            ErrorKind::EndOfPartition => "go on reading: what is appended later comes",
+            ErrorKind::Deserialization => "pass the record over or put it aside; look at who writes to the topic",
             ErrorKind::Fenced => "another client has taken this one's place: close it and make a new one",
             ErrorKind::Closed => "make a new client",
             ErrorKind::Purged => {

@@ -1,5 +1,6 @@
 //! What users hold: records on their way out and in, and the names of places in the log.
 
+mod deserializer;
 mod edit;
 mod incoming;
 mod outgoing;
@@ -7,6 +8,8 @@ mod topic;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub(crate) use deserializer::field_as;
+pub use deserializer::{DeserializeError, Deserializer, Field, Plain};
 pub(crate) use edit::Marks;
 pub use incoming::{ConsumerRecord, Header};
 pub use outgoing::{Payload, Record, RecordMetadata};

@@ -140,7 +140,6 @@ fn put_partition(out: &mut BytesMut, version: i16, partition: &FetchPartition) {
 
 #[derive(Debug, Default)]
 pub(crate) struct FetchResponse {
-    #[cfg_attr(not(test), expect(dead_code, reason = "the connection heeds it; a consumer's counters will show it"))]
     pub(crate) throttle_time_ms: i32,
     pub(crate) error: ErrorCode,
     pub(crate) session_id: i32,
@@ -156,11 +155,8 @@ pub(crate) struct FetchPartitionResponse {
     pub(crate) topic_id: Uuid,
     pub(crate) partition: i32,
     pub(crate) error: ErrorCode,
-    #[cfg_attr(not(test), expect(dead_code, reason = "a consumer's lag will be counted from it"))]
     pub(crate) high_watermark: i64,
-    #[cfg_attr(not(test), expect(dead_code, reason = "a consumer's lag will be counted from it"))]
     pub(crate) last_stable_offset: i64,
-    #[cfg_attr(not(test), expect(dead_code, reason = "a consumer's lead will be counted from it"))]
     pub(crate) log_start_offset: i64,
     /// (producer id, first offset); may be unsorted.
     pub(crate) aborted_transactions: Vec<(i64, i64)>,

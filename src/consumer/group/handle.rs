@@ -12,11 +12,12 @@ use super::{
     committed::{fetch_answer, fetch_check, fetch_request},
     coordinator::{ask, request_timeout},
     group_task::{Command, GroupTask},
+    membership::Standing,
     shared::Shared,
 };
 use crate::{
     cluster::{Backoff, Client, CoordinatorKind, Lane, Route},
-    consumer::{OffsetAndMetadata, subscription::Subscription},
+    consumer::{GroupState, GroupStatus, OffsetAndMetadata, subscription::Subscription},
     error::{Error, ErrorKind, Result},
     record::TopicPartition,
 };
@@ -37,6 +38,28 @@ pub(crate) struct Reading<'a>(&'a GroupHandle);
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
         self.0.shared.reader.end_waiting();
+    }
+}
+
+/// Signs of life from readers that may outlive the handle, and do not keep the membership alive.
+#[derive(Clone, Debug)]
+pub(crate) struct Signs(Arc<Shared>);
+
+impl Signs {
+    /// As [`GroupHandle::reading`].
+    pub(crate) fn reading(&self) -> Alive {
+        self.0.reader.begin_waiting();
+        Alive(self.0.clone())
+    }
+}
+
+/// As [`Reading`], of a reader that has no handle.
+#[derive(Debug)]
+pub(crate) struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.reader.end_waiting();
     }
 }
 
@@ -63,6 +86,25 @@ impl GroupHandle {
     pub(crate) fn reading(&self) -> Reading<'_> {
         self.shared.reader.begin_waiting();
         Reading(self)
+    }
+
+    pub(crate) fn signs(&self) -> Signs {
+        Signs(self.shared.clone())
+    }
+
+    /// Where the membership stands.
+    pub(crate) fn status(&self) -> GroupStatus {
+        let (standing, since) = self.shared.standing_since();
+        let state = match &*standing {
+            Standing::Alone => GroupState::Unsubscribed,
+            Standing::Rebalancing => GroupState::Rebalancing,
+            Standing::Out => GroupState::WaitingForReader,
+            Standing::Member { identity, .. } => {
+                GroupState::Stable { member_id: identity.member_id.clone(), generation: identity.generation }
+            }
+            Standing::Ended(error) => GroupState::Ended(error.clone()),
+        };
+        GroupStatus { group_id: self.shared.settings.group_id.clone(), state, for_how_long: since.elapsed() }
     }
 
     /// Commits offsets for the generation that is current now; for a consumer that is not subscribed, as no member.

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::{error::Error, record::TopicPartition};
 
-pub(crate) use handle::{GroupHandle, Reading};
+pub(crate) use handle::{Alive, GroupHandle, Reading, Signs};
 
 /// What a member of a group has to know. The settings are checked before they come here: the heartbeat interval is
 /// shorter than the session timeout.

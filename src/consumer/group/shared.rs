@@ -1,11 +1,12 @@
 //! What the handles and the task of one membership have in common.
 
 use std::{
+    mem::discriminant,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{GroupSettings, membership::Standing, reader::Reader};
 
@@ -16,7 +17,8 @@ pub(super) struct Shared {
     /// One commit at a time, in the order in which they were asked for, so that a retry of an earlier one cannot undo a
     /// later one.
     pub(super) commits: Semaphore,
-    standing: Mutex<Arc<Standing>>,
+    /// With since when it is of this kind.
+    standing: Mutex<(Arc<Standing>, Instant)>,
 }
 
 impl Shared {
@@ -31,16 +33,22 @@ impl Shared {
             settings,
             reader: Reader::default(),
             commits: Semaphore::new(1),
-            standing: Mutex::new(Arc::new(Standing::Alone)),
+            standing: Mutex::new((Arc::new(Standing::Alone), Instant::now())),
         }
     }
 
     pub(super) fn standing(&self) -> Arc<Standing> {
+        self.standing_since().0
+    }
+
+    pub(super) fn standing_since(&self) -> (Arc<Standing>, Instant) {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn set_standing(&self, standing: Standing) {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(standing);
+        let mut known = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = discriminant(&*known.0) == discriminant(&standing);
+        *known = (Arc::new(standing), if same { known.1 } else { Instant::now() });
     }
 }
 

@@ -2,13 +2,19 @@
 
 mod budget;
 mod commits;
+mod counting;
 mod faults;
 mod fetching;
 mod groups;
+mod lookups;
 mod memory;
 mod planning;
+mod positions;
 mod reading;
 mod replicas;
+mod splitting;
+mod telling;
+mod traces;
 
 use std::time::Duration;
 

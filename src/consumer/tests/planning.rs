@@ -24,7 +24,7 @@ use crate::{
         inbox::{Inbox, Wakers},
         part::Opening,
         position::State,
-        records::Records,
+        records::{Home, Records},
         resolve::Question,
         test_batches::{Sort, batch},
         walk::walk,
@@ -39,6 +39,7 @@ const BATCH: i64 = 4;
 
 pub(super) fn rules() -> Rules {
     Rules {
+        partition_eof: false,
         reset: OffsetReset::Earliest,
         isolation: IsolationLevel::ReadUncommitted,
         min_bytes: 1,
@@ -274,7 +275,9 @@ impl World {
         let mut cx = Context::from_waker(Waker::noop());
         let portions = self.inbox.reader().poll_portions(max, &self.inbox, &mut cx);
         match portions {
-            Poll::Ready(portions) => Records::new(portions.unwrap(), reading.into_owned().unwrap()),
+            Poll::Ready(portions) => {
+                Records::new(portions.unwrap().unwrap(), Home::Common(reading.into_owned().unwrap()))
+            }
             Poll::Pending => Records::empty(),
         }
     }

@@ -1,0 +1,141 @@
+//! Where a consumer reads from, as its user sees it and changes it.
+
+use std::time::SystemTime;
+
+use super::{
+    Consumer,
+    consumer::check_offset,
+    position::{Start, State},
+};
+use crate::{
+    error::Result,
+    record::{Offset, TopicPartition, to_millis},
+};
+
+impl Consumer {
+    /// Reads a partition from that place on. What was read ahead is dropped, and what a poll's [`Records`](super::Records) still hold of it
+    /// is not given any more. What lies before the new place counts as done.
+    ///
+    /// # Errors
+    /// `NotAssigned`; `InvalidArgument` for a negative offset; `Closed`.
+    pub fn seek(&self, partition: &TopicPartition, offset: impl Into<Offset>) -> Result<()> {
+        let offset = check_offset(partition, offset.into())?;
+        self.check_open()?;
+        self.shared.inbox.control(|assignment| assignment.seek(partition, offset))
+    }
+
+    /// Reads these partitions from their first records on that are still there, as [`seek`](Self::seek) does. The offset is
+    /// asked for in the background; until it is known, [`position`](Self::position) is `None`, and
+    /// [`status`](Self::status) says what is in the way.
+    ///
+    /// # Errors
+    /// `NotAssigned`, and then none of them is sought; `Closed`.
+    pub fn seek_to_beginning<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
+        self.seek_all(partitions, State::Reset(Start::Earliest))
+    }
+
+    /// Reads these partitions from their ends on: only what is appended from now on. With `read_committed` that is from
+    /// the last stable offset on. The rest as [`seek_to_beginning`](Self::seek_to_beginning).
+    ///
+    /// # Errors
+    /// As [`seek_to_beginning`](Self::seek_to_beginning).
+    pub fn seek_to_end<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
+        self.seek_all(partitions, State::Reset(Start::Latest))
+    }
+
+    /// Reads these partitions from their first records on whose timestamps are at or after that time, or from the end where
+    /// there is none. The rest as [`seek_to_beginning`](Self::seek_to_beginning).
+    ///
+    /// # Errors
+    /// As [`seek_to_beginning`](Self::seek_to_beginning).
+    pub fn seek_to_timestamp<'a>(
+        &self,
+        partitions: impl IntoIterator<Item = &'a TopicPartition>,
+        time: SystemTime,
+    ) -> Result<()> {
+        self.seek_all(partitions, State::Reset(Start::At(to_millis(time))))
+    }
+
+    fn seek_all<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>, to: State) -> Result<()> {
+        self.check_open()?;
+        let partitions: Vec<_> = partitions.into_iter().collect();
+        self.shared.inbox.control(|assignment| {
+            partitions.iter().try_for_each(|partition| assignment.get(partition).map(drop))?;
+            partitions.iter().for_each(|partition| assignment.begin(partition, to, true));
+            Ok(())
+        })
+    }
+
+    /// After a `Corrupt` error: goes on behind the batch that cannot be read, and says from which offset. The batch's
+    /// records are given up. Where the damage hides how far the batch reaches, reading goes on one offset further, which
+    /// may be damaged as well: then it is told again.
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// use ottla::{ErrorKind, TopicPartition};
+    ///
+    /// while let Some(next) = consumer.recv().await {
+    ///     match next {
+    ///         Ok(record) => println!("{}", record.offset),
+    ///         Err(error) if error.kind() == ErrorKind::Corrupt => {
+    ///             let Some((topic, partition, offset)) = error.place() else { return Err(error) };
+    ///             let next = consumer.skip_corrupt(&TopicPartition::new(topic, partition))?;
+    ///             eprintln!("given up: {topic}[{partition}], offsets {offset} to {next}: {error}");
+    ///         }
+    ///         Err(error) => return Err(error),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidArgument` where the reader has not come to damage (or has sought since); `NotAssigned`; `Closed`.
+    pub fn skip_corrupt(&self, partition: &TopicPartition) -> Result<i64> {
+        self.check_open()?;
+        self.shared.inbox.control(|assignment| assignment.skip_damage(partition))
+    }
+
+    /// How many offsets lie between the [`position`](Self::position) and the log's end (with `read_committed`, its last
+    /// stable offset), as the broker said it with the last fetch; `None` where either is not known yet. Costs no request.
+    pub fn lag(&self, partition: &TopicPartition) -> Option<u64> {
+        self.shared.inbox.with(|assignment| assignment.lag(partition))
+    }
+
+    /// The offset of the next record of a partition that will be handed out; `None` for a partition that is not assigned or
+    /// whose position is not known yet.
+    pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.shared.inbox.with(|assignment| assignment.position(partition)).ok().flatten()
+    }
+
+    /// Hands out no more records of these partitions until they are [resumed](Self::resume). They stay assigned. A partition
+    /// that is given up and comes back is not paused.
+    ///
+    /// # Errors
+    /// `NotAssigned`, and then none of them is paused; `Closed`.
+    pub fn pause<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
+        self.set_paused(partitions, true)
+    }
+
+    /// Goes on with paused partitions; nothing happens to others.
+    ///
+    /// # Errors
+    /// `NotAssigned`, and then none of them is resumed; `Closed`.
+    pub fn resume<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
+        self.set_paused(partitions, false)
+    }
+
+    fn set_paused<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>, paused: bool) -> Result<()> {
+        self.check_open()?;
+        let partitions: Vec<_> = partitions.into_iter().collect();
+        self.shared.inbox.control(|assignment| {
+            partitions.iter().try_for_each(|partition| assignment.get(partition).map(drop))?;
+            partitions.iter().try_for_each(|partition| assignment.pause(partition, paused))
+        })
+    }
+
+    /// The partitions that are paused, sorted.
+    pub fn paused(&self) -> Vec<TopicPartition> {
+        self.shared.inbox.with(|assignment| assignment.paused())
+    }
+}

@@ -1,0 +1,270 @@
+//! Partitions that are split off from the common reader: each has a reader of its own. Decides; does no IO.
+//!
+//! A partition that is split off stays in the rotation (so that its batches are opened ahead), but only its own reader
+//! takes from it and is woken by it. Where brokers' accounts are full and somebody waits, what waits for a reader that
+//! does not come is dropped and fetched anew when it does: a stream that nobody reads holds up nobody.
+
+use std::{
+    sync::Arc,
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use super::{assignment::Assignment, position::State, queue::Taken};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::TopicPartition,
+};
+
+/// What was fetched ahead for a reader that has not come for so long is dropped where others need its room.
+const ABSENT: Duration = Duration::from_secs(1);
+
+/// Which splitting of which partition: one that was undone, or whose partition came back later, is another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SplitId {
+    pub(super) partition: TopicPartition,
+    id: u64,
+}
+
+/// That a partition is split off, and what its reader waits for.
+#[derive(Debug)]
+pub(super) struct Split {
+    id: u64,
+    /// Waits for records.
+    waker: Option<Waker>,
+    /// About when it last asked.
+    asked: Option<Instant>,
+    errors: Vec<Error>,
+}
+
+impl Split {
+    /// Whether its reader waits for something right now.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waker.is_some()
+    }
+}
+
+impl Assignment {
+    /// Splits a partition off. What the common reader `holds` of it counts as in the hand of the new reader, which begins
+    /// behind it.
+    pub(super) fn split(&mut self, partition: &TopicPartition, holds: bool) -> Result<SplitId> {
+        let found = self.get(partition)?;
+        if found.split.is_some() {
+            let message = format!("{partition} is split off already: drop its stream first");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        if found.revoking {
+            let message = format!("{partition} is being taken back by the group");
+            return Err(Error::new(ErrorKind::NotAssigned, message));
+        }
+        if holds {
+            self.restart_behind(partition);
+        }
+        self.splits += 1;
+        let id = self.splits;
+        if let Some(found) = self.partitions.get_mut(partition) {
+            found.evicted = false;
+            found.split = Some(Split { id, waker: None, asked: self.clock, errors: Vec::new() });
+        }
+        self.touch(partition);
+        Ok(SplitId { partition: partition.clone(), id })
+    }
+
+    /// Withholds what a reader has not iterated yet of what it holds, so that it cannot come behind what another one gives,
+    /// and reads on behind what it has.
+    fn restart_behind(&mut self, partition: &TopicPartition) {
+        let Some(found) = self.partitions.get(partition) else { return };
+        let Some(lease) = &found.lease else { return };
+        let offset = lease.handed();
+        let epoch = lease.to_commit(offset).leader_epoch;
+        let state = match found.position.state() {
+            State::Validate { .. } => State::resume(offset, epoch),
+            _ => State::Fetch { offset, epoch: epoch.unwrap_or(-1) },
+        };
+        self.begin(partition, state, false);
+    }
+
+    /// The common reader reads the partition again. `lent`: records of a poll of its own reader are still held.
+    pub(super) fn unsplit(&mut self, of: &SplitId, lent: bool) {
+        if self.is_split(of)
+            && let Some(found) = self.partitions.get_mut(&of.partition)
+        {
+            found.evicted = false;
+            let errors = found.split.take().map(|split| split.errors).unwrap_or_default();
+            for error in errors {
+                self.push_error(error);
+            }
+            if lent {
+                self.restart_behind(&of.partition);
+            }
+            self.touch(&of.partition);
+            self.queue_up(&of.partition);
+            self.wake_reader();
+            self.signals.moved = true;
+        }
+    }
+
+    /// A partition that could be split off.
+    pub(super) fn unsplit_partition(&self) -> Option<TopicPartition> {
+        let unsplit = self.partitions.iter().filter(|(_, found)| found.split.is_none() && !found.revoking);
+        unsplit.map(|(partition, _)| partition).min().cloned()
+    }
+
+    /// Whether that splitting still stands.
+    pub(super) fn is_split(&self, of: &SplitId) -> bool {
+        let found = self.partitions.get(&of.partition).and_then(|found| found.split.as_ref());
+        found.is_some_and(|split| split.id == of.id)
+    }
+
+    /// Whether a reader has nothing more to expect: the consumer has ended, or its partition was taken away.
+    pub(super) fn has_ended_for(&self, of: Option<&SplitId>) -> bool {
+        let gone = |of: &SplitId| !self.is_split(of) || !self.keeps(&of.partition);
+        self.has_ended() || of.is_some_and(gone)
+    }
+
+    /// The next error for that reader.
+    pub(super) fn pop_error_for(&mut self, of: Option<&SplitId>) -> Option<Error> {
+        let Some(of) = of else { return self.pop_error() };
+        let split = self.partitions.get_mut(&of.partition)?.split.as_mut()?;
+        (split.id == of.id && !split.errors.is_empty()).then(|| split.errors.remove(0))
+    }
+
+    /// Tells whoever reads a partition.
+    pub(super) fn tell(&mut self, partition: &TopicPartition, error: Error) {
+        match self.partitions.get_mut(partition).and_then(|found| found.split.as_mut()) {
+            Some(split) => {
+                split.errors.push(error);
+                self.wake_split(partition);
+            }
+            None => self.push_error(error),
+        }
+    }
+
+    /// Tells every reader of a partition that was split off.
+    pub(super) fn tell_splits(&mut self, error: &Error) {
+        for split in self.partitions.values_mut().filter_map(|found| found.split.as_mut()) {
+            split.errors.push(error.clone());
+        }
+    }
+
+    /// Takes for one reader: the common one, or that of a partition.
+    pub(super) fn take_for(&mut self, of: Option<&SplitId>, records: usize, out: &mut Vec<Taken>) {
+        let Some(of) = of else {
+            self.asked = self.clock;
+            if std::mem::take(&mut self.evicted) {
+                let back = self.partitions.iter_mut().filter(|(_, found)| found.split.is_none());
+                let back = back.filter_map(|(p, found)| std::mem::take(&mut found.evicted).then(|| p.clone()));
+                for partition in back.collect::<Vec<_>>() {
+                    self.touch(&partition);
+                }
+            }
+            return self.take(records, out);
+        };
+        if self.has_ended_for(Some(of)) {
+            return;
+        }
+        let bound = self.queue_bound();
+        let clock = self.clock;
+        let Some(found) = self.partitions.get_mut(&of.partition) else { return };
+        let Some(split) = found.split.as_mut() else { return };
+        split.asked = clock;
+        split.waker = None;
+        let evicted = std::mem::take(&mut found.evicted);
+        let Some(lease) = found.lease.as_ref().filter(|_| !found.paused) else { return };
+        found.queue.take(lease, records, out);
+        if evicted || (found.full && found.queue.bytes() <= bound / 2) {
+            self.touch(&of.partition);
+        }
+        self.plan_jobs();
+    }
+
+    /// A reader waits for whatever comes.
+    pub(super) fn wait_for(&mut self, of: Option<&SplitId>, waker: &Waker) {
+        match of {
+            None => self.wait(waker),
+            Some(of) => {
+                if let Some(split) = self.partitions.get_mut(&of.partition).and_then(|found| found.split.as_mut()) {
+                    match &mut split.waker {
+                        Some(known) => known.clone_from(waker),
+                        none => *none = Some(waker.clone()),
+                    }
+                }
+            }
+        }
+        if self.partitions.values().any(|found| found.split.is_some()) {
+            // Room may have to be made for the one who waits.
+            let bytes = usize::try_from(self.rules.partition_bytes).unwrap_or(0);
+            let full = self.nodes.iter().filter(|(_, node)| !node.account.has_room_for(bytes));
+            self.signals.nodes.extend(full.map(|(id, _)| *id));
+        }
+    }
+
+    /// There is something for whoever reads a partition.
+    pub(super) fn wake_reader_of(&mut self, partition: &TopicPartition) {
+        if self.partitions.get(partition).is_some_and(|found| found.split.is_some()) {
+            self.wake_split(partition);
+        } else {
+            self.wake_reader();
+        }
+    }
+
+    /// Wakes the reader of a partition that is split off.
+    pub(super) fn wake_split(&mut self, partition: &TopicPartition) {
+        let split = self.partitions.get_mut(partition).and_then(|found| found.split.as_mut());
+        self.signals.readers.extend(split.and_then(|split| split.waker.take()));
+    }
+
+    /// Wakes the readers of all partitions that are split off.
+    pub(super) fn wake_splits(&mut self) {
+        let splits = self.partitions.values_mut().filter_map(|found| found.split.as_mut());
+        self.signals.readers.extend(splits.filter_map(|split| split.waker.take()));
+    }
+
+    /// A broker's account is full: where somebody waits, drops what waits for readers that have not come for long, those
+    /// first that have not come for longest, until `least` bytes are free. When to look again, if there is more of it.
+    pub(super) fn evict_unread(&mut self, node: i32, least: usize, now: Instant) -> Option<Instant> {
+        let waits = |split: Option<&Split>| split.is_some_and(Split::is_waiting);
+        let reader_waits = self.reader_waits();
+        if !reader_waits && !self.partitions.values().any(|found| waits(found.split.as_ref())) {
+            // All are busy with what they have, and free it in time.
+            return None;
+        }
+        let account = self.nodes.get(&node).map(|node| node.account.clone())?;
+        let unread = self.partitions.iter().filter_map(|(partition, found)| {
+            let (waits, asked) = match &found.split {
+                Some(split) => (split.is_waiting(), split.asked),
+                None => (reader_waits, self.asked),
+            };
+            let fetched = matches!(found.position.state(), State::Fetch { .. }) && !found.queue.is_empty();
+            (found.node == Some(node) && fetched && !waits).then(|| (asked, partition.clone()))
+        });
+        let mut unread: Vec<_> = unread.collect();
+        unread.sort_unstable();
+        for (asked, partition) in unread {
+            if account.has_room_for(least) {
+                return None;
+            }
+            let patience = asked.map(|asked| asked + ABSENT).filter(|at| *at > now);
+            if patience.is_some() {
+                return patience;
+            }
+            if let Some(found) = self.partitions.get_mut(&partition)
+                && let Some(offset) = found.queue.evict()
+            {
+                tracing::debug!(%partition, offset, "dropped unread, to make room: it is fetched anew when it is asked for");
+                found.evicted = true;
+                self.evicted = true;
+                self.enter(&partition, State::Fetch { offset, epoch: -1 });
+            }
+        }
+        None
+    }
+
+    /// Whether records that were taken under this lease may be handed out by that reader now: `None` when by nobody any more.
+    pub(super) fn may_hand_out_by(&self, of: Option<&SplitId>, lease: &Arc<super::lease::Lease>) -> Option<bool> {
+        let may = self.may_hand_out(lease)?;
+        let split = self.partitions.get(lease.partition()).and_then(|found| found.split.as_ref());
+        let its_own = split.map(|split| split.id) == of.map(|of| of.id);
+        Some(may && its_own)
+    }
+}

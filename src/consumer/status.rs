@@ -1,0 +1,271 @@
+//! Why each partition waits for what it waits for, and since when: so that a consumer cannot stand still silently.
+//! Decides; does no IO.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    assignment::{Assignment, Partition},
+    metrics::{ConsumerMetrics, PartitionMetrics},
+    position::State,
+};
+use crate::{error::Error, record::TopicPartition};
+
+/// How much later than asked for an answer to a fetch may come before it is thought to be in the way.
+const LATE: Duration = Duration::from_secs(5);
+
+/// What a partition waits for: one reason at a time, the first that applies.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// For the user: it is [paused](super::Consumer::pause).
+    Paused,
+    /// For the reader to be done with what it holds, so that the group can have the partition back.
+    Revoking,
+    /// For the user: it cannot be read past damage. [Skip it](super::Consumer::skip_corrupt), or seek.
+    Corrupt,
+    /// For the user: there is no offset to read from, and `auto.offset.reset` is `none`. [Seek](super::Consumer::seek).
+    NoOffset,
+    /// For the partition to have a leader that is known. It may not exist.
+    NoLeader,
+    /// For an answer to where it is to be read from: the committed offset, the log's start or end, whether the log was
+    /// truncated.
+    FindingPosition,
+    /// For the next attempt after this error.
+    BackingOff(Error),
+    /// For the broker that it is read from, which asked for silence (KIP-219: a quota is exceeded).
+    Throttled,
+    /// For the user: fetched records wait for the next `poll`, `recv` or stream item.
+    Reader,
+    /// For the user: fetched records wait for the [`PartitionStream`](super::PartitionStream) that it was split off to.
+    PartitionStream,
+    /// For a fetched batch to be decompressed.
+    Decompressing,
+    /// For room: what was fetched and not read yet takes all of `queued.max.messages.kbytes`.
+    Memory,
+    /// For the broker's answer to a fetch.
+    Fetching,
+    /// For records to be appended: all that there are were read.
+    Records,
+}
+
+impl Waiting {
+    /// A word for it, for logs and labels.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Revoking => "revoking",
+            Self::Corrupt => "corrupt",
+            Self::NoOffset => "no_offset",
+            Self::NoLeader => "no_leader",
+            Self::FindingPosition => "finding_position",
+            Self::BackingOff(_) => "backing_off",
+            Self::Throttled => "throttled",
+            Self::Reader => "reader",
+            Self::PartitionStream => "partition_stream",
+            Self::Decompressing => "decompressing",
+            Self::Memory => "memory",
+            Self::Fetching => "fetching",
+            Self::Records => "records",
+        }
+    }
+
+    /// Whether it goes on only when the user does something: asks for records, resumes, seeks.
+    pub fn is_for_user(&self) -> bool {
+        matches!(
+            self,
+            Self::Paused | Self::Revoking | Self::Corrupt | Self::NoOffset | Self::Reader | Self::PartitionStream
+        )
+    }
+
+    /// Whether nothing is in the way.
+    fn is_idle(&self) -> bool {
+        matches!(self, Self::Records)
+    }
+}
+
+/// A partition's status, from [`Consumer::status`](super::Consumer::status).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PartitionStatus {
+    /// What it waits for.
+    pub waiting: Waiting,
+    /// For how long it has waited for that without getting any further, to about a second.
+    pub waiting_for: Duration,
+    /// The next offset to be handed out, where it is known.
+    pub position: Option<i64>,
+    /// The offset that is known to be committed.
+    pub committed: Option<i64>,
+    /// How far the position is behind the log's end, as the last fetch said it.
+    pub lag: Option<u64>,
+    /// Bytes that wait for the reader, as they came.
+    pub buffered_bytes: u64,
+    /// The broker that it is read from.
+    pub broker: Option<i32>,
+    /// Whether it is [split off](super::Consumer::split_partition).
+    pub split_off: bool,
+}
+
+/// How far a partition had come when it was last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Handed out, and fetched, up to there.
+    at: Option<(i64, i64)>,
+    reason: &'static str,
+    /// For that reason, without progress, since then.
+    since: Option<Instant>,
+    /// Without progress, for whatever reasons that are not the user's, since then.
+    stuck: Option<Instant>,
+    warned: bool,
+}
+
+impl Assignment {
+    /// The first reason that applies.
+    fn waiting(&self, found: &Partition, now: Instant) -> Waiting {
+        let later = |at: Option<Instant>| at.is_some_and(|at| at > now);
+        if found.revoking {
+            return Waiting::Revoking;
+        }
+        if found.paused {
+            return Waiting::Paused;
+        }
+        if found.damage.is_some() {
+            return Waiting::Corrupt;
+        }
+        // What the reader took over counts as well as what is queued.
+        let handed = found.lease.as_ref().map(|lease| lease.handed());
+        let ahead =
+            matches!((found.position.state(), handed), (State::Fetch { offset, .. }, Some(handed)) if offset > handed);
+        if !found.queue.is_empty() || ahead || found.evicted {
+            let (waits, reason) = match &found.split {
+                Some(split) => (split.is_waiting(), Waiting::PartitionStream),
+                None => (self.reader_waits(), Waiting::Reader),
+            };
+            if !waits {
+                return reason;
+            }
+            if !found.queue.is_empty() {
+                return Waiting::Decompressing;
+            }
+        }
+        let asks = found.position.state();
+        if asks == State::Stopped {
+            return Waiting::NoOffset;
+        }
+        let Some((leader, _)) = found.leader else {
+            return if asks == State::Committed { Waiting::FindingPosition } else { Waiting::NoLeader };
+        };
+        if later(found.position.not_before())
+            && let Some(error) = &found.seen.trouble
+        {
+            return Waiting::BackingOff(error.clone());
+        }
+        if !matches!(asks, State::Fetch { .. }) {
+            return Waiting::FindingPosition;
+        }
+        let id = found.node.unwrap_or(leader);
+        let node = self.nodes.get(&id);
+        let seen = self.watch.brokers.get(&id);
+        if later(node.and_then(|node| node.not_before))
+            && let Some(error) = seen.and_then(|seen| seen.trouble.as_ref())
+        {
+            return Waiting::BackingOff(error.clone());
+        }
+        if later(seen.and_then(|seen| seen.throttled)) {
+            return Waiting::Throttled;
+        }
+        // A broker answers when it has waited for records long enough: one that does not is not known to have none.
+        let since = seen.and_then(|seen| seen.asked);
+        let overdue = since.is_some_and(|since| now.saturating_duration_since(since) > self.rules.max_wait + LATE);
+        let doubtful = overdue || seen.is_some_and(|seen| seen.trouble.is_some());
+        let end = found.seen.end(self.rules.isolation);
+        if !doubtful && end.is_some_and(|end| handed.is_some_and(|handed| handed >= end)) {
+            return Waiting::Records;
+        }
+        let under_way = seen.is_some_and(|seen| seen.asked.is_some());
+        let full = node.is_some_and(|node| !node.account.has_room_for(1));
+        if full && !under_way { Waiting::Memory } else { Waiting::Fetching }
+    }
+
+    /// Looks at every partition: tells `tracing` at debug what changed, and at warn, once, what has got no further for
+    /// `patience` though it does not wait for the user.
+    pub(super) fn observe(&mut self, patience: Duration, now: Instant) {
+        let partitions: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
+        for partition in partitions {
+            let Some(found) = self.partitions.get(&partition) else { continue };
+            let waiting = self.waiting(found, now);
+            let handed = found.lease.as_ref().map_or(-1, |lease| lease.handed());
+            let fetched = if let State::Fetch { offset, .. } = found.position.state() { offset } else { -1 };
+            let Some(found) = self.partitions.get_mut(&partition) else { continue };
+            let progress = &mut found.seen.progress;
+            let (reason, at) = (waiting.name(), (handed, fetched));
+            let moved = progress.at != Some(at);
+            if moved || progress.reason != reason {
+                progress.since = Some(now);
+            }
+            if progress.reason != reason {
+                tracing::debug!(%partition, reason, error = trouble(&waiting), "waits");
+            }
+            // Reasons may come and go in turn (an attempt, a wait, an attempt …): that is no progress.
+            if moved || waiting.is_for_user() || waiting.is_idle() {
+                if progress.warned {
+                    tracing::info!(%partition, reason, "goes on");
+                }
+                (progress.stuck, progress.warned) = (Some(now), false);
+            }
+            (progress.at, progress.reason) = (Some(at), reason);
+            let stuck = progress.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            if stuck >= patience && !progress.warned {
+                progress.warned = true;
+                tracing::warn!(%partition, reason, ?stuck, error = trouble(&waiting), "gets no further");
+            }
+        }
+    }
+
+    /// Every partition's status.
+    pub(super) fn status(&mut self, patience: Duration, now: Instant) -> Vec<(TopicPartition, PartitionStatus)> {
+        self.observe(patience, now);
+        let status = |(partition, found): (&TopicPartition, &Partition)| {
+            let since = found.seen.progress.since;
+            let status = PartitionStatus {
+                waiting: self.waiting(found, now),
+                waiting_for: since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+                position: found.lease.as_ref().map(|lease| lease.handed()),
+                committed: found.committed,
+                lag: self.lag(partition),
+                buffered_bytes: found.queue.bytes() as u64,
+                broker: found.node,
+                split_off: found.split.is_some(),
+            };
+            (partition.clone(), status)
+        };
+        self.partitions.iter().map(status).collect()
+    }
+
+    /// What was counted here.
+    pub(super) fn metrics(&self) -> ConsumerMetrics {
+        let mut metrics = self.watch.sums.clone();
+        metrics.buffered_bytes = self.budget.used() as u64;
+        metrics.buffer_total_bytes = self.rules.queued_bytes as u64;
+        let of = |(partition, found): (&TopicPartition, &Partition)| {
+            let position = found.lease.as_ref().map(|lease| lease.handed());
+            let start = Some(found.seen.log_start).filter(|start| *start >= 0);
+            let lead = position.zip(start).map(|(position, start)| position.saturating_sub(start));
+            let counted = PartitionMetrics {
+                position,
+                lag: self.lag(partition),
+                lead: lead.map(|lead| u64::try_from(lead).unwrap_or(0)),
+                buffered_bytes: found.queue.bytes() as u64,
+                records_fetched: found.seen.records,
+                bytes_fetched: found.seen.bytes,
+                batches_fetched: found.seen.batches,
+            };
+            (partition.clone(), counted)
+        };
+        metrics.partitions = self.partitions.iter().map(of).collect();
+        metrics
+    }
+}
+
+fn trouble(waiting: &Waiting) -> Option<tracing::field::DisplayValue<&Error>> {
+    if let Waiting::BackingOff(error) = waiting { Some(tracing::field::display(error)) } else { None }
+}

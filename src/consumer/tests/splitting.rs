@@ -1,0 +1,411 @@
+use std::sync::Arc;
+
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
+
+use super::*;
+use crate::{ErrorKind, OffsetReset, PartitionStream};
+
+/// A topic of so many partitions with ten records each, read from the beginning.
+async fn wide(cluster: &Cluster, partitions: i32) -> Consumer {
+    cluster.create_topic("t", partitions).unwrap();
+    for partition in 0..partitions {
+        append(cluster, "t", partition, 0..10);
+    }
+    let consumer = consumer(cluster).await;
+    consumer.assign((0..partitions).map(|partition| (tp("t", partition), Offset::Beginning))).unwrap();
+    consumer
+}
+
+async fn member(cluster: &Cluster) -> Consumer {
+    let builder = builder(cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
+    let consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    consumer
+}
+
+async fn assigned(consumer: &Consumer, count: usize) {
+    for _ in 0..120 {
+        if consumer.assignment().len() == count {
+            return;
+        }
+        tokio::time::sleep(SECOND).await;
+    }
+    panic!("not {count} partitions: {:?}", consumer.assignment());
+}
+
+async fn of(stream: &mut PartitionStream) -> i64 {
+    let next = tokio::time::timeout(60 * SECOND, stream.recv()).await.expect("a record within a minute");
+    let record = next.expect("not the end").expect("a record");
+    assert_eq!(&record.topic_partition(), stream.partition());
+    record.offset
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_partition_goes_to_a_task_of_its_own() {
+    let cluster = cluster(2).await;
+    let consumer = wide(&cluster, 4).await;
+    let tasks = [0, 2, 3].map(|partition| {
+        let stream = consumer.split_partition(&tp("t", partition)).unwrap();
+        tokio::spawn(stream.take(10).map_ok(|record| record.offset).try_collect::<Vec<_>>())
+    });
+    let others: Vec<_> = consumer.stream().take(10).try_collect().await.unwrap();
+    assert!(others.iter().all(|record| record.partition == 1), "{others:?}");
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap(), (0..10).collect::<Vec<_>>());
+    }
+    assert!(is_quiet(&consumer).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_begins_behind_what_was_handed_out_and_gives_back_what_it_did_not() {
+    let cluster = cluster(1).await;
+    let consumer = wide(&cluster, 1).await;
+    assert_eq!(numbers(&consumer, 2).await, [0, 1]);
+    let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
+    assert_eq!(consumer.split_partition(&tp("t", 0)).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert_eq!(consumer.split_partition(&tp("t", 1)).unwrap_err().kind(), ErrorKind::NotAssigned);
+    assert_eq!((of(&mut stream).await, of(&mut stream).await), (2, 3));
+    drop(stream);
+    let records = consumer.poll(60 * SECOND).await.unwrap();
+    assert_eq!(records.iter().map(|record| record.offset()).take(2).collect::<Vec<_>>(), [4, 5]);
+    let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
+    assert_eq!(records.iter().count(), 0, "what the poll still holds is withheld");
+    assert_eq!(of(&mut stream).await, 6);
+    drop(records);
+    assert_eq!(of(&mut stream).await, 7);
+    drop(stream);
+    assert_eq!(numbers(&consumer, 2).await, [8, 9]);
+    assert!(is_quiet(&consumer).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_futures_may_be_dropped_on_either_side() {
+    let cluster = cluster(1).await;
+    let consumer = Arc::new(wide(&cluster, 2).await);
+    let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
+    for expected in 0..10 {
+        assert_eq!(of(&mut stream).await, expected);
+    }
+    for n in 10..15 {
+        assert!(tokio::time::timeout(SECOND, stream.recv()).await.is_err());
+        assert!(stream.next().now_or_never().is_none());
+        append(&cluster, "t", 0, n..n + 1);
+        assert_eq!(of(&mut stream).await, n);
+    }
+    assert_eq!(numbers(&consumer, 10).await, (0..10).collect::<Vec<_>>());
+    // Splits while another task waits, and ends while it waits.
+    let other = consumer.clone();
+    let waiting = tokio::spawn(async move { other.recv().await.unwrap().unwrap() });
+    tokio::time::sleep(SECOND).await;
+    let mut late = consumer.split_partition(&tp("t", 1)).unwrap();
+    append(&cluster, "t", 1, 10..11);
+    assert_eq!(of(&mut late).await, 10);
+    assert!(!waiting.is_finished());
+    drop(late);
+    append(&cluster, "t", 1, 11..12);
+    assert_eq!(tokio::time::timeout(60 * SECOND, waiting).await.unwrap().unwrap().offset, 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn seeks_and_pauses_hold_for_streams() {
+    let cluster = cluster(1).await;
+    let consumer = wide(&cluster, 1).await;
+    let partition = tp("t", 0);
+    let mut stream = consumer.split_partition(&partition).unwrap();
+    assert_eq!(of(&mut stream).await, 0);
+    consumer.pause([&partition]).unwrap();
+    assert!(tokio::time::timeout(10 * SECOND, stream.recv()).await.is_err(), "paused");
+    consumer.resume([&partition]).unwrap();
+    assert_eq!(of(&mut stream).await, 1);
+    consumer.seek(&partition, 7).unwrap();
+    assert_eq!((of(&mut stream).await, consumer.position(&partition)), (7, Some(8)));
+    consumer.pause([&partition]).unwrap();
+    drop(stream);
+    assert!(is_quiet(&consumer).await);
+    consumer.resume([&partition]).unwrap();
+    assert_eq!(numbers(&consumer, 2).await, [8, 9]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_holds_is_not_committed_and_what_it_is_done_with_is() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..10);
+    let consumer = member(&cluster).await;
+    assigned(&consumer, 1).await;
+    let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
+    for expected in 0..3 {
+        assert_eq!(of(&mut stream).await, expected);
+        tokio::time::sleep(5 * SECOND).await;
+        assert_eq!(cluster.committed("g", "t", 0), Some(expected), "the record in hand is not done");
+    }
+    consumer.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(2), "the consumer cannot know that it is finished");
+    stream.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(3));
+    assert_eq!(of(&mut stream).await, 3);
+    drop(stream);
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(3), "dropping is not asking for the next");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_waits_for_the_record_in_a_streams_hand_and_ends_the_stream() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    append(&cluster, "t", 0, 0..5);
+    append(&cluster, "t", 1, 0..5);
+    let first = member(&cluster).await;
+    assigned(&first, 2).await;
+    let mut streams = [0, 1].map(|partition| first.split_partition(&tp("t", partition)).unwrap());
+    for stream in &mut streams {
+        assert_eq!(of(stream).await, 0);
+    }
+    let second = member(&cluster).await;
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(second.assignment(), [], "the first member's streams still hold records");
+    let (mut ended, mut kept) = (0, 0);
+    for mut stream in streams {
+        // Either it ends here, or it was read on: the other partition's record still holds the rebalance up.
+        match tokio::time::timeout(60 * SECOND, stream.recv()).await {
+            Ok(None) => ended += 1,
+            Ok(Some(record)) => panic!("handed out while the group takes all back: {record:?}"),
+            Err(_) => kept += 1,
+        }
+        assert!(stream.recv().now_or_never().is_none_or(|next| next.is_none()), "the end stays the end");
+    }
+    assert_eq!((ended, kept), (2, 0), "an eager assignor takes all partitions back");
+    assigned(&second, 1).await;
+    assigned(&first, 1).await;
+    let mine = first.assignment();
+    let mut again = first.split_partition(&mine[0]).unwrap();
+    assert_eq!(of(&mut again).await, 1, "what was done was committed");
+    assert_eq!(next(&second).await.offset, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_dropped_does_not_hold_a_revocation_up() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..5);
+    let first = member(&cluster).await;
+    assigned(&first, 1).await;
+    let mut stream = first.split_partition(&tp("t", 0)).unwrap();
+    assert_eq!((of(&mut stream).await, of(&mut stream).await), (0, 1));
+    let second = member(&cluster).await;
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(second.assignment(), []);
+    drop(stream);
+    let reader = async { next(&second).await.offset };
+    let owner = async { next(&first).await.offset };
+    let offset = tokio::select! { offset = reader => offset, offset = owner => offset };
+    assert_eq!(offset, 1, "the record that was in hand comes again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_end_with_their_partition_and_with_the_consumer() {
+    let cluster = cluster(1).await;
+    let consumer = wide(&cluster, 3).await;
+    let mut streams = [0, 1, 2].map(|partition| consumer.split_partition(&tp("t", partition)).unwrap());
+    assert_eq!(of(&mut streams[0]).await, 0);
+    consumer.assign([(tp("t", 0), 5), (tp("t", 1), 5)]).unwrap();
+    for stream in &mut streams {
+        assert!(stream.recv().await.is_none(), "assigned anew, or no longer");
+    }
+    assert_eq!(streams[0].commit().await.unwrap_err().kind(), ErrorKind::NotAssigned);
+    let again = consumer.split_partition(&tp("t", 0)).unwrap();
+    drop(streams);
+    let waiting = tokio::spawn(async move { again.skip(5).next().await });
+    tokio::time::sleep(SECOND).await;
+    assert!(!waiting.is_finished(), "an old stream that is dropped does not undo a newer one");
+    let mut last = consumer.split_partition(&tp("t", 1)).unwrap();
+    consumer.close(SECOND).await.unwrap();
+    assert!(waiting.await.unwrap().is_none() && last.recv().await.is_none());
+    drop(consumer);
+    assert_eq!(last.commit().await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_reads_keeps_nobody_back() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 4).unwrap();
+    let value = vec![7; 10_000];
+    for partition in 0..4 {
+        for _ in 0..50 {
+            cluster.append("t", partition, &[Record::to("t").value(&value[..])]).unwrap();
+        }
+    }
+    let builder = builder(&cluster).queued_max_bytes(100_000).max_partition_fetch_bytes(60_000);
+    let consumer = builder.build().await.unwrap();
+    consumer.assign((0..3).map(|partition| (tp("t", partition), Offset::Beginning))).unwrap();
+    let _unread = [0, 1].map(|partition| consumer.split_partition(&tp("t", partition)).unwrap());
+    // What is fetched ahead for the two fills all that may be fetched ahead.
+    tokio::time::sleep(60 * SECOND).await;
+    for offset in 0..50 {
+        assert_eq!(next(&consumer).await.offset, offset);
+    }
+    consumer.assign([0, 1, 2, 3].map(|partition| (tp("t", partition), Offset::Beginning))).unwrap();
+    let mut unread = [0, 1].map(|partition| consumer.split_partition(&tp("t", partition)).unwrap());
+    let mut third = consumer.split_partition(&tp("t", 3)).unwrap();
+    tokio::time::sleep(60 * SECOND).await;
+    for offset in 0..50 {
+        assert_eq!(of(&mut third).await, offset, "beside streams that are not read, and a reader that does not come");
+    }
+    for stream in &mut unread {
+        for offset in 0..50 {
+            assert_eq!(of(stream).await, offset, "nothing is lost or doubled by it");
+        }
+    }
+    for offset in 0..50 {
+        assert_eq!(next(&consumer).await.offset, offset);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streams_polls_lend_records_and_take_the_unread_ones_back() {
+    let cluster = cluster(1).await;
+    let consumer = wide(&cluster, 2).await;
+    let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
+    let offsets = |records: &crate::Records| records.iter().map(|record| record.offset()).collect::<Vec<_>>();
+    let records = stream.poll(60 * SECOND).await.unwrap().unwrap();
+    assert_eq!(records.iter().take(3).count(), 3);
+    assert_eq!(stream.recv().await.unwrap().unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert_eq!(stream.poll(SECOND).await.unwrap().unwrap_err().kind(), ErrorKind::InvalidArgument);
+    drop(records);
+    assert_eq!(of(&mut stream).await, 3);
+    let records = stream.poll(60 * SECOND).await.unwrap().unwrap();
+    let mut iter = records.iter();
+    assert_eq!(iter.next().unwrap().offset(), 4);
+    drop(stream);
+    assert!(iter.next().is_none(), "withheld, since the consumer's reader goes on");
+    drop(iter);
+    let mut seen = numbers(&consumer, 15).await;
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 1, 2, 3, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9]);
+    drop(records);
+    let mut stream = consumer.split_partition(&tp("t", 1)).unwrap();
+    assert!(stream.poll(SECOND).await.unwrap().unwrap().is_empty());
+    assert!(stream.poll(Duration::ZERO).await.unwrap().unwrap().is_empty());
+    append(&cluster, "t", 1, 10..12);
+    assert_eq!(offsets(&stream.poll(60 * SECOND).await.unwrap().unwrap()), [10, 11]);
+    consumer.unsubscribe().unwrap();
+    assert!(stream.poll(60 * SECOND).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_streams_poll_holds_holds_up_a_revocation() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..5);
+    let first = member(&cluster).await;
+    assigned(&first, 1).await;
+    let mut stream = first.split_partition(&tp("t", 0)).unwrap();
+    let records = stream.poll(60 * SECOND).await.unwrap().unwrap();
+    assert_eq!(records.iter().take(2).count(), 2);
+    let second = member(&cluster).await;
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(second.assignment(), []);
+    drop(records);
+    assert!(stream.poll(60 * SECOND).await.is_none());
+    let (one, other) = (async { next(&first).await.offset }, async { next(&second).await.offset });
+    let offset = tokio::select! { offset = one => offset, offset = other => offset };
+    assert_eq!(offset, 2, "what was iterated is done, what was not comes again");
+}
+
+/// As with one reader: members come and go while records are written, and each record is read once and in order.
+#[tokio::test(start_paused = true)]
+async fn members_with_a_task_for_each_partition_come_and_go_and_each_record_is_read_once() {
+    let cluster = Arc::new(cluster(2).await);
+    cluster.create_topic("t", 6).unwrap();
+    let (seen, mut records) = tokio::sync::mpsc::unbounded_channel();
+    let work = |consumer: Arc<Consumer>| {
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            while let Some(mut stream) = consumer.next_partition().await {
+                let seen = seen.clone();
+                tokio::spawn(async move {
+                    let mut polls = 0;
+                    while polls < 1000 {
+                        polls += 1;
+                        // Borrowed and owned records in turn.
+                        if polls % 2 == 0 {
+                            let Some(records) = stream.poll(SECOND).await else { return };
+                            for record in &records.unwrap() {
+                                seen.send((record.partition(), number(&record.to_owned()))).unwrap();
+                                tokio::time::sleep(Duration::from_millis(20)).await;
+                            }
+                        } else {
+                            let Some(record) = stream.recv().await else { return };
+                            let record = record.unwrap();
+                            seen.send((record.partition, number(&record))).unwrap();
+                            tokio::time::sleep(Duration::from_millis(20)).await;
+                        }
+                    }
+                });
+            }
+        })
+    };
+    let writer = cluster.clone();
+    let writing = tokio::spawn(async move {
+        for n in 0..150 {
+            for partition in 0..6 {
+                append(&writer, "t", partition, n..n + 1);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let mut members = vec![Arc::new(member(&cluster).await)];
+    let mut tasks = vec![work(members[0].clone())];
+    for round in 0..6 {
+        tokio::time::sleep(4 * SECOND).await;
+        if round % 3 == 2 {
+            members.remove(0).close(30 * SECOND).await.unwrap();
+        } else {
+            members.push(Arc::new(member(&cluster).await));
+            tasks.push(work(members.last().unwrap().clone()));
+        }
+    }
+    writing.await.unwrap();
+    let mut read: std::collections::BTreeMap<i32, Vec<i64>> = std::collections::BTreeMap::new();
+    for _ in 0..900 {
+        let (partition, n) =
+            tokio::time::timeout(120 * SECOND, records.recv()).await.expect("no record missing").unwrap();
+        read.entry(partition).or_default().push(n);
+    }
+    tokio::time::sleep(5 * SECOND).await;
+    for member in members {
+        member.close(30 * SECOND).await.unwrap();
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(records.try_recv().is_err(), "no record twice");
+    for (partition, numbers) in read {
+        assert_eq!(numbers, (0..150).collect::<Vec<_>>(), "partition {partition}");
+        assert_eq!(cluster.committed("g", "t", partition), Some(150));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_waits_for_streams_to_finish_and_not_for_ever() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    append(&cluster, "t", 0, 0..5);
+    append(&cluster, "t", 1, 0..5);
+    let consumer = member(&cluster).await;
+    let mut quick = consumer.next_partition().await.unwrap();
+    let mut stuck = consumer.next_partition().await.unwrap();
+    assert_eq!((quick.partition(), stuck.partition()), (&tp("t", 0), &tp("t", 1)));
+    assert_eq!((of(&mut quick).await, of(&mut stuck).await), (0, 0));
+    let working = tokio::spawn(async move {
+        tokio::time::sleep(2 * SECOND).await;
+        quick.recv().await.is_none()
+    });
+    let begun = tokio::time::Instant::now();
+    consumer.close(10 * SECOND).await.unwrap();
+    assert!(begun.elapsed() < 10 * SECOND, "{:?}", begun.elapsed());
+    assert!(working.await.unwrap(), "the stream ended");
+    assert_eq!(cluster.committed("g", "t", 0), Some(1), "what was finished in time is committed");
+    assert_eq!(cluster.committed("g", "t", 1), Some(0), "what was not is not");
+    assert!(consumer.next_partition().await.is_none());
+}

@@ -1,0 +1,240 @@
+//! From the bytes of a record to a value: by a trait that nobody has to use.
+
+use std::{error::Error as StdError, sync::Arc};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::ConsumerRecord;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Why bytes could not be turned into a value.
+pub type DeserializeError = Box<dyn StdError + Send + Sync>;
+
+/// What of a record is to be turned into a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Field<'r> {
+    /// The topic that the record is of.
+    pub topic: &'r str,
+    /// Whether it is the record's key; otherwise its value.
+    pub is_key: bool,
+}
+
+/// Turns the bytes of a key or a value into a `T`, which may borrow from them.
+///
+/// It is given to [`ConsumerRecord::value_as`], [`RecordRef::value_as`](crate::RecordRef::value_as) and `key_as`; records
+/// themselves are bytes whatever is done with them. Any `Fn(&[u8]) -> Result<T, E>` is one, and [`Plain`] knows the formats
+/// of Kafka's own serializers. Null is not asked about.
+///
+/// ```
+/// use ottla::{DeserializeError, Deserializer, Field};
+///
+/// struct Order { id: u32 }
+///
+/// /// Orders as the shop writes them: `id=<number>`.
+/// struct Orders;
+///
+/// impl Deserializer<'_, Order> for Orders {
+///     fn deserialize(&self, field: Field<'_>, bytes: &[u8]) -> Result<Order, DeserializeError> {
+///         let id = std::str::from_utf8(bytes)?.strip_prefix("id=").ok_or_else(|| format!("{}: no id", field.topic))?;
+///         Ok(Order { id: id.parse()? })
+///     }
+/// }
+///
+/// # fn show(record: &ottla::ConsumerRecord) -> ottla::Result<()> {
+/// let order: Option<Order> = record.value_as(&Orders)?;
+/// # let _ = order.map(|order| order.id); Ok(()) }
+/// ```
+pub trait Deserializer<'a, T> {
+    /// The value of these bytes.
+    ///
+    /// # Errors
+    /// Whatever is wrong with them; it becomes the source of an error of kind
+    /// [`Deserialization`](ErrorKind::Deserialization) that names the record.
+    fn deserialize(&self, field: Field<'_>, bytes: &'a [u8]) -> Result<T, DeserializeError>;
+}
+
+impl<'a, T, E, F> Deserializer<'a, T> for F
+where
+    F: Fn(&'a [u8]) -> Result<T, E>,
+    E: Into<DeserializeError>,
+{
+    fn deserialize(&self, _field: Field<'_>, bytes: &'a [u8]) -> Result<T, DeserializeError> {
+        self(bytes).map_err(Into::into)
+    }
+}
+
+/// The formats of Kafka's own serializers, by the type that is asked for: `&str` and `String` (UTF-8), `&[u8]` and
+/// `Vec<u8>`, `i16`, `i32`, `i64`, `f32`, `f64` (big endian, of exactly that size), `bool` (one byte, 0 or 1), `Uuid` (its
+/// text).
+///
+/// ```
+/// use ottla::Plain;
+/// # fn show(record: &ottla::ConsumerRecord) -> ottla::Result<()> {
+/// let customer: Option<&str> = record.key_as(&Plain)?; // borrowed from the record
+/// let cents: Option<i64> = record.value_as(&Plain)?;
+/// # let _ = (customer, cents); Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plain;
+
+impl<'a> Deserializer<'a, &'a str> for Plain {
+    fn deserialize(&self, _field: Field<'_>, bytes: &'a [u8]) -> Result<&'a str, DeserializeError> {
+        Ok(std::str::from_utf8(bytes)?)
+    }
+}
+
+impl Deserializer<'_, String> for Plain {
+    fn deserialize(&self, _field: Field<'_>, bytes: &[u8]) -> Result<String, DeserializeError> {
+        Ok(std::str::from_utf8(bytes)?.to_owned())
+    }
+}
+
+impl<'a> Deserializer<'a, &'a [u8]> for Plain {
+    fn deserialize(&self, _field: Field<'_>, bytes: &'a [u8]) -> Result<&'a [u8], DeserializeError> {
+        Ok(bytes)
+    }
+}
+
+impl Deserializer<'_, Vec<u8>> for Plain {
+    fn deserialize(&self, _field: Field<'_>, bytes: &[u8]) -> Result<Vec<u8>, DeserializeError> {
+        Ok(bytes.to_vec())
+    }
+}
+
+macro_rules! numbers {
+    ($($number:ty),*) => { $(
+        impl Deserializer<'_, $number> for Plain {
+            fn deserialize(&self, _field: Field<'_>, bytes: &[u8]) -> Result<$number, DeserializeError> {
+                let wrong = || format!("an {} has {} bytes, not {}", stringify!($number), size_of::<$number>(), bytes.len());
+                Ok(<$number>::from_be_bytes(bytes.try_into().map_err(|_| wrong())?))
+            }
+        }
+    )* };
+}
+
+numbers!(i16, i32, i64, f32, f64);
+
+impl Deserializer<'_, bool> for Plain {
+    fn deserialize(&self, _field: Field<'_>, bytes: &[u8]) -> Result<bool, DeserializeError> {
+        match bytes {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            _ => Err("a bool is one byte, 0 or 1".into()),
+        }
+    }
+}
+
+impl Deserializer<'_, Uuid> for Plain {
+    fn deserialize(&self, _field: Field<'_>, bytes: &[u8]) -> Result<Uuid, DeserializeError> {
+        Ok(Uuid::try_parse_ascii(bytes)?)
+    }
+}
+
+/// The value of a field, with an error that names the record.
+pub(crate) fn field_as<'a, T>(
+    deserializer: &(impl Deserializer<'a, T> + ?Sized),
+    (topic, partition): (&Arc<str>, i32),
+    offset: i64,
+    is_key: bool,
+    bytes: Option<&'a [u8]>,
+) -> Result<Option<T>> {
+    let Some(bytes) = bytes else { return Ok(None) };
+    let field = Field { topic, is_key };
+    deserializer.deserialize(field, bytes).map(Some).map_err(|error| {
+        let what = if is_key { "key" } else { "value" };
+        let message = format!("{what} of {topic}[{partition}], offset {offset}: {error}");
+        Error::new(ErrorKind::Deserialization, message).with_boxed_source(error).at(topic.clone(), partition, offset)
+    })
+}
+
+fn slice(bytes: Option<&Bytes>) -> Option<&[u8]> {
+    bytes.map(|bytes| &**bytes)
+}
+
+impl ConsumerRecord {
+    /// The key as a `T`; `None` where the record has none.
+    ///
+    /// # Errors
+    /// `Deserialization`, which names the record; it was read all the same, and the next one comes next.
+    pub fn key_as<'a, T>(&'a self, deserializer: &(impl Deserializer<'a, T> + ?Sized)) -> Result<Option<T>> {
+        field_as(deserializer, (&self.topic, self.partition), self.offset, true, slice(self.key.as_ref()))
+    }
+
+    /// The value as a `T`; `None` for a tombstone.
+    ///
+    /// # Errors
+    /// As [`key_as`](Self::key_as).
+    pub fn value_as<'a, T>(&'a self, deserializer: &(impl Deserializer<'a, T> + ?Sized)) -> Result<Option<T>> {
+        field_as(deserializer, (&self.topic, self.partition), self.offset, false, slice(self.value.as_ref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TimestampType;
+
+    fn record(key: Option<&'static [u8]>, value: Option<&'static [u8]>) -> ConsumerRecord {
+        ConsumerRecord {
+            topic: "t".into(),
+            partition: 3,
+            offset: 7,
+            leader_epoch: None,
+            timestamp_millis: -1,
+            timestamp_type: TimestampType::CreateTime,
+            key: key.map(Bytes::from_static),
+            value: value.map(Bytes::from_static),
+            headers: Vec::new(),
+        }
+    }
+
+    fn value<T>(bytes: &'static [u8]) -> Option<T>
+    where
+        Plain: for<'a> Deserializer<'a, T>,
+    {
+        record(None, Some(bytes)).value_as(&Plain).ok().flatten()
+    }
+
+    /// The bytes are those that Kafka's serializers of these types write.
+    #[test]
+    fn kafkas_own_formats_are_read() {
+        assert_eq!(value::<i16>(&[0xff, 0xfe]), Some(-2));
+        assert_eq!(value::<i32>(&[0, 0, 1, 0]), Some(256));
+        assert_eq!(value::<i64>(&[0x80, 0, 0, 0, 0, 0, 0, 0]), Some(i64::MIN));
+        assert_eq!(value::<f32>(&[0x3f, 0x80, 0, 0]), Some(1.0));
+        assert_eq!(value::<f64>(&[0xc0, 0, 0, 0, 0, 0, 0, 0]), Some(-2.0));
+        assert_eq!((value::<bool>(&[1]), value::<bool>(&[0]), value::<bool>(&[2])), (Some(true), Some(false), None));
+        assert_eq!(value::<String>("Žluťoučký".as_bytes()), Some("Žluťoučký".to_owned()));
+        assert_eq!(value::<Vec<u8>>(&[]), Some(Vec::new()));
+        let id = value::<Uuid>(b"936da01f-9abd-4d9d-80c7-02af85c822a8");
+        assert_eq!(id.map(|id| id.as_u128()), Some(0x936d_a01f_9abd_4d9d_80c7_02af_85c8_22a8));
+        let whole = record(Some(b"k"), None);
+        assert_eq!(whole.key_as::<&str>(&Plain).unwrap(), Some("k"));
+        assert_eq!(whole.key_as::<&[u8]>(&Plain).unwrap(), Some(&b"k"[..]));
+        assert_eq!(whole.value_as::<i64>(&Plain).unwrap(), None, "a tombstone has no value to look at");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_that_names_the_record() {
+        let bad = record(Some(b"\xff"), Some(b"123"));
+        let error = bad.value_as::<i32>(&Plain).unwrap_err();
+        assert_eq!((error.kind(), error.place()), (ErrorKind::Deserialization, Some(("t", 3, 7))));
+        assert_eq!(error.to_string(), "value of t[3], offset 7: an i32 has 4 bytes, not 3");
+        let error = bad.key_as::<&str>(&Plain).unwrap_err();
+        assert!(error.to_string().starts_with("key of t[3], offset 7: ") && error.source().is_some(), "{error}");
+        assert!(bad.key_as::<Uuid>(&Plain).is_err() && bad.key_as::<bool>(&Plain).is_err());
+    }
+
+    #[test]
+    fn functions_and_objects_are_deserializers() {
+        let parse = |bytes: &[u8]| std::str::from_utf8(bytes)?.parse::<u64>().map_err(DeserializeError::from);
+        let record = record(Some(b"x"), Some(b"123"));
+        assert_eq!(record.value_as(&parse).unwrap(), Some(123));
+        assert!(record.key_as(&parse).is_err());
+        let by_name: &dyn for<'a> Deserializer<'a, String> = &Plain;
+        assert_eq!(record.value_as(by_name).unwrap().as_deref(), Some("123"));
+        assert_eq!(record.value_as(&std::str::from_utf8).unwrap(), Some("123"));
+    }
+}
