@@ -195,7 +195,7 @@ async fn an_end_that_was_dropped_unread_is_told_when_it_is_reached_again() {
             cluster.append("t", partition, &[Record::to("t").value(&value[..])]).unwrap();
         }
     }
-    let builder = builder(&cluster).queued_max_bytes(60_000).max_partition_fetch_bytes(50_000);
+    let builder = builder(&cluster).queued_max_bytes(50_000).max_partition_fetch_bytes(50_000);
     let consumer = builder.enable_partition_eof(true).build().await.unwrap();
     consumer.assign([(tp("t", 0), 0)]).unwrap();
     let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
