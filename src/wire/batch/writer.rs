@@ -95,6 +95,7 @@ impl BatchBuilder {
     }
 
     /// Appends a record and gives its index in the batch.
+    #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn append(&mut self, parts: &RecordParts<'_>, timestamp: i64) -> u32 {
         self.append_sized(parts, parts.fixed_size(), timestamp)
     }
