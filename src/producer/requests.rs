@@ -93,6 +93,7 @@ impl Ended {
     }
 
     /// The request, and how it ended, to be read from the bytes.
+    #[inline(never)]
     pub(super) fn read<T>(self, tell: impl FnOnce(ProduceRequest, Result<Option<ProduceResponse<'_>>>) -> T) -> T {
         let response = match &self.answer {
             Ok(None) => Ok(None),
@@ -126,6 +127,9 @@ impl Requests {
     }
 
     /// Takes a request over. It leaves at once if it can, and else when [`next`](Self::next) is polled.
+    ///
+    /// A function of its own, as is [`Ended::read`]: `scripts/instructions` counts what it costs.
+    #[inline(never)]
     pub(super) fn start(&mut self, mut request: ProduceRequest) {
         let node = request.node;
         let unsent = if self.sealing.is_small(&request.parts) {
