@@ -195,6 +195,11 @@ impl PartitionQueue {
         Readiness::Ready
     }
 
+    /// Whether a batch of it is on its way to that broker.
+    pub(crate) fn is_in_flight_at(&self, node: i32) -> bool {
+        self.in_flight.iter().any(|flying| flying.node == node)
+    }
+
     /// How many batches are to be sent again.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()

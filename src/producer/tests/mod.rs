@@ -20,6 +20,7 @@ mod queue;
 mod reports;
 mod results;
 mod sequences;
+mod spreading;
 mod tampered;
 mod telling;
 mod topics;
