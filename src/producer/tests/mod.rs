@@ -2,6 +2,7 @@
 
 mod buffer;
 mod closing;
+mod codec_panics;
 mod delivery;
 mod ends;
 mod estimate;
