@@ -300,7 +300,7 @@ impl PartitionQueue {
                         self.sequences.acknowledged(sequence, batch.records(), None);
                     }
                     // Where it stands, the broker has forgotten.
-                    batch.settle(Verdict::Persisted { base_offset: None, log_append_millis: None });
+                    self.decide(batch, Verdict::Persisted { base_offset: None, log_append_millis: None });
                 }
             },
             Answer::Retry { error, maybe_written } => {

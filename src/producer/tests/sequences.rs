@@ -298,6 +298,19 @@ fn a_duplicate_without_numbers_is_a_success() {
 }
 
 #[test]
+fn a_duplicate_is_told_behind_the_results_of_earlier_records() {
+    let mut line = Line::with(Identity::Anonymous);
+    let (first, second) = (line.send(), line.send());
+    let (one, _) = line.drain().unwrap();
+    let (other, _) = line.drain().unwrap();
+    line.refuse(other, ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
+    assert!(second.try_result().is_none(), "the first has none yet");
+    line.written(one, 7);
+    assert_eq!(result(first).unwrap().offset, Some(7));
+    assert_eq!(result(second).unwrap().offset, None);
+}
+
+#[test]
 fn a_duplicate_behind_a_storage_error_is_a_success() {
     // The disk failed while the leader waited for its followers: they may have it.
     let (mut line, requests, deliveries) = in_flight(1);
