@@ -3,6 +3,7 @@
 mod buffer;
 mod closing;
 mod codec_panics;
+mod cut_off;
 mod delivery;
 mod ends;
 mod estimate;
