@@ -68,7 +68,11 @@ async fn storage_errors_are_retried_as_often_as_is_allowed() {
 
 /// Small batches, so that several requests are in flight at once.
 async fn pipelined(cluster: &Cluster) -> Producer {
-    let producer = builder(cluster).batch_size(200).build().await.unwrap();
+    pipelined_by(cluster, 5).await
+}
+
+async fn pipelined_by(cluster: &Cluster, in_flight: usize) -> Producer {
+    let producer = builder(cluster).batch_size(200).max_in_flight(in_flight).build().await.unwrap();
     // The first answer opens the pipeline.
     producer.send(Record::to(TOPIC).partition(0).value("first")).await.unwrap().await.unwrap();
     producer
@@ -79,10 +83,11 @@ fn with_first(range: std::ops::Range<u64>) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnects_and_refusals_with_five_in_flight_keep_the_order() {
-    for code in [ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER] {
+async fn disconnects_and_refusals_with_one_to_five_in_flight_keep_the_order() {
+    let codes = [ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER];
+    for (in_flight, code) in (1..=5).flat_map(|in_flight| codes.map(|code| (in_flight, code))) {
         let cluster = cluster(1).await;
-        let producer = pipelined(&cluster).await;
+        let producer = pipelined_by(&cluster, in_flight).await;
         cluster.fault(on(ApiKey::Produce).delay(ms(20)).times(5));
         cluster.fault(on(ApiKey::Produce).skip(2).drop_connection());
         cluster.fault(on(ApiKey::Produce).skip(4).times(3).error(code));
@@ -90,7 +95,7 @@ async fn disconnects_and_refusals_with_five_in_flight_keep_the_order() {
         for result in results(deliveries).await {
             result.unwrap();
         }
-        assert_eq!(log(&cluster, 0), with_first(0..300), "{code}");
+        assert_eq!(log(&cluster, 0), with_first(0..300), "{code}, {in_flight} in flight");
     }
 }
 

@@ -23,6 +23,7 @@ mod reports;
 mod results;
 mod sequences;
 mod spreading;
+mod stale;
 mod tampered;
 mod telling;
 mod topics;
