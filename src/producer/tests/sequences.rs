@@ -14,6 +14,7 @@ use super::super::{
     accumulator::{Appended, Entry, Partition, Payment},
     batch::{Body, Ledger},
     idempotence::{Identity, ProducerId},
+    purge::Purge,
     queue::{PartitionQueue, Readiness, Rules},
     response::Answer,
     topics::parts_of,
