@@ -34,6 +34,7 @@ mod sealing;
 mod sender;
 mod sender_task;
 mod settings;
+mod sizes;
 mod split;
 mod table;
 #[cfg(test)]
