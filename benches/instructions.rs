@@ -36,7 +36,9 @@ struct Done {
 }
 
 async fn producer(cluster: &Cluster) -> ottla::Result<Producer> {
-    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).build().await?;
+    // What a batch costs is told for one of this size.
+    let builder = Producer::builder(cluster.bootstrap()).network(cluster.network()).batch_size(16_384);
+    let producer = builder.build().await?;
     // Connected, the topic is known, and the memory that a round takes is there.
     for _ in 0..2 {
         for _ in 0..RECORDS {

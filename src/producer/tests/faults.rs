@@ -265,3 +265,22 @@ async fn a_refusal_behind_an_appended_batch_does_not_double_it() {
     let log = cluster.records(TOPIC, 0).unwrap();
     assert_eq!(log.len(), 3, "first, the record that was appended, and the last");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_parts_of_a_batch_that_may_be_written_are_not_written_a_second_time() {
+    let cluster = cluster(1).await;
+    // The topic's limit has become less since it was appended.
+    cluster.fault(on(ApiKey::Produce).act_then_error(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));
+    let too_large = cluster.fault(on(ApiKey::Produce).error(ErrorCode::MESSAGE_TOO_LARGE));
+    let producer = producer(&cluster).await;
+    for result in results(send_numbers(&producer, 0..10).await).await {
+        if let Err(error) = result {
+            assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted), "{error}");
+        }
+    }
+    assert_eq!((too_large.hits(), producer.metrics().batches_split), (1, 1));
+    for result in results(send_numbers(&producer, 10..20).await).await {
+        result.unwrap();
+    }
+    assert_eq!(log(&cluster, 0), numbers(0..20));
+}
