@@ -63,6 +63,7 @@ mod record;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod wire;
+mod worker;
 
 pub use admin::{
     Admin, AdminBuilder, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, PartitionDescription,
@@ -86,6 +87,10 @@ pub use record::{
     TimestampType, TopicPartition,
 };
 pub use wire::{ApiKey, Compression};
+pub use worker::{
+    Handler, HandlerError, HandlerResult, OrderBy, Permanent, RunningJob, Worker, WorkerBuilder, WorkerMetrics,
+    WorkerPartition, WorkerState, WorkerStatus,
+};
 
 /// The README's programs, held to compile and, where they bring their broker along, to run.
 #[cfg(all(doctest, feature = "testkit"))]
