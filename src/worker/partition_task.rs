@@ -44,7 +44,14 @@ impl Feeder {
             };
             match self.hand.take(room.records, room.bytes, &mut records).await {
                 Some(Ok(mark)) => self.plan.offer(self.partition, mark, &mut records),
-                Some(Err(error)) => self.trouble(error),
+                Some(Err(error)) => {
+                    // Trouble comes behind the records before it.
+                    tokio::select! {
+                        biased;
+                        ending = self.hand.ended() => return ending,
+                        () = self.plan.settled(self.partition) => self.trouble(error),
+                    }
+                }
                 None => return self.hand.ended().await,
             }
         }

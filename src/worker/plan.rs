@@ -134,6 +134,15 @@ impl Plan {
         self.with(|schedule| schedule.offer(partition, mark, records.drain(..)));
     }
 
+    /// Waits until all that was offered of that partition is done.
+    pub(super) async fn settled(&self, partition: PartitionId) {
+        poll_fn(|cx| match self.with(|schedule| schedule.is_settled(partition, cx.waker())) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+
     /// Waits until nothing of that partition runs.
     pub(super) async fn drained(&self, partition: PartitionId) {
         poll_fn(|cx| match self.with(|schedule| schedule.is_drained(partition, cx.waker())) {

@@ -299,13 +299,22 @@ impl<M: Progress> Schedule<M> {
         Some(Room { records: bound - held, bytes: bytes.saturating_sub(used).max(1) })
     }
 
+    /// Whether all that was offered of a partition is done; if not, its feeder is woken when that may be so.
+    pub(super) fn is_settled(&mut self, id: PartitionId, feeder: &Waker) -> bool {
+        let Some(partition) = self.partition(id) else { return true };
+        if !partition.slots.is_empty() {
+            partition.feeder = Some(feeder.clone());
+        }
+        partition.slots.is_empty()
+    }
+
     /// Records of a partition, in the log's order, all under one mark.
     pub(super) fn offer(&mut self, id: PartitionId, mark: M, records: impl IntoIterator<Item = ConsumerRecord>) {
         let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut) else { return };
         if partition.ending {
             return;
         }
-        partition.begin_run(mark);
+        let freed = partition.begin_run(mark);
         let mut begun = 0;
         for record in records {
             self.bytes += record.size();
@@ -314,6 +323,7 @@ impl<M: Progress> Schedule<M> {
                 begun += 1;
             }
         }
+        self.free(freed);
         self.wake_lanes(begun);
     }
 
@@ -462,8 +472,8 @@ impl<M: Progress> Schedule<M> {
             // Its own lane comes for the next job at once: for this one, or one that has waited longer.
             self.ready.push_back((job.partition, job.strand));
         }
-        self.wake_feeder(job.partition);
         self.free(freed);
+        self.wake_feeder(job.partition);
         Verdict::Done
     }
 

@@ -76,19 +76,42 @@ impl<M: Progress> Partition<M> {
         }
     }
 
-    /// What is pushed from now on came under that mark.
-    pub(super) fn begin_run(&mut self, mark: M) {
+    /// What is pushed from now on came under that mark. Gives the bytes of what is no longer wanted because of it.
+    pub(super) fn begin_run(&mut self, mark: M) -> usize {
         let next = self.base + self.slots.len() as u64;
         if let Some((first, last)) = self.runs.back() {
             if last.is_same(&mark) {
-                return;
+                return 0;
             }
             // A mark without slots has nothing more to say.
             if *first == next {
                 self.runs.pop_back();
             }
         }
+        let freed = if self.runs.iter().any(|(_, mark)| mark.is_over()) { self.pass_over() } else { 0 };
         self.runs.push_back((next, mark));
+        freed
+    }
+
+    /// What waits under a mark that is over counts as done: the partition was sought, or is read anew from elsewhere.
+    fn pass_over(&mut self) -> usize {
+        let mut freed = 0;
+        for at in 0..self.strands.len() {
+            let Some(strand) = self.strands.get_mut(at) else { continue };
+            let (over, wanted): (VecDeque<u64>, _) =
+                std::mem::take(&mut strand.waiting).into_iter().partition(|number| self.run_of(*number).1);
+            if let Some(strand) = self.strands.get_mut(at) {
+                strand.waiting = wanted;
+            }
+            for number in over {
+                if let Some(slot) = self.slot(number) {
+                    slot.record = None;
+                }
+                self.waiting = self.waiting.saturating_sub(1);
+                freed += self.complete(number, 1);
+            }
+        }
+        freed
     }
 
     /// Takes a record in; gives its strand where that becomes ready.
