@@ -55,6 +55,15 @@ async fn the_quickstart_runs_by_itself_and_against_a_broker() {
 }
 
 #[tokio::test]
+async fn the_worker_bills_what_it_can_and_buries_the_rest() {
+    let output = run(program("worker"), Vec::new()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let out = text(&output.stdout);
+    let last = out.lines().last().unwrap_or_default();
+    assert!(last.starts_with("990 orders billed (") && last.contains("10 dead letters, 10 attempts failed"), "{out}");
+}
+
+#[tokio::test]
 async fn kat_carries_lines_both_ways() {
     let cluster = Cluster::start(Options::new().brokers(3)).await.expect("a cluster");
     cluster.create_topic("numbers", 3).expect("a topic");
