@@ -30,15 +30,15 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// `None` for a line that is no event: a log that went to standard output.
-    pub(crate) fn read(line: &str) -> Option<Self> {
+    /// An event and when it was, in milliseconds; `None` for a line that is none: a log that went to standard output.
+    pub(crate) fn read(line: &str) -> Option<(i64, Self)> {
         let json = Json::parse(line)?;
-        json.number("timestamp")?;
+        let at = json.number("timestamp")?;
         let partition = |json: &Json| json.number("partition").and_then(|partition| i32::try_from(partition).ok());
         let place = |json: &Json| Some((partition(json)?, json.number("offset")?));
         let partitions = || json.list("partitions").iter().map(partition).collect::<Option<Vec<_>>>();
         let value = || json.text("value").map(str::to_owned);
-        Some(match json.text("name")? {
+        let event = match json.text("name")? {
             "startup_complete" => Self::Started,
             "shutdown_complete" => Self::Ended,
             "producer_send_success" => Self::Sent { value: value()?, at: place(&json)? },
@@ -52,7 +52,8 @@ impl Event {
                     .then(|| json.text("error").unwrap_or("no reason given").to_owned()),
             },
             _ => Self::Other,
-        })
+        };
+        Some((at, event))
     }
 }
 
@@ -64,13 +65,13 @@ mod tests {
     fn lines_of_either_program_are_read() {
         // As Kafka's own write them.
         let sent = r#"{"timestamp":1732000000000,"name":"producer_send_success","key":null,"value":"5","partition":2,"offset":7,"topic":"t"}"#;
-        assert_eq!(Event::read(sent), Some(Event::Sent { value: "5".into(), at: (2, 7) }));
+        assert_eq!(Event::read(sent), Some((1_732_000_000_000, Event::Sent { value: "5".into(), at: (2, 7) })));
         let committed = r#"{"timestamp":1,"name":"offsets_committed","offsets":[{"topic":"t","partition":0,"offset":9}],"success":true}"#;
-        assert_eq!(Event::read(committed), Some(Event::Committed { offsets: vec![(0, 9)], error: None }));
+        assert_eq!(Event::read(committed), Some((1, Event::Committed { offsets: vec![(0, 9)], error: None })));
         let failed = r#"{"timestamp":1,"name":"offsets_committed","offsets":[],"error":"late","success":false}"#;
-        assert_eq!(Event::read(failed), Some(Event::Committed { offsets: vec![], error: Some("late".into()) }));
+        assert_eq!(Event::read(failed), Some((1, Event::Committed { offsets: vec![], error: Some("late".into()) })));
         let assigned = r#"{"timestamp":1,"name":"partitions_assigned","partitions":[{"topic":"t","partition":1}]}"#;
-        assert_eq!(Event::read(assigned), Some(Event::Assigned(vec![1])));
+        assert_eq!(Event::read(assigned), Some((1, Event::Assigned(vec![1]))));
         assert_eq!(Event::read("[main] INFO something"), None);
     }
 }

@@ -165,14 +165,13 @@ impl<'k> Stage<'k> {
     pub(crate) fn listen(&mut self) -> Result<(), Failure> {
         if let Some(producer) = &mut self.producer {
             for line in producer.lines()? {
-                Event::read(&line).into_iter().for_each(|event| self.ledger.produced(event));
+                Event::read(&line).into_iter().for_each(|(_, event)| self.ledger.produced(event));
             }
         }
-        // Those who are gone first: what they say was before.
         for seat in self.gone.iter_mut().chain(&mut self.seats) {
             for line in seat.program.lines()? {
-                if let Some(event) = Event::read(&line) {
-                    self.ledger.heard(seat.member, seat.program.name(), event);
+                if let Some((now, event)) = Event::read(&line) {
+                    self.ledger.heard(seat.member, seat.program.name(), now, event);
                 }
             }
         }
