@@ -85,7 +85,7 @@ impl Program {
 
     /// The end of what it has written to standard error.
     pub fn errors(&self) -> String {
-        tail(&[self.errors.clone()])
+        tail(std::slice::from_ref(&self.errors))
     }
 
     /// Whether it runs still, frozen or not.

@@ -196,9 +196,13 @@ impl Reader {
                 continue;
             }
             // What holds no record, and trouble, come with the next call.
-            let Some(next) = self.pending.pop_front_if(|next| matches!(next, Taken::Raw { .. })) else { break };
-            let opened = self.open(next);
-            self.pending.push_front(opened);
+            if !matches!(self.pending.front(), Some(Taken::Raw { .. })) {
+                break;
+            }
+            if let Some(next) = self.pending.pop_front() {
+                let opened = self.open(next);
+                self.pending.push_front(opened);
+            }
         }
         Poll::Ready(Some(Ok(lease)))
     }

@@ -207,7 +207,9 @@ impl<M: Progress> Partition<M> {
         }
         self.bytes = self.bytes.saturating_sub(freed);
         let mut next = None;
-        while let Some(slot) = self.slots.pop_front_if(|slot| slot.done) {
+        while self.slots.front().is_some_and(|slot| slot.done)
+            && let Some(slot) = self.slots.pop_front()
+        {
             // Its run ends where the next one begins.
             while self.runs.get(1).is_some_and(|(begins, _)| *begins <= self.base) {
                 let ended = self.runs.pop_front();
