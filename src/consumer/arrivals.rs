@@ -190,7 +190,7 @@ impl Assignment {
         if walk.steps.is_empty() {
             return;
         }
-        let broken = matches!(walk.steps.last(), Some(Step::Broken(_)));
+        let broken = matches!(walk.steps.last(), Some(Step::Broken { .. }));
         if !broken && walk.next_offset.is_some_and(|next| next <= asked_from) {
             self.fell_behind(partition, asked_from, walk.next_offset.unwrap_or(0), now);
             return;

@@ -132,7 +132,7 @@ impl Queue {
                     (Held::Raw(batch, charge.clone()), bytes, end)
                 }
                 Step::Skip(to) => (Held::Skip, 0, to),
-                Step::Broken(error) => (Held::Broken(error), 0, start),
+                Step::Broken { error, end } => (Held::Broken(error), 0, end.unwrap_or(start).max(start)),
             };
             // A broker answers from the batch on that holds the offset: what lies before it is no news.
             if end > start || matches!(held, Held::Broken(_)) {

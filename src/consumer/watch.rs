@@ -168,7 +168,7 @@ impl Assignment {
                     seen.bytes += bytes;
                     seen.batches += 1;
                 }
-                Step::Broken(_) => sums.corrupt += 1,
+                Step::Broken { .. } => sums.corrupt += 1,
                 Step::Skip(_) => {}
             }
         }

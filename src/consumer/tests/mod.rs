@@ -15,6 +15,7 @@ mod replicas;
 mod splitting;
 mod telling;
 mod traces;
+mod transactions;
 
 use std::time::Duration;
 

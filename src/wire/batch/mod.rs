@@ -13,7 +13,7 @@ mod tests;
 mod writer;
 
 pub(crate) use control::ControlRecord;
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 pub(crate) use control::marker_batch;
 pub(crate) use header::{BATCH_HEADER_SIZE, BatchHeader};
 pub(crate) use pool::{BodyBuffer, BodyPool};
