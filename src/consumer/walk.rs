@@ -35,6 +35,9 @@ pub(super) struct Walk {
     pub(super) leader_epoch: i32,
     /// There were bytes, but of the beginning of one batch only: asking for more is the only way on.
     pub(super) too_small: bool,
+    /// Where it is too small: the first offset of a sound batch that lies in what should be the first one, so that the first
+    /// one's length cannot be right.
+    pub(super) sound: Option<i64>,
     /// The largest batch, in bytes.
     pub(super) largest: usize,
 }
@@ -45,11 +48,12 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
     let mut walk = Walk { leader_epoch: -1, ..Walk::default() };
     let mut transactions = Aborted::new(aborted);
     let mut batches = Batches::new(records);
-    for batch in batches.by_ref() {
+    while let Some(batch) = batches.next() {
         let batch = match batch {
             Ok(batch) => batch,
             Err(error) => {
-                walk.steps.push(Step::Broken { error, end: None });
+                let end = batches.next_sound(walk.next_offset.map_or(0, |next| next.saturating_add(1)));
+                walk.steps.push(Step::Broken { error, end });
                 return walk;
             }
         };
@@ -81,6 +85,7 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
         }
     }
     walk.too_small = walk.next_offset.is_none() && batches.remaining() > 0;
+    walk.sound = if walk.too_small { batches.next_sound(0) } else { None };
     walk
 }
 
@@ -258,6 +263,19 @@ mod tests {
         bad[16] = 9;
         let read = read(&[batch(0, 3, Sort::Plain), bad.into()], IsolationLevel::ReadUncommitted, &[]);
         assert_eq!(read, "0 ! next Some(3)");
+    }
+
+    #[test]
+    fn what_follows_damage_shows_where_it_ends() {
+        let mut bad = batch(3, 4, Sort::Plain).to_vec();
+        bad[16] = 9;
+        let parts = [batch(0, 3, Sort::Plain), bad.clone().into(), batch(7, 1, Sort::Plain)];
+        assert_eq!(read(&parts, IsolationLevel::ReadUncommitted, &[]), "0 !7 next Some(3)");
+        bad[16] = 2;
+        bad[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
+        let parts: [Bytes; 2] = [bad.into(), batch(7, 1, Sort::Plain)];
+        let cut = walk(parts.concat().into(), IsolationLevel::ReadUncommitted, &[]);
+        assert_eq!((cut.too_small, cut.sound), (true, Some(7)));
     }
 
     #[test]

@@ -303,6 +303,19 @@ impl Cluster {
         Ok(offset)
     }
 
+    /// Lets the brokers be unable to read the batch that holds `offset`, as from a broken disk; whether there is one. Who
+    /// fetches it gets CORRUPT_MESSAGE.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub fn spoil_batch(&self, topic: &str, partition: i32, offset: i64) -> Result<bool> {
+        let spoil = |state: &mut State| {
+            let found = state.topics.partition_mut(topic, partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+            Ok(found.log.spoil_batch(offset))
+        };
+        self.change(spoil, || format!("spoil a batch of {topic}[{partition}]"))
+    }
+
     /// Loses the batch that holds `offset`, as compaction does; whether there was one. The offsets of the others stay.
     ///
     /// # Errors
@@ -401,6 +414,11 @@ impl Cluster {
     /// Takes all faults out of force.
     pub fn clear_faults(&self) {
         self.shared.lock().faults.clear_all();
+    }
+
+    /// How many fetch sessions a broker keeps at present (KIP-227); 0 for a broker that there is not.
+    pub fn fetch_sessions(&self, broker: i32) -> usize {
+        self.shared.lock().broker(broker).map_or(0, |broker| broker.sessions.len())
     }
 
     /// How many requests of that kind the brokers have received.

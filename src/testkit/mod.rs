@@ -42,6 +42,8 @@ mod broker_task;
 mod cluster;
 mod connection_task;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod journal;
 mod options;
 mod shape;

@@ -223,8 +223,9 @@ impl Call for Fetch {
             if let Some(code) = context.refused().filter(|code| OF_THE_SESSION.contains(code)) {
                 return Ok(self.fail(context, code));
             }
+            let (slots, now) = (context.state.options.fetch_sessions, context.now);
             let Some(broker) = context.state.broker_mut(context.broker) else { return Ok(Step::Close) };
-            match broker.sessions.begin(request) {
+            match broker.sessions.begin(request, slots, now) {
                 Ok(plan) => self.plan = Some((plan, context.now + self.max_wait)),
                 Err(error) => return Ok(self.fail(context, error)),
             }

@@ -20,6 +20,8 @@ struct Stored {
     last_offset: i64,
     max_timestamp: i64,
     bytes: Bytes,
+    /// The broker cannot read it any more.
+    unreadable: bool,
 }
 
 /// A log in memory. Everything in it is committed: the high watermark is the end.
@@ -90,6 +92,7 @@ impl Log {
             last_offset,
             max_timestamp: append_time.unwrap_or(header.max_timestamp),
             bytes: bytes.into(),
+            unreadable: false,
         });
         self.end = last_offset + 1;
         match marker {
@@ -101,6 +104,13 @@ impl Log {
             None => {}
         }
         Ok(base_offset)
+    }
+
+    /// The batch that holds `offset` can no longer be read; whether there is one.
+    pub(crate) fn spoil_batch(&mut self, offset: i64) -> bool {
+        let at = self.index_of(offset);
+        let found = self.batches.get_mut(at).filter(|stored| stored.base_offset <= offset);
+        found.map(|stored| stored.unreadable = true).is_some()
     }
 
     /// Loses the batch that holds `offset`, as compaction does; whether there was one. What is known of its transaction
@@ -122,7 +132,8 @@ impl Log {
         }
         self.end = base_offset + i64::from(records);
         let (last_offset, max_timestamp) = (self.end - 1, -1);
-        self.batches.push_back(Stored { base_offset, last_offset, max_timestamp, bytes: bytes.into() });
+        let unreadable = false;
+        self.batches.push_back(Stored { base_offset, last_offset, max_timestamp, bytes: bytes.into(), unreadable });
         base_offset
     }
 
@@ -143,6 +154,12 @@ impl Log {
         let mut slice = Slice { end: offset, ..Slice::default() };
         let there = self.batches.range(self.index_of(offset)..).take_while(|stored| stored.last_offset < readable);
         for stored in there {
+            if stored.unreadable && slice.batches.is_empty() {
+                return Err(ErrorCode::CORRUPT_MESSAGE);
+            }
+            if stored.unreadable {
+                break;
+            }
             let first = at_least_one && slice.batches.is_empty();
             if !first && slice.size + stored.bytes.len() > max_bytes {
                 break;

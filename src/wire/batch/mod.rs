@@ -7,6 +7,7 @@ mod legacy;
 mod pool;
 mod reader;
 mod records;
+mod resync;
 mod stage;
 #[cfg(test)]
 mod tests;
