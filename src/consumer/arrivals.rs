@@ -102,7 +102,7 @@ impl Assignment {
             if let Some((leader, epoch)) = head.current_leader.filter(|(leader, epoch)| *leader >= 0 && *epoch >= 0) {
                 hints.leaders.push((partition.clone(), leader, epoch));
             }
-            if self.searched(&partition, asked_from, &head, &walk) {
+            if self.searched(id, &partition, asked_from, &head, &walk) {
                 continue;
             }
             if head.error.is_ok() && head.preferred_read_replica >= 0 && head.preferred_read_replica != id {

@@ -236,6 +236,10 @@ impl Consumer {
         let one_reader = inbox.read()?;
         lock(&self.shared.polls).note(Instant::now().into_std());
         let _alive = self.shared.group.as_ref().map(|group| group.reading());
+        if inbox.reader_should_yield() {
+            // Before anything is taken, so that nothing is lost when this future is dropped here.
+            yield_now().await;
+        }
         let max = self.shared.settings.max_poll_records;
         let look = || poll_fn(|cx| Poll::Ready(inbox.reader().poll_portions(max, inbox, cx)));
         // Where something is there, no timer is needed.

@@ -10,6 +10,7 @@ use super::{
     partition::Partition,
     position::State,
     settings::IsolationLevel,
+    split::Split,
 };
 use crate::{
     record::TopicPartition,
@@ -100,7 +101,7 @@ impl Assignment {
             reserved = account.reserve(want, least);
         }
         // What keeps the room cannot be read now (it is paused): one fetch goes beyond the share, or all would stand still.
-        let Some(reserved) = reserved.or_else(|| self.reader_starves().then(|| account.charge(least))) else {
+        let Some(reserved) = reserved.or_else(|| self.reader_starves(id).then(|| account.charge(least))) else {
             return Plan::Wait(again);
         };
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
@@ -155,9 +156,16 @@ impl Assignment {
         open.collect()
     }
 
-    /// Whether the reader waits, and nothing that is here will end that.
-    fn reader_starves(&self) -> bool {
-        self.is_waited_for() && self.rotation.is_empty() && self.running_jobs == 0
+    /// Whether a reader waits, and nothing that is here will end that, but a fetch from that broker may. What waits for other
+    /// readers (of partitions that are split off, or of all others) is nothing to this one.
+    fn reader_starves(&self, id: i32) -> bool {
+        let of_others = |partition| self.partitions.get(partition).is_some_and(|found| found.split.is_some());
+        let common = self.reader_waits() && self.rotation.iter().all(of_others);
+        let of_one = |found: &Partition| {
+            let waits = found.split.as_ref().is_some_and(Split::is_waiting);
+            waits && found.node == Some(id) && found.queue.is_empty()
+        };
+        self.running_jobs == 0 && (common || self.partitions.values().any(of_one))
     }
 
     /// Brings the session up to date with what changed.

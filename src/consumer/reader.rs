@@ -50,6 +50,8 @@ pub(super) struct Reader {
     holding: bool,
     /// A poll's records are held.
     pub(super) lent: bool,
+    /// Took something over since it was last asked whether it did.
+    refilled: bool,
     /// Records that were given.
     given: u64,
     /// Kept for its room.
@@ -66,6 +68,7 @@ impl Reader {
             leases: Vec::new(),
             holding: false,
             lent: false,
+            refilled: false,
             given: 0,
             taken: Vec::new(),
             decompressor: Decompressor::default(),
@@ -275,6 +278,7 @@ impl Reader {
                 None => Refill::Nothing,
             }
         });
+        self.refilled |= !taken.is_empty();
         self.pending.extend(taken.drain(..));
         self.taken = taken;
         refill
@@ -288,6 +292,11 @@ impl Reader {
             Ok(None) => Taken::Skip { lease, end },
             Err(error) => Taken::Broken { lease, error, end },
         }
+    }
+
+    /// Whether it took something over since this was asked last.
+    pub(super) fn take_refilled(&mut self) -> bool {
+        std::mem::take(&mut self.refilled)
     }
 
     /// Records that were given so far.

@@ -90,6 +90,7 @@ impl Assignment {
     /// Takes an answer as an attempt to read behind damage, if that is what it is; whether it was.
     pub(super) fn searched(
         &mut self,
+        id: i32,
         partition: &TopicPartition,
         at: i64,
         head: &FetchPartitionResponse,
@@ -99,7 +100,9 @@ impl Assignment {
         let Some(found) = self.partitions.get_mut(partition) else { return false };
         let more = walk.too_small && found.fetch_bytes < i32::MAX;
         let elsewhere = head.preferred_read_replica >= 0 || head.diverging_epoch.is_some();
-        let Some(search) = &mut found.search else { return false };
+        // A replica nearby is left for its leader first, whatever is wrong with it.
+        let nearby = found.nearby.node() == Some(id) && !head.error.is_ok();
+        let Some(search) = found.search.as_mut().filter(|_| !nearby) else { return false };
         match head.error {
             ErrorCode::NONE if elsewhere || more => return false,
             ErrorCode::NONE => match (walk.steps.first(), walk.sound) {

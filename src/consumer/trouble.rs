@@ -54,10 +54,6 @@ impl Assignment {
         self.signals.nodes.extend(starved.map(|(id, _)| *id));
     }
 
-    pub(super) fn is_waited_for(&self) -> bool {
-        self.reader.is_some()
-    }
-
     /// Whether the reader of all that is not split off waits right now.
     pub(super) fn reader_waits(&self) -> bool {
         self.reader.is_some()
