@@ -71,6 +71,9 @@ pub(crate) mod cluster;
 pub(crate) mod config;
 mod consumer;
 pub mod error;
+#[cfg(all(any(test, fuzzing), feature = "testkit"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod metrics;
 pub mod net;
 mod producer;

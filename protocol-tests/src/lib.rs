@@ -24,6 +24,7 @@
 //! | `wire` | the requests that the fixture speaks by itself |
 //! | `shared` | one cluster for all tests of a binary; leaving tests out |
 //! | [`tools`], [`kcat`] | Kafka's console clients and librdkafka's |
+//! | [`transact`] | transactions written by Kafka's own client |
 //! | [`dump`] | a partition's log as Kafka's own tool reads it |
 //! | [`golden`] | bytes from Kafka's own serializers |
 #![forbid(unsafe_code)]
@@ -44,6 +45,7 @@ mod places;
 mod program;
 mod shared;
 pub mod tools;
+pub mod transact;
 mod wire;
 
 pub use builder::{Builder, DEFAULT_VERSION};

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    runtime::Handle,
+    runtime::{Handle, RuntimeFlavor},
     sync::Notify,
     time::{Instant, timeout_at},
 };
@@ -73,6 +73,8 @@ pub(super) struct Inbox {
     /// Revocations that wait for the reader.
     pub(super) revocations: AtomicUsize,
     runtime: Handle,
+    /// One thread does everything: who reads without waiting keeps the fetches from going on.
+    one_thread: bool,
     decompressors: Mutex<Vec<Decompressor>>,
     opening: Opening,
 }
@@ -90,6 +92,7 @@ impl Inbox {
             moved: Notify::new(),
             closing: AtomicBool::new(false),
             revocations: AtomicUsize::new(0),
+            one_thread: runtime.runtime_flavor() == RuntimeFlavor::CurrentThread,
             runtime,
             decompressors: Mutex::default(),
             opening,
@@ -225,6 +228,17 @@ impl Inbox {
         }
         self.next();
         Ok(ReadGuard(Some(self)))
+    }
+
+    /// Whether the reader should let others go on before it reads: it has taken over new batches since it last did, and has
+    /// the only thread.
+    pub(super) fn should_yield(&self, reader: &Mutex<Reader>) -> bool {
+        self.one_thread && lock(reader).take_refilled()
+    }
+
+    /// The same of the common reader.
+    pub(super) fn reader_should_yield(&self) -> bool {
+        self.should_yield(&self.reader)
     }
 
     /// The reader asks for the next records: it is done with those that it holds.

@@ -52,6 +52,8 @@ pub(super) struct Reader {
     pub(super) lent: bool,
     /// It says by itself what it is done with (see `hand`).
     by_hand: bool,
+    /// Took something over since it was last asked whether it did.
+    refilled: bool,
     /// Records that were given.
     given: u64,
     /// Kept for its room.
@@ -69,6 +71,7 @@ impl Reader {
             holding: false,
             lent: false,
             by_hand: false,
+            refilled: false,
             given: 0,
             taken: Vec::new(),
             decompressor: Decompressor::default(),
@@ -342,6 +345,7 @@ impl Reader {
                 None => Refill::Nothing,
             }
         });
+        self.refilled |= !taken.is_empty();
         self.pending.extend(taken.drain(..));
         self.taken = taken;
         refill
@@ -355,6 +359,11 @@ impl Reader {
             Ok(None) => Taken::Skip { lease, end },
             Err(error) => Taken::Broken { lease, error, end },
         }
+    }
+
+    /// Whether it took something over since this was asked last.
+    pub(super) fn take_refilled(&mut self) -> bool {
+        std::mem::take(&mut self.refilled)
     }
 
     /// Records that were given so far.

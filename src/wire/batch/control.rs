@@ -1,7 +1,7 @@
 //! Control batches: the markers by which a log says how a transaction ended (KIP-98).
 
 use super::RecordView;
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 use super::{
     BatchBuilder, BatchHeader, ProducerStamp, RecordParts,
     header::{CHECKED_FROM, LOG_OVERHEAD},
@@ -47,7 +47,7 @@ impl ControlRecord {
 ///
 /// # Errors
 /// `InvalidArgument` for what is not the end of a transaction.
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 pub(crate) fn marker_batch(
     marker: ControlRecord,
     base_offset: i64,

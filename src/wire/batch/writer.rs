@@ -179,7 +179,7 @@ impl BatchBuilder {
     }
 
     /// The records as they are encoded so far.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testkit"))]
     pub(super) fn into_body(self) -> BodyBuffer {
         self.body.into_body()
     }
