@@ -317,7 +317,9 @@ impl PartitionQueue {
                 batch.attempts = batch.attempts.saturating_sub(1);
                 let is_next = !self.has_outstanding_before(batch.order);
                 // A part's numbers do not come next either if the whole is there.
-                let hopeless = batch.sequence.is_none() || (is_next && batch.whole_in_doubt);
+                let may_be_in_whole = is_next && batch.whole_in_doubt;
+                let hopeless = batch.sequence.is_none() || may_be_in_whole;
+                batch.maybe_written |= may_be_in_whole;
                 if is_next && !hopeless {
                     // What is before it is missing for good, so no attempt can have written it or ever will; unless what
                     // is before it is in doubt, and arrives late.

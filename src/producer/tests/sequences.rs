@@ -76,12 +76,21 @@ impl Line {
     }
 
     fn send(&self) -> Delivery {
+        self.send_into(Sizes::new(1))
+    }
+
+    /// Several in one batch, behind whatever is in flight.
+    fn send_together(&self, records: usize) -> Vec<Delivery> {
+        (0..records).map(|_| self.send_into(Sizes::new(10_000))).collect()
+    }
+
+    fn send_into(&self, sizes: Sizes) -> Delivery {
         let record = Record::to("t").value("x");
         let parts = parts_of(&record);
         let entry = Entry { bound: record_size_bound(&parts) as u32, parts, timestamp: 0, sticky: None };
         let now = self.now;
         let take = |cell: &Arc<_>, index| Delivery::new(Arc::clone(cell), index, 0);
-        match self.partition.hold().append(&entry, &mut Payment::Due, Sizes::new(1), &self.ledger, || now, take) {
+        match self.partition.hold().append(&entry, &mut Payment::Due, sizes, &self.ledger, || now, take) {
             Appended::Done { taken, .. } => taken,
             _ => panic!("there is room"),
         }

@@ -124,3 +124,23 @@ fn a_topic_made_anew_gets_what_may_have_been_written_to_the_one_before() {
     line.written(again, 1);
     deliveries.into_iter().for_each(|delivery| drop(result(delivery).unwrap()));
 }
+
+#[test]
+fn the_parts_of_a_batch_that_a_broken_disk_may_have_kept_are_possibly_persisted() {
+    let (mut line, _, _) = in_flight(0);
+    let deliveries = line.send_together(4);
+    let whole = line.drain_as(0, 1);
+    line.refuse(whole, ErrorCode::KAFKA_STORAGE_ERROR);
+    let again = line.drain_as(0, 1);
+    line.refuse(again, ErrorCode::MESSAGE_TOO_LARGE);
+    // The followers may have the whole, and then the parts' numbers do not come next.
+    for sequence in [1, 2] {
+        let part = line.drain_as(0, sequence);
+        line.refuse(part, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+    }
+    for delivery in deliveries {
+        assert_eq!(status(delivery), Some(DeliveryStatus::PossiblyPersisted));
+    }
+    let _later = line.send();
+    line.drain_as(1, 0);
+}
