@@ -37,7 +37,8 @@ pub enum Waiting {
     Throttled,
     /// For the user: fetched records wait for the next `poll`, `recv` or stream item.
     Reader,
-    /// For the user: fetched records wait for the [`PartitionStream`](super::PartitionStream) that it was split off to.
+    /// For the user: fetched records wait for the [`PartitionStream`](super::PartitionStream) that it was split off to, or
+    /// for the handlers of a [`Worker`](crate::Worker).
     PartitionStream,
     /// For a fetched batch to be decompressed.
     Decompressing,

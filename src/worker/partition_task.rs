@@ -77,9 +77,9 @@ impl Feeder {
         self.plan.note(error);
     }
 
-    /// What waits is dropped; what runs may end, within the time.
+    /// What waits is dropped; what runs may end, within the time, and what lies between.
     async fn drain(&self, ending: Ending) -> Ending {
-        self.plan.with(|schedule| schedule.end(self.partition));
+        self.plan.with(|schedule| schedule.drain(self.partition));
         let ending = match ending {
             Ending::Gone => Ending::Gone,
             Ending::Revoking => tokio::select! {
@@ -92,6 +92,7 @@ impl Feeder {
                 }
             },
         };
+        self.plan.with(|schedule| schedule.end(self.partition));
         self.plan.cancel(Some(self.partition));
         self.plan.drained(self.partition).await;
         ending

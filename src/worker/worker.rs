@@ -36,7 +36,8 @@ use crate::{
 ///   [`handler_timeout`](WorkerBuilder::handler_timeout) is called again after a wait that doubles; after the last attempt
 ///   the record goes to the [dead letters](WorkerBuilder::dead_letter), or is [passed over](WorkerBuilder::skip_failed), or
 ///   the worker ends with the error (the default). Others go on meanwhile; those behind it in order wait.
-/// - **Rebalances**: when the group takes a partition back, nothing more of it is begun, and what runs may end within
+/// - **Rebalances**: when the group takes a partition back, nothing more of it is begun (but what lies before records of
+///   other keys that were begun already, so that these need not be done twice), and what runs may end within
 ///   [`drain_timeout`](WorkerBuilder::drain_timeout). When a partition is lost, another member may read it already, so its
 ///   handlers are ended at once.
 /// - **Hanging handlers**: `max.poll.interval.ms` counts from when the handler that has run for longest was called. After

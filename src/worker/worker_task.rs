@@ -171,6 +171,7 @@ impl<W: Work> Driver<W> {
         let drained = Instant::now() + self.drain.min(left / 2);
         let mut idle = timeout_at(drained, self.plan.idle()).await;
         if idle.is_err() {
+            self.plan.with(|schedule| schedule.end_all());
             self.plan.cancel(None);
             idle = timeout_at((drained + GRACE).min(deadline), self.plan.idle()).await;
         }

@@ -65,8 +65,10 @@ async fn run() -> Result<bool, Failure> {
         for clients in &args.clients {
             for setting in args.settings_for(*scenario) {
                 let began = Instant::now();
-                let stage = stage::Stage::new(&kafka, &jars, *clients, setting.clone()).await?;
-                let result = scenarios::run(*scenario, stage).await;
+                let result = match stage::Stage::new(&kafka, &jars, *clients, setting.clone()).await {
+                    Ok(stage) => scenarios::run(*scenario, stage).await,
+                    Err(error) => Err(error),
+                };
                 let name = format!("{:13} {:5} {setting}", scenario.name(), clients.name());
                 let secs = began.elapsed().as_secs_f64();
                 match result {

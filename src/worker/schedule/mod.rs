@@ -223,7 +223,9 @@ impl<M: Progress> Schedule<M> {
     // ---- partitions come and go
 
     pub(super) fn add(&mut self, name: TopicPartition) -> PartitionId {
-        let new = Some(Partition::new(name, self.rules.strands));
+        let mut new = Partition::new(name, self.rules.strands);
+        new.ending = self.closing;
+        let new = Some(new);
         match self.partitions.iter().position(Option::is_none) {
             Some(free) => {
                 self.partitions[free] = new;
@@ -236,14 +238,36 @@ impl<M: Progress> Schedule<M> {
         }
     }
 
-    /// Begins no more of that partition. What waits is dropped: whoever has the partition next reads it again.
+    /// Begins no more of that partition than what lies before records that were begun already: what waits behind them is
+    /// dropped, and whoever has the partition next reads it. So nothing that was done has to be done again.
+    pub(super) fn drain(&mut self, id: PartitionId) {
+        // Nobody waits for a retry: there the partition is left.
+        let waits = self.parked.values().chain(&self.due).filter(|job| job.partition == id);
+        let left = waits.map(|job| job.first).min().unwrap_or(u64::MAX);
+        self.forget_retries(id);
+        if let Some(partition) = self.partition(id) {
+            partition.ending = true;
+            let begun = partition.first_never_begun();
+            let freed = partition.drop_from(begun.min(left));
+            self.free(freed);
+            self.wake_feeder(id);
+        }
+    }
+
+    /// Begins no more of that partition at all.
     pub(super) fn end(&mut self, id: PartitionId) {
+        self.forget_retries(id);
+        if let Some(partition) = self.partition(id) {
+            partition.ending = true;
+            let freed = partition.drop_from(0);
+            self.free(freed);
+            self.wake_feeder(id);
+        }
+    }
+
+    fn forget_retries(&mut self, id: PartitionId) {
         self.due.retain(|job| job.partition != id);
         self.parked.retain(|_, job| job.partition != id);
-        if let Some(partition) = self.partition(id) {
-            let freed = partition.end();
-            self.free(freed);
-        }
     }
 
     /// The lanes that work on that partition (on anything, without one), to be told to stop.
@@ -259,13 +283,13 @@ impl<M: Progress> Schedule<M> {
             .collect()
     }
 
-    /// Whether nothing of that partition runs any more; if not, its feeder is woken when that is so.
+    /// Whether nothing of that partition runs, or is to run, any more; if not, its feeder is woken when that is so.
     pub(super) fn is_drained(&mut self, id: PartitionId, feeder: &Waker) -> bool {
         let Some(partition) = self.partition(id) else { return true };
-        if partition.running > 0 {
+        if !partition.is_quiet() {
             partition.feeder = Some(feeder.clone());
         }
-        partition.running == 0
+        partition.is_quiet()
     }
 
     /// Forgets a partition of which nothing runs.
@@ -354,9 +378,6 @@ impl<M: Progress> Schedule<M> {
 
     /// The next job for a lane.
     pub(super) fn next(&mut self, lane: LaneId, now: Instant) -> Option<Job> {
-        if self.closing {
-            return None;
-        }
         let job = match self.due.pop_front() {
             Some(job) => job,
             None => self.next_ready()?,
@@ -411,7 +432,6 @@ impl<M: Progress> Schedule<M> {
             // Whoever was put out of the group for it may come back.
             self.signals.driver |= self.is_overdue_since(running.since, now);
         }
-        let closing = self.closing;
         let given_up = self.partition(job.partition).is_none_or(|partition| {
             partition.running = partition.running.saturating_sub(1);
             partition.ending
@@ -427,7 +447,7 @@ impl<M: Progress> Schedule<M> {
             }
             Outcome::Cancelled => self.abandon(&job),
             // Nothing is decided about records that are another's now, or soon will be.
-            Outcome::Failed { .. } | Outcome::BuryingFailed(_) if given_up || closing => self.abandon(&job),
+            Outcome::Failed { .. } | Outcome::BuryingFailed(_) if given_up => self.abandon(&job),
             Outcome::Failed { again: true, .. } if job.attempt <= self.rules.retries => {
                 self.metrics.retries += 1;
                 let wait = self.rules.backoff.after(job.attempt - 1, &mut self.rng);
@@ -456,7 +476,7 @@ impl<M: Progress> Schedule<M> {
             }
             Outcome::BuryingFailed(error) => self.stop(&job, error),
         };
-        if self.running == 0 {
+        if self.is_quiet() {
             self.signals.wakers.extend(self.closer.take());
         }
         verdict
@@ -480,6 +500,13 @@ impl<M: Progress> Schedule<M> {
     /// The records are not done, and not tried again here.
     fn abandon(&mut self, job: &Job) -> Verdict {
         self.metrics.records_abandoned += job.load.records().len() as u64;
+        if let Some(partition) = self.partition(job.partition)
+            && partition.ending
+        {
+            // What is behind it is read again anyway.
+            let freed = partition.drop_from(job.first);
+            self.free(freed);
+        }
         self.wake_feeder(job.partition);
         Verdict::Abandoned
     }
@@ -504,7 +531,7 @@ impl<M: Progress> Schedule<M> {
         if let Some(partition) = self.partition(id) {
             let held = partition.slots.len();
             let has_room = held <= bound / 2 && !(starved && held > 0);
-            if if partition.ending { partition.running == 0 } else { has_room } {
+            if if partition.ending { partition.is_quiet() } else { has_room } {
                 let feeder = partition.feeder.take();
                 self.signals.wakers.extend(feeder);
             }
@@ -566,18 +593,27 @@ impl<M: Progress> Schedule<M> {
         self.failure.as_ref()
     }
 
-    /// Begins nothing more.
+    /// Drains all partitions, those too that come now.
     pub(super) fn close(&mut self) {
         self.closing = true;
-        self.due.clear();
-        self.parked.clear();
+        (0..self.partitions.len()).for_each(|id| self.drain(id));
     }
 
-    /// Whether nothing runs any more; if not, whoever closes is woken when that is so.
+    /// Begins nothing more at all.
+    pub(super) fn end_all(&mut self) {
+        (0..self.partitions.len()).for_each(|id| self.end(id));
+    }
+
+    /// Whether nothing runs, or is to run, any more; if not, whoever closes is woken when that is so.
     pub(super) fn is_idle(&mut self, closer: &Waker) -> bool {
-        if self.running > 0 {
+        let quiet = self.is_quiet();
+        if !quiet {
             self.closer = Some(closer.clone());
         }
-        self.running == 0
+        quiet
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.running == 0 && !(self.closing && self.partitions.iter().flatten().any(|partition| !partition.is_quiet()))
     }
 }

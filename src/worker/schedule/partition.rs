@@ -160,7 +160,7 @@ impl<M: Progress> Partition<M> {
     pub(super) fn begin(&mut self, at: usize, batch: Option<usize>) -> (Option<(u64, Load)>, usize) {
         let Some(strand) = self.strands.get_mut(at) else { return (None, 0) };
         strand.listed = false;
-        if self.ending || strand.busy {
+        if strand.busy {
             return (None, 0);
         }
         let mut queue = std::mem::take(&mut strand.waiting);
@@ -229,24 +229,33 @@ impl<M: Progress> Partition<M> {
 
     /// A strand's job is through; whether the strand becomes ready.
     pub(super) fn release(&mut self, at: usize) -> bool {
-        let ending = self.ending;
         self.strands.get_mut(at).is_some_and(|strand| {
             strand.busy = false;
-            !ending && strand.becomes_ready()
+            strand.becomes_ready()
         })
     }
 
-    /// Begins nothing more; gives the bytes of what waited.
-    pub(super) fn end(&mut self) -> usize {
-        self.ending = true;
-        self.waiting = 0;
+    /// Whether nothing of it runs or waits to run.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.running == 0 && self.waiting == 0
+    }
+
+    /// The number of the first slot behind all those that were ever begun.
+    pub(super) fn first_never_begun(&self) -> u64 {
+        let begun = self.slots.iter().rposition(|slot| slot.record.is_none());
+        self.base + begun.map_or(0, |last| last as u64 + 1)
+    }
+
+    /// Drops what waits from that slot on; gives the bytes that came free.
+    pub(super) fn drop_from(&mut self, first: u64) -> usize {
         let mut freed = 0;
-        for slot in &mut self.slots {
-            if slot.record.take().is_some() {
+        for (number, slot) in (self.base..).zip(&mut self.slots) {
+            if number >= first && slot.record.take().is_some() {
                 freed += std::mem::take(&mut slot.size);
+                self.waiting = self.waiting.saturating_sub(1);
             }
         }
-        self.strands.iter_mut().for_each(|strand| strand.waiting.clear());
+        self.strands.iter_mut().for_each(|strand| strand.waiting.retain(|number| *number < first));
         self.bytes = self.bytes.saturating_sub(freed);
         freed
     }

@@ -283,6 +283,56 @@ fn a_partition_that_ends_begins_nothing_and_what_runs_counts() {
 }
 
 #[test]
+fn a_partition_that_is_drained_leaves_no_gap() {
+    let rules = Rules { strands: 64, retries: 5, ..rules() };
+    let keys = [Some(1), Some(1), Some(2), Some(1), Some(2), Some(3)];
+    let waker = Waker::from(Arc::new(Bell::default()));
+    let begin = || {
+        let (mut schedule, mark, now) = with(rules.clone(), &keys[..3]);
+        schedule.new_lanes();
+        let jobs: Vec<_> = (0..2).map(|lane| schedule.next(lane, now).unwrap()).collect();
+        assert_eq!(jobs.iter().flat_map(offsets).collect::<Vec<_>>(), [0, 2]);
+        let more: Vec<_> = (3..).zip(&keys[3..]).map(|(offset, key)| record(0, offset, *key)).collect();
+        schedule.offer(0, mark.clone(), more);
+        schedule.drain(0);
+        (schedule, mark, now, jobs.into_iter())
+    };
+    let (mut schedule, mark, now, mut jobs) = begin();
+    assert!(schedule.next(2, now).is_none(), "the third key was not begun, and lies behind");
+    schedule.finished(1, jobs.nth(1).unwrap(), Outcome::Handled, now);
+    assert!(schedule.next(1, now).is_none() && !schedule.is_drained(0, &waker));
+    let (mut schedule, mark, now, mut jobs) = {
+        drop((schedule, mark, now, jobs));
+        begin()
+    };
+    schedule.finished(0, jobs.next().unwrap(), Outcome::Handled, now);
+    let between = schedule.next(0, now).unwrap();
+    assert_eq!(offsets(&between), [1], "it lies before one that was begun");
+    schedule.finished(1, jobs.next().unwrap(), Outcome::Handled, now);
+    assert!(!schedule.is_drained(0, &waker));
+    schedule.finished(0, between, Outcome::Handled, now);
+    assert!(schedule.is_drained(0, &waker) && schedule.next(0, now).is_none());
+    assert_eq!(mark.done(), 3);
+    // One that fails now is not tried again, and what is behind it is left.
+    let (mut schedule, mark, now, mut jobs) = begin();
+    assert_eq!(schedule.finished(0, jobs.next().unwrap(), failed(), now), Verdict::Abandoned);
+    assert!(schedule.next(0, now).is_none());
+    schedule.finished(1, jobs.next().unwrap(), Outcome::Handled, now);
+    assert!(schedule.is_drained(0, &waker) && mark.done() == -1);
+    // Nor is one waited for that waits to be tried again.
+    let (mut schedule, _, now) = with(rules, &keys[..3]);
+    let first = schedule.next(0, now).unwrap();
+    let second = schedule.next(1, now);
+    schedule.finished(0, first, failed(), now);
+    schedule.drain(0);
+    assert_eq!(schedule.next_due(), None);
+    if let Some(second) = second {
+        schedule.finished(1, second, Outcome::Handled, now);
+    }
+    assert!(schedule.is_drained(0, &waker));
+}
+
+#[test]
 fn a_retry_of_a_partition_that_ends_is_forgotten() {
     let (mut schedule, mark, now) = with(rules(), &[None, None]);
     let job = schedule.next(0, now).unwrap();

@@ -176,3 +176,29 @@ fn a_runtime_that_is_dropped_ends_the_worker() {
     assert_eq!(outer.block_on(worker.wait()).unwrap_err().kind(), ErrorKind::Closed);
     assert!(outer.block_on(worker.close(SECOND)).is_err());
 }
+
+/// Its thread is lost to it, but the worker ends all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_handler_that_blocks_its_thread_holds_no_close_up() {
+    let cluster = filled(1, 5).await;
+    let (release, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let called = calls.clone();
+    let worker = worker(&cluster).await.start(move |_| {
+        called.fetch_add(1, SeqCst);
+        let blocked = blocked.clone();
+        async move {
+            // Until the other end is gone.
+            let _ = blocked.lock().unwrap().recv();
+        }
+    });
+    let worker = worker.unwrap();
+    until("it is called", || calls.load(SeqCst) == 1).await;
+    let closed = worker.close(2 * SECOND).await;
+    assert!(matches!(worker.status().state, WorkerState::Ended(_)), "{closed:?}");
+    assert_eq!(calls.load(SeqCst), 1);
+    assert!(worker.status().running[0].cancelled, "it is named still");
+    drop(release);
+    assert_eq!(cluster.committed("g", "t", 0).unwrap_or(0), 0, "and not done");
+}

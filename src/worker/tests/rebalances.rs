@@ -17,12 +17,13 @@ async fn come_and_go(order: OrderBy) {
     cluster.create_topic("t", 6).unwrap();
     let seen = Seen::default();
     let writer = cluster.clone();
+    // In bursts, so that much waits when partitions go.
     let writing = tokio::spawn(async move {
-        for n in 0..150 {
+        for n in 0..5 {
             for partition in 0..6 {
-                append(&writer, partition, n..n + 1);
+                append(&writer, partition, n * 30..n * 30 + 30);
             }
-            sleep(Duration::from_millis(200)).await;
+            sleep(6 * SECOND).await;
         }
     });
     let time = Duration::from_millis(70);
@@ -61,8 +62,7 @@ async fn members_come_and_go_and_each_record_is_handled_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_that_order_by_key_come_and_go_and_each_record_is_handled_once_or_again_only_behind_a_gap() {
-    // Drained to its last job, a partition has no gap: what was begun is done, and what was not is behind it.
+async fn members_that_order_by_key_come_and_go_and_each_record_is_handled_once() {
     come_and_go(OrderBy::Key).await;
 }
 
