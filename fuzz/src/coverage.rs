@@ -105,27 +105,47 @@ impl Coverage {
     /// Takes what a run counted; whether anything of it is new.
     pub fn end(&mut self) -> bool {
         let counters = counters();
-        let mut new = false;
-        for (counted, seen) in counters.chunks(8).zip(self.seen.chunks_mut(8)) {
-            if let Ok(eight) = <[u8; 8]>::try_from(counted)
-                && u64::from_ne_bytes(eight) == 0
-            {
-                continue;
-            }
-            for (count, seen) in counted.iter().zip(seen) {
-                let bit = magnitude(*count);
-                if *seen & bit != bit {
-                    self.edges += usize::from(*seen == 0);
-                    *seen |= bit;
-                    new = true;
-                }
-            }
-        }
-        new
+        let length = counters.len().min(self.seen.len());
+        // SAFETY: both have so many bytes, and neither is looked at by anybody else meanwhile.
+        let found = unsafe { __sanitizer_take_counters(counters.as_ptr(), self.seen.as_mut_ptr(), length) };
+        self.edges += found >> 1;
+        found & 1 == 1
     }
 }
 
+/// Adds what was counted to what has been seen. Twice the number of edges that had not been seen before, and 1 more where
+/// anything is new.
+///
+/// This goes over every edge of the program after every run. What begins with this name the compiler leaves as it is: under
+/// the instrumentation it would take a hundred times as long.
+///
+/// # Safety
+/// There are `length` bytes at either place, which nobody else writes to.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __sanitizer_take_counters(counters: *const u8, seen: *mut u8, length: usize) -> usize {
+    let (mut edges, mut new, mut at) = (0, 0, 0);
+    while at < length {
+        // SAFETY: `at` is below `length`, and a whole word is read only where there is one.
+        unsafe {
+            if length - at >= 8 && counters.add(at).cast::<u64>().read_unaligned() == 0 {
+                at += 8;
+                continue;
+            }
+            let bit = magnitude(*counters.add(at));
+            let before = *seen.add(at);
+            if before & bit != bit {
+                edges += (before == 0) as usize;
+                *seen.add(at) = before | bit;
+                new = 1;
+            }
+        }
+        at += 1;
+    }
+    edges * 2 + new
+}
+
 /// 1, 2, 3, 4–7, 8–15, 16–31, 32–127 and 128 times, a bit for each.
+#[inline(always)]
 fn magnitude(count: u8) -> u8 {
     match count {
         0 => 0,

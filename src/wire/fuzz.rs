@@ -40,7 +40,7 @@ fn version(input: &[u8], (min, max): (i16, i16)) -> (i16, &[u8]) {
 pub(crate) fn batch(input: &[u8]) {
     let mut decompressor = Decompressor::default();
     let mut batches = Batches::new(Bytes::copy_from_slice(input));
-    while let Some(batch) = batches.next() {
+    for batch in batches.by_ref() {
         let Ok(batch) = batch else { break };
         // A wrong checksum does not keep the fuzzer out.
         let _ = batch.check_crc();

@@ -127,9 +127,7 @@ async fn rounds(args: &Args, kafka: &Kafka) -> Result<(), Failure> {
     for number in 1..=args.rounds {
         let round = Round::new(args.seed, number, 3);
         let begun = Instant::now();
-        for reader in &readers {
-            reader.take_silence();
-        }
+        readers.iter().for_each(|reader| _ = reader.take_silence());
         tokio::time::sleep(round.quiet).await;
         let restarted = &readers[number as usize % readers.len()];
         restarted.restart();

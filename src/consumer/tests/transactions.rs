@@ -14,16 +14,19 @@ fn transact(cluster: &Cluster, producer_id: i64, numbers: std::ops::Range<i64>) 
     cluster.append_in_transaction("t", 0, producer_id, &records).unwrap();
 }
 
+/// Offsets and values.
+type Places = Vec<(i64, i64)>;
+
 /// A log in which producers take turns, by a fixed rule that looks like none: gives the offsets and values of all records,
 /// and of those that are committed.
-fn interleave(cluster: &Cluster, rounds: u64) -> (Vec<(i64, i64)>, Vec<(i64, i64)>) {
+fn interleave(cluster: &Cluster, rounds: u64) -> (Places, Places) {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut roll = |sides: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % sides
     };
     let (mut all, mut good) = (Vec::new(), Vec::new());
-    let mut open: std::collections::BTreeMap<i64, Vec<(i64, i64)>> = Default::default();
+    let mut open: std::collections::BTreeMap<i64, Places> = Default::default();
     for round in 0..rounds {
         let producer = 100 + roll(5) as i64;
         let first = cluster.log_end("t", 0).unwrap();
