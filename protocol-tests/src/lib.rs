@@ -20,6 +20,7 @@
 //! | `builder`, `kafka`, `node` | the cluster: [`Kafka`], [`Node`] |
 //! | `jars` | Maven, once for each version |
 //! | `leashed` | processes that cannot outlive us |
+//! | `program` | programs beside a test, read line by line: [`Program`] |
 //! | `wire` | the requests that the fixture speaks by itself |
 //! | `shared` | one cluster for all tests of a binary; leaving tests out |
 //! | [`tools`], [`kcat`] | Kafka's console clients and librdkafka's |
@@ -41,6 +42,7 @@ mod leashed;
 mod message;
 mod node;
 mod places;
+mod program;
 mod shared;
 pub mod tools;
 pub mod transact;
@@ -52,6 +54,7 @@ pub use jars::{Jars, Version};
 pub use kafka::Kafka;
 pub use message::{Consumed, Message};
 pub use node::Node;
+pub use program::Program;
 pub use shared::{or_skip, shared, unique};
 pub use wire::{ClusterView, PartitionView, TopicView};
 

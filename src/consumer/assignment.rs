@@ -180,6 +180,7 @@ impl Assignment {
         for partition in partitions {
             if let Some(found) = self.partitions.get_mut(partition) {
                 found.revoking = true;
+                self.signals.moved = true;
                 self.touch(partition);
                 self.wake_split(partition);
             }

@@ -124,8 +124,8 @@ impl Inbox {
         })
     }
 
-    /// Gives a partition a reader of its own.
-    pub(super) fn split(&self, partition: &TopicPartition) -> Result<(SplitId, Arc<Mutex<Reader>>)> {
+    /// Gives a partition a reader of its own; `by_hand`: one that says by itself what it is done with.
+    pub(super) fn split(&self, partition: &TopicPartition, by_hand: bool) -> Result<(SplitId, Arc<Mutex<Reader>>)> {
         let mut reader = lock(&self.reader);
         let holds = reader.holds(partition);
         let id = self.with(|assignment| {
@@ -134,7 +134,8 @@ impl Inbox {
             Ok::<_, Error>(id)
         })?;
         reader.let_go(partition);
-        let its_own = Arc::new(Mutex::new(Reader::new(self.opening, Some(id.clone()))));
+        let its_own = Reader::new(self.opening, Some(id.clone()));
+        let its_own = Arc::new(Mutex::new(if by_hand { its_own.by_hand() } else { its_own }));
         lock(&self.split).push(its_own.clone());
         Ok((id, its_own))
     }

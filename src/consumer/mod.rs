@@ -23,6 +23,7 @@ mod fetcher;
 #[cfg(all(any(test, fuzzing), feature = "testkit"))]
 pub(crate) mod fuzz;
 pub(crate) mod group;
+mod hand;
 mod handout;
 mod inbox;
 mod lease;
@@ -64,6 +65,7 @@ mod watch;
 pub use builder::ConsumerBuilder;
 pub use consumer::Consumer;
 pub use consumer_status::{ConsumerStatus, GroupState, GroupStatus};
+pub(crate) use hand::{Ending, Hand, HandEvent, Hands, Mark};
 pub use lookups::{OffsetAndTimestamp, PartitionInfo};
 pub use metrics::{ConsumerMetrics, PartitionMetrics};
 pub use offsets::OffsetAndMetadata;

@@ -53,7 +53,7 @@ impl Consumer {
     }
 
     fn split_off(&self, partition: &TopicPartition) -> Result<PartitionStream> {
-        let (id, reader) = self.shared.inbox.split(partition)?;
+        let (id, reader) = self.shared.inbox.split(partition, false)?;
         Ok(PartitionStream {
             inbox: self.shared.inbox.clone(),
             consumer: Arc::downgrade(&self.shared),

@@ -420,8 +420,8 @@ async fn a_close_waits_for_streams_to_finish_and_not_for_ever() {
 fn a_stream_that_waits_is_not_kept_waiting_by_one_that_is_slow() {
     // Room for a few batches of a broker; two of its partitions are split off.
     let mut world = World::new(Rules { partition_bytes: 2000, queued_bytes: 3000, ..rules() });
-    let (_, slow) = world.inbox.split(&tp("t", 0)).unwrap();
-    let (_, quick) = world.inbox.split(&tp("t", 2)).unwrap();
+    let (_, slow) = world.inbox.split(&tp("t", 0), false).unwrap();
+    let (_, quick) = world.inbox.split(&tp("t", 2), false).unwrap();
     let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
     let mut read = Vec::new();
     let mut read_on = |world: &World, read: &mut Vec<i64>| {

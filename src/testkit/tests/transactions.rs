@@ -118,7 +118,7 @@ async fn a_transaction_begins_with_its_first_batch_and_is_not_left_by_a_plain_on
     let transactional = |first: i32| {
         let mut bytes = batch((7, 0, first), &["a"]).to_vec();
         bytes[22] |= 0x10;
-        let crc = crc32c::crc32c(&bytes[21..]);
+        let crc = crc_fast::crc32_iscsi(&bytes[21..]);
         bytes[17..21].copy_from_slice(&crc.to_be_bytes());
         assert!(BatchHeader::parse(&bytes).unwrap().is_transactional());
         bytes

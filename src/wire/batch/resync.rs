@@ -1,6 +1,10 @@
 //! Finding where a log can be read again behind a batch that hides its own end.
 
-use super::{BATCH_HEADER_SIZE, BatchHeader, header::CHECKED_FROM, header::LOG_OVERHEAD};
+use super::{
+    BATCH_HEADER_SIZE, BatchHeader,
+    header::{CHECKED_FROM, LOG_OVERHEAD},
+};
+use crate::wire::crc::castagnoli;
 
 /// Where a batch's magic stands.
 const MAGIC: usize = 16;
@@ -50,7 +54,7 @@ fn plausible_start(bytes: &[u8], after: i64) -> bool {
 }
 
 fn is_intact(bytes: &[u8], header: &BatchHeader) -> bool {
-    bytes.get(CHECKED_FROM..header.size()).is_some_and(|checked| crc32c::crc32c(checked) == header.crc)
+    bytes.get(CHECKED_FROM..header.size()).is_some_and(|checked| castagnoli(checked) == header.crc)
 }
 
 #[cfg(test)]
