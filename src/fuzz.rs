@@ -56,11 +56,11 @@ fn config(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let pairs: Vec<(&str, &str)> = text.lines().map(|line| line.split_once('=').unwrap_or((line, ""))).collect();
     let cx = &mut Context::from_waker(Waker::noop());
-    let producer = pin!(crate::Producer::from_properties(pairs.iter().copied())).poll(cx);
+    let producer = pin!(crate::producer::Producer::from_properties(pairs.iter().copied())).poll(cx);
     assert!(matches!(producer, Poll::Ready(Err(_))), "without a runtime");
-    let consumer = pin!(crate::Consumer::from_properties(pairs.iter().copied())).poll(cx);
+    let consumer = pin!(consumer::Consumer::from_properties(pairs.iter().copied())).poll(cx);
     assert!(matches!(consumer, Poll::Ready(Err(_))), "without a runtime");
-    let admin = pin!(crate::Admin::from_properties(pairs)).poll(cx);
+    let admin = pin!(crate::admin::Admin::from_properties(pairs)).poll(cx);
     assert!(matches!(admin, Poll::Ready(Err(_))), "without a runtime");
 }
 

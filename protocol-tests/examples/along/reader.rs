@@ -168,7 +168,8 @@ async fn read(
                 let status = consumer.status();
                 let mut notes = shared.notes();
                 notes.looks += status.partitions.len() as u64;
-                notes.near += status.partitions.values().filter(|of| of.broker == node).count() as u64;
+                notes.near +=
+                    status.partitions.values().filter(|of| node.is_some() && of.broker == node).count() as u64;
             }
         }
         consumer.close(Duration::from_secs(10)).await?;
