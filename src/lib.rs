@@ -70,9 +70,11 @@ pub use admin::{
 };
 pub use cluster::BrokerMetrics;
 pub use consumer::{
-    Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus, GroupState, GroupStatus, IsolationLevel,
-    OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics, PartitionRecords,
-    PartitionStatus, PartitionStream, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Waiting,
+    Assignments, Assignor, Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus, CooperativeStickyAssignor,
+    GroupMember, GroupState, GroupStatus, GroupSubscription, IsolationLevel, LastAssignment, OffsetAndMetadata,
+    OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics, PartitionRacks, PartitionRecords,
+    PartitionStatus, PartitionStream, RangeAssignor, RebalanceProtocol, RecordHeaders, RecordRef, RecordStream,
+    Records, RecordsIter, RoundRobinAssignor, StickyAssignor, Waiting,
 };
 pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;

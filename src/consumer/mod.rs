@@ -56,6 +56,10 @@ mod watch;
 pub use builder::ConsumerBuilder;
 pub use consumer::Consumer;
 pub use consumer_status::{ConsumerStatus, GroupState, GroupStatus};
+pub use group::assignor::{
+    Assignments, Assignor, CooperativeStickyAssignor, GroupMember, GroupSubscription, LastAssignment, PartitionRacks,
+    RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
+};
 pub use lookups::{OffsetAndTimestamp, PartitionInfo};
 pub use metrics::{ConsumerMetrics, PartitionMetrics};
 pub use offsets::OffsetAndMetadata;

@@ -131,7 +131,7 @@ impl Membership {
     }
 
     pub(super) fn tell_lost(&mut self) {
-        let partitions: Vec<_> = self.owned.iter().cloned().collect();
+        let partitions: Vec<_> = self.owned.keys().cloned().collect();
         self.owned = Default::default();
         if !partitions.is_empty() {
             self.actions.push_back(Action::Lost { partitions });

@@ -119,7 +119,7 @@ impl Coordinator {
         now: Instant,
         from: Address,
         identity: &Identity,
-        assignments: Vec<(String, bytes::Bytes)>,
+        assignments: Vec<(Arc<str>, bytes::Bytes)>,
     ) {
         if let Err(code) = self.check(identity) {
             return self.replies.push((from, Reply::Synced(Err(error(code)))));
@@ -135,7 +135,7 @@ impl Coordinator {
         }
         if *self.leader == *identity.member_id && self.phase == Phase::Completing {
             for (id, share) in assignments {
-                if let Some(member) = self.members.get_mut(&id) {
+                if let Some(member) = self.members.get_mut(&*id) {
                     member.share = share;
                 }
             }

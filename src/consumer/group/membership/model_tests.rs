@@ -11,12 +11,11 @@ use super::{
     tests::{error, settings, topics},
     *,
 };
-use crate::consumer::group::range::Range;
 
 #[derive(Debug)]
 enum Request {
     Join { member_id: Arc<str>, metadata: bytes::Bytes },
-    Sync { identity: Identity, assignments: Vec<(String, bytes::Bytes)> },
+    Sync { identity: Identity, assignments: Vec<(Arc<str>, bytes::Bytes)> },
     Heartbeat { identity: Identity },
     Leave { member_id: Arc<str> },
 }
@@ -93,7 +92,7 @@ impl World {
     fn new_peer(&mut self) {
         let backoff = (Duration::from_millis(100), Duration::from_secs(1));
         let seed = self.rng.random();
-        let mut member = Membership::new(settings(None), vec![Arc::new(Range)], backoff, seed, self.now);
+        let mut member = Membership::new(settings(None), backoff, seed, self.now);
         member.subscribe(self.now, Some(topics(&["t"])));
         let by = self.peers.len();
         self.peers.push(Some(Peer {
@@ -184,7 +183,7 @@ impl World {
                     assert!(peer.owned.is_empty(), "seed {}: assigned before giving up", self.seed);
                     peer.owned = partitions.into_iter().collect();
                     let counts = &self.counts;
-                    peer.member.metadata_changed(self.now, |topic| counts.get(topic).copied());
+                    peer.member.metadata_changed(self.now, |topic| counts.get(topic).map(|&count| vec![PartitionRacks::new(); count]));
                     self.assignments += 1;
                     self.one_owner_each();
                 }
@@ -250,7 +249,7 @@ impl World {
                 }
             }),
             Happening::Counted { to, ticket, topics } => {
-                let known = topics.into_iter().filter_map(|topic| Some((topic.clone(), *self.counts.get(&topic)?)));
+                let known = topics.into_iter().filter_map(|topic| Some((topic.clone(), vec![PartitionRacks::new(); *self.counts.get(&topic)?])));
                 let known = known.collect();
                 self.with(to, |peer, now| peer.member.counted(now, ticket, known));
             }
@@ -296,7 +295,7 @@ impl World {
 
     fn show_counts(&mut self, i: usize) {
         let counts = self.counts.clone();
-        self.with(i, |peer, now| peer.member.metadata_changed(now, |topic| counts.get(topic).copied()));
+        self.with(i, |peer, now| peer.member.metadata_changed(now, |topic| counts.get(topic).map(|&count| vec![PartitionRacks::new(); count])));
     }
 
     /// Runs on to that time.
