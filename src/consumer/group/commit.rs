@@ -448,9 +448,6 @@ mod tests {
     #[test]
     fn an_answer_that_leaves_a_partition_out_is_no_success() {
         let verdict = commit(&member(5)).unwrap().answered(&response(&[(0, ErrorCode::NONE)]));
-        assert!(
-            matches!(&verdict, Verdict::Failed(error) if error.kind() == ErrorKind::Protocol),
-            "{verdict:?}"
-        );
+        assert!(matches!(&verdict, Verdict::Failed(error) if error.kind() == ErrorKind::Protocol), "{verdict:?}");
     }
 }

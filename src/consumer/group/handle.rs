@@ -174,12 +174,7 @@ impl GroupHandle {
         }
     }
 
-    async fn try_commit(
-        &self,
-        commit: &mut Commit,
-        identity: Option<&Identity>,
-        deadline: Instant,
-    ) -> Result<Verdict> {
+    async fn try_commit(&self, commit: &mut Commit, identity: Option<&Identity>, deadline: Instant) -> Result<Verdict> {
         let group_id = &self.shared.settings.group_id;
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = request_timeout(&self.client).min(left);

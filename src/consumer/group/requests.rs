@@ -50,9 +50,7 @@ pub(super) fn join(
     let protocols = protocols
         .iter()
         .map(|(name, metadata)| {
-            JoinGroupRequestProtocol::default()
-                .with_name(text(name))
-                .with_metadata(metadata.clone())
+            JoinGroupRequestProtocol::default().with_name(text(name)).with_metadata(metadata.clone())
         })
         .collect();
     JoinGroupRequest::default()

@@ -139,9 +139,8 @@ impl Balance<'_> {
     }
 
     fn deal_one(&mut self, partition: &TopicPartition, nearby: bool) -> bool {
-        let suits = |member: usize| {
-            self.wants(member, &partition.topic) && !(nearby && self.racks.mismatch(member, partition))
-        };
+        let suits =
+            |member: usize| self.wants(member, &partition.topic) && !(nearby && self.racks.mismatch(member, partition));
         let Some(member) = self.order.iter().map(|(_, member)| *member).find(|member| suits(*member)) else {
             return false;
         };
@@ -228,7 +227,8 @@ impl Balance<'_> {
 
 /// The sum of the differences between all pairs.
 fn unevenness(sizes: Vec<usize>) -> usize {
-    let pairs = sizes.iter().enumerate().flat_map(|(at, one)| sizes.iter().skip(at + 1).map(|other| one.abs_diff(*other)));
+    let pairs =
+        sizes.iter().enumerate().flat_map(|(at, one)| sizes.iter().skip(at + 1).map(|other| one.abs_diff(*other)));
     pairs.sum()
 }
 

@@ -78,19 +78,17 @@ pub(super) struct Previous {
     pub(super) before: BTreeMap<TopicPartition, usize>,
 }
 
-fn assign(
-    group: &GroupSubscription,
-    had: impl Fn(&GroupMember) -> (Vec<TopicPartition>, Option<i32>),
-) -> Assignments {
+fn assign(group: &GroupSubscription, had: impl Fn(&GroupMember) -> (Vec<TopicPartition>, Option<i32>)) -> Assignments {
     if group.members.is_empty() {
         return Assignments::new();
     }
+    let wanted: BTreeSet<&Arc<str>> = group.members.iter().flat_map(|member| &member.topics).collect();
     let claims: Vec<(Vec<TopicPartition>, i32)> = group
         .members
         .iter()
         .map(|member| {
             let (mut partitions, generation) = had(member);
-            partitions.retain(|partition| group.racks(partition).is_some());
+            partitions.retain(|partition| wanted.contains(&partition.topic) && group.racks(partition).is_some());
             (partitions, generation.unwrap_or(-1))
         })
         .collect();

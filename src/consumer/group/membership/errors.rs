@@ -15,11 +15,9 @@ impl Membership {
             return self.end(error);
         }
         tracing::debug!(group = %self.settings.group_id, %error, "joining failed");
+        self.doubtful = true;
         match error.code() {
-            Some(ErrorCode::UNKNOWN_MEMBER_ID) => {
-                self.reset();
-                self.retry_because(now, "the coordinator did not know the member");
-            }
+            Some(ErrorCode::UNKNOWN_MEMBER_ID) => self.lose(now, true, "the coordinator did not know the member"),
             Some(ErrorCode::ILLEGAL_GENERATION) => {
                 self.generation = -1;
                 self.retry_because(now, "the generation was over");

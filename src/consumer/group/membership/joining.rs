@@ -1,11 +1,6 @@
 //! The way into a generation: JoinGroup, for the leader the sharing out, SyncGroup.
 
-use std::{
-    collections::BTreeSet,
-    mem,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
@@ -31,12 +26,16 @@ impl Membership {
             return self.leave("the consumer unsubscribed");
         };
         self.joined_topics.clone_from(topics);
+        if !self.owned.is_empty() && now >= self.rebalance_ends() {
+            self.tell_lost();
+        }
+        self.doubtful |= now + self.settings.session_timeout >= self.rebalance_ends();
         let protocols = match self.protocols() {
             Ok(protocols) => protocols,
             Err(error) => return self.raise(now, error),
         };
         let ticket = self.ticket();
-        self.state = State::Joining { ticket };
+        self.state = State::Joining { ticket, sent: now };
         self.heartbeat.in_flight = None;
         self.actions.push_back(Action::Join {
             ticket,
@@ -69,18 +68,23 @@ impl Membership {
             // Whatever it gives us, it gives after now.
             self.heartbeat.alive = now;
         }
-        self.heartbeat.settled = now;
         let ticket = self.ticket();
-        self.state = State::Syncing { ticket, protocol: protocol.clone() };
+        self.state = State::Syncing { ticket, sent: now, protocol: protocol.clone() };
         self.actions.push_back(Action::Sync { ticket, identity: self.identity(), protocol, assignments });
     }
 
     pub(crate) fn joined(&mut self, now: Instant, ticket: Ticket, joined: Joined) {
-        if !matches!(self.state, State::Joining { ticket: awaited } if awaited == ticket) {
-            return self.joined_in_vain(joined);
-        }
+        let sent = match self.state {
+            State::Joining { ticket: awaited, sent } if awaited == ticket => sent,
+            _ => return self.joined_in_vain(joined),
+        };
         match joined {
-            Joined::In(answer) => self.enter(now, answer),
+            Joined::In(answer) => {
+                // The generation began after the coordinator had the request, and any other rebalance after that.
+                self.heartbeat.settled = self.heartbeat.settled.max(sent);
+                self.doubtful = false;
+                self.enter(now, answer);
+            }
             Joined::MemberIdRequired(member_id) => {
                 let first = self.member_id.is_empty();
                 self.member_id = member_id.into();
@@ -118,9 +122,8 @@ impl Membership {
         if self.owned.is_empty() {
             // How long the answer was on its way does not matter as long as nothing hangs on it.
             self.heartbeat.alive = now;
+            self.heartbeat.due = now + self.settings.heartbeat_interval;
         }
-        self.heartbeat.settled = now;
-        self.heartbeat.due = now + self.settings.heartbeat_interval;
         self.counts = None;
         if !answer.leads {
             return self.send_sync(now, assignor.name().into(), Vec::new());
@@ -172,12 +175,14 @@ impl Membership {
     }
 
     pub(crate) fn synced(&mut self, now: Instant, ticket: Ticket, answer: Result<SyncAnswer, Error>) {
-        let protocol = match &self.state {
-            State::Syncing { ticket: awaited, protocol } if *awaited == ticket => protocol.clone(),
+        let (protocol, sent) = match &self.state {
+            State::Syncing { ticket: awaited, sent, protocol } if *awaited == ticket => (protocol.clone(), *sent),
             _ => return,
         };
         match answer {
             Ok(answer) => {
+                self.heartbeat.alive = self.heartbeat.alive.max(sent);
+                self.heartbeat.settled = self.heartbeat.settled.max(sent);
                 let consistent = answer.protocol_type.as_deref().is_none_or(|name| name == PROTOCOL_TYPE)
                     && answer.protocol.as_deref().is_none_or(|name| name == &*protocol);
                 if !consistent {
@@ -217,8 +222,7 @@ impl Membership {
         self.quick_retries = 0;
         self.troubled_since = None;
         self.assignments += 1;
-        self.last =
-            LastAssignment { partitions: assigned.iter().cloned().collect(), generation: self.generation };
+        self.last = LastAssignment { partitions: assigned.iter().cloned().collect(), generation: self.generation };
         let taken: BTreeSet<TopicPartition> =
             self.owned.keys().filter(|partition| !assigned.contains(*partition)).cloned().collect();
         let added: Vec<TopicPartition> =

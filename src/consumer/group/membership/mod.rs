@@ -46,9 +46,7 @@ use std::{
 
 use rand::{SeedableRng, rngs::StdRng};
 
-pub(crate) use actions::{
-    Action, Identity, JoinAnswer, Joined, JoinedMember, Owned, Standing, SyncAnswer, Ticket,
-};
+pub(crate) use actions::{Action, Identity, JoinAnswer, Joined, JoinedMember, Owned, Standing, SyncAnswer, Ticket};
 
 use super::{
     GroupSettings,
@@ -92,6 +90,9 @@ pub(crate) struct Membership {
     /// Why the next JoinGroup is sent (KIP-800).
     reason: String,
     quick_retries: u32,
+    /// The coordinator may not have our JoinGroup, and then begins the next generation without us when the rebalance
+    /// times out. What we keep while joining is kept until then at the longest.
+    doubtful: bool,
     /// Since when joining has failed for reasons that may pass, and whether the reader was told.
     troubled_since: Option<(Instant, bool)>,
     last_ticket: u64,
@@ -111,6 +112,7 @@ enum State {
     },
     Joining {
         ticket: Ticket,
+        sent: Instant,
     },
     Counting {
         ticket: Ticket,
@@ -121,6 +123,7 @@ enum State {
     },
     Syncing {
         ticket: Ticket,
+        sent: Instant,
         protocol: Arc<str>,
     },
     Stable,
@@ -145,19 +148,14 @@ struct Heartbeat {
     in_flight: Option<(Ticket, Instant)>,
     /// When the coordinator last heard of us, at the latest.
     alive: Instant,
-    /// When it last said that the generation stands.
+    /// When it had not begun another rebalance yet, as far as is known.
     settled: Instant,
     /// Whether the reader was told of an error since the last success.
     complained: bool,
 }
 
 impl Membership {
-    pub(crate) fn new(
-        settings: GroupSettings,
-        retry_backoff: (Duration, Duration),
-        seed: u64,
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(settings: GroupSettings, retry_backoff: (Duration, Duration), seed: u64, now: Instant) -> Self {
         let (initial, max) = retry_backoff;
         let cooperates = |assignor: &Arc<dyn Assignor>| assignor.protocol() == RebalanceProtocol::Cooperative;
         Self {
@@ -177,6 +175,7 @@ impl Membership {
             counts: None,
             reason: String::new(),
             quick_retries: 0,
+            doubtful: false,
             troubled_since: None,
             last_ticket: 0,
             heartbeat: Heartbeat { due: now, in_flight: None, alive: now, settled: now, complained: false },
@@ -195,7 +194,10 @@ impl Membership {
         let session = self.heartbeat.alive + self.settings.session_timeout;
         let heartbeat = if self.heartbeat.in_flight.is_none() { self.heartbeat.due.min(session) } else { session };
         let poll = self.last_poll + self.settings.max_poll_interval;
-        let lives = heartbeat.min(poll);
+        let mut lives = heartbeat.min(poll);
+        if self.doubtful && !self.in_generation() {
+            lives = lives.min(self.rebalance_ends());
+        }
         let kept = |wake: Option<Instant>| {
             if self.owned.is_empty() { wake } else { Some(wake.map_or(lives, |wake| wake.min(lives))) }
         };
@@ -290,6 +292,10 @@ impl Membership {
             self.lose(now, false, "the session timed out");
             return;
         }
+        if self.doubtful && !self.in_generation() && now >= self.rebalance_ends() {
+            self.lose(now, false, "the rebalance may be over without us");
+            return;
+        }
         let reads = matches!(self.state, State::Stable | State::Revoking { .. }) || !self.owned.is_empty();
         if reads && now >= self.last_poll + self.settings.max_poll_interval {
             self.poll_interval_passed(now);
@@ -349,9 +355,13 @@ impl Membership {
                 self.heartbeat.alive = self.heartbeat.alive.max(sent);
                 self.rebalance_found(now);
             }
-            // The coordinator knows us: it has begun the generation that we are on the way into.
+            // The coordinator knows us: it has begun the generation that we are on the way into. Where the answer that says
+            // so does not come, it is asked for again.
             Err(error) if error.code() == Some(ErrorCode::ILLEGAL_GENERATION) && !self.in_generation() => {
                 self.heartbeat.alive = self.heartbeat.alive.max(sent);
+                if std::mem::replace(&mut self.doubtful, true) && matches!(self.state, State::Joining { .. }) {
+                    self.join(now, "the answer to the last join did not come");
+                }
             }
             Err(error) => {
                 if !self.expelled(now, &error) {
@@ -392,6 +402,12 @@ impl Membership {
         self.in_generation() || !self.owned.is_empty()
     }
 
+    /// When a rebalance may end without us: one may have begun at any time since the last answer that found none, even where
+    /// we do not know of one.
+    fn rebalance_ends(&self) -> Instant {
+        self.heartbeat.settled + self.settings.max_poll_interval
+    }
+
     fn ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
         Ticket(self.last_ticket)
@@ -428,10 +444,8 @@ impl Membership {
                 Then::Leave => self.leave("the consumer unsubscribed"),
             };
         }
-        let timeout = self.settings.max_poll_interval;
-        // A rebalance may have begun at any time since the last answer that found none, even where we do not know of one.
         // Never so short that a reader has no chance, whatever the settings.
-        let deadline = (self.heartbeat.settled + timeout).max(now + timeout / 2);
+        let deadline = self.rebalance_ends().max(now + self.settings.max_poll_interval / 2);
         let ticket = self.ticket();
         self.actions.push_back(Action::Revoke { ticket, partitions: partitions.iter().cloned().collect() });
         self.state = State::Revoking { ticket, partitions, deadline, then };
@@ -439,7 +453,9 @@ impl Membership {
 
     /// What was asked for is ours no longer; `too_late` if the consumer did not answer in time.
     fn given_up(&mut self, now: Instant, too_late: bool) {
-        let State::Revoking { partitions, then, .. } = std::mem::replace(&mut self.state, State::Stable) else { return };
+        let State::Revoking { partitions, then, .. } = std::mem::replace(&mut self.state, State::Stable) else {
+            return;
+        };
         let owned = Arc::make_mut(&mut self.owned);
         owned.retain(|partition, _| !partitions.contains(partition));
         if too_late {

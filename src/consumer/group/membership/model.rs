@@ -38,13 +38,15 @@ pub(super) struct Coordinator {
     /// Names that were given and not used yet.
     pending: BTreeMap<String, Instant>,
     leader: String,
+    protocol: &'static str,
     names: u32,
     pub(super) replies: Vec<(Address, Reply)>,
 }
 
 impl Coordinator {
-    pub(super) fn new(settings: &GroupSettings) -> Self {
+    pub(super) fn new(settings: &GroupSettings, protocol: &'static str) -> Self {
         Self {
+            protocol,
             session: settings.session_timeout,
             rebalance: settings.max_poll_interval,
             phase: Phase::Stable,
@@ -236,7 +238,7 @@ impl Coordinator {
                 generation: self.generation,
                 member_id: id.clone(),
                 protocol_type: Some(PROTOCOL_TYPE.to_owned()),
-                protocol: Some("range".to_owned()),
+                protocol: Some(self.protocol.to_owned()),
                 leads,
                 skip_assignment: false,
                 members: if leads { all.clone() } else { Vec::new() },

@@ -46,10 +46,8 @@ fn the_leader_shares_out_what_exists_and_leaves_out_whom_it_cannot_read() {
     match bench.action() {
         Action::Sync { assignments, identity, protocol, .. } => {
             assert_eq!((identity.generation, &*protocol), (5, "range"));
-            let read: Vec<_> = assignments
-                .iter()
-                .map(|(id, bytes)| (&**id, protocol::decode_assignment(bytes).unwrap()))
-                .collect();
+            let read: Vec<_> =
+                assignments.iter().map(|(id, bytes)| (&**id, protocol::decode_assignment(bytes).unwrap())).collect();
             assert_eq!(read[0], ("m", partitions("t", 0..2)));
             assert_eq!(read[1], ("n", partitions("t", 2..3)));
             assert_eq!(read[2], ("z", Vec::new()));

@@ -1,5 +1,6 @@
 //! One rule of membership after the other.
 
+mod cooperative;
 mod joining;
 mod settled;
 
