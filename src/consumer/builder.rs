@@ -241,8 +241,9 @@ impl ConsumerBuilder {
         let wakers = Arc::new(Wakers::default());
         let assignment = Assignment::new(rules(&settings), StdRng::seed_from_u64(seed), wakers.factory());
         let inbox = Inbox::new(assignment, wakers, opening, runtime.clone());
-        let shared = Shared::new(client, settings, group, inbox);
-        let task = runtime.spawn(ConsumerTask::new(shared.clone(), received).run());
+        let (calls, called) = mpsc::unbounded_channel();
+        let shared = Shared::new(client, settings, group, inbox, calls);
+        let task = runtime.spawn(ConsumerTask::new(shared.clone(), received, called).run());
         Ok(Consumer::new(shared, task.abort_handle()))
     }
 }

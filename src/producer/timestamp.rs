@@ -102,10 +102,13 @@ mod tests {
         fn at(&mut self, nanos: u64) -> i64 {
             let exact = UNIX_EPOCH + Duration::from_nanos(nanos);
             let mut read = 0;
-            let millis = self.0.millis(|| Some((0, (nanos / TICK) as i64)), || {
-                read += 1;
-                exact
-            });
+            let millis = self.0.millis(
+                || Some((0, (nanos / TICK) as i64)),
+                || {
+                    read += 1;
+                    exact
+                },
+            );
             self.1 += read;
             millis
         }
@@ -161,10 +164,13 @@ mod tests {
     fn without_a_coarse_clock_every_record_reads_the_exact_one() {
         let (mut reading, mut reads) = (Reading::NONE, 0);
         for n in 0..100 {
-            reading.millis(|| None, || {
-                reads += 1;
-                UNIX_EPOCH + Duration::from_nanos(START + n)
-            });
+            reading.millis(
+                || None,
+                || {
+                    reads += 1;
+                    UNIX_EPOCH + Duration::from_nanos(START + n)
+                },
+            );
         }
         assert_eq!(reads, 100);
     }

@@ -41,7 +41,7 @@ pub(super) struct Commit {
 pub(super) enum Turn {
     /// In that name; `None` goes without a generation.
     Now(Option<Identity>),
-    /// The partitions are kept over a rebalance that is not through yet.
+    /// The partitions are kept over a rebalance that is not through yet, and we have no name before it is.
     Later,
 }
 
@@ -78,7 +78,7 @@ impl Commit {
         }
         let (alone, owned) = match standing {
             Standing::Alone => (true, None),
-            Standing::Member { owned, .. } | Standing::Rebalancing { owned } => (false, Some(owned)),
+            Standing::Member { owned, .. } | Standing::Rebalancing { owned, .. } => (false, Some(owned)),
             Standing::Out => {
                 let message = format!("commit for group {group_id}: the consumer is out of the group");
                 return Err(Error::new(ErrorKind::NotAssigned, message));
@@ -114,7 +114,9 @@ impl Commit {
             Standing::Alone | Standing::Out => return Err(self.over()),
             _ if self.alone => return Err(self.over()),
             Standing::Member { identity, owned } => (Turn::Now(Some(identity.clone())), owned),
-            Standing::Rebalancing { owned } => (Turn::Later, owned),
+            Standing::Rebalancing { identity, owned } if identity.generation < 0 => (Turn::Later, owned),
+            // The coordinator takes it until all have joined.
+            Standing::Rebalancing { identity, owned } => (Turn::Now(Some(identity.clone())), owned),
         };
         self.left.retain(|partition, (_, since)| {
             let kept = owned.get(partition) == Some(since);
@@ -288,7 +290,7 @@ mod tests {
     }
 
     fn nothing_kept() -> Standing {
-        Standing::Rebalancing { owned: Arc::default() }
+        Standing::Rebalancing { identity: me(5), owned: Arc::default() }
     }
 
     fn commit(standing: &Standing) -> Result<Commit> {
@@ -356,11 +358,15 @@ mod tests {
 
     #[test]
     fn what_is_kept_over_a_rebalance_is_committed_after_it_in_the_new_name() {
-        let kept = Standing::Rebalancing { owned: Arc::new([(tp(0), 1), (tp(1), 1)].into()) };
+        let kept = |generation| {
+            let owned = Arc::new([(tp(0), 1), (tp(1), 1)].into());
+            Standing::Rebalancing { identity: me(generation), owned }
+        };
         let mut made = commit(&member(5)).unwrap();
-        assert_eq!(made.turn(&kept).unwrap(), Turn::Later);
+        assert_eq!(made.turn(&kept(5)).unwrap(), Turn::Now(Some(me(5))), "until the next generation begins");
+        assert_eq!(made.turn(&kept(-1)).unwrap(), Turn::Later);
         assert_eq!(made.turn(&member(6)).unwrap(), Turn::Now(Some(me(6))));
-        let mut made = commit(&kept).unwrap();
+        let mut made = commit(&kept(-1)).unwrap();
         assert_eq!(made.turn(&member(6)).unwrap(), Turn::Now(Some(me(6))));
     }
 

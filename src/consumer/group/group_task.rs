@@ -184,7 +184,10 @@ impl GroupTask {
     fn publish(&self) {
         let standing = match self.membership.standing() {
             // Waiting for the first picture that expressions can be held against.
-            Standing::Alone if self.subscription.is_some() => Standing::Rebalancing { owned: Arc::default() },
+            Standing::Alone if self.subscription.is_some() => Standing::Rebalancing {
+                identity: Identity { generation: -1, member_id: "".into() },
+                owned: Arc::default(),
+            },
             standing => standing,
         };
         self.shared.set_standing(standing);

@@ -150,9 +150,14 @@ impl GroupHandle {
                 Ok(Verdict::Again { error, .. }) => error,
                 Ok(Verdict::NotOurName { error, said }) => {
                     let Some(identity) = identity else { return Err(error) };
-                    if !self.has_another_name(&identity) {
-                        let _ = self.commands.send(Command::CommitRefused { identity, said });
-                        return Err(error);
+                    let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });
+                    match &*self.shared.standing() {
+                        Standing::Member { identity: current, .. } if *current != identity => {}
+                        // It came too late for this generation; the next one will be told soon.
+                        Standing::Rebalancing { .. } => {
+                            let _ = timeout_at(deadline, self.shared.standing_changes(&standing)).await;
+                        }
+                        _ => return Err(error),
                     }
                     error
                 }
@@ -163,15 +168,6 @@ impl GroupHandle {
             pace.wait(deadline).await;
         }
         Err(self.commit_timed_out(last))
-    }
-
-    /// Whether the membership is under another name (or on the way to one) than that.
-    fn has_another_name(&self, than: &Identity) -> bool {
-        match &*self.shared.standing() {
-            Standing::Member { identity, .. } => identity != than,
-            Standing::Rebalancing { .. } => true,
-            Standing::Alone | Standing::Out | Standing::Ended(_) => false,
-        }
     }
 
     async fn try_commit(&self, commit: &mut Commit, identity: Option<&Identity>, deadline: Instant) -> Result<Verdict> {

@@ -6,6 +6,7 @@ mod counting;
 mod faults;
 mod fetching;
 mod groups;
+mod listening;
 mod lookups;
 mod memory;
 mod planning;

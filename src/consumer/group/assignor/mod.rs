@@ -23,7 +23,7 @@ pub use sticky::{CooperativeStickyAssignor, StickyAssignor};
 
 use super::protocol;
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{BoxError, Error, ErrorKind, Result},
     record::TopicPartition,
 };
 
@@ -68,7 +68,7 @@ pub trait Assignor: fmt::Debug + Send + Sync + 'static {
     /// The group's leader is told of them, and leads no generation before its reader asks for records again. So is it of a
     /// panic, and of an answer that gives away what does not exist, what its member is not subscribed to, or the same
     /// partition twice.
-    fn assign(&self, group: &GroupSubscription) -> Result<Assignments>;
+    fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError>;
 }
 
 /// What each member gets, by member id.
@@ -182,11 +182,13 @@ pub(crate) fn share_out(
 ) -> Result<Vec<(Arc<str>, Bytes)>> {
     let group = GroupSubscription::new(members, topics);
     let name = assignor.name();
-    let decided = catch_unwind(AssertUnwindSafe(|| assignor.assign(&group)));
-    let mut shares = decided
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "it panicked")))
-        .and_then(|shares| check(&group, shares))
-        .map_err(|error| error.context(format_args!("assignor {name}")))?;
+    let failed = |what: String| Error::new(ErrorKind::Callback, format!("assignor {name}: {what}"));
+    let mut shares = match catch_unwind(AssertUnwindSafe(|| assignor.assign(&group))) {
+        Ok(Ok(shares)) => shares,
+        Ok(Err(cause)) => return Err(failed(format!("it failed: {cause}")).with_boxed_source(cause)),
+        Err(_) => return Err(failed("it panicked".to_owned())),
+    };
+    check(&group, &shares).map_err(failed)?;
     if assignor.protocol() == RebalanceProtocol::Cooperative {
         withhold(&group, &mut shares);
     }
@@ -198,10 +200,10 @@ pub(crate) fn share_out(
 }
 
 /// Refuses an answer that would leave the group's members at odds.
-fn check(group: &GroupSubscription, shares: Assignments) -> Result<Assignments> {
-    let refuse = |what: fmt::Arguments<'_>| Err(Error::new(ErrorKind::InvalidArgument, what.to_string()));
+fn check(group: &GroupSubscription, shares: &Assignments) -> Result<(), String> {
+    let refuse = |what: fmt::Arguments<'_>| Err(what.to_string());
     let mut given: BTreeSet<&TopicPartition> = BTreeSet::new();
-    for (id, share) in &shares {
+    for (id, share) in shares {
         let Some(member) = group.members.iter().find(|member| member.member_id == *id) else {
             return refuse(format_args!("it gave partitions to {id}, which is no member"));
         };
@@ -217,7 +219,7 @@ fn check(group: &GroupSubscription, shares: Assignments) -> Result<Assignments> 
             }
         }
     }
-    Ok(shares)
+    Ok(())
 }
 
 /// Keeps from its new owner what another member still owns: that one has to give it up first. A claim from an older
@@ -262,8 +264,10 @@ pub(crate) fn defaults() -> Vec<Arc<dyn Assignor>> {
 mod tests {
     use super::*;
 
+    type Decide = fn(&GroupSubscription) -> Result<Assignments, BoxError>;
+
     #[derive(Debug)]
-    struct Odd(fn(&GroupSubscription) -> Result<Assignments>);
+    struct Odd(Decide);
 
     impl Assignor for Odd {
         fn name(&self) -> &str {
@@ -274,7 +278,7 @@ mod tests {
             RebalanceProtocol::Cooperative
         }
 
-        fn assign(&self, group: &GroupSubscription) -> Result<Assignments> {
+        fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError> {
             (self.0)(group)
         }
     }
@@ -306,17 +310,17 @@ mod tests {
     #[test]
     fn an_assignor_that_breaks_the_rules_is_told_and_not_followed() {
         let members = || vec![member("a", None, &[]), member("b", None, &[])];
-        let broken: [(fn(&GroupSubscription) -> Result<Assignments>, &str, ErrorKind); 6] = [
-            (|_| Ok(one("c", "t", &[0])), "no member", ErrorKind::InvalidArgument),
-            (|_| Ok(one("a", "t", &[3])), "does not exist", ErrorKind::InvalidArgument),
-            (|_| Ok(one("a", "u", &[0])), "does not exist", ErrorKind::InvalidArgument),
-            (|_| Ok(one("a", "t", &[1, 1])), "twice", ErrorKind::InvalidArgument),
-            (|_| panic!("on purpose"), "panicked", ErrorKind::Internal),
-            (|_| Err(Error::new(ErrorKind::Timeout, "no idea")), "no idea", ErrorKind::Timeout),
+        let broken: [(Decide, &str); 6] = [
+            (|_| Ok(one("c", "t", &[0])), "no member"),
+            (|_| Ok(one("a", "t", &[3])), "does not exist"),
+            (|_| Ok(one("a", "u", &[0])), "does not exist"),
+            (|_| Ok(one("a", "t", &[1, 1])), "twice"),
+            (|_| panic!("on purpose"), "panicked"),
+            (|_| Err("no idea".into()), "no idea"),
         ];
-        for (odd, what, kind) in broken {
+        for (odd, what) in broken {
             let error = shared(Odd(odd), members()).unwrap_err();
-            assert_eq!(error.kind(), kind, "{error}");
+            assert_eq!(error.kind(), ErrorKind::Callback, "{error}");
             assert!(error.to_string().contains(what) && error.to_string().contains("odd"), "{error}");
         }
     }

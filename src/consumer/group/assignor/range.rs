@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Assignments, Assignor, GroupMember, GroupSubscription, PartitionRacks, racks_matter};
-use crate::{error::Result, record::TopicPartition};
+use crate::{error::BoxError, record::TopicPartition};
 
 /// `range`: topic by topic, the members that want it get runs of neighbouring partitions, as many each, the first ones one
 /// more where it does not come out even. Where it helps, members get partitions with a replica in their own rack
@@ -23,7 +23,7 @@ impl Assignor for RangeAssignor {
         "range"
     }
 
-    fn assign(&self, group: &GroupSubscription) -> Result<Assignments> {
+    fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError> {
         let mut ordered: Vec<&GroupMember> = group.members.iter().collect();
         ordered.sort_by_key(|member| member.order());
         let mut shares: Vec<Share<'_>> =

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Assignments, Assignor, GroupMember, GroupSubscription};
-use crate::error::Result;
+use crate::error::BoxError;
 
 /// `roundrobin`: deals all partitions of all topics to the members in turn, passing over members that are not subscribed to
 /// the topic. Even where all are subscribed to the same; much may move when a member comes or goes.
@@ -15,7 +15,7 @@ impl Assignor for RoundRobinAssignor {
         "roundrobin"
     }
 
-    fn assign(&self, group: &GroupSubscription) -> Result<Assignments> {
+    fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError> {
         let mut ordered: Vec<&GroupMember> = group.members.iter().collect();
         ordered.sort_by_key(|member| member.order());
         let mut assignments = Assignments::new();

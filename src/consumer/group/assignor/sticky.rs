@@ -15,7 +15,7 @@ use super::{
     Assignments, Assignor, GroupMember, GroupSubscription, LastAssignment, PartitionRacks, RebalanceProtocol,
     constrained, general, racks_matter,
 };
-use crate::{consumer::group::protocol, error::Result, record::TopicPartition};
+use crate::{consumer::group::protocol, error::BoxError, record::TopicPartition};
 
 /// `sticky`: shares out as evenly as can be, and moves as little as that allows. Members give up everything before they
 /// join, as with every eager assignor, and most of it comes back.
@@ -36,7 +36,7 @@ impl Assignor for StickyAssignor {
         (last.generation >= 0).then(|| protocol::encode_previous(&last.partitions, last.generation).ok())?
     }
 
-    fn assign(&self, group: &GroupSubscription) -> Result<Assignments> {
+    fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError> {
         let had = |member: &GroupMember| {
             let data = member.user_data.as_deref().filter(|data| !data.is_empty());
             data.and_then(protocol::decode_previous).unwrap_or_default()
@@ -59,7 +59,7 @@ impl Assignor for CooperativeStickyAssignor {
         Some(Bytes::copy_from_slice(&last.generation.to_be_bytes()))
     }
 
-    fn assign(&self, group: &GroupSubscription) -> Result<Assignments> {
+    fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError> {
         let had = |member: &GroupMember| {
             let said = || member.user_data.as_deref()?.first_chunk().map(|bytes| i32::from_be_bytes(*bytes));
             (member.owned.clone(), member.generation.or_else(said))

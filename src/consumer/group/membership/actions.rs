@@ -95,8 +95,8 @@ pub(crate) enum Standing {
     /// Not subscribed: commits go without a generation, for any partition.
     Alone,
     /// Subscribed, and the group is rebalancing. What is kept over it (incremental rebalances only) is owned all the
-    /// while, but nothing can be committed before it is through.
-    Rebalancing { owned: Arc<Owned> },
+    /// while, and can be committed in the old name until the next generation begins.
+    Rebalancing { identity: Identity, owned: Arc<Owned> },
     /// Subscribed, and out of the group until the reader polls again.
     Out,
     /// In the group; owns these partitions.
@@ -110,8 +110,8 @@ impl Standing {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Alone, Self::Alone) | (Self::Out, Self::Out) | (Self::Ended(_), Self::Ended(_)) => true,
-            (Self::Rebalancing { owned }, Self::Rebalancing { owned: others }) => owned == others,
-            (Self::Member { identity, owned }, Self::Member { identity: other, owned: others }) => {
+            (Self::Rebalancing { identity, owned }, Self::Rebalancing { identity: other, owned: others })
+            | (Self::Member { identity, owned }, Self::Member { identity: other, owned: others }) => {
                 identity == other && owned == others
             }
             _ => false,

@@ -220,7 +220,7 @@ impl Membership {
                 Standing::Member { identity: self.identity(), owned: self.owned.clone() }
             }
             State::Waiting { .. } | State::Joining { .. } | State::Counting { .. } | State::Syncing { .. } => {
-                Standing::Rebalancing { owned: self.owned.clone() }
+                Standing::Rebalancing { identity: self.identity(), owned: self.owned.clone() }
             }
         }
     }
@@ -376,12 +376,14 @@ impl Membership {
 
     /// A commit of that identity was refused.
     pub(crate) fn commit_refused(&mut self, now: Instant, identity: &Identity, error: &Error) {
-        if self.in_generation() && *identity == self.identity() {
-            if error.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS) {
-                self.rebalance_found(now);
-            } else {
-                self.expelled(now, error);
-            }
+        if !self.is_counted_on() || *identity != self.identity() {
+            return;
+        }
+        match error.code() {
+            Some(ErrorCode::REBALANCE_IN_PROGRESS) => self.rebalance_found(now),
+            // Of course: the next generation has begun, and we are on the way into it.
+            Some(ErrorCode::ILLEGAL_GENERATION) if !self.in_generation() => {}
+            _ => _ = self.expelled(now, error),
         }
     }
 

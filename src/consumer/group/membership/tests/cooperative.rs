@@ -52,7 +52,7 @@ fn what_is_owned_is_kept_while_joining_and_only_what_is_new_is_told() {
     let mut bench = stable();
     let (ticket, said) = rebalances(&mut bench);
     assert_eq!((said.owned, said.generation), (partitions("t", 0..2), 5));
-    let Standing::Rebalancing { owned: kept } = bench.member.standing() else { panic!("it joins") };
+    let Standing::Rebalancing { owned: kept, .. } = bench.member.standing() else { panic!("it joins") };
     assert_eq!(kept.keys().cloned().collect::<Vec<_>>(), partitions("t", 0..2));
     bench.member.joined(bench.now, ticket, Joined::In(answer(6)));
     given(&mut bench, &partitions("t", 0..3));
