@@ -9,6 +9,7 @@ use super::group::{
 use crate::{
     cluster::ClientSettings,
     error::{Error, ErrorKind, Result},
+    record::check_topic_name,
 };
 
 /// Where to start in a partition for which there is no committed offset, or whose offset is no longer there
@@ -126,6 +127,15 @@ impl ConsumerSettings {
     pub(crate) fn check(&self) -> Result<()> {
         if self.group_id.as_deref() == Some("") {
             return Err(contradiction("group.id is empty: give it a name, or leave it out to read without a group"));
+        }
+        if self.group_id.as_deref().is_some_and(|id| i16::try_from(id.len()).is_err()) {
+            return Err(contradiction("group.id is longer than the protocol can say (32767 bytes)"));
+        }
+        if let Some(id) = &self.group_instance_id
+            && let Err(error) = check_topic_name(id)
+        {
+            // Kafka holds them to the rule for names of topics.
+            return Err(contradiction(format!("group.instance.id {id:?} is not allowed: {error}")).with_source(error));
         }
         if self.group_instance_id.is_some() && self.group_id.is_none() {
             return Err(contradiction("group.instance.id is set but group.id is not: a static member needs its group"));

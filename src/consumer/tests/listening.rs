@@ -169,15 +169,15 @@ async fn cooperative_members_are_told_only_of_what_moves() {
     let second = cooperative().build().await.unwrap();
     second.subscribe_with(["t"], Recorder::new(&others)).unwrap();
     while second.assignment().len() < 2 {
-        let _ = first.poll(SECOND).await.unwrap();
-        let _ = second.poll(SECOND).await.unwrap();
+        read_on(&first).await;
+        read_on(&second).await;
     }
     assert_eq!(said(&log)[1..3], ["assigned ", "revoked 2,3"], "the rest was never away");
     assert!(said(&others).ends_with(&["assigned 2,3".to_owned()]), "{:?}", said(&others));
     second.close(10 * SECOND).await.unwrap();
     assert!(said(&others).ends_with(&["revoked 2,3".to_owned()]), "{:?}", said(&others));
     while first.assignment().len() < 4 {
-        let _ = first.poll(SECOND).await.unwrap();
+        read_on(&first).await;
     }
     assert!(said(&log).ends_with(&["assigned 2,3".to_owned()]), "{:?}", said(&log));
 }
@@ -211,12 +211,12 @@ async fn a_listener_is_given_with_each_subscription() {
     next(&consumer).await;
     consumer.subscribe_with(["t", "u"], listener).unwrap();
     while consumer.assignment().len() < 2 {
-        let _ = consumer.poll(SECOND).await.unwrap();
+        read_on(&consumer).await;
     }
     assert_eq!(said(&log), ["assigned 0", "revoked 0", "assigned 0,0"]);
     consumer.subscribe(["u"]).unwrap();
     while consumer.assignment() != [tp("u", 0)] {
-        let _ = consumer.poll(SECOND).await.unwrap();
+        read_on(&consumer).await;
     }
     assert_eq!(said(&log).len(), 3, "the last subscription has none");
 }
