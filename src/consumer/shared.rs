@@ -13,9 +13,11 @@ use tokio::{
 
 use super::{
     OffsetAndMetadata,
+    fetch_task::FetchTask,
     group::GroupHandle,
     inbox::{Inbox, lock},
     listener_task::Tell,
+    pace::Polls,
     pending_commit::{Done, PendingCommit},
     rebalance_listener::Listener,
     settings::ConsumerSettings,
@@ -53,6 +55,7 @@ pub(super) struct Shared {
     pub(super) group: Option<GroupHandle>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) mode: Mutex<Mode>,
+    pub(super) polls: Mutex<Polls>,
     /// What is still to be committed of partitions that the user no longer assigns.
     leftovers: Mutex<Offsets>,
     /// Told of partitions that come and go; `calls` takes what it is to be told, in order.
@@ -83,12 +86,23 @@ impl Shared {
             group,
             inbox,
             mode: Mutex::new(Mode::None),
+            polls: Mutex::default(),
             leftovers: Mutex::default(),
             listener: Mutex::default(),
             calls,
             asked: Mutex::default(),
             committing: tokio::sync::Mutex::new(()),
         })
+    }
+
+    /// What fetches from a broker.
+    pub(super) fn fetch_task(&self) -> FetchTask {
+        FetchTask {
+            client: self.client.clone(),
+            inbox: self.inbox.clone(),
+            isolation: self.settings.isolation_level,
+            timeout: self.client.settings().request_timeout.saturating_add(self.settings.fetch_max_wait),
+        }
     }
 
     /// Whether anything is committed by itself.

@@ -19,20 +19,13 @@ const SHARERS: u32 = 32;
 const CLOSE: Duration = Duration::from_micros(3);
 
 thread_local! {
-    static LAST: Cell<Reading> = const { Cell::new(Reading::NONE) };
+    static LAST: Reading = const { Reading::none() };
 }
 
 /// The time in milliseconds since the Unix epoch.
 #[inline]
 pub(super) fn now_millis() -> i64 {
-    // At the end of a thread its own memory may be gone.
-    LAST.try_with(|last| {
-        let mut reading = last.get();
-        let millis = reading.millis(coarse, SystemTime::now);
-        last.set(reading);
-        millis
-    })
-    .unwrap_or_else(|_| to_millis(SystemTime::now()))
+    LAST.with(|last| last.millis(coarse, SystemTime::now))
 }
 
 /// What the coarse clock shows, if there is one.
@@ -41,6 +34,7 @@ fn coarse() -> Option<(i64, i64)> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+        #[allow(clippy::useless_conversion, reason = "of 32 bits on some platforms")]
         Some((now.tv_sec, now.tv_nsec.into()))
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -48,44 +42,53 @@ fn coarse() -> Option<(i64, i64)> {
 }
 
 /// When the clock was last read, and for how many more records that counts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Reading {
+    at: Cell<At>,
+    /// Records that still may share it, and those that might have when it was new.
+    left: Cell<u32>,
+    shared: Cell<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct At {
     millis: i64,
     nanos: u64,
     coarse: (i64, i64),
-    /// Records that got it, and those that still may.
-    got: u32,
-    left: u32,
 }
 
 impl Reading {
-    const NONE: Self = Self { millis: 0, nanos: 0, coarse: (0, 0), got: 0, left: 0 };
+    const fn none() -> Self {
+        Self { at: Cell::new(At { millis: 0, nanos: 0, coarse: (0, 0) }), left: Cell::new(0), shared: Cell::new(0) }
+    }
 
     #[inline]
-    fn millis(&mut self, coarse: impl Fn() -> Option<(i64, i64)>, exact: impl FnOnce() -> SystemTime) -> i64 {
-        if self.left > 0 && coarse() == Some(self.coarse) {
-            self.left -= 1;
-            self.got += 1;
-            return self.millis;
+    fn millis(&self, coarse: impl Fn() -> Option<(i64, i64)>, exact: impl FnOnce() -> SystemTime) -> i64 {
+        let left = self.left.get();
+        if left > 0 {
+            let at = self.at.get();
+            if coarse() == Some(at.coarse) {
+                self.left.set(left - 1);
+                return at.millis;
+            }
         }
         self.read(coarse(), exact())
     }
 
     /// `coarse` was looked at before `exact`: whoever sees it unchanged is less than a tick behind.
-    fn read(&mut self, coarse: Option<(i64, i64)>, exact: SystemTime) -> i64 {
+    fn read(&self, coarse: Option<(i64, i64)>, exact: SystemTime) -> i64 {
         let nanos = exact.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
         // A clock that was set back says nothing.
-        let took = nanos.checked_sub(self.nanos);
-        let close = took.is_some_and(|took| u128::from(took) < CLOSE.as_nanos() * u128::from(self.got));
-        *self = Self {
-            millis: to_millis(exact),
-            nanos,
-            coarse: coarse.unwrap_or_default(),
-            got: 1,
-            left: if close && coarse.is_some() { SHARERS - 1 } else { 0 },
-        };
-        self.millis
+        let took = nanos.checked_sub(self.at.get().nanos);
+        let records = 1 + self.shared.get() - self.left.get();
+        let close = took.is_some_and(|took| u128::from(took) < CLOSE.as_nanos() * u128::from(records));
+        let shared = if close && coarse.is_some() { SHARERS - 1 } else { 0 };
+        let millis = to_millis(exact);
+        self.at.set(At { millis, nanos, coarse: coarse.unwrap_or_default() });
+        self.left.set(shared);
+        self.shared.set(shared);
+        millis
     }
 }
 
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn records_in_close_order_share_a_reading() {
-        let mut asked = Asked(Reading::NONE, 0);
+        let mut asked = Asked(Reading::none(), 0);
         for n in 0..10_000 {
             let at = START + n * 100;
             let millis = asked.at(at) as u64;
@@ -129,7 +132,7 @@ mod tests {
 
     #[test]
     fn records_that_come_slowly_get_readings_of_their_own() {
-        let mut asked = Asked(Reading::NONE, 0);
+        let mut asked = Asked(Reading::none(), 0);
         for n in 0..1000 {
             let at = START + n * 5_000;
             assert_eq!(asked.at(at) as u64, at / 1_000_000);
@@ -139,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_pause_after_a_burst_is_seen_by_the_coarse_clock() {
-        let mut asked = Asked(Reading::NONE, 0);
+        let mut asked = Asked(Reading::none(), 0);
         for burst in 0..100 {
             let start = START + burst * 1_000_000_007;
             for n in 0..40 {
@@ -152,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_is_followed() {
-        let mut asked = Asked(Reading::NONE, 0);
+        let mut asked = Asked(Reading::none(), 0);
         for n in 0..100 {
             asked.at(START + n * 50);
         }
@@ -162,7 +165,7 @@ mod tests {
 
     #[test]
     fn without_a_coarse_clock_every_record_reads_the_exact_one() {
-        let (mut reading, mut reads) = (Reading::NONE, 0);
+        let (reading, mut reads) = (Reading::none(), 0);
         for n in 0..100 {
             reading.millis(
                 || None,

@@ -4,9 +4,11 @@ mod budget;
 mod chain;
 mod commits;
 mod counting;
+mod damage;
 mod faults;
 mod fetching;
 mod groups;
+mod interleavings;
 mod listening;
 mod lookups;
 mod memory;
@@ -14,9 +16,12 @@ mod planning;
 mod positions;
 mod reading;
 mod replicas;
+mod sessions;
 mod splitting;
 mod telling;
 mod traces;
+mod transactions;
+mod world;
 
 use std::time::Duration;
 

@@ -61,10 +61,13 @@ fn properties(work: &Work) -> Vec<(&'static str, String)> {
     properties
 }
 
-#[inline]
+#[inline(always)]
 fn record(work: &Work, n: u64) -> Record<'_> {
-    let record = Record::to(work.topic.as_str()).value(work.value(n));
-    if work.keyed { record.key(work.key(n)) } else { record }
+    let mut record = Record::to(work.topic.as_str()).value(work.value(n));
+    if work.keyed {
+        record.set_key(Some(work.key(n).into()));
+    }
+    record
 }
 
 /// Sends for that long, and waits until every record has its result.
@@ -97,9 +100,8 @@ async fn callback(work: &Work, time: Duration, producer: &Producer) -> Result<u6
     let mut n = 0;
     let end = Instant::now() + time;
     while n < work.records && (n % peers_common::STRIDE != 0 || Instant::now() < end) {
-        match producer.try_send(record(work, n)) {
-            Ok(delivery) => drop(delivery),
-            Err(refused) => drop(wait(producer, refused).await?),
+        if let Err(refused) = producer.try_send(record(work, n)) {
+            drop(wait(producer, refused).await?);
         }
         n += 1;
     }
