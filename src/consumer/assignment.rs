@@ -163,6 +163,44 @@ impl Assignment {
         self.signals.driver = true;
     }
 
+    /// As [`assign`](Self::assign), but nothing is read of it before the rebalance listener has said from where. The number
+    /// of the positioning.
+    pub(super) fn hold(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) -> u64 {
+        self.assign(partition.clone(), State::Stopped, metadata, now);
+        if let Some(found) = self.partitions.get_mut(partition) {
+            found.held = true;
+        }
+        self.generation
+    }
+
+    /// The rebalance listener is done with a partition: it is read from there, or waits for a seek. Unless it was sought or
+    /// went away meanwhile.
+    pub(super) fn release(&mut self, partition: &TopicPartition, generation: u64, state: Option<State>) {
+        let Some(found) = self.partitions.get_mut(partition) else { return };
+        if !found.held || found.position.generation() != generation {
+            return;
+        }
+        found.held = false;
+        if let Some(state) = state {
+            self.begin(partition, state, true);
+        }
+    }
+
+    /// Of these partitions (of all, without a list) those that we have and of whose going the rebalance listener was not
+    /// told; from now on it was.
+    pub(super) fn take_leave(&mut self, only: Option<&[TopicPartition]>) -> Vec<TopicPartition> {
+        let wanted = |partition: &TopicPartition| only.is_none_or(|only| only.contains(partition));
+        let going = self.partitions.iter_mut().filter(|(partition, found)| wanted(partition) && !found.told);
+        let mut going: Vec<TopicPartition> = going
+            .map(|(partition, found)| {
+                found.told = true;
+                partition.clone()
+            })
+            .collect();
+        going.sort_unstable();
+        going
+    }
+
     /// Whether the partition is ours, and not to be given up.
     pub(super) fn keeps(&self, partition: &TopicPartition) -> bool {
         self.partitions.get(partition).is_some_and(|found| !found.revoking)

@@ -37,6 +37,10 @@ pub(super) struct Partition {
     pub(super) paused: bool,
     /// To be given up as soon as the reader is done with what it holds.
     pub(super) revoking: bool,
+    /// Not read before the rebalance listener has said from where.
+    pub(super) held: bool,
+    /// The rebalance listener was told that it goes.
+    pub(super) told: bool,
     /// Its reader came to what cannot be read.
     pub(super) damage: Option<Damage>,
     /// Where it can be read again is being looked for.
@@ -77,6 +81,8 @@ impl Partition {
             queue: Queue::default(),
             paused: false,
             revoking: false,
+            held: false,
+            told: false,
             damage: None,
             search: None,
             seen: Seen::default(),

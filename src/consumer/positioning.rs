@@ -27,6 +27,7 @@ impl Assignment {
         }
         found.queue.clear();
         found.full = false;
+        found.held = false;
         found.damage = None;
         found.search = None;
         found.seen.begin();
