@@ -230,6 +230,20 @@ impl Cluster {
         self.change(|state| state.move_coordinator(group, broker), || format!("move {group} to broker {broker}"))
     }
 
+    /// Lets the coordinator forget a group's members and generation, as one does whose log lost its end. What members wait
+    /// for ends with UNKNOWN_MEMBER_ID, and so does what they ask next. Committed offsets stay.
+    ///
+    /// # Errors
+    /// `Broker` with GROUP_ID_NOT_FOUND.
+    pub fn forget_group(&self, group: &str) -> Result<()> {
+        let forget = |state: &mut State| {
+            let found = state.groups.get_mut(group).ok_or(ErrorCode::GROUP_ID_NOT_FOUND)?;
+            found.forget_members();
+            Ok(())
+        };
+        self.change(forget, || format!("forget the members of {group}"))
+    }
+
     /// A consumer group as it is now; `None` where nobody has asked for it yet.
     pub fn group(&self, group: &str) -> Option<GroupView> {
         let mut state = self.shared.lock();

@@ -57,8 +57,8 @@ impl Chain {
     async fn join(&mut self, stage: usize) {
         let instance = self.fixed.then(|| {
             let taken: BTreeSet<&String> = self.workers.iter().filter_map(|worker| worker.instance.as_ref()).collect();
-            let names = (0..).map(|n| format!("i{stage}-{n}"));
-            names.into_iter().find(|name| !taken.contains(name)).unwrap()
+            let mut names = (0..).map(|n| format!("i{stage}-{n}"));
+            names.find(|name| !taken.contains(name)).unwrap()
         });
         let mut builder = builder(&self.cluster)
             .group(group(stage))
@@ -141,8 +141,7 @@ async fn pass_on(
         };
         // A member that was frozen is told; it comes back all the same.
         let Ok(records) = records else { continue };
-        let mut iter = records.iter().peekable();
-        while let Some(record) = iter.next() {
+        for record in records.iter() {
             let partition = record.partition();
             let value = String::from_utf8_lossy(record.value().unwrap()).into_owned();
             cluster.append(&topic(stage + 1), partition, &[Record::to("c").value(value)]).unwrap();

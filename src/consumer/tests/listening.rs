@@ -113,7 +113,8 @@ async fn nothing_is_read_before_the_listener_is_done_and_heartbeats_go_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_listener_that_fails_panics_or_hangs_is_told_and_its_partitions_wait_for_a_seek() {
-    let troubles: [(fn(&str) -> Trouble, &str); 3] = [
+    type Fails = fn(&str) -> Trouble;
+    let troubles: [(Fails, &str); 3] = [
         (|_| Trouble::Fails, "the database is away"),
         (|_| Trouble::Panics, "panicked"),
         (|_| Trouble::Waits(1000 * SECOND), "max.poll.interval.ms"),

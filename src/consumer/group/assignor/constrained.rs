@@ -104,9 +104,9 @@ impl Dealing<'_> {
     fn deal_nearby(&mut self, left: &mut Vec<TopicPartition>) {
         let mut next = 0;
         left.retain(|partition| {
-            let in_turn = (0..self.short.len()).map(|turn| (next + turn) % self.short.len());
+            let mut in_turn = (0..self.short.len()).map(|turn| (next + turn) % self.short.len());
             let near = |at: &usize| self.short.get(*at).is_some_and(|member| self.racks.is_near(*member, partition));
-            if let Some(at) = in_turn.into_iter().find(near) {
+            if let Some(at) = in_turn.find(near) {
                 let Some(&member) = self.short.get(at) else { return true };
                 let will_have = self.has(member) + 1;
                 next = at + 1;

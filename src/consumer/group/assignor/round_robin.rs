@@ -23,8 +23,8 @@ impl Assignor for RoundRobinAssignor {
         let topics: Vec<&Arc<str>> = group.topics.keys().collect();
         for partition in group.partitions(topics) {
             let turns = (0..ordered.len()).map(|turn| (next + turn) % ordered.len());
-            let taker = turns.filter_map(|at| Some((at, *ordered.get(at)?)));
-            let Some((at, member)) = taker.into_iter().find(|(_, member)| member.wants(&partition.topic)) else {
+            let mut takers = turns.filter_map(|at| Some((at, *ordered.get(at)?)));
+            let Some((at, member)) = takers.find(|(_, member)| member.wants(&partition.topic)) else {
                 continue;
             };
             next = at + 1;

@@ -113,7 +113,7 @@ impl World {
         let by = self.peers.len();
         let assignors: Vec<Arc<dyn Assignor>> = match self.kind {
             Kind::Eager => vec![Arc::new(RangeAssignor)],
-            Kind::Mixed if by % 2 == 0 => vec![Arc::new(RangeAssignor), Arc::new(CooperativeStickyAssignor)],
+            Kind::Mixed if by.is_multiple_of(2) => vec![Arc::new(RangeAssignor), Arc::new(CooperativeStickyAssignor)],
             Kind::Cooperative | Kind::Mixed => vec![Arc::new(CooperativeStickyAssignor)],
         };
         let mut member = Membership::new(GroupSettings { assignors, ..settings(None) }, backoff, seed, self.now);

@@ -182,3 +182,32 @@ async fn groups_without_a_common_assignor_are_told_so() {
     assert_eq!(heard.errors[0].code(), Some(ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
     assert_eq!(first.now().owned.len(), 4);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_moves_or_forgets_the_group_is_joined_again() {
+    for assignors in [defaults(), vec![Arc::new(CooperativeStickyAssignor) as Arc<dyn Assignor>]] {
+        let cluster = cluster(Options::new().brokers(3)).await;
+        let mut members: Vec<Member> = (0..2).map(|_| joined(&cluster, with(assignors.clone()))).collect();
+        share(&mut members, &[2, 2]).await;
+        for broker in cluster.brokers() {
+            cluster.move_coordinator("g", broker).unwrap();
+            sleep(SESSION).await;
+        }
+        share(&mut members, &[2, 2]).await;
+        assert!(members.iter().all(|member| member.now().lost == 0), "a move takes nothing away");
+        cluster.forget_group("g").unwrap();
+        for member in &mut members {
+            member.until("a loss", |heard| heard.lost > 0).await;
+        }
+        share(&mut members, &[2, 2]).await;
+        // In the midst of a rebalance too.
+        members.push(joined(&cluster, with(assignors.clone())));
+        sleep(Duration::from_millis(200)).await;
+        cluster.forget_group("g").unwrap();
+        for member in &mut members {
+            member.until("a share", |heard| (1..3).contains(&heard.owned.len())).await;
+        }
+        members.pop();
+        share(&mut members, &[2, 2]).await;
+    }
+}

@@ -89,6 +89,24 @@ impl Group {
         self.rebalance(now, settings);
     }
 
+    /// Nobody is known any more, nor that there was anybody.
+    pub(crate) fn forget_members(&mut self) {
+        for at in 0..self.members.len() {
+            self.fail_sync(at, ErrorCode::UNKNOWN_MEMBER_ID);
+        }
+        for member in self.members.drain(..) {
+            if let Some(ticket) = member.joining {
+                self.joins.insert(ticket, JoinOutcome::error(ErrorCode::UNKNOWN_MEMBER_ID, member.id));
+            }
+        }
+        self.pending.clear();
+        self.phase = Phase::Empty;
+        self.generation = 0;
+        self.leader = None;
+        self.protocol = None;
+        self.protocol_type = None;
+    }
+
     /// The coordinator moved away: whoever waits has to find the new one. What was agreed stays, as it is in the log
     /// that the new coordinator reads.
     pub(crate) fn coordinator_moved(&mut self) {

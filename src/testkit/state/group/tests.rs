@@ -454,3 +454,14 @@ fn any_interleaving_settles() {
         }
     }
 }
+
+#[test]
+fn a_group_that_is_forgotten_begins_anew() {
+    let mut world = World::two_members();
+    let waiting = world.waiting("");
+    world.group.forget_members();
+    assert_eq!(world.group.take_join(waiting).unwrap().error, ErrorCode::UNKNOWN_MEMBER_ID);
+    assert_eq!(world.beat("m1", 2), Err(ErrorCode::UNKNOWN_MEMBER_ID));
+    assert_eq!((world.state(), world.group.view().generation), ("Empty", 0));
+    assert_eq!(world.joined("").generation, 1);
+}
