@@ -1,9 +1,9 @@
 //! The consumer's own task: asks for positions, begins to fetch, follows the group, commits by itself.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, atomic::Ordering::SeqCst},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -14,19 +14,16 @@ use tokio::{
 
 use super::{
     consumer_status::STALLED,
-    fetch_task::FetchTask,
     group::GroupEvent,
     inbox::{Inbox, lock},
-    offset_lookup::{EARLIEST, LATEST, ended_epochs, epoch_ends, list_offsets, listed_offsets},
-    position::{Start, State},
-    resolve::{Asked, Question},
-    settings::IsolationLevel,
+    listener_task::{ListenerTask, Tell},
+    position::State,
+    questions_task::ask,
     shared::{Mode, Shared, after},
 };
 use crate::{
-    cluster::{Attempt, Lane},
-    error::{Error, ErrorCode, ErrorKind},
-    record::{TopicPartition, to_millis},
+    error::{Error, ErrorKind},
+    record::TopicPartition,
 };
 
 /// How often a partition without a leader is looked after.
@@ -42,22 +39,27 @@ struct Revocation {
 
 /// What a task that this one started was for.
 enum Ended {
-    /// A broker's fetches never end by themselves.
-    Fetching,
+    /// Fetching from that broker, which is gone.
+    Fetching(i32),
     Question,
     AutoCommit,
     Revocation,
+    /// Goes on as long as the consumer.
+    Listener,
+    Asked,
 }
 
 pub(super) struct ConsumerTask {
     shared: Arc<Shared>,
     events: mpsc::UnboundedReceiver<GroupEvent>,
+    calls: Option<mpsc::UnboundedReceiver<Tell>>,
     /// Ended with this one, whichever way it ends.
     children: JoinSet<Ended>,
     fetching: HashSet<i32>,
     revocations: Vec<Revocation>,
     next_commit: Instant,
     committing: bool,
+    committing_asked: bool,
     next_look: Instant,
     next_observation: Instant,
     /// Here, so that it is spoken also when the runtime is dropped before the task has begun.
@@ -78,16 +80,22 @@ impl Drop for LastWord {
 }
 
 impl ConsumerTask {
-    pub(super) fn new(shared: Arc<Shared>, events: mpsc::UnboundedReceiver<GroupEvent>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        events: mpsc::UnboundedReceiver<GroupEvent>,
+        calls: mpsc::UnboundedReceiver<Tell>,
+    ) -> Self {
         Self {
             _last_word: LastWord(shared.inbox.clone()),
             next_commit: after(shared.settings.auto_commit_interval),
             shared,
             events,
+            calls: Some(calls),
             children: JoinSet::new(),
             fetching: HashSet::new(),
             revocations: Vec::new(),
             committing: false,
+            committing_asked: false,
             next_look: Instant::now(),
             next_observation: Instant::now(),
         }
@@ -96,6 +104,13 @@ impl ConsumerTask {
     /// Goes on until it is aborted, or the client is closed.
     pub(super) async fn run(mut self) {
         let mut changes = self.shared.client.metadata_changes();
+        if let Some(calls) = self.calls.take() {
+            let task = ListenerTask { shared: self.shared.clone(), calls };
+            self.children.spawn(async move {
+                task.run().await;
+                Ended::Listener
+            });
+        }
         loop {
             self.begin_fetching();
             self.ask_questions();
@@ -103,6 +118,7 @@ impl ConsumerTask {
             self.look_after();
             self.observe();
             self.commit_by_itself();
+            self.commit_asked();
             let due = self.next_due();
             let shared = self.shared.clone();
             tokio::select! {
@@ -132,7 +148,9 @@ impl ConsumerTask {
     fn ended(&mut self, ended: Result<Ended, JoinError>) {
         match ended {
             Ok(Ended::AutoCommit) => self.committing = false,
-            Ok(Ended::Fetching | Ended::Question | Ended::Revocation) => {}
+            Ok(Ended::Asked) => self.committing_asked = false,
+            Ok(Ended::Fetching(node)) => _ = self.fetching.remove(&node),
+            Ok(Ended::Question | Ended::Revocation | Ended::Listener) => {}
             Err(error) if error.is_panic() => {
                 let error = Error::new(ErrorKind::Internal, "a task of the consumer panicked").with_source(error);
                 self.shared.inbox.with(|assignment| assignment.end(Some(error)));
@@ -152,17 +170,10 @@ impl ConsumerTask {
             .with(|assignment| assignment.nodes.keys().copied().filter(|node| !fetching.contains(node)).collect());
         for node in new {
             self.fetching.insert(node);
-            let client = self.shared.client.clone();
-            let timeout = client.settings().request_timeout.saturating_add(self.shared.settings.fetch_max_wait);
-            let task = FetchTask {
-                client,
-                inbox: self.shared.inbox.clone(),
-                isolation: self.shared.settings.isolation_level,
-                timeout,
-            };
+            let task = self.shared.fetch_task();
             self.children.spawn(async move {
                 task.run(node).await;
-                Ended::Fetching
+                Ended::Fetching(node)
             });
         }
     }
@@ -215,12 +226,7 @@ impl ConsumerTask {
         for question in questions {
             let shared = self.shared.clone();
             self.children.spawn(async move {
-                let refresh = match question {
-                    Question::Committed(asked) => ask_committed(&shared, asked).await,
-                    Question::Offsets(node, asked) => ask_offsets(&shared, node, asked).await,
-                    Question::Epochs(node, asked) => ask_epochs(&shared, node, asked).await,
-                };
-                if refresh {
+                if ask(&shared, question).await {
                     shared.client.refresh_metadata();
                 }
                 Ended::Question
@@ -238,17 +244,34 @@ impl ConsumerTask {
                 self.shared.client.want_topics(partitions.iter().map(|partition| &*partition.topic));
                 let metadata = self.shared.client.metadata();
                 let now = Instant::now().into_std();
-                inbox.control(|assignment| {
+                let listens = self.shared.has_listener();
+                let held = inbox.control(|assignment| {
+                    assignment.watch.rebalances.assigned(partitions.len(), now);
+                    let mut held = Vec::new();
                     for partition in partitions {
-                        if !assignment.keeps(&partition) {
+                        if assignment.keeps(&partition) {
+                            continue;
+                        }
+                        if listens {
+                            let generation = assignment.hold(&partition, &metadata, now);
+                            held.push((partition, generation));
+                        } else {
                             assignment.assign(partition, State::Committed, &metadata, now);
                         }
                     }
+                    held
                 });
+                if listens {
+                    self.shared.tell(Tell::Assigned(held));
+                }
             }
             GroupEvent::Revoking { partitions, done } => {
                 tracing::debug!(?partitions, "the group takes partitions back");
-                inbox.control(|assignment| assignment.revoke(&partitions));
+                let now = Instant::now().into_std();
+                inbox.control(|assignment| {
+                    assignment.watch.rebalances.revoking(partitions.len(), now);
+                    assignment.revoke(&partitions);
+                });
                 inbox.revocations.fetch_add(1, SeqCst);
                 self.revocations.push(Revocation { partitions, done });
             }
@@ -257,7 +280,16 @@ impl ConsumerTask {
                     ?partitions,
                     "partitions are lost: what was read of them and not committed is read again"
                 );
-                inbox.control(|assignment| partitions.iter().for_each(|partition| assignment.remove(partition)));
+                let now = Instant::now().into_std();
+                let untold = inbox.control(|assignment| {
+                    assignment.watch.rebalances.lost(partitions.len(), now);
+                    let untold = assignment.take_leave(Some(&partitions));
+                    partitions.iter().for_each(|partition| assignment.remove(partition));
+                    untold
+                });
+                if !untold.is_empty() && self.shared.has_listener() {
+                    self.shared.tell(Tell::Lost(untold));
+                }
                 for revocation in &mut self.revocations {
                     revocation.partitions.retain(|partition| !partitions.contains(partition));
                 }
@@ -287,6 +319,10 @@ impl ConsumerTask {
                         tracing::warn!(%error, "what was done of revoked partitions could not be committed");
                     }
                 }
+                let deadline = after(shared.settings.max_poll_interval);
+                if let Err(error) = shared.take_leave(Some(&partitions), deadline).await {
+                    tracing::warn!(%error, "partitions are given up without their farewell");
+                }
                 shared.inbox.control(|assignment| {
                     for partition in &partitions {
                         assignment.remove_revoked(partition);
@@ -295,6 +331,18 @@ impl ConsumerTask {
                 // The group may have given up waiting.
                 let _ = done.send(());
                 Ended::Revocation
+            });
+        }
+    }
+
+    /// Commits in the background what the user asked for.
+    fn commit_asked(&mut self) {
+        if !self.committing_asked && self.shared.has_asked_commits() {
+            self.committing_asked = true;
+            let shared = self.shared.clone();
+            self.children.spawn(async move {
+                shared.commit_asked(shared.deadline()).await;
+                Ended::Asked
             });
         }
     }
@@ -321,86 +369,4 @@ impl ConsumerTask {
             if due { Ended::AutoCommit } else { Ended::Question }
         });
     }
-}
-
-async fn ask_committed(shared: &Shared, asked: Vec<Asked<()>>) -> bool {
-    let partitions = asked.iter().map(|asked| asked.partition.clone()).collect();
-    let answer = match &shared.group {
-        Some(group) => group.committed(partitions, shared.deadline()).await,
-        None => Ok(HashMap::new()),
-    };
-    let now = Instant::now().into_std();
-    shared.inbox.with(|assignment| assignment.committed_answer(&asked, answer, now));
-    false
-}
-
-fn attempt(shared: &Shared, node: i32) -> Attempt {
-    Attempt { node, lane: Lane::Main, timeout: shared.client.settings().request_timeout, max_version: None }
-}
-
-/// The timestamp that asks for a start; of the wall clock, which records are stamped by.
-fn timestamp(start: Start) -> i64 {
-    match start {
-        Start::Earliest => EARLIEST,
-        Start::Latest => LATEST,
-        // Negative timestamps mean other questions.
-        Start::At(millis) => millis.max(0),
-        Start::Since(duration) => {
-            let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-            to_millis(SystemTime::now()).saturating_sub(millis).max(0)
-        }
-    }
-}
-
-async fn ask_offsets(shared: &Shared, node: i32, asked: Vec<Asked<Start>>) -> bool {
-    let rows: Vec<_> =
-        asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, timestamp(asked.what))).collect();
-    let request = list_offsets(&rows, shared.settings.isolation_level == IsolationLevel::ReadCommitted);
-    let answer = shared.client.send(attempt(shared, node), |_| request).await;
-    let now = Instant::now().into_std();
-    shared.inbox.control(|assignment| match answer {
-        Ok(response) => {
-            let found = listed_offsets(&response);
-            let mut refresh = false;
-            for asked in &asked {
-                let answer = found.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
-                let answer = answer.map(|found| (found.offset, found.leader_epoch));
-                refresh |= assignment.offset_answer(asked, answer, now);
-            }
-            refresh
-        }
-        Err(error) => {
-            assignment.unanswered(&asked, error, now);
-            true
-        }
-    })
-}
-
-async fn ask_epochs(shared: &Shared, node: i32, asked: Vec<Asked<(i64, i32)>>) -> bool {
-    let rows: Vec<_> = asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, asked.what.1)).collect();
-    let request = epoch_ends(&rows);
-    let answer = shared.client.send(attempt(shared, node), |_| request).await;
-    let now = Instant::now().into_std();
-    // A truncated log takes back what waits for the reader.
-    shared.inbox.control(|assignment| match answer {
-        Ok(response) => {
-            let found = ended_epochs(&response);
-            let mut refresh = false;
-            for asked in &asked {
-                let answer = found.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
-                refresh |= assignment.epoch_answer(asked, answer, now);
-            }
-            refresh
-        }
-        Err(error) if error.kind() == ErrorKind::UnsupportedVersion => {
-            for asked in &asked {
-                assignment.epoch_answer(asked, Err(ErrorCode::UNSUPPORTED_VERSION), now);
-            }
-            false
-        }
-        Err(error) => {
-            assignment.unanswered(&asked, error, now);
-            true
-        }
-    })
 }

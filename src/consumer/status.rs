@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    assignment::{Assignment, Partition},
+    assignment::Assignment,
     metrics::{ConsumerMetrics, PartitionMetrics},
+    partition::Partition,
     position::State,
 };
 use crate::{error::Error, record::TopicPartition};
@@ -21,6 +22,8 @@ pub enum Waiting {
     Paused,
     /// For the reader to be done with what it holds, so that the group can have the partition back.
     Revoking,
+    /// For the user: the [rebalance listener](super::RebalanceListener) has not said yet from where it is to be read.
+    Listener,
     /// For the user: it cannot be read past damage. [Skip it](super::Consumer::skip_corrupt), or seek.
     Corrupt,
     /// For the user: there is no offset to read from, and `auto.offset.reset` is `none`. [Seek](super::Consumer::seek).
@@ -36,7 +39,8 @@ pub enum Waiting {
     Throttled,
     /// For the user: fetched records wait for the next `poll`, `recv` or stream item.
     Reader,
-    /// For the user: fetched records wait for the [`PartitionStream`](super::PartitionStream) that it was split off to.
+    /// For the user: fetched records wait for the [`PartitionStream`](super::PartitionStream) that it was split off to, or
+    /// for the handlers of a [`Worker`](crate::Worker).
     PartitionStream,
     /// For a fetched batch to be decompressed.
     Decompressing,
@@ -54,6 +58,7 @@ impl Waiting {
         match self {
             Self::Paused => "paused",
             Self::Revoking => "revoking",
+            Self::Listener => "listener",
             Self::Corrupt => "corrupt",
             Self::NoOffset => "no_offset",
             Self::NoLeader => "no_leader",
@@ -73,7 +78,13 @@ impl Waiting {
     pub fn is_for_user(&self) -> bool {
         matches!(
             self,
-            Self::Paused | Self::Revoking | Self::Corrupt | Self::NoOffset | Self::Reader | Self::PartitionStream
+            Self::Paused
+                | Self::Revoking
+                | Self::Listener
+                | Self::Corrupt
+                | Self::NoOffset
+                | Self::Reader
+                | Self::PartitionStream
         )
     }
 
@@ -127,6 +138,9 @@ impl Assignment {
         }
         if found.paused {
             return Waiting::Paused;
+        }
+        if found.held {
+            return Waiting::Listener;
         }
         if found.damage.is_some() {
             return Waiting::Corrupt;
@@ -242,8 +256,9 @@ impl Assignment {
     }
 
     /// What was counted here.
-    pub(super) fn metrics(&self) -> ConsumerMetrics {
+    pub(super) fn metrics(&self, now: Instant) -> ConsumerMetrics {
         let mut metrics = self.watch.sums.clone();
+        self.watch.rebalances.tell(now, &mut metrics);
         metrics.buffered_bytes = self.budget.used() as u64;
         metrics.buffer_total_bytes = self.rules.queued_bytes as u64;
         let of = |(partition, found): (&TopicPartition, &Partition)| {

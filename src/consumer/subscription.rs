@@ -59,6 +59,17 @@ impl Subscription {
         !self.patterns.is_empty()
     }
 
+    /// The expressions as one, for brokers that match them (KIP-848): they match whole names, where ours are searched for.
+    #[allow(dead_code, reason = "for the protocol of KIP-848")]
+    pub(crate) fn broker_regex(&self) -> Option<String> {
+        let expressions: Vec<&str> = self.patterns.iter().map(Regex::as_str).collect();
+        match &*expressions {
+            [] => None,
+            [one] => Some(format!(".*(?:{one}).*")),
+            several => Some(format!(".*(?:(?:{})).*", several.join(")|(?:"))),
+        }
+    }
+
     /// The topics that are meant in this picture of the cluster: every name, and every topic there that an expression
     /// matches. Topics that the broker keeps for itself are matched only where `exclude_internal` is false.
     pub(crate) fn topics(&self, metadata: &Metadata, exclude_internal: bool) -> BTreeSet<Arc<str>> {
@@ -114,6 +125,20 @@ mod tests {
             ("audit-secret", false, ErrorCode::TOPIC_AUTHORIZATION_FAILED),
         ]);
         assert_eq!(names(subscription.topics(&metadata, true)), ["aTopic", "audit-1", "plain"]);
+    }
+
+    #[test]
+    fn for_brokers_that_match_whole_names_the_expressions_are_put_into_one() {
+        let regex = |elements: &[&str]| Subscription::parse(elements).unwrap().broker_regex();
+        assert_eq!(regex(&["plain"]), None);
+        assert_eq!(regex(&["^a"]).unwrap(), ".*(?:^a).*");
+        assert_eq!(regex(&["^a|b", "^c$"]).unwrap(), ".*(?:(?:^a|b)|(?:^c$)).*");
+        // It means the same as a full match.
+        let whole = Regex::new(&format!("^(?:{})$", regex(&["^a|b", "^c$"]).unwrap())).unwrap();
+        let search = Subscription::parse(["^a|b", "^c$"]).unwrap();
+        for topic in ["a", "a1", "xb", "c", "c1", "xc", "x"] {
+            assert_eq!(whole.is_match(topic), search.matches(topic), "{topic}");
+        }
     }
 
     #[test]

@@ -9,6 +9,9 @@ pub use code::{ErrorCode, Remedy};
 /// The result of most calls of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Any error, of code that this crate calls and did not write.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
 /// An error of this client: what kind it is, what the broker said, whether to retry, whether a record may have been
 /// written, and what to do next ([`advice`](Error::advice)).
 ///
@@ -70,6 +73,8 @@ pub enum ErrorKind {
     EndOfPartition,
     /// The bytes of a record that was read are not what a deserializer expects. Reading goes on with the next one.
     Deserialization,
+    /// A worker's handler failed: by an error (which is the source), a panic, or a timeout.
+    Handler,
     /// Another producer, member or incarnation has taken this one's place; make a new client.
     Fenced,
     /// This client was closed, or its runtime was dropped.
@@ -78,6 +83,8 @@ pub enum ErrorKind {
     Purged,
     /// A consumer is not in the group, or no longer owns the partition, so that the call cannot be carried out.
     NotAssigned,
+    /// Code of yours that this client calls (a rebalance listener, an assignor) failed, panicked or took too long.
+    Callback,
     /// A mistake of this client: please report it.
     Internal,
 }
@@ -140,7 +147,7 @@ impl Error {
     }
 
     /// The same, where the cause's type is not known.
-    pub(crate) fn with_boxed_source(self, source: Box<dyn StdError + Send + Sync>) -> Self {
+    pub(crate) fn with_boxed_source(self, source: BoxError) -> Self {
         self.changed(|inner| inner.source = Some(source.into()))
     }
 
@@ -198,7 +205,7 @@ impl Error {
     }
 
     /// Topic, partition and offset of what could not be read ([`ErrorKind::Corrupt`], [`ErrorKind::NoOffset`],
-    /// [`ErrorKind::Deserialization`]), or of the end
+    /// [`ErrorKind::Deserialization`]) or handled ([`ErrorKind::Handler`]), or of the end
     /// that was reached ([`ErrorKind::EndOfPartition`]).
     pub fn place(&self) -> Option<(&str, i32, i64)> {
         self.0.place.as_ref().map(|place| (&*place.topic, place.partition, place.offset))
@@ -227,12 +234,18 @@ impl Error {
             ErrorKind::UnknownTopicOrPartition => "create the topic, or check its name and your rights to see it",
             ErrorKind::EndOfPartition => "go on reading: what is appended later comes",
             ErrorKind::Deserialization => "pass the record over or put it aside; look at who writes to the topic",
+            ErrorKind::Handler => {
+                "mend the handler or the record that the message names, or give failed records a place (`WorkerBuilder::dead_letter`)"
+            }
             ErrorKind::Fenced => "another client has taken this one's place: close it and make a new one",
             ErrorKind::Closed => "make a new client",
             ErrorKind::Purged => {
                 "send the record again if it is still wanted; if it was possibly persisted, that may double it"
             }
             ErrorKind::NotAssigned => "subscribe or assign first, and act on partitions that are owned",
+            ErrorKind::Callback => {
+                "look at what your callback did; the message names it, and the source is its own error"
+            }
             ErrorKind::Internal => "please report this as a bug",
         }
     }

@@ -32,7 +32,8 @@
 //! Tests of what time does run on the in-memory network under tokio's paused clock, which the brokers follow:
 //! `Options::new().in_memory()`, and [`Cluster::network`] for the client.
 //!
-//! What it does not do: transactions beyond the ids and epochs of their producers, the consumer protocol of KIP-848 and
+//! What it does not do: transactions beyond the ids and epochs of their producers and what a log holds of them
+//! ([`Cluster::append_in_transaction`], [`Cluster::end_transaction`]), the consumer protocol of KIP-848 and
 //! share groups, security, configurations beyond the few named at [`Cluster::create_topic_with`], compaction. Requests that are only for these are not offered in ApiVersions.
 
 mod api;
@@ -41,6 +42,8 @@ mod broker_task;
 mod cluster;
 mod connection_task;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod journal;
 mod options;
 mod shape;
@@ -48,6 +51,7 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 pub use batch::batch;
 pub use cluster::{Cluster, FaultHandle};

@@ -1,20 +1,27 @@
 //! The consumer against brokers in the process, under paused time.
 
 mod budget;
+mod chain;
 mod commits;
 mod counting;
+mod damage;
 mod faults;
 mod fetching;
 mod groups;
+mod interleavings;
+mod listening;
 mod lookups;
 mod memory;
 mod planning;
 mod positions;
 mod reading;
 mod replicas;
+mod sessions;
 mod splitting;
 mod telling;
 mod traces;
+mod transactions;
+mod world;
 
 use std::time::Duration;
 
@@ -86,4 +93,11 @@ async fn reading(cluster: &Cluster, topic: &str, count: i64) -> Consumer {
 /// Nothing more comes within ten seconds.
 async fn is_quiet(consumer: &Consumer) -> bool {
     consumer.poll(10 * SECOND).await.unwrap().is_empty()
+}
+
+/// Reads what is there, or waits for a second.
+async fn read_on(consumer: &Consumer) {
+    let records = consumer.poll(SECOND).await.unwrap();
+    // What is not iterated would come again at once.
+    assert!(records.iter().count() <= 500);
 }

@@ -1,6 +1,7 @@
 //! Members against brokers, on the in-memory network under paused time.
 
 mod commits;
+mod cooperative;
 mod faults;
 mod rebalance;
 
@@ -19,7 +20,10 @@ use tokio::{
     time::{Instant, interval, sleep, timeout},
 };
 
-use super::{GroupEvent, GroupHandle, GroupSettings};
+use super::{
+    GroupEvent, GroupHandle, GroupSettings,
+    assignor::{RangeAssignor, RebalanceProtocol},
+};
 use crate::{
     cluster::{Client, ClientSettings},
     consumer::{OffsetAndMetadata, subscription::Subscription},
@@ -56,6 +60,7 @@ fn settings() -> GroupSettings {
         session_timeout: SESSION,
         heartbeat_interval: Duration::from_secs(1),
         max_poll_interval: POLL_INTERVAL,
+        assignors: vec![Arc::new(RangeAssignor)],
         client_rack: None,
         exclude_internal_topics: true,
     }
@@ -118,6 +123,7 @@ impl Member {
 
     fn of(client: Client, settings: GroupSettings) -> Self {
         let (events, received) = mpsc::unbounded_channel();
+        let eager = settings.assignors.iter().any(|assignor| assignor.protocol() == RebalanceProtocol::Eager);
         let handle = GroupHandle::start(client, settings, events);
         let (said, heard) = watch::channel(Heard::default());
         let habits = Arc::new(Habits {
@@ -125,7 +131,7 @@ impl Member {
             finishes_after: Mutex::new(Duration::from_millis(10)),
             commits: Mutex::new(Vec::new()),
         });
-        let driver = tokio::spawn(drive(handle.clone(), received, said, habits.clone()));
+        let driver = tokio::spawn(drive(handle.clone(), received, said, habits.clone(), eager));
         Self { handle, heard, habits, driver }
     }
 
@@ -168,6 +174,7 @@ async fn drive(
     mut events: mpsc::UnboundedReceiver<GroupEvent>,
     said: watch::Sender<Heard>,
     habits: Arc<Habits>,
+    eager: bool,
 ) {
     let mut polls = interval(Duration::from_millis(500));
     loop {
@@ -194,14 +201,17 @@ async fn drive(
                 }
                 Some(event) => said.send_modify(|heard| match event {
                     GroupEvent::Assigned { partitions } => {
-                        assert!(heard.owned.is_empty(), "everything is given up first");
+                        assert!(!eager || heard.owned.is_empty(), "everything is given up first");
                         heard.assigned += 1;
-                        heard.owned.extend(partitions);
+                        for partition in partitions {
+                            assert!(heard.owned.insert(partition), "assigned twice");
+                        }
                     }
                     GroupEvent::Lost { partitions } => {
-                        assert_eq!(heard.owned, partitions.into_iter().collect());
+                        let lost: BTreeSet<_> = partitions.into_iter().collect();
+                        assert!(lost.is_subset(&heard.owned) && (!eager || lost == heard.owned));
                         heard.lost += 1;
-                        heard.owned.clear();
+                        heard.owned.retain(|partition| !lost.contains(partition));
                     }
                     GroupEvent::Error { error, fatal: true } => heard.fatal = Some(error),
                     GroupEvent::Error { error, fatal: false } => heard.errors.push(error),

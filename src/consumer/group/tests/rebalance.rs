@@ -301,3 +301,18 @@ async fn a_group_that_is_full_is_told_and_tried_again_at_the_next_poll() {
     first.handle.close(soon()).await.unwrap();
     second.owns(partitions("t", 0..4)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_expression_may_match_ten_thousand_topics() {
+    let cluster = cluster(Options::new()).await;
+    for n in 0..10_000 {
+        cluster.create_topic(&format!("many-{n}"), 1).unwrap();
+    }
+    let mut first = Member::joined(&cluster, &["^many-"]);
+    first.until("owning all", |heard| heard.owned.len() == 10_000).await;
+    let mut second = Member::joined(&cluster, &["^many-[0-4]"]);
+    let second = second.until("a share, or none", |heard| heard.assigned > 0).await;
+    let first = first.until("the rest", |heard| heard.assigned > 1).await;
+    assert_eq!(first.owned.len() + second.owned.len(), 10_000);
+    assert!(first.owned.is_disjoint(&second.owned));
+}

@@ -1,0 +1,350 @@
+//! Records pass through a chain of three groups on a real three-node Kafka, while members join, leave, crash and freeze at
+//! random. At the end every record is there: once where all stops were clean (`--clean`), else once or more; in order in
+//! each partition, by where each came first; and nothing was ever committed past what its reader was done with.
+//!
+//! ```sh
+//! cargo run --release -p protocol-tests --example chain -- --strategy cooperative-sticky
+//! cargo run --release -p protocol-tests --example chain -- --strategy range --static --clean --seed 7 --seconds 120
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    process::ExitCode,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use ottla::{Consumer, Offset, OffsetReset, Producer, Record, TopicPartition};
+use protocol_tests::{Kafka, unique};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
+
+const STAGES: usize = 3;
+const PARTITIONS: i32 = 6;
+const SESSION: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_secs(20);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+struct Plan {
+    version: String,
+    records: i64,
+    strategy: String,
+    fixed: bool,
+    clean: bool,
+    seed: u64,
+    seconds: u64,
+}
+
+fn plan() -> Result<Plan, Failure> {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let mut plan = Plan {
+        version: "4.3.1".to_owned(),
+        records: 500_000,
+        strategy: "range".to_owned(),
+        fixed: false,
+        clean: false,
+        seed: clock.subsec_nanos().into(),
+        seconds: 60,
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or_else(|| format!("{arg} wants a value"));
+        match arg.as_str() {
+            "--version" => plan.version = value()?,
+            "--records" => plan.records = value()?.parse()?,
+            "--strategy" => plan.strategy = value()?,
+            "--seed" => plan.seed = value()?.parse()?,
+            "--seconds" => plan.seconds = value()?.parse()?,
+            "--static" => plan.fixed = true,
+            "--clean" => plan.clean = true,
+            _ => {
+                return Err("usage: chain [--version V] [--records N] [--strategy S] [--static] [--clean] [--seed N] \
+                            [--seconds S]"
+                    .into());
+            }
+        }
+    }
+    Ok(plan)
+}
+
+/// Numbers that look random and are the same for the same seed (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("FAILED: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How far the records of each stage's partitions were passed on.
+type Finished = Arc<Mutex<Vec<Vec<i64>>>>;
+
+struct Member {
+    stage: usize,
+    stop: watch::Sender<bool>,
+    freeze: Arc<AtomicBool>,
+    task: JoinHandle<Result<(), Failure>>,
+    instance: Option<String>,
+}
+
+struct Chain {
+    plan: Plan,
+    bootstrap: String,
+    name: String,
+    dice: Dice,
+    members: Vec<Member>,
+    finished: Finished,
+    happened: [u32; 4],
+}
+
+async fn run() -> Result<(), Failure> {
+    let plan = plan()?;
+    println!(
+        "seed {}: {}, {} members, {} stops",
+        plan.seed,
+        plan.strategy,
+        if plan.fixed { "static" } else { "dynamic" },
+        if plan.clean { "clean" } else { "hard" }
+    );
+    let kafka = Kafka::builder().version(&plan.version).nodes(3).start().await?;
+    let mut chain = Chain {
+        bootstrap: kafka.bootstrap(),
+        name: unique("chain"),
+        dice: Dice(plan.seed),
+        members: Vec::new(),
+        finished: Arc::new(Mutex::new(vec![vec![0; usize::try_from(PARTITIONS)?]; STAGES])),
+        happened: [0; 4],
+        plan,
+    };
+    for stage in 0..=STAGES {
+        kafka.create_topic(&chain.topic(stage), PARTITIONS, 3, &[("min.insync.replicas", "2")]).await?;
+    }
+    for stage in 0..STAGES {
+        chain.join(stage).await?;
+    }
+    let writing = tokio::spawn(write(chain.bootstrap.clone(), chain.topic(0), chain.plan.records));
+    let end = Instant::now() + Duration::from_secs(chain.plan.seconds);
+    while Instant::now() < end {
+        chain.something_happens().await?;
+        sleep(Duration::from_millis(200 + chain.dice.below(2_800))).await;
+        chain.nothing_was_committed_too_early().await?;
+    }
+    writing.await??;
+    let [joins, leaves, crashes, freezes] = chain.happened;
+    println!("{joins} joined, {leaves} left, {crashes} crashed, {freezes} were frozen");
+    let (there, doubled) = chain.verify().await?;
+    while !chain.members.is_empty() {
+        chain.leave(0).await?;
+    }
+    chain.nothing_was_committed_too_early().await?;
+    println!("PASSED: {there} records came through three groups, in order, none lost, {doubled} more than once");
+    Ok(())
+}
+
+async fn write(bootstrap: String, topic: String, records: i64) -> Result<(), Failure> {
+    let producer = Producer::builder(&bootstrap).build().await?;
+    for n in 0..records {
+        let record = Record::to(&topic).partition(i32::try_from(n % i64::from(PARTITIONS))?);
+        // Whether it arrived is looked at in the end, of all at once.
+        drop(producer.send(record.value((n / i64::from(PARTITIONS)).to_string())).await?);
+    }
+    producer.close(Duration::from_secs(120)).await?;
+    Ok(())
+}
+
+impl Chain {
+    fn topic(&self, stage: usize) -> String {
+        format!("{}-{stage}", self.name)
+    }
+
+    fn of(&self, stage: usize) -> usize {
+        self.members.iter().filter(|member| member.stage == stage).count()
+    }
+
+    async fn join(&mut self, stage: usize) -> Result<(), Failure> {
+        let taken: BTreeSet<&String> = self.members.iter().filter_map(|member| member.instance.as_ref()).collect();
+        let mut names = (0..).map(|n| format!("i{stage}-{n}"));
+        let instance = names.find(|name| !taken.contains(name)).filter(|_| self.plan.fixed);
+        let mut builder = Consumer::builder(&self.bootstrap)
+            .group(self.topic(stage))
+            .auto_offset_reset(OffsetReset::Earliest)
+            .auto_commit_interval(Duration::from_secs(1))
+            .session_timeout(SESSION)
+            .heartbeat_interval(Duration::from_secs(1))
+            .max_poll_interval(POLL_INTERVAL)
+            .property("partition.assignment.strategy", &self.plan.strategy);
+        if let Some(instance) = &instance {
+            builder = builder.group_instance_id(instance);
+        }
+        let consumer = builder.build().await?;
+        consumer.subscribe([self.topic(stage)])?;
+        let producer = Producer::builder(&self.bootstrap).linger(Duration::from_millis(5)).build().await?;
+        let (stop, stopped) = watch::channel(false);
+        let freeze = Arc::new(AtomicBool::new(false));
+        let work =
+            pass_on(consumer, producer, stage, self.topic(stage + 1), self.finished.clone(), stopped, freeze.clone());
+        self.members.push(Member { stage, stop, freeze, task: tokio::spawn(work), instance });
+        self.happened[0] += 1;
+        Ok(())
+    }
+
+    async fn leave(&mut self, at: usize) -> Result<(), Failure> {
+        let member = self.members.remove(at);
+        member.stop.send(true)?;
+        self.happened[1] += 1;
+        member.task.await?
+    }
+
+    async fn something_happens(&mut self) -> Result<(), Failure> {
+        let what = self.dice.below(if self.plan.clean { 4 } else { 7 });
+        let stage = usize::try_from(self.dice.below(STAGES as u64))?;
+        if what < 2 {
+            return if self.of(stage) < 4 { self.join(stage).await } else { Ok(()) };
+        }
+        let at = usize::try_from(self.dice.below(self.members.len() as u64))?;
+        // Somebody of each group stays.
+        if self.of(self.members[at].stage) < 2 {
+            return Ok(());
+        }
+        match what {
+            2 | 3 => self.leave(at).await?,
+            4 | 5 => {
+                self.members.remove(at).task.abort();
+                self.happened[2] += 1;
+            }
+            _ => {
+                self.members[at].freeze.store(true, SeqCst);
+                self.happened[3] += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn nothing_was_committed_too_early(&self) -> Result<(), Failure> {
+        for stage in 0..STAGES {
+            let onlooker = Consumer::builder(&self.bootstrap).group(self.topic(stage)).build().await?;
+            let partitions = (0..PARTITIONS).map(|partition| TopicPartition::new(self.topic(stage), partition));
+            let committed = onlooker.committed(partitions).await?;
+            onlooker.close(Duration::from_secs(5)).await?;
+            let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+            for (partition, committed) in committed {
+                let done = finished[stage][usize::try_from(partition.partition)?];
+                let committed = committed.map_or(0, |committed| committed.offset);
+                if committed > done {
+                    return Err(format!("{partition}: {committed} was committed, but only {done} was done").into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until everything came through, and reads it. How many there are, and how many came more than once.
+    async fn verify(&self) -> Result<(i64, i64), Failure> {
+        let last = self.topic(STAGES);
+        let reader = Consumer::builder(&self.bootstrap).build().await?;
+        reader.assign((0..PARTITIONS).map(|partition| (TopicPartition::new(&*last, partition), Offset::Beginning)))?;
+        let each = |partition: i64| {
+            self.plan.records / i64::from(PARTITIONS) + i64::from(partition < self.plan.records % i64::from(PARTITIONS))
+        };
+        let mut seen: Vec<BTreeSet<i64>> = vec![BTreeSet::new(); usize::try_from(PARTITIONS)?];
+        let (mut there, mut doubled) = (0, 0);
+        let patience = Duration::from_secs(300);
+        let mut progress = Instant::now();
+        while there < self.plan.records {
+            for record in reader.poll(Duration::from_secs(1)).await?.iter() {
+                let number: i64 = std::str::from_utf8(record.value().unwrap_or_default())?.parse()?;
+                let seen = &mut seen[usize::try_from(record.partition())?];
+                if seen.contains(&number) {
+                    doubled += 1;
+                    continue;
+                }
+                if seen.last().map_or(0, |last| last + 1) != number {
+                    return Err(
+                        format!("{last}[{}]: {number} comes behind {:?}", record.partition(), seen.last()).into()
+                    );
+                }
+                seen.insert(number);
+                there += 1;
+                progress = Instant::now();
+            }
+            if progress.elapsed() > patience {
+                let lacking = (0..).zip(&seen).map(|(partition, seen)| each(partition) - seen.len() as i64);
+                return Err(format!("records are missing by partition: {:?}", lacking.collect::<Vec<_>>()).into());
+            }
+        }
+        // What comes again comes soon after.
+        for record in reader.poll(Duration::from_secs(10)).await?.iter() {
+            doubled += i64::from(record.offset() >= 0);
+        }
+        reader.close(Duration::from_secs(5)).await?;
+        if self.plan.clean && doubled > 0 {
+            return Err(format!("all stops were clean, and {doubled} records came more than once").into());
+        }
+        Ok((there, doubled))
+    }
+}
+
+/// A member: what it reads goes to the same partition of the next topic, and is done when it is acknowledged there.
+async fn pass_on(
+    consumer: Consumer,
+    producer: Producer,
+    stage: usize,
+    next: String,
+    finished: Finished,
+    mut stopped: watch::Receiver<bool>,
+    freeze: Arc<AtomicBool>,
+) -> Result<(), Failure> {
+    loop {
+        let records = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+            records = consumer.poll(Duration::from_secs(1)) => records,
+        };
+        let records = match records {
+            Ok(records) => records,
+            // A member that was frozen is told; it comes back all the same.
+            Err(error) if !error.is_fatal() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let (mut deliveries, mut done) = (Vec::new(), Vec::new());
+        for record in records.iter() {
+            let copy = Record::to(&next).partition(record.partition()).value(record.value().unwrap_or_default());
+            deliveries.push(producer.send(copy).await?);
+            done.push((record.partition(), record.offset() + 1));
+        }
+        for delivery in deliveries {
+            delivery.await?;
+        }
+        {
+            let mut finished = finished.lock().unwrap_or_else(PoisonError::into_inner);
+            for (partition, offset) in done {
+                let known = &mut finished[stage][usize::try_from(partition)?];
+                *known = (*known).max(offset);
+            }
+        }
+        if freeze.swap(false, SeqCst) {
+            sleep(POLL_INTERVAL + Duration::from_secs(10)).await;
+        }
+    }
+    consumer.close(Duration::from_secs(30)).await?;
+    producer.close(Duration::from_secs(30)).await?;
+    Ok(())
+}

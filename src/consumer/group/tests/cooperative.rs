@@ -1,0 +1,184 @@
+use super::*;
+use crate::{
+    ApiKey, ErrorCode,
+    consumer::group::assignor::{
+        Assignments, Assignor, CooperativeStickyAssignor, GroupSubscription, RoundRobinAssignor, StickyAssignor,
+        defaults,
+    },
+    error::BoxError,
+    testkit::on,
+};
+
+fn with(assignors: Vec<Arc<dyn Assignor>>) -> GroupSettings {
+    GroupSettings { assignors, ..settings() }
+}
+
+fn cooperative() -> GroupSettings {
+    with(vec![Arc::new(CooperativeStickyAssignor)])
+}
+
+fn joined(cluster: &Cluster, settings: GroupSettings) -> Member {
+    let member = Member::with(cluster, settings);
+    member.subscribe(&["t"]);
+    member
+}
+
+/// Waits until each of them has so many, and everything has one owner.
+async fn share(members: &mut [Member], each: &[usize]) {
+    for _ in 0..10_000 {
+        let owned: Vec<_> = members.iter().map(|member| member.now().owned).collect();
+        let all: BTreeSet<_> = owned.iter().flatten().collect();
+        if owned.iter().map(BTreeSet::len).eq(each.iter().copied()) && all.len() == each.iter().sum::<usize>() {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it never came to {each:?}: {:?}", members.iter().map(Member::now).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_keep_what_does_not_move() {
+    let cluster = cluster(Options::new()).await;
+    let mut first = joined(&cluster, cooperative());
+    first.owns(partitions("t", 0..4)).await;
+    let mut second = joined(&cluster, cooperative());
+    second.owns(partitions("t", 2..4)).await;
+    let heard = first.owns(partitions("t", 0..2)).await;
+    assert_eq!((heard.revoked, heard.lost), (1, 0), "only what moved");
+    second.handle.close(soon()).await.unwrap();
+    let heard = first.owns(partitions("t", 0..4)).await;
+    assert_eq!((heard.revoked, heard.lost), (1, 0), "nothing of what it had");
+    assert_eq!(cluster.group("g").unwrap().protocol.as_deref(), Some("cooperative-sticky"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_strategy_shares_out_and_takes_over() {
+    let strategies: [Vec<Arc<dyn Assignor>>; 5] = [
+        vec![Arc::new(RoundRobinAssignor)],
+        vec![Arc::new(StickyAssignor)],
+        vec![Arc::new(CooperativeStickyAssignor)],
+        defaults(),
+        vec![Arc::new(Backwards)],
+    ];
+    for assignors in strategies {
+        let cluster = cluster(Options::new()).await;
+        let mut members: Vec<Member> = (0..2).map(|_| joined(&cluster, with(assignors.clone()))).collect();
+        share(&mut members, &[2, 2]).await;
+        members.push(joined(&cluster, with(assignors.clone())));
+        for member in &mut members {
+            member.until("a share", |heard| (1..3).contains(&heard.owned.len())).await;
+        }
+        members.pop();
+        share(&mut members, &[2, 2]).await;
+        members.pop();
+        share(&mut members, &[4]).await;
+    }
+}
+
+/// A strategy of the user's own.
+#[derive(Debug)]
+struct Backwards;
+
+impl Assignor for Backwards {
+    fn name(&self) -> &str {
+        "backwards"
+    }
+
+    fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError> {
+        let mut assignments = Assignments::new();
+        let mut takers = group.members.iter().rev().cycle();
+        for (topic, partitions) in &group.topics {
+            for partition in 0..partitions.len() {
+                let taker = takers.next().ok_or("nobody is there")?;
+                let partition = TopicPartition::new(topic.clone(), i32::try_from(partition)?);
+                assignments.entry(taker.member_id.clone()).or_default().push(partition);
+            }
+        }
+        Ok(assignments)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_go_on_over_a_rebalance_that_keeps_the_partitions() {
+    let cluster = cluster(Options::new()).await;
+    let mut first = joined(&cluster, cooperative());
+    first.owns(partitions("t", 0..4)).await;
+    // The answer to its next join is late: meanwhile the group is on the way into the next generation.
+    let late = cluster.fault(on(ApiKey::JoinGroup).skip(2).delay_response(Duration::from_secs(7)));
+    let mut second = joined(&cluster, cooperative());
+    let kept = || vec![(TopicPartition::new("t", 0), OffsetAndMetadata::new(5))];
+    let mut committed = 0;
+    while late.hits() == 0 || committed < 20 {
+        first.handle.commit(kept(), soon()).await.unwrap();
+        committed += 1;
+        sleep(Duration::from_millis(500)).await;
+    }
+    second.owns(partitions("t", 2..4)).await;
+    let heard = first.owns(partitions("t", 0..2)).await;
+    assert!(heard.errors.is_empty() && heard.lost == 0, "{heard:?}");
+    assert_eq!(cluster.committed("g", "t", 0), Some(5));
+    let moved = vec![(TopicPartition::new("t", 3), OffsetAndMetadata::new(1))];
+    assert_eq!(first.handle.commit(moved, soon()).await.unwrap_err().kind(), crate::ErrorKind::NotAssigned);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_moves_from_eager_to_cooperative_by_restarting_its_members_twice() {
+    let cluster = cluster(Options::new()).await;
+    let range = || with(vec![Arc::new(RangeAssignor)]);
+    let mut members = vec![joined(&cluster, range()), joined(&cluster, range())];
+    share(&mut members, &[2, 2]).await;
+    for next in [with(defaults()), cooperative()] {
+        for _ in 0..2 {
+            members.remove(0).handle.close(soon()).await.unwrap();
+            members.push(joined(&cluster, next.clone()));
+            share(&mut members, &[2, 2]).await;
+        }
+    }
+    assert_eq!(cluster.group("g").unwrap().protocol.as_deref(), Some("cooperative-sticky"));
+    members.push(joined(&cluster, cooperative()));
+    share(&mut members, &[2, 1, 1]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cooperative_static_member_comes_back_to_what_it_had() {
+    let cluster = cluster(Options::new()).await;
+    let fixed = |id: &str| GroupSettings { group_instance_id: Some(id.into()), ..cooperative() };
+    let mut first = joined(&cluster, fixed("a"));
+    let mut second = joined(&cluster, fixed("b"));
+    first.until("two", |heard| heard.owned.len() == 2).await;
+    let had = second.until("two", |heard| heard.owned.len() == 2).await.owned;
+    let generation = cluster.group("g").unwrap().generation;
+    second.handle.close(soon()).await.unwrap();
+    drop(second);
+    sleep(SESSION / 2).await;
+    let mut second = joined(&cluster, fixed("b"));
+    second.owns(had).await;
+    assert_eq!(cluster.group("g").unwrap().generation, generation, "nobody else was disturbed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_while_the_coordinator_is_away_is_lost_with_the_session() {
+    let cluster = cluster(Options::new()).await;
+    let mut first = joined(&cluster, cooperative());
+    first.owns(partitions("t", 0..4)).await;
+    // It joins a rebalance, and from then on nobody answers.
+    let silence = cluster.fault(on(ApiKey::JoinGroup).skip(2).forever().hang());
+    let beats = cluster.fault(on(ApiKey::Heartbeat).skip(3).forever().hang());
+    let _second = joined(&cluster, cooperative());
+    let heard = first.until("a loss", |heard| heard.lost > 0).await;
+    assert!(heard.owned.is_empty());
+    silence.clear();
+    beats.clear();
+    first.until("owning again", |heard| !heard.owned.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_without_a_common_assignor_are_told_so() {
+    let cluster = cluster(Options::new()).await;
+    let mut first = joined(&cluster, with(vec![Arc::new(RangeAssignor)]));
+    first.owns(partitions("t", 0..4)).await;
+    let mut second = joined(&cluster, cooperative());
+    let heard = second.until("an error", |heard| !heard.errors.is_empty()).await;
+    assert_eq!(heard.errors[0].code(), Some(ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
+    assert_eq!(first.now().owned.len(), 4);
+}
