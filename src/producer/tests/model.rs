@@ -63,6 +63,8 @@ struct Faults {
     expiry: bool,
     small_batches: bool,
     purges: bool,
+    /// Brokers forget producers, and take none for new that does not begin at 0, as before 2.5.
+    forgets: bool,
 }
 
 struct World {
@@ -119,7 +121,9 @@ impl World {
             seed,
             max_block: Duration::from_secs(60),
         };
-        let logs = (0..PARTITIONS).map(|_| Log { leader: 0, max_records: u32::MAX, ..Log::default() }).collect();
+        let logs = (0..PARTITIONS)
+            .map(|_| Log { leader: 0, max_records: u32::MAX, strict: faults.forgets, ..Log::default() })
+            .collect();
         let ledger = Arc::new(Ledger::new(1 << 30));
         let counters = ledger.counters.clone();
         let mut world = Self {
@@ -334,6 +338,10 @@ impl World {
             95..96 if self.faults.expiry => self.now += Duration::from_secs(self.rng.random_range(1..15)),
             96..97 if self.faults.expiry => self.change_limits(),
             97..98 if self.faults.purges => self.purge(),
+            98..99 if self.faults.forgets => {
+                let partition = self.rng.random_range(0..PARTITIONS);
+                self.logs[partition].forget();
+            }
             _ => self.now += Duration::from_millis(self.rng.random_range(0..200)),
         }
         self.sender.tick(self.now, &self.metadata);
@@ -396,6 +404,7 @@ impl World {
             expiry: false,
             small_batches: false,
             purges: false,
+            forgets: false,
         };
         self.new_metadata();
         for round in 0.. {
@@ -479,8 +488,15 @@ impl World {
     }
 }
 
-const ALL: Faults =
-    Faults { disconnects: true, refusals: true, moves: true, expiry: false, small_batches: true, purges: false };
+const ALL: Faults = Faults {
+    disconnects: true,
+    refusals: true,
+    moves: true,
+    expiry: false,
+    small_batches: true,
+    purges: false,
+    forgets: false,
+};
 
 fn run(seed: u64, steps: usize, idempotent: bool, max_in_flight: usize, faults: Faults) -> World {
     let mut world = World::new(seed, idempotent, max_in_flight, faults);
@@ -513,6 +529,7 @@ fn without_faults_all_is_delivered_in_order() {
         expiry: false,
         small_batches: false,
         purges: false,
+        forgets: false,
     };
     for_seeds(10, |seed| {
         for idempotent in [true, false] {
@@ -557,6 +574,20 @@ fn what_is_purged_is_neither_doubled_nor_reordered_nor_lied_about() {
                 Err(_) => true,
             });
             assert!(fine, "{result:?}");
+        }
+    });
+}
+
+#[test]
+fn what_a_broker_forgets_is_neither_doubled_nor_reordered_nor_lied_about() {
+    for_seeds(50, |seed| {
+        let world = run(seed, 600, true, 5, Faults { expiry: seed % 2 == 0, forgets: true, ..ALL });
+        world.check_order();
+        for (.., result) in world.deliveries.iter().filter(|_| seed % 2 == 1) {
+            // What is in the log of a broker that does not know whose it is can neither be told of nor written again.
+            if let Some(Err(error)) = result {
+                assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted), "{error}");
+            }
         }
     });
 }

@@ -19,6 +19,8 @@ pub(super) struct Log {
     pub(super) producers: HashMap<i64, ProducerState>,
     /// Batches of more records are too large.
     pub(super) max_records: u32,
+    /// A producer that it does not know has to begin at 0.
+    pub(super) strict: bool,
 }
 
 pub(super) struct ProducerState {
@@ -53,6 +55,12 @@ impl Log {
         Ok(offset)
     }
 
+    /// Forgets its producers, unless a batch that is numbered 0 may still be sent again: a repetition of that is taken for a
+    /// new producer, whatever the client does. Behind five later ones it is acknowledged.
+    pub(super) fn forget(&mut self) {
+        self.producers.retain(|_, state| state.recent.len() < 5 || state.recent.iter().any(|(first, ..)| *first == 0));
+    }
+
     fn check_sequence(&mut self, records: u32, stamp: ProducerStamp, offset: i64) -> Result<(), ErrorCode> {
         let (first, last) = (stamp.base_sequence, advance(stamp.base_sequence, records - 1));
         match self.producers.get_mut(&stamp.producer_id) {
@@ -72,6 +80,7 @@ impl Log {
                 return Ok(());
             }
             Some(_) if first != 0 => return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER),
+            None if first != 0 && self.strict => return Err(ErrorCode::UNKNOWN_PRODUCER_ID),
             // Since 2.5 a producer that is not known may begin anywhere (KIP-360).
             _ => {}
         }
