@@ -193,16 +193,16 @@ struct Rebalances;
 
 impl RebalanceListener for Rebalances {
     async fn on_assigned(&self, assigned: &mut Assigned) -> Told {
-        Ok(tell("partitions_assigned", assigned.partitions())?)
+        tell("partitions_assigned", assigned.partitions())
     }
 
     async fn on_revoked(&self, revoked: &Revoked) -> Told {
-        Ok(tell("partitions_revoked", revoked.partitions())?)
+        tell("partitions_revoked", revoked.partitions())
     }
 
     /// As Java's listeners do that make no difference.
     async fn on_lost(&self, lost: &[TopicPartition]) -> Told {
-        Ok(tell("partitions_revoked", lost)?)
+        tell("partitions_revoked", lost)
     }
 }
 
