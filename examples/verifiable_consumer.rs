@@ -7,13 +7,13 @@
 
 mod common;
 
-use std::{collections::BTreeSet, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use common::{
     Args, Failure,
     verifiable::{self, Event},
 };
-use ottla::{Consumer, GroupState, Records, TopicPartition};
+use ottla::{Assigned, Consumer, RebalanceListener, Records, Revoked, Told, TopicPartition};
 
 const HELP: &str = "usage: verifiable_consumer --bootstrap-server HOST:PORT[,...] --topic TOPIC --group-id GROUP
   --group-protocol P          classic (the default) or consumer
@@ -27,16 +27,14 @@ const HELP: &str = "usage: verifiable_consumer --bootstrap-server HOST:PORT[,...
   --reset-policy P            earliest (the default), latest or none
   --command-config FILE       properties";
 
-/// How often it looks whether its assignment has changed while no records come.
-const LOOK: Duration = Duration::from_millis(50);
+/// A poll that gives nothing for so long is made again.
+const POLL: Duration = Duration::from_secs(1);
 
 struct Options {
     topic: String,
     max_messages: Option<u64>,
     verbose: bool,
     auto_commit: bool,
-    /// Whether each rebalance takes all partitions back first.
-    eager: bool,
     properties: Vec<(String, String)>,
 }
 
@@ -86,7 +84,7 @@ fn parse(args: &mut Args) -> Result<Option<Options>, Failure> {
     named.push(("auto.offset.reset", reset));
     let classic = protocol == "classic";
     if classic {
-        named.push(("partition.assignment.strategy", strategy.clone()));
+        named.push(("partition.assignment.strategy", strategy));
         named.push(("session.timeout.ms", session.to_string()));
     } else {
         named.extend(remote_assignor.map(|assignor| ("group.remote.assignor", assignor)));
@@ -100,7 +98,6 @@ fn parse(args: &mut Args) -> Result<Option<Options>, Failure> {
         max_messages,
         verbose,
         auto_commit,
-        eager: classic && !strategy.to_ascii_lowercase().contains("cooperative"),
         properties: from_file,
     }))
 }
@@ -122,8 +119,7 @@ async fn run(options: Options) -> Result<(), Failure> {
 }
 
 async fn consume(consumer: &Consumer, options: &Options) -> Result<(), Failure> {
-    consumer.subscribe([options.topic.as_str()])?;
-    let mut rebalances = Rebalances { eager: options.eager, generation: -1, assigned: BTreeSet::new() };
+    consumer.subscribe_with([options.topic.as_str()], Rebalances)?;
     let mut left = options.max_messages.unwrap_or(u64::MAX);
     let terminated = verifiable::terminated();
     tokio::pin!(terminated);
@@ -131,10 +127,8 @@ async fn consume(consumer: &Consumer, options: &Options) -> Result<(), Failure> 
         let polled = tokio::select! {
             biased;
             () = &mut terminated => return Ok(()),
-            polled = consumer.poll(LOOK) => polled,
+            polled = consumer.poll(POLL) => polled,
         };
-        // Before the records, because they may be of a partition that has just come.
-        rebalances.look(consumer)?;
         match polled {
             Ok(records) if records.is_empty() => {}
             Ok(records) => {
@@ -194,40 +188,21 @@ async fn commit(consumer: &Consumer, offsets: Vec<(TopicPartition, i64)>) -> Res
     Ok(())
 }
 
-/// Tells what the group gave and took back, by what has changed since the last look. A generation that has passed between
-/// two looks is not missed, because generations are counted.
-struct Rebalances {
-    eager: bool,
-    generation: i32,
-    assigned: BTreeSet<TopicPartition>,
-}
+/// Tells what the group gives and takes back.
+struct Rebalances;
 
-impl Rebalances {
-    fn look(&mut self, consumer: &Consumer) -> Result<(), Failure> {
-        let state = consumer.status().group.map(|group| group.state);
-        let assigned: BTreeSet<TopicPartition> = consumer.assignment().into_iter().collect();
-        let generation = match state {
-            Some(GroupState::Stable { generation, .. }) => generation,
-            // On its way: all that it had counts until it is given up.
-            _ => self.generation,
-        };
-        let anew = self.eager && generation != self.generation;
-        let revoked: Vec<_> = if anew {
-            std::mem::take(&mut self.assigned).into_iter().collect()
-        } else {
-            self.assigned.difference(&assigned).cloned().collect()
-        };
-        if !revoked.is_empty() {
-            tell("partitions_revoked", &revoked)?;
-            self.assigned.retain(|partition| !revoked.contains(partition));
-        }
-        let added: Vec<_> = assigned.difference(&self.assigned).cloned().collect();
-        if anew || !added.is_empty() {
-            tell("partitions_assigned", &added)?;
-            self.assigned.extend(added);
-        }
-        self.generation = generation;
-        Ok(())
+impl RebalanceListener for Rebalances {
+    async fn on_assigned(&self, assigned: &mut Assigned) -> Told {
+        tell("partitions_assigned", assigned.partitions())
+    }
+
+    async fn on_revoked(&self, revoked: &Revoked) -> Told {
+        tell("partitions_revoked", revoked.partitions())
+    }
+
+    /// As Java's listeners do that make no difference.
+    async fn on_lost(&self, lost: &[TopicPartition]) -> Told {
+        tell("partitions_revoked", lost)
     }
 }
 

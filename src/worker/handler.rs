@@ -1,12 +1,12 @@
 //! Handlers, in the forms in which users have them.
 
-use std::{error::Error as StdError, sync::Arc};
+use std::sync::Arc;
 
 use super::schedule::Load;
-use crate::record::ConsumerRecord;
+use crate::{error::BoxError, record::ConsumerRecord};
 
 /// What a handler may fail with: anything that turns into this, as every error and every string does.
-pub type HandlerError = Box<dyn StdError + Send + Sync>;
+pub type HandlerError = BoxError;
 
 /// What a handler gives: nothing, or a `Result<(), E>` whose error turns into a [`HandlerError`].
 pub trait HandlerResult: sealed::Sealed {

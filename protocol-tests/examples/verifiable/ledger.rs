@@ -42,9 +42,6 @@ pub(crate) struct Ledger {
 
 /// So many complaints are enough.
 const MANY: usize = 10;
-/// A member may tell so many milliseconds late that a partition was taken back: ours looks from time to time what has
-/// changed.
-const LATE: i64 = 500;
 
 impl Ledger {
     pub(crate) fn new_member(&mut self) -> usize {
@@ -169,7 +166,7 @@ impl Ledger {
             tenures.sort_by_key(|tenure| tenure.from);
             for pair in tenures.windows(2) {
                 let [first, second] = pair else { continue };
-                if first.member != second.member && first.until.is_none_or(|until| until - LATE > second.from) {
+                if first.member != second.member && first.until.is_none_or(|until| until > second.from) {
                     wrong.push(format!("partition {partition} had two owners: {first:?} and {second:?}"));
                 }
             }
