@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::record::to_millis;
+use crate::record::{millis_of, to_millis};
 
 /// So many records may get one reading.
 const SHARERS: u32 = 32;
@@ -44,48 +44,57 @@ fn coarse() -> Option<(i64, i64)> {
 /// When the clock was last read, and for how many more records that counts.
 #[derive(Debug)]
 struct Reading {
-    at: Cell<At>,
-    /// Records that still may share it, and those that might have when it was new.
+    since: Cell<Duration>,
+    /// Records come in close order, so the next reading may be shared.
+    close: Cell<bool>,
+    /// Records that still may share this one, and those that might when it was new.
     left: Cell<u32>,
     shared: Cell<u32>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct At {
-    millis: i64,
-    nanos: u64,
-    coarse: (i64, i64),
+    /// What they get, as long as the coarse clock shows this.
+    millis: Cell<i64>,
+    tick: Cell<(i64, i64)>,
 }
 
 impl Reading {
     const fn none() -> Self {
-        Self { at: Cell::new(At { millis: 0, nanos: 0, coarse: (0, 0) }), left: Cell::new(0), shared: Cell::new(0) }
+        Self {
+            since: Cell::new(Duration::ZERO),
+            close: Cell::new(false),
+            left: Cell::new(0),
+            shared: Cell::new(0),
+            millis: Cell::new(0),
+            tick: Cell::new((0, 0)),
+        }
     }
 
     #[inline]
     fn millis(&self, coarse: impl Fn() -> Option<(i64, i64)>, exact: impl FnOnce() -> SystemTime) -> i64 {
         let left = self.left.get();
-        if left > 0 {
-            let at = self.at.get();
-            if coarse() == Some(at.coarse) {
-                self.left.set(left - 1);
-                return at.millis;
-            }
+        if left > 0 && coarse() == Some(self.tick.get()) {
+            self.left.set(left - 1);
+            return self.millis.get();
         }
-        self.read(coarse(), exact())
+        // Before the exact one: whoever sees it unchanged is less than a tick behind. Not where nothing will be shared.
+        let coarse = if self.close.get() { coarse() } else { None };
+        self.read(coarse, exact())
     }
 
-    /// `coarse` was looked at before `exact`: whoever sees it unchanged is less than a tick behind.
     fn read(&self, coarse: Option<(i64, i64)>, exact: SystemTime) -> i64 {
-        let nanos = exact.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
-        // A clock that was set back says nothing.
-        let took = nanos.checked_sub(self.at.get().nanos);
+        let Ok(since) = exact.duration_since(UNIX_EPOCH) else { return to_millis(exact) };
         let records = 1 + self.shared.get() - self.left.get();
-        let close = took.is_some_and(|took| u128::from(took) < CLOSE.as_nanos() * u128::from(records));
-        let shared = if close && coarse.is_some() { SHARERS - 1 } else { 0 };
-        let millis = to_millis(exact);
-        self.at.set(At { millis, nanos, coarse: coarse.unwrap_or_default() });
+        // A clock that was set back says nothing.
+        let close = since.checked_sub(self.since.get()).is_some_and(|took| took < CLOSE * records);
+        let millis = millis_of(since);
+        let shared = match coarse {
+            Some(tick) if close => {
+                self.tick.set(tick);
+                self.millis.set(millis);
+                SHARERS - 1
+            }
+            _ => 0,
+        };
+        self.close.set(close);
+        self.since.set(since);
         self.left.set(shared);
         self.shared.set(shared);
         millis

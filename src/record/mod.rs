@@ -28,9 +28,15 @@ pub enum TimestampType {
 /// Milliseconds since the Unix epoch, negative before it.
 pub(crate) fn to_millis(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+        Ok(after) => millis_of(after),
         Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |millis| -millis),
     }
+}
+
+/// The milliseconds of a time since the Unix epoch, as Kafka counts them.
+#[inline]
+pub(crate) fn millis_of(since: Duration) -> i64 {
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The time of so many milliseconds since the Unix epoch, as near as the platform can say it.
