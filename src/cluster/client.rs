@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result},
-    wire::{ApiKey, fetch::NodeEndpoint},
+    wire::{ApiKey, fetch::NodeEndpoint, frame::Chunks},
 };
 
 /// The one client under a producer, a consumer or an admin. Clones share everything. When the last clone is dropped, its
@@ -78,7 +78,7 @@ pub(crate) struct Attempt {
 /// A request whose body was written by the caller: chunks to be written one after the other.
 #[derive(Debug)]
 pub(crate) struct RawRequest {
-    pub(crate) chunks: Vec<Bytes>,
+    pub(crate) chunks: Chunks,
     /// False for Produce with acks=0: the broker sends nothing back; `send_raw` then returns an empty body once written.
     pub(crate) answered: bool,
 }

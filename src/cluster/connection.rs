@@ -192,7 +192,8 @@ pub(super) fn encode_frame(
     client_id: &str,
     write: impl FnOnce(&mut BytesMut) -> Result<RawRequest>,
 ) -> Result<(Bytes, RawRequest)> {
-    let mut head = BytesMut::with_capacity(256);
+    // Enough for a Produce request of some partitions.
+    let mut head = BytesMut::with_capacity(512);
     head.extend_from_slice(&[0; 4]);
     encode_request_header(&mut head, key, version, correlation_id, client_id)?;
     let rest = write(&mut head)?;

@@ -27,6 +27,7 @@ use crate::{
     error::{DeliveryStatus, Error, ErrorKind, Result},
     wire::{
         ApiKey,
+        frame::Chunks,
         message::{decode_response, encode_request},
     },
 };
@@ -141,7 +142,7 @@ impl Core {
         let version = connection.versions().pick(key, max_version).map_err(unsent)?;
         let body = connection.request(key, version, deadline, |head| {
             encode_request(head, &build(version), version)?;
-            Ok(RawRequest { chunks: Vec::new(), answered: true })
+            Ok(RawRequest { chunks: Chunks::new(), answered: true })
         });
         let body = self.watched(body.await)?;
         decode_response::<R>(body, version)

@@ -29,6 +29,7 @@ use crate::{
     net::Stream,
     wire::{
         ApiKey,
+        frame::Chunks,
         frame::frame_length,
         message::{client_versions, decode_response, decode_response_header, encode_request},
     },
@@ -152,7 +153,7 @@ async fn ask(
         .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
     let (frame, _) = encode_frame(key, version, correlation_id, &settings.client_id, |head| {
         encode_request(head, &request, version)?;
-        Ok(RawRequest { chunks: Vec::new(), answered: true })
+        Ok(RawRequest { chunks: Chunks::new(), answered: true })
     })?;
     let mut body = exchange(stream, &frame, settings.receive_message_max_bytes).await?;
     let answered = decode_response_header(&mut body, key, version)?;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{answers::Reply, counters::NodeCounters, later::later, throttle::throttle_time_ms};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind, Result},
-    wire::{ApiKey, message::decode_response_header},
+    wire::{ApiKey, frame::Chunks, message::decode_response_header},
 };
 
 const STALLED: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ pub(super) struct Outgoing {
     pub(super) correlation_id: i32,
     /// The frame's length, the header, and then as much of the body as the chunks do not hold.
     pub(super) head: Bytes,
-    pub(super) chunks: Vec<Bytes>,
+    pub(super) chunks: Chunks,
     /// When the answer has to be here.
     pub(super) deadline: Instant,
     /// False where the broker sends no answer (Produce with acks=0): `reply` gets an empty body once all is written.
@@ -42,7 +42,7 @@ impl Outgoing {
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) head: Bytes,
-    pub(super) chunks: Vec<Bytes>,
+    pub(super) chunks: Chunks,
 }
 
 /// The limits of one connection.

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
+use smallvec::smallvec;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout_at},
@@ -137,7 +138,7 @@ fn written(request: &FetchRequest) -> impl Fn(i16) -> Result<RawRequest> {
     move |version| {
         let mut body = BytesMut::new();
         encode_fetch(&mut body, version, request)?;
-        Ok(RawRequest { chunks: vec![body.freeze()], answered: true })
+        Ok(RawRequest { chunks: smallvec![body.freeze()], answered: true })
     }
 }
 

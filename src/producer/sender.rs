@@ -14,6 +14,7 @@ use std::{
 };
 
 use rand::{SeedableRng, rngs::StdRng};
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::{
@@ -243,7 +244,7 @@ impl Sender {
                 }
                 (Answers::new(response.partitions), response.node_endpoints, None)
             }
-            Err(error) => (Answers::new(Vec::new()), Vec::new(), Some(error)),
+            Err(error) => (Answers::new([]), Vec::new(), Some(error)),
         };
         let acked = self.rules.acks != 0;
         let mut hints: Option<Arc<[NodeEndpoint]>> = None;
@@ -556,7 +557,7 @@ impl fmt::Display for Place<'_> {
 
 /// The partitions of a response: found by the order of the request, or else by search.
 struct Answers<'a> {
-    partitions: Vec<Option<ProducePartitionResponse<'a>>>,
+    partitions: SmallVec<[Option<ProducePartitionResponse<'a>>; 4]>,
     /// Those that were left when one did not come in the request's order, sorted: brokers answer in the order of a hash
     /// table.
     sorted: Option<Vec<(AnswerKey<'a>, usize)>>,
@@ -565,7 +566,7 @@ struct Answers<'a> {
 type AnswerKey<'a> = (&'a str, Uuid, i32);
 
 impl<'a> Answers<'a> {
-    fn new(partitions: Vec<ProducePartitionResponse<'a>>) -> Self {
+    fn new(partitions: impl IntoIterator<Item = ProducePartitionResponse<'a>>) -> Self {
         Self { partitions: partitions.into_iter().map(Some).collect(), sorted: None }
     }
 

@@ -1,6 +1,12 @@
 //! Length-prefixed frames with a limit.
 
+use bytes::Bytes;
+use smallvec::SmallVec;
+
 use crate::error::{Error, ErrorKind, Result};
+
+/// What follows a frame's head, to be written one after the other: of four batches without an allocation.
+pub(crate) type Chunks = SmallVec<[Bytes; 8]>;
 
 /// Reads the length before a frame: refused when negative or above `limit`, with an error that says what the peer seems
 /// to speak when the four bytes are the start of HTTP or of a TLS record.

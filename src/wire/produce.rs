@@ -1,10 +1,12 @@
 //! Produce, written and read by hand: the request is a list of chunks in which the batches are not copied.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
+use smallvec::SmallVec;
 
 use super::{
     batch::{BATCH_HEADER_SIZE, ProducerStamp, SealedBatch},
     fetch::{NodeEndpoint, read_endpoints, read_leader, read_topic},
+    frame::Chunks,
     read::Reader,
     varint::MAX_32,
     write::{put_length, put_no_tags, put_string},
@@ -48,15 +50,17 @@ pub(crate) fn encode_produce<'a>(
     acks: i16,
     timeout_ms: i32,
     parts: impl Iterator<Item = ProducePart<'a>> + Clone,
-) -> Result<Vec<Bytes>> {
+) -> Result<Chunks> {
     let flexible = version >= FLEXIBLE;
     let (topics, batches, size) = measure(parts.clone());
-    let mut out = BytesMut::with_capacity(size);
-    let mut chunks = Vec::with_capacity(2 * batches);
+    let mut chunks = Chunks::with_capacity(2 * batches);
     put_string(head, transactional_id, flexible)?;
     head.put_i16(acks);
     head.put_i32(timeout_ms);
     put_length(head, topics, flexible)?;
+    // What stands between the bodies is written behind the head, into the same memory.
+    head.reserve(size);
+    let mut out = head.split_off(head.len());
     let mut rest = parts;
     while let Some(first) = rest.clone().next() {
         if version >= TOPIC_IDS {
@@ -71,8 +75,7 @@ pub(crate) fn encode_produce<'a>(
             put_length(&mut out, part.batch.size(), flexible)?;
             out.put_slice(&part.batch.header(part.stamp));
             if chunks.is_empty() {
-                head.put_slice(&out);
-                out.clear();
+                head.unsplit(out.split());
             } else {
                 chunks.push(out.split().freeze());
             }
@@ -83,7 +86,7 @@ pub(crate) fn encode_produce<'a>(
     }
     put_no_tags(&mut out, flexible);
     if chunks.is_empty() {
-        head.put_slice(&out);
+        head.unsplit(out);
     } else if !out.is_empty() {
         chunks.push(out.freeze());
     }
@@ -110,7 +113,8 @@ fn measure<'a>(parts: impl Iterator<Item = ProducePart<'a>>) -> (usize, usize, u
 /// The answer to a Produce request.
 #[derive(Debug, Default)]
 pub(crate) struct ProduceResponse<'a> {
-    pub(crate) partitions: Vec<ProducePartitionResponse<'a>>,
+    /// Of a few partitions without an allocation.
+    pub(crate) partitions: SmallVec<[ProducePartitionResponse<'a>; 4]>,
     pub(crate) throttle_time_ms: i32,
     /// Brokers named by leader hints (KIP-951): node, host, port, rack.
     pub(crate) node_endpoints: Vec<NodeEndpoint>,

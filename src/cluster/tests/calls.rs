@@ -224,7 +224,7 @@ async fn raw_requests_carry_their_chunks_and_respect_the_cap() {
     let write = |version| {
         assert_eq!(version, 11);
         let chunks = vec![Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(b"two")];
-        Ok(RawRequest { chunks, answered: true })
+        Ok(RawRequest { chunks: chunks.into(), answered: true })
     };
     let response = client.send_raw(attempt, ApiKey::Produce, write).await.unwrap();
     assert_eq!((response.version, &response.body[..]), (11, &b"answer"[..]));

@@ -39,7 +39,7 @@ async fn raw(connection: &Connection, chunks: Vec<Bytes>, secs: u64, answered: b
     let deadline = now() + Duration::from_secs(secs);
     let write = |head: &mut bytes::BytesMut| {
         encode_request(head, &HeartbeatRequest::default(), 4)?;
-        Ok(RawRequest { chunks, answered })
+        Ok(RawRequest { chunks: chunks.into(), answered })
     };
     connection.request(ApiKey::Heartbeat, 4, deadline, write).await
 }

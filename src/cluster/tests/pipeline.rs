@@ -10,7 +10,7 @@ use crate::{
         pipeline::{Limits, Outgoing, Pipeline},
     },
     error::{DeliveryStatus, Error, ErrorKind, Result},
-    wire::ApiKey,
+    wire::{ApiKey, frame::Chunks},
 };
 
 type Reply = oneshot::Receiver<Result<Bytes>>;
@@ -35,7 +35,7 @@ impl Fixture {
             version: 1,
             correlation_id: self.next,
             head: Bytes::from_static(&[0; 10]),
-            chunks: vec![Bytes::from_static(&[0; 90])],
+            chunks: [Bytes::from_static(&[0; 90])].into_iter().collect(),
             deadline: self.now + Duration::from_secs(timeout),
             answered,
             reply: To::One(reply),
@@ -204,7 +204,7 @@ fn nothing_is_taken_after_the_end() {
         version: 1,
         correlation_id: 9,
         head: Bytes::new(),
-        chunks: Vec::new(),
+        chunks: Chunks::new(),
         deadline: it.now,
         answered: true,
         reply: To::One(reply),

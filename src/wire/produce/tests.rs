@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use kafka_protocol::{
     messages::{self as km, BrokerId, TopicName, TransactionalId, produce_request as kq, produce_response as kr},
     protocol::{Encodable, StrBytes},
