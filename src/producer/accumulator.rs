@@ -55,7 +55,7 @@ struct Accumulator {
 }
 
 /// Batches of so many bytes are put together on a stage.
-const WORTH_A_STAGE: usize = 4 * STAGE;
+const WORTH_A_STAGE: usize = 2 * STAGE;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Told {
