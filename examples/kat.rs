@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Args, Failure};
+use common::{Args, Failure, json};
 use ottla::{Admin, Consumer, Offset, Producer, Record, RecordRef, TopicPartition};
 
 const HELP: &str = "\
@@ -272,36 +272,18 @@ fn write_line(out: &mut impl Write, record: &RecordRef<'_>) -> io::Result<()> {
 }
 
 fn write_json(out: &mut impl Write, record: &RecordRef<'_>) -> io::Result<()> {
-    write!(out, "{{\"topic\":{},\"partition\":{},", json_text(record.topic()), record.partition())?;
+    write!(out, "{{\"topic\":{},\"partition\":{},", json::text(record.topic()), record.partition())?;
     write!(out, "\"offset\":{},\"timestamp\":{},", record.offset(), record.timestamp_millis())?;
     write!(out, "\"key\":{},\"value\":{},\"headers\":[", json_bytes(record.key()), json_bytes(record.value()))?;
     for (i, (name, value)) in record.headers().enumerate() {
         let comma = if i == 0 { "" } else { "," };
-        write!(out, "{comma}[{},{}]", json_text(&name), json_bytes(value))?;
+        write!(out, "{comma}[{},{}]", json::text(&name), json_bytes(value))?;
     }
     out.write_all(b"]}\n")
 }
 
 fn json_bytes(bytes: Option<&[u8]>) -> String {
-    bytes.map_or_else(|| "null".to_owned(), |bytes| json_text(&String::from_utf8_lossy(bytes)))
-}
-
-fn json_text(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
+    bytes.map_or_else(|| "null".to_owned(), |bytes| json::text(&String::from_utf8_lossy(bytes)))
 }
 
 async fn metadata(settings: Settings) -> Result<(), Failure> {
@@ -323,7 +305,7 @@ async fn metadata(settings: Settings) -> Result<(), Failure> {
         let brokers: Vec<String> = cluster
             .brokers
             .iter()
-            .map(|b| format!("{{\"id\":{},\"host\":{},\"port\":{}}}", b.id, json_text(&b.host), b.port))
+            .map(|b| format!("{{\"id\":{},\"host\":{},\"port\":{}}}", b.id, json::text(&b.host), b.port))
             .collect();
         let topics: Vec<String> = topics
             .iter()
@@ -338,7 +320,7 @@ async fn metadata(settings: Settings) -> Result<(), Failure> {
                         format!("{{\"partition\":{partition},\"leader\":{leader},\"replicas\":[{replicas}],\"isr\":[{isr}]}}")
                     })
                     .collect();
-                format!("{{\"topic\":{},\"partitions\":[{}]}}", json_text(&topic.name), partitions.join(","))
+                format!("{{\"topic\":{},\"partitions\":[{}]}}", json::text(&topic.name), partitions.join(","))
             })
             .collect();
         let controller = cluster.controller.map_or_else(|| "null".to_owned(), |id| id.to_string());

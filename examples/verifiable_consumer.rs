@@ -10,7 +10,7 @@ mod common;
 use std::{process::ExitCode, time::Duration};
 
 use common::{
-    Args, Failure,
+    Args, Failure, json,
     verifiable::{self, Event},
 };
 use ottla::{Assigned, Consumer, RebalanceListener, Records, Revoked, Told, TopicPartition};
@@ -40,14 +40,7 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match parse(&mut Args::from_env()) {
-        Ok(Some(options)) => common::exit(run(options).await),
-        Ok(None) => {
-            println!("{HELP}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => common::exit(Err(error)),
-    }
+    verifiable::main(HELP, parse, run).await
 }
 
 fn parse(args: &mut Args) -> Result<Option<Options>, Failure> {
@@ -164,22 +157,22 @@ fn show(records: &Records, left: &mut u64, verbose: bool) -> Result<Vec<(TopicPa
             let TopicPartition { topic, partition: number } = partition;
             summaries.push(format!(
                 r#"{{"topic":{},"partition":{number},"count":{seen},"minOffset":{min},"maxOffset":{max}}}"#,
-                verifiable::text(topic)
+                json::text(topic)
             ));
             offsets.push((partition.clone(), max + 1));
         }
     }
     let event = Event::new("records_consumed").raw("count", count);
-    event.raw("partitions", verifiable::list(summaries)).print()?;
+    event.raw("partitions", json::list(summaries)).print()?;
     Ok(offsets)
 }
 
 async fn commit(consumer: &Consumer, offsets: Vec<(TopicPartition, i64)>) -> Result<(), Failure> {
     let shown = offsets.iter().map(|(partition, offset)| {
-        let (topic, number) = (verifiable::text(&partition.topic), partition.partition);
+        let (topic, number) = (json::text(&partition.topic), partition.partition);
         format!(r#"{{"topic":{topic},"partition":{number},"offset":{offset}}}"#)
     });
-    let event = Event::new("offsets_committed").raw("offsets", verifiable::list(shown));
+    let event = Event::new("offsets_committed").raw("offsets", json::list(shown));
     match consumer.commit_offsets(offsets).await {
         Ok(()) => event.raw("success", true).print()?,
         Err(error) if error.is_fatal() => return Err(error.into()),
@@ -208,7 +201,7 @@ impl RebalanceListener for Rebalances {
 
 fn tell(name: &str, partitions: &[TopicPartition]) -> Result<(), Failure> {
     let shown = partitions.iter().map(|TopicPartition { topic, partition }| {
-        format!(r#"{{"topic":{},"partition":{partition}}}"#, verifiable::text(topic))
+        format!(r#"{{"topic":{},"partition":{partition}}}"#, json::text(topic))
     });
-    Ok(Event::new(name).raw("partitions", verifiable::list(shown)).print()?)
+    Ok(Event::new(name).raw("partitions", json::list(shown)).print()?)
 }

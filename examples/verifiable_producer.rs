@@ -46,14 +46,7 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match parse(&mut Args::from_env()) {
-        Ok(Some(options)) => common::exit(run(options).await),
-        Ok(None) => {
-            println!("{HELP}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => common::exit(Err(error)),
-    }
+    verifiable::main(HELP, parse, run).await
 }
 
 fn parse(args: &mut Args) -> Result<Option<Options>, Failure> {

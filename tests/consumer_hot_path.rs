@@ -4,12 +4,13 @@
 //! The broker is a process of its own, so that only the client's allocations are counted. One test, because whatever else
 //! runs in the process would be counted, too.
 
-mod source;
+mod broker;
 
 use std::{alloc::System, time::Duration};
 
+use broker::{BATCH, Broker, PARTITIONS};
 use ottla::{Consumer, TopicPartition};
-use source::{BATCH, PARTITIONS, Source};
+
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -47,7 +48,7 @@ async fn one_by_one(consumer: &Consumer, records: usize) {
 
 #[tokio::test]
 async fn a_record_allocates_nothing_and_a_batch_little() {
-    let source = Source::start();
+    let source = Broker::source();
     let consumer = Consumer::builder(source.address.as_str()).build().await.expect("a consumer");
     consumer.assign((0..PARTITIONS).map(|partition| (TopicPartition::new("orders", partition), 0))).expect("assigned");
     by_polls(&consumer, RECORDS).await;

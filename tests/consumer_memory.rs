@@ -2,48 +2,17 @@
 //! resident memory is the witness. The broker is a process of its own.
 #![cfg(target_os = "linux")]
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+mod broker;
 
+use std::{fs, time::Duration};
+
+use broker::Broker;
 use ottla::{Consumer, TopicPartition};
 
 const MIB: usize = 1 << 20;
 const PARTITIONS: i32 = 200;
 /// What may come on top of the bound: the program, sockets, what the allocator keeps.
 const BESIDE: usize = 20 * MIB;
-
-struct Source {
-    process: Child,
-    address: String,
-}
-
-impl Source {
-    fn start() -> Self {
-        let mut path: PathBuf = std::env::current_exe().expect("this test's own path");
-        path.pop();
-        path.pop();
-        let path = path.join("examples/broker");
-        let mut command = Command::new(path);
-        let topic = format!("big:{PARTITIONS}:16:65536");
-        command.args(["--sink", "--serve", &topic]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().expect("`cargo test` (or `cargo build --examples`) builds the broker");
-        let mut address = String::new();
-        BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut address).expect("an address");
-        Self { process, address: address.trim().to_owned() }
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
-    }
-}
 
 /// A line of `/proc/self/status`, in bytes.
 fn status(name: &str) -> usize {
@@ -55,7 +24,7 @@ fn status(name: &str) -> usize {
 
 #[tokio::test]
 async fn two_hundred_partitions_of_large_batches_stay_within_the_bound() {
-    let source = Source::start();
+    let source = Broker::start(["--serve", &format!("big:{PARTITIONS}:16:65536")]);
     for bound in [32 * MIB, 64 * MIB] {
         let builder = Consumer::builder(source.address.as_str()).queued_max_bytes(bound).max_poll_records(16);
         let consumer = builder.build().await.expect("a consumer");

@@ -3,14 +3,11 @@
 //! The broker is a process of its own, so that only the client's allocations are counted. One test, because whatever else
 //! runs in the process would be counted, too.
 
-use std::{
-    alloc::System,
-    io::{BufRead, BufReader},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+mod broker;
 
+use std::{alloc::System, time::Duration};
+
+use broker::Broker;
 use ottla::{Producer, Record};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -21,34 +18,6 @@ const RECORDS: usize = 200_000;
 const AT_ONCE: usize = 1_000;
 /// So many records are in the buffer at most: a program that sends steadily, and not one that fills all memory first.
 const BEHIND: usize = 20_000;
-
-/// A broker that keeps nothing; ends with its standard input.
-struct Sink {
-    process: Child,
-    address: String,
-}
-
-impl Sink {
-    fn start() -> Self {
-        let mut path: PathBuf = std::env::current_exe().expect("this test's own path");
-        path.pop();
-        path.pop();
-        let path = path.join("examples").join(format!("broker{}", std::env::consts::EXE_SUFFIX));
-        let mut command = Command::new(path);
-        command.args(["--sink", "--topic", "orders:4"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().expect("`cargo test` (or `cargo build --examples`) builds the broker");
-        let mut address = String::new();
-        BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut address).expect("an address");
-        Self { process, address: address.trim().to_owned() }
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
-    }
-}
 
 /// Allocations, and reallocations, of a run.
 fn counted(region: &Region<'_, System>) -> usize {
@@ -90,7 +59,7 @@ async fn a_record_allocates_nothing_and_a_batch_little() {
 }
 
 async fn hold(batch_size: usize) {
-    let sink = Sink::start();
+    let sink = Broker::start(["--topic", "orders:4"]);
     let builder = Producer::builder(sink.address.as_str()).batch_size(batch_size);
     let producer = builder.build().await.expect("a producer");
     let value = [b'x'; 100];

@@ -3,7 +3,7 @@
 //!
 //! One test, because whatever else runs in the process would be counted, too.
 
-mod source;
+mod broker;
 
 use std::{
     alloc::System,
@@ -14,8 +14,9 @@ use std::{
     time::Duration,
 };
 
+use broker::{Broker, PARTITIONS};
 use ottla::{Consumer, ConsumerRecord, Handler, HandlerError, OrderBy, TopicPartition, Worker, WorkerBuilder};
-use source::{PARTITIONS, Source};
+
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::sync::Notify;
 
@@ -54,7 +55,7 @@ impl Handler for ByReference {
 /// Allocations for each record.
 async fn of(
     what: &str,
-    source: &Source,
+    source: &Broker,
     start: impl FnOnce(WorkerBuilder, Arc<Count>) -> ottla::Result<Worker>,
 ) -> f64 {
     let consumer = Consumer::builder(source.address.as_str()).build().await.expect("a consumer");
@@ -74,7 +75,7 @@ async fn of(
 
 #[tokio::test]
 async fn a_record_allocates_nothing_but_what_its_handler_does() {
-    let source = Source::start();
+    let source = Broker::source();
     let closure = of("a closure", &source, |builder, count| {
         builder.start(move |record| {
             count.one(&record);

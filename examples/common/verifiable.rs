@@ -3,10 +3,11 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
+    process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::Failure;
+use super::{Args, Failure, json::text};
 
 /// An event: a line of JSON on standard output, as Kafka's own programs write it.
 pub struct Event(String);
@@ -41,27 +42,20 @@ impl Event {
     }
 }
 
-/// A list of what is JSON already.
-pub fn list(items: impl IntoIterator<Item = String>) -> String {
-    format!("[{}]", items.into_iter().collect::<Vec<_>>().join(","))
-}
-
-pub fn text(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
+/// The whole of such a program: `parse` gives `None` where only the help was asked for.
+pub async fn main<O, R: Future<Output = Result<(), Failure>>>(
+    help: &str,
+    parse: impl FnOnce(&mut Args) -> Result<Option<O>, Failure>,
+    run: impl FnOnce(O) -> R,
+) -> ExitCode {
+    match parse(&mut Args::from_env()) {
+        Ok(Some(options)) => super::exit(run(options).await),
+        Ok(None) => {
+            println!("{help}");
+            ExitCode::SUCCESS
         }
+        Err(error) => super::exit(Err(error)),
     }
-    out.push('"');
-    out
 }
 
 /// Reads a file of properties: `name=value` or `name: value`, with comments behind `#` or `!`.

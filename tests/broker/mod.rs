@@ -1,5 +1,5 @@
-//! A broker that is a process of its own, so that only the client's allocations are counted.
-#![allow(unreachable_pub, reason = "shared by tests")]
+//! A broker that is a process of its own, so that only the client's allocations and memory are counted.
+#![allow(dead_code, unreachable_pub, reason = "each test takes what it needs of this")]
 
 use std::{
     io::{BufRead, BufReader},
@@ -7,33 +7,39 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+/// Of the topic that [`Broker::source`] serves.
 pub const PARTITIONS: i32 = 4;
-/// Records of a batch.
+/// Records of a batch there.
 pub const BATCH: usize = 140;
 
-/// A broker whose partitions give batches of 100-byte records for ever; ends with its standard input.
-pub struct Source {
+/// Ends with its standard input.
+pub struct Broker {
     process: Child,
     pub address: String,
 }
 
-impl Source {
-    pub fn start() -> Self {
+impl Broker {
+    /// One that keeps nothing, and is what these arguments say besides.
+    pub fn start(args: [&str; 2]) -> Self {
         let mut path: PathBuf = std::env::current_exe().expect("this test's own path");
         path.pop();
         path.pop();
         let path = path.join("examples").join(format!("broker{}", std::env::consts::EXE_SUFFIX));
         let mut command = Command::new(path);
-        let topic = format!("orders:{PARTITIONS}:{BATCH}:100");
-        command.args(["--sink", "--serve", &topic]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg("--sink").args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().expect("`cargo test` (or `cargo build --examples`) builds the broker");
         let mut address = String::new();
         BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut address).expect("an address");
         Self { process, address: address.trim().to_owned() }
     }
+
+    /// One whose topic `orders` gives batches of 100-byte records for ever.
+    pub fn source() -> Self {
+        Self::start(["--serve", &format!("orders:{PARTITIONS}:{BATCH}:100")])
+    }
 }
 
-impl Drop for Source {
+impl Drop for Broker {
     fn drop(&mut self) {
         drop(self.process.stdin.take());
         let _ = self.process.wait();
