@@ -156,7 +156,13 @@ impl Assignment {
         self.wake_split(partition);
         let Some(gone) = self.partitions.remove(partition) else { return };
         if let Some(lease) = gone.lease {
-            lease.withhold();
+            lease.replace();
+        }
+        // Only the common reader takes turns, and with all partitions split off it never comes.
+        if gone.in_rotation
+            && let Some(at) = self.rotation.iter().position(|other| other == partition)
+        {
+            self.rotation.remove(at);
         }
         self.leave_node(gone.node, partition);
         self.signals.moved = true;

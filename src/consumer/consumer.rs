@@ -382,6 +382,7 @@ impl Consumer {
             Some(group) => group.close(deadline).await,
             None => Ok(()),
         };
+        self.shared.asked.end();
         // Nothing fetches any more, which would begin new sessions.
         self.task.abort();
         let farewells = inbox.control(|assignment| {
@@ -394,7 +395,9 @@ impl Consumer {
         committed.and(told).and(left)
     }
 
-    fn end(&self) {
+    /// Ends all tasks and connections, and reading, at once.
+    pub(crate) fn end(&self) {
+        self.shared.asked.end();
         self.task.abort();
         self.shared.inbox.control(|assignment| assignment.end(None));
         self.shared.client.close();

@@ -337,7 +337,7 @@ impl ConsumerTask {
 
     /// Commits in the background what the user asked for.
     fn commit_asked(&mut self) {
-        if !self.committing_asked && self.shared.has_asked_commits() {
+        if !self.committing_asked && !self.shared.asked.is_empty() {
             self.committing_asked = true;
             let shared = self.shared.clone();
             self.children.spawn(async move {

@@ -212,6 +212,6 @@ impl Mark {
 
     /// Whether its records are no longer wanted: the partition was sought, or taken away.
     pub(crate) fn is_over(&self) -> bool {
-        self.0.is_withheld()
+        self.0.is_replaced()
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Lease {
     /// Behind the last record that the reader is done with.
     done: AtomicI64,
     withheld: AtomicBool,
+    /// Another positioning has followed, or the partition is gone: what is done under it moves nothing.
+    replaced: AtomicBool,
     /// What was passed over last because it holds no record, for a reader that says by itself what it is done with: done
     /// as soon as all before it is. From and to where.
     gap: Mutex<Option<(i64, i64)>>,
@@ -40,6 +42,7 @@ impl Lease {
             handed: handed.into(),
             done: done.into(),
             withheld: false.into(),
+            replaced: false.into(),
             gap: Mutex::default(),
             epochs: Mutex::new(epochs),
         }
@@ -66,9 +69,20 @@ impl Lease {
         self.withheld.load(Acquire)
     }
 
-    /// Its records are handed out no more.
+    /// Its records are handed out no more. Those that were handed out still count.
     pub(super) fn withhold(&self) {
         self.withheld.store(true, Release);
+    }
+
+    /// Whether its records count no more.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced.load(Acquire)
+    }
+
+    /// The partition is positioned anew, or gone.
+    pub(super) fn replace(&self) {
+        self.replaced.store(true, Release);
+        self.withhold();
     }
 
     /// The record before this offset was handed out. Never goes back where one thread at a time hands out; where several

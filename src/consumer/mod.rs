@@ -10,6 +10,7 @@
 
 mod answer_size;
 mod arrivals;
+mod asked_commits;
 mod assignment;
 mod budget;
 mod builder;

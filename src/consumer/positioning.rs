@@ -18,7 +18,7 @@ impl Assignment {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         self.generation += 1;
         if let Some(lease) = found.lease.take() {
-            lease.withhold();
+            lease.replace();
             let (done, handed) = (lease.done(), lease.handed());
             found.unfinished = found.unfinished.or((done < handed).then_some(done));
         }

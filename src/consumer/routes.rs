@@ -81,7 +81,7 @@ impl Assignment {
             found.unfinished = None;
             found.committed = None;
             if let Some(lease) = found.lease.take() {
-                lease.withhold();
+                lease.replace();
             }
             // Every record of the new topic is new to its reader, whatever the policy says of old offsets.
             let start = Start::of(self.rules.reset).map(|_| Start::Earliest);

@@ -1,7 +1,6 @@
 //! What the consumer and its tasks share, and the commits that both make.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,12 +12,13 @@ use tokio::{
 
 use super::{
     OffsetAndMetadata,
+    asked_commits::AskedCommits,
     fetch_task::FetchTask,
     group::GroupHandle,
     inbox::{Inbox, lock},
     listener_task::Tell,
     pace::Polls,
-    pending_commit::{Done, PendingCommit},
+    pending_commit::PendingCommit,
     rebalance_listener::Listener,
     settings::ConsumerSettings,
 };
@@ -39,13 +39,6 @@ pub(super) enum Mode {
     Subscribed,
 }
 
-/// A commit that was asked for in the background.
-#[derive(Debug)]
-struct Asked {
-    offsets: Offsets,
-    done: Done,
-}
-
 pub(super) type Offsets = Vec<(TopicPartition, OffsetAndMetadata)>;
 
 #[derive(Debug)]
@@ -62,7 +55,7 @@ pub(super) struct Shared {
     pub(super) listener: Mutex<Listener>,
     pub(super) calls: mpsc::UnboundedSender<Tell>,
     /// Commits that nobody waits for right now.
-    asked: Mutex<Vec<Asked>>,
+    pub(super) asked: AskedCommits,
     /// One commit at a time, so that an older one that is retried never comes behind a newer one.
     committing: tokio::sync::Mutex<()>,
 }
@@ -90,7 +83,7 @@ impl Shared {
             leftovers: Mutex::default(),
             listener: Mutex::default(),
             calls,
-            asked: Mutex::default(),
+            asked: AskedCommits::default(),
             committing: tokio::sync::Mutex::new(()),
         })
     }
@@ -163,35 +156,9 @@ impl Shared {
 
     /// Commits these offsets in the background, after those that were asked for before.
     pub(super) fn commit_soon(&self, offsets: Offsets) -> PendingCommit {
-        let (done, pending) = PendingCommit::new();
-        lock(&self.asked).push(Asked { offsets, done });
+        let pending = self.asked.push(offsets);
         self.inbox.driver.notify_one();
         pending
-    }
-
-    pub(super) fn has_asked_commits(&self) -> bool {
-        !lock(&self.asked).is_empty()
-    }
-
-    /// Carries out what was asked for in the background; what waited is put together, the latest offset for each partition.
-    pub(super) async fn commit_asked(&self, deadline: Instant) {
-        loop {
-            let asked = std::mem::take(&mut *lock(&self.asked));
-            if asked.is_empty() {
-                return;
-            }
-            let latest: BTreeMap<_, _> = asked.iter().flat_map(|asked| asked.offsets.iter().cloned()).collect();
-            let together = self.commit(latest.into_iter().collect(), deadline).await;
-            if together.is_ok() || asked.len() == 1 {
-                asked.into_iter().for_each(|asked| asked.done.tell(together.clone()));
-                continue;
-            }
-            // One of them may be at fault for all.
-            for Asked { offsets, done } in asked {
-                let committed = self.commit(offsets, deadline).await;
-                done.tell(committed);
-            }
-        }
     }
 
     /// Commits what is done (or was handed out) of these partitions, or of all.

@@ -54,9 +54,10 @@ impl Assignment {
         self.signals.nodes.extend(starved.map(|(id, _)| *id));
     }
 
-    /// Whether the reader of all that is not split off waits right now.
+    /// Whether the reader of all that is not split off waits right now for records: where there is nothing of it, it only
+    /// listens.
     pub(super) fn reader_waits(&self) -> bool {
-        self.reader.is_some()
+        self.reader.is_some() && self.partitions.values().any(|found| found.split.is_none())
     }
 
     pub(super) fn wake_reader(&mut self) {

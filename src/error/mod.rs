@@ -1,10 +1,12 @@
 //! What can go wrong, and what to do about it.
 
 mod code;
+mod panic;
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
 pub use code::{ErrorCode, Remedy};
+pub(crate) use panic::said;
 
 /// The result of most calls of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

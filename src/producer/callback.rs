@@ -1,7 +1,6 @@
 //! The callback form of delivery reports: a function that is called with the result of every record.
 
 use std::{
-    any::Any,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -11,6 +10,7 @@ use std::{
 };
 
 use super::reports::{DeliveryReport, ReportRun};
+use crate::error::said;
 
 /// The function that [`ProducerBuilder::on_delivery`](super::ProducerBuilder::on_delivery) was given, or an interceptor's.
 #[derive(Clone)]
@@ -56,14 +56,5 @@ impl DeliveryCallback {
 impl fmt::Debug for DeliveryCallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DeliveryCallback")
-    }
-}
-
-/// What a panic said.
-pub(super) fn said(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (None, Some(text)) => text,
-        (None, None) => "something that is not text",
     }
 }

@@ -10,11 +10,8 @@ use std::{
     },
 };
 
-use super::{
-    callback::{DeliveryCallback, said},
-    reports::DeliveryReport,
-};
-use crate::record::Record;
+use super::{callback::DeliveryCallback, reports::DeliveryReport};
+use crate::{error::said, record::Record};
 
 /// Sees every record on its way out and every result, as Java's `ProducerInterceptor` does (KIP-42): to put trace contexts into headers, to
 /// count, to check or to change.

@@ -11,12 +11,11 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{
     batch::Body,
-    callback::said,
     counters::Counters,
     sender::{Part, ProduceRequest},
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Result, said},
     wire::{
         Compression,
         batch::{BatchBuilder, Compressor, SealedBatch},

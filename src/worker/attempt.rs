@@ -1,7 +1,6 @@
 //! One run of a handler: its panics contained, and an end to it from outside.
 
 use std::{
-    any::Any,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
@@ -11,6 +10,8 @@ use std::{
     },
     task::{Poll, Waker},
 };
+
+use crate::error::said;
 
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,23 +66,14 @@ pub(super) async fn run<T>(future: impl Future<Output = T>, cancel: &Cancel) -> 
                 // It may have been cancelled just before.
                 if cancel.cancelled.load(SeqCst) { Poll::Ready(Ended::Cancelled) } else { Poll::Pending }
             }
-            Err(panic) => Poll::Ready(Ended::Panicked(said(&*panic))),
+            Err(panic) => Poll::Ready(Ended::Panicked(said(&*panic).to_owned())),
         }
     })
     .await;
     // What it holds may panic as well when it is dropped.
     match (catch_unwind(AssertUnwindSafe(|| future.set(None))), ended) {
-        (Err(panic), Ended::With(_)) => Ended::Panicked(said(&*panic)),
+        (Err(panic), Ended::With(_)) => Ended::Panicked(said(&*panic).to_owned()),
         (_, ended) => ended,
-    }
-}
-
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> String {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (None, Some(text)) => text.clone(),
-        (None, None) => "something that is not text".to_owned(),
     }
 }
 

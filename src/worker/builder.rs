@@ -16,6 +16,7 @@ use super::{
     worker_task::{Driver, Shutdown},
 };
 use crate::{
+    config::parse::FOREVER,
     consumer::{Consumer, Hands},
     error::{Error, ErrorKind, Result},
     producer::Producer,
@@ -290,7 +291,7 @@ impl WorkerBuilder {
             hands,
             close: closed,
             shutdown,
-            drain: patience.map_or(settings.drain, |patience| settings.drain.min(patience / 2)),
+            drain: patience.map_or(settings.drain, |patience| settings.drain.min(patience / 2)).min(FOREVER),
             skip_corrupt: settings.skip_corrupt,
             running: super::worker_task::Running::default(),
         };

@@ -155,6 +155,8 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.task.abort();
+        // What was taken and is not done would be passed over by whoever read on.
+        self.consumer.end();
     }
 }
 

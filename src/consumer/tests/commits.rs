@@ -239,6 +239,33 @@ async fn commits_in_the_background_keep_their_order_and_are_put_together() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_close_waits_for_the_commit_that_is_under_way_and_one_that_is_dropped_loses_none() {
+    for dropped in [false, true] {
+        let cluster = cluster(1).await;
+        cluster.create_topic("t", 1).unwrap();
+        let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
+        consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+        consumer.commit_offsets([(tp("t", 0), OffsetAndMetadata::new(1))]).await.unwrap();
+        let before = cluster.requests(ApiKey::OffsetCommit);
+        cluster.fault(on(ApiKey::OffsetCommit).times(2).error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
+        cluster.fault(on(ApiKey::OffsetCommit).forever().delay(SECOND));
+        let pending = consumer.commit_async([(tp("t", 0), 2)]).unwrap();
+        while cluster.requests(ApiKey::OffsetCommit) == before {
+            tokio::time::sleep(SECOND / 100).await;
+        }
+        let later = consumer.commit_async([(tp("t", 0), 3)]).unwrap();
+        if dropped {
+            let close = tokio::time::timeout(SECOND / 2, consumer.close(30 * SECOND));
+            assert!(close.await.is_err(), "it waits");
+        }
+        consumer.close(30 * SECOND).await.unwrap();
+        pending.await.unwrap();
+        later.await.unwrap();
+        assert_eq!(cluster.committed("g", "t", 0), Some(3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_commit_in_the_background_that_fails_fails_alone() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
 use super::{
-    world::{World, rules},
+    world::{PARTITIONS, World, rules},
     *,
 };
 use crate::{
@@ -439,4 +439,38 @@ fn a_stream_that_waits_is_not_kept_waiting_by_one_that_is_slow() {
     assert_eq!(read, (0..read.len() as i64).collect::<Vec<_>>(), "in order, none twice");
     assert!(read.len() >= 40, "{} records", read.len());
     drop(slow);
+}
+
+#[test]
+fn a_reader_that_only_listens_gets_nothing_fetched_beyond_the_bound() {
+    let fetched = |listens: bool| {
+        let mut world = World::new(Rules { partition_bytes: 2000, queued_bytes: 3000, ..rules() });
+        let split: Vec<_> =
+            (0..PARTITIONS).map(|partition| world.inbox.split(&tp("t", partition), true).unwrap()).collect();
+        let answered = (0..40).take_while(|_| {
+            if listens {
+                world.inbox.control(|assignment| assignment.wait(std::task::Waker::noop()));
+            }
+            let sent = world.send(0).is_some();
+            sent.then(|| world.answer(0, 1));
+            sent
+        });
+        let answered = answered.count();
+        drop(split);
+        answered
+    };
+    assert_eq!(fetched(true), fetched(false));
+}
+
+#[test]
+fn a_partition_that_is_gone_has_no_turn_any_more() {
+    let mut world = World::new(rules());
+    assert!(world.send(0).is_some());
+    world.answer(0, 1);
+    world.inbox.control(|assignment| {
+        assert!(!assignment.rotation.is_empty());
+        let partitions = assignment.assigned();
+        partitions.iter().for_each(|partition| assignment.remove(partition));
+        assert!(assignment.rotation.is_empty());
+    });
 }

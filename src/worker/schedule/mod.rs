@@ -28,6 +28,7 @@ use self::partition::Partition;
 use super::{Failed, WorkerMetrics};
 use crate::{
     cluster::Backoff,
+    config::parse::FOREVER,
     error::Error,
     record::{ConsumerRecord, TopicPartition},
 };
@@ -416,6 +417,13 @@ impl<M: Progress> Schedule<M> {
             let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut) else { continue };
             let (begun, freed) = partition.begin(strand, batch);
             self.free(freed);
+            if freed > 0 || begun.is_none() {
+                // What was dropped may have been all that its feeder, or the end, waited for.
+                self.wake_feeder(id);
+                if self.is_quiet() {
+                    self.signals.wakers.extend(self.closer.take());
+                }
+            }
             if let Some((first, load)) = begun {
                 return Some(Job { partition: id, strand, first, load, attempt: 1, buried: 0, task: Task::Handle });
             }
@@ -512,6 +520,10 @@ impl<M: Progress> Schedule<M> {
     }
 
     fn stop(&mut self, job: &Job, error: Error) -> Verdict {
+        // Its strand is never free again: what waits behind it would keep the end waiting.
+        if let Some(partition) = self.partition(job.partition) {
+            partition.ending = true;
+        }
         self.abandon(job);
         self.fail(error);
         Verdict::Stopped
@@ -519,7 +531,7 @@ impl<M: Progress> Schedule<M> {
 
     fn park(&mut self, job: Job, wait: Duration, now: Instant) -> Verdict {
         self.parkings += 1;
-        let at = (now + wait, self.parkings);
+        let at = (now + wait.min(FOREVER), self.parkings);
         self.signals.driver |= self.parked.first_key_value().is_none_or(|(first, _)| at < *first);
         self.parked.insert(at, job);
         Verdict::Again(wait)

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ApiKey, ErrorKind, WorkerState, testkit::on};
+use crate::{ApiKey, ErrorKind, OrderBy, WorkerState, testkit::on};
 
 async fn sleeping(cluster: &Cluster, seen: &Seen, time: Duration) -> Worker {
     let seen = seen.clone();
@@ -141,6 +141,47 @@ async fn a_consumer_that_is_closed_elsewhere_ends_the_worker_once_what_runs_is_d
     consumer.close(20 * SECOND).await.unwrap();
     worker.wait().await.unwrap();
     assert_eq!((seen.of(0), cluster.committed("g", "t", 0)), (vec![0], Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_is_closed_elsewhere_commits_nothing_that_was_not_handled() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    let keyed = |key: &'static str| Record::to("t").key(key).value("x");
+    cluster.append("t", 0, &[keyed("a"), keyed("a"), keyed("b")]).unwrap();
+    let consumer = Arc::new(subscribed(member(&cluster)).await);
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = Worker::builder(consumer.clone()).order_by(OrderBy::Key).concurrency(2).start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, 4 * SECOND).await }
+    });
+    let worker = worker.unwrap();
+    until("both keys are at work", || seen.now.load(SeqCst) == 2).await;
+    consumer.close(30 * SECOND).await.unwrap();
+    worker.wait().await.unwrap();
+    let (handled, committed) = (seen.of(0), cluster.committed("g", "t", 0).unwrap());
+    assert!((0..committed).all(|offset| handled.contains(&offset)), "{committed} committed, {handled:?} handled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_dropped_ends_a_consumer_that_others_hold() {
+    let cluster = filled(1, 20).await;
+    let consumer = Arc::new(subscribed(member(&cluster)).await);
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = Worker::builder(consumer.clone()).start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, 100 * SECOND).await }
+    });
+    let worker = worker.unwrap();
+    until("it is at work", || seen.now.load(SeqCst) == 1).await;
+    drop(worker);
+    sleep(SECOND).await;
+    assert_eq!(seen.now.load(SeqCst), 0);
+    assert!(consumer.recv().await.is_none(), "whoever read on would skip what the worker had taken");
+    assert_eq!(Worker::builder(consumer).start(|_| async {}).unwrap_err().kind(), ErrorKind::Closed);
+    assert_ne!(cluster.committed("g", "t", 0), Some(20));
 }
 
 #[tokio::test(start_paused = true)]

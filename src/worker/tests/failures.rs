@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ApiKey, ErrorCode, ErrorKind, Permanent, Plain, WorkerState, testkit::on};
+use crate::{ApiKey, ErrorCode, ErrorKind, OrderBy, Permanent, Plain, WorkerState, testkit::on};
 
 type Fails = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
@@ -290,4 +290,21 @@ async fn commits_that_fail_are_made_later_and_told_at_the_end() {
     seen.reaches(6).await;
     cluster.fault(on(ApiKey::OffsetCommit).forever().error(ErrorCode::GROUP_AUTHORIZATION_FAILED));
     assert_eq!(worker.close(60 * SECOND).await.unwrap_err().kind(), ErrorKind::Authorization);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_ends_the_worker_though_records_wait_behind_it() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    let keyed = |key: &'static str| Record::to("t").key(key).value("x");
+    cluster.append("t", 0, &[keyed("a"), keyed("a"), keyed("b")]).unwrap();
+    let forever = Duration::MAX;
+    let builder = worker(&cluster).await.order_by(OrderBy::Key).concurrency(2).retries(0).drain_timeout(forever);
+    let worker = builder.start(|record: ConsumerRecord| async move {
+        sleep(if record.offset == 0 { SECOND } else { 3 * SECOND }).await;
+        if record.offset == 0 { Err("no") } else { Ok(()) }
+    });
+    let worker = worker.unwrap();
+    let error = timeout(10 * SECOND, worker.wait()).await.expect("nothing more is waited for").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Handler);
 }

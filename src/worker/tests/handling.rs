@@ -251,3 +251,21 @@ async fn handlers_that_never_wait_leave_room_for_others() {
     close(&worker).await;
     assert_eq!(worker.metrics().records_processed, 10_000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_is_followed_though_the_buffer_is_full() {
+    let cluster = filled(1, 100).await;
+    let consumer = Arc::new(subscribed(member(&cluster).auto_commit(false)).await);
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = Worker::builder(consumer.clone()).buffer_records(10).start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, 5 * SECOND).await }
+    });
+    let worker = worker.unwrap();
+    until("it is at work", || seen.now.load(SeqCst) == 1).await;
+    consumer.seek(&TopicPartition::new("t", 0), 90).unwrap();
+    timeout(100 * SECOND, seen.reaches(11)).await.expect("it reads on");
+    assert_eq!(seen.of(0), [vec![0], (90..100).collect()].concat());
+    close(&worker).await;
+}

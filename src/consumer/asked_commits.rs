@@ -1,0 +1,110 @@
+//! Commits in the background: asked for by the user, carried out in their order, and put together where they wait.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
+};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    inbox::lock,
+    pending_commit::{Done, PendingCommit},
+    shared::{Offsets, Shared},
+};
+
+/// What nobody waits for right now.
+#[derive(Debug, Default)]
+pub(super) struct AskedCommits {
+    waiting: Mutex<Waiting>,
+    /// Whoever has it carries them out, one at a time.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    commits: Vec<Asked>,
+    /// Nothing is committed any more.
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Asked {
+    offsets: Offsets,
+    done: Done,
+}
+
+impl AskedCommits {
+    pub(super) fn push(&self, offsets: Offsets) -> PendingCommit {
+        let (done, pending) = PendingCommit::new();
+        let mut waiting = self.lock();
+        if !waiting.ended {
+            waiting.commits.push(Asked { offsets, done });
+        }
+        pending
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().commits.is_empty()
+    }
+
+    /// Those that are left, and that come, are told that the consumer has ended.
+    pub(super) fn end(&self) {
+        let mut waiting = self.lock();
+        waiting.ended = true;
+        waiting.commits.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        lock(&self.waiting)
+    }
+}
+
+/// Commits that were taken to be carried out. Those that have no result when it is dropped wait again.
+struct Taken<'a> {
+    from: &'a AskedCommits,
+    commits: Vec<Asked>,
+}
+
+impl<'a> Taken<'a> {
+    fn all(from: &'a AskedCommits) -> Self {
+        Self { from, commits: std::mem::take(&mut from.lock().commits) }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.from.lock();
+        if !waiting.ended {
+            waiting.commits.splice(0..0, self.commits.drain(..));
+        }
+    }
+}
+
+impl Shared {
+    /// Carries out what was asked for in the background; what waited is put together, the latest offset for each partition.
+    /// Waits, until the deadline, for whoever is at it already.
+    ///
+    /// # Cancel safety
+    /// What is under way may be committed, and is carried out again by the next call.
+    pub(super) async fn commit_asked(&self, deadline: Instant) {
+        let Ok(_turn) = timeout_at(deadline, self.asked.turn.lock()).await else { return };
+        loop {
+            let mut taken = Taken::all(&self.asked);
+            if taken.commits.is_empty() {
+                return;
+            }
+            let latest: BTreeMap<_, _> = taken.commits.iter().flat_map(|asked| asked.offsets.iter().cloned()).collect();
+            let together = self.commit(latest.into_iter().collect(), deadline).await;
+            if together.is_ok() || taken.commits.len() == 1 {
+                taken.commits.drain(..).for_each(|asked| asked.done.tell(together.clone()));
+                continue;
+            }
+            // One of them may be at fault for all.
+            while let Some(first) = taken.commits.first() {
+                let committed = self.commit(first.offsets.clone(), deadline).await;
+                taken.commits.remove(0).done.tell(committed);
+            }
+        }
+    }
+}
