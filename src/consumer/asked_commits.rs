@@ -12,6 +12,7 @@ use super::{
     pending_commit::{Done, PendingCommit},
     shared::{Offsets, Shared},
 };
+use crate::error::ErrorKind;
 
 /// What nobody waits for right now.
 #[derive(Debug, Default)]
@@ -82,29 +83,28 @@ impl Drop for Taken<'_> {
 }
 
 impl Shared {
-    /// Carries out what was asked for in the background; what waited is put together, the latest offset for each partition.
-    /// Waits, until the deadline, for whoever is at it already.
+    /// Carries out what was asked for in the background until now; what waited is put together, the latest offset for each
+    /// partition. Waits, until the deadline, for whoever is at it already.
     ///
     /// # Cancel safety
     /// What is under way may be committed, and is carried out again by the next call.
     pub(super) async fn commit_asked(&self, deadline: Instant) {
         let Ok(_turn) = timeout_at(deadline, self.asked.turn.lock()).await else { return };
-        loop {
-            let mut taken = Taken::all(&self.asked);
-            if taken.commits.is_empty() {
-                return;
-            }
-            let latest: BTreeMap<_, _> = taken.commits.iter().flat_map(|asked| asked.offsets.iter().cloned()).collect();
-            let together = self.commit(latest.into_iter().collect(), deadline).await;
-            if together.is_ok() || taken.commits.len() == 1 {
-                taken.commits.drain(..).for_each(|asked| asked.done.tell(together.clone()));
-                continue;
-            }
-            // One of them may be at fault for all.
-            while let Some(first) = taken.commits.first() {
-                let committed = self.commit(first.offsets.clone(), deadline).await;
-                taken.commits.remove(0).done.tell(committed);
-            }
+        let mut taken = Taken::all(&self.asked);
+        if taken.commits.is_empty() {
+            return;
+        }
+        let latest: BTreeMap<_, _> = taken.commits.iter().flat_map(|asked| asked.offsets.iter().cloned()).collect();
+        let together = self.commit(latest.into_iter().collect(), deadline).await;
+        let is_late = together.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout);
+        if together.is_ok() || is_late || taken.commits.len() == 1 {
+            taken.commits.drain(..).for_each(|asked| asked.done.tell(together.clone()));
+            return;
+        }
+        // One of them may be at fault for all.
+        while let Some(first) = taken.commits.first() {
+            let committed = self.commit(first.offsets.clone(), deadline).await;
+            taken.commits.remove(0).done.tell(committed);
         }
     }
 }

@@ -372,9 +372,10 @@ impl Consumer {
         inbox.reader().finish();
         inbox.control(|assignment| assignment.close_reading());
         inbox.split_readers_finish(after(timeout / 2)).await;
+        // First what was asked for before: the last to be committed is what was done last.
+        self.shared.commit_asked(deadline).await;
         let committed =
             if self.shared.commits_by_itself() { self.shared.commit_read(None, false, deadline).await } else { Ok(()) };
-        self.shared.commit_asked(deadline).await;
         // What was assigned by hand came without a word, and goes so.
         let by_hand = *lock(&self.shared.mode) == Mode::Assigned;
         let told = if by_hand { Ok(()) } else { self.shared.take_leave(None, deadline).await };

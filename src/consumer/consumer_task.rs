@@ -313,11 +313,12 @@ impl ConsumerTask {
         for Revocation { partitions, done } in free {
             let shared = self.shared.clone();
             self.children.spawn(async move {
-                if shared.commits_by_itself() {
-                    let deadline = after(shared.settings.max_poll_interval.min(shared.settings.session_timeout));
-                    if let Err(error) = shared.commit_read(Some(&partitions), false, deadline).await {
-                        tracing::warn!(%error, "what was done of revoked partitions could not be committed");
-                    }
+                let deadline = after(shared.settings.max_poll_interval.min(shared.settings.session_timeout));
+                shared.commit_asked(deadline).await;
+                if shared.commits_by_itself()
+                    && let Err(error) = shared.commit_read(Some(&partitions), false, deadline).await
+                {
+                    tracing::warn!(%error, "what was done of revoked partitions could not be committed");
                 }
                 let deadline = after(shared.settings.max_poll_interval);
                 if let Err(error) = shared.take_leave(Some(&partitions), deadline).await {

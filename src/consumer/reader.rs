@@ -319,8 +319,10 @@ impl Reader {
         if self.by_hand {
             return lease.skip_to(end);
         }
+        // What is still in another reader's hand, which had the partition before, is done with the next record.
+        let settled = lease.done() >= lease.handed();
         lease.hand_out(end);
-        if !(self.holding && self.leases.iter().any(|held| Arc::ptr_eq(held, lease))) {
+        if settled && !(self.holding && self.leases.iter().any(|held| Arc::ptr_eq(held, lease))) {
             lease.finish();
         }
     }

@@ -305,3 +305,47 @@ async fn a_commit_that_meets_rebalances_is_an_error_and_reading_goes_on() {
     }
     assert!((3..10).all(|n| read.contains(&n)), "{read:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn commits_that_never_cease_do_not_run_out_of_time_together() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    cluster.fault(on(ApiKey::OffsetCommit).forever().delay(SECOND));
+    let mut pending = Vec::new();
+    for offset in 1..=1000 {
+        pending.push(consumer.commit_async([(tp("t", 0), offset)]).unwrap());
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    for pending in pending {
+        pending.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_waits_for_commits_in_the_background() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    append(&cluster, "t", 0, 0..5);
+    append(&cluster, "t", 1, 0..5);
+    let member = || builder(&cluster).group("g").auto_commit(false).auto_offset_reset(OffsetReset::Earliest).build();
+    let first = member().await.unwrap();
+    first.subscribe(["t"]).unwrap();
+    next(&first).await;
+    let second = member().await.unwrap();
+    second.subscribe(["t"]).unwrap();
+    cluster.fault(on(ApiKey::OffsetCommit).forever().delay(2 * SECOND));
+    let mut pending = Vec::new();
+    // Until the rebalance is seen, some are under way and some wait.
+    for offset in 1..=50 {
+        if first.assignment().len() < 2 {
+            break;
+        }
+        pending.push(first.commit_async([(tp("t", 0), offset), (tp("t", 1), offset)]).unwrap());
+        let _ = tokio::time::timeout(SECOND / 10, first.recv()).await;
+    }
+    for pending in pending {
+        pending.await.unwrap();
+    }
+}

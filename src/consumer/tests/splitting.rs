@@ -474,3 +474,23 @@ fn a_partition_that_is_gone_has_no_turn_any_more() {
         assert!(assignment.rotation.is_empty());
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_record_in_hand_is_not_done_by_what_holds_no_record_behind_it() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    let records = [Record::to("t").value("0")];
+    cluster.append_in_transaction("t", 0, 7, &records).unwrap();
+    cluster.end_transaction("t", 0, 7, true).unwrap();
+    let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
+    let consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    let in_hand = next(&consumer).await;
+    let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
+    assert!(tokio::time::timeout(10 * SECOND, stream.recv()).await.is_err(), "there is the marker only");
+    assert_eq!(cluster.committed("g", "t", 0).unwrap_or(0), 0, "{} is still in hand", number(&in_hand));
+    cluster.append("t", 0, &records).unwrap();
+    assert_eq!(tokio::time::timeout(10 * SECOND, stream.recv()).await.unwrap().unwrap().unwrap().offset, 2);
+    assert!(tokio::time::timeout(10 * SECOND, stream.recv()).await.is_err());
+    assert_eq!(cluster.committed("g", "t", 0), Some(3), "now it is done");
+}
