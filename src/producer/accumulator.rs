@@ -256,7 +256,9 @@ impl Held<'_> {
         if let Some(sticky) = entry.sticky.filter(|sticky| sticky.has_choice()) {
             let index = self.partition.index as u32;
             let mine = sticky.current() == index;
-            let had_its_share = turn_is_over(acc.sticky_bytes, limits.turn, acc.open.is_none())
+            // Where a batch takes several turns, one need not end with its batch.
+            let at_its_end = acc.open.is_none() || limits.turn < limits.batch;
+            let had_its_share = turn_is_over(acc.sticky_bytes, limits.turn, at_its_end)
                 || (closed && acc.sticky_bytes + bound > limits.turn);
             if !mine || had_its_share {
                 acc.sticky_bytes = 0;

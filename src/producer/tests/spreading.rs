@@ -180,3 +180,19 @@ async fn a_broker_nearby_that_hangs_is_left_for_one_that_is_far() {
     }
     assert_eq!(by_broker(results(send_some(&producer, 100).await).await).await, [100, 0], "and back again");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_ends_after_64_kib_though_a_batch_may_be_larger() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 4).unwrap();
+    let producer = builder(&cluster).linger(Duration::from_secs(1)).build().await.unwrap();
+    producer.partitions_for("t").await.unwrap();
+    let value = [b'x'; 1000];
+    for _ in 0..70 {
+        drop(producer.send(Record::to("t").value(&value)).await.unwrap());
+    }
+    assert_eq!(producer.flush(Duration::from_secs(10)).await, 0);
+    let mut counts: Vec<i64> = (0..4).map(|partition| cluster.log_end("t", partition).unwrap()).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [0, 0, 5, 65]);
+}
