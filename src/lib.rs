@@ -60,6 +60,7 @@ mod metrics;
 pub mod net;
 mod producer;
 mod record;
+pub mod security;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod wire;

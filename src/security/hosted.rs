@@ -1,0 +1,1 @@
+//! The usual settings of hosted Kafka services.
