@@ -94,6 +94,16 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
+fn pairs_that_wait_show_no_secret() {
+    let mut pairs = Pairs::default();
+    pairs.push("sasl.password", "hunter2");
+    pairs.push("ssl.keystore.key", "hunter2");
+    pairs.push("client.id", "me");
+    let shown = format!("{pairs:?}");
+    assert!(!shown.contains("hunter2") && shown.contains("me"), "{shown}");
+}
+
+#[test]
 fn twice_is_an_error_only_where_the_values_differ() {
     assert_eq!(applied(&[("linger.ms", "5"), ("queue.buffering.max.ms", "5 ")]).unwrap().linger, 5);
     let error = refused(&[("linger.ms", "5"), ("queue.buffering.max.ms", "6")]);

@@ -15,6 +15,17 @@ pub(super) fn sasl(properties: &SecurityProperties, network: &Arc<dyn Network>) 
     let Some(mechanism) = properties.text("sasl.mechanism") else {
         return Err(configuration(format!("property `sasl.mechanism` is missing; it is {MECHANISMS}")));
     };
+    for name in ["sasl.login.callback.handler.class", "sasl.client.callback.handler.class"] {
+        if let Some(class) = properties.text(name) {
+            let known = ["OAuthBearerLoginCallbackHandler", "IAMClientCallbackHandler"];
+            if !known.contains(&class.rsplit('.').next().unwrap_or_default()) {
+                return Err(configuration(format!(
+                    "property `{name}`: it names a class of the JVM that has no counterpart here; give the client a \
+                     `TokenSource` or a `Mechanism`"
+                )));
+            }
+        }
+    }
     let jaas = properties.secret("sasl.jaas.config");
     let jaas = jaas.as_ref().and_then(Secret::expose_str).map(Jaas::parse).transpose();
     let jaas = jaas.map_err(|why| configuration(format!("property `sasl.jaas.config`: {why}")))?;

@@ -118,7 +118,6 @@ mod tests {
         let wanted = b"n,,\x01auth=Bearer a.b.c\x01logicalCluster=lkc-1\x01\x01";
         assert_eq!(exchange.next(None).unwrap(), Step::Send(wanted.to_vec().into()));
         assert_eq!(exchange.next(Some(b"")).unwrap(), Step::Done);
-        assert!(!format!("{mechanism:?}").contains("a.b.c"));
     }
 
     #[tokio::test]
