@@ -112,6 +112,15 @@ impl Fault {
         self
     }
 
+    /// Only requests of that user (`alice`, as SASL knows them).
+    pub fn user(self, name: impl AsRef<str>) -> Self {
+        let principal = format!("User:{}", name.as_ref());
+        let before = self.condition.clone();
+        self.when(move |request| {
+            *request.principal == *principal && before.as_ref().is_none_or(|condition| condition(request))
+        })
+    }
+
     /// Only requests for which this holds.
     pub fn when(mut self, condition: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Self {
         self.condition = Some(Arc::new(condition));
