@@ -55,9 +55,7 @@ impl Jaas {
 
     /// The options whose names begin like that, without that beginning.
     pub(crate) fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.options
-            .iter()
-            .filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value.expose_str()?)))
+        self.options.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value.expose_str()?)))
     }
 
     /// An option that is none of these.

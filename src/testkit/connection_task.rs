@@ -175,7 +175,14 @@ impl<S: Stream> Connection<S> {
             return Ok(None);
         }
         let verdict = Verdict::default();
-        let context = Context { state: &mut state, broker: self.broker, head, now: now(), verdict: &verdict, gate: &mut self.gate };
+        let context = Context {
+            state: &mut state,
+            broker: self.broker,
+            head,
+            now: now(),
+            verdict: &verdict,
+            gate: &mut self.gate,
+        };
         if head.key == ApiKey::ApiVersions
             && let Step::Reply(pieces) = api::refuse_api_versions(&context)?
         {

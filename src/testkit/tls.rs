@@ -93,6 +93,7 @@ fn provider() -> Result<Arc<CryptoProvider>> {
     if able {
         return Ok(Arc::new(rustls_graviola::default_provider()));
     }
-    let none = || Error::new(ErrorKind::Configuration, "TLS of the testkit: there is no cryptography for this processor");
+    let none =
+        || Error::new(ErrorKind::Configuration, "TLS of the testkit: there is no cryptography for this processor");
     CryptoProvider::get_default().map(Arc::clone).ok_or_else(none)
 }

@@ -85,6 +85,9 @@ mod tests {
         };
         let credentials = AwsCredentials::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
         assert_eq!(signature(credentials.clone()), "7b561ad440dafd8bb9fc396ced888b685b12b08a6cc3ba55bfcfb70c767a1bd8");
-        assert_eq!(signature(credentials.with_session_token("FwoGZXIvYXdzE/+=x")), "142177df8cf9046e37a1273b0f005623e314b14f14e6c9da04e8b923e3aeeff3");
+        assert_eq!(
+            signature(credentials.with_session_token("FwoGZXIvYXdzE/+=x")),
+            "142177df8cf9046e37a1273b0f005623e314b14f14e6c9da04e8b923e3aeeff3"
+        );
     }
 }

@@ -122,10 +122,7 @@ impl Sources {
         let name = self.profile.as_deref().or_else(|| self.var("AWS_PROFILE"));
         let asked = name.is_some();
         let name = name.unwrap_or("default");
-        let paths = [
-            self.file("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
-            self.file("AWS_CONFIG_FILE", "config"),
-        ];
+        let paths = [self.file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), self.file("AWS_CONFIG_FILE", "config")];
         let mut settings: Vec<(String, Secret)> = Vec::new();
         for path in paths.into_iter().flatten() {
             let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;

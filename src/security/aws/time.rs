@@ -60,7 +60,8 @@ mod tests {
             assert_eq!(stamp(time), text);
             assert_eq!(parse(iso), Some(time));
         }
-        for text in ["", "2015-08-30", "2015-08-30T12:36:00", "2015-13-30T12:36:00Z", "x-08-30T12:36:00Z", "1-1-1T1:1Z"] {
+        for text in ["", "2015-08-30", "2015-08-30T12:36:00", "2015-13-30T12:36:00Z", "x-08-30T12:36:00Z", "1-1-1T1:1Z"]
+        {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -118,8 +118,9 @@ async fn exchange(stream: &mut dyn Stream, request: &Request<'_>) -> Result<Resp
             read => read.map_err(broken)?,
         };
         if read == 0 {
-            return Response::parse(&answer, true)?
-                .ok_or_else(|| Error::new(ErrorKind::Network, "the server closed the connection before its answer ended"));
+            return Response::parse(&answer, true)?.ok_or_else(|| {
+                Error::new(ErrorKind::Network, "the server closed the connection before its answer ended")
+            });
         }
     }
 }

@@ -29,15 +29,15 @@ impl Response {
         let status = status.filter(|_| version.starts_with("HTTP/1.")).ok_or_else(foreign)?;
         let headers: Vec<(&str, &str)> =
             lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.trim(), value.trim())).collect();
-        let header = |wanted: &str| {
-            headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| *value)
-        };
+        let header =
+            |wanted: &str| headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| *value);
         let body = rest.get(4..).unwrap_or_default();
         if (100..200).contains(&status) {
             // What comes in between is followed by the answer itself.
             return Self::parse(body, ended);
         }
-        let chunked = header("transfer-encoding").is_some_and(|coding| coding.to_ascii_lowercase().ends_with("chunked"));
+        let chunked =
+            header("transfer-encoding").is_some_and(|coding| coding.to_ascii_lowercase().ends_with("chunked"));
         let body = if status == 204 || status == 304 {
             Some(Zeroizing::default())
         } else if chunked {

@@ -121,7 +121,9 @@ mod tests {
         let url = Url::parse("http://[::1]?q").unwrap();
         assert_eq!((url.host(), url.port(), url.target(), url.authority()), ("::1", 80, "/?q", "[::1]".to_owned()));
         assert!(url.is_local() && Url::parse("http://169.254.169.254").unwrap().is_local());
-        for text in ["idp", "ftp://x", "https://", "https://u:p@x/", "https://x:99999/", "https://x/a b", "https://[::1]x/"] {
+        for text in
+            ["idp", "ftp://x", "https://", "https://u:p@x/", "https://x:99999/", "https://x/a b", "https://[::1]x/"]
+        {
             assert!(Url::parse(text).is_err(), "{text}");
         }
     }

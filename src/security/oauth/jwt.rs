@@ -209,8 +209,7 @@ impl Signed {
             claims.push(format!("\"jti\":\"{id:032x}\""));
         }
         let claims = format!("{{{}}}", claims.join(","));
-        let mut assertion =
-            Zeroizing::new(format!("{}.{}", BASE64.encode(header), BASE64.encode(claims)).into_bytes());
+        let mut assertion = Zeroizing::new(format!("{}.{}", BASE64.encode(header), BASE64.encode(claims)).into_bytes());
 
         let pem = key.expose_str().ok_or_else(|| failed("it is not PEM".to_owned()))?;
         let key = signing_key(pem, self.passphrase.as_ref(), &self.provider).map_err(failed)?;

@@ -201,7 +201,12 @@ mod tests {
     #[test]
     fn what_is_refused_is_said_and_told_apart() {
         for (status, body, kind, part) in [
-            (401, r#"{"error":"invalid_client","error_description":"no"}"#, ErrorKind::Authentication, "invalid_client no"),
+            (
+                401,
+                r#"{"error":"invalid_client","error_description":"no"}"#,
+                ErrorKind::Authentication,
+                "invalid_client no",
+            ),
             (400, "<html>", ErrorKind::Authentication, "status 400"),
             (503, "", ErrorKind::Network, "status 503"),
             (429, "{}", ErrorKind::Network, "status 429"),

@@ -61,11 +61,7 @@ pub(super) fn module(jaas: &Jaas, wanted: &str, known: &[&str]) -> Result<()> {
     }
 }
 
-fn credentials(
-    properties: &SecurityProperties,
-    jaas: Option<&Jaas>,
-    wanted: &str,
-) -> Result<(String, Secret, bool)> {
+fn credentials(properties: &SecurityProperties, jaas: Option<&Jaas>, wanted: &str) -> Result<(String, Secret, bool)> {
     let own = (properties.raw("sasl.username"), properties.secret("sasl.password"));
     match (own, jaas) {
         ((None, None), Some(jaas)) => {

@@ -6,10 +6,7 @@ use super::{SecurityProperties, configuration, refused};
 use crate::{
     config::parse,
     error::Result,
-    security::{
-        Secret, Tls,
-        tls::Source,
-    },
+    security::{Secret, Tls, tls::Source},
 };
 
 pub(super) fn tls(properties: &SecurityProperties) -> Result<Tls> {
@@ -81,7 +78,8 @@ enum Store {
 
 /// What kind of store a file is: as it is said, else by its name.
 fn store(properties: &SecurityProperties, property: &str, path: &str) -> Result<Store> {
-    const JKS: &str = "only Java reads JKS; turn it into PKCS#12 (`keytool -importkeystore -deststoretype PKCS12`) or PEM";
+    const JKS: &str =
+        "only Java reads JKS; turn it into PKCS#12 (`keytool -importkeystore -deststoretype PKCS12`) or PEM";
     match properties.text(property) {
         Some(kind) if kind.eq_ignore_ascii_case("JKS") => Err(configuration(format!("property `{property}`: {JKS}"))),
         Some(kind) => parse::one_of(kind, &[("PEM", true), ("PKCS12", false)])
@@ -116,22 +114,26 @@ fn identity(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
         match store(properties, "ssl.keystore.type", path)? {
             Store::Pem => found.push(("ssl.keystore.location", source.clone(), Some(source))),
             Store::Pkcs12 if found.is_empty() => {
-                let password = properties.secret("ssl.keystore.password").or_else(|| properties.secret("ssl.key.password"));
+                let password =
+                    properties.secret("ssl.keystore.password").or_else(|| properties.secret("ssl.key.password"));
                 return identify_pkcs12(tls, path, password);
             }
             Store::Pkcs12 => found.push(("ssl.keystore.location", source, None)),
         }
     }
     match found.as_slice() {
-        [] => match ["ssl.key.location", "ssl.key.pem", "ssl.keystore.key"].iter().find(|n| properties.text(n).is_some()) {
-            None => return Ok(tls),
-            Some(name) => {
-                return Err(configuration(format!(
-                    "property `{name}` is set without its certificate (ssl.certificate.location, \
+        [] => {
+            match ["ssl.key.location", "ssl.key.pem", "ssl.keystore.key"].iter().find(|n| properties.text(n).is_some())
+            {
+                None => return Ok(tls),
+                Some(name) => {
+                    return Err(configuration(format!(
+                        "property `{name}` is set without its certificate (ssl.certificate.location, \
                      ssl.keystore.certificate.chain)"
-                )));
+                    )));
+                }
             }
-        },
+        }
         [(name, _, None)] => {
             return Err(configuration(format!(
                 "property `{name}` is set without its key (ssl.key.location, ssl.keystore.key)"
@@ -206,4 +208,3 @@ pub(super) fn https(properties: &SecurityProperties, jaas: Option<&crate::securi
     }
     tls
 }
-

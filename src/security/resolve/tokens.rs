@@ -8,15 +8,14 @@ use crate::{
     error::Result,
     net::{BoxFuture, Network},
     security::{
-        OauthBearer, Oidc, Sasl, Token, TokenFile, TokenSource, UnsecuredToken,
-        jaas::Jaas,
-        oauth::RefreshSettings,
+        OauthBearer, Oidc, Sasl, Token, TokenFile, TokenSource, UnsecuredToken, jaas::Jaas, oauth::RefreshSettings,
     },
 };
 
 const ENDPOINT: &str = "sasl.oauthbearer.token.endpoint.url";
 
-const OPTIONS: [&str; 7] = ["clientId", "clientSecret", "scope", "extension_*", "unsecuredLogin*", "ssl.*", "serviceName"];
+const OPTIONS: [&str; 7] =
+    ["clientId", "clientSecret", "scope", "extension_*", "unsecuredLogin*", "ssl.*", "serviceName"];
 
 /// A source of any kind.
 #[derive(Debug)]
@@ -38,9 +37,8 @@ pub(super) fn oauth_bearer(
     }
     let source = Any(source(properties, jaas, network)?);
     let mut mechanism = OauthBearer::with_refresh(source, refresh(properties)?);
-    let below = jaas.into_iter().flat_map(|jaas| {
-        jaas.below("extension_").chain(jaas.below("unsecuredLoginExtension_"))
-    });
+    let below =
+        jaas.into_iter().flat_map(|jaas| jaas.below("extension_").chain(jaas.below("unsecuredLoginExtension_")));
     for (name, value) in below {
         mechanism = mechanism.extension(name, value);
     }
@@ -100,7 +98,9 @@ fn is_jwt_bearer(properties: &SecurityProperties) -> Result<bool> {
             "JwtBearerJwtRetriever" => Ok(true),
             "ClientCredentialsJwtRetriever" => Ok(false),
             "DefaultJwtRetriever" => Ok(has_assertion(properties)),
-            _ => Err(refused(name, class, "DefaultJwtRetriever, ClientCredentialsJwtRetriever or JwtBearerJwtRetriever")),
+            _ => {
+                Err(refused(name, class, "DefaultJwtRetriever, ClientCredentialsJwtRetriever or JwtBearerJwtRetriever"))
+            }
         };
     }
     let name = "sasl.oauthbearer.grant.type";
@@ -140,14 +140,14 @@ fn client_credentials(
     let id = "sasl.oauthbearer.client.credentials.client.id";
     let secret = "sasl.oauthbearer.client.credentials.client.secret";
     let missing = |name: &str| {
-        configuration(format!("property `{name}` is missing, which client credentials need (`clientId` and \
-                               `clientSecret` of `sasl.jaas.config` do as well)"))
+        configuration(format!(
+            "property `{name}` is missing, which client credentials need (`clientId` and \
+                               `clientSecret` of `sasl.jaas.config` do as well)"
+        ))
     };
     let client = properties.text(id).or_else(|| jaas?.text("clientId")).ok_or_else(|| missing(id))?;
-    let secret = properties
-        .secret(secret)
-        .or_else(|| jaas?.get("clientSecret").cloned())
-        .ok_or_else(|| missing(secret))?;
+    let secret =
+        properties.secret(secret).or_else(|| jaas?.get("clientSecret").cloned()).ok_or_else(|| missing(secret))?;
     let (connect, read) = timeouts(properties)?;
     let mut oidc = Oidc::client_credentials(url, client, secret)?
         .urlencode_header(properties.boolean("sasl.oauthbearer.header.urlencode", false)?)
@@ -180,10 +180,8 @@ fn jwt_bearer(
             let algorithm = name("algorithm");
             let algorithm = match properties.text(&algorithm) {
                 None => JwtAlgorithm::Rs256,
-                Some(value) => {
-                    parse::one_of(value, &[("RS256", JwtAlgorithm::Rs256), ("ES256", JwtAlgorithm::Es256)])
-                        .ok_or_else(|| refused(&algorithm, value, "RS256 or ES256"))?
-                }
+                Some(value) => parse::one_of(value, &[("RS256", JwtAlgorithm::Rs256), ("ES256", JwtAlgorithm::Es256)])
+                    .ok_or_else(|| refused(&algorithm, value, "RS256 or ES256"))?,
             };
             let mut source = JwtBearer::signed(url, key)?
                 .algorithm(algorithm)
@@ -271,7 +269,8 @@ fn unsecured_of_librdkafka(properties: &SecurityProperties) -> Result<UnsecuredT
     let name = "sasl.oauthbearer.config";
     let allowed = "principal=… and, with spaces between them, principalClaimName=…, scope=…,…, scopeClaimName=…, \
                    lifeSeconds=…";
-    let config = properties.text(name).ok_or_else(|| configuration(format!("property `{name}` is missing: {allowed}")))?;
+    let config =
+        properties.text(name).ok_or_else(|| configuration(format!("property `{name}` is missing: {allowed}")))?;
     let mut pairs = config.split_whitespace().filter_map(|pair| pair.split_once('=')).collect::<Vec<_>>();
     let mut take = |wanted: &str| {
         let at = pairs.iter().position(|(name, _)| *name == wanted)?;

@@ -144,9 +144,10 @@ fn payload(credentials: &AwsCredentials, region: &str, host: &str, now: SystemTi
     let mut out = Zeroizing::new(String::with_capacity(size + host.len() + 128));
     let agent = concat!("ottla/", env!("CARGO_PKG_VERSION"));
     out.push_str("{\"version\":\"2020_10_22\"");
-    let signed = signed.parameters.iter().map(|(name, value)| {
-        (name.to_ascii_lowercase(), value.expose_str().unwrap_or_default())
-    });
+    let signed = signed
+        .parameters
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.expose_str().unwrap_or_default()));
     let more = [("host".to_owned(), host), ("user-agent".to_owned(), agent)];
     for (name, value) in more.into_iter().chain(signed) {
         out.push(',');

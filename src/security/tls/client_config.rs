@@ -25,9 +25,7 @@ pub(super) fn client_config(tls: &Tls, raw: &Raw, provider: &Arc<CryptoProvider>
     let lenient = |roots| Arc::new(Lenient { roots, provider: Arc::clone(provider) });
     let builder = match tls.verification {
         Verification::Full => builder.with_root_certificates(roots),
-        Verification::WithoutHostName => {
-            builder.dangerous().with_custom_certificate_verifier(lenient(Some(roots)))
-        }
+        Verification::WithoutHostName => builder.dangerous().with_custom_certificate_verifier(lenient(Some(roots))),
         Verification::None => builder.dangerous().with_custom_certificate_verifier(lenient(None)),
     };
     match material.identity {

@@ -70,7 +70,11 @@ pub(crate) enum Roots {
 /// Certificates and the key that belongs to them.
 #[derive(Clone, Debug)]
 pub(crate) enum Identity {
-    Pem { chain: Source, key: Source, password: Option<Secret> },
+    Pem {
+        chain: Source,
+        key: Source,
+        password: Option<Secret>,
+    },
     #[cfg(feature = "pkcs12")]
     Pkcs12(Source, Secret),
 }

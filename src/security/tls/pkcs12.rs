@@ -29,7 +29,7 @@ pub(super) fn identity(
 /// All certificates of a store that stand alone. `Err` says why there are none.
 pub(super) fn certificates(bytes: &[u8], password: &Secret) -> Result<Vec<CertificateDer<'static>>, String> {
     // A store that OpenSSL made does not say which certificates are trusted: all are.
-    let store = open(bytes, password, Pkcs12ImportPolicy::Relaxed)?;
+    let store = open(bytes, password, Pkcs12ImportPolicy::Raw)?;
     let certificates = store.entries().filter_map(|(_, entry)| match entry {
         KeyStoreEntry::Certificate(certificate) => Some(CertificateDer::from(certificate.as_der().to_vec())),
         _ => None,

@@ -44,13 +44,8 @@ fn built_in() -> Result<Arc<CryptoProvider>, String> {
 #[cfg(target_arch = "aarch64")]
 fn built_in() -> Result<Arc<CryptoProvider>, String> {
     use std::arch::is_aarch64_feature_detected as has;
-    first_missing(&[
-        ("neon", has!("neon")),
-        ("aes", has!("aes")),
-        ("pmull", has!("pmull")),
-        ("sha2", has!("sha2")),
-    ])
-    .map(|()| Arc::new(rustls_graviola::default_provider()))
+    first_missing(&[("neon", has!("neon")), ("aes", has!("aes")), ("pmull", has!("pmull")), ("sha2", has!("sha2"))])
+        .map(|()| Arc::new(rustls_graviola::default_provider()))
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
