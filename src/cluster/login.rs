@@ -31,9 +31,12 @@ use crate::{
 const HANDSHAKE: i16 = 1;
 /// No mechanism takes more turns than this.
 const MOST_TURNS: usize = 16;
-/// When, of the time that an authentication holds, the next one begins: as Java, with room for the way there and for
-/// clocks that differ.
-const WINDOW: (f64, f64) = (0.85, 0.95);
+/// Which part of the time that an authentication holds is left when the next one begins, as in Java: room for the way
+/// there, and for clocks that differ.
+const MARGIN: (f64, f64) = (0.05, 0.15);
+/// Requests that were sent before wait at the broker, which closes the connection when it comes to them too late: so at
+/// least this is left, or where so little is granted, a third of it.
+const LEAST_MARGIN: Duration = Duration::from_millis(1500);
 
 /// What it takes to authenticate on one connection, once or many times.
 #[derive(Debug)]
@@ -208,7 +211,8 @@ fn reauthenticate_after(lifetime_ms: i64) -> Option<Duration> {
     let lifetime = u64::try_from(lifetime_ms).ok().filter(|lifetime| *lifetime > 0)?;
     // Ten years are as good as for ever, and short enough for every clock.
     let lifetime = Duration::from_millis(lifetime.min(315_360_000_000));
-    Some(lifetime.mul_f64(rand::rng().random_range(WINDOW.0..WINDOW.1)))
+    let margin = lifetime.mul_f64(rand::rng().random_range(MARGIN.0..MARGIN.1));
+    Some(lifetime - margin.max(LEAST_MARGIN.min(lifetime / 3)))
 }
 
 /// What a broker says, as an error may show it.
@@ -227,7 +231,9 @@ mod tests {
             let after = reauthenticate_after(lifetime).unwrap();
             assert!(after < Duration::from_millis(u64::try_from(lifetime).unwrap()));
         }
-        let after = reauthenticate_after(5000).unwrap();
-        assert!(after >= Duration::from_millis(4250) && after <= Duration::from_millis(4750), "{after:?}");
+        for (lifetime, from, to) in [(3_600_000, 3_060_000, 3_420_000), (5000, 3500, 3500), (300, 200, 200)] {
+            let after = reauthenticate_after(lifetime).unwrap();
+            assert!(after >= Duration::from_millis(from) && after <= Duration::from_millis(to), "{after:?}");
+        }
     }
 }
