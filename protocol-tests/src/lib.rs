@@ -40,6 +40,7 @@ mod leashed;
 mod message;
 mod node;
 mod places;
+pub mod secured;
 mod shared;
 pub mod tools;
 mod wire;

@@ -24,6 +24,7 @@
 
 mod aws;
 mod guard;
+#[cfg(feature = "tls")]
 pub mod hosted;
 mod http;
 mod jaas;
