@@ -4,6 +4,8 @@ mod credentials;
 mod profile;
 mod sigv4;
 mod sources;
+#[cfg(test)]
+mod tests;
 mod time;
 
 pub use credentials::AwsCredentials;

@@ -4,8 +4,6 @@ mod msk_iam;
 mod oauthbearer;
 mod plain;
 mod scram;
-#[cfg(test)]
-mod tests;
 
 use std::{fmt, sync::Arc};
 

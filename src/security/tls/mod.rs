@@ -9,8 +9,6 @@ mod pem;
 #[cfg(feature = "pkcs12")]
 mod pkcs12;
 mod provider;
-#[cfg(test)]
-mod tests;
 mod verify;
 
 use std::{path::PathBuf, sync::Arc};
