@@ -1,5 +1,6 @@
 //! Ottla: a Kafka client in Rust with nothing of C in it.
 //!
+//! - [`Consumer::run`] calls a handler for every record: [`Worker`] keeps order, retries, dead letters, commits and rebalances.
 //! - [`Producer`] sends [`Record`]s: idempotent by default, with one result for each record.
 //! - [`Consumer`] reads [`ConsumerRecord`]s, or borrowed [`Records`], of partitions that it was assigned or that its group gives it.
 //! - [`Admin`] creates, deletes, lists and describes topics.
@@ -29,9 +30,21 @@
 //! let consumer =
 //!     Consumer::builder(cluster.bootstrap()).group("billing").auto_offset_reset(OffsetReset::Earliest).build().await?;
 //! consumer.subscribe(["orders", "^audit\\..*"])?;
-//! let record = consumer.recv().await.transpose()?.expect("a subscribed consumer does not end");
+//! let (handled, mut records) = tokio::sync::mpsc::unbounded_channel();
+//! let worker = consumer.worker().concurrency(64).start(move |record| {
+//!     let handled = handled.clone();
+//!     async move { handled.send(record) } // done when this is `Ok`; an error is tried again
+//! })?;
+//! let record = records.recv().await.expect("a record");
 //! assert_eq!(record.value.as_deref(), Some(&b"shipped"[..]));
-//! consumer.close(Duration::from_secs(10)).await?; // commits what was read, and leaves the group
+//! worker.close(Duration::from_secs(10)).await?; // lets handlers end, commits what is done, and leaves the group
+//!
+//! // Or a loop of one's own: a record is done when the next one is asked for.
+//! let reader = Consumer::builder(cluster.bootstrap()).group("audit").auto_offset_reset(OffsetReset::Earliest).build().await?;
+//! reader.subscribe(["orders"])?;
+//! let record = reader.recv().await.transpose()?.expect("a subscribed consumer does not end");
+//! assert_eq!(record.offset, 0);
+//! reader.close(Duration::from_secs(10)).await?;
 //! # Ok(()) }
 //! # #[cfg(not(feature = "testkit"))]
 //! # fn main() {}
@@ -39,14 +52,16 @@
 //!
 //! # What is promised
 //! A record that was acknowledged is in the log; with idempotence it is there once and in order. A record that was not
-//! says whether it may be there ([`Error::delivery_status`]). A consumer commits only what its reader is done with. Memory
+//! says whether it may be there ([`Error::delivery_status`]). A consumer commits only what its reader, or the worker's
+//! handler, is done with. Memory
 //! is bounded by configured bytes; every wait but the one for records has a deadline; every future may be dropped.
 //!
 //! # Observability
 //! [`Producer::metrics`] and [`Consumer::metrics`] are snapshots of what was counted, [`Consumer::status`] says what each
 //! partition waits for, [`ProducerInterceptor`] sees each record and each result, and
+//! [`Worker::status`] and [`Worker::metrics`] are the same for handlers, and
 //! `tracing` is told what happens to batches, requests and connections, under the targets `ottla::producer`,
-//! `ottla::consumer` and `ottla::cluster`: at WARN what was lost, at INFO what is rare, at DEBUG a span for each produce
+//! `ottla::consumer`, `ottla::worker` and `ottla::cluster`: at WARN what was lost, at INFO what is rare, at DEBUG a span for each produce
 //! request and an event for each batch that is sent again.
 //!
 //! # Features
@@ -59,6 +74,9 @@ pub(crate) mod cluster;
 pub(crate) mod config;
 mod consumer;
 pub mod error;
+#[cfg(all(any(test, fuzzing), feature = "testkit"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod metrics;
 pub mod net;
 mod producer;
@@ -67,6 +85,7 @@ pub mod security;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod wire;
+mod worker;
 
 pub use admin::{
     Admin, AdminBuilder, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, PartitionDescription,
@@ -90,6 +109,10 @@ pub use record::{
     TimestampType, TopicPartition,
 };
 pub use wire::{ApiKey, Compression};
+pub use worker::{
+    Handler, HandlerError, HandlerResult, OrderBy, Permanent, RunningJob, Worker, WorkerBuilder, WorkerMetrics,
+    WorkerPartition, WorkerState, WorkerStatus,
+};
 
 /// The README's programs, held to compile and, where they bring their broker along, to run.
 #[cfg(all(doctest, feature = "testkit", feature = "tls"))]

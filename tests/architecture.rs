@@ -164,3 +164,42 @@ fn what_decides_does_no_io_and_asks_no_clock() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// All Rust files below a folder.
+fn all_files(folder: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            all_files(&path, out);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            out.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_tests_that_are_named_for_each_fault_are_there() {
+    let text = fs::read_to_string(root().join("protocol-tests/README.md")).expect("protocol-tests/README.md is there");
+    let rows = text.lines().filter(|line| line.starts_with("| "));
+    // What stands in backticks in a row's last cell, and is a test's name.
+    let cells = rows.filter_map(|row| row.trim_end_matches(" |").rsplit_once("| ")).map(|(_, cell)| cell);
+    let named: BTreeSet<(&str, &str)> =
+        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter_map(|name| name.split_once("::")).collect();
+    assert!(named.len() > 50, "{} tests are named", named.len());
+    let mut files = Vec::new();
+    for folder in ["src", "protocol-tests/tests"] {
+        all_files(&root().join(folder), &mut files);
+    }
+    let texts: Vec<(String, String)> = files
+        .iter()
+        .map(|path| {
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            (stem.to_owned(), fs::read_to_string(path).expect("a source file"))
+        })
+        .collect();
+    let is_there = |(file, test): &(&str, &str)| {
+        texts.iter().any(|(stem, text)| stem == file && text.contains(&format!("fn {test}(")))
+    };
+    let missing: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
+    assert!(missing.is_empty(), "protocol-tests/README.md names tests that are not there: {missing:?}");
+}

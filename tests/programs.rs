@@ -55,6 +55,15 @@ async fn the_quickstart_runs_by_itself_and_against_a_broker() {
 }
 
 #[tokio::test]
+async fn the_worker_bills_what_it_can_and_buries_the_rest() {
+    let output = run(program("worker"), Vec::new()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let out = text(&output.stdout);
+    let last = out.lines().last().unwrap_or_default();
+    assert!(last.starts_with("990 orders billed (") && last.contains("10 dead letters, 10 attempts failed"), "{out}");
+}
+
+#[tokio::test]
 async fn kat_carries_lines_both_ways() {
     let cluster = Cluster::start(Options::new().brokers(3)).await.expect("a cluster");
     cluster.create_topic("numbers", 3).expect("a topic");
@@ -133,4 +142,59 @@ async fn perf_ends_with_one_line_of_json() {
         assert!(last.starts_with(&format!(r#"{{"mode":"{mode}","records":2000,"size":100,"#)), "{last}");
         assert_eq!(last.contains("p999_us"), mode == "latency", "{last}");
     }
+}
+
+/// Lines of JSON, each of which has a time and a name.
+fn events<'o>(out: &'o str, name: &str) -> Vec<&'o str> {
+    let named = format!(r#","name":"{name}""#);
+    assert!(out.lines().all(|line| line.starts_with(r#"{"timestamp":"#) && line.ends_with('}')), "{out}");
+    out.lines().filter(|line| line.contains(&named)).collect()
+}
+
+#[tokio::test]
+async fn the_verifiable_programs_tell_their_story_as_kafkas_own_do() {
+    let cluster = Cluster::start(Options::new()).await.expect("a cluster");
+    cluster.create_topic("numbers", 2).expect("a topic");
+    let mut produce = program("verifiable_producer");
+    produce.args(["--bootstrap-server", &cluster.bootstrap(), "--topic", "numbers", "--max-messages", "200"]);
+    produce.args(["--repeating-keys", "7", "--value-prefix", "3", "--throughput", "2000"]);
+    let output = run(produce, Vec::new()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let out = text(&output.stdout);
+    assert_eq!(events(&out, "startup_complete").len(), 1, "{out}");
+    let sent = events(&out, "producer_send_success");
+    assert_eq!(sent.len(), 200);
+    let eighth = sent.iter().find(|line| line.contains(r#""value":"3.8","#)).expect("the ninth record");
+    assert!(eighth.contains(r#""key":"1","value":"3.8","offset":"#), "{eighth}");
+    assert!(
+        events(&out, "tool_data")[0].contains(r#""sent":200,"acked":200,"target_throughput":2000,"avg_throughput":"#)
+    );
+    assert_eq!(events(&out, "shutdown_complete").len(), 1);
+
+    let consume = |extra: &[&str]| {
+        let mut consume = program("verifiable_consumer");
+        consume.args(["--bootstrap-server", &cluster.bootstrap(), "--topic", "numbers", "--group-id", "g"]);
+        consume.args(["--assignment-strategy", "org.apache.kafka.clients.consumer.RangeAssignor"]);
+        consume.args(extra);
+        consume
+    };
+    let output = run(consume(&["--max-messages", "150", "--verbose"]), Vec::new()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let out = text(&output.stdout);
+    let assigned = events(&out, "partitions_assigned");
+    assert!(
+        assigned[0].ends_with(r#""partitions":[{"topic":"numbers","partition":0},{"topic":"numbers","partition":1}]}"#)
+    );
+    assert_eq!(events(&out, "record_data").len(), 150);
+    assert!(events(&out, "offsets_committed").last().expect("a commit").ends_with(r#","success":true}"#), "{out}");
+    assert!(events(&out, "records_consumed")[0].contains(r#""minOffset":0,"maxOffset":"#));
+    assert_eq!(events(&out, "shutdown_complete").len(), 1);
+    let committed: i64 = (0..2).map(|partition| cluster.committed("g", "numbers", partition).unwrap_or(0)).sum();
+    assert_eq!(committed, 150);
+    let output = run(consume(&["--max-messages", "50", "--enable-autocommit"]), Vec::new()).await;
+    let out = text(&output.stdout);
+    assert!(output.status.success() && events(&out, "record_data").is_empty(), "{out}");
+    assert!(events(&out, "offsets_committed").is_empty(), "{out}");
+    let committed: i64 = (0..2).map(|partition| cluster.committed("g", "numbers", partition).unwrap_or(0)).sum();
+    assert_eq!(committed, 200, "by the close");
 }

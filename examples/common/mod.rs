@@ -1,6 +1,8 @@
 //! What the examples share: reading arguments, and ending with an error that a person can use.
 #![allow(dead_code, unreachable_pub, reason = "each example takes what it needs of this")]
 
+pub mod verifiable;
+
 use std::{collections::VecDeque, process::ExitCode};
 
 /// What ends a program: a message for standard error.

@@ -20,9 +20,11 @@
 //! | `builder`, `kafka`, `node` | the cluster: [`Kafka`], [`Node`] |
 //! | `jars` | Maven, once for each version |
 //! | `leashed` | processes that cannot outlive us |
+//! | `program` | programs beside a test, read line by line: [`Program`] |
 //! | `wire` | the requests that the fixture speaks by itself |
 //! | `shared` | one cluster for all tests of a binary; leaving tests out |
 //! | [`tools`], [`kcat`] | Kafka's console clients and librdkafka's |
+//! | [`transact`] | transactions written by Kafka's own client |
 //! | [`dump`] | a partition's log as Kafka's own tool reads it |
 //! | [`golden`] | bytes from Kafka's own serializers |
 #![forbid(unsafe_code)]
@@ -40,9 +42,11 @@ mod leashed;
 mod message;
 mod node;
 mod places;
+mod program;
 pub mod secured;
 mod shared;
 pub mod tools;
+pub mod transact;
 mod wire;
 
 pub use builder::{Builder, DEFAULT_VERSION};
@@ -51,6 +55,7 @@ pub use jars::{Jars, Version};
 pub use kafka::Kafka;
 pub use message::{Consumed, Message};
 pub use node::Node;
+pub use program::Program;
 pub use shared::{or_skip, shared, unique};
 pub use wire::{ClusterView, PartitionView, TopicView};
 

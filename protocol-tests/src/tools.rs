@@ -77,6 +77,14 @@ impl Tools {
         self
     }
 
+    pub(crate) fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    pub(crate) fn jars(&self) -> &Jars {
+        &self.jars
+    }
+
     /// How long a tool may take; default 90 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {

@@ -43,7 +43,7 @@ async fn works(admin: Admin, producer: Producer, consumer: Consumer, topic: &str
     assert!(admin.list_topics().await.unwrap().iter().any(|found| &*found.name == topic));
     let mut deliveries = Vec::new();
     for n in 0..100 {
-        deliveries.push(producer.send(Record::to(topic).value(&format!("{n}"))).await.unwrap());
+        deliveries.push(producer.send(Record::to(topic).value(format!("{n}"))).await.unwrap());
     }
     for delivery in deliveries {
         delivery.await.unwrap();

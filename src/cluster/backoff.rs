@@ -25,9 +25,15 @@ impl Backoff {
 
     /// The wait before the next attempt; counts it. Never less than a millisecond.
     pub(crate) fn next(&mut self, rng: &mut StdRng) -> Duration {
-        // 2^31 times anything that is not zero is above every limit that makes sense.
-        let factor = 1_u32 << self.attempts.min(31);
+        let wait = self.after(self.attempts, rng);
         self.attempts = self.attempts.saturating_add(1);
+        wait
+    }
+
+    /// The wait after so many attempts that had their wait, for those who count by themselves.
+    pub(crate) fn after(&self, attempts: u32, rng: &mut StdRng) -> Duration {
+        // 2^31 times anything that is not zero is above every limit that makes sense.
+        let factor = 1_u32 << attempts.min(31);
         let exponential = self.initial.saturating_mul(factor).min(self.max);
         let jittered = exponential.as_secs_f64() * rng.random_range(0.8..=1.2);
         Duration::try_from_secs_f64(jittered).unwrap_or(self.max).min(self.max).max(SHORTEST)

@@ -102,6 +102,9 @@ impl Assignment {
             if let Some((leader, epoch)) = head.current_leader.filter(|(leader, epoch)| *leader >= 0 && *epoch >= 0) {
                 hints.leaders.push((partition.clone(), leader, epoch));
             }
+            if self.searched(id, &partition, asked_from, &head, &walk) {
+                continue;
+            }
             if head.error.is_ok() && head.preferred_read_replica >= 0 && head.preferred_read_replica != id {
                 hints.refresh |= self.sent_elsewhere(id, &partition, head.preferred_read_replica, now);
             } else if head.error.is_ok() {
@@ -181,7 +184,7 @@ impl Assignment {
                 format!("{partition}: the batch at offset {asked_from} announces more bytes than the broker has of it"),
             );
             found.fetch_bytes = fetch_bytes;
-            found.queue.push_broken(error, asked_from);
+            found.queue.push_broken(error, asked_from, walk.sound);
             self.enter(partition, State::Stopped);
             self.queue_up(partition);
             self.wake_reader();
@@ -190,7 +193,7 @@ impl Assignment {
         if walk.steps.is_empty() {
             return;
         }
-        let broken = matches!(walk.steps.last(), Some(Step::Broken(_)));
+        let broken = matches!(walk.steps.last(), Some(Step::Broken { .. }));
         if !broken && walk.next_offset.is_some_and(|next| next <= asked_from) {
             self.fell_behind(partition, asked_from, walk.next_offset.unwrap_or(0), now);
             return;
@@ -244,8 +247,9 @@ impl Assignment {
                 return false;
             }
             ErrorCode::CORRUPT_MESSAGE => {
-                let error = Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}"));
-                found.queue.push_broken(error, asked_from);
+                let cause = Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}"));
+                let error = Error::new(ErrorKind::Corrupt, cause.to_string()).with_source(cause);
+                found.queue.push_broken(error, asked_from, None);
                 self.enter(partition, State::Stopped);
                 self.queue_up(partition);
                 self.wake_reader();

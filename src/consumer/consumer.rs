@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, fmt, future::poll_fn, sync::Arc, task::Poll, ti
 
 use tokio::{
     task::{AbortHandle, coop::consume_budget, yield_now},
-    time::timeout_at,
+    time::{Instant, timeout_at},
 };
 
 use super::{
     ConsumerBuilder, OffsetAndMetadata, RecordStream, Records,
+    fetch_task::close_sessions,
     inbox::lock,
     position::State,
     records::Home,
@@ -19,6 +20,9 @@ use crate::{
     error::{Error, ErrorKind, Result},
     record::{ConsumerRecord, Offset, TopicPartition, check_topic_name},
 };
+
+/// How long a close waits for brokers to hear that their fetch sessions are over.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Reads records: of partitions that it is told ([`assign`](Self::assign)), or of those that its group gives it
 /// ([`subscribe`](Self::subscribe)).
@@ -110,7 +114,7 @@ impl Consumer {
         self.enter(if wanted.is_empty() { Mode::None } else { Mode::Assigned })?;
         self.shared.client.want_topics(wanted.keys().map(|partition| &*partition.topic));
         let metadata = self.shared.client.metadata();
-        let now = tokio::time::Instant::now().into_std();
+        let now = Instant::now().into_std();
         let left = self.shared.inbox.control(|assignment| {
             let left = assignment.to_commit(None, false);
             for partition in assignment.assigned() {
@@ -142,6 +146,7 @@ impl Consumer {
         }
         self.check_open()?;
         self.enter(Mode::Subscribed)?;
+        self.shared.inbox.with(|assignment| assignment.watch.rebalances.subscribed(Instant::now().into_std()));
         group.subscribe(Some(subscription));
         self.shared.inbox.driver.notify_one();
         Ok(())
@@ -156,7 +161,10 @@ impl Consumer {
         self.check_open()?;
         let before = std::mem::replace(&mut *lock(&self.shared.mode), Mode::None);
         match (before, &self.shared.group) {
-            (Mode::Subscribed, Some(group)) => group.subscribe(None),
+            (Mode::Subscribed, Some(group)) => {
+                self.shared.inbox.with(|assignment| assignment.watch.rebalances.left());
+                group.subscribe(None);
+            }
             (Mode::Assigned, _) => self.assign(std::iter::empty::<(TopicPartition, Offset)>())?,
             _ => {}
         }
@@ -226,7 +234,12 @@ impl Consumer {
         consume_budget().await;
         let inbox = &*self.shared.inbox;
         let one_reader = inbox.read()?;
+        lock(&self.shared.polls).note(Instant::now().into_std());
         let _alive = self.shared.group.as_ref().map(|group| group.reading());
+        if inbox.reader_should_yield() {
+            // Before anything is taken, so that nothing is lost when this future is dropped here.
+            yield_now().await;
+        }
         let max = self.shared.settings.max_poll_records;
         let look = || poll_fn(|cx| Poll::Ready(inbox.reader().poll_portions(max, inbox, cx)));
         // Where something is there, no timer is needed.
@@ -290,7 +303,8 @@ impl Consumer {
     // ---- the end
 
     /// Hands out nothing more, commits what is done (with `enable.auto.commit`; what the reader holds is done by this call),
-    /// leaves the group, and ends all tasks and connections. [Streams of partitions](Self::split_partition) end; for half of
+    /// leaves the group, closes its fetch sessions at the brokers (for a second at most), and ends all tasks and connections.
+    /// [Streams of partitions](Self::split_partition) end; for half of
     /// the timeout they may finish what they hold, which is done when they are asked for the next record. Never takes longer
     /// than the timeout.
     ///
@@ -312,6 +326,14 @@ impl Consumer {
             Some(group) => group.close(deadline).await,
             None => Ok(()),
         };
+        // Nothing fetches any more, which would begin new sessions.
+        self.task.abort();
+        let farewells = inbox.control(|assignment| {
+            let farewells = assignment.farewells();
+            assignment.end(None);
+            farewells
+        });
+        close_sessions(self.shared.fetch_task(), farewells, deadline.min(after(FAREWELL))).await;
         self.end();
         committed.and(left)
     }

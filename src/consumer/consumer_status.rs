@@ -41,7 +41,9 @@ pub struct GroupStatus {
 pub enum GroupState {
     /// Not subscribed: no member of the group.
     Unsubscribed,
-    /// Finding the coordinator, joining, or giving partitions up and joining anew.
+    /// Not a member yet, or not any more: finding the coordinator and joining.
+    Joining,
+    /// A member whose group shares the partitions out anew: giving partitions up, waiting for the others, joining again.
     Rebalancing,
     /// Out of the group, because nobody asked for records within `max.poll.interval.ms`; joins again when somebody does.
     WaitingForReader,
@@ -67,12 +69,28 @@ impl Consumer {
         let now = Instant::now().into_std();
         let (partitions, ended) =
             shared.inbox.with(|assignment| (assignment.status(STALLED, now), assignment.has_ended()));
+        let group = shared.group.as_ref().map(|group| self.standing(group.status()));
         ConsumerStatus {
             partitions: partitions.into_iter().collect(),
-            group: shared.group.as_ref().map(|group| group.status()),
+            group,
             metadata_failure: shared.client.metadata_failure(),
             metadata_age: shared.client.metadata_age(),
             ended,
+        }
+    }
+
+    /// Tells joining from rebalancing: only who was given partitions since it came has been a member.
+    fn standing(&self, status: GroupStatus) -> GroupStatus {
+        let was_member = self.shared.inbox.with(|assignment| {
+            let rebalances = &mut assignment.watch.rebalances;
+            if matches!(status.state, GroupState::Unsubscribed | GroupState::WaitingForReader) {
+                rebalances.left();
+            }
+            rebalances.member
+        });
+        match status.state {
+            GroupState::Rebalancing if !was_member => GroupStatus { state: GroupState::Joining, ..status },
+            _ => status,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The consumer's own task: asks for positions, begins to fetch, follows the group, commits by itself.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, atomic::Ordering::SeqCst},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -14,19 +14,15 @@ use tokio::{
 
 use super::{
     consumer_status::STALLED,
-    fetch_task::FetchTask,
     group::GroupEvent,
     inbox::{Inbox, lock},
-    offset_lookup::{EARLIEST, LATEST, ended_epochs, epoch_ends, list_offsets, listed_offsets},
-    position::{Start, State},
-    resolve::{Asked, Question},
-    settings::IsolationLevel,
+    position::State,
+    questions_task::ask,
     shared::{Mode, Shared, after},
 };
 use crate::{
-    cluster::{Attempt, Lane},
-    error::{Error, ErrorCode, ErrorKind},
-    record::{TopicPartition, to_millis},
+    error::{Error, ErrorKind},
+    record::TopicPartition,
 };
 
 /// How often a partition without a leader is looked after.
@@ -42,8 +38,8 @@ struct Revocation {
 
 /// What a task that this one started was for.
 enum Ended {
-    /// A broker's fetches never end by themselves.
-    Fetching,
+    /// Fetching from that broker, which is gone.
+    Fetching(i32),
     Question,
     AutoCommit,
     Revocation,
@@ -132,7 +128,8 @@ impl ConsumerTask {
     fn ended(&mut self, ended: Result<Ended, JoinError>) {
         match ended {
             Ok(Ended::AutoCommit) => self.committing = false,
-            Ok(Ended::Fetching | Ended::Question | Ended::Revocation) => {}
+            Ok(Ended::Fetching(node)) => _ = self.fetching.remove(&node),
+            Ok(Ended::Question | Ended::Revocation) => {}
             Err(error) if error.is_panic() => {
                 let error = Error::new(ErrorKind::Internal, "a task of the consumer panicked").with_source(error);
                 self.shared.inbox.with(|assignment| assignment.end(Some(error)));
@@ -152,17 +149,10 @@ impl ConsumerTask {
             .with(|assignment| assignment.nodes.keys().copied().filter(|node| !fetching.contains(node)).collect());
         for node in new {
             self.fetching.insert(node);
-            let client = self.shared.client.clone();
-            let timeout = client.settings().request_timeout.saturating_add(self.shared.settings.fetch_max_wait);
-            let task = FetchTask {
-                client,
-                inbox: self.shared.inbox.clone(),
-                isolation: self.shared.settings.isolation_level,
-                timeout,
-            };
+            let task = self.shared.fetch_task();
             self.children.spawn(async move {
                 task.run(node).await;
-                Ended::Fetching
+                Ended::Fetching(node)
             });
         }
     }
@@ -215,12 +205,7 @@ impl ConsumerTask {
         for question in questions {
             let shared = self.shared.clone();
             self.children.spawn(async move {
-                let refresh = match question {
-                    Question::Committed(asked) => ask_committed(&shared, asked).await,
-                    Question::Offsets(node, asked) => ask_offsets(&shared, node, asked).await,
-                    Question::Epochs(node, asked) => ask_epochs(&shared, node, asked).await,
-                };
-                if refresh {
+                if ask(&shared, question).await {
                     shared.client.refresh_metadata();
                 }
                 Ended::Question
@@ -239,6 +224,7 @@ impl ConsumerTask {
                 let metadata = self.shared.client.metadata();
                 let now = Instant::now().into_std();
                 inbox.control(|assignment| {
+                    assignment.watch.rebalances.assigned(partitions.len(), now);
                     for partition in partitions {
                         if !assignment.keeps(&partition) {
                             assignment.assign(partition, State::Committed, &metadata, now);
@@ -248,7 +234,11 @@ impl ConsumerTask {
             }
             GroupEvent::Revoking { partitions, done } => {
                 tracing::debug!(?partitions, "the group takes partitions back");
-                inbox.control(|assignment| assignment.revoke(&partitions));
+                let now = Instant::now().into_std();
+                inbox.control(|assignment| {
+                    assignment.watch.rebalances.revoking(partitions.len(), now);
+                    assignment.revoke(&partitions);
+                });
                 inbox.revocations.fetch_add(1, SeqCst);
                 self.revocations.push(Revocation { partitions, done });
             }
@@ -257,7 +247,11 @@ impl ConsumerTask {
                     ?partitions,
                     "partitions are lost: what was read of them and not committed is read again"
                 );
-                inbox.control(|assignment| partitions.iter().for_each(|partition| assignment.remove(partition)));
+                let now = Instant::now().into_std();
+                inbox.control(|assignment| {
+                    assignment.watch.rebalances.lost(partitions.len(), now);
+                    partitions.iter().for_each(|partition| assignment.remove(partition));
+                });
                 for revocation in &mut self.revocations {
                     revocation.partitions.retain(|partition| !partitions.contains(partition));
                 }
@@ -321,86 +315,4 @@ impl ConsumerTask {
             if due { Ended::AutoCommit } else { Ended::Question }
         });
     }
-}
-
-async fn ask_committed(shared: &Shared, asked: Vec<Asked<()>>) -> bool {
-    let partitions = asked.iter().map(|asked| asked.partition.clone()).collect();
-    let answer = match &shared.group {
-        Some(group) => group.committed(partitions, shared.deadline()).await,
-        None => Ok(HashMap::new()),
-    };
-    let now = Instant::now().into_std();
-    shared.inbox.with(|assignment| assignment.committed_answer(&asked, answer, now));
-    false
-}
-
-fn attempt(shared: &Shared, node: i32) -> Attempt {
-    Attempt { node, lane: Lane::Main, timeout: shared.client.settings().request_timeout, max_version: None }
-}
-
-/// The timestamp that asks for a start; of the wall clock, which records are stamped by.
-fn timestamp(start: Start) -> i64 {
-    match start {
-        Start::Earliest => EARLIEST,
-        Start::Latest => LATEST,
-        // Negative timestamps mean other questions.
-        Start::At(millis) => millis.max(0),
-        Start::Since(duration) => {
-            let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-            to_millis(SystemTime::now()).saturating_sub(millis).max(0)
-        }
-    }
-}
-
-async fn ask_offsets(shared: &Shared, node: i32, asked: Vec<Asked<Start>>) -> bool {
-    let rows: Vec<_> =
-        asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, timestamp(asked.what))).collect();
-    let request = list_offsets(&rows, shared.settings.isolation_level == IsolationLevel::ReadCommitted);
-    let answer = shared.client.send(attempt(shared, node), |_| request).await;
-    let now = Instant::now().into_std();
-    shared.inbox.control(|assignment| match answer {
-        Ok(response) => {
-            let found = listed_offsets(&response);
-            let mut refresh = false;
-            for asked in &asked {
-                let answer = found.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
-                let answer = answer.map(|found| (found.offset, found.leader_epoch));
-                refresh |= assignment.offset_answer(asked, answer, now);
-            }
-            refresh
-        }
-        Err(error) => {
-            assignment.unanswered(&asked, error, now);
-            true
-        }
-    })
-}
-
-async fn ask_epochs(shared: &Shared, node: i32, asked: Vec<Asked<(i64, i32)>>) -> bool {
-    let rows: Vec<_> = asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, asked.what.1)).collect();
-    let request = epoch_ends(&rows);
-    let answer = shared.client.send(attempt(shared, node), |_| request).await;
-    let now = Instant::now().into_std();
-    // A truncated log takes back what waits for the reader.
-    shared.inbox.control(|assignment| match answer {
-        Ok(response) => {
-            let found = ended_epochs(&response);
-            let mut refresh = false;
-            for asked in &asked {
-                let answer = found.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
-                refresh |= assignment.epoch_answer(asked, answer, now);
-            }
-            refresh
-        }
-        Err(error) if error.kind() == ErrorKind::UnsupportedVersion => {
-            for asked in &asked {
-                assignment.epoch_answer(asked, Err(ErrorCode::UNSUPPORTED_VERSION), now);
-            }
-            false
-        }
-        Err(error) => {
-            assignment.unanswered(&asked, error, now);
-            true
-        }
-    })
 }

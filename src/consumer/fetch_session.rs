@@ -176,6 +176,19 @@ impl FetchSession {
         (self.id, self.epoch) = (id, 0);
     }
 
+    /// The request that closes the session at the broker, where it has one.
+    pub(super) fn closing(&self) -> Option<SessionRequest> {
+        const FINAL: i32 = -1;
+        let open = self.id != 0 && self.epoch != 0;
+        open.then(|| SessionRequest { session_id: self.id, session_epoch: FINAL, ..SessionRequest::default() })
+    }
+
+    /// The broker was told to close it.
+    pub(super) fn closed(&mut self) {
+        self.renew(0);
+        self.sent.clear();
+    }
+
     /// The topic that was asked for under that id.
     pub(super) fn name(&self, topic_id: &Uuid) -> Option<&Arc<str>> {
         self.names.get(topic_id)
@@ -258,6 +271,24 @@ mod tests {
         assert_eq!(shown(&session.request()), "77/2 a1@9 -b0");
         assert!(session.asked(&tp("b", 0)).is_none());
         assert_eq!(session.name(&id("a")).unwrap().as_ref(), "a");
+    }
+
+    #[test]
+    fn only_a_session_that_the_broker_has_is_closed() {
+        let mut session = FetchSession::default();
+        assert!(session.closing().is_none());
+        session.want(tp("a", 0), wish("a", 0, 0));
+        session.request();
+        assert!(session.closing().is_none(), "not answered yet");
+        session.answered(7, ErrorCode::NONE);
+        assert_eq!(shown(&session.closing().unwrap()), "7/-1 ");
+        session.closed();
+        assert!(session.closing().is_none());
+        assert_eq!(shown(&session.request()), "0/0 a0@0");
+        session.answered(8, ErrorCode::NONE);
+        session.request();
+        session.failed();
+        assert!(session.closing().is_none(), "the broker that failed is not asked");
     }
 
     #[test]

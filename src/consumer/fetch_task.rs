@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout_at},
+};
 
 use super::{
     arrivals::{Arrived, Hints},
@@ -36,7 +39,7 @@ pub(super) struct FetchTask {
 }
 
 impl FetchTask {
-    /// Goes on until it is aborted. The next fetch leaves as soon as the headers of the last answer's batches were walked;
+    /// Goes on until it is aborted, or the broker is gone. The next fetch leaves as soon as the headers of the last answer's batches were walked;
     /// nothing is decompressed here.
     pub(super) async fn run(self, node: i32) {
         let wake = self.inbox.wakers.get(node);
@@ -44,6 +47,8 @@ impl FetchTask {
             let now = Instant::now();
             match self.inbox.with(|assignment| assignment.plan(node, now.into_std())) {
                 Plan::Fetch { request, reserved, by_name } => self.fetch(node, *request, reserved, by_name).await,
+                Plan::Close(request) => self.close_session(node, &request, self.timeout).await,
+                Plan::End => return,
                 Plan::Wait(until) => {
                     let pause = async {
                         match until {
@@ -76,15 +81,19 @@ impl FetchTask {
         }
     }
 
+    /// Tells a broker that a session is over. One that does not hear of it forgets the session in its own time.
+    pub(super) async fn close_session(&self, node: i32, request: &FetchRequest, timeout: Duration) {
+        // Not behind a fetch that waits there for records.
+        let attempt = Attempt { node, lane: Lane::Main, timeout, max_version: None };
+        if let Err(error) = self.client.send_raw(attempt, ApiKey::Fetch, written(request)).await {
+            tracing::debug!(node, %error, "a fetch session could not be closed");
+        }
+    }
+
     async fn ask(&self, node: i32, request: &FetchRequest, by_name: bool) -> Result<(FetchResponse, usize)> {
         let max_version = by_name.then_some(BY_NAME);
         let attempt = Attempt { node, lane: Lane::Fetch(0), timeout: self.timeout, max_version };
-        let write = |version| {
-            let mut body = BytesMut::new();
-            encode_fetch(&mut body, version, request)?;
-            Ok(RawRequest { chunks: vec![body.freeze()], answered: true })
-        };
-        let answer = self.client.send_raw(attempt, ApiKey::Fetch, write).await?;
+        let answer = self.client.send_raw(attempt, ApiKey::Fetch, written(request)).await?;
         let size = answer.body.len();
         let response = decode_fetch(answer.body, answer.version)
             .map_err(|error: Error| error.context(format_args!("answer of broker {node} to a fetch")))?;
@@ -121,4 +130,25 @@ impl FetchTask {
             self.client.refresh_metadata();
         }
     }
+}
+
+/// How a fetch is written in whichever version.
+fn written(request: &FetchRequest) -> impl Fn(i16) -> Result<RawRequest> {
+    move |version| {
+        let mut body = BytesMut::new();
+        encode_fetch(&mut body, version, request)?;
+        Ok(RawRequest { chunks: vec![body.freeze()], answered: true })
+    }
+}
+
+/// Tells all brokers that keep a session for us that it is over, at once, until then at the latest.
+pub(super) async fn close_sessions(task: FetchTask, farewells: Vec<(i32, FetchRequest)>, deadline: Instant) {
+    let mut asked = JoinSet::new();
+    for (node, request) in farewells {
+        let task = task.clone();
+        let left = deadline.saturating_duration_since(Instant::now());
+        asked.spawn(async move { task.close_session(node, &request, left).await });
+    }
+    // Who does not answer in time is not waited for.
+    let _ = timeout_at(deadline, async { while asked.join_next().await.is_some() {} }).await;
 }

@@ -4,11 +4,13 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::{
-    assignment::{Assignment, Partition},
+    assignment::Assignment,
     budget::{Account, Charge},
-    fetch_session::Wish,
+    fetch_session::{SessionRequest, Wish},
+    partition::Partition,
     position::State,
     settings::IsolationLevel,
+    split::Split,
 };
 use crate::{
     record::TopicPartition,
@@ -38,11 +40,30 @@ pub(super) enum Plan {
     },
     /// To wait until it is woken, or until then.
     Wait(Option<Instant>),
+    /// To tell the broker that its session is over: nothing is read from it at present.
+    Close(Box<FetchRequest>),
+    /// To end: the broker is gone, and nothing that came from it is left.
+    End,
 }
 
 /// The most that one answer may take of a broker's share.
 pub(super) fn largest_answer(account: &Account) -> usize {
     account.limit() / ANSWERS
+}
+
+/// A fetch of nothing, which closes a session.
+fn farewell(session: SessionRequest) -> FetchRequest {
+    FetchRequest {
+        max_wait_ms: 0,
+        min_bytes: 0,
+        max_bytes: 1,
+        isolation_level: 0,
+        session_id: session.session_id,
+        session_epoch: session.session_epoch,
+        topics: Vec::new(),
+        forgotten: Vec::new(),
+        rack_id: String::new(),
+    }
 }
 
 impl Assignment {
@@ -56,6 +77,9 @@ impl Assignment {
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
         if let Some(at) = node.not_before.filter(|at| *at > now) {
             return Plan::Wait(Some(at));
+        }
+        if node.session.len() == 0 && node.partitions == 0 {
+            return self.plan_farewell(id);
         }
         if node.session.len() == 0 {
             return Plan::Wait(node.waiting.iter().map(|(at, _)| *at).min());
@@ -77,7 +101,7 @@ impl Assignment {
             reserved = account.reserve(want, least);
         }
         // What keeps the room cannot be read now (it is paused): one fetch goes beyond the share, or all would stand still.
-        let Some(reserved) = reserved.or_else(|| self.reader_starves().then(|| account.charge(least))) else {
+        let Some(reserved) = reserved.or_else(|| self.reader_starves(id).then(|| account.charge(least))) else {
             return Plan::Wait(again);
         };
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
@@ -100,9 +124,48 @@ impl Assignment {
         Plan::Fetch { request: Box::new(request), reserved, by_name }
     }
 
-    /// Whether the reader waits, and nothing that is here will end that.
-    fn reader_starves(&self) -> bool {
-        self.is_waited_for() && self.rotation.is_empty() && self.running_jobs == 0
+    /// Nothing is read from that broker.
+    fn plan_farewell(&mut self, id: i32) -> Plan {
+        let gone = self.has_metadata && !self.brokers.contains(&id);
+        let Some(node) = self.nodes.get_mut(&id) else { return Plan::End };
+        if gone {
+            if node.account.used() > 0 {
+                return Plan::Wait(None);
+            }
+            self.budget.leave(id);
+            self.nodes.remove(&id);
+            self.watch.brokers.remove(&id);
+            return Plan::End;
+        }
+        match node.session.closing() {
+            Some(request) => {
+                node.session.closed();
+                Plan::Close(Box::new(farewell(request)))
+            }
+            None => Plan::Wait(None),
+        }
+    }
+
+    /// What closes the sessions that brokers have for us.
+    pub(super) fn farewells(&mut self) -> Vec<(i32, FetchRequest)> {
+        let open = self.nodes.iter_mut().filter_map(|(id, node)| {
+            let request = node.session.closing()?;
+            node.session.closed();
+            Some((*id, farewell(request)))
+        });
+        open.collect()
+    }
+
+    /// Whether a reader waits, and nothing that is here will end that, but a fetch from that broker may. What waits for other
+    /// readers (of partitions that are split off, or of all others) is nothing to this one.
+    fn reader_starves(&self, id: i32) -> bool {
+        let of_others = |partition| self.partitions.get(partition).is_some_and(|found| found.split.is_some());
+        let common = self.reader_waits() && self.rotation.iter().all(of_others);
+        let of_one = |found: &Partition| {
+            let waits = found.split.as_ref().is_some_and(Split::is_waiting);
+            waits && found.node == Some(id) && found.queue.is_empty()
+        };
+        self.running_jobs == 0 && (common || self.partitions.values().any(of_one))
     }
 
     /// Brings the session up to date with what changed.

@@ -6,6 +6,7 @@ use super::{
     assignment::Assignment,
     lease::Lease,
     part::Part,
+    partition::Damage,
     queue::{Held, Taken},
 };
 use crate::{error::Result, record::TopicPartition};
@@ -89,8 +90,8 @@ impl Assignment {
         if found.is_some_and(|found| found.position.generation() == lease.generation()) {
             self.stop(lease.partition());
             if let Some(found) = self.partitions.get_mut(lease.partition()) {
-                // At least past the offset at which reading stopped.
-                found.damage = Some(end.max(lease.handed() + 1));
+                let at = lease.handed();
+                found.damage = Some(Damage { at, end: Some(end).filter(|end| *end > at) });
             }
         }
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    runtime::Handle,
+    runtime::{Handle, RuntimeFlavor},
     sync::Notify,
     time::{Instant, timeout_at},
 };
@@ -73,6 +73,8 @@ pub(super) struct Inbox {
     /// Revocations that wait for the reader.
     pub(super) revocations: AtomicUsize,
     runtime: Handle,
+    /// One thread does everything: who reads without waiting keeps the fetches from going on.
+    one_thread: bool,
     decompressors: Mutex<Vec<Decompressor>>,
     opening: Opening,
 }
@@ -90,6 +92,7 @@ impl Inbox {
             moved: Notify::new(),
             closing: AtomicBool::new(false),
             revocations: AtomicUsize::new(0),
+            one_thread: runtime.runtime_flavor() == RuntimeFlavor::CurrentThread,
             runtime,
             decompressors: Mutex::default(),
             opening,
@@ -121,8 +124,8 @@ impl Inbox {
         })
     }
 
-    /// Gives a partition a reader of its own.
-    pub(super) fn split(&self, partition: &TopicPartition) -> Result<(SplitId, Arc<Mutex<Reader>>)> {
+    /// Gives a partition a reader of its own; `by_hand`: one that says by itself what it is done with.
+    pub(super) fn split(&self, partition: &TopicPartition, by_hand: bool) -> Result<(SplitId, Arc<Mutex<Reader>>)> {
         let mut reader = lock(&self.reader);
         let holds = reader.holds(partition);
         let id = self.with(|assignment| {
@@ -131,7 +134,8 @@ impl Inbox {
             Ok::<_, Error>(id)
         })?;
         reader.let_go(partition);
-        let its_own = Arc::new(Mutex::new(Reader::new(self.opening, Some(id.clone()))));
+        let its_own = Reader::new(self.opening, Some(id.clone()));
+        let its_own = Arc::new(Mutex::new(if by_hand { its_own.by_hand() } else { its_own }));
         lock(&self.split).push(its_own.clone());
         Ok((id, its_own))
     }
@@ -224,6 +228,17 @@ impl Inbox {
         }
         self.next();
         Ok(ReadGuard(Some(self)))
+    }
+
+    /// Whether the reader should let others go on before it reads: it has taken over new batches since it last did, and has
+    /// the only thread.
+    pub(super) fn should_yield(&self, reader: &Mutex<Reader>) -> bool {
+        self.one_thread && lock(reader).take_refilled()
+    }
+
+    /// The same of the common reader.
+    pub(super) fn reader_should_yield(&self) -> bool {
+        self.should_yield(&self.reader)
     }
 
     /// The reader asks for the next records: it is done with those that it holds.

@@ -23,6 +23,9 @@ pub(super) struct Lease {
     /// Behind the last record that the reader is done with.
     done: AtomicI64,
     withheld: AtomicBool,
+    /// What was passed over last because it holds no record, for a reader that says by itself what it is done with: done
+    /// as soon as all before it is. From and to where.
+    gap: Mutex<Option<(i64, i64)>>,
     /// From which offset on which leader epoch was read; for commits (KIP-320). Grows by one entry for each election.
     epochs: Mutex<Vec<(i64, i32)>>,
 }
@@ -37,6 +40,7 @@ impl Lease {
             handed: handed.into(),
             done: done.into(),
             withheld: false.into(),
+            gap: Mutex::default(),
             epochs: Mutex::new(epochs),
         }
     }
@@ -86,6 +90,35 @@ impl Lease {
         let handed = self.handed();
         if self.done.load(Acquire) < handed {
             self.done.store(handed, Release);
+        }
+    }
+
+    /// A reader that says by itself what it is done with (see `hand`) is done with all before this offset. From any thread.
+    pub(super) fn finish_to(&self, next: i64) {
+        let gap = self.gap.lock().unwrap_or_else(PoisonError::into_inner);
+        self.done.fetch_max(next, Release);
+        self.close_gap(*gap);
+    }
+
+    /// There is nothing to hand out before this offset, to such a reader.
+    pub(super) fn skip_to(&self, end: i64) {
+        let mut gap = self.gap.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = self.handed();
+        if from < end {
+            self.hand_out(end);
+            *gap = match *gap {
+                Some((begun, until)) if until == from => Some((begun, end)),
+                _ => Some((from, end)),
+            };
+            self.close_gap(*gap);
+        }
+    }
+
+    fn close_gap(&self, gap: Option<(i64, i64)>) {
+        if let Some((from, to)) = gap
+            && self.done() >= from
+        {
+            self.done.fetch_max(to, Release);
         }
     }
 
@@ -139,5 +172,25 @@ mod tests {
         lease.note_epoch(16, 7);
         assert_eq!(lease.to_commit(16).leader_epoch, Some(6));
         assert_eq!(lease.to_commit(17).leader_epoch, Some(7));
+    }
+
+    #[test]
+    fn what_holds_no_record_is_done_with_the_records_before_it() {
+        let lease = Lease::new(TopicPartition::new("t", 0), 1, 10, 10, 3);
+        lease.skip_to(12);
+        assert_eq!((lease.handed(), lease.done()), (12, 12), "nothing is in hand");
+        lease.hand_out(14);
+        lease.skip_to(15);
+        lease.skip_to(17);
+        lease.finish_to(13);
+        assert_eq!((lease.handed(), lease.done()), (17, 13));
+        lease.finish_to(14);
+        assert_eq!(lease.done(), 17);
+        lease.hand_out(19);
+        lease.finish_to(16);
+        assert_eq!(lease.done(), 17, "never back");
+        lease.skip_to(18);
+        lease.finish_to(19);
+        assert_eq!((lease.handed(), lease.done()), (19, 19));
     }
 }

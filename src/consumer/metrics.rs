@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::Consumer;
+use tokio::time::Instant;
+
+use super::{Consumer, inbox::lock};
 use crate::{cluster::BrokerMetrics, error::ErrorCode, metrics::Histogram, record::TopicPartition};
 
 /// What a consumer has counted, from [`Consumer::metrics`]: a snapshot that is the caller's own.
@@ -58,6 +60,32 @@ pub struct ConsumerMetrics {
     /// `commit-latency-max`).
     pub commit_latency_micros: Histogram,
 
+    // ---- the group
+    /// Rebalances that were completed, the first one among them (Java: `rebalance-total`).
+    pub rebalances: u64,
+    /// Times that the group took partitions back, which were given up once their reader was done with them.
+    pub revocations: u64,
+    /// Times that partitions were lost: the group had given them away already.
+    pub losses: u64,
+    /// Partitions that the group gave, each time that it gave them.
+    pub partitions_assigned: u64,
+    /// Partitions that it took back.
+    pub partitions_revoked: u64,
+    /// Partitions that were lost.
+    pub partitions_lost: u64,
+    /// Microseconds from the first sign of a rebalance (a subscription, partitions that are to be given up or are lost) to
+    /// its completion (Java: `rebalance-latency-avg`, `rebalance-latency-max`).
+    pub rebalance_latency_micros: Histogram,
+    /// How long ago the last rebalance was completed (Java: `last-rebalance-seconds-ago`).
+    pub last_rebalance_age: Option<Duration>,
+
+    // ---- polls
+    /// Microseconds between one [`poll`](Consumer::poll) and the next, from beginning to beginning (Java:
+    /// `time-between-poll-avg`, `time-between-poll-max`). `recv` and streams are asked for each record and not timed.
+    pub poll_interval_micros: Histogram,
+    /// How long ago the last [`poll`](Consumer::poll) began (Java: `last-poll-seconds-ago`).
+    pub last_poll_age: Option<Duration>,
+
     // ---- partitions and brokers
     /// The partitions that are assigned now (Java: `assigned-partitions` is their number).
     pub partitions: BTreeMap<TopicPartition, PartitionMetrics>,
@@ -112,7 +140,9 @@ impl Consumer {
     pub fn metrics(&self) -> ConsumerMetrics {
         let inbox = &self.shared.inbox;
         let records_consumed = inbox.records_given();
-        let mut metrics = inbox.with(|assignment| assignment.metrics());
+        let now = Instant::now().into_std();
+        let mut metrics = inbox.with(|assignment| assignment.metrics(now));
+        lock(&self.shared.polls).tell(now, &mut metrics);
         metrics.records_consumed = records_consumed;
         metrics.brokers = self.shared.client.metrics();
         metrics.metadata_age = self.shared.client.metadata_age();

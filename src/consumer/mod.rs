@@ -6,7 +6,7 @@
 //! copying them. The `reader` takes them in fair turns (`handout`), opens them (`part`) and hands out their records: owned
 //! ones, or borrowed ones (`records`). Partitions that are split off (`split`) have a reader of their own
 //! (`partition_stream`). How far it has come is kept in a `lease`; where a partition is read from is found out in
-//! `position` and `resolve`. `consumer_task` asks the questions, follows the group and commits.
+//! `position` and `resolve`, behind damage in `search`. `consumer_task` asks the questions, follows the group and commits.
 
 mod answer_size;
 mod arrivals;
@@ -20,7 +20,10 @@ mod consumer_task;
 mod fetch_session;
 mod fetch_task;
 mod fetcher;
+#[cfg(all(any(test, fuzzing), feature = "testkit"))]
+pub(crate) mod fuzz;
 pub(crate) mod group;
+mod hand;
 mod handout;
 mod inbox;
 mod lease;
@@ -29,33 +32,40 @@ mod metrics;
 mod nearby;
 mod offset_lookup;
 mod offsets;
+mod pace;
 mod part;
+mod partition;
 mod partition_stream;
 mod position;
+mod positioning;
 mod positions;
 mod properties;
+mod questions_task;
 mod queue;
 mod reader;
 mod record_ref;
 mod records;
 mod resolve;
 mod routes;
+mod search;
 mod settings;
 mod shared;
 mod split;
 mod status;
 mod stream;
 pub(crate) mod subscription;
-#[cfg(test)]
+#[cfg(any(test, all(fuzzing, feature = "testkit")))]
 mod test_batches;
 #[cfg(all(test, feature = "testkit"))]
 mod tests;
+mod trouble;
 mod walk;
 mod watch;
 
 pub use builder::ConsumerBuilder;
 pub use consumer::Consumer;
 pub use consumer_status::{ConsumerStatus, GroupState, GroupStatus};
+pub(crate) use hand::{Ending, Hand, HandEvent, Hands, Mark};
 pub use lookups::{OffsetAndTimestamp, PartitionInfo};
 pub use metrics::{ConsumerMetrics, PartitionMetrics};
 pub use offsets::OffsetAndMetadata;

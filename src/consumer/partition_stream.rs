@@ -10,7 +10,10 @@ use std::{
 };
 
 use futures_core::Stream;
-use tokio::{task::coop::consume_budget, time::timeout_at};
+use tokio::{
+    task::{coop::consume_budget, yield_now},
+    time::timeout_at,
+};
 
 use super::{
     Consumer, Records,
@@ -50,7 +53,7 @@ impl Consumer {
     }
 
     fn split_off(&self, partition: &TopicPartition) -> Result<PartitionStream> {
-        let (id, reader) = self.shared.inbox.split(partition)?;
+        let (id, reader) = self.shared.inbox.split(partition, false)?;
         Ok(PartitionStream {
             inbox: self.shared.inbox.clone(),
             consumer: Arc::downgrade(&self.shared),
@@ -191,6 +194,9 @@ impl PartitionStream {
         let _alive = self.signs.as_ref().map(Signs::reading);
         if let Err(error) = self.next() {
             return Some(Err(error));
+        }
+        if self.inbox.should_yield(&self.reader) {
+            yield_now().await;
         }
         let next = poll_fn(|cx| lock(&self.reader).poll_portions(self.max_poll_records, &self.inbox, cx));
         // A time that is up already still takes what is there.

@@ -66,9 +66,14 @@ impl Consumer {
         })
     }
 
-    /// After a `Corrupt` error: goes on behind the batch that cannot be read, and says from which offset. The batch's
-    /// records are given up. Where the damage hides how far the batch reaches, reading goes on one offset further, which
-    /// may be damaged as well: then it is told again.
+    /// After a `Corrupt` error: goes on behind what cannot be read, and says from which offset. The records there are given
+    /// up.
+    ///
+    /// One call gets past it, whatever is damaged. As a rule the batch says how far it reaches, or the next sound batch that
+    /// came with it does. Where neither helps (the broker itself cannot read it, or nothing sound follows in one answer), what
+    /// this gives is the least: the first offset that can be read is then searched for in the background, by fetches at
+    /// offsets that are 1, 2, 4, … further on and then halve the rest, up to the log's end. Of two damages close to each
+    /// other such a search may leave out what lies between them.
     ///
     /// ```no_run
     /// # async fn example(consumer: ottla::Consumer) -> ottla::Result<()> {

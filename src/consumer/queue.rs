@@ -132,7 +132,7 @@ impl Queue {
                     (Held::Raw(batch, charge.clone()), bytes, end)
                 }
                 Step::Skip(to) => (Held::Skip, 0, to),
-                Step::Broken(error) => (Held::Broken(error), 0, start),
+                Step::Broken { error, end } => (Held::Broken(error), 0, end.unwrap_or(start).max(start)),
             };
             // A broker answers from the batch on that holds the offset: what lies before it is no news.
             if end > start || matches!(held, Held::Broken(_)) {
@@ -153,9 +153,15 @@ impl Queue {
         self.entries.push_back(Entry { held: Held::End, bytes: 0, start: at, end: at });
     }
 
-    /// Appends that what follows cannot be read.
-    pub(super) fn push_broken(&mut self, error: Error, at: i64) {
-        self.entries.push_back(Entry { held: Held::Broken(error), bytes: 0, start: at, end: at });
+    /// Appends that there is nothing to hand out before that offset.
+    pub(super) fn push_skip(&mut self, to: i64) {
+        self.entries.push_back(Entry { held: Held::Skip, bytes: 0, start: to, end: to });
+    }
+
+    /// Appends that what follows cannot be read; up to before `end`, where that is known.
+    pub(super) fn push_broken(&mut self, error: Error, at: i64, end: Option<i64>) {
+        let end = end.unwrap_or(at).max(at);
+        self.entries.push_back(Entry { held: Held::Broken(error), bytes: 0, start: at, end });
     }
 
     /// Takes back what the reader did not hand out.

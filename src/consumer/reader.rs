@@ -50,6 +50,10 @@ pub(super) struct Reader {
     holding: bool,
     /// A poll's records are held.
     pub(super) lent: bool,
+    /// It says by itself what it is done with (see `hand`).
+    by_hand: bool,
+    /// Took something over since it was last asked whether it did.
+    refilled: bool,
     /// Records that were given.
     given: u64,
     /// Kept for its room.
@@ -66,6 +70,8 @@ impl Reader {
             leases: Vec::new(),
             holding: false,
             lent: false,
+            by_hand: false,
+            refilled: false,
             given: 0,
             taken: Vec::new(),
             decompressor: Decompressor::default(),
@@ -73,9 +79,15 @@ impl Reader {
         }
     }
 
+    /// From now on it is done with a record when it says so, and not when it asks for the next one.
+    pub(super) fn by_hand(mut self) -> Self {
+        self.by_hand = true;
+        self
+    }
+
     /// The reader asks for the next records, or closes: it is done with those that it holds.
     pub(super) fn finish(&mut self) {
-        if std::mem::take(&mut self.holding) {
+        if !self.by_hand && std::mem::take(&mut self.holding) {
             for lease in &self.leases {
                 lease.finish();
             }
@@ -84,12 +96,16 @@ impl Reader {
 
     /// Whether the reader holds records of that partition.
     pub(super) fn holds(&self, partition: &TopicPartition) -> bool {
-        self.holding && self.leases.iter().any(|lease| lease.partition() == partition)
+        self.holding && self.leases.iter().any(|lease| lease.partition() == partition && self.is_held(lease))
     }
 
     /// Whether the reader holds anything.
     pub(super) fn holds_any(&self) -> bool {
-        self.holding && !self.leases.is_empty()
+        self.holding && self.leases.iter().any(|lease| self.is_held(lease))
+    }
+
+    fn is_held(&self, lease: &Lease) -> bool {
+        !self.by_hand || lease.done() < lease.handed()
     }
 
     /// The reader no longer holds what it holds of that partition, without being done with it.
@@ -100,33 +116,8 @@ impl Reader {
     /// The next record, sharing the bytes of its batch. `None` at the end.
     pub(super) fn poll_record(&mut self, inbox: &Inbox, cx: &mut Context<'_>) -> Poll<Option<Result<ConsumerRecord>>> {
         loop {
-            if let Some(Taken::Open(part)) = self.pending.front_mut()
-                && part.left > 0
-                && !part.lease.is_withheld()
-            {
-                let mut iter = part.iter();
-                match iter.next() {
-                    Some(Ok(view)) => {
-                        let record = owned(part, &view);
-                        part.position = iter.position();
-                        part.left -= 1;
-                        part.lease.hand_out(record.offset + 1);
-                        self.holding = true;
-                        self.given += 1;
-                        if !matches!(&self.leases[..], [held] if Arc::ptr_eq(held, &part.lease)) {
-                            self.leases.clear();
-                            self.leases.push(part.lease.clone());
-                        }
-                        return Poll::Ready(Some(Ok(record)));
-                    }
-                    Some(Err(error)) => {
-                        let (lease, end) = (part.lease.clone(), part.end);
-                        self.pending.pop_front();
-                        self.pending.push_front(Taken::Broken { lease, error, end });
-                    }
-                    None => part.left = 0,
-                }
-                continue;
+            if let Some(record) = self.give() {
+                return Poll::Ready(Some(Ok(record)));
             }
             if let Some(next) = self.pending.pop_front() {
                 if let Some(error) = self.pass(next, inbox) {
@@ -141,6 +132,82 @@ impl Reader {
                 Refill::Nothing => return Poll::Pending,
             }
         }
+    }
+
+    /// The next record of the batch in front, if one is open there and has one.
+    fn give(&mut self) -> Option<ConsumerRecord> {
+        let Some(Taken::Open(part)) = self.pending.front_mut() else { return None };
+        if part.left == 0 || part.lease.is_withheld() {
+            return None;
+        }
+        let mut iter = part.iter();
+        match iter.next() {
+            Some(Ok(view)) => {
+                let record = owned(part, &view);
+                part.position = iter.position();
+                part.left -= 1;
+                part.lease.hand_out(record.offset + 1);
+                self.holding = true;
+                self.given += 1;
+                if !matches!(&self.leases[..], [held] if Arc::ptr_eq(held, &part.lease)) {
+                    self.leases.clear();
+                    self.leases.push(part.lease.clone());
+                }
+                Some(record)
+            }
+            Some(Err(error)) => {
+                let (lease, end) = (part.lease.clone(), part.end);
+                self.pending.pop_front();
+                self.pending.push_front(Taken::Broken { lease, error, end });
+                None
+            }
+            None => {
+                part.left = 0;
+                None
+            }
+        }
+    }
+
+    /// The next records, of one lease: waits for the first of them, and takes those behind it that are there, up to `max`
+    /// and until they are so many bytes. `None` at the end.
+    pub(super) fn poll_owned(
+        &mut self,
+        max: usize,
+        bytes: usize,
+        inbox: &Inbox,
+        cx: &mut Context<'_>,
+        out: &mut Vec<ConsumerRecord>,
+    ) -> Poll<Option<Result<Arc<Lease>>>> {
+        let first = match self.poll_record(inbox, cx) {
+            Poll::Ready(Some(Ok(record))) => record,
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => return Poll::Pending,
+        };
+        let Some(lease) = self.leases.last().cloned() else { return Poll::Ready(None) };
+        let mut left = bytes.saturating_sub(first.size());
+        out.push(first);
+        while out.len() < max && left > 0 {
+            match self.pending.front().map(|next| Arc::ptr_eq(next.lease(), &lease)) {
+                None if matches!(self.refill(max - out.len(), inbox, None), Refill::Some) => continue,
+                Some(true) => {}
+                _ => break,
+            }
+            if let Some(record) = self.give() {
+                left = left.saturating_sub(record.size());
+                out.push(record);
+                continue;
+            }
+            // What holds no record, and trouble, come with the next call.
+            if !matches!(self.pending.front(), Some(Taken::Raw { .. })) {
+                break;
+            }
+            if let Some(next) = self.pending.pop_front() {
+                let opened = self.open(next);
+                self.pending.push_front(opened);
+            }
+        }
+        Poll::Ready(Some(Ok(lease)))
     }
 
     /// Up to `max` records, the portions of one partition side by side and in order. `None` at the end.
@@ -249,6 +316,9 @@ impl Reader {
 
     /// There is nothing to hand out before that offset.
     fn skip(&mut self, lease: &Arc<Lease>, end: i64) {
+        if self.by_hand {
+            return lease.skip_to(end);
+        }
         lease.hand_out(end);
         if !(self.holding && self.leases.iter().any(|held| Arc::ptr_eq(held, lease))) {
             lease.finish();
@@ -275,6 +345,7 @@ impl Reader {
                 None => Refill::Nothing,
             }
         });
+        self.refilled |= !taken.is_empty();
         self.pending.extend(taken.drain(..));
         self.taken = taken;
         refill
@@ -288,6 +359,11 @@ impl Reader {
             Ok(None) => Taken::Skip { lease, end },
             Err(error) => Taken::Broken { lease, error, end },
         }
+    }
+
+    /// Whether it took something over since this was asked last.
+    pub(super) fn take_refilled(&mut self) -> bool {
+        std::mem::take(&mut self.refilled)
     }
 
     /// Records that were given so far.

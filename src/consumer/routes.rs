@@ -49,6 +49,7 @@ impl Assignment {
         for partition in self.assigned() {
             self.update(&partition, metadata, now);
         }
+        self.settle_accounts();
     }
 
     /// Takes what the picture says of a partition.
@@ -196,15 +197,22 @@ impl Assignment {
         let Some(id) = node else { return };
         if let Some(node) = self.nodes.get_mut(&id) {
             node.partitions = node.partitions.saturating_sub(1);
+            if node.partitions == 0 {
+                self.signals.nodes.insert(id);
+            }
             node.changed.insert(partition.clone());
         }
         self.settle_accounts();
     }
 
-    /// Brokers from which nothing is fetched any more give their shares to the others, once what came of them was read.
+    /// Brokers from which nothing is fetched any more give their shares to the others, once what came of them was read; the
+    /// tasks of those that are gone then end.
     pub(super) fn settle_accounts(&mut self) {
         for (id, _) in self.nodes.iter().filter(|(_, node)| node.partitions == 0) {
             self.budget.leave(*id);
+            if !self.brokers.contains(id) {
+                self.signals.nodes.insert(*id);
+            }
         }
     }
 

@@ -9,8 +9,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     OffsetAndMetadata,
+    fetch_task::FetchTask,
     group::GroupHandle,
     inbox::{Inbox, lock},
+    pace::Polls,
     settings::ConsumerSettings,
 };
 use crate::{
@@ -39,6 +41,7 @@ pub(super) struct Shared {
     pub(super) group: Option<GroupHandle>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) mode: Mutex<Mode>,
+    pub(super) polls: Mutex<Polls>,
     /// What is still to be committed of partitions that the user no longer assigns.
     leftovers: Mutex<Offsets>,
     /// One commit at a time, so that an older one that is retried never comes behind a newer one.
@@ -63,9 +66,20 @@ impl Shared {
             group,
             inbox,
             mode: Mutex::new(Mode::None),
+            polls: Mutex::default(),
             leftovers: Mutex::default(),
             committing: tokio::sync::Mutex::new(()),
         })
+    }
+
+    /// What fetches from a broker.
+    pub(super) fn fetch_task(&self) -> FetchTask {
+        FetchTask {
+            client: self.client.clone(),
+            inbox: self.inbox.clone(),
+            isolation: self.settings.isolation_level,
+            timeout: self.client.settings().request_timeout.saturating_add(self.settings.fetch_max_wait),
+        }
     }
 
     /// Whether anything is committed by itself.

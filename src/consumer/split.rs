@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{assignment::Assignment, position::State, queue::Taken};
+use super::{assignment::Assignment, hand::Ending, position::State, queue::Taken};
 use crate::{
     error::{Error, ErrorKind, Result},
     record::TopicPartition,
@@ -114,6 +114,16 @@ impl Assignment {
     pub(super) fn is_split(&self, of: &SplitId) -> bool {
         let found = self.partitions.get(&of.partition).and_then(|found| found.split.as_ref());
         found.is_some_and(|split| split.id == of.id)
+    }
+
+    /// Why that splitting is to end, or has; `None` while it goes on.
+    pub(super) fn ending(&self, of: &SplitId) -> Option<Ending> {
+        if !self.is_split(of) {
+            Some(Ending::Gone)
+        } else {
+            // A consumer that closes waits for what is in hand as well.
+            (self.has_ended() || !self.keeps(&of.partition)).then_some(Ending::Revoking)
+        }
     }
 
     /// Whether a reader has nothing more to expect: the consumer has ended, or its partition was taken away.

@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    assignment::{Assignment, Partition},
+    assignment::Assignment,
     metrics::{ConsumerMetrics, PartitionMetrics},
+    partition::Partition,
     position::State,
 };
 use crate::{error::Error, record::TopicPartition};
@@ -36,7 +37,8 @@ pub enum Waiting {
     Throttled,
     /// For the user: fetched records wait for the next `poll`, `recv` or stream item.
     Reader,
-    /// For the user: fetched records wait for the [`PartitionStream`](super::PartitionStream) that it was split off to.
+    /// For the user: fetched records wait for the [`PartitionStream`](super::PartitionStream) that it was split off to, or
+    /// for the handlers of a [`Worker`](crate::Worker).
     PartitionStream,
     /// For a fetched batch to be decompressed.
     Decompressing,
@@ -242,8 +244,9 @@ impl Assignment {
     }
 
     /// What was counted here.
-    pub(super) fn metrics(&self) -> ConsumerMetrics {
+    pub(super) fn metrics(&self, now: Instant) -> ConsumerMetrics {
         let mut metrics = self.watch.sums.clone();
+        self.watch.rebalances.tell(now, &mut metrics);
         metrics.buffered_bytes = self.budget.used() as u64;
         metrics.buffer_total_bytes = self.rules.queued_bytes as u64;
         let of = |(partition, found): (&TopicPartition, &Partition)| {

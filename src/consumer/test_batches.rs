@@ -41,6 +41,7 @@ pub(super) fn built(base_offset: i64, count: i64, sort: Sort, compression: Compr
 }
 
 /// `count` records from that offset on, with values of so many bytes.
+#[cfg(test)]
 pub(super) fn batch_of(base_offset: i64, count: i64, size: usize) -> Bytes {
     built(base_offset, count, Sort::Plain, Compression::None, &"v".repeat(size))
 }
@@ -56,6 +57,7 @@ pub(super) fn marker(offset: i64, producer_id: i64, commit: bool) -> Bytes {
 }
 
 /// Letters that no codec can make much smaller.
+#[cfg(test)]
 pub(super) fn noise(length: usize) -> String {
     let mut state = 1u64;
     let mut letter = || {

@@ -1,13 +1,13 @@
 //! What one partition's slice of a fetch response holds, by the headers of its batches alone: which of them are to be
 //! handed out, and where to read on. Nothing is decompressed or copied, but for the markers of transactions.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use bytes::Bytes;
 
 use super::settings::IsolationLevel;
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     wire::batch::{Batches, ControlRecord, Decompressor, RawBatch},
 };
 
@@ -21,8 +21,8 @@ pub(super) enum Step {
     Batch(RawBatch),
     /// Nothing to hand out before this offset: markers, aborted records, batches that compaction emptied.
     Skip(i64),
-    /// From here on the slice cannot be read; the last step.
-    Broken(Error),
+    /// From here on the slice cannot be read; the last step. `end`: behind what cannot be read, where that is known.
+    Broken { error: Error, end: Option<i64> },
 }
 
 /// The whole slice.
@@ -35,6 +35,9 @@ pub(super) struct Walk {
     pub(super) leader_epoch: i32,
     /// There were bytes, but of the beginning of one batch only: asking for more is the only way on.
     pub(super) too_small: bool,
+    /// Where it is too small: the first offset of a sound batch that lies in what should be the first one, so that the first
+    /// one's length cannot be right.
+    pub(super) sound: Option<i64>,
     /// The largest batch, in bytes.
     pub(super) largest: usize,
 }
@@ -45,11 +48,12 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
     let mut walk = Walk { leader_epoch: -1, ..Walk::default() };
     let mut transactions = Aborted::new(aborted);
     let mut batches = Batches::new(records);
-    for batch in batches.by_ref() {
+    while let Some(batch) = batches.next() {
         let batch = match batch {
             Ok(batch) => batch,
             Err(error) => {
-                walk.steps.push(Step::Broken(error));
+                let end = batches.next_sound(walk.next_offset.map_or(0, |next| next.saturating_add(1)));
+                walk.steps.push(Step::Broken { error, end });
                 return walk;
             }
         };
@@ -61,7 +65,7 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
         let wanted = match wanted {
             Ok(wanted) => wanted,
             Err(error) => {
-                walk.steps.push(Step::Broken(error));
+                walk.steps.push(Step::Broken { error, end: Some(next) });
                 return walk;
             }
         };
@@ -81,6 +85,7 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
         }
     }
     walk.too_small = walk.next_offset.is_none() && batches.remaining() > 0;
+    walk.sound = if walk.too_small { batches.next_sound(0) } else { None };
     walk
 }
 
@@ -89,40 +94,56 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
 struct Aborted {
     /// Those that begin further on, the nearest last.
     ahead: Vec<(i64, i64)>,
-    open: HashSet<i64>,
+    /// By producer id, with the first offset of each whose records were left out.
+    open: HashMap<i64, Option<i64>>,
 }
 
 impl Aborted {
     fn new(aborted: &[(i64, i64)]) -> Self {
         let mut ahead = aborted.to_vec();
         ahead.sort_unstable_by_key(|&(_, first_offset)| std::cmp::Reverse(first_offset));
-        Self { ahead, open: HashSet::new() }
+        Self { ahead, open: HashMap::new() }
     }
 
     /// Moves on to this batch and says whether its records are to be handed out.
     fn is_wanted(&mut self, batch: &RawBatch) -> Result<bool> {
         let header = &batch.header;
         while let Some((producer_id, _)) = self.ahead.pop_if(|(_, first)| *first <= header.last_offset()) {
-            self.open.insert(producer_id);
+            self.open.entry(producer_id).or_default();
         }
+        // Without an aborted transaction of this producer no marker can change anything.
+        let Some(left_out) = self.open.get_mut(&header.producer_id) else { return Ok(!header.is_control()) };
         if header.is_control() {
-            // Without an aborted transaction of this producer no marker can change anything.
-            if self.open.contains(&header.producer_id) && is_abort(batch)? {
+            let end = ending(batch)?;
+            let left_out = *left_out;
+            if end.is_some() {
                 self.open.remove(&header.producer_id);
+            }
+            // Its marker is missing, or the list is wrong: which of what was left out was committed cannot be said.
+            if let (Some(ControlRecord::Commit { .. }), Some(first)) = (end, left_out) {
+                let message = format!(
+                    "the broker says that the transaction of producer {} with offset {first} was aborted, but the log \
+                     commits it at offset {}",
+                    header.producer_id, header.base_offset
+                );
+                return Err(Error::new(ErrorKind::Corrupt, message));
             }
             return Ok(false);
         }
-        Ok(!(header.is_transactional() && self.open.contains(&header.producer_id)))
+        if header.is_transactional() {
+            left_out.get_or_insert(header.base_offset);
+        }
+        Ok(!header.is_transactional())
     }
 }
 
-fn is_abort(batch: &RawBatch) -> Result<bool> {
+/// How a control batch ends a transaction, if it does.
+fn ending(batch: &RawBatch) -> Result<Option<ControlRecord>> {
     batch.check_crc()?;
     let records = batch.records(&mut Decompressor::default(), MARKER_LIMIT)?;
-    match records.iter().next() {
-        Some(record) => Ok(matches!(ControlRecord::parse(&record?)?, ControlRecord::Abort { .. })),
-        None => Ok(false),
-    }
+    let Some(record) = records.iter().next() else { return Ok(None) };
+    let record = ControlRecord::parse(&record?)?;
+    Ok((!matches!(record, ControlRecord::Other(_))).then_some(record))
 }
 
 #[cfg(test)]
@@ -140,7 +161,8 @@ mod tests {
             .map(|step| match step {
                 Step::Batch(batch) => batch.header.base_offset.to_string(),
                 Step::Skip(to) => format!(">{to}"),
-                Step::Broken(_) => "!".to_owned(),
+                Step::Broken { end: Some(end), .. } => format!("!{end}"),
+                Step::Broken { end: None, .. } => "!".to_owned(),
             })
             .collect();
         format!("{} next {:?}", steps.join(" "), walk.next_offset)
@@ -192,6 +214,40 @@ mod tests {
     }
 
     #[test]
+    fn a_list_may_say_too_much_and_may_say_it_twice() {
+        let log = log();
+        assert_eq!(
+            read(&log, IsolationLevel::ReadCommitted, &[(7, 0), (7, 0), (99, 0), (5, 400)]),
+            ">2 2 3 >7 7 >9 next Some(9)"
+        );
+        // What begins before the slice does, and ended in it.
+        assert_eq!(read(&log[3..], IsolationLevel::ReadCommitted, &[(7, 0)]), ">7 7 >9 next Some(9)");
+    }
+
+    #[test]
+    fn a_missing_marker_leaves_out_what_the_next_one_aborts_and_is_told_where_it_commits() {
+        let mut log = log();
+        log.remove(3);
+        assert_eq!(read(&log, IsolationLevel::ReadCommitted, &[(7, 0)]), ">2 2 3 >8 !9 next Some(8)");
+        let Some(Step::Broken { error, .. }) =
+            walk(log.concat().into(), IsolationLevel::ReadCommitted, &[(7, 0)]).steps.pop()
+        else {
+            panic!()
+        };
+        assert!(
+            error.to_string().contains("producer 7 with offset 0") && error.to_string().contains("offset 8"),
+            "{error}"
+        );
+        *log.last_mut().unwrap() = marker(8, 7, false);
+        assert_eq!(read(&log, IsolationLevel::ReadCommitted, &[(7, 0), (7, 7)]), ">2 2 3 >9 next Some(9)");
+        // Where nothing was left out, nothing can have been wrong.
+        assert_eq!(
+            read(&[marker(5, 7, true), batch(6, 1, Sort::Transaction(7))], IsolationLevel::ReadCommitted, &[(7, 0)]),
+            ">6 6 next Some(7)"
+        );
+    }
+
+    #[test]
     fn a_cut_end_is_normal_and_a_cut_beginning_asks_for_more() {
         let whole = batch(3, 2, Sort::Plain);
         let cut = [batch(0, 3, Sort::Plain), whole.slice(..whole.len() - 1)];
@@ -207,6 +263,19 @@ mod tests {
         bad[16] = 9;
         let read = read(&[batch(0, 3, Sort::Plain), bad.into()], IsolationLevel::ReadUncommitted, &[]);
         assert_eq!(read, "0 ! next Some(3)");
+    }
+
+    #[test]
+    fn what_follows_damage_shows_where_it_ends() {
+        let mut bad = batch(3, 4, Sort::Plain).to_vec();
+        bad[16] = 9;
+        let parts = [batch(0, 3, Sort::Plain), bad.clone().into(), batch(7, 1, Sort::Plain)];
+        assert_eq!(read(&parts, IsolationLevel::ReadUncommitted, &[]), "0 !7 next Some(3)");
+        bad[16] = 2;
+        bad[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
+        let parts: [Bytes; 2] = [bad.into(), batch(7, 1, Sort::Plain)];
+        let cut = walk(parts.concat().into(), IsolationLevel::ReadUncommitted, &[]);
+        assert_eq!((cut.too_small, cut.sound), (true, Some(7)));
     }
 
     #[test]

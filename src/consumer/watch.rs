@@ -10,6 +10,7 @@ use std::{
 use super::{
     assignment::Assignment,
     metrics::ConsumerMetrics,
+    pace::Rebalances,
     position::State,
     settings::IsolationLevel,
     status::Progress,
@@ -91,6 +92,7 @@ pub(super) struct Broker {
 pub(super) struct Watch {
     pub(super) sums: ConsumerMetrics,
     pub(super) brokers: BTreeMap<i32, Broker>,
+    pub(super) rebalances: Rebalances,
 }
 
 impl Watch {
@@ -168,7 +170,7 @@ impl Assignment {
                     seen.bytes += bytes;
                     seen.batches += 1;
                 }
-                Step::Broken(_) => sums.corrupt += 1,
+                Step::Broken { .. } => sums.corrupt += 1,
                 Step::Skip(_) => {}
             }
         }
@@ -196,14 +198,17 @@ impl Assignment {
         Some(u64::try_from(end.saturating_sub(position)).unwrap_or(0))
     }
 
-    /// Goes on behind what cannot be read.
+    /// Goes on behind what cannot be read, and says from which offset at the least.
     pub(super) fn skip_damage(&mut self, partition: &TopicPartition) -> Result<i64> {
-        let Some(end) = self.get(partition)?.damage else {
+        let Some(damage) = self.get(partition)?.damage else {
             let message =
                 format!("{partition}: its reader has not come to corrupt records, so there is nothing to skip");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         };
-        self.begin(partition, State::Fetch { offset: end, epoch: -1 }, false);
-        Ok(end)
+        match damage.end {
+            Some(end) => self.begin(partition, State::Fetch { offset: end, epoch: -1 }, false),
+            None => self.search(partition, damage.at),
+        }
+        Ok(damage.end.unwrap_or(damage.at.saturating_add(1)))
     }
 }

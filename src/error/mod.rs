@@ -70,6 +70,8 @@ pub enum ErrorKind {
     EndOfPartition,
     /// The bytes of a record that was read are not what a deserializer expects. Reading goes on with the next one.
     Deserialization,
+    /// A worker's handler failed: by an error (which is the source), a panic, or a timeout.
+    Handler,
     /// Another producer, member or incarnation has taken this one's place; make a new client.
     Fenced,
     /// This client was closed, or its runtime was dropped.
@@ -198,7 +200,7 @@ impl Error {
     }
 
     /// Topic, partition and offset of what could not be read ([`ErrorKind::Corrupt`], [`ErrorKind::NoOffset`],
-    /// [`ErrorKind::Deserialization`]), or of the end
+    /// [`ErrorKind::Deserialization`]) or handled ([`ErrorKind::Handler`]), or of the end
     /// that was reached ([`ErrorKind::EndOfPartition`]).
     pub fn place(&self) -> Option<(&str, i32, i64)> {
         self.0.place.as_ref().map(|place| (&*place.topic, place.partition, place.offset))
@@ -229,6 +231,9 @@ impl Error {
             ErrorKind::UnknownTopicOrPartition => "create the topic, or check its name and your rights to see it",
             ErrorKind::EndOfPartition => "go on reading: what is appended later comes",
             ErrorKind::Deserialization => "pass the record over or put it aside; look at who writes to the topic",
+            ErrorKind::Handler => {
+                "mend the handler or the record that the message names, or give failed records a place (`WorkerBuilder::dead_letter`)"
+            }
             ErrorKind::Fenced => "another client has taken this one's place: close it and make a new one",
             ErrorKind::Closed => "make a new client",
             ErrorKind::Purged => {

@@ -279,7 +279,7 @@ impl Held<'_> {
                 let least = BATCH_HEADER_SIZE + bound;
                 let body = ledger.bodies.take(acc.usual_size.clamp(least, acc.limits.batch.max(least)));
                 let stage = std::mem::take(&mut acc.stage);
-                let builder = BatchBuilder::new(body, stage);
+                let builder = BatchBuilder::new(body, stage, estimate.is_plain());
                 if news == News::None && acc.told < Told::Open {
                     acc.told = Told::Open;
                     news = News::Opened(now);

@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -30,6 +30,9 @@ pub(crate) struct Counters {
     batches: AtomicU64,
     /// Everything that is counted here; the rest is filled in for a snapshot.
     sums: Mutex<ProducerMetrics>,
+    /// The producer ends: what fails from now on was given up.
+    ending: AtomicBool,
+    given_up: AtomicU64,
 }
 
 impl Counters {
@@ -123,6 +126,9 @@ impl Counters {
     pub(crate) fn settled(&self, failed: Option<DeliveryStatus>, records: u32) {
         let mut sums = self.lock();
         let records = u64::from(records);
+        if failed.is_some() && self.ending.load(Ordering::Relaxed) {
+            self.given_up.fetch_add(records, Ordering::Relaxed);
+        }
         match failed {
             None => sums.records_acknowledged += records,
             Some(DeliveryStatus::NotPersisted) => sums.records_not_persisted += records,
@@ -144,6 +150,16 @@ impl Counters {
         if latencies.len() > BROKERS {
             latencies.retain(|node, _: &mut Histogram| is_there(*node));
         }
+    }
+
+    /// The producer ends: records that have no result yet fail.
+    pub(crate) fn ending(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// How many records failed because the producer ended. Complete once it has.
+    pub(crate) fn given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
     }
 
     /// The producer's task has ended: what was on its way is given up.

@@ -80,9 +80,14 @@ impl CompressionEstimate {
         (BATCH_HEADER_SIZE.saturating_add(body as usize)).clamp(batch_size, most)
     }
 
+    /// Whether batches go out as they are.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.growth.memory == 0
+    }
+
     /// What a batch is expected to take in a request, if it has so many bytes before compression.
     pub(crate) fn expected(&self, size: usize) -> usize {
-        if self.growth.memory == 0 {
+        if self.is_plain() {
             return size;
         }
         let body = size.saturating_sub(BATCH_HEADER_SIZE) as f64 * f64::from(self.ratio() * MARGIN);

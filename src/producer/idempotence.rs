@@ -127,6 +127,11 @@ impl Sequences {
         }
     }
 
+    /// A batch failed whose numbers a broker may have taken although it is not in the log: they are given to nobody else.
+    pub(crate) fn lost(&mut self) {
+        self.hole = true;
+    }
+
     /// Whether a batch that failed may have been written, or may still be.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.unresolved

@@ -19,7 +19,7 @@ pub struct ProducerMetrics {
     pub buffer_used_bytes: u64,
     /// Calls that wait for room now (Java: `waiting-threads`).
     pub senders_waiting: u64,
-    /// Calls that had to wait for room, whether they got it or not; not those that were dropped while they waited.
+    /// Calls that had to wait for room, whether they got it, did not, or were dropped while they waited.
     pub buffer_waits: u64,
     /// How long these waited altogether (Java: `bufferpool-wait-time-ns-total`).
     pub buffer_wait_time: Duration,

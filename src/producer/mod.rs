@@ -60,6 +60,7 @@ use tokio::{
 use self::{
     accumulator::{News, Partition},
     batch::Ledger,
+    counters::Counters,
     inbox::{Inbox, Phase},
     interceptor::Interceptors,
     topics::{Admitted, Hand, Placed, Refused, Topics, parts_of},
@@ -85,6 +86,10 @@ use crate::{
 
 /// How many records of a [`Producer::send_batch`] are looked at before their partitions' locks are taken.
 const CHUNK: usize = 64;
+
+/// How long `close` waits for the producer's task to take note that its time is up: it need not wait for anything then, but
+/// a runtime with much to do may let it wait.
+const TURN: Duration = Duration::from_secs(1);
 
 /// Sends records to Kafka.
 ///
@@ -380,8 +385,15 @@ impl Producer {
     /// Takes no more records, waits until those it has have their results, at most for `timeout`, and ends. What is not
     /// acknowledged by then fails with [`Closed`](ErrorKind::Closed), each record with its own status.
     ///
+    /// Of several calls at once the one with the least time decides. `Ok` means for each of them, and for later ones, that
+    /// the end of the producer left no record without its proper result.
+    ///
     /// # Errors
-    /// [`Timeout`](ErrorKind::Timeout) if records were left; the message says how many.
+    /// The message says how many records were given up.
+    /// - [`Timeout`](ErrorKind::Timeout) if `timeout` was too short for them, or if the producer's task gets no turn
+    ///   because its runtime does not run.
+    /// - [`Closed`](ErrorKind::Closed) if something else ended the producer before they had their results: another `close`
+    ///   with less time, or the end of its runtime.
     ///
     /// # Cancel safety
     /// When the future is dropped, the producer takes no more records and goes on delivering those it has; `close` may be
@@ -393,20 +405,33 @@ impl Producer {
         shared.ledger.credits.close();
         shared.inbox.enter(Phase::Draining);
         let mut ended = shared.ended.subscribe();
-        if timeout_at(deadline, ended.wait_for(|ended| *ended)).await.is_ok() {
-            return Ok(());
+        let in_time = timeout_at(deadline, ended.wait_for(|ended| *ended)).await.is_ok();
+        if !in_time {
+            shared.inbox.enter(Phase::Aborting);
+            // The task has nothing to wait for any more; it only needs its turn. Unless nobody runs its runtime.
+            let turn = tokio::time::timeout(TURN, ended.wait_for(|ended| *ended));
+            if turn.await.is_err() {
+                let left = shared.outstanding();
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!("the producer's task gets no turn: does its runtime run? {left} records have no result"),
+                ));
+            }
         }
-        let left = shared.outstanding();
-        shared.inbox.enter(Phase::Aborting);
-        // The task has nothing to wait for any more; it only needs its turn.
-        let _ = ended.wait_for(|ended| *ended).await;
-        if left == 0 {
-            return Ok(());
+        match (shared.ledger.counters.given_up(), in_time) {
+            (0, _) => Ok(()),
+            (left, false) => Err(Error::new(
+                ErrorKind::Timeout,
+                format!("closed with {left} records that were not acknowledged within {} ms", timeout.as_millis()),
+            )),
+            (left, true) => Err(Error::new(
+                ErrorKind::Closed,
+                format!(
+                    "the producer had ended with {left} records that were not acknowledged: it was closed with less \
+                     patience, or its runtime was shut down"
+                ),
+            )),
         }
-        Err(Error::new(
-            ErrorKind::Timeout,
-            format!("closed with {left} records that were not acknowledged within {} ms", timeout.as_millis()),
-        ))
     }
 
     /// What was counted so far: records and their results, batches, requests, errors, latencies, brokers.
@@ -516,12 +541,13 @@ impl Shared {
     /// Waits for room for a record, and puts it where it belongs.
     async fn wait_and_place(&self, record: &Record<'_>, admitted: Admitted, deadline: Instant) -> Result<Delivery> {
         let bound = admitted.bound;
-        let since = Instant::now();
+        let mut wait = Wait { counters: &self.ledger.counters, since: Instant::now(), in_vain: false };
         let room = self.ledger.credits.take(bound);
         // Somebody waits: nothing lingers any more.
         self.inbox.ring();
         let came = timeout_at(deadline, room).await;
-        self.ledger.counters.waited(since.elapsed(), came.is_err());
+        wait.in_vain = came.is_err();
+        drop(wait);
         match came {
             Ok(true) => self.place(record, admitted, true).map_err(|refused| {
                 self.ledger.credits.give_back(bound as usize);
@@ -554,6 +580,19 @@ impl Shared {
 
     fn outstanding(&self) -> usize {
         usize::try_from(self.topics.outstanding(|| self.ledger.settled())).unwrap_or(usize::MAX)
+    }
+}
+
+/// Somebody waits for room; counted when that ends, in whatever way.
+struct Wait<'a> {
+    counters: &'a Counters,
+    since: Instant,
+    in_vain: bool,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.counters.waited(self.since.elapsed(), self.in_vain);
     }
 }
 

@@ -121,6 +121,9 @@ pub(crate) struct PartitionQueue {
     /// Batches whose results are known and kept back for those of earlier ones.
     decided: VecDeque<Batch>,
     sequences: Sequences,
+    /// Batches from that place on are surely not in the log under the numbers that they have, whatever became of their
+    /// attempts: brokers write numbers one behind the other, and one was refused that came next and was never written.
+    unwritten_from: u128,
     drained: u128,
     topic_id: uuid::Uuid,
 }
@@ -133,6 +136,7 @@ impl PartitionQueue {
             in_flight: VecDeque::new(),
             decided: VecDeque::new(),
             sequences: Sequences::default(),
+            unwritten_from: u128::MAX,
             drained: 0,
             topic_id: uuid::Uuid::nil(),
         }
@@ -193,6 +197,11 @@ impl PartitionQueue {
             }
         }
         Readiness::Ready
+    }
+
+    /// Whether a batch of it is on its way to that broker.
+    pub(crate) fn is_in_flight_at(&self, node: i32) -> bool {
+        self.in_flight.iter().any(|flying| flying.node == node)
     }
 
     /// How many batches are to be sent again.
@@ -295,7 +304,7 @@ impl PartitionQueue {
                         self.sequences.acknowledged(sequence, batch.records(), None);
                     }
                     // Where it stands, the broker has forgotten.
-                    batch.settle(Verdict::Persisted { base_offset: None, log_append_millis: None });
+                    self.decide(batch, Verdict::Persisted { base_offset: None, log_append_millis: None });
                 }
             },
             Answer::Retry { error, maybe_written } => {
@@ -308,11 +317,16 @@ impl PartitionQueue {
                 batch.attempts = batch.attempts.saturating_sub(1);
                 let is_next = !self.has_outstanding_before(batch.order);
                 // A part's numbers do not come next either if the whole is there.
-                let hopeless = batch.sequence.is_none() || (is_next && batch.whole_in_doubt);
+                let may_be_in_whole = is_next && batch.whole_in_doubt;
+                let hopeless = batch.sequence.is_none() || may_be_in_whole;
+                batch.maybe_written |= may_be_in_whole;
                 if is_next && !hopeless {
                     // What is before it is missing for good, so no attempt can have written it or ever will; unless what
                     // is before it is in doubt, and arrives late.
                     batch.maybe_written &= self.sequences.is_in_doubt();
+                    if !batch.maybe_written {
+                        self.unwritten_from = self.unwritten_from.min(batch.order);
+                    }
                     self.sequences.must_raise();
                 }
                 self.retry(batch, error, hopeless, now, rules, rng);
@@ -322,12 +336,14 @@ impl PartitionQueue {
                 let hopeless = batch.sequence.is_none() || batch.maybe_written;
                 // Where the log starts is not known while the partition moves: then once more before the epoch is raised.
                 if batch.sequence.is_some() && (hopeless || log_start != -1 || batch.attempts > 1) {
+                    self.refused_unwritten(&batch);
                     self.sequences.must_raise();
                 }
                 self.retry(batch, error, hopeless, now, rules, rng);
             }
             Answer::StaleEpoch(error) => {
                 if batch.sequence.is_some() {
+                    self.refused_unwritten(&batch);
                     self.sequences.must_raise();
                 }
                 let hopeless = batch.sequence.is_none() || batch.maybe_written;
@@ -470,6 +486,8 @@ impl PartitionQueue {
         }
         if !std::mem::replace(&mut self.topic_id, id).is_nil() {
             self.sequences.topic_recreated();
+            // The log is another, and has nothing.
+            self.unwritten_from = 0;
         }
         self.settle_down()
     }
@@ -550,7 +568,7 @@ impl PartitionQueue {
         if batch.maybe_written {
             self.sequences.unresolved();
         } else if batch.numbers_used {
-            self.sequences.must_raise();
+            self.sequences.lost();
         } else {
             self.sequences.dropped(sequence, batch.records(), self.has_outstanding());
         }
@@ -566,14 +584,22 @@ impl PartitionQueue {
             || self.waiting.iter().any(|batch| batch.sequence.is_some() && batch.order < order)
     }
 
-    /// A batch that timed out may still reach the log, from a connection that is long given up, and what was sent behind
-    /// it likewise: sent again under new numbers it would be there twice.
-    fn fail_what_may_arrive_late(&mut self) {
-        let (late, rest) = std::mem::take(&mut self.waiting)
+    /// A batch that no attempt can have written was refused for other reasons than that it did not come next.
+    fn refused_unwritten(&mut self, batch: &Batch) {
+        if !batch.maybe_written && !batch.numbers_used {
+            self.unwritten_from = self.unwritten_from.min(batch.order);
+        }
+    }
+
+    /// What may be in the log, or still reach it from a connection that is long given up, would be there twice if it was
+    /// sent again under new numbers. Where a number is in doubt, so is all that was sent behind it.
+    fn fail_what_new_numbers_would_double(&mut self) {
+        let from = if self.sequences.is_in_doubt() { u128::MAX } else { self.unwritten_from };
+        let (doubtful, rest) = std::mem::take(&mut self.waiting)
             .into_iter()
-            .partition::<VecDeque<_>, _>(|batch| batch.sequence.is_some() && batch.maybe_written);
+            .partition::<VecDeque<_>, _>(|batch| batch.sequence.is_some() && batch.maybe_written && batch.order < from);
         self.waiting = rest;
-        for batch in late {
+        for batch in doubtful {
             let error = in_doubt(&batch).with_status(DeliveryStatus::PossiblyPersisted);
             self.decide(batch, Verdict::Failed(error));
         }
@@ -598,11 +624,12 @@ impl PartitionQueue {
         if in_question && self.sequences.raise_can_wait() {
             return Aftermath::default();
         }
-        if self.sequences.is_in_doubt() {
-            self.fail_what_may_arrive_late();
-        }
+        self.fail_what_new_numbers_would_double();
+        self.unwritten_from = u128::MAX;
         for batch in &mut self.waiting {
             batch.sequence = None;
+            // Not under the numbers that it gets now.
+            (batch.maybe_written, batch.numbers_used, batch.whole_in_doubt) = (false, false, false);
         }
         let needs_new_id = self.sequences.raise() == Raise::NeedsNewId;
         if let Some(producer) = self.sequences.producer() {
@@ -616,7 +643,7 @@ impl PartitionQueue {
 fn in_doubt(batch: &Batch) -> Error {
     Error::new(
         ErrorKind::Timeout,
-        format!("{}: an earlier batch timed out, so that sending this one again might double it", batch.place()),
+        format!("{}: it may be in the log, and could only be sent again in a way that might double it", batch.place()),
     )
 }
 

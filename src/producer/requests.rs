@@ -77,6 +77,9 @@ struct Line {
 enum Unsent {
     Sealing(BoxFuture<'static, ProduceRequest>),
     Sealed(ProduceRequest),
+    /// What waits for its turn when there is no connection to be had does not wait for the next attempt at one, which
+    /// takes longer from time to time: what it holds may have a leader elsewhere by then.
+    Lost(BoxFuture<'static, ProduceRequest>, Error),
 }
 
 /// A request that has ended, and its answer: `None` with acks=0.
@@ -93,6 +96,7 @@ impl Ended {
     }
 
     /// The request, and how it ended, to be read from the bytes.
+    #[inline(never)]
     pub(super) fn read<T>(self, tell: impl FnOnce(ProduceRequest, Result<Option<ProduceResponse<'_>>>) -> T) -> T {
         let response = match &self.answer {
             Ok(None) => Ok(None),
@@ -126,6 +130,9 @@ impl Requests {
     }
 
     /// Takes a request over. It leaves at once if it can, and else when [`next`](Self::next) is polled.
+    ///
+    /// A function of its own, as is [`Ended::read`]: `scripts/instructions` counts what it costs.
+    #[inline(never)]
     pub(super) fn start(&mut self, mut request: ProduceRequest) {
         let node = request.node;
         let unsent = if self.sealing.is_small(&request.parts) {
@@ -187,17 +194,31 @@ impl Requests {
     /// Hands over what is ready at the front of a node's line.
     fn advance(&mut self, node: i32, cx: &mut Context<'_>) {
         let Some(line) = self.lines.get_mut(&node) else { return };
-        for unsent in &mut line.unsent {
-            if let Unsent::Sealing(sealing) = unsent
-                && let Poll::Ready(sealed) = sealing.as_mut().poll(cx)
-            {
-                *unsent = Unsent::Sealed(sealed);
+        line.unsent.retain_mut(|unsent| {
+            match unsent {
+                Unsent::Sealing(sealing) => {
+                    if let Poll::Ready(sealed) = sealing.as_mut().poll(cx) {
+                        *unsent = Unsent::Sealed(sealed);
+                    }
+                }
+                Unsent::Lost(sealing, error) => {
+                    if let Poll::Ready(sealed) = sealing.as_mut().poll(cx) {
+                        self.ended.push_back(Ended::unsent(sealed, error.clone()));
+                        self.unsent -= 1;
+                        return false;
+                    }
+                }
+                Unsent::Sealed(_) => {}
             }
-        }
+            true
+        });
         while let Some(Unsent::Sealed(_)) = line.unsent.front() {
             let Poll::Ready((link, deadline)) = line.poll_link(&self.settings, node, cx) else { return };
             let Some(Unsent::Sealed(mut request)) = line.unsent.pop_front() else { return };
             self.unsent -= 1;
+            if let Err(error) = &link {
+                self.unsent -= line.lose(error, &mut self.ended);
+            }
             let link = link.and_then(|link| {
                 let by_name = request.parts.iter().any(|part| part.topic_id.is_nil());
                 let version = link.version(ApiKey::Produce, by_name.then_some(LAST_VERSION_BY_NAME))?;
@@ -217,6 +238,19 @@ impl Requests {
 }
 
 impl Line {
+    /// No connection is to be had: gives up all that waits for one. Gives how many requests ended with that.
+    fn lose(&mut self, error: &Error, ended: &mut VecDeque<Ended>) -> usize {
+        let waiting = self.unsent.len();
+        for unsent in std::mem::take(&mut self.unsent) {
+            match unsent {
+                Unsent::Sealed(request) => ended.push_back(Ended::unsent(request, error.clone())),
+                Unsent::Sealing(sealing) => self.unsent.push_back(Unsent::Lost(sealing, error.clone())),
+                lost @ Unsent::Lost(..) => self.unsent.push_back(lost),
+            }
+        }
+        waiting - self.unsent.len()
+    }
+
     /// The connection for the first request, and until when its answer has to be there.
     fn poll_link(&mut self, settings: &Settings, node: i32, cx: &mut Context<'_>) -> Poll<(Result<Link>, Instant)> {
         let (connecting, deadline) = match &mut self.connecting {

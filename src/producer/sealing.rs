@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,12 +11,16 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{
     batch::Body,
+    callback::said,
     counters::Counters,
     sender::{Part, ProduceRequest},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    wire::{Compression, batch::Compressor},
+    wire::{
+        Compression,
+        batch::{BatchBuilder, Compressor, SealedBatch},
+    },
 };
 
 /// A codec's state in a box, because some are large and each is taken out and put back for every request.
@@ -61,11 +66,19 @@ impl Sealing {
             }
             let body = std::mem::replace(&mut part.body, Ok(Body::Lent(part.ticket.clone())));
             let Ok(Body::Open(builder)) = body else { continue };
-            part.body = match compressor.get_or_insert_with(|| self.compressor()) {
-                Ok(compressor) => {
-                    builder.seal(compressor).inspect(|sealed| self.counters.sealed(sealed)).map(Body::Sealed)
+            part.body = match compressor.take().unwrap_or_else(|| self.compressor()) {
+                Ok(mut state) => match sealed(builder, &mut state, part) {
+                    Ok(sealed) => {
+                        compressor = Some(Ok(state));
+                        sealed.inspect(|sealed| self.counters.sealed(sealed)).map(Body::Sealed)
+                    }
+                    // Nobody knows what state it is in, so the next batch gets another.
+                    Err(panic) => Err(panic),
+                },
+                Err(error) => {
+                    compressor = Some(Err(error.clone()));
+                    Err(error)
                 }
-                Err(error) => Err(error.clone()),
             };
         }
         if let Some(Ok(compressor)) = compressor {
@@ -93,7 +106,7 @@ impl Sealing {
         for (mut heads, work) in shares {
             match work.await {
                 Ok(mut sealed) => request.parts.append(&mut sealed),
-                // The runtime goes down, or a codec panicked: the bytes are gone.
+                // The runtime goes down: the bytes are gone.
                 Err(failure) => {
                     let error = Error::new(ErrorKind::Internal, "a batch could not be compressed").with_source(failure);
                     heads.iter_mut().for_each(|part| part.body = Err(error.clone()));
@@ -135,6 +148,21 @@ impl Sealing {
     }
 }
 
+/// Seals one batch. A codec that panics, which is the outer error, costs its batch and nothing else: not the others of the
+/// request, and not the producer.
+fn sealed(builder: BatchBuilder, compressor: &mut Compressor, part: &Part) -> Result<Result<SealedBatch>> {
+    let seal = || {
+        #[cfg(test)]
+        assert_ne!(part.records, tests::UNLUCKY, "the codec finds a batch of so many records unlucky");
+        builder.seal(compressor)
+    };
+    catch_unwind(AssertUnwindSafe(seal)).map_err(|panic| {
+        let (topic, partition, records, said) = (&*part.topic, part.partition, part.records, said(&*panic));
+        tracing::error!(topic, partition, records, "a codec panicked: {said}");
+        Error::new(ErrorKind::Internal, format!("{topic}[{partition}]: the codec panicked: {said}"))
+    })
+}
+
 /// Bytes that are still to be sealed.
 fn unsealed(part: &Part) -> usize {
     match &part.body {
@@ -161,7 +189,7 @@ fn head(part: &Part) -> Part {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use uuid::Uuid;
 
     use super::*;
@@ -169,6 +197,9 @@ mod tests {
         producer::{batch::Ledger, ticket::Ticket},
         wire::batch::{BatchBuilder, ProducerStamp, RecordParts},
     };
+
+    /// A batch of so many records makes every codec panic.
+    pub(in crate::producer) const UNLUCKY: u32 = 1313;
 
     fn part(partition: i32, bytes: usize) -> Part {
         let mut builder = BatchBuilder::with_capacity(bytes);

@@ -479,7 +479,17 @@ impl Sender {
         let readiness = place.queue.readiness(now, &self.rules, &self.identity, self.hurry, leader);
         partition.load.set_again(place.queue.waiting());
         match readiness {
-            Readiness::Empty | Readiness::Blocked => {}
+            Readiness::Empty => {}
+            Readiness::Blocked => {
+                // With all in flight that may be, it is the broker's answer that it waits for.
+                if self.availability.is_heeded()
+                    && let Some(node) = leader
+                    && place.queue.is_in_flight_at(node)
+                    && let Some(at) = self.availability.waits(node, now)
+                {
+                    self.timers.push(Reverse((at, Timer::Availability(node), 0)));
+                }
+            }
             Readiness::At(at) => {
                 if place.wake.is_none_or(|wake| at < wake) {
                     place.wake = Some(at);

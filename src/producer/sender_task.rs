@@ -12,6 +12,7 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 use super::{
     Shared,
     accumulator::Partition,
+    counters::Counters,
     idempotence::ProducerId,
     inbox::{Phase, Question},
     requests::{Ended, Requests},
@@ -26,6 +27,7 @@ use crate::{
 /// A producer's task. Ends when the producer is closed, or dropped and all it was given has its result.
 pub(super) struct SenderTask {
     // In the order in which they are to be dropped: the batches give their records results before the end is told.
+    ending: Ending,
     sender: Sender,
     requests: Requests,
     errands: JoinSet<Errand>,
@@ -44,6 +46,15 @@ enum Errand {
     ProducerId(Result<ProducerId>),
     /// A topic was looked for until that time.
     Topic(Arc<str>, Instant, Result<()>),
+}
+
+/// Takes note that what has no result yet is given up, however the task ends.
+struct Ending(Arc<Counters>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.ending();
+    }
 }
 
 /// Tells everybody that the task is no more, however it ended.
@@ -74,6 +85,7 @@ impl SenderTask {
     pub(super) fn new(shared: Arc<Shared>, sender: Sender, requests: Requests) -> Self {
         let client = shared.client.clone();
         Self {
+            ending: Ending(shared.ledger.counters.clone()),
             sender,
             requests,
             errands: JoinSet::new(),
@@ -301,6 +313,7 @@ impl SenderTask {
 
     /// Fails what is left, with the status that each batch has.
     fn finish(mut self) {
+        drop(self.ending);
         let error = self.end.0.gate.get().cloned().unwrap_or_else(Sender::closing_error);
         self.end.0.topics.close(&error);
         self.sender.fail_all(&error);

@@ -19,7 +19,7 @@ const SHARERS: u32 = 32;
 const CLOSE: Duration = Duration::from_micros(3);
 
 thread_local! {
-    static LAST: Reading = const { Reading::NONE };
+    static LAST: Reading = const { Reading::none() };
 }
 
 /// The time in milliseconds since the Unix epoch.
@@ -34,6 +34,7 @@ fn coarse() -> Option<(i64, i64)> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+        #[allow(clippy::useless_conversion, reason = "of 32 bits on some platforms")]
         Some((now.tv_sec, now.tv_nsec.into()))
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -57,8 +58,9 @@ struct At {
 }
 
 impl Reading {
-    const NONE: Self =
-        Self { at: Cell::new(At { millis: 0, nanos: 0, coarse: (0, 0) }), left: Cell::new(0), shared: Cell::new(0) };
+    const fn none() -> Self {
+        Self { at: Cell::new(At { millis: 0, nanos: 0, coarse: (0, 0) }), left: Cell::new(0), shared: Cell::new(0) }
+    }
 
     #[inline]
     fn millis(&self, coarse: impl Fn() -> Option<(i64, i64)>, exact: impl FnOnce() -> SystemTime) -> i64 {
@@ -119,7 +121,7 @@ mod tests {
 
     #[test]
     fn records_in_close_order_share_a_reading() {
-        let mut asked = Asked(Reading::NONE, 0);
+        let mut asked = Asked(Reading::none(), 0);
         for n in 0..10_000 {
             let at = START + n * 100;
             let millis = asked.at(at) as u64;
@@ -130,7 +132,7 @@ mod tests {
 
     #[test]
     fn records_that_come_slowly_get_readings_of_their_own() {
-        let mut asked = Asked(Reading::NONE, 0);
+        let mut asked = Asked(Reading::none(), 0);
         for n in 0..1000 {
             let at = START + n * 5_000;
             assert_eq!(asked.at(at) as u64, at / 1_000_000);
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_pause_after_a_burst_is_seen_by_the_coarse_clock() {
-        let mut asked = Asked(Reading::NONE, 0);
+        let mut asked = Asked(Reading::none(), 0);
         for burst in 0..100 {
             let start = START + burst * 1_000_000_007;
             for n in 0..40 {
@@ -153,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_is_followed() {
-        let mut asked = Asked(Reading::NONE, 0);
+        let mut asked = Asked(Reading::none(), 0);
         for n in 0..100 {
             asked.at(START + n * 50);
         }
@@ -163,7 +165,7 @@ mod tests {
 
     #[test]
     fn without_a_coarse_clock_every_record_reads_the_exact_one() {
-        let (reading, mut reads) = (Reading::NONE, 0);
+        let (reading, mut reads) = (Reading::none(), 0);
         for n in 0..100 {
             reading.millis(
                 || None,

@@ -52,6 +52,13 @@ impl ConsumerRecord {
         TopicPartition { topic: self.topic.clone(), partition: self.partition }
     }
 
+    /// About what it takes in memory: its bytes, and what is around them.
+    pub(crate) fn size(&self) -> usize {
+        let bytes = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers = self.headers.iter().map(|header| size_of::<Header>() + header.name.len() + bytes(&header.value));
+        size_of::<Self>() + bytes(&self.key) + bytes(&self.value) + headers.sum::<usize>()
+    }
+
     /// The same record with bytes of its own, so that it does not keep a whole response in memory.
     pub fn detach(mut self) -> Self {
         let copy = |bytes: Bytes| Bytes::copy_from_slice(&bytes);

@@ -87,7 +87,8 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// When the record came into being; the time of `send` if not set.
+    /// When the record came into being; the time of `send` if not set. A record that is sent microseconds after others of
+    /// its thread may get theirs, which is older by less than a tick of the system's timer (1 to 10 ms).
     pub fn timestamp(self, at: SystemTime) -> Self {
         self.timestamp_millis(to_millis(at))
     }

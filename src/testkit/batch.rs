@@ -18,11 +18,16 @@ use crate::{
 /// # Errors
 /// `InvalidArgument` when there are no records, `Configuration` for a compression that was not compiled in.
 pub fn batch(records: &[Record<'_>], compression: Compression) -> Result<Bytes> {
-    build(records, compression, 0)
+    build(records, compression, 0, ProducerStamp::NONE)
 }
 
-/// The same; `timestamp` is that of records without one.
-pub(super) fn build(records: &[Record<'_>], compression: Compression, timestamp: i64) -> Result<Bytes> {
+/// The same of any producer; `timestamp` is that of records without one.
+pub(super) fn build(
+    records: &[Record<'_>],
+    compression: Compression,
+    timestamp: i64,
+    stamp: ProducerStamp,
+) -> Result<Bytes> {
     if records.is_empty() {
         return Err(Error::new(ErrorKind::InvalidArgument, "a batch without records is none"));
     }
@@ -34,5 +39,5 @@ pub(super) fn build(records: &[Record<'_>], compression: Compression, timestamp:
         batch.append(&parts, record.chosen_timestamp_millis().unwrap_or(timestamp));
     }
     let sealed = batch.seal(&mut Compressor::new(compression)?)?;
-    Ok([&sealed.header(ProducerStamp::NONE), &sealed.body()[..]].concat().into())
+    Ok([&sealed.header(stamp), &sealed.body()[..]].concat().into())
 }

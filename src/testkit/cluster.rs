@@ -27,7 +27,10 @@ use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     net::{MemoryNetwork, Network, Tcp},
     record::{ConsumerRecord, Record, to_millis},
-    wire::{ApiKey, Compression, batch::BatchHeader},
+    wire::{
+        ApiKey, Compression,
+        batch::{BatchHeader, ProducerStamp},
+    },
 };
 
 /// A Kafka cluster inside the process. Dropping it ends all its brokers.
@@ -36,7 +39,7 @@ use crate::{
 /// hear of it do. They must not be called from a fault's [`when`](Fault::when).
 #[derive(Debug)]
 pub struct Cluster {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     network: Option<MemoryNetwork>,
     tasks: Mutex<BTreeMap<i32, BrokerTask>>,
 }
@@ -289,7 +292,7 @@ impl Cluster {
     pub fn append(&self, topic: &str, partition: i32, records: &[Record<'_>]) -> Result<i64> {
         let mut state = self.shared.lock();
         let millis = state.millis(now());
-        let bytes = batch::build(records, Compression::None, millis)?;
+        let bytes = batch::build(records, Compression::None, millis, ProducerStamp::NONE)?;
         let header = BatchHeader::parse(&bytes)?;
         let unknown = || unknown_partition(topic, partition);
         let found = state.topics.get_mut(topic).ok_or_else(unknown)?;
@@ -314,6 +317,31 @@ impl Cluster {
         drop(state);
         self.shared.ring();
         Ok(offset)
+    }
+
+    /// Lets the brokers be unable to read the batch that holds `offset`, as from a broken disk; whether there is one. Who
+    /// fetches it gets CORRUPT_MESSAGE.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub fn spoil_batch(&self, topic: &str, partition: i32, offset: i64) -> Result<bool> {
+        let spoil = |state: &mut State| {
+            let found = state.topics.partition_mut(topic, partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+            Ok(found.log.spoil_batch(offset))
+        };
+        self.change(spoil, || format!("spoil a batch of {topic}[{partition}]"))
+    }
+
+    /// Loses the batch that holds `offset`, as compaction does; whether there was one. The offsets of the others stay.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub fn lose_batch(&self, topic: &str, partition: i32, offset: i64) -> Result<bool> {
+        let lose = |state: &mut State| {
+            let found = state.topics.partition_mut(topic, partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+            Ok(found.log.lose_batch(offset))
+        };
+        self.change(lose, || format!("lose a batch of {topic}[{partition}]"))
     }
 
     /// Loses the end of a partition from `offset` on, as an unclean election does, under a new leader epoch; a batch
@@ -404,6 +432,11 @@ impl Cluster {
         self.shared.lock().faults.clear_all();
     }
 
+    /// How many fetch sessions a broker keeps at present (KIP-227); 0 for a broker that there is not.
+    pub fn fetch_sessions(&self, broker: i32) -> usize {
+        self.shared.lock().broker(broker).map_or(0, |broker| broker.sessions.len())
+    }
+
     /// How many requests of that kind the brokers have received.
     pub fn requests(&self, key: ApiKey) -> u64 {
         self.shared.lock().journal.seen(key)
@@ -425,7 +458,7 @@ impl Cluster {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change<T>(
+    pub(super) fn change<T>(
         &self,
         change: impl FnOnce(&mut State) -> Result<T, ErrorCode>,
         what: impl FnOnce() -> String,
@@ -440,7 +473,7 @@ impl Cluster {
         })
     }
 
-    fn look<T>(&self, topic: &str, partition: i32, look: impl FnOnce(&Partition) -> T) -> Result<T> {
+    pub(super) fn look<T>(&self, topic: &str, partition: i32, look: impl FnOnce(&Partition) -> T) -> Result<T> {
         let state = self.shared.lock();
         state.topics.partition(topic, partition).map(look).ok_or_else(|| unknown_partition(topic, partition))
     }
@@ -454,7 +487,7 @@ impl Drop for Cluster {
     }
 }
 
-fn unknown_partition(topic: &str, partition: i32) -> Error {
+pub(super) fn unknown_partition(topic: &str, partition: i32) -> Error {
     Error::new(ErrorKind::UnknownTopicOrPartition, format!("there is no partition {topic}[{partition}]"))
 }
 

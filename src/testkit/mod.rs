@@ -35,7 +35,8 @@
 //! Listeners are in plain text unless [`Options::sasl`] or `Options::tls` say otherwise. Who may do what is said by faults:
 //! `on(ApiKey::Produce).topic("orders").user("bob").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED)`.
 //!
-//! What it does not do: transactions beyond the ids and epochs of their producers, the consumer protocol of KIP-848 and
+//! What it does not do: transactions beyond the ids and epochs of their producers and what a log holds of them
+//! ([`Cluster::append_in_transaction`], [`Cluster::end_transaction`]), the consumer protocol of KIP-848 and
 //! share groups, configurations beyond the few named at [`Cluster::create_topic_with`], compaction. Requests that are only for these are not offered in ApiVersions.
 
 mod api;
@@ -45,6 +46,8 @@ pub mod certificates;
 mod cluster;
 mod connection_task;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod journal;
 mod options;
 mod sasl;
@@ -55,6 +58,7 @@ mod state;
 mod tests;
 #[cfg(feature = "tls")]
 mod tls;
+mod transactions;
 
 pub use batch::batch;
 pub use cluster::{Cluster, FaultHandle};

@@ -25,6 +25,8 @@ pub struct Options {
     pub(crate) groups: GroupSettings,
     pub(crate) strict_producer_ids: bool,
     pub(crate) leader_hints: bool,
+    pub(crate) shuffle_aborted: bool,
+    pub(crate) fetch_sessions: usize,
     pub(crate) sink: bool,
     pub(crate) prepared: Vec<(String, Vec<Bytes>)>,
     pub(crate) seed: u64,
@@ -55,6 +57,8 @@ impl Default for Options {
             },
             strict_producer_ids: false,
             leader_hints: true,
+            shuffle_aborted: false,
+            fetch_sessions: 1000,
             sink: false,
             prepared: Vec::new(),
             seed: 0,
@@ -179,6 +183,21 @@ impl Options {
     /// Whether errors of Produce and Fetch name the new leader (KIP-951, default: true).
     pub fn leader_hints(mut self, hints: bool) -> Self {
         self.leader_hints = hints;
+        self
+    }
+
+    /// Whether Fetch lists aborted transactions in any order, as some brokers do, and not in that of their markers (default:
+    /// false).
+    pub fn shuffle_aborted(mut self, shuffle: bool) -> Self {
+        self.shuffle_aborted = shuffle;
+        self
+    }
+
+    /// How many fetch sessions each broker keeps (`max.incremental.fetch.session.cache.slots`, default: 1000; KIP-227). A
+    /// new one takes the place of one that was not used for two minutes, or, after two minutes, of a smaller one; where
+    /// there is none of either, its reader gets no session.
+    pub fn fetch_sessions(mut self, slots: usize) -> Self {
+        self.fetch_sessions = slots;
         self
     }
 

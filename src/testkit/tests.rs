@@ -5,3 +5,4 @@ mod faults;
 mod groups;
 mod logs;
 mod robustness;
+mod transactions;

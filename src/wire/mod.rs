@@ -6,6 +6,8 @@ pub(crate) mod codec;
 mod crc;
 pub(crate) mod fetch;
 pub(crate) mod frame;
+#[cfg(all(any(test, fuzzing), feature = "testkit"))]
+pub(crate) mod fuzz;
 pub(crate) mod message;
 pub(crate) mod produce;
 mod read;

@@ -41,7 +41,7 @@ pub(crate) async fn works(bootstrap: &str, network: Arc<dyn Network>, security: 
     let producer =
         Producer::builder(bootstrap).network(network.clone()).security(security.clone()).build().await.unwrap();
     for n in 0..20 {
-        producer.send(Record::to("orders").key(&n.to_string()).value("shipped")).await.unwrap().await.unwrap();
+        producer.send(Record::to("orders").key(n.to_string()).value("shipped")).await.unwrap().await.unwrap();
     }
     let consumer = Consumer::builder(bootstrap).network(network).security(security).group("g");
     let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();

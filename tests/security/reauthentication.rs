@@ -35,7 +35,7 @@ async fn traffic_goes_on_over_it_without_one_error() {
     });
     let mut deliveries = Vec::new();
     for n in 0..1500 {
-        deliveries.push(producer.send(Record::to("orders").value(&format!("{n}"))).await.unwrap());
+        deliveries.push(producer.send(Record::to("orders").value(format!("{n}"))).await.unwrap());
         tokio::time::sleep(SECOND / 25).await;
     }
     for delivery in deliveries {

@@ -142,7 +142,7 @@ impl GroupTask {
             }
             let now = Instant::now();
             if self.shared.reader.look() {
-                self.membership.polled(now.into_std());
+                self.membership.polled(self.shared.reader.came_at(now.into_std()));
             }
             self.membership.tick(now.into_std());
             if now >= renew_at {

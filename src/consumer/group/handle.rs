@@ -88,6 +88,12 @@ impl GroupHandle {
         Reading(self)
     }
 
+    /// For a reader that works on many records at once: since when it has been at the one that it has been at for longest.
+    /// `max.poll.interval.ms` counts from there, as long as it gives signs of life besides.
+    pub(crate) fn set_busy_since(&self, busy_since: impl Fn() -> Option<std::time::Instant> + Send + Sync + 'static) {
+        self.shared.reader.set_busy_since(busy_since);
+    }
+
     pub(crate) fn signs(&self) -> Signs {
         Signs(self.shared.clone())
     }

@@ -7,7 +7,7 @@ mod coordinator;
 mod group_task;
 mod handle;
 mod membership;
-mod protocol;
+pub(super) mod protocol;
 mod range;
 mod reader;
 mod requests;

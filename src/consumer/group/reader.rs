@@ -1,6 +1,13 @@
 //! Signs of life from whoever reads, without a clock or a lock on the way of each record.
 
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
+use std::{
+    fmt,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Instant,
+};
 
 use tokio::sync::Notify;
 
@@ -17,6 +24,16 @@ pub(super) struct Reader {
     state: AtomicU8,
     waiting: AtomicUsize,
     came_back: Notify,
+    busy_since: OnceLock<BusySince>,
+}
+
+/// Says since when its reader has been at what it has been at for longest.
+struct BusySince(Box<dyn Fn() -> Option<Instant> + Send + Sync>);
+
+impl fmt::Debug for BusySince {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BusySince")
+    }
 }
 
 impl Reader {
@@ -47,6 +64,18 @@ impl Reader {
         }
     }
 
+    /// The reader works on many records at once, and `max.poll.interval.ms` counts from when it took the one that it has
+    /// been at for longest. It is asked when the task looks. To be set once; later ones are not asked.
+    pub(super) fn set_busy_since(&self, busy_since: impl Fn() -> Option<Instant> + Send + Sync + 'static) {
+        // One reader at a time is all that a consumer has.
+        let _ = self.busy_since.set(BusySince(Box::new(busy_since)));
+    }
+
+    /// When a reader that was seen came, as far as `max.poll.interval.ms` is concerned.
+    pub(super) fn came_at(&self, now: Instant) -> Instant {
+        self.busy_since.get().and_then(|busy| busy.0()).map_or(now, |since| since.min(now))
+    }
+
     /// From now on only a reader that comes anew counts; [`came_back`](Self::came_back) tells.
     pub(super) fn park(&self) {
         self.state.store(PARKED, SeqCst);
@@ -74,6 +103,16 @@ mod tests {
         reader.end_waiting();
         assert!(reader.look());
         assert!(!reader.look());
+    }
+
+    #[test]
+    fn a_reader_that_is_busy_came_when_it_began() {
+        let (reader, now) = (Reader::default(), Instant::now());
+        assert_eq!(reader.came_at(now), now);
+        let began = now + std::time::Duration::from_secs(5);
+        reader.set_busy_since(move || Some(began));
+        assert_eq!(reader.came_at(now), now);
+        assert_eq!(reader.came_at(began + std::time::Duration::from_secs(9)), began);
     }
 
     #[tokio::test(start_paused = true)]

@@ -132,7 +132,7 @@ async fn what_the_reader_keeps_stalls_nothing() {
 
 #[test]
 fn one_partition_alone_has_its_next_fetch_under_way_while_it_is_read() {
-    use super::planning::{World, rules};
+    use super::world::{World, rules};
     let mut world = World::new(crate::consumer::assignment::Rules { queued_bytes: 1 << 20, ..rules() });
     for round in 0..50 {
         assert!(world.send(1).is_some(), "round {round}: the line is never idle");

@@ -1,7 +1,7 @@
 //! What goes wrong between the consumer and one broker, beyond a single partition's errors.
 
 use super::{
-    planning::{World, head, rules},
+    world::{World, head, rules},
     *,
 };
 use crate::{

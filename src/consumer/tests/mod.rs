@@ -3,18 +3,23 @@
 mod budget;
 mod commits;
 mod counting;
+mod damage;
 mod faults;
 mod fetching;
 mod groups;
+mod interleavings;
 mod lookups;
 mod memory;
 mod planning;
 mod positions;
 mod reading;
 mod replicas;
+mod sessions;
 mod splitting;
 mod telling;
 mod traces;
+mod transactions;
+mod world;
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::{
-    ApiKey, ErrorCode, ErrorKind, IsolationLevel,
+    ApiKey, ErrorKind, IsolationLevel,
     consumer::test_batches::{Sort, batch},
     testkit::on,
 };
@@ -112,19 +112,6 @@ async fn damage_can_be_skipped_and_everything_else_not() {
     assert_eq!(rest.iter().map(|record| record.offset()).collect::<Vec<_>>(), [13, 14]);
     drop(rest);
     assert_eq!(consumer.poll(60 * SECOND).await.unwrap_err().place(), Some(("t", 0, 15)));
-}
-
-#[tokio::test(start_paused = true)]
-async fn damage_that_hides_its_end_is_skipped_one_offset_at_a_time() {
-    let cluster = cluster(1).await;
-    let consumer = reading(&cluster, "t", 5).await;
-    cluster.fault(on(ApiKey::Fetch).partition("t", 0).times(2).error(ErrorCode::CORRUPT_MESSAGE));
-    for offset in 0..2 {
-        let error = next_error(&consumer, 60).await;
-        assert_eq!(error.place(), Some(("t", 0, offset)), "{error}");
-        assert_eq!(consumer.skip_corrupt(&tp("t", 0)).unwrap(), offset + 1);
-    }
-    assert_eq!(numbers(&consumer, 3).await, [2, 3, 4]);
 }
 
 async fn at_end(consumer: &Consumer) -> (i32, i64) {

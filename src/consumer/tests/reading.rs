@@ -271,3 +271,26 @@ async fn old_brokers_are_read_from() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn on_one_thread_fetches_go_on_while_there_is_something_to_read() {
+    // Ten batches in each answer; what is read takes no time and waits for nothing.
+    let batches = vec![crate::consumer::test_batches::batch_of(0, 100, 1000)];
+    let options = Options::new().in_memory().sink(true).prepared("t", batches);
+    let cluster = Cluster::start(options).await.unwrap();
+    let consumer = consumer(&cluster).await;
+    consumer.assign([(tp("t", 0), 0)]).unwrap();
+    let mut expected = 0;
+    let mut dry = 0;
+    for polls in 0..300 {
+        let records = consumer.poll(60 * SECOND).await.unwrap();
+        for record in &records {
+            assert_eq!(record.offset(), expected);
+            expected += 1;
+        }
+        drop(records);
+        let queued = consumer.metrics().partitions[&tp("t", 0)].buffered_bytes;
+        dry += usize::from(polls > 20 && queued == 0);
+    }
+    assert_eq!(dry, 0, "the reader came to the end of what was there {dry} times");
+}

@@ -1,7 +1,7 @@
 //! Reading from followers nearby (KIP-392).
 
 use super::{
-    planning::{World, head, rules},
+    world::{World, head, rules},
     *,
 };
 use crate::{
@@ -25,10 +25,12 @@ async fn near(cluster: &Cluster) -> Consumer {
     consumer
 }
 
-/// Which broker each fetch went to, oldest first.
+/// Which broker each fetch of something went to, oldest first.
 fn fetches(cluster: &Cluster) -> Vec<i32> {
     let journal = cluster.journal();
-    journal.iter().filter(|request| request.key == ApiKey::Fetch).map(|request| request.broker).collect()
+    // What closes a session asks for nothing.
+    let asks = |request: &&crate::testkit::Request| request.key == ApiKey::Fetch && !request.partitions.is_empty();
+    journal.iter().filter(asks).map(|request| request.broker).collect()
 }
 
 /// The same of those since that many.

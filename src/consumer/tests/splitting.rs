@@ -2,8 +2,14 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
-use super::*;
-use crate::{ErrorKind, OffsetReset, PartitionStream};
+use super::{
+    world::{World, rules},
+    *,
+};
+use crate::{
+    ErrorKind, OffsetReset, PartitionStream,
+    consumer::{assignment::Rules, inbox::lock},
+};
 
 /// A topic of so many partitions with ten records each, read from the beginning.
 async fn wide(cluster: &Cluster, partitions: i32) -> Consumer {
@@ -408,4 +414,29 @@ async fn a_close_waits_for_streams_to_finish_and_not_for_ever() {
     assert_eq!(cluster.committed("g", "t", 0), Some(1), "what was finished in time is committed");
     assert_eq!(cluster.committed("g", "t", 1), Some(0), "what was not is not");
     assert!(consumer.next_partition().await.is_none());
+}
+
+#[test]
+fn a_stream_that_waits_is_not_kept_waiting_by_one_that_is_slow() {
+    // Room for a few batches of a broker; two of its partitions are split off.
+    let mut world = World::new(Rules { partition_bytes: 2000, queued_bytes: 3000, ..rules() });
+    let (_, slow) = world.inbox.split(&tp("t", 0), false).unwrap();
+    let (_, quick) = world.inbox.split(&tp("t", 2), false).unwrap();
+    let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    let mut read = Vec::new();
+    let mut read_on = |world: &World, read: &mut Vec<i64>| {
+        while let std::task::Poll::Ready(Some(Ok(record))) = lock(&quick).poll_record(&world.inbox, cx) {
+            read.push(record.offset);
+        }
+    };
+    read_on(&world, &mut read);
+    for _ in 0..20 {
+        // Its one reader waits all the time, and the other's never comes.
+        assert!(world.waiting.contains_key(&0) || world.send(0).is_some(), "after {} records", read.len());
+        world.answer(0, 1);
+        read_on(&world, &mut read);
+    }
+    assert_eq!(read, (0..read.len() as i64).collect::<Vec<_>>(), "in order, none twice");
+    assert!(read.len() >= 40, "{} records", read.len());
+    drop(slow);
 }

@@ -138,7 +138,7 @@ async fn the_group_says_where_it_stands() {
     let joining = cluster.fault(on(ApiKey::JoinGroup).hang().times(1));
     consumer.subscribe(["t"]).unwrap();
     tokio::time::sleep(SECOND).await;
-    assert!(joining.hits() == 1 && matches!(state(), GroupState::Rebalancing));
+    assert!(joining.hits() == 1 && matches!(state(), GroupState::Joining));
     assert_eq!(numbers(&consumer, 1).await, [0]);
     assert!(matches!(state(), GroupState::Stable { generation: 1.., .. }), "{:?}", state());
     tokio::time::sleep(5 * SECOND).await;
@@ -146,4 +146,69 @@ async fn the_group_says_where_it_stands() {
     assert!(&*group.group_id == "g" && group.for_how_long >= 5 * SECOND, "{group:?}");
     tokio::time::sleep(60 * SECOND).await;
     assert!(matches!(state(), GroupState::WaitingForReader), "{:?}", state());
+    cluster.fault(on(ApiKey::JoinGroup).delay(3 * SECOND).times(1));
+    assert!(consumer.poll(SECOND).await.is_err(), "why it is out");
+    assert!(consumer.poll(SECOND).await.unwrap().is_empty());
+    assert!(matches!(state(), GroupState::Joining), "it comes anew: {:?}", state());
+    drop(consumer.poll(30 * SECOND).await.unwrap());
+    assert!(matches!(state(), GroupState::Stable { .. }), "{:?}", state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebalance_is_told_from_joining_and_counted() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    append(&cluster, "t", 0, 0..3);
+    append(&cluster, "t", 1, 0..3);
+    let member = async || {
+        let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
+        let consumer = builder.build().await.unwrap();
+        consumer.subscribe(["t"]).unwrap();
+        consumer
+    };
+    let first = member().await;
+    assert_eq!(numbers(&first, 1).await, [0]);
+    let metrics = first.metrics();
+    assert_eq!((metrics.rebalances, metrics.partitions_assigned), (1, 2));
+    assert_eq!((metrics.revocations, metrics.losses, metrics.rebalance_latency_micros.count()), (0, 0, 1));
+    tokio::time::sleep(7 * SECOND).await;
+    assert!(first.metrics().last_rebalance_age.unwrap() >= 7 * SECOND);
+    // A record in its hand keeps the rebalance waiting.
+    let second = member().await;
+    tokio::time::sleep(10 * SECOND).await;
+    let [one, other] = [&first, &second].map(|consumer| consumer.status().group.unwrap().state);
+    assert!(matches!(other, GroupState::Joining), "{other:?}");
+    assert!(matches!(one, GroupState::Rebalancing | GroupState::Stable { .. }), "{one:?}");
+    let (mut seen, mut rest) = (1, 60);
+    while seen < 6 && rest > 0 {
+        seen += first.poll(SECOND).await.unwrap().iter().count() + second.poll(SECOND).await.unwrap().iter().count();
+        rest -= 1;
+    }
+    let [one, other] = [&first, &second].map(|consumer| consumer.metrics());
+    assert!(one.rebalances >= 2 && one.revocations >= 1 && one.partitions_revoked >= 1, "{one:?}");
+    assert_eq!((one.losses, other.rebalances >= 1, other.partitions_assigned), (0, true, 1));
+    assert!(one.rebalance_latency_micros.max() >= 5_000_000, "from when the group asked, which a heartbeat told");
+    for consumer in [first, second] {
+        assert!(matches!(consumer.status().group.unwrap().state, GroupState::Stable { .. }));
+        consumer.unsubscribe().unwrap();
+        tokio::time::sleep(SECOND).await;
+        assert!(matches!(consumer.status().group.unwrap().state, GroupState::Unsubscribed));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_between_polls_is_counted() {
+    let cluster = cluster(1).await;
+    let consumer = reading(&cluster, "t", 1).await;
+    assert_eq!(consumer.metrics().last_poll_age, None);
+    assert_eq!(consumer.poll(SECOND).await.unwrap().iter().count(), 1);
+    for _ in 0..3 {
+        tokio::time::sleep(2 * SECOND).await;
+        assert!(consumer.poll(SECOND).await.unwrap().is_empty());
+    }
+    tokio::time::sleep(5 * SECOND).await;
+    let metrics = consumer.metrics();
+    assert_eq!(metrics.poll_interval_micros.count(), 3);
+    assert!(metrics.poll_interval_micros.max() >= 3_000_000, "the wait of the poll before it is part of it");
+    assert_eq!(metrics.last_poll_age, Some(6 * SECOND));
 }

@@ -115,12 +115,50 @@ async fn of_two_who_close_the_impatient_one_ends_it_for_both() {
     });
     tokio::task::yield_now().await;
     let before = tokio::time::Instant::now();
-    assert_eq!(producer.close(ms(300)).await.unwrap_err().kind(), ErrorKind::Timeout);
-    let _ = patient.await.unwrap();
+    let error = producer.close(ms(300)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("1 records"), "{error}");
+    // The record failed, so nobody is told that all is well: not the patient one, and not who comes later.
+    for error in [patient.await.unwrap().unwrap_err(), producer.close(SOON).await.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+        assert!(error.to_string().contains("1 records"), "{error}");
+    }
     assert!(before.elapsed() < SOON, "{:?}", before.elapsed());
     let error = first.await.unwrap_err();
     let expected = (ErrorKind::Closed, Some(DeliveryStatus::PossiblyPersisted));
     assert_eq!((error.kind(), error.delivery_status()), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_who_close_both_are_told_that_all_was_delivered() {
+    let cluster = cluster(1).await;
+    cluster.fault(on(ApiKey::Produce).delay(ms(200)));
+    let producer = producer(&cluster).await;
+    let deliveries = send_numbers(&producer, 0..20).await;
+    let (impatient, patient) = tokio::join!(producer.close(ms(300)), producer.close(Duration::from_secs(1000)));
+    impatient.unwrap();
+    patient.unwrap();
+    assert!(results(deliveries).await.iter().all(Result::is_ok));
+}
+
+#[test]
+fn closing_is_bounded_though_nobody_runs_the_runtime_of_the_producer() {
+    let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (cluster, producer) = own.block_on(async {
+        let cluster = cluster(1).await;
+        let producer = producer(&cluster).await;
+        (cluster, producer)
+    });
+    let other = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let delivery = other.block_on(producer.send(Record::to(TOPIC).value("x"))).unwrap();
+    let closing = async { tokio::time::timeout(SOON, producer.close(ms(100))).await };
+    let error = other.block_on(closing).expect("close waits without end").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("1 records"), "{error}");
+    // With its runtime the record gets its result all the same.
+    drop(own);
+    assert_eq!(other.block_on(delivery).unwrap_err().kind(), ErrorKind::Closed);
+    drop(cluster);
 }
 
 #[tokio::test(start_paused = true)]

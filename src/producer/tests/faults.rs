@@ -68,7 +68,11 @@ async fn storage_errors_are_retried_as_often_as_is_allowed() {
 
 /// Small batches, so that several requests are in flight at once.
 async fn pipelined(cluster: &Cluster) -> Producer {
-    let producer = builder(cluster).batch_size(200).build().await.unwrap();
+    pipelined_by(cluster, 5).await
+}
+
+async fn pipelined_by(cluster: &Cluster, in_flight: usize) -> Producer {
+    let producer = builder(cluster).batch_size(200).max_in_flight(in_flight).build().await.unwrap();
     // The first answer opens the pipeline.
     producer.send(Record::to(TOPIC).partition(0).value("first")).await.unwrap().await.unwrap();
     producer
@@ -79,10 +83,11 @@ fn with_first(range: std::ops::Range<u64>) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnects_and_refusals_with_five_in_flight_keep_the_order() {
-    for code in [ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER] {
+async fn disconnects_and_refusals_with_one_to_five_in_flight_keep_the_order() {
+    let codes = [ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER];
+    for (in_flight, code) in (1..=5).flat_map(|in_flight| codes.map(|code| (in_flight, code))) {
         let cluster = cluster(1).await;
-        let producer = pipelined(&cluster).await;
+        let producer = pipelined_by(&cluster, in_flight).await;
         cluster.fault(on(ApiKey::Produce).delay(ms(20)).times(5));
         cluster.fault(on(ApiKey::Produce).skip(2).drop_connection());
         cluster.fault(on(ApiKey::Produce).skip(4).times(3).error(code));
@@ -90,7 +95,7 @@ async fn disconnects_and_refusals_with_five_in_flight_keep_the_order() {
         for result in results(deliveries).await {
             result.unwrap();
         }
-        assert_eq!(log(&cluster, 0), with_first(0..300), "{code}");
+        assert_eq!(log(&cluster, 0), with_first(0..300), "{code}, {in_flight} in flight");
     }
 }
 
@@ -259,4 +264,23 @@ async fn a_refusal_behind_an_appended_batch_does_not_double_it() {
     send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
     let log = cluster.records(TOPIC, 0).unwrap();
     assert_eq!(log.len(), 3, "first, the record that was appended, and the last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_parts_of_a_batch_that_may_be_written_are_not_written_a_second_time() {
+    let cluster = cluster(1).await;
+    // The topic's limit has become less since it was appended.
+    cluster.fault(on(ApiKey::Produce).act_then_error(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));
+    let too_large = cluster.fault(on(ApiKey::Produce).error(ErrorCode::MESSAGE_TOO_LARGE));
+    let producer = producer(&cluster).await;
+    for result in results(send_numbers(&producer, 0..10).await).await {
+        if let Err(error) = result {
+            assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted), "{error}");
+        }
+    }
+    assert_eq!((too_large.hits(), producer.metrics().batches_split), (1, 1));
+    for result in results(send_numbers(&producer, 10..20).await).await {
+        result.unwrap();
+    }
+    assert_eq!(log(&cluster, 0), numbers(0..20));
 }

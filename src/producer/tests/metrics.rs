@@ -184,7 +184,9 @@ async fn waiting_for_room_is_counted_with_its_outcome() {
     assert!(waiter.await.unwrap_err().is_cancelled());
     let metrics = producer.metrics();
     assert_adds_up(&metrics);
-    assert_eq!((metrics.buffer_waits, metrics.buffer_exhausted), (1, 1), "who goes away is not counted");
+    assert_eq!((metrics.buffer_waits, metrics.buffer_exhausted), (2, 1), "who went away waited, too, but not in vain");
+    assert!(metrics.buffer_wait_time >= ms(701), "{:?}", metrics.buffer_wait_time);
+    assert_eq!((metrics.senders_waiting, metrics.buffer_used_bytes), (0, 0), "and took no room along");
 }
 
 #[tokio::test(start_paused = true)]

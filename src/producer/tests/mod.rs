@@ -2,6 +2,8 @@
 
 mod buffer;
 mod closing;
+mod codec_panics;
+mod cut_off;
 mod delivery;
 mod ends;
 mod estimate;
@@ -20,6 +22,8 @@ mod queue;
 mod reports;
 mod results;
 mod sequences;
+mod spreading;
+mod stale;
 mod tampered;
 mod telling;
 mod topics;

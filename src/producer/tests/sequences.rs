@@ -14,6 +14,7 @@ use super::super::{
     accumulator::{Appended, Entry, Partition, Payment},
     batch::{Body, Ledger},
     idempotence::{Identity, ProducerId},
+    purge::Purge,
     queue::{PartitionQueue, Readiness, Rules},
     response::Answer,
     sizes::Sizes,
@@ -75,12 +76,21 @@ impl Line {
     }
 
     fn send(&self) -> Delivery {
+        self.send_into(Sizes::new(1))
+    }
+
+    /// Several in one batch, behind whatever is in flight.
+    fn send_together(&self, records: usize) -> Vec<Delivery> {
+        (0..records).map(|_| self.send_into(Sizes::new(10_000))).collect()
+    }
+
+    fn send_into(&self, sizes: Sizes) -> Delivery {
         let record = Record::to("t").value("x");
         let parts = parts_of(&record);
         let entry = Entry { bound: record_size_bound(&parts) as u32, parts, timestamp: 0, sticky: None };
         let now = self.now;
         let take = |cell: &Arc<_>, index| Delivery::new(Arc::clone(cell), index, 0);
-        match self.partition.hold().append(&entry, &mut Payment::Due, Sizes::new(1), &self.ledger, || now, take) {
+        match self.partition.hold().append(&entry, &mut Payment::Due, sizes, &self.ledger, || now, take) {
             Appended::Done { taken, .. } => taken,
             _ => panic!("there is room"),
         }
@@ -296,6 +306,19 @@ fn a_duplicate_without_numbers_is_a_success() {
     assert_eq!(stamp, ProducerStamp::NONE);
     line.refuse(request, ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
     assert_eq!(result(delivery).unwrap().offset, None);
+}
+
+#[test]
+fn a_duplicate_is_told_behind_the_results_of_earlier_records() {
+    let mut line = Line::with(Identity::Anonymous);
+    let (first, second) = (line.send(), line.send());
+    let (one, _) = line.drain().unwrap();
+    let (other, _) = line.drain().unwrap();
+    line.refuse(other, ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
+    assert!(second.try_result().is_none(), "the first has none yet");
+    line.written(one, 7);
+    assert_eq!(result(first).unwrap().offset, Some(7));
+    assert_eq!(result(second).unwrap().offset, None);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Fetch 4–18: long polling (min_bytes, max_wait), limits by request and by partition with the first batch in any case
 //! (KIP-74), sessions (KIP-227), topic ids (v13), leader epochs (KIP-320), diverging epochs (KIP-595), leader hints
-//! (KIP-951, v16), followers that serve and leaders that send readers to them (KIP-392, v11). Everything is committed at
-//! once: high watermark, last stable offset and end are one, and there are no aborted transactions.
+//! (KIP-951, v16), followers that serve and leaders that send readers to them (KIP-392, v11), transactions (KIP-98): readers
+//! of committed records come as far as the last stable offset, and are told of aborted transactions. Everything is
+//! replicated at once: high watermark and end are one.
 
 use std::{
     sync::Arc,
@@ -92,7 +93,7 @@ impl Fetch {
         for (key, wanted) in &plan.partitions {
             let topic = topic_of(context.state, key);
             let answer = match &topic {
-                Some(topic) => read(context, topic, key.partition, wanted, self.rack.as_deref(), left, nothing_yet),
+                Some(topic) => self.read(context, topic, key.partition, wanted, left, nothing_yet),
                 None => Answer::refused(ErrorCode::UNKNOWN_TOPIC_ID),
             };
             nothing_yet &= answer.size == 0;
@@ -100,6 +101,69 @@ impl Fetch {
             found.push((topic, answer));
         }
         found
+    }
+
+    /// Reads one partition; `left` is what the request may still take, which the first data of it may exceed.
+    fn read(
+        &self,
+        context: &Context<'_>,
+        topic: &str,
+        index: i32,
+        wanted: &Wanted,
+        left: usize,
+        at_least_one: bool,
+    ) -> Answer {
+        let rack = self.rack.as_deref();
+        let injected = context.verdict.for_partition(topic, index);
+        if let Some(injected) = injected {
+            return Answer::refused(injected.code);
+        }
+        let Some(partition) = context.state.topics.partition(topic, index) else {
+            return Answer::refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        };
+        let served = match rack {
+            Some(_) => partition.check_replica(context.broker, wanted.current_leader_epoch),
+            None => partition.check_leader(context.broker, wanted.current_leader_epoch),
+        };
+        if let Err(error) = served {
+            return Answer::refused(error);
+        }
+        let log = &partition.log;
+        let end = partition.end_at(context.broker);
+        let stable = log.last_stable().min(end);
+        let bounds = Answer { end, stable, start: log.start(), ..Answer::default() };
+        if let Some(preferred) = rack.and_then(|rack| preferred(context, partition, wanted.offset, rack)) {
+            return Answer { preferred, ..bounds };
+        }
+        let max_bytes = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left);
+        if let Some(sink) = &context.state.sink {
+            return match sink.prepared(topic) {
+                Some(prepared) if at_least_one || max_bytes > 0 => {
+                    prepared_from(prepared, wanted.offset, max_bytes, at_least_one)
+                }
+                _ => Answer { end: 0, stable: 0, ..Answer::default() },
+            };
+        }
+        if wanted.last_fetched_epoch >= 0 {
+            match log.end_of_epoch(wanted.last_fetched_epoch) {
+                None => return Answer::refused(ErrorCode::OFFSET_OUT_OF_RANGE),
+                Some((epoch, end)) if epoch < wanted.last_fetched_epoch || end < wanted.offset => {
+                    return Answer { diverging: Some((epoch, end)), ..bounds };
+                }
+                Some(_) => {}
+            }
+        }
+        let readable = if self.read_committed { stable } else { end };
+        match log.read(wanted.offset, end, readable, max_bytes, at_least_one) {
+            Ok(slice) => {
+                let aborted = match self.read_committed {
+                    true => log.transactions().aborted_between(wanted.offset, slice.end),
+                    false => Vec::new(),
+                };
+                Answer { records: slice.batches, size: slice.size, aborted, ..bounds }
+            }
+            Err(error) => Answer { error, ..bounds },
+        }
     }
 
     fn answer(&self, context: &mut Context<'_>, plan: &Plan, found: Vec<(Option<Arc<str>>, Answer)>) -> Step {
@@ -113,6 +177,9 @@ impl Fetch {
                 && let Some(partition) = topic.and_then(|topic| context.state.topics.partition(&topic, key.partition))
             {
                 answer.leader = Some((partition.leader, partition.leader_epoch));
+            }
+            if context.state.options.shuffle_aborted {
+                context.state.shuffle(&mut answer.aborted);
             }
             let what = Found {
                 has_data: answer.size > 0,
@@ -156,8 +223,9 @@ impl Call for Fetch {
             if let Some(code) = context.refused().filter(|code| OF_THE_SESSION.contains(code)) {
                 return Ok(self.fail(context, code));
             }
+            let (slots, now) = (context.state.options.fetch_sessions, context.now);
             let Some(broker) = context.state.broker_mut(context.broker) else { return Ok(Step::Close) };
-            match broker.sessions.begin(request) {
+            match broker.sessions.begin(request, slots, now) {
                 Ok(plan) => self.plan = Some((plan, context.now + self.max_wait)),
                 Err(error) => return Ok(self.fail(context, error)),
             }
@@ -184,60 +252,6 @@ fn topic_of(state: &State, key: &Key) -> Option<Arc<str>> {
     if key.topic.is_empty() { state.topics.name_of(key.id).cloned() } else { Some(Arc::from(&*key.topic)) }
 }
 
-/// Reads one partition; `left` is what the request may still take, which the first data of it may exceed.
-fn read(
-    context: &Context<'_>,
-    topic: &str,
-    index: i32,
-    wanted: &Wanted,
-    rack: Option<&str>,
-    left: usize,
-    at_least_one: bool,
-) -> Answer {
-    let injected = context.verdict.for_partition(topic, index);
-    if let Some(injected) = injected {
-        return Answer::refused(injected.code);
-    }
-    let Some(partition) = context.state.topics.partition(topic, index) else {
-        return Answer::refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-    };
-    let served = match rack {
-        Some(_) => partition.check_replica(context.broker, wanted.current_leader_epoch),
-        None => partition.check_leader(context.broker, wanted.current_leader_epoch),
-    };
-    if let Err(error) = served {
-        return Answer::refused(error);
-    }
-    let end = partition.end_at(context.broker);
-    if let Some(preferred) = rack.and_then(|rack| preferred(context, partition, wanted.offset, rack)) {
-        return Answer { end, start: partition.log.start(), preferred, ..Answer::default() };
-    }
-    let max_bytes = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left);
-    if let Some(sink) = &context.state.sink {
-        return match sink.prepared(topic) {
-            Some(prepared) if at_least_one || max_bytes > 0 => {
-                prepared_from(prepared, wanted.offset, max_bytes, at_least_one)
-            }
-            _ => Answer { end: 0, start: 0, ..Answer::default() },
-        };
-    }
-    let log = &partition.log;
-    let bounds = Answer { end, start: log.start(), ..Answer::default() };
-    if wanted.last_fetched_epoch >= 0 {
-        match log.end_of_epoch(wanted.last_fetched_epoch) {
-            None => return Answer::refused(ErrorCode::OFFSET_OUT_OF_RANGE),
-            Some((epoch, end)) if epoch < wanted.last_fetched_epoch || end < wanted.offset => {
-                return Answer { diverging: Some((epoch, end)), ..bounds };
-            }
-            Some(_) => {}
-        }
-    }
-    match log.read(wanted.offset, end, max_bytes, at_least_one) {
-        Ok(slice) => Answer { records: slice.batches, size: slice.size, ..bounds },
-        Err(error) => Answer { error, ..bounds },
-    }
-}
-
 /// Where the leader sends a reader of that rack: to a follower there that is up and has the offset.
 fn preferred(context: &Context<'_>, partition: &Partition, offset: i64, rack: &str) -> Option<i32> {
     if partition.leader != context.broker {
@@ -262,7 +276,7 @@ fn preferred(context: &Context<'_>, partition: &Partition, offset: i64, rack: &s
 }
 
 fn prepared_from(prepared: &Prepared, offset: i64, max_bytes: usize, at_least_one: bool) -> Answer {
-    let mut answer = Answer { end: END, ..Answer::default() };
+    let mut answer = Answer { end: END, stable: END, ..Answer::default() };
     for (base_offset, rest) in prepared.from(offset.max(0), max_bytes, at_least_one) {
         answer.size += size_of::<i64>() + rest.len();
         answer.records.push(Bytes::copy_from_slice(&base_offset.to_be_bytes()));

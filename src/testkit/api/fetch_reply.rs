@@ -9,12 +9,16 @@ use crate::{error::ErrorCode, testkit::state::sessions::Key};
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) error: ErrorCode,
-    /// High watermark and last stable offset; −1 where not known.
+    /// The high watermark; −1 where not known.
     pub(super) end: i64,
+    /// The last stable offset; −1 where not known.
+    pub(super) stable: i64,
     pub(super) start: i64,
     /// Pieces of batches, together `size` bytes.
     pub(super) records: Vec<Bytes>,
     pub(super) size: usize,
+    /// The aborted transactions that concern them: producer and first offset.
+    pub(super) aborted: Vec<(i64, i64)>,
     /// Epoch and end offset where the reader's log and this one part (KIP-595).
     pub(super) diverging: Option<(i32, i64)>,
     /// The replica that the reader should go to (KIP-392); −1: none.
@@ -28,9 +32,11 @@ impl Default for Answer {
         Self {
             error: ErrorCode::NONE,
             end: -1,
+            stable: -1,
             start: 0,
             records: Vec::new(),
             size: 0,
+            aborted: Vec::new(),
             diverging: None,
             preferred: -1,
             leader: None,
@@ -104,13 +110,20 @@ impl FetchReply<'_, '_> {
         out.head.put_i32(partition);
         out.head.put_i16(answer.error.code());
         out.head.put_i64(answer.end);
-        out.head.put_i64(answer.end);
+        out.head.put_i64(answer.stable);
         if version >= 5 {
             out.head.put_i64(answer.start);
         }
-        // The aborted transactions: none of them, or null where nobody wants to know.
+        // Null where nobody wants to know of aborted transactions.
         match (self.read_committed, out.flexible) {
-            (true, _) => out.count(0),
+            (true, _) => {
+                out.count(answer.aborted.len());
+                for (producer_id, first_offset) in answer.aborted {
+                    out.head.put_i64(producer_id);
+                    out.head.put_i64(first_offset);
+                    out.no_tags();
+                }
+            }
             (false, true) => out.head.put_u8(0),
             (false, false) => out.head.put_i32(-1),
         }

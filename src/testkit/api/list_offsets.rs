@@ -1,5 +1,6 @@
 //! ListOffsets 1–10: the end (−1), the start (−2), the first record of the highest timestamp (−3), the start of what is
-//! local (−4) or tiered (−5, nothing), or the first record not before a time. Leaders answer, and check the epoch.
+//! local (−4) or tiered (−5, nothing), or the first record not before a time. Leaders answer, and check the epoch. Readers
+//! of committed records (v2) get the last stable offset for the end, and no record behind it.
 
 use kafka_protocol::messages::{
     ListOffsetsRequest, ListOffsetsResponse,
@@ -25,6 +26,7 @@ impl Call for ListOffsets {
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
+        let committed = version >= 2 && self.0.isolation_level == 1;
         let mut response = ListOffsetsResponse::default();
         response.throttle_time_ms = context.throttle();
         for topic in &self.0.topics {
@@ -34,7 +36,7 @@ impl Call for ListOffsets {
                 let epoch = if version >= 4 { asked.current_leader_epoch } else { -1 };
                 let found = match context.verdict.for_partition(name, index) {
                     Some(injected) => Err(injected.code),
-                    None => find(context, name, index, epoch, asked.timestamp),
+                    None => find(context, name, index, epoch, asked.timestamp, committed),
                 };
                 let mut answer = ListOffsetsPartitionResponse::default().with_partition_index(index);
                 answer.error_code = found.as_ref().err().copied().unwrap_or_default().code();
@@ -59,7 +61,14 @@ impl Call for ListOffsets {
 
 const NOWHERE: TimedOffset = TimedOffset { offset: -1, timestamp: -1, leader_epoch: -1 };
 
-fn find(context: &Context<'_>, topic: &str, index: i32, epoch: i32, time: i64) -> Result<TimedOffset, ErrorCode> {
+fn find(
+    context: &Context<'_>,
+    topic: &str,
+    index: i32,
+    epoch: i32,
+    time: i64,
+    committed: bool,
+) -> Result<TimedOffset, ErrorCode> {
     let partition = context.state.topics.partition(topic, index).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
     partition.check_leader(context.broker, epoch)?;
     let log = &partition.log;
@@ -68,12 +77,14 @@ fn find(context: &Context<'_>, topic: &str, index: i32, epoch: i32, time: i64) -
         let end = sink.prepared(topic).map_or(0, |_| END);
         return Ok(plain(if time == -1 { end } else { 0 }, partition.leader_epoch));
     }
+    let end = if committed { log.last_stable() } else { log.end() };
+    let readable = |found: Option<TimedOffset>| found.filter(|found| found.offset < end);
     let at = match time {
-        -1 => Some(plain(log.end(), partition.leader_epoch)),
+        -1 => Some(plain(end, partition.leader_epoch)),
         -2 | -4 => Some(plain(log.start(), log.epoch_at(log.start()))),
-        -3 => log.at_max_time().map_err(|_| ErrorCode::CORRUPT_MESSAGE)?,
+        -3 => readable(log.at_max_time().map_err(|_| ErrorCode::CORRUPT_MESSAGE)?),
         -5 => None,
-        time if time >= 0 => log.at_time(time).map_err(|_| ErrorCode::CORRUPT_MESSAGE)?,
+        time if time >= 0 => readable(log.at_time(time).map_err(|_| ErrorCode::CORRUPT_MESSAGE)?),
         _ => return Err(ErrorCode::UNSUPPORTED_VERSION),
     };
     Ok(at.unwrap_or(NOWHERE))

@@ -1,7 +1,7 @@
 //! Produce 3–13 with acks 0, 1 and −1: one sound v2 batch per partition, checked as Kafka checks it (size, magic,
 //! checksum, counts, codec, producer sequences), appended and answered at once, since replication is pretended. A
 //! partition that is led elsewhere is answered with its leader (KIP-951, v10). With acks=0 an error closes the
-//! connection. Transactional batches are taken as they come, without a transaction's bookkeeping.
+//! connection. A transaction begins with its first batch; there is no coordinator yet that would have to be asked.
 
 use std::sync::Arc;
 
@@ -162,6 +162,9 @@ impl Sent {
         {
             let append_time = append_time.map_or(-1, |_| timestamp);
             return Ok(Appended { base_offset, append_time, log_start: partition.log.start() });
+        }
+        if idempotent && !header.is_transactional() && partition.log.transactions().is_open(header.producer_id) {
+            return Err(ErrorCode::INVALID_TXN_STATE);
         }
         let appended = partition.log.append(&self.records, &header, partition.leader_epoch, append_time);
         let base_offset = appended.map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;

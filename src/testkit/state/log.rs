@@ -4,10 +4,11 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
+use super::transactions::Transactions;
 use crate::{
-    error::{ErrorCode, Result},
+    error::{Error, ErrorCode, ErrorKind, Result},
     record::{ConsumerRecord, Header, TimestampType},
-    wire::batch::{BatchHeader, Batches, Decompressor},
+    wire::batch::{BatchHeader, Batches, ControlRecord, Decompressor},
 };
 
 /// What a batch may grow to when the testkit itself looks into it.
@@ -19,6 +20,8 @@ struct Stored {
     last_offset: i64,
     max_timestamp: i64,
     bytes: Bytes,
+    /// The broker cannot read it any more.
+    unreadable: bool,
 }
 
 /// A log in memory. Everything in it is committed: the high watermark is the end.
@@ -29,6 +32,7 @@ pub(crate) struct Log {
     batches: VecDeque<Stored>,
     /// Where each leader epoch that the log knows began (KIP-101).
     epochs: Vec<(i32, i64)>,
+    transactions: Transactions,
 }
 
 /// A record's place in time, as ListOffsets answers it.
@@ -50,6 +54,16 @@ impl Log {
         self.end
     }
 
+    /// Where the first open transaction begins, or the end: readers of committed records come no further.
+    pub(crate) fn last_stable(&self) -> i64 {
+        self.transactions.first_unstable().map_or(self.end, |first| first.max(self.start))
+    }
+
+    /// The log's transactions.
+    pub(crate) fn transactions(&self) -> &Transactions {
+        &self.transactions
+    }
+
     /// A leader of that epoch took over.
     pub(crate) fn begin_epoch(&mut self, epoch: i32) {
         if self.epochs.last().is_none_or(|&(last, _)| epoch > last) {
@@ -68,6 +82,7 @@ impl Log {
         epoch: i32,
         append_time: Option<i64>,
     ) -> Result<i64> {
+        let marker = if header.is_control() { Some(marker_in(batch)?) } else { None };
         let mut bytes = batch.to_vec();
         let base_offset = self.end;
         BatchHeader::place(&mut bytes, base_offset, epoch, append_time)?;
@@ -77,9 +92,36 @@ impl Log {
             last_offset,
             max_timestamp: append_time.unwrap_or(header.max_timestamp),
             bytes: bytes.into(),
+            unreadable: false,
         });
         self.end = last_offset + 1;
+        match marker {
+            Some(marker) => {
+                let aborted = matches!(marker, ControlRecord::Abort { .. });
+                self.transactions.ended(header.producer_id, base_offset, aborted);
+            }
+            None if header.is_transactional() => self.transactions.appended(header.producer_id, base_offset),
+            None => {}
+        }
         Ok(base_offset)
+    }
+
+    /// The batch that holds `offset` can no longer be read; whether there is one.
+    pub(crate) fn spoil_batch(&mut self, offset: i64) -> bool {
+        let at = self.index_of(offset);
+        let found = self.batches.get_mut(at).filter(|stored| stored.base_offset <= offset);
+        found.map(|stored| stored.unreadable = true).is_some()
+    }
+
+    /// Loses the batch that holds `offset`, as compaction does; whether there was one. What is known of its transaction
+    /// stays.
+    pub(crate) fn lose_batch(&mut self, offset: i64) -> bool {
+        let at = self.index_of(offset);
+        let there = self.batches.get(at).is_some_and(|stored| stored.base_offset <= offset);
+        if there {
+            self.batches.remove(at);
+        }
+        there
     }
 
     /// Keeps bytes as they are for so many records, but for the base offset, and gives that.
@@ -90,24 +132,40 @@ impl Log {
         }
         self.end = base_offset + i64::from(records);
         let (last_offset, max_timestamp) = (self.end - 1, -1);
-        self.batches.push_back(Stored { base_offset, last_offset, max_timestamp, bytes: bytes.into() });
+        let unreadable = false;
+        self.batches.push_back(Stored { base_offset, last_offset, max_timestamp, bytes: bytes.into(), unreadable });
         base_offset
     }
 
     /// Whole batches from the one that holds `offset`, up to `max_bytes`, but at least one where `at_least_one` asks
-    /// for it (KIP-74). `end` is where the replica's copy ends. `Err` outside of it.
-    pub(crate) fn read(&self, offset: i64, end: i64, max_bytes: usize, at_least_one: bool) -> Result<Slice, ErrorCode> {
+    /// for it (KIP-74). `end` is where the replica's copy ends, and `readable` as far as the reader may come. `Err` outside of
+    /// the copy.
+    pub(crate) fn read(
+        &self,
+        offset: i64,
+        end: i64,
+        readable: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<Slice, ErrorCode> {
         if offset < self.start || offset > end.min(self.end) {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }
-        let mut slice = Slice::default();
-        let there = self.batches.range(self.index_of(offset)..).take_while(|stored| stored.last_offset < end);
+        let mut slice = Slice { end: offset, ..Slice::default() };
+        let there = self.batches.range(self.index_of(offset)..).take_while(|stored| stored.last_offset < readable);
         for stored in there {
+            if stored.unreadable && slice.batches.is_empty() {
+                return Err(ErrorCode::CORRUPT_MESSAGE);
+            }
+            if stored.unreadable {
+                break;
+            }
             let first = at_least_one && slice.batches.is_empty();
             if !first && slice.size + stored.bytes.len() > max_bytes {
                 break;
             }
             slice.size += stored.bytes.len();
+            slice.end = stored.last_offset + 1;
             slice.batches.push(stored.bytes.clone());
         }
         Ok(slice)
@@ -169,6 +227,7 @@ impl Log {
         self.end = self.end.min(offset.max(0));
         self.start = self.start.min(self.end);
         self.epochs.retain(|&(_, start)| start < self.end);
+        self.transactions.truncated(self.end);
         self.end
     }
 
@@ -178,6 +237,7 @@ impl Log {
         while self.batches.front().is_some_and(|stored| stored.last_offset < self.start) {
             self.batches.pop_front();
         }
+        self.transactions.deleted_before(self.start);
         self.start
     }
 
@@ -222,11 +282,21 @@ impl Log {
     }
 }
 
+/// The control record of a control batch.
+fn marker_in(batch: &[u8]) -> Result<ControlRecord> {
+    let none = || Error::new(ErrorKind::Corrupt, "a control batch without a record");
+    let batch = Batches::new(Bytes::copy_from_slice(batch)).next().ok_or_else(none)??;
+    let records = batch.records(&mut Decompressor::default(), DECOMPRESSED_LIMIT)?;
+    ControlRecord::parse(&records.iter().next().ok_or_else(none)??)
+}
+
 /// What [`Log::read`] found: whole batches, shared with the log.
 #[derive(Debug, Default)]
 pub(crate) struct Slice {
     pub(crate) batches: Vec<Bytes>,
     pub(crate) size: usize,
+    /// Behind the last of them; where the reading began if there are none.
+    pub(crate) end: i64,
 }
 
 /// Calls `see` with every record of some batches; gives how many there were.

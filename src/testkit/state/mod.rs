@@ -6,6 +6,7 @@ pub(crate) mod producers;
 pub(crate) mod sessions;
 pub(crate) mod sink;
 pub(crate) mod topics;
+pub(crate) mod transactions;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use uuid::Uuid;
 
 use self::{
@@ -139,6 +140,11 @@ impl State {
     /// A member id as Kafka forms it: the client's id (or instance) and a random part.
     pub(crate) fn new_member_id(&mut self, prefix: &str) -> String {
         format!("{prefix}-{:032x}", self.rng.random::<u128>())
+    }
+
+    /// Brings a list into any order.
+    pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
+        list.shuffle(&mut self.rng);
     }
 
     /// Makes a topic. Partition `p` is led by the broker `1 + p mod brokers`, or the next one that is up.

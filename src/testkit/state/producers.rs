@@ -22,6 +22,14 @@ struct Appended {
 struct Producer {
     epoch: i16,
     batches: VecDeque<Appended>,
+    /// Of the coordinator that wrote the last marker; −1 before the first.
+    coordinator_epoch: i32,
+}
+
+impl Producer {
+    fn new(epoch: i16) -> Self {
+        Self { epoch, batches: VecDeque::with_capacity(REMEMBERED), coordinator_epoch: -1 }
+    }
 }
 
 /// The producers of one partition.
@@ -93,10 +101,7 @@ impl Producers {
 
     /// A batch was appended.
     pub(crate) fn appended(&mut self, stamp: &Stamp, base_offset: i64, timestamp: i64) {
-        let producer = self
-            .known
-            .entry(stamp.producer_id)
-            .or_insert_with(|| Producer { epoch: stamp.epoch, batches: VecDeque::with_capacity(REMEMBERED) });
+        let producer = self.known.entry(stamp.producer_id).or_insert_with(|| Producer::new(stamp.epoch));
         if producer.epoch != stamp.epoch {
             producer.epoch = stamp.epoch;
             producer.batches.clear();
@@ -106,6 +111,34 @@ impl Producers {
         }
         let (first_sequence, last_sequence) = (stamp.first_sequence, stamp.last_sequence());
         producer.batches.push_back(Appended { first_sequence, last_sequence, base_offset, timestamp });
+    }
+
+    /// Decides about a marker without changing anything: neither its producer's epoch nor its coordinator's ever goes back.
+    pub(crate) fn admit_marker(&self, producer_id: i64, epoch: i16, coordinator_epoch: i32) -> Result<(), ErrorCode> {
+        match self.known.get(&producer_id) {
+            Some(producer) if epoch < producer.epoch => Err(ErrorCode::INVALID_PRODUCER_EPOCH),
+            Some(producer) if coordinator_epoch < producer.coordinator_epoch => {
+                Err(ErrorCode::TRANSACTION_COORDINATOR_FENCED)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A marker was appended: an epoch that it raises begins anew.
+    pub(crate) fn marked(&mut self, producer_id: i64, epoch: i16, coordinator_epoch: i32) {
+        let producer = self.known.entry(producer_id).or_insert_with(|| Producer::new(epoch));
+        if producer.epoch != epoch {
+            producer.epoch = epoch;
+            producer.batches.clear();
+        }
+        producer.coordinator_epoch = coordinator_epoch;
+    }
+
+    /// A producer's epoch and the sequence that its next batch has to begin with; both 0 for one that is not known.
+    pub(crate) fn next_of(&self, producer_id: i64) -> (i16, i32) {
+        let Some(producer) = self.known.get(&producer_id) else { return (0, 0) };
+        let next = producer.batches.back().map_or(0, |last| last.last_sequence.checked_add(1).unwrap_or(0));
+        (producer.epoch, next)
     }
 
     /// The log lost everything from `end` on, and with it what it knew of those batches.
@@ -166,6 +199,20 @@ mod tests {
         assert_eq!(producers.admit(&stamp(0, 17, 1), true), Err(ErrorCode::UNKNOWN_PRODUCER_ID));
         assert_eq!(producers.admit(&stamp(0, 0, 1), true), Ok(Admission::Append));
         assert_eq!(producers.admit(&stamp(0, -1, 1), false), Err(ErrorCode::INVALID_RECORD));
+    }
+
+    #[test]
+    fn markers_fence_older_epochs_and_older_coordinators() {
+        let mut producers = Producers::default();
+        assert_eq!(producers.admit_marker(7, 0, 0), Ok(()), "a producer that the log has forgotten");
+        producers.appended(&stamp(3, 0, 5), 0, 1);
+        assert_eq!(producers.next_of(7), (3, 5));
+        assert_eq!(producers.admit_marker(7, 2, 9), Err(ErrorCode::INVALID_PRODUCER_EPOCH));
+        assert_eq!(producers.admit_marker(7, 4, 9), Ok(()));
+        producers.marked(7, 4, 9);
+        assert_eq!(producers.admit_marker(7, 4, 8), Err(ErrorCode::TRANSACTION_COORDINATOR_FENCED));
+        assert_eq!(producers.admit(&stamp(3, 5, 1), false), Err(ErrorCode::INVALID_PRODUCER_EPOCH));
+        assert_eq!((producers.next_of(7), producers.admit(&stamp(4, 0, 1), false)), ((4, 0), Ok(Admission::Append)));
     }
 
     #[test]

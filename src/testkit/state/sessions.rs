@@ -1,13 +1,16 @@
 //! Fetch sessions (KIP-227): the broker remembers what a consumer reads, and answers only what changed.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use uuid::Uuid;
 
 use crate::error::ErrorCode;
 
-/// How many sessions a broker keeps (`max.incremental.fetch.session.cache.slots`).
-const SLOTS: usize = 1000;
+/// A session that was not used for so long may be taken from its consumer, and one that is so old by a larger one.
+const EVICTION: Duration = Duration::from_secs(120);
 
 /// A partition of a session, by name before Fetch v13 and by id from there on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +42,8 @@ struct Cached {
 struct Session {
     epoch: i32,
     by_id: bool,
-    used: u64,
+    created: Instant,
+    used: Instant,
     /// In the order in which they are served: those that had data go to the back, so that none starves.
     partitions: Vec<Cached>,
 }
@@ -49,7 +53,6 @@ struct Session {
 pub(crate) struct Sessions {
     open: HashMap<i32, Session>,
     next: i32,
-    clock: u64,
 }
 
 /// How a request stands to the sessions.
@@ -92,15 +95,17 @@ pub(crate) struct Plan {
 }
 
 impl Sessions {
-    /// Takes a request in. An error is the whole answer.
-    pub(crate) fn begin(&mut self, request: SessionRequest) -> Result<Plan, ErrorCode> {
+    /// Takes a request in; there is room for so many sessions. An error is the whole answer.
+    pub(crate) fn begin(&mut self, request: SessionRequest, slots: usize, now: Instant) -> Result<Plan, ErrorCode> {
         const FINAL: i32 = -1;
         const INITIAL: i32 = 0;
-        self.clock += 1;
         if request.epoch == FINAL || request.epoch == INITIAL {
             self.open.remove(&request.id);
             let opens = request.epoch == INITIAL && !request.wanted.is_empty();
-            let mode = if opens { Mode::Full(self.open(&request)) } else { Mode::Sessionless };
+            let mode = match opens && self.make_room(request.wanted.len(), slots, now) {
+                true => Mode::Full(self.open(&request, now)),
+                false => Mode::Sessionless,
+            };
             return Ok(Plan { mode, partitions: request.wanted });
         }
         let session = self.open.get_mut(&request.id).ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
@@ -111,7 +116,7 @@ impl Sessions {
             return Err(ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR);
         }
         session.epoch = session.epoch.checked_add(1).unwrap_or(1);
-        session.used = self.clock;
+        session.used = now;
         if !request.forgotten.is_empty() {
             session.partitions.retain(|cached| !request.forgotten.contains(&cached.key));
         }
@@ -165,14 +170,32 @@ impl Sessions {
         self.open.clear();
     }
 
-    fn open(&mut self, request: &SessionRequest) -> i32 {
-        if self.open.len() >= SLOTS
-            && let Some(oldest) = self.open.iter().min_by_key(|(_, session)| session.used).map(|(&id, _)| id)
-        {
-            self.open.remove(&oldest);
+    /// How many sessions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Finds a place for a session of so many partitions, if need be in that of another one; whether there is one. The rules
+    /// are those of Kafka's `FetchSessionCache`.
+    fn make_room(&mut self, partitions: usize, slots: usize, now: Instant) -> bool {
+        if self.open.len() < slots {
+            return true;
         }
+        let long = |since: Instant| now.saturating_duration_since(since) > EVICTION;
+        let unused = self.open.iter().min_by_key(|(id, session)| (session.used, **id));
+        let unused = unused.filter(|(_, session)| long(session.used)).map(|(&id, _)| id);
+        let smaller = || {
+            let old = self.open.iter().filter(|(_, session)| long(session.created));
+            let smallest = old.min_by_key(|(id, session)| (session.partitions.len(), **id));
+            smallest.filter(|(_, session)| session.partitions.len() < partitions).map(|(&id, _)| id)
+        };
+        let evicted = unused.or_else(smaller);
+        evicted.is_some_and(|id| self.open.remove(&id).is_some())
+    }
+
+    fn open(&mut self, request: &SessionRequest, now: Instant) -> i32 {
         self.next = self.next.checked_add(1).unwrap_or(1);
-        let mut session = Session { epoch: 1, by_id: request.by_id, used: self.clock, partitions: Vec::new() };
+        let mut session = Session { epoch: 1, by_id: request.by_id, created: now, used: now, partitions: Vec::new() };
         session.take(request.wanted.clone());
         self.open.insert(self.next, session);
         self.next
@@ -229,6 +252,11 @@ mod tests {
         }
     }
 
+    /// With room for a thousand.
+    fn begin(sessions: &mut Sessions, request: SessionRequest) -> Result<Plan, ErrorCode> {
+        sessions.begin(request, 1000, Instant::now())
+    }
+
     fn order(plan: &Plan) -> Vec<i32> {
         plan.partitions.iter().map(|(key, _)| key.partition).collect()
     }
@@ -244,15 +272,15 @@ mod tests {
     #[test]
     fn an_incremental_answer_names_only_what_changed() {
         let mut sessions = Sessions::default();
-        let plan = sessions.begin(request(0, 0, &[0, 1, 2], &[])).unwrap();
+        let plan = begin(&mut sessions, request(0, 0, &[0, 1, 2], &[])).unwrap();
         assert_eq!(plan.mode, Mode::Full(1));
         assert_eq!(answer(&mut sessions, plan.mode, &[(0, NOTHING), (1, NOTHING), (2, NOTHING)]), [true; 3]);
-        let plan = sessions.begin(request(1, 1, &[], &[])).unwrap();
+        let plan = begin(&mut sessions, request(1, 1, &[], &[])).unwrap();
         assert_eq!((plan.mode, order(&plan)), (Mode::Incremental(1), vec![0, 1, 2]));
         let data = Found { has_data: true, high_watermark: 9, ..NOTHING };
         let error = Found { error: true, ..NOTHING };
         assert_eq!(answer(&mut sessions, plan.mode, &[(0, NOTHING), (1, data), (2, error)]), [false, true, true]);
-        let plan = sessions.begin(request(1, 2, &[], &[])).unwrap();
+        let plan = begin(&mut sessions, request(1, 2, &[], &[])).unwrap();
         assert_eq!(order(&plan), [0, 2, 1], "what had data waits behind the others");
         let (read, deleted) = (Found { high_watermark: 9, ..NOTHING }, Found { log_start: 3, ..NOTHING });
         let told = answer(&mut sessions, plan.mode, &[(0, deleted), (2, NOTHING), (1, read)]);
@@ -262,31 +290,58 @@ mod tests {
     #[test]
     fn partitions_are_added_changed_and_forgotten() {
         let mut sessions = Sessions::default();
-        sessions.begin(request(0, 0, &[0, 1], &[])).unwrap();
+        begin(&mut sessions, request(0, 0, &[0, 1], &[])).unwrap();
         let mut change = request(1, 1, &[2], &[0]);
         change.wanted.push((key(1), wanted(8)));
-        let plan = sessions.begin(change).unwrap();
+        let plan = begin(&mut sessions, change).unwrap();
         assert_eq!(plan.partitions, [(key(1), wanted(8)), (key(2), wanted(5))]);
-        let plan = sessions.begin(request(1, 2, &[], &[1, 2])).unwrap();
+        let plan = begin(&mut sessions, request(1, 2, &[], &[1, 2])).unwrap();
         assert_eq!((plan.mode, plan.partitions.len()), (Mode::Sessionless, 0));
-        assert_eq!(sessions.begin(request(1, 3, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+        assert_eq!(begin(&mut sessions, request(1, 3, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
     }
 
     #[test]
     fn wrong_ids_and_epochs_are_refused_and_a_final_epoch_closes() {
         let mut sessions = Sessions::default();
-        assert_eq!(sessions.begin(request(9, 1, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
-        sessions.begin(request(0, 0, &[0], &[])).unwrap();
-        assert_eq!(sessions.begin(request(1, 2, &[], &[])).unwrap_err(), ErrorCode::INVALID_FETCH_SESSION_EPOCH);
+        assert_eq!(begin(&mut sessions, request(9, 1, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+        begin(&mut sessions, request(0, 0, &[0], &[])).unwrap();
+        assert_eq!(begin(&mut sessions, request(1, 2, &[], &[])).unwrap_err(), ErrorCode::INVALID_FETCH_SESSION_EPOCH);
         let by_id = SessionRequest { by_id: true, ..request(1, 1, &[], &[]) };
-        assert_eq!(sessions.begin(by_id).unwrap_err(), ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR);
-        let plan = sessions.begin(request(1, -1, &[0], &[])).unwrap();
+        assert_eq!(begin(&mut sessions, by_id).unwrap_err(), ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR);
+        let plan = begin(&mut sessions, request(1, -1, &[0], &[])).unwrap();
         assert_eq!((plan.mode, order(&plan)), (Mode::Sessionless, vec![0]));
-        assert_eq!(sessions.begin(request(1, 1, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
-        let plan = sessions.begin(request(0, 0, &[0], &[])).unwrap();
+        assert_eq!(begin(&mut sessions, request(1, 1, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+        let plan = begin(&mut sessions, request(0, 0, &[0], &[])).unwrap();
         assert_eq!(plan.mode, Mode::Full(2));
-        let plan = sessions.begin(request(2, 0, &[0], &[])).unwrap();
+        let plan = begin(&mut sessions, request(2, 0, &[0], &[])).unwrap();
         assert_eq!(plan.mode, Mode::Full(3), "a new session takes the old one's place");
-        assert_eq!(sessions.begin(request(2, 1, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+        assert_eq!(begin(&mut sessions, request(2, 1, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+    }
+
+    #[test]
+    fn a_full_cache_gives_a_place_to_those_that_earn_it_and_no_session_to_others() {
+        let mut sessions = Sessions::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let opened = |sessions: &mut Sessions, partitions: &[i32], seconds| {
+            sessions.begin(request(0, 0, partitions, &[]), 2, at(seconds)).unwrap().mode
+        };
+        assert_eq!(opened(&mut sessions, &[0, 1], 0), Mode::Full(1));
+        assert_eq!(opened(&mut sessions, &[0, 1, 2], 0), Mode::Full(2));
+        assert_eq!(opened(&mut sessions, &[0, 1, 2, 3], 60), Mode::Sessionless, "both are young");
+        sessions.begin(request(1, 1, &[], &[]), 2, at(100)).unwrap();
+        sessions.begin(request(2, 1, &[], &[]), 2, at(100)).unwrap();
+        assert_eq!(opened(&mut sessions, &[0, 1], 130), Mode::Sessionless, "it is no larger");
+        assert_eq!(opened(&mut sessions, &[0, 1, 2], 130), Mode::Full(3), "in the smallest one's place");
+        assert_eq!(
+            sessions.begin(request(1, 2, &[], &[]), 2, at(130)).unwrap_err(),
+            ErrorCode::FETCH_SESSION_ID_NOT_FOUND
+        );
+        assert_eq!(opened(&mut sessions, &[0], 221), Mode::Full(4), "in the place of one that was not used");
+        assert_eq!(
+            sessions.begin(request(2, 2, &[], &[]), 2, at(221)).unwrap_err(),
+            ErrorCode::FETCH_SESSION_ID_NOT_FOUND
+        );
+        assert_eq!(sessions.len(), 2);
     }
 }

@@ -1,7 +1,7 @@
 //! Control batches: the markers by which a log says how a transaction ended (KIP-98).
 
 use super::RecordView;
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 use super::{
     BatchBuilder, BatchHeader, ProducerStamp, RecordParts,
     header::{CHECKED_FROM, LOG_OVERHEAD},
@@ -47,7 +47,7 @@ impl ControlRecord {
 ///
 /// # Errors
 /// `InvalidArgument` for what is not the end of a transaction.
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 pub(crate) fn marker_batch(
     marker: ControlRecord,
     base_offset: i64,
@@ -84,7 +84,7 @@ pub(crate) fn marker_batch(
         record_count: 1,
     };
     let mut bytes = [&header.write()[..], &body].concat();
-    let crc = crc32c::crc32c(&bytes[CHECKED_FROM..]);
+    let crc = crate::wire::crc::castagnoli(&bytes[CHECKED_FROM..]);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
     Ok(bytes.into())
 }

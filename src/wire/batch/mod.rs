@@ -7,13 +7,14 @@ mod legacy;
 mod pool;
 mod reader;
 mod records;
+mod resync;
 mod stage;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub(crate) use control::ControlRecord;
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 pub(crate) use control::marker_batch;
 pub(crate) use header::{BATCH_HEADER_SIZE, BatchHeader};
 pub(crate) use pool::{BodyBuffer, BodyPool};

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::{
     BATCH_HEADER_SIZE, BatchHeader, RecordIter, RecordPosition,
     header::{CHECKED_FROM, LOG_OVERHEAD},
-    legacy,
+    legacy, resync,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -17,17 +17,25 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Batches {
     rest: Bytes,
+    /// From where on it could not be read.
+    damaged: Bytes,
 }
 
 impl Batches {
     pub(crate) fn new(records: Bytes) -> Self {
-        Self { rest: records }
+        Self { rest: records, damaged: Bytes::new() }
     }
 
     /// The bytes that were not given out: at the end, the size of a truncated batch's beginning. Where that is all there
     /// was, asking for more bytes is the only way on.
     pub(crate) fn remaining(&self) -> usize {
         self.rest.len()
+    }
+
+    /// Behind the end, which is a batch that could not be read or is cut off: the first offset of the next batch that can be
+    /// read, if there is one here that is not before `after`.
+    pub(crate) fn next_sound(&self, after: i64) -> Option<i64> {
+        resync::next_sound(if self.damaged.is_empty() { &self.rest } else { &self.damaged }, after)
     }
 
     fn parse(&self) -> Result<Option<BatchHeader>> {
@@ -63,7 +71,7 @@ impl Iterator for Batches {
             Ok(Some(header)) => Some(Ok(RawBatch { header, bytes: self.rest.split_to(header.size()) })),
             Ok(None) => None,
             Err(error) => {
-                self.rest.clear();
+                self.damaged = std::mem::take(&mut self.rest);
                 Some(Err(error))
             }
         }
@@ -94,7 +102,7 @@ impl RawBatch {
     /// `Corrupt`, naming the batch's offset.
     pub(crate) fn check_crc(&self) -> Result<()> {
         let sum = match self.header.magic {
-            2 => crc32c::crc32c(self.bytes.get(CHECKED_FROM..).unwrap_or_default()),
+            2 => crc::castagnoli(self.bytes.get(CHECKED_FROM..).unwrap_or_default()),
             _ => crc::ieee(self.bytes.get(legacy::CHECKED_FROM..).unwrap_or_default()),
         };
         if sum == self.header.crc {

@@ -51,3 +51,96 @@ fn out_of_order_behind_what_is_in_doubt_does_not_mean_that_it_is_not_written() {
     let _later = line.send();
     line.drain_as(1, 0);
 }
+
+#[test]
+fn numbers_that_a_broken_disk_may_have_taken_do_not_give_another_to_what_may_be_written() {
+    let (mut line, requests, mut deliveries) = in_flight(2);
+    line.refuse(requests[0], ErrorCode::REQUEST_TIMED_OUT);
+    line.refuse(requests[1], ErrorCode::KAFKA_STORAGE_ERROR);
+    let again = line.drain_as(0, 1);
+    let now = line.now;
+    assert_eq!(line.queue.purge(Purge::Queued, now).0, 1, "the second");
+    line.refuse(again, ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    // Under its own number a broker that has it recognizes it.
+    let again = line.drain_as(0, 1);
+    line.refuse(again, ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
+    assert_eq!(status(deliveries.pop().unwrap()), Some(DeliveryStatus::NotPersisted));
+    result(deliveries.pop().unwrap()).unwrap();
+    let _later = line.send();
+    line.drain_as(1, 0);
+}
+
+#[test]
+fn an_epoch_that_must_be_raised_does_not_double_what_may_be_written() {
+    for code in [
+        ErrorCode::INVALID_PRODUCER_EPOCH,
+        ErrorCode::UNKNOWN_PRODUCER_ID,
+        // What took these numbers is not known, so neither is what else it took.
+        ErrorCode::DUPLICATE_SEQUENCE_NUMBER,
+    ] {
+        let (mut line, requests, mut deliveries) = in_flight(2);
+        line.refuse(requests[0], ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND);
+        line.refuse(requests[1], code);
+        assert_eq!(status(deliveries.remove(0)), Some(DeliveryStatus::PossiblyPersisted), "{code}");
+        let again = line.drain_as(1, 0);
+        line.written(again, 2);
+        result(deliveries.remove(0)).unwrap();
+    }
+}
+
+#[test]
+fn what_stands_behind_a_batch_that_was_never_written_is_not_written_either() {
+    for code in
+        [ErrorCode::INVALID_PRODUCER_EPOCH, ErrorCode::UNKNOWN_PRODUCER_ID, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER]
+    {
+        for lost_first in [true, false] {
+            let (mut line, requests, deliveries) = in_flight(2);
+            if lost_first {
+                line.lose(requests[1]);
+                line.refuse(requests[0], code);
+            } else {
+                line.refuse(requests[0], code);
+                line.lose(requests[1]);
+            }
+            for sequence in 0..2 {
+                let again = line.drain_as(1, sequence);
+                line.written(again, 1 + i64::from(sequence));
+            }
+            deliveries.into_iter().for_each(|delivery| drop(result(delivery).unwrap()));
+        }
+    }
+}
+
+#[test]
+fn a_topic_made_anew_gets_what_may_have_been_written_to_the_one_before() {
+    let (mut line, requests, deliveries) = in_flight(2);
+    line.queue.topic_id(uuid::Uuid::from_u128(1));
+    line.lose(requests[0]);
+    line.queue.topic_id(uuid::Uuid::from_u128(2));
+    line.lose(requests[1]);
+    let again = line.drain_as(1, 0);
+    line.written(again, 0);
+    let again = line.drain_as(1, 1);
+    line.written(again, 1);
+    deliveries.into_iter().for_each(|delivery| drop(result(delivery).unwrap()));
+}
+
+#[test]
+fn the_parts_of_a_batch_that_a_broken_disk_may_have_kept_are_possibly_persisted() {
+    let (mut line, _, _) = in_flight(0);
+    let deliveries = line.send_together(4);
+    let whole = line.drain_as(0, 1);
+    line.refuse(whole, ErrorCode::KAFKA_STORAGE_ERROR);
+    let again = line.drain_as(0, 1);
+    line.refuse(again, ErrorCode::MESSAGE_TOO_LARGE);
+    // The followers may have the whole, and then the parts' numbers do not come next.
+    for sequence in [1, 2] {
+        let part = line.drain_as(0, sequence);
+        line.refuse(part, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+    }
+    for delivery in deliveries {
+        assert_eq!(status(delivery), Some(DeliveryStatus::PossiblyPersisted));
+    }
+    let _later = line.send();
+    line.drain_as(1, 0);
+}

@@ -1,0 +1,104 @@
+//! What the two programs for Kafka's system tests share: events as lines of JSON, files of properties, SIGTERM.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use super::Failure;
+
+/// An event: a line of JSON on standard output, as Kafka's own programs write it.
+pub struct Event(String);
+
+impl Event {
+    pub fn new(name: &str) -> Self {
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        Self(format!(r#"{{"timestamp":{millis},"name":{}"#, text(name)))
+    }
+
+    /// A field whose value is JSON already.
+    pub fn raw(mut self, name: &str, value: impl std::fmt::Display) -> Self {
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, ",{}:{value}", text(name));
+        self
+    }
+
+    pub fn text(self, name: &str, value: Option<&str>) -> Self {
+        let value = value.map_or_else(|| "null".to_owned(), text);
+        self.raw(name, value)
+    }
+
+    pub fn bytes(self, name: &str, value: Option<&[u8]>) -> Self {
+        self.text(name, value.map(String::from_utf8_lossy).as_deref())
+    }
+
+    pub fn print(mut self) -> io::Result<()> {
+        self.0.push_str("}\n");
+        let mut out = io::stdout().lock();
+        out.write_all(self.0.as_bytes())?;
+        out.flush()
+    }
+}
+
+/// A list of what is JSON already.
+pub fn list(items: impl IntoIterator<Item = String>) -> String {
+    format!("[{}]", items.into_iter().collect::<Vec<_>>().join(","))
+}
+
+pub fn text(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Reads a file of properties: `name=value` or `name: value`, with comments behind `#` or `!`.
+pub fn properties(path: &str) -> Result<Vec<(String, String)>, Failure> {
+    let content = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let lines = content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '!']));
+    lines
+        .map(|line| {
+            let (name, value) =
+                line.split_once(['=', ':']).ok_or_else(|| format!("{path}: {line:?} is no property"))?;
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        })
+        .collect()
+}
+
+/// Waits for SIGTERM, or Ctrl-C.
+pub async fn terminated() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        match (term, int) {
+            (Ok(mut term), Ok(mut int)) => {
+                tokio::select! {
+                    _ = term.recv() => {}
+                    _ = int.recv() => {}
+                }
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                eprintln!("signals cannot be heard: {error}");
+                std::future::pending().await
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    if let Err(error) = tokio::signal::ctrl_c().await {
+        eprintln!("Ctrl-C cannot be heard: {error}");
+        std::future::pending().await
+    }
+}

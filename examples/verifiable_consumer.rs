@@ -1,0 +1,239 @@
+//! Consumes a topic as a member of a group and prints what happens as lines of JSON: Kafka's `VerifiableConsumer`, for its
+//! system tests. Events go to standard output, everything else to standard error; SIGTERM closes and ends it.
+//!
+//! ```sh
+//! verifiable_consumer --bootstrap-server localhost:9092 --topic numbers --group-id g --verbose
+//! ```
+
+mod common;
+
+use std::{collections::BTreeSet, process::ExitCode, time::Duration};
+
+use common::{
+    Args, Failure,
+    verifiable::{self, Event},
+};
+use ottla::{Consumer, GroupState, Records, TopicPartition};
+
+const HELP: &str = "usage: verifiable_consumer --bootstrap-server HOST:PORT[,...] --topic TOPIC --group-id GROUP
+  --group-protocol P          classic (the default) or consumer
+  --group-remote-assignor A   for the protocol consumer
+  --group-instance-id ID      makes it a static member
+  --session-timeout MS        for the protocol classic; default 30000
+  --assignment-strategy A     for the protocol classic, Java's class names too; default RangeAssignor
+  --max-messages N            how many; -1 (the default) until it is ended
+  --verbose                   an event for each record
+  --enable-autocommit         commits in the background instead of after each poll
+  --reset-policy P            earliest (the default), latest or none
+  --command-config FILE       properties";
+
+/// How often it looks whether its assignment has changed while no records come.
+const LOOK: Duration = Duration::from_millis(50);
+
+struct Options {
+    topic: String,
+    max_messages: Option<u64>,
+    verbose: bool,
+    auto_commit: bool,
+    /// Whether each rebalance takes all partitions back first.
+    eager: bool,
+    properties: Vec<(String, String)>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match parse(&mut Args::from_env()) {
+        Ok(Some(options)) => common::exit(run(options).await),
+        Ok(None) => {
+            println!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => common::exit(Err(error)),
+    }
+}
+
+fn parse(args: &mut Args) -> Result<Option<Options>, Failure> {
+    let (mut topic, mut max_messages, mut verbose, mut auto_commit) = (None, None, false, false);
+    let (mut protocol, mut remote_assignor, mut session, mut reset) =
+        ("classic".to_owned(), None, 30_000_u64, "earliest".to_owned());
+    let mut strategy = "org.apache.kafka.clients.consumer.RangeAssignor".to_owned();
+    let (mut named, mut from_file) = (Vec::new(), Vec::new());
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--bootstrap-server" | "--broker-list" => named.push(("bootstrap.servers", args.value(&arg)?)),
+            "--topic" => topic = Some(args.value(&arg)?),
+            "--group-id" => named.push(("group.id", args.value(&arg)?)),
+            "--group-instance-id" => named.push(("group.instance.id", args.value(&arg)?)),
+            "--group-protocol" => protocol = args.value(&arg)?.to_ascii_lowercase(),
+            "--group-remote-assignor" => remote_assignor = Some(args.value(&arg)?),
+            "--assignment-strategy" => strategy = args.value(&arg)?,
+            "--session-timeout" => session = args.number(&arg)?,
+            "--reset-policy" => reset = args.value(&arg)?,
+            "--max-messages" => max_messages = u64::try_from(args.number::<i64>(&arg)?).ok(),
+            "--verbose" => verbose = true,
+            "--enable-autocommit" => auto_commit = true,
+            "--command-config" | "--consumer.config" => from_file = verifiable::properties(&args.value(&arg)?)?,
+            "-h" | "--help" => return Ok(None),
+            other => return Err(format!("unknown argument {other}\n{HELP}").into()),
+        }
+    }
+    for needed in ["bootstrap.servers", "group.id"] {
+        if !named.iter().any(|(name, _)| *name == needed) {
+            return Err(format!("{needed} is missing\n{HELP}").into());
+        }
+    }
+    named.push(("enable.auto.commit", auto_commit.to_string()));
+    named.push(("auto.offset.reset", reset));
+    let classic = protocol == "classic";
+    if classic {
+        named.push(("partition.assignment.strategy", strategy.clone()));
+        named.push(("session.timeout.ms", session.to_string()));
+    } else {
+        named.extend(remote_assignor.map(|assignor| ("group.remote.assignor", assignor)));
+        named.push(("group.protocol", protocol));
+    }
+    // What the options say wins over the file, as with Kafka's own.
+    from_file.retain(|(name, _)| !named.iter().any(|(known, _)| known == name));
+    from_file.extend(named.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    Ok(Some(Options {
+        topic: topic.ok_or("--topic is missing")?,
+        max_messages,
+        verbose,
+        auto_commit,
+        eager: classic && !strategy.to_ascii_lowercase().contains("cooperative"),
+        properties: from_file,
+    }))
+}
+
+async fn run(options: Options) -> Result<(), Failure> {
+    let consumer = Consumer::from_properties(options.properties.clone()).await?;
+    Event::new("startup_complete").print()?;
+    let consumed = consume(&consumer, &options).await;
+    if let Err(error) = &consumed {
+        // As Kafka's own: the reason goes to the log, and it ends in order.
+        eprintln!("the consumer ends: {error}");
+    }
+    let closed = consumer.close(Duration::from_secs(30)).await;
+    Event::new("shutdown_complete").print()?;
+    if let Err(error) = closed {
+        eprintln!("closed, but: {error}");
+    }
+    consumed
+}
+
+async fn consume(consumer: &Consumer, options: &Options) -> Result<(), Failure> {
+    consumer.subscribe([options.topic.as_str()])?;
+    let mut rebalances = Rebalances { eager: options.eager, generation: -1, assigned: BTreeSet::new() };
+    let mut left = options.max_messages.unwrap_or(u64::MAX);
+    let terminated = verifiable::terminated();
+    tokio::pin!(terminated);
+    while left > 0 {
+        let polled = tokio::select! {
+            biased;
+            () = &mut terminated => return Ok(()),
+            polled = consumer.poll(LOOK) => polled,
+        };
+        // Before the records, because they may be of a partition that has just come.
+        rebalances.look(consumer)?;
+        match polled {
+            Ok(records) if records.is_empty() => {}
+            Ok(records) => {
+                let offsets = show(&records, &mut left, options.verbose)?;
+                if !options.auto_commit {
+                    commit(consumer, offsets).await?;
+                }
+            }
+            Err(error) if error.is_fatal() => return Err(error.into()),
+            Err(error) => eprintln!("the consumer goes on: {error}"),
+        }
+    }
+    Ok(())
+}
+
+/// Prints what was consumed, `left` records of it at most; gives what is to be committed.
+fn show(records: &Records, left: &mut u64, verbose: bool) -> Result<Vec<(TopicPartition, i64)>, Failure> {
+    let (mut summaries, mut offsets, mut count) = (Vec::new(), Vec::new(), 0_u64);
+    for of_one in records.partitions() {
+        let partition = of_one.partition();
+        let (mut seen, mut min, mut max) = (0_u64, i64::MAX, -1);
+        for record in of_one.iter().take(usize::try_from(*left).unwrap_or(usize::MAX)) {
+            (seen, min, max) = (seen + 1, min.min(record.offset()), record.offset());
+            if verbose {
+                let event = Event::new("record_data").bytes("key", record.key()).bytes("value", record.value());
+                let event = event.text("topic", Some(record.topic())).raw("partition", record.partition());
+                event.raw("offset", record.offset()).print()?;
+            }
+        }
+        if seen > 0 {
+            *left -= seen;
+            count += seen;
+            let TopicPartition { topic, partition: number } = partition;
+            summaries.push(format!(
+                r#"{{"topic":{},"partition":{number},"count":{seen},"minOffset":{min},"maxOffset":{max}}}"#,
+                verifiable::text(topic)
+            ));
+            offsets.push((partition.clone(), max + 1));
+        }
+    }
+    let event = Event::new("records_consumed").raw("count", count);
+    event.raw("partitions", verifiable::list(summaries)).print()?;
+    Ok(offsets)
+}
+
+async fn commit(consumer: &Consumer, offsets: Vec<(TopicPartition, i64)>) -> Result<(), Failure> {
+    let shown = offsets.iter().map(|(partition, offset)| {
+        let (topic, number) = (verifiable::text(&partition.topic), partition.partition);
+        format!(r#"{{"topic":{topic},"partition":{number},"offset":{offset}}}"#)
+    });
+    let event = Event::new("offsets_committed").raw("offsets", verifiable::list(shown));
+    match consumer.commit_offsets(offsets).await {
+        Ok(()) => event.raw("success", true).print()?,
+        Err(error) if error.is_fatal() => return Err(error.into()),
+        Err(error) => event.text("error", Some(&error.to_string())).raw("success", false).print()?,
+    }
+    Ok(())
+}
+
+/// Tells what the group gave and took back, by what has changed since the last look. A generation that has passed between
+/// two looks is not missed, because generations are counted.
+struct Rebalances {
+    eager: bool,
+    generation: i32,
+    assigned: BTreeSet<TopicPartition>,
+}
+
+impl Rebalances {
+    fn look(&mut self, consumer: &Consumer) -> Result<(), Failure> {
+        let state = consumer.status().group.map(|group| group.state);
+        let assigned: BTreeSet<TopicPartition> = consumer.assignment().into_iter().collect();
+        let generation = match state {
+            Some(GroupState::Stable { generation, .. }) => generation,
+            // On its way: all that it had counts until it is given up.
+            _ => self.generation,
+        };
+        let anew = self.eager && generation != self.generation;
+        let revoked: Vec<_> = if anew {
+            std::mem::take(&mut self.assigned).into_iter().collect()
+        } else {
+            self.assigned.difference(&assigned).cloned().collect()
+        };
+        if !revoked.is_empty() {
+            tell("partitions_revoked", &revoked)?;
+            self.assigned.retain(|partition| !revoked.contains(partition));
+        }
+        let added: Vec<_> = assigned.difference(&self.assigned).cloned().collect();
+        if anew || !added.is_empty() {
+            tell("partitions_assigned", &added)?;
+            self.assigned.extend(added);
+        }
+        self.generation = generation;
+        Ok(())
+    }
+}
+
+fn tell(name: &str, partitions: &[TopicPartition]) -> Result<(), Failure> {
+    let shown = partitions.iter().map(|TopicPartition { topic, partition }| {
+        format!(r#"{{"topic":{},"partition":{partition}}}"#, verifiable::text(topic))
+    });
+    Ok(Event::new(name).raw("partitions", verifiable::list(shown)).print()?)
+}

@@ -1,0 +1,219 @@
+//! Produces increasing numbers and prints what became of each as a line of JSON: Kafka's `VerifiableProducer`, for its
+//! system tests. Events go to standard output, everything else to standard error; SIGTERM drains and ends it.
+//!
+//! ```sh
+//! verifiable_producer --bootstrap-server localhost:9092 --topic numbers --max-messages 1000 --throughput 100
+//! ```
+
+mod common;
+
+use std::{
+    io,
+    process::ExitCode,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use common::{
+    Args, Failure,
+    verifiable::{self, Event},
+};
+use ottla::{Acks, DeliveryReport, Error, Producer, Record};
+
+const HELP: &str = "usage: verifiable_producer --bootstrap-server HOST:PORT[,...] --topic TOPIC
+  --max-messages N         how many; -1 (the default) until it is ended
+  --throughput N           about so many a second; -1 (the default) as fast as possible
+  --acks 0|1|-1            default -1
+  --message-create-time MS the first record's timestamp; default: when it is sent
+  --value-prefix N         values are N.0, N.1, … instead of 0, 1, …
+  --repeating-keys N       keys are 0 to N-1, over and over; default: none
+  --command-config FILE    properties; they win over this program's retries=0";
+
+struct Options {
+    bootstrap: String,
+    topic: String,
+    max_messages: Option<u64>,
+    throughput: Option<u64>,
+    acks: Acks,
+    create_time: Option<i64>,
+    value_prefix: Option<i64>,
+    repeating_keys: Option<u64>,
+    properties: Vec<(String, String)>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match parse(&mut Args::from_env()) {
+        Ok(Some(options)) => common::exit(run(options).await),
+        Ok(None) => {
+            println!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => common::exit(Err(error)),
+    }
+}
+
+fn parse(args: &mut Args) -> Result<Option<Options>, Failure> {
+    let (mut bootstrap, mut topic) = (None, None);
+    let mut options = Options {
+        bootstrap: String::new(),
+        topic: String::new(),
+        max_messages: None,
+        throughput: None,
+        acks: Acks::All,
+        create_time: None,
+        value_prefix: None,
+        repeating_keys: None,
+        properties: Vec::new(),
+    };
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--bootstrap-server" | "--broker-list" => bootstrap = Some(args.value(&arg)?),
+            "--topic" => topic = Some(args.value(&arg)?),
+            "--max-messages" => options.max_messages = u64::try_from(args.number::<i64>(&arg)?).ok(),
+            "--throughput" => options.throughput = u64::try_from(args.number::<i64>(&arg)?).ok(),
+            "--acks" => {
+                options.acks = match args.number::<i16>(&arg)? {
+                    0 => Acks::None,
+                    1 => Acks::Leader,
+                    -1 => Acks::All,
+                    other => return Err(format!("--acks is 0, 1 or -1, not {other}").into()),
+                }
+            }
+            "--message-create-time" => options.create_time = Some(args.number(&arg)?).filter(|at| *at != -1),
+            "--value-prefix" => options.value_prefix = Some(args.number(&arg)?),
+            "--repeating-keys" => options.repeating_keys = Some(args.number(&arg)?).filter(|keys| *keys > 0),
+            "--command-config" | "--producer.config" => {
+                options.properties = verifiable::properties(&args.value(&arg)?)?;
+            }
+            "-h" | "--help" => return Ok(None),
+            other => return Err(format!("unknown argument {other}\n{HELP}").into()),
+        }
+    }
+    options.bootstrap = bootstrap.ok_or("--bootstrap-server is missing")?;
+    options.topic = topic.ok_or("--topic is missing")?;
+    Ok(Some(options))
+}
+
+/// What is counted for the summary; and the first event that could not be written.
+#[derive(Default)]
+struct Told {
+    acked: AtomicU64,
+    broken: Mutex<Option<io::Error>>,
+}
+
+impl Told {
+    fn print(&self, event: Event) {
+        if let Err(error) = event.print() {
+            self.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    fn broken(&self) -> Option<io::Error> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn error(&self, topic: &str, key: Option<&str>, value: &str, error: &Error) {
+        // As Java's programs do, the class of the exception; here that is the kind, and the broker's code if there is one.
+        let exception = error.code().map_or_else(|| format!("{:?}", error.kind()), |code| code.to_string());
+        let event = Event::new("producer_send_error").text("key", key).text("value", Some(value));
+        let event = event.text("topic", Some(topic)).text("exception", Some(&exception));
+        self.print(event.text("message", Some(&error.to_string())));
+    }
+}
+
+async fn run(options: Options) -> Result<(), Failure> {
+    let told = Arc::new(Told::default());
+    let names = Names { prefix: options.value_prefix, keys: options.repeating_keys };
+    let (report, topic) = (told.clone(), options.topic.clone());
+    let on_delivery = move |delivered: &DeliveryReport| {
+        let number = delivered.tag.unwrap_or_default();
+        let (key, value) = (names.key(number), names.value(number));
+        match &delivered.result {
+            Ok(at) => {
+                report.acked.fetch_add(1, Relaxed);
+                let event = Event::new("producer_send_success").text("key", key.as_deref()).text("value", Some(&value));
+                let event = event.raw("offset", at.offset.unwrap_or(-1)).text("topic", Some(&at.topic));
+                report.print(event.raw("partition", at.partition));
+            }
+            Err(error) => report.error(&topic, key.as_deref(), &value, error),
+        }
+    };
+    let mut builder = Producer::builder(&options.bootstrap).acks(options.acks).on_delivery(on_delivery);
+    // As with Kafka's own, nothing is sent again unless that is asked for.
+    if !options.properties.iter().any(|(name, _)| name == "retries" || name == "enable.idempotence") {
+        builder = builder.retries(0);
+    }
+    let producer = builder.properties(options.properties.iter().cloned()).build().await?;
+    Event::new("startup_complete").print()?;
+
+    let started = Instant::now();
+    let mut sent = 0;
+    let terminated = verifiable::terminated();
+    tokio::pin!(terminated);
+    while options.max_messages.is_none_or(|max| sent < max) {
+        if let Some(error) = told.broken() {
+            return Err(error.into());
+        }
+        let (key, value) = (names.key(sent), names.value(sent));
+        let mut record = Record::to(&options.topic).value(&value).tag(sent);
+        if let Some(key) = &key {
+            record = record.key(key);
+        }
+        if let Some(at) = options.create_time {
+            let elapsed = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+            record = record.timestamp_millis(at.saturating_add(elapsed));
+        }
+        sent += 1;
+        tokio::select! {
+            biased;
+            () = &mut terminated => {
+                sent -= 1;
+                break;
+            }
+            taken = producer.send(record) => if let Err(error) = taken {
+                if error.is_fatal() {
+                    return Err(error.into());
+                }
+                told.error(&options.topic, key.as_deref(), &value, &error);
+            }
+        }
+        let due = options.throughput.map(|rate| started + Duration::from_secs_f64(sent as f64 / rate.max(1) as f64));
+        if let Some(due) = due.filter(|due| *due > Instant::now()) {
+            tokio::select! {
+                biased;
+                () = &mut terminated => break,
+                () = tokio::time::sleep_until(due.into()) => {}
+            }
+        }
+    }
+
+    let closed = producer.close(Duration::from_secs(120)).await;
+    Event::new("shutdown_complete").print()?;
+    let acked = told.acked.load(Relaxed);
+    let average = acked as f64 / started.elapsed().as_secs_f64().max(0.001);
+    let target = options.throughput.map_or(-1, |rate| i64::try_from(rate).unwrap_or(i64::MAX));
+    let summary = Event::new("tool_data").raw("sent", sent).raw("acked", acked);
+    summary.raw("target_throughput", target).raw("avg_throughput", average).print()?;
+    Ok(closed?)
+}
+
+/// Keys and values by the number of their record.
+#[derive(Clone, Copy)]
+struct Names {
+    prefix: Option<i64>,
+    keys: Option<u64>,
+}
+
+impl Names {
+    fn key(&self, number: u64) -> Option<String> {
+        self.keys.map(|keys| (number % keys).to_string())
+    }
+
+    fn value(&self, number: u64) -> String {
+        self.prefix.map_or_else(|| number.to_string(), |prefix| format!("{prefix}.{number}"))
+    }
+}

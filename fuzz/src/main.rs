@@ -1,0 +1,227 @@
+//! A fuzzer for Ottla's decoders that is guided by coverage and needs nothing of C. See README.md.
+
+mod coverage;
+mod findings;
+mod memory;
+mod mutate;
+
+use std::{
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use coverage::Coverage;
+use findings::Findings;
+use mutate::{Dice, mutate};
+use ottla::fuzz::{TARGETS, Target};
+
+#[global_allocator]
+static ALLOCATOR: memory::Counting = memory::Counting;
+
+const USAGE: &str = "usage: fuzz TARGET|all [--seconds 60] [--seed 1] [--longest 4096] [FILE...]
+  TARGET     one of those that `fuzz list` names; all: each of them in turn, for so many seconds each
+  --seed     of what is tried
+  --longest  bytes that an input may have
+  FILE       inputs to be run once, and nothing else";
+
+struct Args {
+    targets: Vec<Target>,
+    seconds: u64,
+    seed: u64,
+    longest: usize,
+    files: Vec<PathBuf>,
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
+    let name = args.next().ok_or("which target?")?;
+    let targets: Vec<Target> = TARGETS.into_iter().filter(|target| name == "all" || name == target.name).collect();
+    if targets.is_empty() {
+        return Err(format!("{name} is no target"));
+    }
+    let mut parsed = Args { targets, seconds: 60, seed: 1, longest: 4096, files: Vec::new() };
+    while let Some(arg) = args.next() {
+        let mut number = || -> Result<u64, String> {
+            let value = args.next().ok_or_else(|| format!("{arg} wants a number"))?;
+            value.parse().map_err(|error| format!("{arg} {value}: {error}"))
+        };
+        match arg.as_str() {
+            "--seconds" => parsed.seconds = number()?,
+            "--seed" => parsed.seed = number()?,
+            "--longest" => parsed.longest = usize::try_from(number()?).map_err(|error| error.to_string())?,
+            option if option.starts_with('-') => return Err(format!("{option} is not known")),
+            file => parsed.files.push(file.into()),
+        }
+    }
+    Ok(parsed)
+}
+
+fn main() -> ExitCode {
+    let mut given = std::env::args().skip(1).peekable();
+    if given.peek().is_some_and(|arg| arg == "list") {
+        TARGETS.iter().for_each(|target| println!("{}", target.name));
+        return ExitCode::SUCCESS;
+    }
+    let args = match parse(given) {
+        Ok(args) => args,
+        Err(why) => {
+            eprintln!("{why}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let started = Instant::now();
+    findings::watch(started);
+    let mut kinds = 0;
+    for target in &args.targets {
+        let mut fuzzer = Fuzzer::new(*target, started);
+        if args.files.is_empty() {
+            fuzzer.fuzz(&args);
+        } else {
+            fuzzer.run_files(&args.files);
+        }
+        kinds += fuzzer.findings.kinds();
+    }
+    if kinds == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One target under way.
+struct Fuzzer {
+    target: Target,
+    started: Instant,
+    coverage: Coverage,
+    /// Every input that did something new.
+    corpus: Vec<Vec<u8>>,
+    findings: Findings,
+    runs: u64,
+    /// The most memory that an input took, beyond the program's own.
+    most: usize,
+}
+
+impl Fuzzer {
+    fn new(target: Target, started: Instant) -> Self {
+        Self {
+            target,
+            started,
+            coverage: Coverage::new(),
+            corpus: Vec::new(),
+            findings: Findings::new(target.name),
+            runs: 0,
+            most: 0,
+        }
+    }
+
+    /// Runs an input; whether it did something new.
+    fn run(&mut self, input: &[u8]) -> bool {
+        self.runs += 1;
+        findings::begin(self.started, input);
+        let before = memory::now();
+        memory::watch();
+        self.coverage.begin();
+        let ended = catch_unwind(AssertUnwindSafe(|| (self.target.run)(input)));
+        let new = self.coverage.end();
+        let took = memory::peak().saturating_sub(before);
+        findings::end();
+        self.most = self.most.max(took);
+        let (base, each) = self.target.memory;
+        if ended.is_err() {
+            self.findings.add(findings::take_panic(), input);
+        } else if took > base + each * input.len() {
+            self.findings.add(format!("too much memory: {took} bytes for an input of {}", input.len()), input);
+        }
+        new
+    }
+
+    fn take(&mut self, input: Vec<u8>) {
+        if self.run(&input) {
+            self.corpus.push(input);
+        }
+    }
+
+    fn run_files(&mut self, files: &[PathBuf]) {
+        for file in files {
+            match fs::read(file) {
+                Ok(input) => _ = self.run(&input),
+                Err(error) => eprintln!("{}: {error}", file.display()),
+            }
+        }
+        println!("{}: {} inputs, {} kinds of findings", self.target.name, self.runs, self.findings.kinds());
+    }
+
+    fn fuzz(&mut self, args: &Args) {
+        let name = self.target.name;
+        let begun = Instant::now();
+        self.take(Vec::new());
+        for seed in (self.target.seeds)() {
+            self.take(seed);
+        }
+        for folder in ["kept", "corpus"] {
+            for input in inputs(&Path::new(folder).join(name)) {
+                self.take(input);
+            }
+        }
+        let (first, mut written) = (self.corpus.len(), 0);
+        let mut dice = Dice::new(args.seed);
+        let until = begun + Duration::from_secs(args.seconds);
+        let mut told = begun;
+        while Instant::now() < until {
+            let now = Instant::now();
+            if now.duration_since(told) >= Duration::from_secs(60) {
+                told = now;
+                self.tell(begun);
+            }
+            // The clock is not looked at for each.
+            for _ in 0..64 {
+                // Half of the time one of the newest: what they reach may lead further.
+                let newest = self.corpus.len().min(if dice.below(2) == 0 { 32 } else { usize::MAX });
+                let at = self.corpus.len() - 1 - dice.below(newest);
+                let mut input = self.corpus[at].clone();
+                let other = dice.below(self.corpus.len());
+                mutate(&mut input, &self.corpus[other], args.longest, &mut dice);
+                self.take(input);
+            }
+            for input in &self.corpus[first + written..] {
+                keep(name, input);
+                written += 1;
+            }
+        }
+        self.tell(begun);
+    }
+
+    fn tell(&self, begun: Instant) {
+        let seconds = begun.elapsed().as_secs_f64();
+        println!(
+            "{}: {seconds:.0} s, {} runs ({:.0} a second), {} of {} edges, {} inputs kept, at most {} KiB for one, {} kinds of \
+             findings",
+            self.target.name,
+            self.runs,
+            self.runs as f64 / seconds.max(1e-9),
+            self.coverage.edges(),
+            self.coverage.size(),
+            self.corpus.len(),
+            self.most / 1024,
+            self.findings.kinds(),
+        );
+    }
+}
+
+/// The files of a folder; none where there is no such folder yet.
+fn inputs(folder: &Path) -> Vec<Vec<u8>> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    paths.into_iter().filter_map(|path| fs::read(path).ok()).collect()
+}
+
+/// Writes an input down for the next run to begin with.
+fn keep(target: &str, input: &[u8]) {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    input.hash(&mut hasher);
+    let folder = Path::new("corpus").join(target);
+    let path = folder.join(format!("{:016x}", hasher.finish()));
+    if let Err(error) = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, input)) {
+        eprintln!("{}: {error}", path.display());
+    }
+}

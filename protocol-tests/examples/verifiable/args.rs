@@ -1,0 +1,149 @@
+//! What the command line asks for.
+
+use std::fmt;
+
+use protocol_tests::DEFAULT_VERSION;
+
+use crate::scenarios::Scenario;
+
+pub(crate) const USAGE: &str = "usage: verifiable [--clients ottla,java,mixed] [--scenarios NAME,...] [--version 4.3.1]
+                  [--settings range,roundrobin,sticky,cooperative-sticky,consumer]
+  --clients    whose programs take part; mixed: a group of both, with Ottla's producer. Default: all three
+  --scenarios  member-clean, member-hard, broker-clean, broker-hard, static-bounce, fencing. Default: all of them
+  --settings   how partitions are assigned; consumer is the protocol of KIP-848. Default: range";
+
+/// Whose programs take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clients {
+    Ottla,
+    Java,
+    /// Members of both in one group.
+    Mixed,
+}
+
+impl Clients {
+    const ALL: [Self; 3] = [Self::Ottla, Self::Java, Self::Mixed];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ottla => "ottla",
+            Self::Java => "java",
+            Self::Mixed => "mixed",
+        }
+    }
+}
+
+/// How partitions are assigned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Setting {
+    /// The classic protocol, with this strategy of Java's.
+    Classic(&'static str),
+    /// KIP-848.
+    Consumer,
+}
+
+const STRATEGIES: [(&str, &str); 4] = [
+    ("range", "org.apache.kafka.clients.consumer.RangeAssignor"),
+    ("roundrobin", "org.apache.kafka.clients.consumer.RoundRobinAssignor"),
+    ("sticky", "org.apache.kafka.clients.consumer.StickyAssignor"),
+    ("cooperative-sticky", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor"),
+];
+
+impl Setting {
+    fn named(name: &str) -> Result<Self, String> {
+        if name == "consumer" {
+            return Ok(Self::Consumer);
+        }
+        let found = STRATEGIES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, class)| Self::Classic(class)).ok_or_else(|| format!("{name} is no setting"))
+    }
+
+    /// The options of a verifiable consumer for it.
+    pub(crate) fn options(&self) -> Vec<String> {
+        match self {
+            Self::Classic(class) => vec!["--assignment-strategy".to_owned(), (*class).to_owned()],
+            Self::Consumer => vec!["--group-protocol".to_owned(), "consumer".to_owned()],
+        }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Classic(class) => {
+                let known = STRATEGIES.iter().find(|(_, known)| known == class);
+                f.write_str(known.map_or(*class, |(name, _)| *name))
+            }
+            Self::Consumer => f.write_str("consumer"),
+        }
+    }
+}
+
+/// What a run is to be.
+pub(crate) struct Args {
+    pub(crate) clients: Vec<Clients>,
+    pub(crate) scenarios: Vec<Scenario>,
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) version: String,
+}
+
+impl Args {
+    /// `None` where only help is wanted.
+    pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let mut parsed = Self {
+            clients: Clients::ALL.to_vec(),
+            scenarios: Scenario::ALL.to_vec(),
+            settings: vec![Setting::Classic(STRATEGIES[0].1)],
+            version: DEFAULT_VERSION.to_owned(),
+        };
+        while let Some(arg) = args.next() {
+            if arg == "--help" || arg == "-h" {
+                return Ok(None);
+            }
+            let value = args.next().ok_or_else(|| format!("{arg} wants a value"))?;
+            match arg.as_str() {
+                "--clients" => {
+                    parsed.clients = each(&value, |name| Clients::ALL.into_iter().find(|one| one.name() == name))?
+                }
+                "--scenarios" => {
+                    parsed.scenarios = each(&value, |name| Scenario::ALL.into_iter().find(|one| one.name() == name))?;
+                }
+                "--settings" => parsed.settings = value.split(',').map(Setting::named).collect::<Result<_, _>>()?,
+                "--version" => parsed.version = value,
+                _ => return Err(format!("{arg} is not known\n{USAGE}")),
+            }
+        }
+        Ok(Some(parsed))
+    }
+
+    pub(crate) fn settings_for(&self, scenario: Scenario) -> impl Iterator<Item = &Setting> {
+        // With KIP-848 it is the second member of a name that is refused, and not the first.
+        self.settings.iter().filter(move |setting| scenario != Scenario::Fencing || **setting != Setting::Consumer)
+    }
+}
+
+fn each<T>(names: &str, find: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
+    names.split(',').map(|name| find(name).ok_or_else(|| format!("{name} is not known\n{USAGE}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Option<Args>, String> {
+        Args::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn what_is_asked_for_is_understood_or_refused() {
+        let args = parse("--clients java,mixed --scenarios fencing --settings sticky,consumer").unwrap().unwrap();
+        assert_eq!(args.clients, [Clients::Java, Clients::Mixed]);
+        assert_eq!(args.settings_for(Scenario::Fencing).count(), 1);
+        assert_eq!(args.settings_for(Scenario::MemberHard).count(), 2);
+        assert_eq!(args.settings[0].to_string(), "sticky");
+        assert!(parse("--help").unwrap().is_none());
+        for line in ["--clients", "--clients c", "--scenarios x", "--settings best", "--what 1"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

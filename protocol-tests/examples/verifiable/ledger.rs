@@ -1,0 +1,308 @@
+//! Holds what members say against what was acknowledged. Knows neither processes nor brokers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::event::{Event, Place};
+
+/// A member's story so far, of one process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Member {
+    pub(crate) started: bool,
+    pub(crate) ended: bool,
+    /// Killed or frozen: what it was assigned does not count any more.
+    pub(crate) hurt: bool,
+    pub(crate) assigned: BTreeSet<i32>,
+    /// By partition that it has: the next offset.
+    positions: BTreeMap<i32, i64>,
+    /// How often it was assigned something, or nothing, anew, and how often something was taken back.
+    pub(crate) assignments: u32,
+    pub(crate) revocations: u32,
+    pub(crate) commits: u64,
+    pub(crate) commits_failed: u64,
+}
+
+/// A member's time with a partition, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Tenure {
+    member: usize,
+    from: i64,
+    until: Option<i64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    acknowledged: BTreeMap<Place, String>,
+    pub(crate) sends_failed: u64,
+    consumed: BTreeMap<Place, String>,
+    pub(crate) consumed_again: u64,
+    members: Vec<Member>,
+    tenures: BTreeMap<i32, Vec<Tenure>>,
+    wrong: Vec<String>,
+}
+
+/// So many complaints are enough.
+const MANY: usize = 10;
+/// A member may tell so many milliseconds late that a partition was taken back: ours looks from time to time what has
+/// changed.
+const LATE: i64 = 500;
+
+impl Ledger {
+    pub(crate) fn new_member(&mut self) -> usize {
+        self.members.push(Member::default());
+        self.members.len() - 1
+    }
+
+    pub(crate) fn member(&self, id: usize) -> &Member {
+        &self.members[id]
+    }
+
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter()
+    }
+
+    /// From now on nothing is expected of it.
+    pub(crate) fn hurt(&mut self, id: usize) {
+        self.members[id].hurt = true;
+        for tenures in self.tenures.values_mut() {
+            tenures.retain(|tenure| tenure.member != id || tenure.until.is_some());
+        }
+    }
+
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.acknowledged.len()
+    }
+
+    pub(crate) fn consumed(&self) -> usize {
+        self.consumed.len()
+    }
+
+    pub(crate) fn produced(&mut self, event: Event) {
+        match event {
+            Event::Sent { value, at } => {
+                if let Some(before) = self.acknowledged.insert(at, value.clone()) {
+                    self.complain(format!("{before} and {value} were both acknowledged at {at:?}"));
+                }
+            }
+            Event::SendFailed { message } => {
+                self.sends_failed += 1;
+                eprintln!("  the producer could not send: {message}");
+            }
+            _ => {}
+        }
+    }
+
+    /// `now` is when it was, by the clock that all share.
+    pub(crate) fn heard(&mut self, id: usize, name: &str, now: i64, event: Event) {
+        let member = &mut self.members[id];
+        match event {
+            Event::Started => member.started = true,
+            Event::Ended => {
+                member.ended = true;
+                let all: Vec<i32> = self.tenures.keys().copied().collect();
+                self.give_up(id, now, &all);
+            }
+            Event::Assigned(partitions) => {
+                member.assignments += 1;
+                member.positions.retain(|partition, _| !partitions.contains(partition));
+                member.assigned.extend(&partitions);
+                for partition in partitions.iter().filter(|_| !member.hurt) {
+                    self.tenures.entry(*partition).or_default().push(Tenure { member: id, from: now, until: None });
+                }
+            }
+            Event::Revoked(partitions) => {
+                member.revocations += 1;
+                member.assigned.retain(|partition| !partitions.contains(partition));
+                self.give_up(id, now, &partitions);
+            }
+            Event::Record { value, at: (partition, offset) } => {
+                let expected = member.positions.insert(partition, offset + 1);
+                let is_assigned = member.assigned.contains(&partition);
+                let hurt = member.hurt;
+                if !is_assigned && !hurt {
+                    self.complain(format!("{name} consumed of partition {partition}, which it has not"));
+                }
+                if let Some(expected) = expected.filter(|expected| *expected != offset) {
+                    self.complain(format!("{name} consumed {offset} of partition {partition} instead of {expected}"));
+                }
+                if let Some(before) = self.consumed.insert((partition, offset), value.clone()) {
+                    self.consumed_again += 1;
+                    if before != value {
+                        self.complain(format!("{partition}@{offset} was {before} and later {value}"));
+                    }
+                }
+            }
+            Event::Committed { offsets, error: None } => {
+                member.commits += 1;
+                let mut wrong = Vec::new();
+                for (partition, offset) in offsets {
+                    if !member.assigned.contains(&partition) {
+                        wrong.push(format!("{name} committed {offset} of partition {partition}, which it has not"));
+                    }
+                    if member.positions.get(&partition).is_none_or(|position| offset > *position) {
+                        wrong.push(format!("{name} committed {offset} of partition {partition}, past its position"));
+                    }
+                }
+                wrong.into_iter().for_each(|wrong| self.complain(wrong));
+            }
+            Event::Committed { error: Some(error), .. } => {
+                member.commits_failed += 1;
+                eprintln!("  {name} could not commit: {error}");
+            }
+            Event::Sent { .. } | Event::SendFailed { .. } | Event::Other => {}
+        }
+    }
+
+    fn give_up(&mut self, id: usize, now: i64, partitions: &[i32]) {
+        for partition in partitions {
+            let tenures = self.tenures.get_mut(partition).into_iter().flatten();
+            tenures.filter(|tenure| tenure.member == id && tenure.until.is_none()).for_each(|tenure| {
+                tenure.until = Some(now);
+            });
+        }
+    }
+
+    /// Partitions that two members had at once.
+    fn owned_twice(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (partition, tenures) in &self.tenures {
+            let mut tenures = tenures.clone();
+            tenures.sort_by_key(|tenure| tenure.from);
+            for pair in tenures.windows(2) {
+                let [first, second] = pair else { continue };
+                if first.member != second.member && first.until.is_none_or(|until| until - LATE > second.from) {
+                    wrong.push(format!("partition {partition} had two owners: {first:?} and {second:?}"));
+                }
+            }
+        }
+        wrong.truncate(MANY);
+        wrong
+    }
+
+    /// Whether the members that are well share all partitions.
+    pub(crate) fn is_shared_out(&self, partitions: usize, members: usize) -> bool {
+        let well: Vec<_> =
+            self.members.iter().filter(|member| member.started && !member.ended && !member.hurt).collect();
+        let all: BTreeSet<i32> = well.iter().flat_map(|member| member.assigned.iter().copied()).collect();
+        let sum: usize = well.iter().map(|member| member.assigned.len()).sum();
+        well.len() == members
+            && all.len() == partitions
+            && sum == partitions
+            && (members > partitions || well.iter().all(|member| !member.assigned.is_empty()))
+    }
+
+    /// Whether all that was acknowledged was consumed.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.acknowledged.keys().all(|at| self.consumed.contains_key(at))
+    }
+
+    fn complain(&mut self, wrong: String) {
+        if self.wrong.len() < MANY {
+            self.wrong.push(wrong);
+        }
+    }
+
+    /// What is wrong at the end; empty if nothing is.
+    pub(crate) fn judge(&self, may_repeat: bool) -> Vec<String> {
+        let mut wrong = self.wrong.clone();
+        wrong.extend(self.owned_twice());
+        let missing: Vec<_> = self.acknowledged.keys().filter(|at| !self.consumed.contains_key(at)).collect();
+        if let Some(first) = missing.first() {
+            wrong.push(format!("{} acknowledged records were not consumed, the first at {first:?}", missing.len()));
+        }
+        let other =
+            self.acknowledged.iter().find(|(at, value)| self.consumed.get(at).is_some_and(|seen| seen != *value));
+        if let Some((at, value)) = other {
+            wrong.push(format!("what was acknowledged as {value} at {at:?} was consumed as something else"));
+        }
+        if !may_repeat && self.consumed_again > 0 {
+            wrong.push(format!("{} records were consumed again though everybody stopped cleanly", self.consumed_again));
+        }
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(partition: i32, offset: i64) -> Event {
+        Event::Sent { value: format!("{partition}-{offset}"), at: (partition, offset) }
+    }
+
+    fn record(partition: i32, offset: i64) -> Event {
+        Event::Record { value: format!("{partition}-{offset}"), at: (partition, offset) }
+    }
+
+    fn commit(partition: i32, offset: i64) -> Event {
+        Event::Committed { offsets: vec![(partition, offset)], error: None }
+    }
+
+    /// Two members with a partition each, and what they did.
+    fn ledger(events: &[(usize, Event)]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for id in 0..2 {
+            assert_eq!(ledger.new_member(), id);
+            ledger.heard(id, "m", 0, Event::Started);
+            ledger.heard(id, "m", 0, Event::Assigned(vec![id as i32]));
+        }
+        for partition in 0..2 {
+            (0..3).for_each(|offset| ledger.produced(sent(partition, offset)));
+        }
+        let timed = events.iter().cloned().zip((1..).map(|second| second * 1000));
+        timed.for_each(|((id, event), now)| ledger.heard(id, "m", now, event));
+        ledger
+    }
+
+    fn all() -> Vec<(usize, Event)> {
+        (0..2).flat_map(|id| (0..3).map(move |offset| (id, record(id as i32, offset)))).collect()
+    }
+
+    #[test]
+    fn what_is_right_is_not_complained_about() {
+        let mut events = all();
+        events.push((0, commit(0, 3)));
+        let ledger = ledger(&events);
+        assert!(ledger.is_shared_out(2, 2) && !ledger.is_shared_out(3, 2) && !ledger.is_shared_out(2, 1));
+        assert!(ledger.is_complete() && ledger.judge(false).is_empty(), "{:?}", ledger.judge(false));
+    }
+
+    #[test]
+    fn what_is_wrong_is_found() {
+        let missing = ledger(&all()[1..]);
+        assert!(
+            !missing.is_complete() && missing.judge(true)[0].starts_with("1 acknowledged"),
+            "{:?}",
+            missing.judge(true)
+        );
+        let with = |event: (usize, Event)| {
+            let mut events = all();
+            events.push(event);
+            ledger(&events).judge(true)
+        };
+        for (event, complaint) in [
+            ((0, record(0, 4)), "m consumed 4 of partition 0 instead of 3"),
+            ((0, record(1, 3)), "m consumed of partition 1, which it has not"),
+            ((0, commit(1, 1)), "m committed 1 of partition 1, which it has not"),
+            ((0, commit(0, 4)), "m committed 4 of partition 0, past its position"),
+            ((0, Event::Assigned(vec![1])), "partition 1 had two owners"),
+        ] {
+            let wrong = with(event);
+            assert!(wrong.iter().any(|wrong| wrong.starts_with(complaint)), "{complaint}: {wrong:?}");
+        }
+        let mut again = all();
+        again.push((1, Event::Revoked(vec![1])));
+        again.push((0, Event::Assigned(vec![1])));
+        again.push((0, record(1, 2)));
+        let again = ledger(&again);
+        assert!(again.judge(true).is_empty());
+        assert_eq!((again.consumed_again, again.judge(false).len()), (1, 1));
+    }
+
+    #[test]
+    fn nothing_is_expected_of_a_member_that_was_killed() {
+        let mut ledger = ledger(&all());
+        ledger.hurt(1);
+        ledger.heard(0, "m", 99_000, Event::Assigned(vec![1]));
+        assert!(ledger.judge(false).is_empty() && ledger.is_shared_out(2, 1));
+    }
+}

@@ -1,0 +1,96 @@
+//! The same scenarios, with the same assertions, for Ottla's verifiable programs and for Kafka's own
+//! (`org.apache.kafka.tools.VerifiableProducer` and `VerifiableConsumer`), on a real three-node Kafka, as Kafka's system tests
+//! run theirs.
+//!
+//! ```sh
+//! cargo build --examples                                             # our two programs
+//! cargo run -p protocol-tests --example verifiable                   # all scenarios, all clients
+//! cargo run -p protocol-tests --example verifiable -- --clients ottla,mixed --scenarios member-hard,fencing
+//! ```
+//! Of every run it is asserted that
+//! - each record that was acknowledged is consumed, at its offset and with its value;
+//! - members consume only partitions that they were assigned, in order and without a gap;
+//! - they commit only such partitions, and never past what they consumed;
+//! - no partition has two owners among the members that are well;
+//! - with clean stops only, no record is consumed twice;
+//! - and what each scenario says for itself (`scenarios`).
+#![cfg_attr(not(unix), allow(dead_code, unused_imports))]
+
+#[cfg(unix)]
+mod args;
+#[cfg(unix)]
+mod event;
+#[cfg(unix)]
+mod json;
+#[cfg(unix)]
+mod ledger;
+#[cfg(unix)]
+mod scenarios;
+#[cfg(unix)]
+mod stage;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[cfg(unix)]
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
+    match run().await {
+        Ok(true) => std::process::ExitCode::SUCCESS,
+        Ok(false) => std::process::ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(unix)]
+async fn run() -> Result<bool, Failure> {
+    use std::time::Instant;
+
+    use protocol_tests::{Jars, Kafka};
+
+    let Some(args) = args::Args::parse(std::env::args().skip(1))? else {
+        println!("{}", args::USAGE);
+        return Ok(true);
+    };
+    let mut builder = Kafka::builder().version(&args.version).nodes(3);
+    for (key, value) in [("offsets.topic.num.partitions", "3"), ("group.initial.rebalance.delay.ms", "500")] {
+        builder = builder.config(key, value);
+    }
+    let kafka = builder.start().await?;
+    let jars = Jars::get(kafka.version().clone()).await?;
+    let mut failed = 0;
+    for scenario in &args.scenarios {
+        for clients in &args.clients {
+            for setting in args.settings_for(*scenario) {
+                let began = Instant::now();
+                let result = match stage::Stage::new(&kafka, &jars, *clients, setting.clone()).await {
+                    Ok(stage) => scenarios::run(*scenario, stage).await,
+                    Err(error) => Err(error),
+                };
+                let name = format!("{:13} {:5} {setting}", scenario.name(), clients.name());
+                let secs = began.elapsed().as_secs_f64();
+                match result {
+                    Ok(told) => println!("PASSED {name} ({secs:.0} s): {told}"),
+                    Err(error) => {
+                        failed += 1;
+                        println!("FAILED {name} ({secs:.0} s): {error}");
+                    }
+                }
+                // Whoever was hurt is well again for the next one.
+                for node in kafka.nodes().iter().filter(|node| !node.is_up()) {
+                    node.start()?;
+                }
+                kafka.ready().await?;
+            }
+        }
+    }
+    Ok(failed == 0)
+}
+
+#[cfg(not(unix))]
+fn main() -> std::process::ExitCode {
+    eprintln!("signals are sent here, so this needs Unix");
+    std::process::ExitCode::FAILURE
+}

@@ -1,0 +1,144 @@
+//! What is done to members and brokers, and what must come of it.
+
+use std::time::Duration;
+
+use crate::Failure;
+use crate::stage::Stage;
+
+/// Shorter than the broker's least would be refused.
+const SHORT_SESSION: Duration = Duration::from_secs(6);
+/// Longer than any broker is away.
+const LONG_SESSION: Duration = Duration::from_secs(60);
+const MEMBERS: usize = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scenario {
+    MemberClean,
+    MemberHard,
+    BrokerClean,
+    BrokerHard,
+    StaticBounce,
+    Fencing,
+}
+
+impl Scenario {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::MemberClean, Self::MemberHard, Self::BrokerClean, Self::BrokerHard, Self::StaticBounce, Self::Fencing];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::MemberClean => "member-clean",
+            Self::MemberHard => "member-hard",
+            Self::BrokerClean => "broker-clean",
+            Self::BrokerHard => "broker-hard",
+            Self::StaticBounce => "static-bounce",
+            Self::Fencing => "fencing",
+        }
+    }
+}
+
+pub(crate) async fn run(scenario: Scenario, mut stage: Stage<'_>) -> Result<String, Failure> {
+    let session = if scenario == Scenario::MemberHard { SHORT_SESSION } else { LONG_SESSION };
+    let is_static = matches!(scenario, Scenario::StaticBounce | Scenario::Fencing);
+    for number in 0..MEMBERS {
+        let instance = is_static.then(|| format!("instance-{number}"));
+        stage.start_member(instance.as_deref(), session)?;
+    }
+    stage.shared_out(MEMBERS).await?;
+    stage.start_producer()?;
+    stage.goes_on(300).await?;
+    match scenario {
+        Scenario::MemberClean => members(&mut stage, true).await?,
+        Scenario::MemberHard => members(&mut stage, false).await?,
+        Scenario::BrokerClean => brokers(&mut stage, true).await?,
+        Scenario::BrokerHard => brokers(&mut stage, false).await?,
+        Scenario::StaticBounce => static_bounce(&mut stage).await?,
+        Scenario::Fencing => fencing(&mut stage).await?,
+    }
+    stage.goes_on(300).await?;
+    // A commit may be lost with a member or a broker; what it was for is then consumed again.
+    let may_repeat = matches!(scenario, Scenario::MemberHard | Scenario::BrokerHard | Scenario::Fencing);
+    stage.finish(may_repeat).await
+}
+
+/// Each member in turn goes, the others take over, and it comes back.
+async fn members(stage: &mut Stage<'_>, clean: bool) -> Result<(), Failure> {
+    for seat in 0..MEMBERS {
+        if clean {
+            stage.stop(seat).await?;
+        } else {
+            stage.kill(seat)?;
+        }
+        stage.shared_out(MEMBERS - 1).await?;
+        stage.goes_on(100).await?;
+        stage.replace(seat)?;
+        stage.shared_out(MEMBERS).await?;
+        stage.goes_on(100).await?;
+    }
+    Ok(())
+}
+
+/// Each broker in turn goes and comes back, among them the coordinator: nobody rebalances for it.
+async fn brokers(stage: &mut Stage<'_>, clean: bool) -> Result<(), Failure> {
+    let before = stage.rebalances();
+    for node in stage.kafka.nodes() {
+        if clean {
+            node.stop().await?;
+        } else {
+            node.kill()?;
+        }
+        stage.goes_on(100).await?;
+        node.start()?;
+        stage.kafka.ready().await?;
+        stage.goes_on(100).await?;
+    }
+    let after = stage.rebalances();
+    if after != before {
+        return Err(format!("members rebalanced while brokers were bounced: {before:?}, then {after:?}").into());
+    }
+    Ok(())
+}
+
+/// Each static member in turn goes cleanly and comes back: it has its partitions again, and nobody else notices.
+async fn static_bounce(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    for seat in 0..MEMBERS {
+        let before = stage.rebalances();
+        let had = stage.member(seat).assigned.clone();
+        stage.stop(seat).await?;
+        stage.replace(seat)?;
+        stage.until("it has its partitions again", |stage| stage.member(seat).assigned == had).await?;
+        stage.goes_on(200).await?;
+        let after = stage.rebalances();
+        for other in (0..MEMBERS).filter(|other| *other != seat) {
+            if after[other] != before[other] {
+                let (before, after) = (before[other], after[other]);
+                return Err(format!("member {other} rebalanced while {seat} was bounced: {before:?}, {after:?}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A second member by the name of each one takes its place: the first is fenced and ends, and the others do not notice.
+async fn fencing(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    for seat in 0..MEMBERS {
+        let before = stage.rebalances();
+        let had = stage.member(seat).assigned.clone();
+        // It does not know of it at once, and has its partitions in its own eyes.
+        let member = stage.seats[seat].member;
+        stage.ledger.hurt(member);
+        stage.replace(seat)?;
+        stage
+            .until("the one with the same name is fenced", |stage| stage.last_gone().is_some_and(|gone| gone.ended))
+            .await?;
+        stage.until("the new one has its partitions", |stage| stage.member(seat).assigned == had).await?;
+        stage.goes_on(200).await?;
+        let after = stage.rebalances();
+        for other in (0..MEMBERS).filter(|other| *other != seat) {
+            if after[other] != before[other] {
+                return Err(format!("member {other} rebalanced while {seat} was fenced").into());
+            }
+        }
+    }
+    Ok(())
+}

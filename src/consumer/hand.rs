@@ -1,0 +1,217 @@
+//! Partitions for a reader that works on many records at once and says by itself what it is done with: the worker.
+//!
+//! A record is done here when its mark says so, and not when the next one is asked for. Everything else is as with
+//! partitions that are split off: order, commits of what is done, revocations that wait for what is in hand.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, Mutex},
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Consumer,
+    group::Alive,
+    inbox::{Inbox, Reading, lock},
+    lease::Lease,
+    reader::Reader,
+    split::SplitId,
+};
+use crate::{
+    error::{Error, Result},
+    record::{ConsumerRecord, TopicPartition},
+};
+
+/// The right to read a consumer by hand, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Hands {
+    consumer: Arc<Consumer>,
+    _one_reader: Option<Reading>,
+    /// As long as it is there, the reader counts as one that comes.
+    alive: Option<Alive>,
+}
+
+/// What a consumer has for whoever reads it by hand.
+#[derive(Debug)]
+pub(crate) enum HandEvent {
+    /// A partition that is assigned from now on.
+    Partition(Hand),
+    /// What is in the way of all partitions; the consumer goes on.
+    Error(Error),
+    /// Nothing more comes: the consumer was closed, or could not go on.
+    Ended(Option<Error>),
+}
+
+/// Why a partition is no longer read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The group waits for it: finish what is in hand, then drop the hand.
+    Revoking,
+    /// It is gone, perhaps to another member that reads the same records.
+    Gone,
+}
+
+impl Consumer {
+    /// `max.poll.interval.ms`, where there is a group.
+    pub(crate) fn max_poll_interval(&self) -> Option<Duration> {
+        self.shared.group.is_some().then_some(self.shared.settings.max_poll_interval)
+    }
+
+    pub(crate) fn group_id(&self) -> Option<Arc<str>> {
+        self.shared.settings.group_id.clone()
+    }
+}
+
+impl Hands {
+    /// Becomes the one reader of a consumer. `busy_since` says since when the reader has been at the record that it has
+    /// been at for longest: `max.poll.interval.ms` counts from there.
+    ///
+    /// # Errors
+    /// `InvalidArgument` while another one reads.
+    pub(crate) fn new(
+        consumer: Arc<Consumer>,
+        busy_since: impl Fn() -> Option<Instant> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        consumer.check_open()?;
+        let one_reader = consumer.shared.inbox.read()?.into_owned();
+        if let Some(group) = &consumer.shared.group {
+            group.set_busy_since(busy_since);
+        }
+        let mut hands = Self { consumer, _one_reader: one_reader, alive: None };
+        hands.come_anew();
+        Ok(hands)
+    }
+
+    /// The reader is well: a member that was put out because it was not may join again.
+    pub(crate) fn come_anew(&mut self) {
+        self.alive = None;
+        self.alive = self.consumer.shared.group.as_ref().map(|group| group.signs().reading());
+    }
+
+    /// The next thing that happens; waits for it as long as it takes.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is lost.
+    pub(crate) async fn next(&self) -> HandEvent {
+        let inbox = &self.consumer.shared.inbox;
+        loop {
+            let mut moved = pin!(inbox.moved.notified());
+            // From here on it hears of partitions that come.
+            moved.as_mut().enable();
+            let found = poll_fn(|cx| {
+                let found = inbox.with(|assignment| {
+                    if assignment.has_ended() {
+                        // The last one is why.
+                        let last = std::iter::from_fn(|| assignment.pop_error()).last();
+                        return Some(Found::Event(HandEvent::Ended(last)));
+                    }
+                    if let Some(error) = assignment.pop_error() {
+                        return Some(Found::Event(HandEvent::Error(error)));
+                    }
+                    let new = assignment.unsplit_partition().map(Found::New);
+                    if new.is_none() {
+                        assignment.wait(cx.waker());
+                    }
+                    new
+                });
+                if let Some(found) = found {
+                    return Poll::Ready(Some(found));
+                }
+                moved.as_mut().poll(cx).map(|()| None)
+            });
+            match found.await {
+                Some(Found::Event(event)) => return event,
+                Some(Found::New(partition)) => {
+                    // Taken away meanwhile, it is an error that tells nobody anything: look again.
+                    if let Ok((id, reader)) = inbox.split(&partition, true) {
+                        return HandEvent::Partition(Hand { inbox: inbox.clone(), id, reader });
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+enum Found {
+    Event(HandEvent),
+    New(TopicPartition),
+}
+
+/// One partition, read by hand. Dropping it lets go of what is not done: the group may have the partition.
+#[derive(Debug)]
+pub(crate) struct Hand {
+    inbox: Arc<Inbox>,
+    id: SplitId,
+    reader: Arc<Mutex<Reader>>,
+}
+
+impl Hand {
+    pub(crate) fn partition(&self) -> &TopicPartition {
+        &self.id.partition
+    }
+
+    /// The next records: waits for the first of them, and takes those behind it that are there, at most so many, until they
+    /// are about so many bytes. `None` when the partition is read no more.
+    ///
+    /// # Errors
+    /// As [`PartitionStream::recv`](super::PartitionStream::recv).
+    ///
+    /// # Cancel safety
+    /// Safe: no record is lost.
+    pub(crate) async fn take(&self, max: usize, bytes: usize, out: &mut Vec<ConsumerRecord>) -> Option<Result<Mark>> {
+        let lease = poll_fn(|cx| lock(&self.reader).poll_owned(max, bytes, &self.inbox, cx, out)).await?;
+        Some(lease.map(Mark))
+    }
+
+    /// Waits until the partition is to be given up, or is gone.
+    pub(crate) async fn ended(&self) -> Ending {
+        self.until(|ending| ending.is_some()).await.unwrap_or(Ending::Gone)
+    }
+
+    /// Waits until the partition is gone.
+    pub(crate) async fn gone(&self) {
+        self.until(|ending| ending == Some(Ending::Gone)).await;
+    }
+
+    async fn until(&self, wanted: impl Fn(Option<Ending>) -> bool) -> Option<Ending> {
+        loop {
+            let mut moved = pin!(self.inbox.moved.notified());
+            moved.as_mut().enable();
+            let ending = self.inbox.with(|assignment| assignment.ending(&self.id));
+            if wanted(ending) {
+                return ending;
+            }
+            moved.await;
+        }
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        self.inbox.unsplit(&self.id, &self.reader);
+    }
+}
+
+/// Where records belong that were taken together.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark(Arc<Lease>);
+
+impl Mark {
+    /// All records before this offset are done.
+    pub(crate) fn finish_to(&self, next: i64) {
+        self.0.finish_to(next);
+    }
+
+    /// Whether it is of the same lease as another one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether its records are no longer wanted: the partition was sought, or taken away.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_withheld()
+    }
+}

@@ -1,0 +1,98 @@
+//! A partition that is read, and all that is known about it. Decides; does no IO.
+
+use std::{sync::Arc, time::Instant};
+
+use uuid::Uuid;
+
+use super::{
+    assignment::Rules,
+    lease::Lease,
+    nearby::Nearby,
+    position::{Position, State},
+    queue::Queue,
+    search::Search,
+    split::Split,
+    watch::Seen,
+};
+use crate::cluster::Backoff;
+
+/// What cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// Where reading stopped.
+    pub(super) at: i64,
+    /// Behind it, where that is known.
+    pub(super) end: Option<i64>,
+}
+
+/// A partition and all that is known about it.
+#[derive(Debug)]
+pub(super) struct Partition {
+    pub(super) position: Position,
+    /// There once the position is known.
+    pub(super) lease: Option<Arc<Lease>>,
+    /// What was unfinished when the partition had to be positioned anew: not to be committed past.
+    pub(super) unfinished: Option<i64>,
+    pub(super) queue: Queue,
+    pub(super) paused: bool,
+    /// To be given up as soon as the reader is done with what it holds.
+    pub(super) revoking: bool,
+    /// Its reader came to what cannot be read.
+    pub(super) damage: Option<Damage>,
+    /// Where it can be read again is being looked for.
+    pub(super) search: Option<Search>,
+    /// What brokers last said of it.
+    pub(super) seen: Seen,
+    /// Has a reader of its own.
+    pub(super) split: Option<Split>,
+    /// What was fetched ahead was dropped: nothing is fetched until its reader asks again.
+    pub(super) evicted: bool,
+    pub(super) in_rotation: bool,
+    /// Has its fill, and is fetched again once half of it is read.
+    pub(super) full: bool,
+    pub(super) topic_id: Uuid,
+    /// The leader and its epoch.
+    pub(super) leader: Option<(i32, i32)>,
+    /// A replica nearer than the leader (KIP-392).
+    pub(super) nearby: Nearby,
+    /// The broker that it is fetched from.
+    pub(super) node: Option<i32>,
+    /// Asked for in one fetch; grows for a batch that does not fit.
+    pub(super) fetch_bytes: i32,
+    pub(super) committed: Option<i64>,
+    pub(super) retries: Backoff,
+    /// Without a leader since then.
+    pub(super) leaderless_since: Option<Instant>,
+    /// Its present trouble was told to the reader.
+    pub(super) reported: bool,
+}
+
+impl Partition {
+    /// One that was just assigned, and is not positioned yet.
+    pub(super) fn new(rules: &Rules, generation: u64, now: Instant) -> Self {
+        Self {
+            position: Position::new(State::Stopped, generation),
+            lease: None,
+            unfinished: None,
+            queue: Queue::default(),
+            paused: false,
+            revoking: false,
+            damage: None,
+            search: None,
+            seen: Seen::default(),
+            split: None,
+            evicted: false,
+            in_rotation: false,
+            full: false,
+            topic_id: Uuid::nil(),
+            leader: None,
+            nearby: Nearby::new(rules.backoff.first()),
+            node: None,
+            fetch_bytes: rules.partition_bytes,
+            committed: None,
+            retries: rules.backoff.clone(),
+            leaderless_since: Some(now),
+            reported: false,
+        }
+    }
+}

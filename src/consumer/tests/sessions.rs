@@ -1,0 +1,166 @@
+//! How fetch sessions begin and end at their brokers (KIP-227), and the tasks that hold them.
+
+use super::*;
+use crate::{ApiKey, ErrorCode, testkit::on};
+
+/// How many sessions each broker keeps.
+fn sessions(cluster: &Cluster) -> Vec<usize> {
+    cluster.brokers().into_iter().map(|broker| cluster.fetch_sessions(broker)).collect()
+}
+
+/// A consumer that has read a record of each of three partitions, which three brokers lead.
+async fn of_three(cluster: &Cluster) -> Consumer {
+    cluster.create_topic("t", 3).unwrap();
+    for partition in 0..3 {
+        append(cluster, "t", partition, 0..1);
+    }
+    let consumer = consumer(cluster).await;
+    consumer.assign((0..3).map(|partition| (tp("t", partition), Offset::Beginning))).unwrap();
+    assert_eq!(numbers(&consumer, 3).await, [0, 0, 0]);
+    consumer
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_closes_the_sessions_of_all_brokers() {
+    let cluster = cluster(3).await;
+    let consumer = of_three(&cluster).await;
+    assert_eq!(sessions(&cluster), [1, 1, 1]);
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!(sessions(&cluster), [0, 0, 0]);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(sessions(&cluster), [0, 0, 0], "none begins anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_does_not_hear_of_it_does_not_hold_a_close_up() {
+    let cluster = cluster(3).await;
+    let consumer = of_three(&cluster).await;
+    let fault = cluster.fault(on(ApiKey::Fetch).broker(2).forever().hang());
+    let begun = tokio::time::Instant::now();
+    consumer.close(10 * SECOND).await.unwrap();
+    assert!(fault.hits() > 0 && begun.elapsed() <= 2 * SECOND, "{} after {:?}", fault.hits(), begun.elapsed());
+    assert_eq!(sessions(&cluster)[0], 0);
+    assert_eq!(sessions(&cluster)[2], 0);
+    // Without any time nobody is asked.
+    let consumer = reading(&cluster, "other", 3).await;
+    assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
+    let begun = tokio::time::Instant::now();
+    consumer.close(std::time::Duration::ZERO).await.unwrap();
+    assert_eq!(begun.elapsed(), std::time::Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_nothing_is_read_from_any_more_keeps_no_session() {
+    let cluster = cluster(3).await;
+    let consumer = of_three(&cluster).await;
+    let from = cluster.leader("t", 1).unwrap().unwrap();
+    let to = from % 3 + 1;
+    cluster.move_leader("t", 1, to).unwrap();
+    append(&cluster, "t", 1, 1..2);
+    assert_eq!(numbers(&consumer, 1).await, [1]);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(cluster.fetch_sessions(from), 0);
+    // Back again, and away: each time one begins, and ends.
+    for (leader, other, n) in [(from, to, 2), (to, from, 3), (from, to, 4)] {
+        cluster.move_leader("t", 1, leader).unwrap();
+        append(&cluster, "t", 1, n..n + 1);
+        assert_eq!(numbers(&consumer, 1).await, [n]);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!((cluster.fetch_sessions(leader), cluster.fetch_sessions(other) <= 1), (1, true));
+    }
+    consumer.unsubscribe().unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(sessions(&cluster), [0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_of_a_broker_that_is_gone_ends_and_begins_again_with_the_broker() {
+    let cluster = cluster(3).await;
+    let consumer = of_three(&cluster).await;
+    let nodes = |consumer: &Consumer| {
+        let nodes = consumer.shared.inbox.with(|assignment| assignment.nodes.keys().copied().collect::<Vec<_>>());
+        std::collections::BTreeSet::from_iter(nodes)
+    };
+    assert_eq!(nodes(&consumer).len(), 3);
+    for round in 1..4 {
+        let gone = cluster.leader("t", 0).unwrap().unwrap();
+        cluster.kill(gone).await.unwrap();
+        for partition in 0..3 {
+            append(&cluster, "t", partition, round..round + 1);
+        }
+        assert_eq!(numbers(&consumer, 3).await, [round; 3]);
+        tokio::time::sleep(120 * SECOND).await;
+        assert!(!nodes(&consumer).contains(&gone), "{gone} is gone: {:?}", nodes(&consumer));
+        assert!(!consumer.shared.inbox.with(|assignment| assignment.watch.brokers.contains_key(&gone)));
+        cluster.restart(gone).await.unwrap();
+        cluster.move_leader("t", 2, gone).unwrap();
+        append(&cluster, "t", 2, 100 * round..100 * round + 1);
+        assert_eq!(numbers(&consumer, 1).await, [100 * round]);
+        assert!(nodes(&consumer).contains(&gone));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_from_a_broker_that_is_gone_is_still_handed_out_before_its_task_ends() {
+    let cluster = cluster(2).await;
+    let consumer = reading(&cluster, "t", 3).await;
+    tokio::time::sleep(SECOND).await;
+    let leader = cluster.leader("t", 0).unwrap().unwrap();
+    cluster.kill(leader).await.unwrap();
+    tokio::time::sleep(300 * SECOND).await;
+    let there = |consumer: &Consumer| consumer.shared.inbox.with(|assignment| assignment.nodes.contains_key(&leader));
+    assert!(there(&consumer), "its bytes are still charged");
+    assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
+    assert!(is_quiet(&consumer).await);
+    tokio::time::sleep(120 * SECOND).await;
+    assert!(!there(&consumer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_broker_has_no_room_for_a_session_it_is_read_without_one_and_gets_one_later() {
+    let cluster = Cluster::start(Options::new().in_memory().fetch_sessions(1)).await.unwrap();
+    let first = reading(&cluster, "t", 1).await;
+    assert_eq!(numbers(&first, 1).await, [0]);
+    let second = consumer(&cluster).await;
+    second.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    for n in 1..20 {
+        append(&cluster, "t", 0, n..n + 1);
+        assert_eq!(numbers(&first, 1).await, [n]);
+    }
+    assert_eq!(numbers(&second, 20).await, (0..20).collect::<Vec<_>>());
+    let refused = |consumer: &Consumer| {
+        consumer.metrics().errors.get(&ErrorCode::FETCH_SESSION_ID_NOT_FOUND).copied().unwrap_or(0)
+    };
+    // Neither ever took the other's place.
+    assert_eq!((cluster.fetch_sessions(1), refused(&first), refused(&second)), (1, 0, 0));
+    first.close(10 * SECOND).await.unwrap();
+    append(&cluster, "t", 0, 20..21);
+    assert_eq!(numbers(&second, 1).await, [20]);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(cluster.fetch_sessions(1), 1);
+    second.close(10 * SECOND).await.unwrap();
+    assert_eq!(cluster.fetch_sessions(1), 0, "so it was the second one's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_was_given_to_another_is_asked_for_once_and_not_fought_over() {
+    let cluster = Cluster::start(Options::new().in_memory().fetch_sessions(1)).await.unwrap();
+    let slow = reading(&cluster, "t", 1).await;
+    assert_eq!(numbers(&slow, 1).await, [0]);
+    // It is not used for so long that its place goes to another.
+    slow.pause([&tp("t", 0)]).unwrap();
+    tokio::time::sleep(180 * SECOND).await;
+    let other = consumer(&cluster).await;
+    other.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&other, 1).await, [0]);
+    tokio::time::sleep(SECOND).await;
+    slow.resume([&tp("t", 0)]).unwrap();
+    for n in 1..30 {
+        append(&cluster, "t", 0, n..n + 1);
+        assert_eq!((numbers(&slow, 1).await, numbers(&other, 1).await), (vec![n], vec![n]));
+    }
+    let refused = |consumer: &Consumer| {
+        consumer.metrics().errors.get(&ErrorCode::FETCH_SESSION_ID_NOT_FOUND).copied().unwrap_or(0)
+    };
+    assert_eq!((refused(&slow), refused(&other)), (1, 0));
+}

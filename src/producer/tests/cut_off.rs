@@ -1,0 +1,78 @@
+//! A broker that the network has swallowed: nothing refuses a connection to it, and none is ever made.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use super::*;
+use crate::net::{BoxFuture, Network, Stream};
+
+/// A network on which connections to some ports are never made.
+#[derive(Clone, Debug)]
+struct Holes {
+    inner: Arc<dyn Network>,
+    swallowed: Arc<Mutex<HashSet<u16>>>,
+}
+
+impl Holes {
+    fn in_network_of(cluster: &Cluster) -> Self {
+        Self { inner: cluster.network(), swallowed: Arc::default() }
+    }
+
+    /// Cuts a broker off: what is connected breaks, and nothing connects again.
+    fn swallow(&self, cluster: &Cluster, broker: i32) {
+        let bootstrap = cluster.bootstrap();
+        let address = bootstrap.split(',').nth(broker as usize - 1).unwrap();
+        let port = address.rsplit(':').next().unwrap().parse().unwrap();
+        self.swallowed.lock().unwrap().insert(port);
+        cluster.disconnect(broker);
+    }
+}
+
+impl Network for Holes {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        self.inner.resolve(host, port)
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        if self.swallowed.lock().unwrap().contains(&address.port()) {
+            return Box::pin(std::future::pending());
+        }
+        self.inner.connect(address)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_waits_for_a_connection_in_vain_goes_on_at_the_next_leader_together() {
+    for compression in [crate::wire::Compression::None, crate::wire::Compression::Lz4] {
+        let cluster = cluster_with(Options::new().brokers(2), 1).await;
+        cluster.move_leader(TOPIC, 0, 2).unwrap();
+        let network = Holes::in_network_of(&cluster);
+        let builder = builder(&cluster).network(Arc::new(network.clone())).batch_size(100_000).linger(ms(1));
+        let producer = builder.compression(compression).build().await.unwrap();
+        send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+        network.swallow(&cluster, 2);
+        // Five requests, all that may be in flight; large ones, so that they are compressed beside the sender.
+        let mut deliveries = Vec::new();
+        for batch in 0..5 {
+            for number in 1 + batch * 400..1 + (batch + 1) * 400 {
+                let value = format!("{number:>100}");
+                deliveries.push(producer.send(Record::to(TOPIC).partition(0).value(value)).await.unwrap());
+            }
+            tokio::time::sleep(ms(5)).await;
+        }
+        cluster.move_leader(TOPIC, 0, 1).unwrap();
+        let before = tokio::time::Instant::now();
+        for result in results(deliveries).await {
+            result.unwrap();
+        }
+        // socket.connection.setup.timeout.ms is 10 s, and grows from attempt to attempt: one has to be enough.
+        let took = before.elapsed();
+        assert!(took < Duration::from_secs(15), "{took:?}");
+        let log: Vec<u64> = log(&cluster, 0).iter().map(|value| value.trim().parse().unwrap()).collect();
+        assert_eq!(log, (0..2001).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,182 @@
+//! Records that may go to any partition: away from brokers that take no data, and to those nearby.
+
+use super::*;
+use crate::{error::ErrorCode, testkit::on, wire::ApiKey};
+
+/// Two brokers; broker 1 leads the even partitions, broker 2 the odd ones.
+async fn two_brokers(options: Options, partitions: i32) -> Cluster {
+    let cluster = cluster_with(options.brokers(2), partitions).await;
+    for partition in 0..partitions {
+        cluster.move_leader(TOPIC, partition, partition % 2 + 1).unwrap();
+    }
+    cluster
+}
+
+/// Batches of three records or so, and a broker is given up on after a fifth of a second.
+fn heedful(cluster: &Cluster) -> ProducerBuilder {
+    builder(cluster).batch_size(300).linger(ms(1)).availability_timeout(ms(200))
+}
+
+/// Sends so many records without a key, one in a millisecond. They need not be acknowledged.
+async fn send_some(producer: &Producer, count: u32) -> Vec<Delivery> {
+    let mut deliveries = Vec::new();
+    for _ in 0..count {
+        deliveries.push(producer.send(Record::to(TOPIC).value(&[b'x'; 80])).await.unwrap());
+        tokio::time::sleep(ms(1)).await;
+    }
+    deliveries
+}
+
+/// How many of the records that came since went to each of the brokers.
+async fn by_broker(results: Vec<Result<RecordMetadata, Error>>) -> [usize; 2] {
+    let mut counts = [0; 2];
+    for result in results {
+        counts[(result.unwrap().partition % 2) as usize] += 1;
+    }
+    counts
+}
+
+/// How many of these records have no result, a while after they were sent.
+async fn left_after(deliveries: &[Delivery], millis: u64) -> usize {
+    tokio::time::sleep(ms(millis)).await;
+    deliveries.iter().filter(|delivery| delivery.try_result().is_none()).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_hangs_loses_its_turns_and_gets_them_back() {
+    // With one partition at each broker, all that may be in flight is of that one.
+    for partitions in [2, 8] {
+        let cluster = two_brokers(Options::new(), partitions).await;
+        let producer = heedful(&cluster).request_timeout(ms(10_000)).build().await.unwrap();
+        let both = by_broker(results(send_some(&producer, 300).await).await).await;
+        assert!(both.iter().all(|count| *count > 60), "{both:?}");
+
+        let hang = cluster.fault(on(ApiKey::Produce).broker(2).times(1).hang());
+        let stuck = send_some(&producer, 400).await;
+        // Long before the request to it times out, only what goes to the other broker is sent.
+        let later = send_some(&producer, 400).await;
+        assert_eq!(hang.hits(), 1);
+        assert_eq!(left_after(&later, 100).await, 0, "{partitions} partitions: records went to the broker that hangs");
+        let counts = by_broker(results(later).await).await;
+        assert_eq!(counts, [400, 0], "{partitions} partitions");
+        assert!(left_after(&stuck, 0).await > 0, "nothing was stuck, so nothing was shown");
+
+        // The request times out, the next connection works: nothing is lost, and both have their turns again.
+        for result in results(stuck).await {
+            result.unwrap();
+        }
+        let both = by_broker(results(send_some(&producer, 300).await).await).await;
+        assert!(both.iter().all(|count| *count > 60), "{partitions} partitions: {both:?}");
+        let all: i64 = (0..partitions).map(|partition| cluster.log_end(TOPIC, partition).unwrap()).sum();
+        assert_eq!(all, 1400, "each record once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_hangs_keeps_its_turns_where_nobody_heeds_it() {
+    let cluster = two_brokers(Options::new(), 2).await;
+    let producer = heedful(&cluster).availability_timeout(Duration::ZERO).build().await.unwrap();
+    results(send_some(&producer, 100).await).await;
+    cluster.fault(on(ApiKey::Produce).broker(2).hang());
+    drop(send_some(&producer, 400).await);
+    let later = send_some(&producer, 400).await;
+    assert!(left_after(&later, 100).await > 0, "the test above shows nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_and_partitions_that_are_asked_for_go_to_the_broker_that_hangs_all_the_same() {
+    let cluster = two_brokers(Options::new(), 2).await;
+    let producer = heedful(&cluster).request_timeout(ms(3000)).build().await.unwrap();
+    results(send_some(&producer, 100).await).await;
+    cluster.fault(on(ApiKey::Produce).broker(2).times(1).hang());
+    drop(send_some(&producer, 600).await);
+    let asked = producer.send(Record::to(TOPIC).partition(1).value("x")).await.unwrap();
+    // murmur2("kafka") is odd.
+    let keyed = producer.send(Record::to(TOPIC).key("kafka").value("x")).await.unwrap();
+    let (asked, keyed) = (asked.await.unwrap(), keyed.await.unwrap());
+    assert_eq!(asked.partition, 1);
+    let other = producer.send(Record::to(TOPIC).key("kafka").value("x")).await.unwrap().await.unwrap();
+    assert_eq!(keyed.partition, other.partition, "a key stays where it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_dead_loses_its_turns_without_a_loss() {
+    let cluster = two_brokers(Options::new(), 4).await;
+    let producer = heedful(&cluster).request_timeout(ms(2000)).build().await.unwrap();
+    results(send_some(&producer, 100).await).await;
+    // Its partitions keep their leader as far as the producer knows.
+    cluster.fault(on(ApiKey::Metadata).forever().error(ErrorCode::LEADER_NOT_AVAILABLE));
+    cluster.kill(2).await.unwrap();
+    let stuck = send_some(&producer, 600).await;
+    let later = send_some(&producer, 300).await;
+    assert_eq!(left_after(&later, 100).await, 0, "records went to the broker that is dead");
+    assert!(left_after(&stuck, 0).await > 0);
+    cluster.clear_faults();
+    cluster.restart(2).await.unwrap();
+    for result in results(stuck).await {
+        result.unwrap();
+    }
+    let all: i64 = (0..4).map(|partition| cluster.log_end(TOPIC, partition).unwrap()).sum();
+    assert_eq!(all, 1000);
+}
+
+/// Broker 1 is in rack `a`, broker 2 in rack `b`.
+async fn racks(partitions: i32) -> Cluster {
+    two_brokers(Options::new().racks(["a", "b"]), partitions).await
+}
+
+fn near(cluster: &Cluster, rack: &str) -> ProducerBuilder {
+    builder(cluster).batch_size(300).linger(ms(1)).rack_aware(true).client_rack(rack)
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_go_to_leaders_in_the_producers_own_rack() {
+    let cluster = racks(8).await;
+    for (rack, expected) in [("a", [300, 0]), ("b", [0, 300])] {
+        let producer = near(&cluster, rack).build().await.unwrap();
+        let results = results(send_some(&producer, 300).await).await;
+        let partitions: std::collections::BTreeSet<_> = results.iter().flatten().map(|at| at.partition).collect();
+        assert_eq!(partitions.len(), 4, "all partitions of the rack have their turns: {partitions:?}");
+        assert_eq!(by_broker(results).await, expected, "rack {rack}");
+    }
+    // Nobody leads in that rack.
+    let producer = near(&cluster, "c").build().await.unwrap();
+    let both = by_broker(results(send_some(&producer, 300).await).await).await;
+    assert!(both.iter().all(|count| *count > 60), "{both:?}");
+    // A rack by itself changes nothing.
+    let producer = near(&cluster, "a").rack_aware(false).build().await.unwrap();
+    let both = by_broker(results(send_some(&producer, 300).await).await).await;
+    assert!(both.iter().all(|count| *count > 60), "{both:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_follow_the_leaders_of_the_rack() {
+    let cluster = racks(2).await;
+    let producer = near(&cluster, "a").property("metadata.max.age.ms", "500").build().await.unwrap();
+    assert_eq!(by_broker(results(send_some(&producer, 100).await).await).await, [100, 0]);
+    cluster.move_leader(TOPIC, 0, 2).unwrap();
+    cluster.move_leader(TOPIC, 1, 1).unwrap();
+    results(send_some(&producer, 600).await).await;
+    assert_eq!(by_broker(results(send_some(&producer, 100).await).await).await, [0, 100], "partition 1 is nearby now");
+    cluster.move_leader(TOPIC, 1, 2).unwrap();
+    results(send_some(&producer, 600).await).await;
+    let both = by_broker(results(send_some(&producer, 300).await).await).await;
+    assert!(both.iter().all(|count| *count > 60), "nothing is nearby any more: {both:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_nearby_that_hangs_is_left_for_one_that_is_far() {
+    let cluster = racks(4).await;
+    let builder = near(&cluster, "a").availability_timeout(ms(200)).request_timeout(ms(10_000));
+    let producer = builder.build().await.unwrap();
+    assert_eq!(by_broker(results(send_some(&producer, 100).await).await).await, [100, 0]);
+    cluster.fault(on(ApiKey::Produce).broker(1).times(1).hang());
+    let stuck = send_some(&producer, 600).await;
+    let later = send_some(&producer, 200).await;
+    assert_eq!(left_after(&later, 100).await, 0, "records went to the broker that hangs");
+    assert_eq!(by_broker(results(later).await).await, [0, 200]);
+    for result in results(stuck).await {
+        result.unwrap();
+    }
+    assert_eq!(by_broker(results(send_some(&producer, 100).await).await).await, [100, 0], "and back again");
+}

@@ -1,0 +1,313 @@
+//! The decoders of this room, for the fuzzer.
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::{
+    messages,
+    protocol::{Encodable, Message, Request},
+};
+
+use super::{
+    ApiKey, Compression,
+    batch::{
+        BatchBuilder, BatchHeader, Batches, Compressor, ControlRecord, Decompressor, ProducerStamp, RecordParts,
+        marker_batch,
+    },
+    codec,
+    fetch::{FETCH_VERSIONS, decode_fetch},
+    message::{decode_response, decode_response_header},
+    produce::{PRODUCE_VERSIONS, decode_produce},
+};
+use crate::record::Record;
+
+/// What a batch may be decompressed to.
+pub(crate) const LIMIT: usize = 1 << 20;
+
+/// A number below `end` from the first byte, and the rest.
+fn pick(input: &[u8], end: usize) -> (usize, &[u8]) {
+    match input.split_first() {
+        Some((first, rest)) => (usize::from(*first) % end.max(1), rest),
+        None => (0, input),
+    }
+}
+
+/// A version within bounds, by the first byte.
+fn version(input: &[u8], (min, max): (i16, i16)) -> (i16, &[u8]) {
+    let (pick, rest) = pick(input, usize::try_from(max - min + 1).unwrap_or(1));
+    (min + i16::try_from(pick).unwrap_or(0), rest)
+}
+
+/// Record batches of every format and codec, down to the last header; and the next batch behind what cannot be read.
+pub(crate) fn batch(input: &[u8]) {
+    let mut decompressor = Decompressor::default();
+    let mut batches = Batches::new(Bytes::copy_from_slice(input));
+    for batch in batches.by_ref() {
+        let Ok(batch) = batch else { break };
+        // A wrong checksum does not keep the fuzzer out.
+        let _ = batch.check_crc();
+        let Ok(records) = batch.records(&mut decompressor, LIMIT) else { continue };
+        assert!(records.size() <= LIMIT.max(input.len()));
+        let mut iter = records.iter();
+        let mut middle = iter.position();
+        let mut count = 0;
+        while let Some(record) = iter.next() {
+            let Ok(record) = record else { break };
+            assert!((records.header.base_offset..=records.header.last_offset()).contains(&record.offset));
+            let parts = record.headers.flat_map(|(name, value)| [Some(name), value]).chain([record.key, record.value]);
+            for part in parts.flatten() {
+                assert_eq!(records.share(part), part);
+            }
+            if records.header.is_control() {
+                let _ = ControlRecord::parse(&record);
+            }
+            count += 1;
+            if count == 2 {
+                middle = iter.position();
+            }
+        }
+        // What is read on from the middle is what is left.
+        let rest = records.iter_from(middle).filter(Result::is_ok).count();
+        assert_eq!(rest, if count >= 2 { count - 2 } else { count });
+    }
+    let left = batches.remaining();
+    assert!(left <= input.len());
+    if let Some(offset) = batches.next_sound(7) {
+        assert!(offset >= 7);
+    }
+}
+
+pub(crate) fn batch_seeds() -> Vec<Vec<u8>> {
+    let codecs = [
+        Compression::None,
+        #[cfg(feature = "gzip")]
+        Compression::Gzip(1),
+        #[cfg(feature = "snappy")]
+        Compression::Snappy,
+        #[cfg(feature = "lz4")]
+        Compression::Lz4,
+        #[cfg(feature = "zstd")]
+        Compression::Zstd(1),
+    ];
+    let mut seeds: Vec<Vec<u8>> = codecs.into_iter().filter_map(|codec| sealed(codec, 3)).collect();
+    let stamp = ProducerStamp { producer_id: 7, producer_epoch: 0, base_sequence: 0, transactional: true };
+    let marker = marker_batch(ControlRecord::Abort { coordinator_epoch: 1 }, 10, 0, stamp, 5);
+    seeds.extend(marker.map(|bytes| bytes.to_vec()));
+    // Two message sets, as old brokers hold them: plain messages of both formats.
+    seeds.push(legacy(0, 0, b"value"));
+    seeds.push(legacy(1, 0, b"value"));
+    #[cfg(feature = "gzip")]
+    if let Ok(inner) =
+        codec::compress(Compression::Gzip(1), &mut codec::CompressorState::default(), &legacy(1, 0, b"v"))
+    {
+        seeds.push(legacy(1, 1, &inner));
+    }
+    if let [first, second, ..] = &seeds[..] {
+        seeds.push([&first[..], second, first].concat());
+    }
+    seeds
+}
+
+fn sealed(compression: Compression, records: u32) -> Option<Vec<u8>> {
+    let mut builder = BatchBuilder::with_capacity(100);
+    for n in 0..records {
+        let record = Record::to("t").header("name", "value").null_header("null");
+        let parts = RecordParts { key: Some(b"key"), value: (n > 0).then_some(b"value"), record: Some(&record) };
+        builder.append(&parts, 1000 + i64::from(n));
+    }
+    let sealed = builder.seal(&mut Compressor::new(compression).ok()?).ok()?;
+    let mut bytes = [&sealed.header(ProducerStamp::NONE)[..], sealed.body()].concat();
+    BatchHeader::place(&mut bytes, 40, 1, None).ok()?;
+    Some(bytes)
+}
+
+/// One message of an old format.
+fn legacy(magic: u8, attributes: u8, value: &[u8]) -> Vec<u8> {
+    let mut checked = vec![magic, attributes];
+    if magic == 1 {
+        checked.extend(5_i64.to_be_bytes());
+    }
+    checked.extend((-1_i32).to_be_bytes());
+    checked.extend((value.len() as i32).to_be_bytes());
+    checked.extend(value);
+    let crc = super::crc::ieee(&checked);
+    let length = checked.len() as i32 + 4;
+    [&3_i64.to_be_bytes()[..], &length.to_be_bytes(), &crc.to_be_bytes(), &checked].concat()
+}
+
+/// What each codec makes of any bytes.
+pub(crate) fn codec(input: &[u8]) {
+    let (id, input) = pick(input, 6);
+    let (magic, input) = pick(input, 3);
+    let mut state = codec::DecompressorState::default();
+    // A state that met damage reads on as well as a new one.
+    for _ in 0..2 {
+        let read = codec::decompress(id as u8, &mut state, magic as i8, input, LIMIT);
+        assert!(read.is_err() || read.is_ok_and(|bytes| bytes.len() <= LIMIT));
+    }
+}
+
+pub(crate) fn codec_seeds() -> Vec<Vec<u8>> {
+    let text = b"words that repeat and so compress, words that repeat and so compress, and an end";
+    let mut seeds = Vec::new();
+    for id in 1..=4 {
+        let compression = match id {
+            #[cfg(feature = "gzip")]
+            1 => Compression::Gzip(6),
+            #[cfg(feature = "snappy")]
+            2 => Compression::Snappy,
+            #[cfg(feature = "lz4")]
+            3 => Compression::Lz4,
+            #[cfg(feature = "zstd")]
+            4 => Compression::Zstd(3),
+            _ => continue,
+        };
+        for size in [0, 1, 20, text.len()] {
+            let state = &mut codec::CompressorState::default();
+            let bytes = codec::compress(compression, state, text.get(..size).unwrap_or_default());
+            seeds.extend(bytes.map(|bytes| [&[id, 2][..], &bytes].concat()));
+        }
+    }
+    seeds
+}
+
+/// A response of one kind, in a version by the first byte.
+fn answer<R: Request>(input: &[u8]) {
+    let versions = R::Response::VERSIONS;
+    let (version, body) = version(input, (versions.min, versions.max));
+    let mut frame = Bytes::copy_from_slice(body);
+    if let Some(key) = ApiKey::from_code(R::KEY) {
+        let _ = decode_response_header(&mut frame, key, version);
+    }
+    let _ = decode_response::<R>(Bytes::copy_from_slice(body), version);
+}
+
+/// Empty responses of one kind, in every version.
+fn answers<R: Request<Response: Default>>(at: usize) -> Vec<Vec<u8>> {
+    let versions = R::Response::VERSIONS;
+    let mut seeds = Vec::new();
+    for version in versions.min..=versions.max {
+        let mut out = BytesMut::new();
+        if R::Response::default().encode(&mut out, version).is_ok() {
+            seeds.push([&[at as u8, (version - versions.min) as u8][..], &out].concat());
+        }
+    }
+    seeds
+}
+
+type Answer = (fn(&[u8]), fn(usize) -> Vec<Vec<u8>>);
+
+macro_rules! answers {
+    ($($request:ident),* $(,)?) => {
+        [$((answer::<messages::$request> as fn(&[u8]), answers::<messages::$request> as fn(usize) -> Vec<Vec<u8>>)),*]
+    };
+}
+
+/// Every kind of response that has a shape.
+static ANSWERS: [Answer; 46] = answers![
+    ApiVersionsRequest,
+    MetadataRequest,
+    DescribeClusterRequest,
+    FindCoordinatorRequest,
+    DescribeQuorumRequest,
+    UpdateFeaturesRequest,
+    UnregisterBrokerRequest,
+    DescribeTopicPartitionsRequest,
+    ListOffsetsRequest,
+    OffsetForLeaderEpochRequest,
+    OffsetCommitRequest,
+    OffsetFetchRequest,
+    OffsetDeleteRequest,
+    DeleteRecordsRequest,
+    JoinGroupRequest,
+    SyncGroupRequest,
+    HeartbeatRequest,
+    LeaveGroupRequest,
+    DescribeGroupsRequest,
+    ListGroupsRequest,
+    DeleteGroupsRequest,
+    ConsumerGroupHeartbeatRequest,
+    ConsumerGroupDescribeRequest,
+    InitProducerIdRequest,
+    AddPartitionsToTxnRequest,
+    AddOffsetsToTxnRequest,
+    EndTxnRequest,
+    TxnOffsetCommitRequest,
+    DescribeProducersRequest,
+    DescribeTransactionsRequest,
+    ListTransactionsRequest,
+    CreateTopicsRequest,
+    DeleteTopicsRequest,
+    CreatePartitionsRequest,
+    ElectLeadersRequest,
+    AlterPartitionReassignmentsRequest,
+    ListPartitionReassignmentsRequest,
+    DescribeLogDirsRequest,
+    DescribeConfigsRequest,
+    IncrementalAlterConfigsRequest,
+    DescribeClientQuotasRequest,
+    SaslHandshakeRequest,
+    SaslAuthenticateRequest,
+    DescribeAclsRequest,
+    DescribeUserScramCredentialsRequest,
+    ShareFetchRequest,
+];
+
+/// Responses of all kinds: the first byte says which, the second in which version.
+pub(crate) fn response(input: &[u8]) {
+    let (at, body) = pick(input, ANSWERS.len());
+    if let Some((decode, _)) = ANSWERS.get(at) {
+        decode(body);
+    }
+}
+
+pub(crate) fn response_seeds() -> Vec<Vec<u8>> {
+    ANSWERS.iter().enumerate().flat_map(|(at, (_, seeds))| seeds(at)).collect()
+}
+
+/// Fetch responses; the first byte is the version.
+pub(crate) fn fetch(input: &[u8]) {
+    let (version, body) = version(input, FETCH_VERSIONS);
+    let Ok(response) = decode_fetch(Bytes::copy_from_slice(body), version) else { return };
+    let records: usize = response.partitions.iter().map(|partition| partition.records.len()).sum();
+    assert!(records <= body.len());
+}
+
+pub(crate) fn fetch_seeds() -> Vec<Vec<u8>> {
+    use messages::fetch_response::{AbortedTransaction, FetchResponse, FetchableTopicResponse, PartitionData};
+    let records = sealed(Compression::None, 1).map(Bytes::from);
+    let aborted = AbortedTransaction::default().with_producer_id(7.into()).with_first_offset(3);
+    let data = PartitionData::default().with_aborted_transactions(Some(vec![aborted])).with_records(records);
+    let topic = FetchableTopicResponse::default().with_partitions(vec![data.clone(), data]);
+    let full = FetchResponse::default().with_responses(vec![topic]);
+    encoded(FETCH_VERSIONS, &[FetchResponse::default(), full])
+}
+
+/// Messages in every version, each behind the byte that stands for it.
+fn encoded<T: Encodable>((min, max): (i16, i16), messages: &[T]) -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for version in min..=max {
+        for message in messages {
+            let mut out = BytesMut::new();
+            if message.encode(&mut out, version).is_ok() {
+                seeds.push([&[(version - min) as u8][..], &out].concat());
+            }
+        }
+    }
+    seeds
+}
+
+/// Produce responses; the first byte is the version.
+pub(crate) fn produce(input: &[u8]) {
+    let (version, body) = version(input, PRODUCE_VERSIONS);
+    let _ = decode_produce(body, version);
+}
+
+pub(crate) fn produce_seeds() -> Vec<Vec<u8>> {
+    use messages::produce_response::{
+        BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+    };
+    let error = BatchIndexAndErrorMessage::default().with_batch_index(2);
+    let partition = PartitionProduceResponse::default().with_record_errors(vec![error]);
+    let topic = TopicProduceResponse::default().with_partition_responses(vec![partition.clone(), partition]);
+    let full = ProduceResponse::default().with_responses(vec![topic]);
+    encoded(PRODUCE_VERSIONS, &[ProduceResponse::default(), full])
+}

@@ -1,0 +1,143 @@
+//! One run of a handler: its panics contained, and an end to it from outside.
+
+use std::{
+    any::Any,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Poll, Waker},
+};
+
+/// How it ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended<T> {
+    With(T),
+    Panicked(String),
+    Cancelled,
+}
+
+/// By which an attempt can be ended; a lane has one for all of its attempts.
+#[derive(Debug, Default)]
+pub(super) struct Cancel {
+    cancelled: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Cancel {
+    /// Ends the attempt that runs, at its next `.await`.
+    pub(super) fn cancel(&self) {
+        self.cancelled.store(true, SeqCst);
+        if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
+    }
+
+    /// Another attempt begins.
+    pub(super) fn reset(&self) {
+        self.cancelled.store(false, SeqCst);
+    }
+
+    fn register(&self, waker: &Waker) {
+        let mut known = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *known {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+}
+
+/// Runs a future to its end, or until it is cancelled; then it is dropped where it stands.
+pub(super) async fn run<T>(future: impl Future<Output = T>, cancel: &Cancel) -> Ended<T> {
+    let mut future = pin!(Some(future));
+    let ended = poll_fn(|cx| {
+        let Some(running) = future.as_mut().as_pin_mut() else { return Poll::Ready(Ended::Cancelled) };
+        if cancel.cancelled.load(SeqCst) {
+            return Poll::Ready(Ended::Cancelled);
+        }
+        match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
+            Ok(Poll::Ready(output)) => Poll::Ready(Ended::With(output)),
+            Ok(Poll::Pending) => {
+                cancel.register(cx.waker());
+                // It may have been cancelled just before.
+                if cancel.cancelled.load(SeqCst) { Poll::Ready(Ended::Cancelled) } else { Poll::Pending }
+            }
+            Err(panic) => Poll::Ready(Ended::Panicked(said(&*panic))),
+        }
+    })
+    .await;
+    // What it holds may panic as well when it is dropped.
+    match (catch_unwind(AssertUnwindSafe(|| future.set(None))), ended) {
+        (Err(panic), Ended::With(_)) => Ended::Panicked(said(&*panic)),
+        (_, ended) => ended,
+    }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (None, Some(text)) => text.clone(),
+        (None, None) => "something that is not text".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, sync::Arc};
+
+    use super::*;
+
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in a drop");
+        }
+    }
+
+    #[tokio::test]
+    async fn panics_stay_inside_wherever_they_come_from() {
+        let cancel = Cancel::default();
+        assert_eq!(run(async { 7 }, &cancel).await, Ended::With(7));
+        assert_eq!(run(async { panic!("at once") }, &cancel).await, Ended::<()>::Panicked("at once".into()));
+        let late = async {
+            tokio::task::yield_now().await;
+            panic!("{}", 3)
+        };
+        assert_eq!(run(late, &cancel).await, Ended::<()>::Panicked("3".into()));
+        assert!(matches!(run(async { std::panic::panic_any(5) }, &cancel).await, Ended::<()>::Panicked(_)));
+        let bomb = Bomb;
+        let holding = std::future::poll_fn(move |_| {
+            let _held = &bomb;
+            Poll::Ready(())
+        });
+        assert_eq!(run(holding, &cancel).await, Ended::Panicked("in a drop".into()));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_waits_is_ended_from_outside_and_the_next_is_not() {
+        let cancel = Arc::new(Cancel::default());
+        let other = cancel.clone();
+        let running = tokio::spawn(async move {
+            let _bomb = Bomb;
+            run(
+                async move {
+                    let _held = Bomb;
+                    pending::<()>().await
+                },
+                &other,
+            )
+            .await
+        });
+        tokio::task::yield_now().await;
+        cancel.cancel();
+        assert!(running.await.is_err_and(|error| error.is_panic()), "the task's own drop");
+        assert_eq!(run(async { 1 }, &cancel).await, Ended::Cancelled, "not begun at all");
+        cancel.reset();
+        assert_eq!(run(async { 1 }, &cancel).await, Ended::With(1));
+    }
+}

@@ -1,0 +1,69 @@
+//! Dead letters: records that could not be handled, on a topic of their own.
+
+use std::sync::Arc;
+
+use crate::{
+    error::{Error, Result},
+    producer::Producer,
+    record::{ConsumerRecord, Record},
+};
+
+const TOPIC: &str = "__ottla.errors.topic";
+const PARTITION: &str = "__ottla.errors.partition";
+const OFFSET: &str = "__ottla.errors.offset";
+const MESSAGE: &str = "__ottla.errors.message";
+const ATTEMPTS: &str = "__ottla.errors.attempts";
+const GROUP: &str = "__ottla.errors.group";
+
+/// Where dead letters go.
+#[derive(Clone, Debug)]
+pub(super) struct DeadLetters {
+    pub(super) producer: Producer,
+    pub(super) topic: Arc<str>,
+    /// The group that could not handle them.
+    pub(super) group: Option<Arc<str>>,
+}
+
+impl DeadLetters {
+    /// Sends these records, and waits until all of them are in the log.
+    pub(super) async fn bury(&self, records: &[ConsumerRecord], error: &Error, attempts: u32) -> Result<()> {
+        let mut deliveries = Vec::with_capacity(records.len());
+        for record in records {
+            deliveries.push(self.producer.send(self.letter(record, error, attempts)).await?);
+        }
+        for delivery in deliveries {
+            delivery.await?;
+        }
+        Ok(())
+    }
+
+    /// The record as it was, and in its headers where it is from and why it is here.
+    fn letter<'r>(&'r self, record: &'r ConsumerRecord, error: &Error, attempts: u32) -> Record<'r> {
+        let mut letter = Record::to(&*self.topic);
+        if let Some(key) = &record.key {
+            letter = letter.key(&key[..]);
+        }
+        if let Some(value) = &record.value {
+            letter = letter.value(&value[..]);
+        }
+        if record.timestamp_millis >= 0 {
+            letter = letter.timestamp_millis(record.timestamp_millis);
+        }
+        for header in &record.headers {
+            letter = match &header.value {
+                Some(value) => letter.header(&*header.name, &value[..]),
+                None => letter.null_header(&*header.name),
+            };
+        }
+        letter = letter
+            .header(TOPIC, record.topic.as_bytes())
+            .header(PARTITION, record.partition.to_string())
+            .header(OFFSET, record.offset.to_string())
+            .header(MESSAGE, error.to_string())
+            .header(ATTEMPTS, attempts.to_string());
+        match &self.group {
+            Some(group) => letter.header(GROUP, group.as_bytes()),
+            None => letter,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! A handler's errors as the worker's.
+
+use std::{error::Error as StdError, fmt, time::Duration};
+
+use super::{handler::HandlerError, schedule::Outcome};
+use crate::{
+    error::{Error, ErrorKind},
+    record::ConsumerRecord,
+};
+
+/// An error of a handler that trying again cannot help: the record goes at once where one goes that has failed for the last
+/// time (see [`WorkerBuilder`](super::WorkerBuilder)). Errors of kind [`Deserialization`](ErrorKind::Deserialization) need
+/// no such wrapping.
+///
+/// ```
+/// use ottla::{ConsumerRecord, HandlerError, Permanent};
+///
+/// fn amount(record: &ConsumerRecord) -> Result<u32, HandlerError> {
+///     let text = record.value_as::<&str>(&ottla::Plain)?.ok_or_else(|| Permanent::new("no amount"))?;
+///     Ok(text.parse().map_err(Permanent::new)?)
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Permanent(HandlerError);
+
+impl Permanent {
+    /// This error, for good.
+    pub fn new(error: impl Into<HandlerError>) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for Permanent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Permanent {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
+/// Why an attempt failed.
+pub(super) enum Cause {
+    Error(HandlerError),
+    Panic(String),
+    Timeout(Duration),
+}
+
+/// The outcome of a failed attempt at these records.
+pub(super) fn failed(records: &[ConsumerRecord], attempt: u32, cause: Cause) -> Outcome {
+    let (again, what, source) = match cause {
+        Cause::Error(error) => (may_pass(&*error), format!("failed: {error}"), Some(error)),
+        Cause::Panic(said) => (true, format!("panicked: {said}"), None),
+        Cause::Timeout(after) => (true, format!("took longer than {} ms", after.as_millis()), None),
+    };
+    let Some(first) = records.first() else {
+        return Outcome::Failed { error: Error::new(ErrorKind::Handler, what), again };
+    };
+    let more = if records.len() > 1 { format!(" and {} behind it", records.len() - 1) } else { String::new() };
+    let message = format!(
+        "{}[{}], offset {}{more}: attempt {attempt} of the handler {what}",
+        first.topic, first.partition, first.offset
+    );
+    let error = Error::new(ErrorKind::Handler, message).at(first.topic.clone(), first.partition, first.offset);
+    Outcome::Failed {
+        error: source.map_or_else(|| error.clone(), |source| error.clone().with_boxed_source(source)),
+        again,
+    }
+}
+
+/// Whether another attempt may go better.
+fn may_pass(error: &(dyn StdError + Send + Sync + 'static)) -> bool {
+    let malformed = |error: &Error| error.kind() == ErrorKind::Deserialization;
+    !error.is::<Permanent>() && !error.downcast_ref::<Error>().is_some_and(malformed)
+}

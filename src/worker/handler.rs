@@ -1,0 +1,118 @@
+//! Handlers, in the forms in which users have them.
+
+use std::{error::Error as StdError, sync::Arc};
+
+use super::schedule::Load;
+use crate::record::ConsumerRecord;
+
+/// What a handler may fail with: anything that turns into this, as every error and every string does.
+pub type HandlerError = Box<dyn StdError + Send + Sync>;
+
+/// What a handler gives: nothing, or a `Result<(), E>` whose error turns into a [`HandlerError`].
+pub trait HandlerResult: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_result(self) -> Result<(), HandlerError>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for () {}
+    impl<E> Sealed for Result<(), E> {}
+}
+
+impl HandlerResult for () {
+    fn into_result(self) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+impl<E: Into<HandlerError>> HandlerResult for Result<(), E> {
+    fn into_result(self) -> Result<(), HandlerError> {
+        self.map_err(Into::into)
+    }
+}
+
+/// A handler as a type of its own, for [`WorkerBuilder::run_handler`](super::WorkerBuilder::run_handler): it borrows the
+/// record, where a closure gets a copy for each attempt (of its few references, not of its bytes).
+///
+/// ```no_run
+/// use ottla::{ConsumerRecord, Handler, HandlerError, Plain};
+///
+/// struct Billing { rate: i64 }
+///
+/// impl Handler for Billing {
+///     async fn handle(&self, record: &ConsumerRecord) -> Result<(), HandlerError> {
+///         let cents: Option<i64> = record.value_as(&Plain)?;
+///         println!("{:?} owes {}", record.key, cents.unwrap_or(0) * self.rate);
+///         Ok(())
+///     }
+/// }
+///
+/// # async fn example(consumer: ottla::Consumer) -> ottla::Result<()> {
+/// consumer.worker().run_handler(Billing { rate: 3 }).await
+/// # }
+/// ```
+pub trait Handler: Send + Sync + 'static {
+    /// Handles a record. It is done when this gives `Ok`; an error, a panic and a timeout are failed attempts.
+    ///
+    /// # Cancel safety
+    /// The worker drops the future at one of its `.await`s when the record is no longer this worker's: its partition was
+    /// lost, or the time to drain is over. The record is then not done, and is handled again by whoever has it next.
+    fn handle(&self, record: &ConsumerRecord) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}
+
+/// Any of the forms.
+pub(super) trait Work: Send + Sync + 'static {
+    /// Whether it takes many records at a time.
+    const BATCHES: bool;
+
+    fn work(&self, load: &Load) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}
+
+pub(super) struct ByRef<H>(pub(super) H);
+
+impl<H: Handler> Work for ByRef<H> {
+    const BATCHES: bool = false;
+
+    async fn work(&self, load: &Load) -> Result<(), HandlerError> {
+        for record in load.records() {
+            self.0.handle(record).await?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct Each<F>(pub(super) F);
+
+impl<F, Fut> Work for Each<F>
+where
+    F: Fn(ConsumerRecord) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output: HandlerResult> + Send,
+{
+    const BATCHES: bool = false;
+
+    async fn work(&self, load: &Load) -> Result<(), HandlerError> {
+        for record in load.records() {
+            (self.0)(record.clone()).await.into_result()?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct Batches<F>(pub(super) F);
+
+impl<F, Fut> Work for Batches<F>
+where
+    F: Fn(Arc<[ConsumerRecord]>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output: HandlerResult> + Send,
+{
+    const BATCHES: bool = true;
+
+    async fn work(&self, load: &Load) -> Result<(), HandlerError> {
+        let records = match load {
+            Load::Many(records) => records.clone(),
+            Load::One(record) => Arc::new([record.clone()]),
+        };
+        (self.0)(records).await.into_result()
+    }
+}

@@ -1,0 +1,134 @@
+//! A lane: runs handlers one after the other.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{task::coop::consume_budget, time::timeout};
+
+use super::{
+    attempt::{self, Cancel, Ended},
+    dead_letter::DeadLetters,
+    failure::{Cause, failed},
+    handler::Work,
+    plan::Plan,
+    schedule::{Job, LaneId, Outcome, Task, Verdict},
+};
+use crate::error::{Error, ErrorKind};
+
+/// What every lane has.
+pub(super) struct Shop<W> {
+    pub(super) plan: Arc<Plan>,
+    pub(super) work: W,
+    /// Of one attempt.
+    pub(super) timeout: Option<Duration>,
+    pub(super) dead_letters: Option<DeadLetters>,
+}
+
+/// Goes on until it is aborted.
+pub(super) async fn run<W: Work>(shop: Arc<Shop<W>>, lane: LaneId) {
+    let cancel = shop.plan.cancel_of(lane);
+    let mut next = None;
+    loop {
+        // A handler that never waits leaves room for others all the same.
+        consume_budget().await;
+        let job = match next.take() {
+            Some(job) => job,
+            None => shop.plan.next_job(lane, &cancel).await,
+        };
+        let outcome = shop.attempt(&job, &cancel).await;
+        next = shop.finish(lane, job, outcome, &cancel);
+    }
+}
+
+impl<W: Work> Shop<W> {
+    async fn attempt(&self, job: &Job, cancel: &Cancel) -> Outcome {
+        match &job.task {
+            Task::Handle => self.handle(job, cancel).await,
+            Task::Bury(error) => match &self.dead_letters {
+                Some(letters) => {
+                    match attempt::run(letters.bury(job.load.records(), error, job.attempt), cancel).await {
+                        Ended::With(Ok(())) => Outcome::Buried,
+                        Ended::With(Err(error)) => Outcome::BuryingFailed(error),
+                        Ended::Cancelled => Outcome::Cancelled,
+                        Ended::Panicked(said) => {
+                            let message = format!("a dead letter could not be sent: {said}");
+                            Outcome::BuryingFailed(Error::new(ErrorKind::Internal, message))
+                        }
+                    }
+                }
+                None => Outcome::BuryingFailed(error.clone()),
+            },
+        }
+    }
+
+    async fn handle(&self, job: &Job, cancel: &Cancel) -> Outcome {
+        let failed = |cause| failed(job.load.records(), job.attempt, cause);
+        // Inside of it, so that a panic while the future is made stays inside as well.
+        let handling = async { self.work.work(&job.load).await };
+        let ended = match self.timeout {
+            None => attempt::run(handling, cancel).await,
+            Some(after) => match attempt::run(timeout(after, handling), cancel).await {
+                Ended::With(Ok(result)) => Ended::With(result),
+                Ended::With(Err(_)) => {
+                    self.plan.with(|schedule| schedule.count_timeout());
+                    return failed(Cause::Timeout(after));
+                }
+                Ended::Panicked(said) => Ended::Panicked(said),
+                Ended::Cancelled => Ended::Cancelled,
+            },
+        };
+        match ended {
+            Ended::With(Ok(())) => Outcome::Handled,
+            Ended::With(Err(error)) => failed(Cause::Error(error)),
+            Ended::Cancelled => Outcome::Cancelled,
+            Ended::Panicked(said) => {
+                self.plan.with(|schedule| schedule.count_panic());
+                failed(Cause::Panic(said))
+            }
+        }
+    }
+
+    /// Tells the plan how it ended, and the log if it did not go well.
+    fn finish(&self, lane: LaneId, job: Job, outcome: Outcome, cancel: &Cancel) -> Option<Job> {
+        let error = match &outcome {
+            Outcome::Handled | Outcome::Buried => return self.plan.finished(lane, job, outcome, cancel).1,
+            Outcome::Failed { error, .. } => Some(error.clone()),
+            Outcome::BuryingFailed(error) => {
+                self.plan.note(error.clone());
+                Some(error.clone())
+            }
+            Outcome::Cancelled => None,
+        };
+        let first = job.load.records().first().cloned();
+        let (verdict, next) = self.plan.finished(lane, job, outcome, cancel);
+        let (topic, partition, offset) = match &first {
+            Some(record) => (&*record.topic, record.partition, record.offset),
+            None => ("", -1, -1),
+        };
+        let error = error.as_ref().map(tracing::field::display);
+        match verdict {
+            Verdict::Done => {}
+            Verdict::Again(after) => {
+                tracing::warn!(topic, partition, offset, error, ?after, "a record is tried again");
+            }
+            Verdict::ToTheDeadLetters => {
+                tracing::warn!(topic, partition, offset, error, "a record goes to the dead letters");
+            }
+            Verdict::Skipped => {
+                tracing::error!(topic, partition, offset, error, "a record could not be handled and is passed over");
+            }
+            Verdict::Stopped => {
+                tracing::error!(topic, partition, offset, error, "the worker ends: a record could not be handled");
+            }
+            Verdict::Abandoned => {
+                tracing::info!(
+                    topic,
+                    partition,
+                    offset,
+                    error,
+                    "a record was not finished before its partition was given up: it is read again"
+                );
+            }
+        }
+        next
+    }
+}

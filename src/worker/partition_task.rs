@@ -1,0 +1,100 @@
+//! Brings a partition's records in, and drains it when it is taken back.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{plan::Plan, schedule::PartitionId};
+use crate::{
+    consumer::{Consumer, Ending, Hand},
+    error::{Error, ErrorKind},
+};
+
+pub(super) struct Feeder {
+    pub(super) plan: Arc<Plan>,
+    pub(super) consumer: Arc<Consumer>,
+    pub(super) partition: PartitionId,
+    pub(super) hand: Hand,
+    /// How long what runs may go on when the group waits for the partition.
+    pub(super) drain: Duration,
+    pub(super) skip_corrupt: bool,
+}
+
+/// How a partition came to an end.
+pub(super) struct Fed {
+    pub(super) partition: PartitionId,
+    pub(super) ending: Ending,
+}
+
+impl Feeder {
+    /// Goes on until the partition is no longer ours and nothing of it runs.
+    pub(super) async fn run(self) -> Fed {
+        let ending = self.feed().await;
+        let ending = self.drain(ending).await;
+        Fed { partition: self.partition, ending }
+    }
+
+    async fn feed(&self) -> Ending {
+        let mut records = Vec::new();
+        loop {
+            let room = tokio::select! {
+                biased;
+                ending = self.hand.ended() => return ending,
+                room = self.plan.room(self.partition) => room,
+            };
+            match self.hand.take(room.records, room.bytes, &mut records).await {
+                Some(Ok(mark)) => self.plan.offer(self.partition, mark, &mut records),
+                Some(Err(error)) => {
+                    // Trouble comes behind the records before it.
+                    tokio::select! {
+                        biased;
+                        ending = self.hand.ended() => return ending,
+                        () = self.plan.settled(self.partition) => self.trouble(error),
+                    }
+                }
+                None => return self.hand.ended().await,
+            }
+        }
+    }
+
+    /// What is in the way of this partition: what only the user can mend ends the worker, all else passes.
+    fn trouble(&self, error: Error) {
+        match error.kind() {
+            ErrorKind::EndOfPartition => return,
+            ErrorKind::Corrupt if self.skip_corrupt => {
+                let partition = self.hand.partition();
+                // Sought or taken away meanwhile, there is nothing to pass over any more.
+                if let Ok(next) = self.consumer.skip_corrupt(partition) {
+                    tracing::error!(%partition, next, %error, "damaged records are passed over");
+                    self.plan.with(|schedule| schedule.count_corrupt());
+                }
+            }
+            ErrorKind::Corrupt | ErrorKind::NoOffset => {
+                return self.plan.with(|schedule| schedule.fail(error));
+            }
+            _ => tracing::warn!(partition = %self.hand.partition(), %error, "the worker goes on"),
+        }
+        self.plan.note(error);
+    }
+
+    /// What waits is dropped; what runs may end, within the time, and what lies between.
+    async fn drain(&self, ending: Ending) -> Ending {
+        self.plan.with(|schedule| schedule.drain(self.partition));
+        let ending = match ending {
+            Ending::Gone => Ending::Gone,
+            Ending::Revoking => tokio::select! {
+                biased;
+                () = self.plan.drained(self.partition) => return Ending::Revoking,
+                () = self.hand.gone() => Ending::Gone,
+                () = sleep_until(Instant::now() + self.drain) => {
+                    tracing::warn!(partition = %self.hand.partition(), "handlers are ended: the group waits for the partition");
+                    Ending::Revoking
+                }
+            },
+        };
+        self.plan.with(|schedule| schedule.end(self.partition));
+        self.plan.cancel(Some(self.partition));
+        self.plan.drained(self.partition).await;
+        ending
+    }
+}

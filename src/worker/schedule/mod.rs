@@ -1,0 +1,619 @@
+//! What may run, what is done, what is tried again and when. Decides; does no IO.
+//!
+//! ```text
+//!            offer                next                   finished
+//!  feeder ──────────► slots ─ strands ─ ready ──────────► lane ──────────► done: the prefix goes to the mark
+//!                                  ▲                        │ failed
+//!                                  └── due ◄── parked ◄─────┘ backoff, or on its way to the dead letters
+//! ```
+//! A partition's records lie in *slots*, in the order of the log; what is done at their front may be committed. Each
+//! belongs to a *strand*: within it one job runs at a time, so order is kept. A partition has one strand, or many over
+//! which keys are spread. Jobs run on *lanes*, as many as may run at once.
+
+mod partition;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use rand::rngs::StdRng;
+
+use self::partition::Partition;
+use super::{Failed, WorkerMetrics};
+use crate::{
+    cluster::Backoff,
+    error::Error,
+    record::{ConsumerRecord, TopicPartition},
+};
+
+/// How far a partition has come, as its consumer wants to know it.
+pub(super) trait Progress {
+    /// All records before this offset are done.
+    fn finish_to(&self, next: i64);
+    /// Whether records that came under it are no longer wanted.
+    fn is_over(&self) -> bool;
+    /// Whether it is another form of that one.
+    fn is_same(&self, other: &Self) -> bool;
+}
+
+/// What decides has to know of the settings.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    /// Jobs at a time.
+    pub(super) concurrency: usize,
+    /// Of each partition; more than one spreads its keys.
+    pub(super) strands: usize,
+    /// The most records of one job, where jobs are batches.
+    pub(super) batch: Option<usize>,
+    /// Of each partition.
+    pub(super) buffer_records: usize,
+    /// Of all partitions together.
+    pub(super) buffer_bytes: usize,
+    /// How often a job is tried again.
+    pub(super) retries: u32,
+    pub(super) backoff: Backoff,
+    pub(super) failed: Failed,
+    /// `max.poll.interval.ms`, where there is a group.
+    pub(super) patience: Option<Duration>,
+}
+
+pub(super) type PartitionId = usize;
+pub(super) type LaneId = usize;
+
+/// The records of a job.
+#[derive(Clone, Debug)]
+pub(super) enum Load {
+    One(ConsumerRecord),
+    Many(Arc<[ConsumerRecord]>),
+}
+
+impl Load {
+    pub(super) fn records(&self) -> &[ConsumerRecord] {
+        match self {
+            Self::One(record) => std::slice::from_ref(record),
+            Self::Many(records) => records,
+        }
+    }
+}
+
+/// What is to be done with them.
+#[derive(Clone, Debug)]
+pub(super) enum Task {
+    Handle,
+    /// To the dead letters, because of this error.
+    Bury(Error),
+}
+
+/// Records of one strand that are worked on together.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) partition: PartitionId,
+    strand: usize,
+    /// The slot of its first record.
+    first: u64,
+    pub(super) load: Load,
+    /// How often its handler was called, with this time.
+    pub(super) attempt: u32,
+    /// How often that was before it came to the dead letters.
+    buried: u32,
+    pub(super) task: Task,
+}
+
+/// How a lane's attempt ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Handled,
+    /// The handler failed; `again` where trying again may help.
+    Failed {
+        error: Error,
+        again: bool,
+    },
+    Buried,
+    BuryingFailed(Error),
+    Cancelled,
+}
+
+/// What became of a job, for those who tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Done,
+    Again(Duration),
+    ToTheDeadLetters,
+    Skipped,
+    Stopped,
+    /// Its records are read again by whoever has the partition next.
+    Abandoned,
+}
+
+/// How many records of how many bytes may be offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+}
+
+/// Whom to wake after a change.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    pub(super) wakers: Vec<Waker>,
+    /// The worker's own task: lanes to begin, a retry that is due earlier, the end.
+    pub(super) driver: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    idle: Option<Waker>,
+    running: Option<Running>,
+}
+
+/// A job on a lane.
+#[derive(Clone, Debug)]
+struct Running {
+    partition: PartitionId,
+    offset: i64,
+    records: usize,
+    attempt: u32,
+    burying: bool,
+    since: Instant,
+    cancelled: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Schedule<M> {
+    rules: Rules,
+    rng: StdRng,
+    partitions: Vec<Option<Partition<M>>>,
+    ready: VecDeque<(PartitionId, usize)>,
+    /// Retries whose time has come; before all that is ready.
+    due: VecDeque<Job>,
+    /// Retries by when they are due.
+    parked: BTreeMap<(Instant, u64), Job>,
+    parkings: u64,
+    lanes: Vec<Lane>,
+    /// Lanes that wait; some of them may have got a job meanwhile.
+    idle: Vec<LaneId>,
+    running: usize,
+    bytes: usize,
+    /// Partitions whose feeders wait until bytes come free.
+    starved: Vec<PartitionId>,
+    closing: bool,
+    closer: Option<Waker>,
+    failure: Option<Error>,
+    metrics: WorkerMetrics,
+    signals: Signals,
+}
+
+impl<M: Progress> Schedule<M> {
+    pub(super) fn new(rules: Rules, rng: StdRng) -> Self {
+        Self {
+            rules,
+            rng,
+            partitions: Vec::new(),
+            ready: VecDeque::new(),
+            due: VecDeque::new(),
+            parked: BTreeMap::new(),
+            parkings: 0,
+            lanes: Vec::new(),
+            idle: Vec::new(),
+            running: 0,
+            bytes: 0,
+            starved: Vec::new(),
+            closing: false,
+            closer: None,
+            failure: None,
+            metrics: WorkerMetrics::default(),
+            signals: Signals::default(),
+        }
+    }
+
+    pub(super) fn take_signals(&mut self) -> Signals {
+        std::mem::take(&mut self.signals)
+    }
+
+    fn partition(&mut self, id: PartitionId) -> Option<&mut Partition<M>> {
+        self.partitions.get_mut(id)?.as_mut()
+    }
+
+    // ---- partitions come and go
+
+    pub(super) fn add(&mut self, name: TopicPartition) -> PartitionId {
+        let mut new = Partition::new(name, self.rules.strands);
+        new.ending = self.closing;
+        let new = Some(new);
+        match self.partitions.iter().position(Option::is_none) {
+            Some(free) => {
+                self.partitions[free] = new;
+                free
+            }
+            None => {
+                self.partitions.push(new);
+                self.partitions.len() - 1
+            }
+        }
+    }
+
+    /// Begins no more of that partition than what lies before records that were begun already: what waits behind them is
+    /// dropped, and whoever has the partition next reads it. So nothing that was done has to be done again.
+    pub(super) fn drain(&mut self, id: PartitionId) {
+        // Nobody waits for a retry: there the partition is left.
+        let waits = self.parked.values().chain(&self.due).filter(|job| job.partition == id);
+        let left = waits.map(|job| job.first).min().unwrap_or(u64::MAX);
+        self.forget_retries(id);
+        if let Some(partition) = self.partition(id) {
+            partition.ending = true;
+            let begun = partition.first_never_begun();
+            let freed = partition.drop_from(begun.min(left));
+            self.free(freed);
+            self.wake_feeder(id);
+        }
+    }
+
+    /// Begins no more of that partition at all.
+    pub(super) fn end(&mut self, id: PartitionId) {
+        self.forget_retries(id);
+        if let Some(partition) = self.partition(id) {
+            partition.ending = true;
+            let freed = partition.drop_from(0);
+            self.free(freed);
+            self.wake_feeder(id);
+        }
+    }
+
+    fn forget_retries(&mut self, id: PartitionId) {
+        self.due.retain(|job| job.partition != id);
+        self.parked.retain(|_, job| job.partition != id);
+    }
+
+    /// The lanes that work on that partition (on anything, without one), to be told to stop.
+    pub(super) fn cancel(&mut self, id: Option<PartitionId>) -> Vec<LaneId> {
+        let lanes = self.lanes.iter_mut().enumerate();
+        let working = lanes.filter_map(|(lane, state)| Some((lane, state.running.as_mut()?)));
+        let wanted = working.filter(|(_, running)| id.is_none_or(|id| running.partition == id));
+        wanted
+            .map(|(lane, running)| {
+                running.cancelled = true;
+                lane
+            })
+            .collect()
+    }
+
+    /// Whether nothing of that partition runs, or is to run, any more; if not, its feeder is woken when that is so.
+    pub(super) fn is_drained(&mut self, id: PartitionId, feeder: &Waker) -> bool {
+        let Some(partition) = self.partition(id) else { return true };
+        if !partition.is_quiet() {
+            partition.feeder = Some(feeder.clone());
+        }
+        partition.is_quiet()
+    }
+
+    /// Forgets a partition of which nothing runs.
+    pub(super) fn remove(&mut self, id: PartitionId) {
+        self.end(id);
+        self.ready.retain(|(partition, _)| *partition != id);
+        if let Some(place) = self.partitions.get_mut(id)
+            && let Some(gone) = place.take_if(|partition| partition.running == 0)
+        {
+            self.free(gone.bytes);
+        }
+    }
+
+    // ---- records come in
+
+    /// How much of a partition may be offered; if nothing, its feeder is woken when that changes.
+    pub(super) fn room(&mut self, id: PartitionId, feeder: &Waker) -> Option<Room> {
+        let (bound, bytes, used) = (self.rules.buffer_records, self.rules.buffer_bytes, self.bytes);
+        let partition = self.partition(id)?;
+        let held = partition.slots.len();
+        // Half of it at a time, so that the feeder does not come for each record.
+        let full = held > bound / 2;
+        let starved = held > 0 && used >= bytes;
+        if full || starved {
+            partition.feeder = Some(feeder.clone());
+            if !full && !self.starved.contains(&id) {
+                self.starved.push(id);
+            }
+            return None;
+        }
+        Some(Room { records: bound - held, bytes: bytes.saturating_sub(used).max(1) })
+    }
+
+    /// Whether all that was offered of a partition is done; if not, its feeder is woken when that may be so.
+    pub(super) fn is_settled(&mut self, id: PartitionId, feeder: &Waker) -> bool {
+        let Some(partition) = self.partition(id) else { return true };
+        if !partition.slots.is_empty() {
+            partition.feeder = Some(feeder.clone());
+        }
+        partition.slots.is_empty()
+    }
+
+    /// Records of a partition, in the log's order, all under one mark.
+    pub(super) fn offer(&mut self, id: PartitionId, mark: M, records: impl IntoIterator<Item = ConsumerRecord>) {
+        let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut) else { return };
+        if partition.ending {
+            return;
+        }
+        let freed = partition.begin_run(mark);
+        let mut begun = 0;
+        for record in records {
+            self.bytes += record.size();
+            if let Some(strand) = partition.push(record) {
+                self.ready.push_back((id, strand));
+                begun += 1;
+            }
+        }
+        self.free(freed);
+        self.wake_lanes(begun);
+    }
+
+    // ---- lanes
+
+    /// Lanes to begin now, because there is work that none of the others takes.
+    pub(super) fn new_lanes(&mut self) -> std::ops::Range<LaneId> {
+        let lanes = self.lanes.len();
+        let fresh = self.lanes.iter().filter(|lane| lane.idle.is_none() && lane.running.is_none()).count();
+        let wanted = (self.ready.len() + self.due.len()).saturating_sub(fresh);
+        let more = if self.closing { 0 } else { wanted.min(self.rules.concurrency.saturating_sub(lanes)) };
+        self.lanes.resize_with(lanes + more, Lane::default);
+        lanes..lanes + more
+    }
+
+    fn wake_lanes(&mut self, jobs: usize) {
+        let mut left = jobs;
+        while left > 0
+            && let Some(lane) = self.idle.pop()
+        {
+            if let Some(waker) = self.lanes.get_mut(lane).and_then(|lane| lane.idle.take()) {
+                self.signals.wakers.push(waker);
+                left -= 1;
+            }
+        }
+        self.signals.driver |= left > 0 && self.lanes.len() < self.rules.concurrency;
+    }
+
+    /// The next job for a lane.
+    pub(super) fn next(&mut self, lane: LaneId, now: Instant) -> Option<Job> {
+        let job = match self.due.pop_front() {
+            Some(job) => job,
+            None => self.next_ready()?,
+        };
+        let running = Running {
+            partition: job.partition,
+            offset: job.load.records().first().map_or(-1, |record| record.offset),
+            records: job.load.records().len(),
+            attempt: job.attempt,
+            burying: matches!(job.task, Task::Bury(_)),
+            since: now,
+            cancelled: false,
+        };
+        let state = self.lanes.get_mut(lane)?;
+        state.idle = None;
+        state.running = Some(running);
+        self.running += 1;
+        if let Some(partition) = self.partition(job.partition) {
+            partition.running += 1;
+        }
+        Some(job)
+    }
+
+    /// A lane without a job waits for one.
+    pub(super) fn wait(&mut self, lane: LaneId, waker: &Waker) {
+        if let Some(state) = self.lanes.get_mut(lane)
+            && state.idle.replace(waker.clone()).is_none()
+        {
+            self.idle.push(lane);
+        }
+    }
+
+    fn next_ready(&mut self) -> Option<Job> {
+        while let Some((id, strand)) = self.ready.pop_front() {
+            let batch = self.rules.batch;
+            let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut) else { continue };
+            let (begun, freed) = partition.begin(strand, batch);
+            self.free(freed);
+            if let Some((first, load)) = begun {
+                return Some(Job { partition: id, strand, first, load, attempt: 1, buried: 0, task: Task::Handle });
+            }
+        }
+        None
+    }
+
+    /// A lane is through with an attempt.
+    pub(super) fn finished(&mut self, lane: LaneId, mut job: Job, outcome: Outcome, now: Instant) -> Verdict {
+        let records = job.load.records().len() as u64;
+        if let Some(running) = self.lanes.get_mut(lane).and_then(|lane| lane.running.take()) {
+            self.running -= 1;
+            self.count(&running, &outcome, now);
+            // Whoever was put out of the group for it may come back.
+            self.signals.driver |= self.is_overdue_since(running.since, now);
+        }
+        let given_up = self.partition(job.partition).is_none_or(|partition| {
+            partition.running = partition.running.saturating_sub(1);
+            partition.ending
+        });
+        let verdict = match outcome {
+            Outcome::Handled => {
+                self.metrics.records_processed += records;
+                self.complete(&job)
+            }
+            Outcome::Buried => {
+                self.metrics.records_dead_lettered += records;
+                self.complete(&job)
+            }
+            Outcome::Cancelled => self.abandon(&job),
+            // Nothing is decided about records that are another's now, or soon will be.
+            Outcome::Failed { .. } | Outcome::BuryingFailed(_) if given_up => self.abandon(&job),
+            Outcome::Failed { again: true, .. } if job.attempt <= self.rules.retries => {
+                self.metrics.retries += 1;
+                let wait = self.rules.backoff.after(job.attempt - 1, &mut self.rng);
+                job.attempt += 1;
+                self.park(job, wait, now)
+            }
+            Outcome::Failed { error, .. } => match self.rules.failed {
+                Failed::Stop => self.stop(&job, error),
+                Failed::Skip => {
+                    self.metrics.records_skipped += records;
+                    self.complete(&job);
+                    Verdict::Skipped
+                }
+                Failed::Bury => {
+                    job.task = Task::Bury(error);
+                    // Its lane takes it on at once.
+                    self.due.push_front(job);
+                    Verdict::ToTheDeadLetters
+                }
+            },
+            Outcome::BuryingFailed(error) if error.is_retriable() => {
+                self.metrics.dead_letters_retried += 1;
+                let wait = self.rules.backoff.after(job.buried, &mut self.rng);
+                job.buried = job.buried.saturating_add(1);
+                self.park(job, wait, now)
+            }
+            Outcome::BuryingFailed(error) => self.stop(&job, error),
+        };
+        if self.is_quiet() {
+            self.signals.wakers.extend(self.closer.take());
+        }
+        verdict
+    }
+
+    /// The records are done.
+    fn complete(&mut self, job: &Job) -> Verdict {
+        let Some(partition) = self.partitions.get_mut(job.partition).and_then(Option::as_mut) else {
+            return Verdict::Done;
+        };
+        let freed = partition.complete(job.first, job.load.records().len());
+        if partition.release(job.strand) {
+            // Its own lane comes for the next job at once: for this one, or one that has waited longer.
+            self.ready.push_back((job.partition, job.strand));
+        }
+        self.free(freed);
+        self.wake_feeder(job.partition);
+        Verdict::Done
+    }
+
+    /// The records are not done, and not tried again here.
+    fn abandon(&mut self, job: &Job) -> Verdict {
+        self.metrics.records_abandoned += job.load.records().len() as u64;
+        if let Some(partition) = self.partition(job.partition)
+            && partition.ending
+        {
+            // What is behind it is read again anyway.
+            let freed = partition.drop_from(job.first);
+            self.free(freed);
+        }
+        self.wake_feeder(job.partition);
+        Verdict::Abandoned
+    }
+
+    fn stop(&mut self, job: &Job, error: Error) -> Verdict {
+        self.abandon(job);
+        self.fail(error);
+        Verdict::Stopped
+    }
+
+    fn park(&mut self, job: Job, wait: Duration, now: Instant) -> Verdict {
+        self.parkings += 1;
+        let at = (now + wait, self.parkings);
+        self.signals.driver |= self.parked.first_key_value().is_none_or(|(first, _)| at < *first);
+        self.parked.insert(at, job);
+        Verdict::Again(wait)
+    }
+
+    /// A feeder that waits hears that there is room, or that its partition is drained.
+    fn wake_feeder(&mut self, id: PartitionId) {
+        let (bound, starved) = (self.rules.buffer_records, self.bytes >= self.rules.buffer_bytes);
+        if let Some(partition) = self.partition(id) {
+            let held = partition.slots.len();
+            let has_room = held <= bound / 2 && !(starved && held > 0);
+            if if partition.ending { partition.is_quiet() } else { has_room } {
+                let feeder = partition.feeder.take();
+                self.signals.wakers.extend(feeder);
+            }
+        }
+    }
+
+    /// Bytes came free.
+    fn free(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if self.bytes <= self.rules.buffer_bytes / 2 {
+            for id in std::mem::take(&mut self.starved) {
+                self.wake_feeder(id);
+            }
+        }
+    }
+
+    // ---- time
+
+    /// When the first retry is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.parked.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Retries whose time has come may run.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let mut begun = 0;
+        while let Some(first) = self.parked.first_entry()
+            && first.key().0 <= now
+        {
+            self.due.push_back(first.remove());
+            begun += 1;
+        }
+        self.wake_lanes(begun);
+    }
+
+    /// Since when the oldest job runs.
+    pub(super) fn busy_since(&self) -> Option<Instant> {
+        self.lanes.iter().filter_map(|lane| lane.running.as_ref()).map(|running| running.since).min()
+    }
+
+    /// Whether a job has run for longer than the group has patience.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.busy_since().is_some_and(|since| self.is_overdue_since(since, now))
+    }
+
+    fn is_overdue_since(&self, since: Instant, now: Instant) -> bool {
+        self.rules.patience.is_some_and(|patience| now.saturating_duration_since(since) >= patience)
+    }
+
+    // ---- the end
+
+    /// The worker cannot go on.
+    pub(super) fn fail(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+        self.signals.driver = true;
+    }
+
+    pub(super) fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    /// Drains all partitions, those too that come now.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+        (0..self.partitions.len()).for_each(|id| self.drain(id));
+    }
+
+    /// Begins nothing more at all.
+    pub(super) fn end_all(&mut self) {
+        (0..self.partitions.len()).for_each(|id| self.end(id));
+    }
+
+    /// Whether nothing runs, or is to run, any more; if not, whoever closes is woken when that is so.
+    pub(super) fn is_idle(&mut self, closer: &Waker) -> bool {
+        let quiet = self.is_quiet();
+        if !quiet {
+            self.closer = Some(closer.clone());
+        }
+        quiet
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.running == 0 && !(self.closing && self.partitions.iter().flatten().any(|partition| !partition.is_quiet()))
+    }
+}

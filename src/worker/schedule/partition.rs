@@ -1,0 +1,262 @@
+//! The records of one partition: what waits, what is under way, and how far all is done. Decides; does no IO.
+
+use std::{
+    collections::VecDeque,
+    hash::{DefaultHasher, Hash, Hasher},
+    task::Waker,
+};
+
+use super::{Load, Progress};
+use crate::record::{ConsumerRecord, TopicPartition};
+
+#[derive(Debug)]
+pub(super) struct Partition<M> {
+    pub(super) name: TopicPartition,
+    /// From the first record that is not done on, in the log's order.
+    pub(super) slots: VecDeque<Slot>,
+    /// The number of the first slot.
+    base: u64,
+    /// Marks, each with the number of its first slot.
+    runs: VecDeque<(u64, M)>,
+    strands: Box<[Strand]>,
+    /// Jobs on lanes.
+    pub(super) running: usize,
+    /// Of its records that are not done.
+    pub(super) bytes: usize,
+    /// Records that wait for their turn.
+    pub(super) waiting: usize,
+    pub(super) ending: bool,
+    /// Behind the last record that is done with all before it.
+    pub(super) done: Option<i64>,
+    /// Waits for room, or for the last job to end.
+    pub(super) feeder: Option<Waker>,
+}
+
+#[derive(Debug)]
+pub(super) struct Slot {
+    offset: i64,
+    size: usize,
+    /// While it waits.
+    record: Option<ConsumerRecord>,
+    done: bool,
+}
+
+/// Records that follow each other: one job at a time.
+#[derive(Debug, Default)]
+struct Strand {
+    /// The numbers of its slots that wait.
+    waiting: VecDeque<u64>,
+    /// A job of it is on a lane, or waits to be tried again.
+    busy: bool,
+    /// Is among those that are ready.
+    listed: bool,
+}
+
+impl Strand {
+    /// Whether it becomes ready now.
+    fn becomes_ready(&mut self) -> bool {
+        !self.busy && !self.waiting.is_empty() && !std::mem::replace(&mut self.listed, true)
+    }
+}
+
+impl<M: Progress> Partition<M> {
+    pub(super) fn new(name: TopicPartition, strands: usize) -> Self {
+        Self {
+            name,
+            slots: VecDeque::new(),
+            base: 0,
+            runs: VecDeque::new(),
+            strands: (0..strands.max(1)).map(|_| Strand::default()).collect(),
+            running: 0,
+            bytes: 0,
+            waiting: 0,
+            ending: false,
+            done: None,
+            feeder: None,
+        }
+    }
+
+    /// What is pushed from now on came under that mark. Gives the bytes of what is no longer wanted because of it.
+    pub(super) fn begin_run(&mut self, mark: M) -> usize {
+        let next = self.base + self.slots.len() as u64;
+        if let Some((first, last)) = self.runs.back() {
+            if last.is_same(&mark) {
+                return 0;
+            }
+            // A mark without slots has nothing more to say.
+            if *first == next {
+                self.runs.pop_back();
+            }
+        }
+        let freed = if self.runs.iter().any(|(_, mark)| mark.is_over()) { self.pass_over() } else { 0 };
+        self.runs.push_back((next, mark));
+        freed
+    }
+
+    /// What waits under a mark that is over counts as done: the partition was sought, or is read anew from elsewhere.
+    fn pass_over(&mut self) -> usize {
+        let mut freed = 0;
+        for at in 0..self.strands.len() {
+            let Some(strand) = self.strands.get_mut(at) else { continue };
+            let (over, wanted): (VecDeque<u64>, _) =
+                std::mem::take(&mut strand.waiting).into_iter().partition(|number| self.run_of(*number).1);
+            if let Some(strand) = self.strands.get_mut(at) {
+                strand.waiting = wanted;
+            }
+            for number in over {
+                if let Some(slot) = self.slot(number) {
+                    slot.record = None;
+                }
+                self.waiting = self.waiting.saturating_sub(1);
+                freed += self.complete(number, 1);
+            }
+        }
+        freed
+    }
+
+    /// Takes a record in; gives its strand where that becomes ready.
+    pub(super) fn push(&mut self, record: ConsumerRecord) -> Option<usize> {
+        let at = self.strand_of(&record);
+        let number = self.base + self.slots.len() as u64;
+        let size = record.size();
+        self.bytes += size;
+        self.waiting += 1;
+        self.slots.push_back(Slot { offset: record.offset, size, record: Some(record), done: false });
+        let strand = self.strands.get_mut(at)?;
+        strand.waiting.push_back(number);
+        strand.becomes_ready().then_some(at)
+    }
+
+    /// Records of one key are of one strand. Those without a key have no order among them and are spread.
+    fn strand_of(&self, record: &ConsumerRecord) -> usize {
+        let strands = self.strands.len() as u64;
+        if strands == 1 {
+            return 0;
+        }
+        let hash = match &record.key {
+            Some(key) => {
+                let mut hasher = DefaultHasher::new();
+                key.hash(&mut hasher);
+                hasher.finish()
+            }
+            None => record.offset.unsigned_abs(),
+        };
+        usize::try_from(hash % strands).unwrap_or(0)
+    }
+
+    fn slot(&mut self, number: u64) -> Option<&mut Slot> {
+        let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
+        self.slots.get_mut(index)
+    }
+
+    /// The run that a slot is of, and whether it is over.
+    fn run_of(&self, number: u64) -> (u64, bool) {
+        let run = self.runs.iter().rev().find(|(first, _)| *first <= number);
+        run.map_or((0, true), |(first, mark)| (*first, mark.is_over()))
+    }
+
+    /// Begins the next job of a strand: a record, or up to `batch` of them, all of one run. Also says how many bytes came
+    /// free: of records that are no longer wanted.
+    pub(super) fn begin(&mut self, at: usize, batch: Option<usize>) -> (Option<(u64, Load)>, usize) {
+        let Some(strand) = self.strands.get_mut(at) else { return (None, 0) };
+        strand.listed = false;
+        if strand.busy {
+            return (None, 0);
+        }
+        let mut queue = std::mem::take(&mut strand.waiting);
+        let mut freed = 0;
+        let begun = loop {
+            let Some(first) = queue.pop_front() else { break None };
+            let (run, over) = self.run_of(first);
+            self.waiting = self.waiting.saturating_sub(1);
+            let Some(record) = self.slot(first).and_then(|slot| slot.record.take()) else { continue };
+            if over {
+                // Sought, or read anew from elsewhere: what lay before counts as done.
+                freed += self.complete(first, 1);
+                continue;
+            }
+            let Some(max) = batch else { break Some((first, Load::One(record))) };
+            let mut records = vec![record];
+            while records.len() < max
+                && let Some(next) = queue.front().copied()
+                && self.run_of(next).0 == run
+                && let Some(record) = self.slot(next).and_then(|slot| slot.record.take())
+            {
+                queue.pop_front();
+                self.waiting = self.waiting.saturating_sub(1);
+                records.push(record);
+            }
+            break Some((first, Load::Many(records.into())));
+        };
+        if let Some(strand) = self.strands.get_mut(at) {
+            strand.waiting = queue;
+            strand.busy = begun.is_some();
+        }
+        (begun, freed)
+    }
+
+    /// These records, one behind the other, are done: tells the marks how far all is done, and gives the bytes that came
+    /// free.
+    pub(super) fn complete(&mut self, first: u64, records: usize) -> usize {
+        let mut freed = 0;
+        for number in first..first + records as u64 {
+            if let Some(slot) = self.slot(number) {
+                slot.done = true;
+                freed += slot.size;
+            }
+        }
+        self.bytes = self.bytes.saturating_sub(freed);
+        let mut next = None;
+        while self.slots.front().is_some_and(|slot| slot.done)
+            && let Some(slot) = self.slots.pop_front()
+        {
+            // Its run ends where the next one begins.
+            while self.runs.get(1).is_some_and(|(begins, _)| *begins <= self.base) {
+                let ended = self.runs.pop_front();
+                if let (Some((_, mark)), Some(next)) = (ended, next.take()) {
+                    mark.finish_to(next);
+                }
+            }
+            next = Some(slot.offset + 1);
+            self.base += 1;
+        }
+        if let (Some((_, mark)), Some(next)) = (self.runs.front(), next) {
+            mark.finish_to(next);
+            self.done = Some(next);
+        }
+        freed
+    }
+
+    /// A strand's job is through; whether the strand becomes ready.
+    pub(super) fn release(&mut self, at: usize) -> bool {
+        self.strands.get_mut(at).is_some_and(|strand| {
+            strand.busy = false;
+            strand.becomes_ready()
+        })
+    }
+
+    /// Whether nothing of it runs or waits to run.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.running == 0 && self.waiting == 0
+    }
+
+    /// The number of the first slot behind all those that were ever begun.
+    pub(super) fn first_never_begun(&self) -> u64 {
+        let begun = self.slots.iter().rposition(|slot| slot.record.is_none());
+        self.base + begun.map_or(0, |last| last as u64 + 1)
+    }
+
+    /// Drops what waits from that slot on; gives the bytes that came free.
+    pub(super) fn drop_from(&mut self, first: u64) -> usize {
+        let mut freed = 0;
+        for (number, slot) in (self.base..).zip(&mut self.slots) {
+            if number >= first && slot.record.take().is_some() {
+                freed += std::mem::take(&mut slot.size);
+                self.waiting = self.waiting.saturating_sub(1);
+            }
+        }
+        self.strands.iter_mut().for_each(|strand| strand.waiting.retain(|number| *number < first));
+        self.bytes = self.bytes.saturating_sub(freed);
+        freed
+    }
+}

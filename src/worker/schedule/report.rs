@@ -1,0 +1,86 @@
+//! What the schedule has counted, and what it has in hand. Decides; does no IO.
+
+use std::time::Instant;
+
+use super::{Outcome, Progress, Running, Schedule};
+use crate::{
+    record::TopicPartition,
+    worker::{RunningJob, WorkerMetrics, WorkerPartition},
+};
+
+impl<M: Progress> Schedule<M> {
+    pub(super) fn count(&mut self, running: &Running, outcome: &Outcome, now: Instant) {
+        let took = now.saturating_duration_since(running.since);
+        match outcome {
+            Outcome::Handled | Outcome::Failed { .. } => {
+                self.metrics.handler_micros.record_micros(took);
+            }
+            _ => {}
+        }
+        self.metrics.attempts_failed += u64::from(matches!(outcome, Outcome::Failed { .. }));
+    }
+
+    /// A handler panicked.
+    pub(crate) fn count_panic(&mut self) {
+        self.metrics.handler_panics += 1;
+    }
+
+    /// A handler took too long.
+    pub(crate) fn count_timeout(&mut self) {
+        self.metrics.handler_timeouts += 1;
+    }
+
+    /// A damaged batch was passed over.
+    pub(crate) fn count_corrupt(&mut self) {
+        self.metrics.corrupt_skipped += 1;
+    }
+
+    pub(crate) fn metrics(&self) -> WorkerMetrics {
+        let mut metrics = self.metrics.clone();
+        let jobs = self.lanes.iter().filter_map(|lane| lane.running.as_ref());
+        metrics.records_in_flight = jobs.map(|running| running.records as u64).sum();
+        let waiting = self.partitions.iter().flatten().map(|partition| partition.waiting as u64);
+        metrics.records_waiting = waiting.sum();
+        metrics.retries_waiting = self.parked.len() as u64;
+        metrics.buffered_bytes = self.bytes as u64;
+        metrics
+    }
+
+    /// What runs, what has run for longest first.
+    pub(crate) fn running(&self, now: Instant) -> Vec<RunningJob> {
+        let mut jobs: Vec<_> = self.lanes.iter().filter_map(|lane| lane.running.as_ref()).collect();
+        jobs.sort_by_key(|running| running.since);
+        let job = |running: &Running| {
+            let name = self.partitions.get(running.partition).and_then(Option::as_ref)?.name.clone();
+            Some(RunningJob {
+                partition: name,
+                offset: running.offset,
+                records: running.records,
+                attempt: running.attempt,
+                dead_lettering: running.burying,
+                cancelled: running.cancelled,
+                for_how_long: now.saturating_duration_since(running.since),
+            })
+        };
+        jobs.into_iter().filter_map(job).collect()
+    }
+
+    pub(crate) fn partitions(&self) -> Vec<(TopicPartition, WorkerPartition)> {
+        let retries = |id: usize| {
+            let waiting = self.parked.values().chain(&self.due).filter(|job| job.partition == id);
+            waiting.map(|job| job.load.records().len()).sum()
+        };
+        let of = |(id, partition): (usize, &Option<super::Partition<M>>)| {
+            let partition = partition.as_ref()?;
+            let status = WorkerPartition {
+                waiting: partition.waiting,
+                running: partition.running,
+                retrying: retries(id),
+                done: partition.done,
+                draining: partition.ending,
+            };
+            Some((partition.name.clone(), status))
+        };
+        self.partitions.iter().enumerate().filter_map(of).collect()
+    }
+}

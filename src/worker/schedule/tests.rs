@@ -1,0 +1,613 @@
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst},
+    },
+    task::Wake,
+};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use rand::SeedableRng;
+
+use super::*;
+use crate::{
+    error::{ErrorCode, ErrorKind},
+    record::TimestampType,
+};
+
+#[derive(Debug)]
+struct Lease {
+    done: AtomicI64,
+    over: AtomicBool,
+}
+
+#[derive(Clone, Debug)]
+struct TestMark(Arc<Lease>);
+
+impl TestMark {
+    fn new() -> Self {
+        Self(Arc::new(Lease { done: AtomicI64::new(-1), over: AtomicBool::new(false) }))
+    }
+
+    fn done(&self) -> i64 {
+        self.0.done.load(SeqCst)
+    }
+}
+
+impl Progress for TestMark {
+    fn finish_to(&self, next: i64) {
+        assert!(self.0.done.fetch_max(next, SeqCst) < next, "only forward");
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.over.load(SeqCst)
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+fn record(partition: i32, offset: i64, key: Option<u8>) -> ConsumerRecord {
+    ConsumerRecord {
+        topic: "t".into(),
+        partition,
+        offset,
+        leader_epoch: None,
+        timestamp_millis: -1,
+        timestamp_type: TimestampType::CreateTime,
+        key: key.map(|key| Bytes::copy_from_slice(&[key])),
+        value: None,
+        headers: Vec::new(),
+    }
+}
+
+fn rules() -> Rules {
+    Rules {
+        concurrency: 4,
+        strands: 1,
+        batch: None,
+        buffer_records: 10,
+        buffer_bytes: 1 << 20,
+        retries: 2,
+        backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(8)),
+        failed: Failed::Stop,
+        patience: Some(Duration::from_secs(300)),
+    }
+}
+
+fn schedule(rules: Rules) -> Schedule<TestMark> {
+    Schedule::new(rules, StdRng::seed_from_u64(1))
+}
+
+fn error() -> Error {
+    Error::new(ErrorKind::Handler, "no")
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed { error: error(), again: true }
+}
+
+fn offsets(job: &Job) -> Vec<i64> {
+    job.load.records().iter().map(|record| record.offset).collect()
+}
+
+/// A schedule with lanes, and one partition with these keys at offsets from 0 on.
+fn with(rules: Rules, keys: &[Option<u8>]) -> (Schedule<TestMark>, TestMark, Instant) {
+    let mut schedule = schedule(rules);
+    let (mark, now) = (TestMark::new(), Instant::now());
+    let id = schedule.add(TopicPartition::new("t", 0));
+    schedule.offer(id, mark.clone(), keys.iter().zip(0..).map(|(key, offset)| record(0, offset, *key)));
+    schedule.new_lanes();
+    (schedule, mark, now)
+}
+
+#[test]
+fn a_partition_is_worked_on_in_order_and_its_prefix_is_done() {
+    let (mut schedule, mark, now) = with(rules(), &[None, None, None]);
+    for offset in 0..3 {
+        let job = schedule.next(0, now).unwrap();
+        assert_eq!(offsets(&job), [offset]);
+        assert!(schedule.next(0, now).is_none(), "one after the other");
+        assert_eq!(schedule.finished(0, job, Outcome::Handled, now), Verdict::Done);
+        assert_eq!(mark.done(), offset + 1);
+    }
+    let metrics = schedule.metrics();
+    assert_eq!((metrics.records_processed, metrics.records_waiting, metrics.buffered_bytes), (3, 0, 0));
+}
+
+#[test]
+fn keys_run_side_by_side_and_only_the_prefix_is_done() {
+    let rules = Rules { strands: 64, ..rules() };
+    let (mut schedule, mark, now) = with(rules, &[Some(1), Some(1), Some(2), Some(3)]);
+    schedule.new_lanes();
+    let jobs: Vec<_> = (0..3).map(|lane| schedule.next(lane, now).unwrap()).collect();
+    assert_eq!(jobs.iter().flat_map(offsets).collect::<Vec<_>>(), [0, 2, 3], "the second of key 1 waits for the first");
+    assert!(schedule.next(3, now).is_none());
+    let mut jobs = jobs.into_iter();
+    let first = jobs.next().unwrap();
+    for (lane, job) in (1..).zip(jobs) {
+        schedule.finished(lane, job, Outcome::Handled, now);
+        assert_eq!(mark.done(), -1);
+    }
+    schedule.finished(0, first, Outcome::Handled, now);
+    assert_eq!(mark.done(), 1);
+    let last = schedule.next(0, now).unwrap();
+    assert_eq!(offsets(&last), [1]);
+    schedule.finished(0, last, Outcome::Handled, now);
+    assert_eq!(mark.done(), 4);
+}
+
+#[test]
+fn a_failed_record_is_tried_again_after_a_wait_and_holds_only_its_own_up() {
+    let (mut schedule, mark, now) = with(rules(), &[None, None]);
+    let other = schedule.add(TopicPartition::new("t", 1));
+    schedule.offer(other, TestMark::new(), [record(1, 7, None)]);
+    let job = schedule.next(0, now).unwrap();
+    let Verdict::Again(wait) = schedule.finished(0, job, failed(), now) else { panic!("tried again") };
+    assert!((800..=1200).contains(&wait.as_millis()), "{wait:?}");
+    let beside = schedule.next(0, now).unwrap();
+    assert_eq!(offsets(&beside), [7]);
+    schedule.finished(0, beside, Outcome::Handled, now);
+    assert!(schedule.next(0, now).is_none(), "what is behind it waits");
+    assert_eq!(schedule.next_due(), Some(now + wait));
+    schedule.tick(now);
+    assert!(schedule.next(0, now).is_none());
+    let later = now + wait;
+    schedule.tick(later);
+    let again = schedule.next(0, later).unwrap();
+    assert_eq!((offsets(&again), again.attempt), (vec![0], 2));
+    let Verdict::Again(longer) = schedule.finished(0, again, failed(), later) else { panic!("tried again") };
+    assert!((1600..=2400).contains(&longer.as_millis()), "{longer:?}");
+    schedule.tick(later + longer);
+    let last = schedule.next(0, later).unwrap();
+    assert_eq!(last.attempt, 3);
+    assert!(schedule.failure().is_none());
+    assert_eq!(schedule.finished(0, last, failed(), later), Verdict::Stopped);
+    assert!(schedule.failure().is_some() && mark.done() == -1);
+    let metrics = schedule.metrics();
+    assert_eq!((metrics.attempts_failed, metrics.retries, metrics.records_abandoned), (3, 2, 1));
+}
+
+#[test]
+fn what_cannot_pass_is_not_tried_again() {
+    let rules = Rules { failed: Failed::Skip, ..rules() };
+    let (mut schedule, mark, now) = with(rules, &[None, None]);
+    let job = schedule.next(0, now).unwrap();
+    let verdict = schedule.finished(0, job, Outcome::Failed { error: error(), again: false }, now);
+    assert_eq!((verdict, mark.done()), (Verdict::Skipped, 1));
+    assert_eq!(schedule.metrics().records_skipped, 1);
+    assert_eq!(offsets(&schedule.next(0, now).unwrap()), [1]);
+}
+
+#[test]
+fn a_dead_letter_is_done_when_it_is_delivered_and_tried_until_it_is() {
+    let rules = Rules { failed: Failed::Bury, retries: 0, ..rules() };
+    let (mut schedule, mark, mut now) = with(rules, &[None, None]);
+    let job = schedule.next(0, now).unwrap();
+    assert_eq!(schedule.finished(0, job, failed(), now), Verdict::ToTheDeadLetters);
+    for _ in 0..10 {
+        let letter = schedule.next(0, now).unwrap();
+        assert!(matches!(letter.task, Task::Bury(_)) && offsets(&letter) == [0] && letter.attempt == 1);
+        let refusal = Error::broker(ErrorCode::NOT_ENOUGH_REPLICAS, "x");
+        assert!(matches!(schedule.finished(0, letter, Outcome::BuryingFailed(refusal), now), Verdict::Again(_)));
+        assert_eq!(mark.done(), -1);
+        now = schedule.next_due().unwrap();
+        schedule.tick(now);
+    }
+    let letter = schedule.next(0, now).unwrap();
+    assert_eq!(schedule.finished(0, letter, Outcome::Buried, now), Verdict::Done);
+    assert_eq!(mark.done(), 1);
+    // One that can never be delivered ends the worker, and is not done.
+    let job = schedule.next(0, now).unwrap();
+    schedule.finished(0, job, failed(), now);
+    let letter = schedule.next(0, now).unwrap();
+    let refusal = Error::broker(ErrorCode::MESSAGE_TOO_LARGE, "x");
+    assert_eq!(schedule.finished(0, letter, Outcome::BuryingFailed(refusal), now), Verdict::Stopped);
+    assert_eq!(mark.done(), 1);
+    let metrics = schedule.metrics();
+    assert_eq!((metrics.records_dead_lettered, metrics.dead_letters_retried), (1, 10));
+}
+
+#[test]
+fn batches_are_of_one_run_and_fail_as_a_whole() {
+    let rules = Rules { batch: Some(3), ..rules() };
+    let (mut schedule, mark, now) = with(rules, &[None; 4]);
+    let next = TestMark::new();
+    schedule.offer(0, next.clone(), [record(0, 90, None), record(0, 91, None)]);
+    let job = schedule.next(0, now).unwrap();
+    assert_eq!(offsets(&job), [0, 1, 2]);
+    let Verdict::Again(wait) = schedule.finished(0, job, failed(), now) else { panic!("tried again") };
+    let now = now + wait;
+    schedule.tick(now);
+    let again = schedule.next(0, now).unwrap();
+    assert_eq!(offsets(&again), [0, 1, 2]);
+    schedule.finished(0, again, Outcome::Handled, now);
+    assert_eq!(mark.done(), 3);
+    let job = schedule.next(0, now).unwrap();
+    assert_eq!(offsets(&job), [3], "what was read anew is another batch");
+    schedule.finished(0, job, Outcome::Handled, now);
+    assert_eq!((mark.done(), next.done()), (4, -1));
+    let job = schedule.next(0, now).unwrap();
+    assert_eq!(offsets(&job), [90, 91]);
+    schedule.finished(0, job, Outcome::Handled, now);
+    assert_eq!((mark.done(), next.done()), (4, 92));
+}
+
+#[test]
+fn what_was_sought_away_from_is_not_begun() {
+    let (mut schedule, mark, now) = with(rules(), &[None, None, None]);
+    let job = schedule.next(0, now).unwrap();
+    mark.0.over.store(true, SeqCst);
+    let next = TestMark::new();
+    schedule.offer(0, next.clone(), [record(0, 1, None)]);
+    schedule.finished(0, job, Outcome::Handled, now);
+    let job = schedule.next(0, now).unwrap();
+    assert_eq!(job.first, 3, "the one behind the seek");
+    schedule.finished(0, job, Outcome::Handled, now);
+    assert_eq!((next.done(), schedule.metrics().buffered_bytes), (2, 0));
+}
+
+#[test]
+fn a_partition_that_ends_begins_nothing_and_what_runs_counts() {
+    let (mut schedule, mark, now) = with(rules(), &[None, None, None]);
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(bell.clone());
+    let job = schedule.next(0, now).unwrap();
+    schedule.end(0);
+    assert!(!schedule.is_drained(0, &waker));
+    assert_eq!(schedule.cancel(Some(1)), []);
+    assert_eq!(schedule.cancel(Some(0)), [0]);
+    assert!(schedule.running(now)[0].cancelled);
+    schedule.offer(0, mark.clone(), [record(0, 3, None)]);
+    schedule.finished(0, job, Outcome::Handled, now);
+    assert_eq!(mark.done(), 1, "it was finished all the same");
+    schedule.take_signals().wakers.into_iter().for_each(Waker::wake);
+    assert_eq!(bell.0.load(SeqCst), 1);
+    assert!(schedule.is_drained(0, &waker) && schedule.next(0, now).is_none());
+    schedule.remove(0);
+    assert_eq!(schedule.metrics().buffered_bytes, 0);
+    assert_eq!(schedule.add(TopicPartition::new("t", 5)), 0, "its place is free");
+}
+
+#[test]
+fn a_partition_that_is_drained_leaves_no_gap() {
+    let rules = Rules { strands: 64, retries: 5, ..rules() };
+    let keys = [Some(1), Some(1), Some(2), Some(1), Some(2), Some(3)];
+    let waker = Waker::from(Arc::new(Bell::default()));
+    let begin = || {
+        let (mut schedule, mark, now) = with(rules.clone(), &keys[..3]);
+        schedule.new_lanes();
+        let jobs: Vec<_> = (0..2).map(|lane| schedule.next(lane, now).unwrap()).collect();
+        assert_eq!(jobs.iter().flat_map(offsets).collect::<Vec<_>>(), [0, 2]);
+        let more: Vec<_> = (3..).zip(&keys[3..]).map(|(offset, key)| record(0, offset, *key)).collect();
+        schedule.offer(0, mark.clone(), more);
+        schedule.drain(0);
+        (schedule, mark, now, jobs.into_iter())
+    };
+    let (mut schedule, mark, now, mut jobs) = begin();
+    assert!(schedule.next(2, now).is_none(), "the third key was not begun, and lies behind");
+    schedule.finished(1, jobs.nth(1).unwrap(), Outcome::Handled, now);
+    assert!(schedule.next(1, now).is_none() && !schedule.is_drained(0, &waker));
+    let (mut schedule, mark, now, mut jobs) = {
+        drop((schedule, mark, now, jobs));
+        begin()
+    };
+    schedule.finished(0, jobs.next().unwrap(), Outcome::Handled, now);
+    let between = schedule.next(0, now).unwrap();
+    assert_eq!(offsets(&between), [1], "it lies before one that was begun");
+    schedule.finished(1, jobs.next().unwrap(), Outcome::Handled, now);
+    assert!(!schedule.is_drained(0, &waker));
+    schedule.finished(0, between, Outcome::Handled, now);
+    assert!(schedule.is_drained(0, &waker) && schedule.next(0, now).is_none());
+    assert_eq!(mark.done(), 3);
+    // One that fails now is not tried again, and what is behind it is left.
+    let (mut schedule, mark, now, mut jobs) = begin();
+    assert_eq!(schedule.finished(0, jobs.next().unwrap(), failed(), now), Verdict::Abandoned);
+    assert!(schedule.next(0, now).is_none());
+    schedule.finished(1, jobs.next().unwrap(), Outcome::Handled, now);
+    assert!(schedule.is_drained(0, &waker) && mark.done() == -1);
+    // Nor is one waited for that waits to be tried again.
+    let (mut schedule, _, now) = with(rules, &keys[..3]);
+    let first = schedule.next(0, now).unwrap();
+    let second = schedule.next(1, now);
+    schedule.finished(0, first, failed(), now);
+    schedule.drain(0);
+    assert_eq!(schedule.next_due(), None);
+    if let Some(second) = second {
+        schedule.finished(1, second, Outcome::Handled, now);
+    }
+    assert!(schedule.is_drained(0, &waker));
+}
+
+#[test]
+fn a_retry_of_a_partition_that_ends_is_forgotten() {
+    let (mut schedule, mark, now) = with(rules(), &[None, None]);
+    let job = schedule.next(0, now).unwrap();
+    schedule.finished(0, job, failed(), now);
+    schedule.end(0);
+    assert_eq!(schedule.next_due(), None);
+    // One that fails while the partition is drained is not decided about.
+    let (mut other, _, now) = with(Rules { retries: 0, ..rules() }, &[None]);
+    let job = other.next(0, now).unwrap();
+    other.end(0);
+    assert_eq!(other.finished(0, job, failed(), now), Verdict::Abandoned);
+    assert!(other.failure().is_none() && mark.done() == -1);
+}
+
+#[test]
+fn lanes_are_begun_as_they_are_needed_and_woken_one_for_each_job() {
+    let mut schedule = schedule(Rules { concurrency: 3, ..rules() });
+    let now = Instant::now();
+    assert_eq!(schedule.new_lanes(), 0..0);
+    for partition in 0..2 {
+        let id = schedule.add(TopicPartition::new("t", partition));
+        schedule.offer(id, TestMark::new(), [record(partition, 0, None)]);
+    }
+    assert!(schedule.take_signals().driver);
+    assert_eq!(schedule.new_lanes(), 0..2);
+    assert_eq!(schedule.new_lanes(), 2..2, "two that come for them are enough");
+    let bells: Vec<_> = (0..2).map(|_| Arc::new(Bell::default())).collect();
+    for (lane, bell) in bells.iter().enumerate() {
+        let job = schedule.next(lane, now).unwrap();
+        schedule.finished(lane, job, Outcome::Handled, now);
+        schedule.wait(lane, &Waker::from(bell.clone()));
+    }
+    schedule.take_signals();
+    schedule.offer(0, TestMark::new(), [record(0, 1, None), record(0, 2, None)]);
+    let signals = schedule.take_signals();
+    assert_eq!((signals.wakers.len(), signals.driver), (1, false), "one strand is one job");
+    signals.wakers.into_iter().for_each(Waker::wake);
+    assert_eq!(bells.iter().map(|bell| bell.0.load(SeqCst)).sum::<usize>(), 1);
+}
+
+#[test]
+fn buffers_are_bounded_by_records_and_bytes() {
+    let size = record(0, 0, None).size();
+    let mut schedule = schedule(Rules { buffer_bytes: size * 8, ..rules() });
+    schedule.lanes.push(Lane::default());
+    let (one, two) = (schedule.add(TopicPartition::new("t", 0)), schedule.add(TopicPartition::new("t", 1)));
+    let bells: Vec<_> = (0..2).map(|_| Arc::new(Bell::default())).collect();
+    let wakers: Vec<_> = bells.iter().map(|bell| Waker::from(bell.clone())).collect();
+    let (mark, now) = (TestMark::new(), Instant::now());
+    assert_eq!(schedule.room(one, &wakers[0]), Some(Room { records: 10, bytes: size * 8 }));
+    schedule.offer(one, mark.clone(), (0..6).map(|offset| record(0, offset, None)));
+    assert_eq!(schedule.room(one, &wakers[0]), None, "more than half of its records");
+    assert_eq!(schedule.room(two, &wakers[1]), Some(Room { records: 10, bytes: size * 2 }));
+    schedule.offer(two, TestMark::new(), (0..2).map(|offset| record(1, offset, None)));
+    assert_eq!(schedule.room(two, &wakers[1]), None, "no bytes are left");
+    let ring = |schedule: &mut Schedule<TestMark>| {
+        schedule.take_signals().wakers.into_iter().for_each(Waker::wake);
+        [0, 1].map(|bell: usize| bells[bell].0.load(SeqCst))
+    };
+    let mut rung = Vec::new();
+    while let Some(job) = schedule.next(0, now) {
+        let partition = job.partition;
+        schedule.finished(0, job, Outcome::Handled, now);
+        rung.push((partition, ring(&mut schedule)));
+    }
+    // In turns; the first has room when it is down to half, the second when bytes are free again.
+    let expected =
+        [(0, [1, 0]), (1, [1, 1]), (0, [1, 1]), (1, [1, 1]), (0, [1, 1]), (0, [1, 1]), (0, [1, 1]), (0, [1, 1])];
+    assert_eq!(rung, expected);
+    assert_eq!(schedule.room(one, &wakers[0]), Some(Room { records: 10, bytes: size * 8 }));
+}
+
+#[test]
+fn the_oldest_job_says_since_when_the_worker_is_busy() {
+    let rules = Rules { strands: 64, ..rules() };
+    let (mut schedule, _, now) = with(rules, &[Some(1), Some(2)]);
+    assert_eq!(schedule.busy_since(), None);
+    let first = schedule.next(0, now).unwrap();
+    let later = now + Duration::from_secs(10);
+    let second = schedule.next(1, later).unwrap();
+    assert_eq!(schedule.busy_since(), Some(now));
+    let running = schedule.running(now + Duration::from_secs(20));
+    let times: Vec<_> = running.iter().map(|job| (job.offset, job.for_how_long.as_secs())).collect();
+    assert_eq!(times, [(0, 20), (1, 10)]);
+    let overdue = now + Duration::from_secs(300);
+    assert!(schedule.is_overdue(overdue) && !schedule.is_overdue(overdue - Duration::from_millis(1)));
+    schedule.take_signals();
+    schedule.finished(0, first, Outcome::Handled, overdue);
+    assert!(schedule.take_signals().driver, "whoever was put out for it may come back");
+    assert_eq!(schedule.busy_since(), Some(later));
+    schedule.finished(1, second, Outcome::Handled, overdue);
+    assert!(!schedule.is_overdue(overdue));
+}
+
+/// What a model test does next.
+#[derive(Clone, Debug)]
+enum Step {
+    Offer { partition: usize, keys: Vec<u8> },
+    Next(usize),
+    Finish { lane: usize, how: u8 },
+    Wait(u16),
+    Seek(usize),
+    End(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..3_usize, prop::collection::vec(0..6_u8, 1..5)).prop_map(|(partition, keys)| Step::Offer { partition, keys }),
+        6 => (0..4_usize).prop_map(Step::Next),
+        6 => (0..4_usize, 0..10_u8).prop_map(|(lane, how)| Step::Finish { lane, how }),
+        2 => (0..3000_u16).prop_map(Step::Wait),
+        1 => (0..3_usize).prop_map(Step::Seek),
+        1 => (0..3_usize).prop_map(Step::End),
+    ]
+}
+
+/// A partition as the model knows it.
+struct Known {
+    id: PartitionId,
+    mark: TestMark,
+    next: i64,
+    /// By offset: the key, and whether it is done.
+    records: Vec<(u8, bool)>,
+    ended: bool,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Whatever happens: of one key (or partition) one record at a time runs, in order, and the mark says exactly how far
+    /// all is done.
+    #[test]
+    fn order_is_kept_and_the_prefix_is_exact(
+        steps in prop::collection::vec(step(), 1..120),
+        by_key in any::<bool>(),
+        batch in prop::option::of(1..4_usize),
+        failed in prop_oneof![Just(Failed::Skip), Just(Failed::Bury), Just(Failed::Stop)],
+    ) {
+        let batch = batch.filter(|_| !by_key);
+        let rules = Rules { strands: if by_key { 16 } else { 1 }, batch, retries: 1, failed, ..rules() };
+        let mut schedule = schedule(rules);
+        schedule.lanes.resize_with(4, Lane::default);
+        let mut now = Instant::now();
+        let mut lanes: [Option<Job>; 4] = [None, None, None, None];
+        let fresh = |schedule: &mut Schedule<TestMark>, number: usize| Known {
+            id: schedule.add(TopicPartition::new("t", number as i32)),
+            mark: TestMark::new(),
+            next: 0,
+            records: Vec::new(),
+            ended: false,
+        };
+        let mut known: Vec<Known> = (0..3).map(|number| fresh(&mut schedule, number)).collect();
+        // Partitions that have ended, until what runs of them has.
+        let mut old: HashMap<PartitionId, Known> = HashMap::new();
+        let begun: Mutex<Vec<(PartitionId, i64)>> = Mutex::default();
+        for step in steps {
+            match step {
+                Step::Offer { partition, keys } => {
+                    let of = &mut known[partition];
+                    let from = of.next;
+                    of.next += keys.len() as i64;
+                    of.records.extend(keys.iter().map(|key| (*key, false)));
+                    let records = keys.iter().zip(from..).map(|(key, offset)| record(partition as i32, offset, Some(*key)));
+                    schedule.offer(of.id, of.mark.clone(), records.collect::<Vec<_>>());
+                }
+                Step::Next(lane) => {
+                    if lanes[lane].is_none() && let Some(job) = schedule.next(lane, now) {
+                        let of = known.iter().find(|of| of.id == job.partition).expect("none of an ended one");
+                        prop_assert!(!of.ended);
+                        for record in job.load.records() {
+                            let at = record.offset as usize;
+                            let (key, done) = of.records[at];
+                            prop_assert!(!done, "begun after it was done");
+                            let before = &of.records[..at];
+                            let first = job.load.records()[0].offset as usize;
+                            let clear = before.iter().enumerate().all(|(place, (other, done))| {
+                                *done || place >= first || (by_key && *other != key)
+                            });
+                            prop_assert!(clear, "something before it is not done: {at} of {:?}", of.records);
+                        }
+                        begun.lock().unwrap().push((job.partition, job.load.records()[0].offset));
+                        lanes[lane] = Some(job);
+                    }
+                }
+                Step::Finish { lane, how } => {
+                    if let Some(job) = lanes[lane].take() {
+                        let (id, all) = (job.partition, offsets(&job));
+                        let burying = matches!(job.task, Task::Bury(_));
+                        let outcome = match (how, burying) {
+                            (0..=5, false) => Outcome::Handled,
+                            (6..=7, false) => self::failed(),
+                            (_, false) => Outcome::Failed { error: error(), again: false },
+                            (0..=6, true) => Outcome::Buried,
+                            (_, true) => Outcome::BuryingFailed(Error::broker(ErrorCode::NOT_ENOUGH_REPLICAS, "x")),
+                        };
+                        let verdict = schedule.finished(lane, job, outcome, now);
+                        let of = match known.iter_mut().find(|of| of.id == id) {
+                            Some(of) => of,
+                            None => old.get_mut(&id).expect("known"),
+                        };
+                        if matches!(verdict, Verdict::Done | Verdict::Skipped) {
+                            all.iter().for_each(|offset| of.records[*offset as usize].1 = true);
+                        }
+                        prop_assert!(!(of.ended && matches!(verdict, Verdict::Again(_))));
+                        let running = lanes.iter().flatten().any(|job| job.partition == id);
+                        if of.ended && !running {
+                            old.remove(&id);
+                            schedule.remove(id);
+                        }
+                    }
+                }
+                Step::Wait(millis) => {
+                    now += Duration::from_millis(millis.into());
+                    schedule.tick(now);
+                }
+                Step::Seek(partition) => {
+                    // Read anew from where it stands: what was not begun comes again under another mark.
+                    let of = &mut known[partition];
+                    let running = lanes.iter().flatten().any(|job| job.partition == of.id);
+                    let parked = schedule.parked.values().chain(&schedule.due).any(|job| job.partition == of.id);
+                    if !running && !parked {
+                        of.mark.0.over.store(true, SeqCst);
+                        let from = of.records.iter().position(|(_, done)| !done).unwrap_or(of.records.len());
+                        of.mark = TestMark::new();
+                        of.mark.0.done.store(from as i64, SeqCst);
+                        let records: Vec<_> = (from..of.records.len())
+                            .map(|at| {
+                                of.records[at].1 = false;
+                                record(partition as i32, at as i64, Some(of.records[at].0))
+                            })
+                            .collect();
+                        schedule.offer(of.id, of.mark.clone(), records);
+                    }
+                }
+                Step::End(partition) => {
+                    let of = &mut known[partition];
+                    of.ended = true;
+                    let id = of.id;
+                    schedule.end(id);
+                    let running = lanes.iter().flatten().any(|job| job.partition == id);
+                    if running {
+                        let new = fresh(&mut schedule, partition);
+                        old.insert(id, std::mem::replace(of, new));
+                    } else {
+                        schedule.remove(id);
+                        *of = fresh(&mut schedule, partition);
+                    }
+                }
+            }
+            for of in known.iter().chain(old.values()) {
+                let prefix = of.records.iter().take_while(|(_, done)| *done).count() as i64;
+                prop_assert_eq!(of.mark.done().max(0), prefix);
+            }
+            if schedule.failure().is_some() {
+                break;
+            }
+        }
+        // With time and success, all comes to its end.
+        if schedule.failure().is_none() {
+            for _ in 0..10_000 {
+                now += Duration::from_secs(60);
+                schedule.tick(now);
+                for (lane, running) in lanes.iter_mut().enumerate() {
+                    if let Some(job) = running.take().or_else(|| schedule.next(lane, now)) {
+                        let burying = matches!(job.task, Task::Bury(_));
+                        let outcome = if burying { Outcome::Buried } else { Outcome::Handled };
+                        schedule.finished(lane, job, outcome, now);
+                    }
+                }
+            }
+            for of in &known {
+                prop_assert_eq!(of.mark.done().max(0), of.records.len() as i64);
+            }
+            old.keys().for_each(|id| schedule.remove(*id));
+            prop_assert_eq!(schedule.metrics().buffered_bytes, 0);
+        }
+    }
+}

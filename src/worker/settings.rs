@@ -1,0 +1,101 @@
+//! What a worker can be told.
+
+use std::time::Duration;
+
+use super::schedule::Rules;
+use crate::{
+    cluster::Backoff,
+    error::{Error, ErrorKind, Result},
+};
+
+/// Which records of a partition are handled one after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OrderBy {
+    /// All of them, in the order of the log. As many records run at once as there are partitions, at most. The default.
+    #[default]
+    Partition,
+    /// Those with the same key, in the order of the log. Others run side by side, those without a key too. What is
+    /// committed is still only what is done with all that lies before it, so a crash repeats what was done behind a
+    /// record that was not.
+    Key,
+}
+
+/// What becomes of a record whose handler has failed for the last time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Failed {
+    #[default]
+    Stop,
+    Skip,
+    Bury,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) concurrency: usize,
+    pub(super) order_by: OrderBy,
+    pub(super) buffer_records: usize,
+    pub(super) buffer_bytes: usize,
+    pub(super) max_batch: usize,
+    pub(super) retries: u32,
+    pub(super) backoff: (Duration, Duration),
+    pub(super) timeout: Option<Duration>,
+    pub(super) failed: Failed,
+    pub(super) skip_corrupt: bool,
+    pub(super) drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: 16,
+            order_by: OrderBy::default(),
+            buffer_records: 500,
+            buffer_bytes: 64 * 1024 * 1024,
+            max_batch: 500,
+            retries: 5,
+            backoff: (Duration::from_millis(100), Duration::from_secs(10)),
+            timeout: None,
+            failed: Failed::default(),
+            skip_corrupt: false,
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Settings {
+    /// # Errors
+    /// `Configuration` for what allows nothing or contradicts itself.
+    pub(super) fn rules(&self, batches: bool, patience: Option<Duration>) -> Result<Rules> {
+        let nothing = [
+            ("concurrency", self.concurrency == 0),
+            ("buffer_records", self.buffer_records == 0),
+            ("buffer_bytes", self.buffer_bytes == 0),
+            ("max_batch", self.max_batch == 0),
+            ("handler_timeout", self.timeout.is_some_and(|timeout| timeout.is_zero())),
+        ];
+        if let Some((name, _)) = nothing.iter().find(|(_, nothing)| *nothing) {
+            return Err(Error::new(ErrorKind::Configuration, format!("{name} of a worker must be more than 0")));
+        }
+        if batches && self.order_by == OrderBy::Key {
+            let message = "a worker's batches hold records of all keys: order_by must be OrderBy::Partition for them";
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
+        let strands = match self.order_by {
+            OrderBy::Partition => 1,
+            // Enough that different keys seldom wait for each other.
+            OrderBy::Key => self.concurrency.saturating_mul(4).clamp(16, 1024),
+        };
+        Ok(Rules {
+            concurrency: self.concurrency,
+            strands,
+            batch: batches.then_some(self.max_batch),
+            buffer_records: self.buffer_records,
+            buffer_bytes: self.buffer_bytes,
+            retries: self.retries,
+            backoff: Backoff::new(self.backoff.0, self.backoff.1),
+            failed: self.failed,
+            patience,
+        })
+    }
+}

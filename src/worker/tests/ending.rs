@@ -1,0 +1,204 @@
+use super::*;
+use crate::{ApiKey, ErrorKind, WorkerState, testkit::on};
+
+async fn sleeping(cluster: &Cluster, seen: &Seen, time: Duration) -> Worker {
+    let seen = seen.clone();
+    let worker = worker(cluster).await.start(move |record| {
+        let seen = seen.clone();
+        async move { seen.work(record, time).await }
+    });
+    worker.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_lets_what_runs_end_and_begins_nothing_more() {
+    let cluster = filled(2, 20).await;
+    let seen = Seen::default();
+    let worker = sleeping(&cluster, &seen, 10 * SECOND).await;
+    until("both are at work", || seen.now.load(SeqCst) == 2).await;
+    sleep(5 * SECOND).await;
+    let (closed, ()) = tokio::join!(worker.close(60 * SECOND), async {
+        sleep(SECOND).await;
+        assert!(matches!(worker.status().state, WorkerState::Closing));
+    });
+    closed.unwrap();
+    assert_eq!((seen.of(0), seen.of(1)), (vec![0], vec![0]));
+    for partition in 0..2 {
+        assert_eq!(cluster.committed("g", "t", partition), Some(1));
+    }
+    assert!(cluster.group("g").is_none_or(|group| group.members.is_empty()));
+    assert!(matches!(worker.status().state, WorkerState::Ended(None)));
+    worker.wait().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_ends_what_does_not_end_by_itself_within_its_time() {
+    let cluster = filled(2, 5).await;
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = worker(&cluster).await.start(move |record: ConsumerRecord| {
+        let seen = handler.clone();
+        async move {
+            let hangs = (record.partition, record.offset) == (0, 3);
+            seen.work(record, if hangs { 3600 * SECOND } else { Duration::from_millis(10) }).await;
+        }
+    });
+    let worker = worker.unwrap();
+    seen.reaches(8).await;
+    let began = Instant::now();
+    worker.close(10 * SECOND).await.unwrap();
+    assert!(began.elapsed() <= 10 * SECOND, "{:?}", began.elapsed());
+    assert_eq!(seen.now.load(SeqCst), 0, "it was dropped");
+    assert_eq!((cluster.committed("g", "t", 0), cluster.committed("g", "t", 1)), (Some(3), Some(5)));
+    assert_eq!(worker.metrics().records_abandoned, 1);
+}
+
+/// Whatever the coordinator does, or does not do.
+#[tokio::test(start_paused = true)]
+async fn a_close_is_bounded_when_the_coordinator_is_dead_or_silent_or_rebalances() {
+    for trouble in ["dead", "silent", "rebalancing"] {
+        let cluster = cluster(3).await;
+        cluster.create_topic("t", 3).unwrap();
+        (0..3).for_each(|partition| append(&cluster, partition, 0..5));
+        let seen = Seen::default();
+        let worker = sleeping(&cluster, &seen, Duration::from_millis(10)).await;
+        seen.reaches(15).await;
+        let mut other = None;
+        match trouble {
+            "dead" => {
+                for broker in cluster.brokers() {
+                    cluster.kill(broker).await.unwrap();
+                }
+            }
+            "silent" => {
+                cluster.fault(crate::testkit::on_any_of([]).forever().hang());
+            }
+            _ => {
+                cluster.fault(on(ApiKey::JoinGroup).forever().delay(100 * SECOND));
+                other = Some(sleeping(&cluster, &seen, SECOND).await);
+                sleep(5 * SECOND).await;
+            }
+        }
+        let began = Instant::now();
+        // Whether it could be done in time or not: it comes back.
+        let _ = worker.close(10 * SECOND).await;
+        assert!(began.elapsed() <= 10 * SECOND, "{trouble}: {:?}", began.elapsed());
+        drop(other);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_ends_it_well() {
+    let cluster = filled(1, 20).await;
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let builder = worker(&cluster).await.shutdown(sleep(10 * SECOND));
+    let run = builder.run(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, 3 * SECOND).await }
+    });
+    timeout(60 * SECOND, run).await.expect("it ends").unwrap();
+    assert!(seen.count() >= 2);
+    assert_eq!(cluster.committed("g", "t", 0), Some(seen.count() as i64));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_dropped_ends_its_handlers_and_commits_nothing_more() {
+    let cluster = filled(2, 20).await;
+    let seen = Seen::default();
+    let worker = sleeping(&cluster, &seen, 100 * SECOND).await;
+    until("both are at work", || seen.now.load(SeqCst) == 2).await;
+    drop(worker);
+    sleep(SECOND).await;
+    assert_eq!((seen.now.load(SeqCst), seen.count()), (0, 0));
+    let consumer = subscribed(member(&cluster)).await;
+    let run = consumer.run({
+        let seen = seen.clone();
+        move |record| {
+            let seen = seen.clone();
+            async move { seen.work(record, 100 * SECOND).await }
+        }
+    });
+    assert!(timeout(80 * SECOND, run).await.is_err());
+    sleep(SECOND).await;
+    assert_eq!((seen.now.load(SeqCst), seen.count()), (0, 0), "so does a run that is dropped");
+    sleep(60 * SECOND).await;
+    assert!(cluster.group("g").is_none_or(|group| group.members.is_empty()), "and the sessions lapse");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_is_closed_elsewhere_ends_the_worker_once_what_runs_is_done() {
+    let cluster = filled(1, 5).await;
+    let consumer = Arc::new(subscribed(member(&cluster)).await);
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = Worker::builder(consumer.clone()).start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, 4 * SECOND).await }
+    });
+    let worker = worker.unwrap();
+    until("it is at work", || seen.now.load(SeqCst) == 1).await;
+    consumer.close(20 * SECOND).await.unwrap();
+    worker.wait().await.unwrap();
+    assert_eq!((seen.of(0), cluster.committed("g", "t", 0)), (vec![0], Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fatal_error_is_the_workers_error() {
+    let cluster = filled(1, 5).await;
+    let fenced = subscribed(member(&cluster).group_instance_id("i")).await;
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = fenced.worker().start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, SECOND).await }
+    });
+    let worker = worker.unwrap();
+    seen.reaches(1).await;
+    let other = subscribed(member(&cluster).group_instance_id("i")).await;
+    let next = timeout(60 * SECOND, other.recv()).await.expect("a record").unwrap();
+    drop(next);
+    let error = timeout(120 * SECOND, worker.wait()).await.expect("an end").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fenced);
+}
+
+#[test]
+fn a_runtime_that_is_dropped_ends_the_worker() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (inner, outer) = (runtime(), runtime());
+    let worker = inner.block_on(async {
+        let cluster = filled(1, 5).await;
+        let worker = sleeping(&cluster, &Seen::default(), SECOND).await;
+        sleep(Duration::from_millis(1)).await;
+        worker
+    });
+    drop(inner);
+    assert_eq!(outer.block_on(worker.wait()).unwrap_err().kind(), ErrorKind::Closed);
+    assert!(outer.block_on(worker.close(SECOND)).is_err());
+}
+
+/// Its thread is lost to it, but the worker ends all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_handler_that_blocks_its_thread_holds_no_close_up() {
+    let cluster = filled(1, 5).await;
+    let (release, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let called = calls.clone();
+    let worker = worker(&cluster).await.start(move |_| {
+        called.fetch_add(1, SeqCst);
+        let blocked = blocked.clone();
+        async move {
+            // Until the other end is gone.
+            let _ = blocked.lock().unwrap().recv();
+        }
+    });
+    let worker = worker.unwrap();
+    until("it is called", || calls.load(SeqCst) == 1).await;
+    let closed = worker.close(2 * SECOND).await;
+    assert!(matches!(worker.status().state, WorkerState::Ended(_)), "{closed:?}");
+    assert_eq!(calls.load(SeqCst), 1);
+    assert!(worker.status().running[0].cancelled, "it is named still");
+    drop(release);
+    assert_eq!(cluster.committed("g", "t", 0).unwrap_or(0), 0, "and not done");
+}

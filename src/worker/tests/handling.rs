@@ -1,0 +1,253 @@
+use std::collections::HashSet;
+
+use super::*;
+use crate::{ErrorKind, Handler, HandlerError, OrderBy};
+
+#[tokio::test(start_paused = true)]
+async fn each_record_is_handled_once_in_order_and_committed() {
+    let cluster = filled(4, 50).await;
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = worker(&cluster).await.start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, Duration::from_millis(10)).await }
+    });
+    let worker = worker.unwrap();
+    seen.reaches(200).await;
+    sleep(2 * SECOND).await;
+    for partition in 0..4 {
+        assert_eq!(seen.of(partition), numbers(0..50));
+        assert_eq!(cluster.committed("g", "t", partition), Some(50), "by the interval");
+    }
+    append(&cluster, 2, 50..55);
+    seen.reaches(205).await;
+    close(&worker).await;
+    assert_eq!((seen.of(2), cluster.committed("g", "t", 2)), (numbers(0..55), Some(55)));
+    let metrics = worker.metrics();
+    assert_eq!((metrics.records_processed, metrics.attempts_failed, metrics.buffered_bytes), (205, 0, 0));
+    assert_eq!(metrics.handler_micros.count(), 205);
+    assert_eq!(seen.most.load(SeqCst), 4, "partitions are worked on side by side");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_handlers_run_than_may() {
+    let cluster = filled(8, 10).await;
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = worker(&cluster).await.concurrency(3).start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, SECOND).await }
+    });
+    let worker = worker.unwrap();
+    seen.reaches(80).await;
+    close(&worker).await;
+    assert_eq!(seen.most.load(SeqCst), 3);
+    assert!((0..8).all(|partition| seen.of(partition) == numbers(0..10)), "in fair turns, each in order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_run_side_by_side_each_in_order_and_a_slow_one_holds_the_commit() {
+    let cluster = filled(1, 40).await;
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let builder = worker(&cluster).await.order_by(OrderBy::Key).concurrency(32);
+    let worker = builder.start(move |record: ConsumerRecord| {
+        let seen = handler.clone();
+        async move {
+            let slow = record.offset == 3;
+            seen.work(record, if slow { 100 * SECOND } else { SECOND }).await;
+        }
+    });
+    let worker = worker.unwrap();
+    seen.reaches(32).await;
+    sleep(5 * SECOND).await;
+    assert_eq!(cluster.committed("g", "t", 0), Some(3), "what is behind the slow one is done, and not committed");
+    assert_eq!(seen.count(), 32, "its seven followers wait");
+    let status = worker.status();
+    assert_eq!(status.running.iter().map(|job| job.offset).collect::<Vec<_>>(), [3]);
+    seen.reaches(40).await;
+    close(&worker).await;
+    assert_eq!(cluster.committed("g", "t", 0), Some(40));
+    let done = seen.of(0);
+    for key in 0..5 {
+        let of_key: Vec<_> = done.iter().copied().filter(|offset| offset % 5 == key).collect();
+        assert_eq!(of_key, (0..8).map(|n| n * 5 + key).collect::<Vec<_>>());
+    }
+    assert!(seen.most.load(SeqCst) > 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_without_a_key_have_no_order_among_them() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    let records: Vec<_> = (0..20).map(|n: i32| Record::to("t").value(n.to_string())).collect();
+    cluster.append("t", 0, &records).unwrap();
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let builder = worker(&cluster).await.order_by(OrderBy::Key).concurrency(20);
+    let worker = builder.start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, SECOND).await }
+    });
+    let worker = worker.unwrap();
+    seen.reaches(20).await;
+    assert_eq!(seen.most.load(SeqCst), 20);
+    close(&worker).await;
+    assert_eq!(cluster.committed("g", "t", 0), Some(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_come_in_order_as_large_as_may_be() {
+    let cluster = filled(2, 25).await;
+    let seen = Seen::default();
+    let sizes: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let (handler, handed) = (seen.clone(), sizes.clone());
+    let worker = worker(&cluster).await.max_batch(10).start_batches(move |records: Arc<[ConsumerRecord]>| {
+        let (seen, sizes) = (handler.clone(), handed.clone());
+        async move {
+            sleep(SECOND).await;
+            sizes.lock().unwrap().push(records.len());
+            records.iter().for_each(|record| seen.done(record));
+        }
+    });
+    let worker = worker.unwrap();
+    seen.reaches(50).await;
+    close(&worker).await;
+    assert_eq!(*sizes.lock().unwrap(), [10, 10, 10, 10, 5, 5]);
+    for partition in 0..2 {
+        assert_eq!((seen.of(partition), cluster.committed("g", "t", partition)), (numbers(0..25), Some(25)));
+    }
+}
+
+struct Counting(Seen);
+
+impl Handler for Counting {
+    async fn handle(&self, record: &ConsumerRecord) -> Result<(), HandlerError> {
+        let _at_work = self.0.begin();
+        sleep(Duration::from_millis(1)).await;
+        self.0.done(record);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_may_be_a_type_of_its_own() {
+    let cluster = filled(2, 10).await;
+    let seen = Seen::default();
+    let worker = worker(&cluster).await.start_handler(Counting(seen.clone())).unwrap();
+    seen.reaches(20).await;
+    close(&worker).await;
+    assert_eq!((seen.of(0), seen.of(1)), (numbers(0..10), numbers(0..10)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_ahead_is_bounded() {
+    let cluster = filled(1, 100).await;
+    let builder = worker(&cluster).await.buffer_records(10);
+    let worker = builder.start(|_| async { sleep(1000 * SECOND).await }).unwrap();
+    sleep(20 * SECOND).await;
+    let metrics = worker.metrics();
+    assert_eq!((metrics.records_in_flight, metrics.records_waiting), (1, 9));
+    worker.close(SECOND).await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn seeks_and_pauses_hold_for_a_worker() {
+    let cluster = filled(1, 20).await;
+    let consumer = Arc::new(subscribed(member(&cluster)).await);
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = Worker::builder(consumer.clone()).start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, SECOND).await }
+    });
+    let worker = worker.unwrap();
+    let partition = TopicPartition::new("t", 0);
+    seen.reaches(3).await;
+    consumer.seek(&partition, 15).unwrap();
+    seen.reaches(9).await;
+    assert_eq!(seen.of(0), [0, 1, 2, 3, 15, 16, 17, 18, 19], "the one in hand, then those behind the seek");
+    consumer.pause([&partition]).unwrap();
+    append(&cluster, 0, 20..25);
+    sleep(10 * SECOND).await;
+    assert_eq!(seen.count(), 9);
+    consumer.resume([&partition]).unwrap();
+    seen.reaches(14).await;
+    close(&worker).await;
+    assert_eq!(cluster.committed("g", "t", 0), Some(25));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_needs_no_group_and_commits_nothing_without_auto_commit() {
+    let cluster = filled(2, 5).await;
+    let alone = Consumer::builder(cluster.bootstrap()).network(cluster.network()).build().await.unwrap();
+    alone.assign([(TopicPartition::new("t", 1), crate::Offset::At(2))]).unwrap();
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = alone.worker().start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, SECOND).await }
+    });
+    seen.reaches(3).await;
+    close(&worker.unwrap()).await;
+    assert_eq!(seen.of(1), [2, 3, 4]);
+    let by_hand = subscribed(member(&cluster).auto_commit(false)).await;
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = by_hand.worker().start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, SECOND).await }
+    });
+    seen.reaches(10).await;
+    close(&worker.unwrap()).await;
+    assert_eq!(cluster.committed("g", "t", 0), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_allow_nothing_are_refused_and_there_is_one_reader() {
+    let cluster = filled(1, 1).await;
+    type Change = fn(WorkerBuilder) -> WorkerBuilder;
+    let wrong: [(&str, Change); 5] = [
+        ("concurrency", |builder| builder.concurrency(0)),
+        ("buffer_records", |builder| builder.buffer_records(0)),
+        ("buffer_bytes", |builder| builder.buffer_bytes(0)),
+        ("max_batch", |builder| builder.max_batch(0)),
+        ("handler_timeout", |builder| builder.handler_timeout(Duration::ZERO)),
+    ];
+    for (name, change) in wrong {
+        let error = change(worker(&cluster).await).start(|_| async {}).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().starts_with(name), "{error}");
+    }
+    let keyed = worker(&cluster).await.order_by(OrderBy::Key).start_batches(|_| async {}).unwrap_err();
+    assert_eq!(keyed.kind(), ErrorKind::Configuration);
+    let producer = producer(&cluster).await;
+    let forbidden = worker(&cluster).await.dead_letter(&producer, "no such name").start(|_| async {}).unwrap_err();
+    assert_eq!(forbidden.kind(), ErrorKind::InvalidArgument);
+
+    let consumer = Arc::new(subscribed(member(&cluster)).await);
+    let first = Worker::builder(consumer.clone()).start(|_| async {}).unwrap();
+    let second = Worker::builder(consumer.clone()).start(|_| async {}).unwrap_err();
+    assert_eq!(second.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(consumer.recv().await.unwrap().unwrap_err().kind(), ErrorKind::InvalidArgument);
+    close(&first).await;
+    let late = Worker::builder(consumer).start(|_| async {}).unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Closed);
+}
+
+/// Where nothing is to be waited for, a handler costs nothing but itself; all the same others get their turn.
+#[tokio::test(start_paused = true)]
+async fn handlers_that_never_wait_leave_room_for_others() {
+    let cluster = filled(2, 5000).await;
+    let seen: Arc<Mutex<HashSet<(i32, i64)>>> = Arc::default();
+    let handler = seen.clone();
+    let worker = worker(&cluster).await.start(move |record| {
+        handler.lock().unwrap().insert((record.partition, record.offset));
+        async {}
+    });
+    let worker = worker.unwrap();
+    until("all were handled", || seen.lock().unwrap().len() == 10_000).await;
+    close(&worker).await;
+    assert_eq!(worker.metrics().records_processed, 10_000);
+}

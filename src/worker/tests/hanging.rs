@@ -1,0 +1,121 @@
+use super::*;
+use crate::GroupState;
+
+fn stable(worker: &Worker) -> bool {
+    matches!(worker.status().consumer.group.unwrap().state, GroupState::Stable { .. })
+}
+
+/// A handler blocked for ten minutes neither loses its membership before `max.poll.interval.ms` nor keeps it after.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_hangs_is_named_and_costs_the_membership_when_its_time_is_up() {
+    let cluster = filled(2, 5).await;
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = worker(&cluster).await.start(move |record: ConsumerRecord| {
+        let seen = handler.clone();
+        async move {
+            let hangs = (record.partition, record.offset) == (0, 2);
+            seen.work(record, if hangs { 600 * SECOND } else { Duration::from_millis(10) }).await;
+        }
+    });
+    let worker = worker.unwrap();
+    seen.reaches(7).await;
+    let began = Instant::now();
+    let member_id = |cluster: &Cluster| cluster.group("g").unwrap().members[0].member_id.clone();
+    let first = member_id(&cluster);
+    for minute in 1..5 {
+        sleep(60 * SECOND).await;
+        let job = &worker.status().running[0];
+        assert_eq!((&job.partition, job.offset, job.attempt), (&TopicPartition::new("t", 0), 2, 1));
+        assert!(job.for_how_long >= minute * 59 * SECOND, "{:?}", job.for_how_long);
+        assert!(stable(&worker));
+        assert_eq!(member_id(&cluster), first);
+        // The other partition goes on meanwhile.
+        append(&cluster, 1, 4 + i64::from(minute)..5 + i64::from(minute));
+        seen.reaches(7 + minute as usize).await;
+    }
+    // It was ended, so the member is well and joins again at once, as another one; the record comes again.
+    until("it was put out", || {
+        cluster.group("g").is_some_and(|group| group.members.iter().all(|of| of.member_id != first))
+    })
+    .await;
+    let out = began.elapsed().as_secs();
+    assert!((299..=301).contains(&out), "{out}");
+    until("it is back", || stable(&worker)).await;
+    assert_ne!(member_id(&cluster), first);
+    until("the record is with the handler again", || !worker.status().running.is_empty()).await;
+    assert_eq!((seen.now.load(SeqCst), worker.status().running[0].offset), (1, 2));
+    assert_eq!((seen.of(0), cluster.committed("g", "t", 0)), (numbers(0..2), Some(2)));
+    assert_eq!(cluster.committed("g", "t", 1), Some(9), "what was done of the other one stays done");
+    worker.close(10 * SECOND).await.unwrap();
+}
+
+/// Many handlers that each take long, one after the other, are no reason to think that the member hangs.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_always_busy_stays_a_member() {
+    let cluster = filled(3, 6).await;
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let consumer = subscribed(member(&cluster).max_poll_interval(60 * SECOND)).await;
+    let worker = consumer.worker().start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, 55 * SECOND).await }
+    });
+    let worker = worker.unwrap();
+    until("it is a member", || stable(&worker)).await;
+    while seen.count() < 18 {
+        assert!(stable(&worker));
+        sleep(SECOND).await;
+    }
+    close(&worker).await;
+    assert!((0..3).all(|partition| seen.of(partition) == numbers(0..6)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_waits_for_another_attempt_does_not_count_as_hanging() {
+    let cluster = filled(1, 1).await;
+    let consumer = subscribed(member(&cluster).max_poll_interval(60 * SECOND)).await;
+    let builder = consumer.worker().retries(u32::MAX).retry_backoff(SECOND, 100 * SECOND);
+    let worker = builder.start(|_| async { Err::<(), _>("not yet") }).unwrap();
+    until("it is a member", || stable(&worker)).await;
+    for _ in 0..600 {
+        sleep(SECOND).await;
+        assert!(stable(&worker));
+    }
+    assert!(worker.metrics().retries > 5);
+    worker.close(10 * SECOND).await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(0));
+}
+
+/// A member that hangs holds nobody up longer than it may: the other one gets its partitions.
+#[tokio::test(start_paused = true)]
+async fn what_hangs_goes_to_another_member_when_the_time_to_drain_is_over() {
+    let cluster = filled(2, 5).await;
+    let (first, second) = (Seen::default(), Seen::default());
+    let handler = first.clone();
+    let builder = worker(&cluster).await.drain_timeout(20 * SECOND);
+    let hanging = builder.start(move |record: ConsumerRecord| {
+        let seen = handler.clone();
+        async move {
+            let hangs = record.offset == 2;
+            seen.work(record, if hangs { 3600 * SECOND } else { Duration::from_millis(10) }).await;
+        }
+    });
+    let hanging = hanging.unwrap();
+    first.reaches(4).await;
+    let handler = second.clone();
+    let helping = worker(&cluster).await.start(move |record| {
+        let seen = handler.clone();
+        async move { seen.work(record, Duration::from_millis(10)).await }
+    });
+    let began = Instant::now();
+    let helping = helping.unwrap();
+    second.reaches(3).await;
+    assert!(began.elapsed() < 40 * SECOND, "{:?}", began.elapsed());
+    let partition = if second.of(0).is_empty() { 1 } else { 0 };
+    assert_eq!(second.of(partition), numbers(2..5), "what was done was committed, the rest is handled there");
+    hanging.close(10 * SECOND).await.unwrap();
+    second.reaches(6).await;
+    close(&helping).await;
+    assert_eq!((second.of(0), second.of(1)), (numbers(2..5), numbers(2..5)));
+}

@@ -1,0 +1,135 @@
+//! The worker against brokers in the process, under paused time.
+
+mod ending;
+mod failures;
+mod handling;
+mod hanging;
+mod rebalances;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    Consumer, ConsumerBuilder, ConsumerRecord, OffsetReset, Producer, Record, TopicPartition, Worker, WorkerBuilder,
+    testkit::{Cluster, Options},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn cluster(brokers: usize) -> Cluster {
+    Cluster::start(Options::new().brokers(brokers).in_memory()).await.unwrap()
+}
+
+/// A topic `t` of so many partitions, with so many records in each, whose keys are their numbers modulo 5.
+async fn filled(partitions: i32, records: i64) -> Cluster {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", partitions).unwrap();
+    for partition in 0..partitions {
+        append(&cluster, partition, 0..records);
+    }
+    cluster
+}
+
+fn append(cluster: &Cluster, partition: i32, numbers: std::ops::Range<i64>) {
+    let records: Vec<_> = numbers.map(|n| Record::to("t").key((n % 5).to_string()).value(n.to_string())).collect();
+    if !records.is_empty() {
+        cluster.append("t", partition, &records).unwrap();
+    }
+}
+
+fn member(cluster: &Cluster) -> ConsumerBuilder {
+    Consumer::builder(cluster.bootstrap())
+        .network(cluster.network())
+        .seed(1)
+        .group("g")
+        .auto_offset_reset(OffsetReset::Earliest)
+        .auto_commit_interval(SECOND)
+}
+
+async fn subscribed(builder: ConsumerBuilder) -> Consumer {
+    let consumer = builder.build().await.unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    consumer
+}
+
+async fn worker(cluster: &Cluster) -> WorkerBuilder {
+    subscribed(member(cluster)).await.worker().seed(1)
+}
+
+async fn producer(cluster: &Cluster) -> Producer {
+    Producer::builder(cluster.bootstrap()).network(cluster.network()).build().await.unwrap()
+}
+
+/// What handlers have seen: by partition, offsets in the order in which they were done.
+#[derive(Clone, Default)]
+struct Seen {
+    done: Arc<Mutex<BTreeMap<i32, Vec<i64>>>>,
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+/// A handler is at work; ends also when it is ended.
+struct AtWork(Arc<AtomicUsize>);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Seen {
+    fn begin(&self) -> AtWork {
+        self.most.fetch_max(self.now.fetch_add(1, SeqCst) + 1, SeqCst);
+        AtWork(self.now.clone())
+    }
+
+    fn done(&self, record: &ConsumerRecord) {
+        self.done.lock().unwrap().entry(record.partition).or_default().push(record.offset);
+    }
+
+    /// Works at a record for a while.
+    async fn work(&self, record: ConsumerRecord, time: Duration) {
+        let _at_work = self.begin();
+        sleep(time).await;
+        self.done(&record);
+    }
+
+    fn of(&self, partition: i32) -> Vec<i64> {
+        self.done.lock().unwrap().get(&partition).cloned().unwrap_or_default()
+    }
+
+    fn count(&self) -> usize {
+        self.done.lock().unwrap().values().map(Vec::len).sum()
+    }
+
+    async fn reaches(&self, count: usize) {
+        until(&format!("{count} records were handled"), || self.count() >= count).await;
+    }
+}
+
+/// Waits until that is so, ten minutes at most.
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..60_000 {
+        if condition() {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came to it that {what}");
+}
+
+fn numbers(range: std::ops::Range<i64>) -> Vec<i64> {
+    range.collect()
+}
+
+async fn close(worker: &Worker) {
+    worker.close(60 * SECOND).await.unwrap();
+}

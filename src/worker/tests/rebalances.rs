@@ -1,0 +1,148 @@
+use super::*;
+use crate::{ApiKey, ErrorCode, OrderBy, testkit::on};
+
+async fn slow(cluster: &Cluster, seen: &Seen, order: OrderBy, time: Duration) -> Worker {
+    let seen = seen.clone();
+    let builder = worker(cluster).await.order_by(order);
+    let worker = builder.start(move |record| {
+        let seen = seen.clone();
+        async move { seen.work(record, time).await }
+    });
+    worker.unwrap()
+}
+
+/// Members come and go while records are written; with clean closes every record is handled exactly once, in order.
+async fn come_and_go(order: OrderBy) {
+    let cluster = Arc::new(cluster(2).await);
+    cluster.create_topic("t", 6).unwrap();
+    let seen = Seen::default();
+    let writer = cluster.clone();
+    // In bursts, so that much waits when partitions go.
+    let writing = tokio::spawn(async move {
+        for n in 0..5 {
+            for partition in 0..6 {
+                append(&writer, partition, n * 30..n * 30 + 30);
+            }
+            sleep(6 * SECOND).await;
+        }
+    });
+    let time = Duration::from_millis(70);
+    let mut members = vec![slow(&cluster, &seen, order, time).await];
+    for round in 0..6 {
+        sleep(4 * SECOND).await;
+        if round % 3 == 2 {
+            close(&members.remove(0)).await;
+        } else {
+            members.push(slow(&cluster, &seen, order, time).await);
+        }
+    }
+    writing.await.unwrap();
+    seen.reaches(900).await;
+    sleep(5 * SECOND).await;
+    for member in &members {
+        close(member).await;
+    }
+    for partition in 0..6 {
+        let mut done = seen.of(partition);
+        if order == OrderBy::Key {
+            for key in 0..5 {
+                let of_key: Vec<_> = done.iter().copied().filter(|offset| offset % 5 == key).collect();
+                assert!(of_key.is_sorted(), "key {key} of partition {partition}: {of_key:?}");
+            }
+            done.sort_unstable();
+        }
+        assert_eq!(done, numbers(0..150), "partition {partition}");
+        assert_eq!(cluster.committed("g", "t", partition), Some(150));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_come_and_go_and_each_record_is_handled_once() {
+    come_and_go(OrderBy::Partition).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_order_by_key_come_and_go_and_each_record_is_handled_once() {
+    come_and_go(OrderBy::Key).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_waits_for_what_runs_and_begins_nothing_more() {
+    let cluster = filled(2, 20).await;
+    let seen = Seen::default();
+    let first = slow(&cluster, &seen, OrderBy::Partition, 8 * SECOND).await;
+    until("both are at work", || seen.now.load(SeqCst) == 2).await;
+    let second = slow(&cluster, &Seen::default(), OrderBy::Partition, 8 * SECOND).await;
+    until("it drains", || first.status().partitions.values().any(|partition| partition.draining)).await;
+    let at_work = first.metrics().records_in_flight;
+    assert!(at_work >= 1);
+    until("it is drained", || first.status().partitions.values().all(|partition| !partition.draining)).await;
+    assert_eq!(first.metrics().records_abandoned, 0);
+    let done = seen.count();
+    let committed: i64 = (0..2).map(|partition| cluster.committed("g", "t", partition).unwrap_or(0)).sum();
+    assert_eq!(committed, done as i64, "all that was done, and nothing else");
+    close(&first).await;
+    close(&second).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn handlers_of_partitions_that_are_lost_are_ended_at_once() {
+    let cluster = filled(1, 5).await;
+    let seen = Seen::default();
+    let worker = slow(&cluster, &seen, OrderBy::Partition, 100 * SECOND).await;
+    until("it is at work", || seen.now.load(SeqCst) == 1).await;
+    let began = Instant::now();
+    let expelled = cluster.fault(on(ApiKey::Heartbeat).error(ErrorCode::UNKNOWN_MEMBER_ID));
+    expelled.reached(1).await;
+    until("the handler was ended", || worker.metrics().records_abandoned == 1).await;
+    assert!(began.elapsed() < 10 * SECOND);
+    // It joins again, and begins with the same record.
+    seen.reaches(1).await;
+    assert_eq!(seen.of(0), [0]);
+    close(&worker).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_does_not_hold_a_rebalance_up_and_is_made_where_the_partition_went() {
+    let cluster = filled(1, 3).await;
+    let builder = worker(&cluster).await.retry_backoff(3600 * SECOND, 3600 * SECOND);
+    let first = builder.start(|_| async { Err::<(), _>("no") }).unwrap();
+    until("it waits to try again", || first.metrics().retries_waiting == 1).await;
+    let began = Instant::now();
+    let seen = Seen::default();
+    let second = slow(&cluster, &seen, OrderBy::Partition, Duration::from_millis(10)).await;
+    sleep(15 * SECOND).await;
+    close(&first).await;
+    seen.reaches(3).await;
+    assert!(began.elapsed() < 60 * SECOND);
+    assert_eq!(seen.of(0), numbers(0..3));
+    close(&second).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_coordinator_moves_and_is_lost_while_records_are_handled() {
+    let cluster = cluster(3).await;
+    cluster.create_topic("t", 3).unwrap();
+    for partition in 0..3 {
+        append(&cluster, partition, 0..60);
+    }
+    let seen = Seen::default();
+    let worker = slow(&cluster, &seen, OrderBy::Partition, SECOND).await;
+    seen.reaches(10).await;
+    let coordinator = cluster.coordinator("g").unwrap();
+    cluster.move_coordinator("g", coordinator % 3 + 1).unwrap();
+    seen.reaches(40).await;
+    cluster.kill(cluster.coordinator("g").unwrap()).await.unwrap();
+    seen.reaches(180).await;
+    sleep(5 * SECOND).await;
+    close(&worker).await;
+    for partition in 0..3 {
+        let mut done = seen.of(partition);
+        done.dedup();
+        assert_eq!(cluster.committed("g", "t", partition), Some(60));
+        let mut all = done.clone();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all, numbers(0..60), "none is lost");
+    }
+}

@@ -1,0 +1,198 @@
+//! The worker's own task: follows the group, starts lanes and feeders, and ends everything within its time.
+
+use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{
+    handler::Work,
+    lane_task::{self, Shop},
+    partition_task::{Fed, Feeder},
+    plan::{Plan, now},
+    schedule::PartitionId,
+};
+use crate::{
+    config::parse::FOREVER,
+    consumer::{Consumer, Ending, Hand, HandEvent, Hands},
+    error::{Error, ErrorKind, Result},
+    record::TopicPartition,
+};
+
+/// How long handlers that were told to end may take to notice.
+const GRACE: Duration = Duration::from_millis(100);
+
+pub(super) type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+pub(super) struct Driver<W> {
+    pub(super) plan: Arc<Plan>,
+    pub(super) shop: Arc<Shop<W>>,
+    pub(super) consumer: Arc<Consumer>,
+    pub(super) hands: Hands,
+    /// When all has to be over, once somebody closes.
+    pub(super) close: watch::Receiver<Option<Instant>>,
+    pub(super) shutdown: Option<Shutdown>,
+    pub(super) drain: Duration,
+    pub(super) skip_corrupt: bool,
+    pub(super) running: Running,
+}
+
+/// What runs under the driver, and ends with it.
+#[derive(Default)]
+pub(super) struct Running {
+    lanes: JoinSet<()>,
+    feeders: JoinSet<Fed>,
+    names: HashMap<TopicPartition, PartitionId>,
+    /// Partitions that came back while something of them still ran.
+    early: Vec<Hand>,
+    /// The group may have put us out, and is to hear that we are well.
+    unwell: bool,
+}
+
+/// Why the worker ends.
+struct Why {
+    deadline: Instant,
+    error: Option<Error>,
+}
+
+impl<W: Work> Driver<W> {
+    pub(super) async fn run(mut self) -> Result<()> {
+        let Why { deadline, error } = self.work().await;
+        let closed = self.finish(deadline).await;
+        match error {
+            Some(error) => Err(error),
+            None => closed,
+        }
+    }
+
+    async fn work(&mut self) -> Why {
+        loop {
+            self.begin_lanes();
+            self.recover();
+            if let Some(error) = self.plan.with(|schedule| schedule.failure().cloned()) {
+                return self.end_by(Some(error));
+            }
+            let due = self.plan.with(|schedule| schedule.next_due());
+            let due = due.map_or_else(|| Instant::now() + FOREVER, Instant::from_std);
+            let Running { lanes, feeders, .. } = &mut self.running;
+            tokio::select! {
+                biased;
+                closed = self.close.changed() => {
+                    // The worker itself is dropped only with this task.
+                    let deadline = self.close.borrow().filter(|_| closed.is_ok());
+                    return Why { deadline: deadline.unwrap_or_else(Instant::now), error: None };
+                }
+                () = over(&mut self.shutdown) => return self.end_by(None),
+                () = self.plan.driver.notified() => {}
+                Some(fed) = feeders.join_next() => if let Err(error) = self.fed(fed) {
+                    return self.end_by(Some(error));
+                },
+                Some(lane) = lanes.join_next() => if let Err(error) = lane {
+                    return self.end_by(Some(broken(error)));
+                },
+                event = self.hands.next() => match event {
+                    HandEvent::Partition(hand) => self.begin_partition(hand),
+                    HandEvent::Error(error) => self.heard(error),
+                    HandEvent::Ended(error) => return self.end_by(error),
+                },
+                () = sleep_until(due) => self.plan.with(|schedule| schedule.tick(now())),
+            }
+        }
+    }
+
+    fn end_by(&self, error: Option<Error>) -> Why {
+        // As long for what runs, as for the commit and the goodbye.
+        Why { deadline: Instant::now() + self.drain.saturating_mul(2).min(FOREVER), error }
+    }
+
+    fn begin_lanes(&mut self) {
+        for lane in self.plan.with(|schedule| schedule.new_lanes()) {
+            self.running.lanes.spawn(lane_task::run(self.shop.clone(), lane));
+        }
+    }
+
+    /// Tells the group that we are well, if it may think otherwise and no handler hangs any more.
+    fn recover(&mut self) {
+        if self.running.unwell && !self.plan.with(|schedule| schedule.is_overdue(now())) {
+            self.running.unwell = false;
+            self.hands.come_anew();
+        }
+    }
+
+    /// What is in the way of the whole consumer; it tries on.
+    fn heard(&mut self, error: Error) {
+        tracing::warn!(%error, "the worker goes on");
+        self.plan.note(error);
+        // The group waits with the next attempt until somebody asks.
+        self.running.unwell = true;
+    }
+
+    // ---- partitions
+
+    fn begin_partition(&mut self, hand: Hand) {
+        let name = hand.partition().clone();
+        if self.running.names.contains_key(&name) {
+            // What runs of it from before has to end first: two must not handle the same record.
+            return self.running.early.push(hand);
+        }
+        let partition = self.plan.with(|schedule| schedule.add(name.clone()));
+        self.running.names.insert(name, partition);
+        let feeder = Feeder {
+            plan: self.plan.clone(),
+            consumer: self.consumer.clone(),
+            partition,
+            hand,
+            drain: self.drain,
+            skip_corrupt: self.skip_corrupt,
+        };
+        self.running.feeders.spawn(feeder.run());
+    }
+
+    fn fed(&mut self, fed: Result<Fed, JoinError>) -> Result<()> {
+        let Fed { partition, ending } = fed.map_err(broken)?;
+        self.plan.with(|schedule| schedule.remove(partition));
+        self.running.names.retain(|_, known| *known != partition);
+        self.running.unwell |= ending == Ending::Gone;
+        for hand in std::mem::take(&mut self.running.early) {
+            self.begin_partition(hand);
+        }
+        Ok(())
+    }
+
+    // ---- the end
+
+    /// Lets what runs end, commits what is done, and leaves the group; all of it before the deadline.
+    async fn finish(mut self, deadline: Instant) -> Result<()> {
+        self.plan.close();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let drained = Instant::now() + self.drain.min(left / 2);
+        let mut idle = timeout_at(drained, self.plan.idle()).await;
+        if idle.is_err() {
+            self.plan.with(|schedule| schedule.end_all());
+            self.plan.cancel(None);
+            idle = timeout_at((drained + GRACE).min(deadline), self.plan.idle()).await;
+        }
+        if idle.is_err() {
+            tracing::warn!("the worker ends though a handler blocks its thread");
+        }
+        // Dropped with the task; one that blocks its thread cannot be waited for.
+        self.running.lanes.abort_all();
+        self.running.early.clear();
+        self.running.feeders.shutdown().await;
+        self.consumer.close(deadline.saturating_duration_since(Instant::now())).await
+    }
+}
+
+async fn over(shutdown: &mut Option<Shutdown>) {
+    match shutdown {
+        Some(shutdown) => shutdown.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn broken(error: JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "a task of the worker ended").with_source(error)
+}
