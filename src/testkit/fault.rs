@@ -348,6 +348,7 @@ mod tests {
             broker: 1,
             connection: 1,
             client_id: "c".into(),
+            principal: "User:ANONYMOUS".into(),
             partitions: partitions.iter().map(|&(topic, p)| TopicPartition::new(topic, p)).collect(),
             group: None,
             at: tokio::time::Instant::now(),

@@ -23,7 +23,7 @@ async fn traffic_goes_on_over_it_without_one_error() {
     let cluster = limited().await;
     let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(plain());
     let producer = producer.linger(SECOND / 1000).build().await.unwrap();
-    let consumer = Consumer::builder(&cluster.bootstrap()).network(cluster.network()).security(plain()).group("g");
+    let consumer = Consumer::builder(cluster.bootstrap()).network(cluster.network()).security(plain()).group("g");
     let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
     consumer.subscribe(["orders"]).unwrap();
     let reading = tokio::spawn(async move {

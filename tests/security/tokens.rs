@@ -114,7 +114,7 @@ async fn the_same_by_properties() {
     let asked = endpoint(&network, Duration::ZERO, |_, _| granted("alice"));
     let jaas = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required clientId=\"me\" \
                 clientSecret=\"hunter2\" scope=\"kafka\";";
-    let admin = Admin::builder(&cluster.bootstrap())
+    let admin = Admin::builder(cluster.bootstrap())
         .network(cluster.network())
         .properties([
             ("security.protocol", "SASL_PLAINTEXT"),
