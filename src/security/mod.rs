@@ -73,7 +73,11 @@ impl Security {
 
     /// `SASL_PLAINTEXT`: SASL without TLS.
     pub fn sasl_plaintext(sasl: Sasl) -> Self {
-        Self { sasl: Some(sasl), ..Self::default() }
+        Self {
+            #[cfg(feature = "tls")]
+            tls: None,
+            sasl: Some(sasl),
+        }
     }
 
     /// `SASL_SSL`: SASL under TLS.
