@@ -134,6 +134,16 @@ impl Client {
         Ok(Self(Arc::new(Owner(core))))
     }
 
+    /// [`new`](Self::new), with the files read that secure its connections: an error says what is wrong with them.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) async fn open(settings: ClientSettings) -> Result<Self> {
+        let client = Self::new(settings)?;
+        client.core().guard.prepare().await?;
+        Ok(client)
+    }
+
     fn core(&self) -> &Arc<Core> {
         &self.0.0
     }

@@ -18,9 +18,10 @@ use super::{
 };
 use crate::{
     cluster::{Backoff, Client, client_properties},
-    config::apply,
+    config::{Pairs, apply},
     error::{Error, ErrorKind, Result},
     net::Network,
+    security::Security,
 };
 
 /// After how long without a leader the reader is told, unless `default.api.timeout.ms` is shorter.
@@ -35,12 +36,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[must_use]
 pub struct ConsumerBuilder {
     settings: ConsumerSettings,
-    properties: Vec<(String, String)>,
+    properties: Pairs,
 }
 
 impl ConsumerBuilder {
     pub(super) fn empty() -> Self {
-        Self { settings: ConsumerSettings::default(), properties: Vec::new() }
+        Self { settings: ConsumerSettings::default(), properties: Pairs::default() }
     }
 
     pub(super) fn new(bootstrap: &str) -> Self {
@@ -193,6 +194,12 @@ impl ConsumerBuilder {
         self.set(|s| s.client.default_api_timeout = time)
     }
 
+    /// How connections are secured: TLS, SASL (`security.protocol` and what belongs to it). Rules the properties out that
+    /// say the same. Default: [`Security::plaintext`].
+    pub fn security(self, security: Security) -> Self {
+        self.set(|s| s.client.security.give(security))
+    }
+
     /// The network to connect over. Default: TCP.
     pub fn network(self, network: Arc<dyn Network>) -> Self {
         self.set(|s| s.client.network = network)
@@ -200,14 +207,15 @@ impl ConsumerBuilder {
 
     /// Any property by its Java or librdkafka name.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.properties.push((name.into(), value.into()));
+        self.properties.push(name, value);
         self
     }
 
     /// Several properties by name.
     pub fn properties<K: AsRef<str>, V: AsRef<str>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        let pairs = pairs.into_iter().map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()));
-        self.properties.extend(pairs);
+        for (name, value) in pairs {
+            self.properties.push(name.as_ref(), value.as_ref());
+        }
         self
     }
 
@@ -225,7 +233,7 @@ impl ConsumerBuilder {
     /// # Cancel safety
     /// Safe.
     pub async fn build(mut self) -> Result<Consumer> {
-        apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties)?;
+        apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties.iter())?;
         let settings = self.settings;
         settings.check()?;
         settings.client.check()?;
@@ -233,7 +241,7 @@ impl ConsumerBuilder {
             Error::new(ErrorKind::Configuration, "a consumer needs a tokio runtime").with_source(error)
         })?;
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
-        let client = Client::new(settings.client.clone())?;
+        let client = Client::open(settings.client.clone()).await?;
         let (events, received) = mpsc::unbounded_channel();
         let group = settings.group().map(|group| GroupHandle::start(client.clone(), group, events));
 

@@ -1,10 +1,10 @@
 //! How a cluster is to be.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::state::group::GroupSettings;
+use super::{sasl::Sasl, state::group::GroupSettings};
 use crate::{net::MemoryNetwork, wire::ApiKey};
 
 /// How a [`Cluster`](super::Cluster) is to be. The defaults are those of a Kafka cluster, but for the delay of a group's
@@ -30,6 +30,9 @@ pub struct Options {
     pub(crate) sink: bool,
     pub(crate) prepared: Vec<(String, Vec<Bytes>)>,
     pub(crate) seed: u64,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<super::Tls>,
+    pub(crate) sasl: Option<Arc<Sasl>>,
 }
 
 impl Default for Options {
@@ -59,6 +62,9 @@ impl Default for Options {
             sink: false,
             prepared: Vec::new(),
             seed: 0,
+            #[cfg(feature = "tls")]
+            tls: None,
+            sasl: None,
         }
     }
 }
@@ -207,6 +213,19 @@ impl Options {
     /// [`default_partitions`](Self::default_partitions).
     pub fn prepared(mut self, topic: impl Into<String>, batches: Vec<Bytes>) -> Self {
         self.prepared.push((topic.into(), batches));
+        self
+    }
+
+    /// Puts the listeners under TLS (default: none): `SSL`, and with [`sasl`](Self::sasl) `SASL_SSL`.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: super::Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Asks clients for SASL (default: none): `SASL_PLAINTEXT`, and with `tls` `SASL_SSL`.
+    pub fn sasl(mut self, sasl: Sasl) -> Self {
+        self.sasl = Some(Arc::new(sasl));
         self
     }
 

@@ -26,6 +26,7 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod produce_sink;
+mod sasl;
 mod sync_group;
 
 use std::{sync::Arc, time::Instant};
@@ -40,6 +41,7 @@ pub(crate) use self::produce_sink::acknowledge;
 use super::{
     fault::Verdict,
     options::Options,
+    sasl::Gate,
     shape,
     state::{State, group::Ticket},
 };
@@ -75,7 +77,7 @@ macro_rules! serve {
 }
 
 /// The requests that are served.
-pub(crate) static SERVED: [Served; 22] = serve![
+pub(crate) static SERVED: [Served; 24] = serve![
     ProduceRequest => |request, _| produce::Produce::new(request),
     FetchRequest => fetch::Fetch::new,
     ListOffsetsRequest => |request, _| list_offsets::ListOffsets(request),
@@ -98,6 +100,8 @@ pub(crate) static SERVED: [Served; 22] = serve![
     CreatePartitionsRequest => |request, _| create_partitions::CreatePartitions(request),
     DeleteGroupsRequest => |request, _| delete_groups::DeleteGroups(request),
     DescribeClusterRequest => |request, _| describe_cluster::DescribeCluster(request),
+    SaslHandshakeRequest => |request, _| sasl::SaslHandshake(request),
+    SaslAuthenticateRequest => |request, _| sasl::SaslAuthenticate(request),
 ];
 
 const fn key_of<R: Request>() -> ApiKey {
@@ -161,6 +165,7 @@ pub(crate) struct Context<'a> {
     pub(crate) head: &'a Head,
     pub(crate) now: Instant,
     pub(crate) verdict: &'a Verdict,
+    pub(crate) gate: &'a mut Gate,
 }
 
 /// How a call goes on.
