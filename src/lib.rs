@@ -70,7 +70,7 @@ pub use admin::{
 };
 pub use cluster::BrokerMetrics;
 pub use consumer::{
-    Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus, GroupState, GroupStatus, IsolationLevel,
+    Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus, GroupProtocol, GroupState, GroupStatus, IsolationLevel,
     OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics, PartitionRecords,
     PartitionStatus, PartitionStream, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Waiting,
 };

@@ -13,7 +13,7 @@ use super::{
     inbox::{Inbox, Wakers},
     part::Opening,
     properties::PROPERTIES,
-    settings::{ConsumerSettings, IsolationLevel, OffsetReset},
+    settings::{ConsumerSettings, GroupProtocol, IsolationLevel, OffsetReset},
     shared::Shared,
 };
 use crate::{
@@ -74,6 +74,21 @@ impl ConsumerBuilder {
     /// none.
     pub fn group_instance_id(self, id: impl Into<String>) -> Self {
         self.set(|s| s.group_instance_id = Some(id.into().into()))
+    }
+
+    /// `group.protocol`: how the group's partitions are dealt out. Default: [`GroupProtocol::Classic`].
+    ///
+    /// With [`GroupProtocol::Consumer`] the coordinator decides how often to heartbeat, how long a session is and how to
+    /// deal out, so `session.timeout.ms`, `heartbeat.interval.ms` and `partition.assignment.strategy` are refused, as in
+    /// Java.
+    pub fn group_protocol(self, protocol: GroupProtocol) -> Self {
+        self.set(|s| s.group_protocol = protocol)
+    }
+
+    /// `group.remote.assignor`: which of the brokers' assignors deals out, with [`GroupProtocol::Consumer`]; Kafka's are
+    /// `uniform` and `range`. Default: the coordinator's choice (`uniform`).
+    pub fn group_remote_assignor(self, name: impl Into<String>) -> Self {
+        self.set(|s| s.group_remote_assignor = Some(name.into().into()))
     }
 
     /// `auto.offset.reset`. Default: [`OffsetReset::Latest`].
@@ -144,14 +159,20 @@ impl ConsumerBuilder {
         self.set(|s| s.max_poll_interval = interval)
     }
 
-    /// `session.timeout.ms`: after how long without a heartbeat the group gives a member up. Default: 45 s.
+    /// `session.timeout.ms`, with [`GroupProtocol::Classic`]: after how long without a heartbeat the group gives a member up. Default: 45 s.
     pub fn session_timeout(self, timeout: Duration) -> Self {
-        self.set(|s| s.session_timeout = timeout)
+        self.set(|s| {
+            s.session_timeout = timeout;
+            s.classic_only.push("session.timeout.ms");
+        })
     }
 
-    /// `heartbeat.interval.ms`. Default: 3 s.
+    /// `heartbeat.interval.ms`, with [`GroupProtocol::Classic`]. Default: 3 s.
     pub fn heartbeat_interval(self, interval: Duration) -> Self {
-        self.set(|s| s.heartbeat_interval = interval)
+        self.set(|s| {
+            s.heartbeat_interval = interval;
+            s.classic_only.push("heartbeat.interval.ms");
+        })
     }
 
     /// `enable.partition.eof`: whether the reader is told, by an error of kind
@@ -218,7 +239,13 @@ impl ConsumerBuilder {
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
         let client = Client::new(settings.client.clone())?;
         let (events, received) = mpsc::unbounded_channel();
-        let group = settings.group().map(|group| GroupHandle::start(client.clone(), group, events));
+        let group = settings.group().map(|group| match settings.group_protocol {
+            GroupProtocol::Classic => GroupHandle::start(client.clone(), group, events),
+            GroupProtocol::Consumer => {
+                let remote_assignor = settings.group_remote_assignor.clone();
+                GroupHandle::start_consumer_protocol(client.clone(), group, remote_assignor, events)
+            }
+        });
 
         let opening = Opening { check_crcs: settings.check_crcs, limit: settings.max_decompressed_batch_bytes };
         let wakers = Arc::new(Wakers::default());

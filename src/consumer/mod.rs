@@ -62,6 +62,6 @@ pub use offsets::OffsetAndMetadata;
 pub use partition_stream::PartitionStream;
 pub use record_ref::{RecordHeaders, RecordRef};
 pub use records::{PartitionRecords, Records, RecordsIter};
-pub use settings::{IsolationLevel, OffsetReset};
+pub use settings::{GroupProtocol, IsolationLevel, OffsetReset};
 pub use status::{PartitionStatus, Waiting};
 pub use stream::RecordStream;

@@ -59,6 +59,13 @@ impl Subscription {
         !self.patterns.is_empty()
     }
 
+    /// The expressions as one for a coordinator (KIP-848), which holds it against whole names: the same topics are meant as
+    /// by the search that [`topics`](Self::topics) does. `None` where there is no expression.
+    pub(crate) fn remote_regex(&self) -> Option<String> {
+        let whole = self.patterns.iter().map(|pattern| format!(".*(?:{}).*", pattern.as_str()));
+        whole.reduce(|all, next| format!("{all}|{next}"))
+    }
+
     /// The topics that are meant in this picture of the cluster: every name, and every topic there that an expression
     /// matches. Topics that the broker keeps for itself are matched only where `exclude_internal` is false.
     pub(crate) fn topics(&self, metadata: &Metadata, exclude_internal: bool) -> BTreeSet<Arc<str>> {
@@ -122,6 +129,19 @@ mod tests {
         let subscription = Subscription::parse(["^a|b"]).unwrap();
         let metadata = picture(&[("a1", false, ErrorCode::NONE), ("xb", false, ErrorCode::NONE)]);
         assert_eq!(names(subscription.topics(&metadata, true)), ["a1", "xb"]);
+    }
+
+    #[test]
+    fn a_coordinator_that_matches_whole_names_finds_the_same_topics() {
+        let elements = ["^audit", "^a|b$", "^(?i)ORD.rs$", "^.x"];
+        let subscription = Subscription::parse(elements.into_iter().chain(["plain"])).unwrap();
+        let whole = Regex::new(&format!("^(?:{})$", subscription.remote_regex().unwrap())).unwrap();
+        for name in
+            ["audit", "audit-1", "my-audit", "ab", "b", "cb", "bc", "orders", "Orders2", "xx", "yx.z", "plain", "q"]
+        {
+            assert_eq!(whole.is_match(name), subscription.matches(name), "{name}");
+        }
+        assert_eq!(Subscription::parse(["plain"]).unwrap().remote_regex(), None);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(super) struct Commit {
     /// `None` goes without a generation, as consumers do that are in no group.
     identity: Option<Identity>,
     left: BTreeMap<TopicPartition, OffsetAndMetadata>,
+    /// In the consumer protocol: since when each of them is owned, which has to stay so.
+    since: BTreeMap<TopicPartition, u64>,
 }
 
 /// What an answer means for the commit.
@@ -61,8 +63,19 @@ impl Commit {
             let message = format!("commit {partition}: an offset of {} is not allowed", offset.offset);
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
+        let mut since = BTreeMap::new();
         let identity = match standing {
             Standing::Alone => None,
+            Standing::Holding { identity, owned, .. } => {
+                for (partition, _) in &offsets {
+                    let Some(owned) = owned.get(partition) else {
+                        let message = format!("commit {partition} for group {group_id}: the partition is not owned");
+                        return Err(Error::new(ErrorKind::NotAssigned, message));
+                    };
+                    since.insert(partition.clone(), owned.since);
+                }
+                Some(identity.clone())
+            }
             Standing::Member { identity, owned } => {
                 if let Some((partition, _)) = offsets.iter().find(|(partition, _)| !owned.contains(partition)) {
                     let message = format!("commit {partition} for group {group_id}: the partition is not owned");
@@ -77,7 +90,7 @@ impl Commit {
             }
             Standing::Ended(error) => return Err(error.clone()),
         };
-        Ok(Self { group_id, instance_id, identity, left: offsets.into_iter().collect() })
+        Ok(Self { group_id, instance_id, identity, left: offsets.into_iter().collect(), since })
     }
 
     pub(super) fn identity(&self) -> Option<&Identity> {
@@ -88,9 +101,18 @@ impl Commit {
         self.left.is_empty()
     }
 
-    /// A commit never outlives the generation that it was made in: checked before each attempt.
-    pub(super) fn check(&self, standing: &Standing) -> Result<()> {
+    /// A commit never outlives the generation that it was made in: checked before each attempt. In the consumer protocol it
+    /// goes on in the name of the member's next epoch, as long as its partitions are owned without a break.
+    pub(super) fn check(&mut self, standing: &Standing) -> Result<()> {
         let current = match standing {
+            Standing::Holding { identity, owned, .. } => {
+                let same = |partition| owned.get(partition).map(|owned| &owned.since) == self.since.get(partition);
+                if self.identity.is_none() || !self.left.keys().all(same) {
+                    return Err(self.over());
+                }
+                self.identity = Some(identity.clone());
+                return Ok(());
+            }
             Standing::Ended(error) => return Err(error.clone()),
             Standing::Alone => None,
             Standing::Member { identity, .. } => Some(identity),
@@ -207,6 +229,7 @@ impl Commit {
 fn may_pass(code: ErrorCode) -> bool {
     code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
         || code == ErrorCode::UNSTABLE_OFFSET_COMMIT
+        || code == ErrorCode::STALE_MEMBER_EPOCH
         || code == ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
         || names_no_coordinator(code)
 }
@@ -239,6 +262,7 @@ mod tests {
     use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 
     use super::*;
+    use crate::consumer::group::consumer_protocol::Owned;
 
     fn tp(partition: i32) -> TopicPartition {
         TopicPartition::new("t", partition)
@@ -304,11 +328,38 @@ mod tests {
 
     #[test]
     fn a_commit_does_not_outlive_its_generation() {
-        let commit = commit(&member(5)).unwrap();
+        let mut commit = commit(&member(5)).unwrap();
         assert!(commit.check(&member(5)).is_ok());
         for standing in [member(6), Standing::Rebalancing, Standing::Out, Standing::Alone] {
             assert_eq!(commit.check(&standing).unwrap_err().kind(), ErrorKind::NotAssigned, "{standing:?}");
         }
+    }
+
+    fn holding(epoch: i32, since: [u64; 2]) -> Standing {
+        let identity = Identity { generation: epoch, member_id: "m".into() };
+        let owned = [tp(0), tp(1)].into_iter().zip(since);
+        let owned = owned.map(|(partition, since)| (partition, Owned { topic_id: uuid::Uuid::nil(), since })).collect();
+        Standing::Holding { identity, owned: Arc::new(owned), settled: true }
+    }
+
+    #[test]
+    fn a_commit_follows_the_epoch_of_a_member_that_keeps_its_partitions() {
+        let mut commit = commit(&holding(5, [1, 2])).unwrap();
+        assert!(matches!(commit.answered(&both(ErrorCode::STALE_MEMBER_EPOCH)), Verdict::Again { .. }));
+        commit.check(&holding(6, [1, 2])).unwrap();
+        assert_eq!(commit.request(9).generation_id_or_member_epoch, 6);
+        // Given up and taken again in between: somebody else may have committed further.
+        assert_eq!(commit.check(&holding(7, [1, 3])).unwrap_err().kind(), ErrorKind::NotAssigned);
+        assert!(matches!(
+            commit.answered(&response(&[(0, ErrorCode::STALE_MEMBER_EPOCH), (1, ErrorCode::NONE)])),
+            Verdict::Again { .. }
+        ));
+        commit.check(&holding(7, [1, 3])).unwrap();
+        for standing in [Standing::Rebalancing, Standing::Out, Standing::Alone, member(6)] {
+            assert_eq!(commit.check(&standing).unwrap_err().kind(), ErrorKind::NotAssigned, "{standing:?}");
+        }
+        let foreign = vec![(tp(2), OffsetAndMetadata::new(7))];
+        assert!(Commit::new("g".into(), None, &holding(5, [1, 2]), foreign).is_err());
     }
 
     #[test]

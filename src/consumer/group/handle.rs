@@ -10,6 +10,7 @@ use super::{
     GroupEvent, GroupSettings,
     commit::{Commit, Verdict},
     committed::{fetch_answer, fetch_check, fetch_request},
+    consumer_protocol::ConsumerProtocolTask,
     coordinator::{ask, request_timeout},
     group_task::{Command, GroupTask},
     membership::Standing,
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     cluster::{Backoff, Client, CoordinatorKind, Lane, Route},
     consumer::{GroupState, GroupStatus, OffsetAndMetadata, subscription::Subscription},
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorCode, ErrorKind, Result},
     record::TopicPartition,
 };
 
@@ -73,6 +74,21 @@ impl GroupHandle {
         Self { client, shared, commands }
     }
 
+    /// The same for a group of the consumer protocol (KIP-848), whose coordinator assigns; by that assignor, where one is
+    /// named.
+    pub(crate) fn start_consumer_protocol(
+        client: Client,
+        settings: GroupSettings,
+        remote_assignor: Option<Arc<str>>,
+        events: mpsc::UnboundedSender<GroupEvent>,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(settings));
+        let (commands, received) = mpsc::unbounded_channel();
+        let task = ConsumerProtocolTask::new(client.clone(), shared.clone(), remote_assignor, received, events);
+        tokio::spawn(task.run());
+        Self { client, shared, commands }
+    }
+
     /// Joins the group for that subscription, or changes it; `None` (or an empty one) unsubscribes, which gives up what is
     /// owned and leaves.
     pub(crate) fn subscribe(&self, subscription: Option<Subscription>) {
@@ -102,6 +118,10 @@ impl GroupHandle {
             Standing::Member { identity, .. } => {
                 GroupState::Stable { member_id: identity.member_id.clone(), generation: identity.generation }
             }
+            Standing::Holding { identity, settled: true, .. } => {
+                GroupState::Stable { member_id: identity.member_id.clone(), generation: identity.generation }
+            }
+            Standing::Holding { .. } => GroupState::Rebalancing,
             Standing::Ended(error) => GroupState::Ended(error.clone()),
         };
         GroupStatus { group_id: self.shared.settings.group_id.clone(), state, for_how_long: since.elapsed() }
@@ -137,7 +157,14 @@ impl GroupHandle {
             commit.check(&self.shared.standing())?;
             last = Some(match self.try_commit(&mut commit, deadline).await {
                 Ok(Verdict::Done) => return Ok(()),
-                Ok(Verdict::Again { error, .. }) => error,
+                Ok(Verdict::Again { error, .. }) => {
+                    if let (Some(ErrorCode::STALE_MEMBER_EPOCH), Some(identity)) = (error.code(), commit.identity()) {
+                        // The next heartbeat brings the epoch in which this can be committed.
+                        let (identity, said) = (identity.clone(), error.clone());
+                        let _ = self.commands.send(Command::CommitRefused { identity, said });
+                    }
+                    error
+                }
                 Ok(Verdict::Failed { error, expelled }) => {
                     if let (Some(said), Some(identity)) = (expelled, commit.identity()) {
                         let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });

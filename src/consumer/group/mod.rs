@@ -3,6 +3,7 @@
 mod assignor;
 mod commit;
 mod committed;
+mod consumer_protocol;
 mod coordinator;
 mod group_task;
 mod handle;

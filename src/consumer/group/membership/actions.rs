@@ -1,10 +1,13 @@
 //! What the membership asks its task to do, and what it is told back.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
-use crate::{error::Error, record::TopicPartition};
+use crate::{consumer::group::consumer_protocol::Owned, error::Error, record::TopicPartition};
 
 /// Which attempt an answer belongs to: an answer to any other than the awaited one is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +95,13 @@ pub(crate) enum Standing {
     Out,
     /// In the group; owns these partitions.
     Member { identity: Identity, owned: Arc<BTreeSet<TopicPartition>> },
+    /// In a group of the consumer protocol, whose member's epoch may change while it keeps its partitions.
+    Holding {
+        identity: Identity,
+        owned: Arc<BTreeMap<TopicPartition, Owned>>,
+        /// Nothing is to be given up, or still to be found out.
+        settled: bool,
+    },
     /// Ended for good.
     Ended(Error),
 }
