@@ -32,8 +32,7 @@
 //! Tests of what time does run on the in-memory network under tokio's paused clock, which the brokers follow:
 //! `Options::new().in_memory()`, and [`Cluster::network`] for the client.
 //!
-//! What it does not do: transactions beyond the ids and epochs of their producers, the consumer protocol of KIP-848 and
-//! share groups, security, configurations beyond the few named at [`Cluster::create_topic_with`], compaction. Requests that are only for these are not offered in ApiVersions.
+//! What it does not do: transactions beyond the ids and epochs of their producers, share groups, security, configurations beyond the few named at [`Cluster::create_topic_with`], compaction. Requests that are only for these are not offered in ApiVersions.
 
 mod api;
 mod batch;
@@ -45,7 +44,7 @@ mod journal;
 mod options;
 mod shape;
 mod shared;
-mod state;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 
@@ -55,6 +54,7 @@ pub use fault::{Fault, on, on_any_of};
 pub use journal::Request;
 pub use options::Options;
 pub use state::{
+    consumer_group::{ConsumerGroupView, ConsumerMemberView},
     group::{GroupView, MemberView},
     sink::Received,
 };

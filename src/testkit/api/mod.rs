@@ -4,6 +4,8 @@
 //! has its answer.
 
 mod api_versions;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
@@ -75,7 +77,7 @@ macro_rules! serve {
 }
 
 /// The requests that are served.
-pub(crate) static SERVED: [Served; 22] = serve![
+pub(crate) static SERVED: [Served; 24] = serve![
     ProduceRequest => |request, _| produce::Produce::new(request),
     FetchRequest => fetch::Fetch::new,
     ListOffsetsRequest => |request, _| list_offsets::ListOffsets(request),
@@ -98,6 +100,8 @@ pub(crate) static SERVED: [Served; 22] = serve![
     CreatePartitionsRequest => |request, _| create_partitions::CreatePartitions(request),
     DeleteGroupsRequest => |request, _| delete_groups::DeleteGroups(request),
     DescribeClusterRequest => |request, _| describe_cluster::DescribeCluster(request),
+    ConsumerGroupHeartbeatRequest => |request, _| consumer_group_heartbeat::ConsumerGroupHeartbeat(request),
+    ConsumerGroupDescribeRequest => |request, _| consumer_group_describe::ConsumerGroupDescribe(request),
 ];
 
 const fn key_of<R: Request>() -> ApiKey {

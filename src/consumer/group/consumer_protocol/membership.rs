@@ -73,6 +73,9 @@ pub(crate) struct ConsumerMembership {
     pub(super) owned: Arc<BTreeMap<TopicPartition, Owned>>,
     pub(super) ownerships: u64,
     pub(super) giving_up: Option<GivingUp>,
+    /// Since when the coordinator waits for us to give up, at the earliest: several revocations may follow each other before
+    /// it hears of a moment without any.
+    pub(super) awaited_since: Option<Instant>,
     /// Nothing is subscribed to any more: leaves once everything is given up.
     pub(super) leaving: bool,
     /// The consumer has not heard of this membership's first assignment yet.
@@ -116,6 +119,10 @@ pub(super) struct Heartbeat {
     interval: Duration,
     /// When the coordinator last heard of us, at the latest.
     pub(super) alive: Instant,
+    /// When the first heartbeat was sent that may have been carried out without our having heard of it.
+    unheard_since: Option<Instant>,
+    /// The same as of the last answer: whatever that told us, the coordinator has not decided earlier.
+    pub(super) decided: Instant,
     /// What the coordinator is known to know; nothing after an error.
     known: Option<Known>,
     /// It may know an expression of ours that is not wanted any more.
@@ -165,6 +172,7 @@ impl ConsumerMembership {
             owned: Arc::default(),
             ownerships: 0,
             giving_up: None,
+            awaited_since: None,
             leaving: false,
             fresh: true,
             quick_retries: 0,
@@ -175,6 +183,8 @@ impl ConsumerMembership {
                 in_flight: None,
                 interval: USUAL_INTERVAL,
                 alive: now,
+                unheard_since: None,
+                decided: now,
                 known: None,
                 may_know_regex: false,
                 node: None,
@@ -328,6 +338,7 @@ impl ConsumerMembership {
         let ticket = self.ticket();
         self.may_be_in = true;
         self.heartbeat.in_flight = Some(InFlight { ticket, sent: now, says });
+        self.heartbeat.unheard_since.get_or_insert(now);
         self.heartbeat.due = now + self.heartbeat.interval;
         self.actions.push_back(Action::Heartbeat { ticket, beat });
     }
@@ -354,6 +365,7 @@ impl ConsumerMembership {
     fn take(&mut self, now: Instant, in_flight: InFlight, answer: Answer) {
         let heartbeat = &mut self.heartbeat;
         heartbeat.alive = in_flight.sent;
+        heartbeat.decided = heartbeat.unheard_since.take().unwrap_or(in_flight.sent);
         heartbeat.interval = answer.interval.unwrap_or(heartbeat.interval);
         if heartbeat.due > now {
             heartbeat.due = in_flight.sent + heartbeat.interval;
@@ -458,9 +470,11 @@ impl ConsumerMembership {
         self.names.clear();
         self.owned = Arc::default();
         self.giving_up = None;
+        self.awaited_since = None;
         self.leaving = false;
         self.fresh = true;
         self.heartbeat.in_flight = None;
+        self.heartbeat.unheard_since = None;
         self.heartbeat.known = None;
         self.heartbeat.complained = false;
     }

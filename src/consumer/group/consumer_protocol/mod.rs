@@ -9,6 +9,8 @@ mod actions;
 mod consumer_protocol_task;
 mod errors;
 mod membership;
+#[cfg(all(test, feature = "testkit"))]
+mod model_tests;
 mod reconcile;
 mod requests;
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! How a member comes from what it owns to what it may own: it gives up first, tells the coordinator when that is done, and
 //! takes what is free for it by then.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use uuid::Uuid;
 
@@ -10,6 +13,9 @@ use super::{
     membership::{GivingUp, State},
 };
 use crate::record::TopicPartition;
+
+/// How long before the rebalance timeout the reader's time is up.
+const MARGIN: Duration = Duration::from_secs(5);
 
 impl ConsumerMembership {
     /// Goes as far as it can from what is owned to what may be. Whatever it lacks (the reader, a topic's name) calls it
@@ -25,8 +31,9 @@ impl ConsumerMembership {
         let gone = self.owned.iter().filter(|(partition, owned)| !stays(partition, owned));
         let gone: Vec<TopicPartition> = gone.map(|(partition, _)| partition.clone()).collect();
         if !gone.is_empty() {
-            return self.give_up(now, gone);
+            return self.give_up(gone);
         }
+        self.awaited_since = None;
         if self.leaving {
             return self.leave();
         }
@@ -63,11 +70,12 @@ impl ConsumerMembership {
         self.actions.push_back(Action::Assigned { partitions });
     }
 
-    fn give_up(&mut self, now: Instant, partitions: Vec<TopicPartition>) {
-        // The coordinator waits since it answered, which is since we asked at the earliest. Never so short that a reader has
-        // no chance, whatever the settings.
+    fn give_up(&mut self, partitions: Vec<TopicPartition>) {
+        // The coordinator may have decided so in an answer that was lost. What is given up later than it waits is with two.
+        let since = *self.awaited_since.get_or_insert(self.heartbeat.decided);
+        // And it has to hear of it in time.
         let timeout = self.settings.max_poll_interval;
-        let deadline = (self.heartbeat.alive + timeout).max(now + timeout / 2);
+        let deadline = since + timeout - MARGIN.min(timeout / 8);
         let ticket = self.ticket();
         self.actions.push_back(Action::Revoke { ticket, partitions: partitions.clone() });
         self.giving_up = Some(GivingUp { ticket, partitions, deadline });

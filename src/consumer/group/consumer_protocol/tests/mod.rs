@@ -1,7 +1,15 @@
 //! One rule of membership after the other, and many members at once.
 
+#[cfg(feature = "testkit")]
+mod brokers;
 mod errors;
+#[cfg(feature = "testkit")]
+mod faults;
 mod heartbeats;
+#[cfg(feature = "testkit")]
+mod members;
+#[cfg(feature = "testkit")]
+mod moving;
 mod reconciling;
 
 use std::{
@@ -25,7 +33,7 @@ use crate::{
 
 const INTERVAL: Duration = Duration::from_secs(5);
 const SESSION: Duration = Duration::from_secs(45);
-const POLL: Duration = Duration::from_secs(300);
+pub(super) const POLL: Duration = Duration::from_secs(300);
 const T: Uuid = Uuid::from_u128(1);
 const U: Uuid = Uuid::from_u128(2);
 

@@ -1,5 +1,8 @@
 use super::*;
 
+/// The coordinator has to hear of it in time.
+const MARGIN: Duration = Duration::from_secs(5);
+
 #[test]
 fn what_goes_is_given_up_before_what_comes_is_taken_and_both_are_told_together() {
     let mut bench = Bench::settled();
@@ -92,10 +95,29 @@ fn a_revocation_that_takes_longer_than_the_rebalance_is_a_loss() {
         // Each answer moves what the coordinator knows, not when it began to wait.
         assert!(bench.now <= began + POLL);
     }
-    assert_eq!(bench.now, began + POLL);
+    assert_eq!(bench.now, began + POLL - MARGIN);
     assert_eq!(bench.beat().1.owned, Some(held(&[(T, 1..2)])));
     bench.member.revoked(bench.now, ticket);
     bench.idle();
+}
+
+#[test]
+fn a_coordinator_whose_answer_was_lost_waits_since_then() {
+    let mut bench = Bench::settled();
+    let (ticket, _) = bench.next_beat();
+    let asked = bench.now;
+    bench.pass(Duration::from_secs(20));
+    bench.refuse(ticket, ErrorCode::REQUEST_TIMED_OUT);
+    bench.told(5, held(&[(T, 1..2)]));
+    let (ticket, _) = bench.revoking();
+    assert_eq!(bench.member.giving_up.as_ref().unwrap().deadline, asked + POLL - MARGIN);
+    // And for what is to be given up next, while it has heard of no moment without.
+    let (beaten, _) = bench.next_beat();
+    bench.answer(beaten, 5, Some(Held::new()));
+    bench.pass(Duration::from_secs(4));
+    bench.member.revoked(bench.now, ticket);
+    bench.revoking();
+    assert_eq!(bench.member.giving_up.as_ref().unwrap().deadline, asked + POLL - MARGIN);
 }
 
 #[test]
