@@ -13,6 +13,7 @@ use super::{
     estimate::CompressionEstimate,
     flush::FlushGroup,
     partitioner::{Load, Sticky, turn_is_over},
+    sizes::{Limits, Sizes},
 };
 use crate::{
     error::Error,
@@ -47,8 +48,8 @@ struct Accumulator {
     sticky_bytes: usize,
     /// What the last batch weighed when it was closed: so much room the next one gets at once.
     usual_size: usize,
-    /// The bytes at which the open batch is full, before compression.
-    limit: usize,
+    /// Of the open batch.
+    limits: Limits,
     /// Memory for the stage of the next batch, if they come large enough for one.
     stage: Vec<u8>,
 }
@@ -135,6 +136,7 @@ pub(crate) struct Glance {
     pub(crate) created: Instant,
     /// It is full or was flushed, so nothing is to be waited for.
     pub(crate) due: bool,
+    /// What it is expected to take in a request.
     pub(crate) size: usize,
 }
 
@@ -161,7 +163,7 @@ impl Partition {
         };
         let full = acc.full.front().map(|batch| (batch, true));
         let (batch, due) = full.or(acc.open.as_ref().map(|batch| (batch, batch.flushed)))?;
-        Some(Glance { created: batch.created, due, size: batch.size() })
+        Some(Glance { created: batch.created, due, size: self.estimate.expected(batch.size()) })
     }
 
     /// Takes the oldest batch, closing it if it is still open.
@@ -231,7 +233,7 @@ impl Held<'_> {
         &mut self,
         entry: &Entry<'_>,
         payment: &mut Payment,
-        batch_size: usize,
+        sizes: Sizes,
         ledger: &Arc<Ledger>,
         clock: impl FnOnce() -> Instant,
         take: impl FnOnce(&Arc<Cell>, u32) -> R,
@@ -243,9 +245,9 @@ impl Held<'_> {
         let bound = entry.bound as usize;
         let mut news = News::None;
         let estimate = &self.partition.estimate;
-        let (limit, fits) = match &acc.open {
-            Some(batch) => (acc.limit, batch.size() + bound <= acc.limit),
-            None => (estimate.limit(batch_size), false),
+        let (limits, fits) = match &acc.open {
+            Some(batch) => (acc.limits, batch.size() + bound <= acc.limits.batch),
+            None => (sizes.limits(estimate), false),
         };
         let closed = !fits && acc.open.is_some();
         if closed {
@@ -254,8 +256,8 @@ impl Held<'_> {
         if let Some(sticky) = entry.sticky.filter(|sticky| sticky.has_choice()) {
             let index = self.partition.index as u32;
             let mine = sticky.current() == index;
-            let had_its_share = turn_is_over(acc.sticky_bytes, limit, acc.open.is_none())
-                || (closed && acc.sticky_bytes + bound > limit);
+            let had_its_share = turn_is_over(acc.sticky_bytes, limits.turn, acc.open.is_none())
+                || (closed && acc.sticky_bytes + bound > limits.turn);
             if !mine || had_its_share {
                 acc.sticky_bytes = 0;
                 sticky.leave(index);
@@ -273,11 +275,11 @@ impl Held<'_> {
             Some(batch) => batch,
             none => {
                 let now = clock();
-                acc.limit = if closed { estimate.limit(batch_size) } else { limit };
+                acc.limits = if closed { sizes.limits(estimate) } else { limits };
                 let least = BATCH_HEADER_SIZE + bound;
-                let body = ledger.bodies.take(acc.usual_size.clamp(least, acc.limit.max(least)));
+                let body = ledger.bodies.take(acc.usual_size.clamp(least, acc.limits.batch.max(least)));
                 let stage = std::mem::take(&mut acc.stage);
-                let builder = BatchBuilder::new(body, stage);
+                let builder = BatchBuilder::new(body, stage, estimate.is_plain());
                 if news == News::None && acc.told < Told::Open {
                     acc.told = Told::Open;
                     news = News::Opened(now);
@@ -286,7 +288,7 @@ impl Held<'_> {
                 none.insert(Batch::new(self.partition.topic.clone(), self.partition.index, builder, now, ledger))
             }
         };
-        let room = acc.limit.saturating_sub(batch.size());
+        let room = acc.limits.batch.saturating_sub(batch.size());
         match batch.append(entry, payment, room) {
             Some(index) => {
                 acc.appended += 1;

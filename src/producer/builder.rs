@@ -22,6 +22,7 @@ use super::{
     sender::Sender,
     sender_task::SenderTask,
     settings::{Acks, ProducerSettings},
+    sizes::Sizes,
     topics::{Placement, Topics},
 };
 use crate::{
@@ -70,7 +71,9 @@ impl ProducerBuilder {
         self.set(|s| s.acks = acks)
     }
 
-    /// `batch.size`: the bytes at which a batch is full. Default: 16384.
+    /// `batch.size`: the bytes at which a batch is full. Default: 262144, because most of what a request costs does not
+    /// depend on its size (Java's is 16384). It is not what a batch takes: that is what its records take, and a batch
+    /// leaves after `linger.ms` however little is in it.
     ///
     /// With compression, these are the bytes that are expected after it, by how well earlier batches of the topic were
     /// compressed (KIP-126). Before it a batch holds up to 16 times as much, within `max.request.size` and, with one batch
@@ -286,7 +289,7 @@ impl ProducerBuilder {
             backoff: Backoff::new(settings.client.retry_backoff, settings.client.retry_backoff_max),
         };
         let placement = Placement {
-            batch_size: settings.batch_size.min(settings.max_request_size),
+            sizes: Sizes::new(settings.batch_size.min(settings.max_request_size)),
             growth: Arc::new(Growth::new(derived.compression, settings.max_request_size, settings.buffer_memory)),
             partitioning: settings.partitioning,
             rack: settings.client.client_rack,

@@ -80,6 +80,20 @@ impl CompressionEstimate {
         (BATCH_HEADER_SIZE.saturating_add(body as usize)).clamp(batch_size, most)
     }
 
+    /// Whether batches go out as they are.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.growth.memory == 0
+    }
+
+    /// What a batch is expected to take in a request, if it has so many bytes before compression.
+    pub(crate) fn expected(&self, size: usize) -> usize {
+        if self.is_plain() {
+            return size;
+        }
+        let body = size.saturating_sub(BATCH_HEADER_SIZE) as f64 * f64::from(self.ratio() * MARGIN);
+        BATCH_HEADER_SIZE.saturating_add(body as usize).min(size)
+    }
+
     /// A batch was compressed; both sizes with its header.
     pub(crate) fn observe(&self, uncompressed: usize, compressed: usize) {
         let body = |size: usize| size.saturating_sub(BATCH_HEADER_SIZE) as f32;
@@ -194,6 +208,17 @@ mod tests {
         assert_eq!(estimate.limit(BATCH), BATCH);
         assert_eq!(estimate.limit(0), 0, "every record a batch of its own");
         assert_eq!(estimate.limit(usize::MAX), usize::MAX);
+    }
+
+    #[test]
+    fn what_a_batch_will_take_is_expected_by_the_ratio() {
+        let none = CompressionEstimate::default();
+        observe(&none, 0.1);
+        assert_eq!(none.expected(10_061), 10_061);
+        let estimate = lz4();
+        assert_eq!(estimate.expected(10_061), 10_061, "never more than there is");
+        (0..200).for_each(|_| observe(&estimate, 0.25));
+        assert!((2675..2700).contains(&estimate.expected(10_061)), "{}", estimate.expected(10_061));
     }
 
     #[test]

@@ -34,11 +34,13 @@ mod sealing;
 mod sender;
 mod sender_task;
 mod settings;
+mod sizes;
 mod split;
 mod table;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod timestamp;
 mod topics;
 
 use std::{
@@ -47,7 +49,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -77,7 +79,7 @@ use crate::{
     cluster::Client,
     config::parse::FOREVER,
     error::{Error, ErrorKind, Result},
-    record::{Record, check_topic_name, to_millis},
+    record::{Record, check_topic_name},
     wire::batch::{BATCH_HEADER_SIZE, record_size_bound},
 };
 
@@ -225,7 +227,7 @@ impl Producer {
     pub async fn send(&self, mut record: Record<'_>) -> Result<Delivery> {
         let shared = &self.0.shared;
         shared.interceptors.on_send(&mut record);
-        let admitted = shared.admit(&record, now_millis)?;
+        let admitted = shared.admit(&record, timestamp::now_millis)?;
         match shared.place(&record, admitted, false) {
             Ok(delivery) => Ok(delivery),
             Err(Refused::For(error)) => Err(error),
@@ -241,7 +243,7 @@ impl Producer {
     pub fn try_send<'a>(&self, mut record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
         let shared = &self.0.shared;
         shared.interceptors.on_send(&mut record);
-        let admitted = match shared.admit(&record, now_millis) {
+        let admitted = match shared.admit(&record, timestamp::now_millis) {
             Ok(admitted) => admitted,
             Err(error) => return Err(TrySendError::new(record, error)),
         };
@@ -282,7 +284,7 @@ impl Producer {
         let shared = &self.0.shared;
         let mut records = records.into_iter();
         let mut deliveries = Deliveries::default();
-        let timestamp = now_millis();
+        let timestamp = timestamp::now_millis();
         let deadline = Instant::now() + shared.max_block;
         // What the caller's iterator does is done before any lock is taken.
         let mut chunk = Vec::with_capacity(records.size_hint().0.clamp(1, CHUNK));
@@ -565,10 +567,6 @@ impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Producer").field("client", &self.0.shared.client).finish_non_exhaustive()
     }
-}
-
-fn now_millis() -> i64 {
-    to_millis(SystemTime::now())
 }
 
 #[cold]

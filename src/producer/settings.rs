@@ -84,7 +84,7 @@ impl Default for ProducerSettings {
         Self {
             client: ClientSettings::default(),
             acks: Acks::All,
-            batch_size: 16_384,
+            batch_size: 256 * 1024,
             linger: Duration::from_millis(5),
             buffer_memory: 33_554_432,
             max_block: Duration::from_secs(60),

@@ -22,6 +22,7 @@ use super::{
     partitioner::{Choice, Chooser, Clogged, Leader, Partitioning},
     purge::Purge,
     reports::ReportRun,
+    sizes::Sizes,
     table::{Table, Tables},
 };
 use crate::{
@@ -37,7 +38,7 @@ const CELL_RECORDS: u32 = 256;
 /// How records are put into partitions; from the producer's settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
-    pub(crate) batch_size: usize,
+    pub(crate) sizes: Sizes,
     /// How far a batch may grow beyond that if it is compressed.
     pub(crate) growth: Arc<Growth>,
     pub(crate) partitioning: Partitioning,
@@ -515,7 +516,7 @@ impl Topic {
                     partition.hold()
                 }
             };
-            match here.append(&entry, payment, placement.batch_size, hand.ledger, &hand.clock, &mut take) {
+            match here.append(&entry, payment, placement.sizes, hand.ledger, &hand.clock, &mut take) {
                 Appended::Done { taken, news } => {
                     if news == News::None {
                         *held = Some(here);

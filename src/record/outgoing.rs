@@ -40,6 +40,7 @@ const NO_PARTITION: i64 = i64::MIN;
 
 impl<'a> Record<'a> {
     /// A record for that topic, with neither key nor value yet.
+    #[inline]
     pub fn to(topic: impl Into<Cow<'a, str>>) -> Self {
         Self {
             topic: topic.into(),
@@ -54,18 +55,21 @@ impl<'a> Record<'a> {
     }
 
     /// The partition to write to. Without it the key decides, and without a key the producer's partitioner.
+    #[inline]
     pub fn partition(mut self, partition: i32) -> Self {
         self.set_partition(Some(partition));
         self
     }
 
     /// The key: records of one key go to one partition, in order.
+    #[inline]
     pub fn key(mut self, key: impl Into<Payload<'a>>) -> Self {
         self.key = key.into().0;
         self
     }
 
     /// The value. A record without one is a tombstone: it deletes its key from a compacted topic.
+    #[inline]
     pub fn value(mut self, value: impl Into<Payload<'a>>) -> Self {
         self.value = value.into().0;
         self
@@ -89,6 +93,7 @@ impl<'a> Record<'a> {
     }
 
     /// When the record came into being, in milliseconds since the Unix epoch.
+    #[inline]
     pub fn timestamp_millis(mut self, millis: i64) -> Self {
         self.set_timestamp_millis(Some(millis));
         self
@@ -96,12 +101,14 @@ impl<'a> Record<'a> {
 
     /// A number of your own by which to know the record again in its report: it comes back as
     /// [`DeliveryReport::tag`](crate::DeliveryReport::tag) and is not sent to Kafka. Default: none.
+    #[inline]
     pub fn tag(mut self, tag: u64) -> Self {
         self.set_tag(Some(tag));
         self
     }
 
     /// The topic that the record is for.
+    #[inline]
     pub fn topic(&self) -> &str {
         &self.topic
     }
@@ -125,11 +132,13 @@ impl<'a> Record<'a> {
     }
 
     /// The key's bytes.
+    #[inline]
     pub fn key_bytes(&self) -> Option<&[u8]> {
         self.key.as_slice()
     }
 
     /// The value's bytes.
+    #[inline]
     pub fn value_bytes(&self) -> Option<&[u8]> {
         self.value.as_slice()
     }
@@ -145,31 +154,37 @@ impl<'a> Record<'a> {
     }
 
     /// The partition that was asked for.
+    #[inline]
     pub fn chosen_partition(&self) -> Option<i32> {
         i32::try_from(self.partition).ok()
     }
 
     /// The timestamp that was given, in milliseconds since the Unix epoch.
+    #[inline]
     pub fn chosen_timestamp_millis(&self) -> Option<i64> {
         (self.timestamp != NO_TIMESTAMP).then_some(self.timestamp)
     }
 
     /// The number under which its result is reported.
+    #[inline]
     pub fn chosen_tag(&self) -> Option<u64> {
         self.marks.has_tag().then_some(self.tag)
     }
 
     /// Asks for a partition, or leaves the choice to the key and the partitioner.
+    #[inline]
     pub fn set_partition(&mut self, partition: Option<i32>) {
         self.partition = partition.map_or(NO_PARTITION, i64::from);
     }
 
     /// Replaces the timestamp, in milliseconds since the Unix epoch; `None` for the time of `send`.
+    #[inline]
     pub fn set_timestamp_millis(&mut self, millis: Option<i64>) {
         self.timestamp = millis.map_or(NO_TIMESTAMP, |millis| millis.max(NO_TIMESTAMP + 1));
     }
 
     /// Replaces the number under which its result is reported, see [`tag`](Self::tag).
+    #[inline]
     pub fn set_tag(&mut self, tag: Option<u64>) {
         self.marks.set_has_tag(tag.is_some());
         self.tag = tag.unwrap_or(0);
@@ -250,54 +265,63 @@ impl Payload<'_> {
 }
 
 impl<'a> From<&'a [u8]> for Payload<'a> {
+    #[inline]
     fn from(bytes: &'a [u8]) -> Self {
         Self(Field::Slice(Some(bytes)))
     }
 }
 
 impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
+    #[inline]
     fn from(bytes: &'a [u8; N]) -> Self {
         Self(Field::Slice(Some(bytes)))
     }
 }
 
 impl<'a> From<&'a str> for Payload<'a> {
+    #[inline]
     fn from(text: &'a str) -> Self {
         Self(Field::Slice(Some(text.as_bytes())))
     }
 }
 
 impl<'a> From<&'a String> for Payload<'a> {
+    #[inline]
     fn from(text: &'a String) -> Self {
         Self(Field::Slice(Some(text.as_bytes())))
     }
 }
 
 impl<'a> From<&'a Vec<u8>> for Payload<'a> {
+    #[inline]
     fn from(bytes: &'a Vec<u8>) -> Self {
         Self(Field::Slice(Some(bytes)))
     }
 }
 
 impl<'a> From<&'a Bytes> for Payload<'a> {
+    #[inline]
     fn from(bytes: &'a Bytes) -> Self {
         Self(Field::Slice(Some(bytes)))
     }
 }
 
 impl From<Bytes> for Payload<'_> {
+    #[inline]
     fn from(bytes: Bytes) -> Self {
         Self(Field::Bytes(bytes))
     }
 }
 
 impl From<Vec<u8>> for Payload<'_> {
+    #[inline]
     fn from(bytes: Vec<u8>) -> Self {
         Self(Field::Bytes(bytes.into()))
     }
 }
 
 impl From<String> for Payload<'_> {
+    #[inline]
     fn from(text: String) -> Self {
         Self(Field::Bytes(text.into()))
     }

@@ -130,6 +130,6 @@ pub(crate) fn put<const N: usize>(bytes: &mut [u8], at: usize, part: [u8; N]) {
 
 /// Writes the checksum that is right for what is there now.
 pub(crate) fn sign(batch: &mut [u8]) {
-    let crc = crc32c::crc32c(&batch[ATTRIBUTES..]);
+    let crc = crc_fast::crc32_iscsi(&batch[ATTRIBUTES..]);
     put(batch, CRC, crc.to_be_bytes());
 }

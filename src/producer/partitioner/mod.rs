@@ -31,8 +31,8 @@ pub(crate) use self::{
 /// A record that does name one ([`Record::partition`](crate::Record::partition)) goes there, whatever the partitioner.
 ///
 /// Where a record may go to *any* partition, its topic's records stay with one partition until that has had its share of
-/// `batch.size` bytes, so that batches are full; then the next one has its turn (KIP-480, KIP-794). Which one that is, is
-/// random: partitions without a leader are left out, those with fewer waiting batches come more often
+/// `batch.size` bytes, at most 64 KiB, so that batches are full; then the next one has its turn (KIP-480, KIP-794). Which one
+/// that is, is random: partitions without a leader are left out, those with fewer waiting batches come more often
 /// (`partitioner.adaptive.partitioning.enable`), those whose broker takes no data are left out
 /// (`partitioner.availability.timeout.ms`), and those whose leader is nearby are preferred (`partitioner.rack.aware`,
 /// KIP-1123).

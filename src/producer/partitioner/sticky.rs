@@ -160,11 +160,11 @@ impl Drawing {
     }
 }
 
-/// Whether a partition's turn ends before the next record: it has had `batch.size` bytes and its batch is closed or
+/// Whether a partition's turn ends before the next record: it has had its share of bytes and its batch is closed or
 /// full, or twice as much whatever its batch is.
 #[inline]
-pub(crate) fn turn_is_over(bytes: usize, batch_size: usize, no_open_batch: bool) -> bool {
-    (no_open_batch && bytes >= batch_size) || bytes >= batch_size.saturating_mul(2)
+pub(crate) fn turn_is_over(bytes: usize, share: usize, no_open_batch: bool) -> bool {
+    (no_open_batch && bytes >= share) || bytes >= share.saturating_mul(2)
 }
 
 /// SplitMix64's output function: spreads a counter over all bits.

@@ -22,6 +22,7 @@ use super::{
         purge::Purge,
         queue::Rules,
         sender::{Effect, ProduceRequest, Sender},
+        sizes::Sizes,
         topics::{Admitted, Hand, Placement, Topics, parts_of},
     },
     model_broker::{Log, response},
@@ -111,7 +112,7 @@ impl World {
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
         };
         let placement = Placement {
-            batch_size: 200,
+            sizes: Sizes::new(200),
             growth: Arc::default(),
             partitioning: Partitioning::default(),
             rack: None,

@@ -6,6 +6,7 @@ use super::super::{
     accumulator::{Appended, Entry, News, Partition, Payment},
     batch::Ledger,
     queue::PartitionQueue,
+    sizes::Sizes,
     topics::parts_of,
 };
 use crate::{
@@ -19,7 +20,7 @@ fn append(partition: &Partition, ledger: &Arc<Ledger>) -> News {
     let parts = parts_of(&record);
     let bound = record_size_bound(&parts) as u32;
     let entry = Entry { parts, bound, timestamp: 0, sticky: None };
-    match partition.hold().append(&entry, &mut Payment::Due, 1000, ledger, Instant::now, |_, _| ()) {
+    match partition.hold().append(&entry, &mut Payment::Due, Sizes::new(1000), ledger, Instant::now, |_, _| ()) {
         Appended::Done { news, .. } => news,
         _ => panic!("there is room"),
     }

@@ -16,6 +16,7 @@ use super::super::{
     idempotence::{Identity, ProducerId},
     queue::{PartitionQueue, Readiness, Rules},
     response::Answer,
+    sizes::Sizes,
     topics::parts_of,
 };
 use crate::{
@@ -79,7 +80,7 @@ impl Line {
         let entry = Entry { bound: record_size_bound(&parts) as u32, parts, timestamp: 0, sticky: None };
         let now = self.now;
         let take = |cell: &Arc<_>, index| Delivery::new(Arc::clone(cell), index, 0);
-        match self.partition.hold().append(&entry, &mut Payment::Due, 1, &self.ledger, || now, take) {
+        match self.partition.hold().append(&entry, &mut Payment::Due, Sizes::new(1), &self.ledger, || now, take) {
             Appended::Done { taken, .. } => taken,
             _ => panic!("there is room"),
         }

@@ -84,7 +84,7 @@ pub(crate) fn marker_batch(
         record_count: 1,
     };
     let mut bytes = [&header.write()[..], &body].concat();
-    let crc = crc32c::crc32c(&bytes[CHECKED_FROM..]);
+    let crc = crate::wire::crc::castagnoli(&bytes[CHECKED_FROM..]);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
     Ok(bytes.into())
 }

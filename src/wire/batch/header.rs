@@ -159,7 +159,7 @@ impl BatchHeader {
         if let Some(time) = log_append_time {
             bytes[21..23].copy_from_slice(&(header.attributes | LOG_APPEND_TIME).to_be_bytes());
             bytes[35..43].copy_from_slice(&time.to_be_bytes());
-            let crc = crc32c::crc32c(&bytes[CHECKED_FROM..]);
+            let crc = crate::wire::crc::castagnoli(&bytes[CHECKED_FROM..]);
             bytes[17..21].copy_from_slice(&crc.to_be_bytes());
         }
         Ok(())

@@ -94,7 +94,7 @@ impl RawBatch {
     /// `Corrupt`, naming the batch's offset.
     pub(crate) fn check_crc(&self) -> Result<()> {
         let sum = match self.header.magic {
-            2 => crc32c::crc32c(self.bytes.get(CHECKED_FROM..).unwrap_or_default()),
+            2 => crc::castagnoli(self.bytes.get(CHECKED_FROM..).unwrap_or_default()),
             _ => crc::ieee(self.bytes.get(legacy::CHECKED_FROM..).unwrap_or_default()),
         };
         if sum == self.header.crc {

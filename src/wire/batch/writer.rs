@@ -11,7 +11,7 @@ use crate::{
     record::Record,
     wire::{
         Compression, codec,
-        crc::Shift,
+        crc::{Shift, castagnoli},
         varint::{MAX_32, MAX_64, put_i32, size_i32, size_i64},
     },
 };
@@ -74,13 +74,14 @@ pub(crate) struct BatchBuilder {
 
 impl BatchBuilder {
     /// An empty batch whose records are written into this buffer; small ones by way of a stage, if there is memory for one.
-    pub(crate) fn new(body: BodyBuffer, stage: Vec<u8>) -> Self {
-        Self { body: StagedBody::new(body, stage), count: 0, base_timestamp: 0, max_timestamp: 0 }
+    /// `plain`: it will not be compressed, so its checksum may be computed as it grows.
+    pub(crate) fn new(body: BodyBuffer, stage: Vec<u8>, plain: bool) -> Self {
+        Self { body: StagedBody::new(body, stage, plain), count: 0, base_timestamp: 0, max_timestamp: 0 }
     }
 
     /// An empty batch with room for about so many bytes of records.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self::new(BodyBuffer::with_capacity(bytes), Vec::new())
+        Self::new(BodyBuffer::with_capacity(bytes), Vec::new(), false)
     }
 
     /// The record's timestamp as it is written: the first record's is the base. Wraps like the reader's addition.
@@ -202,10 +203,16 @@ impl BatchBuilder {
                 format!("a batch of {uncompressed_size} bytes is above the protocol's limit of 2 GiB"),
             ));
         }
-        let body = self.body.into_body();
-        let body = match compressor.compression {
-            Compression::None => Bytes::from_owner(body),
-            compression => Bytes::from(codec::compress(compression, &mut compressor.state, &body)?),
+        let (body, checksum) = match compressor.compression {
+            Compression::None => {
+                let (body, checksum) = self.body.into_summed();
+                (Bytes::from_owner(body), checksum)
+            }
+            compression => {
+                let body = codec::compress(compression, &mut compressor.state, &self.body.into_body())?;
+                let checksum = castagnoli(&body);
+                (Bytes::from(body), checksum)
+            }
         };
         if too_large(BATCH_HEADER_SIZE + body.len()) {
             return Err(Error::new(
@@ -214,7 +221,7 @@ impl BatchBuilder {
             ));
         }
         Ok(SealedBatch {
-            checksum: crc32c::crc32c(&body),
+            checksum,
             shift: Shift::past(body.len() as u32),
             codec_id: compressor.compression.id(),
             count: self.count,
@@ -307,7 +314,7 @@ impl SealedBatch {
             record_count: self.count as i32,
         };
         let mut bytes = header.write();
-        let crc = self.shift.join(crc32c::crc32c(&bytes[CHECKED_FROM..]), self.checksum);
+        let crc = self.shift.join(castagnoli(&bytes[CHECKED_FROM..]), self.checksum);
         bytes[17..21].copy_from_slice(&crc.to_be_bytes());
         bytes
     }

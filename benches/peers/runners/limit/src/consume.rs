@@ -117,7 +117,7 @@ fn batches(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn look_at(batch: &[u8], tally: &mut Tally) -> Result<(), Failure> {
     let checked = batch.get(21..).ok_or("a batch without a header")?;
-    if crc32c::crc32c(checked) != u32::from_be_bytes(array(batch, 17)?) {
+    if crc_fast::crc32_iscsi(checked) != u32::from_be_bytes(array(batch, 17)?) {
         return Err("a batch is corrupt".into());
     }
     let mut rest = batch.get(HEADER..).ok_or("a batch without a header")?;

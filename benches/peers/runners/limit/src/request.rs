@@ -152,7 +152,7 @@ impl Request {
         batch[BATCH_LENGTH..BATCH_LENGTH + 4].copy_from_slice(&((size - BATCH_LENGTH - 4) as i32).to_be_bytes());
         batch[CHECKED_FROM + 2..CHECKED_FROM + 6].copy_from_slice(&(records - 1).to_be_bytes());
         batch[BATCH_HEADER - 4..BATCH_HEADER].copy_from_slice(&records.to_be_bytes());
-        let checksum = crc32c::crc32c(&batch[CHECKED_FROM..]);
+        let checksum = crc_fast::crc32_iscsi(&batch[CHECKED_FROM..]);
         batch[CHECKSUM..CHECKSUM + 4].copy_from_slice(&checksum.to_be_bytes());
         self.bytes.push(0); // no tagged fields
         self.closed.push((self.partition as i32, records));

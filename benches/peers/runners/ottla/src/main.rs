@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ottla::{Deliveries, Delivery, ErrorKind, Producer, Record};
+use ottla::{Deliveries, Delivery, ErrorKind, Producer, Record, TrySendError};
 use peers_common::{Clock, Counter, Failure, Mode, Outcome, Work, finish};
 
 /// How many deliveries are kept before the older half of them is awaited.
@@ -61,9 +61,13 @@ fn properties(work: &Work) -> Vec<(&'static str, String)> {
     properties
 }
 
+#[inline(always)]
 fn record(work: &Work, n: u64) -> Record<'_> {
-    let record = Record::to(work.topic.as_str()).value(work.value(n));
-    if work.keyed { record.key(work.key(n)) } else { record }
+    let mut record = Record::to(work.topic.as_str()).value(work.value(n));
+    if work.keyed {
+        record.set_key(Some(work.key(n).into()));
+    }
+    record
 }
 
 /// Sends for that long, and waits until every record has its result.
@@ -83,12 +87,12 @@ async fn pass(work: &Work, time: Duration, producer: &Producer, api: &str, resul
     Ok(sent)
 }
 
-async fn send(producer: &Producer, record: Record<'_>) -> Result<Delivery, Failure> {
-    match producer.try_send(record) {
-        Ok(delivery) => Ok(delivery),
-        // Only when the buffer is full does it wait.
-        Err(full) if full.error().kind() == ErrorKind::BufferFull => Ok(producer.send(full.into_record()).await?),
-        Err(other) => Err(other.error().clone().into()),
+/// Sends what could not be sent at once: only when the buffer is full does it wait.
+#[cold]
+async fn wait(producer: &Producer, refused: TrySendError<'_>) -> Result<Delivery, Failure> {
+    match refused.error().kind() {
+        ErrorKind::BufferFull => Ok(producer.send(refused.into_record()).await?),
+        _ => Err(refused.error().clone().into()),
     }
 }
 
@@ -96,7 +100,9 @@ async fn callback(work: &Work, time: Duration, producer: &Producer) -> Result<u6
     let mut n = 0;
     let end = Instant::now() + time;
     while n < work.records && (n % peers_common::STRIDE != 0 || Instant::now() < end) {
-        drop(send(producer, record(work, n)).await?);
+        if let Err(refused) = producer.try_send(record(work, n)) {
+            drop(wait(producer, refused).await?);
+        }
         n += 1;
     }
     Ok(n)
@@ -107,7 +113,10 @@ async fn delivery(work: &Work, time: Duration, producer: &Producer) -> Result<u6
     let mut n = 0;
     let end = Instant::now() + time;
     while n < work.records && (n % peers_common::STRIDE != 0 || Instant::now() < end) {
-        kept.push_back(send(producer, record(work, n)).await?);
+        kept.push_back(match producer.try_send(record(work, n)) {
+            Ok(delivery) => delivery,
+            Err(refused) => wait(producer, refused).await?,
+        });
         n += 1;
         if kept.len() == KEPT {
             for delivery in kept.drain(..KEPT / 2) {

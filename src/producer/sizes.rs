@@ -1,0 +1,46 @@
+//! The size of batches, and the share of a partition's turn.
+
+use super::estimate::CompressionEstimate;
+
+/// A turn gets as much at most: whoever sends little would else send to one partition for long, if batches may be large.
+const TURN: usize = 64 * 1024;
+
+/// `batch.size`, and how many turns it takes to fill a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    batch: usize,
+    turns: usize,
+}
+
+/// The bytes of records, not compressed, at which a batch is full, and those of a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) batch: usize,
+    pub(crate) turn: usize,
+}
+
+impl Sizes {
+    pub(crate) fn new(batch_size: usize) -> Self {
+        Self { batch: batch_size, turns: batch_size.div_ceil(TURN).max(1) }
+    }
+
+    /// What they come to for a topic whose batches are compressed like that.
+    pub(crate) fn limits(&self, estimate: &CompressionEstimate) -> Limits {
+        let batch = estimate.limit(self.batch);
+        Limits { batch, turn: batch / self.turns }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_takes_a_whole_number_of_turns() {
+        let limits = |batch_size| Sizes::new(batch_size).limits(&CompressionEstimate::default());
+        assert_eq!(limits(16_384), Limits { batch: 16_384, turn: 16_384 });
+        assert_eq!(limits(262_144), Limits { batch: 262_144, turn: 65_536 });
+        assert_eq!(limits(100_000), Limits { batch: 100_000, turn: 50_000 });
+        assert_eq!(limits(0), Limits { batch: 0, turn: 0 });
+    }
+}

@@ -1,0 +1,188 @@
+//! The time of `send`, for records that have no timestamp of their own.
+//!
+//! Reading the clock takes longer than most other things that are done for a small record. So a thread that sends without
+//! a pause reads it for one record in so many; the others between get the same millisecond. What keeps that honest:
+//! - it is done only while the last records came so fast that all of these together take a fraction of a millisecond;
+//! - the system's coarse clock, which costs little, is looked at for each of them: once it has moved on, the exact one is
+//!   read again. So the time is never older than a tick of that clock (1 to 10 ms), whatever the thread does in between.
+
+use std::{
+    cell::Cell,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::record::to_millis;
+
+/// So many records may get one reading.
+const SHARERS: u32 = 32;
+/// As far apart as records may have come to share one, on an average.
+const CLOSE: Duration = Duration::from_micros(3);
+
+thread_local! {
+    static LAST: Reading = const { Reading::NONE };
+}
+
+/// The time in milliseconds since the Unix epoch.
+#[inline]
+pub(super) fn now_millis() -> i64 {
+    LAST.with(|last| last.millis(coarse, SystemTime::now))
+}
+
+/// What the coarse clock shows, if there is one.
+#[inline]
+fn coarse() -> Option<(i64, i64)> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+        Some((now.tv_sec, now.tv_nsec.into()))
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    None
+}
+
+/// When the clock was last read, and for how many more records that counts.
+#[derive(Debug)]
+struct Reading {
+    at: Cell<At>,
+    /// Records that still may share it, and those that might have when it was new.
+    left: Cell<u32>,
+    shared: Cell<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct At {
+    millis: i64,
+    nanos: u64,
+    coarse: (i64, i64),
+}
+
+impl Reading {
+    const NONE: Self =
+        Self { at: Cell::new(At { millis: 0, nanos: 0, coarse: (0, 0) }), left: Cell::new(0), shared: Cell::new(0) };
+
+    #[inline]
+    fn millis(&self, coarse: impl Fn() -> Option<(i64, i64)>, exact: impl FnOnce() -> SystemTime) -> i64 {
+        let left = self.left.get();
+        if left > 0 {
+            let at = self.at.get();
+            if coarse() == Some(at.coarse) {
+                self.left.set(left - 1);
+                return at.millis;
+            }
+        }
+        self.read(coarse(), exact())
+    }
+
+    /// `coarse` was looked at before `exact`: whoever sees it unchanged is less than a tick behind.
+    fn read(&self, coarse: Option<(i64, i64)>, exact: SystemTime) -> i64 {
+        let nanos = exact.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+        // A clock that was set back says nothing.
+        let took = nanos.checked_sub(self.at.get().nanos);
+        let records = 1 + self.shared.get() - self.left.get();
+        let close = took.is_some_and(|took| u128::from(took) < CLOSE.as_nanos() * u128::from(records));
+        let shared = if close && coarse.is_some() { SHARERS - 1 } else { 0 };
+        let millis = to_millis(exact);
+        self.at.set(At { millis, nanos, coarse: coarse.unwrap_or_default() });
+        self.left.set(shared);
+        self.shared.set(shared);
+        millis
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: u64 = 4_000_000;
+
+    /// A reading that is asked at given times, and how often it read the exact clock.
+    struct Asked(Reading, u32);
+
+    impl Asked {
+        fn at(&mut self, nanos: u64) -> i64 {
+            let exact = UNIX_EPOCH + Duration::from_nanos(nanos);
+            let mut read = 0;
+            let millis = self.0.millis(
+                || Some((0, (nanos / TICK) as i64)),
+                || {
+                    read += 1;
+                    exact
+                },
+            );
+            self.1 += read;
+            millis
+        }
+    }
+
+    const START: u64 = 1_700_000_000_000_000_000;
+
+    #[test]
+    fn records_in_close_order_share_a_reading() {
+        let mut asked = Asked(Reading::NONE, 0);
+        for n in 0..10_000 {
+            let at = START + n * 100;
+            let millis = asked.at(at) as u64;
+            assert!(at / 1_000_000 - millis <= 1, "no more than the next millisecond is missed");
+        }
+        assert!((300..400).contains(&asked.1), "{} of 10,000", asked.1);
+    }
+
+    #[test]
+    fn records_that_come_slowly_get_readings_of_their_own() {
+        let mut asked = Asked(Reading::NONE, 0);
+        for n in 0..1000 {
+            let at = START + n * 5_000;
+            assert_eq!(asked.at(at) as u64, at / 1_000_000);
+        }
+        assert_eq!(asked.1, 1000);
+    }
+
+    #[test]
+    fn a_pause_after_a_burst_is_seen_by_the_coarse_clock() {
+        let mut asked = Asked(Reading::NONE, 0);
+        for burst in 0..100 {
+            let start = START + burst * 1_000_000_007;
+            for n in 0..40 {
+                asked.at(start + n * 50);
+            }
+            let later = start + TICK + 2000;
+            assert_eq!(asked.at(later) as u64, later / 1_000_000);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_is_followed() {
+        let mut asked = Asked(Reading::NONE, 0);
+        for n in 0..100 {
+            asked.at(START + n * 50);
+        }
+        let before = START - 3_600_000_000_000;
+        assert_eq!(asked.at(before) as u64, before / 1_000_000);
+    }
+
+    #[test]
+    fn without_a_coarse_clock_every_record_reads_the_exact_one() {
+        let (reading, mut reads) = (Reading::NONE, 0);
+        for n in 0..100 {
+            reading.millis(
+                || None,
+                || {
+                    reads += 1;
+                    UNIX_EPOCH + Duration::from_nanos(START + n)
+                },
+            );
+        }
+        assert_eq!(reads, 100);
+    }
+
+    #[test]
+    fn it_is_the_time() {
+        for _ in 0..1000 {
+            let before = to_millis(SystemTime::now());
+            let now = now_millis();
+            // A tick is 10 ms at most; the rest is for a machine that is busy.
+            assert!((before - 11..=before + 10_000).contains(&now), "{now} at {before}");
+        }
+    }
+}
