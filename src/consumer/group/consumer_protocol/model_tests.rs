@@ -452,7 +452,7 @@ fn look(peer: &mut Peer, now: Instant) {
 #[test]
 fn whatever_goes_wrong_no_partition_has_two_owners_and_the_group_settles_in_the_end() {
     let mut assignments = 0;
-    for seed in 0..60 {
+    for seed in 0..30 {
         let mut world = World::new(seed);
         let start = world.now;
         world.run_to(start + Duration::from_secs(1_800));
@@ -462,5 +462,5 @@ fn whatever_goes_wrong_no_partition_has_two_owners_and_the_group_settles_in_the_
         world.settled();
         assignments += world.assignments;
     }
-    assert!(assignments > 2_000, "the members did take part: {assignments}");
+    assert!(assignments > 1_000, "the members did take part: {assignments}");
 }
