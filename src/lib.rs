@@ -70,11 +70,14 @@ pub use admin::{
 };
 pub use cluster::BrokerMetrics;
 pub use consumer::{
-    Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus, GroupProtocol, GroupState, GroupStatus, IsolationLevel,
-    OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics, PartitionRecords,
-    PartitionStatus, PartitionStream, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Waiting,
+    Assigned, Assignments, Assignor, Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus,
+    CooperativeStickyAssignor, GroupMember, GroupProtocol, GroupState, GroupStatus, GroupSubscription, IsolationLevel,
+    LastAssignment, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics,
+    PartitionRacks, PartitionRecords, PartitionStatus, PartitionStream, PendingCommit, RangeAssignor,
+    RebalanceListener, RebalanceProtocol, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Revoked,
+    RoundRobinAssignor, StickyAssignor, Told, Waiting,
 };
-pub use error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
+pub use error::{BoxError, DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;
 pub use producer::{
     Acks, CustomPartitioner, Deliveries, Delivery, DeliveryId, DeliveryReport, DeliveryReports, DeliveryResults,

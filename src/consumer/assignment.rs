@@ -81,6 +81,10 @@ pub(super) struct Partition {
     pub(super) paused: bool,
     /// To be given up as soon as the reader is done with what it holds.
     pub(super) revoking: bool,
+    /// Not read before the rebalance listener has said from where.
+    pub(super) held: bool,
+    /// The rebalance listener was told that it goes.
+    pub(super) told: bool,
     /// Its reader came to what cannot be read, which ends there as far as is known.
     pub(super) damage: Option<i64>,
     /// What brokers last said of it.
@@ -199,6 +203,8 @@ impl Assignment {
                 queue: Queue::default(),
                 paused: false,
                 revoking: false,
+                held: false,
+                told: false,
                 damage: None,
                 seen: Seen::default(),
                 split: None,
@@ -231,6 +237,44 @@ impl Assignment {
         self.leave_node(gone.node, partition);
         self.signals.moved = true;
         self.signals.driver = true;
+    }
+
+    /// As [`assign`](Self::assign), but nothing is read of it before the rebalance listener has said from where. The number
+    /// of the positioning.
+    pub(super) fn hold(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) -> u64 {
+        self.assign(partition.clone(), State::Stopped, metadata, now);
+        if let Some(found) = self.partitions.get_mut(partition) {
+            found.held = true;
+        }
+        self.generation
+    }
+
+    /// The rebalance listener is done with a partition: it is read from there, or waits for a seek. Unless it was sought or
+    /// went away meanwhile.
+    pub(super) fn release(&mut self, partition: &TopicPartition, generation: u64, state: Option<State>) {
+        let Some(found) = self.partitions.get_mut(partition) else { return };
+        if !found.held || found.position.generation() != generation {
+            return;
+        }
+        found.held = false;
+        if let Some(state) = state {
+            self.begin(partition, state, true);
+        }
+    }
+
+    /// Of these partitions (of all, without a list) those that we have and of whose going the rebalance listener was not
+    /// told; from now on it was.
+    pub(super) fn take_leave(&mut self, only: Option<&[TopicPartition]>) -> Vec<TopicPartition> {
+        let wanted = |partition: &TopicPartition| only.is_none_or(|only| only.contains(partition));
+        let going = self.partitions.iter_mut().filter(|(partition, found)| wanted(partition) && !found.told);
+        let mut going: Vec<TopicPartition> = going
+            .map(|(partition, found)| {
+                found.told = true;
+                partition.clone()
+            })
+            .collect();
+        going.sort_unstable();
+        going
     }
 
     /// Whether the partition is ours, and not to be given up.
@@ -285,6 +329,7 @@ impl Assignment {
         }
         found.queue.clear();
         found.full = false;
+        found.held = false;
         found.damage = None;
         found.seen.begin();
         found.reported = false;

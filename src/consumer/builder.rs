@@ -9,7 +9,7 @@ use super::{
     Consumer,
     assignment::{Assignment, Rules},
     consumer_task::ConsumerTask,
-    group::GroupHandle,
+    group::{GroupHandle, assignor::Assignor},
     inbox::{Inbox, Wakers},
     part::Opening,
     properties::PROPERTIES,
@@ -105,6 +105,26 @@ impl ConsumerBuilder {
     /// `auto.commit.interval.ms`. Default: 5 s.
     pub fn auto_commit_interval(self, interval: Duration) -> Self {
         self.set(|s| s.auto_commit_interval = interval)
+    }
+
+    /// `partition.assignment.strategy`, with [`GroupProtocol::Classic`], in the order of preference: the group takes the one that most of its members prefer
+    /// among those that all of them have. Default: [`RangeAssignor`](crate::RangeAssignor), then
+    /// [`CooperativeStickyAssignor`](crate::CooperativeStickyAssignor), so that the group can be moved to the latter alone.
+    ///
+    /// ```no_run
+    /// # async fn example() -> ottla::Result<()> {
+    /// use std::sync::Arc;
+    /// use ottla::{Consumer, CooperativeStickyAssignor};
+    ///
+    /// let builder = Consumer::builder("localhost:9092").group("billing");
+    /// let consumer = builder.assignors(vec![Arc::new(CooperativeStickyAssignor)]).build().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn assignors(self, assignors: Vec<Arc<dyn Assignor>>) -> Self {
+        self.set(|s| {
+            s.assignors = assignors;
+            s.classic_only.push("partition.assignment.strategy");
+        })
     }
 
     /// `isolation.level`. Default: [`IsolationLevel::ReadUncommitted`].
@@ -251,8 +271,9 @@ impl ConsumerBuilder {
         let wakers = Arc::new(Wakers::default());
         let assignment = Assignment::new(rules(&settings), StdRng::seed_from_u64(seed), wakers.factory());
         let inbox = Inbox::new(assignment, wakers, opening, runtime.clone());
-        let shared = Shared::new(client, settings, group, inbox);
-        let task = runtime.spawn(ConsumerTask::new(shared.clone(), received).run());
+        let (calls, called) = mpsc::unbounded_channel();
+        let shared = Shared::new(client, settings, group, inbox, calls);
+        let task = runtime.spawn(ConsumerTask::new(shared.clone(), received, called).run());
         Ok(Consumer::new(shared, task.abort_handle()))
     }
 }

@@ -8,11 +8,12 @@ use tokio::{
 };
 
 use super::{
-    ConsumerBuilder, OffsetAndMetadata, RecordStream, Records,
+    ConsumerBuilder, OffsetAndMetadata, PendingCommit, RebalanceListener, RecordStream, Records,
     inbox::lock,
     position::State,
+    rebalance_listener::Listener,
     records::Home,
-    shared::{Mode, Shared, after},
+    shared::{Mode, Offsets, Shared, after},
     subscription::Subscription,
 };
 use crate::{
@@ -127,14 +128,38 @@ impl Consumer {
         Ok(())
     }
 
-    /// Joins the group to read these topics; what starts with `^` is a regular expression, which is matched against all
-    /// topics again whenever the cluster changes. A later call replaces the topics; none at all is
-    /// [`unsubscribe`](Self::unsubscribe).
+    /// Joins the group to read these topics. A later call replaces them, at any time; none at all is
+    /// [`unsubscribe`](Self::unsubscribe). A listener of an earlier [`subscribe_with`](Self::subscribe_with) is no longer
+    /// called.
+    ///
+    /// # Regular expressions
+    /// What starts with `^` is a regular expression (in the syntax of the `regex` crate, which is that of RE2), matched
+    /// against all topics again whenever the cluster changes. It is *searched for*, as in librdkafka: it stands for every
+    /// topic in which it occurs, so `^audit` stands for `audit-1` too; end it with `$` to mean the whole name. To find
+    /// something anywhere in a name, begin with `^.*`. Kafka's own topics are passed over unless
+    /// `exclude.internal.topics` is false.
     ///
     /// # Errors
     /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or an expression that cannot be read, and
     /// while partitions are assigned by [`assign`](Self::assign); `Closed`.
     pub fn subscribe<S: AsRef<str>>(&self, topics: impl IntoIterator<Item = S>) -> Result<()> {
+        self.subscribe_for(topics, Listener::default())
+    }
+
+    /// As [`subscribe`](Self::subscribe), with a listener that is told of partitions that come and go, and may say from where
+    /// they are read.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe).
+    pub fn subscribe_with<S: AsRef<str>>(
+        &self,
+        topics: impl IntoIterator<Item = S>,
+        listener: impl RebalanceListener,
+    ) -> Result<()> {
+        self.subscribe_for(topics, Listener(Some(Arc::new(listener))))
+    }
+
+    fn subscribe_for<S: AsRef<str>>(&self, topics: impl IntoIterator<Item = S>, listener: Listener) -> Result<()> {
         let subscription = Subscription::parse(topics)?;
         let group = self.shared.group("subscribe")?;
         if subscription.is_empty() {
@@ -142,6 +167,7 @@ impl Consumer {
         }
         self.check_open()?;
         self.enter(Mode::Subscribed)?;
+        *lock(&self.shared.listener) = listener;
         group.subscribe(Some(subscription));
         self.shared.inbox.driver.notify_one();
         Ok(())
@@ -278,13 +304,39 @@ impl Consumer {
         &self,
         offsets: impl IntoIterator<Item = (TopicPartition, O)>,
     ) -> Result<()> {
-        let offsets: Vec<_> = offsets.into_iter().map(|(partition, offset)| (partition, offset.into())).collect();
-        for (partition, offset) in &offsets {
-            check_partition(partition)?;
-            check_offset(partition, Offset::At(offset.offset))?;
-        }
+        let offsets = checked(offsets)?;
         self.check_open()?;
         self.shared.commit(offsets, self.shared.deadline()).await
+    }
+
+    /// Commits the offset behind a record, with the leader epoch that it was appended under: whoever calls this says that
+    /// the record and all before it in its partition are finished. Takes at most `default.api.timeout.ms`.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    ///
+    /// # Cancel safety
+    /// As [`commit`](Self::commit).
+    pub async fn commit_record(&self, record: &ConsumerRecord) -> Result<()> {
+        let partition = TopicPartition { topic: record.topic.clone(), partition: record.partition };
+        self.commit_offsets([(partition, OffsetAndMetadata::behind(record))]).await
+    }
+
+    /// Commits these offsets in the background: of each partition the *next* record to be read. Commits are carried out in the
+    /// order in which they were asked for; what waits for its turn is put together, so that it costs no request for each. A
+    /// [`close`](Self::close) waits for them.
+    ///
+    /// # Errors
+    /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids, a negative partition or offset; `Closed`.
+    /// What the broker says comes by the [`PendingCommit`].
+    pub fn commit_async<O: Into<OffsetAndMetadata>>(
+        &self,
+        offsets: impl IntoIterator<Item = (TopicPartition, O)>,
+    ) -> Result<PendingCommit> {
+        let offsets = checked(offsets)?;
+        self.check_open()?;
+        self.shared.group("commit offsets")?;
+        Ok(self.shared.commit_soon(offsets))
     }
 
     // ---- the end
@@ -308,12 +360,16 @@ impl Consumer {
         inbox.split_readers_finish(after(timeout / 2)).await;
         let committed =
             if self.shared.commits_by_itself() { self.shared.commit_read(None, false, deadline).await } else { Ok(()) };
+        self.shared.commit_asked(deadline).await;
+        // What was assigned by hand came without a word, and goes so.
+        let by_hand = *lock(&self.shared.mode) == Mode::Assigned;
+        let told = if by_hand { Ok(()) } else { self.shared.take_leave(None, deadline).await };
         let left = match &self.shared.group {
             Some(group) => group.close(deadline).await,
             None => Ok(()),
         };
         self.end();
-        committed.and(left)
+        committed.and(told).and(left)
     }
 
     fn end(&self) {
@@ -338,6 +394,15 @@ impl fmt::Debug for Consumer {
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the consumer is closed")
+}
+
+fn checked<O: Into<OffsetAndMetadata>>(offsets: impl IntoIterator<Item = (TopicPartition, O)>) -> Result<Offsets> {
+    let offsets: Offsets = offsets.into_iter().map(|(partition, offset)| (partition, offset.into())).collect();
+    for (partition, offset) in &offsets {
+        check_partition(partition)?;
+        check_offset(partition, Offset::At(offset.offset))?;
+    }
+    Ok(offsets)
 }
 
 pub(super) fn check_partition(partition: &TopicPartition) -> Result<()> {

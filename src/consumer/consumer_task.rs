@@ -17,6 +17,7 @@ use super::{
     fetch_task::FetchTask,
     group::GroupEvent,
     inbox::{Inbox, lock},
+    listener_task::{ListenerTask, Tell},
     offset_lookup::{EARLIEST, LATEST, ended_epochs, epoch_ends, list_offsets, listed_offsets},
     position::{Start, State},
     resolve::{Asked, Question},
@@ -47,17 +48,22 @@ enum Ended {
     Question,
     AutoCommit,
     Revocation,
+    /// Goes on as long as the consumer.
+    Listener,
+    Asked,
 }
 
 pub(super) struct ConsumerTask {
     shared: Arc<Shared>,
     events: mpsc::UnboundedReceiver<GroupEvent>,
+    calls: Option<mpsc::UnboundedReceiver<Tell>>,
     /// Ended with this one, whichever way it ends.
     children: JoinSet<Ended>,
     fetching: HashSet<i32>,
     revocations: Vec<Revocation>,
     next_commit: Instant,
     committing: bool,
+    committing_asked: bool,
     next_look: Instant,
     next_observation: Instant,
     /// Here, so that it is spoken also when the runtime is dropped before the task has begun.
@@ -78,16 +84,22 @@ impl Drop for LastWord {
 }
 
 impl ConsumerTask {
-    pub(super) fn new(shared: Arc<Shared>, events: mpsc::UnboundedReceiver<GroupEvent>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        events: mpsc::UnboundedReceiver<GroupEvent>,
+        calls: mpsc::UnboundedReceiver<Tell>,
+    ) -> Self {
         Self {
             _last_word: LastWord(shared.inbox.clone()),
             next_commit: after(shared.settings.auto_commit_interval),
             shared,
             events,
+            calls: Some(calls),
             children: JoinSet::new(),
             fetching: HashSet::new(),
             revocations: Vec::new(),
             committing: false,
+            committing_asked: false,
             next_look: Instant::now(),
             next_observation: Instant::now(),
         }
@@ -96,6 +108,13 @@ impl ConsumerTask {
     /// Goes on until it is aborted, or the client is closed.
     pub(super) async fn run(mut self) {
         let mut changes = self.shared.client.metadata_changes();
+        if let Some(calls) = self.calls.take() {
+            let task = ListenerTask { shared: self.shared.clone(), calls };
+            self.children.spawn(async move {
+                task.run().await;
+                Ended::Listener
+            });
+        }
         loop {
             self.begin_fetching();
             self.ask_questions();
@@ -103,6 +122,7 @@ impl ConsumerTask {
             self.look_after();
             self.observe();
             self.commit_by_itself();
+            self.commit_asked();
             let due = self.next_due();
             let shared = self.shared.clone();
             tokio::select! {
@@ -132,7 +152,8 @@ impl ConsumerTask {
     fn ended(&mut self, ended: Result<Ended, JoinError>) {
         match ended {
             Ok(Ended::AutoCommit) => self.committing = false,
-            Ok(Ended::Fetching | Ended::Question | Ended::Revocation) => {}
+            Ok(Ended::Asked) => self.committing_asked = false,
+            Ok(Ended::Fetching | Ended::Question | Ended::Revocation | Ended::Listener) => {}
             Err(error) if error.is_panic() => {
                 let error = Error::new(ErrorKind::Internal, "a task of the consumer panicked").with_source(error);
                 self.shared.inbox.with(|assignment| assignment.end(Some(error)));
@@ -238,13 +259,25 @@ impl ConsumerTask {
                 self.shared.client.want_topics(partitions.iter().map(|partition| &*partition.topic));
                 let metadata = self.shared.client.metadata();
                 let now = Instant::now().into_std();
-                inbox.control(|assignment| {
+                let listens = self.shared.has_listener();
+                let held = inbox.control(|assignment| {
+                    let mut held = Vec::new();
                     for partition in partitions {
-                        if !assignment.keeps(&partition) {
+                        if assignment.keeps(&partition) {
+                            continue;
+                        }
+                        if listens {
+                            let generation = assignment.hold(&partition, &metadata, now);
+                            held.push((partition, generation));
+                        } else {
                             assignment.assign(partition, State::Committed, &metadata, now);
                         }
                     }
+                    held
                 });
+                if listens {
+                    self.shared.tell(Tell::Assigned(held));
+                }
             }
             GroupEvent::Revoking { partitions, done } => {
                 tracing::debug!(?partitions, "the group takes partitions back");
@@ -257,7 +290,14 @@ impl ConsumerTask {
                     ?partitions,
                     "partitions are lost: what was read of them and not committed is read again"
                 );
-                inbox.control(|assignment| partitions.iter().for_each(|partition| assignment.remove(partition)));
+                let untold = inbox.control(|assignment| {
+                    let untold = assignment.take_leave(Some(&partitions));
+                    partitions.iter().for_each(|partition| assignment.remove(partition));
+                    untold
+                });
+                if !untold.is_empty() && self.shared.has_listener() {
+                    self.shared.tell(Tell::Lost(untold));
+                }
                 for revocation in &mut self.revocations {
                     revocation.partitions.retain(|partition| !partitions.contains(partition));
                 }
@@ -287,6 +327,10 @@ impl ConsumerTask {
                         tracing::warn!(%error, "what was done of revoked partitions could not be committed");
                     }
                 }
+                let deadline = after(shared.settings.max_poll_interval);
+                if let Err(error) = shared.take_leave(Some(&partitions), deadline).await {
+                    tracing::warn!(%error, "partitions are given up without their farewell");
+                }
                 shared.inbox.control(|assignment| {
                     for partition in &partitions {
                         assignment.remove_revoked(partition);
@@ -295,6 +339,18 @@ impl ConsumerTask {
                 // The group may have given up waiting.
                 let _ = done.send(());
                 Ended::Revocation
+            });
+        }
+    }
+
+    /// Commits in the background what the user asked for.
+    fn commit_asked(&mut self) {
+        if !self.committing_asked && self.shared.has_asked_commits() {
+            self.committing_asked = true;
+            let shared = self.shared.clone();
+            self.children.spawn(async move {
+                shared.commit_asked(shared.deadline()).await;
+                Ended::Asked
             });
         }
     }

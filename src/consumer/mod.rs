@@ -24,6 +24,7 @@ pub(crate) mod group;
 mod handout;
 mod inbox;
 mod lease;
+mod listener_task;
 mod lookups;
 mod metrics;
 mod nearby;
@@ -31,11 +32,13 @@ mod offset_lookup;
 mod offsets;
 mod part;
 mod partition_stream;
+mod pending_commit;
 mod position;
 mod positions;
 mod properties;
 mod queue;
 mod reader;
+mod rebalance_listener;
 mod record_ref;
 mod records;
 mod resolve;
@@ -56,10 +59,16 @@ mod watch;
 pub use builder::ConsumerBuilder;
 pub use consumer::Consumer;
 pub use consumer_status::{ConsumerStatus, GroupState, GroupStatus};
+pub use group::assignor::{
+    Assignments, Assignor, CooperativeStickyAssignor, GroupMember, GroupSubscription, LastAssignment, PartitionRacks,
+    RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
+};
 pub use lookups::{OffsetAndTimestamp, PartitionInfo};
 pub use metrics::{ConsumerMetrics, PartitionMetrics};
 pub use offsets::OffsetAndMetadata;
 pub use partition_stream::PartitionStream;
+pub use pending_commit::PendingCommit;
+pub use rebalance_listener::{Assigned, RebalanceListener, Revoked, Told};
 pub use record_ref::{RecordHeaders, RecordRef};
 pub use records::{PartitionRecords, Records, RecordsIter};
 pub use settings::{GroupProtocol, IsolationLevel, OffsetReset};

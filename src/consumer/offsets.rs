@@ -1,5 +1,7 @@
 //! Committed offsets as users see them.
 
+use crate::record::ConsumerRecord;
+
 /// An offset to commit for a partition, or one that was committed: the *next* record to be read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OffsetAndMetadata {
@@ -15,6 +17,17 @@ impl OffsetAndMetadata {
     /// That offset, without a leader epoch or text.
     pub fn new(offset: i64) -> Self {
         Self { offset, leader_epoch: None, metadata: String::new() }
+    }
+
+    /// The offset behind a record, with the leader epoch that it was appended under (KIP-320).
+    pub fn behind(record: &ConsumerRecord) -> Self {
+        Self { leader_epoch: record.leader_epoch, ..Self::new(record.offset.saturating_add(1)) }
+    }
+
+    /// The same with that text.
+    #[must_use]
+    pub fn with_metadata(self, metadata: impl Into<String>) -> Self {
+        Self { metadata: metadata.into(), ..self }
     }
 }
 

@@ -1,7 +1,8 @@
 //! A consumer's settings by name: Java's names, and librdkafka's where they differ.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use super::group::assignor::{Assignor, named};
 use super::settings::{ConsumerSettings, GroupProtocol, IsolationLevel, OffsetReset};
 use crate::config::{
     Property,
@@ -30,7 +31,7 @@ pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = table! {
     "max.poll.interval.ms", MILLIS, |s, v| s.max_poll_interval = millis(v)?;
     "session.timeout.ms", MILLIS, |s, v| { s.session_timeout = millis(v)?; s.classic_only.push("session.timeout.ms") };
     "heartbeat.interval.ms", MILLIS, |s, v| { s.heartbeat_interval = millis(v)?; s.classic_only.push("heartbeat.interval.ms") };
-    "partition.assignment.strategy", "range (other strategies are not supported yet)", |s, v| { strategy(v)?; s.classic_only.push("partition.assignment.strategy") };
+    "partition.assignment.strategy", "range, roundrobin, sticky, cooperative-sticky, or the names of their classes in Java, with commas between them (one of your own is given to the builder)", |s, v| { s.assignors = strategies(v)?; s.classic_only.push("partition.assignment.strategy") };
     "group.protocol", "classic or consumer", |s, v| s.group_protocol = protocol(v)?;
     "group.remote.assignor", "the name of an assignor of the brokers, as uniform or range", |s, v| s.group_remote_assignor = Some((!v.trim().is_empty()).then_some(v.trim())?.into());
     "isolation.level", "read_uncommitted or read_committed", |s, v| s.isolation_level = isolation(v)?;
@@ -57,11 +58,10 @@ fn isolation(value: &str) -> Option<IsolationLevel> {
     }
 }
 
-/// Names of strategies as librdkafka writes them, class names as Java does; the first that is known is taken there, so all
-/// have to be known here.
-fn strategy(value: &str) -> Option<()> {
-    let mut names = value.split(',').map(str::trim);
-    names.all(|name| name == "range" || name == "org.apache.kafka.clients.consumer.RangeAssignor").then_some(())
+/// Names of strategies as librdkafka writes them, class names as Java does, in the order of preference.
+fn strategies(value: &str) -> Option<Vec<Arc<dyn Assignor>>> {
+    let names = value.trim().trim_start_matches('[').trim_end_matches(']').split(',').map(str::trim);
+    names.map(|name| named(name.trim_start_matches("class ").trim())).collect()
 }
 
 fn reset(value: &str) -> Option<OffsetReset> {
@@ -135,14 +135,17 @@ mod tests {
         assert_eq!(set("isolation.level", "READ_COMMITTED").unwrap().isolation_level, IsolationLevel::ReadCommitted);
         assert_eq!(set("fetch.wait.max.ms", "7").unwrap().fetch_max_wait, Duration::from_millis(7));
         assert_eq!(set("queued.max.messages.kbytes", "2").unwrap().queued_max_bytes, 2048);
-        assert!(set("partition.assignment.strategy", "range").is_some());
+        let java = "org.apache.kafka.clients.consumer.RoundRobinAssignor, range";
+        let assignors = set("partition.assignment.strategy", java).unwrap().assignors;
+        assert_eq!(assignors.iter().map(|assignor| assignor.name()).collect::<Vec<_>>(), ["roundrobin", "range"]);
         assert_eq!(set("group.protocol", "CONSUMER").unwrap().group_protocol, GroupProtocol::Consumer);
         assert_eq!(set("group.remote.assignor", "range").unwrap().group_remote_assignor.as_deref(), Some("range"));
         for (name, value) in [
             ("group.id", ""),
             ("group.protocol", "streams"),
             ("group.remote.assignor", " "),
-            ("partition.assignment.strategy", "range,roundrobin"),
+            ("partition.assignment.strategy", "range,fair"),
+            ("partition.assignment.strategy", ""),
             ("auto.offset.reset", "soon"),
             ("fetch.max.bytes", "-1"),
             ("isolation.level", "1"),

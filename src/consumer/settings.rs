@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::group::GroupSettings;
+use super::group::{
+    GroupSettings,
+    assignor::{self, Assignor},
+};
 use crate::{
     cluster::ClientSettings,
     error::{Error, ErrorKind, Result},
@@ -83,6 +86,8 @@ pub(crate) struct ConsumerSettings {
     pub(crate) session_timeout: Duration,
     /// `heartbeat.interval.ms`.
     pub(crate) heartbeat_interval: Duration,
+    /// `partition.assignment.strategy`, in the order of preference.
+    pub(crate) assignors: Vec<Arc<dyn Assignor>>,
     /// `isolation.level`.
     pub(crate) isolation_level: IsolationLevel,
     /// `enable.partition.eof`.
@@ -117,6 +122,7 @@ impl Default for ConsumerSettings {
             max_poll_interval: Duration::from_secs(300),
             session_timeout: Duration::from_secs(45),
             heartbeat_interval: Duration::from_secs(3),
+            assignors: assignor::defaults(),
             isolation_level: IsolationLevel::default(),
             enable_partition_eof: false,
             check_crcs: true,
@@ -169,6 +175,7 @@ impl ConsumerSettings {
                 self.session_timeout.as_millis()
             )));
         }
+        self.check_assignors()?;
         if self.fetch_min_bytes > self.fetch_max_bytes {
             return Err(contradiction(format!(
                 "fetch.min.bytes ({}) must not be more than fetch.max.bytes ({})",
@@ -192,6 +199,23 @@ impl ConsumerSettings {
         }
     }
 
+    fn check_assignors(&self) -> Result<()> {
+        let names: Vec<&str> = self.assignors.iter().map(|assignor| assignor.name()).collect();
+        if names.is_empty() {
+            return Err(contradiction("partition.assignment.strategy must name an assignor at least"));
+        }
+        for (at, name) in names.iter().enumerate() {
+            if name.is_empty() || i16::try_from(name.len()).is_err() {
+                let message = format!("partition.assignment.strategy: {name:?} is no name for an assignor");
+                return Err(contradiction(message));
+            }
+            if names.iter().take(at).any(|earlier| earlier == name) {
+                return Err(contradiction(format!("partition.assignment.strategy names {name} twice")));
+            }
+        }
+        Ok(())
+    }
+
     /// What membership has to know, where there is a group.
     pub(crate) fn group(&self) -> Option<GroupSettings> {
         Some(GroupSettings {
@@ -200,6 +224,7 @@ impl ConsumerSettings {
             session_timeout: self.session_timeout,
             heartbeat_interval: self.heartbeat_interval,
             max_poll_interval: self.max_poll_interval,
+            assignors: self.assignors.clone(),
             client_rack: self.client.client_rack.clone(),
             exclude_internal_topics: self.exclude_internal_topics,
         })
@@ -214,7 +239,9 @@ mod tests {
     fn the_defaults_are_sound_and_contradictions_are_named() {
         assert!(ConsumerSettings::default().check().is_ok());
         type Break = fn(&mut ConsumerSettings);
-        let broken: [(&str, Break); 8] = [
+        let broken: [(&str, Break); 10] = [
+            ("partition.assignment.strategy", |s| s.assignors.clear()),
+            ("partition.assignment.strategy", |s| s.assignors.extend(assignor::defaults())),
             ("group.instance.id", |s| s.group_instance_id = Some("i".into())),
             ("group.id", |s| s.group_id = Some("".into())),
             ("heartbeat.interval.ms", |s| s.heartbeat_interval = s.session_timeout),

@@ -1,16 +1,23 @@
 //! What the consumer and its tasks share, and the commits that both make.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 
 use super::{
     OffsetAndMetadata,
     group::GroupHandle,
     inbox::{Inbox, lock},
+    listener_task::Tell,
+    pending_commit::{Done, PendingCommit},
+    rebalance_listener::Listener,
     settings::ConsumerSettings,
 };
 use crate::{
@@ -30,6 +37,13 @@ pub(super) enum Mode {
     Subscribed,
 }
 
+/// A commit that was asked for in the background.
+#[derive(Debug)]
+struct Asked {
+    offsets: Offsets,
+    done: Done,
+}
+
 pub(super) type Offsets = Vec<(TopicPartition, OffsetAndMetadata)>;
 
 #[derive(Debug)]
@@ -41,6 +55,11 @@ pub(super) struct Shared {
     pub(super) mode: Mutex<Mode>,
     /// What is still to be committed of partitions that the user no longer assigns.
     leftovers: Mutex<Offsets>,
+    /// Told of partitions that come and go; `calls` takes what it is to be told, in order.
+    pub(super) listener: Mutex<Listener>,
+    pub(super) calls: mpsc::UnboundedSender<Tell>,
+    /// Commits that nobody waits for right now.
+    asked: Mutex<Vec<Asked>>,
     /// One commit at a time, so that an older one that is retried never comes behind a newer one.
     committing: tokio::sync::Mutex<()>,
 }
@@ -56,6 +75,7 @@ impl Shared {
         settings: ConsumerSettings,
         group: Option<GroupHandle>,
         inbox: Arc<Inbox>,
+        calls: mpsc::UnboundedSender<Tell>,
     ) -> Arc<Self> {
         Arc::new(Self {
             client,
@@ -64,6 +84,9 @@ impl Shared {
             inbox,
             mode: Mutex::new(Mode::None),
             leftovers: Mutex::default(),
+            listener: Mutex::default(),
+            calls,
+            asked: Mutex::default(),
             committing: tokio::sync::Mutex::new(()),
         })
     }
@@ -92,6 +115,69 @@ impl Shared {
 
     pub(super) fn take_leftovers(&self) -> Offsets {
         std::mem::take(&mut lock(&self.leftovers))
+    }
+
+    // ---- the rebalance listener
+
+    pub(super) fn has_listener(&self) -> bool {
+        lock(&self.listener).0.is_some()
+    }
+
+    pub(super) fn tell(&self, what: Tell) {
+        // A listener that is no longer called belongs to a consumer that has ended.
+        let _ = self.calls.send(what);
+    }
+
+    /// Tells the listener, if there is one, that these partitions (or all) are about to go, and waits until it is done.
+    pub(super) async fn take_leave(&self, only: Option<&[TopicPartition]>, deadline: Instant) -> Result<()> {
+        if !self.has_listener() {
+            return Ok(());
+        }
+        let partitions = self.inbox.with(|assignment| assignment.take_leave(only));
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let (done, told) = oneshot::channel();
+        self.tell(Tell::Revoked { partitions, done });
+        // Where nobody calls it any more, there is nothing to wait for.
+        timeout_at(deadline, told).await.map(drop).map_err(|_| {
+            Error::new(ErrorKind::Callback, "the rebalance listener's on_revoked was not done at the deadline")
+        })
+    }
+
+    // ---- commits
+
+    /// Commits these offsets in the background, after those that were asked for before.
+    pub(super) fn commit_soon(&self, offsets: Offsets) -> PendingCommit {
+        let (done, pending) = PendingCommit::new();
+        lock(&self.asked).push(Asked { offsets, done });
+        self.inbox.driver.notify_one();
+        pending
+    }
+
+    pub(super) fn has_asked_commits(&self) -> bool {
+        !lock(&self.asked).is_empty()
+    }
+
+    /// Carries out what was asked for in the background; what waited is put together, the latest offset for each partition.
+    pub(super) async fn commit_asked(&self, deadline: Instant) {
+        loop {
+            let asked = std::mem::take(&mut *lock(&self.asked));
+            if asked.is_empty() {
+                return;
+            }
+            let latest: BTreeMap<_, _> = asked.iter().flat_map(|asked| asked.offsets.iter().cloned()).collect();
+            let together = self.commit(latest.into_iter().collect(), deadline).await;
+            if together.is_ok() || asked.len() == 1 {
+                asked.into_iter().for_each(|asked| asked.done.tell(together.clone()));
+                continue;
+            }
+            // One of them may be at fault for all.
+            for Asked { offsets, done } in asked {
+                let committed = self.commit(offsets, deadline).await;
+                done.tell(committed);
+            }
+        }
     }
 
     /// Commits what is done (or was handed out) of these partitions, or of all.

@@ -21,6 +21,8 @@ pub enum Waiting {
     Paused,
     /// For the reader to be done with what it holds, so that the group can have the partition back.
     Revoking,
+    /// For the user: the [rebalance listener](super::RebalanceListener) has not said yet from where it is to be read.
+    Listener,
     /// For the user: it cannot be read past damage. [Skip it](super::Consumer::skip_corrupt), or seek.
     Corrupt,
     /// For the user: there is no offset to read from, and `auto.offset.reset` is `none`. [Seek](super::Consumer::seek).
@@ -54,6 +56,7 @@ impl Waiting {
         match self {
             Self::Paused => "paused",
             Self::Revoking => "revoking",
+            Self::Listener => "listener",
             Self::Corrupt => "corrupt",
             Self::NoOffset => "no_offset",
             Self::NoLeader => "no_leader",
@@ -73,7 +76,13 @@ impl Waiting {
     pub fn is_for_user(&self) -> bool {
         matches!(
             self,
-            Self::Paused | Self::Revoking | Self::Corrupt | Self::NoOffset | Self::Reader | Self::PartitionStream
+            Self::Paused
+                | Self::Revoking
+                | Self::Listener
+                | Self::Corrupt
+                | Self::NoOffset
+                | Self::Reader
+                | Self::PartitionStream
         )
     }
 
@@ -127,6 +136,9 @@ impl Assignment {
         }
         if found.paused {
             return Waiting::Paused;
+        }
+        if found.held {
+            return Waiting::Listener;
         }
         if found.damage.is_some() {
             return Waiting::Corrupt;

@@ -59,11 +59,14 @@ impl Subscription {
         !self.patterns.is_empty()
     }
 
-    /// The expressions as one for a coordinator (KIP-848), which holds it against whole names: the same topics are meant as
-    /// by the search that [`topics`](Self::topics) does. `None` where there is no expression.
-    pub(crate) fn remote_regex(&self) -> Option<String> {
-        let whole = self.patterns.iter().map(|pattern| format!(".*(?:{}).*", pattern.as_str()));
-        whole.reduce(|all, next| format!("{all}|{next}"))
+    /// The expressions as one, for brokers that match them (KIP-848): they match whole names, where ours are searched for.
+    pub(crate) fn broker_regex(&self) -> Option<String> {
+        let expressions: Vec<&str> = self.patterns.iter().map(Regex::as_str).collect();
+        match &*expressions {
+            [] => None,
+            [one] => Some(format!(".*(?:{one}).*")),
+            several => Some(format!(".*(?:(?:{})).*", several.join(")|(?:"))),
+        }
     }
 
     /// The topics that are meant in this picture of the cluster: every name, and every topic there that an expression
@@ -124,6 +127,20 @@ mod tests {
     }
 
     #[test]
+    fn for_brokers_that_match_whole_names_the_expressions_are_put_into_one() {
+        let regex = |elements: &[&str]| Subscription::parse(elements).unwrap().broker_regex();
+        assert_eq!(regex(&["plain"]), None);
+        assert_eq!(regex(&["^a"]).unwrap(), ".*(?:^a).*");
+        assert_eq!(regex(&["^a|b", "^c$"]).unwrap(), ".*(?:(?:^a|b)|(?:^c$)).*");
+        // It means the same as a full match.
+        let whole = Regex::new(&format!("^(?:{})$", regex(&["^a|b", "^c$"]).unwrap())).unwrap();
+        let search = Subscription::parse(["^a|b", "^c$"]).unwrap();
+        for topic in ["a", "a1", "xb", "c", "c1", "xc", "x"] {
+            assert_eq!(whole.is_match(topic), search.matches(topic), "{topic}");
+        }
+    }
+
+    #[test]
     fn alternatives_keep_their_own_anchor() {
         // `^a|b` looks for an `a` at the start or a `b` anywhere, as every regular expression does.
         let subscription = Subscription::parse(["^a|b"]).unwrap();
@@ -135,13 +152,13 @@ mod tests {
     fn a_coordinator_that_matches_whole_names_finds_the_same_topics() {
         let elements = ["^audit", "^a|b$", "^(?i)ORD.rs$", "^.x"];
         let subscription = Subscription::parse(elements.into_iter().chain(["plain"])).unwrap();
-        let whole = Regex::new(&format!("^(?:{})$", subscription.remote_regex().unwrap())).unwrap();
+        let whole = Regex::new(&format!("^(?:{})$", subscription.broker_regex().unwrap())).unwrap();
         for name in
             ["audit", "audit-1", "my-audit", "ab", "b", "cb", "bc", "orders", "Orders2", "xx", "yx.z", "plain", "q"]
         {
             assert_eq!(whole.is_match(name), subscription.matches(name), "{name}");
         }
-        assert_eq!(Subscription::parse(["plain"]).unwrap().remote_regex(), None);
+        assert_eq!(Subscription::parse(["plain"]).unwrap().broker_regex(), None);
     }
 
     #[test]

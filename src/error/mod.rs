@@ -9,6 +9,9 @@ pub use code::{ErrorCode, Remedy};
 /// The result of most calls of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Any error, of code that this crate calls and did not write.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
 /// An error of this client: what kind it is, what the broker said, whether to retry, whether a record may have been
 /// written, and what to do next ([`advice`](Error::advice)).
 ///
@@ -78,6 +81,8 @@ pub enum ErrorKind {
     Purged,
     /// A consumer is not in the group, or no longer owns the partition, so that the call cannot be carried out.
     NotAssigned,
+    /// Code of yours that this client calls (a rebalance listener, an assignor) failed, panicked or took too long.
+    Callback,
     /// A mistake of this client: please report it.
     Internal,
 }
@@ -140,7 +145,7 @@ impl Error {
     }
 
     /// The same, where the cause's type is not known.
-    pub(crate) fn with_boxed_source(self, source: Box<dyn StdError + Send + Sync>) -> Self {
+    pub(crate) fn with_boxed_source(self, source: BoxError) -> Self {
         self.changed(|inner| inner.source = Some(source.into()))
     }
 
@@ -233,6 +238,9 @@ impl Error {
                 "send the record again if it is still wanted; if it was possibly persisted, that may double it"
             }
             ErrorKind::NotAssigned => "subscribe or assign first, and act on partitions that are owned",
+            ErrorKind::Callback => {
+                "look at what your callback did; the message names it, and the source is its own error"
+            }
             ErrorKind::Internal => "please report this as a bug",
         }
     }

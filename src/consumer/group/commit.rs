@@ -23,16 +23,26 @@ use crate::{
     record::TopicPartition,
 };
 
-/// A commit on its way: what is left of it, and in whose name it goes.
+/// A commit on its way: what is left of it.
 #[derive(Debug)]
 pub(super) struct Commit {
     group_id: Arc<str>,
     instance_id: Option<Arc<str>>,
-    /// `None` goes without a generation, as consumers do that are in no group.
-    identity: Option<Identity>,
-    left: BTreeMap<TopicPartition, OffsetAndMetadata>,
-    /// In the consumer protocol: since when each of them is owned, which has to stay so.
-    since: BTreeMap<TopicPartition, u64>,
+    /// Goes without a generation, as consumers do that are in no group.
+    alone: bool,
+    /// With the number of the assignment that each was made in.
+    left: BTreeMap<TopicPartition, (OffsetAndMetadata, u64)>,
+    /// What was taken away while the commit was under way.
+    lost: BTreeSet<TopicPartition>,
+}
+
+/// Whether a commit can be sent now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// In that name; `None` goes without a generation.
+    Now(Option<Identity>),
+    /// The partitions are kept over a rebalance that is not through yet, and we have no name before it is.
+    Later,
 }
 
 /// What an answer means for the commit.
@@ -44,15 +54,18 @@ pub(super) enum Verdict {
         find_coordinator: bool,
         error: Error,
     },
-    /// The commit has failed; `expelled` is what the membership has to hear.
-    Failed {
+    /// The name under which it was sent is not (or no longer) ours: `said` is what the membership has to hear. Where we
+    /// have another name by then, what is left may be sent again, else `error` is what became of it.
+    NotOurName {
         error: Error,
-        expelled: Option<Error>,
+        said: Error,
     },
+    /// The commit has failed.
+    Failed(Error),
 }
 
 impl Commit {
-    /// Takes a commit in the name of who we are now. Refuses what is not ours to commit.
+    /// Takes a commit of what is ours now. Refuses what is not ours to commit.
     pub(super) fn new(
         group_id: Arc<str>,
         instance_id: Option<Arc<str>>,
@@ -63,76 +76,77 @@ impl Commit {
             let message = format!("commit {partition}: an offset of {} is not allowed", offset.offset);
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        let mut since = BTreeMap::new();
-        let identity = match standing {
-            Standing::Alone => None,
-            Standing::Holding { identity, owned, .. } => {
-                for (partition, _) in &offsets {
-                    let Some(owned) = owned.get(partition) else {
-                        let message = format!("commit {partition} for group {group_id}: the partition is not owned");
-                        return Err(Error::new(ErrorKind::NotAssigned, message));
-                    };
-                    since.insert(partition.clone(), owned.since);
-                }
-                Some(identity.clone())
-            }
-            Standing::Member { identity, owned } => {
-                if let Some((partition, _)) = offsets.iter().find(|(partition, _)| !owned.contains(partition)) {
-                    let message = format!("commit {partition} for group {group_id}: the partition is not owned");
-                    return Err(Error::new(ErrorKind::NotAssigned, message));
-                }
-                Some(identity.clone())
-            }
-            Standing::Rebalancing => return Err(rebalancing(&group_id)),
+        let (alone, owned) = match standing {
+            Standing::Alone => (true, None),
+            Standing::Member { owned, .. } | Standing::Rebalancing { owned, .. } => (false, Some(owned)),
             Standing::Out => {
                 let message = format!("commit for group {group_id}: the consumer is out of the group");
                 return Err(Error::new(ErrorKind::NotAssigned, message));
             }
             Standing::Ended(error) => return Err(error.clone()),
         };
-        Ok(Self { group_id, instance_id, identity, left: offsets.into_iter().collect(), since })
-    }
-
-    pub(super) fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
+        let mut left = BTreeMap::new();
+        for (partition, offset) in offsets {
+            let Some(since) = owned.map_or(Some(0), |owned| owned.get(&partition).copied()) else {
+                return Err(match standing {
+                    Standing::Rebalancing { .. } => rebalancing(&group_id),
+                    _ => {
+                        let message = format!("commit {partition} for group {group_id}: the partition is not owned");
+                        Error::new(ErrorKind::NotAssigned, message)
+                    }
+                });
+            };
+            left.insert(partition, (offset, since));
+        }
+        Ok(Self { group_id, instance_id, alone, left, lost: BTreeSet::new() })
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.left.is_empty()
     }
 
-    /// A commit never outlives the generation that it was made in: checked before each attempt. In the consumer protocol it
-    /// goes on in the name of the member's next epoch, as long as its partitions are owned without a break.
-    pub(super) fn check(&mut self, standing: &Standing) -> Result<()> {
-        let current = match standing {
-            Standing::Holding { identity, owned, .. } => {
-                let same = |partition| owned.get(partition).map(|owned| &owned.since) == self.since.get(partition);
-                if self.identity.is_none() || !self.left.keys().all(same) {
-                    return Err(self.over());
-                }
-                self.identity = Some(identity.clone());
-                return Ok(());
-            }
+    /// A commit never outlives the assignment that it was made in: looked at before each attempt. What was taken away is
+    /// left out of it.
+    pub(super) fn turn(&mut self, standing: &Standing) -> Result<Turn> {
+        let (turn, owned) = match standing {
             Standing::Ended(error) => return Err(error.clone()),
-            Standing::Alone => None,
-            Standing::Member { identity, .. } => Some(identity),
-            Standing::Rebalancing | Standing::Out => return Err(self.over()),
+            Standing::Alone if self.alone => return Ok(Turn::Now(None)),
+            Standing::Alone | Standing::Out => return Err(self.over()),
+            _ if self.alone => return Err(self.over()),
+            Standing::Member { identity, owned } => (Turn::Now(Some(identity.clone())), owned),
+            Standing::Rebalancing { identity, owned } if identity.generation < 0 => (Turn::Later, owned),
+            // The coordinator takes it until all have joined.
+            Standing::Rebalancing { identity, owned } => (Turn::Now(Some(identity.clone())), owned),
         };
-        if current == self.identity.as_ref() { Ok(()) } else { Err(self.over()) }
+        self.left.retain(|partition, (_, since)| {
+            let kept = owned.get(partition) == Some(since);
+            if !kept {
+                self.lost.insert(partition.clone());
+            }
+            kept
+        });
+        if self.left.is_empty() { Err(self.over()) } else { Ok(turn) }
+    }
+
+    /// How a commit came out of which nothing is left.
+    pub(super) fn end(&self) -> Result<()> {
+        if self.lost.is_empty() { Ok(()) } else { Err(self.over()) }
     }
 
     fn over(&self) -> Error {
+        let lost: BTreeSet<TopicPartition> = self.lost.iter().chain(self.left.keys()).cloned().collect();
         let message = format!(
-            "commit for group {}: the generation in which the partitions were owned is over, so they may be others' by \
-             now; their records will be read again from what was committed before",
+            "commit {} for group {}: the assignment in which they were owned is over, so they may be others' by now; \
+             their records will be read again from what was committed before",
+            Shown(&lost),
             self.group_id
         );
         Error::new(ErrorKind::NotAssigned, message)
     }
 
-    pub(super) fn request(&self, version: i16) -> OffsetCommitRequest {
+    pub(super) fn request(&self, version: i16, identity: Option<&Identity>) -> OffsetCommitRequest {
         let mut topics: BTreeMap<&Arc<str>, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
-        for (partition, offset) in &self.left {
+        for (partition, (offset, _)) in &self.left {
             let epoch = if version >= 6 { offset.leader_epoch.unwrap_or(-1) } else { -1 };
             topics.entry(&partition.topic).or_default().push(
                 OffsetCommitRequestPartition::default()
@@ -149,7 +163,7 @@ impl Commit {
             })
             .collect();
         let request = OffsetCommitRequest::default().with_group_id(group(&self.group_id)).with_topics(topics);
-        let Some(identity) = &self.identity else {
+        let Some(identity) = identity else {
             return request.with_generation_id_or_member_epoch(-1);
         };
         let instance_id = self.instance_id.as_deref().filter(|_| version >= 7);
@@ -180,12 +194,14 @@ impl Commit {
                 true
             }
         });
-        if let Some((&code, partitions)) = refused.iter().find(|(code, _)| !may_pass(**code)) {
+        // The next attempt goes in the name of the epoch that is current then (KIP-848).
+        let passes = |code| may_pass(code) || (code == ErrorCode::STALE_MEMBER_EPOCH && !self.alone);
+        if let Some((&code, partitions)) = refused.iter().find(|(code, _)| !passes(**code)) {
             return self.failed(code, partitions);
         }
         if let Some(partition) = unanswered {
             let message = format!("commit {partition} for group {}: the answer leaves it out", self.group_id);
-            return Verdict::Failed { error: Error::new(ErrorKind::Protocol, message), expelled: None };
+            return Verdict::Failed(Error::new(ErrorKind::Protocol, message));
         }
         match refused.first_key_value() {
             None => Verdict::Done,
@@ -199,24 +215,22 @@ impl Commit {
     fn failed(&self, code: ErrorCode, partitions: &BTreeSet<TopicPartition>) -> Verdict {
         let said = self.error(code, partitions);
         match code {
-            ErrorCode::REBALANCE_IN_PROGRESS => {
-                Verdict::Failed { error: rebalancing(&self.group_id), expelled: Some(said) }
-            }
-            ErrorCode::FENCED_INSTANCE_ID => Verdict::Failed { error: said.clone(), expelled: Some(said) },
-            ErrorCode::ILLEGAL_GENERATION | ErrorCode::UNKNOWN_MEMBER_ID => {
-                let error = if self.identity.is_some() {
-                    self.over()
-                } else {
+            ErrorCode::REBALANCE_IN_PROGRESS => Verdict::NotOurName { error: rebalancing(&self.group_id), said },
+            ErrorCode::FENCED_INSTANCE_ID => Verdict::NotOurName { error: said.clone(), said },
+            ErrorCode::ILLEGAL_GENERATION | ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::STALE_MEMBER_EPOCH => {
+                let error = if self.alone {
                     let message = format!(
                         "commit for group {}: the group has members, so only they can commit; subscribe, or use another \
                          group.id",
                         self.group_id
                     );
                     Error::new(ErrorKind::NotAssigned, message)
+                } else {
+                    self.over()
                 };
-                Verdict::Failed { error: error.with_source(said.clone()), expelled: Some(said) }
+                Verdict::NotOurName { error: error.with_source(said.clone()), said }
             }
-            _ => Verdict::Failed { error: said, expelled: None },
+            _ => Verdict::Failed(said),
         }
     }
 
@@ -229,7 +243,6 @@ impl Commit {
 fn may_pass(code: ErrorCode) -> bool {
     code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
         || code == ErrorCode::UNSTABLE_OFFSET_COMMIT
-        || code == ErrorCode::STALE_MEMBER_EPOCH
         || code == ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
         || names_no_coordinator(code)
 }
@@ -262,7 +275,6 @@ mod tests {
     use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 
     use super::*;
-    use crate::consumer::group::consumer_protocol::Owned;
 
     fn tp(partition: i32) -> TopicPartition {
         TopicPartition::new("t", partition)
@@ -270,7 +282,15 @@ mod tests {
 
     fn member(generation: i32) -> Standing {
         let identity = Identity { generation, member_id: "m".into() };
-        Standing::Member { identity, owned: Arc::new([tp(0), tp(1)].into()) }
+        Standing::Member { identity, owned: Arc::new([(tp(0), 1), (tp(1), 1)].into()) }
+    }
+
+    fn me(generation: i32) -> Identity {
+        Identity { generation, member_id: "m".into() }
+    }
+
+    fn nothing_kept() -> Standing {
+        Standing::Rebalancing { identity: me(5), owned: Arc::default() }
     }
 
     fn commit(standing: &Standing) -> Result<Commit> {
@@ -294,22 +314,22 @@ mod tests {
     #[test]
     fn requests_carry_who_we_are_as_far_as_their_version_can() {
         let commit = commit(&member(5)).unwrap();
-        let request = commit.request(9);
+        let request = commit.request(9, Some(&me(5)));
         assert_eq!((request.generation_id_or_member_epoch, request.member_id.as_str()), (5, "m"));
         assert_eq!(request.group_instance_id.as_deref(), Some("i"));
         assert_eq!(request.topics[0].partitions.len(), 2);
-        assert!(commit.request(6).group_instance_id.is_none());
+        assert!(commit.request(6, Some(&me(5))).group_instance_id.is_none());
     }
 
     #[test]
     fn without_a_group_any_partition_is_committed_without_a_generation() {
         let offsets = vec![(tp(99), OffsetAndMetadata { leader_epoch: Some(4), ..OffsetAndMetadata::new(1) })];
         let commit = Commit::new("g".into(), Some("i".into()), &Standing::Alone, offsets).unwrap();
-        let request = commit.request(9);
+        let request = commit.request(9, None);
         assert_eq!((request.generation_id_or_member_epoch, request.member_id.as_str()), (-1, ""));
         assert!(request.group_instance_id.is_none());
         assert_eq!(request.topics[0].partitions[0].committed_leader_epoch, 4);
-        assert_eq!(commit.request(5).topics[0].partitions[0].committed_leader_epoch, -1);
+        assert_eq!(commit.request(5, None).topics[0].partitions[0].committed_leader_epoch, -1);
     }
 
     #[test]
@@ -320,46 +340,48 @@ mod tests {
         let negative = vec![(tp(0), OffsetAndMetadata::new(-1))];
         let error = Commit::new("g".into(), None, &member(5), negative).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-        assert_eq!(commit(&Standing::Rebalancing).unwrap_err().code(), Some(ErrorCode::REBALANCE_IN_PROGRESS));
+        assert_eq!(commit(&nothing_kept()).unwrap_err().code(), Some(ErrorCode::REBALANCE_IN_PROGRESS));
         assert_eq!(commit(&Standing::Out).unwrap_err().kind(), ErrorKind::NotAssigned);
         let fenced = Error::broker(ErrorCode::FENCED_INSTANCE_ID, "test");
         assert!(commit(&Standing::Ended(fenced)).unwrap_err().is_fatal());
     }
 
     #[test]
-    fn a_commit_does_not_outlive_its_generation() {
-        let mut commit = commit(&member(5)).unwrap();
-        assert!(commit.check(&member(5)).is_ok());
-        for standing in [member(6), Standing::Rebalancing, Standing::Out, Standing::Alone] {
-            assert_eq!(commit.check(&standing).unwrap_err().kind(), ErrorKind::NotAssigned, "{standing:?}");
+    fn a_commit_does_not_outlive_its_assignment() {
+        let mut made = commit(&member(5)).unwrap();
+        assert_eq!(made.turn(&member(5)).unwrap(), Turn::Now(Some(me(5))));
+        for standing in [nothing_kept(), Standing::Out, Standing::Alone] {
+            let mut made = commit(&member(5)).unwrap();
+            assert_eq!(made.turn(&standing).unwrap_err().kind(), ErrorKind::NotAssigned, "{standing:?}");
         }
-    }
-
-    fn holding(epoch: i32, since: [u64; 2]) -> Standing {
-        let identity = Identity { generation: epoch, member_id: "m".into() };
-        let owned = [tp(0), tp(1)].into_iter().zip(since);
-        let owned = owned.map(|(partition, since)| (partition, Owned { topic_id: uuid::Uuid::nil(), since })).collect();
-        Standing::Holding { identity, owned: Arc::new(owned), settled: true }
     }
 
     #[test]
-    fn a_commit_follows_the_epoch_of_a_member_that_keeps_its_partitions() {
-        let mut commit = commit(&holding(5, [1, 2])).unwrap();
-        assert!(matches!(commit.answered(&both(ErrorCode::STALE_MEMBER_EPOCH)), Verdict::Again { .. }));
-        commit.check(&holding(6, [1, 2])).unwrap();
-        assert_eq!(commit.request(9).generation_id_or_member_epoch, 6);
-        // Given up and taken again in between: somebody else may have committed further.
-        assert_eq!(commit.check(&holding(7, [1, 3])).unwrap_err().kind(), ErrorKind::NotAssigned);
-        assert!(matches!(
-            commit.answered(&response(&[(0, ErrorCode::STALE_MEMBER_EPOCH), (1, ErrorCode::NONE)])),
-            Verdict::Again { .. }
-        ));
-        commit.check(&holding(7, [1, 3])).unwrap();
-        for standing in [Standing::Rebalancing, Standing::Out, Standing::Alone, member(6)] {
-            assert_eq!(commit.check(&standing).unwrap_err().kind(), ErrorKind::NotAssigned, "{standing:?}");
-        }
-        let foreign = vec![(tp(2), OffsetAndMetadata::new(7))];
-        assert!(Commit::new("g".into(), None, &holding(5, [1, 2]), foreign).is_err());
+    fn what_is_kept_over_a_rebalance_is_committed_after_it_in_the_new_name() {
+        let kept = |generation| {
+            let owned = Arc::new([(tp(0), 1), (tp(1), 1)].into());
+            Standing::Rebalancing { identity: me(generation), owned }
+        };
+        let mut made = commit(&member(5)).unwrap();
+        assert_eq!(made.turn(&kept(5)).unwrap(), Turn::Now(Some(me(5))), "until the next generation begins");
+        assert_eq!(made.turn(&kept(-1)).unwrap(), Turn::Later);
+        assert_eq!(made.turn(&member(6)).unwrap(), Turn::Now(Some(me(6))));
+        let mut made = commit(&kept(-1)).unwrap();
+        assert_eq!(made.turn(&member(6)).unwrap(), Turn::Now(Some(me(6))));
+    }
+
+    #[test]
+    fn what_was_away_in_between_is_left_out_of_a_commit_and_named() {
+        let mut made = commit(&member(5)).unwrap();
+        let owned = Arc::new([(tp(0), 1), (tp(1), 2)].into());
+        let came_back = Standing::Member { identity: me(7), owned };
+        assert_eq!(made.turn(&came_back).unwrap(), Turn::Now(Some(me(7))));
+        let left = &made.request(9, Some(&me(7))).topics[0].partitions;
+        assert_eq!(left.iter().map(|p| p.partition_index).collect::<Vec<_>>(), [0]);
+        assert!(matches!(made.answered(&response(&[(0, ErrorCode::NONE)])), Verdict::Done));
+        let error = made.end().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotAssigned);
+        assert!(error.to_string().contains("t[1]") && !error.to_string().contains("t[0]"), "{error}");
     }
 
     #[test]
@@ -367,7 +389,7 @@ mod tests {
         let mut commit = commit(&member(5)).unwrap();
         let verdict = commit.answered(&response(&[(0, ErrorCode::NONE), (1, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)]));
         assert!(matches!(verdict, Verdict::Again { find_coordinator: false, .. }), "{verdict:?}");
-        let left = &commit.request(9).topics[0].partitions;
+        let left = &commit.request(9, None).topics[0].partitions;
         assert_eq!(left.iter().map(|p| p.partition_index).collect::<Vec<_>>(), [1]);
         assert!(matches!(commit.answered(&response(&[(1, ErrorCode::NONE)])), Verdict::Done));
     }
@@ -378,6 +400,7 @@ mod tests {
             (ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, false),
             (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, false),
             (ErrorCode::UNSTABLE_OFFSET_COMMIT, false),
+            (ErrorCode::STALE_MEMBER_EPOCH, false),
             (ErrorCode::NOT_COORDINATOR, true),
             (ErrorCode::COORDINATOR_NOT_AVAILABLE, true),
             (ErrorCode::REQUEST_TIMED_OUT, true),
@@ -400,7 +423,7 @@ mod tests {
             (ErrorCode::FENCED_INSTANCE_ID, ErrorKind::Fenced),
         ] {
             match commit(&member(5)).unwrap().answered(&both(code)) {
-                Verdict::Failed { error, expelled: Some(said) } => {
+                Verdict::NotOurName { error, said } => {
                     assert_eq!((error.kind(), said.code()), (kind, Some(code)));
                 }
                 other => panic!("{code}: {other:?}"),
@@ -419,7 +442,7 @@ mod tests {
         ] {
             let mixed = response(&[(0, ErrorCode::NOT_COORDINATOR), (1, code)]);
             match commit(&member(5)).unwrap().answered(&mixed) {
-                Verdict::Failed { error, expelled: None } => {
+                Verdict::Failed(error) => {
                     assert_eq!(error.code(), Some(code));
                     assert!(error.to_string().contains("t[1]"), "{error}");
                 }
@@ -431,9 +454,6 @@ mod tests {
     #[test]
     fn an_answer_that_leaves_a_partition_out_is_no_success() {
         let verdict = commit(&member(5)).unwrap().answered(&response(&[(0, ErrorCode::NONE)]));
-        assert!(
-            matches!(&verdict, Verdict::Failed { error, .. } if error.kind() == ErrorKind::Protocol),
-            "{verdict:?}"
-        );
+        assert!(matches!(&verdict, Verdict::Failed(error) if error.kind() == ErrorKind::Protocol), "{verdict:?}");
     }
 }

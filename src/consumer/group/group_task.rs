@@ -1,10 +1,6 @@
 //! The loop that turns the membership's actions into requests and events, and their answers into its inputs.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -14,15 +10,15 @@ use tokio::{
 
 use super::{
     GroupEvent,
+    assignor::PartitionRacks,
     coordinator::{ask, heed, request_timeout},
     handle::Pace,
-    membership::{Action, Identity, Joined, Membership, Standing, SyncAnswer, Ticket},
-    range::Range,
+    membership::{Action, Identity, Joined, Membership, Standing, SyncAnswer, Ticket, TopicPartitions},
     requests,
     shared::{Shared, bounded},
 };
 use crate::{
-    cluster::{Client, Lane},
+    cluster::{Client, Lane, Metadata},
     consumer::subscription::Subscription,
     error::{Error, ErrorKind, Result},
 };
@@ -48,7 +44,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 enum Answer {
     Joined(Ticket, Joined),
-    Counted(Ticket, BTreeMap<Arc<str>, usize>),
+    Counted(Ticket, TopicPartitions),
     Synced(Ticket, Result<SyncAnswer>),
     Heartbeat(Ticket, Result<()>),
     Revoked(Ticket),
@@ -82,7 +78,6 @@ impl GroupTask {
         let settings = client.settings();
         let membership = Membership::new(
             shared.settings.clone(),
-            vec![Arc::new(Range)],
             (settings.retry_backoff, settings.retry_backoff_max),
             settings.seed.unwrap_or_else(rand::random),
             Instant::now().into_std(),
@@ -189,7 +184,10 @@ impl GroupTask {
     fn publish(&self) {
         let standing = match self.membership.standing() {
             // Waiting for the first picture that expressions can be held against.
-            Standing::Alone if self.subscription.is_some() => Standing::Rebalancing,
+            Standing::Alone if self.subscription.is_some() => Standing::Rebalancing {
+                identity: Identity { generation: -1, member_id: "".into() },
+                owned: Arc::default(),
+            },
             standing => standing,
         };
         self.shared.set_standing(standing);
@@ -227,7 +225,7 @@ impl GroupTask {
             Action::Sync { ticket, identity, protocol, assignments } => {
                 self.answers.spawn(async move {
                     let settings = &shared.settings;
-                    let build = |version| requests::sync(version, settings, &identity, protocol, &assignments);
+                    let build = |version| requests::sync(version, settings, &identity, &protocol, &assignments);
                     let answer = ask(&client, &settings.group_id, Lane::Join, join_timeout, build).await;
                     let synced = answer.and_then(|(node, response)| {
                         heed(&client, &settings.group_id, node, Some(response.error_code.into()));
@@ -299,9 +297,7 @@ impl GroupTask {
 
     fn compare_counts(&mut self) {
         let picture = self.client.metadata();
-        self.membership.metadata_changed(now(), |topic| {
-            picture.topic(topic).filter(|topic| topic.error.is_ok()).map(|topic| topic.partitions.len())
-        });
+        self.membership.metadata_changed(now(), |topic| racks(&picture, topic));
     }
 
     fn want_topics(&self) {
@@ -349,8 +345,8 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-/// How many partitions the topics have, as the newest picture says; waits a little for topics that it does not have.
-async fn count(client: &Client, topics: BTreeSet<Arc<str>>) -> BTreeMap<Arc<str>, usize> {
+/// Which partitions the topics have, as the newest picture says; waits a little for topics that it does not have.
+async fn count(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicPartitions {
     client.want_topics(topics.iter().map(|topic| &**topic));
     let deadline = Instant::now() + COUNT_WAIT;
     let mut picture = client.metadata();
@@ -367,10 +363,17 @@ async fn count(client: &Client, topics: BTreeSet<Arc<str>>) -> BTreeMap<Arc<str>
         }
     }
     let known = topics.into_iter().filter_map(|topic| {
-        let count = picture.topic(&topic).filter(|found| found.error.is_ok())?.partitions.len();
-        Some((topic, count))
+        let partitions = racks(&picture, &topic)?;
+        Some((topic, partitions))
     });
     known.collect()
+}
+
+/// The partitions of a topic, each with the racks of its replicas; `None` where there is no such topic.
+fn racks(picture: &Metadata, topic: &str) -> Option<Vec<PartitionRacks>> {
+    let topic = picture.topic(topic).filter(|topic| topic.error.is_ok())?;
+    let rack = |replica: &i32| picture.brokers.get(replica)?.rack.clone();
+    Some(topic.partitions.iter().map(|partition| partition.replicas.iter().filter_map(rack).collect()).collect())
 }
 
 /// Tells the coordinator that the member is gone; tried again where that may help, until the deadline.

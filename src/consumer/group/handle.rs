@@ -8,12 +8,12 @@ use tokio::{
 
 use super::{
     GroupEvent, GroupSettings,
-    commit::{Commit, Verdict},
+    commit::{Commit, Turn, Verdict},
     committed::{fetch_answer, fetch_check, fetch_request},
     consumer_protocol::ConsumerProtocolTask,
     coordinator::{ask, request_timeout},
     group_task::{Command, GroupTask},
-    membership::Standing,
+    membership::{Identity, Standing},
     shared::Shared,
 };
 use crate::{
@@ -113,26 +113,24 @@ impl GroupHandle {
         let (standing, since) = self.shared.standing_since();
         let state = match &*standing {
             Standing::Alone => GroupState::Unsubscribed,
-            Standing::Rebalancing => GroupState::Rebalancing,
+            Standing::Rebalancing { .. } => GroupState::Rebalancing,
             Standing::Out => GroupState::WaitingForReader,
             Standing::Member { identity, .. } => {
                 GroupState::Stable { member_id: identity.member_id.clone(), generation: identity.generation }
             }
-            Standing::Holding { identity, settled: true, .. } => {
-                GroupState::Stable { member_id: identity.member_id.clone(), generation: identity.generation }
-            }
-            Standing::Holding { .. } => GroupState::Rebalancing,
             Standing::Ended(error) => GroupState::Ended(error.clone()),
         };
         GroupStatus { group_id: self.shared.settings.group_id.clone(), state, for_how_long: since.elapsed() }
     }
 
-    /// Commits offsets for the generation that is current now; for a consumer that is not subscribed, as no member.
-    /// Commits go one after the other, in the order in which they were first polled.
+    /// Commits offsets for the assignment that is current now; for a consumer that is not subscribed, as no member.
+    /// Commits go one after the other, in the order in which they were first polled. Partitions that are kept over a
+    /// rebalance are committed when it is through.
     ///
     /// # Errors
-    /// `NotAssigned` where a partition is not owned or its generation is over, and other kinds as the broker answers.
-    /// `REBALANCE_IN_PROGRESS` (as [`Error::code`](crate::Error::code)) where the group is rebalancing.
+    /// `NotAssigned` where a partition is not owned or was taken away meanwhile (all others are committed all the same),
+    /// and other kinds as the broker answers. `REBALANCE_IN_PROGRESS` (as [`Error::code`](crate::Error::code)) where the
+    /// group is rebalancing.
     ///
     /// # Cancel safety
     /// Dropping the future gives the answer up: the offsets may or may not be committed.
@@ -154,23 +152,38 @@ impl GroupHandle {
         let mut pace = Pace::new(&self.client);
         let mut last = None;
         while Instant::now() < deadline {
-            commit.check(&self.shared.standing())?;
-            last = Some(match self.try_commit(&mut commit, deadline).await {
-                Ok(Verdict::Done) => return Ok(()),
+            let standing = self.shared.standing();
+            let identity = match commit.turn(&standing)? {
+                Turn::Now(identity) => identity,
+                Turn::Later => {
+                    // An incremental rebalance keeps the partitions and will be through in a while.
+                    let _ = timeout_at(deadline, self.shared.standing_changes(&standing)).await;
+                    continue;
+                }
+            };
+            last = Some(match self.try_commit(&mut commit, identity.as_ref(), deadline).await {
+                Ok(Verdict::Done) => return commit.end(),
                 Ok(Verdict::Again { error, .. }) => {
-                    if let (Some(ErrorCode::STALE_MEMBER_EPOCH), Some(identity)) = (error.code(), commit.identity()) {
+                    if let (Some(ErrorCode::STALE_MEMBER_EPOCH), Some(identity)) = (error.code(), identity) {
                         // The next heartbeat brings the epoch in which this can be committed.
-                        let (identity, said) = (identity.clone(), error.clone());
-                        let _ = self.commands.send(Command::CommitRefused { identity, said });
+                        let _ = self.commands.send(Command::CommitRefused { identity, said: error.clone() });
                     }
                     error
                 }
-                Ok(Verdict::Failed { error, expelled }) => {
-                    if let (Some(said), Some(identity)) = (expelled, commit.identity()) {
-                        let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });
+                Ok(Verdict::NotOurName { error, said }) => {
+                    let Some(identity) = identity else { return Err(error) };
+                    let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });
+                    match &*self.shared.standing() {
+                        Standing::Member { identity: current, .. } if *current != identity => {}
+                        // It came too late for this generation; the next one will be told soon.
+                        Standing::Rebalancing { .. } => {
+                            let _ = timeout_at(deadline, self.shared.standing_changes(&standing)).await;
+                        }
+                        _ => return Err(error),
                     }
-                    return Err(error);
+                    error
                 }
+                Ok(Verdict::Failed(error)) => return Err(error),
                 Err(error) if error.is_retriable() => error,
                 Err(error) => return Err(error),
             });
@@ -179,12 +192,12 @@ impl GroupHandle {
         Err(self.commit_timed_out(last))
     }
 
-    async fn try_commit(&self, commit: &mut Commit, deadline: Instant) -> Result<Verdict> {
+    async fn try_commit(&self, commit: &mut Commit, identity: Option<&Identity>, deadline: Instant) -> Result<Verdict> {
         let group_id = &self.shared.settings.group_id;
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = request_timeout(&self.client).min(left);
-        let asked = ask(&self.client, group_id, Lane::Group, timeout, |version| commit.request(version)).await;
-        let (node, response) = asked?;
+        let build = |version| commit.request(version, identity);
+        let (node, response) = ask(&self.client, group_id, Lane::Group, timeout, build).await?;
         let verdict = commit.answered(&response);
         if matches!(verdict, Verdict::Again { find_coordinator: true, .. }) {
             self.client.forget_coordinator(CoordinatorKind::Group, group_id, node);

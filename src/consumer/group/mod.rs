@@ -1,6 +1,6 @@
 //! Membership in a consumer group: which partitions are ours, until when, and what was committed for them.
 
-mod assignor;
+pub(crate) mod assignor;
 mod commit;
 mod committed;
 mod consumer_protocol;
@@ -9,7 +9,6 @@ mod group_task;
 mod handle;
 mod membership;
 mod protocol;
-mod range;
 mod reader;
 mod requests;
 mod shared;
@@ -22,6 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::{error::Error, record::TopicPartition};
 
+use assignor::Assignor;
 pub(crate) use handle::{Alive, GroupHandle, Reading, Signs};
 
 /// What a member of a group has to know. The settings are checked before they come here: the heartbeat interval is
@@ -38,6 +38,8 @@ pub(crate) struct GroupSettings {
     pub(crate) heartbeat_interval: Duration,
     /// `max.poll.interval.ms`; also the rebalance timeout.
     pub(crate) max_poll_interval: Duration,
+    /// `partition.assignment.strategy`, in the order of preference; at least one.
+    pub(crate) assignors: Vec<Arc<dyn Assignor>>,
     /// `client.rack`.
     pub(crate) client_rack: Option<String>,
     /// `exclude.internal.topics`: whether expressions pass over the broker's own topics.
@@ -47,8 +49,8 @@ pub(crate) struct GroupSettings {
 /// What membership tells the consumer, in the order in which it happened.
 #[derive(Debug)]
 pub(crate) enum GroupEvent {
-    /// These partitions are ours from now on (added to what is owned). Comes after each completed rebalance, with an
-    /// empty list where it gave us nothing.
+    /// These partitions are ours from now on, beside those that are owned already. Comes after each completed rebalance,
+    /// with an empty list where it gave us nothing more.
     Assigned { partitions: Vec<TopicPartition> },
     /// These must be given up: stop handing out, wait until the reader is done with what it holds, commit
     /// ([`GroupHandle::commit`]), then answer `done` (dropping it answers too). The member heartbeats meanwhile; when the

@@ -82,6 +82,21 @@ pub(crate) fn decode_assignment(bytes: &[u8]) -> Result<Vec<TopicPartition>> {
     Ok(partitions)
 }
 
+/// Writes what the sticky strategy remembers: what a member was given, and in which generation.
+pub(super) fn encode_previous(partitions: &[TopicPartition], generation: i32) -> Result<Bytes> {
+    let mut out = BytesMut::new();
+    put_partitions(&mut out, partitions)?;
+    out.put_i32(generation);
+    Ok(out.freeze())
+}
+
+/// Reads that; `None` if it cannot be read. An older version has no generation.
+pub(super) fn decode_previous(bytes: &[u8]) -> Option<(Vec<TopicPartition>, Option<i32>)> {
+    let mut reader = Reader { bytes, what: "remembered assignment" };
+    let partitions = reader.partitions().ok()?;
+    Some((partitions, reader.i32().ok()))
+}
+
 fn put_count(out: &mut BytesMut, count: usize) -> Result<()> {
     out.put_i32(i32::try_from(count).map_err(|_| too_long(count))?);
     Ok(())
@@ -301,6 +316,7 @@ mod tests {
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
             let _ = MemberSubscription::decode(&bytes);
             let _ = decode_assignment(&bytes);
+            let _ = decode_previous(&bytes);
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! The requests of the classic group protocol, and their answers as the membership takes them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kafka_protocol::{
@@ -44,15 +44,13 @@ pub(super) fn join(
     version: i16,
     settings: &GroupSettings,
     member_id: &str,
-    protocols: &[(&'static str, Bytes)],
+    protocols: &[(Arc<str>, Bytes)],
     reason: &str,
 ) -> JoinGroupRequest {
     let protocols = protocols
         .iter()
         .map(|(name, metadata)| {
-            JoinGroupRequestProtocol::default()
-                .with_name(StrBytes::from_static_str(name))
-                .with_metadata(metadata.clone())
+            JoinGroupRequestProtocol::default().with_name(text(name)).with_metadata(metadata.clone())
         })
         .collect();
     JoinGroupRequest::default()
@@ -94,8 +92,8 @@ pub(super) fn sync(
     version: i16,
     settings: &GroupSettings,
     identity: &Identity,
-    protocol: &'static str,
-    assignments: &[(String, Bytes)],
+    protocol: &str,
+    assignments: &[(Arc<str>, Bytes)],
 ) -> SyncGroupRequest {
     let assignments = assignments
         .iter()
@@ -109,7 +107,7 @@ pub(super) fn sync(
         .with_member_id(text(&identity.member_id))
         .with_group_instance_id(instance_id(settings, version >= 3))
         .with_protocol_type((version >= 5).then(|| StrBytes::from_static_str(PROTOCOL_TYPE)))
-        .with_protocol_name((version >= 5).then(|| StrBytes::from_static_str(protocol)))
+        .with_protocol_name((version >= 5).then(|| text(protocol)))
         .with_assignments(assignments)
 }
 

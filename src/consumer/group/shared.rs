@@ -1,12 +1,11 @@
 //! What the handles and the task of one membership have in common.
 
-use std::{
-    mem::discriminant,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{mem::discriminant, sync::Arc, time::Duration};
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
 use super::{GroupSettings, membership::Standing, reader::Reader};
 
@@ -18,7 +17,7 @@ pub(super) struct Shared {
     /// later one.
     pub(super) commits: Semaphore,
     /// With since when it is of this kind.
-    standing: Mutex<(Arc<Standing>, Instant)>,
+    standing: watch::Sender<(Arc<Standing>, Instant)>,
 }
 
 impl Shared {
@@ -33,7 +32,7 @@ impl Shared {
             settings,
             reader: Reader::default(),
             commits: Semaphore::new(1),
-            standing: Mutex::new((Arc::new(Standing::Alone), Instant::now())),
+            standing: watch::Sender::new((Arc::new(Standing::Alone), Instant::now())),
         }
     }
 
@@ -42,13 +41,26 @@ impl Shared {
     }
 
     pub(super) fn standing_since(&self) -> (Arc<Standing>, Instant) {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.standing.borrow().clone()
     }
 
     pub(super) fn set_standing(&self, standing: Standing) {
-        let mut known = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = discriminant(&*known.0) == discriminant(&standing);
-        *known = (Arc::new(standing), if same { known.1 } else { Instant::now() });
+        self.standing.send_if_modified(|(known, since)| {
+            if known.is_same(&standing) {
+                return false;
+            }
+            if discriminant(&**known) != discriminant(&standing) {
+                *since = Instant::now();
+            }
+            *known = Arc::new(standing);
+            true
+        });
+    }
+
+    /// Waits until the membership stands differently from then.
+    pub(super) async fn standing_changes(&self, from: &Arc<Standing>) {
+        // The sender lives as long as this, so that the wait cannot end early.
+        let _ = self.standing.subscribe().wait_for(|(now, _)| !Arc::ptr_eq(now, from)).await;
     }
 }
 

@@ -189,3 +189,92 @@ fn a_runtime_that_is_dropped_ends_its_consumer() {
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert!(other.block_on(consumer.recv()).is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_record_or_one_partition_is_committed_at_a_time() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    append(&cluster, "t", 0, 0..5);
+    append(&cluster, "t", 1, 0..5);
+    let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning), (tp("t", 1), Offset::Beginning)]).unwrap();
+    let mut seen = [0; 2];
+    for _ in 0..10 {
+        let record = next(&consumer).await;
+        consumer.commit_record(&record).await.unwrap();
+        seen[record.partition as usize] = record.offset + 1;
+        for (partition, committed) in (0..).zip(seen) {
+            assert_eq!(cluster.committed("g", "t", partition), Some(committed).filter(|offset| *offset > 0));
+        }
+    }
+    let committed = consumer.committed([tp("t", 0)]).await.unwrap();
+    let epoch = cluster.leader_epoch("t", 0).unwrap();
+    assert_eq!(committed[&tp("t", 0)].as_ref().unwrap().leader_epoch, Some(epoch));
+    consumer.commit_offsets([(tp("t", 1), OffsetAndMetadata::new(2).with_metadata("again"))]).await.unwrap();
+    assert_eq!((cluster.committed("g", "t", 0), cluster.committed("g", "t", 1)), (Some(5), Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_in_the_background_keep_their_order_and_are_put_together() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning), (tp("t", 1), Offset::Beginning)]).unwrap();
+    cluster.fault(on(ApiKey::OffsetCommit).delay(SECOND));
+    let before = cluster.requests(ApiKey::OffsetCommit);
+    let mut pending = Vec::new();
+    for offset in 1..=100 {
+        pending.push(consumer.commit_async([(tp("t", 0), offset), (tp("t", 1), 2 * offset)]).unwrap());
+        tokio::task::yield_now().await;
+    }
+    // One that nobody waits for counts as well.
+    drop(consumer.commit_async([(tp("t", 1), 7)]).unwrap());
+    for pending in pending {
+        pending.await.unwrap();
+    }
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!((cluster.committed("g", "t", 0), cluster.committed("g", "t", 1)), (Some(100), Some(7)));
+    let requests = cluster.requests(ApiKey::OffsetCommit) - before;
+    assert!(requests <= 3, "those that waited went together: {requests}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_in_the_background_that_fails_fails_alone() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    let consumer = member(&cluster, "g").await;
+    consumer.subscribe(["t"]).unwrap();
+    assert!(is_quiet(&consumer).await);
+    let first = consumer.commit_async([(tp("t", 0), 1)]).unwrap();
+    let foreign = consumer.commit_async([(tp("other", 0), 1)]).unwrap();
+    let last = consumer.commit_async([(tp("t", 1), 3)]).unwrap();
+    assert_eq!(foreign.await.unwrap_err().kind(), ErrorKind::NotAssigned);
+    first.await.unwrap();
+    last.await.unwrap();
+    assert_eq!((cluster.committed("g", "t", 0), cluster.committed("g", "t", 1)), (Some(1), Some(3)));
+    assert_eq!(consumer.commit_async([(tp("t", 0), -1)]).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    let pending = consumer.commit_async([(tp("t", 0), 2)]).unwrap();
+    drop(consumer);
+    assert_eq!(pending.await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+/// Fault scenario 9 of Kafka's and librdkafka's suites.
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_meets_rebalances_is_an_error_and_reading_goes_on() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..10);
+    let consumer = builder(&cluster).group("g").auto_commit(false).auto_offset_reset(OffsetReset::Earliest);
+    let consumer = consumer.build().await.unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
+    cluster.fault(on(ApiKey::OffsetCommit).times(6).error(ErrorCode::REBALANCE_IN_PROGRESS));
+    let error = consumer.commit().await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::REBALANCE_IN_PROGRESS));
+    assert!(error.is_retriable());
+    let mut read = Vec::new();
+    while !read.contains(&9) {
+        read.push(number(&next(&consumer).await));
+    }
+    assert!((3..10).all(|n| read.contains(&n)), "{read:?}");
+}

@@ -2,10 +2,12 @@
 
 mod budget;
 mod commits;
+mod consumer_protocol;
 mod counting;
 mod faults;
 mod fetching;
 mod groups;
+mod listening;
 mod lookups;
 mod memory;
 mod planning;

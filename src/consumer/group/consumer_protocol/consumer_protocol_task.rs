@@ -17,7 +17,7 @@ use crate::{
             coordinator::{ask, heed, request_timeout},
             group_task::Command,
             handle::Pace,
-            membership::Standing,
+            membership::{Identity, Standing},
             shared::{Shared, bounded},
         },
         subscription::Subscription,
@@ -183,7 +183,10 @@ impl ConsumerProtocolTask {
     fn publish(&self) {
         let standing = match self.membership.standing() {
             // Waiting for the first picture that expressions can be held against.
-            Standing::Alone if self.subscription.is_some() => Standing::Rebalancing,
+            Standing::Alone if self.subscription.is_some() => Standing::Rebalancing {
+                identity: Identity { generation: -1, member_id: "".into() },
+                owned: Arc::default(),
+            },
             standing => standing,
         };
         self.shared.set_standing(standing);
@@ -259,7 +262,7 @@ impl ConsumerProtocolTask {
         let wanted = match &self.subscription {
             None => None,
             Some(subscription) if !self.matches_here => {
-                Some(Wanted { names: subscription.names().clone(), regex: subscription.remote_regex().map(Arc::from) })
+                Some(Wanted { names: subscription.names().clone(), regex: subscription.broker_regex().map(Arc::from) })
             }
             Some(subscription) if subscription.has_patterns() && picture.version <= self.blind_until => return,
             Some(subscription) => {

@@ -35,7 +35,7 @@ use crate::{
     cluster::Backoff,
     consumer::group::{
         GroupSettings,
-        membership::{Identity, Standing},
+        membership::{self, Identity, Standing},
     },
     error::{Error, ErrorKind},
     record::TopicPartition,
@@ -70,7 +70,9 @@ pub(crate) struct ConsumerMembership {
     pub(super) target: Held,
     /// The names of topics in `target` and `owned`, as far as they are known.
     pub(super) names: BTreeMap<Uuid, Arc<str>>,
-    pub(super) owned: Arc<BTreeMap<TopicPartition, Owned>>,
+    pub(super) owned: BTreeMap<TopicPartition, Owned>,
+    /// The same as others see it.
+    shown: Arc<membership::Owned>,
     pub(super) ownerships: u64,
     pub(super) giving_up: Option<GivingUp>,
     /// Since when the coordinator waits for us to give up, at the earliest: several revocations may follow each other before
@@ -169,7 +171,8 @@ impl ConsumerMembership {
             may_be_in: false,
             target: Held::new(),
             names: BTreeMap::new(),
-            owned: Arc::default(),
+            owned: BTreeMap::new(),
+            shown: Arc::default(),
             ownerships: 0,
             giving_up: None,
             awaited_since: None,
@@ -220,12 +223,15 @@ impl ConsumerMembership {
             State::Outside => Standing::Alone,
             State::Parked { .. } => Standing::Out,
             State::Ended(error) => Standing::Ended(error.clone()),
-            State::Waiting { .. } | State::Joining => Standing::Rebalancing,
-            State::In => Standing::Holding {
-                identity: self.identity(),
-                owned: self.owned.clone(),
-                settled: self.giving_up.is_none() && !self.leaving && self.unresolved().next().is_none(),
+            State::Waiting { .. } | State::Joining => Standing::Rebalancing {
+                identity: Identity { generation: -1, member_id: self.member_id.clone() },
+                owned: Arc::default(),
             },
+            State::In => {
+                let (identity, owned) = (self.identity(), self.shown.clone());
+                let settled = self.giving_up.is_none() && !self.leaving && self.unresolved().next().is_none();
+                if settled { Standing::Member { identity, owned } } else { Standing::Rebalancing { identity, owned } }
+            }
         }
     }
 
@@ -439,9 +445,14 @@ impl ConsumerMembership {
         self.heartbeat.known.as_ref().is_none_or(|known| known.owned != self.owned_by_id())
     }
 
+    pub(super) fn own(&mut self, change: impl FnOnce(&mut BTreeMap<TopicPartition, Owned>)) {
+        change(&mut self.owned);
+        self.shown = Arc::new(self.owned.iter().map(|(partition, owned)| (partition.clone(), owned.since)).collect());
+    }
+
     fn owned_by_id(&self) -> Held {
         let mut held = Held::new();
-        for (partition, owned) in &*self.owned {
+        for (partition, owned) in &self.owned {
             held.entry(owned.topic_id).or_default().insert(partition.partition);
         }
         held
@@ -468,7 +479,7 @@ impl ConsumerMembership {
         self.epoch = 0;
         self.target.clear();
         self.names.clear();
-        self.owned = Arc::default();
+        self.own(BTreeMap::clear);
         self.giving_up = None;
         self.awaited_since = None;
         self.leaving = false;

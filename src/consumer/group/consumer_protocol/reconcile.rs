@@ -2,6 +2,7 @@
 //! takes what is free for it by then.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -61,10 +62,9 @@ impl ConsumerMembership {
             self.ownerships += 1;
         }
         let since = self.ownerships;
-        let owned = Arc::make_mut(&mut self.owned);
-        for (partition, topic_id) in &added {
-            owned.insert(partition.clone(), Owned { topic_id: *topic_id, since });
-        }
+        let gained =
+            added.iter().map(|(partition, topic_id)| (partition.clone(), Owned { topic_id: *topic_id, since }));
+        self.own(|owned| owned.extend(gained));
         let partitions: Vec<_> = added.into_iter().map(|(partition, _)| partition).collect();
         tracing::debug!(group = %self.settings.group_id, epoch = self.epoch, ?partitions, "may be read");
         self.actions.push_back(Action::Assigned { partitions });
@@ -103,8 +103,7 @@ impl ConsumerMembership {
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
-        let owned = Arc::make_mut(&mut self.owned);
-        partitions.iter().for_each(|partition| _ = owned.remove(partition));
+        self.own(|owned| partitions.iter().for_each(|partition| _ = owned.remove(partition)));
     }
 
     /// Others may wait for what was given up.
@@ -116,9 +115,10 @@ impl ConsumerMembership {
 
     /// Everything is gone, perhaps to others.
     pub(super) fn tell_lost(&mut self) {
-        let owned = std::mem::take(&mut self.owned);
-        if !owned.is_empty() {
-            self.actions.push_back(Action::Lost { partitions: owned.keys().cloned().collect() });
+        let partitions: Vec<_> = self.owned.keys().cloned().collect();
+        if !partitions.is_empty() {
+            self.own(BTreeMap::clear);
+            self.actions.push_back(Action::Lost { partitions });
         }
     }
 

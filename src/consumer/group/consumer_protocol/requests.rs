@@ -122,6 +122,7 @@ mod tests {
             session_timeout: Duration::from_secs(45),
             heartbeat_interval: Duration::from_secs(3),
             max_poll_interval: Duration::from_secs(300),
+            assignors: crate::consumer::group::assignor::defaults(),
             client_rack: Some("r".to_owned()),
             exclude_internal_topics: true,
         }

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{consumer::group::consumer_protocol::Owned, error::Error, record::TopicPartition};
+use crate::{error::Error, record::TopicPartition};
 
 /// Which attempt an answer belongs to: an answer to any other than the awaited one is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,7 @@ pub(crate) struct Ticket(pub(super) u64);
 /// Who we are to the coordinator in one generation of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
+    /// The generation; under the protocol of KIP-848, the member epoch.
     pub(crate) generation: i32,
     pub(crate) member_id: Arc<str>,
 }
@@ -24,19 +25,19 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) enum Action {
     /// JoinGroup, answered by `joined`. The group's other members may take the rebalance timeout to come.
-    Join { ticket: Ticket, member_id: Arc<str>, protocols: Vec<(&'static str, Bytes)>, reason: String },
-    /// We lead: look up how many partitions these topics have, answered by `counted`.
+    Join { ticket: Ticket, member_id: Arc<str>, protocols: Vec<(Arc<str>, Bytes)>, reason: String },
+    /// We lead: look up which partitions these topics have, answered by `counted`.
     Count { ticket: Ticket, topics: BTreeSet<Arc<str>> },
     /// SyncGroup, answered by `synced`.
-    Sync { ticket: Ticket, identity: Identity, protocol: &'static str, assignments: Vec<(String, Bytes)> },
+    Sync { ticket: Ticket, identity: Identity, protocol: Arc<str>, assignments: Vec<(Arc<str>, Bytes)> },
     /// Heartbeat, answered by `heartbeat_answered`.
     Heartbeat { ticket: Ticket, identity: Identity },
     /// LeaveGroup; nobody waits for its answer.
     Leave { member_id: Arc<str>, reason: &'static str },
     /// Nothing goes on before the reader asks for records again, which `polled` tells.
     AwaitPoll,
-    /// Tell the consumer that these partitions are its own now. Then call `metadata_changed`: the picture of the cluster
-    /// may have changed while the group was joining.
+    /// Tell the consumer that these partitions are its own now, beside those that it keeps. Then call `metadata_changed`:
+    /// the picture of the cluster may have changed while the group was joining.
     Assigned { partitions: Vec<TopicPartition> },
     /// Tell the consumer to give these up, answered by `revoked`.
     Revoke { ticket: Ticket, partitions: Vec<TopicPartition> },
@@ -84,24 +85,36 @@ pub(crate) struct SyncAnswer {
     pub(crate) assignment: Bytes,
 }
 
+/// The partitions that are owned, each with the number of the assignment in which it came. A partition that was away in
+/// between comes with another number; what was read of it before must not be committed then.
+pub(crate) type Owned = BTreeMap<TopicPartition, u64>;
+
 /// What the consumer may commit for, as of now.
 #[derive(Clone, Debug)]
 pub(crate) enum Standing {
     /// Not subscribed: commits go without a generation, for any partition.
     Alone,
-    /// Subscribed, and the group is rebalancing.
-    Rebalancing,
+    /// Subscribed, and the group is rebalancing. What is kept over it (incremental rebalances only) is owned all the
+    /// while, and can be committed in the old name until the next generation begins.
+    Rebalancing { identity: Identity, owned: Arc<Owned> },
     /// Subscribed, and out of the group until the reader polls again.
     Out,
     /// In the group; owns these partitions.
-    Member { identity: Identity, owned: Arc<BTreeSet<TopicPartition>> },
-    /// In a group of the consumer protocol, whose member's epoch may change while it keeps its partitions.
-    Holding {
-        identity: Identity,
-        owned: Arc<BTreeMap<TopicPartition, Owned>>,
-        /// Nothing is to be given up, or still to be found out.
-        settled: bool,
-    },
+    Member { identity: Identity, owned: Arc<Owned> },
     /// Ended for good.
     Ended(Error),
+}
+
+impl Standing {
+    /// Whether it allows the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Alone, Self::Alone) | (Self::Out, Self::Out) | (Self::Ended(_), Self::Ended(_)) => true,
+            (Self::Rebalancing { identity, owned }, Self::Rebalancing { identity: other, owned: others })
+            | (Self::Member { identity, owned }, Self::Member { identity: other, owned: others }) => {
+                identity == other && owned == others
+            }
+            _ => false,
+        }
+    }
 }

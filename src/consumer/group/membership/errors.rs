@@ -15,11 +15,9 @@ impl Membership {
             return self.end(error);
         }
         tracing::debug!(group = %self.settings.group_id, %error, "joining failed");
+        self.doubtful = true;
         match error.code() {
-            Some(ErrorCode::UNKNOWN_MEMBER_ID) => {
-                self.reset();
-                self.retry_because(now, "the coordinator did not know the member");
-            }
+            Some(ErrorCode::UNKNOWN_MEMBER_ID) => self.lose(now, true, "the coordinator did not know the member"),
             Some(ErrorCode::ILLEGAL_GENERATION) => {
                 self.generation = -1;
                 self.retry_because(now, "the generation was over");
@@ -131,7 +129,7 @@ impl Membership {
     }
 
     pub(super) fn tell_lost(&mut self) {
-        let partitions: Vec<_> = self.owned.iter().cloned().collect();
+        let partitions: Vec<_> = self.owned.keys().cloned().collect();
         self.owned = Default::default();
         if !partitions.is_empty() {
             self.actions.push_back(Action::Lost { partitions });

@@ -1,21 +1,19 @@
 //! The way into a generation: JoinGroup, for the leader the sharing out, SyncGroup.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
-use super::{Action, JoinAnswer, Joined, JoinedMember, Membership, PROTOCOL_TYPE, State, SyncAnswer, Ticket};
+use super::{
+    Action, JoinAnswer, Joined, JoinedMember, Membership, PROTOCOL_TYPE, State, SyncAnswer, Then, Ticket,
+    TopicPartitions,
+};
 use crate::{
     consumer::group::{
-        assignor::{Assignor, Member},
+        assignor::{GroupMember, LastAssignment, share_out},
         protocol::{self, MemberSubscription},
     },
-    error::{Error, ErrorCode},
+    error::{Error, ErrorCode, Result},
     record::TopicPartition,
 };
 
@@ -27,21 +25,17 @@ impl Membership {
         let Some(topics) = &self.topics else {
             return self.leave("the consumer unsubscribed");
         };
-        let subscription = MemberSubscription {
-            topics: topics.iter().cloned().collect(),
-            user_data: None,
-            owned: Vec::new(),
-            generation: self.generation,
-            rack: self.settings.client_rack.clone(),
-        };
-        let encoded = match subscription.encode() {
-            Ok(encoded) => encoded,
+        self.joined_topics.clone_from(topics);
+        if !self.owned.is_empty() && now >= self.rebalance_ends() {
+            self.tell_lost();
+        }
+        self.doubtful |= now + self.settings.session_timeout >= self.rebalance_ends();
+        let protocols = match self.protocols() {
+            Ok(protocols) => protocols,
             Err(error) => return self.raise(now, error),
         };
-        self.joined_topics.clone_from(topics);
-        let protocols = self.assignors.iter().map(|assignor| (assignor.name(), encoded.clone())).collect();
         let ticket = self.ticket();
-        self.state = State::Joining { ticket };
+        self.state = State::Joining { ticket, sent: now };
         self.heartbeat.in_flight = None;
         self.actions.push_back(Action::Join {
             ticket,
@@ -51,21 +45,46 @@ impl Membership {
         });
     }
 
-    fn send_sync(&mut self, now: Instant, protocol: &'static str, assignments: Vec<(String, Bytes)>) {
-        // Whatever it gives us, it gives after now.
-        self.heartbeat.alive = now;
-        self.heartbeat.settled = now;
+    /// What the members are told of us, once for each assignor that may be chosen.
+    fn protocols(&self) -> Result<Vec<(Arc<str>, Bytes)>> {
+        let subscription = MemberSubscription {
+            topics: self.joined_topics.iter().cloned().collect(),
+            user_data: None,
+            owned: self.owned.keys().cloned().collect(),
+            // Of what is owned, or (eager) was; so that a claim from before a rebalance that we missed does not count.
+            generation: self.last.generation,
+            rack: self.settings.client_rack.clone(),
+        };
+        let encoded = self.settings.assignors.iter().map(|assignor| {
+            let user_data = assignor.user_data(&self.joined_topics, &self.last);
+            let encoded = MemberSubscription { user_data, ..subscription.clone() }.encode()?;
+            Ok((assignor.name().into(), encoded))
+        });
+        encoded.collect()
+    }
+
+    fn send_sync(&mut self, now: Instant, protocol: Arc<str>, assignments: Vec<(Arc<str>, Bytes)>) {
+        if self.owned.is_empty() {
+            // Whatever it gives us, it gives after now.
+            self.heartbeat.alive = now;
+        }
         let ticket = self.ticket();
-        self.state = State::Syncing { ticket, protocol };
+        self.state = State::Syncing { ticket, sent: now, protocol: protocol.clone() };
         self.actions.push_back(Action::Sync { ticket, identity: self.identity(), protocol, assignments });
     }
 
     pub(crate) fn joined(&mut self, now: Instant, ticket: Ticket, joined: Joined) {
-        if !matches!(self.state, State::Joining { ticket: awaited } if awaited == ticket) {
-            return self.joined_in_vain(joined);
-        }
+        let sent = match self.state {
+            State::Joining { ticket: awaited, sent } if awaited == ticket => sent,
+            _ => return self.joined_in_vain(joined),
+        };
         match joined {
-            Joined::In(answer) => self.enter(now, answer),
+            Joined::In(answer) => {
+                // The generation began after the coordinator had the request, and any other rebalance after that.
+                self.heartbeat.settled = self.heartbeat.settled.max(sent);
+                self.doubtful = false;
+                self.enter(now, answer);
+            }
             Joined::MemberIdRequired(member_id) => {
                 let first = self.member_id.is_empty();
                 self.member_id = member_id.into();
@@ -92,40 +111,49 @@ impl Membership {
     fn enter(&mut self, now: Instant, answer: JoinAnswer) {
         self.member_id = answer.member_id.into();
         self.generation = answer.generation;
-        let assignor =
-            self.assignors.iter().find(|assignor| Some(assignor.name()) == answer.protocol.as_deref()).cloned();
+        let chosen = answer.protocol.as_deref();
+        let assignor = self.settings.assignors.iter().find(|assignor| Some(assignor.name()) == chosen).cloned();
         let known_type = answer.protocol_type.as_deref().is_none_or(|name| name == PROTOCOL_TYPE);
         let (Some(assignor), true) = (assignor, known_type) else {
             let context = format!("join group {}: protocol {:?} was chosen", self.settings.group_id, answer.protocol);
             return self.raise(now, Error::broker(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, context));
         };
         self.heartbeat.in_flight = None;
-        self.heartbeat.alive = now;
-        self.heartbeat.settled = now;
-        self.heartbeat.due = now + self.settings.heartbeat_interval;
+        if self.owned.is_empty() {
+            // How long the answer was on its way does not matter as long as nothing hangs on it.
+            self.heartbeat.alive = now;
+            self.heartbeat.due = now + self.settings.heartbeat_interval;
+        }
         self.counts = None;
         if !answer.leads {
-            return self.send_sync(now, assignor.name(), Vec::new());
+            return self.send_sync(now, assignor.name().into(), Vec::new());
         }
-        let members: Vec<Member> = answer.members.into_iter().map(|member| self.read_member(member)).collect();
-        let topics: BTreeSet<Arc<str>> =
-            members.iter().flat_map(|member| member.subscription.topics.iter().cloned()).collect();
+        let members: Vec<GroupMember> = answer.members.into_iter().map(|member| self.read_member(member)).collect();
+        let topics: BTreeSet<Arc<str>> = members.iter().flat_map(|member| member.topics.iter().cloned()).collect();
         let ticket = self.ticket();
         self.actions.push_back(Action::Count { ticket, topics: topics.clone() });
         self.state = State::Counting { ticket, assignor, members, keep: answer.skip_assignment, topics };
     }
 
     /// A member whose subscription cannot be read gets nothing; the others must not suffer for it.
-    fn read_member(&self, member: JoinedMember) -> Member {
+    fn read_member(&self, member: JoinedMember) -> GroupMember {
         let subscription = MemberSubscription::decode(&member.metadata).unwrap_or_else(|error| {
             tracing::warn!(group = %self.settings.group_id, member = member.id, %error, "a member gets no partitions");
             MemberSubscription::default()
         });
-        Member { id: member.id, instance_id: member.instance_id, subscription }
+        GroupMember {
+            member_id: member.id.into(),
+            instance_id: member.instance_id.map(Arc::from),
+            topics: subscription.topics,
+            owned: subscription.owned,
+            generation: (subscription.generation >= 0).then_some(subscription.generation),
+            rack: subscription.rack.filter(|rack| !rack.is_empty()).map(Arc::from),
+            user_data: subscription.user_data,
+        }
     }
 
-    /// How many partitions the topics have that the leader asked for; those that do not exist are missing.
-    pub(crate) fn counted(&mut self, now: Instant, ticket: Ticket, counts: BTreeMap<Arc<str>, usize>) {
+    /// Which partitions the topics have that the leader asked for; topics that do not exist are missing.
+    pub(crate) fn counted(&mut self, now: Instant, ticket: Ticket, counts: TopicPartitions) {
         if !matches!(&self.state, State::Counting { ticket: awaited, .. } if *awaited == ticket) {
             return;
         }
@@ -133,24 +161,30 @@ impl Membership {
         else {
             return;
         };
-        let assignments = if keep { Ok(Vec::new()) } else { share_out(&*assignor, &members, &counts) };
-        self.counts =
-            Some(topics.into_iter().map(|topic| (topic.clone(), counts.get(&topic).copied().unwrap_or(0))).collect());
+        let known: TopicPartitions = counts.into_iter().filter(|(topic, _)| topics.contains(topic)).collect();
+        let assignments = if keep { Ok(Vec::new()) } else { share_out(&*assignor, members, known.clone()) };
+        let counts = topics.into_iter().map(|topic| {
+            let partitions = known.get(&topic).cloned().unwrap_or_default();
+            (topic, partitions)
+        });
+        self.counts = Some(counts.collect());
         match assignments {
-            Ok(assignments) => self.send_sync(now, assignor.name(), assignments),
-            Err(error) => self.raise(now, error),
+            Ok(assignments) => self.send_sync(now, assignor.name().into(), assignments),
+            Err(error) => self.raise(now, error.context(format_args!("group {}", self.settings.group_id))),
         }
     }
 
     pub(crate) fn synced(&mut self, now: Instant, ticket: Ticket, answer: Result<SyncAnswer, Error>) {
-        let protocol = match self.state {
-            State::Syncing { ticket: awaited, protocol } if awaited == ticket => protocol,
+        let (protocol, sent) = match &self.state {
+            State::Syncing { ticket: awaited, sent, protocol } if *awaited == ticket => (protocol.clone(), *sent),
             _ => return,
         };
         match answer {
             Ok(answer) => {
+                self.heartbeat.alive = self.heartbeat.alive.max(sent);
+                self.heartbeat.settled = self.heartbeat.settled.max(sent);
                 let consistent = answer.protocol_type.as_deref().is_none_or(|name| name == PROTOCOL_TYPE)
-                    && answer.protocol.as_deref().is_none_or(|name| name == protocol);
+                    && answer.protocol.as_deref().is_none_or(|name| name == &*protocol);
                 if !consistent {
                     let context = format!("sync group {}: protocol {:?}", self.settings.group_id, answer.protocol);
                     return self.raise(now, Error::broker(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, context));
@@ -187,8 +221,20 @@ impl Membership {
         self.backoff.reset();
         self.quick_retries = 0;
         self.troubled_since = None;
-        self.actions.push_back(Action::Assigned { partitions: assigned.iter().cloned().collect() });
-        self.owned = Arc::new(assigned);
+        self.assignments += 1;
+        self.last = LastAssignment { partitions: assigned.iter().cloned().collect(), generation: self.generation };
+        let taken: BTreeSet<TopicPartition> =
+            self.owned.keys().filter(|partition| !assigned.contains(*partition)).cloned().collect();
+        let added: Vec<TopicPartition> =
+            assigned.into_iter().filter(|partition| !self.owned.contains_key(partition)).collect();
+        let since = self.assignments;
+        Arc::make_mut(&mut self.owned).extend(added.iter().map(|partition| (partition.clone(), since)));
+        if !taken.is_empty() {
+            // Only when we have joined without them can others have them.
+            "partitions were given up that others are to have".clone_into(&mut self.reason);
+            self.revoke(now, taken, Then::Join);
+        }
+        self.actions.push_back(Action::Assigned { partitions: added });
     }
 
     pub(super) fn retry_soon(&mut self, now: Instant) {
@@ -203,20 +249,4 @@ impl Membership {
     pub(super) fn retry_later(&mut self, now: Instant) {
         self.state = State::Waiting { until: now + self.backoff.next(&mut self.rng) };
     }
-}
-
-/// Lets the strategy decide and writes down each member's part. Every member is named, with nothing where it gets nothing.
-fn share_out(
-    assignor: &dyn Assignor,
-    members: &[Member],
-    counts: &BTreeMap<Arc<str>, usize>,
-) -> Result<Vec<(String, Bytes)>, Error> {
-    let mut shares = assignor.assign(members, counts);
-    members
-        .iter()
-        .map(|member| {
-            let share = shares.remove(&member.id).unwrap_or_default();
-            Ok((member.id.clone(), protocol::encode_assignment(&share)?))
-        })
-        .collect()
 }

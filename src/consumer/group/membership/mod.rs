@@ -1,5 +1,9 @@
 //! A member of a classic group, as a state machine without IO: it takes answers and the time, and gives actions.
 //!
+//! Under the eager protocol a member gives up everything before it joins. Under the cooperative one (KIP-429) it keeps what
+//! it owns while it joins, gives up only what the new assignment takes away, and then joins once more, so that others can
+//! have it.
+//!
 //! ```text
 //!           subscribe            answered, leads            counted
 //!  Outside ──────────► Joining ─────────────────► Counting ─────────► Syncing ─────► Stable
@@ -12,12 +16,15 @@
 //! ```
 //!
 //! Rules that are easy to break:
-//! * Partitions are owned in `Stable` and `Revoking` only. Nothing is joined while something is owned: the eager protocol
-//!   gives up everything first, so that no partition ever has two owners.
+//! * Eager: partitions are owned in `Stable` and `Revoking` only. Nothing is joined while something is owned, so that no
+//!   partition ever has two owners.
+//! * Cooperative: what is owned stays owned in every state but `Outside`, `Parked` and `Ended`. JoinGroup says what it is
+//!   and in which generation it came (KIP-792); the leader gives none of it to others before its owner has joined without
+//!   it. As the coordinator may forget us while we join, heartbeats go on then too, and the session runs.
 //! * Every request carries a ticket, and only the answer to the awaited ticket counts. An answer to an earlier
 //!   generation's heartbeat therefore cannot end the generation that followed.
-//! * Heartbeats go on through `Revoking`, whatever the reader does; the coordinator keeps the member while it waits in
-//!   JoinGroup.
+//! * Heartbeats go on through `Revoking`, whatever the reader does. Where nothing is owned none are sent during a
+//!   JoinGroup: the coordinator keeps a member that waits there.
 //! * The session is counted from when an answered SyncGroup or heartbeat was *sent*: the coordinator cannot have seen it
 //!   earlier, so it never thinks us gone before we do.
 
@@ -39,11 +46,11 @@ use std::{
 
 use rand::{SeedableRng, rngs::StdRng};
 
-pub(crate) use actions::{Action, Identity, JoinAnswer, Joined, JoinedMember, Standing, SyncAnswer, Ticket};
+pub(crate) use actions::{Action, Identity, JoinAnswer, Joined, JoinedMember, Owned, Standing, SyncAnswer, Ticket};
 
 use super::{
     GroupSettings,
-    assignor::{Assignor, Member},
+    assignor::{Assignor, GroupMember, LastAssignment, PartitionRacks, RebalanceProtocol},
 };
 use crate::{
     cluster::Backoff,
@@ -54,9 +61,13 @@ use crate::{
 /// What classic consumer groups call their protocol in JoinGroup and SyncGroup.
 pub(crate) const PROTOCOL_TYPE: &str = "consumer";
 
+/// The partitions of each topic.
+pub(crate) type TopicPartitions = BTreeMap<Arc<str>, Vec<PartitionRacks>>;
+
 pub(crate) struct Membership {
     settings: GroupSettings,
-    assignors: Vec<Arc<dyn Assignor>>,
+    /// What is owned is kept over rebalances: all of the assignors know how.
+    cooperative: bool,
     backoff: Backoff,
     heartbeat_backoff: Backoff,
     rng: StdRng,
@@ -69,12 +80,19 @@ pub(crate) struct Membership {
     member_id: Arc<str>,
     /// −1 where there is none.
     generation: i32,
-    owned: Arc<BTreeSet<TopicPartition>>,
-    /// As the leader: the partition counts that the assignment was made from.
-    counts: Option<BTreeMap<Arc<str>, usize>>,
+    owned: Arc<Owned>,
+    /// How many assignments were taken.
+    assignments: u64,
+    /// The last one, for assignors that remember, and the generation in which what is owned was confirmed.
+    last: LastAssignment,
+    /// As the leader: the partitions that the assignment was made from.
+    counts: Option<TopicPartitions>,
     /// Why the next JoinGroup is sent (KIP-800).
     reason: String,
     quick_retries: u32,
+    /// The coordinator may not have our JoinGroup, and then begins the next generation without us when the rebalance
+    /// times out. What we keep while joining is kept until then at the longest.
+    doubtful: bool,
     /// Since when joining has failed for reasons that may pass, and whether the reader was told.
     troubled_since: Option<(Instant, bool)>,
     last_ticket: u64,
@@ -94,21 +112,24 @@ enum State {
     },
     Joining {
         ticket: Ticket,
+        sent: Instant,
     },
     Counting {
         ticket: Ticket,
         assignor: Arc<dyn Assignor>,
-        members: Vec<Member>,
+        members: Vec<GroupMember>,
         keep: bool,
         topics: BTreeSet<Arc<str>>,
     },
     Syncing {
         ticket: Ticket,
-        protocol: &'static str,
+        sent: Instant,
+        protocol: Arc<str>,
     },
     Stable,
     Revoking {
         ticket: Ticket,
+        partitions: BTreeSet<TopicPartition>,
         deadline: Instant,
         then: Then,
     },
@@ -127,24 +148,19 @@ struct Heartbeat {
     in_flight: Option<(Ticket, Instant)>,
     /// When the coordinator last heard of us, at the latest.
     alive: Instant,
-    /// When it last said that the generation stands.
+    /// When it had not begun another rebalance yet, as far as is known.
     settled: Instant,
     /// Whether the reader was told of an error since the last success.
     complained: bool,
 }
 
 impl Membership {
-    pub(crate) fn new(
-        settings: GroupSettings,
-        assignors: Vec<Arc<dyn Assignor>>,
-        retry_backoff: (Duration, Duration),
-        seed: u64,
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(settings: GroupSettings, retry_backoff: (Duration, Duration), seed: u64, now: Instant) -> Self {
         let (initial, max) = retry_backoff;
+        let cooperates = |assignor: &Arc<dyn Assignor>| assignor.protocol() == RebalanceProtocol::Cooperative;
         Self {
+            cooperative: settings.assignors.iter().all(cooperates),
             settings,
-            assignors,
             backoff: Backoff::new(initial, max),
             heartbeat_backoff: Backoff::new(initial, max),
             rng: StdRng::seed_from_u64(seed),
@@ -154,9 +170,12 @@ impl Membership {
             member_id: "".into(),
             generation: -1,
             owned: Arc::default(),
+            assignments: 0,
+            last: LastAssignment::default(),
             counts: None,
             reason: String::new(),
             quick_retries: 0,
+            doubtful: false,
             troubled_since: None,
             last_ticket: 0,
             heartbeat: Heartbeat { due: now, in_flight: None, alive: now, settled: now, complained: false },
@@ -175,12 +194,20 @@ impl Membership {
         let session = self.heartbeat.alive + self.settings.session_timeout;
         let heartbeat = if self.heartbeat.in_flight.is_none() { self.heartbeat.due.min(session) } else { session };
         let poll = self.last_poll + self.settings.max_poll_interval;
+        let mut lives = heartbeat.min(poll);
+        if self.doubtful && !self.in_generation() {
+            lives = lives.min(self.rebalance_ends());
+        }
+        let kept = |wake: Option<Instant>| {
+            if self.owned.is_empty() { wake } else { Some(wake.map_or(lives, |wake| wake.min(lives))) }
+        };
         match &self.state {
-            State::Outside | State::Parked { .. } | State::Joining { .. } | State::Ended(_) => None,
-            State::Waiting { until } => Some(*until),
-            State::Counting { .. } | State::Syncing { .. } => Some(heartbeat),
-            State::Stable => Some(heartbeat.min(poll)),
-            State::Revoking { deadline, .. } => Some(heartbeat.min(poll).min(*deadline)),
+            State::Outside | State::Parked { .. } | State::Ended(_) => None,
+            State::Joining { .. } => kept(None),
+            State::Waiting { until } => kept(Some(*until)),
+            State::Counting { .. } | State::Syncing { .. } => kept(Some(heartbeat)),
+            State::Stable => Some(lives),
+            State::Revoking { deadline, .. } => Some(lives.min(*deadline)),
         }
     }
 
@@ -193,7 +220,7 @@ impl Membership {
                 Standing::Member { identity: self.identity(), owned: self.owned.clone() }
             }
             State::Waiting { .. } | State::Joining { .. } | State::Counting { .. } | State::Syncing { .. } => {
-                Standing::Rebalancing
+                Standing::Rebalancing { identity: self.identity(), owned: self.owned.clone() }
             }
         }
     }
@@ -216,7 +243,7 @@ impl Membership {
             State::Stable => self.give_up(now, if wanted { Then::Join } else { Then::Leave }, "subscription changed"),
             // What was joined with is compared with what is wanted when the join is through.
             _ if wanted => {}
-            _ => self.leave("the consumer unsubscribed"),
+            _ => self.give_up(now, Then::Leave, "the consumer unsubscribed"),
         }
     }
 
@@ -231,11 +258,8 @@ impl Membership {
 
     /// The consumer has given up what it was asked to.
     pub(crate) fn revoked(&mut self, now: Instant, ticket: Ticket) {
-        match self.state {
-            State::Revoking { ticket: awaited, then, .. } if awaited == ticket => {
-                self.owned = Arc::default();
-                self.go_on(now, then);
-            }
+        match &self.state {
+            State::Revoking { ticket: awaited, .. } if *awaited == ticket => self.given_up(now, false),
             _ => {}
         }
     }
@@ -257,7 +281,7 @@ impl Membership {
         {
             self.send_join(now);
         }
-        if !self.in_generation() {
+        if !self.is_counted_on() {
             return;
         }
         if now >= self.heartbeat.alive + self.settings.session_timeout {
@@ -268,21 +292,23 @@ impl Membership {
             self.lose(now, false, "the session timed out");
             return;
         }
-        if matches!(self.state, State::Stable | State::Revoking { .. })
-            && now >= self.last_poll + self.settings.max_poll_interval
-        {
+        if self.doubtful && !self.in_generation() && now >= self.rebalance_ends() {
+            self.lose(now, false, "the rebalance may be over without us");
+            return;
+        }
+        let reads = matches!(self.state, State::Stable | State::Revoking { .. }) || !self.owned.is_empty();
+        if reads && now >= self.last_poll + self.settings.max_poll_interval {
             self.poll_interval_passed(now);
             return;
         }
-        if let State::Revoking { deadline, then, .. } = self.state
+        if let State::Revoking { deadline, .. } = self.state
             && now >= deadline
         {
             tracing::warn!(
                 group = %self.settings.group_id,
                 "the reader did not finish with its records before the rebalance timeout: they may be read again"
             );
-            self.tell_lost();
-            self.go_on(now, then);
+            self.given_up(now, true);
             return;
         }
         if self.heartbeat.in_flight.is_none() && now >= self.heartbeat.due {
@@ -293,10 +319,15 @@ impl Membership {
         }
     }
 
-    /// The cluster looks different; `count` says how many partitions a topic has now.
-    pub(crate) fn metadata_changed(&mut self, now: Instant, count: impl Fn(&str) -> Option<usize>) {
-        let Some(counts) = &mut self.counts else { return };
-        let changed = counts.iter().any(|(topic, &before)| count(topic).unwrap_or(0) != before);
+    /// The cluster looks different; `look` says which partitions a topic has now.
+    pub(crate) fn metadata_changed(&mut self, now: Instant, look: impl Fn(&str) -> Option<Vec<PartitionRacks>>) {
+        let Some(counts) = &self.counts else { return };
+        // Where replicas are matters to those who want to read nearby (KIP-881).
+        let near = self.settings.client_rack.is_some();
+        let differ = |before: &Vec<PartitionRacks>, now: Vec<PartitionRacks>| {
+            before.len() != now.len() || (near && *before != now)
+        };
+        let changed = counts.iter().any(|(topic, before)| differ(before, look(topic).unwrap_or_default()));
         if changed && matches!(self.state, State::Stable) {
             self.give_up(now, Then::Join, "the leader saw the partitions of a topic change");
         }
@@ -310,7 +341,7 @@ impl Membership {
             _ => return,
         };
         self.heartbeat.in_flight = None;
-        if !self.in_generation() {
+        if !self.is_counted_on() {
             return;
         }
         match answer {
@@ -323,6 +354,14 @@ impl Membership {
             Err(error) if error.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS) => {
                 self.heartbeat.alive = self.heartbeat.alive.max(sent);
                 self.rebalance_found(now);
+            }
+            // The coordinator knows us: it has begun the generation that we are on the way into. Where the answer that says
+            // so does not come, it is asked for again.
+            Err(error) if error.code() == Some(ErrorCode::ILLEGAL_GENERATION) && !self.in_generation() => {
+                self.heartbeat.alive = self.heartbeat.alive.max(sent);
+                if std::mem::replace(&mut self.doubtful, true) && matches!(self.state, State::Joining { .. }) {
+                    self.join(now, "the answer to the last join did not come");
+                }
             }
             Err(error) => {
                 if !self.expelled(now, &error) {
@@ -337,12 +376,14 @@ impl Membership {
 
     /// A commit of that identity was refused.
     pub(crate) fn commit_refused(&mut self, now: Instant, identity: &Identity, error: &Error) {
-        if self.in_generation() && *identity == self.identity() {
-            if error.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS) {
-                self.rebalance_found(now);
-            } else {
-                self.expelled(now, error);
-            }
+        if !self.is_counted_on() || *identity != self.identity() {
+            return;
+        }
+        match error.code() {
+            Some(ErrorCode::REBALANCE_IN_PROGRESS) => self.rebalance_found(now),
+            // Of course: the next generation has begun, and we are on the way into it.
+            Some(ErrorCode::ILLEGAL_GENERATION) if !self.in_generation() => {}
+            _ => _ = self.expelled(now, error),
         }
     }
 
@@ -355,6 +396,18 @@ impl Membership {
     /// Whether the coordinator counts us into a generation, so that heartbeats are due.
     fn in_generation(&self) -> bool {
         matches!(self.state, State::Counting { .. } | State::Syncing { .. } | State::Stable | State::Revoking { .. })
+    }
+
+    /// Whether something depends on the coordinator's knowing that we live: our place in a generation, or what we keep
+    /// while we join the next.
+    fn is_counted_on(&self) -> bool {
+        self.in_generation() || !self.owned.is_empty()
+    }
+
+    /// When a rebalance may end without us: one may have begun at any time since the last answer that found none, even where
+    /// we do not know of one.
+    fn rebalance_ends(&self) -> Instant {
+        self.heartbeat.settled + self.settings.max_poll_interval
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -373,26 +426,45 @@ impl Membership {
         }
     }
 
-    /// Asks the consumer for everything back, if it has anything, before going on.
+    /// Asks the consumer for what has to be given up before going on, if it has anything of it.
     fn give_up(&mut self, now: Instant, then: Then, reason: &str) {
         reason.clone_into(&mut self.reason);
-        if self.owned.is_empty() {
-            return self.go_on(now, then);
-        }
-        let timeout = self.settings.max_poll_interval;
-        // A rebalance may have begun at any time since the last answer that found none, even where we do not know of one.
-        // Never so short that a reader has no chance, whatever the settings.
-        let deadline = (self.heartbeat.settled + timeout).max(now + timeout / 2);
-        let ticket = self.ticket();
-        self.state = State::Revoking { ticket, deadline, then };
-        self.actions.push_back(Action::Revoke { ticket, partitions: self.owned.iter().cloned().collect() });
+        let kept = |partition: &TopicPartition| {
+            self.cooperative
+                && then == Then::Join
+                && self.topics.as_ref().is_some_and(|topics| topics.contains(&partition.topic))
+        };
+        let partitions = self.owned.keys().filter(|partition| !kept(partition)).cloned().collect();
+        self.revoke(now, partitions, then);
     }
 
-    fn go_on(&mut self, now: Instant, then: Then) {
-        match then {
-            Then::Join => self.send_join(now),
-            Then::Leave => self.leave("the consumer unsubscribed"),
+    /// Asks the consumer for these, and goes on when it has given them up.
+    fn revoke(&mut self, now: Instant, partitions: BTreeSet<TopicPartition>, then: Then) {
+        if partitions.is_empty() {
+            return match then {
+                Then::Join => self.send_join(now),
+                Then::Leave => self.leave("the consumer unsubscribed"),
+            };
         }
+        // Never so short that a reader has no chance, whatever the settings.
+        let deadline = self.rebalance_ends().max(now + self.settings.max_poll_interval / 2);
+        let ticket = self.ticket();
+        self.actions.push_back(Action::Revoke { ticket, partitions: partitions.iter().cloned().collect() });
+        self.state = State::Revoking { ticket, partitions, deadline, then };
+    }
+
+    /// What was asked for is ours no longer; `too_late` if the consumer did not answer in time.
+    fn given_up(&mut self, now: Instant, too_late: bool) {
+        let State::Revoking { partitions, then, .. } = std::mem::replace(&mut self.state, State::Stable) else {
+            return;
+        };
+        let owned = Arc::make_mut(&mut self.owned);
+        owned.retain(|partition, _| !partitions.contains(partition));
+        if too_late {
+            self.actions.push_back(Action::Lost { partitions: partitions.into_iter().collect() });
+        }
+        let reason = self.reason.clone();
+        self.give_up(now, then, &reason);
     }
 
     fn leave(&mut self, reason: &'static str) {

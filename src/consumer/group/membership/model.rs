@@ -38,13 +38,15 @@ pub(super) struct Coordinator {
     /// Names that were given and not used yet.
     pending: BTreeMap<String, Instant>,
     leader: String,
+    protocol: &'static str,
     names: u32,
     pub(super) replies: Vec<(Address, Reply)>,
 }
 
 impl Coordinator {
-    pub(super) fn new(settings: &GroupSettings) -> Self {
+    pub(super) fn new(settings: &GroupSettings, protocol: &'static str) -> Self {
         Self {
+            protocol,
             session: settings.session_timeout,
             rebalance: settings.max_poll_interval,
             phase: Phase::Stable,
@@ -119,7 +121,7 @@ impl Coordinator {
         now: Instant,
         from: Address,
         identity: &Identity,
-        assignments: Vec<(String, bytes::Bytes)>,
+        assignments: Vec<(Arc<str>, bytes::Bytes)>,
     ) {
         if let Err(code) = self.check(identity) {
             return self.replies.push((from, Reply::Synced(Err(error(code)))));
@@ -135,7 +137,7 @@ impl Coordinator {
         }
         if *self.leader == *identity.member_id && self.phase == Phase::Completing {
             for (id, share) in assignments {
-                if let Some(member) = self.members.get_mut(&id) {
+                if let Some(member) = self.members.get_mut(&*id) {
                     member.share = share;
                 }
             }
@@ -236,7 +238,7 @@ impl Coordinator {
                 generation: self.generation,
                 member_id: id.clone(),
                 protocol_type: Some(PROTOCOL_TYPE.to_owned()),
-                protocol: Some("range".to_owned()),
+                protocol: Some(self.protocol.to_owned()),
                 leads,
                 skip_assignment: false,
                 members: if leads { all.clone() } else { Vec::new() },

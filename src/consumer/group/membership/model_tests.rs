@@ -1,22 +1,22 @@
 //! Several members and a coordinator on one clock, with everything going wrong at random; the same seed, the same story.
 //!
-//! Held all the time: no partition has two owners; everything is given up before anything is assigned; what is revoked or
-//! lost is exactly what was owned; heartbeats of a settled member are never later than their interval. And once nothing
-//! goes wrong any more, the group settles, with every partition in one hand.
+//! Held all the time: no partition has two owners; eager members give up everything before anything is assigned, cooperative
+//! ones are assigned only what they do not have; what is revoked or lost was owned; heartbeats of a settled member are never
+//! later than their interval. And once nothing goes wrong any more, the group settles, with every partition in one hand.
 
 use rand::RngExt;
 
 use super::{
+    super::assignor::{CooperativeStickyAssignor, RangeAssignor},
     model::{Coordinator, Reply},
     tests::{error, settings, topics},
     *,
 };
-use crate::consumer::group::range::Range;
 
 #[derive(Debug)]
 enum Request {
     Join { member_id: Arc<str>, metadata: bytes::Bytes },
-    Sync { identity: Identity, assignments: Vec<(String, bytes::Bytes)> },
+    Sync { identity: Identity, assignments: Vec<(Arc<str>, bytes::Bytes)> },
     Heartbeat { identity: Identity },
     Leave { member_id: Arc<str> },
 }
@@ -39,7 +39,23 @@ struct Peer {
     fatal: bool,
 }
 
+/// How the members of a group rebalance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Eager,
+    Cooperative,
+    /// In the midst of the move from one to the other: half of the members still have both assignors, and are eager.
+    Mixed,
+}
+
+impl Kind {
+    fn protocol(self) -> &'static str {
+        if self == Self::Eager { "range" } else { "cooperative-sticky" }
+    }
+}
+
 struct World {
+    kind: Kind,
     seed: u64,
     now: Instant,
     rng: StdRng,
@@ -55,15 +71,16 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(kind: Kind, seed: u64) -> Self {
         let now = Instant::now();
         let mut world = Self {
+            kind,
             seed,
             now,
             rng: StdRng::seed_from_u64(seed),
             calm: false,
             peers: Vec::new(),
-            coordinator: Coordinator::new(&settings(None)),
+            coordinator: Coordinator::new(&settings(None), kind.protocol()),
             agenda: BTreeMap::new(),
             happenings: 0,
             counts: [("t".into(), 4), ("u".into(), 3)].into(),
@@ -93,9 +110,14 @@ impl World {
     fn new_peer(&mut self) {
         let backoff = (Duration::from_millis(100), Duration::from_secs(1));
         let seed = self.rng.random();
-        let mut member = Membership::new(settings(None), vec![Arc::new(Range)], backoff, seed, self.now);
-        member.subscribe(self.now, Some(topics(&["t"])));
         let by = self.peers.len();
+        let assignors: Vec<Arc<dyn Assignor>> = match self.kind {
+            Kind::Eager => vec![Arc::new(RangeAssignor)],
+            Kind::Mixed if by % 2 == 0 => vec![Arc::new(RangeAssignor), Arc::new(CooperativeStickyAssignor)],
+            Kind::Cooperative | Kind::Mixed => vec![Arc::new(CooperativeStickyAssignor)],
+        };
+        let mut member = Membership::new(GroupSettings { assignors, ..settings(None) }, backoff, seed, self.now);
+        member.subscribe(self.now, Some(topics(&["t"])));
         self.peers.push(Some(Peer {
             member,
             owned: BTreeSet::new(),
@@ -160,10 +182,15 @@ impl World {
             let Some(peer) = &mut self.peers[i] else { return };
             let Some(action) = peer.member.next_action() else { return };
             match action {
-                Action::Join { ticket, member_id, mut protocols, .. } => {
-                    assert!(peer.owned.is_empty(), "seed {}: joins while it owns something", self.seed);
+                Action::Join { ticket, member_id, protocols, .. } => {
+                    assert!(
+                        peer.member.cooperative || peer.owned.is_empty(),
+                        "seed {}: joins while it owns something",
+                        self.seed
+                    );
                     peer.heartbeat_in_flight = None;
-                    let metadata = protocols.remove(0).1;
+                    let chosen = self.kind.protocol();
+                    let metadata = protocols.into_iter().find(|(name, _)| &**name == chosen).unwrap().1;
                     self.send(i, ticket, Request::Join { member_id, metadata });
                 }
                 Action::Count { ticket, topics } => {
@@ -181,22 +208,29 @@ impl World {
                 }
                 Action::Leave { member_id, .. } => self.send(i, Ticket(0), Request::Leave { member_id }),
                 Action::Assigned { partitions } => {
-                    assert!(peer.owned.is_empty(), "seed {}: assigned before giving up", self.seed);
-                    peer.owned = partitions.into_iter().collect();
+                    let eager = !peer.member.cooperative;
+                    assert!(!eager || peer.owned.is_empty(), "seed {}: assigned before giving up", self.seed);
+                    for partition in partitions {
+                        assert!(peer.owned.insert(partition), "seed {}: assigned twice", self.seed);
+                    }
                     let counts = &self.counts;
-                    peer.member.metadata_changed(self.now, |topic| counts.get(topic).copied());
+                    peer.member.metadata_changed(self.now, |topic| {
+                        counts.get(topic).map(|&count| vec![PartitionRacks::new(); count])
+                    });
                     self.assignments += 1;
                     self.one_owner_each();
                 }
                 Action::Revoke { ticket, partitions } => {
-                    assert_eq!(peer.owned, partitions.into_iter().collect(), "seed {}", self.seed);
+                    let asked: BTreeSet<_> = partitions.into_iter().collect();
+                    assert!(asked.is_subset(&peer.owned) && !asked.is_empty(), "seed {}: {asked:?}", self.seed);
+                    assert!(peer.member.cooperative || asked == peer.owned, "seed {}: {asked:?}", self.seed);
                     let pause = if self.chance(3) { 400_000 } else { self.rng.random_range(1..20_000) };
                     self.later(pause, Happening::Revoked { by: i, ticket });
                 }
                 Action::Lost { partitions } => {
                     let lost: BTreeSet<_> = partitions.into_iter().collect();
-                    assert_eq!(peer.owned, lost, "seed {}: lost something else", self.seed);
-                    peer.owned.clear();
+                    assert!(lost.is_subset(&peer.owned), "seed {}: lost something else", self.seed);
+                    peer.owned.retain(|partition| !lost.contains(partition));
                 }
                 Action::Error { fatal, .. } => peer.fatal |= fatal,
                 Action::AwaitPoll => {}
@@ -250,14 +284,18 @@ impl World {
                 }
             }),
             Happening::Counted { to, ticket, topics } => {
-                let known = topics.into_iter().filter_map(|topic| Some((topic.clone(), *self.counts.get(&topic)?)));
+                let known = topics
+                    .into_iter()
+                    .filter_map(|topic| Some((topic.clone(), vec![PartitionRacks::new(); *self.counts.get(&topic)?])));
                 let known = known.collect();
                 self.with(to, |peer, now| peer.member.counted(now, ticket, known));
             }
             Happening::Revoked { by, ticket } => self.with(by, |peer, now| {
                 // The consumer answers only for what it was not told to be lost.
-                if matches!(&peer.member.state, State::Revoking { ticket: awaited, .. } if *awaited == ticket) {
-                    peer.owned.clear();
+                if let State::Revoking { ticket: awaited, partitions, .. } = &peer.member.state
+                    && *awaited == ticket
+                {
+                    peer.owned.retain(|partition| !partitions.contains(partition));
                 }
                 peer.member.revoked(now, ticket);
             }),
@@ -296,7 +334,10 @@ impl World {
 
     fn show_counts(&mut self, i: usize) {
         let counts = self.counts.clone();
-        self.with(i, |peer, now| peer.member.metadata_changed(now, |topic| counts.get(topic).copied()));
+        self.with(i, |peer, now| {
+            peer.member
+                .metadata_changed(now, |topic| counts.get(topic).map(|&count| vec![PartitionRacks::new(); count]))
+        });
     }
 
     /// Runs on to that time.
@@ -369,11 +410,10 @@ impl World {
     }
 }
 
-#[test]
-fn whatever_goes_wrong_no_partition_has_two_owners_and_the_group_settles_in_the_end() {
+fn goes_wrong_and_settles(kind: Kind) {
     let mut assignments = 0;
     for seed in 0..60 {
-        let mut world = World::new(seed);
+        let mut world = World::new(kind, seed);
         let start = world.now;
         world.run_to(start + Duration::from_secs(1_800));
         world.calm = true;
@@ -383,4 +423,19 @@ fn whatever_goes_wrong_no_partition_has_two_owners_and_the_group_settles_in_the_
         assignments += world.assignments;
     }
     assert!(assignments > 2_000, "the members did take part: {assignments}");
+}
+
+#[test]
+fn whatever_goes_wrong_no_partition_has_two_owners_and_the_group_settles_in_the_end() {
+    goes_wrong_and_settles(Kind::Eager);
+}
+
+#[test]
+fn whatever_goes_wrong_cooperative_members_settle_and_no_partition_has_two_owners() {
+    goes_wrong_and_settles(Kind::Cooperative);
+}
+
+#[test]
+fn a_group_on_its_way_from_eager_to_cooperative_settles_and_no_partition_has_two_owners() {
+    goes_wrong_and_settles(Kind::Mixed);
 }

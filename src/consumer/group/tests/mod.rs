@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, interval, sleep, timeout},
 };
 
-use super::{GroupEvent, GroupHandle, GroupSettings};
+use super::{GroupEvent, GroupHandle, GroupSettings, assignor::RangeAssignor};
 use crate::{
     cluster::{Client, ClientSettings},
     consumer::{OffsetAndMetadata, subscription::Subscription},
@@ -56,6 +56,7 @@ fn settings() -> GroupSettings {
         session_timeout: SESSION,
         heartbeat_interval: Duration::from_secs(1),
         max_poll_interval: POLL_INTERVAL,
+        assignors: vec![Arc::new(RangeAssignor)],
         client_rack: None,
         exclude_internal_topics: true,
     }

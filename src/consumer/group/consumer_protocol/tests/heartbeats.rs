@@ -8,7 +8,7 @@ fn a_join_says_everything_and_owns_nothing() {
     assert_eq!((&*beat.member_id, beat.epoch, beat.full), ("m", 0, true));
     assert_eq!(beat.names, Some(wanted(&["t", "u"]).names));
     assert_eq!((beat.regex, beat.owned), (None, Some(Held::new())));
-    assert!(matches!(bench.member.standing(), Standing::Rebalancing));
+    assert!(matches!(bench.member.standing(), Standing::Rebalancing { .. }));
     bench.idle();
 }
 

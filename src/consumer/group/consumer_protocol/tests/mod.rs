@@ -44,6 +44,7 @@ pub(super) fn settings(instance_id: Option<&str>) -> GroupSettings {
         session_timeout: Duration::from_secs(45),
         heartbeat_interval: Duration::from_secs(3),
         max_poll_interval: POLL,
+        assignors: crate::consumer::group::assignor::defaults(),
         client_rack: None,
         exclude_internal_topics: true,
     }
@@ -210,19 +211,21 @@ impl Bench {
 
     fn owned(&self) -> Vec<TopicPartition> {
         match self.member.standing() {
-            Standing::Holding { owned, .. } => owned.keys().cloned().collect(),
+            Standing::Member { owned, .. } | Standing::Rebalancing { owned, .. } => owned.keys().cloned().collect(),
             other => panic!("{other:?}"),
         }
     }
 
     fn epoch(&self) -> Option<i32> {
         match self.member.standing() {
-            Standing::Holding { identity, .. } => Some(identity.generation),
+            Standing::Member { identity, .. } | Standing::Rebalancing { identity, .. } => {
+                Some(identity.generation).filter(|epoch| *epoch > 0)
+            }
             _ => None,
         }
     }
 
     fn is_settled(&self) -> bool {
-        matches!(self.member.standing(), Standing::Holding { settled: true, .. })
+        matches!(self.member.standing(), Standing::Member { .. })
     }
 }

@@ -66,7 +66,7 @@ fn what_changes_meanwhile_is_carried_out_when_the_reader_is_done() {
 fn a_partition_that_comes_back_is_another_ownership() {
     let mut bench = Bench::settled();
     let since = |bench: &Bench| match bench.member.standing() {
-        Standing::Holding { owned, .. } => owned[&TopicPartition::new("t", 0)].since,
+        Standing::Member { owned, .. } | Standing::Rebalancing { owned, .. } => owned[&TopicPartition::new("t", 0)],
         other => panic!("{other:?}"),
     };
     let before = since(&bench);

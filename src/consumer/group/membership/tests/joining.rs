@@ -8,7 +8,8 @@ fn a_follower_takes_what_it_is_given() {
     match bench.action() {
         Action::Join { ticket, member_id, protocols, reason } => {
             assert_eq!((&*member_id, reason.is_empty()), ("", false));
-            let [("range", metadata)] = &protocols[..] else { panic!("{protocols:?}") };
+            let [(name, metadata)] = &protocols[..] else { panic!("{protocols:?}") };
+            assert_eq!(&**name, "range");
             let read = MemberSubscription::decode(metadata).unwrap();
             assert_eq!(read.topics, [Arc::from("t"), Arc::from("u")]);
             assert!(read.owned.is_empty());
@@ -17,7 +18,7 @@ fn a_follower_takes_what_it_is_given() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(matches!(bench.member.standing(), Standing::Rebalancing));
+    assert!(matches!(bench.member.standing(), Standing::Rebalancing { .. }));
     bench.sync(&partitions("t", 0..2));
     assert_eq!(bench.assigned(), partitions("t", 0..2));
     let Standing::Member { identity, owned } = bench.member.standing() else { panic!() };
@@ -41,14 +42,12 @@ fn the_leader_shares_out_what_exists_and_leaves_out_whom_it_cannot_read() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let ticket = bench.lead(false);
-    bench.member.counted(bench.now, ticket, [("t".into(), 3)].into());
+    bench.member.counted(bench.now, ticket, [("t".into(), racks(3))].into());
     match bench.action() {
         Action::Sync { assignments, identity, protocol, .. } => {
-            assert_eq!((identity.generation, protocol), (5, "range"));
-            let read: Vec<_> = assignments
-                .iter()
-                .map(|(id, bytes)| (id.as_str(), protocol::decode_assignment(bytes).unwrap()))
-                .collect();
+            assert_eq!((identity.generation, &*protocol), (5, "range"));
+            let read: Vec<_> =
+                assignments.iter().map(|(id, bytes)| (&**id, protocol::decode_assignment(bytes).unwrap())).collect();
             assert_eq!(read[0], ("m", partitions("t", 0..2)));
             assert_eq!(read[1], ("n", partitions("t", 2..3)));
             assert_eq!(read[2], ("z", Vec::new()));
@@ -62,13 +61,13 @@ fn a_leader_that_is_to_skip_the_assignment_sends_none_but_watches() {
     let mut bench = Bench::new(Some("i"));
     bench.subscribe(&["t"]);
     let ticket = bench.lead(true);
-    bench.member.counted(bench.now, ticket, [("t".into(), 3)].into());
+    bench.member.counted(bench.now, ticket, [("t".into(), racks(3))].into());
     let Some(Action::Sync { ticket, assignments, .. }) = bench.member.next_action() else { panic!() };
     assert!(assignments.is_empty());
     let assignment = protocol::encode_assignment(&partitions("t", 0..2)).unwrap();
     bench.member.synced(bench.now, ticket, Ok(SyncAnswer { protocol_type: None, protocol: None, assignment }));
     bench.assigned();
-    bench.member.metadata_changed(bench.now, |_| Some(4));
+    bench.member.metadata_changed(bench.now, |_| Some(racks(4)));
     bench.revoking();
 }
 

@@ -1,12 +1,13 @@
 //! One rule of membership after the other.
 
+mod cooperative;
 mod joining;
 mod settled;
 
 use super::*;
 use crate::consumer::group::{
+    assignor::RangeAssignor,
     protocol::{self, MemberSubscription},
-    range::Range,
 };
 
 const SESSION: Duration = Duration::from_secs(45);
@@ -20,6 +21,7 @@ pub(super) fn settings(instance_id: Option<&str>) -> GroupSettings {
         session_timeout: SESSION,
         heartbeat_interval: INTERVAL,
         max_poll_interval: POLL,
+        assignors: vec![Arc::new(RangeAssignor)],
         client_rack: None,
         exclude_internal_topics: true,
     }
@@ -37,6 +39,11 @@ pub(super) fn partitions(topic: &str, numbers: std::ops::Range<i32>) -> Vec<Topi
     numbers.map(|number| TopicPartition::new(topic, number)).collect()
 }
 
+/// So many partitions, wherever they are.
+fn racks(count: usize) -> Vec<PartitionRacks> {
+    vec![PartitionRacks::new(); count]
+}
+
 /// A member and its clock; each answer is given by hand.
 struct Bench {
     member: Membership,
@@ -47,7 +54,7 @@ impl Bench {
     fn new(instance_id: Option<&str>) -> Self {
         let now = Instant::now();
         let backoff = (Duration::from_millis(100), Duration::from_secs(1));
-        Self { member: Membership::new(settings(instance_id), vec![Arc::new(Range)], backoff, 7, now), now }
+        Self { member: Membership::new(settings(instance_id), backoff, 7, now), now }
     }
 
     /// A member that follows in generation 5 and owns the partitions 0 and 1 of `t`.

@@ -286,12 +286,12 @@ fn the_leader_rebalances_when_partitions_are_added_or_the_topic_appears() {
         let mut bench = Bench::new(None);
         bench.subscribe(&["t"]);
         let ticket = bench.lead(false);
-        bench.member.counted(bench.now, ticket, first.map(|count| ("t".into(), count)).into_iter().collect());
+        bench.member.counted(bench.now, ticket, first.map(|count| ("t".into(), racks(count))).into_iter().collect());
         bench.sync(&partitions("t", 0..2));
         bench.assigned();
-        bench.member.metadata_changed(bench.now, |_| first);
+        bench.member.metadata_changed(bench.now, |_| first.map(racks));
         bench.idle();
-        bench.member.metadata_changed(bench.now, |_| then);
+        bench.member.metadata_changed(bench.now, |_| then.map(racks));
         let ticket = bench.revoking();
         bench.member.revoked(bench.now, ticket);
         assert_eq!(bench.expect_join().1, "m");
@@ -301,6 +301,6 @@ fn the_leader_rebalances_when_partitions_are_added_or_the_topic_appears() {
 #[test]
 fn a_follower_leaves_the_counts_to_the_leader() {
     let mut bench = Bench::stable();
-    bench.member.metadata_changed(bench.now, |_| Some(99));
+    bench.member.metadata_changed(bench.now, |_| Some(racks(99)));
     bench.idle();
 }

@@ -1,0 +1,35 @@
+//! The round-robin strategy: all partitions in a row go to the members in turn.
+
+use std::sync::Arc;
+
+use super::{Assignments, Assignor, GroupMember, GroupSubscription};
+use crate::error::BoxError;
+
+/// `roundrobin`: deals all partitions of all topics to the members in turn, passing over members that are not subscribed to
+/// the topic. Even where all are subscribed to the same; much may move when a member comes or goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoundRobinAssignor;
+
+impl Assignor for RoundRobinAssignor {
+    fn name(&self) -> &str {
+        "roundrobin"
+    }
+
+    fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError> {
+        let mut ordered: Vec<&GroupMember> = group.members.iter().collect();
+        ordered.sort_by_key(|member| member.order());
+        let mut assignments = Assignments::new();
+        let mut next = 0;
+        let topics: Vec<&Arc<str>> = group.topics.keys().collect();
+        for partition in group.partitions(topics) {
+            let turns = (0..ordered.len()).map(|turn| (next + turn) % ordered.len());
+            let taker = turns.filter_map(|at| Some((at, *ordered.get(at)?)));
+            let Some((at, member)) = taker.into_iter().find(|(_, member)| member.wants(&partition.topic)) else {
+                continue;
+            };
+            next = at + 1;
+            assignments.entry(member.member_id.clone()).or_default().push(partition);
+        }
+        Ok(assignments)
+    }
+}

@@ -1,0 +1,218 @@
+//! The sticky strategies: as even as can be, and among the even assignments the one that moves least.
+//!
+//! Both decide alike, by `constrained` where all members want the same topics and by `general` else. They differ in where
+//! they learn what members had: from what the eager member's assignor remembered, or from what the cooperative member still
+//! owns.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Assignments, Assignor, GroupMember, GroupSubscription, LastAssignment, PartitionRacks, RebalanceProtocol,
+    constrained, general, racks_matter,
+};
+use crate::{consumer::group::protocol, error::BoxError, record::TopicPartition};
+
+/// `sticky`: shares out as evenly as can be, and moves as little as that allows. Members give up everything before they
+/// join, as with every eager assignor, and most of it comes back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StickyAssignor;
+
+/// `cooperative-sticky`: as [`StickyAssignor`], but members keep what does not move, and go on reading it (KIP-429).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CooperativeStickyAssignor;
+
+impl Assignor for StickyAssignor {
+    fn name(&self) -> &str {
+        "sticky"
+    }
+
+    fn user_data(&self, _: &BTreeSet<Arc<str>>, last: &LastAssignment) -> Option<Bytes> {
+        // What is too long to be said is not said; then it may move.
+        (last.generation >= 0).then(|| protocol::encode_previous(&last.partitions, last.generation).ok())?
+    }
+
+    fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError> {
+        let had = |member: &GroupMember| {
+            let data = member.user_data.as_deref().filter(|data| !data.is_empty());
+            data.and_then(protocol::decode_previous).unwrap_or_default()
+        };
+        Ok(assign(group, had))
+    }
+}
+
+impl Assignor for CooperativeStickyAssignor {
+    fn name(&self) -> &str {
+        "cooperative-sticky"
+    }
+
+    fn protocol(&self) -> RebalanceProtocol {
+        RebalanceProtocol::Cooperative
+    }
+
+    /// The generation, for leaders that do not know that the subscription has it (KIP-792).
+    fn user_data(&self, _: &BTreeSet<Arc<str>>, last: &LastAssignment) -> Option<Bytes> {
+        Some(Bytes::copy_from_slice(&last.generation.to_be_bytes()))
+    }
+
+    fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError> {
+        let had = |member: &GroupMember| {
+            let said = || member.user_data.as_deref()?.first_chunk().map(|bytes| i32::from_be_bytes(*bytes));
+            (member.owned.clone(), member.generation.or_else(said))
+        };
+        Ok(assign(group, had))
+    }
+}
+
+/// What members had before, as far as it still counts. Members are known by their place in the group's list.
+pub(super) struct Previous {
+    /// Of each member, what it had in the newest generation in which anyone had it.
+    pub(super) owned: Vec<BTreeSet<TopicPartition>>,
+    /// What several members claim to have had in the same generation: nobody has it.
+    pub(super) contested: BTreeSet<TopicPartition>,
+    /// Who had a partition in a generation that is over.
+    pub(super) before: BTreeMap<TopicPartition, usize>,
+}
+
+fn assign(group: &GroupSubscription, had: impl Fn(&GroupMember) -> (Vec<TopicPartition>, Option<i32>)) -> Assignments {
+    if group.members.is_empty() {
+        return Assignments::new();
+    }
+    let wanted: BTreeSet<&Arc<str>> = group.members.iter().flat_map(|member| &member.topics).collect();
+    let claims: Vec<(Vec<TopicPartition>, i32)> = group
+        .members
+        .iter()
+        .map(|member| {
+            let (mut partitions, generation) = had(member);
+            partitions.retain(|partition| wanted.contains(&partition.topic) && group.racks(partition).is_some());
+            (partitions, generation.unwrap_or(-1))
+        })
+        .collect();
+    let previous = previous(&claims);
+    let racks = Racks::new(group);
+    let topics = |member: &GroupMember| member.topics.iter().cloned().collect::<BTreeSet<_>>();
+    let mut wanted = group.members.iter().map(topics);
+    let first = wanted.next().unwrap_or_default();
+    let shares = if wanted.all(|others| others == first) {
+        constrained::assign(group, &previous, &racks)
+    } else {
+        general::assign(group, previous, &racks)
+    };
+    let ids = group.members.iter().map(|member| member.member_id.clone());
+    ids.zip(shares.into_iter().map(|share| share.into_iter().collect())).collect()
+}
+
+fn previous(claims: &[(Vec<TopicPartition>, i32)]) -> Previous {
+    let mut owned = vec![BTreeSet::new(); claims.len()];
+    let mut contested = BTreeSet::new();
+    let mut owner: BTreeMap<&TopicPartition, (usize, i32)> = BTreeMap::new();
+    let drop_from = |owned: &mut Vec<BTreeSet<TopicPartition>>, member: usize, partition: &TopicPartition| {
+        if let Some(owned) = owned.get_mut(member) {
+            owned.remove(partition);
+        }
+    };
+    for (member, (partitions, generation)) in claims.iter().enumerate() {
+        for partition in partitions {
+            match owner.get(partition) {
+                Some((other, _)) if *other == member => continue,
+                Some((_, newer)) if newer > generation => continue,
+                Some((other, same)) if same == generation => {
+                    contested.insert(partition.clone());
+                    drop_from(&mut owned, *other, partition);
+                    owner.insert(partition, (member, *generation));
+                    continue;
+                }
+                Some((other, _)) => drop_from(&mut owned, *other, partition),
+                None => {}
+            }
+            owner.insert(partition, (member, *generation));
+            if let Some(owned) = owned.get_mut(member) {
+                owned.insert(partition.clone());
+            }
+        }
+    }
+    let newest = claims.iter().map(|(_, generation)| *generation).max().unwrap_or(-1);
+    let mut before: BTreeMap<TopicPartition, (usize, i32)> = BTreeMap::new();
+    for (member, (partitions, generation)) in claims.iter().enumerate().filter(|(_, (_, old))| *old < newest) {
+        for partition in partitions {
+            if before.get(partition).is_none_or(|(_, older)| generation > older) {
+                before.insert(partition.clone(), (member, *generation));
+            }
+        }
+    }
+    let before = before.into_iter().map(|(partition, (member, _))| (partition, member)).collect();
+    Previous { owned, contested, before }
+}
+
+/// Where members and replicas are, if that matters.
+pub(super) struct Racks<'a> {
+    group: &'a GroupSubscription,
+    matter: bool,
+}
+
+impl<'a> Racks<'a> {
+    fn new(group: &'a GroupSubscription) -> Self {
+        let members = group.members.iter().filter_map(|member| member.rack.as_ref());
+        let partitions: Vec<&PartitionRacks> = group.topics.values().flatten().collect();
+        Self { group, matter: racks_matter(members, partitions) }
+    }
+
+    pub(super) fn matter(&self) -> bool {
+        self.matter
+    }
+
+    fn rack(&self, member: usize) -> Option<&Arc<str>> {
+        self.group.members.get(member).and_then(|member| member.rack.as_ref()).filter(|_| self.matter)
+    }
+
+    /// Whether the member says where it is, and no replica is there.
+    pub(super) fn mismatch(&self, member: usize, partition: &TopicPartition) -> bool {
+        self.rack(member).is_some() && !self.is_near(member, partition)
+    }
+
+    /// Whether the member says where it is, and a replica is there.
+    pub(super) fn is_near(&self, member: usize, partition: &TopicPartition) -> bool {
+        let racks = self.group.racks(partition);
+        self.rack(member).is_some_and(|rack| racks.is_some_and(|racks| racks.contains(rack)))
+    }
+
+    /// How many members are near a partition, once for each rack.
+    pub(super) fn takers(&self, partition: &TopicPartition) -> usize {
+        (0..self.group.members.len()).filter(|member| self.is_near(*member, partition)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tp(partition: i32) -> TopicPartition {
+        TopicPartition::new("t", partition)
+    }
+
+    #[test]
+    fn the_newest_claim_counts_and_of_two_equal_ones_none() {
+        let claims = [(vec![tp(0), tp(1), tp(2)], 4), (vec![tp(1), tp(2)], 5), (vec![tp(2), tp(3), tp(3)], 5)];
+        let previous = previous(&claims);
+        assert_eq!(previous.owned, [[tp(0)].into(), [tp(1)].into(), [tp(3)].into()]);
+        assert_eq!(previous.contested, [tp(2)].into());
+        assert_eq!(previous.before, [(tp(0), 0), (tp(1), 0), (tp(2), 0)].into());
+    }
+
+    #[test]
+    fn what_was_remembered_is_read_back_and_what_cannot_be_read_is_nothing() {
+        let last = LastAssignment { partitions: vec![tp(0), tp(2)], generation: 7 };
+        let data = StickyAssignor.user_data(&BTreeSet::new(), &last).unwrap();
+        assert_eq!(protocol::decode_previous(&data), Some((vec![tp(0), tp(2)], Some(7))));
+        // Version 0 has no generation.
+        assert_eq!(protocol::decode_previous(&data[..data.len() - 4]), Some((vec![tp(0), tp(2)], None)));
+        assert_eq!(protocol::decode_previous(&data[..5]), None);
+        assert_eq!(StickyAssignor.user_data(&BTreeSet::new(), &LastAssignment::default()), None);
+        let data = CooperativeStickyAssignor.user_data(&BTreeSet::new(), &last).unwrap();
+        assert_eq!(data.as_ref(), [0, 0, 0, 7]);
+    }
+}

@@ -1,0 +1,118 @@
+//! Calls the rebalance listener: one call after the other, each with a bound.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{
+    inbox::lock,
+    position::State,
+    rebalance_listener::{AnyListener, Assigned, Revoked, Told},
+    shared::Shared,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::TopicPartition,
+};
+
+/// What the listener is to be told.
+#[derive(Debug)]
+pub(super) enum Tell {
+    /// With the number of the positioning in which each is held back until the listener is done.
+    Assigned(Vec<(TopicPartition, u64)>),
+    Revoked {
+        partitions: Vec<TopicPartition>,
+        done: oneshot::Sender<()>,
+    },
+    Lost(Vec<TopicPartition>),
+}
+
+pub(super) struct ListenerTask {
+    pub(super) shared: Arc<Shared>,
+    pub(super) calls: mpsc::UnboundedReceiver<Tell>,
+}
+
+impl ListenerTask {
+    pub(super) async fn run(mut self) {
+        while let Some(tell) = self.calls.recv().await {
+            let listener = lock(&self.shared.listener).0.clone();
+            match tell {
+                Tell::Assigned(held) => self.assigned(listener, held).await,
+                Tell::Revoked { partitions, done } => {
+                    if let Some(listener) = listener {
+                        let revoked = Revoked::new(partitions, Arc::downgrade(&self.shared));
+                        let told = self.call("on_revoked", async move { ((), listener.revoked(&revoked).await) }).await;
+                        self.complain(told.err());
+                    }
+                    // Who asked may have given up waiting.
+                    let _ = done.send(());
+                }
+                Tell::Lost(lost) => {
+                    if let Some(listener) = listener {
+                        let told = self.call("on_lost", async move { ((), listener.lost(&lost).await) }).await;
+                        self.complain(told.err());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn assigned(&self, listener: Option<Arc<dyn AnyListener>>, held: Vec<(TopicPartition, u64)>) {
+        let told = match listener {
+            Some(listener) => {
+                let mut assigned = Assigned::new(held.iter().map(|(partition, _)| partition.clone()).collect());
+                let call = async move {
+                    let told = listener.assigned(&mut assigned).await;
+                    (assigned.starts, told)
+                };
+                self.call("on_assigned", call).await
+            }
+            None => Ok(Default::default()),
+        };
+        let error = self.shared.inbox.control(|assignment| match told {
+            Ok(starts) => {
+                for (partition, generation) in held {
+                    let start = starts.get(&partition).copied().map_or(State::Committed, State::at);
+                    assignment.release(&partition, generation, Some(start));
+                }
+                None
+            }
+            Err(error) => {
+                held.iter().for_each(|(partition, generation)| assignment.release(partition, *generation, None));
+                Some(error)
+            }
+        });
+        self.complain(error);
+    }
+
+    fn complain(&self, error: Option<Error>) {
+        if let Some(error) = error {
+            tracing::warn!(%error, "the rebalance listener failed");
+            self.shared.inbox.with(|assignment| assignment.push_error(error));
+        }
+    }
+
+    /// One call, on a task of its own, so that a panic in it is contained.
+    async fn call<T: Send + 'static>(
+        &self,
+        name: &str,
+        call: impl Future<Output = (T, Told)> + Send + 'static,
+    ) -> Result<T> {
+        let bound = self.shared.settings.max_poll_interval;
+        let failed = |what: String| Error::new(ErrorKind::Callback, format!("the rebalance listener's {name} {what}"));
+        let mut task = JoinSet::new();
+        task.spawn(call);
+        // Dropping the set ends a call that takes too long.
+        match timeout(bound, task.join_next()).await {
+            Ok(Some(Ok((value, Ok(()))))) => Ok(value),
+            Ok(Some(Ok((_, Err(cause))))) => Err(failed(format!("failed: {cause}")).with_boxed_source(cause)),
+            Ok(Some(Err(panic))) => Err(failed("panicked".to_owned()).with_source(panic)),
+            Ok(None) => Err(failed("was not called".to_owned())),
+            Err(_) => Err(failed(format!("took longer than {bound:?} (max.poll.interval.ms) and was dropped"))),
+        }
+    }
+}
