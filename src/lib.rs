@@ -94,11 +94,11 @@ pub use admin::{
 pub use cluster::BrokerMetrics;
 pub use consumer::{
     Assigned, Assignments, Assignor, Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus,
-    CooperativeStickyAssignor, GroupMember, GroupState, GroupStatus, GroupSubscription, IsolationLevel, LastAssignment,
-    OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics, PartitionRacks,
-    PartitionRecords, PartitionStatus, PartitionStream, PendingCommit, RangeAssignor, RebalanceListener,
-    RebalanceProtocol, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Revoked, RoundRobinAssignor,
-    StickyAssignor, Told, Waiting,
+    CooperativeStickyAssignor, GroupMember, GroupProtocol, GroupState, GroupStatus, GroupSubscription, IsolationLevel,
+    LastAssignment, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics,
+    PartitionRacks, PartitionRecords, PartitionStatus, PartitionStream, PendingCommit, RangeAssignor,
+    RebalanceListener, RebalanceProtocol, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Revoked,
+    RoundRobinAssignor, StickyAssignor, Told, Waiting,
 };
 pub use error::{BoxError, DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;

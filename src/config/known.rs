@@ -39,7 +39,6 @@ const NAMES: &[(Reason, &[&str])] = &[
     (
         Group,
         &[
-            "group.remote.assignor",
             "group.protocol.type",
             "internal.leave.group.on.close",
             "internal.throw.on.fetch.stable.offset.unsupported",
@@ -129,6 +128,7 @@ const NAMES: &[(Reason, &[&str])] = &[
             "group.id",
             "group.instance.id",
             "group.protocol",
+            "group.remote.assignor",
             "heartbeat.interval.ms",
             "isolation.level",
             "max.partition.fetch.bytes",

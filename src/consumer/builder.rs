@@ -13,7 +13,7 @@ use super::{
     inbox::{Inbox, Wakers},
     part::Opening,
     properties::PROPERTIES,
-    settings::{ConsumerSettings, IsolationLevel, OffsetReset},
+    settings::{ConsumerSettings, GroupProtocol, IsolationLevel, OffsetReset},
     shared::Shared,
 };
 use crate::{
@@ -77,6 +77,21 @@ impl ConsumerBuilder {
         self.set(|s| s.group_instance_id = Some(id.into().into()))
     }
 
+    /// `group.protocol`: how the group's partitions are dealt out. Default: [`GroupProtocol::Classic`].
+    ///
+    /// With [`GroupProtocol::Consumer`] the coordinator decides how often to heartbeat, how long a session is and how to
+    /// deal out, so `session.timeout.ms`, `heartbeat.interval.ms` and `partition.assignment.strategy` are refused, as in
+    /// Java.
+    pub fn group_protocol(self, protocol: GroupProtocol) -> Self {
+        self.set(|s| s.group_protocol = protocol)
+    }
+
+    /// `group.remote.assignor`: which of the brokers' assignors deals out, with [`GroupProtocol::Consumer`]; Kafka's are
+    /// `uniform` and `range`. Default: the coordinator's choice (`uniform`).
+    pub fn group_remote_assignor(self, name: impl Into<String>) -> Self {
+        self.set(|s| s.group_remote_assignor = Some(name.into().into()))
+    }
+
     /// `auto.offset.reset`. Default: [`OffsetReset::Latest`].
     pub fn auto_offset_reset(self, reset: OffsetReset) -> Self {
         self.set(|s| s.auto_offset_reset = reset)
@@ -93,7 +108,7 @@ impl ConsumerBuilder {
         self.set(|s| s.auto_commit_interval = interval)
     }
 
-    /// `partition.assignment.strategy`, in the order of preference: the group takes the one that most of its members prefer
+    /// `partition.assignment.strategy`, with [`GroupProtocol::Classic`], in the order of preference: the group takes the one that most of its members prefer
     /// among those that all of them have. Default: [`RangeAssignor`](crate::RangeAssignor), then
     /// [`CooperativeStickyAssignor`](crate::CooperativeStickyAssignor), so that the group can be moved to the latter alone.
     ///
@@ -107,7 +122,10 @@ impl ConsumerBuilder {
     /// # Ok(()) }
     /// ```
     pub fn assignors(self, assignors: Vec<Arc<dyn Assignor>>) -> Self {
-        self.set(|s| s.assignors = assignors)
+        self.set(|s| {
+            s.assignors = assignors;
+            s.classic_only.push("partition.assignment.strategy");
+        })
     }
 
     /// `isolation.level`. Default: [`IsolationLevel::ReadUncommitted`].
@@ -162,14 +180,20 @@ impl ConsumerBuilder {
         self.set(|s| s.max_poll_interval = interval)
     }
 
-    /// `session.timeout.ms`: after how long without a heartbeat the group gives a member up. Default: 45 s.
+    /// `session.timeout.ms`, with [`GroupProtocol::Classic`]: after how long without a heartbeat the group gives a member up. Default: 45 s.
     pub fn session_timeout(self, timeout: Duration) -> Self {
-        self.set(|s| s.session_timeout = timeout)
+        self.set(|s| {
+            s.session_timeout = timeout;
+            s.classic_only.push("session.timeout.ms");
+        })
     }
 
-    /// `heartbeat.interval.ms`. Default: 3 s.
+    /// `heartbeat.interval.ms`, with [`GroupProtocol::Classic`]. Default: 3 s.
     pub fn heartbeat_interval(self, interval: Duration) -> Self {
-        self.set(|s| s.heartbeat_interval = interval)
+        self.set(|s| {
+            s.heartbeat_interval = interval;
+            s.classic_only.push("heartbeat.interval.ms");
+        })
     }
 
     /// `enable.partition.eof`: whether the reader is told, by an error of kind
@@ -243,7 +267,13 @@ impl ConsumerBuilder {
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
         let client = Client::open(settings.client.clone()).await?;
         let (events, received) = mpsc::unbounded_channel();
-        let group = settings.group().map(|group| GroupHandle::start(client.clone(), group, events));
+        let group = settings.group().map(|group| match settings.group_protocol {
+            GroupProtocol::Classic => GroupHandle::start(client.clone(), group, events),
+            GroupProtocol::Consumer => {
+                let remote_assignor = settings.group_remote_assignor.clone();
+                GroupHandle::start_consumer_protocol(client.clone(), group, remote_assignor, events)
+            }
+        });
 
         let opening = Opening { check_crcs: settings.check_crcs, limit: settings.max_decompressed_batch_bytes };
         let wakers = Arc::new(Wakers::default());

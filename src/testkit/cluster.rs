@@ -17,6 +17,7 @@ use super::{
     shared::{Shared, now},
     state::{
         Broker, State,
+        consumer_group::ConsumerGroupView,
         group::GroupView,
         sessions::Sessions,
         sink::Received,
@@ -264,6 +265,12 @@ impl Cluster {
     pub fn group(&self, group: &str) -> Option<GroupView> {
         let mut state = self.shared.lock();
         state.groups.contains_key(group).then(|| state.group_mut(group, now()).view())
+    }
+
+    /// A group of the consumer protocol (KIP-848) as it is now; `None` where there is none of that name, or a classic one.
+    pub fn consumer_group(&self, group: &str) -> Option<ConsumerGroupView> {
+        let mut state = self.shared.lock();
+        state.consumer_group(group, now()).map(|(found, picture, _)| found.view(&picture))
     }
 
     /// What a group committed for a partition.

@@ -36,8 +36,7 @@
 //! `on(ApiKey::Produce).topic("orders").user("bob").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED)`.
 //!
 //! What it does not do: transactions beyond the ids and epochs of their producers and what a log holds of them
-//! ([`Cluster::append_in_transaction`], [`Cluster::end_transaction`]), the consumer protocol of KIP-848 and
-//! share groups, configurations beyond the few named at [`Cluster::create_topic_with`], compaction. Requests that are only for these are not offered in ApiVersions.
+//! ([`Cluster::append_in_transaction`], [`Cluster::end_transaction`]), share groups, configurations beyond the few named at [`Cluster::create_topic_with`], compaction. Requests that are only for these are not offered in ApiVersions.
 
 mod api;
 mod batch;
@@ -53,7 +52,7 @@ mod options;
 mod sasl;
 mod shape;
 mod shared;
-mod state;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "tls")]
@@ -67,6 +66,7 @@ pub use journal::Request;
 pub use options::Options;
 pub use sasl::Sasl;
 pub use state::{
+    consumer_group::{ConsumerGroupView, ConsumerMemberView},
     group::{GroupView, MemberView},
     sink::Received,
 };

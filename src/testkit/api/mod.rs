@@ -4,6 +4,8 @@
 //! has its answer.
 
 mod api_versions;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
@@ -77,7 +79,7 @@ macro_rules! serve {
 }
 
 /// The requests that are served.
-pub(crate) static SERVED: [Served; 24] = serve![
+pub(crate) static SERVED: [Served; 26] = serve![
     ProduceRequest => |request, _| produce::Produce::new(request),
     FetchRequest => fetch::Fetch::new,
     ListOffsetsRequest => |request, _| list_offsets::ListOffsets(request),
@@ -102,6 +104,8 @@ pub(crate) static SERVED: [Served; 24] = serve![
     DescribeClusterRequest => |request, _| describe_cluster::DescribeCluster(request),
     SaslHandshakeRequest => |request, _| sasl::SaslHandshake(request),
     SaslAuthenticateRequest => |request, _| sasl::SaslAuthenticate(request),
+    ConsumerGroupHeartbeatRequest => |request, _| consumer_group_heartbeat::ConsumerGroupHeartbeat(request),
+    ConsumerGroupDescribeRequest => |request, _| consumer_group_describe::ConsumerGroupDescribe(request),
 ];
 
 const fn key_of<R: Request>() -> ApiKey {
