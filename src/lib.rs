@@ -4,6 +4,7 @@
 //! - [`Producer`] sends [`Record`]s: idempotent by default, with one result for each record.
 //! - [`Consumer`] reads [`ConsumerRecord`]s, or borrowed [`Records`], of partitions that it was assigned or that its group gives it.
 //! - [`Admin`] creates, deletes, lists and describes topics.
+//! - [`security`] is TLS and SASL, for all of them.
 //! - `testkit` (a feature) is a Kafka cluster inside the process, with faults, to test against.
 //!
 //! All of them run on the tokio runtime that they are built on, multi-threaded or current-thread, and none blocks a
@@ -64,7 +65,9 @@
 //! request and an event for each batch that is sent again.
 //!
 //! # Features
-//! `gzip`, `snappy`, `lz4`, `zstd` (default): the codecs. `testkit`: the cluster in the process.
+//! `gzip`, `snappy`, `lz4`, `zstd` (default): the codecs. `tls` (default): TLS, with cryptography for x86_64 and aarch64;
+//! elsewhere the user brings a provider. `native-roots`: the system's certificate authorities. `pkcs12`: stores in PKCS#12.
+//! `testkit`: the cluster in the process.
 
 mod admin;
 pub(crate) mod cluster;
@@ -78,6 +81,7 @@ mod metrics;
 pub mod net;
 mod producer;
 mod record;
+pub mod security;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod wire;
@@ -90,11 +94,11 @@ pub use admin::{
 pub use cluster::BrokerMetrics;
 pub use consumer::{
     Assigned, Assignments, Assignor, Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus,
-    CooperativeStickyAssignor, GroupMember, GroupState, GroupStatus, GroupSubscription, IsolationLevel, LastAssignment,
-    OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics, PartitionRacks,
-    PartitionRecords, PartitionStatus, PartitionStream, PendingCommit, RangeAssignor, RebalanceListener,
-    RebalanceProtocol, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Revoked, RoundRobinAssignor,
-    StickyAssignor, Told, Waiting,
+    CooperativeStickyAssignor, GroupMember, GroupProtocol, GroupState, GroupStatus, GroupSubscription, IsolationLevel,
+    LastAssignment, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics,
+    PartitionRacks, PartitionRecords, PartitionStatus, PartitionStream, PendingCommit, RangeAssignor,
+    RebalanceListener, RebalanceProtocol, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Revoked,
+    RoundRobinAssignor, StickyAssignor, Told, Waiting,
 };
 pub use error::{BoxError, DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;
@@ -114,6 +118,6 @@ pub use worker::{
 };
 
 /// The README's programs, held to compile and, where they bring their broker along, to run.
-#[cfg(all(doctest, feature = "testkit"))]
+#[cfg(all(doctest, feature = "testkit", feature = "tls"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

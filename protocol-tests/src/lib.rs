@@ -43,6 +43,7 @@ mod message;
 mod node;
 mod places;
 mod program;
+pub mod secured;
 mod shared;
 pub mod tools;
 pub mod transact;

@@ -6,6 +6,7 @@ use crate::{
     config::{apply, parse::list},
     error::Result,
     net::Network,
+    security::Security,
 };
 
 /// The settings of an [`Admin`]; defaults are those of Kafka's Java client.
@@ -57,6 +58,13 @@ impl AdminBuilder {
         self
     }
 
+    /// How connections are secured: TLS, SASL (`security.protocol` and what belongs to it). Rules the properties out that
+    /// say the same. Default: [`Security::plaintext`].
+    pub fn security(mut self, security: Security) -> Self {
+        self.settings.security.give(security);
+        self
+    }
+
     /// How names are resolved and connections made. Default: TCP.
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
         self.settings.network = network;
@@ -72,6 +80,6 @@ impl AdminBuilder {
     /// Safe: nothing is started before the future is ready.
     pub async fn build(self) -> Result<Admin> {
         self.settings.check()?;
-        Ok(Admin { client: Client::new(self.settings)? })
+        Ok(Admin { client: Client::open(self.settings).await? })
     }
 }

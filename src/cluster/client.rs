@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::Request;
 use tokio::{runtime::Handle, sync::watch, time::Instant};
+use uuid::Uuid;
 
 use super::{
     Answers, BrokerMetrics, ClientSettings, Metadata, call,
@@ -134,6 +135,16 @@ impl Client {
         Ok(Self(Arc::new(Owner(core))))
     }
 
+    /// [`new`](Self::new), with the files read that secure its connections: an error says what is wrong with them.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) async fn open(settings: ClientSettings) -> Result<Self> {
+        let client = Self::new(settings)?;
+        client.core().guard.prepare().await?;
+        Ok(client)
+    }
+
     fn core(&self) -> &Arc<Core> {
         &self.0.0
     }
@@ -158,6 +169,11 @@ impl Client {
     /// after `metadata.max.idle.ms` unless this is called again.
     pub(crate) fn want_topics<'a>(&self, topics: impl IntoIterator<Item = &'a str>) {
         self.core().metadata.want(topics);
+    }
+
+    /// Topics whose ids alone are known: asks for them until the picture has their names. Replaces what was said before.
+    pub(crate) fn want_topic_ids(&self, ids: &[Uuid]) {
+        self.core().metadata.want_ids(ids);
     }
 
     /// Keeps all topics of the cluster in the picture (for regular expressions), or no longer.

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::time::{Sleep, sleep_until};
@@ -14,6 +14,7 @@ use tokio::time::{Sleep, sleep_until};
 use super::{
     connection::{Shared, now},
     frames::{FrameReader, FrameWriter, broken},
+    login::Login,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -32,20 +33,39 @@ const TURNS: usize = 64;
 /// socket that one task owns needs no lock. Dropped (with its runtime), it closes the connection.
 pub(super) struct Driver {
     shared: Arc<Shared>,
-    stream: Box<dyn Stream>,
+    line: Line,
     reader: FrameReader,
     writer: FrameWriter,
     timer: Pin<Box<Sleep>>,
     /// What the timer is set to. It may fire early, when what it was set for is over; that costs less than setting it
     /// anew for each request.
     armed: Instant,
+    /// Where the connection is authenticated by SASL.
+    login: Option<Arc<Login>>,
 }
+
+/// Who has the stream.
+enum Line {
+    Ours(Box<dyn Stream>),
+    /// The connection is being authenticated again; what comes out is the stream, and when to do so the next time.
+    Login(Relogin),
+    /// Only while it changes hands.
+    Nobody,
+}
+
+type Relogin = Pin<Box<dyn Future<Output = (Box<dyn Stream>, Result<Option<Duration>>)> + Send>>;
 
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, stream: Box<dyn Stream>, reader: FrameReader) -> Self {
         let armed = shared.lock().pipeline.next_event();
         let timer = Box::pin(sleep_until(armed.into()));
-        Self { shared, stream, reader, writer: FrameWriter::default(), timer, armed }
+        Self { shared, line: Line::Ours(stream), reader, writer: FrameWriter::default(), timer, armed, login: None }
+    }
+
+    /// The connection was authenticated, and has to be again after that time, if at all.
+    pub(super) fn authenticated(&mut self, login: Login, again_after: Option<Duration>) {
+        self.login = Some(Arc::new(login));
+        self.shared.lock().pipeline.authenticated(again_after, now());
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) -> Result<()> {
@@ -56,21 +76,66 @@ impl Driver {
                 return Err(error.clone());
             }
         }
+        self.log_in(cx)?;
         // What has arrived counts as in time, however late this task got its turn.
         self.read(cx)?;
         self.shared.lock().pipeline.tick(now())?;
         self.write(cx)?;
+        // All answers may be in now that were waited for.
+        self.begin_login(cx)?;
         self.keep_time(cx);
         Ok(())
     }
 
+    /// Begins to authenticate again if it is time: what was sent is answered, and nothing is sent before it is done.
+    fn begin_login(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        let Some(login) = &self.login else { return Ok(()) };
+        if !self.shared.lock().pipeline.is_ready_to_reauthenticate(now()) || !self.writer.is_empty() {
+            return Ok(());
+        }
+        if !self.reader.is_empty() {
+            let error = Error::new(ErrorKind::Protocol, "a response came in that nobody had asked for");
+            return Err(self.named(error));
+        }
+        match std::mem::replace(&mut self.line, Line::Nobody) {
+            Line::Ours(mut stream) => {
+                let login = Arc::clone(login);
+                self.line = Line::Login(Box::pin(async move {
+                    let done = login.again(&mut *stream).await;
+                    (stream, done)
+                }));
+                self.log_in(cx)
+            }
+            other => {
+                self.line = other;
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes on with the authentication that is under way, if one is.
+    fn log_in(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        let Line::Login(login) = &mut self.line else { return Ok(()) };
+        let Poll::Ready((stream, done)) = login.as_mut().poll(cx) else { return Ok(()) };
+        self.line = Line::Ours(stream);
+        let again_after = done.map_err(|error| self.named(error))?;
+        let mut state = self.shared.lock();
+        tracing::debug!(peer = state.pipeline.peer(), "authenticated again");
+        state.pipeline.authenticated(again_after, now());
+        drop(state);
+        // Requests that waited are written in this turn or, when it began behind the writing, in the next.
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
     fn read(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        let Line::Ours(stream) = &mut self.line else { return Ok(()) };
         for _ in 0..TURNS {
-            match self.reader.poll_frame(&mut *self.stream, cx) {
+            match self.reader.poll_frame(&mut **stream, cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(Some(frame))) => self.shared.lock().pipeline.answer(frame, now())?,
                 Poll::Ready(Ok(None)) => {
-                    return Err(self.shared.lock().pipeline.network("the peer closed the connection"));
+                    return Err(self.shared.lock().pipeline.hung_up());
                 }
                 Poll::Ready(Err(error)) => return Err(self.named(error)),
             }
@@ -82,7 +147,8 @@ impl Driver {
     fn write(&mut self, cx: &mut Context<'_>) -> Result<()> {
         for _ in 0..TURNS {
             self.take();
-            match self.writer.poll_write(&mut *self.stream, cx) {
+            let Line::Ours(stream) = &mut self.line else { return Ok(()) };
+            match self.writer.poll_write(&mut **stream, cx) {
                 Poll::Pending | Poll::Ready(Ok(0)) => return Ok(()),
                 Poll::Ready(Ok(written)) => self.shared.lock().pipeline.wrote(written),
                 Poll::Ready(Err(error)) => return Err(self.named(broken(&error))),

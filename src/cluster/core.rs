@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind, Result},
+    security::Guard,
     wire::{
         ApiKey,
         frame::Chunks,
@@ -35,6 +36,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) settings: ClientSettings,
+    /// What secures its connections.
+    pub(super) guard: Arc<Guard>,
     pub(super) runtime: Handle,
     /// True once the client closes; all tasks and waiting calls watch it.
     pub(super) closing: watch::Sender<bool>,
@@ -48,6 +51,7 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new(settings: ClientSettings, runtime: Handle) -> Result<Self> {
         settings.check()?;
+        let guard = Arc::new(Guard::new(settings.security.resolve(&settings.network)?)?);
         let bootstrap = Address::parse_all(&settings.bootstrap_servers)?;
         let mut rng = match settings.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
@@ -55,6 +59,7 @@ impl Core {
         };
         let mut fork = || StdRng::seed_from_u64(rng.random());
         Ok(Self {
+            guard,
             runtime,
             closing: watch::Sender::new(false),
             pool: Pool::new(bootstrap, fork()),

@@ -45,6 +45,11 @@ impl FrameReader {
         Self { limit, buffer: BytesMut::with_capacity(SMALL), large: None }
     }
 
+    /// Whether nothing of a frame was read that was not given out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && self.large.is_none()
+    }
+
     /// The next frame without its length, `None` at the end of the stream.
     ///
     /// # Errors
@@ -142,6 +147,11 @@ impl FrameWriter {
                 self.chunks.push_back(chunk);
             }
         }
+    }
+
+    /// Whether the stream has accepted and passed on everything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && !self.unflushed
     }
 
     /// Bytes that the stream has not accepted yet.

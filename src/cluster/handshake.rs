@@ -1,18 +1,15 @@
 //! From an address to a connection on which the versions are agreed.
 //!
-//! What secures a connection stands between `connect` and `agree`: it takes the stream and gives one back.
+//! TLS stands between `connect` and `agree`: it takes the stream and gives one back. SASL stands behind `agree`, as in
+//! Java: a broker says its versions to everybody.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::{BufMut, Bytes};
 use kafka_protocol::{
     messages::{ApiVersionsRequest, ApiVersionsResponse},
     protocol::StrBytes,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     ClientSettings,
@@ -20,17 +17,20 @@ use super::{
     client::RawRequest,
     connection::{Connection, encode_frame},
     connection_task::Driver,
-    frames::{FrameReader, broken},
+    exchange::{Refusal, exchange},
+    frames::FrameReader,
+    later::later_tokio,
+    login::Login,
     pipeline::Limits,
     versions::Versions,
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     net::Stream,
+    security::Guard,
     wire::{
         ApiKey,
         frame::Chunks,
-        frame::frame_length,
         message::{client_versions, decode_response, decode_response_header, encode_request},
     },
 };
@@ -45,27 +45,26 @@ pub(super) struct Established {
     pub(super) api_versions: ApiVersionsResponse,
 }
 
-/// Resolves an address and connects to the first of its IP addresses that lets us, within `setup_timeout` for each.
+/// Resolves an address and connects to the first of its IP addresses that lets us, within `setup_timeout` for each, TLS and
+/// SASL included.
 ///
 /// # Errors
 /// The last address's failure, naming the address.
 pub(super) async fn establish(
     settings: &ClientSettings,
+    guard: &Arc<Guard>,
     address: &Address,
     setup_timeout: Duration,
 ) -> Result<Established> {
-    let in_time = |what: &'static str| {
-        move |_| Error::new(ErrorKind::Network, format!("{what} took longer than {} ms", setup_timeout.as_millis()))
-    };
-    let resolved = timeout(setup_timeout, settings.network.resolve(&address.host, address.port))
-        .await
-        .map_err(in_time("resolving the name"))
+    let limit = Limit::new(setup_timeout);
+    let resolved = limit.keep("resolving the name", settings.network.resolve(&address.host, address.port)).await;
+    let resolved = resolved
         .and_then(|resolved| resolved.map_err(|error| Error::new(ErrorKind::Network, error.to_string())))
         .map_err(|error| error.context(address))?;
     let mut failure = Error::new(ErrorKind::Network, "the name has no address").context(address);
     for ip in resolved {
-        let connected = timeout(setup_timeout, connect(settings, address, ip)).await;
-        match connected.map_err(in_time("connecting")).and_then(|connected| connected) {
+        let attempt = Attempt { settings, guard, address, ip, limit: Limit::new(setup_timeout) };
+        match attempt.connect().await {
             Ok(established) => return Ok(established),
             Err(error) => {
                 failure = error.context(Named { address, ip });
@@ -76,52 +75,86 @@ pub(super) async fn establish(
     Err(failure)
 }
 
-async fn connect(settings: &ClientSettings, address: &Address, ip: SocketAddr) -> Result<Established> {
-    let mut stream = open(settings, ip).await?;
-    let newest = client_versions(ApiKey::ApiVersions).map_or(0, |(_, newest)| newest);
-    let api_versions = match agree(&mut *stream, settings, newest).await {
-        // Brokers before 0.10 hang up on versions that they do not know.
-        Err(Refusal::HungUp) if newest > 0 => {
-            stream = open(settings, ip).await?;
-            agree(&mut *stream, settings, 0).await
-        }
-        agreed => agreed,
-    };
-    let api_versions = api_versions.map_err(|refusal| match refusal {
-        Refusal::HungUp => Error::new(
-            ErrorKind::Network,
-            "the peer closed the connection when it was asked for its versions (a listener that wants TLS or SASL, \
-             a proxy, or a broker older than 0.10?)",
-        ),
-        Refusal::Other(error) => error,
-    })?;
-    let code = ErrorCode::new(api_versions.error_code);
-    if !code.is_ok() {
-        return Err(Error::broker(code, "ApiVersions"));
+/// A time that all steps have together; which one it was that took too long, the error says.
+#[derive(Clone, Copy)]
+struct Limit {
+    timeout: Duration,
+    until: Instant,
+}
+
+impl Limit {
+    fn new(timeout: Duration) -> Self {
+        Self { timeout, until: later_tokio(Instant::now(), timeout) }
     }
-    let peer = address.to_string();
-    let versions = Versions::new(peer.clone(), &api_versions);
-    let limits = Limits {
-        max_in_flight: settings.max_in_flight_per_connection,
-        max_idle: settings.connections_max_idle.max(SHORTEST_IDLE),
-    };
-    let reader = FrameReader::new(settings.receive_message_max_bytes);
-    let (connection, driver) = Connection::new(peer, stream, reader, versions, settings.client_id.clone(), limits);
-    Ok(Established { connection, driver, api_versions })
+
+    async fn keep<T>(&self, what: &str, step: impl Future<Output = T>) -> Result<T> {
+        timeout_at(self.until, step).await.map_err(|_| {
+            let message = format!("{what} took longer than {} ms", self.timeout.as_millis());
+            Error::new(ErrorKind::Network, message)
+        })
+    }
 }
 
-async fn open(settings: &ClientSettings, ip: SocketAddr) -> Result<Box<dyn Stream>> {
-    settings.network.connect(ip).await.map_err(|error| Error::new(ErrorKind::Network, error.to_string()))
+/// One attempt at one IP address.
+struct Attempt<'a> {
+    settings: &'a ClientSettings,
+    guard: &'a Arc<Guard>,
+    address: &'a Address,
+    ip: SocketAddr,
+    limit: Limit,
 }
 
-enum Refusal {
-    HungUp,
-    Other(Error),
-}
+impl Attempt<'_> {
+    async fn connect(&self) -> Result<Established> {
+        let Self { settings, guard, address, limit, .. } = *self;
+        let newest = client_versions(ApiKey::ApiVersions).map_or(0, |(_, newest)| newest);
+        let mut stream = self.open().await?;
+        let api_versions = match limit.keep("asking for its versions", agree(&mut *stream, settings, newest)).await? {
+            // Brokers before 0.10 hang up on versions that they do not know.
+            Err(Refusal::HungUp) if newest > 0 => {
+                stream = self.open().await?;
+                limit.keep("asking for its versions", agree(&mut *stream, settings, 0)).await?
+            }
+            agreed => agreed,
+        };
+        let api_versions = api_versions.map_err(|refusal| match refusal {
+            Refusal::HungUp => Error::new(
+                ErrorKind::Network,
+                "the peer closed the connection when it was asked for its versions (a listener that wants TLS or \
+                 SASL, a proxy, or a broker older than 0.10?)",
+            ),
+            Refusal::Other(error) => error,
+        })?;
+        let code = ErrorCode::new(api_versions.error_code);
+        if !code.is_ok() {
+            return Err(Error::broker(code, "ApiVersions"));
+        }
+        let peer = address.to_string();
+        let versions = Versions::new(peer.clone(), &api_versions);
+        let login = Login::new(guard, settings, &address.host, &versions, limit.timeout)?;
+        let mut again_after = None;
+        if let Some(login) = &login {
+            let exchange = limit.keep("getting what SASL needs (a token, perhaps)", login.begin()).await??;
+            again_after = limit.keep("authentication with SASL", login.run(exchange, &mut *stream)).await??;
+        }
+        let limits = Limits {
+            max_in_flight: settings.max_in_flight_per_connection,
+            max_idle: settings.connections_max_idle.max(SHORTEST_IDLE),
+        };
+        let reader = FrameReader::new(settings.receive_message_max_bytes);
+        let (connection, mut driver) =
+            Connection::new(peer, stream, reader, versions, settings.client_id.clone(), limits);
+        if let Some(login) = login {
+            driver.authenticated(login, again_after);
+        }
+        Ok(Established { connection, driver, api_versions })
+    }
 
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self::Other(error)
+    /// A stream on which nothing was said yet, under TLS if it is asked for.
+    async fn open(&self) -> Result<Box<dyn Stream>> {
+        let connected = self.limit.keep("connecting", self.settings.network.connect(self.ip)).await?;
+        let stream = connected.map_err(|error| Error::new(ErrorKind::Network, error.to_string()))?;
+        self.limit.keep("the TLS handshake", self.guard.secure(stream, &self.address.host)).await?
     }
 }
 
@@ -162,24 +195,6 @@ async fn ask(
         return Err(Error::new(ErrorKind::Protocol, message).into());
     }
     Ok(decode_response::<ApiVersionsRequest>(body, version)?)
-}
-
-/// Writes one frame and reads one, with nothing else under way.
-async fn exchange(stream: &mut dyn Stream, frame: &[u8], limit: usize) -> Result<Bytes, Refusal> {
-    let hung_up = |_| Refusal::HungUp;
-    stream.write_all(frame).await.map_err(hung_up)?;
-    stream.flush().await.map_err(hung_up)?;
-    let mut prefix = [0; 4];
-    stream.read_exact(&mut prefix).await.map_err(hung_up)?;
-    let length = frame_length(prefix, limit)?;
-    // Grows with what arrives: the length is a stranger's word.
-    let mut body = Vec::new().limit(length);
-    while body.has_remaining_mut() {
-        if stream.read_buf(&mut body).await.map_err(|error| broken(&error))? == 0 {
-            return Err(Refusal::HungUp);
-        }
-    }
-    Ok(body.into_inner().into())
 }
 
 /// An address as it was given, and the IP address behind it where that is not the same.

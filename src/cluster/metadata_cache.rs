@@ -8,6 +8,7 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout_at},
 };
+use uuid::Uuid;
 
 use super::{Metadata, connection::now, core::Core, flight::closed, metadata_merge::Asked, metadata_plan::Plan};
 use crate::{
@@ -84,6 +85,11 @@ impl MetadataCache {
     /// Topics that are wanted from now on.
     pub(super) fn want<'a>(&self, topics: impl IntoIterator<Item = &'a str>) {
         self.wake_if(self.plan().want(topics, now()));
+    }
+
+    /// Topics whose names are looked for from now on.
+    pub(super) fn want_ids(&self, ids: &[Uuid]) {
+        self.wake_if(self.plan().want_ids(ids));
     }
 
     pub(super) fn want_all(&self, all: bool) {

@@ -7,6 +7,8 @@ use kafka_protocol::messages::{
     metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
 };
 
+use uuid::Uuid;
+
 use super::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 use crate::{error::ErrorCode, wire::fetch::NodeEndpoint};
 
@@ -17,6 +19,8 @@ pub(super) enum Asked {
     All,
     /// These topics; none asks for the brokers only.
     Topics(Vec<Arc<str>>),
+    /// These topics, whose names are not known (KIP-516).
+    Ids(Vec<Uuid>),
 }
 
 impl Metadata {

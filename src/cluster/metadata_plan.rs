@@ -7,6 +7,7 @@ use std::{
 };
 
 use rand::rngs::StdRng;
+use uuid::Uuid;
 
 use super::{Backoff, ClientSettings, Metadata, later::later, metadata_merge::Asked};
 
@@ -24,6 +25,9 @@ pub(super) struct Plan {
     patience: Backoff,
     rng: StdRng,
     wanted: HashMap<Arc<str>, Want>,
+    /// Topics that are wanted and whose names are not known yet, and whether a broker has answered about them since the
+    /// wanted topics were last asked for.
+    ids: HashMap<Uuid, bool>,
     all: bool,
     /// The picture is known to be wrong, or there is none yet.
     stale: bool,
@@ -66,6 +70,7 @@ impl Plan {
             patience: Backoff::new(PATIENCE.min(settings.request_timeout), settings.request_timeout),
             rng,
             wanted: HashMap::new(),
+            ids: HashMap::new(),
             all: false,
             stale: true,
             paced_until: None,
@@ -90,6 +95,17 @@ impl Plan {
         news
     }
 
+    /// Looks for these topics until their names are known, and no longer for those that were named before; true if one of
+    /// them is new, so that it is time to ask.
+    pub(super) fn want_ids(&mut self, ids: &[Uuid]) -> bool {
+        self.ids.retain(|id, _| ids.contains(id));
+        let before = self.ids.len();
+        for id in ids {
+            self.ids.entry(*id).or_insert(false);
+        }
+        self.ids.len() > before
+    }
+
     /// Keeps all topics in the picture, or no longer; true if it is time to ask.
     pub(super) fn want_all(&mut self, all: bool) -> bool {
         let news = all && !self.all;
@@ -105,7 +121,8 @@ impl Plan {
     pub(super) fn is_satisfied_by(&self, picture: &Metadata) -> bool {
         let wanted = self.wanted.iter().filter(|(_, want)| want.answered).map(|(name, _)| picture.topics.get(name));
         let others = self.all.then(|| picture.topics.values().map(Some));
-        wanted.chain(others.into_iter().flatten()).all(|topic| topic.is_some_and(|topic| topic.is_settled()))
+        self.ids.is_empty()
+            && wanted.chain(others.into_iter().flatten()).all(|topic| topic.is_some_and(|topic| topic.is_settled()))
     }
 
     pub(super) fn wants(&self, topic: &str) -> bool {
@@ -129,12 +146,17 @@ impl Plan {
         let due = self.paced_until.map_or(due, |paced| due.max(paced));
         if now >= due {
             self.stale = false;
+            self.ids.values_mut().for_each(|answered| *answered = false);
             return Step::Ask(if all { Asked::All } else { Asked::Topics(self.wanted.keys().cloned().collect()) });
         }
         let unanswered = self.wanted.iter().filter(|(_, want)| !want.answered);
         let unanswered = unanswered.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>();
         if !unanswered.is_empty() {
             return Step::Ask(Asked::Topics(unanswered));
+        }
+        let ids = self.ids.iter().filter(|(_, answered)| !**answered).map(|(id, _)| *id).collect::<Vec<_>>();
+        if !ids.is_empty() {
+            return Step::Ask(Asked::Ids(ids));
         }
         Step::Wait(due)
     }
@@ -156,7 +178,18 @@ impl Plan {
                     }
                 }
             }
+            Asked::Ids(ids) => {
+                // What was found stays in the picture, until whoever asked says whether it wants it by its name.
+                for name in ids.iter().filter_map(|id| picture.names.get(id)) {
+                    let found = Want { used: now, answered: true };
+                    self.wanted.entry(Arc::clone(name)).or_insert(found).answered = true;
+                }
+                for id in ids {
+                    self.ids.entry(*id).and_modify(|answered| *answered = true);
+                }
+            }
         }
+        self.ids.retain(|id, _| !picture.names.contains_key(id));
         let calm = self.last_success.is_none_or(|last| now > later(last, self.retry_backoff_max.saturating_mul(2)));
         if changed || calm {
             self.backoff.reset();

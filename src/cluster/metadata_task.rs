@@ -97,11 +97,19 @@ async fn ask(core: &Arc<Core>, asked: &Asked) -> Result<MetadataResponse> {
     Ok(response)
 }
 
+/// The first version that finds topics by their ids.
+const TOPIC_IDS: i16 = 12;
+
 fn request(asked: &Asked, version: i16, allow_auto_create: bool) -> MetadataRequest {
     let topics = match asked {
         // In version 0, which cannot ask for no topic, an empty list means all of them.
         Asked::All => (version == 0).then(Vec::new),
         Asked::Topics(names) => Some(names.iter().map(|name| topic(name)).collect()),
+        Asked::Ids(ids) if version >= TOPIC_IDS => {
+            let topics = ids.iter().map(|id| MetadataRequestTopic::default().with_name(None).with_topic_id(*id));
+            Some(topics.collect())
+        }
+        Asked::Ids(_) => Some(Vec::new()),
     };
     // Older brokers create topics as they are configured, whatever the client would like.
     MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(allow_auto_create || version < 4)

@@ -76,11 +76,15 @@ pub(super) struct Pipeline {
     /// it when this moment comes.
     earliest: Option<Instant>,
     muted_until: Option<Instant>,
+    /// From then on nothing is sent before the connection is authenticated again (KIP-368).
+    reauthenticate_at: Option<Instant>,
     last_active: Instant,
     /// Since when the peer owes an answer, or when it last gave one.
     heard: Instant,
     retired: bool,
     closed: Option<Error>,
+    /// Whether a request was ever answered here.
+    answered: bool,
     /// Of the broker at the other end.
     counters: Arc<NodeCounters>,
 }
@@ -108,10 +112,12 @@ impl Pipeline {
             written: 0,
             earliest: None,
             muted_until: None,
+            reauthenticate_at: None,
             last_active: now,
             heard: now,
             retired: false,
             closed: None,
+            answered: false,
             counters: Arc::default(),
         }
     }
@@ -134,7 +140,8 @@ impl Pipeline {
 
     /// The next request to write, unless the connection is muted or has as many in flight as it may.
     pub(super) fn take(&mut self, now: Instant) -> Option<Frame> {
-        if self.muted_until.is_some_and(|until| now < until) || self.sent.len() >= self.limits.max_in_flight {
+        let muted = self.muted_until.is_some_and(|until| now < until);
+        if muted || self.sent.len() >= self.limits.max_in_flight || self.must_reauthenticate(now) {
             return None;
         }
         self.muted_until = None;
@@ -166,6 +173,23 @@ impl Pipeline {
         }
     }
 
+    /// The connection is authenticated, and has to be again after that time, if at all.
+    pub(super) fn authenticated(&mut self, again_after: Option<Duration>, now: Instant) {
+        self.reauthenticate_at = again_after.map(|after| later(now, after));
+    }
+
+    fn must_reauthenticate(&self, now: Instant) -> bool {
+        self.reauthenticate_at.is_some_and(|at| at <= now)
+    }
+
+    /// Whether it is time to authenticate again: a request waits for it, and everything that was sent is answered. A broker
+    /// takes requests of the two kinds for one another otherwise.
+    pub(super) fn is_ready_to_reauthenticate(&self, now: Instant) -> bool {
+        let muted = self.muted_until.is_some_and(|until| now < until);
+        let drained = self.sent.is_empty() && self.unanswered.is_empty();
+        self.must_reauthenticate(now) && drained && !self.waiting.is_empty() && !muted
+    }
+
     /// The stream accepted that many more bytes.
     pub(super) fn wrote(&mut self, bytes: usize) {
         self.counters.wrote(bytes);
@@ -184,6 +208,7 @@ impl Pipeline {
         self.counters.response(frame.len());
         self.last_active = now;
         self.heard = now;
+        self.answered = true;
         let Some(oldest) = self.sent.front() else {
             return Err(Error::new(
                 ErrorKind::Protocol,
@@ -325,6 +350,14 @@ impl Pipeline {
 
     pub(super) fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// The peer closed the connection. One that wants SASL and gets none does so at the first request.
+    pub(super) fn hung_up(&self) -> Error {
+        self.network(match self.answered || self.sent.is_empty() {
+            true => "the peer closed the connection",
+            false => "the peer closed the connection at its first request (a listener that wants SASL, perhaps?)",
+        })
     }
 
     pub(super) fn network(&self, what: &str) -> Error {

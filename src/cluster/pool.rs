@@ -261,7 +261,7 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
     tracing::debug!(%address, node, ?lane, %reason, "disconnected");
     core.pool.gone(node, lane, &connection);
     let lived = now().saturating_duration_since(began);
-    core.pool.node(&core.settings, node, |known, rng| known.ended(lived, now(), rng));
+    core.pool.node(&core.settings, node, |known, rng| known.ended(&reason, lived, now(), rng));
 }
 
 async fn attempt(core: &Core, node: i32) -> Result<(Established, Address)> {
@@ -274,5 +274,5 @@ async fn attempt(core: &Core, node: i32) -> Result<(Established, Address)> {
         .pool
         .address(&core.metadata.picture(), node)
         .ok_or_else(|| Error::new(ErrorKind::Network, format!("broker {node} is not in the cluster's metadata")))?;
-    Ok((establish(&core.settings, &address, setup_timeout).await?, address))
+    Ok((establish(&core.settings, &core.guard, &address, setup_timeout).await?, address))
 }

@@ -20,7 +20,10 @@ pub(crate) const fn client_properties<S: AsMut<ClientSettings> + 'static>() -> &
 struct Table<S>(PhantomData<S>);
 
 macro_rules! properties {
-    ($($name:literal $(| $alias:literal)*, $allowed:expr, |$c:ident, $v:ident| $set:expr;)*) => {
+    (
+        $($name:literal $(| $alias:literal)*, $allowed:expr, |$c:ident, $v:ident| $set:expr;)*
+        security: $($secured:literal $(| $secured_alias:literal)*;)*
+    ) => {
         impl<S: AsMut<ClientSettings> + 'static> Table<S> {
             const PROPERTIES: &'static [Property<S>] = &[$(Property {
                 name: $name,
@@ -31,6 +34,12 @@ macro_rules! properties {
                     $set;
                     Some(())
                 },
+            },)* $(Property {
+                name: $secured,
+                aliases: &[$($secured_alias),*],
+                // What is allowed depends on the others, and is said when all are known.
+                allowed: "",
+                set: |settings, value| settings.as_mut().security.set($secured, value),
             }),*];
         }
     };
@@ -69,10 +78,67 @@ properties! {
     "allow.auto.create.topics", BOOLEAN, |c, v| c.allow_auto_create_topics = boolean(v)?;
     "receive.message.max.bytes", "bytes, 1000 to 2147483647",
         |c, v| c.receive_message_max_bytes = within(v, 1000..=2_147_483_647)?;
-    "security.protocol", "PLAINTEXT (TLS and SASL are not supported by this version)",
-        |_c, v| one_of(v, &[("PLAINTEXT", ())])?;
     // KIP-714: there is nothing that would push metrics yet, so that both values mean the same.
     "enable.metrics.push", BOOLEAN, |_c, v| boolean(v).map(drop)?;
+security:
+    "security.protocol";
+    "ssl.ca.location";
+    "ssl.ca.pem";
+    "ssl.truststore.location";
+    "ssl.truststore.certificates";
+    "ssl.truststore.type";
+    "ssl.truststore.password";
+    "ssl.certificate.location";
+    "ssl.certificate.pem";
+    "ssl.key.location";
+    "ssl.key.pem";
+    "ssl.key.password";
+    "ssl.keystore.location";
+    "ssl.keystore.certificate.chain";
+    "ssl.keystore.key";
+    "ssl.keystore.type";
+    "ssl.keystore.password";
+    "ssl.protocol";
+    "ssl.enabled.protocols";
+    "ssl.endpoint.identification.algorithm";
+    "enable.ssl.certificate.verification";
+    "https.ca.location";
+    "https.ca.pem";
+    "sasl.mechanism" | "sasl.mechanisms";
+    "sasl.jaas.config";
+    "sasl.username";
+    "sasl.password";
+    "sasl.login.connect.timeout.ms";
+    "sasl.login.read.timeout.ms";
+    "sasl.login.retry.backoff.ms";
+    "sasl.login.retry.backoff.max.ms";
+    "sasl.login.refresh.window.factor";
+    "sasl.login.refresh.window.jitter";
+    "sasl.login.refresh.min.period.seconds";
+    "sasl.login.refresh.buffer.seconds";
+    "sasl.oauthbearer.token.endpoint.url";
+    "sasl.oauthbearer.client.credentials.client.id" | "sasl.oauthbearer.client.id";
+    "sasl.oauthbearer.client.credentials.client.secret" | "sasl.oauthbearer.client.secret";
+    "sasl.oauthbearer.scope";
+    "sasl.oauthbearer.extensions";
+    "sasl.oauthbearer.method";
+    "sasl.oauthbearer.config";
+    "sasl.oauthbearer.grant.type";
+    "sasl.oauthbearer.header.urlencode";
+    "sasl.oauthbearer.jwt.retriever.class";
+    "sasl.oauthbearer.assertion.file";
+    "sasl.oauthbearer.assertion.algorithm";
+    "sasl.oauthbearer.assertion.private.key.file";
+    "sasl.oauthbearer.assertion.private.key.passphrase";
+    "sasl.oauthbearer.assertion.claim.aud" | "sasl.oauthbearer.assertion.jwt.claim.aud";
+    "sasl.oauthbearer.assertion.claim.iss" | "sasl.oauthbearer.assertion.jwt.claim.iss";
+    "sasl.oauthbearer.assertion.claim.sub" | "sasl.oauthbearer.assertion.jwt.claim.sub";
+    "sasl.oauthbearer.assertion.claim.exp.seconds";
+    "sasl.oauthbearer.assertion.claim.nbf.seconds";
+    "sasl.oauthbearer.assertion.claim.jti.include";
+    "sasl.login.callback.handler.class";
+    "sasl.client.callback.handler.class";
+    "enable.sasl.oauthbearer.unsecure.jwt";
 }
 
 const DEFAULT_TRIGGER: Duration = Duration::from_secs(300);

@@ -58,11 +58,12 @@ impl Reconnect {
 
     /// A connection ended. One that had lasted is replaced at once; one that broke right away counts as a failure, or a
     /// broker that accepts and then hangs up would be connected to in a loop.
-    pub(super) fn ended(&mut self, lived: Duration, now: Instant, rng: &mut StdRng) {
+    pub(super) fn ended(&mut self, reason: &Error, lived: Duration, now: Instant, rng: &mut StdRng) {
         if lived > self.settled {
             self.backoff.reset();
             self.not_before = None;
         } else {
+            self.last_failure = Some(reason.clone());
             self.wait(now, rng);
         }
     }
@@ -103,11 +104,13 @@ mod tests {
         node.connected(rng);
         assert!(node.setup_timeout() <= ms(12_000));
         assert!(node.last_failure().is_none());
-        node.ended(ms(10), now, rng);
+        let reason = Error::new(ErrorKind::Network, "closed");
+        node.ended(&reason, ms(10), now, rng);
+        assert_eq!(node.last_failure().unwrap().to_string(), "closed");
         assert!(node.not_before().unwrap() - now > ms(700), "a connection that broke at once goes on backing off");
-        node.ended(ms(60_000), now, rng);
+        node.ended(&reason, ms(60_000), now, rng);
         assert_eq!(node.not_before(), None, "one that lasted is replaced at once");
-        node.ended(ms(10), now, rng);
+        node.ended(&reason, ms(10), now, rng);
         assert!(node.not_before().unwrap() - now <= ms(60));
     }
 }

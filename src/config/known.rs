@@ -1,11 +1,11 @@
 //! Names that Kafka's Java clients or librdkafka know and the client at hand does not take: so that the error says more
 //! than "unknown".
 
-use Reason::{Bytes, Callback, Consumer, Group, Librdkafka, Missing, Producer, Security, Transactions};
+use Reason::{Bytes, Callback, Consumer, Group, Kerberos, Librdkafka, Missing, Producer, Transactions};
 
 #[derive(Clone, Copy)]
 enum Reason {
-    Security,
+    Kerberos,
     Transactions,
     Group,
     Bytes,
@@ -18,11 +18,11 @@ enum Reason {
 
 /// Why a name that Kafka knows is not taken; `None` for one that Kafka does not know either.
 pub(super) fn why_not(name: &str) -> Option<&'static str> {
-    let security = ["ssl.", "sasl.", "https."].iter().any(|prefix| name.starts_with(prefix));
+    let kerberos = name.starts_with("sasl.kerberos.");
     let named = || NAMES.iter().find(|(_, names)| names.contains(&name)).map(|(reason, _)| *reason);
-    let reason = if security { Security } else { named()? };
+    let reason = if kerberos { Kerberos } else { named()? };
     Some(match reason {
-        Security => "TLS and SASL are not supported by this version",
+        Kerberos => "GSSAPI is not built in; a crate that has it gives its mechanism to `Sasl::mechanism`",
         Transactions => "transactions are not supported by this version",
         Group => "this version does not have that part of the group protocol",
         Bytes => "keys and values are bytes; serialize before sending and after receiving, and leave it out",
@@ -35,12 +35,10 @@ pub(super) fn why_not(name: &str) -> Option<&'static str> {
 }
 
 const NAMES: &[(Reason, &[&str])] = &[
-    (Security, &["security.providers"]),
     (Transactions, &["transactional.id", "transaction.timeout.ms", "transaction.two.phase.commit.enable"]),
     (
         Group,
         &[
-            "group.remote.assignor",
             "group.protocol.type",
             "internal.leave.group.on.close",
             "internal.throw.on.fetch.stable.offset.unsupported",
@@ -49,7 +47,23 @@ const NAMES: &[(Reason, &[&str])] = &[
         ],
     ),
     (Bytes, &["key.serializer", "value.serializer", "key.deserializer", "value.deserializer"]),
-    (Callback, &["interceptor.classes", "metric.reporters", "config.providers", "auto.include.jmx.reporter"]),
+    (
+        Callback,
+        &[
+            "auto.include.jmx.reporter",
+            "config.providers",
+            "interceptor.classes",
+            "metric.reporters",
+            "sasl.login.class",
+            "sasl.oauthbearer.jwt.validator.class",
+            "security.providers",
+            "ssl.engine.factory.class",
+            "ssl.keymanager.algorithm",
+            "ssl.provider",
+            "ssl.secure.random.implementation",
+            "ssl.trustmanager.algorithm",
+        ],
+    ),
     (
         Producer,
         &[
@@ -114,6 +128,7 @@ const NAMES: &[(Reason, &[&str])] = &[
             "group.id",
             "group.instance.id",
             "group.protocol",
+            "group.remote.assignor",
             "heartbeat.interval.ms",
             "isolation.level",
             "max.partition.fetch.bytes",
@@ -144,8 +159,6 @@ const NAMES: &[(Reason, &[&str])] = &[
             "dr_cb",
             "dr_msg_cb",
             "enable.random.seed",
-            "enable.sasl.oauthbearer.unsecure.jwt",
-            "enable.ssl.certificate.verification",
             "enabled_events",
             "error_cb",
             "internal.termination.signal",
@@ -196,6 +209,11 @@ const NAMES: &[(Reason, &[&str])] = &[
             "socket.nagle.disable",
             "socket.receive.buffer.bytes",
             "socket.send.buffer.bytes",
+            "sasl.oauthbearer.assertion.template.file",
+            "ssl.cipher.suites",
+            "ssl.crl.location",
+            "ssl.curves.list",
+            "ssl.sigalgs.list",
         ],
     ),
 ];

@@ -8,7 +8,31 @@ pub(crate) mod parse;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
+use zeroize::Zeroizing;
+
 use crate::error::{Error, ErrorKind, Result};
+
+/// Properties that wait to be applied. Secrets among them are not shown, and all values are zeroed on drop.
+#[derive(Clone, Default)]
+pub(crate) struct Pairs(Vec<(String, Zeroizing<String>)>);
+
+impl Pairs {
+    pub(crate) fn push(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.0.push((name.into(), Zeroizing::new(value.into())));
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl fmt::Debug for Pairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(name, value)| (name, shown(name, value)))).finish()
+    }
+}
 
 /// One property of settings `S`.
 pub(crate) struct Property<S: 'static> {
@@ -51,7 +75,7 @@ pub(crate) fn apply<S, K: AsRef<str>, V: AsRef<str>>(
     pairs: impl IntoIterator<Item = (K, V)>,
 ) -> Result<()> {
     // The properties seen: which, under what name, with what value.
-    let mut seen: Vec<(&'static str, String, String)> = Vec::new();
+    let mut seen: Vec<(&'static str, String, Zeroizing<String>)> = Vec::new();
     for (name, value) in pairs {
         let (name, value) = (name.as_ref().trim(), value.as_ref());
         let Some(property) = tables.iter().flat_map(|table| table.iter()).find(|property| property.is_called(name))
@@ -83,7 +107,7 @@ pub(crate) fn apply<S, K: AsRef<str>, V: AsRef<str>>(
                 ),
             )
         })?;
-        seen.push((property.name, name.to_owned(), value.to_owned()));
+        seen.push((property.name, name.to_owned(), Zeroizing::new(value.to_owned())));
     }
     Ok(())
 }
@@ -111,6 +135,9 @@ fn called<S>(property: &Property<S>, name: &str) -> String {
 
 /// The value as an error may show it: not at all where it may be a secret.
 fn shown(name: &str, value: &str) -> String {
-    const SECRETS: [&str; 5] = ["password", "secret", "jaas", "token", "key.pem"];
-    if SECRETS.iter().any(|secret| name.contains(secret)) { "(hidden)".to_owned() } else { format!("\"{value}\"") }
+    const SECRETS: [&str; 8] =
+        ["password", "passphrase", "secret", "jaas", "token", "key.pem", "keystore.key", "oauthbearer.config"];
+    const OPEN: &str = "sasl.oauthbearer.token.endpoint.url";
+    let hidden = name != OPEN && SECRETS.iter().any(|secret| name.contains(secret));
+    if hidden { "(hidden)".to_owned() } else { format!("\"{value}\"") }
 }

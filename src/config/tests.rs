@@ -66,8 +66,8 @@ fn unknown_names_get_the_nearest() {
 #[test]
 fn names_that_kafka_knows_say_why_not() {
     assert_eq!(
-        refused(&[("ssl.truststore.location", "/x")]),
-        "property `ssl.truststore.location` is known to Kafka but not supported here: TLS and SASL are not supported by this version"
+        refused(&[("sasl.kerberos.kinit.cmd", "/x")]),
+        "property `sasl.kerberos.kinit.cmd` is known to Kafka but not supported here: GSSAPI is not built in; a crate that has it gives its mechanism to `Sasl::mechanism`"
     );
     assert!(refused(&[("group.id", "g")]).contains("it is a consumer's"));
     assert!(refused(&[("key.serializer", "x")]).contains("keys and values are bytes"));
@@ -91,6 +91,16 @@ fn secrets_are_not_shown() {
     assert!(!error.contains("hunter2") && error.contains("(hidden)"), "{error}");
     let error = refused(&[("some.password", "1"), ("some.password", "22")]);
     assert!(!error.contains("22"), "{error}");
+}
+
+#[test]
+fn pairs_that_wait_show_no_secret() {
+    let mut pairs = Pairs::default();
+    pairs.push("sasl.password", "hunter2");
+    pairs.push("ssl.keystore.key", "hunter2");
+    pairs.push("client.id", "me");
+    let shown = format!("{pairs:?}");
+    assert!(!shown.contains("hunter2") && shown.contains("me"), "{shown}");
 }
 
 #[test]

@@ -13,14 +13,15 @@ use super::{
     inbox::{Inbox, Wakers},
     part::Opening,
     properties::PROPERTIES,
-    settings::{ConsumerSettings, IsolationLevel, OffsetReset},
+    settings::{ConsumerSettings, GroupProtocol, IsolationLevel, OffsetReset},
     shared::Shared,
 };
 use crate::{
     cluster::{Backoff, Client, client_properties},
-    config::apply,
+    config::{Pairs, apply},
     error::{Error, ErrorKind, Result},
     net::Network,
+    security::Security,
 };
 
 /// After how long without a leader the reader is told, unless `default.api.timeout.ms` is shorter.
@@ -35,12 +36,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[must_use]
 pub struct ConsumerBuilder {
     settings: ConsumerSettings,
-    properties: Vec<(String, String)>,
+    properties: Pairs,
 }
 
 impl ConsumerBuilder {
     pub(super) fn empty() -> Self {
-        Self { settings: ConsumerSettings::default(), properties: Vec::new() }
+        Self { settings: ConsumerSettings::default(), properties: Pairs::default() }
     }
 
     pub(super) fn new(bootstrap: &str) -> Self {
@@ -76,6 +77,21 @@ impl ConsumerBuilder {
         self.set(|s| s.group_instance_id = Some(id.into().into()))
     }
 
+    /// `group.protocol`: how the group's partitions are dealt out. Default: [`GroupProtocol::Classic`].
+    ///
+    /// With [`GroupProtocol::Consumer`] the coordinator decides how often to heartbeat, how long a session is and how to
+    /// deal out, so `session.timeout.ms`, `heartbeat.interval.ms` and `partition.assignment.strategy` are refused, as in
+    /// Java.
+    pub fn group_protocol(self, protocol: GroupProtocol) -> Self {
+        self.set(|s| s.group_protocol = protocol)
+    }
+
+    /// `group.remote.assignor`: which of the brokers' assignors deals out, with [`GroupProtocol::Consumer`]; Kafka's are
+    /// `uniform` and `range`. Default: the coordinator's choice (`uniform`).
+    pub fn group_remote_assignor(self, name: impl Into<String>) -> Self {
+        self.set(|s| s.group_remote_assignor = Some(name.into().into()))
+    }
+
     /// `auto.offset.reset`. Default: [`OffsetReset::Latest`].
     pub fn auto_offset_reset(self, reset: OffsetReset) -> Self {
         self.set(|s| s.auto_offset_reset = reset)
@@ -92,7 +108,7 @@ impl ConsumerBuilder {
         self.set(|s| s.auto_commit_interval = interval)
     }
 
-    /// `partition.assignment.strategy`, in the order of preference: the group takes the one that most of its members prefer
+    /// `partition.assignment.strategy`, with [`GroupProtocol::Classic`], in the order of preference: the group takes the one that most of its members prefer
     /// among those that all of them have. Default: [`RangeAssignor`](crate::RangeAssignor), then
     /// [`CooperativeStickyAssignor`](crate::CooperativeStickyAssignor), so that the group can be moved to the latter alone.
     ///
@@ -106,7 +122,10 @@ impl ConsumerBuilder {
     /// # Ok(()) }
     /// ```
     pub fn assignors(self, assignors: Vec<Arc<dyn Assignor>>) -> Self {
-        self.set(|s| s.assignors = assignors)
+        self.set(|s| {
+            s.assignors = assignors;
+            s.classic_only.push("partition.assignment.strategy");
+        })
     }
 
     /// `isolation.level`. Default: [`IsolationLevel::ReadUncommitted`].
@@ -161,14 +180,20 @@ impl ConsumerBuilder {
         self.set(|s| s.max_poll_interval = interval)
     }
 
-    /// `session.timeout.ms`: after how long without a heartbeat the group gives a member up. Default: 45 s.
+    /// `session.timeout.ms`, with [`GroupProtocol::Classic`]: after how long without a heartbeat the group gives a member up. Default: 45 s.
     pub fn session_timeout(self, timeout: Duration) -> Self {
-        self.set(|s| s.session_timeout = timeout)
+        self.set(|s| {
+            s.session_timeout = timeout;
+            s.classic_only.push("session.timeout.ms");
+        })
     }
 
-    /// `heartbeat.interval.ms`. Default: 3 s.
+    /// `heartbeat.interval.ms`, with [`GroupProtocol::Classic`]. Default: 3 s.
     pub fn heartbeat_interval(self, interval: Duration) -> Self {
-        self.set(|s| s.heartbeat_interval = interval)
+        self.set(|s| {
+            s.heartbeat_interval = interval;
+            s.classic_only.push("heartbeat.interval.ms");
+        })
     }
 
     /// `enable.partition.eof`: whether the reader is told, by an error of kind
@@ -193,6 +218,12 @@ impl ConsumerBuilder {
         self.set(|s| s.client.default_api_timeout = time)
     }
 
+    /// How connections are secured: TLS, SASL (`security.protocol` and what belongs to it). Rules the properties out that
+    /// say the same. Default: [`Security::plaintext`].
+    pub fn security(self, security: Security) -> Self {
+        self.set(|s| s.client.security.give(security))
+    }
+
     /// The network to connect over. Default: TCP.
     pub fn network(self, network: Arc<dyn Network>) -> Self {
         self.set(|s| s.client.network = network)
@@ -200,14 +231,15 @@ impl ConsumerBuilder {
 
     /// Any property by its Java or librdkafka name.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.properties.push((name.into(), value.into()));
+        self.properties.push(name, value);
         self
     }
 
     /// Several properties by name.
     pub fn properties<K: AsRef<str>, V: AsRef<str>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        let pairs = pairs.into_iter().map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()));
-        self.properties.extend(pairs);
+        for (name, value) in pairs {
+            self.properties.push(name.as_ref(), value.as_ref());
+        }
         self
     }
 
@@ -225,7 +257,7 @@ impl ConsumerBuilder {
     /// # Cancel safety
     /// Safe.
     pub async fn build(mut self) -> Result<Consumer> {
-        apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties)?;
+        apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties.iter())?;
         let settings = self.settings;
         settings.check()?;
         settings.client.check()?;
@@ -233,9 +265,15 @@ impl ConsumerBuilder {
             Error::new(ErrorKind::Configuration, "a consumer needs a tokio runtime").with_source(error)
         })?;
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
-        let client = Client::new(settings.client.clone())?;
+        let client = Client::open(settings.client.clone()).await?;
         let (events, received) = mpsc::unbounded_channel();
-        let group = settings.group().map(|group| GroupHandle::start(client.clone(), group, events));
+        let group = settings.group().map(|group| match settings.group_protocol {
+            GroupProtocol::Classic => GroupHandle::start(client.clone(), group, events),
+            GroupProtocol::Consumer => {
+                let remote_assignor = settings.group_remote_assignor.clone();
+                GroupHandle::start_consumer_protocol(client.clone(), group, remote_assignor, events)
+            }
+        });
 
         let opening = Opening { check_crcs: settings.check_crcs, limit: settings.max_decompressed_batch_bytes };
         let wakers = Arc::new(Wakers::default());

@@ -51,7 +51,7 @@ pub enum GroupState {
     Stable {
         /// Its id.
         member_id: Arc<str>,
-        /// The group's generation.
+        /// The group's generation; in the consumer protocol the member's epoch.
         generation: i32,
     },
     /// Ended for good by this error.

@@ -82,6 +82,6 @@ pub use pending_commit::PendingCommit;
 pub use rebalance_listener::{Assigned, RebalanceListener, Revoked, Told};
 pub use record_ref::{RecordHeaders, RecordRef};
 pub use records::{PartitionRecords, Records, RecordsIter};
-pub use settings::{IsolationLevel, OffsetReset};
+pub use settings::{GroupProtocol, IsolationLevel, OffsetReset};
 pub use status::{PartitionStatus, Waiting};
 pub use stream::RecordStream;

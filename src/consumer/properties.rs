@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::group::assignor::{Assignor, named};
-use super::settings::{ConsumerSettings, IsolationLevel, OffsetReset};
+use super::settings::{ConsumerSettings, GroupProtocol, IsolationLevel, OffsetReset};
 use crate::config::{
     Property,
     parse::{BOOLEAN, MILLIS, boolean, millis},
@@ -29,10 +29,11 @@ pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = table! {
     "max.partition.fetch.bytes" | "fetch.message.max.bytes", BYTES, |s, v| s.max_partition_fetch_bytes = bytes(v)?;
     "max.poll.records", "1 or more", |s, v| s.max_poll_records = v.trim().parse().ok()?;
     "max.poll.interval.ms", MILLIS, |s, v| s.max_poll_interval = millis(v)?;
-    "session.timeout.ms", MILLIS, |s, v| s.session_timeout = millis(v)?;
-    "heartbeat.interval.ms", MILLIS, |s, v| s.heartbeat_interval = millis(v)?;
-    "partition.assignment.strategy", "range, roundrobin, sticky, cooperative-sticky, or the names of their classes in Java, with commas between them (one of your own is given to the builder)", |s, v| s.assignors = strategies(v)?;
-    "group.protocol", "classic (consumer, the protocol of KIP-848, is not supported yet)", |_s, v| v.trim().eq_ignore_ascii_case("classic").then_some(())?;
+    "session.timeout.ms", MILLIS, |s, v| { s.session_timeout = millis(v)?; s.classic_only.push("session.timeout.ms") };
+    "heartbeat.interval.ms", MILLIS, |s, v| { s.heartbeat_interval = millis(v)?; s.classic_only.push("heartbeat.interval.ms") };
+    "partition.assignment.strategy", "range, roundrobin, sticky, cooperative-sticky, or the names of their classes in Java, with commas between them (one of your own is given to the builder)", |s, v| { s.assignors = strategies(v)?; s.classic_only.push("partition.assignment.strategy") };
+    "group.protocol", "classic or consumer", |s, v| s.group_protocol = protocol(v)?;
+    "group.remote.assignor", "the name of an assignor of the brokers, as uniform or range", |s, v| s.group_remote_assignor = Some((!v.trim().is_empty()).then_some(v.trim())?.into());
     "isolation.level", "read_uncommitted or read_committed", |s, v| s.isolation_level = isolation(v)?;
     "enable.partition.eof", BOOLEAN, |s, v| s.enable_partition_eof = boolean(v)?;
     "check.crcs", BOOLEAN, |s, v| s.check_crcs = boolean(v)?;
@@ -40,6 +41,14 @@ pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = table! {
     "queued.max.messages.kbytes", "kibibytes, 1 or more", |s, v| s.queued_max_bytes = v.trim().parse::<usize>().ok()?.checked_mul(1024)?;
     "max.decompressed.batch.bytes", "bytes, 1 or more", |s, v| s.max_decompressed_batch_bytes = v.trim().parse().ok()?;
 };
+
+fn protocol(value: &str) -> Option<GroupProtocol> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "classic" => Some(GroupProtocol::Classic),
+        "consumer" => Some(GroupProtocol::Consumer),
+        _ => None,
+    }
+}
 
 fn isolation(value: &str) -> Option<IsolationLevel> {
     match value.trim().to_ascii_lowercase().as_str() {
@@ -129,9 +138,12 @@ mod tests {
         let java = "org.apache.kafka.clients.consumer.RoundRobinAssignor, range";
         let assignors = set("partition.assignment.strategy", java).unwrap().assignors;
         assert_eq!(assignors.iter().map(|assignor| assignor.name()).collect::<Vec<_>>(), ["roundrobin", "range"]);
+        assert_eq!(set("group.protocol", "CONSUMER").unwrap().group_protocol, GroupProtocol::Consumer);
+        assert_eq!(set("group.remote.assignor", "range").unwrap().group_remote_assignor.as_deref(), Some("range"));
         for (name, value) in [
             ("group.id", ""),
-            ("group.protocol", "consumer"),
+            ("group.protocol", "streams"),
+            ("group.remote.assignor", " "),
             ("partition.assignment.strategy", "range,fair"),
             ("partition.assignment.strategy", ""),
             ("auto.offset.reset", "soon"),
@@ -140,6 +152,23 @@ mod tests {
         ] {
             assert!(set(name, value).is_none(), "{name}={value}");
         }
+    }
+
+    #[test]
+    fn what_the_other_protocol_has_is_refused_as_in_java() {
+        let set = |pairs: &[(&str, &str)]| {
+            let mut settings = ConsumerSettings::default();
+            crate::config::apply(&mut settings, &[PROPERTIES], pairs.iter().copied()).unwrap();
+            settings.check()
+        };
+        for name in ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"] {
+            let value = if name.ends_with("strategy") { "range" } else { "9000" };
+            let error = set(&[("group.protocol", "consumer"), (name, value)]).unwrap_err();
+            assert!(error.to_string().starts_with(name), "{error}");
+        }
+        assert!(set(&[("group.remote.assignor", "range")]).is_err());
+        assert!(set(&[("group.remote.assignor", "range"), ("group.protocol", "consumer")]).is_ok());
+        assert!(set(&[("group.protocol", "classic"), ("session.timeout.ms", "9000")]).is_ok());
     }
 
     #[test]

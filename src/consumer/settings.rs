@@ -38,6 +38,19 @@ pub enum IsolationLevel {
     ReadCommitted,
 }
 
+/// How a group's partitions are dealt out (`group.protocol`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupProtocol {
+    /// By one of the members, by the strategy that all have in common; known to every broker. The default.
+    #[default]
+    Classic,
+    /// By the group's coordinator (KIP-848; Kafka 4.0 or newer): members give up and take over only what changes hands, and
+    /// expressions are matched by the brokers. A classic group whose members use Kafka's own strategies moves over while it
+    /// runs, member by member, and back.
+    Consumer,
+}
+
 /// Settings of a consumer.
 #[derive(Clone, Debug)]
 pub(crate) struct ConsumerSettings {
@@ -46,6 +59,12 @@ pub(crate) struct ConsumerSettings {
     pub(crate) group_id: Option<Arc<str>>,
     /// `group.instance.id`.
     pub(crate) group_instance_id: Option<Arc<str>>,
+    /// `group.protocol`.
+    pub(crate) group_protocol: GroupProtocol,
+    /// `group.remote.assignor`: which of the coordinator's assignors deals out; its own choice where none is named.
+    pub(crate) group_remote_assignor: Option<Arc<str>>,
+    /// What was set that only the classic protocol can make use of.
+    pub(crate) classic_only: Vec<&'static str>,
     /// `auto.offset.reset`.
     pub(crate) auto_offset_reset: OffsetReset,
     /// `enable.auto.commit`; without a group there is nothing to commit to.
@@ -90,6 +109,9 @@ impl Default for ConsumerSettings {
             client: ClientSettings::default(),
             group_id: None,
             group_instance_id: None,
+            group_protocol: GroupProtocol::default(),
+            group_remote_assignor: None,
+            classic_only: Vec::new(),
             auto_offset_reset: OffsetReset::default(),
             enable_auto_commit: true,
             auto_commit_interval: Duration::from_secs(5),
@@ -139,6 +161,22 @@ impl ConsumerSettings {
         }
         if self.group_instance_id.is_some() && self.group_id.is_none() {
             return Err(contradiction("group.instance.id is set but group.id is not: a static member needs its group"));
+        }
+        match self.group_protocol {
+            GroupProtocol::Consumer => {
+                if let Some(name) = self.classic_only.first() {
+                    return Err(contradiction(format!(
+                        "{name} has no meaning with group.protocol=consumer, where the group's coordinator decides: leave it out"
+                    )));
+                }
+            }
+            GroupProtocol::Classic if self.group_remote_assignor.is_some() => {
+                return Err(contradiction(
+                    "group.remote.assignor has no meaning with group.protocol=classic: set group.protocol=consumer, or \
+                     leave it out",
+                ));
+            }
+            GroupProtocol::Classic => {}
         }
         if self.heartbeat_interval >= self.session_timeout {
             return Err(contradiction(format!(
@@ -211,13 +249,18 @@ mod tests {
     fn the_defaults_are_sound_and_contradictions_are_named() {
         assert!(ConsumerSettings::default().check().is_ok());
         type Break = fn(&mut ConsumerSettings);
-        let broken: [(&str, Break); 8] = [
+        let broken: [(&str, Break); 10] = [
             ("partition.assignment.strategy", |s| s.assignors.clear()),
             ("partition.assignment.strategy", |s| s.assignors.extend(assignor::defaults())),
             ("group.instance.id", |s| s.group_instance_id = Some("i".into())),
             ("group.id", |s| s.group_id = Some("".into())),
             ("heartbeat.interval.ms", |s| s.heartbeat_interval = s.session_timeout),
             ("fetch.min.bytes", |s| s.fetch_min_bytes = s.fetch_max_bytes + 1),
+            ("group.remote.assignor", |s| s.group_remote_assignor = Some("range".into())),
+            ("session.timeout.ms", |s| {
+                s.group_protocol = GroupProtocol::Consumer;
+                s.classic_only.push("session.timeout.ms");
+            }),
             ("max.poll.records", |s| s.max_poll_records = 0),
             ("max.partition.fetch.bytes", |s| s.max_partition_fetch_bytes = 0),
         ];

@@ -60,7 +60,6 @@ impl Subscription {
     }
 
     /// The expressions as one, for brokers that match them (KIP-848): they match whole names, where ours are searched for.
-    #[allow(dead_code, reason = "for the protocol of KIP-848")]
     pub(crate) fn broker_regex(&self) -> Option<String> {
         let expressions: Vec<&str> = self.patterns.iter().map(Regex::as_str).collect();
         match &*expressions {
@@ -147,6 +146,19 @@ mod tests {
         let subscription = Subscription::parse(["^a|b"]).unwrap();
         let metadata = picture(&[("a1", false, ErrorCode::NONE), ("xb", false, ErrorCode::NONE)]);
         assert_eq!(names(subscription.topics(&metadata, true)), ["a1", "xb"]);
+    }
+
+    #[test]
+    fn a_coordinator_that_matches_whole_names_finds_the_same_topics() {
+        let elements = ["^audit", "^a|b$", "^(?i)ORD.rs$", "^.x"];
+        let subscription = Subscription::parse(elements.into_iter().chain(["plain"])).unwrap();
+        let whole = Regex::new(&format!("^(?:{})$", subscription.broker_regex().unwrap())).unwrap();
+        for name in
+            ["audit", "audit-1", "my-audit", "ab", "b", "cb", "bc", "orders", "Orders2", "xx", "yx.z", "plain", "q"]
+        {
+            assert_eq!(whole.is_match(name), subscription.matches(name), "{name}");
+        }
+        assert_eq!(Subscription::parse(["plain"]).unwrap().broker_regex(), None);
     }
 
     #[test]

@@ -230,7 +230,9 @@ impl Error {
                 "skip the damaged records (`Consumer::skip_corrupt`), or restore the partition from a good replica"
             }
             ErrorKind::Broker => "look the error code up; try again if it is retriable",
-            ErrorKind::Authentication => "check the credentials and the mechanism",
+            ErrorKind::Authentication => {
+                "check security.protocol, the credentials, the mechanism and the certificates that the message names"
+            }
             ErrorKind::Authorization => "ask for the right that the message names",
             ErrorKind::NoOffset => "seek to a position, or set auto.offset.reset",
             ErrorKind::UnknownTopicOrPartition => "create the topic, or check its name and your rights to see it",

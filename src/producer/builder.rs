@@ -27,9 +27,10 @@ use super::{
 };
 use crate::{
     cluster::{Backoff, Client, client_properties},
-    config::apply,
+    config::{Pairs, apply},
     error::{Error, ErrorKind, Result},
     net::Network,
+    security::Security,
     wire::Compression,
 };
 
@@ -41,12 +42,12 @@ use crate::{
 #[must_use]
 pub struct ProducerBuilder {
     settings: ProducerSettings,
-    properties: Vec<(String, String)>,
+    properties: Pairs,
 }
 
 impl ProducerBuilder {
     pub(super) fn empty() -> Self {
-        Self { settings: ProducerSettings::default(), properties: Vec::new() }
+        Self { settings: ProducerSettings::default(), properties: Pairs::default() }
     }
 
     pub(super) fn new(bootstrap: String) -> Self {
@@ -225,6 +226,12 @@ impl ProducerBuilder {
         self.set(|s| s.interceptors.push(Arc::new(interceptor)))
     }
 
+    /// How connections are secured: TLS, SASL (`security.protocol` and what belongs to it). Rules the properties out that
+    /// say the same. Default: [`Security::plaintext`].
+    pub fn security(self, security: Security) -> Self {
+        self.set(|s| s.client.security.give(security))
+    }
+
     /// The network to connect over. Default: TCP.
     pub fn network(self, network: Arc<dyn Network>) -> Self {
         self.set(|s| s.client.network = network)
@@ -232,14 +239,15 @@ impl ProducerBuilder {
 
     /// Any property by its Java or librdkafka name.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.properties.push((name.into(), value.into()));
+        self.properties.push(name, value);
         self
     }
 
     /// Several properties by name.
     pub fn properties<K: AsRef<str>, V: AsRef<str>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        let pairs = pairs.into_iter().map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()));
-        self.properties.extend(pairs);
+        for (name, value) in pairs {
+            self.properties.push(name.as_ref(), value.as_ref());
+        }
         self
     }
 
@@ -257,7 +265,7 @@ impl ProducerBuilder {
     /// # Cancel safety
     /// Safe.
     pub async fn build(mut self) -> Result<Producer> {
-        apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties)?;
+        apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties.iter())?;
         let mut settings = self.settings;
         let derived = settings.check()?;
         settings.client.check()?;
@@ -265,7 +273,7 @@ impl ProducerBuilder {
             Error::new(ErrorKind::Configuration, "a producer needs a tokio runtime").with_source(error)
         })?;
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
-        let client = Client::new(settings.client.clone())?;
+        let client = Client::open(settings.client.clone()).await?;
         let interceptors = Interceptors::new(settings.interceptors);
         // As in Java, interceptors see a result before the callback does.
         let callbacks = interceptors.callbacks().chain(settings.on_delivery).collect();

@@ -102,6 +102,22 @@ impl BrokerTask {
     }
 }
 
+/// One connection, under TLS if the brokers ask for it by now.
+async fn serve(shared: Arc<Shared>, broker: i32, id: u64, stream: Box<dyn Stream>) {
+    #[cfg(feature = "tls")]
+    {
+        let tls = shared.tls.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        if let Some(config) = tls {
+            match tokio_rustls::TlsAcceptor::from(config).accept(stream).await {
+                Ok(stream) => Connection::new(shared, broker, id, stream).run().await,
+                Err(error) => tracing::debug!(broker, connection = id, %error, "no TLS with a client"),
+            }
+            return;
+        }
+    }
+    Connection::new(shared, broker, id, stream).run().await;
+}
+
 async fn run(shared: Arc<Shared>, broker: i32, mut listener: Listener, mut inbox: mpsc::UnboundedReceiver<Command>) {
     const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
     let mut connections = JoinSet::new();
@@ -120,7 +136,7 @@ async fn run(shared: Arc<Shared>, broker: i32, mut listener: Listener, mut inbox
             accepted = listener.accept() => match accepted {
                 Ok(stream) => {
                     let id = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
-                    connections.spawn(Connection::new(shared.clone(), broker, id, stream).run());
+                    connections.spawn(serve(shared.clone(), broker, id, stream));
                 }
                 Err(error) => {
                     warn!(broker, %error, "cannot take a connection");

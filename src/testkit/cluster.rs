@@ -17,6 +17,7 @@ use super::{
     shared::{Shared, now},
     state::{
         Broker, State,
+        consumer_group::ConsumerGroupView,
         group::GroupView,
         sessions::Sessions,
         sink::Received,
@@ -77,12 +78,14 @@ impl Cluster {
     /// Starts the brokers; when this returns they can be connected to.
     ///
     /// # Errors
-    /// `Network` when a port cannot be had.
+    /// `Network` when a port cannot be had, `Configuration` for certificates that cannot be used.
     ///
     /// # Cancel safety
     /// Safe: what was started ends when the future is dropped.
     pub async fn start(options: Options) -> Result<Self> {
         let network = options.network.clone();
+        #[cfg(feature = "tls")]
+        let tls = options.tls.as_ref().map(super::Tls::config).transpose()?;
         let (mut brokers, mut listeners) = (Vec::new(), Vec::new());
         for id in (1..).take(options.brokers) {
             let listener = Listener::bind(network.as_ref(), 0).await.map_err(|error| no_port(id, error))?;
@@ -93,9 +96,23 @@ impl Cluster {
             listeners.push((id, listener));
         }
         let shared = Arc::new(Shared::new(State::new(options, brokers, to_millis(SystemTime::now()), now())));
+        #[cfg(feature = "tls")]
+        {
+            *shared.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+        }
         let tasks = listeners.into_iter().map(|(id, listener)| (id, BrokerTask::spawn(shared.clone(), id, listener)));
         let tasks = Mutex::new(tasks.collect());
         Ok(Self { shared, network, tasks })
+    }
+
+    /// Replaces the brokers' certificates, or what they ask of clients: for connections that are made from now on.
+    ///
+    /// # Errors
+    /// `Configuration` for certificates that cannot be used.
+    #[cfg(feature = "tls")]
+    pub fn replace_tls(&self, tls: &super::Tls) -> Result<()> {
+        *self.shared.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(tls.config()?);
+        Ok(())
     }
 
     /// `bootstrap.servers`: all brokers, also those that are down.
@@ -248,6 +265,12 @@ impl Cluster {
     pub fn group(&self, group: &str) -> Option<GroupView> {
         let mut state = self.shared.lock();
         state.groups.contains_key(group).then(|| state.group_mut(group, now()).view())
+    }
+
+    /// A group of the consumer protocol (KIP-848) as it is now; `None` where there is none of that name, or a classic one.
+    pub fn consumer_group(&self, group: &str) -> Option<ConsumerGroupView> {
+        let mut state = self.shared.lock();
+        state.consumer_group(group, now()).map(|(found, picture, _)| found.view(&picture))
     }
 
     /// What a group committed for a partition.

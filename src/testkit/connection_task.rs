@@ -10,6 +10,7 @@ use super::{
     api::{self, Call, Context, Head, Step},
     fault::{Ending, Verdict},
     journal::Request,
+    sasl::Gate,
     shared::{Shared, now},
 };
 use crate::{
@@ -32,6 +33,7 @@ pub(crate) struct Connection<S> {
     buffer: BytesMut,
     max_request: usize,
     sink: bool,
+    gate: Gate,
     /// Answers of a sink that are to be written.
     answers: Vec<u8>,
 }
@@ -47,8 +49,9 @@ impl<S: Stream> Connection<S> {
     pub(crate) fn new(shared: Arc<Shared>, broker: i32, id: u64, stream: S) -> Self {
         let state = shared.lock();
         let (max_request, sink) = (state.options.max_request_bytes, state.sink.is_some());
+        let gate = Gate::new(state.options.sasl.clone());
         drop(state);
-        Self { shared, broker, id, stream, buffer: BytesMut::new(), max_request, sink, answers: Vec::new() }
+        Self { shared, broker, id, stream, buffer: BytesMut::new(), max_request, sink, gate, answers: Vec::new() }
     }
 
     /// Serves until the client goes, sends something that cannot be understood, or a fault ends it.
@@ -97,7 +100,7 @@ impl<S: Stream> Connection<S> {
     /// In sink mode: answers the Produce requests that come, as many as were read at once by one write, until something
     /// else comes. In the end the next request is another, or the client has closed.
     async fn drain_into_sink(&mut self) -> Result<()> {
-        if self.sink {
+        if self.sink && self.gate.is_open() {
             loop {
                 let (acknowledged, other) = self.acknowledge_all()?;
                 if acknowledged {
@@ -134,6 +137,10 @@ impl<S: Stream> Connection<S> {
 
     async fn serve(&mut self, mut frame: Bytes) -> Result<Next> {
         let head = api::decode_head(&mut frame)?;
+        if !self.gate.admits(head.key, now()) {
+            let what = format!("{} from somebody who is not authenticated", head.key);
+            return Err(Error::new(ErrorKind::Authentication, what));
+        }
         if let Some(refusal) = self.check_version(&head)? {
             return self.write(refusal).await;
         }
@@ -160,7 +167,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// `None` where the version is served; the answer that says so where it is not, which only ApiVersions has.
-    fn check_version(&self, head: &Head) -> Result<Option<Vec<Bytes>>> {
+    fn check_version(&mut self, head: &Head) -> Result<Option<Vec<Bytes>>> {
         let mut state = self.shared.lock();
         state.journal.count(head.key);
         let served = api::versions(head.key, &state.options);
@@ -168,7 +175,14 @@ impl<S: Stream> Connection<S> {
             return Ok(None);
         }
         let verdict = Verdict::default();
-        let context = Context { state: &mut state, broker: self.broker, head, now: now(), verdict: &verdict };
+        let context = Context {
+            state: &mut state,
+            broker: self.broker,
+            head,
+            now: now(),
+            verdict: &verdict,
+            gate: &mut self.gate,
+        };
         if head.key == ApiKey::ApiVersions
             && let Step::Reply(pieces) = api::refuse_api_versions(&context)?
         {
@@ -191,6 +205,7 @@ impl<S: Stream> Connection<S> {
             broker: self.broker,
             connection: self.id,
             client_id: head.client_id.clone(),
+            principal: self.gate.principal(),
             partitions: subject.partitions,
             group: subject.group,
             at: tokio::time::Instant::now(),
@@ -209,7 +224,8 @@ impl<S: Stream> Connection<S> {
             bell.mark_unchanged();
             let step = {
                 let mut state = self.shared.lock();
-                call.act(&mut Context { state: &mut state, broker: self.broker, head, now: now(), verdict })?
+                let gate = &mut self.gate;
+                call.act(&mut Context { state: &mut state, broker: self.broker, head, now: now(), verdict, gate })?
             };
             if std::mem::take(&mut first) && call.wakes() {
                 self.shared.ring();

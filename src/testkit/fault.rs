@@ -112,6 +112,15 @@ impl Fault {
         self
     }
 
+    /// Only requests of that user (`alice`, as SASL knows them).
+    pub fn user(self, name: impl AsRef<str>) -> Self {
+        let principal = format!("User:{}", name.as_ref());
+        let before = self.condition.clone();
+        self.when(move |request| {
+            *request.principal == *principal && before.as_ref().is_none_or(|condition| condition(request))
+        })
+    }
+
     /// Only requests for which this holds.
     pub fn when(mut self, condition: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Self {
         self.condition = Some(Arc::new(condition));
@@ -339,6 +348,7 @@ mod tests {
             broker: 1,
             connection: 1,
             client_id: "c".into(),
+            principal: "User:ANONYMOUS".into(),
             partitions: partitions.iter().map(|&(topic, p)| TopicPartition::new(topic, p)).collect(),
             group: None,
             at: tokio::time::Instant::now(),

@@ -24,6 +24,8 @@ pub struct Request {
     pub connection: u64,
     /// `client.id`, empty where there was none.
     pub client_id: Arc<str>,
+    /// Who asked, as Kafka calls them: `User:alice`, or `User:ANONYMOUS` on a listener without SASL.
+    pub principal: Arc<str>,
     /// The partitions that it concerns; of a topic as a whole, partition −1. For an incremental fetch these are the
     /// session's partitions.
     pub partitions: Vec<TopicPartition>,

@@ -32,13 +32,16 @@
 //! Tests of what time does run on the in-memory network under tokio's paused clock, which the brokers follow:
 //! `Options::new().in_memory()`, and [`Cluster::network`] for the client.
 //!
+//! Listeners are in plain text unless [`Options::sasl`] or `Options::tls` say otherwise. Who may do what is said by faults:
+//! `on(ApiKey::Produce).topic("orders").user("bob").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED)`.
+//!
 //! What it does not do: transactions beyond the ids and epochs of their producers and what a log holds of them
-//! ([`Cluster::append_in_transaction`], [`Cluster::end_transaction`]), the consumer protocol of KIP-848 and
-//! share groups, security, configurations beyond the few named at [`Cluster::create_topic_with`], compaction. Requests that are only for these are not offered in ApiVersions.
+//! ([`Cluster::append_in_transaction`], [`Cluster::end_transaction`]), share groups, configurations beyond the few named at [`Cluster::create_topic_with`], compaction. Requests that are only for these are not offered in ApiVersions.
 
 mod api;
 mod batch;
 mod broker_task;
+pub mod certificates;
 mod cluster;
 mod connection_task;
 mod fault;
@@ -46,11 +49,14 @@ mod fault;
 pub(crate) mod fuzz;
 mod journal;
 mod options;
+mod sasl;
 mod shape;
 mod shared;
-mod state;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls")]
+mod tls;
 mod transactions;
 
 pub use batch::batch;
@@ -58,10 +64,14 @@ pub use cluster::{Cluster, FaultHandle};
 pub use fault::{Fault, on, on_any_of};
 pub use journal::Request;
 pub use options::Options;
+pub use sasl::Sasl;
 pub use state::{
+    consumer_group::{ConsumerGroupView, ConsumerMemberView},
     group::{GroupView, MemberView},
     sink::Received,
 };
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 
 /// What the brokers say when they are asked for their cluster's id.
 const CLUSTER_ID: &str = "ottla-testkit";

@@ -1,10 +1,13 @@
 //! How a cluster is to be.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::state::group::GroupSettings;
+use super::{
+    sasl::Sasl,
+    state::{consumer_group::ConsumerGroupSettings, group::GroupSettings},
+};
 use crate::{net::MemoryNetwork, wire::ApiKey};
 
 /// How a [`Cluster`](super::Cluster) is to be. The defaults are those of a Kafka cluster, but for the delay of a group's
@@ -23,6 +26,7 @@ pub struct Options {
     pub(crate) max_message_bytes: usize,
     pub(crate) max_request_bytes: usize,
     pub(crate) groups: GroupSettings,
+    pub(crate) consumer_groups: ConsumerGroupSettings,
     pub(crate) strict_producer_ids: bool,
     pub(crate) leader_hints: bool,
     pub(crate) shuffle_aborted: bool,
@@ -30,6 +34,9 @@ pub struct Options {
     pub(crate) sink: bool,
     pub(crate) prepared: Vec<(String, Vec<Bytes>)>,
     pub(crate) seed: u64,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<super::Tls>,
+    pub(crate) sasl: Option<Arc<Sasl>>,
 }
 
 impl Default for Options {
@@ -52,6 +59,12 @@ impl Default for Options {
                 max_session_timeout: Duration::from_secs(1800),
                 max_size: usize::MAX,
             },
+            consumer_groups: ConsumerGroupSettings {
+                heartbeat_interval: Duration::from_secs(5),
+                session_timeout: Duration::from_secs(45),
+                max_size: usize::MAX,
+                migrates: true,
+            },
             strict_producer_ids: false,
             leader_hints: true,
             shuffle_aborted: false,
@@ -59,6 +72,9 @@ impl Default for Options {
             sink: false,
             prepared: Vec::new(),
             seed: 0,
+            #[cfg(feature = "tls")]
+            tls: None,
+            sasl: None,
         }
     }
 }
@@ -161,9 +177,25 @@ impl Options {
         self
     }
 
-    /// How many members a group may have (`group.max.size`, default: no limit).
+    /// How many members a group may have (`group.max.size` and `group.consumer.max.size`, default: no limit).
     pub fn max_group_size(mut self, members: usize) -> Self {
         self.groups.max_size = members;
+        self.consumer_groups.max_size = members;
+        self
+    }
+
+    /// How often members of the consumer protocol are to heartbeat, and after how long without one they are given up
+    /// (`group.consumer.heartbeat.interval.ms` and `group.consumer.session.timeout.ms`; default: 5 s and 45 s).
+    pub fn consumer_group_timeouts(mut self, heartbeat_interval: Duration, session: Duration) -> Self {
+        self.consumer_groups.heartbeat_interval = heartbeat_interval;
+        self.consumer_groups.session_timeout = session;
+        self
+    }
+
+    /// Whether groups may move between the classic and the consumer protocol while they have members
+    /// (`group.consumer.migration.policy` bidirectional, or disabled; default: true).
+    pub fn consumer_group_migration(mut self, moves: bool) -> Self {
+        self.consumer_groups.migrates = moves;
         self
     }
 
@@ -207,6 +239,19 @@ impl Options {
     /// [`default_partitions`](Self::default_partitions).
     pub fn prepared(mut self, topic: impl Into<String>, batches: Vec<Bytes>) -> Self {
         self.prepared.push((topic.into(), batches));
+        self
+    }
+
+    /// Puts the listeners under TLS (default: none): `SSL`, and with [`sasl`](Self::sasl) `SASL_SSL`.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: super::Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Asks clients for SASL (default: none): `SASL_PLAINTEXT`, and with `tls` `SASL_SSL`.
+    pub fn sasl(mut self, sasl: Sasl) -> Self {
+        self.sasl = Some(Arc::new(sasl));
         self
     }
 

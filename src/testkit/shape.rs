@@ -105,6 +105,8 @@ fn fields(key: ApiKey) -> Option<&'static [Field]> {
             f!(8, Array(&[f!(8, Text), f!(9, Text), f!(9, Fixed(4)), f!(8, Array(TOPIC_AND_IDS))])),
             f!(7, Fixed(1)),
         ],
+        ApiKey::SaslHandshake => &[f!(0, Text)],
+        ApiKey::SaslAuthenticate => &[f!(0, Bytes)],
         ApiKey::FindCoordinator => &[f!(to 3, Text), f!(1, Fixed(1)), f!(4, Plain(0))],
         ApiKey::JoinGroup => &[
             f!(0, Text),
@@ -159,6 +161,19 @@ fn fields(key: ApiKey) -> Option<&'static [Field]> {
             f!(0, Fixed(4)),
             f!(0, Fixed(1)),
         ],
+        ApiKey::ConsumerGroupHeartbeat => &[
+            f!(0, Text),
+            f!(0, Text),
+            f!(0, Fixed(4)),
+            f!(0, Text),
+            f!(0, Text),
+            f!(0, Fixed(4)),
+            f!(0, Plain(0)),
+            f!(1, Text),
+            f!(0, Text),
+            f!(0, Array(&[f!(0, Fixed(16)), f!(0, PARTITION_IDS)])),
+        ],
+        ApiKey::ConsumerGroupDescribe => &[f!(0, Plain(0)), f!(0, Fixed(1))],
         ApiKey::DescribeCluster => &[f!(0, Fixed(1)), f!(1, Fixed(1)), f!(2, Fixed(1))],
         _ => return None,
     })

@@ -15,11 +15,19 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     bell: watch::Sender<()>,
     pub(crate) connections: AtomicU64,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Mutex<Option<std::sync::Arc<rustls::ServerConfig>>>,
 }
 
 impl Shared {
     pub(crate) fn new(state: State) -> Self {
-        Self { state: Mutex::new(state), bell: watch::Sender::new(()), connections: AtomicU64::new(0) }
+        Self {
+            state: Mutex::new(state),
+            bell: watch::Sender::new(()),
+            connections: AtomicU64::new(0),
+            #[cfg(feature = "tls")]
+            tls: Mutex::new(None),
+        }
     }
 
     /// The state; never held across a wait. A panic of another task does not make it unusable.

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! cargo run -p protocol-tests --bin kafka -- [--version 4.3.1] [--nodes 1] [--config key=value]… [--heap-mb 1024]
+//!     [--secured]
 //! ```
 //! The one line on standard output is `bootstrap.servers=127.0.0.1:PORT,…`, written when every node answers; all else goes
-//! to standard error. Data and logs are removed at the end.
+//! to standard error, the addresses of the secured listeners too (`protocol_tests::secured`). Data and logs are removed at the end.
 
 #[cfg(unix)]
 mod unix {
@@ -15,7 +16,7 @@ mod unix {
     use tokio::io::AsyncReadExt;
     use tokio::signal::unix::{SignalKind, signal};
 
-    const USAGE: &str = "usage: kafka [--version V] [--nodes N] [--config KEY=VALUE]... [--heap-mb MB]\n\
+    const USAGE: &str = "usage: kafka [--version V] [--nodes N] [--config KEY=VALUE]... [--heap-mb MB] [--secured]\n\
         Starts Apache Kafka on loopback, prints bootstrap.servers=..., and ends with Ctrl-C or when stdin closes.";
 
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Builder, String> {
@@ -27,6 +28,7 @@ mod unix {
                 "--version" => builder.version(&value()?),
                 "--nodes" => builder.nodes(number(&value()?)?),
                 "--heap-mb" => builder.heap_mb(number(&value()?)?),
+                "--secured" => builder.secured(),
                 "--config" => {
                     let pair = value()?;
                     let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair} is not KEY=VALUE"))?;
@@ -54,6 +56,11 @@ mod unix {
             writeln!(out, "bootstrap.servers={}", kafka.bootstrap())
                 .and_then(|()| out.flush())
                 .map_err(|source| Error::Io { what: "writing the address".into(), source })?;
+            for name in ["TLS", "MUTUAL", "SASL", "BOTH"] {
+                if let Some(bootstrap) = kafka.bootstrap_of(name) {
+                    eprintln!("{name}={bootstrap}");
+                }
+            }
             eprintln!(
                 "Kafka {} runs; Ctrl-C ends it. Log: {}",
                 kafka.version().as_str(),

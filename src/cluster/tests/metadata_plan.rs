@@ -4,6 +4,7 @@ use std::{
 };
 
 use rand::{SeedableRng, rngs::StdRng};
+use uuid::Uuid;
 
 use super::peer::{brokers, topic};
 use crate::{
@@ -143,6 +144,44 @@ fn topics_that_nobody_uses_are_dropped() {
     it.pass(1);
     assert_eq!(it.ask(), names(&["a"]));
     assert!(it.plan.wants("a") && !it.plan.wants("b"));
+}
+
+#[test]
+fn a_topic_is_asked_for_by_its_id_until_its_name_is_known() {
+    let mut it = Fixture::new();
+    let (id, other) = (Uuid::from_u128(7), Uuid::from_u128(8));
+    it.plan.want(["a"], it.now);
+    it.ask();
+    it.plan.succeeded(&names(&["a"]), &picture(&[("a", 1)]), true, it.now);
+    assert!(it.plan.want_ids(&[id]));
+    assert!(!it.plan.want_ids(&[id]), "it is known to be wanted");
+    assert_eq!(it.ask(), Asked::Ids(vec![id]), "at once, and alone");
+    it.plan.succeeded(&Asked::Ids(vec![id]), &picture(&[("a", 1)]), false, it.now);
+    // The broker does not know it yet: with the rest of the picture, and paced.
+    for _ in 0..3 {
+        let wait = it.wait();
+        assert!(wait <= Duration::from_secs(2), "{wait:?}");
+        it.now += wait;
+        assert_eq!(it.ask(), names(&["a"]));
+        it.plan.succeeded(&names(&["a"]), &picture(&[("a", 1)]), false, it.now);
+        assert_eq!(it.ask(), Asked::Ids(vec![id]));
+        it.plan.succeeded(&Asked::Ids(vec![id]), &picture(&[("a", 1)]), false, it.now);
+    }
+    let it_wait = it.wait();
+    it.now += it_wait;
+    it.ask();
+    it.plan.succeeded(&names(&["a"]), &picture(&[("a", 1)]), false, it.now);
+    it.ask();
+    let found = topic("b", &[(1, 1)]).with_topic_id(id);
+    let known = picture(&[("a", 1)]).merged(brokers(&[1]).with_topics(vec![found]), &Asked::Ids(vec![id]), |_| false);
+    assert_eq!(known.names[&id], Arc::from("b"), "found, though nobody asked for it by name");
+    it.plan.succeeded(&Asked::Ids(vec![id]), &known, true, it.now);
+    assert!(it.plan.wants("b"), "it is kept until somebody wants it by name");
+    assert_eq!(it.wait(), Duration::from_secs(300));
+    // One that is no longer looked for is not.
+    it.plan.want_ids(&[other]);
+    it.plan.want_ids(&[]);
+    assert_eq!(it.wait(), Duration::from_secs(300));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::{
     GroupEvent, GroupSettings,
     commit::{Commit, Turn, Verdict},
     committed::{fetch_answer, fetch_check, fetch_request},
+    consumer_protocol::ConsumerProtocolTask,
     coordinator::{ask, request_timeout},
     group_task::{Command, GroupTask},
     membership::{Identity, Standing},
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     cluster::{Backoff, Client, CoordinatorKind, Lane, Route},
     consumer::{GroupState, GroupStatus, OffsetAndMetadata, subscription::Subscription},
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorCode, ErrorKind, Result},
     record::TopicPartition,
 };
 
@@ -69,6 +70,21 @@ impl GroupHandle {
         let shared = Arc::new(Shared::new(settings));
         let (commands, received) = mpsc::unbounded_channel();
         let task = GroupTask::new(client.clone(), shared.clone(), received, events);
+        tokio::spawn(task.run());
+        Self { client, shared, commands }
+    }
+
+    /// The same for a group of the consumer protocol (KIP-848), whose coordinator assigns; by that assignor, where one is
+    /// named.
+    pub(crate) fn start_consumer_protocol(
+        client: Client,
+        settings: GroupSettings,
+        remote_assignor: Option<Arc<str>>,
+        events: mpsc::UnboundedSender<GroupEvent>,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(settings));
+        let (commands, received) = mpsc::unbounded_channel();
+        let task = ConsumerProtocolTask::new(client.clone(), shared.clone(), remote_assignor, received, events);
         tokio::spawn(task.run());
         Self { client, shared, commands }
     }
@@ -153,7 +169,13 @@ impl GroupHandle {
             };
             last = Some(match self.try_commit(&mut commit, identity.as_ref(), deadline).await {
                 Ok(Verdict::Done) => return commit.end(),
-                Ok(Verdict::Again { error, .. }) => error,
+                Ok(Verdict::Again { error, .. }) => {
+                    if let (Some(ErrorCode::STALE_MEMBER_EPOCH), Some(identity)) = (error.code(), identity) {
+                        // The next heartbeat brings the epoch in which this can be committed.
+                        let _ = self.commands.send(Command::CommitRefused { identity, said: error.clone() });
+                    }
+                    error
+                }
                 Ok(Verdict::NotOurName { error, said }) => {
                     let Some(identity) = identity else { return Err(error) };
                     let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });

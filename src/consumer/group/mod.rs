@@ -3,6 +3,7 @@
 pub(crate) mod assignor;
 mod commit;
 mod committed;
+mod consumer_protocol;
 mod coordinator;
 mod group_task;
 mod handle;

@@ -3,6 +3,7 @@
 mod budget;
 mod chain;
 mod commits;
+mod consumer_protocol;
 mod counting;
 mod damage;
 mod faults;

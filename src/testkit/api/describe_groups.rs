@@ -24,8 +24,10 @@ impl Call for DescribeGroups {
         response.throttle_time_ms = context.throttle();
         for name in &self.0.groups {
             let refused = context.refused().map_or_else(|| context.check_group(name), Err);
+            // One of the consumer protocol is described by a request of its own.
             let known = context.state.groups.contains_key(name.as_str());
-            let view = known.then(|| context.state.group_mut(name, context.now).view());
+            let group = known.then(|| context.state.group_mut(name, context.now));
+            let view = group.filter(|group| !group.is_consumer()).map(|group| group.view());
             let mut described = DescribedGroup::default().with_group_id(name.clone());
             match (refused, view) {
                 (Err(error), _) => described.error_code = error.code(),

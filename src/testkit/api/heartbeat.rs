@@ -19,6 +19,9 @@ impl Heartbeat {
         let instance = self.0.group_instance_id.as_ref().filter(|_| context.head.version >= 3);
         let identity =
             MemberIdentity { member_id: self.0.member_id.to_string(), instance: instance.map(ToString::to_string) };
+        if let Some((group, ..)) = context.state.consumer_group(&self.0.group_id, context.now) {
+            return group.classic_heartbeat(context.now, &identity, self.0.generation_id);
+        }
         let settings = context.state.group_settings();
         let group = context.state.group_mut(&self.0.group_id, context.now);
         group.heartbeat(context.now, &identity, self.0.generation_id, &settings)

@@ -6,9 +6,10 @@ use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse, join_group_r
 
 use super::{Call, Context, Progress, Step, Subject, millis, text};
 use crate::{
-    error::Result,
+    error::{ErrorCode, Result},
     testkit::state::{
         State,
+        consumer_group::{ClassicJoin, ClassicMember, ConsumerGroup, ConsumerGroupSettings, Picture},
         group::{JoinOutcome, JoinRequest, MemberIdentity, Outcome},
     },
 };
@@ -48,6 +49,9 @@ impl JoinGroup {
             id_required: version >= 4,
             may_skip_assignment: version >= 9,
         };
+        if let Some((group, picture, settings)) = context.state.consumer_group_to_join(&asked.group_id, context.now) {
+            return Outcome::Done(join_consumer(context.now, group, request, &picture, &settings));
+        }
         let settings = context.state.group_settings();
         context.state.group_mut(&asked.group_id, context.now).join(context.now, request, &settings)
     }
@@ -80,6 +84,34 @@ impl Call for JoinGroup {
                 Ok(Step::Wait(context.state.group_mut(&self.request.group_id, context.now).deadline()))
             }
         }
+    }
+}
+
+/// Into a group of the consumer protocol: at once, and nobody leads.
+fn join_consumer(
+    now: std::time::Instant,
+    group: &mut ConsumerGroup,
+    request: JoinRequest,
+    picture: &Picture,
+    settings: &ConsumerGroupSettings,
+) -> JoinOutcome {
+    let join = ClassicJoin {
+        identity: request.identity,
+        client_id: request.client_id,
+        protocol_type: request.protocol_type,
+        rebalance_timeout: request.rebalance_timeout,
+        id_required: request.id_required,
+        new_id: request.new_id,
+        member: ClassicMember { session_timeout: request.session_timeout, protocols: request.protocols },
+    };
+    match group.classic_join(now, join, picture, settings) {
+        Ok((member_id, generation, protocol)) => JoinOutcome {
+            generation,
+            protocol_type: Some("consumer".to_owned()),
+            protocol: Some(protocol),
+            ..JoinOutcome::error(ErrorCode::NONE, member_id)
+        },
+        Err((code, member_id)) => JoinOutcome::error(code, member_id),
     }
 }
 

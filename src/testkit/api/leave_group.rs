@@ -47,6 +47,11 @@ impl Call for LeaveGroup {
 
 impl LeaveGroup {
     fn leave(&self, context: &mut Context<'_>, identity: &MemberIdentity) -> ErrorCode {
+        if let Some((group, ..)) = context.state.consumer_group(&self.0.group_id, context.now) {
+            let left = group.classic_leave(context.now, identity);
+            context.state.group_mut(&self.0.group_id, context.now);
+            return left.err().unwrap_or_default();
+        }
         let settings = context.state.group_settings();
         let group = context.state.group_mut(&self.0.group_id, context.now);
         group.leave(context.now, identity, &settings).err().unwrap_or_default()

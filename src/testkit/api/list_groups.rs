@@ -1,4 +1,4 @@
-//! ListGroups 0–5: the groups that this broker coordinates, by state (v4) and type (v5, always `classic` here).
+//! ListGroups 0–5: the groups that this broker coordinates, by state (v4) and type (v5).
 
 use kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse, list_groups_response::ListedGroup};
 
@@ -19,9 +19,11 @@ impl Call for ListGroups {
         };
         let names: Vec<String> = context.state.groups.keys().cloned().collect();
         for name in names.into_iter().filter(|_| error.is_ok()) {
-            let view = context.state.group_mut(&name, context.now).view();
+            let group = context.state.group_mut(&name, context.now);
+            let kind = if group.is_consumer() { "consumer" } else { "classic" };
+            let view = group.view();
             let here = context.state.coordinator(&name) == Some(context.broker);
-            if !here || !listed(&self.0.states_filter, view.state) || !listed(&self.0.types_filter, "classic") {
+            if !here || !listed(&self.0.states_filter, view.state) || !listed(&self.0.types_filter, kind) {
                 continue;
             }
             let mut group = ListedGroup::default().with_group_id(text(name).into());
@@ -30,7 +32,7 @@ impl Call for ListGroups {
                 group.group_state = text(view.state);
             }
             if version >= 5 {
-                group.group_type = text("classic");
+                group.group_type = text(kind);
             }
             response.groups.push(group);
         }

@@ -4,6 +4,8 @@
 //! has its answer.
 
 mod api_versions;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
@@ -26,6 +28,7 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod produce_sink;
+mod sasl;
 mod sync_group;
 
 use std::{sync::Arc, time::Instant};
@@ -40,6 +43,7 @@ pub(crate) use self::produce_sink::acknowledge;
 use super::{
     fault::Verdict,
     options::Options,
+    sasl::Gate,
     shape,
     state::{State, group::Ticket},
 };
@@ -75,7 +79,7 @@ macro_rules! serve {
 }
 
 /// The requests that are served.
-pub(crate) static SERVED: [Served; 22] = serve![
+pub(crate) static SERVED: [Served; 26] = serve![
     ProduceRequest => |request, _| produce::Produce::new(request),
     FetchRequest => fetch::Fetch::new,
     ListOffsetsRequest => |request, _| list_offsets::ListOffsets(request),
@@ -98,6 +102,10 @@ pub(crate) static SERVED: [Served; 22] = serve![
     CreatePartitionsRequest => |request, _| create_partitions::CreatePartitions(request),
     DeleteGroupsRequest => |request, _| delete_groups::DeleteGroups(request),
     DescribeClusterRequest => |request, _| describe_cluster::DescribeCluster(request),
+    SaslHandshakeRequest => |request, _| sasl::SaslHandshake(request),
+    SaslAuthenticateRequest => |request, _| sasl::SaslAuthenticate(request),
+    ConsumerGroupHeartbeatRequest => |request, _| consumer_group_heartbeat::ConsumerGroupHeartbeat(request),
+    ConsumerGroupDescribeRequest => |request, _| consumer_group_describe::ConsumerGroupDescribe(request),
 ];
 
 const fn key_of<R: Request>() -> ApiKey {
@@ -161,6 +169,7 @@ pub(crate) struct Context<'a> {
     pub(crate) head: &'a Head,
     pub(crate) now: Instant,
     pub(crate) verdict: &'a Verdict,
+    pub(crate) gate: &'a mut Gate,
 }
 
 /// How a call goes on.

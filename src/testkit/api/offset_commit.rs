@@ -77,8 +77,12 @@ impl OffsetCommit {
             member_id: self.0.member_id.to_string(),
             instance: self.0.group_instance_id.as_ref().map(ToString::to_string),
         };
+        let epoch = self.0.generation_id_or_member_epoch;
+        if let Some((group, ..)) = context.state.consumer_group(&self.0.group_id, context.now) {
+            return group.may_commit(context.now, &identity.member_id, epoch, context.head.version);
+        }
         let settings = context.state.group_settings();
         let group = context.state.group_mut(&self.0.group_id, context.now);
-        group.may_commit(context.now, &identity, self.0.generation_id_or_member_epoch, &settings)
+        group.may_commit(context.now, &identity, epoch, &settings)
     }
 }

@@ -22,6 +22,9 @@ pub(crate) struct OffsetFetch(pub(crate) OffsetFetchRequest);
 struct Asked {
     group: String,
     topics: Option<Vec<(String, Vec<i32>)>>,
+    /// Who asks (v9), and in which epoch.
+    member: Option<String>,
+    epoch: i32,
 }
 
 /// A topic and what was found for each of its partitions.
@@ -37,6 +40,8 @@ impl OffsetFetch {
         if version >= 8 {
             let groups = self.0.groups.iter().map(|group| Asked {
                 group: group.group_id.to_string(),
+                member: group.member_id.as_ref().map(ToString::to_string),
+                epoch: group.member_epoch,
                 topics: group.topics.as_ref().map(|topics| {
                     topics.iter().map(|topic| (topic.name.to_string(), topic.partition_indexes.clone())).collect()
                 }),
@@ -46,7 +51,7 @@ impl OffsetFetch {
         let topics = self.0.topics.as_ref().map(|topics| {
             topics.iter().map(|topic| (topic.name.to_string(), topic.partition_indexes.clone())).collect()
         });
-        vec![Asked { group: self.0.group_id.to_string(), topics }]
+        vec![Asked { group: self.0.group_id.to_string(), topics, member: None, epoch: -1 }]
     }
 }
 
@@ -90,6 +95,10 @@ impl Call for OffsetFetch {
 
 fn find(context: &mut Context<'_>, asked: &Asked) -> Found {
     let refused = context.refused().map_or_else(|| context.check_group(&asked.group), Err);
+    let refused = refused.and_then(|()| match context.state.consumer_group(&asked.group, context.now) {
+        Some((group, ..)) => group.may_fetch(context.now, asked.member.as_deref(), asked.epoch),
+        None => Ok(()),
+    });
     let error = context.spoiled(refused.err().unwrap_or_default());
     if !error.is_ok() {
         // Versions 0 and 1 have no place for it but the partitions.

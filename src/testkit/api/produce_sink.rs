@@ -266,7 +266,8 @@ mod tests {
         let head = decode_head(&mut frame).unwrap();
         let mut call = decode_call(&head, frame).unwrap();
         let verdict = Verdict::default();
-        let mut context = Context { state, broker: 1, head: &head, now: Instant::now(), verdict: &verdict };
+        let gate = &mut crate::testkit::sasl::Gate::new(None);
+        let mut context = Context { state, broker: 1, head: &head, now: Instant::now(), verdict: &verdict, gate };
         match call.act(&mut context).unwrap() {
             Step::Reply(pieces) => pieces.concat(),
             other => panic!("{other:?}"),

@@ -5,7 +5,7 @@ use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
 use super::{Call, Context, Progress, Step, Subject, text};
 use crate::{
-    error::Result,
+    error::{ErrorCode, Result},
     testkit::state::{
         State,
         group::{MemberIdentity, Outcome, SyncOutcome, SyncRequest},
@@ -42,6 +42,15 @@ impl SyncGroup {
                 .map(|given| (given.member_id.to_string(), Bytes::copy_from_slice(&given.assignment)))
                 .collect(),
         };
+        if let Some((group, picture, _)) = context.state.consumer_group(&asked.group_id, context.now) {
+            let synced = group.classic_sync(context.now, &request.identity, request.generation, &picture);
+            return Outcome::Done(synced.map_or_else(SyncOutcome::error, |(assignment, protocol)| SyncOutcome {
+                protocol_type: Some("consumer".to_owned()),
+                protocol: Some(protocol),
+                assignment,
+                ..SyncOutcome::error(ErrorCode::NONE)
+            }));
+        }
         let settings = context.state.group_settings();
         context.state.group_mut(&asked.group_id, context.now).sync(context.now, request, &settings)
     }

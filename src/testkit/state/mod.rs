@@ -1,5 +1,6 @@
 //! What the cluster knows, without IO: every method is told the time, and none waits.
 
+pub(crate) mod consumer_group;
 pub(crate) mod group;
 pub(crate) mod log;
 pub(crate) mod producers;
@@ -18,6 +19,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use uuid::Uuid;
 
 use self::{
+    consumer_group::{ConsumerGroup, ConsumerGroupSettings, Picture},
     group::{Group, GroupSettings},
     sessions::Sessions,
     sink::Sink,
@@ -120,9 +122,60 @@ impl State {
     /// The group of that name, with everything that was due by now done; a new one where there is none.
     pub(crate) fn group_mut(&mut self, name: &str, now: Instant) -> &mut Group {
         let settings = self.options.groups;
+        let picture = self.groups.get(name).filter(|group| group.is_consumer()).map(|_| self.picture());
         let group = self.groups.entry(name.to_owned()).or_default();
         group.advance(now, &settings);
+        if let Some(picture) = picture
+            && group.consumer().is_some_and(|consumer| consumer.is_classic())
+            && self.options.consumer_groups.migrates
+        {
+            group.downgrade(now, &picture, &settings);
+        }
         group
+    }
+
+    /// The topics as a coordinator of the consumer protocol looks at them.
+    pub(crate) fn picture(&self) -> Picture {
+        let count = |topic: &Topic| i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+        self.topics.iter().map(|topic| (topic.name.clone(), (topic.id, count(topic)))).collect()
+    }
+
+    /// The group of that name, if there is one of the consumer protocol, and what it has to know.
+    pub(crate) fn consumer_group(
+        &mut self,
+        name: &str,
+        now: Instant,
+    ) -> Option<(&mut ConsumerGroup, Picture, ConsumerGroupSettings)> {
+        if !self.groups.contains_key(name) {
+            return None;
+        }
+        let (picture, settings) = (self.picture(), self.options.consumer_groups);
+        Some((self.group_mut(name, now).consumer()?, picture, settings))
+    }
+
+    /// The same for a member of the classic protocol that joins: a group without members becomes a classic one.
+    pub(crate) fn consumer_group_to_join(
+        &mut self,
+        name: &str,
+        now: Instant,
+    ) -> Option<(&mut ConsumerGroup, Picture, ConsumerGroupSettings)> {
+        let (picture, settings) = (self.picture(), self.options.groups);
+        let group = self.group_mut(name, now);
+        if group.is_empty() {
+            group.downgrade(now, &picture, &settings);
+        }
+        self.consumer_group(name, now)
+    }
+
+    /// The same for a member of the consumer protocol that joins: the group becomes one, if it is not yet.
+    pub(crate) fn upgraded_group(
+        &mut self,
+        name: &str,
+        now: Instant,
+    ) -> Result<(&mut ConsumerGroup, Picture, ConsumerGroupSettings), ErrorCode> {
+        let (picture, settings) = (self.picture(), self.options.consumer_groups);
+        let group = self.group_mut(name, now).upgrade(&picture, &settings)?;
+        Ok((group, picture, settings))
     }
 
     pub(crate) fn next_producer_id(&mut self) -> i64 {

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
-    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, DescribeGroupsRequest,
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
+    OffsetFetchRequest, SyncGroupRequest,
     join_group_request::JoinGroupRequestProtocol,
     leave_group_request::MemberIdentity,
     offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
@@ -224,4 +225,74 @@ async fn groups_are_listed_described_and_deleted() {
     let asked = DeleteGroupsRequest::default().with_groups_names(vec![text("g").into()]);
     assert_eq!(client.call(&asked, 2).await.results[0].error_code, 0);
     assert!(cluster.group("g").is_none());
+}
+
+/// A heartbeat that joins; what is subscribed to is `t`.
+fn beat(group: &str, member: &str) -> ConsumerGroupHeartbeatRequest {
+    ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(text(group).into())
+        .with_member_id(text(member))
+        .with_rebalance_timeout_ms(10_000)
+        .with_subscribed_topic_names(Some(vec![topic("t")]))
+        .with_topic_partitions(Some(Vec::new()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_of_the_consumer_protocol_in_every_version() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("t", 3).unwrap();
+    let mut client = Client::to(&cluster, 1).await;
+    for version in 0..=1 {
+        let group = format!("new{version}");
+        // Version 0 gives the id.
+        let asked = if version == 0 { "" } else { "mine" };
+        let joined = client.call(&beat(&group, asked), version).await;
+        assert_eq!((joined.error_code, joined.member_epoch, joined.heartbeat_interval_ms), (0, 1, 5_000));
+        let id = joined.member_id.unwrap();
+        assert_eq!(id.as_str() == "mine", version == 1);
+        let given = joined.assignment.unwrap().topic_partitions;
+        assert_eq!(given[0].partitions, [0, 1, 2]);
+        let mut next = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(text(&group).into())
+            .with_member_id(id.clone())
+            .with_member_epoch(1)
+            .with_rebalance_timeout_ms(-1);
+        let kept = client.call(&next, version).await;
+        assert_eq!((kept.error_code, kept.member_epoch, kept.assignment), (0, 1, None));
+
+        assert_eq!(client.call(&commit(&group, &id, 1, 7), 9).await.topics[0].partitions[0].error_code, 0);
+        let stale = client.call(&commit(&group, &id, 0, 7), 9).await.topics[0].partitions[0].error_code;
+        assert_eq!(stale, ErrorCode::STALE_MEMBER_EPOCH.code());
+        let fetch = |epoch| {
+            let asked = OffsetFetchRequestTopics::default().with_name(topic("t")).with_partition_indexes(vec![0]);
+            let asked = OffsetFetchRequestGroup::default()
+                .with_group_id(text(&group).into())
+                .with_member_id(Some(id.clone()))
+                .with_member_epoch(epoch)
+                .with_topics(Some(vec![asked]));
+            OffsetFetchRequest::default().with_groups(vec![asked])
+        };
+        let found = client.call(&fetch(1), 9).await.groups.remove(0);
+        assert_eq!((found.error_code, found.topics[0].partitions[0].committed_offset), (0, 7));
+        let stale = client.call(&fetch(5), 9).await.groups.remove(0);
+        assert_eq!(stale.error_code, ErrorCode::STALE_MEMBER_EPOCH.code());
+
+        let described = ConsumerGroupDescribeRequest::default().with_group_ids(vec![text(&group).into()]);
+        let described = client.call(&described, version).await.groups.remove(0);
+        assert_eq!((described.group_state.as_str(), described.group_epoch), ("Stable", 1));
+        assert_eq!(described.members[0].assignment.topic_partitions[0].partitions, [0, 1, 2]);
+        let listed = client.call(&ListGroupsRequest::default(), 5).await.groups;
+        assert!(listed.iter().any(|known| known.group_id.as_str() == group && known.group_type.as_str() == "consumer"));
+        let classic = DescribeGroupsRequest::default().with_groups(vec![text(&group).into()]);
+        assert_eq!(client.call(&classic, 5).await.groups[0].group_state.as_str(), "Dead");
+
+        next.member_epoch = -1;
+        assert_eq!(client.call(&next, version).await.error_code, 0);
+        next.member_epoch = 1;
+        assert_eq!(client.call(&next, version).await.error_code, ErrorCode::UNKNOWN_MEMBER_ID.code());
+    }
+    let nobody = client.call(&beat("new2", ""), 1).await;
+    assert_eq!(nobody.error_code, ErrorCode::INVALID_REQUEST.code());
+    let absent = beat("new3", "m").with_member_epoch(4).with_topic_partitions(None);
+    assert_eq!(client.call(&absent, 1).await.error_code, ErrorCode::GROUP_ID_NOT_FOUND.code());
 }

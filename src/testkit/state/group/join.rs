@@ -352,7 +352,7 @@ impl Group {
     }
 
     /// Every member votes for the first of its protocols that all of them have.
-    fn select_protocol(&self) -> Option<String> {
+    pub(super) fn select_protocol(&self) -> Option<String> {
         let common =
             |name: &str| self.members.iter().all(|member| member.protocols.iter().any(|(known, _)| known == name));
         let mut votes: Vec<(&str, usize)> = Vec::new();

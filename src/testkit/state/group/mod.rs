@@ -14,6 +14,7 @@
 
 mod join;
 mod membership;
+mod migration;
 mod offsets;
 mod sync;
 #[cfg(test)]
@@ -25,6 +26,8 @@ use std::{
 };
 
 use bytes::Bytes;
+
+use super::consumer_group::ConsumerGroup;
 
 pub(crate) use join::{JoinOutcome, JoinRequest};
 pub(crate) use membership::MemberIdentity;
@@ -115,6 +118,8 @@ pub(crate) struct Group {
     syncs: HashMap<Ticket, SyncOutcome>,
     tickets: u64,
     offsets: BTreeMap<(String, i32), Committed>,
+    /// There where the group is of the consumer protocol; then it has no classic members of its own.
+    consumer: Option<Box<ConsumerGroup>>,
 }
 
 impl Default for Group {
@@ -132,6 +137,7 @@ impl Default for Group {
             syncs: HashMap::new(),
             tickets: 0,
             offsets: BTreeMap::new(),
+            consumer: None,
         }
     }
 }
@@ -140,7 +146,8 @@ impl Default for Group {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupView {
-    /// Kafka's name for the group's state: `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Stable`.
+    /// Kafka's name for the group's state: `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Stable`; for a group of
+    /// the consumer protocol, of which this shows only a part, as in [`ConsumerGroupView`](super::super::ConsumerGroupView).
     pub state: &'static str,
     /// Rises with every rebalance.
     pub generation: i32,
@@ -170,9 +177,31 @@ pub struct MemberView {
     pub assignment: Bytes,
 }
 
+/// A group of the consumer protocol, as far as it can be shown as if it were a classic one.
+fn consumer_view(consumer: &ConsumerGroup) -> GroupView {
+    let members = consumer.members().map(|(id, instance, client_id)| MemberView {
+        member_id: id.to_owned(),
+        instance_id: instance.map(str::to_owned),
+        client_id: client_id.to_owned(),
+        metadata: Bytes::new(),
+        assignment: Bytes::new(),
+    });
+    GroupView {
+        state: consumer.state(),
+        generation: consumer.epoch(),
+        protocol_type: "consumer".to_owned(),
+        protocol: None,
+        leader: None,
+        members: members.collect(),
+    }
+}
+
 impl Group {
     /// The group as it is.
     pub(crate) fn view(&self) -> GroupView {
+        if let Some(consumer) = &self.consumer {
+            return consumer_view(consumer);
+        }
         GroupView {
             state: match self.phase {
                 Phase::Empty => "Empty",
@@ -206,11 +235,15 @@ impl Group {
             Phase::Stable { until } => until,
         };
         let sessions = self.members.iter().filter(|member| !member.waits()).map(|member| member.expires);
-        phase.into_iter().chain(sessions).chain(self.pending.values().copied()).min()
+        let consumer = self.consumer.as_ref().and_then(|consumer| consumer.deadline());
+        phase.into_iter().chain(sessions).chain(self.pending.values().copied()).chain(consumer).min()
     }
 
     /// Lets everything happen that was due by now, each thing at its own time.
     pub(crate) fn advance(&mut self, now: Instant, settings: &GroupSettings) {
+        if let Some(consumer) = &mut self.consumer {
+            return consumer.advance(now);
+        }
         while let Some(at) = self.deadline().filter(|&at| at <= now) {
             self.pending.retain(|_, lapses| *lapses > at);
             let dead: Vec<String> = self
@@ -245,7 +278,7 @@ impl Group {
 
     /// Whether it has no members.
     pub(crate) fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.members.is_empty() && self.consumer.as_ref().is_none_or(|consumer| consumer.is_empty())
     }
 
     fn ticket(&mut self) -> Ticket {

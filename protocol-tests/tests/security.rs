@@ -1,0 +1,240 @@
+//! Ottla with a real Kafka over every kind of security: TLS, client certificates, and every mechanism.
+#![cfg(unix)]
+
+use std::time::{Duration, Instant};
+
+use ottla::{
+    Admin, Consumer, ErrorKind, OffsetReset, Producer, Record,
+    security::{AwsCredentials, AwsMskIam, Sasl, Security, Tls, UnsecuredToken},
+};
+use protocol_tests::{
+    Error, Kafka, or_skip,
+    secured::{CERTIFICATES, PASSWORD, USER},
+    unique,
+};
+use tokio::sync::OnceCell;
+
+/// One cluster for the tests of this file.
+async fn secured() -> Option<&'static Kafka> {
+    static SHARED: OnceCell<Option<Kafka>> = OnceCell::const_new();
+    SHARED.get_or_init(|| async { or_skip(Kafka::builder().secured().start().await) }).await.as_ref()
+}
+
+fn trusting() -> Tls {
+    Tls::new().ca_pem(CERTIFICATES.authority)
+}
+
+fn mechanisms() -> [Sasl; 4] {
+    [
+        Sasl::plain(USER, PASSWORD),
+        Sasl::scram_sha_256(USER, PASSWORD),
+        Sasl::scram_sha_512(USER, PASSWORD),
+        Sasl::oauth_bearer(UnsecuredToken::new(USER)),
+    ]
+}
+
+fn msk() -> Sasl {
+    let credentials = AwsCredentials::new("AKIDEXAMPLE", "hunter2");
+    Sasl::mechanism(AwsMskIam::new().region("eu-west-1").credentials(credentials))
+}
+
+/// Metadata, producing and consuming in a group, by clients that some builder makes.
+async fn works(admin: Admin, producer: Producer, consumer: Consumer, topic: &str) {
+    assert!(admin.list_topics().await.unwrap().iter().any(|found| &*found.name == topic));
+    let mut deliveries = Vec::new();
+    for n in 0..100 {
+        deliveries.push(producer.send(Record::to(topic).value(format!("{n}"))).await.unwrap());
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    consumer.subscribe([topic]).unwrap();
+    for n in 0..100 {
+        let record = tokio::time::timeout(Duration::from_secs(120), consumer.recv()).await.unwrap().unwrap().unwrap();
+        assert_eq!(record.value.as_deref(), Some(format!("{n}").as_bytes()));
+    }
+    consumer.close(Duration::from_secs(30)).await.unwrap();
+    producer.close(Duration::from_secs(30)).await.unwrap();
+}
+
+async fn works_by_builder(kafka: &Kafka, listener: &str, security: Security) {
+    let (topic, bootstrap) = (unique("builder"), kafka.bootstrap_of(listener).unwrap());
+    kafka.create_topic(&topic, 1, 1, &[]).await.unwrap();
+    let admin = Admin::builder(&bootstrap).security(security.clone()).build().await.unwrap();
+    let producer = Producer::builder(bootstrap.as_str()).security(security.clone()).build().await.unwrap();
+    let consumer = Consumer::builder(&bootstrap).security(security).group(&topic);
+    let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
+    works(admin, producer, consumer, &topic).await;
+}
+
+async fn works_by_properties(kafka: &Kafka, listener: &str, security: &[(&str, &str)]) {
+    let (topic, bootstrap) = (unique("properties"), kafka.bootstrap_of(listener).unwrap());
+    kafka.create_topic(&topic, 1, 1, &[]).await.unwrap();
+    let mut all = vec![("bootstrap.servers", bootstrap.as_str())];
+    all.extend_from_slice(security);
+    let admin = Admin::from_properties(all.iter().copied()).await.unwrap();
+    let producer = Producer::from_properties(all.iter().copied()).await.unwrap();
+    let more = [("group.id", topic.as_str()), ("auto.offset.reset", "earliest")];
+    let consumer = Consumer::from_properties(all.iter().copied().chain(more)).await.unwrap();
+    works(admin, producer, consumer, &topic).await;
+}
+
+#[tokio::test]
+async fn tls_with_and_without_client_certificates() {
+    let Some(kafka) = secured().await else { return };
+    let mutual = || trusting().client_certificate_pem(CERTIFICATES.client, CERTIFICATES.client_key);
+    for (listener, tls) in [
+        ("TLS", trusting()),
+        ("TLS", trusting().only_tls_1_2()),
+        ("TLS", trusting().only_tls_1_3()),
+        ("MUTUAL", mutual()),
+        ("MUTUAL", mutual().only_tls_1_2()),
+    ] {
+        works_by_builder(kafka, listener, Security::ssl(tls)).await;
+    }
+    let ssl = ("security.protocol", "SSL");
+    works_by_properties(kafka, "TLS", &[ssl, ("ssl.ca.pem", CERTIFICATES.authority)]).await;
+    works_by_properties(
+        kafka,
+        "MUTUAL",
+        &[
+            ssl,
+            ("ssl.truststore.type", "PEM"),
+            ("ssl.truststore.certificates", CERTIFICATES.authority),
+            ("ssl.keystore.type", "PEM"),
+            ("ssl.keystore.certificate.chain", CERTIFICATES.client),
+            ("ssl.keystore.key", CERTIFICATES.client_key),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn every_mechanism_with_and_without_tls() {
+    let Some(kafka) = secured().await else { return };
+    for sasl in mechanisms() {
+        works_by_builder(kafka, "SASL", Security::sasl_plaintext(sasl.clone())).await;
+        works_by_builder(kafka, "BOTH", Security::sasl_ssl(sasl, trusting())).await;
+    }
+    let module = "org.apache.kafka.common.security";
+    let login = |class: &str| format!("{module}.{class} required username=\"{USER}\" password=\"{PASSWORD}\";");
+    let (plain, scram) = (login("plain.PlainLoginModule"), login("scram.ScramLoginModule"));
+    let oauth =
+        format!("{module}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"{USER}\";");
+    for (mechanism, jaas) in
+        [("PLAIN", &plain), ("SCRAM-SHA-256", &scram), ("SCRAM-SHA-512", &scram), ("OAUTHBEARER", &oauth)]
+    {
+        let jaas = ("sasl.jaas.config", jaas.as_str());
+        let sasl = ("sasl.mechanism", mechanism);
+        works_by_properties(kafka, "SASL", &[("security.protocol", "SASL_PLAINTEXT"), sasl, jaas]).await;
+        let tls = ("ssl.ca.pem", CERTIFICATES.authority);
+        works_by_properties(kafka, "BOTH", &[("security.protocol", "SASL_SSL"), sasl, jaas, tls]).await;
+    }
+    let librdkafka = [
+        ("security.protocol", "SASL_PLAINTEXT"),
+        ("sasl.mechanisms", "SCRAM-SHA-256"),
+        ("sasl.username", USER),
+        ("sasl.password", PASSWORD),
+    ];
+    works_by_properties(kafka, "SASL", &librdkafka).await;
+}
+
+#[tokio::test]
+async fn what_a_real_broker_refuses_is_told_at_once_and_says_which() {
+    let Some(kafka) = secured().await else { return };
+    for (listener, security, part) in [
+        ("SASL", Security::sasl_plaintext(Sasl::plain(USER, "hunter2")), "refuses the credentials"),
+        ("SASL", Security::sasl_plaintext(Sasl::scram_sha_256(USER, "hunter2")), "refuses the credentials"),
+        ("BOTH", Security::sasl_ssl(Sasl::scram_sha_512("nobody", PASSWORD), trusting()), "refuses the credentials"),
+        ("SASL", Security::sasl_plaintext(msk()), "no mechanism AWS_MSK_IAM"),
+        ("TLS", Security::ssl(Tls::new()), "not issued by an authority"),
+        ("MUTUAL", Security::ssl(trusting()), "certificate"),
+        ("MUTUAL", Security::ssl(trusting().only_tls_1_2()), "certificate"),
+        ("TLS", Security::plaintext(), "asks for TLS"),
+        ("CLIENT", Security::sasl_plaintext(Sasl::plain(USER, PASSWORD)), "PLAINTEXT or SSL"),
+    ] {
+        let bootstrap = if listener == "CLIENT" { kafka.bootstrap() } else { kafka.bootstrap_of(listener).unwrap() };
+        let error = Admin::builder(&bootstrap).security(security).build().await.unwrap().list_topics().await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Authentication, "{listener}: {error:?}");
+        assert!(error.to_string().contains(part), "{part:?} is missing in: {error}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+    for (listener, security, part) in
+        [("CLIENT", Security::ssl(trusting()), "without TLS"), ("SASL", Security::plaintext(), "wants SASL")]
+    {
+        let bootstrap = if listener == "CLIENT" { kafka.bootstrap() } else { kafka.bootstrap_of(listener).unwrap() };
+        let admin = Admin::builder(&bootstrap).security(security).default_api_timeout(Duration::from_secs(5));
+        let error = admin.build().await.unwrap().list_topics().await.unwrap_err();
+        assert!(error.to_string().contains(part), "{part:?} is missing in: {error}");
+    }
+}
+
+/// How long traffic goes on: 20 s, or as many seconds as `OTTLA_REAUTH_SECONDS` says.
+fn span() -> Duration {
+    let asked = std::env::var("OTTLA_REAUTH_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(asked.unwrap_or(20))
+}
+
+#[tokio::test]
+async fn traffic_goes_on_over_re_authentications() -> Result<(), Error> {
+    let builder = Kafka::builder().secured().config("connections.max.reauth.ms", "5000");
+    let Some(kafka) = or_skip(builder.start().await) else { return Ok(()) };
+    for (sasl, listener) in mechanisms().into_iter().zip(["SASL", "BOTH", "SASL", "BOTH"]) {
+        let security = match listener {
+            "SASL" => Security::sasl_plaintext(sasl),
+            _ => Security::sasl_ssl(sasl, trusting()),
+        };
+        let (topic, bootstrap) = (unique("reauth"), kafka.bootstrap_of(listener).unwrap());
+        kafka.create_topic(&topic, 3, 1, &[]).await?;
+        let producer = Producer::builder(bootstrap.as_str()).security(security.clone()).build().await.unwrap();
+        let consumer = Consumer::builder(&bootstrap).security(security).group(&topic);
+        let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
+        consumer.subscribe([topic.as_str()]).unwrap();
+        let (until, mut sent, mut read) = (Instant::now() + span() / 4, 0_u64, 0_u64);
+        let sending = async {
+            let mut deliveries = Vec::new();
+            while Instant::now() < until {
+                let value = sent.to_string();
+                deliveries.push(producer.send(Record::to(&topic).key(&value).value(&value)).await.unwrap());
+                sent += 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            for delivery in deliveries {
+                delivery.await.unwrap();
+            }
+            sent
+        };
+        let reading = async {
+            let mut seen = std::collections::HashSet::new();
+            loop {
+                let record = consumer.recv().await.unwrap().unwrap();
+                assert!(seen.insert(record.value.clone().unwrap()), "twice: {record:?}");
+                read = seen.len() as u64;
+                if record.value.as_deref() == Some(b"end") {
+                    return;
+                }
+            }
+        };
+        let all = async {
+            let sent = sending.await;
+            // Behind everything, in the partition where it is: the others' ends are waited for below.
+            producer.send(Record::to(&topic).value("end")).await.unwrap().await.unwrap();
+            sent
+        };
+        let (sent, ()) = tokio::join!(all, reading);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while read < sent + 1 && Instant::now() < deadline {
+            if let Ok(record) = tokio::time::timeout(Duration::from_secs(1), consumer.recv()).await {
+                record.unwrap().unwrap();
+                read += 1;
+            }
+        }
+        let metrics = producer.metrics();
+        eprintln!("{listener}: {sent} sent, {read} read, {} retried", metrics.batches_retried);
+        assert_eq!((read, metrics.records_failed(), metrics.batches_retried), (sent + 1, 0, 0));
+        consumer.close(Duration::from_secs(30)).await.unwrap();
+        producer.close(Duration::from_secs(30)).await.unwrap();
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! One frame out and one in, with nothing else under way: how a connection begins, and how it authenticates.
+
+use bytes::{BufMut, Bytes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::frames::broken;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    net::Stream,
+    security::tls_failure,
+    wire::frame::frame_length,
+};
+
+pub(super) enum Refusal {
+    HungUp,
+    Other(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Writes one frame and reads one.
+pub(super) async fn exchange(stream: &mut dyn Stream, frame: &[u8], limit: usize) -> Result<Bytes, Refusal> {
+    // That a peer does not accept this client's certificate comes behind the handshake of TLS 1.3.
+    let hung_up = |error| tls_failure(&error).map_or(Refusal::HungUp, Refusal::Other);
+    stream.write_all(frame).await.map_err(hung_up)?;
+    stream.flush().await.map_err(hung_up)?;
+    let mut prefix = [0; 4];
+    stream.read_exact(&mut prefix).await.map_err(hung_up)?;
+    let length = frame_length(prefix, limit).map_err(|error| secured(prefix, error))?;
+    // Grows with what arrives: the length is a stranger's word.
+    let mut body = Vec::new().limit(length);
+    while body.has_remaining_mut() {
+        if stream.read_buf(&mut body).await.map_err(|error| broken(&error))? == 0 {
+            return Err(Refusal::HungUp);
+        }
+    }
+    Ok(body.into_inner().into())
+}
+
+/// A listener that wants TLS goes on wanting it: that is told at once, and not tried again.
+fn secured(prefix: [u8; 4], error: Error) -> Error {
+    match prefix {
+        [0x15 | 0x16, 0x03, 0..=4, _] => Error::new(ErrorKind::Authentication, error.to_string()),
+        _ => error,
+    }
+}

@@ -1,0 +1,240 @@
+//! SASL on a connection: before its first request, and again when the broker asks for it (KIP-368).
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{SaslAuthenticateRequest, SaslHandshakeRequest},
+    protocol::{Request, StrBytes},
+};
+use rand::RngExt;
+
+use super::{
+    ClientSettings,
+    client::RawRequest,
+    connection::encode_frame,
+    core::api_key,
+    exchange::{Refusal, exchange},
+    versions::Versions,
+};
+use crate::{
+    error::{Error, ErrorCode, ErrorKind, Result},
+    net::Stream,
+    security::{Exchange, Guard, Sasl, Step},
+    wire::{
+        ApiKey,
+        frame::Chunks,
+        message::{decode_response, decode_response_header, encode_request},
+    },
+};
+
+/// SaslHandshake version 0 means that tokens follow without frames, as before Kafka 1.0.
+const HANDSHAKE: i16 = 1;
+/// No mechanism takes more turns than this.
+const MOST_TURNS: usize = 16;
+/// Which part of the time that an authentication holds is left when the next one begins, as in Java: room for the way
+/// there, and for clocks that differ.
+const MARGIN: (f64, f64) = (0.05, 0.15);
+/// Requests that were sent before wait at the broker, which closes the connection when it comes to them too late: so at
+/// least this is left, or where so little is granted, a third of it.
+const LEAST_MARGIN: Duration = Duration::from_millis(1500);
+
+/// What it takes to authenticate on one connection, once or many times.
+#[derive(Debug)]
+pub(super) struct Login {
+    guard: Arc<Guard>,
+    host: String,
+    client_id: String,
+    limit: usize,
+    version: i16,
+    timeout: Duration,
+}
+
+impl Login {
+    /// `None` where there is no SASL.
+    ///
+    /// # Errors
+    /// `UnsupportedVersion` for brokers older than 1.0.
+    pub(super) fn new(
+        guard: &Arc<Guard>,
+        settings: &ClientSettings,
+        host: &str,
+        versions: &Versions,
+        timeout: Duration,
+    ) -> Result<Option<Self>> {
+        if guard.sasl().is_none() {
+            return Ok(None);
+        }
+        if versions.pick(ApiKey::SaslHandshake, None)? < HANDSHAKE {
+            let message = "SASL: the broker is older than Kafka 1.0, whose SASL this client does not speak";
+            return Err(Error::new(ErrorKind::UnsupportedVersion, message));
+        }
+        Ok(Some(Self {
+            guard: Arc::clone(guard),
+            host: host.to_owned(),
+            client_id: settings.client_id.clone(),
+            limit: settings.receive_message_max_bytes,
+            version: versions.pick(ApiKey::SaslAuthenticate, None)?,
+            timeout,
+        }))
+    }
+
+    fn mechanism(&self) -> &str {
+        self.guard.sasl().map_or("", Sasl::name)
+    }
+
+    /// Gets what the exchange needs: a token may have to be fetched first.
+    ///
+    /// # Errors
+    /// The mechanism's own.
+    pub(super) async fn begin(&self) -> Result<Box<dyn Exchange>> {
+        match self.guard.sasl() {
+            Some(sasl) => {
+                let context = |error: Error| error.context(format_args!("SASL {}", sasl.name()));
+                sasl.begin(&self.host).await.map_err(context)
+            }
+            None => Err(Error::new(ErrorKind::Internal, "SASL without a mechanism")),
+        }
+    }
+
+    /// Authenticates, with nothing else under way. Says after how long it is to be done again.
+    ///
+    /// # Errors
+    /// `Authentication` where trying again cannot help.
+    pub(super) async fn run(&self, exchange: Box<dyn Exchange>, stream: &mut dyn Stream) -> Result<Option<Duration>> {
+        let mechanism = self.mechanism();
+        self.handshake(stream, mechanism).await?;
+        let (mut exchange, mut challenge, mut lifetime) = (exchange, None, 0);
+        for turn in 1..=MOST_TURNS {
+            // Deriving a key takes milliseconds, of which the tasks of this thread are not to be robbed.
+            let stepped = tokio::task::spawn_blocking(move || {
+                let step = exchange.next(challenge.as_deref());
+                (exchange, step)
+            });
+            let (back, step) = stepped.await.map_err(|error| {
+                let message = format!("SASL {mechanism}: the mechanism ended without an answer");
+                Error::new(ErrorKind::Internal, message).with_source(error)
+            })?;
+            exchange = back;
+            match step.map_err(|error| error.context(format_args!("SASL {mechanism}")))? {
+                Step::Done => return Ok(reauthenticate_after(lifetime)),
+                Step::Send(message) => {
+                    let (answer, holds) = self.authenticate(stream, turn, message.expose(), mechanism).await?;
+                    (challenge, lifetime) = (Some(answer), holds);
+                }
+            }
+        }
+        let message = format!("SASL {mechanism}: the broker goes on after {MOST_TURNS} turns");
+        Err(Error::new(ErrorKind::Authentication, message))
+    }
+
+    /// Both on a connection in use, within the timeout of a connection's setup.
+    pub(super) async fn again(&self, stream: &mut dyn Stream) -> Result<Option<Duration>> {
+        let run = async {
+            let exchange = self.begin().await?;
+            self.run(exchange, stream).await
+        };
+        let late = |_| {
+            let message = format!("re-authentication took longer than {} ms", self.timeout.as_millis());
+            Error::new(ErrorKind::Network, message)
+        };
+        tokio::time::timeout(self.timeout, run).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+    }
+
+    async fn handshake(&self, stream: &mut dyn Stream, mechanism: &str) -> Result<()> {
+        let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_string(mechanism.to_owned()));
+        let response = self.ask(stream, &request, HANDSHAKE, 0).await?;
+        let code = ErrorCode::new(response.error_code);
+        match code {
+            ErrorCode::NONE => Ok(()),
+            ErrorCode::UNSUPPORTED_SASL_MECHANISM => {
+                let theirs = response.mechanisms.iter().take(16).map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+                let context = format!("SASL: the broker has no mechanism {mechanism} here, but: {theirs}");
+                Err(Error::broker(code, context))
+            }
+            ErrorCode::ILLEGAL_SASL_STATE => {
+                let context = "SASL: the listener asks for none (set security.protocol to PLAINTEXT or SSL), or the \
+                               broker is in another state";
+                Err(Error::broker(code, context))
+            }
+            code => Err(Error::broker(code, "SASL: SaslHandshake")),
+        }
+    }
+
+    async fn authenticate(
+        &self,
+        stream: &mut dyn Stream,
+        turn: usize,
+        message: &[u8],
+        mechanism: &str,
+    ) -> Result<(Bytes, i64)> {
+        let request = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::copy_from_slice(message));
+        let turn = i32::try_from(turn).unwrap_or(i32::MAX);
+        let response = self.ask(stream, &request, self.version, turn).await?;
+        let code = ErrorCode::new(response.error_code);
+        if code.is_ok() {
+            return Ok((response.auth_bytes, response.session_lifetime_ms));
+        }
+        let said = response.error_message.as_deref().map(|said| format!(" ({})", shown(said))).unwrap_or_default();
+        Err(Error::broker(code, format_args!("SASL {mechanism}: the broker refuses the credentials{said}")))
+    }
+
+    async fn ask<R: Request>(
+        &self,
+        stream: &mut dyn Stream,
+        request: &R,
+        version: i16,
+        correlation_id: i32,
+    ) -> Result<R::Response> {
+        let key = api_key::<R>()?;
+        let (frame, _) = encode_frame(key, version, correlation_id, &self.client_id, |head| {
+            encode_request(head, request, version)?;
+            Ok(RawRequest { chunks: Chunks::new(), answered: true })
+        })?;
+        let mut body = exchange(stream, &frame, self.limit).await.map_err(|refusal| match refusal {
+            Refusal::HungUp => Error::new(
+                ErrorKind::Network,
+                format!("the broker closed the connection at {key}, as some do when they refuse the credentials"),
+            ),
+            Refusal::Other(error) => error,
+        })?;
+        let answered = decode_response_header(&mut body, key, version)?;
+        if answered != correlation_id {
+            let message = format!("the answer to {key} has correlation id {answered} in place of {correlation_id}");
+            return Err(Error::new(ErrorKind::Protocol, message));
+        }
+        decode_response::<R>(body, version)
+    }
+}
+
+/// A time within the window of what the broker grants; `None` where it grants all time.
+fn reauthenticate_after(lifetime_ms: i64) -> Option<Duration> {
+    let lifetime = u64::try_from(lifetime_ms).ok().filter(|lifetime| *lifetime > 0)?;
+    // Ten years are as good as for ever, and short enough for every clock.
+    let lifetime = Duration::from_millis(lifetime.min(315_360_000_000));
+    let margin = lifetime.mul_f64(rand::rng().random_range(MARGIN.0..MARGIN.1));
+    Some(lifetime - margin.max(LEAST_MARGIN.min(lifetime / 3)))
+}
+
+/// What a broker says, as an error may show it.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_time_is_before_the_end() {
+        assert_eq!((reauthenticate_after(0), reauthenticate_after(-1)), (None, None));
+        for lifetime in [1, 5000, i64::MAX] {
+            let after = reauthenticate_after(lifetime).unwrap();
+            assert!(after < Duration::from_millis(u64::try_from(lifetime).unwrap()));
+        }
+        for (lifetime, from, to) in [(3_600_000, 3_060_000, 3_420_000), (5000, 3500, 3500), (300, 200, 200)] {
+            let after = reauthenticate_after(lifetime).unwrap();
+            assert!(after >= Duration::from_millis(from) && after <= Duration::from_millis(to), "{after:?}");
+        }
+    }
+}

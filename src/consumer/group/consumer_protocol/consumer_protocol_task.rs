@@ -1,0 +1,347 @@
+//! The loop that turns the membership's actions into requests and events, and their answers into its inputs.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{Action, Answer, Beat, ConsumerMembership, Ticket, Wanted, requests};
+use crate::{
+    cluster::{Client, Lane},
+    consumer::{
+        group::{
+            GroupEvent,
+            coordinator::{ask, heed, request_timeout},
+            group_task::Command,
+            handle::Pace,
+            membership::{Identity, Standing},
+            shared::{Shared, bounded},
+        },
+        subscription::Subscription,
+    },
+    error::{Error, ErrorKind, Result},
+};
+
+/// An attempt that is not answered must leave time for another within the session.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a leave is tried.
+const LEAVE_ATTEMPTS: u32 = 3;
+
+/// What comes back from the requests on their way.
+#[derive(Debug)]
+enum Heard {
+    Answer {
+        ticket: Ticket,
+        /// False where the broker could not be told the expressions.
+        says_all: bool,
+        answer: Result<Answer>,
+    },
+    Revoked(Ticket),
+}
+
+pub(crate) struct ConsumerProtocolTask {
+    client: Client,
+    shared: Arc<Shared>,
+    remote_assignor: Option<Arc<str>>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::UnboundedSender<GroupEvent>,
+    membership: ConsumerMembership,
+    /// Everything on its way; dropped with the task.
+    under_way: JoinSet<Heard>,
+    /// Goodbyes on their way; closing waits for them.
+    goodbyes: JoinSet<Result<()>>,
+    pictures: watch::Receiver<u64>,
+    subscription: Option<Subscription>,
+    /// Expressions are matched here: the brokers (of before Kafka 4.0) cannot.
+    matches_here: bool,
+    /// Pictures up to this version may lack topics that the expressions look for.
+    blind_until: u64,
+}
+
+impl ConsumerProtocolTask {
+    pub(crate) fn new(
+        client: Client,
+        shared: Arc<Shared>,
+        remote_assignor: Option<Arc<str>>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        events: mpsc::UnboundedSender<GroupEvent>,
+    ) -> Self {
+        let settings = client.settings();
+        let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+        let membership = ConsumerMembership::new(
+            shared.settings.clone(),
+            id.hyphenated().to_string().into(),
+            (settings.retry_backoff, settings.retry_backoff_max),
+            settings.seed.unwrap_or_else(rand::random),
+            now(),
+        );
+        Self {
+            pictures: client.metadata_changes(),
+            client,
+            shared,
+            remote_assignor,
+            commands,
+            events,
+            membership,
+            under_way: JoinSet::new(),
+            goodbyes: JoinSet::new(),
+            subscription: None,
+            matches_here: false,
+            blind_until: 0,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        // Topics that nobody asks for are dropped from the picture; a member's must not be.
+        let renewal = bounded(self.client.settings().metadata_max_idle / 3).max(Duration::from_secs(1));
+        let mut renew_at = Instant::now() + renewal;
+        loop {
+            self.act();
+            let wake = self.membership.next_wake().map_or(renew_at, |wake| renew_at.min(Instant::from_std(wake)));
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(Command::Subscribe(subscription)) => self.subscribe(subscription),
+                    Some(Command::CommitRefused { identity, said }) => {
+                        self.membership.commit_refused(now(), &identity, &said);
+                    }
+                    Some(Command::Close { deadline, done }) => {
+                        let result = self.close(deadline).await;
+                        let _ = done.send(result);
+                        return;
+                    }
+                    // The last handle is gone: nobody reads any more.
+                    None => return,
+                },
+                Some(heard) = self.under_way.join_next() => match heard {
+                    Ok(heard) => self.take(heard),
+                    Err(error) => return self.abandon(&error),
+                },
+                Some(left) = self.goodbyes.join_next() => {
+                    if let Err(error) = ended(left) {
+                        tracing::debug!(group = %self.shared.settings.group_id, %error, "left without a word");
+                    }
+                }
+                changed = self.pictures.changed() => match changed {
+                    Ok(()) => self.look_at_picture(),
+                    Err(_) => return self.abandon(&"the client is closed"),
+                },
+                () = self.shared.reader.came_back() => {}
+                () = sleep_until(wake) => {}
+            }
+            if self.shared.reader.look() {
+                self.membership.polled(self.shared.reader.came_at(now()));
+            }
+            self.membership.tick(now());
+            if Instant::now() >= renew_at {
+                renew_at = Instant::now() + renewal;
+                self.want_topics();
+            }
+        }
+    }
+
+    /// Carries out what the membership asks for. Who we are is known to the handles before the consumer hears of it.
+    fn act(&mut self) {
+        self.publish();
+        while let Some(action) = self.membership.next_action() {
+            match action {
+                Action::Heartbeat { ticket, beat } => self.heartbeat(ticket, beat),
+                Action::Leave { member_id, epoch } => {
+                    let deadline = Instant::now() + request_timeout(&self.client);
+                    self.say_goodbye(member_id, epoch, deadline);
+                }
+                Action::AwaitPoll => self.shared.reader.park(),
+                Action::Assigned { partitions } => self.tell(GroupEvent::Assigned { partitions }),
+                Action::Revoke { ticket, partitions } => {
+                    let (done, answered) = oneshot::channel();
+                    self.tell(GroupEvent::Revoking { partitions, done });
+                    self.under_way.spawn(async move {
+                        // Dropping the other end answers too.
+                        let _ = answered.await;
+                        Heard::Revoked(ticket)
+                    });
+                }
+                Action::Lost { partitions } => self.tell(GroupEvent::Lost { partitions }),
+                Action::Error { error, fatal } => self.tell(GroupEvent::Error { error, fatal }),
+            }
+        }
+        self.resolve();
+    }
+
+    /// Finds out the names of topics that we may read and that no picture had yet.
+    fn resolve(&mut self) {
+        let unresolved: Vec<_> = self.membership.unresolved().collect();
+        self.client.want_topic_ids(&unresolved);
+        if !unresolved.is_empty() {
+            tracing::debug!(group = %self.shared.settings.group_id, ?unresolved, "topics whose names are not known yet");
+        }
+    }
+
+    fn publish(&self) {
+        let standing = match self.membership.standing() {
+            // Waiting for the first picture that expressions can be held against.
+            Standing::Alone if self.subscription.is_some() => Standing::Rebalancing {
+                identity: Identity { generation: -1, member_id: "".into() },
+                owned: Arc::default(),
+            },
+            standing => standing,
+        };
+        self.shared.set_standing(standing);
+    }
+
+    fn tell(&self, event: GroupEvent) {
+        // A consumer that no longer listens is about to drop its handle.
+        let _ = self.events.send(event);
+    }
+
+    fn heartbeat(&mut self, ticket: Ticket, beat: Beat) {
+        let (client, shared) = (self.client.clone(), self.shared.clone());
+        let remote_assignor = self.remote_assignor.clone();
+        let timeout = request_timeout(&client).min(HEARTBEAT_TIMEOUT);
+        self.under_way.spawn(async move {
+            let settings = &shared.settings;
+            let mut says_all = true;
+            let build = |version| {
+                says_all = requests::says_all(version, &beat);
+                requests::heartbeat(version, settings, remote_assignor.as_deref(), &beat)
+            };
+            let answer = ask(&client, &settings.group_id, Lane::Group, timeout, build).await;
+            let answer = answer.and_then(|(node, response)| {
+                heed(&client, &settings.group_id, node, Some(response.error_code.into()));
+                requests::read_heartbeat(response, node, settings)
+            });
+            Heard::Answer { ticket, says_all, answer }
+        });
+    }
+
+    fn say_goodbye(&mut self, member_id: Arc<str>, epoch: i32, deadline: Instant) {
+        self.goodbyes.spawn(leave(self.client.clone(), self.shared.clone(), member_id, epoch, deadline));
+    }
+
+    fn take(&mut self, heard: Heard) {
+        match heard {
+            Heard::Answer { ticket, says_all, answer } => {
+                self.membership.answered(now(), ticket, answer);
+                if !says_all && !std::mem::replace(&mut self.matches_here, true) {
+                    self.subscribe(self.subscription.clone());
+                }
+                self.look_up_names();
+            }
+            Heard::Revoked(ticket) => self.membership.revoked(now(), ticket),
+        }
+    }
+
+    fn subscribe(&mut self, subscription: Option<Subscription>) {
+        let expressions = self.matches_here && subscription.as_ref().is_some_and(Subscription::has_patterns);
+        self.client.want_all_topics(expressions);
+        if expressions {
+            self.blind_until = self.client.metadata().version;
+            self.client.refresh_metadata();
+        }
+        self.subscription = subscription;
+        self.want_topics();
+        self.match_topics();
+    }
+
+    fn look_at_picture(&mut self) {
+        self.match_topics();
+        self.look_up_names();
+    }
+
+    fn look_up_names(&mut self) {
+        let picture = self.client.metadata();
+        self.membership.names_known(now(), |id| picture.names.get(&id).cloned());
+    }
+
+    /// Tells the membership what is meant now. Expressions that are matched here wait for a picture with all topics.
+    fn match_topics(&mut self) {
+        let picture = self.client.metadata();
+        let wanted = match &self.subscription {
+            None => None,
+            Some(subscription) if !self.matches_here => {
+                Some(Wanted { names: subscription.names().clone(), regex: subscription.broker_regex().map(Arc::from) })
+            }
+            Some(subscription) if subscription.has_patterns() && picture.version <= self.blind_until => return,
+            Some(subscription) => {
+                let names = subscription.topics(&picture, self.shared.settings.exclude_internal_topics);
+                Some(Wanted { names, regex: None })
+            }
+        };
+        self.membership.subscribe(now(), wanted);
+    }
+
+    fn want_topics(&self) {
+        let names = self.subscription.iter().flat_map(|subscription| subscription.names());
+        self.client.want_topics(names.map(|topic| &**topic));
+    }
+
+    async fn close(&mut self, deadline: Instant) -> Result<()> {
+        self.membership.close();
+        self.publish();
+        self.under_way.abort_all();
+        self.client.want_topic_ids(&[]);
+        if let Some(Action::Leave { member_id, epoch }) = self.membership.next_action() {
+            self.say_goodbye(member_id, epoch, deadline);
+        }
+        let goodbyes = &mut self.goodbyes;
+        let all = async {
+            let mut result = Ok(());
+            while let Some(left) = goodbyes.join_next().await {
+                result = result.and(ended(left));
+            }
+            result
+        };
+        timeout_at(deadline, all).await.unwrap_or_else(|_| Err(leaving_timed_out(&self.shared)))
+    }
+
+    /// The ground is gone under the task: its client is closed, or its runtime ends.
+    fn abandon(&mut self, reason: &dyn std::fmt::Display) {
+        self.membership.close();
+        self.publish();
+        let error = Error::new(ErrorKind::Closed, format!("group membership ended: {reason}"));
+        self.tell(GroupEvent::Error { error, fatal: true });
+    }
+}
+
+fn ended(left: Result<Result<()>, JoinError>) -> Result<()> {
+    left.unwrap_or_else(|error| Err(Error::new(ErrorKind::Closed, format!("leaving the group ended: {error}"))))
+}
+
+fn leaving_timed_out(shared: &Shared) -> Error {
+    Error::new(ErrorKind::Timeout, format!("leave group {}: time is up", shared.settings.group_id))
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// Tells the coordinator that the member is gone; tried again where that may help, until the deadline.
+async fn leave(client: Client, shared: Arc<Shared>, member_id: Arc<str>, epoch: i32, deadline: Instant) -> Result<()> {
+    let settings = &shared.settings;
+    let mut pace = Pace::new(&client);
+    let mut last = None;
+    for _ in 0..LEAVE_ATTEMPTS {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let timeout = request_timeout(&client).min(left);
+        let build = |_| requests::leave(settings, &member_id, epoch);
+        let answer = ask(&client, &settings.group_id, Lane::Group, timeout, build).await;
+        let left = answer.and_then(|(node, response)| {
+            let left = requests::read_leave(&response, settings);
+            heed(&client, &settings.group_id, node, left.as_ref().err().and_then(Error::code));
+            left
+        });
+        match left {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_retriable() => last = Some(error),
+            Err(error) => return Err(error),
+        }
+        pace.wait(deadline).await;
+    }
+    Err(last.unwrap_or_else(|| leaving_timed_out(&shared)))
+}

@@ -1,0 +1,188 @@
+//! What each error means to a member.
+//!
+//! Kafka's Java client ends for good at what its user has to mend; here the reader is told, and the member tries again when
+//! the reader asks next, as it does in the classic protocol.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, ConsumerMembership, membership::State};
+use crate::{
+    consumer::group::membership::Identity,
+    error::{Error, ErrorCode, ErrorKind},
+};
+
+/// How long joining may fail before the reader is told: longer than a coordinator that moves is away.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Joins that are not paced: each of these answers asks to come again at once, but not for ever.
+const QUICK_RETRIES: u32 = 3;
+
+/// What the coordinator says to a member that is none any more.
+fn says_that_we_are_out(error: &Error) -> bool {
+    let code = error.code();
+    code.is_some_and(|code| {
+        matches!(
+            code,
+            ErrorCode::FENCED_MEMBER_EPOCH
+                | ErrorCode::UNKNOWN_MEMBER_ID
+                | ErrorCode::STALE_MEMBER_EPOCH
+                // The group is gone, and we with it.
+                | ErrorCode::GROUP_ID_NOT_FOUND
+        )
+    })
+}
+
+impl ConsumerMembership {
+    /// A heartbeat failed, whether or not it was carried out.
+    pub(super) fn failed(&mut self, now: Instant, error: Error) {
+        self.say_all_next();
+        tracing::debug!(group = %self.settings.group_id, epoch = self.epoch, %error, "heartbeat failed");
+        if error.is_fatal() {
+            return self.end(error);
+        }
+        match self.state {
+            State::Joining => self.join_failed(now, error),
+            _ if says_that_we_are_out(&error) => self.lose(now, "the coordinator does not count the member in"),
+            _ => {
+                let pause = self.heartbeat_backoff.next(&mut self.rng);
+                self.heartbeat.due = now + pause;
+                self.complain(error);
+            }
+        }
+    }
+
+    fn join_failed(&mut self, now: Instant, error: Error) {
+        match error.code() {
+            Some(ErrorCode::FENCED_MEMBER_EPOCH | ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::STALE_MEMBER_EPOCH) => {
+                self.retry_soon(now);
+            }
+            Some(ErrorCode::UNRELEASED_INSTANCE_ID) => {
+                // Held by another, whose session may lapse; or by ourselves, who were fenced, or whose join was carried out
+                // though its answer was lost: then this hands it back.
+                self.say_goodbye();
+                self.retry_later(now);
+                self.tell_trouble(now, error);
+            }
+            _ if error.is_retriable() => {
+                self.retry_later(now);
+                self.tell_trouble(now, error);
+            }
+            _ => {
+                let error = self.explained(error);
+                self.raise(now, error);
+            }
+        }
+    }
+
+    fn explained(&self, error: Error) -> Error {
+        let group = &self.settings.group_id;
+        match error.kind() {
+            ErrorKind::UnsupportedVersion => error.context(format_args!(
+                "group {group} cannot be joined by the consumer protocol, which the cluster does not have or has switched \
+                 off; group.protocol=classic does without"
+            )),
+            _ if error.code() == Some(ErrorCode::GROUP_ID_NOT_FOUND) => error.context(format_args!(
+                "group {group} is of another kind, and cannot be moved to the consumer protocol while it has members"
+            )),
+            _ => error,
+        }
+    }
+
+    /// What may pass is tried again without end; but a reader that gets nothing has to learn why, once.
+    fn tell_trouble(&mut self, now: Instant, error: Error) {
+        let (since, told) = self.troubled_since.get_or_insert((now, false));
+        let lasted = now.saturating_duration_since(*since);
+        if lasted >= PATIENCE && !std::mem::replace(told, true) {
+            let (group, secs) = (&self.settings.group_id, lasted.as_secs());
+            let error = error.context(format_args!("group {group} cannot be joined since {secs} s and is still tried"));
+            self.actions.push_back(Action::Error { error, fatal: false });
+        }
+    }
+
+    fn retry_soon(&mut self, now: Instant) {
+        if self.quick_retries < QUICK_RETRIES {
+            self.quick_retries += 1;
+            self.join(now);
+        } else {
+            self.retry_later(now);
+        }
+    }
+
+    fn retry_later(&mut self, now: Instant) {
+        self.state = State::Waiting { until: now + self.backoff.next(&mut self.rng) };
+    }
+
+    /// The partitions may be others' already: gives them up without asking, and joins anew.
+    pub(super) fn lose(&mut self, now: Instant, reason: &str) {
+        tracing::debug!(group = %self.settings.group_id, member = %self.member_id, epoch = self.epoch, reason, "out");
+        let leaving = self.leaving;
+        self.tell_lost();
+        self.reset();
+        if leaving { self.leave() } else { self.retry_soon(now) }
+    }
+
+    pub(super) fn poll_interval_passed(&mut self, now: Instant) {
+        let interval = self.settings.max_poll_interval;
+        let leaving = self.leaving;
+        self.tell_lost();
+        self.leave();
+        if leaving {
+            return;
+        }
+        let message = format!(
+            "group {}: the reader did not ask for records for {interval:?} (max.poll.interval.ms), so the consumer left \
+             the group; it joins again when the reader asks next. Handle records faster, ask for fewer at a time \
+             (max.poll.records), or raise max.poll.interval.ms",
+            self.settings.group_id
+        );
+        self.park(now, Error::new(ErrorKind::NotAssigned, message));
+    }
+
+    /// An error that trying again does not mend: the reader has it, and nothing is tried before the reader comes again.
+    fn raise(&mut self, now: Instant, error: Error) {
+        self.tell_lost();
+        self.reset();
+        let not_before = now + self.backoff.next(&mut self.rng);
+        self.park(not_before, error);
+    }
+
+    fn park(&mut self, not_before: Instant, error: Error) {
+        self.state = State::Parked { not_before };
+        // In this order: the reader may ask again as soon as it has the error.
+        self.actions.push_back(Action::AwaitPoll);
+        self.actions.push_back(Action::Error { error, fatal: false });
+    }
+
+    /// The reader has to know where nothing but it can help, but not at every heartbeat.
+    fn complain(&mut self, error: Error) {
+        if !error.is_retriable() && !self.heartbeat.complained {
+            self.heartbeat.complained = true;
+            self.actions.push_back(Action::Error { error, fatal: false });
+        }
+    }
+
+    fn end(&mut self, error: Error) {
+        self.tell_lost();
+        self.reset();
+        self.state = State::Ended(error.clone());
+        self.actions.push_back(Action::Error { error, fatal: true });
+    }
+
+    /// A commit of that identity was refused.
+    pub(crate) fn commit_refused(&mut self, now: Instant, identity: &Identity, error: &Error) {
+        if !self.is_settled_in(identity) {
+            return;
+        }
+        match error.code() {
+            _ if error.is_fatal() => self.end(error.clone()),
+            Some(ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND) => {
+                self.lose(now, "the coordinator did not know the member when it committed");
+            }
+            // Our epoch is over: the next heartbeat brings the one that follows.
+            _ => {
+                self.say_all_next();
+                self.heartbeat.due = now;
+                self.tick(now);
+            }
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! A member of a group of the consumer protocol, as a state machine without IO: it takes answers and the time, and gives
+//! actions.
+//!
+//! ```text
+//!           subscribe            epoch 1 or more
+//!  Outside ──────────► Joining ─────────────────► In ──┐ heartbeats, reconciliation
+//!     ▲                 ▲   ▲                     │ ▲──┘
+//!     │        Waiting ─┘   └──── fenced, forgotten, or silent for a session: what was owned is lost
+//!     │ unsubscribed  ▲ backoff, after any error that may pass
+//!     │               │ polled
+//!     └── Parked ─────┘ ◄──── the poll interval passed, or an error that only the user can mend
+//! ```
+//!
+//! Rules that are easy to break:
+//! * What the coordinator said last that we may own (`target`) is kept by topic id, whether or not the topic's name is known
+//!   yet: it does not say it again by itself.
+//! * What is given up is told to the coordinator only when the reader is done with it. Until then heartbeats say nothing of
+//!   what is owned, or (when they say everything) that it is owned still.
+//! * One heartbeat is on its way at a time. One that failed may have been carried out, so the next one says everything; to
+//!   that the coordinator answers with everything.
+//! * A member that joins owns nothing: the coordinator refuses a join that says otherwise.
+//! * The member's id is its own, for as long as it lives (KIP-1082): so a join whose answer was lost leaves no ghost behind.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::{SeedableRng, rngs::StdRng};
+use uuid::Uuid;
+
+use super::{Action, Answer, Beat, Held, Owned, Ticket, Wanted};
+use crate::{
+    cluster::Backoff,
+    consumer::group::{
+        GroupSettings,
+        membership::{self, Identity, Standing},
+    },
+    error::{Error, ErrorKind},
+    record::TopicPartition,
+};
+
+/// The epoch that leaves the group.
+const LEAVE: i32 = -1;
+/// The epoch by which a static member leaves its place to its next incarnation.
+const LEAVE_FOR_A_WHILE: i32 = -2;
+/// How often to heartbeat until the coordinator says (`group.consumer.heartbeat.interval.ms`).
+const USUAL_INTERVAL: Duration = Duration::from_secs(5);
+/// The broker does not say how long a session is. This is its default (`group.consumer.session.timeout.ms`), and where
+/// heartbeats are said to be rarer, so many of them.
+const USUAL_SESSION: Duration = Duration::from_secs(45);
+const HEARTBEATS_IN_A_SESSION: u32 = 9;
+
+pub(crate) struct ConsumerMembership {
+    pub(super) settings: GroupSettings,
+    pub(super) backoff: Backoff,
+    pub(super) heartbeat_backoff: Backoff,
+    pub(super) rng: StdRng,
+    pub(super) state: State,
+    subscribed: bool,
+    /// What was last subscribed to.
+    wanted: Wanted,
+    pub(super) member_id: Arc<str>,
+    /// The member's epoch; 0 outside of the group.
+    pub(super) epoch: i32,
+    /// Whether the coordinator may have a member of our id.
+    pub(super) may_be_in: bool,
+    /// All that we may own, as the coordinator said last.
+    pub(super) target: Held,
+    /// The names of topics in `target` and `owned`, as far as they are known.
+    pub(super) names: BTreeMap<Uuid, Arc<str>>,
+    pub(super) owned: BTreeMap<TopicPartition, Owned>,
+    /// The same as others see it.
+    shown: Arc<membership::Owned>,
+    pub(super) ownerships: u64,
+    pub(super) giving_up: Option<GivingUp>,
+    /// Since when the coordinator waits for us to give up, at the earliest: several revocations may follow each other before
+    /// it hears of a moment without any.
+    pub(super) awaited_since: Option<Instant>,
+    /// Nothing is subscribed to any more: leaves once everything is given up.
+    pub(super) leaving: bool,
+    /// The consumer has not heard of this membership's first assignment yet.
+    pub(super) fresh: bool,
+    pub(super) quick_retries: u32,
+    /// Since when joining has failed for reasons that may pass, and whether the reader was told.
+    pub(super) troubled_since: Option<(Instant, bool)>,
+    last_ticket: u64,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) last_poll: Instant,
+    pub(super) actions: VecDeque<Action>,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    Outside,
+    Waiting {
+        until: Instant,
+    },
+    Parked {
+        not_before: Instant,
+    },
+    /// A heartbeat that joins is due, or on its way.
+    Joining,
+    In,
+    Ended(Error),
+}
+
+/// What the reader is asked to be done with.
+#[derive(Debug)]
+pub(super) struct GivingUp {
+    pub(super) ticket: Ticket,
+    pub(super) partitions: Vec<TopicPartition>,
+    pub(super) deadline: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Heartbeat {
+    pub(super) due: Instant,
+    in_flight: Option<InFlight>,
+    interval: Duration,
+    /// When the coordinator last heard of us, at the latest.
+    pub(super) alive: Instant,
+    /// When the first heartbeat was sent that may have been carried out without our having heard of it.
+    unheard_since: Option<Instant>,
+    /// The same as of the last answer: whatever that told us, the coordinator has not decided earlier.
+    pub(super) decided: Instant,
+    /// What the coordinator is known to know; nothing after an error.
+    known: Option<Known>,
+    /// It may know an expression of ours that is not wanted any more.
+    may_know_regex: bool,
+    /// The broker that answered last.
+    node: Option<i32>,
+    /// Whether the reader was told of an error since the last success.
+    pub(super) complained: bool,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    ticket: Ticket,
+    sent: Instant,
+    says: Known,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    wanted: Wanted,
+    owned: Held,
+}
+
+impl ConsumerMembership {
+    /// `member_id` is to be like no other member's.
+    pub(crate) fn new(
+        settings: GroupSettings,
+        member_id: Arc<str>,
+        retry_backoff: (Duration, Duration),
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        let (initial, max) = retry_backoff;
+        Self {
+            settings,
+            backoff: Backoff::new(initial, max),
+            heartbeat_backoff: Backoff::new(initial, max),
+            rng: StdRng::seed_from_u64(seed),
+            state: State::Outside,
+            subscribed: false,
+            wanted: Wanted::default(),
+            member_id,
+            epoch: 0,
+            may_be_in: false,
+            target: Held::new(),
+            names: BTreeMap::new(),
+            owned: BTreeMap::new(),
+            shown: Arc::default(),
+            ownerships: 0,
+            giving_up: None,
+            awaited_since: None,
+            leaving: false,
+            fresh: true,
+            quick_retries: 0,
+            troubled_since: None,
+            last_ticket: 0,
+            heartbeat: Heartbeat {
+                due: now,
+                in_flight: None,
+                interval: USUAL_INTERVAL,
+                alive: now,
+                unheard_since: None,
+                decided: now,
+                known: None,
+                may_know_regex: false,
+                node: None,
+                complained: false,
+            },
+            last_poll: now,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to do, until there is none.
+    pub(crate) fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`tick`](Self::tick) has something to do, if nothing else happens before.
+    pub(crate) fn next_wake(&self) -> Option<Instant> {
+        let heartbeat = self.heartbeat.in_flight.is_none().then_some(self.heartbeat.due);
+        match &self.state {
+            State::Outside | State::Parked { .. } | State::Ended(_) => None,
+            State::Waiting { until } => Some(*until),
+            State::Joining => heartbeat,
+            State::In => {
+                let given_up = self.giving_up.as_ref().map(|giving_up| giving_up.deadline);
+                let poll = self.last_poll + self.settings.max_poll_interval;
+                [heartbeat, given_up, Some(poll), Some(self.session_ends())].into_iter().flatten().min()
+            }
+        }
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        match &self.state {
+            State::Outside => Standing::Alone,
+            State::Parked { .. } => Standing::Out,
+            State::Ended(error) => Standing::Ended(error.clone()),
+            State::Waiting { .. } | State::Joining => Standing::Rebalancing {
+                identity: Identity { generation: -1, member_id: self.member_id.clone() },
+                owned: Arc::default(),
+            },
+            State::In => {
+                let (identity, owned) = (self.identity(), self.shown.clone());
+                let settled = self.giving_up.is_none() && !self.leaving && self.unresolved().next().is_none();
+                if settled { Standing::Member { identity, owned } } else { Standing::Rebalancing { identity, owned } }
+            }
+        }
+    }
+
+    // ---- what the consumer does
+
+    /// This is wanted from now on; `None` for nothing, which leaves the group.
+    pub(crate) fn subscribe(&mut self, now: Instant, wanted: Option<Wanted>) {
+        if matches!(self.state, State::Ended(_)) || (self.subscribed, Some(&self.wanted)) == (true, wanted.as_ref()) {
+            return;
+        }
+        let Some(wanted) = wanted else {
+            self.subscribed = false;
+            match self.state {
+                State::In => {
+                    self.leaving = true;
+                    self.reconcile(now);
+                }
+                State::Outside => {}
+                _ => self.leave(),
+            }
+            return;
+        };
+        self.subscribed = true;
+        self.wanted = wanted;
+        match self.state {
+            State::Outside => {
+                self.last_poll = now;
+                self.join(now);
+            }
+            State::In => {
+                self.leaving = false;
+                self.heartbeat.due = now;
+                self.reconcile(now);
+            }
+            // It is said when the member joins, or in the next heartbeat.
+            _ => {}
+        }
+        self.tick(now);
+    }
+
+    /// The reader asked for records, by `now` at the latest.
+    pub(crate) fn polled(&mut self, now: Instant) {
+        self.last_poll = now;
+        if let State::Parked { not_before } = self.state {
+            self.state = State::Waiting { until: not_before.max(now) };
+            self.tick(now);
+        }
+    }
+
+    /// The consumer closes: leaves if there is something to leave, and tells the consumer nothing more.
+    pub(crate) fn close(&mut self) {
+        if !matches!(self.state, State::Ended(_)) {
+            self.actions.clear();
+            self.leave();
+            self.state = State::Ended(Error::new(ErrorKind::Closed, "the consumer is closed"));
+        }
+    }
+
+    // ---- what time does
+
+    pub(crate) fn tick(&mut self, now: Instant) {
+        if let State::Waiting { until } = self.state
+            && now >= until
+        {
+            self.join(now);
+        }
+        if matches!(self.state, State::In) {
+            if now >= self.session_ends() {
+                tracing::warn!(
+                    group = %self.settings.group_id,
+                    "no heartbeat was answered for a session: the partitions count as lost"
+                );
+                return self.lose(now, "no heartbeat was answered for a session");
+            }
+            if now >= self.last_poll + self.settings.max_poll_interval {
+                return self.poll_interval_passed(now);
+            }
+            self.give_up_in_time(now);
+        }
+        if matches!(self.state, State::Joining | State::In)
+            && self.heartbeat.in_flight.is_none()
+            && now >= self.heartbeat.due
+        {
+            self.send(now);
+        }
+    }
+
+    fn session_ends(&self) -> Instant {
+        self.heartbeat.alive + USUAL_SESSION.max(self.heartbeat.interval.saturating_mul(HEARTBEATS_IN_A_SESSION))
+    }
+
+    fn send(&mut self, now: Instant) {
+        let joins = matches!(self.state, State::Joining);
+        let says = Known { wanted: self.wanted.clone(), owned: self.owned_by_id() };
+        let known = self.heartbeat.known.take().filter(|_| !joins);
+        let news = |changed: fn(&Known, &Known) -> bool| known.as_ref().is_none_or(|known| changed(known, &says));
+        let names = news(|known, says| known.wanted.names != says.wanted.names);
+        let regex = news(|known, says| known.wanted.regex != says.wanted.regex)
+            && (says.wanted.regex.is_some() || self.heartbeat.may_know_regex);
+        let owned = news(|known, says| known.owned != says.owned);
+        self.heartbeat.may_know_regex |= says.wanted.regex.is_some();
+        let beat = Beat {
+            member_id: self.member_id.clone(),
+            epoch: if joins { 0 } else { self.epoch },
+            full: known.is_none(),
+            names: names.then(|| says.wanted.names.clone()),
+            regex: regex.then(|| says.wanted.regex.clone().unwrap_or_default()),
+            owned: owned.then(|| says.owned.clone()),
+        };
+        let ticket = self.ticket();
+        self.may_be_in = true;
+        self.heartbeat.in_flight = Some(InFlight { ticket, sent: now, says });
+        self.heartbeat.unheard_since.get_or_insert(now);
+        self.heartbeat.due = now + self.heartbeat.interval;
+        self.actions.push_back(Action::Heartbeat { ticket, beat });
+    }
+
+    // ---- what the coordinator says
+
+    pub(crate) fn answered(&mut self, now: Instant, ticket: Ticket, answer: Result<Answer, Error>) {
+        let Some(in_flight) = self.heartbeat.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else { return };
+        if !matches!(self.state, State::Joining | State::In) {
+            return;
+        }
+        match answer {
+            // Taken over it would be sent, and a heartbeat with such an epoch leaves or joins.
+            Ok(answer) if answer.epoch <= 0 => {
+                let message = format!("heartbeat of group {}: an epoch of {}", self.settings.group_id, answer.epoch);
+                self.failed(now, Error::new(ErrorKind::Protocol, message));
+            }
+            Ok(answer) => self.take(now, in_flight, answer),
+            Err(error) => self.failed(now, error),
+        }
+        self.tick(now);
+    }
+
+    fn take(&mut self, now: Instant, in_flight: InFlight, answer: Answer) {
+        let heartbeat = &mut self.heartbeat;
+        heartbeat.alive = in_flight.sent;
+        heartbeat.decided = heartbeat.unheard_since.take().unwrap_or(in_flight.sent);
+        heartbeat.interval = answer.interval.unwrap_or(heartbeat.interval);
+        if heartbeat.due > now {
+            heartbeat.due = in_flight.sent + heartbeat.interval;
+        }
+        heartbeat.complained = false;
+        heartbeat.may_know_regex = in_flight.says.wanted.regex.is_some();
+        // What a new coordinator knows is said to it once, whole.
+        let moved = heartbeat.node.replace(answer.node).is_some_and(|node| node != answer.node);
+        heartbeat.known = (!moved).then_some(in_flight.says);
+        self.heartbeat_backoff.reset();
+        self.backoff.reset();
+        self.troubled_since = None;
+        if let Some(id) = answer.member_id.filter(|id| !id.is_empty() && *id != *self.member_id) {
+            // Brokers of the protocol's first version may give the name.
+            self.member_id = id.into();
+        }
+        if matches!(self.state, State::Joining) {
+            tracing::debug!(
+                group = %self.settings.group_id, member = %self.member_id, epoch = answer.epoch, "joined"
+            );
+            self.state = State::In;
+        } else {
+            self.quick_retries = 0;
+        }
+        self.epoch = answer.epoch;
+        if let Some(mut assignment) = answer.assignment {
+            assignment.retain(|id, partitions| {
+                partitions.retain(|partition| *partition >= 0);
+                !id.is_nil() && !partitions.is_empty()
+            });
+            self.target = assignment;
+        }
+        if self.heartbeat.known.as_ref().is_some_and(|known| known.wanted != self.wanted) {
+            self.heartbeat.due = now;
+        }
+        self.reconcile(now);
+    }
+
+    // ---- steps
+
+    fn identity(&self) -> Identity {
+        Identity { generation: self.epoch, member_id: self.member_id.clone() }
+    }
+
+    pub(super) fn ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
+    }
+
+    pub(super) fn join(&mut self, now: Instant) {
+        if !self.subscribed {
+            return self.leave();
+        }
+        self.state = State::Joining;
+        self.heartbeat.in_flight = None;
+        self.heartbeat.due = now;
+        self.tick(now);
+    }
+
+    pub(super) fn is_settled_in(&self, identity: &Identity) -> bool {
+        matches!(self.state, State::In) && *identity == self.identity()
+    }
+
+    /// The coordinator may not know what we said last.
+    pub(super) fn say_all_next(&mut self) {
+        self.heartbeat.known = None;
+    }
+
+    /// What is owned, if the coordinator does not know that yet.
+    pub(super) fn has_to_tell_owned(&self) -> bool {
+        self.heartbeat.known.as_ref().is_none_or(|known| known.owned != self.owned_by_id())
+    }
+
+    pub(super) fn own(&mut self, change: impl FnOnce(&mut BTreeMap<TopicPartition, Owned>)) {
+        change(&mut self.owned);
+        self.shown = Arc::new(self.owned.iter().map(|(partition, owned)| (partition.clone(), owned.since)).collect());
+    }
+
+    fn owned_by_id(&self) -> Held {
+        let mut held = Held::new();
+        for (partition, owned) in &self.owned {
+            held.entry(owned.topic_id).or_default().insert(partition.partition);
+        }
+        held
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.say_goodbye();
+        self.reset();
+        self.state = State::Outside;
+    }
+
+    /// A static member only says that it is away: it may come back under its instance id and have its partitions again
+    /// (KIP-345).
+    pub(super) fn say_goodbye(&mut self) {
+        if std::mem::take(&mut self.may_be_in) {
+            let stays = self.settings.group_instance_id.is_some();
+            let epoch = if stays { LEAVE_FOR_A_WHILE } else { LEAVE };
+            self.actions.push_back(Action::Leave { member_id: self.member_id.clone(), epoch });
+        }
+    }
+
+    /// As before the first heartbeat.
+    pub(super) fn reset(&mut self) {
+        self.epoch = 0;
+        self.target.clear();
+        self.names.clear();
+        self.own(BTreeMap::clear);
+        self.giving_up = None;
+        self.awaited_since = None;
+        self.leaving = false;
+        self.fresh = true;
+        self.heartbeat.in_flight = None;
+        self.heartbeat.unheard_since = None;
+        self.heartbeat.known = None;
+        self.heartbeat.complained = false;
+    }
+}

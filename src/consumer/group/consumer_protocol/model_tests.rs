@@ -1,0 +1,465 @@
+//! Several members and the testkit's coordinator on one clock, with everything going wrong at random; the same seed, the same
+//! story.
+//!
+//! Held all the time: no partition has two owners; what is assigned was not owned, and what is revoked or lost was; a member
+//! is never silent for longer than its interval. And once nothing goes wrong any more, the group settles, with every
+//! partition in one hand.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use uuid::Uuid;
+
+use super::{
+    Action, Answer, Beat, ConsumerMembership, Ticket, Wanted,
+    membership::State,
+    tests::{POLL, settings},
+};
+use crate::{
+    consumer::group::membership::Standing,
+    error::{Error, ErrorCode, ErrorKind},
+    record::TopicPartition,
+    testkit::state::{
+        consumer_group::{self, ConsumerGroup, ConsumerGroupSettings, Picture},
+        group::MemberIdentity,
+    },
+};
+
+const INTERVAL: Duration = Duration::from_secs(5);
+const BROKER: ConsumerGroupSettings = ConsumerGroupSettings {
+    heartbeat_interval: INTERVAL,
+    session_timeout: Duration::from_secs(45),
+    max_size: usize::MAX,
+    migrates: true,
+};
+
+#[derive(Debug)]
+enum Request {
+    Beat(Beat),
+    Leave { member_id: Arc<str>, epoch: i32 },
+}
+
+#[derive(Debug)]
+enum Happening {
+    /// The answer may get lost on its way back.
+    Arrives {
+        from: usize,
+        ticket: Option<Ticket>,
+        request: Request,
+        heard: bool,
+    },
+    Answered {
+        to: usize,
+        ticket: Ticket,
+        answer: Result<Answer, Error>,
+    },
+    Revoked {
+        by: usize,
+        ticket: Ticket,
+        partitions: Vec<TopicPartition>,
+    },
+    Polls {
+        by: usize,
+    },
+    Looks {
+        by: usize,
+    },
+    Mischief,
+}
+
+struct Peer {
+    member: ConsumerMembership,
+    instance: Option<String>,
+    /// By topic id, so that a topic that is made anew is another one.
+    owned: BTreeMap<TopicPartition, Uuid>,
+    last_beat: Instant,
+    in_flight: Option<Ticket>,
+    /// What it sends arrives in order.
+    arrives: Instant,
+    /// What it knows of topics.
+    picture: Picture,
+}
+
+struct World {
+    seed: u64,
+    now: Instant,
+    rng: StdRng,
+    calm: bool,
+    peers: Vec<Option<Peer>>,
+    group: ConsumerGroup,
+    node: i32,
+    /// By time, then by order of arrival.
+    agenda: BTreeMap<(Instant, u64), Happening>,
+    happenings: u64,
+    picture: Picture,
+    topics: u128,
+    assignments: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut world = Self {
+            seed,
+            now: Instant::now(),
+            rng: StdRng::seed_from_u64(seed),
+            calm: false,
+            peers: Vec::new(),
+            group: ConsumerGroup::default(),
+            node: 1,
+            agenda: BTreeMap::new(),
+            happenings: 0,
+            picture: Picture::new(),
+            topics: 0,
+            assignments: 0,
+        };
+        world.create("t", 4);
+        world.create("u", 3);
+        for _ in 0..world.rng.random_range(1..=4) {
+            world.new_peer(None);
+        }
+        world.later(1_000, Happening::Mischief);
+        world
+    }
+
+    fn create(&mut self, name: &str, partitions: i32) {
+        self.topics += 1;
+        self.picture.insert(name.into(), (Uuid::from_u128(self.topics), partitions));
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        !self.calm && self.rng.random_range(0..100) < percent
+    }
+
+    fn at(&mut self, time: Instant, happening: Happening) {
+        self.happenings += 1;
+        self.agenda.insert((time, self.happenings), happening);
+    }
+
+    fn later(&mut self, millis: u64, happening: Happening) {
+        self.at(self.now + Duration::from_millis(millis), happening);
+    }
+
+    fn latency(&mut self) -> u64 {
+        if self.chance(5) { self.rng.random_range(1..10_000) } else { self.rng.random_range(1..50) }
+    }
+
+    fn new_peer(&mut self, instance: Option<String>) {
+        let backoff = (Duration::from_millis(100), Duration::from_secs(1));
+        let (seed, by) = (self.rng.random(), self.peers.len());
+        let settings = settings(instance.as_deref());
+        let mut member = ConsumerMembership::new(settings, format!("m{by}").into(), backoff, seed, self.now);
+        member.subscribe(self.now, Some(wanted(&["t"], None)));
+        self.peers.push(Some(Peer {
+            member,
+            instance,
+            owned: BTreeMap::new(),
+            last_beat: self.now,
+            in_flight: None,
+            arrives: self.now,
+            picture: Picture::new(),
+        }));
+        self.later(1_000, Happening::Polls { by });
+        self.later(10, Happening::Looks { by });
+        self.drain(by);
+    }
+
+    fn send(&mut self, from: usize, ticket: Option<Ticket>, request: Request) {
+        let latency = Duration::from_millis(self.latency());
+        let Some(peer) = self.peers[from].as_mut() else { return };
+        peer.arrives = peer.arrives.max(self.now + latency);
+        let arrives = peer.arrives;
+        let answered = |ticket, answer| Happening::Answered { to: from, ticket, answer };
+        if let Some(ticket) = ticket {
+            // Whatever is not answered is given up, as the task does.
+            let error = Error::new(ErrorKind::Timeout, "no answer");
+            self.at(self.now + Duration::from_secs(20), answered(ticket, Err(error)));
+            if self.chance(8) {
+                let codes = [
+                    ErrorCode::NOT_COORDINATOR,
+                    ErrorCode::COORDINATOR_NOT_AVAILABLE,
+                    ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
+                    ErrorCode::UNKNOWN_MEMBER_ID,
+                    ErrorCode::FENCED_MEMBER_EPOCH,
+                    ErrorCode::GROUP_AUTHORIZATION_FAILED,
+                    ErrorCode::UNKNOWN_SERVER_ERROR,
+                ];
+                let code = codes[self.rng.random_range(0..codes.len())];
+                return self.at(arrives, answered(ticket, Err(Error::broker(code, "test"))));
+            }
+        }
+        let (lost_there, lost_back) = (self.chance(4), self.chance(4));
+        if let Some(ticket) = ticket.filter(|_| lost_there || lost_back) {
+            let pause = self.rng.random_range(1..20_000);
+            self.later(pause, answered(ticket, Err(Error::new(ErrorKind::Network, "lost"))));
+        }
+        if !lost_there {
+            self.at(arrives, Happening::Arrives { from, ticket, request, heard: !lost_back });
+        }
+    }
+
+    /// Carries out what a member wants, and holds it against the rules.
+    fn drain(&mut self, i: usize) {
+        let seed = self.seed;
+        loop {
+            let Some(peer) = &mut self.peers[i] else { return };
+            let Some(action) = peer.member.next_action() else { return };
+            match action {
+                Action::Heartbeat { ticket, beat } => {
+                    assert!(beat.epoch != 0 || peer.owned.is_empty(), "seed {seed}: joins while it owns something");
+                    peer.last_beat = self.now;
+                    peer.in_flight = Some(ticket);
+                    self.send(i, Some(ticket), Request::Beat(beat));
+                }
+                Action::Leave { member_id, epoch } => self.send(i, None, Request::Leave { member_id, epoch }),
+                Action::Assigned { partitions } => {
+                    for partition in partitions {
+                        // It may have been lost in the same breath.
+                        let id = peer.member.owned.get(&partition).map_or_else(Uuid::nil, |owned| owned.topic_id);
+                        let before = peer.owned.insert(partition.clone(), id);
+                        assert_eq!(before, None, "seed {seed}: {partition} is assigned twice");
+                    }
+                    self.assignments += 1;
+                    self.one_owner_each();
+                }
+                Action::Revoke { ticket, partitions } => {
+                    let owns = |partition| peer.owned.contains_key(partition);
+                    assert!(partitions.iter().all(owns), "seed {seed}: revokes what is not owned");
+                    let pause = if self.chance(3) { 400_000 } else { self.rng.random_range(1..20_000) };
+                    self.later(pause, Happening::Revoked { by: i, ticket, partitions });
+                }
+                Action::Lost { partitions } => {
+                    for partition in partitions {
+                        assert!(peer.owned.remove(&partition).is_some(), "seed {seed}: loses what is not owned");
+                    }
+                }
+                Action::Error { fatal, .. } => assert!(!fatal, "seed {seed}: nothing fatal happened"),
+                Action::AwaitPoll => {}
+            }
+        }
+    }
+
+    fn one_owner_each(&self) {
+        let mut owners = BTreeMap::new();
+        for (i, peer) in self.peers.iter().enumerate() {
+            for (partition, id) in peer.iter().flat_map(|peer| &peer.owned) {
+                let other = owners.insert((id, partition), i);
+                assert_eq!(other, None, "seed {}: {partition} has another owner than {i}", self.seed);
+            }
+        }
+        assert!(self.group.one_owner_each(), "seed {}", self.seed);
+    }
+
+    fn with(&mut self, i: usize, act: impl FnOnce(&mut Peer, Instant)) {
+        let now = self.now;
+        if let Some(peer) = &mut self.peers[i] {
+            act(peer, now);
+        }
+        self.drain(i);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Arrives { from, ticket, request, heard } => {
+                let answer = self.serve(from, request);
+                if let (Some(ticket), true) = (ticket, heard) {
+                    let latency = self.latency();
+                    self.later(latency, Happening::Answered { to: from, ticket, answer });
+                }
+            }
+            Happening::Answered { to, ticket, answer } => self.with(to, |peer, now| {
+                if peer.in_flight == Some(ticket) {
+                    peer.in_flight = None;
+                    // It is repeated after a backoff from now, however long it took.
+                    peer.last_beat = now;
+                    peer.member.answered(now, ticket, answer);
+                    look(peer, now);
+                }
+            }),
+            Happening::Revoked { by, ticket, partitions } => self.with(by, |peer, now| {
+                // The consumer answers only for what it was not told to be lost.
+                if peer.member.giving_up.as_ref().is_some_and(|giving_up| giving_up.ticket == ticket) {
+                    partitions.iter().for_each(|partition| _ = peer.owned.remove(partition));
+                }
+                peer.member.revoked(now, ticket);
+            }),
+            Happening::Polls { by } => {
+                self.with(by, |peer, now| peer.member.polled(now));
+                let pause = if self.chance(1) { 400_000 } else { self.rng.random_range(100..5_000) };
+                if self.peers[by].is_some() {
+                    self.later(pause, Happening::Polls { by });
+                }
+            }
+            Happening::Looks { by } => {
+                let picture = self.picture.clone();
+                self.with(by, |peer, now| {
+                    peer.picture = picture;
+                    look(peer, now);
+                });
+                let pause = if self.chance(10) { 60_000 } else { self.rng.random_range(100..3_000) };
+                if self.peers[by].is_some() {
+                    self.later(pause, Happening::Looks { by });
+                }
+            }
+            Happening::Mischief => self.mischief(),
+        }
+    }
+
+    fn serve(&mut self, from: usize, request: Request) -> Result<Answer, Error> {
+        let instance = self.peers[from].as_ref().and_then(|peer| peer.instance.clone());
+        let identity = |id: &Arc<str>| MemberIdentity { member_id: id.to_string(), instance: instance.clone() };
+        let served = match request {
+            Request::Leave { member_id, epoch } => self.group.leave(self.now, &identity(&member_id), epoch),
+            Request::Beat(beat) => {
+                let asked = consumer_group::Beat {
+                    identity: identity(&beat.member_id),
+                    epoch: beat.epoch,
+                    rebalance_timeout: beat.full.then_some(POLL),
+                    names: beat.names.map(|names| names.iter().map(ToString::to_string).collect()),
+                    regex: beat.regex.map(|regex| regex.to_string()),
+                    owned: beat.owned,
+                    id_required: true,
+                    ..consumer_group::Beat::default()
+                };
+                let checked = consumer_group::check(&asked);
+                assert_eq!(checked, Ok(()), "seed {}: {asked:?}", self.seed);
+                self.group.heartbeat(self.now, asked, &self.picture, &BROKER)
+            }
+        };
+        served.map_err(|code| Error::broker(code, "test")).map(|reply| Answer {
+            node: self.node,
+            member_id: Some(reply.member_id),
+            epoch: reply.epoch,
+            interval: Some(INTERVAL),
+            assignment: reply.assignment,
+        })
+    }
+
+    fn mischief(&mut self) {
+        if self.calm {
+            return;
+        }
+        let i = self.rng.random_range(0..self.peers.len());
+        match self.rng.random_range(0..10) {
+            0 if self.peers.len() < 8 => self.new_peer(None),
+            1 if self.peers.len() < 8 => {
+                let instance = format!("i{}", self.peers.len());
+                self.new_peer(Some(instance));
+            }
+            2 => {
+                // A static member that dies is started again.
+                if let Some(peer) = self.peers[i].take()
+                    && let Some(instance) = peer.instance
+                {
+                    self.new_peer(Some(instance));
+                }
+            }
+            3 => self.with(i, |peer, now| peer.member.subscribe(now, None)),
+            4 => self.with(i, |peer, now| peer.member.subscribe(now, Some(wanted(&["t", "u"], None)))),
+            5 => self.with(i, |peer, now| peer.member.subscribe(now, Some(wanted(&["t"], None)))),
+            6 => self.with(i, |peer, now| peer.member.subscribe(now, Some(wanted(&[], Some(".*(?:^[tv]).*"))))),
+            7 => self.node += 1,
+            8 => {
+                let (name, count) = (["t", "u", "v"][self.rng.random_range(0..3)], self.rng.random_range(1..6));
+                self.create(name, count);
+            }
+            _ => _ = self.picture.remove(["u", "v"][self.rng.random_range(0..2)]),
+        }
+        let pause = self.rng.random_range(1..60_000);
+        self.later(pause, Happening::Mischief);
+    }
+
+    /// Runs on to that time.
+    fn run_to(&mut self, end: Instant) {
+        let mut steps = 0_u32;
+        loop {
+            steps += 1;
+            assert!(steps < 1_000_000, "seed {}: it runs hot", self.seed);
+            let agenda = self.agenda.first_key_value().map(|(&(at, _), _)| at);
+            let members = self.peers.iter().flatten().filter_map(|peer| peer.member.next_wake()).min();
+            let next = [agenda, members, self.group.deadline()].into_iter().flatten().min();
+            let Some(next) = next.filter(|&next| next <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = next.max(self.now);
+            for i in 0..self.peers.len() {
+                self.with(i, |peer, now| peer.member.tick(now));
+            }
+            self.group.advance(self.now);
+            while self.agenda.first_key_value().is_some_and(|(&(at, _), _)| at <= self.now) {
+                let Some((_, happening)) = self.agenda.pop_first() else { break };
+                self.happen(happening);
+            }
+            self.heartbeats_in_time();
+        }
+    }
+
+    fn heartbeats_in_time(&self) {
+        for peer in self.peers.iter().flatten().filter(|peer| matches!(peer.member.state, State::In)) {
+            if peer.in_flight.is_none() {
+                let silence = self.now - peer.last_beat;
+                assert!(silence <= INTERVAL, "seed {}: silent for {silence:?}", self.seed);
+            }
+        }
+    }
+
+    /// Everyone who wants something is in, in the group's epoch, and everything has its owner.
+    fn settled(&mut self) {
+        let seed = self.seed;
+        let view = self.group.view(&self.picture);
+        assert!(matches!(view.state, "Stable" | "Empty"), "seed {seed}: {view:?}");
+        let mut topics = BTreeSet::new();
+        for peer in self.peers.iter().flatten() {
+            match peer.member.standing() {
+                Standing::Alone => assert!(peer.owned.is_empty(), "seed {seed}"),
+                Standing::Member { identity, .. } => {
+                    assert_eq!(identity.generation, view.epoch, "seed {seed}");
+                    let member = view.members.iter().find(|member| *member.member_id == *identity.member_id).unwrap();
+                    let (names, regex) = (&member.names, member.regex.contains("tv"));
+                    let meant = |name: &&Arc<str>| {
+                        names.iter().any(|known| **known == ***name) || (regex && matches!(&***name, "t" | "v"))
+                    };
+                    topics.extend(self.picture.keys().filter(meant).cloned());
+                }
+                other => panic!("seed {seed}: {other:?}"),
+            }
+        }
+        let all =
+            topics.iter().flat_map(|topic| (0..self.picture[topic].1).map(|n| TopicPartition::new(topic.clone(), n)));
+        let all: BTreeSet<TopicPartition> = all.collect();
+        let owned: BTreeSet<_> = self.peers.iter().flatten().flat_map(|peer| peer.owned.keys().cloned()).collect();
+        self.one_owner_each();
+        assert_eq!(owned, all, "seed {seed}");
+    }
+}
+
+fn wanted(names: &[&str], regex: Option<&str>) -> Wanted {
+    Wanted { names: names.iter().map(|&name| name.into()).collect(), regex: regex.map(Arc::from) }
+}
+
+/// Names that the member's own picture has.
+fn look(peer: &mut Peer, now: Instant) {
+    let Peer { member, picture, .. } = peer;
+    let name_of = |id| picture.iter().find(|(_, (known, _))| *known == id).map(|(name, _)| name.clone());
+    member.names_known(now, name_of);
+}
+
+#[test]
+fn whatever_goes_wrong_no_partition_has_two_owners_and_the_group_settles_in_the_end() {
+    let mut assignments = 0;
+    for seed in 0..30 {
+        let mut world = World::new(seed);
+        let start = world.now;
+        world.run_to(start + Duration::from_secs(1_800));
+        world.calm = true;
+        // A reader may be in the middle of its longest pause, and then all come again.
+        world.run_to(start + Duration::from_secs(1_800 + 1_000));
+        world.settled();
+        assignments += world.assignments;
+    }
+    assert!(assignments > 1_000, "the members did take part: {assignments}");
+}

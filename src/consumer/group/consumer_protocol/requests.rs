@@ -1,0 +1,193 @@
+//! The one request of the consumer protocol, and its answer as the membership takes it.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use kafka_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, consumer_group_heartbeat_request::TopicPartitions,
+};
+
+use super::{Answer, Beat, Held};
+use crate::{
+    consumer::group::{
+        GroupSettings,
+        requests::{group, text, topic_name},
+    },
+    error::{Error, ErrorCode, Result},
+};
+
+/// The first version whose coordinators match expressions (KIP-848 as of Kafka 4.0).
+const EXPRESSIONS: i16 = 1;
+
+/// Whether that request can say all that the heartbeat says.
+pub(super) fn says_all(version: i16, beat: &Beat) -> bool {
+    version >= EXPRESSIONS || beat.regex.as_ref().is_none_or(|regex| regex.is_empty())
+}
+
+pub(super) fn heartbeat(
+    version: i16,
+    settings: &GroupSettings,
+    remote_assignor: Option<&str>,
+    beat: &Beat,
+) -> ConsumerGroupHeartbeatRequest {
+    let names = |names: &BTreeSet<Arc<str>>| names.iter().map(|name| topic_name(name)).collect();
+    let rebalance_timeout = i32::try_from(settings.max_poll_interval.as_millis()).unwrap_or(i32::MAX);
+    ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group(&settings.group_id))
+        .with_member_id(text(&beat.member_id))
+        .with_member_epoch(beat.epoch)
+        // Brokers look for a static member by it in every heartbeat.
+        .with_instance_id(settings.group_instance_id.as_deref().map(text))
+        .with_rack_id(settings.client_rack.as_deref().filter(|rack| beat.full && !rack.is_empty()).map(text))
+        .with_rebalance_timeout_ms(if beat.full { rebalance_timeout } else { -1 })
+        .with_subscribed_topic_names(beat.names.as_ref().map(names))
+        .with_subscribed_topic_regex(beat.regex.as_deref().filter(|_| version >= EXPRESSIONS).map(text))
+        .with_server_assignor(remote_assignor.filter(|_| beat.full).map(text))
+        .with_topic_partitions(beat.owned.as_ref().map(held))
+}
+
+fn held(held: &Held) -> Vec<TopicPartitions> {
+    let topics = held.iter().map(|(id, partitions)| {
+        TopicPartitions::default().with_topic_id(*id).with_partitions(partitions.iter().copied().collect())
+    });
+    topics.collect()
+}
+
+pub(super) fn read_heartbeat(
+    response: ConsumerGroupHeartbeatResponse,
+    node: i32,
+    settings: &GroupSettings,
+) -> Result<Answer> {
+    check(&response, settings)?;
+    let assignment = response.assignment.map(|assignment| {
+        let mut held = Held::new();
+        for topic in assignment.topic_partitions {
+            held.entry(topic.topic_id).or_default().extend(topic.partitions);
+        }
+        held
+    });
+    Ok(Answer {
+        node,
+        member_id: response.member_id.map(|id| id.to_string()),
+        epoch: response.member_epoch,
+        interval: u64::try_from(response.heartbeat_interval_ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis),
+        assignment,
+    })
+}
+
+fn check(response: &ConsumerGroupHeartbeatResponse, settings: &GroupSettings) -> Result<()> {
+    let told = response.error_message.as_ref().filter(|told| !told.is_empty());
+    ErrorCode::from(response.error_code).ok().map_err(|code| {
+        let group = &settings.group_id;
+        match told {
+            Some(told) => Error::broker(code, format_args!("heartbeat of group {group} ({told})")),
+            None => Error::broker(code, format_args!("heartbeat of group {group}")),
+        }
+    })
+}
+
+/// A heartbeat that leaves.
+pub(super) fn leave(settings: &GroupSettings, member_id: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest {
+    ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group(&settings.group_id))
+        .with_member_id(text(member_id))
+        .with_member_epoch(epoch)
+        .with_instance_id(settings.group_instance_id.as_deref().map(text))
+        .with_rebalance_timeout_ms(-1)
+}
+
+/// A member that the coordinator does not know, or whose place is another's, has left.
+pub(super) fn read_leave(response: &ConsumerGroupHeartbeatResponse, settings: &GroupSettings) -> Result<()> {
+    check(response, settings).or_else(|error| match error.code() {
+        Some(
+            ErrorCode::UNKNOWN_MEMBER_ID
+            | ErrorCode::GROUP_ID_NOT_FOUND
+            | ErrorCode::FENCED_MEMBER_EPOCH
+            | ErrorCode::FENCED_INSTANCE_ID,
+        ) => Ok(()),
+        _ => Err(error),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::protocol::StrBytes;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn settings() -> GroupSettings {
+        GroupSettings {
+            group_id: "g".into(),
+            group_instance_id: Some("i".into()),
+            session_timeout: Duration::from_secs(45),
+            heartbeat_interval: Duration::from_secs(3),
+            max_poll_interval: Duration::from_secs(300),
+            assignors: crate::consumer::group::assignor::defaults(),
+            client_rack: Some("r".to_owned()),
+            exclude_internal_topics: true,
+        }
+    }
+
+    fn beat(full: bool) -> Beat {
+        Beat {
+            member_id: "m".into(),
+            epoch: 4,
+            full,
+            names: full.then(|| ["t".into()].into()),
+            regex: full.then(|| "a.*".into()),
+            owned: full.then(|| [(Uuid::from_u128(7), [0, 2].into())].into()),
+        }
+    }
+
+    #[test]
+    fn all_is_said_once_and_then_what_changed() {
+        let request = heartbeat(1, &settings(), Some("range"), &beat(true));
+        assert_eq!((request.member_id.as_str(), request.member_epoch), ("m", 4));
+        assert_eq!(request.rebalance_timeout_ms, 300_000);
+        assert_eq!(request.subscribed_topic_names.unwrap(), [topic_name("t")]);
+        assert_eq!(request.subscribed_topic_regex.as_deref(), Some("a.*"));
+        assert_eq!(request.server_assignor.as_deref(), Some("range"));
+        assert_eq!((request.instance_id.as_deref(), request.rack_id.as_deref()), (Some("i"), Some("r")));
+        assert_eq!(request.topic_partitions.unwrap()[0].partitions, [0, 2]);
+
+        let request = heartbeat(1, &settings(), Some("range"), &beat(false));
+        assert_eq!((request.instance_id.as_deref(), request.rebalance_timeout_ms), (Some("i"), -1));
+        assert!(request.subscribed_topic_names.is_none() && request.subscribed_topic_regex.is_none());
+        assert!(request.server_assignor.is_none() && request.rack_id.is_none() && request.topic_partitions.is_none());
+    }
+
+    #[test]
+    fn a_broker_that_matches_no_expressions_is_not_sent_any() {
+        assert!(!says_all(0, &beat(true)) && says_all(1, &beat(true)) && says_all(0, &beat(false)));
+        assert!(heartbeat(0, &settings(), None, &beat(true)).subscribed_topic_regex.is_none());
+    }
+
+    #[test]
+    fn what_a_broker_cannot_mean_is_not_taken() {
+        let response = ConsumerGroupHeartbeatResponse::default().with_member_epoch(3);
+        let answer = read_heartbeat(response.clone(), 1, &settings()).unwrap();
+        assert_eq!((answer.interval, answer.assignment), (None, None));
+        let response = response.with_heartbeat_interval_ms(-5);
+        assert_eq!(read_heartbeat(response, 1, &settings()).unwrap().interval, None);
+    }
+
+    #[test]
+    fn what_the_broker_says_of_an_error_is_kept() {
+        let response = ConsumerGroupHeartbeatResponse::default()
+            .with_error_code(ErrorCode::UNSUPPORTED_ASSIGNOR.code())
+            .with_error_message(Some(StrBytes::from_static_str("use uniform, range")));
+        let error = read_heartbeat(response, 1, &settings()).unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::UNSUPPORTED_ASSIGNOR));
+        assert!(error.to_string().contains("use uniform, range"), "{error}");
+    }
+
+    #[test]
+    fn who_is_not_known_has_left() {
+        for code in [ErrorCode::NONE, ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::FENCED_INSTANCE_ID] {
+            let response = ConsumerGroupHeartbeatResponse::default().with_error_code(code.code());
+            assert!(read_leave(&response, &settings()).is_ok(), "{code}");
+        }
+        let response = ConsumerGroupHeartbeatResponse::default().with_error_code(ErrorCode::NOT_COORDINATOR.code());
+        assert!(read_leave(&response, &settings()).is_err());
+    }
+}

@@ -1,0 +1,397 @@
+use tokio::time::{sleep, timeout};
+
+use super::{members::*, *};
+use crate::{
+    consumer::GroupState,
+    error::ErrorKind,
+    testkit::{Options, on},
+    wire::ApiKey,
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_member_alone_owns_everything_and_keeps_it() {
+    let cluster = cluster(Options::new()).await;
+    let mut member = Member::joined(&cluster, &["t"]);
+    member.owns(set("t", 0..4)).await;
+    let before = cluster.requests(ApiKey::ConsumerGroupHeartbeat);
+    sleep(SESSION * 5).await;
+    assert!(cluster.requests(ApiKey::ConsumerGroupHeartbeat) >= before + 44);
+    let heard = member.now();
+    assert_eq!((heard.assigned, heard.revoked, heard.lost), (1, 0, 0));
+    let group = cluster.consumer_group("g").unwrap();
+    assert_eq!((group.state, group.epoch, group.members.len()), ("Stable", 1, 1));
+    match member.handle.status().state {
+        GroupState::Stable { member_id, generation } => {
+            assert_eq!((&*member_id, generation), (&*group.members[0].member_id, 1));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(cluster.requests(ApiKey::JoinGroup), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_members_share_and_what_does_not_move_goes_on() {
+    let cluster = cluster(Options::new().brokers(3)).await;
+    let mut first = Member::joined(&cluster, &["t"]);
+    first.owns(set("t", 0..4)).await;
+    let mut second = Member::joined(&cluster, &["t"]);
+    second.owns_so_many(2).await;
+    let kept = first.owns_so_many(2).await;
+    assert!(kept.is_disjoint(&second.now().owned));
+    let heard = first.now();
+    assert_eq!((heard.assigned, heard.revoked, heard.lost), (1, 1, 0), "only what moves was touched");
+
+    second.handle.close(soon()).await.unwrap();
+    assert_eq!(cluster.consumer_group("g").unwrap().members.len(), 1, "it left at once, not by its session");
+    first.owns(set("t", 0..4)).await;
+    assert_eq!(first.now().lost, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_session_of_a_member_that_died_lapses() {
+    let cluster = cluster(Options::new()).await;
+    let mut first = Member::joined(&cluster, &["t"]);
+    let mut second = Member::joined(&cluster, &["t"]);
+    first.owns_so_many(2).await;
+    second.owns_so_many(2).await;
+    drop(second);
+    first.owns(set("t", 0..4)).await;
+    assert_eq!(first.now().lost, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_members_come_and_go_and_every_partition_has_one_owner() {
+    let cluster = cluster(Options::new().brokers(2)).await;
+    let mut members = Vec::new();
+    for round in 0..9 {
+        members.push(Member::joined(&cluster, &["t"]));
+        if round % 3 == 2 {
+            members.remove(0).handle.close(soon()).await.unwrap();
+        }
+        sleep(Duration::from_secs(round % 4)).await;
+        one_owner_each(&members.iter().collect::<Vec<_>>());
+    }
+    sleep(Duration::from_secs(60)).await;
+    let owned: BTreeSet<_> = members.iter().flat_map(|member| member.now().owned).collect();
+    assert_eq!(owned, set("t", 0..4));
+    one_owner_each(&members.iter().collect::<Vec<_>>());
+    assert_eq!(members.iter().map(|member| member.now().lost).sum::<u32>(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_assignor_is_the_one_that_is_named() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("u", 4).unwrap();
+    let member = || Member::with(&cluster, group_settings(None), Some("range"));
+    let (mut first, mut second) = (member(), member());
+    first.subscribe(&["t", "u"]);
+    second.subscribe(&["t", "u"]);
+    let (one, other) = (first.owns_so_many(4).await, second.owns_so_many(4).await);
+    let low: BTreeSet<_> = set("t", 0..2).into_iter().chain(set("u", 0..2)).collect();
+    assert!(one == low || other == low, "{one:?} {other:?}");
+    assert_eq!(cluster.consumer_group("g").unwrap().assignor, "range");
+
+    let mut third = Member::with(&cluster, group_settings(None), Some("sticky"));
+    third.subscribe(&["t"]);
+    let heard = third.until("being told", |heard| !heard.errors.is_empty()).await;
+    assert_eq!(heard.errors[0].code(), Some(ErrorCode::UNSUPPORTED_ASSIGNOR));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_revocation_heartbeats_and_commits_and_loses_nothing() {
+    let cluster = cluster(Options::new()).await;
+    let mut first = Member::joined(&cluster, &["t"]);
+    first.owns(set("t", 0..4)).await;
+    first.finishes_after(Duration::from_secs(100));
+    *first.habits.commits.lock().unwrap() =
+        (0..4).map(|n| (TopicPartition::new("t", n), (40 + i64::from(n)).into())).collect();
+    let mut second = Member::joined(&cluster, &["t"]);
+    let begun = tokio::time::Instant::now();
+    let gained = second.owns_so_many(2).await;
+    assert!(begun.elapsed() >= Duration::from_secs(100), "nothing is taken before it was given up");
+    let heard = first.now();
+    assert_eq!((heard.revoked, heard.lost, heard.errors.len()), (1, 0, 0), "{:?}", heard.errors);
+    for partition in gained {
+        let committed = cluster.committed("g", "t", partition.partition);
+        assert_eq!(committed, Some(40 + i64::from(partition.partition)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_never_ends_loses_what_moves_and_the_others_go_on() {
+    let cluster = cluster(Options::new()).await;
+    let mut first = Member::joined(&cluster, &["t"]);
+    first.owns(set("t", 0..4)).await;
+    first.finishes_after(Duration::from_secs(100_000));
+    let mut second = Member::joined(&cluster, &["t"]);
+    let heard = first.until("losing", |heard| heard.lost == 1).await;
+    assert_eq!(heard.owned.len(), 2, "what stays is not touched");
+    second.owns_so_many(2).await;
+    one_owner_each(&[&first, &second]);
+    assert_eq!(cluster.consumer_group("g").unwrap().members.len(), 2, "it was not given up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stops_asking_leaves_the_group_and_comes_back_when_it_asks() {
+    let cluster = cluster(Options::new()).await;
+    let mut member = Member::joined(&cluster, &["t"]);
+    member.owns(set("t", 0..4)).await;
+    member.polls(false);
+    let heard = member.until("being told", |heard| !heard.errors.is_empty()).await;
+    assert_eq!((heard.lost, heard.errors[0].kind()), (1, ErrorKind::NotAssigned));
+    sleep(POLL_INTERVAL * 2).await;
+    assert!(cluster.consumer_group("g").unwrap().members.is_empty());
+    assert!(matches!(member.handle.status().state, GroupState::WaitingForReader));
+    let refused = member.handle.commit(vec![(TopicPartition::new("t", 0), 1.into())], soon()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotAssigned);
+    assert_eq!(member.now().errors.len(), 1, "told once");
+    member.polls(true);
+    member.owns(set("t", 0..4)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_static_member_comes_back_without_a_rebalance() {
+    let cluster = cluster(Options::new()).await;
+    let member = |name| Member::with(&cluster, group_settings(Some(name)), None);
+    let (mut first, mut second) = (member("a"), member("b"));
+    first.subscribe(&["t"]);
+    second.subscribe(&["t"]);
+    let share = first.owns_so_many(2).await;
+    second.owns_so_many(2).await;
+    let (epoch, assigned) = (cluster.consumer_group("g").unwrap().epoch, second.now().assigned);
+
+    first.handle.close(soon()).await.unwrap();
+    assert_eq!(cluster.consumer_group("g").unwrap().members.len(), 2, "it stays");
+    sleep(Duration::from_secs(30)).await;
+    let mut again = member("a");
+    again.subscribe(&["t"]);
+    again.owns(share).await;
+    sleep(SESSION * 3).await;
+    assert_eq!(cluster.consumer_group("g").unwrap().epoch, epoch);
+    assert_eq!((second.now().assigned, again.now().lost), (assigned, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_static_member_that_died_is_waited_out_by_its_next_self() {
+    let cluster = cluster(Options::new()).await;
+    let member = || Member::with(&cluster, group_settings(Some("a")), None);
+    let mut first = member();
+    first.subscribe(&["t"]);
+    first.owns(set("t", 0..4)).await;
+    drop(first);
+    let mut again = member();
+    again.subscribe(&["t"]);
+    let heard = again.owns(set("t", 0..4)).await;
+    assert!(heard.fatal.is_none());
+    let told: Vec<_> = heard.errors.iter().map(Error::code).collect();
+    assert_eq!(told, [Some(ErrorCode::UNRELEASED_INSTANCE_ID)], "told once while it waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_static_member_that_is_fenced_takes_its_own_place_back() {
+    let cluster = cluster(Options::new()).await;
+    let mut member = Member::with(&cluster, group_settings(Some("a")), None);
+    member.subscribe(&["t"]);
+    member.owns(set("t", 0..4)).await;
+    for code in [ErrorCode::FENCED_MEMBER_EPOCH, ErrorCode::UNKNOWN_MEMBER_ID] {
+        let lost = member.now().lost;
+        cluster.fault(on(ApiKey::ConsumerGroupHeartbeat).error(code));
+        member.until("losing everything", |heard| heard.lost == lost + 1).await;
+        let begun = tokio::time::Instant::now();
+        member.owns(set("t", 0..4)).await;
+        assert!(begun.elapsed() < Duration::from_secs(5), "it does not wait for its own session");
+    }
+    assert!(member.now().errors.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_with_the_same_instance_id_leave_the_place_to_the_first() {
+    let cluster = cluster(Options::new()).await;
+    let member = || Member::with(&cluster, group_settings(Some("a")), None);
+    let mut first = member();
+    first.subscribe(&["t"]);
+    first.owns(set("t", 0..4)).await;
+    let mut second = member();
+    second.subscribe(&["t"]);
+    second.until("being told", |heard| !heard.errors.is_empty()).await;
+    sleep(SESSION * 3).await;
+    assert_eq!((first.now().owned.len(), second.now().owned.len(), first.now().lost), (4, 0, 0));
+    first.handle.close(soon()).await.unwrap();
+    second.owns(set("t", 0..4)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_coordinator_moves_or_dies_and_nobody_notices() {
+    let cluster = cluster(Options::new().brokers(3)).await;
+    let mut member = Member::joined(&cluster, &["t"]);
+    member.owns(set("t", 0..4)).await;
+    let epoch = cluster.consumer_group("g").unwrap().epoch;
+    for _ in 0..3 {
+        let now = cluster.coordinator("g").unwrap();
+        let next = cluster.brokers().into_iter().find(|&broker| broker != now).unwrap();
+        cluster.move_coordinator("g", next).unwrap();
+        member.handle.commit(vec![(TopicPartition::new("t", 0), 7.into())], soon()).await.unwrap();
+        sleep(SESSION).await;
+    }
+    cluster.kill(cluster.coordinator("g").unwrap()).await.unwrap();
+    sleep(SESSION * 2).await;
+    let heard = member.now();
+    assert_eq!((heard.assigned, heard.lost, heard.revoked), (1, 0, 0));
+    assert_eq!(cluster.consumer_group("g").unwrap().epoch, epoch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_is_silent_for_longer_than_a_session_loses_the_partitions() {
+    let cluster = cluster(Options::new()).await;
+    let mut member = Member::joined(&cluster, &["t"]);
+    member.owns(set("t", 0..4)).await;
+    let silence = cluster.fault(on(ApiKey::ConsumerGroupHeartbeat).forever().hang());
+    member.until("losing everything", |heard| heard.lost == 1).await;
+    silence.clear();
+    member.owns(set("t", 0..4)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscriptions_change_while_the_member_is_in() {
+    let cluster = cluster(Options::new()).await;
+    cluster.create_topic("u", 2).unwrap();
+    let mut member = Member::joined(&cluster, &["t"]);
+    member.owns(set("t", 0..4)).await;
+    member.subscribe(&["u"]);
+    member.owns(set("u", 0..2)).await;
+    member.handle.subscribe(None);
+    member.owns(BTreeSet::new()).await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(cluster.consumer_group("g").unwrap().members.is_empty());
+    member.subscribe(&["t", "u"]);
+    member.owns(set("t", 0..4).into_iter().chain(set("u", 0..2)).collect()).await;
+    assert_eq!(member.now().lost, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expressions_are_the_brokers_and_pick_up_topics_and_partitions_as_they_come() {
+    let cluster = cluster(Options::new().auto_create(false)).await;
+    let mut member = Member::joined(&cluster, &["^t$", "^audit\\.", "plain"]);
+    member.owns(set("t", 0..4)).await;
+    let regex = &cluster.consumer_group("g").unwrap().members[0].regex;
+    assert_eq!(regex, ".*(?:(?:^t$)|(?:^audit\\.)).*");
+    cluster.create_topic("audit.a", 1).unwrap();
+    cluster.create_topic("my-audit.a", 1).unwrap();
+    cluster.create_topic("plain", 1).unwrap();
+    let mut expected: BTreeSet<_> = set("t", 0..4).into_iter().chain(set("plain", 0..1)).collect();
+    expected.extend(set("audit.a", 0..1));
+    member.owns(expected.clone()).await;
+    cluster.add_partitions("audit.a", 3).unwrap();
+    expected.extend(set("audit.a", 0..3));
+    member.owns(expected).await;
+    member.subscribe(&["t"]);
+    member.owns(set("t", 0..4)).await;
+    assert_eq!(cluster.consumer_group("g").unwrap().members[0].regex, "");
+    assert_eq!(member.now().lost, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expression_that_no_broker_can_read_is_told() {
+    let cluster = cluster(Options::new()).await;
+    cluster.fault(on(ApiKey::ConsumerGroupHeartbeat).error(ErrorCode::INVALID_REGULAR_EXPRESSION));
+    let mut member = Member::joined(&cluster, &["^t"]);
+    let heard = member.owns(set("t", 0..4)).await;
+    assert_eq!(heard.errors[0].code(), Some(ErrorCode::INVALID_REGULAR_EXPRESSION));
+}
+
+#[tokio::test(start_paused = true)]
+async fn brokers_that_match_no_expressions_are_told_the_topics() {
+    let cluster = cluster(Options::new().max_version(ApiKey::ConsumerGroupHeartbeat, 0)).await;
+    let mut member = Member::joined(&cluster, &["^t", "^audit"]);
+    member.owns(set("t", 0..4)).await;
+    cluster.create_topic("audit", 1).unwrap();
+    member.owns(set("t", 0..4).into_iter().chain(set("audit", 0..1)).collect()).await;
+    assert_eq!(member.now().lost, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_is_assigned_when_it_comes_and_anew_when_it_is_made_anew() {
+    let cluster = cluster(Options::new().auto_create(false)).await;
+    let mut member = Member::joined(&cluster, &["later"]);
+    member.until("an empty assignment", |heard| heard.assigned == 1).await;
+    cluster.create_topic("later", 2).unwrap();
+    member.owns(set("later", 0..2)).await;
+    let revoked = member.now().revoked;
+    cluster.delete_topic("later").unwrap();
+    cluster.create_topic("later", 3).unwrap();
+    member.owns(set("later", 0..3)).await;
+    assert_eq!(member.now().revoked, revoked + 1, "what was there before was given up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_metadata_does_not_know_yet_is_not_stranded() {
+    let cluster = cluster(Options::new()).await;
+    let mut member = Member::joined(&cluster, &["^t", "^late"]);
+    member.owns(set("t", 0..4)).await;
+    // The brokers' metadata lags behind what the coordinator knows.
+    let lag = cluster.fault(on(ApiKey::Metadata).topic("late").forever().error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    cluster.create_topic("late", 2).unwrap();
+    sleep(SESSION).await;
+    assert_eq!(member.now().owned, set("t", 0..4));
+    assert!(matches!(member.handle.status().state, GroupState::Rebalancing), "it is missing something");
+    assert!(lag.hits() > 3, "it is asked for again and again: {}", lag.hits());
+    lag.clear();
+    member.owns(set("t", 0..4).into_iter().chain(set("late", 0..2)).collect()).await;
+    assert_eq!((member.now().lost, member.now().revoked), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_follow_the_epoch_and_are_for_what_is_owned() {
+    let cluster = cluster(Options::new()).await;
+    let mut member = Member::joined(&cluster, &["t"]);
+    member.owns(set("t", 0..4)).await;
+    // The epoch rises behind the member's back.
+    cluster.create_topic("u", 1).unwrap();
+    let mut other = Member::joined(&cluster, &["u"]);
+    other.owns(set("u", 0..1)).await;
+    sleep(Duration::from_secs(20)).await;
+    let stale = cluster.fault(on(ApiKey::OffsetCommit).times(2).error(ErrorCode::STALE_MEMBER_EPOCH));
+    let before = cluster.requests(ApiKey::ConsumerGroupHeartbeat);
+    member.handle.commit(vec![(TopicPartition::new("t", 1), 5.into())], soon()).await.unwrap();
+    assert_eq!((stale.hits(), cluster.committed("g", "t", 1)), (2, Some(5)));
+    assert!(cluster.requests(ApiKey::ConsumerGroupHeartbeat) > before, "the new epoch is asked for at once");
+    let refused = member.handle.commit(vec![(TopicPartition::new("u", 0), 5.into())], soon()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotAssigned);
+    assert_eq!(cluster.committed("g", "u", 0), None);
+    let read = member.handle.committed(vec![TopicPartition::new("t", 1)], soon()).await.unwrap();
+    assert_eq!(read[&TopicPartition::new("t", 1)], Some(5.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_full_is_told_and_tried_again_at_the_next_poll() {
+    let cluster = cluster(Options::new().max_group_size(1)).await;
+    let mut first = Member::joined(&cluster, &["t"]);
+    first.owns(set("t", 0..4)).await;
+    let mut second = Member::joined(&cluster, &["t"]);
+    let heard = second.until("being told", |heard| !heard.errors.is_empty()).await;
+    assert_eq!(heard.errors[0].code(), Some(ErrorCode::GROUP_MAX_SIZE_REACHED));
+    first.handle.close(soon()).await.unwrap();
+    second.owns(set("t", 0..4)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_without_the_protocol_is_told_of() {
+    let cluster = cluster(Options::new().max_version(ApiKey::ConsumerGroupHeartbeat, -1)).await;
+    let mut member = Member::joined(&cluster, &["t"]);
+    let heard = member.until("being told", |heard| !heard.errors.is_empty()).await;
+    assert_eq!(heard.errors[0].kind(), ErrorKind::UnsupportedVersion);
+    assert!(heard.errors[0].to_string().contains("group.protocol=classic"), "{}", heard.errors[0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_is_bounded_when_nobody_answers() {
+    let cluster = cluster(Options::new()).await;
+    let mut member = Member::joined(&cluster, &["t"]);
+    member.owns(set("t", 0..4)).await;
+    cluster.kill(cluster.coordinator("g").unwrap()).await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    let closed = timeout(Duration::from_secs(100), member.handle.close(deadline)).await.expect("it ends");
+    assert!(closed.unwrap_err().is_retriable());
+    assert!(tokio::time::Instant::now() <= deadline + Duration::from_millis(10));
+    member.handle.close(soon()).await.unwrap();
+}

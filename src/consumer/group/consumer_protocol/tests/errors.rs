@@ -1,0 +1,205 @@
+use super::*;
+
+#[test]
+fn a_member_that_is_counted_out_loses_its_partitions_and_comes_again_under_its_name() {
+    let codes = [
+        ErrorCode::FENCED_MEMBER_EPOCH,
+        ErrorCode::UNKNOWN_MEMBER_ID,
+        ErrorCode::STALE_MEMBER_EPOCH,
+        ErrorCode::GROUP_ID_NOT_FOUND,
+    ];
+    for code in codes {
+        let mut bench = Bench::settled();
+        let (ticket, _) = bench.next_beat();
+        bench.refuse(ticket, code);
+        assert_eq!(bench.lost(), partitions("t", 0..2));
+        let (ticket, beat) = bench.beat();
+        assert_eq!((&*beat.member_id, beat.epoch, beat.owned), ("m", 0, Some(Held::new())));
+        bench.answer(ticket, 6, Some(held(&[(T, 0..2)])));
+        bench.names();
+        assert_eq!(bench.assigned(), partitions("t", 0..2));
+
+        // The same in the middle of giving up.
+        let mut bench = Bench::settled();
+        bench.told(5, held(&[(T, 1..2)]));
+        let (given_up, _) = bench.revoking();
+        let (ticket, _) = bench.next_beat();
+        bench.refuse(ticket, code);
+        assert_eq!(bench.lost(), partitions("t", 0..2));
+        bench.beat();
+        bench.member.revoked(bench.now, given_up);
+        bench.idle();
+    }
+}
+
+#[test]
+fn members_that_are_counted_out_again_and_again_slow_down() {
+    let mut bench = Bench::settled();
+    let began = bench.now;
+    for _ in 0..20 {
+        let (ticket, _) = match bench.member.next_action() {
+            Some(Action::Heartbeat { ticket, beat }) => (ticket, beat),
+            Some(Action::Lost { .. }) => continue,
+            None => {
+                bench.wait();
+                continue;
+            }
+            other => panic!("{other:?}"),
+        };
+        bench.refuse(ticket, ErrorCode::UNKNOWN_MEMBER_ID);
+    }
+    assert!(bench.now > began + Duration::from_secs(1));
+}
+
+#[test]
+fn joins_that_may_go_through_later_are_tried_again_and_told_once() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let began = bench.now;
+    let mut told = 0;
+    while bench.now < began + Duration::from_secs(60) {
+        match bench.member.next_action() {
+            Some(Action::Heartbeat { ticket, beat }) => {
+                assert_eq!((beat.epoch, beat.full), (0, true));
+                bench.refuse(ticket, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+            }
+            Some(Action::Error { fatal: false, .. }) => told += 1,
+            None => bench.wait(),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(told, 1);
+}
+
+#[test]
+fn what_only_the_user_can_mend_is_told_and_tried_at_the_next_poll() {
+    let codes = [
+        ErrorCode::GROUP_MAX_SIZE_REACHED,
+        ErrorCode::UNSUPPORTED_ASSIGNOR,
+        ErrorCode::INVALID_REGULAR_EXPRESSION,
+        ErrorCode::GROUP_AUTHORIZATION_FAILED,
+        ErrorCode::GROUP_ID_NOT_FOUND,
+        ErrorCode::UNSUPPORTED_VERSION,
+        ErrorCode::INVALID_REQUEST,
+        ErrorCode::new(9_999),
+    ];
+    for code in codes {
+        let mut bench = Bench::new(None);
+        bench.subscribe(&["t"]);
+        let (ticket, _) = bench.beat();
+        bench.refuse(ticket, code);
+        assert_eq!(bench.parked().code(), Some(code));
+        bench.member.polled(bench.now);
+        bench.idle();
+        assert_eq!(bench.next_beat().1.epoch, 0);
+    }
+}
+
+#[test]
+fn a_cluster_without_the_protocol_is_told_of_by_what_does_without() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let (ticket, _) = bench.beat();
+    bench.refuse(ticket, ErrorCode::UNSUPPORTED_VERSION);
+    assert!(bench.parked().to_string().contains("group.protocol=classic"));
+}
+
+#[test]
+fn a_heartbeat_that_is_refused_is_told_once_and_ends_nothing() {
+    let mut bench = Bench::settled();
+    for code in [ErrorCode::TOPIC_AUTHORIZATION_FAILED, ErrorCode::INVALID_REGULAR_EXPRESSION] {
+        let (ticket, _) = bench.next_beat();
+        bench.refuse(ticket, code);
+        assert_eq!(bench.raised().code(), Some(code));
+        let (ticket, _) = bench.next_beat();
+        bench.refuse(ticket, code);
+        bench.idle();
+        let (ticket, _) = bench.next_beat();
+        bench.answer(ticket, 5, Some(held(&[(T, 0..2)])));
+        bench.idle();
+    }
+    assert_eq!(bench.epoch(), Some(5));
+}
+
+#[test]
+fn a_place_that_is_not_released_is_handed_back_in_case_it_is_ours_and_waited_for() {
+    let mut bench = Bench::new(Some("i"));
+    bench.subscribe(&["t"]);
+    let (ticket, _) = bench.beat();
+    bench.refuse(ticket, ErrorCode::UNRELEASED_INSTANCE_ID);
+    assert_eq!(bench.left(), -2);
+    bench.idle();
+    let mut told = 0;
+    for _ in 0..100 {
+        match bench.member.next_action() {
+            Some(Action::Heartbeat { ticket, .. }) => bench.refuse(ticket, ErrorCode::UNRELEASED_INSTANCE_ID),
+            Some(Action::Leave { epoch, .. }) => assert_eq!(epoch, -2),
+            Some(Action::Error { error, fatal: false }) => {
+                assert_eq!(error.code(), Some(ErrorCode::UNRELEASED_INSTANCE_ID));
+                told += 1;
+            }
+            None => bench.wait(),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(told, 1);
+}
+
+#[test]
+fn a_fenced_static_member_ends_for_good_wherever_it_learns_it() {
+    let fenced = ErrorCode::FENCED_INSTANCE_ID;
+    let ended = |bench: &mut Bench| {
+        assert!(matches!(bench.action(), Action::Error { fatal: true, .. }));
+        bench.subscribe(&["other"]);
+        bench.member.polled(bench.now);
+        bench.idle();
+        assert!(matches!(bench.member.standing(), Standing::Ended(_)));
+    };
+    let mut bench = Bench::new(Some("i"));
+    bench.subscribe(&["t"]);
+    let (ticket, _) = bench.beat();
+    bench.refuse(ticket, fenced);
+    ended(&mut bench);
+
+    let mut bench = Bench::settled_as(Some("i"));
+    let (ticket, _) = bench.next_beat();
+    bench.refuse(ticket, fenced);
+    bench.lost();
+    ended(&mut bench);
+
+    let mut bench = Bench::settled_as(Some("i"));
+    let identity = Identity { generation: 5, member_id: "m".into() };
+    bench.member.commit_refused(bench.now, &identity, &error(fenced));
+    bench.lost();
+    ended(&mut bench);
+}
+
+#[test]
+fn a_commit_of_a_member_that_is_not_known_is_a_loss_and_one_of_an_old_epoch_asks_for_the_new() {
+    let mut bench = Bench::settled();
+    let old = Identity { generation: 4, member_id: "m".into() };
+    bench.member.commit_refused(bench.now, &old, &error(ErrorCode::UNKNOWN_MEMBER_ID));
+    bench.idle();
+    let now = Identity { generation: 5, ..old };
+    bench.member.commit_refused(bench.now, &now, &error(ErrorCode::STALE_MEMBER_EPOCH));
+    let (ticket, beat) = bench.beat();
+    assert!(beat.full);
+    bench.answer(ticket, 5, Some(held(&[(T, 0..2)])));
+    bench.idle();
+    bench.member.commit_refused(bench.now, &now, &error(ErrorCode::UNKNOWN_MEMBER_ID));
+    assert_eq!(bench.lost(), partitions("t", 0..2));
+    assert_eq!(bench.beat().1.epoch, 0);
+}
+
+#[test]
+fn who_wants_to_leave_and_is_counted_out_has_left() {
+    let mut bench = Bench::settled();
+    bench.member.subscribe(bench.now, None);
+    bench.revoking();
+    let (ticket, _) = bench.next_beat();
+    bench.refuse(ticket, ErrorCode::UNKNOWN_MEMBER_ID);
+    bench.lost();
+    bench.left();
+    bench.idle();
+    assert!(matches!(bench.member.standing(), Standing::Alone));
+}

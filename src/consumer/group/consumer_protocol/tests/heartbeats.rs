@@ -1,0 +1,239 @@
+use super::*;
+
+#[test]
+fn a_join_says_everything_and_owns_nothing() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t", "u"]);
+    let (_, beat) = bench.beat();
+    assert_eq!((&*beat.member_id, beat.epoch, beat.full), ("m", 0, true));
+    assert_eq!(beat.names, Some(wanted(&["t", "u"]).names));
+    assert_eq!((beat.regex, beat.owned), (None, Some(Held::new())));
+    assert!(matches!(bench.member.standing(), Standing::Rebalancing { .. }));
+    bench.idle();
+}
+
+#[test]
+fn heartbeats_say_what_changed_and_go_out_by_the_brokers_interval() {
+    let mut bench = Bench::settled();
+    let mut last = bench.now;
+    for _ in 0..3 {
+        let (ticket, beat) = bench.next_beat();
+        assert_eq!((bench.now - last, beat.epoch), (INTERVAL, 5));
+        assert!(!beat.full && beat.names.is_none() && beat.regex.is_none() && beat.owned.is_none());
+        last = bench.now;
+        bench.pass(Duration::from_secs(1));
+        bench.idle();
+        bench.answer(ticket, 5, None);
+    }
+    // The broker asks for fewer; then it says nonsense.
+    for interval in [Some(Duration::from_secs(20)), None] {
+        let (ticket, _) = bench.next_beat();
+        let answer = Answer { node: 1, epoch: 5, interval, ..Answer::default() };
+        last = bench.now;
+        bench.member.answered(bench.now, ticket, Ok(answer));
+    }
+    bench.next_beat();
+    assert_eq!(bench.now - last, Duration::from_secs(20));
+}
+
+#[test]
+fn an_answer_that_comes_late_is_followed_at_once() {
+    let mut bench = Bench::settled();
+    let (ticket, _) = bench.next_beat();
+    bench.pass(INTERVAL * 2);
+    bench.idle();
+    bench.answer(ticket, 5, None);
+    bench.beat();
+}
+
+#[test]
+fn after_an_error_everything_is_said_and_what_is_owned_with_it() {
+    for code in [ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, ErrorCode::NOT_COORDINATOR] {
+        let mut bench = Bench::settled();
+        let (ticket, _) = bench.next_beat();
+        bench.refuse(ticket, code);
+        bench.idle();
+        assert!(bench.member.next_wake().unwrap() <= bench.now + Duration::from_millis(120));
+        let (ticket, beat) = bench.next_beat();
+        assert_eq!((beat.epoch, beat.full), (5, true));
+        assert_eq!(beat.owned, Some(held(&[(T, 0..2)])));
+        bench.answer(ticket, 6, Some(held(&[(T, 0..2)])));
+        bench.idle();
+        assert_eq!(bench.epoch(), Some(6));
+        assert!(!bench.next_beat().1.full);
+    }
+}
+
+#[test]
+fn another_coordinator_is_told_everything_once() {
+    let mut bench = Bench::settled();
+    let (ticket, _) = bench.next_beat();
+    let answer = Answer { node: 2, epoch: 5, interval: Some(INTERVAL), ..Answer::default() };
+    bench.member.answered(bench.now, ticket, Ok(answer.clone()));
+    let (ticket, beat) = bench.beat();
+    assert!(beat.full);
+    bench.member.answered(bench.now, ticket, Ok(answer));
+    bench.idle();
+}
+
+#[test]
+fn a_changed_subscription_is_said_at_once() {
+    let mut bench = Bench::settled();
+    bench.subscribe(&["t"]);
+    bench.idle();
+    bench.subscribe(&["t", "u"]);
+    let (ticket, beat) = bench.beat();
+    assert_eq!(beat.names, Some(wanted(&["t", "u"]).names));
+    assert!(!beat.full && beat.owned.is_none());
+    // Changed again while it is on its way: said as soon as it is answered.
+    bench.subscribe(&["u"]);
+    bench.idle();
+    bench.answer(ticket, 6, None);
+    assert_eq!(bench.beat().1.names, Some(wanted(&["u"]).names));
+}
+
+#[test]
+fn an_expression_is_taken_back_by_an_empty_one() {
+    let mut bench = Bench::new(None);
+    let regex = |regex: &str| Wanted { names: BTreeSet::new(), regex: Some(regex.into()) };
+    bench.member.subscribe(bench.now, Some(regex("a.*")));
+    let (ticket, beat) = bench.beat();
+    assert_eq!((beat.regex.as_deref(), beat.names), (Some("a.*"), Some(BTreeSet::new())));
+    bench.answer(ticket, 1, Some(Held::new()));
+    assert!(bench.assigned().is_empty());
+    bench.idle();
+    bench.subscribe(&["t"]);
+    let (ticket, beat) = bench.beat();
+    assert_eq!((beat.regex.as_deref(), beat.full), (Some(""), false));
+    // Whether it was heard is not known.
+    bench.refuse(ticket, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
+    let (ticket, beat) = bench.next_beat();
+    assert_eq!((beat.regex.as_deref(), beat.full), (Some(""), true));
+    bench.answer(ticket, 2, Some(Held::new()));
+    bench.idle();
+    let (ticket, _) = bench.next_beat();
+    bench.refuse(ticket, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
+    assert_eq!(bench.next_beat().1.regex, None, "nothing left to take back");
+}
+
+#[test]
+fn an_answer_to_an_earlier_life_does_not_count() {
+    let mut bench = Bench::settled();
+    let (old, _) = bench.next_beat();
+    bench.member.subscribe(bench.now, None);
+    let (ticket, _) = bench.revoking();
+    bench.member.revoked(bench.now, ticket);
+    assert_eq!(bench.left(), -1);
+    bench.subscribe(&["t"]);
+    assert_eq!(bench.beat().1.epoch, 0);
+    bench.answer(old, 9, Some(held(&[(T, 0..9)])));
+    bench.refuse(old, ErrorCode::FENCED_MEMBER_EPOCH);
+    bench.idle();
+    assert_eq!(bench.epoch(), None);
+}
+
+#[test]
+fn an_epoch_that_would_leave_the_group_is_not_taken_over() {
+    for epoch in [-2, -1, 0] {
+        let mut bench = Bench::settled();
+        let (ticket, _) = bench.next_beat();
+        bench.answer(ticket, epoch, Some(Held::new()));
+        bench.raised();
+        assert_eq!(bench.epoch(), Some(5));
+        let (_, beat) = bench.next_beat();
+        assert_eq!((beat.epoch, beat.full), (5, true));
+    }
+}
+
+#[test]
+fn a_name_that_the_broker_gives_is_taken() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let (ticket, _) = bench.beat();
+    let member_id = Some("given".to_owned());
+    let answer = Answer { node: 1, member_id, epoch: 1, interval: None, assignment: Some(Held::new()) };
+    bench.member.answered(bench.now, ticket, Ok(answer));
+    bench.assigned();
+    assert_eq!(&*bench.next_beat().1.member_id, "given");
+}
+
+#[test]
+fn a_session_without_an_answer_is_lost_and_the_member_comes_again() {
+    let mut bench = Bench::settled();
+    let alive = bench.now;
+    loop {
+        bench.wait();
+        match bench.action() {
+            Action::Heartbeat { ticket, .. } => bench.refuse(ticket, ErrorCode::COORDINATOR_NOT_AVAILABLE),
+            Action::Lost { partitions: lost } => break assert_eq!(lost, partitions("t", 0..2)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(bench.now, alive + SESSION);
+    let (_, beat) = bench.beat();
+    assert_eq!((&*beat.member_id, beat.epoch), ("m", 0));
+}
+
+#[test]
+fn a_reader_that_does_not_come_back_leaves_the_group_until_it_does() {
+    for (instance_id, goodbye) in [(None, -1), (Some("i"), -2)] {
+        let mut bench = Bench::settled_as(instance_id);
+        let began = bench.member.last_poll;
+        loop {
+            bench.wait();
+            match bench.action() {
+                Action::Heartbeat { ticket, .. } => bench.answer(ticket, 5, None),
+                Action::Lost { partitions: lost } => break assert_eq!(lost, partitions("t", 0..2)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(bench.now, began + POLL);
+        assert_eq!(bench.left(), goodbye);
+        assert!(bench.parked().to_string().contains("max.poll.interval.ms"));
+        bench.now += POLL;
+        bench.member.polled(bench.now);
+        assert_eq!(bench.beat().1.epoch, 0);
+    }
+}
+
+#[test]
+fn a_reader_that_comes_in_time_stays() {
+    let mut bench = Bench::settled();
+    for _ in 0..1000 {
+        let (ticket, _) = bench.next_beat();
+        bench.answer(ticket, 5, None);
+        bench.member.polled(bench.now);
+    }
+    bench.idle();
+    assert_eq!(bench.epoch(), Some(5));
+}
+
+#[test]
+fn closing_leaves_and_says_nothing_more() {
+    for (instance_id, goodbye) in [(None, -1), (Some("i"), -2)] {
+        let mut bench = Bench::settled_as(instance_id);
+        bench.told(6, Held::new());
+        bench.member.close();
+        assert_eq!(bench.left(), goodbye);
+        bench.idle();
+        bench.subscribe(&["u"]);
+        bench.member.polled(bench.now);
+        bench.idle();
+        assert!(bench.member.next_wake().is_none());
+    }
+    let mut bench = Bench::new(None);
+    bench.member.close();
+    bench.idle();
+}
+
+#[test]
+fn who_turns_away_while_it_joins_leaves_no_ghost() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let (ticket, _) = bench.beat();
+    bench.member.subscribe(bench.now, None);
+    assert_eq!(bench.left(), -1);
+    bench.answer(ticket, 4, Some(held(&[(T, 0..2)])));
+    bench.idle();
+    assert!(matches!(bench.member.standing(), Standing::Alone));
+}

@@ -1,0 +1,231 @@
+//! One rule of membership after the other, and many members at once.
+
+#[cfg(feature = "testkit")]
+mod brokers;
+mod errors;
+#[cfg(feature = "testkit")]
+mod faults;
+mod heartbeats;
+#[cfg(feature = "testkit")]
+mod members;
+#[cfg(feature = "testkit")]
+mod moving;
+mod reconciling;
+
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use uuid::Uuid;
+
+use super::{Action, Answer, Beat, ConsumerMembership, Held, Ticket, Wanted};
+use crate::{
+    consumer::group::{
+        GroupSettings,
+        membership::{Identity, Standing},
+    },
+    error::{Error, ErrorCode},
+    record::TopicPartition,
+};
+
+const INTERVAL: Duration = Duration::from_secs(5);
+const SESSION: Duration = Duration::from_secs(45);
+pub(super) const POLL: Duration = Duration::from_secs(300);
+const T: Uuid = Uuid::from_u128(1);
+const U: Uuid = Uuid::from_u128(2);
+
+pub(super) fn settings(instance_id: Option<&str>) -> GroupSettings {
+    GroupSettings {
+        group_id: "g".into(),
+        group_instance_id: instance_id.map(Arc::from),
+        session_timeout: Duration::from_secs(45),
+        heartbeat_interval: Duration::from_secs(3),
+        max_poll_interval: POLL,
+        assignors: crate::consumer::group::assignor::defaults(),
+        client_rack: None,
+        exclude_internal_topics: true,
+    }
+}
+
+fn error(code: ErrorCode) -> Error {
+    Error::broker(code, "test")
+}
+
+fn wanted(names: &[&str]) -> Wanted {
+    Wanted { names: names.iter().map(|&name| name.into()).collect(), regex: None }
+}
+
+fn held(topics: &[(Uuid, Range<i32>)]) -> Held {
+    topics.iter().map(|(id, partitions)| (*id, partitions.clone().collect())).collect()
+}
+
+fn partitions(topic: &str, numbers: Range<i32>) -> Vec<TopicPartition> {
+    numbers.map(|number| TopicPartition::new(topic, number)).collect()
+}
+
+fn name_of(id: Uuid) -> Option<Arc<str>> {
+    match id {
+        T => Some("t".into()),
+        U => Some("u".into()),
+        _ => None,
+    }
+}
+
+/// A member and its clock; each answer is given by hand.
+struct Bench {
+    member: ConsumerMembership,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(instance_id: Option<&str>) -> Self {
+        let now = Instant::now();
+        let backoff = (Duration::from_millis(100), Duration::from_secs(1));
+        Self { member: ConsumerMembership::new(settings(instance_id), "m".into(), backoff, 7, now), now }
+    }
+
+    /// A member in epoch 5 that owns the partitions 0 and 1 of `t`, and has said so.
+    fn settled() -> Self {
+        Self::settled_as(None)
+    }
+
+    fn settled_as(instance_id: Option<&str>) -> Self {
+        let mut bench = Self::new(instance_id);
+        bench.subscribe(&["t"]);
+        let (ticket, beat) = bench.beat();
+        assert_eq!(beat.epoch, 0);
+        bench.answer(ticket, 5, Some(held(&[(T, 0..2)])));
+        bench.names();
+        assert_eq!(bench.assigned(), partitions("t", 0..2));
+        let (ticket, _) = bench.beat();
+        bench.answer(ticket, 5, None);
+        bench.idle();
+        bench
+    }
+
+    fn action(&mut self) -> Action {
+        self.member.next_action().expect("an action")
+    }
+
+    fn idle(&mut self) {
+        if let Some(action) = self.member.next_action() {
+            panic!("unexpected {action:?}");
+        }
+    }
+
+    fn subscribe(&mut self, names: &[&str]) {
+        self.member.subscribe(self.now, Some(wanted(names)));
+    }
+
+    fn names(&mut self) {
+        self.member.names_known(self.now, name_of);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.member.tick(self.now);
+    }
+
+    /// To the next thing that time does.
+    fn wait(&mut self) {
+        self.now = self.member.next_wake().expect("something to wait for").max(self.now);
+        self.member.tick(self.now);
+    }
+
+    fn beat(&mut self) -> (Ticket, Beat) {
+        match self.action() {
+            Action::Heartbeat { ticket, beat } => (ticket, beat),
+            other => panic!("expected a heartbeat, found {other:?}"),
+        }
+    }
+
+    fn next_beat(&mut self) -> (Ticket, Beat) {
+        self.wait();
+        self.beat()
+    }
+
+    fn answer(&mut self, ticket: Ticket, epoch: i32, assignment: Option<Held>) {
+        let answer = Answer { node: 1, member_id: None, epoch, interval: Some(INTERVAL), assignment };
+        self.member.answered(self.now, ticket, Ok(answer));
+    }
+
+    fn refuse(&mut self, ticket: Ticket, code: ErrorCode) {
+        self.member.answered(self.now, ticket, Err(error(code)));
+    }
+
+    /// The next heartbeat is answered so.
+    fn told(&mut self, epoch: i32, assignment: Held) {
+        let (ticket, _) = self.next_beat();
+        self.answer(ticket, epoch, Some(assignment));
+    }
+
+    fn assigned(&mut self) -> Vec<TopicPartition> {
+        match self.action() {
+            Action::Assigned { partitions } => partitions,
+            other => panic!("expected an assignment, found {other:?}"),
+        }
+    }
+
+    fn revoking(&mut self) -> (Ticket, Vec<TopicPartition>) {
+        match self.action() {
+            Action::Revoke { ticket, partitions } => (ticket, partitions),
+            other => panic!("expected a revocation, found {other:?}"),
+        }
+    }
+
+    fn lost(&mut self) -> Vec<TopicPartition> {
+        match self.action() {
+            Action::Lost { partitions } => partitions,
+            other => panic!("expected a loss, found {other:?}"),
+        }
+    }
+
+    fn left(&mut self) -> i32 {
+        match self.action() {
+            Action::Leave { member_id, epoch } => {
+                assert_eq!(&*member_id, "m");
+                epoch
+            }
+            other => panic!("expected a leave, found {other:?}"),
+        }
+    }
+
+    fn raised(&mut self) -> Error {
+        match self.action() {
+            Action::Error { error, fatal: false } => error,
+            other => panic!("expected an error, found {other:?}"),
+        }
+    }
+
+    fn parked(&mut self) -> Error {
+        assert!(matches!(self.action(), Action::AwaitPoll));
+        let error = self.raised();
+        self.idle();
+        assert!(self.member.next_wake().is_none(), "nothing happens before the reader comes again");
+        assert!(matches!(self.member.standing(), Standing::Out));
+        error
+    }
+
+    fn owned(&self) -> Vec<TopicPartition> {
+        match self.member.standing() {
+            Standing::Member { owned, .. } | Standing::Rebalancing { owned, .. } => owned.keys().cloned().collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn epoch(&self) -> Option<i32> {
+        match self.member.standing() {
+            Standing::Member { identity, .. } | Standing::Rebalancing { identity, .. } => {
+                Some(identity.generation).filter(|epoch| *epoch > 0)
+            }
+            _ => None,
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        matches!(self.member.standing(), Standing::Member { .. })
+    }
+}

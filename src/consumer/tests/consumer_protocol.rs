@@ -1,0 +1,155 @@
+//! What a user of a group sees is the same by the consumer protocol (KIP-848), but that less moves.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::*;
+use crate::{ErrorKind, GroupProtocol, GroupState, OffsetReset};
+
+async fn member(cluster: &Cluster, topics: &[&str]) -> Arc<Consumer> {
+    let builder = builder(cluster).group("g").group_protocol(GroupProtocol::Consumer);
+    let builder = builder.auto_offset_reset(OffsetReset::Earliest).auto_commit_interval(SECOND);
+    let consumer = builder.build().await.unwrap();
+    consumer.subscribe(topics).unwrap();
+    Arc::new(consumer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_waits_for_the_record_in_hand_and_what_stays_is_not_touched() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    append(&cluster, "t", 0, 0..5);
+    append(&cluster, "t", 1, 0..5);
+    let first = member(&cluster, &["t"]).await;
+    let in_hand = next(&first).await;
+    let second = member(&cluster, &["t"]).await;
+    tokio::time::sleep(20 * SECOND).await;
+    let moving = cluster.consumer_group("g").unwrap().members.into_iter().find(|m| m.target != m.assigned);
+    assert!(second.assignment().is_empty() || moving.is_none(), "nothing is with two");
+    let mut seen: BTreeMap<i32, Vec<i64>> = BTreeMap::from([(in_hand.partition, vec![in_hand.offset])]);
+    for n in 1..10 {
+        // Both read, by turns.
+        let reader = if n % 2 == 0 || second.assignment().is_empty() { &first } else { &second };
+        let wait = tokio::time::timeout(20 * SECOND, reader.recv());
+        if let Ok(record) = wait.await {
+            let record = record.unwrap().unwrap();
+            seen.entry(record.partition).or_default().push(record.offset);
+        }
+    }
+    for consumer in [&first, &second] {
+        while let Ok(record) = tokio::time::timeout(20 * SECOND, consumer.recv()).await {
+            let record = record.unwrap().unwrap();
+            seen.entry(record.partition).or_default().push(record.offset);
+        }
+    }
+    assert_eq!(seen, BTreeMap::from([(0, (0..5).collect()), (1, (0..5).collect())]), "each record once, in order");
+    assert_eq!((first.assignment().len(), second.assignment().len()), (1, 1));
+}
+
+/// Members come and go while records are written; with clean closes every record is read exactly once, in order.
+#[tokio::test(start_paused = true)]
+async fn members_come_and_go_and_each_record_is_read_once() {
+    let cluster = Arc::new(cluster(2).await);
+    cluster.create_topic("t", 6).unwrap();
+    let (seen, mut records) = tokio::sync::mpsc::unbounded_channel();
+    let work = |consumer: Arc<Consumer>| {
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            while let Some(record) = consumer.recv().await {
+                let record = record.unwrap();
+                seen.send((record.partition, number(&record))).unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+    };
+    let writer = cluster.clone();
+    let writing = tokio::spawn(async move {
+        for n in 0..150 {
+            for partition in 0..6 {
+                append(&writer, "t", partition, n..n + 1);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let mut members = vec![member(&cluster, &["t"]).await];
+    let mut tasks = vec![work(members[0].clone())];
+    for round in 0..6 {
+        tokio::time::sleep(4 * SECOND).await;
+        if round % 3 == 2 {
+            members.remove(0).close(30 * SECOND).await.unwrap();
+        } else {
+            members.push(member(&cluster, &["^t"]).await);
+            tasks.push(work(members.last().unwrap().clone()));
+        }
+    }
+    writing.await.unwrap();
+    let mut read: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+    for _ in 0..900 {
+        let (partition, n) =
+            tokio::time::timeout(120 * SECOND, records.recv()).await.expect("no record missing").unwrap();
+        read.entry(partition).or_default().push(n);
+    }
+    tokio::time::sleep(5 * SECOND).await;
+    for member in members {
+        member.close(30 * SECOND).await.unwrap();
+    }
+    assert!(records.try_recv().is_err(), "no record twice");
+    for (partition, numbers) in read {
+        assert_eq!(numbers, (0..150).collect::<Vec<_>>(), "partition {partition}");
+        assert_eq!(cluster.committed("g", "t", partition), Some(150));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_made_anew_is_read_from_its_start() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..20);
+    let consumer = member(&cluster, &["^t$"]).await;
+    assert_eq!(numbers(&consumer, 20).await, (0..20).collect::<Vec<_>>());
+    cluster.delete_topic("t").unwrap();
+    cluster.create_topic("t", 2).unwrap();
+    append(&cluster, "t", 0, 100..103);
+    append(&cluster, "t", 1, 200..202);
+    let mut found = Vec::new();
+    while found.len() < 5 {
+        match tokio::time::timeout(120 * SECOND, consumer.recv()).await.expect("records in time").unwrap() {
+            Ok(record) => found.push(number(&record)),
+            // While there is no such topic.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition, "{error}"),
+        }
+    }
+    found.sort_unstable();
+    assert_eq!(found, [100, 101, 102, 200, 201]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_blocked_stays_for_the_poll_interval_and_no_longer() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..3);
+    let consumer = member(&cluster, &["t"]).await;
+    next(&consumer).await;
+    tokio::time::sleep(295 * SECOND).await;
+    assert_eq!(cluster.consumer_group("g").unwrap().members.len(), 1);
+    assert!(matches!(consumer.status().group.unwrap().state, GroupState::Stable { .. }));
+    tokio::time::sleep(15 * SECOND).await;
+    assert!(cluster.consumer_group("g").unwrap().members.is_empty());
+    assert!(matches!(consumer.status().group.unwrap().state, GroupState::WaitingForReader));
+    assert!(consumer.assignment().is_empty());
+    let told = next_error(&consumer, 1).await;
+    assert!(told.to_string().contains("max.poll.interval.ms"), "{told}");
+    assert_eq!(numbers(&consumer, 3).await, [0, 1, 2], "what it had in hand was not done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_classic_protocol_alone_has_is_refused() {
+    let cluster = cluster(1).await;
+    let refused = builder(&cluster).group("g").group_protocol(GroupProtocol::Consumer).session_timeout(6 * SECOND);
+    let error = refused.build().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().starts_with("session.timeout.ms"), "{error}");
+    let refused = builder(&cluster).group("g").group_remote_assignor("range");
+    assert_eq!(refused.build().await.unwrap_err().kind(), ErrorKind::Configuration);
+    let fine = builder(&cluster).property("group.protocol", "consumer").property("group.remote.assignor", "range");
+    fine.group("g").build().await.unwrap();
+}

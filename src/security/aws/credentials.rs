@@ -1,0 +1,113 @@
+//! Credentials of AWS, kept until shortly before they expire.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::Mutex;
+
+use super::sources::Sources;
+use crate::{error::Result, security::Secret};
+
+/// Credentials are renewed when they are good for no longer than this.
+const MARGIN: Duration = Duration::from_secs(300);
+
+/// An access key, with the token that belongs to it where it is a temporary one.
+#[derive(Clone, Debug)]
+pub struct AwsCredentials {
+    access_key_id: String,
+    secret_access_key: Secret,
+    session_token: Option<Secret>,
+    expires: Option<SystemTime>,
+}
+
+impl AwsCredentials {
+    /// A long-lived access key.
+    pub fn new(access_key_id: impl Into<String>, secret_access_key: impl Into<Secret>) -> Self {
+        Self {
+            access_key_id: access_key_id.into(),
+            secret_access_key: secret_access_key.into(),
+            session_token: None,
+            expires: None,
+        }
+    }
+
+    /// With the session token of a temporary access key.
+    pub fn with_session_token(mut self, token: impl Into<Secret>) -> Self {
+        self.session_token = Some(token.into());
+        self
+    }
+
+    pub(super) fn expiring(mut self, expires: Option<SystemTime>) -> Self {
+        self.expires = expires;
+        self
+    }
+
+    pub(super) fn access_key_id(&self) -> &str {
+        &self.access_key_id
+    }
+
+    pub(super) fn secret_access_key(&self) -> &Secret {
+        &self.secret_access_key
+    }
+
+    pub(super) fn session_token(&self) -> Option<&Secret> {
+        self.session_token.as_ref()
+    }
+
+    fn is_good_at(&self, time: SystemTime) -> bool {
+        self.expires.is_none_or(|expires| time < expires)
+    }
+}
+
+/// Where credentials come from.
+#[derive(Clone, Debug)]
+pub(crate) enum AwsSource {
+    Given(AwsCredentials),
+    /// Where AWS's own tools look.
+    Found(Arc<Sources>),
+}
+
+impl AwsSource {
+    pub(crate) fn found(sources: Sources) -> Self {
+        Self::Found(Arc::new(sources))
+    }
+}
+
+/// The credentials of all connections of a client.
+#[derive(Debug)]
+pub(crate) struct CredentialCache {
+    source: AwsSource,
+    kept: Mutex<Option<AwsCredentials>>,
+}
+
+impl CredentialCache {
+    pub(crate) fn new(source: AwsSource) -> Self {
+        Self { source, kept: Mutex::new(None) }
+    }
+
+    /// Credentials that are good now.
+    ///
+    /// # Cancel safety
+    /// Safe: whoever waits next asks again.
+    pub(crate) async fn credentials(&self) -> Result<AwsCredentials> {
+        let sources = match &self.source {
+            AwsSource::Given(credentials) => return Ok(credentials.clone()),
+            AwsSource::Found(sources) => sources,
+        };
+        let mut kept = self.kept.lock().await;
+        let now = SystemTime::now();
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.expires.is_some() && kept.is_good_at(now + MARGIN)) {
+            return Ok(kept.clone());
+        }
+        match (sources.credentials().await, kept.as_ref()) {
+            (Ok(new), _) => Ok(kept.insert(new).clone()),
+            (Err(error), Some(before)) if before.expires.is_some() && before.is_good_at(now) => {
+                tracing::warn!(%error, "no new AWS credentials; those from before are used as long as they are good");
+                Ok(before.clone())
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What AWS_MSK_IAM needs of AWS: credentials, and signatures.
+
+mod credentials;
+mod profile;
+mod sigv4;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod time;
+
+pub use credentials::AwsCredentials;
+pub(crate) use credentials::{AwsSource, CredentialCache};
+pub(crate) use sigv4::presigned;
+pub(crate) use sources::Sources;
+use time::parse as parse_time;

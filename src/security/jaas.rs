@@ -1,0 +1,147 @@
+//! `sasl.jaas.config`: a login module with its options, as Java writes it.
+
+use zeroize::Zeroizing;
+
+use super::Secret;
+
+/// `Module required name="value" … ;`.
+#[derive(Debug)]
+pub(crate) struct Jaas {
+    /// The class's name without its package.
+    pub(crate) module: String,
+    options: Vec<(String, Secret)>,
+}
+
+impl Jaas {
+    /// `Err` says what is wrong, without showing any of it.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut tokens = Tokens(text);
+        let class = tokens.word().ok_or("it has to begin with the class of a login module")?;
+        let module = class.rsplit('.').next().unwrap_or_default().to_owned();
+        let flag = tokens.word().ok_or("behind the login module stands `required`")?;
+        if !["required", "requisite", "sufficient", "optional"].iter().any(|known| flag.eq_ignore_ascii_case(known)) {
+            return Err("behind the login module stands `required`".to_owned());
+        }
+        let mut options: Vec<(String, Secret)> = Vec::new();
+        loop {
+            if tokens.take(';') {
+                break;
+            }
+            let name = tokens.word().ok_or("an option has no name, or the `;` at the end is missing")?.to_string();
+            if !tokens.take('=') {
+                return Err(format!("behind the option `{name}` stands `=` and its value"));
+            }
+            let value = tokens.word().ok_or_else(|| format!("the option `{name}` has no value that ends"))?;
+            if options.iter().any(|(known, _)| *known == name) {
+                return Err(format!("the option `{name}` is given twice"));
+            }
+            options.push((name, value.as_bytes().into()));
+        }
+        if tokens.word().is_some() {
+            return Err("it names more than one login module".to_owned());
+        }
+        Ok(Self { module, options })
+    }
+
+    /// The value of an option that is not empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&Secret> {
+        let option = self.options.iter().find(|(known, _)| known == name);
+        option.map(|(_, value)| value).filter(|value| !value.is_empty())
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(Secret::expose_str)
+    }
+
+    /// The options whose names begin like that, without that beginning.
+    pub(crate) fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.options.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value.expose_str()?)))
+    }
+
+    /// An option that is none of these.
+    pub(crate) fn stranger<'a>(&'a self, known: &[&str]) -> Option<&'a str> {
+        let is_known = |name: &str| {
+            known.iter().any(|known| match known.strip_suffix('*') {
+                Some(prefix) => name.starts_with(prefix),
+                None => name == *known,
+            })
+        };
+        self.options.iter().map(|(name, _)| &**name).find(|name| !is_known(name))
+    }
+}
+
+/// Words, some of them in quotes, and the signs between them.
+struct Tokens<'a>(&'a str);
+
+impl Tokens<'_> {
+    fn take(&mut self, sign: char) -> bool {
+        self.0 = self.0.trim_start();
+        self.0.strip_prefix(sign).map(|rest| self.0 = rest).is_some()
+    }
+
+    fn word(&mut self) -> Option<Zeroizing<String>> {
+        self.0 = self.0.trim_start();
+        let mut chars = self.0.chars();
+        let mut word = Zeroizing::new(String::with_capacity(self.0.len()));
+        if let Some(quote @ ('"' | '\'')) = chars.clone().next() {
+            chars.next();
+            loop {
+                match chars.next()? {
+                    c if c == quote => break,
+                    '\\' => word.push(match chars.next()? {
+                        'n' => '\n',
+                        't' => '\t',
+                        'r' => '\r',
+                        c => c,
+                    }),
+                    c => word.push(c),
+                }
+            }
+            self.0 = chars.as_str();
+            return Some(word);
+        }
+        let end = self.0.find(|c: char| c.is_whitespace() || matches!(c, ';' | '=')).unwrap_or(self.0.len());
+        let (bare, rest) = self.0.split_at_checked(end)?;
+        word.push_str(bare);
+        self.0 = rest;
+        (!word.is_empty()).then_some(word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_java_writes_is_read() {
+        let jaas = Jaas::parse(
+            "org.apache.kafka.common.security.scram.ScramLoginModule  required\n\
+             username=\"al\\\"ice\" password='s;e=c ret' tokenauth=true a.b=\"\";",
+        )
+        .unwrap();
+        assert_eq!(jaas.module, "ScramLoginModule");
+        assert_eq!((jaas.text("username"), jaas.text("password")), (Some("al\"ice"), Some("s;e=c ret")));
+        assert_eq!((jaas.text("tokenauth"), jaas.text("a.b"), jaas.text("c")), (Some("true"), None, None));
+        assert_eq!(jaas.below("token").collect::<Vec<_>>(), [("auth", "true")]);
+        assert_eq!(jaas.stranger(&["username", "password", "token*"]), Some("a.b"));
+        assert!(!format!("{jaas:?}").contains("ret"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_and_nothing_shown() {
+        for (text, part) in [
+            ("", "login module"),
+            ("PlainLoginModule", "required"),
+            ("PlainLoginModule username=\"hunter2\";", "required"),
+            ("PlainLoginModule required username=\"a\" password=\"hunter2\"", "`;`"),
+            ("PlainLoginModule required password \"hunter2\";", "`=`"),
+            ("PlainLoginModule required password=\"hunter2;", "no value"),
+            ("PlainLoginModule required password=;", "no value"),
+            ("PlainLoginModule required a=1 a=2;", "twice"),
+            ("PlainLoginModule required a=1; Other required;", "more than one"),
+        ] {
+            let why = Jaas::parse(text).unwrap_err();
+            assert!(why.contains(part) && !why.contains("hunter2"), "{text}: {why}");
+        }
+    }
+}

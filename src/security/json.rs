@@ -1,0 +1,246 @@
+//! JSON, as much as tokens and their endpoints need. Texts are zeroed on drop: some of them are secrets.
+
+use zeroize::Zeroizing;
+
+use super::Secret;
+
+/// Deeper than any answer that is read here.
+const DEPTH: usize = 16;
+
+/// A value.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Json {
+    Null,
+    Boolean(bool),
+    Number(f64),
+    Text(Text),
+    List(Vec<Json>),
+    Object(Vec<(String, Json)>),
+}
+
+/// A text that is not shown.
+#[derive(PartialEq)]
+pub(crate) struct Text(Zeroizing<String>);
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+impl Json {
+    /// Reads one value and nothing behind it; `None` for what is no JSON.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader { rest: std::str::from_utf8(bytes).ok()? };
+        let value = reader.value(0)?;
+        reader.skip_space();
+        reader.rest.is_empty().then_some(value)
+    }
+
+    /// A member of an object; of several with one name, the last.
+    pub(crate) fn get(&self, name: &str) -> Option<&Json> {
+        match self {
+            Self::Object(members) => members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        match self.get(name)? {
+            Self::Text(text) => Some(&text.0),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn secret(&self, name: &str) -> Option<Secret> {
+        self.text(name).filter(|text| !text.is_empty()).map(Secret::from)
+    }
+
+    /// A number, also one that stands in quotes, as some endpoints send it.
+    pub(crate) fn number(&self, name: &str) -> Option<f64> {
+        match self.get(name)? {
+            Self::Number(number) => Some(*number),
+            Self::Text(text) => text.0.trim().parse().ok().filter(|number: &f64| number.is_finite()),
+            _ => None,
+        }
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Reader<'a> {
+    fn skip_space(&mut self) {
+        self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
+    }
+
+    fn take(&mut self, what: &str) -> Option<()> {
+        self.skip_space();
+        self.rest = self.rest.strip_prefix(what)?;
+        Some(())
+    }
+
+    fn value(&mut self, depth: usize) -> Option<Json> {
+        self.skip_space();
+        match self.rest.chars().next()? {
+            '{' if depth < DEPTH => self.object(depth + 1),
+            '[' if depth < DEPTH => self.list(depth + 1),
+            '"' => Some(Json::Text(Text(self.text()?))),
+            't' => self.take("true").map(|()| Json::Boolean(true)),
+            'f' => self.take("false").map(|()| Json::Boolean(false)),
+            'n' => self.take("null").map(|()| Json::Null),
+            '-' | '0'..='9' => self.number(),
+            _ => None,
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Option<Json> {
+        self.take("{")?;
+        let mut members = Vec::new();
+        if self.take("}").is_some() {
+            return Some(Json::Object(members));
+        }
+        loop {
+            self.skip_space();
+            let name = self.text()?.to_string();
+            self.take(":")?;
+            members.push((name, self.value(depth)?));
+            if self.take("}").is_some() {
+                return Some(Json::Object(members));
+            }
+            self.take(",")?;
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> Option<Json> {
+        self.take("[")?;
+        let mut items = Vec::new();
+        if self.take("]").is_some() {
+            return Some(Json::List(items));
+        }
+        loop {
+            items.push(self.value(depth)?);
+            if self.take("]").is_some() {
+                return Some(Json::List(items));
+            }
+            self.take(",")?;
+        }
+    }
+
+    fn number(&mut self) -> Option<Json> {
+        let end = self.rest.find(|c: char| !matches!(c, '-' | '+' | '.' | 'e' | 'E' | '0'..='9'));
+        let (digits, rest) = self.rest.split_at_checked(end.unwrap_or(self.rest.len()))?;
+        self.rest = rest;
+        digits.parse().ok().filter(|number: &f64| number.is_finite()).map(Json::Number)
+    }
+
+    fn text(&mut self) -> Option<Zeroizing<String>> {
+        self.rest = self.rest.strip_prefix('"')?;
+        // As large as it can become, so that nothing is left behind by growing.
+        let mut out = Zeroizing::new(String::with_capacity(self.rest.find('"').unwrap_or(0).saturating_add(16)));
+        let mut chars = self.rest.chars();
+        loop {
+            match chars.next()? {
+                '"' => break,
+                '\\' => out.push(match chars.next()? {
+                    'n' => '\n',
+                    't' => '\t',
+                    'r' => '\r',
+                    'b' => '\u{8}',
+                    'f' => '\u{c}',
+                    'u' => unicode(&mut chars)?,
+                    c @ ('"' | '\\' | '/') => c,
+                    _ => return None,
+                }),
+                c if c < ' ' => return None,
+                c => out.push(c),
+            }
+        }
+        self.rest = chars.as_str();
+        Some(out)
+    }
+}
+
+fn unicode(chars: &mut std::str::Chars<'_>) -> Option<char> {
+    let mut unit = || {
+        let digits: String = chars.by_ref().take(4).collect();
+        (digits.len() == 4).then(|| u16::from_str_radix(&digits, 16).ok())?
+    };
+    let first = unit()?;
+    if !(0xd800..0xdc00).contains(&first) {
+        return char::from_u32(first.into());
+    }
+    (chars.next()? == '\\' && chars.next()? == 'u').then_some(())?;
+    let digits: String = chars.by_ref().take(4).collect();
+    let second = u16::from_str_radix(&digits, 16).ok()?;
+    char::decode_utf16([first, second]).next()?.ok()
+}
+
+/// A text in quotes.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if c < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_endpoints_answer_is_read() {
+        let json = Json::parse(
+            br#" {"access_token":"a\"\u00e9\ud83d\ude00/","expires_in": 3600, "s":"60","x":[1,-2.5e3,null,true,{}],"e":[]} "#,
+        )
+        .unwrap();
+        assert_eq!(json.text("access_token"), Some("a\"é😀/"));
+        assert_eq!((json.number("expires_in"), json.number("s"), json.number("x")), (Some(3600.0), Some(60.0), None));
+        assert!(!format!("{json:?}").contains('é'));
+        assert_eq!(Json::parse(b"[1, 2]"), Some(Json::List(vec![Json::Number(1.0), Json::Number(2.0)])));
+    }
+
+    #[test]
+    fn what_is_none_is_none() {
+        let deep = "[".repeat(100_000);
+        for bytes in [
+            "",
+            "{",
+            "{\"a\"",
+            "{\"a\":}",
+            "[1,]",
+            "\"a",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\ud800\"",
+            "\"\\ud800\\u0041\"",
+            "1 2",
+            "tru",
+            "--",
+            "1e999",
+            "\"\n\"",
+            "{a:1}",
+            &deep,
+        ] {
+            assert_eq!(Json::parse(bytes.as_bytes()), None, "{}", bytes.get(..10).unwrap_or(bytes));
+        }
+        assert_eq!(Json::parse(&[0xff]), None);
+    }
+
+    #[test]
+    fn what_is_quoted_is_read_back() {
+        for text in ["", "a\"b\\c\n\u{1}é"] {
+            let json = Json::parse(format!("{{\"t\":{}}}", quoted(text)).as_bytes()).unwrap();
+            assert_eq!(json.text("t"), Some(text));
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What a token says of itself. Nothing is verified here: that is the broker's part.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+
+use super::Token;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    security::{Secret, json::Json},
+};
+
+/// Seconds since 1970 as a time; `None` for what lies outside of every clock.
+pub(super) fn time(seconds: f64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
+}
+
+/// The claim `exp` of a JWT; `None` for a token that is none, or has none.
+pub(super) fn expiry(token: &Secret) -> Option<SystemTime> {
+    let claims = token.expose_str()?.trim().split('.').nth(1)?;
+    let claims = zeroize::Zeroizing::new(BASE64.decode(claims.trim_end_matches('=')).ok()?);
+    time(Json::parse(&claims)?.number("exp")?)
+}
+
+/// A JWT with the expiry that it names itself.
+pub(super) fn jwt(token: Secret, whence: &str) -> Result<Token> {
+    match expiry(&token) {
+        Some(expires) => Ok(Token::new(token, expires)),
+        None => {
+            let message = format!("{whence}: what is there is not a JWT with a claim `exp`");
+            Err(Error::new(ErrorKind::Authentication, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_expiry_is_read_where_there_is_one() {
+        let token = |claims: &str| Secret::from(format!("e30.{}.x", BASE64.encode(claims)));
+        assert_eq!(expiry(&token(r#"{"exp":1700000000}"#)), time(1_700_000_000.0));
+        for opaque in [token("{}"), token(r#"{"exp":-1}"#), token(r#"{"exp":1e300}"#), token("no"), "opaque".into()] {
+            assert_eq!(expiry(&opaque), None);
+            let error = jwt(opaque, "file x").unwrap_err();
+            assert!(error.to_string().starts_with("file x: "), "{error}");
+        }
+    }
+}

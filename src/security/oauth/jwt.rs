@@ -1,0 +1,258 @@
+//! Tokens for an assertion that the client signs itself: the JWT bearer grant (RFC 7523, KIP-1139).
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use rand::RngExt;
+use rustls::{SignatureScheme, crypto::CryptoProvider};
+use zeroize::Zeroizing;
+
+use super::{Token, TokenSource, file, oidc::Endpoint};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    net::{BoxFuture, Network},
+    security::{
+        Secret, Tls,
+        json::quoted,
+        tls::{provider, signing_key},
+    },
+};
+
+const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+
+/// How an assertion is signed (`sasl.oauthbearer.assertion.algorithm`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JwtAlgorithm {
+    /// RSA with SHA-256 (PKCS#1 v1.5). The default.
+    Rs256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+}
+
+/// Tokens for an assertion: one that is made and signed here, or one that somebody else keeps in a file.
+#[derive(Clone, Debug)]
+pub struct JwtBearer {
+    endpoint: Endpoint,
+    assertion: Assertion,
+    scope: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Assertion {
+    File(PathBuf),
+    Signed(Box<Signed>),
+}
+
+#[derive(Clone, Debug)]
+struct Signed {
+    key_file: PathBuf,
+    passphrase: Option<Secret>,
+    algorithm: JwtAlgorithm,
+    key_id: Option<String>,
+    claims: Vec<(String, String)>,
+    lifetime: Duration,
+    not_before: Duration,
+    unique: bool,
+    provider: Arc<CryptoProvider>,
+}
+
+impl JwtBearer {
+    /// For an assertion that is signed with the private key of a PEM file (`sasl.oauthbearer.assertion.private.key.file`),
+    /// which is read anew each time.
+    ///
+    /// # Errors
+    /// `Configuration` for what is no URL, and where there is no cryptography.
+    pub fn signed(token_endpoint: &str, private_key_file: impl Into<PathBuf>) -> Result<Self> {
+        let signed = Signed {
+            key_file: private_key_file.into(),
+            passphrase: None,
+            algorithm: JwtAlgorithm::Rs256,
+            key_id: None,
+            claims: Vec::new(),
+            lifetime: Duration::from_secs(300),
+            not_before: Duration::from_secs(60),
+            unique: false,
+            provider: provider(None)?,
+        };
+        let endpoint = Endpoint::new(token_endpoint)?;
+        Ok(Self { endpoint, assertion: Assertion::Signed(Box::new(signed)), scope: None })
+    }
+
+    /// For an assertion in a file (`sasl.oauthbearer.assertion.file`), which is read anew each time.
+    ///
+    /// # Errors
+    /// `Configuration` for what is no URL, and where there is no cryptography.
+    pub fn from_file(token_endpoint: &str, assertion_file: impl Into<PathBuf>) -> Result<Self> {
+        let assertion = Assertion::File(assertion_file.into());
+        Ok(Self { endpoint: Endpoint::new(token_endpoint)?, assertion, scope: None })
+    }
+
+    fn signing(mut self, change: impl FnOnce(&mut Signed)) -> Self {
+        if let Assertion::Signed(signed) = &mut self.assertion {
+            change(signed);
+        }
+        self
+    }
+
+    /// The passphrase of an encrypted key (`sasl.oauthbearer.assertion.private.key.passphrase`).
+    pub fn passphrase(self, passphrase: impl Into<Secret>) -> Self {
+        self.signing(|signed| signed.passphrase = Some(passphrase.into()))
+    }
+
+    /// `sasl.oauthbearer.assertion.algorithm`. Default: [`JwtAlgorithm::Rs256`].
+    pub fn algorithm(self, algorithm: JwtAlgorithm) -> Self {
+        self.signing(|signed| signed.algorithm = algorithm)
+    }
+
+    /// The header `kid`: which of the client's keys it is. Default: none.
+    pub fn key_id(self, id: impl Into<String>) -> Self {
+        self.signing(|signed| signed.key_id = Some(id.into()))
+    }
+
+    /// A claim that is a text: `aud`, `iss` and `sub` mostly (`sasl.oauthbearer.assertion.claim.*`).
+    pub fn claim(self, name: impl Into<String>, value: impl AsRef<str>) -> Self {
+        self.signing(|signed| signed.claims.push((name.into(), quoted(value.as_ref()))))
+    }
+
+    /// How long an assertion is good (`sasl.oauthbearer.assertion.claim.exp.seconds`). Default: 300 s.
+    pub fn assertion_lifetime(self, lifetime: Duration) -> Self {
+        self.signing(|signed| signed.lifetime = lifetime)
+    }
+
+    /// From how long before now it is good (`sasl.oauthbearer.assertion.claim.nbf.seconds`). Default: 60 s.
+    pub fn assertion_not_before(self, before: Duration) -> Self {
+        self.signing(|signed| signed.not_before = before)
+    }
+
+    /// Whether each assertion has an id of its own (`sasl.oauthbearer.assertion.claim.jti.include`). Default: false.
+    pub fn assertion_id(self, include: bool) -> Self {
+        self.signing(|signed| signed.unique = include)
+    }
+
+    /// The cryptography to sign with. Default: as [`Tls::crypto_provider`].
+    pub fn crypto_provider(self, provider: Arc<CryptoProvider>) -> Self {
+        self.signing(|signed| signed.provider = provider)
+    }
+
+    /// `scope` of the request (`sasl.oauthbearer.scope`). Default: none.
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// `sasl.login.connect.timeout.ms` and `sasl.login.read.timeout.ms`. Default: 10 s each.
+    pub fn timeouts(mut self, connect: Duration, read: Duration) -> Self {
+        self.endpoint.timeouts(connect, read);
+        self
+    }
+
+    /// Whom to trust at the endpoint. Default: the web's authorities.
+    ///
+    /// # Errors
+    /// `Configuration` where there is no cryptography.
+    pub fn tls(mut self, tls: Tls) -> Result<Self> {
+        self.endpoint.tls(tls)?;
+        Ok(self)
+    }
+
+    /// The network to connect over. Default: TCP.
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.endpoint.http.network = network;
+        self
+    }
+
+    async fn fetch(&self) -> Result<Token> {
+        let assertion = match &self.assertion {
+            Assertion::File(path) => file::read(path).await.map_err(|error| error.context("assertion"))?,
+            Assertion::Signed(signed) => {
+                let key = file::read(&signed.key_file).await.map_err(|error| error.context("assertion's key"))?;
+                signed.assertion(&key, SystemTime::now(), rand::rng().random())?
+            }
+        };
+        let assertion = assertion.expose_str().unwrap_or_default();
+        let mut fields = vec![("grant_type", GRANT), ("assertion", assertion)];
+        fields.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
+        self.endpoint.ask(Vec::new(), &fields).await
+    }
+}
+
+impl TokenSource for JwtBearer {
+    fn token(&self) -> BoxFuture<'_, Result<Token>> {
+        Box::pin(self.fetch())
+    }
+}
+
+impl Signed {
+    fn assertion(&self, key: &Secret, now: SystemTime, id: u128) -> Result<Secret> {
+        let failed = |why: String| {
+            let message = format!("assertion: {}: {why}", self.key_file.display());
+            Error::new(ErrorKind::Authentication, message)
+        };
+        let (algorithm, scheme) = match self.algorithm {
+            JwtAlgorithm::Rs256 => ("RS256", SignatureScheme::RSA_PKCS1_SHA256),
+            JwtAlgorithm::Es256 => ("ES256", SignatureScheme::ECDSA_NISTP256_SHA256),
+        };
+        let key_id = self.key_id.as_ref().map_or_else(String::new, |id| format!(",\"kid\":{}", quoted(id)));
+        let header = format!("{{\"alg\":\"{algorithm}\",\"typ\":\"JWT\"{key_id}}}");
+        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut claims: Vec<String> =
+            self.claims.iter().map(|(name, value)| format!("{}:{value}", quoted(name))).collect();
+        claims.push(format!("\"iat\":{seconds}"));
+        claims.push(format!("\"exp\":{}", seconds.saturating_add(self.lifetime.as_secs())));
+        claims.push(format!("\"nbf\":{}", seconds.saturating_sub(self.not_before.as_secs())));
+        if self.unique {
+            claims.push(format!("\"jti\":\"{id:032x}\""));
+        }
+        let claims = format!("{{{}}}", claims.join(","));
+        let mut assertion = Zeroizing::new(format!("{}.{}", BASE64.encode(header), BASE64.encode(claims)).into_bytes());
+
+        let pem = key.expose_str().ok_or_else(|| failed("it is not PEM".to_owned()))?;
+        let key = signing_key(pem, self.passphrase.as_ref(), &self.provider).map_err(failed)?;
+        let signer = key.choose_scheme(&[scheme]);
+        let signer = signer.ok_or_else(|| failed(format!("the key cannot sign with {algorithm}")))?;
+        let mut signature = signer.sign(&assertion).map_err(|error| failed(error.to_string()))?;
+        if self.algorithm == JwtAlgorithm::Es256 {
+            signature = raw_ecdsa(&signature).ok_or_else(|| failed("the signature is malformed".to_owned()))?;
+        }
+        assertion.push(b'.');
+        assertion.extend_from_slice(BASE64.encode(signature).as_bytes());
+        Ok(assertion.to_vec().into())
+    }
+}
+
+/// A JWT has the two numbers of a P-256 signature side by side (RFC 7518, 3.4), where TLS has them in DER.
+fn raw_ecdsa(der: &[u8]) -> Option<Vec<u8>> {
+    let [0x30, _, rest @ ..] = der else { return None };
+    let mut rest = rest;
+    let mut out = Vec::with_capacity(64);
+    for _ in 0..2 {
+        let [0x02, length, tail @ ..] = rest else { return None };
+        let number = tail.get(..usize::from(*length))?;
+        rest = tail.get(usize::from(*length)..)?;
+        let first = number.iter().position(|byte| *byte != 0).unwrap_or(number.len());
+        let number = number.get(first..)?;
+        out.resize(out.len() + 32_usize.checked_sub(number.len())?, 0);
+        out.extend_from_slice(number);
+    }
+    rest.is_empty().then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_made_as_a_jwt_has_it() {
+        let der = [&[0x30, 0x0b, 0x02, 0x03, 0x00, 0x80, 0x01, 0x02, 0x04, 1, 2, 3, 4][..]].concat();
+        let raw = raw_ecdsa(&der).unwrap();
+        assert_eq!((raw.len(), &raw[29..32], &raw[60..]), (64, &[0, 0x80, 0x01][..], &[1, 2, 3, 4][..]));
+        for broken in [&der[..5], &[], &[0x31, 0], &[0x30, 2, 2, 9]] {
+            assert_eq!(raw_ecdsa(broken), None);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Tokens from an identity provider's token endpoint: OAuth's client credentials (KIP-768).
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use zeroize::Zeroizing;
+
+use super::{Token, TokenSource, claims};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    net::{BoxFuture, Network, Tcp},
+    security::{
+        Secret,
+        http::{Http, Request, Response, Url, encoded, form},
+        json::Json,
+    },
+};
+
+/// How a token's endpoint is reached: what every kind of grant has.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoint {
+    url: Url,
+    pub(super) http: Http,
+}
+
+/// Tokens for a client's id and secret.
+#[derive(Clone, Debug)]
+pub struct Oidc {
+    endpoint: Endpoint,
+    client_id: String,
+    client_secret: Secret,
+    scope: Option<String>,
+    urlencode: bool,
+}
+
+impl Oidc {
+    /// Of the token endpoint at that URL (`sasl.oauthbearer.token.endpoint.url`).
+    ///
+    /// # Errors
+    /// `Configuration` for what is no URL, and for https where there is no cryptography.
+    pub fn client_credentials(
+        token_endpoint: &str,
+        client_id: impl Into<String>,
+        client_secret: impl Into<Secret>,
+    ) -> Result<Self> {
+        Ok(Self {
+            endpoint: Endpoint::new(token_endpoint)?,
+            client_id: client_id.into(),
+            client_secret: client_secret.into(),
+            scope: None,
+            urlencode: false,
+        })
+    }
+
+    /// `scope` of the request (`sasl.oauthbearer.scope`). Default: none.
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// Whether id and secret are URL-encoded in the header, as RFC 6749 says and not every provider expects
+    /// (`sasl.oauthbearer.header.urlencode`). Default: false.
+    pub fn urlencode_header(mut self, encode: bool) -> Self {
+        self.urlencode = encode;
+        self
+    }
+
+    /// `sasl.login.connect.timeout.ms` and `sasl.login.read.timeout.ms`. Default: 10 s each.
+    pub fn timeouts(mut self, connect: Duration, read: Duration) -> Self {
+        self.endpoint.timeouts(connect, read);
+        self
+    }
+
+    /// Whom to trust at the endpoint. Default: the web's authorities.
+    ///
+    /// # Errors
+    /// `Configuration` where there is no cryptography.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::security::Tls) -> Result<Self> {
+        self.endpoint.tls(tls)?;
+        Ok(self)
+    }
+
+    /// The network to connect over. Default: TCP.
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.endpoint.http.network = network;
+        self
+    }
+
+    async fn fetch(&self) -> Result<Token> {
+        let secret = self.client_secret.expose_str().unwrap_or_default();
+        let credentials = match self.urlencode {
+            true => Zeroizing::new(format!("{}:{}", encoded(&self.client_id), *Zeroizing::new(encoded(secret)))),
+            false => Zeroizing::new(format!("{}:{secret}", self.client_id)),
+        };
+        let basic = Zeroizing::new(format!("Basic {}", *Zeroizing::new(BASE64.encode(&*credentials))));
+        let mut fields = vec![("grant_type", "client_credentials")];
+        fields.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
+        self.endpoint.ask(vec![("Authorization", basic)], &fields).await
+    }
+}
+
+impl TokenSource for Oidc {
+    fn token(&self) -> BoxFuture<'_, Result<Token>> {
+        Box::pin(self.fetch())
+    }
+}
+
+impl Endpoint {
+    pub(super) fn new(url: &str) -> Result<Self> {
+        let malformed = |why: String| {
+            let message = format!("property `sasl.oauthbearer.token.endpoint.url`: {why}");
+            Error::new(ErrorKind::Configuration, message)
+        };
+        let url = Url::parse(url).map_err(malformed)?;
+        if !url.is_secure() && !url.is_local() {
+            tracing::warn!(%url, "the token endpoint is asked without TLS: secrets and tokens can be read on the way");
+        }
+        let endpoint = Self { url, http: Http::new(Arc::new(Tcp)) };
+        #[cfg(feature = "tls")]
+        if endpoint.url.is_secure() {
+            let mut endpoint = endpoint;
+            endpoint.tls(crate::security::Tls::new())?;
+            return Ok(endpoint);
+        }
+        Ok(endpoint)
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn tls(&mut self, tls: crate::security::Tls) -> Result<()> {
+        self.http.tls = Some(Arc::new(crate::security::tls::Connector::new(tls)?));
+        Ok(())
+    }
+
+    pub(super) fn timeouts(&mut self, connect: Duration, read: Duration) {
+        (self.http.connect_timeout, self.http.read_timeout) = (connect, read);
+    }
+
+    /// Posts a form, and reads the token out of the answer.
+    pub(super) async fn ask(
+        &self,
+        mut headers: Vec<(&'static str, Zeroizing<String>)>,
+        fields: &[(&str, &str)],
+    ) -> Result<Token> {
+        for (name, value) in [("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded")] {
+            headers.push((name, Zeroizing::new(value.to_owned())));
+        }
+        let request = Request { method: "POST", url: &self.url, headers, body: form(fields) };
+        let response = self.http.ask(request).await.map_err(|error| error.context("token endpoint"))?;
+        token(&response).map_err(|error| error.context(format_args!("token endpoint {}", self.url)))
+    }
+}
+
+fn token(response: &Response) -> Result<Token> {
+    let json = Json::parse(&response.body);
+    if response.status != 200 {
+        let said = |name: &str| json.as_ref().and_then(|json| json.text(name)).map(shown).unwrap_or_default();
+        let (error, description) = (said("error"), said("error_description"));
+        let message = format!("it answered with status {} {error} {description}", response.status);
+        // What is not the client's fault may be over soon.
+        let passing = matches!(response.status, 408 | 429 | 500..=599);
+        let kind = if passing { ErrorKind::Network } else { ErrorKind::Authentication };
+        return Err(Error::new(kind, message.trim_end()));
+    }
+    let malformed = |what: &str| Error::new(ErrorKind::Authentication, format!("its answer {what}"));
+    let json = json.ok_or_else(|| malformed("is not JSON"))?;
+    // Java takes either, in this order.
+    let value = json.secret("access_token").or_else(|| json.secret("id_token"));
+    let value = value.ok_or_else(|| malformed("holds no access_token"))?;
+    // The broker goes by what the token itself says.
+    if let Some(expires) = claims::expiry(&value) {
+        return Ok(Token::new(value, expires));
+    }
+    let lifetime = json.number("expires_in").and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let expires = lifetime.and_then(|lifetime| std::time::SystemTime::now().checked_add(lifetime));
+    let expires = expires.ok_or_else(|| malformed("does not say when the token expires (exp, expires_in)"))?;
+    Ok(Token::new(value, expires))
+}
+
+/// What a stranger says, as an error may show it.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: u16, body: &str) -> Result<Token> {
+        token(&Response { status, body: Zeroizing::new(body.as_bytes().to_vec()) })
+    }
+
+    #[test]
+    fn answers_are_read() {
+        let token = answered(200, r#"{"access_token":"opaque","expires_in":"60"}"#).unwrap();
+        assert_eq!(token.value().expose_str(), Some("opaque"));
+        let left = token.expires().duration_since(std::time::SystemTime::now()).unwrap();
+        assert!(left <= Duration::from_secs(60) && left > Duration::from_secs(50));
+    }
+
+    #[test]
+    fn what_is_refused_is_said_and_told_apart() {
+        for (status, body, kind, part) in [
+            (
+                401,
+                r#"{"error":"invalid_client","error_description":"no"}"#,
+                ErrorKind::Authentication,
+                "invalid_client no",
+            ),
+            (400, "<html>", ErrorKind::Authentication, "status 400"),
+            (503, "", ErrorKind::Network, "status 503"),
+            (429, "{}", ErrorKind::Network, "status 429"),
+            (200, "<html>", ErrorKind::Authentication, "not JSON"),
+            (200, "{}", ErrorKind::Authentication, "no access_token"),
+            (200, r#"{"access_token":"t"}"#, ErrorKind::Authentication, "expires"),
+            (200, r#"{"access_token":"t","expires_in":1e300}"#, ErrorKind::Authentication, "expires"),
+        ] {
+            let error = answered(status, body).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+}

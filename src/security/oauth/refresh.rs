@@ -1,0 +1,77 @@
+//! When a token is to be replaced, by Java's rules (`sasl.login.refresh.*`).
+
+use std::time::Duration;
+
+/// Defaults are Java's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RefreshSettings {
+    /// `sasl.login.refresh.window.factor`: after which part of its life.
+    pub(crate) window_factor: f64,
+    /// `sasl.login.refresh.window.jitter`: up to so much later.
+    pub(crate) window_jitter: f64,
+    /// `sasl.login.refresh.min.period.seconds`: not sooner after it was got.
+    pub(crate) min_period: Duration,
+    /// `sasl.login.refresh.buffer.seconds`: not closer to its end.
+    pub(crate) buffer: Duration,
+    /// `sasl.login.retry.backoff.ms` and `….max.ms`: how long a failure is taken as the answer.
+    pub(crate) retry_backoff: Duration,
+    pub(crate) retry_backoff_max: Duration,
+}
+
+impl Default for RefreshSettings {
+    fn default() -> Self {
+        Self {
+            window_factor: 0.8,
+            window_jitter: 0.05,
+            min_period: Duration::from_secs(60),
+            buffer: Duration::from_secs(300),
+            retry_backoff: Duration::from_millis(100),
+            retry_backoff_max: Duration::from_secs(10),
+        }
+    }
+}
+
+impl RefreshSettings {
+    /// How long after it was got a token that lives for `lifetime` is to be replaced; `chance` is between 0 and 1.
+    pub(crate) fn refresh_after(&self, lifetime: Duration, chance: f64) -> Duration {
+        let window = lifetime.mul_f64((self.window_factor + self.window_jitter * chance).clamp(0.0, 1.0));
+        // Where a life is too short for both bounds, neither holds.
+        if self.min_period.saturating_add(self.buffer) > lifetime {
+            return window;
+        }
+        window.min(lifetime.saturating_sub(self.buffer)).max(self.min_period)
+    }
+
+    /// How long after the failure of that number (from 1) nothing is asked.
+    pub(crate) fn retry_after(&self, failures: u32) -> Duration {
+        let doubled = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.retry_backoff.saturating_mul(doubled).min(self.retry_backoff_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn a_token_is_replaced_within_its_window_and_bounds() {
+        let settings = RefreshSettings::default();
+        assert_eq!(settings.refresh_after(secs(1000), 0.0), secs(700), "300 s before its end");
+        assert_eq!(settings.refresh_after(secs(10_000), 0.0), secs(8000));
+        assert_eq!(settings.refresh_after(secs(10_000), 1.0), secs(8500));
+        assert_eq!(settings.refresh_after(secs(100), 0.0), secs(80), "too short for the bounds");
+        assert_eq!(settings.refresh_after(secs(360), 0.0), secs(60));
+        assert_eq!(settings.refresh_after(secs(0), 0.5), secs(0));
+    }
+
+    #[test]
+    fn failures_are_taken_as_the_answer_for_longer_and_longer() {
+        let settings = RefreshSettings::default();
+        let waits = [1, 2, 3, 8, 40, u32::MAX].map(|failures| settings.retry_after(failures).as_millis());
+        assert_eq!(waits, [100, 200, 400, 10_000, 10_000, 10_000]);
+    }
+}

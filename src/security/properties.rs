@@ -1,0 +1,90 @@
+//! Security by properties: what was set, until it is known to make sense together.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{Secret, Security};
+use crate::{
+    config::parse,
+    error::{Error, ErrorKind, Result},
+};
+
+/// What was set by name, and what was given by a builder.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SecurityProperties {
+    given: Option<Security>,
+    /// By Java's names. Any of them may be a secret.
+    values: BTreeMap<&'static str, Secret>,
+}
+
+impl SecurityProperties {
+    /// A whole [`Security`], which rules properties out.
+    pub(crate) fn give(&mut self, security: Security) {
+        self.given = Some(security);
+    }
+
+    pub(super) fn given(&self) -> Option<&Security> {
+        self.given.as_ref()
+    }
+
+    /// Sets a property. Whether its value makes sense shows with the others, in [`resolve`](Self::resolve).
+    pub(crate) fn set(&mut self, name: &'static str, value: &str) -> Option<()> {
+        self.values.insert(name, Secret::from(value));
+        Some(())
+    }
+
+    /// The name of one that is set.
+    pub(super) fn any(&self) -> Option<&'static str> {
+        self.values.keys().next().copied()
+    }
+
+    /// One that is set beside `security.protocol`.
+    pub(super) fn any_other(&self) -> Option<&'static str> {
+        self.values.keys().find(|name| **name != "security.protocol").copied()
+    }
+
+    /// As it was set, also when it is empty.
+    pub(super) fn raw(&self, name: &str) -> Option<&str> {
+        self.values.get(name).and_then(Secret::expose_str)
+    }
+
+    /// A value that is not empty, without white space around it.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.raw(name).map(str::trim).filter(|value| !value.is_empty())
+    }
+
+    /// A value that is not empty, as it is.
+    pub(super) fn secret(&self, name: &str) -> Option<Secret> {
+        self.values.get(name).filter(|value| !value.is_empty()).cloned()
+    }
+
+    pub(super) fn boolean(&self, name: &str, default: bool) -> Result<bool> {
+        let Some(value) = self.text(name) else { return Ok(default) };
+        parse::boolean(value).ok_or_else(|| refused(name, value, parse::BOOLEAN))
+    }
+
+    pub(super) fn seconds(&self, name: &str, default: Duration) -> Result<Duration> {
+        let Some(value) = self.text(name) else { return Ok(default) };
+        let seconds = parse::within(value, 0..=315_360_000).map(Duration::from_secs);
+        seconds.ok_or_else(|| refused(name, value, "seconds, 0 or more"))
+    }
+
+    pub(super) fn millis(&self, name: &str, default: Duration) -> Result<Duration> {
+        let Some(value) = self.text(name) else { return Ok(default) };
+        parse::millis_above_zero(value).ok_or_else(|| refused(name, value, "milliseconds, 1 or more"))
+    }
+
+    pub(super) fn fraction(&self, name: &str, (min, max): (f64, f64), default: f64) -> Result<f64> {
+        let Some(value) = self.text(name) else { return Ok(default) };
+        let fraction = value.parse().ok().filter(|fraction| (min..=max).contains(fraction));
+        fraction.ok_or_else(|| refused(name, value, &format!("{min} to {max}")))
+    }
+}
+
+/// A value that is not allowed; not for secrets.
+pub(super) fn refused(name: &str, value: &str, allowed: &str) -> Error {
+    configuration(format!("property `{name}`: \"{value}\" is not allowed; allowed: {allowed}"))
+}
+
+pub(super) fn configuration(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}

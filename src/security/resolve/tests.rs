@@ -1,0 +1,200 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::{Error, ErrorKind, net::Tcp};
+
+fn resolved(pairs: &[(&'static str, &str)]) -> Result<Security> {
+    let mut properties = SecurityProperties::default();
+    for (name, value) in pairs {
+        properties.set(name, value);
+    }
+    let network: Arc<dyn Network> = Arc::new(Tcp);
+    properties.resolve(&network)
+}
+
+fn refused(pairs: &[(&'static str, &str)]) -> Error {
+    let error = resolved(pairs).map(|security| format!("{security:?}")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+    error
+}
+
+/// The mechanism that the properties name, with these beside it.
+fn mechanism(name: &str, more: &[(&'static str, &str)]) -> Result<String> {
+    let mut pairs = vec![("security.protocol", "sasl_plaintext"), ("sasl.mechanism", name)];
+    pairs.extend_from_slice(more);
+    let security = resolved(&pairs)?;
+    let shown = format!("{security:?}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    Ok(format!("{} {shown}", security.sasl.as_ref().map_or("none", |sasl| sasl.name())))
+}
+
+const JAAS_PLAIN: &str =
+    r#"org.apache.kafka.common.security.plain.PlainLoginModule required username="alice" password="hunter2";"#;
+const JAAS_SCRAM: &str =
+    r#"org.apache.kafka.common.security.scram.ScramLoginModule required username="alice" password="hunter2";"#;
+
+#[test]
+fn nothing_set_is_plaintext() {
+    assert!(resolved(&[]).unwrap().sasl.is_none());
+    assert!(resolved(&[("security.protocol", "PLAINTEXT"), ("sasl.password", "x")]).unwrap().sasl.is_none());
+}
+
+#[test]
+fn credentials_come_from_either_family_of_names() {
+    for (name, jaas) in [("PLAIN", JAAS_PLAIN), ("SCRAM-SHA-256", JAAS_SCRAM), ("scram-sha-512", JAAS_SCRAM)] {
+        let shown = mechanism(name, &[("sasl.jaas.config", jaas)]).unwrap();
+        assert!(shown.starts_with(&name.to_ascii_uppercase()) && shown.contains("alice"), "{shown}");
+        let shown = mechanism(name, &[("sasl.username", "alice"), ("sasl.password", "hunter2")]).unwrap();
+        assert!(shown.starts_with(&name.to_ascii_uppercase()) && shown.contains("alice"), "{shown}");
+    }
+    assert!(mechanism("AWS_MSK_IAM", &[]).unwrap().starts_with("AWS_MSK_IAM"));
+    let jaas = r#"software.amazon.msk.auth.iam.IAMLoginModule required awsProfileName="dev";"#;
+    assert!(mechanism("AWS_MSK_IAM", &[("sasl.jaas.config", jaas)]).unwrap().contains("dev"));
+}
+
+#[test]
+fn what_is_missing_or_contradictory_is_named() {
+    let sasl = ("security.protocol", "SASL_PLAINTEXT");
+    for (pairs, part) in [
+        (&[("sasl.password", "hunter2")][..], "`security.protocol` is not"),
+        (&[("security.protocol", "TLS")], "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"),
+        (&[sasl], "`sasl.mechanism` is missing"),
+        (&[sasl, ("sasl.mechanism", "GSSAPI")], "not built in"),
+        (&[sasl, ("sasl.mechanism", "DIGEST-MD5")], "allowed: PLAIN"),
+        (&[sasl, ("sasl.mechanism", "PLAIN")], "needs credentials"),
+        (&[sasl, ("sasl.mechanism", "PLAIN"), ("sasl.username", "a")], "without `sasl.password`"),
+        (&[sasl, ("sasl.mechanism", "PLAIN"), ("sasl.password", "hunter2")], "without `sasl.username`"),
+        (&[sasl, ("sasl.mechanism", "PLAIN"), ("sasl.jaas.config", JAAS_SCRAM)], "needs PlainLoginModule"),
+        (&[sasl, ("sasl.mechanism", "PLAIN"), ("sasl.jaas.config", "x password=hunter2")], "required"),
+        (
+            &[sasl, ("sasl.mechanism", "PLAIN"), ("sasl.jaas.config", "PlainLoginModule required user=hunter2;")],
+            "no option `user`",
+        ),
+        (
+            &[sasl, ("sasl.mechanism", "PLAIN"), ("sasl.jaas.config", JAAS_PLAIN), ("sasl.username", "b")],
+            "give one of them",
+        ),
+        (&[sasl, ("sasl.mechanism", "OAUTHBEARER")], "needs tokens"),
+        (
+            &[sasl, ("sasl.mechanism", "OAUTHBEARER"), ("sasl.login.callback.handler.class", "com.example.Mine")],
+            "class of the JVM",
+        ),
+    ] {
+        let error = refused(pairs).to_string();
+        assert!(error.contains(part), "{pairs:?}: {error}");
+    }
+    let mut properties = SecurityProperties::default();
+    properties.give(Security::plaintext());
+    properties.set("sasl.password", "hunter2");
+    let network: Arc<dyn Network> = Arc::new(Tcp);
+    assert!(properties.resolve(&network).unwrap_err().to_string().contains("beside a `Security`"));
+}
+
+#[test]
+fn tokens_come_from_where_the_properties_say() {
+    let oauth = |more: &[(&'static str, &str)]| mechanism("OAUTHBEARER", more);
+    let endpoint = ("sasl.oauthbearer.token.endpoint.url", "http://localhost:1/token");
+    let java = r#"org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required clientId="me" clientSecret="hunter2" scope="s" extension_logicalCluster="lkc-1";"#;
+    let shown = oauth(&[endpoint, ("sasl.jaas.config", java)]).unwrap();
+    assert!(shown.contains("Oidc") && shown.contains("\"me\""), "{shown}");
+    let client = ("sasl.oauthbearer.client.credentials.client.id", "me");
+    let secret = ("sasl.oauthbearer.client.credentials.client.secret", "hunter2");
+    assert!(oauth(&[endpoint, client, secret]).unwrap().contains("Oidc"));
+    let file = ("sasl.oauthbearer.token.endpoint.url", "file:///var/run/token");
+    assert!(oauth(&[file]).unwrap().contains("\"/var/run/token\""));
+    let unsecured = r#"OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="alice" unsecuredLoginListClaim_scope="|a|b" unsecuredLoginNumberClaim_n="1";"#;
+    assert!(oauth(&[("sasl.jaas.config", unsecured)]).unwrap().contains("UnsecuredToken"));
+    let librdkafka = [
+        ("enable.sasl.oauthbearer.unsecure.jwt", "true"),
+        ("sasl.oauthbearer.config", "principal=alice scope=a,b lifeSeconds=60"),
+    ];
+    assert!(oauth(&librdkafka).unwrap().contains("UnsecuredToken"));
+
+    for (more, part) in [
+        (&[endpoint][..], "client.credentials.client.id` is missing"),
+        (&[endpoint, client], "client.credentials.client.secret` is missing"),
+        (&[("sasl.oauthbearer.token.endpoint.url", "idp"), client, secret], "https://"),
+        (&[endpoint, ("sasl.oauthbearer.jwt.retriever.class", "x.Mine")], "JwtBearerJwtRetriever"),
+        (&[endpoint, ("sasl.oauthbearer.grant.type", "password")], "client_credentials"),
+        (&[endpoint, client, secret, ("sasl.login.refresh.window.factor", "2")], "0.5 to 1"),
+        (&[endpoint, client, secret, ("sasl.login.read.timeout.ms", "0")], "1 or more"),
+        (&[endpoint, client, secret, ("sasl.oauthbearer.extensions", "x")], "name=value"),
+        (&[librdkafka[0], ("sasl.oauthbearer.config", "scope=hunter2")], "principal"),
+        (&[("sasl.jaas.config", r#"OAuthBearerLoginModule required unsecuredLoginLifetimeSeconds="1";"#)], "principal"),
+    ] {
+        let error = oauth(more).unwrap_err();
+        assert!(error.to_string().contains(part), "{more:?}: {error}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+#[cfg(feature = "tls")]
+fn the_jwt_bearer_grant_has_what_it_needs() {
+    let with = |more: &[(&'static str, &str)]| {
+        let mut pairs = vec![("sasl.oauthbearer.token.endpoint.url", "https://idp.example/token")];
+        pairs.extend_from_slice(more);
+        mechanism("OAUTHBEARER", &pairs)
+    };
+    let key = ("sasl.oauthbearer.assertion.private.key.file", "/key.pem");
+    let passphrase = ("sasl.oauthbearer.assertion.private.key.passphrase", "hunter2");
+    let shown = with(&[key, passphrase, ("sasl.oauthbearer.assertion.algorithm", "ES256")]).unwrap();
+    assert!(shown.contains("JwtBearer") && shown.contains("Es256"), "{shown}");
+    assert!(with(&[("sasl.oauthbearer.assertion.file", "/a.jwt")]).unwrap().contains("/a.jwt"));
+    let class = ("sasl.oauthbearer.jwt.retriever.class", "org.apache.kafka.x.JwtBearerJwtRetriever");
+    for (more, part) in [
+        (&[class][..], "private.key.file` is missing"),
+        (&[key, ("sasl.oauthbearer.assertion.file", "/a")], "give one of them"),
+        (&[key, ("sasl.oauthbearer.assertion.algorithm", "HS256")], "RS256 or ES256"),
+    ] {
+        let error = with(more).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+#[cfg(feature = "tls")]
+fn tls_is_put_together_from_either_family_of_names() {
+    let tls = |more: &[(&'static str, &str)]| {
+        let mut pairs = vec![("security.protocol", "ssl")];
+        pairs.extend_from_slice(more);
+        resolved(&pairs).map(|security| format!("{:?}", security.tls))
+    };
+    let key_password = ("ssl.key.password", "hunter2");
+    for (more, part) in [
+        (&[][..], "verification: Full"),
+        (&[("ssl.ca.location", "/ca.pem")], "File(\"/ca.pem\")"),
+        (&[("ssl.truststore.location", "/ca.pem"), ("ssl.truststore.type", "PEM")], "File(\"/ca.pem\")"),
+        (&[("ssl.truststore.certificates", "hunter2")], "Pem(Text((hidden)))"),
+        (&[("ssl.certificate.location", "/c"), ("ssl.key.location", "/k"), key_password], "File(\"/k\")"),
+        (&[("ssl.keystore.certificate.chain", "c"), ("ssl.keystore.key", "hunter2")], "Text((hidden))"),
+        (&[("ssl.keystore.location", "/both.pem")], "key: File(\"/both.pem\")"),
+        (&[("ssl.endpoint.identification.algorithm", "")], "WithoutHostName"),
+        (&[("enable.ssl.certificate.verification", "false")], "verification: None"),
+        (&[("ssl.enabled.protocols", "TLSv1.2")], "Only12"),
+        (&[("ssl.protocol", "TLSv1.2"), ("ssl.enabled.protocols", "TLSv1.2,TLSv1.3")], "Only12"),
+        (&[("ssl.enabled.protocols", "TLSv1.3")], "Only13"),
+    ] {
+        let shown = tls(more).unwrap();
+        assert!(shown.contains(part) && !shown.contains("hunter2"), "{more:?}: {shown}");
+    }
+    for (more, part) in [
+        (&[("ssl.key.location", "/k")][..], "without its certificate"),
+        (&[("ssl.certificate.location", "/c")], "without its key"),
+        (
+            &[("ssl.certificate.location", "/c"), ("ssl.key.location", "/k"), ("ssl.keystore.location", "/b.pem")],
+            "both name a client certificate",
+        ),
+        (&[("ssl.truststore.location", "/store.jks")], "JKS"),
+        (&[("ssl.truststore.location", "/store"), ("ssl.truststore.type", "JKS")], "JKS"),
+        (&[("ssl.truststore.location", "/store"), ("ssl.truststore.type", "BKS")], "PEM or PKCS12"),
+        (&[("ssl.enabled.protocols", "TLSv1.1")], "TLSv1.3"),
+        (&[("ssl.enabled.protocols", "TLSv1.3"), ("ssl.protocol", "TLSv1.2")], "no version"),
+        (&[("ssl.endpoint.identification.algorithm", "ldap")], "https"),
+        (&[("enable.ssl.certificate.verification", "no")], "true or false"),
+    ] {
+        let error = tls(more).unwrap_err();
+        assert!(error.to_string().contains(part), "{more:?}: {error}");
+    }
+}

@@ -1,0 +1,210 @@
+//! `ssl.*`.
+
+use std::path::Path;
+
+use super::{SecurityProperties, configuration, refused};
+use crate::{
+    config::parse,
+    error::{Error, Result},
+    security::{Secret, Tls, tls::Source},
+};
+
+pub(super) fn tls(properties: &SecurityProperties) -> Result<Tls> {
+    let tls = identity(properties, roots(properties, Tls::new())?)?;
+    let tls = versions(properties, tls)?;
+    verification(properties, tls)
+}
+
+fn roots(properties: &SecurityProperties, mut tls: Tls) -> Result<Tls> {
+    if let Some(path) = properties.text("ssl.ca.location") {
+        // librdkafka's word for looking where the system keeps them.
+        tls = if path == "probe" { system(tls)? } else { tls.ca_file(path) };
+    }
+    for name in ["ssl.ca.pem", "ssl.truststore.certificates"] {
+        if let Some(pem) = properties.secret(name) {
+            tls = tls.ca_pem(pem);
+        }
+    }
+    if let Some(path) = properties.text("ssl.truststore.location") {
+        tls = match store(properties, "ssl.truststore.type", path)? {
+            Store::Pem => tls.ca_file(path),
+            Store::Pkcs12 => trust_pkcs12(tls, path, properties.secret("ssl.truststore.password"))?,
+        };
+    }
+    Ok(tls)
+}
+
+#[cfg(feature = "native-roots")]
+fn system(tls: Tls) -> Result<Tls> {
+    Ok(tls.native_roots())
+}
+
+#[cfg(not(feature = "native-roots"))]
+fn system(_tls: Tls) -> Result<Tls> {
+    let message = "property `ssl.ca.location`: `probe` needs the feature `native-roots` of this crate; leave it out to \
+                   trust the web's authorities";
+    Err(configuration(message))
+}
+
+#[cfg(feature = "pkcs12")]
+fn trust_pkcs12(tls: Tls, path: &str, password: Option<Secret>) -> Result<Tls> {
+    Ok(tls.ca_pkcs12_file(path, password.unwrap_or_default()))
+}
+
+#[cfg(not(feature = "pkcs12"))]
+fn trust_pkcs12(_tls: Tls, path: &str, _password: Option<Secret>) -> Result<Tls> {
+    Err(no_pkcs12(path))
+}
+
+#[cfg(feature = "pkcs12")]
+fn identify_pkcs12(tls: Tls, path: &str, password: Option<Secret>) -> Result<Tls> {
+    Ok(tls.client_certificate_pkcs12_file(path, password.unwrap_or_default()))
+}
+
+#[cfg(not(feature = "pkcs12"))]
+fn identify_pkcs12(_tls: Tls, path: &str, _password: Option<Secret>) -> Result<Tls> {
+    Err(no_pkcs12(path))
+}
+
+#[cfg(not(feature = "pkcs12"))]
+fn no_pkcs12(path: &str) -> Error {
+    configuration(format!("{path}: PKCS#12 stores need the feature `pkcs12` of this crate; or turn it into PEM"))
+}
+
+enum Store {
+    Pem,
+    Pkcs12,
+}
+
+/// What kind of store a file is: as it is said, else by its name.
+fn store(properties: &SecurityProperties, property: &str, path: &str) -> Result<Store> {
+    const JKS: &str =
+        "only Java reads JKS; turn it into PKCS#12 (`keytool -importkeystore -deststoretype PKCS12`) or PEM";
+    match properties.text(property) {
+        Some(kind) if kind.eq_ignore_ascii_case("JKS") => Err(configuration(format!("property `{property}`: {JKS}"))),
+        Some(kind) => parse::one_of(kind, &[("PEM", true), ("PKCS12", false)])
+            .map(|pem| if pem { Store::Pem } else { Store::Pkcs12 })
+            .ok_or_else(|| refused(property, kind, "PEM or PKCS12")),
+        None => {
+            let ending = Path::new(path).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+            match ending.to_ascii_lowercase().as_str() {
+                "jks" => Err(configuration(format!("{path}: {JKS}"))),
+                "p12" | "pfx" | "pkcs12" => Ok(Store::Pkcs12),
+                _ => Ok(Store::Pem),
+            }
+        }
+    }
+}
+
+fn identity(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
+    let file = |name: &str| properties.text(name).map(|path| Source::File(path.into()));
+    let pem = |name: &str| properties.secret(name).map(Source::Text);
+    let mut found: Vec<(&str, Source, Option<Source>)> = Vec::new();
+    for (name, chain) in [
+        ("ssl.certificate.location", file("ssl.certificate.location")),
+        ("ssl.certificate.pem", pem("ssl.certificate.pem")),
+        ("ssl.keystore.certificate.chain", pem("ssl.keystore.certificate.chain")),
+    ] {
+        let key = || file("ssl.key.location").or_else(|| pem("ssl.key.pem")).or_else(|| pem("ssl.keystore.key"));
+        found.extend(chain.map(|chain| (name, chain, key())));
+    }
+    let mut tls = tls;
+    if let Some(path) = properties.text("ssl.keystore.location") {
+        let source = Source::File(path.into());
+        match store(properties, "ssl.keystore.type", path)? {
+            Store::Pem => found.push(("ssl.keystore.location", source.clone(), Some(source))),
+            Store::Pkcs12 if found.is_empty() => {
+                let password =
+                    properties.secret("ssl.keystore.password").or_else(|| properties.secret("ssl.key.password"));
+                return identify_pkcs12(tls, path, password);
+            }
+            Store::Pkcs12 => found.push(("ssl.keystore.location", source, None)),
+        }
+    }
+    match found.as_slice() {
+        [] => {
+            match ["ssl.key.location", "ssl.key.pem", "ssl.keystore.key"].iter().find(|n| properties.text(n).is_some())
+            {
+                None => return Ok(tls),
+                Some(name) => {
+                    return Err(configuration(format!(
+                        "property `{name}` is set without its certificate (ssl.certificate.location, \
+                     ssl.keystore.certificate.chain)"
+                    )));
+                }
+            }
+        }
+        [(name, _, None)] => {
+            return Err(configuration(format!(
+                "property `{name}` is set without its key (ssl.key.location, ssl.keystore.key)"
+            )));
+        }
+        [(_, chain, Some(key))] => tls = tls.identity(chain.clone(), key.clone()),
+        [(one, ..), (other, ..), ..] => {
+            return Err(configuration(format!(
+                "properties `{one}` and `{other}` both name a client certificate; give one of them"
+            )));
+        }
+    }
+    // A PEM key store has its key's password in either.
+    let password = properties.secret("ssl.key.password").or_else(|| properties.secret("ssl.keystore.password"));
+    Ok(match password {
+        Some(password) => tls.client_key_password(password),
+        None => tls,
+    })
+}
+
+fn versions(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
+    let name = "ssl.enabled.protocols";
+    let version = |name: &str, value: &str| {
+        let known = [("TLSv1.2", 2), ("TLSv1.3", 3)];
+        parse::one_of(value, &known).ok_or_else(|| refused(name, value, "TLSv1.3, TLSv1.2"))
+    };
+    // Java's `ssl.protocol` names the newest; what is offered is what `ssl.enabled.protocols` says.
+    let newest = properties.text("ssl.protocol").filter(|value| !value.eq_ignore_ascii_case("TLS"));
+    let newest = newest.map(|value| version("ssl.protocol", value)).transpose()?.unwrap_or(3);
+    let enabled = match properties.text(name) {
+        None => vec![2, 3],
+        Some(value) => parse::list(value).map(|value| version(name, value)).collect::<Result<Vec<i32>>>()?,
+    };
+    let has = |version| version <= newest && enabled.contains(&version);
+    match (has(2), has(3)) {
+        (true, true) => Ok(tls),
+        (true, false) => Ok(tls.only_tls_1_2()),
+        (false, true) => Ok(tls.only_tls_1_3()),
+        (false, false) => Err(configuration(format!("property `{name}` and `ssl.protocol` leave no version of TLS"))),
+    }
+}
+
+fn verification(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
+    let name = "ssl.endpoint.identification.algorithm";
+    let tls = match properties.raw(name).map(str::trim) {
+        None => tls,
+        Some(value) if value.eq_ignore_ascii_case("https") => tls,
+        // Java's way to say it, and librdkafka's.
+        Some(value) if value.is_empty() || value.eq_ignore_ascii_case("none") => tls.dangerously_accept_any_host_name(),
+        Some(value) => return Err(refused(name, value, "https, or nothing to accept any host name")),
+    };
+    Ok(match properties.boolean("enable.ssl.certificate.verification", true)? {
+        true => tls,
+        false => tls.dangerously_accept_any_certificate(),
+    })
+}
+
+/// Whom to trust at a token endpoint: `https.ca.*`, or the `ssl.truststore.*` among a login module's options.
+pub(super) fn https(properties: &SecurityProperties, jaas: Option<&crate::security::jaas::Jaas>) -> Option<Tls> {
+    let mut tls = None;
+    if let Some(path) = properties.text("https.ca.location") {
+        tls = Some(tls.unwrap_or_else(Tls::new).ca_file(path));
+    }
+    if let Some(pem) = properties.secret("https.ca.pem") {
+        tls = Some(tls.unwrap_or_else(Tls::new).ca_pem(pem));
+    }
+    if let Some(path) = jaas.and_then(|jaas| jaas.text("ssl.truststore.location")) {
+        tls = Some(tls.unwrap_or_else(Tls::new).ca_file(path));
+    }
+    if let Some(pem) = jaas.and_then(|jaas| jaas.get("ssl.truststore.certificates")) {
+        tls = Some(tls.unwrap_or_else(Tls::new).ca_pem(pem.clone()));
+    }
+    tls
+}

@@ -1,0 +1,146 @@
+//! OAUTHBEARER (RFC 7628, KIP-255).
+
+use super::{Exchange, Mechanism, Step};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    net::BoxFuture,
+    security::{
+        Secret,
+        oauth::{RefreshSettings, TokenCache, TokenSource},
+    },
+};
+
+/// OAUTHBEARER: a token that was issued by somebody whom the broker trusts.
+#[derive(Debug)]
+pub struct OauthBearer {
+    tokens: TokenCache,
+    extensions: Vec<(String, String)>,
+}
+
+impl OauthBearer {
+    /// With tokens of this source. They are kept, and renewed before they expire.
+    pub fn new(source: impl TokenSource) -> Self {
+        Self::with_refresh(source, RefreshSettings::default())
+    }
+
+    pub(crate) fn with_refresh(source: impl TokenSource, refresh: RefreshSettings) -> Self {
+        Self { tokens: TokenCache::new(source, refresh), extensions: Vec::new() }
+    }
+
+    /// Adds a SASL extension (KIP-342), such as Confluent Cloud's `logicalCluster` and `identityPoolId`: a name of letters,
+    /// and a value of printable characters.
+    pub fn extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.extensions.push((name.into(), value.into()));
+        self
+    }
+
+    fn message(&self, token: &Secret) -> Result<Secret> {
+        let malformed = |what: String| Error::new(ErrorKind::Authentication, format!("OAUTHBEARER: {what}"));
+        // What a header may hold (RFC 6750): anything else could end it.
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+        if token.is_empty() || !token.expose().iter().all(plain) {
+            return Err(malformed("the token is empty, or holds characters that a bearer token cannot".to_owned()));
+        }
+        let mut message = b"n,,\x01auth=Bearer ".to_vec();
+        message.extend_from_slice(token.expose());
+        message.push(1);
+        for (name, value) in &self.extensions {
+            let named = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic()) && name != "auth";
+            let allowed = |c: char| matches!(c, ' '..='~' | '\t' | '\r' | '\n');
+            if !named || value.is_empty() || !value.chars().all(allowed) {
+                return Err(malformed(format!("the extension {name:?} has a name or a value that is not allowed")));
+            }
+            message.extend_from_slice(format!("{name}={value}\x01").as_bytes());
+        }
+        message.push(1);
+        Ok(message.into())
+    }
+}
+
+impl Mechanism for OauthBearer {
+    fn name(&self) -> &str {
+        "OAUTHBEARER"
+    }
+
+    fn begin<'a>(&'a self, _host: &'a str) -> BoxFuture<'a, Result<Box<dyn Exchange>>> {
+        Box::pin(async move {
+            let token = self.tokens.token().await?;
+            Ok(Box::new(Bearer { message: self.message(token.value())?, refused: None }) as Box<dyn Exchange>)
+        })
+    }
+}
+
+struct Bearer {
+    message: Secret,
+    refused: Option<String>,
+}
+
+impl Exchange for Bearer {
+    fn next(&mut self, challenge: Option<&[u8]>) -> Result<Step> {
+        match challenge {
+            None => Ok(Step::Send(self.message.clone())),
+            Some(b"") if self.refused.is_none() => Ok(Step::Done),
+            Some(why) => {
+                if let Some(why) = &self.refused {
+                    let message = format!("OAUTHBEARER: the broker refused the token: {why}");
+                    return Err(Error::new(ErrorKind::Authentication, message));
+                }
+                // A refusal comes as a challenge; the client has to say that it saw it (RFC 7628, 3.2.3).
+                let why = String::from_utf8_lossy(why);
+                self.refused = Some(why.chars().filter(|c| !c.is_control()).take(200).collect());
+                Ok(Step::Send(vec![1].into()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::security::Token;
+
+    #[derive(Debug)]
+    struct Fixed(&'static str);
+
+    impl TokenSource for Fixed {
+        fn token(&self) -> BoxFuture<'_, Result<Token>> {
+            let token = Token::new(self.0, SystemTime::now() + Duration::from_secs(3600));
+            Box::pin(async move { Ok(token) })
+        }
+    }
+
+    #[tokio::test]
+    async fn the_message_is_rfc_7628s() {
+        let mechanism = OauthBearer::new(Fixed("a.b.c")).extension("logicalCluster", "lkc-1");
+        let mut exchange = mechanism.begin("broker").await.unwrap();
+        let wanted = b"n,,\x01auth=Bearer a.b.c\x01logicalCluster=lkc-1\x01\x01";
+        assert_eq!(exchange.next(None).unwrap(), Step::Send(wanted.to_vec().into()));
+        assert_eq!(exchange.next(Some(b"")).unwrap(), Step::Done);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_acknowledged() {
+        let mut exchange = OauthBearer::new(Fixed("t")).begin("broker").await.unwrap();
+        exchange.next(None).unwrap();
+        let refusal = br#"{"status":"invalid_token"}"#;
+        assert_eq!(exchange.next(Some(refusal)).unwrap(), Step::Send(vec![1].into()));
+        let error = exchange.next(Some(b"")).unwrap_err();
+        assert!(error.to_string().contains("invalid_token"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_would_break_the_message_is_refused() {
+        for mechanism in [
+            OauthBearer::new(Fixed("a\x01b")),
+            OauthBearer::new(Fixed("")),
+            OauthBearer::new(Fixed("t")).extension("auth", "x"),
+            OauthBearer::new(Fixed("t")).extension("a1", "x"),
+            OauthBearer::new(Fixed("t")).extension("a", "x\x01y"),
+        ] {
+            let error = mechanism.begin("broker").await.err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Authentication);
+        }
+    }
+}

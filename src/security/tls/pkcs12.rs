@@ -1,0 +1,39 @@
+//! PKCS#12 stores.
+
+use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::security::Secret;
+
+fn open(bytes: &[u8], password: &Secret, policy: Pkcs12ImportPolicy) -> Result<KeyStore, String> {
+    let password = password.expose_str().ok_or("the password is not text")?;
+    KeyStore::from_pkcs12(bytes, password, policy)
+        .map_err(|error| format!("it is not a PKCS#12 store that the password opens ({error})"))
+}
+
+/// The first private key of a store, with its chain. `Err` says why there is none.
+pub(super) fn identity(
+    bytes: &[u8],
+    password: &Secret,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+    let store = open(bytes, password, Pkcs12ImportPolicy::Strict)?;
+    let (_, chain) = store.private_key_chain().ok_or("there is no private key in it")?;
+    let certificates = chain.certs().iter().map(|certificate| CertificateDer::from(certificate.as_der().to_vec()));
+    let certificates: Vec<_> = certificates.collect();
+    if certificates.is_empty() {
+        return Err("the private key in it has no certificate".to_owned());
+    }
+    Ok((certificates, PrivatePkcs8KeyDer::from(chain.key().as_der().to_vec()).into()))
+}
+
+/// All certificates of a store that stand alone. `Err` says why there are none.
+pub(super) fn certificates(bytes: &[u8], password: &Secret) -> Result<Vec<CertificateDer<'static>>, String> {
+    // A store that OpenSSL made does not say which certificates are trusted: all are.
+    let store = open(bytes, password, Pkcs12ImportPolicy::Raw)?;
+    let certificates = store.entries().filter_map(|(_, entry)| match entry {
+        KeyStoreEntry::Certificate(certificate) => Some(CertificateDer::from(certificate.as_der().to_vec())),
+        _ => None,
+    });
+    let certificates: Vec<_> = certificates.collect();
+    if certificates.is_empty() { Err("there are no trusted certificates in it".to_owned()) } else { Ok(certificates) }
+}

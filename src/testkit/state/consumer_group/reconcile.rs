@@ -1,0 +1,135 @@
+//! How far a member may come towards what it is to have: it gives up first, and gets what nobody else has any more.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use uuid::Uuid;
+
+use super::{ConsumerGroup, Held, Member, Picture, State};
+use crate::error::ErrorCode;
+
+fn overlaps(held: &Held, other: &Held) -> bool {
+    let in_other =
+        |(id, partitions): (&Uuid, &BTreeSet<i32>)| other.get(id).is_some_and(|others| !partitions.is_disjoint(others));
+    held.iter().any(in_other)
+}
+
+/// Splits into what is among the others and what is not.
+fn split(held: &Held, others: &Held) -> (Held, Held) {
+    let (mut inside, mut outside) = (Held::new(), Held::new());
+    for (id, partitions) in held {
+        for &partition in partitions {
+            let known = others.get(id).is_some_and(|others| others.contains(&partition));
+            let half = if known { &mut inside } else { &mut outside };
+            half.entry(*id).or_default().insert(partition);
+        }
+    }
+    (inside, outside)
+}
+
+fn merge(held: &mut Held, more: Held) {
+    for (id, mut partitions) in more {
+        held.entry(id).or_default().append(&mut partitions);
+    }
+}
+
+impl ConsumerGroup {
+    /// Brings a member as far as it may come; `owned` is what it says that it has, if it says.
+    pub(super) fn reconcile(
+        &mut self,
+        id: &str,
+        now: Instant,
+        owned: Option<&Held>,
+        changed: bool,
+        picture: &Picture,
+    ) -> Result<&Member, ErrorCode> {
+        let mut member = self.members.get(id).cloned().ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?;
+        let before = (member.epoch, member.assigned.clone(), member.revoking.clone());
+        // Who says nothing of it has all of it still.
+        let has = |part: &Held| owned.is_none_or(|owned| overlaps(owned, part));
+        match member.state {
+            State::Stable if member.epoch != self.target_epoch => self.go_on(&mut member, has, picture),
+            State::Unrevoked if !has(&member.revoking) => self.go_on(&mut member, has, picture),
+            State::Unreleased => self.go_on(&mut member, has, picture),
+            State::Stable | State::Unrevoked if changed => drop_unsubscribed(&mut member, has, picture),
+            State::Stable | State::Unrevoked => {}
+        }
+        if member.classic.is_none() {
+            if member.state != State::Unrevoked {
+                member.late = None;
+            } else if before != (member.epoch, member.assigned.clone(), member.revoking.clone()) {
+                member.late = Some(now + member.rebalance_timeout);
+            }
+        }
+        let place = self.members.get_mut(id).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?;
+        *place = member;
+        Ok(place)
+    }
+
+    fn go_on(&self, member: &mut Member, has: impl Fn(&Held) -> bool, picture: &Picture) {
+        let subscribed = member.subscribed(picture);
+        let target = self.target.get(&member.id).cloned().unwrap_or_default();
+        let target: Held = target.into_iter().filter(|(id, _)| subscribed.contains(id)).collect();
+        let (kept, gone) = split(&member.assigned, &target);
+        if has(&gone) && !gone.is_empty() {
+            member.state = State::Unrevoked;
+            member.assigned = kept;
+            member.revoking = gone;
+            member.previous_epoch = member.epoch;
+            return;
+        }
+        let (_, missing) = split(&target, &kept);
+        let (unreleased, free) = split(&missing, &self.held_by_others(&member.id));
+        member.assigned = kept;
+        merge(&mut member.assigned, free);
+        member.revoking.clear();
+        member.state = if unreleased.is_empty() { State::Stable } else { State::Unreleased };
+        member.previous_epoch = member.epoch;
+        member.epoch = self.target_epoch;
+    }
+
+    fn held_by_others(&self, id: &str) -> Held {
+        let mut held = Held::new();
+        for other in self.members.values().filter(|other| other.id != id) {
+            merge(&mut held, other.assigned.clone());
+            merge(&mut held, other.revoking.clone());
+        }
+        held
+    }
+
+    /// Whether what the member is to have is still with others.
+    pub(super) fn waits_for_others(&self, member: &Member) -> bool {
+        let target = self.target.get(&member.id).cloned().unwrap_or_default();
+        let (_, missing) = split(&target, &member.assigned);
+        overlaps(&missing, &self.held_by_others(&member.id))
+    }
+
+    /// No partition is with two members.
+    #[cfg(test)]
+    pub(crate) fn one_owner_each(&self) -> bool {
+        let mut seen = BTreeSet::new();
+        let held = self.members.values().flat_map(|member| member.assigned.iter().chain(&member.revoking));
+        held.flat_map(|(id, partitions)| partitions.iter().map(move |partition| (*id, *partition)))
+            .all(|partition| seen.insert(partition))
+    }
+}
+
+/// A member gives up what it is not subscribed to any more, before it is worked out what it gets instead.
+fn drop_unsubscribed(member: &mut Member, has: impl Fn(&Held) -> bool, picture: &Picture) {
+    let subscribed = member.subscribed(picture);
+    let all: BTreeMap<_, _> = std::mem::take(&mut member.assigned);
+    let (kept, gone): (Held, Held) = all.into_iter().partition(|(id, _)| subscribed.contains(id));
+    member.assigned = kept;
+    if gone.is_empty() {
+        return;
+    }
+    let mut revoking = member.revoking.clone();
+    merge(&mut revoking, gone);
+    if has(&revoking) {
+        member.state = State::Unrevoked;
+        member.revoking = revoking;
+        member.previous_epoch = member.epoch;
+    }
+}

@@ -1,0 +1,99 @@
+//! The brokers' side of TLS.
+
+use std::sync::Arc;
+
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+
+use super::certificates;
+use crate::error::{Error, ErrorKind, Result};
+
+/// TLS of a cluster's brokers. By default with [`certificates::SERVER`] and without client certificates.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    chain: String,
+    key: String,
+    client_authority: Option<String>,
+    provider: Option<Arc<CryptoProvider>>,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tls {
+    /// With [`certificates::SERVER`].
+    pub fn new() -> Self {
+        Self {
+            chain: certificates::SERVER.to_owned(),
+            key: certificates::SERVER_KEY.to_owned(),
+            client_authority: None,
+            provider: None,
+        }
+    }
+
+    /// With another certificate and its key, as PEM.
+    pub fn certificate(mut self, chain: impl Into<String>, key: impl Into<String>) -> Self {
+        (self.chain, self.key) = (chain.into(), key.into());
+        self
+    }
+
+    /// Asks every client for a certificate of that authority (`ssl.client.auth=required`), given as PEM.
+    pub fn require_client_certificate(mut self, authority: impl Into<String>) -> Self {
+        self.client_authority = Some(authority.into());
+        self
+    }
+
+    /// The cryptography to use. Default: graviola's where there is code for the processor, else the process' default.
+    pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
+    pub(crate) fn config(&self) -> Result<Arc<ServerConfig>> {
+        let wrong = |error: String| Error::new(ErrorKind::Configuration, format!("TLS of the testkit: {error}"));
+        let provider = self.provider.clone().map_or_else(provider, Ok)?;
+        let certificates = |pem: &str| -> Result<Vec<CertificateDer<'static>>> {
+            CertificateDer::pem_slice_iter(pem.as_bytes())
+                .collect::<std::result::Result<_, _>>()
+                .map_err(|error| wrong(error.to_string()))
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| wrong(error.to_string()))?;
+        let builder = match &self.client_authority {
+            None => builder.with_no_client_auth(),
+            Some(pem) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(pem)? {
+                    roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                builder.with_client_cert_verifier(verifier.map_err(|error| wrong(error.to_string()))?)
+            }
+        };
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+        let config = builder.with_single_cert(certificates(&self.chain)?, key);
+        config.map(Arc::new).map_err(|error| wrong(error.to_string()))
+    }
+}
+
+fn provider() -> Result<Arc<CryptoProvider>> {
+    #[cfg(target_arch = "x86_64")]
+    let able = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("adx");
+    #[cfg(target_arch = "aarch64")]
+    let able = std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("sha2");
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if able {
+        return Ok(Arc::new(rustls_graviola::default_provider()));
+    }
+    let none =
+        || Error::new(ErrorKind::Configuration, "TLS of the testkit: there is no cryptography for this processor");
+    CryptoProvider::get_default().map(Arc::clone).ok_or_else(none)
+}

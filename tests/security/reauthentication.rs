@@ -1,0 +1,137 @@
+//! KIP-368: an authentication that holds for a while only, under traffic that goes on.
+
+use std::collections::BTreeMap;
+
+use ottla::{
+    ApiKey, Consumer, ErrorKind, OffsetReset, Producer, Record,
+    security::{Sasl, Security, UnsecuredToken},
+    testkit::{Cluster, Options, on},
+};
+
+use crate::common::*;
+
+async fn limited() -> Cluster {
+    cluster(Options::new().sasl(users().max_reauth(5 * SECOND))).await
+}
+
+fn plain() -> Security {
+    Security::sasl_plaintext(Sasl::plain("alice", "wonder"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn traffic_goes_on_over_it_without_one_error() {
+    let cluster = limited().await;
+    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(plain());
+    let producer = producer.linger(SECOND / 1000).build().await.unwrap();
+    let consumer = Consumer::builder(cluster.bootstrap()).network(cluster.network()).security(plain()).group("g");
+    let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
+    consumer.subscribe(["orders"]).unwrap();
+    let reading = tokio::spawn(async move {
+        let mut seen = 0;
+        while seen < 1500 {
+            consumer.recv().await.unwrap().unwrap();
+            seen += 1;
+        }
+    });
+    let mut deliveries = Vec::new();
+    for n in 0..1500 {
+        deliveries.push(producer.send(Record::to("orders").value(format!("{n}"))).await.unwrap());
+        tokio::time::sleep(SECOND / 25).await;
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    tokio::time::timeout(60 * SECOND, reading).await.unwrap().unwrap();
+    let metrics = producer.metrics();
+    assert_eq!((metrics.records_failed(), metrics.batches_retried), (0, 0));
+
+    // A minute: each connection in use authenticated about a dozen times, and stayed the same.
+    let mut times = BTreeMap::<u64, u32>::new();
+    for request in cluster.journal() {
+        if request.key == ApiKey::SaslHandshake {
+            *times.entry(request.connection).or_default() += 1;
+        }
+    }
+    assert!(times.values().filter(|times| **times >= 10).count() >= 2, "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_between_and_what_is_in_flight_is_answered_first() {
+    let cluster = limited().await;
+    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(plain());
+    let producer = producer.linger(SECOND / 1000).build().await.unwrap();
+    cluster.fault(on(ApiKey::Produce).forever().delay_response(SECOND / 10));
+    let mut deliveries = Vec::new();
+    for n in 0..2000 {
+        deliveries.push(producer.send(Record::to("orders").partition(n % 2).value("x")).await.unwrap());
+        tokio::time::sleep(SECOND / 100).await;
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    let mut busy: BTreeMap<u64, bool> = BTreeMap::new();
+    for request in cluster.journal() {
+        let in_exchange = busy.entry(request.connection).or_default();
+        match request.key {
+            ApiKey::SaslHandshake => *in_exchange = true,
+            ApiKey::SaslAuthenticate => {
+                assert!(*in_exchange, "authentication without a handshake");
+                *in_exchange = false;
+            }
+            key => assert!(!*in_exchange, "{key} in the middle of an authentication"),
+        }
+    }
+    assert_eq!(producer.metrics().batches_retried, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_idle_authenticates_before_it_is_used() {
+    let cluster = limited().await;
+    let admin = admin(&cluster, plain()).await;
+    for _ in 0..5 {
+        assert_eq!(admin.list_topics().await.unwrap().len(), 1);
+        tokio::time::sleep(60 * SECOND).await;
+    }
+}
+
+/// In real time, since tokens end by the calendar.
+#[tokio::test]
+async fn a_token_that_ends_is_replaced_under_way() {
+    let cluster = cluster(Options::new().sasl(users())).await;
+    let token = UnsecuredToken::new("alice").lifetime(2 * SECOND);
+    let security = Security::sasl_plaintext(Sasl::oauth_bearer(token));
+    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(security);
+    let producer = producer.build().await.unwrap();
+    for _ in 0..12 {
+        producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
+        tokio::time::sleep(SECOND / 3).await;
+    }
+    assert_eq!(producer.metrics().records_failed(), 0);
+    assert!(cluster.requests(ApiKey::SaslAuthenticate) > 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_who_is_refused_under_way_is_told_at_once() {
+    let cluster = limited().await;
+    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(plain());
+    let producer = producer.build().await.unwrap();
+    producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
+    cluster.fault(on(ApiKey::SaslAuthenticate).forever().error(ottla::ErrorCode::SASL_AUTHENTICATION_FAILED));
+    tokio::time::sleep(6 * SECOND).await;
+    let began = tokio::time::Instant::now();
+    let error = producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authentication, "{error:?}");
+    assert!(began.elapsed() < 5 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_falls_silent_in_the_middle_costs_a_connection_and_no_record() {
+    let cluster = limited().await;
+    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(plain());
+    let producer = producer.build().await.unwrap();
+    producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
+    cluster.fault(on(ApiKey::SaslAuthenticate).hang());
+    tokio::time::sleep(6 * SECOND).await;
+    producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
+    assert_eq!(producer.metrics().records_failed(), 0);
+}

@@ -1,0 +1,53 @@
+//! Certificates and keys that are replaced while a client runs.
+
+use ottla::{
+    Producer, Record,
+    security::{Security, Tls},
+    testkit::{self, certificates::*},
+};
+
+use crate::common::*;
+
+#[tokio::test(start_paused = true)]
+async fn files_are_read_again_for_new_connections_and_no_record_is_lost() {
+    let (ca, chain, key) = (
+        TempFile::new("renewed-ca.pem", AUTHORITY),
+        TempFile::new("renewed-client.pem", CLIENT),
+        TempFile::new("renewed-client.key", CLIENT_KEY),
+    );
+    let cluster = tls_cluster(testkit::Tls::new().require_client_certificate(AUTHORITY)).await;
+    let tls = Tls::new().ca_file(ca.path()).client_certificate_files(chain.path(), key.path());
+    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(Security::ssl(tls));
+    let producer = producer.build().await.unwrap();
+    let mut sent = 0;
+    let mut send = async || {
+        for _ in 0..10 {
+            producer.send(Record::to("orders").partition(0).value("x")).await.unwrap().await.unwrap();
+            sent += 1;
+        }
+        assert_eq!(cluster.records("orders", 0).unwrap().len(), sent);
+    };
+    send().await;
+
+    // The brokers move to another authority, and so does the client: first it trusts both.
+    ca.write(&format!("{AUTHORITY}{STRANGER}"));
+    let strangers = testkit::Tls::new()
+        .certificate(SERVER_OF_A_STRANGER, SERVER_OF_A_STRANGER_KEY)
+        .require_client_certificate(format!("{AUTHORITY}{STRANGER}"));
+    cluster.replace_tls(&strangers).unwrap();
+    cluster.disconnect(1);
+    send().await;
+
+    // Files in the middle of being replaced are no reason to stop.
+    chain.write("-----BEGIN CERTIFICATE-----\nhalf");
+    cluster.disconnect(1);
+    send().await;
+    key.write(CLIENT_OF_A_STRANGER_KEY);
+    cluster.disconnect(1);
+    send().await;
+    chain.write(CLIENT_OF_A_STRANGER);
+    cluster.replace_tls(&strangers.require_client_certificate(STRANGER)).unwrap();
+    cluster.disconnect(1);
+    send().await;
+    assert_eq!(producer.metrics().records_failed(), 0);
+}

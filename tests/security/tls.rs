@@ -1,0 +1,148 @@
+//! Certificates: those that are accepted, those that are not, and what is no TLS at all.
+
+use ottla::{
+    Admin, ErrorKind,
+    security::{Security, Tls},
+    testkit::{self, Cluster, Options, certificates::*},
+};
+
+use crate::common::*;
+
+fn mutual() -> testkit::Tls {
+    testkit::Tls::new().require_client_certificate(AUTHORITY)
+}
+
+async fn lets_in(cluster: &Cluster, tls: Tls) {
+    works(&cluster.bootstrap(), cluster.network(), Security::ssl(tls)).await;
+}
+
+async fn is_refused(cluster: &Cluster, tls: Tls, part: &str) {
+    let error = refused(cluster, Security::ssl(tls)).await.to_string();
+    assert!(error.contains("TLS") && error.contains(part), "{part:?} is missing in: {error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_versions_are_spoken() {
+    for tls in [trusting(), trusting().only_tls_1_2(), trusting().only_tls_1_3()] {
+        lets_in(&tls_cluster(testkit::Tls::new()).await, tls).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_certificates_are_shown_in_every_form() {
+    for tls in [
+        trusting().client_certificate_pem(CLIENT, CLIENT_KEY),
+        trusting().client_certificate_pem(CLIENT, CLIENT_KEY).only_tls_1_2(),
+        trusting().client_certificate_pem(CLIENT, CLIENT_KEY_ENCRYPTED).client_key_password("ottla"),
+        trusting().client_certificate_pem(CLIENT, include_str!("../../src/testkit/certificates/client-pkcs1.key")),
+        // An EC key in SEC1, and both in one text.
+        trusting().client_certificate_pem(SERVER, include_str!("../../src/testkit/certificates/server-sec1.key")),
+        trusting().client_certificate_pem(format!("{CLIENT_KEY}{CLIENT}"), format!("{CLIENT_KEY}{CLIENT}")),
+    ] {
+        lets_in(&tls_cluster(mutual()).await, tls).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_without_the_right_certificate_is_told_so() {
+    let cluster = tls_cluster(mutual()).await;
+    for tls in [trusting(), trusting().only_tls_1_2()] {
+        is_refused(&cluster, tls, "client certificate").await;
+    }
+    let stranger = trusting().client_certificate_pem(CLIENT_OF_A_STRANGER, CLIENT_OF_A_STRANGER_KEY);
+    is_refused(&cluster, stranger.clone(), "refused this client").await;
+    is_refused(&cluster, stranger.only_tls_1_2(), "refused this client").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_with_the_wrong_certificate_is_told_apart() {
+    let with = |chain, key| testkit::Tls::new().certificate(chain, key);
+    let expired = tls_cluster(with(SERVER_EXPIRED, SERVER_EXPIRED_KEY)).await;
+    is_refused(&expired, trusting(), "has expired").await;
+    let foreign = tls_cluster(with(SERVER_OF_A_STRANGER, SERVER_OF_A_STRANGER_KEY)).await;
+    is_refused(&foreign, trusting(), "not issued by an authority that is trusted").await;
+    // The web's authorities know none of them.
+    is_refused(&tls_cluster(testkit::Tls::new()).await, Tls::new(), "not issued by an authority").await;
+    let elsewhere = tls_cluster(with(SERVER_ELSEWHERE, SERVER_ELSEWHERE_KEY)).await;
+    is_refused(&elsewhere, trusting(), "elsewhere.example").await;
+
+    // Each can be turned off, and only that.
+    lets_in(&elsewhere, trusting().dangerously_accept_any_host_name()).await;
+    is_refused(&foreign, trusting().dangerously_accept_any_host_name(), "not issued by").await;
+    is_refused(&expired, trusting().dangerously_accept_any_host_name(), "has expired").await;
+    for cluster in [expired, foreign, elsewhere] {
+        let admin = admin(&cluster, Security::ssl(Tls::new().dangerously_accept_any_certificate())).await;
+        assert_eq!(admin.list_topics().await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_text_on_a_tls_port_is_told_at_once() {
+    let cluster = tls_cluster(testkit::Tls::new()).await;
+    let error = refused(&cluster, Security::plaintext()).await.to_string();
+    assert!(error.contains("asks for TLS") && error.contains("SASL_SSL"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tls_on_a_plain_port_says_so() {
+    // As Kafka does, the broker takes the greeting for a length beyond all measure, and hangs up.
+    let cluster = cluster(Options::new()).await;
+    let error = admin(&cluster, Security::ssl(trusting())).await.list_topics().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("a listener without TLS"), "{error}");
+}
+
+#[tokio::test]
+async fn bad_files_are_errors_of_the_build_that_name_them() {
+    let empty = TempFile::new("empty.pem", "");
+    let binary = TempFile::new("jks", "");
+    std::fs::write(&binary.0, [0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2]).unwrap();
+    let key = TempFile::new("key.pem", CLIENT_KEY);
+    for (tls, part) in [
+        (Tls::new().ca_file("/nowhere/ca.pem"), "/nowhere/ca.pem"),
+        (Tls::new().ca_file(empty.path()), "no CERTIFICATE"),
+        (Tls::new().ca_file(binary.path()), "JKS"),
+        (Tls::new().ca_file(key.path()), "no CERTIFICATE"),
+        (Tls::new().ca_pem("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"), "given as text"),
+        (Tls::new().client_certificate_files("/nowhere/c.pem", key.path()), "/nowhere/c.pem"),
+        (Tls::new().client_certificate_pem(CLIENT, SERVER_KEY), "does not belong"),
+        (Tls::new().client_certificate_pem(CLIENT, CLIENT), "no private key"),
+        (Tls::new().client_certificate_pem(CLIENT, "hunter2"), "not PEM"),
+        (Tls::new().client_certificate_pem(CLIENT, CLIENT_KEY_ENCRYPTED), "ssl.key.password"),
+        (
+            Tls::new().client_certificate_pem(CLIENT, CLIENT_KEY_ENCRYPTED).client_key_password("hunter2"),
+            "is the password right?",
+        ),
+        (
+            Tls::new()
+                .client_certificate_pem(CLIENT, include_str!("../../src/testkit/certificates/client-legacy.key"))
+                .client_key_password("ottla"),
+            "openssl pkcs8 -topk8",
+        ),
+    ] {
+        let error = Admin::builder("localhost:1").security(Security::ssl(tls)).build().await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+        assert!(error.to_string().contains(part), "{part:?} is missing in: {error}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+}
+
+#[cfg(feature = "pkcs12")]
+#[tokio::test(start_paused = true)]
+async fn stores_in_pkcs12_are_read() {
+    let store = |name: &str| format!("{}/src/testkit/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
+    let cluster = tls_cluster(mutual()).await;
+    let tls = Tls::new()
+        .ca_pkcs12_file(store("authority.p12"), "ottla")
+        .client_certificate_pkcs12_file(store("client.p12"), "ottla");
+    lets_in(&cluster, tls).await;
+    for tls in [
+        Tls::new().client_certificate_pkcs12_file(store("client.p12"), "hunter2"),
+        Tls::new().client_certificate_pkcs12_file(store("authority.p12"), "ottla"),
+        Tls::new().client_certificate_pkcs12_file(store("client.pem"), "ottla"),
+    ] {
+        let error = Admin::builder("localhost:1").security(Security::ssl(tls)).build().await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+}

@@ -1,0 +1,245 @@
+//! Tokens from an endpoint: what it answers, and what it costs when it is slow, down, or somebody else.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use ottla::{
+    Admin, ErrorKind,
+    net::MemoryNetwork,
+    security::{JwtAlgorithm, JwtBearer, Oidc, Sasl, Security, Tls, TokenSource},
+    testkit::{Cluster, Options, certificates::*},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::*;
+
+/// A token that the test cluster takes.
+fn token(user: &str, seconds: u64) -> String {
+    let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + seconds;
+    let claims = format!("{{\"sub\":\"{user}\",\"exp\":{expires}}}");
+    format!("{}.{}.", URL_SAFE_NO_PAD.encode("{\"alg\":\"none\"}"), URL_SAFE_NO_PAD.encode(claims))
+}
+
+fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn granted(user: &str) -> String {
+    ok(&format!("{{\"access_token\":\"{}\",\"token_type\":\"Bearer\",\"expires_in\":3600}}", token(user, 3600)))
+}
+
+/// Answers each request with what `reply` makes of it (headers and body), after a while.
+fn endpoint(
+    network: &MemoryNetwork,
+    delay: Duration,
+    reply: impl Fn(&str, u32) -> String + Send + Sync + 'static,
+) -> Arc<AtomicU32> {
+    let mut listener = network.listen(SocketAddr::from(([127, 0, 0, 1], 80))).unwrap();
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = asked.clone();
+    let reply = Arc::new(reply);
+    tokio::spawn(async move {
+        while let Ok(mut stream) = listener.accept().await {
+            let (count, reply) = (count.clone(), reply.clone());
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                loop {
+                    let text = String::from_utf8_lossy(&request).into_owned();
+                    let length = text.split("Content-Length: ").nth(1).and_then(|rest| rest.split('\r').next());
+                    let whole = text.split_once("\r\n\r\n").is_some_and(|(_, body)| {
+                        body.len() >= length.and_then(|length| length.parse().ok()).unwrap_or(0)
+                    });
+                    if whole {
+                        let nth = count.fetch_add(1, Ordering::Relaxed);
+                        tokio::time::sleep(delay).await;
+                        // The client may have given up.
+                        let _ = stream.write_all(reply(&text, nth).as_bytes()).await;
+                        return;
+                    }
+                    if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    asked
+}
+
+async fn guarded() -> (Cluster, MemoryNetwork) {
+    let network = MemoryNetwork::new();
+    let cluster = Cluster::start(Options::new().network(network.clone()).sasl(users())).await.unwrap();
+    cluster.create_topic("orders", 2).unwrap();
+    (cluster, network)
+}
+
+fn oidc(network: &MemoryNetwork) -> Oidc {
+    Oidc::client_credentials("http://127.0.0.1/token?tenant=1", "me", "hunter2")
+        .unwrap()
+        .scope("kafka")
+        .network(Arc::new(network.clone()))
+}
+
+fn security(source: impl TokenSource) -> Security {
+    Security::sasl_plaintext(Sasl::oauth_bearer(source))
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_credentials_are_asked_for_once_and_let_everybody_in() {
+    let (cluster, network) = guarded().await;
+    let asked = endpoint(&network, SECOND, |request, _| {
+        assert!(request.starts_with("POST /token?tenant=1 HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains(&format!("Authorization: Basic {}", STANDARD.encode("me:hunter2"))), "{request}");
+        assert!(request.ends_with("grant_type=client_credentials&scope=kafka"), "{request}");
+        granted("alice")
+    });
+    let security = security(oidc(&network));
+    works(&cluster.bootstrap(), cluster.network(), security).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "kept for all connections, and all clients of one `Security`");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_by_properties() {
+    let (cluster, network) = guarded().await;
+    let asked = endpoint(&network, Duration::ZERO, |_, _| granted("alice"));
+    let jaas = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required clientId=\"me\" \
+                clientSecret=\"hunter2\" scope=\"kafka\";";
+    let admin = Admin::builder(cluster.bootstrap())
+        .network(cluster.network())
+        .properties([
+            ("security.protocol", "SASL_PLAINTEXT"),
+            ("sasl.mechanism", "OAUTHBEARER"),
+            ("sasl.oauthbearer.token.endpoint.url", "http://127.0.0.1/token"),
+            ("sasl.jaas.config", jaas),
+        ])
+        .unwrap();
+    assert!(!format!("{admin:?}").contains("hunter2"));
+    assert_eq!(admin.build().await.unwrap().list_topics().await.unwrap().len(), 1);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_refuses_is_told_at_once() {
+    let (cluster, network) = guarded().await;
+    endpoint(&network, Duration::ZERO, |_, _| {
+        "HTTP/1.1 401 Unauthorized\r\nContent-Length: 26\r\n\r\n{\"error\":\"invalid_client\"}".to_owned()
+    });
+    let error = refused(&cluster, security(oidc(&network))).await.to_string();
+    assert!(error.contains("http://127.0.0.1/token: it answered with status 401 invalid_client"), "{error}");
+    assert!(!error.contains("tenant"), "the query is not shown: {error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_down_is_asked_again_and_named() {
+    let (cluster, network) = guarded().await;
+    let client = admin(&cluster, security(oidc(&network))).await;
+    let error = client.list_topics().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("token endpoint: http://127.0.0.1/token: "), "{error}");
+    // It comes back.
+    endpoint(&network, Duration::ZERO, |_, nth| match nth {
+        0 | 1 => "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        _ => granted("alice"),
+    });
+    assert_eq!(client.list_topics().await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_slow_says_so() {
+    let (cluster, network) = guarded().await;
+    endpoint(&network, 60 * SECOND, |_, _| granted("alice"));
+    let source = oidc(&network).timeouts(SECOND, 2 * SECOND);
+    let error = admin(&cluster, security(source)).await.list_topics().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("its answer took longer than 2000 ms"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_slower_than_a_connection_may_be_lets_in_all_the_same() {
+    let (cluster, network) = guarded().await;
+    let asked = endpoint(&network, 14 * SECOND, |_, _| granted("alice"));
+    let source = oidc(&network).timeouts(SECOND, 20 * SECOND);
+    assert_eq!(admin(&cluster, security(source)).await.list_topics().await.unwrap().len(), 1);
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "what is under way goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_none_are_told_apart() {
+    for (answer, part) in [
+        ("SSH-2.0-x\r\n".to_owned(), "not HTTP"),
+        (ok("<html>"), "not JSON"),
+        (ok("{}"), "no access_token"),
+        (ok("{\"access_token\":\"opaque\"}"), "expires"),
+        (ok(&format!("{{\"access_token\":\"{}\"}}", token("alice", 0))), "already expired"),
+        (ok("{\"access_token\":\"a b\",\"expires_in\":60}"), "characters"),
+    ] {
+        let (cluster, network) = guarded().await;
+        endpoint(&network, Duration::ZERO, move |_, _| answer.clone());
+        let error = admin(&cluster, security(oidc(&network))).await.list_topics().await.unwrap_err();
+        assert!(error.to_string().contains(part), "{part:?} is missing in: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assertion_is_signed_and_taken_to_the_endpoint() {
+    for (key, algorithm) in [(CLIENT_KEY, JwtAlgorithm::Rs256), (SERVER_KEY, JwtAlgorithm::Es256)] {
+        let key = TempFile::new(&format!("assertion-{algorithm:?}.key"), key);
+        let (cluster, network) = guarded().await;
+        endpoint(&network, Duration::ZERO, move |request, _| {
+            let (_, body) = request.split_once("\r\n\r\n").unwrap();
+            assert!(body.starts_with("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion="));
+            let assertion = body.split("assertion=").nth(1).unwrap().split('&').next().unwrap();
+            let parts: Vec<_> = assertion.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).collect();
+            let (header, claims) = (String::from_utf8_lossy(&parts[0]), String::from_utf8_lossy(&parts[1]));
+            let (name, size) = if algorithm == JwtAlgorithm::Rs256 { ("RS256", 256) } else { ("ES256", 64) };
+            assert_eq!(header, format!("{{\"alg\":\"{name}\",\"typ\":\"JWT\",\"kid\":\"k1\"}}"));
+            assert!(claims.contains("\"aud\":\"idp\"") && claims.contains("\"jti\":"), "{claims}");
+            assert_eq!(parts[2].len(), size);
+            granted("alice")
+        });
+        let source = JwtBearer::signed("http://127.0.0.1/token", key.path())
+            .unwrap()
+            .algorithm(algorithm)
+            .key_id("k1")
+            .claim("aud", "idp")
+            .assertion_id(true)
+            .network(Arc::new(network.clone()));
+        assert_eq!(admin(&cluster, security(source)).await.list_topics().await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assertion_that_cannot_be_made_says_why() {
+    let ec = TempFile::new("assertion-ec.key", SERVER_KEY);
+    for (path, part) in [("/nowhere/key.pem", "/nowhere/key.pem"), (ec.path(), "cannot sign with RS256")] {
+        let (cluster, network) = guarded().await;
+        let source = JwtBearer::signed("http://127.0.0.1/token", path).unwrap().network(Arc::new(network.clone()));
+        let error = refused(&cluster, security(source)).await.to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_with_a_certificate_of_a_stranger_is_not_told_the_secret() {
+    // A cluster under TLS does for a web server: its certificate is all that is seen of it.
+    let network = MemoryNetwork::new();
+    let web = Options::new().network(network.clone()).tls(ottla::testkit::Tls::new());
+    let web = Cluster::start(web).await.unwrap();
+    let cluster = Cluster::start(Options::new().network(network.clone()).sasl(users())).await.unwrap();
+    let port = web.bootstrap().split(':').nth(1).unwrap().to_owned();
+    let url = format!("https://127.0.0.1:{port}/token");
+    let source = Oidc::client_credentials(&url, "me", "hunter2").unwrap();
+    let source = source.tls(Tls::new().ca_pem(STRANGER)).unwrap().network(Arc::new(network.clone()));
+    let error = refused(&cluster, security(source)).await.to_string();
+    assert!(error.contains("not issued by an authority") && error.contains("token endpoint"), "{error}");
+}
