@@ -173,7 +173,8 @@ fn a_topic_is_asked_for_by_its_id_until_its_name_is_known() {
     it.plan.succeeded(&names(&["a"]), &picture(&[("a", 1)]), false, it.now);
     it.ask();
     let found = topic("b", &[(1, 1)]).with_topic_id(id);
-    let known = picture(&[("a", 1)]).merged(brokers(&[1]).with_topics(vec![found]), &Asked::Ids(vec![id]), |_| false);
+    let known =
+        picture(&[("a", 1)]).merged(brokers(&[1]).with_topics(vec![found]), &Asked::Ids(vec![id]), |name| name == "a");
     assert_eq!(known.names[&id], Arc::from("b"), "found, though nobody asked for it by name");
     it.plan.succeeded(&Asked::Ids(vec![id]), &known, true, it.now);
     assert!(it.plan.wants("b"), "it is kept until somebody wants it by name");
