@@ -121,8 +121,7 @@ impl Plan {
     pub(super) fn is_satisfied_by(&self, picture: &Metadata) -> bool {
         let wanted = self.wanted.iter().filter(|(_, want)| want.answered).map(|(name, _)| picture.topics.get(name));
         let others = self.all.then(|| picture.topics.values().map(Some));
-        self.ids.is_empty()
-            && wanted.chain(others.into_iter().flatten()).all(|topic| topic.is_some_and(|topic| topic.is_settled()))
+        wanted.chain(others.into_iter().flatten()).all(|topic| topic.is_some_and(|topic| topic.is_settled()))
     }
 
     pub(super) fn wants(&self, topic: &str) -> bool {
@@ -142,7 +141,9 @@ impl Plan {
         let (max_idle, all) = (self.max_idle, self.all);
         self.wanted.retain(|_, want| !want.answered || now < later(want.used, max_idle));
         let expiry = self.last_success.map_or(now, |at| later(at, self.max_age));
-        let due = if self.stale { now } else { expiry };
+        // What a broker did not know by its id is looked for again, with all the rest.
+        let unknown = self.ids.values().any(|answered| *answered);
+        let due = if self.stale || unknown { now } else { expiry };
         let due = self.paced_until.map_or(due, |paced| due.max(paced));
         if now >= due {
             self.stale = false;

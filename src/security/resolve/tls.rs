@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{SecurityProperties, configuration, refused};
 use crate::{
     config::parse,
-    error::{Error, Result},
+    error::Result,
     security::{Secret, Tls, tls::Source},
 };
 
@@ -67,7 +67,7 @@ fn identify_pkcs12(_tls: Tls, path: &str, _password: Option<Secret>) -> Result<T
 }
 
 #[cfg(not(feature = "pkcs12"))]
-fn no_pkcs12(path: &str) -> Error {
+fn no_pkcs12(path: &str) -> crate::error::Error {
     configuration(format!("{path}: PKCS#12 stores need the feature `pkcs12` of this crate; or turn it into PEM"))
 }
 
