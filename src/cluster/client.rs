@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result},
-    wire::{ApiKey, fetch::NodeEndpoint, frame::Chunks},
+    wire::{ApiKey, fetch::NodeEndpoint, frame::Inserts},
 };
 
 /// The one client under a producer, a consumer or an admin. Clones share everything. When the last clone is dropped, its
@@ -76,12 +76,20 @@ pub(crate) struct Attempt {
     pub(crate) max_version: Option<i16>,
 }
 
-/// A request whose body was written by the caller: chunks to be written one after the other.
+/// What is left to say of a request whose body the caller wrote behind its header.
 #[derive(Debug)]
 pub(crate) struct RawRequest {
-    pub(crate) chunks: Chunks,
+    /// What stands in the body without being copied there, behind so many bytes of header and body.
+    pub(crate) inserts: Inserts,
     /// False for Produce with acks=0: the broker sends nothing back; `send_raw` then returns an empty body once written.
     pub(crate) answered: bool,
+}
+
+impl RawRequest {
+    /// One whose body is all there, and that is answered.
+    pub(crate) fn whole() -> Self {
+        Self { inserts: Inserts::new(), answered: true }
+    }
 }
 
 /// A connection to a broker, to hand requests over without waiting for their answers.
@@ -98,7 +106,7 @@ impl Link {
         self.0.versions().pick(key, max_version).map_err(unsent)
     }
 
-    /// Hands over a request whose body `write` writes: as much as it likes behind the header, the rest as chunks. It is
+    /// Hands over a request whose body `write` writes behind the header. It is
     /// written behind what was handed over before. Its answer comes into the queue under that id, also when it fails;
     /// it has to pass through [`Client::heard`].
     pub(crate) fn ask(
@@ -288,7 +296,7 @@ impl Client {
     }
 
     /// One attempt at a request that the caller writes and reads itself (Produce, Fetch). `write` gets the agreed version
-    /// and gives the body's chunks; header and frame are added here. Where the throttle time does not stand at the front
+    /// and writes the body behind the header. Where the throttle time does not stand at the front
     /// of the response (Produce), the caller reports it with [`throttle`](Self::throttle).
     ///
     /// # Cancel safety
@@ -297,7 +305,7 @@ impl Client {
         &self,
         attempt: Attempt,
         key: ApiKey,
-        write: impl FnOnce(i16) -> Result<RawRequest> + Send,
+        write: impl FnOnce(i16, &mut BytesMut) -> Result<RawRequest> + Send,
     ) -> Result<RawResponse> {
         self.core().send_raw(attempt, key, write).await
     }

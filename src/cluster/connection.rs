@@ -17,14 +17,15 @@ use super::{
     client::RawRequest,
     connection_task::Driver,
     counters::NodeCounters,
+    encode::{Encoded, encode_frame},
     frames::FrameReader,
     pipeline::{Limits, Outgoing, Pipeline},
     versions::Versions,
 };
 use crate::{
-    error::{DeliveryStatus, Error, ErrorKind, Result},
+    error::{DeliveryStatus, Error, Result},
     net::Stream,
-    wire::{ApiKey, message::encode_request_header},
+    wire::ApiKey,
 };
 
 /// A connection on which the versions are agreed. Requests are pipelined; each caller waits for its own answer only.
@@ -34,6 +35,8 @@ pub(super) struct Connection {
     client_id: String,
     versions: Versions,
     next_correlation_id: AtomicI32,
+    /// Where requests are written before they go: what they do not need any more serves the next ones.
+    memory: Mutex<BytesMut>,
 }
 
 /// What callers and the connection's driver have in common.
@@ -88,7 +91,7 @@ impl Connection {
         let pipeline = Pipeline::new(peer, limits, now());
         let shared = Arc::new(Shared { state: Mutex::new(State { pipeline, waker: None }) });
         let driver = Driver::new(Arc::clone(&shared), stream, reader);
-        (Self { shared, client_id, versions, next_correlation_id: AtomicI32::new(1) }, driver)
+        (Self { shared, client_id, versions, next_correlation_id: AtomicI32::new(1), memory: Mutex::default() }, driver)
     }
 
     /// Host and port.
@@ -100,8 +103,7 @@ impl Connection {
         &self.versions
     }
 
-    /// Sends a request and waits for the body of its answer. `write` appends as much of the body as it likes to the head
-    /// and gives the rest as chunks.
+    /// Sends a request and waits for the body of its answer. `write` appends the body to the head.
     ///
     /// # Cancel safety
     /// A dropped call's request is not sent if it still waited, and its answer is thrown away if not.
@@ -138,14 +140,21 @@ impl Connection {
         write: impl FnOnce(&mut BytesMut) -> Result<RawRequest>,
     ) {
         let correlation_id = self.next_correlation_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
-        match encode_frame(key, version, correlation_id, &self.client_id, write) {
-            Ok((head, RawRequest { chunks, answered })) => {
+        let mut memory = std::mem::take(&mut *self.memory());
+        let encoded = encode_frame(&mut memory, key, version, correlation_id, &self.client_id, write);
+        *self.memory() = memory;
+        match encoded {
+            Ok(Encoded { head, chunks, answered }) => {
                 let request = Outgoing { key, version, correlation_id, head, chunks, deadline, answered, reply };
                 self.shared.change(|pipeline| pipeline.push(request, now()));
             }
             Err(error) if error.delivery_status().is_some() => reply.send(Err(error)),
             Err(error) => reply.send(Err(error.with_status(DeliveryStatus::NotPersisted))),
         }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, BytesMut> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts what it does into these from now on.
@@ -182,30 +191,6 @@ impl Connection {
     pub(super) fn load(&self) -> usize {
         self.shared.lock().pipeline.load()
     }
-}
-
-/// The front of a frame: its length (chunks included), the header, and what `write` appended.
-pub(super) fn encode_frame(
-    key: ApiKey,
-    version: i16,
-    correlation_id: i32,
-    client_id: &str,
-    write: impl FnOnce(&mut BytesMut) -> Result<RawRequest>,
-) -> Result<(Bytes, RawRequest)> {
-    // Enough for a Produce request of some partitions.
-    let mut head = BytesMut::with_capacity(512);
-    head.extend_from_slice(&[0; 4]);
-    encode_request_header(&mut head, key, version, correlation_id, client_id)?;
-    let rest = write(&mut head)?;
-    let length = head.len() - 4 + rest.chunks.iter().map(Bytes::len).sum::<usize>();
-    let Ok(length) = i32::try_from(length) else {
-        let message = format!("{key}: a request of {length} bytes is larger than Kafka's protocol allows");
-        return Err(Error::new(ErrorKind::InvalidArgument, message));
-    };
-    if let Some(front) = head.first_chunk_mut() {
-        *front = length.to_be_bytes();
-    }
-    Ok((head.freeze(), rest))
 }
 
 /// Now, on tokio's clock, so that paused time is seen.

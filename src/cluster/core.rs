@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::Request;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{runtime::Handle, sync::watch, time::timeout_at};
@@ -28,7 +28,6 @@ use crate::{
     security::Guard,
     wire::{
         ApiKey,
-        frame::Chunks,
         message::{decode_response, encode_request},
     },
 };
@@ -147,7 +146,7 @@ impl Core {
         let version = connection.versions().pick(key, max_version).map_err(unsent)?;
         let body = connection.request(key, version, deadline, |head| {
             encode_request(head, &build(version), version)?;
-            Ok(RawRequest { chunks: Chunks::new(), answered: true })
+            Ok(RawRequest::whole())
         });
         let body = self.watched(body.await)?;
         decode_response::<R>(body, version)
@@ -158,12 +157,13 @@ impl Core {
         self: &Arc<Self>,
         attempt: Attempt,
         key: ApiKey,
-        write: impl FnOnce(i16) -> Result<RawRequest>,
+        write: impl FnOnce(i16, &mut BytesMut) -> Result<RawRequest>,
     ) -> Result<RawResponse> {
         let deadline = later(now(), attempt.timeout);
         let connection = self.connection(attempt.node, attempt.lane, deadline).await?;
         let version = connection.versions().pick(key, attempt.max_version).map_err(unsent)?;
-        let body: Bytes = self.watched(connection.request(key, version, deadline, |_| write(version)).await)?;
+        let answer = connection.request(key, version, deadline, |head| write(version, head)).await;
+        let body: Bytes = self.watched(answer)?;
         Ok(RawResponse { version, body })
     }
 

@@ -5,6 +5,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::BytesMut;
 use kafka_protocol::{
     messages::{ApiVersionsRequest, ApiVersionsResponse},
     protocol::StrBytes,
@@ -15,8 +16,9 @@ use super::{
     ClientSettings,
     address::Address,
     client::RawRequest,
-    connection::{Connection, encode_frame},
+    connection::Connection,
     connection_task::Driver,
+    encode::encode_frame,
     exchange::{Refusal, exchange},
     frames::FrameReader,
     later::later_tokio,
@@ -30,7 +32,6 @@ use crate::{
     security::Guard,
     wire::{
         ApiKey,
-        frame::Chunks,
         message::{client_versions, decode_response, decode_response_header, encode_request},
     },
 };
@@ -184,11 +185,11 @@ async fn ask(
     let request = ApiVersionsRequest::default()
         .with_client_software_name(StrBytes::from_static_str("ottla"))
         .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-    let (frame, _) = encode_frame(key, version, correlation_id, &settings.client_id, |head| {
+    let frame = encode_frame(&mut BytesMut::new(), key, version, correlation_id, &settings.client_id, |head| {
         encode_request(head, &request, version)?;
-        Ok(RawRequest { chunks: Chunks::new(), answered: true })
+        Ok(RawRequest::whole())
     })?;
-    let mut body = exchange(stream, &frame, settings.receive_message_max_bytes).await?;
+    let mut body = exchange(stream, &frame.head, settings.receive_message_max_bytes).await?;
     let answered = decode_response_header(&mut body, key, version)?;
     if answered != correlation_id {
         let message = format!("the answer to ApiVersions has correlation id {answered} in place of {correlation_id}");

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{SaslAuthenticateRequest, SaslHandshakeRequest},
     protocol::{Request, StrBytes},
@@ -12,8 +12,8 @@ use rand::RngExt;
 use super::{
     ClientSettings,
     client::RawRequest,
-    connection::encode_frame,
     core::api_key,
+    encode::encode_frame,
     exchange::{Refusal, exchange},
     versions::Versions,
 };
@@ -23,7 +23,6 @@ use crate::{
     security::{Exchange, Guard, Sasl, Step},
     wire::{
         ApiKey,
-        frame::Chunks,
         message::{decode_response, decode_response_header, encode_request},
     },
 };
@@ -187,11 +186,11 @@ impl Login {
         correlation_id: i32,
     ) -> Result<R::Response> {
         let key = api_key::<R>()?;
-        let (frame, _) = encode_frame(key, version, correlation_id, &self.client_id, |head| {
+        let frame = encode_frame(&mut BytesMut::new(), key, version, correlation_id, &self.client_id, |head| {
             encode_request(head, request, version)?;
-            Ok(RawRequest { chunks: Chunks::new(), answered: true })
+            Ok(RawRequest::whole())
         })?;
-        let mut body = exchange(stream, &frame, self.limit).await.map_err(|refusal| match refusal {
+        let mut body = exchange(stream, &frame.head, self.limit).await.map_err(|refusal| match refusal {
             Refusal::HungUp => Error::new(
                 ErrorKind::Network,
                 format!("the broker closed the connection at {key}, as some do when they refuse the credentials"),

@@ -15,6 +15,7 @@ mod connection_task;
 mod coordinators;
 mod core;
 mod counters;
+mod encode;
 mod exchange;
 mod flight;
 mod frames;

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use smallvec::smallvec;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout_at},
@@ -134,11 +133,10 @@ impl FetchTask {
 }
 
 /// How a fetch is written in whichever version.
-fn written(request: &FetchRequest) -> impl Fn(i16) -> Result<RawRequest> {
-    move |version| {
-        let mut body = BytesMut::new();
-        encode_fetch(&mut body, version, request)?;
-        Ok(RawRequest { chunks: smallvec![body.freeze()], answered: true })
+fn written(request: &FetchRequest) -> impl Fn(i16, &mut BytesMut) -> Result<RawRequest> {
+    move |version, head| {
+        encode_fetch(head, version, request)?;
+        Ok(RawRequest::whole())
     }
 }
 

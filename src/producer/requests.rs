@@ -293,9 +293,13 @@ impl Settings {
         let front = head.len();
         let timeout_ms = i32::try_from(self.request_timeout.as_millis()).unwrap_or(i32::MAX);
         let parts = request.parts.iter().filter_map(leaving);
-        let chunks = encode_produce(head, version, None, self.acks, timeout_ms, parts)?;
-        self.counters.written(batches, records, head.len() - front + chunks.iter().map(Bytes::len).sum::<usize>());
-        Ok(RawRequest { chunks, answered: self.acks != 0 })
+        let inserts = encode_produce(head, version, None, self.acks, timeout_ms, parts)?;
+        self.counters.written(
+            batches,
+            records,
+            head.len() - front + inserts.iter().map(|(_, body)| body.len()).sum::<usize>(),
+        );
+        Ok(RawRequest { inserts, answered: self.acks != 0 })
     }
 }
 

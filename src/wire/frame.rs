@@ -8,6 +8,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// What follows a frame's head, to be written one after the other: of four batches without an allocation.
 pub(crate) type Chunks = SmallVec<[Bytes; 8]>;
 
+/// What stands between a request's own bytes without being copied there: each behind so many of them.
+pub(crate) type Inserts = SmallVec<[(usize, Bytes); 4]>;
+
 /// Reads the length before a frame: refused when negative or above `limit`, with an error that says what the peer seems
 /// to speak when the four bytes are the start of HTTP or of a TLS record.
 pub(crate) fn frame_length(prefix: [u8; 4], limit: usize) -> Result<usize> {

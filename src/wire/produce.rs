@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::{
     batch::{BATCH_HEADER_SIZE, ProducerStamp, SealedBatch},
     fetch::{NodeEndpoint, read_endpoints, read_leader, read_topic},
-    frame::Chunks,
+    frame::Inserts,
     read::Reader,
     varint::MAX_32,
     write::{put_length, put_no_tags, put_string},
@@ -35,65 +35,52 @@ const LEADER_HINTS: i16 = 10;
 /// The first version with topic ids in the place of names.
 const TOPIC_IDS: i16 = 13;
 
-/// Writes the request's body as chunks to be written one after the other: what is between the batches is in one buffer,
-/// the batches' bodies are shared. `head` may hold bytes already (a header): they stay, with as much of the body as comes
-/// before the first chunk.
+/// Writes the request's body behind what `out` holds already (a header), and gives the batches' bodies, which are shared,
+/// with their places in it.
 ///
 /// The parts of a topic stand next to each other; parts of the same name further apart would be topics of their own.
 ///
 /// # Errors
 /// `InvalidArgument` for a name of more than 32,767 bytes or a batch of more than 2 GiB.
 pub(crate) fn encode_produce<'a>(
-    head: &mut BytesMut,
+    out: &mut BytesMut,
     version: i16,
     transactional_id: Option<&str>,
     acks: i16,
     timeout_ms: i32,
     parts: impl Iterator<Item = ProducePart<'a>> + Clone,
-) -> Result<Chunks> {
+) -> Result<Inserts> {
     let flexible = version >= FLEXIBLE;
     let (topics, batches, size) = measure(parts.clone());
-    let mut chunks = Chunks::with_capacity(2 * batches);
-    put_string(head, transactional_id, flexible)?;
-    head.put_i16(acks);
-    head.put_i32(timeout_ms);
-    put_length(head, topics, flexible)?;
-    // What stands between the bodies is written behind the head, into the same memory.
-    head.reserve(size);
-    let mut out = head.split_off(head.len());
+    let mut bodies = Inserts::with_capacity(batches);
+    put_string(out, transactional_id, flexible)?;
+    out.put_i16(acks);
+    out.put_i32(timeout_ms);
+    put_length(out, topics, flexible)?;
+    out.reserve(size);
     let mut rest = parts;
     while let Some(first) = rest.clone().next() {
         if version >= TOPIC_IDS {
             out.put_slice(first.topic_id.as_bytes());
         } else {
-            put_string(&mut out, Some(first.topic), flexible)?;
+            put_string(out, Some(first.topic), flexible)?;
         }
         let count = rest.clone().take_while(|part| part.topic == first.topic).count();
-        put_length(&mut out, count, flexible)?;
+        put_length(out, count, flexible)?;
         for part in rest.by_ref().take(count) {
             out.put_i32(part.partition);
-            put_length(&mut out, part.batch.size(), flexible)?;
+            put_length(out, part.batch.size(), flexible)?;
             out.put_slice(&part.batch.header(part.stamp));
-            if chunks.is_empty() {
-                head.unsplit(out.split());
-            } else {
-                chunks.push(out.split().freeze());
-            }
-            chunks.push(part.batch.body().clone());
-            put_no_tags(&mut out, flexible);
+            bodies.push((out.len(), part.batch.body().clone()));
+            put_no_tags(out, flexible);
         }
-        put_no_tags(&mut out, flexible);
+        put_no_tags(out, flexible);
     }
-    put_no_tags(&mut out, flexible);
-    if chunks.is_empty() {
-        head.unsplit(out);
-    } else if !out.is_empty() {
-        chunks.push(out.freeze());
-    }
-    Ok(chunks)
+    put_no_tags(out, flexible);
+    Ok(bodies)
 }
 
-/// Topics, batches, and at least the bytes that are neither in front of the first batch nor in a batch's body.
+/// Topics, batches, and at least the bytes behind the topics' number that are not in a batch's body.
 fn measure<'a>(parts: impl Iterator<Item = ProducePart<'a>>) -> (usize, usize, usize) {
     let (mut topics, mut batches, mut size) = (0, 0, 2 * MAX_32);
     let mut last = None;

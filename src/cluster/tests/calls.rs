@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         BrokerId, CreateTopicsRequest, CreateTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
@@ -210,21 +210,23 @@ async fn the_controller_is_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn raw_requests_carry_their_chunks_and_respect_the_cap() {
+async fn raw_requests_carry_their_inserts_and_respect_the_cap() {
     let network = MemoryNetwork::new();
     let _peer = serve(
         listen(&network, 9092),
         broker(|asked, _| {
-            assert_eq!((asked.key, asked.version, &asked.body[..]), (ApiKey::Produce, 11, &b"onetwo"[..]));
+            assert_eq!((asked.key, asked.version, &asked.body[..]), (ApiKey::Produce, 11, &b"onetwothreefour"[..]));
             Reply::Frame(asked.frame_of(b"answer"))
         }),
     );
     let client = connected(&network, &[9092]).await;
     let attempt = crate::cluster::Attempt { max_version: Some(11), ..to(9092, Lane::Main, 5) };
-    let write = |version| {
+    let write = |version, body: &mut BytesMut| {
         assert_eq!(version, 11);
-        let chunks = vec![Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(b"two")];
-        Ok(RawRequest { chunks: chunks.into(), answered: true })
+        let front = body.len();
+        body.extend_from_slice(b"onethreefour");
+        let inserts = [(front + 3, Bytes::from_static(b"two")), (front + 8, Bytes::new())];
+        Ok(RawRequest { inserts: inserts.into_iter().collect(), answered: true })
     };
     let response = client.send_raw(attempt, ApiKey::Produce, write).await.unwrap();
     assert_eq!((response.version, &response.body[..]), (11, &b"answer"[..]));

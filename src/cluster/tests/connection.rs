@@ -39,7 +39,8 @@ async fn raw(connection: &Connection, chunks: Vec<Bytes>, secs: u64, answered: b
     let deadline = now() + Duration::from_secs(secs);
     let write = |head: &mut bytes::BytesMut| {
         encode_request(head, &HeartbeatRequest::default(), 4)?;
-        Ok(RawRequest { chunks: chunks.into(), answered })
+        let inserts = chunks.into_iter().map(|chunk| (head.len(), chunk)).collect();
+        Ok(RawRequest { inserts, answered })
     };
     connection.request(ApiKey::Heartbeat, 4, deadline, write).await
 }
