@@ -111,6 +111,8 @@ impl Launch {
             .stdin(Stdio::piped())
             .stdout(stdout)
             .stderr(stderr)
+            // Java reads its arguments as this says.
+            .env("LC_ALL", "C.UTF-8")
             .process_group(0);
         if let Some(dir) = self.dir {
             command.current_dir(dir);

@@ -192,11 +192,33 @@ pub(crate) const LOGGING: [&str; 3] = [
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 ];
 
-/// Writes a file of properties, with what Java's reader would take for syntax escaped.
+/// Writes a file of properties, with what Java's reader would take for syntax, or in Latin-1, escaped.
 pub(crate) fn write_properties(path: &Path, properties: &[(String, String)]) -> io::Result<()> {
-    let text: String = properties
-        .iter()
-        .map(|(key, value)| format!("{key}={}\n", value.replace('\\', "\\\\").replace('\n', "\\n")))
-        .collect();
+    let text: String = properties.iter().map(|(key, value)| format!("{key}={}\n", escaped(value))).collect();
     std::fs::write(path, text)
+}
+
+fn escaped(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for unit in value.encode_utf16() {
+        match u8::try_from(unit).map(char::from) {
+            Ok('\\') => out.push_str("\\\\"),
+            Ok('\n') => out.push_str("\\n"),
+            Ok(char) if char.is_ascii() => out.push(char),
+            _ => out.push_str(&format!("\\u{unit:04x}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn values_are_written_as_java_reads_them() {
+        assert_eq!(escaped("a=b, c"), "a=b, c");
+        assert_eq!(escaped("1\n2\\3"), "1\\n2\\\\3");
+        assert_eq!(escaped("wönder 🦀"), "w\\u00f6nder \\ud83e\\udd80");
+    }
 }

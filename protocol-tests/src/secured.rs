@@ -32,7 +32,7 @@ pub const CERTIFICATES: Certificates = Certificates {
 /// The user of [`Builder::secured`]'s listeners, for every mechanism but OAUTHBEARER, where anybody gets in.
 pub const USER: &str = "alice";
 /// The password of [`USER`]. Beyond ASCII, since that is where clients differ.
-pub const PASSWORD: &str = "wönder,=";
+pub const PASSWORD: &str = "wönder";
 
 impl Builder {
     /// Listeners of every kind beside the plain one: `TLS` (SSL), `MUTUAL` (SSL with client certificates), `SASL`
