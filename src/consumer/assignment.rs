@@ -148,6 +148,7 @@ impl Assignment {
         self.partitions.insert(partition.clone(), found);
         self.begin(&partition, state, true);
         self.update(&partition, metadata, now);
+        self.signals.moved = true;
         self.signals.driver = true;
     }
 

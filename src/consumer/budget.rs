@@ -99,6 +99,11 @@ impl Account {
         self.used.load(Relaxed).saturating_add(bytes) <= self.limit.load(Relaxed)
     }
 
+    /// Whether a fetch of so many bytes would be let through.
+    pub(super) fn has_room_to_fetch(&self, bytes: usize) -> bool {
+        self.used.load(Relaxed).saturating_add(bytes) <= self.limit_of_fetches()
+    }
+
     /// Bytes charged now.
     pub(super) fn used(&self) -> usize {
         self.used.load(SeqCst)

@@ -126,8 +126,9 @@ impl Consumer {
             }
             left
         });
-        if self.shared.commits_by_itself() {
-            self.shared.leave_over(left);
+        if self.shared.commits_by_itself() && !left.is_empty() {
+            // Before what is committed of the new ones; a failure is told in the log.
+            drop(self.shared.commit_soon(left));
         }
         Ok(())
     }
@@ -241,8 +242,19 @@ impl Consumer {
             Ok(reading) => reading,
             Err(error) => return Some(Err(error)),
         };
-        let _alive = self.shared.group.as_ref().map(|group| group.reading());
-        poll_fn(|cx| inbox.reader().poll_record(inbox, cx)).await
+        let group = self.shared.group.as_ref();
+        if let Some(group) = group {
+            group.come();
+        }
+        let mut alive = None;
+        poll_fn(|cx| {
+            let next = inbox.reader().poll_record(inbox, cx);
+            if next.is_pending() && alive.is_none() {
+                alive = group.map(|group| group.reading());
+            }
+            next
+        })
+        .await
     }
 
     /// The next records, at most `max.poll.records`; waits for the first of them until the time is up, and is then empty,

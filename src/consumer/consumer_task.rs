@@ -350,24 +350,19 @@ impl ConsumerTask {
 
     /// Commits what is done, every `auto.commit.interval.ms`.
     fn commit_by_itself(&mut self) {
-        let leftovers = self.shared.take_leftovers();
         let due = self.shared.commits_by_itself() && !self.committing && Instant::now() >= self.next_commit;
-        if leftovers.is_empty() && !due {
+        if !due {
             return;
         }
-        if due {
-            self.committing = true;
-            self.next_commit = after(self.shared.settings.auto_commit_interval);
-        }
+        self.committing = true;
+        self.next_commit = after(self.shared.settings.auto_commit_interval);
         let shared = self.shared.clone();
         self.children.spawn(async move {
             let deadline = shared.deadline();
-            let left = if leftovers.is_empty() { Ok(()) } else { shared.commit(leftovers, deadline).await };
-            let read = if due { shared.commit_read(None, false, deadline).await } else { Ok(()) };
-            for error in [left, read].into_iter().filter_map(Result::err) {
+            if let Err(error) = shared.commit_read(None, false, deadline).await {
                 tracing::warn!(%error, "offsets could not be committed; the next commit tries again");
             }
-            if due { Ended::AutoCommit } else { Ended::Question }
+            Ended::AutoCommit
         });
     }
 }

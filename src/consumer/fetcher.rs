@@ -239,7 +239,7 @@ impl Assignment {
         let mut evicted = Vec::new();
         for (partition, found) in self.partitions.iter_mut().filter(|(_, found)| found.node == Some(id) && idle(found))
         {
-            if let Some(start) = found.queue.evict() {
+            if let Some(start) = found.queue.evict(false) {
                 evicted.push((partition.clone(), start));
             }
         }

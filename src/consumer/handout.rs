@@ -101,7 +101,8 @@ impl Assignment {
         if !self.has_heavy {
             return;
         }
-        let (mut in_want, mut readable, mut heavy) = (None, false, false);
+        // Of the common reader; and the first that its own reader waits for.
+        let (mut in_want, mut readable, mut awaited, mut heavy) = (None, false, None, false);
         for partition in &self.rotation {
             if self.running_jobs >= self.rules.jobs {
                 return;
@@ -114,16 +115,20 @@ impl Assignment {
                         self.running_jobs += 1;
                         self.signals.jobs.push(job);
                     }
-                    None => in_want = in_want.or(Some(partition)),
+                    None => match &found.split {
+                        Some(split) if split.is_waiting() => awaited = awaited.or(Some(partition)),
+                        Some(_) => {}
+                        None => in_want = in_want.or(Some(partition)),
+                    },
                 }
                 heavy |= found.queue.has_heavy();
             }
-            readable |= found.queue.is_readable();
+            readable |= found.split.is_none() && found.queue.is_readable();
         }
         self.has_heavy = heavy;
-        // Where there is nothing to read and room for nothing, the reader would wait for ever: one is opened all the same.
+        // Where there is nothing to read and room for nothing, a reader would wait for ever: one is opened all the same.
+        let in_want = awaited.or(in_want.filter(|_| !readable));
         if self.running_jobs == 0
-            && !readable
             && let Some(found) = in_want.and_then(|partition| self.partitions.get_mut(partition))
             && let Some(job) = found.lease.as_ref().and_then(|lease| found.queue.start_job(lease, true))
         {

@@ -134,7 +134,7 @@ impl Inbox {
             Ok::<_, Error>(id)
         })?;
         reader.let_go(partition);
-        let its_own = Reader::new(self.opening, Some(id.clone()));
+        let its_own = Reader::new(self.opening, Some(id.clone())).inherits(holds);
         let its_own = Arc::new(Mutex::new(if by_hand { its_own.by_hand() } else { its_own }));
         lock(&self.split).push(its_own.clone());
         Ok((id, its_own))
@@ -178,7 +178,8 @@ impl Inbox {
     pub(super) fn holds(&self, partitions: &[TopicPartition]) -> bool {
         let reader = lock(&self.reader);
         let split = lock(&self.split).clone();
-        partitions.iter().any(|p| reader.holds(p) || split.iter().any(|reader| lock(reader).holds(p)))
+        let holds = |reader: &Reader| partitions.iter().any(|partition| reader.holds(partition));
+        holds(&reader) || split.iter().any(|reader| holds(&lock(reader)))
     }
 
     pub(super) fn reader(&self) -> MutexGuard<'_, Reader> {

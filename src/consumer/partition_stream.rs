@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::poll_fn,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -168,11 +168,19 @@ impl PartitionStream {
         if self.ended {
             return None;
         }
-        let _alive = self.signs.as_ref().map(Signs::reading);
-        if let Err(error) = self.next() {
-            return Some(Err(error));
-        }
-        let next = poll_fn(|cx| lock(&self.reader).poll_record(&self.inbox, cx)).await;
+        let (mut asked, mut alive) = (false, None);
+        let next = poll_fn(|cx| {
+            let next = if std::mem::replace(&mut asked, true) {
+                lock(&self.reader).poll_record(&self.inbox, cx)
+            } else {
+                self.ask(cx)
+            };
+            if next.is_pending() && alive.is_none() {
+                alive = self.signs.as_ref().map(Signs::reading);
+            }
+            next
+        });
+        let next = next.await;
         self.ended = next.is_none();
         next
     }
@@ -192,9 +200,10 @@ impl PartitionStream {
             return None;
         }
         let _alive = self.signs.as_ref().map(Signs::reading);
-        if let Err(error) = self.next() {
+        if let Err(error) = self.next().map(drop) {
             return Some(Err(error));
         }
+        self.inbox.finished();
         if self.inbox.should_yield(&self.reader) {
             yield_now().await;
         }
@@ -207,16 +216,27 @@ impl PartitionStream {
     }
 
     /// It is done with what it gave before.
-    fn next(&self) -> Result<()> {
+    fn next(&self) -> Result<MutexGuard<'_, Reader>> {
         let mut reader = lock(&self.reader);
         if reader.lent {
             let message = format!("{}: the records of the last poll are still held", self.id.partition);
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         reader.finish();
-        drop(reader);
+        Ok(reader)
+    }
+
+    /// The same, and the next record if it is there: both under one lock.
+    fn ask(&self, cx: &mut Context<'_>) -> Poll<Option<Result<ConsumerRecord>>> {
+        if let Some(signs) = &self.signs {
+            signs.come();
+        }
+        let next = match self.next() {
+            Ok(mut reader) => reader.poll_record(&self.inbox, cx),
+            Err(error) => Poll::Ready(Some(Err(error))),
+        };
         self.inbox.finished();
-        Ok(())
+        next
     }
 
     /// Commits the position behind the last record that it gave: whoever calls this says that it is finished. Takes at most
@@ -249,21 +269,25 @@ impl Stream for PartitionStream {
         if this.ended {
             return Poll::Ready(None);
         }
-        if let Err(error) = this.next() {
-            return Poll::Ready(Some(Err(error)));
-        }
-        this.burst += 1;
-        if this.burst > BURST {
+        if this.burst >= BURST {
             this.burst = 0;
+            let done = this.next().map(drop);
+            this.inbox.finished();
+            if let Err(error) = done {
+                return Poll::Ready(Some(Err(error)));
+            }
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if this.alive.is_none() {
-            this.alive = this.signs.as_ref().map(Signs::reading);
-        }
-        let next = lock(&this.reader).poll_record(&this.inbox, cx);
+        this.burst += 1;
+        let next = this.ask(cx);
         match &next {
-            Poll::Pending => this.burst = 0,
+            Poll::Pending => {
+                this.burst = 0;
+                if this.alive.is_none() {
+                    this.alive = this.signs.as_ref().map(Signs::reading);
+                }
+            }
             Poll::Ready(record) => {
                 this.alive = None;
                 this.ended = record.is_none();

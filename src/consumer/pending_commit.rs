@@ -32,8 +32,9 @@ impl PendingCommit {
 
 impl Done {
     pub(super) fn tell(self, result: Result<()>) {
-        // Nobody has to wait for it.
-        let _ = self.0.send(result);
+        if let Err(Err(error)) = self.0.send(result) {
+            tracing::warn!(%error, "offsets could not be committed, and nobody waits to hear of it");
+        }
     }
 }
 

@@ -51,10 +51,9 @@ impl Assignment {
                 let done = found.unfinished.take().map_or(offset, |done| done.min(offset));
                 let lease = Lease::new(partition.clone(), found.position.generation(), offset, done, epoch);
                 found.lease = Some(Arc::new(lease));
-                self.signals.moved = true;
             }
             State::Committed | State::Reset(_) | State::Validate { .. } => self.signals.driver = true,
-            State::Fetch { .. } | State::Stopped => self.signals.moved = true,
+            State::Fetch { .. } | State::Stopped => {}
         }
         self.touch(partition);
     }

@@ -176,6 +176,7 @@ impl Queue {
             }
             Taken::Open(part) => {
                 let end = part.end;
+                start = start.max(part.records.header.base_offset);
                 (Held::Open(part), 0, end)
             }
             Taken::Skip { end, .. } => (Held::Skip, 0, end),
@@ -271,9 +272,15 @@ impl Queue {
         }
     }
 
-    /// Drops what can be fetched anew, and says from which offset. What was opened stays.
-    pub(super) fn evict(&mut self) -> Option<i64> {
-        let keep = self.entries.iter().take_while(|e| !matches!(e.held, Held::Raw(..) | Held::Opening)).count();
+    /// Drops what can be fetched anew, and says from which offset. What was `opened` goes only where it is asked for: it
+    /// took work.
+    pub(super) fn evict(&mut self, opened: bool) -> Option<i64> {
+        let goes = |held: &Held| match held {
+            Held::Raw(..) | Held::Opening => true,
+            Held::Open(_) => opened,
+            Held::Skip | Held::Broken(_) | Held::OutOfRange | Held::End => false,
+        };
+        let keep = self.entries.iter().take_while(|entry| !goes(&entry.held)).count();
         let start = self.entries.get(keep)?.start;
         for entry in self.entries.drain(keep..) {
             self.bytes = self.bytes.saturating_sub(entry.bytes);
@@ -312,12 +319,13 @@ mod tests {
     use crate::{
         consumer::{
             budget::{Account, Budget},
+            part::Opening,
             settings::IsolationLevel,
             test_batches::{Sort, batch, built, noise},
             walk::walk,
         },
         record::TopicPartition,
-        wire::Compression,
+        wire::{Compression, batch::Decompressor},
     };
 
     fn account(limit: usize) -> Arc<Account> {
@@ -361,8 +369,25 @@ mod tests {
         let (mut queue, charge) = filled(&account, &[batch(5, 3, Sort::Plain), batch(8, 2, Sort::Plain)], 1000);
         drop(charge);
         queue.take(&lease(), 1, &mut Vec::new());
-        assert_eq!((queue.evict(), queue.bytes(), queue.is_empty()), (Some(8), 0, true));
-        assert_eq!((queue.evict(), account.used()), (None, 0));
+        assert_eq!((queue.evict(false), queue.bytes(), queue.is_empty()), (Some(8), 0, true));
+        assert_eq!((queue.evict(false), account.used()), (None, 0));
+    }
+
+    #[test]
+    fn what_was_opened_is_dropped_only_where_that_is_asked_for() {
+        let account = account(1 << 20);
+        let heavy = built(5, 10, Sort::Plain, Compression::Lz4, &noise(40_000));
+        let (mut queue, charge) = filled(&account, &[heavy, batch(15, 2, Sort::Plain)], 100_000);
+        drop(charge);
+        let lease = lease();
+        let Job { batch, charge, end, opening, .. } = queue.start_job(&lease, true).unwrap();
+        let opening_rules = Opening { check_crcs: true, limit: 1 << 20 };
+        let part = Part::open(&lease, &batch, end, charge, &mut Decompressor::default(), opening_rules).unwrap();
+        drop((batch, opening));
+        assert!(queue.opened(end, Held::Open(part.unwrap())));
+        assert_eq!(queue.evict(false), Some(15));
+        assert!(queue.is_readable() && account.used() > 0);
+        assert_eq!((queue.evict(true), queue.is_empty(), account.used()), (Some(0), true, 0));
     }
 
     #[test]

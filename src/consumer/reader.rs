@@ -48,6 +48,9 @@ pub(super) struct Reader {
     leases: Vec<Arc<Lease>>,
     /// Whether the reader still holds them.
     holding: bool,
+    /// What another reader held of its partition counts as in its hand until it has given a record of its own, or its
+    /// end.
+    inherits: bool,
     /// A poll's records are held.
     pub(super) lent: bool,
     /// It says by itself what it is done with (see `hand`).
@@ -69,6 +72,7 @@ impl Reader {
             pending: VecDeque::new(),
             leases: Vec::new(),
             holding: false,
+            inherits: false,
             lent: false,
             by_hand: false,
             refilled: false,
@@ -85,6 +89,12 @@ impl Reader {
         self
     }
 
+    /// What another reader holds of its partition is in its hand from now on, if that holds anything.
+    pub(super) fn inherits(mut self, inherits: bool) -> Self {
+        self.inherits = inherits;
+        self
+    }
+
     /// The reader asks for the next records, or closes: it is done with those that it holds.
     pub(super) fn finish(&mut self) {
         if !self.by_hand && std::mem::take(&mut self.holding) {
@@ -96,12 +106,14 @@ impl Reader {
 
     /// Whether the reader holds records of that partition.
     pub(super) fn holds(&self, partition: &TopicPartition) -> bool {
-        self.holding && self.leases.iter().any(|lease| lease.partition() == partition && self.is_held(lease))
+        let inherited = self.inherits && self.of.as_ref().is_some_and(|of| of.partition == *partition);
+        let of_it = |lease: &Arc<Lease>| lease.partition() == partition && self.is_held(lease);
+        inherited || self.holding && self.leases.iter().any(of_it)
     }
 
     /// Whether the reader holds anything.
     pub(super) fn holds_any(&self) -> bool {
-        self.holding && self.leases.iter().any(|lease| self.is_held(lease))
+        self.inherits || self.holding && self.leases.iter().any(|lease| self.is_held(lease))
     }
 
     fn is_held(&self, lease: &Lease) -> bool {
@@ -148,6 +160,7 @@ impl Reader {
                 part.left -= 1;
                 part.lease.hand_out(record.offset + 1);
                 self.holding = true;
+                self.inherits = false;
                 self.given += 1;
                 if !matches!(&self.leases[..], [held] if Arc::ptr_eq(held, &part.lease)) {
                     self.leases.clear();
@@ -272,6 +285,7 @@ impl Reader {
     /// The reader now holds all of these.
     fn hold(&mut self, portions: Vec<Portion>) -> Poll<Option<Result<Vec<Portion>>>> {
         self.holding = true;
+        self.inherits = false;
         self.leases.clear();
         for portion in &portions {
             if !self.leases.last().is_some_and(|last| Arc::ptr_eq(last, &portion.part.lease)) {
@@ -339,7 +353,10 @@ impl Reader {
             assignment.take_for(self.of.as_ref(), records, &mut taken);
             match waiting {
                 _ if !taken.is_empty() => Refill::Some,
-                Some(_) if assignment.has_ended_for(self.of.as_ref()) => Refill::Ended,
+                Some(_) if assignment.has_ended_for(self.of.as_ref()) => {
+                    self.inherits = false;
+                    Refill::Ended
+                }
                 Some(cx) => {
                     assignment.wait_for(self.of.as_ref(), cx.waker());
                     Refill::Nothing

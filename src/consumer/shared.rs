@@ -49,8 +49,6 @@ pub(super) struct Shared {
     pub(super) inbox: Arc<Inbox>,
     pub(super) mode: Mutex<Mode>,
     pub(super) polls: Mutex<Polls>,
-    /// What is still to be committed of partitions that the user no longer assigns.
-    leftovers: Mutex<Offsets>,
     /// Told of partitions that come and go; `calls` takes what it is to be told, in order.
     pub(super) listener: Mutex<Listener>,
     pub(super) calls: mpsc::UnboundedSender<Tell>,
@@ -80,7 +78,6 @@ impl Shared {
             inbox,
             mode: Mutex::new(Mode::None),
             polls: Mutex::default(),
-            leftovers: Mutex::default(),
             listener: Mutex::default(),
             calls,
             asked: AskedCommits::default(),
@@ -112,16 +109,6 @@ impl Shared {
         self.group.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::InvalidArgument, format!("to {what}, a consumer needs a group: set group.id"))
         })
-    }
-
-    /// To be committed by the consumer's task, beside its own.
-    pub(super) fn leave_over(&self, offsets: Offsets) {
-        lock(&self.leftovers).extend(offsets);
-        self.inbox.driver.notify_one();
-    }
-
-    pub(super) fn take_leftovers(&self) -> Offsets {
-        std::mem::take(&mut lock(&self.leftovers))
     }
 
     // ---- the rebalance listener

@@ -204,8 +204,10 @@ impl Assignment {
         if self.partitions.values().any(|found| found.split.is_some()) {
             // Room may have to be made for the one who waits.
             let bytes = usize::try_from(self.rules.partition_bytes).unwrap_or(0);
-            let full = self.nodes.iter().filter(|(_, node)| !node.account.has_room_for(bytes));
+            let full = self.nodes.iter().filter(|(_, node)| !node.account.has_room_to_fetch(bytes));
             self.signals.nodes.extend(full.map(|(id, _)| *id));
+            // What it waits for may be there, and no room to open it.
+            self.plan_jobs();
         }
     }
 
@@ -250,21 +252,22 @@ impl Assignment {
         });
         let mut unread: Vec<_> = unread.collect();
         unread.sort_unstable();
-        for (asked, partition) in unread {
-            if account.has_room_for(least) {
+        let rounds = [false, true].into_iter().flat_map(|opened| unread.iter().map(move |found| (opened, found)));
+        for (opened, (asked, partition)) in rounds {
+            if account.has_room_to_fetch(least) {
                 return None;
             }
             let patience = asked.map(|asked| asked + ABSENT).filter(|at| *at > now);
             if patience.is_some() {
                 return patience;
             }
-            if let Some(found) = self.partitions.get_mut(&partition)
-                && let Some(offset) = found.queue.evict()
+            if let Some(found) = self.partitions.get_mut(partition)
+                && let Some(offset) = found.queue.evict(opened)
             {
                 tracing::debug!(%partition, offset, "dropped unread, to make room: it is fetched anew when it is asked for");
                 found.evicted = true;
                 self.evicted = true;
-                self.enter(&partition, State::Fetch { offset, epoch: -1 });
+                self.enter(partition, State::Fetch { offset, epoch: -1 });
             }
         }
         None

@@ -58,12 +58,18 @@ impl Stream for RecordStream<'_> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if this.alive.is_none() {
-            this.alive = this.shared.group.as_ref().map(|group| group.reading());
+        let group = this.shared.group.as_ref();
+        if let Some(group) = group {
+            group.come();
         }
         let next = inbox.reader().poll_record(inbox, cx);
         match &next {
-            Poll::Pending => this.burst = 0,
+            Poll::Pending => {
+                this.burst = 0;
+                if this.alive.is_none() {
+                    this.alive = group.map(|group| group.reading());
+                }
+            }
             Poll::Ready(record) => {
                 this.alive = None;
                 this.ended = record.is_none();

@@ -47,6 +47,11 @@ impl Drop for Reading<'_> {
 pub(crate) struct Signs(Arc<Shared>);
 
 impl Signs {
+    /// As [`GroupHandle::come`].
+    pub(crate) fn come(&self) {
+        self.0.reader.polled();
+    }
+
     /// As [`GroupHandle::reading`].
     pub(crate) fn reading(&self) -> Alive {
         self.0.reader.begin_waiting();
@@ -95,6 +100,11 @@ impl GroupHandle {
         let subscription = subscription.filter(|subscription| !subscription.is_empty());
         // A task that has ended has told the consumer why.
         let _ = self.commands.send(Command::Subscribe(subscription));
+    }
+
+    /// The reader asks for records and gets some at once. Costs one look at an atomic.
+    pub(crate) fn come(&self) {
+        self.shared.reader.polled();
     }
 
     /// The reader asks for records: until the guard is dropped it may wait for them, and `max.poll.interval.ms` counts

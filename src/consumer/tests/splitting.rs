@@ -7,8 +7,14 @@ use super::{
     *,
 };
 use crate::{
-    ErrorKind, OffsetReset, PartitionStream,
-    consumer::{assignment::Rules, inbox::lock},
+    Compression, ErrorKind, OffsetReset, PartitionStream,
+    consumer::{
+        assignment::Rules,
+        inbox::lock,
+        queue::HEAVY,
+        test_batches::{Sort, built, noise},
+    },
+    testkit::Options,
 };
 
 /// A topic of so many partitions with ten records each, read from the beginning.
@@ -190,6 +196,23 @@ async fn a_revocation_waits_for_the_record_in_a_streams_hand_and_ends_the_stream
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_revocation_waits_for_the_record_that_a_stream_inherited() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..5);
+    let first = member(&cluster).await;
+    assert_eq!(next(&first).await.offset, 0);
+    let mut stream = first.split_partition(&tp("t", 0)).unwrap();
+    let second = member(&cluster).await;
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(second.assignment(), [], "what was read before is in the stream's hand");
+    assert!(stream.recv().await.is_none(), "nothing more is handed out");
+    let (one, other) = (async { next(&first).await.offset }, async { next(&second).await.offset });
+    let offset = tokio::select! { offset = one => offset, offset = other => offset };
+    assert_eq!(offset, 0, "it was never done");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_is_dropped_does_not_hold_a_revocation_up() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
@@ -264,6 +287,31 @@ async fn a_stream_that_nobody_reads_keeps_nobody_back() {
     }
     for offset in 0..50 {
         assert_eq!(next(&consumer).await.offset, offset);
+    }
+}
+
+/// The same of batches that are opened ahead: what lies opened before a stream that nobody reads is no reason for another
+/// reader to wait.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_reads_keeps_no_opening_back() {
+    let contents = noise(30_000) + &"0123456789".repeat(6_000);
+    let batch = built(0, 10, Sort::Plain, Compression::Lz4, &contents);
+    assert!(batch.len() > HEAVY);
+    for room in 1..=12 {
+        let options = Options::new().brokers(1).in_memory().sink(true).default_partitions(4);
+        let cluster = Cluster::start(options.prepared("t", vec![batch.clone()])).await.unwrap();
+        let builder = builder(&cluster).queued_max_bytes(room * batch.len() / 2).max_poll_records(10);
+        let consumer = builder.build().await.unwrap();
+        consumer.assign((0..4).map(|partition| (tp("t", partition), 0))).unwrap();
+        let _unread = [0, 1].map(|partition| consumer.split_partition(&tp("t", partition)).unwrap());
+        tokio::time::sleep(60 * SECOND).await;
+        let mut third = consumer.split_partition(&tp("t", 3)).unwrap();
+        for offset in 0..50 {
+            assert_eq!(of(&mut third).await, offset, "room for {room} halves");
+        }
+        for offset in 0..50 {
+            assert_eq!(next(&consumer).await.offset, offset, "room for {room} halves");
+        }
     }
 }
 
