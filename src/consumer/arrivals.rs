@@ -108,7 +108,7 @@ impl Assignment {
             if head.error.is_ok() && head.preferred_read_replica >= 0 && head.preferred_read_replica != id {
                 hints.refresh |= self.sent_elsewhere(id, &partition, head.preferred_read_replica, now);
             } else if head.error.is_ok() {
-                self.partition_fetched(id, &partition, asked_from, &head, walk, &charge, now);
+                self.partition_fetched(id, &partition, asked_from, walk, &charge, now);
                 self.look_for_end(&partition);
             } else {
                 hints.refresh |= self.partition_failed(id, &partition, asked_from, head.error, now);
@@ -145,13 +145,11 @@ impl Assignment {
     }
 
     /// A partition's slice of a sound answer.
-    #[expect(clippy::too_many_arguments)]
     fn partition_fetched(
         &mut self,
         id: i32,
         partition: &TopicPartition,
         asked_from: i64,
-        head: &FetchPartitionResponse,
         walk: Walk,
         charge: &Arc<Charge>,
         now: Instant,
@@ -166,11 +164,6 @@ impl Assignment {
         found.position.retry_now();
         if found.nearby.node() == Some(id) {
             found.nearby.served();
-        }
-        if let Some((epoch, _)) = head.diverging_epoch {
-            let State::Fetch { offset, epoch: read } = found.position.state() else { return };
-            self.enter(partition, State::Validate { offset, epoch: if read >= 0 { read } else { epoch } });
-            return;
         }
         if walk.too_small && found.fetch_bytes < i32::MAX {
             found.fetch_bytes = found.fetch_bytes.saturating_mul(2);

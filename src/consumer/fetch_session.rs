@@ -235,14 +235,7 @@ mod tests {
     }
 
     fn wish(topic: &str, partition: i32, offset: i64) -> Wish {
-        let partition = FetchPartition {
-            partition,
-            current_leader_epoch: 1,
-            fetch_offset: offset,
-            last_fetched_epoch: -1,
-            log_start_offset: -1,
-            max_bytes: 100,
-        };
+        let partition = FetchPartition { partition, current_leader_epoch: 1, fetch_offset: offset, max_bytes: 100 };
         Wish { topic_id: id(topic), generation: 1, partition }
     }
 

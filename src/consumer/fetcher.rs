@@ -218,8 +218,6 @@ impl Assignment {
                 partition: partition.partition,
                 current_leader_epoch: found.leader.map_or(-1, |(_, epoch)| epoch),
                 fetch_offset,
-                last_fetched_epoch: -1,
-                log_start_offset: -1,
                 max_bytes: found.fetch_bytes.max(floor),
             },
         })

@@ -99,7 +99,7 @@ impl Assignment {
         let fetch_bytes = self.rules.partition_bytes;
         let Some(found) = self.partitions.get_mut(partition) else { return false };
         let more = walk.too_small && found.fetch_bytes < i32::MAX;
-        let elsewhere = head.preferred_read_replica >= 0 || head.diverging_epoch.is_some();
+        let elsewhere = head.preferred_read_replica >= 0;
         // A replica nearby is left for its leader first, whatever is wrong with it.
         let nearby = found.nearby.node() == Some(id) && !head.error.is_ok();
         let Some(search) = found.search.as_mut().filter(|_| !nearby) else { return false };

@@ -368,18 +368,24 @@ impl Producer {
     ///
     /// After `close` it gives up what `close` waits for.
     ///
+    /// It is the producer's task that gives them up. Where that gets no turn for `max.block.ms`, because its runtime does
+    /// not run, this returns 0, and they are given up as soon as it does.
+    ///
     /// # Cancel safety
     /// When the future is dropped after it was polled, the records are given up all the same.
     pub async fn purge(&self, what: Purge) -> usize {
         let shared = &self.0.shared;
         let purged = shared.inbox.purge(what);
         let mut ended = shared.ended.subscribe();
-        tokio::select! {
-            biased;
-            records = purged => records.unwrap_or(0),
-            // Then all have their results.
-            _ = ended.wait_for(|ended| *ended) => 0,
-        }
+        let given_up = async {
+            tokio::select! {
+                biased;
+                records = purged => records.unwrap_or(0),
+                // Then all have their results.
+                _ = ended.wait_for(|ended| *ended) => 0,
+            }
+        };
+        timeout_at(Instant::now() + shared.max_block.min(FOREVER), given_up).await.unwrap_or(0)
     }
 
     /// Takes no more records, waits until those it has have their results, at most for `timeout`, and ends. What is not

@@ -55,10 +55,6 @@ pub(crate) struct FetchPartition {
     /// −1 where not known.
     pub(crate) current_leader_epoch: i32,
     pub(crate) fetch_offset: i64,
-    /// −1 where not known (v12 and newer).
-    pub(crate) last_fetched_epoch: i32,
-    /// −1: not known.
-    pub(crate) log_start_offset: i64,
     pub(crate) max_bytes: i32,
 }
 
@@ -128,11 +124,13 @@ fn put_partition(out: &mut BytesMut, version: i16, partition: &FetchPartition) {
         out.put_i32(partition.current_leader_epoch);
     }
     out.put_i64(partition.fetch_offset);
+    // The epoch that was fetched last, and where one's own log starts: for brokers that follow. Consumers ask for the end
+    // of an epoch with OffsetForLeaderEpoch (KIP-320).
     if version >= 12 {
-        out.put_i32(partition.last_fetched_epoch);
+        out.put_i32(-1);
     }
     if version >= 5 {
-        out.put_i64(partition.log_start_offset);
+        out.put_i64(-1);
     }
     out.put_i32(partition.max_bytes);
     put_no_tags(out, version >= FLEXIBLE);
@@ -162,8 +160,6 @@ pub(crate) struct FetchPartitionResponse {
     pub(crate) aborted_transactions: Vec<(i64, i64)>,
     /// −1: none.
     pub(crate) preferred_read_replica: i32,
-    /// (epoch, end offset) where the broker saw a divergence (KIP-595).
-    pub(crate) diverging_epoch: Option<(i32, i64)>,
     /// (leader id, leader epoch), where the broker names the new leader.
     pub(crate) current_leader: Option<(i32, i32)>,
     /// A slice of the response.
@@ -231,7 +227,6 @@ fn read_partition(
         log_start_offset: if version >= 5 { reader.i64()? } else { -1 },
         aborted_transactions: Vec::new(),
         preferred_read_replica: -1,
-        diverging_epoch: None,
         current_leader: None,
         records: Bytes::new(),
     };
@@ -247,13 +242,8 @@ fn read_partition(
         partition.records = body.slice(range);
     }
     reader.tagged(flexible, |tag, part| {
-        match tag {
-            0 => {
-                let (epoch, end_offset) = (part.i32()?, part.i64()?);
-                partition.diverging_epoch = (epoch >= 0 || end_offset >= 0).then_some((epoch, end_offset));
-            }
-            1 => partition.current_leader = read_leader(part)?,
-            _ => {}
+        if tag == 1 {
+            partition.current_leader = read_leader(part)?;
         }
         Ok(())
     })?;

@@ -65,7 +65,6 @@ pub(super) fn head(partition: i32, error: ErrorCode) -> FetchPartitionResponse {
         log_start_offset: -1,
         aborted_transactions: Vec::new(),
         preferred_read_replica: -1,
-        diverging_epoch: None,
         current_leader: None,
         records: Bytes::new(),
     }

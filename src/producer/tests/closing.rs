@@ -1,7 +1,7 @@
 //! Ends: closed, dropped, or left without a runtime.
 
 use super::*;
-use crate::{DeliveryStatus, ErrorKind, testkit::on, wire::ApiKey};
+use crate::{DeliveryStatus, ErrorKind, Purge, testkit::on, wire::ApiKey};
 
 #[tokio::test(start_paused = true)]
 async fn closing_delivers_what_is_there_and_refuses_the_rest() {
@@ -107,6 +107,26 @@ fn a_runtime_that_is_dropped_leaves_no_delivery_without_a_result() {
         assert_eq!(error.kind(), ErrorKind::Closed);
         assert!(error.to_string().contains("201 records"), "{error}");
     });
+    drop(cluster);
+}
+
+#[test]
+fn a_purge_does_not_wait_for_ever_for_a_runtime_that_nobody_runs() {
+    let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (cluster, producer, delivery) = own.block_on(async {
+        let cluster = cluster(1).await;
+        let producer = builder(&cluster).linger(Duration::from_secs(60)).max_block(ms(200)).build().await.unwrap();
+        producer.partitions_for(TOPIC).await.unwrap();
+        let delivery = producer.send(Record::to(TOPIC).value("x")).await.unwrap();
+        (cluster, producer, delivery)
+    });
+    let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let purged =
+        other.block_on(async { tokio::time::timeout(Duration::from_secs(20), producer.purge(Purge::All)).await });
+    assert_eq!(purged.expect("it hangs"), 0);
+    // As soon as it runs again, they are given up all the same.
+    let error = own.block_on(async { tokio::time::timeout(Duration::from_secs(20), delivery).await });
+    assert_eq!(error.expect("it was forgotten").unwrap_err().kind(), ErrorKind::Purged);
     drop(cluster);
 }
 

@@ -21,14 +21,8 @@ fn encoded(message: &impl Encodable, version: i16) -> Bytes {
 }
 
 fn request() -> FetchRequest {
-    let partition = |partition| FetchPartition {
-        partition,
-        current_leader_epoch: 5,
-        fetch_offset: 1 << 40,
-        last_fetched_epoch: 4,
-        log_start_offset: -1,
-        max_bytes: 1 << 20,
-    };
+    let partition =
+        |partition| FetchPartition { partition, current_leader_epoch: 5, fetch_offset: 1 << 40, max_bytes: 1 << 20 };
     FetchRequest {
         max_wait_ms: 500,
         min_bytes: 1,
@@ -49,8 +43,8 @@ fn theirs(request: &FetchRequest, version: i16) -> km::FetchRequest {
                 .with_partition(partition.partition)
                 .with_current_leader_epoch(partition.current_leader_epoch)
                 .with_fetch_offset(partition.fetch_offset)
-                .with_last_fetched_epoch(if version >= 12 { partition.last_fetched_epoch } else { -1 })
-                .with_log_start_offset(partition.log_start_offset)
+                .with_last_fetched_epoch(-1)
+                .with_log_start_offset(-1)
                 .with_partition_max_bytes(partition.max_bytes)
         });
         kq::FetchTopic::default().with_topic(name("orders")).with_topic_id(ID).with_partitions(partitions.collect())
@@ -158,10 +152,9 @@ fn responses_are_read_as_kafka_protocol_writes_them() {
         assert_eq!(first.preferred_read_replica, replica);
         assert_eq!(first.records, "the records");
         assert!(inside.contains(&first.records.as_ptr()), "records are not copied");
-        assert_eq!((first.diverging_epoch, first.current_leader), (None, None));
+        assert_eq!(first.current_leader, None);
         assert_eq!((second.partition, second.error), (4, ErrorCode::NOT_LEADER_OR_FOLLOWER));
         assert_eq!((second.records.remaining(), second.aborted_transactions.len()), (0, 0));
-        assert_eq!(second.diverging_epoch, (version >= 12).then_some((7, 55)));
         assert_eq!(second.current_leader, (version >= 12).then_some((5, 12)));
         let endpoint = NodeEndpoint { node: 5, host: "b5".to_owned(), port: 9092, rack: Some("r2".to_owned()) };
         let expected: &[NodeEndpoint] = if version >= 16 { &[endpoint] } else { &[] };
