@@ -5,6 +5,7 @@
 //! ```sh
 //! cargo run --release -p protocol-tests --example chain -- --strategy cooperative-sticky
 //! cargo run --release -p protocol-tests --example chain -- --strategy range --static --clean --seed 7 --seconds 120
+//! cargo run --release -p protocol-tests --example chain -- --strategy consumer
 //! ```
 
 use std::{
@@ -25,6 +26,9 @@ const STAGES: usize = 3;
 const PARTITIONS: i32 = 6;
 const SESSION: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_secs(20);
+
+/// The strategy that is none of ours: the coordinator assigns (KIP-848).
+const CONSUMER_PROTOCOL: &str = "consumer";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -124,7 +128,14 @@ async fn run() -> Result<(), Failure> {
         if plan.fixed { "static" } else { "dynamic" },
         if plan.clean { "clean" } else { "hard" }
     );
-    let kafka = Kafka::builder().version(&plan.version).nodes(3).start().await?;
+    let kafka = Kafka::builder()
+        .version(&plan.version)
+        .nodes(3)
+        .config("group.consumer.min.session.timeout.ms", "6000")
+        .config("group.consumer.session.timeout.ms", &SESSION.as_millis().to_string())
+        .config("group.consumer.min.heartbeat.interval.ms", "500")
+        .config("group.consumer.heartbeat.interval.ms", "1000");
+    let kafka = kafka.start().await?;
     let mut chain = Chain {
         bootstrap: kafka.bootstrap(),
         name: unique("chain"),
@@ -187,10 +198,15 @@ impl Chain {
             .group(self.topic(stage))
             .auto_offset_reset(OffsetReset::Earliest)
             .auto_commit_interval(Duration::from_secs(1))
-            .session_timeout(SESSION)
-            .heartbeat_interval(Duration::from_secs(1))
-            .max_poll_interval(POLL_INTERVAL)
-            .property("partition.assignment.strategy", &self.plan.strategy);
+            .max_poll_interval(POLL_INTERVAL);
+        builder = if self.plan.strategy == CONSUMER_PROTOCOL {
+            builder.property("group.protocol", CONSUMER_PROTOCOL)
+        } else {
+            builder
+                .session_timeout(SESSION)
+                .heartbeat_interval(Duration::from_secs(1))
+                .property("partition.assignment.strategy", &self.plan.strategy)
+        };
         if let Some(instance) = &instance {
             builder = builder.group_instance_id(instance);
         }

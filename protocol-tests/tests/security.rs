@@ -1,10 +1,13 @@
 //! Ottla with a real Kafka over every kind of security: TLS, client certificates, and every mechanism.
 #![cfg(unix)]
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use ottla::{
-    Admin, Consumer, ErrorKind, OffsetReset, Producer, Record,
+    Admin, Consumer, ErrorKind, Offset, OffsetReset, Producer, Record, TopicPartition,
     security::{AwsCredentials, AwsMskIam, Sasl, Security, Tls, UnsecuredToken},
 };
 use protocol_tests::{
@@ -168,6 +171,78 @@ async fn what_a_real_broker_refuses_is_told_at_once_and_says_which() {
         let error = admin.build().await.unwrap().list_topics().await.unwrap_err();
         assert!(error.to_string().contains(part), "{part:?} is missing in: {error}");
     }
+}
+
+/// The serial number of the certificate that a listener shows.
+fn serial_at(address: &str) -> String {
+    let shown = Command::new("keytool").args(["-J-Duser.language=en", "-printcert", "-sslserver", address]).output();
+    let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+    let line = shown.lines().find(|line| line.contains("Serial number")).unwrap_or_else(|| panic!("{shown}"));
+    line.trim().to_owned()
+}
+
+#[tokio::test]
+async fn certificates_are_replaced_on_both_sides_without_a_dropped_record() -> Result<(), Error> {
+    let Some(kafka) = or_skip(Kafka::builder().secured().start().await) else { return Ok(()) };
+    let (topic, bootstrap) = (unique("renewed"), kafka.bootstrap_of("MUTUAL").unwrap());
+    kafka.create_topic(&topic, 1, 1, &[]).await?;
+    let dir = std::env::temp_dir().join(unique("ottla-renewed"));
+    std::fs::create_dir(&dir).unwrap();
+    let [chain, key, config] = ["client.pem", "client.key", "broker.properties"].map(|name| dir.join(name));
+    let identify = |certificate: &str, its_key: &str| {
+        std::fs::write(&key, its_key).unwrap();
+        std::fs::write(&chain, certificate).unwrap();
+    };
+    identify(CERTIFICATES.client, CERTIFICATES.client_key);
+    let security = Security::ssl(trusting().client_certificate_files(&chain, &key));
+    // Each burst needs a connection of its own, so that the certificates are shown again and again.
+    let idle = Duration::from_secs(1);
+    let producer = Producer::builder(bootstrap.as_str()).security(security.clone());
+    let producer = producer.property("connections.max.idle.ms", idle.as_millis().to_string());
+    let producer = producer.build().await.unwrap();
+    let consumer = Consumer::builder(&bootstrap).security(security).build().await.unwrap();
+    consumer.assign([(TopicPartition::new(&*topic, 0), Offset::Beginning)]).unwrap();
+    let mut next = 0;
+    let mut bursts = async || {
+        for _ in 0..3 {
+            let mut deliveries = Vec::new();
+            for n in next..next + 100 {
+                deliveries.push(producer.send(Record::to(&topic).value(n.to_string())).await.unwrap());
+            }
+            for delivery in deliveries {
+                delivery.await.unwrap();
+            }
+            for n in next..next + 100 {
+                let record = tokio::time::timeout(Duration::from_secs(60), consumer.recv()).await.unwrap();
+                assert_eq!(record.unwrap().unwrap().value.as_deref(), Some(n.to_string().as_bytes()));
+            }
+            next += 100;
+            tokio::time::sleep(2 * idle).await;
+        }
+    };
+    bursts().await;
+    let before = serial_at(&bootstrap);
+
+    let name = |end: &str| format!("listener.name.mutual.ssl.keystore.{end}");
+    let line = |end: &str, pem: &str| format!("{}={}\n", name(end), pem.replace('\n', "\\n"));
+    let (certificate, its_key) = (CERTIFICATES.server_renewed, CERTIFICATES.server_renewed_key);
+    let both = line("certificate.chain", certificate) + &line("key", its_key) + &line("type", "PEM");
+    std::fs::write(&config, both).unwrap();
+    let of_node = ["--bootstrap-server", &kafka.bootstrap(), "--entity-type", "brokers", "--entity-name", "0"];
+    let alter = ["--alter", "--add-config-file", config.to_str().unwrap()];
+    kafka.tools().run("kafka.admin.ConfigCommand", &[&of_node[..], &alter].concat(), b"").await?;
+    bursts().await;
+    assert_ne!(serial_at(&bootstrap), before, "the broker shows another certificate");
+
+    // Any certificate of the authority is one for a client, too.
+    identify(certificate, its_key);
+    bursts().await;
+    let metrics = producer.metrics();
+    assert_eq!((metrics.records_failed(), metrics.batches_retried), (0, 0));
+    producer.close(Duration::from_secs(30)).await.unwrap();
+    consumer.close(Duration::from_secs(30)).await.unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    Ok(())
 }
 
 /// How long traffic goes on: 20 s, or as many seconds as `OTTLA_REAUTH_SECONDS` says.
