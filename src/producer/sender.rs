@@ -5,18 +5,21 @@
 //! partition, and a partition with more to send goes to the back; one that cannot go on leaves the queue until an event
 //! of its own lets it back, so it stops nobody else.
 
+mod answers;
+mod request;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap, HashMap, VecDeque},
-    fmt,
     sync::Arc,
     time::Instant,
 };
 
 use rand::{SeedableRng, rngs::StdRng};
-use smallvec::SmallVec;
 use uuid::Uuid;
 
+pub(crate) use self::request::{Effect, Part, ProduceRequest};
+use self::{answers::Answers, request::Place};
 use super::{
     accumulator::Partition,
     batch::Body,
@@ -26,16 +29,11 @@ use super::{
     purge::Purge,
     queue::{Aftermath, PartitionQueue, Readiness, Rules},
     response::Answer,
-    ticket::Ticket,
 };
 use crate::{
     cluster::Metadata,
     error::{Error, ErrorKind},
-    wire::{
-        batch::ProducerStamp,
-        fetch::NodeEndpoint,
-        produce::{ProducePartitionResponse, ProduceResponse},
-    },
+    wire::{fetch::NodeEndpoint, produce::ProduceResponse},
 };
 
 /// What a request costs besides its batches, for each partition in it: more than enough for the longest topic name.
@@ -43,59 +41,6 @@ const PARTITION_OVERHEAD: usize = 300;
 
 /// Requests whose room is kept for the next ones.
 const SPARE: usize = 16;
-
-/// One Produce request: given out to be sent, and given back when it has ended.
-#[derive(Debug)]
-pub(crate) struct ProduceRequest {
-    pub(crate) id: u64,
-    pub(crate) node: i32,
-    /// Those of one topic stand next to each other.
-    pub(crate) parts: Vec<Part>,
-}
-
-/// One partition's batch in a request.
-#[derive(Debug)]
-pub(crate) struct Part {
-    /// The partition's place in the sender's list.
-    pub(crate) slot: usize,
-    pub(crate) topic: Arc<str>,
-    pub(crate) topic_id: Uuid,
-    pub(crate) partition: i32,
-    /// Sealed on the way; an error for what could not be.
-    pub(crate) body: Result<Body, Error>,
-    pub(crate) stamp: ProducerStamp,
-    pub(crate) ticket: Ticket,
-    /// Set when it was left out as the request was written, because its records had expired by then.
-    pub(crate) withdrawn: bool,
-    pub(crate) records: u32,
-    pub(crate) attempt: u32,
-    /// When the batch was begun, if it leaves for the first time.
-    pub(crate) begun: Option<Instant>,
-}
-
-/// What the sender asks of the world besides requests.
-#[derive(Debug)]
-pub(crate) enum Effect {
-    RefreshMetadata,
-    WantTopic(Arc<str>),
-    LearnLeader {
-        topic: Arc<str>,
-        partition: i32,
-        leader: i32,
-        epoch: i32,
-        endpoints: Arc<[NodeEndpoint]>,
-    },
-    Throttle {
-        node: i32,
-        millis: i32,
-    },
-    AskProducerId,
-    /// A broker takes no data for longer than `partitioner.availability.timeout.ms`, or takes it again.
-    Clogged {
-        node: i32,
-        clogged: bool,
-    },
-}
 
 #[derive(Debug, Default)]
 struct Node {
@@ -544,62 +489,4 @@ impl Sender {
     pub(crate) fn closing_error() -> Error {
         Error::new(ErrorKind::Closed, "the producer was closed before the record was acknowledged")
     }
-}
-
-/// "orders[3]", for errors.
-struct Place<'a>(&'a Part);
-
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}]", self.0.topic, self.0.partition)
-    }
-}
-
-/// The partitions of a response: found by the order of the request, or else by search.
-struct Answers<'a> {
-    partitions: SmallVec<[Option<ProducePartitionResponse<'a>>; 4]>,
-    /// Those that were left when one did not come in the request's order, sorted: brokers answer in the order of a hash
-    /// table.
-    sorted: Option<Vec<(AnswerKey<'a>, usize)>>,
-}
-
-type AnswerKey<'a> = (&'a str, Uuid, i32);
-
-impl<'a> Answers<'a> {
-    fn new(partitions: impl IntoIterator<Item = ProducePartitionResponse<'a>>) -> Self {
-        Self { partitions: partitions.into_iter().map(Some).collect(), sorted: None }
-    }
-
-    /// What was said of a part, once; of several answers the first counts.
-    fn take(&mut self, guess: usize, part: &Part) -> Option<ProducePartitionResponse<'a>> {
-        let by_name = (&*part.topic, Uuid::nil(), part.partition);
-        let by_id = Some(("", part.topic_id, part.partition)).filter(|_| !part.topic_id.is_nil());
-        let at = match self.partitions.get(guess) {
-            Some(Some(answer)) if key(answer) == by_name || Some(key(answer)) == by_id => guess,
-            _ => self.find(by_name).or_else(|| self.find(by_id?))?,
-        };
-        self.partitions.get_mut(at)?.take()
-    }
-
-    fn find(&mut self, wanted: AnswerKey<'_>) -> Option<usize> {
-        let partitions = &self.partitions;
-        let sorted = self.sorted.get_or_insert_with(|| {
-            let left = partitions.iter().enumerate().filter_map(|(at, answer)| Some((key(answer.as_ref()?), at)));
-            let mut sorted: Vec<_> = left.collect();
-            sorted.sort_unstable();
-            sorted
-        });
-        let at = sorted.partition_point(|(key, _)| *key < wanted);
-        sorted.get(at).filter(|(key, _)| *key == wanted).map(|(_, at)| *at)
-    }
-
-    fn left(&self) -> usize {
-        self.partitions.iter().flatten().count()
-    }
-}
-
-/// The topic's name or id, and the partition. A name goes before an id that stands beside it.
-fn key<'a>(answer: &ProducePartitionResponse<'a>) -> AnswerKey<'a> {
-    let id = if answer.topic.is_empty() { answer.topic_id } else { Uuid::nil() };
-    (answer.topic, id, answer.partition)
 }

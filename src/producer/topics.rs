@@ -4,36 +4,34 @@
 //! waits in a queue of the topic. When the partition appears, the queue's records are appended before the new table is
 //! published, and the queue is seen empty under its lock in the moment of publishing: so no later record overtakes them.
 
+mod waiting;
+
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use uuid::Uuid;
 
+use self::waiting::{Waiting, WaitingRecord};
 use super::{
     accumulator::{Appended, Entry, Held, News, Partition, Payment, Waited},
     batch::{Ledger, Run},
-    cell::{Cell, Outcome},
+    cell::Cell,
     credits::Charge,
     estimate::{CompressionEstimate, Growth},
-    notes::{Note, Notes},
-    partitioner::{Choice, Chooser, Clogged, Leader, Partitioning},
+    partitioner::{Choice, Chooser, Leader, Partitioning},
     purge::Purge,
-    reports::ReportRun,
     sizes::Sizes,
     table::{Table, Tables},
 };
 use crate::{
     cluster::Metadata,
-    error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
+    error::{DeliveryStatus, Error, ErrorCode},
     record::{Record, check_topic_name},
     wire::batch::RecordParts,
 };
-
-/// Records that share a cell while they wait, so that each completion looks at few of them.
-const CELL_RECORDS: u32 = 256;
 
 /// How records are put into partitions; from the producer's settings.
 #[derive(Clone, Debug)]
@@ -70,31 +68,6 @@ pub(crate) struct Topics {
     table: Tables,
     waiting: Mutex<Waiting>,
     placement: Placement,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    topics: HashMap<Arc<str>, VecDeque<WaitingRecord>>,
-    /// Topics that records have begun to wait for, and nobody has been told of.
-    unseen: Vec<Arc<str>>,
-    /// The cell that the next record gets its place in, and how many have one there.
-    cell: Option<(Arc<Cell>, u32)>,
-    closed: Option<Error>,
-    /// Slots given out to partitions.
-    slots: usize,
-    /// Of the brokers that lead partitions.
-    clogged: HashMap<i32, Clogged>,
-}
-
-/// A record that waits for its topic or partition. Dropping it gives it a result.
-#[derive(Debug)]
-struct WaitingRecord {
-    record: Record<'static>,
-    admitted: Admitted,
-    deadline: Instant,
-    place: Option<Box<Waited>>,
-    ledger: Arc<Ledger>,
-    reported: bool,
 }
 
 /// What is known of a record once it was looked at.
@@ -470,7 +443,7 @@ impl Topic {
                 &Partitioning::default(),
                 None,
                 |_| Arc::default(),
-                |_| Clogged::default(),
+                |_| crate::producer::partitioner::Clogged::default(),
                 None,
             ),
         })
@@ -545,76 +518,4 @@ impl Topic {
 /// What is written of a record.
 pub(crate) fn parts_of<'a>(record: &'a Record<'a>) -> RecordParts<'a> {
     RecordParts { key: record.key_bytes(), value: record.value_bytes(), record: Some(record) }
-}
-
-impl Waiting {
-    fn next_place(&mut self, ledger: &Ledger) -> (Arc<Cell>, u32) {
-        match &mut self.cell {
-            Some((cell, used)) if *used < CELL_RECORDS => {
-                let index = *used;
-                *used += 1;
-                (cell.clone(), index)
-            }
-            place => {
-                let cell = ledger.new_cell();
-                *place = Some((cell.clone(), 1));
-                (cell, 0)
-            }
-        }
-    }
-}
-
-impl WaitingRecord {
-    /// Appends the record to its partition of the topic; gives it back if the topic has no such partition.
-    fn move_to<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
-        mut self,
-        topic: &Topic,
-        placement: &Placement,
-        hand: &mut Hand<'_, C, T>,
-    ) -> Option<Self> {
-        let mut payment = Payment::Waited(Some(self.place.take()?));
-        let appended = topic.append(&mut None, &self.record, self.admitted, &mut payment, placement, hand, |_, _| ());
-        self.place = payment.waited();
-        match appended {
-            TopicAppend::Done(()) => None,
-            // What was paid is never refused for want of bytes.
-            TopicAppend::NoPartition | TopicAppend::Full => Some(self),
-            TopicAppend::Refused(error) => {
-                self.fail(error.with_status(DeliveryStatus::NotPersisted));
-                None
-            }
-        }
-    }
-
-    fn fail(&mut self, error: Error) {
-        let Some(place) = self.place.take() else { return };
-        let Waited { run, charge, .. } = *place;
-        let status = error.delivery_status().unwrap_or(DeliveryStatus::PossiblyPersisted);
-        self.ledger.counters.settled(Some(status), run.count);
-        let outcome = Outcome::Failed(error);
-        if self.reported {
-            let mut notes = Notes::default();
-            notes.push(Note { timestamp: self.admitted.timestamp, tag: self.record.chosen_tag() });
-            self.ledger.reports.push(ReportRun {
-                cell: run.cell.id(),
-                first: run.first,
-                topic: self.record.topic().into(),
-                partition: self.record.chosen_partition(),
-                outcome: outcome.clone(),
-                notes,
-                read: 0,
-                charge,
-            });
-        }
-        run.cell.complete(run.first, run.count, outcome);
-    }
-}
-
-impl Drop for WaitingRecord {
-    fn drop(&mut self) {
-        if self.place.is_some() {
-            let error = Error::new(ErrorKind::Closed, "the producer ended before the record's topic was known");
-            self.fail(error.with_status(DeliveryStatus::NotPersisted));
-        }
-    }
 }

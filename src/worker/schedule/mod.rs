@@ -10,6 +10,7 @@
 //! belongs to a *strand*: within it one job runs at a time, so order is kept. A partition has one strand, or many over
 //! which keys are spread. Jobs run on *lanes*, as many as may run at once.
 
+mod job;
 mod partition;
 mod report;
 #[cfg(test)]
@@ -17,13 +18,13 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
     task::Waker,
     time::{Duration, Instant},
 };
 
 use rand::rngs::StdRng;
 
+pub(super) use self::job::{Job, Load, Outcome, Task, Verdict};
 use self::partition::Partition;
 use super::{Failed, WorkerMetrics};
 use crate::{
@@ -66,71 +67,6 @@ pub(super) struct Rules {
 
 pub(super) type PartitionId = usize;
 pub(super) type LaneId = usize;
-
-/// The records of a job.
-#[derive(Clone, Debug)]
-pub(super) enum Load {
-    One(ConsumerRecord),
-    Many(Arc<[ConsumerRecord]>),
-}
-
-impl Load {
-    pub(super) fn records(&self) -> &[ConsumerRecord] {
-        match self {
-            Self::One(record) => std::slice::from_ref(record),
-            Self::Many(records) => records,
-        }
-    }
-}
-
-/// What is to be done with them.
-#[derive(Clone, Debug)]
-pub(super) enum Task {
-    Handle,
-    /// To the dead letters, because of this error.
-    Bury(Error),
-}
-
-/// Records of one strand that are worked on together.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) partition: PartitionId,
-    strand: usize,
-    /// The slot of its first record.
-    first: u64,
-    pub(super) load: Load,
-    /// How often its handler was called, with this time.
-    pub(super) attempt: u32,
-    /// How often that was before it came to the dead letters.
-    buried: u32,
-    pub(super) task: Task,
-}
-
-/// How a lane's attempt ended.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    Handled,
-    /// The handler failed; `again` where trying again may help.
-    Failed {
-        error: Error,
-        again: bool,
-    },
-    Buried,
-    BuryingFailed(Error),
-    Cancelled,
-}
-
-/// What became of a job, for those who tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Done,
-    Again(Duration),
-    ToTheDeadLetters,
-    Skipped,
-    Stopped,
-    /// Its records are read again by whoever has the partition next.
-    Abandoned,
-}
 
 /// How many records of how many bytes may be offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,73 @@
+//! What the sender gives out: requests, and what it asks of the world besides.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use uuid::Uuid;
+
+use crate::{
+    error::Error,
+    producer::{batch::Body, ticket::Ticket},
+    wire::{batch::ProducerStamp, fetch::NodeEndpoint},
+};
+
+/// One Produce request: given out to be sent, and given back when it has ended.
+#[derive(Debug)]
+pub(crate) struct ProduceRequest {
+    pub(crate) id: u64,
+    pub(crate) node: i32,
+    /// Those of one topic stand next to each other.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// One partition's batch in a request.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// The partition's place in the sender's list.
+    pub(crate) slot: usize,
+    pub(crate) topic: Arc<str>,
+    pub(crate) topic_id: Uuid,
+    pub(crate) partition: i32,
+    /// Sealed on the way; an error for what could not be.
+    pub(crate) body: Result<Body, Error>,
+    pub(crate) stamp: ProducerStamp,
+    pub(crate) ticket: Ticket,
+    /// Set when it was left out as the request was written, because its records had expired by then.
+    pub(crate) withdrawn: bool,
+    pub(crate) records: u32,
+    pub(crate) attempt: u32,
+    /// When the batch was begun, if it leaves for the first time.
+    pub(crate) begun: Option<Instant>,
+}
+
+/// What the sender asks of the world besides requests.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    RefreshMetadata,
+    WantTopic(Arc<str>),
+    LearnLeader {
+        topic: Arc<str>,
+        partition: i32,
+        leader: i32,
+        epoch: i32,
+        endpoints: Arc<[NodeEndpoint]>,
+    },
+    Throttle {
+        node: i32,
+        millis: i32,
+    },
+    AskProducerId,
+    /// A broker takes no data for longer than `partitioner.availability.timeout.ms`, or takes it again.
+    Clogged {
+        node: i32,
+        clogged: bool,
+    },
+}
+
+/// "orders[3]", for errors.
+pub(super) struct Place<'a>(pub(super) &'a Part);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.0.topic, self.0.partition)
+    }
+}

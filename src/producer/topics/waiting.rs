@@ -1,0 +1,121 @@
+//! Records that wait for a topic that is not known yet, or a partition that is not there.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use super::{Admitted, Hand, Placement, Topic, TopicAppend};
+use crate::{
+    error::{DeliveryStatus, Error, ErrorKind},
+    producer::{
+        accumulator::{News, Partition, Payment, Waited},
+        batch::Ledger,
+        cell::{Cell, Outcome},
+        notes::{Note, Notes},
+        partitioner::Clogged,
+        reports::ReportRun,
+    },
+    record::Record,
+};
+
+/// Records that share a cell while they wait, so that each completion looks at few of them.
+const CELL_RECORDS: u32 = 256;
+
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) topics: HashMap<Arc<str>, VecDeque<WaitingRecord>>,
+    /// Topics that records have begun to wait for, and nobody has been told of.
+    pub(super) unseen: Vec<Arc<str>>,
+    /// The cell that the next record gets its place in, and how many have one there.
+    pub(super) cell: Option<(Arc<Cell>, u32)>,
+    pub(super) closed: Option<Error>,
+    /// Slots given out to partitions.
+    pub(super) slots: usize,
+    /// Of the brokers that lead partitions.
+    pub(super) clogged: HashMap<i32, Clogged>,
+}
+
+/// A record that waits for its topic or partition. Dropping it gives it a result.
+#[derive(Debug)]
+pub(super) struct WaitingRecord {
+    pub(super) record: Record<'static>,
+    pub(super) admitted: Admitted,
+    pub(super) deadline: Instant,
+    pub(super) place: Option<Box<Waited>>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) reported: bool,
+}
+
+impl Waiting {
+    pub(super) fn next_place(&mut self, ledger: &Ledger) -> (Arc<Cell>, u32) {
+        match &mut self.cell {
+            Some((cell, used)) if *used < CELL_RECORDS => {
+                let index = *used;
+                *used += 1;
+                (cell.clone(), index)
+            }
+            place => {
+                let cell = ledger.new_cell();
+                *place = Some((cell.clone(), 1));
+                (cell, 0)
+            }
+        }
+    }
+}
+
+impl WaitingRecord {
+    /// Appends the record to its partition of the topic; gives it back if the topic has no such partition.
+    pub(super) fn move_to<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
+        mut self,
+        topic: &Topic,
+        placement: &Placement,
+        hand: &mut Hand<'_, C, T>,
+    ) -> Option<Self> {
+        let mut payment = Payment::Waited(Some(self.place.take()?));
+        let appended = topic.append(&mut None, &self.record, self.admitted, &mut payment, placement, hand, |_, _| ());
+        self.place = payment.waited();
+        match appended {
+            TopicAppend::Done(()) => None,
+            // What was paid is never refused for want of bytes.
+            TopicAppend::NoPartition | TopicAppend::Full => Some(self),
+            TopicAppend::Refused(error) => {
+                self.fail(error.with_status(DeliveryStatus::NotPersisted));
+                None
+            }
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: Error) {
+        let Some(place) = self.place.take() else { return };
+        let Waited { run, charge, .. } = *place;
+        let status = error.delivery_status().unwrap_or(DeliveryStatus::PossiblyPersisted);
+        self.ledger.counters.settled(Some(status), run.count);
+        let outcome = Outcome::Failed(error);
+        if self.reported {
+            let mut notes = Notes::default();
+            notes.push(Note { timestamp: self.admitted.timestamp, tag: self.record.chosen_tag() });
+            self.ledger.reports.push(ReportRun {
+                cell: run.cell.id(),
+                first: run.first,
+                topic: self.record.topic().into(),
+                partition: self.record.chosen_partition(),
+                outcome: outcome.clone(),
+                notes,
+                read: 0,
+                charge,
+            });
+        }
+        run.cell.complete(run.first, run.count, outcome);
+    }
+}
+
+impl Drop for WaitingRecord {
+    fn drop(&mut self) {
+        if self.place.is_some() {
+            let error = Error::new(ErrorKind::Closed, "the producer ended before the record's topic was known");
+            self.fail(error.with_status(DeliveryStatus::NotPersisted));
+        }
+    }
+}
