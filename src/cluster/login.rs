@@ -8,6 +8,7 @@ use kafka_protocol::{
     protocol::{Request, StrBytes},
 };
 use rand::RngExt;
+use zeroize::Zeroize;
 
 use super::{
     ClientSettings,
@@ -169,7 +170,9 @@ impl Login {
     ) -> Result<(Bytes, i64)> {
         let request = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::copy_from_slice(message));
         let turn = i32::try_from(turn).unwrap_or(i32::MAX);
-        let response = self.ask(stream, &request, self.version, turn).await?;
+        let response = self.ask(stream, &request, self.version, turn).await;
+        wipe(request.auth_bytes);
+        let response = response?;
         let code = ErrorCode::new(response.error_code);
         if code.is_ok() {
             return Ok((response.auth_bytes, response.session_lifetime_ms));
@@ -190,7 +193,9 @@ impl Login {
             encode_request(head, request, version)?;
             Ok(RawRequest::whole())
         })?;
-        let mut body = exchange(stream, &frame.head, self.limit).await.map_err(|refusal| match refusal {
+        let answer = exchange(stream, &frame.head, self.limit).await;
+        wipe(frame.head);
+        let mut body = answer.map_err(|refusal| match refusal {
             Refusal::HungUp => Error::new(
                 ErrorKind::Network,
                 format!("the broker closed the connection at {key}, as some do when they refuse the credentials"),
@@ -213,6 +218,14 @@ fn reauthenticate_after(lifetime_ms: i64) -> Option<Duration> {
     let lifetime = Duration::from_millis(lifetime.min(315_360_000_000));
     let margin = lifetime.mul_f64(rand::rng().random_range(MARGIN.0..MARGIN.1));
     Some(lifetime - margin.max(LEAST_MARGIN.min(lifetime / 3)))
+}
+
+/// Leaves nothing of a secret behind in memory that is given back.
+fn wipe(bytes: Bytes) {
+    // Whoever has it besides is about to drop it as well.
+    if let Ok(mut bytes) = bytes.try_into_mut() {
+        bytes.as_mut().zeroize();
+    }
 }
 
 /// What a broker says, as an error may show it.

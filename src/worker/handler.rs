@@ -33,7 +33,8 @@ impl<E: Into<HandlerError>> HandlerResult for Result<(), E> {
 }
 
 /// A handler as a type of its own, for [`WorkerBuilder::run_handler`](super::WorkerBuilder::run_handler): it borrows the
-/// record, where a closure gets a copy for each attempt (of its few references, not of its bytes).
+/// record, where a closure gets a copy for each attempt: of its few references, not of its bytes, and where it has headers, of
+/// their list and their names.
 ///
 /// ```no_run
 /// use ottla::{ConsumerRecord, Handler, HandlerError, Plain};
