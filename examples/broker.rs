@@ -16,7 +16,7 @@ use bytes::Bytes;
 use common::{Args, Failure};
 use ottla::{
     Compression, Record,
-    testkit::{Cluster, Options, Received, batch},
+    testkit::{Cluster, Options, Received, Tls, batch},
 };
 use tokio::io::AsyncReadExt;
 
@@ -63,7 +63,7 @@ async fn run() -> Result<(), Failure> {
         options = options.default_partitions(partitions).prepared(name, vec![batch]);
     }
     if tls {
-        options = over_tls(options)?;
+        options = options.tls(Tls::new().only_tls_1_3());
     }
     let cluster = Cluster::start(options).await?;
     for (name, partitions) in topics {
@@ -82,16 +82,6 @@ async fn run() -> Result<(), Failure> {
         );
     }
     Ok(())
-}
-
-#[cfg(feature = "tls")]
-fn over_tls(options: Options) -> Result<Options, Failure> {
-    Ok(options.tls(ottla::testkit::Tls::new().only_tls_1_3()))
-}
-
-#[cfg(not(feature = "tls"))]
-fn over_tls(_: Options) -> Result<Options, Failure> {
-    Err("--tls: this program was built without the feature tls".into())
 }
 
 /// A topic's name, its partitions and the batch that they give, from `NAME:PARTITIONS:RECORDS:SIZE[:CODEC]`.
