@@ -16,14 +16,16 @@ use bytes::Bytes;
 use common::{Args, Failure};
 use ottla::{
     Compression, Record,
-    testkit::{Cluster, Options, Received, batch},
+    testkit::{Cluster, Options, Received, Tls, batch},
 };
 use tokio::io::AsyncReadExt;
 
 const HELP: &str = "\
-usage: broker [--brokers N] [--topic NAME:PARTITIONS]... [--sink [--serve NAME:PARTITIONS:RECORDS:SIZE[:CODEC]]]
+usage: broker [--brokers N] [--topic NAME:PARTITIONS]... [--tls]
+              [--sink [--serve NAME:PARTITIONS:RECORDS:SIZE[:CODEC]]]
 
 starts a Kafka cluster of N brokers (1) on loopback, in memory, and prints its bootstrap address
+--tls    TLS 1.3 with the testkit's certificate, whose authority is src/testkit/certificates/authority.pem
 --sink   answers at once and keeps nothing: what is left to be measured is the client
 --serve  a topic whose partitions give batches of RECORDS records of SIZE bytes for ever, compressed by CODEC
          (gzip, snappy, lz4 or zstd at their usual levels)
@@ -35,12 +37,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Failure> {
-    let (mut brokers, mut sink, mut topics, mut served) = (1, false, Vec::new(), None);
+    let (mut brokers, mut sink, mut tls, mut topics, mut served) = (1, false, false, Vec::new(), None);
     let mut args = Args::from_env();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--brokers" => brokers = args.number(&arg)?,
             "--sink" => sink = true,
+            "--tls" => tls = true,
             "--serve" => served = Some(serve(&args.value(&arg)?)?),
             "-t" | "--topic" => {
                 let text = args.value(&arg)?;
@@ -58,6 +61,9 @@ async fn run() -> Result<(), Failure> {
     let mut options = Options::new().brokers(brokers).sink(sink);
     if let Some((name, partitions, batch)) = served {
         options = options.default_partitions(partitions).prepared(name, vec![batch]);
+    }
+    if tls {
+        options = options.tls(Tls::new().only_tls_1_3());
     }
     let cluster = Cluster::start(options).await?;
     for (name, partitions) in topics {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use rustls::{
-    RootCertStore, ServerConfig,
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
+    version,
 };
 
 use super::certificates;
@@ -18,6 +19,7 @@ pub struct Tls {
     chain: String,
     key: String,
     client_authority: Option<String>,
+    only_1_3: bool,
     provider: Option<Arc<CryptoProvider>>,
 }
 
@@ -34,6 +36,7 @@ impl Tls {
             chain: certificates::SERVER.to_owned(),
             key: certificates::SERVER_KEY.to_owned(),
             client_authority: None,
+            only_1_3: false,
             provider: None,
         }
     }
@@ -47,6 +50,12 @@ impl Tls {
     /// Asks every client for a certificate of that authority (`ssl.client.auth=required`), given as PEM.
     pub fn require_client_certificate(mut self, authority: impl Into<String>) -> Self {
         self.client_authority = Some(authority.into());
+        self
+    }
+
+    /// Speaks TLS 1.3 only. Default: 1.3 and 1.2, whichever a client prefers.
+    pub fn only_tls_1_3(mut self) -> Self {
+        self.only_1_3 = true;
         self
     }
 
@@ -64,8 +73,10 @@ impl Tls {
                 .collect::<std::result::Result<_, _>>()
                 .map_err(|error| wrong(error.to_string()))
         };
+        let versions: &[&SupportedProtocolVersion] =
+            if self.only_1_3 { &[&version::TLS13] } else { rustls::DEFAULT_VERSIONS };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .map_err(|error| wrong(error.to_string()))?;
         let builder = match &self.client_authority {
             None => builder.with_no_client_auth(),

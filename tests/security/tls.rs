@@ -29,6 +29,14 @@ async fn both_versions_are_spoken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broker_that_speaks_the_newer_version_only_refuses_the_older_one() {
+    let cluster = tls_cluster(testkit::Tls::new().only_tls_1_3()).await;
+    lets_in(&cluster, trusting()).await;
+    lets_in(&cluster, trusting().only_tls_1_3()).await;
+    is_refused(&cluster, trusting().only_tls_1_2(), "").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn client_certificates_are_shown_in_every_form() {
     for tls in [
         trusting().client_certificate_pem(CLIENT, CLIENT_KEY),

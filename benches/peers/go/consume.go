@@ -25,12 +25,16 @@ func (t *tally) lookAt(value []byte) {
 
 // consume reads by PollFetches, without a group; checksums are compared by default.
 func consume(w *work) (string, error) {
-	cl, err := kgo.NewClient(
+	secure, err := overTLS(w)
+	if err != nil {
+		return "", err
+	}
+	cl, err := kgo.NewClient(append(secure,
 		kgo.SeedBrokers(strings.Split(w.bootstrap, ",")...),
 		kgo.ClientID("peers"),
 		kgo.ConsumeTopics(w.topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-	)
+	)...)
 	if err != nil {
 		return "", err
 	}

@@ -3,6 +3,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -82,7 +84,24 @@ func options(w *work) ([]kgo.Opt, error) {
 	if w.batchSize != nil {
 		opts = append(opts, kgo.ProducerBatchMaxBytes(*w.batchSize))
 	}
-	return opts, nil
+	secure, err := overTLS(w)
+	return append(opts, secure...), err
+}
+
+// overTLS: nothing without --ca. The host name that is compared is that of the address.
+func overTLS(w *work) ([]kgo.Opt, error) {
+	if w.ca == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(w.ca)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--ca %s: there is no certificate in it", w.ca)
+	}
+	return []kgo.Opt{kgo.DialTLSConfig(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13})}, nil
 }
 
 // codec translates the level, which elsewhere is that of the codec's own library: here it would be taken for another, or

@@ -33,8 +33,10 @@ type work struct {
 	timed  time.Duration
 	// records: no more than these are sent in one part, whatever the time.
 	records uint64
-	values  [][]byte
-	keys    [][]byte
+	// ca: the authority (a PEM file) that the broker's certificate has to be from; none: without TLS.
+	ca     string
+	values [][]byte
+	keys   [][]byte
 }
 
 func workFromArgs(args []string) (*work, error) {
@@ -89,6 +91,8 @@ func workFromArgs(args []string) (*work, error) {
 			w.timed, err = seconds(value)
 		case "--records":
 			w.records, err = strconv.ParseUint(value, 10, 64)
+		case "--ca":
+			w.ca = value
 		case "--api":
 			if value != "callback" {
 				err = fmt.Errorf("%s is not known", value)

@@ -12,7 +12,9 @@ compares Kafka clients: every client in turn, round after round, against a sink 
 --rounds   how often every client runs in every case
 --only     these cases:   produce-100 produce-1k produce-100-1p produce-100-64p produce-100-keyed
                           produce-{100,1k}-{gzip,snappy,lz4,zstd} latency-2000
+                          produce-{100,1k}-tls
                           consume-100 consume-1k consume-100-1p consume-100-64p consume-{100,1k}-{gzip,snappy,lz4,zstd}
+                          consume-1k-tls
                           or produce, consume: all that begin so
 --clients  these clients: ottla ottla-recv ottla-batch rdkafka krafka franz-go java limit
 --real     a real Kafka at this address, or without an address one that is started for it
@@ -87,7 +89,12 @@ impl Args {
             if only.is_some() && parsed.cases.iter().any(|case| case.work == Work::Consume) {
                 return Err("the consume cases are measured at the sink only, without --real".to_owned());
             }
-            parsed.cases.retain(|case| case.work != Work::Consume);
+            // A Kafka has a certificate of its own, if any: the runners know that of the sink.
+            let named = |case: &Case| only.iter().flat_map(|list| list.split(',')).any(|name| name == case.name);
+            if parsed.cases.iter().any(|case| case.tls && named(case)) {
+                return Err("the cases over TLS are measured at the sink only, without --real".to_owned());
+            }
+            parsed.cases.retain(|case| case.work != Work::Consume && !case.tls);
         }
         Ok(parsed)
     }
@@ -164,7 +171,8 @@ mod tests {
     fn a_work_stands_for_all_of_its_cases() {
         let args = parse("--only latency-2000,consume").unwrap();
         assert!(args.cases.len() > 8 && args.cases.iter().all(|case| case.work != Work::Produce));
-        assert!(parse("--real").unwrap().cases.iter().all(|case| case.work != Work::Consume));
+        assert!(parse("--real").unwrap().cases.iter().all(|case| case.work != Work::Consume && !case.tls));
+        assert!(parse("--real --only produce").unwrap().cases.iter().all(|case| !case.tls));
     }
 
     #[test]
@@ -179,6 +187,7 @@ mod tests {
         for line in [
             "--only reading",
             "--real --only consume",
+            "--real --only produce-1k-tls",
             "--clients",
             "--rounds 0",
             "--rounds x",

@@ -23,11 +23,21 @@ pub struct Case {
     pub partitions: usize,
     pub keyed: bool,
     pub compression: &'static str,
+    /// Whether it goes over TLS.
+    pub tls: bool,
 }
 
 impl Case {
     fn new(name: &str, size: usize, partitions: usize) -> Self {
-        Self { name: name.to_owned(), work: Work::Produce, size, partitions, keyed: false, compression: "none" }
+        Self {
+            name: name.to_owned(),
+            work: Work::Produce,
+            size,
+            partitions,
+            keyed: false,
+            compression: "none",
+            tls: false,
+        }
     }
 
     /// Records a second, where they are given.
@@ -69,6 +79,11 @@ pub fn cases() -> Vec<Case> {
     for (name, size) in [("consume-100", 100), ("consume-1k", 1_000)] {
         cases.extend(CODECS.map(|codec| Case { compression: codec, ..consume(&format!("{name}-{codec}"), size, 4) }));
     }
+    cases.extend([
+        Case { tls: true, ..Case::new("produce-1k-tls", 1_000, 4) },
+        Case { tls: true, ..Case::new("produce-100-tls", 100, 4) },
+        Case { tls: true, ..consume("consume-1k-tls", 1_000, 4) },
+    ]);
     cases
 }
 
@@ -94,6 +109,8 @@ pub struct Client {
     pub latency: bool,
     /// Whether it compresses.
     pub compresses: bool,
+    /// Whether it takes part over TLS.
+    pub tls: bool,
     /// The least that it is warmed up before it sends, and before it reads.
     pub warmup: Duration,
     pub warmup_reading: Duration,
@@ -109,6 +126,7 @@ impl Client {
             consumes: true,
             latency: true,
             compresses: true,
+            tls: true,
             warmup: Duration::ZERO,
             warmup_reading: Duration::ZERO,
         }
@@ -120,7 +138,7 @@ impl Client {
             Work::Latency(_) => self.produces && self.latency,
             Work::Consume => self.consumes,
         };
-        works && (case.compression == "none" || self.compresses)
+        works && (case.compression == "none" || self.compresses) && (!case.tls || self.tls)
     }
 
     pub fn least_warmup(&self, case: &Case) -> Duration {
@@ -134,7 +152,7 @@ impl Client {
 }
 
 pub const OTTLA: &str = "ottla";
-/// Not a client: the least that any could do, on one blocking socket and without compression.
+/// Not a client: the least that any could do, on one blocking socket, without compression and without TLS.
 pub const LIMIT: &str = "limit";
 
 /// Before that a JVM has not compiled what is to be measured: timed windows after 1, 3 and 6 s of warm-up give 2.1, 3.1 and
@@ -155,7 +173,7 @@ pub const CLIENTS: [Client; 8] = [
     Client::new("krafka", Runner::Rust("peers-krafka")),
     Client::new("franz-go", Runner::Go),
     Client { warmup: COMPILED, warmup_reading: COMPILED_READING, ..Client::new("java", Runner::Java) },
-    Client { compresses: false, ..Client::new(LIMIT, Runner::Rust("peers-limit")) },
+    Client { compresses: false, tls: false, ..Client::new(LIMIT, Runner::Rust("peers-limit")) },
 ];
 
 /// The clients of a case in the order of that round: everyone has every place once in as many rounds as there are clients.
@@ -206,6 +224,21 @@ mod tests {
     fn who_does_not_compress_stays_out_of_that() {
         for case in cases().iter().filter(|case| case.compression != "none") {
             assert!(order(&CLIENTS, case, 0).iter().all(|client| client.name != LIMIT), "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn all_clients_and_no_limit_go_over_tls() {
+        let over_tls: Vec<Case> = cases().into_iter().filter(|case| case.tls).collect();
+        let names: Vec<&str> = over_tls.iter().map(|case| case.name.as_str()).collect();
+        assert_eq!(names, ["produce-1k-tls", "produce-100-tls", "consume-1k-tls"]);
+        for case in &over_tls {
+            let clients: Vec<&str> = order(&CLIENTS, case, 0).iter().map(|client| client.name).collect();
+            assert!(["ottla", "rdkafka", "krafka", "franz-go", "java"].iter().all(|name| clients.contains(name)));
+            assert!(!clients.contains(&LIMIT), "{}", case.name);
+            // The same work as without TLS, so that the two can be held beside each other.
+            let plain = cases().into_iter().find(|one| one.name == case.name.trim_end_matches("-tls")).unwrap();
+            assert_eq!(*case, Case { name: case.name.clone(), tls: true, ..plain });
         }
     }
 

@@ -136,6 +136,7 @@ fn case_json(results: &CaseResults) -> String {
         ("partitions", case.partitions.to_string()),
         ("keyed", case.keyed.to_string()),
         ("compression", json::text(case.compression)),
+        ("tls", case.tls.to_string()),
         ("rate", json::number(case.rate().map(|rate| rate as f64))),
         ("clients", json::array(results.rows.iter().map(row_json))),
     ])

@@ -23,6 +23,8 @@ const JAVA_BUILD: &[&str] = &["-q", "-B", "package"];
 /// Below `java/`.
 const JAVA_CLASSPATH: [&str; 2] = ["target/*", "target/dependency/*"];
 const JAVA_CLASS: &str = "Peers";
+/// The authority of the sink's certificate, below the main workspace.
+const AUTHORITY: &str = "src/testkit/certificates/authority.pem";
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Where things are.
@@ -57,10 +59,16 @@ impl Places {
             command.args(["--topic", &case.topic(), "--partitions", &case.partitions.to_string()]);
             command.args(["--size", &case.size.to_string(), "--compression", case.compression]);
             command.arg("--values").arg(values);
+            if case.tls {
+                command.args(["--tls", "true"]);
+            }
             return command;
         }
         let mut command = Command::new(self.binaries.join(SINK.1));
         command.args(["--sink", "--topic", &format!("{}:{}", case.topic(), case.partitions)]);
+        if case.tls {
+            command.arg("--tls");
+        }
         command
     }
 
@@ -115,6 +123,9 @@ impl Places {
             }
         };
         command.args(arguments(client, case, given)).arg("--values").arg(given.values);
+        if case.tls {
+            command.arg("--ca").arg(self.root().join(AUTHORITY));
+        }
         command
     }
 
@@ -201,5 +212,24 @@ mod tests {
         assert!(line(6, "produce-1k-zstd").ends_with("--level 3 --batch-size 262144"));
         assert!(line(1, "consume-100").starts_with("consume ") && line(1, "consume-100").ends_with("--api recv"));
         assert!(line(3, "produce-100-keyed").contains("--keyed true"));
+    }
+
+    #[test]
+    fn over_tls_both_sides_are_told() {
+        let places = Places::look().unwrap();
+        let words = |command: Command| -> Vec<String> {
+            command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
+        };
+        let given = Given { bootstrap: "b:1", values: Path::new("v"), warmup: Duration::ZERO, timed: Duration::ZERO };
+        for case in plan::cases() {
+            let sink = words(places.sink(&case, Path::new("v")));
+            assert_eq!(sink.iter().any(|word| word == "--tls"), case.tls, "{}", case.name);
+            for client in plan::CLIENTS.iter().filter(|client| client.runs(&case)) {
+                let run = words(places.run(client, &case, &given));
+                let authority = run.iter().skip_while(|word| *word != "--ca").nth(1);
+                assert_eq!(authority.is_some(), case.tls, "{} in {}", client.name, case.name);
+                assert!(authority.is_none_or(|file| Path::new(file).is_file()), "{authority:?}");
+            }
+        }
     }
 }

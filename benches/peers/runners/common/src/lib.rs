@@ -59,6 +59,8 @@ pub struct Work {
     pub records: u64,
     /// Which of several ways of sending a client has, where it has several.
     pub api: Option<String>,
+    /// The authority (a PEM file) that the broker's certificate has to be from; `None`: without TLS.
+    pub ca: Option<String>,
     pub values: Vec<&'static [u8]>,
     pub keys: Vec<[u8; 8]>,
 }
@@ -87,6 +89,7 @@ impl Work {
             timed: Duration::from_millis(1_500),
             records: u64::MAX,
             api: None,
+            ca: None,
             values: Vec::new(),
             keys: (0..KEYS).map(key).collect(),
         };
@@ -108,6 +111,7 @@ impl Work {
                 "--seconds" => work.timed = Duration::from_secs_f64(value.parse()?),
                 "--records" => work.records = value.parse()?,
                 "--api" => work.api = Some(value),
+                "--ca" => work.ca = Some(value),
                 other => return Err(format!("{other} is not known").into()),
             }
         }

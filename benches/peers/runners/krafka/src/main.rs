@@ -10,6 +10,7 @@ use std::{
 
 use krafka::{
     Compression, Kafka, Record,
+    auth::{AuthConfig, TlsConfig},
     producer::{Acks, DeliveryHandle, Producer},
 };
 use peers_common::{Clock, Failure, Mode, Outcome, Work, finish};
@@ -29,7 +30,11 @@ async fn run() -> Result<Outcome, Failure> {
     if let Some(api) = &work.api {
         return Err(format!("--api {api} is not known").into());
     }
-    let kafka = Kafka::builder(&work.bootstrap).client_id("peers").max_in_flight_requests(5).connect().await?;
+    let mut builder = Kafka::builder(&work.bootstrap).client_id("peers").max_in_flight_requests(5);
+    if let Some(ca) = &work.ca {
+        builder = builder.security(AuthConfig::ssl(TlsConfig::new().with_ca_cert(ca.as_str())));
+    }
+    let kafka = builder.connect().await?;
     if work.mode == Mode::Consume {
         return consume::run(&work, &kafka).await;
     }

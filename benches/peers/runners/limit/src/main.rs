@@ -28,6 +28,9 @@ fn run() -> Result<Outcome, Failure> {
     if work.compression != "none" {
         return Err("the limit is without compression only".into());
     }
+    if work.ca.is_some() {
+        return Err("the limit is without TLS only".into());
+    }
     if let Some(api) = &work.api {
         return Err(format!("--api {api} is not known").into());
     }

@@ -6,7 +6,8 @@ use ottla::{Consumer, Offset, TopicPartition};
 use peers_common::{Clock, Failure, Outcome, STALLED, STRIDE, Tally, Work};
 
 pub async fn run(work: &Work) -> Result<Outcome, Failure> {
-    let properties = [("client.id", "peers"), ("check.crcs", "true")];
+    let mut properties = vec![("client.id", "peers".to_owned()), ("check.crcs", "true".to_owned())];
+    properties.extend(crate::tls(work));
     let consumer = Consumer::builder(work.bootstrap.as_str()).properties(properties).build().await?;
     let partitions = i32::try_from(work.partitions)?;
     let all = (0..partitions).map(|n| (TopicPartition::new(work.topic.as_str(), n), Offset::Beginning));

@@ -58,7 +58,19 @@ fn properties(work: &Work) -> Vec<(&'static str, String)> {
     ];
     properties.extend(work.batch_size.map(|bytes| ("batch.size", bytes.to_string())));
     properties.extend(work.level.map(|level| ("compression.level", level.to_string())));
+    properties.extend(tls(work));
     properties
+}
+
+/// The properties of a connection over TLS, if it is to be one.
+fn tls(work: &Work) -> Vec<(&'static str, String)> {
+    let Some(ca) = &work.ca else { return Vec::new() };
+    vec![
+        ("security.protocol", "SSL".to_owned()),
+        ("ssl.enabled.protocols", "TLSv1.3".to_owned()),
+        ("ssl.truststore.type", "PEM".to_owned()),
+        ("ssl.truststore.location", ca.clone()),
+    ]
 }
 
 #[inline(always)]

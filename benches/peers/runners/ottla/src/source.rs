@@ -1,8 +1,9 @@
 //! What all consumers read from: a broker of the testkit that serves the same batches for ever, at offsets that go on.
 //!
 //! ```sh
-//! source --topic perf --partitions 4 --values FILE --size 100 --compression lz4
+//! source --topic perf --partitions 4 --values FILE --size 100 --compression lz4 --tls false
 //! ```
+//! With `--tls true` it has the testkit's certificate, and speaks TLS 1.3 only.
 //! It prints its address, and ends when its standard input does, after a line that says how large the batches are.
 
 use std::{fs, process::ExitCode};
@@ -10,7 +11,7 @@ use std::{fs, process::ExitCode};
 use bytes::Bytes;
 use ottla::{
     Compression, Record,
-    testkit::{Cluster, Options, batch},
+    testkit::{Cluster, Options, Tls, batch},
 };
 use peers_common::Failure;
 use tokio::io::AsyncReadExt;
@@ -30,8 +31,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Failure> {
-    let (mut topic, mut partitions, mut size, mut compression, mut file) =
-        ("perf".to_owned(), 1, 100_usize, Compression::None, None);
+    let (mut topic, mut partitions, mut size, mut compression, mut file, mut tls) =
+        ("perf".to_owned(), 1, 100_usize, Compression::None, None, false);
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
         let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;
@@ -41,6 +42,7 @@ async fn run() -> Result<(), Failure> {
             "--size" => size = value.parse()?,
             "--compression" => compression = value.parse()?,
             "--values" => file = Some(value),
+            "--tls" => tls = value.parse()?,
             other => return Err(format!("{other} is not known").into()),
         }
     }
@@ -50,7 +52,10 @@ async fn run() -> Result<(), Failure> {
     }
     let batches = batches(&topic, &values, size, compression)?;
     let (bytes, records) = (batches.iter().map(Bytes::len).sum::<usize>(), values.len() / size);
-    let options = Options::new().sink(true).default_partitions(partitions).prepared(topic, batches);
+    let mut options = Options::new().sink(true).default_partitions(partitions).prepared(topic, batches);
+    if tls {
+        options = options.tls(Tls::new().only_tls_1_3());
+    }
     let cluster = Cluster::start(options).await?;
     println!("{}", cluster.bootstrap());
     let mut buffer = [0; 4096];

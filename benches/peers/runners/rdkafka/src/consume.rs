@@ -13,14 +13,16 @@ pub fn run(work: &Work) -> Result<Outcome, Failure> {
     if let Some(api) = &work.api {
         return Err(format!("--api {api} is not known").into());
     }
-    let consumer: BaseConsumer = ClientConfig::new()
+    let mut config = ClientConfig::new();
+    config
         .set("bootstrap.servers", &work.bootstrap)
         .set("client.id", "peers")
         // It is asked for, though nothing is committed.
         .set("group.id", "peers")
         .set("enable.auto.commit", "false")
-        .set("check.crcs", "true")
-        .create()?;
+        .set("check.crcs", "true");
+    crate::tls(work, &mut config);
+    let consumer: BaseConsumer = config.create()?;
     let mut all = TopicPartitionList::new();
     for partition in 0..i32::try_from(work.partitions)? {
         all.add_partition_offset(&work.topic, partition, Offset::Beginning)?;

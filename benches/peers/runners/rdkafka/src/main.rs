@@ -146,7 +146,15 @@ fn config(work: &Work) -> ClientConfig {
     if let Some(level) = work.level {
         config.set("compression.level", level.to_string());
     }
+    tls(work, &mut config);
     config
+}
+
+/// TLS, if it is to be: the version is what the broker offers, 1.3. librdkafka compares the host name by default.
+fn tls(work: &Work, config: &mut ClientConfig) {
+    if let Some(ca) = &work.ca {
+        config.set("security.protocol", "ssl").set("ssl.ca.location", ca);
+    }
 }
 
 fn measure<P: Sends>(work: &Work) -> Result<Outcome, Failure> {

@@ -77,6 +77,7 @@ public final class Peers {
             // Of snappy and none there is no such property: it is then ignored, as by the other clients.
             properties.put("compression." + work.compression + ".level", work.level.toString());
         }
+        work.putTls(properties);
         return properties;
     }
 
@@ -157,8 +158,20 @@ public final class Peers {
         Duration timed = Duration.ofMillis(1_500);
         /** No more records than these are sent in one part, whatever the time. */
         long records = Long.MAX_VALUE;
+        /** The authority (a PEM file) that the broker's certificate has to be from; null: without TLS. */
+        String ca;
         final byte[][] values;
         final byte[][] keys = new byte[KEYS][];
+
+        /** TLS, if it is to be; the client compares the host name by default. */
+        void putTls(Properties properties) {
+            if (ca != null) {
+                properties.put("security.protocol", "SSL");
+                properties.put("ssl.enabled.protocols", "TLSv1.3");
+                properties.put("ssl.truststore.type", "PEM");
+                properties.put("ssl.truststore.location", ca);
+            }
+        }
 
         Work(String[] args) throws IOException {
             String mode = args.length == 0 ? "" : args[0];
@@ -188,6 +201,7 @@ public final class Peers {
                     case "--warmup" -> warmup = seconds(value);
                     case "--seconds" -> timed = seconds(value);
                     case "--records" -> records = Long.parseLong(value);
+                    case "--ca" -> ca = value;
                     case "--api" -> {
                         if (!value.equals("callback")) {
                             throw new IllegalArgumentException("--api " + value + " is not known");

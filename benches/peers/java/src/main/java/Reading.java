@@ -24,6 +24,7 @@ final class Reading {
         properties.put("key.deserializer", ByteArrayDeserializer.class.getName());
         properties.put("value.deserializer", ByteArrayDeserializer.class.getName());
         properties.put("check.crcs", "true");
+        work.putTls(properties);
         try (KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(properties)) {
             List<TopicPartition> all = IntStream.range(0, work.partitions)
                     .mapToObj(partition -> new TopicPartition(work.topic, partition))
