@@ -5,6 +5,8 @@ use crate::wire::crc::Running;
 
 /// What a stage holds.
 pub(crate) const STAGE: usize = 4096;
+/// Records that may need more than this gain nothing by being put together first.
+const STAGED: usize = STAGE / 4;
 /// So many bytes are summed at a time: they are still in a near cache, and enough for the processor to be at its best.
 const SUMMED_AT_ONCE: usize = 16 * 1024;
 
@@ -43,7 +45,7 @@ impl StagedBody {
     /// Where the next so many bytes are to be written, behind all before them; there is room for them.
     #[inline]
     pub(super) fn room(&mut self, bytes: usize) -> &mut Vec<u8> {
-        if self.stage.capacity() - self.stage.len() >= bytes {
+        if bytes <= STAGED && self.stage.capacity() - self.stage.len() >= bytes {
             return &mut self.stage;
         }
         self.make_room(bytes)
@@ -55,8 +57,7 @@ impl StagedBody {
         if self.sums && self.body.len() - self.summed >= SUMMED_AT_ONCE {
             self.sum_up();
         }
-        // One that fills the stage gains nothing by it.
-        if bytes <= self.stage.capacity() / 4 {
+        if bytes <= STAGED && bytes <= self.stage.capacity() {
             return &mut self.stage;
         }
         self.body.reserve(bytes);

@@ -20,7 +20,8 @@ const VERSION: &str = "0.28.1";
 /// How many handles are kept before the older half of them is awaited.
 const KEPT: usize = 1 << 17;
 
-#[tokio::main]
+/// One worker beside the program's own thread: with more, every record that travels alone would wake two of them.
+#[tokio::main(worker_threads = 1)]
 async fn main() -> ExitCode {
     finish(run().await)
 }

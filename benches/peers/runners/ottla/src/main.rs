@@ -18,7 +18,8 @@ const KEPT: usize = 1 << 17;
 /// Records of one `send_batch`.
 const AT_ONCE: u64 = 500;
 
-#[tokio::main]
+/// One worker beside the program's own thread: with more, every record that travels alone would wake two of them.
+#[tokio::main(worker_threads = 1)]
 async fn main() -> ExitCode {
     finish(run().await)
 }
