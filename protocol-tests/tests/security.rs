@@ -7,7 +7,7 @@ use std::{
 };
 
 use ottla::{
-    Admin, Consumer, ErrorKind, Offset, OffsetReset, Producer, Record, TopicPartition,
+    Admin, Consumer, DeliveryStatus, ErrorCode, ErrorKind, Offset, OffsetReset, Producer, Record, TopicPartition,
     security::{AwsCredentials, AwsMskIam, Sasl, Security, Tls, UnsecuredToken},
 };
 use protocol_tests::{
@@ -171,6 +171,37 @@ async fn what_a_real_broker_refuses_is_told_at_once_and_says_which() {
         let error = admin.build().await.unwrap().list_topics().await.unwrap_err();
         assert!(error.to_string().contains(part), "{part:?} is missing in: {error}");
     }
+}
+
+#[tokio::test]
+async fn what_acls_deny_is_told_with_the_topic_or_the_group() -> Result<(), Error> {
+    // Nobody may do anything but who comes by the plain listener.
+    let builder = Kafka::builder()
+        .secured()
+        .config("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
+        .config("super.users", "User:ANONYMOUS");
+    let Some(kafka) = or_skip(builder.start().await) else { return Ok(()) };
+    let (topic, bootstrap) = (unique("denied"), kafka.bootstrap_of("SASL").unwrap());
+    kafka.create_topic(&topic, 1, 1, &[]).await?;
+    let security = Security::sasl_plaintext(Sasl::plain(USER, PASSWORD));
+    let producer = Producer::builder(bootstrap.as_str()).security(security.clone()).build().await.unwrap();
+    // At once, and not when the time to deliver is over.
+    let delivery = producer.send(Record::to(&topic).value("x")).await.unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(60), delivery).await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Authorization, Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED)));
+    assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
+    assert!(error.to_string().contains(&topic), "{error}");
+    let consumer = Consumer::builder(&bootstrap).security(security.clone()).group("denied");
+    let consumer = consumer.build().await.unwrap();
+    consumer.subscribe([topic.as_str()]).unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(60), consumer.recv()).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authorization, "{error}");
+    assert!(error.to_string().contains("denied"), "{error}");
+    let admin = Admin::builder(&bootstrap).security(security).build().await.unwrap();
+    assert!(admin.list_topics().await.unwrap().is_empty(), "what may not be seen is not shown");
+    consumer.close(Duration::from_secs(30)).await.unwrap();
+    producer.close(Duration::from_secs(30)).await.unwrap();
+    Ok(())
 }
 
 /// The serial number of the certificate that a listener shows.
