@@ -374,6 +374,21 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_back_alone_is_fetched_anew_from_its_own_start() {
+        let account = account(1 << 20);
+        let (mut queue, _charge) = filled(&account, &[batch(5, 3, Sort::Plain), batch(8, 2, Sort::Plain)], 1000);
+        let lease = lease();
+        let mut out = Vec::new();
+        assert_eq!(queue.take(&lease, 10, &mut out), 5);
+        let Some(Taken::Raw { batch, charge, end, .. }) = out.pop() else { panic!("{out:?}") };
+        let opening = Opening { check_crcs: true, limit: 1 << 20 };
+        let part = Part::open(&lease, &batch, end, charge, &mut Decompressor::default(), opening).unwrap().unwrap();
+        // The reader still has the batch before it, of which nothing was handed out.
+        queue.give_back(Taken::Open(part));
+        assert_eq!(queue.evict(true), Some(8));
+    }
+
+    #[test]
     fn what_was_opened_is_dropped_only_where_that_is_asked_for() {
         let account = account(1 << 20);
         let heavy = built(5, 10, Sort::Plain, Compression::Lz4, &noise(40_000));
