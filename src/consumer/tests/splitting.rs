@@ -511,6 +511,30 @@ fn a_reader_that_only_listens_gets_nothing_fetched_beyond_the_bound() {
 }
 
 #[test]
+fn room_for_one_who_waits_is_what_fetches_may_take_and_not_what_is_kept_for_opening() {
+    let mut world = World::new(rules());
+    let (_, slow) = world.inbox.split(&tp("t", 0), false).unwrap();
+    let (_, quick) = world.inbox.split(&tp("t", 2), false).unwrap();
+    assert!(world.send(0).is_some());
+    world.answer(0, 1);
+    let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    while lock(&quick).poll_record(&world.inbox, cx).is_ready() {}
+    let unread = |world: &World| world.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
+    assert!(unread(&world) > 0);
+    let _filled = world.inbox.with(|assignment| {
+        let account = assignment.nodes[&0].account.clone();
+        account.set_opens(true);
+        let filled = account.charge(account.limit() * 3 / 4 - account.used());
+        assert!(account.has_room_for(100) && account.reserve(100, 100).is_none());
+        filled
+    });
+    let later = world.now + 2 * SECOND;
+    world.inbox.with(|assignment| assignment.evict_unread(0, 100, later));
+    assert_eq!(unread(&world), 0, "what nobody reads makes room");
+    drop(slow);
+}
+
+#[test]
 fn a_partition_that_is_gone_has_no_turn_any_more() {
     let mut world = World::new(rules());
     assert!(world.send(0).is_some());
