@@ -4,16 +4,16 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::{JoinError, JoinSet},
-    time::{Instant, sleep_until, timeout_at},
+    task::JoinSet,
+    time::{Instant, sleep_until},
 };
 
 use super::{
     GroupEvent,
     assignor::PartitionRacks,
     coordinator::{ask, heed, request_timeout},
-    handle::Pace,
-    membership::{Action, Identity, Joined, Membership, Standing, SyncAnswer, Ticket, TopicPartitions},
+    goodbyes::Goodbyes,
+    membership::{Action, Identity, Joined, Membership, SyncAnswer, Ticket, TopicPartitions},
     requests,
     shared::{Shared, bounded},
 };
@@ -29,8 +29,6 @@ const JOIN_MARGIN: Duration = Duration::from_secs(5);
 const COUNT_WAIT: Duration = Duration::from_secs(5);
 /// How many new pictures it looks at: a topic that is in none of them does not exist.
 const COUNT_PICTURES: u32 = 3;
-/// How often a leave is tried.
-const LEAVE_ATTEMPTS: u32 = 3;
 
 /// What the handles ask of the task.
 #[derive(Debug)]
@@ -58,8 +56,8 @@ pub(super) struct GroupTask {
     membership: Membership,
     /// Everything on its way; dropped with the task.
     answers: JoinSet<Answer>,
-    /// Goodbyes on their way; closing waits for them.
-    goodbyes: JoinSet<Result<()>>,
+    /// Closing waits for them.
+    goodbyes: Goodbyes,
     pictures: watch::Receiver<u64>,
     subscription: Option<Subscription>,
     /// Pictures up to this version may lack topics that the expressions look for.
@@ -84,13 +82,13 @@ impl GroupTask {
         );
         Self {
             pictures: client.metadata_changes(),
+            goodbyes: Goodbyes::new(client.clone(), shared.clone()),
             client,
             shared,
             commands,
             events,
             membership,
             answers: JoinSet::new(),
-            goodbyes: JoinSet::new(),
             subscription: None,
             blind_until: 0,
             group_topics: BTreeSet::new(),
@@ -123,8 +121,8 @@ impl GroupTask {
                     Ok(answer) => self.take(answer),
                     Err(error) => return self.abandon(&error),
                 },
-                Some(left) = self.goodbyes.join_next() => {
-                    if let Err(error) = heard(left) {
+                Some(left) = self.goodbyes.next() => {
+                    if let Err(error) = left {
                         tracing::debug!(group = %self.shared.settings.group_id, %error, "left without a word");
                     }
                 }
@@ -156,8 +154,7 @@ impl GroupTask {
                     self.request(action);
                 }
                 Action::Leave { member_id, reason } => {
-                    let deadline = Instant::now() + request_timeout(&self.client);
-                    self.goodbyes.spawn(leave(self.client.clone(), self.shared.clone(), member_id, reason, deadline));
+                    self.say_goodbye(member_id, reason, None);
                 }
                 Action::AwaitPoll => self.shared.reader.park(),
                 Action::Assigned { partitions } => {
@@ -182,15 +179,7 @@ impl GroupTask {
     }
 
     fn publish(&self) {
-        let standing = match self.membership.standing() {
-            // Waiting for the first picture that expressions can be held against.
-            Standing::Alone if self.subscription.is_some() => Standing::Rebalancing {
-                identity: Identity { generation: -1, member_id: "".into() },
-                owned: Arc::default(),
-            },
-            standing => standing,
-        };
-        self.shared.set_standing(standing);
+        self.shared.publish(self.membership.standing(), self.subscription.is_some());
     }
 
     fn tell(&self, event: GroupEvent) {
@@ -252,6 +241,11 @@ impl GroupTask {
         }
     }
 
+    fn say_goodbye(&mut self, member_id: Arc<str>, reason: &'static str, deadline: Option<Instant>) {
+        let build = move |version, settings: &_| requests::leave(version, settings, &member_id, reason);
+        self.goodbyes.say(deadline, build, requests::read_leave);
+    }
+
     fn take(&mut self, answer: Answer) {
         let now = now();
         match answer {
@@ -311,17 +305,9 @@ impl GroupTask {
         self.publish();
         self.answers.abort_all();
         if let Some(Action::Leave { member_id, reason }) = self.membership.next_action() {
-            self.goodbyes.spawn(leave(self.client.clone(), self.shared.clone(), member_id, reason, deadline));
+            self.say_goodbye(member_id, reason, Some(deadline));
         }
-        let goodbyes = &mut self.goodbyes;
-        let all = async {
-            let mut result = Ok(());
-            while let Some(left) = goodbyes.join_next().await {
-                result = result.and(heard(left));
-            }
-            result
-        };
-        timeout_at(deadline, all).await.unwrap_or_else(|_| Err(leaving_timed_out(&self.shared)))
+        self.goodbyes.all(deadline).await
     }
 
     /// The ground is gone under the task: its client is closed, or its runtime ends.
@@ -331,14 +317,6 @@ impl GroupTask {
         let error = Error::new(ErrorKind::Closed, format!("group membership ended: {reason}"));
         self.tell(GroupEvent::Error { error, fatal: true });
     }
-}
-
-fn heard(left: Result<Result<()>, JoinError>) -> Result<()> {
-    left.unwrap_or_else(|error| Err(Error::new(ErrorKind::Closed, format!("leaving the group ended: {error}"))))
-}
-
-fn leaving_timed_out(shared: &Shared) -> Error {
-    Error::new(ErrorKind::Timeout, format!("leave group {}: time is up", shared.settings.group_id))
 }
 
 fn now() -> std::time::Instant {
@@ -374,38 +352,4 @@ fn racks(picture: &Metadata, topic: &str) -> Option<Vec<PartitionRacks>> {
     let topic = picture.topic(topic).filter(|topic| topic.error.is_ok())?;
     let rack = |replica: &i32| picture.brokers.get(replica)?.rack.clone();
     Some(topic.partitions.iter().map(|partition| partition.replicas.iter().filter_map(rack).collect()).collect())
-}
-
-/// Tells the coordinator that the member is gone; tried again where that may help, until the deadline.
-async fn leave(
-    client: Client,
-    shared: Arc<Shared>,
-    member_id: Arc<str>,
-    reason: &'static str,
-    deadline: Instant,
-) -> Result<()> {
-    let settings = &shared.settings;
-    let mut pace = Pace::new(&client);
-    let mut last = None;
-    for _ in 0..LEAVE_ATTEMPTS {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        let timeout = request_timeout(&client).min(left);
-        let build = |version| requests::leave(version, settings, &member_id, reason);
-        let answer = ask(&client, &settings.group_id, Lane::Group, timeout, build).await;
-        let left = answer.and_then(|(node, response)| {
-            let left = requests::read_leave(&response, settings);
-            heed(&client, &settings.group_id, node, left.as_ref().err().and_then(Error::code));
-            left
-        });
-        match left {
-            Ok(()) => return Ok(()),
-            Err(error) if error.is_retriable() => last = Some(error),
-            Err(error) => return Err(error),
-        }
-        pace.wait(deadline).await;
-    }
-    Err(last.unwrap_or_else(|| leaving_timed_out(&shared)))
 }

@@ -5,6 +5,7 @@ mod commit;
 mod committed;
 mod consumer_protocol;
 mod coordinator;
+mod goodbyes;
 mod group_task;
 mod handle;
 mod membership;

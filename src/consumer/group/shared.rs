@@ -7,7 +7,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{GroupSettings, membership::Standing, reader::Reader};
+use super::{
+    GroupSettings,
+    membership::{Identity, Standing},
+    reader::Reader,
+};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -44,7 +48,19 @@ impl Shared {
         self.standing.borrow().clone()
     }
 
-    pub(super) fn set_standing(&self, standing: Standing) {
+    /// Tells the handles. Who is `subscribed` and has not begun to join waits for the first picture that expressions can be
+    /// held against.
+    pub(super) fn publish(&self, standing: Standing, subscribed: bool) {
+        self.set_standing(match standing {
+            Standing::Alone if subscribed => Standing::Rebalancing {
+                identity: Identity { generation: -1, member_id: "".into() },
+                owned: Arc::default(),
+            },
+            standing => standing,
+        });
+    }
+
+    fn set_standing(&self, standing: Standing) {
         self.standing.send_if_modified(|(known, since)| {
             if known.is_same(&standing) {
                 return false;

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::{JoinError, JoinSet},
-    time::{Instant, sleep_until, timeout_at},
+    task::JoinSet,
+    time::{Instant, sleep_until},
 };
 
 use super::{Action, Answer, Beat, ConsumerMembership, Ticket, Wanted, requests};
@@ -15,9 +15,8 @@ use crate::{
         group::{
             GroupEvent,
             coordinator::{ask, heed, request_timeout},
+            goodbyes::Goodbyes,
             group_task::Command,
-            handle::Pace,
-            membership::{Identity, Standing},
             shared::{Shared, bounded},
         },
         subscription::Subscription,
@@ -27,8 +26,6 @@ use crate::{
 
 /// An attempt that is not answered must leave time for another within the session.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often a leave is tried.
-const LEAVE_ATTEMPTS: u32 = 3;
 
 /// What comes back from the requests on their way.
 #[derive(Debug)]
@@ -51,8 +48,8 @@ pub(crate) struct ConsumerProtocolTask {
     membership: ConsumerMembership,
     /// Everything on its way; dropped with the task.
     under_way: JoinSet<Heard>,
-    /// Goodbyes on their way; closing waits for them.
-    goodbyes: JoinSet<Result<()>>,
+    /// Closing waits for them.
+    goodbyes: Goodbyes,
     pictures: watch::Receiver<u64>,
     subscription: Option<Subscription>,
     /// Expressions are matched here: the brokers (of before Kafka 4.0) cannot.
@@ -80,6 +77,7 @@ impl ConsumerProtocolTask {
         );
         Self {
             pictures: client.metadata_changes(),
+            goodbyes: Goodbyes::new(client.clone(), shared.clone()),
             client,
             shared,
             remote_assignor,
@@ -87,7 +85,6 @@ impl ConsumerProtocolTask {
             events,
             membership,
             under_way: JoinSet::new(),
-            goodbyes: JoinSet::new(),
             subscription: None,
             matches_here: false,
             blind_until: 0,
@@ -120,8 +117,8 @@ impl ConsumerProtocolTask {
                     Ok(heard) => self.take(heard),
                     Err(error) => return self.abandon(&error),
                 },
-                Some(left) = self.goodbyes.join_next() => {
-                    if let Err(error) = ended(left) {
+                Some(left) = self.goodbyes.next() => {
+                    if let Err(error) = left {
                         tracing::debug!(group = %self.shared.settings.group_id, %error, "left without a word");
                     }
                 }
@@ -150,8 +147,7 @@ impl ConsumerProtocolTask {
             match action {
                 Action::Heartbeat { ticket, beat } => self.heartbeat(ticket, beat),
                 Action::Leave { member_id, epoch } => {
-                    let deadline = Instant::now() + request_timeout(&self.client);
-                    self.say_goodbye(member_id, epoch, deadline);
+                    self.say_goodbye(member_id, epoch, None);
                 }
                 Action::AwaitPoll => self.shared.reader.park(),
                 Action::Assigned { partitions } => self.tell(GroupEvent::Assigned { partitions }),
@@ -181,15 +177,7 @@ impl ConsumerProtocolTask {
     }
 
     fn publish(&self) {
-        let standing = match self.membership.standing() {
-            // Waiting for the first picture that expressions can be held against.
-            Standing::Alone if self.subscription.is_some() => Standing::Rebalancing {
-                identity: Identity { generation: -1, member_id: "".into() },
-                owned: Arc::default(),
-            },
-            standing => standing,
-        };
-        self.shared.set_standing(standing);
+        self.shared.publish(self.membership.standing(), self.subscription.is_some());
     }
 
     fn tell(&self, event: GroupEvent) {
@@ -217,8 +205,9 @@ impl ConsumerProtocolTask {
         });
     }
 
-    fn say_goodbye(&mut self, member_id: Arc<str>, epoch: i32, deadline: Instant) {
-        self.goodbyes.spawn(leave(self.client.clone(), self.shared.clone(), member_id, epoch, deadline));
+    fn say_goodbye(&mut self, member_id: Arc<str>, epoch: i32, deadline: Option<Instant>) {
+        let build = move |_, settings: &_| requests::leave(settings, &member_id, epoch);
+        self.goodbyes.say(deadline, build, requests::read_leave);
     }
 
     fn take(&mut self, heard: Heard) {
@@ -284,17 +273,9 @@ impl ConsumerProtocolTask {
         self.under_way.abort_all();
         self.client.want_topic_ids(&[]);
         if let Some(Action::Leave { member_id, epoch }) = self.membership.next_action() {
-            self.say_goodbye(member_id, epoch, deadline);
+            self.say_goodbye(member_id, epoch, Some(deadline));
         }
-        let goodbyes = &mut self.goodbyes;
-        let all = async {
-            let mut result = Ok(());
-            while let Some(left) = goodbyes.join_next().await {
-                result = result.and(ended(left));
-            }
-            result
-        };
-        timeout_at(deadline, all).await.unwrap_or_else(|_| Err(leaving_timed_out(&self.shared)))
+        self.goodbyes.all(deadline).await
     }
 
     /// The ground is gone under the task: its client is closed, or its runtime ends.
@@ -306,42 +287,6 @@ impl ConsumerProtocolTask {
     }
 }
 
-fn ended(left: Result<Result<()>, JoinError>) -> Result<()> {
-    left.unwrap_or_else(|error| Err(Error::new(ErrorKind::Closed, format!("leaving the group ended: {error}"))))
-}
-
-fn leaving_timed_out(shared: &Shared) -> Error {
-    Error::new(ErrorKind::Timeout, format!("leave group {}: time is up", shared.settings.group_id))
-}
-
 fn now() -> std::time::Instant {
     Instant::now().into_std()
-}
-
-/// Tells the coordinator that the member is gone; tried again where that may help, until the deadline.
-async fn leave(client: Client, shared: Arc<Shared>, member_id: Arc<str>, epoch: i32, deadline: Instant) -> Result<()> {
-    let settings = &shared.settings;
-    let mut pace = Pace::new(&client);
-    let mut last = None;
-    for _ in 0..LEAVE_ATTEMPTS {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        let timeout = request_timeout(&client).min(left);
-        let build = |_| requests::leave(settings, &member_id, epoch);
-        let answer = ask(&client, &settings.group_id, Lane::Group, timeout, build).await;
-        let left = answer.and_then(|(node, response)| {
-            let left = requests::read_leave(&response, settings);
-            heed(&client, &settings.group_id, node, left.as_ref().err().and_then(Error::code));
-            left
-        });
-        match left {
-            Ok(()) => return Ok(()),
-            Err(error) if error.is_retriable() => last = Some(error),
-            Err(error) => return Err(error),
-        }
-        pace.wait(deadline).await;
-    }
-    Err(last.unwrap_or_else(|| leaving_timed_out(&shared)))
 }
