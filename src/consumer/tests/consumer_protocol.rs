@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::*;
+use super::{
+    coming_and_going::{each_record_is_read_once, one_by_one},
+    *,
+};
 use crate::{ErrorKind, GroupProtocol, GroupState, OffsetReset};
 
 async fn member(cluster: &Cluster, topics: &[&str]) -> Arc<Consumer> {
@@ -45,58 +48,11 @@ async fn a_revocation_waits_for_the_record_in_hand_and_what_stays_is_not_touched
     assert_eq!((first.assignment().len(), second.assignment().len()), (1, 1));
 }
 
-/// Members come and go while records are written; with clean closes every record is read exactly once, in order.
+/// The first by its name, the others by an expression.
 #[tokio::test(start_paused = true)]
 async fn members_come_and_go_and_each_record_is_read_once() {
-    let cluster = Arc::new(cluster(2).await);
-    cluster.create_topic("t", 6).unwrap();
-    let (seen, mut records) = tokio::sync::mpsc::unbounded_channel();
-    let work = |consumer: Arc<Consumer>| {
-        let seen = seen.clone();
-        tokio::spawn(async move {
-            while let Some(record) = consumer.recv().await {
-                let record = record.unwrap();
-                seen.send((record.partition, number(&record))).unwrap();
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-    };
-    let writer = cluster.clone();
-    let writing = tokio::spawn(async move {
-        for n in 0..150 {
-            for partition in 0..6 {
-                append(&writer, "t", partition, n..n + 1);
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    });
-    let mut members = vec![member(&cluster, &["t"]).await];
-    let mut tasks = vec![work(members[0].clone())];
-    for round in 0..6 {
-        tokio::time::sleep(4 * SECOND).await;
-        if round % 3 == 2 {
-            members.remove(0).close(30 * SECOND).await.unwrap();
-        } else {
-            members.push(member(&cluster, &["^t"]).await);
-            tasks.push(work(members.last().unwrap().clone()));
-        }
-    }
-    writing.await.unwrap();
-    let mut read: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
-    for _ in 0..900 {
-        let (partition, n) =
-            tokio::time::timeout(120 * SECOND, records.recv()).await.expect("no record missing").unwrap();
-        read.entry(partition).or_default().push(n);
-    }
-    tokio::time::sleep(5 * SECOND).await;
-    for member in members {
-        member.close(30 * SECOND).await.unwrap();
-    }
-    assert!(records.try_recv().is_err(), "no record twice");
-    for (partition, numbers) in read {
-        assert_eq!(numbers, (0..150).collect::<Vec<_>>(), "partition {partition}");
-        assert_eq!(cluster.committed("g", "t", partition), Some(150));
-    }
+    let join = async |cluster: &Cluster, first| member(cluster, &[if first { "t" } else { "^t" }]).await;
+    each_record_is_read_once(join, one_by_one).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 mod budget;
 mod chain;
+mod coming_and_going;
 mod commits;
 mod consumer_protocol;
 mod counting;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
 use super::{
+    coming_and_going::{Seen, each_record_is_read_once},
     world::{PARTITIONS, World, rules},
     *,
 };
@@ -369,11 +370,7 @@ async fn what_a_streams_poll_holds_holds_up_a_revocation() {
 /// As with one reader: members come and go while records are written, and each record is read once and in order.
 #[tokio::test(start_paused = true)]
 async fn members_with_a_task_for_each_partition_come_and_go_and_each_record_is_read_once() {
-    let cluster = Arc::new(cluster(2).await);
-    cluster.create_topic("t", 6).unwrap();
-    let (seen, mut records) = tokio::sync::mpsc::unbounded_channel();
-    let work = |consumer: Arc<Consumer>| {
-        let seen = seen.clone();
+    let work = |consumer: Arc<Consumer>, seen: Seen| {
         tokio::spawn(async move {
             while let Some(mut stream) = consumer.next_partition().await {
                 let seen = seen.clone();
@@ -399,45 +396,7 @@ async fn members_with_a_task_for_each_partition_come_and_go_and_each_record_is_r
             }
         })
     };
-    let writer = cluster.clone();
-    let writing = tokio::spawn(async move {
-        for n in 0..150 {
-            for partition in 0..6 {
-                append(&writer, "t", partition, n..n + 1);
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    });
-    let mut members = vec![Arc::new(member(&cluster).await)];
-    let mut tasks = vec![work(members[0].clone())];
-    for round in 0..6 {
-        tokio::time::sleep(4 * SECOND).await;
-        if round % 3 == 2 {
-            members.remove(0).close(30 * SECOND).await.unwrap();
-        } else {
-            members.push(Arc::new(member(&cluster).await));
-            tasks.push(work(members.last().unwrap().clone()));
-        }
-    }
-    writing.await.unwrap();
-    let mut read: std::collections::BTreeMap<i32, Vec<i64>> = std::collections::BTreeMap::new();
-    for _ in 0..900 {
-        let (partition, n) =
-            tokio::time::timeout(120 * SECOND, records.recv()).await.expect("no record missing").unwrap();
-        read.entry(partition).or_default().push(n);
-    }
-    tokio::time::sleep(5 * SECOND).await;
-    for member in members {
-        member.close(30 * SECOND).await.unwrap();
-    }
-    for task in tasks {
-        task.await.unwrap();
-    }
-    assert!(records.try_recv().is_err(), "no record twice");
-    for (partition, numbers) in read {
-        assert_eq!(numbers, (0..150).collect::<Vec<_>>(), "partition {partition}");
-        assert_eq!(cluster.committed("g", "t", partition), Some(150));
-    }
+    each_record_is_read_once(async |cluster, _| Arc::new(member(cluster).await), work).await;
 }
 
 #[tokio::test(start_paused = true)]
