@@ -63,7 +63,7 @@ async fn run() -> Result<bool, Failure> {
     let mut failed = 0;
     for scenario in &args.scenarios {
         for clients in &args.clients {
-            for setting in args.settings_for(*scenario) {
+            for setting in &args.settings {
                 let began = Instant::now();
                 let result = match stage::Stage::new(&kafka, &jars, *clients, setting.clone()).await {
                     Ok(stage) => scenarios::run(*scenario, stage).await,

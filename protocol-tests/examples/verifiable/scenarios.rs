@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::Failure;
+use crate::args::Setting;
 use crate::stage::Stage;
 
 /// Shorter than the broker's least would be refused.
@@ -53,6 +54,8 @@ pub(crate) async fn run(scenario: Scenario, mut stage: Stage<'_>) -> Result<Stri
         Scenario::BrokerClean => brokers(&mut stage, true).await?,
         Scenario::BrokerHard => brokers(&mut stage, false).await?,
         Scenario::StaticBounce => static_bounce(&mut stage).await?,
+        // With KIP-848 it is the second member of a name that is refused, and not the first that is fenced.
+        Scenario::Fencing if stage.setting == Setting::Consumer => refusal(&mut stage).await?,
         Scenario::Fencing => fencing(&mut stage).await?,
     }
     stage.goes_on(300).await?;
@@ -138,6 +141,28 @@ async fn fencing(stage: &mut Stage<'_>) -> Result<(), Failure> {
             if after[other] != before[other] {
                 return Err(format!("member {other} rebalanced while {seat} was fenced").into());
             }
+        }
+    }
+    Ok(())
+}
+
+/// A second member by the name of each one gets nothing while the first is there, and nobody notices it, though it comes and
+/// goes.
+async fn refusal(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    for seat in 0..MEMBERS {
+        let before = stage.rebalances();
+        let second = stage.second(seat)?;
+        stage.until("the one with the same name has started", |stage| stage.ledger.member(second).started).await?;
+        // Time to join; Java's ends by itself then.
+        stage.goes_on(1000).await?;
+        if !stage.ledger.member(second).assigned.is_empty() {
+            return Err(format!("a second member by the name of {seat} was assigned something").into());
+        }
+        stage.send_away(second).await?;
+        stage.goes_on(200).await?;
+        let after = stage.rebalances();
+        if after != before {
+            return Err(format!("members rebalanced for one that was refused: {before:?}, then {after:?}").into());
         }
     }
     Ok(())

@@ -136,6 +136,26 @@ impl<'k> Stage<'k> {
         Ok(())
     }
 
+    /// One more as the one in that seat, by the same name; it has no seat, and nothing is expected of it.
+    pub(crate) fn second(&mut self, seat: usize) -> Result<usize, Failure> {
+        let (java, options) = (self.seats[seat].java, self.seats[seat].options.clone());
+        let second = self.seat(java, options, &format!("second member {seat}"))?;
+        let member = second.member;
+        self.ledger.hurt(member);
+        self.gone.push(second);
+        Ok(member)
+    }
+
+    /// Ends one that has no seat, unless it has ended by itself.
+    pub(crate) async fn send_away(&mut self, member: usize) -> Result<(), Failure> {
+        let Some(seat) = self.gone.iter_mut().find(|seat| seat.member == member) else { return Ok(()) };
+        if seat.program.is_running()? {
+            seat.program.terminate()?;
+        }
+        seat.program.ended(PATIENCE).await?;
+        self.listen()
+    }
+
     pub(crate) fn member(&self, seat: usize) -> &Member {
         self.ledger.member(self.seats[seat].member)
     }
