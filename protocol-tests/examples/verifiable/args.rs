@@ -9,7 +9,7 @@ use crate::scenarios::Scenario;
 pub(crate) const USAGE: &str = "usage: verifiable [--clients ottla,java,mixed] [--scenarios NAME,...] [--version 4.3.1]
                   [--settings range,roundrobin,sticky,cooperative-sticky,consumer]
   --clients    whose programs take part; mixed: a group of both, with Ottla's producer. Default: all three
-  --scenarios  member-clean, member-hard, broker-clean, broker-hard, static-bounce, fencing. Default: all of them
+  --scenarios  member-clean, member-hard, member-frozen, broker-clean, broker-hard, static-bounce, fencing. Default: all of them
   --settings   how partitions are assigned; consumer is the protocol of KIP-848. Default: range";
 
 /// Whose programs take part.

@@ -92,6 +92,15 @@ impl<'k> Stage<'k> {
         Ok(())
     }
 
+    /// With KIP-848 it is the group that has a session timeout, and not each member.
+    pub(crate) async fn give_up_members_after(&self, session: Duration) -> Result<(), Failure> {
+        if self.setting == Setting::Consumer {
+            let session = session.as_millis().to_string();
+            self.kafka.configure_group(&self.group, &[("consumer.session.timeout.ms", &session)]).await?;
+        }
+        Ok(())
+    }
+
     /// A member more, static if it has a name; it takes the next seat.
     pub(crate) fn start_member(&mut self, instance: Option<&str>, session: Duration) -> Result<usize, Failure> {
         let number = self.seats.len();
@@ -179,6 +188,19 @@ impl<'k> Stage<'k> {
         self.listen()?;
         self.ledger.hurt(self.seats[seat].member);
         Ok(())
+    }
+
+    /// Stops the one in that seat where it is; what it had does not count any more.
+    pub(crate) fn freeze(&mut self, seat: usize) -> Result<(), Failure> {
+        self.seats[seat].program.freeze()?;
+        self.listen()?;
+        self.ledger.hurt(self.seats[seat].member);
+        Ok(())
+    }
+
+    pub(crate) fn thaw(&mut self, seat: usize) -> Result<(), Failure> {
+        self.ledger.woke_up(self.seats[seat].member);
+        Ok(self.seats[seat].program.thaw()?)
     }
 
     /// Takes in what everybody has said.
