@@ -90,7 +90,9 @@ impl Assignment {
             let Some(found) = self.partitions.get_mut(&partition) else { continue };
             // Positioned or routed anew since, or already read through another broker.
             let current = found.position.generation() == wish.generation
-                && matches!(found.position.state(), State::Fetch { offset, .. } if offset == asked_from);
+                && matches!(found.position.state(), State::Fetch { offset, .. } if offset == asked_from)
+                // What an older leader read may be what a newer one, which was asked meanwhile, has lost.
+                && leader_epoch >= found.checked;
             if !current {
                 continue;
             }

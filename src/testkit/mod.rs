@@ -54,6 +54,8 @@ mod shape;
 mod shared;
 pub(crate) mod state;
 #[cfg(test)]
+pub(crate) mod tampered;
+#[cfg(test)]
 mod tests;
 #[cfg(feature = "tls")]
 mod tls;

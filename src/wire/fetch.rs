@@ -69,7 +69,7 @@ impl FetchRequest {
     /// What is to be forgotten in that version. A topic that was made anew is asked for under its new id and forgotten under
     /// its old one. By name the two are one, and a broker forgets after it has added: it would forget what it was just asked
     /// for.
-    fn forgotten_in(&self, version: i16) -> Cow<'_, [ForgottenTopic]> {
+    pub(crate) fn forgotten_in(&self, version: i16) -> Cow<'_, [ForgottenTopic]> {
         if version >= TOPIC_IDS || self.forgotten.is_empty() {
             return Cow::Borrowed(&self.forgotten);
         }

@@ -1,8 +1,15 @@
 //! What a log loses between two leaders is noticed before anything behind it is handed out (KIP-320), whatever happens
 //! in between.
 
-use super::*;
-use crate::{ApiKey, IsolationLevel, OffsetReset, testkit::on};
+use super::{
+    world::{World, rules},
+    *,
+};
+use crate::{
+    ApiKey, IsolationLevel, OffsetReset,
+    consumer::position::{Start, State},
+    testkit::on,
+};
 
 /// What the consumer knows of the partition's leader.
 fn leader(consumer: &Consumer) -> Option<(i32, i32)> {
@@ -139,7 +146,7 @@ async fn an_election_after_a_paused_partition_gave_its_bytes_back_is_noticed() {
     let now = std::time::Instant::now();
     let metadata = consumer.shared.client.metadata();
     consumer.shared.inbox.control(|assignment| {
-        assignment.assign(tp("t", 1), crate::consumer::position::State::at(Offset::Beginning), &metadata, now);
+        assignment.assign(tp("t", 1), State::at(Offset::Beginning), &metadata, now);
     });
     for n in 0..50 {
         let record = next(&consumer).await;
@@ -227,4 +234,22 @@ async fn what_is_committed_behind_a_marker_goes_by_the_epoch_of_the_marker() {
         assert!(is_quiet(&consumer).await, "and is told of no truncation");
         assert_eq!(consumer.position(&tp("t", 0)), Some(4));
     }
+}
+
+#[test]
+fn what_an_older_leader_read_counts_no_more_once_a_newer_one_was_asked() {
+    let mut world = World::new(rules());
+    world.inbox.control(|assignment| assignment.begin(&tp("t", 1), State::Reset(Start::Earliest), true));
+    world.answer_questions();
+    world.send(1).unwrap();
+    // The next leader has lost all. As nothing was handed out yet, nothing is missing there.
+    world.cut(1, 0, 0);
+    world.tell();
+    world.answer_questions();
+    world.answer(1, 3);
+    world.send(0).unwrap();
+    world.answer(0, 1);
+    let records = std::iter::from_fn(|| world.take_record(None)).filter(|record| record.partition == 1);
+    let records: Vec<_> = records.map(|record| (record.offset, record.leader_epoch)).collect();
+    assert_eq!(records, [(0, Some(2)), (1, Some(2)), (2, Some(2)), (3, Some(2))]);
 }

@@ -1,12 +1,18 @@
-//! Whatever happens in whatever order, each record is handed out once and in order.
+//! Whatever happens in whatever order, each record is handed out once and in order; and what a log loses is given again from
+//! where it parts.
+
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::{
-    SECOND, tp,
+    SECOND,
+    logs::Form,
+    tp,
     world::{PARTITIONS, World, rules},
 };
-use crate::{TopicPartition, record::Offset};
+use crate::{TopicPartition, consumer::assignment::Rules, record::Offset};
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
@@ -23,11 +29,26 @@ enum Op {
     Seek(i32, i64),
     Pause(i32, bool),
     MoveLeader(i32),
+    /// Gives a partition a reader of its own, or takes it back.
+    Split(i32, bool),
+    /// Takes from such a reader.
+    TakeOf(i32, usize),
+    /// Another broker leads, which may have lost so many batches of what was read, or nobody. The consumer does not hear of it.
+    Elect(i32, Option<(i32, Option<i64>)>),
+    /// There is a new picture of the cluster.
+    Tell,
+    /// The topic is deleted and made anew.
+    MakeAnew,
+    /// So many answers to questions about positions arrive.
+    Deliver(usize),
+    /// A broker's share of the memory is full when it is to be asked: what nobody reads makes room.
+    Squeeze(i32),
     Wait,
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let partition = 0..PARTITIONS;
+    let lost = prop::option::of(0..4i64);
     prop_oneof![
         4 => (0..2).prop_map(Op::Send),
         4 => (0..2, 0..4i64).prop_map(|(node, batches)| Op::Answer(node, batches)),
@@ -39,24 +60,79 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(max, read, act)| Op::Poll(max, read, act)),
         1 => (partition.clone(), 0..60i64).prop_map(|(partition, to)| Op::Seek(partition, to)),
         2 => (partition.clone(), any::<bool>()).prop_map(|(partition, on)| Op::Pause(partition, on)),
-        1 => partition.prop_map(Op::MoveLeader),
-        1 => Just(Op::Wait),
+        1 => partition.clone().prop_map(Op::MoveLeader),
+        1 => (partition.clone(), any::<bool>()).prop_map(|(partition, on)| Op::Split(partition, on)),
+        2 => (partition.clone(), 1..9usize).prop_map(|(partition, count)| Op::TakeOf(partition, count)),
+        2 => (partition, prop::option::weighted(0.8, (0..2, lost))).prop_map(|(partition, to)| Op::Elect(partition, to)),
+        2 => Just(Op::Tell),
+        1 => prop::bool::weighted(0.2).prop_map(|anew| if anew { Op::MakeAnew } else { Op::Tell }),
+        4 => (1..4usize).prop_map(Op::Deliver),
+        2 => (0..2).prop_map(Op::Squeeze),
+        2 => Just(Op::Wait),
     ]
 }
 
-/// What each partition is to hand out next, and whether it may.
+/// What one partition is to hand out.
+#[derive(Clone, Debug, Default)]
+struct Expected {
+    next: i64,
+    /// Where reading began, and since when all was handed out.
+    begun: i64,
+    paused: bool,
+    /// How many were handed out.
+    count: usize,
+    /// Where the log was cut since, as far as nothing behind it was handed out of the log that is now.
+    cuts: BTreeSet<i64>,
+    /// The first offset of what was handed out and is no longer in the log.
+    stale: Option<i64>,
+}
+
 struct Model {
-    next: Vec<i64>,
-    paused: Vec<bool>,
-    count: Vec<usize>,
+    partitions: Vec<Expected>,
+    forms: Vec<Form>,
 }
 
 impl Model {
-    fn handed(&mut self, partition: &TopicPartition, offset: i64) {
-        let i = partition.partition as usize;
-        assert_eq!(offset, self.next[i], "{partition}: in order, none skipped, none twice");
-        self.next[i] += 1;
-        self.count[i] += 1;
+    fn of(&mut self, partition: &TopicPartition) -> &mut Expected {
+        &mut self.partitions[partition.partition as usize]
+    }
+
+    fn handed(&mut self, world: &World, partition: &TopicPartition, offset: i64, epoch: Option<i32>) {
+        let now = world.logs[partition.partition as usize].epoch_at(offset);
+        let expected = self.of(partition);
+        // From where the log was cut, if more than that was read, or fetched; else in order, none skipped, none twice.
+        let again = offset < expected.next && expected.cuts.contains(&offset);
+        if epoch == Some(now) {
+            let on = match expected.stale {
+                Some(stale) => again && offset <= stale,
+                None => again || offset == expected.next,
+            };
+            assert!(on, "{partition}: offset {offset} of epoch {now} after {expected:?}");
+            expected.stale = None;
+            expected.cuts = expected.cuts.split_off(&(offset + 1));
+        } else {
+            // Read before it was lost.
+            let lost = expected.cuts.first().is_some_and(|first| *first <= offset);
+            let on = again || offset == expected.next;
+            assert!(lost && on, "{partition}: offset {offset} of {epoch:?}, not {now}, after {expected:?}");
+            expected.stale = Some(expected.stale.map_or(offset, |stale| stale.min(offset)));
+        }
+        expected.next = offset + 1;
+        expected.count += 1;
+    }
+
+    fn sought(&mut self, partition: i32, to: i64) {
+        let expected = &mut self.partitions[partition as usize];
+        (expected.next, expected.begun, expected.stale) = (to, to, None);
+    }
+
+    fn cut(&mut self, partition: i32, at: i64) {
+        let expected = &mut self.partitions[partition as usize];
+        expected.cuts.insert(at);
+        if at < expected.next && expected.begun < expected.next {
+            let first = at.max(expected.begun);
+            expected.stale = Some(expected.stale.map_or(first, |stale| stale.min(first)));
+        }
     }
 }
 
@@ -70,20 +146,16 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
             world.now += 301 * SECOND;
             world.tell();
         }
-        Op::Take(count) => {
-            for _ in 0..count {
-                let Some((partition, offset)) = world.take() else { break };
-                assert!(!model.paused[partition.partition as usize], "{partition} is paused");
-                model.handed(&partition, offset);
-            }
-        }
+        Op::Take(count) => take(world, model, None, count),
+        Op::TakeOf(partition, count) => take(world, model, Some(partition), count),
+        Op::Split(partition, on) => world.split(partition, on),
         Op::Poll(max, read, act) => {
             let records = world.poll(max);
             assert!(records.len() <= max);
             let mut iter = records.iter();
             for record in iter.by_ref().take(read) {
-                assert!(!model.paused[record.partition() as usize], "it is paused");
-                model.handed(record.topic_partition(), record.offset());
+                assert!(!model.of(record.topic_partition()).paused, "it is paused");
+                model.handed(world, record.topic_partition(), record.offset(), record.leader_epoch());
             }
             match act {
                 Some((partition, true)) => run(world, model, Op::Seek(partition, 11)),
@@ -97,51 +169,122 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
                     !(act.is_some_and(|(_, seek)| seek) && i == Some(record.partition())),
                     "withheld after the seek"
                 );
-                model.handed(record.topic_partition(), record.offset());
+                model.handed(world, record.topic_partition(), record.offset(), record.leader_epoch());
             }
         }
         Op::Seek(partition, to) => {
             world.inbox.control(|assignment| assignment.seek(&tp("t", partition), Offset::At(to)).unwrap());
-            model.next[partition as usize] = to;
+            model.sought(partition, to);
         }
         Op::Pause(partition, on) => {
             world.inbox.control(|assignment| assignment.pause(&tp("t", partition), on).unwrap());
-            model.paused[partition as usize] = on;
+            model.partitions[partition as usize].paused = on;
         }
         Op::MoveLeader(partition) => world.move_leader(partition),
+        Op::Elect(partition, None) => world.elect(partition, None),
+        Op::Elect(partition, Some((broker, None))) => world.elect(partition, Some(broker)),
+        Op::Elect(partition, Some((broker, Some(batches)))) => {
+            let at = world.logs[partition as usize].before_end(batches);
+            world.cut(partition, broker, at);
+            model.cut(partition, at);
+        }
+        Op::Tell => world.tell(),
+        Op::MakeAnew => {
+            // Without ids nobody can tell.
+            if !world.topic_id.is_nil() {
+                world.make_anew(&model.forms);
+                for expected in &mut model.partitions {
+                    *expected = Expected { paused: expected.paused, count: expected.count, ..Expected::default() };
+                }
+            }
+        }
+        Op::Deliver(count) => (0..count).for_each(|_| _ = world.deliver()),
+        Op::Squeeze(node) => {
+            let account = |world: &World| {
+                world.inbox.with(|assignment| assignment.nodes.get(&node).map(|node| node.account.clone()))
+            };
+            let full = account(world).map(|account| account.charge(account.limit()));
+            world.now += 2 * SECOND;
+            world.send(node);
+            drop(full);
+        }
         Op::Wait => world.now += SECOND,
     }
-    world.answer_questions();
+    world.ask();
+    world.settle();
+}
+
+fn take(world: &World, model: &mut Model, of: Option<i32>, count: usize) {
+    for _ in 0..count {
+        world.settle();
+        let Some(record) = world.take_record(of) else { break };
+        let partition = record.topic_partition();
+        assert!(!model.of(&partition).paused, "{partition} is paused");
+        model.handed(world, &partition, record.offset, record.leader_epoch);
+    }
+}
+
+/// Runs all of it, and then lets things go well: every partition goes on, and all that was charged is given back.
+fn hold(mut world: World, forms: Vec<Form>, ops: Vec<Op>) {
+    world.logs = forms.iter().map(|form| super::logs::Log::new(*form, 1)).collect();
+    let mut model = Model { partitions: vec![Expected::default(); PARTITIONS as usize], forms };
+    for op in ops {
+        run(&mut world, &mut model, op);
+    }
+    for partition in 0..PARTITIONS {
+        run(&mut world, &mut model, Op::Pause(partition, false));
+        run(&mut world, &mut model, Op::MoveLeader(partition));
+    }
+    model.partitions.iter_mut().for_each(|expected| expected.count = 0);
+    for _ in 0..80 {
+        run(&mut world, &mut model, Op::Wait);
+        world.answer_questions();
+        for node in 0..2 {
+            run(&mut world, &mut model, Op::Send(node));
+            run(&mut world, &mut model, Op::Answer(node, 1));
+        }
+        run(&mut world, &mut model, Op::Take(20));
+        for partition in 0..PARTITIONS {
+            run(&mut world, &mut model, Op::TakeOf(partition, 20));
+        }
+    }
+    let well = |expected: &Expected| expected.count > 20 && expected.stale.is_none();
+    assert!(model.partitions.iter().all(well), "all go on: {:?}", model.partitions);
+    // Everything that was charged is given back, but for what still waits.
+    drop(std::mem::take(&mut world.waiting));
+    world.settle();
+    world.inbox.control(|assignment| assignment.end(None));
+    world.splits.clear();
+    assert_eq!(world.inbox.with(|assignment| assignment.budget.used()), 0);
+}
+
+/// How brokers know the topic: by name alone; by an id that Fetch does not speak of; by its id.
+fn world(rules: Rules, ids: u8) -> World {
+    let mut world = World::new(rules);
+    if ids > 0 {
+        world.topic_id = Uuid::from_u128(1);
+        world.by_name = ids == 1;
+        world.tell();
+    }
+    world
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
-    /// Whatever happens in whatever order: each partition hands out its records in order, none skipped, none twice, none
-    /// while paused; and once things go well again, every partition goes on.
+    /// Each partition hands out its records in order, none skipped, none twice, none while paused, and what a log lost is
+    /// read again from where it parts; once things go well again, every partition goes on.
     #[test]
-    fn every_record_is_handed_out_once_in_order(ops in prop::collection::vec(op(), 1..120)) {
-        let mut world = World::new(rules());
-        let all = PARTITIONS as usize;
-        let mut model = Model { next: vec![0; all], paused: vec![false; all], count: vec![0; all] };
-        for op in ops {
-            run(&mut world, &mut model, op);
-        }
-        for partition in 0..PARTITIONS {
-            run(&mut world, &mut model, Op::Pause(partition, false));
-        }
-        model.count = vec![0; all];
-        for _ in 0..60 {
-            run(&mut world, &mut model, Op::Wait);
-            for node in 0..2 {
-                run(&mut world, &mut model, Op::Send(node));
-                run(&mut world, &mut model, Op::Answer(node, 1));
-            }
-            run(&mut world, &mut model, Op::Take(20));
-        }
-        prop_assert!(model.count.iter().all(|count| *count > 20), "all go on: {:?}", model.count);
-        // Everything that was charged is given back, but for what still waits.
-        drop(std::mem::take(&mut world.waiting));
-        world.inbox.control(|assignment| assignment.end(None));
-        prop_assert_eq!(world.inbox.with(|assignment| assignment.budget.used()), 0);
+    fn every_record_is_handed_out_once_in_order(ids in 0..3u8, ops in prop::collection::vec(op(), 1..120)) {
+        hold(world(rules(), ids), vec![Form::Plain, Form::Small, Form::Plain], ops);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    /// The same of batches that are opened ahead on other threads, and dropped again where others need their room.
+    #[test]
+    fn every_record_of_large_batches_is_handed_out_once_in_order(ids in 0..3u8, ops in prop::collection::vec(op(), 1..80)) {
+        let rules = Rules { partition_bytes: 60_000, queued_bytes: 600_000, jobs: 2, ..rules() };
+        hold(world(rules, ids), vec![Form::Heavy, Form::Heavy, Form::Plain], ops);
     }
 }

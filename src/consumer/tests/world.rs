@@ -1,8 +1,8 @@
 //! What decides, driven by hand, for tests of plans: no brokers, no time but what the test says.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -11,21 +11,26 @@ use bytes::Bytes;
 use rand::{SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
-use super::{SECOND, tp};
+use super::{
+    SECOND,
+    logs::{Form, Log},
+    tp,
+};
 use crate::{
-    ErrorCode, IsolationLevel, OffsetReset, TopicPartition,
+    ConsumerRecord, ErrorCode, IsolationLevel, OffsetReset, TopicPartition,
     cluster::{Backoff, Broker, Metadata, PartitionMetadata, TopicMetadata},
     consumer::{
         arrivals::{Arrived, Hints},
         assignment::{Assignment, Rules},
         budget::Charge,
         fetcher::Plan,
-        inbox::{Inbox, Wakers},
+        inbox::{Inbox, Wakers, lock},
         part::Opening,
-        position::State,
+        position::{Start, State},
+        reader::Reader,
         records::{Home, Records},
-        resolve::Question,
-        test_batches::{Sort, batch},
+        resolve::{Asked, Question},
+        split::SplitId,
         walk::walk,
     },
     record::Offset,
@@ -33,8 +38,8 @@ use crate::{
 };
 
 pub(super) const PARTITIONS: i32 = 3;
-/// Records of a batch.
-const BATCH: i64 = 4;
+/// No broker leads.
+const NOBODY: i32 = -1;
 
 pub(super) fn rules() -> Rules {
     Rules {
@@ -70,16 +75,31 @@ pub(super) fn head(partition: i32, error: ErrorCode) -> FetchPartitionResponse {
     }
 }
 
+/// What a broker has answered to a question, and what has not arrived yet.
+enum Answer {
+    Offset(Asked<Start>, Result<(i64, i32), ErrorCode>),
+    Epoch(Asked<(i64, i32)>, Result<(i32, i64), ErrorCode>),
+}
+
 /// A consumer's inside, and brokers as it sees them.
 pub(super) struct World {
     pub(super) inbox: Arc<Inbox>,
     pub(super) now: Instant,
     /// The leader and epoch of each partition.
     pub(super) leaders: Vec<(i32, i32)>,
+    pub(super) logs: Vec<Log>,
     brokers: Vec<i32>,
-    /// What each broker has been asked for, and the request that waits for its answer.
-    sessions: HashMap<i32, BTreeMap<i32, FetchPartition>>,
+    /// Nil where brokers know none.
+    pub(super) topic_id: Uuid,
+    /// Brokers are asked by name, though they may know ids (Fetch up to v12).
+    pub(super) by_name: bool,
+    /// What each broker has been asked for, by id (nil where it is asked by name), and the request that waits for its
+    /// answer.
+    sessions: HashMap<i32, BTreeMap<(Uuid, i32), FetchPartition>>,
     pub(super) waiting: HashMap<i32, Charge>,
+    answers: VecDeque<Answer>,
+    /// Partitions that have readers of their own.
+    pub(super) splits: BTreeMap<i32, (SplitId, Arc<Mutex<Reader>>)>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -95,9 +115,14 @@ impl World {
             inbox,
             now: Instant::now(),
             leaders,
+            logs: vec![Log::new(Form::Plain, 1); PARTITIONS as usize],
             brokers: vec![0, 1],
+            topic_id: Uuid::nil(),
+            by_name: true,
             sessions: HashMap::new(),
             waiting: HashMap::new(),
+            answers: VecDeque::new(),
+            splits: BTreeMap::new(),
             _runtime: runtime,
         };
         let metadata = world.metadata();
@@ -112,7 +137,7 @@ impl World {
     pub(super) fn metadata(&self) -> Metadata {
         let partitions = self.leaders.iter().zip(0..).map(|(&(leader, leader_epoch), partition)| PartitionMetadata {
             partition,
-            leader: Some(leader),
+            leader: Some(leader).filter(|leader| *leader != NOBODY),
             leader_epoch,
             replicas: vec![0, 1],
             isr: vec![0, 1],
@@ -120,7 +145,7 @@ impl World {
         });
         let topic = TopicMetadata {
             name: "t".into(),
-            id: Uuid::nil(),
+            id: self.topic_id,
             internal: false,
             error: ErrorCode::NONE,
             partitions: partitions.collect(),
@@ -134,8 +159,28 @@ impl World {
     }
 
     pub(super) fn move_leader(&mut self, partition: i32) {
+        self.elect(partition, Some(1 - self.leaders[partition as usize].0.max(0)));
+        self.tell();
+    }
+
+    /// Another one leads a partition, or nobody. The consumer has not heard of it.
+    pub(super) fn elect(&mut self, partition: i32, broker: Option<i32>) {
         let (leader, epoch) = &mut self.leaders[partition as usize];
-        (*leader, *epoch) = (1 - *leader, *epoch + 1);
+        (*leader, *epoch) = (broker.unwrap_or(NOBODY), *epoch + 1);
+    }
+
+    /// A leader is elected that has lost all from that offset on.
+    pub(super) fn cut(&mut self, partition: i32, broker: i32, at: i64) {
+        self.elect(partition, Some(broker));
+        let (_, epoch) = self.leaders[partition as usize];
+        self.logs[partition as usize].cut(epoch, at);
+    }
+
+    /// The topic is deleted and made anew.
+    pub(super) fn make_anew(&mut self, forms: &[Form]) {
+        self.topic_id = Uuid::from_u128(self.topic_id.as_u128() + 1);
+        self.logs = forms.iter().map(|form| Log::new(*form, 0)).collect();
+        self.leaders = (0..PARTITIONS).map(|partition| (partition % 2, 0)).collect();
         self.tell();
     }
 
@@ -162,16 +207,18 @@ impl World {
                 self.sessions.remove(&node);
                 None
             }
-            Plan::Fetch { request, reserved, .. } => {
+            Plan::Fetch { request, reserved, by_name } => {
                 let session = self.sessions.entry(node).or_default();
                 if request.session_epoch == 0 {
                     session.clear();
                 }
-                for asked in request.topics.iter().flat_map(|topic| &topic.partitions) {
-                    session.insert(asked.partition, *asked);
+                let by_name = by_name || self.by_name;
+                let key = |id, partition| (if by_name { Uuid::nil() } else { id }, partition);
+                for topic in &request.topics {
+                    session.extend(topic.partitions.iter().map(|asked| (key(topic.id, asked.partition), *asked)));
                 }
-                for forgotten in request.forgotten.iter().flat_map(|topic| &topic.partitions) {
-                    session.remove(forgotten);
+                for topic in request.forgotten_in(if by_name { 12 } else { 13 }).iter() {
+                    topic.partitions.iter().for_each(|partition| _ = session.remove(&key(topic.id, *partition)));
                 }
                 self.waiting.insert(node, reserved);
                 Some(*request)
@@ -183,21 +230,39 @@ impl World {
     pub(super) fn answer(&mut self, node: i32, batches: i64) {
         let Some(mut charge) = self.waiting.remove(&node) else { return };
         let mut size = 0;
-        let arrived = self.sessions[&node].values().map(|asked| {
-            // Three batches were read before the leader moved.
-            if self.leaders[asked.partition as usize].0 != node && batches != 3 {
+        let (leaders, logs, topic_id) = (&self.leaders, &mut self.logs, self.topic_id);
+        // What the consumer knows of them.
+        let known: Vec<_> = (0..PARTITIONS)
+            .map(|partition| {
+                self.inbox.with(|all| all.partitions.get(&tp("t", partition)).and_then(|found| found.leader))
+            })
+            .collect();
+        let arrived = self.sessions[&node].iter().map(|(&(id, partition), asked)| {
+            let (leader, epoch) = leaders[partition as usize];
+            let head = |code| match id.is_nil() {
+                true => head(partition, code),
+                false => FetchPartitionResponse { topic: "".into(), topic_id: id, ..head(partition, code) },
+            };
+            let refused = if !id.is_nil() && id != topic_id {
+                Some(ErrorCode::UNKNOWN_TOPIC_ID)
+            } else if batches == 3 {
+                // Three batches were read before the leader moved.
+                None
+            } else if leader != node {
+                // A follower that lags has no say about offsets, once it is known to be one.
+                let lags = batches == 2 && known[partition as usize] == Some((leader, epoch));
+                Some(if lags { ErrorCode::OFFSET_OUT_OF_RANGE } else { ErrorCode::NOT_LEADER_OR_FOLLOWER })
+            } else {
+                Some(ErrorCode::FENCED_LEADER_EPOCH).filter(|_| asked.current_leader_epoch != epoch)
+            };
+            if let Some(code) = refused {
                 let walk = walk(Bytes::new(), IsolationLevel::ReadUncommitted, &[]);
-                // A follower that lags has no say about offsets.
-                let code =
-                    if batches == 2 { ErrorCode::OFFSET_OUT_OF_RANGE } else { ErrorCode::NOT_LEADER_OR_FOLLOWER };
-                return Arrived { head: head(asked.partition, code), walk };
+                return Arrived { head: head(code), walk };
             }
-            let first = asked.fetch_offset - asked.fetch_offset.rem_euclid(BATCH);
-            let bytes: Vec<Bytes> = (0..batches).map(|i| batch(first + i * BATCH, BATCH, Sort::Plain)).collect();
-            let bytes = bytes.concat();
+            let bytes = logs[partition as usize].read(asked.fetch_offset, batches, asked.current_leader_epoch);
             size += bytes.len();
-            let walk = walk(bytes.into(), IsolationLevel::ReadUncommitted, &[]);
-            Arrived { head: head(asked.partition, ErrorCode::NONE), walk }
+            let walk = walk(bytes, IsolationLevel::ReadUncommitted, &[]);
+            Arrived { head: head(ErrorCode::NONE), walk }
         });
         let arrived = arrived.collect();
         charge.resize(size);
@@ -208,10 +273,17 @@ impl World {
     pub(super) fn recommend(&mut self, node: i32) {
         let Some(mut charge) = self.waiting.remove(&node) else { return };
         charge.resize(0);
-        let led = self.sessions[&node].values().filter(|asked| self.leaders[asked.partition as usize].0 == node);
-        let arrived = led.map(|asked| {
-            let head =
-                FetchPartitionResponse { preferred_read_replica: 1 - node, ..head(asked.partition, ErrorCode::NONE) };
+        let led =
+            |id: &Uuid, partition| self.leaders[partition as usize].0 == node && (id.is_nil() || *id == self.topic_id);
+        let led = self.sessions[&node].keys().filter(|(id, partition)| led(id, *partition));
+        let arrived = led.map(|(id, partition)| {
+            let topic = if id.is_nil() { "t" } else { "" };
+            let head = FetchPartitionResponse {
+                topic: topic.into(),
+                topic_id: *id,
+                preferred_read_replica: 1 - node,
+                ..head(*partition, ErrorCode::NONE)
+            };
             Arrived { head, walk: walk(Bytes::new(), IsolationLevel::ReadUncommitted, &[]) }
         });
         let arrived = arrived.collect();
@@ -237,37 +309,101 @@ impl World {
         }
     }
 
-    /// Every question is answered: logs keep all that was read.
+    /// Every question is answered.
     pub(super) fn answer_questions(&mut self) {
+        self.ask();
+        while self.deliver() {}
+    }
+
+    /// All questions that can be asked now reach their brokers, which answer from what is in their logs now.
+    pub(super) fn ask(&mut self) {
         let now = self.now;
-        self.inbox.control(|assignment| {
-            for question in assignment.questions(now) {
-                match question {
-                    Question::Committed(_) => panic!("there is no group"),
-                    Question::Offsets(_, asked) => {
-                        for asked in asked {
-                            assignment.offset_answer(&asked, Ok((0, 1)), now);
-                        }
+        for question in self.inbox.with(|assignment| assignment.questions(now)) {
+            match question {
+                Question::Committed(_) => panic!("there is no group"),
+                Question::Offsets(node, asked) => {
+                    for asked in asked {
+                        let answer = self.log_of(node, &asked).map(|log| (0, log.epoch_at(0)));
+                        self.answers.push_back(Answer::Offset(asked, answer));
                     }
-                    Question::Epochs(_, asked) => {
-                        for asked in asked {
-                            let (_, epoch) = asked.what;
-                            assignment.epoch_answer(&asked, Ok((epoch, i64::MAX)), now);
-                        }
+                }
+                Question::Epochs(node, asked) => {
+                    for asked in asked {
+                        let answer = self.log_of(node, &asked).map(|log| log.end_of(asked.what.1));
+                        self.answers.push_back(Answer::Epoch(asked, answer));
                     }
                 }
             }
-        });
+        }
+    }
+
+    fn log_of<T>(&self, node: i32, asked: &Asked<T>) -> Result<&Log, ErrorCode> {
+        let at = asked.partition.partition as usize;
+        let (leader, epoch) = self.leaders[at];
+        match () {
+            () if asked.leader_epoch != epoch => Err(ErrorCode::FENCED_LEADER_EPOCH),
+            () if leader != node => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            () => Ok(&self.logs[at]),
+        }
+    }
+
+    /// The next answer to a question arrives, if there is one.
+    pub(super) fn deliver(&mut self) -> bool {
+        let now = self.now;
+        match self.answers.pop_front() {
+            None => return false,
+            Some(Answer::Offset(asked, answer)) => {
+                self.inbox.control(|assignment| assignment.offset_answer(&asked, answer, now))
+            }
+            Some(Answer::Epoch(asked, answer)) => {
+                self.inbox.control(|assignment| assignment.epoch_answer(&asked, answer, now))
+            }
+        };
+        true
+    }
+
+    /// Waits for what is being opened on other threads.
+    pub(super) fn settle(&self) {
+        for _ in 0..60_000 {
+            if self.inbox.with(|assignment| assignment.running_jobs) == 0 {
+                return;
+            }
+            std::thread::sleep(SECOND / 5000);
+        }
+        panic!("what is being opened never is");
     }
 
     /// The next record that is there, as `recv` would give it.
     pub(super) fn take(&self) -> Option<(TopicPartition, i64)> {
-        let _reading = self.inbox.read().unwrap();
+        self.take_record(None).map(|record| (record.topic_partition(), record.offset))
+    }
+
+    /// The same, of the common reader or of that of a partition.
+    pub(super) fn take_record(&self, of: Option<i32>) -> Option<ConsumerRecord> {
         let mut cx = Context::from_waker(Waker::noop());
-        match self.inbox.reader().poll_record(&self.inbox, &mut cx) {
-            Poll::Ready(Some(Ok(record))) => Some((record.topic_partition(), record.offset)),
+        let next = match of.map(|partition| self.splits.get(&partition)) {
+            Some(split) => lock(&split?.1).poll_record(&self.inbox, &mut cx),
+            None => {
+                let _reading = self.inbox.read().unwrap();
+                self.inbox.reader().poll_record(&self.inbox, &mut cx)
+            }
+        };
+        match next {
+            Poll::Ready(Some(Ok(record))) => Some(record),
             Poll::Ready(other) => panic!("{other:?}"),
             Poll::Pending => None,
+        }
+    }
+
+    /// Gives a partition a reader of its own, or takes it back.
+    pub(super) fn split(&mut self, partition: i32, on: bool) {
+        match (on, self.splits.remove(&partition)) {
+            (true, None) => {
+                let split = self.inbox.split(&tp("t", partition), false).unwrap();
+                self.splits.insert(partition, split);
+            }
+            (false, Some((id, reader))) => self.inbox.unsplit(&id, &reader),
+            (_, kept) => self.splits.extend(kept.map(|split| (partition, split))),
         }
     }
 

@@ -12,8 +12,8 @@ use kafka_protocol::{
 };
 use uuid::Uuid;
 
-use super::{tampered::tampered, *};
-use crate::{DeliveryStatus, ErrorKind, error::ErrorCode, net::Network, wire::ApiKey};
+use super::*;
+use crate::{DeliveryStatus, ErrorKind, error::ErrorCode, net::Network, testkit::tampered::tampered, wire::ApiKey};
 
 /// How often may be asked within a minute, by a client that waits for `retry.backoff.ms` and more between attempts.
 const OFTEN: u64 = 200;

@@ -24,7 +24,6 @@ mod results;
 mod sequences;
 mod spreading;
 mod stale;
-mod tampered;
 mod telling;
 mod topics;
 mod waiting;

@@ -11,10 +11,11 @@ use std::{
 
 use kafka_protocol::messages::{BrokerId, MetadataResponse};
 
-use super::{tampered::tampered, *};
+use super::*;
 use crate::{
     error::ErrorCode,
     net::{BoxFuture, MemoryNetwork, Network, Stream},
+    testkit::tampered::tampered,
     wire::ApiKey,
 };
 

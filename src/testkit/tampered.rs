@@ -12,9 +12,9 @@ use tokio::{
     sync::Mutex,
 };
 
+use super::Cluster;
 use crate::{
     net::{BoxFuture, Network, Stream},
-    testkit::Cluster,
     wire::ApiKey,
 };
 
@@ -31,7 +31,7 @@ struct Tampered {
 }
 
 /// The cluster's network, on which answers to `key` pass through `change`, which also hears how many went before.
-pub(super) fn tampered<R: Decodable + Encodable>(
+pub(crate) fn tampered<R: Decodable + Encodable>(
     cluster: &Cluster,
     key: ApiKey,
     change: impl Fn(u64, i16, &mut R) + Send + Sync + 'static,

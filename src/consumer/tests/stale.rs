@@ -1,0 +1,180 @@
+//! Pictures of the cluster that are behind the truth, or of another cluster altogether.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use kafka_protocol::messages::{BrokerId, MetadataResponse};
+
+use super::*;
+use crate::{
+    ApiKey, OffsetReset,
+    error::ErrorCode,
+    net::{BoxFuture, MemoryNetwork, Network, Stream},
+    testkit::tampered::tampered,
+};
+
+/// A member of a group that is to hear of new partitions soon.
+fn member(cluster: &Cluster, network: Arc<dyn Network>) -> ConsumerBuilder {
+    let builder = builder(cluster).network(network).group("g").auto_offset_reset(OffsetReset::Earliest);
+    builder.property("metadata.max.age.ms", "1000")
+}
+
+/// So many numbers, in their order.
+async fn sorted(consumer: &Consumer, count: usize) -> Vec<i64> {
+    let mut numbers = numbers(consumer, count).await;
+    numbers.sort_unstable();
+    numbers
+}
+
+#[tokio::test(start_paused = true)]
+async fn partitions_that_begin_with_an_error_are_read_once_they_have_a_leader() {
+    for subscribes in [true, false] {
+        let cluster = cluster(1).await;
+        cluster.create_topic("t", 2).unwrap();
+        for partition in 0..2 {
+            append(&cluster, "t", partition, 0..2);
+        }
+        // The first look at the topic finds one partition without a leader, and so do those at the third one later.
+        let rounds = Arc::new(AtomicU64::new(0));
+        let seen = rounds.clone();
+        let network = tampered(&cluster, ApiKey::Metadata, move |_, _, response: &mut MetadataResponse| {
+            for topic in &mut response.topics {
+                let begins = [1, 2].get(topic.partitions.len() / 3).copied().unwrap_or(0);
+                for partition in topic.partitions.iter_mut().filter(|partition| partition.partition_index == begins) {
+                    if seen.fetch_add(1, Ordering::Relaxed) % 8 < 4 {
+                        partition.error_code = ErrorCode::LEADER_NOT_AVAILABLE.code();
+                        partition.leader_id = BrokerId(-1);
+                        partition.leader_epoch = -1;
+                    }
+                }
+            }
+        });
+        let consumer = member(&cluster, network).build().await.unwrap();
+        let all = |count| (0..count).map(|partition| (tp("t", partition), Offset::Beginning));
+        if subscribes {
+            consumer.subscribe(["t"]).unwrap();
+        } else {
+            consumer.assign(all(2)).unwrap();
+        }
+        assert_eq!(sorted(&consumer, 4).await, [0, 0, 1, 1]);
+        assert!(rounds.load(Ordering::Relaxed) >= 4, "it began with the error");
+        rounds.store(0, Ordering::Relaxed);
+        cluster.add_partitions("t", 3).unwrap();
+        append(&cluster, "t", 2, 7..9);
+        if !subscribes {
+            consumer
+                .assign(all(3).map(|(partition, from)| {
+                    (partition, if consumer.position(&tp("t", 0)).is_some() { Offset::End } else { from })
+                }))
+                .unwrap();
+            consumer.seek(&tp("t", 2), Offset::Beginning).unwrap();
+        }
+        assert_eq!(numbers(&consumer, 2).await, [7, 8]);
+        assert!(is_quiet(&consumer).await);
+        assert!(rounds.load(Ordering::Relaxed) >= 4, "and so did the new one");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_has_not_heard_of_a_new_partition_takes_it_from_nobody() {
+    let cluster = cluster(2).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..1);
+    let behind = Arc::new(AtomicBool::new(false));
+    let now_and_then = behind.clone();
+    let network = tampered(&cluster, ApiKey::Metadata, move |round, _, response: &mut MetadataResponse| {
+        if now_and_then.load(Ordering::Relaxed) && round % 2 == 1 {
+            for topic in &mut response.topics {
+                topic.partitions.retain(|partition| partition.partition_index == 0);
+            }
+        }
+    });
+    let consumer = member(&cluster, network).build().await.unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    assert_eq!(numbers(&consumer, 1).await, [0]);
+    cluster.add_partitions("t", 2).unwrap();
+    append(&cluster, "t", 1, 0..1);
+    assert_eq!(numbers(&consumer, 1).await, [0]);
+    behind.store(true, Ordering::Relaxed);
+    let (joins, looks) = (cluster.requests(ApiKey::JoinGroup), cluster.requests(ApiKey::Metadata));
+    for n in 1..60 {
+        append(&cluster, "t", 0, n..n + 1);
+        append(&cluster, "t", 1, n..n + 1);
+        assert_eq!(numbers(&consumer, 2).await, [n, n]);
+        tokio::time::sleep(SECOND / 2).await;
+    }
+    assert!(cluster.requests(ApiKey::Metadata) > looks + 20);
+    assert_eq!(cluster.requests(ApiKey::JoinGroup), joins, "nothing has changed, so nothing is shared out anew");
+}
+
+/// A network on which the name `kafka` stands for one cluster after the other.
+#[derive(Clone, Debug)]
+struct Named {
+    inner: MemoryNetwork,
+    stands_for: Arc<Mutex<SocketAddr>>,
+}
+
+impl Network for Named {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        let named = *self.stands_for.lock().unwrap();
+        if host == "kafka" { Box::pin(async move { Ok(vec![named]) }) } else { self.inner.resolve(host, port) }
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        self.inner.connect(address)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_is_replaced_by_another_is_read_from_its_beginning() {
+    for subscribes in [true, false] {
+        let network = MemoryNetwork::new();
+        let first = Cluster::start(Options::new().network(network.clone()).brokers(2)).await.unwrap();
+        let second = Cluster::start(Options::new().network(network.clone()).seed(99)).await.unwrap();
+        for (cluster, numbers) in [(&first, 0..10), (&second, 100..130)] {
+            cluster.create_topic("t", 2).unwrap();
+            append(cluster, "t", 0, numbers);
+        }
+        let address = |cluster: &Cluster| cluster.bootstrap().split(',').next().unwrap().parse().unwrap();
+        let named = Named { inner: network, stands_for: Arc::new(Mutex::new(address(&first))) };
+        let builder = Consumer::builder("kafka:9092").network(Arc::new(named.clone())).seed(1).group("g");
+        let builder = builder.auto_offset_reset(OffsetReset::Earliest).auto_commit_interval(SECOND);
+        let builder = builder.property("metadata.recovery.rebootstrap.trigger.ms", "3000");
+        let consumer = builder.build().await.unwrap();
+        if subscribes {
+            consumer.subscribe(["t"]).unwrap();
+        } else {
+            consumer.assign((0..2).map(|partition| (tp("t", partition), Offset::Beginning))).unwrap();
+        }
+        assert_eq!(numbers(&consumer, 10).await, (0..10).collect::<Vec<_>>());
+        assert!(is_quiet(&consumer).await);
+        for broker in first.brokers() {
+            first.kill(broker).await.unwrap();
+        }
+        tokio::time::sleep(SECOND).await;
+        *named.stands_for.lock().unwrap() = address(&second);
+        // Who has to join again begins at what was committed there, and that is nothing yet: it reads some twice.
+        let mut seen = std::collections::BTreeSet::new();
+        let mut quiet = 0;
+        while quiet < 20 {
+            match tokio::time::timeout(10 * SECOND, consumer.recv()).await {
+                Ok(Some(Ok(record))) => {
+                    assert!(number(&record) >= 100, "of the other cluster: {record:?}");
+                    seen.insert(record.offset);
+                    quiet = 0;
+                }
+                Ok(Some(Err(error))) => assert!(error.is_retriable(), "what is told meanwhile passes: {error}"),
+                Ok(None) => panic!("the end"),
+                Err(_) => quiet += 1,
+            }
+        }
+        assert_eq!(Vec::from_iter(seen), (0..30).collect::<Vec<_>>(), "all of it; subscribes: {subscribes}");
+        assert_eq!((first.committed("g", "t", 0), second.committed("g", "t", 0)), (Some(10), Some(30)));
+    }
+}
