@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     consumer_status::STALLED,
-    group::GroupEvent,
+    group::{GroupEvent, Insistence},
     inbox::{Inbox, lock},
     listener_task::{ListenerTask, Tell},
     position::State,
@@ -316,7 +316,7 @@ impl ConsumerTask {
                 let deadline = after(shared.settings.max_poll_interval.min(shared.settings.session_timeout));
                 shared.commit_asked(deadline).await;
                 if shared.commits_by_itself()
-                    && let Err(error) = shared.commit_read(Some(&partitions), false, deadline).await
+                    && let Err(error) = shared.commit_done(Some(&partitions), Insistence::Through, deadline).await
                 {
                     tracing::warn!(%error, "what was done of revoked partitions could not be committed");
                 }
@@ -359,7 +359,7 @@ impl ConsumerTask {
         let shared = self.shared.clone();
         self.children.spawn(async move {
             let deadline = shared.deadline();
-            if let Err(error) = shared.commit_read(None, false, deadline).await {
+            if let Err(error) = shared.commit_done(None, Insistence::OneAnswer, deadline).await {
                 tracing::warn!(%error, "offsets could not be committed; the next commit tries again");
             }
             Ended::AutoCommit
