@@ -28,7 +28,8 @@ pub(super) struct Lease {
     /// What was passed over last because it holds no record, for a reader that says by itself what it is done with: done
     /// as soon as all before it is. From and to where.
     gap: Mutex<Option<(i64, i64)>>,
-    /// From which offset on which leader epoch was read; for commits (KIP-320). Grows by one entry for each election.
+    /// From which offset on which leader epoch was read, by offset; for commits (KIP-320). Grows by one entry for each
+    /// election.
     epochs: Mutex<Vec<(i64, i32)>>,
 }
 
@@ -142,8 +143,15 @@ impl Lease {
             return;
         }
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        if epochs.last().is_none_or(|(_, last)| *last != epoch) {
-            epochs.push((from, epoch));
+        if !epochs.last().is_some_and(|(at, last)| *at <= from && *last == epoch) {
+            // Batches are opened in any order. Epochs only grow along a log: what is known of offsets behind under an older
+            // one is of records that the log has lost since.
+            epochs.retain(|(at, known)| *at < from || *known > epoch);
+            let place = epochs.partition_point(|(at, _)| *at < from);
+            let before = place.checked_sub(1).and_then(|before| epochs.get(before));
+            if before.is_none_or(|(_, before)| *before != epoch) {
+                epochs.insert(place, (from, epoch));
+            }
         }
         // What lies before the done offset is asked for no more, but the last entry below it.
         let done = self.done();
@@ -186,6 +194,25 @@ mod tests {
         lease.note_epoch(16, 7);
         assert_eq!(lease.to_commit(16).leader_epoch, Some(6));
         assert_eq!(lease.to_commit(17).leader_epoch, Some(7));
+    }
+
+    #[test]
+    fn epochs_are_noted_in_whatever_order_batches_are_opened() {
+        let lease = Lease::new(TopicPartition::new("t", 0), 1, 0, 0, 2);
+        let epochs = |lease: &Lease| [5, 11, 15, 21, 31].map(|offset| lease.to_commit(offset).leader_epoch.unwrap());
+        lease.note_epoch(10, 4);
+        lease.note_epoch(0, 3);
+        assert_eq!(epochs(&lease), [3, 4, 4, 4, 4]);
+        lease.note_epoch(30, 6);
+        lease.note_epoch(20, 4);
+        assert_eq!(epochs(&lease), [3, 4, 4, 4, 6]);
+        // Read anew, the same; and after the log lost its end to a later leader.
+        lease.note_epoch(0, 3);
+        lease.note_epoch(10, 4);
+        assert_eq!(epochs(&lease), [3, 4, 4, 4, 6]);
+        lease.note_epoch(14, 7);
+        assert_eq!(epochs(&lease), [3, 4, 7, 7, 7]);
+        assert_eq!(lease.to_commit(0).leader_epoch, Some(2), "the epoch that the position came with");
     }
 
     #[test]
