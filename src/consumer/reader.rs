@@ -372,8 +372,8 @@ impl Reader {
 
     /// Checks and decompresses a batch as it came; everything else stays as it is.
     fn open(&mut self, taken: Taken) -> Taken {
-        let Taken::Raw { lease, batch, charge, end } = taken else { return taken };
-        match Part::open(&lease, &batch, end, charge, &mut self.decompressor, self.opening) {
+        let Taken::Raw { lease, batch, charge, start, end } = taken else { return taken };
+        match Part::open(&lease, &batch, start..end, charge, &mut self.decompressor, self.opening) {
             Ok(Some(part)) => Taken::Open(part),
             Ok(None) => Taken::Skip { lease, end },
             Err(error) => Taken::Broken { lease, error, end },
