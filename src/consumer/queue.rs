@@ -8,7 +8,7 @@ use crate::{error::Error, wire::batch::RawBatch};
 /// Compressed batches from this size on are opened ahead, on threads that may block.
 pub(super) const HEAVY: usize = 32 * 1024;
 /// How many times its size a batch may become, as long as nothing is known of its partition's.
-const GROWTH: usize = 4;
+pub(super) const GROWTH: usize = 4;
 /// How many batches of a partition are opened ahead.
 const AHEAD: usize = 2;
 
