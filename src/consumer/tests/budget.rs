@@ -168,3 +168,33 @@ async fn the_rest_of_a_paused_batch_does_not_keep_others_out() {
     }
     assert_eq!(seen, [1, 2, 3, 4], "none skipped, none twice");
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_poll_decompresses_no_more_than_there_is_room_for() {
+    let text = r#"{"some":"text","that":"repeats itself"},"#.repeat(5_000);
+    for compression in [Compression::Gzip(1), Compression::Snappy, Compression::Lz4, Compression::Zstd(1)] {
+        let batch = built(0, 1, Sort::Plain, compression, &text);
+        assert!(batch.len() < HEAVY, "{compression:?}: opened by the reader");
+        let cluster = serving(vec![batch], 2).await;
+        let bound = 4 * MIB;
+        let consumer = reading_all(builder(&cluster).queued_max_bytes(bound), 2).await;
+        let mut stream = consumer.split_partition(&tp("t", 1)).unwrap();
+        let mut next = [0, 0];
+        for round in 0..10 {
+            if round % 3 == 0 {
+                tokio::time::sleep(5 * SECOND).await;
+            }
+            let of_both = consumer.poll(60 * SECOND).await.unwrap();
+            let of_one = stream.poll(60 * SECOND).await.unwrap().unwrap();
+            for record in of_both.iter().chain(&of_one) {
+                let at = &mut next[record.partition() as usize];
+                assert_eq!(record.offset(), *at, "{compression:?}");
+                *at += 1;
+            }
+            assert!(!of_both.is_empty() && !of_one.is_empty(), "each goes on by one batch at least");
+        }
+        // What one batch becomes is known when it is open.
+        let most = bound + 2 * text.len();
+        assert!(peak(&consumer) <= most, "{compression:?}: {} of {most} bytes", peak(&consumer));
+    }
+}

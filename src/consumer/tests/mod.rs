@@ -15,6 +15,7 @@ mod interleavings;
 mod listening;
 mod lookups;
 mod memory;
+mod opening;
 mod planning;
 mod positions;
 mod reading;
