@@ -59,6 +59,8 @@ pub(super) struct Partition {
     pub(super) leader: Option<(i32, i32)>,
     /// The newest leader epoch under which what lies before the position is known to be in the log; −1 where none is.
     pub(super) checked: i32,
+    /// The cluster says that its topic does not exist: one that comes may be another one of the same name.
+    pub(super) vanished: bool,
     /// A replica nearer than the leader (KIP-392).
     pub(super) nearby: Nearby,
     /// The broker that it is fetched from.
@@ -95,6 +97,7 @@ impl Partition {
             topic_id: Uuid::nil(),
             leader: None,
             checked: -1,
+            vanished: false,
             nearby: Nearby::new(rules.backoff.first()),
             node: None,
             fetch_bytes: rules.partition_bytes,

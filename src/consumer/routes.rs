@@ -53,6 +53,7 @@ impl Assignment {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         let Some(topic) = metadata.topic(&partition.topic) else { return };
         let id = topic.id;
+        found.vanished = topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
         if topic.error == ErrorCode::TOPIC_AUTHORIZATION_FAILED && !std::mem::replace(&mut found.reported, true) {
             self.tell(partition, Error::broker(topic.error, format_args!("read of {partition}")));
             return;
