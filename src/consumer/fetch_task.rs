@@ -67,7 +67,7 @@ impl FetchTask {
     }
 
     async fn fetch(&self, node: i32, request: FetchRequest, reserved: Charge, by_name: bool) {
-        self.inbox.with(|assignment| assignment.watch.asks(node, Instant::now().into_std()));
+        self.inbox.with(|assignment| assignment.watch.asks(node, self.timeout, Instant::now().into_std()));
         match self.ask(node, &request, by_name, reserved.bytes()).await {
             Ok((response, size)) => self.arrived(node, response, reserved, size),
             Err(error) => {
