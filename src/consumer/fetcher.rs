@@ -96,7 +96,7 @@ impl Assignment {
         let mut reserved = account.reserve(want, least);
         let mut again = None;
         if reserved.is_none() {
-            self.make_room(id);
+            self.make_room(id, least);
             again = self.evict_unread(id, least, now);
             reserved = account.reserve(want, least);
         }
@@ -230,13 +230,14 @@ impl Assignment {
 
     /// A broker's account is full: paused partitions give their bytes back, to be read anew when they go on, and what keeps
     /// a whole response for a small rest is copied out of it.
-    fn make_room(&mut self, id: i32) {
+    fn make_room(&mut self, id: i32, least: usize) {
         // Not while a question about its position is open.
         let idle =
             |found: &Partition| found.paused && matches!(found.position.state(), State::Fetch { .. } | State::Stopped);
         let mut evicted = Vec::new();
-        for (partition, found) in self.partitions.iter_mut().filter(|(_, found)| found.node == Some(id) && idle(found))
-        {
+        let makers = self.makers_of_room(id, least);
+        let here = |found: &Partition| found.node.is_some_and(|node| makers.contains(&node));
+        for (partition, found) in self.partitions.iter_mut().filter(|(_, found)| here(found) && idle(found)) {
             if let Some(start) = found.queue.evict(false) {
                 evicted.push((partition.clone(), start));
             }
