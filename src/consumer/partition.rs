@@ -61,7 +61,7 @@ pub(super) struct Partition {
     pub(super) nearby: Nearby,
     /// The broker that it is fetched from.
     pub(super) node: Option<i32>,
-    /// Asked for in one fetch; grows for a batch that does not fit.
+    /// Asked for in one fetch; more where batches are larger, and where a long line is to be filled (`answer_size`).
     pub(super) fetch_bytes: i32,
     pub(super) committed: Option<i64>,
     pub(super) retries: Backoff,
@@ -100,5 +100,10 @@ impl Partition {
             leaderless_since: Some(now),
             reported: false,
         }
+    }
+
+    /// How much of it waits for its reader at most before it is fetched no further.
+    pub(super) fn queue_bound(&self) -> usize {
+        usize::try_from(self.fetch_bytes).unwrap_or(0).saturating_mul(2)
     }
 }
