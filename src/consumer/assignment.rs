@@ -38,7 +38,10 @@ pub(super) struct Rules {
     pub(super) min_bytes: i32,
     pub(super) max_bytes: i32,
     pub(super) max_wait: Duration,
+    /// Asked for of one partition in one answer, at least.
     pub(super) partition_bytes: i32,
+    /// Whether more is asked for of it where a long line would be half empty: the user has not said how much.
+    pub(super) partition_grows: bool,
     pub(super) queued_bytes: usize,
     pub(super) rack: Option<String>,
     pub(super) backoff: Backoff,

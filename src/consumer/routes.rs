@@ -24,8 +24,6 @@ pub(super) struct Node {
     pub(super) answer_size: AnswerSize,
     /// About the largest batch of late, in bytes.
     pub(super) largest_batch: usize,
-    /// At least this is asked for of each partition.
-    pub(super) floor: i32,
     pub(super) not_before: Option<Instant>,
     /// When the first of the partitions that are read here as from a replica nearby is to be asked of its leader again.
     pub(super) expiry: Option<Instant>,
@@ -180,7 +178,6 @@ impl Assignment {
                 partitions: 0,
                 answer_size: AnswerSize::default(),
                 largest_batch: 0,
-                floor: 0,
                 not_before: None,
                 expiry: None,
                 rackless_until: None,

@@ -20,6 +20,7 @@ mod planning;
 mod positions;
 mod reading;
 mod replicas;
+mod round_trips;
 mod sessions;
 mod splitting;
 mod telling;
