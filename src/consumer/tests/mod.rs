@@ -9,6 +9,7 @@ mod counting;
 mod damage;
 mod faults;
 mod fetching;
+mod freezing;
 mod groups;
 mod interleavings;
 mod listening;
