@@ -35,6 +35,10 @@ pub(super) struct Partition {
     pub(super) unfinished: Option<i64>,
     pub(super) queue: Queue,
     pub(super) paused: bool,
+    /// Which of the partitions that ever came it is: one that went and came back is another one.
+    pub(super) tenure: u64,
+    /// The group gave it, and may take it back.
+    pub(super) of_group: bool,
     /// To be given up as soon as the reader is done with what it holds.
     pub(super) revoking: bool,
     /// Not read before the rebalance listener has said from where.
@@ -84,6 +88,8 @@ impl Partition {
             unfinished: None,
             queue: Queue::default(),
             paused: false,
+            tenure: generation,
+            of_group: false,
             revoking: false,
             held: false,
             told: false,

@@ -10,6 +10,7 @@ mod damage;
 mod elections;
 mod faults;
 mod fetching;
+mod freezing;
 mod groups;
 mod interleavings;
 mod listening;
