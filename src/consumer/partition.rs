@@ -35,6 +35,10 @@ pub(super) struct Partition {
     pub(super) unfinished: Option<i64>,
     pub(super) queue: Queue,
     pub(super) paused: bool,
+    /// Which of the partitions that ever came it is: one that went and came back is another one.
+    pub(super) tenure: u64,
+    /// The group gave it, and may take it back.
+    pub(super) of_group: bool,
     /// To be given up as soon as the reader is done with what it holds.
     pub(super) revoking: bool,
     /// Not read before the rebalance listener has said from where.
@@ -57,11 +61,15 @@ pub(super) struct Partition {
     pub(super) topic_id: Uuid,
     /// The leader and its epoch.
     pub(super) leader: Option<(i32, i32)>,
+    /// The newest leader epoch under which what lies before the position is known to be in the log; −1 where none is.
+    pub(super) checked: i32,
+    /// The cluster says that its topic does not exist: one that comes may be another one of the same name.
+    pub(super) vanished: bool,
     /// A replica nearer than the leader (KIP-392).
     pub(super) nearby: Nearby,
     /// The broker that it is fetched from.
     pub(super) node: Option<i32>,
-    /// Asked for in one fetch; grows for a batch that does not fit.
+    /// Asked for in one fetch; more where batches are larger, and where a long line is to be filled (`answer_size`).
     pub(super) fetch_bytes: i32,
     pub(super) committed: Option<i64>,
     pub(super) retries: Backoff,
@@ -80,6 +88,8 @@ impl Partition {
             unfinished: None,
             queue: Queue::default(),
             paused: false,
+            tenure: generation,
+            of_group: false,
             revoking: false,
             held: false,
             told: false,
@@ -92,6 +102,8 @@ impl Partition {
             full: false,
             topic_id: Uuid::nil(),
             leader: None,
+            checked: -1,
+            vanished: false,
             nearby: Nearby::new(rules.backoff.first()),
             node: None,
             fetch_bytes: rules.partition_bytes,
@@ -100,5 +112,29 @@ impl Partition {
             leaderless_since: Some(now),
             reported: false,
         }
+    }
+
+    /// What lies before the position is in the log of the leader of that epoch.
+    pub(super) fn checked_under(&mut self, leader_epoch: i32) {
+        self.checked = self.checked.max(leader_epoch);
+    }
+
+    /// The state to enter for this one. Between leaders a log may lose its end (KIP-320), so nothing is fetched from a newer
+    /// leader than the last that is known to have what was read, whatever came between the two: nobody who led, or bytes
+    /// that were dropped to be fetched anew.
+    pub(super) fn checked_first(&self, state: State) -> State {
+        match (state, self.leader) {
+            (State::Fetch { offset, epoch }, Some((_, leader_epoch)))
+                if (0..leader_epoch).contains(&epoch) && self.checked < leader_epoch =>
+            {
+                State::Validate { offset, epoch }
+            }
+            (state, _) => state,
+        }
+    }
+
+    /// How much of it waits for its reader at most before it is fetched no further.
+    pub(super) fn queue_bound(&self) -> usize {
+        usize::try_from(self.fetch_bytes).unwrap_or(0).saturating_mul(2)
     }
 }

@@ -51,7 +51,7 @@ async fn what_is_committed_by_itself_does_not_wait_for_a_topic_that_is_gone() {
     let read = read_of(&consumer, "u", 20).await;
     tokio::time::sleep(10 * SECOND).await;
     assert_eq!(cluster.committed("g", "u", 0), read.last().copied(), "all but the one in hand");
-    consumer.close(10 * SECOND).await.unwrap_err();
+    consumer.close(10 * SECOND).await.unwrap();
     assert_eq!(cluster.committed("g", "u", 0), Some(20));
 }
 
@@ -108,8 +108,10 @@ async fn a_close_after_a_topic_was_deleted_commits_the_others_and_leaves() {
         read_of(&consumer, "t", 1).await;
         let read = read_of(&consumer, "u", 3).await;
         cluster.delete_topic("t").unwrap();
-        let error = consumer.close(10 * SECOND).await.unwrap_err();
-        assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), "{protocol:?}: {error}");
+        if let Err(error) = consumer.close(10 * SECOND).await {
+            // Where it had not heard yet that there is no such topic.
+            assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), "{protocol:?}: {error}");
+        }
         assert_eq!(cluster.committed("g", "u", 0), read.last().map(|last| last + 1), "{protocol:?}");
         assert_eq!(members(&cluster), 0, "{protocol:?}: it left");
     }

@@ -45,6 +45,7 @@ pub(super) fn rules() -> Rules {
         max_bytes: 1 << 20,
         max_wait: SECOND,
         partition_bytes: 300,
+        partition_grows: false,
         queued_bytes: 3000,
         rack: None,
         backoff: Backoff::new(SECOND / 10, SECOND),
@@ -167,11 +168,11 @@ impl World {
                 if request.session_epoch == 0 {
                     session.clear();
                 }
-                for forgotten in request.forgotten.iter().flat_map(|topic| &topic.partitions) {
-                    session.remove(forgotten);
-                }
                 for asked in request.topics.iter().flat_map(|topic| &topic.partitions) {
                     session.insert(asked.partition, *asked);
+                }
+                for forgotten in request.forgotten.iter().flat_map(|topic| &topic.partitions) {
+                    session.remove(forgotten);
                 }
                 self.waiting.insert(node, reserved);
                 Some(*request)
