@@ -396,8 +396,8 @@ async fn a_listener_that_cannot_say_goodbye_is_told_and_holds_nobody_up() {
             assert_eq!(shares, (1, 1), "{protocol:?} {what}");
             other.abort();
             drop(second);
-            // The session of the other one lapses, and then ours is taken from us.
-            read(60).await;
+            // The session of the other one lapses, ours is taken from us once more, and given back.
+            read(200).await;
             assert_eq!(first.assignment().len(), 2, "{protocol:?} {what}");
             let heartbeat =
                 if protocol == GroupProtocol::Classic { ApiKey::Heartbeat } else { ApiKey::ConsumerGroupHeartbeat };
