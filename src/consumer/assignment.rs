@@ -38,7 +38,10 @@ pub(super) struct Rules {
     pub(super) min_bytes: i32,
     pub(super) max_bytes: i32,
     pub(super) max_wait: Duration,
+    /// Asked for of one partition in one answer, at least.
     pub(super) partition_bytes: i32,
+    /// Whether more is asked for of it where a long line would be half empty: the user has not said how much.
+    pub(super) partition_grows: bool,
     pub(super) queued_bytes: usize,
     pub(super) rack: Option<String>,
     pub(super) backoff: Backoff,
@@ -311,7 +314,8 @@ impl Assignment {
 
     /// What can be committed of these partitions (of all, without a list): up to what is done, or to what was handed out,
     /// where that differs from what is known to be committed. Of all, what the readers of partitions that are split off have
-    /// in hand is not among it: only they know whether they are done.
+    /// in hand is not among it: only they know whether they are done. Of topics that do not exist (any more) nothing is: it
+    /// would be taken for what was read of the next topic of that name, whose records would be passed over.
     pub(super) fn to_commit(
         &self,
         only: Option<&[TopicPartition]>,
@@ -320,7 +324,7 @@ impl Assignment {
         let wanted = |partition: &TopicPartition| only.is_none_or(|only| only.contains(partition));
         let mut offsets = Vec::new();
         for (partition, found) in self.partitions.iter().filter(|(partition, _)| wanted(partition)) {
-            let Some(lease) = &found.lease else { continue };
+            let Some(lease) = found.lease.as_ref().filter(|_| !found.vanished) else { continue };
             let offset =
                 if handed_out && (only.is_some() || found.split.is_none()) { lease.handed() } else { lease.done() };
             if found.committed != Some(offset) {

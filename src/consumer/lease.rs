@@ -28,7 +28,8 @@ pub(super) struct Lease {
     /// What was passed over last because it holds no record, for a reader that says by itself what it is done with: done
     /// as soon as all before it is. From and to where.
     gap: Mutex<Option<(i64, i64)>>,
-    /// From which offset on which leader epoch was read; for commits (KIP-320). Grows by one entry for each election.
+    /// From which offset on which leader epoch was read, by offset; for commits (KIP-320). Grows by one entry for each
+    /// election.
     epochs: Mutex<Vec<(i64, i32)>>,
 }
 

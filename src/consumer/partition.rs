@@ -63,11 +63,13 @@ pub(super) struct Partition {
     pub(super) leader: Option<(i32, i32)>,
     /// The newest leader epoch under which what lies before the position is known to be in the log; −1 where none is.
     pub(super) checked: i32,
+    /// The cluster says that its topic does not exist: one that comes may be another one of the same name.
+    pub(super) vanished: bool,
     /// A replica nearer than the leader (KIP-392).
     pub(super) nearby: Nearby,
     /// The broker that it is fetched from.
     pub(super) node: Option<i32>,
-    /// Asked for in one fetch; grows for a batch that does not fit.
+    /// Asked for in one fetch; more where batches are larger, and where a long line is to be filled (`answer_size`).
     pub(super) fetch_bytes: i32,
     pub(super) committed: Option<i64>,
     pub(super) retries: Backoff,
@@ -101,6 +103,7 @@ impl Partition {
             topic_id: Uuid::nil(),
             leader: None,
             checked: -1,
+            vanished: false,
             nearby: Nearby::new(rules.backoff.first()),
             node: None,
             fetch_bytes: rules.partition_bytes,
@@ -128,5 +131,10 @@ impl Partition {
             }
             (state, _) => state,
         }
+    }
+
+    /// How much of it waits for its reader at most before it is fetched no further.
+    pub(super) fn queue_bound(&self) -> usize {
+        usize::try_from(self.fetch_bytes).unwrap_or(0).saturating_mul(2)
     }
 }
