@@ -243,7 +243,7 @@ impl Assignment {
             }
         }
         for (partition, offset) in evicted {
-            self.enter(&partition, State::Fetch { offset, epoch: -1 });
+            self.enter_again(&partition, offset);
         }
         let mut pinned: HashMap<*const Charge, (usize, usize)> = HashMap::new();
         let here = self.partitions.values().filter(|found| found.node == Some(id));

@@ -137,21 +137,13 @@ impl Lease {
         }
     }
 
-    /// Records from this offset on were appended under that leader epoch.
+    /// What was fetched from this offset on was appended under that leader epoch, −1 where not known; what was said of it
+    /// before is no more.
     pub(super) fn note_epoch(&self, from: i64, epoch: i32) {
-        if epoch < 0 {
-            return;
-        }
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        if !epochs.last().is_some_and(|(at, last)| *at <= from && *last == epoch) {
-            // Batches are opened in any order. Epochs only grow along a log: what is known of offsets behind under an older
-            // one is of records that the log has lost since.
-            epochs.retain(|(at, known)| *at < from || *known > epoch);
-            let place = epochs.partition_point(|(at, _)| *at < from);
-            let before = place.checked_sub(1).and_then(|before| epochs.get(before));
-            if before.is_none_or(|(_, before)| *before != epoch) {
-                epochs.insert(place, (from, epoch));
-            }
+        while epochs.pop_if(|(known, _)| *known >= from).is_some() {}
+        if epochs.last().is_none_or(|(_, last)| *last != epoch) {
+            epochs.push((from, epoch));
         }
         // What lies before the done offset is asked for no more, but the last entry below it.
         let done = self.done();
@@ -164,7 +156,8 @@ impl Lease {
     /// What to commit for this offset: with the leader epoch of the record before it.
     pub(super) fn to_commit(&self, offset: i64) -> OffsetAndMetadata {
         let epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        let leader_epoch = epochs.iter().rev().find(|(from, _)| *from < offset).map(|(_, epoch)| *epoch);
+        let before = epochs.iter().rev().find(|(from, _)| *from < offset);
+        let leader_epoch = before.map(|(_, epoch)| *epoch).filter(|epoch| *epoch >= 0);
         OffsetAndMetadata { offset, leader_epoch, metadata: String::new() }
     }
 }
@@ -194,25 +187,6 @@ mod tests {
         lease.note_epoch(16, 7);
         assert_eq!(lease.to_commit(16).leader_epoch, Some(6));
         assert_eq!(lease.to_commit(17).leader_epoch, Some(7));
-    }
-
-    #[test]
-    fn epochs_are_noted_in_whatever_order_batches_are_opened() {
-        let lease = Lease::new(TopicPartition::new("t", 0), 1, 0, 0, 2);
-        let epochs = |lease: &Lease| [5, 11, 15, 21, 31].map(|offset| lease.to_commit(offset).leader_epoch.unwrap());
-        lease.note_epoch(10, 4);
-        lease.note_epoch(0, 3);
-        assert_eq!(epochs(&lease), [3, 4, 4, 4, 4]);
-        lease.note_epoch(30, 6);
-        lease.note_epoch(20, 4);
-        assert_eq!(epochs(&lease), [3, 4, 4, 4, 6]);
-        // Read anew, the same; and after the log lost its end to a later leader.
-        lease.note_epoch(0, 3);
-        lease.note_epoch(10, 4);
-        assert_eq!(epochs(&lease), [3, 4, 4, 4, 6]);
-        lease.note_epoch(14, 7);
-        assert_eq!(epochs(&lease), [3, 4, 7, 7, 7]);
-        assert_eq!(lease.to_commit(0).leader_epoch, Some(2), "the epoch that the position came with");
     }
 
     #[test]

@@ -89,7 +89,6 @@ impl Part {
         // What is decompressed no longer needs the response that it came in.
         let charge =
             if batch.header.is_compressed() { Arc::new(charge.account().charge(records.size())) } else { charge };
-        lease.note_epoch(batch.header.base_offset, batch.header.partition_leader_epoch);
         let mut part = Self {
             lease: lease.clone(),
             left: usize::try_from(records.header.record_count).unwrap_or(0),

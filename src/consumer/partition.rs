@@ -57,6 +57,8 @@ pub(super) struct Partition {
     pub(super) topic_id: Uuid,
     /// The leader and its epoch.
     pub(super) leader: Option<(i32, i32)>,
+    /// The newest leader epoch under which what lies before the position is known to be in the log; −1 where none is.
+    pub(super) checked: i32,
     /// A replica nearer than the leader (KIP-392).
     pub(super) nearby: Nearby,
     /// The broker that it is fetched from.
@@ -92,6 +94,7 @@ impl Partition {
             full: false,
             topic_id: Uuid::nil(),
             leader: None,
+            checked: -1,
             nearby: Nearby::new(rules.backoff.first()),
             node: None,
             fetch_bytes: rules.partition_bytes,
@@ -99,6 +102,25 @@ impl Partition {
             retries: rules.backoff.clone(),
             leaderless_since: Some(now),
             reported: false,
+        }
+    }
+
+    /// What lies before the position is in the log of the leader of that epoch.
+    pub(super) fn checked_under(&mut self, leader_epoch: i32) {
+        self.checked = self.checked.max(leader_epoch);
+    }
+
+    /// The state to enter for this one. Between leaders a log may lose its end (KIP-320), so nothing is fetched from a newer
+    /// leader than the last that is known to have what was read, whatever came between the two: nobody who led, or bytes
+    /// that were dropped to be fetched anew.
+    pub(super) fn checked_first(&self, state: State) -> State {
+        match (state, self.leader) {
+            (State::Fetch { offset, epoch }, Some((_, leader_epoch)))
+                if (0..leader_epoch).contains(&epoch) && self.checked < leader_epoch =>
+            {
+                State::Validate { offset, epoch }
+            }
+            (state, _) => state,
         }
     }
 }

@@ -3,11 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use super::{
-    answer_size::AnswerSize,
-    assignment::Assignment,
-    budget::Account,
-    fetch_session::FetchSession,
-    position::{Start, State},
+    answer_size::AnswerSize, assignment::Assignment, budget::Account, fetch_session::FetchSession, position::Start,
 };
 use crate::{
     cluster::{Backoff, Metadata},
@@ -74,25 +70,27 @@ impl Assignment {
         }
         if leader != before {
             found.position.retry_now();
+            if let Some((_, epoch)) = leader {
+                found.position.led_under(epoch);
+            }
             self.signals.driver = true;
         }
         if made_anew {
             // Neither what the reader did not finish of the old topic nor what was committed says anything of the new one.
             found.unfinished = None;
             found.committed = None;
+            found.checked = -1;
             if let Some(lease) = found.lease.take() {
                 lease.replace();
             }
             // Every record of the new topic is new to its reader, whatever the policy says of old offsets.
             let start = Start::of(self.rules.reset).map(|_| Start::Earliest);
             self.reset(partition, start, "its topic was deleted and created again");
-        } else if let (Some((_, old)), Some((_, new))) = (before, leader)
-            && new > old
-            && let State::Fetch { offset, epoch } = found.position.state()
-            && (0..new).contains(&epoch)
-        {
-            // Between leaders a log may lose its end (KIP-320).
-            self.enter(partition, State::Validate { offset, epoch });
+        } else {
+            let state = found.position.state();
+            if found.checked_first(state) != state {
+                self.enter(partition, state);
+            }
         }
         self.route(partition, metadata, now);
         self.touch(partition);

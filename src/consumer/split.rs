@@ -77,11 +77,8 @@ impl Assignment {
         let Some(lease) = &found.lease else { return };
         let offset = lease.handed();
         let epoch = lease.to_commit(offset).leader_epoch;
-        let state = match found.position.state() {
-            State::Validate { .. } => State::resume(offset, epoch),
-            _ => State::Fetch { offset, epoch: epoch.unwrap_or(-1) },
-        };
-        self.begin(partition, state, false);
+        // An open question whether the log has what was read is asked anew where there is still cause for it.
+        self.begin(partition, State::Fetch { offset, epoch: epoch.unwrap_or(-1) }, false);
     }
 
     /// The common reader reads the partition again. `lent`: records of a poll of its own reader are still held.
@@ -277,7 +274,7 @@ impl Assignment {
                 tracing::debug!(%partition, offset, "dropped unread, to make room: it is fetched anew when it is asked for");
                 found.evicted = true;
                 self.evicted = true;
-                self.enter(partition, State::Fetch { offset, epoch: -1 });
+                self.enter_again(partition, offset);
             }
         }
         None

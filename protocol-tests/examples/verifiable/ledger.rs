@@ -65,6 +65,11 @@ impl Ledger {
         }
     }
 
+    /// One that was frozen goes on. Until it has heard that it was given up it takes for its own what it had.
+    pub(crate) fn woke_up(&mut self, id: usize) {
+        self.members[id].hurt = false;
+    }
+
     pub(crate) fn acknowledged(&self) -> usize {
         self.acknowledged.len()
     }
@@ -293,6 +298,19 @@ mod tests {
         let again = ledger(&again);
         assert!(again.judge(true).is_empty());
         assert_eq!((again.consumed_again, again.judge(false).len()), (1, 1));
+    }
+
+    #[test]
+    fn one_that_woke_up_has_its_share_when_it_has_heard_that_it_lost_the_old_one() {
+        let mut ledger = ledger(&all());
+        ledger.hurt(1);
+        ledger.heard(0, "m", 99_000, Event::Assigned(vec![1]));
+        ledger.woke_up(1);
+        assert!(!ledger.is_shared_out(2, 2));
+        ledger.heard(1, "m", 99_100, Event::Revoked(vec![1]));
+        ledger.heard(0, "m", 99_200, Event::Revoked(vec![1]));
+        ledger.heard(1, "m", 99_300, Event::Assigned(vec![1]));
+        assert!(ledger.is_shared_out(2, 2) && ledger.judge(false).is_empty(), "{:?}", ledger.judge(false));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod commits;
 mod consumer_protocol;
 mod counting;
 mod damage;
+mod elections;
 mod faults;
 mod fetching;
 mod groups;
