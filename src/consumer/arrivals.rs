@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
+    answer_size::{Came, partition_bytes},
     assignment::Assignment,
     budget::Charge,
     fetch_session::Verdict,
@@ -65,14 +66,6 @@ impl Assignment {
         let largest = arrived.iter().map(|arrived| arrived.walk.largest).max().unwrap_or(0);
         let mut steps = arrived.iter().flat_map(|arrived| &arrived.walk.steps);
         let opens = steps.any(|step| matches!(step, Step::Batch(batch) if is_heavy(batch)));
-        let larger = i32::try_from(largest).unwrap_or(i32::MAX);
-        if larger > node.floor.max(self.rules.partition_bytes) {
-            // Only the first batch of an answer comes that is larger than what was asked for: no more than one partition
-            // would get its turn in each.
-            node.floor = larger.saturating_add(larger / 4);
-            let here = self.partitions.iter().filter(|(_, found)| found.node == Some(id));
-            node.changed.extend(here.map(|(partition, _)| partition.clone()));
-        }
         let waits = node.account.used().saturating_sub(charge.bytes());
         node.answer_size.answered(charge.bytes(), waits, largest_answer(&node.account), now);
         if largest > 0 {
@@ -158,6 +151,9 @@ impl Assignment {
         now: Instant,
     ) {
         let fetch_bytes = self.rules.partition_bytes;
+        let node = self.nodes.get(&id).filter(|_| self.rules.partition_grows);
+        let answer = node.map_or(0, |node| node.answer_size.bytes().min(largest_answer(&node.account)));
+        let answer = i32::try_from(answer).unwrap_or(i32::MAX).min(self.rules.max_bytes);
         let Some(found) = self.partitions.get_mut(partition) else { return };
         let gained = walk.next_offset.is_none_or(|next| next > asked_from);
         if gained {
@@ -195,7 +191,8 @@ impl Assignment {
             return;
         }
         let offset = walk.next_offset.map_or(asked_from, |next| next.max(asked_from));
-        found.fetch_bytes = fetch_bytes;
+        let came = Came { bytes: walk.bytes, largest: walk.largest, waits: found.queue.bytes() };
+        found.fetch_bytes = partition_bytes(found.fetch_bytes, came, fetch_bytes, answer);
         found.queue.push(walk.steps, asked_from, charge);
         let State::Fetch { epoch: before, .. } = found.position.state() else { return };
         let epoch = walk.epochs.last().map_or(before, |(_, epoch)| *epoch);

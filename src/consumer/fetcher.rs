@@ -91,7 +91,10 @@ impl Assignment {
         let least = LEAST.min(account.limit() / LEAST_PART).max(node.largest_batch);
         let asked = node.session.len();
         let heads = HEAD.saturating_mul(asked.saturating_add(2));
-        let want = most.min(asked.saturating_mul(partition_bytes)).max(node.largest_batch).max(1).saturating_add(heads);
+        // All of them ask for that much at least, so that only few need to be counted.
+        let of_all = asked.saturating_mul(partition_bytes);
+        let of_all = if of_all < most { node.session.bytes() } else { of_all };
+        let want = most.min(of_all).max(node.largest_batch).max(1).saturating_add(heads);
         let least = want.min(least.saturating_add(heads));
         let mut reserved = account.reserve(want, least);
         let mut again = None;
@@ -159,8 +162,11 @@ impl Assignment {
     /// Whether a reader waits, and nothing that is here will end that, but a fetch from that broker may. What waits for other
     /// readers (of partitions that are split off, or of all others) is nothing to this one.
     fn reader_starves(&self, id: i32) -> bool {
-        let of_others = |partition| self.partitions.get(partition).is_some_and(|found| found.split.is_some());
-        let common = self.reader_waits() && self.rotation.iter().all(of_others);
+        // What was sought away from or paused has its turn until the reader comes to it, and nothing to give.
+        let gives =
+            |found: &Partition| found.split.is_none() && !found.paused && !found.revoking && !found.queue.is_empty();
+        let gives = |partition| self.partitions.get(partition).is_some_and(gives);
+        let common = self.reader_waits() && !self.rotation.iter().any(gives);
         let of_one = |found: &Partition| {
             let waits = found.split.as_ref().is_some_and(Split::is_waiting);
             waits && found.node == Some(id) && found.queue.is_empty()
@@ -198,15 +204,13 @@ impl Assignment {
 
     /// What is to be fetched of a partition from that broker now.
     fn wish(&mut self, partition: &TopicPartition, id: i32, now: Instant) -> Option<Wish> {
-        let bound = self.queue_bound();
-        let floor = self.nodes.get(&id).map_or(0, |node| node.floor);
         let found = self.partitions.get_mut(partition)?;
         if found.node != Some(id) || found.paused || found.revoking || found.evicted {
             return None;
         }
         let fetch_offset = found.position.fetching(now)?;
         // Once it has its fill it is asked for again when half of that is read, so that it does not come and go.
-        let queued = found.queue.bytes();
+        let (queued, bound) = (found.queue.bytes(), found.queue_bound());
         found.full = if found.full { queued > bound / 2 } else { queued >= bound };
         if found.full {
             return None;
@@ -218,14 +222,9 @@ impl Assignment {
                 partition: partition.partition,
                 current_leader_epoch: found.leader.map_or(-1, |(_, epoch)| epoch),
                 fetch_offset,
-                max_bytes: found.fetch_bytes.max(floor),
+                max_bytes: found.fetch_bytes,
             },
         })
-    }
-
-    /// How much of one partition waits for its reader at most before it is fetched no further.
-    pub(super) fn queue_bound(&self) -> usize {
-        usize::try_from(self.rules.partition_bytes).unwrap_or(0).saturating_mul(2)
     }
 
     /// A broker's account is full: paused partitions give their bytes back, to be read anew when they go on, and what keeps

@@ -35,6 +35,10 @@ pub(super) struct Partition {
     pub(super) unfinished: Option<i64>,
     pub(super) queue: Queue,
     pub(super) paused: bool,
+    /// Which of the partitions that ever came it is: one that went and came back is another one.
+    pub(super) tenure: u64,
+    /// The group gave it, and may take it back.
+    pub(super) of_group: bool,
     /// To be given up as soon as the reader is done with what it holds.
     pub(super) revoking: bool,
     /// Not read before the rebalance listener has said from where.
@@ -59,11 +63,13 @@ pub(super) struct Partition {
     pub(super) leader: Option<(i32, i32)>,
     /// The newest leader epoch under which what lies before the position is known to be in the log; −1 where none is.
     pub(super) checked: i32,
+    /// The cluster says that its topic does not exist: one that comes may be another one of the same name.
+    pub(super) vanished: bool,
     /// A replica nearer than the leader (KIP-392).
     pub(super) nearby: Nearby,
     /// The broker that it is fetched from.
     pub(super) node: Option<i32>,
-    /// Asked for in one fetch; grows for a batch that does not fit.
+    /// Asked for in one fetch; more where batches are larger, and where a long line is to be filled (`answer_size`).
     pub(super) fetch_bytes: i32,
     pub(super) committed: Option<i64>,
     pub(super) retries: Backoff,
@@ -82,6 +88,8 @@ impl Partition {
             unfinished: None,
             queue: Queue::default(),
             paused: false,
+            tenure: generation,
+            of_group: false,
             revoking: false,
             held: false,
             told: false,
@@ -95,6 +103,7 @@ impl Partition {
             topic_id: Uuid::nil(),
             leader: None,
             checked: -1,
+            vanished: false,
             nearby: Nearby::new(rules.backoff.first()),
             node: None,
             fetch_bytes: rules.partition_bytes,
@@ -122,5 +131,10 @@ impl Partition {
             }
             (state, _) => state,
         }
+    }
+
+    /// How much of it waits for its reader at most before it is fetched no further.
+    pub(super) fn queue_bound(&self) -> usize {
+        usize::try_from(self.fetch_bytes).unwrap_or(0).saturating_mul(2)
     }
 }

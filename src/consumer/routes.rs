@@ -24,8 +24,6 @@ pub(super) struct Node {
     pub(super) answer_size: AnswerSize,
     /// About the largest batch of late, in bytes.
     pub(super) largest_batch: usize,
-    /// At least this is asked for of each partition.
-    pub(super) floor: i32,
     pub(super) not_before: Option<Instant>,
     /// When the first of the partitions that are read here as from a replica nearby is to be asked of its leader again.
     pub(super) expiry: Option<Instant>,
@@ -53,6 +51,7 @@ impl Assignment {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         let Some(topic) = metadata.topic(&partition.topic) else { return };
         let id = topic.id;
+        found.vanished = topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
         if topic.error == ErrorCode::TOPIC_AUTHORIZATION_FAILED && !std::mem::replace(&mut found.reported, true) {
             self.tell(partition, Error::broker(topic.error, format_args!("read of {partition}")));
             return;
@@ -179,7 +178,6 @@ impl Assignment {
                 partitions: 0,
                 answer_size: AnswerSize::default(),
                 largest_batch: 0,
-                floor: 0,
                 not_before: None,
                 expiry: None,
                 rackless_until: None,

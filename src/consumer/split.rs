@@ -170,7 +170,6 @@ impl Assignment {
         if self.has_ended_for(Some(of)) {
             return;
         }
-        let bound = self.queue_bound();
         let clock = self.clock;
         let Some(found) = self.partitions.get_mut(&of.partition) else { return };
         let Some(split) = found.split.as_mut() else { return };
@@ -179,7 +178,7 @@ impl Assignment {
         let evicted = std::mem::take(&mut found.evicted);
         let Some(lease) = found.lease.as_ref().filter(|_| !found.paused) else { return };
         found.queue.take(lease, records, out);
-        if evicted || (found.full && found.queue.bytes() <= bound / 2) {
+        if evicted || (found.full && found.queue.bytes() <= found.queue_bound() / 2) {
             self.touch(&of.partition);
         }
         self.plan_jobs();

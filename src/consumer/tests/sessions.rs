@@ -188,3 +188,32 @@ async fn a_topic_made_anew_is_read_on_from_brokers_that_are_asked_by_name() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_made_anew_with_more_partitions_is_read_on_with_all_of_them() {
+    for version in [18, 12] {
+        let options = Options::new().brokers(3).in_memory().auto_create(false).max_version(ApiKey::Fetch, version);
+        let cluster = Cluster::start(options).await.unwrap();
+        cluster.create_topic("t", 3).unwrap();
+        let builder = builder(&cluster).group("g").property("metadata.max.age.ms", "5000");
+        let consumer = builder.auto_offset_reset(crate::OffsetReset::Earliest).build().await.unwrap();
+        consumer.subscribe(["t"]).unwrap();
+        for (round, partitions) in [(0, 3), (1, 6), (2, 4)] {
+            if round > 0 {
+                cluster.delete_topic("t").unwrap();
+                tokio::time::sleep(SECOND).await;
+                cluster.create_topic("t", partitions).unwrap();
+            }
+            for partition in 0..partitions {
+                let first = 1000 * round + 10 * i64::from(partition);
+                append(&cluster, "t", partition, first..first + 2);
+            }
+            let mut seen = numbers(&consumer, 2 * partitions as usize).await;
+            seen.sort_unstable();
+            let of = |partition: i64| [1000 * round + 10 * partition, 1000 * round + 10 * partition + 1];
+            let expected: Vec<_> = (0..i64::from(partitions)).flat_map(of).collect();
+            assert_eq!(seen, expected, "v{version}, round {round}");
+        }
+        assert!(is_quiet(&consumer).await);
+    }
+}

@@ -45,6 +45,7 @@ pub(super) fn rules() -> Rules {
         max_bytes: 1 << 20,
         max_wait: SECOND,
         partition_bytes: 300,
+        partition_grows: false,
         queued_bytes: 3000,
         rack: None,
         backoff: Backoff::new(SECOND / 10, SECOND),
