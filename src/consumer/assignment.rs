@@ -247,7 +247,13 @@ impl Assignment {
             partition.clone()
         });
         let mut going: Vec<TopicPartition> = going.collect();
-        going.extend(self.parted.extract_if(.., |partition, number| wanted(partition, *number)).map(|(gone, _)| gone));
+        self.parted.retain(|partition, number| {
+            let goes = wanted(partition, *number);
+            if goes {
+                going.push(partition.clone());
+            }
+            !goes
+        });
         going.sort_unstable();
         going
     }

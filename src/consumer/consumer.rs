@@ -267,7 +267,8 @@ impl Consumer {
     }
 
     /// The next records, at most `max.poll.records`; waits for the first of them until the time is up, and is then empty,
-    /// which is no error. A timeout of zero gives what is there.
+    /// which is no error. A timeout of zero gives what is there. Of compressed batches it decompresses as many as there is
+    /// room for in `queued.max.messages.kbytes`, and one at least.
     ///
     /// Records borrow from the batches that they came in, without an allocation for any of them. What is not iterated comes
     /// again with the next call; so does a record that was iterated only if it was not committed and the consumer restarts.
