@@ -166,12 +166,18 @@ impl GroupHandle {
                 }
                 Verdict::NotOurName { error, said } => {
                     let Some(identity) = identity else { return Err(error) };
-                    let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });
+                    // In the middle of a rebalance it is said of that very one: the membership knows, and may be through
+                    // with it, under the same name, before the answer is here.
+                    let midway = matches!(*standing, Standing::Rebalancing { .. })
+                        && said.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS);
+                    if !midway {
+                        let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });
+                    }
                     if once {
                         return Err(error);
                     }
                     match &*self.shared.standing() {
-                        Standing::Member { identity: current, .. } if *current != identity => {}
+                        Standing::Member { identity: current, .. } if midway || *current != identity => {}
                         // It came too late for this generation; the next one will be told soon.
                         Standing::Rebalancing { .. } => {
                             let _ = timeout_at(deadline, self.shared.standing_changes(&standing)).await;
