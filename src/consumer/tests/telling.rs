@@ -276,6 +276,4 @@ fn who_waits_for_a_batch_to_be_opened_says_so() {
     assert_eq!(reason(&world), "reader");
     assert_eq!(world.take(), None);
     assert_eq!(reason(&world), "decompressing");
-    world.inbox.control(|assignment| assignment.revoke(&[tp("t", 1)]));
-    assert_eq!(reason(&world), "revoking");
 }
