@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use super::{
     OffsetAndMetadata,
     budget::{Budget, Wake},
+    group::ToCommit,
     partition::Partition,
     position::State,
     queue::Job,
@@ -246,7 +247,13 @@ impl Assignment {
             partition.clone()
         });
         let mut going: Vec<TopicPartition> = going.collect();
-        going.extend(self.parted.extract_if(.., |partition, number| wanted(partition, *number)).map(|(gone, _)| gone));
+        self.parted.retain(|partition, number| {
+            let goes = wanted(partition, *number);
+            if goes {
+                going.push(partition.clone());
+            }
+            !goes
+        });
         going.sort_unstable();
         going
     }
@@ -306,33 +313,42 @@ impl Assignment {
 
     // ---- commits
 
-    /// What can be committed of these partitions (of all, without a list): up to what is done, or to what was handed out,
-    /// where that differs from what is known to be committed. Of all, what the readers of partitions that are split off have
-    /// in hand is not among it: only they know whether they are done. Of topics that do not exist (any more) nothing is: it
-    /// would be taken for what was read of the next topic of that name, whose records would be passed over.
-    pub(super) fn to_commit(
-        &self,
-        only: Option<&[TopicPartition]>,
-        handed_out: bool,
-    ) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+    /// What is done of these partitions (of all, without a list), where that differs from what is known to be committed.
+    pub(super) fn done_to_commit(&self, only: Option<&[TopicPartition]>) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+        let mut offsets = self.offsets(only, false);
+        offsets.retain(|(partition, offset)| !self.is_committed(partition, offset));
+        offsets
+    }
+
+    /// What was handed out of them, whatever is committed.
+    pub(super) fn handed_to_commit(&self, only: Option<&[TopicPartition]>) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+        self.offsets(only, true)
+    }
+
+    /// Of all, what the readers of partitions that are split off have in hand is not among it: only they know whether they
+    /// are done. Of topics that do not exist (any more) nothing is: it would be taken for what was read of the next topic of that
+    /// name, whose records would be passed over.
+    fn offsets(&self, only: Option<&[TopicPartition]>, handed_out: bool) -> Vec<(TopicPartition, OffsetAndMetadata)> {
         let wanted = |partition: &TopicPartition| only.is_none_or(|only| only.contains(partition));
         let mut offsets = Vec::new();
         for (partition, found) in self.partitions.iter().filter(|(partition, _)| wanted(partition)) {
             let Some(lease) = found.lease.as_ref().filter(|_| !found.vanished) else { continue };
             let offset =
                 if handed_out && (only.is_some() || found.split.is_none()) { lease.handed() } else { lease.done() };
-            if found.committed != Some(offset) {
-                offsets.push((partition.clone(), lease.to_commit(offset)));
-            }
+            offsets.push((partition.clone(), lease.to_commit(offset)));
         }
         offsets.sort_by(|(one, _), (other, _)| one.cmp(other));
         offsets
     }
 
-    /// The group has these offsets now.
-    pub(super) fn committed(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) {
-        for (partition, committed) in offsets {
-            if let Some(found) = self.partitions.get_mut(partition) {
+    pub(super) fn is_committed(&self, partition: &TopicPartition, offset: &OffsetAndMetadata) -> bool {
+        self.partitions.get(partition).is_some_and(|found| found.committed == Some(offset.offset))
+    }
+
+    /// The group has these offsets now, of topics with these ids.
+    pub(super) fn committed(&mut self, offsets: Vec<ToCommit>) {
+        for (partition, committed, topic_id) in offsets {
+            if let Some(found) = self.partitions.get_mut(&partition).filter(|found| found.topic_id == topic_id) {
                 found.committed = Some(committed.offset);
             }
         }

@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     assignment::Tenure,
     consumer_status::STALLED,
-    group::GroupEvent,
+    group::{GroupEvent, Insistence},
     inbox::{Inbox, lock},
     listener_task::{ListenerTask, Tell},
     position::State,
@@ -324,7 +324,7 @@ impl ConsumerTask {
                 shared.commit_asked(deadline).await;
                 let read = shared.inbox.with(|assignment| assignment.still_read(&partitions));
                 if shared.commits_by_itself()
-                    && let Err(error) = shared.commit_read(Some(&read), false, deadline).await
+                    && let Err(error) = shared.commit_done(Some(&read), Insistence::Through, deadline).await
                 {
                     tracing::warn!(%error, "what was done of revoked partitions could not be committed");
                 }
@@ -363,7 +363,7 @@ impl ConsumerTask {
         let shared = self.shared.clone();
         self.children.spawn(async move {
             let deadline = shared.deadline();
-            if let Err(error) = shared.commit_read(None, false, deadline).await {
+            if let Err(error) = shared.commit_done(None, Insistence::OneAnswer, deadline).await {
                 tracing::warn!(%error, "offsets could not be committed; the next commit tries again");
             }
             Ended::AutoCommit

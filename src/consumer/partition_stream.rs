@@ -283,7 +283,7 @@ impl PartitionStream {
             let message = format!("{} was taken away from this consumer", self.id.partition);
             return Err(Error::new(ErrorKind::NotAssigned, message));
         }
-        shared.commit_read(Some(std::slice::from_ref(&self.id.partition)), true, shared.deadline()).await
+        shared.commit_position(Some(std::slice::from_ref(&self.id.partition))).await
     }
 }
 

@@ -80,11 +80,11 @@ impl Subscription {
     /// the names of all topics, their own as well, which no expression of theirs can leave out; and what can be read piece by
     /// piece need not be readable as one, where two groups have the same name for example.
     pub(crate) fn means_the_same_to_brokers(&self, exclude_internal: bool) -> bool {
-        let finds_internal = || INTERNAL_TOPICS.iter().any(|topic| self.matches(topic));
-        let foreign = |pattern: &Regex| NOT_IN_RE2.iter().any(|piece| pattern.as_str().contains(piece));
-        !(exclude_internal && finds_internal())
-            && !self.patterns.iter().any(foreign)
-            && self.broker_regex().is_none_or(|regex| Regex::new(&regex).is_ok())
+        if exclude_internal && INTERNAL_TOPICS.iter().any(|topic| self.matches(topic)) {
+            return false;
+        }
+        let in_re2 = |pattern: &Regex| !NOT_IN_RE2.iter().any(|piece| pattern.as_str().contains(piece));
+        self.patterns.iter().all(in_re2) && self.broker_regex().is_none_or(|regex| Regex::new(&regex).is_ok())
     }
 
     /// The topics that are meant in this picture of the cluster: every name, and every topic there that an expression

@@ -4,6 +4,7 @@ mod budget;
 mod chain;
 mod coming_and_going;
 mod commits;
+mod committing;
 mod consumer_protocol;
 mod counting;
 mod damage;

@@ -276,4 +276,10 @@ fn who_waits_for_a_batch_to_be_opened_says_so() {
     assert_eq!(reason(&world), "reader");
     assert_eq!(world.take(), None);
     assert_eq!(reason(&world), "decompressing");
+    world.inbox.control(|assignment| {
+        assignment.partitions.get_mut(&tp("t", 1)).unwrap().of_group = true;
+        let tenures = assignment.tenures(&[tp("t", 1)]);
+        assignment.revoke(&tenures);
+    });
+    assert_eq!(reason(&world), "revoking");
 }
