@@ -59,6 +59,8 @@ pub(super) struct Reader {
     refilled: bool,
     /// Records that were given.
     given: u64,
+    /// Of these, those that are not counted for their partition yet: of the lease that is held.
+    uncounted: u64,
     /// Kept for its room.
     taken: Vec<Taken>,
     decompressor: Decompressor,
@@ -77,6 +79,7 @@ impl Reader {
             by_hand: false,
             refilled: false,
             given: 0,
+            uncounted: 0,
             taken: Vec::new(),
             decompressor: Decompressor::default(),
             opening,
@@ -122,6 +125,7 @@ impl Reader {
 
     /// The reader no longer holds what it holds of that partition, without being done with it.
     pub(super) fn let_go(&mut self, partition: &TopicPartition) {
+        count(&self.leases, &mut self.uncounted, &mut self.given);
         self.leases.retain(|lease| lease.partition() != partition);
     }
 
@@ -161,11 +165,12 @@ impl Reader {
                 part.lease.hand_out(record.offset + 1);
                 self.holding = true;
                 self.inherits = false;
-                self.given += 1;
                 if !matches!(&self.leases[..], [held] if Arc::ptr_eq(held, &part.lease)) {
+                    count(&self.leases, &mut self.uncounted, &mut self.given);
                     self.leases.clear();
                     self.leases.push(part.lease.clone());
                 }
+                self.uncounted += 1;
                 Some(record)
             }
             Some(Err(error)) => {
@@ -286,6 +291,7 @@ impl Reader {
     fn hold(&mut self, portions: Vec<Portion>) -> Poll<Option<Result<Vec<Portion>>>> {
         self.holding = true;
         self.inherits = false;
+        count(&self.leases, &mut self.uncounted, &mut self.given);
         self.leases.clear();
         for portion in &portions {
             if !self.leases.last().is_some_and(|last| Arc::ptr_eq(last, &portion.part.lease)) {
@@ -386,7 +392,8 @@ impl Reader {
     }
 
     /// Records that were given so far.
-    pub(super) fn given(&self) -> u64 {
+    pub(super) fn given(&mut self) -> u64 {
+        count(&self.leases, &mut self.uncounted, &mut self.given);
         self.given
     }
 
@@ -422,6 +429,15 @@ impl Reader {
             assignment.give_back(pending);
         }
     }
+}
+
+/// Counts what was given one by one of the lease that is held, so that it is not counted for each record.
+fn count(held: &[Arc<Lease>], uncounted: &mut u64, given: &mut u64) {
+    let more = std::mem::take(uncounted);
+    if let Some(lease) = held.first().filter(|_| more > 0) {
+        lease.add_given(more);
+    }
+    *given += more;
 }
 
 /// A record that shares the bytes of its batch.

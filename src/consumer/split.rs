@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{assignment::Assignment, hand::Ending, position::State, queue::Taken};
+use super::{assignment::Assignment, hand::Ending, lanes::Source, position::State, queue::Taken};
 use crate::{
     error::{Error, ErrorKind, Result},
     record::TopicPartition,
@@ -233,7 +233,7 @@ impl Assignment {
 
     /// A broker's account is full: where somebody waits, drops what waits for readers that have not come for long, those
     /// first that have not come for longest, until `least` bytes are free. When to look again, if there is more of it.
-    pub(super) fn evict_unread(&mut self, node: i32, least: usize, now: Instant) -> Option<Instant> {
+    pub(super) fn evict_unread(&mut self, node: Source, least: usize, now: Instant) -> Option<Instant> {
         let waits = |split: Option<&Split>| split.is_some_and(Split::is_waiting);
         let reader_waits = self.reader_waits();
         if !reader_waits && !self.partitions.values().any(|found| waits(found.split.as_ref())) {
@@ -247,7 +247,7 @@ impl Assignment {
                 None => (reader_waits, self.asked),
             };
             let fetched = matches!(found.position.state(), State::Fetch { .. }) && !found.queue.is_empty();
-            (found.node == Some(node) && fetched && !waits).then(|| (asked, partition.clone()))
+            (found.node == Some(node.broker) && fetched && !waits).then(|| (asked, partition.clone()))
         });
         let mut unread: Vec<_> = unread.collect();
         unread.sort_unstable();

@@ -11,6 +11,7 @@ mod faults;
 mod fetching;
 mod groups;
 mod interleavings;
+mod lanes;
 mod listening;
 mod lookups;
 mod memory;
