@@ -1,5 +1,6 @@
 //! Records pass through a chain of three groups on a real three-node Kafka, while members join, leave, crash and freeze at
-//! random. At the end every record is there: once where all stops were clean (`--clean`), else once or more; in order in
+//! random: some hang in their work, beyond `max.poll.interval.ms`, and of some everything stands still, heartbeats too, for
+//! longer than their session. For that each has a thread and a runtime of its own. At the end every record is there: once where all stops were clean (`--clean`), else once or more; in order in
 //! each partition, by where each came first; and nothing was ever committed past what its reader was done with.
 //!
 //! ```sh
@@ -13,14 +14,19 @@ use std::{
     process::ExitCode,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicU8, Ordering::SeqCst},
     },
+    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use ottla::{Consumer, Offset, OffsetReset, Producer, Record, TopicPartition};
 use protocol_tests::{Kafka, unique};
-use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use tokio::{
+    runtime,
+    sync::{oneshot, watch},
+    time::sleep,
+};
 
 const STAGES: usize = 3;
 const PARTITIONS: i32 = 6;
@@ -29,6 +35,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The strategy that is none of ours: the coordinator assigns (KIP-848).
 const CONSUMER_PROTOCOL: &str = "consumer";
+
+/// What a member is to do next: go on, hang in its work, or stand still altogether.
+const GO_ON: u8 = 0;
+const HANG: u8 = 1;
+const FREEZE: u8 = 2;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -104,8 +115,10 @@ type Finished = Arc<Mutex<Vec<Vec<i64>>>>;
 struct Member {
     stage: usize,
     stop: watch::Sender<bool>,
-    freeze: Arc<AtomicBool>,
-    task: JoinHandle<Result<(), Failure>>,
+    freeze: Arc<AtomicU8>,
+    /// Its runtime is dropped with all that runs in it, as when a process dies.
+    crash: oneshot::Sender<()>,
+    ended: oneshot::Receiver<Result<(), Failure>>,
     instance: Option<String>,
 }
 
@@ -116,7 +129,7 @@ struct Chain {
     dice: Dice,
     members: Vec<Member>,
     finished: Finished,
-    happened: [u32; 4],
+    happened: [u32; 5],
 }
 
 async fn run() -> Result<(), Failure> {
@@ -142,7 +155,7 @@ async fn run() -> Result<(), Failure> {
         dice: Dice(plan.seed),
         members: Vec::new(),
         finished: Arc::new(Mutex::new(vec![vec![0; usize::try_from(PARTITIONS)?]; STAGES])),
-        happened: [0; 4],
+        happened: [0; 5],
         plan,
     };
     for stage in 0..=STAGES {
@@ -159,8 +172,8 @@ async fn run() -> Result<(), Failure> {
         chain.nothing_was_committed_too_early().await?;
     }
     writing.await??;
-    let [joins, leaves, crashes, freezes] = chain.happened;
-    println!("{joins} joined, {leaves} left, {crashes} crashed, {freezes} were frozen");
+    let [joins, leaves, crashes, hangs, freezes] = chain.happened;
+    println!("{joins} joined, {leaves} left, {crashes} crashed, {hangs} hung, {freezes} were frozen");
     let (there, doubled) = chain.verify().await?;
     while !chain.members.is_empty() {
         chain.leave(0).await?;
@@ -210,14 +223,31 @@ impl Chain {
         if let Some(instance) = &instance {
             builder = builder.group_instance_id(instance);
         }
-        let consumer = builder.build().await?;
-        consumer.subscribe([self.topic(stage)])?;
-        let producer = Producer::builder(&self.bootstrap).linger(Duration::from_millis(5)).build().await?;
+        let producer = Producer::builder(&self.bootstrap).linger(Duration::from_millis(5));
         let (stop, stopped) = watch::channel(false);
-        let freeze = Arc::new(AtomicBool::new(false));
-        let work =
-            pass_on(consumer, producer, stage, self.topic(stage + 1), self.finished.clone(), stopped, freeze.clone());
-        self.members.push(Member { stage, stop, freeze, task: tokio::spawn(work), instance });
+        let freeze = Arc::new(AtomicU8::new(GO_ON));
+        let (topic, next) = (self.topic(stage), self.topic(stage + 1));
+        let (finished, frozen) = (self.finished.clone(), freeze.clone());
+        let work = async move {
+            let consumer = builder.build().await?;
+            consumer.subscribe([topic])?;
+            pass_on(consumer, producer.build().await?, stage, next, finished, stopped, frozen).await
+        };
+        let (crash, crashed) = oneshot::channel();
+        let (tell, ended) = oneshot::channel();
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name(format!("member of {stage}")).spawn(move || {
+            let ended = runtime.block_on(async {
+                tokio::select! {
+                    ended = work => ended,
+                    _ = crashed => Ok(()),
+                }
+            });
+            runtime.shutdown_background();
+            // Nobody waits for one that crashed.
+            let _ = tell.send(ended);
+        })?;
+        self.members.push(Member { stage, stop, freeze, crash, ended, instance });
         self.happened[0] += 1;
         Ok(())
     }
@@ -226,11 +256,11 @@ impl Chain {
         let member = self.members.remove(at);
         member.stop.send(true)?;
         self.happened[1] += 1;
-        member.task.await?
+        member.ended.await?
     }
 
     async fn something_happens(&mut self) -> Result<(), Failure> {
-        let what = self.dice.below(if self.plan.clean { 4 } else { 7 });
+        let what = self.dice.below(if self.plan.clean { 4 } else { 8 });
         let stage = usize::try_from(self.dice.below(STAGES as u64))?;
         if what < 2 {
             return if self.of(stage) < 4 { self.join(stage).await } else { Ok(()) };
@@ -243,12 +273,17 @@ impl Chain {
         match what {
             2 | 3 => self.leave(at).await?,
             4 | 5 => {
-                self.members.remove(at).task.abort();
+                // One that failed by itself has nobody to tell; that comes out as records that are missing.
+                let _ = self.members.remove(at).crash.send(());
                 self.happened[2] += 1;
             }
-            _ => {
-                self.members[at].freeze.store(true, SeqCst);
+            6 => {
+                self.members[at].freeze.store(HANG, SeqCst);
                 self.happened[3] += 1;
+            }
+            _ => {
+                self.members[at].freeze.store(FREEZE, SeqCst);
+                self.happened[4] += 1;
             }
         }
         Ok(())
@@ -326,7 +361,7 @@ async fn pass_on(
     next: String,
     finished: Finished,
     mut stopped: watch::Receiver<bool>,
-    freeze: Arc<AtomicBool>,
+    freeze: Arc<AtomicU8>,
 ) -> Result<(), Failure> {
     loop {
         let records = tokio::select! {
@@ -356,8 +391,11 @@ async fn pass_on(
                 *known = (*known).max(offset);
             }
         }
-        if freeze.swap(false, SeqCst) {
-            sleep(POLL_INTERVAL + Duration::from_secs(10)).await;
+        match freeze.swap(GO_ON, SeqCst) {
+            HANG => sleep(POLL_INTERVAL + Duration::from_secs(10)).await,
+            // The thread is all that it has.
+            FREEZE => thread::sleep(SESSION + Duration::from_secs(5)),
+            _ => {}
         }
     }
     consumer.close(Duration::from_secs(30)).await?;

@@ -181,6 +181,18 @@ impl Kafka {
         .map(drop)
     }
 
+    /// Sets properties of a group, such as `consumer.session.timeout.ms` (Kafka 4.0 and newer).
+    ///
+    /// # Errors
+    /// `Refused` when the broker will not, `Io` or `TimedOut` when it does not answer.
+    ///
+    /// # Cancel safety
+    /// Dropped early, they may be set all the same.
+    pub async fn configure_group(&self, group: &str, configs: &[(&str, &str)]) -> Result<(), Error> {
+        let up = self.nodes.iter().find(|node| node.is_up()).unwrap_or(self.node(0));
+        wire::configure_group(up.address(), group, configs).await
+    }
+
     /// Waits until every node that is up sees the topic as `wanted` says, and gives what the last of them sees.
     ///
     /// # Errors

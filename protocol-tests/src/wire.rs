@@ -130,6 +130,42 @@ pub(crate) async fn create_topic(
     }
 }
 
+/// Sets properties of a group (IncrementalAlterConfigs version 0; of groups since Kafka 4.0).
+pub(crate) async fn configure_group(broker: SocketAddr, group: &str, configs: &[(&str, &str)]) -> Result<(), Error> {
+    /// `ConfigResource.Type.GROUP`, and `OpType.SET`.
+    const GROUP: u8 = 32;
+    const SET: u8 = 0;
+    let mut body = Writer::default();
+    body.i32(1);
+    body.0.push(GROUP);
+    body.string(group);
+    body.i32(count(configs.len()));
+    for (key, value) in configs {
+        body.string(key);
+        body.0.push(SET);
+        body.string(value);
+    }
+    body.0.push(0);
+    let answer = call(broker, 44, 0, body).await?;
+    let mut reader = Reader(&answer);
+    let read = |r: &mut Reader<'_>| -> Option<Vec<(i16, String)>> {
+        r.i32()?;
+        r.array(|r| {
+            let (code, message) = (r.i16()?, r.string()?.unwrap_or_default());
+            r.take(1)?;
+            r.string()?;
+            Some((code, message))
+        })
+    };
+    match read(&mut reader).as_deref() {
+        Some([(0, _)]) => Ok(()),
+        Some([(code, message)]) => {
+            Err(Error::Refused { what: format!("configuring group {group}"), code: *code, message: message.clone() })
+        }
+        _ => Err(garbled("IncrementalAlterConfigs", &answer)),
+    }
+}
+
 /// Asks for the active controller (DescribeQuorum version 0; brokers pass it on since Kafka 3.3).
 pub(crate) async fn controller(broker: SocketAddr) -> Result<i32, Error> {
     let mut body = Writer::default();

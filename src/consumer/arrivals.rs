@@ -104,8 +104,8 @@ impl Assignment {
             let Some(topic) = topic else { continue };
             let partition = TopicPartition { topic: topic.clone(), partition: head.partition };
             let Some(wish) = node.session.asked(&partition) else { continue };
-            let asked_from = wish.partition.fetch_offset;
-            let Some(found) = self.partitions.get(&partition) else { continue };
+            let (asked_from, leader_epoch) = (wish.partition.fetch_offset, wish.partition.current_leader_epoch);
+            let Some(found) = self.partitions.get_mut(&partition) else { continue };
             // Positioned or routed anew since, or already read through another broker.
             let current = found.position.generation() == wish.generation
                 && matches!(found.position.state(), State::Fetch { offset, .. } if offset == asked_from);
@@ -115,6 +115,9 @@ impl Assignment {
             // A broker that the partition was routed away from has no say in it; what it read is as good as any.
             if found.source() != Some(source) && (!head.error.is_ok() || walk.steps.is_empty()) {
                 continue;
+            }
+            if !walk.steps.is_empty() {
+                found.checked_under(leader_epoch);
             }
             self.saw(&partition, &head, &walk);
             if let Some((leader, epoch)) = head.current_leader.filter(|(leader, epoch)| *leader >= 0 && *epoch >= 0) {
@@ -222,7 +225,10 @@ impl Assignment {
         found.fetch_bytes = partition_bytes(found.fetch_bytes, came, fetch_bytes, answer);
         found.queue.push(walk.steps, asked_from, charge);
         let State::Fetch { epoch: before, .. } = found.position.state() else { return };
-        let epoch = if walk.leader_epoch >= 0 { walk.leader_epoch } else { before };
+        let epoch = walk.epochs.last().map_or(before, |(_, epoch)| *epoch);
+        for (from, epoch) in walk.epochs {
+            found.lease.iter().for_each(|lease| lease.note_epoch(from, epoch));
+        }
         self.enter(partition, if broken { State::Stopped } else { State::Fetch { offset, epoch } });
         self.queue_up(partition);
         self.wake_reader();

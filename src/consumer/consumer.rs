@@ -118,9 +118,7 @@ impl Consumer {
         let now = Instant::now().into_std();
         let left = self.shared.inbox.control(|assignment| {
             let left = assignment.to_commit(None, false);
-            for partition in assignment.assigned() {
-                assignment.remove(&partition);
-            }
+            assignment.part_from_all();
             for (partition, offset) in wanted {
                 assignment.assign(partition, State::at(offset), &metadata, now);
             }
@@ -141,8 +139,15 @@ impl Consumer {
     /// What starts with `^` is a regular expression (in the syntax of the `regex` crate, which is that of RE2), matched
     /// against all topics again whenever the cluster changes. It is *searched for*, as in librdkafka: it stands for every
     /// topic in which it occurs, so `^audit` stands for `audit-1` too; end it with `$` to mean the whole name. To find
-    /// something anywhere in a name, begin with `^.*`. Kafka's own topics are passed over unless
-    /// `exclude.internal.topics` is false.
+    /// something anywhere in a name, begin with `^.*`. Kafka's own topics (`__consumer_offsets`, `__transaction_state`) are
+    /// passed over unless `exclude.internal.topics` is false.
+    ///
+    /// It means the same by both protocols. In a group of the consumer protocol (KIP-848) the brokers match expressions,
+    /// against whole names and all topics that the consumer may see, their own among them. They are sent `.*(?:re).*`, and
+    /// several as one, `.*(?:(?:re1)|(?:re2)).*`. What would not mean the same to them is matched by the consumer whenever
+    /// it looks at the cluster (`metadata.max.age.ms`), and they are sent the names that it finds, as brokers before Kafka 4.0
+    /// are: expressions that find Kafka's own topics where these are to be passed over (`^.*`), that cannot be put into one (two
+    /// groups of one name), or that have what RE2 has not (`[a-z&&[^b]]`, `(?x)`, `(?<name>…)`).
     ///
     /// # Errors
     /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or an expression that cannot be read, and
@@ -258,7 +263,8 @@ impl Consumer {
     }
 
     /// The next records, at most `max.poll.records`; waits for the first of them until the time is up, and is then empty,
-    /// which is no error. A timeout of zero gives what is there.
+    /// which is no error. A timeout of zero gives what is there. Of compressed batches it decompresses as many as there is
+    /// room for in `queued.max.messages.kbytes`, and one at least.
     ///
     /// Records borrow from the batches that they came in, without an allocation for any of them. What is not iterated comes
     /// again with the next call; so does a record that was iterated only if it was not committed and the consumer restarts.
@@ -388,9 +394,7 @@ impl Consumer {
         self.shared.commit_asked(deadline).await;
         let committed =
             if self.shared.commits_by_itself() { self.shared.commit_read(None, false, deadline).await } else { Ok(()) };
-        // What was assigned by hand came without a word, and goes so.
-        let by_hand = *lock(&self.shared.mode) == Mode::Assigned;
-        let told = if by_hand { Ok(()) } else { self.shared.take_leave(None, deadline).await };
+        let told = self.shared.take_leave(None, deadline).await;
         let left = match &self.shared.group {
             Some(group) => group.close(deadline).await,
             None => Ok(()),

@@ -68,8 +68,8 @@ impl FetchTask {
     }
 
     async fn fetch(&self, node: Source, request: FetchRequest, reserved: Charge, by_name: bool) {
-        self.inbox.with(|assignment| assignment.watch.asks(node, Instant::now().into_std()));
-        match self.ask(node, &request, by_name).await {
+        self.inbox.with(|assignment| assignment.watch.asks(node, self.timeout, Instant::now().into_std()));
+        match self.ask(node, &request, by_name, reserved.bytes()).await {
             Ok((response, size)) => self.arrived(node, response, reserved, size),
             Err(error) => {
                 self.inbox.with(|assignment| {
@@ -86,16 +86,23 @@ impl FetchTask {
     pub(super) async fn close_session(&self, node: i32, request: &FetchRequest, timeout: Duration) {
         // Not behind a fetch that waits there for records.
         let attempt = Attempt { node, lane: Lane::Main, timeout, max_version: None };
-        if let Err(error) = self.client.send_raw(attempt, ApiKey::Fetch, written(request)).await {
+        if let Err(error) = self.client.send_raw(attempt, ApiKey::Fetch, written(request, 0)).await {
             tracing::debug!(node, %error, "a fetch session could not be closed");
         }
     }
 
-    async fn ask(&self, node: Source, request: &FetchRequest, by_name: bool) -> Result<(FetchResponse, usize)> {
+    /// The answer, which takes no more than `expects` bytes unless a single batch is larger.
+    async fn ask(
+        &self,
+        node: Source,
+        request: &FetchRequest,
+        by_name: bool,
+        expects: usize,
+    ) -> Result<(FetchResponse, usize)> {
         let max_version = by_name.then_some(BY_NAME);
         let Source { broker: node, lane } = node;
         let attempt = Attempt { node, lane: Lane::Fetch(lane), timeout: self.timeout, max_version };
-        let answer = self.client.send_raw(attempt, ApiKey::Fetch, written(request)).await?;
+        let answer = self.client.send_raw(attempt, ApiKey::Fetch, written(request, expects)).await?;
         let size = answer.body.len();
         let response = decode_fetch(answer.body, answer.version)
             .map_err(|error: Error| error.context(format_args!("answer of broker {node} to a fetch")))?;
@@ -134,11 +141,11 @@ impl FetchTask {
     }
 }
 
-/// How a fetch is written in whichever version.
-fn written(request: &FetchRequest) -> impl Fn(i16, &mut BytesMut) -> Result<RawRequest> {
+/// How a fetch is written in whichever version, with an answer of up to so many bytes.
+fn written(request: &FetchRequest, expects: usize) -> impl Fn(i16, &mut BytesMut) -> Result<RawRequest> {
     move |version, head| {
         encode_fetch(head, version, request)?;
-        Ok(RawRequest::whole())
+        Ok(RawRequest::whole().expecting(expects))
     }
 }
 

@@ -98,10 +98,11 @@ impl Assignment {
         let of_all = if of_all < most { node.session.bytes() } else { of_all };
         let want = most.min(of_all).max(node.largest_batch).max(1).saturating_add(heads);
         let least = want.min(least.saturating_add(heads));
+        let refused = account.is_starved();
         let mut reserved = account.reserve(want, least);
         let mut again = None;
         if reserved.is_none() {
-            self.make_room(id);
+            self.make_room(id, least);
             again = self.evict_unread(id, least, now);
             reserved = account.reserve(want, least);
         }
@@ -117,6 +118,10 @@ impl Assignment {
             self.held_up(id);
             return Plan::Wait(again);
         };
+        if refused {
+            // Perhaps another connection was, which hears of room no more now.
+            self.look_again_beside(id);
+        }
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
         node.under_way = reserved.bytes();
         node.answer_size.ask(reserved.bytes().saturating_sub(heads), now);
@@ -239,20 +244,20 @@ impl Assignment {
 
     /// A broker's account is full: paused partitions give their bytes back, to be read anew when they go on, and what keeps
     /// a whole response for a small rest is copied out of it.
-    fn make_room(&mut self, id: Source) {
+    fn make_room(&mut self, id: Source, least: usize) {
         // Not while a question about its position is open.
         let idle =
             |found: &Partition| found.paused && matches!(found.position.state(), State::Fetch { .. } | State::Stopped);
         let mut evicted = Vec::new();
-        for (partition, found) in
-            self.partitions.iter_mut().filter(|(_, found)| found.node == Some(id.broker) && idle(found))
-        {
+        let makers = self.makers_of_room(id.broker, least);
+        let here = |found: &Partition| found.node.is_some_and(|node| makers.contains(&node));
+        for (partition, found) in self.partitions.iter_mut().filter(|(_, found)| here(found) && idle(found)) {
             if let Some(start) = found.queue.evict(false) {
                 evicted.push((partition.clone(), start));
             }
         }
         for (partition, offset) in evicted {
-            self.enter(&partition, State::Fetch { offset, epoch: -1 });
+            self.enter_again(&partition, offset);
         }
         let mut pinned: HashMap<*const Charge, (usize, usize)> = HashMap::new();
         let here = self.partitions.values().filter(|found| found.node == Some(id.broker));

@@ -212,8 +212,8 @@ impl Inbox {
         let Some(inbox) = self.me.upgrade() else { return };
         self.runtime.spawn_blocking(move || {
             let mut decompressor = lock(&inbox.decompressors).pop().unwrap_or_default();
-            let Job { lease, batch, charge, end, opening } = job;
-            let opened = Part::open(&lease, &batch, end, charge, &mut decompressor, inbox.opening);
+            let Job { lease, batch, charge, start, end, opening } = job;
+            let opened = Part::open(&lease, &batch, start..end, charge, &mut decompressor, inbox.opening);
             // What it became is charged by now.
             drop(opening);
             lock(&inbox.decompressors).push(decompressor);

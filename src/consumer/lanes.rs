@@ -231,9 +231,15 @@ impl Assignment {
     /// go beyond it is to be seen anew.
     pub(super) fn wake_beside(&mut self, source: Source) {
         if self.nodes.get(&source).is_some_and(|node| node.account.is_starved()) {
-            let others = self.nodes.keys().filter(|other| other.broker == source.broker && **other != source);
-            self.signals.nodes.extend(others);
+            self.look_again_beside(source);
         }
+    }
+
+    /// A broker's other connections that nothing is under way on look again what they can fetch.
+    pub(super) fn look_again_beside(&mut self, source: Source) {
+        let beside = |other: &Source| other.broker == source.broker && *other != source;
+        let idle = self.nodes.iter().filter(|(other, node)| beside(other) && node.under_way == 0);
+        self.signals.nodes.extend(idle.map(|(other, _)| *other));
     }
 }
 

@@ -33,7 +33,8 @@ pub(super) struct Lease {
     /// What was passed over last because it holds no record, for a reader that says by itself what it is done with: done
     /// as soon as all before it is. From and to where.
     gap: Mutex<Option<(i64, i64)>>,
-    /// From which offset on which leader epoch was read; for commits (KIP-320). Grows by one entry for each election.
+    /// From which offset on which leader epoch was read, by offset; for commits (KIP-320). Grows by one entry for each
+    /// election.
     epochs: Mutex<Vec<(i64, i32)>>,
 }
 
@@ -153,12 +154,11 @@ impl Lease {
         }
     }
 
-    /// Records from this offset on were appended under that leader epoch.
+    /// What was fetched from this offset on was appended under that leader epoch, −1 where not known; what was said of it
+    /// before is no more.
     pub(super) fn note_epoch(&self, from: i64, epoch: i32) {
-        if epoch < 0 {
-            return;
-        }
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        while epochs.pop_if(|(known, _)| *known >= from).is_some() {}
         if epochs.last().is_none_or(|(_, last)| *last != epoch) {
             epochs.push((from, epoch));
         }
@@ -173,7 +173,8 @@ impl Lease {
     /// What to commit for this offset: with the leader epoch of the record before it.
     pub(super) fn to_commit(&self, offset: i64) -> OffsetAndMetadata {
         let epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        let leader_epoch = epochs.iter().rev().find(|(from, _)| *from < offset).map(|(_, epoch)| *epoch);
+        let before = epochs.iter().rev().find(|(from, _)| *from < offset);
+        let leader_epoch = before.map(|(_, epoch)| *epoch).filter(|epoch| *epoch >= 0);
         OffsetAndMetadata { offset, leader_epoch, metadata: String::new() }
     }
 }

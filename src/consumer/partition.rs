@@ -41,6 +41,10 @@ pub(super) struct Partition {
     /// Records that readers were given.
     pub(super) given: Arc<AtomicU64>,
     pub(super) paused: bool,
+    /// Which of the partitions that ever came it is: one that went and came back is another one.
+    pub(super) tenure: u64,
+    /// The group gave it, and may take it back.
+    pub(super) of_group: bool,
     /// To be given up as soon as the reader is done with what it holds.
     pub(super) revoking: bool,
     /// Not read before the rebalance listener has said from where.
@@ -63,6 +67,10 @@ pub(super) struct Partition {
     pub(super) topic_id: Uuid,
     /// The leader and its epoch.
     pub(super) leader: Option<(i32, i32)>,
+    /// The newest leader epoch under which what lies before the position is known to be in the log; −1 where none is.
+    pub(super) checked: i32,
+    /// The cluster says that its topic does not exist: one that comes may be another one of the same name.
+    pub(super) vanished: bool,
     /// A replica nearer than the leader (KIP-392).
     pub(super) nearby: Nearby,
     /// The broker that it is fetched from.
@@ -91,6 +99,8 @@ impl Partition {
             queue: Queue::default(),
             given: Arc::default(),
             paused: false,
+            tenure: generation,
+            of_group: false,
             revoking: false,
             held: false,
             told: false,
@@ -103,6 +113,8 @@ impl Partition {
             full: false,
             topic_id: Uuid::nil(),
             leader: None,
+            checked: -1,
+            vanished: false,
             nearby: Nearby::new(rules.backoff.first()),
             node: None,
             lane: 0,
@@ -118,6 +130,25 @@ impl Partition {
     /// Where it is fetched from.
     pub(super) fn source(&self) -> Option<Source> {
         self.node.map(|broker| Source { broker, lane: self.lane })
+    }
+
+    /// What lies before the position is in the log of the leader of that epoch.
+    pub(super) fn checked_under(&mut self, leader_epoch: i32) {
+        self.checked = self.checked.max(leader_epoch);
+    }
+
+    /// The state to enter for this one. Between leaders a log may lose its end (KIP-320), so nothing is fetched from a newer
+    /// leader than the last that is known to have what was read, whatever came between the two: nobody who led, or bytes
+    /// that were dropped to be fetched anew.
+    pub(super) fn checked_first(&self, state: State) -> State {
+        match (state, self.leader) {
+            (State::Fetch { offset, epoch }, Some((_, leader_epoch)))
+                if (0..leader_epoch).contains(&epoch) && self.checked < leader_epoch =>
+            {
+                State::Validate { offset, epoch }
+            }
+            (state, _) => state,
+        }
     }
 
     /// How much of it waits for its reader at most before it is fetched no further.

@@ -100,13 +100,14 @@ pub(super) struct Position {
     state: State,
     /// Grows each time the partition is positioned: what was asked before is stale.
     generation: u64,
-    asked: bool,
+    /// The question is under way, to a leader of that epoch.
+    asked: Option<i32>,
     not_before: Option<Instant>,
 }
 
 impl Position {
     pub(super) fn new(state: State, generation: u64) -> Self {
-        Self { state, generation, asked: false, not_before: None }
+        Self { state, generation, asked: None, not_before: None }
     }
 
     pub(super) fn state(&self) -> State {
@@ -125,22 +126,28 @@ impl Position {
     /// Whether the question that the state is about can be asked now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let open = matches!(self.state, State::Committed | State::Reset(_) | State::Validate { .. });
-        open && !self.asked && self.not_before.is_none_or(|at| at <= now)
+        open && self.asked.is_none() && self.not_before.is_none_or(|at| at <= now)
     }
 
     /// When the question, or the next fetch, is to be tried, if that is to be waited for.
     pub(super) fn not_before(&self) -> Option<Instant> {
-        self.not_before.filter(|_| !self.asked && self.state != State::Stopped)
+        self.not_before.filter(|_| self.asked.is_none() && self.state != State::Stopped)
     }
 
-    /// The question is under way.
-    pub(super) fn ask(&mut self) {
-        (self.asked, self.not_before) = (true, None);
+    /// The question is under way, and is answered as of that leader epoch.
+    pub(super) fn ask(&mut self, leader_epoch: i32) {
+        (self.asked, self.not_before) = (Some(leader_epoch), None);
+    }
+
+    /// A leader of that epoch leads. What another one is being asked about its log counts no more: it is asked anew.
+    pub(super) fn led_under(&mut self, epoch: i32) {
+        let of_a_log = matches!(self.state, State::Reset(_) | State::Validate { .. });
+        self.asked = self.asked.filter(|asked| !of_a_log || *asked == epoch);
     }
 
     /// The question (or the fetch) failed: not again before then.
     pub(super) fn retry_at(&mut self, at: Instant) {
-        (self.asked, self.not_before) = (false, Some(at));
+        (self.asked, self.not_before) = (None, Some(at));
     }
 
     /// Something changed that may help: no need to wait.
@@ -156,9 +163,10 @@ impl Position {
         }
     }
 
-    /// An answer to this very question is welcome: the partition was not positioned anew since.
-    pub(super) fn awaits(&self, generation: u64) -> bool {
-        self.asked && self.generation == generation
+    /// An answer to this very question is welcome: the partition was not positioned anew since, and no other leader was
+    /// asked.
+    pub(super) fn awaits(&self, generation: u64, leader_epoch: i32) -> bool {
+        self.asked == Some(leader_epoch) && self.generation == generation
     }
 }
 
@@ -171,8 +179,10 @@ mod tests {
         let now = Instant::now();
         let mut position = Position::new(State::Committed, 4);
         assert!(position.is_due(now) && position.fetching(now).is_none());
-        position.ask();
-        assert!(!position.is_due(now) && position.awaits(4) && !position.awaits(3));
+        position.ask(2);
+        assert!(!position.is_due(now) && position.awaits(4, 2) && !position.awaits(3, 2) && !position.awaits(4, 1));
+        position.led_under(3);
+        assert!(position.awaits(4, 2), "what a group has committed hangs on no leader");
         let later = now + Duration::from_secs(1);
         position.retry_at(later);
         assert!(!position.is_due(now) && position.is_due(later));
@@ -184,6 +194,21 @@ mod tests {
         assert!(!position.is_due(now));
         position.retry_at(later);
         assert_eq!((position.fetching(now), position.fetching(later)), (None, Some(7)));
+    }
+
+    #[test]
+    fn a_question_about_a_log_is_asked_anew_of_the_next_leader() {
+        let now = Instant::now();
+        for state in [State::Reset(Start::Latest), State::Validate { offset: 5, epoch: 1 }] {
+            let mut position = Position::new(state, 4);
+            position.ask(2);
+            position.led_under(2);
+            assert!(!position.is_due(now) && position.awaits(4, 2));
+            position.led_under(3);
+            assert!(position.is_due(now) && !position.awaits(4, 2));
+            position.ask(3);
+            assert!(!position.awaits(4, 2) && position.awaits(4, 3));
+        }
     }
 
     #[test]

@@ -38,9 +38,11 @@ impl Assignment {
         self.enter(partition, state);
     }
 
-    /// Goes on to another state of the same positioning.
+    /// Goes on to another state of the same positioning; before a fetch to the question whether the leader has what was
+    /// read, where that is not known.
     pub(super) fn enter(&mut self, partition: &TopicPartition, state: State) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
+        let state = found.checked_first(state);
         found.position.enter(state);
         found.seen.trouble = None;
         if let State::Fetch { offset, .. } = state {
@@ -56,6 +58,13 @@ impl Assignment {
             State::Fetch { .. } | State::Stopped => {}
         }
         self.touch(partition);
+    }
+
+    /// Fetches anew from an offset on, up to which all of it is here or was handed out.
+    pub(super) fn enter_again(&mut self, partition: &TopicPartition, offset: i64) {
+        let lease = self.partitions.get(partition).and_then(|found| found.lease.as_ref());
+        let epoch = lease.and_then(|lease| lease.to_commit(offset).leader_epoch).unwrap_or(-1);
+        self.enter(partition, State::Fetch { offset, epoch });
     }
 
     /// The user wants to read from there.

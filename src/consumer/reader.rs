@@ -14,7 +14,7 @@ use super::{
     inbox::Inbox,
     lease::Lease,
     part::{Opening, Part},
-    queue::Taken,
+    queue::{GROWTH, Taken},
     split::SplitId,
 };
 use crate::{
@@ -61,6 +61,8 @@ pub(super) struct Reader {
     given: u64,
     /// Of these, those that are not counted for their partition yet: of the lease that is held.
     uncounted: u64,
+    /// About how many times their size compressed batches become of late, when they are opened.
+    growth: usize,
     /// Kept for its room.
     taken: Vec<Taken>,
     decompressor: Decompressor,
@@ -80,6 +82,7 @@ impl Reader {
             refilled: false,
             given: 0,
             uncounted: 0,
+            growth: GROWTH,
             taken: Vec::new(),
             decompressor: Decompressor::default(),
             opening,
@@ -228,7 +231,8 @@ impl Reader {
         Poll::Ready(Some(Ok(lease)))
     }
 
-    /// Up to `max` records, the portions of one partition side by side and in order. `None` at the end.
+    /// Up to `max` records, as long as there is room for what they are decompressed to, but those of one batch at least; the
+    /// portions of one partition side by side and in order. `None` at the end.
     pub(super) fn poll_portions(
         &mut self,
         max: usize,
@@ -249,6 +253,11 @@ impl Reader {
                         let same = |other: &Portion| Arc::ptr_eq(&other.part.lease, &portion.part.lease);
                         let at = portions.iter().rposition(same).map_or(portions.len(), |last| last + 1);
                         portions.insert(at, portion);
+                    }
+                    // The next poll opens it, when these are done.
+                    next @ Taken::Raw { .. } if count > 0 && !self.has_room_to_open(&next) => {
+                        self.pending.push_front(next);
+                        return self.hold(portions);
                     }
                     Taken::Raw { .. } => {
                         let opened = self.open(next);
@@ -378,12 +387,26 @@ impl Reader {
 
     /// Checks and decompresses a batch as it came; everything else stays as it is.
     fn open(&mut self, taken: Taken) -> Taken {
-        let Taken::Raw { lease, batch, charge, end } = taken else { return taken };
-        match Part::open(&lease, &batch, end, charge, &mut self.decompressor, self.opening) {
-            Ok(Some(part)) => Taken::Open(part),
+        let Taken::Raw { lease, batch, charge, start, end } = taken else { return taken };
+        match Part::open(&lease, &batch, start..end, charge, &mut self.decompressor, self.opening) {
+            Ok(Some(part)) => {
+                if batch.header.is_compressed() {
+                    let growth = part.records.size().div_ceil(part.bytes.max(1)).max(1);
+                    self.growth = growth.max(self.growth / 8 * 7);
+                }
+                Taken::Open(part)
+            }
             Ok(None) => Taken::Skip { lease, end },
             Err(error) => Taken::Broken { lease, error, end },
         }
+    }
+
+    /// Whether there is room for what this is when it is open, as far as can be told before.
+    fn has_room_to_open(&self, taken: &Taken) -> bool {
+        let Taken::Raw { batch, charge, .. } = taken else { return true };
+        let bytes = batch.bytes().len().saturating_mul(self.growth);
+        // What is not compressed is there already.
+        !batch.header.is_compressed() || charge.account().has_room_for(bytes)
     }
 
     /// Whether it took something over since this was asked last.

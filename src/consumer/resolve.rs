@@ -24,7 +24,7 @@ pub(super) struct Asked<T> {
     pub(super) partition: TopicPartition,
     /// The positioning that asks; an answer to an older one is stale.
     pub(super) generation: u64,
-    /// Of the leader that is asked.
+    /// Of the leader that is asked; once another one leads, its answer is stale as well.
     pub(super) leader_epoch: i32,
     pub(super) what: T,
 }
@@ -61,7 +61,7 @@ impl Assignment {
                 // A new leader makes it due.
                 _ => continue,
             }
-            found.position.ask();
+            found.position.ask(leader_epoch);
         }
         let mut questions = Vec::new();
         if !committed.is_empty() {
@@ -80,7 +80,15 @@ impl Assignment {
     }
 
     fn awaits<T>(&self, asked: &Asked<T>) -> bool {
-        self.partitions.get(&asked.partition).is_some_and(|found| found.position.awaits(asked.generation))
+        let found = self.partitions.get(&asked.partition);
+        found.is_some_and(|found| found.position.awaits(asked.generation, asked.leader_epoch))
+    }
+
+    /// A leader has said of its log from where to read on.
+    fn checked_under(&mut self, asked: &TopicPartition, leader_epoch: i32) {
+        if let Some(found) = self.partitions.get_mut(asked) {
+            found.checked_under(leader_epoch);
+        }
     }
 
     /// What the group has committed.
@@ -131,6 +139,7 @@ impl Assignment {
         match answer {
             Ok((offset, epoch)) if offset >= 0 => {
                 tracing::debug!(%partition, offset, "the position is found");
+                self.checked_under(partition, asked.leader_epoch);
                 self.enter(partition, State::Fetch { offset, epoch });
                 false
             }
@@ -163,14 +172,15 @@ impl Assignment {
             Err(code) => return self.code_answer(partition, code, "look-up of a leader epoch", now),
         };
         let can_reset = Start::of(self.rules.reset).is_some();
+        self.checked_under(partition, asked.leader_epoch);
         match validity {
             Validity::Sound => self.enter(partition, State::Fetch { offset, epoch }),
             Validity::Truncated { at, epoch } if can_reset => {
                 // What waits for its reader lies on either side of the break: all of it is read anew.
                 let lease = self.partitions.get(partition).and_then(|found| found.lease.as_ref());
-                let handed = lease.map_or(at, |lease| lease.handed().min(at));
+                let behind = lease.filter(|lease| lease.handed() < at).map(|lease| lease.to_commit(lease.handed()));
+                let (handed, epoch) = behind.map_or((at, epoch), |at| (at.offset, at.leader_epoch.unwrap_or(-1)));
                 tracing::warn!(%partition, offset, truncated_at = at, "the log was truncated: reading goes on at {handed}");
-                let epoch = if handed == at { epoch } else { -1 };
                 self.begin(partition, State::Fetch { offset: handed, epoch }, false);
             }
             Validity::Truncated { at, .. } => {

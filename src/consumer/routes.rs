@@ -13,7 +13,7 @@ use super::{
     fetch_session::FetchSession,
     lanes::Source,
     partition::Partition,
-    position::{Start, State},
+    position::Start,
 };
 use crate::{
     cluster::{Backoff, Metadata},
@@ -72,6 +72,7 @@ impl Assignment {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         let Some(topic) = metadata.topic(&partition.topic) else { return };
         let id = topic.id;
+        found.vanished = topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
         if topic.error == ErrorCode::TOPIC_AUTHORIZATION_FAILED && !std::mem::replace(&mut found.reported, true) {
             self.tell(partition, Error::broker(topic.error, format_args!("read of {partition}")));
             return;
@@ -89,25 +90,27 @@ impl Assignment {
         }
         if leader != before {
             found.position.retry_now();
+            if let Some((_, epoch)) = leader {
+                found.position.led_under(epoch);
+            }
             self.signals.driver = true;
         }
         if made_anew {
             // Neither what the reader did not finish of the old topic nor what was committed says anything of the new one.
             found.unfinished = None;
             found.committed = None;
+            found.checked = -1;
             if let Some(lease) = found.lease.take() {
                 lease.replace();
             }
             // Every record of the new topic is new to its reader, whatever the policy says of old offsets.
             let start = Start::of(self.rules.reset).map(|_| Start::Earliest);
             self.reset(partition, start, "its topic was deleted and created again");
-        } else if let (Some((_, old)), Some((_, new))) = (before, leader)
-            && new > old
-            && let State::Fetch { offset, epoch } = found.position.state()
-            && (0..new).contains(&epoch)
-        {
-            // Between leaders a log may lose its end (KIP-320).
-            self.enter(partition, State::Validate { offset, epoch });
+        } else {
+            let state = found.position.state();
+            if found.checked_first(state) != state {
+                self.enter(partition, state);
+            }
         }
         self.route(partition, metadata, now);
         self.touch(partition);

@@ -13,6 +13,7 @@ use tokio::{
 use super::{
     OffsetAndMetadata,
     asked_commits::AskedCommits,
+    assignment::Tenure,
     fetch_task::FetchTask,
     group::GroupHandle,
     inbox::{Inbox, lock},
@@ -123,12 +124,9 @@ impl Shared {
     }
 
     /// Tells the listener, if there is one, that these partitions (or all) are about to go, and waits until it is done.
-    pub(super) async fn take_leave(&self, only: Option<&[TopicPartition]>, deadline: Instant) -> Result<()> {
-        if !self.has_listener() {
-            return Ok(());
-        }
+    pub(super) async fn take_leave(&self, only: Option<&[Tenure]>, deadline: Instant) -> Result<()> {
         let partitions = self.inbox.with(|assignment| assignment.take_leave(only));
-        if partitions.is_empty() {
+        if partitions.is_empty() || !self.has_listener() {
             return Ok(());
         }
         let (done, told) = oneshot::channel();

@@ -77,11 +77,8 @@ impl Assignment {
         let Some(lease) = &found.lease else { return };
         let offset = lease.handed();
         let epoch = lease.to_commit(offset).leader_epoch;
-        let state = match found.position.state() {
-            State::Validate { .. } => State::resume(offset, epoch),
-            _ => State::Fetch { offset, epoch: epoch.unwrap_or(-1) },
-        };
-        self.begin(partition, state, false);
+        // An open question whether the log has what was read is asked anew where there is still cause for it.
+        self.begin(partition, State::Fetch { offset, epoch: epoch.unwrap_or(-1) }, false);
     }
 
     /// The common reader reads the partition again. `lent`: records of a poll of its own reader are still held.
@@ -231,6 +228,14 @@ impl Assignment {
         self.signals.readers.extend(splits.filter_map(|split| split.waker.take()));
     }
 
+    /// The brokers whose partitions may have to make room for a fetch of so many bytes: itself, and where the whole is full,
+    /// those that have more than their share of it.
+    pub(super) fn makers_of_room(&self, node: i32, bytes: usize) -> Vec<i32> {
+        let full = self.nodes.get(&node.into()).is_some_and(|node| !node.account.whole_has_room_for(bytes));
+        let beyond = self.nodes.iter().filter(|(_, found)| full && found.account.is_beyond_share());
+        beyond.map(|(source, _)| source.broker).filter(|id| *id != node).chain([node]).collect()
+    }
+
     /// A broker's account is full: where somebody waits, drops what waits for readers that have not come for long, those
     /// first that have not come for longest, until `least` bytes are free. When to look again, if there is more of it.
     pub(super) fn evict_unread(&mut self, node: Source, least: usize, now: Instant) -> Option<Instant> {
@@ -241,13 +246,15 @@ impl Assignment {
             return None;
         }
         let account = self.nodes.get(&node).map(|node| node.account.clone())?;
+        let makers = self.makers_of_room(node.broker, least);
         let unread = self.partitions.iter().filter_map(|(partition, found)| {
             let (waits, asked) = match &found.split {
                 Some(split) => (split.is_waiting(), split.asked),
                 None => (reader_waits, self.asked),
             };
             let fetched = matches!(found.position.state(), State::Fetch { .. }) && !found.queue.is_empty();
-            (found.node == Some(node.broker) && fetched && !waits).then(|| (asked, partition.clone()))
+            let here = found.node.is_some_and(|node| makers.contains(&node));
+            (here && fetched && !waits).then(|| (asked, partition.clone()))
         });
         let mut unread: Vec<_> = unread.collect();
         unread.sort_unstable();
@@ -266,7 +273,7 @@ impl Assignment {
                 tracing::debug!(%partition, offset, "dropped unread, to make room: it is fetched anew when it is asked for");
                 found.evicted = true;
                 self.evicted = true;
-                self.enter(partition, State::Fetch { offset, epoch: -1 });
+                self.enter_again(partition, offset);
             }
         }
         None

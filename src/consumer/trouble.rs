@@ -10,6 +10,8 @@ impl Assignment {
     pub(super) fn push_error(&mut self, error: Error) {
         self.errors.push_back(error);
         self.wake_reader();
+        // Who waits for partitions hears of it too, and whoever comes first has it.
+        self.signals.moved = true;
     }
 
     pub(super) fn pop_error(&mut self) -> Option<Error> {

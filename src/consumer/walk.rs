@@ -31,8 +31,9 @@ pub(super) struct Walk {
     pub(super) steps: Vec<Step>,
     /// Where to read on; `None` where there was no whole batch.
     pub(super) next_offset: Option<i64>,
-    /// The leader epoch of the last batch, −1 where not known.
-    pub(super) leader_epoch: i32,
+    /// From which offset on which leader epoch goes, −1 where not known: those of markers and of what is left out are among
+    /// them. Grows by one for each election.
+    pub(super) epochs: Vec<(i64, i32)>,
     /// There were bytes, but of the beginning of one batch only: asking for more is the only way on.
     pub(super) too_small: bool,
     /// Where it is too small: the first offset of a sound batch that lies in what should be the first one, so that the first
@@ -47,7 +48,7 @@ pub(super) struct Walk {
 /// Walks a slice. `aborted` are the aborted transactions that the broker named for it, by producer id and first offset,
 /// in any order.
 pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i64)]) -> Walk {
-    let mut walk = Walk { leader_epoch: -1, bytes: records.len(), ..Walk::default() };
+    let mut walk = Walk { bytes: records.len(), ..Walk::default() };
     let mut transactions = Aborted::new(aborted);
     let mut batches = Batches::new(records);
     while let Some(batch) = batches.next() {
@@ -71,11 +72,14 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
                 return walk;
             }
         };
+        let epoch = batch.header.partition_leader_epoch;
+        if walk.epochs.last().is_none_or(|(_, last)| *last != epoch) {
+            walk.epochs.push((batch.header.base_offset.max(walk.next_offset.unwrap_or(0)), epoch));
+        }
         // Offsets that go back are an older part of the log again: reading goes on behind all of it.
         let next = walk.next_offset.map_or(next, |before| before.max(next));
         walk.next_offset = Some(next);
         walk.largest = walk.largest.max(batch.bytes().len());
-        walk.leader_epoch = batch.header.partition_leader_epoch;
         // A message set's wrapper does not say how many records it holds; a v2 batch does, and may be empty.
         let empty = batch.header.magic == 2 && batch.header.record_count == 0;
         if wanted && !empty {

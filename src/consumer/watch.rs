@@ -83,6 +83,8 @@ impl Seen {
 pub(super) struct Broker {
     /// Since when a fetch is under way.
     pub(super) asked: Option<Instant>,
+    /// Until when it has to be answered.
+    pub(super) due: Option<Instant>,
     /// Why the last fetch failed, if it did.
     pub(super) trouble: Option<Error>,
     /// It asked for silence until then (KIP-219).
@@ -98,10 +100,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// A fetch leaves.
-    pub(super) fn asks(&mut self, node: Source, now: Instant) {
+    /// A fetch leaves, to be answered within that time.
+    pub(super) fn asks(&mut self, node: Source, timeout: Duration, now: Instant) {
         self.sums.fetches_in_flight += 1;
-        self.brokers.entry(node).or_default().asked = Some(now);
+        let broker = self.brokers.entry(node).or_default();
+        broker.asked = Some(now);
+        broker.due = now.checked_add(timeout);
     }
 
     /// A fetch was answered, with so many bytes.

@@ -1,6 +1,6 @@
 //! Fetch, written and read by hand: the records of each partition are slices of the response.
 
-use std::sync::Arc;
+use std::{borrow::Cow, collections::HashSet, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
@@ -65,6 +65,28 @@ pub(crate) struct ForgottenTopic {
     pub(crate) partitions: Vec<i32>,
 }
 
+impl FetchRequest {
+    /// What is to be forgotten in that version. A topic that was made anew is asked for under its new id and forgotten under
+    /// its old one. By name the two are one, and a broker forgets after it has added: it would forget what it was just asked
+    /// for.
+    fn forgotten_in(&self, version: i16) -> Cow<'_, [ForgottenTopic]> {
+        if version >= TOPIC_IDS || self.forgotten.is_empty() {
+            return Cow::Borrowed(&self.forgotten);
+        }
+        let asked: HashSet<(&str, i32)> = self
+            .topics
+            .iter()
+            .flat_map(|topic| topic.partitions.iter().map(|asked| (&*topic.name, asked.partition)))
+            .collect();
+        let left = self.forgotten.iter().map(|topic| {
+            let partitions =
+                topic.partitions.iter().copied().filter(|partition| !asked.contains(&(&*topic.name, *partition)));
+            ForgottenTopic { name: topic.name.clone(), id: topic.id, partitions: partitions.collect() }
+        });
+        left.filter(|topic| !topic.partitions.is_empty()).collect()
+    }
+}
+
 /// Appends the request's body.
 ///
 /// # Errors
@@ -93,8 +115,9 @@ pub(crate) fn encode_fetch(out: &mut BytesMut, version: i16, request: &FetchRequ
         put_no_tags(out, flexible);
     }
     if version >= SESSIONS {
-        put_length(out, request.forgotten.len(), flexible)?;
-        for topic in &request.forgotten {
+        let forgotten = request.forgotten_in(version);
+        put_length(out, forgotten.len(), flexible)?;
+        for topic in forgotten.iter() {
             put_topic(out, version, &topic.name, topic.id)?;
             put_length(out, topic.partitions.len(), flexible)?;
             for &partition in &topic.partitions {

@@ -39,11 +39,13 @@ func consume(w *work) (string, error) {
 		return "", err
 	}
 	defer cl.Close()
-	if _, err := read(cl, w.warmup); err != nil {
+	// A log that ends leaves as many records to be timed as were read before.
+	warmed, err := read(cl, w.warmup, w.records/2)
+	if err != nil {
 		return "", err
 	}
 	clock := startClock()
-	t, err := read(cl, w.timed)
+	t, err := read(cl, w.timed, w.records-min(w.records, warmed.records))
 	if err != nil {
 		return "", err
 	}
@@ -52,11 +54,11 @@ func consume(w *work) (string, error) {
 	return outcome.line()
 }
 
-func read(cl *kgo.Client, span time.Duration) (tally, error) {
+func read(cl *kgo.Client, span time.Duration, most uint64) (tally, error) {
 	var t tally
 	ctx, cancel := context.WithTimeout(context.Background(), span+stalled)
 	defer cancel()
-	for end := time.Now().Add(span); time.Now().Before(end); {
+	for end := time.Now().Add(span); t.records < most && time.Now().Before(end); {
 		fetches := cl.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
 			return t, fmt.Errorf("after %d records: %w", t.records, err)

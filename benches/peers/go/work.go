@@ -31,7 +31,7 @@ type work struct {
 	rate   uint64
 	warmup time.Duration
 	timed  time.Duration
-	// records: no more than these are sent in one part, whatever the time.
+	// records: no more than these are sent in one part, or read in all, whatever the time.
 	records uint64
 	// ca: the authority (a PEM file) that the broker's certificate has to be from; none: without TLS.
 	ca     string

@@ -9,7 +9,7 @@ use crate::scenarios::Scenario;
 pub(crate) const USAGE: &str = "usage: verifiable [--clients ottla,java,mixed] [--scenarios NAME,...] [--version 4.3.1]
                   [--settings range,roundrobin,sticky,cooperative-sticky,consumer]
   --clients    whose programs take part; mixed: a group of both, with Ottla's producer. Default: all three
-  --scenarios  member-clean, member-hard, broker-clean, broker-hard, static-bounce, fencing. Default: all of them
+  --scenarios  member-clean, member-hard, member-frozen, broker-clean, broker-hard, static-bounce, fencing. Default: all of them
   --settings   how partitions are assigned; consumer is the protocol of KIP-848. Default: range";
 
 /// Whose programs take part.
@@ -115,11 +115,6 @@ impl Args {
         }
         Ok(Some(parsed))
     }
-
-    pub(crate) fn settings_for(&self, scenario: Scenario) -> impl Iterator<Item = &Setting> {
-        // With KIP-848 it is the second member of a name that is refused, and not the first.
-        self.settings.iter().filter(move |setting| scenario != Scenario::Fencing || **setting != Setting::Consumer)
-    }
 }
 
 fn each<T>(names: &str, find: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
@@ -138,8 +133,8 @@ mod tests {
     fn what_is_asked_for_is_understood_or_refused() {
         let args = parse("--clients java,mixed --scenarios fencing --settings sticky,consumer").unwrap().unwrap();
         assert_eq!(args.clients, [Clients::Java, Clients::Mixed]);
-        assert_eq!(args.settings_for(Scenario::Fencing).count(), 1);
-        assert_eq!(args.settings_for(Scenario::MemberHard).count(), 2);
+        assert_eq!(args.scenarios, [Scenario::Fencing]);
+        assert_eq!(args.settings, [Setting::Classic(STRATEGIES[2].1), Setting::Consumer]);
         assert_eq!(args.settings[0].to_string(), "sticky");
         assert!(parse("--help").unwrap().is_none());
         for line in ["--clients", "--clients c", "--scenarios x", "--settings best", "--what 1"] {

@@ -55,7 +55,11 @@ async fn run() -> Result<bool, Failure> {
         return Ok(true);
     };
     let mut builder = Kafka::builder().version(&args.version).nodes(3);
-    for (key, value) in [("offsets.topic.num.partitions", "3"), ("group.initial.rebalance.delay.ms", "500")] {
+    for (key, value) in [
+        ("offsets.topic.num.partitions", "3"),
+        ("group.initial.rebalance.delay.ms", "500"),
+        ("group.consumer.min.session.timeout.ms", "6000"),
+    ] {
         builder = builder.config(key, value);
     }
     let kafka = builder.start().await?;
@@ -63,7 +67,7 @@ async fn run() -> Result<bool, Failure> {
     let mut failed = 0;
     for scenario in &args.scenarios {
         for clients in &args.clients {
-            for setting in args.settings_for(*scenario) {
+            for setting in &args.settings {
                 let began = Instant::now();
                 let result = match stage::Stage::new(&kafka, &jars, *clients, setting.clone()).await {
                     Ok(stage) => scenarios::run(*scenario, stage).await,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::Failure;
+use crate::args::Setting;
 use crate::stage::Stage;
 
 /// Shorter than the broker's least would be refused.
@@ -15,6 +16,7 @@ const MEMBERS: usize = 3;
 pub(crate) enum Scenario {
     MemberClean,
     MemberHard,
+    MemberFrozen,
     BrokerClean,
     BrokerHard,
     StaticBounce,
@@ -22,13 +24,21 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::MemberClean, Self::MemberHard, Self::BrokerClean, Self::BrokerHard, Self::StaticBounce, Self::Fencing];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::MemberClean,
+        Self::MemberHard,
+        Self::MemberFrozen,
+        Self::BrokerClean,
+        Self::BrokerHard,
+        Self::StaticBounce,
+        Self::Fencing,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::MemberClean => "member-clean",
             Self::MemberHard => "member-hard",
+            Self::MemberFrozen => "member-frozen",
             Self::BrokerClean => "broker-clean",
             Self::BrokerHard => "broker-hard",
             Self::StaticBounce => "static-bounce",
@@ -38,7 +48,9 @@ impl Scenario {
 }
 
 pub(crate) async fn run(scenario: Scenario, mut stage: Stage<'_>) -> Result<String, Failure> {
-    let session = if scenario == Scenario::MemberHard { SHORT_SESSION } else { LONG_SESSION };
+    let is_given_up = matches!(scenario, Scenario::MemberHard | Scenario::MemberFrozen);
+    let session = if is_given_up { SHORT_SESSION } else { LONG_SESSION };
+    stage.give_up_members_after(session).await?;
     let is_static = matches!(scenario, Scenario::StaticBounce | Scenario::Fencing);
     for number in 0..MEMBERS {
         let instance = is_static.then(|| format!("instance-{number}"));
@@ -50,14 +62,17 @@ pub(crate) async fn run(scenario: Scenario, mut stage: Stage<'_>) -> Result<Stri
     match scenario {
         Scenario::MemberClean => members(&mut stage, true).await?,
         Scenario::MemberHard => members(&mut stage, false).await?,
+        Scenario::MemberFrozen => frozen(&mut stage).await?,
         Scenario::BrokerClean => brokers(&mut stage, true).await?,
         Scenario::BrokerHard => brokers(&mut stage, false).await?,
         Scenario::StaticBounce => static_bounce(&mut stage).await?,
+        // With KIP-848 it is the second member of a name that is refused, and not the first that is fenced.
+        Scenario::Fencing if stage.setting == Setting::Consumer => refusal(&mut stage).await?,
         Scenario::Fencing => fencing(&mut stage).await?,
     }
     stage.goes_on(300).await?;
     // A commit may be lost with a member or a broker; what it was for is then consumed again.
-    let may_repeat = matches!(scenario, Scenario::MemberHard | Scenario::BrokerHard | Scenario::Fencing);
+    let may_repeat = is_given_up || matches!(scenario, Scenario::BrokerHard | Scenario::Fencing);
     stage.finish(may_repeat).await
 }
 
@@ -72,6 +87,20 @@ async fn members(stage: &mut Stage<'_>, clean: bool) -> Result<(), Failure> {
         stage.shared_out(MEMBERS - 1).await?;
         stage.goes_on(100).await?;
         stage.replace(seat)?;
+        stage.shared_out(MEMBERS).await?;
+        stage.goes_on(100).await?;
+    }
+    Ok(())
+}
+
+/// Each member in turn is frozen for longer than its session, the others take over, and it wakes up: what it had is not its
+/// own any more, and it takes its share like one that is new.
+async fn frozen(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    for seat in 0..MEMBERS {
+        stage.freeze(seat)?;
+        stage.shared_out(MEMBERS - 1).await?;
+        stage.goes_on(100).await?;
+        stage.thaw(seat)?;
         stage.shared_out(MEMBERS).await?;
         stage.goes_on(100).await?;
     }
@@ -138,6 +167,28 @@ async fn fencing(stage: &mut Stage<'_>) -> Result<(), Failure> {
             if after[other] != before[other] {
                 return Err(format!("member {other} rebalanced while {seat} was fenced").into());
             }
+        }
+    }
+    Ok(())
+}
+
+/// A second member by the name of each one gets nothing while the first is there, and nobody notices it, though it comes and
+/// goes.
+async fn refusal(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    for seat in 0..MEMBERS {
+        let before = stage.rebalances();
+        let second = stage.second(seat)?;
+        stage.until("the one with the same name has started", |stage| stage.ledger.member(second).started).await?;
+        // Time to join; Java's ends by itself then.
+        stage.goes_on(1000).await?;
+        if !stage.ledger.member(second).assigned.is_empty() {
+            return Err(format!("a second member by the name of {seat} was assigned something").into());
+        }
+        stage.send_away(second).await?;
+        stage.goes_on(200).await?;
+        let after = stage.rebalances();
+        if after != before {
+            return Err(format!("members rebalanced for one that was refused: {before:?}, then {after:?}").into());
         }
     }
     Ok(())

@@ -92,6 +92,15 @@ impl<'k> Stage<'k> {
         Ok(())
     }
 
+    /// With KIP-848 it is the group that has a session timeout, and not each member.
+    pub(crate) async fn give_up_members_after(&self, session: Duration) -> Result<(), Failure> {
+        if self.setting == Setting::Consumer {
+            let session = session.as_millis().to_string();
+            self.kafka.configure_group(&self.group, &[("consumer.session.timeout.ms", &session)]).await?;
+        }
+        Ok(())
+    }
+
     /// A member more, static if it has a name; it takes the next seat.
     pub(crate) fn start_member(&mut self, instance: Option<&str>, session: Duration) -> Result<usize, Failure> {
         let number = self.seats.len();
@@ -136,6 +145,26 @@ impl<'k> Stage<'k> {
         Ok(())
     }
 
+    /// One more as the one in that seat, by the same name; it has no seat, and nothing is expected of it.
+    pub(crate) fn second(&mut self, seat: usize) -> Result<usize, Failure> {
+        let (java, options) = (self.seats[seat].java, self.seats[seat].options.clone());
+        let second = self.seat(java, options, &format!("second member {seat}"))?;
+        let member = second.member;
+        self.ledger.hurt(member);
+        self.gone.push(second);
+        Ok(member)
+    }
+
+    /// Ends one that has no seat, unless it has ended by itself.
+    pub(crate) async fn send_away(&mut self, member: usize) -> Result<(), Failure> {
+        let Some(seat) = self.gone.iter_mut().find(|seat| seat.member == member) else { return Ok(()) };
+        if seat.program.is_running()? {
+            seat.program.terminate()?;
+        }
+        seat.program.ended(PATIENCE).await?;
+        self.listen()
+    }
+
     pub(crate) fn member(&self, seat: usize) -> &Member {
         self.ledger.member(self.seats[seat].member)
     }
@@ -159,6 +188,19 @@ impl<'k> Stage<'k> {
         self.listen()?;
         self.ledger.hurt(self.seats[seat].member);
         Ok(())
+    }
+
+    /// Stops the one in that seat where it is; what it had does not count any more.
+    pub(crate) fn freeze(&mut self, seat: usize) -> Result<(), Failure> {
+        self.seats[seat].program.freeze()?;
+        self.listen()?;
+        self.ledger.hurt(self.seats[seat].member);
+        Ok(())
+    }
+
+    pub(crate) fn thaw(&mut self, seat: usize) -> Result<(), Failure> {
+        self.ledger.woke_up(self.seats[seat].member);
+        Ok(self.seats[seat].program.thaw()?)
     }
 
     /// Takes in what everybody has said.

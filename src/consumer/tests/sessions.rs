@@ -168,3 +168,56 @@ async fn a_session_that_was_given_to_another_is_asked_for_once_and_not_fought_ov
     };
     assert_eq!((refused(&slow), refused(&other)), (1, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_made_anew_is_read_on_from_brokers_that_are_asked_by_name() {
+    // 12 is what Kafka 2.8 and 3.0 speak, which know topic ids elsewhere; 6 knows no sessions.
+    for version in [12, 11, 7, 6] {
+        let options = Options::new().in_memory().auto_create(false).max_version(ApiKey::Fetch, version);
+        let cluster = Cluster::start(options).await.unwrap();
+        cluster.create_topic("other", 1).unwrap();
+        let consumer = builder(&cluster).property("metadata.max.age.ms", "5000").build().await.unwrap();
+        consumer.assign([(tp("t", 0), Offset::Beginning), (tp("other", 0), Offset::Beginning)]).unwrap();
+        for round in 0..4 {
+            if round > 0 {
+                // As long as the one before, so that nothing but the topic's id tells them apart.
+                cluster.delete_topic("t").unwrap();
+            }
+            cluster.create_topic("t", 1).unwrap();
+            append(&cluster, "t", 0, 100 * round..100 * round + 5);
+            let expected: Vec<_> = (100 * round..100 * round + 5).collect();
+            assert_eq!(numbers(&consumer, 5).await, expected, "v{version}, round {round}");
+            append(&cluster, "other", 0, round..round + 1);
+            assert_eq!(numbers(&consumer, 1).await, [round], "v{version}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_made_anew_with_more_partitions_is_read_on_with_all_of_them() {
+    for version in [18, 12] {
+        let options = Options::new().brokers(3).in_memory().auto_create(false).max_version(ApiKey::Fetch, version);
+        let cluster = Cluster::start(options).await.unwrap();
+        cluster.create_topic("t", 3).unwrap();
+        let builder = builder(&cluster).group("g").property("metadata.max.age.ms", "5000");
+        let consumer = builder.auto_offset_reset(crate::OffsetReset::Earliest).build().await.unwrap();
+        consumer.subscribe(["t"]).unwrap();
+        for (round, partitions) in [(0, 3), (1, 6), (2, 4)] {
+            if round > 0 {
+                cluster.delete_topic("t").unwrap();
+                tokio::time::sleep(SECOND).await;
+                cluster.create_topic("t", partitions).unwrap();
+            }
+            for partition in 0..partitions {
+                let first = 1000 * round + 10 * i64::from(partition);
+                append(&cluster, "t", partition, first..first + 2);
+            }
+            let mut seen = numbers(&consumer, 2 * partitions as usize).await;
+            seen.sort_unstable();
+            let of = |partition: i64| [1000 * round + 10 * partition, 1000 * round + 10 * partition + 1];
+            let expected: Vec<_> = (0..i64::from(partitions)).flat_map(of).collect();
+            assert_eq!(seen, expected, "v{version}, round {round}");
+        }
+        assert!(is_quiet(&consumer).await);
+    }
+}

@@ -169,11 +169,11 @@ impl World {
                 if request.session_epoch == 0 {
                     session.clear();
                 }
-                for forgotten in request.forgotten.iter().flat_map(|topic| &topic.partitions) {
-                    session.remove(forgotten);
-                }
                 for asked in request.topics.iter().flat_map(|topic| &topic.partitions) {
                     session.insert(asked.partition, *asked);
+                }
+                for forgotten in request.forgotten.iter().flat_map(|topic| &topic.partitions) {
+                    session.remove(forgotten);
                 }
                 self.waiting.insert(node, reserved);
                 Some(*request)

@@ -117,10 +117,11 @@ impl Sessions {
         }
         session.epoch = session.epoch.checked_add(1).unwrap_or(1);
         session.used = now;
+        // In Kafka's order: what is forgotten in the request that asks for it is forgotten.
+        session.take(request.wanted);
         if !request.forgotten.is_empty() {
             session.partitions.retain(|cached| !request.forgotten.contains(&cached.key));
         }
-        session.take(request.wanted);
         let partitions: Vec<_> = session.partitions.iter().map(|cached| (cached.key.clone(), cached.wanted)).collect();
         if partitions.is_empty() {
             self.open.remove(&request.id);
@@ -295,9 +296,11 @@ mod tests {
         change.wanted.push((key(1), wanted(8)));
         let plan = begin(&mut sessions, change).unwrap();
         assert_eq!(plan.partitions, [(key(1), wanted(8)), (key(2), wanted(5))]);
-        let plan = begin(&mut sessions, request(1, 2, &[], &[1, 2])).unwrap();
+        let plan = begin(&mut sessions, request(1, 2, &[1, 3], &[1])).unwrap();
+        assert_eq!(order(&plan), [2, 3], "what is both asked for and forgotten is forgotten");
+        let plan = begin(&mut sessions, request(1, 3, &[], &[2, 3])).unwrap();
         assert_eq!((plan.mode, plan.partitions.len()), (Mode::Sessionless, 0));
-        assert_eq!(begin(&mut sessions, request(1, 3, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+        assert_eq!(begin(&mut sessions, request(1, 4, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
     }
 
     #[test]

@@ -204,3 +204,29 @@ proptest! {
         let _ = decode_fetch(body.into(), version);
     }
 }
+
+#[test]
+fn what_is_asked_for_by_name_is_not_forgotten_under_the_same_name() {
+    let partition = |partition| FetchPartition { partition, current_leader_epoch: 5, fetch_offset: 0, max_bytes: 1 };
+    let anew = Uuid::from_bytes([8; 16]);
+    let request = FetchRequest {
+        topics: vec![FetchTopic { name: "orders".into(), id: anew, partitions: vec![partition(0), partition(7)] }],
+        forgotten: vec![
+            ForgottenTopic { name: "orders".into(), id: ID, partitions: vec![0, 3, 7] },
+            ForgottenTopic { name: "gone".into(), id: ID, partitions: vec![0] },
+            ForgottenTopic { name: "orders".into(), id: anew, partitions: vec![7] },
+        ],
+        ..request()
+    };
+    let shown = |version| {
+        let left = request.forgotten_in(version);
+        left.iter().map(|topic| format!("{}{:?}", topic.name, topic.partitions)).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(shown(12), "orders[3] gone[0]");
+    assert_eq!(shown(13), "orders[0, 3, 7] gone[0] orders[7]");
+    let mut out = BytesMut::new();
+    encode_fetch(&mut out, 12, &request).unwrap();
+    let read = <km::FetchRequest as kafka_protocol::protocol::Decodable>::decode(&mut out.freeze(), 12).unwrap();
+    let left: Vec<_> = read.forgotten_topics_data.iter().map(|topic| topic.partitions.clone()).collect();
+    assert_eq!(left, [vec![3], vec![0]]);
+}

@@ -17,7 +17,7 @@ compares Kafka clients: every client in turn, round after round, against a sink 
                           consume-1k-tls
                           or produce, consume: all that begin so
 --clients  these clients: ottla ottla-recv ottla-batch rdkafka krafka franz-go java limit
---real     a real Kafka at this address, or without an address one that is started for it
+--real     a real Kafka at this address (producing only), or without an address one that is started for each case
 --seconds  how long each run is timed, after a warm-up of a fifth of that
 --quick    two rounds of 0.4 s: whether it works, not how fast
 --out      where results.json, results.svg and results.md go (target/peers)
@@ -85,16 +85,17 @@ impl Args {
         }
         parsed.timed = Duration::from_secs_f64(seconds);
         if parsed.broker != Broker::Sink {
-            // A log that ends would measure the fetching of nothing; see the README.
-            if only.is_some() && parsed.cases.iter().any(|case| case.work == Work::Consume) {
-                return Err("the consume cases are measured at the sink only, without --real".to_owned());
-            }
             // A Kafka has a certificate of its own, if any: the runners know that of the sink.
             let named = |case: &Case| only.iter().flat_map(|list| list.split(',')).any(|name| name == case.name);
             if parsed.cases.iter().any(|case| case.tls && named(case)) {
                 return Err("the cases over TLS are measured at the sink only, without --real".to_owned());
             }
-            parsed.cases.retain(|case| case.work != Work::Consume && !case.tls);
+            // What is read is filled in before, which nobody may want of a broker of their own.
+            let given = matches!(parsed.broker, Broker::At(_));
+            if given && only.is_some() && parsed.cases.iter().any(|case| case.work == Work::Consume) {
+                return Err("the consume cases are measured at a Kafka that is started for them".to_owned());
+            }
+            parsed.cases.retain(|case| !case.tls && !(given && case.work == Work::Consume));
         }
         Ok(parsed)
     }
@@ -171,7 +172,9 @@ mod tests {
     fn a_work_stands_for_all_of_its_cases() {
         let args = parse("--only latency-2000,consume").unwrap();
         assert!(args.cases.len() > 8 && args.cases.iter().all(|case| case.work != Work::Produce));
-        assert!(parse("--real").unwrap().cases.iter().all(|case| case.work != Work::Consume && !case.tls));
+        let real = parse("--real").unwrap().cases;
+        assert!(real.iter().any(|case| case.work == Work::Consume) && real.iter().all(|case| !case.tls));
+        assert!(parse("--real b:1").unwrap().cases.iter().all(|case| case.work != Work::Consume && !case.tls));
         assert!(parse("--real --only produce").unwrap().cases.iter().all(|case| !case.tls));
     }
 
@@ -186,7 +189,7 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         for line in [
             "--only reading",
-            "--real --only consume",
+            "--real b:1 --only consume",
             "--real --only produce-1k-tls",
             "--clients",
             "--rounds 0",

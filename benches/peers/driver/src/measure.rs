@@ -9,7 +9,7 @@ use crate::{
     json::Object,
     plan::{self, Case, Client, Work},
     results::{CaseResults, Row, Run},
-    runner::{Given, Places},
+    runner::{FILL_LIMIT, Given, Places},
 };
 
 /// A sink is there at once; a JVM and its disk take longer, and a Kafka may have to be downloaded.
@@ -18,6 +18,10 @@ const KAFKA_START: Duration = Duration::from_secs(300);
 const BROKER_END: Duration = Duration::from_secs(60);
 /// What a run may take beyond its own time: for connecting, and for the last results.
 const GRACE: Duration = Duration::from_secs(75);
+
+/// Bytes of values that a topic of a real Kafka is filled with before it is read: some seconds of the fastest, and the page
+/// cache holds them.
+const FILLED: u64 = 3_000_000_000;
 
 /// Who failed as often in a case is not tried again in it: every failure may take the whole of its time limit.
 const FAILURES: usize = 2;
@@ -32,7 +36,10 @@ impl Bench<'_> {
     /// All rounds of one case.
     pub fn case(&self, case: &Case) -> Result<CaseResults, String> {
         let values = data::write(self.out, case.size).map_err(|error| format!("{}: {error}", self.out.display()))?;
-        let clients: Vec<&Client> = self.args.clients.iter().filter(|client| client.runs(case)).collect();
+        let reads_a_log = case.work == Work::Consume && self.args.broker != Broker::Sink;
+        // The limit knows the source, and no end of a log.
+        let takes_part = |client: &&Client| client.runs(case) && !(reads_a_log && client.name == plan::LIMIT);
+        let clients: Vec<&Client> = self.args.clients.iter().filter(takes_part).collect();
         let mut rows: Vec<Row> =
             clients.iter().map(|client| Row { client: client.name, runs: Vec::new(), failures: Vec::new() }).collect();
         let launched = match self.args.broker {
@@ -47,6 +54,11 @@ impl Bench<'_> {
         if let Some(address) = real {
             self.create_topic(case, address, &values)?;
         }
+        let records = reads_a_log.then(|| FILLED / case.size as u64);
+        if let (Some(address), Some(records)) = (real, records) {
+            eprintln!("{}: filling its topic with {records} records", case.name);
+            child::output(&mut self.places.fill(case, address, &values, records), FILL_LIMIT)?;
+        }
         for round in 0..self.args.rounds {
             eprint!("{}, round {} of {}:", case.name, round + 1, self.args.rounds);
             for client in plan::order(&self.args.clients, case, round) {
@@ -57,7 +69,11 @@ impl Bench<'_> {
                 eprint!(" {}", client.name);
                 let run = match real {
                     Some(address) => {
-                        self.run(client, case, address, &values).map(|found| Run { found, wire_bytes: None })
+                        let found = self.run(client, case, address, &values, records);
+                        found.and_then(|found| {
+                            check_read(case, &found)?;
+                            Ok(Run { found, wire_bytes: None })
+                        })
                     }
                     None => self.run_on_sink(client, case, &values)?,
                 };
@@ -77,12 +93,12 @@ impl Bench<'_> {
     /// Every run gets a fresh sink: nobody pays for what somebody else has left there. The outer error is the sink's.
     fn run_on_sink(&self, client: &Client, case: &Case, values: &Path) -> Result<Result<Run, String>, String> {
         let sink = Server::start(&mut self.places.sink(case, values), SINK_START)?;
-        let found = self.run(client, case, sink.address(), values);
+        let found = self.run(client, case, sink.address(), values, None);
         let total = sink.end(BROKER_END)?.ok_or("the sink did not say what it received")?;
         let wire_bytes = bytes_per_record(&Object::read(&total)?);
         Ok(found.and_then(|found| {
+            check_read(case, &found)?;
             if case.work == Work::Consume {
-                check_read(case, &found)?;
                 return Ok(Run { found, wire_bytes });
             }
             // Results for records that never arrived are no results.
@@ -94,9 +110,17 @@ impl Bench<'_> {
         }))
     }
 
-    fn run(&self, client: &Client, case: &Case, bootstrap: &str, values: &Path) -> Result<Object, String> {
+    /// `records`: where there are no more to be read.
+    fn run(
+        &self,
+        client: &Client,
+        case: &Case,
+        bootstrap: &str,
+        values: &Path,
+        records: Option<u64>,
+    ) -> Result<Object, String> {
         let (warmup, timed) = (self.args.warmup().max(client.least_warmup(case)), self.args.timed);
-        let given = Given { bootstrap, values, warmup, timed };
+        let given = Given { bootstrap, values, warmup, timed, records };
         let printed = child::output(&mut self.places.run(client, case, &given), warmup + timed + GRACE)?;
         let line = printed.lines().rfind(|line| line.starts_with('{')).ok_or("its runner printed no result")?;
         let found = Object::read(line)?;
@@ -108,14 +132,20 @@ impl Bench<'_> {
 
     /// By asking for it, so that no client's first request is answered with a topic that is not there yet.
     fn create_topic(&self, case: &Case, bootstrap: &str, values: &Path) -> Result<(), String> {
-        let given = Given { bootstrap, values, warmup: Duration::ZERO, timed: Duration::from_millis(10) };
-        let mut command = self.places.run(&plan::CLIENTS[0], case, &given);
+        let given =
+            Given { bootstrap, values, warmup: Duration::ZERO, timed: Duration::from_millis(10), records: None };
+        // By writing, whatever the case does: where there is nothing yet, nothing can be read.
+        let writing = Case { work: Work::Produce, ..case.clone() };
+        let mut command = self.places.run(&plan::CLIENTS[0], &writing, &given);
         child::output(&mut command, GRACE).map(drop).map_err(|why| format!("no topic {}: {why}", case.topic()))
     }
 }
 
-/// Whether every value was looked at: each has its size, and begins as all of them do.
+/// Whether every value was looked at, if any were to be: each has its size, and begins as all of them do.
 fn check_read(case: &Case, found: &Object) -> Result<(), String> {
+    if case.work != Work::Consume {
+        return Ok(());
+    }
     let [records, bytes, firsts] = ["records", "bytes", "firsts"].map(|name| found.number(name).unwrap_or(-1.0));
     if records < 1.0 || bytes != records * case.size as f64 || firsts != records * f64::from(data::FIRST) {
         return Err(format!("read {records} records, but {bytes} bytes, and first bytes that add up to {firsts}"));

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     child,
-    plan::{Case, Client, Runner, Work},
+    plan::{CLIENTS, Case, Client, Runner, Work},
     tuning,
 };
 
@@ -26,6 +26,10 @@ const JAVA_CLASS: &str = "Peers";
 /// The authority of the sink's certificate, below the main workspace.
 const AUTHORITY: &str = "src/testkit/certificates/authority.pem";
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// How long a topic may be filled.
+pub const FILL_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// Bytes of values in a batch that is read, at the source as at a real Kafka.
+const SOURCE_BATCH: usize = 64 * 1024;
 
 /// Where things are.
 pub struct Places {
@@ -83,9 +87,11 @@ impl Places {
         let mut command = Command::new(target.join("debug/kafka"));
         command.current_dir(self.root());
         command.args(["--config", &format!("num.partitions={}", case.partitions)]);
-        // What a case has written is not read; it need not fill the disk.
-        command.args(["--config", "log.retention.bytes=268435456"]);
-        command.args(["--config", "log.retention.check.interval.ms=5000"]);
+        if case.work != Work::Consume {
+            // What such a case has written is not read; it need not fill the disk.
+            command.args(["--config", "log.retention.bytes=268435456"]);
+            command.args(["--config", "log.retention.check.interval.ms=5000"]);
+        }
         command
     }
 
@@ -108,6 +114,15 @@ impl Places {
                 child::output(Command::new("mvn").args(JAVA_BUILD).current_dir(source), BUILD_LIMIT).map(drop)
             }
         }
+    }
+
+    /// Fills the topic of a case that reads with so many records: through Ottla, in batches as the source has them.
+    pub fn fill(&self, case: &Case, bootstrap: &str, values: &Path, records: u64) -> Command {
+        let writing = Case { work: Work::Produce, ..case.clone() };
+        let given = Given { bootstrap, values, warmup: Duration::ZERO, timed: FILL_LIMIT, records: Some(records) };
+        let mut command = self.run(&CLIENTS[0], &writing, &given);
+        command.args(["--batch-size", &SOURCE_BATCH.to_string()]);
+        command
     }
 
     /// The command line of one run; the same for every client.
@@ -151,6 +166,8 @@ pub struct Given<'a> {
     pub values: &'a Path,
     pub warmup: Duration,
     pub timed: Duration,
+    /// No more than these, where the time does not end it.
+    pub records: Option<u64>,
 }
 
 fn arguments(client: &Client, case: &Case, given: &Given) -> Vec<String> {
@@ -175,6 +192,9 @@ fn arguments(client: &Client, case: &Case, given: &Given) -> Vec<String> {
         let bytes = tuning::batch_size(client.name, case.compression);
         bytes.into_iter().for_each(|bytes| add("--batch-size", bytes.to_string()));
     }
+    if let Some(records) = given.records {
+        add("--records", records.to_string());
+    }
     if let Some(rate) = case.rate() {
         add("--rate", rate.to_string());
     }
@@ -196,6 +216,7 @@ mod tests {
             values: Path::new("v"),
             warmup: Duration::from_millis(300),
             timed: Duration::from_millis(1_500),
+            records: None,
         };
         arguments(&plan::CLIENTS[client], &case, &given).join(" ")
     }
@@ -215,12 +236,32 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_is_filled_with_what_will_be_read() {
+        let case = plan::cases().into_iter().find(|one| one.name == "consume-1k-zstd").unwrap();
+        let command = Places::look().unwrap().fill(&case, "b:1", Path::new("v"), 3_000);
+        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+        let line = words.join(" ");
+        assert!(
+            line.starts_with("produce --bootstrap-server b:1 --topic peers-4 --partitions 4 --size 1000"),
+            "{line}"
+        );
+        assert!(line.contains("--compression zstd") && line.contains("--records 3000"), "{line}");
+        assert!(line.ends_with("--values v --batch-size 65536"), "{line}");
+    }
+
+    #[test]
     fn over_tls_both_sides_are_told() {
         let places = Places::look().unwrap();
         let words = |command: Command| -> Vec<String> {
             command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
         };
-        let given = Given { bootstrap: "b:1", values: Path::new("v"), warmup: Duration::ZERO, timed: Duration::ZERO };
+        let given = Given {
+            bootstrap: "b:1",
+            values: Path::new("v"),
+            warmup: Duration::ZERO,
+            timed: Duration::ZERO,
+            records: None,
+        };
         for case in plan::cases() {
             let sink = words(places.sink(&case, Path::new("v")));
             assert_eq!(sink.iter().any(|word| word == "--tls"), case.tls, "{}", case.name);

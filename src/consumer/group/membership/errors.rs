@@ -131,6 +131,7 @@ impl Membership {
     pub(super) fn tell_lost(&mut self) {
         let partitions: Vec<_> = self.owned.keys().cloned().collect();
         self.owned = Default::default();
+        self.parts_from_all = false;
         if !partitions.is_empty() {
             self.actions.push_back(Action::Lost { partitions });
         }

@@ -55,7 +55,7 @@ pub struct Work {
     pub rate: u64,
     pub warmup: Duration,
     pub timed: Duration,
-    /// No more records than these are sent in the timed part, whatever the time.
+    /// No more records than these are sent in the timed part, or read in all, whatever the time.
     pub records: u64,
     /// Which of several ways of sending a client has, where it has several.
     pub api: Option<String>,
@@ -145,6 +145,16 @@ impl Work {
             }
         }
         Ok(n)
+    }
+
+    /// How many records at most are read before the clock starts: a log that ends leaves as many to be timed.
+    pub fn most_to_warm_up(&self) -> u64 {
+        self.records / 2
+    }
+
+    /// How many are left for the timed part, where so many were read before it.
+    pub fn most_to_time(&self, warmed_up: &Tally) -> u64 {
+        self.records.saturating_sub(warmed_up.records)
     }
 
     /// How many records `latency` sends in that time.

@@ -25,16 +25,16 @@ pub async fn run(work: &Work, kafka: &Kafka) -> Result<Outcome, Failure> {
         .await?;
     let partitions = i32::try_from(work.partitions)?;
     consumer.assign(&work.topic, (0..partitions).collect()).await?;
-    pass(work.warmup, &consumer).await?;
+    let warmed_up = pass(work.warmup, work.most_to_warm_up(), &consumer).await?;
     let clock = Clock::start()?;
-    let tally = pass(work.timed, &consumer).await?;
+    let tally = pass(work.timed, work.most_to_time(&warmed_up), &consumer).await?;
     clock.stop_reading("krafka", VERSION, tally)
 }
 
-async fn pass(time: Duration, consumer: &Consumer) -> Result<Tally, Failure> {
+async fn pass(time: Duration, most: u64, consumer: &Consumer) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
     let end = Instant::now() + time;
-    while Instant::now() < end {
+    while tally.records < most && Instant::now() < end {
         let records = consumer.poll(STALLED).await?;
         if records.is_empty() {
             return Err("no record came".into());

@@ -12,26 +12,26 @@ pub async fn run(work: &Work) -> Result<Outcome, Failure> {
     let partitions = i32::try_from(work.partitions)?;
     let all = (0..partitions).map(|n| (TopicPartition::new(work.topic.as_str(), n), Offset::Beginning));
     consumer.assign(all)?;
-    pass(work, work.warmup, &consumer).await?;
+    let warmed_up = pass(work, work.warmup, work.most_to_warm_up(), &consumer).await?;
     let clock = Clock::start()?;
-    let tally = pass(work, work.timed, &consumer).await?;
+    let tally = pass(work, work.timed, work.most_to_time(&warmed_up), &consumer).await?;
     let outcome = clock.stop_reading("ottla", env!("CARGO_PKG_VERSION"), tally)?;
     consumer.close(Duration::from_secs(10)).await?;
     Ok(outcome)
 }
 
-async fn pass(work: &Work, time: Duration, consumer: &Consumer) -> Result<Tally, Failure> {
+async fn pass(work: &Work, time: Duration, most: u64, consumer: &Consumer) -> Result<Tally, Failure> {
     match work.api.as_deref() {
-        None | Some("poll") => poll(time, consumer).await,
-        Some("recv") => recv(time, consumer).await,
+        None | Some("poll") => poll(time, most, consumer).await,
+        Some("recv") => recv(time, most, consumer).await,
         Some(other) => Err(format!("--api {other} is not known").into()),
     }
 }
 
-async fn poll(time: Duration, consumer: &Consumer) -> Result<Tally, Failure> {
+async fn poll(time: Duration, most: u64, consumer: &Consumer) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
     let end = Instant::now() + time;
-    while Instant::now() < end {
+    while tally.records < most && Instant::now() < end {
         let records = consumer.poll(STALLED).await?;
         if records.is_empty() {
             return Err("no record came".into());
@@ -43,10 +43,10 @@ async fn poll(time: Duration, consumer: &Consumer) -> Result<Tally, Failure> {
     Ok(tally)
 }
 
-async fn recv(time: Duration, consumer: &Consumer) -> Result<Tally, Failure> {
+async fn recv(time: Duration, most: u64, consumer: &Consumer) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
     let end = Instant::now() + time;
-    while tally.records % STRIDE != 0 || Instant::now() < end {
+    while tally.records < most && (tally.records % STRIDE != 0 || Instant::now() < end) {
         let record = consumer.recv().await.ok_or("the consumer ended")??;
         tally.look_at(record.value.as_deref());
     }

@@ -28,16 +28,16 @@ pub fn run(work: &Work) -> Result<Outcome, Failure> {
         all.add_partition_offset(&work.topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&all)?;
-    pass(work.warmup, &consumer)?;
+    let warmed_up = pass(work.warmup, work.most_to_warm_up(), &consumer)?;
     let clock = Clock::start()?;
-    let tally = pass(work.timed, &consumer)?;
+    let tally = pass(work.timed, work.most_to_time(&warmed_up), &consumer)?;
     clock.stop_reading("rdkafka", &get_rdkafka_version().1, tally)
 }
 
-fn pass(time: Duration, consumer: &BaseConsumer) -> Result<Tally, Failure> {
+fn pass(time: Duration, most: u64, consumer: &BaseConsumer) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
     let end = Instant::now() + time;
-    while tally.records % STRIDE != 0 || Instant::now() < end {
+    while tally.records < most && (tally.records % STRIDE != 0 || Instant::now() < end) {
         let message = consumer.poll(STALLED).ok_or("no record came")??;
         tally.look_at(message.payload());
     }

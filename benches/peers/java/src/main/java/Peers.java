@@ -156,7 +156,7 @@ public final class Peers {
         long rate = 2_000;
         Duration warmup = Duration.ofMillis(300);
         Duration timed = Duration.ofMillis(1_500);
-        /** No more records than these are sent in one part, whatever the time. */
+        /** No more records than these are sent in one part, or read in all, whatever the time. */
         long records = Long.MAX_VALUE;
         /** The authority (a PEM file) that the broker's certificate has to be from; null: without TLS. */
         String ca;

@@ -31,18 +31,20 @@ final class Reading {
                     .toList();
             consumer.assign(all);
             consumer.seekToBeginning(all);
-            new Reading().read(consumer, work.warmup);
+            // A log that ends leaves as many records to be timed as were read before.
+            Reading warmed = new Reading();
+            warmed.read(consumer, work.warmup, work.records / 2);
             Reading timed = new Reading();
             Peers.Clock clock = new Peers.Clock();
-            timed.read(consumer, work.timed);
+            timed.read(consumer, work.timed, work.records - warmed.records);
             String tally = ",\"bytes\":" + timed.bytes + ",\"firsts\":" + timed.firsts;
             return clock.line(timed.records, new long[0], tally);
         }
     }
 
-    private void read(KafkaConsumer<byte[], byte[]> consumer, Duration time) {
+    private void read(KafkaConsumer<byte[], byte[]> consumer, Duration time, long most) {
         long end = System.nanoTime() + time.toNanos();
-        while (System.nanoTime() - end < 0) {
+        while (records < most && System.nanoTime() - end < 0) {
             ConsumerRecords<byte[], byte[]> polled = consumer.poll(STALLED);
             if (polled.isEmpty()) {
                 throw new IllegalStateException("no record came");

@@ -1,0 +1,93 @@
+//! Groups that our consumer and Java's console consumer share, on a real Kafka: members of either kind come and go, each
+//! partition is with one of them at a time, and each record is read once and in order.
+
+#![cfg(unix)]
+
+#[path = "common/members.rs"]
+mod members;
+
+use std::time::Duration;
+
+use members::{Journal, Member, PARTITIONS, Source, read_once, until};
+use ottla::{Consumer, ConsumerBuilder};
+use protocol_tests::{Kafka, or_skip, unique};
+
+/// What both are told, whoever has a name for it of their own.
+type Properties = &'static [(&'static str, &'static str)];
+
+const RANGE: Properties = &[
+    ("partition.assignment.strategy", "org.apache.kafka.clients.consumer.RangeAssignor"),
+    ("heartbeat.interval.ms", "500"),
+];
+const COOPERATIVE_STICKY: Properties = &[
+    ("partition.assignment.strategy", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor"),
+    ("heartbeat.interval.ms", "500"),
+];
+const CONSUMER: Properties = &[("group.protocol", "consumer")];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ours_and_javas_share_a_group_under_range() {
+    ours_and_javas_come_and_go(RANGE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ours_and_javas_share_a_group_under_cooperative_sticky() {
+    ours_and_javas_come_and_go(COOPERATIVE_STICKY).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ours_and_javas_share_a_group_of_the_consumer_protocol() {
+    ours_and_javas_come_and_go(CONSUMER).await;
+}
+
+async fn ours_and_javas_come_and_go(properties: Properties) {
+    let builder = Kafka::builder()
+        .config("group.consumer.min.heartbeat.interval.ms", "1000")
+        .config("group.consumer.heartbeat.interval.ms", "1000")
+        .config("group.initial.rebalance.delay.ms", "0");
+    let Some(kafka) = or_skip(builder.start().await) else { return };
+    let (topic, group) = (unique("mixed"), unique("mixed"));
+    kafka.create_topic(&topic, PARTITIONS, 1, &[]).await.unwrap();
+    let source = Source::start(&kafka, &topic).await;
+    let journal = Journal::default();
+    let ours = || -> ConsumerBuilder {
+        Consumer::builder(kafka.bootstrap()).group(&group).properties(properties.iter().copied())
+    };
+    // A member of Java's reads so many records and goes.
+    let javas = |records: usize| {
+        let (tools, topic, group) = (kafka.tools(), topic.clone(), group.clone());
+        tokio::spawn(async move {
+            let mut told = vec![("group.id", group.as_str())];
+            told.extend(properties);
+            let read = tools.consume(&topic, records, &told).await.unwrap();
+            read.iter().map(|read| (read.partition, read.offset)).collect::<Vec<_>>()
+        })
+    };
+
+    let first = Member::start("first", ours(), &topic, &journal).await;
+    until("all of it", &[&first], || first.owned().len() == 6).await;
+    let second = Member::start("second", ours(), &topic, &journal).await;
+    until("three each", &[&first, &second], || first.owned().len() == 3 && second.owned().len() == 3).await;
+
+    // One of theirs comes and goes.
+    let java = javas(150);
+    until("two each", &[&first, &second], || first.owned().len() == 2 && second.owned().len() == 2).await;
+    until("Java to leave", &[&first, &second], || first.owned().len() + second.owned().len() == 6).await;
+    let mut by_java = java.await.unwrap();
+
+    // Ours come and go, while one of theirs is there.
+    let java = javas(300);
+    until("two each", &[&first, &second], || first.owned().len() == 2 && second.owned().len() == 2).await;
+    second.close().await;
+    until("three of six", &[&first], || first.owned().len() == 3).await;
+    let third = Member::start("third", ours(), &topic, &journal).await;
+    until("two each", &[&first, &third], || first.owned().len() == 2 && third.owned().len() == 2).await;
+    first.close().await;
+    until("Java to leave", &[&third], || third.owned().len() == 6).await;
+    by_java.extend(java.await.unwrap());
+
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let ends = source.end().await;
+    read_once(&journal, &by_java, &ends, &[&third]).await;
+    third.close().await;
+}

@@ -1,0 +1,231 @@
+//! What a log loses between two leaders is noticed before anything behind it is handed out (KIP-320), whatever happens
+//! in between.
+
+use super::*;
+use crate::{ApiKey, IsolationLevel, OffsetReset, testkit::on};
+
+/// What the consumer knows of the partition's leader.
+fn leader(consumer: &Consumer) -> Option<(i32, i32)> {
+    consumer.shared.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].leader)
+}
+
+/// Waits until the consumer knows that leader.
+async fn led_by(consumer: &Consumer, broker: Option<i32>) {
+    for _ in 0..600 {
+        if leader(consumer).map(|(node, _)| node) == broker {
+            return;
+        }
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    panic!("{broker:?} is not known to lead: {:?}", leader(consumer));
+}
+
+/// Appends each number as a batch of its own.
+fn singly(cluster: &Cluster, numbers: std::ops::Range<i64>) {
+    for n in numbers {
+        append(cluster, "t", 0, n..n + 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_lost_its_end_while_nobody_led_is_read_on_from_where_it_parts() {
+    let cluster = Cluster::start(Options::new().brokers(2).replication_factor(1).in_memory()).await.unwrap();
+    cluster.create_topic("t", 1).unwrap();
+    singly(&cluster, 0..10);
+    let consumer = builder(&cluster).auto_offset_reset(OffsetReset::Latest).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&consumer, 10).await, (0..10).collect::<Vec<_>>());
+    let only = cluster.leader("t", 0).unwrap().unwrap();
+    cluster.kill(only).await.unwrap();
+    led_by(&consumer, None).await;
+    cluster.truncate("t", 0, 6).unwrap();
+    cluster.restart(only).await.unwrap();
+    append(&cluster, "t", 0, 106..112);
+    assert_eq!(numbers(&consumer, 6).await, (106..112).collect::<Vec<_>>(), "although the old offset is in range");
+    assert!(is_quiet(&consumer).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_comes_back_under_the_same_epoch_is_not_asked_where_it_ended() {
+    let cluster = cluster(2).await;
+    let consumer = reading(&cluster, "t", 3).await;
+    assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
+    let (topic, was) = (tp("t", 0), leader(&consumer));
+    // A picture without a leader, and the same one again.
+    let metadata = consumer.shared.client.metadata();
+    let mut without = (*metadata).clone();
+    let mut leaderless = (**metadata.topic("t").unwrap()).clone();
+    leaderless.partitions[0].leader = None;
+    without.topics.insert("t".into(), leaderless.into());
+    let now = std::time::Instant::now();
+    consumer.shared.inbox.control(|assignment| {
+        assignment.metadata_changed(&without, now);
+        assignment.update(&topic, &metadata, now);
+    });
+    assert_eq!(leader(&consumer), was);
+    append(&cluster, "t", 0, 3..4);
+    assert_eq!(numbers(&consumer, 1).await, [3]);
+    assert_eq!(cluster.requests(ApiKey::OffsetForLeaderEpoch), 0);
+}
+
+/// Two partitions of large batches, a consumer with little room, and what splits the first one off.
+async fn large(isolation: IsolationLevel) -> (Cluster, Consumer) {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    for partition in 0..2 {
+        for n in 0..(8 + 42 * i64::from(partition)) {
+            large_append(&cluster, partition, n);
+        }
+    }
+    let builder = builder(&cluster).queued_max_bytes(50_000).max_partition_fetch_bytes(50_000);
+    let consumer = builder.isolation_level(isolation).build().await.unwrap();
+    (cluster, consumer)
+}
+
+/// A record of nine thousand bytes, whose number is in front.
+fn large_append(cluster: &Cluster, partition: i32, n: i64) {
+    cluster.append("t", partition, &[Record::to("t").value(format!("{n:09000}"))]).unwrap();
+}
+
+fn fetched(consumer: &Consumer) -> u64 {
+    consumer.metrics().partitions[&tp("t", 0)].records_fetched
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_election_between_an_eviction_and_its_refetch_is_noticed() {
+    let (cluster, consumer) = large(IsolationLevel::ReadUncommitted).await;
+    consumer.assign([(tp("t", 0), 0)]).unwrap();
+    let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
+    for n in 0..3 {
+        assert_eq!(number(&stream.recv().await.unwrap().unwrap()), n);
+    }
+    tokio::time::sleep(60 * SECOND).await;
+    assert!(fetched(&consumer) > 3, "more of it waits unread");
+    // The common reader needs the room.
+    consumer.assign([(tp("t", 0), 3), (tp("t", 1), 0)]).unwrap();
+    let mut stream = {
+        drop(stream);
+        consumer.split_partition(&tp("t", 0)).unwrap()
+    };
+    assert_eq!(number(&stream.recv().await.unwrap().unwrap()), 3);
+    tokio::time::sleep(60 * SECOND).await;
+    for n in 0..50 {
+        assert_eq!(number(&next(&consumer).await), n);
+    }
+    let evicted = consumer.shared.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].evicted);
+    assert!(evicted, "what waited was dropped");
+    cluster.truncate("t", 0, 2).unwrap();
+    for n in 102..112 {
+        large_append(&cluster, 0, n);
+    }
+    tokio::time::sleep(SECOND).await;
+    for n in 102..112 {
+        let record = tokio::time::timeout(60 * SECOND, stream.recv()).await.expect("a record").unwrap().unwrap();
+        assert_eq!(number(&record), n, "of the log that is now, and all of it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_election_after_a_paused_partition_gave_its_bytes_back_is_noticed() {
+    let (cluster, consumer) = large(IsolationLevel::ReadUncommitted).await;
+    consumer.assign([(tp("t", 0), 0)]).unwrap();
+    for n in 0..3 {
+        assert_eq!(number(&next(&consumer).await), n);
+    }
+    tokio::time::sleep(60 * SECOND).await;
+    assert!(fetched(&consumer) > 3, "more of it waits");
+    consumer.pause([&tp("t", 0)]).unwrap();
+    let before = consumer.shared.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
+    let now = std::time::Instant::now();
+    let metadata = consumer.shared.client.metadata();
+    consumer.shared.inbox.control(|assignment| {
+        assignment.assign(tp("t", 1), crate::consumer::position::State::at(Offset::Beginning), &metadata, now);
+    });
+    for n in 0..50 {
+        let record = next(&consumer).await;
+        assert_eq!((record.partition, number(&record)), (1, n));
+    }
+    let after = consumer.shared.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
+    // But for what was opened already.
+    assert!(before > 0 && after < before / 4, "given back: {before}, {after}");
+    cluster.truncate("t", 0, 2).unwrap();
+    for n in 102..112 {
+        large_append(&cluster, 0, n);
+    }
+    consumer.resume([&tp("t", 0)]).unwrap();
+    assert_eq!(numbers(&consumer, 10).await, (102..112).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_leader_said_of_an_epoch_does_not_count_once_another_leads() {
+    let cluster = cluster(3).await;
+    cluster.create_topic("t", 1).unwrap();
+    singly(&cluster, 0..10);
+    let builder = builder(&cluster).auto_offset_reset(OffsetReset::Latest).property("metadata.max.age.ms", "1000");
+    let consumer = builder.build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&consumer, 10).await, (0..10).collect::<Vec<_>>());
+    let fault = cluster.fault(on(ApiKey::OffsetForLeaderEpoch).delay_response(20 * SECOND));
+    let first = cluster.leader("t", 0).unwrap().unwrap();
+    let (second, third) = (first % 3 + 1, (first + 1) % 3 + 1);
+    cluster.move_leader("t", 0, second).unwrap();
+    // It says that all is there, and that comes late.
+    fault.reached(1).await;
+    cluster.truncate("t", 0, 6).unwrap();
+    cluster.move_leader("t", 0, third).unwrap();
+    append(&cluster, "t", 0, 106..112);
+    led_by(&consumer, Some(third)).await;
+    assert_eq!(numbers(&consumer, 6).await, (106..112).collect::<Vec<_>>());
+    tokio::time::sleep(30 * SECOND).await;
+    append(&cluster, "t", 0, 112..113);
+    assert_eq!(numbers(&consumer, 1).await, [112]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_is_asked_at_once_where_the_old_one_does_not_answer() {
+    let cluster = cluster(3).await;
+    let builder = builder(&cluster).property("metadata.max.age.ms", "1000");
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..3);
+    let consumer = builder.build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
+    let first = cluster.leader("t", 0).unwrap().unwrap();
+    let (second, third) = (first % 3 + 1, (first + 1) % 3 + 1);
+    let fault = cluster.fault(on(ApiKey::OffsetForLeaderEpoch).broker(second).forever().hang());
+    cluster.move_leader("t", 0, second).unwrap();
+    fault.reached(1).await;
+    cluster.move_leader("t", 0, third).unwrap();
+    append(&cluster, "t", 0, 3..4);
+    let record = tokio::time::timeout(10 * SECOND, consumer.recv()).await.expect("long before the request times out");
+    assert_eq!(number(&record.unwrap().unwrap()), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_committed_behind_a_marker_goes_by_the_epoch_of_the_marker() {
+    let cluster = cluster(2).await;
+    cluster.create_topic("t", 1).unwrap();
+    let records: Vec<_> = (0..3).map(|n: i64| Record::to("t").value(n.to_string())).collect();
+    cluster.append_in_transaction("t", 0, 7, &records).unwrap();
+    let first = cluster.leader("t", 0).unwrap().unwrap();
+    cluster.move_leader("t", 0, 3 - first).unwrap();
+    cluster.end_transaction("t", 0, 7, true).unwrap();
+    for isolation in [IsolationLevel::ReadCommitted, IsolationLevel::ReadUncommitted] {
+        let group = format!("{isolation:?}");
+        let begin = |reset| {
+            let builder = builder(&cluster).group(group.clone()).auto_offset_reset(reset);
+            builder.isolation_level(isolation).build()
+        };
+        let consumer = begin(OffsetReset::Earliest).await.unwrap();
+        consumer.subscribe(["t"]).unwrap();
+        assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
+        assert!(is_quiet(&consumer).await);
+        consumer.close(10 * SECOND).await.unwrap();
+        assert_eq!(cluster.committed(&group, "t", 0), Some(4));
+        // Who goes on from there learns that nothing was lost.
+        let consumer = begin(OffsetReset::None).await.unwrap();
+        consumer.subscribe(["t"]).unwrap();
+        assert!(is_quiet(&consumer).await, "and is told of no truncation");
+        assert_eq!(consumer.position(&tp("t", 0)), Some(4));
+    }
+}
