@@ -9,8 +9,21 @@ const SMALL: usize = 1 << 20;
 /// Bytes a second from which on larger answers would not fill the line any better.
 const FAST: f64 = (512 << 20) as f64;
 
+/// Bytes a second from which on another connection would carry no more.
+const PLENTY: f64 = (256 << 20) as f64;
+
+/// What takes its time, as far as an answer shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// The line: the largest answer that there may be came full, slowly, and the reader has next to nothing else.
+    Line,
+    /// The reader.
+    Reader,
+    Other,
+}
+
 /// What is asked for of one broker.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct AnswerSize {
     bytes: usize,
     /// Of the fetch that is under way: how much may come, and since when it is waited for.
@@ -35,18 +48,25 @@ impl AnswerSize {
     }
 
     /// So much came, while so much from before still waits for its reader; no answer ever asks for more than `most`.
-    pub(super) fn answered(&mut self, bytes: usize, waits: usize, most: usize, now: Instant) {
-        let Some((asked, since)) = self.asked.take() else { return };
+    pub(super) fn answered(&mut self, bytes: usize, waits: usize, most: usize, now: Instant) -> Pace {
+        let Some((asked, since)) = self.asked.take() else { return Pace::Other };
         if waits > bytes {
             // The reader is what takes its time.
             self.bytes = (self.bytes - self.bytes / 8).max(SMALL);
-        } else if bytes >= asked / 4 * 3 && asked >= self.bytes {
+            return Pace::Reader;
+        }
+        if bytes >= asked / 4 * 3 && asked >= self.bytes.min(most) {
             // All that was asked for came, and the reader has next to nothing else.
             let took = now.saturating_duration_since(since).max(Duration::from_micros(1));
+            let largest = self.bytes >= most.max(SMALL);
             if (bytes as f64) < FAST * took.as_secs_f64() {
                 self.bytes = self.bytes.saturating_mul(2).min(most.max(SMALL));
             }
+            if largest && (bytes as f64) < PLENTY * took.as_secs_f64() {
+                return Pace::Line;
+            }
         }
+        Pace::Other
     }
 }
 

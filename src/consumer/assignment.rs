@@ -16,6 +16,7 @@ use super::{
     OffsetAndMetadata,
     budget::{Budget, Wake},
     group::ToCommit,
+    lanes::{Lanes, Source},
     partition::Partition,
     position::State,
     queue::Job,
@@ -44,6 +45,8 @@ pub(super) struct Rules {
     /// Whether more is asked for of it where a long line would be half empty: the user has not said how much.
     pub(super) partition_grows: bool,
     pub(super) queued_bytes: usize,
+    /// Connections to a broker that are fetched over, at most.
+    pub(super) connections: u8,
     pub(super) rack: Option<String>,
     pub(super) backoff: Backoff,
     /// How long a preferred replica is believed in (`metadata.max.age.ms`).
@@ -64,8 +67,8 @@ pub(super) struct Tenure {
 /// Whom to wake after a change.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    /// Brokers from which something else is to be fetched.
-    pub(super) nodes: BTreeSet<i32>,
+    /// Brokers, and connections to them, from which something else is to be fetched.
+    pub(super) nodes: BTreeSet<Source>,
     /// The consumer's own task: questions to ask, brokers to begin with.
     pub(super) driver: bool,
     /// Those who wait for a position.
@@ -82,7 +85,10 @@ pub(super) struct Assignment {
     /// What the group gave, the user has put something else in the place of, and the rebalance listener was not told of:
     /// the group has still to take it back.
     parted: BTreeMap<TopicPartition, u64>,
-    pub(super) nodes: HashMap<i32, Node>,
+    /// Each with a task and a session of its own.
+    pub(super) nodes: HashMap<Source, Node>,
+    /// Over how many connections each broker is read.
+    pub(super) lanes: HashMap<i32, Lanes>,
     /// All that are known.
     pub(super) brokers: BTreeSet<i32>,
     pub(super) budget: Budget,
@@ -123,6 +129,7 @@ impl Assignment {
             partitions: HashMap::new(),
             parted: BTreeMap::new(),
             nodes: HashMap::new(),
+            lanes: HashMap::new(),
             brokers: BTreeSet::new(),
             wake_for,
             rotation: VecDeque::new(),
@@ -197,6 +204,7 @@ impl Assignment {
     pub(super) fn remove(&mut self, partition: &TopicPartition) {
         self.wake_split(partition);
         let Some(gone) = self.partitions.remove(partition) else { return };
+        let source = gone.source();
         if let Some(lease) = gone.lease {
             lease.replace();
         }
@@ -206,7 +214,7 @@ impl Assignment {
         {
             self.rotation.remove(at);
         }
-        self.leave_node(gone.node, partition);
+        self.leave_source(source, partition);
         self.signals.moved = true;
         self.signals.driver = true;
     }

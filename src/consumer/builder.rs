@@ -160,6 +160,15 @@ impl ConsumerBuilder {
         self.set(|s| s.max_partition_fetch_bytes = Some(bytes))
     }
 
+    /// `fetch.max.connections`: the connections to one broker over which partitions are fetched at most, each with a fetch
+    /// session of its own (KIP-227) over other partitions. There is one as a rule; another is opened only while the answers
+    /// of those that there are come as large as they may be and the reader waits for them all the same, and it is closed
+    /// again as soon as the reader has enough to do. They share their broker's part of
+    /// [`queued_max_bytes`](Self::queued_max_bytes). Default: 4.
+    pub fn fetch_max_connections(self, connections: u8) -> Self {
+        self.set(|s| s.fetch_max_connections = connections)
+    }
+
     /// `queued.max.messages.kbytes`, in bytes: what is fetched ahead of the reader at most, of all partitions together, as
     /// it came and decompressed, and what is asked for. Brokers have equal shares of it. A batch that is larger than a
     /// share, or becomes so when it is decompressed, still comes, alone. What was handed out does not count. Default:
@@ -303,6 +312,7 @@ fn rules(settings: &ConsumerSettings) -> Rules {
         partition_bytes: settings.max_partition_fetch_bytes.unwrap_or(PARTITION_BYTES),
         partition_grows: settings.max_partition_fetch_bytes.is_none(),
         queued_bytes: settings.queued_max_bytes,
+        connections: settings.fetch_max_connections,
         rack: client.client_rack.clone(),
         backoff: Backoff::new(client.retry_backoff, client.retry_backoff_max),
         replica_age: client.metadata_max_age,

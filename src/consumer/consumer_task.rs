@@ -17,6 +17,7 @@ use super::{
     consumer_status::STALLED,
     group::{GroupEvent, Insistence},
     inbox::{Inbox, lock},
+    lanes::Source,
     listener_task::{ListenerTask, Tell},
     position::State,
     questions_task::ask,
@@ -37,8 +38,8 @@ struct Revocation {
 
 /// What a task that this one started was for.
 enum Ended {
-    /// Fetching from that broker, which is gone.
-    Fetching(i32),
+    /// Fetching from that broker over that connection: the one or the other is gone.
+    Fetching(Source),
     Question,
     AutoCommit,
     Revocation,
@@ -53,7 +54,7 @@ pub(super) struct ConsumerTask {
     calls: Option<mpsc::UnboundedReceiver<Tell>>,
     /// Ended with this one, whichever way it ends.
     children: JoinSet<Ended>,
-    fetching: HashSet<i32>,
+    fetching: HashSet<Source>,
     revocations: Vec<Revocation>,
     next_commit: Instant,
     committing: bool,
@@ -159,10 +160,10 @@ impl ConsumerTask {
 
     // ---- fetching
 
-    /// A task for each broker from which something is to be fetched.
+    /// A task for each connection to a broker over which something is to be fetched.
     fn begin_fetching(&mut self) {
         let fetching = &self.fetching;
-        let new: Vec<i32> = self
+        let new: Vec<Source> = self
             .shared
             .inbox
             .with(|assignment| assignment.nodes.keys().copied().filter(|node| !fetching.contains(node)).collect());

@@ -1,11 +1,15 @@
 //! A partition that is read, and all that is known about it. Decides; does no IO.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Instant,
+};
 
 use uuid::Uuid;
 
 use super::{
     assignment::Rules,
+    lanes::Source,
     lease::Lease,
     nearby::Nearby,
     position::{Position, State},
@@ -34,6 +38,8 @@ pub(super) struct Partition {
     /// What was unfinished when the partition had to be positioned anew: not to be committed past.
     pub(super) unfinished: Option<i64>,
     pub(super) queue: Queue,
+    /// Records that readers were given.
+    pub(super) given: Arc<AtomicU64>,
     pub(super) paused: bool,
     /// Which of the partitions that ever came it is: one that went and came back is another one.
     pub(super) tenure: u64,
@@ -69,6 +75,10 @@ pub(super) struct Partition {
     pub(super) nearby: Nearby,
     /// The broker that it is fetched from.
     pub(super) node: Option<i32>,
+    /// Over which of the connections to it.
+    pub(super) lane: u8,
+    /// When something of it came last.
+    pub(super) fed: Option<Instant>,
     /// Asked for in one fetch; more where batches are larger, and where a long line is to be filled (`answer_size`).
     pub(super) fetch_bytes: i32,
     pub(super) committed: Option<i64>,
@@ -87,6 +97,7 @@ impl Partition {
             lease: None,
             unfinished: None,
             queue: Queue::default(),
+            given: Arc::default(),
             paused: false,
             tenure: generation,
             of_group: false,
@@ -106,12 +117,19 @@ impl Partition {
             vanished: false,
             nearby: Nearby::new(rules.backoff.first()),
             node: None,
+            lane: 0,
+            fed: None,
             fetch_bytes: rules.partition_bytes,
             committed: None,
             retries: rules.backoff.clone(),
             leaderless_since: Some(now),
             reported: false,
         }
+    }
+
+    /// Where it is fetched from.
+    pub(super) fn source(&self) -> Option<Source> {
+        self.node.map(|broker| Source { broker, lane: self.lane })
     }
 
     /// What lies before the position is in the log of the leader of that epoch.

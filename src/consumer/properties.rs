@@ -27,6 +27,7 @@ pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = table! {
     "fetch.max.bytes", BYTES, |s, v| s.fetch_max_bytes = bytes(v)?;
     "fetch.max.wait.ms" | "fetch.wait.max.ms", MILLIS, |s, v| s.fetch_max_wait = millis(v)?;
     "max.partition.fetch.bytes" | "fetch.message.max.bytes", BYTES, |s, v| s.max_partition_fetch_bytes = Some(bytes(v)?);
+    "fetch.max.connections", "1 to 255", |s, v| s.fetch_max_connections = v.trim().parse().ok()?;
     "max.poll.records", "1 or more", |s, v| s.max_poll_records = v.trim().parse().ok()?;
     "max.poll.interval.ms", MILLIS, |s, v| s.max_poll_interval = millis(v)?;
     "session.timeout.ms", MILLIS, |s, v| { s.session_timeout = millis(v)?; s.classic_only.push("session.timeout.ms") };

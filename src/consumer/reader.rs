@@ -59,6 +59,8 @@ pub(super) struct Reader {
     refilled: bool,
     /// Records that were given.
     given: u64,
+    /// Of these, those that are not counted for their partition yet: of the lease that is held.
+    uncounted: u64,
     /// About how many times their size compressed batches become of late, when they are opened.
     growth: usize,
     /// Kept for its room.
@@ -79,6 +81,7 @@ impl Reader {
             by_hand: false,
             refilled: false,
             given: 0,
+            uncounted: 0,
             growth: GROWTH,
             taken: Vec::new(),
             decompressor: Decompressor::default(),
@@ -125,6 +128,7 @@ impl Reader {
 
     /// The reader no longer holds what it holds of that partition, without being done with it.
     pub(super) fn let_go(&mut self, partition: &TopicPartition) {
+        count(&self.leases, &mut self.uncounted, &mut self.given);
         self.leases.retain(|lease| lease.partition() != partition);
     }
 
@@ -164,11 +168,12 @@ impl Reader {
                 part.lease.hand_out(record.offset + 1);
                 self.holding = true;
                 self.inherits = false;
-                self.given += 1;
                 if !matches!(&self.leases[..], [held] if Arc::ptr_eq(held, &part.lease)) {
+                    count(&self.leases, &mut self.uncounted, &mut self.given);
                     self.leases.clear();
                     self.leases.push(part.lease.clone());
                 }
+                self.uncounted += 1;
                 Some(record)
             }
             Some(Err(error)) => {
@@ -295,6 +300,7 @@ impl Reader {
     fn hold(&mut self, portions: Vec<Portion>) -> Poll<Option<Result<Vec<Portion>>>> {
         self.holding = true;
         self.inherits = false;
+        count(&self.leases, &mut self.uncounted, &mut self.given);
         self.leases.clear();
         for portion in &portions {
             if !self.leases.last().is_some_and(|last| Arc::ptr_eq(last, &portion.part.lease)) {
@@ -409,7 +415,8 @@ impl Reader {
     }
 
     /// Records that were given so far.
-    pub(super) fn given(&self) -> u64 {
+    pub(super) fn given(&mut self) -> u64 {
+        count(&self.leases, &mut self.uncounted, &mut self.given);
         self.given
     }
 
@@ -445,6 +452,15 @@ impl Reader {
             assignment.give_back(pending);
         }
     }
+}
+
+/// Counts what was given one by one of the lease that is held, so that it is not counted for each record.
+fn count(held: &[Arc<Lease>], uncounted: &mut u64, given: &mut u64) {
+    let more = std::mem::take(uncounted);
+    if let Some(lease) = held.first().filter(|_| more > 0) {
+        lease.add_given(more);
+    }
+    *given += more;
 }
 
 /// A record that shares the bytes of its batch.

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{assignment::Assignment, hand::Ending, position::State, queue::Taken};
+use super::{assignment::Assignment, hand::Ending, lanes::Source, position::State, queue::Taken};
 use crate::{
     error::{Error, ErrorKind, Result},
     record::TopicPartition,
@@ -231,14 +231,14 @@ impl Assignment {
     /// The brokers whose partitions may have to make room for a fetch of so many bytes: itself, and where the whole is full,
     /// those that have more than their share of it.
     pub(super) fn makers_of_room(&self, node: i32, bytes: usize) -> Vec<i32> {
-        let full = self.nodes.get(&node).is_some_and(|node| !node.account.whole_has_room_for(bytes));
+        let full = self.nodes.get(&node.into()).is_some_and(|node| !node.account.whole_has_room_for(bytes));
         let beyond = self.nodes.iter().filter(|(_, found)| full && found.account.is_beyond_share());
-        beyond.map(|(id, _)| *id).filter(|id| *id != node).chain([node]).collect()
+        beyond.map(|(source, _)| source.broker).filter(|id| *id != node).chain([node]).collect()
     }
 
     /// A broker's account is full: where somebody waits, drops what waits for readers that have not come for long, those
     /// first that have not come for longest, until `least` bytes are free. When to look again, if there is more of it.
-    pub(super) fn evict_unread(&mut self, node: i32, least: usize, now: Instant) -> Option<Instant> {
+    pub(super) fn evict_unread(&mut self, node: Source, least: usize, now: Instant) -> Option<Instant> {
         let waits = |split: Option<&Split>| split.is_some_and(Split::is_waiting);
         let reader_waits = self.reader_waits();
         if !reader_waits && !self.partitions.values().any(|found| waits(found.split.as_ref())) {
@@ -246,7 +246,7 @@ impl Assignment {
             return None;
         }
         let account = self.nodes.get(&node).map(|node| node.account.clone())?;
-        let makers = self.makers_of_room(node, least);
+        let makers = self.makers_of_room(node.broker, least);
         let unread = self.partitions.iter().filter_map(|(partition, found)| {
             let (waits, asked) = match &found.split {
                 Some(split) => (split.is_waiting(), split.asked),

@@ -1,7 +1,10 @@
 //! Why each partition waits for what it waits for, and since when: so that a consumer cannot stand still silently.
 //! Decides; does no IO.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
 
 use super::{
     assignment::Assignment,
@@ -187,7 +190,7 @@ impl Assignment {
         if !matches!(asks, State::Fetch { .. }) {
             return (Waiting::FindingPosition, None);
         }
-        let id = found.node.unwrap_or(leader);
+        let id = found.source().unwrap_or(leader.into());
         let node = self.nodes.get(&id);
         let seen = self.watch.brokers.get(&id);
         if later(node.and_then(|node| node.not_before))
@@ -286,6 +289,7 @@ impl Assignment {
                 lag: self.lag(partition),
                 lead: lead.map(|lead| u64::try_from(lead).unwrap_or(0)),
                 buffered_bytes: found.queue.bytes() as u64,
+                records_consumed: found.given.load(Relaxed),
                 records_fetched: found.seen.records,
                 bytes_fetched: found.seen.bytes,
                 batches_fetched: found.seen.batches,

@@ -14,6 +14,7 @@ mod fetching;
 mod freezing;
 mod groups;
 mod interleavings;
+mod lanes;
 mod listening;
 mod lookups;
 mod memory;

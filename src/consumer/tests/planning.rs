@@ -220,6 +220,6 @@ fn a_reader_that_starves_is_seen_when_the_last_batch_is_opened_though_nobody_wan
     assignment.take_signals();
     assert!(matches!(assignment.plan(0, now), Plan::Wait(None)));
     open(&mut assignment, slow);
-    assert!(assignment.take_signals().nodes.contains(&0), "nothing else would ever wake its task");
+    assert!(assignment.take_signals().nodes.contains(&0.into()), "nothing else would ever wake its task");
     assert!(matches!(assignment.plan(0, now), Plan::Fetch { .. }), "beyond the share, since the reader has nothing");
 }

@@ -482,14 +482,14 @@ fn room_for_one_who_waits_is_what_fetches_may_take_and_not_what_is_kept_for_open
     let unread = |world: &World| world.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
     assert!(unread(&world) > 0);
     let _filled = world.inbox.with(|assignment| {
-        let account = assignment.nodes[&0].account.clone();
+        let account = assignment.nodes[&0.into()].account.clone();
         account.set_opens(true);
         let filled = account.charge(account.limit() * 3 / 4 - account.used());
         assert!(account.has_room_for(100) && account.reserve(100, 100).is_none());
         filled
     });
     let later = world.now + 2 * SECOND;
-    world.inbox.with(|assignment| assignment.evict_unread(0, 100, later));
+    world.inbox.with(|assignment| assignment.evict_unread(0.into(), 100, later));
     assert_eq!(unread(&world), 0, "what nobody reads makes room");
     drop(slow);
 }

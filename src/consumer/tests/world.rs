@@ -47,6 +47,7 @@ pub(super) fn rules() -> Rules {
         partition_bytes: 300,
         partition_grows: false,
         queued_bytes: 3000,
+        connections: 1,
         rack: None,
         backoff: Backoff::new(SECOND / 10, SECOND),
         replica_age: 300 * SECOND,
