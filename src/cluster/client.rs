@@ -83,12 +83,19 @@ pub(crate) struct RawRequest {
     pub(crate) inserts: Inserts,
     /// False for Produce with acks=0: the broker sends nothing back; `send_raw` then returns an empty body once written.
     pub(crate) answered: bool,
+    /// As large an answer as this is read into memory that is reserved for all of it at once; 0: one of no special size.
+    pub(crate) expects: usize,
 }
 
 impl RawRequest {
     /// One whose body is all there, and that is answered.
     pub(crate) fn whole() -> Self {
-        Self { inserts: Inserts::new(), answered: true }
+        Self { inserts: Inserts::new(), answered: true, expects: 0 }
+    }
+
+    /// The same, with an answer of up to so many bytes. One that is larger still comes, but is copied on its way.
+    pub(crate) fn expecting(self, bytes: usize) -> Self {
+        Self { expects: bytes, ..self }
     }
 }
 

@@ -131,7 +131,8 @@ impl Driver {
     fn read(&mut self, cx: &mut Context<'_>) -> Result<()> {
         let Line::Ours(stream) = &mut self.line else { return Ok(()) };
         for _ in 0..TURNS {
-            match self.reader.poll_frame(&mut **stream, cx) {
+            let expects = || self.shared.lock().pipeline.expects();
+            match self.reader.poll_frame(&mut **stream, cx, expects) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(Some(frame))) => self.shared.lock().pipeline.answer(frame, now())?,
                 Poll::Ready(Ok(None)) => {

@@ -21,7 +21,8 @@ use crate::{
 /// What is read at once while no large response is under way. Responses that fit are copied out, so that a few bytes
 /// that a caller keeps never pin the buffer.
 const SMALL: usize = 16 * 1024;
-/// What is reserved for a response on its word alone; beyond that the buffer grows as bytes arrive.
+/// What is reserved for a response on its word alone, unless its caller expects more; beyond that the buffer grows as bytes
+/// arrive.
 const RESERVED: usize = 1024 * 1024;
 /// Slices in one vectored write; more only make the call longer.
 const SLICES: usize = 64;
@@ -50,16 +51,22 @@ impl FrameReader {
         self.buffer.is_empty() && self.large.is_none()
     }
 
-    /// The next frame without its length, `None` at the end of the stream.
+    /// The next frame without its length, `None` at the end of the stream. `expects` says how large it may be without being
+    /// out of the ordinary: it is asked for large frames alone, and such a frame has its memory from the beginning.
     ///
     /// # Errors
     /// The stream broke, ended within a frame, or does not carry frames of Kafka's protocol.
-    pub(super) fn poll_frame(&mut self, stream: &mut dyn Stream, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+    pub(super) fn poll_frame(
+        &mut self,
+        stream: &mut dyn Stream,
+        cx: &mut Context<'_>,
+        expects: impl Fn() -> usize,
+    ) -> Poll<Result<Option<Bytes>>> {
         loop {
             if self.large.is_some() {
                 return ready!(self.poll_large(stream, cx))?.map_or(Poll::Pending, |body| Poll::Ready(Ok(Some(body))));
             }
-            if let Some(frame) = self.parse()? {
+            if let Some(frame) = self.parse(&expects)? {
                 return Poll::Ready(Ok(Some(frame)));
             }
             if self.large.is_some() {
@@ -75,7 +82,7 @@ impl FrameReader {
     }
 
     /// A frame out of the buffer, or a large one begun.
-    fn parse(&mut self) -> Result<Option<Bytes>> {
+    fn parse(&mut self, expects: impl Fn() -> usize) -> Result<Option<Bytes>> {
         let Some(prefix) = self.buffer.first_chunk() else { return Ok(None) };
         let length = frame_length(*prefix, self.limit)?;
         if let Some(frame) = self.buffer.get(4..4 + length) {
@@ -84,7 +91,7 @@ impl FrameReader {
             return Ok(Some(frame));
         }
         if 4 + length > SMALL {
-            let mut body = BytesMut::with_capacity(length.min(RESERVED));
+            let mut body = BytesMut::with_capacity(length.min(RESERVED.max(expects())));
             self.buffer.advance(4);
             body.extend_from_slice(&self.buffer);
             self.buffer.clear();
@@ -194,5 +201,80 @@ impl FrameWriter {
             written -= chunk.len();
             self.chunks.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    const LIMIT: usize = 64 << 20;
+
+    async fn write(stream: &mut DuplexStream, announced: usize, bytes: &[u8]) {
+        stream.write_all(&i32::try_from(announced).unwrap().to_be_bytes()).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+    }
+
+    async fn read(reader: &mut FrameReader, stream: &mut DuplexStream, expects: usize) -> Result<Option<Bytes>> {
+        poll_fn(|cx| reader.poll_frame(stream, cx, || expects)).await
+    }
+
+    /// Reads what there is of a frame, which is not whole; the memory that it has.
+    fn begun(reader: &mut FrameReader, stream: &mut DuplexStream, expects: usize) -> (*const u8, usize) {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(reader.poll_frame(stream, &mut cx, || expects).is_pending());
+        let body = &reader.large.as_ref().expect("a large one").body;
+        (body.as_ptr(), body.capacity())
+    }
+
+    #[tokio::test]
+    async fn a_response_of_the_expected_size_is_read_into_one_piece_of_memory() {
+        // As Kafka answers that was asked for 1 MiB of records, and for 8: these bytes, and a head.
+        for asked in [RESERVED, 8 * RESERVED] {
+            let length = asked + 80;
+            let body: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let (mut ours, mut theirs) = duplex(2 * length);
+            let mut reader = FrameReader::new(LIMIT);
+            write(&mut theirs, length, &body[..20_000]).await;
+            let (memory, capacity) = begun(&mut reader, &mut ours, asked + 128);
+            assert_eq!(capacity, length, "as much as it takes");
+            theirs.write_all(&body[20_000..length - 1]).await.unwrap();
+            assert_eq!(begun(&mut reader, &mut ours, 0), (memory, capacity));
+            theirs.write_all(&body[length - 1..]).await.unwrap();
+            let frame = read(&mut reader, &mut ours, 0).await.unwrap().unwrap();
+            assert_eq!((frame.as_ptr(), &frame[..]), (memory, &body[..]), "neither grown nor copied");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_expects_is_not_believed_before_it_comes() {
+        let body = vec![7; 5 * RESERVED];
+        let (mut ours, mut theirs) = duplex(2 * body.len());
+        let mut reader = FrameReader::new(LIMIT);
+        write(&mut theirs, body.len(), &body[..100]).await;
+        assert_eq!(begun(&mut reader, &mut ours, 0).1, RESERVED);
+        theirs.write_all(&body[100..2 * RESERVED]).await.unwrap();
+        assert!(begun(&mut reader, &mut ours, 0).1 <= 4 * RESERVED);
+        theirs.write_all(&body[2 * RESERVED..]).await.unwrap();
+        assert_eq!(read(&mut reader, &mut ours, 0).await.unwrap().unwrap(), body);
+        write(&mut theirs, LIMIT + 1, &[]).await;
+        assert!(read(&mut reader, &mut ours, usize::MAX).await.is_err(), "more than is allowed");
+    }
+
+    #[tokio::test]
+    async fn small_responses_ask_nobody() {
+        let (mut ours, mut theirs) = duplex(1 << 16);
+        let mut reader = FrameReader::new(LIMIT);
+        for length in [0, 1, 5000, SMALL - 4] {
+            write(&mut theirs, length, &vec![1; length]).await;
+            let frame = poll_fn(|cx| reader.poll_frame(&mut ours, cx, || panic!("for {length} bytes"))).await;
+            assert_eq!(frame.unwrap().unwrap().len(), length);
+        }
+        drop(theirs);
+        assert!(read(&mut reader, &mut ours, 0).await.unwrap().is_none() && reader.is_empty());
     }
 }

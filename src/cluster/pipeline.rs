@@ -29,6 +29,8 @@ pub(super) struct Outgoing {
     pub(super) deadline: Instant,
     /// False where the broker sends no answer (Produce with acks=0): `reply` gets an empty body once all is written.
     pub(super) answered: bool,
+    /// How large an answer is thought of as usual.
+    pub(super) expects: usize,
     pub(super) reply: Reply,
 }
 
@@ -97,6 +99,7 @@ struct Sent {
     deadline: Instant,
     /// Where its last byte stands among all bytes of this connection.
     end: u64,
+    expects: usize,
     reply: Reply,
 }
 
@@ -162,6 +165,7 @@ impl Pipeline {
                 correlation_id: request.correlation_id,
                 deadline: request.deadline,
                 end: self.taken,
+                expects: request.expects,
                 reply: request.reply,
             };
             if request.answered {
@@ -198,6 +202,11 @@ impl Pipeline {
             let Some(done) = self.unanswered.pop_front() else { break };
             done.reply.send(Ok(Bytes::new()));
         }
+    }
+
+    /// How large the next answer may be without being out of the ordinary, in bytes.
+    pub(super) fn expects(&self) -> usize {
+        self.sent.front().map_or(0, |oldest| oldest.expects)
     }
 
     /// A response came in: it belongs to the oldest request in flight, since Kafka answers in order.

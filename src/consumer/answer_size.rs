@@ -1,5 +1,6 @@
-//! How much is asked for in one fetch: as little as keeps the reader busy, since small answers are still in the processor's
-//! caches when they are read; more where the line is long or slow, so that it is full all the same. Decides; does no IO.
+//! How much is asked for in one fetch, and of each partition in it: as little as keeps the reader busy, since small answers
+//! are still in the processor's caches when they are read; more where the line is long or slow, so that it is full all the
+//! same. Decides; does no IO.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,21 @@ const SMALL: usize = 1 << 20;
 /// Bytes a second from which on larger answers would not fill the line any better.
 const FAST: f64 = (512 << 20) as f64;
 
+/// Bytes a second from which on another connection would carry no more.
+const PLENTY: f64 = (256 << 20) as f64;
+
+/// What takes its time, as far as an answer shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// The line: the largest answer that there may be came full, slowly, and the reader has next to nothing else.
+    Line,
+    /// The reader.
+    Reader,
+    Other,
+}
+
 /// What is asked for of one broker.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct AnswerSize {
     bytes: usize,
     /// Of the fetch that is under way: how much may come, and since when it is waited for.
@@ -34,19 +48,56 @@ impl AnswerSize {
     }
 
     /// So much came, while so much from before still waits for its reader; no answer ever asks for more than `most`.
-    pub(super) fn answered(&mut self, bytes: usize, waits: usize, most: usize, now: Instant) {
-        let Some((asked, since)) = self.asked.take() else { return };
+    pub(super) fn answered(&mut self, bytes: usize, waits: usize, most: usize, now: Instant) -> Pace {
+        let Some((asked, since)) = self.asked.take() else { return Pace::Other };
         if waits > bytes {
             // The reader is what takes its time.
             self.bytes = (self.bytes - self.bytes / 8).max(SMALL);
-        } else if bytes >= asked / 4 * 3 && asked >= self.bytes {
+            return Pace::Reader;
+        }
+        if bytes >= asked / 4 * 3 && asked >= self.bytes.min(most) {
             // All that was asked for came, and the reader has next to nothing else.
             let took = now.saturating_duration_since(since).max(Duration::from_micros(1));
+            let largest = self.bytes >= most.max(SMALL);
             if (bytes as f64) < FAST * took.as_secs_f64() {
                 self.bytes = self.bytes.saturating_mul(2).min(most.max(SMALL));
             }
+            if largest && (bytes as f64) < PLENTY * took.as_secs_f64() {
+                return Pace::Line;
+            }
         }
+        Pace::Other
     }
+}
+
+/// What came of one partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Came {
+    pub(super) bytes: usize,
+    /// The largest of its batches.
+    pub(super) largest: usize,
+    /// What still waits for its reader from before.
+    pub(super) waits: usize,
+}
+
+/// How much to ask for of one partition after `asked` was asked for: `least`, or more. Where that is all that there is to
+/// fill an answer with, up to an `answer`; and where its last batches were larger, so much that another one like them is
+/// among what comes, wherever it stands in the answer: only the first batch of an answer comes though it is larger than
+/// what was asked for, so that no more than one such partition would get its turn in each.
+pub(super) fn partition_bytes(asked: i32, came: Came, least: i32, answer: i32) -> i32 {
+    let Came { bytes, largest, waits } = came;
+    let whole = usize::try_from(asked).unwrap_or(0);
+    // Brokers cut a slice anywhere; those that do not leave out the batch that does not fit.
+    let full = bytes.saturating_add(largest.clamp(whole / 4, whole / 2)) >= whole;
+    let next = match () {
+        () if waits > whole / 2 => asked / 2,
+        () if full && waits <= whole / 4 => asked.saturating_mul(2),
+        () if bytes < whole / 4 => asked / 2,
+        () => asked,
+    };
+    let largest = i32::try_from(largest).unwrap_or(i32::MAX);
+    let fits = if largest > least { largest.saturating_add(largest / 4) } else { 0 };
+    next.min(answer).max(fits).max(least)
 }
 
 #[cfg(test)]
@@ -75,6 +126,32 @@ mod tests {
         assert_eq!(after(&mut size, 2, Duration::from_millis(30), 0), 4 * MIB);
         assert_eq!(after(&mut size, 20, Duration::from_millis(30), 0), MOST);
         assert_eq!(after(&mut size, 20, Duration::from_micros(700), MOST + 1), MIB, "the reader has enough to do");
+    }
+
+    #[test]
+    fn a_partition_is_asked_for_more_where_it_alone_fills_the_line() {
+        let full = |asked: i32| Came { bytes: asked as usize - 10, largest: 20_000, waits: 0 };
+        let mib = MIB as i32;
+        let after = |asked, came, answer| partition_bytes(asked, came, mib, answer);
+        assert_eq!(after(mib, full(mib), 2 * mib), 2 * mib);
+        assert_eq!(after(2 * mib, full(2 * mib), 3 * mib), 3 * mib, "no more than an answer");
+        assert_eq!(after(mib, full(mib), 0), mib, "the user's word holds");
+        assert_eq!(after(2 * mib, Came { waits: 2 * MIB, ..full(2 * mib) }, 8 * mib), mib, "its reader is slow");
+        assert_eq!(after(2 * mib, Came { waits: MIB - 1, ..full(2 * mib) }, 8 * mib), 2 * mib);
+        assert_eq!(after(4 * mib, Came { bytes: 100, ..full(mib) }, 8 * mib), 2 * mib, "there is no more of it");
+        let [one, whole] = [600_000, 2 * 600_000].map(|bytes| Came { bytes, largest: 600_000, waits: 0 });
+        assert_eq!(after(mib, one, 8 * mib), 2 * mib, "a second one would not have fit");
+        assert_eq!(after(2 * mib, whole, 8 * mib), 2 * mib);
+    }
+
+    #[test]
+    fn a_large_batch_makes_room_for_another_one_until_small_ones_come() {
+        let large = Came { bytes: 3_000_000, largest: 3_000_000, waits: 0 };
+        assert_eq!(partition_bytes(1_000_000, large, 1_000_000, 0), 3_750_000);
+        let small = Came { bytes: 100, largest: 100, waits: 0 };
+        assert_eq!(partition_bytes(3_750_000, small, 1_000_000, 0), 1_000_000);
+        let huge = Came { bytes: usize::MAX, largest: usize::MAX, waits: usize::MAX };
+        assert_eq!(partition_bytes(i32::MAX, huge, 1, i32::MAX), i32::MAX);
     }
 
     #[test]

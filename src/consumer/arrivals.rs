@@ -3,11 +3,14 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
+    answer_size::{Came, Pace, partition_bytes},
     assignment::Assignment,
     budget::Charge,
     fetch_session::Verdict,
     fetcher::largest_answer,
+    lanes::{Lanes, Source},
     nearby::SHUNNED,
+    partition::Partition,
     position::{Start, State},
     queue::is_heavy,
     resolve::HUMAN,
@@ -39,7 +42,7 @@ impl Assignment {
     /// A broker's answer came.
     pub(super) fn fetched(
         &mut self,
-        id: i32,
+        from: impl Into<Source>,
         session_id: i32,
         error: ErrorCode,
         arrived: Vec<Arrived>,
@@ -47,7 +50,12 @@ impl Assignment {
         now: Instant,
     ) -> Hints {
         let mut hints = Hints::default();
-        let Some(node) = self.nodes.get_mut(&id) else { return hints };
+        let source = from.into();
+        let id = source.broker;
+        let beside = self.under_way_beside(source);
+        self.wake_beside(source);
+        let Some(node) = self.nodes.get_mut(&source) else { return hints };
+        node.under_way = 0;
         match node.session.answered(session_id, error) {
             Verdict::Sound => {
                 node.retries.reset();
@@ -56,32 +64,42 @@ impl Assignment {
             Verdict::Renewed => return hints,
             Verdict::Failed(code) => {
                 tracing::debug!(node = id, %code, "a fetch was refused");
-                let passes = code.is_retriable() || code == ErrorCode::UNKNOWN_SERVER_ERROR;
-                self.node_failed(id, passes, Error::broker(code, format_args!("fetch from broker {id}")), now);
                 hints.refresh = code.remedy() == Remedy::RefreshMetadata;
+                if source.lane > 0 {
+                    self.keep_lanes(id, source.lane);
+                    return hints;
+                }
+                let passes = code.is_retriable() || code == ErrorCode::UNKNOWN_SERVER_ERROR;
+                self.node_failed(source, passes, Error::broker(code, format_args!("fetch from broker {id}")), now);
                 return hints;
             }
         }
         let largest = arrived.iter().map(|arrived| arrived.walk.largest).max().unwrap_or(0);
         let mut steps = arrived.iter().flat_map(|arrived| &arrived.walk.steps);
         let opens = steps.any(|step| matches!(step, Step::Batch(batch) if is_heavy(batch)));
-        let larger = i32::try_from(largest).unwrap_or(i32::MAX);
-        if larger > node.floor.max(self.rules.partition_bytes) {
-            // Only the first batch of an answer comes that is larger than what was asked for: no more than one partition
-            // would get its turn in each.
-            node.floor = larger.saturating_add(larger / 4);
-            let here = self.partitions.iter().filter(|(_, found)| found.node == Some(id));
-            node.changed.extend(here.map(|(partition, _)| partition.clone()));
-        }
-        let waits = node.account.used().saturating_sub(charge.bytes());
-        node.answer_size.answered(charge.bytes(), waits, largest_answer(&node.account), now);
+        let waits = node.account.used().saturating_sub(charge.bytes()).saturating_sub(beside);
+        // Over several connections answers come side by side: what others have just brought is not what a slow reader left.
+        let open = self.lanes.get(&id).map_or(1, Lanes::open);
+        let left = node.last_answer.strong_count() > 0 || waits > charge.bytes().saturating_mul(open.into());
+        let waits = match open {
+            1 => waits,
+            _ if left => usize::MAX,
+            _ => 0,
+        };
+        let most = largest_answer(&node.account).min(usize::try_from(self.rules.max_bytes).unwrap_or(0));
+        let pace = node.answer_size.answered(charge.bytes(), waits, most, now);
         if largest > 0 {
             node.largest_batch = largest.max(node.largest_batch / 8 * 7);
             node.account.set_opens(opens);
         }
+        let busy = pace == Pace::Line && open == 1 && !self.somebody_waits();
+        let pace = if busy { Pace::Other } else { pace };
         let charge = Arc::new(charge);
+        if let Some(node) = self.nodes.get_mut(&source) {
+            node.last_answer = Arc::downgrade(&charge);
+        }
         for Arrived { head, walk } in arrived {
-            let Some(node) = self.nodes.get(&id) else { break };
+            let Some(node) = self.nodes.get(&source) else { break };
             let topic = if head.topic.is_empty() { node.session.name(&head.topic_id) } else { Some(&head.topic) };
             let Some(topic) = topic else { continue };
             let partition = TopicPartition { topic: topic.clone(), partition: head.partition };
@@ -97,7 +115,7 @@ impl Assignment {
                 continue;
             }
             // A broker that the partition was routed away from has no say in it; what it read is as good as any.
-            if found.node != Some(id) && (!head.error.is_ok() || walk.steps.is_empty()) {
+            if found.source() != Some(source) && (!head.error.is_ok() || walk.steps.is_empty()) {
                 continue;
             }
             if !walk.steps.is_empty() {
@@ -113,12 +131,16 @@ impl Assignment {
             if head.error.is_ok() && head.preferred_read_replica >= 0 && head.preferred_read_replica != id {
                 hints.refresh |= self.sent_elsewhere(id, &partition, head.preferred_read_replica, now);
             } else if head.error.is_ok() {
-                self.partition_fetched(id, &partition, asked_from, walk, &charge, now);
+                self.partition_fetched(source, &partition, asked_from, walk, &charge, now);
                 self.look_for_end(&partition);
             } else {
                 hints.refresh |= self.partition_failed(id, &partition, asked_from, head.error, now);
             }
         }
+        if session_id == 0 {
+            self.refuses_session(source, now);
+        }
+        self.pace_of(source, pace, now);
         self.plan_jobs();
         hints
     }
@@ -152,7 +174,7 @@ impl Assignment {
     /// A partition's slice of a sound answer.
     fn partition_fetched(
         &mut self,
-        id: i32,
+        id: Source,
         partition: &TopicPartition,
         asked_from: i64,
         walk: Walk,
@@ -160,6 +182,9 @@ impl Assignment {
         now: Instant,
     ) {
         let fetch_bytes = self.rules.partition_bytes;
+        let node = self.nodes.get(&id).filter(|_| self.rules.partition_grows);
+        let answer = node.map_or(0, |node| node.answer_size.bytes().min(largest_answer(&node.account)));
+        let answer = i32::try_from(answer).unwrap_or(i32::MAX).min(self.rules.max_bytes);
         let Some(found) = self.partitions.get_mut(partition) else { return };
         let gained = walk.next_offset.is_none_or(|next| next > asked_from);
         if gained {
@@ -167,7 +192,7 @@ impl Assignment {
             found.retries.reset();
         }
         found.position.retry_now();
-        if found.nearby.node() == Some(id) {
+        if found.nearby.node() == Some(id.broker) {
             found.nearby.served();
         }
         if walk.too_small && found.fetch_bytes < i32::MAX {
@@ -197,7 +222,9 @@ impl Assignment {
             return;
         }
         let offset = walk.next_offset.map_or(asked_from, |next| next.max(asked_from));
-        found.fetch_bytes = fetch_bytes;
+        found.fed = Some(now);
+        let came = Came { bytes: walk.bytes, largest: walk.largest, waits: found.queue.bytes() };
+        found.fetch_bytes = partition_bytes(found.fetch_bytes, came, fetch_bytes, answer);
         found.queue.push(walk.steps, asked_from, charge);
         let State::Fetch { epoch: before, .. } = found.position.state() else { return };
         let epoch = walk.epochs.last().map_or(before, |(_, epoch)| *epoch);
@@ -269,7 +296,7 @@ impl Assignment {
     }
 
     /// Asks a broker again later: soon if that may help, else seldom, and then the reader is told.
-    fn node_failed(&mut self, id: i32, passes: bool, error: Error, now: Instant) {
+    fn node_failed(&mut self, id: Source, passes: bool, error: Error, now: Instant) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let wait = node.retries.next(&mut self.rng);
         node.not_before = Some(now + if passes { wait } else { HUMAN });
@@ -279,15 +306,24 @@ impl Assignment {
     }
 
     /// There was no answer.
-    pub(super) fn fetch_failed(&mut self, id: i32, error: &Error, now: Instant) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        tracing::debug!(node = id, %error, "a fetch failed");
+    pub(super) fn fetch_failed(&mut self, from: impl Into<Source>, error: &Error, now: Instant) {
+        let source = from.into();
+        let id = source.broker;
+        self.wake_beside(source);
+        let Some(node) = self.nodes.get_mut(&source) else { return };
+        tracing::debug!(node = id, lane = source.lane, %error, "a fetch failed");
+        node.under_way = 0;
         node.session.failed();
+        if source.lane > 0 {
+            // Its partitions go on over the connections that are left; if it is the broker that is gone, these say so.
+            return self.keep_lanes(id, source.lane);
+        }
         let passes = error.is_retriable() || error.kind() == ErrorKind::Protocol;
         let told = error.clone().context(format_args!("fetch from broker {id}"));
-        self.node_failed(id, passes, told, now);
+        self.node_failed(source, passes, told, now);
         // A replica that does not answer is not near, whatever its leader thinks of it.
-        let here = self.partitions.iter().filter(|(_, found)| found.nearby.node() == Some(id));
+        let nearby = |found: &Partition| found.nearby.node() == Some(id) && found.source() == Some(source);
+        let here = self.partitions.iter().filter(|(_, found)| nearby(found));
         let here: Vec<_> = here.map(|(partition, _)| partition.clone()).collect();
         for partition in here {
             self.leave_nearby(&partition, true, now);

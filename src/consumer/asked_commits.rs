@@ -1,18 +1,16 @@
 //! Commits in the background: asked for by the user, carried out in their order, and put together where they wait.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard},
-};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::time::{Instant, timeout_at};
 
 use super::{
+    group::{AskedCommit, Insistence},
     inbox::lock,
     pending_commit::{Done, PendingCommit},
-    shared::{Offsets, Shared},
+    shared::Shared,
 };
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Result};
 
 /// What nobody waits for right now.
 #[derive(Debug, Default)]
@@ -31,16 +29,21 @@ struct Waiting {
 
 #[derive(Debug)]
 struct Asked {
-    offsets: Offsets,
+    commit: AskedCommit,
     done: Done,
 }
 
 impl AskedCommits {
-    pub(super) fn push(&self, offsets: Offsets) -> PendingCommit {
+    pub(super) fn push(&self, commit: Result<AskedCommit>) -> PendingCommit {
         let (done, pending) = PendingCommit::new();
-        let mut waiting = self.lock();
-        if !waiting.ended {
-            waiting.commits.push(Asked { offsets, done });
+        match commit {
+            Ok(commit) => {
+                let mut waiting = self.lock();
+                if !waiting.ended {
+                    waiting.commits.push(Asked { commit, done });
+                }
+            }
+            Err(error) => done.tell(Err(error)),
         }
         pending
     }
@@ -94,16 +97,18 @@ impl Shared {
         if taken.commits.is_empty() {
             return;
         }
-        let latest: BTreeMap<_, _> = taken.commits.iter().flat_map(|asked| asked.offsets.iter().cloned()).collect();
-        let together = self.commit(latest.into_iter().collect(), deadline).await;
-        let is_late = together.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout);
-        if together.is_ok() || is_late || taken.commits.len() == 1 {
-            taken.commits.drain(..).for_each(|asked| asked.done.tell(together.clone()));
-            return;
+        let Ok(group) = self.group("commit offsets") else { return };
+        if let Some(mut together) = group.together(taken.commits.iter().map(|asked| &asked.commit)) {
+            let together = self.carry_out(&mut together, Insistence::Through, deadline).await;
+            let is_late = together.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout);
+            if together.is_ok() || is_late || taken.commits.len() == 1 {
+                taken.commits.drain(..).for_each(|asked| asked.done.tell(together.clone()));
+                return;
+            }
         }
-        // One of them may be at fault for all.
-        while let Some(first) = taken.commits.first() {
-            let committed = self.commit(first.offsets.clone(), deadline).await;
+        // One of them may be at fault for all. What got through is known, and not sent again.
+        while let Some(first) = taken.commits.first_mut() {
+            let committed = self.carry_out(&mut first.commit, Insistence::Through, deadline).await;
             taken.commits.remove(0).done.tell(committed);
         }
     }

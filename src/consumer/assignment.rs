@@ -5,7 +5,7 @@
 //! `arrivals.rs` what becomes of the answer, `handout.rs` what the reader takes, `trouble.rs` what it is told.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     task::Waker,
     time::{Duration, Instant},
 };
@@ -15,6 +15,8 @@ use rand::rngs::StdRng;
 use super::{
     OffsetAndMetadata,
     budget::{Budget, Wake},
+    group::ToCommit,
+    lanes::{Lanes, Source},
     partition::Partition,
     position::State,
     queue::Job,
@@ -38,8 +40,13 @@ pub(super) struct Rules {
     pub(super) min_bytes: i32,
     pub(super) max_bytes: i32,
     pub(super) max_wait: Duration,
+    /// Asked for of one partition in one answer, at least.
     pub(super) partition_bytes: i32,
+    /// Whether more is asked for of it where a long line would be half empty: the user has not said how much.
+    pub(super) partition_grows: bool,
     pub(super) queued_bytes: usize,
+    /// Connections to a broker that are fetched over, at most.
+    pub(super) connections: u8,
     pub(super) rack: Option<String>,
     pub(super) backoff: Backoff,
     /// How long a preferred replica is believed in (`metadata.max.age.ms`).
@@ -50,11 +57,18 @@ pub(super) struct Rules {
     pub(super) jobs: usize,
 }
 
+/// A partition in the group's gift, from when it came to when it goes: who takes one back takes back no later one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tenure {
+    pub(super) partition: TopicPartition,
+    number: u64,
+}
+
 /// Whom to wake after a change.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    /// Brokers from which something else is to be fetched.
-    pub(super) nodes: BTreeSet<i32>,
+    /// Brokers, and connections to them, from which something else is to be fetched.
+    pub(super) nodes: BTreeSet<Source>,
     /// The consumer's own task: questions to ask, brokers to begin with.
     pub(super) driver: bool,
     /// Those who wait for a position.
@@ -68,7 +82,13 @@ pub(super) struct Signals {
 pub(super) struct Assignment {
     pub(super) rules: Rules,
     pub(super) partitions: HashMap<TopicPartition, Partition>,
-    pub(super) nodes: HashMap<i32, Node>,
+    /// What the group gave, the user has put something else in the place of, and the rebalance listener was not told of:
+    /// the group has still to take it back.
+    parted: BTreeMap<TopicPartition, u64>,
+    /// Each with a task and a session of its own.
+    pub(super) nodes: HashMap<Source, Node>,
+    /// Over how many connections each broker is read.
+    pub(super) lanes: HashMap<i32, Lanes>,
     /// All that are known.
     pub(super) brokers: BTreeSet<i32>,
     pub(super) budget: Budget,
@@ -107,7 +127,9 @@ impl Assignment {
             budget: Budget::new(rules.queued_bytes),
             rules,
             partitions: HashMap::new(),
+            parted: BTreeMap::new(),
             nodes: HashMap::new(),
+            lanes: HashMap::new(),
             brokers: BTreeSet::new(),
             wake_for,
             rotation: VecDeque::new(),
@@ -152,10 +174,37 @@ impl Assignment {
         self.signals.driver = true;
     }
 
+    /// The same of one that the group gives.
+    pub(super) fn assign_by_group(
+        &mut self,
+        partition: &TopicPartition,
+        state: State,
+        metadata: &Metadata,
+        now: Instant,
+    ) {
+        self.assign(partition.clone(), state, metadata, now);
+        if let Some(found) = self.partitions.get_mut(partition) {
+            found.of_group = true;
+        }
+    }
+
+    /// Reads nothing any more, since the user wants something else. What the group gave it will take back: of that the
+    /// rebalance listener has still to be told.
+    pub(super) fn part_from_all(&mut self) {
+        for partition in self.assigned() {
+            let untold = self.partitions.get(&partition).filter(|found| found.of_group && !found.told);
+            if let Some(number) = untold.map(|found| found.tenure) {
+                self.parted.insert(partition.clone(), number);
+            }
+            self.remove(&partition);
+        }
+    }
+
     /// Reads a partition no longer; what is left of it is withheld.
     pub(super) fn remove(&mut self, partition: &TopicPartition) {
         self.wake_split(partition);
         let Some(gone) = self.partitions.remove(partition) else { return };
+        let source = gone.source();
         if let Some(lease) = gone.lease {
             lease.replace();
         }
@@ -165,15 +214,15 @@ impl Assignment {
         {
             self.rotation.remove(at);
         }
-        self.leave_node(gone.node, partition);
+        self.leave_source(source, partition);
         self.signals.moved = true;
         self.signals.driver = true;
     }
 
-    /// As [`assign`](Self::assign), but nothing is read of it before the rebalance listener has said from where. The number
-    /// of the positioning.
+    /// As [`assign_by_group`](Self::assign_by_group), but nothing is read of it before the rebalance listener has said from
+    /// where. The number of the positioning.
     pub(super) fn hold(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) -> u64 {
-        self.assign(partition.clone(), State::Stopped, metadata, now);
+        self.assign_by_group(partition, State::Stopped, metadata, now);
         if let Some(found) = self.partitions.get_mut(partition) {
             found.held = true;
         }
@@ -193,19 +242,44 @@ impl Assignment {
         }
     }
 
-    /// Of these partitions (of all, without a list) those that we have and of whose going the rebalance listener was not
+    /// Of these partitions (of all that the group gave, without a list) those of whose going the rebalance listener was not
     /// told; from now on it was.
-    pub(super) fn take_leave(&mut self, only: Option<&[TopicPartition]>) -> Vec<TopicPartition> {
-        let wanted = |partition: &TopicPartition| only.is_none_or(|only| only.contains(partition));
-        let going = self.partitions.iter_mut().filter(|(partition, found)| wanted(partition) && !found.told);
-        let mut going: Vec<TopicPartition> = going
-            .map(|(partition, found)| {
-                found.told = true;
-                partition.clone()
-            })
-            .collect();
+    pub(super) fn take_leave(&mut self, only: Option<&[Tenure]>) -> Vec<TopicPartition> {
+        let wanted = |partition: &TopicPartition, number: u64| {
+            only.is_none_or(|only| only.iter().any(|one| one.number == number && one.partition == *partition))
+        };
+        let had = self.partitions.iter_mut().filter(|(_, found)| found.of_group && !found.told);
+        let going = had.filter(|(partition, found)| wanted(partition, found.tenure));
+        let going = going.map(|(partition, found)| {
+            found.told = true;
+            partition.clone()
+        });
+        let mut going: Vec<TopicPartition> = going.collect();
+        self.parted.retain(|partition, number| {
+            let goes = wanted(partition, *number);
+            if goes {
+                going.push(partition.clone());
+            }
+            !goes
+        });
         going.sort_unstable();
         going
+    }
+
+    /// What the group takes back now, by these names: what it gave last, whether or not it is read any more.
+    pub(super) fn tenures(&self, partitions: &[TopicPartition]) -> Vec<Tenure> {
+        let number = |partition: &TopicPartition| {
+            let read = self.partitions.get(partition).filter(|found| found.of_group).map(|found| found.tenure);
+            read.or_else(|| self.parted.get(partition).copied())
+        };
+        let known = partitions.iter().filter_map(|partition| Some((partition, number(partition)?)));
+        known.map(|(partition, number)| Tenure { partition: partition.clone(), number }).collect()
+    }
+
+    /// Those of them that are read still.
+    pub(super) fn still_read(&self, tenures: &[Tenure]) -> Vec<TopicPartition> {
+        let read = |one: &&Tenure| self.partitions.get(&one.partition).is_some_and(|found| found.tenure == one.number);
+        tenures.iter().filter(read).map(|one| one.partition.clone()).collect()
     }
 
     /// Whether the partition is ours, and not to be given up.
@@ -213,16 +287,16 @@ impl Assignment {
         self.partitions.get(partition).is_some_and(|found| !found.revoking)
     }
 
-    /// Reads a partition no longer that was to be given up (and was not assigned anew meanwhile).
-    pub(super) fn remove_revoked(&mut self, partition: &TopicPartition) {
-        if !self.keeps(partition) {
-            self.remove(partition);
+    /// Reads these no longer. What came by the same names since is another matter.
+    pub(super) fn remove_all(&mut self, tenures: &[Tenure]) {
+        for partition in self.still_read(tenures) {
+            self.remove(&partition);
         }
     }
 
     /// Hands out no more of these partitions, and fetches nothing more of them.
-    pub(super) fn revoke(&mut self, partitions: &[TopicPartition]) {
-        for partition in partitions {
+    pub(super) fn revoke(&mut self, tenures: &[Tenure]) {
+        for partition in &self.still_read(tenures) {
             if let Some(found) = self.partitions.get_mut(partition) {
                 found.revoking = true;
                 self.signals.moved = true;
@@ -247,33 +321,42 @@ impl Assignment {
 
     // ---- commits
 
-    /// What can be committed of these partitions (of all, without a list): up to what is done, or to what was handed out,
-    /// where that differs from what is known to be committed. Of all, what the readers of partitions that are split off have
-    /// in hand is not among it: only they know whether they are done. Of topics that do not exist (any more) nothing is: it
-    /// would be taken for what was read of the next topic of that name, whose records would be passed over.
-    pub(super) fn to_commit(
-        &self,
-        only: Option<&[TopicPartition]>,
-        handed_out: bool,
-    ) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+    /// What is done of these partitions (of all, without a list), where that differs from what is known to be committed.
+    pub(super) fn done_to_commit(&self, only: Option<&[TopicPartition]>) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+        let mut offsets = self.offsets(only, false);
+        offsets.retain(|(partition, offset)| !self.is_committed(partition, offset));
+        offsets
+    }
+
+    /// What was handed out of them, whatever is committed.
+    pub(super) fn handed_to_commit(&self, only: Option<&[TopicPartition]>) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+        self.offsets(only, true)
+    }
+
+    /// Of all, what the readers of partitions that are split off have in hand is not among it: only they know whether they
+    /// are done. Of topics that do not exist (any more) nothing is: it would be taken for what was read of the next topic of that
+    /// name, whose records would be passed over.
+    fn offsets(&self, only: Option<&[TopicPartition]>, handed_out: bool) -> Vec<(TopicPartition, OffsetAndMetadata)> {
         let wanted = |partition: &TopicPartition| only.is_none_or(|only| only.contains(partition));
         let mut offsets = Vec::new();
         for (partition, found) in self.partitions.iter().filter(|(partition, _)| wanted(partition)) {
             let Some(lease) = found.lease.as_ref().filter(|_| !found.vanished) else { continue };
             let offset =
                 if handed_out && (only.is_some() || found.split.is_none()) { lease.handed() } else { lease.done() };
-            if found.committed != Some(offset) {
-                offsets.push((partition.clone(), lease.to_commit(offset)));
-            }
+            offsets.push((partition.clone(), lease.to_commit(offset)));
         }
         offsets.sort_by(|(one, _), (other, _)| one.cmp(other));
         offsets
     }
 
-    /// The group has these offsets now.
-    pub(super) fn committed(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) {
-        for (partition, committed) in offsets {
-            if let Some(found) = self.partitions.get_mut(partition) {
+    pub(super) fn is_committed(&self, partition: &TopicPartition, offset: &OffsetAndMetadata) -> bool {
+        self.partitions.get(partition).is_some_and(|found| found.committed == Some(offset.offset))
+    }
+
+    /// The group has these offsets now, of topics with these ids.
+    pub(super) fn committed(&mut self, offsets: Vec<ToCommit>) {
+        for (partition, committed, topic_id) in offsets {
+            if let Some(found) = self.partitions.get_mut(&partition).filter(|found| found.topic_id == topic_id) {
                 found.committed = Some(committed.offset);
             }
         }

@@ -2,15 +2,17 @@
 //! until the reader has it.
 //!
 //! Every broker that is read from has an account with an equal share of the whole, so that partitions whose reader is slow
-//! (or which are paused) can keep back their own broker at most. An account with nothing charged to it always gets its
-//! smallest wish, so that a batch larger than the share still comes through; so has one whose room is kept by what cannot be
+//! (or which are paused) can keep back their own broker at most. Shares change as brokers come and go, and what was fetched
+//! under a larger one is there until it is read: so a fetch must find room in the whole as well. Until then the account that
+//! has more than its share gets nothing, and what is read of it goes to the others. An account with nothing charged to it
+//! always gets its smallest wish, so that a batch larger than the share still comes through; so has one whose room is kept by what cannot be
 //! read now, while the reader has nothing else (`fetcher` says when).
 
 use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
     },
 };
@@ -24,15 +26,57 @@ const KEPT_FREE: usize = 16;
 /// The same where batches are decompressed ahead of the reader.
 const KEPT_FREE_TO_OPEN: usize = 2;
 
+/// What all accounts share.
+struct Pool {
+    total: usize,
+    used: AtomicUsize,
+    /// The most that was ever charged.
+    #[cfg(test)]
+    peak: AtomicUsize,
+    /// The smallest wish of those that were refused for want of room here, in bytes; `usize::MAX`: none.
+    wish: AtomicUsize,
+    accounts: Mutex<Vec<Weak<Account>>>,
+}
+
+impl Pool {
+    /// What fetches may take.
+    fn room(&self) -> usize {
+        (self.total - self.total / KEPT_FREE).saturating_sub(self.used.load(SeqCst))
+    }
+
+    fn has_room_for(&self, bytes: usize) -> bool {
+        self.used.load(Relaxed).saturating_add(bytes) <= self.total
+    }
+
+    fn add(&self, bytes: usize) {
+        let _used = self.used.fetch_add(bytes, SeqCst).saturating_add(bytes);
+        #[cfg(test)]
+        self.peak.fetch_max(_used, SeqCst);
+    }
+
+    fn release(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, SeqCst);
+        let wish = self.wish.load(SeqCst);
+        if wish != usize::MAX && wish <= self.room() && self.wish.swap(usize::MAX, SeqCst) != usize::MAX {
+            self.wake();
+        }
+    }
+
+    /// Wakes all that have room in their shares.
+    #[cold]
+    fn wake(&self) {
+        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        accounts.iter().filter_map(Weak::upgrade).for_each(|account| account.wake_if_room());
+    }
+}
+
 /// The share of one broker.
 pub(super) struct Account {
+    pool: Arc<Pool>,
     limit: AtomicUsize,
     used: AtomicUsize,
     /// Whether batches are decompressed ahead.
     opens: AtomicBool,
-    /// The most that was ever charged.
-    #[cfg(test)]
-    peak: AtomicUsize,
     /// The wish that was refused last, in bytes; 0: none.
     starved: AtomicUsize,
     wake: Wake,
@@ -40,13 +84,21 @@ pub(super) struct Account {
 
 impl Account {
     /// Charges `want` bytes, or as many of them as there is room for but at least `least`; `None` when there is not that
-    /// much. The account then calls its waker once, as soon as there is.
+    /// much. The account then calls its waker once, as soon as there is. One thread at a time reserves, of all accounts.
     pub(super) fn reserve(self: &Arc<Self>, want: usize, least: usize) -> Option<Charge> {
-        self.try_reserve(want, least).or_else(|| {
-            self.starved.store(least.min(want).max(1), SeqCst);
-            // What was released before the mark was set woke nobody: look again.
+        let reserved = self.try_reserve(want, least).or_else(|| {
+            let wish = least.min(want).max(1);
+            self.starved.store(wish, SeqCst);
+            if wish > self.pool.room() {
+                self.pool.wish.fetch_min(wish, SeqCst);
+            }
+            // What was released before the marks were set woke nobody: look again.
             self.try_reserve(want, least)
-        })
+        });
+        if reserved.is_some() {
+            self.starved.store(0, SeqCst);
+        }
+        reserved
     }
 
     fn try_reserve(self: &Arc<Self>, want: usize, least: usize) -> Option<Charge> {
@@ -54,12 +106,12 @@ impl Account {
         let limit = self.limit_of_fetches();
         let mut granted = 0;
         let charged = self.used.fetch_update(SeqCst, SeqCst, |used| {
-            let room = limit.saturating_sub(used);
+            let room = limit.saturating_sub(used).min(self.pool.room());
             granted = if used == 0 { want.min(room.max(least)) } else { want.min(room) };
             (granted >= least).then(|| used.saturating_add(granted))
         });
         charged.ok()?;
-        self.note_peak();
+        self.pool.add(granted);
         Some(Charge { account: self.clone(), bytes: granted })
     }
 
@@ -70,17 +122,16 @@ impl Account {
 
     /// Charges bytes that are there already, whether there is room or not.
     pub(super) fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
-        self.used.fetch_add(bytes, SeqCst);
-        self.note_peak();
+        self.add(bytes);
         Charge { account: self.clone(), bytes }
     }
 
     /// The same where there is room for them.
     pub(super) fn charge_if_room(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
         let limit = self.limit();
-        let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= limit);
+        let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= limit && self.pool.has_room_for(bytes));
         self.used.fetch_update(SeqCst, SeqCst, more).ok()?;
-        self.note_peak();
+        self.pool.add(bytes);
         Some(Charge { account: self.clone(), bytes })
     }
 
@@ -94,14 +145,28 @@ impl Account {
         self.limit.load(Relaxed)
     }
 
-    /// Whether so many bytes more would stay within the share.
+    /// Whether so many bytes more would stay within the share, and within the whole.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
-        self.used.load(Relaxed).saturating_add(bytes) <= self.limit.load(Relaxed)
+        self.used.load(Relaxed).saturating_add(bytes) <= self.limit.load(Relaxed) && self.pool.has_room_for(bytes)
+    }
+
+    /// Whether more is charged than its share: the share was larger.
+    pub(super) fn is_beyond_share(&self) -> bool {
+        self.used() > self.limit()
+    }
+
+    /// Whether a fetch of so many bytes would find room in the whole, were it not for the share.
+    pub(super) fn whole_has_room_for(&self, bytes: usize) -> bool {
+        bytes <= self.pool.room()
     }
 
     /// Whether a fetch of so many bytes would be let through.
     pub(super) fn has_room_to_fetch(&self, bytes: usize) -> bool {
-        self.used.load(Relaxed).saturating_add(bytes) <= self.limit_of_fetches()
+        self.share_has_room_for(bytes) && self.whole_has_room_for(bytes)
+    }
+
+    fn share_has_room_for(&self, bytes: usize) -> bool {
+        self.used.load(SeqCst).saturating_add(bytes) <= self.limit_of_fetches()
     }
 
     /// Bytes charged now.
@@ -115,20 +180,39 @@ impl Account {
         limit - limit / if self.opens.load(Relaxed) { KEPT_FREE_TO_OPEN } else { KEPT_FREE }
     }
 
-    fn note_peak(&self) {
-        #[cfg(test)]
-        self.peak.fetch_max(self.used(), SeqCst);
+    fn add(&self, bytes: usize) {
+        self.used.fetch_add(bytes, SeqCst);
+        self.pool.add(bytes);
     }
 
     fn release(&self, bytes: usize) {
-        let left = self.used.fetch_sub(bytes, SeqCst).saturating_sub(bytes);
+        self.used.fetch_sub(bytes, SeqCst);
+        self.pool.release(bytes);
+        self.wake_if_room();
+    }
+
+    /// Calls the waker if a wish was refused for which there is room now.
+    fn wake_if_room(&self) {
         let wish = self.starved.load(SeqCst);
-        if wish > 0
-            && (left == 0 || left.saturating_add(wish) <= self.limit_of_fetches())
-            && self.starved.swap(0, SeqCst) > 0
-        {
+        if wish == 0 || !(self.used() == 0 || self.share_has_room_for(wish)) {
+            return;
+        }
+        if self.used() > 0 && !self.whole_has_room_for(wish) {
+            self.pool.wish.fetch_min(wish, SeqCst);
+            // As above: what was released before the mark was set woke nobody.
+            if !self.whole_has_room_for(wish) {
+                return;
+            }
+        }
+        if self.starved.swap(0, SeqCst) > 0 {
             (self.wake)();
         }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool({}/{})", self.used.load(Relaxed), self.total)
     }
 }
 
@@ -149,8 +233,7 @@ impl Charge {
     /// Charges another number of bytes instead.
     pub(super) fn resize(&mut self, bytes: usize) {
         if bytes > self.bytes {
-            self.account.used.fetch_add(bytes - self.bytes, SeqCst);
-            self.account.note_peak();
+            self.account.add(bytes - self.bytes);
         } else if bytes < self.bytes {
             self.account.release(self.bytes - bytes);
         }
@@ -175,27 +258,38 @@ impl Drop for Charge {
 /// All accounts, sharing the whole equally.
 #[derive(Debug)]
 pub(super) struct Budget {
-    total: usize,
+    pool: Arc<Pool>,
     accounts: HashMap<i32, Arc<Account>>,
 }
 
 impl Budget {
     pub(super) fn new(total: usize) -> Self {
-        Self { total, accounts: HashMap::new() }
+        let pool = Pool {
+            total,
+            used: 0.into(),
+            #[cfg(test)]
+            peak: 0.into(),
+            wish: usize::MAX.into(),
+            accounts: Mutex::default(),
+        };
+        Self { pool: Arc::new(pool), accounts: HashMap::new() }
     }
 
     /// The account of a broker, opened if need be.
     pub(super) fn account(&mut self, node: i32, wake: impl FnOnce() -> Wake) -> Arc<Account> {
         let account = self.accounts.entry(node).or_insert_with(|| {
-            Arc::new(Account {
+            let account = Arc::new(Account {
+                pool: self.pool.clone(),
                 limit: 0.into(),
                 used: 0.into(),
                 opens: false.into(),
-                #[cfg(test)]
-                peak: 0.into(),
                 starved: 0.into(),
                 wake: wake(),
-            })
+            });
+            let mut accounts = self.pool.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+            accounts.retain(|known| known.strong_count() > 0);
+            accounts.push(Arc::downgrade(&account));
+            account
         });
         let account = account.clone();
         self.share_out();
@@ -211,7 +305,7 @@ impl Budget {
     }
 
     fn share_out(&self) {
-        let share = self.total / self.accounts.len().max(1);
+        let share = self.pool.total / self.accounts.len().max(1);
         for account in self.accounts.values() {
             account.limit.store(share, Relaxed);
             if account.starved.swap(0, SeqCst) > 0 {
@@ -222,13 +316,13 @@ impl Budget {
 
     /// Bytes charged now, of all accounts.
     pub(super) fn used(&self) -> usize {
-        self.accounts.values().map(|account| account.used()).sum()
+        self.pool.used.load(SeqCst)
     }
 
-    /// The most that was charged to each account at any time, together.
+    /// The most that was charged at any time.
     #[cfg(test)]
     pub(super) fn peak(&self) -> usize {
-        self.accounts.values().map(|account| account.peak.load(SeqCst)).sum()
+        self.pool.peak.load(SeqCst)
     }
 }
 
@@ -290,7 +384,92 @@ mod tests {
         assert!(one.has_room_for(100));
     }
 
+    #[test]
+    fn the_whole_holds_when_shares_shrink_and_the_one_beyond_its_share_waits() {
+        let mut budget = Budget::new(1600);
+        let wakers: Vec<_> = (0..3).map(|_| counted()).collect();
+        let woken = |node: usize| wakers[node].0.load(SeqCst);
+        let wakes = |node: usize| {
+            let count = wakers[node].0.clone();
+            move || -> Wake { Box::new(move || _ = count.fetch_add(1, SeqCst)) }
+        };
+        let left = budget.account(0, wakes(0));
+        let mut of_the_left: Vec<Charge> = std::iter::from_fn(|| left.reserve(100, 100)).collect();
+        assert_eq!(left.used(), 1500);
+        // Leaders move: all of it is still to be read.
+        let one = budget.account(1, wakes(1));
+        budget.leave(0);
+        let first = one.reserve(400, 50).unwrap();
+        assert_eq!(first.bytes(), 50, "its smallest wish, so that it goes on");
+        assert!(one.reserve(400, 50).is_none() && one.is_starved());
+        let other = budget.account(2, wakes(2));
+        let second = other.reserve(400, 50).unwrap();
+        assert!(one.reserve(400, 100).is_none() && other.reserve(400, 150).is_none());
+        assert!(budget.used() <= 1600 && !one.has_room_for(1) && one.charge_if_room(1).is_none());
+        assert!(left.is_beyond_share() && left.reserve(1, 1).is_none(), "it has more than its share");
+        let before = (woken(0), woken(1), woken(2));
+        of_the_left.pop();
+        assert_eq!((woken(0), woken(1), woken(2)), before, "no room for a wish yet");
+        of_the_left.pop();
+        assert_eq!((woken(0), woken(1), woken(2)), (before.0, before.1 + 1, before.2), "the smaller one");
+        of_the_left.pop();
+        assert_eq!(woken(2), before.2 + 1);
+        let more = one.reserve(400, 100).unwrap();
+        assert_eq!(more.bytes(), 200, "up to what fetches may take of the whole");
+        assert!(other.reserve(400, 150).is_none());
+        drop(first);
+        assert_eq!(woken(2), before.2 + 1, "no room for it");
+        drop(more);
+        assert_eq!(woken(2), before.2 + 2, "whoever makes the room");
+        // What is left of the first one is read: the others have its share.
+        drop((of_the_left, second));
+        budget.leave(0);
+        assert_eq!((budget.used(), one.limit()), (0, 800));
+        assert_eq!(one.reserve(2000, 1).unwrap().bytes(), 750);
+    }
+
     proptest::proptest! {
+        /// However brokers come and go, fetches never take more than the whole but for each account's smallest wish, and one
+        /// that was refused is woken once it would not be.
+        #[test]
+        fn the_whole_is_never_exceeded(ops in proptest::collection::vec((0..4u8, 0..4usize, 1..400usize, 1..20usize), 1..100)) {
+            let mut budget = Budget::new(1000);
+            let mut accounts: Vec<Arc<Account>> = Vec::new();
+            let counts: Vec<_> = (0..4).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+            let mut held: Vec<(usize, Charge)> = Vec::new();
+            let mut refused = [None; 4];
+            for (op, node, want, least) in ops {
+                let count = counts[node].clone();
+                let wake = || -> Wake { Box::new(move || _ = count.fetch_add(1, SeqCst)) };
+                match op {
+                    0 | 1 => {
+                        let account = budget.account(node as i32, wake);
+                        let (seen, before) = (counts[node].load(SeqCst), budget.used());
+                        let alone = account.used() == 0;
+                        match account.reserve(want, least) {
+                            Some(charge) => {
+                                let smallest = alone && charge.bytes() <= least;
+                                proptest::prop_assert!(smallest || before + charge.bytes() <= 1000 - 1000 / 16);
+                                held.push((node, charge));
+                                refused[node] = None;
+                            }
+                            None => refused[node] = Some((seen, least.min(want))),
+                        }
+                        accounts.push(account);
+                    }
+                    2 if !held.is_empty() => drop(held.remove(want % held.len())),
+                    _ => budget.leave(node as i32),
+                }
+                proptest::prop_assert_eq!(budget.used(), held.iter().map(|(_, charge)| charge.bytes()).sum::<usize>());
+                for (node, refused) in refused.iter().enumerate() {
+                    let Some((seen, wish)) = refused else { continue };
+                    let Some(account) = budget.accounts.get(&(node as i32)) else { continue };
+                    let would = account.used() == 0 || account.has_room_to_fetch(*wish);
+                    proptest::prop_assert!(!would || counts[node].load(SeqCst) > *seen, "it is woken");
+                }
+            }
+        }
+
         /// However reservations, arrivals and releases are mixed, reserving alone never goes beyond the share.
         #[test]
         fn reservations_stay_within_the_share(ops in proptest::collection::vec((0..3u8, 1..60usize, 1..30usize), 1..60)) {

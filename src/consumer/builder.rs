@@ -27,6 +27,9 @@ use crate::{
 /// After how long without a leader the reader is told, unless `default.api.timeout.ms` is shorter.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// `max.partition.fetch.bytes` where the user says nothing: at least that much is asked for.
+const PARTITION_BYTES: i32 = 1 << 20;
+
 /// Settings for a [`Consumer`]. Defaults are those of Kafka's Java client 4.3, and librdkafka's where Java has no such
 /// setting.
 ///
@@ -150,9 +153,20 @@ impl ConsumerBuilder {
     }
 
     /// `max.partition.fetch.bytes`: about the most of one partition in one answer; a larger batch still comes. Default:
-    /// 1048576.
+    /// 1048576, and more where so few partitions have records that answers of that size would leave a long line half empty:
+    /// as much then as one answer may have (see [`fetch_max_bytes`](Self::fetch_max_bytes)). What is set here holds, be it
+    /// the default's number.
     pub fn max_partition_fetch_bytes(self, bytes: i32) -> Self {
-        self.set(|s| s.max_partition_fetch_bytes = bytes)
+        self.set(|s| s.max_partition_fetch_bytes = Some(bytes))
+    }
+
+    /// `fetch.max.connections`: the connections to one broker over which partitions are fetched at most, each with a fetch
+    /// session of its own (KIP-227) over other partitions. There is one as a rule; another is opened only while the answers
+    /// of those that there are come as large as they may be and the reader waits for them all the same, and it is closed
+    /// again as soon as the reader has enough to do. They share their broker's part of
+    /// [`queued_max_bytes`](Self::queued_max_bytes). Default: 4.
+    pub fn fetch_max_connections(self, connections: u8) -> Self {
+        self.set(|s| s.fetch_max_connections = connections)
     }
 
     /// `queued.max.messages.kbytes`, in bytes: what is fetched ahead of the reader at most, of all partitions together, as
@@ -295,8 +309,10 @@ fn rules(settings: &ConsumerSettings) -> Rules {
         min_bytes: settings.fetch_min_bytes,
         max_bytes: settings.fetch_max_bytes,
         max_wait: settings.fetch_max_wait,
-        partition_bytes: settings.max_partition_fetch_bytes,
+        partition_bytes: settings.max_partition_fetch_bytes.unwrap_or(PARTITION_BYTES),
+        partition_grows: settings.max_partition_fetch_bytes.is_none(),
         queued_bytes: settings.queued_max_bytes,
+        connections: settings.fetch_max_connections,
         rack: client.client_rack.clone(),
         backoff: Backoff::new(client.retry_backoff, client.retry_backoff_max),
         replica_age: client.metadata_max_age,

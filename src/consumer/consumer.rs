@@ -10,6 +10,7 @@ use tokio::{
 use super::{
     ConsumerBuilder, OffsetAndMetadata, PendingCommit, RebalanceListener, RecordStream, Records,
     fetch_task::close_sessions,
+    group::{AskedCommit, Insistence},
     inbox::lock,
     position::State,
     rebalance_listener::Listener,
@@ -22,6 +23,8 @@ use crate::{
     record::{ConsumerRecord, Offset, TopicPartition, check_topic_name},
 };
 
+/// What a close keeps of its time, at most, for what comes behind its commits.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// How long a close waits for brokers to hear that their fetch sessions are over.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -116,19 +119,18 @@ impl Consumer {
         self.shared.client.want_topics(wanted.keys().map(|partition| &*partition.topic));
         let metadata = self.shared.client.metadata();
         let now = Instant::now().into_std();
+        let commits = self.shared.commits_by_itself();
         let left = self.shared.inbox.control(|assignment| {
-            let left = assignment.to_commit(None, false);
-            for partition in assignment.assigned() {
-                assignment.remove(&partition);
-            }
+            let left = commits.then(|| self.shared.ask_to_commit_done(assignment, None));
+            assignment.part_from_all();
             for (partition, offset) in wanted {
                 assignment.assign(partition, State::at(offset), &metadata, now);
             }
             left
         });
-        if self.shared.commits_by_itself() && !left.is_empty() {
+        if let Some(left) = left.filter(|left| !left.as_ref().is_ok_and(AskedCommit::is_empty)) {
             // Before what is committed of the new ones; a failure is told in the log.
-            drop(self.shared.commit_soon(left));
+            drop(self.shared.carry_out_soon(left));
         }
         Ok(())
     }
@@ -141,8 +143,15 @@ impl Consumer {
     /// What starts with `^` is a regular expression (in the syntax of the `regex` crate, which is that of RE2), matched
     /// against all topics again whenever the cluster changes. It is *searched for*, as in librdkafka: it stands for every
     /// topic in which it occurs, so `^audit` stands for `audit-1` too; end it with `$` to mean the whole name. To find
-    /// something anywhere in a name, begin with `^.*`. Kafka's own topics are passed over unless
-    /// `exclude.internal.topics` is false.
+    /// something anywhere in a name, begin with `^.*`. Kafka's own topics (`__consumer_offsets`, `__transaction_state`) are
+    /// passed over unless `exclude.internal.topics` is false.
+    ///
+    /// It means the same by both protocols. In a group of the consumer protocol (KIP-848) the brokers match expressions,
+    /// against whole names and all topics that the consumer may see, their own among them. They are sent `.*(?:re).*`, and
+    /// several as one, `.*(?:(?:re1)|(?:re2)).*`. What would not mean the same to them is matched by the consumer whenever
+    /// it looks at the cluster (`metadata.max.age.ms`), and they are sent the names that it finds, as brokers before Kafka 4.0
+    /// are: expressions that find Kafka's own topics where these are to be passed over (`^.*`), that cannot be put into one (two
+    /// groups of one name), or that have what RE2 has not (`[a-z&&[^b]]`, `(?x)`, `(?<name>…)`).
     ///
     /// # Errors
     /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or an expression that cannot be read, and
@@ -258,7 +267,8 @@ impl Consumer {
     }
 
     /// The next records, at most `max.poll.records`; waits for the first of them until the time is up, and is then empty,
-    /// which is no error. A timeout of zero gives what is there.
+    /// which is no error. A timeout of zero gives what is there. Of compressed batches it decompresses as many as there is
+    /// room for in `queued.max.messages.kbytes`, and one at least.
     ///
     /// Records borrow from the batches that they came in, without an allocation for any of them. What is not iterated comes
     /// again with the next call; so does a record that was iterated only if it was not committed and the consumer restarts.
@@ -305,17 +315,19 @@ impl Consumer {
     // ---- commits
 
     /// Commits the position of every partition: all that was handed out so far, for whoever calls this says that it is
-    /// finished. Takes at most `default.api.timeout.ms`.
+    /// finished. What was asked for before by [`commit_async`](Self::commit_async) is through when this returns. Takes at most
+    /// `default.api.timeout.ms`, and so long where a topic is not known to the cluster: it may be about to come.
     ///
     /// # Errors
-    /// `InvalidArgument` without a `group.id`; `NotAssigned` where the group has given partitions to others meanwhile;
-    /// `Closed`; others as the broker answers.
+    /// `InvalidArgument` without a `group.id`; `NotAssigned` where the group has given partitions to others meanwhile, or
+    /// their topic was deleted and created again (all others are committed all the same); `Closed`; others as the broker
+    /// answers.
     ///
     /// # Cancel safety
     /// Dropping the future gives the answer up: the offsets may or may not be committed.
     pub async fn commit(&self) -> Result<()> {
         self.check_open()?;
-        self.shared.commit_read(None, true, self.shared.deadline()).await
+        self.shared.commit_position(None).await
     }
 
     /// Commits these offsets: of each partition the *next* record to be read. Takes at most `default.api.timeout.ms`.
@@ -331,7 +343,7 @@ impl Consumer {
     ) -> Result<()> {
         let offsets = checked(offsets)?;
         self.check_open()?;
-        self.shared.commit(offsets, self.shared.deadline()).await
+        self.shared.commit(offsets, Insistence::AlsoForTopics).await
     }
 
     /// Commits the offset behind a record, with the leader epoch that it was appended under: whoever calls this says that
@@ -349,7 +361,7 @@ impl Consumer {
 
     /// Commits these offsets in the background: of each partition the *next* record to be read. Commits are carried out in the
     /// order in which they were asked for; what waits for its turn is put together, so that it costs no request for each. A
-    /// [`close`](Self::close) waits for them.
+    /// [`close`](Self::close) waits for them. A topic that is not known to the cluster is not waited for.
     ///
     /// # Errors
     /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids, a negative partition or offset; `Closed`.
@@ -370,7 +382,7 @@ impl Consumer {
     /// leaves the group, closes its fetch sessions at the brokers (for a second at most), and ends all tasks and connections.
     /// [Streams of partitions](Self::split_partition) end; for half of
     /// the timeout they may finish what they hold, which is done when they are asked for the next record. Never takes longer
-    /// than the timeout.
+    /// than the timeout; a quarter of it (two seconds at most) is kept for leaving the group, however the commits come out.
     ///
     /// # Errors
     /// What could not be done in time: a commit that failed, a group that could not be left. The consumer is closed all the
@@ -380,17 +392,22 @@ impl Consumer {
     /// A close that was dropped goes on when it is called again.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         let deadline = after(timeout);
+        // A commit that does not get through must not cost the goodbye: the group would wait for the session of a member that
+        // is gone. Nor may the listener, who is told in between.
+        let kept = GOODBYE.min(timeout / 4);
+        let (commit_by, tell_by) = (after(timeout - kept), after(timeout - kept / 2));
         let inbox = &self.shared.inbox;
         inbox.reader().finish();
         inbox.control(|assignment| assignment.close_reading());
         inbox.split_readers_finish(after(timeout / 2)).await;
         // First what was asked for before: the last to be committed is what was done last.
-        self.shared.commit_asked(deadline).await;
-        let committed =
-            if self.shared.commits_by_itself() { self.shared.commit_read(None, false, deadline).await } else { Ok(()) };
-        // What was assigned by hand came without a word, and goes so.
-        let by_hand = *lock(&self.shared.mode) == Mode::Assigned;
-        let told = if by_hand { Ok(()) } else { self.shared.take_leave(None, deadline).await };
+        self.shared.commit_asked(commit_by).await;
+        let committed = if self.shared.commits_by_itself() {
+            self.shared.commit_done(None, Insistence::Through, commit_by).await
+        } else {
+            Ok(())
+        };
+        let told = self.shared.take_leave(None, tell_by).await;
         let left = match &self.shared.group {
             Some(group) => group.close(deadline).await,
             None => Ok(()),

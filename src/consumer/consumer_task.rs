@@ -13,18 +13,17 @@ use tokio::{
 };
 
 use super::{
+    assignment::Tenure,
     consumer_status::STALLED,
-    group::GroupEvent,
+    group::{GroupEvent, Insistence},
     inbox::{Inbox, lock},
+    lanes::Source,
     listener_task::{ListenerTask, Tell},
     position::State,
     questions_task::ask,
     shared::{Mode, Shared, after},
 };
-use crate::{
-    error::{Error, ErrorKind},
-    record::TopicPartition,
-};
+use crate::error::{Error, ErrorKind};
 
 /// How often a partition without a leader is looked after.
 const SOON: Duration = Duration::from_secs(1);
@@ -33,14 +32,14 @@ const SELDOM: Duration = Duration::from_secs(60);
 
 /// Partitions that are to be given up.
 struct Revocation {
-    partitions: Vec<TopicPartition>,
+    partitions: Vec<Tenure>,
     done: oneshot::Sender<()>,
 }
 
 /// What a task that this one started was for.
 enum Ended {
-    /// Fetching from that broker, which is gone.
-    Fetching(i32),
+    /// Fetching from that broker over that connection: the one or the other is gone.
+    Fetching(Source),
     Question,
     AutoCommit,
     Revocation,
@@ -55,7 +54,7 @@ pub(super) struct ConsumerTask {
     calls: Option<mpsc::UnboundedReceiver<Tell>>,
     /// Ended with this one, whichever way it ends.
     children: JoinSet<Ended>,
-    fetching: HashSet<i32>,
+    fetching: HashSet<Source>,
     revocations: Vec<Revocation>,
     next_commit: Instant,
     committing: bool,
@@ -161,10 +160,10 @@ impl ConsumerTask {
 
     // ---- fetching
 
-    /// A task for each broker from which something is to be fetched.
+    /// A task for each connection to a broker over which something is to be fetched.
     fn begin_fetching(&mut self) {
         let fetching = &self.fetching;
-        let new: Vec<i32> = self
+        let new: Vec<Source> = self
             .shared
             .inbox
             .with(|assignment| assignment.nodes.keys().copied().filter(|node| !fetching.contains(node)).collect());
@@ -248,6 +247,10 @@ impl ConsumerTask {
                 let held = inbox.control(|assignment| {
                     assignment.watch.rebalances.assigned(partitions.len(), now);
                     let mut held = Vec::new();
+                    if !self.is_subscribed() {
+                        // The user has turned away, and the group will hear of it: it takes them back at once.
+                        return held;
+                    }
                     for partition in partitions {
                         if assignment.keeps(&partition) {
                             continue;
@@ -256,7 +259,7 @@ impl ConsumerTask {
                             let generation = assignment.hold(&partition, &metadata, now);
                             held.push((partition, generation));
                         } else {
-                            assignment.assign(partition, State::Committed, &metadata, now);
+                            assignment.assign_by_group(&partition, State::Committed, &metadata, now);
                         }
                     }
                     held
@@ -268,9 +271,11 @@ impl ConsumerTask {
             GroupEvent::Revoking { partitions, done } => {
                 tracing::debug!(?partitions, "the group takes partitions back");
                 let now = Instant::now().into_std();
-                inbox.control(|assignment| {
+                let partitions = inbox.control(|assignment| {
                     assignment.watch.rebalances.revoking(partitions.len(), now);
-                    assignment.revoke(&partitions);
+                    let tenures = assignment.tenures(&partitions);
+                    assignment.revoke(&tenures);
+                    tenures
                 });
                 inbox.revocations.fetch_add(1, SeqCst);
                 self.revocations.push(Revocation { partitions, done });
@@ -281,17 +286,18 @@ impl ConsumerTask {
                     "partitions are lost: what was read of them and not committed is read again"
                 );
                 let now = Instant::now().into_std();
-                let untold = inbox.control(|assignment| {
+                let (lost, untold) = inbox.control(|assignment| {
                     assignment.watch.rebalances.lost(partitions.len(), now);
-                    let untold = assignment.take_leave(Some(&partitions));
-                    partitions.iter().for_each(|partition| assignment.remove(partition));
-                    untold
+                    let lost = assignment.tenures(&partitions);
+                    let untold = assignment.take_leave(Some(&lost));
+                    assignment.remove_all(&lost);
+                    (lost, untold)
                 });
                 if !untold.is_empty() && self.shared.has_listener() {
                     self.shared.tell(Tell::Lost(untold));
                 }
                 for revocation in &mut self.revocations {
-                    revocation.partitions.retain(|partition| !partitions.contains(partition));
+                    revocation.partitions.retain(|partition| !lost.contains(partition));
                 }
             }
             GroupEvent::Error { error, fatal: true } => inbox.control(|assignment| assignment.end(Some(error))),
@@ -307,7 +313,9 @@ impl ConsumerTask {
         let inbox = &self.shared.inbox;
         // Who unsubscribes gives up at once, what is in hand too (it is not committed).
         let waits = self.is_subscribed();
-        let held = |revocation: &mut Revocation| waits && inbox.holds(&revocation.partitions);
+        let held = |revocation: &mut Revocation| {
+            waits && inbox.holds(&inbox.with(|assignment| assignment.still_read(&revocation.partitions)))
+        };
         let free: Vec<Revocation> = self.revocations.extract_if(.., |revocation| !held(revocation)).collect();
         inbox.revocations.fetch_sub(free.len(), SeqCst);
         for Revocation { partitions, done } in free {
@@ -315,8 +323,9 @@ impl ConsumerTask {
             self.children.spawn(async move {
                 let deadline = after(shared.settings.max_poll_interval.min(shared.settings.session_timeout));
                 shared.commit_asked(deadline).await;
+                let read = shared.inbox.with(|assignment| assignment.still_read(&partitions));
                 if shared.commits_by_itself()
-                    && let Err(error) = shared.commit_read(Some(&partitions), false, deadline).await
+                    && let Err(error) = shared.commit_done(Some(&read), Insistence::Through, deadline).await
                 {
                     tracing::warn!(%error, "what was done of revoked partitions could not be committed");
                 }
@@ -324,11 +333,7 @@ impl ConsumerTask {
                 if let Err(error) = shared.take_leave(Some(&partitions), deadline).await {
                     tracing::warn!(%error, "partitions are given up without their farewell");
                 }
-                shared.inbox.control(|assignment| {
-                    for partition in &partitions {
-                        assignment.remove_revoked(partition);
-                    }
-                });
+                shared.inbox.control(|assignment| assignment.remove_all(&partitions));
                 // The group may have given up waiting.
                 let _ = done.send(());
                 Ended::Revocation
@@ -359,7 +364,7 @@ impl ConsumerTask {
         let shared = self.shared.clone();
         self.children.spawn(async move {
             let deadline = shared.deadline();
-            if let Err(error) = shared.commit_read(None, false, deadline).await {
+            if let Err(error) = shared.commit_done(None, Insistence::OneAnswer, deadline).await {
                 tracing::warn!(%error, "offsets could not be committed; the next commit tries again");
             }
             Ended::AutoCommit

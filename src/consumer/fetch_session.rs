@@ -87,6 +87,11 @@ impl FetchSession {
         self.wanted.len()
     }
 
+    /// How many bytes are asked for of all of them together.
+    pub(super) fn bytes(&self) -> usize {
+        self.wanted.values().map(|wish| usize::try_from(wish.partition.max_bytes).unwrap_or(0)).sum()
+    }
+
     /// Whether some topic's id is not known, so that it can only be asked for by name (before v13).
     pub(super) fn has_nameless(&self) -> bool {
         self.nameless > 0

@@ -1,4 +1,4 @@
-//! Fetches from one broker, one request after the other.
+//! Fetches from one broker over one connection, one request after the other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,6 +13,7 @@ use super::{
     budget::Charge,
     fetcher::Plan,
     inbox::Inbox,
+    lanes::Source,
     settings::IsolationLevel,
     walk::walk,
 };
@@ -41,13 +42,13 @@ pub(super) struct FetchTask {
 impl FetchTask {
     /// Goes on until it is aborted, or the broker is gone. The next fetch leaves as soon as the headers of the last answer's batches were walked;
     /// nothing is decompressed here.
-    pub(super) async fn run(self, node: i32) {
+    pub(super) async fn run(self, node: Source) {
         let wake = self.inbox.wakers.get(node);
         loop {
             let now = Instant::now();
             match self.inbox.with(|assignment| assignment.plan(node, now.into_std())) {
                 Plan::Fetch { request, reserved, by_name } => self.fetch(node, *request, reserved, by_name).await,
-                Plan::Close(request) => self.close_session(node, &request, self.timeout).await,
+                Plan::Close(request) => self.close_session(node.broker, &request, self.timeout).await,
                 Plan::End => return,
                 Plan::Wait(until) => {
                     let pause = async {
@@ -66,9 +67,9 @@ impl FetchTask {
         }
     }
 
-    async fn fetch(&self, node: i32, request: FetchRequest, reserved: Charge, by_name: bool) {
-        self.inbox.with(|assignment| assignment.watch.asks(node, Instant::now().into_std()));
-        match self.ask(node, &request, by_name).await {
+    async fn fetch(&self, node: Source, request: FetchRequest, reserved: Charge, by_name: bool) {
+        self.inbox.with(|assignment| assignment.watch.asks(node, self.timeout, Instant::now().into_std()));
+        match self.ask(node, &request, by_name, reserved.bytes()).await {
             Ok((response, size)) => self.arrived(node, response, reserved, size),
             Err(error) => {
                 self.inbox.with(|assignment| {
@@ -85,22 +86,30 @@ impl FetchTask {
     pub(super) async fn close_session(&self, node: i32, request: &FetchRequest, timeout: Duration) {
         // Not behind a fetch that waits there for records.
         let attempt = Attempt { node, lane: Lane::Main, timeout, max_version: None };
-        if let Err(error) = self.client.send_raw(attempt, ApiKey::Fetch, written(request)).await {
+        if let Err(error) = self.client.send_raw(attempt, ApiKey::Fetch, written(request, 0)).await {
             tracing::debug!(node, %error, "a fetch session could not be closed");
         }
     }
 
-    async fn ask(&self, node: i32, request: &FetchRequest, by_name: bool) -> Result<(FetchResponse, usize)> {
+    /// The answer, which takes no more than `expects` bytes unless a single batch is larger.
+    async fn ask(
+        &self,
+        node: Source,
+        request: &FetchRequest,
+        by_name: bool,
+        expects: usize,
+    ) -> Result<(FetchResponse, usize)> {
         let max_version = by_name.then_some(BY_NAME);
-        let attempt = Attempt { node, lane: Lane::Fetch(0), timeout: self.timeout, max_version };
-        let answer = self.client.send_raw(attempt, ApiKey::Fetch, written(request)).await?;
+        let Source { broker: node, lane } = node;
+        let attempt = Attempt { node, lane: Lane::Fetch(lane), timeout: self.timeout, max_version };
+        let answer = self.client.send_raw(attempt, ApiKey::Fetch, written(request, expects)).await?;
         let size = answer.body.len();
         let response = decode_fetch(answer.body, answer.version)
             .map_err(|error: Error| error.context(format_args!("answer of broker {node} to a fetch")))?;
         Ok((response, size))
     }
 
-    fn arrived(&self, node: i32, response: FetchResponse, mut charge: Charge, size: usize) {
+    fn arrived(&self, node: Source, response: FetchResponse, mut charge: Charge, size: usize) {
         let FetchResponse { throttle_time_ms, error, session_id, partitions, node_endpoints } = response;
         let throttle = Duration::from_millis(u64::try_from(throttle_time_ms).unwrap_or(0));
         let arrived: Vec<Arrived> = partitions
@@ -132,11 +141,11 @@ impl FetchTask {
     }
 }
 
-/// How a fetch is written in whichever version.
-fn written(request: &FetchRequest) -> impl Fn(i16, &mut BytesMut) -> Result<RawRequest> {
+/// How a fetch is written in whichever version, with an answer of up to so many bytes.
+fn written(request: &FetchRequest, expects: usize) -> impl Fn(i16, &mut BytesMut) -> Result<RawRequest> {
     move |version, head| {
         encode_fetch(head, version, request)?;
-        Ok(RawRequest::whole())
+        Ok(RawRequest::whole().expecting(expects))
     }
 }
 

@@ -1,5 +1,5 @@
-//! What is fetched from which broker: one request at a time for each, of what its partitions have room for. Decides; does
-//! no IO.
+//! What is fetched from which broker: one request at a time over each connection, of what its partitions have room for.
+//! Decides; does no IO.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -7,6 +7,7 @@ use super::{
     assignment::Assignment,
     budget::{Account, Charge},
     fetch_session::{SessionRequest, Wish},
+    lanes::Source,
     partition::Partition,
     position::State,
     settings::IsolationLevel,
@@ -42,7 +43,7 @@ pub(super) enum Plan {
     Wait(Option<Instant>),
     /// To tell the broker that its session is over: nothing is read from it at present.
     Close(Box<FetchRequest>),
-    /// To end: the broker is gone, and nothing that came from it is left.
+    /// To end: the broker is gone, and nothing that came from it is left; or it is read over fewer connections now.
     End,
 }
 
@@ -67,8 +68,9 @@ fn farewell(session: SessionRequest) -> FetchRequest {
 }
 
 impl Assignment {
-    /// The next fetch from a broker.
-    pub(super) fn plan(&mut self, id: i32, now: Instant) -> Plan {
+    /// The next fetch from a broker, over one of the connections to it.
+    pub(super) fn plan(&mut self, from: impl Into<Source>, now: Instant) -> Plan {
+        let id = from.into();
         self.clock = Some(now);
         self.expire_nearby(id, now);
         self.renew_wishes(id, now);
@@ -91,20 +93,37 @@ impl Assignment {
         let least = LEAST.min(account.limit() / LEAST_PART).max(node.largest_batch);
         let asked = node.session.len();
         let heads = HEAD.saturating_mul(asked.saturating_add(2));
-        let want = most.min(asked.saturating_mul(partition_bytes)).max(node.largest_batch).max(1).saturating_add(heads);
+        // All of them ask for that much at least, so that only few need to be counted.
+        let of_all = asked.saturating_mul(partition_bytes);
+        let of_all = if of_all < most { node.session.bytes() } else { of_all };
+        let want = most.min(of_all).max(node.largest_batch).max(1).saturating_add(heads);
         let least = want.min(least.saturating_add(heads));
+        let refused = account.is_starved();
         let mut reserved = account.reserve(want, least);
         let mut again = None;
         if reserved.is_none() {
-            self.make_room(id);
+            self.make_room(id, least);
             again = self.evict_unread(id, least, now);
             reserved = account.reserve(want, least);
         }
         // What keeps the room cannot be read now (it is paused): one fetch goes beyond the share, or all would stand still.
-        let Some(reserved) = reserved.or_else(|| self.reader_starves(id).then(|| account.charge(least))) else {
+        let starves = reserved.is_none() && self.reader_starves(id);
+        if starves && self.has_lanes(id.broker) {
+            // It is not the line that keeps the reader waiting.
+            self.keep_lanes(id.broker, 1);
+            return self.plan(id, now);
+        }
+        let beyond = starves && self.under_way_beside(id) == 0;
+        let Some(reserved) = reserved.or_else(|| beyond.then(|| account.charge(least))) else {
+            self.held_up(id);
             return Plan::Wait(again);
         };
+        if refused {
+            // Perhaps another connection was, which hears of room no more now.
+            self.look_again_beside(id);
+        }
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
+        node.under_way = reserved.bytes();
         node.answer_size.ask(reserved.bytes().saturating_sub(heads), now);
         let session = node.session.request();
         let granted = i32::try_from(reserved.bytes().saturating_sub(heads).max(1)).unwrap_or(i32::MAX);
@@ -125,25 +144,24 @@ impl Assignment {
     }
 
     /// Nothing is read from that broker.
-    fn plan_farewell(&mut self, id: i32) -> Plan {
-        let gone = self.has_metadata && !self.brokers.contains(&id);
+    fn plan_farewell(&mut self, id: Source) -> Plan {
+        let gone = self.has_metadata && !self.brokers.contains(&id.broker);
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::End };
-        if gone {
-            if node.account.used() > 0 {
-                return Plan::Wait(None);
-            }
-            self.budget.leave(id);
-            self.nodes.remove(&id);
-            self.watch.brokers.remove(&id);
-            return Plan::End;
+        if !gone && let Some(request) = node.session.closing() {
+            node.session.closed();
+            return Plan::Close(Box::new(farewell(request)));
         }
-        match node.session.closing() {
-            Some(request) => {
-                node.session.closed();
-                Plan::Close(Box::new(farewell(request)))
-            }
-            None => Plan::Wait(None),
+        let first = id.lane == 0;
+        if first && !(gone && node.account.used() == 0) {
+            return Plan::Wait(None);
         }
+        if first {
+            self.budget.leave(id.broker);
+            self.lanes.remove(&id.broker);
+        }
+        self.nodes.remove(&id);
+        self.watch.brokers.remove(&id);
+        Plan::End
     }
 
     /// What closes the sessions that brokers have for us.
@@ -151,25 +169,28 @@ impl Assignment {
         let open = self.nodes.iter_mut().filter_map(|(id, node)| {
             let request = node.session.closing()?;
             node.session.closed();
-            Some((*id, farewell(request)))
+            Some((id.broker, farewell(request)))
         });
         open.collect()
     }
 
     /// Whether a reader waits, and nothing that is here will end that, but a fetch from that broker may. What waits for other
     /// readers (of partitions that are split off, or of all others) is nothing to this one.
-    fn reader_starves(&self, id: i32) -> bool {
-        let of_others = |partition| self.partitions.get(partition).is_some_and(|found| found.split.is_some());
-        let common = self.reader_waits() && self.rotation.iter().all(of_others);
+    fn reader_starves(&self, id: Source) -> bool {
+        // What was sought away from or paused has its turn until the reader comes to it, and nothing to give.
+        let gives =
+            |found: &Partition| found.split.is_none() && !found.paused && !found.revoking && !found.queue.is_empty();
+        let gives = |partition| self.partitions.get(partition).is_some_and(gives);
+        let common = self.reader_waits() && !self.rotation.iter().any(gives);
         let of_one = |found: &Partition| {
             let waits = found.split.as_ref().is_some_and(Split::is_waiting);
-            waits && found.node == Some(id) && found.queue.is_empty()
+            waits && found.node == Some(id.broker) && found.queue.is_empty()
         };
         self.running_jobs == 0 && (common || self.partitions.values().any(of_one))
     }
 
     /// Brings the session up to date with what changed.
-    fn renew_wishes(&mut self, id: i32, now: Instant) {
+    fn renew_wishes(&mut self, id: Source, now: Instant) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let mut changed = std::mem::take(&mut node.changed);
         node.waiting.retain(|(at, partition)| {
@@ -181,7 +202,7 @@ impl Assignment {
         });
         for partition in changed {
             let wish = self.wish(&partition, id, now);
-            let waits = self.partitions.get(&partition).filter(|found| found.node == Some(id));
+            let waits = self.partitions.get(&partition).filter(|found| found.source() == Some(id));
             let waits = waits.and_then(|found| found.position.not_before()).filter(|at| *at > now);
             let Some(node) = self.nodes.get_mut(&id) else { return };
             match wish {
@@ -197,16 +218,14 @@ impl Assignment {
     }
 
     /// What is to be fetched of a partition from that broker now.
-    fn wish(&mut self, partition: &TopicPartition, id: i32, now: Instant) -> Option<Wish> {
-        let bound = self.queue_bound();
-        let floor = self.nodes.get(&id).map_or(0, |node| node.floor);
+    fn wish(&mut self, partition: &TopicPartition, id: Source, now: Instant) -> Option<Wish> {
         let found = self.partitions.get_mut(partition)?;
-        if found.node != Some(id) || found.paused || found.revoking || found.evicted {
+        if found.source() != Some(id) || found.paused || found.revoking || found.evicted {
             return None;
         }
         let fetch_offset = found.position.fetching(now)?;
         // Once it has its fill it is asked for again when half of that is read, so that it does not come and go.
-        let queued = found.queue.bytes();
+        let (queued, bound) = (found.queue.bytes(), found.queue_bound());
         found.full = if found.full { queued > bound / 2 } else { queued >= bound };
         if found.full {
             return None;
@@ -218,25 +237,21 @@ impl Assignment {
                 partition: partition.partition,
                 current_leader_epoch: found.leader.map_or(-1, |(_, epoch)| epoch),
                 fetch_offset,
-                max_bytes: found.fetch_bytes.max(floor),
+                max_bytes: found.fetch_bytes,
             },
         })
     }
 
-    /// How much of one partition waits for its reader at most before it is fetched no further.
-    pub(super) fn queue_bound(&self) -> usize {
-        usize::try_from(self.rules.partition_bytes).unwrap_or(0).saturating_mul(2)
-    }
-
     /// A broker's account is full: paused partitions give their bytes back, to be read anew when they go on, and what keeps
     /// a whole response for a small rest is copied out of it.
-    fn make_room(&mut self, id: i32) {
+    fn make_room(&mut self, id: Source, least: usize) {
         // Not while a question about its position is open.
         let idle =
             |found: &Partition| found.paused && matches!(found.position.state(), State::Fetch { .. } | State::Stopped);
         let mut evicted = Vec::new();
-        for (partition, found) in self.partitions.iter_mut().filter(|(_, found)| found.node == Some(id) && idle(found))
-        {
+        let makers = self.makers_of_room(id.broker, least);
+        let here = |found: &Partition| found.node.is_some_and(|node| makers.contains(&node));
+        for (partition, found) in self.partitions.iter_mut().filter(|(_, found)| here(found) && idle(found)) {
             if let Some(start) = found.queue.evict(false) {
                 evicted.push((partition.clone(), start));
             }
@@ -245,7 +260,7 @@ impl Assignment {
             self.enter_again(&partition, offset);
         }
         let mut pinned: HashMap<*const Charge, (usize, usize)> = HashMap::new();
-        let here = self.partitions.values().filter(|found| found.node == Some(id));
+        let here = self.partitions.values().filter(|found| found.node == Some(id.broker));
         for (charge, needed) in here.flat_map(|found| found.queue.pinned()) {
             pinned.entry(Arc::as_ptr(charge)).or_insert((charge.bytes(), 0)).1 += needed;
         }

@@ -32,7 +32,6 @@ impl Assignment {
         if self.has_ended() {
             return;
         }
-        let bound = self.queue_bound();
         let mut count = 0;
         for _ in 0..self.rotation.len() {
             if count >= records {
@@ -53,7 +52,7 @@ impl Assignment {
                 continue;
             };
             count += found.queue.take(lease, records - count, out);
-            let room = found.full && found.queue.bytes() <= bound / 2;
+            let room = found.full && found.queue.bytes() <= found.queue_bound() / 2;
             found.in_rotation = !found.queue.is_empty();
             if found.in_rotation {
                 self.rotation.push_back(partition.clone());
@@ -152,5 +151,10 @@ impl Assignment {
             self.wake_reader_of(lease.partition());
         }
         self.plan_jobs();
+        if self.running_jobs == 0 {
+            // What was opened may be for nobody any more (it was sought away from, or dropped): a reader that waits has
+            // nothing to hope for now but a fetch.
+            self.wake_starved();
+        }
     }
 }

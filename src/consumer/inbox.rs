@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     assignment::{Assignment, Signals},
     budget::Wake,
+    lanes::Source,
     part::{Opening, Part},
     queue::Job,
     reader::Reader,
@@ -36,21 +37,25 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What wakes each broker's task.
+/// What wakes the tasks that fetch.
 #[derive(Debug, Default)]
-pub(super) struct Wakers(Mutex<HashMap<i32, Arc<Notify>>>);
+pub(super) struct Wakers(Mutex<HashMap<Source, Arc<Notify>>>);
 
 impl Wakers {
-    pub(super) fn get(&self, node: i32) -> Arc<Notify> {
-        lock(&self.0).entry(node).or_default().clone()
+    pub(super) fn get(&self, source: Source) -> Arc<Notify> {
+        lock(&self.0).entry(source).or_default().clone()
     }
 
-    /// Makes what accounts call when they have room again.
+    /// Makes what a broker's account calls when it has room again.
     pub(super) fn factory(self: &Arc<Self>) -> Box<dyn Fn(i32) -> Wake + Send> {
         let wakers = self.clone();
-        Box::new(move |node| {
-            let waker = wakers.get(node);
-            Box::new(move || waker.notify_one())
+        Box::new(move |broker| {
+            let wakers = wakers.clone();
+            Box::new(move || {
+                let wakers = lock(&wakers.0);
+                let here = wakers.iter().filter(|(source, _)| source.broker == broker);
+                here.for_each(|(_, waker)| waker.notify_one());
+            })
         })
     }
 }
@@ -155,7 +160,7 @@ impl Inbox {
 
     /// Records that all readers together were given.
     pub(super) fn records_given(&self) -> u64 {
-        let reader = lock(&self.reader);
+        let mut reader = lock(&self.reader);
         let split = lock(&self.split).clone();
         reader.given() + split.iter().map(|reader| lock(reader).given()).sum::<u64>()
     }
@@ -207,8 +212,8 @@ impl Inbox {
         let Some(inbox) = self.me.upgrade() else { return };
         self.runtime.spawn_blocking(move || {
             let mut decompressor = lock(&inbox.decompressors).pop().unwrap_or_default();
-            let Job { lease, batch, charge, end, opening } = job;
-            let opened = Part::open(&lease, &batch, end, charge, &mut decompressor, inbox.opening);
+            let Job { lease, batch, charge, start, end, opening } = job;
+            let opened = Part::open(&lease, &batch, start..end, charge, &mut decompressor, inbox.opening);
             // What it became is charged by now.
             drop(opening);
             lock(&inbox.decompressors).push(decompressor);

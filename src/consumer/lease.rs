@@ -5,8 +5,11 @@
 //! nor move the new position.
 
 use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicI64, Ordering::Acquire, Ordering::Release},
+    Arc, Mutex, PoisonError,
+    atomic::{
+        AtomicBool, AtomicI64, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
 };
 
 use super::OffsetAndMetadata;
@@ -23,12 +26,15 @@ pub(super) struct Lease {
     /// Behind the last record that the reader is done with.
     done: AtomicI64,
     withheld: AtomicBool,
+    /// Records that readers were given, of all leases of the partition.
+    given: Arc<AtomicU64>,
     /// Another positioning has followed, or the partition is gone: what is done under it moves nothing.
     replaced: AtomicBool,
     /// What was passed over last because it holds no record, for a reader that says by itself what it is done with: done
     /// as soon as all before it is. From and to where.
     gap: Mutex<Option<(i64, i64)>>,
-    /// From which offset on which leader epoch was read; for commits (KIP-320). Grows by one entry for each election.
+    /// From which offset on which leader epoch was read, by offset; for commits (KIP-320). Grows by one entry for each
+    /// election.
     epochs: Mutex<Vec<(i64, i32)>>,
 }
 
@@ -42,10 +48,22 @@ impl Lease {
             handed: handed.into(),
             done: done.into(),
             withheld: false.into(),
+            given: Arc::default(),
             replaced: false.into(),
             gap: Mutex::default(),
             epochs: Mutex::new(epochs),
         }
+    }
+
+    /// Counts with the partition's other leases.
+    pub(super) fn counting(mut self, given: &Arc<AtomicU64>) -> Self {
+        self.given = given.clone();
+        self
+    }
+
+    /// Readers were given so many records more.
+    pub(super) fn add_given(&self, records: u64) {
+        self.given.fetch_add(records, Relaxed);
     }
 
     pub(super) fn partition(&self) -> &TopicPartition {

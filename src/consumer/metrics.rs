@@ -107,11 +107,14 @@ pub struct PartitionMetrics {
     pub lead: Option<u64>,
     /// Bytes that wait for the reader, as they came, now.
     pub buffered_bytes: u64,
+    /// Records of it that a reader was given, each time that it was given them (Java: `records-consumed-total` by
+    /// partition).
+    pub records_consumed: u64,
     /// Records that were fetched.
     pub records_fetched: u64,
     /// Bytes of their batches, as they came.
     pub bytes_fetched: u64,
-    /// Batches that were fetched.
+    /// Batches that were fetched; their mean size is `bytes_fetched` through this.
     pub batches_fetched: u64,
 }
 

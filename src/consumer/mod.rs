@@ -2,7 +2,7 @@
 //!
 //! A record's way in: `routes` says which broker a partition is read from (its leader, or a replica `nearby`). `fetch_task`
 //! asks one broker for what `fetcher` plans (a session of `fetch_session`, as much as `answer_size` says, bytes reserved in
-//! `budget`) and walks the headers of what came (`walk`); `arrivals` queues the batches of each partition (`queue`) without
+//! `budget`; over more than one connection where `lanes` says so) and walks the headers of what came (`walk`); `arrivals` queues the batches of each partition (`queue`) without
 //! copying them. The `reader` takes them in fair turns (`handout`), opens them (`part`) and hands out their records: owned
 //! ones, or borrowed ones (`records`). Partitions that are split off (`split`) have a reader of their own
 //! (`partition_stream`). How far it has come is kept in a `lease`; where a partition is read from is found out in
@@ -27,6 +27,7 @@ pub(crate) mod group;
 mod hand;
 mod handout;
 mod inbox;
+mod lanes;
 mod lease;
 mod listener_task;
 mod lookups;

@@ -1,12 +1,20 @@
 //! The part of a batch that is still to be handed out.
 
-use std::sync::Arc;
+use std::{
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use super::{budget::Charge, lease::Lease};
 use crate::{
-    error::Result,
+    error::{Error, ErrorKind, Result, said},
     wire::batch::{Decompressor, RawBatch, RecordIter, RecordPosition, Records},
 };
+
+/// A compressed batch of so many records makes every codec panic.
+#[cfg(test)]
+pub(super) const UNLUCKY: i32 = 23;
 
 /// How batches are opened.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +34,10 @@ pub(super) struct Part {
     pub(super) position: RecordPosition,
     /// Records from there on.
     pub(super) left: usize,
+    /// What lies before this offset came with another batch.
+    pub(super) start: i64,
+    /// Bytes of the batch as it was fetched.
+    pub(super) bytes: usize,
     /// Where reading goes on behind its last record.
     pub(super) end: i64,
     charge: Arc<Charge>,
@@ -33,11 +45,34 @@ pub(super) struct Part {
 
 impl Part {
     /// Opens a batch: checks and decompresses it, and passes over what lies before the lease's position. `None` where
-    /// nothing is behind that.
+    /// nothing is behind that. Of its records those at these `offsets` count: others may overlap with the batch before it.
+    ///
+    /// # Errors
+    /// `Corrupt`, also where a codec panics: that costs its batch and nothing else.
     pub(super) fn open(
         lease: &Arc<Lease>,
         batch: &RawBatch,
-        end: i64,
+        offsets: Range<i64>,
+        charge: Arc<Charge>,
+        decompressor: &mut Decompressor,
+        opening: Opening,
+    ) -> Result<Option<Self>> {
+        let open = || Self::open_unguarded(lease, batch, offsets, charge, decompressor, opening);
+        catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
+            // Whatever state it was left in.
+            *decompressor = Decompressor::default();
+            let (partition, offset, said) = (lease.partition(), batch.header.base_offset, said(&*panic));
+            tracing::error!(%partition, offset, "a codec panicked: {said}");
+            let message = format!("the batch at offset {offset}: the codec panicked: {said}");
+            Err(Error::new(ErrorKind::Corrupt, message))
+        })
+    }
+
+    /// The same, but for codecs that panic.
+    pub(super) fn open_unguarded(
+        lease: &Arc<Lease>,
+        batch: &RawBatch,
+        offsets: Range<i64>,
         charge: Arc<Charge>,
         decompressor: &mut Decompressor,
         opening: Opening,
@@ -45,6 +80,11 @@ impl Part {
         if opening.check_crcs {
             batch.check_crc()?;
         }
+        #[cfg(test)]
+        assert!(
+            !batch.header.is_compressed() || batch.header.record_count != UNLUCKY,
+            "the codec finds a batch of so many records unlucky"
+        );
         let records = batch.records(decompressor, opening.limit)?;
         // What is decompressed no longer needs the response that it came in.
         let charge =
@@ -54,10 +94,12 @@ impl Part {
             left: usize::try_from(records.header.record_count).unwrap_or(0),
             position: RecordPosition::default(),
             records,
-            end,
+            start: offsets.start,
+            bytes: batch.bytes().len(),
+            end: offsets.end,
             charge,
         };
-        let from = lease.handed();
+        let from = lease.handed().max(offsets.start);
         Ok(if part.skip_to(from)? { Some(part) } else { None })
     }
 
@@ -104,7 +146,6 @@ mod tests {
             budget::Budget,
             test_batches::{Sort, batch},
         },
-        error::ErrorKind,
         record::TopicPartition,
         wire::batch::Batches,
     };
@@ -114,8 +155,8 @@ mod tests {
         let lease = Arc::new(Lease::new(TopicPartition::new("t", 0), 1, position, position, -1));
         let charge = Arc::new(Budget::new(1000).account(1, || Box::new(|| ())).charge(10));
         let opening = Opening { check_crcs, limit: 1 << 20 };
-        let end = raw.header.next_offset();
-        Part::open(&lease, &raw, end, charge, &mut Decompressor::default(), opening)
+        let offsets = position..raw.header.next_offset();
+        Part::open(&lease, &raw, offsets, charge, &mut Decompressor::default(), opening)
     }
 
     #[test]

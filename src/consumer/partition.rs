@@ -1,11 +1,15 @@
 //! A partition that is read, and all that is known about it. Decides; does no IO.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Instant,
+};
 
 use uuid::Uuid;
 
 use super::{
     assignment::Rules,
+    lanes::Source,
     lease::Lease,
     nearby::Nearby,
     position::{Position, State},
@@ -34,7 +38,13 @@ pub(super) struct Partition {
     /// What was unfinished when the partition had to be positioned anew: not to be committed past.
     pub(super) unfinished: Option<i64>,
     pub(super) queue: Queue,
+    /// Records that readers were given.
+    pub(super) given: Arc<AtomicU64>,
     pub(super) paused: bool,
+    /// Which of the partitions that ever came it is: one that went and came back is another one.
+    pub(super) tenure: u64,
+    /// The group gave it, and may take it back.
+    pub(super) of_group: bool,
     /// To be given up as soon as the reader is done with what it holds.
     pub(super) revoking: bool,
     /// Not read before the rebalance listener has said from where.
@@ -65,7 +75,11 @@ pub(super) struct Partition {
     pub(super) nearby: Nearby,
     /// The broker that it is fetched from.
     pub(super) node: Option<i32>,
-    /// Asked for in one fetch; grows for a batch that does not fit.
+    /// Over which of the connections to it.
+    pub(super) lane: u8,
+    /// When something of it came last.
+    pub(super) fed: Option<Instant>,
+    /// Asked for in one fetch; more where batches are larger, and where a long line is to be filled (`answer_size`).
     pub(super) fetch_bytes: i32,
     pub(super) committed: Option<i64>,
     pub(super) retries: Backoff,
@@ -83,7 +97,10 @@ impl Partition {
             lease: None,
             unfinished: None,
             queue: Queue::default(),
+            given: Arc::default(),
             paused: false,
+            tenure: generation,
+            of_group: false,
             revoking: false,
             held: false,
             told: false,
@@ -100,12 +117,19 @@ impl Partition {
             vanished: false,
             nearby: Nearby::new(rules.backoff.first()),
             node: None,
+            lane: 0,
+            fed: None,
             fetch_bytes: rules.partition_bytes,
             committed: None,
             retries: rules.backoff.clone(),
             leaderless_since: Some(now),
             reported: false,
         }
+    }
+
+    /// Where it is fetched from.
+    pub(super) fn source(&self) -> Option<Source> {
+        self.node.map(|broker| Source { broker, lane: self.lane })
     }
 
     /// What lies before the position is in the log of the leader of that epoch.
@@ -125,5 +149,10 @@ impl Partition {
             }
             (state, _) => state,
         }
+    }
+
+    /// How much of it waits for its reader at most before it is fetched no further.
+    pub(super) fn queue_bound(&self) -> usize {
+        usize::try_from(self.fetch_bytes).unwrap_or(0).saturating_mul(2)
     }
 }

@@ -75,7 +75,8 @@ impl Consumer {
     ///
     /// ```no_run
     /// # async fn example(consumer: ottla::Consumer) {
-    /// while let Some(mut partition) = consumer.next_partition().await {
+    /// while let Some(partition) = consumer.next_partition().await {
+    ///     let Ok(mut partition) = partition.inspect_err(|error| eprintln!("{error}")) else { continue };
     ///     tokio::spawn(async move {
     ///         while let Some(record) = partition.recv().await {
     ///             match record {
@@ -87,31 +88,49 @@ impl Consumer {
     /// }
     /// # }
     /// ```
-    /// What is in the way of the whole consumer (no broker can be reached, the group cannot be joined) is not told here but
-    /// by [`recv`](Self::recv), [`status`](Self::status) and `tracing`.
+    ///
+    /// # Errors
+    /// What is in the way of the whole consumer: no broker can be reached, the group cannot be joined, the membership was
+    /// lost because nobody asked for records in time. Each is told once, here or by [`recv`](Self::recv), whichever asks
+    /// first. The consumer goes on after it; where only its user could mend it, it tries again when this is called next. A
+    /// [fatal](Error::is_fatal) one is the last.
     ///
     /// # Cancel safety
-    /// Safe: no partition is lost.
-    pub async fn next_partition(&self) -> Option<PartitionStream> {
+    /// Safe: no partition and no error is lost.
+    pub async fn next_partition(&self) -> Option<Result<PartitionStream>> {
         let inbox = &self.shared.inbox;
+        let group = self.shared.group.as_ref();
+        if let Some(group) = group {
+            group.come();
+        }
+        let mut alive = None;
         loop {
             let mut moved = pin!(inbox.moved.notified());
             // From here on it hears of partitions that come.
             moved.as_mut().enable();
-            let (next, idle, ended) = inbox.with(|assignment| {
-                (assignment.unsplit_partition(), assignment.partitions.is_empty(), assignment.has_ended())
+            let (error, next, idle, ended) = inbox.with(|assignment| {
+                let error = assignment.pop_error();
+                (error, assignment.unsplit_partition(), assignment.partitions.is_empty(), assignment.has_ended())
             });
+            if let Some(error) = error {
+                return Some(Err(error));
+            }
             if ended {
                 return None;
             }
             match next.map(|partition| self.split_off(&partition)) {
-                Some(Ok(stream)) => return Some(stream),
+                Some(Ok(stream)) => return Some(Ok(stream)),
                 // Taken away meanwhile, or split off by another call: look again.
                 Some(Err(_)) => continue,
                 None => {}
             }
-            // As long as there is nothing to read, this is the sign of life; after that the streams give it.
-            let _alive = self.shared.group.as_ref().filter(|_| idle).map(|group| group.reading());
+            // As long as there is nothing to read, this is the sign of life; after that the streams give it. The same one
+            // over all turns, so that a member that was put out hears only of a caller that knows why.
+            if !idle {
+                alive = None;
+            } else if alive.is_none() {
+                alive = group.map(|group| group.reading());
+            }
             moved.await;
         }
     }
@@ -130,6 +149,13 @@ impl Consumer {
 /// The partition goes back to the consumer's reader, which goes on behind the last record that the stream gave. That
 /// record is not done, unless the stream was asked for another one: it is committed together with a later one of its
 /// partition, and comes again if none does. To say that it is done, [`commit`](Self::commit) before.
+///
+/// # When its reader hangs
+/// `max.poll.interval.ms` is about the consumer as a whole, as in Java: as long as any of its readers asks for records or waits
+/// for them, the consumer counts as alive. So a stream that holds a record and does not come back for the next one keeps
+/// its partition, while others go on; only when the group wants to take it back, its time is up after
+/// `max.poll.interval.ms`. [`Consumer::status`] shows such a partition. A [`Worker`](crate::Worker) looks after each of its
+/// handlers by itself.
 ///
 /// # When it is not read
 /// It holds nobody up: its partition is fetched up to twice `max.partition.fetch.bytes` ahead, and where those bytes are
@@ -158,8 +184,8 @@ impl PartitionStream {
     /// The next record; waits for it as long as it takes. `None` at the end: see [when it ends](Self#when-it-ends).
     ///
     /// # Errors
-    /// As [`Consumer::recv`], where they are about this partition. Of what is in the way of all (no broker can be reached, a
-    /// group that cannot be joined) the consumer's reader is told.
+    /// As [`Consumer::recv`], where they are about this partition. What is in the way of all (no broker can be reached, a
+    /// group that cannot be joined) is told by [`Consumer::recv`] and [`Consumer::next_partition`].
     ///
     /// # Cancel safety
     /// Safe: no record is lost. The record before it is done as soon as this is called.
@@ -257,7 +283,7 @@ impl PartitionStream {
             let message = format!("{} was taken away from this consumer", self.id.partition);
             return Err(Error::new(ErrorKind::NotAssigned, message));
         }
-        shared.commit_read(Some(std::slice::from_ref(&self.id.partition)), true, shared.deadline()).await
+        shared.commit_position(Some(std::slice::from_ref(&self.id.partition))).await
     }
 }
 

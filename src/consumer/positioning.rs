@@ -52,7 +52,7 @@ impl Assignment {
             State::Fetch { offset, epoch } if found.lease.is_none() => {
                 let done = found.unfinished.take().map_or(offset, |done| done.min(offset));
                 let lease = Lease::new(partition.clone(), found.position.generation(), offset, done, epoch);
-                found.lease = Some(Arc::new(lease));
+                found.lease = Some(Arc::new(lease.counting(&found.given)));
             }
             State::Committed | State::Reset(_) | State::Validate { .. } => self.signals.driver = true,
             State::Fetch { .. } | State::Stopped => {}

@@ -8,7 +8,7 @@ use crate::{error::Error, wire::batch::RawBatch};
 /// Compressed batches from this size on are opened ahead, on threads that may block.
 pub(super) const HEAVY: usize = 32 * 1024;
 /// How many times its size a batch may become, as long as nothing is known of its partition's.
-const GROWTH: usize = 4;
+pub(super) const GROWTH: usize = 4;
 /// How many batches of a partition are opened ahead.
 const AHEAD: usize = 2;
 
@@ -49,6 +49,8 @@ pub(super) enum Taken {
         lease: Arc<Lease>,
         batch: RawBatch,
         charge: Arc<Charge>,
+        /// What lies before came with another batch.
+        start: i64,
         end: i64,
     },
     Open(Part),
@@ -90,6 +92,8 @@ pub(super) struct Job {
     pub(super) lease: Arc<Lease>,
     pub(super) batch: RawBatch,
     pub(super) charge: Arc<Charge>,
+    /// What lies before came with another batch.
+    pub(super) start: i64,
     pub(super) end: i64,
     /// For what it may become, until that is known.
     pub(super) opening: Charge,
@@ -168,16 +172,16 @@ impl Queue {
     pub(super) fn give_back(&mut self, taken: Taken) {
         let mut start = taken.lease().handed();
         let (held, bytes, end) = match taken {
-            Taken::Raw { batch, charge, end, .. } => {
+            Taken::Raw { batch, charge, start: from, end, .. } => {
                 let bytes = batch.bytes().len();
                 self.heavy += usize::from(is_heavy(&batch));
-                start = start.max(batch.header.base_offset);
+                start = start.max(from);
                 (Held::Raw(batch, charge), bytes, end)
             }
             Taken::Open(part) => {
-                let end = part.end;
-                start = start.max(part.records.header.base_offset);
-                (Held::Open(part), 0, end)
+                let (bytes, end) = (part.bytes, part.end);
+                start = start.max(part.start);
+                (Held::Open(part), bytes, end)
             }
             Taken::Skip { end, .. } => (Held::Skip, 0, end),
             Taken::Broken { error, end, .. } => (Held::Broken(error), 0, end),
@@ -198,7 +202,7 @@ impl Queue {
                 Some(Held::Broken(_) | Held::OutOfRange | Held::End) if !first => break,
                 _ => {}
             }
-            let Some(Entry { held, bytes, end, .. }) = self.entries.pop_front() else { break };
+            let Some(Entry { held, bytes, start, end }) = self.entries.pop_front() else { break };
             self.bytes = self.bytes.saturating_sub(bytes);
             first = false;
             let lease = lease.clone();
@@ -206,7 +210,7 @@ impl Queue {
                 Held::Raw(batch, charge) => {
                     // How many a message set's wrapper holds is not known yet.
                     count += usize::try_from(batch.header.record_count).unwrap_or(0).max(1);
-                    Taken::Raw { lease, batch, charge, end }
+                    Taken::Raw { lease, batch, charge, start, end }
                 }
                 Held::Open(part) => {
                     count += part.left;
@@ -252,7 +256,7 @@ impl Queue {
             };
             let Held::Raw(batch, charge) = std::mem::replace(&mut entry.held, Held::Opening) else { continue };
             self.heavy = self.heavy.saturating_sub(1);
-            return Some(Job { lease: lease.clone(), batch, charge, end: entry.end, opening });
+            return Some(Job { lease: lease.clone(), batch, charge, start: entry.start, end: entry.end, opening });
         }
         None
     }
@@ -380,12 +384,38 @@ mod tests {
         let lease = lease();
         let mut out = Vec::new();
         assert_eq!(queue.take(&lease, 10, &mut out), 5);
-        let Some(Taken::Raw { batch, charge, end, .. }) = out.pop() else { panic!("{out:?}") };
+        let Some(Taken::Raw { batch, charge, start, end, .. }) = out.pop() else { panic!("{out:?}") };
         let opening = Opening { check_crcs: true, limit: 1 << 20 };
-        let part = Part::open(&lease, &batch, end, charge, &mut Decompressor::default(), opening).unwrap().unwrap();
+        let part =
+            Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), opening).unwrap().unwrap();
         // The reader still has the batch before it, of which nothing was handed out.
         queue.give_back(Taken::Open(part));
         assert_eq!(queue.evict(true), Some(8));
+    }
+
+    #[test]
+    fn what_comes_back_opened_counts_as_what_was_fetched() {
+        for compression in [Compression::None, Compression::Gzip(1)] {
+            let account = account(1 << 20);
+            let fetched = built(5, 30, Sort::Plain, compression, "some text");
+            let (mut queue, _charge) = filled(&account, std::slice::from_ref(&fetched), 1000);
+            let lease = lease();
+            for _ in 0..3 {
+                assert_eq!(queue.bytes(), fetched.len());
+                let mut out = Vec::new();
+                assert_eq!(queue.take(&lease, 100, &mut out), 30);
+                assert_eq!(queue.bytes(), 0);
+                queue.give_back(match out.pop() {
+                    Some(Taken::Raw { batch, charge, start, end, .. }) => {
+                        let opening = Opening { check_crcs: true, limit: 1 << 20 };
+                        let part =
+                            Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), opening);
+                        Taken::Open(part.unwrap().unwrap())
+                    }
+                    other => other.unwrap(),
+                });
+            }
+        }
     }
 
     #[test]
@@ -395,9 +425,9 @@ mod tests {
         let (mut queue, charge) = filled(&account, &[heavy, batch(15, 2, Sort::Plain)], 100_000);
         drop(charge);
         let lease = lease();
-        let Job { batch, charge, end, opening, .. } = queue.start_job(&lease, true).unwrap();
+        let Job { batch, charge, start, end, opening, .. } = queue.start_job(&lease, true).unwrap();
         let opening_rules = Opening { check_crcs: true, limit: 1 << 20 };
-        let part = Part::open(&lease, &batch, end, charge, &mut Decompressor::default(), opening_rules).unwrap();
+        let part = Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), opening_rules).unwrap();
         drop((batch, opening));
         assert!(queue.opened(end, Held::Open(part.unwrap())));
         assert_eq!(queue.evict(false), Some(15));

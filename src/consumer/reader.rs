@@ -14,7 +14,7 @@ use super::{
     inbox::Inbox,
     lease::Lease,
     part::{Opening, Part},
-    queue::Taken,
+    queue::{GROWTH, Taken},
     split::SplitId,
 };
 use crate::{
@@ -59,6 +59,10 @@ pub(super) struct Reader {
     refilled: bool,
     /// Records that were given.
     given: u64,
+    /// Of these, those that are not counted for their partition yet: of the lease that is held.
+    uncounted: u64,
+    /// About how many times their size compressed batches become of late, when they are opened.
+    growth: usize,
     /// Kept for its room.
     taken: Vec<Taken>,
     decompressor: Decompressor,
@@ -77,6 +81,8 @@ impl Reader {
             by_hand: false,
             refilled: false,
             given: 0,
+            uncounted: 0,
+            growth: GROWTH,
             taken: Vec::new(),
             decompressor: Decompressor::default(),
             opening,
@@ -122,6 +128,7 @@ impl Reader {
 
     /// The reader no longer holds what it holds of that partition, without being done with it.
     pub(super) fn let_go(&mut self, partition: &TopicPartition) {
+        count(&self.leases, &mut self.uncounted, &mut self.given);
         self.leases.retain(|lease| lease.partition() != partition);
     }
 
@@ -161,11 +168,12 @@ impl Reader {
                 part.lease.hand_out(record.offset + 1);
                 self.holding = true;
                 self.inherits = false;
-                self.given += 1;
                 if !matches!(&self.leases[..], [held] if Arc::ptr_eq(held, &part.lease)) {
+                    count(&self.leases, &mut self.uncounted, &mut self.given);
                     self.leases.clear();
                     self.leases.push(part.lease.clone());
                 }
+                self.uncounted += 1;
                 Some(record)
             }
             Some(Err(error)) => {
@@ -223,7 +231,8 @@ impl Reader {
         Poll::Ready(Some(Ok(lease)))
     }
 
-    /// Up to `max` records, the portions of one partition side by side and in order. `None` at the end.
+    /// Up to `max` records, as long as there is room for what they are decompressed to, but those of one batch at least; the
+    /// portions of one partition side by side and in order. `None` at the end.
     pub(super) fn poll_portions(
         &mut self,
         max: usize,
@@ -244,6 +253,11 @@ impl Reader {
                         let same = |other: &Portion| Arc::ptr_eq(&other.part.lease, &portion.part.lease);
                         let at = portions.iter().rposition(same).map_or(portions.len(), |last| last + 1);
                         portions.insert(at, portion);
+                    }
+                    // The next poll opens it, when these are done.
+                    next @ Taken::Raw { .. } if count > 0 && !self.has_room_to_open(&next) => {
+                        self.pending.push_front(next);
+                        return self.hold(portions);
                     }
                     Taken::Raw { .. } => {
                         let opened = self.open(next);
@@ -286,6 +300,7 @@ impl Reader {
     fn hold(&mut self, portions: Vec<Portion>) -> Poll<Option<Result<Vec<Portion>>>> {
         self.holding = true;
         self.inherits = false;
+        count(&self.leases, &mut self.uncounted, &mut self.given);
         self.leases.clear();
         for portion in &portions {
             if !self.leases.last().is_some_and(|last| Arc::ptr_eq(last, &portion.part.lease)) {
@@ -372,12 +387,26 @@ impl Reader {
 
     /// Checks and decompresses a batch as it came; everything else stays as it is.
     fn open(&mut self, taken: Taken) -> Taken {
-        let Taken::Raw { lease, batch, charge, end } = taken else { return taken };
-        match Part::open(&lease, &batch, end, charge, &mut self.decompressor, self.opening) {
-            Ok(Some(part)) => Taken::Open(part),
+        let Taken::Raw { lease, batch, charge, start, end } = taken else { return taken };
+        match Part::open(&lease, &batch, start..end, charge, &mut self.decompressor, self.opening) {
+            Ok(Some(part)) => {
+                if batch.header.is_compressed() {
+                    let growth = part.records.size().div_ceil(part.bytes.max(1)).max(1);
+                    self.growth = growth.max(self.growth / 8 * 7);
+                }
+                Taken::Open(part)
+            }
             Ok(None) => Taken::Skip { lease, end },
             Err(error) => Taken::Broken { lease, error, end },
         }
+    }
+
+    /// Whether there is room for what this is when it is open, as far as can be told before.
+    fn has_room_to_open(&self, taken: &Taken) -> bool {
+        let Taken::Raw { batch, charge, .. } = taken else { return true };
+        let bytes = batch.bytes().len().saturating_mul(self.growth);
+        // What is not compressed is there already.
+        !batch.header.is_compressed() || charge.account().has_room_for(bytes)
     }
 
     /// Whether it took something over since this was asked last.
@@ -386,7 +415,8 @@ impl Reader {
     }
 
     /// Records that were given so far.
-    pub(super) fn given(&self) -> u64 {
+    pub(super) fn given(&mut self) -> u64 {
+        count(&self.leases, &mut self.uncounted, &mut self.given);
         self.given
     }
 
@@ -422,6 +452,15 @@ impl Reader {
             assignment.give_back(pending);
         }
     }
+}
+
+/// Counts what was given one by one of the lease that is held, so that it is not counted for each record.
+fn count(held: &[Arc<Lease>], uncounted: &mut u64, given: &mut u64) {
+    let more = std::mem::take(uncounted);
+    if let Some(lease) = held.first().filter(|_| more > 0) {
+        lease.add_given(more);
+    }
+    *given += more;
 }
 
 /// A record that shares the bytes of its batch.

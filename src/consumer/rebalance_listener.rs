@@ -11,6 +11,7 @@ use std::{
 use super::{
     OffsetAndMetadata,
     consumer::{check_offset, check_partition},
+    group::Insistence,
     shared::Shared,
 };
 use crate::{
@@ -169,7 +170,7 @@ impl Revoked {
         let Some(shared) = self.shared.upgrade() else {
             return Err(Error::new(ErrorKind::Closed, "the consumer was dropped"));
         };
-        shared.commit(offsets, shared.deadline()).await
+        shared.commit(offsets, Insistence::Through).await
     }
 }
 

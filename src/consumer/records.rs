@@ -127,12 +127,17 @@ impl<'a> IntoIterator for &'a Records {
 impl Drop for Records {
     fn drop(&mut self) {
         let Some(home) = &self.home else { return };
-        let given: usize = self.held.iter().map(|held| lock(&held.progress).given).sum();
+        let mut given = 0;
+        for held in &self.held {
+            let records = lock(&held.progress).given as u64;
+            held.part.lease.add_given(records);
+            given += records;
+        }
         let unread: Vec<Taken> = self.held.drain(..).filter_map(Held::into_unread).collect();
         let all_read = unread.is_empty();
         let mut reader = home.reader();
         reader.lent = false;
-        reader.add_given(given as u64);
+        reader.add_given(given);
         reader.take_back(unread);
         drop(reader);
         if all_read {

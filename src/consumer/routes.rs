@@ -1,9 +1,19 @@
 //! Which broker each partition is read from, as the picture of the cluster changes. Decides; does no IO.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+    time::Instant,
+};
 
 use super::{
-    answer_size::AnswerSize, assignment::Assignment, budget::Account, fetch_session::FetchSession, position::Start,
+    answer_size::AnswerSize,
+    assignment::Assignment,
+    budget::{Account, Charge},
+    fetch_session::FetchSession,
+    lanes::Source,
+    partition::Partition,
+    position::Start,
 };
 use crate::{
     cluster::{Backoff, Metadata},
@@ -11,7 +21,7 @@ use crate::{
     record::TopicPartition,
 };
 
-/// A broker that something is fetched from.
+/// A broker that something is fetched from, over one connection.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) session: FetchSession,
@@ -22,10 +32,12 @@ pub(super) struct Node {
     pub(super) account: Arc<Account>,
     pub(super) partitions: usize,
     pub(super) answer_size: AnswerSize,
+    /// Reserved for the answer that is under way.
+    pub(super) under_way: usize,
+    /// What came last, as long as some of it waits for its reader.
+    pub(super) last_answer: Weak<Charge>,
     /// About the largest batch of late, in bytes.
     pub(super) largest_batch: usize,
-    /// At least this is asked for of each partition.
-    pub(super) floor: i32,
     pub(super) not_before: Option<Instant>,
     /// When the first of the partitions that are read here as from a replica nearby is to be asked of its leader again.
     pub(super) expiry: Option<Instant>,
@@ -34,6 +46,13 @@ pub(super) struct Node {
     pub(super) retries: Backoff,
     /// Its present trouble was told to the reader.
     pub(super) reported: bool,
+}
+
+impl Node {
+    /// A partition that is read here as from a replica nearby is to be asked of its leader again then.
+    fn expire_at(&mut self, until: Instant) {
+        self.expiry = Some(self.expiry.map_or(until, |expiry| expiry.min(until)));
+    }
 }
 
 impl Assignment {
@@ -114,26 +133,29 @@ impl Assignment {
         let leader = found.leader.map(|(node, _)| node);
         let node = leader.map(|leader| found.nearby.node().unwrap_or(leader));
         let until = found.nearby.until();
-        let before = std::mem::replace(&mut found.node, node);
-        if node != before {
-            self.leave_node(before, partition);
+        let before = found.source();
+        found.node = node;
+        if node != before.map(|source| source.broker) {
+            self.leave_source(before, partition);
             if let Some(id) = node {
-                self.join_node(id);
+                let to = self.lane_for(id);
+                self.join_source(partition, to);
             }
             self.touch(partition);
         }
-        if let (Some(until), Some(node)) = (until, node.and_then(|id| self.nodes.get_mut(&id))) {
-            node.expiry = Some(node.expiry.map_or(until, |expiry| expiry.min(until)));
+        let source = self.partitions.get(partition).and_then(Partition::source);
+        if let (Some(until), Some(node)) = (until, source.and_then(|source| self.nodes.get_mut(&source))) {
+            node.expire_at(until);
         }
     }
 
     /// Partitions whose leaders are to be asked again whether to read from this broker go back to them (KIP-392).
-    pub(super) fn expire_nearby(&mut self, id: i32, now: Instant) {
+    pub(super) fn expire_nearby(&mut self, id: Source, now: Instant) {
         match self.nodes.get_mut(&id) {
             Some(node) if node.expiry.is_some_and(|at| at <= now) => node.expiry = None,
             _ => return,
         }
-        let here = self.partitions.iter_mut().filter(|(_, found)| found.node == Some(id));
+        let here = self.partitions.iter_mut().filter(|(_, found)| found.source() == Some(id));
         let (mut back, mut next) = (Vec::new(), None::<Instant>);
         for (partition, found) in here {
             if found.nearby.expire(now) {
@@ -163,14 +185,16 @@ impl Assignment {
 
     /// Does not tell a leader where we are until then, so that it serves us itself.
     pub(super) fn hide_rack(&mut self, leader: i32, until: Instant) {
-        if let Some(node) = self.nodes.get_mut(&leader) {
+        for (_, node) in self.nodes.iter_mut().filter(|(source, _)| source.broker == leader) {
             node.rackless_until = Some(node.rackless_until.map_or(until, |known| known.max(until)));
         }
     }
 
-    fn join_node(&mut self, id: i32) {
-        let account = self.budget.account(id, || (self.wake_for)(id));
-        let node = self.nodes.entry(id).or_insert_with(|| {
+    /// A partition is fetched from there from now on.
+    pub(super) fn join_source(&mut self, partition: &TopicPartition, to: Source) {
+        let account = self.budget.account(to.broker, || (self.wake_for)(to.broker));
+        let rackless_until = self.nodes.get(&to.broker.into()).and_then(|first| first.rackless_until);
+        let node = self.nodes.entry(to).or_insert_with(|| {
             self.signals.driver = true;
             Node {
                 session: FetchSession::default(),
@@ -179,21 +203,29 @@ impl Assignment {
                 account: account.clone(),
                 partitions: 0,
                 answer_size: AnswerSize::default(),
+                under_way: 0,
+                last_answer: Weak::new(),
                 largest_batch: 0,
-                floor: 0,
                 not_before: None,
                 expiry: None,
-                rackless_until: None,
+                rackless_until,
                 retries: self.rules.backoff.clone(),
                 reported: false,
             }
         });
         node.account = account;
         node.partitions += 1;
+        if let Some(found) = self.partitions.get_mut(partition) {
+            found.lane = to.lane;
+            if let Some(until) = found.nearby.until() {
+                node.expire_at(until);
+            }
+        }
     }
 
-    pub(super) fn leave_node(&mut self, node: Option<i32>, partition: &TopicPartition) {
-        let Some(id) = node else { return };
+    /// A partition is fetched from there no longer.
+    pub(super) fn leave_source(&mut self, source: Option<Source>, partition: &TopicPartition) {
+        let Some(id) = source else { return };
         if let Some(node) = self.nodes.get_mut(&id) {
             node.partitions = node.partitions.saturating_sub(1);
             if node.partitions == 0 {
@@ -207,18 +239,20 @@ impl Assignment {
     /// Brokers from which nothing is fetched any more give their shares to the others, once what came of them was read; the
     /// tasks of those that are gone then end.
     pub(super) fn settle_accounts(&mut self) {
-        for (id, _) in self.nodes.iter().filter(|(_, node)| node.partitions == 0) {
-            self.budget.leave(*id);
-            if !self.brokers.contains(id) {
-                self.signals.nodes.insert(*id);
+        let read = self.nodes.iter().filter(|(_, node)| node.partitions > 0);
+        let read: BTreeSet<i32> = read.map(|(source, _)| source.broker).collect();
+        for source in self.nodes.keys().filter(|source| !read.contains(&source.broker)) {
+            self.budget.leave(source.broker);
+            if !self.brokers.contains(&source.broker) {
+                self.signals.nodes.insert(*source);
             }
         }
     }
 
     /// What is to be fetched of a partition may have changed.
     pub(super) fn touch(&mut self, partition: &TopicPartition) {
-        let node = self.partitions.get(partition).and_then(|found| found.node);
-        if let Some(id) = node
+        let source = self.partitions.get(partition).and_then(Partition::source);
+        if let Some(id) = source
             && let Some(node) = self.nodes.get_mut(&id)
         {
             node.changed.insert(partition.clone());

@@ -77,8 +77,11 @@ pub(crate) struct ConsumerSettings {
     pub(crate) fetch_max_bytes: i32,
     /// `fetch.max.wait.ms`.
     pub(crate) fetch_max_wait: Duration,
-    /// `max.partition.fetch.bytes`: of one partition in one answer.
-    pub(crate) max_partition_fetch_bytes: i32,
+    /// `max.partition.fetch.bytes`: of one partition in one answer. Where the user says nothing, Java's default and, of few
+    /// partitions on a long line, more.
+    pub(crate) max_partition_fetch_bytes: Option<i32>,
+    /// `fetch.max.connections`: to each broker.
+    pub(crate) fetch_max_connections: u8,
     /// `max.poll.records`.
     pub(crate) max_poll_records: usize,
     /// `max.poll.interval.ms`.
@@ -118,7 +121,8 @@ impl Default for ConsumerSettings {
             fetch_min_bytes: 1,
             fetch_max_bytes: 52_428_800,
             fetch_max_wait: Duration::from_millis(500),
-            max_partition_fetch_bytes: 1_048_576,
+            max_partition_fetch_bytes: None,
+            fetch_max_connections: 4,
             max_poll_records: 500,
             max_poll_interval: Duration::from_secs(300),
             session_timeout: Duration::from_secs(45),
@@ -196,8 +200,9 @@ impl ConsumerSettings {
             ("auto.commit.interval.ms", self.auto_commit_interval.is_zero() && self.enable_auto_commit),
             ("heartbeat.interval.ms", self.heartbeat_interval.is_zero()),
             ("max.poll.interval.ms", self.max_poll_interval.is_zero()),
+            ("fetch.max.connections", self.fetch_max_connections == 0),
             ("max.poll.records", self.max_poll_records == 0),
-            ("max.partition.fetch.bytes", self.max_partition_fetch_bytes <= 0),
+            ("max.partition.fetch.bytes", self.max_partition_fetch_bytes.is_some_and(|bytes| bytes <= 0)),
             ("fetch.max.bytes", self.fetch_max_bytes <= 0),
             ("queued.max.messages.kbytes", self.queued_max_bytes == 0),
             ("max.decompressed.batch.bytes", self.max_decompressed_batch_bytes == 0),
@@ -249,7 +254,7 @@ mod tests {
     fn the_defaults_are_sound_and_contradictions_are_named() {
         assert!(ConsumerSettings::default().check().is_ok());
         type Break = fn(&mut ConsumerSettings);
-        let broken: [(&str, Break); 10] = [
+        let broken: [(&str, Break); 11] = [
             ("partition.assignment.strategy", |s| s.assignors.clear()),
             ("partition.assignment.strategy", |s| s.assignors.extend(assignor::defaults())),
             ("group.instance.id", |s| s.group_instance_id = Some("i".into())),
@@ -262,7 +267,8 @@ mod tests {
                 s.classic_only.push("session.timeout.ms");
             }),
             ("max.poll.records", |s| s.max_poll_records = 0),
-            ("max.partition.fetch.bytes", |s| s.max_partition_fetch_bytes = 0),
+            ("fetch.max.connections", |s| s.fetch_max_connections = 0),
+            ("max.partition.fetch.bytes", |s| s.max_partition_fetch_bytes = Some(0)),
         ];
         for (name, break_it) in broken {
             let mut settings = ConsumerSettings::default();

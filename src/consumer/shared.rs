@@ -9,12 +9,14 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
 };
+use uuid::Uuid;
 
 use super::{
     OffsetAndMetadata,
     asked_commits::AskedCommits,
+    assignment::{Assignment, Tenure},
     fetch_task::FetchTask,
-    group::GroupHandle,
+    group::{AskedCommit, GroupHandle, Insistence},
     inbox::{Inbox, lock},
     listener_task::Tell,
     pace::Polls,
@@ -54,8 +56,6 @@ pub(super) struct Shared {
     pub(super) calls: mpsc::UnboundedSender<Tell>,
     /// Commits that nobody waits for right now.
     pub(super) asked: AskedCommits,
-    /// One commit at a time, so that an older one that is retried never comes behind a newer one.
-    committing: tokio::sync::Mutex<()>,
 }
 
 /// A deadline for any duration that a user may think of.
@@ -81,7 +81,6 @@ impl Shared {
             listener: Mutex::default(),
             calls,
             asked: AskedCommits::default(),
-            committing: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -123,12 +122,9 @@ impl Shared {
     }
 
     /// Tells the listener, if there is one, that these partitions (or all) are about to go, and waits until it is done.
-    pub(super) async fn take_leave(&self, only: Option<&[TopicPartition]>, deadline: Instant) -> Result<()> {
-        if !self.has_listener() {
-            return Ok(());
-        }
+    pub(super) async fn take_leave(&self, only: Option<&[Tenure]>, deadline: Instant) -> Result<()> {
         let partitions = self.inbox.with(|assignment| assignment.take_leave(only));
-        if partitions.is_empty() {
+        if partitions.is_empty() || !self.has_listener() {
             return Ok(());
         }
         let (done, told) = oneshot::channel();
@@ -141,52 +137,109 @@ impl Shared {
 
     // ---- commits
 
+    /// Takes note of a commit: of these offsets, of the assignment and the topics that are current now, behind all commits
+    /// that were asked for before.
+    fn ask_to_commit(&self, assignment: &Assignment, offsets: Offsets, by_user: bool) -> Result<AskedCommit> {
+        let group = self.group("commit offsets")?;
+        let picture = self.client.metadata();
+        let offsets = offsets.into_iter().map(|(partition, offset)| {
+            let id = match assignment.get(&partition) {
+                // Of a topic that is read, what its records came from.
+                Ok(found) => found.topic_id,
+                Err(_) => picture.topic(&partition.topic).map_or(Uuid::nil(), |topic| topic.id),
+            };
+            (partition, offset, id)
+        });
+        group.ask_to_commit(offsets.collect(), by_user)
+    }
+
+    /// The same of what is done of these partitions, or of all, where it is not committed already.
+    pub(super) fn ask_to_commit_done(
+        &self,
+        assignment: &Assignment,
+        only: Option<&[TopicPartition]>,
+    ) -> Result<AskedCommit> {
+        self.ask_to_commit(assignment, assignment.done_to_commit(only), false)
+    }
+
+    /// The same of what was handed out of them, for the user.
+    fn ask_to_commit_position(&self, assignment: &Assignment, only: Option<&[TopicPartition]>) -> Result<AskedCommit> {
+        let mut offsets = assignment.handed_to_commit(only);
+        if !self.group("commit offsets")?.is_committing() {
+            // Else it is not known what comes of those that are under way.
+            offsets.retain(|(partition, offset)| !assignment.is_committed(partition, offset));
+        }
+        self.ask_to_commit(assignment, offsets, true)
+    }
+
     /// Commits these offsets in the background, after those that were asked for before.
     pub(super) fn commit_soon(&self, offsets: Offsets) -> PendingCommit {
-        let pending = self.asked.push(offsets);
+        let asked = self.inbox.with(|assignment| self.ask_to_commit(assignment, offsets, true));
+        self.carry_out_soon(asked)
+    }
+
+    pub(super) fn carry_out_soon(&self, asked: Result<AskedCommit>) -> PendingCommit {
+        let pending = self.asked.push(asked);
         self.inbox.driver.notify_one();
         pending
     }
 
-    /// Commits what is done (or was handed out) of these partitions, or of all.
+    /// Commits what is done of these partitions, or of all.
     ///
     /// # Cancel safety
     /// Dropping the future gives the answer up: the offsets may or may not be committed.
-    pub(super) async fn commit_read(
+    pub(super) async fn commit_done(
         &self,
         only: Option<&[TopicPartition]>,
-        handed_out: bool,
+        insistence: Insistence,
         deadline: Instant,
     ) -> Result<()> {
-        // What is to be committed is looked at when it is this commit's turn.
-        self.commit_with(deadline, || self.inbox.with(|assignment| assignment.to_commit(only, handed_out))).await
+        let mut asked = self.inbox.with(|assignment| self.ask_to_commit_done(assignment, only))?;
+        self.carry_out(&mut asked, insistence, deadline).await
     }
 
-    /// Commits these offsets.
+    /// Commits what was handed out of these partitions, or of all, for somebody who waits for it: whatever was asked for
+    /// before, in the background, is through before.
     ///
     /// # Cancel safety
-    /// As [`commit_read`](Self::commit_read).
-    pub(super) async fn commit(&self, offsets: Offsets, deadline: Instant) -> Result<()> {
-        self.commit_with(deadline, || offsets).await
+    /// As [`commit_done`](Self::commit_done).
+    pub(super) async fn commit_position(&self, only: Option<&[TopicPartition]>) -> Result<()> {
+        let deadline = self.deadline();
+        let mut asked = self.inbox.with(|assignment| self.ask_to_commit_position(assignment, only))?;
+        self.commit_asked(deadline).await;
+        self.carry_out(&mut asked, Insistence::AlsoForTopics, deadline).await
     }
 
-    async fn commit_with(&self, deadline: Instant, offsets: impl FnOnce() -> Offsets) -> Result<()> {
+    /// Commits these offsets, for somebody who waits for it: whatever was asked for before, in the background, is through
+    /// before.
+    ///
+    /// # Cancel safety
+    /// As [`commit_done`](Self::commit_done).
+    pub(super) async fn commit(&self, offsets: Offsets, insistence: Insistence) -> Result<()> {
+        let deadline = self.deadline();
+        let mut asked = self.inbox.with(|assignment| self.ask_to_commit(assignment, offsets, true))?;
+        self.commit_asked(deadline).await;
+        self.carry_out(&mut asked, insistence, deadline).await
+    }
+
+    /// Carries out a commit that was asked for.
+    ///
+    /// # Cancel safety
+    /// As [`commit_done`](Self::commit_done); it can be carried out again.
+    pub(super) async fn carry_out(
+        &self,
+        asked: &mut AskedCommit,
+        insistence: Insistence,
+        deadline: Instant,
+    ) -> Result<()> {
         let group = self.group("commit offsets")?;
-        let _turn = timeout_at(deadline, self.committing.lock()).await.map_err(|_| {
-            Error::new(ErrorKind::Timeout, "commit of offsets: an earlier commit was still under way at the deadline")
-        })?;
-        let offsets = offsets();
-        if offsets.is_empty() {
+        if asked.is_empty() {
             return Ok(());
         }
         let begun = Instant::now();
-        let committed = group.commit(offsets.clone(), deadline).await;
-        self.inbox.with(|assignment| {
-            assignment.watch.committed(committed.is_ok(), begun.elapsed());
-            if committed.is_ok() {
-                assignment.committed(&offsets);
-            }
-        });
+        let note = |committed| self.inbox.with(|assignment| assignment.committed(committed));
+        let committed = group.carry_out(asked, insistence, deadline, note).await;
+        self.inbox.with(|assignment| assignment.watch.committed(committed.is_ok(), begun.elapsed()));
         committed
     }
 }

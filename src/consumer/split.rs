@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{assignment::Assignment, hand::Ending, position::State, queue::Taken};
+use super::{assignment::Assignment, hand::Ending, lanes::Source, position::State, queue::Taken};
 use crate::{
     error::{Error, ErrorKind, Result},
     record::TopicPartition,
@@ -170,7 +170,6 @@ impl Assignment {
         if self.has_ended_for(Some(of)) {
             return;
         }
-        let bound = self.queue_bound();
         let clock = self.clock;
         let Some(found) = self.partitions.get_mut(&of.partition) else { return };
         let Some(split) = found.split.as_mut() else { return };
@@ -179,7 +178,7 @@ impl Assignment {
         let evicted = std::mem::take(&mut found.evicted);
         let Some(lease) = found.lease.as_ref().filter(|_| !found.paused) else { return };
         found.queue.take(lease, records, out);
-        if evicted || (found.full && found.queue.bytes() <= bound / 2) {
+        if evicted || (found.full && found.queue.bytes() <= found.queue_bound() / 2) {
             self.touch(&of.partition);
         }
         self.plan_jobs();
@@ -229,9 +228,17 @@ impl Assignment {
         self.signals.readers.extend(splits.filter_map(|split| split.waker.take()));
     }
 
+    /// The brokers whose partitions may have to make room for a fetch of so many bytes: itself, and where the whole is full,
+    /// those that have more than their share of it.
+    pub(super) fn makers_of_room(&self, node: i32, bytes: usize) -> Vec<i32> {
+        let full = self.nodes.get(&node.into()).is_some_and(|node| !node.account.whole_has_room_for(bytes));
+        let beyond = self.nodes.iter().filter(|(_, found)| full && found.account.is_beyond_share());
+        beyond.map(|(source, _)| source.broker).filter(|id| *id != node).chain([node]).collect()
+    }
+
     /// A broker's account is full: where somebody waits, drops what waits for readers that have not come for long, those
     /// first that have not come for longest, until `least` bytes are free. When to look again, if there is more of it.
-    pub(super) fn evict_unread(&mut self, node: i32, least: usize, now: Instant) -> Option<Instant> {
+    pub(super) fn evict_unread(&mut self, node: Source, least: usize, now: Instant) -> Option<Instant> {
         let waits = |split: Option<&Split>| split.is_some_and(Split::is_waiting);
         let reader_waits = self.reader_waits();
         if !reader_waits && !self.partitions.values().any(|found| waits(found.split.as_ref())) {
@@ -239,13 +246,15 @@ impl Assignment {
             return None;
         }
         let account = self.nodes.get(&node).map(|node| node.account.clone())?;
+        let makers = self.makers_of_room(node.broker, least);
         let unread = self.partitions.iter().filter_map(|(partition, found)| {
             let (waits, asked) = match &found.split {
                 Some(split) => (split.is_waiting(), split.asked),
                 None => (reader_waits, self.asked),
             };
             let fetched = matches!(found.position.state(), State::Fetch { .. }) && !found.queue.is_empty();
-            (found.node == Some(node) && fetched && !waits).then(|| (asked, partition.clone()))
+            let here = found.node.is_some_and(|node| makers.contains(&node));
+            (here && fetched && !waits).then(|| (asked, partition.clone()))
         });
         let mut unread: Vec<_> = unread.collect();
         unread.sort_unstable();

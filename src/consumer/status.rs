@@ -1,7 +1,10 @@
 //! Why each partition waits for what it waits for, and since when: so that a consumer cannot stand still silently.
 //! Decides; does no IO.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
 
 use super::{
     assignment::Assignment,
@@ -33,9 +36,10 @@ pub enum Waiting {
     /// For an answer to where it is to be read from: the committed offset, the log's start or end, whether the log was
     /// truncated.
     FindingPosition,
-    /// For the next attempt after this error.
+    /// For the next attempt after this error, which [comes by itself](PartitionStatus::next_attempt_in).
     BackingOff(Error),
-    /// For the broker that it is read from, which asked for silence (KIP-219: a quota is exceeded).
+    /// For the broker that it is read from, which [asked for silence](PartitionStatus::next_attempt_in) (KIP-219: a quota is
+    /// exceeded).
     Throttled,
     /// For the user: fetched records wait for the next `poll`, `recv` or stream item.
     Reader,
@@ -44,9 +48,10 @@ pub enum Waiting {
     PartitionStream,
     /// For a fetched batch to be decompressed.
     Decompressing,
-    /// For room: what was fetched and not read yet takes all of `queued.max.messages.kbytes`.
+    /// For room: what was fetched and not read yet takes all that there is of `queued.max.messages.kbytes` for the broker that
+    /// it is read from, so that no fetch is under way there.
     Memory,
-    /// For the broker's answer to a fetch.
+    /// For the broker's answer to a fetch; [after so long](PartitionStatus::next_attempt_in) without one it is asked anew.
     Fetching,
     /// For records to be appended: all that there are were read.
     Records,
@@ -102,6 +107,9 @@ pub struct PartitionStatus {
     pub waiting: Waiting,
     /// For how long it has waited for that without getting any further, to about a second.
     pub waiting_for: Duration,
+    /// How long that can last at most before the consumer tries again by itself, where it is known: how much is left of a
+    /// back-off or a throttling, or of the time that a broker has to answer a fetch.
+    pub next_attempt_in: Option<Duration>,
     /// The next offset to be handed out, where it is known.
     pub position: Option<i64>,
     /// The offset that is known to be committed.
@@ -130,20 +138,25 @@ pub(super) struct Progress {
 }
 
 impl Assignment {
-    /// The first reason that applies.
-    fn waiting(&self, found: &Partition, now: Instant) -> Waiting {
+    /// The first reason that applies, and when that ends by itself.
+    fn waiting(&self, found: &Partition, now: Instant) -> (Waiting, Option<Instant>) {
+        let (waiting, until) = self.reason(found, now);
+        (waiting, until.filter(|until| *until > now))
+    }
+
+    fn reason(&self, found: &Partition, now: Instant) -> (Waiting, Option<Instant>) {
         let later = |at: Option<Instant>| at.is_some_and(|at| at > now);
         if found.revoking {
-            return Waiting::Revoking;
+            return (Waiting::Revoking, None);
         }
         if found.paused {
-            return Waiting::Paused;
+            return (Waiting::Paused, None);
         }
         if found.held {
-            return Waiting::Listener;
+            return (Waiting::Listener, None);
         }
         if found.damage.is_some() {
-            return Waiting::Corrupt;
+            return (Waiting::Corrupt, None);
         }
         // What the reader took over counts as well as what is queued.
         let handed = found.lease.as_ref().map(|lease| lease.handed());
@@ -155,49 +168,53 @@ impl Assignment {
                 None => (self.reader_waits(), Waiting::Reader),
             };
             if !waits {
-                return reason;
+                return (reason, None);
             }
             if !found.queue.is_empty() {
-                return Waiting::Decompressing;
+                return (Waiting::Decompressing, None);
             }
         }
         let asks = found.position.state();
         if asks == State::Stopped {
-            return Waiting::NoOffset;
+            return (Waiting::NoOffset, None);
         }
         let Some((leader, _)) = found.leader else {
-            return if asks == State::Committed { Waiting::FindingPosition } else { Waiting::NoLeader };
+            let reason = if asks == State::Committed { Waiting::FindingPosition } else { Waiting::NoLeader };
+            return (reason, None);
         };
         if later(found.position.not_before())
             && let Some(error) = &found.seen.trouble
         {
-            return Waiting::BackingOff(error.clone());
+            return (Waiting::BackingOff(error.clone()), found.position.not_before());
         }
         if !matches!(asks, State::Fetch { .. }) {
-            return Waiting::FindingPosition;
+            return (Waiting::FindingPosition, None);
         }
-        let id = found.node.unwrap_or(leader);
+        let id = found.source().unwrap_or(leader.into());
         let node = self.nodes.get(&id);
         let seen = self.watch.brokers.get(&id);
         if later(node.and_then(|node| node.not_before))
             && let Some(error) = seen.and_then(|seen| seen.trouble.as_ref())
         {
-            return Waiting::BackingOff(error.clone());
+            return (Waiting::BackingOff(error.clone()), node.and_then(|node| node.not_before));
         }
-        if later(seen.and_then(|seen| seen.throttled)) {
-            return Waiting::Throttled;
+        let throttled = seen.and_then(|seen| seen.throttled);
+        if later(throttled) {
+            return (Waiting::Throttled, throttled);
+        }
+        let asked = seen.and_then(|seen| seen.asked);
+        // Nobody asks whether there is more.
+        if asked.is_none() && node.is_some_and(|node| node.account.is_starved()) {
+            return (Waiting::Memory, None);
         }
         // A broker answers when it has waited for records long enough: one that does not is not known to have none.
-        let since = seen.and_then(|seen| seen.asked);
-        let overdue = since.is_some_and(|since| now.saturating_duration_since(since) > self.rules.max_wait + LATE);
+        let overdue = asked.is_some_and(|since| now.saturating_duration_since(since) > self.rules.max_wait + LATE);
         let doubtful = overdue || seen.is_some_and(|seen| seen.trouble.is_some());
         let end = found.seen.end(self.rules.isolation);
         if !doubtful && end.is_some_and(|end| handed.is_some_and(|handed| handed >= end)) {
-            return Waiting::Records;
+            return (Waiting::Records, None);
         }
-        let under_way = seen.is_some_and(|seen| seen.asked.is_some());
-        let full = node.is_some_and(|node| !node.account.has_room_for(1));
-        if full && !under_way { Waiting::Memory } else { Waiting::Fetching }
+        (Waiting::Fetching, asked.and(seen.and_then(|seen| seen.due)))
     }
 
     /// Looks at every partition: tells `tracing` at debug what changed, and at warn, once, what has got no further for
@@ -206,7 +223,7 @@ impl Assignment {
         let partitions: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
         for partition in partitions {
             let Some(found) = self.partitions.get(&partition) else { continue };
-            let waiting = self.waiting(found, now);
+            let (waiting, _) = self.waiting(found, now);
             let handed = found.lease.as_ref().map_or(-1, |lease| lease.handed());
             let fetched = if let State::Fetch { offset, .. } = found.position.state() { offset } else { -1 };
             let Some(found) = self.partitions.get_mut(&partition) else { continue };
@@ -240,8 +257,10 @@ impl Assignment {
         self.observe(patience, now);
         let status = |(partition, found): (&TopicPartition, &Partition)| {
             let since = found.seen.progress.since;
+            let (waiting, until) = self.waiting(found, now);
             let status = PartitionStatus {
-                waiting: self.waiting(found, now),
+                waiting,
+                next_attempt_in: until.map(|until| until.saturating_duration_since(now)),
                 waiting_for: since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
                 position: found.lease.as_ref().map(|lease| lease.handed()),
                 committed: found.committed,
@@ -270,6 +289,7 @@ impl Assignment {
                 lag: self.lag(partition),
                 lead: lead.map(|lead| u64::try_from(lead).unwrap_or(0)),
                 buffered_bytes: found.queue.bytes() as u64,
+                records_consumed: found.given.load(Relaxed),
                 records_fetched: found.seen.records,
                 bytes_fetched: found.seen.bytes,
                 batches_fetched: found.seen.batches,

@@ -10,6 +10,13 @@ use crate::{
     record::check_topic_name,
 };
 
+/// Topics that brokers keep for themselves. Kafka knows them by these names, and users cannot add to them.
+const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+
+/// What RE2 reads otherwise than we do, or not at all: operators between classes of characters, comments, word boundaries of
+/// newer kinds, groups that are named as elsewhere.
+const NOT_IN_RE2: [&str; 9] = ["&&", "--", "~~", "[[", "(?<", "(?x", "\\b{", "\\<", "\\>"];
+
 /// Topics by name and by regular expression.
 ///
 /// An element that starts with `^` is a regular expression, as in librdkafka: it is looked for from the start of a name
@@ -67,6 +74,17 @@ impl Subscription {
             [one] => Some(format!(".*(?:{one}).*")),
             several => Some(format!(".*(?:(?:{})).*", several.join(")|(?:"))),
         }
+    }
+
+    /// Whether [`broker_regex`](Self::broker_regex) finds the topics that [`topics`](Self::topics) does. Brokers hold it against
+    /// the names of all topics, their own as well, which no expression of theirs can leave out; and what can be read piece by
+    /// piece need not be readable as one, where two groups have the same name for example.
+    pub(crate) fn means_the_same_to_brokers(&self, exclude_internal: bool) -> bool {
+        if exclude_internal && INTERNAL_TOPICS.iter().any(|topic| self.matches(topic)) {
+            return false;
+        }
+        let in_re2 = |pattern: &Regex| !NOT_IN_RE2.iter().any(|piece| pattern.as_str().contains(piece));
+        self.patterns.iter().all(in_re2) && self.broker_regex().is_none_or(|regex| Regex::new(&regex).is_ok())
     }
 
     /// The topics that are meant in this picture of the cluster: every name, and every topic there that an expression
@@ -159,6 +177,21 @@ mod tests {
             assert_eq!(whole.is_match(name), subscription.matches(name), "{name}");
         }
         assert_eq!(Subscription::parse(["plain"]).unwrap().broker_regex(), None);
+    }
+
+    #[test]
+    fn brokers_are_sent_what_they_find_the_same_topics_by() {
+        let same =
+            |elements: &[&str], exclude| Subscription::parse(elements).unwrap().means_the_same_to_brokers(exclude);
+        assert!(same(&["plain", "__consumer_offsets"], true), "a name is a name");
+        assert!(same(&["^audit", "^a.*[Tt]opic$", "^(?P<one>x)|y", "^(?i)orders"], true));
+        for finds_internal in ["^.*", "^_", "^__transaction_state$", "^a|state"] {
+            assert!(!same(&[finds_internal], true) && same(&[finds_internal], false), "{finds_internal}");
+        }
+        for pieces in [["^(?P<n>a)", "^(?P<n>b)"], ["^a(?x) # all", "^b"], ["^[a-z&&[^b]]$", "^c"], ["^(?<n>a)", "^c"]]
+        {
+            assert!(!same(&pieces, false), "{pieces:?}");
+        }
     }
 
     #[test]

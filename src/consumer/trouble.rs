@@ -10,6 +10,8 @@ impl Assignment {
     pub(super) fn push_error(&mut self, error: Error) {
         self.errors.push_back(error);
         self.wake_reader();
+        // Who waits for partitions hears of it too, and whoever comes first has it.
+        self.signals.moved = true;
     }
 
     pub(super) fn pop_error(&mut self) -> Option<Error> {
@@ -49,7 +51,11 @@ impl Assignment {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),
         }
-        // Who has no room for a fetch gets it now, if nothing else helps the reader.
+        self.wake_starved();
+    }
+
+    /// Who has no room for a fetch gets it now, if nothing else helps a reader.
+    pub(super) fn wake_starved(&mut self) {
         let starved = self.nodes.iter().filter(|(_, node)| node.account.is_starved());
         self.signals.nodes.extend(starved.map(|(id, _)| *id));
     }

@@ -41,12 +41,14 @@ pub(super) struct Walk {
     pub(super) sound: Option<i64>,
     /// The largest batch, in bytes.
     pub(super) largest: usize,
+    /// Bytes of the slice, with the beginning of the batch that it cuts off.
+    pub(super) bytes: usize,
 }
 
 /// Walks a slice. `aborted` are the aborted transactions that the broker named for it, by producer id and first offset,
 /// in any order.
 pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i64)]) -> Walk {
-    let mut walk = Walk::default();
+    let mut walk = Walk { bytes: records.len(), ..Walk::default() };
     let mut transactions = Aborted::new(aborted);
     let mut batches = Batches::new(records);
     while let Some(batch) = batches.next() {

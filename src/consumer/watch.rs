@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     assignment::Assignment,
+    lanes::Source,
     metrics::ConsumerMetrics,
     pace::Rebalances,
     position::State,
@@ -77,11 +78,13 @@ impl Seen {
     }
 }
 
-/// What is remembered of a broker.
+/// What is remembered of a broker, as it is fetched from over one connection.
 #[derive(Debug, Default)]
 pub(super) struct Broker {
     /// Since when a fetch is under way.
     pub(super) asked: Option<Instant>,
+    /// Until when it has to be answered.
+    pub(super) due: Option<Instant>,
     /// Why the last fetch failed, if it did.
     pub(super) trouble: Option<Error>,
     /// It asked for silence until then (KIP-219).
@@ -91,28 +94,32 @@ pub(super) struct Broker {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     pub(super) sums: ConsumerMetrics,
-    pub(super) brokers: BTreeMap<i32, Broker>,
+    /// By the connection that is fetched over.
+    pub(super) brokers: BTreeMap<Source, Broker>,
     pub(super) rebalances: Rebalances,
 }
 
 impl Watch {
-    /// A fetch leaves.
-    pub(super) fn asks(&mut self, node: i32, now: Instant) {
+    /// A fetch leaves, to be answered within that time.
+    pub(super) fn asks(&mut self, node: Source, timeout: Duration, now: Instant) {
         self.sums.fetches_in_flight += 1;
-        self.brokers.entry(node).or_default().asked = Some(now);
+        let broker = self.brokers.entry(node).or_default();
+        broker.asked = Some(now);
+        broker.due = now.checked_add(timeout);
     }
 
     /// A fetch was answered, with so many bytes.
-    pub(super) fn answered(&mut self, node: i32, error: ErrorCode, bytes: usize, throttle: Duration, now: Instant) {
+    pub(super) fn answered(&mut self, node: Source, error: ErrorCode, bytes: usize, throttle: Duration, now: Instant) {
         let broker = self.brokers.entry(node).or_default();
         let took = broker.asked.take().map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked));
-        broker.trouble = (!error.is_ok()).then(|| Error::broker(error, format_args!("fetch from broker {node}")));
+        broker.trouble =
+            (!error.is_ok()).then(|| Error::broker(error, format_args!("fetch from broker {}", node.broker)));
         broker.throttled = (!throttle.is_zero()).then(|| now + throttle);
         let sums = &mut self.sums;
         sums.fetches += 1;
         sums.fetches_in_flight = sums.fetches_in_flight.saturating_sub(1);
         sums.fetch_bytes.record(bytes as u64);
-        sums.fetch_latency_micros.entry(node).or_default().record_micros(took);
+        sums.fetch_latency_micros.entry(node.broker).or_default().record_micros(took);
         if !error.is_ok() {
             *sums.errors.entry(error).or_default() += 1;
         }
@@ -129,7 +136,7 @@ impl Watch {
     }
 
     /// A fetch got no answer.
-    pub(super) fn unanswered(&mut self, node: i32, error: &Error) {
+    pub(super) fn unanswered(&mut self, node: Source, error: &Error) {
         let broker = self.brokers.entry(node).or_default();
         broker.asked = None;
         broker.trouble = Some(error.clone());

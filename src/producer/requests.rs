@@ -299,7 +299,7 @@ impl Settings {
             records,
             head.len() - front + inserts.iter().map(|(_, body)| body.len()).sum::<usize>(),
         );
-        Ok(RawRequest { inserts, answered: self.acks != 0 })
+        Ok(RawRequest { inserts, answered: self.acks != 0, expects: 0 })
     }
 }
 

@@ -136,7 +136,8 @@ impl Cluster {
         self.shared.lock().brokers.iter().map(|broker| broker.id).collect()
     }
 
-    /// Makes a topic; partition `p` is led by broker `1 + p mod brokers`, or the next that is up.
+    /// Makes a topic; partition `p` is led by broker `1 + p mod brokers`, or the next that is up. What Kafka keeps for itself
+    /// by that name (`__consumer_offsets`, `__transaction_state`, `__share_group_state`) is internal here too.
     ///
     /// # Errors
     /// `Broker` with the code that CreateTopics would answer.
@@ -248,7 +249,8 @@ impl Cluster {
     }
 
     /// Lets the coordinator forget a group's members and generation, as one does whose log lost its end. What members wait
-    /// for ends with UNKNOWN_MEMBER_ID, and so does what they ask next. Committed offsets stay.
+    /// for ends with UNKNOWN_MEMBER_ID, and so does what they ask next; of a group of the consumer protocol,
+    /// GROUP_ID_NOT_FOUND. Committed offsets stay.
     ///
     /// # Errors
     /// `Broker` with GROUP_ID_NOT_FOUND.

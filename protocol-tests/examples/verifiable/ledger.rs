@@ -12,6 +12,9 @@ pub(crate) struct Member {
     /// Killed or frozen: what it was assigned does not count any more.
     pub(crate) hurt: bool,
     pub(crate) assigned: BTreeSet<i32>,
+    /// What it had when it was frozen, until it is assigned anew: the answer to a commit of before may come after it has
+    /// heard that it lost that. Later ones are refused by the group.
+    had: BTreeSet<i32>,
     /// By partition that it has: the next offset.
     positions: BTreeMap<i32, i64>,
     /// How often it was assigned something, or nothing, anew, and how often something was taken back.
@@ -67,7 +70,9 @@ impl Ledger {
 
     /// One that was frozen goes on. Until it has heard that it was given up it takes for its own what it had.
     pub(crate) fn woke_up(&mut self, id: usize) {
-        self.members[id].hurt = false;
+        let member = &mut self.members[id];
+        member.hurt = false;
+        member.had.clone_from(&member.assigned);
     }
 
     pub(crate) fn acknowledged(&self) -> usize {
@@ -105,6 +110,7 @@ impl Ledger {
             }
             Event::Assigned(partitions) => {
                 member.assignments += 1;
+                member.had.clear();
                 member.positions.retain(|partition, _| !partitions.contains(partition));
                 member.assigned.extend(&partitions);
                 for partition in partitions.iter().filter(|_| !member.hurt) {
@@ -137,7 +143,7 @@ impl Ledger {
                 member.commits += 1;
                 let mut wrong = Vec::new();
                 for (partition, offset) in offsets {
-                    if !member.assigned.contains(&partition) {
+                    if !member.assigned.contains(&partition) && !member.had.contains(&partition) {
                         wrong.push(format!("{name} committed {offset} of partition {partition}, which it has not"));
                     }
                     if member.positions.get(&partition).is_none_or(|position| offset > *position) {
@@ -308,6 +314,8 @@ mod tests {
         ledger.woke_up(1);
         assert!(!ledger.is_shared_out(2, 2));
         ledger.heard(1, "m", 99_100, Event::Revoked(vec![1]));
+        // The answer to one of before.
+        ledger.heard(1, "m", 99_150, commit(1, 3));
         ledger.heard(0, "m", 99_200, Event::Revoked(vec![1]));
         ledger.heard(1, "m", 99_300, Event::Assigned(vec![1]));
         assert!(ledger.is_shared_out(2, 2) && ledger.judge(false).is_empty(), "{:?}", ledger.judge(false));

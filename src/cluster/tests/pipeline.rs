@@ -38,6 +38,7 @@ impl Fixture {
             chunks: [Bytes::from_static(&[0; 90])].into_iter().collect(),
             deadline: self.now + Duration::from_secs(timeout),
             answered,
+            expects: 7 * self.next as usize,
             reply: To::One(reply),
         };
         self.next += 1;
@@ -207,11 +208,27 @@ fn nothing_is_taken_after_the_end() {
         chunks: Chunks::new(),
         deadline: it.now,
         answered: true,
+        expects: 0,
         reply: To::One(reply),
     };
     it.pipeline.push(request, it.now);
     let error = failure(&mut late);
     assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Network, Some(DeliveryStatus::NotPersisted)));
+}
+
+#[test]
+fn the_answer_that_is_due_is_expected_to_be_as_large_as_its_request_said() {
+    let mut it = Fixture::new(3);
+    assert_eq!(it.pipeline.expects(), 0, "nothing was asked");
+    let replies = [true, false, true].map(|answered| it.push(30, answered));
+    assert_eq!(it.pipeline.expects(), 0, "nothing was sent");
+    it.send();
+    assert_eq!(it.pipeline.expects(), 7);
+    it.answer(1, 0).unwrap();
+    assert_eq!(it.pipeline.expects(), 21, "the second is not answered");
+    it.answer(3, 0).unwrap();
+    assert_eq!(it.pipeline.expects(), 0);
+    drop(replies);
 }
 
 proptest! {

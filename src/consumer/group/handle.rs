@@ -8,18 +8,16 @@ use tokio::{
 
 use super::{
     GroupEvent, GroupSettings,
-    commit::{Commit, Turn, Verdict},
     committed::{fetch_answer, fetch_check, fetch_request},
     consumer_protocol::ConsumerProtocolTask,
-    coordinator::{ask, request_timeout},
     group_task::{Command, GroupTask},
-    membership::{Identity, Standing},
+    membership::Standing,
     shared::Shared,
 };
 use crate::{
     cluster::{Backoff, Client, CoordinatorKind, Lane, Route},
     consumer::{GroupState, GroupStatus, OffsetAndMetadata, subscription::Subscription},
-    error::{Error, ErrorCode, ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     record::TopicPartition,
 };
 
@@ -27,9 +25,9 @@ use crate::{
 /// group: the session lapses at the broker.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupHandle {
-    client: Client,
-    shared: Arc<Shared>,
-    commands: mpsc::UnboundedSender<Command>,
+    pub(super) client: Client,
+    pub(super) shared: Arc<Shared>,
+    pub(super) commands: mpsc::UnboundedSender<Command>,
 }
 
 /// As long as it lives, a reader waits for records: the poll interval does not run.
@@ -137,98 +135,6 @@ impl GroupHandle {
             Standing::Ended(error) => GroupState::Ended(error.clone()),
         };
         GroupStatus { group_id: self.shared.settings.group_id.clone(), state, for_how_long: since.elapsed() }
-    }
-
-    /// Commits offsets for the assignment that is current now; for a consumer that is not subscribed, as no member.
-    /// Commits go one after the other, in the order in which they were first polled. Partitions that are kept over a
-    /// rebalance are committed when it is through.
-    ///
-    /// # Errors
-    /// `NotAssigned` where a partition is not owned or was taken away meanwhile (all others are committed all the same),
-    /// and other kinds as the broker answers. `REBALANCE_IN_PROGRESS` (as [`Error::code`](crate::Error::code)) where the
-    /// group is rebalancing.
-    ///
-    /// # Cancel safety
-    /// Dropping the future gives the answer up: the offsets may or may not be committed.
-    pub(crate) async fn commit(
-        &self,
-        offsets: Vec<(TopicPartition, OffsetAndMetadata)>,
-        deadline: Instant,
-    ) -> Result<()> {
-        let Shared { settings, commits, .. } = &*self.shared;
-        let (group_id, instance_id) = (settings.group_id.clone(), settings.group_instance_id.clone());
-        let mut commit = Commit::new(group_id, instance_id, &self.shared.standing(), offsets)?;
-        if commit.is_empty() {
-            return Ok(());
-        }
-        let Ok(turn) = timeout_at(deadline, commits.acquire()).await else {
-            return Err(self.commit_timed_out(None));
-        };
-        let _turn = turn.map_err(|_| Error::new(ErrorKind::Closed, "the consumer is closed"))?;
-        let mut pace = Pace::new(&self.client);
-        let mut last = None;
-        while Instant::now() < deadline {
-            let standing = self.shared.standing();
-            let identity = match commit.turn(&standing)? {
-                Turn::Now(identity) => identity,
-                Turn::Later => {
-                    // An incremental rebalance keeps the partitions and will be through in a while.
-                    let _ = timeout_at(deadline, self.shared.standing_changes(&standing)).await;
-                    continue;
-                }
-            };
-            last = Some(match self.try_commit(&mut commit, identity.as_ref(), deadline).await {
-                Ok(Verdict::Done) => return commit.end(),
-                Ok(Verdict::Again { error, .. }) => {
-                    if let (Some(ErrorCode::STALE_MEMBER_EPOCH), Some(identity)) = (error.code(), identity) {
-                        // The next heartbeat brings the epoch in which this can be committed.
-                        let _ = self.commands.send(Command::CommitRefused { identity, said: error.clone() });
-                    }
-                    error
-                }
-                Ok(Verdict::NotOurName { error, said }) => {
-                    let Some(identity) = identity else { return Err(error) };
-                    let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });
-                    match &*self.shared.standing() {
-                        Standing::Member { identity: current, .. } if *current != identity => {}
-                        // It came too late for this generation; the next one will be told soon.
-                        Standing::Rebalancing { .. } => {
-                            let _ = timeout_at(deadline, self.shared.standing_changes(&standing)).await;
-                        }
-                        _ => return Err(error),
-                    }
-                    error
-                }
-                Ok(Verdict::Failed(error)) => return Err(error),
-                Err(error) if error.is_retriable() => error,
-                Err(error) => return Err(error),
-            });
-            pace.wait(deadline).await;
-        }
-        Err(self.commit_timed_out(last))
-    }
-
-    async fn try_commit(&self, commit: &mut Commit, identity: Option<&Identity>, deadline: Instant) -> Result<Verdict> {
-        let group_id = &self.shared.settings.group_id;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = request_timeout(&self.client).min(left);
-        let build = |version| commit.request(version, identity);
-        let (node, response) = ask(&self.client, group_id, Lane::Group, timeout, build).await?;
-        let verdict = commit.answered(&response);
-        if matches!(verdict, Verdict::Again { find_coordinator: true, .. }) {
-            self.client.forget_coordinator(CoordinatorKind::Group, group_id, node);
-        }
-        Ok(verdict)
-    }
-
-    fn commit_timed_out(&self, last: Option<Error>) -> Error {
-        let group_id = &self.shared.settings.group_id;
-        let cause = last.as_ref().map_or_else(|| "it was not its turn yet".to_owned(), Error::to_string);
-        let error = Error::new(ErrorKind::Timeout, format!("commit for group {group_id}: time is up; last: {cause}"));
-        match last {
-            Some(last) => error.with_source(last),
-            None => error,
-        }
     }
 
     /// What the group has committed for those partitions; `None` where it has nothing.

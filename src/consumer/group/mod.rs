@@ -2,6 +2,9 @@
 
 pub(crate) mod assignor;
 mod commit;
+mod commit_task;
+#[cfg(test)]
+mod commit_tests;
 mod committed;
 mod consumer_protocol;
 mod coordinator;
@@ -9,6 +12,7 @@ mod goodbyes;
 mod group_task;
 mod handle;
 mod membership;
+mod order;
 pub(super) mod protocol;
 mod reader;
 mod requests;
@@ -23,6 +27,8 @@ use tokio::sync::oneshot;
 use crate::{error::Error, record::TopicPartition};
 
 use assignor::Assignor;
+pub(crate) use commit::{Insistence, ToCommit};
+pub(crate) use commit_task::AskedCommit;
 pub(crate) use handle::{Alive, GroupHandle, Reading, Signs};
 
 /// What a member of a group has to know. The settings are checked before they come here: the heartbeat interval is
@@ -54,7 +60,7 @@ pub(crate) enum GroupEvent {
     /// with an empty list where it gave us nothing more.
     Assigned { partitions: Vec<TopicPartition> },
     /// These must be given up: stop handing out, wait until the reader is done with what it holds, commit
-    /// ([`GroupHandle::commit`]), then answer `done` (dropping it answers too). The member heartbeats meanwhile; when the
+    /// ([`GroupHandle::carry_out`]), then answer `done` (dropping it answers too). The member heartbeats meanwhile; when the
     /// rebalance timeout passes first, [`Lost`](Self::Lost) follows and the answer is no longer awaited.
     Revoking { partitions: Vec<TopicPartition>, done: oneshot::Sender<()> },
     /// These are already gone, perhaps to others: drop what is buffered, commit nothing.

@@ -1,15 +1,17 @@
 //! What the handles and the task of one membership have in common.
 
-use std::{mem::discriminant, sync::Arc, time::Duration};
-
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
+use std::{
+    mem::discriminant,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     GroupSettings,
     membership::{Identity, Standing},
+    order::Order,
     reader::Reader,
 };
 
@@ -17,9 +19,10 @@ use super::{
 pub(super) struct Shared {
     pub(super) settings: GroupSettings,
     pub(super) reader: Reader,
-    /// One commit at a time, in the order in which they were asked for, so that a retry of an earlier one cannot undo a
-    /// later one.
-    pub(super) commits: Semaphore,
+    /// One attempt at a commit at a time, so that none arrives behind one that follows it.
+    pub(super) attempt: tokio::sync::Mutex<()>,
+    /// Held for a moment only.
+    order: Mutex<Order>,
     /// With since when it is of this kind.
     standing: watch::Sender<(Arc<Standing>, Instant)>,
 }
@@ -35,9 +38,14 @@ impl Shared {
         Self {
             settings,
             reader: Reader::default(),
-            commits: Semaphore::new(1),
+            attempt: tokio::sync::Mutex::new(()),
+            order: Mutex::default(),
             standing: watch::Sender::new((Arc::new(Standing::Alone), Instant::now())),
         }
+    }
+
+    pub(super) fn order(&self) -> MutexGuard<'_, Order> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn standing(&self) -> Arc<Standing> {

@@ -168,3 +168,78 @@ async fn the_rest_of_a_paused_batch_does_not_keep_others_out() {
     }
     assert_eq!(seen, [1, 2, 3, 4], "none skipped, none twice");
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_poll_decompresses_no_more_than_there_is_room_for() {
+    let text = r#"{"some":"text","that":"repeats itself"},"#.repeat(5_000);
+    for compression in [Compression::Gzip(1), Compression::Snappy, Compression::Lz4, Compression::Zstd(1)] {
+        let batch = built(0, 1, Sort::Plain, compression, &text);
+        assert!(batch.len() < HEAVY, "{compression:?}: opened by the reader");
+        let cluster = serving(vec![batch], 2).await;
+        let bound = 4 * MIB;
+        let consumer = reading_all(builder(&cluster).queued_max_bytes(bound), 2).await;
+        let mut stream = consumer.split_partition(&tp("t", 1)).unwrap();
+        let mut next = [0, 0];
+        for round in 0..10 {
+            if round % 3 == 0 {
+                tokio::time::sleep(5 * SECOND).await;
+            }
+            let of_both = consumer.poll(60 * SECOND).await.unwrap();
+            let of_one = stream.poll(60 * SECOND).await.unwrap().unwrap();
+            for record in of_both.iter().chain(&of_one) {
+                let at = &mut next[record.partition() as usize];
+                assert_eq!(record.offset(), *at, "{compression:?}");
+                *at += 1;
+            }
+            assert!(!of_both.is_empty() && !of_one.is_empty(), "each goes on by one batch at least");
+        }
+        // What one batch becomes is known when it is open.
+        let most = bound + 2 * text.len();
+        assert!(peak(&consumer) <= most, "{compression:?}: {} of {most} bytes", peak(&consumer));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_ahead_stays_within_the_bound_when_leaders_move() {
+    // Without an epoch: a sink keeps no log that could say where one ended.
+    let mut batch = batch_of(0, 1, 100_000).to_vec();
+    batch[12..16].copy_from_slice(&(-1_i32).to_be_bytes());
+    let options = Options::new().brokers(3).in_memory().sink(true).prepared("t", vec![batch.into()]);
+    let cluster = Cluster::start(options.default_partitions(60)).await.unwrap();
+    let gather = |broker| (0..60).for_each(|partition| cluster.move_leader("t", partition, broker).unwrap());
+    let bound = 8 * MIB;
+    gather(1);
+    let builder = builder(&cluster).queued_max_bytes(bound).max_poll_records(5);
+    let consumer = builder.check_crcs(false).build().await.unwrap();
+    consumer.assign((0..60).map(|partition| (tp("t", partition), 0))).unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    assert!(peak(&consumer) > bound / 2);
+    let mut next = [0_i64; 60];
+    let mut read = async || {
+        let records = consumer.poll(60 * SECOND).await.unwrap();
+        assert!(!records.is_empty(), "it goes on");
+        for record in &records {
+            let at = &mut next[record.partition() as usize];
+            assert_eq!(record.offset(), *at);
+            *at += 1;
+        }
+        next.iter().all(|at| *at > 0)
+    };
+    for broker in [2, 3, 1, 2] {
+        gather(broker);
+        tokio::time::sleep(400 * SECOND).await;
+        let kept = consumer.metrics().buffered_bytes as usize;
+        assert!(kept > bound / 2, "what came from the last one is kept: {kept} bytes at broker {broker}");
+        assert!(peak(&consumer) <= bound, "{} of {bound} bytes at broker {broker}", peak(&consumer));
+        for _ in 0..40 {
+            read().await;
+        }
+    }
+    // A new session begins with the first partition, so that the last ones have their first turns here.
+    let mut polls = 0;
+    while !read().await {
+        polls += 1;
+        assert!(polls < 2000, "each has its turn");
+    }
+    assert!(peak(&consumer) <= bound, "{} of {bound} bytes", peak(&consumer));
+}

@@ -349,3 +349,30 @@ async fn a_revocation_waits_for_commits_in_the_background() {
         pending.await.unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_names_the_epoch_of_its_last_record_whatever_was_opened_before_it() {
+    use crate::consumer::test_batches::{Sort, built, noise};
+    let cluster = cluster(2).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..10);
+    let leader = cluster.leader("t", 0).unwrap().unwrap();
+    cluster.move_leader("t", 0, 3 - leader).unwrap();
+    let epoch = cluster.leader_epoch("t", 0).unwrap();
+    // Large enough to be opened while the one before it is not.
+    let mut large = built(10, 10, Sort::Plain, crate::Compression::Gzip(1), &noise(60_000)).to_vec();
+    large[12..16].copy_from_slice(&epoch.to_be_bytes());
+    cluster.append_raw("t", 0, large, 10).unwrap();
+    let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    for (records, expected) in [(10, epoch - 1), (1, epoch), (8, epoch), (1, epoch)] {
+        for _ in 0..records {
+            next(&consumer).await;
+        }
+        consumer.commit().await.unwrap();
+        let committed = consumer.committed([tp("t", 0)]).await.unwrap();
+        let committed = committed[&tp("t", 0)].clone().unwrap();
+        assert_eq!(committed.leader_epoch, Some(expected), "{committed:?}");
+    }
+}

@@ -109,3 +109,97 @@ async fn what_the_classic_protocol_alone_has_is_refused() {
     let fine = builder(&cluster).property("group.protocol", "consumer").property("group.remote.assignor", "range");
     fine.group("g").build().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn expressions_pass_over_kafkas_own_topics_by_either_protocol() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        for exclude in ["true", "false"] {
+            let cluster = cluster(1).await;
+            for topic in ["t", "__consumer_offsets", "__mine"] {
+                cluster.create_topic(topic, 1).unwrap();
+            }
+            let builder = builder(&cluster).group("g").group_protocol(protocol);
+            let builder = builder.property("exclude.internal.topics", exclude).property("metadata.max.age.ms", "5000");
+            let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
+            consumer.subscribe(["^.*", "^t$"]).unwrap();
+            assert!(is_quiet(&consumer).await);
+            let mut expected = vec![tp("__mine", 0), tp("t", 0)];
+            if exclude == "false" {
+                expected.insert(0, tp("__consumer_offsets", 0));
+            }
+            assert_eq!(consumer.assignment(), expected, "{protocol:?} {exclude}");
+            cluster.create_topic("u", 1).unwrap();
+            append(&cluster, "u", 0, 3..4);
+            assert_eq!(number(&next(&consumer).await), 3, "what comes is found");
+        }
+    }
+}
+
+/// Each is right alone, and together they would be refused.
+#[tokio::test(start_paused = true)]
+async fn expressions_that_cannot_be_one_are_found_all_the_same() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    cluster.create_topic("u", 1).unwrap();
+    for elements in [["^(?P<name>t)$", "^(?P<name>u)$"], ["^(?x)t$ # the first", "^u"], ["^[a-z&&[^a-s]]$", "^u"]] {
+        let consumer = member(&cluster, &elements).await;
+        assert!(is_quiet(&consumer).await);
+        assert!(
+            consumer.assignment().starts_with(&[tp("t", 0), tp("u", 0)]),
+            "{elements:?}: {:?}",
+            consumer.assignment()
+        );
+        consumer.close(10 * SECOND).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expression_finds_ten_thousand_topics() {
+    const TOPICS: usize = 10_000;
+    let cluster = cluster(1).await;
+    for n in 0..TOPICS {
+        cluster.create_topic(&format!("many-{n:05}"), 1).unwrap();
+    }
+    let consumer = member(&cluster, &["^many-"]).await;
+    let mut polls = 0;
+    while consumer.assignment().len() < TOPICS {
+        assert!(consumer.poll(SECOND).await.unwrap().is_empty());
+        polls += 1;
+        assert!(polls < 60, "{} are found", consumer.assignment().len());
+    }
+    append(&cluster, "many-09999", 0, 7..8);
+    assert_eq!(number(&next(&consumer).await), 7);
+    assert!(matches!(consumer.status().group.unwrap().state, GroupState::Stable { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_in_the_midst_of_a_rebalance_with_a_dead_coordinator_is_bounded() {
+    for dies in [true, false] {
+        let cluster = cluster(1).await;
+        cluster.create_topic("t", 2).unwrap();
+        (0..2).for_each(|partition| append(&cluster, "t", partition, 0..5));
+        let first = member(&cluster, &["t"]).await;
+        // What it holds, or the other one, is to move, and it does not give it up.
+        next(&first).await;
+        next(&first).await;
+        let second = member(&cluster, &["t"]).await;
+        let moves = || cluster.consumer_group("g").unwrap().state == "Reconciling";
+        for _ in 0..600 {
+            if moves() {
+                break;
+            }
+            tokio::time::sleep(SECOND / 10).await;
+        }
+        assert!(moves());
+        if dies {
+            cluster.kill(1).await.unwrap();
+        } else {
+            cluster.fault(crate::testkit::on_any_of([]).forever().hang());
+        }
+        for consumer in [first, second] {
+            let closed = tokio::time::timeout(6 * SECOND, consumer.close(5 * SECOND)).await;
+            assert!(closed.expect("bounded").is_err(), "it could not be said");
+            assert!(consumer.recv().await.is_none());
+        }
+    }
+}

@@ -20,7 +20,12 @@ async fn records_batches_and_fetches_are_counted() {
     numbers(&consumer, 7).await;
     let mut stream = consumer.split_partition(&tp("t", 1)).unwrap();
     let first = stream.recv().await.unwrap().unwrap();
-    assert_eq!(consumer.metrics().records_consumed, 8);
+    let metrics = consumer.metrics();
+    let consumed = |metrics: &crate::ConsumerMetrics| {
+        metrics.partitions.values().map(|partition| partition.records_consumed).collect::<Vec<_>>()
+    };
+    assert_eq!((metrics.records_consumed, consumed(&metrics).iter().sum()), (8, 8));
+    assert!(metrics.partitions[&tp("t", 1)].records_consumed >= 1);
     drop(stream);
     let mut count = 8;
     while count < 30 {
@@ -28,6 +33,11 @@ async fn records_batches_and_fetches_are_counted() {
     }
     let metrics = consumer.metrics();
     assert_eq!(metrics.records_consumed, 30, "of all readers, those that are gone, too");
+    assert_eq!(consumed(&metrics), [15, 15]);
+    consumer.seek(&tp("t", 0), 10).unwrap();
+    numbers(&consumer, 5).await;
+    let metrics = consumer.metrics();
+    assert_eq!((metrics.records_consumed, consumed(&metrics)), (35, vec![20, 15]), "each time that it was given them");
     assert!(first.offset <= 7);
     assert_eq!((metrics.total_lag(), metrics.max_lag()), (0, Some(0)));
     let one = &metrics.partitions[&tp("t", 0)];

@@ -153,7 +153,8 @@ async fn an_election_after_a_paused_partition_gave_its_bytes_back_is_noticed() {
         assert_eq!((record.partition, number(&record)), (1, n));
     }
     let after = consumer.shared.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
-    assert!(before > 0 && after == 0, "given back: {before}, {after}");
+    // But for what was opened already.
+    assert!(before > 0 && after < before / 4, "given back: {before}, {after}");
     cluster.truncate("t", 0, 2).unwrap();
     for n in 102..112 {
         large_append(&cluster, 0, n);

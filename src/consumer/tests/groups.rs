@@ -4,7 +4,17 @@ use super::{
     coming_and_going::{each_record_is_read_once, one_by_one},
     *,
 };
-use crate::{ApiKey, CooperativeStickyAssignor, ErrorKind, GroupState, OffsetReset, testkit::on};
+use crate::{
+    ApiKey, CooperativeStickyAssignor, ErrorCode, ErrorKind, GroupProtocol, GroupState, OffsetReset,
+    testkit::{Options, on},
+};
+
+const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];
+
+async fn by(cluster: &Cluster, protocol: GroupProtocol) -> Consumer {
+    let builder = builder(cluster).group("g").group_protocol(protocol).auto_offset_reset(OffsetReset::Earliest);
+    builder.auto_commit_interval(SECOND).build().await.unwrap()
+}
 
 async fn member(cluster: &Cluster, topics: &[&str]) -> Arc<Consumer> {
     let builder = builder(cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
@@ -184,4 +194,128 @@ async fn names_that_kafka_forbids_are_refused_before_anything_is_sent() {
         assert!(error.to_string().starts_with("group."), "{error}");
     }
     assert!(builder(&cluster).group("any name: Ünïcödé").group_instance_id("host-1.a_B").build().await.is_ok());
+}
+
+/// The group takes its partitions back only after the user has chosen anew.
+#[tokio::test(start_paused = true)]
+async fn what_is_assigned_right_after_unsubscribing_is_the_users() {
+    for protocol in PROTOCOLS {
+        let cluster = cluster(1).await;
+        cluster.create_topic("t", 2).unwrap();
+        (0..2).for_each(|partition| append(&cluster, "t", partition, 0..5));
+        let consumer = by(&cluster, protocol).await;
+        consumer.subscribe(["t"]).unwrap();
+        next(&consumer).await;
+        consumer.unsubscribe().unwrap();
+        consumer.assign([(tp("t", 0), Offset::At(1))]).unwrap();
+        assert_eq!(numbers(&consumer, 4).await, [1, 2, 3, 4], "{protocol:?}");
+        assert!(is_quiet(&consumer).await);
+        assert_eq!(consumer.assignment(), [tp("t", 0)], "{protocol:?}");
+        append(&cluster, "t", 0, 5..6);
+        assert_eq!(number(&next(&consumer).await), 5);
+        assert!(cluster.group("g").unwrap().members.is_empty(), "{protocol:?}: it has left");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_right_after_what_was_assigned_by_hand_is_the_groups() {
+    for protocol in PROTOCOLS {
+        let cluster = cluster(1).await;
+        cluster.create_topic("t", 2).unwrap();
+        (0..2).for_each(|partition| append(&cluster, "t", partition, 0..5));
+        let consumer = by(&cluster, protocol).await;
+        consumer.assign([(tp("t", 0), Offset::At(4))]).unwrap();
+        assert_eq!(number(&next(&consumer).await), 4);
+        assert_eq!(consumer.subscribe(["t"]).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        // Once from the hand, and once around through both ways before the group has heard of anything.
+        for round in 0..2 {
+            if round == 1 {
+                consumer.unsubscribe().unwrap();
+                consumer.assign([(tp("t", 1), Offset::At(4))]).unwrap();
+            }
+            consumer.unsubscribe().unwrap();
+            assert!(consumer.assignment().is_empty() || round == 1);
+            consumer.subscribe(["t"]).unwrap();
+            for partition in 0..2 {
+                let end = cluster.log_end("t", partition).unwrap();
+                append(&cluster, "t", partition, end..end + 1);
+            }
+            let mut last = [false; 2];
+            while !(last[0] && last[1]) {
+                let record = next(&consumer).await;
+                let end = cluster.log_end("t", record.partition).unwrap();
+                last[record.partition as usize] |= record.offset + 1 == end;
+            }
+            assert_eq!(consumer.assignment(), [tp("t", 0), tp("t", 1)], "{protocol:?}");
+        }
+        consumer.close(10 * SECOND).await.unwrap();
+    }
+}
+
+/// A reader that takes partitions as they come asks for nothing else.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_partitions_is_told_what_keeps_them_away() {
+    for protocol in PROTOCOLS {
+        let cluster = Cluster::start(Options::new().max_group_size(1).in_memory()).await.unwrap();
+        cluster.create_topic("t", 1).unwrap();
+        append(&cluster, "t", 0, 0..5);
+        let (first, second) = (by(&cluster, protocol).await, by(&cluster, protocol).await);
+        first.subscribe(["t"]).unwrap();
+        next(&first).await;
+        second.subscribe(["t"]).unwrap();
+        let told = tokio::time::timeout(60 * SECOND, second.next_partition()).await.expect("told within a minute");
+        assert_eq!(told.unwrap().unwrap_err().code(), Some(ErrorCode::GROUP_MAX_SIZE_REACHED), "{protocol:?}");
+        // It is told once, and what was to be mended is: the next call tries again.
+        first.close(10 * SECOND).await.unwrap();
+        tokio::time::sleep(30 * SECOND).await;
+        let next = tokio::time::timeout(60 * SECOND, second.next_partition()).await.expect("a partition");
+        let mut stream = next.unwrap().unwrap_or_else(|error| panic!("{protocol:?}: {error}"));
+        assert_eq!(stream.recv().await.unwrap().unwrap().offset, 1);
+        second.close(10 * SECOND).await.unwrap();
+        drop(stream);
+        assert!(second.next_partition().await.is_none());
+    }
+}
+
+/// The last error is told to whoever asks, and then the end.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_partitions_is_told_of_what_ends_the_consumer() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    let consumer = by(&cluster, GroupProtocol::Classic).await;
+    cluster.fault(on(ApiKey::JoinGroup).error(ErrorCode::FENCED_INSTANCE_ID));
+    consumer.subscribe(["t"]).unwrap();
+    let told = tokio::time::timeout(60 * SECOND, consumer.next_partition()).await.expect("told within a minute");
+    assert!(told.unwrap().unwrap_err().is_fatal());
+    assert!(consumer.next_partition().await.is_none());
+}
+
+/// The poll interval is about the consumer as a whole.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_hangs_costs_nothing_as_long_as_another_one_waits() {
+    for protocol in PROTOCOLS {
+        let cluster = cluster(1).await;
+        cluster.create_topic("t", 2).unwrap();
+        (0..2).for_each(|partition| append(&cluster, "t", partition, 0..5));
+        let consumer = by(&cluster, protocol).await;
+        consumer.subscribe(["t"]).unwrap();
+        let mut hangs = consumer.next_partition().await.unwrap().unwrap();
+        let mut goes_on = consumer.next_partition().await.unwrap().unwrap();
+        hangs.recv().await.unwrap().unwrap();
+        for _ in 0..5 {
+            goes_on.recv().await.unwrap().unwrap();
+        }
+        let waits = tokio::time::timeout(1000 * SECOND, goes_on.recv()).await;
+        assert!(waits.is_err(), "{protocol:?}: it is read still");
+        assert!(matches!(consumer.status().group.unwrap().state, GroupState::Stable { .. }));
+        assert_eq!(hangs.recv().await.unwrap().unwrap().offset, 1, "and so is the other one");
+        // Where nobody comes any more, the membership ends, and both streams with it.
+        tokio::time::sleep(320 * SECOND).await;
+        assert!(matches!(consumer.status().group.unwrap().state, GroupState::WaitingForReader), "{protocol:?}");
+        assert!(hangs.recv().await.is_none() && goes_on.recv().await.is_none());
+        let told = consumer.next_partition().await.unwrap().unwrap_err();
+        assert!(told.to_string().contains("max.poll.interval.ms"), "{told}");
+        let mut again = consumer.next_partition().await.unwrap().unwrap();
+        again.recv().await.unwrap().unwrap();
+    }
 }

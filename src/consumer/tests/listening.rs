@@ -2,8 +2,16 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::*;
-use crate::{Assigned, CooperativeStickyAssignor, ErrorKind, OffsetReset, RebalanceListener, Revoked, Told};
+use super::{
+    world::{World, rules},
+    *,
+};
+use crate::{
+    ApiKey, Assigned, CooperativeStickyAssignor, ErrorCode, ErrorKind, GroupProtocol, OffsetReset, RebalanceListener,
+    Revoked, Told,
+    consumer::{assignment::Assignment, position::State},
+    testkit::on,
+};
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -220,4 +228,191 @@ async fn a_listener_is_given_with_each_subscription() {
         read_on(&consumer).await;
     }
     assert_eq!(said(&log).len(), 3, "the last subscription has none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_group_gave_is_told_to_go_though_the_user_has_assigned_by_hand_meanwhile() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        let cluster = topic(2).await;
+        let log = Log::default();
+        let builder = builder(&cluster).group("g").group_protocol(protocol).auto_offset_reset(OffsetReset::Earliest);
+        let consumer = builder.build().await.unwrap();
+        consumer.subscribe_with(["t"], Recorder { commits: Some(7), ..Recorder::new(&log) }).unwrap();
+        next(&consumer).await;
+        next(&consumer).await;
+        consumer.unsubscribe().unwrap();
+        consumer.assign([(tp("t", 0), Offset::At(9))]).unwrap();
+        assert_eq!(number(&next(&consumer).await), 9);
+        tokio::time::sleep(2 * SECOND).await;
+        assert_eq!(said(&log), ["assigned 0,1", "revoked 0,1"], "{protocol:?}");
+        assert_eq!(cluster.committed("g", "t", 1), Some(7), "{protocol:?}: the listener had the last word");
+        consumer.close(10 * SECOND).await.unwrap();
+        assert_eq!(said(&log).len(), 2, "what was assigned by hand goes without a word");
+    }
+}
+
+/// As it is decided: by which ownership, and not by name.
+#[test]
+fn what_is_taken_back_is_what_was_given_then() {
+    let world = World::new(rules());
+    let (t, metadata, now) = (tp("t", 0), world.metadata(), world.now);
+    world.inbox.control(|assignment| {
+        let hand = assignment.tenures(std::slice::from_ref(&t));
+        assert!(hand.is_empty(), "the user's is not the group's to take");
+        let give = |assignment: &mut Assignment| {
+            assignment.assign_by_group(&t, State::at(Offset::At(0)), &metadata, now);
+            assignment.tenures(std::slice::from_ref(&t))
+        };
+        let first = give(assignment);
+        // Lost, and given once more.
+        assert_eq!(assignment.take_leave(Some(&first)), std::slice::from_ref(&t));
+        assignment.remove_all(&first);
+        let second = give(assignment);
+        // What the first one's revocation does when it gets to it.
+        assert!(assignment.still_read(&first).is_empty());
+        assert!(assignment.take_leave(Some(&first)).is_empty());
+        assignment.revoke(&first);
+        assignment.remove_all(&first);
+        assert!(assignment.keeps(&t));
+        // The user puts something in its place: its going has still to be told, once.
+        assignment.part_from_all();
+        assignment.assign(t.clone(), State::at(Offset::At(3)), &metadata, now);
+        assert_eq!(assignment.tenures(std::slice::from_ref(&t)), second);
+        assignment.revoke(&second);
+        assert_eq!(assignment.take_leave(Some(&second)), std::slice::from_ref(&t));
+        assignment.remove_all(&second);
+        assert!(assignment.keeps(&t) && assignment.take_leave(None).is_empty());
+    });
+}
+
+/// The commit of a revocation waits to be tried again while the partition is lost and comes back.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_outlives_its_ownership_says_nothing_of_the_next_one() {
+    let cluster = topic(1).await;
+    cluster.create_topic("u", 1).unwrap();
+    let builder = group(&cluster).property("retry.backoff.ms", "8000").property("retry.backoff.max.ms", "8000");
+    let builder = builder.auto_commit_interval(600 * SECOND);
+    let (log, consumer) = (Log::default(), builder.build().await.unwrap());
+    let listener = Arc::new(Recorder::new(&log));
+    consumer.subscribe_with(["t"], listener.clone()).unwrap();
+    next(&consumer).await;
+    let waits = cluster.fault(on(ApiKey::OffsetCommit).error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
+    consumer.subscribe_with(["t", "u"], listener).unwrap();
+    tokio::time::sleep(SECOND).await;
+    tokio::join!(next(&consumer), async {
+        waits.reached(1).await;
+        cluster.fault(on(ApiKey::Heartbeat).error(ErrorCode::UNKNOWN_MEMBER_ID)).reached(1).await;
+    });
+    for _ in 0..30 {
+        read_on(&consumer).await;
+    }
+    assert_eq!(said(&log), ["assigned 0", "lost 0", "assigned 0,0"]);
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!(said(&log)[3..], ["revoked 0,0"]);
+}
+
+const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];
+
+fn by(cluster: &Cluster, protocol: GroupProtocol) -> ConsumerBuilder {
+    let builder = builder(cluster).group("g").group_protocol(protocol).auto_offset_reset(OffsetReset::Earliest);
+    builder.auto_commit_interval(SECOND).max_poll_interval(120 * SECOND)
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_of_the_consumer_protocol_are_told_of_what_moves_and_of_what_is_lost() {
+    let cluster = topic(4).await;
+    let (log, others) = (Log::default(), Log::default());
+    let first = by(&cluster, GroupProtocol::Consumer).build().await.unwrap();
+    first.subscribe_with(["t"], Recorder { start: Some(8), ..Recorder::new(&log) }).unwrap();
+    next(&first).await;
+    assert_eq!(said(&log), ["assigned 0,1,2,3"]);
+    let second = by(&cluster, GroupProtocol::Consumer).build().await.unwrap();
+    second.subscribe_with(["t"], Recorder::new(&others)).unwrap();
+    while second.assignment().len() < 2 {
+        read_on(&first).await;
+        read_on(&second).await;
+    }
+    let moved = said(&log).into_iter().find_map(|told| told.strip_prefix("revoked ").map(str::to_owned)).unwrap();
+    assert_eq!(moved.len(), "2,3".len(), "the rest was never away: {:?}", said(&log));
+    assert_eq!(said(&others).last(), Some(&format!("assigned {moved}")));
+    second.close(10 * SECOND).await.unwrap();
+    assert_eq!(said(&others).last(), Some(&format!("revoked {moved}")));
+    while first.assignment().len() < 4 {
+        read_on(&first).await;
+    }
+    assert_eq!(said(&log).last(), Some(&format!("assigned {moved}")));
+    let before = said(&log).len();
+    cluster.fault(on(ApiKey::ConsumerGroupHeartbeat).error(ErrorCode::UNKNOWN_MEMBER_ID)).reached(1).await;
+    for _ in 0..10 {
+        read_on(&first).await;
+    }
+    assert_eq!(said(&log)[before..], ["lost 0,1,2,3", "assigned 0,1,2,3"]);
+}
+
+/// Whatever the listener does, the group goes on, the reader is told, and nobody waits for longer than the poll interval.
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_cannot_say_goodbye_is_told_and_holds_nobody_up() {
+    type Fails = fn(&str) -> Trouble;
+    let troubles: [(Fails, &str); 3] = [
+        (|what| if what == "assigned" { Trouble::None } else { Trouble::Fails }, "the database is away"),
+        (|what| if what == "assigned" { Trouble::None } else { Trouble::Panics }, "panicked"),
+        (|what| if what == "assigned" { Trouble::None } else { Trouble::Waits(1000 * SECOND) }, "max.poll.interval.ms"),
+    ];
+    for protocol in PROTOCOLS {
+        for (trouble, what) in troubles {
+            let cluster = topic(2).await;
+            let log = Log::default();
+            let first = by(&cluster, protocol).build().await.unwrap();
+            first.subscribe_with(["t"], Recorder { trouble, ..Recorder::new(&log) }).unwrap();
+            next(&first).await;
+            let errors = Mutex::new(Vec::new());
+            let read = async |seconds: u64| {
+                for _ in 0..seconds {
+                    match first.poll(SECOND).await {
+                        Ok(records) => assert!(records.iter().count() <= 500),
+                        Err(error) => errors.lock().unwrap().push(error),
+                    }
+                }
+            };
+            let named = |call: &str| {
+                let errors = errors.lock().unwrap();
+                errors.iter().any(|error| {
+                    let shown = error.to_string();
+                    error.kind() == ErrorKind::Callback && shown.contains(call) && shown.contains(what)
+                })
+            };
+            let second = by(&cluster, protocol).build().await.unwrap();
+            second.subscribe(["t"]).unwrap();
+            let second = Arc::new(second);
+            let reader = second.clone();
+            let other = tokio::spawn(async move {
+                loop {
+                    read_on(&reader).await;
+                }
+            });
+            read(150).await;
+            assert!(named("on_revoked"), "{protocol:?} {what}: {errors:?}");
+            let shares = (first.assignment().len(), second.assignment().len());
+            assert_eq!(shares, (1, 1), "{protocol:?} {what}");
+            other.abort();
+            drop(second);
+            // The session of the other one lapses, ours is taken from us once more, and given back.
+            read(200).await;
+            assert_eq!(first.assignment().len(), 2, "{protocol:?} {what}");
+            let heartbeat =
+                if protocol == GroupProtocol::Classic { ApiKey::Heartbeat } else { ApiKey::ConsumerGroupHeartbeat };
+            cluster.fault(on(heartbeat).error(ErrorCode::UNKNOWN_MEMBER_ID)).reached(1).await;
+            read(150).await;
+            assert!(named("on_lost"), "{protocol:?} {what}: {errors:?}");
+            append(&cluster, "t", 0, 10..11);
+            append(&cluster, "t", 1, 10..11);
+            let (mut found, mut tries) = (std::collections::BTreeSet::new(), 0);
+            while found.len() < 2 {
+                let records = first.poll(SECOND).await.unwrap();
+                found.extend(records.iter().filter(|record| record.offset() == 10).map(|record| record.partition()));
+                tries += 1;
+                assert!(tries < 60, "{protocol:?} {what}: it is read on");
+            }
+        }
+    }
 }

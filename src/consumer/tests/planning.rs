@@ -1,21 +1,34 @@
 //! What is asked of brokers, and what becomes of their answers.
 
+use std::{sync::Arc, task::Waker};
+
+use bytes::Bytes;
+use rand::{SeedableRng, rngs::StdRng};
+
 use super::{
     SECOND, tp,
     world::{World, head, rules},
 };
 use crate::{
-    ErrorCode, IsolationLevel,
+    Compression, ErrorCode, IsolationLevel,
     consumer::{
         arrivals::Arrived,
         arrivals::Hints,
-        assignment::Rules,
+        assignment::{Assignment, Rules},
+        fetcher::Plan,
+        inbox::Wakers,
+        part::{Opening, Part},
+        position::State,
+        queue::{HEAVY, Job},
         resolve::Question,
-        test_batches::{Sort, batch},
+        test_batches::{Sort, batch, batch_of, built, noise},
         walk::walk,
     },
     record::Offset,
-    wire::fetch::{FetchPartitionResponse, FetchRequest},
+    wire::{
+        batch::Decompressor,
+        fetch::{FetchPartitionResponse, FetchRequest},
+    },
 };
 
 #[test]
@@ -132,4 +145,81 @@ fn a_batch_that_does_not_fit_is_asked_for_with_more_room() {
     let again = world.send(1).unwrap();
     let max = |request: &FetchRequest| request.topics[0].partitions[0].max_bytes;
     assert_eq!((max(&request), max(&again)), (300, 600));
+}
+
+fn arrived(partition: i32, batches: &[Bytes]) -> Arrived {
+    let walk = walk(batches.concat().into(), IsolationLevel::ReadUncommitted, &[]);
+    Arrived { head: head(partition, ErrorCode::NONE), walk }
+}
+
+/// What was asked for of each partition in a request that begins a session or goes on with it.
+fn sizes(request: &FetchRequest) -> Vec<(i32, i32)> {
+    let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
+    partitions.map(|asked| (asked.partition, asked.max_bytes)).collect()
+}
+
+/// Answers broker 0 with these batches of these partitions.
+fn answer(world: &mut World, slices: &[(i32, &[Bytes])]) {
+    let mut charge = world.waiting.remove(&0).expect("a request");
+    charge.resize(slices.iter().flat_map(|(_, batches)| *batches).map(Bytes::len).sum());
+    world.respond(0, slices.iter().map(|(partition, batches)| arrived(*partition, batches)).collect(), charge);
+}
+
+#[test]
+fn one_large_batch_is_a_matter_of_its_partition_until_it_is_through() {
+    let mut world = World::new(Rules { queued_bytes: 1 << 20, ..rules() });
+    assert_eq!(sizes(&world.send(0).unwrap()), [(0, 300), (2, 300)]);
+    let large = batch_of(0, 1, 2000);
+    answer(&mut world, &[(0, std::slice::from_ref(&large)), (2, &[batch(0, 1, Sort::Plain)])]);
+    while world.take().is_some() {}
+    let asked = sizes(&world.send(0).unwrap());
+    let [(0, more), (2, 300)] = asked[..] else { panic!("the other one is asked for as ever: {asked:?}") };
+    assert!(more as usize > large.len(), "the next one may be as large, and need not come first: {more}");
+    answer(&mut world, &[(0, &[batch(1, 1, Sort::Plain)])]);
+    while world.take().is_some() {}
+    assert_eq!(sizes(&world.send(0).unwrap()), [(0, 300)], "it was the only one");
+}
+
+/// Opens a batch as the threads do that jobs run on, and tells.
+fn open(assignment: &mut Assignment, job: Job) {
+    let Job { lease, batch, charge, start, end, opening } = job;
+    let how = Opening { check_crcs: true, limit: 1 << 20 };
+    let opened = Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), how);
+    drop(opening);
+    assignment.opened(&lease, end, opened);
+}
+
+#[test]
+fn a_reader_that_starves_is_seen_when_the_last_batch_is_opened_though_nobody_wants_it() {
+    let mut world = World::new(rules());
+    let now = world.now;
+    world.leaders = vec![(0, 1); 3];
+    let heavy = |at| built(at, 1, Sort::Plain, Compression::Lz4, &(noise(40_000) + &"0".repeat(120_000)));
+    let size = heavy(0).len();
+    assert!(size > HEAVY && size < 50_000);
+    let rules = Rules { queued_bytes: 16 * size, jobs: 2, ..rules() };
+    let mut assignment = Assignment::new(rules, StdRng::seed_from_u64(1), Arc::new(Wakers::default()).factory());
+    let metadata = world.metadata();
+    for partition in 0..2 {
+        assignment.assign(tp("t", partition), State::at(Offset::At(0)), &metadata, now);
+    }
+    let Plan::Fetch { mut reserved, .. } = assignment.plan(0, now) else { panic!("a fetch") };
+    reserved.resize(3 * size);
+    let came = vec![arrived(0, &[heavy(0), heavy(1)]), arrived(1, &[heavy(0)])];
+    assignment.fetched(0, 7, ErrorCode::NONE, came, reserved, now);
+    let mut jobs = assignment.take_signals().jobs;
+    let (slow, first) = (jobs.pop().unwrap(), jobs.pop().unwrap());
+    assert_eq!((first.lease.partition(), slow.lease.partition()), (&tp("t", 0), &tp("t", 1)));
+    open(&mut assignment, first);
+    let second = assignment.take_signals().jobs.pop().expect("the next of the same partition");
+    open(&mut assignment, second);
+    // What is open fills the broker's share and is paused; what is still being opened was sought away from.
+    assignment.pause(&tp("t", 0), true).unwrap();
+    assignment.seek(&tp("t", 1), Offset::At(5)).unwrap();
+    assignment.wait(Waker::noop());
+    assignment.take_signals();
+    assert!(matches!(assignment.plan(0, now), Plan::Wait(None)));
+    open(&mut assignment, slow);
+    assert!(assignment.take_signals().nodes.contains(&0.into()), "nothing else would ever wake its task");
+    assert!(matches!(assignment.plan(0, now), Plan::Fetch { .. }), "beyond the share, since the reader has nothing");
 }

@@ -78,7 +78,10 @@ async fn the_task_of_a_broker_that_is_gone_ends_and_begins_again_with_the_broker
     let cluster = cluster(3).await;
     let consumer = of_three(&cluster).await;
     let nodes = |consumer: &Consumer| {
-        let nodes = consumer.shared.inbox.with(|assignment| assignment.nodes.keys().copied().collect::<Vec<_>>());
+        let nodes = consumer
+            .shared
+            .inbox
+            .with(|assignment| assignment.nodes.keys().map(|source| source.broker).collect::<Vec<_>>());
         std::collections::BTreeSet::from_iter(nodes)
     };
     assert_eq!(nodes(&consumer).len(), 3);
@@ -91,7 +94,7 @@ async fn the_task_of_a_broker_that_is_gone_ends_and_begins_again_with_the_broker
         assert_eq!(numbers(&consumer, 3).await, [round; 3]);
         tokio::time::sleep(120 * SECOND).await;
         assert!(!nodes(&consumer).contains(&gone), "{gone} is gone: {:?}", nodes(&consumer));
-        assert!(!consumer.shared.inbox.with(|assignment| assignment.watch.brokers.contains_key(&gone)));
+        assert!(!consumer.shared.inbox.with(|assignment| assignment.watch.brokers.contains_key(&gone.into())));
         cluster.restart(gone).await.unwrap();
         cluster.move_leader("t", 2, gone).unwrap();
         append(&cluster, "t", 2, 100 * round..100 * round + 1);
@@ -108,7 +111,8 @@ async fn what_came_from_a_broker_that_is_gone_is_still_handed_out_before_its_tas
     let leader = cluster.leader("t", 0).unwrap().unwrap();
     cluster.kill(leader).await.unwrap();
     tokio::time::sleep(300 * SECOND).await;
-    let there = |consumer: &Consumer| consumer.shared.inbox.with(|assignment| assignment.nodes.contains_key(&leader));
+    let there =
+        |consumer: &Consumer| consumer.shared.inbox.with(|assignment| assignment.nodes.contains_key(&leader.into()));
     assert!(there(&consumer), "its bytes are still charged");
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
     assert!(is_quiet(&consumer).await);

@@ -372,7 +372,8 @@ async fn what_a_streams_poll_holds_holds_up_a_revocation() {
 async fn members_with_a_task_for_each_partition_come_and_go_and_each_record_is_read_once() {
     let work = |consumer: Arc<Consumer>, seen: Seen| {
         tokio::spawn(async move {
-            while let Some(mut stream) = consumer.next_partition().await {
+            while let Some(stream) = consumer.next_partition().await {
+                let mut stream = stream.unwrap();
                 let seen = seen.clone();
                 tokio::spawn(async move {
                     let mut polls = 0;
@@ -406,8 +407,8 @@ async fn a_close_waits_for_streams_to_finish_and_not_for_ever() {
     append(&cluster, "t", 0, 0..5);
     append(&cluster, "t", 1, 0..5);
     let consumer = member(&cluster).await;
-    let mut quick = consumer.next_partition().await.unwrap();
-    let mut stuck = consumer.next_partition().await.unwrap();
+    let mut quick = consumer.next_partition().await.unwrap().unwrap();
+    let mut stuck = consumer.next_partition().await.unwrap().unwrap();
     assert_eq!((quick.partition(), stuck.partition()), (&tp("t", 0), &tp("t", 1)));
     assert_eq!((of(&mut quick).await, of(&mut stuck).await), (0, 0));
     let working = tokio::spawn(async move {
@@ -481,14 +482,14 @@ fn room_for_one_who_waits_is_what_fetches_may_take_and_not_what_is_kept_for_open
     let unread = |world: &World| world.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
     assert!(unread(&world) > 0);
     let _filled = world.inbox.with(|assignment| {
-        let account = assignment.nodes[&0].account.clone();
+        let account = assignment.nodes[&0.into()].account.clone();
         account.set_opens(true);
         let filled = account.charge(account.limit() * 3 / 4 - account.used());
         assert!(account.has_room_for(100) && account.reserve(100, 100).is_none());
         filled
     });
     let later = world.now + 2 * SECOND;
-    world.inbox.with(|assignment| assignment.evict_unread(0, 100, later));
+    world.inbox.with(|assignment| assignment.evict_unread(0.into(), 100, later));
     assert_eq!(unread(&world), 0, "what nobody reads makes room");
     drop(slow);
 }

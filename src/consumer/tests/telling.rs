@@ -18,6 +18,7 @@ async fn every_wait_has_its_reason() {
     let partition = tp("t", 0);
     tokio::time::sleep(SECOND).await;
     assert_eq!(waits(&consumer), "reader");
+    assert_eq!(status(&consumer, 0).next_attempt_in, None, "it is up to the user");
     let reader = consumer.clone();
     assert_eq!(numbers(&consumer, 10).await.len(), 10);
     assert_eq!(waits(&consumer), "records");
@@ -42,8 +43,11 @@ async fn every_wait_has_its_reason() {
     let mut backing_off = 0;
     for _ in 0..60 {
         tokio::time::sleep(Duration::from_millis(130)).await;
-        match status(&consumer, 0).waiting {
+        let status = status(&consumer, 0);
+        match status.waiting {
             Waiting::BackingOff(error) => {
+                let left = status.next_attempt_in.expect("a back-off ends");
+                assert!(left > Duration::ZERO && left <= 2 * SECOND, "{left:?}");
                 assert_eq!(error.code(), Some(ErrorCode::KAFKA_STORAGE_ERROR));
                 backing_off += 1;
             }
@@ -69,6 +73,8 @@ async fn a_broker_that_does_not_answer_is_waited_for() {
     tokio::time::sleep(20 * SECOND).await;
     let status = status(&consumer, 0);
     assert_eq!((status.waiting.name(), status.broker), ("fetching", cluster.leader("t", 0).unwrap()));
+    // request.timeout.ms, and what the broker may wait for records.
+    assert!((9..=11).contains(&status.next_attempt_in.unwrap().as_secs()), "{status:?}");
     assert!((18..=20).contains(&status.waiting_for.as_secs()), "{status:?}");
     assert_eq!((status.position, consumer.metrics().fetches_in_flight), (Some(0), 1));
 }
@@ -115,6 +121,7 @@ async fn throttling_and_unreachable_brokers_are_named() {
     assert_eq!(numbers(&consumer, 1).await, [0]);
     // Whoever has read all waits for records first of all, which the broker's silence holds back.
     assert_eq!(waits(&consumer), "throttled");
+    assert!((15..=20).contains(&status(&consumer, 0).next_attempt_in.unwrap().as_secs()));
     tokio::time::sleep(60 * SECOND).await;
     assert_eq!(waits(&consumer), "records");
     cluster.fault(on(ApiKey::Fetch).drop_connection().forever());
@@ -179,6 +186,9 @@ async fn a_rebalance_is_told_from_joining_and_counted() {
     let [one, other] = [&first, &second].map(|consumer| consumer.status().group.unwrap().state);
     assert!(matches!(other, GroupState::Joining), "{other:?}");
     assert!(matches!(one, GroupState::Rebalancing | GroupState::Stable { .. }), "{one:?}");
+    let waits: Vec<_> = first.status().partitions.into_values().map(|status| status.waiting).collect();
+    let revoking = waits.iter().find(|waiting| waiting.name() == "revoking").expect("what is in hand keeps it");
+    assert!(revoking.is_for_user(), "{waits:?}");
     let (mut seen, mut rest) = (1, 60);
     while seen < 6 && rest > 0 {
         seen += first.poll(SECOND).await.unwrap().iter().count() + second.poll(SECOND).await.unwrap().iter().count();
@@ -211,4 +221,65 @@ async fn the_time_between_polls_is_counted() {
     assert_eq!(metrics.poll_interval_micros.count(), 3);
     assert!(metrics.poll_interval_micros.max() >= 3_000_000, "the wait of the poll before it is part of it");
     assert_eq!(metrics.last_poll_age, Some(6 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_says_so() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 2).unwrap();
+    for _ in 0..100 {
+        cluster.append("t", 0, &[Record::to("t").value(vec![7; 10_000])]).unwrap();
+    }
+    let builder = builder(&cluster).queued_max_bytes(120_000).max_partition_fetch_bytes(100_000);
+    let consumer = builder.build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning), (tp("t", 1), Offset::Beginning)]).unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(consumer.metrics().fetches_in_flight, 0, "there is room for none");
+    assert_eq!(waits(&consumer), "reader");
+    let waiting = status(&consumer, 1).waiting;
+    assert_eq!((waiting.name(), waiting.is_for_user()), ("memory", false));
+    append(&cluster, "t", 1, 0..1);
+    tokio::time::sleep(30 * SECOND).await;
+    assert_eq!(status(&consumer, 1).waiting.name(), "memory");
+    let mut seen = 0;
+    while seen < 101 {
+        seen += consumer.poll(60 * SECOND).await.unwrap().iter().count();
+    }
+    tokio::time::sleep(SECOND).await;
+    assert_eq!([0, 1].map(|partition| status(&consumer, partition).waiting.name()), ["records"; 2]);
+}
+
+#[test]
+fn who_waits_for_a_batch_to_be_opened_says_so() {
+    use super::world::{World, head, rules};
+    use crate::{
+        Compression, IsolationLevel,
+        consumer::{
+            arrivals::Arrived,
+            assignment::Rules,
+            test_batches::{Sort, built, noise},
+            walk::walk,
+        },
+    };
+    // There is never a turn for it.
+    let mut world = World::new(Rules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, jobs: 0, ..rules() });
+    world.send(1).unwrap();
+    let charge = world.waiting.remove(&1).unwrap();
+    let large = built(0, 2, Sort::Plain, Compression::Gzip(1), &noise(60_000));
+    let walk = walk(large, IsolationLevel::ReadUncommitted, &[]);
+    world.respond(1, vec![Arrived { head: head(1, ErrorCode::NONE), walk }], charge);
+    let reason = |world: &World| {
+        let status = world.inbox.with(|assignment| assignment.status(10 * SECOND, world.now));
+        let (_, found) = status.into_iter().find(|(partition, _)| *partition == tp("t", 1)).unwrap();
+        found.waiting.name()
+    };
+    assert_eq!(reason(&world), "reader");
+    assert_eq!(world.take(), None);
+    assert_eq!(reason(&world), "decompressing");
+    world.inbox.control(|assignment| {
+        assignment.partitions.get_mut(&tp("t", 1)).unwrap().of_group = true;
+        let tenures = assignment.tenures(&[tp("t", 1)]);
+        assignment.revoke(&tenures);
+    });
+    assert_eq!(reason(&world), "revoking");
 }

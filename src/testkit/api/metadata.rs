@@ -131,5 +131,6 @@ fn describe(topic: &Topic, context: &Context<'_>) -> MetadataResponseTopic {
     MetadataResponseTopic::default()
         .with_name(Some(topic_name(&topic.name)))
         .with_topic_id(topic.id)
+        .with_is_internal(topic.is_internal())
         .with_partitions(partitions.collect())
 }

@@ -122,13 +122,13 @@ impl State {
     /// The group of that name, with everything that was due by now done; a new one where there is none.
     pub(crate) fn group_mut(&mut self, name: &str, now: Instant) -> &mut Group {
         let settings = self.options.groups;
-        let picture = self.groups.get(name).filter(|group| group.is_consumer()).map(|_| self.picture());
         let group = self.groups.entry(name.to_owned()).or_default();
         group.advance(now, &settings);
-        if let Some(picture) = picture
-            && group.consumer().is_some_and(|consumer| consumer.is_classic())
-            && self.options.consumer_groups.migrates
-        {
+        let moves_back = group.consumer().is_some_and(|consumer| consumer.is_classic());
+        // Nobody looks at all topics who need not.
+        let picture = (moves_back && self.options.consumer_groups.migrates).then(|| self.picture());
+        let group = self.groups.entry(name.to_owned()).or_default();
+        if let Some(picture) = picture {
             group.downgrade(now, &picture, &settings);
         }
         group

@@ -10,6 +10,9 @@ use uuid::Uuid;
 use super::{log::Log, producers::Producers};
 use crate::error::ErrorCode;
 
+/// Brokers keep these for themselves, as Kafka's metadata says of them.
+const INTERNAL: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+
 /// No broker leads.
 pub(crate) const NO_LEADER: i32 = -1;
 
@@ -26,6 +29,11 @@ impl Topic {
     /// Whether the broker gives the timestamps (`message.timestamp.type`).
     pub(crate) fn log_append_time(&self) -> bool {
         self.configs.get("message.timestamp.type").is_some_and(|value| value == "LogAppendTime")
+    }
+
+    /// Whether it is one of the brokers' own.
+    pub(crate) fn is_internal(&self) -> bool {
+        INTERNAL.contains(&&*self.name)
     }
 
     /// The topic's own `max.message.bytes`.

@@ -308,3 +308,41 @@ async fn a_failure_ends_the_worker_though_records_wait_behind_it() {
     let error = timeout(10 * SECOND, worker.wait()).await.expect("nothing more is waited for").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Handler);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_without_an_offset_ends_the_worker() {
+    let cluster = filled(1, 3).await;
+    let consumer = subscribed(member(&cluster).auto_offset_reset(OffsetReset::None)).await;
+    let seen = Seen::default();
+    let handler = seen.clone();
+    let worker = consumer.worker().seed(1).start(move |record: ConsumerRecord| {
+        let seen = handler.clone();
+        async move {
+            seen.work(record, SECOND).await;
+            Fails::Ok(())
+        }
+    });
+    let error = worker.unwrap().wait().await.unwrap_err();
+    assert_eq!((error.kind(), seen.count()), (ErrorKind::NoOffset, 0));
+    assert_eq!(error.place().map(|(topic, partition, _)| (topic.to_owned(), partition)), Some(("t".to_owned(), 0)));
+    assert!(cluster.group("g").is_none_or(|group| group.members.is_empty()), "it left the group");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_may_not_be_read_is_noted_and_read_when_it_may() {
+    let cluster = filled(2, 5).await;
+    let refused = on(ApiKey::Fetch).partition("t", 0).forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+    let refused = cluster.fault(refused);
+    let seen = Seen::default();
+    let worker = worker(&cluster).await.start(failing(&seen, 0, 0)).unwrap();
+    until("the other partition is through", || seen.of(1).len() == 5).await;
+    until("it is told what is in the way", || worker.status().last_error.is_some()).await;
+    let error = worker.status().last_error.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Authorization, "{error}");
+    assert!(error.to_string().contains("t[0]"), "{error}");
+    assert!(seen.of(0).is_empty() && matches!(worker.status().state, WorkerState::Running));
+    refused.clear();
+    seen.reaches(10).await;
+    close(&worker).await;
+    assert_eq!((cluster.committed("g", "t", 0), cluster.committed("g", "t", 1)), (Some(5), Some(5)));
+}

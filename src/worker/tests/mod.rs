@@ -1,5 +1,6 @@
 //! The worker against brokers in the process, under paused time.
 
+mod consumer_protocol;
 mod ending;
 mod failures;
 mod handling;

@@ -66,8 +66,8 @@ pub(crate) struct Answer {
 pub(crate) enum Action {
     /// ConsumerGroupHeartbeat, answered by `answered`.
     Heartbeat { ticket: Ticket, beat: Beat },
-    /// A heartbeat that leaves (−1), or leaves a static member's place to its next incarnation (−2); nobody waits for its
-    /// answer.
+    /// A heartbeat that leaves (−1), or leaves a static member's place to its next incarnation (−2); `said_goodbye` tells when
+    /// it has been answered, or will not be tried again.
     Leave { member_id: Arc<str>, epoch: i32 },
     /// Nothing goes on before the reader asks for records again, which `polled` tells.
     AwaitPoll,

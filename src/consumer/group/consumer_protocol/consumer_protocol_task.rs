@@ -24,7 +24,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// An attempt that is not answered must leave time for another within the session.
+/// An attempt that is not answered must leave time for another within the session. As long may a goodbye take while the
+/// next membership waits for it.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What comes back from the requests on their way.
@@ -52,8 +53,8 @@ pub(crate) struct ConsumerProtocolTask {
     goodbyes: Goodbyes,
     pictures: watch::Receiver<u64>,
     subscription: Option<Subscription>,
-    /// Expressions are matched here: the brokers (of before Kafka 4.0) cannot.
-    matches_here: bool,
+    /// The brokers (of before Kafka 4.0) match no expressions.
+    brokers_match: bool,
     /// Pictures up to this version may lack topics that the expressions look for.
     blind_until: u64,
 }
@@ -86,7 +87,7 @@ impl ConsumerProtocolTask {
             membership,
             under_way: JoinSet::new(),
             subscription: None,
-            matches_here: false,
+            brokers_match: true,
             blind_until: 0,
         }
     }
@@ -121,6 +122,7 @@ impl ConsumerProtocolTask {
                     if let Err(error) = left {
                         tracing::debug!(group = %self.shared.settings.group_id, %error, "left without a word");
                     }
+                    self.membership.said_goodbye(now());
                 }
                 changed = self.pictures.changed() => match changed {
                     Ok(()) => self.look_at_picture(),
@@ -147,7 +149,8 @@ impl ConsumerProtocolTask {
             match action {
                 Action::Heartbeat { ticket, beat } => self.heartbeat(ticket, beat),
                 Action::Leave { member_id, epoch } => {
-                    self.say_goodbye(member_id, epoch, None);
+                    let deadline = Instant::now() + request_timeout(&self.client).min(HEARTBEAT_TIMEOUT);
+                    self.say_goodbye(member_id, epoch, deadline);
                 }
                 Action::AwaitPoll => self.shared.reader.park(),
                 Action::Assigned { partitions } => self.tell(GroupEvent::Assigned { partitions }),
@@ -205,16 +208,16 @@ impl ConsumerProtocolTask {
         });
     }
 
-    fn say_goodbye(&mut self, member_id: Arc<str>, epoch: i32, deadline: Option<Instant>) {
+    fn say_goodbye(&mut self, member_id: Arc<str>, epoch: i32, deadline: Instant) {
         let build = move |_, settings: &_| requests::leave(settings, &member_id, epoch);
-        self.goodbyes.say(deadline, build, requests::read_leave);
+        self.goodbyes.say(Some(deadline), build, requests::read_leave);
     }
 
     fn take(&mut self, heard: Heard) {
         match heard {
             Heard::Answer { ticket, says_all, answer } => {
                 self.membership.answered(now(), ticket, answer);
-                if !says_all && !std::mem::replace(&mut self.matches_here, true) {
+                if !says_all && std::mem::replace(&mut self.brokers_match, false) {
                     self.subscribe(self.subscription.clone());
                 }
                 self.look_up_names();
@@ -224,7 +227,7 @@ impl ConsumerProtocolTask {
     }
 
     fn subscribe(&mut self, subscription: Option<Subscription>) {
-        let expressions = self.matches_here && subscription.as_ref().is_some_and(Subscription::has_patterns);
+        let expressions = subscription.as_ref().is_some_and(|subscription| self.matches_here(subscription));
         self.client.want_all_topics(expressions);
         if expressions {
             self.blind_until = self.client.metadata().version;
@@ -233,6 +236,12 @@ impl ConsumerProtocolTask {
         self.subscription = subscription;
         self.want_topics();
         self.match_topics();
+    }
+
+    /// Whether there are expressions that are matched by us: then the coordinator is told the topics.
+    fn matches_here(&self, subscription: &Subscription) -> bool {
+        let same = subscription.means_the_same_to_brokers(self.shared.settings.exclude_internal_topics);
+        subscription.has_patterns() && !(self.brokers_match && same)
     }
 
     fn look_at_picture(&mut self) {
@@ -250,10 +259,10 @@ impl ConsumerProtocolTask {
         let picture = self.client.metadata();
         let wanted = match &self.subscription {
             None => None,
-            Some(subscription) if !self.matches_here => {
+            Some(subscription) if !self.matches_here(subscription) => {
                 Some(Wanted { names: subscription.names().clone(), regex: subscription.broker_regex().map(Arc::from) })
             }
-            Some(subscription) if subscription.has_patterns() && picture.version <= self.blind_until => return,
+            Some(_) if picture.version <= self.blind_until => return,
             Some(subscription) => {
                 let names = subscription.topics(&picture, self.shared.settings.exclude_internal_topics);
                 Some(Wanted { names, regex: None })
@@ -273,7 +282,7 @@ impl ConsumerProtocolTask {
         self.under_way.abort_all();
         self.client.want_topic_ids(&[]);
         if let Some(Action::Leave { member_id, epoch }) = self.membership.next_action() {
-            self.say_goodbye(member_id, epoch, Some(deadline));
+            self.say_goodbye(member_id, epoch, deadline);
         }
         self.goodbyes.all(deadline).await
     }

@@ -114,18 +114,16 @@ impl ConsumerMembership {
     /// The partitions may be others' already: gives them up without asking, and joins anew.
     pub(super) fn lose(&mut self, now: Instant, reason: &str) {
         tracing::debug!(group = %self.settings.group_id, member = %self.member_id, epoch = self.epoch, reason, "out");
-        let leaving = self.leaving;
         self.tell_lost();
         self.reset();
-        if leaving { self.leave() } else { self.retry_soon(now) }
+        if self.subscribed { self.retry_soon(now) } else { self.leave() }
     }
 
     pub(super) fn poll_interval_passed(&mut self, now: Instant) {
         let interval = self.settings.max_poll_interval;
-        let leaving = self.leaving;
         self.tell_lost();
         self.leave();
-        if leaving {
+        if !self.subscribed {
             return;
         }
         let message = format!(

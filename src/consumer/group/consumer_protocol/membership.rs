@@ -20,6 +20,7 @@
 //!   that the coordinator answers with everything.
 //! * A member that joins owns nothing: the coordinator refuses a join that says otherwise.
 //! * The member's id is its own, for as long as it lives (KIP-1082): so a join whose answer was lost leaves no ghost behind.
+//!   A goodbye under it that comes late would put the next membership out, so nothing is joined before it has ended.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -58,7 +59,7 @@ pub(crate) struct ConsumerMembership {
     pub(super) heartbeat_backoff: Backoff,
     pub(super) rng: StdRng,
     pub(super) state: State,
-    subscribed: bool,
+    pub(super) subscribed: bool,
     /// What was last subscribed to.
     wanted: Wanted,
     pub(super) member_id: Arc<str>,
@@ -66,6 +67,8 @@ pub(crate) struct ConsumerMembership {
     pub(super) epoch: i32,
     /// Whether the coordinator may have a member of our id.
     pub(super) may_be_in: bool,
+    /// Goodbyes that may still arrive.
+    goodbyes: u32,
     /// All that we may own, as the coordinator said last.
     pub(super) target: Held,
     /// The names of topics in `target` and `owned`, as far as they are known.
@@ -78,7 +81,8 @@ pub(crate) struct ConsumerMembership {
     /// Since when the coordinator waits for us to give up, at the earliest: several revocations may follow each other before
     /// it hears of a moment without any.
     pub(super) awaited_since: Option<Instant>,
-    /// Nothing is subscribed to any more: leaves once everything is given up.
+    /// The consumer unsubscribed, and may have let go of anything that is owned: everything is given up, and then the group
+    /// is left, unless something is subscribed to again by then.
     pub(super) leaving: bool,
     /// The consumer has not heard of this membership's first assignment yet.
     pub(super) fresh: bool,
@@ -169,6 +173,7 @@ impl ConsumerMembership {
             member_id,
             epoch: 0,
             may_be_in: false,
+            goodbyes: 0,
             target: Held::new(),
             names: BTreeMap::new(),
             owned: BTreeMap::new(),
@@ -209,7 +214,7 @@ impl ConsumerMembership {
         match &self.state {
             State::Outside | State::Parked { .. } | State::Ended(_) => None,
             State::Waiting { until } => Some(*until),
-            State::Joining => heartbeat,
+            State::Joining => heartbeat.filter(|_| self.goodbyes == 0),
             State::In => {
                 let given_up = self.giving_up.as_ref().map(|giving_up| giving_up.deadline);
                 let poll = self.last_poll + self.settings.max_poll_interval;
@@ -262,7 +267,6 @@ impl ConsumerMembership {
                 self.join(now);
             }
             State::In => {
-                self.leaving = false;
                 self.heartbeat.due = now;
                 self.reconcile(now);
             }
@@ -290,6 +294,12 @@ impl ConsumerMembership {
         }
     }
 
+    /// A goodbye has ended, one way or another: it is not tried again.
+    pub(crate) fn said_goodbye(&mut self, now: Instant) {
+        self.goodbyes = self.goodbyes.saturating_sub(1);
+        self.tick(now);
+    }
+
     // ---- what time does
 
     pub(crate) fn tick(&mut self, now: Instant) {
@@ -311,10 +321,12 @@ impl ConsumerMembership {
             }
             self.give_up_in_time(now);
         }
-        if matches!(self.state, State::Joining | State::In)
-            && self.heartbeat.in_flight.is_none()
-            && now >= self.heartbeat.due
-        {
+        let may_speak = match self.state {
+            State::Joining => self.goodbyes == 0,
+            State::In => true,
+            _ => false,
+        };
+        if may_speak && self.heartbeat.in_flight.is_none() && now >= self.heartbeat.due {
             self.send(now);
         }
     }
@@ -470,6 +482,7 @@ impl ConsumerMembership {
         if std::mem::take(&mut self.may_be_in) {
             let stays = self.settings.group_instance_id.is_some();
             let epoch = if stays { LEAVE_FOR_A_WHILE } else { LEAVE };
+            self.goodbyes += 1;
             self.actions.push_back(Action::Leave { member_id: self.member_id.clone(), epoch });
         }
     }

@@ -43,6 +43,9 @@ enum Request {
     Leave { member_id: Arc<str>, epoch: i32 },
 }
 
+/// How often a goodbye is tried.
+const ATTEMPTS: u32 = 3;
+
 #[derive(Debug)]
 enum Happening {
     /// The answer may get lost on its way back.
@@ -51,6 +54,13 @@ enum Happening {
         ticket: Option<Ticket>,
         request: Request,
         heard: bool,
+    },
+    /// A goodbye that was refused, or whose answer was lost, comes again; at last it has ended.
+    Goodbye {
+        by: usize,
+        member_id: Arc<str>,
+        epoch: i32,
+        left: u32,
     },
     Answered {
         to: usize,
@@ -214,7 +224,12 @@ impl World {
                     peer.in_flight = Some(ticket);
                     self.send(i, Some(ticket), Request::Beat(beat));
                 }
-                Action::Leave { member_id, epoch } => self.send(i, None, Request::Leave { member_id, epoch }),
+                Action::Leave { member_id, epoch } => {
+                    let left = if self.chance(50) { self.rng.random_range(1..ATTEMPTS) } else { 0 };
+                    // Whether or not the first attempts are carried out.
+                    let pause = self.latency();
+                    self.later(pause, Happening::Goodbye { by: i, member_id, epoch, left });
+                }
                 Action::Assigned { partitions } => {
                     for partition in partitions {
                         // It may have been lost in the same breath.
@@ -279,6 +294,23 @@ impl World {
                     look(peer, now);
                 }
             }),
+            Happening::Goodbye { by, member_id, epoch, left } => {
+                let Some(peer) = &self.peers[by] else { return };
+                let joins = peer.in_flight.is_some() && matches!(peer.member.state, State::Joining);
+                let is_in = matches!(peer.member.state, State::In);
+                assert!(!is_in && !joins, "seed {}: a goodbye puts its successor out", self.seed);
+                let arrives = left == 0 || self.chance(50);
+                if arrives {
+                    // It may be said twice.
+                    drop(self.serve(by, Request::Leave { member_id: member_id.clone(), epoch }));
+                }
+                if left > 0 {
+                    let pause = self.rng.random_range(100..8_000);
+                    self.later(pause, Happening::Goodbye { by, member_id, epoch, left: left - 1 });
+                } else {
+                    self.with(by, |peer, now| peer.member.said_goodbye(now));
+                }
+            }
             Happening::Revoked { by, ticket, partitions } => self.with(by, |peer, now| {
                 // The consumer answers only for what it was not told to be lost.
                 if peer.member.giving_up.as_ref().is_some_and(|giving_up| giving_up.ticket == ticket) {

@@ -35,7 +35,7 @@ impl ConsumerMembership {
             return self.give_up(gone);
         }
         self.awaited_since = None;
-        if self.leaving {
+        if std::mem::take(&mut self.leaving) && !self.subscribed {
             return self.leave();
         }
         self.take_what_is_free();

@@ -51,7 +51,10 @@ impl Membership {
     pub(super) fn expelled(&mut self, now: Instant, error: &Error) -> bool {
         match error.code() {
             _ if error.is_fatal() => self.end(error.clone()),
-            Some(ErrorCode::UNKNOWN_MEMBER_ID) => self.lose(now, true, "the coordinator did not know the member"),
+            // From OffsetCommit v9 on it says so where it knows nothing of the group.
+            Some(ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND) => {
+                self.lose(now, true, "the coordinator did not know the member");
+            }
             Some(ErrorCode::ILLEGAL_GENERATION) => self.lose(now, false, "the generation was over"),
             _ => return false,
         }
@@ -131,6 +134,7 @@ impl Membership {
     pub(super) fn tell_lost(&mut self) {
         let partitions: Vec<_> = self.owned.keys().cloned().collect();
         self.owned = Default::default();
+        self.parts_from_all = false;
         if !partitions.is_empty() {
             self.actions.push_back(Action::Lost { partitions });
         }

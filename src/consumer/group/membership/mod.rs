@@ -89,6 +89,9 @@ pub(crate) struct Membership {
     counts: Option<TopicPartitions>,
     /// Why the next JoinGroup is sent (KIP-800).
     reason: String,
+    /// The consumer unsubscribed, and may have let go of anything that is owned: whatever it wants since, all of it is
+    /// given up first.
+    parts_from_all: bool,
     quick_retries: u32,
     /// The coordinator may not have our JoinGroup, and then begins the next generation without us when the rebalance
     /// times out. What we keep while joining is kept until then at the longest.
@@ -174,6 +177,7 @@ impl Membership {
             last: LastAssignment::default(),
             counts: None,
             reason: String::new(),
+            parts_from_all: false,
             quick_retries: 0,
             doubtful: false,
             troubled_since: None,
@@ -234,6 +238,7 @@ impl Membership {
         }
         let wanted = topics.is_some();
         self.topics = topics;
+        self.parts_from_all |= !wanted && !self.owned.is_empty();
         match &mut self.state {
             State::Outside if wanted => {
                 self.last_poll = now;
@@ -429,9 +434,11 @@ impl Membership {
     /// Asks the consumer for what has to be given up before going on, if it has anything of it.
     fn give_up(&mut self, now: Instant, then: Then, reason: &str) {
         reason.clone_into(&mut self.reason);
+        let parts_from_all = std::mem::take(&mut self.parts_from_all);
         let kept = |partition: &TopicPartition| {
             self.cooperative
                 && then == Then::Join
+                && !parts_from_all
                 && self.topics.as_ref().is_some_and(|topics| topics.contains(&partition.topic))
         };
         let partitions = self.owned.keys().filter(|partition| !kept(partition)).cloned().collect();

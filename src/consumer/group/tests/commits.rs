@@ -84,7 +84,7 @@ async fn a_rebalance_is_told_as_such() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expelled_members_commit_fails_and_it_joins_anew() {
-    for code in [ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::ILLEGAL_GENERATION] {
+    for code in [ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::ILLEGAL_GENERATION, ErrorCode::GROUP_ID_NOT_FOUND] {
         let cluster = cluster(Options::new()).await;
         let mut member = settled(&cluster).await;
         cluster.fault(on(ApiKey::OffsetCommit).times(1).error(code));

@@ -211,3 +211,28 @@ async fn a_coordinator_that_moves_or_forgets_the_group_is_joined_again() {
         share(&mut members, &[2, 2]).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_is_refused_in_the_middle_of_a_rebalance_gets_through_behind_it() {
+    let cluster = cluster(Options::new()).await;
+    let mut first = joined(&cluster, cooperative());
+    first.owns(partitions("t", 0..4)).await;
+    // All have joined, and the assignment takes a while; the answer to the commit comes when it is there.
+    cluster.fault(on(ApiKey::SyncGroup).times(2).delay(Duration::from_secs(4)));
+    cluster.fault(on(ApiKey::OffsetCommit).times(1).delay_response(Duration::from_secs(6)));
+    let mut second = joined(&cluster, cooperative());
+    while cluster.group("g").unwrap().state != "CompletingRebalance" {
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let kept: Vec<_> = (0..2).map(|n| (TopicPartition::new("t", n), OffsetAndMetadata::new(7))).collect();
+    first.handle.commit(kept, soon()).await.unwrap();
+    assert_eq!((cluster.committed("g", "t", 0), cluster.committed("g", "t", 1)), (Some(7), Some(7)));
+    second.owns(partitions("t", 2..4)).await;
+    let heard = first.owns(partitions("t", 0..2)).await;
+    assert_eq!((heard.revoked, heard.lost), (1, 0));
+    let generation = cluster.group("g").unwrap().generation;
+    sleep(2 * SESSION).await;
+    assert_eq!(cluster.group("g").unwrap().generation, generation, "nobody joined anew for it");
+    assert_eq!(generation, 3, "one to find out what moves, and one to move it");
+}

@@ -99,6 +99,7 @@ impl Group {
                 self.joins.insert(ticket, JoinOutcome::error(ErrorCode::UNKNOWN_MEMBER_ID, member.id));
             }
         }
+        self.consumer = None;
         self.pending.clear();
         self.phase = Phase::Empty;
         self.generation = 0;

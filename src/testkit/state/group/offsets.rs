@@ -15,6 +15,11 @@ pub(crate) struct Committed {
 }
 
 impl Group {
+    /// Whether nobody ever joined: as if there were no such group.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.members.is_empty() && self.generation == 0
+    }
+
     /// Whether that member, in that generation, may commit now. A negative generation is a consumer without membership,
     /// which may commit only while the group has no members.
     pub(crate) fn may_commit(
@@ -28,8 +33,7 @@ impl Group {
         if self.members.is_empty() && generation < 0 {
             return Ok(());
         }
-        if self.members.is_empty() && self.generation == 0 {
-            // Nobody ever joined: as for a group that does not exist.
+        if self.is_unknown() {
             return Err(ErrorCode::ILLEGAL_GENERATION);
         }
         let at = self.check_identity(identity)?;

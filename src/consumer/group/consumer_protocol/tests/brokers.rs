@@ -395,3 +395,75 @@ async fn closing_is_bounded_when_nobody_answers() {
     assert!(tokio::time::Instant::now() <= deadline + Duration::from_millis(10));
     member.handle.close(soon()).await.unwrap();
 }
+
+/// Its first attempt is refused, the member joins again under the same id, and only then is it tried again.
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_that_is_tried_again_does_not_put_its_successor_out() {
+    for instance in [None, Some("a")] {
+        for poll_interval_passes in [false, true] {
+            for moves in [false, true] {
+                let cluster = cluster(Options::new()).await;
+                let mut member = Member::with(&cluster, group_settings(instance), None);
+                member.subscribe(&["t"]);
+                member.owns(set("t", 0..4)).await;
+                // What it owns is told by then.
+                sleep(Duration::from_secs(1)).await;
+                let goodbye = on(ApiKey::ConsumerGroupHeartbeat);
+                let plant = || {
+                    cluster.fault(if moves {
+                        goodbye.clone().error(ErrorCode::NOT_COORDINATOR)
+                    } else {
+                        goodbye.clone().drop_connection()
+                    })
+                };
+                let (goodbye, lost) = if poll_interval_passes {
+                    member.polls(false);
+                    // The last heartbeat before it leaves is answered.
+                    sleep(POLL_INTERVAL - Duration::from_millis(2_400)).await;
+                    let goodbye = plant();
+                    member.until("being put out", |heard| heard.lost == 1).await;
+                    sleep(Duration::from_millis(10)).await;
+                    member.polls(true);
+                    drop(member.handle.reading());
+                    (goodbye, 1)
+                } else {
+                    let goodbye = plant();
+                    member.handle.subscribe(None);
+                    goodbye.reached(1).await;
+                    member.subscribe(&["t"]);
+                    (goodbye, 0)
+                };
+                let what = format!("{instance:?} {poll_interval_passes} {moves}");
+                goodbye.reached(1).await;
+                member.owns(set("t", 0..4)).await;
+                sleep(SESSION).await;
+                assert_eq!(member.now().lost, lost, "{what}: {:?}", member.now().errors);
+                member.owns(set("t", 0..4)).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_forgets_the_group_is_told_of_it_anew() {
+    let cluster = cluster(Options::new()).await;
+    let (mut first, mut second) = (Member::joined(&cluster, &["t"]), Member::joined(&cluster, &["t"]));
+    first.owns_so_many(2).await;
+    second.owns_so_many(2).await;
+    first.handle.commit(vec![(first.now().owned.first().unwrap().clone(), 7.into())], soon()).await.unwrap();
+    cluster.forget_group("g").unwrap();
+    assert!(cluster.consumer_group("g").is_none());
+    first.until("losing everything", |heard| heard.lost == 1).await;
+    second.until("losing everything", |heard| heard.lost == 1).await;
+    first.owns_so_many(2).await;
+    second.owns_so_many(2).await;
+    sleep(SESSION).await;
+    one_owner_each(&[&first, &second]);
+    assert_eq!((first.now().lost, second.now().lost), (1, 1));
+    // Who commits before it has heard of it is told so, and nothing is committed for others.
+    cluster.forget_group("g").unwrap();
+    let owned = first.now().owned.first().unwrap().clone();
+    let refused = first.handle.commit(vec![(owned, 9.into())], soon()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotAssigned, "{refused}");
+    first.owns_so_many(2).await;
+}

@@ -133,7 +133,10 @@ fn a_place_that_is_not_released_is_handed_back_in_case_it_is_ours_and_waited_for
     for _ in 0..100 {
         match bench.member.next_action() {
             Some(Action::Heartbeat { ticket, .. }) => bench.refuse(ticket, ErrorCode::UNRELEASED_INSTANCE_ID),
-            Some(Action::Leave { epoch, .. }) => assert_eq!(epoch, -2),
+            Some(Action::Leave { epoch, .. }) => {
+                assert_eq!(epoch, -2);
+                bench.member.said_goodbye(bench.now);
+            }
             Some(Action::Error { error, fatal: false }) => {
                 assert_eq!(error.code(), Some(ErrorCode::UNRELEASED_INSTANCE_ID));
                 told += 1;

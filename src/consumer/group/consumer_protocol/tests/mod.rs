@@ -183,7 +183,14 @@ impl Bench {
         }
     }
 
+    /// It says goodbye, and is heard.
     fn left(&mut self) -> i32 {
+        let epoch = self.leaves();
+        self.member.said_goodbye(self.now);
+        epoch
+    }
+
+    fn leaves(&mut self) -> i32 {
         match self.action() {
             Action::Leave { member_id, epoch } => {
                 assert_eq!(&*member_id, "m");

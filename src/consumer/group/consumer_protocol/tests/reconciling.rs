@@ -223,6 +223,41 @@ fn subscribing_again_before_everything_is_given_up_stays() {
 }
 
 #[test]
+fn who_unsubscribed_gives_everything_up_whatever_it_wants_by_then() {
+    let mut bench = Bench::settled();
+    bench.told(5, held(&[(T, 1..2)]));
+    let (ticket, _) = bench.revoking();
+    bench.member.subscribe(bench.now, None);
+    bench.subscribe(&["t", "u"]);
+    let (beaten, _) = bench.beat();
+    bench.answer(beaten, 5, None);
+    bench.member.revoked(bench.now, ticket);
+    let (ticket, gone) = bench.revoking();
+    assert_eq!(gone, partitions("t", 1..2), "the consumer may have put something else in its place");
+    let (beaten, _) = bench.beat();
+    bench.answer(beaten, 5, None);
+    bench.member.revoked(bench.now, ticket);
+    assert_eq!((bench.assigned(), bench.epoch()), (partitions("t", 1..2), Some(5)));
+}
+
+#[test]
+fn nothing_is_joined_before_the_last_goodbye_has_ended() {
+    for instance_id in [None, Some("i")] {
+        let mut bench = Bench::settled_as(instance_id);
+        bench.member.subscribe(bench.now, None);
+        let (ticket, _) = bench.revoking();
+        bench.member.revoked(bench.now, ticket);
+        bench.leaves();
+        bench.subscribe(&["t"]);
+        bench.pass(POLL);
+        bench.idle();
+        assert!(bench.member.next_wake().is_none());
+        bench.member.said_goodbye(bench.now);
+        assert_eq!(bench.beat().1.epoch, 0);
+    }
+}
+
+#[test]
 fn a_member_that_has_to_give_nothing_up_leaves_at_once() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);

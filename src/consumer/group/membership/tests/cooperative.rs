@@ -81,6 +81,23 @@ fn what_the_assignment_takes_away_is_given_up_and_then_joined_without() {
 }
 
 #[test]
+fn who_unsubscribed_gives_everything_up_whatever_it_wants_by_then() {
+    let mut bench = stable();
+    let (ticket, _) = rebalances(&mut bench);
+    bench.member.joined(bench.now, ticket, Joined::In(answer(6)));
+    given(&mut bench, &partitions("t", 0..1));
+    let Action::Revoke { ticket, .. } = bench.action() else { panic!("a revocation") };
+    assert!(bench.assigned().is_empty());
+    bench.member.subscribe(bench.now, None);
+    bench.subscribe(&["t"]);
+    bench.member.revoked(bench.now, ticket);
+    let Action::Revoke { ticket, partitions: asked } = bench.action() else { panic!("another revocation") };
+    assert_eq!(asked, partitions("t", 0..1), "the consumer may have put something else in its place");
+    bench.member.revoked(bench.now, ticket);
+    assert!(joins(&mut bench).1.owned.is_empty());
+}
+
+#[test]
 fn a_reader_that_is_too_slow_loses_only_what_it_was_to_give_up() {
     let mut bench = stable();
     let (ticket, _) = rebalances(&mut bench);

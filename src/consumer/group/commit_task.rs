@@ -1,0 +1,236 @@
+//! Commits on their way to the coordinator: one attempt at a time, however many are under way.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::OffsetCommitResponse;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    GroupHandle,
+    commit::{Commit, Insistence, Now, ToCommit, Turn, Verdict, rebalancing},
+    coordinator::{ask, request_timeout},
+    group_task::Command,
+    handle::Pace,
+    membership::{Identity, Standing},
+    order::Number,
+    shared::Shared,
+};
+use crate::{
+    cluster::{CoordinatorKind, Lane},
+    error::{Error, ErrorCode, ErrorKind, Result},
+};
+
+/// A commit that was asked for, as of then.
+#[derive(Debug)]
+pub(crate) struct AskedCommit {
+    commit: Commit,
+    _place: Place,
+}
+
+impl AskedCommit {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.commit.is_empty()
+    }
+}
+
+/// A commit's place in the order of all, for as long as it may still be carried out.
+#[derive(Debug)]
+struct Place {
+    number: Number,
+    shared: Arc<Shared>,
+}
+
+impl Place {
+    fn new(shared: &Arc<Shared>, by_user: bool) -> Self {
+        Self { number: shared.order().begun(by_user), shared: shared.clone() }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.order().ended();
+    }
+}
+
+impl GroupHandle {
+    /// Takes note of a commit, for the assignment that is current now; for a consumer that is not subscribed, as no member.
+    /// It counts as later than all that were taken note of before; by whom it is asked for, `by_user` says.
+    ///
+    /// # Errors
+    /// `NotAssigned` where a partition is not owned; `REBALANCE_IN_PROGRESS` (as [`Error::code`](crate::Error::code)) where
+    /// the group is rebalancing.
+    pub(crate) fn ask_to_commit(&self, offsets: Vec<ToCommit>, by_user: bool) -> Result<AskedCommit> {
+        let Shared { settings, .. } = &*self.shared;
+        let (group_id, instance_id) = (settings.group_id.clone(), settings.group_instance_id.clone());
+        let place = Place::new(&self.shared, by_user);
+        let commit = Commit::new(group_id, instance_id, &self.shared.standing(), place.number, offsets)?;
+        Ok(AskedCommit { commit, _place: place })
+    }
+
+    /// Several commits as one, with what was asked for last of each partition. `None` where they cannot go as one.
+    pub(crate) fn together<'a>(&self, asked: impl IntoIterator<Item = &'a AskedCommit>) -> Option<AskedCommit> {
+        let commit = Commit::together(asked.into_iter().map(|asked| &asked.commit))?;
+        Some(AskedCommit { commit, _place: Place::new(&self.shared, true) })
+    }
+
+    /// Whether some commit that was asked for is not over yet.
+    pub(crate) fn is_committing(&self) -> bool {
+        self.shared.order().is_any_under_way()
+    }
+
+    /// Carries a commit out, and tells of all that gets through, as it does. Partitions that are kept over a rebalance are
+    /// committed when it is through. Where something has to be waited for, other commits go on meanwhile; what was
+    /// committed of a partition for somebody who asked later is left out.
+    ///
+    /// # Errors
+    /// `NotAssigned` where a partition was taken away meanwhile, or its topic made anew (all others are committed all the
+    /// same), and other kinds as the broker answers. `REBALANCE_IN_PROGRESS` where the group is rebalancing.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the answer up: the offsets may or may not be committed. The commit can be carried out again.
+    pub(crate) async fn carry_out(
+        &self,
+        asked: &mut AskedCommit,
+        insistence: Insistence,
+        deadline: Instant,
+        mut got_through: impl FnMut(Vec<ToCommit>) + Send,
+    ) -> Result<()> {
+        let commit = &mut asked.commit;
+        let once = insistence == Insistence::OneAnswer;
+        let mut pace = Pace::new(&self.client);
+        let mut last = None;
+        while Instant::now() < deadline {
+            if commit.is_empty() {
+                return commit.end();
+            }
+            let Ok(attempt) = timeout_at(deadline, self.shared.attempt.lock()).await else { break };
+            let (standing, picture) = (self.shared.standing(), self.client.metadata());
+            let turn = {
+                let order = self.shared.order();
+                commit.turn(&Now { standing: &standing, picture: &picture, order: &order }, insistence)?
+            };
+            let identity = match turn {
+                Turn::Over => return commit.end(),
+                Turn::Now(identity) => identity,
+                Turn::Later if once => return Err(rebalancing(&self.shared.settings.group_id)),
+                Turn::Later => {
+                    drop(attempt);
+                    // An incremental rebalance keeps the partitions and will be through in a while.
+                    let _ = timeout_at(deadline, self.shared.standing_changes(&standing)).await;
+                    continue;
+                }
+                Turn::NoTopic(error) => {
+                    drop(attempt);
+                    last = Some(error);
+                    self.wait_for_topics(picture.version, &mut pace, deadline).await;
+                    continue;
+                }
+            };
+            let answer = self.try_commit(commit, identity.as_ref(), deadline).await;
+            let seen = self.client.metadata().version;
+            let verdict = match answer {
+                Ok((node, response)) => {
+                    let mut committed = Vec::new();
+                    let verdict = {
+                        let mut order = self.shared.order();
+                        commit.answered(&response, insistence, seen, &mut order, &mut committed)
+                    };
+                    got_through(committed);
+                    if matches!(verdict, Verdict::Again { find_coordinator: true, .. }) {
+                        let group_id = &self.shared.settings.group_id;
+                        self.client.forget_coordinator(CoordinatorKind::Group, group_id, node);
+                    }
+                    verdict
+                }
+                // Whom it did not reach has not answered.
+                Err(error) if error.is_retriable() => Verdict::Again { find_coordinator: true, error },
+                Err(error) => return Err(error),
+            };
+            drop(attempt);
+            last = Some(match verdict {
+                Verdict::Over => return commit.end(),
+                Verdict::Again { find_coordinator, error } => {
+                    if let (Some(ErrorCode::STALE_MEMBER_EPOCH), Some(identity)) = (error.code(), identity) {
+                        // The next heartbeat brings the epoch in which this can be committed.
+                        let _ = self.commands.send(Command::CommitRefused { identity, said: error.clone() });
+                    }
+                    if once && !find_coordinator {
+                        return Err(error);
+                    }
+                    if error.code() == Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) {
+                        self.wait_for_topics(seen, &mut pace, deadline).await;
+                        last = Some(error);
+                        continue;
+                    }
+                    error
+                }
+                Verdict::NotOurName { error, said } => {
+                    let Some(identity) = identity else { return Err(error) };
+                    // In the middle of a rebalance it is said of that very one: the membership knows, and may be through
+                    // with it, under the same name, before the answer is here.
+                    let midway = matches!(*standing, Standing::Rebalancing { .. })
+                        && said.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS);
+                    if !midway {
+                        let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });
+                    }
+                    if once {
+                        return Err(error);
+                    }
+                    match &*self.shared.standing() {
+                        Standing::Member { identity: current, .. } if midway || *current != identity => {}
+                        // It came too late for this generation; the next one will be told soon.
+                        Standing::Rebalancing { .. } => {
+                            let _ = timeout_at(deadline, self.shared.standing_changes(&standing)).await;
+                        }
+                        _ => return Err(error),
+                    }
+                    error
+                }
+            });
+            pace.wait(deadline).await;
+        }
+        Err(self.commit_timed_out(last))
+    }
+
+    async fn try_commit(
+        &self,
+        commit: &Commit,
+        identity: Option<&Identity>,
+        deadline: Instant,
+    ) -> Result<(i32, OffsetCommitResponse)> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = request_timeout(&self.client).min(left);
+        let build = |version| commit.request(version, identity);
+        ask(&self.client, &self.shared.settings.group_id, Lane::Group, timeout, build).await
+    }
+
+    /// Until there is a newer picture of the cluster, in which they may be.
+    async fn wait_for_topics(&self, than: u64, pace: &mut Pace, deadline: Instant) {
+        pace.wait(deadline).await;
+        if let Err(error) = self.client.newer_metadata(than, deadline).await {
+            tracing::debug!(group = %self.shared.settings.group_id, %error, "a commit waits for its topics");
+        }
+    }
+
+    fn commit_timed_out(&self, last: Option<Error>) -> Error {
+        let group_id = &self.shared.settings.group_id;
+        let cause = last.as_ref().map_or_else(|| "it was not its turn yet".to_owned(), Error::to_string);
+        let error = Error::new(ErrorKind::Timeout, format!("commit for group {group_id}: time is up; last: {cause}"));
+        match last {
+            Some(last) => error.with_source(last),
+            None => error,
+        }
+    }
+
+    /// Commits, for somebody who waits for it.
+    #[cfg(all(test, feature = "testkit"))]
+    pub(crate) async fn commit(
+        &self,
+        offsets: Vec<(crate::TopicPartition, crate::OffsetAndMetadata)>,
+        deadline: Instant,
+    ) -> Result<()> {
+        let offsets = offsets.into_iter().map(|(partition, offset)| (partition, offset, uuid::Uuid::nil()));
+        let mut asked = self.ask_to_commit(offsets.collect(), true)?;
+        self.carry_out(&mut asked, Insistence::AlsoForTopics, deadline, drop).await
+    }
+}

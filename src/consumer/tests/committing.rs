@@ -1,0 +1,363 @@
+//! Commits that something is in the way of: topics that are gone, coordinators that do not answer, other commits.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    ApiKey, CooperativeStickyAssignor, ErrorCode, ErrorKind, GroupProtocol, OffsetAndMetadata, OffsetReset, testkit::on,
+};
+
+fn in_group(cluster: &Cluster, interval: Duration) -> ConsumerBuilder {
+    builder(cluster).group("g").auto_offset_reset(OffsetReset::Earliest).auto_commit_interval(interval)
+}
+
+/// Topics `t` and `u` with twenty records each; one that is deleted does not come back for being asked for.
+async fn two_topics() -> Cluster {
+    let cluster = Cluster::start(Options::new().auto_create(false).in_memory()).await.unwrap();
+    for topic in ["t", "u"] {
+        cluster.create_topic(topic, 1).unwrap();
+        append(&cluster, topic, 0, 0..20);
+    }
+    cluster
+}
+
+/// Reads until it has so many records of that topic, one after the other, each worked at for a moment.
+async fn read_of(consumer: &Consumer, topic: &str, count: usize) -> Vec<i64> {
+    let mut read = Vec::new();
+    while read.len() < count {
+        match tokio::time::timeout(120 * SECOND, consumer.recv()).await.expect("records in time").expect("not the end")
+        {
+            Ok(record) if &*record.topic == topic => read.push(number(&record)),
+            Ok(_) => {}
+            // The topic that was deleted has no leader.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition, "{error}"),
+        }
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    read
+}
+
+fn members(cluster: &Cluster) -> usize {
+    cluster.group("g").map_or(0, |group| group.members.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_committed_by_itself_does_not_wait_for_a_topic_that_is_gone() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, 2 * SECOND).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning), (tp("u", 0), Offset::Beginning)]).unwrap();
+    read_of(&consumer, "t", 3).await;
+    cluster.delete_topic("t").unwrap();
+    let read = read_of(&consumer, "u", 20).await;
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(cluster.committed("g", "u", 0), read.last().copied(), "all but the one in hand");
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!(cluster.committed("g", "u", 0), Some(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_users_commit_of_a_topic_that_is_gone_holds_up_no_other() {
+    let cluster = two_topics().await;
+    let consumer = Arc::new(in_group(&cluster, 1000 * SECOND).build().await.unwrap());
+    consumer.assign([(tp("t", 0), Offset::Beginning), (tp("u", 0), Offset::Beginning)]).unwrap();
+    read_of(&consumer, "t", 3).await;
+    cluster.delete_topic("t").unwrap();
+    let (one, other) = (consumer.clone(), tp("t", 0));
+    let patient = tokio::spawn(async move { one.commit_offsets([(other, 3)]).await });
+    tokio::time::sleep(5 * SECOND).await;
+    assert!(!patient.is_finished(), "as Kafka's Java client, it waits for the topic to come");
+    let commit = tokio::time::timeout(5 * SECOND, consumer.commit_offsets([(tp("u", 0), 2)])).await;
+    commit.expect("it waits for no other").unwrap();
+    assert_eq!(cluster.committed("g", "u", 0), Some(2));
+    let error = patient.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("UNKNOWN_TOPIC_OR_PARTITION"), "{error}");
+    let asked = consumer.commit_async([(tp("t", 0), 3)]).unwrap();
+    let asked = tokio::time::timeout(5 * SECOND, asked).await.expect("in the background nobody waits for it");
+    assert_eq!(asked.unwrap_err().code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+}
+
+/// Clean stops do not double records, whatever becomes of another topic.
+#[tokio::test(start_paused = true)]
+async fn a_rebalance_after_a_topic_was_deleted_doubles_nothing_of_the_others() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        let cluster = two_topics().await;
+        let builder = in_group(&cluster, 2 * SECOND).group_protocol(protocol);
+        let first = builder.clone().build().await.unwrap();
+        first.subscribe(["t", "u"]).unwrap();
+        read_of(&first, "t", 3).await;
+        let before = read_of(&first, "u", 3).await.pop().unwrap();
+        cluster.delete_topic("t").unwrap();
+        // Long enough for commits of the topic that is gone, and for a rebalance without it.
+        let read = read_of(&first, "u", 8).await;
+        let rest: Vec<_> = (before + 1..before + 9).collect();
+        assert_eq!(read, rest, "{protocol:?}: none twice");
+        first.close(10 * SECOND).await.ok();
+        let second = builder.build().await.unwrap();
+        second.subscribe(["u"]).unwrap();
+        assert_eq!(read_of(&second, "u", 1).await, [before + 9], "{protocol:?}: a close loses no commit");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_after_a_topic_was_deleted_commits_the_others_and_leaves() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        let cluster = two_topics().await;
+        let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(protocol).build().await.unwrap();
+        consumer.subscribe(["t", "u"]).unwrap();
+        read_of(&consumer, "t", 1).await;
+        let read = read_of(&consumer, "u", 3).await;
+        cluster.delete_topic("t").unwrap();
+        if let Err(error) = consumer.close(10 * SECOND).await {
+            // Where it had not heard yet that there is no such topic.
+            assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), "{protocol:?}: {error}");
+        }
+        assert_eq!(cluster.committed("g", "u", 0), read.last().map(|last| last + 1), "{protocol:?}");
+        assert_eq!(members(&cluster), 0, "{protocol:?}: it left");
+    }
+}
+
+/// Bug 15 of other clients.
+#[tokio::test(start_paused = true)]
+async fn offsets_of_a_topic_are_not_committed_to_its_successor() {
+    let cluster = two_topics().await;
+    let consumer = Arc::new(in_group(&cluster, 2 * SECOND).build().await.unwrap());
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&consumer, 15).await.len(), 15);
+    cluster.delete_topic("t").unwrap();
+    let user = consumer.clone();
+    let by_user = tokio::spawn(async move { user.commit_offsets([(tp("t", 0), 15)]).await });
+    tokio::time::sleep(10 * SECOND).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 100..120);
+    for _ in 0..600 {
+        tokio::time::sleep(SECOND / 10).await;
+        let committed = cluster.committed("g", "t", 0);
+        assert!(committed.is_none_or(|offset| offset == 0), "an offset of another topic: {committed:?}");
+    }
+    let error = by_user.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAssigned, "{error}");
+    let mut read = Vec::new();
+    while read.len() < 20 {
+        match consumer.recv().await.unwrap() {
+            Ok(record) => read.push(number(&record)),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition, "{error}"),
+        }
+    }
+    assert_eq!(read, (100..120).collect::<Vec<_>>());
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_leaves_the_group_though_its_commit_fails() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        for hangs in [false, true] {
+            let cluster = two_topics().await;
+            let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(protocol).build().await.unwrap();
+            consumer.subscribe(["u"]).unwrap();
+            assert_eq!(numbers(&consumer, 2).await, [0, 1]);
+            let asked = consumer.commit_async([(tp("u", 0), 1)]).unwrap();
+            let commits = on(ApiKey::OffsetCommit).forever();
+            cluster.fault(if hangs { commits.hang() } else { commits.error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS) });
+            let closed = tokio::time::timeout(6 * SECOND, consumer.close(5 * SECOND)).await.expect("bounded");
+            assert_eq!(closed.unwrap_err().kind(), ErrorKind::Timeout, "what was done could not be committed");
+            assert!(asked.await.is_err());
+            assert_eq!(members(&cluster), 0, "{protocol:?}, hangs: {hangs}: no ghost holds its partitions");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_end_in_the_order_in_which_they_were_asked_for() {
+    let cluster = two_topics().await;
+    let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning), (tp("u", 0), Offset::Beginning)]).unwrap();
+    assert!(read_of(&consumer, "t", 7).await.len() == 7);
+    let earlier = consumer.commit_async([(tp("t", 0), 5)]).unwrap();
+    consumer.commit_offsets([(tp("t", 0), 10)]).await.unwrap();
+    earlier.await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(cluster.committed("g", "t", 0), Some(10));
+    let earlier =
+        [consumer.commit_async([(tp("u", 0), 9)]).unwrap(), consumer.commit_async([(tp("t", 0), 2)]).unwrap()];
+    consumer.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "u", 0), consumer.position(&tp("u", 0)), "all before it are through by then");
+    for earlier in earlier {
+        tokio::time::timeout(Duration::ZERO, earlier).await.expect("told before").unwrap();
+    }
+    assert_eq!(cluster.committed("g", "t", 0), Some(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_waits_longer_than_a_later_one_does_not_undo_it() {
+    let cluster = two_topics().await;
+    let consumer = Arc::new(builder(&cluster).group("g").auto_commit(false).build().await.unwrap());
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    // The first one waits for its topic, for a while.
+    let unknown = on(ApiKey::OffsetCommit).error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    let refused = cluster.fault(unknown.partition("t", 0).times(1));
+    let (one, at) = (consumer.clone(), OffsetAndMetadata::new(1));
+    let earlier = tokio::spawn(async move { one.commit_offsets([(tp("t", 0), at)]).await });
+    refused.reached(1).await;
+    consumer.commit_offsets([(tp("t", 0), 2), (tp("u", 0), 2)]).await.unwrap();
+    earlier.await.unwrap().unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(2));
+}
+
+/// One that fails makes those that were put together with it go one by one; what got through is not taken back for it.
+#[tokio::test(start_paused = true)]
+async fn commits_that_were_put_together_do_not_go_back_when_one_of_them_fails() {
+    let cluster = two_topics().await;
+    let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    let of_t = cluster.fault(on(ApiKey::OffsetCommit).partition("t", 0).forever().delay(SECOND));
+    let first = consumer.commit_async([(tp("t", 0), 1)]).unwrap();
+    let second = consumer.commit_async([(tp("t", 0), 2)]).unwrap();
+    let fails = consumer.commit_async([(tp("none", 0), 2)]).unwrap();
+    first.await.unwrap();
+    second.await.unwrap();
+    assert_eq!(fails.await.unwrap_err().code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    assert_eq!((cluster.committed("g", "t", 0), of_t.hits()), (Some(2), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_loads_for_longer_than_the_session_costs_no_record() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        coordinator_is_away(protocol, |fault| fault.error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_is_silent_for_longer_than_the_session_costs_no_record() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        coordinator_is_away(protocol, |fault| fault.hang()).await;
+    }
+}
+
+/// Nothing that concerns the group gets through for a while.
+async fn coordinator_is_away(protocol: GroupProtocol, how: impl Fn(crate::testkit::Fault) -> crate::testkit::Fault) {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, SECOND).group_protocol(protocol).build().await.unwrap();
+    consumer.subscribe(["u"]).unwrap();
+    assert_eq!(numbers(&consumer, 5).await.len(), 5);
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(cluster.committed("g", "u", 0), Some(4));
+    assert_eq!(numbers(&consumer, 3).await, [5, 6, 7]);
+    let away = [
+        ApiKey::JoinGroup,
+        ApiKey::SyncGroup,
+        ApiKey::Heartbeat,
+        ApiKey::ConsumerGroupHeartbeat,
+        ApiKey::OffsetCommit,
+        ApiKey::OffsetFetch,
+    ];
+    let faults: Vec<_> = away.into_iter().map(|key| cluster.fault(how(on(key).forever()))).collect();
+    let error = consumer.commit().await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::NotAssigned), "{protocol:?}: {error}");
+    let before = cluster.committed("g", "u", 0).unwrap();
+    // Longer than the session, with a reader that is there.
+    for _ in 0..90 {
+        let _ = tokio::time::timeout(SECOND, consumer.recv()).await;
+    }
+    assert_eq!(cluster.committed("g", "u", 0), Some(before), "{protocol:?}: nothing got through");
+    faults.iter().for_each(|fault| fault.clear());
+    append(&cluster, "u", 0, 20..30);
+    let mut read = Vec::new();
+    while read.last() != Some(&29) {
+        match tokio::time::timeout(300 * SECOND, consumer.recv()).await.expect("it goes on").unwrap() {
+            Ok(record) => read.push(number(&record)),
+            Err(error) => assert!(!error.is_fatal(), "{protocol:?}: {error}"),
+        }
+    }
+    let first = *read.first().unwrap();
+    assert_eq!(read, (first..30).collect::<Vec<_>>(), "{protocol:?}: in order, none left out");
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!(cluster.committed("g", "u", 0), Some(30), "{protocol:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_whose_group_is_not_known_any_more_joins_anew() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        let cluster = two_topics().await;
+        let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(protocol).build().await.unwrap();
+        consumer.subscribe(["u"]).unwrap();
+        assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
+        // No heartbeat finds out before the commit does.
+        let slow = on(ApiKey::Heartbeat).forever().delay(20 * SECOND);
+        let slow = cluster.fault(slow);
+        cluster.fault(on(ApiKey::OffsetCommit).error(ErrorCode::GROUP_ID_NOT_FOUND));
+        let error = consumer.commit().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotAssigned, "{protocol:?}: {error}");
+        slow.clear();
+        tokio::time::sleep(SECOND / 10).await;
+        assert_eq!(numbers(&consumer, 3).await, [0, 1, 2], "{protocol:?}: as nothing was committed, it comes again");
+        consumer.commit().await.unwrap();
+        assert_eq!(cluster.committed("g", "u", 0), Some(3));
+    }
+}
+
+/// Names of instances are a group's own.
+#[tokio::test(start_paused = true)]
+async fn two_groups_may_have_members_of_the_same_static_name() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        let cluster = two_topics().await;
+        let mut consumers = Vec::new();
+        for group in ["g", "h"] {
+            let builder = in_group(&cluster, SECOND).group(group).group_instance_id("host-1").group_protocol(protocol);
+            let consumer = builder.build().await.unwrap();
+            consumer.subscribe(["u"]).unwrap();
+            assert_eq!(numbers(&consumer, 5).await, [0, 1, 2, 3, 4]);
+            consumers.push(consumer);
+        }
+        for _ in 0..12 {
+            for consumer in &consumers {
+                assert!(tokio::time::timeout(5 * SECOND, next(consumer)).await.is_ok());
+            }
+            tokio::time::sleep(10 * SECOND).await;
+        }
+        for (group, consumer) in ["g", "h"].into_iter().zip(consumers) {
+            consumer.close(10 * SECOND).await.unwrap();
+            assert_eq!(cluster.committed(group, "u", 0), Some(17), "{protocol:?}");
+        }
+    }
+}
+
+/// Bug 20 of other clients: who keeps a partition keeps its pause, and what was given up comes back without one.
+#[tokio::test(start_paused = true)]
+async fn a_pause_lasts_as_long_as_its_partition_stays() {
+    for (protocol, cooperative) in
+        [(GroupProtocol::Classic, false), (GroupProtocol::Classic, true), (GroupProtocol::Consumer, false)]
+    {
+        let cluster = cluster(1).await;
+        cluster.create_topic("t", 2).unwrap();
+        let mut builder = in_group(&cluster, SECOND).group_protocol(protocol);
+        if cooperative {
+            builder = builder.assignors(vec![Arc::new(CooperativeStickyAssignor)]);
+        }
+        let (first, second) = (builder.clone().build().await.unwrap(), builder.build().await.unwrap());
+        first.subscribe(["t"]).unwrap();
+        while first.assignment().len() < 2 {
+            read_on(&first).await;
+        }
+        first.pause([&tp("t", 0), &tp("t", 1)]).unwrap();
+        second.subscribe(["t"]).unwrap();
+        while second.assignment().is_empty() || first.assignment().len() != 1 {
+            read_on(&first).await;
+            read_on(&second).await;
+        }
+        let kept = first.assignment();
+        let is_eager = protocol == GroupProtocol::Classic && !cooperative;
+        let expected = if is_eager { Vec::new() } else { kept.clone() };
+        assert_eq!(first.paused(), expected, "{protocol:?}, cooperative: {cooperative}");
+        assert!(second.paused().is_empty());
+        append(&cluster, "t", kept[0].partition, 0..3);
+        assert_eq!(is_quiet(&first).await, !is_eager);
+        first.resume(&kept).unwrap();
+        second.close(10 * SECOND).await.unwrap();
+        while first.assignment().len() < 2 {
+            read_on(&first).await;
+        }
+        assert!(first.paused().is_empty(), "what comes back is not paused");
+    }
+}

@@ -1,0 +1,206 @@
+//! More connections to a broker where one is not enough.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::*;
+use crate::{ApiKey, consumer::test_batches::batch_of, testkit::on};
+
+const MIB: usize = 1 << 20;
+const ROUND_TRIP: Duration = Duration::from_millis(50);
+const PARTITIONS: i32 = 6;
+const RECORD: usize = 100_000;
+/// Room for answers of 1 MiB.
+const BOUND: usize = 8 * MIB;
+
+/// One broker whose partitions serve records of 100 kB for ever, and which answers a fetch after a round trip: all that a
+/// connection carries in that time is one answer.
+async fn far_away(options: Options) -> Cluster {
+    let options = options.brokers(1).in_memory().sink(true).prepared("t", vec![batch_of(0, 1, RECORD)]);
+    let cluster = Cluster::start(options.default_partitions(PARTITIONS)).await.unwrap();
+    cluster.fault(on(ApiKey::Fetch).forever().delay(ROUND_TRIP));
+    cluster
+}
+
+/// A reader of some of its partitions, and what each is to give next.
+struct Reading {
+    consumer: Consumer,
+    next_of: Vec<i64>,
+}
+
+impl Reading {
+    async fn begin(builder: ConsumerBuilder, partitions: i32) -> Self {
+        let consumer = builder.queued_max_bytes(BOUND).check_crcs(false).build().await.unwrap();
+        consumer.assign((0..partitions).map(|partition| (tp("t", partition), Offset::Beginning))).unwrap();
+        Self { consumer, next_of: vec![0; partitions as usize] }
+    }
+
+    async fn poll(&mut self) -> usize {
+        let records = self.consumer.poll(60 * SECOND).await.unwrap();
+        assert!(!records.is_empty(), "it never stalls");
+        for record in &records {
+            let next = &mut self.next_of[record.partition() as usize];
+            assert_eq!(record.offset(), *next, "none skipped, none twice");
+            *next += 1;
+        }
+        records.len()
+    }
+
+    /// Reads so many records, as fast as they come.
+    async fn read(&mut self, count: usize) {
+        let mut read = 0;
+        while read < count {
+            read += self.poll().await;
+        }
+    }
+
+    /// Bytes that come in a round trip, once all has settled.
+    async fn bytes_in_a_round_trip(&mut self) -> f64 {
+        self.read(3000).await;
+        let begun = tokio::time::Instant::now();
+        self.read(2000).await;
+        (2000 * RECORD) as f64 / begun.elapsed().div_duration_f64(ROUND_TRIP)
+    }
+
+    fn peak(&self) -> usize {
+        self.consumer.shared.inbox.with(|assignment| assignment.budget.peak())
+    }
+
+    fn lanes(&self) -> u8 {
+        self.consumer.shared.inbox.with(|assignment| assignment.lanes[&1].open())
+    }
+
+    /// All partitions go on.
+    async fn all_go_on(&mut self) {
+        let before = self.next_of.clone();
+        self.read(500).await;
+        let goes = before.iter().zip(&self.next_of).all(|(before, now)| before < now);
+        assert!(goes, "{before:?} {:?}", self.next_of);
+    }
+}
+
+/// The connections of the last so many fetches that asked for something.
+fn connections(cluster: &Cluster, last: usize) -> BTreeSet<u64> {
+    let journal = cluster.journal();
+    let fetches = journal.iter().rev().filter(|request| request.key == ApiKey::Fetch && !request.partitions.is_empty());
+    fetches.take(last).map(|request| request.connection).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_connections_carry_more_in_a_round_trip() {
+    let mib = MIB as f64;
+    for (connections, expected) in [(1, 0.8..1.1), (2, 1.6..2.2), (4, 2.8..4.4)] {
+        let cluster = far_away(Options::new()).await;
+        let builder = builder(&cluster).fetch_max_connections(connections);
+        let mut reading = Reading::begin(builder, PARTITIONS).await;
+        let bytes = reading.bytes_in_a_round_trip().await;
+        assert!(expected.contains(&(bytes / mib)), "{bytes} bytes over {connections} connections");
+        assert!(reading.peak() <= BOUND, "{} bytes", reading.peak());
+        assert_eq!(cluster.fetch_sessions(1), usize::from(connections), "each has a session");
+        reading.all_go_on().await;
+        reading.consumer.close(10 * SECOND).await.unwrap();
+        assert_eq!(cluster.fetch_sessions(1), 0, "and each is closed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_partition_has_one_connection_and_a_slow_reader_too() {
+    let cluster = far_away(Options::new()).await;
+    let mut alone = Reading::begin(builder(&cluster), 1).await;
+    alone.read(500).await;
+    assert_eq!((alone.lanes(), cluster.fetch_sessions(1)), (1, 1));
+    alone.consumer.close(10 * SECOND).await.unwrap();
+    let mut slow = Reading::begin(builder(&cluster).max_poll_records(10), PARTITIONS).await;
+    for _ in 0..100 {
+        slow.poll().await;
+        tokio::time::sleep(4 * ROUND_TRIP).await;
+        assert_eq!((slow.lanes(), cluster.fetch_sessions(1)), (1, 1), "the line is not what takes its time");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_given_up_when_the_reader_has_enough_to_do_and_opened_again() {
+    let cluster = far_away(Options::new()).await;
+    let mut reading = Reading::begin(builder(&cluster).max_poll_records(10), PARTITIONS).await;
+    reading.read(3000).await;
+    assert_eq!(cluster.fetch_sessions(1), 4);
+    for _ in 0..600 {
+        reading.poll().await;
+        tokio::time::sleep(4 * ROUND_TRIP).await;
+    }
+    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (1, 1));
+    reading.all_go_on().await;
+    reading.read(3000).await;
+    assert!(cluster.fetch_sessions(1) > 1);
+    // Nobody reads: nothing is to be had by more of them.
+    reading.consumer.pause(&reading.consumer.assignment()).unwrap();
+    tokio::time::sleep(60 * SECOND).await;
+    reading.consumer.resume(&reading.consumer.assignment()).unwrap();
+    reading.all_go_on().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_has_no_room_for_more_sessions_is_read_over_one_connection() {
+    let cluster = far_away(Options::new().fetch_sessions(1)).await;
+    let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
+    reading.read(3000).await;
+    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (1, 1));
+    assert_eq!(connections(&cluster, 100).len(), 1, "nor is another one tried over and over");
+    let asked: BTreeSet<_> = cluster.journal().iter().map(|request| request.connection).collect();
+    assert!(asked.len() > 2, "it was tried");
+    reading.all_go_on().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_partitions_of_a_connection_that_dies_go_on() {
+    let cluster = far_away(Options::new()).await;
+    let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
+    reading.read(10).await;
+    let [first] = connections(&cluster, 1).into_iter().collect::<Vec<_>>()[..] else { panic!("one at first") };
+    reading.read(3000).await;
+    assert!(connections(&cluster, 20).len() > 2);
+    let others = move |request: &crate::testkit::Request| request.connection != first;
+    let dies = cluster.fault(on(ApiKey::Fetch).when(others).times(20).drop_connection());
+    for _ in 0..20 {
+        reading.all_go_on().await;
+    }
+    assert!(dies.hits() > 2, "{}", dies.hits());
+    dies.clear();
+    // The first of them as well, while others are open.
+    reading.read(6000).await;
+    assert!(reading.lanes() > 1);
+    let dies = cluster.fault(on(ApiKey::Fetch).when(move |request| !others(request)).times(1).act_then_drop());
+    reading.read(3000).await;
+    assert_eq!(dies.hits(), 1);
+    reading.all_go_on().await;
+    // And all of them.
+    let dies = cluster.fault(on(ApiKey::Fetch).times(10).drop_connection());
+    reading.read(3000).await;
+    assert_eq!(dies.hits(), 10);
+    reading.all_go_on().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_dies_with_all_its_connections_is_read_on_when_it_returns() {
+    const RECORDS: i64 = 150;
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 4).unwrap();
+    let value = vec![7; RECORD];
+    for partition in 0..4 {
+        for _ in 0..RECORDS {
+            cluster.append("t", partition, &[Record::to("t").value(&value[..])]).unwrap();
+        }
+    }
+    cluster.fault(on(ApiKey::Fetch).forever().delay(ROUND_TRIP));
+    let mut reading = Reading::begin(builder(&cluster), 4).await;
+    reading.read(300).await;
+    assert!(cluster.fetch_sessions(1) > 1);
+    cluster.kill(1).await.unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    cluster.restart(1).await.unwrap();
+    let left = 4 * RECORDS - reading.next_of.iter().sum::<i64>();
+    reading.read(left as usize).await;
+    assert_eq!(reading.next_of, [RECORDS; 4]);
+    assert!(is_quiet(&reading.consumer).await);
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(cluster.fetch_sessions(1), 1, "where there is nothing to read one connection does");
+}
