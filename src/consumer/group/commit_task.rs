@@ -226,7 +226,7 @@ impl GroupHandle {
     #[cfg(all(test, feature = "testkit"))]
     pub(crate) async fn commit(
         &self,
-        offsets: Vec<(crate::TopicPartition, crate::OffsetAndMetadata)>,
+        offsets: Vec<(crate::record::TopicPartition, crate::consumer::OffsetAndMetadata)>,
         deadline: Instant,
     ) -> Result<()> {
         let offsets = offsets.into_iter().map(|(partition, offset)| (partition, offset, uuid::Uuid::nil()));
