@@ -201,7 +201,7 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
         Op::Deliver(count) => (0..count).for_each(|_| _ = world.deliver()),
         Op::Squeeze(node) => {
             let account = |world: &World| {
-                world.inbox.with(|assignment| assignment.nodes.get(&node).map(|node| node.account.clone()))
+                world.inbox.with(|assignment| assignment.nodes.get(&node.into()).map(|node| node.account.clone()))
             };
             let full = account(world).map(|account| account.charge(account.limit()));
             world.now += 2 * SECOND;
