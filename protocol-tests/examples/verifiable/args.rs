@@ -58,6 +58,11 @@ impl Setting {
         found.map(|(_, class)| Self::Classic(class)).ok_or_else(|| format!("{name} is no setting"))
     }
 
+    /// Whether a classic group keeps what does not move over a rebalance.
+    pub(crate) fn is_cooperative(&self) -> bool {
+        *self == Self::Classic(STRATEGIES[3].1)
+    }
+
     /// The options of a verifiable consumer for it.
     pub(crate) fn options(&self) -> Vec<String> {
         match self {
