@@ -321,10 +321,16 @@ impl Assignment {
 
     // ---- commits
 
-    /// What is done of these partitions (of all, without a list), where that differs from what is known to be committed.
+    /// What is done of these partitions (of all, without a list), where that differs from what is known to be committed. Not
+    /// where the user has committed as much, or had the last word on the partition: in `on_revoked`.
     pub(super) fn done_to_commit(&self, only: Option<&[TopicPartition]>) -> Vec<(TopicPartition, OffsetAndMetadata)> {
         let mut offsets = self.offsets(only, false);
-        offsets.retain(|(partition, offset)| !self.is_committed(partition, offset));
+        offsets.retain(|(partition, done)| {
+            let found = self.partitions.get(partition);
+            let is_the_users =
+                found.is_some_and(|found| found.told || found.committed_by_user.is_some_and(|by| by >= done.offset));
+            !is_the_users && !self.is_committed(partition, done)
+        });
         offsets
     }
 
@@ -340,7 +346,9 @@ impl Assignment {
         let wanted = |partition: &TopicPartition| only.is_none_or(|only| only.contains(partition));
         let mut offsets = Vec::new();
         for (partition, found) in self.partitions.iter().filter(|(partition, _)| wanted(partition)) {
-            let Some(lease) = found.lease.as_ref().filter(|_| !found.vanished) else { continue };
+            // What the user commits is bound to the topic's id, if it has one, and may wait for the topic.
+            let passed_over = found.vanished && (!handed_out || found.topic_id.is_nil());
+            let Some(lease) = found.lease.as_ref().filter(|_| !passed_over) else { continue };
             let offset =
                 if handed_out && (only.is_some() || found.split.is_none()) { lease.handed() } else { lease.done() };
             offsets.push((partition.clone(), lease.to_commit(offset)));
@@ -354,10 +362,13 @@ impl Assignment {
     }
 
     /// The group has these offsets now, of topics with these ids.
-    pub(super) fn committed(&mut self, offsets: Vec<ToCommit>) {
+    pub(super) fn committed(&mut self, offsets: Vec<ToCommit>, by_user: bool) {
         for (partition, committed, topic_id) in offsets {
             if let Some(found) = self.partitions.get_mut(&partition).filter(|found| found.topic_id == topic_id) {
                 found.committed = Some(committed.offset);
+                if by_user {
+                    found.committed_by_user = Some(committed.offset);
+                }
             }
         }
     }

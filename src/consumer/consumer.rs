@@ -10,7 +10,7 @@ use tokio::{
 use super::{
     ConsumerBuilder, OffsetAndMetadata, PendingCommit, RebalanceListener, RecordStream, Records,
     fetch_task::close_sessions,
-    group::{AskedCommit, Insistence},
+    group::Insistence,
     inbox::lock,
     position::State,
     rebalance_listener::Listener,
@@ -128,9 +128,11 @@ impl Consumer {
             }
             left
         });
-        if let Some(left) = left.filter(|left| !left.as_ref().is_ok_and(AskedCommit::is_empty)) {
+        match left {
             // Before what is committed of the new ones; a failure is told in the log.
-            drop(self.shared.carry_out_soon(left));
+            Some(Ok(left)) if !left.is_empty() => drop(self.shared.carry_out_soon(Ok(left))),
+            Some(Err(error)) => tracing::warn!(%error, "what was done of earlier partitions could not be committed"),
+            _ => {}
         }
         Ok(())
     }

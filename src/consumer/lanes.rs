@@ -183,10 +183,11 @@ impl Assignment {
         let here = self.partitions.iter().filter(|(_, found)| found.source() == Some(from));
         let mut here: Vec<_> = here.map(|(partition, found)| (found.fed, partition.clone())).collect();
         here.sort_unstable_by(|one, other| other.cmp(one));
-        if here.iter().filter(|(fed, _)| fed.is_some_and(|at| at >= since)).count() < 2 {
-            return;
-        }
         let Some(lanes) = self.lanes.get_mut(&from.broker) else { return };
+        if here.iter().filter(|(fed, _)| fed.is_some_and(|at| at >= since)).count() < 2 {
+            // To be looked at again after as many answers.
+            return lanes.begin_anew();
+        }
         let to = Source { broker: from.broker, lane: lanes.add() };
         tracing::debug!(broker = to.broker, lane = to.lane, "another connection to fetch over");
         let size = self.nodes.get(&from).map(|node| node.answer_size.clone());

@@ -26,6 +26,7 @@ impl Assignment {
             found.unfinished = None;
         }
         found.queue.clear();
+        found.committed_by_user = None;
         found.full = false;
         found.held = false;
         found.damage = None;

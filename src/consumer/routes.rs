@@ -84,6 +84,10 @@ impl Assignment {
             found.topic_id = id;
         }
         found.leader = leader;
+        if leader.is_some_and(|(_, epoch)| epoch < found.checked) {
+            // Epochs that begin anew without an id to tell the topics apart: what was checked says nothing of these.
+            found.checked = -1;
+        }
         found.leaderless_since = if leader.is_some() { None } else { found.leaderless_since.or(Some(now)) };
         if leader.is_some() {
             found.reported &= leader == before;

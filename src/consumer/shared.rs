@@ -237,7 +237,8 @@ impl Shared {
             return Ok(());
         }
         let begun = Instant::now();
-        let note = |committed| self.inbox.with(|assignment| assignment.committed(committed));
+        let by_user = asked.is_by_user();
+        let note = |committed| self.inbox.with(|assignment| assignment.committed(committed, by_user));
         let committed = group.carry_out(asked, insistence, deadline, note).await;
         self.inbox.with(|assignment| assignment.watch.committed(committed.is_ok(), begun.elapsed()));
         committed

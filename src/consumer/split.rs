@@ -200,7 +200,10 @@ impl Assignment {
         if self.partitions.values().any(|found| found.split.is_some()) {
             // Room may have to be made for the one who waits.
             let bytes = usize::try_from(self.rules.partition_bytes).unwrap_or(0);
-            let full = self.nodes.iter().filter(|(_, node)| !node.account.has_room_to_fetch(bytes));
+            let full = self
+                .nodes
+                .iter()
+                .filter(|(_, node)| node.account.is_starved() || !node.account.has_room_to_fetch(bytes));
             self.signals.nodes.extend(full.map(|(id, _)| *id));
             // What it waits for may be there, and no room to open it.
             self.plan_jobs();

@@ -50,6 +50,17 @@ struct Wanted {
     number: Number,
 }
 
+impl Wanted {
+    /// Of two that are wanted of a partition this one counts: it was asked for later, unless what is committed by itself
+    /// would go back behind what the user said.
+    fn is_instead_of(&self, other: &Self) -> bool {
+        let back = |user: &Self, own: &Self| {
+            user.number.by_user && !own.number.by_user && own.offset.offset <= user.offset.offset
+        };
+        if self.number.at > other.number.at { !back(other, self) } else { back(self, other) }
+    }
+}
+
 /// A commit on its way: what is left of it.
 #[derive(Debug)]
 pub(super) struct Commit {
@@ -171,7 +182,7 @@ impl Commit {
                 return None;
             }
             for (partition, wanted) in &commit.left {
-                if left.get(partition).is_none_or(|known| known.number < wanted.number) {
+                if left.get(partition).is_none_or(|known| wanted.is_instead_of(known)) {
                     left.insert(partition.clone(), wanted.clone());
                 }
             }
@@ -186,7 +197,7 @@ impl Commit {
     /// A commit never outlives the assignment that it was made in, nor the topics: looked at before each attempt. What was
     /// taken away or made anew is left out of it, and so is what was committed for somebody who asked later.
     pub(super) fn turn(&mut self, now: &Now<'_>, insistence: Insistence) -> Result<Turn> {
-        self.left.retain(|partition, wanted| !now.order.is_through(partition, wanted.number));
+        self.left.retain(|partition, wanted| !now.order.is_through(partition, wanted.number, wanted.offset.offset));
         if self.left.is_empty() {
             return Ok(Turn::Over);
         }
@@ -303,7 +314,7 @@ impl Commit {
             match answers.get(&(&*partition.topic, partition.partition)) {
                 _ if self.held_back.contains(partition) => {}
                 Some(code) if code.is_ok() => {
-                    order.committed(partition, wanted.number);
+                    order.committed(partition, wanted.number, wanted.offset.offset);
                     committed.push((partition.clone(), wanted.offset.clone(), wanted.topic_id));
                     return false;
                 }

@@ -24,12 +24,17 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct AskedCommit {
     commit: Commit,
-    _place: Place,
+    place: Place,
 }
 
 impl AskedCommit {
     pub(crate) fn is_empty(&self) -> bool {
         self.commit.is_empty()
+    }
+
+    /// Whether the user asked for it, and not the consumer itself.
+    pub(crate) fn is_by_user(&self) -> bool {
+        self.place.number.by_user
     }
 }
 
@@ -64,13 +69,13 @@ impl GroupHandle {
         let (group_id, instance_id) = (settings.group_id.clone(), settings.group_instance_id.clone());
         let place = Place::new(&self.shared, by_user);
         let commit = Commit::new(group_id, instance_id, &self.shared.standing(), place.number, offsets)?;
-        Ok(AskedCommit { commit, _place: place })
+        Ok(AskedCommit { commit, place })
     }
 
     /// Several commits as one, with what was asked for last of each partition. `None` where they cannot go as one.
     pub(crate) fn together<'a>(&self, asked: impl IntoIterator<Item = &'a AskedCommit>) -> Option<AskedCommit> {
         let commit = Commit::together(asked.into_iter().map(|asked| &asked.commit))?;
-        Some(AskedCommit { commit, _place: Place::new(&self.shared, true) })
+        Some(AskedCommit { commit, place: Place::new(&self.shared, true) })
     }
 
     /// Whether some commit that was asked for is not over yet.

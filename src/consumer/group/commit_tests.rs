@@ -218,7 +218,7 @@ fn what_was_committed_is_told_and_not_sent_again() {
     assert_eq!(committed, [(tp(0), OffsetAndMetadata::new(7), OLD)]);
     assert_eq!(sent(&made), [1]);
     let number = Number { at: 1, by_user: true };
-    assert!(order.is_through(&tp(0), number) && !order.is_through(&tp(1), number));
+    assert!(order.is_through(&tp(0), number, 7) && !order.is_through(&tp(1), number, 7));
     assert!(matches!(answered(&mut made, &response(&[(1, ErrorCode::NONE)]), Insistence::Through), Verdict::Over));
     made.end().unwrap();
 }
@@ -227,14 +227,14 @@ fn what_was_committed_is_told_and_not_sent_again() {
 fn what_was_committed_for_somebody_who_asked_later_is_left_out() {
     let mut order = Order::default();
     let (mut earlier, later) = (commit(&member(5)).unwrap(), Number { at: 2, by_user: true });
-    order.committed(&tp(0), later);
+    order.committed(&tp(0), later, 7);
     let (standing, picture) = (member(5), picture(1, Some(OLD)));
     let mut turn = |order: &Order| {
         let turn = earlier.turn(&Now { standing: &standing, picture: &picture, order }, Insistence::Through);
         (turn.unwrap(), sent(&earlier))
     };
     assert!(matches!(turn(&order), (Turn::Now(_), left) if left == [1]));
-    order.committed(&tp(1), later);
+    order.committed(&tp(1), later, 7);
     assert!(matches!(turn(&order), (Turn::Over, _)));
     earlier.end().unwrap();
 }
@@ -250,6 +250,20 @@ fn commits_that_go_together_take_what_was_asked_for_last() {
     assert!(Commit::together(&[]).is_none());
     let alone = of(&Standing::Alone, 4, at(0, 2)).unwrap();
     assert!(Commit::together([&commits[0], &alone]).is_none(), "they go in different names");
+}
+
+#[test]
+fn of_what_goes_together_the_consumers_own_does_not_go_back_behind_the_users() {
+    let at = |number, by_user, offset| {
+        let offsets = vec![(tp(0), OffsetAndMetadata::new(offset), OLD)];
+        Commit::new("g".into(), None, &member(5), Number { at: number, by_user }, offsets).unwrap()
+    };
+    let offset = |commits: [Commit; 2]| {
+        Commit::together(&commits).unwrap().request(9, None).topics[0].partitions[0].committed_offset
+    };
+    assert_eq!(offset([at(1, true, 60), at(2, false, 59)]), 60);
+    assert_eq!(offset([at(1, true, 60), at(2, false, 80)]), 80, "the reader went on");
+    assert_eq!(offset([at(1, false, 80), at(2, true, 60)]), 60, "the user's later word");
 }
 
 #[test]

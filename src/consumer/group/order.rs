@@ -2,8 +2,9 @@
 //!
 //! One attempt goes out at a time. Between the attempts of one commit others go, so that none waits for what is in the way
 //! of another one alone. For that no partition goes back: what was committed of it for somebody who asked later is left out
-//! of the next attempt. What is committed by itself gives way to whatever the user commits of a partition meanwhile, and
-//! never stands for it.
+//! of the next attempt. Between what the user commits and what is committed by itself the offsets count as well: the latter
+//! gives way to what the user asked for later, or got through with meanwhile for as much, and stands for what the user asked
+//! for earlier where it is as much.
 
 use std::collections::HashMap;
 
@@ -25,11 +26,19 @@ pub(super) struct Order {
     committed: HashMap<TopicPartition, Last>,
 }
 
-/// The last numbers that a partition was committed for.
+/// What a partition was committed for last.
 #[derive(Debug, Default)]
 struct Last {
-    by_user: Option<u64>,
-    by_itself: Option<u64>,
+    by_user: Option<Done>,
+    by_itself: Option<Done>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Done {
+    number: u64,
+    offset: i64,
+    /// The last number that had been asked for when it got through.
+    seen: u64,
 }
 
 impl Order {
@@ -51,18 +60,23 @@ impl Order {
         self.under_way > 0
     }
 
-    /// A partition was committed for that number.
-    pub(super) fn committed(&mut self, partition: &TopicPartition, number: Number) {
+    /// That offset of a partition was committed for that number.
+    pub(super) fn committed(&mut self, partition: &TopicPartition, number: Number, offset: i64) {
+        let done = Done { number: number.at, offset, seen: self.last };
         let last = self.committed.entry(partition.clone()).or_default();
         let last = if number.by_user { &mut last.by_user } else { &mut last.by_itself };
-        *last = (*last).max(Some(number.at));
+        *last = Some(last.filter(|last| last.number > done.number).unwrap_or(done));
     }
 
-    /// Whether a commit with that number has nothing more to do for a partition.
-    pub(super) fn is_through(&self, partition: &TopicPartition, number: Number) -> bool {
-        let Some(last) = self.committed.get(partition) else { return false };
-        let reached = |last: Option<u64>| last.is_some_and(|last| last >= number.at);
-        if number.by_user { reached(last.by_user) } else { last.by_user.is_some() || reached(last.by_itself) }
+    /// Whether a commit of that offset with that number has nothing more to do for a partition.
+    pub(super) fn is_through(&self, partition: &TopicPartition, number: Number, offset: i64) -> bool {
+        let Some(Last { by_user, by_itself }) = self.committed.get(partition) else { return false };
+        let (own, other) = if number.by_user { (by_user, by_itself) } else { (by_itself, by_user) };
+        let stands_for = |other: &Done| match number.by_user {
+            true => other.number > number.at && other.offset >= offset,
+            false => other.number > number.at || (other.seen >= number.at && other.offset >= offset),
+        };
+        own.is_some_and(|own| own.number >= number.at) || other.as_ref().is_some_and(stands_for)
     }
 }
 
@@ -76,29 +90,40 @@ mod tests {
             let mut order = Order::default();
             let (t, u) = (TopicPartition::new("t", 0), TopicPartition::new("u", 0));
             let (first, second, third) = (order.begun(by_user), order.begun(by_user), order.begun(by_user));
-            order.committed(&t, second);
-            order.committed(&t, first);
-            assert!(order.is_through(&t, first) && order.is_through(&t, second));
-            assert!(!order.is_through(&t, third) && !order.is_through(&u, first));
+            order.committed(&t, second, 5);
+            order.committed(&t, first, 9);
+            assert!(order.is_through(&t, first, 9) && order.is_through(&t, second, 5));
+            assert!(!order.is_through(&t, third, 1) && !order.is_through(&u, first, 1));
             order.ended();
             order.ended();
-            assert!(order.is_through(&t, first), "one of them may still ask");
+            assert!(order.is_through(&t, first, 9), "one of them may still ask");
             order.ended();
             assert!(order.committed.is_empty() && !order.is_any_under_way());
-            assert!(!order.is_through(&t, third));
+            assert!(!order.is_through(&t, third, 1));
         }
     }
 
     #[test]
-    fn what_the_user_commits_counts_before_what_is_committed_by_itself() {
+    fn what_is_committed_by_itself_stands_for_what_the_user_asked_for_before_where_it_is_as_much() {
         let mut order = Order::default();
         let t = TopicPartition::new("t", 0);
-        let (asked, by_itself) = (order.begun(true), order.begun(false));
-        order.committed(&t, by_itself);
-        assert!(!order.is_through(&t, asked), "it does not stand for it");
-        order.committed(&t, asked);
-        let (by_itself, again) = (order.begun(false), order.begun(true));
-        assert!(order.is_through(&t, by_itself), "it gives way");
-        assert!(!order.is_through(&t, again));
+        let (asked, by_itself, later) = (order.begun(true), order.begun(false), order.begun(true));
+        order.committed(&t, by_itself, 80);
+        assert!(order.is_through(&t, asked, 60) && order.is_through(&t, asked, 80), "it would go back");
+        assert!(!order.is_through(&t, asked, 81) && !order.is_through(&t, later, 60));
+    }
+
+    #[test]
+    fn what_is_committed_by_itself_gives_way_to_the_user_but_does_not_get_lost() {
+        let mut order = Order::default();
+        let t = TopicPartition::new("t", 0);
+        let (asked, by_itself, later) = (order.begun(true), order.begun(false), order.begun(true));
+        order.committed(&t, asked, 60);
+        assert!(order.is_through(&t, by_itself, 59), "as much was committed since it was asked for");
+        assert!(!order.is_through(&t, by_itself, 80), "the reader went on");
+        order.committed(&t, later, 7);
+        assert!(order.is_through(&t, by_itself, 80), "the user's later word");
+        let sought = order.begun(false);
+        assert!(!order.is_through(&t, sought, 5), "asked for when that was known");
     }
 }

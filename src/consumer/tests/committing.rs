@@ -361,3 +361,47 @@ async fn a_pause_lasts_as_long_as_its_partition_stays() {
         assert!(first.paused().is_empty(), "what comes back is not paused");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_committed_by_itself_does_not_take_back_what_the_user_committed() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, SECOND).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    let read = consumer.poll(5 * SECOND).await.unwrap();
+    assert_eq!(read.iter().count(), 20);
+    // Handed out, and not done for the consumer before the next poll.
+    consumer.commit().await.unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(cluster.committed("g", "t", 0), Some(20));
+    drop(read);
+    // What is read anew counts by itself.
+    consumer.seek(&tp("t", 0), Offset::At(3)).unwrap();
+    let read = read_of(&consumer, "t", 5).await;
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(cluster.committed("g", "t", 0), read.last().copied());
+    consumer.commit_offsets([(tp("t", 0), 8)]).await.unwrap();
+    consumer.assign([(tp("u", 0), Offset::Beginning)]).unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(cluster.committed("g", "t", 0), Some(8), "the one in hand as well");
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_waits_takes_nothing_away_from_what_is_committed_by_itself() {
+    let cluster = two_topics().await;
+    let consumer = Arc::new(in_group(&cluster, SECOND).build().await.unwrap());
+    consumer.assign([(tp("u", 0), Offset::Beginning)]).unwrap();
+    let one = consumer.clone();
+    // Of a topic that is not there: it waits for it.
+    let patient = tokio::spawn(async move { one.commit_offsets([(tp("missing", 0), 1)]).await });
+    read_of(&consumer, "u", 5).await;
+    consumer.commit_offsets([(tp("u", 0), 5)]).await.unwrap();
+    read_of(&consumer, "u", 10).await;
+    tokio::time::sleep(3 * SECOND).await;
+    assert!(!patient.is_finished());
+    assert_eq!(cluster.committed("g", "u", 0), Some(14), "all but the one in hand");
+    patient.await.unwrap().unwrap_err();
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!(cluster.committed("g", "u", 0), Some(15));
+}

@@ -254,3 +254,38 @@ fn what_an_older_leader_read_counts_no_more_once_a_newer_one_was_asked() {
     let records: Vec<_> = records.map(|record| (record.offset, record.leader_epoch)).collect();
     assert_eq!(records, [(0, Some(2)), (1, Some(2)), (2, Some(2)), (3, Some(2))]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn epochs_that_begin_anew_without_an_id_to_tell_topics_apart_hold_nobody_up() {
+    // As of brokers before topics had ids.
+    let options = Options::new().brokers(2).in_memory().auto_create(false);
+    let options = options.max_version(ApiKey::Metadata, 9).max_version(ApiKey::Fetch, 11);
+    let cluster = Cluster::start(options).await.unwrap();
+    cluster.create_topic("t", 1).unwrap();
+    for _ in 0..5 {
+        let leader = cluster.leader("t", 0).unwrap().unwrap();
+        cluster.move_leader("t", 0, 3 - leader).unwrap();
+    }
+    append(&cluster, "t", 0, 0..5);
+    let builder = builder(&cluster).auto_offset_reset(OffsetReset::Earliest).property("metadata.max.age.ms", "1000");
+    let consumer = builder.build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&consumer, 5).await, (0..5).collect::<Vec<_>>());
+    cluster.delete_topic("t").unwrap();
+    led_by(&consumer, None).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 100..103);
+    let read = async {
+        let mut read = Vec::new();
+        while read.len() < 3 {
+            match consumer.recv().await.unwrap() {
+                Ok(record) => read.push(number(&record)),
+                // While there was no such topic.
+                Err(error) => assert_eq!(error.kind(), crate::ErrorKind::UnknownTopicOrPartition, "{error}"),
+            }
+        }
+        read
+    };
+    let read = tokio::time::timeout(60 * SECOND, read).await.expect("it is read on");
+    assert_eq!(read, [100, 101, 102]);
+}
