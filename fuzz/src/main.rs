@@ -71,11 +71,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let started = Instant::now();
-    findings::watch(started);
+    findings::watch(Instant::now());
     let mut kinds = 0;
     for target in &args.targets {
-        let mut fuzzer = Fuzzer::new(*target, started);
+        let mut fuzzer = Fuzzer::new(*target);
         if args.files.is_empty() {
             fuzzer.fuzz(&args);
         } else {
@@ -89,7 +88,6 @@ fn main() -> ExitCode {
 /// One target under way.
 struct Fuzzer {
     target: Target,
-    started: Instant,
     coverage: Coverage,
     /// Every input that did something new.
     corpus: Vec<Vec<u8>>,
@@ -100,10 +98,9 @@ struct Fuzzer {
 }
 
 impl Fuzzer {
-    fn new(target: Target, started: Instant) -> Self {
+    fn new(target: Target) -> Self {
         Self {
             target,
-            started,
             coverage: Coverage::new(),
             corpus: Vec::new(),
             findings: Findings::new(target.name),
@@ -115,14 +112,13 @@ impl Fuzzer {
     /// Runs an input; whether it did something new.
     fn run(&mut self, input: &[u8]) -> bool {
         self.runs += 1;
-        findings::begin(self.started, input);
+        findings::begin(input);
         let before = memory::now();
         memory::watch();
         self.coverage.begin();
         let ended = catch_unwind(AssertUnwindSafe(|| (self.target.run)(input)));
         let new = self.coverage.end();
         let took = memory::peak().saturating_sub(before);
-        findings::end();
         self.most = self.most.max(took);
         let (base, each) = self.target.memory;
         if ended.is_err() {

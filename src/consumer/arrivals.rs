@@ -315,8 +315,7 @@ impl Assignment {
         node.under_way = 0;
         node.session.failed();
         if source.lane > 0 {
-            // Its partitions go on over the connections that are left; if it is the broker that is gone, these say so.
-            return self.keep_lanes(id, source.lane);
+            return self.lane_failed(source, error, now);
         }
         let passes = error.is_retriable() || error.kind() == ErrorKind::Protocol;
         let told = error.clone().context(format_args!("fetch from broker {id}"));

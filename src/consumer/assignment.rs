@@ -15,7 +15,8 @@ use rand::rngs::StdRng;
 use super::{
     OffsetAndMetadata,
     budget::{Budget, Wake},
-    group::ToCommit,
+    fetcher::Farewell,
+    group::{CommitNews, ToCommit},
     lanes::{Lanes, Source},
     partition::Partition,
     position::State,
@@ -89,6 +90,8 @@ pub(super) struct Assignment {
     pub(super) nodes: HashMap<Source, Node>,
     /// Over how many connections each broker is read.
     pub(super) lanes: HashMap<i32, Lanes>,
+    /// Of sessions that are over.
+    pub(super) farewells: Vec<Farewell>,
     /// All that are known.
     pub(super) brokers: BTreeSet<i32>,
     pub(super) budget: Budget,
@@ -130,6 +133,7 @@ impl Assignment {
             parted: BTreeMap::new(),
             nodes: HashMap::new(),
             lanes: HashMap::new(),
+            farewells: Vec::new(),
             brokers: BTreeSet::new(),
             wake_for,
             rotation: VecDeque::new(),
@@ -358,7 +362,22 @@ impl Assignment {
     }
 
     pub(super) fn is_committed(&self, partition: &TopicPartition, offset: &OffsetAndMetadata) -> bool {
-        self.partitions.get(partition).is_some_and(|found| found.committed == Some(offset.offset))
+        let found = self.partitions.get(partition);
+        found.is_some_and(|found| found.committed == Some(offset.offset) && !found.committing)
+    }
+
+    /// What is heard of a commit, asked for by the user or not.
+    pub(super) fn hear_of_commit(&mut self, news: CommitNews, by_user: bool) {
+        match news {
+            CommitNews::Leaves(partitions) => {
+                for partition in partitions {
+                    if let Some(found) = self.partitions.get_mut(&partition) {
+                        found.committing = true;
+                    }
+                }
+            }
+            CommitNews::Through(offsets) => self.committed(offsets, by_user),
+        }
     }
 
     /// The group has these offsets now, of topics with these ids.
@@ -366,6 +385,7 @@ impl Assignment {
         for (partition, committed, topic_id) in offsets {
             if let Some(found) = self.partitions.get_mut(&partition).filter(|found| found.topic_id == topic_id) {
                 found.committed = Some(committed.offset);
+                found.committing = false;
                 if by_user {
                     found.committed_by_user = Some(committed.offset);
                 }

@@ -77,7 +77,8 @@ pub(super) struct Account {
     used: AtomicUsize,
     /// Whether batches are decompressed ahead.
     opens: AtomicBool,
-    /// The wish that was refused last, in bytes; 0: none.
+    /// The smallest wish that was refused since there was room last, in bytes; `usize::MAX`: none. Several connections to the
+    /// broker may have been refused, and what is too little for one may be enough for another.
     starved: AtomicUsize,
     wake: Wake,
 }
@@ -88,7 +89,7 @@ impl Account {
     pub(super) fn reserve(self: &Arc<Self>, want: usize, least: usize) -> Option<Charge> {
         let reserved = self.try_reserve(want, least).or_else(|| {
             let wish = least.min(want).max(1);
-            self.starved.store(wish, SeqCst);
+            self.starved.fetch_min(wish, SeqCst);
             if wish > self.pool.room() {
                 self.pool.wish.fetch_min(wish, SeqCst);
             }
@@ -96,7 +97,7 @@ impl Account {
             self.try_reserve(want, least)
         });
         if reserved.is_some() {
-            self.starved.store(0, SeqCst);
+            self.starved.store(usize::MAX, SeqCst);
         }
         reserved
     }
@@ -117,7 +118,7 @@ impl Account {
 
     /// Whether a wish was refused, and there has not been room for it since.
     pub(super) fn is_starved(&self) -> bool {
-        self.starved.load(Relaxed) > 0
+        self.starved.load(Relaxed) < usize::MAX
     }
 
     /// Charges bytes that are there already, whether there is room or not.
@@ -194,7 +195,7 @@ impl Account {
     /// Calls the waker if a wish was refused for which there is room now.
     fn wake_if_room(&self) {
         let wish = self.starved.load(SeqCst);
-        if wish == 0 || !(self.used() == 0 || self.share_has_room_for(wish)) {
+        if wish == usize::MAX || !(self.used() == 0 || self.share_has_room_for(wish)) {
             return;
         }
         if self.used() > 0 && !self.whole_has_room_for(wish) {
@@ -204,7 +205,7 @@ impl Account {
                 return;
             }
         }
-        if self.starved.swap(0, SeqCst) > 0 {
+        if self.starved.swap(usize::MAX, SeqCst) < usize::MAX {
             (self.wake)();
         }
     }
@@ -283,7 +284,7 @@ impl Budget {
                 limit: 0.into(),
                 used: 0.into(),
                 opens: false.into(),
-                starved: 0.into(),
+                starved: usize::MAX.into(),
                 wake: wake(),
             });
             let mut accounts = self.pool.accounts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -308,7 +309,7 @@ impl Budget {
         let share = self.pool.total / self.accounts.len().max(1);
         for account in self.accounts.values() {
             account.limit.store(share, Relaxed);
-            if account.starved.swap(0, SeqCst) > 0 {
+            if account.starved.swap(usize::MAX, SeqCst) < usize::MAX {
                 (account.wake)();
             }
         }
@@ -356,6 +357,22 @@ mod tests {
         assert_eq!(woken.load(SeqCst), 1, "room for the first wish, not yet for the second");
         drop(first);
         assert_eq!((one.used(), woken.load(SeqCst)), (0, 2));
+    }
+
+    #[test]
+    fn of_two_that_were_refused_the_one_that_wants_less_is_not_forgotten_for_the_other() {
+        let mut budget = Budget::new(1600);
+        let (woken, wake) = counted();
+        let one = budget.account(1, || wake);
+        let mut first = one.reserve(1500, 1500).unwrap();
+        assert!(one.reserve(100, 100).is_none() && one.reserve(900, 900).is_none());
+        first.resize(1350);
+        assert_eq!(woken.load(SeqCst), 1, "there is room for the smaller one");
+        assert!(one.reserve(900, 900).is_none());
+        first.resize(1200);
+        assert_eq!(woken.load(SeqCst), 1);
+        first.resize(500);
+        assert_eq!(woken.load(SeqCst), 2);
     }
 
     #[test]

@@ -386,9 +386,11 @@ impl Consumer {
     /// the timeout they may finish what they hold, which is done when they are asked for the next record. Never takes longer
     /// than the timeout; a quarter of it (two seconds at most) is kept for leaving the group, however the commits come out.
     ///
+    /// It waits for what the rebalance listener is at, so the listener itself must not wait for it.
+    ///
     /// # Errors
-    /// What could not be done in time: a commit that failed, a group that could not be left. The consumer is closed all the
-    /// same.
+    /// What could not be done in time: a commit that failed, a listener that was not done, a group that could not be left. The
+    /// consumer is closed all the same.
     ///
     /// # Cancel safety
     /// A close that was dropped goes on when it is called again.
@@ -418,7 +420,7 @@ impl Consumer {
         // Nothing fetches any more, which would begin new sessions.
         self.task.abort();
         let farewells = inbox.control(|assignment| {
-            let farewells = assignment.farewells();
+            let farewells = assignment.end_sessions();
             assignment.end(None);
             farewells
         });

@@ -43,6 +43,7 @@ enum Ended {
     Question,
     AutoCommit,
     Revocation,
+    Farewell,
     /// Goes on as long as the consumer.
     Listener,
     Asked,
@@ -112,6 +113,7 @@ impl ConsumerTask {
         }
         loop {
             self.begin_fetching();
+            self.bid_farewell();
             self.ask_questions();
             self.give_up();
             self.look_after();
@@ -149,7 +151,7 @@ impl ConsumerTask {
             Ok(Ended::AutoCommit) => self.committing = false,
             Ok(Ended::Asked) => self.committing_asked = false,
             Ok(Ended::Fetching(node)) => _ = self.fetching.remove(&node),
-            Ok(Ended::Question | Ended::Revocation | Ended::Listener) => {}
+            Ok(Ended::Question | Ended::Farewell | Ended::Revocation | Ended::Listener) => {}
             Err(error) if error.is_panic() => {
                 let error = Error::new(ErrorKind::Internal, "a task of the consumer panicked").with_source(error);
                 self.shared.inbox.with(|assignment| assignment.end(Some(error)));
@@ -173,6 +175,17 @@ impl ConsumerTask {
             self.children.spawn(async move {
                 task.run(node).await;
                 Ended::Fetching(node)
+            });
+        }
+    }
+
+    /// Tells brokers of sessions that are over.
+    fn bid_farewell(&mut self) {
+        for farewell in self.shared.inbox.with(|assignment| assignment.take_farewells()) {
+            let task = self.shared.fetch_task();
+            self.children.spawn(async move {
+                task.close_session(farewell, task.timeout).await;
+                Ended::Farewell
             });
         }
     }

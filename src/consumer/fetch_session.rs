@@ -181,11 +181,17 @@ impl FetchSession {
         (self.id, self.epoch) = (id, 0);
     }
 
-    /// The request that closes the session at the broker, where it has one.
+    /// The request that closes the session at the broker, where it may have one: also that of a fetch that failed, which the
+    /// next full request would have closed.
     pub(super) fn closing(&self) -> Option<SessionRequest> {
         const FINAL: i32 = -1;
-        let open = self.id != 0 && self.epoch != 0;
-        open.then(|| SessionRequest { session_id: self.id, session_epoch: FINAL, ..SessionRequest::default() })
+        let known = self.id != 0;
+        known.then(|| SessionRequest { session_id: self.id, session_epoch: FINAL, ..SessionRequest::default() })
+    }
+
+    /// Whether the last fetch was answered, so that the broker is likely to be there.
+    pub(super) fn is_sound(&self) -> bool {
+        self.epoch != 0
     }
 
     /// The broker was told to close it.
@@ -285,8 +291,12 @@ mod tests {
         assert_eq!(shown(&session.request()), "0/0 a0@0");
         session.answered(8, ErrorCode::NONE);
         session.request();
+        assert!(session.is_sound());
         session.failed();
-        assert!(session.closing().is_none(), "the broker that failed is not asked");
+        assert!(!session.is_sound());
+        assert_eq!(shown(&session.closing().unwrap()), "8/-1 ", "it may still be there");
+        session.closed();
+        assert!(session.closing().is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     arrivals::{Arrived, Hints},
     budget::Charge,
-    fetcher::Plan,
+    fetcher::{Farewell, Plan},
     inbox::Inbox,
     lanes::Source,
     settings::IsolationLevel,
@@ -48,7 +48,6 @@ impl FetchTask {
             let now = Instant::now();
             match self.inbox.with(|assignment| assignment.plan(node, now.into_std())) {
                 Plan::Fetch { request, reserved, by_name } => self.fetch(node, *request, reserved, by_name).await,
-                Plan::Close(request) => self.close_session(node.broker, &request, self.timeout).await,
                 Plan::End => return,
                 Plan::Wait(until) => {
                     let pause = async {
@@ -83,10 +82,11 @@ impl FetchTask {
     }
 
     /// Tells a broker that a session is over. One that does not hear of it forgets the session in its own time.
-    pub(super) async fn close_session(&self, node: i32, request: &FetchRequest, timeout: Duration) {
+    pub(super) async fn close_session(&self, farewell: Farewell, timeout: Duration) {
+        let Farewell { broker: node, request } = farewell;
         // Not behind a fetch that waits there for records.
         let attempt = Attempt { node, lane: Lane::Main, timeout, max_version: None };
-        if let Err(error) = self.client.send_raw(attempt, ApiKey::Fetch, written(request, 0)).await {
+        if let Err(error) = self.client.send_raw(attempt, ApiKey::Fetch, written(&request, 0)).await {
             tracing::debug!(node, %error, "a fetch session could not be closed");
         }
     }
@@ -150,12 +150,12 @@ fn written(request: &FetchRequest, expects: usize) -> impl Fn(i16, &mut BytesMut
 }
 
 /// Tells all brokers that keep a session for us that it is over, at once, until then at the latest.
-pub(super) async fn close_sessions(task: FetchTask, farewells: Vec<(i32, FetchRequest)>, deadline: Instant) {
+pub(super) async fn close_sessions(task: FetchTask, farewells: Vec<Farewell>, deadline: Instant) {
     let mut asked = JoinSet::new();
-    for (node, request) in farewells {
+    for farewell in farewells {
         let task = task.clone();
         let left = deadline.saturating_duration_since(Instant::now());
-        asked.spawn(async move { task.close_session(node, &request, left).await });
+        asked.spawn(async move { task.close_session(farewell, left).await });
     }
     // Who does not answer in time is not waited for.
     let _ = timeout_at(deadline, async { while asked.join_next().await.is_some() {} }).await;

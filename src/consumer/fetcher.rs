@@ -41,8 +41,6 @@ pub(super) enum Plan {
     },
     /// To wait until it is woken, or until then.
     Wait(Option<Instant>),
-    /// To tell the broker that its session is over: nothing is read from it at present.
-    Close(Box<FetchRequest>),
     /// To end: the broker is gone, and nothing that came from it is left; or it is read over fewer connections now.
     End,
 }
@@ -52,9 +50,16 @@ pub(super) fn largest_answer(account: &Account) -> usize {
     account.limit() / ANSWERS
 }
 
-/// A fetch of nothing, which closes a session.
-fn farewell(session: SessionRequest) -> FetchRequest {
-    FetchRequest {
+/// Tells a broker that a session is over.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    pub(super) broker: i32,
+    /// A fetch of nothing.
+    pub(super) request: FetchRequest,
+}
+
+fn farewell(broker: i32, session: SessionRequest) -> Farewell {
+    let request = FetchRequest {
         max_wait_ms: 0,
         min_bytes: 0,
         max_bytes: 1,
@@ -64,7 +69,8 @@ fn farewell(session: SessionRequest) -> FetchRequest {
         topics: Vec::new(),
         forgotten: Vec::new(),
         rack_id: String::new(),
-    }
+    };
+    Farewell { broker, request }
 }
 
 impl Assignment {
@@ -143,35 +149,47 @@ impl Assignment {
         Plan::Fetch { request: Box::new(request), reserved, by_name }
     }
 
-    /// Nothing is read from that broker.
+    /// Nothing is read over that connection.
     fn plan_farewell(&mut self, id: Source) -> Plan {
         let gone = self.has_metadata && !self.brokers.contains(&id.broker);
+        let beside = self.nodes.keys().any(|other| other.broker == id.broker && *other != id);
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::End };
         if !gone && let Some(request) = node.session.closing() {
             node.session.closed();
-            return Plan::Close(Box::new(farewell(request)));
+            // Not by the task of this connection: a broker that does not answer would hold up what comes to it meanwhile.
+            self.farewells.push(farewell(id.broker, request));
+            self.signals.driver = true;
         }
         let first = id.lane == 0;
-        if first && !(gone && node.account.used() == 0) {
+        if first && (!gone || beside || node.account.used() > 0) {
             return Plan::Wait(None);
-        }
-        if first {
-            self.budget.leave(id.broker);
-            self.lanes.remove(&id.broker);
         }
         self.nodes.remove(&id);
         self.watch.brokers.remove(&id);
+        if first {
+            self.budget.leave(id.broker);
+            self.lanes.remove(&id.broker);
+        } else {
+            self.lane_ended(id.broker);
+        }
         Plan::End
     }
 
-    /// What closes the sessions that brokers have for us.
-    pub(super) fn farewells(&mut self) -> Vec<(i32, FetchRequest)> {
-        let open = self.nodes.iter_mut().filter_map(|(id, node)| {
-            let request = node.session.closing()?;
-            node.session.closed();
-            Some((id.broker, farewell(request)))
-        });
-        open.collect()
+    /// What is to be told to brokers whose sessions are over.
+    pub(super) fn take_farewells(&mut self) -> Vec<Farewell> {
+        std::mem::take(&mut self.farewells)
+    }
+
+    /// The same of all sessions that brokers have for us. Who did not answer the last fetch is not asked.
+    pub(super) fn end_sessions(&mut self) -> Vec<Farewell> {
+        let mut all = self.take_farewells();
+        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.session.is_sound()) {
+            if let Some(request) = node.session.closing() {
+                node.session.closed();
+                all.push(farewell(id.broker, request));
+            }
+        }
+        all
     }
 
     /// Whether a reader waits, and nothing that is here will end that, but a fetch from that broker may. What waits for other

@@ -8,8 +8,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{answer_size::Pace, assignment::Assignment, partition::Partition};
-use crate::record::TopicPartition;
+use super::{answer_size::Pace, assignment::Assignment, partition::Partition, routes::Node};
+use crate::{
+    error::{DeliveryStatus, Error},
+    record::TopicPartition,
+};
 
 /// So many answers in a row that keep the reader waiting ask for another connection.
 const PATIENCE: u32 = 4;
@@ -19,8 +22,10 @@ const MOST_PATIENCE: u32 = 64;
 const SPARE: u32 = 32;
 /// … of which an answer that finds the reader with enough to do is so much, and one that is not full 1.
 const READER: u32 = 4;
-/// A broker that has no room for another session is not asked for one for so long.
+/// A broker that has no room for another session is not asked for one for so long …
 const REFUSED: Duration = Duration::from_secs(600);
+/// … and one that another connection could not be made to (`max.connections.per.ip`) so long.
+const UNREACHED: Duration = Duration::from_secs(60);
 
 /// Where a partition is fetched from: a broker, over one of the connections to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +49,8 @@ pub(super) enum Change {
     More(Instant),
     /// To give the last connection up.
     Fewer,
+    /// The same, since nothing is asked for over it.
+    Idle,
 }
 
 /// The connections to one broker.
@@ -69,8 +76,8 @@ impl Lanes {
         self.open
     }
 
-    /// An answer came over one of them.
-    pub(super) fn answered(&mut self, lane: u8, pace: Pace, now: Instant) -> Change {
+    /// An answer came over one of them. `idle`: over the last one nothing is asked for.
+    pub(super) fn answered(&mut self, lane: u8, pace: Pace, idle: bool, now: Instant) -> Change {
         let last = lane.saturating_add(1) == self.open;
         let Some(streak) = self.streaks.get_mut(usize::from(lane)) else { return Change::Nothing };
         if pace == Pace::Line {
@@ -81,7 +88,13 @@ impl Lanes {
             return if may && count > self.patience { Change::More(since) } else { Change::Nothing };
         }
         *streak = None;
-        if last { self.counts_against(if pace == Pace::Reader { READER } else { 1 }) } else { Change::Nothing }
+        if !last && !idle {
+            return Change::Nothing;
+        }
+        match self.counts_against(if pace == Pace::Reader { READER } else { 1 }) {
+            Change::Fewer if idle => Change::Idle,
+            change => change,
+        }
     }
 
     /// There was no room for the next answer: the reader takes his time, and where the connections vie with each other for
@@ -105,9 +118,21 @@ impl Lanes {
 
     /// Only so many are left, and the next one comes less easily.
     pub(super) fn keep(&mut self, lanes: u8) {
-        self.open = lanes.clamp(1, self.open);
+        self.ended(lanes);
         self.patience = self.patience.saturating_mul(2).min(MOST_PATIENCE);
-        self.begin_anew();
+    }
+
+    /// The last ones have ended, since nothing was read over them: only so many are left.
+    pub(super) fn ended(&mut self, open: u8) {
+        if open < self.open {
+            self.open = open.max(1);
+            self.begin_anew();
+        }
+    }
+
+    /// Another connection could not be made.
+    pub(super) fn unreached(&mut self, now: Instant) {
+        self.not_before = self.not_before.max(Some(now + UNREACHED));
     }
 
     /// The broker has no room for another session.
@@ -135,7 +160,10 @@ impl Assignment {
     /// An answer came that says that of the line. Nothing is under way on this connection now.
     pub(super) fn pace_of(&mut self, source: Source, pace: Pace, now: Instant) {
         let Some(lanes) = self.lanes.get_mut(&source.broker) else { return };
-        let change = lanes.answered(source.lane, pace, now);
+        let last = Source { broker: source.broker, lane: lanes.open().saturating_sub(1) };
+        let idles = |node: &Node| node.under_way == 0 && node.session.len() == 0 && node.changed.is_empty();
+        let idle = self.nodes.get(&last).is_none_or(idles);
+        let change = lanes.answered(source.lane, pace, idle, now);
         self.change_lanes(source, change);
     }
 
@@ -152,6 +180,7 @@ impl Assignment {
             Change::Nothing => {}
             Change::More(since) => self.add_lane(source, since),
             Change::Fewer => self.keep_lanes(source.broker, open.saturating_sub(1)),
+            Change::Idle => self.close_lanes(source.broker, open.saturating_sub(1)),
         }
     }
 
@@ -169,6 +198,26 @@ impl Assignment {
         if source.lane > 0 {
             self.keep_lanes(source.broker, source.lane);
         }
+    }
+
+    /// A connection over which nothing was read has ended. With the last one all before it end that did so earlier.
+    pub(super) fn lane_ended(&mut self, broker: i32) {
+        let left = self.nodes.keys().filter(|source| source.broker == broker).map(|source| source.lane).max();
+        if let Some(lanes) = self.lanes.get_mut(&broker) {
+            lanes.ended(left.map_or(1, |lane| lane.saturating_add(1)));
+        }
+        // Which may have waited for the end of this one.
+        self.signals.nodes.insert(broker.into());
+    }
+
+    /// A fetch over another connection than the first one failed: its partitions go on over those that are left. If it is the
+    /// broker that is gone, these say so.
+    pub(super) fn lane_failed(&mut self, source: Source, error: &Error, now: Instant) {
+        let unsent = error.delivery_status() == Some(DeliveryStatus::NotPersisted);
+        if let Some(lanes) = self.lanes.get_mut(&source.broker).filter(|_| unsent) {
+            lanes.unreached(now);
+        }
+        self.keep_lanes(source.broker, source.lane);
     }
 
     /// Whether any reader waits for records right now.
@@ -199,12 +248,25 @@ impl Assignment {
         }
     }
 
-    /// Only so many of a broker's connections are left: the partitions of the others go on over these. What is still under
-    /// way over the others is as good as any.
+    /// Only so many of a broker's connections are left, and the next one comes less easily.
     pub(super) fn keep_lanes(&mut self, broker: i32, keep: u8) {
-        let Some(lanes) = self.lanes.get_mut(&broker).filter(|lanes| keep < lanes.open()) else { return };
-        lanes.keep(keep);
-        let open = lanes.open();
+        if let Some(lanes) = self.lanes.get_mut(&broker).filter(|lanes| keep < lanes.open()) {
+            lanes.keep(keep);
+            self.move_to_those_left(broker);
+        }
+    }
+
+    /// The same where they are just not needed.
+    fn close_lanes(&mut self, broker: i32, keep: u8) {
+        if let Some(lanes) = self.lanes.get_mut(&broker).filter(|lanes| keep < lanes.open()) {
+            lanes.ended(keep);
+            self.move_to_those_left(broker);
+        }
+    }
+
+    /// The partitions of connections that are given up go on over the others. What is still under way is as good as any.
+    fn move_to_those_left(&mut self, broker: i32) {
+        let open = self.lanes.get(&broker).map_or(1, Lanes::open);
         tracing::debug!(broker, open, "fewer connections to fetch over");
         let gone = |source: Source| source.broker == broker && source.lane >= open;
         let here = self.partitions.iter().filter(|(_, found)| found.source().is_some_and(gone));
@@ -252,8 +314,8 @@ mod tests {
 
     /// So many answers of that pace over one connection; what the last of them asks for.
     fn answers(lanes: &mut Lanes, lane: u8, pace: Pace, count: u32, now: Instant) -> Change {
-        (1..count).for_each(|_| assert_eq!(lanes.answered(lane, pace, now), Change::Nothing));
-        lanes.answered(lane, pace, now)
+        (1..count).for_each(|_| assert_eq!(lanes.answered(lane, pace, false, now), Change::Nothing));
+        lanes.answered(lane, pace, false, now)
     }
 
     #[test]
@@ -262,10 +324,10 @@ mod tests {
         let mut lanes = Lanes::new(2);
         answers(&mut lanes, 0, Pace::Line, PATIENCE, now);
         for pace in [Pace::Reader, Pace::Other] {
-            assert_eq!(lanes.answered(0, pace, now), Change::Nothing);
+            assert_eq!(lanes.answered(0, pace, false, now), Change::Nothing);
             assert_eq!(answers(&mut lanes, 0, Pace::Line, PATIENCE, now), Change::Nothing, "from the beginning");
         }
-        assert_eq!(lanes.answered(0, Pace::Line, now + MS), Change::More(now));
+        assert_eq!(lanes.answered(0, Pace::Line, false, now + MS), Change::More(now));
         assert_eq!((lanes.add(), lanes.open()), (1, 2));
         assert_eq!(answers(&mut lanes, 1, Pace::Line, 100, now), Change::Nothing, "no more than may be");
         let mut one = Lanes::new(0);
@@ -280,16 +342,16 @@ mod tests {
         lanes.add();
         assert_eq!(answers(&mut lanes, 0, Pace::Reader, 100, now), Change::Nothing, "it is not the last");
         answers(&mut lanes, 2, Pace::Reader, SPARE / READER - 1, now);
-        lanes.answered(2, Pace::Line, now);
+        lanes.answered(2, Pace::Line, false, now);
         assert_eq!(answers(&mut lanes, 2, Pace::Reader, SPARE / READER, now), Change::Fewer);
         lanes.keep(2);
         assert_eq!(lanes.open(), 2);
-        assert_eq!(lanes.answered(2, Pace::Line, now), Change::Nothing, "an answer that was under way");
+        assert_eq!(lanes.answered(2, Pace::Line, false, now), Change::Nothing, "an answer that was under way");
         assert_eq!(answers(&mut lanes, 1, Pace::Other, SPARE, now), Change::Fewer, "nor is there much to read");
         lanes.keep(1);
         assert_eq!(answers(&mut lanes, 0, Pace::Other, 1000, now), Change::Nothing, "the first one stays");
         assert_eq!(answers(&mut lanes, 0, Pace::Line, 4 * PATIENCE, now), Change::Nothing);
-        assert_eq!(lanes.answered(0, Pace::Line, now), Change::More(now));
+        assert_eq!(lanes.answered(0, Pace::Line, false, now), Change::More(now));
     }
 
     #[test]
@@ -299,7 +361,7 @@ mod tests {
         (0..100).for_each(|_| assert_eq!(lanes.held_up(), Change::Nothing, "the first one stays"));
         lanes.add();
         (1..SPARE / READER).for_each(|_| assert_eq!(lanes.held_up(), Change::Nothing));
-        lanes.answered(1, Pace::Line, now);
+        lanes.answered(1, Pace::Line, false, now);
         (1..SPARE / READER).for_each(|_| assert_eq!(lanes.held_up(), Change::Nothing));
         assert_eq!(lanes.held_up(), Change::Fewer);
     }
@@ -312,6 +374,35 @@ mod tests {
         lanes.refused(now);
         lanes.keep(1);
         assert_eq!(answers(&mut lanes, 0, Pace::Line, 100, now), Change::Nothing);
-        assert_eq!(lanes.answered(0, Pace::Line, now + REFUSED), Change::More(now));
+        assert_eq!(lanes.answered(0, Pace::Line, false, now + REFUSED), Change::More(now));
+    }
+
+    #[test]
+    fn one_that_nothing_is_asked_for_over_is_taken_back_by_what_the_others_bring() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(4);
+        lanes.add();
+        (1..SPARE).for_each(|_| assert_eq!(lanes.answered(0, Pace::Other, true, now), Change::Nothing));
+        assert_eq!(lanes.answered(0, Pace::Other, true, now), Change::Idle);
+        let mut alone = Lanes::new(4);
+        (0..100).for_each(|_| assert_eq!(alone.answered(0, Pace::Other, true, now), Change::Nothing));
+    }
+
+    #[test]
+    fn those_that_end_are_no_longer_open_and_what_cannot_be_reached_is_tried_again_later() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(4);
+        lanes.add();
+        lanes.add();
+        lanes.ended(3);
+        assert_eq!(lanes.open(), 3, "one that is not the last");
+        lanes.ended(0);
+        assert_eq!(lanes.open(), 1);
+        lanes.unreached(now);
+        assert_eq!(answers(&mut lanes, 0, Pace::Line, 100, now), Change::Nothing);
+        assert_eq!(lanes.answered(0, Pace::Line, false, now + UNREACHED), Change::More(now));
+        lanes.refused(now);
+        lanes.unreached(now);
+        assert_eq!(lanes.answered(0, Pace::Line, false, now + UNREACHED), Change::Nothing, "the longer one counts");
     }
 }

@@ -1,6 +1,6 @@
 //! Calls the rebalance listener: one call after the other, each with a bound.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -43,11 +43,13 @@ impl ListenerTask {
             match tell {
                 Tell::Assigned(held) => self.assigned(listener, held).await,
                 Tell::Revoked { partitions, done } => {
-                    if let Some(listener) = listener {
+                    // Without partitions somebody waits for what it was told before.
+                    if let Some(listener) = listener.filter(|_| !partitions.is_empty()) {
                         let revoked = Revoked::new(partitions, Arc::downgrade(&self.shared));
                         let told = self.call("on_revoked", async move { ((), listener.revoked(&revoked).await) }).await;
                         self.complain(told.err());
                     }
+                    self.shared.revocations_told.fetch_sub(1, SeqCst);
                     // Who asked may have given up waiting.
                     let _ = done.send(());
                 }

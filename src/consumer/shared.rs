@@ -1,7 +1,10 @@
 //! What the consumer and its tasks share, and the commits that both make.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -54,6 +57,8 @@ pub(super) struct Shared {
     /// Told of partitions that come and go; `calls` takes what it is to be told, in order.
     pub(super) listener: Mutex<Listener>,
     pub(super) calls: mpsc::UnboundedSender<Tell>,
+    /// Revocations that the listener is being told of, or will be.
+    pub(super) revocations_told: AtomicUsize,
     /// Commits that nobody waits for right now.
     pub(super) asked: AskedCommits,
 }
@@ -80,6 +85,7 @@ impl Shared {
             polls: Mutex::default(),
             listener: Mutex::default(),
             calls,
+            revocations_told: AtomicUsize::new(0),
             asked: AskedCommits::default(),
         })
     }
@@ -121,13 +127,16 @@ impl Shared {
         let _ = self.calls.send(what);
     }
 
-    /// Tells the listener, if there is one, that these partitions (or all) are about to go, and waits until it is done.
+    /// Tells the listener, if there is one, that these partitions (or all) are about to go, and waits until it is done. Where
+    /// all go, also with what it was told of before.
     pub(super) async fn take_leave(&self, only: Option<&[Tenure]>, deadline: Instant) -> Result<()> {
         let partitions = self.inbox.with(|assignment| assignment.take_leave(only));
-        if partitions.is_empty() || !self.has_listener() {
+        let is_at_it = only.is_none() && self.revocations_told.load(SeqCst) > 0;
+        if !is_at_it && (partitions.is_empty() || !self.has_listener()) {
             return Ok(());
         }
         let (done, told) = oneshot::channel();
+        self.revocations_told.fetch_add(1, SeqCst);
         self.tell(Tell::Revoked { partitions, done });
         // Where nobody calls it any more, there is nothing to wait for.
         timeout_at(deadline, told).await.map(drop).map_err(|_| {
@@ -233,13 +242,18 @@ impl Shared {
         deadline: Instant,
     ) -> Result<()> {
         let group = self.group("commit offsets")?;
-        if asked.is_empty() {
-            return Ok(());
-        }
         let begun = Instant::now();
         let by_user = asked.is_by_user();
-        let note = |committed| self.inbox.with(|assignment| assignment.committed(committed, by_user));
-        let committed = group.carry_out(asked, insistence, deadline, note).await;
+        let committed = match asked.is_empty() {
+            false => {
+                let hear = |news| self.inbox.with(|assignment| assignment.hear_of_commit(news, by_user));
+                group.carry_out(asked, insistence, deadline, hear).await
+            }
+            true => match asked.end() {
+                Ok(()) => return Ok(()),
+                failed => failed,
+            },
+        };
         self.inbox.with(|assignment| assignment.watch.committed(committed.is_ok(), begun.elapsed()));
         committed
     }

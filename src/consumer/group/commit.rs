@@ -113,7 +113,7 @@ pub(super) enum Verdict {
 }
 
 impl Commit {
-    /// Takes a commit of what is ours now. Refuses what is not ours to commit.
+    /// Takes a commit of what is ours now. Refuses what is not ours to commit; of what is committed by itself it is left out.
     pub(super) fn new(
         group_id: Arc<str>,
         instance_id: Option<Arc<str>>,
@@ -137,20 +137,25 @@ impl Commit {
             }
             Standing::Ended(error) => return Err(error.clone()),
         };
-        let mut left = BTreeMap::new();
+        let (mut left, mut refused) = (BTreeMap::new(), None);
         for (partition, offset, topic_id) in offsets {
             let Some(since) = owned.map_or(Some(0), |owned| owned.get(&partition).copied()) else {
-                return Err(match standing {
+                let error = match standing {
                     Standing::Rebalancing { .. } => rebalancing(&group_id),
                     _ => {
                         let message = format!("commit {partition} for group {group_id}: the partition is not owned");
                         Error::new(ErrorKind::NotAssigned, message)
                     }
-                });
+                };
+                if number.by_user {
+                    return Err(error);
+                }
+                refused.get_or_insert(error);
+                continue;
             };
             left.insert(partition, Wanted { offset, since, topic_id, number });
         }
-        Ok(Self::of(group_id, instance_id, alone, left))
+        Ok(Self { refused, ..Self::of(group_id, instance_id, alone, left) })
     }
 
     fn of(
@@ -192,6 +197,11 @@ impl Commit {
 
     pub(super) fn is_empty(&self) -> bool {
         self.left.is_empty()
+    }
+
+    /// What goes with the next attempt.
+    pub(super) fn going(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.left.keys().filter(|partition| !self.held_back.contains(*partition))
     }
 
     /// A commit never outlives the assignment that it was made in, nor the topics: looked at before each attempt. What was

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     cluster::{CoordinatorKind, Lane},
     error::{Error, ErrorCode, ErrorKind, Result},
+    record::TopicPartition,
 };
 
 /// A commit that was asked for, as of then.
@@ -27,9 +28,23 @@ pub(crate) struct AskedCommit {
     place: Place,
 }
 
+/// What becomes of a commit.
+#[derive(Debug)]
+pub(crate) enum CommitNews {
+    /// It goes to the coordinator with these.
+    Leaves(Vec<TopicPartition>),
+    /// The group has these.
+    Through(Vec<ToCommit>),
+}
+
 impl AskedCommit {
     pub(crate) fn is_empty(&self) -> bool {
         self.commit.is_empty()
+    }
+
+    /// How it came out, of which nothing is left.
+    pub(crate) fn end(&self) -> Result<()> {
+        self.commit.end()
     }
 
     /// Whether the user asked for it, and not the consumer itself.
@@ -63,7 +78,7 @@ impl GroupHandle {
     ///
     /// # Errors
     /// `NotAssigned` where a partition is not owned; `REBALANCE_IN_PROGRESS` (as [`Error::code`](crate::Error::code)) where
-    /// the group is rebalancing.
+    /// the group is rebalancing. What is committed by itself is committed of all others, and says so in the end.
     pub(crate) fn ask_to_commit(&self, offsets: Vec<ToCommit>, by_user: bool) -> Result<AskedCommit> {
         let Shared { settings, .. } = &*self.shared;
         let (group_id, instance_id) = (settings.group_id.clone(), settings.group_instance_id.clone());
@@ -83,7 +98,7 @@ impl GroupHandle {
         self.shared.order().is_any_under_way()
     }
 
-    /// Carries a commit out, and tells of all that gets through, as it does. Partitions that are kept over a rebalance are
+    /// Carries a commit out, and tells of all that leaves and of what gets through, as it does. Partitions that are kept over a rebalance are
     /// committed when it is through. Where something has to be waited for, other commits go on meanwhile; what was
     /// committed of a partition for somebody who asked later is left out.
     ///
@@ -98,7 +113,7 @@ impl GroupHandle {
         asked: &mut AskedCommit,
         insistence: Insistence,
         deadline: Instant,
-        mut got_through: impl FnMut(Vec<ToCommit>) + Send,
+        mut hear: impl FnMut(CommitNews) + Send,
     ) -> Result<()> {
         let commit = &mut asked.commit;
         let once = insistence == Insistence::OneAnswer;
@@ -131,6 +146,7 @@ impl GroupHandle {
                     continue;
                 }
             };
+            hear(CommitNews::Leaves(commit.going().cloned().collect()));
             let answer = self.try_commit(commit, identity.as_ref(), deadline).await;
             let seen = self.client.metadata().version;
             let verdict = match answer {
@@ -140,7 +156,7 @@ impl GroupHandle {
                         let mut order = self.shared.order();
                         commit.answered(&response, insistence, seen, &mut order, &mut committed)
                     };
-                    got_through(committed);
+                    hear(CommitNews::Through(committed));
                     if matches!(verdict, Verdict::Again { find_coordinator: true, .. }) {
                         let group_id = &self.shared.settings.group_id;
                         self.client.forget_coordinator(CoordinatorKind::Group, group_id, node);
@@ -231,7 +247,7 @@ impl GroupHandle {
     #[cfg(all(test, feature = "testkit"))]
     pub(crate) async fn commit(
         &self,
-        offsets: Vec<(crate::record::TopicPartition, crate::consumer::OffsetAndMetadata)>,
+        offsets: Vec<(TopicPartition, crate::consumer::OffsetAndMetadata)>,
         deadline: Instant,
     ) -> Result<()> {
         let offsets = offsets.into_iter().map(|(partition, offset)| (partition, offset, uuid::Uuid::nil()));

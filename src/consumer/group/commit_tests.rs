@@ -40,7 +40,10 @@ fn nothing_kept() -> Standing {
 }
 
 fn of(standing: &Standing, number: u64, offsets: impl IntoIterator<Item = ToCommit>) -> Result<Commit> {
-    let number = Number { at: number, by_user: true };
+    by(Number { at: number, by_user: true }, standing, offsets)
+}
+
+fn by(number: Number, standing: &Standing, offsets: impl IntoIterator<Item = ToCommit>) -> Result<Commit> {
     Commit::new("g".into(), Some("i".into()), standing, number, offsets.into_iter().collect())
 }
 
@@ -97,6 +100,22 @@ fn answered(commit: &mut Commit, response: &OffsetCommitResponse, insistence: In
 fn sent(commit: &Commit) -> Vec<i32> {
     let topics = commit.request(9, None).topics;
     topics.iter().flat_map(|topic| &topic.partitions).map(|partition| partition.partition_index).collect()
+}
+
+#[test]
+fn what_is_committed_by_itself_is_committed_of_all_that_is_owned() {
+    let offsets = [0, 1, 2].map(|partition| (tp(partition), OffsetAndMetadata::new(7), OLD));
+    let error = of(&member(5), 1, offsets.clone()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAssigned, "the user has to hear of it before");
+    let mut made = by(Number { at: 1, by_user: false }, &member(5), offsets.clone()).unwrap();
+    assert_eq!(name(turn(&mut made, &member(5))), Some(me(5)));
+    assert_eq!(sent(&made), [0, 1]);
+    assert!(matches!(answered(&mut made, &both(ErrorCode::NONE), Insistence::Through), Verdict::Over));
+    let error = made.end().unwrap_err();
+    assert!(error.kind() == ErrorKind::NotAssigned && error.to_string().contains("t[2]"), "{error}");
+    let nothing = by(Number { at: 1, by_user: false }, &nothing_kept(), offsets).unwrap();
+    assert!(nothing.is_empty());
+    assert_eq!(nothing.end().unwrap_err().code(), Some(ErrorCode::REBALANCE_IN_PROGRESS));
 }
 
 #[test]

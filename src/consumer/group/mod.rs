@@ -28,7 +28,7 @@ use crate::{error::Error, record::TopicPartition};
 
 use assignor::Assignor;
 pub(crate) use commit::{Insistence, ToCommit};
-pub(crate) use commit_task::AskedCommit;
+pub(crate) use commit_task::{AskedCommit, CommitNews};
 pub(crate) use handle::{Alive, GroupHandle, Reading, Signs};
 
 /// What a member of a group has to know. The settings are checked before they come here: the heartbeat interval is

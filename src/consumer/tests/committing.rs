@@ -405,3 +405,39 @@ async fn a_commit_that_waits_takes_nothing_away_from_what_is_committed_by_itself
     consumer.close(10 * SECOND).await.unwrap();
     assert_eq!(cluster.committed("g", "u", 0), Some(15));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_nobody_waited_for_is_not_taken_for_what_it_would_have_changed() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, SECOND).auto_commit(false).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    read_of(&consumer, "t", 5).await;
+    consumer.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(5));
+    read_of(&consumer, "t", 5).await;
+    let late = cluster.fault(on(ApiKey::OffsetCommit).times(1).delay_response(20 * SECOND));
+    assert!(tokio::time::timeout(SECOND, consumer.commit()).await.is_err(), "dropped");
+    assert_eq!((late.hits(), cluster.committed("g", "t", 0)), (1, Some(10)));
+    consumer.seek(&tp("t", 0), Offset::At(5)).unwrap();
+    consumer.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_is_one_that_waited_for_another_to_get_through() {
+    let cluster = two_topics().await;
+    let consumer = Arc::new(in_group(&cluster, SECOND).auto_commit(false).build().await.unwrap());
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    read_of(&consumer, "t", 10).await;
+    // The first is slow, and the second waits for it; its answer then comes when nobody waits any more.
+    let slow = cluster.fault(on(ApiKey::OffsetCommit).times(2).delay_response(5 * SECOND));
+    let (one, other) = (consumer.clone(), consumer.clone());
+    let first = tokio::spawn(async move { one.commit_offsets([(tp("t", 0), 6)]).await });
+    tokio::time::sleep(SECOND).await;
+    let second = tokio::time::timeout(6 * SECOND, other.commit_offsets([(tp("t", 0), 8)])).await;
+    assert!(second.is_err() && first.await.unwrap().is_ok());
+    assert_eq!((slow.hits(), cluster.committed("g", "t", 0)), (2, Some(8)));
+    consumer.seek(&tp("t", 0), Offset::At(6)).unwrap();
+    consumer.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(6));
+}

@@ -158,13 +158,16 @@ async fn the_partitions_of_a_connection_that_dies_go_on() {
     let [first] = connections(&cluster, 1).into_iter().collect::<Vec<_>>()[..] else { panic!("one at first") };
     reading.read(3000).await;
     assert!(connections(&cluster, 20).len() > 2);
-    let others = move |request: &crate::testkit::Request| request.connection != first;
+    // Not what closes sessions.
+    let others = move |request: &crate::testkit::Request| request.connection != first && !request.partitions.is_empty();
     let dies = cluster.fault(on(ApiKey::Fetch).when(others).times(20).drop_connection());
     for _ in 0..20 {
         reading.all_go_on().await;
     }
     assert!(dies.hits() > 2, "{}", dies.hits());
     dies.clear();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(cluster.fetch_sessions(1), usize::from(reading.lanes()), "those that died are not left there");
     // The first of them as well, while others are open.
     reading.read(6000).await;
     assert!(reading.lanes() > 1);
@@ -176,6 +179,38 @@ async fn the_partitions_of_a_connection_that_dies_go_on() {
     let dies = cluster.fault(on(ApiKey::Fetch).times(10).drop_connection());
     reading.read(3000).await;
     assert_eq!(dies.hits(), 10);
+    reading.all_go_on().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_cannot_be_made_is_tried_again_later() {
+    let cluster = far_away(Options::new()).await;
+    let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
+    reading.read(10).await;
+    let refused = cluster.fault(on(ApiKey::ApiVersions).forever().drop_connection());
+    reading.read(6000).await;
+    assert!((1..4).contains(&refused.hits()), "{}", refused.hits());
+    assert_eq!(reading.lanes(), 1);
+    refused.clear();
+    reading.all_go_on().await;
+    reading.read(20_000).await;
+    assert!(reading.lanes() > 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_over_which_nothing_is_read_any_more_end() {
+    let cluster = far_away(Options::new()).await;
+    let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
+    reading.read(3000).await;
+    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (4, 4));
+    reading.consumer.unsubscribe().unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (1, 0));
+    let next = (0..PARTITIONS).zip(&reading.next_of);
+    let next: Vec<_> = next.map(|(partition, next)| (tp("t", partition), Offset::At(*next))).collect();
+    reading.consumer.assign(next).unwrap();
+    reading.read(10).await;
+    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (1, 1), "it begins anew with one");
     reading.all_go_on().await;
 }
 

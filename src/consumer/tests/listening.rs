@@ -211,6 +211,24 @@ async fn what_is_lost_is_told_as_lost_and_unsubscribing_as_revoked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_close_that_is_called_again_waits_for_what_the_listener_is_at() {
+    let cluster = topic(1).await;
+    let log = Log::default();
+    let consumer = group(&cluster).build().await.unwrap();
+    let trouble: fn(&str) -> Trouble =
+        |what| if what == "revoked" { Trouble::Waits(5 * SECOND) } else { Trouble::None };
+    let listener = Recorder { trouble, commits: Some(7), ..Recorder::new(&log) };
+    consumer.subscribe_with(["t"], listener).unwrap();
+    next(&consumer).await;
+    assert!(tokio::time::timeout(SECOND, consumer.close(30 * SECOND)).await.is_err(), "dropped");
+    assert_eq!(said(&log), ["assigned 0", "revoked 0"]);
+    consumer.close(30 * SECOND).await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(7), "what it says in the end");
+    assert_eq!(said(&log).len(), 2);
+    assert_eq!(cluster.group("g").map_or(0, |group| group.members.len()), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_listener_is_given_with_each_subscription() {
     let cluster = topic(1).await;
     cluster.create_topic("u", 1).unwrap();

@@ -12,11 +12,13 @@ use super::{
 use crate::{
     Compression, ErrorCode, IsolationLevel,
     consumer::{
+        answer_size::Pace,
         arrivals::Arrived,
         arrivals::Hints,
         assignment::{Assignment, Rules},
         fetcher::Plan,
         inbox::Wakers,
+        lanes::Source,
         part::{Opening, Part},
         position::State,
         queue::{HEAVY, Job},
@@ -222,4 +224,116 @@ fn a_reader_that_starves_is_seen_when_the_last_batch_is_opened_though_nobody_wan
     open(&mut assignment, slow);
     assert!(assignment.take_signals().nodes.contains(&0.into()), "nothing else would ever wake its task");
     assert!(matches!(assignment.plan(0, now), Plan::Fetch { .. }), "beyond the share, since the reader has nothing");
+}
+
+#[test]
+fn the_first_connection_to_a_broker_that_is_gone_ends_after_the_others() {
+    let mut world = World::new(rules());
+    let second = Source { broker: 0, lane: 1 };
+    world.inbox.with(|assignment| {
+        for partition in [0, 2] {
+            assignment.leave_source(Some(0.into()), &tp("t", partition));
+            assignment.join_source(&tp("t", partition), second);
+            assignment.touch(&tp("t", partition));
+        }
+    });
+    let now = world.now;
+    let plan = |world: &World, from: Source| {
+        world.inbox.with(|assignment| match assignment.plan(from, now) {
+            Plan::Fetch { .. } => "fetch",
+            Plan::Wait(_) => "wait",
+            Plan::End => "end",
+        })
+    };
+    // The picture is of before the broker was there; its partitions are known to be there all the same.
+    world.inbox.with(|assignment| {
+        assignment.has_metadata = true;
+        assignment.brokers.remove(&0);
+    });
+    assert_eq!((plan(&world, 0.into()), plan(&world, second)), ("wait", "fetch"));
+    world.drop_broker(0);
+    world.leaders = vec![(1, 2); 3];
+    world.tell();
+    assert_eq!(plan(&world, 0.into()), "wait", "the second is still there");
+    assert_eq!(plan(&world, second), "end");
+    assert_eq!(plan(&world, 0.into()), "end");
+}
+
+/// The second of a broker's connections, with one of its two partitions.
+fn with_a_second_connection(rules: Rules) -> (World, Source) {
+    let world = World::new(Rules { connections: 2, ..rules });
+    let second = Source { broker: 0, lane: 1 };
+    world.inbox.with(|assignment| {
+        assignment.lanes.get_mut(&0).unwrap().add();
+        assignment.join_source(&tp("t", 2), second);
+        assignment.leave_source(Some(0.into()), &tp("t", 2));
+        assignment.touch(&tp("t", 2));
+    });
+    (world, second)
+}
+
+#[test]
+fn a_connection_that_gets_room_tells_the_other_which_was_refused_before() {
+    let (world, second) = with_a_second_connection(Rules { queued_bytes: 1 << 20, max_bytes: 1 << 17, ..rules() });
+    let now = world.now;
+    world.inbox.with(|assignment| {
+        let account = assignment.nodes[&second].account.clone();
+        // Its batches are larger than what is free.
+        assignment.nodes.get_mut(&0.into()).unwrap().largest_batch = 100_000;
+        let taken = account.charge(account.limit() - account.limit() / 16 - 50_000);
+        assert!(matches!(assignment.plan(0, now), Plan::Wait(None)) && account.is_starved());
+        assignment.take_signals();
+        assert!(matches!(assignment.plan(second, now), Plan::Fetch { .. }));
+        assert!(!account.is_starved(), "that mark is gone, and with it who would wake the first");
+        assert!(assignment.take_signals().nodes.contains(&0.into()));
+        drop(taken);
+    });
+}
+
+#[test]
+fn one_partition_with_data_is_no_reason_for_a_second_connection() {
+    let world = World::new(Rules { connections: 2, ..rules() });
+    let (now, answers) = (world.now, 5);
+    world.inbox.with(|assignment| {
+        let mut full = |assignment: &mut Assignment, count: usize| {
+            (0..count).for_each(|_| assignment.pace_of(0.into(), Pace::Line, now));
+            assignment.lanes[&0].open()
+        };
+        assignment.partitions.get_mut(&tp("t", 0)).unwrap().fed = Some(now);
+        assert_eq!(full(assignment, answers), 1);
+        assignment.partitions.get_mut(&tp("t", 2)).unwrap().fed = Some(now);
+        assert_eq!(full(assignment, answers - 1), 1, "counted from the beginning");
+        assert_eq!(full(assignment, 1), 2);
+    });
+}
+
+#[test]
+fn a_reader_of_its_own_that_waits_wakes_who_has_no_room() {
+    let world = World::new(rules());
+    let (now, (own, _reader)) = (world.now, world.inbox.split(&tp("t", 0), false).unwrap());
+    world.inbox.with(|assignment| {
+        let account = assignment.nodes[&0.into()].account.clone();
+        // There is room for what a partition is asked for, but not for a batch as large as the last ones.
+        assignment.nodes.get_mut(&0.into()).unwrap().largest_batch = 800;
+        let _taken = account.charge(account.limit() - account.limit() / 16 - 400);
+        assert!(matches!(assignment.plan(0, now), Plan::Wait(_)) && account.is_starved());
+        assert!(account.has_room_to_fetch(300));
+        assignment.take_signals();
+        assignment.wait_for(Some(&own), Waker::noop());
+        assert!(assignment.take_signals().nodes.contains(&0.into()));
+    });
+}
+
+#[test]
+fn what_the_user_commits_of_a_topic_that_is_gone_needs_its_id() {
+    let world = World::new(rules());
+    world.inbox.with(|assignment| {
+        let all = |assignment: &Assignment| assignment.handed_to_commit(None).len();
+        let before = all(assignment);
+        let found = assignment.partitions.get_mut(&tp("t", 0)).unwrap();
+        found.vanished = true;
+        assert_eq!(all(assignment), before - 1, "it would be taken for an offset of its successor");
+        assignment.partitions.get_mut(&tp("t", 0)).unwrap().topic_id = uuid::Uuid::from_u128(1);
+        assert_eq!((all(assignment), assignment.done_to_commit(None).len()), (before, before - 1));
+    });
 }

@@ -74,6 +74,51 @@ async fn a_broker_that_nothing_is_read_from_any_more_keeps_no_session() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broker_that_does_not_hear_of_it_is_read_from_all_the_same() {
+    let cluster = cluster(3).await;
+    let consumer = of_three(&cluster).await;
+    let from = cluster.leader("t", 1).unwrap().unwrap();
+    let fetched: Vec<u64> = cluster
+        .journal()
+        .iter()
+        .filter(|request| request.key == ApiKey::Fetch && !request.partitions.is_empty())
+        .map(|request| request.connection)
+        .collect();
+    let farewell = move |request: &crate::testkit::Request| !fetched.contains(&request.connection);
+    let fault = cluster.fault(on(ApiKey::Fetch).broker(from).when(farewell).forever().hang());
+    consumer.assign([(tp("t", 0), Offset::At(1)), (tp("t", 2), Offset::At(1))]).unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(fault.hits(), 1);
+    // What comes back does not wait for the answer.
+    consumer.assign((0..3).map(|partition| (tp("t", partition), Offset::At(1)))).unwrap();
+    append(&cluster, "t", 1, 1..2);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(numbers(&consumer, 1).await, [1]);
+    assert!(begun.elapsed() < 2 * SECOND, "{:?}", begun.elapsed());
+    consumer.close(10 * SECOND).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_session_of_a_fetch_that_failed_is_closed_when_nothing_more_is_read_there() {
+    let cluster = cluster(3).await;
+    let consumer = of_three(&cluster).await;
+    let from = cluster.leader("t", 1).unwrap().unwrap();
+    let dies = cluster.fault(on(ApiKey::Fetch).broker(from).times(1).drop_connection());
+    tokio::time::sleep(SECOND).await;
+    assert_eq!((dies.hits(), cluster.fetch_sessions(from)), (1, 1), "taken anew");
+    // From now on only what closes a session gets through.
+    let names_any = |request: &crate::testkit::Request| !request.partitions.is_empty();
+    let dies = cluster.fault(on(ApiKey::Fetch).broker(from).when(names_any).forever().drop_connection());
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(dies.hits() > 0 && cluster.fetch_sessions(from) == 1);
+    cluster.move_leader("t", 1, from % 3 + 1).unwrap();
+    append(&cluster, "t", 1, 1..2);
+    assert_eq!(numbers(&consumer, 1).await, [1]);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(cluster.fetch_sessions(from), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_task_of_a_broker_that_is_gone_ends_and_begins_again_with_the_broker() {
     let cluster = cluster(3).await;
     let consumer = of_three(&cluster).await;

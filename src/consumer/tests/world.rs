@@ -203,12 +203,13 @@ impl World {
         if self.waiting.contains_key(&node) {
             return None;
         }
-        match self.inbox.with(|assignment| assignment.plan(node, self.now)) {
+        let (plan, farewells) =
+            self.inbox.with(|assignment| (assignment.plan(node, self.now), assignment.take_farewells()));
+        for over in farewells {
+            self.sessions.remove(&over.broker);
+        }
+        match plan {
             Plan::Wait(_) | Plan::End => None,
-            Plan::Close(_) => {
-                self.sessions.remove(&node);
-                None
-            }
             Plan::Fetch { request, reserved, by_name } => {
                 let session = self.sessions.entry(node).or_default();
                 if request.session_epoch == 0 {
