@@ -295,7 +295,7 @@ fn one_partition_with_data_is_no_reason_for_a_second_connection() {
     let world = World::new(Rules { connections: 2, ..rules() });
     let (now, answers) = (world.now, 5);
     world.inbox.with(|assignment| {
-        let mut full = |assignment: &mut Assignment, count: usize| {
+        let full = |assignment: &mut Assignment, count: usize| {
             (0..count).for_each(|_| assignment.pace_of(0.into(), Pace::Line, now));
             assignment.lanes[&0].open()
         };
