@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 
 /// Asked for on a line that is fast.
 const SMALL: usize = 1 << 20;
-/// Bytes a second from which on larger answers would not fill the line any better.
+/// Bytes a second from which on larger answers would not fill the line any better …
 const FAST: f64 = (512 << 20) as f64;
+/// … and from which on smaller ones would fill it as well.
+const FASTER: f64 = 2.0 * FAST;
+/// So many slow answers in a row make the next ones larger: one alone may have been held up by anything.
+const SLOW: u32 = 2;
 
 /// Bytes a second from which on another connection would carry no more.
 const PLENTY: f64 = (256 << 20) as f64;
@@ -26,13 +30,15 @@ pub(super) enum Pace {
 #[derive(Clone, Debug)]
 pub(super) struct AnswerSize {
     bytes: usize,
+    /// How many in a row came full and slowly.
+    slow: u32,
     /// Of the fetch that is under way: how much may come, and since when it is waited for.
     asked: Option<(usize, Instant)>,
 }
 
 impl Default for AnswerSize {
     fn default() -> Self {
-        Self { bytes: SMALL, asked: None }
+        Self { bytes: SMALL, slow: 0, asked: None }
     }
 }
 
@@ -52,21 +58,30 @@ impl AnswerSize {
         let Some((asked, since)) = self.asked.take() else { return Pace::Other };
         if waits > bytes {
             // The reader is what takes its time.
-            self.bytes = (self.bytes - self.bytes / 8).max(SMALL);
+            self.slow = 0;
+            self.shrink();
             return Pace::Reader;
         }
         if bytes >= asked / 4 * 3 && asked >= self.bytes.min(most) {
             // All that was asked for came, and the reader has next to nothing else.
             let took = now.saturating_duration_since(since).max(Duration::from_micros(1));
+            let bytes_a_second = bytes as f64 / took.as_secs_f64();
             let largest = self.bytes >= most.max(SMALL);
-            if (bytes as f64) < FAST * took.as_secs_f64() {
+            self.slow = if bytes_a_second < FAST { self.slow.saturating_add(1) } else { 0 };
+            if self.slow >= SLOW {
                 self.bytes = self.bytes.saturating_mul(2).min(most.max(SMALL));
+            } else if bytes_a_second > FASTER {
+                self.shrink();
             }
-            if largest && (bytes as f64) < PLENTY * took.as_secs_f64() {
+            if largest && bytes_a_second < PLENTY {
                 return Pace::Line;
             }
         }
         Pace::Other
+    }
+
+    fn shrink(&mut self) {
+        self.bytes = (self.bytes - self.bytes / 8).max(SMALL);
     }
 }
 
@@ -123,9 +138,24 @@ mod tests {
     fn a_long_line_is_filled_and_a_short_one_kept_small() {
         let mut size = AnswerSize::default();
         assert_eq!(after(&mut size, 20, Duration::from_micros(700), 0), MIB);
-        assert_eq!(after(&mut size, 2, Duration::from_millis(30), 0), 4 * MIB);
+        assert_eq!(after(&mut size, 3, Duration::from_millis(30), 0), 4 * MIB);
         assert_eq!(after(&mut size, 20, Duration::from_millis(30), 0), MOST);
         assert_eq!(after(&mut size, 20, Duration::from_micros(700), MOST + 1), MIB, "the reader has enough to do");
+    }
+
+    #[test]
+    fn an_answer_that_was_held_up_makes_none_larger_and_a_line_that_is_fast_again_makes_them_small() {
+        let mut size = AnswerSize::default();
+        for _ in 0..100 {
+            assert_eq!(after(&mut size, 1, Duration::from_millis(4), 0), MIB);
+            assert_eq!(after(&mut size, 1, Duration::from_micros(700), 0), MIB);
+        }
+        assert_eq!(after(&mut size, 20, Duration::from_millis(30), 0), MOST);
+        assert_eq!(after(&mut size, 20, Duration::from_micros(700), 0), MIB);
+        // As large as keeps a line of five milliseconds full, and no larger.
+        let settled = after(&mut size, 20, Duration::from_millis(5), 0);
+        assert!((2 * MIB..=5 * MIB).contains(&settled), "{settled}");
+        assert_eq!(after(&mut size, 20, Duration::from_millis(5), 0), settled);
     }
 
     #[test]
