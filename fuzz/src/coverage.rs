@@ -125,21 +125,29 @@ impl Coverage {
 unsafe extern "C" fn __sanitizer_take_counters(counters: *const u8, seen: *mut u8, length: usize) -> usize {
     let (mut edges, mut new, mut at) = (0, 0, 0);
     while at < length {
-        // SAFETY: `at` is below `length`, and a whole word is read only where there is one.
+        // SAFETY: `at` is below `length`, and eight words are read only where there are as many.
         unsafe {
-            if length - at >= 8 && counters.add(at).cast::<u64>().read_unaligned() == 0 {
-                at += 8;
-                continue;
+            // Nearly all of it is zero.
+            if length - at >= 64 {
+                let words = counters.add(at).cast::<[u64; 8]>().read_unaligned();
+                let [a, b, c, d, e, f, g, h] = words;
+                if a | b | c | d | e | f | g | h == 0 {
+                    at += 64;
+                    continue;
+                }
             }
-            let bit = magnitude(*counters.add(at));
-            let before = *seen.add(at);
-            if before & bit != bit {
-                edges += (before == 0) as usize;
-                *seen.add(at) = before | bit;
-                new = 1;
+            let end = if length - at >= 64 { at + 64 } else { length };
+            while at < end {
+                let bit = magnitude(*counters.add(at));
+                let before = *seen.add(at);
+                if before & bit != bit {
+                    edges += (before == 0) as usize;
+                    *seen.add(at) = before | bit;
+                    new = 1;
+                }
+                at += 1;
             }
         }
-        at += 1;
     }
     edges * 2 + new
 }
