@@ -16,12 +16,14 @@ use std::{
 /// An input that takes more of the processor than this is a finding. Not of the clock, where there is another way: on a busy
 /// machine the program may stand still for longer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same by the clock, for one that waits and takes nothing of the processor.
+const WAITS: Duration = Duration::from_secs(600);
 
 /// The input under way, and of which target.
 static CURRENT: Mutex<(String, Vec<u8>)> = Mutex::new((String::new(), Vec::new()));
 /// Where the last panic was, and what it said.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
-/// The number of the run that is under way.
+/// How many runs have begun and ended: it is odd while one is under way.
 static RUN: AtomicU64 = AtomicU64::new(0);
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -50,14 +52,14 @@ pub fn watch(started: Instant) {
         *lock(&PANIC) = Some(format!("panic at {at}: {said}"));
     }));
     std::thread::spawn(move || {
-        let mut last = (0, Duration::ZERO);
+        let mut last = (0, Duration::ZERO, Instant::now());
         loop {
             std::thread::sleep(Duration::from_secs(1));
             let (run, spent) = (RUN.load(Relaxed), spent(started));
-            if run != last.0 {
-                last = (run, spent);
-            } else if spent.saturating_sub(last.1) > PATIENCE {
-                fatal(&format!("no end after {PATIENCE:?}"));
+            if run != last.0 || run % 2 == 0 {
+                last = (run, spent, Instant::now());
+            } else if spent.saturating_sub(last.1) > PATIENCE || last.2.elapsed() > WAITS {
+                fatal(&format!("no end after {PATIENCE:?} of the processor, or {WAITS:?}"));
             }
         }
     });
@@ -69,6 +71,11 @@ pub fn begin(input: &[u8]) {
     current.1.clear();
     current.1.extend_from_slice(input);
     drop(current);
+    RUN.fetch_add(1, Relaxed);
+}
+
+/// A run has ended.
+pub fn end() {
     RUN.fetch_add(1, Relaxed);
 }
 

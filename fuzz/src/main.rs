@@ -119,6 +119,7 @@ impl Fuzzer {
         let ended = catch_unwind(AssertUnwindSafe(|| (self.target.run)(input)));
         let new = self.coverage.end();
         let took = memory::peak().saturating_sub(before);
+        findings::end();
         self.most = self.most.max(took);
         let (base, each) = self.target.memory;
         if ended.is_err() {

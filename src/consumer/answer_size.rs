@@ -10,8 +10,10 @@ const SMALL: usize = 1 << 20;
 const FAST: f64 = (512 << 20) as f64;
 /// … and from which on smaller ones would fill it as well.
 const FASTER: f64 = 2.0 * FAST;
-/// So many slow answers in a row make the next ones larger: one alone may have been held up by anything.
+/// So many slow answers without a fast one in between make the next ones larger: one alone may have been held up by anything.
 const SLOW: u32 = 2;
+/// So many fast ones without a slow one in between make them a little smaller, to see whether that does as well.
+const ENOUGH: u32 = 64;
 
 /// Bytes a second from which on another connection would carry no more.
 const PLENTY: f64 = (256 << 20) as f64;
@@ -30,15 +32,17 @@ pub(super) enum Pace {
 #[derive(Clone, Debug)]
 pub(super) struct AnswerSize {
     bytes: usize,
-    /// How many in a row came full and slowly.
+    /// How many came full and slowly since one did so fast.
     slow: u32,
+    /// How many came full and fast since one did so slowly.
+    fast: u32,
     /// Of the fetch that is under way: how much may come, and since when it is waited for.
     asked: Option<(usize, Instant)>,
 }
 
 impl Default for AnswerSize {
     fn default() -> Self {
-        Self { bytes: SMALL, slow: 0, asked: None }
+        Self { bytes: SMALL, slow: 0, fast: 0, asked: None }
     }
 }
 
@@ -58,7 +62,6 @@ impl AnswerSize {
         let Some((asked, since)) = self.asked.take() else { return Pace::Other };
         if waits > bytes {
             // The reader is what takes its time.
-            self.slow = 0;
             self.shrink();
             return Pace::Reader;
         }
@@ -67,20 +70,29 @@ impl AnswerSize {
             let took = now.saturating_duration_since(since).max(Duration::from_micros(1));
             let bytes_a_second = bytes as f64 / took.as_secs_f64();
             let largest = self.bytes >= most.max(SMALL);
-            self.slow = if bytes_a_second < FAST { self.slow.saturating_add(1) } else { 0 };
-            if self.slow >= SLOW {
-                self.bytes = self.bytes.saturating_mul(2).min(most.max(SMALL));
-            } else if bytes_a_second > FASTER {
-                self.shrink();
+            if bytes_a_second < FAST {
+                (self.slow, self.fast) = (self.slow.saturating_add(1), 0);
+                if self.slow >= SLOW {
+                    self.bytes = self.bytes.saturating_mul(2).min(most.max(SMALL));
+                }
+            } else {
+                (self.slow, self.fast) = (0, self.fast.saturating_add(1));
+                if bytes_a_second > FASTER || self.fast >= ENOUGH {
+                    self.shrink();
+                }
             }
             if largest && bytes_a_second < PLENTY {
                 return Pace::Line;
             }
+        } else {
+            // There was no more to send, whatever the line is like.
+            self.slow = 0;
         }
         Pace::Other
     }
 
     fn shrink(&mut self) {
+        self.fast = 0;
         self.bytes = (self.bytes - self.bytes / 8).max(SMALL);
     }
 }
@@ -153,9 +165,31 @@ mod tests {
         assert_eq!(after(&mut size, 20, Duration::from_millis(30), 0), MOST);
         assert_eq!(after(&mut size, 20, Duration::from_micros(700), 0), MIB);
         // As large as keeps a line of five milliseconds full, and no larger.
-        let settled = after(&mut size, 20, Duration::from_millis(5), 0);
-        assert!((2 * MIB..=5 * MIB).contains(&settled), "{settled}");
-        assert_eq!(after(&mut size, 20, Duration::from_millis(5), 0), settled);
+        for _ in 0..1000 {
+            let settled = after(&mut size, 20, Duration::from_millis(5), 0);
+            assert!((MIB..=6 * MIB).contains(&settled), "{settled}");
+        }
+        assert!(after(&mut size, 20, Duration::from_millis(5), 0) > 2 * MIB);
+    }
+
+    #[test]
+    fn what_made_answers_larger_once_is_forgotten() {
+        let mut size = AnswerSize::default();
+        let at = |size: &AnswerSize, bytes_a_second: f64| Duration::from_secs_f64(size.bytes() as f64 / bytes_a_second);
+        assert_eq!(after(&mut size, 20, Duration::from_millis(30), 0), MOST);
+        // A line that is just fast enough whatever the size.
+        for _ in 0..16 * ENOUGH {
+            let took = at(&size, 1.5 * FAST);
+            after(&mut size, 1, took, 0);
+        }
+        assert_eq!(size.bytes(), MIB);
+        // Slow ones far apart, with answers in between that were not full.
+        for _ in 0..100 {
+            assert_eq!(after(&mut size, 1, Duration::from_millis(4), 0), MIB);
+            size.ask(MIB, Instant::now());
+            size.answered(MIB / 2, 0, MOST, Instant::now());
+        }
+        assert_eq!(size.bytes(), MIB);
     }
 
     #[test]

@@ -16,9 +16,9 @@ use super::{
     OffsetAndMetadata,
     budget::{Budget, Wake},
     fetcher::Farewell,
-    group::{CommitNews, ToCommit},
+    group::{CommitNews, Committed},
     lanes::{Lanes, Source},
-    partition::Partition,
+    partition::{Doubt, Partition},
     position::State,
     queue::Job,
     routes::Node,
@@ -270,6 +270,12 @@ impl Assignment {
         going
     }
 
+    /// Whether the rebalance listener was told that any of these goes; of all together it is not known, so they count as told.
+    pub(super) fn any_told(&self, only: Option<&[Tenure]>) -> bool {
+        let told = |one: &Tenure| self.partitions.get(&one.partition).is_some_and(|found| found.told);
+        only.is_none_or(|only| only.iter().any(told))
+    }
+
     /// What the group takes back now, by these names: what it gave last, whether or not it is read any more.
     pub(super) fn tenures(&self, partitions: &[TopicPartition]) -> Vec<Tenure> {
         let number = |partition: &TopicPartition| {
@@ -363,31 +369,38 @@ impl Assignment {
 
     pub(super) fn is_committed(&self, partition: &TopicPartition, offset: &OffsetAndMetadata) -> bool {
         let found = self.partitions.get(partition);
-        found.is_some_and(|found| found.committed == Some(offset.offset) && !found.committing)
+        found.is_some_and(|found| found.committed == Some(offset.offset) && found.doubt == Doubt::None)
     }
 
-    /// What is heard of a commit, asked for by the user or not.
-    pub(super) fn hear_of_commit(&mut self, news: CommitNews, by_user: bool) {
+    /// What is heard of a commit.
+    pub(super) fn hear_of_commit(&mut self, news: CommitNews) {
         match news {
             CommitNews::Leaves(partitions) => {
                 for partition in partitions {
                     if let Some(found) = self.partitions.get_mut(&partition) {
-                        found.committing = true;
+                        found.doubt = if found.doubt == Doubt::None { Doubt::UnderWay } else { Doubt::Lasting };
                     }
                 }
             }
-            CommitNews::Through(offsets) => self.committed(offsets, by_user),
+            CommitNews::Refused(partitions) => {
+                for partition in partitions {
+                    let found = self.partitions.get_mut(&partition).filter(|found| found.doubt == Doubt::UnderWay);
+                    found.into_iter().for_each(|found| found.doubt = Doubt::None);
+                }
+            }
+            CommitNews::Through(committed) => self.committed(committed),
         }
     }
 
     /// The group has these offsets now, of topics with these ids.
-    pub(super) fn committed(&mut self, offsets: Vec<ToCommit>, by_user: bool) {
-        for (partition, committed, topic_id) in offsets {
+    fn committed(&mut self, committed: Vec<Committed>) {
+        for Committed { partition, offset, topic_id, asker } in committed {
             if let Some(found) = self.partitions.get_mut(&partition).filter(|found| found.topic_id == topic_id) {
-                found.committed = Some(committed.offset);
-                found.committing = false;
-                if by_user {
-                    found.committed_by_user = Some(committed.offset);
+                found.committed = Some(offset);
+                found.doubt = Doubt::None;
+                // What was asked for before it was positioned says nothing of what is read since.
+                if asker.by_user && asker.positioned >= found.position.generation() {
+                    found.committed_by_user = Some(offset);
                 }
             }
         }

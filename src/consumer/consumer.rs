@@ -131,8 +131,12 @@ impl Consumer {
         match left {
             // Before what is committed of the new ones; a failure is told in the log.
             Some(Ok(left)) if !left.is_empty() => drop(self.shared.carry_out_soon(Ok(left))),
-            Some(Err(error)) => tracing::warn!(%error, "what was done of earlier partitions could not be committed"),
-            _ => {}
+            None => {}
+            Some(left) => {
+                if let Err(error) = left.and_then(|left| left.end()) {
+                    tracing::warn!(%error, "what was done of earlier partitions could not be committed");
+                }
+            }
         }
         Ok(())
     }
@@ -386,7 +390,7 @@ impl Consumer {
     /// the timeout they may finish what they hold, which is done when they are asked for the next record. Never takes longer
     /// than the timeout; a quarter of it (two seconds at most) is kept for leaving the group, however the commits come out.
     ///
-    /// It waits for what the rebalance listener is at, so the listener itself must not wait for it.
+    /// It waits for an `on_revoked` of the rebalance listener that is under way, so the listener itself must not wait for it.
     ///
     /// # Errors
     /// What could not be done in time: a commit that failed, a listener that was not done, a group that could not be left. The

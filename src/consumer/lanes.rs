@@ -76,23 +76,24 @@ impl Lanes {
         self.open
     }
 
-    /// An answer came over one of them. `idle`: over the last one nothing is asked for.
-    pub(super) fn answered(&mut self, lane: u8, pace: Pace, idle: bool, now: Instant) -> Change {
-        let last = lane.saturating_add(1) == self.open;
+    /// An answer came over one of them. `idle`: one over which nothing is asked for.
+    pub(super) fn answered(&mut self, lane: u8, pace: Pace, idle: Option<u8>, now: Instant) -> Change {
+        let is_last = |lane: u8| lane.saturating_add(1) == self.open;
+        let (last, idle_last) = (is_last(lane), idle.is_some_and(is_last));
         let Some(streak) = self.streaks.get_mut(usize::from(lane)) else { return Change::Nothing };
         if pace == Pace::Line {
             let (count, since) = streak.map_or((1, now), |(count, since)| (count + 1, since));
             *streak = Some((count, since));
             self.spare = if last { 0 } else { self.spare };
-            let may = self.open < self.most && self.not_before.is_none_or(|at| at <= now);
+            let may = idle.is_some() || (self.open < self.most && self.not_before.is_none_or(|at| at <= now));
             return if may && count > self.patience { Change::More(since) } else { Change::Nothing };
         }
         *streak = None;
-        if !last && !idle {
+        if !last && !idle_last {
             return Change::Nothing;
         }
         match self.counts_against(if pace == Pace::Reader { READER } else { 1 }) {
-            Change::Fewer if idle => Change::Idle,
+            Change::Fewer if idle_last && pace == Pace::Other => Change::Idle,
             change => change,
         }
     }
@@ -160,11 +161,14 @@ impl Assignment {
     /// An answer came that says that of the line. Nothing is under way on this connection now.
     pub(super) fn pace_of(&mut self, source: Source, pace: Pace, now: Instant) {
         let Some(lanes) = self.lanes.get_mut(&source.broker) else { return };
-        let last = Source { broker: source.broker, lane: lanes.open().saturating_sub(1) };
         let idles = |node: &Node| node.under_way == 0 && node.session.len() == 0 && node.changed.is_empty();
-        let idle = self.nodes.get(&last).is_none_or(idles);
-        let change = lanes.answered(source.lane, pace, idle, now);
-        self.change_lanes(source, change);
+        let others = (1..lanes.open()).rev().filter(|lane| *lane != source.lane);
+        let mut others = others.map(|lane| Source { lane, ..source });
+        let idle = others.find(|other| self.nodes.get(other).is_none_or(idles)).map(|other| other.lane);
+        match lanes.answered(source.lane, pace, idle, now) {
+            Change::More(since) => self.add_lane(source, since, idle),
+            change => self.change_lanes(source, change),
+        }
     }
 
     /// There is no room for what could be fetched from there.
@@ -178,7 +182,7 @@ impl Assignment {
         let open = self.lanes.get(&source.broker).map_or(1, Lanes::open);
         match change {
             Change::Nothing => {}
-            Change::More(since) => self.add_lane(source, since),
+            Change::More(since) => self.add_lane(source, since, None),
             Change::Fewer => self.keep_lanes(source.broker, open.saturating_sub(1)),
             Change::Idle => self.close_lanes(source.broker, open.saturating_sub(1)),
         }
@@ -226,9 +230,9 @@ impl Assignment {
             || self.partitions.values().any(|found| found.split.as_ref().is_some_and(|split| split.is_waiting()))
     }
 
-    /// Every second partition of a connection goes to a new one, those of which something came since then first: if there
-    /// are two of them.
-    fn add_lane(&mut self, from: Source, since: Instant) {
+    /// Every second partition of a connection goes to a new one, or to one that has nothing to do; those of which something
+    /// came since then first: if there are two of them.
+    fn add_lane(&mut self, from: Source, since: Instant, idle: Option<u8>) {
         let here = self.partitions.iter().filter(|(_, found)| found.source() == Some(from));
         let mut here: Vec<_> = here.map(|(partition, found)| (found.fed, partition.clone())).collect();
         here.sort_unstable_by(|one, other| other.cmp(one));
@@ -237,7 +241,14 @@ impl Assignment {
             // To be looked at again after as many answers.
             return lanes.begin_anew();
         }
-        let to = Source { broker: from.broker, lane: lanes.add() };
+        let lane = match idle {
+            Some(lane) => {
+                lanes.begin_anew();
+                lane
+            }
+            None => lanes.add(),
+        };
+        let to = Source { broker: from.broker, lane };
         tracing::debug!(broker = to.broker, lane = to.lane, "another connection to fetch over");
         let size = self.nodes.get(&from).map(|node| node.answer_size.clone());
         for (_, partition) in here.into_iter().skip(1).step_by(2) {
@@ -314,8 +325,8 @@ mod tests {
 
     /// So many answers of that pace over one connection; what the last of them asks for.
     fn answers(lanes: &mut Lanes, lane: u8, pace: Pace, count: u32, now: Instant) -> Change {
-        (1..count).for_each(|_| assert_eq!(lanes.answered(lane, pace, false, now), Change::Nothing));
-        lanes.answered(lane, pace, false, now)
+        (1..count).for_each(|_| assert_eq!(lanes.answered(lane, pace, None, now), Change::Nothing));
+        lanes.answered(lane, pace, None, now)
     }
 
     #[test]
@@ -324,10 +335,10 @@ mod tests {
         let mut lanes = Lanes::new(2);
         answers(&mut lanes, 0, Pace::Line, PATIENCE, now);
         for pace in [Pace::Reader, Pace::Other] {
-            assert_eq!(lanes.answered(0, pace, false, now), Change::Nothing);
+            assert_eq!(lanes.answered(0, pace, None, now), Change::Nothing);
             assert_eq!(answers(&mut lanes, 0, Pace::Line, PATIENCE, now), Change::Nothing, "from the beginning");
         }
-        assert_eq!(lanes.answered(0, Pace::Line, false, now + MS), Change::More(now));
+        assert_eq!(lanes.answered(0, Pace::Line, None, now + MS), Change::More(now));
         assert_eq!((lanes.add(), lanes.open()), (1, 2));
         assert_eq!(answers(&mut lanes, 1, Pace::Line, 100, now), Change::Nothing, "no more than may be");
         let mut one = Lanes::new(0);
@@ -342,16 +353,16 @@ mod tests {
         lanes.add();
         assert_eq!(answers(&mut lanes, 0, Pace::Reader, 100, now), Change::Nothing, "it is not the last");
         answers(&mut lanes, 2, Pace::Reader, SPARE / READER - 1, now);
-        lanes.answered(2, Pace::Line, false, now);
+        lanes.answered(2, Pace::Line, None, now);
         assert_eq!(answers(&mut lanes, 2, Pace::Reader, SPARE / READER, now), Change::Fewer);
         lanes.keep(2);
         assert_eq!(lanes.open(), 2);
-        assert_eq!(lanes.answered(2, Pace::Line, false, now), Change::Nothing, "an answer that was under way");
+        assert_eq!(lanes.answered(2, Pace::Line, None, now), Change::Nothing, "an answer that was under way");
         assert_eq!(answers(&mut lanes, 1, Pace::Other, SPARE, now), Change::Fewer, "nor is there much to read");
         lanes.keep(1);
         assert_eq!(answers(&mut lanes, 0, Pace::Other, 1000, now), Change::Nothing, "the first one stays");
         assert_eq!(answers(&mut lanes, 0, Pace::Line, 4 * PATIENCE, now), Change::Nothing);
-        assert_eq!(lanes.answered(0, Pace::Line, false, now), Change::More(now));
+        assert_eq!(lanes.answered(0, Pace::Line, None, now), Change::More(now));
     }
 
     #[test]
@@ -361,7 +372,7 @@ mod tests {
         (0..100).for_each(|_| assert_eq!(lanes.held_up(), Change::Nothing, "the first one stays"));
         lanes.add();
         (1..SPARE / READER).for_each(|_| assert_eq!(lanes.held_up(), Change::Nothing));
-        lanes.answered(1, Pace::Line, false, now);
+        lanes.answered(1, Pace::Line, None, now);
         (1..SPARE / READER).for_each(|_| assert_eq!(lanes.held_up(), Change::Nothing));
         assert_eq!(lanes.held_up(), Change::Fewer);
     }
@@ -374,7 +385,7 @@ mod tests {
         lanes.refused(now);
         lanes.keep(1);
         assert_eq!(answers(&mut lanes, 0, Pace::Line, 100, now), Change::Nothing);
-        assert_eq!(lanes.answered(0, Pace::Line, false, now + REFUSED), Change::More(now));
+        assert_eq!(lanes.answered(0, Pace::Line, None, now + REFUSED), Change::More(now));
     }
 
     #[test]
@@ -382,10 +393,12 @@ mod tests {
         let now = Instant::now();
         let mut lanes = Lanes::new(4);
         lanes.add();
-        (1..SPARE).for_each(|_| assert_eq!(lanes.answered(0, Pace::Other, true, now), Change::Nothing));
-        assert_eq!(lanes.answered(0, Pace::Other, true, now), Change::Idle);
+        (1..SPARE).for_each(|_| assert_eq!(lanes.answered(0, Pace::Other, Some(1), now), Change::Nothing));
+        assert_eq!(lanes.answered(0, Pace::Other, Some(1), now), Change::Idle);
+        assert_eq!(answers(&mut lanes, 0, Pace::Line, PATIENCE, now), Change::Nothing);
+        assert_eq!(lanes.answered(0, Pace::Line, Some(1), now), Change::More(now), "or it gets something to do");
         let mut alone = Lanes::new(4);
-        (0..100).for_each(|_| assert_eq!(alone.answered(0, Pace::Other, true, now), Change::Nothing));
+        (0..100).for_each(|_| assert_eq!(alone.answered(0, Pace::Other, None, now), Change::Nothing));
     }
 
     #[test]
@@ -400,9 +413,9 @@ mod tests {
         assert_eq!(lanes.open(), 1);
         lanes.unreached(now);
         assert_eq!(answers(&mut lanes, 0, Pace::Line, 100, now), Change::Nothing);
-        assert_eq!(lanes.answered(0, Pace::Line, false, now + UNREACHED), Change::More(now));
+        assert_eq!(lanes.answered(0, Pace::Line, None, now + UNREACHED), Change::More(now));
         lanes.refused(now);
         lanes.unreached(now);
-        assert_eq!(lanes.answered(0, Pace::Line, false, now + UNREACHED), Change::Nothing, "the longer one counts");
+        assert_eq!(lanes.answered(0, Pace::Line, None, now + UNREACHED), Change::Nothing, "the longer one counts");
     }
 }

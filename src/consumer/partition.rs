@@ -82,8 +82,7 @@ pub(super) struct Partition {
     /// Asked for in one fetch; more where batches are larger, and where a long line is to be filled (`answer_size`).
     pub(super) fetch_bytes: i32,
     pub(super) committed: Option<i64>,
-    /// Another offset is on its way to the group, and has no answer: it is not known which of them the group has.
-    pub(super) committing: bool,
+    pub(super) doubt: Doubt,
     /// What the user committed last since it was positioned: what is committed by itself does not go back behind that.
     pub(super) committed_by_user: Option<i64>,
     pub(super) retries: Backoff,
@@ -91,6 +90,16 @@ pub(super) struct Partition {
     pub(super) leaderless_since: Option<Instant>,
     /// Its present trouble was told to the reader.
     pub(super) reported: bool,
+}
+
+/// Whether it is known what the group has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    None,
+    /// Another offset is on its way.
+    UnderWay,
+    /// One before had no answer, and may have been committed.
+    Lasting,
 }
 
 impl Partition {
@@ -125,7 +134,7 @@ impl Partition {
             fed: None,
             fetch_bytes: rules.partition_bytes,
             committed: None,
-            committing: false,
+            doubt: Doubt::None,
             committed_by_user: None,
             retries: rules.backoff.clone(),
             leaderless_since: Some(now),

@@ -19,7 +19,7 @@ use super::{
     asked_commits::AskedCommits,
     assignment::{Assignment, Tenure},
     fetch_task::FetchTask,
-    group::{AskedCommit, GroupHandle, Insistence},
+    group::{AskedCommit, Asker, GroupHandle, Insistence},
     inbox::{Inbox, lock},
     listener_task::Tell,
     pace::Polls,
@@ -127,17 +127,23 @@ impl Shared {
         let _ = self.calls.send(what);
     }
 
-    /// Tells the listener, if there is one, that these partitions (or all) are about to go, and waits until it is done. Where
-    /// all go, also with what it was told of before.
+    /// Tells the listener, if there is one, that these partitions (or all) are about to go, and waits until it is done; also
+    /// where it was told before, and is not done yet.
     pub(super) async fn take_leave(&self, only: Option<&[Tenure]>, deadline: Instant) -> Result<()> {
-        let partitions = self.inbox.with(|assignment| assignment.take_leave(only));
-        let is_at_it = only.is_none() && self.revocations_told.load(SeqCst) > 0;
-        if !is_at_it && (partitions.is_empty() || !self.has_listener()) {
-            return Ok(());
-        }
-        let (done, told) = oneshot::channel();
-        self.revocations_told.fetch_add(1, SeqCst);
-        self.tell(Tell::Revoked { partitions, done });
+        let listens = self.has_listener();
+        // In one step: whoever looks next finds them told, and the listener busy with them.
+        let told = self.inbox.with(|assignment| {
+            let is_at_it = self.revocations_told.load(SeqCst) > 0 && assignment.any_told(only);
+            let partitions = assignment.take_leave(only);
+            if !is_at_it && (partitions.is_empty() || !listens) {
+                return None;
+            }
+            let (done, told) = oneshot::channel();
+            self.revocations_told.fetch_add(1, SeqCst);
+            self.tell(Tell::Revoked { partitions, done });
+            Some(told)
+        });
+        let Some(told) = told else { return Ok(()) };
         // Where nobody calls it any more, there is nothing to wait for.
         timeout_at(deadline, told).await.map(drop).map_err(|_| {
             Error::new(ErrorKind::Callback, "the rebalance listener's on_revoked was not done at the deadline")
@@ -159,7 +165,7 @@ impl Shared {
             };
             (partition, offset, id)
         });
-        group.ask_to_commit(offsets.collect(), by_user)
+        group.ask_to_commit(offsets.collect(), Asker { by_user, positioned: assignment.generation })
     }
 
     /// The same of what is done of these partitions, or of all, where it is not committed already.
@@ -243,10 +249,9 @@ impl Shared {
     ) -> Result<()> {
         let group = self.group("commit offsets")?;
         let begun = Instant::now();
-        let by_user = asked.is_by_user();
         let committed = match asked.is_empty() {
             false => {
-                let hear = |news| self.inbox.with(|assignment| assignment.hear_of_commit(news, by_user));
+                let hear = |news| self.inbox.with(|assignment| assignment.hear_of_commit(news));
                 group.carry_out(asked, insistence, deadline, hear).await
             }
             true => match asked.end() {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     membership::{Identity, Standing},
-    order::{Number, Order},
+    order::{Asker, Number, Order},
     requests::{group, text, topic_name},
 };
 use crate::{
@@ -28,6 +28,15 @@ use crate::{
 
 /// An offset to be committed, with the id of the topic that it is of (nil where that is not known).
 pub(crate) type ToCommit = (TopicPartition, OffsetAndMetadata, Uuid);
+
+/// An offset that was committed, and who had asked for that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Committed {
+    pub(crate) partition: TopicPartition,
+    pub(crate) offset: i64,
+    pub(crate) topic_id: Uuid,
+    pub(crate) asker: Asker,
+}
 
 /// How long a commit goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +57,7 @@ struct Wanted {
     since: u64,
     topic_id: Uuid,
     number: Number,
+    positioned: u64,
 }
 
 impl Wanted {
@@ -119,6 +129,7 @@ impl Commit {
         instance_id: Option<Arc<str>>,
         standing: &Standing,
         number: Number,
+        positioned: u64,
         offsets: Vec<ToCommit>,
     ) -> Result<Self> {
         if offsets.is_empty() {
@@ -153,7 +164,7 @@ impl Commit {
                 refused.get_or_insert(error);
                 continue;
             };
-            left.insert(partition, Wanted { offset, since, topic_id, number });
+            left.insert(partition, Wanted { offset, since, topic_id, number, positioned });
         }
         Ok(Self { refused, ..Self::of(group_id, instance_id, alone, left) })
     }
@@ -181,22 +192,29 @@ impl Commit {
     pub(super) fn together<'a>(commits: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         let mut commits = commits.into_iter();
         let first = commits.next()?;
-        let mut left = first.left.clone();
+        let (mut left, mut refused) = (first.left.clone(), first.refused.clone());
         for commit in commits {
             if commit.alone != first.alone {
                 return None;
             }
+            refused = refused.or_else(|| commit.refused.clone());
             for (partition, wanted) in &commit.left {
                 if left.get(partition).is_none_or(|known| wanted.is_instead_of(known)) {
                     left.insert(partition.clone(), wanted.clone());
                 }
             }
         }
-        Some(Self::of(first.group_id.clone(), first.instance_id.clone(), first.alone, left))
+        let together = Self::of(first.group_id.clone(), first.instance_id.clone(), first.alone, left);
+        Some(Self { refused, ..together })
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.left.is_empty()
+    }
+
+    /// Whether that is still to be committed.
+    pub(super) fn wants(&self, partition: &TopicPartition) -> bool {
+        self.left.contains_key(partition)
     }
 
     /// What goes with the next attempt.
@@ -310,7 +328,7 @@ impl Commit {
         insistence: Insistence,
         picture: u64,
         order: &mut Order,
-        committed: &mut Vec<ToCommit>,
+        committed: &mut Vec<Committed>,
     ) -> Verdict {
         let mut answers: HashMap<(&str, i32), ErrorCode> = HashMap::new();
         for topic in &response.topics {
@@ -325,7 +343,9 @@ impl Commit {
                 _ if self.held_back.contains(partition) => {}
                 Some(code) if code.is_ok() => {
                     order.committed(partition, wanted.number, wanted.offset.offset);
-                    committed.push((partition.clone(), wanted.offset.clone(), wanted.topic_id));
+                    let asker = Asker { by_user: wanted.number.by_user, positioned: wanted.positioned };
+                    let (partition, offset) = (partition.clone(), wanted.offset.offset);
+                    committed.push(Committed { partition, offset, topic_id: wanted.topic_id, asker });
                     return false;
                 }
                 Some(&code) => _ = refused.entry(code).or_default().insert(partition.clone()),

@@ -7,12 +7,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     GroupHandle,
-    commit::{Commit, Insistence, Now, ToCommit, Turn, Verdict, rebalancing},
+    commit::{Commit, Committed, Insistence, Now, ToCommit, Turn, Verdict, rebalancing},
     coordinator::{ask, request_timeout},
     group_task::Command,
     handle::Pace,
     membership::{Identity, Standing},
-    order::Number,
+    order::{Asker, Number},
     shared::Shared,
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct AskedCommit {
     commit: Commit,
-    place: Place,
+    _place: Place,
 }
 
 /// What becomes of a commit.
@@ -33,8 +33,10 @@ pub(crate) struct AskedCommit {
 pub(crate) enum CommitNews {
     /// It goes to the coordinator with these.
     Leaves(Vec<TopicPartition>),
+    /// The coordinator has refused these for good.
+    Refused(Vec<TopicPartition>),
     /// The group has these.
-    Through(Vec<ToCommit>),
+    Through(Vec<Committed>),
 }
 
 impl AskedCommit {
@@ -45,11 +47,6 @@ impl AskedCommit {
     /// How it came out, of which nothing is left.
     pub(crate) fn end(&self) -> Result<()> {
         self.commit.end()
-    }
-
-    /// Whether the user asked for it, and not the consumer itself.
-    pub(crate) fn is_by_user(&self) -> bool {
-        self.place.number.by_user
     }
 }
 
@@ -74,23 +71,24 @@ impl Drop for Place {
 
 impl GroupHandle {
     /// Takes note of a commit, for the assignment that is current now; for a consumer that is not subscribed, as no member.
-    /// It counts as later than all that were taken note of before; by whom it is asked for, `by_user` says.
+    /// It counts as later than all that were taken note of before.
     ///
     /// # Errors
     /// `NotAssigned` where a partition is not owned; `REBALANCE_IN_PROGRESS` (as [`Error::code`](crate::Error::code)) where
     /// the group is rebalancing. What is committed by itself is committed of all others, and says so in the end.
-    pub(crate) fn ask_to_commit(&self, offsets: Vec<ToCommit>, by_user: bool) -> Result<AskedCommit> {
+    pub(crate) fn ask_to_commit(&self, offsets: Vec<ToCommit>, asker: Asker) -> Result<AskedCommit> {
         let Shared { settings, .. } = &*self.shared;
         let (group_id, instance_id) = (settings.group_id.clone(), settings.group_instance_id.clone());
-        let place = Place::new(&self.shared, by_user);
-        let commit = Commit::new(group_id, instance_id, &self.shared.standing(), place.number, offsets)?;
-        Ok(AskedCommit { commit, place })
+        let place = Place::new(&self.shared, asker.by_user);
+        let (standing, Asker { positioned, .. }) = (self.shared.standing(), asker);
+        let commit = Commit::new(group_id, instance_id, &standing, place.number, positioned, offsets)?;
+        Ok(AskedCommit { commit, _place: place })
     }
 
     /// Several commits as one, with what was asked for last of each partition. `None` where they cannot go as one.
     pub(crate) fn together<'a>(&self, asked: impl IntoIterator<Item = &'a AskedCommit>) -> Option<AskedCommit> {
         let commit = Commit::together(asked.into_iter().map(|asked| &asked.commit))?;
-        Some(AskedCommit { commit, place: Place::new(&self.shared, true) })
+        Some(AskedCommit { commit, _place: Place::new(&self.shared, true) })
     }
 
     /// Whether some commit that was asked for is not over yet.
@@ -146,7 +144,8 @@ impl GroupHandle {
                     continue;
                 }
             };
-            hear(CommitNews::Leaves(commit.going().cloned().collect()));
+            let mut going: Vec<TopicPartition> = commit.going().cloned().collect();
+            hear(CommitNews::Leaves(going.clone()));
             let answer = self.try_commit(commit, identity.as_ref(), deadline).await;
             let seen = self.client.metadata().version;
             let verdict = match answer {
@@ -156,7 +155,11 @@ impl GroupHandle {
                         let mut order = self.shared.order();
                         commit.answered(&response, insistence, seen, &mut order, &mut committed)
                     };
+                    going.retain(|partition| {
+                        !commit.wants(partition) && committed.iter().all(|one| one.partition != *partition)
+                    });
                     hear(CommitNews::Through(committed));
+                    hear(CommitNews::Refused(going));
                     if matches!(verdict, Verdict::Again { find_coordinator: true, .. }) {
                         let group_id = &self.shared.settings.group_id;
                         self.client.forget_coordinator(CoordinatorKind::Group, group_id, node);
@@ -251,7 +254,7 @@ impl GroupHandle {
         deadline: Instant,
     ) -> Result<()> {
         let offsets = offsets.into_iter().map(|(partition, offset)| (partition, offset, uuid::Uuid::nil()));
-        let mut asked = self.ask_to_commit(offsets.collect(), true)?;
+        let mut asked = self.ask_to_commit(offsets.collect(), Asker { by_user: true, positioned: 0 })?;
         self.carry_out(&mut asked, Insistence::AlsoForTopics, deadline, drop).await
     }
 }

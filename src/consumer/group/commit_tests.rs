@@ -7,9 +7,9 @@ use kafka_protocol::messages::{
 use uuid::Uuid;
 
 use super::{
-    commit::{Commit, Insistence, Now, ToCommit, Turn, Verdict},
+    commit::{Commit, Committed, Insistence, Now, ToCommit, Turn, Verdict},
     membership::{Identity, Standing},
-    order::{Number, Order},
+    order::{Asker, Number, Order},
     requests::topic_name,
 };
 use crate::{
@@ -44,7 +44,7 @@ fn of(standing: &Standing, number: u64, offsets: impl IntoIterator<Item = ToComm
 }
 
 fn by(number: Number, standing: &Standing, offsets: impl IntoIterator<Item = ToCommit>) -> Result<Commit> {
-    Commit::new("g".into(), Some("i".into()), standing, number, offsets.into_iter().collect())
+    Commit::new("g".into(), Some("i".into()), standing, number, 0, offsets.into_iter().collect())
 }
 
 fn commit(standing: &Standing) -> Result<Commit> {
@@ -234,7 +234,8 @@ fn what_was_committed_is_told_and_not_sent_again() {
     let first = response(&[(0, ErrorCode::NONE), (1, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)]);
     let verdict = made.answered(&first, Insistence::Through, 1, &mut order, &mut committed);
     assert!(matches!(verdict, Verdict::Again { find_coordinator: false, .. }), "{verdict:?}");
-    assert_eq!(committed, [(tp(0), OffsetAndMetadata::new(7), OLD)]);
+    let asker = Asker { by_user: true, positioned: 0 };
+    assert_eq!(committed, [Committed { partition: tp(0), offset: 7, topic_id: OLD, asker }]);
     assert_eq!(sent(&made), [1]);
     let number = Number { at: 1, by_user: true };
     assert!(order.is_through(&tp(0), number, 7) && !order.is_through(&tp(1), number, 7));
@@ -275,7 +276,7 @@ fn commits_that_go_together_take_what_was_asked_for_last() {
 fn of_what_goes_together_the_consumers_own_does_not_go_back_behind_the_users() {
     let at = |number, by_user, offset| {
         let offsets = vec![(tp(0), OffsetAndMetadata::new(offset), OLD)];
-        Commit::new("g".into(), None, &member(5), Number { at: number, by_user }, offsets).unwrap()
+        Commit::new("g".into(), None, &member(5), Number { at: number, by_user }, 0, offsets).unwrap()
     };
     let offset = |commits: [Commit; 2]| {
         Commit::together(&commits).unwrap().request(9, None).topics[0].partitions[0].committed_offset

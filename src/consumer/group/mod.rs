@@ -27,9 +27,10 @@ use tokio::sync::oneshot;
 use crate::{error::Error, record::TopicPartition};
 
 use assignor::Assignor;
-pub(crate) use commit::{Insistence, ToCommit};
+pub(crate) use commit::{Committed, Insistence};
 pub(crate) use commit_task::{AskedCommit, CommitNews};
 pub(crate) use handle::{Alive, GroupHandle, Reading, Signs};
+pub(crate) use order::Asker;
 
 /// What a member of a group has to know. The settings are checked before they come here: the heartbeat interval is
 /// shorter than the session timeout.

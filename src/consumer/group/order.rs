@@ -18,6 +18,15 @@ pub(super) struct Number {
     pub(super) by_user: bool,
 }
 
+/// Who asks for a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    /// The user, and not the consumer itself.
+    pub(crate) by_user: bool,
+    /// The number of the last positioning of any partition: what is positioned later has nothing to do with it.
+    pub(crate) positioned: u64,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Order {
     last: u64,

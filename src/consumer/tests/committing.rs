@@ -441,3 +441,39 @@ async fn nor_is_one_that_waited_for_another_to_get_through() {
     consumer.commit().await.unwrap();
     assert_eq!(cluster.committed("g", "t", 0), Some(6));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_committed_of_an_earlier_reading_is_not_the_users_word_on_the_next() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, SECOND).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    read_of(&consumer, "t", 11).await;
+    // What was done by then is committed in the background.
+    consumer.assign([(tp("t", 0), Offset::At(3))]).unwrap();
+    assert_eq!(read_of(&consumer, "t", 4).await, [3, 4, 5, 6]);
+    tokio::time::sleep(3 * SECOND).await;
+    assert_eq!(cluster.committed("g", "t", 0), Some(6), "all but the one in hand");
+    // Nor is the user's own, of before a seek.
+    let slow = cluster.fault(on(ApiKey::OffsetCommit).times(1).delay_response(2 * SECOND));
+    drop(consumer.commit_async([(tp("t", 0), 15)]));
+    while slow.hits() == 0 {
+        tokio::time::sleep(SECOND / 100).await;
+    }
+    consumer.seek(&tp("t", 0), Offset::At(1)).unwrap();
+    read_of(&consumer, "t", 4).await;
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!(cluster.committed("g", "t", 0), Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_for_good_leaves_no_doubt() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, SECOND).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    read_of(&consumer, "t", 5).await;
+    tokio::time::sleep(5 * SECOND).await;
+    let denied = cluster.fault(on(ApiKey::OffsetCommit).forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
+    consumer.commit_offsets([(tp("t", 0), 9)]).await.unwrap_err();
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(denied.hits(), 1, "what is committed by itself is known to be there");
+}

@@ -198,6 +198,25 @@ async fn a_connection_that_cannot_be_made_is_tried_again_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connections_whose_partitions_are_paused_take_over_some_of_the_others() {
+    let cluster = far_away(Options::new()).await;
+    let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
+    reading.read(3000).await;
+    assert_eq!(reading.lanes(), 4);
+    let lane_of = |reading: &Reading, partition: &TopicPartition| {
+        reading.consumer.shared.inbox.with(|assignment| assignment.partitions[partition].lane)
+    };
+    let all = reading.consumer.assignment();
+    let shared = (0..4).find(|lane| all.iter().filter(|one| lane_of(&reading, one) == *lane).count() == 2).unwrap();
+    let (pair, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| lane_of(&reading, one) == shared);
+    reading.consumer.pause(&others).unwrap();
+    reading.read(3000).await;
+    assert_ne!(lane_of(&reading, &pair[0]), lane_of(&reading, &pair[1]), "each has one for itself");
+    reading.consumer.resume(&others).unwrap();
+    reading.all_go_on().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn connections_over_which_nothing_is_read_any_more_end() {
     let cluster = far_away(Options::new()).await;
     let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;

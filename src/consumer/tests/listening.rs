@@ -229,6 +229,25 @@ async fn a_close_that_is_called_again_waits_for_what_the_listener_is_at() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_revocation_waits_for_what_a_close_has_told_the_listener() {
+    let cluster = topic(2).await;
+    let log = Log::default();
+    let consumer = group(&cluster).build().await.unwrap();
+    let trouble: fn(&str) -> Trouble =
+        |what| if what == "revoked" { Trouble::Waits(8 * SECOND) } else { Trouble::None };
+    consumer.subscribe_with(["t"], Recorder { trouble, commits: Some(7), ..Recorder::new(&log) }).unwrap();
+    next(&consumer).await;
+    assert!(tokio::time::timeout(SECOND, consumer.close(60 * SECOND)).await.is_err(), "dropped");
+    assert_eq!(said(&log), ["assigned 0,1", "revoked 0,1"]);
+    // It has to give up what it has told to go.
+    let second = group(&cluster).build().await.unwrap();
+    second.subscribe(["t"]).unwrap();
+    let record = tokio::time::timeout(60 * SECOND, second.recv()).await.unwrap().unwrap().unwrap();
+    assert_eq!(number(&record), 7, "where the listener said");
+    consumer.close(10 * SECOND).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_listener_is_given_with_each_subscription() {
     let cluster = topic(1).await;
     cluster.create_topic("u", 1).unwrap();
