@@ -165,24 +165,22 @@ impl Assignment {
         let others = (1..lanes.open()).rev().filter(|lane| *lane != source.lane);
         let mut others = others.map(|lane| Source { lane, ..source });
         let idle = others.find(|other| self.nodes.get(other).is_none_or(idles)).map(|other| other.lane);
-        match lanes.answered(source.lane, pace, idle, now) {
-            Change::More(since) => self.add_lane(source, since, idle),
-            change => self.change_lanes(source, change),
-        }
+        let change = lanes.answered(source.lane, pace, idle, now);
+        self.change_lanes(source, change, idle);
     }
 
     /// There is no room for what could be fetched from there.
     pub(super) fn held_up(&mut self, source: Source) {
         let Some(lanes) = self.lanes.get_mut(&source.broker) else { return };
         let change = lanes.held_up();
-        self.change_lanes(source, change);
+        self.change_lanes(source, change, None);
     }
 
-    fn change_lanes(&mut self, source: Source, change: Change) {
+    fn change_lanes(&mut self, source: Source, change: Change, idle: Option<u8>) {
         let open = self.lanes.get(&source.broker).map_or(1, Lanes::open);
         match change {
             Change::Nothing => {}
-            Change::More(since) => self.add_lane(source, since, None),
+            Change::More(since) => self.add_lane(source, since, idle),
             Change::Fewer => self.keep_lanes(source.broker, open.saturating_sub(1)),
             Change::Idle => self.close_lanes(source.broker, open.saturating_sub(1)),
         }

@@ -1,6 +1,6 @@
 //! Commits on their way to the coordinator: one attempt at a time, however many are under way.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use kafka_protocol::messages::OffsetCommitResponse;
 use tokio::time::{Instant, timeout_at};
@@ -96,8 +96,8 @@ impl GroupHandle {
         self.shared.order().is_any_under_way()
     }
 
-    /// Carries a commit out, and tells of all that leaves and of what gets through, as it does. Partitions that are kept over a rebalance are
-    /// committed when it is through. Where something has to be waited for, other commits go on meanwhile; what was
+    /// Carries a commit out, and tells of all that leaves and of what gets through, as it does. Partitions that are kept over
+    /// a rebalance are committed when it is through. Where something has to be waited for, other commits go on meanwhile; what was
     /// committed of a partition for somebody who asked later is left out.
     ///
     /// # Errors
@@ -155,9 +155,8 @@ impl GroupHandle {
                         let mut order = self.shared.order();
                         commit.answered(&response, insistence, seen, &mut order, &mut committed)
                     };
-                    going.retain(|partition| {
-                        !commit.wants(partition) && committed.iter().all(|one| one.partition != *partition)
-                    });
+                    let through: HashSet<_> = committed.iter().map(|one| &one.partition).collect();
+                    going.retain(|partition| !commit.wants(partition) && !through.contains(partition));
                     hear(CommitNews::Through(committed));
                     hear(CommitNews::Refused(going));
                     if matches!(verdict, Verdict::Again { find_coordinator: true, .. }) {
