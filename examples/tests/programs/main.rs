@@ -1,4 +1,4 @@
-//! The programs in `examples/`, run as a user runs them, on a cluster in this process.
+//! Runs the programs of this package as a user runs them, on a cluster in this process.
 
 mod kat;
 mod verifiable;
