@@ -1,10 +1,12 @@
 //! What can go wrong, and what to do about it.
 
+mod clean;
 mod code;
 mod panic;
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
+pub(crate) use clean::clean;
 pub use code::{ErrorCode, Remedy};
 pub(crate) use panic::said;
 
@@ -106,7 +108,7 @@ impl Error {
         Self(Arc::new(Inner {
             kind,
             code: None,
-            message: message.into(),
+            message: clean::clean_message(message.into()),
             retriable,
             status: None,
             place: None,
@@ -135,7 +137,7 @@ impl Error {
         Self(Arc::new(Inner {
             kind,
             code: Some(code),
-            message: format!("{context}: {code}: {}", code.message()),
+            message: clean::clean_message(format!("{context}: {code}: {}", code.message())),
             retriable: code.is_retriable(),
             status: None,
             place: None,
@@ -165,7 +167,7 @@ impl Error {
 
     /// The same error with more context before its message.
     pub(crate) fn context(self, context: impl fmt::Display) -> Self {
-        self.changed(|inner| inner.message = format!("{context}: {}", inner.message))
+        self.changed(|inner| inner.message = clean::clean_message(format!("{context}: {}", inner.message)))
     }
 
     /// The same error, saying whether the same call may be tried again.
