@@ -26,6 +26,7 @@ mod spreading;
 mod stale;
 mod telling;
 mod topics;
+mod unwritten;
 mod waiting;
 
 use std::time::Duration;
