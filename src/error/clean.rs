@@ -18,6 +18,11 @@ pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     escaped(text, PIECE).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
+/// Whether [`clean`] returns the text as it is.
+pub(crate) fn is_clean(text: &str) -> bool {
+    matches!(clean(text), Cow::Borrowed(_))
+}
+
 /// The same for the message of an error, which may hold many pieces.
 pub(super) fn clean_message(message: String) -> String {
     escaped(&message, MESSAGE).unwrap_or(message)

@@ -89,7 +89,7 @@ impl Answer {
     /// What it means that the answer left the partition out.
     pub(crate) fn missing(place: impl fmt::Display) -> Self {
         let error = Error::new(ErrorKind::Protocol, format!("the broker's answer to produce leaves {place} out"));
-        Answer::Retry { error: error.retriable(true), maybe_written: true }
+        Answer::Retry { error: error.with_retriable(true), maybe_written: true }
     }
 
     /// Whether the picture of the cluster may be wrong.

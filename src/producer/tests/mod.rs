@@ -19,6 +19,7 @@ mod model_broker;
 mod no_acks;
 mod purge;
 mod queue;
+mod refused;
 mod reports;
 mod results;
 mod sequences;
