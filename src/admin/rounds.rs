@@ -2,7 +2,7 @@
 //! whether an attempt without an answer may already have done it.
 
 use super::{TopicResult, TopicResults};
-use crate::error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
+use crate::error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result, clean};
 
 /// The topics of one call that changes something.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl<T> Rounds<T> {
         }
         let mut context = format!("{} {name}", self.doing);
         if let Some(detail) = detail {
-            context = format!("{context} ({detail})");
+            context = format!("{context} ({})", clean(detail));
         }
         let error = Error::broker(code, context);
         if passes(code) {

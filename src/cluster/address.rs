@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, clean};
 
 /// A host and a port, as `bootstrap.servers` and the cluster's metadata name them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,11 +66,8 @@ impl Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
+        let host = clean(&self.host);
+        if host.contains(':') { write!(f, "[{host}]:{}", self.port) } else { write!(f, "{host}:{}", self.port) }
     }
 }
 

@@ -144,9 +144,19 @@ impl Connection {
         let encoded = encode_frame(&mut memory, key, version, correlation_id, &self.client_id, write);
         *self.memory() = memory;
         match encoded {
-            Ok(Encoded { head, chunks, answered, expects }) => {
-                let request =
-                    Outgoing { key, version, correlation_id, head, chunks, deadline, answered, expects, reply };
+            Ok(Encoded { head, chunks, answered, expects, departure }) => {
+                let request = Outgoing {
+                    key,
+                    version,
+                    correlation_id,
+                    head,
+                    chunks,
+                    deadline,
+                    answered,
+                    expects,
+                    departure,
+                    reply,
+                };
                 self.shared.change(|pipeline| pipeline.push(request, now()));
             }
             Err(error) if error.delivery_status().is_some() => reply.send(Err(error)),

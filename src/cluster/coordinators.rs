@@ -20,7 +20,7 @@ use super::{
     later::later,
 };
 use crate::{
-    error::{Error, ErrorCode, ErrorKind, Remedy, Result},
+    error::{Error, ErrorCode, ErrorKind, Remedy, Result, clean, is_clean},
     wire::{ApiKey, fetch::NodeEndpoint},
 };
 
@@ -216,13 +216,13 @@ fn answer(response: FindCoordinatorResponse, key: &str) -> Result<(i32, NodeEndp
     let code = ErrorCode::new(code);
     if !code.is_ok() {
         let context = message.filter(|message| !message.is_empty());
-        let error = Error::broker(code, context.as_deref().unwrap_or("FindCoordinator"));
+        let error = Error::broker(code, context.as_deref().map_or("FindCoordinator".into(), clean));
         // Whatever has to be looked up anew for the code, this was the look-up.
-        return Err(error.retriable(code.remedy() != Remedy::None));
+        return Err(error.with_retriable(code.remedy() != Remedy::None));
     }
-    if node < 0 || host.is_empty() {
-        let message = "the broker named no node";
-        return Err(Error::new(ErrorKind::Protocol, message).retriable(true));
+    if node < 0 || host.is_empty() || !is_clean(&host) {
+        let message = format!("the broker named no usable node: {node} at {:?}", clean(&host));
+        return Err(Error::new(ErrorKind::Protocol, message).with_retriable(true));
     }
     Ok((node, NodeEndpoint { node, host: host.to_string(), port, rack: None }))
 }

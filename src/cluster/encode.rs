@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::client::RawRequest;
+use super::{client::RawRequest, departure::Departure};
 use crate::{
     error::{Error, ErrorKind, Result},
     wire::{ApiKey, frame::Chunks, message::encode_request_header},
@@ -20,6 +20,7 @@ pub(super) struct Encoded {
     pub(super) chunks: Chunks,
     pub(super) answered: bool,
     pub(super) expects: usize,
+    pub(super) departure: Option<Departure>,
 }
 
 /// Writes a frame: its length (inserts included), the header, and what `write` appends. `memory` is empty again
@@ -42,7 +43,7 @@ pub(super) fn encode_frame(
     memory.reserve(USUAL);
     memory.extend_from_slice(&[0; 4]);
     encode_request_header(memory, key, version, correlation_id, client_id)?;
-    let RawRequest { inserts, answered, expects } = write(memory)?;
+    let RawRequest { inserts, answered, expects, departure } = write(memory)?;
     let length = memory.len() - 4 + inserts.iter().map(|(_, insert)| insert.len()).sum::<usize>();
     let Ok(length) = i32::try_from(length) else {
         let message = format!("{key}: a request of {length} bytes is larger than Kafka's protocol allows");
@@ -63,7 +64,9 @@ pub(super) fn encode_frame(
     };
     let mut chunks = Chunks::new();
     let mut inserts = inserts.into_iter();
-    let Some((at, first)) = inserts.next() else { return Ok(Encoded { head: rest, chunks, answered, expects }) };
+    let Some((at, first)) = inserts.next() else {
+        return Ok(Encoded { head: rest, chunks, answered, expects, departure });
+    };
     let head = before(&mut rest, at);
     chunks.push(first);
     for (at, insert) in inserts {
@@ -71,7 +74,7 @@ pub(super) fn encode_frame(
         chunks.push(insert);
     }
     chunks.push(rest);
-    Ok(Encoded { head, chunks, answered, expects })
+    Ok(Encoded { head, chunks, answered, expects, departure })
 }
 
 #[cfg(test)]
@@ -83,7 +86,7 @@ mod tests {
             let front = out.len();
             out.extend_from_slice(body);
             let inserts = inserts.iter().map(|(at, insert)| (front + at, Bytes::from_static(insert))).collect();
-            Ok(RawRequest { inserts, answered: true, expects: 0 })
+            Ok(RawRequest { inserts, ..RawRequest::whole() })
         })
         .unwrap()
     }

@@ -19,7 +19,7 @@ use super::{
     versions::Versions,
 };
 use crate::{
-    error::{Error, ErrorCode, ErrorKind, Result},
+    error::{Error, ErrorCode, ErrorKind, Result, clean},
     net::Stream,
     security::{Exchange, Guard, Sasl, Step},
     wire::{
@@ -90,7 +90,7 @@ impl Login {
     pub(super) async fn begin(&self) -> Result<Box<dyn Exchange>> {
         match self.guard.sasl() {
             Some(sasl) => {
-                let context = |error: Error| error.context(format_args!("SASL {}", sasl.name()));
+                let context = |error| sorted(error).context(format_args!("SASL {}", sasl.name()));
                 sasl.begin(&self.host).await.map_err(context)
             }
             None => Err(Error::new(ErrorKind::Internal, "SASL without a mechanism")),
@@ -116,7 +116,7 @@ impl Login {
                 Error::new(ErrorKind::Internal, message).with_source(error)
             })?;
             exchange = back;
-            match step.map_err(|error| error.context(format_args!("SASL {mechanism}")))? {
+            match step.map_err(|error| sorted(error).context(format_args!("SASL {mechanism}")))? {
                 Step::Done => return Ok(reauthenticate_after(lifetime)),
                 Step::Send(message) => {
                     let (answer, holds) = self.authenticate(stream, turn, message.expose(), mechanism).await?;
@@ -148,7 +148,7 @@ impl Login {
         match code {
             ErrorCode::NONE => Ok(()),
             ErrorCode::UNSUPPORTED_SASL_MECHANISM => {
-                let theirs = response.mechanisms.iter().take(16).map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+                let theirs = response.mechanisms.iter().take(16).map(|name| clean(name)).collect::<Vec<_>>().join(", ");
                 let context = format!("SASL: the broker has no mechanism {mechanism} here, but: {theirs}");
                 Err(Error::broker(code, context))
             }
@@ -177,7 +177,7 @@ impl Login {
         if code.is_ok() {
             return Ok((response.auth_bytes, response.session_lifetime_ms));
         }
-        let said = response.error_message.as_deref().map(|said| format!(" ({})", shown(said))).unwrap_or_default();
+        let said = response.error_message.as_deref().map(|said| format!(" ({})", clean(said))).unwrap_or_default();
         Err(Error::broker(code, format_args!("SASL {mechanism}: the broker refuses the credentials{said}")))
     }
 
@@ -228,9 +228,14 @@ fn wipe(bytes: Bytes) {
     }
 }
 
-/// What a broker says, as an error may show it.
-fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(300).collect()
+/// Gives an error of a mechanism the kind by which the client decides whether to try again: a mechanism says it by the
+/// kind, or else by [`Error::with_retriable`].
+fn sorted(error: Error) -> Error {
+    match (error.kind(), error.is_retriable()) {
+        (ErrorKind::Authentication, true) => error.with_kind(ErrorKind::Network),
+        (ErrorKind::Network | ErrorKind::Timeout, false) => error.with_kind(ErrorKind::Authentication),
+        _ => error,
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ use kafka_protocol::messages::{
 use uuid::Uuid;
 
 use super::{Broker, Metadata, PartitionMetadata, TopicMetadata};
-use crate::{error::ErrorCode, wire::fetch::NodeEndpoint};
+use crate::{
+    error::{ErrorCode, clean, is_clean},
+    wire::fetch::NodeEndpoint,
+};
 
 /// What a Metadata request was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +44,7 @@ impl Metadata {
             known.or_else(|| self.history.before.get(name)).filter(|_| same_cluster)
         };
         for topic in response.topics {
-            let Some(name) = topic.name.as_ref().filter(|name| !name.is_empty()) else { continue };
+            let Some(name) = topic.name.as_ref().filter(|name| is_usable_name(name)) else { continue };
             let old = known(name);
             next.take(self.topic_from(topic, old), old);
         }
@@ -171,17 +174,26 @@ impl TopicMetadata {
     }
 }
 
+/// Whether a topic can have that name. With control characters in it, which Kafka forbids, the name would reach logs.
+fn is_usable_name(name: &str) -> bool {
+    let usable = !name.is_empty() && is_clean(name);
+    if !usable && !name.is_empty() {
+        tracing::warn!(topic = %clean(name), "ignoring a topic whose name has control characters");
+    }
+    usable
+}
+
 fn broker(said: MetadataResponseBroker) -> Option<Broker> {
     checked_broker(said.node_id.0, &said.host, said.port, said.rack.as_deref())
 }
 
 fn checked_broker(id: i32, host: &str, port: i32, rack: Option<&str>) -> Option<Broker> {
     match u16::try_from(port) {
-        Ok(port @ 1..) if id >= 0 && !host.is_empty() => {
+        Ok(port @ 1..) if id >= 0 && !host.is_empty() && is_clean(host) => {
             Some(Broker { id, host: host.to_owned(), port, rack: rack.map(Arc::from) })
         }
         _ => {
-            tracing::warn!(id, host, port, "ignoring a broker whose address cannot be used");
+            tracing::warn!(id, host = %clean(host), port, "ignoring a broker whose address cannot be used");
             None
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{answers::Reply, counters::NodeCounters, later::later, throttle::throttle_time_ms};
+use super::{answers::Reply, counters::NodeCounters, departure::Departure, later::later, throttle::throttle_time_ms};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind, Result},
     wire::{ApiKey, frame::Chunks, message::decode_response_header},
@@ -31,6 +31,8 @@ pub(super) struct Outgoing {
     pub(super) answered: bool,
     /// How large an answer is thought of as usual.
     pub(super) expects: usize,
+    /// Asked before the first byte is handed to the socket.
+    pub(super) departure: Option<Departure>,
     pub(super) reply: Reply,
 }
 
@@ -59,7 +61,8 @@ pub(super) struct Limits {
 /// ```text
 ///  push        take            answer
 /// ──────▶ waiting ──────▶ sent ──────▶ reply Ok
-///            │ deadline:   │ deadline: the connection closes
+///            │ deadline,   │ deadline: the connection closes
+///            │ taken back  │
 ///            ▼             ▼
 ///        NotPersisted   PossiblyPersisted, or NotPersisted if the last byte never left
 /// ```
@@ -149,9 +152,15 @@ impl Pipeline {
         }
         self.muted_until = None;
         loop {
-            let request = self.waiting.pop_front()?;
+            let mut request = self.waiting.pop_front()?;
             if request.reply.is_closed() {
-                // Nobody waits any more, and the broker has seen nothing of it.
+                // No caller waits any more, and the broker has seen nothing of it.
+                continue;
+            }
+            if request.departure.take().is_some_and(|departure| !departure.leave()) {
+                let message = format!("{}: {} was taken back before it was sent", self.peer, request.key);
+                let error = Error::new(ErrorKind::Timeout, message).with_status(DeliveryStatus::NotPersisted);
+                request.reply.send(Err(error));
                 continue;
             }
             self.counters.request();

@@ -111,7 +111,7 @@ impl ListenerTask {
         // Dropping the set ends a call that takes too long.
         match timeout(bound, task.join_next()).await {
             Ok(Some(Ok((value, Ok(()))))) => Ok(value),
-            Ok(Some(Ok((_, Err(cause))))) => Err(failed(format!("failed: {cause}")).with_boxed_source(cause)),
+            Ok(Some(Ok((_, Err(cause))))) => Err(failed(format!("failed: {cause}")).with_source(cause)),
             Ok(Some(Err(panic))) => Err(failed("panicked".to_owned()).with_source(panic)),
             Ok(None) => Err(failed("was not called".to_owned())),
             Err(_) => Err(failed(format!("took longer than {bound:?} (max.poll.interval.ms) and was dropped"))),

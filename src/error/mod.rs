@@ -1,10 +1,12 @@
 //! What can go wrong, and what to do about it.
 
+mod clean;
 mod code;
 mod panic;
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
+pub(crate) use clean::{clean, is_clean};
 pub use code::{ErrorCode, Remedy};
 pub(crate) use panic::said;
 
@@ -18,6 +20,30 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// written, and what to do next ([`advice`](Error::advice)).
 ///
 /// Cheap to clone: every record of a failed batch gets the same one.
+///
+/// A message never holds a control character: brokers, other members of a group and token endpoints have their text in
+/// it, and each character that a terminal or a log viewer would act on is written out (`\n`, `\u{1b}`).
+///
+/// # Errors that a program makes
+/// A [`TokenSource`](crate::security::TokenSource), a [`Mechanism`](crate::security::Mechanism) and an
+/// [`Exchange`](crate::security::Exchange) return this type. [`authentication`](Error::authentication) makes an error that
+/// trying again does not cure, [`network`](Error::network) and [`timeout`](Error::timeout) make errors that may pass;
+/// [`with_source`](Error::with_source) adds the cause. Deserializers, assignors, rebalance listeners and handlers return
+/// errors of any type.
+///
+/// ```
+/// use ottla::Error;
+///
+/// fn ask_the_vault(status: u16) -> Result<String, Error> {
+///     match status {
+///         200 => Ok("token".to_owned()),
+///         401 | 403 => Err(Error::authentication("the vault refuses this service: renew its role")),
+///         _ => Err(Error::network(format!("the vault answered with status {status}"))),
+///     }
+/// }
+/// # assert!(ask_the_vault(503).unwrap_err().is_retriable());
+/// # assert!(!ask_the_vault(403).unwrap_err().is_retriable());
+/// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -101,12 +127,40 @@ pub enum DeliveryStatus {
 }
 
 impl Error {
+    /// Makes an error of kind [`Authentication`](ErrorKind::Authentication), which trying again does not cure: credentials
+    /// that are refused, have been revoked or are missing. Calls that wait for a connection end with it at once.
+    pub fn authentication(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Authentication, message)
+    }
+
+    /// Makes an error of kind [`Network`](ErrorKind::Network), which may pass: an identity provider that cannot be reached
+    /// or is overloaded. The client tries again after a backoff.
+    pub fn network(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Network, message)
+    }
+
+    /// Makes an error of kind [`Timeout`](ErrorKind::Timeout), which may pass. The client tries again after a backoff.
+    pub fn timeout(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Timeout, message)
+    }
+
+    /// Adds the cause, which [`source`](StdError::source) gives.
+    pub fn with_source(self, source: impl Into<BoxError>) -> Self {
+        self.changed(|inner| inner.source = Some(source.into().into()))
+    }
+
+    /// Says whether the same call may succeed when it is made again ([`is_retriable`](Error::is_retriable)), where the kind
+    /// alone says otherwise.
+    pub fn with_retriable(self, retriable: bool) -> Self {
+        self.changed(|inner| inner.retriable = retriable)
+    }
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let retriable = matches!(kind, ErrorKind::BufferFull | ErrorKind::Timeout | ErrorKind::Network);
         Self(Arc::new(Inner {
             kind,
             code: None,
-            message: message.into(),
+            message: clean::clean_message(message.into()),
             retriable,
             status: None,
             place: None,
@@ -135,22 +189,12 @@ impl Error {
         Self(Arc::new(Inner {
             kind,
             code: Some(code),
-            message: format!("{context}: {code}: {}", code.message()),
+            message: clean::clean_message(format!("{context}: {code}: {}", code.message())),
             retriable: code.is_retriable(),
             status: None,
             place: None,
             source: None,
         }))
-    }
-
-    /// The same error with the cause that led to it.
-    pub(crate) fn with_source(self, source: impl StdError + Send + Sync + 'static) -> Self {
-        self.changed(|inner| inner.source = Some(Arc::new(source)))
-    }
-
-    /// The same, where the cause's type is not known.
-    pub(crate) fn with_boxed_source(self, source: BoxError) -> Self {
-        self.changed(|inner| inner.source = Some(source.into()))
     }
 
     /// The same error, saying how far the record (or the request) got.
@@ -165,12 +209,12 @@ impl Error {
 
     /// The same error with more context before its message.
     pub(crate) fn context(self, context: impl fmt::Display) -> Self {
-        self.changed(|inner| inner.message = format!("{context}: {}", inner.message))
+        self.changed(|inner| inner.message = clean::clean_message(format!("{context}: {}", inner.message)))
     }
 
-    /// The same error, saying whether the same call may be tried again.
-    pub(crate) fn retriable(self, retriable: bool) -> Self {
-        self.changed(|inner| inner.retriable = retriable)
+    /// The same error under another kind.
+    pub(crate) fn with_kind(self, kind: ErrorKind) -> Self {
+        self.changed(|inner| inner.kind = kind)
     }
 
     fn changed(mut self, change: impl FnOnce(&mut Inner)) -> Self {
@@ -196,12 +240,17 @@ impl Error {
         self.0.retriable
     }
 
-    /// Whether this client can go on after the error; if not, close it and make a new one.
+    /// Returns true if this client cannot go on after the error: close it and make a new one. The kinds are
+    /// [`Fenced`](ErrorKind::Fenced) and [`Closed`](ErrorKind::Closed).
     pub fn is_fatal(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed)
     }
 
-    /// For a record that was not acknowledged, and for a request without an answer: how far it got.
+    /// Returns how far a record got that was not acknowledged, or a request that has no answer.
+    ///
+    /// Each error that `Producer::send`, `try_send` and `send_batch` return, and each that a `Delivery` resolves to, has a
+    /// status. A record that was refused, or that never left the client, is
+    /// [`NotPersisted`](DeliveryStatus::NotPersisted).
     pub fn delivery_status(&self) -> Option<DeliveryStatus> {
         self.0.status
     }
@@ -297,6 +346,26 @@ mod tests {
         assert!(error.is_retriable());
         assert!(error.to_string().starts_with("produce to orders[0]: NOT_LEADER_OR_FOLLOWER: "));
         assert!(Error::broker(ErrorCode::PRODUCER_FENCED, "x").is_fatal());
+    }
+
+    #[test]
+    fn message_and_context_hold_no_control_characters() {
+        let error = Error::new(ErrorKind::Broker, "a\nb").context("c\u{1b}[0m");
+        assert_eq!(error.to_string(), r"c\u{1b}[0m: a\nb");
+        let error = Error::broker(ErrorCode::POLICY_VIOLATION, "create\r\n");
+        assert!(error.to_string().starts_with(r"create\r\n: POLICY_VIOLATION: "), "{error}");
+    }
+
+    #[test]
+    fn errors_of_programs_say_whether_to_retry() {
+        let refused = Error::authentication("revoked");
+        assert_eq!((refused.kind(), refused.is_retriable()), (ErrorKind::Authentication, false));
+        for passing in [Error::network("down"), Error::timeout("slow"), refused.with_retriable(true)] {
+            assert!(passing.is_retriable() && !passing.is_fatal(), "{passing:?}");
+        }
+        let cause: BoxError = "no route".into();
+        assert_eq!(Error::network("down").with_source(cause).source().unwrap().to_string(), "no route");
+        assert_eq!(Error::network("down").with_source("no route").source().unwrap().to_string(), "no route");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     cluster::Backoff,
-    error::{DeliveryStatus, Error, ErrorKind},
+    error::{DeliveryStatus, Error, ErrorKind, clean},
     record::Record,
     wire::batch::{BatchBuilder, BodyPool, SealedBatch},
 };
@@ -410,13 +410,14 @@ impl Batch {
         records.sort_by_key(|(index, _)| *index);
         records.dedup_by_key(|(index, _)| *index);
         // These may pass in another batch.
-        let rest = error.clone().context("not written, because other records of its batch are invalid").retriable(true);
+        let rest =
+            error.clone().context("not written, because other records of its batch are invalid").with_retriable(true);
         let rest = Outcome::Failed(rest);
         let mut next = 0;
         for (index, message) in records {
             let Some(index) = u32::try_from(index).ok().filter(|index| *index < self.records) else { continue };
             self.put(next..index, &rest);
-            let message = message.unwrap_or_else(|| "the broker found this record invalid".to_owned());
+            let message = message.as_deref().map_or("the broker found this record invalid".into(), clean);
             self.put(index..index + 1, &Outcome::Failed(error.clone().context(message)));
             next = index + 1;
         }

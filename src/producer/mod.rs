@@ -79,7 +79,7 @@ pub use self::{
 use crate::{
     cluster::Client,
     config::parse::FOREVER,
-    error::{Error, ErrorKind, Result},
+    error::{DeliveryStatus, Error, ErrorKind, Result},
     record::{Record, check_topic_name},
     wire::batch::{BATCH_HEADER_SIZE, record_size_bound},
 };
@@ -150,7 +150,7 @@ pub struct TrySendError<'a>(Box<(Record<'a>, Error)>);
 
 impl<'a> TrySendError<'a> {
     fn new(record: Record<'a>, error: Error) -> Self {
-        Self(Box::new((record, error)))
+        Self(Box::new((record, not_sent(error))))
     }
 
     /// Why the record was not taken. Its kind is [`BufferFull`](ErrorKind::BufferFull) if sending it later may work.
@@ -224,7 +224,8 @@ impl Producer {
     /// [`BufferFull`](ErrorKind::BufferFull) when no room came free in time,
     /// [`RecordTooLarge`](ErrorKind::RecordTooLarge) above `max.request.size`,
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a topic name that Kafka forbids or a negative partition, and
-    /// [`Closed`](ErrorKind::Closed). With an error the record is not sent.
+    /// [`Closed`](ErrorKind::Closed). With an error the record is not sent: its
+    /// [`delivery_status`](Error::delivery_status) is [`NotPersisted`](DeliveryStatus::NotPersisted).
     ///
     /// # Cancel safety
     /// When the future is dropped before it is ready, the record was not sent. Waiting senders are served in the order in
@@ -232,12 +233,13 @@ impl Producer {
     pub async fn send(&self, mut record: Record<'_>) -> Result<Delivery> {
         let shared = &self.0.shared;
         shared.interceptors.on_send(&mut record);
-        let admitted = shared.admit(&record, timestamp::now_millis)?;
-        match shared.place(&record, admitted, false) {
-            Ok(delivery) => Ok(delivery),
+        let admitted = shared.admit(&record, timestamp::now_millis).map_err(not_sent)?;
+        let placed = match shared.place(&record, admitted, false) {
+            Ok(delivery) => return Ok(delivery),
             Err(Refused::For(error)) => Err(error),
             Err(Refused::Full) => shared.wait_and_place(&record, admitted, Instant::now() + shared.max_block).await,
-        }
+        };
+        placed.map_err(not_sent)
     }
 
     /// Puts a record into the buffer if there is room for it at once; gives it back otherwise.
@@ -612,6 +614,12 @@ impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Producer").field("client", &self.0.shared.client).finish_non_exhaustive()
     }
+}
+
+/// The error of a record that is not taken over, and so never sent.
+#[cold]
+fn not_sent(error: Error) -> Error {
+    error.with_status(DeliveryStatus::NotPersisted)
 }
 
 #[cold]

@@ -382,10 +382,14 @@ impl PartitionQueue {
                 }
             }
             Answer::Withdrawn => {
-                let error = batch.last_error.clone().unwrap_or_else(|| {
-                    Error::new(ErrorKind::Timeout, format!("{}: taken back before it was sent", batch.place()))
-                });
-                self.retry(batch, error, false, now, rules, rng);
+                // The attempt was none, so it takes neither a retry nor a backoff.
+                batch.attempts = batch.attempts.saturating_sub(1);
+                if batch.is_decided() {
+                    let message = format!("{}: taken back before it was sent", batch.place());
+                    self.fail(batch, Error::new(ErrorKind::Timeout, message));
+                } else {
+                    self.put_back(batch);
+                }
             }
         }
         self.settle_down()

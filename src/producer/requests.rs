@@ -16,6 +16,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -24,9 +25,10 @@ use super::{
     counters::Counters,
     sealing::Sealing,
     sender::{Part, ProduceRequest},
+    ticket::Ticket,
 };
 use crate::{
-    cluster::{Answers, Client, Lane, Link, RawRequest},
+    cluster::{Answers, Client, Departure, Lane, Link, RawRequest},
     error::{DeliveryStatus, Error, ErrorKind, Result},
     net::BoxFuture,
     wire::{
@@ -179,11 +181,16 @@ impl Requests {
         }
         while let Poll::Ready((id, answer)) = self.answers.poll_next(cx) {
             let answer = self.settings.client.heard(answer);
-            let Some(Sent { request, version, at, span }) = self.sent.remove(&id) else { continue };
+            let Some(Sent { mut request, version, at, span }) = self.sent.remove(&id) else { continue };
             let _entered = span.enter();
             match &answer {
                 Ok(_) => self.settings.counters.latency(request.node, at.elapsed()),
-                Err(error) => tracing::debug!(node = request.node, request = id, %error, "a request got no answer"),
+                Err(error) => {
+                    tracing::debug!(node = request.node, request = id, %error, "a request got no answer");
+                    for part in &mut request.parts {
+                        part.withdrawn |= part.ticket.is_withdrawn();
+                    }
+                }
             }
             let answer = answer.map(|body| (self.settings.acks != 0).then_some(body));
             return Poll::Ready(Ended { request, version, answer });
@@ -274,12 +281,13 @@ impl Line {
 }
 
 impl Settings {
-    /// Writes a request but for what was taken back by now.
+    /// Writes a request without the batches that were taken back by now. When one of the others is taken back before the
+    /// connection hands the request to the socket, the request is not sent.
     fn write(&self, request: &mut ProduceRequest, version: i16, head: &mut BytesMut) -> Result<RawRequest> {
         let (mut batches, mut records) = (0, 0);
         for part in &mut request.parts {
             if matches!(part.body, Ok(Body::Sealed(_))) {
-                part.withdrawn = !part.ticket.write();
+                part.withdrawn = part.ticket.is_withdrawn();
                 if !part.withdrawn {
                     batches += 1;
                     records += u64::from(part.records);
@@ -299,7 +307,10 @@ impl Settings {
             records,
             head.len() - front + inserts.iter().map(|(_, body)| body.len()).sum::<usize>(),
         );
-        Ok(RawRequest { inserts, answered: self.acks != 0, expects: 0 })
+        let leaves = request.parts.iter().filter(|part| leaving(part).is_some());
+        let tickets: SmallVec<[Ticket; 4]> = leaves.map(|part| part.ticket.clone()).collect();
+        let departure = Some(Departure::new(move || Ticket::write_all(&tickets)));
+        Ok(RawRequest { inserts, answered: self.acks != 0, expects: 0, departure })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Remedy},
+    error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Remedy, clean},
     wire::produce::ProducePartitionResponse,
 };
 
@@ -39,7 +39,8 @@ pub(crate) enum Answer {
         maybe_written: bool,
         records: Vec<(i32, Option<String>)>,
     },
-    /// The attempt was given up before it was written, because its records had expired.
+    /// The attempt was taken back before it was written, because records of it or of another batch in its request had been
+    /// given up.
     Withdrawn,
 }
 
@@ -55,7 +56,7 @@ impl Answer {
         }
         let mut error = Error::broker(code, format_args!("produce to {place}"));
         if let Some(message) = response.error_message.filter(|message| !message.is_empty()) {
-            error = error.context(format_args!("{message:?}"));
+            error = error.context(format_args!("\"{}\"", clean(&message)));
         }
         match code {
             ErrorCode::DUPLICATE_SEQUENCE_NUMBER => Answer::Duplicate(error),
@@ -88,7 +89,7 @@ impl Answer {
     /// What it means that the answer left the partition out.
     pub(crate) fn missing(place: impl fmt::Display) -> Self {
         let error = Error::new(ErrorKind::Protocol, format!("the broker's answer to produce leaves {place} out"));
-        Answer::Retry { error: error.retriable(true), maybe_written: true }
+        Answer::Retry { error: error.with_retriable(true), maybe_written: true }
     }
 
     /// Whether the picture of the cluster may be wrong.

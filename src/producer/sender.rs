@@ -179,7 +179,10 @@ impl Sender {
         self.counters.answered(&parts, &response);
         let known = self.nodes.entry(node).or_default();
         known.in_flight = known.in_flight.saturating_sub(1);
-        known.warm = response.is_ok();
+        // A request that was taken back says nothing of the broker.
+        if !parts.iter().all(|part| part.withdrawn) {
+            known.warm = response.is_ok();
+        }
         self.note_answer(node, response.is_err(), now);
         let (mut answers, endpoints, failure) = match response {
             Ok(response) => {

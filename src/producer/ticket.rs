@@ -7,8 +7,8 @@ use std::sync::{
 
 use super::cell::Cell;
 
-/// Whether a batch that was given to a request can still be taken back: decided once, by whoever is first, the request
-/// that writes it or the sender that gives up on it.
+/// Whether a batch that was given to a request can still be taken back: decided once, by the first of the connection, when
+/// it hands the request to the socket, and the sender, when it gives up on the batch.
 ///
 /// It lives in the batch's cell, so that an attempt allocates nothing for it.
 #[derive(Clone, Debug)]
@@ -34,16 +34,40 @@ impl Ticket {
         Self { cell: cell.clone(), attempt }
     }
 
-    /// The request is about to write the batch; `false` when it must not any more.
+    /// Decides that the request with these batches is written. `false` when one of them was taken back: then all of them
+    /// are, and the request must not be written.
+    pub(crate) fn write_all(tickets: &[Self]) -> bool {
+        let written = tickets.iter().all(|ticket| !ticket.is_withdrawn()) && tickets.iter().all(Self::write);
+        if !written {
+            for ticket in tickets {
+                ticket.undo();
+            }
+        }
+        written
+    }
+
+    /// Decides that the batch is written; `false` when it was taken back.
     pub(crate) fn write(&self) -> bool {
         self.decide(WRITTEN).is_ok()
     }
 
     /// Takes the batch back; `false` when it may be on the wire.
     pub(crate) fn withdraw(&self) -> bool {
-        match self.decide(WITHDRAWN) {
-            Ok(_) => true,
-            Err(state) => state == self.attempt + WITHDRAWN,
+        self.decide(WITHDRAWN).is_ok() || self.is_withdrawn()
+    }
+
+    /// Whether this attempt was taken back, so that no byte of it was written.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.cell.ticket().0.load(Ordering::Acquire) == self.attempt + WITHDRAWN
+    }
+
+    /// Takes the batch back although it was decided that it is written: no byte of its request was.
+    fn undo(&self) {
+        let state = &self.cell.ticket().0;
+        if self.decide(WITHDRAWN).is_err() {
+            // Fails where the batch was taken back already, or the attempt is void: then there is nothing to undo.
+            let (written, withdrawn) = (self.attempt + WRITTEN, self.attempt + WITHDRAWN);
+            let _ = state.compare_exchange(written, withdrawn, Ordering::AcqRel, Ordering::Acquire);
         }
     }
 
@@ -67,5 +91,27 @@ mod tests {
         assert!(!ticket.write(), "an earlier attempt's is void");
         assert!(next.withdraw() && next.withdraw());
         assert!(!next.write());
+    }
+
+    #[test]
+    fn write_all_with_one_withdrawn_takes_all_back() {
+        let cells = [1, 2, 3].map(|id| Arc::new(Cell::new(id)));
+        let tickets = cells.each_ref().map(Ticket::next);
+        assert!(tickets[1].withdraw());
+        assert!(!Ticket::write_all(&tickets));
+        assert!(tickets.iter().all(Ticket::is_withdrawn));
+        let tickets = cells.each_ref().map(Ticket::next);
+        assert!(Ticket::write_all(&tickets));
+        assert!(tickets.iter().all(|ticket| !ticket.is_withdrawn() && !ticket.withdraw()));
+    }
+
+    #[test]
+    fn write_all_undoes_what_it_had_decided() {
+        let cells = [1, 2].map(|id| Arc::new(Cell::new(id)));
+        let tickets = cells.each_ref().map(Ticket::next);
+        // The second attempt is void, as if it were taken back between the look at it and the decision.
+        let _newer = Ticket::next(&cells[1]);
+        assert!(!Ticket::write_all(&tickets));
+        assert!(tickets[0].is_withdrawn());
     }
 }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     cluster::Metadata,
-    error::{DeliveryStatus, Error, ErrorCode},
+    error::{Error, ErrorCode},
     record::{Record, check_topic_name},
     wire::batch::RecordParts,
 };
@@ -335,7 +335,7 @@ impl Topics {
             next
         };
         for mut record in late {
-            record.fail(error(name).with_status(DeliveryStatus::NotPersisted));
+            record.fail(error(name));
         }
         next
     }
@@ -346,7 +346,7 @@ impl Topics {
         let mut records = 0;
         for (topic, queue) in left {
             for mut record in queue {
-                record.fail(Purge::error(&topic).with_status(DeliveryStatus::NotPersisted));
+                record.fail(Purge::error(&topic));
                 records += 1;
             }
         }
@@ -403,7 +403,7 @@ impl Topics {
             (std::mem::take(&mut waiting.topics), self.table.newest())
         };
         for mut record in left.into_values().flatten() {
-            record.fail(error.clone().with_status(DeliveryStatus::NotPersisted));
+            record.fail(error.clone());
         }
         for partition in table.values().flat_map(|topic| topic.ever()) {
             for mut batch in partition.close(error.clone()) {

@@ -145,7 +145,7 @@ pub(crate) fn field_as<'a, T>(
     deserializer.deserialize(field, bytes).map(Some).map_err(|error| {
         let what = if is_key { "key" } else { "value" };
         let message = format!("{what} of {topic}[{partition}], offset {offset}: {error}");
-        Error::new(ErrorKind::Deserialization, message).with_boxed_source(error).at(topic.clone(), partition, offset)
+        Error::new(ErrorKind::Deserialization, message).with_source(error).at(topic.clone(), partition, offset)
     })
 }
 

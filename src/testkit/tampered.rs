@@ -47,7 +47,15 @@ pub(crate) fn tampered<R: Decodable + Encodable>(
         response.encode(&mut out, version).unwrap();
         out.freeze()
     };
-    Arc::new(Tampered { inner: cluster.network(), tamper: Arc::new(tamper) })
+    tampered_bytes(cluster, tamper)
+}
+
+/// The cluster's network, on which the body of every answer passes through `change`, with what was asked in which version.
+pub(crate) fn tampered_bytes(
+    cluster: &Cluster,
+    change: impl Fn(ApiKey, i16, Bytes) -> Bytes + Send + Sync + 'static,
+) -> Arc<dyn Network> {
+    Arc::new(Tampered { inner: cluster.network(), tamper: Arc::new(change) })
 }
 
 impl fmt::Debug for Tampered {

@@ -3,6 +3,7 @@
 mod client;
 mod faults;
 mod groups;
+mod hostile_text;
 mod logs;
 mod robustness;
 mod transactions;

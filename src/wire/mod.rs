@@ -17,3 +17,5 @@ mod write;
 
 pub use api_key::ApiKey;
 pub use codec::Compression;
+#[cfg(test)]
+pub(crate) use shape::{Rewrite, rewrite, strings};

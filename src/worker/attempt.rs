@@ -66,13 +66,13 @@ pub(super) async fn run<T>(future: impl Future<Output = T>, cancel: &Cancel) -> 
                 // It may have been cancelled just before.
                 if cancel.cancelled.load(SeqCst) { Poll::Ready(Ended::Cancelled) } else { Poll::Pending }
             }
-            Err(panic) => Poll::Ready(Ended::Panicked(said(&*panic).to_owned())),
+            Err(panic) => Poll::Ready(Ended::Panicked(said(&*panic).into_owned())),
         }
     })
     .await;
     // What it holds may panic as well when it is dropped.
     match (catch_unwind(AssertUnwindSafe(|| future.set(None))), ended) {
-        (Err(panic), Ended::With(_)) => Ended::Panicked(said(&*panic).to_owned()),
+        (Err(panic), Ended::With(_)) => Ended::Panicked(said(&*panic).into_owned()),
         (_, ended) => ended,
     }
 }

@@ -65,10 +65,7 @@ pub(super) fn failed(records: &[ConsumerRecord], attempt: u32, cause: Cause) -> 
         first.topic, first.partition, first.offset
     );
     let error = Error::new(ErrorKind::Handler, message).at(first.topic.clone(), first.partition, first.offset);
-    Outcome::Failed {
-        error: source.map_or_else(|| error.clone(), |source| error.clone().with_boxed_source(source)),
-        again,
-    }
+    Outcome::Failed { error: source.map_or_else(|| error.clone(), |source| error.clone().with_source(source)), again }
 }
 
 /// Whether another attempt may go better.

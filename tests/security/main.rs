@@ -3,6 +3,7 @@
 
 mod common;
 mod hostile;
+mod own;
 mod reauthentication;
 mod renewal;
 mod sasl;

@@ -226,7 +226,7 @@ async fn raw_requests_carry_their_inserts_and_respect_the_cap() {
         let front = body.len();
         body.extend_from_slice(b"onethreefour");
         let inserts = [(front + 3, Bytes::from_static(b"two")), (front + 8, Bytes::new())];
-        Ok(RawRequest { inserts: inserts.into_iter().collect(), answered: true, expects: 0 })
+        Ok(RawRequest { inserts: inserts.into_iter().collect(), ..RawRequest::whole() })
     };
     let response = client.send_raw(attempt, ApiKey::Produce, write).await.unwrap();
     assert_eq!((response.version, &response.body[..]), (11, &b"answer"[..]));

@@ -40,7 +40,7 @@ async fn raw(connection: &Connection, chunks: Vec<Bytes>, secs: u64, answered: b
     let write = |head: &mut bytes::BytesMut| {
         encode_request(head, &HeartbeatRequest::default(), 4)?;
         let inserts = chunks.into_iter().map(|chunk| (head.len(), chunk)).collect();
-        Ok(RawRequest { inserts, answered, expects: 0 })
+        Ok(RawRequest { inserts, answered, ..RawRequest::whole() })
     };
     connection.request(ApiKey::Heartbeat, 4, deadline, write).await
 }

@@ -1,4 +1,10 @@
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
@@ -7,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::{
     cluster::{
         answers::Reply as To,
+        departure::Departure,
         pipeline::{Limits, Outgoing, Pipeline},
     },
     error::{DeliveryStatus, Error, ErrorKind, Result},
@@ -29,6 +36,10 @@ impl Fixture {
     }
 
     fn push(&mut self, timeout: u64, answered: bool) -> Reply {
+        self.push_with(timeout, answered, None)
+    }
+
+    fn push_with(&mut self, timeout: u64, answered: bool, departure: Option<Departure>) -> Reply {
         let (reply, receiver) = oneshot::channel();
         let request = Outgoing {
             key: ApiKey::Heartbeat,
@@ -39,6 +50,7 @@ impl Fixture {
             deadline: self.now + Duration::from_secs(timeout),
             answered,
             expects: 7 * self.next as usize,
+            departure,
             reply: To::One(reply),
         };
         self.next += 1;
@@ -209,6 +221,7 @@ fn nothing_is_taken_after_the_end() {
         deadline: it.now,
         answered: true,
         expects: 0,
+        departure: None,
         reply: To::One(reply),
     };
     it.pipeline.push(request, it.now);
@@ -287,4 +300,27 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn request_taken_back_while_muted_is_never_written() {
+    let mut it = Fixture::new(2);
+    it.pipeline.mute_for(5000, it.now);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let departure = |leaves: bool| {
+        let asked = Arc::clone(&asked);
+        Some(Departure::new(move || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            leaves
+        }))
+    };
+    let mut taken_back = it.push_with(30, true, departure(false));
+    let mut behind = it.push_with(30, true, departure(true));
+    assert_eq!((it.send(), asked.load(Ordering::Relaxed)), (0, 0), "muted: nothing is decided yet");
+    it.pass(6).unwrap();
+    assert_eq!((it.send(), asked.load(Ordering::Relaxed)), (1, 2));
+    let error = failure(&mut taken_back);
+    assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::NotPersisted)));
+    it.answer(2, 0).unwrap();
+    assert!(behind.try_recv().unwrap().is_ok());
 }

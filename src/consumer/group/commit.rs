@@ -260,7 +260,7 @@ impl Commit {
             self.give_up(&gone, error);
             return if self.left.is_empty() { Ok(Turn::Over) } else { Ok(turn) };
         }
-        Ok(if self.held_back.len() == self.left.len() { Turn::NoTopic(error.retriable(true)) } else { turn })
+        Ok(if self.held_back.len() == self.left.len() { Turn::NoTopic(error.with_retriable(true)) } else { turn })
     }
 
     /// How a commit came out of which nothing is left.
@@ -369,7 +369,7 @@ impl Commit {
         match of_membership.map(|(&code, partitions)| (code, partitions.clone())) {
             // The next attempt goes in the name of the epoch that is current then (KIP-848).
             Some((ErrorCode::STALE_MEMBER_EPOCH, partitions)) if !self.alone => {
-                let error = self.error(ErrorCode::STALE_MEMBER_EPOCH, &partitions).retriable(true);
+                let error = self.error(ErrorCode::STALE_MEMBER_EPOCH, &partitions).with_retriable(true);
                 return Verdict::Again { find_coordinator: false, error };
             }
             Some((code, partitions)) => return self.not_our_name(code, &partitions),
@@ -383,11 +383,11 @@ impl Commit {
             // Only what was held back is left.
             None => Verdict::Again {
                 find_coordinator: false,
-                error: self.error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &self.held_back).retriable(true),
+                error: self.error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &self.held_back).with_retriable(true),
             },
             Some((&code, partitions)) => Verdict::Again {
                 find_coordinator: passing.keys().any(|code| names_no_coordinator(*code)),
-                error: self.error(code, partitions).retriable(true),
+                error: self.error(code, partitions).with_retriable(true),
             },
         }
     }
@@ -464,7 +464,7 @@ fn names_no_coordinator(code: ErrorCode) -> bool {
 
 pub(super) fn rebalancing(group_id: &str) -> Error {
     let context = format_args!("commit for group {group_id}: commit what is still owned when the rebalance is through");
-    Error::broker(ErrorCode::REBALANCE_IN_PROGRESS, context).retriable(true)
+    Error::broker(ErrorCode::REBALANCE_IN_PROGRESS, context).with_retriable(true)
 }
 
 /// The first few partitions of many.

@@ -2,7 +2,8 @@
 //! subscribed to, and what the leader gave it (ConsumerProtocol, versions 0 to 3).
 //!
 //! The fields of newer versions are only ever added at the end, so a version that is not known is read as far as the
-//! known fields go, as Kafka's own clients do.
+//! known fields go, as Kafka's own clients do. Some clients name a version and leave its last fields out (sarama-cluster
+//! and kafka-go write version 1 without owned partitions): a field that is missing at the end is absent.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,7 +11,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::TopicPartition,
+    record::{TopicPartition, check_topic_name},
 };
 
 /// The version that is written: 0 names topics, 1 adds owned partitions, 2 the generation, 3 the rack.
@@ -48,16 +49,30 @@ impl MemberSubscription {
         Ok(out.freeze())
     }
 
-    /// Reads what some member wrote.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut reader = Reader { bytes, what: "subscription" };
+    /// Reads the subscription of any member as far as it can be read. The error says why it cannot be read to its end:
+    /// the member takes part with the fields, and the elements, before that.
+    pub(crate) fn read(bytes: &[u8]) -> (Self, Option<Error>) {
+        let mut read = Self { generation: -1, ..Self::default() };
+        let trouble = read.fill(&mut Reader { bytes, what: "subscription" }).err();
+        (read, trouble)
+    }
+
+    fn fill(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         let version = reader.version()?;
-        let topics = reader.strings()?;
-        let user_data = reader.nullable_bytes()?;
-        let owned = if version >= 1 { reader.partitions()? } else { Vec::new() };
-        let generation = if version >= 2 { reader.i32()? } else { -1 };
-        let rack = if version >= 3 { reader.nullable_string()?.map(str::to_owned) } else { None };
-        Ok(Self { topics, user_data, owned, generation, rack })
+        let refused = reader.topics(&mut self.topics)?;
+        if !reader.is_at_end() {
+            self.user_data = reader.nullable_bytes()?;
+        }
+        if version >= 1 {
+            reader.partitions(&mut self.owned)?;
+        }
+        if version >= 2 && !reader.is_at_end() {
+            self.generation = reader.i32()?;
+        }
+        if version >= 3 && !reader.is_at_end() {
+            self.rack = reader.nullable_string()?.map(str::to_owned);
+        }
+        refused.map_or(Ok(()), Err)
     }
 }
 
@@ -70,15 +85,18 @@ pub(crate) fn encode_assignment(partitions: &[TopicPartition]) -> Result<Bytes> 
     Ok(out.freeze())
 }
 
-/// Reads what the leader gave. A leader that has nothing for a member may leave the bytes out altogether.
+/// Reads what the leader gave. A leader that has nothing for a member may leave the bytes out altogether. Behind the
+/// partitions stands user data of the leader's assignor, which no assignor here reads.
+///
+/// # Errors
+/// Kind `Protocol` where the partitions cannot all be read: with a part of them the others would be consumed by no member.
 pub(crate) fn decode_assignment(bytes: &[u8]) -> Result<Vec<TopicPartition>> {
-    if bytes.is_empty() {
-        return Ok(Vec::new());
+    let mut partitions = Vec::new();
+    if !bytes.is_empty() {
+        let mut reader = Reader { bytes, what: "assignment" };
+        reader.version()?;
+        reader.partitions(&mut partitions)?;
     }
-    let mut reader = Reader { bytes, what: "assignment" };
-    reader.version()?;
-    let partitions = reader.partitions()?;
-    reader.nullable_bytes()?;
     Ok(partitions)
 }
 
@@ -93,7 +111,8 @@ pub(super) fn encode_previous(partitions: &[TopicPartition], generation: i32) ->
 /// Reads that; `None` if it cannot be read. An older version has no generation.
 pub(super) fn decode_previous(bytes: &[u8]) -> Option<(Vec<TopicPartition>, Option<i32>)> {
     let mut reader = Reader { bytes, what: "remembered assignment" };
-    let partitions = reader.partitions().ok()?;
+    let mut partitions = Vec::new();
+    reader.partitions(&mut partitions).ok()?;
     Some((partitions, reader.i32().ok()))
 }
 
@@ -167,13 +186,19 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// The count of an array whose elements take at least `least` bytes each.
-    fn count(&mut self, least: usize) -> Result<usize> {
-        let count = self.i32()?;
-        match usize::try_from(count) {
-            Ok(count) if count <= self.bytes.len() / least => Ok(count),
-            Ok(_) => Err(self.truncated()),
-            Err(_) => Err(self.malformed(format_args!("a count of {count}"))),
+    fn is_at_end(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The count of an array, 0 for one that is absent or null. Nothing may be reserved for it: it can be any number.
+    fn count(&mut self) -> Result<i32> {
+        if self.is_at_end() {
+            return Ok(0);
+        }
+        match self.i32()? {
+            -1 => Ok(0),
+            count @ 0.. => Ok(count),
+            count => Err(self.malformed(format_args!("a count of {count}"))),
         }
     }
 
@@ -191,9 +216,17 @@ impl<'a> Reader<'a> {
         self.nullable_string()?.ok_or_else(|| self.malformed(format_args!("a missing name")))
     }
 
-    fn strings(&mut self) -> Result<Vec<Arc<str>>> {
-        let count = self.count(2)?;
-        (0..count).map(|_| self.string().map(Arc::from)).collect()
+    /// Adds topics to those that were read. Names that no topic can have are left out; gives the last of them as an error.
+    fn topics(&mut self, topics: &mut Vec<Arc<str>>) -> Result<Option<Error>> {
+        let mut refused = None;
+        for _ in 0..self.count()? {
+            let topic = self.string()?;
+            match check_topic_name(topic) {
+                Ok(()) => topics.push(topic.into()),
+                Err(error) => refused = Some(error),
+            }
+        }
+        Ok(refused.map(|error| self.malformed(format_args!("an unusable name ({error})"))))
     }
 
     fn nullable_bytes(&mut self) -> Result<Option<Bytes>> {
@@ -205,11 +238,13 @@ impl<'a> Reader<'a> {
         self.take(length).map(|bytes| Some(Bytes::copy_from_slice(bytes)))
     }
 
-    fn partitions(&mut self) -> Result<Vec<TopicPartition>> {
-        let mut partitions = Vec::new();
-        for _ in 0..self.count(6)? {
+    /// Adds partitions to those that were read.
+    fn partitions(&mut self, partitions: &mut Vec<TopicPartition>) -> Result<()> {
+        for _ in 0..self.count()? {
             let topic: Arc<str> = self.string()?.into();
-            for _ in 0..self.count(4)? {
+            // Absent within an element is cut off.
+            let count = if self.is_at_end() { Err(self.truncated()) } else { self.count() };
+            for _ in 0..count? {
                 let partition = self.i32()?;
                 if partition < 0 {
                     return Err(self.malformed(format_args!("a partition {partition}")));
@@ -217,7 +252,7 @@ impl<'a> Reader<'a> {
                 partitions.push(TopicPartition { topic: topic.clone(), partition });
             }
         }
-        Ok(partitions)
+        Ok(())
     }
 
     fn truncated(&self) -> Error {
@@ -237,6 +272,14 @@ mod tests {
         (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
     }
 
+    /// What can be read to its end.
+    #[track_caller]
+    fn read(bytes: &[u8]) -> MemberSubscription {
+        let (read, trouble) = MemberSubscription::read(bytes);
+        assert!(trouble.is_none(), "{trouble:?}");
+        read
+    }
+
     const GOLDEN: &str = "0003000000020002743100027432ffffffff0000000200027431000000010000000000027432000000010000000100\
                           00000500027231";
 
@@ -253,20 +296,20 @@ mod tests {
     #[test]
     fn a_subscription_has_the_bytes_of_kafkas_own_serializer() {
         assert_eq!(golden().encode().unwrap(), hex(GOLDEN));
-        assert_eq!(MemberSubscription::decode(&hex(GOLDEN)).unwrap(), golden());
+        assert_eq!(read(&hex(GOLDEN)), golden());
     }
 
     #[test]
     fn older_versions_are_read() {
         let v0 = hex("0000000000010002743100000003616263");
-        let read = MemberSubscription::decode(&v0).unwrap();
-        assert_eq!(read.topics, [Arc::from("t1")]);
-        assert_eq!(read.user_data.as_deref(), Some(&b"abc"[..]));
-        assert_eq!((read.owned.len(), read.generation, read.rack), (0, -1, None));
+        let v0 = read(&v0);
+        assert_eq!(v0.topics, [Arc::from("t1")]);
+        assert_eq!(v0.user_data.as_deref(), Some(&b"abc"[..]));
+        assert_eq!((v0.owned.len(), v0.generation, v0.rack), (0, -1, None));
         let v1 = hex("00010000000100027431ffffffff00000001000274310000000200000000000000 01".replace(' ', "").as_str());
-        let read = MemberSubscription::decode(&v1).unwrap();
-        assert_eq!(read.owned, [TopicPartition::new("t1", 0), TopicPartition::new("t1", 1)]);
-        assert_eq!(read.generation, -1);
+        let v1 = read(&v1);
+        assert_eq!(v1.owned, [TopicPartition::new("t1", 0), TopicPartition::new("t1", 1)]);
+        assert_eq!(v1.generation, -1);
     }
 
     #[test]
@@ -274,7 +317,7 @@ mod tests {
         let mut newer = hex(GOLDEN);
         newer[1] = 9;
         newer.extend_from_slice(b"fields to come");
-        assert_eq!(MemberSubscription::decode(&newer).unwrap(), golden());
+        assert_eq!(read(&newer), golden());
         let mut assignment = encode_assignment(&golden().owned).unwrap().to_vec();
         assignment[1] = 7;
         assignment.push(1);
@@ -292,21 +335,61 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_panic_and_every_cut_is_an_error() {
-        let whole = hex(GOLDEN);
-        for end in 0..whole.len() {
-            let error = MemberSubscription::decode(&whole[..end]).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Protocol, "cut at {end}");
+    fn subscription_without_its_last_fields_is_read() {
+        // As sarama-cluster and kafka-go write it: version 1 without owned partitions.
+        for version in 0..=9 {
+            let mut bytes = hex("0000000000020002743100027432");
+            bytes[1] = version;
+            let expected = MemberSubscription { topics: golden().topics, generation: -1, ..Default::default() };
+            assert_eq!(read(&bytes), expected, "version {version} ends behind the topics");
+            bytes.extend(hex("ffffffff"));
+            assert_eq!(read(&bytes), expected, "version {version} ends behind null user data");
         }
-        for bad in [
-            "ffff00000000",
-            "00007fffffff",
-            "0000ffffffff",
-            "000000000001ffff",
-            "00000000000100ff",
-            "0000000000010002ffff",
+        let whole = hex(GOLDEN);
+        let owned = read(&whole[..whole.len() - 8]);
+        assert_eq!((owned.owned, owned.generation, owned.rack), (golden().owned, -1, None));
+        let generation = read(&whole[..whole.len() - 4]);
+        assert_eq!((generation.generation, generation.rack), (5, None));
+        assert_eq!(read(&hex("0001ffffffffffffffffffffffff")).topics, [] as [Arc<str>; 0], "arrays may be null");
+    }
+
+    #[test]
+    fn damaged_subscription_keeps_what_stands_before() {
+        for (bytes, topics, owned) in [
+            ("", 0, 0),
+            ("00", 0, 0),
+            ("ffff00000000", 0, 0),
+            ("00007fffffff00027431", 1, 0),
+            ("0000fffffffe", 0, 0),
+            ("000000000001ffff", 0, 0),
+            ("0000000000010002ffff", 0, 0),
+            ("00000000000200027431000474", 1, 0),
+            // A name that no topic can have, and one that may be.
+            ("00000000000200020a1b00027431ffffffff", 1, 0),
+            ("0001000000010002743100000009", 1, 0),
+            ("00010000000100027431ffffffff0000000200027431000000010000000500027432", 1, 1),
+            ("00010000000100027431ffffffff00000001000274310000000200000005ffffffff", 1, 1),
+            ("00020000000100027431ffffffff000000000000", 1, 0),
+            ("00030000000100027431ffffffff0000000000000005000961", 1, 0),
         ] {
-            assert!(MemberSubscription::decode(&hex(bad)).is_err(), "{bad}");
+            let (read, trouble) = MemberSubscription::read(&hex(bytes));
+            assert_eq!((read.topics.len(), read.owned.len()), (topics, owned), "{bytes}");
+            assert_eq!(trouble.map(|trouble| trouble.kind()), Some(ErrorKind::Protocol), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn assignment_needs_its_partitions_and_nothing_behind() {
+        let whole = encode_assignment(&golden().owned).unwrap();
+        let partitions = whole.len() - 4;
+        for end in 0..=whole.len() {
+            match decode_assignment(&whole[..end]) {
+                Ok(read) if end == 0 || end == 2 => assert!(read.is_empty()),
+                Ok(read) => assert!(end >= partitions && read == golden().owned, "cut at {end}: {read:?}"),
+                Err(error) => assert!(end < partitions && error.kind() == ErrorKind::Protocol, "cut at {end}"),
+            }
+        }
+        for bad in ["00", "ffff00000000", "00007fffffff", "0000fffffffe", "000000000001ffff", "00000000000100027431"] {
             assert!(decode_assignment(&hex(bad)).is_err(), "{bad}");
         }
     }
@@ -314,7 +397,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
-            let _ = MemberSubscription::decode(&bytes);
+            let _ = MemberSubscription::read(&bytes);
             let _ = decode_assignment(&bytes);
             let _ = decode_previous(&bytes);
         }
@@ -334,7 +417,36 @@ mod tests {
                 generation,
                 rack,
             };
-            proptest::prop_assert_eq!(MemberSubscription::decode(&subscription.encode().unwrap()).unwrap(), subscription);
+            proptest::prop_assert_eq!(read(&subscription.encode().unwrap()), subscription);
+        }
+
+        #[test]
+        fn every_cut_keeps_the_fields_before_it(
+            topics in proptest::collection::vec("[a-z]{1,9}", 0..5),
+            owned in proptest::collection::btree_set(("[a-z]{1,3}", 0..100i32), 0..9),
+            user_data in proptest::option::of(proptest::collection::vec(0..255u8, 0..9)),
+            version in 0..6u8,
+        ) {
+            let whole = MemberSubscription {
+                topics: topics.into_iter().map(Arc::from).collect(),
+                user_data: user_data.map(Bytes::from),
+                owned: owned.into_iter().map(|(topic, number)| TopicPartition::new(topic, number)).collect(),
+                generation: 7,
+                rack: Some("r1".to_owned()),
+            };
+            let mut bytes = whole.encode().unwrap().to_vec();
+            bytes[1] = version;
+            for end in 0..bytes.len() {
+                let (cut, _) = MemberSubscription::read(&bytes[..end]);
+                proptest::prop_assert!(whole.topics.starts_with(&cut.topics));
+                proptest::prop_assert!(whole.owned.starts_with(&cut.owned));
+                proptest::prop_assert!(cut.owned.is_empty() || cut.topics == whole.topics);
+                proptest::prop_assert!(cut.user_data.is_none() || cut.user_data == whole.user_data);
+                proptest::prop_assert!(cut.generation == -1 || (cut.generation == 7 && cut.owned == whole.owned));
+                proptest::prop_assert!(cut.rack.is_none(), "the last field is whole only at the end");
+                let _ = decode_assignment(&bytes[..end]);
+                let _ = decode_previous(&bytes[..end]);
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, said},
     record::Record,
 };
 
@@ -116,12 +116,7 @@ pub(super) fn ask(
     let invalid = |message| Error::new(ErrorKind::InvalidArgument, message);
     // What it leaves behind half done is its own; nothing of ours is in its hands.
     let choice = catch_unwind(AssertUnwindSafe(|| partitioner.partition(record, topic))).map_err(|panic| {
-        let said = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(|said| &**said));
-        invalid(format!(
-            "the partitioner panicked at a record of topic {}: {}",
-            topic.name,
-            said.unwrap_or("no message")
-        ))
+        invalid(format!("the partitioner panicked at a record of topic {}: {}", topic.name, said(&*panic)))
     })?;
     match choice {
         PartitionChoice::Any => Ok(None),

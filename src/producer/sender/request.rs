@@ -31,7 +31,8 @@ pub(crate) struct Part {
     pub(crate) body: Result<Body, Error>,
     pub(crate) stamp: ProducerStamp,
     pub(crate) ticket: Ticket,
-    /// Set when it was left out as the request was written, because its records had expired by then.
+    /// Set when it was taken back before the request was written, because records of it or of another batch in the request
+    /// had been given up.
     pub(crate) withdrawn: bool,
     pub(crate) records: u32,
     pub(crate) attempt: u32,

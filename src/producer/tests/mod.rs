@@ -19,6 +19,7 @@ mod model_broker;
 mod no_acks;
 mod purge;
 mod queue;
+mod refused;
 mod reports;
 mod results;
 mod sequences;
@@ -26,6 +27,7 @@ mod spreading;
 mod stale;
 mod telling;
 mod topics;
+mod unwritten;
 mod waiting;
 
 use std::time::Duration;

@@ -23,6 +23,7 @@ use super::{
         queue::Rules,
         sender::{Effect, ProduceRequest, Sender},
         sizes::Sizes,
+        ticket::Ticket,
         topics::{Admitted, Hand, Placement, Topics, parts_of},
     },
     model_broker::{Log, response},
@@ -49,6 +50,21 @@ struct Sent {
     parts: Vec<(i32, SealedBatch, ProducerStamp)>,
     /// `None` when its connection is gone.
     request: Option<ProduceRequest>,
+    /// Whether it was handed to the socket. Until then it waits in the connection, and its batches can be taken back.
+    written: bool,
+}
+
+/// The connection hands a request to the socket. `false` if a batch of it was taken back: then it is not written.
+fn hand_over(sent: &mut Sent) -> bool {
+    let request = sent.request.as_mut().expect("its connection is there");
+    if !sent.written {
+        let tickets: Vec<Ticket> = request.parts.iter().map(|part| part.ticket.clone()).collect();
+        sent.written = Ticket::write_all(&tickets);
+        for part in &mut request.parts {
+            part.withdrawn = part.ticket.is_withdrawn();
+        }
+    }
+    sent.written
 }
 
 /// A record that was sent: its partition, its value, and what came of it.
@@ -222,17 +238,32 @@ impl World {
             };
             part.body = Ok(Body::Sealed(sealed.clone()));
             if connects {
-                assert!(part.ticket.write(), "nobody can have withdrawn it yet");
                 parts.push((part.partition, sealed, part.stamp));
             }
         }
-        let sent = Sent { node: request.node, parts, request: Some(request) };
+        let mut sent = Sent { node: request.node, parts, request: Some(request), written: false };
         if connects {
+            if self.rng.random() {
+                assert!(hand_over(&mut sent), "no batch can have been withdrawn yet");
+            }
             self.wires.entry(sent.node).or_default().push_back(sent);
         } else {
             let error = Error::new(ErrorKind::Network, "refused").with_status(DeliveryStatus::NotPersisted);
             self.answer(sent, Err(error));
         }
+    }
+
+    /// The broker answers the oldest request of a connection, unless a batch of it was taken back before it was written.
+    fn answer_next(&mut self, node: i32) -> bool {
+        let Some(mut sent) = self.wires.get_mut(&node).and_then(VecDeque::pop_front) else { return false };
+        if hand_over(&mut sent) {
+            let response = self.process(&sent);
+            self.answer(sent, Ok(response));
+        } else {
+            let error = Error::new(ErrorKind::Timeout, "taken back").with_status(DeliveryStatus::NotPersisted);
+            self.answer(sent, Err(error));
+        }
+        true
     }
 
     fn answer(&mut self, sent: Sent, response: Result<ProduceResponse<'_>, Error>) {
@@ -267,12 +298,16 @@ impl World {
     /// A connection breaks: of what was on it, the broker works on some now, on some later, and on some never.
     fn disconnect(&mut self, node: i32) {
         for sent in self.wires.remove(&node).unwrap_or_default() {
-            match self.rng.random_range(0..3) {
-                0 => drop(self.process(&sent)),
-                1 => self.ghosts.push(Sent { node, parts: sent.parts.clone(), request: None }),
-                _ => {}
+            let mut status = DeliveryStatus::NotPersisted;
+            if sent.written {
+                status = DeliveryStatus::PossiblyPersisted;
+                match self.rng.random_range(0..3) {
+                    0 => drop(self.process(&sent)),
+                    1 => self.ghosts.push(Sent { node, parts: sent.parts.clone(), request: None, written: true }),
+                    _ => {}
+                }
             }
-            let error = Error::new(ErrorKind::Network, "reset").with_status(DeliveryStatus::PossiblyPersisted);
+            let error = Error::new(ErrorKind::Network, "reset").with_status(status);
             self.answer(sent, Err(error));
         }
     }
@@ -313,10 +348,7 @@ impl World {
             40..60 => self.now += Duration::from_millis(self.rng.random_range(0..10)),
             60..85 => {
                 let node = self.rng.random_range(0..NODES);
-                if let Some(sent) = self.wires.get_mut(&node).and_then(VecDeque::pop_front) {
-                    let response = self.process(&sent);
-                    self.answer(sent, Ok(response));
-                }
+                self.answer_next(node);
             }
             85..88 if self.faults.disconnects => {
                 let node = self.rng.random_range(0..NODES);
@@ -413,10 +445,7 @@ impl World {
             self.sender.tick(self.now, &self.metadata);
             self.drain();
             for node in 0..NODES {
-                while let Some(sent) = self.wires.get_mut(&node).and_then(VecDeque::pop_front) {
-                    let response = self.process(&sent);
-                    self.answer(sent, Ok(response));
-                }
+                while self.answer_next(node) {}
             }
             self.poll();
             self.check_counters();

@@ -81,18 +81,18 @@ impl WaitingRecord {
             // What was paid is never refused for want of bytes.
             TopicAppend::NoPartition | TopicAppend::Full => Some(self),
             TopicAppend::Refused(error) => {
-                self.fail(error.with_status(DeliveryStatus::NotPersisted));
+                self.fail(error);
                 None
             }
         }
     }
 
+    /// Fails the record, which was never sent.
     pub(super) fn fail(&mut self, error: Error) {
         let Some(place) = self.place.take() else { return };
         let Waited { run, charge, .. } = *place;
-        let status = error.delivery_status().unwrap_or(DeliveryStatus::PossiblyPersisted);
-        self.ledger.counters.settled(Some(status), run.count);
-        let outcome = Outcome::Failed(error);
+        self.ledger.counters.settled(Some(DeliveryStatus::NotPersisted), run.count);
+        let outcome = Outcome::Failed(error.with_status(DeliveryStatus::NotPersisted));
         if self.reported {
             let mut notes = Notes::default();
             notes.push(Note { timestamp: self.admitted.timestamp, tag: self.record.chosen_tag() });
@@ -115,7 +115,7 @@ impl Drop for WaitingRecord {
     fn drop(&mut self) {
         if self.place.is_some() {
             let error = Error::new(ErrorKind::Closed, "the producer ended before the record's topic was known");
-            self.fail(error.with_status(DeliveryStatus::NotPersisted));
+            self.fail(error);
         }
     }
 }

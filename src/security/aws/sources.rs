@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{AwsCredentials, parse_time, profile::profile};
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Result, clean},
     net::Network,
     security::{
         Secret,
@@ -281,8 +281,7 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 fn status(url: &Url, status: u16, why: &str) -> Error {
     let passing = matches!(status, 408 | 429 | 500..=599);
     let kind = if passing { ErrorKind::Network } else { ErrorKind::Authentication };
-    let why: String = why.chars().filter(|c| !c.is_control()).take(200).collect();
-    Error::new(kind, format!("{url}: it answered with status {status} {why}").trim_end())
+    Error::new(kind, format!("{url}: it answered with status {status} {}", clean(why)).trim_end())
 }
 
 fn refuse(why: impl std::fmt::Display) -> Error {

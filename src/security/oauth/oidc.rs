@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{Token, TokenSource, claims};
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Result, clean},
     net::{BoxFuture, Network, Tcp},
     security::{
         Secret,
@@ -154,7 +154,7 @@ impl Endpoint {
 fn token(response: &Response) -> Result<Token> {
     let json = Json::parse(&response.body);
     if response.status != 200 {
-        let said = |name: &str| json.as_ref().and_then(|json| json.text(name)).map(shown).unwrap_or_default();
+        let said = |name: &str| json.as_ref().and_then(|json| json.text(name)).map(clean).unwrap_or_default();
         let (error, description) = (said("error"), said("error_description"));
         let message = format!("it answered with status {} {error} {description}", response.status);
         // What is not the client's fault may be over soon.
@@ -177,11 +177,6 @@ fn token(response: &Response) -> Result<Token> {
     Ok(Token::new(value, expires))
 }
 
-/// What a stranger says, as an error may show it.
-fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +191,13 @@ mod tests {
         assert_eq!(token.value().expose_str(), Some("opaque"));
         let left = token.expires().duration_since(std::time::SystemTime::now()).unwrap();
         assert!(left <= Duration::from_secs(60) && left > Duration::from_secs(50));
+    }
+
+    #[test]
+    fn endpoint_text_with_control_characters_is_escaped() {
+        let body = r#"{"error":"a\r\nb","error_description":"\u001b[31mred\u202e"}"#;
+        let error = answered(400, body).unwrap_err().to_string();
+        assert!(error.ends_with(r"status 400 a\r\nb \u{1b}[31mred\u{202e}"), "{error}");
     }
 
     #[test]

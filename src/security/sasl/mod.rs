@@ -27,8 +27,8 @@ pub trait Mechanism: fmt::Debug + Send + Sync + 'static {
     /// again for each re-authentication (KIP-368). The future is dropped when `socket.connection.setup.timeout.ms` passes.
     ///
     /// # Errors
-    /// Of kind [`Authentication`](crate::ErrorKind::Authentication) where trying again cannot help, of kind
-    /// [`Network`](crate::ErrorKind::Network) or [`Timeout`](crate::ErrorKind::Timeout) where it may.
+    /// [`Error::authentication`](crate::Error::authentication) where trying again cannot help,
+    /// [`Error::network`](crate::Error::network) or [`Error::timeout`](crate::Error::timeout) where it may.
     fn begin<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Box<dyn Exchange>>>;
 }
 
@@ -38,7 +38,7 @@ pub trait Exchange: Send + 'static {
     /// What to say next. `None` at the beginning, then what the broker answered to the last step.
     ///
     /// # Errors
-    /// Of kind [`Authentication`](crate::ErrorKind::Authentication) when the broker's answer is not what it has to be.
+    /// [`Error::authentication`](crate::Error::authentication) when the broker's answer is not what it has to be.
     fn next(&mut self, challenge: Option<&[u8]>) -> Result<Step>;
 }
 

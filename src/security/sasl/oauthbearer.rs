@@ -2,7 +2,7 @@
 
 use super::{Exchange, Mechanism, Step};
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Result, clean},
     net::BoxFuture,
     security::{
         Secret,
@@ -87,7 +87,7 @@ impl Exchange for Bearer {
                 }
                 // A refusal comes as a challenge; the client has to say that it saw it (RFC 7628, 3.2.3).
                 let why = String::from_utf8_lossy(why);
-                self.refused = Some(why.chars().filter(|c| !c.is_control()).take(200).collect());
+                self.refused = Some(clean(&why).into_owned());
                 Ok(Step::Send(vec![1].into()))
             }
         }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{Exchange, Mechanism, Step};
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Result, clean},
     net::BoxFuture,
     security::Secret,
 };
@@ -237,8 +237,8 @@ fn verify(server_final: &str, signature: &[u8]) -> Result<()> {
 }
 
 fn refused_by_server(message: &str) -> Error {
-    let why: String = message.chars().skip(2).filter(|c| !c.is_control()).take(200).collect();
-    refuse(format!("the broker says {why:?}"))
+    let why = message.strip_prefix("e=").unwrap_or(message);
+    refuse(format!("the broker says \"{}\"", clean(why)))
 }
 
 fn text(challenge: &[u8]) -> Result<&str> {

@@ -8,6 +8,8 @@ mod cluster;
 mod configs;
 mod groups;
 mod offsets;
+#[cfg(test)]
+mod rewrite;
 mod security;
 mod share;
 #[cfg(test)]
@@ -15,6 +17,8 @@ mod tests;
 mod topics;
 mod transactions;
 
+#[cfg(test)]
+pub(crate) use self::rewrite::{Rewrite, rewrite, strings};
 use super::{ApiKey, read::Reader};
 use crate::error::Result;
 

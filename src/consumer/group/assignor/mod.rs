@@ -185,7 +185,7 @@ pub(crate) fn share_out(
     let failed = |what: String| Error::new(ErrorKind::Callback, format!("assignor {name}: {what}"));
     let mut shares = match catch_unwind(AssertUnwindSafe(|| assignor.assign(&group))) {
         Ok(Ok(shares)) => shares,
-        Ok(Err(cause)) => return Err(failed(format!("it failed: {cause}")).with_boxed_source(cause)),
+        Ok(Err(cause)) => return Err(failed(format!("it failed: {cause}")).with_source(cause)),
         Err(_) => return Err(failed("it panicked".to_owned())),
     };
     check(&group, &shares).map_err(failed)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Action, ConsumerMembership, membership::State};
 use crate::{
     consumer::group::membership::Identity,
-    error::{Error, ErrorCode, ErrorKind},
+    error::{Error, ErrorCode, ErrorKind, clean},
 };
 
 /// How long joining may fail before the reader is told: longer than a coordinator that moves is away.
@@ -113,7 +113,7 @@ impl ConsumerMembership {
 
     /// The partitions may be others' already: gives them up without asking, and joins anew.
     pub(super) fn lose(&mut self, now: Instant, reason: &str) {
-        tracing::debug!(group = %self.settings.group_id, member = %self.member_id, epoch = self.epoch, reason, "out");
+        tracing::debug!(group = %self.settings.group_id, member = %clean(&self.member_id), epoch = self.epoch, reason, "out");
         self.tell_lost();
         self.reset();
         if self.subscribed { self.retry_soon(now) } else { self.leave() }

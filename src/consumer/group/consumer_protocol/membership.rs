@@ -38,7 +38,7 @@ use crate::{
         GroupSettings,
         membership::{self, Identity, Standing},
     },
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, clean},
     record::TopicPartition,
 };
 
@@ -402,7 +402,7 @@ impl ConsumerMembership {
         }
         if matches!(self.state, State::Joining) {
             tracing::debug!(
-                group = %self.settings.group_id, member = %self.member_id, epoch = answer.epoch, "joined"
+                group = %self.settings.group_id, member = %clean(&self.member_id), epoch = answer.epoch, "joined"
             );
             self.state = State::In;
         } else {

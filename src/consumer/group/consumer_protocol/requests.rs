@@ -12,7 +12,7 @@ use crate::{
         GroupSettings,
         requests::{group, text, topic_name},
     },
-    error::{Error, ErrorCode, Result},
+    error::{Error, ErrorCode, Result, clean},
 };
 
 /// The first version whose coordinators match expressions (KIP-848 as of Kafka 4.0).
@@ -79,7 +79,7 @@ fn check(response: &ConsumerGroupHeartbeatResponse, settings: &GroupSettings) ->
     ErrorCode::from(response.error_code).ok().map_err(|code| {
         let group = &settings.group_id;
         match told {
-            Some(told) => Error::broker(code, format_args!("heartbeat of group {group} ({told})")),
+            Some(told) => Error::broker(code, format_args!("heartbeat of group {group} ({})", clean(told))),
             None => Error::broker(code, format_args!("heartbeat of group {group}")),
         }
     })

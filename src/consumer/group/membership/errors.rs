@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Membership, State};
-use crate::error::{Error, ErrorCode, ErrorKind};
+use crate::error::{Error, ErrorCode, ErrorKind, clean};
 
 /// How long joining may fail before the reader is told: longer than a coordinator that moves is away.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ impl Membership {
     /// The partitions may be others' already: gives them up without asking, and joins anew. The member keeps its name
     /// unless the coordinator has forgotten it, so that no ghost of it stays behind.
     pub(super) fn lose(&mut self, now: Instant, forgotten: bool, reason: &str) {
-        tracing::debug!(group = %self.settings.group_id, member = %self.member_id, reason, "out of the generation");
+        tracing::debug!(group = %self.settings.group_id, member = %clean(&self.member_id), reason, "out of the generation");
         let leaving = matches!(self.state, State::Revoking { then: super::Then::Leave, .. });
         self.tell_lost();
         let member_id = self.member_id.clone();

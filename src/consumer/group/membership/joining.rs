@@ -13,7 +13,7 @@ use crate::{
         assignor::{GroupMember, LastAssignment, share_out},
         protocol::{self, MemberSubscription},
     },
-    error::{Error, ErrorCode, Result},
+    error::{Error, ErrorCode, Result, clean},
     record::TopicPartition,
 };
 
@@ -135,12 +135,15 @@ impl Membership {
         self.state = State::Counting { ticket, assignor, members, keep: answer.skip_assignment, topics };
     }
 
-    /// A member whose subscription cannot be read gets nothing; the others must not suffer for it.
+    /// A member whose subscription is damaged takes part with what can be read of it: the others must not suffer for it.
     fn read_member(&self, member: JoinedMember) -> GroupMember {
-        let subscription = MemberSubscription::decode(&member.metadata).unwrap_or_else(|error| {
-            tracing::warn!(group = %self.settings.group_id, member = member.id, %error, "a member gets no partitions");
-            MemberSubscription::default()
-        });
+        let (subscription, trouble) = MemberSubscription::read(&member.metadata);
+        if let Some(error) = trouble {
+            tracing::warn!(
+                group = %self.settings.group_id, member = %clean(&member.id), topics = subscription.topics.len(), %error,
+                "the subscription of a group member is damaged: the member gets partitions of the topics that can be read"
+            );
+        }
         GroupMember {
             member_id: member.id.into(),
             instance_id: member.instance_id.map(Arc::from),
@@ -214,7 +217,7 @@ impl Membership {
             return self.retry_later(now);
         }
         tracing::debug!(
-            group = %self.settings.group_id, member = %self.member_id, generation = self.generation,
+            group = %self.settings.group_id, member = %clean(&self.member_id), generation = self.generation,
             partitions = assigned.len(), leader = self.counts.is_some(), "joined"
         );
         self.state = State::Stable;

@@ -15,7 +15,7 @@ fn answer(generation: i32) -> JoinAnswer {
 /// What the member tells the leader, and the ticket of its join.
 fn joins(bench: &mut Bench) -> (Ticket, MemberSubscription) {
     match bench.action() {
-        Action::Join { ticket, protocols, .. } => (ticket, MemberSubscription::decode(&protocols[0].1).unwrap()),
+        Action::Join { ticket, protocols, .. } => (ticket, MemberSubscription::read(&protocols[0].1).0),
         other => panic!("expected a join, found {other:?}"),
     }
 }

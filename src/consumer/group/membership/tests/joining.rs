@@ -10,7 +10,7 @@ fn a_follower_takes_what_it_is_given() {
             assert_eq!((&*member_id, reason.is_empty()), ("", false));
             let [(name, metadata)] = &protocols[..] else { panic!("{protocols:?}") };
             assert_eq!(&**name, "range");
-            let read = MemberSubscription::decode(metadata).unwrap();
+            let read = MemberSubscription::read(metadata).0;
             assert_eq!(read.topics, [Arc::from("t"), Arc::from("u")]);
             assert!(read.owned.is_empty());
             assert_eq!(read.generation, -1);
@@ -38,7 +38,7 @@ fn an_empty_assignment_is_told_too() {
 }
 
 #[test]
-fn the_leader_shares_out_what_exists_and_leaves_out_whom_it_cannot_read() {
+fn the_leader_shares_out_what_exists_and_nothing_to_unreadable_members() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let ticket = bench.lead(false);
@@ -54,6 +54,32 @@ fn the_leader_shares_out_what_exists_and_leaves_out_whom_it_cannot_read() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn members_of_foreign_clients_get_their_partitions() {
+    let mut bench = Bench::new(None);
+    bench.subscribe(&["t"]);
+    let (ticket, _) = bench.expect_join();
+    // The subscription to `t` in version 1, from which sarama-cluster and kafka-go leave out the owned partitions.
+    let foreign = [0, 1, 0, 0, 0, 1, 0, 1, b't'];
+    let null_user_data = [&foreign[..], &[255; 4]].concat();
+    let cut_off = [&null_user_data[..], &[0, 0, 0, 9, 0]].concat();
+    let members = [("m", &foreign[..]), ("n", &null_user_data), ("o", &cut_off), ("p", &[]), ("q", &[255; 40])];
+    let members = members.map(|(id, metadata)| JoinedMember {
+        id: id.to_owned(),
+        instance_id: None,
+        metadata: metadata.to_vec().into(),
+    });
+    let answer = JoinAnswer { leads: true, members: members.into(), ..Bench::answer(5, "m") };
+    bench.member.joined(bench.now, ticket, Joined::In(answer));
+    let Some(Action::Count { ticket, .. }) = bench.member.next_action() else { panic!("no count") };
+    bench.member.counted(bench.now, ticket, [("t".into(), racks(3))].into());
+    let Some(Action::Sync { assignments, .. }) = bench.member.next_action() else { panic!("no sync") };
+    let read: Vec<_> =
+        assignments.iter().map(|(id, bytes)| (&**id, protocol::decode_assignment(bytes).unwrap())).collect();
+    let one = |number| partitions("t", number..number + 1);
+    assert_eq!(read, [("m", one(0)), ("n", one(1)), ("o", one(2)), ("p", Vec::new()), ("q", Vec::new())]);
 }
 
 #[test]
@@ -244,7 +270,7 @@ fn a_subscription_that_changed_while_joining_joins_again() {
     bench.subscribe(&["u"]);
     bench.sync(&partitions("t", 0..2));
     let Action::Join { protocols, .. } = bench.action() else { panic!() };
-    assert_eq!(MemberSubscription::decode(&protocols[0].1).unwrap().topics, [Arc::from("u")]);
+    assert_eq!(MemberSubscription::read(&protocols[0].1).0.topics, [Arc::from("u")]);
 }
 
 #[test]

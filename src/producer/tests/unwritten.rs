@@ -1,0 +1,163 @@
+//! Records whose requests wait in a connection and are given up there: no byte of them was written.
+
+use super::*;
+use crate::{
+    DeliveryStatus, ErrorKind, Purge,
+    security::{Sasl, Security},
+    testkit::{self, on},
+    wire::ApiKey,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The first record is acknowledged, with an answer that mutes the connection for that long.
+async fn muted(idempotent: bool, partitions: i32, mute: Duration) -> (Cluster, Producer) {
+    let cluster = cluster(partitions).await;
+    cluster.fault(on(ApiKey::Produce).throttle(mute));
+    let producer = builder(&cluster)
+        .idempotence(idempotent)
+        .linger(Duration::ZERO)
+        .batch_size(16)
+        .request_timeout(3 * SECOND)
+        .delivery_timeout(5 * SECOND)
+        .build()
+        .await
+        .unwrap();
+    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    (cluster, producer)
+}
+
+#[track_caller]
+fn not_persisted(result: Result<RecordMetadata, Error>, kind: ErrorKind) {
+    let error = result.unwrap_err();
+    assert_eq!((error.kind(), error.delivery_status()), (kind, Some(DeliveryStatus::NotPersisted)), "{error}");
+}
+
+/// What comes later is delivered, and nothing that was given up arrives.
+async fn only_later_records_arrive(cluster: &Cluster, producer: &Producer) {
+    tokio::time::sleep(60 * SECOND).await;
+    for result in results(send_numbers(producer, 90..93).await).await {
+        result.unwrap();
+    }
+    assert_eq!(log(cluster, 0), ["0", "90", "91", "92"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_expiring_behind_a_throttle_are_not_persisted() {
+    for idempotent in [true, false] {
+        let (cluster, producer) = muted(idempotent, 1, 60 * SECOND).await;
+        for result in results(send_numbers(&producer, 1..4).await).await {
+            not_persisted(result, ErrorKind::Timeout);
+        }
+        only_later_records_arrive(&cluster, &producer).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sequence_of_an_unwritten_batch_is_used_again() {
+    let (cluster, producer) = muted(true, 1, 60 * SECOND).await;
+    not_persisted(send_numbers(&producer, 1..2).await.pop().unwrap().await, ErrorKind::Timeout);
+    only_later_records_arrive(&cluster, &producer).await;
+    assert_eq!(producer.metrics().epoch_bumps, 0);
+    assert_eq!(cluster.requests(ApiKey::InitProducerId), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_purged_or_closed_behind_a_throttle_are_not_persisted() {
+    for idempotent in [true, false] {
+        let (cluster, producer) = muted(idempotent, 1, 60 * SECOND).await;
+        let deliveries = send_numbers(&producer, 1..4).await;
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(producer.purge(Purge::All).await, 3);
+        for result in results(deliveries).await {
+            not_persisted(result, ErrorKind::Purged);
+        }
+        only_later_records_arrive(&cluster, &producer).await;
+
+        let (cluster, producer) = muted(idempotent, 1, 60 * SECOND).await;
+        let deliveries = send_numbers(&producer, 1..4).await;
+        producer.close(SECOND).await.unwrap_err();
+        for result in results(deliveries).await {
+            not_persisted(result, ErrorKind::Closed);
+        }
+        tokio::time::sleep(100 * SECOND).await;
+        assert_eq!(log(&cluster, 0), ["0"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_expiring_while_a_connection_reauthenticates_are_not_persisted() {
+    for idempotent in [true, false] {
+        let sasl = testkit::Sasl::new().user("alice", "wonder").max_reauth(5 * SECOND);
+        let cluster = cluster_with(Options::new().sasl(sasl), 1).await;
+        let producer = builder(&cluster)
+            .security(Security::sasl_plaintext(Sasl::plain("alice", "wonder")))
+            .idempotence(idempotent)
+            .linger(Duration::ZERO)
+            .request_timeout(3 * SECOND)
+            .delivery_timeout(5 * SECOND)
+            .build()
+            .await
+            .unwrap();
+        send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+        let hang = cluster.fault(on(ApiKey::SaslAuthenticate).hang().forever());
+        tokio::time::sleep(6 * SECOND).await;
+        for result in results(send_numbers(&producer, 1..4).await).await {
+            not_persisted(result, ErrorKind::Timeout);
+        }
+        hang.clear();
+        only_later_records_arrive(&cluster, &producer).await;
+    }
+}
+
+/// A request waits with two batches, of which the older one expires: the other one is sent in a request of its own.
+#[tokio::test(start_paused = true)]
+async fn batch_beside_an_expired_one_is_delivered() {
+    // Without retries, since the request that was taken back was no attempt.
+    for (idempotent, retries) in [(true, u32::MAX), (false, 0)] {
+        let cluster = cluster(3).await;
+        cluster.fault(on(ApiKey::Produce).throttle(ms(5500)));
+        let producer = builder(&cluster)
+            .idempotence(idempotent)
+            .retries(retries)
+            .max_in_flight(1)
+            .linger(Duration::ZERO)
+            .request_timeout(3 * SECOND)
+            .delivery_timeout(5 * SECOND)
+            .build()
+            .await
+            .unwrap();
+        let send = async |partition, value: &'static str| {
+            producer.send(Record::to(TOPIC).partition(partition).value(value)).await.unwrap()
+        };
+        send(2, "mutes").await.await.unwrap();
+        // Holds the one place in flight until its request times out, behind which the other two go together.
+        let first = send(2, "holds").await;
+        tokio::time::sleep(ms(100)).await;
+        let expires = send(0, "expires").await;
+        tokio::time::sleep(ms(2700)).await;
+        let lives = send(1, "lives").await;
+        not_persisted(expires.await, ErrorKind::Timeout);
+        not_persisted(first.await, ErrorKind::Timeout);
+        lives.await.unwrap();
+        assert_eq!(
+            (log(&cluster, 0), log(&cluster, 1), log(&cluster, 2)),
+            (vec![], vec!["lives".into()], vec!["mutes".into()])
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn written_record_without_an_answer_stays_possibly_persisted() {
+    let cluster = cluster(1).await;
+    let producer = builder(&cluster)
+        .linger(Duration::ZERO)
+        .request_timeout(3 * SECOND)
+        .delivery_timeout(5 * SECOND)
+        .build()
+        .await
+        .unwrap();
+    cluster.fault(on(ApiKey::Produce).hang().forever());
+    let error = send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::PossiblyPersisted)));
+}

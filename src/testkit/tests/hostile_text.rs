@@ -1,0 +1,340 @@
+//! Brokers, and members of a group, with control characters in each text that a client reads: none reaches an error or a
+//! log line as it is.
+
+use std::{
+    error::Error as StdError,
+    fmt::{self, Write},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::{
+    messages::{
+        BrokerId, FetchResponse, ProduceResponse, fetch_response,
+        produce_response::{self, BatchIndexAndErrorMessage},
+    },
+    protocol::{Decodable, Encodable},
+};
+use tokio::time::timeout;
+use tracing::{
+    Event, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+};
+
+use super::client::{cluster, text};
+use crate::{
+    Admin, ApiKey, Consumer, ErrorCode, GroupProtocol, NewTopic, OffsetReset, Producer, Record, TopicResults,
+    net::Network,
+    security::{Sasl, Security},
+    testkit::{self, Cluster, Options, tampered::tampered_bytes},
+    wire::{Rewrite, rewrite, strings},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// CR, LF, ESC, DEL, a C1 control, and characters that reorder, separate and hide text.
+const HOSTILE: &str = "evil\r\n\u{1b}[31m\u{7f}\u{9b}2J\u{202e}\u{2066}\u{2028}\u{2029}\u{200b}\u{feff}\0";
+
+/// All that a program sees of a client beside its data: errors, and log lines down to TRACE.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<String>>>);
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        write!(self.0, " {}={value:?}", field.name()).unwrap();
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        write!(self.0, " {}={value}", field.name()).unwrap();
+    }
+}
+
+impl Subscriber for Seen {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("ottla") && !metadata.target().starts_with("ottla::testkit")
+    }
+
+    fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
+        let mut line = Line(attributes.metadata().name().to_owned());
+        attributes.record(&mut line);
+        self.push(line.0);
+        span::Id::from_u64(1)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(event.metadata().target().to_owned());
+        event.record(&mut line);
+        self.push(line.0);
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+impl Seen {
+    fn push(&self, text: String) {
+        self.0.lock().unwrap().push(text);
+    }
+
+    fn error(&self, error: &(dyn StdError + 'static)) {
+        self.push(format!("{error}"));
+        self.push(format!("{error:?}"));
+        if let Some(source) = error.source() {
+            self.error(source);
+        }
+    }
+
+    fn result<T>(&self, result: Result<T, impl StdError + 'static>) {
+        if let Err(error) = result {
+            self.error(&error);
+        }
+    }
+
+    /// Whether hostile text was seen at all; none of it may be as it came.
+    #[track_caller]
+    fn check(&self, of: &str) -> bool {
+        let seen = self.0.lock().unwrap();
+        for text in &*seen {
+            let raw = text.chars().find(|c| c.is_control() || HOSTILE.contains(*c) && !c.is_ascii());
+            assert!(raw.is_none(), "{of}: {raw:?} in {text:?}");
+        }
+        seen.iter().any(|text| text.contains("evil"))
+    }
+}
+
+/// Hostile text in strings of an answer, and perhaps an error code.
+#[derive(Clone, Copy, Debug)]
+struct Hostile {
+    key: ApiKey,
+    where_to: Strings,
+    code: Option<ErrorCode>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Strings {
+    All,
+    /// Without those by which a client finds the part that it asked for.
+    AllButKeys,
+    One(&'static str),
+}
+
+impl Rewrite for Hostile {
+    fn text(&self, field: &'static str, was: Option<String>) -> Option<String> {
+        let changes = match self.where_to {
+            Strings::All => true,
+            Strings::AllButKeys => !["key", "name", "topic", "group_id"].contains(&field),
+            Strings::One(wanted) => wanted == field,
+        };
+        if changes { Some(format!("{}{HOSTILE}", was.unwrap_or_default())) } else { was }
+    }
+
+    fn bytes(&self, field: &'static str, was: Bytes) -> Bytes {
+        // What members write for each other is cut off, so that the leader has something to say of a member.
+        if field == "metadata" && self.where_to == Strings::All { was.slice(..was.len().min(7)) } else { was }
+    }
+
+    fn code(&self, was: i16) -> i16 {
+        self.code.map_or(was, ErrorCode::code)
+    }
+}
+
+impl Hostile {
+    fn change(&self, key: ApiKey, version: i16, body: Bytes) -> Bytes {
+        match key {
+            _ if key != self.key => body,
+            ApiKey::Produce => recoded(version, body, |response| self.produce(version, response)),
+            ApiKey::Fetch => recoded(version, body, |response| self.fetch(version, response)),
+            _ => rewrite(key, version, &body, self).expect("a client reads no answer without a shape").unwrap(),
+        }
+    }
+
+    fn produce(&self, version: i16, response: &mut ProduceResponse) {
+        for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses) {
+            partition.error_code = self.code(partition.error_code);
+            partition.error_message = Some(text(HOSTILE));
+            let record = BatchIndexAndErrorMessage::default().with_batch_index_error_message(Some(text(HOSTILE)));
+            partition.record_errors = vec![record];
+        }
+        if version >= 10 {
+            let broker = produce_response::NodeEndpoint::default().with_node_id(BrokerId(1));
+            response.node_endpoints = vec![broker.with_host(text(HOSTILE)).with_port(1).with_rack(Some(text(HOSTILE)))];
+        }
+    }
+
+    fn fetch(&self, version: i16, response: &mut FetchResponse) {
+        for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            partition.error_code = self.code(partition.error_code);
+        }
+        if version >= 16 {
+            let broker = fetch_response::NodeEndpoint::default().with_node_id(BrokerId(1));
+            response.node_endpoints = vec![broker.with_host(text(HOSTILE)).with_port(1).with_rack(Some(text(HOSTILE)))];
+        }
+    }
+}
+
+fn recoded<R: Decodable + Encodable>(version: i16, mut body: Bytes, change: impl FnOnce(&mut R)) -> Bytes {
+    let mut response = R::decode(&mut body, version).unwrap();
+    change(&mut response);
+    let mut out = BytesMut::new();
+    response.encode(&mut out, version).unwrap();
+    out.freeze()
+}
+
+struct Program {
+    bootstrap: String,
+    network: Arc<dyn Network>,
+    security: Security,
+    seen: Seen,
+}
+
+impl Program {
+    async fn administrates(&self) {
+        let builder = Admin::builder(&self.bootstrap).network(self.network.clone()).security(self.security.clone());
+        let admin = builder.request_timeout(2 * SECOND).default_api_timeout(3 * SECOND).build().await.unwrap();
+        self.topics(admin.create_topics([NewTopic::new("orders", 1), NewTopic::new("new", 1)]).await);
+        self.seen.result(admin.list_topics().await);
+        self.seen.result(admin.describe_cluster().await);
+        self.topics(admin.describe_topics(["orders"]).await);
+        self.topics(admin.delete_topics(["new"]).await);
+    }
+
+    fn topics<T>(&self, results: crate::Result<TopicResults<T>>) {
+        match results {
+            Ok(topics) => {
+                for error in topics.iter().filter_map(|topic| topic.result.as_ref().err()) {
+                    self.seen.error(error);
+                }
+            }
+            Err(error) => self.seen.error(&error),
+        }
+    }
+
+    async fn produces(&self) {
+        let builder = Producer::builder(&*self.bootstrap).network(self.network.clone()).security(self.security.clone());
+        let builder = builder.request_timeout(2 * SECOND).delivery_timeout(4 * SECOND).max_block(4 * SECOND);
+        let producer = builder.build().await.unwrap();
+        for _ in 0..2 {
+            match producer.send(Record::to("orders").value("x")).await {
+                Ok(delivery) => self.seen.result(delivery.await),
+                Err(error) => self.seen.error(&error),
+            }
+        }
+        self.seen.result(producer.close(2 * SECOND).await);
+    }
+
+    async fn consumes(&self, protocol: GroupProtocol, topic: &str) {
+        let builder = Consumer::builder(&*self.bootstrap).network(self.network.clone()).security(self.security.clone());
+        let builder = builder.group("g").group_protocol(protocol).auto_offset_reset(OffsetReset::Earliest);
+        let consumer = builder.build().await.unwrap();
+        consumer.subscribe([topic]).unwrap();
+        let reads = async {
+            while let Some(next) = consumer.recv().await {
+                self.seen.result(next);
+                self.seen.push(format!("{:?}", consumer.status()));
+                self.seen.result(consumer.commit().await);
+            }
+        };
+        // Longer than a heartbeat's interval, a session, and an offset's look-up.
+        let _ = timeout(50 * SECOND, reads).await;
+        self.seen.push(format!("{:?}", consumer.status()));
+        self.seen.result(consumer.close(5 * SECOND).await);
+    }
+}
+
+async fn fresh(sasl: bool) -> Cluster {
+    let options = Options::new().brokers(2);
+    let sasl = sasl.then(|| testkit::Sasl::new().user("alice", "wonder").max_reauth(5 * SECOND));
+    let cluster = cluster(match sasl {
+        Some(sasl) => options.sasl(sasl),
+        None => options,
+    })
+    .await;
+    cluster.create_topic("orders", 2).unwrap();
+    cluster
+}
+
+/// What a program sees of a cluster whose answers are changed so; true if it saw any of the hostile text.
+async fn shows(hostile: Hostile) -> bool {
+    let seen = Seen::default();
+    // Of a single subscriber `tracing` believes that all threads have it: hence a second one.
+    let _second = tracing::Dispatch::new(seen.clone());
+    let _told = tracing::subscriber::set_default(seen.clone());
+    let sasl = matches!(hostile.key, ApiKey::SaslHandshake | ApiKey::SaslAuthenticate);
+    let cluster = fresh(sasl).await;
+    let security = match sasl {
+        true => Security::sasl_plaintext(Sasl::plain("alice", "wonder")),
+        false => Security::plaintext(),
+    };
+    let network = tampered_bytes(&cluster, move |key, version, body| hostile.change(key, version, body));
+    let program = Program { bootstrap: cluster.bootstrap(), network, security, seen: seen.clone() };
+    program.administrates().await;
+    program.produces().await;
+    if !sasl {
+        tokio::join!(
+            program.consumes(GroupProtocol::Classic, "orders"),
+            program.consumes(GroupProtocol::Classic, "^ord.*")
+        );
+        program.consumes(GroupProtocol::Consumer, "orders").await;
+    }
+    seen.check(&format!("{hostile:?}"))
+}
+
+/// Requests with text in their answers, and whether a program is sure to see some of it in an error or a log line.
+const ANSWERS: [(ApiKey, bool); 20] = [
+    (ApiKey::ApiVersions, false),
+    (ApiKey::Metadata, true),
+    (ApiKey::DescribeCluster, false),
+    (ApiKey::FindCoordinator, true),
+    (ApiKey::InitProducerId, false),
+    (ApiKey::Produce, true),
+    (ApiKey::Fetch, false),
+    (ApiKey::ListOffsets, false),
+    (ApiKey::OffsetForLeaderEpoch, false),
+    (ApiKey::OffsetFetch, false),
+    (ApiKey::OffsetCommit, false),
+    (ApiKey::JoinGroup, true),
+    (ApiKey::SyncGroup, true),
+    (ApiKey::Heartbeat, false),
+    (ApiKey::LeaveGroup, false),
+    (ApiKey::ConsumerGroupHeartbeat, true),
+    (ApiKey::CreateTopics, true),
+    (ApiKey::DeleteTopics, true),
+    (ApiKey::SaslHandshake, true),
+    (ApiKey::SaslAuthenticate, true),
+];
+
+#[tokio::test(start_paused = true)]
+async fn hostile_text_in_any_answer_is_seen_escaped() {
+    let mut unseen = Vec::new();
+    for (key, is_seen) in ANSWERS {
+        // Retriable, not retriable, and one with records at fault.
+        let codes = match key {
+            ApiKey::SaslHandshake => vec![ErrorCode::UNSUPPORTED_SASL_MECHANISM],
+            ApiKey::SaslAuthenticate => vec![ErrorCode::SASL_AUTHENTICATION_FAILED],
+            ApiKey::Produce => vec![ErrorCode::REQUEST_TIMED_OUT, ErrorCode::INVALID_RECORD],
+            _ => vec![ErrorCode::REQUEST_TIMED_OUT, ErrorCode::POLICY_VIOLATION],
+        };
+        let mut seen = shows(Hostile { key, where_to: Strings::All, code: None }).await;
+        for code in [None].into_iter().chain(codes.into_iter().map(Some)) {
+            seen |= shows(Hostile { key, where_to: Strings::AllButKeys, code }).await;
+        }
+        if is_seen && !seen {
+            unseen.push(key);
+        }
+    }
+    assert!(unseen.is_empty(), "a program sees nothing of the text in {unseen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hostile_text_in_any_single_field_is_seen_escaped() {
+    for (key, _) in ANSWERS {
+        for field in strings(key) {
+            shows(Hostile { key, where_to: Strings::One(field), code: None }).await;
+        }
+    }
+}
