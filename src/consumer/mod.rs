@@ -75,7 +75,7 @@ pub use group::assignor::{
     RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
 };
 pub(crate) use hand::{Ending, Hand, HandEvent, Hands, Mark};
-pub use lookups::{OffsetAndTimestamp, PartitionInfo};
+pub use lookups::OffsetAndTimestamp;
 pub use metrics::{ConsumerMetrics, PartitionMetrics};
 pub use offsets::OffsetAndMetadata;
 pub use partition_stream::PartitionStream;

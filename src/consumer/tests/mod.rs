@@ -51,7 +51,7 @@ fn tp(topic: &str, partition: i32) -> TopicPartition {
 }
 
 fn builder(cluster: &Cluster) -> ConsumerBuilder {
-    Consumer::builder(cluster.bootstrap()).network(cluster.network()).seed(1)
+    cluster.consumer().seed(1)
 }
 
 async fn consumer(cluster: &Cluster) -> Consumer {
