@@ -1,5 +1,6 @@
 //! The consumer against brokers in the process, under paused time.
 
+mod batches;
 mod budget;
 mod chain;
 mod coming_and_going;
