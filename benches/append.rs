@@ -10,7 +10,7 @@ use std::{
 };
 
 use ottla::{
-    Producer, Record,
+    Record,
     testkit::{Cluster, Options},
 };
 
@@ -30,8 +30,7 @@ async fn main() -> ottla::Result<()> {
         ("no key, one partition", None, Some(1)),
         ("a key of 8 bytes", Some(b"customer"), None),
     ] {
-        let producer =
-            Producer::builder(cluster.bootstrap()).network(cluster.network()).buffer_memory(1 << 30).build().await?;
+        let producer = cluster.producer().buffer_memory(1 << 30).build().await?;
         producer.send(Record::to("orders").value(&value)).await?.await?;
         let mut rounds = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {

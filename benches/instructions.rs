@@ -37,7 +37,7 @@ struct Done {
 
 async fn producer(cluster: &Cluster) -> ottla::Result<Producer> {
     // What a batch costs is told for one of this size.
-    let builder = Producer::builder(cluster.bootstrap()).network(cluster.network()).batch_size(16_384);
+    let builder = cluster.producer().batch_size(16_384);
     let producer = builder.build().await?;
     // Connected, the topic is known, and the memory that a round takes is there.
     for _ in 0..2 {
@@ -138,7 +138,7 @@ async fn run(what: &str) -> ottla::Result<Option<Done>> {
             }
             let mut units = 0;
             for _ in 0..ROUNDS {
-                let consumer = Consumer::builder(cluster.bootstrap()).network(cluster.network()).build().await?;
+                let consumer = cluster.consumer().build().await?;
                 let all = (0..PARTITIONS).map(|index| (TopicPartition::new(TOPIC, index), Offset::Beginning));
                 consumer.assign(all)?;
                 // Reads ahead as far as it may.

@@ -20,12 +20,7 @@ const BYTES: usize = 1 << 20;
 
 /// A consumer that begins to read ahead.
 async fn reading(cluster: &Cluster) -> Consumer {
-    let consumer = Consumer::builder(cluster.bootstrap())
-        .network(cluster.network())
-        .max_partition_fetch_bytes(4 << 20)
-        .build()
-        .await
-        .expect("a consumer");
+    let consumer = cluster.consumer().max_partition_fetch_bytes(4 << 20).build().await.expect("a consumer");
     let all = (0..PARTITIONS).map(|partition| (TopicPartition::new("t", partition), Offset::Beginning));
     consumer.assign(all).expect("an assignment");
     consumer

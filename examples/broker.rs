@@ -46,7 +46,7 @@ async fn run() -> Result<(), Failure> {
             "--tls" => tls = true,
             "--serve" => served = Some(serve(&args.value(&arg)?)?),
             "-t" | "--topic" => {
-                let text = args.value(&arg)?;
+                let text = args.repeated(&arg)?;
                 let (name, partitions) = text.rsplit_once(':').unwrap_or((text.as_str(), "1"));
                 let partitions = partitions.parse().map_err(|_| format!("{text:?} wants to be NAME:PARTITIONS"))?;
                 topics.push((name.to_owned(), partitions));

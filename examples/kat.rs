@@ -20,21 +20,22 @@ use ottla::{Admin, Consumer, Offset, Producer, Record, RecordRef, TopicPartition
 
 const HELP: &str = "\
 usage: kat produce  -b BROKERS -t TOPIC [-p PARTITION] [--key-delimiter D] [-X property=value]...
-       kat consume  -b BROKERS -t TOPIC [-p PARTITION] [--from beginning|end|OFFSET] [--exit-at-end]
+       kat consume  -b BROKERS -t TOPIC... [-p PARTITION]... [--from beginning|end|OFFSET] [--exit-at-end]
                     [--group GROUP] [--json] [-X property=value]...
-       kat metadata -b BROKERS [-t TOPIC] [--json] [-X property=value]...
+       kat metadata -b BROKERS [-t TOPIC]... [--json] [-X property=value]...
 
 produce   sends each line of standard input as a record; with --key-delimiter, what stands before it is the key
-consume   prints each record's value on a line of its own, or with --json an object with topic, partition, offset,
+consume   reads all partitions of the topics, or those of these numbers; prints each record's value on a line of its own, or with --json an object with topic, partition, offset,
           timestamp, key, value and headers; --group reads as a member of a group and goes on where it stopped
 metadata  prints brokers, topics and partitions
+-t        may be repeated where many topics make sense, and so may -p; all else is given once
 -X        any property of Kafka's clients by its name (Java's or librdkafka's); may be repeated";
 
 #[derive(Default)]
 struct Settings {
     bootstrap: Option<String>,
-    topic: Option<String>,
-    partition: Option<i32>,
+    topics: Vec<String>,
+    partitions: Vec<i32>,
     key_delimiter: Option<String>,
     from: Option<Offset>,
     exit_at_end: bool,
@@ -76,8 +77,8 @@ fn parse(args: &mut Args) -> Result<Settings, Failure> {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "-b" | "--bootstrap-server" => settings.bootstrap = Some(args.value(&arg)?),
-            "-t" | "--topic" => settings.topic = Some(args.value(&arg)?),
-            "-p" | "--partition" => settings.partition = Some(args.number(&arg)?),
+            "-t" | "--topic" => add(&mut settings.topics, args.repeated(&arg)?),
+            "-p" | "--partition" => add(&mut settings.partitions, args.repeated_number(&arg)?),
             "--key-delimiter" => settings.key_delimiter = Some(args.value(&arg)?).filter(|d| !d.is_empty()),
             "--from" => {
                 settings.from = Some(match args.value(&arg)?.as_str() {
@@ -96,7 +97,7 @@ fn parse(args: &mut Args) -> Result<Settings, Failure> {
             "--group" => settings.group = Some(args.value(&arg)?),
             "--json" => settings.json = true,
             "-X" => {
-                let pair = args.value(&arg)?;
+                let pair = args.repeated(&arg)?;
                 let (name, value) =
                     pair.split_once('=').ok_or_else(|| format!("-X wants property=value, not {pair:?}"))?;
                 settings.properties.push((name.to_owned(), value.to_owned()));
@@ -105,6 +106,13 @@ fn parse(args: &mut Args) -> Result<Settings, Failure> {
         }
     }
     Ok(settings)
+}
+
+/// Adds a value, unless it is there already.
+fn add<T: PartialEq>(values: &mut Vec<T>, value: T) {
+    if !values.contains(&value) {
+        values.push(value);
+    }
 }
 
 impl Settings {
@@ -122,13 +130,18 @@ impl Settings {
         Ok(pairs)
     }
 
-    fn topic(&self) -> Result<&str, Failure> {
-        self.topic.as_deref().ok_or_else(|| "-t TOPIC is missing".into())
+    fn topics(&self) -> Result<&[String], Failure> {
+        if self.topics.is_empty() { Err("-t TOPIC is missing".into()) } else { Ok(&self.topics) }
     }
 }
 
 async fn produce(settings: Settings) -> Result<(), Failure> {
-    let topic = settings.topic()?.to_owned();
+    let [topic] = settings.topics()? else { return Err("produce sends to one topic: -t is given once".into()) };
+    let partition = match settings.partitions[..] {
+        [] => None,
+        [partition] => Some(partition),
+        _ => return Err("produce sends to one partition: -p is given once".into()),
+    };
     let producer = Producer::from_properties(settings.properties(&[("client.id", "kat")])?).await?;
 
     // Counts what failed while lines are still being sent; the first error is the one to show.
@@ -151,7 +164,7 @@ async fn produce(settings: Settings) -> Result<(), Failure> {
     while let Some(chunk) = incoming.recv().await {
         for line in chunk? {
             let mut record = Record::to(topic.as_str());
-            if let Some(partition) = settings.partition {
+            if let Some(partition) = partition {
                 record = record.partition(partition);
             }
             let record = match settings.key_delimiter.as_deref().and_then(|d| split_once(&line, d.as_bytes())) {
@@ -209,7 +222,12 @@ fn split_once<'a>(line: &'a [u8], delimiter: &[u8]) -> Option<(&'a [u8], &'a [u8
 }
 
 async fn consume(settings: Settings) -> Result<(), Failure> {
-    let topic = settings.topic()?.to_owned();
+    let topics = settings.topics()?;
+    if settings.group.is_some() && (settings.from.is_some() || !settings.partitions.is_empty()) {
+        return Err(
+            "with --group the group says which partitions are read and from where: leave -p and --from out".into()
+        );
+    }
     let mut properties = vec![("client.id", "kat"), ("auto.offset.reset", "earliest")];
     if let Some(group) = &settings.group {
         properties.push(("group.id", group));
@@ -219,10 +237,13 @@ async fn consume(settings: Settings) -> Result<(), Failure> {
     // Where `--exit-at-end` ends: what the partitions held when we started.
     let mut ends = HashMap::new();
     if settings.group.is_some() {
-        consumer.subscribe([topic.as_str()])?;
+        consumer.subscribe(topics)?;
     }
     if settings.group.is_none() || settings.exit_at_end {
-        let partitions = partitions(&consumer, &topic, settings.partition).await?;
+        let mut partitions = Vec::new();
+        for topic in topics {
+            partitions.extend(partitions_of(&consumer, topic, &settings.partitions).await?);
+        }
         if settings.exit_at_end {
             ends = consumer.end_offsets(partitions.clone()).await?;
         }
@@ -254,16 +275,14 @@ async fn consume(settings: Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn partitions(consumer: &Consumer, topic: &str, only: Option<i32>) -> Result<Vec<TopicPartition>, Failure> {
-    let count = consumer.partitions_for(topic).await?.len();
-    let all = (0..i32::try_from(count)?).map(|partition| TopicPartition::new(topic, partition));
-    match only {
-        None => Ok(all.collect()),
-        Some(partition) => match all.into_iter().find(|found| found.partition == partition) {
-            Some(found) => Ok(vec![found]),
-            None => Err(format!("{topic} has partitions 0 to {}, not {partition}", count.saturating_sub(1)).into()),
-        },
+/// All partitions of a topic, or only those of these numbers.
+async fn partitions_of(consumer: &Consumer, topic: &str, only: &[i32]) -> Result<Vec<TopicPartition>, Failure> {
+    let all = consumer.partitions_for(topic).await?;
+    if let Some(missing) = only.iter().find(|number| all.iter().all(|found| found.partition != **number)) {
+        return Err(format!("{topic} has partitions 0 to {}, not {missing}", all.len().saturating_sub(1)).into());
     }
+    let wanted = all.iter().filter(|found| only.is_empty() || only.contains(&found.partition));
+    Ok(wanted.map(|found| TopicPartition::new(&found.topic, found.partition)).collect())
 }
 
 fn write_line(out: &mut impl Write, record: &RecordRef<'_>) -> io::Result<()> {
@@ -289,12 +308,12 @@ fn json_bytes(bytes: Option<&[u8]>) -> String {
 async fn metadata(settings: Settings) -> Result<(), Failure> {
     let admin = Admin::from_properties(settings.properties(&[("client.id", "kat")])?).await?;
     let cluster = admin.describe_cluster().await?;
-    let names: Vec<String> = match &settings.topic {
-        Some(topic) => vec![topic.clone()],
-        None => admin.list_topics().await?.into_iter().map(|topic| topic.name.to_string()).collect(),
+    let names: Vec<String> = match &settings.topics[..] {
+        [] => admin.list_topics().await?.into_iter().map(|topic| topic.name).collect(),
+        topics => topics.to_vec(),
     };
     let mut topics = Vec::new();
-    for topic in admin.describe_topics(names.iter().map(String::as_str)).await? {
+    for topic in admin.describe_topics(&names).await? {
         topics.push(topic.result?);
     }
     topics.sort_by(|a, b| a.name.cmp(&b.name));

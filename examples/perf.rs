@@ -117,7 +117,7 @@ fn parse(args: &mut Args) -> Result<Option<Settings>, Failure> {
             "--compression" => settings.compression = args.value(&arg)?,
             "--rate" => settings.rate = args.number(&arg)?,
             "-X" => {
-                let pair = args.value(&arg)?;
+                let pair = args.repeated(&arg)?;
                 let (name, value) =
                     pair.split_once('=').ok_or_else(|| format!("-X wants property=value, not {pair:?}"))?;
                 settings.properties.push((name.to_owned(), value.to_owned()));

@@ -16,19 +16,18 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> ottla::Result<()> {
 //! use std::time::Duration;
-//! use ottla::{Consumer, OffsetReset, Producer, Record, testkit};
+//! use ottla::{OffsetReset, Record, testkit};
 //!
-//! let cluster = testkit::Cluster::start(testkit::Options::new()).await?;
+//! let cluster = testkit::Cluster::start(testkit::Options::new().in_memory()).await?;
 //! cluster.create_topic("orders", 3)?;
 //!
-//! let producer = Producer::builder(cluster.bootstrap()).build().await?;
+//! let producer = cluster.producer().build().await?;
 //! let delivery = producer.send(Record::to("orders").key("42").value("shipped")).await?; // in the buffer
 //! let at = delivery.await?; // in the log
 //! assert_eq!(at.offset, Some(0));
 //! producer.close(Duration::from_secs(10)).await?;
 //!
-//! let consumer =
-//!     Consumer::builder(cluster.bootstrap()).group("billing").auto_offset_reset(OffsetReset::Earliest).build().await?;
+//! let consumer = cluster.consumer().group("billing").auto_offset_reset(OffsetReset::Earliest).build().await?;
 //! consumer.subscribe(["orders", "^audit\\..*"])?;
 //! let (handled, mut records) = tokio::sync::mpsc::unbounded_channel();
 //! let worker = consumer.worker().concurrency(64).start(move |record| {
@@ -40,7 +39,7 @@
 //! worker.close(Duration::from_secs(10)).await?; // lets handlers end, commits what is done, and leaves the group
 //!
 //! // Or a loop of one's own: a record is done when the next one is asked for.
-//! let reader = Consumer::builder(cluster.bootstrap()).group("audit").auto_offset_reset(OffsetReset::Earliest).build().await?;
+//! let reader = cluster.consumer().group("audit").auto_offset_reset(OffsetReset::Earliest).build().await?;
 //! reader.subscribe(["orders"])?;
 //! let record = reader.recv().await.transpose()?.expect("a subscribed consumer does not end");
 //! assert_eq!(record.offset, 0);
@@ -69,6 +68,9 @@
 //! elsewhere the user brings a provider. `native-roots`: the system's certificate authorities. `pkcs12`: stores in PKCS#12.
 //! `testkit`: the cluster in the process.
 
+// A warning in an example of the documentation or of the README is a mistake that readers would copy.
+#![doc(test(attr(deny(warnings))))]
+
 mod admin;
 pub(crate) mod cluster;
 pub(crate) mod config;
@@ -84,6 +86,8 @@ mod record;
 pub mod security;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+#[cfg(feature = "testkit")]
+mod testkit_clients;
 mod wire;
 mod worker;
 
@@ -91,14 +95,14 @@ pub use admin::{
     Admin, AdminBuilder, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, PartitionDescription,
     TopicDescription, TopicId, TopicListing, TopicResult, TopicResults,
 };
-pub use cluster::BrokerMetrics;
+pub use cluster::{BrokerMetrics, PartitionInfo};
 pub use consumer::{
     Assigned, Assignments, Assignor, Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus,
     CooperativeStickyAssignor, GroupMember, GroupProtocol, GroupState, GroupStatus, GroupSubscription, IsolationLevel,
-    LastAssignment, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics,
-    PartitionRacks, PartitionRecords, PartitionStatus, PartitionStream, PendingCommit, RangeAssignor,
-    RebalanceListener, RebalanceProtocol, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Revoked,
-    RoundRobinAssignor, StickyAssignor, Told, Waiting,
+    LastAssignment, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionMetrics, PartitionRacks,
+    PartitionRecords, PartitionStatus, PartitionStream, PendingCommit, RangeAssignor, RebalanceListener,
+    RebalanceProtocol, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Revoked, RoundRobinAssignor,
+    StickyAssignor, Told, Waiting,
 };
 pub use error::{BoxError, DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;
@@ -109,7 +113,7 @@ pub use producer::{
 };
 pub use record::{
     ConsumerRecord, DeserializeError, Deserializer, Field, Header, Offset, Payload, Plain, Record, RecordMetadata,
-    TimestampType, TopicPartition,
+    TimestampType, TopicName, TopicPartition,
 };
 pub use wire::{ApiKey, Compression};
 pub use worker::{

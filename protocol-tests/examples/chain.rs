@@ -64,7 +64,7 @@ fn plan() -> Result<Plan, Failure> {
         seed: clock.subsec_nanos().into(),
         seconds: 60,
     };
-    let mut args = std::env::args().skip(1);
+    let mut args = protocol_tests::given_once(std::env::args().skip(1), &[])?;
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} wants a value"));
         match arg.as_str() {

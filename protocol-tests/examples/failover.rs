@@ -37,7 +37,7 @@ fn plan() -> Result<Plan, Failure> {
         restart_at: Duration::from_secs(25),
         properties: Vec::new(),
     };
-    let mut args = std::env::args().skip(1);
+    let mut args = protocol_tests::given_once(std::env::args().skip(1), &[])?;
     while let Some(arg) = args.next() {
         let value = args.next().ok_or_else(|| format!("{arg} wants a value"))?;
         match arg.as_str() {

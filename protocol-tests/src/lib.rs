@@ -31,6 +31,7 @@
 // Signals, process groups and `sh`: on Windows there is nothing here.
 #![cfg(unix)]
 
+mod arguments;
 mod builder;
 pub mod dump;
 mod error;
@@ -49,6 +50,7 @@ pub mod tools;
 pub mod transact;
 mod wire;
 
+pub use arguments::given_once;
 pub use builder::{Builder, DEFAULT_VERSION};
 pub use error::Error;
 pub use jars::{Jars, Version};

@@ -3,17 +3,21 @@ use std::{sync::Arc, time::Duration};
 use super::Admin;
 use crate::{
     cluster::{Client, ClientSettings, client_properties},
-    config::{apply, parse::list},
+    config::{Pairs, apply, parse::list},
     error::Result,
     net::Network,
     security::Security,
 };
 
-/// The settings of an [`Admin`]; defaults are those of Kafka's Java client.
+/// Settings for an [`Admin`]. Defaults are those of Kafka's Java client.
+///
+/// Every property of [`property`](Self::property) is checked by [`build`](Self::build), after the methods' settings and
+/// over them.
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens before `build`"]
 pub struct AdminBuilder {
     settings: ClientSettings,
+    properties: Pairs,
 }
 
 impl AdminBuilder {
@@ -25,19 +29,8 @@ impl AdminBuilder {
                 allow_auto_create_topics: false,
                 ..ClientSettings::default()
             },
+            properties: Pairs::default(),
         }
-    }
-
-    /// Properties by Kafka's names, over what was set so far.
-    ///
-    /// # Errors
-    /// As [`Admin::from_properties`].
-    pub fn properties<K: AsRef<str>, V: AsRef<str>>(
-        mut self,
-        properties: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<Self> {
-        apply(&mut self.settings, &[client_properties()], properties)?;
-        Ok(self)
     }
 
     /// `client.id`: what the brokers' logs and quotas call this client. Default: `ottla`.
@@ -71,14 +64,30 @@ impl AdminBuilder {
         self
     }
 
+    /// Any property by its Java or librdkafka name.
+    pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.properties.push(name, value);
+        self
+    }
+
+    /// Several properties by name.
+    pub fn properties<K: AsRef<str>, V: AsRef<str>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        for (name, value) in pairs {
+            self.properties.push(name.as_ref(), value.as_ref());
+        }
+        self
+    }
+
     /// Makes the client. No broker is asked yet, so that this works also while none can be reached.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for settings that are wrong or contradict each other.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a setting that cannot be used, or that contradicts
+    /// another; an unknown property is named together with the nearest known one.
     ///
     /// # Cancel safety
     /// Safe: nothing is started before the future is ready.
-    pub async fn build(self) -> Result<Admin> {
+    pub async fn build(mut self) -> Result<Admin> {
+        apply(&mut self.settings, &[client_properties()], self.properties.iter())?;
         self.settings.check()?;
         Ok(Admin { client: Client::open(self.settings).await? })
     }

@@ -30,8 +30,14 @@ pub struct NewTopic {
 impl NewTopic {
     /// A topic with so many partitions, or, for −1, with the brokers' `num.partitions`; each is kept by as many brokers as
     /// their `default.replication.factor` says (KIP-464; brokers before 2.4 know neither and have to be told both).
-    pub fn new(name: impl Into<String>, partitions: i32) -> Self {
-        Self { name: name.into(), partitions, replication_factor: -1, assignments: Vec::new(), configs: Vec::new() }
+    pub fn new(name: impl AsRef<str>, partitions: i32) -> Self {
+        Self {
+            name: name.as_ref().to_owned(),
+            partitions,
+            replication_factor: -1,
+            assignments: Vec::new(),
+            configs: Vec::new(),
+        }
     }
 
     /// How many brokers keep each partition; −1 for the brokers' `default.replication.factor`.

@@ -24,8 +24,8 @@ impl Admin {
     ///
     /// # Cancel safety
     /// Dropping the future gives the answer up; topics may have been deleted.
-    pub async fn delete_topics(&self, topics: impl IntoIterator<Item = impl Into<String>>) -> Result<TopicResults<()>> {
-        let names: Vec<String> = topics.into_iter().map(Into::into).collect();
+    pub async fn delete_topics(&self, topics: impl IntoIterator<Item = impl AsRef<str>>) -> Result<TopicResults<()>> {
+        let names: Vec<String> = topics.into_iter().map(|name| name.as_ref().to_owned()).collect();
         for name in &names {
             check_topic_name(name)?;
         }

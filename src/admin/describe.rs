@@ -95,9 +95,9 @@ impl Admin {
     /// Safe.
     pub async fn describe_topics(
         &self,
-        topics: impl IntoIterator<Item = impl Into<String>>,
+        topics: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<TopicResults<TopicDescription>> {
-        let names: Vec<String> = topics.into_iter().map(Into::into).collect();
+        let names: Vec<String> = topics.into_iter().map(|name| name.as_ref().to_owned()).collect();
         for name in &names {
             check_topic_name(name)?;
         }

@@ -26,7 +26,11 @@ pub use results::{TopicResult, TopicResults};
 use tokio::time::Instant;
 pub use topic_id::TopicId;
 
-use crate::{cluster::Client, config::parse::FOREVER, error::Result};
+use crate::{
+    cluster::{Client, PartitionInfo},
+    config::parse::FOREVER,
+    error::Result,
+};
 
 /// Creates, deletes, lists and describes topics.
 ///
@@ -66,12 +70,27 @@ impl Admin {
     pub async fn from_properties<K: AsRef<str>, V: AsRef<str>>(
         properties: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self> {
-        AdminBuilder::new("").properties(properties)?.build().await
+        AdminBuilder::new("").properties(properties).build().await
     }
 
     /// Closes all connections; calls under way end with [`ErrorKind::Closed`](crate::ErrorKind::Closed), for all clones.
     pub fn close(&self) {
         self.client.close();
+    }
+
+    /// Returns the partitions of a topic by their numbers. Takes at most `default.api.timeout.ms`, for a topic that does not
+    /// exist (yet); creates none. [`Producer::partitions_for`](crate::Producer::partitions_for) and
+    /// [`Consumer::partitions_for`](crate::Consumer::partitions_for) are the same call;
+    /// [`describe_topics`](Self::describe_topics) does not wait, and tells of many topics at once.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`; `Network` or `Timeout`,
+    /// naming the last cause; `Closed`.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionInfo>> {
+        self.client.partitions_for(topic, self.deadline()).await
     }
 
     fn deadline(&self) -> Instant {

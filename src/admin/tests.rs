@@ -14,7 +14,7 @@ async fn cluster() -> Cluster {
 }
 
 async fn admin(cluster: &Cluster) -> Admin {
-    Admin::builder(cluster.bootstrap()).network(cluster.network()).build().await.unwrap()
+    cluster.admin().build().await.unwrap()
 }
 
 async fn created(admin: &Admin, topics: impl IntoIterator<Item = NewTopic>) -> Vec<Result<CreatedTopic>> {
@@ -122,8 +122,8 @@ async fn a_connection_that_breaks_before_anything_was_done_does_no_harm() {
 async fn a_broker_that_never_answers_ends_at_the_deadline() {
     let cluster = cluster().await;
     cluster.fault(on(ApiKey::CreateTopics).forever().hang());
-    let admin = Admin::builder(cluster.bootstrap())
-        .network(cluster.network())
+    let admin = cluster
+        .admin()
         .request_timeout(Duration::from_secs(5))
         .default_api_timeout(Duration::from_secs(20))
         .build()
@@ -187,6 +187,8 @@ async fn properties_are_checked_when_the_client_is_made() {
         assert!(error.to_string().contains(part), "{error}");
     }
     assert!(Admin::from_properties([("bootstrap.servers", "a:1")]).await.is_ok());
+    let builder = Admin::builder("a:1").property("client.id", "x").properties([("request.timeout.mss", "1")]);
+    assert!(builder.build().await.unwrap_err().to_string().contains("did you mean"));
     assert_eq!(Admin::builder("").build().await.unwrap_err().kind(), ErrorKind::Configuration);
 }
 
@@ -201,4 +203,19 @@ fn futures_may_move_between_threads() {
         check(&admin.describe_cluster());
     }
     let _ = all;
+}
+
+#[tokio::test(start_paused = true)]
+async fn partitions_for_is_one_call_for_all_clients() {
+    let cluster = cluster().await;
+    cluster.create_topic("orders", 4).unwrap();
+    let (producer, consumer) = (cluster.producer().build().await.unwrap(), cluster.consumer().build().await.unwrap());
+    let admin = admin(&cluster).await;
+    let partitions = admin.partitions_for("orders").await.unwrap();
+    assert_eq!(partitions.iter().map(|found| found.partition).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    let leader = cluster.leader("orders", 3).unwrap();
+    assert_eq!((partitions[3].leader, partitions[3].replicas.len()), (leader, 3));
+    assert_eq!(producer.partitions_for("orders").await.unwrap(), partitions);
+    assert_eq!(consumer.partitions_for("orders").await.unwrap(), partitions);
+    assert_eq!(admin.partitions_for("").await.unwrap_err().kind(), ErrorKind::InvalidArgument);
 }

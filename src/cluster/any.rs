@@ -63,7 +63,10 @@ async fn first(core: &Arc<Core>, nodes: Vec<i32>, lane: Lane, deadline: Instant)
     }
     // One that will not get better by itself is what the user has to know.
     let lasting = failures.iter().map(|(_, error)| error).find(|error| {
-        matches!(error.kind(), ErrorKind::Closed | ErrorKind::Authentication | ErrorKind::UnsupportedVersion)
+        matches!(
+            error.kind(),
+            ErrorKind::Closed | ErrorKind::Configuration | ErrorKind::Authentication | ErrorKind::UnsupportedVersion
+        )
     });
     let kind = lasting.map_or(ErrorKind::Network, Error::kind);
     let causes = failures.iter().map(|(_, error)| error.to_string()).collect::<Vec<_>>().join("; ");

@@ -3,7 +3,7 @@
 //! TLS stands between `connect` and `agree`: it takes the stream and gives one back. SASL stands behind `agree`, as in
 //! Java: a broker says its versions to everybody.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use kafka_protocol::{
@@ -59,9 +59,8 @@ pub(super) async fn establish(
 ) -> Result<Established> {
     let limit = Limit::new(setup_timeout);
     let resolved = limit.keep("resolving the name", settings.network.resolve(&address.host, address.port)).await;
-    let resolved = resolved
-        .and_then(|resolved| resolved.map_err(|error| Error::new(ErrorKind::Network, error.to_string())))
-        .map_err(|error| error.context(address))?;
+    let resolved =
+        resolved.and_then(|resolved| resolved.map_err(unresolved)).map_err(|error| error.context(address))?;
     let mut failure = Error::new(ErrorKind::Network, "the name has no address").context(address);
     for ip in resolved {
         let attempt = Attempt { settings, guard, address, ip, limit: Limit::new(setup_timeout) };
@@ -74,6 +73,15 @@ pub(super) async fn establish(
         }
     }
     Err(failure)
+}
+
+fn unresolved(error: io::Error) -> Error {
+    let kind = match error.kind() {
+        // No address will ever be found for such a name.
+        io::ErrorKind::InvalidInput => ErrorKind::Configuration,
+        _ => ErrorKind::Network,
+    };
+    Error::new(kind, error.to_string())
 }
 
 /// A time that all steps have together; which one it was that took too long, the error says.

@@ -167,8 +167,13 @@ impl MetadataCache {
             let in_time = timeout_at(deadline, news).await.is_ok();
             let failure = failures.borrow_and_update().clone();
             match failure {
-                // Waiting does not make credentials or versions better.
-                Some(error) if matches!(error.kind(), ErrorKind::Authentication | ErrorKind::UnsupportedVersion) => {
+                // Waiting does not make settings, credentials or versions better.
+                Some(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Configuration | ErrorKind::Authentication | ErrorKind::UnsupportedVersion
+                    ) =>
+                {
                     return Err(error);
                 }
                 Some(error) if !in_time => {

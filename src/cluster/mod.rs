@@ -28,6 +28,7 @@ mod metadata_cache;
 mod metadata_merge;
 mod metadata_plan;
 mod metadata_task;
+mod partition_info;
 mod pipeline;
 mod pool;
 mod properties;
@@ -44,5 +45,6 @@ pub(crate) use client::{Attempt, Client, CoordinatorKind, Lane, Link, RawRequest
 pub use counters::BrokerMetrics;
 pub(crate) use departure::Departure;
 pub(crate) use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
+pub use partition_info::PartitionInfo;
 pub(crate) use properties::client_properties;
 pub(crate) use settings::ClientSettings;

@@ -31,8 +31,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Reads records: of partitions that it is told ([`assign`](Self::assign)), or of those that its group gives it
 /// ([`subscribe`](Self::subscribe)).
 ///
-/// All methods take `&self`: put it in an [`Arc`] to commit, seek or pause from other tasks. There is *one reader at a
-/// time*: while a [`recv`](Self::recv) or [`poll`](Self::poll) is under way, or the [`Records`] of a poll or a
+/// All methods take `&self`, and clones are the same consumer (a clone costs two reference counts): clone it to commit,
+/// seek or pause from other tasks. There is *one reader at a time*, over all clones: while a [`recv`](Self::recv),
+/// [`recv_batch`](Self::recv_batch) or [`poll`](Self::poll) is under way, or the [`Records`] of a poll or a
 /// [`stream`](Self::stream) are held, another one gives an `InvalidArgument` error and does nothing.
 ///
 /// # When a record is done
@@ -42,8 +43,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// partition back, that waits until the reader is done with what it holds of it, for `max.poll.interval.ms` at most.
 ///
 /// # When it ends
-/// [`close`](Self::close) commits, leaves the group and ends everything. Dropping the consumer without it ends its tasks and
-/// connections at once: nothing more is committed, and the group notices when the session times out.
+/// [`close`](Self::close) commits, leaves the group and ends everything, for all clones. Dropping the last clone without
+/// it ends its tasks and connections at once: nothing more is committed, and the group notices when the session times out.
 ///
 /// ```no_run
 /// # async fn example() -> ottla::Result<()> {
@@ -63,8 +64,15 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
 pub struct Consumer {
     pub(super) shared: Arc<Shared>,
+    end: Arc<EndOnDrop>,
+}
+
+/// Ends the consumer when its last clone is dropped.
+struct EndOnDrop {
+    shared: Arc<Shared>,
     task: AbortHandle,
 }
 
@@ -91,7 +99,7 @@ impl Consumer {
     }
 
     pub(super) fn new(shared: Arc<Shared>, task: AbortHandle) -> Self {
-        Self { shared, task }
+        Self { end: Arc::new(EndOnDrop { shared: shared.clone(), task }), shared }
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
@@ -422,7 +430,7 @@ impl Consumer {
         };
         self.shared.asked.end();
         // Nothing fetches any more, which would begin new sessions.
-        self.task.abort();
+        self.end.task.abort();
         let farewells = inbox.control(|assignment| {
             let farewells = assignment.end_sessions();
             assignment.end(None);
@@ -433,8 +441,14 @@ impl Consumer {
         committed.and(told).and(left)
     }
 
-    /// Ends all tasks and connections, and reading, at once.
+    /// Ends all tasks and connections, and reading, at once; for all clones.
     pub(crate) fn end(&self) {
+        self.end.end();
+    }
+}
+
+impl EndOnDrop {
+    fn end(&self) {
         self.shared.asked.end();
         self.task.abort();
         self.shared.inbox.control(|assignment| assignment.end(None));
@@ -442,7 +456,7 @@ impl Consumer {
     }
 }
 
-impl Drop for Consumer {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.end();
     }
@@ -455,7 +469,7 @@ impl fmt::Debug for Consumer {
     }
 }
 
-fn closed() -> Error {
+pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the consumer is closed")
 }
 

@@ -27,7 +27,7 @@ use crate::{
 /// The right to read a consumer by hand, for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Hands {
-    consumer: Arc<Consumer>,
+    consumer: Consumer,
     _one_reader: Option<Reading>,
     /// As long as it is there, the reader counts as one that comes.
     alive: Option<Alive>,
@@ -71,7 +71,7 @@ impl Hands {
     /// # Errors
     /// `InvalidArgument` while another one reads.
     pub(crate) fn new(
-        consumer: Arc<Consumer>,
+        consumer: Consumer,
         busy_since: impl Fn() -> Option<Instant> + Send + Sync + 'static,
     ) -> Result<Self> {
         consumer.check_open()?;

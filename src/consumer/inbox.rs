@@ -191,6 +191,11 @@ impl Inbox {
         lock(&self.reader)
     }
 
+    /// The reader of all that is not split off, under its lock.
+    pub(super) fn common_reader(&self) -> &Mutex<Reader> {
+        &self.reader
+    }
+
     fn fire(&self, signals: Signals) {
         for node in signals.nodes {
             self.wakers.get(node).notify_one();

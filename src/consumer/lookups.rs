@@ -18,26 +18,10 @@ use super::{
     shared::after,
 };
 use crate::{
-    cluster::{Attempt, Backoff, Lane, PartitionMetadata, Route},
+    cluster::{Attempt, Backoff, Lane, PartitionInfo, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
-    record::{TopicPartition, check_topic_name, to_millis},
+    record::{TopicPartition, to_millis},
 };
-
-/// A partition as the cluster describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PartitionInfo {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The partition's number.
-    pub partition: i32,
-    /// The broker that leads it, if there is one.
-    pub leader: Option<i32>,
-    /// The brokers that keep it.
-    pub replicas: Vec<i32>,
-    /// Those of them that are in sync.
-    pub isr: Vec<i32>,
-}
 
 /// An offset that was looked up by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,27 +120,18 @@ impl Consumer {
         group.committed(partitions, self.shared.deadline()).await
     }
 
-    /// The partitions of a topic. Takes at most `default.api.timeout.ms`, for a topic that does not exist (yet).
+    /// Returns the partitions of a topic by their numbers. Takes at most `default.api.timeout.ms`, for a topic that does not
+    /// exist (yet). [`Producer::partitions_for`](crate::Producer::partitions_for) and
+    /// [`Admin::partitions_for`](crate::Admin::partitions_for) are the same call.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`; `Network` or `Timeout`, naming what was last in the way.
+    /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`; `Network` or `Timeout`,
+    /// naming the last cause; `Closed`.
     ///
     /// # Cancel safety
     /// Safe.
     pub async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionInfo>> {
-        check_topic_name(topic)?;
-        let metadata = self.shared.client.topic(topic, self.shared.deadline()).await?;
-        let Some(found) = metadata.topic(topic) else {
-            return Err(Error::new(ErrorKind::UnknownTopicOrPartition, format!("topic {topic} does not exist")));
-        };
-        let info = |partition: &PartitionMetadata| PartitionInfo {
-            topic: found.name.clone(),
-            partition: partition.partition,
-            leader: partition.leader,
-            replicas: partition.replicas.clone(),
-            isr: partition.isr.clone(),
-        };
-        Ok(found.partitions.iter().map(info).collect())
+        self.shared.client.partitions_for(topic, self.shared.deadline()).await
     }
 
     /// All topics that may be seen, the broker's own among them, with their partitions. Takes at most

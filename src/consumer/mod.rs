@@ -4,7 +4,7 @@
 //! asks one broker for what `fetcher` plans (a session of `fetch_session`, as much as `answer_size` says, bytes reserved in
 //! `budget`; over more than one connection where `lanes` says so) and walks the headers of what came (`walk`); `arrivals` queues the batches of each partition (`queue`) without
 //! copying them. The `reader` takes them in fair turns (`handout`), opens them (`part`) and hands out their records: owned
-//! ones, or borrowed ones (`records`). Partitions that are split off (`split`) have a reader of their own
+//! ones, many at once where it waits for a full batch (`recv_batch`, `gathered`), or borrowed ones (`records`). Partitions that are split off (`split`) have a reader of their own
 //! (`partition_stream`). How far it has come is kept in a `lease`; where a partition is read from is found out in
 //! `position` and `resolve`, behind damage in `search`. `consumer_task` asks the questions, follows the group and commits.
 
@@ -23,6 +23,7 @@ mod fetch_task;
 mod fetcher;
 #[cfg(all(any(test, fuzzing), feature = "testkit"))]
 pub(crate) mod fuzz;
+mod gathered;
 pub(crate) mod group;
 mod hand;
 mod handout;
@@ -50,6 +51,7 @@ mod reader;
 mod rebalance_listener;
 mod record_ref;
 mod records;
+mod recv_batch;
 mod resolve;
 mod routes;
 mod search;
@@ -75,7 +77,7 @@ pub use group::assignor::{
     RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
 };
 pub(crate) use hand::{Ending, Hand, HandEvent, Hands, Mark};
-pub use lookups::{OffsetAndTimestamp, PartitionInfo};
+pub use lookups::OffsetAndTimestamp;
 pub use metrics::{ConsumerMetrics, PartitionMetrics};
 pub use offsets::OffsetAndMetadata;
 pub use partition_stream::PartitionStream;

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{budget::Charge, lease::Lease};
+use super::{
+    budget::{Account, Charge},
+    lease::Lease,
+};
 use crate::{
     error::{Error, ErrorKind, Result, said},
     wire::batch::{Decompressor, RawBatch, RecordIter, RecordPosition, Records},
@@ -44,6 +47,11 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// The account that its bytes are charged to.
+    pub(super) fn account(&self) -> &Arc<Account> {
+        self.charge.account()
+    }
+
     /// Opens a batch: checks and decompresses it, and passes over what lies before the lease's position. `None` where
     /// nothing is behind that. Of its records those at these `offsets` count: others may overlap with the batch before it.
     ///

@@ -222,10 +222,24 @@ impl PartitionStream {
     /// Safe: no record is lost. The records before are done as soon as this is called.
     pub async fn poll(&mut self, timeout: Duration) -> Option<Result<Records>> {
         consume_budget().await;
+        let _alive = match self.begin_poll().await? {
+            Ok(alive) => alive,
+            Err(error) => return Some(Err(error)),
+        };
+        let next = poll_fn(|cx| lock(&self.reader).poll_portions(self.max_poll_records, &self.inbox, cx));
+        // A time that is up already still takes what is there.
+        let Ok(next) = timeout_at(after(timeout), next).await else { return Some(Ok(Records::empty())) };
+        self.ended = next.is_none();
+        next.map(|portions| portions.map(|portions| Records::new(portions, self.home())))
+    }
+
+    /// It asks for more than one record, and is done with what it gave before. Counts as waiting while the result is held.
+    /// `None` at the end.
+    pub(super) async fn begin_poll(&self) -> Option<Result<Option<Alive>>> {
         if self.ended {
             return None;
         }
-        let _alive = self.signs.as_ref().map(Signs::reading);
+        let alive = self.signs.as_ref().map(Signs::reading);
         if let Err(error) = self.next().map(drop) {
             return Some(Err(error));
         }
@@ -233,12 +247,20 @@ impl PartitionStream {
         if self.inbox.should_yield(&self.reader) {
             yield_now().await;
         }
-        let next = poll_fn(|cx| lock(&self.reader).poll_portions(self.max_poll_records, &self.inbox, cx));
-        // A time that is up already still takes what is there.
-        let Ok(next) = timeout_at(after(timeout), next).await else { return Some(Ok(Records::empty())) };
-        self.ended = next.is_none();
-        let home = Home::Split(self.inbox.clone(), self.reader.clone());
-        next.map(|portions| portions.map(|portions| Records::new(portions, home)))
+        Some(Ok(alive))
+    }
+
+    pub(super) fn source(&self) -> (&Inbox, &Mutex<Reader>) {
+        (&self.inbox, &self.reader)
+    }
+
+    /// Where records go back to that are not iterated.
+    pub(super) fn home(&self) -> Home {
+        Home::Split(self.inbox.clone(), self.reader.clone())
+    }
+
+    pub(super) fn end(&mut self) {
+        self.ended = true;
     }
 
     /// It is done with what it gave before.

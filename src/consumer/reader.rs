@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     assignment::Assignment,
+    gathered::Gathered,
     inbox::Inbox,
     lease::Lease,
     part::{Opening, Part},
@@ -294,6 +295,51 @@ impl Reader {
                 Refill::Nothing => return self.hold(portions),
             }
         }
+    }
+
+    /// Takes over batches until `records` are there, and hands out none of them: they stay with the reader, whoever asks
+    /// next. Ready earlier where more would not help, see [`Gathered::is_enough`]. `None` at the end.
+    pub(super) fn poll_gathered(
+        &mut self,
+        records: usize,
+        gathered: &mut Option<Gathered>,
+        inbox: &Inbox,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<()>>> {
+        let mut known = match gathered.take() {
+            Some(known) => known,
+            None => self.survey(0),
+        };
+        loop {
+            if known.is_enough(records) {
+                // Some of it may have been taken away meanwhile (by a seek, by the group).
+                known = self.survey(0);
+                if known.is_enough(records) {
+                    return Poll::Ready(Some(Ok(())));
+                }
+            }
+            let before = self.pending.len();
+            match self.refill(known.missing(records), inbox, Some(&mut *cx)) {
+                Refill::Some => known.merge(self.survey(before)),
+                Refill::Error(error) => return Poll::Ready(Some(Err(error))),
+                Refill::Ended => return Poll::Ready(None),
+                Refill::Nothing => {
+                    *gathered = Some(known);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// What waits to be handed out, from there on.
+    fn survey(&self, from: usize) -> Gathered {
+        let mut gathered = Gathered::default();
+        self.pending
+            .iter()
+            .skip(from)
+            .filter(|pending| !pending.lease().is_withheld())
+            .for_each(|pending| gathered.add(pending));
+        gathered
     }
 
     /// The reader now holds all of these.

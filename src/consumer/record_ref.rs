@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 use super::{part::Part, reader::owned};
 use crate::{
     error::Result,
-    record::{ConsumerRecord, Deserializer, TimestampType, TopicPartition, field_as, from_millis},
+    record::{ConsumerRecord, Deserializer, Payload, Record, TimestampType, TopicPartition, field_as, from_millis},
     wire::batch::{HeadersIter, RecordView},
 };
 
@@ -91,6 +91,22 @@ impl<'a> RecordRef<'a> {
     /// The same record on its own, sharing the bytes of its batch: it may be kept, and keeps them in memory.
     pub fn to_owned(&self) -> ConsumerRecord {
         owned(self.part, &self.view)
+    }
+}
+
+/// As [`Record::forward`] makes it, for the topic that it was read from.
+impl<'a> From<RecordRef<'a>> for Record<'a> {
+    fn from(record: RecordRef<'a>) -> Self {
+        let headers = record.headers().map(|(name, value)| (name, value.map(Payload::from)));
+        let key_and_value = (record.key().map(Payload::from), record.value().map(Payload::from));
+        Record::copied(record.topic(), record.timestamp_millis(), key_and_value, headers)
+    }
+}
+
+/// As [`Record::forward`] makes it, for the topic that it was read from.
+impl<'a> From<&RecordRef<'a>> for Record<'a> {
+    fn from(record: &RecordRef<'a>) -> Self {
+        Record::from(*record)
     }
 }
 

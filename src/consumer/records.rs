@@ -215,6 +215,15 @@ impl<'a> IntoIterator for PartitionRecords<'a> {
     }
 }
 
+impl<'a> IntoIterator for &PartitionRecords<'a> {
+    type Item = RecordRef<'a>;
+    type IntoIter = RecordsIter<'a>;
+
+    fn into_iter(self) -> RecordsIter<'a> {
+        self.iter()
+    }
+}
+
 impl fmt::Debug for PartitionRecords<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} records", self.partition(), self.len())

@@ -2,7 +2,7 @@ use std::{io, net::SocketAddr};
 
 use tokio::net::{TcpStream, lookup_host};
 
-use super::{BoxFuture, Network, Stream};
+use super::{BoxFuture, IN_MEMORY_DOMAIN, Network, Stream};
 
 /// TCP, with the system's resolver and `TCP_NODELAY`: requests are coalesced by the client, so waiting for more bytes
 /// would only add latency.
@@ -11,7 +11,16 @@ pub struct Tcp;
 
 impl Network for Tcp {
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(async move { Ok(lookup_host((host, port)).await?.collect()) })
+        Box::pin(async move {
+            if host.ends_with(IN_MEMORY_DOMAIN) {
+                // The resolver is not asked: some of them answer for names that do not exist.
+                let message = "this is the in-memory cluster of testkit: pass .network(cluster.network()) to the \
+                               client's builder, or build clients with cluster.producer(), cluster.consumer() or \
+                               cluster.admin()";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            }
+            Ok(lookup_host((host, port)).await?.collect())
+        })
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {

@@ -1,4 +1,4 @@
-//! What `send_batch` gives back: the promise of the results of many records.
+//! The results of many records as one future: of a `send_batch`, or collected from single sends.
 
 use std::{
     future::Future,
@@ -16,10 +16,32 @@ use crate::{
     record::RecordMetadata,
 };
 
-/// The results of the records of one [`send_batch`](super::Producer::send_batch), to be awaited or dropped.
+/// The results of many records: those of one [`send_batch`](super::Producer::send_batch), or of single sends that
+/// [`push`](Self::push) or `collect` put together. To be awaited or dropped.
 ///
 /// It resolves when the last of them has its result, to all results in the order of the records. It takes a few words for
-/// each batch that the records went into, and nothing for each record.
+/// each batch that the records went into, and nothing for each record (where records of several partitions alternate, a few
+/// words for each change). A program that sends without end awaits one of these from time to time, or reads
+/// [`delivery_reports`](super::Producer::delivery_reports).
+///
+/// ```
+/// use ottla::{Deliveries, Record, testkit::{Cluster, Options}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> ottla::Result<()> {
+/// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+/// # let producer = cluster.producer().build().await?;
+/// let mut deliveries = Deliveries::default();
+/// for n in 0..1000 {
+///     deliveries.push(producer.send(Record::to("orders").key(n.to_string()).value("shipped")).await?);
+/// }
+/// let results = deliveries.await;
+/// for (n, error) in results.failures() {
+///     eprintln!("order {n}: {error} ({})", error.advice());
+/// }
+/// results.ok()?; // or the first failure
+/// # Ok(()) }
+/// ```
 ///
 /// Dropping it does not take the records back.
 ///
@@ -76,8 +98,13 @@ impl Deliveries {
         self.len() == 0
     }
 
+    /// Adds the result of a record that was sent by itself, behind the others.
+    pub fn push(&mut self, delivery: Delivery) {
+        self.push_delivery(&delivery);
+    }
+
     #[inline]
-    pub(super) fn push(&mut self, in_cell: &Arc<Cell>, index: u32, at: i64) {
+    pub(super) fn push_sent(&mut self, in_cell: &Arc<Cell>, index: u32, at: i64) {
         match self.parts.last_mut() {
             Some(Part::Sent { cell, end, timestamp, .. })
                 if Arc::ptr_eq(cell, in_cell) && *end == index && *timestamp == at =>
@@ -89,7 +116,7 @@ impl Deliveries {
     }
 
     pub(super) fn push_delivery(&mut self, delivery: &Delivery) {
-        self.push(delivery.cell(), delivery.index(), delivery.timestamp());
+        self.push_sent(delivery.cell(), delivery.index(), delivery.timestamp());
     }
 
     /// A record that is not sent.
@@ -103,6 +130,20 @@ impl Deliveries {
             self.parts.reserve(8);
         }
         self.parts.push(part);
+    }
+}
+
+impl Extend<Delivery> for Deliveries {
+    fn extend<I: IntoIterator<Item = Delivery>>(&mut self, deliveries: I) {
+        deliveries.into_iter().for_each(|delivery| self.push(delivery));
+    }
+}
+
+impl FromIterator<Delivery> for Deliveries {
+    fn from_iter<I: IntoIterator<Item = Delivery>>(deliveries: I) -> Self {
+        let mut all = Self::default();
+        all.extend(deliveries);
+        all
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{error::said, record::Record};
 /// they were added. One that panics is told of by a `tracing` event of level ERROR, and the record goes on.
 ///
 /// ```
-/// use ottla::{Producer, ProducerInterceptor, Record};
+/// use ottla::{ProducerInterceptor, Record};
 ///
 /// /// Hands the trace that the sender is in on to whoever reads the record (W3C trace context).
 /// #[derive(Debug)]
@@ -41,7 +41,7 @@ use crate::{error::said, record::Record};
 /// # async fn main() -> ottla::Result<()> {
 /// # let cluster = ottla::testkit::Cluster::start(ottla::testkit::Options::new()).await?;
 /// # cluster.create_topic("orders", 1)?;
-/// let producer = Producer::builder(cluster.bootstrap()).interceptor(TraceContext).build().await?;
+/// let producer = cluster.producer().interceptor(TraceContext).build().await?;
 /// producer.send(Record::to("orders").value("shipped")).await?.await?;
 ///
 /// let record = cluster.records("orders", 0)?.remove(0);

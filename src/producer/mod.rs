@@ -77,7 +77,7 @@ pub use self::{
     settings::Acks,
 };
 use crate::{
-    cluster::Client,
+    cluster::{Client, PartitionInfo},
     config::parse::FOREVER,
     error::{DeliveryStatus, Error, ErrorKind, Result},
     record::{Record, check_topic_name},
@@ -458,22 +458,25 @@ impl Producer {
         metrics
     }
 
-    /// The number of a topic's partitions, asking the cluster if the topic is not known yet; waits at most `max.block.ms`.
+    /// Returns the partitions of a topic by their numbers. Takes at most `max.block.ms`, for a topic that does not exist
+    /// (yet). [`Consumer::partitions_for`](crate::Consumer::partitions_for) and
+    /// [`Admin::partitions_for`](crate::Admin::partitions_for) are the same call. Records that are sent next need not wait
+    /// for the topic.
     ///
     /// # Errors
-    /// [`UnknownTopicOrPartition`](ErrorKind::UnknownTopicOrPartition) if the topic did not appear,
-    /// [`Authorization`](ErrorKind::Authorization), or why no broker could be asked.
+    /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`; `Network` or `Timeout`,
+    /// naming the last cause; `Closed`.
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn partitions_for(&self, topic: &str) -> Result<usize> {
+    pub async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionInfo>> {
         check_topic_name(topic)?;
         let shared = &self.0.shared;
         if let Some(error) = shared.gate.get() {
             return Err(error.clone());
         }
         let deadline = Instant::now() + shared.max_block;
-        let metadata = shared.client.topic(topic, deadline).await?;
+        let partitions = shared.client.partitions_for(topic, deadline).await?;
         if shared.topics.get(topic).is_none() {
             // So that records that are sent next need not wait for the topic.
             let taken_over = shared.inbox.ask_for(topic);
@@ -488,9 +491,7 @@ impl Producer {
             // The task only needs its turn, and without it the records would still find their way.
             let _ = timeout_at(deadline, answer).await;
         }
-        metadata.topic(topic).map(|found| found.partitions.len()).ok_or_else(|| {
-            Error::new(ErrorKind::UnknownTopicOrPartition, format!("topic {topic} vanished while it was asked for"))
-        })
+        Ok(partitions)
     }
 }
 
@@ -538,7 +539,7 @@ impl Shared {
     /// Puts admitted records where they belong, up to the first that cannot be put down at once. Gives how many were.
     fn place_run(&self, records: &[(Record<'_>, Admitted)], deliveries: &mut Deliveries) -> usize {
         self.topics
-            .place_run(records, &mut self.hand(), |cell, index, timestamp| deliveries.push(cell, index, timestamp))
+            .place_run(records, &mut self.hand(), |cell, index, timestamp| deliveries.push_sent(cell, index, timestamp))
     }
 
     fn hand(&self) -> Hand<'_, impl Fn() -> std::time::Instant, impl FnMut(&Arc<Partition>, News)> {

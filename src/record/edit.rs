@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, num::NonZeroU32};
 
-use super::{Payload, Record};
+use super::{Payload, Record, TopicName};
 
 /// What is known of a record besides what it says, in one word: whether it has a tag, and the producer whose interceptors
 /// have seen it, so that one that is given back and sent again is not shown to them twice.
@@ -45,8 +45,8 @@ impl<'a> Record<'a> {
     }
 
     /// Sends the record to another topic.
-    pub fn set_topic(&mut self, topic: impl Into<Cow<'a, str>>) {
-        self.topic = topic.into();
+    pub fn set_topic(&mut self, topic: impl TopicName<'a>) {
+        self.topic = topic.into_cow();
     }
 
     /// Adds a header behind the others; one of the same name stays.

@@ -2,6 +2,7 @@
 
 mod deserializer;
 mod edit;
+mod forward;
 mod incoming;
 mod outgoing;
 mod topic;
@@ -14,7 +15,7 @@ pub(crate) use edit::Marks;
 pub use incoming::{ConsumerRecord, Header};
 pub use outgoing::{Payload, Record, RecordMetadata};
 pub(crate) use topic::check_topic_name;
-pub use topic::{Offset, TopicPartition};
+pub use topic::{Offset, TopicName, TopicPartition};
 
 /// Who gave a record its timestamp (`message.timestamp.type` of the topic).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

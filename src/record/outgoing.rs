@@ -3,7 +3,7 @@ use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 use bytes::Bytes;
 use thin_vec::ThinVec;
 
-use super::{Marks, from_millis, to_millis};
+use super::{Marks, TopicName, from_millis, to_millis};
 
 /// A record to be sent: a topic, a value, and what else there is to say.
 ///
@@ -41,9 +41,9 @@ const NO_PARTITION: i64 = i64::MIN;
 impl<'a> Record<'a> {
     /// A record for that topic, with neither key nor value yet.
     #[inline]
-    pub fn to(topic: impl Into<Cow<'a, str>>) -> Self {
+    pub fn to(topic: impl TopicName<'a>) -> Self {
         Self {
-            topic: topic.into(),
+            topic: topic.into_cow(),
             key: Field::NULL,
             value: Field::NULL,
             headers: ThinVec::new(),

@@ -1,6 +1,77 @@
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use crate::error::{Error, ErrorKind, Result, clean};
+
+/// The name of a topic, in every form in which a program may have it: `&str`, `String`, `Cow<str>`, `Box<str>`, or the
+/// `Arc<str>` of a record that was read ([`ConsumerRecord::topic`](super::ConsumerRecord::topic)), owned or by reference.
+///
+/// [`Record::to`](super::Record::to) and [`TopicPartition::new`] take it. An `Arc<str>` is shared and not copied where the
+/// callee keeps one.
+pub trait TopicName<'a>: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_cow(self) -> Cow<'a, str>;
+    #[doc(hidden)]
+    fn into_arc(self) -> Arc<str>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// Each form, and how it becomes a borrowed or owned name, and a shared one.
+macro_rules! topic_names {
+    ($($form:ty, $name:ident => $cow:expr, $arc:expr;)*) => { $(
+        impl<'a> sealed::Sealed for $form {}
+
+        impl<'a> TopicName<'a> for $form {
+            #[inline]
+            fn into_cow(self) -> Cow<'a, str> {
+                let $name = self;
+                $cow
+            }
+
+            #[inline]
+            fn into_arc(self) -> Arc<str> {
+                let $name = self;
+                $arc
+            }
+        }
+    )* };
+}
+
+topic_names! {
+    &'a str, name => Cow::Borrowed(name), name.into();
+    &'a String, name => Cow::Borrowed(name), name.as_str().into();
+    &'a Arc<str>, name => Cow::Borrowed(name), name.clone();
+    Cow<'a, str>, name => name, name.into();
+    &'a Cow<'_, str>, name => Cow::Borrowed(name), name.as_ref().into();
+}
+
+macro_rules! owned_topic_names {
+    ($($form:ty, $name:ident => $string:expr, $arc:expr;)*) => { $(
+        impl sealed::Sealed for $form {}
+
+        impl<'a> TopicName<'a> for $form {
+            #[inline]
+            fn into_cow(self) -> Cow<'a, str> {
+                let $name = self;
+                Cow::Owned($string)
+            }
+
+            #[inline]
+            fn into_arc(self) -> Arc<str> {
+                let $name = self;
+                $arc
+            }
+        }
+    )* };
+}
+
+owned_topic_names! {
+    String, name => name, name.into();
+    Box<str>, name => name.into(), name.into();
+    Arc<str>, name => (*name).to_owned(), name;
+}
 
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,9 +83,19 @@ pub struct TopicPartition {
 }
 
 impl TopicPartition {
-    /// The partition of that number of that topic.
-    pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
-        Self { topic: topic.into(), partition }
+    /// Names the partition of that number of that topic.
+    ///
+    /// ```
+    /// use ottla::TopicPartition;
+    ///
+    /// # fn place(record: &ottla::ConsumerRecord, borrowed: ottla::RecordRef<'_>) {
+    /// let orders = TopicPartition::new("orders", 0);
+    /// let other = TopicPartition::new(&record.topic, record.partition + 1); // shares the name
+    /// let same = TopicPartition::new(borrowed.topic(), borrowed.partition());
+    /// # let _ = (orders, other, same); }
+    /// ```
+    pub fn new<'a>(topic: impl TopicName<'a>, partition: i32) -> Self {
+        Self { topic: topic.into_arc(), partition }
     }
 }
 
@@ -61,6 +142,36 @@ pub(crate) fn check_topic_name(name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Record;
+
+    #[test]
+    fn topic_name_in_every_form_is_accepted() {
+        let (owned, shared): (String, Arc<str>) = ("t".into(), "t".into());
+        let (borrowed, boxed): (Cow<'_, str>, Box<str>) = ("t".into(), "t".into());
+        let partitions = [
+            TopicPartition::new("t", 0),
+            TopicPartition::new(&owned, 0),
+            TopicPartition::new(&shared, 0),
+            TopicPartition::new(&borrowed, 0),
+            TopicPartition::new(shared.clone(), 0),
+            TopicPartition::new(borrowed.clone(), 0),
+            TopicPartition::new(boxed.clone(), 0),
+            TopicPartition::new(owned.clone(), 0),
+        ];
+        assert!(partitions.iter().all(|partition| *partition == partitions[0]));
+        assert!(Arc::ptr_eq(&partitions[2].topic, &shared) && Arc::ptr_eq(&partitions[4].topic, &shared));
+        let records = [
+            Record::to("t"),
+            Record::to(&owned),
+            Record::to(&shared),
+            Record::to(&borrowed),
+            Record::to(shared.clone()),
+            Record::to(borrowed.clone()),
+            Record::to(boxed),
+            Record::to(owned.clone()),
+        ];
+        assert!(records.iter().all(|record| record.topic() == "t"));
+    }
 
     #[test]
     fn topic_names_follow_kafkas_rules() {

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
-    net::{MemoryNetwork, Network, Tcp},
+    net::{IN_MEMORY_DOMAIN, MemoryNetwork, Network, Tcp},
     record::{ConsumerRecord, Record, to_millis},
     wire::{
         ApiKey, Compression,
@@ -92,7 +92,12 @@ impl Cluster {
             let port = listener.port().map_err(|error| no_port(id, error))?;
             let index = listeners.len();
             let rack = options.racks.get(index.checked_rem(options.racks.len()).unwrap_or(0)).cloned();
-            brokers.push(Broker { id, host: "127.0.0.1".into(), port, rack, up: true, sessions: Sessions::default() });
+            let host = match network {
+                None => "127.0.0.1".to_owned(),
+                // A client that is not on this network must not reach a broker of the machine in its place.
+                Some(_) => format!("broker-{id}{IN_MEMORY_DOMAIN}"),
+            };
+            brokers.push(Broker { id, host, port, rack, up: true, sessions: Sessions::default() });
             listeners.push((id, listener));
         }
         let shared = Arc::new(Shared::new(State::new(options, brokers, to_millis(SystemTime::now()), now())));
@@ -115,7 +120,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// `bootstrap.servers`: all brokers, also those that are down.
+    /// Returns `bootstrap.servers`: the addresses of all brokers, including those that are down.
+    ///
+    /// Brokers on loopback ports are `127.0.0.1:<port>`. Those on an in-memory network have names that cannot be resolved
+    /// (`broker-1.testkit.invalid:9092`), and a client on TCP that meets one fails at once with
+    /// [`Configuration`](ErrorKind::Configuration). [`producer`](Self::producer), [`consumer`](Self::consumer) and
+    /// [`admin`](Self::admin) set addresses and network together.
     pub fn bootstrap(&self) -> String {
         let state = self.shared.lock();
         let addresses: Vec<String> =

@@ -17,7 +17,7 @@
 //! // The next three batches for orders[0] are refused by their broker; those for other partitions are not.
 //! let refusal = on(ApiKey::Produce).partition("orders", 0).times(3).error(ErrorCode::NOT_LEADER_OR_FOLLOWER);
 //! let fault = cluster.fault(refusal);
-//! // … start a producer with `cluster.bootstrap()` and send …
+//! // … build a producer with `cluster.producer()` and send …
 //! assert_eq!(fault.hits(), 0);
 //!
 //! cluster.append("orders", 0, &[Record::to("orders").key("42").value("shipped")])?;
@@ -30,7 +30,8 @@
 //! ```
 //!
 //! Tests of what time does run on the in-memory network under tokio's paused clock, which the brokers follow:
-//! `Options::new().in_memory()`, and [`Cluster::network`] for the client.
+//! `Options::new().in_memory()`. Clients come from [`Cluster::producer`], [`Cluster::consumer`] and [`Cluster::admin`],
+//! which set addresses and network; a client on TCP cannot reach such a cluster, nor anything else in its place.
 //!
 //! Listeners are in plain text unless [`Options::sasl`] or `Options::tls` say otherwise. Who may do what is said by faults:
 //! `on(ApiKey::Produce).topic("orders").user("bob").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED)`.

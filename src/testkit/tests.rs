@@ -1,5 +1,6 @@
 //! The cluster as a client meets it: bytes over the in-memory network, written and read through `kafka-protocol` alone.
 
+mod addresses;
 mod client;
 mod faults;
 mod groups;

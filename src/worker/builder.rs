@@ -20,10 +20,10 @@ use crate::{
     consumer::{Consumer, Hands},
     error::{Error, ErrorKind, Result},
     producer::Producer,
-    record::{ConsumerRecord, check_topic_name},
+    record::{ConsumerRecord, TopicName, check_topic_name},
 };
 
-/// Settings for a [`Worker`], from [`Consumer::worker`] or [`Worker::builder`].
+/// Settings for a [`Worker`], from [`Consumer::worker`].
 ///
 /// The `run` methods start the worker and wait for its end; dropping their future ends it at once, without a commit. The
 /// `start` methods give the running worker.
@@ -51,7 +51,7 @@ use crate::{
 /// ```
 #[must_use = "a worker does nothing until it is run or started"]
 pub struct WorkerBuilder {
-    consumer: Arc<Consumer>,
+    consumer: Consumer,
     settings: Settings,
     dead_letters: Option<(Producer, Arc<str>)>,
     shutdown: Option<Shutdown>,
@@ -83,14 +83,15 @@ impl Consumer {
         self.worker().run(handler).await
     }
 
-    /// Settings for a [`Worker`] that runs a handler for every record.
+    /// Settings for a [`Worker`] that runs a handler for every record. It is the consumer's one reader; clones of the
+    /// consumer pause and seek partitions while it runs.
     pub fn worker(self) -> WorkerBuilder {
-        Worker::builder(self)
+        WorkerBuilder::new(self)
     }
 }
 
 impl WorkerBuilder {
-    pub(super) fn new(consumer: Arc<Consumer>) -> Self {
+    fn new(consumer: Consumer) -> Self {
         Self { consumer, settings: Settings::default(), dead_letters: None, shutdown: None, seed: None }
     }
 
@@ -127,6 +128,46 @@ impl WorkerBuilder {
         self.set(|s| s.max_batch = records)
     }
 
+    /// How long a batch of [`run_batches`](Self::run_batches) waits to be full ([`max_batch`](Self::max_batch)), counted from
+    /// when its first record was there. It begins earlier where no more records can come: the buffer is full
+    /// ([`buffer_bytes`](Self::buffer_bytes)), or an error of the partition stands behind them. The wait is not the handler's
+    /// time: it keeps no lane, and the group takes the partition back without waiting for it (the records are read again by
+    /// the next owner). While a batch is handled, the next one fills only as far as
+    /// [`buffer_records`](Self::buffer_records), which should be twice `max_batch`. Default: none, so that a batch is what is
+    /// there.
+    ///
+    /// ```
+    /// use std::{sync::Arc, time::Duration};
+    /// use ottla::{ConsumerRecord, OffsetReset, Record, testkit::{Cluster, Options}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// cluster.create_topic("orders", 1)?;
+    /// for _ in 0..3 {
+    ///     cluster.append("orders", 0, &[Record::to("orders").value("shipped")])?;
+    /// }
+    /// let consumer = cluster.consumer().group("archive").auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// consumer.subscribe(["orders"])?;
+    /// let (sizes, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    /// let worker = consumer.worker().max_batch(3).batch_linger(Duration::from_secs(1)).start_batches(
+    ///     move |records: Arc<[ConsumerRecord]>| {
+    ///         let sizes = sizes.clone();
+    ///         async move { sizes.send(records.len()) } // one write to the archive for all of them
+    ///     },
+    /// )?;
+    /// assert_eq!(seen.recv().await, Some(3)); // full, so it did not wait for the second to be over
+    /// worker.close(Duration::from_secs(10)).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Starting gives `Configuration` where the handler takes single records, and where `buffer_records` is less than
+    /// `max_batch`.
+    pub fn batch_linger(self, linger: Duration) -> Self {
+        self.set(|s| s.batch_linger = linger)
+    }
+
     /// How often a handler that failed is called again with the same record; 0 for never, `u32::MAX` for without end.
     /// Not for errors that are [`Permanent`](super::Permanent) or of kind
     /// [`Deserialization`](ErrorKind::Deserialization). Default: 5.
@@ -150,8 +191,8 @@ impl WorkerBuilder {
     /// is from and what was wrong: `__ottla.errors.topic`, `.partition`, `.offset`, `.message`, `.attempts` and `.group`,
     /// as text. It is done when the dead letter is acknowledged; one that is not is sent again, so a dead letter may be
     /// there twice. Where that cannot help (no such topic, no right to write, too large) the worker ends with the error.
-    pub fn dead_letter(mut self, producer: &Producer, topic: impl Into<Arc<str>>) -> Self {
-        self.dead_letters = Some((producer.clone(), topic.into()));
+    pub fn dead_letter<'a>(mut self, producer: &Producer, topic: impl TopicName<'a>) -> Self {
+        self.dead_letters = Some((producer.clone(), topic.into_arc()));
         self.set(|s| s.failed = Failed::Bury)
     }
 
@@ -203,8 +244,8 @@ impl WorkerBuilder {
         self.start(handler)?.wait().await
     }
 
-    /// The same with batches of a partition's records, in order: those that are there, up to [`max_batch`](Self::max_batch).
-    /// A batch is done, or fails, as a whole.
+    /// The same with batches of a partition's records, in order: those that are there, up to [`max_batch`](Self::max_batch),
+    /// or what comes within [`batch_linger`](Self::batch_linger). A batch is done, or fails, as a whole.
     ///
     /// # Errors
     /// As [`start`](Self::start) and [`Worker::wait`]; `Configuration` with [`OrderBy::Key`].

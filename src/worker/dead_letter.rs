@@ -39,23 +39,7 @@ impl DeadLetters {
 
     /// The record as it was, and in its headers where it is from and why it is here.
     fn letter<'r>(&'r self, record: &'r ConsumerRecord, error: &Error, attempts: u32) -> Record<'r> {
-        let mut letter = Record::to(&*self.topic);
-        if let Some(key) = &record.key {
-            letter = letter.key(&key[..]);
-        }
-        if let Some(value) = &record.value {
-            letter = letter.value(&value[..]);
-        }
-        if record.timestamp_millis >= 0 {
-            letter = letter.timestamp_millis(record.timestamp_millis);
-        }
-        for header in &record.headers {
-            letter = match &header.value {
-                Some(value) => letter.header(&*header.name, &value[..]),
-                None => letter.null_header(&*header.name),
-            };
-        }
-        letter = letter
+        let letter = Record::forward(&self.topic, record)
             .header(TOPIC, record.topic.as_bytes())
             .header(PARTITION, record.partition.to_string())
             .header(OFFSET, record.offset.to_string())

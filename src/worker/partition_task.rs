@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) struct Feeder {
     pub(super) plan: Arc<Plan>,
-    pub(super) consumer: Arc<Consumer>,
+    pub(super) consumer: Consumer,
     pub(super) partition: PartitionId,
     pub(super) hand: Hand,
     /// How long what runs may go on when the group waits for the partition.

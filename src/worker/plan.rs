@@ -131,7 +131,8 @@ impl Plan {
     }
 
     pub(super) fn offer(&self, partition: PartitionId, mark: Mark, records: &mut Vec<ConsumerRecord>) {
-        self.with(|schedule| schedule.offer(partition, mark, records.drain(..)));
+        let now = now();
+        self.with(|schedule| schedule.offer(partition, mark, records.drain(..), now));
     }
 
     /// Waits until all that was offered of that partition is done.

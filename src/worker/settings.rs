@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::schedule::Rules;
 use crate::{
     cluster::Backoff,
+    config::parse::FOREVER,
     error::{Error, ErrorKind, Result},
 };
 
@@ -12,7 +13,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OrderBy {
-    /// All of them, in the order of the log. As many records run at once as there are partitions, at most. The default.
+    /// All of them, in the order of the log. As many records run at once as there are partitions, at most, so that a handler
+    /// that waits for something bounds the worker to partitions ÷ that wait:
+    /// [how fast it can be](super::Worker#how-fast-it-can-be). The default.
     #[default]
     Partition,
     /// Those with the same key, in the order of the log. Others run side by side, those without a key too. What is
@@ -37,6 +40,7 @@ pub(super) struct Settings {
     pub(super) buffer_records: usize,
     pub(super) buffer_bytes: usize,
     pub(super) max_batch: usize,
+    pub(super) batch_linger: Duration,
     pub(super) retries: u32,
     pub(super) backoff: (Duration, Duration),
     pub(super) timeout: Option<Duration>,
@@ -53,6 +57,7 @@ impl Default for Settings {
             buffer_records: 500,
             buffer_bytes: 64 * 1024 * 1024,
             max_batch: 500,
+            batch_linger: Duration::ZERO,
             retries: 5,
             backoff: (Duration::from_millis(100), Duration::from_secs(10)),
             timeout: None,
@@ -81,6 +86,18 @@ impl Settings {
             let message = "a worker's batches hold records of all keys: order_by must be OrderBy::Partition for them";
             return Err(Error::new(ErrorKind::Configuration, message));
         }
+        if !batches && !self.batch_linger.is_zero() {
+            let message = "batch_linger of a worker is for batches (run_batches): one record does not wait for others";
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
+        if !self.batch_linger.is_zero() && self.buffer_records < self.max_batch {
+            let message = format!(
+                "with batch_linger, buffer_records ({}) of a worker must not be less than max_batch ({}): no batch would \
+                 ever be full",
+                self.buffer_records, self.max_batch
+            );
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
         let strands = match self.order_by {
             OrderBy::Partition => 1,
             // Enough that different keys seldom wait for each other.
@@ -90,6 +107,7 @@ impl Settings {
             concurrency: self.concurrency,
             strands,
             batch: batches.then_some(self.max_batch),
+            linger: self.batch_linger.min(FOREVER),
             buffer_records: self.buffer_records,
             buffer_bytes: self.buffer_bytes,
             retries: self.retries,

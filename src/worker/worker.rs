@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    WorkerBuilder, WorkerMetrics, WorkerState, WorkerStatus,
+    WorkerMetrics, WorkerState, WorkerStatus,
     plan::{Plan, now},
 };
 use crate::{
@@ -33,16 +33,56 @@ use crate::{
 ///   clean ends exactly once. With `enable.auto.commit` off nothing is committed: for handlers that keep offsets with
 ///   their results.
 /// - **Failures**: a handler that gives an error, panics or exceeds
-///   [`handler_timeout`](WorkerBuilder::handler_timeout) is called again after a wait that doubles; after the last attempt
-///   the record goes to the [dead letters](WorkerBuilder::dead_letter), or is [passed over](WorkerBuilder::skip_failed), or
+///   [`handler_timeout`](super::WorkerBuilder::handler_timeout) is called again after a wait that doubles; after the last attempt
+///   the record goes to the [dead letters](super::WorkerBuilder::dead_letter), or is [passed over](super::WorkerBuilder::skip_failed), or
 ///   the worker ends with the error (the default). Others go on meanwhile; those behind it in order wait.
 /// - **Rebalances**: when the group takes a partition back, nothing more of it is begun (but what lies before records of
 ///   other keys that were begun already, so that these need not be done twice), and what runs may end within
-///   [`drain_timeout`](WorkerBuilder::drain_timeout). When a partition is lost, another member may read it already, so its
+///   [`drain_timeout`](super::WorkerBuilder::drain_timeout). When a partition is lost, another member may read it already, so its
 ///   handlers are ended at once.
 /// - **Hanging handlers**: `max.poll.interval.ms` counts from when the handler that has run for longest was called. After
 ///   that the member is out of the group, its handlers are ended, and it joins again. [`status`](Self::status) names what
 ///   runs and for how long. An attempt that waits to be made again does not count.
+///
+/// # How fast it can be
+/// With [`OrderBy::Partition`](super::OrderBy::Partition), the default, one handler runs for each partition, whatever
+/// [`concurrency`](super::WorkerBuilder::concurrency) allows. So a handler that waits (for a database, for the
+/// [`Delivery`](crate::Delivery) of a record that it sends on) bounds the worker to partitions ÷ that wait. For a delivery
+/// the wait is the producer's `linger.ms` (5 ms by default) and a round trip: with 6 partitions and 1 ms to the broker, about
+/// 1,000 records a second. [`Worker::status`] shows such a worker: one record runs in each partition, and the others wait.
+/// What helps:
+/// - [`run_batches`](super::WorkerBuilder::run_batches) waits once for each batch. With
+///   [`send_batch`](crate::Producer::send_batch) the records of a batch wait for the broker together, as in the example.
+/// - [`OrderBy::Key`](super::OrderBy::Key) runs different keys of a partition side by side, up to `concurrency`.
+/// - [`linger(Duration::ZERO)`](crate::ProducerBuilder::linger) leaves the round trip.
+///
+/// Not to wait for the delivery at all is no help: the record would be done, and be committed, before its copy is in the log.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use ottla::{ConsumerRecord, OffsetReset, Record, testkit::{Cluster, Options}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> ottla::Result<()> {
+/// let cluster = Cluster::start(Options::new().in_memory()).await?;
+/// cluster.create_topic("orders", 2)?;
+/// cluster.append("orders", 0, &[Record::to("orders").key("42").value("shipped")])?;
+/// let producer = cluster.producer().build().await?;
+/// let consumer = cluster.consumer().group("copy").auto_offset_reset(OffsetReset::Earliest).build().await?;
+/// consumer.subscribe(["orders"])?;
+/// # let mut reports = producer.delivery_reports();
+/// let worker = consumer.worker().start_batches(move |records: Arc<[ConsumerRecord]>| {
+///     let producer = producer.clone();
+///     async move {
+///         let copies: Vec<_> = records.iter().map(|record| Record::forward("orders.copy", record)).collect();
+///         producer.send_batch(copies).await.await.ok() // one wait for all of them; a failure is an attempt that failed
+///     }
+/// })?;
+/// # reports.next().await.expect("a copy").result?;
+/// worker.close(Duration::from_secs(10)).await?;
+/// assert_eq!(cluster.records("orders.copy", 0)?.len(), 1);
+/// # Ok(()) }
+/// ```
 ///
 /// # When a handler is ended
 /// Its future is dropped at one of its `.await`s. One that blocks its thread instead cannot be ended: blocking work
@@ -55,22 +95,16 @@ use crate::{
 /// All methods take `&self`: put it in an [`Arc`] to watch it from elsewhere.
 pub struct Worker {
     plan: Arc<Plan>,
-    consumer: Arc<Consumer>,
+    consumer: Consumer,
     close: watch::Sender<Option<Instant>>,
     ended: watch::Receiver<Option<Result<()>>>,
     task: AbortHandle,
 }
 
 impl Worker {
-    /// Settings for a worker that reads this consumer, which may be shared: to pause or seek partitions while it runs.
-    /// Nobody else reads it.
-    pub fn builder(consumer: impl Into<Arc<Consumer>>) -> WorkerBuilder {
-        WorkerBuilder::new(consumer.into())
-    }
-
     pub(super) fn new(
         plan: Arc<Plan>,
-        consumer: Arc<Consumer>,
+        consumer: Consumer,
         close: watch::Sender<Option<Instant>>,
         ended: watch::Receiver<Option<Result<()>>>,
         task: AbortHandle,
@@ -95,7 +129,7 @@ impl Worker {
     }
 
     /// Begins nothing more, lets handlers end (for half of the timeout, and for
-    /// [`drain_timeout`](WorkerBuilder::drain_timeout) at most), commits what is done and leaves the group. Never takes
+    /// [`drain_timeout`](super::WorkerBuilder::drain_timeout) at most), commits what is done and leaves the group. Never takes
     /// longer than the timeout.
     ///
     /// # Errors

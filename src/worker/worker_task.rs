@@ -30,7 +30,7 @@ pub(super) type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) struct Driver<W> {
     pub(super) plan: Arc<Plan>,
     pub(super) shop: Arc<Shop<W>>,
-    pub(super) consumer: Arc<Consumer>,
+    pub(super) consumer: Consumer,
     pub(super) hands: Hands,
     /// When all has to be over, once somebody closes.
     pub(super) close: watch::Receiver<Option<Instant>>,

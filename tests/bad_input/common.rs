@@ -3,8 +3,7 @@
 use std::{fmt, future::Future, ops::Range, pin::pin, task::Poll, time::Duration};
 
 use ottla::{
-    Admin, AdminBuilder, Consumer, ConsumerBuilder, ConsumerRecord, Error, ErrorKind, Producer, ProducerBuilder,
-    Record, TopicPartition,
+    AdminBuilder, Consumer, ConsumerBuilder, ConsumerRecord, Error, ErrorKind, ProducerBuilder, Record, TopicPartition,
     testkit::{Cluster, Options},
 };
 
@@ -19,15 +18,15 @@ pub(crate) fn tp(topic: &str, partition: i32) -> TopicPartition {
 }
 
 pub(crate) fn producer(cluster: &Cluster) -> ProducerBuilder {
-    Producer::builder(cluster.bootstrap()).network(cluster.network())
+    cluster.producer()
 }
 
 pub(crate) fn consumer(cluster: &Cluster) -> ConsumerBuilder {
-    Consumer::builder(cluster.bootstrap()).network(cluster.network())
+    cluster.consumer()
 }
 
 pub(crate) fn admin(cluster: &Cluster) -> AdminBuilder {
-    Admin::builder(cluster.bootstrap()).network(cluster.network())
+    cluster.admin()
 }
 
 /// Appends a batch whose values are these numbers.

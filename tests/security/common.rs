@@ -31,7 +31,7 @@ pub(crate) fn trusting() -> Tls {
 }
 
 pub(crate) async fn admin(cluster: &Cluster, security: Security) -> Admin {
-    Admin::builder(cluster.bootstrap()).network(cluster.network()).security(security).build().await.unwrap()
+    cluster.admin().security(security).build().await.unwrap()
 }
 
 /// Produces, consumes in a group and asks for metadata.

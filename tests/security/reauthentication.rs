@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ottla::{
-    ApiKey, Consumer, ErrorKind, OffsetReset, Producer, Record,
+    ApiKey, ErrorKind, OffsetReset, Record,
     security::{Sasl, Security, UnsecuredToken},
     testkit::{Cluster, Options, on},
 };
@@ -21,9 +21,9 @@ fn plain() -> Security {
 #[tokio::test(start_paused = true)]
 async fn traffic_goes_on_over_it_without_one_error() {
     let cluster = limited().await;
-    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(plain());
+    let producer = cluster.producer().security(plain());
     let producer = producer.linger(SECOND / 1000).build().await.unwrap();
-    let consumer = Consumer::builder(cluster.bootstrap()).network(cluster.network()).security(plain()).group("g");
+    let consumer = cluster.consumer().security(plain()).group("g");
     let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
     consumer.subscribe(["orders"]).unwrap();
     let reading = tokio::spawn(async move {
@@ -58,7 +58,7 @@ async fn traffic_goes_on_over_it_without_one_error() {
 #[tokio::test(start_paused = true)]
 async fn nothing_goes_between_and_what_is_in_flight_is_answered_first() {
     let cluster = limited().await;
-    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(plain());
+    let producer = cluster.producer().security(plain());
     let producer = producer.linger(SECOND / 1000).build().await.unwrap();
     cluster.fault(on(ApiKey::Produce).forever().delay_response(SECOND / 10));
     let mut deliveries = Vec::new();
@@ -100,7 +100,7 @@ async fn a_token_that_ends_is_replaced_under_way() {
     let cluster = cluster(Options::new().sasl(users())).await;
     let token = UnsecuredToken::new("alice").lifetime(2 * SECOND);
     let security = Security::sasl_plaintext(Sasl::oauth_bearer(token));
-    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(security);
+    let producer = cluster.producer().security(security);
     let producer = producer.build().await.unwrap();
     for _ in 0..12 {
         producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
@@ -113,7 +113,7 @@ async fn a_token_that_ends_is_replaced_under_way() {
 #[tokio::test(start_paused = true)]
 async fn a_user_who_is_refused_under_way_is_told_at_once() {
     let cluster = limited().await;
-    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(plain());
+    let producer = cluster.producer().security(plain());
     let producer = producer.build().await.unwrap();
     producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
     cluster.fault(on(ApiKey::SaslAuthenticate).forever().error(ottla::ErrorCode::SASL_AUTHENTICATION_FAILED));
@@ -127,7 +127,7 @@ async fn a_user_who_is_refused_under_way_is_told_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_falls_silent_in_the_middle_costs_a_connection_and_no_record() {
     let cluster = limited().await;
-    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(plain());
+    let producer = cluster.producer().security(plain());
     let producer = producer.build().await.unwrap();
     producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
     cluster.fault(on(ApiKey::SaslAuthenticate).hang());

@@ -1,7 +1,7 @@
 //! Certificates and keys that are replaced while a client runs.
 
 use ottla::{
-    Producer, Record,
+    Record,
     security::{Security, Tls},
     testkit::{self, certificates::*},
 };
@@ -17,7 +17,7 @@ async fn files_are_read_again_for_new_connections_and_no_record_is_lost() {
     );
     let cluster = tls_cluster(testkit::Tls::new().require_client_certificate(AUTHORITY)).await;
     let tls = Tls::new().ca_file(ca.path()).client_certificate_files(chain.path(), key.path());
-    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(Security::ssl(tls));
+    let producer = cluster.producer().security(Security::ssl(tls));
     let producer = producer.build().await.unwrap();
     let mut sent = 0;
     let mut send = async || {

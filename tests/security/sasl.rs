@@ -1,7 +1,7 @@
 //! The mechanisms, with and without TLS.
 
 use ottla::{
-    ErrorCode, ErrorKind, Producer, Record,
+    ErrorCode, ErrorKind, Record,
     security::{Sasl, Security, UnsecuredToken},
     testkit::{self, Options, on},
 };
@@ -121,12 +121,12 @@ async fn a_user_without_the_right_is_told_so() {
     let denial = on(ottla::ApiKey::Produce).topic("orders").user("alice").forever();
     cluster.fault(denial.error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
     let security = Security::sasl_plaintext(Sasl::plain("alice", "wonder"));
-    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(security);
+    let producer = cluster.producer().security(security);
     let producer = producer.build().await.unwrap();
     let error = producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authorization);
     let security = Security::sasl_plaintext(Sasl::plain("büro,=", "pässwörd,="));
-    let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(security);
+    let producer = cluster.producer().security(security);
     let producer = producer.build().await.unwrap();
     producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
 }

@@ -14,7 +14,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use ottla::{
-    Admin, ErrorKind,
+    ErrorKind,
     net::MemoryNetwork,
     security::{JwtAlgorithm, JwtBearer, Oidc, Sasl, Security, Tls, TokenSource},
     testkit::{Cluster, Options, certificates::*},
@@ -114,15 +114,12 @@ async fn the_same_by_properties() {
     let asked = endpoint(&network, Duration::ZERO, |_, _| granted("alice"));
     let jaas = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required clientId=\"me\" \
                 clientSecret=\"hunter2\" scope=\"kafka\";";
-    let admin = Admin::builder(cluster.bootstrap())
-        .network(cluster.network())
-        .properties([
-            ("security.protocol", "SASL_PLAINTEXT"),
-            ("sasl.mechanism", "OAUTHBEARER"),
-            ("sasl.oauthbearer.token.endpoint.url", "http://127.0.0.1/token"),
-            ("sasl.jaas.config", jaas),
-        ])
-        .unwrap();
+    let admin = cluster.admin().properties([
+        ("security.protocol", "SASL_PLAINTEXT"),
+        ("sasl.mechanism", "OAUTHBEARER"),
+        ("sasl.oauthbearer.token.endpoint.url", "http://127.0.0.1/token"),
+        ("sasl.jaas.config", jaas),
+    ]);
     assert!(!format!("{admin:?}").contains("hunter2"));
     assert_eq!(admin.build().await.unwrap().list_topics().await.unwrap().len(), 1);
     assert_eq!(asked.load(Ordering::Relaxed), 1);

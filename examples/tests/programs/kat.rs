@@ -1,6 +1,9 @@
 //! A kcat of its own.
 
-use ottla::testkit::{Cluster, Options};
+use ottla::{
+    Record,
+    testkit::{Cluster, Options},
+};
 
 use crate::{program, run, text};
 
@@ -51,6 +54,64 @@ async fn kat_shows_keys_headers_and_metadata_as_json() {
     metadata.args(["metadata", "-b", &cluster.bootstrap(), "--json"]);
     let output = run(metadata, Vec::new()).await;
     assert!(text(&output.stdout).contains(r#""topic":"pairs","partitions":[{"partition":0,"leader":"#));
+}
+
+#[tokio::test]
+async fn kat_reads_every_topic_and_partition_that_is_named() {
+    let cluster = Cluster::start(Options::new()).await.expect("a cluster");
+    for topic in ["a", "b", "c"] {
+        cluster.create_topic(topic, 3).expect("a topic");
+        for partition in 0..3 {
+            let value = format!("{topic}{partition}");
+            cluster.append(topic, partition, &[Record::to(topic).value(&value)]).expect("a record");
+        }
+    }
+    for (args, expected) in [
+        (&["-t", "a", "-t", "b", "-t", "a"][..], &["a0", "a1", "a2", "b0", "b1", "b2"][..]),
+        (&["-t", "a", "--topic", "c", "-p", "0", "--partition", "2"], &["a0", "a2", "c0", "c2"]),
+        (&["-t", "b", "-t", "c", "--group", "g"], &["b0", "b1", "b2", "c0", "c1", "c2"]),
+    ] {
+        let mut consume = program("kat");
+        consume.args(["consume", "-b", &cluster.bootstrap(), "--exit-at-end"]).args(args);
+        let output = run(consume, Vec::new()).await;
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        let out = text(&output.stdout);
+        let mut lines: Vec<&str> = out.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, expected, "{args:?}");
+    }
+    let mut metadata = program("kat");
+    metadata.args(["metadata", "-b", &cluster.bootstrap(), "-t", "a", "-t", "c"]);
+    let out = text(&run(metadata, Vec::new()).await.stdout);
+    assert!(out.contains("topic \"a\"") && out.contains("topic \"c\"") && !out.contains("topic \"b\""), "{out}");
+}
+
+/// The last of two values would win unseen.
+#[tokio::test]
+async fn options_given_twice_are_refused() {
+    for (name, args) in [
+        ("kat", &["produce", "-b", "127.0.0.1:1", "-t", "x", "-t", "y"][..]),
+        ("kat", &["produce", "-b", "127.0.0.1:1", "-t", "x", "-p", "0", "-p", "1"]),
+        ("kat", &["consume", "-b", "127.0.0.1:1", "--bootstrap-server", "127.0.0.1:2", "-t", "x"]),
+        ("kat", &["consume", "-b", "127.0.0.1:1", "-t", "x", "--group", "a", "--group", "b"]),
+        ("kat", &["consume", "-b", "127.0.0.1:1", "-t", "x", "--group", "a", "-p", "0"]),
+        ("perf", &["produce", "--records", "1", "--records", "2"]),
+        ("broker", &["--brokers", "1", "--brokers=2"]),
+        ("quickstart", &["-b", "127.0.0.1:1", "-b", "127.0.0.1:2"]),
+        ("worker", &["--orders", "1", "--orders", "2"]),
+        ("verifiable_producer", &["--topic", "a", "--topic", "b"]),
+        ("verifiable_consumer", &["--broker-list", "a:1", "--bootstrap-server", "a:2"]),
+    ] {
+        let mut command = program(name);
+        command.args(args);
+        let output = run(command, Vec::new()).await;
+        assert!(!output.status.success(), "{name} {args:?}");
+        let error = text(&output.stderr);
+        assert!(
+            ["given twice", "given once", "leave -p"].iter().any(|part| error.contains(part)),
+            "{name} {args:?}: {error}"
+        );
+    }
 }
 
 #[tokio::test]

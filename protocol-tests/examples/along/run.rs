@@ -32,7 +32,8 @@ struct Args {
     properties: Vec<(String, String)>,
 }
 
-fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, Failure> {
+fn parse(args: impl Iterator<Item = String>) -> Result<Args, Failure> {
+    let mut args = protocol_tests::given_once(args, &["--config"])?;
     let mut parsed = Args {
         rounds: 10,
         seed: RandomState::new().build_hasher().finish() % 1_000_000_000,

@@ -43,7 +43,8 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+    pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut args = protocol_tests::given_once(args, &["--config", "--topic-config"])?;
         let mut parsed = Self {
             rounds: 20,
             // Keyed anew in each process, by the system's randomness.
@@ -118,8 +119,11 @@ mod tests {
         let args = parse("--rounds 3 --seed 9 --compression lz4 --producers keyed,short").unwrap();
         assert_eq!((args.rounds, args.seed, args.codec.as_deref()), (3, 9, Some("lz4")));
         assert_eq!(args.profiles.iter().map(|profile| profile.name).collect::<Vec<_>>(), ["keyed", "short"]);
+        assert_eq!(parse("--config a=1 --config b=2 -X c=3 -X d=4").unwrap().configs.len(), 2);
         assert_eq!(parse("--compression mixed").unwrap().codec, None);
-        for line in ["--rounds", "--rounds 0", "--nodes 2", "--producers best", "--config x", "--what 1"] {
+        for line in
+            ["--rounds", "--rounds 0", "--nodes 2", "--producers best", "--config x", "--what 1", "--seed 1 --seed 2"]
+        {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -94,7 +94,8 @@ pub(crate) struct Args {
 
 impl Args {
     /// `None` where only help is wanted.
-    pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+    pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let mut args = protocol_tests::given_once(args, &[])?;
         let mut parsed = Self {
             clients: Clients::ALL.to_vec(),
             scenarios: Scenario::ALL.to_vec(),
@@ -142,7 +143,9 @@ mod tests {
         assert_eq!(args.settings, [Setting::Classic(STRATEGIES[2].1), Setting::Consumer]);
         assert_eq!(args.settings[0].to_string(), "sticky");
         assert!(parse("--help").unwrap().is_none());
-        for line in ["--clients", "--clients c", "--scenarios x", "--settings best", "--what 1"] {
+        for line in
+            ["--clients", "--clients c", "--scenarios x", "--settings best", "--what 1", "--version 1 --version 2"]
+        {
             assert!(parse(line).is_err(), "{line}");
         }
     }

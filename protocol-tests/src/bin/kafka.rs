@@ -19,7 +19,8 @@ mod unix {
     const USAGE: &str = "usage: kafka [--version V] [--nodes N] [--config KEY=VALUE]... [--heap-mb MB] [--secured]\n\
         Starts Apache Kafka on loopback, prints bootstrap.servers=..., and ends with Ctrl-C or when stdin closes.";
 
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Builder, String> {
+    fn parse(args: impl Iterator<Item = String>) -> Result<Builder, String> {
+        let mut args = protocol_tests::given_once(args, &["--config"])?;
         // For programs and benchmarks rather than tests: the JVM as Kafka's own scripts start it.
         let mut builder = Kafka::builder().announce(false).heap_mb(1024).jvm_args(&["-server", "-XX:+UseG1GC"]);
         while let Some(arg) = args.next() {

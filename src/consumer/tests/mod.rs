@@ -1,5 +1,6 @@
 //! The consumer against brokers in the process, under paused time.
 
+mod batches;
 mod budget;
 mod chain;
 mod coming_and_going;
@@ -51,7 +52,7 @@ fn tp(topic: &str, partition: i32) -> TopicPartition {
 }
 
 fn builder(cluster: &Cluster) -> ConsumerBuilder {
-    Consumer::builder(cluster.bootstrap()).network(cluster.network()).seed(1)
+    cluster.consumer().seed(1)
 }
 
 async fn consumer(cluster: &Cluster) -> Consumer {

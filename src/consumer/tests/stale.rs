@@ -141,7 +141,11 @@ async fn a_cluster_that_is_replaced_by_another_is_read_from_its_beginning() {
             cluster.create_topic("t", 2).unwrap();
             append(cluster, "t", 0, numbers);
         }
-        let address = |cluster: &Cluster| cluster.bootstrap().split(',').next().unwrap().parse().unwrap();
+        let address = |cluster: &Cluster| {
+            let bootstrap = cluster.bootstrap();
+            let port = bootstrap.split(',').next().unwrap().rsplit(':').next().unwrap();
+            SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
+        };
         let named = Named { inner: network, stands_for: Arc::new(Mutex::new(address(&first))) };
         let builder = Consumer::builder("kafka:9092").network(Arc::new(named.clone())).seed(1).group("g");
         let builder = builder.auto_offset_reset(OffsetReset::Earliest).auto_commit_interval(SECOND);

@@ -215,3 +215,21 @@ async fn a_batch_that_is_too_large_for_the_topic_is_split() {
     let after = producer.send(Record::to(TOPIC).value("after")).await.unwrap().await.unwrap();
     assert_eq!(after.offset, Some(800));
 }
+
+#[tokio::test(start_paused = true)]
+async fn collected_deliveries_report_each_failure() {
+    let cluster = cluster_with(Options::new().max_message_bytes(400), 2).await;
+    let producer = builder(&cluster).idempotence(false).build().await.unwrap();
+    let mut deliveries = crate::Deliveries::default();
+    for number in 0..20_usize {
+        let value = "x".repeat(if number % 10 == 7 { 1000 } else { 5 });
+        let record = Record::to(TOPIC).partition((number % 2) as i32).value(value);
+        deliveries.push(producer.send(record).await.unwrap());
+    }
+    assert_eq!(deliveries.len(), 20);
+    let results = deliveries.await;
+    assert_eq!(results.failures().map(|(at, _)| at).collect::<Vec<_>>(), [7, 17]);
+    assert_eq!(results.ok().unwrap_err().kind(), ErrorKind::RecordTooLarge);
+    let collected: crate::Deliveries = send_numbers(&producer, 0..5).await.into_iter().collect();
+    assert!(collected.await.ok().is_ok());
+}

@@ -145,7 +145,7 @@ async fn a_partitioner_that_is_out_of_range_refuses_its_records_alone() {
         producer.send(Record::to(TOPIC).value("0")).await.unwrap().await.unwrap();
     }
     cluster.add_partitions(TOPIC, 5).unwrap();
-    while producer.partitions_for(TOPIC).await.unwrap() < 5 {
+    while producer.partitions_for(TOPIC).await.unwrap().len() < 5 {
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
     assert_eq!(producer.send(keyed(3)).await.unwrap().await.unwrap().partition, 3);

@@ -57,7 +57,7 @@ async fn cluster_with(options: Options, partitions: i32) -> Cluster {
 }
 
 fn builder(cluster: &Cluster) -> ProducerBuilder {
-    Producer::builder(cluster.bootstrap()).network(cluster.network()).seed(7)
+    cluster.producer().seed(7)
 }
 
 async fn producer(cluster: &Cluster) -> Producer {

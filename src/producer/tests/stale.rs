@@ -112,7 +112,11 @@ async fn a_cluster_that_is_replaced_by_another_is_found_by_its_name() {
     for cluster in [&first, &second] {
         cluster.create_topic(TOPIC, 1).unwrap();
     }
-    let address = |cluster: &Cluster| cluster.bootstrap().split(',').next().unwrap().parse().unwrap();
+    let address = |cluster: &Cluster| {
+        let bootstrap = cluster.bootstrap();
+        let port = bootstrap.split(',').next().unwrap().rsplit(':').next().unwrap();
+        SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
+    };
     let named = Named { inner: network, stands_for: Arc::new(Mutex::new(address(&first))) };
     let producer = Producer::builder("kafka:9092").network(Arc::new(named.clone())).seed(7);
     let producer = producer.property("metadata.recovery.rebootstrap.trigger.ms", "3000").build().await.unwrap();

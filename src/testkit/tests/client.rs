@@ -20,6 +20,13 @@ pub(super) async fn cluster(options: Options) -> Cluster {
     Cluster::start(options.in_memory()).await.unwrap()
 }
 
+/// The address of a broker on its in-memory network.
+pub(super) fn address(cluster: &Cluster, broker: usize) -> SocketAddr {
+    let bootstrap = cluster.bootstrap();
+    let port = bootstrap.split(',').nth(broker - 1).unwrap().rsplit(':').next().unwrap();
+    SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
+}
+
 pub(super) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
@@ -40,10 +47,8 @@ impl Client {
     }
 
     pub(super) async fn try_to(cluster: &Cluster, broker: usize) -> std::io::Result<Self> {
-        let bootstrap = cluster.bootstrap();
-        let address: SocketAddr = bootstrap.split(',').nth(broker - 1).unwrap().parse().unwrap();
         let network: Arc<dyn Network> = cluster.network();
-        Ok(Self { stream: network.connect(address).await?, correlation: 0 })
+        Ok(Self { stream: network.connect(address(cluster, broker)).await?, correlation: 0 })
     }
 
     /// Sends without waiting for an answer.

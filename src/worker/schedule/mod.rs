@@ -17,7 +17,7 @@ mod report;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     task::Waker,
     time::{Duration, Instant},
 };
@@ -25,7 +25,7 @@ use std::{
 use rand::rngs::StdRng;
 
 pub(super) use self::job::{Job, Load, Outcome, Task, Verdict};
-use self::partition::Partition;
+use self::partition::{Batch, Partition, Readiness};
 use super::{Failed, WorkerMetrics};
 use crate::{
     cluster::Backoff,
@@ -53,6 +53,8 @@ pub(super) struct Rules {
     pub(super) strands: usize,
     /// The most records of one job, where jobs are batches.
     pub(super) batch: Option<usize>,
+    /// How long a batch that is not full waits for more records, from when its first one came.
+    pub(super) linger: Duration,
     /// Of each partition.
     pub(super) buffer_records: usize,
     /// Of all partitions together.
@@ -112,6 +114,8 @@ pub(super) struct Schedule<M> {
     /// Retries by when they are due.
     parked: BTreeMap<(Instant, u64), Job>,
     parkings: u64,
+    /// Partitions by when a batch that is not full begins all the same; at most one entry of each partition counts.
+    lingering: BTreeSet<(Instant, PartitionId)>,
     lanes: Vec<Lane>,
     /// Lanes that wait; some of them may have got a job meanwhile.
     idle: Vec<LaneId>,
@@ -136,6 +140,7 @@ impl<M: Progress> Schedule<M> {
             due: VecDeque::new(),
             parked: BTreeMap::new(),
             parkings: 0,
+            lingering: BTreeSet::new(),
             lanes: Vec::new(),
             idle: Vec::new(),
             running: 0,
@@ -160,7 +165,9 @@ impl<M: Progress> Schedule<M> {
     // ---- partitions come and go
 
     pub(super) fn add(&mut self, name: TopicPartition) -> PartitionId {
-        let mut new = Partition::new(name, self.rules.strands);
+        let lingers = !self.rules.linger.is_zero();
+        let batch = self.rules.batch.filter(|_| lingers).map(|records| Batch { records, linger: self.rules.linger });
+        let mut new = Partition::new(name, self.rules.strands, batch);
         new.ending = self.closing;
         let new = Some(new);
         match self.partitions.iter().position(Option::is_none) {
@@ -247,14 +254,15 @@ impl<M: Progress> Schedule<M> {
         let (bound, bytes, used) = (self.rules.buffer_records, self.rules.buffer_bytes, self.bytes);
         let partition = self.partition(id)?;
         let held = partition.slots.len();
-        // Half of it at a time, so that the feeder does not come for each record.
-        let full = held > bound / 2;
+        // Half of it at a time, so that the feeder does not come for each record; but a batch that lingers gets its fill.
+        let full = held > bound / 2 && !(partition.is_lingering() && held < bound);
         let starved = held > 0 && used >= bytes;
         if full || starved {
             partition.feeder = Some(feeder.clone());
             if !full && !self.starved.contains(&id) {
                 self.starved.push(id);
             }
+            self.end_linger(id);
             return None;
         }
         Some(Room { records: bound - held, bytes: bytes.saturating_sub(used).max(1) })
@@ -263,14 +271,22 @@ impl<M: Progress> Schedule<M> {
     /// Whether all that was offered of a partition is done; if not, its feeder is woken when that may be so.
     pub(super) fn is_settled(&mut self, id: PartitionId, feeder: &Waker) -> bool {
         let Some(partition) = self.partition(id) else { return true };
-        if !partition.slots.is_empty() {
-            partition.feeder = Some(feeder.clone());
+        if partition.slots.is_empty() {
+            return true;
         }
-        partition.slots.is_empty()
+        partition.feeder = Some(feeder.clone());
+        self.end_linger(id);
+        false
     }
 
-    /// Records of a partition, in the log's order, all under one mark.
-    pub(super) fn offer(&mut self, id: PartitionId, mark: M, records: impl IntoIterator<Item = ConsumerRecord>) {
+    /// Records of a partition that came now, in the log's order, all under one mark.
+    pub(super) fn offer(
+        &mut self,
+        id: PartitionId,
+        mark: M,
+        records: impl IntoIterator<Item = ConsumerRecord>,
+        now: Instant,
+    ) {
         let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut) else { return };
         if partition.ending {
             return;
@@ -279,13 +295,43 @@ impl<M: Progress> Schedule<M> {
         let mut begun = 0;
         for record in records {
             self.bytes += record.size();
-            if let Some(strand) = partition.push(record) {
+            if let Some(strand) = partition.push(record, now) {
                 self.ready.push_back((id, strand));
                 begun += 1;
             }
         }
+        begun += self.list_batch(id, now);
         self.free(freed);
         self.wake_lanes(begun);
+    }
+
+    // ---- batches that wait for more records
+
+    /// Lists a partition's next batch as ready if it is full or has lingered; otherwise notes when it will have. Returns
+    /// the number of jobs that became ready.
+    fn list_batch(&mut self, id: PartitionId, now: Instant) -> usize {
+        let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut) else { return 0 };
+        match partition.next_batch(now) {
+            Readiness::Ready(strand) => {
+                self.ready.push_back((id, strand));
+                1
+            }
+            Readiness::LingersUntil(at) => {
+                self.signals.driver |= self.lingering.first().is_none_or(|(first, _)| at < *first);
+                self.lingering.insert((at, id));
+                0
+            }
+            Readiness::Nothing => 0,
+        }
+    }
+
+    /// Lets a partition's batch that lingers begin, because no more records come before it has.
+    fn end_linger(&mut self, id: PartitionId) {
+        let strand = self.partition(id).and_then(Partition::end_linger);
+        if let Some(strand) = strand {
+            self.ready.push_back((id, strand));
+            self.wake_lanes(1);
+        }
     }
 
     // ---- lanes
@@ -383,11 +429,11 @@ impl<M: Progress> Schedule<M> {
         let verdict = match outcome {
             Outcome::Handled => {
                 self.metrics.records_processed += records;
-                self.complete(&job)
+                self.complete(&job, now)
             }
             Outcome::Buried => {
                 self.metrics.records_dead_lettered += records;
-                self.complete(&job)
+                self.complete(&job, now)
             }
             Outcome::Cancelled => self.abandon(&job),
             // Nothing is decided about records that are another's now, or soon will be.
@@ -402,7 +448,7 @@ impl<M: Progress> Schedule<M> {
                 Failed::Stop => self.stop(&job, error),
                 Failed::Skip => {
                     self.metrics.records_skipped += records;
-                    self.complete(&job);
+                    self.complete(&job, now);
                     Verdict::Skipped
                 }
                 Failed::Bury => {
@@ -427,7 +473,7 @@ impl<M: Progress> Schedule<M> {
     }
 
     /// The records are done.
-    fn complete(&mut self, job: &Job) -> Verdict {
+    fn complete(&mut self, job: &Job, now: Instant) -> Verdict {
         let Some(partition) = self.partitions.get_mut(job.partition).and_then(Option::as_mut) else {
             return Verdict::Done;
         };
@@ -436,6 +482,7 @@ impl<M: Progress> Schedule<M> {
             // Its own lane comes for the next job at once: for this one, or one that has waited longer.
             self.ready.push_back((job.partition, job.strand));
         }
+        self.list_batch(job.partition, now);
         self.free(freed);
         self.wake_feeder(job.partition);
         Verdict::Done
@@ -478,7 +525,7 @@ impl<M: Progress> Schedule<M> {
         let (bound, starved) = (self.rules.buffer_records, self.bytes >= self.rules.buffer_bytes);
         if let Some(partition) = self.partition(id) {
             let held = partition.slots.len();
-            let has_room = held <= bound / 2 && !(starved && held > 0);
+            let has_room = (held <= bound / 2 || partition.is_lingering()) && !(starved && held > 0);
             if if partition.ending { partition.is_quiet() } else { has_room } {
                 let feeder = partition.feeder.take();
                 self.signals.wakers.extend(feeder);
@@ -498,12 +545,14 @@ impl<M: Progress> Schedule<M> {
 
     // ---- time
 
-    /// When the first retry is due.
+    /// When the first retry is due, or the first batch has lingered.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.parked.first_key_value().map(|((at, _), _)| *at)
+        let retry = self.parked.first_key_value().map(|((at, _), _)| *at);
+        let batch = self.lingering.first().map(|(at, _)| *at);
+        retry.into_iter().chain(batch).min()
     }
 
-    /// Retries whose time has come may run.
+    /// Retries whose time has come may run, and batches that have lingered.
     pub(super) fn tick(&mut self, now: Instant) {
         let mut begun = 0;
         while let Some(first) = self.parked.first_entry()
@@ -511,6 +560,14 @@ impl<M: Progress> Schedule<M> {
         {
             self.due.push_back(first.remove());
             begun += 1;
+        }
+        while let Some((at, id)) = self.lingering.first().copied()
+            && at <= now
+        {
+            self.lingering.pop_first();
+            if self.partition(id).is_some_and(|partition| partition.lingered(at)) {
+                begun += self.list_batch(id, now);
+            }
         }
         self.wake_lanes(begun);
     }

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     hash::{DefaultHasher, Hash, Hasher},
     task::Waker,
+    time::{Duration, Instant},
 };
 
 use super::{Load, Progress};
@@ -19,6 +20,10 @@ pub(super) struct Partition<M> {
     /// Marks, each with the number of its first slot.
     runs: VecDeque<(u64, M)>,
     strands: Box<[Strand]>,
+    /// Where its batches wait for more records.
+    batch: Option<Batch>,
+    /// The schedule looks at the next batch then.
+    lingers_until: Option<Instant>,
     /// Jobs on lanes.
     pub(super) running: usize,
     /// Of its records that are not done.
@@ -36,9 +41,29 @@ pub(super) struct Partition<M> {
 pub(super) struct Slot {
     offset: i64,
     size: usize,
+    /// When it came.
+    at: Instant,
     /// While it waits.
     record: Option<ConsumerRecord>,
     done: bool,
+}
+
+/// For how many records a batch waits, and how long. A partition with batches has one strand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch {
+    pub(super) records: usize,
+    pub(super) linger: Duration,
+}
+
+/// Whether the next batch may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// It is full, or has lingered: that strand is listed from now on.
+    Ready(usize),
+    /// Look again then.
+    LingersUntil(Instant),
+    /// No record waits, or the batch before it is not done, or it is known already when to look again.
+    Nothing,
 }
 
 /// Records that follow each other: one job at a time.
@@ -60,13 +85,15 @@ impl Strand {
 }
 
 impl<M: Progress> Partition<M> {
-    pub(super) fn new(name: TopicPartition, strands: usize) -> Self {
+    pub(super) fn new(name: TopicPartition, strands: usize, batch: Option<Batch>) -> Self {
         Self {
             name,
             slots: VecDeque::new(),
             base: 0,
             runs: VecDeque::new(),
             strands: (0..strands.max(1)).map(|_| Strand::default()).collect(),
+            batch,
+            lingers_until: None,
             running: 0,
             bytes: 0,
             waiting: 0,
@@ -114,17 +141,62 @@ impl<M: Progress> Partition<M> {
         freed
     }
 
-    /// Takes a record in; gives its strand where that becomes ready.
-    pub(super) fn push(&mut self, record: ConsumerRecord) -> Option<usize> {
+    /// Takes a record in that came now; gives its strand where that becomes ready. Where batches linger, none does:
+    /// [`next_batch`](Self::next_batch) says.
+    pub(super) fn push(&mut self, record: ConsumerRecord, now: Instant) -> Option<usize> {
         let at = self.strand_of(&record);
         let number = self.base + self.slots.len() as u64;
         let size = record.size();
         self.bytes += size;
         self.waiting += 1;
-        self.slots.push_back(Slot { offset: record.offset, size, record: Some(record), done: false });
+        self.slots.push_back(Slot { offset: record.offset, size, at: now, record: Some(record), done: false });
         let strand = self.strands.get_mut(at)?;
         strand.waiting.push_back(number);
-        strand.becomes_ready().then_some(at)
+        (self.batch.is_none() && strand.becomes_ready()).then_some(at)
+    }
+
+    // ---- batches that linger
+
+    /// Whether a batch that is not full waits for more records.
+    pub(super) fn is_lingering(&self) -> bool {
+        let waits = |batch: Batch| {
+            self.strands
+                .first()
+                .is_some_and(|strand| !strand.busy && !strand.listed && strand.waiting.len() < batch.records)
+        };
+        self.batch.is_some_and(waits)
+    }
+
+    /// Whether the next batch may begin. Without a linger its strand is listed elsewhere.
+    pub(super) fn next_batch(&mut self, now: Instant) -> Readiness {
+        let (Some(batch), Some(strand)) = (self.batch, self.strands.first()) else { return Readiness::Nothing };
+        let Some(first) = strand.waiting.front().copied().filter(|_| !strand.busy && !strand.listed) else {
+            return Readiness::Nothing;
+        };
+        let full = strand.waiting.len() >= batch.records;
+        // Its slot is there as long as it waits.
+        let came = self.slot(first).map_or(now, |slot| slot.at);
+        if full || now.saturating_duration_since(came) >= batch.linger {
+            return self.end_linger().map_or(Readiness::Nothing, Readiness::Ready);
+        }
+        if self.lingers_until.is_some() {
+            // That is not later: records come in order.
+            return Readiness::Nothing;
+        }
+        let until = came + batch.linger;
+        self.lingers_until = Some(until);
+        Readiness::LingersUntil(until)
+    }
+
+    /// Lets a batch begin that is not full; gives its strand where there is one.
+    pub(super) fn end_linger(&mut self) -> Option<usize> {
+        self.batch?;
+        self.strands.first_mut()?.becomes_ready().then_some(0)
+    }
+
+    /// It is that time; whether the schedule is to look at the next batch.
+    pub(super) fn lingered(&mut self, at: Instant) -> bool {
+        self.lingers_until.take_if(|until| *until == at).is_some()
     }
 
     /// Records of one key are of one strand. Those without a key have no order among them and are spread.
@@ -227,11 +299,12 @@ impl<M: Progress> Partition<M> {
         freed
     }
 
-    /// A strand's job is through; whether the strand becomes ready.
+    /// A strand's job is through; whether the strand becomes ready. Where batches linger it does not:
+    /// [`next_batch`](Self::next_batch) says.
     pub(super) fn release(&mut self, at: usize) -> bool {
         self.strands.get_mut(at).is_some_and(|strand| {
             strand.busy = false;
-            strand.becomes_ready()
+            self.batch.is_none() && strand.becomes_ready()
         })
     }
 

@@ -79,6 +79,7 @@ fn rules() -> Rules {
         concurrency: 4,
         strands: 1,
         batch: None,
+        linger: Duration::ZERO,
         buffer_records: 10,
         buffer_bytes: 1 << 20,
         retries: 2,
@@ -109,7 +110,7 @@ fn with(rules: Rules, keys: &[Option<u8>]) -> (Schedule<TestMark>, TestMark, Ins
     let mut schedule = schedule(rules);
     let (mark, now) = (TestMark::new(), Instant::now());
     let id = schedule.add(TopicPartition::new("t", 0));
-    schedule.offer(id, mark.clone(), keys.iter().zip(0..).map(|(key, offset)| record(0, offset, *key)));
+    schedule.offer(id, mark.clone(), keys.iter().zip(0..).map(|(key, offset)| record(0, offset, *key)), now);
     schedule.new_lanes();
     (schedule, mark, now)
 }
@@ -154,7 +155,7 @@ fn keys_run_side_by_side_and_only_the_prefix_is_done() {
 fn a_failed_record_is_tried_again_after_a_wait_and_holds_only_its_own_up() {
     let (mut schedule, mark, now) = with(rules(), &[None, None]);
     let other = schedule.add(TopicPartition::new("t", 1));
-    schedule.offer(other, TestMark::new(), [record(1, 7, None)]);
+    schedule.offer(other, TestMark::new(), [record(1, 7, None)], now);
     let job = schedule.next(0, now).unwrap();
     let Verdict::Again(wait) = schedule.finished(0, job, failed(), now) else { panic!("tried again") };
     assert!((800..=1200).contains(&wait.as_millis()), "{wait:?}");
@@ -226,7 +227,7 @@ fn batches_are_of_one_run_and_fail_as_a_whole() {
     let rules = Rules { batch: Some(3), ..rules() };
     let (mut schedule, mark, now) = with(rules, &[None; 4]);
     let next = TestMark::new();
-    schedule.offer(0, next.clone(), [record(0, 90, None), record(0, 91, None)]);
+    schedule.offer(0, next.clone(), [record(0, 90, None), record(0, 91, None)], now);
     let job = schedule.next(0, now).unwrap();
     assert_eq!(offsets(&job), [0, 1, 2]);
     let Verdict::Again(wait) = schedule.finished(0, job, failed(), now) else { panic!("tried again") };
@@ -246,13 +247,88 @@ fn batches_are_of_one_run_and_fail_as_a_whole() {
     assert_eq!((mark.done(), next.done()), (4, 92));
 }
 
+/// Batches of three that wait ten seconds.
+fn lingering() -> Rules {
+    Rules { batch: Some(3), linger: Duration::from_secs(10), ..rules() }
+}
+
+/// As [`with`], with a lane that waits for batches of which none is ready.
+fn with_lingering(rules: Rules, records: usize) -> (Schedule<TestMark>, TestMark, Instant) {
+    let (mut schedule, mark, now) = with(rules, &vec![None; records]);
+    schedule.lanes.resize_with(1, Lane::default);
+    (schedule, mark, now)
+}
+
+#[test]
+fn batch_lingers_until_full_or_time_is_up() {
+    let (mut schedule, mark, now) = with_lingering(lingering(), 2);
+    let second = Duration::from_secs(1);
+    assert!(schedule.next(0, now).is_none());
+    assert_eq!(schedule.next_due(), Some(now + 10 * second));
+    assert!(schedule.take_signals().driver, "the timer is to be set");
+    schedule.offer(0, mark.clone(), (2..4).map(|offset| record(0, offset, None)), now + 4 * second);
+    let job = schedule.next(0, now + 4 * second).unwrap();
+    assert_eq!(offsets(&job), [0, 1, 2], "full");
+    schedule.tick(now + 10 * second);
+    schedule.finished(0, job, Outcome::Handled, now + 11 * second);
+    assert!(schedule.next(0, now + 11 * second).is_none(), "its time counts from when its own first record came");
+    assert_eq!(schedule.next_due(), Some(now + 14 * second));
+    schedule.tick(now + 14 * second);
+    let job = schedule.next(0, now + 14 * second).unwrap();
+    assert_eq!(offsets(&job), [3]);
+    schedule.offer(0, mark.clone(), [record(0, 4, None)], now + 15 * second);
+    schedule.finished(0, job, Outcome::Handled, now + 30 * second);
+    let job = schedule.next(0, now + 30 * second).unwrap();
+    assert_eq!(offsets(&job), [4], "it lingered while the one before it was handled");
+    schedule.finished(0, job, Outcome::Handled, now + 30 * second);
+    assert_eq!((mark.done(), schedule.next_due()), (5, None));
+}
+
+#[test]
+fn batch_fills_though_half_the_buffer_is_taken() {
+    let rules = Rules { batch: Some(10), ..lingering() };
+    let (mut schedule, mark, now) = with_lingering(rules, 6);
+    let waker = Waker::from(Arc::new(Bell::default()));
+    assert_eq!(schedule.room(0, &waker).map(|room| room.records), Some(4));
+    schedule.offer(0, mark, (6..10).map(|offset| record(0, offset, None)), now);
+    assert_eq!(offsets(&schedule.next(0, now).unwrap()).len(), 10);
+}
+
+#[test]
+fn batch_begins_when_no_more_records_can_come() {
+    let waker = Waker::from(Arc::new(Bell::default()));
+    let (mut schedule, _, now) = with_lingering(Rules { buffer_bytes: 1, ..lingering() }, 2);
+    assert_eq!(schedule.room(0, &waker), None, "all bytes are taken");
+    assert_eq!(offsets(&schedule.next(0, now).unwrap()), [0, 1]);
+    let (mut schedule, _, now) = with_lingering(lingering(), 2);
+    assert!(!schedule.is_settled(0, &waker), "an error comes behind them");
+    assert_eq!(offsets(&schedule.next(0, now).unwrap()), [0, 1]);
+}
+
+#[test]
+fn drained_partition_does_not_wait_for_its_linger() {
+    let (mut schedule, mark, now) = with_lingering(lingering(), 2);
+    let waker = Waker::from(Arc::new(Bell::default()));
+    schedule.drain(0);
+    assert!(schedule.is_drained(0, &waker));
+    schedule.remove(0);
+    // Another partition in its place has a time of its own.
+    let later = now + Duration::from_secs(5);
+    assert_eq!(schedule.add(TopicPartition::new("t", 1)), 0);
+    schedule.offer(0, mark, [record(1, 0, None)], later);
+    schedule.tick(now + Duration::from_secs(10));
+    assert!(schedule.next(0, now + Duration::from_secs(10)).is_none());
+    schedule.tick(now + Duration::from_secs(15));
+    assert!(schedule.next(0, now + Duration::from_secs(15)).is_some());
+}
+
 #[test]
 fn what_was_sought_away_from_is_not_begun() {
     let (mut schedule, mark, now) = with(rules(), &[None, None, None]);
     let job = schedule.next(0, now).unwrap();
     mark.0.over.store(true, SeqCst);
     let next = TestMark::new();
-    schedule.offer(0, next.clone(), [record(0, 1, None)]);
+    schedule.offer(0, next.clone(), [record(0, 1, None)], now);
     schedule.finished(0, job, Outcome::Handled, now);
     let job = schedule.next(0, now).unwrap();
     assert_eq!(job.first, 3, "the one behind the seek");
@@ -271,7 +347,7 @@ fn a_partition_that_ends_begins_nothing_and_what_runs_counts() {
     assert_eq!(schedule.cancel(Some(1)), []);
     assert_eq!(schedule.cancel(Some(0)), [0]);
     assert!(schedule.running(now)[0].cancelled);
-    schedule.offer(0, mark.clone(), [record(0, 3, None)]);
+    schedule.offer(0, mark.clone(), [record(0, 3, None)], now);
     schedule.finished(0, job, Outcome::Handled, now);
     assert_eq!(mark.done(), 1, "it was finished all the same");
     schedule.take_signals().wakers.into_iter().for_each(Waker::wake);
@@ -293,7 +369,7 @@ fn a_partition_that_is_drained_leaves_no_gap() {
         let jobs: Vec<_> = (0..2).map(|lane| schedule.next(lane, now).unwrap()).collect();
         assert_eq!(jobs.iter().flat_map(offsets).collect::<Vec<_>>(), [0, 2]);
         let more: Vec<_> = (3..).zip(&keys[3..]).map(|(offset, key)| record(0, offset, *key)).collect();
-        schedule.offer(0, mark.clone(), more);
+        schedule.offer(0, mark.clone(), more, now);
         schedule.drain(0);
         (schedule, mark, now, jobs.into_iter())
     };
@@ -354,7 +430,7 @@ fn lanes_are_begun_as_they_are_needed_and_woken_one_for_each_job() {
     assert_eq!(schedule.new_lanes(), 0..0);
     for partition in 0..2 {
         let id = schedule.add(TopicPartition::new("t", partition));
-        schedule.offer(id, TestMark::new(), [record(partition, 0, None)]);
+        schedule.offer(id, TestMark::new(), [record(partition, 0, None)], now);
     }
     assert!(schedule.take_signals().driver);
     assert_eq!(schedule.new_lanes(), 0..2);
@@ -366,7 +442,7 @@ fn lanes_are_begun_as_they_are_needed_and_woken_one_for_each_job() {
         schedule.wait(lane, &Waker::from(bell.clone()));
     }
     schedule.take_signals();
-    schedule.offer(0, TestMark::new(), [record(0, 1, None), record(0, 2, None)]);
+    schedule.offer(0, TestMark::new(), [record(0, 1, None), record(0, 2, None)], now);
     let signals = schedule.take_signals();
     assert_eq!((signals.wakers.len(), signals.driver), (1, false), "one strand is one job");
     signals.wakers.into_iter().for_each(Waker::wake);
@@ -383,10 +459,10 @@ fn buffers_are_bounded_by_records_and_bytes() {
     let wakers: Vec<_> = bells.iter().map(|bell| Waker::from(bell.clone())).collect();
     let (mark, now) = (TestMark::new(), Instant::now());
     assert_eq!(schedule.room(one, &wakers[0]), Some(Room { records: 10, bytes: size * 8 }));
-    schedule.offer(one, mark.clone(), (0..6).map(|offset| record(0, offset, None)));
+    schedule.offer(one, mark.clone(), (0..6).map(|offset| record(0, offset, None)), now);
     assert_eq!(schedule.room(one, &wakers[0]), None, "more than half of its records");
     assert_eq!(schedule.room(two, &wakers[1]), Some(Room { records: 10, bytes: size * 2 }));
-    schedule.offer(two, TestMark::new(), (0..2).map(|offset| record(1, offset, None)));
+    schedule.offer(two, TestMark::new(), (0..2).map(|offset| record(1, offset, None)), now);
     assert_eq!(schedule.room(two, &wakers[1]), None, "no bytes are left");
     let ring = |schedule: &mut Schedule<TestMark>| {
         schedule.take_signals().wakers.into_iter().for_each(Waker::wake);
@@ -469,10 +545,12 @@ proptest! {
         steps in prop::collection::vec(step(), 1..120),
         by_key in any::<bool>(),
         batch in prop::option::of(1..4_usize),
+        linger in prop_oneof![Just(0), 1..3000_u64],
         failed in prop_oneof![Just(Failed::Skip), Just(Failed::Bury), Just(Failed::Stop)],
     ) {
         let batch = batch.filter(|_| !by_key);
-        let rules = Rules { strands: if by_key { 16 } else { 1 }, batch, retries: 1, failed, ..rules() };
+        let linger = Duration::from_millis(linger);
+        let rules = Rules { strands: if by_key { 16 } else { 1 }, batch, linger, retries: 1, failed, ..rules() };
         let mut schedule = schedule(rules);
         schedule.lanes.resize_with(4, Lane::default);
         let mut now = Instant::now();
@@ -496,7 +574,7 @@ proptest! {
                     of.next += keys.len() as i64;
                     of.records.extend(keys.iter().map(|key| (*key, false)));
                     let records = keys.iter().zip(from..).map(|(key, offset)| record(partition as i32, offset, Some(*key)));
-                    schedule.offer(of.id, of.mark.clone(), records.collect::<Vec<_>>());
+                    schedule.offer(of.id, of.mark.clone(), records.collect::<Vec<_>>(), now);
                 }
                 Step::Next(lane) => {
                     if lanes[lane].is_none() && let Some(job) = schedule.next(lane, now) {
@@ -564,7 +642,7 @@ proptest! {
                                 record(partition as i32, at as i64, Some(of.records[at].0))
                             })
                             .collect();
-                        schedule.offer(of.id, of.mark.clone(), records);
+                        schedule.offer(of.id, of.mark.clone(), records, now);
                     }
                 }
                 Step::End(partition) => {

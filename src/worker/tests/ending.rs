@@ -129,10 +129,10 @@ async fn a_worker_that_is_dropped_ends_its_handlers_and_commits_nothing_more() {
 #[tokio::test(start_paused = true)]
 async fn a_consumer_that_is_closed_elsewhere_ends_the_worker_once_what_runs_is_done() {
     let cluster = filled(1, 5).await;
-    let consumer = Arc::new(subscribed(member(&cluster)).await);
+    let consumer = subscribed(member(&cluster)).await;
     let seen = Seen::default();
     let handler = seen.clone();
-    let worker = Worker::builder(consumer.clone()).start(move |record| {
+    let worker = consumer.clone().worker().start(move |record| {
         let seen = handler.clone();
         async move { seen.work(record, 4 * SECOND).await }
     });
@@ -149,10 +149,10 @@ async fn a_consumer_that_is_closed_elsewhere_commits_nothing_that_was_not_handle
     cluster.create_topic("t", 1).unwrap();
     let keyed = |key: &'static str| Record::to("t").key(key).value("x");
     cluster.append("t", 0, &[keyed("a"), keyed("a"), keyed("b")]).unwrap();
-    let consumer = Arc::new(subscribed(member(&cluster)).await);
+    let consumer = subscribed(member(&cluster)).await;
     let seen = Seen::default();
     let handler = seen.clone();
-    let worker = Worker::builder(consumer.clone()).order_by(OrderBy::Key).concurrency(2).start(move |record| {
+    let worker = consumer.clone().worker().order_by(OrderBy::Key).concurrency(2).start(move |record| {
         let seen = handler.clone();
         async move { seen.work(record, 4 * SECOND).await }
     });
@@ -167,10 +167,10 @@ async fn a_consumer_that_is_closed_elsewhere_commits_nothing_that_was_not_handle
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_is_dropped_ends_a_consumer_that_others_hold() {
     let cluster = filled(1, 20).await;
-    let consumer = Arc::new(subscribed(member(&cluster)).await);
+    let consumer = subscribed(member(&cluster)).await;
     let seen = Seen::default();
     let handler = seen.clone();
-    let worker = Worker::builder(consumer.clone()).start(move |record| {
+    let worker = consumer.clone().worker().start(move |record| {
         let seen = handler.clone();
         async move { seen.work(record, 100 * SECOND).await }
     });
@@ -180,7 +180,7 @@ async fn a_worker_that_is_dropped_ends_a_consumer_that_others_hold() {
     sleep(SECOND).await;
     assert_eq!(seen.now.load(SeqCst), 0);
     assert!(consumer.recv().await.is_none(), "whoever read on would skip what the worker had taken");
-    assert_eq!(Worker::builder(consumer).start(|_| async {}).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(consumer.worker().start(|_| async {}).unwrap_err().kind(), ErrorKind::Closed);
     assert_ne!(cluster.committed("g", "t", 0), Some(20));
 }
 

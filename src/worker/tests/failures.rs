@@ -194,7 +194,7 @@ async fn a_dead_letter_says_where_it_is_from_and_the_record_is_done_when_it_is_d
 async fn a_dead_letter_that_its_producer_gives_up_is_sent_again() {
     let cluster = filled(1, 3).await;
     cluster.create_topic("dead", 1).unwrap();
-    let short = Producer::builder(cluster.bootstrap()).network(cluster.network());
+    let short = cluster.producer();
     let short = short.request_timeout(SECOND).delivery_timeout(2 * SECOND);
     let producer = short.build().await.unwrap();
     let broken = cluster.fault(on(ApiKey::Produce).topic("dead").forever().drop_connection());

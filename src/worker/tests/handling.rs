@@ -155,10 +155,10 @@ async fn what_is_taken_ahead_is_bounded() {
 #[tokio::test(start_paused = true)]
 async fn seeks_and_pauses_hold_for_a_worker() {
     let cluster = filled(1, 20).await;
-    let consumer = Arc::new(subscribed(member(&cluster)).await);
+    let consumer = subscribed(member(&cluster)).await;
     let seen = Seen::default();
     let handler = seen.clone();
-    let worker = Worker::builder(consumer.clone()).start(move |record| {
+    let worker = consumer.clone().worker().start(move |record| {
         let seen = handler.clone();
         async move { seen.work(record, SECOND).await }
     });
@@ -181,7 +181,7 @@ async fn seeks_and_pauses_hold_for_a_worker() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_needs_no_group_and_commits_nothing_without_auto_commit() {
     let cluster = filled(2, 5).await;
-    let alone = Consumer::builder(cluster.bootstrap()).network(cluster.network()).build().await.unwrap();
+    let alone = cluster.consumer().build().await.unwrap();
     alone.assign([(TopicPartition::new("t", 1), crate::Offset::At(2))]).unwrap();
     let seen = Seen::default();
     let handler = seen.clone();
@@ -226,14 +226,56 @@ async fn settings_that_allow_nothing_are_refused_and_there_is_one_reader() {
     let forbidden = worker(&cluster).await.dead_letter(&producer, "no such name").start(|_| async {}).unwrap_err();
     assert_eq!(forbidden.kind(), ErrorKind::InvalidArgument);
 
-    let consumer = Arc::new(subscribed(member(&cluster)).await);
-    let first = Worker::builder(consumer.clone()).start(|_| async {}).unwrap();
-    let second = Worker::builder(consumer.clone()).start(|_| async {}).unwrap_err();
+    let consumer = subscribed(member(&cluster)).await;
+    let first = consumer.clone().worker().start(|_| async {}).unwrap();
+    let second = consumer.clone().worker().start(|_| async {}).unwrap_err();
     assert_eq!(second.kind(), ErrorKind::InvalidArgument);
     assert_eq!(consumer.recv().await.unwrap().unwrap_err().kind(), ErrorKind::InvalidArgument);
     close(&first).await;
-    let late = Worker::builder(consumer).start(|_| async {}).unwrap_err();
+    let late = consumer.worker().start(|_| async {}).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_linger_until_full_or_their_time_is_up() {
+    let cluster = filled(1, 4).await;
+    let sizes: Arc<Mutex<Vec<(usize, Duration)>>> = Arc::default();
+    let (began, handler) = (Instant::now(), sizes.clone());
+    let builder = worker(&cluster).await.max_batch(10).buffer_records(20).batch_linger(30 * SECOND);
+    let worker = builder.start_batches(move |records: Arc<[ConsumerRecord]>| {
+        handler.lock().unwrap().push((records.len(), began.elapsed()));
+        async {}
+    });
+    let worker = worker.unwrap();
+    let count = || sizes.lock().unwrap().iter().map(|(size, _)| size).sum::<usize>();
+    sleep(10 * SECOND).await;
+    assert_eq!(count(), 0, "four of ten");
+    append(&cluster, 0, 4..10);
+    until("the batch is full", || count() == 10).await;
+    append(&cluster, 0, 10..13);
+    until("its time is up", || count() == 13).await;
+    let seen = sizes.lock().unwrap().clone();
+    assert_eq!(seen.iter().map(|(size, _)| *size).collect::<Vec<_>>(), [10, 3]);
+    assert!(seen[0].1 < 15 * SECOND, "{seen:?}");
+    assert!(seen[1].1 - seen[0].1 >= 29 * SECOND && seen[1].1 < 50 * SECOND, "{seen:?}");
+    // What lingers when the worker ends is left to the next reader.
+    append(&cluster, 0, 13..15);
+    sleep(5 * SECOND).await;
+    let closing = Instant::now();
+    close(&worker).await;
+    assert!(closing.elapsed() < 5 * SECOND, "{:?}", closing.elapsed());
+    assert_eq!((count(), cluster.committed("g", "t", 0)), (13, Some(13)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn batch_linger_that_cannot_work_is_refused() {
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 1).unwrap();
+    let single = worker(&cluster).await.batch_linger(SECOND).start(|_| async {}).unwrap_err();
+    assert_eq!(single.kind(), ErrorKind::Configuration);
+    let small = worker(&cluster).await.batch_linger(SECOND).max_batch(20).buffer_records(19);
+    let small = small.start_batches(|_| async {}).unwrap_err();
+    assert!(small.to_string().contains("max_batch (20)") && small.to_string().contains("(19)"), "{small}");
 }
 
 /// Where nothing is to be waited for, a handler costs nothing but itself; all the same others get their turn.
@@ -255,10 +297,10 @@ async fn handlers_that_never_wait_leave_room_for_others() {
 #[tokio::test(start_paused = true)]
 async fn a_seek_is_followed_though_the_buffer_is_full() {
     let cluster = filled(1, 100).await;
-    let consumer = Arc::new(subscribed(member(&cluster).auto_commit(false)).await);
+    let consumer = subscribed(member(&cluster).auto_commit(false)).await;
     let seen = Seen::default();
     let handler = seen.clone();
-    let worker = Worker::builder(consumer.clone()).buffer_records(10).start(move |record| {
+    let worker = consumer.clone().worker().buffer_records(10).start(move |record| {
         let seen = handler.clone();
         async move { seen.work(record, 5 * SECOND).await }
     });

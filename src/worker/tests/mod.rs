@@ -47,12 +47,7 @@ fn append(cluster: &Cluster, partition: i32, numbers: std::ops::Range<i64>) {
 }
 
 fn member(cluster: &Cluster) -> ConsumerBuilder {
-    Consumer::builder(cluster.bootstrap())
-        .network(cluster.network())
-        .seed(1)
-        .group("g")
-        .auto_offset_reset(OffsetReset::Earliest)
-        .auto_commit_interval(SECOND)
+    cluster.consumer().seed(1).group("g").auto_offset_reset(OffsetReset::Earliest).auto_commit_interval(SECOND)
 }
 
 async fn subscribed(builder: ConsumerBuilder) -> Consumer {
@@ -66,7 +61,7 @@ async fn worker(cluster: &Cluster) -> WorkerBuilder {
 }
 
 async fn producer(cluster: &Cluster) -> Producer {
-    Producer::builder(cluster.bootstrap()).network(cluster.network()).build().await.unwrap()
+    cluster.producer().build().await.unwrap()
 }
 
 /// What handlers have seen: by partition, offsets in the order in which they were done.

@@ -1,0 +1,63 @@
+//! How much a reader has taken over and not handed out, while it waits for a full batch. Decides; does no IO.
+
+use std::sync::Arc;
+
+use super::{budget::Account, queue::Taken};
+
+/// The part of a broker's share, as its reciprocal, that a reader keeps to itself while it waits for more: the rest is for
+/// what is fetched meanwhile.
+const PART_OF_SHARE: usize = 4;
+
+/// Records that wait with the reader.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    records: usize,
+    /// Bytes by the account that they are charged to: few, one for each broker.
+    bytes: Vec<(Arc<Account>, usize)>,
+    /// Something stands behind the records that only shows when they are read: an error, an end.
+    stops: bool,
+}
+
+impl Gathered {
+    pub(super) fn add(&mut self, taken: &Taken) {
+        match taken {
+            Taken::Open(part) => {
+                self.records += part.left;
+                self.charge(part.account(), part.bytes.max(part.records.size()));
+            }
+            Taken::Raw { batch, charge, start, end, .. } => {
+                // What lies before `start` is not handed out. How many a message set's wrapper holds is not known yet.
+                let all = usize::try_from(batch.header.record_count).unwrap_or(0).max(1);
+                self.records += all.min(usize::try_from(end - start).unwrap_or(0));
+                self.charge(charge.account(), batch.bytes().len());
+            }
+            Taken::Skip { .. } => {}
+            Taken::Broken { .. } | Taken::OutOfRange { .. } | Taken::End { .. } => self.stops = true,
+        }
+    }
+
+    fn charge(&mut self, to: &Arc<Account>, bytes: usize) {
+        match self.bytes.iter_mut().find(|(account, _)| Arc::ptr_eq(account, to)) {
+            Some((_, sum)) => *sum += bytes,
+            None => self.bytes.push((to.clone(), bytes)),
+        }
+    }
+
+    pub(super) fn merge(&mut self, more: Self) {
+        self.records += more.records;
+        more.bytes.iter().for_each(|(account, bytes)| self.charge(account, *bytes));
+        self.stops |= more.stops;
+    }
+
+    /// How many records are missing to that many; at least one.
+    pub(super) fn missing(&self, records: usize) -> usize {
+        records.saturating_sub(self.records).max(1)
+    }
+
+    /// Whether there is nothing more to wait for: that many are there, or as many as the reader may keep to itself, or
+    /// something that has to be told before any more come.
+    pub(super) fn is_enough(&self, records: usize) -> bool {
+        let full = |(account, bytes): &(Arc<Account>, usize)| *bytes >= account.limit() / PART_OF_SHARE;
+        self.records >= records || self.stops || self.bytes.iter().any(full)
+    }
+}

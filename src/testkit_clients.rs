@@ -1,0 +1,70 @@
+//! Builders of clients for a cluster of `testkit`.
+//!
+//! They stand in a room of their own, above the clients and the testkit, because neither may know the other: the testkit
+//! must not be built on the client that it tests.
+
+use crate::{
+    admin::{Admin, AdminBuilder},
+    consumer::{Consumer, ConsumerBuilder},
+    producer::{Producer, ProducerBuilder},
+    testkit::Cluster,
+};
+
+impl Cluster {
+    /// Settings for a producer of this cluster: its [addresses](Self::bootstrap) and its [network](Self::network) are set,
+    /// be they TCP or in memory.
+    ///
+    /// Security is the test's: a cluster under TLS or SASL wants [`ProducerBuilder::security`].
+    ///
+    /// ```
+    /// use ottla::{Record, testkit::{Cluster, Options}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// let producer = cluster.producer().build().await?;
+    /// let at = producer.send(Record::to("orders").value("shipped")).await?.await?;
+    /// assert_eq!(at.offset, Some(0));
+    /// # Ok(()) }
+    /// ```
+    pub fn producer(&self) -> ProducerBuilder {
+        Producer::builder(self.bootstrap()).network(self.network())
+    }
+
+    /// Settings for a consumer of this cluster, as [`producer`](Self::producer).
+    ///
+    /// ```
+    /// use ottla::{OffsetReset, Record, testkit::{Cluster, Options}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// cluster.create_topic("orders", 1)?;
+    /// cluster.append("orders", 0, &[Record::to("orders").value("shipped")])?;
+    /// let consumer = cluster.consumer().group("billing").auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// consumer.subscribe(["orders"])?;
+    /// let record = consumer.recv().await.transpose()?.expect("a record");
+    /// assert_eq!(record.value.as_deref(), Some(&b"shipped"[..]));
+    /// # Ok(()) }
+    /// ```
+    pub fn consumer(&self) -> ConsumerBuilder {
+        Consumer::builder(self.bootstrap()).network(self.network())
+    }
+
+    /// Settings for an admin client of this cluster, as [`producer`](Self::producer).
+    ///
+    /// ```
+    /// use ottla::{NewTopic, testkit::{Cluster, Options}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// let admin = cluster.admin().build().await?;
+    /// admin.create_topics([NewTopic::new("orders", 6)]).await?.into_result()?;
+    /// assert_eq!(admin.partitions_for("orders").await?.len(), 6);
+    /// # Ok(()) }
+    /// ```
+    pub fn admin(&self) -> AdminBuilder {
+        Admin::builder(self.bootstrap()).network(self.network())
+    }
+}
