@@ -1,0 +1,38 @@
+//! The versions of the codecs must be those of the main workspace's lock file.
+
+/// The crates that encode and decode.
+const CODECS: [&str; 8] = ["flate2", "lz4_flex", "snap", "zlib-rs", "zrip", "zrip-core", "zrip-decode", "zrip-encode"];
+
+/// Returns the codecs' names and versions.
+///
+/// # Errors
+/// The lock files differ; the error holds the command that mends it.
+pub fn versions() -> Result<Vec<String>, String> {
+    let (ours, here) = (include_str!("../../Cargo.lock"), include_str!("../Cargo.lock"));
+    CODECS
+        .iter()
+        .map(|name| match (version(ours, name), version(here, name)) {
+            (Some(ours), Some(here)) if ours == here => Ok(format!("{name} {here}")),
+            (Some(ours), Some(_)) => Err(format!(
+                "{name} is at another version in the main workspace: \
+                 cargo update --manifest-path codec-tests/Cargo.toml {name} --precise {ours}"
+            )),
+            _ => Err(format!("{name} is not in both lock files: mend the list in codec-tests/src/versions.rs")),
+        })
+        .collect()
+}
+
+fn version<'a>(lock: &'a str, name: &str) -> Option<&'a str> {
+    let (_, behind) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
+    behind.split('"').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lock_files_have_the_same_codecs() {
+        assert_eq!(versions().map(|versions| versions.len()), Ok(CODECS.len()));
+    }
+}
