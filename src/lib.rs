@@ -68,8 +68,9 @@
 //! elsewhere the user brings a provider. `native-roots`: the system's certificate authorities. `pkcs12`: stores in PKCS#12.
 //! `testkit`: the cluster in the process.
 
-// A warning in an example of the documentation or of the README is a mistake that readers would copy.
-#![doc(test(attr(deny(warnings))))]
+// A warning in an example of the documentation or of the README is a mistake that readers would
+// copy. Examples may define and bind what only the reader uses.
+#![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
 
 mod admin;
 pub(crate) mod cluster;

@@ -1,7 +1,7 @@
 //! Builders of clients for a cluster of `testkit`.
 //!
-//! They stand in a room of their own, above the clients and the testkit, because neither may know the other: the testkit
-//! must not be built on the client that it tests.
+//! They stand in a room of their own, above the clients and the testkit, because neither may know
+//! the other: the testkit must not be built on the client that it tests.
 
 use crate::{
     admin::{Admin, AdminBuilder},
@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl Cluster {
-    /// Settings for a producer of this cluster: its [addresses](Self::bootstrap) and its [network](Self::network) are set,
-    /// be they TCP or in memory.
+    /// Settings for a producer of this cluster: its [addresses](Self::bootstrap) and its
+    /// [network](Self::network) are set, be they TCP or in memory.
     ///
     /// Security is the test's: a cluster under TLS or SASL wants [`ProducerBuilder::security`].
     ///

@@ -36,7 +36,8 @@ impl Args {
         }
     }
 
-    /// The value that has to stand behind `option`, which may be given once: the last of several would win unseen.
+    /// The value that has to stand behind `option`, which may be given once: the last of several
+    /// would win unseen.
     pub fn value(&mut self, option: &str) -> Result<String, Failure> {
         let name = match option {
             "-b" | "--broker-list" => "--bootstrap-server",

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-/// The arguments, where each option but those that are `repeatable` is given once: the last of several would win unseen.
+/// The arguments, where each option but those that are `repeatable` is given once: the last of
+/// several would win unseen.
 ///
 /// # Errors
 /// Names the option that is given twice.

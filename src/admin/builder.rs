@@ -11,8 +11,8 @@ use crate::{
 
 /// Settings for an [`Admin`]. Defaults are those of Kafka's Java client.
 ///
-/// Every property of [`property`](Self::property) is checked by [`build`](Self::build), after the methods' settings and
-/// over them.
+/// Every property of [`property`](Self::property) is checked by [`build`](Self::build), after the
+/// methods' settings and over them.
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens before `build`"]
 pub struct AdminBuilder {
@@ -81,8 +81,9 @@ impl AdminBuilder {
     /// Makes the client. No broker is asked yet, so that this works also while none can be reached.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a setting that cannot be used, or that contradicts
-    /// another; an unknown property is named together with the nearest known one.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a setting that cannot be
+    /// used, or that contradicts another; an unknown property is named together with the nearest
+    /// known one.
     ///
     /// # Cancel safety
     /// Safe: nothing is started before the future is ready.

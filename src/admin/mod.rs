@@ -78,14 +78,15 @@ impl Admin {
         self.client.close();
     }
 
-    /// Returns the partitions of a topic by their numbers. Takes at most `default.api.timeout.ms`, for a topic that does not
-    /// exist (yet); creates none. [`Producer::partitions_for`](crate::Producer::partitions_for) and
+    /// Returns the partitions of a topic by their numbers. Takes at most `default.api.timeout.ms`,
+    /// for a topic that does not exist (yet); creates none.
+    /// [`Producer::partitions_for`](crate::Producer::partitions_for) and
     /// [`Consumer::partitions_for`](crate::Consumer::partitions_for) are the same call;
     /// [`describe_topics`](Self::describe_topics) does not wait, and tells of many topics at once.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`; `Network` or `Timeout`,
-    /// naming the last cause; `Closed`.
+    /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`;
+    /// `Network` or `Timeout`, naming the last cause; `Closed`.
     ///
     /// # Cancel safety
     /// Safe.

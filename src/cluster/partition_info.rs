@@ -27,7 +27,8 @@ pub struct PartitionInfo {
 }
 
 impl Client {
-    /// Returns the partitions of a topic by their numbers, and waits until the deadline for a topic that does not exist.
+    /// Returns the partitions of a topic by their numbers, and waits until the deadline for a topic
+    /// that does not exist.
     ///
     /// # Errors
     /// `InvalidArgument` for a name that Kafka forbids; others as [`topic`](Self::topic).

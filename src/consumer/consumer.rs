@@ -31,10 +31,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Reads records: of partitions that it is told ([`assign`](Self::assign)), or of those that its group gives it
 /// ([`subscribe`](Self::subscribe)).
 ///
-/// All methods take `&self`, and clones are the same consumer (a clone costs two reference counts): clone it to commit,
-/// seek or pause from other tasks. There is *one reader at a time*, over all clones: while a [`recv`](Self::recv),
-/// [`recv_batch`](Self::recv_batch) or [`poll`](Self::poll) is under way, or the [`Records`] of a poll or a
-/// [`stream`](Self::stream) are held, another one gives an `InvalidArgument` error and does nothing.
+/// All methods take `&self`, and clones are the same consumer (a clone costs two reference counts):
+/// clone it to commit, seek or pause from other tasks. There is *one reader at a time*, over all
+/// clones: while a [`recv`](Self::recv), [`recv_batch`](Self::recv_batch) or [`poll`](Self::poll)
+/// is under way, or the [`Records`] of a poll or a [`stream`](Self::stream) are held, another one
+/// gives an `InvalidArgument` error and does nothing.
 ///
 /// # When a record is done
 /// A record is done when its reader asks for the next one (by `recv`, `poll`, or the stream) or closes the consumer. What
@@ -43,8 +44,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// partition back, that waits until the reader is done with what it holds of it, for `max.poll.interval.ms` at most.
 ///
 /// # When it ends
-/// [`close`](Self::close) commits, leaves the group and ends everything, for all clones. Dropping the last clone without
-/// it ends its tasks and connections at once: nothing more is committed, and the group notices when the session times out.
+/// [`close`](Self::close) commits, leaves the group and ends everything, for all clones. Dropping
+/// the last clone without it ends its tasks and connections at once: nothing more is committed, and
+/// the group notices when the session times out.
 ///
 /// ```no_run
 /// # async fn example() -> ottla::Result<()> {

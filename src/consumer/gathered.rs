@@ -1,11 +1,12 @@
-//! How much a reader has taken over and not handed out, while it waits for a full batch. Decides; does no IO.
+//! Counts what a reader has taken over and not handed out while it waits for a full batch. Decides;
+//! does no IO.
 
 use std::sync::Arc;
 
 use super::{budget::Account, queue::Taken};
 
-/// The part of a broker's share, as its reciprocal, that a reader keeps to itself while it waits for more: the rest is for
-/// what is fetched meanwhile.
+/// The part of a broker's share, as its reciprocal, that a reader keeps to itself while it waits
+/// for more: the rest is for what is fetched meanwhile.
 const PART_OF_SHARE: usize = 4;
 
 /// Records that wait with the reader.
@@ -26,7 +27,8 @@ impl Gathered {
                 self.charge(part.account(), part.bytes.max(part.records.size()));
             }
             Taken::Raw { batch, charge, start, end, .. } => {
-                // What lies before `start` is not handed out. How many a message set's wrapper holds is not known yet.
+                // What lies before `start` is not handed out. How many a message set's wrapper
+                // holds is not known yet.
                 let all = usize::try_from(batch.header.record_count).unwrap_or(0).max(1);
                 self.records += all.min(usize::try_from(end - start).unwrap_or(0));
                 self.charge(charge.account(), batch.bytes().len());
@@ -49,13 +51,13 @@ impl Gathered {
         self.stops |= more.stops;
     }
 
-    /// How many records are missing to that many; at least one.
+    /// Returns the number of records that are missing to that many; at least one.
     pub(super) fn missing(&self, records: usize) -> usize {
         records.saturating_sub(self.records).max(1)
     }
 
-    /// Whether there is nothing more to wait for: that many are there, or as many as the reader may keep to itself, or
-    /// something that has to be told before any more come.
+    /// Returns true when there is nothing more to wait for: that many are there, or as many as the
+    /// reader may keep to itself, or an error or end stands behind them.
     pub(super) fn is_enough(&self, records: usize) -> bool {
         let full = |(account, bytes): &(Arc<Account>, usize)| *bytes >= account.limit() / PART_OF_SHARE;
         self.records >= records || self.stops || self.bytes.iter().any(full)

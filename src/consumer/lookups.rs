@@ -120,13 +120,14 @@ impl Consumer {
         group.committed(partitions, self.shared.deadline()).await
     }
 
-    /// Returns the partitions of a topic by their numbers. Takes at most `default.api.timeout.ms`, for a topic that does not
-    /// exist (yet). [`Producer::partitions_for`](crate::Producer::partitions_for) and
+    /// Returns the partitions of a topic by their numbers. Takes at most `default.api.timeout.ms`,
+    /// for a topic that does not exist (yet).
+    /// [`Producer::partitions_for`](crate::Producer::partitions_for) and
     /// [`Admin::partitions_for`](crate::Admin::partitions_for) are the same call.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`; `Network` or `Timeout`,
-    /// naming the last cause; `Closed`.
+    /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`;
+    /// `Network` or `Timeout`, naming the last cause; `Closed`.
     ///
     /// # Cancel safety
     /// Safe.

@@ -1,12 +1,15 @@
 //! Reading from the log: alone over chosen partitions, or as a member of a group.
 //!
-//! A record's way in: `routes` says which broker a partition is read from (its leader, or a replica `nearby`). `fetch_task`
-//! asks one broker for what `fetcher` plans (a session of `fetch_session`, as much as `answer_size` says, bytes reserved in
-//! `budget`; over more than one connection where `lanes` says so) and walks the headers of what came (`walk`); `arrivals` queues the batches of each partition (`queue`) without
-//! copying them. The `reader` takes them in fair turns (`handout`), opens them (`part`) and hands out their records: owned
-//! ones, many at once where it waits for a full batch (`recv_batch`, `gathered`), or borrowed ones (`records`). Partitions that are split off (`split`) have a reader of their own
-//! (`partition_stream`). How far it has come is kept in a `lease`; where a partition is read from is found out in
-//! `position` and `resolve`, behind damage in `search`. `consumer_task` asks the questions, follows the group and commits.
+//! A record's way in: `routes` says which broker a partition is read from (its leader, or a replica
+//! `nearby`). `fetch_task` asks one broker for what `fetcher` plans (a session of `fetch_session`,
+//! as much as `answer_size` says, bytes reserved in `budget`; over more than one connection where
+//! `lanes` says so) and walks the headers of what came (`walk`); `arrivals` queues the batches of
+//! each partition (`queue`) without copying them. The `reader` takes them in fair turns
+//! (`handout`), opens them (`part`) and hands out their records: owned ones, many at once where it
+//! waits for a full batch (`recv_batch`, `gathered`), or borrowed ones (`records`). Partitions that
+//! are split off (`split`) have a reader of their own (`partition_stream`). How far it has come is
+//! kept in a `lease`; where a partition is read from is found out in `position` and `resolve`,
+//! behind damage in `search`. `consumer_task` asks the questions, follows the group and commits.
 
 mod answer_size;
 mod arrivals;

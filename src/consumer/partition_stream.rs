@@ -233,8 +233,8 @@ impl PartitionStream {
         next.map(|portions| portions.map(|portions| Records::new(portions, self.home())))
     }
 
-    /// It asks for more than one record, and is done with what it gave before. Counts as waiting while the result is held.
-    /// `None` at the end.
+    /// It asks for more than one record, and is done with what it gave before. Counts as waiting
+    /// while the result is held. `None` at the end.
     pub(super) async fn begin_poll(&self) -> Option<Result<Option<Alive>>> {
         if self.ended {
             return None;

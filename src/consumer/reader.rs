@@ -297,8 +297,9 @@ impl Reader {
         }
     }
 
-    /// Takes over batches until `records` are there, and hands out none of them: they stay with the reader, whoever asks
-    /// next. Ready earlier where more would not help, see [`Gathered::is_enough`]. `None` at the end.
+    /// Takes over batches until `records` are there, and hands out none of them: they stay with the
+    /// reader for whichever call asks next. Ready earlier where more would not help, see
+    /// [`Gathered::is_enough`]. `None` at the end.
     pub(super) fn poll_gathered(
         &mut self,
         records: usize,
@@ -331,7 +332,7 @@ impl Reader {
         }
     }
 
-    /// What waits to be handed out, from there on.
+    /// Counts the records that wait to be handed out, from that entry on.
     fn survey(&self, from: usize) -> Gathered {
         let mut gathered = Gathered::default();
         self.pending

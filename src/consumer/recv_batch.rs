@@ -21,16 +21,18 @@ use crate::{
 };
 
 impl Consumer {
-    /// Receives up to `max` records that own their parts, and waits until there are that many, for `wait` at most. The
-    /// batch is then what has come, perhaps nothing, which is no error. For sinks that write many records at once:
-    /// "a thousand, or what a second brings".
+    /// Receives up to `max` records that own their parts, and waits until there are that many, for
+    /// `wait` at most. The batch is then what has come, perhaps nothing, which is no error. For
+    /// sinks that write many records at once: "a thousand, or what a second brings".
     ///
-    /// The records of one partition are side by side and in order. A batch is smaller before its time where an error or the
-    /// end of a partition stands behind its records, and where it would take a quarter of a broker's share of
-    /// `queued.max.messages.kbytes`, or more room there when it is decompressed than is left.
+    /// The records of one partition are side by side and in order. A batch is smaller before its
+    /// time where an error or the end of a partition stands behind its records, and where it would
+    /// take a quarter of a broker's share of `queued.max.messages.kbytes`, or more room there when
+    /// it is decompressed than is left.
     ///
-    /// As with [`poll`](Self::poll), the records are done when the next ones are asked for; [`recv`](Self::recv),
-    /// [`poll`](Self::poll) and this may take turns. [`detach`](ConsumerRecord::detach) records that are to live long.
+    /// As with [`poll`](Self::poll), the records are done when the next ones are asked for;
+    /// [`recv`](Self::recv), [`poll`](Self::poll) and this may take turns.
+    /// [`detach`](ConsumerRecord::detach) records that are to live long.
     ///
     /// ```
     /// use std::time::Duration;
@@ -46,18 +48,18 @@ impl Consumer {
     ///
     /// let batch = consumer.recv_batch(2, Duration::from_secs(60)).await?; // full: it does not wait
     /// assert_eq!(batch.len(), 2);
-    /// let batch = consumer.recv_batch(2, Duration::from_millis(20)).await?; // done are the two before it
+    /// let batch = consumer.recv_batch(2, Duration::from_millis(20)).await?; // the two are done now
     /// assert!(batch.is_empty());
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), which come behind the records before them; `InvalidArgument` for a `max` of 0; `Closed` once
-    /// the consumer has ended.
+    /// As [`recv`](Self::recv), which come behind the records before them; `InvalidArgument` for a
+    /// `max` of 0; `Closed` once the consumer has ended.
     ///
     /// # Cancel safety
-    /// Safe: no record is handed out before the future is ready, so that dropping it loses none; they come with the next
-    /// call. The records before are done as soon as this is called.
+    /// Safe: no record is handed out before the future is ready, so that dropping it loses none;
+    /// they come with the next call. The records before are done as soon as this is called.
     pub async fn recv_batch(&self, max: usize, wait: Duration) -> Result<Vec<ConsumerRecord>> {
         consume_budget().await;
         check_max(max)?;
@@ -81,8 +83,8 @@ impl Consumer {
 }
 
 impl PartitionStream {
-    /// Receives up to `max` records of the partition that own their parts, and waits until there are that many, for `wait`
-    /// at most; all as with [`Consumer::recv_batch`]. `None` at the end.
+    /// Receives up to `max` records of the partition that own their parts, and waits until there
+    /// are that many, for `wait` at most; all as with [`Consumer::recv_batch`]. `None` at the end.
     ///
     /// # Errors
     /// As [`recv`](Self::recv); `InvalidArgument` for a `max` of 0.
@@ -129,7 +131,8 @@ fn owned(lent: &Records) -> Vec<ConsumerRecord> {
     records
 }
 
-/// Waits until `max` records are there, and takes them; what is there when the time is up. `None` at the end.
+/// Waits until `max` records are there, and takes them; what is there when the time is up. `None`
+/// at the end.
 ///
 /// # Cancel safety
 /// Safe: they are taken in the step in which it is ready.
@@ -160,7 +163,8 @@ async fn gather(inbox: &Inbox, reader: &Mutex<Reader>, max: usize, wait: Duratio
         match poll_fn(|cx| Poll::Ready(lock(reader).poll_portions(max, inbox, cx))).await {
             Poll::Ready(portions) => return portions,
             Poll::Pending if !in_time => return Some(Ok(Vec::new())),
-            // There was something, but no record: it may have been taken away, or the log begins elsewhere.
+            // There was something, but no record: it may have been taken away, or the log begins
+            // elsewhere.
             Poll::Pending => {}
         }
     }

@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use memory::{MemoryListener, MemoryNetwork};
 pub use tcp::Tcp;
 
-/// The domain of brokers on an in-memory network. `.invalid` is reserved (RFC 2606, RFC 6761), so that no such name leads
-/// to a real broker.
+/// The domain of brokers on an in-memory network. `.invalid` is reserved (RFC 2606, RFC 6761), so
+/// that no such name leads to a real broker.
 pub(crate) const IN_MEMORY_DOMAIN: &str = ".testkit.invalid";
 
 /// A boxed future, as the methods of [`Network`] return it.
@@ -25,8 +25,9 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// All addresses of a host, in the order in which they should be tried.
     ///
     /// # Errors
-    /// Every error is one that trying again may cure, except [`InvalidInput`](io::ErrorKind::InvalidInput): no address
-    /// will ever be found for that name, and calls that need the broker fail at once with
+    /// Every error is one that trying again may cure, except
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput): no address will ever be found for that name,
+    /// and calls that need the broker fail at once with
     /// [`Configuration`](crate::ErrorKind::Configuration).
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
 

@@ -16,12 +16,13 @@ use crate::{
     record::RecordMetadata,
 };
 
-/// The results of many records: those of one [`send_batch`](super::Producer::send_batch), or of single sends that
-/// [`push`](Self::push) or `collect` put together. To be awaited or dropped.
+/// The results of many records: those of one [`send_batch`](super::Producer::send_batch), or of
+/// single sends that [`push`](Self::push) or `collect` put together. To be awaited or dropped.
 ///
-/// It resolves when the last of them has its result, to all results in the order of the records. It takes a few words for
-/// each batch that the records went into, and nothing for each record (where records of several partitions alternate, a few
-/// words for each change). A program that sends without end awaits one of these from time to time, or reads
+/// It resolves when the last of them has its result, to all results in the order of the records. It
+/// takes a few words for each batch that the records went into, and nothing for each record (where
+/// records of several partitions alternate, a few words for each change). A program that sends
+/// without end awaits one of these from time to time, or reads
 /// [`delivery_reports`](super::Producer::delivery_reports).
 ///
 /// ```

@@ -458,14 +458,15 @@ impl Producer {
         metrics
     }
 
-    /// Returns the partitions of a topic by their numbers. Takes at most `max.block.ms`, for a topic that does not exist
-    /// (yet). [`Consumer::partitions_for`](crate::Consumer::partitions_for) and
-    /// [`Admin::partitions_for`](crate::Admin::partitions_for) are the same call. Records that are sent next need not wait
-    /// for the topic.
+    /// Returns the partitions of a topic by their numbers. Takes at most `max.block.ms`, for a
+    /// topic that does not exist (yet).
+    /// [`Consumer::partitions_for`](crate::Consumer::partitions_for) and
+    /// [`Admin::partitions_for`](crate::Admin::partitions_for) are the same call. Records that are
+    /// sent next need not wait for the topic.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`; `Network` or `Timeout`,
-    /// naming the last cause; `Closed`.
+    /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`;
+    /// `Network` or `Timeout`, naming the last cause; `Closed`.
     ///
     /// # Cancel safety
     /// Safe.

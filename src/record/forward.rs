@@ -5,16 +5,18 @@ use std::borrow::Cow;
 use super::{ConsumerRecord, Payload, Record, TopicName};
 
 impl<'a> Record<'a> {
-    /// A copy of a record that was read, for another topic: a [`ConsumerRecord`] (by reference, or by value to own its
-    /// parts) or a [`RecordRef`](crate::RecordRef). No byte of key, value or headers is copied here.
+    /// A copy of a record that was read, for another topic: a [`ConsumerRecord`] (by reference, or
+    /// by value to own its parts) or a [`RecordRef`](crate::RecordRef). No byte of key, value or
+    /// headers is copied here.
     ///
-    /// It keeps the key and the value (null stays null, and empty stays empty), all headers (their order, repeated names
-    /// and null values), and the timestamp, if the record has one. It has no partition, so that the key decides;
-    /// [`partition`](Self::partition) asks for one. [`set_timestamp_millis`](Self::set_timestamp_millis)`(None)` gives it
-    /// the time of `send` instead.
+    /// It keeps the key and the value (null stays null, and empty stays empty), all headers (their
+    /// order, repeated names and null values), and the timestamp, if the record has one. It has no
+    /// partition, so that the key decides; [`partition`](Self::partition) asks for one.
+    /// [`set_timestamp_millis`](Self::set_timestamp_millis)`(None)` gives it the time of `send`
+    /// instead.
     ///
     /// ```
-    /// use ottla::{Consumer, Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {

@@ -2,11 +2,12 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use crate::error::{Error, ErrorKind, Result, clean};
 
-/// The name of a topic, in every form in which a program may have it: `&str`, `String`, `Cow<str>`, `Box<str>`, or the
-/// `Arc<str>` of a record that was read ([`ConsumerRecord::topic`](super::ConsumerRecord::topic)), owned or by reference.
+/// The name of a topic, in every form in which a program may have it: `&str`, `String`, `Cow<str>`,
+/// `Box<str>`, or the `Arc<str>` of a record that was read
+/// ([`ConsumerRecord::topic`](super::ConsumerRecord::topic)), owned or by reference.
 ///
-/// [`Record::to`](super::Record::to) and [`TopicPartition::new`] take it. An `Arc<str>` is shared and not copied where the
-/// callee keeps one.
+/// [`Record::to`](super::Record::to) and [`TopicPartition::new`] take it. An `Arc<str>` is shared
+/// and not copied where the callee keeps one.
 pub trait TopicName<'a>: sealed::Sealed {
     #[doc(hidden)]
     fn into_cow(self) -> Cow<'a, str>;

@@ -94,7 +94,8 @@ impl Cluster {
             let rack = options.racks.get(index.checked_rem(options.racks.len()).unwrap_or(0)).cloned();
             let host = match network {
                 None => "127.0.0.1".to_owned(),
-                // A client that is not on this network must not reach a broker of the machine in its place.
+                // A client that is not on this network must not reach a broker of the machine in
+                // its place.
                 Some(_) => format!("broker-{id}{IN_MEMORY_DOMAIN}"),
             };
             brokers.push(Broker { id, host, port, rack, up: true, sessions: Sessions::default() });
@@ -122,10 +123,11 @@ impl Cluster {
 
     /// Returns `bootstrap.servers`: the addresses of all brokers, including those that are down.
     ///
-    /// Brokers on loopback ports are `127.0.0.1:<port>`. Those on an in-memory network have names that cannot be resolved
-    /// (`broker-1.testkit.invalid:9092`), and a client on TCP that meets one fails at once with
-    /// [`Configuration`](ErrorKind::Configuration). [`producer`](Self::producer), [`consumer`](Self::consumer) and
-    /// [`admin`](Self::admin) set addresses and network together.
+    /// Brokers on loopback ports are `127.0.0.1:<port>`. Those on an in-memory network have names
+    /// that cannot be resolved (`broker-1.testkit.invalid:9092`), and a client on TCP that meets
+    /// one fails at once with [`Configuration`](ErrorKind::Configuration).
+    /// [`producer`](Self::producer), [`consumer`](Self::consumer) and [`admin`](Self::admin) set
+    /// addresses and network together.
     pub fn bootstrap(&self) -> String {
         let state = self.shared.lock();
         let addresses: Vec<String> =

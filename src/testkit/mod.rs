@@ -29,9 +29,10 @@
 //! # }
 //! ```
 //!
-//! Tests of what time does run on the in-memory network under tokio's paused clock, which the brokers follow:
-//! `Options::new().in_memory()`. Clients come from [`Cluster::producer`], [`Cluster::consumer`] and [`Cluster::admin`],
-//! which set addresses and network; a client on TCP cannot reach such a cluster, nor anything else in its place.
+//! Tests of what time does run on the in-memory network under tokio's paused clock, which the
+//! brokers follow: `Options::new().in_memory()`. Clients come from [`Cluster::producer`],
+//! [`Cluster::consumer`] and [`Cluster::admin`], which set addresses and network; a client on TCP
+//! cannot reach such a cluster, nor anything else in its place.
 //!
 //! Listeners are in plain text unless [`Options::sasl`] or `Options::tls` say otherwise. Who may do what is said by faults:
 //! `on(ApiKey::Produce).topic("orders").user("bob").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED)`.

@@ -30,7 +30,6 @@ use crate::{
 ///
 /// ```no_run
 /// # async fn example(consumer: ottla::Consumer, producer: ottla::Producer) -> ottla::Result<()> {
-/// use std::time::Duration;
 /// use ottla::{OrderBy, Plain};
 ///
 /// consumer.subscribe(["orders"])?;
@@ -83,8 +82,8 @@ impl Consumer {
         self.worker().run(handler).await
     }
 
-    /// Settings for a [`Worker`] that runs a handler for every record. It is the consumer's one reader; clones of the
-    /// consumer pause and seek partitions while it runs.
+    /// Settings for a [`Worker`] that runs a handler for every record. It is the consumer's one
+    /// reader; clones of the consumer pause and seek partitions while it runs.
     pub fn worker(self) -> WorkerBuilder {
         WorkerBuilder::new(self)
     }
@@ -128,13 +127,14 @@ impl WorkerBuilder {
         self.set(|s| s.max_batch = records)
     }
 
-    /// How long a batch of [`run_batches`](Self::run_batches) waits to be full ([`max_batch`](Self::max_batch)), counted from
-    /// when its first record was there. It begins earlier where no more records can come: the buffer is full
-    /// ([`buffer_bytes`](Self::buffer_bytes)), or an error of the partition stands behind them. The wait is not the handler's
-    /// time: it keeps no lane, and the group takes the partition back without waiting for it (the records are read again by
-    /// the next owner). While a batch is handled, the next one fills only as far as
-    /// [`buffer_records`](Self::buffer_records), which should be twice `max_batch`. Default: none, so that a batch is what is
-    /// there.
+    /// Sets how long a batch of [`run_batches`](Self::run_batches) waits to be full
+    /// ([`max_batch`](Self::max_batch)), counted from when its first record was there. It begins
+    /// earlier where no more records can come: the buffer is full
+    /// ([`buffer_bytes`](Self::buffer_bytes)), or an error of the partition stands behind them. The
+    /// wait is not the handler's time: it keeps no lane, and the group takes the partition back
+    /// without waiting for it (the records are read again by the next owner). While a batch is
+    /// handled, the next one fills only as far as [`buffer_records`](Self::buffer_records), which
+    /// should be twice `max_batch`. Default: none, so that a batch is what is there.
     ///
     /// ```
     /// use std::{sync::Arc, time::Duration};
@@ -162,8 +162,8 @@ impl WorkerBuilder {
     /// ```
     ///
     /// # Errors
-    /// Starting gives `Configuration` where the handler takes single records, and where `buffer_records` is less than
-    /// `max_batch`.
+    /// Starting gives `Configuration` where the handler takes single records, and where
+    /// `buffer_records` is less than `max_batch`.
     pub fn batch_linger(self, linger: Duration) -> Self {
         self.set(|s| s.batch_linger = linger)
     }
@@ -244,8 +244,9 @@ impl WorkerBuilder {
         self.start(handler)?.wait().await
     }
 
-    /// The same with batches of a partition's records, in order: those that are there, up to [`max_batch`](Self::max_batch),
-    /// or what comes within [`batch_linger`](Self::batch_linger). A batch is done, or fails, as a whole.
+    /// The same with batches of a partition's records, in order: those that are there, up to
+    /// [`max_batch`](Self::max_batch), or what comes within [`batch_linger`](Self::batch_linger). A
+    /// batch is done, or fails, as a whole.
     ///
     /// # Errors
     /// As [`start`](Self::start) and [`Worker::wait`]; `Configuration` with [`OrderBy::Key`].

@@ -13,9 +13,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OrderBy {
-    /// All of them, in the order of the log. As many records run at once as there are partitions, at most, so that a handler
-    /// that waits for something bounds the worker to partitions ÷ that wait:
-    /// [how fast it can be](super::Worker#how-fast-it-can-be). The default.
+    /// All of them, in the order of the log. As many records run at once as there are partitions,
+    /// at most, so that a handler that waits for something bounds the worker to partitions ÷ that
+    /// wait: [how fast it can be](super::Worker#how-fast-it-can-be). The default.
     #[default]
     Partition,
     /// Those with the same key, in the order of the log. Others run side by side, those without a key too. What is

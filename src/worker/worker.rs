@@ -33,30 +33,37 @@ use crate::{
 ///   clean ends exactly once. With `enable.auto.commit` off nothing is committed: for handlers that keep offsets with
 ///   their results.
 /// - **Failures**: a handler that gives an error, panics or exceeds
-///   [`handler_timeout`](super::WorkerBuilder::handler_timeout) is called again after a wait that doubles; after the last attempt
-///   the record goes to the [dead letters](super::WorkerBuilder::dead_letter), or is [passed over](super::WorkerBuilder::skip_failed), or
-///   the worker ends with the error (the default). Others go on meanwhile; those behind it in order wait.
-/// - **Rebalances**: when the group takes a partition back, nothing more of it is begun (but what lies before records of
-///   other keys that were begun already, so that these need not be done twice), and what runs may end within
-///   [`drain_timeout`](super::WorkerBuilder::drain_timeout). When a partition is lost, another member may read it already, so its
-///   handlers are ended at once.
+///   [`handler_timeout`](super::WorkerBuilder::handler_timeout) is called again after a wait that
+///   doubles; after the last attempt the record goes to the [dead
+///   letters](super::WorkerBuilder::dead_letter), or is [passed
+///   over](super::WorkerBuilder::skip_failed), or the worker ends with the error (the default).
+///   Others go on meanwhile; those behind it in order wait.
+/// - **Rebalances**: when the group takes a partition back, nothing more of it is begun (but what
+///   lies before records of other keys that were begun already, so that these need not be done
+///   twice), and what runs may end within [`drain_timeout`](super::WorkerBuilder::drain_timeout).
+///   When a partition is lost, another member may read it already, so its handlers are ended at
+///   once.
 /// - **Hanging handlers**: `max.poll.interval.ms` counts from when the handler that has run for longest was called. After
 ///   that the member is out of the group, its handlers are ended, and it joins again. [`status`](Self::status) names what
 ///   runs and for how long. An attempt that waits to be made again does not count.
 ///
 /// # How fast it can be
-/// With [`OrderBy::Partition`](super::OrderBy::Partition), the default, one handler runs for each partition, whatever
-/// [`concurrency`](super::WorkerBuilder::concurrency) allows. So a handler that waits (for a database, for the
-/// [`Delivery`](crate::Delivery) of a record that it sends on) bounds the worker to partitions ÷ that wait. For a delivery
-/// the wait is the producer's `linger.ms` (5 ms by default) and a round trip: with 6 partitions and 1 ms to the broker, about
-/// 1,000 records a second. [`Worker::status`] shows such a worker: one record runs in each partition, and the others wait.
-/// What helps:
+/// With [`OrderBy::Partition`](super::OrderBy::Partition), the default, one handler runs for each
+/// partition, whatever [`concurrency`](super::WorkerBuilder::concurrency) allows. So a handler that
+/// waits (for a database, for the [`Delivery`](crate::Delivery) of a record that it sends on)
+/// bounds the worker to partitions ÷ that wait. For a delivery the wait is the producer's
+/// `linger.ms` (5 ms by default) and a round trip: with 6 partitions and 1 ms to the broker, about
+/// 1,000 records a second. [`Worker::status`] shows such a worker: one record runs in each
+/// partition, and the others wait. Remedies:
 /// - [`run_batches`](super::WorkerBuilder::run_batches) waits once for each batch. With
-///   [`send_batch`](crate::Producer::send_batch) the records of a batch wait for the broker together, as in the example.
-/// - [`OrderBy::Key`](super::OrderBy::Key) runs different keys of a partition side by side, up to `concurrency`.
+///   [`send_batch`](crate::Producer::send_batch) the records of a batch wait for the broker
+///   together, as in the example.
+/// - [`OrderBy::Key`](super::OrderBy::Key) runs different keys of a partition side by side, up to
+///   `concurrency`.
 /// - [`linger(Duration::ZERO)`](crate::ProducerBuilder::linger) leaves the round trip.
 ///
-/// Not to wait for the delivery at all is no help: the record would be done, and be committed, before its copy is in the log.
+/// Not to wait for the delivery at all is no help: the record would be done, and be committed,
+/// before its copy is in the log.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -129,8 +136,8 @@ impl Worker {
     }
 
     /// Begins nothing more, lets handlers end (for half of the timeout, and for
-    /// [`drain_timeout`](super::WorkerBuilder::drain_timeout) at most), commits what is done and leaves the group. Never takes
-    /// longer than the timeout.
+    /// [`drain_timeout`](super::WorkerBuilder::drain_timeout) at most), commits what is done and
+    /// leaves the group. Never takes longer than the timeout.
     ///
     /// # Errors
     /// As [`wait`](Self::wait); `Timeout` where it was not done in time.

@@ -114,7 +114,8 @@ pub(super) struct Schedule<M> {
     /// Retries by when they are due.
     parked: BTreeMap<(Instant, u64), Job>,
     parkings: u64,
-    /// Partitions by when a batch that is not full begins all the same; at most one entry of each partition counts.
+    /// Partitions by when a batch that is not full begins all the same; at most one entry of each
+    /// partition counts.
     lingering: BTreeSet<(Instant, PartitionId)>,
     lanes: Vec<Lane>,
     /// Lanes that wait; some of them may have got a job meanwhile.
@@ -254,7 +255,8 @@ impl<M: Progress> Schedule<M> {
         let (bound, bytes, used) = (self.rules.buffer_records, self.rules.buffer_bytes, self.bytes);
         let partition = self.partition(id)?;
         let held = partition.slots.len();
-        // Half of it at a time, so that the feeder does not come for each record; but a batch that lingers gets its fill.
+        // Half of it at a time, so that the feeder does not come for each record; but a batch that
+        // lingers gets its fill.
         let full = held > bound / 2 && !(partition.is_lingering() && held < bound);
         let starved = held > 0 && used >= bytes;
         if full || starved {
@@ -307,8 +309,8 @@ impl<M: Progress> Schedule<M> {
 
     // ---- batches that wait for more records
 
-    /// Lists a partition's next batch as ready if it is full or has lingered; otherwise notes when it will have. Returns
-    /// the number of jobs that became ready.
+    /// Lists a partition's next batch as ready if it is full or has lingered; otherwise notes when
+    /// it will have. Returns the number of jobs that became ready.
     fn list_batch(&mut self, id: PartitionId, now: Instant) -> usize {
         let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut) else { return 0 };
         match partition.next_batch(now) {

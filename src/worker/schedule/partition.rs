@@ -48,21 +48,22 @@ pub(super) struct Slot {
     done: bool,
 }
 
-/// For how many records a batch waits, and how long. A partition with batches has one strand.
+/// The number of records that a batch waits for, and the time. A partition with batches has one strand.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch {
     pub(super) records: usize,
     pub(super) linger: Duration,
 }
 
-/// Whether the next batch may begin.
+/// The state of a partition's next batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readiness {
     /// It is full, or has lingered: that strand is listed from now on.
     Ready(usize),
     /// Look again then.
     LingersUntil(Instant),
-    /// No record waits, or the batch before it is not done, or it is known already when to look again.
+    /// No record waits, or the batch before it is not done, or it is known already when to look
+    /// again.
     Nothing,
 }
 
@@ -141,8 +142,8 @@ impl<M: Progress> Partition<M> {
         freed
     }
 
-    /// Takes a record in that came now; gives its strand where that becomes ready. Where batches linger, none does:
-    /// [`next_batch`](Self::next_batch) says.
+    /// Takes a record in that came now; gives its strand where that becomes ready. Where batches
+    /// linger, none does: [`next_batch`](Self::next_batch) says.
     pub(super) fn push(&mut self, record: ConsumerRecord, now: Instant) -> Option<usize> {
         let at = self.strand_of(&record);
         let number = self.base + self.slots.len() as u64;
@@ -157,7 +158,7 @@ impl<M: Progress> Partition<M> {
 
     // ---- batches that linger
 
-    /// Whether a batch that is not full waits for more records.
+    /// Returns true while a batch that is not full waits for more records.
     pub(super) fn is_lingering(&self) -> bool {
         let waits = |batch: Batch| {
             self.strands
@@ -167,7 +168,7 @@ impl<M: Progress> Partition<M> {
         self.batch.is_some_and(waits)
     }
 
-    /// Whether the next batch may begin. Without a linger its strand is listed elsewhere.
+    /// Lists the next batch as ready, if it is, or says when it will be. Without a linger its strand is listed elsewhere.
     pub(super) fn next_batch(&mut self, now: Instant) -> Readiness {
         let (Some(batch), Some(strand)) = (self.batch, self.strands.first()) else { return Readiness::Nothing };
         let Some(first) = strand.waiting.front().copied().filter(|_| !strand.busy && !strand.listed) else {
@@ -194,7 +195,7 @@ impl<M: Progress> Partition<M> {
         self.strands.first_mut()?.becomes_ready().then_some(0)
     }
 
-    /// It is that time; whether the schedule is to look at the next batch.
+    /// That time has come; returns true if the schedule is to look at the next batch.
     pub(super) fn lingered(&mut self, at: Instant) -> bool {
         self.lingers_until.take_if(|until| *until == at).is_some()
     }
@@ -299,8 +300,8 @@ impl<M: Progress> Partition<M> {
         freed
     }
 
-    /// A strand's job is through; whether the strand becomes ready. Where batches linger it does not:
-    /// [`next_batch`](Self::next_batch) says.
+    /// A strand's job is through; whether the strand becomes ready. Where batches linger it does
+    /// not: [`next_batch`](Self::next_batch) says.
     pub(super) fn release(&mut self, at: usize) -> bool {
         self.strands.get_mut(at).is_some_and(|strand| {
             strand.busy = false;
