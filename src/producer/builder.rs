@@ -23,7 +23,7 @@ use super::{
     sender_task::SenderTask,
     settings::{Acks, ProducerSettings},
     sizes::Sizes,
-    topics::{Placement, Topics},
+    topics::{Placement, TopicTimeout, Topics},
 };
 use crate::{
     cluster::{Backoff, Client, client_properties},
@@ -93,7 +93,8 @@ impl ProducerBuilder {
         self.set(|s| s.buffer_memory = bytes)
     }
 
-    /// `max.block.ms`: how long `send` waits for room, and a record for its topic. Default: 60 s.
+    /// `max.block.ms`: how long `send` waits for room, and a record for its topic, if `delivery.timeout.ms` is not
+    /// shorter. Default: 60 s.
     pub fn max_block(self, time: Duration) -> Self {
         self.set(|s| s.max_block = time)
     }
@@ -302,7 +303,7 @@ impl ProducerBuilder {
             partitioning: settings.partitioning,
             rack: settings.client.client_rack,
             seed,
-            max_block: settings.max_block,
+            topic_timeout: TopicTimeout::new(settings.max_block, derived.delivery_timeout),
         };
         let shared = Arc::new(Shared {
             topics: Topics::new(placement),

@@ -23,7 +23,7 @@ use super::{
         queue::Rules,
         sender::{Effect, ProduceRequest, Sender},
         sizes::Sizes,
-        topics::{Admitted, Hand, Placement, Topics, parts_of},
+        topics::{Admitted, Hand, Placement, TopicTimeout, Topics, parts_of},
     },
     model_broker::{Log, response},
 };
@@ -119,7 +119,7 @@ impl World {
             partitioning: Partitioning::default(),
             rack: None,
             seed,
-            max_block: Duration::from_secs(60),
+            topic_timeout: TopicTimeout::new(Duration::from_secs(60), Duration::from_secs(60)),
         };
         let logs = (0..PARTITIONS)
             .map(|_| Log { leader: 0, max_records: u32::MAX, strict: faults.forgets, ..Log::default() })
