@@ -74,7 +74,8 @@ impl AdminBuilder {
     /// Makes the client. No broker is asked yet, so that this works also while none can be reached.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for settings that are wrong or contradict each other.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for settings that are wrong or contradict each other,
+    /// and without a tokio runtime that has timers and what the network needs (`enable_all()`).
     ///
     /// # Cancel safety
     /// Safe: nothing is started before the future is ready.

@@ -3,7 +3,7 @@
 use std::{num::NonZero, sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::sync::mpsc;
 
 use super::{
     Consumer,
@@ -19,8 +19,8 @@ use super::{
 use crate::{
     cluster::{Backoff, Client, client_properties},
     config::{Pairs, apply},
-    error::{Error, ErrorKind, Result},
-    net::Network,
+    error::Result,
+    net::{Network, runtime},
     security::Security,
 };
 
@@ -211,7 +211,7 @@ impl ConsumerBuilder {
     }
 
     /// `enable.partition.eof`: whether the reader is told, by an error of kind
-    /// [`EndOfPartition`](ErrorKind::EndOfPartition), when it has come to the end of a partition: behind the last record, and
+    /// [`EndOfPartition`](crate::ErrorKind::EndOfPartition), when it has come to the end of a partition: behind the last record, and
     /// again after more records came and were read. Default: false.
     pub fn enable_partition_eof(self, on: bool) -> Self {
         self.set(|s| s.enable_partition_eof = on)
@@ -266,7 +266,8 @@ impl ConsumerBuilder {
     /// Checks the settings and starts the consumer on the current tokio runtime. Needs no network.
     ///
     /// # Errors
-    /// [`Configuration`](ErrorKind::Configuration) for a setting that cannot be used, and outside of a tokio runtime.
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a setting that cannot be used, and without a tokio runtime
+    /// that has timers and what the network needs (`enable_all()`).
     ///
     /// # Cancel safety
     /// Safe.
@@ -275,9 +276,7 @@ impl ConsumerBuilder {
         let settings = self.settings;
         settings.check()?;
         settings.client.check()?;
-        let runtime = Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::Configuration, "a consumer needs a tokio runtime").with_source(error)
-        })?;
+        let runtime = runtime("a consumer")?;
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
         let client = Client::open(settings.client.clone()).await?;
         let (events, received) = mpsc::unbounded_channel();

@@ -28,8 +28,8 @@ use super::{
 use crate::{
     cluster::{Backoff, Client, client_properties},
     config::{Pairs, apply},
-    error::{Error, ErrorKind, Result},
-    net::Network,
+    error::Result,
+    net::{Network, runtime},
     security::Security,
     wire::Compression,
 };
@@ -261,7 +261,8 @@ impl ProducerBuilder {
     /// Checks the settings and starts the producer on the current tokio runtime. Needs no network.
     ///
     /// # Errors
-    /// [`Configuration`](ErrorKind::Configuration) for a setting that cannot be used, and outside of a tokio runtime.
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a setting that cannot be used, and without a tokio runtime
+    /// that has timers and what the network needs (`enable_all()`).
     ///
     /// # Cancel safety
     /// Safe.
@@ -270,9 +271,7 @@ impl ProducerBuilder {
         let mut settings = self.settings;
         let derived = settings.check()?;
         settings.client.check()?;
-        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::Configuration, "a producer needs a tokio runtime").with_source(error)
-        })?;
+        let runtime = runtime("a producer")?;
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
         let client = Client::open(settings.client.clone()).await?;
         let interceptors = Interceptors::new(settings.interceptors);
