@@ -50,7 +50,9 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new(settings: ClientSettings, runtime: Handle) -> Result<Self> {
         settings.check()?;
-        let guard = Arc::new(Guard::new(settings.security.resolve(&settings.network)?)?);
+        let security = settings.security.resolve(&settings.network)?;
+        Address::check_listeners(&settings.bootstrap_servers, security.protocol())?;
+        let guard = Arc::new(Guard::new(security)?);
         let bootstrap = Address::parse_all(&settings.bootstrap_servers)?;
         let mut rng = match settings.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
