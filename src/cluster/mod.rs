@@ -31,6 +31,7 @@ mod pipeline;
 mod pool;
 mod properties;
 mod reconnect;
+mod resolution;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -53,6 +53,8 @@ properties! {
     "client.rack", "a string", |c, v| c.client_rack = text(v).map(str::to_owned);
     "client.dns.lookup", "use_all_dns_ips (all addresses of a name are tried in turn; nothing else is supported by this version)",
         |_c, v| one_of(v, &[("use_all_dns_ips", ())])?;
+    "bootstrap.resolve.timeout.ms", "milliseconds, 1 or more; 0 for no bound",
+        |c, v| c.bootstrap_resolve_timeout = Some(millis(v)?).filter(|timeout| !timeout.is_zero());
     "request.timeout.ms" | "socket.timeout.ms", MILLIS_ABOVE_ZERO, |c, v| c.request_timeout = millis_above_zero(v)?;
     "default.api.timeout.ms", MILLIS_ABOVE_ZERO, |c, v| c.default_api_timeout = millis_above_zero(v)?;
     "retry.backoff.ms", MILLIS, |c, v| c.retry_backoff = millis(v)?;

@@ -16,6 +16,8 @@ pub(crate) struct ClientSettings {
     pub(crate) client_id: String,
     /// `client.rack`.
     pub(crate) client_rack: Option<String>,
+    /// `bootstrap.resolve.timeout.ms`; `None` for no bound.
+    pub(crate) bootstrap_resolve_timeout: Option<Duration>,
     /// `request.timeout.ms`.
     pub(crate) request_timeout: Duration,
     /// `default.api.timeout.ms`: how long a call may take with all its retries where nothing else is said.
@@ -57,6 +59,7 @@ impl Default for ClientSettings {
             bootstrap_servers: Vec::new(),
             client_id: "ottla".to_owned(),
             client_rack: None,
+            bootstrap_resolve_timeout: None,
             request_timeout: Duration::from_secs(30),
             default_api_timeout: Duration::from_secs(60),
             retry_backoff: Duration::from_millis(100),
