@@ -79,7 +79,7 @@ impl AdminBuilder {
     ///
     /// # Cancel safety
     /// Safe: nothing is started before the future is ready.
-    pub async fn build(self) -> Result<Admin> {
+    pub async fn build(mut self) -> Result<Admin> {
         self.settings.check()?;
         Ok(Admin { client: Client::open(self.settings).await? })
     }

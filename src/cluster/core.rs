@@ -54,7 +54,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(settings: ClientSettings, runtime: Handle) -> Result<Self> {
+    pub(super) fn new(mut settings: ClientSettings, runtime: Handle) -> Result<Self> {
         settings.check()?;
         let security = settings.security.resolve(&settings.network)?;
         Address::check_listeners(&settings.bootstrap_servers, security.protocol())?;

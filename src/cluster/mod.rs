@@ -44,4 +44,4 @@ pub(crate) use client::{Attempt, Client, CoordinatorKind, Lane, Link, RawRequest
 pub use counters::BrokerMetrics;
 pub(crate) use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub(crate) use properties::client_properties;
-pub(crate) use settings::ClientSettings;
+pub(crate) use settings::{ClientSettings, show_millis};

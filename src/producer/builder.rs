@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     cluster::{Backoff, Client, client_properties},
-    config::{Pairs, apply},
+    config::{Configure, Pairs, apply},
     error::Result,
     net::{Network, runtime},
     security::Security,
@@ -85,7 +85,10 @@ impl ProducerBuilder {
 
     /// `linger.ms`: how long a batch waits for more records. Default: 5 ms.
     pub fn linger(self, linger: Duration) -> Self {
-        self.set(|s| s.linger = linger)
+        self.set(|s| {
+            s.linger = linger;
+            s.note("linger.ms");
+        })
     }
 
     /// `buffer.memory`: the bytes that records may take from `send` to their result. Default: 33554432.
@@ -99,15 +102,20 @@ impl ProducerBuilder {
         self.set(|s| s.max_block = time)
     }
 
-    /// `delivery.timeout.ms`: how long after its batch was begun a record has its result at the latest; at least
-    /// `linger.ms` + `request.timeout.ms`. Default: 120 s, or that sum if it is more.
+    /// `delivery.timeout.ms`: how long after its batch was begun a record has its result at the latest; a batch that begins
+    /// with a record that waited for its topic is as old as that record. It must be at least `linger.ms` +
+    /// `request.timeout.ms`; of these, what was not set is lowered (`request.timeout.ms` for produces only). Default:
+    /// 120 s, or that sum if it is more.
     pub fn delivery_timeout(self, time: Duration) -> Self {
         self.set(|s| s.delivery_timeout = Some(time))
     }
 
     /// `request.timeout.ms`: how long a broker may take to answer. Default: 30 s.
     pub fn request_timeout(self, time: Duration) -> Self {
-        self.set(|s| s.client.request_timeout = time)
+        self.set(|s| {
+            s.client.request_timeout = time;
+            s.note("request.timeout.ms");
+        })
     }
 
     /// `max.request.size`: the largest record, before compression, and about the largest request. Default: 1048576.
@@ -218,6 +226,8 @@ impl ProducerBuilder {
         self.set(|s| {
             s.client.retry_backoff = first;
             s.client.retry_backoff_max = max;
+            s.note("retry.backoff.ms");
+            s.note("retry.backoff.max.ms");
         })
     }
 
@@ -238,7 +248,9 @@ impl ProducerBuilder {
         self.set(|s| s.client.network = network)
     }
 
-    /// Any property by its Java or librdkafka name.
+    /// Any property by its Java or librdkafka name. One that means nothing to a producer is taken: one warning at
+    /// [`build`](Self::build) names all of them with the reasons. One whose loss would weaken security or delivery is an
+    /// error.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.push(name, value);
         self
@@ -282,7 +294,7 @@ impl ProducerBuilder {
         let requests = Requests::new(
             client.clone(),
             settings.acks.wire(),
-            settings.client.request_timeout,
+            (derived.request_timeout, derived.ack_timeout),
             derived.compression,
             counters.clone(),
         )?;
