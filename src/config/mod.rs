@@ -169,12 +169,11 @@ pub(crate) fn apply<S: Configure, K: AsRef<str>, V: AsRef<str>>(
             }
         }
     }
-    if S::CLIENT != ClientKind::Producer {
-        if let (Some(acks), Some(socket)) = (value("request.timeout.ms"), value("socket.timeout.ms"))
-            && acks != socket
-        {
-            ignored.push("request.timeout.ms", "beside `socket.timeout.ms` a producer's time for acknowledgements");
-        }
+    if S::CLIENT != ClientKind::Producer
+        && let (Some(acks), Some(socket)) = (value("request.timeout.ms"), value("socket.timeout.ms"))
+        && acks != socket
+    {
+        ignored.push("request.timeout.ms", "beside `socket.timeout.ms` a producer's time for acknowledgements");
     }
     ignored.warn(S::CLIENT);
     Ok(())
