@@ -82,8 +82,9 @@ impl AdminBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a setting that cannot be
-    /// used, or that contradicts another; an unknown property is named together with the nearest
-    /// known one.
+    /// used, or that contradicts another (an unknown property is named together with the nearest
+    /// known one), and without a tokio runtime that has timers and what the network needs
+    /// (`enable_all()`).
     ///
     /// # Cancel safety
     /// Safe: nothing is started before the future is ready.

@@ -59,11 +59,13 @@ impl Admin {
         AdminBuilder::new(bootstrap.as_ref())
     }
 
-    /// An admin client from properties with the names of Kafka's Java client (or librdkafka's).
+    /// Builds an admin client from properties by their Java or librdkafka names. The same properties may build a producer
+    /// and a consumer: those that mean nothing to an admin client are named in one warning.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a name that is not known (with the nearest that
-    /// is), for a value that is not allowed (with what is), and for a property given twice with different values.
+    /// is), for one whose loss would weaken security or delivery (with the reason), for a value that is not allowed (with
+    /// what is), and for a property given twice with different values.
     ///
     /// # Cancel safety
     /// Safe: nothing is started before the future is ready.

@@ -180,7 +180,7 @@ async fn properties_are_checked_when_the_client_is_made() {
         (vec![("bootstrap.servers", "a:1"), ("request.timeout.mss", "1")], "did you mean `request.timeout.ms`?"),
         (vec![("bootstrap.servers", "a")], "no port"),
         (vec![("client.id", "a")], "bootstrap.servers is empty"),
-        (vec![("bootstrap.servers", "a:1"), ("group.id", "g")], "it is a consumer's"),
+        (vec![("bootstrap.servers", "a:1"), ("ssl.crl.location", "crl.pem")], "revoked"),
     ] {
         let error = Admin::from_properties(properties).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);

@@ -1,6 +1,9 @@
 use std::fmt;
 
-use crate::error::{Error, ErrorKind, Result, clean};
+use crate::{
+    config::parse::list,
+    error::{Error, ErrorKind, Result, clean},
+};
 
 /// A host and a port, as `bootstrap.servers` and the cluster's metadata name them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -10,8 +13,8 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads `host:port`, `[v6]:port`, or either behind the name of a protocol (`PLAINTEXT://host:port`, as Kafka's own
-    /// listeners are written).
+    /// Reads `host:port`, `[v6]:port`, or either behind the name of a listener (`EXTERNAL://host:port`, as brokers and
+    /// providers' consoles write it). Java ignores the name, too; [`check_listeners`](Self::check_listeners) looks at it.
     ///
     /// # Errors
     /// Kind `Configuration`, naming the entry.
@@ -19,19 +22,13 @@ impl Address {
         let wrong = |why| {
             Error::new(
                 ErrorKind::Configuration,
-                format!("bootstrap.servers: \"{entry}\" {why}: write host:port, or [address]:port for IPv6"),
+                format!("bootstrap.servers: {entry:?} {why}: write host:port, or [address]:port for IPv6"),
             )
         };
-        let address = entry.trim();
-        let address = match address.split_once("://") {
-            Some((protocol, address)) if protocol.eq_ignore_ascii_case("PLAINTEXT") => address,
-            Some(_) => {
-                return Err(wrong(
-                    "asks for a protocol other than PLAINTEXT, and this version has neither TLS nor SASL",
-                ));
-            }
-            None => address,
-        };
+        let (listener, address) = split_listener(entry);
+        if listener.is_some_and(|name| name.contains(|c: char| !c.is_ascii_alphanumeric() && !"-._%".contains(c))) {
+            return Err(wrong("has a listener before :// whose name is none"));
+        }
         let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("has no port"))?;
         let host = match host.strip_prefix('[') {
             Some(v6) => v6.strip_suffix(']').ok_or_else(|| wrong("has a bracket that is not closed"))?,
@@ -47,10 +44,32 @@ impl Address {
         }
     }
 
+    /// Holds the names of listeners against the security protocol in force: by default a listener has the name of its
+    /// protocol, so that one of another protocol cannot be meant. Other names say nothing.
+    ///
+    /// # Errors
+    /// Kind `Configuration`, naming both.
+    pub(super) fn check_listeners(entries: &[String], in_force: &str) -> Result<()> {
+        for entry in separate(entries) {
+            let Some(listener) = split_listener(entry).0 else { continue };
+            let asked = PROTOCOLS.iter().find(|protocol| listener.eq_ignore_ascii_case(protocol));
+            if let Some(asked) = asked.filter(|asked| **asked != in_force) {
+                return Err(Error::new(
+                    ErrorKind::Configuration,
+                    format!(
+                        "bootstrap.servers: {entry:?} names a listener for {asked}, but `security.protocol` is \
+                         {in_force}: set security.protocol={asked} with what belongs to it, or leave {listener}:// out"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// All entries; at least one is needed.
     pub(super) fn parse_all(entries: &[String]) -> Result<Vec<Self>> {
         let mut addresses = Vec::new();
-        for entry in entries.iter().flat_map(|entry| entry.split(',')).filter(|entry| !entry.trim().is_empty()) {
+        for entry in separate(entries) {
             let address = Self::parse(entry)?;
             if !addresses.contains(&address) {
                 addresses.push(address);
@@ -61,6 +80,22 @@ impl Address {
             return Err(Error::new(ErrorKind::Configuration, message));
         }
         Ok(addresses)
+    }
+}
+
+/// The values of `security.protocol`.
+const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+
+fn separate(entries: &[String]) -> impl Iterator<Item = &str> {
+    entries.iter().flat_map(|entry| list(entry))
+}
+
+/// The listener's name, if there is one, and what stands behind it.
+fn split_listener(entry: &str) -> (Option<&str>, &str) {
+    let entry = entry.trim();
+    match entry.split_once("://") {
+        Some((listener, address)) => (Some(listener), address),
+        None => (None, entry),
     }
 }
 
@@ -82,6 +117,8 @@ mod tests {
             (" broker.example.com:1 ", "broker.example.com:1"),
             ("[::1]:9092", "[::1]:9092"),
             ("PLAINTEXT://127.0.0.1:65535", "127.0.0.1:65535"),
+            (" EXTERNAL-2.x_y://[::1]:1 ", "[::1]:1"),
+            ("://a:1", "a:1"),
         ] {
             assert_eq!(Address::parse(entry).unwrap().to_string(), shown);
         }
@@ -98,7 +135,9 @@ mod tests {
             ("a b:9092", "no usable host"),
             ("::1:9092", "without brackets"),
             ("[::1:9092", "not closed"),
-            ("SASL_SSL://a:9092", "neither TLS nor SASL"),
+            ("a b://c:9092", "whose name is none"),
+            ("EXTERNAL://", "no port"),
+            ("A://B://c:1", "brackets"),
         ] {
             let error = Address::parse(entry).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Configuration);
@@ -111,5 +150,24 @@ mod tests {
         let entries = ["a:1,b:2".to_owned(), "a:1".to_owned(), " ".to_owned()];
         assert_eq!(Address::parse_all(&entries).unwrap().len(), 2);
         assert_eq!(Address::parse_all(&[]).unwrap_err().kind(), ErrorKind::Configuration);
+    }
+
+    #[test]
+    fn listeners_are_held_against_the_protocol() {
+        let check = |entries: &str, in_force| Address::check_listeners(&[entries.to_owned()], in_force);
+        for (entries, in_force) in [
+            ("a:1, PLAINTEXT://b:1,", "PLAINTEXT"),
+            ("sasl_ssl://a:1,INTERNAL://b:1", "SASL_SSL"),
+            ("PLAINTEXT_HOST://a:1,http://b:1", "SSL"),
+        ] {
+            check(entries, in_force).unwrap();
+        }
+        let error = check("INTERNAL://b:1, SSL://a:1", "SASL_SSL").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        let text = error.to_string();
+        assert!(
+            text.contains("\"SSL://a:1\"") && text.contains("is SASL_SSL") && text.contains("SSL:// out"),
+            "{text}"
+        );
     }
 }

@@ -50,7 +50,12 @@ pub(super) async fn call<R: Request>(
             };
             core.send_on(&connection, until, None, &build).await
         };
-        let error = match attempt.await {
+        let attempt = tokio::select! {
+            biased;
+            attempt = attempt => attempt,
+            error = core.overdue() => return Err(error),
+        };
+        let error = match attempt {
             Ok(response) => {
                 let code = check(&response);
                 if !code.is_retriable() {

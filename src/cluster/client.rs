@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::Request;
-use tokio::{runtime::Handle, sync::watch, time::Instant};
+use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result},
+    net::{check_network, runtime},
     wire::{ApiKey, fetch::NodeEndpoint, frame::Inserts},
 };
 
@@ -141,12 +142,11 @@ impl Client {
     /// Checks the settings and starts the client's tasks on the current tokio runtime. Needs no network.
     ///
     /// # Errors
-    /// Kind `Configuration`: `bootstrap.servers` is empty or malformed, or there is no runtime.
+    /// Kind `Configuration`: `bootstrap.servers` is empty or malformed, or there is no runtime with timers and with what
+    /// the network needs.
     pub(crate) fn new(settings: ClientSettings) -> Result<Self> {
-        let runtime = Handle::try_current().map_err(|error| {
-            let message = "a client has to be made within a tokio runtime, on which its tasks then run";
-            Error::new(ErrorKind::Configuration, message).with_source(error)
-        })?;
+        let runtime = runtime("a client")?;
+        check_network(&*settings.network)?;
         let core = Arc::new(Core::new(settings, runtime)?);
         core.runtime.spawn(metadata_task::run(Arc::clone(&core)));
         Ok(Self(Arc::new(Owner(core))))

@@ -138,8 +138,16 @@ impl Coordinators {
                     flight
                 }
             };
-            match timeout_at(deadline, flight.wait()).await {
+            let found = async {
+                tokio::select! {
+                    biased;
+                    found = flight.wait() => found,
+                    error = core.overdue() => Err(error),
+                }
+            };
+            match timeout_at(deadline, found).await {
                 Ok(Ok(node)) => return Ok(node),
+                Ok(Err(error)) if error.kind() == ErrorKind::Resolution => return Err(error),
                 Ok(Err(error)) if error.is_retriable() => last = Some(error),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {

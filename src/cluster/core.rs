@@ -8,7 +8,11 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::Request;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::{runtime::Handle, sync::watch, time::timeout_at};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    time::{sleep_until, timeout_at},
+};
 
 use super::{
     Backoff, ClientSettings, Lane,
@@ -21,6 +25,7 @@ use super::{
     metadata_cache::MetadataCache,
     metadata_plan::Plan,
     pool::{Lookup, Pool},
+    resolution::Resolution,
     versions::Features,
 };
 use crate::{
@@ -40,6 +45,7 @@ pub(super) struct Core {
     pub(super) runtime: Handle,
     /// True once the client closes; all tasks and waiting calls watch it.
     pub(super) closing: watch::Sender<bool>,
+    pub(super) resolution: Resolution,
     pub(super) pool: Pool,
     pub(super) metadata: MetadataCache,
     pub(super) coordinators: Coordinators,
@@ -48,9 +54,11 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(settings: ClientSettings, runtime: Handle) -> Result<Self> {
+    pub(super) fn new(mut settings: ClientSettings, runtime: Handle) -> Result<Self> {
         settings.check()?;
-        let guard = Arc::new(Guard::new(settings.security.resolve(&settings.network)?)?);
+        let security = settings.security.resolve(&settings.network)?;
+        Address::check_listeners(&settings.bootstrap_servers, security.protocol())?;
+        let guard = Arc::new(Guard::new(security)?);
         let bootstrap = Address::parse_all(&settings.bootstrap_servers)?;
         let mut rng = match settings.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
@@ -61,6 +69,7 @@ impl Core {
             guard,
             runtime,
             closing: watch::Sender::new(false),
+            resolution: Resolution::new(settings.bootstrap_resolve_timeout, now()),
             pool: Pool::new(bootstrap, fork()),
             metadata: MetadataCache::new(Plan::new(&settings, fork())),
             coordinators: Coordinators::new(),
@@ -77,6 +86,31 @@ impl Core {
     pub(super) fn close(&self) {
         self.closing.send_replace(true);
         self.pool.close();
+    }
+
+    /// The error of a client none of whose bootstrap servers could be resolved in time, while that is so.
+    pub(super) fn unresolved(&self) -> Option<Error> {
+        let timeout = self.resolution.overdue(now())?;
+        let causes = self.pool.bootstrap_nodes().into_iter().filter_map(|node| self.pool.last_failure(node));
+        let causes = causes.map(|cause| format!("; {cause}")).collect::<String>();
+        let message = format!(
+            "none of bootstrap.servers could be resolved within bootstrap.resolve.timeout.ms ({}){causes}",
+            timeout.as_millis()
+        );
+        Some(Error::new(ErrorKind::Resolution, message).with_status(DeliveryStatus::NotPersisted))
+    }
+
+    /// Waits until the bootstrap servers are overdue; for ever where they are resolved, or have no bound.
+    pub(super) async fn overdue(&self) -> Error {
+        loop {
+            if let Some(error) = self.unresolved() {
+                return error;
+            }
+            match self.resolution.due() {
+                Some(due) => sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -24,6 +24,7 @@ use super::{
     later::later_tokio,
     login::Login,
     pipeline::Limits,
+    resolution::Resolution,
     versions::Versions,
 };
 use crate::{
@@ -54,6 +55,7 @@ pub(super) struct Established {
 pub(super) async fn establish(
     settings: &ClientSettings,
     guard: &Arc<Guard>,
+    resolution: &Resolution,
     address: &Address,
     setup_timeout: Duration,
 ) -> Result<Established> {
@@ -61,6 +63,9 @@ pub(super) async fn establish(
     let resolved = limit.keep("resolving the name", settings.network.resolve(&address.host, address.port)).await;
     let resolved =
         resolved.and_then(|resolved| resolved.map_err(unresolved)).map_err(|error| error.context(address))?;
+    if !resolved.is_empty() {
+        resolution.succeed();
+    }
     let mut failure = Error::new(ErrorKind::Network, "the name has no address").context(address);
     for ip in resolved {
         let attempt = Attempt { settings, guard, address, ip, limit: Limit::new(setup_timeout) };

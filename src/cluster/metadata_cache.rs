@@ -156,12 +156,16 @@ impl MetadataCache {
             if let Some(found) = found(&self.picture())? {
                 return Ok(found);
             }
+            if let Some(error) = core.unresolved() {
+                return Err(error);
+            }
             let news = async {
                 tokio::select! {
                     biased;
                     _ = closing.wait_for(|closing| *closing) => {}
                     _ = changes.changed() => {}
                     _ = failures.changed() => {}
+                    _ = core.overdue() => {}
                 }
             };
             let in_time = timeout_at(deadline, news).await.is_ok();

@@ -55,7 +55,7 @@ async fn carry_out(core: &Arc<Core>, step: Step) {
                 if error.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {
                     core.metadata.plan().require_rebootstrap();
                 }
-                core.metadata.failed(error);
+                core.metadata.failed(core.unresolved().unwrap_or(error));
             }
         },
     }

@@ -33,6 +33,7 @@ mod pipeline;
 mod pool;
 mod properties;
 mod reconnect;
+mod resolution;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -47,4 +48,4 @@ pub(crate) use departure::Departure;
 pub(crate) use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub use partition_info::PartitionInfo;
 pub(crate) use properties::client_properties;
-pub(crate) use settings::ClientSettings;
+pub(crate) use settings::{ClientSettings, show_millis};

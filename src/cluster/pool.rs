@@ -274,5 +274,5 @@ async fn attempt(core: &Core, node: i32) -> Result<(Established, Address)> {
         .pool
         .address(&core.metadata.picture(), node)
         .ok_or_else(|| Error::new(ErrorKind::Network, format!("broker {node} is not in the cluster's metadata")))?;
-    Ok((establish(&core.settings, &core.guard, &address, setup_timeout).await?, address))
+    Ok((establish(&core.settings, &core.guard, &core.resolution, &address, setup_timeout).await?, address))
 }

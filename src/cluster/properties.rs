@@ -53,7 +53,10 @@ properties! {
     "client.rack", "a string", |c, v| c.client_rack = text(v).map(str::to_owned);
     "client.dns.lookup", "use_all_dns_ips (all addresses of a name are tried in turn; nothing else is supported by this version)",
         |_c, v| one_of(v, &[("use_all_dns_ips", ())])?;
-    "request.timeout.ms" | "socket.timeout.ms", MILLIS_ABOVE_ZERO, |c, v| c.request_timeout = millis_above_zero(v)?;
+    "bootstrap.resolve.timeout.ms", "milliseconds, 1 or more; 0 for no bound",
+        |c, v| c.bootstrap_resolve_timeout = Some(millis(v)?).filter(|timeout| !timeout.is_zero());
+    "request.timeout.ms", MILLIS_ABOVE_ZERO, |c, v| c.request_timeout = millis_above_zero(v)?;
+    "socket.timeout.ms", MILLIS_ABOVE_ZERO, |c, v| c.socket_timeout = Some(millis_above_zero(v)?);
     "default.api.timeout.ms", MILLIS_ABOVE_ZERO, |c, v| c.default_api_timeout = millis_above_zero(v)?;
     "retry.backoff.ms", MILLIS, |c, v| c.retry_backoff = millis(v)?;
     "retry.backoff.max.ms", MILLIS, |c, v| c.retry_backoff_max = millis(v)?;
@@ -63,8 +66,8 @@ properties! {
     "socket.connection.setup.timeout.max.ms", MILLIS_ABOVE_ZERO,
         |c, v| c.connection_setup_timeout_max = millis_above_zero(v)?;
     "connections.max.idle.ms", MILLIS_OR_NEVER, |c, v| c.connections_max_idle = millis_or_never(v)?;
-    "metadata.max.age.ms" | "topic.metadata.refresh.interval.ms", MILLIS_OR_NEVER,
-        |c, v| c.metadata_max_age = millis_or_never(v)?;
+    "metadata.max.age.ms", MILLIS_OR_NEVER, |c, v| c.metadata_max_age = millis_or_never(v)?;
+    "topic.metadata.refresh.interval.ms", MILLIS_OR_NEVER, |c, v| c.metadata_refresh = Some(millis_or_never(v)?);
     "metadata.max.idle.ms", MILLIS_ABOVE_ZERO, |c, v| c.metadata_max_idle = millis_above_zero(v)?;
     "metadata.recovery.strategy", "rebootstrap or none", |c, v| {
         let rebootstrap = one_of(v, &[("rebootstrap", true), ("none", false)])?;
@@ -78,7 +81,7 @@ properties! {
     "allow.auto.create.topics", BOOLEAN, |c, v| c.allow_auto_create_topics = boolean(v)?;
     "receive.message.max.bytes", "bytes, 1000 to 2147483647",
         |c, v| c.receive_message_max_bytes = within(v, 1000..=2_147_483_647)?;
-    // KIP-714: there is nothing that would push metrics yet, so that both values mean the same.
+    // KIP-714: nothing pushes metrics yet, which a warning says of `true`.
     "enable.metrics.push", BOOLEAN, |_c, v| boolean(v).map(drop)?;
 security:
     "security.protocol";

@@ -2,6 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::address::Address;
 use crate::{
+    config::{ClientKind, Configure, Given, Limit},
     error::{Error, ErrorKind, Result},
     net::{Network, Tcp},
     security::SecurityProperties,
@@ -16,8 +17,15 @@ pub(crate) struct ClientSettings {
     pub(crate) client_id: String,
     /// `client.rack`.
     pub(crate) client_rack: Option<String>,
-    /// `request.timeout.ms`.
+    /// `bootstrap.resolve.timeout.ms`; `None` for no bound.
+    pub(crate) bootstrap_resolve_timeout: Option<Duration>,
+    /// `request.timeout.ms`; from [`check`](Self::check) on `socket.timeout.ms` where that was set.
     pub(crate) request_timeout: Duration,
+    /// `socket.timeout.ms`, until [`check`](Self::check).
+    pub(crate) socket_timeout: Option<Duration>,
+    /// `request.timeout.ms` where `socket.timeout.ms` was set as well: how long a broker waits for acknowledgements then,
+    /// as in librdkafka.
+    pub(crate) ack_timeout: Option<Duration>,
     /// `default.api.timeout.ms`: how long a call may take with all its retries where nothing else is said.
     pub(crate) default_api_timeout: Duration,
     /// `retry.backoff.ms` and `retry.backoff.max.ms`.
@@ -33,6 +41,9 @@ pub(crate) struct ClientSettings {
     pub(crate) connections_max_idle: Duration,
     /// `metadata.max.age.ms`.
     pub(crate) metadata_max_age: Duration,
+    /// `topic.metadata.refresh.interval.ms`, until [`check`](Self::check): metadata is asked for again after the shorter
+    /// of the two.
+    pub(crate) metadata_refresh: Option<Duration>,
     /// `metadata.max.idle.ms`: topics that nobody used for so long are no longer asked for.
     pub(crate) metadata_max_idle: Duration,
     /// `metadata.recovery.strategy=rebootstrap` and `….rebootstrap.trigger.ms`; `None` for the strategy `none`.
@@ -49,6 +60,8 @@ pub(crate) struct ClientSettings {
     pub(crate) network: Arc<dyn Network>,
     /// Seeds all jitter; from the system where a test does not set it.
     pub(crate) seed: Option<u64>,
+    /// What was set.
+    pub(crate) given: Given,
 }
 
 impl Default for ClientSettings {
@@ -57,7 +70,10 @@ impl Default for ClientSettings {
             bootstrap_servers: Vec::new(),
             client_id: "ottla".to_owned(),
             client_rack: None,
+            bootstrap_resolve_timeout: None,
             request_timeout: Duration::from_secs(30),
+            socket_timeout: None,
+            ack_timeout: None,
             default_api_timeout: Duration::from_secs(60),
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(1),
@@ -67,6 +83,7 @@ impl Default for ClientSettings {
             connection_setup_timeout_max: Duration::from_secs(30),
             connections_max_idle: Duration::from_secs(540),
             metadata_max_age: Duration::from_secs(300),
+            metadata_refresh: None,
             metadata_max_idle: Duration::from_secs(300),
             metadata_rebootstrap_trigger: Some(Duration::from_secs(300)),
             allow_auto_create_topics: true,
@@ -75,26 +92,30 @@ impl Default for ClientSettings {
             security: SecurityProperties::default(),
             network: Arc::new(Tcp),
             seed: None,
+            given: Given::default(),
         }
     }
 }
 
 impl ClientSettings {
-    /// Checks what can be checked without the network; errors are of kind `Configuration` and name the property.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Checks what can be checked without the network, and lets defaults give way to what was set. Errors are of kind
+    /// `Configuration` and name the property.
+    pub(crate) fn check(&mut self) -> Result<()> {
         Address::parse_all(&self.bootstrap_servers)?;
-        for (name, value, max) in [
-            ("retry.backoff", self.retry_backoff, self.retry_backoff_max),
-            ("reconnect.backoff", self.reconnect_backoff, self.reconnect_backoff_max),
-            ("socket.connection.setup.timeout", self.connection_setup_timeout, self.connection_setup_timeout_max),
+        self.join_synonyms();
+        for ((low, value), (high, max)) in [
+            (("retry.backoff.ms", &mut self.retry_backoff), ("retry.backoff.max.ms", &mut self.retry_backoff_max)),
+            (
+                ("reconnect.backoff.ms", &mut self.reconnect_backoff),
+                ("reconnect.backoff.max.ms", &mut self.reconnect_backoff_max),
+            ),
+            (
+                ("socket.connection.setup.timeout.ms", &mut self.connection_setup_timeout),
+                ("socket.connection.setup.timeout.max.ms", &mut self.connection_setup_timeout_max),
+            ),
         ] {
-            if value > max {
-                return Err(configuration(format!(
-                    "property `{name}.ms` ({} ms) is larger than `{name}.max.ms` ({} ms); raise the latter",
-                    value.as_millis(),
-                    max.as_millis()
-                )));
-            }
+            let (low, high) = (Limit { name: low, value }, Limit { name: high, value: max });
+            self.given.reconcile(low, high, |low, high| low <= high, (|high| high, |low| low), show_millis)?;
         }
         for (name, value) in [
             ("request.timeout.ms", self.request_timeout),
@@ -110,6 +131,20 @@ impl ClientSettings {
         }
         Ok(())
     }
+
+    /// Joins properties of librdkafka with Java's of nearly their meaning; once or more often.
+    pub(crate) fn join_synonyms(&mut self) {
+        if let Some(socket) = self.socket_timeout.take() {
+            self.ack_timeout = self.given.has("request.timeout.ms").then_some(self.request_timeout);
+            self.request_timeout = socket;
+            self.given.note("request.timeout.ms");
+        }
+        if let Some(refresh) = self.metadata_refresh.take() {
+            let max_age = Some(self.metadata_max_age).filter(|_| self.given.has("metadata.max.age.ms"));
+            self.metadata_max_age = max_age.map_or(refresh, |max_age| max_age.min(refresh));
+            self.given.note("metadata.max.age.ms");
+        }
+    }
 }
 
 /// So that the common properties can be set on what holds these settings and on these settings alone.
@@ -117,6 +152,19 @@ impl AsMut<ClientSettings> for ClientSettings {
     fn as_mut(&mut self) -> &mut ClientSettings {
         self
     }
+}
+
+impl Configure for ClientSettings {
+    const CLIENT: ClientKind = ClientKind::Admin;
+
+    fn note(&mut self, property: &'static str) {
+        self.given.note(property);
+    }
+}
+
+/// A time as errors write it.
+pub(crate) fn show_millis(time: Duration) -> String {
+    format!("{} ms", time.as_millis())
 }
 
 fn configuration(message: String) -> Error {
@@ -136,7 +184,7 @@ mod tests {
 
     #[test]
     fn every_property_sets_its_field() {
-        let settings = applied(&[
+        let mut settings = applied(&[
             ("bootstrap.servers", "a:1, b:2"),
             ("client.id", "me"),
             ("client.rack", "r1"),
@@ -157,8 +205,10 @@ mod tests {
             ("receive.message.max.bytes", "1013"),
             ("security.protocol", "plaintext"),
             ("enable.metrics.push", "false"),
+            ("bootstrap.resolve.timeout.ms", "13"),
         ])
         .unwrap();
+        settings.check().unwrap();
         let millis = Duration::from_millis;
         assert_eq!(settings.bootstrap_servers, ["a:1", "b:2"]);
         assert_eq!((settings.client_id.as_str(), settings.client_rack.as_deref()), ("me", Some("r1")));
@@ -176,12 +226,38 @@ mod tests {
                 settings.metadata_max_age,
                 settings.metadata_max_idle,
                 settings.metadata_rebootstrap_trigger.unwrap(),
+                settings.bootstrap_resolve_timeout.unwrap(),
             ],
-            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12].map(millis)
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13].map(millis)
         );
         assert!(!settings.allow_auto_create_topics);
         assert_eq!(settings.receive_message_max_bytes, 1013);
-        assert!(settings.check().is_ok());
+        let unbounded = applied(&[("bootstrap.resolve.timeout.ms", "0")]).unwrap();
+        assert_eq!(unbounded.bootstrap_resolve_timeout, None);
+    }
+
+    #[test]
+    fn synonyms_of_librdkafka_are_joined() {
+        let checked = |pairs: &[(&str, &str)]| {
+            let mut settings = applied(pairs).unwrap();
+            settings.bootstrap_servers.push("a:1".to_owned());
+            settings.check().unwrap();
+            settings.check().unwrap();
+            settings
+        };
+        let millis = Duration::from_millis;
+        let timeouts = |settings: ClientSettings| (settings.request_timeout, settings.ack_timeout);
+        let (request, socket) = (("request.timeout.ms", "3"), ("socket.timeout.ms", "6"));
+        assert_eq!(timeouts(checked(&[request])), (millis(3), None));
+        assert_eq!(timeouts(checked(&[socket])), (millis(6), None));
+        assert_eq!(timeouts(checked(&[request, socket])), (millis(6), Some(millis(3))));
+        assert_eq!(timeouts(checked(&[socket, request])), (millis(6), Some(millis(3))));
+        let (age, refresh) = (("metadata.max.age.ms", "900000"), ("topic.metadata.refresh.interval.ms", "300001"));
+        assert_eq!(checked(&[age]).metadata_max_age, millis(900_000));
+        assert_eq!(checked(&[refresh]).metadata_max_age, millis(300_001));
+        assert_eq!(checked(&[refresh, age]).metadata_max_age, millis(300_001));
+        let never = ("topic.metadata.refresh.interval.ms", "-1");
+        assert_eq!(checked(&[never, age]).metadata_max_age, millis(900_000));
     }
 
     #[test]
@@ -212,9 +288,10 @@ mod tests {
     #[test]
     fn contradictions_are_named() {
         let servers = ("bootstrap.servers", "a:1");
-        let error = applied(&[servers, ("retry.backoff.ms", "2000")]).unwrap().check().unwrap_err();
+        let backoffs = [servers, ("retry.backoff.ms", "2000"), ("retry.backoff.max.ms", "1000")];
+        let error = applied(&backoffs).unwrap().check().unwrap_err();
         assert!(
-            error.to_string().contains("`retry.backoff.ms` (2000 ms) is larger than `retry.backoff.max.ms`"),
+            error.to_string().contains("`retry.backoff.ms` (2000 ms) does not fit `retry.backoff.max.ms` (1000 ms)"),
             "{error}"
         );
         let error = ClientSettings::default().check().unwrap_err();

@@ -1,74 +1,447 @@
-//! Names that Kafka's Java clients or librdkafka know and the client at hand does not take: so that the error says more
-//! than "unknown".
+//! Names that Kafka's Java clients or librdkafka know and the client at hand does not have: each is taken without an
+//! effect or refused, and why.
+//!
+//! A name is refused where doing without it weakens security or delivery. All others are taken, so that one file serves
+//! every client, and are named in one warning.
 
-use Reason::{Bytes, Callback, Consumer, Group, Kerberos, Librdkafka, Missing, Producer, Transactions};
+use Fate::{Always, Ignored, Refused};
+use Owner::{Admin, All, Consumer, Producer, Reading, ShareConsumer};
 
+use super::ClientKind;
+
+/// The outcome for a property without an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The client does what the value asks for in any case.
+    AsIs,
+    /// It is taken, and named in the warning for this reason.
+    Ignored(&'static str),
+    /// It is an error for this reason.
+    Refused(&'static str),
+}
+
+/// The clients that have a property.
 #[derive(Clone, Copy)]
-enum Reason {
-    Kerberos,
-    Transactions,
-    Group,
-    Bytes,
-    Callback,
+enum Owner {
+    All,
     Producer,
     Consumer,
-    Librdkafka,
-    Missing,
+    Admin,
+    ShareConsumer,
+    /// Producers and consumers.
+    Reading,
 }
 
-/// Why a name that Kafka knows is not taken; `None` for one that Kafka does not know either.
-pub(super) fn why_not(name: &str) -> Option<&'static str> {
-    let kerberos = name.starts_with("sasl.kerberos.");
-    let named = || NAMES.iter().find(|(_, names)| names.contains(&name)).map(|(reason, _)| *reason);
-    let reason = if kerberos { Kerberos } else { named()? };
-    Some(match reason {
-        Kerberos => "GSSAPI is not built in; a crate that has it gives its mechanism to `Sasl::mechanism`",
-        Transactions => "transactions are not supported by this version",
-        Group => "this version does not have that part of the group protocol",
-        Bytes => "keys and values are bytes; serialize before sending and after receiving, and leave it out",
-        Callback => "it names a class of the JVM; leave it out",
-        Producer => "it is a producer's, and this client is none or this version does not have it",
-        Consumer => "it is a consumer's, and this client is none or this version does not have it",
-        Librdkafka => "it is librdkafka's own and has no counterpart; leave it out",
-        Missing => "this version does not have it",
-    })
+#[derive(Clone, Copy)]
+enum Fate {
+    Ignored(&'static str),
+    Refused(&'static str),
+    /// These values ask for what the client does in any case; others are ignored or refused, for that reason.
+    Always(&'static [&'static str], Otherwise, &'static str),
 }
 
-const NAMES: &[(Reason, &[&str])] = &[
-    (Transactions, &["transactional.id", "transaction.timeout.ms", "transaction.two.phase.commit.enable"]),
-    (
-        Group,
+#[derive(Clone, Copy)]
+enum Otherwise {
+    Ignore,
+    Refuse,
+}
+
+struct Row {
+    owner: Owner,
+    fate: Fate,
+    names: &'static [&'static str],
+}
+
+const fn row(owner: Owner, fate: Fate, names: &'static [&'static str]) -> Row {
+    Row { owner, fate, names }
+}
+
+impl Owner {
+    fn includes(self, client: ClientKind) -> bool {
+        match self {
+            All => true,
+            Producer => client == ClientKind::Producer,
+            Consumer => client == ClientKind::Consumer,
+            Admin => client == ClientKind::Admin,
+            Reading => client != ClientKind::Admin,
+            ShareConsumer => false,
+        }
+    }
+
+    fn reason(self) -> &'static str {
+        match self {
+            Producer => "a producer's",
+            Consumer => "a consumer's",
+            Admin => "an admin client's",
+            ShareConsumer => "a share consumer's",
+            All | Reading => "a producer's or a consumer's",
+        }
+    }
+}
+
+const EMPTY: &str = "empty, which counts as not set";
+
+/// The outcome for a name that the client does not have; `None` for one that Kafka does not know either. Gives the name
+/// as Kafka writes it, or its beginning where the rest is the user's.
+pub(super) fn verdict(client: ClientKind, name: &str, value: &str) -> Option<(&'static str, Verdict)> {
+    for (prefix, reason) in PREFIXES {
+        if name.starts_with(prefix) {
+            return Some((
+                prefix,
+                if value.trim().is_empty() { Verdict::Ignored(EMPTY) } else { Verdict::Refused(reason) },
+            ));
+        }
+    }
+    let rows = || ROWS.iter().filter_map(|row| Some((row, row.names.iter().copied().find(|known| *known == name)?)));
+    let own = rows().find(|(row, _)| row.owner.includes(client));
+    let (row, name) = own.or_else(|| rows().next())?;
+    let verdict = if !row.owner.includes(client) {
+        Verdict::Ignored(row.owner.reason())
+    } else if value.trim().is_empty() {
+        Verdict::Ignored(EMPTY)
+    } else {
+        match row.fate {
+            Ignored(reason) => Verdict::Ignored(reason),
+            Refused(reason) => Verdict::Refused(reason),
+            Always(values, ..) if values.iter().any(|always| value.trim().eq_ignore_ascii_case(always)) => {
+                Verdict::AsIs
+            }
+            Always(_, Otherwise::Ignore, reason) => Verdict::Ignored(reason),
+            Always(_, Otherwise::Refuse, reason) => Verdict::Refused(reason),
+        }
+    };
+    Some((name, verdict))
+}
+
+/// Why a value of a property that the client has changes nothing, if it does not.
+pub(super) fn without_effect(client: ClientKind, name: &str, value: &str) -> Option<&'static str> {
+    let value = value.trim();
+    match name {
+        "enable.metrics.push" if value.eq_ignore_ascii_case("true") => {
+            Some("this version pushes no metrics; read them with `metrics()`")
+        }
+        "client.rack" | "metadata.max.idle.ms" | "allow.auto.create.topics" if client == ClientKind::Admin => {
+            Some(Reading.reason())
+        }
+        "group.id" | "group.instance.id" | "group.remote.assignor" | "client.rack" if value.is_empty() => Some(EMPTY),
+        _ => None,
+    }
+}
+
+/// Why a property of security changes nothing under that `security.protocol`, if it does not.
+pub(super) fn without_effect_under(protocol: &str, name: &str) -> Option<&'static str> {
+    let protocol = protocol.trim().to_ascii_uppercase();
+    let tls = name.starts_with("ssl.") || name == "enable.ssl.certificate.verification";
+    match &*protocol {
+        "PLAINTEXT" | "SASL_PLAINTEXT" if tls => Some("`security.protocol` is without TLS"),
+        "PLAINTEXT" | "SSL" if name.starts_with("sasl.") => Some("`security.protocol` is without SASL"),
+        _ => None,
+    }
+}
+
+const SERDES: &str = "keys and values are bytes: serialize before sending and after receiving";
+const JVM: &str = "names a class of the JVM";
+const LIBRDKAFKA: &str = "librdkafka's own, without a counterpart";
+const METRICS: &str = "metrics are read with `metrics()`";
+const LOGS: &str = "logs go to `tracing`, which decides over levels and targets";
+const IN_CODE: &str = "a function or an object, which is given in code";
+const VALIDATOR: &str = "belongs to the validation of tokens, which is the broker's";
+const NOT_HERE: &str = "this version does not have it";
+const BUFFERS: &str = "the system decides over the sizes of sockets' buffers";
+const GSSAPI: &str = "GSSAPI is not built in; a crate that has it gives its mechanism to `Sasl::mechanism`";
+const TLS_PARAMETERS: &str = "it restricts TLS, and this version would not; restrict the `CryptoProvider` that is given to `Tls`, and leave it out";
+const TLS_PROVIDER: &str = "it chooses the library for TLS; give a `CryptoProvider` to `Tls` instead, and leave it out";
+const HSM: &str = "keys come from PEM or PKCS #12 only; set `ssl.key.location` or `ssl.keystore.location` instead";
+const ASSERTION: &str = "the token's assertion would lack what it says; use the `sasl.oauthbearer.assertion.claim.*` and \
+                         `sasl.oauthbearer.assertion.private.key.file` properties, and leave it out";
+
+/// Families of names that are refused as a whole.
+const PREFIXES: &[(&str, &str)] = &[
+    ("config.providers", "placeholders in values are not replaced; replace them before, and leave it out"),
+    ("sasl.kerberos.", GSSAPI),
+];
+
+const ROWS: &[Row] = &[
+    // ---- Security
+    row(
+        All,
+        Refused("certificates that were revoked would be accepted; there are no revocation lists in this version"),
+        &["ssl.crl.location"],
+    ),
+    row(All, Refused(TLS_PARAMETERS), &["ssl.cipher.suites", "ssl.curves.list", "ssl.sigalgs.list"]),
+    row(
+        All,
+        Refused(TLS_PROVIDER),
+        &["security.providers", "ssl.engine.factory.class", "ssl.provider", "ssl.providers"],
+    ),
+    row(
+        All,
+        Always(
+            &["PKIX", "SunX509"],
+            Otherwise::Refuse,
+            "it decides which certificates are trusted; rustls' rules are those of PKIX",
+        ),
+        &["ssl.trustmanager.algorithm"],
+    ),
+    row(
+        All,
+        Refused("the system's stores are used where no roots are named; set `ssl.ca.location`, or leave it out"),
+        &["ssl.ca.certificate.stores"],
+    ),
+    row(
+        All,
+        Refused("it decides which certificates are trusted, in code; leave it out"),
+        &["ssl.certificate.verify_cb", "ssl_ca"],
+    ),
+    row(
+        All,
+        Refused(HSM),
+        &["ssl.engine.id", "ssl.engine.location", "ssl_certificate", "ssl_engine_callback_data", "ssl_key"],
+    ),
+    row(
+        All,
+        Refused("it names a class of the JVM that logs in; give a `Mechanism` or a `TokenSource` to `Sasl` instead"),
+        &["oauthbearer_token_refresh_cb", "sasl.login.class"],
+    ),
+    row(
+        All,
+        Refused(ASSERTION),
         &[
-            "group.protocol.type",
-            "internal.leave.group.on.close",
-            "internal.throw.on.fetch.stable.offset.unsupported",
-            "share.acknowledgement.mode",
-            "share.acquire.mode",
+            "sasl.oauthbearer.assertion.jwt.template.file",
+            "sasl.oauthbearer.assertion.private.key.pem",
+            "sasl.oauthbearer.assertion.template.file",
         ],
     ),
-    (Bytes, &["key.serializer", "value.serializer", "key.deserializer", "value.deserializer"]),
-    (
-        Callback,
+    row(
+        All,
+        Always(
+            &["none"],
+            Otherwise::Refuse,
+            "tokens of a cloud's metadata service are not in this version; give a `TokenSource` to `Sasl::oauth_bearer`",
+        ),
+        &["sasl.oauthbearer.metadata.authentication.type"],
+    ),
+    row(
+        All,
+        Ignored(VALIDATOR),
+        &[
+            "sasl.oauthbearer.allow.unverified.audience",
+            "sasl.oauthbearer.allow.unverified.issuer",
+            "sasl.oauthbearer.clock.skew.seconds",
+            "sasl.oauthbearer.expected.audience",
+            "sasl.oauthbearer.expected.issuer",
+            "sasl.oauthbearer.jwks.endpoint.refresh.ms",
+            "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms",
+            "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms",
+            "sasl.oauthbearer.jwks.endpoint.url",
+            "sasl.oauthbearer.jwt.validator.class",
+            "sasl.oauthbearer.scope.claim.name",
+            "sasl.oauthbearer.sub.claim.name",
+        ],
+    ),
+    row(All, Ignored(JVM), &["ssl.keymanager.algorithm", "ssl.secure.random.implementation"]),
+    // ---- Delivery
+    row(
+        Producer,
+        Refused("transactions are not in this version, and the records would be sent outside of any"),
+        &["transactional.id"],
+    ),
+    row(Producer, Ignored("means nothing without `transactional.id`"), &["transaction.timeout.ms"]),
+    row(
+        Producer,
+        Always(&["false"], Otherwise::Refuse, "transactions are not in this version"),
+        &["transaction.two.phase.commit.enable"],
+    ),
+    row(
+        Producer,
+        Always(
+            &["false"],
+            Otherwise::Refuse,
+            "a gap is not fatal in this version: records after one that failed are sent",
+        ),
+        &["enable.gapless.guarantee"],
+    ),
+    row(
+        Consumer,
+        Always(
+            &["true"],
+            Otherwise::Refuse,
+            "offsets are not stored by hand in this version: set `enable.auto.commit=false` and commit, or use a worker",
+        ),
+        &["enable.auto.offset.store"],
+    ),
+    row(
+        Consumer,
+        Refused("it has no effect in today's consumers; set `enable.auto.commit` instead"),
+        &["auto.commit.enable"],
+    ),
+    row(
+        Consumer,
+        Always(
+            &["broker"],
+            Otherwise::Refuse,
+            "offsets are kept by the group's coordinator only; commit, or keep them yourself and seek",
+        ),
+        &["offset.store.method"],
+    ),
+    row(
+        Consumer,
+        Refused(
+            "topics that it excludes would be read; write the pattern of the subscription so that it leaves them out",
+        ),
+        &["topic.blacklist"],
+    ),
+    row(
+        Consumer,
+        Always(&["consumer"], Otherwise::Refuse, "there are no groups of other types in this version"),
+        &["group.protocol.type"],
+    ),
+    row(
+        Consumer,
+        Always(&["false"], Otherwise::Refuse, "a broker too old for stable offsets is not an error in this version"),
+        &["internal.throw.on.fetch.stable.offset.unsupported"],
+    ),
+    row(
+        Reading,
+        Refused(
+            "what an interceptor changes or counts would be missing; give it in code (`ProducerBuilder::interceptor`), and leave it out",
+        ),
+        &["interceptor.classes", "interceptors"],
+    ),
+    row(All, Refused("what a plugin changes or counts would be missing; leave it out"), &["plugin.library.paths"]),
+    row(
+        Producer,
+        Refused("records would go to other partitions; give it in code (`Partitioner::custom`), and leave it out"),
+        &["partitioner_cb"],
+    ),
+    row(
+        All,
+        Always(
+            &["false"],
+            Otherwise::Refuse,
+            "a broker of another cluster would not be noticed (KIP-1242); set it to false to go without",
+        ),
+        &["metadata.cluster.check.enable"],
+    ),
+    row(
+        Admin,
+        Refused("controllers are not asked directly in this version (KIP-919); set `bootstrap.servers` instead"),
+        &["bootstrap.controllers"],
+    ),
+    // ---- Java's, without a meaning here
+    row(Producer, Ignored(SERDES), &["key.serializer", "value.serializer"]),
+    row(Consumer, Ignored(SERDES), &["key.deserializer", "value.deserializer"]),
+    row(Admin, Ignored("a call is repeated until `default.api.timeout.ms`"), &["retries"]),
+    row(
+        All,
+        Ignored(METRICS),
         &[
             "auto.include.jmx.reporter",
-            "config.providers",
-            "interceptor.classes",
             "metric.reporters",
-            "sasl.login.class",
-            "sasl.oauthbearer.jwt.validator.class",
-            "security.providers",
-            "ssl.engine.factory.class",
-            "ssl.keymanager.algorithm",
-            "ssl.provider",
-            "ssl.secure.random.implementation",
-            "ssl.trustmanager.algorithm",
+            "metrics.num.samples",
+            "metrics.recording.level",
+            "metrics.sample.window.ms",
+            "stats_cb",
         ],
     ),
-    (
+    row(Producer, Ignored("is about the memory of the JVM"), &["buffer.memory.allocation.strategy"]),
+    row(Consumer, Ignored(NOT_HERE), &["internal.leave.group.on.close"]),
+    row(ShareConsumer, Ignored(NOT_HERE), &["share.acknowledgement.mode", "share.acquire.mode"]),
+    row(
+        All,
+        Always(&["-1", "0"], Otherwise::Ignore, BUFFERS),
+        &["receive.buffer.bytes", "send.buffer.bytes", "socket.receive.buffer.bytes", "socket.send.buffer.bytes"],
+    ),
+    // ---- librdkafka's, without a meaning here
+    row(All, Always(&["0"], Otherwise::Ignore, METRICS), &["statistics.interval.ms"]),
+    row(All, Always(&["false"], Otherwise::Ignore, NOT_HERE), &["socket.keepalive.enable"]),
+    row(All, Always(&["true"], Otherwise::Ignore, "Nagle's algorithm is always off"), &["socket.nagle.disable"]),
+    row(All, Always(&["any"], Otherwise::Ignore, "all addresses of a name are tried"), &["broker.address.family"]),
+    row(
+        All,
+        Always(&["true"], Otherwise::Ignore, "brokers are always asked for their versions"),
+        &["api.version.request"],
+    ),
+    row(All, Ignored(LOGS), &["debug", "log.connection.close", "log.queue", "log.thread.name", "log_cb", "log_level"]),
+    row(Producer, Ignored("the buffer is bounded by bytes: `buffer.memory`"), &["queue.buffering.max.messages"]),
+    row(Producer, Ignored("a batch is bounded by bytes: `batch.size`"), &["batch.num.messages"]),
+    row(
+        Consumer,
+        Ignored("what is fetched ahead is bounded by bytes: `queued.max.messages.kbytes`"),
+        &["queued.min.messages"],
+    ),
+    row(
+        All,
+        Ignored(IN_CODE),
+        &[
+            "background_event_cb",
+            "closesocket_cb",
+            "connect_cb",
+            "default_topic_conf",
+            "error_cb",
+            "opaque",
+            "open_cb",
+            "resolve_cb",
+            "socket_cb",
+            "throttle_cb",
+        ],
+    ),
+    row(Producer, Ignored(IN_CODE), &["dr_cb", "dr_msg_cb", "msg_order_cmp"]),
+    row(Consumer, Ignored(IN_CODE), &["consume_cb", "offset_commit_cb", "rebalance_cb"]),
+    row(
+        All,
+        Ignored(LIBRDKAFKA),
+        &[
+            "api.version.fallback.ms",
+            "api.version.request.timeout.ms",
+            "broker.address.ttl",
+            "broker.version.fallback",
+            "builtin.features",
+            "client.software.name",
+            "client.software.version",
+            "enable.random.seed",
+            "enabled_events",
+            "internal.termination.signal",
+            "message.copy.max.bytes",
+            "reconnect.backoff.jitter.ms",
+            "socket.blocking.max.ms",
+            "socket.max.fails",
+            "topic.blacklist",
+            "topic.metadata.propagation.max.ms",
+            "topic.metadata.refresh.fast.cnt",
+            "topic.metadata.refresh.fast.interval.ms",
+            "topic.metadata.refresh.sparse",
+        ],
+    ),
+    row(
         Producer,
+        Ignored(LIBRDKAFKA),
+        &[
+            "delivery.report.only.error",
+            "produce.offset.report",
+            "queue.buffering.backpressure.threshold",
+            "queuing.strategy",
+            "sticky.partitioning.linger.ms",
+        ],
+    ),
+    row(
+        Consumer,
+        Ignored(LIBRDKAFKA),
+        &[
+            "consume.callback.max.messages",
+            "coordinator.query.interval.ms",
+            "fetch.error.backoff.ms",
+            "fetch.queue.backoff.ms",
+            "offset.store.path",
+            "offset.store.sync.interval.ms",
+        ],
+    ),
+    // ---- In the tables of one client, for the others
+    row(
+        Producer,
+        Ignored(NOT_HERE),
         &[
             "acks",
-            "batch.num.messages",
             "batch.size",
             "buffer.memory",
             "compression.codec",
@@ -77,16 +450,13 @@ const NAMES: &[(Reason, &[&str])] = &[
             "compression.lz4.level",
             "compression.type",
             "compression.zstd.level",
-            "delivery.report.only.error",
             "delivery.timeout.ms",
-            "enable.gapless.guarantee",
             "enable.idempotence",
             "linger.ms",
             "max.block.ms",
             "max.in.flight",
             "max.in.flight.requests.per.connection",
             "max.request.size",
-            "message.copy.max.bytes",
             "message.max.bytes",
             "message.send.max.retries",
             "message.timeout.ms",
@@ -96,34 +466,27 @@ const NAMES: &[(Reason, &[&str])] = &[
             "partitioner.class",
             "partitioner.ignore.keys",
             "partitioner.rack.aware",
-            "queue.buffering.backpressure.threshold",
             "queue.buffering.max.kbytes",
-            "queue.buffering.max.messages",
             "queue.buffering.max.ms",
-            "queuing.strategy",
             "request.required.acks",
-            "request.timeout.ms",
             "retries",
         ],
     ),
-    (
+    row(
         Consumer,
+        Ignored(NOT_HERE),
         &[
             "auto.commit.interval.ms",
             "auto.offset.reset",
             "check.crcs",
-            "consume.callback.max.messages",
-            "coordinator.query.interval.ms",
             "enable.auto.commit",
-            "enable.auto.offset.store",
             "enable.partition.eof",
             "exclude.internal.topics",
-            "fetch.error.backoff.ms",
             "fetch.max.bytes",
+            "fetch.max.connections",
             "fetch.max.wait.ms",
             "fetch.message.max.bytes",
             "fetch.min.bytes",
-            "fetch.queue.backoff.ms",
             "fetch.wait.max.ms",
             "group.id",
             "group.instance.id",
@@ -131,89 +494,13 @@ const NAMES: &[(Reason, &[&str])] = &[
             "group.remote.assignor",
             "heartbeat.interval.ms",
             "isolation.level",
+            "max.decompressed.batch.bytes",
             "max.partition.fetch.bytes",
             "max.poll.interval.ms",
             "max.poll.records",
-            "offset.store.method",
             "partition.assignment.strategy",
             "queued.max.messages.kbytes",
-            "queued.min.messages",
             "session.timeout.ms",
-        ],
-    ),
-    (
-        Librdkafka,
-        &[
-            "api.version.fallback.ms",
-            "api.version.request",
-            "api.version.request.timeout.ms",
-            "background_event_cb",
-            "broker.version.fallback",
-            "builtin.features",
-            "client.software.name",
-            "client.software.version",
-            "closesocket_cb",
-            "connect_cb",
-            "consume_cb",
-            "debug",
-            "dr_cb",
-            "dr_msg_cb",
-            "enable.random.seed",
-            "enabled_events",
-            "error_cb",
-            "internal.termination.signal",
-            "log.connection.close",
-            "log.queue",
-            "log.thread.name",
-            "log_cb",
-            "log_level",
-            "max.in.flight.requests",
-            "message.max.copy.bytes",
-            "oauth_cb",
-            "oauthbearer_token_refresh_cb",
-            "offset_commit_cb",
-            "opaque",
-            "open_cb",
-            "plugin.library.paths",
-            "produce.offset.report",
-            "rebalance_cb",
-            "reconnect.backoff.jitter.ms",
-            "resolve_cb",
-            "socket.blocking.max.ms",
-            "socket.max.fails",
-            "socket_cb",
-            "statistics.interval.ms",
-            "sticky.partitioning.linger.ms",
-            "stats_cb",
-            "throttle_cb",
-            "topic.blacklist",
-            "topic.metadata.propagation.max.ms",
-            "topic.metadata.refresh.fast.cnt",
-            "topic.metadata.refresh.fast.interval.ms",
-            "topic.metadata.refresh.sparse",
-        ],
-    ),
-    (
-        Missing,
-        &[
-            "bootstrap.controllers",
-            "broker.address.family",
-            "broker.address.ttl",
-            "default.api.timeout.ms",
-            "metrics.num.samples",
-            "metrics.recording.level",
-            "metrics.sample.window.ms",
-            "receive.buffer.bytes",
-            "send.buffer.bytes",
-            "socket.keepalive.enable",
-            "socket.nagle.disable",
-            "socket.receive.buffer.bytes",
-            "socket.send.buffer.bytes",
-            "sasl.oauthbearer.assertion.template.file",
-            "ssl.cipher.suites",
-            "ssl.crl.location",
-            "ssl.curves.list",
-            "ssl.sigalgs.list",
         ],
     ),
 ];

@@ -2,6 +2,8 @@
 //!
 //! This room knows how a table of properties is applied; each room keeps the table of its own settings.
 
+mod given;
+mod ignored;
 mod known;
 mod nearest;
 pub(crate) mod parse;
@@ -12,7 +14,38 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+pub(crate) use given::{Given, Limit};
+use ignored::Ignored;
+use known::Verdict;
+
 use crate::error::{Error, ErrorKind, Result};
+
+/// A kind of client, which decides the properties that mean something to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientKind {
+    Producer,
+    Consumer,
+    Admin,
+}
+
+impl fmt::Display for ClientKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Producer => "producer",
+            Self::Consumer => "consumer",
+            Self::Admin => "admin client",
+        })
+    }
+}
+
+/// Settings that properties are applied to.
+pub(crate) trait Configure {
+    /// The client that they are for.
+    const CLIENT: ClientKind;
+
+    /// Takes note that a property was set, under its Java name.
+    fn note(&mut self, property: &'static str);
+}
 
 /// Properties that wait to be applied. Secrets among them are not shown, and all values are zeroed on drop.
 #[derive(Clone, Default)]
@@ -65,22 +98,37 @@ impl<S> Property<S> {
     }
 }
 
-/// Applies pairs of names and values to settings. Unknown names (with the nearest known one), values that are not
-/// allowed (with what is), and one property given twice with different values are errors of kind `Configuration`.
+/// Applies pairs of names and values to settings. Names that Kafka knows and that mean nothing to this client are taken,
+/// with one warning for all of them.
 ///
 /// The tables are looked through in their order, so that a client's own property goes before the common one of that name.
-pub(crate) fn apply<S, K: AsRef<str>, V: AsRef<str>>(
+///
+/// # Errors
+/// Kind `Configuration` for unknown names (with the nearest known one), for names whose loss weakens security or delivery
+/// (with the reason), for values that are not allowed (with what is), and for a property given twice with different
+/// values.
+pub(crate) fn apply<S: Configure, K: AsRef<str>, V: AsRef<str>>(
     settings: &mut S,
     tables: &[&[Property<S>]],
     pairs: impl IntoIterator<Item = (K, V)>,
 ) -> Result<()> {
     // The properties seen: which, under what name, with what value.
     let mut seen: Vec<(&'static str, String, Zeroizing<String>)> = Vec::new();
+    let mut ignored = Ignored::default();
     for (name, value) in pairs {
         let (name, value) = (name.as_ref().trim(), value.as_ref());
         let Some(property) = tables.iter().flat_map(|table| table.iter()).find(|property| property.is_called(name))
         else {
-            return Err(not_a_property(name, tables));
+            match known::verdict(S::CLIENT, name, value) {
+                Some((_, Verdict::AsIs)) => {}
+                Some((name, Verdict::Ignored(reason))) => ignored.push(name, reason),
+                Some((_, Verdict::Refused(why))) => {
+                    let message = format!("property `{name}` is known to Kafka but not supported here: {why}");
+                    return Err(Error::new(ErrorKind::Configuration, message));
+                }
+                None => return Err(unknown(name, tables)),
+            }
+            continue;
         };
         if let Some((_, earlier, earlier_value)) = seen.iter().find(|(canonical, ..)| *canonical == property.name) {
             if earlier_value.trim() == value.trim() {
@@ -107,23 +155,36 @@ pub(crate) fn apply<S, K: AsRef<str>, V: AsRef<str>>(
                 ),
             )
         })?;
+        settings.note(property.name);
+        if let Some(reason) = known::without_effect(S::CLIENT, property.name, value) {
+            ignored.push(property.name, reason);
+        }
         seen.push((property.name, name.to_owned(), Zeroizing::new(value.to_owned())));
     }
+    let value = |name| seen.iter().find(|(seen, ..)| *seen == name).map(|(.., value)| value.trim());
+    if let Some(protocol) = value("security.protocol") {
+        for &(name, ..) in &seen {
+            if let Some(reason) = known::without_effect_under(protocol, name) {
+                ignored.push(name, reason);
+            }
+        }
+    }
+    if S::CLIENT != ClientKind::Producer
+        && let (Some(acks), Some(socket)) = (value("request.timeout.ms"), value("socket.timeout.ms"))
+        && acks != socket
+    {
+        ignored.push("request.timeout.ms", "beside `socket.timeout.ms` a producer's time for acknowledgements");
+    }
+    ignored.warn(S::CLIENT);
     Ok(())
 }
 
-fn not_a_property<S>(name: &str, tables: &[&[Property<S>]]) -> Error {
-    let message = match known::why_not(name) {
-        Some(why) => format!("property `{name}` is known to Kafka but not supported here: {why}"),
-        None => {
-            let names = tables.iter().flat_map(|table| table.iter());
-            let names =
-                names.flat_map(|property| std::iter::once(property.name).chain(property.aliases.iter().copied()));
-            match nearest::nearest(name, names) {
-                Some(near) => format!("unknown property `{name}`; did you mean `{near}`?"),
-                None => format!("unknown property `{name}`; names are those of Kafka's Java clients and of librdkafka"),
-            }
-        }
+fn unknown<S>(name: &str, tables: &[&[Property<S>]]) -> Error {
+    let names = tables.iter().flat_map(|table| table.iter());
+    let names = names.flat_map(|property| std::iter::once(property.name).chain(property.aliases.iter().copied()));
+    let message = match nearest::nearest(name, names) {
+        Some(near) => format!("unknown property `{name}`; did you mean `{near}`?"),
+        None => format!("unknown property `{name}`; names are those of Kafka's Java clients and of librdkafka"),
     };
     Error::new(ErrorKind::Configuration, message)
 }

@@ -15,6 +15,22 @@ pub(crate) fn millis(value: &str) -> Option<Duration> {
     number::<u64>(value).map(|millis| Duration::from_millis(millis).min(FOREVER))
 }
 
+/// Milliseconds, 0 or more, with a fraction if need be, as librdkafka allows for `linger.ms`; kept to the microsecond.
+pub(crate) fn millis_with_fraction(value: &str) -> Option<Duration> {
+    let decimal = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    millis(value).or_else(|| {
+        let millis: f64 = Some(value.trim()).filter(|value| decimal(value))?.parse().ok()?;
+        let micros = (millis * 1_000.0).round();
+        // Above 2^53 the number is no longer exact, and far beyond the bound.
+        Some(if micros < 9_007_199_254_740_992.0 { Duration::from_micros(micros as u64).min(FOREVER) } else { FOREVER })
+    })
+}
+
+/// Milliseconds, 1 or more; 0 stands for no bound.
+pub(crate) fn millis_or_unbounded(value: &str) -> Option<Duration> {
+    millis(value).map(|time| if time.is_zero() { FOREVER } else { time })
+}
+
 /// Milliseconds, 1 or more.
 pub(crate) fn millis_above_zero(value: &str) -> Option<Duration> {
     millis(value).filter(|duration| !duration.is_zero())

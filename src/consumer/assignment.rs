@@ -118,6 +118,8 @@ pub(super) struct Assignment {
     pub(super) watch: Watch,
     /// The trouble of the whole cluster was told to the reader.
     pub(super) unreachable_reported: bool,
+    /// Whether the reader was told that the bootstrap servers are not resolved in time.
+    pub(super) unresolved_reported: bool,
     /// Since when the group is waited for without anything known of the cluster.
     pub(super) blind_since: Option<Instant>,
     pub(super) has_metadata: bool,
@@ -151,6 +153,7 @@ impl Assignment {
             signals: Signals::default(),
             watch: Watch::default(),
             unreachable_reported: false,
+            unresolved_reported: false,
             blind_since: None,
             has_metadata: false,
         }

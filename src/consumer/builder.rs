@@ -3,7 +3,7 @@
 use std::{num::NonZero, sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::sync::mpsc;
 
 use super::{
     Consumer,
@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     cluster::{Backoff, Client, client_properties},
-    config::{Pairs, apply},
-    error::{Error, ErrorKind, Result},
-    net::Network,
+    config::{Configure, Pairs, apply},
+    error::Result,
+    net::{Network, runtime},
     security::Security,
 };
 
@@ -127,7 +127,7 @@ impl ConsumerBuilder {
     pub fn assignors(self, assignors: Vec<Arc<dyn Assignor>>) -> Self {
         self.set(|s| {
             s.assignors = assignors;
-            s.classic_only.push("partition.assignment.strategy");
+            s.note("partition.assignment.strategy");
         })
     }
 
@@ -138,13 +138,19 @@ impl ConsumerBuilder {
 
     /// `fetch.min.bytes`: how much a broker gathers before it answers, unless `fetch.max.wait.ms` passes first. Default: 1.
     pub fn fetch_min_bytes(self, bytes: i32) -> Self {
-        self.set(|s| s.fetch_min_bytes = bytes)
+        self.set(|s| {
+            s.fetch_min_bytes = bytes;
+            s.note("fetch.min.bytes");
+        })
     }
 
     /// `fetch.max.bytes`: about the largest answer of a broker; less is asked for where that keeps the reader busy, and an
     /// eighth of [`queued_max_bytes`](Self::queued_max_bytes) at most. Default: 52428800.
     pub fn fetch_max_bytes(self, bytes: i32) -> Self {
-        self.set(|s| s.fetch_max_bytes = bytes)
+        self.set(|s| {
+            s.fetch_max_bytes = bytes;
+            s.note("fetch.max.bytes");
+        })
     }
 
     /// `fetch.max.wait.ms`: how long a broker waits for something to answer. Default: 500 ms.
@@ -198,7 +204,7 @@ impl ConsumerBuilder {
     pub fn session_timeout(self, timeout: Duration) -> Self {
         self.set(|s| {
             s.session_timeout = timeout;
-            s.classic_only.push("session.timeout.ms");
+            s.note("session.timeout.ms");
         })
     }
 
@@ -206,12 +212,12 @@ impl ConsumerBuilder {
     pub fn heartbeat_interval(self, interval: Duration) -> Self {
         self.set(|s| {
             s.heartbeat_interval = interval;
-            s.classic_only.push("heartbeat.interval.ms");
+            s.note("heartbeat.interval.ms");
         })
     }
 
     /// `enable.partition.eof`: whether the reader is told, by an error of kind
-    /// [`EndOfPartition`](ErrorKind::EndOfPartition), when it has come to the end of a partition: behind the last record, and
+    /// [`EndOfPartition`](crate::ErrorKind::EndOfPartition), when it has come to the end of a partition: behind the last record, and
     /// again after more records came and were read. Default: false.
     pub fn enable_partition_eof(self, on: bool) -> Self {
         self.set(|s| s.enable_partition_eof = on)
@@ -243,7 +249,9 @@ impl ConsumerBuilder {
         self.set(|s| s.client.network = network)
     }
 
-    /// Any property by its Java or librdkafka name.
+    /// Any property by its Java or librdkafka name. One that means nothing to a consumer is taken: one warning at
+    /// [`build`](Self::build) names all of them with the reasons. One whose loss would weaken security or delivery is an
+    /// error.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.push(name, value);
         self
@@ -266,18 +274,17 @@ impl ConsumerBuilder {
     /// Checks the settings and starts the consumer on the current tokio runtime. Needs no network.
     ///
     /// # Errors
-    /// [`Configuration`](ErrorKind::Configuration) for a setting that cannot be used, and outside of a tokio runtime.
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a setting that cannot be used, and without a tokio runtime
+    /// that has timers and what the network needs (`enable_all()`).
     ///
     /// # Cancel safety
     /// Safe.
     pub async fn build(mut self) -> Result<Consumer> {
         apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties.iter())?;
-        let settings = self.settings;
+        let mut settings = self.settings;
         settings.check()?;
         settings.client.check()?;
-        let runtime = Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::Configuration, "a consumer needs a tokio runtime").with_source(error)
-        })?;
+        let runtime = runtime("a consumer")?;
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
         let client = Client::open(settings.client.clone()).await?;
         let (events, received) = mpsc::unbounded_channel();

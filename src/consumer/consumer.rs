@@ -85,10 +85,12 @@ impl Consumer {
         ConsumerBuilder::new(bootstrap_servers.as_ref())
     }
 
-    /// A consumer from properties by their Java or librdkafka names.
+    /// Builds a consumer from properties by their Java or librdkafka names. The same properties may build a producer and an
+    /// admin client: those that mean nothing to a consumer are named in one warning.
     ///
     /// # Errors
-    /// As [`ConsumerBuilder::build`]; an unknown property is named together with the nearest known one.
+    /// As [`ConsumerBuilder::build`]; an unknown property is named together with the nearest known one, and one whose loss
+    /// would weaken security or delivery with the reason.
     ///
     /// # Cancel safety
     /// Safe.

@@ -18,8 +18,9 @@ const BYTES: &str = "bytes, 0 to 2147483647";
 
 /// The properties of a consumer beside those of every client.
 pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = table! {
-    "group.id", "a name that is not empty", |s, v| s.group_id = Some((!v.is_empty()).then_some(v)?.into());
-    "group.instance.id", "a name that is not empty", |s, v| s.group_instance_id = Some((!v.is_empty()).then_some(v)?.into());
+    // An empty name counts as none, as in librdkafka.
+    "group.id", "a name", |s, v| s.group_id = name(v);
+    "group.instance.id", "a name", |s, v| s.group_instance_id = name(v);
     "auto.offset.reset", "earliest, latest, none, or by_duration:<ISO 8601 duration, as PT1H>", |s, v| s.auto_offset_reset = reset(v)?;
     "enable.auto.commit", BOOLEAN, |s, v| s.enable_auto_commit = boolean(v)?;
     "auto.commit.interval.ms", MILLIS, |s, v| s.auto_commit_interval = millis(v)?;
@@ -30,11 +31,11 @@ pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = table! {
     "fetch.max.connections", "1 to 255", |s, v| s.fetch_max_connections = v.trim().parse().ok()?;
     "max.poll.records", "1 or more", |s, v| s.max_poll_records = v.trim().parse().ok()?;
     "max.poll.interval.ms", MILLIS, |s, v| s.max_poll_interval = millis(v)?;
-    "session.timeout.ms", MILLIS, |s, v| { s.session_timeout = millis(v)?; s.classic_only.push("session.timeout.ms") };
-    "heartbeat.interval.ms", MILLIS, |s, v| { s.heartbeat_interval = millis(v)?; s.classic_only.push("heartbeat.interval.ms") };
-    "partition.assignment.strategy", "range, roundrobin, sticky, cooperative-sticky, or the names of their classes in Java, with commas between them (one of your own is given to the builder)", |s, v| { s.assignors = strategies(v)?; s.classic_only.push("partition.assignment.strategy") };
+    "session.timeout.ms", MILLIS, |s, v| s.session_timeout = millis(v)?;
+    "heartbeat.interval.ms", MILLIS, |s, v| s.heartbeat_interval = millis(v)?;
+    "partition.assignment.strategy", "range, roundrobin, sticky, cooperative-sticky, or the names of their classes in Java, with commas between them (one of your own is given to the builder)", |s, v| s.assignors = strategies(v)?;
     "group.protocol", "classic or consumer", |s, v| s.group_protocol = protocol(v)?;
-    "group.remote.assignor", "the name of an assignor of the brokers, as uniform or range", |s, v| s.group_remote_assignor = Some((!v.trim().is_empty()).then_some(v.trim())?.into());
+    "group.remote.assignor", "the name of an assignor of the brokers, as uniform or range", |s, v| s.group_remote_assignor = name(v.trim());
     "isolation.level", "read_uncommitted or read_committed", |s, v| s.isolation_level = isolation(v)?;
     "enable.partition.eof", BOOLEAN, |s, v| s.enable_partition_eof = boolean(v)?;
     "check.crcs", BOOLEAN, |s, v| s.check_crcs = boolean(v)?;
@@ -42,6 +43,10 @@ pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = table! {
     "queued.max.messages.kbytes", "kibibytes, 1 or more", |s, v| s.queued_max_bytes = v.trim().parse::<usize>().ok()?.checked_mul(1024)?;
     "max.decompressed.batch.bytes", "bytes, 1 or more", |s, v| s.max_decompressed_batch_bytes = v.trim().parse().ok()?;
 };
+
+fn name(value: &str) -> Option<Arc<str>> {
+    (!value.trim().is_empty()).then(|| value.into())
+}
 
 fn protocol(value: &str) -> Option<GroupProtocol> {
     match value.trim().to_ascii_lowercase().as_str() {
@@ -141,10 +146,11 @@ mod tests {
         assert_eq!(assignors.iter().map(|assignor| assignor.name()).collect::<Vec<_>>(), ["roundrobin", "range"]);
         assert_eq!(set("group.protocol", "CONSUMER").unwrap().group_protocol, GroupProtocol::Consumer);
         assert_eq!(set("group.remote.assignor", "range").unwrap().group_remote_assignor.as_deref(), Some("range"));
+        assert_eq!(set("group.remote.assignor", " ").unwrap().group_remote_assignor, None);
+        assert_eq!((set("group.id", "").unwrap().group_id, set("group.id", " ").unwrap().group_id), (None, None));
+        assert_eq!(set("group.instance.id", "").unwrap().group_instance_id, None);
         for (name, value) in [
-            ("group.id", ""),
             ("group.protocol", "streams"),
-            ("group.remote.assignor", " "),
             ("partition.assignment.strategy", "range,fair"),
             ("partition.assignment.strategy", ""),
             ("auto.offset.reset", "soon"),

@@ -60,6 +60,7 @@ impl Assignment {
     pub(super) fn metadata_changed(&mut self, metadata: &Metadata, now: Instant) {
         self.has_metadata = true;
         self.unreachable_reported = false;
+        self.unresolved_reported = false;
         self.brokers = metadata.brokers.keys().copied().collect();
         for partition in self.assigned() {
             self.update(&partition, metadata, now);

@@ -7,7 +7,8 @@ use super::group::{
     assignor::{self, Assignor},
 };
 use crate::{
-    cluster::ClientSettings,
+    cluster::{ClientSettings, show_millis},
+    config::{ClientKind, Configure, Limit, parse::FOREVER},
     error::{Error, ErrorKind, Result},
     record::check_topic_name,
 };
@@ -63,8 +64,6 @@ pub(crate) struct ConsumerSettings {
     pub(crate) group_protocol: GroupProtocol,
     /// `group.remote.assignor`: which of the coordinator's assignors deals out; its own choice where none is named.
     pub(crate) group_remote_assignor: Option<Arc<str>>,
-    /// What was set that only the classic protocol can make use of.
-    pub(crate) classic_only: Vec<&'static str>,
     /// `auto.offset.reset`.
     pub(crate) auto_offset_reset: OffsetReset,
     /// `enable.auto.commit`; without a group there is nothing to commit to.
@@ -114,7 +113,6 @@ impl Default for ConsumerSettings {
             group_instance_id: None,
             group_protocol: GroupProtocol::default(),
             group_remote_assignor: None,
-            classic_only: Vec::new(),
             auto_offset_reset: OffsetReset::default(),
             enable_auto_commit: true,
             auto_commit_interval: Duration::from_secs(5),
@@ -144,13 +142,27 @@ impl AsMut<ClientSettings> for ConsumerSettings {
     }
 }
 
+impl Configure for ConsumerSettings {
+    const CLIENT: ClientKind = ClientKind::Consumer;
+
+    fn note(&mut self, property: &'static str) {
+        self.client.given.note(property);
+    }
+}
+
+/// Properties that only the classic protocol can make use of.
+const CLASSIC_ONLY: [&str; 3] = ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"];
+
+/// What an answer may have beside its records, which librdkafka leaves room for as well.
+const ANSWER_OVERHEAD: usize = 512;
+
 fn contradiction(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Configuration, message)
 }
 
 impl ConsumerSettings {
-    /// Refuses settings that contradict each other or allow nothing.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Refuses settings that contradict each other or allow nothing, and lets defaults give way to what was set.
+    pub(crate) fn check(&mut self) -> Result<()> {
         if self.group_id.as_deref() == Some("") {
             return Err(contradiction("group.id is empty: give it a name, or leave it out to read without a group"));
         }
@@ -168,7 +180,7 @@ impl ConsumerSettings {
         }
         match self.group_protocol {
             GroupProtocol::Consumer => {
-                if let Some(name) = self.classic_only.first() {
+                if let Some(name) = CLASSIC_ONLY.iter().find(|name| self.client.given.has(name)) {
                     return Err(contradiction(format!(
                         "{name} has no meaning with group.protocol=consumer, where the group's coordinator decides: leave it out"
                     )));
@@ -182,20 +194,8 @@ impl ConsumerSettings {
             }
             GroupProtocol::Classic => {}
         }
-        if self.heartbeat_interval >= self.session_timeout {
-            return Err(contradiction(format!(
-                "heartbeat.interval.ms ({}) must be less than session.timeout.ms ({}), a third of it at most as a rule",
-                self.heartbeat_interval.as_millis(),
-                self.session_timeout.as_millis()
-            )));
-        }
+        self.reconcile()?;
         self.check_assignors()?;
-        if self.fetch_min_bytes > self.fetch_max_bytes {
-            return Err(contradiction(format!(
-                "fetch.min.bytes ({}) must not be more than fetch.max.bytes ({})",
-                self.fetch_min_bytes, self.fetch_max_bytes
-            )));
-        }
         let not_zero = [
             ("auto.commit.interval.ms", self.auto_commit_interval.is_zero() && self.enable_auto_commit),
             ("heartbeat.interval.ms", self.heartbeat_interval.is_zero()),
@@ -212,6 +212,35 @@ impl ConsumerSettings {
             None if self.fetch_min_bytes < 0 => Err(contradiction("fetch.min.bytes must not be negative")),
             None => Ok(()),
         }
+    }
+
+    /// Holds settings against each other.
+    fn reconcile(&mut self) -> Result<()> {
+        // A third as a rule, so that two heartbeats may be lost.
+        self.client.given.reconcile(
+            Limit { name: "heartbeat.interval.ms", value: &mut self.heartbeat_interval },
+            Limit { name: "session.timeout.ms", value: &mut self.session_timeout },
+            |heartbeat, session| heartbeat < session,
+            (|session| session / 3, |heartbeat| heartbeat.saturating_mul(3).min(FOREVER)),
+            show_millis,
+        )?;
+        self.client.given.reconcile(
+            Limit { name: "fetch.min.bytes", value: &mut self.fetch_min_bytes },
+            Limit { name: "fetch.max.bytes", value: &mut self.fetch_max_bytes },
+            |min, max| min <= max,
+            (|max| max, |min| min),
+            |bytes| bytes,
+        )?;
+        let mut fetched = usize::try_from(self.fetch_max_bytes).unwrap_or(0);
+        self.client.given.reconcile(
+            Limit { name: "fetch.max.bytes", value: &mut fetched },
+            Limit { name: "receive.message.max.bytes", value: &mut self.client.receive_message_max_bytes },
+            |fetched, received| fetched.saturating_add(ANSWER_OVERHEAD) <= received,
+            (|received| received.saturating_sub(ANSWER_OVERHEAD), |fetched| fetched.saturating_add(ANSWER_OVERHEAD)),
+            |bytes| bytes,
+        )?;
+        self.fetch_max_bytes = i32::try_from(fetched).unwrap_or(i32::MAX).min(self.fetch_max_bytes);
+        Ok(())
     }
 
     fn check_assignors(&self) -> Result<()> {
@@ -254,17 +283,15 @@ mod tests {
     fn the_defaults_are_sound_and_contradictions_are_named() {
         assert!(ConsumerSettings::default().check().is_ok());
         type Break = fn(&mut ConsumerSettings);
-        let broken: [(&str, Break); 11] = [
+        let broken: [(&str, Break); 9] = [
             ("partition.assignment.strategy", |s| s.assignors.clear()),
             ("partition.assignment.strategy", |s| s.assignors.extend(assignor::defaults())),
             ("group.instance.id", |s| s.group_instance_id = Some("i".into())),
             ("group.id", |s| s.group_id = Some("".into())),
-            ("heartbeat.interval.ms", |s| s.heartbeat_interval = s.session_timeout),
-            ("fetch.min.bytes", |s| s.fetch_min_bytes = s.fetch_max_bytes + 1),
             ("group.remote.assignor", |s| s.group_remote_assignor = Some("range".into())),
             ("session.timeout.ms", |s| {
                 s.group_protocol = GroupProtocol::Consumer;
-                s.classic_only.push("session.timeout.ms");
+                s.note("session.timeout.ms");
             }),
             ("max.poll.records", |s| s.max_poll_records = 0),
             ("fetch.max.connections", |s| s.fetch_max_connections = 0),

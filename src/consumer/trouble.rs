@@ -76,6 +76,14 @@ impl Assignment {
         self.settle_accounts();
         let patience = self.rules.patience;
         let (mut errors, mut of_partitions) = (Vec::new(), Vec::new());
+        // The user has said how long to wait (KIP-909).
+        if let Some(failure) = failure.as_ref().filter(|failure| failure.kind() == ErrorKind::Resolution)
+            && self.is_blind()
+            && !std::mem::replace(&mut self.unresolved_reported, true)
+        {
+            self.unreachable_reported = true;
+            errors.push(failure.clone());
+        }
         if !(subscribed && self.is_blind()) {
             self.blind_since = None;
         } else if now.saturating_duration_since(*self.blind_since.get_or_insert(now)) >= patience

@@ -81,6 +81,9 @@ pub enum ErrorKind {
     Timeout,
     /// A connection could not be made, or broke.
     Network,
+    /// None of `bootstrap.servers` could be resolved within `bootstrap.resolve.timeout.ms` (KIP-909). The client goes on
+    /// trying: later calls succeed once one can be.
+    Resolution,
     /// The peer does not speak Kafka, or sent bytes that cannot be read.
     Protocol,
     /// The broker does not know the request, or no version of it that this client speaks.
@@ -156,7 +159,8 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let retriable = matches!(kind, ErrorKind::BufferFull | ErrorKind::Timeout | ErrorKind::Network);
+        let retriable =
+            matches!(kind, ErrorKind::BufferFull | ErrorKind::Timeout | ErrorKind::Network | ErrorKind::Resolution);
         Self(Arc::new(Inner {
             kind,
             code: None,
@@ -273,6 +277,7 @@ impl Error {
             ErrorKind::BufferFull => "wait for outstanding deliveries, or send more slowly",
             ErrorKind::Timeout => "look at the last cause in the message; try again, or raise the timeout",
             ErrorKind::Network => "check that the brokers are up and that their addresses are reachable from here",
+            ErrorKind::Resolution => "check the host names of bootstrap.servers and the name service of this machine",
             ErrorKind::Protocol => "check that the address and port are those of a Kafka listener of this protocol",
             ErrorKind::UnsupportedVersion => "use a newer broker, or do without the feature that the message names",
             ErrorKind::Corrupt => {

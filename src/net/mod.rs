@@ -1,6 +1,7 @@
 //! The network as a trait, so that the same client runs over TCP, over memory in tests, and over whatever a user brings.
 
 mod memory;
+mod runtime;
 mod tcp;
 
 use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin};
@@ -8,6 +9,7 @@ use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use memory::{MemoryListener, MemoryNetwork};
+pub(crate) use runtime::{check_network, runtime};
 pub use tcp::Tcp;
 
 /// The domain of brokers on an in-memory network. `.invalid` is reserved (RFC 2606, RFC 6761), so
@@ -33,6 +35,16 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
 
     /// A new connection to one address.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
+
+    /// Checks, when a client is built, that the current tokio runtime has what connections need; the error becomes that of
+    /// `build()`. Default: nothing is needed. A network over [`Tcp`] hands the question on to it, because tokio panics
+    /// where its runtime has no IO.
+    ///
+    /// # Errors
+    /// What the runtime lacks.
+    fn check_runtime(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A connection: bytes both ways.

@@ -2,7 +2,7 @@ use std::{io, net::SocketAddr};
 
 use tokio::net::{TcpStream, lookup_host};
 
-use super::{BoxFuture, IN_MEMORY_DOMAIN, Network, Stream};
+use super::{BoxFuture, IN_MEMORY_DOMAIN, Network, Stream, runtime};
 
 /// TCP, with the system's resolver and `TCP_NODELAY`: requests are coalesced by the client, so waiting for more bytes
 /// would only add latency.
@@ -29,5 +29,9 @@ impl Network for Tcp {
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Stream>)
         })
+    }
+
+    fn check_runtime(&self) -> io::Result<()> {
+        runtime::check_io()
     }
 }

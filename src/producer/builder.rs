@@ -23,13 +23,13 @@ use super::{
     sender_task::SenderTask,
     settings::{Acks, ProducerSettings},
     sizes::Sizes,
-    topics::{Placement, Topics},
+    topics::{Placement, TopicTimeout, Topics},
 };
 use crate::{
     cluster::{Backoff, Client, client_properties},
-    config::{Pairs, apply},
-    error::{Error, ErrorKind, Result},
-    net::Network,
+    config::{Configure, Pairs, apply},
+    error::Result,
+    net::{Network, runtime},
     security::Security,
     wire::Compression,
 };
@@ -85,7 +85,10 @@ impl ProducerBuilder {
 
     /// `linger.ms`: how long a batch waits for more records. Default: 5 ms.
     pub fn linger(self, linger: Duration) -> Self {
-        self.set(|s| s.linger = linger)
+        self.set(|s| {
+            s.linger = linger;
+            s.note("linger.ms");
+        })
     }
 
     /// `buffer.memory`: the bytes that records may take from `send` to their result. Default: 33554432.
@@ -93,20 +96,26 @@ impl ProducerBuilder {
         self.set(|s| s.buffer_memory = bytes)
     }
 
-    /// `max.block.ms`: how long `send` waits for room, and a record for its topic. Default: 60 s.
+    /// `max.block.ms`: how long `send` waits for room, and a record for its topic, if `delivery.timeout.ms` is not
+    /// shorter. Default: 60 s.
     pub fn max_block(self, time: Duration) -> Self {
         self.set(|s| s.max_block = time)
     }
 
-    /// `delivery.timeout.ms`: how long after its batch was begun a record has its result at the latest; at least
-    /// `linger.ms` + `request.timeout.ms`. Default: 120 s, or that sum if it is more.
+    /// `delivery.timeout.ms`: how long after its batch was begun a record has its result at the latest; a batch that begins
+    /// with a record that waited for its topic is as old as that record. It must be at least `linger.ms` +
+    /// `request.timeout.ms`; of these, what was not set is lowered (`request.timeout.ms` for produces only). Default:
+    /// 120 s, or that sum if it is more.
     pub fn delivery_timeout(self, time: Duration) -> Self {
         self.set(|s| s.delivery_timeout = Some(time))
     }
 
     /// `request.timeout.ms`: how long a broker may take to answer. Default: 30 s.
     pub fn request_timeout(self, time: Duration) -> Self {
-        self.set(|s| s.client.request_timeout = time)
+        self.set(|s| {
+            s.client.request_timeout = time;
+            s.note("request.timeout.ms");
+        })
     }
 
     /// `max.request.size`: the largest record, before compression, and about the largest request. Default: 1048576.
@@ -217,6 +226,8 @@ impl ProducerBuilder {
         self.set(|s| {
             s.client.retry_backoff = first;
             s.client.retry_backoff_max = max;
+            s.note("retry.backoff.ms");
+            s.note("retry.backoff.max.ms");
         })
     }
 
@@ -237,7 +248,9 @@ impl ProducerBuilder {
         self.set(|s| s.client.network = network)
     }
 
-    /// Any property by its Java or librdkafka name.
+    /// Any property by its Java or librdkafka name. One that means nothing to a producer is taken: one warning at
+    /// [`build`](Self::build) names all of them with the reasons. One whose loss would weaken security or delivery is an
+    /// error.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.push(name, value);
         self
@@ -260,7 +273,8 @@ impl ProducerBuilder {
     /// Checks the settings and starts the producer on the current tokio runtime. Needs no network.
     ///
     /// # Errors
-    /// [`Configuration`](ErrorKind::Configuration) for a setting that cannot be used, and outside of a tokio runtime.
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a setting that cannot be used, and without a tokio runtime
+    /// that has timers and what the network needs (`enable_all()`).
     ///
     /// # Cancel safety
     /// Safe.
@@ -269,9 +283,7 @@ impl ProducerBuilder {
         let mut settings = self.settings;
         let derived = settings.check()?;
         settings.client.check()?;
-        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::Configuration, "a producer needs a tokio runtime").with_source(error)
-        })?;
+        let runtime = runtime("a producer")?;
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
         let client = Client::open(settings.client.clone()).await?;
         let interceptors = Interceptors::new(settings.interceptors);
@@ -282,7 +294,7 @@ impl ProducerBuilder {
         let requests = Requests::new(
             client.clone(),
             settings.acks.wire(),
-            settings.client.request_timeout,
+            (derived.request_timeout, derived.ack_timeout),
             derived.compression,
             counters.clone(),
         )?;
@@ -302,7 +314,7 @@ impl ProducerBuilder {
             partitioning: settings.partitioning,
             rack: settings.client.client_rack,
             seed,
-            max_block: settings.max_block,
+            topic_timeout: TopicTimeout::new(settings.max_block, derived.delivery_timeout),
         };
         let shared = Arc::new(Shared {
             topics: Topics::new(placement),

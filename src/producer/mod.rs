@@ -199,11 +199,12 @@ impl Producer {
         ProducerBuilder::new(bootstrap.into())
     }
 
-    /// A producer from properties by their Java or librdkafka names.
+    /// Builds a producer from properties by their Java or librdkafka names. The same properties may build a consumer and an
+    /// admin client: those that mean nothing to a producer are named in one warning.
     ///
     /// # Errors
-    /// [`Configuration`](ErrorKind::Configuration) for a property that is unknown, malformed or contradicts another, and
-    /// when called outside of a tokio runtime.
+    /// [`Configuration`](ErrorKind::Configuration) for a property that is unknown, malformed or contradicts another, for one
+    /// whose loss would weaken security or delivery, and as [`ProducerBuilder::build`].
     ///
     /// # Cancel safety
     /// Safe. Nothing here waits for the network.

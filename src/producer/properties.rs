@@ -6,7 +6,7 @@ use super::{
 };
 use crate::config::{
     Property,
-    parse::{BOOLEAN, MILLIS, boolean, millis, number, one_of, within},
+    parse::{BOOLEAN, MILLIS, boolean, millis, millis_or_unbounded, millis_with_fraction, number, one_of, within},
     table,
 };
 
@@ -14,19 +14,22 @@ use crate::config::{
 pub(crate) static PROPERTIES: &[Property<ProducerSettings>] = table! {
     "acks" | "request.required.acks", "all, -1, 0 or 1", |s, v| s.acks = acks(v)?;
     "batch.size", "bytes, 0 to 2147483647", |s, v| s.batch_size = within(v, 0..=2_147_483_647)?;
-    "linger.ms" | "queue.buffering.max.ms", MILLIS, |s, v| s.linger = millis(v)?;
-    "buffer.memory", "bytes, 1 or more", |s, v| s.buffer_memory = number(v)?;
-    "queue.buffering.max.kbytes", "kibibytes, 1 or more",
-        |s, v| s.buffer_memory = number::<usize>(v)?.checked_mul(1024)?;
+    "linger.ms" | "queue.buffering.max.ms", "milliseconds, 0 or more, also with a fraction",
+        |s, v| s.linger = millis_with_fraction(v)?;
+    "buffer.memory", "bytes, 1 or more, and no other size in queue.buffering.max.kbytes",
+        |s, v| s.buffer_memory = buffer_memory(s, "queue.buffering.max.kbytes", number(v)?)?;
+    "queue.buffering.max.kbytes", "kibibytes, 1 or more, and no other size in buffer.memory",
+        |s, v| s.buffer_memory = buffer_memory(s, "buffer.memory", number::<usize>(v)?.checked_mul(1024)?)?;
     "max.block.ms", MILLIS, |s, v| s.max_block = millis(v)?;
-    "delivery.timeout.ms" | "message.timeout.ms", MILLIS, |s, v| s.delivery_timeout = Some(millis(v)?);
+    "delivery.timeout.ms" | "message.timeout.ms", "milliseconds, 1 or more; 0 for no bound",
+        |s, v| s.delivery_timeout = Some(millis_or_unbounded(v)?);
     "max.request.size" | "message.max.bytes", "bytes, 1 to 2147483647",
         |s, v| s.max_request_size = within(v, 1..=2_147_483_647)?;
     "max.in.flight.requests.per.connection" | "max.in.flight", "1 or more",
         |s, v| s.max_in_flight = within(v, 1..=1_000_000)?;
     "enable.idempotence", BOOLEAN, |s, v| s.idempotence = Some(boolean(v)?);
     "retries" | "message.send.max.retries", "0 to 2147483647", |s, v| s.retries = within(v, 0..=2_147_483_647)?;
-    "compression.type" | "compression.codec", "none, gzip, snappy, lz4 or zstd", |s, v| s.compression.set_codec(v)?;
+    "compression.type" | "compression.codec", "none, gzip, snappy, lz4 or zstd", |s, v| compression(s, v)?;
     "compression.gzip.level", "1 to 9, or -1", |s, v| s.compression.gzip_level = Some(number(v)?);
     "compression.lz4.level", "9", |s, v| s.compression.lz4_level = Some(number(v)?);
     "compression.zstd.level", "-7 to 4", |s, v| s.compression.zstd_level = Some(number(v)?);
@@ -38,6 +41,17 @@ pub(crate) static PROPERTIES: &[Property<ProducerSettings>] = table! {
     "partitioner.availability.timeout.ms", MILLIS, |s, v| s.partitioning.availability_timeout = millis(v)?;
     "partitioner.rack.aware", BOOLEAN, |s, v| s.partitioning.rack_aware = boolean(v)?;
 };
+
+/// The size of the buffer, unless its other name has set another one.
+fn buffer_memory(settings: &ProducerSettings, other: &str, bytes: usize) -> Option<usize> {
+    let contradicts = settings.client.given.has(other) && settings.buffer_memory != bytes;
+    (!contradicts).then_some(bytes)
+}
+
+/// `inherit` is librdkafka's default for a topic: the codec is that of the producer.
+fn compression(settings: &mut ProducerSettings, value: &str) -> Option<()> {
+    if value.trim().eq_ignore_ascii_case("inherit") { Some(()) } else { settings.compression.set_codec(value) }
+}
 
 fn acks(value: &str) -> Option<Acks> {
     one_of(value, &[("all", Acks::All), ("-1", Acks::All), ("0", Acks::None), ("1", Acks::Leader)])
@@ -81,6 +95,29 @@ mod tests {
         assert_eq!((java.acks, java.linger, java.retries), (rd.acks, rd.linger, rd.retries));
         assert_eq!(java.delivery_timeout, Some(Duration::from_secs(90)));
         assert_eq!(rd.buffer_memory, 2048);
+    }
+
+    #[test]
+    fn forms_of_librdkafka_are_read() {
+        let linger = |value| applied(&[("linger.ms", value)]).unwrap().linger;
+        assert_eq!((linger("5.0"), linger("0.5")), (Duration::from_millis(5), Duration::from_micros(500)));
+        let infinite = applied(&[("message.timeout.ms", "0")]).unwrap().check().unwrap();
+        assert!(infinite.delivery_timeout > Duration::from_secs(86_400 * 365));
+        assert_eq!(infinite.request_timeout, Duration::from_secs(30));
+        applied(&[("compression.codec", "inherit")]).unwrap();
+        let two = applied(&[("socket.timeout.ms", "60000"), ("request.timeout.ms", "7000")]);
+        let two = two.unwrap().check().unwrap();
+        assert_eq!((two.request_timeout, two.ack_timeout), (Duration::from_secs(60), Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn two_sizes_of_the_buffer_are_refused() {
+        let (bytes, kbytes) = (("buffer.memory", "4096"), ("queue.buffering.max.kbytes", "4"));
+        assert_eq!(applied(&[bytes, kbytes]).unwrap().buffer_memory, 4096);
+        for pairs in [[("buffer.memory", "4097"), kbytes], [kbytes, ("buffer.memory", "1")]] {
+            let error = applied(&pairs).unwrap_err().to_string();
+            assert!(error.contains("buffer.memory") && error.contains("queue.buffering.max.kbytes"), "{error}");
+        }
     }
 
     #[test]

@@ -57,6 +57,8 @@ struct Settings {
     client: Client,
     acks: i16,
     request_timeout: Duration,
+    /// How long the broker waits for acknowledgements.
+    ack_timeout: Duration,
     counters: Arc<Counters>,
 }
 
@@ -116,13 +118,13 @@ impl Requests {
     pub(super) fn new(
         client: Client,
         acks: i16,
-        request_timeout: Duration,
+        (request_timeout, ack_timeout): (Duration, Duration),
         compression: Compression,
         counters: Arc<Counters>,
     ) -> Result<Self> {
         Ok(Self {
             sealing: Arc::new(Sealing::new(compression, counters.clone())?),
-            settings: Settings { client, acks, request_timeout, counters },
+            settings: Settings { client, acks, request_timeout, ack_timeout, counters },
             answers: Answers::new(),
             lines: HashMap::new(),
             unsent: 0,
@@ -299,7 +301,7 @@ impl Settings {
                 .with_status(DeliveryStatus::NotPersisted));
         }
         let front = head.len();
-        let timeout_ms = i32::try_from(self.request_timeout.as_millis()).unwrap_or(i32::MAX);
+        let timeout_ms = i32::try_from(self.ack_timeout.as_millis()).unwrap_or(i32::MAX);
         let parts = request.parts.iter().filter_map(leaving);
         let inserts = encode_produce(head, version, None, self.acks, timeout_ms, parts)?;
         self.counters.written(

@@ -279,13 +279,17 @@ impl SenderTask {
         let partitions = topics.get(name).map_or(0, |topic| topic.partitions.len());
         // A failure before the time is up is not about time. Those that wait now may have come later than those that were
         // looked for, if these were purged.
-        let all = found.is_err() && now < looked_until.into_std();
-        topics.fail_waiting(name, now, all, |name| match &found {
-            Err(error) if partitions == 0 => error.clone().context(format_args!("topic {name}")),
+        let early = found.is_err() && now < looked_until.into_std();
+        let timeout = topics.topic_timeout();
+        topics.fail_waiting(name, now, early, |name| match &found {
+            Err(error) if partitions == 0 && early => error.clone().context(format_args!("topic {name}")),
+            Err(error) if partitions == 0 => {
+                error.clone().context(format_args!("topic {name} was not there within {timeout}"))
+            }
             _ => Error::new(
                 ErrorKind::UnknownTopicOrPartition,
                 format!(
-                    "topic {name} has {partitions} partitions, and the one asked for did not appear within max.block.ms"
+                    "topic {name} has {partitions} partitions, and the one asked for did not appear within {timeout}"
                 ),
             ),
         });

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{ProducerInterceptor, callback::DeliveryCallback, credits::Credits, partitioner::Partitioning};
 use crate::{
     cluster::ClientSettings,
-    config::parse::FOREVER,
+    config::{ClientKind, Configure, parse::FOREVER},
     error::{Error, ErrorKind, Result},
     wire::{Compression, codec::CompressionSettings},
 };
@@ -72,10 +72,16 @@ pub(crate) struct ProducerSettings {
 pub(crate) struct Derived {
     pub(crate) idempotent: bool,
     pub(crate) delivery_timeout: Duration,
+    /// How long the answer to a produce is waited for.
+    pub(crate) request_timeout: Duration,
+    /// How long a broker waits for acknowledgements.
+    pub(crate) ack_timeout: Duration,
     pub(crate) compression: Compression,
 }
 
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
+/// The least that `request.timeout.ms` is lowered to.
+const SHORTEST_REQUEST: Duration = Duration::from_millis(1);
 /// How many batches a broker remembers for each producer and partition, so that it recognizes doubles among them.
 const MAX_IDEMPOTENT_IN_FLIGHT: usize = 5;
 
@@ -107,6 +113,14 @@ impl AsMut<ClientSettings> for ProducerSettings {
     }
 }
 
+impl Configure for ProducerSettings {
+    const CLIENT: ClientKind = ClientKind::Producer;
+
+    fn note(&mut self, property: &'static str) {
+        self.client.given.note(property);
+    }
+}
+
 fn contradiction(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Configuration, message)
 }
@@ -114,6 +128,7 @@ fn contradiction(message: impl Into<String>) -> Error {
 impl ProducerSettings {
     /// Refuses settings that contradict each other or allow nothing, and derives the rest.
     pub(crate) fn check(&mut self) -> Result<Derived> {
+        self.client.join_synonyms();
         let client = &mut self.client;
         let own = [&mut self.linger, &mut self.max_block, &mut self.partitioning.availability_timeout]
             .into_iter()
@@ -138,9 +153,12 @@ impl ProducerSettings {
             return Err(contradiction("max.request.size and batch.size must not be more than 2147483647 bytes"));
         }
         self.partitioning.check(self.client.client_rack.as_deref())?;
+        let (delivery_timeout, request_timeout) = self.timeouts()?;
         Ok(Derived {
             idempotent: self.idempotent()?,
-            delivery_timeout: self.delivery_timeout()?,
+            delivery_timeout,
+            request_timeout,
+            ack_timeout: self.client.ack_timeout.unwrap_or(request_timeout),
             compression: self.compression.resolve()?,
         })
     }
@@ -167,18 +185,42 @@ impl ProducerSettings {
         }
     }
 
-    fn delivery_timeout(&self) -> Result<Duration> {
-        let least = (self.linger + self.client.request_timeout).min(FOREVER);
-        match self.delivery_timeout {
-            Some(given) if given < least => Err(contradiction(format!(
-                "delivery.timeout.ms ({}) must be at least linger.ms + request.timeout.ms ({} + {})",
+    /// `delivery.timeout.ms`, and how long the answer to a produce is waited for: a batch has to be able to linger and to
+    /// be answered once within the former. What was not set gives way: `delivery.timeout.ms` is raised; where it was set,
+    /// `linger.ms` and `request.timeout.ms` are lowered, the latter for produces only.
+    fn timeouts(&mut self) -> Result<(Duration, Duration)> {
+        let request = self.client.request_timeout;
+        let least = (self.linger + request).min(FOREVER);
+        let given = match self.delivery_timeout {
+            Some(given) if given < least => given,
+            given => return Ok((given.unwrap_or(DELIVERY_TIMEOUT.max(least)), request)),
+        };
+        let request_given = self.client.given.has("request.timeout.ms");
+        let linger = if self.client.given.has("linger.ms") {
+            self.linger
+        } else {
+            let for_request = if request_given { request } else { SHORTEST_REQUEST };
+            self.linger.min(given.saturating_sub(for_request) / 2)
+        };
+        let for_request = if request_given { request } else { given.saturating_sub(linger).min(request) };
+        if for_request < SHORTEST_REQUEST.min(request) || linger + for_request > given {
+            return Err(contradiction(format!(
+                "delivery.timeout.ms ({}) must be at least linger.ms + request.timeout.ms ({} + {}): raise it, or lower \
+                 one of these",
                 given.as_millis(),
                 self.linger.as_millis(),
-                self.client.request_timeout.as_millis()
-            ))),
-            Some(given) => Ok(given),
-            None => Ok(DELIVERY_TIMEOUT.max(least)),
+                request.as_millis()
+            )));
         }
+        tracing::info!(
+            "because delivery.timeout.ms is {} ms, batches linger for {} ms at most, and the answer to a produce is waited \
+             for {} ms",
+            given.as_millis(),
+            linger.as_millis(),
+            for_request.as_millis()
+        );
+        self.linger = linger;
+        Ok((given, for_request))
     }
 }
 
@@ -219,8 +261,22 @@ mod tests {
 
     #[test]
     fn delivery_timeout_holds_linger_and_request() {
-        let error = check(|s| s.delivery_timeout = Some(Duration::from_secs(30))).unwrap_err();
-        assert!(error.to_string().contains("delivery.timeout.ms (30000)"), "{error}");
+        let both = |name| {
+            check(move |s| {
+                s.delivery_timeout = Some(Duration::from_secs(5));
+                s.linger = Duration::from_secs(5);
+                s.client.given.note(name);
+            })
+        };
+        let error = both("linger.ms").unwrap_err();
+        assert!(error.to_string().contains("delivery.timeout.ms (5000)"), "{error}");
+        assert!(both("request.timeout.ms").is_err());
+        let lowered = both("acks").unwrap();
+        assert_eq!(lowered.delivery_timeout, Duration::from_secs(5));
+        assert!(lowered.request_timeout > Duration::from_secs(2));
+        let short = check(|s| s.delivery_timeout = Some(Duration::from_millis(1))).unwrap();
+        assert_eq!(short.request_timeout, Duration::from_millis(1));
+        assert!(check(|s| s.delivery_timeout = Some(Duration::ZERO)).is_err());
         let adjusted = check(|s| s.client.request_timeout = Duration::from_secs(200)).unwrap();
         assert_eq!(adjusted.delivery_timeout, Duration::from_millis(200_005));
         assert!(check(|s| s.delivery_timeout = Some(Duration::from_millis(30_005))).is_ok());

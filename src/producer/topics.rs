@@ -9,11 +9,12 @@ mod waiting;
 use std::{
     collections::{HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use uuid::Uuid;
 
+pub(crate) use self::waiting::TopicTimeout;
 use self::waiting::{Waiting, WaitingRecord};
 use super::{
     accumulator::{Appended, Entry, Held, News, Partition, Payment, Waited},
@@ -44,7 +45,7 @@ pub(crate) struct Placement {
     pub(crate) rack: Option<String>,
     pub(crate) seed: u64,
     /// How long a record waits for its topic.
-    pub(crate) max_block: Duration,
+    pub(crate) topic_timeout: TopicTimeout,
 }
 
 /// A topic with its partitions.
@@ -154,7 +155,7 @@ impl Topics {
         queue.push_back(WaitingRecord {
             record: record.clone().into_owned(),
             admitted,
-            deadline: (hand.clock)() + self.placement.max_block,
+            since: (hand.clock)(),
             place: Some(Box::new(Waited {
                 run: Run { cell: cell.clone(), first: index, count: 1 },
                 charge: Charge::of(&ledger.credits, admitted.bound),
@@ -325,10 +326,11 @@ impl Topics {
         let next = {
             let mut waiting = self.lock();
             let queue = waiting.topics.get_mut(name)?;
-            while queue.front().is_some_and(|record| all || record.deadline <= now) {
+            let deadline = |record: &WaitingRecord| self.topic_timeout().after(record.since);
+            while queue.front().is_some_and(|record| all || deadline(record) <= now) {
                 late.extend(queue.pop_front());
             }
-            let next = queue.front().map(|record| record.deadline);
+            let next = queue.front().map(deadline);
             if next.is_none() {
                 waiting.topics.remove(name);
             }
@@ -356,12 +358,18 @@ impl Topics {
     /// The topics that records wait for, and the deadline of the first of each.
     pub(crate) fn waited_for(&self) -> Vec<(Arc<str>, Instant)> {
         let waiting = self.lock();
-        waiting.topics.iter().filter_map(|(name, queue)| Some((name.clone(), queue.front()?.deadline))).collect()
+        let deadline = |record: &WaitingRecord| self.topic_timeout().after(record.since);
+        waiting.topics.iter().filter_map(|(name, queue)| Some((name.clone(), deadline(queue.front()?)))).collect()
     }
 
     /// The deadline of the first record that waits for a topic.
     pub(crate) fn first_deadline(&self, name: &str) -> Option<Instant> {
-        Some(self.lock().topics.get(name)?.front()?.deadline)
+        Some(self.topic_timeout().after(self.lock().topics.get(name)?.front()?.since))
+    }
+
+    /// How long a record waits for its topic.
+    pub(crate) fn topic_timeout(&self) -> TopicTimeout {
+        self.placement.topic_timeout
     }
 
     /// The topics that records have begun to wait for since the last call, each once for every time that it began.

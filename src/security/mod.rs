@@ -80,6 +80,20 @@ impl Security {
         }
     }
 
+    /// The value of `security.protocol` that stands for it.
+    pub(crate) fn protocol(&self) -> &'static str {
+        #[cfg(feature = "tls")]
+        let tls = self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        let tls = false;
+        match (tls, self.sasl.is_some()) {
+            (false, false) => "PLAINTEXT",
+            (true, false) => "SSL",
+            (false, true) => "SASL_PLAINTEXT",
+            (true, true) => "SASL_SSL",
+        }
+    }
+
     /// `SASL_SSL`: SASL under TLS.
     #[cfg(feature = "tls")]
     pub fn sasl_ssl(sasl: Sasl, tls: Tls) -> Self {

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
-    net::{IN_MEMORY_DOMAIN, MemoryNetwork, Network, Tcp},
+    net::{IN_MEMORY_DOMAIN, MemoryNetwork, Network, Tcp, check_network, runtime},
     record::{ConsumerRecord, Record, to_millis},
     wire::{
         ApiKey, Compression,
@@ -78,12 +78,17 @@ impl Cluster {
     /// Starts the brokers; when this returns they can be connected to.
     ///
     /// # Errors
-    /// `Network` when a port cannot be had, `Configuration` for certificates that cannot be used.
+    /// `Network` when a port cannot be had, `Configuration` for certificates that cannot be used, and without a tokio
+    /// runtime that has timers and, unless the cluster is in memory, IO.
     ///
     /// # Cancel safety
     /// Safe: what was started ends when the future is dropped.
     pub async fn start(options: Options) -> Result<Self> {
+        runtime("a cluster of the testkit")?;
         let network = options.network.clone();
+        if network.is_none() {
+            check_network(&Tcp)?;
+        }
         #[cfg(feature = "tls")]
         let tls = options.tls.as_ref().map(super::Tls::config).transpose()?;
         let (mut brokers, mut listeners) = (Vec::new(), Vec::new());

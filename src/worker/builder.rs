@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::sync::watch;
 
 use super::{
     Handler, HandlerResult, OrderBy, Worker,
@@ -18,7 +18,8 @@ use super::{
 use crate::{
     config::parse::FOREVER,
     consumer::{Consumer, Hands},
-    error::{Error, ErrorKind, Result},
+    error::Result,
+    net::runtime,
     producer::Producer,
     record::{ConsumerRecord, TopicName, check_topic_name},
 };
@@ -170,7 +171,7 @@ impl WorkerBuilder {
 
     /// How often a handler that failed is called again with the same record; 0 for never, `u32::MAX` for without end.
     /// Not for errors that are [`Permanent`](super::Permanent) or of kind
-    /// [`Deserialization`](ErrorKind::Deserialization). Default: 5.
+    /// [`Deserialization`](crate::ErrorKind::Deserialization). Default: 5.
     pub fn retries(self, retries: u32) -> Self {
         self.set(|s| s.retries = retries)
     }
@@ -203,7 +204,7 @@ impl WorkerBuilder {
     }
 
     /// Passes over stored records that are damaged ([`Consumer::skip_corrupt`]). Default: the worker ends with the
-    /// [`Corrupt`](ErrorKind::Corrupt) error.
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) error.
     pub fn skip_corrupt(self, skip: bool) -> Self {
         self.set(|s| s.skip_corrupt = skip)
     }
@@ -275,7 +276,7 @@ impl WorkerBuilder {
     /// Starts the worker on the current tokio runtime.
     ///
     /// # Errors
-    /// `Configuration` for settings that allow nothing, and outside of a tokio runtime; `InvalidArgument` for a dead letter
+    /// `Configuration` for settings that allow nothing, and without a tokio runtime that has timers; `InvalidArgument` for a dead letter
     /// topic whose name Kafka forbids, and while somebody else reads the consumer; `Closed`.
     pub fn start<F, Fut>(self, handler: F) -> Result<Worker>
     where
@@ -307,9 +308,7 @@ impl WorkerBuilder {
 
     fn start_work<W: Work>(self, work: W) -> Result<Worker> {
         let Self { consumer, settings, dead_letters, shutdown, seed } = self;
-        let runtime = Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::Configuration, "a worker needs a tokio runtime").with_source(error)
-        })?;
+        let runtime = runtime("a worker")?;
         let patience = consumer.max_poll_interval();
         let rules = settings.rules(W::BATCHES, patience)?;
         let dead_letters = match dead_letters {

@@ -136,9 +136,9 @@ async fn settings_that_contradict_each_other_are_both_named() {
     let consumer = || Consumer::builder("127.0.0.1:1");
     let weak = producer().idempotence(true).acks(ottla::Acks::Leader);
     refused(weak.build().await, bad, &["enable.idempotence", "acks"]);
-    let short = producer().delivery_timeout(SECOND);
+    let short = producer().delivery_timeout(SECOND).request_timeout(2 * SECOND);
     refused(short.build().await, bad, &["delivery.timeout.ms", "linger.ms", "request.timeout.ms"]);
-    let slow = consumer().group("g").heartbeat_interval(60 * SECOND);
+    let slow = consumer().group("g").heartbeat_interval(60 * SECOND).session_timeout(45 * SECOND);
     refused(slow.build().await, bad, &["heartbeat.interval.ms", "session.timeout.ms"]);
     refused(consumer().group_instance_id("i").build().await, bad, &["group.instance.id", "group.id"]);
     refused(consumer().max_poll_records(0).build().await, bad, &["max.poll.records"]);

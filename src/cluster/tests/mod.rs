@@ -9,3 +9,4 @@ mod metadata_merge;
 mod metadata_plan;
 mod peer;
 mod pipeline;
+mod resolution;

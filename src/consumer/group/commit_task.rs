@@ -166,7 +166,9 @@ impl GroupHandle {
                     verdict
                 }
                 // Whom it did not reach has not answered.
-                Err(error) if error.is_retriable() => Verdict::Again { find_coordinator: true, error },
+                Err(error) if error.is_retriable() && error.kind() != ErrorKind::Resolution => {
+                    Verdict::Again { find_coordinator: true, error }
+                }
                 Err(error) => return Err(error),
             };
             drop(attempt);

@@ -24,7 +24,7 @@ use super::{
         sender::{Effect, ProduceRequest, Sender},
         sizes::Sizes,
         ticket::Ticket,
-        topics::{Admitted, Hand, Placement, Topics, parts_of},
+        topics::{Admitted, Hand, Placement, TopicTimeout, Topics, parts_of},
     },
     model_broker::{Log, response},
 };
@@ -135,7 +135,7 @@ impl World {
             partitioning: Partitioning::default(),
             rack: None,
             seed,
-            max_block: Duration::from_secs(60),
+            topic_timeout: TopicTimeout::new(Duration::from_secs(60), Duration::from_secs(60)),
         };
         let logs = (0..PARTITIONS)
             .map(|_| Log { leader: 0, max_records: u32::MAX, strict: faults.forgets, ..Log::default() })

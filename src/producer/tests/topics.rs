@@ -45,6 +45,57 @@ async fn a_topic_that_does_not_appear_fails_its_records_and_no_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn wait_for_topic_ends_at_shorter_delivery_timeout() {
+    let cluster = cluster_with(Options::new().auto_create(false), 1).await;
+    let builder = builder(&cluster).linger(ms(5)).request_timeout(ms(500)).delivery_timeout(ms(1500));
+    let producer = builder.build().await.unwrap();
+    for (topic, partition) in [("missing", None), (TOPIC, Some(5))] {
+        let mut record = Record::to(topic).value("x");
+        if let Some(partition) = partition {
+            producer.partitions_for(TOPIC).await.unwrap();
+            record = record.partition(partition);
+        }
+        let before = tokio::time::Instant::now();
+        let error = producer.send(record).await.unwrap().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition, "{error}");
+        assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
+        assert!(before.elapsed() < ms(2000), "{:?}", before.elapsed());
+        let text = error.to_string();
+        assert!(text.contains("delivery.timeout.ms (1500 ms)") && text.contains(topic), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreachable_cluster_fails_records_at_delivery_timeout() {
+    let cluster = cluster(1).await;
+    for broker in cluster.brokers() {
+        cluster.kill(broker).await.unwrap();
+    }
+    let builder = builder(&cluster).request_timeout(ms(500)).delivery_timeout(ms(1500));
+    let producer = builder.build().await.unwrap();
+    let before = tokio::time::Instant::now();
+    let error = producer.send(Record::to(TOPIC).value("x")).await.unwrap().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
+    assert!(before.elapsed() < ms(2000), "{:?}", before.elapsed());
+    assert!(error.to_string().contains("delivery.timeout.ms (1500 ms)"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn wait_for_topic_counts_towards_delivery_timeout() {
+    let cluster = Cluster::start(Options::new().in_memory().auto_create(false)).await.unwrap();
+    let builder = builder(&cluster).request_timeout(ms(500)).delivery_timeout(ms(4000));
+    let producer = builder.build().await.unwrap();
+    let before = tokio::time::Instant::now();
+    let delivery = producer.send(Record::to(TOPIC).value("x")).await.unwrap();
+    tokio::time::sleep(ms(3000)).await;
+    cluster.fault(on(ApiKey::Produce).forever().error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    cluster.create_topic(TOPIC, 1).unwrap();
+    delivery.await.unwrap_err();
+    assert!(before.elapsed() < ms(4500), "{:?}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_topic_that_may_not_be_seen_fails_at_once() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Metadata).topic("secret").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));

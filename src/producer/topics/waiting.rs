@@ -2,8 +2,9 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{Admitted, Hand, Placement, Topic, TopicAppend};
@@ -37,12 +38,41 @@ pub(super) struct Waiting {
     pub(super) clogged: HashMap<i32, Clogged>,
 }
 
+/// The longest time that a record waits for its topic, and the property that sets it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TopicTimeout {
+    time: Duration,
+    property: &'static str,
+}
+
+impl TopicTimeout {
+    /// The shorter of `max.block.ms` and `delivery.timeout.ms`: no record outlives its delivery timeout.
+    pub(crate) fn new(max_block: Duration, delivery_timeout: Duration) -> Self {
+        if delivery_timeout < max_block {
+            Self { time: delivery_timeout, property: "delivery.timeout.ms" }
+        } else {
+            Self { time: max_block, property: "max.block.ms" }
+        }
+    }
+
+    pub(super) fn after(self, since: Instant) -> Instant {
+        since + self.time
+    }
+}
+
+impl fmt::Display for TopicTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} ms)", self.property, self.time.as_millis())
+    }
+}
+
 /// A record that waits for its topic or partition. Dropping it gives it a result.
 #[derive(Debug)]
 pub(super) struct WaitingRecord {
     pub(super) record: Record<'static>,
     pub(super) admitted: Admitted,
-    pub(super) deadline: Instant,
+    /// When it was sent: its delivery timeout runs from here.
+    pub(super) since: Instant,
     pub(super) place: Option<Box<Waited>>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) reported: bool,
@@ -66,7 +96,8 @@ impl Waiting {
 }
 
 impl WaitingRecord {
-    /// Appends the record to its partition of the topic; gives it back if the topic has no such partition.
+    /// Appends the record to its partition of the topic; gives it back if the topic has no such partition. A batch that
+    /// it begins is as old as the record, so that the wait for the topic counts towards `delivery.timeout.ms`.
     pub(super) fn move_to<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
         mut self,
         topic: &Topic,
@@ -74,7 +105,10 @@ impl WaitingRecord {
         hand: &mut Hand<'_, C, T>,
     ) -> Option<Self> {
         let mut payment = Payment::Waited(Some(self.place.take()?));
-        let appended = topic.append(&mut None, &self.record, self.admitted, &mut payment, placement, hand, |_, _| ());
+        let since = self.since;
+        let mut hand = Hand { ledger: hand.ledger, clock: || since, tell: &mut hand.tell };
+        let appended =
+            topic.append(&mut None, &self.record, self.admitted, &mut payment, placement, &mut hand, |_, _| ());
         self.place = payment.waited();
         match appended {
             TopicAppend::Done(()) => None,

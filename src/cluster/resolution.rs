@@ -1,0 +1,63 @@
+//! The bound on resolving `bootstrap.servers` for the first time (`bootstrap.resolve.timeout.ms`, KIP-909).
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use super::later::later;
+
+/// Whether a server was ever resolved, and until when one has to be.
+#[derive(Debug)]
+pub(super) struct Resolution {
+    bound: Option<(Duration, Instant)>,
+    resolved: AtomicBool,
+}
+
+impl Resolution {
+    /// The time runs from now on; without a timeout there is no bound.
+    pub(super) fn new(timeout: Option<Duration>, now: Instant) -> Self {
+        let bound = timeout.map(|timeout| (timeout, later(now, timeout)));
+        Self { bound, resolved: AtomicBool::new(false) }
+    }
+
+    /// A server was resolved. The client is bootstrapped: no bound applies from now on.
+    pub(super) fn succeed(&self) {
+        self.resolved.store(true, Ordering::Release);
+    }
+
+    /// The time by which a server has to be resolved, while none is.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.pending().map(|(_, due)| due)
+    }
+
+    /// The timeout, if it has passed and no server is resolved.
+    pub(super) fn overdue(&self, now: Instant) -> Option<Duration> {
+        self.pending().filter(|(_, due)| *due <= now).map(|(timeout, _)| timeout)
+    }
+
+    fn pending(&self) -> Option<(Duration, Instant)> {
+        self.bound.filter(|_| !self.resolved.load(Ordering::Acquire))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bound_passes_unless_server_is_resolved() {
+        let (timeout, now) = (Duration::from_secs(5), Instant::now());
+        let resolution = Resolution::new(Some(timeout), now);
+        assert_eq!((resolution.due(), resolution.overdue(now)), (Some(now + timeout), None));
+        assert_eq!(resolution.overdue(now + timeout), Some(timeout));
+        resolution.succeed();
+        assert_eq!((resolution.due(), resolution.overdue(now + timeout)), (None, None));
+    }
+
+    #[test]
+    fn no_timeout_is_no_bound() {
+        let resolution = Resolution::new(None, Instant::now());
+        assert_eq!((resolution.due(), resolution.overdue(Instant::now())), (None, None));
+    }
+}

@@ -1,0 +1,103 @@
+//! The properties that were set, and pairs of settings that are held against each other.
+
+use std::{collections::BTreeSet, fmt::Display};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The properties that were set, by name or by a builder's method, under their Java names. A setting that is held against
+/// another one gives way where it is not among them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Given(BTreeSet<&'static str>);
+
+/// A setting that another one gives way to, or that gives way.
+pub(crate) struct Limit<'a, T> {
+    pub(crate) name: &'static str,
+    pub(crate) value: &'a mut T,
+}
+
+impl Given {
+    pub(crate) fn note(&mut self, property: &'static str) {
+        self.0.insert(property);
+    }
+
+    pub(crate) fn has(&self, property: &str) -> bool {
+        self.0.contains(property)
+    }
+
+    /// Holds `low` against `high`, which must not be less. Where it is, the one that was not set gets the value that
+    /// `raised` or `lowered` makes of the other one; `show` writes values for the error and the log.
+    ///
+    /// # Errors
+    /// Kind `Configuration`, naming both, where both were set.
+    pub(crate) fn reconcile<T: Copy, D: Display>(
+        &self,
+        low: Limit<'_, T>,
+        high: Limit<'_, T>,
+        fits: impl Fn(T, T) -> bool,
+        (lowered, raised): (impl FnOnce(T) -> T, impl FnOnce(T) -> T),
+        show: impl Fn(T) -> D,
+    ) -> Result<()> {
+        if fits(*low.value, *high.value) {
+            return Ok(());
+        }
+        let (changed, because) = match (self.has(low.name), self.has(high.name)) {
+            (true, true) => {
+                return Err(Error::new(
+                    ErrorKind::Configuration,
+                    format!(
+                        "property `{}` ({}) does not fit `{}` ({}): lower the former or raise the latter",
+                        low.name,
+                        show(*low.value),
+                        high.name,
+                        show(*high.value)
+                    ),
+                ));
+            }
+            (_, false) => {
+                *high.value = raised(*low.value);
+                (high, low)
+            }
+            (false, true) => {
+                *low.value = lowered(*high.value);
+                (low, high)
+            }
+        };
+        tracing::info!(
+            "property `{}` was not set and is {} because `{}` is {}",
+            changed.name,
+            show(*changed.value),
+            because.name,
+            show(*because.value)
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reconciled(given: &[&'static str], mut low: u32, mut high: u32) -> Result<(u32, u32)> {
+        let mut set = Given::default();
+        given.iter().for_each(|name| set.note(name));
+        let limits = (Limit { name: "low", value: &mut low }, Limit { name: "high", value: &mut high });
+        set.reconcile(limits.0, limits.1, |low, high| low <= high, (|high| high, |low| low), |value| value)?;
+        Ok((low, high))
+    }
+
+    #[test]
+    fn setting_that_was_not_given_gives_way() {
+        assert_eq!(reconciled(&["low", "high"], 1, 2).unwrap(), (1, 2));
+        assert_eq!(reconciled(&["low"], 5, 2).unwrap(), (5, 5));
+        assert_eq!(reconciled(&["high"], 5, 2).unwrap(), (2, 2));
+        assert_eq!(reconciled(&[], 5, 2).unwrap(), (5, 5));
+    }
+
+    #[test]
+    fn two_given_settings_in_conflict_are_refused() {
+        let error = reconciled(&["low", "high"], 5, 2).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        let text = error.to_string();
+        assert!(text.contains("`low` (5)") && text.contains("`high` (2)"), "{text}");
+    }
+}

@@ -1,0 +1,31 @@
+//! Properties that were taken without an effect.
+
+use super::ClientKind;
+
+/// Their names by the reason, each once, in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Ignored(Vec<(&'static str, Vec<&'static str>)>);
+
+impl Ignored {
+    pub(super) fn push(&mut self, name: &'static str, reason: &'static str) {
+        let at = self.0.iter().position(|(known, _)| *known == reason).unwrap_or_else(|| {
+            self.0.push((reason, Vec::new()));
+            self.0.len() - 1
+        });
+        if let Some((_, names)) = self.0.get_mut(at)
+            && !names.contains(&name)
+        {
+            names.push(name);
+        }
+    }
+
+    /// Logs one warning that names them all. It shows no value, since any of them may be a secret.
+    pub(super) fn warn(&self, client: ClientKind) {
+        if self.0.is_empty() {
+            return;
+        }
+        let groups = self.0.iter().map(|(reason, names)| format!("{} ({reason})", names.join(", ")));
+        let groups = groups.collect::<Vec<_>>().join("; ");
+        tracing::warn!("properties without an effect on this {client}: {groups}");
+    }
+}
