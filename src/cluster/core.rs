@@ -18,6 +18,7 @@ use super::{
     coordinators::Coordinators,
     flight::closed,
     later::later,
+    logins::Logins,
     metadata_cache::MetadataCache,
     metadata_plan::Plan,
     pool::{Lookup, Pool},
@@ -41,6 +42,7 @@ pub(super) struct Core {
     /// True once the client closes; all tasks and waiting calls watch it.
     pub(super) closing: watch::Sender<bool>,
     pub(super) pool: Pool,
+    pub(super) logins: Arc<Logins>,
     pub(super) metadata: MetadataCache,
     pub(super) coordinators: Coordinators,
     features: Mutex<Features>,
@@ -62,6 +64,7 @@ impl Core {
             runtime,
             closing: watch::Sender::new(false),
             pool: Pool::new(bootstrap, fork()),
+            logins: Arc::new(Logins::new(settings.client_id.clone(), fork())),
             metadata: MetadataCache::new(Plan::new(&settings, fork())),
             coordinators: Coordinators::new(),
             features: Mutex::default(),

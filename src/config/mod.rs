@@ -5,6 +5,7 @@
 mod known;
 mod nearest;
 pub(crate) mod parse;
+pub(crate) mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,9 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
+
+/// In place of the name of a property that does not look like one.
+const HIDDEN: &str = "(a name that is not shown)";
 
 /// Properties that wait to be applied. Secrets among them are not shown, and all values are zeroed on drop.
 #[derive(Clone, Default)]
@@ -30,7 +34,9 @@ impl Pairs {
 
 impl fmt::Debug for Pairs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter().map(|(name, value)| (name, shown(name, value)))).finish()
+        f.debug_map()
+            .entries(self.iter().map(|(name, value)| (shown::name(name).unwrap_or(HIDDEN), shown::value(name, value))))
+            .finish()
     }
 }
 
@@ -91,8 +97,8 @@ pub(crate) fn apply<S, K: AsRef<str>, V: AsRef<str>>(
                 format!(
                     "property {} is given twice, as {} and as {}; give it once",
                     called(property, name),
-                    shown(earlier, earlier_value),
-                    shown(name, value)
+                    shown::value(earlier, earlier_value),
+                    shown::value(name, value)
                 ),
             ));
         }
@@ -102,7 +108,7 @@ pub(crate) fn apply<S, K: AsRef<str>, V: AsRef<str>>(
                 format!(
                     "property {}: {} is not allowed; allowed: {}",
                     called(property, name),
-                    shown(name, value),
+                    shown::value(name, value),
                     property.allowed
                 ),
             )
@@ -113,15 +119,18 @@ pub(crate) fn apply<S, K: AsRef<str>, V: AsRef<str>>(
 }
 
 fn not_a_property<S>(name: &str, tables: &[&[Property<S>]]) -> Error {
+    let shown = shown::name(name).unwrap_or(HIDDEN);
     let message = match known::why_not(name) {
-        Some(why) => format!("property `{name}` is known to Kafka but not supported here: {why}"),
+        Some(why) => format!("property `{shown}` is known to Kafka but not supported here: {why}"),
         None => {
             let names = tables.iter().flat_map(|table| table.iter());
             let names =
                 names.flat_map(|property| std::iter::once(property.name).chain(property.aliases.iter().copied()));
             match nearest::nearest(name, names) {
-                Some(near) => format!("unknown property `{name}`; did you mean `{near}`?"),
-                None => format!("unknown property `{name}`; names are those of Kafka's Java clients and of librdkafka"),
+                Some(near) if name.chars().all(|c| c.is_ascii_graphic()) => {
+                    format!("unknown property `{name}`; did you mean `{near}`?")
+                }
+                _ => format!("unknown property `{shown}`; names are those of Kafka's Java clients and of librdkafka"),
             }
         }
     };
@@ -131,13 +140,4 @@ fn not_a_property<S>(name: &str, tables: &[&[Property<S>]]) -> Error {
 /// The property by the name that the user gave, and by its own where that differs.
 fn called<S>(property: &Property<S>, name: &str) -> String {
     if property.name == name { format!("`{name}`") } else { format!("`{name}` (`{}`)", property.name) }
-}
-
-/// The value as an error may show it: not at all where it may be a secret.
-fn shown(name: &str, value: &str) -> String {
-    const SECRETS: [&str; 8] =
-        ["password", "passphrase", "secret", "jaas", "token", "key.pem", "keystore.key", "oauthbearer.config"];
-    const OPEN: &str = "sasl.oauthbearer.token.endpoint.url";
-    let hidden = name != OPEN && SECRETS.iter().any(|secret| name.contains(secret));
-    if hidden { "(hidden)".to_owned() } else { format!("\"{value}\"") }
 }

@@ -27,13 +27,18 @@ impl Jaas {
             if tokens.take(';') {
                 break;
             }
+            // The names of options are not shown either: a password with a blank in it has its end there.
+            let at = options.len() + 1;
             let name = tokens.word().ok_or("an option has no name, or the `;` at the end is missing")?.to_string();
             if !tokens.take('=') {
-                return Err(format!("behind the option `{name}` stands `=` and its value"));
+                return Err(format!(
+                    "behind the name of option {at} stands `=` and its value (a value with a blank, `=` or `;` in it \
+                     stands in quotes)"
+                ));
             }
-            let value = tokens.word().ok_or_else(|| format!("the option `{name}` has no value that ends"))?;
+            let value = tokens.word().ok_or_else(|| format!("option {at} has no value that ends"))?;
             if options.iter().any(|(known, _)| *known == name) {
-                return Err(format!("the option `{name}` is given twice"));
+                return Err(format!("option {at} was given before"));
             }
             options.push((name, value.as_bytes().into()));
         }
@@ -58,15 +63,15 @@ impl Jaas {
         self.options.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value.expose_str()?)))
     }
 
-    /// An option that is none of these.
-    pub(crate) fn stranger<'a>(&'a self, known: &[&str]) -> Option<&'a str> {
+    /// The place of an option that is none of these, counted from 1.
+    pub(crate) fn stranger(&self, known: &[&str]) -> Option<usize> {
         let is_known = |name: &str| {
             known.iter().any(|known| match known.strip_suffix('*') {
                 Some(prefix) => name.starts_with(prefix),
                 None => name == *known,
             })
         };
-        self.options.iter().map(|(name, _)| &**name).find(|name| !is_known(name))
+        self.options.iter().position(|(name, _)| !is_known(name)).map(|at| at + 1)
     }
 }
 
@@ -123,7 +128,7 @@ mod tests {
         assert_eq!((jaas.text("username"), jaas.text("password")), (Some("al\"ice"), Some("s;e=c ret")));
         assert_eq!((jaas.text("tokenauth"), jaas.text("a.b"), jaas.text("c")), (Some("true"), None, None));
         assert_eq!(jaas.below("token").collect::<Vec<_>>(), [("auth", "true")]);
-        assert_eq!(jaas.stranger(&["username", "password", "token*"]), Some("a.b"));
+        assert_eq!(jaas.stranger(&["username", "password", "token*"]), Some(4));
         assert!(!format!("{jaas:?}").contains("ret"));
     }
 
@@ -137,7 +142,9 @@ mod tests {
             ("PlainLoginModule required password \"hunter2\";", "`=`"),
             ("PlainLoginModule required password=\"hunter2;", "no value"),
             ("PlainLoginModule required password=;", "no value"),
-            ("PlainLoginModule required a=1 a=2;", "twice"),
+            ("PlainLoginModule required a=1 a=2;", "given before"),
+            ("PlainLoginModule required password=pass hunter2;", "in quotes"),
+            ("PlainLoginModule required password=pass hunter2=x hunter2=y;", "option 3"),
             ("PlainLoginModule required a=1; Other required;", "more than one"),
         ] {
             let why = Jaas::parse(text).unwrap_err();

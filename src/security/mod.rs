@@ -34,6 +34,7 @@ mod properties;
 mod resolve;
 mod sasl;
 mod secret;
+mod shown;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -48,6 +49,8 @@ pub(crate) use properties::SecurityProperties;
 pub use rustls;
 pub use sasl::{AwsMskIam, Exchange, Mechanism, OauthBearer, Plain, Sasl, Scram, ScramHash, Step};
 pub use secret::Secret;
+pub(crate) use shown::scrubbed;
+use shown::{FilePath, Hidden};
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 

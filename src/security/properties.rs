@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{Secret, Security};
 use crate::{
-    config::parse,
+    config::{parse, shown},
     error::{Error, ErrorKind, Result},
 };
 
@@ -80,9 +80,9 @@ impl SecurityProperties {
     }
 }
 
-/// A value that is not allowed; not for secrets.
+/// A value that is not allowed.
 pub(super) fn refused(name: &str, value: &str, allowed: &str) -> Error {
-    configuration(format!("property `{name}`: \"{value}\" is not allowed; allowed: {allowed}"))
+    configuration(format!("property `{name}`: {} is not allowed; allowed: {allowed}", shown::value(name, value)))
 }
 
 pub(super) fn configuration(message: impl Into<String>) -> Error {

@@ -3,6 +3,7 @@
 
 mod common;
 mod hostile;
+mod lockout;
 mod reauthentication;
 mod renewal;
 mod sasl;

@@ -15,9 +15,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     net::Network,
     security::{
-        Secret,
+        FilePath, Hidden, Secret,
         http::{Http, Request, Url, encoded},
         json::Json,
+        scrubbed,
     },
 };
 
@@ -29,8 +30,8 @@ const INSTANCE: &str = "http://169.254.169.254";
 pub(crate) struct Sources {
     /// Only what concerns AWS; secrets are among it.
     environment: HashMap<String, Secret>,
-    profile: Option<String>,
-    region: Option<String>,
+    profile: Hidden<Option<String>>,
+    region: Hidden<Option<String>>,
     http: Http,
     /// Answers at once where there is one, and nobody does where there is none.
     instance: Http,
@@ -59,16 +60,16 @@ impl Sources {
         }
         let quick = Duration::from_secs(2);
         let instance = Http { connect_timeout: quick, read_timeout: quick, ..http.clone() };
-        Ok(Self { environment, profile: None, region: None, http, instance })
+        Ok(Self { environment, profile: Hidden(None), region: Hidden(None), http, instance })
     }
 
     pub(crate) fn with_profile(mut self, profile: impl Into<String>) -> Self {
-        self.profile = Some(profile.into());
+        self.profile = Hidden(Some(profile.into()));
         self
     }
 
     pub(crate) fn with_sts_region(mut self, region: impl Into<String>) -> Self {
-        self.region = Some(region.into());
+        self.region = Hidden(Some(region.into()));
         self
     }
 
@@ -121,6 +122,11 @@ impl Sources {
     async fn of_profile(&self) -> Result<Option<AwsCredentials>> {
         let name = self.profile.as_deref().or_else(|| self.var("AWS_PROFILE"));
         let asked = name.is_some();
+        let shown = match (self.profile.is_some(), asked) {
+            (true, _) => "the profile that the client was given (awsProfileName)",
+            (false, true) => "the profile of AWS_PROFILE",
+            (false, false) => "the profile \"default\"",
+        };
         let name = name.unwrap_or("default");
         let paths = [self.file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), self.file("AWS_CONFIG_FILE", "config")];
         let mut settings: Vec<(String, Secret)> = Vec::new();
@@ -146,11 +152,11 @@ impl Sources {
         }
         let other = ["role_arn", "sso_session", "sso_start_url", "credential_process"];
         if let Some(other) = other.iter().find(|name| get(name).is_some()) {
-            let message = format!("AWS profile \"{name}\" asks for `{other}`, which this version cannot do");
+            let message = format!("AWS: {shown} asks for `{other}`, which this version cannot do");
             return Err(refuse(message));
         }
         if asked {
-            return Err(refuse(format!("AWS profile \"{name}\" is not there, or has no aws_access_key_id")));
+            return Err(refuse(format!("AWS: {shown} is not there, or has no aws_access_key_id")));
         }
         Ok(None)
     }
@@ -162,7 +168,7 @@ impl Sources {
             let file = file.to_owned();
             move || std::fs::read_to_string(file)
         });
-        let failed = |error| refuse(format!("web identity token {}: {error}", file.display()));
+        let failed = |error| refuse(format!("web identity token {}: {error}", FilePath::new(file)));
         let token = token.await.map_err(std::io::Error::other).and_then(|read| read).map_err(failed)?;
         let token = Zeroizing::new(token);
         let region = self.region.as_deref().or_else(|| self.var("AWS_REGION"));
@@ -185,6 +191,7 @@ impl Sources {
         let said = |name: &str| element(&text, name);
         if response.status != 200 {
             let why = [said("Code"), said("Message")].map(Option::unwrap_or_default).join(" ");
+            let why = scrubbed(&why, 200, [token.as_str()]);
             return Err(status(&url, response.status, &why));
         }
         let missing = || refuse(format!("{url}: its answer holds no credentials"));
@@ -281,7 +288,6 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 fn status(url: &Url, status: u16, why: &str) -> Error {
     let passing = matches!(status, 408 | 429 | 500..=599);
     let kind = if passing { ErrorKind::Network } else { ErrorKind::Authentication };
-    let why: String = why.chars().filter(|c| !c.is_control()).take(200).collect();
     Error::new(kind, format!("{url}: it answered with status {status} {why}").trim_end())
 }
 

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     net::{BoxFuture, Network},
     security::{
-        Secret, Tls,
+        FilePath, Hidden, Secret, Tls,
         json::quoted,
         tls::{provider, signing_key},
     },
@@ -39,22 +39,22 @@ pub enum JwtAlgorithm {
 pub struct JwtBearer {
     endpoint: Endpoint,
     assertion: Assertion,
-    scope: Option<String>,
+    scope: Hidden<Option<String>>,
 }
 
 #[derive(Clone, Debug)]
 enum Assertion {
-    File(PathBuf),
+    File(FilePath),
     Signed(Box<Signed>),
 }
 
 #[derive(Clone, Debug)]
 struct Signed {
-    key_file: PathBuf,
+    key_file: FilePath,
     passphrase: Option<Secret>,
     algorithm: JwtAlgorithm,
-    key_id: Option<String>,
-    claims: Vec<(String, String)>,
+    key_id: Hidden<Option<String>>,
+    claims: Hidden<Vec<(String, String)>>,
     lifetime: Duration,
     not_before: Duration,
     unique: bool,
@@ -69,18 +69,18 @@ impl JwtBearer {
     /// `Configuration` for what is no URL, and where there is no cryptography.
     pub fn signed(token_endpoint: &str, private_key_file: impl Into<PathBuf>) -> Result<Self> {
         let signed = Signed {
-            key_file: private_key_file.into(),
+            key_file: FilePath::new(private_key_file),
             passphrase: None,
             algorithm: JwtAlgorithm::Rs256,
-            key_id: None,
-            claims: Vec::new(),
+            key_id: Hidden(None),
+            claims: Hidden::default(),
             lifetime: Duration::from_secs(300),
             not_before: Duration::from_secs(60),
             unique: false,
             provider: provider(None)?,
         };
         let endpoint = Endpoint::new(token_endpoint)?;
-        Ok(Self { endpoint, assertion: Assertion::Signed(Box::new(signed)), scope: None })
+        Ok(Self { endpoint, assertion: Assertion::Signed(Box::new(signed)), scope: Hidden(None) })
     }
 
     /// For an assertion in a file (`sasl.oauthbearer.assertion.file`), which is read anew each time.
@@ -88,8 +88,8 @@ impl JwtBearer {
     /// # Errors
     /// `Configuration` for what is no URL, and where there is no cryptography.
     pub fn from_file(token_endpoint: &str, assertion_file: impl Into<PathBuf>) -> Result<Self> {
-        let assertion = Assertion::File(assertion_file.into());
-        Ok(Self { endpoint: Endpoint::new(token_endpoint)?, assertion, scope: None })
+        let assertion = Assertion::File(FilePath::new(assertion_file));
+        Ok(Self { endpoint: Endpoint::new(token_endpoint)?, assertion, scope: Hidden(None) })
     }
 
     fn signing(mut self, change: impl FnOnce(&mut Signed)) -> Self {
@@ -111,12 +111,12 @@ impl JwtBearer {
 
     /// The header `kid`: which of the client's keys it is. Default: none.
     pub fn key_id(self, id: impl Into<String>) -> Self {
-        self.signing(|signed| signed.key_id = Some(id.into()))
+        self.signing(|signed| signed.key_id = Hidden(Some(id.into())))
     }
 
     /// A claim that is a text: `aud`, `iss` and `sub` mostly (`sasl.oauthbearer.assertion.claim.*`).
     pub fn claim(self, name: impl Into<String>, value: impl AsRef<str>) -> Self {
-        self.signing(|signed| signed.claims.push((name.into(), quoted(value.as_ref()))))
+        self.signing(|signed| signed.claims.0.push((name.into(), quoted(value.as_ref()))))
     }
 
     /// How long an assertion is good (`sasl.oauthbearer.assertion.claim.exp.seconds`). Default: 300 s.
@@ -141,7 +141,7 @@ impl JwtBearer {
 
     /// `scope` of the request (`sasl.oauthbearer.scope`). Default: none.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.scope = Some(scope.into());
+        self.scope = Hidden(Some(scope.into()));
         self
     }
 
@@ -177,7 +177,7 @@ impl JwtBearer {
         let assertion = assertion.expose_str().unwrap_or_default();
         let mut fields = vec![("grant_type", GRANT), ("assertion", assertion)];
         fields.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
-        self.endpoint.ask(Vec::new(), &fields).await
+        self.endpoint.ask(Vec::new(), &fields, &[]).await
     }
 }
 
@@ -190,7 +190,7 @@ impl TokenSource for JwtBearer {
 impl Signed {
     fn assertion(&self, key: &Secret, now: SystemTime, id: u128) -> Result<Secret> {
         let failed = |why: String| {
-            let message = format!("assertion: {}: {why}", self.key_file.display());
+            let message = format!("assertion: {}: {why}", self.key_file);
             Error::new(ErrorKind::Authentication, message)
         };
         let (algorithm, scheme) = match self.algorithm {

@@ -51,13 +51,16 @@ pub(super) fn sasl(properties: &SecurityProperties, network: &Arc<dyn Network>) 
 pub(super) fn module(jaas: &Jaas, wanted: &str, known: &[&str]) -> Result<()> {
     if jaas.module != wanted {
         return Err(configuration(format!(
-            "property `sasl.jaas.config`: its module is {}, and the mechanism needs {wanted}",
-            jaas.module
+            "property `sasl.jaas.config`: its module is another one, and the mechanism needs {wanted}"
         )));
     }
     match jaas.stranger(known) {
         None => Ok(()),
-        Some(name) => Err(configuration(format!("property `sasl.jaas.config`: {wanted} has no option `{name}`"))),
+        Some(at) => Err(configuration(format!(
+            "property `sasl.jaas.config`: option {at} is not known, and may be a part of a value that should stand in \
+             quotes; {wanted} has {}",
+            known.join(", ")
+        ))),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{SecurityProperties, configuration, refused};
 use crate::{
     config::parse,
     error::Result,
-    security::{Secret, Tls, tls::Source},
+    security::{FilePath, Secret, Tls, tls::Source},
 };
 
 pub(super) fn tls(properties: &SecurityProperties) -> Result<Tls> {
@@ -68,7 +68,10 @@ fn identify_pkcs12(_tls: Tls, path: &str, _password: Option<Secret>) -> Result<T
 
 #[cfg(not(feature = "pkcs12"))]
 fn no_pkcs12(path: &str) -> crate::error::Error {
-    configuration(format!("{path}: PKCS#12 stores need the feature `pkcs12` of this crate; or turn it into PEM"))
+    configuration(format!(
+        "{}: PKCS#12 stores need the feature `pkcs12` of this crate; or turn it into PEM",
+        FilePath::new(path)
+    ))
 }
 
 enum Store {
@@ -88,7 +91,7 @@ fn store(properties: &SecurityProperties, property: &str, path: &str) -> Result<
         None => {
             let ending = Path::new(path).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
             match ending.to_ascii_lowercase().as_str() {
-                "jks" => Err(configuration(format!("{path}: {JKS}"))),
+                "jks" => Err(configuration(format!("{}: {JKS}", FilePath::new(path)))),
                 "p12" | "pfx" | "pkcs12" => Ok(Store::Pkcs12),
                 _ => Ok(Store::Pem),
             }
@@ -97,7 +100,7 @@ fn store(properties: &SecurityProperties, property: &str, path: &str) -> Result<
 }
 
 fn identity(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
-    let file = |name: &str| properties.text(name).map(|path| Source::File(path.into()));
+    let file = |name: &str| properties.text(name).map(|path| Source::file(path));
     let pem = |name: &str| properties.secret(name).map(Source::Text);
     let mut found: Vec<(&str, Source, Option<Source>)> = Vec::new();
     for (name, chain) in [
@@ -110,7 +113,7 @@ fn identity(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
     }
     let mut tls = tls;
     if let Some(path) = properties.text("ssl.keystore.location") {
-        let source = Source::File(path.into());
+        let source = Source::file(path);
         match store(properties, "ssl.keystore.type", path)? {
             Store::Pem => found.push(("ssl.keystore.location", source.clone(), Some(source))),
             Store::Pkcs12 if found.is_empty() => {
