@@ -1,4 +1,5 @@
-//! Tokens for an assertion that the client signs itself: the JWT bearer grant (RFC 7523, KIP-1139).
+//! Tokens for an assertion that the client signs itself (RFC 7523): by the JWT bearer grant (KIP-1139), or by client
+//! credentials, which the assertion takes the secret's place in (KIP-1258).
 
 use std::{
     path::PathBuf,
@@ -22,7 +23,8 @@ use crate::{
     },
 };
 
-const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// How an assertion is signed (`sasl.oauthbearer.assertion.algorithm`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +36,23 @@ pub enum JwtAlgorithm {
     Es256,
 }
 
-/// Tokens for an assertion: one that is made and signed here, or one that somebody else keeps in a file.
+/// Tokens for an assertion: one that is made and signed here, or one of a file that another program renews.
+///
+/// The assertion is the grant itself (`JwtBearerJwtRetriever` of Java, KIP-1139), or, after
+/// [`client_assertion`](Self::client_assertion), the client's proof in the client credentials grant (KIP-1258).
 #[derive(Clone, Debug)]
 pub struct JwtBearer {
     endpoint: Endpoint,
     assertion: Assertion,
+    grant: Grant,
     scope: Hidden<Option<String>>,
+}
+
+#[derive(Clone, Debug)]
+enum Grant {
+    JwtBearer,
+    /// With the client's id, where the endpoint wants it beside the assertion.
+    ClientCredentials(Hidden<Option<String>>),
 }
 
 #[derive(Clone, Debug)]
@@ -80,7 +93,12 @@ impl JwtBearer {
             provider: provider(None)?,
         };
         let endpoint = Endpoint::new(token_endpoint)?;
-        Ok(Self { endpoint, assertion: Assertion::Signed(Box::new(signed)), scope: Hidden(None) })
+        Ok(Self {
+            endpoint,
+            assertion: Assertion::Signed(Box::new(signed)),
+            grant: Grant::JwtBearer,
+            scope: Hidden(None),
+        })
     }
 
     /// For an assertion in a file (`sasl.oauthbearer.assertion.file`), which is read anew each time.
@@ -89,7 +107,7 @@ impl JwtBearer {
     /// `Configuration` for what is no URL, and where there is no cryptography.
     pub fn from_file(token_endpoint: &str, assertion_file: impl Into<PathBuf>) -> Result<Self> {
         let assertion = Assertion::File(FilePath::new(assertion_file));
-        Ok(Self { endpoint: Endpoint::new(token_endpoint)?, assertion, scope: Hidden(None) })
+        Ok(Self { endpoint: Endpoint::new(token_endpoint)?, assertion, grant: Grant::JwtBearer, scope: Hidden(None) })
     }
 
     fn signing(mut self, change: impl FnOnce(&mut Signed)) -> Self {
@@ -139,6 +157,23 @@ impl JwtBearer {
         self.signing(|signed| signed.provider = provider)
     }
 
+    /// Asks by the client credentials grant, in which the assertion is the client's proof in place of a secret
+    /// (`client_assertion`, also called `private_key_jwt`; RFC 7523, section 2.2; KIP-1258). Default: the JWT bearer grant.
+    pub fn client_assertion(mut self) -> Self {
+        if matches!(self.grant, Grant::JwtBearer) {
+            self.grant = Grant::ClientCredentials(Hidden(None));
+        }
+        self
+    }
+
+    /// The client's id beside the assertion, for endpoints that do not take it from the claim `sub`
+    /// (`sasl.oauthbearer.client.credentials.client.id`). Means [`client_assertion`](Self::client_assertion), too. Default:
+    /// none.
+    pub fn client_id(mut self, id: impl Into<String>) -> Self {
+        self.grant = Grant::ClientCredentials(Hidden(Some(id.into())));
+        self
+    }
+
     /// `scope` of the request (`sasl.oauthbearer.scope`). Default: none.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Hidden(Some(scope.into()));
@@ -175,7 +210,18 @@ impl JwtBearer {
             }
         };
         let assertion = assertion.expose_str().unwrap_or_default();
-        let mut fields = vec![("grant_type", GRANT), ("assertion", assertion)];
+        let mut fields = match &self.grant {
+            Grant::JwtBearer => vec![("grant_type", JWT_BEARER), ("assertion", assertion)],
+            Grant::ClientCredentials(id) => {
+                let mut fields = vec![
+                    ("grant_type", "client_credentials"),
+                    ("client_assertion_type", ASSERTION_TYPE),
+                    ("client_assertion", assertion),
+                ];
+                fields.extend(id.as_deref().map(|id| ("client_id", id)));
+                fields
+            }
+        };
         fields.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
         self.endpoint.ask(Vec::new(), &fields, &[]).await
     }

@@ -150,7 +150,8 @@ impl Endpoint {
         }
         let request = Request { method: "POST", url: &self.url, headers, body: form(fields) };
         let response = self.http.ask(request).await.map_err(|error| error.context("token endpoint"))?;
-        let own = fields.iter().filter(|(name, _)| *name != "grant_type").map(|(_, value)| *value);
+        let own = fields.iter().filter(|(name, _)| !matches!(*name, "grant_type" | "client_assertion_type"));
+        let own = own.map(|(_, value)| *value);
         let secrets: Vec<&str> = secrets.iter().copied().chain(own).collect();
         token(&response, &secrets).map_err(|error| error.context(format_args!("token endpoint {}", self.url)))
     }
