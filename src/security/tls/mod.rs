@@ -9,6 +9,8 @@ mod pem;
 #[cfg(feature = "pkcs12")]
 mod pkcs12;
 mod provider;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod signing;
 mod verify;
 
 use std::{path::PathBuf, sync::Arc};
