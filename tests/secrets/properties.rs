@@ -51,7 +51,7 @@ async fn shown(pairs: &[(&str, &str)]) -> String {
         producer = producer.property(*name, *value);
         consumer = consumer.property(*name, *value);
     }
-    write!(out, "{producer:?} {producer:#?} {consumer:?} {consumer:#?}").unwrap();
+    write!(out, "{producer:?} {consumer:#?}").unwrap();
     match producer.build().await {
         Ok(producer) => write!(out, "{producer:?}").unwrap(),
         Err(error) => out += &capture::shown(&error),
@@ -63,7 +63,7 @@ async fn shown(pairs: &[(&str, &str)]) -> String {
     match Admin::builder("127.0.0.1:9092").network(network()).properties(pairs.iter().copied()) {
         Err(error) => out += &capture::shown(&error),
         Ok(admin) => {
-            write!(out, "{admin:?} {admin:#?}").unwrap();
+            write!(out, "{admin:?}").unwrap();
             match admin.build().await {
                 Ok(admin) => write!(out, "{admin:?}").unwrap(),
                 Err(error) => out += &capture::shown(&error),

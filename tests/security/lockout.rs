@@ -47,6 +47,26 @@ async fn refused_credentials_are_tried_seldom() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn consumer_with_refused_credentials_stays_calm() {
+    let cluster = cluster(Options::new().sasl(users())).await;
+    let consumer = Consumer::builder(cluster.bootstrap()).network(cluster.network()).security(refused_password());
+    let consumer = consumer.group("g").build().await.unwrap();
+    consumer.subscribe(["orders"]).unwrap();
+    let began = tokio::time::Instant::now();
+    let mut errors = 0;
+    while began.elapsed() < 900 * SECOND {
+        if let Ok(told) = tokio::time::timeout(60 * SECOND, consumer.recv()).await {
+            let error = told.unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+            errors += 1;
+        }
+    }
+    assert!((1..=90).contains(&errors), "{errors} errors in a quarter of an hour");
+    let logins = logins(&cluster);
+    assert!((3..=9).contains(&logins), "{logins} logins in a quarter of an hour");
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_brokers_count_together_once_credentials_fail() {
     let cluster = twenty().await;
     let security = || Security::sasl_plaintext(Sasl::plain("alice", "wonder"));

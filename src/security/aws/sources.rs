@@ -172,6 +172,9 @@ impl Sources {
         let token = token.await.map_err(std::io::Error::other).and_then(|read| read).map_err(failed)?;
         let token = Zeroizing::new(token);
         let region = self.region.as_deref().or_else(|| self.var("AWS_REGION"));
+        if region.is_some_and(|region| !is_region(region)) {
+            return Err(refuse("AWS_REGION (or awsStsRegion) is not the name of a region, such as eu-west-1"));
+        }
         let host = region.map_or("sts.amazonaws.com".to_owned(), |region| format!("sts.{region}.amazonaws.com"));
         let host = self.var("AWS_ENDPOINT_URL_STS").map_or(format!("https://{host}"), str::to_owned);
         let url = Url::parse(&format!("{}/", host.trim_end_matches('/'))).map_err(refuse)?;
@@ -211,7 +214,8 @@ impl Sources {
                 None => return Ok(None),
             },
         };
-        let url = Url::parse(&url).map_err(|why| refuse(format!("container credentials: {why}")))?;
+        // Some containers get at their credentials by an identifier in the path, and by nothing else.
+        let url = Url::parse(&url).map_err(|why| refuse(format!("container credentials: {why}")))?.hide_path();
         if !url.is_secure() && !url.is_local() {
             return Err(refuse(format!("container credentials: {url} is neither https nor of this machine")));
         }
@@ -247,7 +251,7 @@ impl Sources {
     async fn of_instance(&self) -> Result<AwsCredentials> {
         let base = self.var("AWS_EC2_METADATA_SERVICE_ENDPOINT").unwrap_or(INSTANCE).trim_end_matches('/');
         let ask = async |method, path: &str, header: (&'static str, &str)| {
-            let url = Url::parse(&format!("{base}/latest/{path}")).map_err(refuse)?;
+            let url = Url::parse(&format!("{base}/latest/{path}")).map_err(refuse)?.hide_path();
             let headers = vec![(header.0, Zeroizing::new(header.1.to_owned()))];
             let request = Request { method, url: &url, headers, body: Zeroizing::default() };
             let response = self.instance.ask(request).await?;
@@ -263,6 +267,11 @@ impl Sources {
         let (url, answer) = ask("GET", &format!("meta-data/iam/security-credentials/{role}"), token).await?;
         of_json(&url, &answer)
     }
+}
+
+/// Whether a text can be the name of a region, and a part of a host name.
+pub(crate) fn is_region(name: &str) -> bool {
+    (1..=32).contains(&name.len()) && name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
 }
 
 const NOWHERE: &str = "AWS credentials: neither in the environment, nor in a profile, nor from a container's endpoint";

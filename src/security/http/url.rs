@@ -10,6 +10,8 @@ pub(crate) struct Url {
     port: Option<u16>,
     /// Path and query.
     target: String,
+    /// The path is as good as a password.
+    hides_path: bool,
 }
 
 impl Url {
@@ -38,7 +40,13 @@ impl Url {
             return Err("it has no host, or characters that have to be escaped".to_owned());
         }
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-        Ok(Self { secure, host: host.to_owned(), port, target })
+        Ok(Self { secure, host: host.to_owned(), port, target, hides_path: false })
+    }
+
+    /// The same URL, of which no path is shown.
+    pub(crate) fn hide_path(mut self) -> Self {
+        self.hides_path = true;
+        self
     }
 
     pub(crate) fn is_secure(&self) -> bool {
@@ -76,7 +84,7 @@ impl Url {
 /// Without the query, which may hold a secret.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.target.split('?').next().unwrap_or_default();
+        let path = if self.hides_path { "/…" } else { self.target.split('?').next().unwrap_or_default() };
         write!(f, "{}://{}{path}", if self.secure { "https" } else { "http" }, self.authority())
     }
 }

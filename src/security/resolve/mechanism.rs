@@ -7,7 +7,7 @@ use crate::{
     config::parse,
     error::Result,
     net::Network,
-    security::{AwsMskIam, Plain, Sasl, Scram, ScramHash, Secret, jaas::Jaas},
+    security::{AwsMskIam, Plain, Sasl, Scram, ScramHash, Secret, aws::is_region, jaas::Jaas},
 };
 
 const MECHANISMS: &str = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM";
@@ -144,7 +144,7 @@ fn msk_iam(jaas: Option<&Jaas>) -> Result<Sasl> {
         mechanism = mechanism.profile(profile);
     }
     if let Some(region) = jaas.text("awsStsRegion") {
-        if region.len() > 32 || !region.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-')) {
+        if !is_region(region) {
             return Err(configuration(
                 "property `sasl.jaas.config`: `awsStsRegion` is not the name of a region, such as eu-west-1",
             ));
