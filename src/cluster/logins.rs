@@ -83,15 +83,17 @@ impl Logins {
         if state.gate.accepted() {
             state.reopened = true;
             drop(state);
-            tracing::info!(client_id = self.client_id, broker = %at, "credentials are accepted again");
+            tracing::info!(client_id = self.client_id, broker = %at, "logins succeed again");
         }
     }
 
     fn refused(&self, at: &Address, error: &Error) {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let refusal = state.gate.refused(at, error.clone(), now(), &mut state.rng);
-        let (client_id, refusals) = (&self.client_id, state.gate.refusals());
+        let client_id = &self.client_id;
+        let (refusal, refusals) = {
+            let mut state = self.lock();
+            let state = &mut *state;
+            (state.gate.refused(at, error.clone(), now(), &mut state.rng), state.gate.refusals())
+        };
         match refusal {
             Refusal::Closed(wait) => tracing::warn!(
                 client_id,
@@ -99,16 +101,16 @@ impl Logins {
                 %error,
                 refusals,
                 wait_s = wait.as_secs(),
-                "credentials are refused; calls fail with this error, and no login is tried during the wait, so that no \
-                 account is locked: correct the credentials, or the user at the broker"
+                "a login is refused; calls fail with this error, and no login is tried during the wait, so that no \
+                 account is locked: correct the mechanism, the credentials, or the user at the broker"
             ),
-            Refusal::AlreadyClosed => tracing::debug!(client_id, broker = %at, %error, "credentials are refused"),
+            Refusal::AlreadyClosed => tracing::debug!(client_id, broker = %at, %error, "a login is refused"),
             Refusal::OneBroker => tracing::warn!(
                 client_id,
                 broker = %at,
                 %error,
                 refusals,
-                "one broker refuses credentials that others accept; it is tried again seldom"
+                "one broker refuses a login that the others accept; it is tried again after 10 to 60 s"
             ),
         }
     }

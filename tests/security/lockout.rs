@@ -61,7 +61,8 @@ async fn consumer_with_refused_credentials_stays_calm() {
             errors += 1;
         }
     }
-    assert!((1..=90).contains(&errors), "{errors} errors in a quarter of an hour");
+    // The reader that comes again is told again, at the pace of `retry.backoff.max.ms`.
+    assert!((1..=1000).contains(&errors), "{errors} errors in a quarter of an hour");
     let logins = logins(&cluster);
     assert!((3..=9).contains(&logins), "{logins} logins in a quarter of an hour");
 }
