@@ -208,7 +208,9 @@ impl Sources {
 
     fn container(&self) -> Result<Option<Url>> {
         let url = match self.var("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
-            Some(path) => format!("{CONTAINER}{path}"),
+            Some(path) if path.starts_with('/') => format!("{CONTAINER}{path}"),
+            // Without it the text would become a part of the host's name.
+            Some(_) => return Err(refuse("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI does not begin with `/`")),
             None => match self.var("AWS_CONTAINER_CREDENTIALS_FULL_URI") {
                 Some(url) => url.to_owned(),
                 None => return Ok(None),
