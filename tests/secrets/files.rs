@@ -15,6 +15,9 @@ use crate::{
     list::{SECRETS, leaked},
 };
 
+/// A protocol, the property that names the file, and the properties beside it.
+type Place<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
 /// A file that is gone when the test is.
 struct TempFile(PathBuf);
 
@@ -48,7 +51,7 @@ async fn contents_of_files_stay_hidden() {
     std::fs::write(&chain.0, CLIENT).unwrap();
     let (path, chain_path, p12_path) = (file.path(), chain.path(), p12.path());
     let client: &[(&str, &str)] = &[("sasl.oauthbearer.token.endpoint.url", "http://127.0.0.1:1/token")];
-    let places: [(&str, &str, &[(&str, &str)]); 12] = [
+    let places: [Place<'_>; 12] = [
         ("SSL", "ssl.ca.location", &[]),
         ("SSL", "ssl.truststore.location", &[]),
         ("SSL", "ssl.truststore.location", &[("ssl.truststore.type", "PKCS12"), ("ssl.truststore.password", "x")]),

@@ -100,7 +100,7 @@ fn store(properties: &Reading<'_>, property: &str, path: &str) -> Result<Store> 
 }
 
 fn identity(properties: &Reading<'_>, tls: Tls) -> Result<Tls> {
-    let file = |name: &str| properties.text(name).map(|path| Source::file(path));
+    let file = |name: &str| properties.text(name).map(Source::file);
     let pem = |name: &str| properties.secret(name).map(Source::Text);
     let mut found: Vec<(&str, Source, Option<Source>)> = Vec::new();
     for (name, chain) in [
