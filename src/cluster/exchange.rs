@@ -22,7 +22,12 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Writes one frame and reads one.
+/// The largest answer that is accepted from a peer before it is known to be a broker and the login is done (ApiVersions,
+/// SaslHandshake, SaslAuthenticate): as large as the largest request that a broker accepts from a client before the login
+/// (`sasl.server.max.receive.size`).
+const BEFORE_LOGIN: usize = 512 * 1024;
+
+/// Writes one frame and reads one, which has at most 512 KiB, and at most `limit` bytes.
 pub(super) async fn exchange(stream: &mut dyn Stream, frame: &[u8], limit: usize) -> Result<Bytes, Refusal> {
     // That a peer does not accept this client's certificate comes behind the handshake of TLS 1.3.
     let hung_up = |error| tls_failure(&error).map_or(Refusal::HungUp, Refusal::Other);
@@ -30,7 +35,7 @@ pub(super) async fn exchange(stream: &mut dyn Stream, frame: &[u8], limit: usize
     stream.flush().await.map_err(hung_up)?;
     let mut prefix = [0; 4];
     stream.read_exact(&mut prefix).await.map_err(hung_up)?;
-    let length = frame_length(prefix, limit).map_err(|error| secured(prefix, error))?;
+    let length = frame_length(prefix, limit.min(BEFORE_LOGIN)).map_err(|error| explained(prefix, error))?;
     // Grows with what arrives: the length is a stranger's word.
     let mut body = Vec::new().limit(length);
     while body.has_remaining_mut() {
@@ -41,10 +46,13 @@ pub(super) async fn exchange(stream: &mut dyn Stream, frame: &[u8], limit: usize
     Ok(body.into_inner().into())
 }
 
-/// A listener that wants TLS goes on wanting it: that is told at once, and not tried again.
-fn secured(prefix: [u8; 4], error: Error) -> Error {
+/// A listener that wants TLS goes on wanting it: the error is of kind `Authentication`, so that calls end at once.
+fn explained(prefix: [u8; 4], error: Error) -> Error {
     match prefix {
         [0x15 | 0x16, 0x03, 0..=4, _] => Error::new(ErrorKind::Authentication, error.to_string()),
-        _ => error,
+        _ => error.context(
+            "the peer's first answers, before the login, are not those of a broker (check that the port is that of a \
+             Kafka listener, and that security.protocol is the listener's own)",
+        ),
     }
 }

@@ -23,6 +23,7 @@ use super::{
     frames::FrameReader,
     later::later_tokio,
     login::Login,
+    logins::Logins,
     pipeline::Limits,
     resolution::Resolution,
     versions::Versions,
@@ -47,15 +48,17 @@ pub(super) struct Established {
     pub(super) api_versions: ApiVersionsResponse,
 }
 
-/// Resolves an address and connects to the first of its IP addresses that lets us, within `setup_timeout` for each, TLS and
-/// SASL included.
+/// Resolves an address and connects to the first of its IP addresses that can be connected to, within `setup_timeout` for
+/// each, TLS and SASL included.
 ///
 /// # Errors
-/// The last address's failure, naming the address.
+/// The last address's failure, naming the address. A refusal (kind `Authentication`) ends it, since the others belong to
+/// the same broker.
 pub(super) async fn establish(
     settings: &ClientSettings,
     guard: &Arc<Guard>,
     resolution: &Resolution,
+    logins: &Arc<Logins>,
     address: &Address,
     setup_timeout: Duration,
 ) -> Result<Established> {
@@ -68,12 +71,15 @@ pub(super) async fn establish(
     }
     let mut failure = Error::new(ErrorKind::Network, "the name has no address").context(address);
     for ip in resolved {
-        let attempt = Attempt { settings, guard, address, ip, limit: Limit::new(setup_timeout) };
+        let attempt = Attempt { settings, guard, logins, address, ip, limit: Limit::new(setup_timeout) };
         match attempt.connect().await {
             Ok(established) => return Ok(established),
             Err(error) => {
                 failure = error.context(Named { address, ip });
                 tracing::debug!(%failure, "no connection");
+                if failure.kind() == ErrorKind::Authentication {
+                    break;
+                }
             }
         }
     }
@@ -113,6 +119,7 @@ impl Limit {
 struct Attempt<'a> {
     settings: &'a ClientSettings,
     guard: &'a Arc<Guard>,
+    logins: &'a Arc<Logins>,
     address: &'a Address,
     ip: SocketAddr,
     limit: Limit,
@@ -120,7 +127,7 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn connect(&self) -> Result<Established> {
-        let Self { settings, guard, address, limit, .. } = *self;
+        let Self { settings, guard, logins, address, limit, .. } = *self;
         let newest = client_versions(ApiKey::ApiVersions).map_or(0, |(_, newest)| newest);
         let mut stream = self.open().await?;
         let api_versions = match limit.keep("asking for its versions", agree(&mut *stream, settings, newest)).await? {
@@ -145,11 +152,14 @@ impl Attempt<'_> {
         }
         let peer = address.to_string();
         let versions = Versions::new(peer.clone(), &api_versions);
-        let login = Login::new(guard, settings, &address.host, &versions, limit.timeout)?;
+        let login = Login::new(guard, settings, (logins, address), &versions, limit.timeout)?;
         let mut again_after = None;
         if let Some(login) = &login {
-            let exchange = limit.keep("getting what SASL needs (a token, perhaps)", login.begin()).await??;
-            again_after = limit.keep("authentication with SASL", login.run(exchange, &mut *stream)).await??;
+            let once = async {
+                let exchange = limit.keep("getting what SASL needs (a token, perhaps)", login.begin()).await??;
+                limit.keep("authentication with SASL", login.run(exchange, &mut *stream)).await?
+            };
+            again_after = logins.carry_out(address, once).await?;
         }
         let limits = Limits {
             max_in_flight: settings.max_in_flight_per_connection,

@@ -12,16 +12,18 @@ use zeroize::Zeroize;
 
 use super::{
     ClientSettings,
+    address::Address,
     client::RawRequest,
     core::api_key,
     encode::encode_frame,
     exchange::{Refusal, exchange},
+    logins::Logins,
     versions::Versions,
 };
 use crate::{
-    error::{Error, ErrorCode, ErrorKind, Result, clean},
+    error::{Error, ErrorCode, ErrorKind, Result},
     net::Stream,
-    security::{Exchange, Guard, Sasl, Step},
+    security::{Exchange, Guard, Sasl, Step, scrubbed},
     wire::{
         ApiKey,
         message::{decode_response, decode_response_header, encode_request},
@@ -43,7 +45,8 @@ const LEAST_MARGIN: Duration = Duration::from_millis(1500);
 #[derive(Debug)]
 pub(super) struct Login {
     guard: Arc<Guard>,
-    host: String,
+    logins: Arc<Logins>,
+    broker: Address,
     client_id: String,
     limit: usize,
     version: i16,
@@ -58,7 +61,7 @@ impl Login {
     pub(super) fn new(
         guard: &Arc<Guard>,
         settings: &ClientSettings,
-        host: &str,
+        (logins, broker): (&Arc<Logins>, &Address),
         versions: &Versions,
         timeout: Duration,
     ) -> Result<Option<Self>> {
@@ -71,7 +74,8 @@ impl Login {
         }
         Ok(Some(Self {
             guard: Arc::clone(guard),
-            host: host.to_owned(),
+            logins: Arc::clone(logins),
+            broker: broker.clone(),
             client_id: settings.client_id.clone(),
             limit: settings.receive_message_max_bytes,
             version: versions.pick(ApiKey::SaslAuthenticate, None)?,
@@ -91,7 +95,7 @@ impl Login {
         match self.guard.sasl() {
             Some(sasl) => {
                 let context = |error| sorted(error).context(format_args!("SASL {}", sasl.name()));
-                sasl.begin(&self.host).await.map_err(context)
+                sasl.begin(&self.broker.host).await.map_err(context)
             }
             None => Err(Error::new(ErrorKind::Internal, "SASL without a mechanism")),
         }
@@ -138,7 +142,8 @@ impl Login {
             let message = format!("re-authentication took longer than {} ms", self.timeout.as_millis());
             Error::new(ErrorKind::Network, message)
         };
-        tokio::time::timeout(self.timeout, run).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+        let once = async { tokio::time::timeout(self.timeout, run).await.unwrap_or_else(|elapsed| Err(late(elapsed))) };
+        self.logins.carry_out(&self.broker, once).await
     }
 
     async fn handshake(&self, stream: &mut dyn Stream, mechanism: &str) -> Result<()> {
@@ -148,7 +153,13 @@ impl Login {
         match code {
             ErrorCode::NONE => Ok(()),
             ErrorCode::UNSUPPORTED_SASL_MECHANISM => {
-                let theirs = response.mechanisms.iter().take(16).map(|name| clean(name)).collect::<Vec<_>>().join(", ");
+                let theirs = response
+                    .mechanisms
+                    .iter()
+                    .take(16)
+                    .map(|name| scrubbed(name, 300, []))
+                    .collect::<Vec<_>>()
+                    .join(", ");
                 let context = format!("SASL: the broker has no mechanism {mechanism} here, but: {theirs}");
                 Err(Error::broker(code, context))
             }
@@ -177,7 +188,15 @@ impl Login {
         if code.is_ok() {
             return Ok((response.auth_bytes, response.session_lifetime_ms));
         }
-        let said = response.error_message.as_deref().map(|said| format!(" ({})", clean(said))).unwrap_or_default();
+        if code == ErrorCode::SASL_AUTHENTICATION_FAILED
+            && let Some(sasl) = self.guard.sasl()
+        {
+            sasl.refused();
+        }
+        // Between the parts of a message stand control characters, in all mechanisms that send secrets as they are.
+        let parts = message.split(|byte| *byte < b' ').filter_map(|part| std::str::from_utf8(part).ok());
+        let said = response.error_message.as_deref();
+        let said = said.map(|said| format!(" ({})", scrubbed(said, 300, parts))).unwrap_or_default();
         Err(Error::broker(code, format_args!("SASL {mechanism}: the broker refuses the credentials{said}")))
     }
 

@@ -206,6 +206,11 @@ impl Pool {
         change(reconnect, &mut state.rng)
     }
 
+    /// Lets all nodes be tried again that refused the client's credentials.
+    fn forgive(&self) {
+        self.lock().nodes.values_mut().for_each(Reconnect::forgive);
+    }
+
     fn opened(&self, node: i32, lane: Lane, connection: &Arc<Connection>, address: Address) {
         let mut state = self.lock();
         if state.closed {
@@ -241,12 +246,16 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
     };
     let (established, address) = match made {
         Ok(made) => made,
-        Err(error) => {
+        Err(Unmade::NotTried(error)) => return landing.land(Err(error)),
+        Err(Unmade::Failed(error)) => {
             counters.not_connected();
             core.pool.node(&core.settings, node, |known, rng| known.failed(error.clone(), now(), rng));
             return landing.land(Err(error));
         }
     };
+    if core.logins.take_reopened() {
+        core.pool.forgive();
+    }
     core.features().learn(&established.api_versions);
     counters.connected();
     established.connection.count_into(Arc::clone(&counters));
@@ -264,15 +273,26 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
     core.pool.node(&core.settings, node, |known, rng| known.ended(&reason, lived, now(), rng));
 }
 
-async fn attempt(core: &Core, node: i32) -> Result<(Established, Address)> {
-    let (not_before, setup_timeout) =
-        core.pool.node(&core.settings, node, |known, _| (known.not_before(), known.setup_timeout()));
+/// Why there is no connection.
+enum Unmade {
+    Failed(Error),
+    /// The peer or the client's credentials were refused a short while ago.
+    NotTried(Error),
+}
+
+async fn attempt(core: &Core, node: i32) -> Result<(Established, Address), Unmade> {
+    let (refusal, not_before, setup_timeout) = core.pool.node(&core.settings, node, |known, _| {
+        (known.refusal(now()).cloned(), known.not_before(), known.setup_timeout())
+    });
+    if let Some(refusal) = core.logins.refusal().or(refusal) {
+        return Err(Unmade::NotTried(refusal));
+    }
     if let Some(not_before) = not_before {
         sleep_until(not_before.into()).await;
     }
-    let address = core
-        .pool
-        .address(&core.metadata.picture(), node)
-        .ok_or_else(|| Error::new(ErrorKind::Network, format!("broker {node} is not in the cluster's metadata")))?;
-    Ok((establish(&core.settings, &core.guard, &core.resolution, &address, setup_timeout).await?, address))
+    let unknown = || Error::new(ErrorKind::Network, format!("broker {node} is not in the cluster's metadata"));
+    let address = core.pool.address(&core.metadata.picture(), node).ok_or_else(|| Unmade::Failed(unknown()))?;
+    let (resolution, logins) = (&core.resolution, &core.logins);
+    let established = establish(&core.settings, &core.guard, resolution, logins, &address, setup_timeout).await;
+    Ok((established.map_err(Unmade::Failed)?, address))
 }

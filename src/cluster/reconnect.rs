@@ -3,12 +3,16 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 
 use super::{Backoff, later::later};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+
+/// The waits after a peer and this client did not accept each other, which trying again does not cure.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
 /// When one broker may be connected to again, and for how long an attempt may take.
 #[derive(Debug)]
 pub(super) struct Reconnect {
     backoff: Backoff,
+    refused: Backoff,
     setup: Backoff,
     /// `socket.connection.setup.timeout.ms` of the next attempt.
     setup_timeout: Duration,
@@ -23,6 +27,7 @@ impl Reconnect {
         let setup_timeout = timeouts.next(rng);
         Self {
             backoff: Backoff::new(backoff.0, backoff.1),
+            refused: Backoff::new(REFUSED.0.max(backoff.0), REFUSED.1.max(backoff.1)),
             setup: timeouts,
             setup_timeout,
             settled: backoff.1,
@@ -44,7 +49,21 @@ impl Reconnect {
         self.last_failure.as_ref()
     }
 
+    /// The refusal for which nothing is tried now: callers get this error, and do not wait.
+    pub(super) fn refusal(&self, now: Instant) -> Option<&Error> {
+        self.last_failure().filter(|error| is_refusal(error) && self.not_before.is_some_and(|until| now < until))
+    }
+
+    /// Lets a broker be tried again at once that refused the client's credentials: others accept them now.
+    pub(super) fn forgive(&mut self) {
+        if self.last_failure.as_ref().is_some_and(is_refusal) {
+            self.refused.reset();
+            self.not_before = None;
+        }
+    }
+
     pub(super) fn connected(&mut self, rng: &mut StdRng) {
+        self.refused.reset();
         self.setup.reset();
         self.setup_timeout = self.setup.next(rng);
         self.last_failure = None;
@@ -52,25 +71,29 @@ impl Reconnect {
 
     pub(super) fn failed(&mut self, error: Error, now: Instant, rng: &mut StdRng) {
         self.setup_timeout = self.setup.next(rng);
-        self.last_failure = Some(error);
-        self.wait(now, rng);
+        self.wait(error, now, rng);
     }
 
     /// A connection ended. One that had lasted is replaced at once; one that broke right away counts as a failure, or a
     /// broker that accepts and then hangs up would be connected to in a loop.
     pub(super) fn ended(&mut self, reason: &Error, lived: Duration, now: Instant, rng: &mut StdRng) {
-        if lived > self.settled {
+        if lived > self.settled && !is_refusal(reason) {
             self.backoff.reset();
             self.not_before = None;
         } else {
-            self.last_failure = Some(reason.clone());
-            self.wait(now, rng);
+            self.wait(reason.clone(), now, rng);
         }
     }
 
-    fn wait(&mut self, now: Instant, rng: &mut StdRng) {
-        self.not_before = Some(later(now, self.backoff.next(rng)));
+    fn wait(&mut self, error: Error, now: Instant, rng: &mut StdRng) {
+        let backoff = if is_refusal(&error) { &mut self.refused } else { &mut self.backoff };
+        self.not_before = Some(later(now, backoff.next(rng)));
+        self.last_failure = Some(error);
     }
+}
+
+fn is_refusal(error: &Error) -> bool {
+    error.kind() == ErrorKind::Authentication
 }
 
 #[cfg(test)]
@@ -78,10 +101,35 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::error::ErrorKind;
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn refusals_wait_long_and_are_told_at_once() {
+        let rng = &mut StdRng::seed_from_u64(1);
+        let mut now = Instant::now();
+        let mut node = Reconnect::new((ms(50), ms(1000)), (ms(10_000), ms(30_000)), rng);
+        let refused = || Error::new(ErrorKind::Authentication, "no");
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            node.failed(refused(), now, rng);
+            assert_eq!(node.refusal(now).unwrap().to_string(), "no");
+            waits.push(node.not_before().unwrap() - now);
+            now = node.not_before().unwrap();
+            assert!(node.refusal(now).is_none(), "it is tried again");
+        }
+        assert!(waits[0] >= ms(8000) && waits[5] >= ms(48_000) && waits[5] <= ms(60_000), "{waits:?}");
+        node.failed(refused(), now, rng);
+        node.forgive();
+        assert_eq!((node.not_before(), node.refusal(now).is_some()), (None, false));
+        // A connection that could not authenticate again had lasted.
+        node.connected(rng);
+        node.ended(&refused(), ms(60_000), now, rng);
+        assert!(node.refusal(now).is_some());
+        node.failed(Error::new(ErrorKind::Network, "refused"), now, rng);
+        assert!(node.refusal(now).is_none(), "a broken connection is waited for");
     }
 
     #[test]

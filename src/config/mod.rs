@@ -7,6 +7,7 @@ mod ignored;
 mod known;
 mod nearest;
 pub(crate) mod parse;
+pub(crate) mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,9 @@ use ignored::Ignored;
 use known::Verdict;
 
 use crate::error::{Error, ErrorKind, Result};
+
+/// In place of the name of a property that does not look like one.
+const HIDDEN: &str = "(a name that is not shown)";
 
 /// A kind of client, which decides the properties that mean something to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,7 @@ pub(crate) trait Configure {
     fn note(&mut self, property: &'static str);
 }
 
+
 /// Properties that wait to be applied. Secrets among them are not shown, and all values are zeroed on drop.
 #[derive(Clone, Default)]
 pub(crate) struct Pairs(Vec<(String, Zeroizing<String>)>);
@@ -63,7 +68,9 @@ impl Pairs {
 
 impl fmt::Debug for Pairs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter().map(|(name, value)| (name, shown(name, value)))).finish()
+        f.debug_map()
+            .entries(self.iter().map(|(name, value)| (shown::name(name).unwrap_or(HIDDEN), shown::value(name, value))))
+            .finish()
     }
 }
 
@@ -139,8 +146,8 @@ pub(crate) fn apply<S: Configure, K: AsRef<str>, V: AsRef<str>>(
                 format!(
                     "property {} is given twice, as {} and as {}; give it once",
                     called(property, name),
-                    shown(earlier, earlier_value),
-                    shown(name, value)
+                    shown::value(earlier, earlier_value),
+                    shown::value(name, value)
                 ),
             ));
         }
@@ -150,7 +157,7 @@ pub(crate) fn apply<S: Configure, K: AsRef<str>, V: AsRef<str>>(
                 format!(
                     "property {}: {} is not allowed; allowed: {}",
                     called(property, name),
-                    shown(name, value),
+                    shown::value(name, value),
                     property.allowed
                 ),
             )
@@ -183,8 +190,13 @@ fn unknown<S>(name: &str, tables: &[&[Property<S>]]) -> Error {
     let names = tables.iter().flat_map(|table| table.iter());
     let names = names.flat_map(|property| std::iter::once(property.name).chain(property.aliases.iter().copied()));
     let message = match nearest::nearest(name, names) {
-        Some(near) => format!("unknown property `{name}`; did you mean `{near}`?"),
-        None => format!("unknown property `{name}`; names are those of Kafka's Java clients and of librdkafka"),
+        Some(near) if name.chars().all(|c| c.is_ascii_graphic()) => {
+            format!("unknown property `{name}`; did you mean `{near}`?")
+        }
+        _ => {
+            let shown = shown::name(name).unwrap_or(HIDDEN);
+            format!("unknown property `{shown}`; names are those of Kafka's Java clients and of librdkafka")
+        }
     };
     Error::new(ErrorKind::Configuration, message)
 }
@@ -192,13 +204,4 @@ fn unknown<S>(name: &str, tables: &[&[Property<S>]]) -> Error {
 /// The property by the name that the user gave, and by its own where that differs.
 fn called<S>(property: &Property<S>, name: &str) -> String {
     if property.name == name { format!("`{name}`") } else { format!("`{name}` (`{}`)", property.name) }
-}
-
-/// The value as an error may show it: not at all where it may be a secret.
-fn shown(name: &str, value: &str) -> String {
-    const SECRETS: [&str; 8] =
-        ["password", "passphrase", "secret", "jaas", "token", "key.pem", "keystore.key", "oauthbearer.config"];
-    const OPEN: &str = "sasl.oauthbearer.token.endpoint.url";
-    let hidden = name != OPEN && SECRETS.iter().any(|secret| name.contains(secret));
-    if hidden { "(hidden)".to_owned() } else { format!("\"{value}\"") }
 }

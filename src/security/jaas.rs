@@ -1,5 +1,7 @@
 //! `sasl.jaas.config`: a login module with its options, as Java writes it.
 
+use std::{cell::RefCell, collections::BTreeSet};
+
 use zeroize::Zeroizing;
 
 use super::Secret;
@@ -10,6 +12,8 @@ pub(crate) struct Jaas {
     /// The class's name without its package.
     pub(crate) module: String,
     options: Vec<(String, Secret)>,
+    /// The places of the options that were read.
+    read: RefCell<BTreeSet<usize>>,
 }
 
 impl Jaas {
@@ -27,47 +31,74 @@ impl Jaas {
             if tokens.take(';') {
                 break;
             }
+            // The names of options are not shown either: a password with a blank in it has its end there.
+            let at = options.len() + 1;
             let name = tokens.word().ok_or("an option has no name, or the `;` at the end is missing")?.to_string();
             if !tokens.take('=') {
-                return Err(format!("behind the option `{name}` stands `=` and its value"));
+                return Err(format!(
+                    "behind the name of option {at} stands `=` and its value (a value with a blank, `=` or `;` in it \
+                     stands in quotes)"
+                ));
             }
-            let value = tokens.word().ok_or_else(|| format!("the option `{name}` has no value that ends"))?;
+            let value = tokens.word().ok_or_else(|| format!("option {at} has no value that ends"))?;
             if options.iter().any(|(known, _)| *known == name) {
-                return Err(format!("the option `{name}` is given twice"));
+                return Err(format!("option {at} was given before"));
             }
             options.push((name, value.as_bytes().into()));
         }
         if tokens.word().is_some() {
             return Err("it names more than one login module".to_owned());
         }
-        Ok(Self { module, options })
+        Ok(Self { module, options, read: RefCell::default() })
+    }
+
+    fn value(&self, at: usize) -> Option<&Secret> {
+        self.read.borrow_mut().insert(at);
+        self.options.get(at).map(|(_, value)| value)
     }
 
     /// The value of an option that is not empty.
     pub(crate) fn get(&self, name: &str) -> Option<&Secret> {
-        let option = self.options.iter().find(|(known, _)| known == name);
-        option.map(|(_, value)| value).filter(|value| !value.is_empty())
+        let at = self.options.iter().position(|(known, _)| known == name)?;
+        self.value(at).filter(|value| !value.is_empty())
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.get(name).and_then(Secret::expose_str)
     }
 
-    /// The options whose names begin like that, without that beginning.
-    pub(crate) fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.options.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value.expose_str()?)))
+    /// Whether there are options whose names begin like that.
+    pub(crate) fn has_below(&self, prefix: &str) -> bool {
+        self.options.iter().any(|(name, _)| name.starts_with(prefix))
     }
 
-    /// An option that is none of these.
-    pub(crate) fn stranger<'a>(&'a self, known: &[&str]) -> Option<&'a str> {
-        let is_known = |name: &str| {
-            known.iter().any(|known| match known.strip_suffix('*') {
-                Some(prefix) => name.starts_with(prefix),
-                None => name == *known,
-            })
-        };
-        self.options.iter().map(|(name, _)| &**name).find(|name| !is_known(name))
+    /// The options whose names begin like that, without that beginning.
+    pub(crate) fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let named = self.options.iter().enumerate();
+        let named = named.filter_map(move |(at, (name, _))| Some((at, name.strip_prefix(prefix)?)));
+        named.filter_map(|(at, name)| Some((name, self.value(at)?.expose_str()?)))
     }
+
+    /// The options that have a value and were not read, by the names that the login module knows: `extension_*` for one
+    /// whose name the user chose.
+    pub(crate) fn unread(&self, known: &[&str]) -> Vec<String> {
+        let read = self.read.borrow();
+        let unread = self.options.iter().enumerate();
+        let unread = unread.filter(|(at, (_, value))| !value.is_empty() && !read.contains(at));
+        let pattern = |name: &str| known.iter().find(|known| matches(name, known)).copied().unwrap_or("another option");
+        unread.map(|(_, (name, _))| format!("{} of sasl.jaas.config", pattern(name))).collect()
+    }
+
+    /// The place of an option that is none of these, counted from 1.
+    pub(crate) fn stranger(&self, known: &[&str]) -> Option<usize> {
+        let is_known = |name: &str| known.iter().any(|known| matches(name, known));
+        self.options.iter().position(|(name, _)| !is_known(name)).map(|at| at + 1)
+    }
+}
+
+/// Whether a name is that one, or begins like one that ends with `*`.
+fn matches(name: &str, known: &str) -> bool {
+    known.strip_suffix('*').map_or(name == known, |prefix| name.starts_with(prefix))
 }
 
 /// Words, some of them in quotes, and the signs between them.
@@ -123,7 +154,7 @@ mod tests {
         assert_eq!((jaas.text("username"), jaas.text("password")), (Some("al\"ice"), Some("s;e=c ret")));
         assert_eq!((jaas.text("tokenauth"), jaas.text("a.b"), jaas.text("c")), (Some("true"), None, None));
         assert_eq!(jaas.below("token").collect::<Vec<_>>(), [("auth", "true")]);
-        assert_eq!(jaas.stranger(&["username", "password", "token*"]), Some("a.b"));
+        assert_eq!(jaas.stranger(&["username", "password", "token*"]), Some(4));
         assert!(!format!("{jaas:?}").contains("ret"));
     }
 
@@ -137,7 +168,9 @@ mod tests {
             ("PlainLoginModule required password \"hunter2\";", "`=`"),
             ("PlainLoginModule required password=\"hunter2;", "no value"),
             ("PlainLoginModule required password=;", "no value"),
-            ("PlainLoginModule required a=1 a=2;", "twice"),
+            ("PlainLoginModule required a=1 a=2;", "given before"),
+            ("PlainLoginModule required password=pass hunter2;", "in quotes"),
+            ("PlainLoginModule required password=pass hunter2=x hunter2=y;", "option 3"),
             ("PlainLoginModule required a=1; Other required;", "more than one"),
         ] {
             let why = Jaas::parse(text).unwrap_err();

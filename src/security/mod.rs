@@ -12,15 +12,19 @@
 //! # Ok(()) }
 //! ```
 //!
-//! What goes wrong is told at once and not tried again where trying again cannot help: a wrong password, a mechanism that
-//! the broker does not have, a certificate that is not accepted. Such errors are of kind
-//! [`Authentication`](crate::ErrorKind::Authentication). Connecting, TLS and SASL together have
-//! `socket.connection.setup.timeout.ms`.
+//! A wrong password, a mechanism that the broker does not have, and a certificate that is not accepted are errors of kind
+//! [`Authentication`](crate::ErrorKind::Authentication), which calls get at once. The client goes on trying, since a
+//! password, a token or a user at the broker may be corrected meanwhile, but seldom, so that no account is locked: after a
+//! refused login no connection of the client logs in for 10 s, and for twice as long after each further one, up to ten
+//! minutes. A broker that refuses what the others accept, or whose certificate is not accepted, waits alone, up to a
+//! minute. Each refused login is one WARN. Connecting, TLS and SASL together have `socket.connection.setup.timeout.ms`.
 //!
 //! Where a broker limits how long an authentication holds (`connections.max.reauth.ms`, or a token's end), the client
 //! authenticates again on the same connection (KIP-368) once what is under way there is answered.
 //!
-//! Secrets are kept as [`Secret`]s: never shown, and zeroed when they are dropped.
+//! Secrets are kept as [`Secret`]s: never shown, and zeroed when they are dropped. A client's private key is zeroed, too, in
+//! all the forms that it has on its way to the built-in cryptography and there. Not zeroed are a PKCS#12 store's
+//! (`p12-keystore` frees it as it is), and what a provider of the user's own keeps.
 
 mod aws;
 mod guard;
@@ -34,6 +38,7 @@ mod properties;
 mod resolve;
 mod sasl;
 mod secret;
+mod shown;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -48,6 +53,8 @@ pub(crate) use properties::SecurityProperties;
 pub use rustls;
 pub use sasl::{AwsMskIam, Exchange, Mechanism, OauthBearer, Plain, Sasl, Scram, ScramHash, Step};
 pub use secret::Secret;
+pub(crate) use shown::scrubbed;
+use shown::{FilePath, Hidden};
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 

@@ -1,10 +1,14 @@
 //! Security by properties: what was set, until it is known to make sense together.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{Secret, Security};
 use crate::{
-    config::parse,
+    config::{parse, shown},
     error::{Error, ErrorKind, Result},
 };
 
@@ -41,20 +45,51 @@ impl SecurityProperties {
     pub(super) fn any_other(&self) -> Option<&'static str> {
         self.values.keys().find(|name| **name != "security.protocol").copied()
     }
+}
+
+/// Properties that are being read. The ones that no setting asked for have no effect, and the user is told so.
+pub(super) struct Reading<'a> {
+    values: &'a BTreeMap<&'static str, Secret>,
+    read: RefCell<BTreeSet<&'static str>>,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(properties: &'a SecurityProperties) -> Self {
+        Self { values: &properties.values, read: RefCell::default() }
+    }
+
+    /// The names of properties that have a value and were not read.
+    pub(super) fn unread(&self) -> Vec<&'static str> {
+        let read = self.read.borrow();
+        let unread = self.values.iter().filter(|(name, value)| !value.is_empty() && !read.contains(*name));
+        unread.map(|(name, _)| *name).collect()
+    }
+
+    /// Whether a property has a value. That does not count as reading it.
+    #[cfg(feature = "tls")]
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.values.get(name).and_then(Secret::expose_str).is_some_and(|value| !value.trim().is_empty())
+    }
+
+    fn value(&self, name: &str) -> Option<&'a Secret> {
+        let (name, value) = self.values.get_key_value(name)?;
+        self.read.borrow_mut().insert(name);
+        Some(value)
+    }
 
     /// As it was set, also when it is empty.
-    pub(super) fn raw(&self, name: &str) -> Option<&str> {
-        self.values.get(name).and_then(Secret::expose_str)
+    pub(super) fn raw(&self, name: &str) -> Option<&'a str> {
+        self.value(name).and_then(Secret::expose_str)
     }
 
     /// A value that is not empty, without white space around it.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: &str) -> Option<&'a str> {
         self.raw(name).map(str::trim).filter(|value| !value.is_empty())
     }
 
     /// A value that is not empty, as it is.
     pub(super) fn secret(&self, name: &str) -> Option<Secret> {
-        self.values.get(name).filter(|value| !value.is_empty()).cloned()
+        self.value(name).filter(|value| !value.is_empty()).cloned()
     }
 
     pub(super) fn boolean(&self, name: &str, default: bool) -> Result<bool> {
@@ -62,10 +97,11 @@ impl SecurityProperties {
         parse::boolean(value).ok_or_else(|| refused(name, value, parse::BOOLEAN))
     }
 
-    pub(super) fn seconds(&self, name: &str, default: Duration) -> Result<Duration> {
+    /// Seconds, up to `most`.
+    pub(super) fn seconds(&self, name: &str, most: u64, default: Duration) -> Result<Duration> {
         let Some(value) = self.text(name) else { return Ok(default) };
-        let seconds = parse::within(value, 0..=315_360_000).map(Duration::from_secs);
-        seconds.ok_or_else(|| refused(name, value, "seconds, 0 or more"))
+        let seconds = parse::within(value, 0..=most).map(Duration::from_secs);
+        seconds.ok_or_else(|| refused(name, value, &format!("seconds, 0 to {most}")))
     }
 
     pub(super) fn millis(&self, name: &str, default: Duration) -> Result<Duration> {
@@ -80,9 +116,9 @@ impl SecurityProperties {
     }
 }
 
-/// A value that is not allowed; not for secrets.
+/// A value that is not allowed.
 pub(super) fn refused(name: &str, value: &str, allowed: &str) -> Error {
-    configuration(format!("property `{name}`: \"{value}\" is not allowed; allowed: {allowed}"))
+    configuration(format!("property `{name}`: {} is not allowed; allowed: {allowed}", shown::value(name, value)))
 }
 
 pub(super) fn configuration(message: impl Into<String>) -> Error {

@@ -11,11 +11,19 @@ pub(crate) type Chunks = SmallVec<[Bytes; 8]>;
 /// What stands between a request's own bytes without being copied there: each behind so many of them.
 pub(crate) type Inserts = SmallVec<[(usize, Bytes); 4]>;
 
-/// Reads the length before a frame: refused when negative or above `limit`, with an error that says what the peer seems
-/// to speak when the four bytes are the start of HTTP or of a TLS record.
+/// Reads the length before a frame: refused when negative or above `limit`, with an error that names the protocol of the
+/// peer when the four bytes are the start of HTTP, of a TLS record, or of text.
 pub(crate) fn frame_length(prefix: [u8; 4], limit: usize) -> Result<usize> {
     if let Some(hint) = foreign(prefix) {
         return Err(Error::new(ErrorKind::Protocol, hint));
+    }
+    if prefix.iter().all(|byte| matches!(byte, b' '..=b'~')) && u32::from_be_bytes(prefix) as usize > limit {
+        let text: String = prefix.iter().map(|byte| char::from(*byte)).collect();
+        let message = format!(
+            "the peer answers with the text {text:?}…, and not in the Kafka protocol: check host and port in \
+             bootstrap.servers"
+        );
+        return Err(Error::new(ErrorKind::Protocol, message));
     }
     let length = i32::from_be_bytes(prefix);
     match usize::try_from(length) {
@@ -59,6 +67,16 @@ mod tests {
         for prefix in [[0, 0, 0, 11], [0xff; 4], [0x7f, 0xff, 0xff, 0xff]] {
             assert_eq!(frame_length(prefix, 10).unwrap_err().kind(), ErrorKind::Protocol);
         }
+    }
+
+    #[test]
+    fn text_in_place_of_a_length_is_named() {
+        for prefix in [*b"SSH-", *b"220 ", *b"-ERR", *b"<htm"] {
+            let error = frame_length(prefix, 100_000_000).unwrap_err();
+            assert!(error.to_string().contains(std::str::from_utf8(&prefix).unwrap()), "{error}");
+            assert!(error.to_string().contains("bootstrap.servers"), "{error}");
+        }
+        assert!(frame_length(*b"    ", usize::MAX).is_ok(), "a length within the limit is one");
     }
 
     #[test]

@@ -111,3 +111,60 @@ async fn a_refused_token_says_why() {
     assert_eq!(error.kind(), ErrorKind::Authentication);
     assert!(error.to_string().contains("invalid_token"), "{error}");
 }
+
+/// Answers like [`answer`] up to the request with that key, whose answer announces `announced` bytes and goes on until the
+/// client hangs up; says how many bytes of it the client took.
+async fn floods(stream: &mut DuplexStream, key: i16, announced: i32) -> std::io::Result<usize> {
+    loop {
+        let length = stream.read_i32().await?;
+        let mut frame = vec![0; usize::try_from(length).unwrap()];
+        stream.read_exact(&mut frame).await?;
+        let asked = i16::from_be_bytes([frame[0], frame[1]]);
+        if asked == key {
+            stream.write_i32(announced).await?;
+            let mut taken = 0;
+            while stream.write_all(&[0; 1024]).await.is_ok() {
+                taken += 1024;
+            }
+            return Ok(taken);
+        }
+        let body = match asked {
+            18 if frame[3] > 0 => [&[0, 35][..], &versions()[2..]].concat(),
+            18 => versions(),
+            _ => vec![0, 0, 0, 0, 0, 0],
+        };
+        stream.write_i32(i32::try_from(body.len() + 4).unwrap()).await?;
+        stream.write_all(&frame[4..8]).await?;
+        stream.write_all(&body).await?;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_before_login_are_bounded() {
+    // ApiVersions with and without SASL, SaslHandshake, SaslAuthenticate.
+    for (key, sasl) in [(18, false), (18, true), (17, true), (36, true)] {
+        let network = MemoryNetwork::new();
+        let mut listener = network.listen(SocketAddr::from(([127, 0, 0, 1], 9092))).unwrap();
+        let most = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let seen = Arc::clone(&most);
+        let server = tokio::spawn(async move {
+            while let Ok(mut stream) = listener.accept().await {
+                if let Ok(taken) = floods(&mut stream, key, 99_000_000).await {
+                    seen.fetch_max(taken, std::sync::atomic::Ordering::Relaxed);
+                }
+            }
+        });
+        let security = match sasl {
+            true => Security::sasl_plaintext(Sasl::plain("alice", "hunter2")),
+            false => Security::plaintext(),
+        };
+        let admin = Admin::builder("127.0.0.1:9092").network(Arc::new(network)).security(security);
+        let error = admin.build().await.unwrap().list_topics().await.unwrap_err();
+        server.abort();
+        let taken = most.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(taken <= 512 * 1024, "{taken} bytes were taken for request {key}");
+        let shown = error.to_string();
+        assert!(shown.contains("99000000") && shown.contains("524288"), "{shown}");
+        assert!(shown.contains("security.protocol") && shown.contains("port"), "{shown}");
+    }
+}

@@ -3,6 +3,7 @@
 
 mod common;
 mod hostile;
+mod lockout;
 mod own;
 mod reauthentication;
 mod renewal;

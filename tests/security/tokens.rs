@@ -216,6 +216,54 @@ async fn an_assertion_is_signed_and_taken_to_the_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn assertions_stand_for_the_secret_of_client_credentials() {
+    let key = TempFile::new("client-assertion.key", CLIENT_KEY);
+    let file = TempFile::new("client-assertion.jwt", "e30.e30.c2ln");
+    // By default as Java does since 4.3 (KIP-1258), and in the JWT bearer grant where that is asked for.
+    let retriever = ("sasl.oauthbearer.jwt.retriever.class", "org.apache.kafka.x.JwtBearerJwtRetriever");
+    let id = ("sasl.oauthbearer.client.credentials.client.id", "me");
+    for (settings, begin, end) in [
+        (
+            &[
+                ("sasl.oauthbearer.assertion.private.key.file", key.path()),
+                ("sasl.oauthbearer.assertion.claim.iss", "me"),
+            ][..],
+            "grant_type=client_credentials&client_assertion_type=\
+             urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer&client_assertion=ey",
+            "",
+        ),
+        (
+            &[("sasl.oauthbearer.assertion.file", file.path()), id, ("sasl.oauthbearer.scope", "kafka")],
+            "grant_type=client_credentials&client_assertion_type=\
+             urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer&client_assertion=e30.e30.c2ln",
+            "&client_id=me&scope=kafka",
+        ),
+        (
+            &[("sasl.oauthbearer.assertion.file", file.path()), retriever],
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=e30.e30.c2ln",
+            "",
+        ),
+    ] {
+        let (cluster, network) = guarded().await;
+        let asked = endpoint(&network, Duration::ZERO, move |request, _| {
+            let (head, body) = request.split_once("\r\n\r\n").unwrap();
+            assert!(!head.contains("Authorization"), "{head}");
+            assert!(body.starts_with(begin) && body.ends_with(end), "{body}");
+            granted("alice")
+        });
+        let mut pairs = vec![
+            ("security.protocol", "SASL_PLAINTEXT"),
+            ("sasl.mechanism", "OAUTHBEARER"),
+            ("sasl.oauthbearer.token.endpoint.url", "http://127.0.0.1/token"),
+        ];
+        pairs.extend_from_slice(settings);
+        let admin = Admin::builder(cluster.bootstrap()).network(cluster.network()).properties(pairs).unwrap();
+        assert_eq!(admin.build().await.unwrap().list_topics().await.unwrap().len(), 1);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_assertion_that_cannot_be_made_says_why() {
     let ec = TempFile::new("assertion-ec.key", SERVER_KEY);
     for (path, part) in [("/nowhere/key.pem", "/nowhere/key.pem"), (ec.path(), "cannot sign with RS256")] {

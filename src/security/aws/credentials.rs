@@ -8,7 +8,10 @@ use std::{
 use tokio::sync::Mutex;
 
 use super::sources::Sources;
-use crate::{error::Result, security::Secret};
+use crate::{
+    error::Result,
+    security::{Hidden, Secret},
+};
 
 /// Credentials are renewed when they are good for no longer than this.
 const MARGIN: Duration = Duration::from_secs(300);
@@ -16,7 +19,7 @@ const MARGIN: Duration = Duration::from_secs(300);
 /// An access key, with the token that belongs to it where it is a temporary one.
 #[derive(Clone, Debug)]
 pub struct AwsCredentials {
-    access_key_id: String,
+    access_key_id: Hidden<String>,
     secret_access_key: Secret,
     session_token: Option<Secret>,
     expires: Option<SystemTime>,
@@ -26,7 +29,7 @@ impl AwsCredentials {
     /// A long-lived access key.
     pub fn new(access_key_id: impl Into<String>, secret_access_key: impl Into<Secret>) -> Self {
         Self {
-            access_key_id: access_key_id.into(),
+            access_key_id: Hidden(access_key_id.into()),
             secret_access_key: secret_access_key.into(),
             session_token: None,
             expires: None,

@@ -11,5 +11,5 @@ mod time;
 pub use credentials::AwsCredentials;
 pub(crate) use credentials::{AwsSource, CredentialCache};
 pub(crate) use sigv4::presigned;
-pub(crate) use sources::Sources;
+pub(crate) use sources::{Sources, is_region};
 use time::parse as parse_time;

@@ -15,9 +15,10 @@ use crate::{
     error::{Error, ErrorKind, Result, clean},
     net::Network,
     security::{
-        Secret,
+        FilePath, Hidden, Secret,
         http::{Http, Request, Url, encoded},
         json::Json,
+        scrubbed,
     },
 };
 
@@ -29,8 +30,8 @@ const INSTANCE: &str = "http://169.254.169.254";
 pub(crate) struct Sources {
     /// Only what concerns AWS; secrets are among it.
     environment: HashMap<String, Secret>,
-    profile: Option<String>,
-    region: Option<String>,
+    profile: Hidden<Option<String>>,
+    region: Hidden<Option<String>>,
     http: Http,
     /// Answers at once where there is one, and nobody does where there is none.
     instance: Http,
@@ -59,16 +60,16 @@ impl Sources {
         }
         let quick = Duration::from_secs(2);
         let instance = Http { connect_timeout: quick, read_timeout: quick, ..http.clone() };
-        Ok(Self { environment, profile: None, region: None, http, instance })
+        Ok(Self { environment, profile: Hidden(None), region: Hidden(None), http, instance })
     }
 
     pub(crate) fn with_profile(mut self, profile: impl Into<String>) -> Self {
-        self.profile = Some(profile.into());
+        self.profile = Hidden(Some(profile.into()));
         self
     }
 
     pub(crate) fn with_sts_region(mut self, region: impl Into<String>) -> Self {
-        self.region = Some(region.into());
+        self.region = Hidden(Some(region.into()));
         self
     }
 
@@ -121,6 +122,11 @@ impl Sources {
     async fn of_profile(&self) -> Result<Option<AwsCredentials>> {
         let name = self.profile.as_deref().or_else(|| self.var("AWS_PROFILE"));
         let asked = name.is_some();
+        let shown = match (self.profile.is_some(), asked) {
+            (true, _) => "the profile that the client was given (awsProfileName)",
+            (false, true) => "the profile of AWS_PROFILE",
+            (false, false) => "the profile \"default\"",
+        };
         let name = name.unwrap_or("default");
         let paths = [self.file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), self.file("AWS_CONFIG_FILE", "config")];
         let mut settings: Vec<(String, Secret)> = Vec::new();
@@ -146,11 +152,11 @@ impl Sources {
         }
         let other = ["role_arn", "sso_session", "sso_start_url", "credential_process"];
         if let Some(other) = other.iter().find(|name| get(name).is_some()) {
-            let message = format!("AWS profile \"{name}\" asks for `{other}`, which this version cannot do");
+            let message = format!("AWS: {shown} asks for `{other}`, which this version cannot do");
             return Err(refuse(message));
         }
         if asked {
-            return Err(refuse(format!("AWS profile \"{name}\" is not there, or has no aws_access_key_id")));
+            return Err(refuse(format!("AWS: {shown} is not there, or has no aws_access_key_id")));
         }
         Ok(None)
     }
@@ -162,10 +168,13 @@ impl Sources {
             let file = file.to_owned();
             move || std::fs::read_to_string(file)
         });
-        let failed = |error| refuse(format!("web identity token {}: {error}", file.display()));
+        let failed = |error| refuse(format!("web identity token {}: {error}", FilePath::new(file)));
         let token = token.await.map_err(std::io::Error::other).and_then(|read| read).map_err(failed)?;
         let token = Zeroizing::new(token);
         let region = self.region.as_deref().or_else(|| self.var("AWS_REGION"));
+        if region.is_some_and(|region| !is_region(region)) {
+            return Err(refuse("AWS_REGION (or awsStsRegion) is not the name of a region, such as eu-west-1"));
+        }
         let host = region.map_or("sts.amazonaws.com".to_owned(), |region| format!("sts.{region}.amazonaws.com"));
         let host = self.var("AWS_ENDPOINT_URL_STS").map_or(format!("https://{host}"), str::to_owned);
         let url = Url::parse(&format!("{}/", host.trim_end_matches('/'))).map_err(refuse)?;
@@ -185,6 +194,7 @@ impl Sources {
         let said = |name: &str| element(&text, name);
         if response.status != 200 {
             let why = [said("Code"), said("Message")].map(Option::unwrap_or_default).join(" ");
+            let why = scrubbed(&why, 200, [token.as_str()]);
             return Err(status(&url, response.status, &why));
         }
         let missing = || refuse(format!("{url}: its answer holds no credentials"));
@@ -198,13 +208,16 @@ impl Sources {
 
     fn container(&self) -> Result<Option<Url>> {
         let url = match self.var("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
-            Some(path) => format!("{CONTAINER}{path}"),
+            Some(path) if path.starts_with('/') => format!("{CONTAINER}{path}"),
+            // Without it the text would become a part of the host's name.
+            Some(_) => return Err(refuse("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI does not begin with `/`")),
             None => match self.var("AWS_CONTAINER_CREDENTIALS_FULL_URI") {
                 Some(url) => url.to_owned(),
                 None => return Ok(None),
             },
         };
-        let url = Url::parse(&url).map_err(|why| refuse(format!("container credentials: {why}")))?;
+        // Some containers get at their credentials by an identifier in the path, and by nothing else.
+        let url = Url::parse(&url).map_err(|why| refuse(format!("container credentials: {why}")))?.hide_path();
         if !url.is_secure() && !url.is_local() {
             return Err(refuse(format!("container credentials: {url} is neither https nor of this machine")));
         }
@@ -240,7 +253,7 @@ impl Sources {
     async fn of_instance(&self) -> Result<AwsCredentials> {
         let base = self.var("AWS_EC2_METADATA_SERVICE_ENDPOINT").unwrap_or(INSTANCE).trim_end_matches('/');
         let ask = async |method, path: &str, header: (&'static str, &str)| {
-            let url = Url::parse(&format!("{base}/latest/{path}")).map_err(refuse)?;
+            let url = Url::parse(&format!("{base}/latest/{path}")).map_err(refuse)?.hide_path();
             let headers = vec![(header.0, Zeroizing::new(header.1.to_owned()))];
             let request = Request { method, url: &url, headers, body: Zeroizing::default() };
             let response = self.instance.ask(request).await?;
@@ -256,6 +269,11 @@ impl Sources {
         let (url, answer) = ask("GET", &format!("meta-data/iam/security-credentials/{role}"), token).await?;
         of_json(&url, &answer)
     }
+}
+
+/// Whether a text can be the name of a region, and a part of a host name.
+pub(crate) fn is_region(name: &str) -> bool {
+    (1..=32).contains(&name.len()) && name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
 }
 
 const NOWHERE: &str = "AWS credentials: neither in the environment, nor in a profile, nor from a container's endpoint";

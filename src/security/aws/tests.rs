@@ -178,3 +178,69 @@ async fn nothing_anywhere_says_where_it_was_looked_for() {
     assert_eq!(error.kind(), ErrorKind::Authentication);
     assert!(error.to_string().contains("switched off"), "{error}");
 }
+
+#[path = "../../../tests/secrets/list.rs"]
+mod list;
+
+/// All that an attempt to find credentials shows.
+async fn shown(sources: Sources) -> String {
+    let shown = format!("{sources:?}");
+    match sources.credentials().await {
+        Ok(credentials) => format!("{shown} {credentials:?}"),
+        Err(error) => format!("{shown} {error} {error:?} {:?}", std::error::Error::source(&error)),
+    }
+}
+
+#[tokio::test]
+async fn secrets_of_credentials_stay_hidden() {
+    for secret in list::SECRETS {
+        let network = MemoryNetwork::new();
+        let body: &'static str = secret;
+        // STS, a container's endpoint and the instance's metadata repeat the secret.
+        let answers: &'static [_] = Box::leak(Box::new([
+            ("POST", 403, Box::leak(format!("<Error><Code>{body}</Code></Error>").into_boxed_str()) as &str),
+            ("PUT", 200, body),
+            ("GET", 200, body),
+        ]));
+        let no_file = File::new("nothing", "");
+        let content = File::new("content", secret);
+        let profile =
+            format!("[default]\naws_access_key_id={secret}\nrole_arn={secret}\n[{secret}]\nsso_session={secret}\n");
+        let profile = File::new("profile", &profile);
+        serve(&network, "127.0.0.1:80", answers);
+        serve(&network, "169.254.169.254:80", answers);
+        let config = [("AWS_CONFIG_FILE", no_file.path()), ("AWS_SHARED_CREDENTIALS_FILE", no_file.path())];
+        for environment in [
+            &[("AWS_ACCESS_KEY_ID", secret)][..],
+            &[("AWS_ACCESS_KEY_ID", secret), ("AWS_SECRET_ACCESS_KEY", secret), ("AWS_SESSION_TOKEN", secret)],
+            &[("AWS_SHARED_CREDENTIALS_FILE", profile.path())],
+            &[("AWS_SHARED_CREDENTIALS_FILE", profile.path()), ("AWS_PROFILE", secret)],
+            &[("AWS_SHARED_CREDENTIALS_FILE", content.path()), ("AWS_CONFIG_FILE", content.path())],
+            &[("AWS_SHARED_CREDENTIALS_FILE", secret), ("AWS_PROFILE", secret)],
+            &[
+                ("AWS_WEB_IDENTITY_TOKEN_FILE", content.path()),
+                ("AWS_ROLE_ARN", secret),
+                ("AWS_ENDPOINT_URL_STS", "http://127.0.0.1"),
+            ],
+            &[("AWS_WEB_IDENTITY_TOKEN_FILE", secret), ("AWS_ROLE_ARN", secret), ("AWS_REGION", secret)],
+            &[("AWS_WEB_IDENTITY_TOKEN_FILE", content.path()), ("AWS_ROLE_ARN", "r"), ("AWS_ENDPOINT_URL_STS", secret)],
+            &[
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1/c"),
+                ("AWS_CONTAINER_AUTHORIZATION_TOKEN", secret),
+            ],
+            &[
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1/c"),
+                ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", secret),
+            ],
+            &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", secret)],
+            &[("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", secret)],
+            &[],
+        ] {
+            let environment: Vec<_> = config.iter().chain(environment).copied().collect();
+            let shown = shown(sources(&network, &environment)).await;
+            assert_eq!(list::leaked(secret, &shown), None, "{:?}: {shown}", environment.last());
+        }
+        let shown = shown(sources(&network, &config).with_profile(secret)).await;
+        assert_eq!(list::leaked(secret, &shown), None, "{shown}");
+    }
+}

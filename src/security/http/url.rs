@@ -3,13 +3,15 @@
 use std::fmt;
 
 /// `http` or `https`, with a host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Url {
     secure: bool,
     host: String,
     port: Option<u16>,
     /// Path and query.
     target: String,
+    /// The path is as good as a password.
+    hides_path: bool,
 }
 
 impl Url {
@@ -20,7 +22,7 @@ impl Url {
         let secure = match scheme.to_ascii_lowercase().as_str() {
             "https" => true,
             "http" => false,
-            other => return Err(format!("`{other}` is neither https nor http")),
+            _ => return Err("it is neither https nor http".to_owned()),
         };
         let rest = rest.split('#').next().unwrap_or_default();
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -38,7 +40,13 @@ impl Url {
             return Err("it has no host, or characters that have to be escaped".to_owned());
         }
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-        Ok(Self { secure, host: host.to_owned(), port, target })
+        Ok(Self { secure, host: host.to_owned(), port, target, hides_path: false })
+    }
+
+    /// The same URL, of which no path is shown.
+    pub(crate) fn hide_path(mut self) -> Self {
+        self.hides_path = true;
+        self
     }
 
     pub(crate) fn is_secure(&self) -> bool {
@@ -76,8 +84,14 @@ impl Url {
 /// Without the query, which may hold a secret.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.target.split('?').next().unwrap_or_default();
+        let path = if self.hides_path { "/…" } else { self.target.split('?').next().unwrap_or_default() };
         write!(f, "{}://{}{path}", if self.secure { "https" } else { "http" }, self.authority())
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
     }
 }
 

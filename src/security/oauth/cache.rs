@@ -57,6 +57,13 @@ impl TokenCache {
             Error::new(ErrorKind::Internal, "the token source ended without an answer").with_source(error)
         })?
     }
+
+    /// Drops the token, so that the next caller gets a new one. A token that is being fetched is kept.
+    pub(crate) fn forget(&self) {
+        if let Ok(mut kept) = self.kept.try_lock() {
+            *kept = Kept::default();
+        }
+    }
 }
 
 async fn fetch(
@@ -181,6 +188,14 @@ mod tests {
         tokio::time::advance(Duration::from_secs(200)).await;
         let error = cache.token().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Network);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn forgotten_token_is_fetched_anew() {
+        let (cache, asked) = cache(1000, u32::MAX);
+        assert_eq!(value(&cache).await, "token0");
+        cache.forget();
+        assert_eq!((value(&cache).await.as_str(), asked.load(Ordering::Relaxed)), ("token1", 2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
-//! Tokens for an assertion that the client signs itself: the JWT bearer grant (RFC 7523, KIP-1139).
+//! Tokens for an assertion that the client signs itself (RFC 7523): by the JWT bearer grant (KIP-1139), or by client
+//! credentials, which the assertion takes the secret's place in (KIP-1258).
 
 use std::{
     path::PathBuf,
@@ -16,13 +17,14 @@ use crate::{
     error::{Error, ErrorKind, Result},
     net::{BoxFuture, Network},
     security::{
-        Secret, Tls,
+        FilePath, Hidden, Secret, Tls,
         json::quoted,
         tls::{provider, signing_key},
     },
 };
 
-const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// How an assertion is signed (`sasl.oauthbearer.assertion.algorithm`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,27 +36,38 @@ pub enum JwtAlgorithm {
     Es256,
 }
 
-/// Tokens for an assertion: one that is made and signed here, or one that somebody else keeps in a file.
+/// Tokens for an assertion: one that is made and signed here, or one of a file that another program renews.
+///
+/// The assertion is the grant itself (`JwtBearerJwtRetriever` of Java, KIP-1139), or, after
+/// [`client_assertion`](Self::client_assertion), the client's proof in the client credentials grant (KIP-1258).
 #[derive(Clone, Debug)]
 pub struct JwtBearer {
     endpoint: Endpoint,
     assertion: Assertion,
-    scope: Option<String>,
+    grant: Grant,
+    scope: Hidden<Option<String>>,
+}
+
+#[derive(Clone, Debug)]
+enum Grant {
+    JwtBearer,
+    /// With the client's id, where the endpoint wants it beside the assertion.
+    ClientCredentials(Hidden<Option<String>>),
 }
 
 #[derive(Clone, Debug)]
 enum Assertion {
-    File(PathBuf),
+    File(FilePath),
     Signed(Box<Signed>),
 }
 
 #[derive(Clone, Debug)]
 struct Signed {
-    key_file: PathBuf,
+    key_file: FilePath,
     passphrase: Option<Secret>,
     algorithm: JwtAlgorithm,
-    key_id: Option<String>,
-    claims: Vec<(String, String)>,
+    key_id: Hidden<Option<String>>,
+    claims: Hidden<Vec<(String, String)>>,
     lifetime: Duration,
     not_before: Duration,
     unique: bool,
@@ -69,18 +82,23 @@ impl JwtBearer {
     /// `Configuration` for what is no URL, and where there is no cryptography.
     pub fn signed(token_endpoint: &str, private_key_file: impl Into<PathBuf>) -> Result<Self> {
         let signed = Signed {
-            key_file: private_key_file.into(),
+            key_file: FilePath::new(private_key_file),
             passphrase: None,
             algorithm: JwtAlgorithm::Rs256,
-            key_id: None,
-            claims: Vec::new(),
+            key_id: Hidden(None),
+            claims: Hidden::default(),
             lifetime: Duration::from_secs(300),
             not_before: Duration::from_secs(60),
             unique: false,
             provider: provider(None)?,
         };
         let endpoint = Endpoint::new(token_endpoint)?;
-        Ok(Self { endpoint, assertion: Assertion::Signed(Box::new(signed)), scope: None })
+        Ok(Self {
+            endpoint,
+            assertion: Assertion::Signed(Box::new(signed)),
+            grant: Grant::JwtBearer,
+            scope: Hidden(None),
+        })
     }
 
     /// For an assertion in a file (`sasl.oauthbearer.assertion.file`), which is read anew each time.
@@ -88,8 +106,8 @@ impl JwtBearer {
     /// # Errors
     /// `Configuration` for what is no URL, and where there is no cryptography.
     pub fn from_file(token_endpoint: &str, assertion_file: impl Into<PathBuf>) -> Result<Self> {
-        let assertion = Assertion::File(assertion_file.into());
-        Ok(Self { endpoint: Endpoint::new(token_endpoint)?, assertion, scope: None })
+        let assertion = Assertion::File(FilePath::new(assertion_file));
+        Ok(Self { endpoint: Endpoint::new(token_endpoint)?, assertion, grant: Grant::JwtBearer, scope: Hidden(None) })
     }
 
     fn signing(mut self, change: impl FnOnce(&mut Signed)) -> Self {
@@ -111,12 +129,12 @@ impl JwtBearer {
 
     /// The header `kid`: which of the client's keys it is. Default: none.
     pub fn key_id(self, id: impl Into<String>) -> Self {
-        self.signing(|signed| signed.key_id = Some(id.into()))
+        self.signing(|signed| signed.key_id = Hidden(Some(id.into())))
     }
 
     /// A claim that is a text: `aud`, `iss` and `sub` mostly (`sasl.oauthbearer.assertion.claim.*`).
     pub fn claim(self, name: impl Into<String>, value: impl AsRef<str>) -> Self {
-        self.signing(|signed| signed.claims.push((name.into(), quoted(value.as_ref()))))
+        self.signing(|signed| signed.claims.0.push((name.into(), quoted(value.as_ref()))))
     }
 
     /// How long an assertion is good (`sasl.oauthbearer.assertion.claim.exp.seconds`). Default: 300 s.
@@ -139,9 +157,26 @@ impl JwtBearer {
         self.signing(|signed| signed.provider = provider)
     }
 
+    /// Asks by the client credentials grant, in which the assertion is the client's proof in place of a secret
+    /// (`client_assertion`, also called `private_key_jwt`; RFC 7523, section 2.2; KIP-1258). Default: the JWT bearer grant.
+    pub fn client_assertion(mut self) -> Self {
+        if matches!(self.grant, Grant::JwtBearer) {
+            self.grant = Grant::ClientCredentials(Hidden(None));
+        }
+        self
+    }
+
+    /// The client's id beside the assertion, for endpoints that do not take it from the claim `sub`
+    /// (`sasl.oauthbearer.client.credentials.client.id`). Means [`client_assertion`](Self::client_assertion), too. Default:
+    /// none.
+    pub fn client_id(mut self, id: impl Into<String>) -> Self {
+        self.grant = Grant::ClientCredentials(Hidden(Some(id.into())));
+        self
+    }
+
     /// `scope` of the request (`sasl.oauthbearer.scope`). Default: none.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.scope = Some(scope.into());
+        self.scope = Hidden(Some(scope.into()));
         self
     }
 
@@ -175,9 +210,20 @@ impl JwtBearer {
             }
         };
         let assertion = assertion.expose_str().unwrap_or_default();
-        let mut fields = vec![("grant_type", GRANT), ("assertion", assertion)];
+        let mut fields = match &self.grant {
+            Grant::JwtBearer => vec![("grant_type", JWT_BEARER), ("assertion", assertion)],
+            Grant::ClientCredentials(id) => {
+                let mut fields = vec![
+                    ("grant_type", "client_credentials"),
+                    ("client_assertion_type", ASSERTION_TYPE),
+                    ("client_assertion", assertion),
+                ];
+                fields.extend(id.as_deref().map(|id| ("client_id", id)));
+                fields
+            }
+        };
         fields.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
-        self.endpoint.ask(Vec::new(), &fields).await
+        self.endpoint.ask(Vec::new(), &fields, &[]).await
     }
 }
 
@@ -190,7 +236,7 @@ impl TokenSource for JwtBearer {
 impl Signed {
     fn assertion(&self, key: &Secret, now: SystemTime, id: u128) -> Result<Secret> {
         let failed = |why: String| {
-            let message = format!("assertion: {}: {why}", self.key_file.display());
+            let message = format!("assertion: {}: {why}", self.key_file);
             Error::new(ErrorKind::Authentication, message)
         };
         let (algorithm, scheme) = match self.algorithm {

@@ -7,12 +7,13 @@ use zeroize::Zeroizing;
 
 use super::{Token, TokenSource, claims};
 use crate::{
-    error::{Error, ErrorKind, Result, clean},
+    error::{Error, ErrorKind, Result},
     net::{BoxFuture, Network, Tcp},
     security::{
-        Secret,
+        Hidden, Secret,
         http::{Http, Request, Response, Url, encoded, form},
         json::Json,
+        scrubbed,
     },
 };
 
@@ -27,9 +28,9 @@ pub(super) struct Endpoint {
 #[derive(Clone, Debug)]
 pub struct Oidc {
     endpoint: Endpoint,
-    client_id: String,
+    client_id: Hidden<String>,
     client_secret: Secret,
-    scope: Option<String>,
+    scope: Hidden<Option<String>>,
     urlencode: bool,
 }
 
@@ -45,16 +46,16 @@ impl Oidc {
     ) -> Result<Self> {
         Ok(Self {
             endpoint: Endpoint::new(token_endpoint)?,
-            client_id: client_id.into(),
+            client_id: Hidden(client_id.into()),
             client_secret: client_secret.into(),
-            scope: None,
+            scope: Hidden(None),
             urlencode: false,
         })
     }
 
     /// `scope` of the request (`sasl.oauthbearer.scope`). Default: none.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.scope = Some(scope.into());
+        self.scope = Hidden(Some(scope.into()));
         self
     }
 
@@ -91,12 +92,13 @@ impl Oidc {
         let secret = self.client_secret.expose_str().unwrap_or_default();
         let credentials = match self.urlencode {
             true => Zeroizing::new(format!("{}:{}", encoded(&self.client_id), *Zeroizing::new(encoded(secret)))),
-            false => Zeroizing::new(format!("{}:{secret}", self.client_id)),
+            false => Zeroizing::new(format!("{}:{secret}", *self.client_id)),
         };
         let basic = Zeroizing::new(format!("Basic {}", *Zeroizing::new(BASE64.encode(&*credentials))));
         let mut fields = vec![("grant_type", "client_credentials")];
         fields.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
-        self.endpoint.ask(vec![("Authorization", basic)], &fields).await
+        let secrets = [secret, self.client_id.as_str(), basic.as_str()];
+        self.endpoint.ask(vec![("Authorization", basic.clone())], &fields, &secrets).await
     }
 }
 
@@ -136,25 +138,32 @@ impl Endpoint {
         (self.http.connect_timeout, self.http.read_timeout) = (connect, read);
     }
 
-    /// Posts a form, and reads the token out of the answer.
+    /// Posts a form, and reads the token out of the answer. Errors repeat none of the fields and secrets.
     pub(super) async fn ask(
         &self,
         mut headers: Vec<(&'static str, Zeroizing<String>)>,
         fields: &[(&str, &str)],
+        secrets: &[&str],
     ) -> Result<Token> {
         for (name, value) in [("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded")] {
             headers.push((name, Zeroizing::new(value.to_owned())));
         }
         let request = Request { method: "POST", url: &self.url, headers, body: form(fields) };
         let response = self.http.ask(request).await.map_err(|error| error.context("token endpoint"))?;
-        token(&response).map_err(|error| error.context(format_args!("token endpoint {}", self.url)))
+        let own = fields.iter().filter(|(name, _)| !matches!(*name, "grant_type" | "client_assertion_type"));
+        let own = own.map(|(_, value)| *value);
+        let secrets: Vec<&str> = secrets.iter().copied().chain(own).collect();
+        token(&response, &secrets).map_err(|error| error.context(format_args!("token endpoint {}", self.url)))
     }
 }
 
-fn token(response: &Response) -> Result<Token> {
+fn token(response: &Response, secrets: &[&str]) -> Result<Token> {
     let json = Json::parse(&response.body);
     if response.status != 200 {
-        let said = |name: &str| json.as_ref().and_then(|json| json.text(name)).map(clean).unwrap_or_default();
+        let said = |name: &str| {
+            let said = json.as_ref().and_then(|json| json.text(name));
+            said.map(|said| scrubbed(said, 200, secrets.iter().copied())).unwrap_or_default()
+        };
         let (error, description) = (said("error"), said("error_description"));
         let message = format!("it answered with status {} {error} {description}", response.status);
         // What is not the client's fault may be over soon.
@@ -182,7 +191,7 @@ mod tests {
     use super::*;
 
     fn answered(status: u16, body: &str) -> Result<Token> {
-        token(&Response { status, body: Zeroizing::new(body.as_bytes().to_vec()) })
+        token(&Response { status, body: Zeroizing::new(body.as_bytes().to_vec()) }, &[])
     }
 
     #[test]

@@ -5,40 +5,44 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 
 use super::{Token, TokenSource};
-use crate::{error::Result, net::BoxFuture, security::json::quoted};
+use crate::{
+    error::Result,
+    net::BoxFuture,
+    security::{Hidden, json::quoted},
+};
 
 /// An unsecured JWS (RFC 7515, appendix A.5), made here: whoever may connect may be anybody. Not for production.
 #[derive(Clone, Debug)]
 pub struct UnsecuredToken {
-    claims: Vec<(String, String)>,
+    claims: Hidden<Vec<(String, String)>>,
     lifetime: Duration,
 }
 
 impl UnsecuredToken {
     /// For a principal, which becomes the claim `sub`.
     pub fn new(principal: impl AsRef<str>) -> Self {
-        Self { claims: Vec::new(), lifetime: Duration::from_secs(3600) }.claim("sub", principal)
+        Self { claims: Hidden::default(), lifetime: Duration::from_secs(3600) }.claim("sub", principal)
     }
 
     pub(crate) fn empty() -> Self {
-        Self { claims: Vec::new(), lifetime: Duration::from_secs(3600) }
+        Self { claims: Hidden::default(), lifetime: Duration::from_secs(3600) }
     }
 
     /// Adds a claim that is a text.
     pub fn claim(mut self, name: impl Into<String>, value: impl AsRef<str>) -> Self {
-        self.claims.push((name.into(), quoted(value.as_ref())));
+        self.claims.0.push((name.into(), quoted(value.as_ref())));
         self
     }
 
     /// Adds a claim that is a list of texts, such as `scope`.
     pub fn list_claim<T: AsRef<str>>(mut self, name: impl Into<String>, values: impl IntoIterator<Item = T>) -> Self {
         let values: Vec<String> = values.into_iter().map(|value| quoted(value.as_ref())).collect();
-        self.claims.push((name.into(), format!("[{}]", values.join(","))));
+        self.claims.0.push((name.into(), format!("[{}]", values.join(","))));
         self
     }
 
     pub(crate) fn number_claim(mut self, name: impl Into<String>, value: f64) -> Self {
-        self.claims.push((name.into(), value.to_string()));
+        self.claims.0.push((name.into(), value.to_string()));
         self
     }
 

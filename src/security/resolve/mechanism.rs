@@ -2,23 +2,76 @@
 
 use std::sync::Arc;
 
-use super::{SecurityProperties, configuration, tokens};
+use super::{Reading, configuration, refused, tokens};
 use crate::{
+    config::parse,
     error::Result,
     net::Network,
-    security::{AwsMskIam, Plain, Sasl, Scram, ScramHash, Secret, jaas::Jaas},
+    security::{AwsMskIam, Plain, Sasl, Scram, ScramHash, Secret, aws::is_region, jaas::Jaas},
 };
 
 const MECHANISMS: &str = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM";
 
-pub(super) fn sasl(properties: &SecurityProperties, network: &Arc<dyn Network>) -> Result<Sasl> {
-    let Some(mechanism) = properties.text("sasl.mechanism") else {
+/// The mechanism; adds the options of the login module that have no effect to `unused`.
+pub(super) fn sasl(properties: &Reading<'_>, network: &Arc<dyn Network>, unused: &mut Vec<String>) -> Result<Sasl> {
+    let Some(name) = properties.text("sasl.mechanism") else {
         return Err(configuration(format!("property `sasl.mechanism` is missing; it is {MECHANISMS}")));
     };
+    let mechanism = name.to_ascii_uppercase();
+    handlers(properties, &mechanism)?;
+    let jaas = properties.secret("sasl.jaas.config");
+    let jaas = jaas.as_ref().and_then(Secret::expose_str).map(Jaas::parse).transpose();
+    let jaas = jaas.map_err(|why| configuration(format!("property `sasl.jaas.config`: {why}")))?;
+    let jaas = jaas.as_ref();
+    let (wanted, known): (&str, &[&str]) = match mechanism.as_str() {
+        "PLAIN" => ("PlainLoginModule", &PASSWORD_OPTIONS),
+        "SCRAM-SHA-256" | "SCRAM-SHA-512" => ("ScramLoginModule", &PASSWORD_OPTIONS),
+        "OAUTHBEARER" => ("OAuthBearerLoginModule", &tokens::OPTIONS),
+        "AWS_MSK_IAM" => ("IAMLoginModule", &AWS_OPTIONS),
+        "GSSAPI" => {
+            return Err(configuration(
+                "property `sasl.mechanism`: GSSAPI is not built in; a crate that has it gives its mechanism to \
+                 `Sasl::mechanism`",
+            ));
+        }
+        _ => return Err(refused("sasl.mechanism", name, MECHANISMS)),
+    };
+    if let Some(jaas) = jaas {
+        module(jaas, wanted, known)?;
+    }
+    let sasl = match mechanism.as_str() {
+        "PLAIN" => {
+            let (username, password) = credentials(properties, jaas)?;
+            Sasl::mechanism(Plain::new(username, password))
+        }
+        "SCRAM-SHA-256" => scram(properties, jaas, ScramHash::Sha256)?,
+        "SCRAM-SHA-512" => scram(properties, jaas, ScramHash::Sha512)?,
+        "OAUTHBEARER" => tokens::oauth_bearer(properties, jaas, network, unused)?,
+        _ => msk_iam(jaas)?,
+    };
+    unused.extend(jaas.into_iter().flat_map(|jaas| jaas.unread(known)));
+    Ok(sasl)
+}
+
+const PASSWORD_OPTIONS: [&str; 4] = ["username", "password", "tokenauth", "serviceName"];
+
+const AWS_OPTIONS: [&str; 6] =
+    ["awsProfileName", "awsStsRegion", "awsDebugCreds", "awsMaxRetries", "awsMaxBackOffTimeMs", "awsRole*"];
+
+/// Classes of Java whose work is built in, with their mechanisms.
+const HANDLERS: [(&str, &str); 2] =
+    [("OAuthBearerLoginCallbackHandler", "OAUTHBEARER"), ("IAMClientCallbackHandler", "AWS_MSK_IAM")];
+
+fn handlers(properties: &Reading<'_>, mechanism: &str) -> Result<()> {
     for name in ["sasl.login.callback.handler.class", "sasl.client.callback.handler.class"] {
-        if let Some(class) = properties.text(name) {
-            let known = ["OAuthBearerLoginCallbackHandler", "IAMClientCallbackHandler"];
-            if !known.contains(&class.rsplit('.').next().unwrap_or_default()) {
+        let Some(class) = properties.text(name) else { continue };
+        let class = class.rsplit('.').next().unwrap_or_default();
+        match HANDLERS.iter().find(|(known, _)| *known == class) {
+            Some((_, of)) if *of == mechanism => {}
+            Some((known, of)) => {
+                return Err(configuration(format!("property `{name}`: {known} belongs to the mechanism {of}")));
+            }
+            None => {
                 return Err(configuration(format!(
                     "property `{name}`: it names a class of the JVM that has no counterpart here; give the client a \
                      `TokenSource` or a `Mechanism`"
@@ -26,51 +79,34 @@ pub(super) fn sasl(properties: &SecurityProperties, network: &Arc<dyn Network>) 
             }
         }
     }
-    let jaas = properties.secret("sasl.jaas.config");
-    let jaas = jaas.as_ref().and_then(Secret::expose_str).map(Jaas::parse).transpose();
-    let jaas = jaas.map_err(|why| configuration(format!("property `sasl.jaas.config`: {why}")))?;
-    let jaas = jaas.as_ref();
-    match mechanism.to_ascii_uppercase().as_str() {
-        "PLAIN" => {
-            let (username, password, _) = credentials(properties, jaas, "PlainLoginModule")?;
-            Ok(Sasl::mechanism(Plain::new(username, password)))
-        }
-        "SCRAM-SHA-256" => scram(properties, jaas, ScramHash::Sha256),
-        "SCRAM-SHA-512" => scram(properties, jaas, ScramHash::Sha512),
-        "OAUTHBEARER" => tokens::oauth_bearer(properties, jaas, network),
-        "AWS_MSK_IAM" => msk_iam(jaas),
-        "GSSAPI" => Err(configuration(
-            "property `sasl.mechanism`: GSSAPI is not built in; a crate that has it gives its mechanism to \
-             `Sasl::mechanism`",
-        )),
-        _ => Err(super::refused("sasl.mechanism", mechanism, MECHANISMS)),
-    }
+    Ok(())
 }
 
-/// A login module that is the one that the mechanism needs, with no option that nobody knows.
-pub(super) fn module(jaas: &Jaas, wanted: &str, known: &[&str]) -> Result<()> {
+/// Checks that the login module is the one that the mechanism needs, with no option that it does not know.
+fn module(jaas: &Jaas, wanted: &str, known: &[&str]) -> Result<()> {
     if jaas.module != wanted {
         return Err(configuration(format!(
-            "property `sasl.jaas.config`: its module is {}, and the mechanism needs {wanted}",
-            jaas.module
+            "property `sasl.jaas.config`: its module is another one, and the mechanism needs {wanted}"
         )));
     }
     match jaas.stranger(known) {
         None => Ok(()),
-        Some(name) => Err(configuration(format!("property `sasl.jaas.config`: {wanted} has no option `{name}`"))),
+        Some(at) => Err(configuration(format!(
+            "property `sasl.jaas.config`: option {at} is not known, and may be a part of a value that should stand in \
+             quotes; {wanted} has {}",
+            known.join(", ")
+        ))),
     }
 }
 
-fn credentials(properties: &SecurityProperties, jaas: Option<&Jaas>, wanted: &str) -> Result<(String, Secret, bool)> {
+fn credentials(properties: &Reading<'_>, jaas: Option<&Jaas>) -> Result<(String, Secret)> {
     let own = (properties.raw("sasl.username"), properties.secret("sasl.password"));
     match (own, jaas) {
         ((None, None), Some(jaas)) => {
-            module(jaas, wanted, &["username", "password", "tokenauth", "serviceName"])?;
             let missing = |name: &str| configuration(format!("property `sasl.jaas.config`: it has no `{name}`"));
             let username = jaas.text("username").ok_or_else(|| missing("username"))?;
             let password = jaas.get("password").ok_or_else(|| missing("password"))?;
-            let token = jaas.text("tokenauth").is_some_and(|token| token.eq_ignore_ascii_case("true"));
-            Ok((username.to_owned(), password.clone(), token))
+            Ok((username.to_owned(), password.clone()))
         }
         ((None, None), None) => Err(configuration(
             "the mechanism needs credentials: set `sasl.jaas.config`, or `sasl.username` and `sasl.password`",
@@ -78,28 +114,42 @@ fn credentials(properties: &SecurityProperties, jaas: Option<&Jaas>, wanted: &st
         (_, Some(_)) => Err(configuration(
             "both `sasl.jaas.config` and `sasl.username` or `sasl.password` are set; give one of them",
         )),
-        ((Some(username), Some(password)), None) => Ok((username.to_owned(), password, false)),
+        ((Some(username), Some(password)), None) => Ok((username.to_owned(), password)),
         ((None, _), None) => Err(configuration("property `sasl.password` is set without `sasl.username`")),
         ((_, None), None) => Err(configuration("property `sasl.username` is set without `sasl.password`")),
     }
 }
 
-fn scram(properties: &SecurityProperties, jaas: Option<&Jaas>, hash: ScramHash) -> Result<Sasl> {
-    let (username, password, token) = credentials(properties, jaas, "ScramLoginModule")?;
+fn scram(properties: &Reading<'_>, jaas: Option<&Jaas>, hash: ScramHash) -> Result<Sasl> {
+    let (username, password) = credentials(properties, jaas)?;
+    let token = match jaas.and_then(|jaas| jaas.text("tokenauth")) {
+        None => false,
+        Some(value) => parse::boolean(value).ok_or_else(|| {
+            configuration(format!("property `sasl.jaas.config`: `tokenauth` is not {}", parse::BOOLEAN))
+        })?,
+    };
     Ok(Sasl::mechanism(Scram::new(hash, username, password).delegation_token(token)))
 }
 
 fn msk_iam(jaas: Option<&Jaas>) -> Result<Sasl> {
     let mut mechanism = AwsMskIam::new();
-    if let Some(jaas) = jaas {
-        let known = ["awsProfileName", "awsStsRegion", "awsDebugCreds", "awsMaxRetries", "awsMaxBackOffTimeMs"];
-        module(jaas, "IAMLoginModule", &known)?;
-        if let Some(profile) = jaas.text("awsProfileName") {
-            mechanism = mechanism.profile(profile);
+    let Some(jaas) = jaas else { return Ok(Sasl::mechanism(mechanism)) };
+    if jaas.has_below("awsRole") {
+        return Err(configuration(
+            "property `sasl.jaas.config`: `awsRole…` asks to assume a role, which is not built in; give the role's \
+             credentials with `AwsMskIam::credentials`, or by a web identity (AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN)",
+        ));
+    }
+    if let Some(profile) = jaas.text("awsProfileName") {
+        mechanism = mechanism.profile(profile);
+    }
+    if let Some(region) = jaas.text("awsStsRegion") {
+        if !is_region(region) {
+            return Err(configuration(
+                "property `sasl.jaas.config`: `awsStsRegion` is not the name of a region, such as eu-west-1",
+            ));
         }
-        if let Some(region) = jaas.text("awsStsRegion") {
-            mechanism = mechanism.sts_region(region);
-        }
+        mechanism = mechanism.sts_region(region);
     }
     Ok(Sasl::mechanism(mechanism))
 }

@@ -11,25 +11,40 @@ use std::sync::Arc;
 
 use super::{
     Security,
-    properties::{SecurityProperties, configuration, refused},
+    properties::{Reading, SecurityProperties, configuration, refused},
 };
 use crate::{config::parse, error::Result, net::Network};
 
 impl SecurityProperties {
-    /// What the properties mean together; tokens are fetched over this network.
+    /// The security that the properties ask for; tokens are fetched over this network. Properties and options that have no
+    /// effect are told in one line of the log.
     ///
     /// # Errors
     /// `Configuration`, naming the property.
     pub(crate) fn resolve(&self, network: &Arc<dyn Network>) -> Result<Security> {
+        let (security, unused) = self.resolve_all(network)?;
+        if !unused.is_empty() {
+            tracing::warn!(
+                unused = unused.join(", "),
+                "properties have no effect beside the other ones: security.protocol, sasl.mechanism and the source of \
+                 tokens decide which of them are used; leave them out, or correct those"
+            );
+        }
+        Ok(security)
+    }
+
+    /// The security, and the names of what has no effect.
+    fn resolve_all(&self, network: &Arc<dyn Network>) -> Result<(Security, Vec<String>)> {
         if let Some(given) = self.given() {
             return match self.any() {
-                None => Ok(given.clone()),
+                None => Ok((given.clone(), Vec::new())),
                 Some(name) => Err(configuration(format!(
                     "property `{name}` is set beside a `Security` of the builder; say all of it in one of the two ways"
                 ))),
             };
         }
-        let (tls, sasl) = match self.text("security.protocol") {
+        let properties = &Reading::new(self);
+        let (tls, sasl) = match properties.text("security.protocol") {
             Some(protocol) => {
                 let protocols = [
                     ("PLAINTEXT", (false, false)),
@@ -40,9 +55,9 @@ impl SecurityProperties {
                 let allowed = "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL";
                 parse::one_of(protocol, &protocols).ok_or_else(|| refused("security.protocol", protocol, allowed))?
             }
-            // Java connects in plain text then, and whoever wrote the rest wonders.
+            // Java connects in plain text then, which the other properties do not ask for.
             None => match self.any_other() {
-                None => return Ok(Security::plaintext()),
+                None => return Ok((Security::plaintext(), Vec::new())),
                 Some(name) => {
                     return Err(configuration(format!(
                         "property `{name}` is set, but `security.protocol` is not; set it to SSL, SASL_PLAINTEXT or \
@@ -52,17 +67,19 @@ impl SecurityProperties {
             },
         };
         let mut security = Security::plaintext();
+        let mut unused = Vec::new();
         if sasl {
-            security.sasl = Some(mechanism::sasl(self, network)?);
+            security.sasl = Some(mechanism::sasl(properties, network, &mut unused)?);
         }
         #[cfg(feature = "tls")]
         if tls {
-            security.tls = Some(self::tls::tls(self)?);
+            security.tls = Some(self::tls::tls(properties)?);
         }
         #[cfg(not(feature = "tls"))]
         if tls {
             return Err(configuration("property `security.protocol`: TLS needs the feature `tls` of this crate"));
         }
-        Ok(security)
+        unused.extend(properties.unread().into_iter().map(str::to_owned));
+        Ok((security, unused))
     }
 }

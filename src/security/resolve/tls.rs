@@ -2,20 +2,20 @@
 
 use std::path::Path;
 
-use super::{SecurityProperties, configuration, refused};
+use super::{Reading, SecurityProperties, configuration, refused};
 use crate::{
     config::parse,
     error::Result,
-    security::{Secret, Tls, tls::Source},
+    security::{FilePath, Secret, Tls, jaas::Jaas, tls::Source},
 };
 
-pub(super) fn tls(properties: &SecurityProperties) -> Result<Tls> {
+pub(super) fn tls(properties: &Reading<'_>) -> Result<Tls> {
     let tls = identity(properties, roots(properties, Tls::new())?)?;
     let tls = versions(properties, tls)?;
     verification(properties, tls)
 }
 
-fn roots(properties: &SecurityProperties, mut tls: Tls) -> Result<Tls> {
+fn roots(properties: &Reading<'_>, mut tls: Tls) -> Result<Tls> {
     if let Some(path) = properties.text("ssl.ca.location") {
         // librdkafka's word for looking where the system keeps them.
         tls = if path == "probe" { system(tls)? } else { tls.ca_file(path) };
@@ -68,7 +68,10 @@ fn identify_pkcs12(_tls: Tls, path: &str, _password: Option<Secret>) -> Result<T
 
 #[cfg(not(feature = "pkcs12"))]
 fn no_pkcs12(path: &str) -> crate::error::Error {
-    configuration(format!("{path}: PKCS#12 stores need the feature `pkcs12` of this crate; or turn it into PEM"))
+    configuration(format!(
+        "{}: PKCS#12 stores need the feature `pkcs12` of this crate; or turn it into PEM",
+        FilePath::new(path)
+    ))
 }
 
 enum Store {
@@ -77,7 +80,7 @@ enum Store {
 }
 
 /// What kind of store a file is: as it is said, else by its name.
-fn store(properties: &SecurityProperties, property: &str, path: &str) -> Result<Store> {
+fn store(properties: &Reading<'_>, property: &str, path: &str) -> Result<Store> {
     const JKS: &str =
         "only Java reads JKS; turn it into PKCS#12 (`keytool -importkeystore -deststoretype PKCS12`) or PEM";
     match properties.text(property) {
@@ -88,7 +91,7 @@ fn store(properties: &SecurityProperties, property: &str, path: &str) -> Result<
         None => {
             let ending = Path::new(path).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
             match ending.to_ascii_lowercase().as_str() {
-                "jks" => Err(configuration(format!("{path}: {JKS}"))),
+                "jks" => Err(configuration(format!("{}: {JKS}", FilePath::new(path)))),
                 "p12" | "pfx" | "pkcs12" => Ok(Store::Pkcs12),
                 _ => Ok(Store::Pem),
             }
@@ -96,8 +99,8 @@ fn store(properties: &SecurityProperties, property: &str, path: &str) -> Result<
     }
 }
 
-fn identity(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
-    let file = |name: &str| properties.text(name).map(|path| Source::File(path.into()));
+fn identity(properties: &Reading<'_>, tls: Tls) -> Result<Tls> {
+    let file = |name: &str| properties.text(name).map(Source::file);
     let pem = |name: &str| properties.secret(name).map(Source::Text);
     let mut found: Vec<(&str, Source, Option<Source>)> = Vec::new();
     for (name, chain) in [
@@ -110,7 +113,7 @@ fn identity(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
     }
     let mut tls = tls;
     if let Some(path) = properties.text("ssl.keystore.location") {
-        let source = Source::File(path.into());
+        let source = Source::file(path);
         match store(properties, "ssl.keystore.type", path)? {
             Store::Pem => found.push(("ssl.keystore.location", source.clone(), Some(source))),
             Store::Pkcs12 if found.is_empty() => {
@@ -154,7 +157,7 @@ fn identity(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
     })
 }
 
-fn versions(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
+fn versions(properties: &Reading<'_>, tls: Tls) -> Result<Tls> {
     let name = "ssl.enabled.protocols";
     let version = |name: &str, value: &str| {
         let known = [("TLSv1.2", 2), ("TLSv1.3", 3)];
@@ -176,7 +179,7 @@ fn versions(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
     }
 }
 
-fn verification(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
+fn verification(properties: &Reading<'_>, tls: Tls) -> Result<Tls> {
     let name = "ssl.endpoint.identification.algorithm";
     let tls = match properties.raw(name).map(str::trim) {
         None => tls,
@@ -191,20 +194,51 @@ fn verification(properties: &SecurityProperties, tls: Tls) -> Result<Tls> {
     })
 }
 
-/// Whom to trust at a token endpoint: `https.ca.*`, or the `ssl.truststore.*` among a login module's options.
-pub(super) fn https(properties: &SecurityProperties, jaas: Option<&crate::security::jaas::Jaas>) -> Option<Tls> {
-    let mut tls = None;
+/// The properties that say how TLS is to be, which a login module takes as options for its token endpoint.
+const NAMES: [&str; 13] = [
+    "ssl.enabled.protocols",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.password",
+    "ssl.keystore.certificate.chain",
+    "ssl.keystore.key",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+    "ssl.keystore.type",
+    "ssl.protocol",
+    "ssl.truststore.certificates",
+    "ssl.truststore.location",
+    "ssl.truststore.password",
+    "ssl.truststore.type",
+];
+
+/// TLS to a token endpoint: the `ssl.*` among a login module's options, and `https.ca.*`. Options that have no effect are
+/// added to `unused`.
+///
+/// # Errors
+/// `Configuration` for an option that is not known, or not allowed.
+pub(super) fn https(properties: &Reading<'_>, jaas: Option<&Jaas>, unused: &mut Vec<String>) -> Result<Option<Tls>> {
+    let mut options = SecurityProperties::default();
+    for (name, value) in jaas.into_iter().flat_map(|jaas| jaas.below("ssl.")) {
+        let known = NAMES.iter().find(|known| known.strip_prefix("ssl.") == Some(name)).ok_or_else(|| {
+            let names = NAMES.join(", ");
+            configuration(format!(
+                "property `sasl.jaas.config`: one of its `ssl.` options is not known; allowed: {names}"
+            ))
+        })?;
+        options.set(known, value);
+    }
+    let mut result = None;
+    if options.any().is_some() {
+        let options = Reading::new(&options);
+        let in_jaas = |error: crate::error::Error| error.context("property `sasl.jaas.config`");
+        result = Some(tls(&options).map_err(in_jaas)?);
+        unused.extend(options.unread().into_iter().map(|name| format!("{name} of sasl.jaas.config")));
+    }
     if let Some(path) = properties.text("https.ca.location") {
-        tls = Some(tls.unwrap_or_else(Tls::new).ca_file(path));
+        result = Some(result.unwrap_or_else(Tls::new).ca_file(path));
     }
     if let Some(pem) = properties.secret("https.ca.pem") {
-        tls = Some(tls.unwrap_or_else(Tls::new).ca_pem(pem));
+        result = Some(result.unwrap_or_else(Tls::new).ca_pem(pem));
     }
-    if let Some(path) = jaas.and_then(|jaas| jaas.text("ssl.truststore.location")) {
-        tls = Some(tls.unwrap_or_else(Tls::new).ca_file(path));
-    }
-    if let Some(pem) = jaas.and_then(|jaas| jaas.get("ssl.truststore.certificates")) {
-        tls = Some(tls.unwrap_or_else(Tls::new).ca_pem(pem.clone()));
-    }
-    tls
+    Ok(result)
 }

@@ -1,8 +1,10 @@
-//! OAUTHBEARER by properties: Java's (KIP-768, KIP-1139), librdkafka's, and the options of Java's login module.
+//! OAUTHBEARER by properties: Java's (KIP-768, KIP-1139, KIP-1258), librdkafka's, and the options of Java's login module.
 
 use std::{sync::Arc, time::Duration};
 
-use super::{SecurityProperties, configuration, mechanism::module, refused};
+use super::{Reading, configuration, refused};
+#[cfg(feature = "tls")]
+use crate::security::{JwtAlgorithm, JwtBearer};
 use crate::{
     config::parse,
     error::Result,
@@ -14,8 +16,33 @@ use crate::{
 
 const ENDPOINT: &str = "sasl.oauthbearer.token.endpoint.url";
 
-const OPTIONS: [&str; 7] =
-    ["clientId", "clientSecret", "scope", "extension_*", "unsecuredLogin*", "ssl.*", "serviceName"];
+const RETRIEVER: &str = "sasl.oauthbearer.jwt.retriever.class";
+const GRANT: &str = "sasl.oauthbearer.grant.type";
+const CLIENT_ID: &str = "sasl.oauthbearer.client.credentials.client.id";
+const CLIENT_SECRET: &str = "sasl.oauthbearer.client.credentials.client.secret";
+#[cfg(feature = "tls")]
+const ASSERTION_FILE: &str = "sasl.oauthbearer.assertion.file";
+#[cfg(feature = "tls")]
+const KEY_FILE: &str = "sasl.oauthbearer.assertion.private.key.file";
+#[cfg(feature = "tls")]
+const ISSUER: &str = "sasl.oauthbearer.assertion.claim.iss";
+
+/// The options of Java's login module.
+pub(super) const OPTIONS: [&str; 13] = [
+    "clientId",
+    "clientSecret",
+    "scope",
+    "extension_*",
+    "unsecuredLoginStringClaim_*",
+    "unsecuredLoginNumberClaim_*",
+    "unsecuredLoginListClaim_*",
+    "unsecuredLoginExtension_*",
+    "unsecuredLoginLifetimeSeconds",
+    "unsecuredLoginPrincipalClaimName",
+    "unsecuredLoginScopeClaimName",
+    "ssl.*",
+    "serviceName",
+];
 
 /// A source of any kind.
 #[derive(Debug)]
@@ -28,14 +55,12 @@ impl TokenSource for Any {
 }
 
 pub(super) fn oauth_bearer(
-    properties: &SecurityProperties,
+    properties: &Reading<'_>,
     jaas: Option<&Jaas>,
     network: &Arc<dyn Network>,
+    unused: &mut Vec<String>,
 ) -> Result<Sasl> {
-    if let Some(jaas) = jaas {
-        module(jaas, "OAuthBearerLoginModule", &OPTIONS)?;
-    }
-    let source = Any(source(properties, jaas, network)?);
+    let source = Any(source(properties, jaas, network, unused)?);
     let mut mechanism = OauthBearer::with_refresh(source, refresh(properties)?);
     let below =
         jaas.into_iter().flat_map(|jaas| jaas.below("extension_").chain(jaas.below("unsecuredLoginExtension_")));
@@ -51,37 +76,54 @@ pub(super) fn oauth_bearer(
     Ok(Sasl::mechanism(mechanism))
 }
 
-fn refresh(properties: &SecurityProperties) -> Result<RefreshSettings> {
+fn refresh(properties: &Reading<'_>) -> Result<RefreshSettings> {
     let java = RefreshSettings::default();
     let name = |end: &str| format!("sasl.login.refresh.{end}");
     Ok(RefreshSettings {
         window_factor: properties.fraction(&name("window.factor"), (0.5, 1.0), java.window_factor)?,
         window_jitter: properties.fraction(&name("window.jitter"), (0.0, 0.25), java.window_jitter)?,
-        min_period: properties.seconds(&name("min.period.seconds"), java.min_period)?,
-        buffer: properties.seconds(&name("buffer.seconds"), java.buffer)?,
+        min_period: properties.seconds(&name("min.period.seconds"), 900, java.min_period)?,
+        buffer: properties.seconds(&name("buffer.seconds"), 3600, java.buffer)?,
         retry_backoff: properties.millis("sasl.login.retry.backoff.ms", java.retry_backoff)?,
         retry_backoff_max: properties.millis("sasl.login.retry.backoff.max.ms", java.retry_backoff_max)?,
     })
 }
 
 fn source(
-    properties: &SecurityProperties,
+    properties: &Reading<'_>,
     jaas: Option<&Jaas>,
     network: &Arc<dyn Network>,
+    unused: &mut Vec<String>,
 ) -> Result<Box<dyn TokenSource>> {
-    if let Some(url) = properties.text(ENDPOINT) {
-        if let Some(path) = url.strip_prefix("file:") {
-            return Ok(Box::new(TokenFile::new(path.strip_prefix("//").unwrap_or(path))));
+    let url = properties.text(ENDPOINT);
+    let method = "sasl.oauthbearer.method";
+    match (properties.text(method), url) {
+        (None, _) | (Some("oidc"), Some(_)) | (Some("default"), None) => {}
+        (Some("oidc"), None) => {
+            return Err(configuration(format!("property `{method}` is oidc, which needs `{ENDPOINT}`")));
         }
-        return match is_jwt_bearer(properties)? {
-            true => jwt_bearer(properties, jaas, network, url),
-            false => client_credentials(properties, jaas, network, url),
+        (Some("default"), Some(_)) => {
+            return Err(configuration(format!(
+                "property `{method}` is default, which asks no endpoint; set it to oidc, or leave out `{ENDPOINT}`"
+            )));
+        }
+        (Some(value), _) => return Err(refused(method, value, "default or oidc")),
+    }
+    if let Some(url) = url {
+        let grant = grant(properties, url)?;
+        if let Grant::File(path) = grant {
+            return Ok(Box::new(TokenFile::new(path)));
+        }
+        let endpoint = Endpoint { url, network, timeouts: timeouts(properties)?, scope: scope(properties, jaas) };
+        return match grant {
+            Grant::JwtBearer => endpoint.jwt_bearer(properties, jaas, unused),
+            _ => endpoint.client_credentials(properties, jaas, unused),
         };
     }
     if properties.boolean("enable.sasl.oauthbearer.unsecure.jwt", false)? {
         return Ok(Box::new(unsecured_of_librdkafka(properties)?));
     }
-    if let Some(jaas) = jaas.filter(|jaas| jaas.below("unsecuredLogin").next().is_some()) {
+    if let Some(jaas) = jaas.filter(|jaas| jaas.has_below("unsecuredLogin")) {
         return Ok(Box::new(unsecured_of_java(jaas)?));
     }
     Err(configuration(format!(
@@ -90,35 +132,60 @@ fn source(
     )))
 }
 
-/// Which grant is meant: as the retriever's class says, else by what is there for it.
-fn is_jwt_bearer(properties: &SecurityProperties) -> Result<bool> {
-    let name = "sasl.oauthbearer.jwt.retriever.class";
-    if let Some(class) = properties.text(name) {
-        return match class.rsplit('.').next().unwrap_or_default() {
-            "JwtBearerJwtRetriever" => Ok(true),
-            "ClientCredentialsJwtRetriever" => Ok(false),
-            "DefaultJwtRetriever" => Ok(has_assertion(properties)),
-            _ => {
-                Err(refused(name, class, "DefaultJwtRetriever, ClientCredentialsJwtRetriever or JwtBearerJwtRetriever"))
-            }
-        };
-    }
-    let name = "sasl.oauthbearer.grant.type";
-    match properties.text(name) {
-        None => Ok(has_assertion(properties)),
-        Some("client_credentials") => Ok(false),
-        Some(grant) if grant.ends_with("jwt-bearer") => Ok(true),
-        Some(grant) => Err(refused(name, grant, "client_credentials, urn:ietf:params:oauth:grant-type:jwt-bearer")),
+/// The way to a token.
+#[derive(Clone, Copy)]
+enum Grant<'a> {
+    File(&'a str),
+    ClientCredentials,
+    JwtBearer,
+}
+
+/// The way that Java's class of a retriever takes (KIP-1139), or librdkafka's type of a grant: the default are client
+/// credentials, or a file where the URL names one.
+fn grant<'a>(properties: &Reading<'_>, url: &'a str) -> Result<Grant<'a>> {
+    let file = url.strip_prefix("file:").map(|path| path.strip_prefix("//").unwrap_or(path));
+    let by_default = file.map_or(Grant::ClientCredentials, Grant::File);
+    let needs_endpoint = |name: &str, grant| match file {
+        None => Ok(grant),
+        Some(_) => Err(configuration(format!("property `{name}` asks for an endpoint, and `{ENDPOINT}` names a file"))),
+    };
+    let retriever = properties.text(RETRIEVER);
+    let by_retriever = match retriever.map(|class| class.rsplit('.').next().unwrap_or_default()) {
+        None | Some("DefaultJwtRetriever") => None,
+        Some("JwtBearerJwtRetriever") => Some(needs_endpoint(RETRIEVER, Grant::JwtBearer)?),
+        Some("ClientCredentialsJwtRetriever") => Some(needs_endpoint(RETRIEVER, Grant::ClientCredentials)?),
+        Some("FileJwtRetriever") if file.is_some() => Some(by_default),
+        Some("FileJwtRetriever") => {
+            return Err(configuration(format!(
+                "property `{RETRIEVER}` reads a file, and `{ENDPOINT}` names none (file:)"
+            )));
+        }
+        Some(class) => {
+            let allowed =
+                "DefaultJwtRetriever, ClientCredentialsJwtRetriever, JwtBearerJwtRetriever or FileJwtRetriever";
+            return Err(refused(RETRIEVER, class, allowed));
+        }
+    };
+    let by_grant = match properties.text(GRANT) {
+        None => None,
+        Some("client_credentials") => Some(needs_endpoint(GRANT, Grant::ClientCredentials)?),
+        Some("urn:ietf:params:oauth:grant-type:jwt-bearer" | "jwt-bearer" | "jwt_bearer") => {
+            Some(needs_endpoint(GRANT, Grant::JwtBearer)?)
+        }
+        Some(grant) => {
+            return Err(refused(GRANT, grant, "client_credentials or urn:ietf:params:oauth:grant-type:jwt-bearer"));
+        }
+    };
+    match (by_retriever, by_grant) {
+        (Some(Grant::JwtBearer), Some(Grant::ClientCredentials))
+        | (Some(Grant::ClientCredentials), Some(Grant::JwtBearer)) => Err(configuration(format!(
+            "properties `{RETRIEVER}` and `{GRANT}` ask for different grants; give one of them"
+        ))),
+        (retriever, grant) => Ok(retriever.or(grant).unwrap_or(by_default)),
     }
 }
 
-fn has_assertion(properties: &SecurityProperties) -> bool {
-    ["sasl.oauthbearer.assertion.file", "sasl.oauthbearer.assertion.private.key.file"]
-        .iter()
-        .any(|name| properties.text(name).is_some())
-}
-
-fn timeouts(properties: &SecurityProperties) -> Result<(Duration, Duration)> {
+fn timeouts(properties: &Reading<'_>) -> Result<(Duration, Duration)> {
     let default = Duration::from_secs(10);
     Ok((
         properties.millis("sasl.login.connect.timeout.ms", default)?,
@@ -126,111 +193,154 @@ fn timeouts(properties: &SecurityProperties) -> Result<(Duration, Duration)> {
     ))
 }
 
-fn scope(properties: &SecurityProperties, jaas: Option<&Jaas>) -> Option<String> {
+fn scope(properties: &Reading<'_>, jaas: Option<&Jaas>) -> Option<String> {
     let scope = properties.text("sasl.oauthbearer.scope").or_else(|| jaas?.text("scope"));
     scope.map(str::to_owned)
 }
 
-fn client_credentials(
-    properties: &SecurityProperties,
-    jaas: Option<&Jaas>,
-    network: &Arc<dyn Network>,
-    url: &str,
-) -> Result<Box<dyn TokenSource>> {
-    let id = "sasl.oauthbearer.client.credentials.client.id";
-    let secret = "sasl.oauthbearer.client.credentials.client.secret";
-    let missing = |name: &str| {
-        configuration(format!(
-            "property `{name}` is missing, which client credentials need (`clientId` and \
-                               `clientSecret` of `sasl.jaas.config` do as well)"
-        ))
-    };
-    let client = properties.text(id).or_else(|| jaas?.text("clientId")).ok_or_else(|| missing(id))?;
-    let secret =
-        properties.secret(secret).or_else(|| jaas?.get("clientSecret").cloned()).ok_or_else(|| missing(secret))?;
-    let (connect, read) = timeouts(properties)?;
-    let mut oidc = Oidc::client_credentials(url, client, secret)?
-        .urlencode_header(properties.boolean("sasl.oauthbearer.header.urlencode", false)?)
-        .timeouts(connect, read)
-        .network(Arc::clone(network));
-    if let Some(scope) = scope(properties, jaas) {
-        oidc = oidc.scope(scope);
+fn client_id<'a>(properties: &Reading<'a>, jaas: Option<&'a Jaas>) -> Option<&'a str> {
+    properties.text(CLIENT_ID).or_else(|| jaas?.text("clientId"))
+}
+
+/// A token endpoint, and what every grant says to it.
+struct Endpoint<'a> {
+    url: &'a str,
+    network: &'a Arc<dyn Network>,
+    timeouts: (Duration, Duration),
+    scope: Option<String>,
+}
+
+impl Endpoint<'_> {
+    /// Client credentials: with an assertion where there is one (KIP-1258), else with the client's secret. As in Java, a
+    /// file with an assertion goes before one that is signed here, and both before a secret.
+    fn client_credentials(
+        self,
+        properties: &Reading<'_>,
+        jaas: Option<&Jaas>,
+        unused: &mut Vec<String>,
+    ) -> Result<Box<dyn TokenSource>> {
+        let client_secret = || properties.secret(CLIENT_SECRET).or_else(|| jaas?.get("clientSecret").cloned());
+        #[cfg(feature = "tls")]
+        {
+            let has = |name| properties.has(name);
+            let has_secret =
+                || properties.has(CLIENT_SECRET) || jaas.is_some_and(|jaas| jaas.has_below("clientSecret"));
+            // Java signs where there is an issuer; a key alone would have no effect there.
+            if has(ASSERTION_FILE) || has(ISSUER) || (has(KEY_FILE) && !has_secret()) {
+                let source = self.assertion(properties)?.client_assertion();
+                let source = match client_id(properties, jaas) {
+                    Some(id) => source.client_id(id),
+                    None => source,
+                };
+                return Ok(Box::new(self.reach(source, properties, jaas, unused)?));
+            }
+        }
+        let missing = |name: &str| {
+            configuration(format!(
+                "property `{name}` is missing, which client credentials need (`clientId` and `clientSecret` of \
+                 `sasl.jaas.config` do as well), unless there is an assertion (sasl.oauthbearer.assertion.*)"
+            ))
+        };
+        let id = client_id(properties, jaas).ok_or_else(|| missing(CLIENT_ID))?;
+        let secret = client_secret().ok_or_else(|| missing(CLIENT_SECRET))?;
+        let mut oidc = Oidc::client_credentials(self.url, id, secret)?
+            .urlencode_header(properties.boolean("sasl.oauthbearer.header.urlencode", false)?)
+            .timeouts(self.timeouts.0, self.timeouts.1)
+            .network(Arc::clone(self.network));
+        if let Some(scope) = self.scope {
+            oidc = oidc.scope(scope);
+        }
+        #[cfg(feature = "tls")]
+        if is_https(self.url)
+            && let Some(tls) = super::tls::https(properties, jaas, unused)?
+        {
+            oidc = oidc.tls(tls)?;
+        }
+        #[cfg(not(feature = "tls"))]
+        let _ = unused;
+        Ok(Box::new(oidc))
     }
+
+    /// The JWT bearer grant.
     #[cfg(feature = "tls")]
-    if let Some(tls) = super::tls::https(properties, jaas) {
-        oidc = oidc.tls(tls)?;
+    fn jwt_bearer(
+        self,
+        properties: &Reading<'_>,
+        jaas: Option<&Jaas>,
+        unused: &mut Vec<String>,
+    ) -> Result<Box<dyn TokenSource>> {
+        let source = self.assertion(properties)?;
+        Ok(Box::new(self.reach(source, properties, jaas, unused)?))
     }
-    Ok(Box::new(oidc))
+
+    #[cfg(not(feature = "tls"))]
+    fn jwt_bearer(
+        self,
+        _properties: &Reading<'_>,
+        _jaas: Option<&Jaas>,
+        _unused: &mut Vec<String>,
+    ) -> Result<Box<dyn TokenSource>> {
+        Err(configuration("the JWT bearer grant needs the feature `tls` of this crate, which signs"))
+    }
+
+    /// The assertion of a file, or one that is signed here.
+    #[cfg(feature = "tls")]
+    fn assertion(&self, properties: &Reading<'_>) -> Result<JwtBearer> {
+        if let Some(file) = properties.text(ASSERTION_FILE) {
+            return JwtBearer::from_file(self.url, file);
+        }
+        let Some(key) = properties.text(KEY_FILE) else {
+            return Err(configuration(format!(
+                "property `{KEY_FILE}` is missing, which an assertion needs (or `{ASSERTION_FILE}`)"
+            )));
+        };
+        let name = |end: &str| format!("sasl.oauthbearer.assertion.{end}");
+        let algorithm = name("algorithm");
+        let algorithm = match properties.text(&algorithm) {
+            None => JwtAlgorithm::Rs256,
+            Some(value) => parse::one_of(value, &[("RS256", JwtAlgorithm::Rs256), ("ES256", JwtAlgorithm::Es256)])
+                .ok_or_else(|| refused(&algorithm, value, "RS256 or ES256"))?,
+        };
+        let mut source = JwtBearer::signed(self.url, key)?
+            .algorithm(algorithm)
+            .assertion_lifetime(properties.seconds(&name("claim.exp.seconds"), 86_400, Duration::from_secs(300))?)
+            .assertion_not_before(properties.seconds(&name("claim.nbf.seconds"), 3600, Duration::from_secs(60))?)
+            .assertion_id(properties.boolean(&name("claim.jti.include"), false)?);
+        if let Some(passphrase) = properties.secret(&name("private.key.passphrase")) {
+            source = source.passphrase(passphrase);
+        }
+        for claim in ["aud", "iss", "sub"] {
+            if let Some(value) = properties.text(&name(&format!("claim.{claim}"))) {
+                source = source.claim(claim, value);
+            }
+        }
+        Ok(source)
+    }
+
+    #[cfg(feature = "tls")]
+    fn reach(
+        self,
+        source: JwtBearer,
+        properties: &Reading<'_>,
+        jaas: Option<&Jaas>,
+        unused: &mut Vec<String>,
+    ) -> Result<JwtBearer> {
+        let mut source = source.timeouts(self.timeouts.0, self.timeouts.1).network(Arc::clone(self.network));
+        if let Some(scope) = self.scope {
+            source = source.scope(scope);
+        }
+        if is_https(self.url)
+            && let Some(tls) = super::tls::https(properties, jaas, unused)?
+        {
+            source = source.tls(tls)?;
+        }
+        Ok(source)
+    }
 }
 
 #[cfg(feature = "tls")]
-fn jwt_bearer(
-    properties: &SecurityProperties,
-    jaas: Option<&Jaas>,
-    network: &Arc<dyn Network>,
-    url: &str,
-) -> Result<Box<dyn TokenSource>> {
-    use crate::security::{JwtAlgorithm, JwtBearer};
-
-    let name = |end: &str| format!("sasl.oauthbearer.assertion.{end}");
-    let (connect, read) = timeouts(properties)?;
-    let mut source = match (properties.text(&name("file")), properties.text(&name("private.key.file"))) {
-        (Some(file), None) => JwtBearer::from_file(url, file)?,
-        (None, Some(key)) => {
-            let algorithm = name("algorithm");
-            let algorithm = match properties.text(&algorithm) {
-                None => JwtAlgorithm::Rs256,
-                Some(value) => parse::one_of(value, &[("RS256", JwtAlgorithm::Rs256), ("ES256", JwtAlgorithm::Es256)])
-                    .ok_or_else(|| refused(&algorithm, value, "RS256 or ES256"))?,
-            };
-            let mut source = JwtBearer::signed(url, key)?
-                .algorithm(algorithm)
-                .assertion_lifetime(properties.seconds(&name("claim.exp.seconds"), Duration::from_secs(300))?)
-                .assertion_not_before(properties.seconds(&name("claim.nbf.seconds"), Duration::from_secs(60))?)
-                .assertion_id(properties.boolean(&name("claim.jti.include"), false)?);
-            if let Some(passphrase) = properties.secret(&name("private.key.passphrase")) {
-                source = source.passphrase(passphrase);
-            }
-            for claim in ["aud", "iss", "sub"] {
-                if let Some(value) = properties.text(&name(&format!("claim.{claim}"))) {
-                    source = source.claim(claim, value);
-                }
-            }
-            source
-        }
-        (Some(_), Some(_)) => {
-            return Err(configuration(format!(
-                "properties `{}` and `{}` are both set; give one of them",
-                name("file"),
-                name("private.key.file")
-            )));
-        }
-        (None, None) => {
-            return Err(configuration(format!(
-                "property `{}` is missing, which the JWT bearer grant needs (or `{}`)",
-                name("private.key.file"),
-                name("file")
-            )));
-        }
-    };
-    source = source.timeouts(connect, read).network(Arc::clone(network));
-    if let Some(scope) = scope(properties, jaas) {
-        source = source.scope(scope);
-    }
-    if let Some(tls) = super::tls::https(properties, jaas) {
-        source = source.tls(tls)?;
-    }
-    Ok(Box::new(source))
-}
-
-#[cfg(not(feature = "tls"))]
-fn jwt_bearer(
-    _properties: &SecurityProperties,
-    _jaas: Option<&Jaas>,
-    _network: &Arc<dyn Network>,
-    _url: &str,
-) -> Result<Box<dyn TokenSource>> {
-    Err(configuration("the JWT bearer grant needs the feature `tls` of this crate, which signs"))
+fn is_https(url: &str) -> bool {
+    url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
 }
 
 /// `unsecuredLoginStringClaim_sub="alice"` and its kind (KIP-255).
@@ -256,16 +366,17 @@ fn unsecured_of_java(jaas: &Jaas) -> Result<UnsecuredToken> {
         let seconds = number("unsecuredLoginLifetimeSeconds", seconds)?;
         source = source.lifetime(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(3600)));
     }
-    if jaas.below("unsecuredLoginStringClaim_").next().is_none() {
-        let message = "property `sasl.jaas.config`: the unsecured token has no principal \
-                       (unsecuredLoginStringClaim_sub)";
+    let principal = jaas.text("unsecuredLoginPrincipalClaimName").unwrap_or("sub");
+    if jaas.below("unsecuredLoginStringClaim_").all(|(name, _)| name != principal) {
+        let message = "property `sasl.jaas.config`: the unsecured token has no principal: give \
+                       `unsecuredLoginStringClaim_sub`, or the claim that `unsecuredLoginPrincipalClaimName` names";
         return Err(configuration(message));
     }
     Ok(source)
 }
 
 /// `sasl.oauthbearer.config=principal=alice scope=a,b lifeSeconds=60`.
-fn unsecured_of_librdkafka(properties: &SecurityProperties) -> Result<UnsecuredToken> {
+fn unsecured_of_librdkafka(properties: &Reading<'_>) -> Result<UnsecuredToken> {
     let name = "sasl.oauthbearer.config";
     let allowed = "principal=… and, with spaces between them, principalClaimName=…, scope=…,…, scopeClaimName=…, \
                    lifeSeconds=…";

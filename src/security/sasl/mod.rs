@@ -30,6 +30,11 @@ pub trait Mechanism: fmt::Debug + Send + Sync + 'static {
     /// [`Error::authentication`](crate::Error::authentication) where trying again cannot help,
     /// [`Error::network`](crate::Error::network) or [`Error::timeout`](crate::Error::timeout) where it may.
     fn begin<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Box<dyn Exchange>>>;
+
+    /// Is called when a broker refused the credentials of an exchange. A mechanism that keeps credentials which may have
+    /// been replaced since, such as a token of a file, drops them here, so that the next exchange has the new ones.
+    /// Default: nothing.
+    fn refused(&self) {}
 }
 
 /// One authentication under way: the client's side of a mechanism. Decides only, and may take its time to compute: it is
@@ -93,5 +98,9 @@ impl Sasl {
 
     pub(crate) async fn begin(&self, host: &str) -> Result<Box<dyn Exchange>> {
         self.0.begin(host).await
+    }
+
+    pub(crate) fn refused(&self) {
+        self.0.refused();
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     net::{BoxFuture, Tcp},
     security::{
-        Secret,
+        Hidden, Secret,
         aws::{AwsCredentials, AwsSource, CredentialCache, Sources, presigned},
         json::{Json, quoted},
     },
@@ -25,9 +25,9 @@ const EXPIRES: u32 = 900;
 /// instance's metadata service (IMDSv2). They are renewed before they expire. The region is the one in the broker's name.
 #[derive(Debug)]
 pub struct AwsMskIam {
-    region: Option<String>,
-    profile: Option<String>,
-    sts_region: Option<String>,
+    region: Hidden<Option<String>>,
+    profile: Hidden<Option<String>>,
+    sts_region: Hidden<Option<String>>,
     given: Option<AwsCredentials>,
     credentials: std::sync::OnceLock<std::result::Result<CredentialCache, Error>>,
 }
@@ -41,7 +41,13 @@ impl Default for AwsMskIam {
 impl AwsMskIam {
     /// With credentials as they are found.
     pub fn new() -> Self {
-        Self { region: None, profile: None, sts_region: None, given: None, credentials: std::sync::OnceLock::new() }
+        Self {
+            region: Hidden(None),
+            profile: Hidden(None),
+            sts_region: Hidden(None),
+            given: None,
+            credentials: std::sync::OnceLock::new(),
+        }
     }
 
     /// With these credentials.
@@ -52,20 +58,20 @@ impl AwsMskIam {
 
     /// With those of a profile of `~/.aws/credentials` or `~/.aws/config` (`awsProfileName`).
     pub fn profile(mut self, name: impl Into<String>) -> Self {
-        self.profile = Some(name.into());
+        self.profile = Hidden(Some(name.into()));
         self
     }
 
     /// The cluster's region. Default: the one in the broker's host name, or `AWS_REGION`.
     pub fn region(mut self, region: impl Into<String>) -> Self {
-        self.region = Some(region.into());
+        self.region = Hidden(Some(region.into()));
         self
     }
 
     /// The region of the STS endpoint that a web identity is taken to (`awsStsRegion`). Default: `AWS_REGION`, or the
     /// global endpoint.
     pub fn sts_region(mut self, region: impl Into<String>) -> Self {
-        self.sts_region = Some(region.into());
+        self.sts_region = Hidden(Some(region.into()));
         self
     }
 
@@ -75,10 +81,10 @@ impl AwsMskIam {
                 Some(given) => AwsSource::Given(given.clone()),
                 None => {
                     let mut sources = Sources::of_process(Arc::new(Tcp))?;
-                    if let Some(profile) = &self.profile {
+                    if let Some(profile) = &*self.profile {
                         sources = sources.with_profile(profile);
                     }
-                    if let Some(region) = &self.sts_region {
+                    if let Some(region) = &*self.sts_region {
                         sources = sources.with_sts_region(region);
                     }
                     AwsSource::found(sources)
@@ -90,7 +96,7 @@ impl AwsMskIam {
     }
 
     async fn message(&self, host: &str) -> Result<Secret> {
-        let region = match &self.region {
+        let region = match &*self.region {
             Some(region) => region.clone(),
             None => region_of(host).or_else(|| std::env::var("AWS_REGION").ok()).ok_or_else(|| {
                 let message = format!(

@@ -2,11 +2,12 @@
 
 use super::{Exchange, Mechanism, Step};
 use crate::{
-    error::{Error, ErrorKind, Result, clean},
+    error::{Error, ErrorKind, Result},
     net::BoxFuture,
     security::{
-        Secret,
+        Hidden, Secret,
         oauth::{RefreshSettings, TokenCache, TokenSource},
+        scrubbed,
     },
 };
 
@@ -14,7 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub struct OauthBearer {
     tokens: TokenCache,
-    extensions: Vec<(String, String)>,
+    extensions: Hidden<Vec<(String, String)>>,
 }
 
 impl OauthBearer {
@@ -24,13 +25,13 @@ impl OauthBearer {
     }
 
     pub(crate) fn with_refresh(source: impl TokenSource, refresh: RefreshSettings) -> Self {
-        Self { tokens: TokenCache::new(source, refresh), extensions: Vec::new() }
+        Self { tokens: TokenCache::new(source, refresh), extensions: Hidden::default() }
     }
 
     /// Adds a SASL extension (KIP-342), such as Confluent Cloud's `logicalCluster` and `identityPoolId`: a name of letters,
     /// and a value of printable characters.
     pub fn extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.extensions.push((name.into(), value.into()));
+        self.extensions.0.push((name.into(), value.into()));
         self
     }
 
@@ -44,11 +45,12 @@ impl OauthBearer {
         let mut message = b"n,,\x01auth=Bearer ".to_vec();
         message.extend_from_slice(token.expose());
         message.push(1);
-        for (name, value) in &self.extensions {
+        for (at, (name, value)) in self.extensions.iter().enumerate() {
             let named = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic()) && name != "auth";
             let allowed = |c: char| matches!(c, ' '..='~' | '\t' | '\r' | '\n');
             if !named || value.is_empty() || !value.chars().all(allowed) {
-                return Err(malformed(format!("the extension {name:?} has a name or a value that is not allowed")));
+                let at = at + 1;
+                return Err(malformed(format!("extension {at} has a name or a value that is not allowed")));
             }
             message.extend_from_slice(format!("{name}={value}\x01").as_bytes());
         }
@@ -67,6 +69,10 @@ impl Mechanism for OauthBearer {
             let token = self.tokens.token().await?;
             Ok(Box::new(Bearer { message: self.message(token.value())?, refused: None }) as Box<dyn Exchange>)
         })
+    }
+
+    fn refused(&self) {
+        self.tokens.forget();
     }
 }
 
@@ -87,11 +93,17 @@ impl Exchange for Bearer {
                 }
                 // A refusal comes as a challenge; the client has to say that it saw it (RFC 7628, 3.2.3).
                 let why = String::from_utf8_lossy(why);
-                self.refused = Some(clean(&why).into_owned());
+                self.refused = Some(scrubbed(&why, 200, sent_parts(self.message.expose())));
                 Ok(Step::Send(vec![1].into()))
             }
         }
     }
+}
+
+/// The parts of a message between its control characters: the header with the token, and the extensions.
+fn sent_parts(message: &[u8]) -> impl Iterator<Item = &str> {
+    let parts = message.split(|byte| *byte < b' ').filter_map(|part| std::str::from_utf8(part).ok());
+    parts.filter_map(|part| Some(part.split_once("Bearer ").or_else(|| part.split_once('='))?.1))
 }
 
 #[cfg(test)]

@@ -10,24 +10,24 @@ use crate::{
 /// PLAIN: name and password in one message.
 #[derive(Clone, Debug)]
 pub struct Plain {
-    username: String,
+    username: Secret,
     password: Secret,
 }
 
 impl Plain {
     /// With a name and a password, neither of which may hold a NUL.
     pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
-        Self { username: username.into(), password: password.into() }
+        Self { username: username.into().into(), password: password.into() }
     }
 
     fn message(&self) -> Result<Secret> {
-        if self.username.contains('\0') || self.password.expose().contains(&0) {
+        if self.username.expose().contains(&0) || self.password.expose().contains(&0) {
             let message = "SASL PLAIN: name and password must not hold a NUL, which stands between them";
             return Err(Error::new(ErrorKind::Authentication, message));
         }
         let mut message = Vec::with_capacity(2 + self.username.len() + self.password.len());
         message.push(0);
-        message.extend_from_slice(self.username.as_bytes());
+        message.extend_from_slice(self.username.expose());
         message.push(0);
         message.extend_from_slice(self.password.expose());
         Ok(message.into())

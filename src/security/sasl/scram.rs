@@ -81,7 +81,7 @@ impl ScramHash {
 #[derive(Clone, Debug)]
 pub struct Scram {
     hash: ScramHash,
-    username: String,
+    username: Secret,
     password: Secret,
     delegation_token: bool,
 }
@@ -89,7 +89,7 @@ pub struct Scram {
 impl Scram {
     /// With a name and a password.
     pub fn new(hash: ScramHash, username: impl Into<String>, password: impl Into<Secret>) -> Self {
-        Self { hash, username: username.into(), password: password.into(), delegation_token: false }
+        Self { hash, username: username.into().into(), password: password.into(), delegation_token: false }
     }
 
     /// Whether name and password are a delegation token's id and HMAC (`tokenauth=true` of `sasl.jaas.config`). Default:
@@ -101,7 +101,7 @@ impl Scram {
 
     /// An exchange with a nonce of the caller's: what RFCs and tests need.
     fn exchange(&self, nonce: String) -> ScramExchange {
-        let name = self.username.replace('=', "=3D").replace(',', "=2C");
+        let name = self.username.expose_str().unwrap_or_default().replace('=', "=3D").replace(',', "=2C");
         let extension = if self.delegation_token { ",tokenauth=true" } else { "" };
         ScramExchange {
             hash: self.hash,

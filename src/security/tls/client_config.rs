@@ -12,7 +12,6 @@ use super::{
 use crate::error::Result;
 
 pub(super) fn client_config(tls: &Tls, raw: &Raw, provider: &Arc<CryptoProvider>) -> Result<ClientConfig> {
-    let material = raw.parse(tls)?;
     let versions: &[&SupportedProtocolVersion] = match tls.versions {
         Versions::Both => &[&version::TLS13, &version::TLS12],
         Versions::Only12 => &[&version::TLS12],
@@ -21,6 +20,8 @@ pub(super) fn client_config(tls: &Tls, raw: &Raw, provider: &Arc<CryptoProvider>
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(versions)
         .map_err(|error| configuration(format!("TLS: the provider cannot do what is asked: {error}")))?;
+    // The key goes on to its provider at once, which erases it.
+    let material = raw.parse(tls)?;
     let roots = Arc::new(material.roots);
     let lenient = |roots| Arc::new(Lenient { roots, provider: Arc::clone(provider) });
     let builder = match tls.verification {

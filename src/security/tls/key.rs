@@ -18,7 +18,7 @@ pub(super) fn private_key(text: &str, password: Option<&Secret>) -> Result<Priva
         if block.legacy_encryption {
             return Err(format!(
                 "the {} is encrypted in OpenSSL's own old way; turn it into PKCS#8 with `openssl pkcs8 -topk8`",
-                block.label
+                pem::shown_label(block.label)
             ));
         }
         match block.label {
@@ -26,7 +26,7 @@ pub(super) fn private_key(text: &str, password: Option<&Secret>) -> Result<Priva
             "RSA PRIVATE KEY" => return Ok(PrivatePkcs1KeyDer::from(block.bytes.to_vec()).into()),
             "EC PRIVATE KEY" => return Ok(PrivateSec1KeyDer::from(block.bytes.to_vec()).into()),
             "ENCRYPTED PRIVATE KEY" => return decrypt(&block.bytes, password),
-            other => seen.push(other.to_owned()),
+            other => seen.push(pem::shown_label(other).to_owned()),
         }
     }
     match seen.is_empty() {

@@ -10,6 +10,18 @@ use zeroize::Zeroizing;
 use super::{Identity, Roots, Source, Tls, key, pem};
 use crate::error::{Error, ErrorKind, Result};
 
+// The settings that name files, and those that take PEM text.
+const CA_FILE: &str = "trusted certificates (ssl.ca.location, ssl.truststore.location)";
+const CA_TEXT: &str = "ssl.ca.pem, ssl.truststore.certificates or `Tls::ca_pem`";
+const CHAIN_FILE: &str = "client certificate (ssl.certificate.location, ssl.keystore.location)";
+const CHAIN_TEXT: &str = "ssl.certificate.pem, ssl.keystore.certificate.chain or `Tls::client_certificate_pem`";
+const KEY_FILE: &str = "client key (ssl.key.location, ssl.keystore.location)";
+const KEY_TEXT: &str = "ssl.key.pem, ssl.keystore.key or `Tls::client_certificate_pem`";
+#[cfg(feature = "pkcs12")]
+const TRUST_STORE: &str = "trust store (ssl.truststore.location)";
+#[cfg(feature = "pkcs12")]
+const KEY_STORE: &str = "key store (ssl.keystore.location)";
+
 /// The bytes of all files and texts of a configuration, in its order.
 pub(super) struct Raw {
     roots: Vec<Zeroizing<Vec<u8>>>,
@@ -23,20 +35,24 @@ pub(super) struct Material {
 }
 
 impl Source {
-    fn read(&self) -> Result<Zeroizing<Vec<u8>>> {
+    /// The bytes; `text` names the settings that take them as text.
+    fn read(&self, text: &str) -> Result<Zeroizing<Vec<u8>>> {
         match self {
             Self::Text(text) => Ok(Zeroizing::new(text.expose().to_vec())),
-            Self::File(path) => {
-                let failed = |error| configuration(format!("{}: {error}", path.display()));
-                std::fs::read(path).map(Zeroizing::new).map_err(failed)
-            }
+            Self::File(path) => match path.mistaken() {
+                Some(mistake) => Err(configuration(format!("{mistake}; text is given by {text}"))),
+                None => {
+                    let failed = |error| configuration(format!("{path}: {error}"));
+                    std::fs::read(path.as_path()).map(Zeroizing::new).map_err(failed)
+                }
+            },
         }
     }
 
     /// What to call it in an error.
     fn name(&self, what: &str) -> String {
         match self {
-            Self::File(path) => format!("{what} {}", path.display()),
+            Self::File(path) => format!("{what} {path}"),
             Self::Text(_) => format!("{what} (given as text)"),
         }
     }
@@ -48,9 +64,9 @@ impl Raw {
         let mut raw = Self { roots: Vec::new(), identity: Vec::new() };
         for roots in &tls.roots {
             raw.roots.push(match roots {
-                Roots::Pem(source) => source.read().map_err(|error| error.context("trusted certificates"))?,
+                Roots::Pem(source) => source.read(CA_TEXT).map_err(|error| error.context(CA_FILE))?,
                 #[cfg(feature = "pkcs12")]
-                Roots::Pkcs12(source, _) => source.read().map_err(|error| error.context("trust store"))?,
+                Roots::Pkcs12(source, _) => source.read(CA_TEXT).map_err(|error| error.context(TRUST_STORE))?,
                 Roots::Web => Zeroizing::default(),
                 #[cfg(feature = "native-roots")]
                 Roots::System => Zeroizing::default(),
@@ -59,12 +75,12 @@ impl Raw {
         match &tls.identity {
             None => {}
             Some(Identity::Pem { chain, key, .. }) => {
-                raw.identity.push(chain.read().map_err(|error| error.context("client certificate"))?);
-                raw.identity.push(key.read().map_err(|error| error.context("client key"))?);
+                raw.identity.push(chain.read(CHAIN_TEXT).map_err(|error| error.context(CHAIN_FILE))?);
+                raw.identity.push(key.read(KEY_TEXT).map_err(|error| error.context(KEY_FILE))?);
             }
             #[cfg(feature = "pkcs12")]
             Some(Identity::Pkcs12(source, _)) => {
-                raw.identity.push(source.read().map_err(|error| error.context("key store"))?);
+                raw.identity.push(source.read(KEY_TEXT).map_err(|error| error.context(KEY_STORE))?);
             }
         }
         Ok(raw)

@@ -9,6 +9,8 @@ mod pem;
 #[cfg(feature = "pkcs12")]
 mod pkcs12;
 mod provider;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod signing;
 mod verify;
 
 use std::{path::PathBuf, sync::Arc};
@@ -20,7 +22,7 @@ pub(crate) use failure::tls_failure;
 pub(crate) use key::signing_key;
 pub(crate) use provider::provider;
 
-use super::Secret;
+use super::{FilePath, Secret};
 
 /// TLS 1.2 and 1.3 by [rustls](super::rustls): certificates are verified against those of the web's authorities, and
 /// against the host name that the broker is known by, unless something else is said. Nothing is said of protocols above
@@ -50,8 +52,14 @@ pub struct Tls {
 /// Where bytes come from.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    File(PathBuf),
+    File(FilePath),
     Text(Secret),
+}
+
+impl Source {
+    pub(crate) fn file(path: impl Into<PathBuf>) -> Self {
+        Self::File(FilePath::new(path))
+    }
 }
 
 /// Authorities that are trusted.
@@ -107,7 +115,7 @@ impl Tls {
     /// Trusts the authorities in a PEM file, in place of the web's (`ssl.ca.location`, `ssl.truststore.location`). May be
     /// called several times, as the others of its kind.
     pub fn ca_file(self, path: impl Into<PathBuf>) -> Self {
-        self.trust(Roots::Pem(Source::File(path.into())))
+        self.trust(Roots::Pem(Source::file(path)))
     }
 
     /// Trusts the authorities in a PEM text, in place of the web's (`ssl.ca.pem`, `ssl.truststore.certificates`).
@@ -129,13 +137,13 @@ impl Tls {
     /// Trusts the authorities in a PKCS#12 file, in place of the web's (`ssl.truststore.location` of type PKCS12).
     #[cfg(feature = "pkcs12")]
     pub fn ca_pkcs12_file(self, path: impl Into<PathBuf>, password: impl Into<Secret>) -> Self {
-        self.trust(Roots::Pkcs12(Source::File(path.into()), password.into()))
+        self.trust(Roots::Pkcs12(Source::file(path), password.into()))
     }
 
     /// Shows the broker a certificate: PEM files with the chain, the client's own first, and with its key (PKCS#8, PKCS#1
     /// or SEC1; an encrypted one needs [`client_key_password`](Self::client_key_password)). They may be one file.
     pub fn client_certificate_files(self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.identity(Source::File(chain.into()), Source::File(key.into()))
+        self.identity(Source::file(chain), Source::file(key))
     }
 
     /// The same, from PEM texts.
@@ -146,7 +154,7 @@ impl Tls {
     /// Shows the broker the certificate of a PKCS#12 file, with its key (`ssl.keystore.location` of type PKCS12).
     #[cfg(feature = "pkcs12")]
     pub fn client_certificate_pkcs12_file(mut self, path: impl Into<PathBuf>, password: impl Into<Secret>) -> Self {
-        self.identity = Some(Identity::Pkcs12(Source::File(path.into()), password.into()));
+        self.identity = Some(Identity::Pkcs12(Source::file(path), password.into()));
         self
     }
 

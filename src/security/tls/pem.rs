@@ -22,17 +22,24 @@ pub(super) fn blocks(text: &str) -> Result<Vec<Block<'_>>, String> {
     while let Some((_, begun)) = rest.split_once(BEGIN) {
         let (label, body) = begun.split_once("-----").ok_or("a BEGIN line has no end")?;
         let end = format!("-----END {label}-----");
-        let (body, behind) = body.split_once(&*end).ok_or_else(|| format!("a {label} has no END line"))?;
+        let (body, behind) =
+            body.split_once(&*end).ok_or_else(|| format!("a {} has no END line", shown_label(label)))?;
         rest = behind;
         let legacy_encryption = body.contains("Proc-Type:");
         let mut digits = Zeroizing::new(String::with_capacity(body.len()));
         if !legacy_encryption {
             digits.extend(body.chars().filter(|c| !c.is_ascii_whitespace()));
         }
-        let bytes = BASE64.decode(&*digits).map_err(|_| format!("a {label} is not base64"))?;
+        let bytes = BASE64.decode(&*digits).map_err(|_| format!("a {} is not base64", shown_label(label)))?;
         blocks.push(Block { label, legacy_encryption, bytes: Zeroizing::new(bytes) });
     }
     Ok(blocks)
+}
+
+/// The label of a block, as an error may show it: the text may be no PEM at all.
+pub(super) fn shown_label(label: &str) -> &str {
+    let plain = label.len() <= 40 && label.chars().all(|c| matches!(c, 'A'..='Z' | '0'..='9' | ' ' | '#'));
+    if plain { label } else { "block" }
 }
 
 #[cfg(test)]

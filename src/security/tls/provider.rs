@@ -38,14 +38,19 @@ fn built_in() -> Result<Arc<CryptoProvider>, String> {
         ("avx", has!("avx")),
         ("avx2", has!("avx2")),
     ])
-    .map(|()| Arc::new(rustls_graviola::default_provider()))
+    .map(|()| graviola())
 }
 
 #[cfg(target_arch = "aarch64")]
 fn built_in() -> Result<Arc<CryptoProvider>, String> {
     use std::arch::is_aarch64_feature_detected as has;
     first_missing(&[("neon", has!("neon")), ("aes", has!("aes")), ("pmull", has!("pmull")), ("sha2", has!("sha2"))])
-        .map(|()| Arc::new(rustls_graviola::default_provider()))
+        .map(|()| graviola())
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn graviola() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider { key_provider: &super::signing::Keys, ..rustls_graviola::default_provider() })
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -1,0 +1,131 @@
+//! The logins of all connections of one client: few at a time, and none while they are known to be refused.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rand::rngs::StdRng;
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{
+    address::Address,
+    connection::now,
+    login_gate::{LoginGate, Refusal},
+};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Logins that run at the same time, so that credentials that are no longer good are refused a few times, and not once by
+/// each broker of a large cluster.
+const AT_ONCE: usize = 4;
+/// A login waits no longer than this for its turn: a broker that falls silent in the middle of one holds up the others
+/// for no more than that.
+const TURN: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Logins {
+    client_id: String,
+    turns: Semaphore,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    gate: LoginGate,
+    rng: StdRng,
+    /// The gate has opened, and that was not heard of yet.
+    reopened: bool,
+}
+
+impl Logins {
+    pub(super) fn new(client_id: String, rng: StdRng) -> Self {
+        let state = State { gate: LoginGate::new(), rng, reopened: false };
+        Self { client_id, turns: Semaphore::new(AT_ONCE), state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The refusal that rules logins out now.
+    pub(super) fn refusal(&self) -> Option<Error> {
+        self.lock().gate.refusal(now())
+    }
+
+    /// Whether logins succeed again since this was last asked.
+    pub(super) fn take_reopened(&self) -> bool {
+        std::mem::take(&mut self.lock().reopened)
+    }
+
+    /// Carries out a login at that broker, if one may be tried.
+    ///
+    /// # Errors
+    /// The login's own; the last refusal where none may be tried.
+    ///
+    /// # Cancel safety
+    /// Safe: a login that is dropped counts as one without a result.
+    pub(super) async fn carry_out<T>(&self, at: &Address, login: impl Future<Output = Result<T>>) -> Result<T> {
+        let _turn = timeout(TURN, self.turns.acquire()).await;
+        self.lock().gate.begin(now())?;
+        let mut attempt = Attempt { logins: self, is_over: false };
+        let result = login.await;
+        attempt.is_over = true;
+        match &result {
+            Ok(_) => self.accepted(at),
+            Err(error) if error.kind() == ErrorKind::Authentication => self.refused(at, error),
+            Err(_) => self.lock().gate.undecided(),
+        }
+        result
+    }
+
+    fn accepted(&self, at: &Address) {
+        let mut state = self.lock();
+        if state.gate.accepted() {
+            state.reopened = true;
+            drop(state);
+            tracing::info!(client_id = self.client_id, broker = %at, "logins succeed again");
+        }
+    }
+
+    fn refused(&self, at: &Address, error: &Error) {
+        let client_id = &self.client_id;
+        let (refusal, refusals) = {
+            let mut state = self.lock();
+            let state = &mut *state;
+            (state.gate.refused(at, error.clone(), now(), &mut state.rng), state.gate.refusals())
+        };
+        match refusal {
+            Refusal::Closed(wait) => tracing::warn!(
+                client_id,
+                broker = %at,
+                %error,
+                refusals,
+                wait_s = wait.as_secs(),
+                "a login is refused; calls fail with this error, and no login is tried during the wait, so that no \
+                 account is locked: correct the mechanism, the credentials, or the user at the broker"
+            ),
+            Refusal::AlreadyClosed => tracing::debug!(client_id, broker = %at, %error, "a login is refused"),
+            Refusal::OneBroker => tracing::warn!(
+                client_id,
+                broker = %at,
+                %error,
+                refusals,
+                "one broker refuses a login that the others accept; it is tried again after 10 to 60 s"
+            ),
+        }
+    }
+}
+
+/// A login under way.
+struct Attempt<'a> {
+    logins: &'a Logins,
+    is_over: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.logins.lock().gate.undecided();
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What errors, `Debug` and the log may show of what a user or a server gave.
+
+use std::{
+    fmt,
+    ops::Deref,
+    path::{Path, PathBuf},
+};
+
+use crate::error::clean;
+
+/// A value that is not a key to anything, and that `Debug` does not show all the same, because a secret may have been put
+/// in its place by mistake.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Hidden<T>(pub(crate) T);
+
+impl<T> fmt::Debug for Hidden<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+impl<T> Deref for Hidden<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// The path of a file, which is shown only where it looks like one: a key or a token may have been given in its place.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct FilePath(PathBuf);
+
+/// Endings of files that are shown without a folder before them.
+const ENDINGS: [&str; 13] =
+    ["pem", "crt", "cer", "cert", "der", "key", "p12", "pfx", "pkcs12", "jks", "jwt", "token", "txt"];
+
+impl FilePath {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    pub(crate) fn as_path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The reason why the value cannot be meant as a path.
+    pub(crate) fn mistaken(&self) -> Option<&'static str> {
+        let text = self.0.to_string_lossy();
+        if text.contains("-----BEGIN") {
+            return Some("a path is expected here, and the value is PEM text");
+        }
+        text.contains(|c: char| c.is_control()).then_some("a path is expected here, and the value has several lines")
+    }
+
+    fn is_plain(&self) -> bool {
+        let Some(text) = self.0.to_str() else { return false };
+        let plain = |part: &str| {
+            part.chars().count() <= 64 && part.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-'))
+        };
+        let (drive, rest) = match text.as_bytes() {
+            [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic() => {
+                (true, text.get(2..).unwrap_or_default())
+            }
+            _ => (false, text),
+        };
+        let mut parts = rest.split(['/', '\\']);
+        let begins = drive || ["/", "./", "../"].iter().any(|begin| rest.starts_with(begin));
+        let ends = self.0.extension().and_then(|ending| ending.to_str());
+        let ends = ends.is_some_and(|ending| ENDINGS.contains(&ending.to_ascii_lowercase().as_str()));
+        text.len() <= 1024 && (begins || ends) && parts.all(plain)
+    }
+}
+
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.is_plain() {
+            true => write!(f, "{}", self.0.display()),
+            false => f.write_str("(a path that is not shown)"),
+        }
+    }
+}
+
+impl fmt::Debug for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.is_plain() {
+            true => write!(f, "{:?}", self.0),
+            false => f.write_str("(hidden)"),
+        }
+    }
+}
+
+/// A server's text, as an error may show it: without what the client sent to the server and keeps secret, without control
+/// characters, and at most `longest` characters of it.
+pub(crate) fn scrubbed<'a>(text: &str, longest: usize, secrets: impl IntoIterator<Item = &'a str>) -> String {
+    const SHORTEST: usize = 4;
+    let mut text = text.to_owned();
+    for secret in secrets {
+        let secret = secret.trim();
+        let words = secret.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() > SHORTEST + 1);
+        for part in std::iter::once(secret).filter(|secret| secret.len() >= SHORTEST).chain(words) {
+            if text.contains(part) {
+                text = text.replace(part, "(hidden)");
+            }
+        }
+    }
+    let cut: String = text.chars().take(longest).collect();
+    clean(&cut).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_shown_and_secrets_are_not() {
+        for path in ["/etc/kafka/ca.pem", "./certs/ca", "../x/y.z", "client.key", "certs/ca.crt", "C:\\kafka\\key.p12"]
+        {
+            assert_eq!(FilePath::new(path).to_string(), path);
+        }
+        for secret in [
+            "hunter2",
+            "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLE",
+            "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2ln",
+            "-----BEGIN PRIVATE KEY-----\nMIG",
+            "/abc+def=",
+            "pass word.pem",
+        ] {
+            let path = FilePath::new(secret);
+            assert_eq!(format!("{path} {path:?}"), "(a path that is not shown) (hidden)");
+        }
+        assert!(FilePath::new("-----BEGIN X-----").mistaken().unwrap().contains("PEM text"));
+        assert!(FilePath::new("a\nb").mistaken().unwrap().contains("several lines"));
+        assert_eq!(FilePath::new("/a b/c").mistaken(), None);
+    }
+
+    #[test]
+    fn servers_texts_repeat_no_secret() {
+        let text = "wrong secret \"hun ter222\" (ter222) for\u{1b} alice";
+        assert_eq!(scrubbed(text, 200, ["hun ter222"]), "wrong secret \"(hidden)\" ((hidden)) for alice");
+        assert_eq!(scrubbed("abc", 2, [""]), "ab");
+    }
+}
