@@ -31,6 +31,7 @@ mod pipeline;
 mod pool;
 mod properties;
 mod reconnect;
+mod retry_grid;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -43,4 +44,5 @@ pub(crate) use client::{Attempt, Client, CoordinatorKind, Lane, Link, RawRequest
 pub use counters::BrokerMetrics;
 pub(crate) use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub(crate) use properties::client_properties;
+pub(crate) use retry_grid::RetryGrid;
 pub(crate) use settings::ClientSettings;
