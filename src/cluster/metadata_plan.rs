@@ -14,6 +14,9 @@ use super::{Backoff, ClientSettings, Metadata, later::later, metadata_merge::Ask
 /// How long the first broker that is asked may take, before another one is.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The least time between two lines about starts from the bootstrap addresses.
+const BETWEEN_LINES: Duration = Duration::from_secs(30);
+
 /// Topics that are wanted, and how old and how sure what is known of them is.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -38,6 +41,7 @@ pub(super) struct Plan {
     last_success: Option<Instant>,
     failing_since: Option<Instant>,
     rebootstrap: bool,
+    told_of_rebootstrap: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -78,6 +82,7 @@ impl Plan {
             last_success: None,
             failing_since: None,
             rebootstrap: false,
+            told_of_rebootstrap: None,
         }
     }
 
@@ -223,6 +228,15 @@ impl Plan {
     /// Whether it is time to start from the bootstrap addresses again (KIP-899, KIP-1102); asked once.
     pub(super) fn take_rebootstrap(&mut self) -> bool {
         std::mem::take(&mut self.rebootstrap)
+    }
+
+    /// Whether the log may be told of another start from the bootstrap addresses: brokers may ask for one in each answer.
+    pub(super) fn may_tell_of_rebootstrap(&mut self, now: Instant) -> bool {
+        let may = self.told_of_rebootstrap.is_none_or(|at| now >= later(at, BETWEEN_LINES));
+        if may {
+            self.told_of_rebootstrap = Some(now);
+        }
+        may
     }
 
     /// Whether going back to the bootstrap addresses is allowed.

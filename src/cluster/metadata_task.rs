@@ -68,7 +68,9 @@ async fn ask(core: &Arc<Core>, asked: &Asked) -> Result<MetadataResponse> {
         (plan.take_rebootstrap(), plan.may_rebootstrap(), plan.patience())
     };
     let (_, connection) = if rebootstrap {
-        tracing::warn!("starting again from bootstrap.servers");
+        if core.metadata.plan().may_tell_of_rebootstrap(now()) {
+            tracing::warn!("starting again from bootstrap.servers");
+        }
         core.features().rebootstrap();
         any::bootstrap(core, deadline).await?
     } else {

@@ -36,6 +36,7 @@ mod pool;
 mod properties;
 mod reconnect;
 mod resolution;
+mod retry_grid;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -50,4 +51,5 @@ pub(crate) use departure::Departure;
 pub(crate) use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub use partition_info::PartitionInfo;
 pub(crate) use properties::client_properties;
+pub(crate) use retry_grid::RetryGrid;
 pub(crate) use settings::{ClientSettings, show_millis};

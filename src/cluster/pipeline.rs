@@ -16,6 +16,10 @@ use crate::{
 
 const STALLED: Duration = Duration::from_secs(2);
 
+/// The longest silence that a broker is granted (KIP-219). Its own bound is the window of its quotas, some ten seconds by
+/// default; a broken one must not silence a client for days.
+const LONGEST_THROTTLE: Duration = Duration::from_secs(60);
+
 /// A whole request: its bytes, and who waits for its answer.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -254,8 +258,17 @@ impl Pipeline {
     pub(super) fn mute_for(&mut self, throttle_time_ms: i32, now: Instant) {
         if let Ok(ms @ 1..) = u64::try_from(throttle_time_ms) {
             self.counters.throttled(ms);
-            tracing::debug!(peer = self.peer, throttle_ms = ms, "the broker throttles this client");
-            let until = later(now, Duration::from_millis(ms));
+            let throttle = Duration::from_millis(ms);
+            if throttle > LONGEST_THROTTLE {
+                tracing::warn!(
+                    peer = self.peer,
+                    throttle_ms = ms,
+                    "the broker throttles this client for longer than any quota; requests go on after a minute"
+                );
+            } else {
+                tracing::debug!(peer = self.peer, throttle_ms = ms, "the broker throttles this client");
+            }
+            let until = later(now, throttle.min(LONGEST_THROTTLE));
             self.muted_until = Some(self.muted_until.map_or(until, |earlier| earlier.max(until)));
         }
     }

@@ -1,6 +1,9 @@
 //! What becomes of a broker's answer to a fetch: batches for the queues, news of leaders, trouble. Decides; does no IO.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     answer_size::{Came, Pace, partition_bytes},
@@ -13,6 +16,7 @@ use super::{
     partition::Partition,
     position::{Start, State},
     queue::is_heavy,
+    resets::Pause,
     resolve::HUMAN,
     walk::{Step, Walk},
 };
@@ -28,6 +32,13 @@ pub(super) struct Arrived {
     /// Without its records.
     pub(super) head: FetchPartitionResponse,
     pub(super) walk: Walk,
+}
+
+impl Arrived {
+    /// Neither records nor an error, nor another broker to read from.
+    fn is_empty(&self) -> bool {
+        self.head.error.is_ok() && self.walk.steps.is_empty() && self.head.preferred_read_replica < 0
+    }
 }
 
 /// What an answer asks of the cluster's metadata.
@@ -73,6 +84,12 @@ impl Assignment {
                 self.node_failed(source, passes, Error::broker(code, format_args!("fetch from broker {id}")), now);
                 return hints;
             }
+        }
+        let is_empty = arrived.iter().all(|arrived| arrived.is_empty());
+        let max_wait = if self.rules.min_bytes > 0 { self.rules.max_wait } else { Duration::ZERO };
+        if let Some(attempts) = node.empty_answers.answered(is_empty, max_wait, now) {
+            // It does not wait for records as it was asked to, so the consumer does.
+            node.not_before = Some(now + node.retries.after(attempts, &mut self.rng));
         }
         let largest = arrived.iter().map(|arrived| arrived.walk.largest).max().unwrap_or(0);
         let mut steps = arrived.iter().flat_map(|arrived| &arrived.walk.steps);
@@ -192,6 +209,7 @@ impl Assignment {
             found.retries.reset();
         }
         found.position.retry_now();
+        found.resets.clear();
         if found.nearby.node() == Some(id.broker) {
             found.nearby.served();
         }
@@ -269,6 +287,7 @@ impl Assignment {
             ErrorCode::OFFSET_OUT_OF_RANGE => {
                 // The reader first gets what was read before.
                 found.queue.push_out_of_range(asked_from);
+                found.resets.refused(now);
                 self.enter(partition, State::Stopped);
                 self.queue_up(partition);
                 self.wake_reader();
@@ -286,7 +305,7 @@ impl Assignment {
             _ => {}
         }
         let wait = found.retries.next(&mut self.rng);
-        found.position.retry_at(now + wait);
+        found.position.retry_at(self.grid.started(now).after(now, wait));
         let retriable = code.is_retriable() || code == ErrorCode::UNKNOWN_SERVER_ERROR;
         if !retriable && !std::mem::replace(&mut found.reported, true) {
             self.tell(partition, Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}")));
@@ -336,6 +355,32 @@ impl Assignment {
             let start = Start::of(self.rules.reset);
             let offset = found.lease.as_ref().map_or(-1, |lease| lease.handed());
             self.reset(partition, start, &format!("offset {offset} is not in the log (any more)"));
+            if start.is_some() {
+                self.pace_reset(partition, offset);
+            }
         }
+    }
+
+    /// Lets a reset wait whose predecessor led to another OFFSET_OUT_OF_RANGE.
+    fn pace_reset(&mut self, partition: &TopicPartition, offset: i64) {
+        let Some(found) = self.partitions.get_mut(partition) else { return };
+        let Some(Pause { since, wait, tell }) = found.resets.next(&mut self.rng) else { return };
+        let what = format!("fetch of {partition} at offset {offset}, where auto.offset.reset led");
+        let error = Error::broker(ErrorCode::OFFSET_OUT_OF_RANGE, what).retriable(true);
+        found.seen.trouble = Some(error.clone());
+        found.position.retry_at(self.grid.started(since).after(since, wait));
+        let split = found.split.is_some();
+        let told = self.vain_reset_told.is_some_and(|at| since < at + HUMAN);
+        if !tell || (told && !split) {
+            return;
+        }
+        self.vain_reset_told = Some(since);
+        let error = error.context(format_args!(
+            "{partition} is not read, and perhaps others: its leader refuses the offset that it names itself, and is asked \
+             for another one, every {} s in the end",
+            HUMAN.as_secs()
+        ));
+        tracing::warn!(%partition, offset, %error, "positions are reset in vain");
+        self.tell(partition, error);
     }
 }

@@ -26,7 +26,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    cluster::{Backoff, Metadata},
+    cluster::{Backoff, Metadata, RetryGrid},
     error::{Error, ErrorKind, Result},
     record::TopicPartition,
 };
@@ -113,6 +113,10 @@ pub(super) struct Assignment {
     pub(super) evicted: bool,
     /// About now: when a fetch was last planned.
     pub(super) clock: Option<Instant>,
+    /// When partitions that fail are tried again.
+    pub(super) grid: RetryGrid,
+    /// When the reader was last told that positions are reset in vain: once for all that is read together.
+    pub(super) vain_reset_told: Option<Instant>,
     pub(super) signals: Signals,
     /// What is counted and watched.
     pub(super) watch: Watch,
@@ -150,6 +154,8 @@ impl Assignment {
             asked: None,
             evicted: false,
             clock: None,
+            grid: RetryGrid::default(),
+            vain_reset_told: None,
             signals: Signals::default(),
             watch: Watch::default(),
             unreachable_reported: false,

@@ -130,6 +130,7 @@ impl Assignment {
         }
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
         node.under_way = reserved.bytes();
+        node.empty_answers.ask(now);
         node.answer_size.ask(reserved.bytes().saturating_sub(heads), now);
         let session = node.session.request();
         let granted = i32::try_from(reserved.bytes().saturating_sub(heads).max(1)).unwrap_or(i32::MAX);

@@ -14,6 +14,7 @@ use super::{
     nearby::Nearby,
     position::{Position, State},
     queue::Queue,
+    resets::Resets,
     search::Search,
     split::Split,
     watch::Seen,
@@ -86,6 +87,8 @@ pub(super) struct Partition {
     /// What the user committed last since it was positioned: what is committed by itself does not go back behind that.
     pub(super) committed_by_user: Option<i64>,
     pub(super) retries: Backoff,
+    /// Resets whose new offset was refused again.
+    pub(super) resets: Resets,
     /// Without a leader since then.
     pub(super) leaderless_since: Option<Instant>,
     /// Its present trouble was told to the reader.
@@ -137,6 +140,7 @@ impl Partition {
             doubt: Doubt::None,
             committed_by_user: None,
             retries: rules.backoff.clone(),
+            resets: Resets::new(rules.backoff.first()),
             leaderless_since: Some(now),
             reported: false,
         }

@@ -24,6 +24,7 @@ impl Assignment {
         }
         if asked_for {
             found.unfinished = None;
+            found.resets.clear();
         }
         found.queue.clear();
         found.committed_by_user = None;

@@ -220,7 +220,7 @@ impl Assignment {
             let Some(found) = self.partitions.get_mut(partition) else { continue };
             let wait = found.retries.next(&mut self.rng);
             found.seen.trouble = Some(error.clone());
-            found.position.retry_at(now + if retriable { wait } else { HUMAN });
+            found.position.retry_at(self.grid.started(now).after(now, if retriable { wait } else { HUMAN }));
             if retriable || std::mem::replace(&mut found.reported, true) {
                 continue;
             }

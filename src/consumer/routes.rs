@@ -10,6 +10,7 @@ use super::{
     answer_size::AnswerSize,
     assignment::Assignment,
     budget::{Account, Charge},
+    empty_answers::EmptyAnswers,
     fetch_session::FetchSession,
     lanes::Source,
     partition::Partition,
@@ -32,6 +33,7 @@ pub(super) struct Node {
     pub(super) account: Arc<Account>,
     pub(super) partitions: usize,
     pub(super) answer_size: AnswerSize,
+    pub(super) empty_answers: EmptyAnswers,
     /// Reserved for the answer that is under way.
     pub(super) under_way: usize,
     /// What came last, as long as some of it waits for its reader.
@@ -208,6 +210,7 @@ impl Assignment {
                 account: account.clone(),
                 partitions: 0,
                 answer_size: AnswerSize::default(),
+                empty_answers: EmptyAnswers::default(),
                 under_way: 0,
                 last_answer: Weak::new(),
                 largest_batch: 0,

@@ -26,7 +26,7 @@ use super::{
     topics::{Placement, TopicTimeout, Topics},
 };
 use crate::{
-    cluster::{Backoff, Client, client_properties},
+    cluster::{Backoff, Client, RetryGrid, client_properties},
     config::{Configure, Pairs, apply},
     error::Result,
     net::{Network, runtime},
@@ -307,6 +307,7 @@ impl ProducerBuilder {
             delivery_timeout: derived.delivery_timeout,
             availability_timeout: settings.partitioning.availability(),
             backoff: Backoff::new(settings.client.retry_backoff, settings.client.retry_backoff_max),
+            grid: RetryGrid::starting(tokio::time::Instant::now().into_std()),
         };
         let placement = Placement {
             sizes: Sizes::new(settings.batch_size.min(settings.max_request_size)),

@@ -23,6 +23,9 @@ use crate::{
 /// More brokers than this are not told apart for ever: those that have left the cluster are forgotten then.
 const BROKERS: usize = 256;
 
+/// The least time between two lines about records that are sent again and again.
+const BETWEEN_LINES: Duration = Duration::from_secs(30);
+
 /// The counters of one producer.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -33,6 +36,8 @@ pub(crate) struct Counters {
     /// The producer ends: what fails from now on was given up.
     ending: AtomicBool,
     given_up: AtomicU64,
+    /// When the log was last told of records that are sent again and again.
+    told_of_waiting: Mutex<Option<Instant>>,
 }
 
 impl Counters {
@@ -98,6 +103,16 @@ impl Counters {
             Err(_) if parts.iter().all(|part| part.withdrawn) => {}
             Err(_) => sums.requests_failed += 1,
         }
+    }
+
+    /// Whether the log may be told now of records that are sent again and again.
+    pub(crate) fn may_tell_of_waiting(&self, now: Instant) -> bool {
+        let mut told = self.told_of_waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = told.is_none_or(|at| now >= at + BETWEEN_LINES);
+        if may {
+            *told = Some(now);
+        }
+        may
     }
 
     /// A batch of so many records goes back to be sent again.

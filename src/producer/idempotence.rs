@@ -9,7 +9,7 @@
 //!
 //! Transactions will add their state beside [`Identity`]: with them the coordinator raises epochs, for all partitions.
 
-use crate::{error::Error, wire::batch::ProducerStamp};
+use crate::wire::batch::ProducerStamp;
 
 /// The sequence number so many records later: they run from 0 to `i32::MAX` and start over.
 pub(crate) fn advance(sequence: i32, records: u32) -> i32 {
@@ -33,8 +33,6 @@ pub(crate) enum Identity {
     /// An id was asked for.
     Asking,
     Known(ProducerId),
-    /// No id is to be had; every record fails with this.
-    Refused(Error),
 }
 
 impl Identity {

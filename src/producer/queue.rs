@@ -41,7 +41,7 @@ use super::{
     ticket::Ticket,
 };
 use crate::{
-    cluster::Backoff,
+    cluster::{Backoff, RetryGrid},
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
     wire::batch::{ProducerStamp, SealedBatch},
 };
@@ -58,6 +58,8 @@ pub(crate) struct Rules {
     /// `None`: the partitioner does not ask which brokers take data.
     pub(crate) availability_timeout: Option<Duration>,
     pub(crate) backoff: Backoff,
+    /// Where the waits of many partitions end together.
+    pub(crate) grid: RetryGrid,
 }
 
 /// The distance between the orders of batches, which the parts of a split one share.
@@ -434,6 +436,16 @@ impl PartitionQueue {
     /// Fails everything, each batch with its own status.
     pub(crate) fn fail_all(&mut self, error: &Error) {
         self.give_up_in_flight(|_| error.clone());
+        self.fail_unsent(error);
+    }
+
+    /// Fails all that is not in flight.
+    pub(crate) fn fail_waiting(&mut self, error: &Error) -> Aftermath {
+        self.fail_unsent(error);
+        self.settle_down()
+    }
+
+    fn fail_unsent(&mut self, error: &Error) {
         for batch in std::mem::take(&mut self.waiting) {
             self.fail(batch, error.clone());
         }

@@ -12,7 +12,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap, HashMap, VecDeque},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rand::{SeedableRng, rngs::StdRng};
@@ -31,13 +31,17 @@ use super::{
     response::Answer,
 };
 use crate::{
-    cluster::Metadata,
+    cluster::{Backoff, Metadata},
     error::{Error, ErrorKind},
     wire::{fetch::NodeEndpoint, produce::ProduceResponse},
 };
 
 /// What a request costs besides its batches, for each partition in it: more than enough for the longest topic name.
 const PARTITION_OVERHEAD: usize = 300;
+
+/// The waits after a refused producer id, which double. Only a human can mend the usual causes.
+const ID_BACKOFF: Duration = Duration::from_secs(1);
+const ID_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// Requests whose room is kept for the next ones.
 const SPARE: usize = 16;
@@ -74,6 +78,9 @@ enum Timer {
 pub(crate) struct Sender {
     rules: Rules,
     identity: Identity,
+    /// Waits between requests for a producer id that is refused, and the end of the present one.
+    id_backoff: Backoff,
+    ask_id_at: Option<Instant>,
     slots: Vec<Option<Slot>>,
     nodes: HashMap<i32, Node>,
     availability: Availability,
@@ -98,6 +105,8 @@ impl Sender {
             availability: Availability::new(rules.availability_timeout),
             rules,
             identity: if idempotent { Identity::Unknown } else { Identity::Anonymous },
+            id_backoff: Backoff::new(ID_BACKOFF, ID_BACKOFF_MAX),
+            ask_id_at: None,
             slots: Vec::new(),
             nodes: HashMap::new(),
             next_request: 0,
@@ -156,13 +165,31 @@ impl Sender {
         self.cause = cause;
     }
 
-    /// The answer to [`Effect::AskProducerId`]; an error is for good.
+    /// Takes the answer to [`Effect::AskProducerId`]. An error fails the records that wait for the id; records that come
+    /// later wait for the next request, which follows after a backoff.
     pub(crate) fn producer_id(&mut self, answer: Result<ProducerId, Error>, now: Instant, metadata: &Metadata) {
-        match answer {
-            Ok(id) => self.identity = Identity::Known(id),
-            Err(error) => self.identity = Identity::Refused(error),
-        }
+        let refusal = match answer {
+            Ok(id) => {
+                self.identity = Identity::Known(id);
+                self.id_backoff.reset();
+                self.ask_id_at = None;
+                None
+            }
+            Err(error) => {
+                self.identity = Identity::Unknown;
+                // Records that wait longer would expire without this cause.
+                let wait = self.id_backoff.next(&mut self.rng).min(self.rules.delivery_timeout / 2);
+                self.ask_id_at = Some(now + wait);
+                Some(error)
+            }
+        };
         for slot in std::mem::take(&mut self.nameless) {
+            if let Some(error) = &refusal
+                && let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut)
+            {
+                let aftermath = place.queue.fail_waiting(error);
+                self.after(aftermath);
+            }
             self.schedule(slot, now, metadata);
         }
     }
@@ -417,11 +444,6 @@ impl Sender {
     fn schedule(&mut self, slot: usize, now: Instant, metadata: &Metadata) {
         let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
         let partition = place.queue.partition.clone();
-        if let Identity::Refused(error) = &self.identity {
-            let error = error.clone();
-            place.queue.fail_all(&error);
-            return;
-        }
         let topic = metadata.topic(&partition.topic);
         let aftermath = topic.map_or_else(Aftermath::default, |topic| place.queue.topic_id(topic.id));
         let leader = topic.and_then(|topic| topic.partition(partition.index)?.leader);
@@ -447,7 +469,12 @@ impl Sender {
             }
             Readiness::NoProducerId => {
                 self.nameless.insert(slot);
-                if matches!(self.identity, Identity::Unknown) {
+                if let Some(at) = self.ask_id_at.filter(|at| now < *at) {
+                    if place.wake.is_none_or(|wake| at < wake) {
+                        place.wake = Some(at);
+                        self.timers.push(Reverse((at, Timer::Wake, slot)));
+                    }
+                } else if matches!(self.identity, Identity::Unknown) {
                     self.identity = Identity::Asking;
                     self.effects.push(Effect::AskProducerId);
                 }

@@ -258,8 +258,7 @@ impl SenderTask {
         match errand {
             Errand::ProducerId(answer) => {
                 if let Err(error) = &answer {
-                    tracing::warn!(%error, "no producer id is to be had: nothing can be sent");
-                    let _ = self.end.0.gate.set(error.clone());
+                    tracing::warn!(%error, "the producer id is refused: the records that wait for it fail, and later ones ask again");
                 }
                 self.sender.producer_id(answer, now(), &self.client.metadata());
             }
@@ -341,8 +340,12 @@ async fn look_for(client: Client, name: Arc<str>, deadline: Instant, known: bool
     Errand::Topic(name, deadline, found)
 }
 
-/// Asks for a producer id until there is one, or it is clear that there will be none.
+/// UNKNOWN_SERVER_ERROR is a mishap of the broker more often than a refusal: so many of them are passed over.
+const MISHAPS: u32 = 5;
+
+/// Asks for a producer id until there is one or it is refused.
 async fn ask_producer_id(client: Client) -> Errand {
+    let mut mishaps = 0;
     loop {
         let deadline = Instant::now() + client.settings().default_api_timeout;
         let answer = client
@@ -378,6 +381,11 @@ async fn ask_producer_id(client: Client) -> Errand {
             // An answer that cannot be read cost its connection; another one may be sound, as for a batch.
             Err(error) if error.is_retriable() || error.kind() == ErrorKind::Protocol => {
                 tracing::warn!(%error, "no producer id yet; asking again");
+                tokio::time::sleep(client.settings().retry_backoff_max).await;
+            }
+            Err(error) if error.code() == Some(ErrorCode::UNKNOWN_SERVER_ERROR) && mishaps < MISHAPS => {
+                mishaps += 1;
+                tracing::debug!(%error, mishaps, "no producer id yet; asking again");
                 tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
             Err(error) => return Errand::ProducerId(Err(error.context("no producer id is to be had"))),

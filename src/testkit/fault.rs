@@ -35,6 +35,7 @@ pub struct Fault {
     after: Duration,
     throttle: Duration,
     error: Option<Injected>,
+    spot: Spot,
     invalid_records: Vec<i32>,
     ending: Option<Ending>,
 }
@@ -45,6 +46,18 @@ pub(crate) struct Injected {
     pub(crate) code: ErrorCode,
     /// Whether the request is carried out all the same.
     pub(crate) acts: bool,
+}
+
+/// The place in an answer of an error that names no topic, where the API has several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Spot {
+    /// The place where Kafka has this code.
+    #[default]
+    Usual,
+    /// The top of the answer.
+    Whole,
+    /// Each member of the answer.
+    Members,
 }
 
 /// How a request ends other than by its answer.
@@ -81,6 +94,7 @@ pub fn on_any_of(keys: impl IntoIterator<Item = ApiKey>) -> Fault {
         after: Duration::ZERO,
         throttle: Duration::ZERO,
         error: None,
+        spot: Spot::Usual,
         invalid_records: Vec::new(),
         ending: None,
     }
@@ -153,6 +167,19 @@ impl Fault {
     /// Carries the request out and answers with that error all the same (e.g. NOT_ENOUGH_REPLICAS_AFTER_APPEND).
     pub fn act_then_error(mut self, code: ErrorCode) -> Self {
         self.error = Some(Injected { code, acts: true });
+        self
+    }
+
+    /// Puts the error at the top of the answer where the API has two places for it, although Kafka would put this one at
+    /// each partition (Fetch from v7 on). Has no effect on a fault of one topic.
+    pub fn whole_response(mut self) -> Self {
+        self.spot = Spot::Whole;
+        self
+    }
+
+    /// Puts the error at each member of the answer and none at its top (LeaveGroup from v3 on).
+    pub fn each_member(mut self) -> Self {
+        self.spot = Spot::Members;
         self
     }
 
@@ -264,6 +291,7 @@ pub(crate) struct Verdict {
     pub(crate) throttle: Duration,
     pub(crate) ending: Option<Ending>,
     pub(crate) invalid_records: Vec<i32>,
+    pub(crate) spot: Spot,
     errors: Vec<(Option<Place>, Injected)>,
 }
 
@@ -327,6 +355,9 @@ impl Faults {
             verdict.after += fault.after;
             verdict.throttle += fault.throttle;
             verdict.errors.extend(fault.error.map(|injected| (fault.topic.clone(), injected)));
+            if fault.error.is_some() {
+                verdict.spot = fault.spot;
+            }
             verdict.invalid_records.extend_from_slice(&fault.invalid_records);
             verdict.ending = verdict.ending.or_else(|| fault.ending.clone());
             planted.hits.send_modify(|hits| *hits += 1);

@@ -16,6 +16,7 @@ mod order;
 pub(super) mod protocol;
 mod reader;
 mod requests;
+mod setbacks;
 mod shared;
 #[cfg(all(test, feature = "testkit"))]
 mod tests;

@@ -2,7 +2,7 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::{
-    ApiKey, ErrorKind, IsolationLevel,
+    ApiKey, ErrorCode, ErrorKind, IsolationLevel,
     consumer::test_batches::{Sort, batch},
     testkit::on,
 };
@@ -57,6 +57,23 @@ async fn a_seek_is_answered_for_the_last_place_that_was_asked_for() {
     assert_eq!(slow.hits(), 1);
     tokio::time::sleep(30 * SECOND).await;
     assert_eq!(number(&next(&consumer).await), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn position_reset_in_vain_backs_off_and_is_told() {
+    let cluster = cluster(1).await;
+    let refused = on(ApiKey::Fetch).partition("t", 0).error(ErrorCode::OFFSET_OUT_OF_RANGE).forever();
+    let refused = cluster.fault(refused);
+    let consumer = reading(&cluster, "t", 3).await;
+    let error = next_error(&consumer, 60).await;
+    assert_eq!(error.code(), Some(ErrorCode::OFFSET_OUT_OF_RANGE));
+    assert!(error.to_string().contains("t[0]") && !error.is_fatal(), "{error}");
+    assert!(is_quiet(&consumer).await, "it is told once");
+    let status = consumer.status().partitions.remove(&tp("t", 0)).unwrap();
+    assert!(matches!(status.waiting, crate::Waiting::BackingOff(_)), "{status:?}");
+    assert!(refused.hits() < 20, "{} fetches", refused.hits());
+    refused.clear();
+    assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,10 @@
 //! How batches leave a partition's queue, or come back into it: retries, verdicts in the order of sending, and what both do
 //! to the numbers.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use rand::rngs::StdRng;
 
@@ -13,6 +16,9 @@ use crate::{
         idempotence::Raise,
     },
 };
+
+/// For how long records may be sent again before the log is told: longer than a leader's move takes.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl PartitionQueue {
     pub(super) fn retry(
@@ -35,7 +41,20 @@ impl PartitionQueue {
         }
         batch.counters().retried(batch.records());
         let backoff = batch.backoff.get_or_insert_with(|| rules.backoff.clone()).next(rng);
-        batch.retry_at = Some(now + backoff);
+        batch.retry_at = Some(rules.grid.after(now, backoff));
+        let waited = now.saturating_duration_since(batch.created);
+        if waited >= PATIENCE && batch.counters().may_tell_of_waiting(now) {
+            tracing::warn!(
+                topic = &*batch.topic,
+                partition = batch.partition,
+                node = batch.last_node,
+                attempt = batch.attempts,
+                waited_s = waited.as_secs(),
+                %error,
+                "records cannot be written, here and perhaps to other partitions; they are sent again until \
+                 delivery.timeout.ms has passed"
+            );
+        }
         tracing::debug!(
             topic = &*batch.topic,
             partition = batch.partition,

@@ -234,8 +234,53 @@ async fn without_a_producer_id_every_record_says_why() {
     let producer = producer(&cluster).await;
     let error = send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
-    let error = producer.send(Record::to(TOPIC).value("x")).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_fatal()), (ErrorKind::Authorization, false));
+    assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
+    let error = send_numbers(&producer, 1..2).await.pop().unwrap().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authorization);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_producer_id_is_asked_again_for_later_records() {
+    for code in [ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ErrorCode::UNKNOWN_SERVER_ERROR, ErrorCode::new(999)] {
+        let cluster = cluster(1).await;
+        let refused = cluster.fault(on(ApiKey::InitProducerId).forever().error(code));
+        let producer = producer(&cluster).await;
+        let error = send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap_err();
+        assert_eq!((error.code(), error.is_fatal()), (Some(code), false));
+        refused.clear();
+        // Rights were given meanwhile: these wait for the next request, and are delivered.
+        for result in results(send_numbers(&producer, 1..4).await).await {
+            result.unwrap();
+        }
+        assert_eq!(log(&cluster, 0), numbers(1..4));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_producer_id_is_asked_for_seldom() {
+    let cluster = cluster(1).await;
+    cluster.fault(on(ApiKey::InitProducerId).forever().error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
+    let producer = producer(&cluster).await;
+    for n in 0..60 {
+        drop(send_numbers(&producer, n..n + 1).await);
+        tokio::time::sleep(ms(1000)).await;
+    }
+    assert!(
+        (3..=8).contains(&cluster.requests(ApiKey::InitProducerId)),
+        "{}",
+        cluster.requests(ApiKey::InitProducerId)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_mishap_of_a_producer_id_fails_nothing() {
+    let cluster = cluster(1).await;
+    cluster.fault(on(ApiKey::InitProducerId).times(3).error(ErrorCode::UNKNOWN_SERVER_ERROR));
+    let producer = producer(&cluster).await;
+    for result in results(send_numbers(&producer, 0..3).await).await {
+        result.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

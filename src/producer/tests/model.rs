@@ -29,7 +29,7 @@ use super::{
     model_broker::{Log, response},
 };
 use crate::{
-    cluster::{Backoff, Metadata, PartitionMetadata, TopicMetadata},
+    cluster::{Backoff, Metadata, PartitionMetadata, RetryGrid, TopicMetadata},
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
     record::{Record, RecordMetadata},
     wire::{
@@ -128,6 +128,7 @@ impl World {
             delivery_timeout: Duration::from_secs(20),
             availability_timeout: None,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
+            grid: RetryGrid::default(),
         };
         let placement = Placement {
             sizes: Sizes::new(200),

@@ -21,7 +21,7 @@ use super::super::{
     topics::parts_of,
 };
 use crate::{
-    cluster::Backoff,
+    cluster::{Backoff, RetryGrid},
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
     record::{Record, RecordMetadata},
     wire::{
@@ -67,6 +67,7 @@ impl Line {
                 linger: Duration::ZERO,
                 delivery_timeout: Duration::from_secs(120),
                 backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
+                grid: RetryGrid::default(),
             },
             now: Instant::now(),
             rng: StdRng::seed_from_u64(1),

@@ -21,11 +21,14 @@ use super::{
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
-    testkit::state::{
-        State,
-        sessions::{Found, Key, Plan, SessionRequest, Wanted},
-        sink::{END, Prepared},
-        topics::Partition,
+    testkit::{
+        fault::Spot,
+        state::{
+            State,
+            sessions::{Found, Key, Plan, SessionRequest, Wanted},
+            sink::{END, Prepared},
+            topics::Partition,
+        },
     },
 };
 
@@ -220,7 +223,8 @@ impl Call for Fetch {
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         if let Some(request) = self.request.take() {
-            if let Some(code) = context.refused().filter(|code| OF_THE_SESSION.contains(code)) {
+            let whole = context.verdict.spot == Spot::Whole;
+            if let Some(code) = context.refused().filter(|code| whole || OF_THE_SESSION.contains(code)) {
                 return Ok(self.fail(context, code));
             }
             let (slots, now) = (context.state.options.fetch_sessions, context.now);

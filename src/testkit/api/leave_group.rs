@@ -5,7 +5,10 @@ use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse, leave_grou
 use super::{Call, Context, Step, Subject};
 use crate::{
     error::{ErrorCode, Result},
-    testkit::state::{State, group::MemberIdentity},
+    testkit::{
+        fault::Spot,
+        state::{State, group::MemberIdentity},
+    },
 };
 
 pub(crate) struct LeaveGroup(pub(crate) LeaveGroupRequest);
@@ -18,14 +21,19 @@ impl Call for LeaveGroup {
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let mut response = LeaveGroupResponse::default();
         response.throttle_time_ms = context.throttle();
-        let refused = context.refused().map_or_else(|| context.check_group(&self.0.group_id), Err);
+        let of_members = context.head.version >= 3 && context.verdict.spot == Spot::Members;
+        let (of_members, refused) = match context.refused() {
+            Some(code) if of_members => (Some(code), None),
+            refused => (None, refused),
+        };
+        let refused = refused.map_or_else(|| context.check_group(&self.0.group_id), Err);
         let error = match refused {
             Err(error) => error,
             Ok(()) if context.head.version >= 3 => {
                 for member in &self.0.members {
                     let instance = member.group_instance_id.as_ref().map(ToString::to_string);
                     let identity = MemberIdentity { member_id: member.member_id.to_string(), instance };
-                    let error = self.leave(context, &identity);
+                    let error = of_members.unwrap_or_else(|| self.leave(context, &identity));
                     response.members.push(
                         MemberResponse::default()
                             .with_member_id(member.member_id.clone())

@@ -41,7 +41,10 @@ impl ConsumerMembership {
         }
         match self.state {
             State::Joining => self.join_failed(now, error),
-            _ if says_that_we_are_out(&error) => self.lose(now, "the coordinator does not count the member in"),
+            _ if says_that_we_are_out(&error) => {
+                self.set_back(now, &error);
+                self.lose(now, "the coordinator does not count the member in");
+            }
             _ => {
                 let pause = self.heartbeat_backoff.next(&mut self.rng);
                 self.heartbeat.due = now + pause;
@@ -54,6 +57,7 @@ impl ConsumerMembership {
         match error.code() {
             Some(ErrorCode::FENCED_MEMBER_EPOCH | ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::STALE_MEMBER_EPOCH) => {
                 self.retry_soon(now);
+                self.tell_trouble(now, error);
             }
             Some(ErrorCode::UNRELEASED_INSTANCE_ID) => {
                 // Held by another, whose session may lapse; or by ourselves, who were fenced, or whose join was carried out
@@ -98,7 +102,20 @@ impl ConsumerMembership {
         }
     }
 
+    /// The coordinator put the member out. One that does so before each second heartbeat is joined less and less often, and
+    /// the reader is told once.
+    fn set_back(&mut self, now: Instant, error: &Error) {
+        if self.setbacks.note(now, &mut self.rng) {
+            let error = error.clone().context(self.setbacks.describe(&self.settings.group_id));
+            self.actions.push_back(Action::Error { error, fatal: false });
+        }
+    }
+
     fn retry_soon(&mut self, now: Instant) {
+        if let Some(until) = self.setbacks.join_not_before(now) {
+            self.state = State::Waiting { until };
+            return;
+        }
         if self.quick_retries < QUICK_RETRIES {
             self.quick_retries += 1;
             self.join(now);

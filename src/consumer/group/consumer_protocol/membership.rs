@@ -37,6 +37,7 @@ use crate::{
     consumer::group::{
         GroupSettings,
         membership::{self, Identity, Standing},
+        setbacks::Setbacks,
     },
     error::{Error, ErrorKind, clean},
     record::TopicPartition,
@@ -87,6 +88,7 @@ pub(crate) struct ConsumerMembership {
     /// The consumer has not heard of this membership's first assignment yet.
     pub(super) fresh: bool,
     pub(super) quick_retries: u32,
+    pub(super) setbacks: Setbacks,
     /// Since when joining has failed for reasons that may pass, and whether the reader was told.
     pub(super) troubled_since: Option<(Instant, bool)>,
     last_ticket: u64,
@@ -184,6 +186,7 @@ impl ConsumerMembership {
             leaving: false,
             fresh: true,
             quick_retries: 0,
+            setbacks: Setbacks::new(initial, USUAL_SESSION),
             troubled_since: None,
             last_ticket: 0,
             heartbeat: Heartbeat {
@@ -407,6 +410,7 @@ impl ConsumerMembership {
             self.state = State::In;
         } else {
             self.quick_retries = 0;
+            self.setbacks.clear();
         }
         self.epoch = answer.epoch;
         if let Some(mut assignment) = answer.assignment {

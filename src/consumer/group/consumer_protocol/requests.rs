@@ -18,6 +18,9 @@ use crate::{
 /// The first version whose coordinators match expressions (KIP-848 as of Kafka 4.0).
 const EXPRESSIONS: i16 = 1;
 
+/// Heartbeats are no more frequent, whatever the coordinator asks for.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Whether that request can say all that the heartbeat says.
 pub(super) fn says_all(version: i16, beat: &Beat) -> bool {
     version >= EXPRESSIONS || beat.regex.as_ref().is_none_or(|regex| regex.is_empty())
@@ -69,7 +72,10 @@ pub(super) fn read_heartbeat(
         node,
         member_id: response.member_id.map(|id| id.to_string()),
         epoch: response.member_epoch,
-        interval: u64::try_from(response.heartbeat_interval_ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis),
+        interval: u64::try_from(response.heartbeat_interval_ms)
+            .ok()
+            .filter(|ms| *ms > 0)
+            .map(|ms| Duration::from_millis(ms).max(SHORTEST_INTERVAL)),
         assignment,
     })
 }

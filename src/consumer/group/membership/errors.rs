@@ -17,12 +17,19 @@ impl Membership {
         tracing::debug!(group = %self.settings.group_id, %error, "joining failed");
         self.doubtful = true;
         match error.code() {
-            Some(ErrorCode::UNKNOWN_MEMBER_ID) => self.lose(now, true, "the coordinator did not know the member"),
+            Some(ErrorCode::UNKNOWN_MEMBER_ID) => {
+                self.lose(now, true, "the coordinator did not know the member");
+                self.tell_trouble(now, error);
+            }
             Some(ErrorCode::ILLEGAL_GENERATION) => {
                 self.generation = -1;
                 self.retry_because(now, "the generation was over");
+                self.tell_trouble(now, error);
             }
-            Some(ErrorCode::REBALANCE_IN_PROGRESS) => self.retry_because(now, "the group rebalances again"),
+            Some(ErrorCode::REBALANCE_IN_PROGRESS) => {
+                self.retry_because(now, "the group rebalances again");
+                self.tell_trouble(now, error);
+            }
             _ if error.is_retriable() => {
                 self.retry_later(now);
                 self.tell_trouble(now, error);
@@ -32,12 +39,21 @@ impl Membership {
     }
 
     /// What may pass is tried again without end; but a reader that gets nothing has to learn why, once.
-    fn tell_trouble(&mut self, now: Instant, error: Error) {
+    pub(super) fn tell_trouble(&mut self, now: Instant, error: Error) {
         let (since, told) = self.troubled_since.get_or_insert((now, false));
         let lasted = now.saturating_duration_since(*since);
         if lasted >= PATIENCE && !std::mem::replace(told, true) {
             let (group, secs) = (&self.settings.group_id, lasted.as_secs());
             let error = error.context(format_args!("group {group} cannot be joined since {secs} s and is still tried"));
+            self.actions.push_back(Action::Error { error, fatal: false });
+        }
+    }
+
+    /// The coordinator ended a generation of the member. One that ends all of them before it has answered a heartbeat is
+    /// joined less and less often, and the reader is told once.
+    pub(super) fn set_back(&mut self, now: Instant, error: &Error) {
+        if self.setbacks.note(now, &mut self.rng) {
+            let error = error.clone().context(self.setbacks.describe(&self.settings.group_id));
             self.actions.push_back(Action::Error { error, fatal: false });
         }
     }
@@ -53,9 +69,13 @@ impl Membership {
             _ if error.is_fatal() => self.end(error.clone()),
             // From OffsetCommit v9 on it says so where it knows nothing of the group.
             Some(ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND) => {
+                self.set_back(now, error);
                 self.lose(now, true, "the coordinator did not know the member");
             }
-            Some(ErrorCode::ILLEGAL_GENERATION) => self.lose(now, false, "the generation was over"),
+            Some(ErrorCode::ILLEGAL_GENERATION) => {
+                self.set_back(now, error);
+                self.lose(now, false, "the generation was over");
+            }
             _ => return false,
         }
         true

@@ -22,6 +22,10 @@ const QUICK_RETRIES: u32 = 3;
 
 impl Membership {
     pub(super) fn send_join(&mut self, now: Instant) {
+        if let Some(until) = self.setbacks.join_not_before(now) {
+            self.state = State::Waiting { until };
+            return;
+        }
         let Some(topics) = &self.topics else {
             return self.leave("the consumer unsubscribed");
         };
@@ -86,9 +90,14 @@ impl Membership {
                 self.enter(now, answer);
             }
             Joined::MemberIdRequired(member_id) => {
-                let first = self.member_id.is_empty();
+                let first = self.member_id.is_empty() && !member_id.is_empty();
                 self.member_id = member_id.into();
-                if first { self.send_join(now) } else { self.retry_later(now) }
+                if first {
+                    return self.send_join(now);
+                }
+                let context = format!("join group {} as member \"{}\"", self.settings.group_id, self.member_id);
+                self.retry_later(now);
+                self.tell_trouble(now, Error::broker(ErrorCode::MEMBER_ID_REQUIRED, context));
             }
             Joined::Failed(error) => self.join_failed(now, error),
         }

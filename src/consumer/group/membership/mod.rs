@@ -51,6 +51,7 @@ pub(crate) use actions::{Action, Identity, JoinAnswer, Joined, JoinedMember, Own
 use super::{
     GroupSettings,
     assignor::{Assignor, GroupMember, LastAssignment, PartitionRacks, RebalanceProtocol},
+    setbacks::Setbacks,
 };
 use crate::{
     cluster::Backoff,
@@ -98,6 +99,7 @@ pub(crate) struct Membership {
     doubtful: bool,
     /// Since when joining has failed for reasons that may pass, and whether the reader was told.
     troubled_since: Option<(Instant, bool)>,
+    setbacks: Setbacks,
     last_ticket: u64,
     heartbeat: Heartbeat,
     last_poll: Instant,
@@ -163,6 +165,7 @@ impl Membership {
         let cooperates = |assignor: &Arc<dyn Assignor>| assignor.protocol() == RebalanceProtocol::Cooperative;
         Self {
             cooperative: settings.assignors.iter().all(cooperates),
+            setbacks: Setbacks::new(initial, settings.session_timeout),
             settings,
             backoff: Backoff::new(initial, max),
             heartbeat_backoff: Backoff::new(initial, max),
@@ -355,10 +358,11 @@ impl Membership {
                 self.heartbeat.settled = self.heartbeat.settled.max(sent);
                 self.heartbeat.complained = false;
                 self.heartbeat_backoff.reset();
+                self.setbacks.clear();
             }
             Err(error) if error.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS) => {
                 self.heartbeat.alive = self.heartbeat.alive.max(sent);
-                self.rebalance_found(now);
+                self.rebalance_found(now, &error);
             }
             // The coordinator knows us: it has begun the generation that we are on the way into. Where the answer that says
             // so does not come, it is asked for again.
@@ -385,7 +389,7 @@ impl Membership {
             return;
         }
         match error.code() {
-            Some(ErrorCode::REBALANCE_IN_PROGRESS) => self.rebalance_found(now),
+            Some(ErrorCode::REBALANCE_IN_PROGRESS) => self.rebalance_found(now, error),
             // Of course: the next generation has begun, and we are on the way into it.
             Some(ErrorCode::ILLEGAL_GENERATION) if !self.in_generation() => {}
             _ => _ = self.expelled(now, error),
@@ -425,8 +429,9 @@ impl Membership {
         self.send_join(now);
     }
 
-    fn rebalance_found(&mut self, now: Instant) {
+    fn rebalance_found(&mut self, now: Instant, error: &Error) {
         if matches!(self.state, State::Stable) {
+            self.set_back(now, error);
             self.give_up(now, Then::Join, "the group rebalances");
         }
     }

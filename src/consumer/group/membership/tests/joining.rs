@@ -112,6 +112,29 @@ fn a_required_member_id_is_taken_at_once_and_only_once_at_once() {
 }
 
 #[test]
+fn required_member_id_without_an_id_backs_off() {
+    for id in ["", "m"] {
+        let mut bench = Bench::new(None);
+        bench.subscribe(&["t"]);
+        let (start, mut joins, mut told) = (bench.now, 0, Vec::new());
+        while bench.now < start + Duration::from_secs(60) {
+            match bench.member.next_action() {
+                Some(Action::Join { ticket, .. }) => {
+                    joins += 1;
+                    bench.member.joined(bench.now, ticket, Joined::MemberIdRequired(id.to_owned()));
+                }
+                Some(Action::Error { error, fatal: false }) => told.push(error),
+                Some(other) => panic!("unexpected {other:?}"),
+                None => bench.wait(),
+            }
+        }
+        assert!((30..100).contains(&joins), "{joins} joins in a minute");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0].code(), Some(ErrorCode::MEMBER_ID_REQUIRED));
+    }
+}
+
+#[test]
 fn join_errors_that_pass_are_tried_again_after_a_backoff() {
     let codes = [
         ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,

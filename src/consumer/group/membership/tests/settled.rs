@@ -52,6 +52,36 @@ fn a_member_without_partitions_joins_a_rebalance_at_once() {
 }
 
 #[test]
+fn generations_without_a_heartbeat_are_joined_less_often() {
+    for code in [ErrorCode::REBALANCE_IN_PROGRESS, ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::ILLEGAL_GENERATION] {
+        let mut bench = Bench::new(None);
+        bench.subscribe(&["t"]);
+        let (start, mut generation, mut told) = (bench.now, 0, Vec::new());
+        while bench.now < start + Duration::from_secs(120) {
+            let now = bench.now;
+            match bench.member.next_action() {
+                Some(Action::Join { ticket, .. }) => {
+                    generation += 1;
+                    bench.member.joined(now, ticket, Joined::In(Bench::answer(generation, "m")));
+                    bench.sync(&partitions("t", 0..2));
+                }
+                Some(Action::Heartbeat { ticket, .. }) => {
+                    bench.member.heartbeat_answered(now, ticket, Err(error(code)));
+                }
+                Some(Action::Revoke { ticket, .. }) => bench.member.revoked(now, ticket),
+                Some(Action::Error { error, fatal: false }) => told.push(error),
+                Some(Action::Assigned { .. } | Action::Lost { .. }) => {}
+                Some(other) => panic!("unexpected {other:?}"),
+                None => bench.wait(),
+            }
+        }
+        assert!((8..20).contains(&generation), "{code}: {generation} generations in two minutes");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0].code(), Some(code));
+    }
+}
+
+#[test]
 fn expelled_members_lose_their_partitions_and_come_again() {
     for (code, name) in [(ErrorCode::UNKNOWN_MEMBER_ID, ""), (ErrorCode::ILLEGAL_GENERATION, "m")] {
         let mut bench = Bench::stable();

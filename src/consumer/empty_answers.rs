@@ -1,0 +1,55 @@
+//! Recognizes a broker that answers fetches at once and with nothing. Decides; does no IO.
+//!
+//! A broker waits up to `fetch.max.wait.ms` for `fetch.min.bytes`. One that does not would be asked in a circle without a
+//! wait.
+
+use std::time::{Duration, Instant};
+
+/// Early empty answers in a row that a sound broker may give: changes of the session and of partitions cut a wait short.
+const USUAL: u32 = 8;
+
+#[derive(Debug, Default)]
+pub(super) struct EmptyAnswers {
+    asked: Option<Instant>,
+    in_a_row: u32,
+}
+
+impl EmptyAnswers {
+    /// A fetch leaves.
+    pub(super) fn ask(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
+
+    /// Takes an answer, and gives how many too many there have been if the next fetch is to wait. `max_wait` is zero where
+    /// the broker was not asked to wait.
+    pub(super) fn answered(&mut self, is_empty: bool, max_wait: Duration, now: Instant) -> Option<u32> {
+        let took = self.asked.take().map(|asked| now.saturating_duration_since(asked));
+        let early = took.is_some_and(|took| took < max_wait / 2);
+        self.in_a_row = if is_empty && early { self.in_a_row.saturating_add(1) } else { 0 };
+        self.in_a_row.checked_sub(USUAL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_empty_answers_in_a_row_make_wait() {
+        let (start, wait) = (Instant::now(), Duration::from_millis(500));
+        let mut empty = EmptyAnswers::default();
+        let mut answer = |is_empty, took: u64, max_wait| {
+            empty.ask(start);
+            empty.answered(is_empty, max_wait, start + Duration::from_millis(took))
+        };
+        for _ in 1..USUAL {
+            assert_eq!(answer(true, 1, wait), None);
+        }
+        assert_eq!((answer(true, 1, wait), answer(true, 1, wait)), (Some(0), Some(1)));
+        assert_eq!(answer(true, 500, wait), None, "it waited");
+        for _ in 0..100 {
+            assert_eq!(answer(true, 1, Duration::ZERO), None, "it was not asked to wait");
+            assert_eq!(answer(false, 1, wait), None, "it had something");
+        }
+    }
+}

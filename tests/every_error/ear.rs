@@ -1,0 +1,169 @@
+//! The user's side of a pair: log lines, errors from calls, and what a status says.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+};
+
+use ottla::{Consumer, Error, GroupState, Waiting};
+
+/// By which way the user hears of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way {
+    /// A call or a delivery returns it.
+    Call,
+    /// A line at WARN or ERROR.
+    Log,
+    /// `Consumer::status`.
+    Status,
+}
+
+/// Everything that reaches the user while a pair runs.
+#[derive(Clone, Default)]
+pub(super) struct Ear(Arc<Mutex<Heard>>);
+
+#[derive(Default)]
+struct Heard {
+    news: Vec<(Instant, Way, String)>,
+    /// Log lines at INFO and above: when, where in the code, and the text.
+    lines: Vec<(Instant, String, String)>,
+    /// When the client last did what it is for: a record came, or was delivered.
+    worked: Option<Instant>,
+}
+
+impl Ear {
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn clear(&self) {
+        *self.lock() = Heard::default();
+    }
+
+    pub(super) fn hear(&self, way: Way, text: impl Into<String>) {
+        self.lock().news.push((Instant::now(), way, text.into()));
+    }
+
+    pub(super) fn works(&self) {
+        self.lock().worked = Some(Instant::now());
+    }
+
+    /// Whether the client still works.
+    pub(super) fn worked_since(&self, at: Instant) -> bool {
+        self.lock().worked.is_some_and(|worked| worked >= at)
+    }
+
+    /// A call returned an error.
+    pub(super) fn error(&self, error: &Error) {
+        self.hear(Way::Call, error.to_string());
+    }
+
+    /// Takes what a call returned.
+    pub(super) fn result<T>(&self, result: Result<T, Error>) -> Option<T> {
+        result.inspect_err(|error| self.error(error)).ok()
+    }
+
+    /// Looks at a consumer's status.
+    pub(super) fn look_at(&self, consumer: &Consumer) {
+        let status = consumer.status();
+        for partition in status.partitions.values() {
+            if let Waiting::BackingOff(error) = &partition.waiting {
+                self.hear(Way::Status, error.to_string());
+            }
+        }
+        if let Some(GroupState::Ended(error)) = status.group.map(|group| group.state) {
+            self.hear(Way::Status, error.to_string());
+        }
+        if let Some(error) = status.metadata_failure {
+            self.hear(Way::Status, error.to_string());
+        }
+    }
+
+    /// By each way, when the user first heard of something that holds one of `words`, counted from `since`.
+    pub(super) fn first_of(&self, words: &[String], since: Instant) -> BTreeMap<Way, Duration> {
+        let mut first = BTreeMap::new();
+        for (at, way, text) in &self.lock().news {
+            if *at >= since && words.iter().any(|word| text.contains(word)) {
+                first.entry(*way).or_insert(at.duration_since(since));
+            }
+        }
+        first
+    }
+
+    /// The place in the code that writes most log lines, and how many.
+    pub(super) fn loudest(&self) -> (usize, String) {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for (_, place, _) in &self.lock().lines {
+            *counts.entry(place.clone()).or_default() += 1;
+        }
+        let loudest = counts.into_iter().max_by_key(|(_, count)| *count);
+        loudest.map(|(place, count)| (count, place)).unwrap_or_default()
+    }
+
+    /// All of it, for a pair that fails.
+    pub(super) fn transcript(&self, since: Instant) -> String {
+        let heard = self.lock();
+        let mut all: Vec<(Instant, String)> = Vec::new();
+        all.extend(heard.news.iter().map(|(at, way, text)| (*at, format!("{way:?}: {text}"))));
+        all.extend(heard.lines.iter().map(|(at, _, text)| (*at, format!("line: {text}"))));
+        all.sort();
+        let mut out = String::new();
+        let mut last = String::new();
+        for (at, text) in all {
+            if text != last {
+                writeln!(out, "      {:7.2}s {text}", at.saturating_duration_since(since).as_secs_f64()).unwrap();
+            }
+            last = text;
+        }
+        out
+    }
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        write!(self.0, " {}={value:?}", field.name()).unwrap();
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        write!(self.0, " {}={value}", field.name()).unwrap();
+    }
+}
+
+impl Subscriber for Ear {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("ottla") && *metadata.level() <= Level::INFO
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let metadata = event.metadata();
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        let place = format!("{}:{}", metadata.file().unwrap_or(""), metadata.line().unwrap_or(0));
+        let text = format!("{} {}:{}", metadata.level(), place, line.0);
+        let mut heard = self.lock();
+        if *metadata.level() <= Level::WARN {
+            heard.news.push((Instant::now(), Way::Log, line.0));
+        }
+        heard.lines.push((Instant::now(), place, text));
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}

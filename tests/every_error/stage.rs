@@ -1,0 +1,223 @@
+//! One pair played: a cluster with a fault that never ends, a client, and a virtual minute.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Builder,
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+use super::ear::{Ear, Way};
+use ottla::{
+    ApiKey, Consumer, ConsumerBuilder, Producer, ProducerBuilder, Record,
+    net::Network,
+    testkit::{Cluster, Fault, FaultHandle, Options, on_any_of},
+};
+
+/// The time over which requests are averaged, and within which the user hears of an error.
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+/// A call may take all of `default.api.timeout.ms`, which is a minute, and its error is on its way then.
+pub(super) const HEARD_WITHIN: Duration = Duration::from_secs(61);
+/// How long a scenario goes on: long enough for a minute that begins with the first refusal.
+pub(super) const PLAYED: Duration = Duration::from_secs(70);
+/// Requests in a minute: ten a second.
+const MOST_REQUESTS: usize = 600;
+/// Log lines of one cause in a scenario: one in ten seconds.
+const MOST_LINES: usize = 7;
+/// A pair is cut short when it has gone on for so long and the user has heard of it.
+const ENOUGH: Duration = Duration::from_secs(12);
+/// A client that sends so many requests spins, and the scenario is cut off.
+const SPINS: usize = 1500;
+
+/// The topic of the scenarios, with two partitions.
+pub(super) const TOPIC: &str = "t";
+/// The group of the scenarios.
+pub(super) const GROUP: &str = "g";
+
+pub(super) type Playing = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Where a scenario plays.
+#[derive(Clone)]
+pub(super) struct Stage {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) network: Arc<dyn Network>,
+    pub(super) ear: Ear,
+    pub(super) ends: Instant,
+}
+
+impl Stage {
+    pub(super) fn producer(&self) -> ProducerBuilder {
+        Producer::builder(self.cluster.bootstrap()).network(self.network.clone())
+    }
+
+    pub(super) fn consumer(&self) -> ConsumerBuilder {
+        // Requests that are only patient would hide those that are not.
+        let wait = Duration::from_secs(5);
+        Consumer::builder(self.cluster.bootstrap()).network(self.network.clone()).fetch_max_wait(wait)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.ends
+    }
+
+    pub(super) fn append(&self, partition: i32) {
+        self.cluster.append(TOPIC, partition, &[Record::to(TOPIC).value("v")]).unwrap();
+    }
+}
+
+/// What came of a pair.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outcome {
+    /// For how long it was played.
+    pub(super) played: Duration,
+    /// How many requests the fault struck.
+    pub(super) hits: u64,
+    /// The most requests in any minute, of all kinds.
+    pub(super) requests: usize,
+    /// Requests in all, by kind.
+    pub(super) by_api: BTreeMap<ApiKey, usize>,
+    /// The client did its work to the end all the same.
+    pub(super) works: bool,
+    /// Cut off because it sent too many.
+    pub(super) spun: bool,
+    /// When the user heard of it, by each way, from the first refusal on.
+    pub(super) heard: BTreeMap<Way, Duration>,
+    /// Lines from the place in the code that wrote most, and one of them.
+    pub(super) lines: (usize, String),
+    pub(super) transcript: String,
+}
+
+impl Outcome {
+    /// The share of a minute over which requests and lines were counted.
+    fn share(&self) -> f64 {
+        (self.played.as_secs_f64() / PLAYED.as_secs_f64()).clamp(0.3, 1.0)
+    }
+
+    pub(super) fn spins(&self) -> bool {
+        self.spun || self.requests as f64 > MOST_REQUESTS as f64 * self.share()
+    }
+
+    pub(super) fn floods(&self) -> bool {
+        self.lines.0 as f64 > (MOST_LINES as f64 * self.share()).ceil()
+    }
+
+    pub(super) fn heard_after(&self) -> Option<Duration> {
+        self.heard.values().min().copied()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Meter(Arc<(Mutex<Vec<(Instant, ApiKey)>>, Notify)>);
+
+impl Meter {
+    fn count(&self, key: ApiKey) {
+        let mut seen = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.push((Instant::now(), key));
+        if seen.len() > SPINS {
+            self.0.1.notify_one();
+        }
+    }
+
+    fn seen(&self) -> Vec<(Instant, ApiKey)> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The most of these in any minute.
+fn busiest_minute(seen: &[(Instant, ApiKey)]) -> usize {
+    let mut from = 0;
+    let counts = seen.iter().enumerate().map(|(i, (at, _))| {
+        while at.duration_since(seen[from].0) > MINUTE {
+            from += 1;
+        }
+        i + 1 - from
+    });
+    counts.max().unwrap_or(0)
+}
+
+/// How a pair is set up.
+pub(super) struct Setting {
+    pub(super) options: Options,
+    /// Makes what goes wrong, and the network that the client is on.
+    pub(super) fault: Box<dyn Fn(&Cluster) -> (Option<Fault>, Arc<dyn Network>)>,
+    pub(super) play: fn(Stage) -> Playing,
+    /// What the user is to hear of: one of these.
+    pub(super) words: Vec<String>,
+    /// A client that does its work all the same has nothing to tell.
+    pub(super) work_counts: bool,
+    /// Not cut short.
+    pub(super) whole: bool,
+}
+
+/// Plays a pair. `ear` is the thread's subscriber.
+pub(super) fn play(setting: &Setting, ear: &Ear) -> Outcome {
+    ear.clear();
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let outcome = runtime.block_on(async {
+        let cluster = Arc::new(Cluster::start(setting.options.clone().brokers(2).in_memory()).await.unwrap());
+        cluster.create_topic(TOPIC, 2).unwrap();
+        let meter = Meter::default();
+        let counting = meter.clone();
+        let count = move |request: &ottla::testkit::Request| {
+            counting.count(request.key);
+            false
+        };
+        let _ = cluster.fault(on_any_of([]).when(count).forever());
+        let (fault, network) = (setting.fault)(&cluster);
+        let handle = fault.map(|fault| Arc::new(cluster.fault(fault)));
+        let began = Instant::now();
+        let stage = Stage { cluster, network, ear: ear.clone(), ends: began + PLAYED };
+        let struck = handle.clone().map(|handle: Arc<FaultHandle>| {
+            tokio::spawn(async move {
+                handle.reached(1).await;
+                Instant::now()
+            })
+        });
+        let is_sound = async {
+            if setting.whole {
+                std::future::pending::<()>().await;
+            }
+            if let Some(handle) = &handle {
+                handle.reached(1).await;
+            }
+            let struck = Instant::now();
+            loop {
+                sleep(ENOUGH).await;
+                let heard = ear.first_of(&setting.words, struck).values().any(|after| *after <= HEARD_WITHIN);
+                if heard || setting.work_counts && ear.worked_since(Instant::now() - ENOUGH / 2) {
+                    return;
+                }
+            }
+        };
+        let spun = tokio::select! {
+            biased;
+            () = meter.0.1.notified() => true,
+            () = (setting.play)(stage) => false,
+            () = is_sound => false,
+        };
+        let played = began.elapsed();
+        let hits = handle.as_ref().map_or(0, |handle| handle.hits());
+        let since = match struck {
+            Some(struck) if hits > 0 => struck.await.unwrap(),
+            _ => began,
+        };
+        let seen = meter.seen();
+        let mut by_api = BTreeMap::new();
+        for (_, key) in &seen {
+            *by_api.entry(*key).or_default() += 1;
+        }
+        let heard = ear.first_of(&setting.words, since);
+        let (requests, lines) = (busiest_minute(&seen), ear.loudest());
+        let works = setting.work_counts && ear.worked_since(Instant::now() - ENOUGH);
+        Outcome { works, played, hits, requests, by_api, spun, heard, lines, transcript: ear.transcript(since) }
+    });
+    // Nothing of one pair reaches the next.
+    runtime.shutdown_background();
+    outcome
+}
