@@ -366,7 +366,7 @@ impl Assignment {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         let Some(Pause { since, wait, tell }) = found.resets.next(&mut self.rng) else { return };
         let what = format!("fetch of {partition} at offset {offset}, where auto.offset.reset led");
-        let error = Error::broker(ErrorCode::OFFSET_OUT_OF_RANGE, what).retriable(true);
+        let error = Error::broker(ErrorCode::OFFSET_OUT_OF_RANGE, what).with_retriable(true);
         found.seen.trouble = Some(error.clone());
         found.position.retry_at(self.grid.started(since).after(since, wait));
         let split = found.split.is_some();
