@@ -77,6 +77,7 @@ pub mod error;
 #[cfg(all(any(test, fuzzing), feature = "testkit"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod log;
 mod metrics;
 pub mod net;
 mod producer;
@@ -98,7 +99,7 @@ pub use consumer::{
     LastAssignment, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionInfo, PartitionMetrics,
     PartitionRacks, PartitionRecords, PartitionStatus, PartitionStream, PendingCommit, RangeAssignor,
     RebalanceListener, RebalanceProtocol, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Revoked,
-    RoundRobinAssignor, StickyAssignor, Told, Waiting,
+    RoundRobinAssignor, StickyAssignor, Told, TopicState, TopicStatus, Waiting,
 };
 pub use error::{BoxError, DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;

@@ -5,6 +5,7 @@ use crate::{
     cluster::{Client, ClientSettings, client_properties},
     config::{apply, parse::list},
     error::Result,
+    log::Origin,
     net::Network,
     security::Security,
 };
@@ -78,8 +79,9 @@ impl AdminBuilder {
     ///
     /// # Cancel safety
     /// Safe: nothing is started before the future is ready.
-    pub async fn build(self) -> Result<Admin> {
+    pub async fn build(mut self) -> Result<Admin> {
         self.settings.check()?;
+        self.settings.origin = Origin::new(&self.settings.client_id, "admin", None);
         Ok(Admin { client: Client::open(self.settings).await? })
     }
 }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result},
+    log::Origin,
     wire::{ApiKey, fetch::NodeEndpoint, frame::Inserts},
 };
 
@@ -146,7 +147,8 @@ impl Client {
             Error::new(ErrorKind::Configuration, message).with_source(error)
         })?;
         let core = Arc::new(Core::new(settings, runtime)?);
-        core.runtime.spawn(metadata_task::run(Arc::clone(&core)));
+        let (origin, asking) = (core.settings.origin.clone(), metadata_task::run(Arc::clone(&core)));
+        core.runtime.spawn(async move { origin.scope(asking).await });
         Ok(Self(Arc::new(Owner(core))))
     }
 
@@ -156,7 +158,7 @@ impl Client {
     /// As [`new`](Self::new).
     pub(crate) async fn open(settings: ClientSettings) -> Result<Self> {
         let client = Self::new(settings)?;
-        client.core().guard.prepare().await?;
+        client.origin().scope(client.core().guard.prepare()).await?;
         Ok(client)
     }
 
@@ -166,6 +168,11 @@ impl Client {
 
     pub(crate) fn settings(&self) -> &ClientSettings {
         &self.core().settings
+    }
+
+    /// What log lines say of this client.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.core().settings.origin
     }
 
     // ---- metadata

@@ -62,7 +62,7 @@ impl Core {
             runtime,
             closing: watch::Sender::new(false),
             pool: Pool::new(bootstrap, fork()),
-            metadata: MetadataCache::new(Plan::new(&settings, fork())),
+            metadata: MetadataCache::new(Plan::new(&settings, fork()), settings.origin.clone()),
             coordinators: Coordinators::new(),
             features: Mutex::default(),
             rng: Mutex::new(fork()),

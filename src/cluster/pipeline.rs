@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::{answers::Reply, counters::NodeCounters, later::later, throttle::throttle_time_ms};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind, Result},
+    log::{Origin, event},
     wire::{ApiKey, frame::Chunks, message::decode_response_header},
 };
 
@@ -245,7 +246,7 @@ impl Pipeline {
     pub(super) fn mute_for(&mut self, throttle_time_ms: i32, now: Instant) {
         if let Ok(ms @ 1..) = u64::try_from(throttle_time_ms) {
             self.counters.throttled(ms);
-            tracing::debug!(peer = self.peer, throttle_ms = ms, "the broker throttles this client");
+            event!(DEBUG, Origin::current(), peer = self.peer, throttle_ms = ms, "the broker throttles this client");
             let until = later(now, Duration::from_millis(ms));
             self.muted_until = Some(self.muted_until.map_or(until, |earlier| earlier.max(until)));
         }

@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 use super::address::Address;
 use crate::{
     error::{Error, ErrorKind, Result},
+    log::Origin,
     net::{Network, Tcp},
     security::SecurityProperties,
 };
@@ -49,6 +50,8 @@ pub(crate) struct ClientSettings {
     pub(crate) network: Arc<dyn Network>,
     /// Seeds all jitter; from the system where a test does not set it.
     pub(crate) seed: Option<u64>,
+    /// What log lines say of the client; set when it is built, because `client.id` may be set until then.
+    pub(crate) origin: Origin,
 }
 
 impl Default for ClientSettings {
@@ -75,6 +78,7 @@ impl Default for ClientSettings {
             security: SecurityProperties::default(),
             network: Arc::new(Tcp),
             seed: None,
+            origin: Origin::default(),
         }
     }
 }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Remedy},
+    log::event,
     record::TopicPartition,
     wire::fetch::FetchPartitionResponse,
 };
@@ -63,7 +64,7 @@ impl Assignment {
             }
             Verdict::Renewed => return hints,
             Verdict::Failed(code) => {
-                tracing::debug!(node = id, %code, "a fetch was refused");
+                event!(DEBUG, self.rules.origin, node = id, %code, "a fetch was refused");
                 hints.refresh = code.remedy() == Remedy::RefreshMetadata;
                 if source.lane > 0 {
                     self.keep_lanes(id, source.lane);
@@ -147,7 +148,7 @@ impl Assignment {
 
     /// A broker recommends another replica of a partition (KIP-392); whether a new look at the metadata is needed.
     fn sent_elsewhere(&mut self, id: i32, partition: &TopicPartition, to: i32, now: Instant) -> bool {
-        tracing::debug!(%partition, node = id, to, "another replica is nearer");
+        event!(DEBUG, self.rules.origin, %partition, node = id, to, "another replica is nearer");
         let known = self.brokers.contains(&to);
         let Some(found) = self.partitions.get_mut(partition) else { return false };
         let leads = found.leader.is_some_and(|(leader, _)| leader == id);
@@ -258,7 +259,7 @@ impl Assignment {
         code: ErrorCode,
         now: Instant,
     ) -> bool {
-        tracing::debug!(%partition, node = id, %code, "a partition cannot be fetched");
+        event!(DEBUG, self.rules.origin, %partition, node = id, %code, "a partition cannot be fetched");
         let Some(found) = self.partitions.get_mut(partition) else { return false };
         if found.nearby.node() == Some(id) {
             // A follower may lag or be gone; what it says of offsets counts for nothing against its leader.
@@ -311,7 +312,7 @@ impl Assignment {
         let id = source.broker;
         self.wake_beside(source);
         let Some(node) = self.nodes.get_mut(&source) else { return };
-        tracing::debug!(node = id, lane = source.lane, %error, "a fetch failed");
+        event!(DEBUG, self.rules.origin, node = id, lane = source.lane, %error, "a fetch failed");
         node.under_way = 0;
         node.session.failed();
         if source.lane > 0 {
@@ -335,7 +336,7 @@ impl Assignment {
         if found.position.generation() == generation {
             let start = Start::of(self.rules.reset);
             let offset = found.lease.as_ref().map_or(-1, |lease| lease.handed());
-            self.reset(partition, start, &format!("offset {offset} is not in the log (any more)"));
+            self.reset(partition, start, "its offset is not in the log (any more): OFFSET_OUT_OF_RANGE", Some(offset));
         }
     }
 }

@@ -100,6 +100,8 @@ pub(crate) struct ConsumerSettings {
     pub(crate) check_crcs: bool,
     /// `exclude.internal.topics`.
     pub(crate) exclude_internal_topics: bool,
+    /// `topic.metadata.propagation.max.ms` (librdkafka).
+    pub(crate) topic_propagation_max: Duration,
     /// `queued.max.messages.kbytes`, in bytes: what may be fetched ahead of the reader, of all partitions together.
     pub(crate) queued_max_bytes: usize,
     /// `max.decompressed.batch.bytes`: the largest batch, decompressed, that is accepted.
@@ -132,6 +134,7 @@ impl Default for ConsumerSettings {
             enable_partition_eof: false,
             check_crcs: true,
             exclude_internal_topics: true,
+            topic_propagation_max: Duration::from_secs(30),
             queued_max_bytes: 65_536 * 1024,
             max_decompressed_batch_bytes: 128 * 1024 * 1024,
         }
@@ -242,6 +245,7 @@ impl ConsumerSettings {
             assignors: self.assignors.clone(),
             client_rack: self.client.client_rack.clone(),
             exclude_internal_topics: self.exclude_internal_topics,
+            origin: self.client.origin.clone(),
         })
     }
 }

@@ -198,7 +198,8 @@ impl Error {
 
     /// Whether this client can go on after the error; if not, close it and make a new one.
     pub fn is_fatal(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed)
+        let full = self.0.code == Some(ErrorCode::GROUP_MAX_SIZE_REACHED);
+        full || matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed)
     }
 
     /// For a record that was not acknowledged, and for a request without an answer: how far it got.

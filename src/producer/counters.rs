@@ -16,6 +16,7 @@ use std::{
 use super::{metrics::ProducerMetrics, sender::Part};
 use crate::{
     error::{DeliveryStatus, Error},
+    log::{Limiter, Origin},
     metrics::Histogram,
     wire::{batch::SealedBatch, produce::ProduceResponse},
 };
@@ -33,9 +34,26 @@ pub(crate) struct Counters {
     /// The producer ends: what fails from now on was given up.
     ending: AtomicBool,
     given_up: AtomicU64,
+    /// The producer, as log lines name it, and how many lines of a kind it wrote of late.
+    origin: Origin,
+    lines: Mutex<Limiter<&'static str>>,
 }
 
 impl Counters {
+    pub(crate) fn new(origin: Origin) -> Self {
+        Self { origin, ..Self::default() }
+    }
+
+    /// The producer, as log lines name it.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Returns how many log lines of that kind were suppressed of late, if this one may be written.
+    pub(crate) fn admit_line(&self, kind: &'static str, now: Instant) -> Option<u64> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).admit(kind, now)
+    }
+
     fn lock(&self) -> MutexGuard<'_, ProducerMetrics> {
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }

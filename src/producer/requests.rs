@@ -28,6 +28,7 @@ use super::{
 use crate::{
     cluster::{Answers, Client, Lane, Link, RawRequest},
     error::{DeliveryStatus, Error, ErrorKind, Result},
+    log::event,
     net::BoxFuture,
     wire::{
         ApiKey, Compression,
@@ -183,7 +184,10 @@ impl Requests {
             let _entered = span.enter();
             match &answer {
                 Ok(_) => self.settings.counters.latency(request.node, at.elapsed()),
-                Err(error) => tracing::debug!(node = request.node, request = id, %error, "a request got no answer"),
+                Err(error) => {
+                    let (origin, node) = (self.settings.client.origin(), request.node);
+                    event!(DEBUG, origin, node, request = id, %error, "a request got no answer");
+                }
             }
             let answer = answer.map(|body| (self.settings.acks != 0).then_some(body));
             return Poll::Ready(Ended { request, version, answer });

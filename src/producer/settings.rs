@@ -7,6 +7,7 @@ use crate::{
     cluster::ClientSettings,
     config::parse::FOREVER,
     error::{Error, ErrorKind, Result},
+    log::event,
     wire::{Compression, codec::CompressionSettings},
 };
 
@@ -160,7 +161,7 @@ impl ProducerSettings {
             (Some(false), _) => Ok(false),
             (_, None) => Ok(true),
             (None, Some(needed)) => {
-                tracing::info!("idempotence is off, because it needs {needed}");
+                event!(INFO, self.client.origin, "idempotence is off, because it needs {needed}");
                 Ok(false)
             }
             (Some(true), Some(needed)) => Err(contradiction(format!("enable.idempotence=true needs {needed}"))),

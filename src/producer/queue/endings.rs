@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use super::{Aftermath, PartitionQueue, Rules};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind},
+    log::event,
     producer::{
         batch::{Batch, Verdict},
         idempotence::Raise,
@@ -36,7 +37,9 @@ impl PartitionQueue {
         batch.counters().retried(batch.records());
         let backoff = batch.backoff.get_or_insert_with(|| rules.backoff.clone()).next(rng);
         batch.retry_at = Some(now + backoff);
-        tracing::debug!(
+        event!(
+            DEBUG,
+            batch.counters().origin(),
             topic = &*batch.topic,
             partition = batch.partition,
             node = batch.last_node,
@@ -163,11 +166,7 @@ impl PartitionQueue {
             (batch.maybe_written, batch.numbers_used, batch.whole_in_doubt) = (false, false, false);
         }
         let needs_new_id = self.sequences.raise() == Raise::NeedsNewId;
-        if let Some(producer) = self.sequences.producer() {
-            let (topic, partition) = (&*self.partition.topic, self.partition.index);
-            tracing::info!(topic, partition, producer_id = producer.id, epoch = producer.epoch, "the epoch was raised");
-        }
-        Aftermath { raised: true, needs_new_id }
+        Aftermath { raised: true, raised_to: self.sequences.producer(), needs_new_id }
     }
 }
 

@@ -92,6 +92,7 @@ impl WaitingRecord {
         let Waited { run, charge, .. } = *place;
         let status = error.delivery_status().unwrap_or(DeliveryStatus::PossiblyPersisted);
         self.ledger.counters.settled(Some(status), run.count);
+        self.ledger.tell_failed(self.record.topic(), self.record.chosen_partition(), run.count, &error);
         let outcome = Outcome::Failed(error);
         if self.reported {
             let mut notes = Notes::default();
