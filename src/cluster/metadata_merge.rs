@@ -186,13 +186,7 @@ fn broker(said: MetadataResponseBroker, ignored: &mut Vec<String>) -> Option<Bro
     checked_broker(said.node_id.0, &said.host, said.port, said.rack.as_deref(), ignored)
 }
 
-fn checked_broker(
-    id: i32,
-    host: &str,
-    port: i32,
-    rack: Option<&str>,
-    ignored: &mut Vec<String>,
-) -> Option<Broker> {
+fn checked_broker(id: i32, host: &str, port: i32, rack: Option<&str>, ignored: &mut Vec<String>) -> Option<Broker> {
     match u16::try_from(port) {
         Ok(port @ 1..) if id >= 0 && !host.is_empty() => {
             Some(Broker { id, host: host.to_owned(), port, rack: rack.map(Arc::from) })

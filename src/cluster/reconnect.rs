@@ -71,13 +71,7 @@ impl Reconnect {
     /// A connection ended. One that had lasted is replaced at once; one that broke right away counts as a failure, or a
     /// broker that accepts and then hangs up would be connected to in a loop.
     /// As for [`failed`](Self::failed), returns whether the log is to be told.
-    pub(super) fn ended(
-        &mut self,
-        reason: &Error,
-        lived: Duration,
-        now: Instant,
-        rng: &mut StdRng,
-    ) -> Option<Lasting> {
+    pub(super) fn ended(&mut self, reason: &Error, lived: Duration, now: Instant, rng: &mut StdRng) -> Option<Lasting> {
         if lived > self.settled {
             self.backoff.reset();
             self.not_before = None;

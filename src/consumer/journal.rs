@@ -84,8 +84,7 @@ impl Journal {
 impl Stall {
     pub(super) fn write(&self, reason: &str, origin: &Origin) {
         let error = self.error.as_ref().map(tracing::field::display);
-        let (partitions, count, stalled_s) =
-            (several(&self.partitions), self.partitions.len(), self.longest.as_secs());
+        let (partitions, count, stalled_s) = (several(&self.partitions), self.partitions.len(), self.longest.as_secs());
         event!(
             WARN, origin, %partitions, count, reason, error, stalled_s,
             "partitions get no further; each is tried again by itself (Consumer::status says what each waits for)"

@@ -88,5 +88,5 @@ pub use record_ref::{RecordHeaders, RecordRef};
 pub use records::{PartitionRecords, Records, RecordsIter};
 pub use settings::{GroupProtocol, IsolationLevel, OffsetReset};
 pub use status::{PartitionStatus, Waiting};
-pub use wanted_topics::{TopicState, TopicStatus};
 pub use stream::RecordStream;
+pub use wanted_topics::{TopicState, TopicStatus};

@@ -407,7 +407,8 @@ mod tests {
                 assert_eq!(queue.bytes(), 0);
                 queue.give_back(match out.pop() {
                     Some(Taken::Raw { batch, charge, start, end, .. }) => {
-                        let opening = Opening { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
+                        let opening =
+                            Opening { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
                         let part =
                             Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), &opening);
                         Taken::Open(part.unwrap().unwrap())
@@ -427,7 +428,8 @@ mod tests {
         let lease = lease();
         let Job { batch, charge, start, end, opening, .. } = queue.start_job(&lease, true).unwrap();
         let opening_rules = Opening { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
-        let part = Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), &opening_rules).unwrap();
+        let part =
+            Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), &opening_rules).unwrap();
         drop((batch, opening));
         assert!(queue.opened(end, Held::Open(part.unwrap())));
         assert_eq!(queue.evict(false), Some(15));

@@ -122,7 +122,9 @@ impl Shared {
 
     /// Writes that offsets could not be committed in the background.
     pub(super) fn tell_failed_commit(&self, error: &Error) {
-        let Some(suppressed) = lock(&self.failed_commits).admit(error.code(), Instant::now().into_std()) else { return };
+        let Some(suppressed) = lock(&self.failed_commits).admit(error.code(), Instant::now().into_std()) else {
+            return;
+        };
         let retry_ms = u64::try_from(self.settings.auto_commit_interval.as_millis()).unwrap_or(u64::MAX);
         event!(
             WARN, self.client.origin(), %error, retry_ms, suppressed,

@@ -117,9 +117,10 @@ impl Assignment {
             self.push_error(error);
         }
         for (error, topics) in self.topics.tell(now) {
-            let split = self.partitions.iter().filter(|(partition, found)| {
-                found.split.is_some() && topics.contains(&partition.topic)
-            });
+            let split = self
+                .partitions
+                .iter()
+                .filter(|(partition, found)| found.split.is_some() && topics.contains(&partition.topic));
             let split: Vec<TopicPartition> = split.map(|(partition, _)| partition.clone()).collect();
             // Their readers hear of nothing else.
             split.iter().for_each(|partition| self.tell(partition, error.clone()));

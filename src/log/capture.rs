@@ -25,7 +25,6 @@ pub(crate) struct Lines {
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) level: Level,
-    pub(crate) target: String,
     /// The message, then ` name=value` for each field.
     pub(crate) text: String,
 }
@@ -76,11 +75,7 @@ impl Subscriber for Seen {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text::default();
         event.record(&mut text);
-        let line = Line {
-            level: *event.metadata().level(),
-            target: event.metadata().target().to_owned(),
-            text: text.message + &text.fields,
-        };
+        let line = Line { level: *event.metadata().level(), text: text.message + &text.fields };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 

@@ -61,8 +61,15 @@ impl DeliveryCallback {
             let lines = self.lines.as_ref();
             if let Some((lines, suppressed)) = lines.and_then(|to| Some((to, to.admit_line(self.name, now)?))) {
                 event!(
-                    ERROR, lines.origin(), topic, partition, panics, suppressed,
-                    "{} panicked, and is called for the other records all the same: {}", self.name, said(&*panic)
+                    ERROR,
+                    lines.origin(),
+                    topic,
+                    partition,
+                    panics,
+                    suppressed,
+                    "{} panicked, and is called for the other records all the same: {}",
+                    self.name,
+                    said(&*panic)
                 );
             }
         }

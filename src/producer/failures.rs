@@ -143,7 +143,9 @@ mod tests {
         for partition in 1..200 {
             assert!(failures.failed(("t", Some(partition)), 2, &refused, start + SECOND).is_none());
         }
-        assert!(failures.failed(("t", Some(1)), 1, &error(DeliveryStatus::PossiblyPersisted), start + SECOND).is_none());
+        assert!(
+            failures.failed(("t", Some(1)), 1, &error(DeliveryStatus::PossiblyPersisted), start + SECOND).is_none()
+        );
         assert_eq!(failures.next_due(), Some(start + INTERVAL));
         assert!(failures.take_due(false, start + 9 * SECOND).is_empty());
         let [line] = <[Line; 1]>::try_from(failures.take_due(false, start + INTERVAL)).unwrap();

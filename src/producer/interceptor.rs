@@ -126,8 +126,12 @@ impl Interceptors {
                 let lines = self.lines.as_ref();
                 if let Some((lines, suppressed)) = lines.and_then(|to| Some((to, to.admit_line("on_send", now)?))) {
                     event!(
-                        ERROR, lines.origin(), ?interceptor, suppressed,
-                        "on_send panicked, and the record goes on: {}", said(&*panic)
+                        ERROR,
+                        lines.origin(),
+                        ?interceptor,
+                        suppressed,
+                        "on_send panicked, and the record goes on: {}",
+                        said(&*panic)
                     );
                 }
             }

@@ -362,17 +362,17 @@ impl PartitionQueue {
                 let lines = batch.counters();
                 if let Some(suppressed) = lines.admit_line("split", now) {
                     event!(
-                    INFO,
-                    lines.origin(),
-                    topic = &*batch.topic,
-                    partition = batch.partition,
-                    node = batch.last_node,
-                    records = batch.records(),
-                    bytes = sealed.size(),
-                    code = error.code().map(tracing::field::display),
-                    suppressed,
-                    "the broker finds a batch too large (max.message.bytes): it is split and sent in parts"
-                );
+                        INFO,
+                        lines.origin(),
+                        topic = &*batch.topic,
+                        partition = batch.partition,
+                        node = batch.last_node,
+                        records = batch.records(),
+                        bytes = sealed.size(),
+                        code = error.code().map(tracing::field::display),
+                        suppressed,
+                        "the broker finds a batch too large (max.message.bytes): it is split and sent in parts"
+                    );
                 }
                 match split(batch, &sealed) {
                     Ok(parts) => parts.into_iter().for_each(|part| self.put_back(part)),

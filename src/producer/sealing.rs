@@ -165,7 +165,12 @@ fn sealed(
         let (topic, partition, records, said) = (&*part.topic, part.partition, part.records, said(&*panic));
         if let Some(suppressed) = counters.admit_line("codec", tokio::time::Instant::now().into_std()) {
             event!(
-                ERROR, counters.origin(), topic, partition, records, suppressed,
+                ERROR,
+                counters.origin(),
+                topic,
+                partition,
+                records,
+                suppressed,
                 "a codec panicked: {said}; the records of the batch fail"
             );
         }

@@ -242,7 +242,10 @@ impl Sender {
         if answers.left() > 0 {
             if let Some(suppressed) = self.counters.admit_line("foreign partitions", now) {
                 event!(
-                    WARN, self.counters.origin(), node, suppressed,
+                    WARN,
+                    self.counters.origin(),
+                    node,
+                    suppressed,
                     "the broker answered for partitions that it was not asked about: these answers are ignored"
                 );
             }
@@ -494,8 +497,13 @@ impl Sender {
         {
             let partition = &place.queue.partition;
             event!(
-                INFO, self.counters.origin(), topic = &*partition.topic, partition = partition.index,
-                producer_id = producer.id, epoch = producer.epoch, suppressed,
+                INFO,
+                self.counters.origin(),
+                topic = &*partition.topic,
+                partition = partition.index,
+                producer_id = producer.id,
+                epoch = producer.epoch,
+                suppressed,
                 "the epoch was raised: batches whose place in the log is not certain are numbered anew"
             );
         }

@@ -377,7 +377,11 @@ async fn ask_producer_id(client: Client) -> Errand {
                 if let Some(Lasting { duration, attempts }) = outage.failed(now()) {
                     let outage_s = duration.as_secs();
                     event!(
-                        WARN, client.origin(), ?response, outage_s, attempts,
+                        WARN,
+                        client.origin(),
+                        ?response,
+                        outage_s,
+                        attempts,
                         "the broker gave a producer id that is none; asking again"
                     );
                 }

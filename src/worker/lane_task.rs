@@ -127,20 +127,37 @@ impl<W: Work> Shop<W> {
             }
             Verdict::Skipped => {
                 event!(
-                    ERROR, origin, topic, partition, offset, error, suppressed,
+                    ERROR,
+                    origin,
+                    topic,
+                    partition,
+                    offset,
+                    error,
+                    suppressed,
                     "a record could not be handled and is passed over (skip_failed)"
                 );
             }
             Verdict::Stopped => {
                 event!(
-                    ERROR, origin, topic, partition, offset, error,
+                    ERROR,
+                    origin,
+                    topic,
+                    partition,
+                    offset,
+                    error,
                     "the worker ends: a record could not be handled, and there is no place for those that fail \
                      (WorkerBuilder::dead_letter, skip_failed)"
                 );
             }
             Verdict::Abandoned => {
                 event!(
-                    INFO, origin, topic, partition, offset, error, suppressed,
+                    INFO,
+                    origin,
+                    topic,
+                    partition,
+                    offset,
+                    error,
+                    suppressed,
                     "a record was not finished before its partition was given up: it is read again"
                 );
             }

@@ -48,7 +48,10 @@ async fn joining_and_positions_are_told_at_info() {
         let joined = lines.with(Level::INFO, "joined");
         assert!(joined.iter().any(|line| line.contains("member=") && line.contains("generation=")), "{joined:#?}");
         let assigned = lines.with(Level::INFO, "assigned");
-        assert!(assigned.iter().any(|line| line.contains("count=200") && line.contains("and 195 more")), "{assigned:#?}");
+        assert!(
+            assigned.iter().any(|line| line.contains("count=200") && line.contains("and 195 more")),
+            "{assigned:#?}"
+        );
         let reset = lines.with(Level::INFO, "reset");
         assert!(reset.len() == 1 && reset[0].contains("count=200"), "{reset:#?}");
         assert!(reset[0].contains("committed no offset") && reset[0].contains("earliest"), "{reset:#?}");
@@ -91,15 +94,15 @@ async fn lost_partitions_name_reason_member_and_setting() {
 async fn stalled_partitions_are_one_line() {
     let lines = Lines::capture();
     let cluster = cluster(1).await;
-    cluster.create_topic("t", 200).unwrap();
+    cluster.create_topic("t", 40).unwrap();
     cluster.fault(on_any_of([ApiKey::ListOffsets]).error(ErrorCode::LEADER_NOT_AVAILABLE).forever());
     let consumer = consumer(&cluster).await;
-    consumer.assign((0..200).map(|partition| (tp("t", partition), Offset::Beginning))).unwrap();
-    tokio::time::sleep(200 * SECOND).await;
+    consumer.assign((0..40).map(|partition| (tp("t", partition), Offset::Beginning))).unwrap();
+    tokio::time::sleep(100 * SECOND).await;
     let stalled = lines.with(Level::WARN, "LEADER_NOT_AVAILABLE");
-    assert!((2..=5).contains(&stalled.len()), "once, and again every minute: {stalled:#?}");
-    assert!(stalled[0].contains("count=200") && stalled[0].contains("and 195 more"), "{stalled:#?}");
+    assert!((2..=3).contains(&stalled.len()), "once, and again every minute: {stalled:#?}");
+    assert!(stalled[0].contains("count=40") && stalled[0].contains("and 35 more"), "{stalled:#?}");
     cluster.clear_faults();
     tokio::time::sleep(10 * SECOND).await;
-    assert_eq!(lines.with(Level::INFO, "goes on").len() + lines.with(Level::INFO, "go on").len(), 1);
+    assert_eq!(lines.with(Level::INFO, "got no further go on").len(), 1);
 }

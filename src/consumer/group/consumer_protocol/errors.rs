@@ -137,7 +137,12 @@ impl ConsumerMembership {
     /// The partitions may be others' already: gives them up without asking, and joins anew.
     pub(super) fn lose(&mut self, now: Instant, cause: &str) {
         event!(
-            DEBUG, self.settings.origin, member = &*self.member_id, generation = self.epoch, cause, "out of the group"
+            DEBUG,
+            self.settings.origin,
+            member = &*self.member_id,
+            generation = self.epoch,
+            cause,
+            "out of the group"
         );
         self.tell_lost(cause);
         self.reset();
@@ -148,7 +153,11 @@ impl ConsumerMembership {
         let interval = self.settings.max_poll_interval;
         if self.owned.is_empty() && self.subscribed {
             event!(
-                WARN, self.settings.origin, member = &*self.member_id, generation = self.epoch, cause = self.too_slow(),
+                WARN,
+                self.settings.origin,
+                member = &*self.member_id,
+                generation = self.epoch,
+                cause = self.too_slow(),
                 "the member left its group; it joins again when its reader asks for records"
             );
         }

@@ -400,7 +400,13 @@ impl ConsumerMembership {
         }
         heartbeat.complained = false;
         if let Some(Lasting { duration, attempts }) = self.heartbeat_outage.ended(now) {
-            event!(INFO, self.settings.origin, outage_s = duration.as_secs(), attempts, "heartbeats are answered again");
+            event!(
+                INFO,
+                self.settings.origin,
+                outage_s = duration.as_secs(),
+                attempts,
+                "heartbeats are answered again"
+            );
         }
         heartbeat.may_know_regex = in_flight.says.wanted.regex.is_some();
         // What a new coordinator knows is said to it once, whole.
@@ -415,10 +421,19 @@ impl ConsumerMembership {
         }
         if matches!(self.state, State::Joining) {
             if let Some(Lasting { duration, attempts }) = self.join_outage.ended(now) {
-                event!(INFO, self.settings.origin, outage_s = duration.as_secs(), attempts, "the group can be joined again");
+                event!(
+                    INFO,
+                    self.settings.origin,
+                    outage_s = duration.as_secs(),
+                    attempts,
+                    "the group can be joined again"
+                );
             }
             event!(
-                INFO, self.settings.origin, member = &*self.member_id, generation = answer.epoch,
+                INFO,
+                self.settings.origin,
+                member = &*self.member_id,
+                generation = answer.epoch,
                 "joined the group by the consumer protocol; its generation is the member's epoch"
             );
             self.state = State::In;

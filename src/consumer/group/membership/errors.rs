@@ -95,7 +95,11 @@ impl Membership {
     /// `reason` is what the coordinator is told with the next join, `cause` what the log is told.
     pub(super) fn lose(&mut self, now: Instant, forgotten: bool, reason: &str, cause: &str) {
         event!(
-            DEBUG, self.settings.origin, member = &*self.member_id, generation = self.generation, cause,
+            DEBUG,
+            self.settings.origin,
+            member = &*self.member_id,
+            generation = self.generation,
+            cause,
             "out of the generation"
         );
         let leaving = matches!(self.state, State::Revoking { then: super::Then::Leave, .. });
@@ -217,7 +221,11 @@ impl Membership {
     fn warn_of_leaving(&self, cause: &str) {
         if self.owned.is_empty() {
             event!(
-                WARN, self.settings.origin, member = &*self.member_id, generation = self.generation, cause,
+                WARN,
+                self.settings.origin,
+                member = &*self.member_id,
+                generation = self.generation,
+                cause,
                 "the member left its group; it joins again when its reader asks for records"
             );
         }

@@ -29,7 +29,9 @@ impl Membership {
         self.joined_topics.clone_from(topics);
         if !self.owned.is_empty() && now >= self.rebalance_ends() {
             let ms = self.settings.max_poll_interval.as_millis();
-            self.tell_lost(&format!("the group may have rebalanced without the member after max.poll.interval.ms ({ms} ms)"));
+            self.tell_lost(&format!(
+                "the group may have rebalanced without the member after max.poll.interval.ms ({ms} ms)"
+            ));
         }
         self.doubtful |= now + self.settings.session_timeout >= self.rebalance_ends();
         let protocols = match self.protocols() {
@@ -224,11 +226,22 @@ impl Membership {
             return self.retry_later(now);
         }
         if let Some(Lasting { duration, attempts }) = self.join_outage.ended(now) {
-            event!(INFO, self.settings.origin, outage_s = duration.as_secs(), attempts, "the group can be joined again");
+            event!(
+                INFO,
+                self.settings.origin,
+                outage_s = duration.as_secs(),
+                attempts,
+                "the group can be joined again"
+            );
         }
         event!(
-            INFO, self.settings.origin, member = &*self.member_id, generation = self.generation,
-            count = assigned.len(), leader = self.counts.is_some(), "joined a generation of the group"
+            INFO,
+            self.settings.origin,
+            member = &*self.member_id,
+            generation = self.generation,
+            count = assigned.len(),
+            leader = self.counts.is_some(),
+            "joined a generation of the group"
         );
         self.state = State::Stable;
         self.backoff.reset();
