@@ -60,8 +60,9 @@
 //! partition waits for, [`ProducerInterceptor`] sees each record and each result, and
 //! [`Worker::status`] and [`Worker::metrics`] are the same for handlers, and
 //! `tracing` is told what happens to batches, requests and connections, under the targets `ottla::producer`,
-//! `ottla::consumer`, `ottla::worker` and `ottla::cluster`: at WARN what was lost, at INFO what is rare, at DEBUG a span for each produce
-//! request and an event for each batch that is sent again.
+//! `ottla::consumer`, `ottla::worker`, `ottla::cluster` and `ottla::security`: at WARN what was lost or is in the way, at
+//! INFO what is rare, at DEBUG a span for each produce request and an event for each batch that is sent again. Every event
+//! has `client_id`, `role` and, of a consumer, `group`.
 //!
 //! # Features
 //! `gzip`, `snappy`, `lz4`, `zstd` (default): the codecs. `tls` (default): TLS, with cryptography for x86_64 and aarch64;
@@ -80,6 +81,7 @@ pub mod error;
 #[cfg(all(any(test, fuzzing), feature = "testkit"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod log;
 mod metrics;
 pub mod net;
 mod producer;
@@ -103,7 +105,7 @@ pub use consumer::{
     LastAssignment, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionMetrics, PartitionRacks,
     PartitionRecords, PartitionStatus, PartitionStream, PendingCommit, RangeAssignor, RebalanceListener,
     RebalanceProtocol, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Revoked, RoundRobinAssignor,
-    StickyAssignor, Told, Waiting,
+    StickyAssignor, Told, TopicState, TopicStatus, Waiting,
 };
 pub use error::{BoxError, DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;

@@ -203,3 +203,22 @@ fn the_tests_that_are_named_for_each_fault_are_there() {
     let missing: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
     assert!(missing.is_empty(), "protocol-tests/README.md names tests that are not there: {missing:?}");
 }
+
+/// Log lines go through `log::event`, which puts the client's id, its role and its group on each.
+#[test]
+fn every_event_names_its_client() {
+    let mut wrong = Vec::new();
+    for path in sources() {
+        let room = room_of(&path);
+        if ["log", "testkit"].contains(&room.as_str()) {
+            continue;
+        }
+        let code = code(&path);
+        for level in ["error", "warn", "info", "debug", "trace", "event"] {
+            if code.contains(&format!("tracing::{level}!")) {
+                wrong.push(format!("{}: tracing::{level}! in place of log::event!", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -5,6 +5,7 @@ use crate::{
     cluster::{Client, ClientSettings, client_properties},
     config::{Pairs, apply, parse::list},
     error::Result,
+    log::Origin,
     net::Network,
     security::Security,
 };
@@ -90,6 +91,7 @@ impl AdminBuilder {
     /// Safe: nothing is started before the future is ready.
     pub async fn build(mut self) -> Result<Admin> {
         apply(&mut self.settings, &[client_properties()], self.properties.iter())?;
+        self.settings.origin = Origin::new(&self.settings.client_id, "admin", None);
         self.settings.check()?;
         Ok(Admin { client: Client::open(self.settings).await? })
     }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Remedy, Result},
+    log::event,
     wire::ApiKey,
 };
 
@@ -70,7 +71,7 @@ pub(super) async fn call<R: Request>(
             }
             Err(error) => return Err(error),
         };
-        tracing::debug!(%key, %error, "trying again");
+        event!(DEBUG, core.settings.origin, %key, %error, "trying again");
         last = Some(error);
         sleep_until(deadline.min(later_tokio(Instant::now(), core.pause(&mut backoff)))).await;
     }

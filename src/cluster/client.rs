@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result},
+    log::Origin,
     net::{check_network, runtime},
     wire::{ApiKey, fetch::NodeEndpoint, frame::Inserts},
 };
@@ -148,7 +149,8 @@ impl Client {
         let runtime = runtime("a client")?;
         check_network(&*settings.network)?;
         let core = Arc::new(Core::new(settings, runtime)?);
-        core.runtime.spawn(metadata_task::run(Arc::clone(&core)));
+        let (origin, asking) = (core.settings.origin.clone(), metadata_task::run(Arc::clone(&core)));
+        core.runtime.spawn(async move { origin.scope(asking).await });
         Ok(Self(Arc::new(Owner(core))))
     }
 
@@ -158,7 +160,7 @@ impl Client {
     /// As [`new`](Self::new).
     pub(crate) async fn open(settings: ClientSettings) -> Result<Self> {
         let client = Self::new(settings)?;
-        client.core().guard.prepare().await?;
+        client.origin().scope(client.core().guard.prepare()).await?;
         Ok(client)
     }
 
@@ -168,6 +170,11 @@ impl Client {
 
     pub(crate) fn settings(&self) -> &ClientSettings {
         &self.core().settings
+    }
+
+    /// What log lines say of this client.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.core().settings.origin
     }
 
     // ---- metadata

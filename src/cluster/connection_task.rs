@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
+    log::{Origin, event},
     net::Stream,
 };
 
@@ -120,7 +121,7 @@ impl Driver {
         self.line = Line::Ours(stream);
         let again_after = done.map_err(|error| self.named(error))?;
         let mut state = self.shared.lock();
-        tracing::debug!(peer = state.pipeline.peer(), "authenticated again");
+        event!(DEBUG, Origin::current(), peer = state.pipeline.peer(), "authenticated again");
         state.pipeline.authenticated(again_after, now());
         drop(state);
         // Requests that waited are written in this turn or, when it began behind the writing, in the next.

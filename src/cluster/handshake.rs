@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
+    log::event,
     net::Stream,
     security::Guard,
     wire::{
@@ -76,7 +77,7 @@ pub(super) async fn establish(
             Ok(established) => return Ok(established),
             Err(error) => {
                 failure = error.context(Named { address, ip });
-                tracing::debug!(%failure, "no connection");
+                event!(DEBUG, settings.origin, %failure, "no connection");
                 if failure.kind() == ErrorKind::Authentication {
                     break;
                 }

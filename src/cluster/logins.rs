@@ -13,7 +13,10 @@ use super::{
     connection::now,
     login_gate::{LoginGate, Refusal},
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    log::{Origin, event},
+};
 
 /// Logins that run at the same time, so that credentials that are no longer good are refused a few times, and not once by
 /// each broker of a large cluster.
@@ -24,7 +27,7 @@ const TURN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Logins {
-    client_id: String,
+    origin: Origin,
     turns: Semaphore,
     state: Mutex<State>,
 }
@@ -38,9 +41,9 @@ struct State {
 }
 
 impl Logins {
-    pub(super) fn new(client_id: String, rng: StdRng) -> Self {
+    pub(super) fn new(origin: Origin, rng: StdRng) -> Self {
         let state = State { gate: LoginGate::new(), rng, reopened: false };
-        Self { client_id, turns: Semaphore::new(AT_ONCE), state: Mutex::new(state) }
+        Self { origin, turns: Semaphore::new(AT_ONCE), state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -83,20 +86,20 @@ impl Logins {
         if state.gate.accepted() {
             state.reopened = true;
             drop(state);
-            tracing::info!(client_id = self.client_id, broker = %at, "logins succeed again");
+            event!(INFO, self.origin, broker = %at, "logins succeed again");
         }
     }
 
     fn refused(&self, at: &Address, error: &Error) {
-        let client_id = &self.client_id;
         let (refusal, refusals) = {
             let mut state = self.lock();
             let state = &mut *state;
             (state.gate.refused(at, error.clone(), now(), &mut state.rng), state.gate.refusals())
         };
         match refusal {
-            Refusal::Closed(wait) => tracing::warn!(
-                client_id,
+            Refusal::Closed(wait) => event!(
+                WARN,
+                self.origin,
                 broker = %at,
                 %error,
                 refusals,
@@ -104,9 +107,10 @@ impl Logins {
                 "a login is refused; calls fail with this error, and no login is tried during the wait, so that no \
                  account is locked: correct the mechanism, the credentials, or the user at the broker"
             ),
-            Refusal::AlreadyClosed => tracing::debug!(client_id, broker = %at, %error, "a login is refused"),
-            Refusal::OneBroker => tracing::warn!(
-                client_id,
+            Refusal::AlreadyClosed => event!(DEBUG, self.origin, broker = %at, %error, "a login is refused"),
+            Refusal::OneBroker => event!(
+                WARN,
+                self.origin,
                 broker = %at,
                 %error,
                 refusals,

@@ -26,6 +26,8 @@ pub(crate) struct History {
     pub(super) before: HashMap<Arc<str>, Arc<TopicMetadata>>,
     /// The version of the picture in which a broker last answered with the error.
     pub(super) refused: HashMap<Arc<str>, u64>,
+    /// Parts of the answer behind this picture that cannot be used, each with the reason.
+    pub(super) ignored: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,9 @@
 //! The newest picture of the cluster, and who waits for the next one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::{ArcSwap, Guard};
 use kafka_protocol::messages::MetadataResponse;
@@ -10,9 +13,12 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Metadata, connection::now, core::Core, flight::closed, metadata_merge::Asked, metadata_plan::Plan};
+use super::{
+    Metadata, connection::now, core::Core, flight::closed, metadata_merge::Asked, metadata_plan::Plan, pool::millis,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
+    log::{Lasting, Limiter, Origin, Outage, event, several},
     wire::fetch::NodeEndpoint,
 };
 
@@ -23,17 +29,28 @@ pub(super) struct MetadataCache {
     changing: Mutex<()>,
     changes: watch::Sender<u64>,
     failure: watch::Sender<Option<Error>>,
+    origin: Origin,
+    told: Mutex<Told>,
     plan: Mutex<Plan>,
     pub(super) wake: Notify,
 }
 
+/// What the log was told of.
+#[derive(Debug)]
+struct Told {
+    outage: Outage,
+    ignored: Limiter<()>,
+}
+
 impl MetadataCache {
-    pub(super) fn new(plan: Plan) -> Self {
+    pub(super) fn new(plan: Plan, origin: Origin) -> Self {
         Self {
             picture: ArcSwap::default(),
             changing: Mutex::new(()),
             changes: watch::Sender::new(0),
             failure: watch::Sender::new(None),
+            origin,
+            told: Mutex::new(Told { outage: Outage::after(Duration::ZERO), ignored: Limiter::default() }),
             plan: Mutex::new(plan),
             wake: Notify::new(),
         }
@@ -118,21 +135,45 @@ impl MetadataCache {
         let next = next.unwrap_or_else(|| self.picture());
         self.plan().succeeded(asked, &next, changed, now());
         self.failure.send_replace(None);
+        self.tell_answered(&next);
         next
     }
 
     /// No answer, or none that can be used.
     pub(super) fn failed(&self, error: Error) {
         self.plan().failed(now());
-        self.failure.send_if_modified(|failure| {
-            if failure.is_none() {
-                tracing::warn!(%error, "no metadata from the cluster; trying again");
-            } else {
-                tracing::debug!(%error, "no metadata from the cluster");
+        match self.told().outage.failed(now()) {
+            Some(Lasting { duration, attempts }) => {
+                let outage_ms = millis(duration);
+                event!(
+                    WARN, self.origin, %error, outage_ms, attempts,
+                    "no metadata from the cluster: it is asked for again until a broker answers"
+                );
             }
-            *failure = Some(error);
-            true
-        });
+            None => event!(DEBUG, self.origin, %error, "no metadata from the cluster"),
+        }
+        self.failure.send_replace(Some(error));
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the end of an outage, and what of the answer could not be used.
+    fn tell_answered(&self, picture: &Metadata) {
+        if let Some(Lasting { duration, attempts }) = self.told().outage.ended(now()) {
+            let outage_ms = millis(duration);
+            event!(INFO, self.origin, outage_ms, attempts, "metadata comes from the cluster again");
+        }
+        let ignored = &picture.history.ignored;
+        if !ignored.is_empty()
+            && let Some(suppressed) = self.told().ignored.admit((), now())
+        {
+            event!(
+                WARN, self.origin, ignored = %several(ignored), count = ignored.len(), suppressed,
+                "parts of the metadata are ignored because they cannot be used: look at advertised.listeners of the brokers"
+            );
+        }
     }
 
     /// Waits for a picture in which `found` sees what it looks for; somebody has to have asked for it.

@@ -32,11 +32,15 @@ impl Metadata {
         let cluster_id = response.cluster_id.map(|id| id.to_string());
         // Another cluster's epochs and ids say nothing about this one's.
         let same_cluster = self.cluster_id.is_none() || cluster_id.is_none() || self.cluster_id == cluster_id;
+        let mut ignored = Vec::new();
         let mut next = Self {
             version: self.version + 1,
             cluster_id: cluster_id.or_else(|| self.cluster_id.clone()),
             controller: Some(response.controller_id.0).filter(|id| *id >= 0),
-            brokers: response.brokers.into_iter().filter_map(broker).map(|broker| (broker.id, broker)).collect(),
+            brokers: {
+                let brokers = response.brokers.into_iter().filter_map(|said| broker(said, &mut ignored));
+                brokers.map(|broker| (broker.id, broker)).collect()
+            },
             ..Self::default()
         };
         let known = |name: &str| {
@@ -44,9 +48,9 @@ impl Metadata {
             known.or_else(|| self.history.before.get(name)).filter(|_| same_cluster)
         };
         for topic in response.topics {
-            let Some(name) = topic.name.as_ref().filter(|name| is_usable_name(name)) else { continue };
+            let Some(name) = topic.name.as_ref().filter(|name| is_usable_name(name, &mut ignored)) else { continue };
             let old = known(name);
-            next.take(self.topic_from(topic, old), old);
+            next.take(self.topic_from(topic, old, &mut ignored), old);
         }
         let missing = |name: &Arc<str>| {
             Arc::new(TopicMetadata {
@@ -80,6 +84,7 @@ impl Metadata {
         }
         let named = next.topics.values().filter(|topic| !topic.id.is_nil());
         next.names = named.map(|topic| (topic.id, Arc::clone(&topic.name))).collect();
+        next.history.ignored = ignored;
         next
     }
 
@@ -95,7 +100,12 @@ impl Metadata {
         self.topics.insert(Arc::clone(&topic.name), topic);
     }
 
-    fn topic_from(&self, said: MetadataResponseTopic, old: Option<&Arc<TopicMetadata>>) -> Arc<TopicMetadata> {
+    fn topic_from(
+        &self,
+        said: MetadataResponseTopic,
+        old: Option<&Arc<TopicMetadata>>,
+        ignored: &mut Vec<String>,
+    ) -> Arc<TopicMetadata> {
         let name = said.name.unwrap_or_default();
         let name = match self.topics.get_key_value(&**name) {
             Some((name, _)) => Arc::clone(name),
@@ -105,7 +115,7 @@ impl Metadata {
         // Partitions are only ever added to a topic, and leaders' epochs only grow, as long as its id is the same.
         let fewer = |old: &TopicMetadata| said.partitions.len() < old.partitions.len();
         let same = old.filter(|old| old.id == said.topic_id && !(old.id.is_nil() && fewer(old)));
-        let partitions = if error.is_ok() { partitions(&name, said.partitions, same) } else { Vec::new() };
+        let partitions = if error.is_ok() { partitions(&name, said.partitions, same, ignored) } else { Vec::new() };
         let topic = TopicMetadata { name, id: said.topic_id, internal: said.is_internal, error, partitions };
         match same {
             // The same object, so that others see at a glance that nothing changed.
@@ -146,8 +156,9 @@ impl Metadata {
     pub(super) fn with_brokers(&self, endpoints: &[NodeEndpoint]) -> Option<Self> {
         let mut brokers: HashMap<i32, Broker> = self.brokers.clone();
         for endpoint in endpoints {
-            if let Some(broker) = checked_broker(endpoint.node, &endpoint.host, endpoint.port, endpoint.rack.as_deref())
-            {
+            let (node, rack) = (endpoint.node, endpoint.rack.as_deref());
+            // The next metadata has the same broker, and tells of it.
+            if let Some(broker) = checked_broker(node, &endpoint.host, endpoint.port, rack, &mut Vec::new()) {
                 brokers.insert(broker.id, broker);
             }
         }
@@ -175,25 +186,24 @@ impl TopicMetadata {
 }
 
 /// Whether a topic can have that name. With control characters in it, which Kafka forbids, the name would reach logs.
-fn is_usable_name(name: &str) -> bool {
-    let usable = !name.is_empty() && is_clean(name);
-    if !usable && !name.is_empty() {
-        tracing::warn!(topic = %clean(name), "ignoring a topic whose name has control characters");
+fn is_usable_name(name: &str, ignored: &mut Vec<String>) -> bool {
+    if !is_clean(name) {
+        ignored.push(format!("topic {}, whose name has control characters", clean(name)));
     }
-    usable
+    !name.is_empty() && is_clean(name)
 }
 
-fn broker(said: MetadataResponseBroker) -> Option<Broker> {
-    checked_broker(said.node_id.0, &said.host, said.port, said.rack.as_deref())
+fn broker(said: MetadataResponseBroker, ignored: &mut Vec<String>) -> Option<Broker> {
+    checked_broker(said.node_id.0, &said.host, said.port, said.rack.as_deref(), ignored)
 }
 
-fn checked_broker(id: i32, host: &str, port: i32, rack: Option<&str>) -> Option<Broker> {
+fn checked_broker(id: i32, host: &str, port: i32, rack: Option<&str>, ignored: &mut Vec<String>) -> Option<Broker> {
     match u16::try_from(port) {
         Ok(port @ 1..) if id >= 0 && !host.is_empty() && is_clean(host) => {
             Some(Broker { id, host: host.to_owned(), port, rack: rack.map(Arc::from) })
         }
         _ => {
-            tracing::warn!(id, host = %clean(host), port, "ignoring a broker whose address cannot be used");
+            ignored.push(format!("broker {id} at {}, port {port}", clean(host)));
             None
         }
     }
@@ -203,6 +213,7 @@ fn partitions(
     topic: &str,
     said: Vec<MetadataResponsePartition>,
     old: Option<&Arc<TopicMetadata>>,
+    ignored: &mut Vec<String>,
 ) -> Vec<PartitionMetadata> {
     let old = old.map_or(&[][..], |old| &old.partitions);
     // Numbers are from 0 up without gaps. What is far off is no number to reserve memory for.
@@ -213,11 +224,7 @@ fn partitions(
     for said in said {
         let found = usize::try_from(said.partition_index).ok().and_then(|index| partitions.get_mut(index));
         let Some(place) = found else {
-            tracing::warn!(
-                topic,
-                partition = said.partition_index,
-                "ignoring a partition whose number is out of range"
-            );
+            ignored.push(format!("partition {} of {topic}, which has {end} partitions", said.partition_index));
             continue;
         };
         // A broker that lags behind tells what was; what is known already is newer.

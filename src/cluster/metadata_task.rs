@@ -11,6 +11,7 @@ use tokio::time::{sleep_until, timeout};
 use super::{Lane, any, connection::now, core::Core, later::later, metadata_merge::Asked, metadata_plan::Step};
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
+    log::event,
     wire::ApiKey,
 };
 
@@ -69,7 +70,12 @@ async fn ask(core: &Arc<Core>, asked: &Asked) -> Result<MetadataResponse> {
     };
     let (_, connection) = if rebootstrap {
         if core.metadata.plan().may_tell_of_rebootstrap(now()) {
-            tracing::warn!("starting again from bootstrap.servers");
+            event!(
+                WARN,
+                core.settings.origin,
+                "no known broker has answered for metadata.recovery.rebootstrap.trigger.ms, or one asked for it: the \
+                 client starts again from bootstrap.servers"
+            );
         }
         core.features().rebootstrap();
         any::bootstrap(core, deadline).await?

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::{answers::Reply, counters::NodeCounters, departure::Departure, later::later, throttle::throttle_time_ms};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind, Result},
+    log::{Origin, event},
     wire::{ApiKey, frame::Chunks, message::decode_response_header},
 };
 
@@ -259,14 +260,14 @@ impl Pipeline {
         if let Ok(ms @ 1..) = u64::try_from(throttle_time_ms) {
             self.counters.throttled(ms);
             let throttle = Duration::from_millis(ms);
+            let origin = Origin::current();
             if throttle > LONGEST_THROTTLE {
-                tracing::warn!(
-                    peer = self.peer,
-                    throttle_ms = ms,
+                event!(
+                    WARN, origin, peer = self.peer, throttle_ms = ms,
                     "the broker throttles this client for longer than any quota; requests go on after a minute"
                 );
             } else {
-                tracing::debug!(peer = self.peer, throttle_ms = ms, "the broker throttles this client");
+                event!(DEBUG, origin, peer = self.peer, throttle_ms = ms, "the broker throttles this client");
             }
             let until = later(now, throttle.min(LONGEST_THROTTLE));
             self.muted_until = Some(self.muted_until.map_or(until, |earlier| earlier.max(until)));

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rand::{rngs::StdRng, seq::SliceRandom};
@@ -18,7 +19,10 @@ use super::{
     handshake::{Established, establish},
     reconnect::Reconnect,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    log::{Lasting, event},
+};
 
 /// Bootstrap addresses have node ids from here downwards, as in Kafka's own clients: no broker has a negative one.
 const FIRST_BOOTSTRAP: i32 = -1;
@@ -81,7 +85,8 @@ impl Pool {
         }
         state.slots.insert((node, lane), Slot::Connecting(flight.clone()));
         drop(state);
-        core.runtime.spawn(live(Arc::clone(core), node, lane, landing));
+        let (origin, life) = (core.settings.origin.clone(), live(Arc::clone(core), node, lane, landing));
+        core.runtime.spawn(async move { origin.scope(life).await });
         Lookup::Connecting(flight)
     }
 
@@ -249,7 +254,8 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
         Err(Unmade::NotTried(error)) => return landing.land(Err(error)),
         Err(Unmade::Failed(error)) => {
             counters.not_connected();
-            core.pool.node(&core.settings, node, |known, rng| known.failed(error.clone(), now(), rng));
+            let due = core.pool.node(&core.settings, node, |known, rng| known.failed(error.clone(), now(), rng));
+            tell_outage(&core, node, due, &error);
             return landing.land(Err(error));
         }
     };
@@ -260,17 +266,36 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
     counters.connected();
     established.connection.count_into(Arc::clone(&counters));
     let connection = Arc::new(established.connection);
-    core.pool.node(&core.settings, node, Reconnect::connected);
+    let outage = core.pool.node(&core.settings, node, |known, rng| known.connected(now(), rng));
+    if let Some(Lasting { duration, attempts }) = outage {
+        let outage_ms = millis(duration);
+        event!(INFO, core.settings.origin, %address, node, outage_ms, attempts, "the broker can be connected to again");
+    }
     core.pool.opened(node, lane, &connection, address.clone());
     landing.land(Ok(Arc::clone(&connection)));
     let began = now();
-    tracing::debug!(%address, node, ?lane, "connected");
+    event!(DEBUG, core.settings.origin, %address, node, ?lane, "connected");
     let reason = established.driver.await;
     counters.disconnected();
-    tracing::debug!(%address, node, ?lane, %reason, "disconnected");
+    event!(DEBUG, core.settings.origin, %address, node, ?lane, %reason, "disconnected");
     core.pool.gone(node, lane, &connection);
     let lived = now().saturating_duration_since(began);
-    core.pool.node(&core.settings, node, |known, rng| known.ended(&reason, lived, now(), rng));
+    let due = core.pool.node(&core.settings, node, |known, rng| known.ended(&reason, lived, now(), rng));
+    tell_outage(&core, node, due, &reason);
+}
+
+/// A broker that cannot be connected to, or hangs up at once, for longer than a restart takes.
+fn tell_outage(core: &Core, node: i32, due: Option<Lasting>, error: &Error) {
+    let Some(Lasting { duration, attempts }) = due.filter(|_| !core.is_closed()) else { return };
+    let outage_ms = millis(duration);
+    event!(
+        WARN, core.settings.origin, node, %error, outage_ms, attempts,
+        "no connection to a broker lasts; it is tried again, after reconnect.backoff.max.ms at the latest"
+    );
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Why there is no connection.

@@ -3,7 +3,10 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 
 use super::{Backoff, later::later};
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    log::{Lasting, Outage},
+};
 
 /// The waits after a peer and this client did not accept each other, which trying again does not cure.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
@@ -19,7 +22,11 @@ pub(super) struct Reconnect {
     settled: Duration,
     not_before: Option<Instant>,
     last_failure: Option<Error>,
+    outage: Outage,
 }
+
+/// A broker that restarts is back after less than this, as a rule: the log is not told of it.
+const RESTART: Duration = Duration::from_secs(10);
 
 impl Reconnect {
     pub(super) fn new(backoff: (Duration, Duration), setup: (Duration, Duration), rng: &mut StdRng) -> Self {
@@ -33,6 +40,7 @@ impl Reconnect {
             settled: backoff.1,
             not_before: None,
             last_failure: None,
+            outage: Outage::after(RESTART),
         }
     }
 
@@ -62,27 +70,33 @@ impl Reconnect {
         }
     }
 
-    pub(super) fn connected(&mut self, rng: &mut StdRng) {
+    /// A connection stands. Returns how long there was none, if the log was told of that.
+    pub(super) fn connected(&mut self, now: Instant, rng: &mut StdRng) -> Option<Lasting> {
         self.refused.reset();
         self.setup.reset();
         self.setup_timeout = self.setup.next(rng);
         self.last_failure = None;
+        self.outage.ended(now)
     }
 
-    pub(super) fn failed(&mut self, error: Error, now: Instant, rng: &mut StdRng) {
+    /// There is no connection. Returns how long that goes on, if the log is to be told of it.
+    pub(super) fn failed(&mut self, error: Error, now: Instant, rng: &mut StdRng) -> Option<Lasting> {
         self.setup_timeout = self.setup.next(rng);
         self.wait(error, now, rng);
+        self.outage.failed(now)
     }
 
     /// A connection ended. One that had lasted is replaced at once; one that broke right away counts as a failure, or a
     /// broker that accepts and then hangs up would be connected to in a loop.
-    pub(super) fn ended(&mut self, reason: &Error, lived: Duration, now: Instant, rng: &mut StdRng) {
+    /// As for [`failed`](Self::failed), returns whether the log is to be told.
+    pub(super) fn ended(&mut self, reason: &Error, lived: Duration, now: Instant, rng: &mut StdRng) -> Option<Lasting> {
         if lived > self.settled && !is_refusal(reason) {
             self.backoff.reset();
             self.not_before = None;
-        } else {
-            self.wait(reason.clone(), now, rng);
+            return None;
         }
+        self.wait(reason.clone(), now, rng);
+        self.outage.failed(now)
     }
 
     fn wait(&mut self, error: Error, now: Instant, rng: &mut StdRng) {
@@ -149,7 +163,7 @@ mod tests {
         assert!(node.setup_timeout() >= ms(24_000));
         assert_eq!(node.last_failure().unwrap().to_string(), "refused");
 
-        node.connected(rng);
+        assert_eq!(node.connected(now, rng), None, "an outage of a moment is not told");
         assert!(node.setup_timeout() <= ms(12_000));
         assert!(node.last_failure().is_none());
         let reason = Error::new(ErrorKind::Network, "closed");

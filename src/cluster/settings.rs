@@ -4,6 +4,7 @@ use super::address::Address;
 use crate::{
     config::{ClientKind, Configure, Given, Limit},
     error::{Error, ErrorKind, Result},
+    log::Origin,
     net::{Network, Tcp},
     security::SecurityProperties,
 };
@@ -62,6 +63,8 @@ pub(crate) struct ClientSettings {
     pub(crate) seed: Option<u64>,
     /// What was set.
     pub(crate) given: Given,
+    /// What log lines say of the client; set when it is built, because `client.id` may be set until then.
+    pub(crate) origin: Origin,
 }
 
 impl Default for ClientSettings {
@@ -93,6 +96,7 @@ impl Default for ClientSettings {
             network: Arc::new(Tcp),
             seed: None,
             given: Given::default(),
+            origin: Origin::default(),
         }
     }
 }
@@ -115,7 +119,7 @@ impl ClientSettings {
             ),
         ] {
             let (low, high) = (Limit { name: low, value }, Limit { name: high, value: max });
-            self.given.reconcile(low, high, |low, high| low <= high, (|high| high, |low| low), show_millis)?;
+            self.given.reconcile(low, high, |low, high| low <= high, (|high| high, |low| low), show_millis, &self.origin)?;
         }
         for (name, value) in [
             ("request.timeout.ms", self.request_timeout),
@@ -159,6 +163,10 @@ impl Configure for ClientSettings {
 
     fn note(&mut self, property: &'static str) {
         self.given.note(property);
+    }
+
+    fn client_id(&self) -> &str {
+        &self.client_id
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fmt::Display};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    log::{Origin, event},
+};
 
 /// The properties that were set, by name or by a builder's method, under their Java names. A setting that is held against
 /// another one gives way where it is not among them.
@@ -36,6 +39,7 @@ impl Given {
         fits: impl Fn(T, T) -> bool,
         (lowered, raised): (impl FnOnce(T) -> T, impl FnOnce(T) -> T),
         show: impl Fn(T) -> D,
+        origin: &Origin,
     ) -> Result<()> {
         if fits(*low.value, *high.value) {
             return Ok(());
@@ -62,7 +66,9 @@ impl Given {
                 (low, high)
             }
         };
-        tracing::info!(
+        event!(
+            INFO,
+            origin,
             "property `{}` was not set and is {} because `{}` is {}",
             changed.name,
             show(*changed.value),
@@ -81,7 +87,7 @@ mod tests {
         let mut set = Given::default();
         given.iter().for_each(|name| set.note(name));
         let limits = (Limit { name: "low", value: &mut low }, Limit { name: "high", value: &mut high });
-        set.reconcile(limits.0, limits.1, |low, high| low <= high, (|high| high, |low| low), |value| value)?;
+        set.reconcile(limits.0, limits.1, |low, high| low <= high, (|high| high, |low| low), |value| value, &Origin::default())?;
         Ok((low, high))
     }
 

@@ -1,6 +1,7 @@
 //! Properties that were taken without an effect.
 
 use super::ClientKind;
+use crate::log::{Origin, event};
 
 /// Their names by the reason, each once, in the order in which they came.
 #[derive(Debug, Default)]
@@ -20,12 +21,18 @@ impl Ignored {
     }
 
     /// Logs one warning that names them all. It shows no value, since any of them may be a secret.
-    pub(super) fn warn(&self, client: ClientKind) {
+    pub(super) fn warn(&self, client: ClientKind, client_id: &str) {
         if self.0.is_empty() {
             return;
         }
         let groups = self.0.iter().map(|(reason, names)| format!("{} ({reason})", names.join(", ")));
         let groups = groups.collect::<Vec<_>>().join("; ");
-        tracing::warn!("properties without an effect on this {client}: {groups}");
+        let role = match client {
+            ClientKind::Producer => "producer",
+            ClientKind::Consumer => "consumer",
+            ClientKind::Admin => "admin",
+        };
+        let origin = Origin::new(client_id, role, None);
+        event!(WARN, origin, "properties without an effect on this {client}: {groups}");
     }
 }

@@ -49,6 +49,9 @@ pub(crate) trait Configure {
 
     /// Takes note that a property was set, under its Java name.
     fn note(&mut self, property: &'static str);
+
+    /// The `client.id` that log lines name.
+    fn client_id(&self) -> &str;
 }
 
 
@@ -182,7 +185,7 @@ pub(crate) fn apply<S: Configure, K: AsRef<str>, V: AsRef<str>>(
     {
         ignored.push("request.timeout.ms", "beside `socket.timeout.ms` a producer's time for acknowledgements");
     }
-    ignored.warn(S::CLIENT);
+    ignored.warn(S::CLIENT, settings.client_id());
     Ok(())
 }
 

@@ -17,6 +17,10 @@ impl Configure for Settings {
     const CLIENT: ClientKind = ClientKind::Producer;
 
     fn note(&mut self, _: &'static str) {}
+
+    fn client_id(&self) -> &str {
+        "test"
+    }
 }
 
 static OWN: &[Property<Settings>] = &[Property {

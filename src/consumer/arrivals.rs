@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Remedy},
+    log::event,
     record::TopicPartition,
     wire::fetch::FetchPartitionResponse,
 };
@@ -74,7 +75,7 @@ impl Assignment {
             }
             Verdict::Renewed => return hints,
             Verdict::Failed(code) => {
-                tracing::debug!(node = id, %code, "a fetch was refused");
+                event!(DEBUG, self.rules.origin, node = id, %code, "a fetch was refused");
                 hints.refresh = code.remedy() == Remedy::RefreshMetadata;
                 if source.lane > 0 {
                     self.keep_lanes(id, source.lane);
@@ -164,7 +165,7 @@ impl Assignment {
 
     /// A broker recommends another replica of a partition (KIP-392); whether a new look at the metadata is needed.
     fn sent_elsewhere(&mut self, id: i32, partition: &TopicPartition, to: i32, now: Instant) -> bool {
-        tracing::debug!(%partition, node = id, to, "another replica is nearer");
+        event!(DEBUG, self.rules.origin, %partition, node = id, to, "another replica is nearer");
         let known = self.brokers.contains(&to);
         let Some(found) = self.partitions.get_mut(partition) else { return false };
         let leads = found.leader.is_some_and(|(leader, _)| leader == id);
@@ -276,7 +277,7 @@ impl Assignment {
         code: ErrorCode,
         now: Instant,
     ) -> bool {
-        tracing::debug!(%partition, node = id, %code, "a partition cannot be fetched");
+        event!(DEBUG, self.rules.origin, %partition, node = id, %code, "a partition cannot be fetched");
         let Some(found) = self.partitions.get_mut(partition) else { return false };
         if found.nearby.node() == Some(id) {
             // A follower may lag or be gone; what it says of offsets counts for nothing against its leader.
@@ -330,7 +331,7 @@ impl Assignment {
         let id = source.broker;
         self.wake_beside(source);
         let Some(node) = self.nodes.get_mut(&source) else { return };
-        tracing::debug!(node = id, lane = source.lane, %error, "a fetch failed");
+        event!(DEBUG, self.rules.origin, node = id, lane = source.lane, %error, "a fetch failed");
         node.under_way = 0;
         node.session.failed();
         if source.lane > 0 {
@@ -354,7 +355,8 @@ impl Assignment {
         if found.position.generation() == generation {
             let start = Start::of(self.rules.reset);
             let offset = found.lease.as_ref().map_or(-1, |lease| lease.handed());
-            self.reset(partition, start, &format!("offset {offset} is not in the log (any more)"));
+            let why = "its offset is not in the log (any more): OFFSET_OUT_OF_RANGE";
+            self.reset(partition, start, why, Some(offset));
             if start.is_some() {
                 self.pace_reset(partition, offset);
             }
@@ -380,7 +382,7 @@ impl Assignment {
              for another one, every {} s in the end",
             HUMAN.as_secs()
         ));
-        tracing::warn!(%partition, offset, %error, "positions are reset in vain");
+        event!(WARN, self.rules.origin, %partition, offset, %error, "positions are reset in vain");
         self.tell(partition, error);
     }
 }

@@ -43,7 +43,8 @@ impl AskedCommits {
                     waiting.commits.push(Asked { commit, done });
                 }
             }
-            Err(error) => done.tell(Err(error)),
+            // Its caller is about to get the other end.
+            Err(error) => drop(done.tell(Err(error))),
         }
         pending
     }
@@ -102,14 +103,16 @@ impl Shared {
             let together = self.carry_out(&mut together, Insistence::Through, deadline).await;
             let is_late = together.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout);
             if together.is_ok() || is_late || taken.commits.len() == 1 {
-                taken.commits.drain(..).for_each(|asked| asked.done.tell(together.clone()));
+                let unheard = taken.commits.drain(..).filter_map(|asked| asked.done.tell(together.clone()));
+                unheard.last().iter().for_each(|error| self.tell_failed_commit(error));
                 return;
             }
         }
         // One of them may be at fault for all. What got through is known, and not sent again.
         while let Some(first) = taken.commits.first_mut() {
             let committed = self.carry_out(&mut first.commit, Insistence::Through, deadline).await;
-            taken.commits.remove(0).done.tell(committed);
+            let unheard = taken.commits.remove(0).done.tell(committed);
+            unheard.iter().for_each(|error| self.tell_failed_commit(error));
         }
     }
 }

@@ -17,17 +17,20 @@ use super::{
     budget::{Budget, Wake},
     fetcher::Farewell,
     group::{CommitNews, Committed},
+    journal::Journal,
     lanes::{Lanes, Source},
     partition::{Doubt, Partition},
     position::State,
     queue::Job,
     routes::Node,
     settings::{IsolationLevel, OffsetReset},
+    wanted_topics::WantedTopics,
     watch::Watch,
 };
 use crate::{
     cluster::{Backoff, Metadata, RetryGrid},
     error::{Error, ErrorKind, Result},
+    log::Origin,
     record::TopicPartition,
 };
 
@@ -56,6 +59,10 @@ pub(super) struct Rules {
     pub(super) patience: Duration,
     /// Batches that are opened ahead at a time.
     pub(super) jobs: usize,
+    /// How long a topic may be missing before the reader is told (`topic.metadata.propagation.max.ms`).
+    pub(super) propagation: Duration,
+    /// The consumer, as log lines name it.
+    pub(super) origin: Origin,
 }
 
 /// A partition in the group's gift, from when it came to when it goes: who takes one back takes back no later one.
@@ -120,6 +127,10 @@ pub(super) struct Assignment {
     pub(super) signals: Signals,
     /// What is counted and watched.
     pub(super) watch: Watch,
+    /// The topics that are asked for, and whether they are there.
+    pub(super) topics: WantedTopics,
+    /// What is to be written in few lines.
+    pub(super) journal: Journal,
     /// The trouble of the whole cluster was told to the reader.
     pub(super) unreachable_reported: bool,
     /// Whether the reader was told that the bootstrap servers are not resolved in time.
@@ -134,6 +145,8 @@ impl Assignment {
     pub(super) fn new(rules: Rules, rng: StdRng, wake_for: Box<dyn Fn(i32) -> Wake + Send>) -> Self {
         Self {
             budget: Budget::new(rules.queued_bytes),
+            topics: WantedTopics::new(rules.propagation, rules.origin.clone()),
+            journal: Journal::default(),
             rules,
             partitions: HashMap::new(),
             parted: BTreeMap::new(),

@@ -11,6 +11,7 @@ use super::{
     consumer_task::ConsumerTask,
     group::{GroupHandle, assignor::Assignor},
     inbox::{Inbox, Wakers},
+    leave_on_drop::LeaveOnDrop,
     part::Opening,
     properties::PROPERTIES,
     settings::{ConsumerSettings, GroupProtocol, IsolationLevel, OffsetReset},
@@ -20,6 +21,7 @@ use crate::{
     cluster::{Backoff, Client, client_properties},
     config::{Configure, Pairs, apply},
     error::Result,
+    log::Origin,
     net::{Network, runtime},
     security::Security,
 };
@@ -228,6 +230,14 @@ impl ConsumerBuilder {
         self.set(|s| s.check_crcs = on)
     }
 
+    /// `topic.metadata.propagation.max.ms` (librdkafka's name): how long a topic may be missing, or forbidden, before
+    /// the reader gets an error. A topic that was just created is not known to every broker yet, and a right that was just
+    /// granted neither. Counts anew whenever the topic's state changes; [`Consumer::status`] says at once how it stands.
+    /// Default: 30 s.
+    pub fn topic_metadata_propagation_max(self, time: Duration) -> Self {
+        self.set(|s| s.topic_propagation_max = time)
+    }
+
     /// `request.timeout.ms`: how long a broker may take to answer, beyond what it was asked to wait. Default: 30 s.
     pub fn request_timeout(self, time: Duration) -> Self {
         self.set(|s| s.client.request_timeout = time)
@@ -282,6 +292,7 @@ impl ConsumerBuilder {
     pub async fn build(mut self) -> Result<Consumer> {
         apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties.iter())?;
         let mut settings = self.settings;
+        settings.client.origin = Origin::new(&settings.client.client_id, "consumer", settings.group_id.clone());
         settings.check()?;
         settings.client.check()?;
         let runtime = runtime("a consumer")?;
@@ -296,14 +307,19 @@ impl ConsumerBuilder {
             }
         });
 
-        let opening = Opening { check_crcs: settings.check_crcs, limit: settings.max_decompressed_batch_bytes };
+        let opening = Opening {
+            check_crcs: settings.check_crcs,
+            limit: settings.max_decompressed_batch_bytes,
+            origin: settings.client.origin.clone(),
+        };
         let wakers = Arc::new(Wakers::default());
         let assignment = Assignment::new(rules(&settings), StdRng::seed_from_u64(seed), wakers.factory());
         let inbox = Inbox::new(assignment, wakers, opening, runtime.clone());
         let (calls, called) = mpsc::unbounded_channel();
         let shared = Shared::new(client, settings, group, inbox, calls);
         let task = runtime.spawn(ConsumerTask::new(shared.clone(), received, called).run());
-        Ok(Consumer::new(shared, task.abort_handle()))
+        let leave = LeaveOnDrop::new(shared.clone(), task.abort_handle(), runtime);
+        Ok(Consumer::new(shared, Arc::new(leave)))
     }
 }
 
@@ -325,5 +341,7 @@ fn rules(settings: &ConsumerSettings) -> Rules {
         replica_age: client.metadata_max_age,
         patience: PATIENCE.min(client.default_api_timeout),
         jobs: std::thread::available_parallelism().map_or(1, NonZero::get),
+        propagation: settings.topic_propagation_max,
+        origin: client.origin.clone(),
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use tokio::{
-    task::{AbortHandle, coop::consume_budget, yield_now},
+    task::{coop::consume_budget, yield_now},
     time::{Instant, timeout_at},
 };
 
@@ -12,6 +12,7 @@ use super::{
     fetch_task::close_sessions,
     group::Insistence,
     inbox::lock,
+    leave_on_drop::LeaveOnDrop,
     position::State,
     rebalance_listener::Listener,
     records::Home,
@@ -44,9 +45,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// partition back, that waits until the reader is done with what it holds of it, for `max.poll.interval.ms` at most.
 ///
 /// # When it ends
-/// [`close`](Self::close) commits, leaves the group and ends everything, for all clones. Dropping
-/// the last clone without it ends its tasks and connections at once: nothing more is committed, and
-/// the group notices when the session times out.
+/// [`close`](Self::close) commits, leaves the group and ends everything, for all clones, and says
+/// what could not be done. Dropping the last clone without it hands out nothing more and does the
+/// rest in the background, for five seconds at most and as long as its runtime lives: what is done
+/// is committed (with `enable.auto.commit`) and what [`commit_async`](Self::commit_async) was asked
+/// for, then the group is left, so that other members need not wait for the session to time out. A
+/// record in its reader's hand is not done, and comes again. A static member
+/// ([`group_instance_id`](ConsumerBuilder::group_instance_id)) keeps its place, as with `close`. The
+/// rebalance listener is not called, and a failure is told in the log alone.
 ///
 /// ```no_run
 /// # async fn example() -> ottla::Result<()> {
@@ -69,13 +75,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Consumer {
     pub(super) shared: Arc<Shared>,
-    end: Arc<EndOnDrop>,
-}
-
-/// Ends the consumer when its last clone is dropped.
-struct EndOnDrop {
-    shared: Arc<Shared>,
-    task: AbortHandle,
+    leave: Arc<LeaveOnDrop>,
 }
 
 impl Consumer {
@@ -102,8 +102,8 @@ impl Consumer {
         ConsumerBuilder::empty().properties(pairs).build().await
     }
 
-    pub(super) fn new(shared: Arc<Shared>, task: AbortHandle) -> Self {
-        Self { end: Arc::new(EndOnDrop { shared: shared.clone(), task }), shared }
+    pub(super) fn new(shared: Arc<Shared>, leave: Arc<LeaveOnDrop>) -> Self {
+        Self { shared, leave }
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
@@ -146,7 +146,7 @@ impl Consumer {
             None => {}
             Some(left) => {
                 if let Err(error) = left.and_then(|left| left.end()) {
-                    tracing::warn!(%error, "what was done of earlier partitions could not be committed");
+                    self.shared.tell_failed_commit(&error);
                 }
             }
         }
@@ -200,7 +200,12 @@ impl Consumer {
         self.check_open()?;
         self.enter(Mode::Subscribed)?;
         *lock(&self.shared.listener) = listener;
-        self.shared.inbox.with(|assignment| assignment.watch.rebalances.subscribed(Instant::now().into_std()));
+        let (metadata, now) = (self.shared.client.metadata(), Instant::now().into_std());
+        self.shared.inbox.with(|assignment| {
+            assignment.watch.rebalances.subscribed(now);
+            assignment.topics.subscribe(subscription.clone(), self.shared.settings.exclude_internal_topics);
+            assignment.look_at_topics(&metadata, now);
+        });
         group.subscribe(Some(subscription));
         self.shared.inbox.driver.notify_one();
         Ok(())
@@ -216,7 +221,10 @@ impl Consumer {
         let before = std::mem::replace(&mut *lock(&self.shared.mode), Mode::None);
         match (before, &self.shared.group) {
             (Mode::Subscribed, Some(group)) => {
-                self.shared.inbox.with(|assignment| assignment.watch.rebalances.left());
+                self.shared.inbox.with(|assignment| {
+                    assignment.watch.rebalances.left();
+                    assignment.topics.subscribe(Subscription::default(), true);
+                });
                 group.subscribe(None);
             }
             (Mode::Assigned, _) => self.assign(std::iter::empty::<(TopicPartition, Offset)>())?,
@@ -255,9 +263,13 @@ impl Consumer {
     /// - `Corrupt`: stored records are damaged; names the partition and the offset, and that partition is read no further
     ///   until it is [sought](Self::seek) past the damage. Other partitions go on.
     /// - `NoOffset`: there is no offset to read from and `auto.offset.reset` is `none`; the partition waits for a seek.
-    /// - `UnknownTopicOrPartition`: a partition has had no leader for ten seconds; it is read as soon as there is one.
+    /// - `UnknownTopicOrPartition`: topics that are subscribed to or assigned have been missing for
+    ///   [`topic.metadata.propagation.max.ms`](ConsumerBuilder::topic_metadata_propagation_max), told once, and again
+    ///   after a change; or a partition of a topic that exists has had no leader for ten seconds. They are read as soon as
+    ///   they are there.
     /// - `Network`: no broker could be reached yet; it is tried on.
-    /// - `Authorization`, `Authentication`: it is tried again, seldom.
+    /// - `Authorization`, `Authentication`: it is tried again, seldom. A topic that is forbidden is told as one that is
+    ///   missing.
     /// - `InvalidArgument`: there is another reader.
     ///
     /// # Cancel safety
@@ -434,35 +446,20 @@ impl Consumer {
         };
         self.shared.asked.end();
         // Nothing fetches any more, which would begin new sessions.
-        self.end.task.abort();
+        self.leave.end_task();
         let farewells = inbox.control(|assignment| {
             let farewells = assignment.end_sessions();
             assignment.end(None);
             farewells
         });
         close_sessions(self.shared.fetch_task(), farewells, deadline.min(after(FAREWELL))).await;
-        self.end();
+        self.leave.end();
         committed.and(told).and(left)
     }
 
-    /// Ends all tasks and connections, and reading, at once; for all clones.
-    pub(crate) fn end(&self) {
-        self.end.end();
-    }
-}
-
-impl EndOnDrop {
-    fn end(&self) {
-        self.shared.asked.end();
-        self.task.abort();
-        self.shared.inbox.control(|assignment| assignment.end(None));
-        self.shared.client.close();
-    }
-}
-
-impl Drop for EndOnDrop {
-    fn drop(&mut self) {
-        self.end();
+    /// Ends the consumer as dropping its last clone does.
+    pub(crate) fn abandon(&self) {
+        self.leave.leave();
     }
 }
 

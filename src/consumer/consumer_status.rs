@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Consumer, status::PartitionStatus};
+use super::{
+    Consumer,
+    status::PartitionStatus,
+    wanted_topics::{Presence, TopicStatus},
+};
 use crate::{error::Error, record::TopicPartition};
 
 /// What a consumer does and waits for, from [`Consumer::status`].
@@ -13,6 +17,10 @@ use crate::{error::Error, record::TopicPartition};
 pub struct ConsumerStatus {
     /// The partitions that are assigned.
     pub partitions: BTreeMap<TopicPartition, PartitionStatus>,
+    /// The topics that are subscribed to by name, and those whose partitions are assigned.
+    pub topics: BTreeMap<Arc<str>, TopicStatus>,
+    /// The regular expressions that are subscribed to and match no topic.
+    pub unmatched_patterns: Vec<String>,
     /// The consumer's place in its group; `None` where it has none.
     pub group: Option<GroupStatus>,
     /// Why the last look at the cluster failed, if it did.
@@ -47,6 +55,22 @@ pub enum GroupState {
     Rebalancing,
     /// Out of the group, because nobody asked for records within `max.poll.interval.ms`; joins again when somebody does.
     WaitingForReader,
+    /// A member without partitions, though topics that it subscribes to exist: the group has more members than
+    /// partitions, or the others have not given any up yet. The member takes over when one of them goes.
+    Standby {
+        /// The member's id.
+        member_id: Arc<str>,
+        /// The group's generation; in the consumer protocol the member's epoch.
+        generation: i32,
+    },
+    /// A member without partitions, because no topic that it subscribes to exists or may be seen:
+    /// [`ConsumerStatus::topics`] and [`ConsumerStatus::unmatched_patterns`] say which. It joins in as soon as one does.
+    NoTopics {
+        /// The member's id.
+        member_id: Arc<str>,
+        /// The group's generation; in the consumer protocol the member's epoch.
+        generation: i32,
+    },
     /// A member, with its partitions.
     Stable {
         /// Its id.
@@ -62,16 +86,22 @@ impl Consumer {
     /// What each partition waits for and since when, and where the membership stands. It costs no request, and is cheap
     /// enough for a health check: call it when nothing comes.
     ///
-    /// The same is told to `tracing`, under the target `ottla::consumer`: at DEBUG what a partition waits for, whenever
-    /// that changes; at WARN, once, when one has got no further for 30 s for a reason that is not the user's.
+    /// `tracing` gets the same, under the target `ottla::consumer`: at DEBUG what a partition waits for, whenever that
+    /// changes; at WARN partitions that have got no further for 30 s for a reason that is not the user's, in one line for
+    /// each cause, repeated every minute while it lasts; at INFO when they go on.
     pub fn status(&self) -> ConsumerStatus {
         let shared = &self.shared;
         let now = Instant::now().into_std();
-        let (partitions, ended) =
-            shared.inbox.with(|assignment| (assignment.status(STALLED, now), assignment.has_ended()));
+        let (partitions, topics, unmatched_patterns, ended) = shared.inbox.with(|assignment| {
+            let topics = assignment.topics.status(now);
+            let unmatched = assignment.topics.unmatched();
+            (assignment.status(STALLED, now), topics, unmatched, assignment.has_ended())
+        });
         let group = shared.group.as_ref().map(|group| self.standing(group.status()));
         ConsumerStatus {
             partitions: partitions.into_iter().collect(),
+            topics,
+            unmatched_patterns,
             group,
             metadata_failure: shared.client.metadata_failure(),
             metadata_age: shared.client.metadata_age(),
@@ -79,19 +109,27 @@ impl Consumer {
         }
     }
 
-    /// Tells joining from rebalancing: only who was given partitions since it came has been a member.
+    /// Tells joining from rebalancing (a member was given partitions since it joined), and the members without partitions
+    /// apart, by whether there are topics.
     fn standing(&self, status: GroupStatus) -> GroupStatus {
-        let was_member = self.shared.inbox.with(|assignment| {
+        let (was_member, presence) = self.shared.inbox.with(|assignment| {
             let rebalances = &mut assignment.watch.rebalances;
             if matches!(status.state, GroupState::Unsubscribed | GroupState::WaitingForReader) {
                 rebalances.left();
             }
-            rebalances.member
+            (rebalances.member, assignment.topics.presence())
         });
-        match status.state {
-            GroupState::Rebalancing if !was_member => GroupStatus { state: GroupState::Joining, ..status },
-            _ => status,
-        }
+        let state = match (status.state, presence) {
+            (GroupState::Rebalancing, _) if !was_member => GroupState::Joining,
+            (GroupState::Standby { member_id, generation }, Presence::None) => {
+                GroupState::NoTopics { member_id, generation }
+            }
+            (GroupState::Standby { member_id, generation }, Presence::Unknown) => {
+                GroupState::Stable { member_id, generation }
+            }
+            (state, _) => state,
+        };
+        GroupStatus { state, ..status }
     }
 }
 

@@ -23,12 +23,17 @@ use super::{
     questions_task::ask,
     shared::{Mode, Shared, after},
 };
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    log::{event, several},
+};
 
 /// How often a partition without a leader is looked after.
 const SOON: Duration = Duration::from_secs(1);
 /// How often the topics that are read are said to be still of interest.
 const SELDOM: Duration = Duration::from_secs(60);
+/// How often topics are asked for that are subscribed to and missing or forbidden.
+const NOW_AND_THEN: Duration = Duration::from_secs(10);
 
 /// Partitions that are to be given up.
 struct Revocation {
@@ -141,9 +146,12 @@ impl ConsumerTask {
     }
 
     fn next_due(&self) -> Instant {
-        let question = self.shared.inbox.with(|assignment| assignment.next_question()).map(Instant::from_std);
+        let (question, absence) = self.shared.inbox.with(|assignment| {
+            let (question, absence) = (assignment.next_question(), assignment.topics.next_due());
+            (question.map(Instant::from_std), absence.map(Instant::from_std))
+        });
         let commit = (self.shared.commits_by_itself() && !self.committing).then_some(self.next_commit);
-        [question, commit].into_iter().flatten().fold(self.next_look.min(self.next_observation), Instant::min)
+        [question, absence, commit].into_iter().flatten().fold(self.next_look.min(self.next_observation), Instant::min)
     }
 
     fn ended(&mut self, ended: Result<Ended, JoinError>) {
@@ -193,21 +201,30 @@ impl ConsumerTask {
     /// Looks for what has been in the way for long, and keeps the client interested in our topics.
     fn look_after(&mut self) {
         let now = Instant::now();
-        if now < self.next_look {
+        let absence = self.shared.inbox.with(|assignment| assignment.topics.next_due());
+        if now < self.next_look && absence.is_none_or(|due| now.into_std() < due) {
             return;
         }
         let client = &self.shared.client;
         let failure = client.metadata_failure();
         let subscribed = self.is_subscribed();
-        let (assigned, lacking) = self.shared.inbox.with(|assignment| {
+        let metadata = client.metadata();
+        let (assigned, lacking, absent) = self.shared.inbox.with(|assignment| {
+            assignment.look_at_topics(&metadata, now.into_std());
             assignment.check_trouble(failure, subscribed, now.into_std());
-            (assignment.assigned(), assignment.lacks_leaders() || (subscribed && assignment.is_blind()))
+            let lacking = assignment.lacks_leaders() || (subscribed && assignment.is_blind());
+            (assignment.assigned(), lacking, assignment.topics.any_absent())
         });
         client.want_topics(assigned.iter().map(|partition| &*partition.topic));
-        if lacking {
+        if lacking || absent {
             client.refresh_metadata();
         }
-        self.next_look = now + if lacking { SOON } else { SELDOM };
+        self.next_look = now
+            + match (lacking, absent) {
+                (true, _) => SOON,
+                (false, true) => NOW_AND_THEN,
+                (false, false) => SELDOM,
+            };
     }
 
     /// Looks every second what each partition waits for.
@@ -252,7 +269,6 @@ impl ConsumerTask {
         let inbox = self.shared.inbox.clone();
         match event {
             GroupEvent::Assigned { partitions } => {
-                tracing::debug!(?partitions, "the group assigned partitions");
                 self.shared.client.want_topics(partitions.iter().map(|partition| &*partition.topic));
                 let metadata = self.shared.client.metadata();
                 let now = Instant::now().into_std();
@@ -282,7 +298,6 @@ impl ConsumerTask {
                 }
             }
             GroupEvent::Revoking { partitions, done } => {
-                tracing::debug!(?partitions, "the group takes partitions back");
                 let now = Instant::now().into_std();
                 let partitions = inbox.control(|assignment| {
                     assignment.watch.rebalances.revoking(partitions.len(), now);
@@ -294,10 +309,6 @@ impl ConsumerTask {
                 self.revocations.push(Revocation { partitions, done });
             }
             GroupEvent::Lost { partitions } => {
-                tracing::warn!(
-                    ?partitions,
-                    "partitions are lost: what was read of them and not committed is read again"
-                );
                 let now = Instant::now().into_std();
                 let (lost, untold) = inbox.control(|assignment| {
                     assignment.watch.rebalances.lost(partitions.len(), now);
@@ -340,11 +351,18 @@ impl ConsumerTask {
                 if shared.commits_by_itself()
                     && let Err(error) = shared.commit_done(Some(&read), Insistence::Through, deadline).await
                 {
-                    tracing::warn!(%error, "what was done of revoked partitions could not be committed");
+                    event!(
+                        WARN, shared.client.origin(), %error, partitions = %several(&read), count = read.len(),
+                        "offsets of revoked partitions could not be committed: the member that reads them next reads \
+                         records again from the last commit on"
+                    );
                 }
                 let deadline = after(shared.settings.max_poll_interval);
                 if let Err(error) = shared.take_leave(Some(&partitions), deadline).await {
-                    tracing::warn!(%error, "partitions are given up without their farewell");
+                    event!(
+                        WARN, shared.client.origin(), %error,
+                        "partitions are given up though the rebalance listener is not done with them"
+                    );
                 }
                 shared.inbox.control(|assignment| assignment.remove_all(&partitions));
                 // The group may have given up waiting.
@@ -378,7 +396,7 @@ impl ConsumerTask {
         self.children.spawn(async move {
             let deadline = shared.deadline();
             if let Err(error) = shared.commit_done(None, Insistence::OneAnswer, deadline).await {
-                tracing::warn!(%error, "offsets could not be committed; the next commit tries again");
+                shared.tell_failed_commit(&error);
             }
             Ended::AutoCommit
         });

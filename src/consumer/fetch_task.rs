@@ -20,6 +20,7 @@ use super::{
 use crate::{
     cluster::{Attempt, Client, Lane, RawRequest},
     error::{Error, Result},
+    log::event,
     wire::{
         ApiKey,
         fetch::{FetchRequest, FetchResponse, NodeEndpoint, decode_fetch, encode_fetch},
@@ -87,7 +88,7 @@ impl FetchTask {
         // Not behind a fetch that waits there for records.
         let attempt = Attempt { node, lane: Lane::Main, timeout, max_version: None };
         if let Err(error) = self.client.send_raw(attempt, ApiKey::Fetch, written(&request, 0)).await {
-            tracing::debug!(node, %error, "a fetch session could not be closed");
+            event!(DEBUG, self.client.origin(), node, %error, "a fetch session could not be closed");
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn walk(input: &[u8]) {
     assert!(!walk.too_small || walk.steps.is_empty());
     let account = Budget::new(1 << 20).account(1, || Box::new(|| ()));
     let mut decompressor = Decompressor::default();
-    let opening = Opening { check_crcs: false, limit: 1 << 20 };
+    let opening = Opening { check_crcs: false, limit: 1 << 20, origin: crate::log::Origin::default() };
     let mut before = i64::MIN;
     for step in &walk.steps {
         match step {
@@ -38,7 +38,7 @@ pub(crate) fn walk(input: &[u8]) {
                 let end = batch.header.next_offset();
                 let lease = Arc::new(Lease::new(TopicPartition::new("t", 0), 1, 5, 5, -1));
                 let charge = Arc::new(account.charge(batch.bytes().len()));
-                let part = Part::open_unguarded(&lease, batch, 0..end, charge, &mut decompressor, opening);
+                let part = Part::open_unguarded(&lease, batch, 0..end, charge, &mut decompressor, &opening);
                 if let Ok(Some(part)) = part {
                     assert!(part.left > 0);
                     for record in part.iter().map_while(Result::ok) {

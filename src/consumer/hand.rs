@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    log::Origin,
     record::{ConsumerRecord, TopicPartition},
 };
 
@@ -57,6 +58,11 @@ impl Consumer {
     /// `max.poll.interval.ms`, where there is a group.
     pub(crate) fn max_poll_interval(&self) -> Option<Duration> {
         self.shared.group.is_some().then_some(self.shared.settings.max_poll_interval)
+    }
+
+    /// What log lines say of this consumer.
+    pub(crate) fn origin(&self) -> &Origin {
+        self.shared.client.origin()
     }
 
     pub(crate) fn group_id(&self) -> Option<Arc<str>> {

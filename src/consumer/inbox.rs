@@ -89,7 +89,7 @@ impl Inbox {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             assignment: Mutex::new(assignment),
-            reader: Mutex::new(Reader::new(opening, None)),
+            reader: Mutex::new(Reader::new(opening.clone(), None)),
             split: Mutex::default(),
             reading: AtomicBool::new(false),
             wakers,
@@ -139,7 +139,7 @@ impl Inbox {
             Ok::<_, Error>(id)
         })?;
         reader.let_go(partition);
-        let its_own = Reader::new(self.opening, Some(id.clone())).inherits(holds);
+        let its_own = Reader::new(self.opening.clone(), Some(id.clone())).inherits(holds);
         let its_own = Arc::new(Mutex::new(if by_hand { its_own.by_hand() } else { its_own }));
         lock(&self.split).push(its_own.clone());
         Ok((id, its_own))
@@ -218,7 +218,7 @@ impl Inbox {
         self.runtime.spawn_blocking(move || {
             let mut decompressor = lock(&inbox.decompressors).pop().unwrap_or_default();
             let Job { lease, batch, charge, start, end, opening } = job;
-            let opened = Part::open(&lease, &batch, start..end, charge, &mut decompressor, inbox.opening);
+            let opened = Part::open(&lease, &batch, start..end, charge, &mut decompressor, &inbox.opening);
             // What it became is charged by now.
             drop(opening);
             lock(&inbox.decompressors).push(decompressor);

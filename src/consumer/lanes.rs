@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::{answer_size::Pace, assignment::Assignment, partition::Partition, routes::Node};
 use crate::{
     error::{DeliveryStatus, Error},
+    log::event,
     record::TopicPartition,
 };
 
@@ -247,7 +248,7 @@ impl Assignment {
             None => lanes.add(),
         };
         let to = Source { broker: from.broker, lane };
-        tracing::debug!(broker = to.broker, lane = to.lane, "another connection to fetch over");
+        event!(DEBUG, self.rules.origin, broker = to.broker, lane = to.lane, "another connection to fetch over");
         let size = self.nodes.get(&from).map(|node| node.answer_size.clone());
         for (_, partition) in here.into_iter().skip(1).step_by(2) {
             self.move_to_lane(&partition, to);
@@ -276,7 +277,7 @@ impl Assignment {
     /// The partitions of connections that are given up go on over the others. What is still under way is as good as any.
     fn move_to_those_left(&mut self, broker: i32) {
         let open = self.lanes.get(&broker).map_or(1, Lanes::open);
-        tracing::debug!(broker, open, "fewer connections to fetch over");
+        event!(DEBUG, self.rules.origin, broker, open, "fewer connections to fetch over");
         let gone = |source: Source| source.broker == broker && source.lane >= open;
         let here = self.partitions.iter().filter(|(_, found)| found.source().is_some_and(gone));
         for partition in here.map(|(partition, _)| partition.clone()).collect::<Vec<_>>() {

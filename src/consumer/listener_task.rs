@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
+    log::event,
     record::TopicPartition,
 };
 
@@ -93,7 +94,10 @@ impl ListenerTask {
 
     fn complain(&self, error: Option<Error>) {
         if let Some(error) = error {
-            tracing::warn!(%error, "the rebalance listener failed");
+            event!(
+                WARN, self.shared.client.origin(), %error,
+                "the rebalance listener failed: the reader is told, and the rebalance goes on"
+            );
             self.shared.inbox.with(|assignment| assignment.push_error(error));
         }
     }

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result, said},
+    log::{Origin, event},
     wire::batch::{Decompressor, RawBatch, RecordIter, RecordPosition, Records},
 };
 
@@ -20,12 +21,14 @@ use crate::{
 pub(super) const UNLUCKY: i32 = 23;
 
 /// How batches are opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Opening {
     /// `check.crcs`.
     pub(super) check_crcs: bool,
     /// `max.decompressed.batch.bytes`.
     pub(super) limit: usize,
+    /// The consumer, as log lines name it.
+    pub(super) origin: Origin,
 }
 
 /// A batch, checked and decompressed, from the first record on that was not handed out yet. There is at least one.
@@ -63,14 +66,17 @@ impl Part {
         offsets: Range<i64>,
         charge: Arc<Charge>,
         decompressor: &mut Decompressor,
-        opening: Opening,
+        opening: &Opening,
     ) -> Result<Option<Self>> {
         let open = || Self::open_unguarded(lease, batch, offsets, charge, decompressor, opening);
         catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
             // Whatever state it was left in.
             *decompressor = Decompressor::default();
             let (partition, offset, said) = (lease.partition(), batch.header.base_offset, said(&*panic));
-            tracing::error!(%partition, offset, "a codec panicked: {said}");
+            event!(
+                ERROR, opening.origin, %partition, offset,
+                "a codec panicked: {said}; the batch counts as corrupt, and its reader is told"
+            );
             let message = format!("the batch at offset {offset}: the codec panicked: {said}");
             Err(Error::new(ErrorKind::Corrupt, message))
         })
@@ -83,7 +89,7 @@ impl Part {
         offsets: Range<i64>,
         charge: Arc<Charge>,
         decompressor: &mut Decompressor,
-        opening: Opening,
+        opening: &Opening,
     ) -> Result<Option<Self>> {
         if opening.check_crcs {
             batch.check_crc()?;
@@ -162,9 +168,9 @@ mod tests {
         let raw = Batches::new(bytes).next().expect("a batch")?;
         let lease = Arc::new(Lease::new(TopicPartition::new("t", 0), 1, position, position, -1));
         let charge = Arc::new(Budget::new(1000).account(1, || Box::new(|| ())).charge(10));
-        let opening = Opening { check_crcs, limit: 1 << 20 };
+        let opening = Opening { check_crcs, limit: 1 << 20, origin: Origin::default() };
         let offsets = position..raw.header.next_offset();
-        Part::open(&lease, &raw, offsets, charge, &mut Decompressor::default(), opening)
+        Part::open(&lease, &raw, offsets, charge, &mut Decompressor::default(), &opening)
     }
 
     #[test]

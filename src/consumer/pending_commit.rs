@@ -31,10 +31,9 @@ impl PendingCommit {
 }
 
 impl Done {
-    pub(super) fn tell(self, result: Result<()>) {
-        if let Err(Err(error)) = self.0.send(result) {
-            tracing::warn!(%error, "offsets could not be committed, and nobody waits to hear of it");
-        }
+    /// Returns the error, if there is no caller any more that would see it.
+    pub(super) fn tell(self, result: Result<()>) -> Option<Error> {
+        self.0.send(result).err().and_then(Result::err)
     }
 }
 

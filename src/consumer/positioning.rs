@@ -77,18 +77,26 @@ impl Assignment {
     }
 
     /// Starts anew as `auto.offset.reset` says, or tells the reader why not.
-    pub(super) fn reset(&mut self, partition: &TopicPartition, start: Option<Start>, why: &str) {
+    /// `cause` is the same for all partitions to which the same happened; `from` is the offset that it happened to.
+    pub(super) fn reset(
+        &mut self,
+        partition: &TopicPartition,
+        start: Option<Start>,
+        cause: &'static str,
+        from: Option<i64>,
+    ) {
         match start {
             Some(start) => {
-                tracing::debug!(%partition, ?start, why, "the position is reset");
+                self.journal.reset(partition, cause, from, start);
                 self.begin(partition, State::Reset(start), false);
             }
             None => {
                 self.stop(partition);
                 let offset = self.position(partition).ok().flatten().unwrap_or(-1);
+                let at = from.map_or_else(String::new, |from| format!(" (offset {from})"));
                 let error = Error::new(
                     ErrorKind::NoOffset,
-                    format!("{partition} has no position to read from: {why}, and auto.offset.reset is none"),
+                    format!("{partition} has no position to read from: {cause}{at}, and auto.offset.reset is none"),
                 );
                 self.tell(partition, error.at(partition.topic.clone(), partition.partition, offset));
             }

@@ -40,6 +40,7 @@ pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = table! {
     "enable.partition.eof", BOOLEAN, |s, v| s.enable_partition_eof = boolean(v)?;
     "check.crcs", BOOLEAN, |s, v| s.check_crcs = boolean(v)?;
     "exclude.internal.topics", BOOLEAN, |s, v| s.exclude_internal_topics = boolean(v)?;
+    "topic.metadata.propagation.max.ms", MILLIS, |s, v| s.topic_propagation_max = millis(v)?;
     "queued.max.messages.kbytes", "kibibytes, 1 or more", |s, v| s.queued_max_bytes = v.trim().parse::<usize>().ok()?.checked_mul(1024)?;
     "max.decompressed.batch.bytes", "bytes, 1 or more", |s, v| s.max_decompressed_batch_bytes = v.trim().parse().ok()?;
 };

@@ -385,9 +385,9 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(queue.take(&lease, 10, &mut out), 5);
         let Some(Taken::Raw { batch, charge, start, end, .. }) = out.pop() else { panic!("{out:?}") };
-        let opening = Opening { check_crcs: true, limit: 1 << 20 };
+        let opening = Opening { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
         let part =
-            Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), opening).unwrap().unwrap();
+            Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), &opening).unwrap().unwrap();
         // The reader still has the batch before it, of which nothing was handed out.
         queue.give_back(Taken::Open(part));
         assert_eq!(queue.evict(true), Some(8));
@@ -407,9 +407,10 @@ mod tests {
                 assert_eq!(queue.bytes(), 0);
                 queue.give_back(match out.pop() {
                     Some(Taken::Raw { batch, charge, start, end, .. }) => {
-                        let opening = Opening { check_crcs: true, limit: 1 << 20 };
+                        let opening =
+                            Opening { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
                         let part =
-                            Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), opening);
+                            Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), &opening);
                         Taken::Open(part.unwrap().unwrap())
                     }
                     other => other.unwrap(),
@@ -426,8 +427,9 @@ mod tests {
         drop(charge);
         let lease = lease();
         let Job { batch, charge, start, end, opening, .. } = queue.start_job(&lease, true).unwrap();
-        let opening_rules = Opening { check_crcs: true, limit: 1 << 20 };
-        let part = Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), opening_rules).unwrap();
+        let opening_rules = Opening { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
+        let part =
+            Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), &opening_rules).unwrap();
         drop((batch, opening));
         assert!(queue.opened(end, Held::Open(part.unwrap())));
         assert_eq!(queue.evict(false), Some(15));

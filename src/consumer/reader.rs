@@ -435,7 +435,7 @@ impl Reader {
     /// Checks and decompresses a batch as it came; everything else stays as it is.
     fn open(&mut self, taken: Taken) -> Taken {
         let Taken::Raw { lease, batch, charge, start, end } = taken else { return taken };
-        match Part::open(&lease, &batch, start..end, charge, &mut self.decompressor, self.opening) {
+        match Part::open(&lease, &batch, start..end, charge, &mut self.decompressor, &self.opening) {
             Ok(Some(part)) => {
                 if batch.header.is_compressed() {
                     let growth = part.records.size().div_ceil(part.bytes.max(1)).max(1);

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Remedy, Result},
+    log::{event, several},
     record::TopicPartition,
 };
 
@@ -112,7 +113,7 @@ impl Assignment {
                         }
                         None => {
                             let start = Start::of(self.rules.reset);
-                            self.reset(partition, start, "its group has committed no offset");
+                            self.reset(partition, start, "its group has committed no offset", None);
                         }
                     }
                 }
@@ -138,7 +139,7 @@ impl Assignment {
         let partition = &asked.partition;
         match answer {
             Ok((offset, epoch)) if offset >= 0 => {
-                tracing::debug!(%partition, offset, "the position is found");
+                event!(DEBUG, self.rules.origin, %partition, offset, "the position is found");
                 self.checked_under(partition, asked.leader_epoch);
                 self.enter(partition, State::Fetch { offset, epoch });
                 false
@@ -180,15 +181,15 @@ impl Assignment {
                 let lease = self.partitions.get(partition).and_then(|found| found.lease.as_ref());
                 let behind = lease.filter(|lease| lease.handed() < at).map(|lease| lease.to_commit(lease.handed()));
                 let (handed, epoch) = behind.map_or((at, epoch), |at| (at.offset, at.leader_epoch.unwrap_or(-1)));
-                tracing::warn!(%partition, offset, truncated_at = at, "the log was truncated: reading goes on at {handed}");
+                self.journal.truncated(partition, offset, at);
                 self.begin(partition, State::Fetch { offset: handed, epoch }, false);
             }
             Validity::Truncated { at, .. } => {
-                self.reset(partition, None, &format!("its log was truncated to {at}, before the position {offset}"));
+                self.reset(partition, None, "its log was truncated before the position", Some(at));
             }
             Validity::Undefined => {
                 let start = Start::of(self.rules.reset);
-                self.reset(partition, start, "its leader no longer knows the epoch of its position");
+                self.reset(partition, start, "its leader no longer knows the epoch of its position", Some(offset));
             }
         }
         false
@@ -214,7 +215,10 @@ impl Assignment {
     /// The same question later: soon if that may help, else seldom, and then the reader is told.
     fn question_failed(&mut self, partitions: &[TopicPartition], error: Error, now: Instant) {
         let retriable = error.is_retriable() || error.kind() == ErrorKind::Protocol;
-        tracing::debug!(%error, ?partitions, "a position is not known yet");
+        event!(
+            DEBUG, self.rules.origin, %error, partitions = %several(partitions), count = partitions.len(),
+            "positions are not known yet"
+        );
         let mut told = false;
         for partition in partitions {
             let Some(found) = self.partitions.get_mut(partition) else { continue };

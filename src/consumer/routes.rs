@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cluster::{Backoff, Metadata},
-    error::{Error, ErrorCode},
+    error::ErrorCode,
     record::TopicPartition,
 };
 
@@ -67,7 +67,14 @@ impl Assignment {
         for partition in self.assigned() {
             self.update(&partition, metadata, now);
         }
+        self.look_at_topics(metadata, now);
         self.settle_accounts();
+    }
+
+    /// Takes what the picture says of the topics that are asked for.
+    pub(super) fn look_at_topics(&mut self, metadata: &Metadata, now: Instant) {
+        let assigned = self.partitions.keys().map(|partition| partition.topic.clone()).collect();
+        self.topics.look(metadata, assigned, now);
     }
 
     /// Takes what the picture says of a partition.
@@ -76,10 +83,6 @@ impl Assignment {
         let Some(topic) = metadata.topic(&partition.topic) else { return };
         let id = topic.id;
         found.vanished = topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
-        if topic.error == ErrorCode::TOPIC_AUTHORIZATION_FAILED && !std::mem::replace(&mut found.reported, true) {
-            self.tell(partition, Error::broker(topic.error, format_args!("read of {partition}")));
-            return;
-        }
         let leader = metadata.leader(&partition.topic, partition.partition);
         let before = found.leader;
         let made_anew = !found.topic_id.is_nil() && !id.is_nil() && found.topic_id != id;
@@ -112,7 +115,7 @@ impl Assignment {
             }
             // Every record of the new topic is new to its reader, whatever the policy says of old offsets.
             let start = Start::of(self.rules.reset).map(|_| Start::Earliest);
-            self.reset(partition, start, "its topic was deleted and created again");
+            self.reset(partition, start, "its topic was deleted and created again", None);
         } else {
             let state = found.position.state();
             if found.checked_first(state) != state {

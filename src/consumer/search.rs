@@ -3,7 +3,7 @@
 //! offsets that it covers. Decides; does no IO.
 
 use super::{assignment::Assignment, position::State, walk::Step, walk::Walk};
-use crate::{error::ErrorCode, record::TopicPartition, wire::fetch::FetchPartitionResponse};
+use crate::{error::ErrorCode, log::event, record::TopicPartition, wire::fetch::FetchPartitionResponse};
 
 /// A search under way. Offsets up to `bad` cannot be read; from `good` on something can.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Assignment {
             self.enter(partition, State::Fetch { offset, epoch: -1 });
             return;
         };
-        tracing::debug!(%partition, offset, "the damage ends here");
+        event!(DEBUG, self.rules.origin, %partition, offset, "the damage ends here");
         found.search = None;
         found.queue.push_skip(offset);
         self.enter(partition, State::Fetch { offset, epoch: -1 });

@@ -99,6 +99,8 @@ pub(crate) struct ConsumerSettings {
     pub(crate) check_crcs: bool,
     /// `exclude.internal.topics`.
     pub(crate) exclude_internal_topics: bool,
+    /// `topic.metadata.propagation.max.ms` (librdkafka).
+    pub(crate) topic_propagation_max: Duration,
     /// `queued.max.messages.kbytes`, in bytes: what may be fetched ahead of the reader, of all partitions together.
     pub(crate) queued_max_bytes: usize,
     /// `max.decompressed.batch.bytes`: the largest batch, decompressed, that is accepted.
@@ -130,6 +132,7 @@ impl Default for ConsumerSettings {
             enable_partition_eof: false,
             check_crcs: true,
             exclude_internal_topics: true,
+            topic_propagation_max: Duration::from_secs(30),
             queued_max_bytes: 65_536 * 1024,
             max_decompressed_batch_bytes: 128 * 1024 * 1024,
         }
@@ -147,6 +150,10 @@ impl Configure for ConsumerSettings {
 
     fn note(&mut self, property: &'static str) {
         self.client.given.note(property);
+    }
+
+    fn client_id(&self) -> &str {
+        &self.client.client_id
     }
 }
 
@@ -223,6 +230,7 @@ impl ConsumerSettings {
             |heartbeat, session| heartbeat < session,
             (|session| session / 3, |heartbeat| heartbeat.saturating_mul(3).min(FOREVER)),
             show_millis,
+            &self.client.origin,
         )?;
         self.client.given.reconcile(
             Limit { name: "fetch.min.bytes", value: &mut self.fetch_min_bytes },
@@ -230,6 +238,7 @@ impl ConsumerSettings {
             |min, max| min <= max,
             (|max| max, |min| min),
             |bytes| bytes,
+            &self.client.origin,
         )?;
         let mut fetched = usize::try_from(self.fetch_max_bytes).unwrap_or(0);
         self.client.given.reconcile(
@@ -238,6 +247,7 @@ impl ConsumerSettings {
             |fetched, received| fetched.saturating_add(ANSWER_OVERHEAD) <= received,
             (|received| received.saturating_sub(ANSWER_OVERHEAD), |fetched| fetched.saturating_add(ANSWER_OVERHEAD)),
             |bytes| bytes,
+            &self.client.origin,
         )?;
         self.fetch_max_bytes = i32::try_from(fetched).unwrap_or(i32::MAX).min(self.fetch_max_bytes);
         Ok(())
@@ -271,6 +281,7 @@ impl ConsumerSettings {
             assignors: self.assignors.clone(),
             client_rack: self.client.client_rack.clone(),
             exclude_internal_topics: self.exclude_internal_topics,
+            origin: self.client.origin.clone(),
         })
     }
 }

@@ -30,7 +30,8 @@ use super::{
 use crate::{
     cluster::Client,
     config::parse::FOREVER,
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorCode, ErrorKind, Result},
+    log::{Limiter, event},
     record::TopicPartition,
 };
 
@@ -61,6 +62,8 @@ pub(super) struct Shared {
     pub(super) revocations_told: AtomicUsize,
     /// Commits that nobody waits for right now.
     pub(super) asked: AskedCommits,
+    /// Commits that failed in the background, by error.
+    failed_commits: Mutex<Limiter<Option<ErrorCode>>>,
 }
 
 /// A deadline for any duration that a user may think of.
@@ -87,6 +90,7 @@ impl Shared {
             calls,
             revocations_told: AtomicUsize::new(0),
             asked: AskedCommits::default(),
+            failed_commits: Mutex::default(),
         })
     }
 
@@ -114,6 +118,18 @@ impl Shared {
         self.group.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::InvalidArgument, format!("to {what}, a consumer needs a group: set group.id"))
         })
+    }
+
+    /// Writes that offsets could not be committed in the background.
+    pub(super) fn tell_failed_commit(&self, error: &Error) {
+        let Some(suppressed) = lock(&self.failed_commits).admit(error.code(), Instant::now().into_std()) else {
+            return;
+        };
+        let retry_ms = u64::try_from(self.settings.auto_commit_interval.as_millis()).unwrap_or(u64::MAX);
+        event!(
+            WARN, self.client.origin(), %error, retry_ms, suppressed,
+            "offsets could not be committed; the next commit (auto.commit.interval.ms) has them too"
+        );
     }
 
     // ---- the rebalance listener

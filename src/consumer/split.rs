@@ -13,6 +13,7 @@ use std::{
 use super::{assignment::Assignment, hand::Ending, lanes::Source, position::State, queue::Taken};
 use crate::{
     error::{Error, ErrorKind, Result},
+    log::event,
     record::TopicPartition,
 };
 
@@ -273,7 +274,8 @@ impl Assignment {
             if let Some(found) = self.partitions.get_mut(partition)
                 && let Some(offset) = found.queue.evict(opened)
             {
-                tracing::debug!(%partition, offset, "dropped unread, to make room: it is fetched anew when it is asked for");
+                let what = "dropped unread, to make room: it is fetched anew when it is asked for";
+                event!(DEBUG, self.rules.origin, %partition, offset, "{what}");
                 found.evicted = true;
                 self.evicted = true;
                 self.enter_again(partition, offset);

@@ -2,17 +2,23 @@
 //! Decides; does no IO.
 
 use std::{
+    collections::BTreeMap,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
 use super::{
     assignment::Assignment,
+    journal::Stall,
     metrics::{ConsumerMetrics, PartitionMetrics},
     partition::Partition,
     position::State,
 };
-use crate::{error::Error, record::TopicPartition};
+use crate::{
+    error::Error,
+    log::{event, several},
+    record::TopicPartition,
+};
 
 /// How much later than asked for an answer to a fetch may come before it is thought to be in the way.
 const LATE: Duration = Duration::from_secs(5);
@@ -134,6 +140,7 @@ pub(super) struct Progress {
     since: Option<Instant>,
     /// Without progress, for whatever reasons that are not the user's, since then.
     stuck: Option<Instant>,
+    /// The log was told of it.
     warned: bool,
 }
 
@@ -217,9 +224,11 @@ impl Assignment {
         (Waiting::Fetching, asked.and(seen.and_then(|seen| seen.due)))
     }
 
-    /// Looks at every partition: tells `tracing` at debug what changed, and at warn, once, what has got no further for
-    /// `patience` though it does not wait for the user.
+    /// Looks at every partition: tells `tracing` at debug what changed, and at warn what has got no further for `patience`
+    /// though it does not wait for the user: one line for each cause, repeated every minute, and one at info when it goes on.
     pub(super) fn observe(&mut self, patience: Duration, now: Instant) {
+        let mut stalls: BTreeMap<String, Stall> = BTreeMap::new();
+        let (mut new, mut moving, mut longest) = (false, Vec::new(), Duration::ZERO);
         let partitions: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
         for partition in partitions {
             let Some(found) = self.partitions.get(&partition) else { continue };
@@ -234,22 +243,53 @@ impl Assignment {
                 progress.since = Some(now);
             }
             if progress.reason != reason {
-                tracing::debug!(%partition, reason, error = trouble(&waiting), "waits");
+                event!(DEBUG, self.rules.origin, %partition, reason, error = trouble(&waiting), "waits");
             }
             // Reasons may come and go in turn (an attempt, a wait, an attempt …): that is no progress.
             if moved || waiting.is_for_user() || waiting.is_idle() {
                 if progress.warned {
-                    tracing::info!(%partition, reason, "goes on");
+                    let stuck = progress.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+                    longest = longest.max(stuck);
+                    moving.push(partition.clone());
                 }
                 (progress.stuck, progress.warned) = (Some(now), false);
             }
             (progress.at, progress.reason) = (Some(at), reason);
             let stuck = progress.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-            if stuck >= patience && !progress.warned {
-                progress.warned = true;
-                tracing::warn!(%partition, reason, ?stuck, error = trouble(&waiting), "gets no further");
+            // Of a topic that is not there, the topic is told.
+            if stuck < patience || self.topics.is_absent(&partition.topic) {
+                continue;
+            }
+            new |= !progress.warned;
+            let error = match waiting {
+                Waiting::BackingOff(error) => Some(error),
+                _ => found.seen.trouble.clone(),
+            };
+            let cause = match &error {
+                Some(error) => error.code().map_or_else(|| format!("{:?}", error.kind()), |code| code.to_string()),
+                None => reason.to_owned(),
+            };
+            let stall = stalls.entry(cause).or_default();
+            stall.longest = stall.longest.max(stuck);
+            stall.error = stall.error.take().or(error);
+            stall.partitions.push(partition);
+        }
+        if !stalls.is_empty() && self.journal.is_due_for_stalls(new, now) {
+            for (cause, stall) in &stalls {
+                stall.write(cause, &self.rules.origin);
+            }
+            for partition in stalls.into_values().flat_map(|stall| stall.partitions) {
+                if let Some(found) = self.partitions.get_mut(&partition) {
+                    found.seen.progress.warned = true;
+                }
             }
         }
+        if !moving.is_empty() {
+            let (count, stalled_s) = (moving.len(), longest.as_secs());
+            let partitions = several(&moving);
+            event!(INFO, self.rules.origin, %partitions, count, stalled_s, "partitions that got no further go on");
+        }
+        self.journal.write(&self.rules.origin);
     }
 
     /// Every partition's status.

@@ -99,6 +99,20 @@ impl Subscription {
         topics
     }
 
+    /// The expressions, as they were given.
+    pub(crate) fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.patterns.iter().map(Regex::as_str)
+    }
+
+    /// The expressions that match no topic of this picture; internal topics count where `exclude_internal` is false.
+    pub(crate) fn unmatched(&self, metadata: &Metadata, exclude_internal: bool) -> Vec<&str> {
+        let visible = |pattern: &&Regex| {
+            let mut topics = metadata.topics.values().filter(|topic| topic.error.is_ok());
+            !topics.any(|topic| !(exclude_internal && topic.internal) && pattern.is_match(&topic.name))
+        };
+        self.patterns.iter().filter(visible).map(Regex::as_str).collect()
+    }
+
     fn matches(&self, topic: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.is_match(topic))
     }

@@ -3,7 +3,10 @@
 use std::{task::Waker, time::Instant};
 
 use super::assignment::Assignment;
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    record::TopicPartition,
+};
 
 impl Assignment {
     /// An error for the reader.
@@ -94,7 +97,8 @@ impl Assignment {
         }
         for (partition, found) in &mut self.partitions {
             let long = found.leaderless_since.is_some_and(|since| now.saturating_duration_since(since) >= patience);
-            if !long || found.reported {
+            // Of a topic that is not there, the topic is told and not each of its partitions.
+            if !long || found.reported || self.topics.is_absent(&partition.topic) {
                 continue;
             }
             match &failure {
@@ -118,6 +122,16 @@ impl Assignment {
             }
         }
         for error in errors {
+            self.push_error(error);
+        }
+        for (error, topics) in self.topics.tell(now) {
+            let split = self
+                .partitions
+                .iter()
+                .filter(|(partition, found)| found.split.is_some() && topics.contains(&partition.topic));
+            let split: Vec<TopicPartition> = split.map(|(partition, _)| partition.clone()).collect();
+            // Their readers hear of nothing else.
+            split.iter().for_each(|partition| self.tell(partition, error.clone()));
             self.push_error(error);
         }
         for (partition, error) in of_partitions {

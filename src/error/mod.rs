@@ -247,7 +247,8 @@ impl Error {
     /// Returns true if this client cannot go on after the error: close it and make a new one. The kinds are
     /// [`Fenced`](ErrorKind::Fenced) and [`Closed`](ErrorKind::Closed).
     pub fn is_fatal(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed)
+        let full = self.0.code == Some(ErrorCode::GROUP_MAX_SIZE_REACHED);
+        full || matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed)
     }
 
     /// Returns how far a record got that was not acknowledged, or a request that has no answer.

@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -17,6 +17,7 @@ use super::{
     cell::{Cell, Outcome},
     counters::Counters,
     credits::{Charge, Credits},
+    failures::Failures,
     flush::{FlushGroup, FlushGroups},
     notes::{Note, Notes},
     reports::{ReportRun, Reports},
@@ -25,6 +26,7 @@ use super::{
 use crate::{
     cluster::Backoff,
     error::{DeliveryStatus, Error, ErrorKind, clean},
+    log::Origin,
     record::Record,
     wire::batch::{BatchBuilder, BodyPool, SealedBatch},
 };
@@ -40,6 +42,7 @@ pub(crate) struct Ledger {
     pub(crate) flushes: FlushGroups,
     pub(crate) counters: Arc<Counters>,
     pub(crate) bodies: BodyPool,
+    failures: Mutex<Failures>,
     cells: AtomicU64,
     /// Records of batches whose results are out.
     settled: AtomicU64,
@@ -53,6 +56,7 @@ impl Ledger {
             flushes: FlushGroups::new(),
             counters: Arc::default(),
             bodies: BodyPool::new(buffer_memory / POOLED_PART),
+            failures: Mutex::default(),
             cells: AtomicU64::new(0),
             settled: AtomicU64::new(0),
         }
@@ -61,6 +65,35 @@ impl Ledger {
     /// Also tells a callback of every result.
     pub(super) fn with_callbacks(self, callbacks: Vec<DeliveryCallback>) -> Self {
         Self { reports: Reports::with_callbacks(callbacks), ..self }
+    }
+
+    /// What log lines say of the producer; before it is used.
+    pub(super) fn with_origin(self, origin: Origin) -> Self {
+        Self { counters: Arc::new(Counters::new(origin)), ..self }
+    }
+
+    /// Writes that records failed for good, or gathers them for a later line, which [`write_failures`](Self::write_failures)
+    /// writes: then it returns true.
+    pub(super) fn tell_failed(&self, topic: &str, partition: Option<i32>, records: u32, error: &Error) -> bool {
+        let now = tokio::time::Instant::now().into_std();
+        let line = self.failures().failed((topic, partition), records, error, now);
+        line.iter().for_each(|line| line.write(self.counters.origin()));
+        line.is_none()
+    }
+
+    /// Writes the lines about failures that are due, or all that were gathered.
+    pub(super) fn write_failures(&self, all: bool) {
+        let due = self.failures().take_due(all, tokio::time::Instant::now().into_std());
+        due.iter().for_each(|line| line.write(self.counters.origin()));
+    }
+
+    /// When the next such line is due.
+    pub(super) fn failures_due(&self) -> Option<Instant> {
+        self.failures().next_due()
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn new_cell(&self) -> Arc<Cell> {
@@ -371,7 +404,7 @@ impl Batch {
         }
         self.counters().settled(verdict.failed(), self.records);
         if let Verdict::Failed(error) | Verdict::Invalid { error, .. } = &verdict {
-            self.tell_of(error);
+            self.ledger.tell_failed(&self.topic, Some(self.partition), self.records, error);
         }
         match verdict {
             Verdict::Persisted { base_offset, log_append_millis } => {
@@ -390,20 +423,6 @@ impl Batch {
         self.groups.clear();
         self.runs.clear();
         drop(self.charge.split(usize::MAX));
-    }
-
-    fn tell_of(&self, error: &Error) {
-        tracing::warn!(
-            topic = &*self.topic,
-            partition = self.partition,
-            node = self.last_node,
-            attempt = self.attempts,
-            records = self.records,
-            code = error.code().map(tracing::field::display),
-            %error,
-            status = error.delivery_status().map(tracing::field::debug),
-            "records failed"
-        );
     }
 
     fn settle_invalid(&mut self, error: &Error, mut records: Vec<(i32, Option<String>)>) {

@@ -29,6 +29,7 @@ use crate::{
     cluster::{Backoff, Client, RetryGrid, client_properties},
     config::{Configure, Pairs, apply},
     error::Result,
+    log::Origin,
     net::{Network, runtime},
     security::Security,
     wire::Compression,
@@ -281,16 +282,19 @@ impl ProducerBuilder {
     pub async fn build(mut self) -> Result<Producer> {
         apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties.iter())?;
         let mut settings = self.settings;
+        settings.client.origin = Origin::new(&settings.client.client_id, "producer", None);
         let derived = settings.check()?;
         settings.client.check()?;
         let runtime = runtime("a producer")?;
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
         let client = Client::open(settings.client.clone()).await?;
-        let interceptors = Interceptors::new(settings.interceptors);
-        // As in Java, interceptors see a result before the callback does.
-        let callbacks = interceptors.callbacks().chain(settings.on_delivery).collect();
-        let ledger = Arc::new(Ledger::new(settings.buffer_memory).with_callbacks(callbacks));
+        let ledger = Ledger::new(settings.buffer_memory).with_origin(settings.client.origin.clone());
         let counters = ledger.counters.clone();
+        let interceptors = Interceptors::new(settings.interceptors, counters.clone());
+        // As in Java, interceptors see a result before the callback does.
+        let callbacks = interceptors.callbacks().chain(settings.on_delivery);
+        let callbacks = callbacks.map(|callback| callback.with_lines(counters.clone())).collect();
+        let ledger = Arc::new(ledger.with_callbacks(callbacks));
         let requests = Requests::new(
             client.clone(),
             settings.acks.wire(),

@@ -9,8 +9,11 @@ use std::{
     },
 };
 
-use super::reports::{DeliveryReport, ReportRun};
-use crate::error::said;
+use super::{
+    counters::Counters,
+    reports::{DeliveryReport, ReportRun},
+};
+use crate::{error::said, log::event};
 
 /// The function that [`ProducerBuilder::on_delivery`](super::ProducerBuilder::on_delivery) was given, or an interceptor's.
 #[derive(Clone)]
@@ -18,12 +21,18 @@ pub(crate) struct DeliveryCallback {
     name: &'static str,
     callback: Arc<dyn Fn(&DeliveryReport) + Send + Sync>,
     panics: Arc<AtomicU64>,
+    lines: Option<Arc<Counters>>,
 }
 
 impl DeliveryCallback {
     /// `name` is what it is called in the log.
     pub(super) fn new(name: &'static str, callback: impl Fn(&DeliveryReport) + Send + Sync + 'static) -> Self {
-        Self { name, callback: Arc::new(callback), panics: Arc::default() }
+        Self { name, callback: Arc::new(callback), panics: Arc::default(), lines: None }
+    }
+
+    /// The producer that it belongs to, whose counters say how many lines about panics may be written.
+    pub(super) fn with_lines(self, lines: Arc<Counters>) -> Self {
+        Self { lines: Some(lines), ..self }
     }
 
     /// Calls it for every record of a run, with one report that is changed from record to record. Where it panics, that is
@@ -48,7 +57,21 @@ impl DeliveryCallback {
             let Err(panic) = told else { return };
             let panics = self.panics.fetch_add(1, Ordering::Relaxed) + 1;
             let (topic, partition) = (&*report.topic, report.partition);
-            tracing::error!(topic, partition, panics, "{} panicked: {}", self.name, said(&*panic));
+            let now = tokio::time::Instant::now().into_std();
+            let lines = self.lines.as_ref();
+            if let Some((lines, suppressed)) = lines.and_then(|to| Some((to, to.admit_line(self.name, now)?))) {
+                event!(
+                    ERROR,
+                    lines.origin(),
+                    topic,
+                    partition,
+                    panics,
+                    suppressed,
+                    "{} panicked, and is called for the other records all the same: {}",
+                    self.name,
+                    said(&*panic)
+                );
+            }
         }
     }
 }

@@ -16,15 +16,13 @@ use std::{
 use super::{metrics::ProducerMetrics, sender::Part};
 use crate::{
     error::{DeliveryStatus, Error},
+    log::{Limiter, Origin},
     metrics::Histogram,
     wire::{batch::SealedBatch, produce::ProduceResponse},
 };
 
 /// More brokers than this are not told apart for ever: those that have left the cluster are forgotten then.
 const BROKERS: usize = 256;
-
-/// The least time between two lines about records that are sent again and again.
-const BETWEEN_LINES: Duration = Duration::from_secs(30);
 
 /// The counters of one producer.
 #[derive(Debug, Default)]
@@ -36,11 +34,26 @@ pub(crate) struct Counters {
     /// The producer ends: what fails from now on was given up.
     ending: AtomicBool,
     given_up: AtomicU64,
-    /// When the log was last told of records that are sent again and again.
-    told_of_waiting: Mutex<Option<Instant>>,
+    /// The producer, as log lines name it, and how many lines of a kind it wrote of late.
+    origin: Origin,
+    lines: Mutex<Limiter<&'static str>>,
 }
 
 impl Counters {
+    pub(crate) fn new(origin: Origin) -> Self {
+        Self { origin, ..Self::default() }
+    }
+
+    /// The producer, as log lines name it.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Returns how many log lines of that kind were suppressed of late, if this one may be written.
+    pub(crate) fn admit_line(&self, kind: &'static str, now: Instant) -> Option<u64> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).admit(kind, now)
+    }
+
     fn lock(&self) -> MutexGuard<'_, ProducerMetrics> {
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,16 +116,6 @@ impl Counters {
             Err(_) if parts.iter().all(|part| part.withdrawn) => {}
             Err(_) => sums.requests_failed += 1,
         }
-    }
-
-    /// Whether the log may be told now of records that are sent again and again.
-    pub(crate) fn may_tell_of_waiting(&self, now: Instant) -> bool {
-        let mut told = self.told_of_waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = told.is_none_or(|at| now >= at + BETWEEN_LINES);
-        if may {
-            *told = Some(now);
-        }
-        may
     }
 
     /// A batch of so many records goes back to be sent again.

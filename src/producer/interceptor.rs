@@ -10,8 +10,8 @@ use std::{
     },
 };
 
-use super::{callback::DeliveryCallback, reports::DeliveryReport};
-use crate::{error::said, record::Record};
+use super::{callback::DeliveryCallback, counters::Counters, reports::DeliveryReport};
+use crate::{error::said, log::event, record::Record};
 
 /// Sees every record on its way out and every result, as Java's `ProducerInterceptor` does (KIP-42): to put trace contexts into headers, to
 /// count, to check or to change.
@@ -87,14 +87,16 @@ pub(super) struct Interceptors {
     chain: Vec<Arc<dyn ProducerInterceptor>>,
     /// Tells the producers that have some apart.
     mark: Option<NonZeroU32>,
+    lines: Option<Arc<Counters>>,
 }
 
 impl Interceptors {
-    pub(super) fn new(chain: Vec<Arc<dyn ProducerInterceptor>>) -> Self {
+    /// The producer's counters say how many lines about panics may be written.
+    pub(super) fn new(chain: Vec<Arc<dyn ProducerInterceptor>>, lines: Arc<Counters>) -> Self {
         static MARKS: AtomicU32 = AtomicU32::new(1);
         let next = || NonZeroU32::new(MARKS.fetch_add(1, Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN);
         let mark = (!chain.is_empty()).then(next);
-        Self { chain, mark }
+        Self { chain, mark, lines: Some(lines) }
     }
 
     /// How each is told of results.
@@ -120,7 +122,18 @@ impl Interceptors {
         for interceptor in &self.chain {
             // The caller of `send` must not fall over what only wanted to look.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| interceptor.on_send(record))) {
-                tracing::error!(?interceptor, "on_send panicked, and the record goes on: {}", said(&*panic));
+                let now = tokio::time::Instant::now().into_std();
+                let lines = self.lines.as_ref();
+                if let Some((lines, suppressed)) = lines.and_then(|to| Some((to, to.admit_line("on_send", now)?))) {
+                    event!(
+                        ERROR,
+                        lines.origin(),
+                        ?interceptor,
+                        suppressed,
+                        "on_send panicked, and the record goes on: {}",
+                        said(&*panic)
+                    );
+                }
             }
         }
     }

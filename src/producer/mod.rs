@@ -17,6 +17,7 @@ mod credits;
 mod deliveries;
 mod delivery;
 mod estimate;
+mod failures;
 mod flush;
 mod idempotence;
 mod inbox;
@@ -234,13 +235,15 @@ impl Producer {
     pub async fn send(&self, mut record: Record<'_>) -> Result<Delivery> {
         let shared = &self.0.shared;
         shared.interceptors.on_send(&mut record);
-        let admitted = shared.admit(&record, timestamp::now_millis).map_err(not_sent)?;
-        let placed = match shared.place(&record, admitted, false) {
-            Ok(delivery) => return Ok(delivery),
-            Err(Refused::For(error)) => Err(error),
-            Err(Refused::Full) => shared.wait_and_place(&record, admitted, Instant::now() + shared.max_block).await,
-        };
-        placed.map_err(not_sent)
+        let admitted = shared.admit(&record, timestamp::now_millis).map_err(|error| shared.refused(&record, error))?;
+        match shared.place(&record, admitted, false) {
+            Ok(delivery) => Ok(delivery),
+            Err(Refused::For(error)) => Err(shared.refused(&record, error)),
+            Err(Refused::Full) => {
+                let placed = shared.wait_and_place(&record, admitted, Instant::now() + shared.max_block).await;
+                placed.map_err(|error| shared.refused(&record, error))
+            }
+        }
     }
 
     /// Puts a record into the buffer if there is room for it at once; gives it back otherwise.
@@ -253,12 +256,18 @@ impl Producer {
         shared.interceptors.on_send(&mut record);
         let admitted = match shared.admit(&record, timestamp::now_millis) {
             Ok(admitted) => admitted,
-            Err(error) => return Err(TrySendError::new(record, error)),
+            Err(error) => {
+                let error = shared.refused(&record, error);
+                return Err(TrySendError::new(record, error));
+            }
         };
         match shared.place(&record, admitted, false) {
             Ok(delivery) => Ok(delivery),
             Err(refused) => {
+                let is_full = matches!(refused, Refused::Full);
                 let error = shared.why(refused, admitted.bound);
+                // A full buffer is an answer, and the record may be sent later.
+                let error = if is_full { error } else { shared.refused(&record, error) };
                 Err(TrySendError::new(record, error))
             }
         }
@@ -304,7 +313,7 @@ impl Producer {
                 match shared.admit(&record, || timestamp) {
                     Ok(admitted) => chunk.push((record, admitted)),
                     Err(error) => {
-                        refusal = Some(error);
+                        refusal = Some(shared.refused(&record, error));
                         break;
                     }
                 }
@@ -324,7 +333,7 @@ impl Producer {
                     };
                     match placed {
                         Ok(delivery) => deliveries.push_delivery(&delivery),
-                        Err(error) => deliveries.push_refused(error),
+                        Err(error) => deliveries.push_refused(shared.refused(record, error)),
                     }
                     left = rest;
                 }
@@ -514,6 +523,21 @@ impl Shared {
             }
             _ => Err(self.too_large(bound)),
         }
+    }
+
+    /// Writes that a record was not taken: its caller has the error, and the log the first of each cause.
+    #[cold]
+    fn refused(&self, record: &Record<'_>, error: Error) -> Error {
+        let error = not_sent(error);
+        // The producer was closed by its user.
+        if error.kind() != ErrorKind::Closed {
+            let (topic, partition) = (record.topic(), record.chosen_partition());
+            if self.ledger.tell_failed(topic, partition, 1, &error) {
+                // What is gathered is written by the task.
+                self.inbox.ring();
+            }
+        }
+        error
     }
 
     #[cold]

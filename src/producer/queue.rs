@@ -34,7 +34,7 @@ use self::endings::late;
 use super::{
     accumulator::Partition,
     batch::{Batch, Body, Verdict},
-    idempotence::{Identity, Sequences},
+    idempotence::{Identity, ProducerId, Sequences},
     purge::Purge,
     response::Answer,
     split::split,
@@ -43,6 +43,7 @@ use super::{
 use crate::{
     cluster::{Backoff, RetryGrid},
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
+    log::event,
     wire::batch::{ProducerStamp, SealedBatch},
 };
 
@@ -85,6 +86,8 @@ pub(crate) enum Readiness {
 pub(crate) struct Aftermath {
     /// The epoch was raised.
     pub(crate) raised: bool,
+    /// To this, where the producer id goes on.
+    pub(crate) raised_to: Option<ProducerId>,
     /// The producer id's epochs are used up.
     pub(crate) needs_new_id: bool,
 }
@@ -358,15 +361,21 @@ impl PartitionQueue {
                 batch.attempts = batch.attempts.saturating_sub(1);
                 batch.counters().split();
                 self.partition.estimate.reset();
-                tracing::info!(
-                    topic = &*batch.topic,
-                    partition = batch.partition,
-                    node = batch.last_node,
-                    records = batch.records(),
-                    bytes = sealed.size(),
-                    code = error.code().map(tracing::field::display),
-                    "the broker finds a batch too large: it is split"
-                );
+                let lines = batch.counters();
+                if let Some(suppressed) = lines.admit_line("split", now) {
+                    event!(
+                        INFO,
+                        lines.origin(),
+                        topic = &*batch.topic,
+                        partition = batch.partition,
+                        node = batch.last_node,
+                        records = batch.records(),
+                        bytes = sealed.size(),
+                        code = error.code().map(tracing::field::display),
+                        suppressed,
+                        "the broker finds a batch too large (max.message.bytes): it is split and sent in parts"
+                    );
+                }
                 match split(batch, &sealed) {
                     Ok(parts) => parts.into_iter().for_each(|part| self.put_back(part)),
                     Err(failed) => self.fail(failed.0, error.with_source(failed.1)),

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     cluster::{Answers, Client, Departure, Lane, Link, RawRequest},
     error::{DeliveryStatus, Error, ErrorKind, Result},
+    log::event,
     net::BoxFuture,
     wire::{
         ApiKey, Compression,
@@ -188,7 +189,8 @@ impl Requests {
             match &answer {
                 Ok(_) => self.settings.counters.latency(request.node, at.elapsed()),
                 Err(error) => {
-                    tracing::debug!(node = request.node, request = id, %error, "a request got no answer");
+                    let (origin, node) = (self.settings.client.origin(), request.node);
+                    event!(DEBUG, origin, node, request = id, %error, "a request got no answer");
                     for part in &mut request.parts {
                         part.withdrawn |= part.ticket.is_withdrawn();
                     }

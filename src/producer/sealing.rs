@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result, said},
+    log::event,
     wire::{
         Compression,
         batch::{BatchBuilder, Compressor, SealedBatch},
@@ -66,7 +67,7 @@ impl Sealing {
             let body = std::mem::replace(&mut part.body, Ok(Body::Lent(part.ticket.clone())));
             let Ok(Body::Open(builder)) = body else { continue };
             part.body = match compressor.take().unwrap_or_else(|| self.compressor()) {
-                Ok(mut state) => match sealed(builder, &mut state, part) {
+                Ok(mut state) => match sealed(builder, &mut state, part, &self.counters) {
                     Ok(sealed) => {
                         compressor = Some(Ok(state));
                         sealed.inspect(|sealed| self.counters.sealed(sealed)).map(Body::Sealed)
@@ -149,7 +150,12 @@ impl Sealing {
 
 /// Seals one batch. A codec that panics, which is the outer error, costs its batch and nothing else: not the others of the
 /// request, and not the producer.
-fn sealed(builder: BatchBuilder, compressor: &mut Compressor, part: &Part) -> Result<Result<SealedBatch>> {
+fn sealed(
+    builder: BatchBuilder,
+    compressor: &mut Compressor,
+    part: &Part,
+    counters: &Counters,
+) -> Result<Result<SealedBatch>> {
     let seal = || {
         #[cfg(test)]
         assert_ne!(part.records, tests::UNLUCKY, "the codec finds a batch of so many records unlucky");
@@ -157,7 +163,17 @@ fn sealed(builder: BatchBuilder, compressor: &mut Compressor, part: &Part) -> Re
     };
     catch_unwind(AssertUnwindSafe(seal)).map_err(|panic| {
         let (topic, partition, records, said) = (&*part.topic, part.partition, part.records, said(&*panic));
-        tracing::error!(topic, partition, records, "a codec panicked: {said}");
+        if let Some(suppressed) = counters.admit_line("codec", tokio::time::Instant::now().into_std()) {
+            event!(
+                ERROR,
+                counters.origin(),
+                topic,
+                partition,
+                records,
+                suppressed,
+                "a codec panicked: {said}; the records of the batch fail"
+            );
+        }
         Error::new(ErrorKind::Internal, format!("{topic}[{partition}]: the codec panicked: {said}"))
     })
 }

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     cluster::{Backoff, Metadata},
     error::{Error, ErrorKind},
+    log::event,
     wire::{fetch::NodeEndpoint, produce::ProduceResponse},
 };
 
@@ -188,7 +189,7 @@ impl Sender {
                 && let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut)
             {
                 let aftermath = place.queue.fail_waiting(error);
-                self.after(aftermath);
+                self.after(slot, aftermath, now);
             }
             self.schedule(slot, now, metadata);
         }
@@ -232,7 +233,9 @@ impl Sender {
                 (Some(error), _) => Answer::failed(error),
                 (None, Some(response)) => {
                     if let Some((leader, epoch)) = response.current_leader.filter(|(leader, _)| *leader >= 0) {
-                        tracing::debug!(
+                        event!(
+                            DEBUG,
+                            self.counters.origin(),
                             topic = &*part.topic,
                             partition = part.partition,
                             node,
@@ -260,14 +263,22 @@ impl Sender {
                 Err(error) => Err(error),
             };
             let aftermath = place.queue.answered(id, body, answer, now, &self.rules, &mut self.rng);
-            self.after(aftermath);
+            self.after(part.slot, aftermath, now);
             self.schedule(part.slot, now, metadata);
         }
         if self.spare.len() < SPARE {
             self.spare.push(parts);
         }
         if answers.left() > 0 {
-            tracing::warn!(node, "the broker answered for partitions that it was not asked about");
+            if let Some(suppressed) = self.counters.admit_line("foreign partitions", now) {
+                event!(
+                    WARN,
+                    self.counters.origin(),
+                    node,
+                    suppressed,
+                    "the broker answered for partitions that it was not asked about: these answers are ignored"
+                );
+            }
         }
         if refresh {
             self.effects.push(Effect::RefreshMetadata);
@@ -295,7 +306,7 @@ impl Sender {
                 Timer::Expiry => {
                     place.expiry = false;
                     let aftermath = place.queue.expire(now, &self.rules, self.cause.as_ref());
-                    self.after(aftermath);
+                    self.after(slot, aftermath, now);
                 }
             }
             self.schedule(slot, now, metadata);
@@ -316,7 +327,7 @@ impl Sender {
             let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
             let (purged, aftermath) = place.queue.purge(what, now);
             records += purged;
-            self.after(aftermath);
+            self.after(slot, aftermath, now);
             self.schedule(slot, now, metadata);
         }
         records
@@ -497,7 +508,7 @@ impl Sender {
             place.expiry = true;
             self.timers.push(Reverse((at, Timer::Expiry, slot)));
         }
-        self.after(aftermath);
+        self.after(slot, aftermath, now);
     }
 
     fn reschedule_all(&mut self, now: Instant, metadata: &Metadata) {
@@ -506,9 +517,25 @@ impl Sender {
         }
     }
 
-    fn after(&mut self, aftermath: Aftermath) {
+    fn after(&mut self, slot: usize, aftermath: Aftermath, now: Instant) {
         if aftermath.raised {
             self.counters.epoch_raised();
+        }
+        if let Some(producer) = aftermath.raised_to
+            && let Some(place) = self.slots.get(slot).and_then(Option::as_ref)
+            && let Some(suppressed) = self.counters.admit_line("epoch", now)
+        {
+            let partition = &place.queue.partition;
+            event!(
+                INFO,
+                self.counters.origin(),
+                topic = &*partition.topic,
+                partition = partition.index,
+                producer_id = producer.id,
+                epoch = producer.epoch,
+                suppressed,
+                "the epoch was raised: batches whose place in the log is not certain are numbered anew"
+            );
         }
         if aftermath.needs_new_id && matches!(self.identity, Identity::Known(_)) {
             self.identity = Identity::Unknown;

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     cluster::{Client, Lane, Metadata, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
+    log::{Lasting, Outage, event},
 };
 
 /// A producer's task. Ends when the producer is closed, or dropped and all it was given has its result.
@@ -112,7 +113,9 @@ impl SenderTask {
                 break;
             }
             self.give_out(&metadata);
-            let wake = self.sender.next_wake().map_or(self.check_use_at, |at| self.check_use_at.min(at.into()));
+            let failures = self.end.0.ledger.failures_due().map(Instant::from_std);
+            let wake = self.sender.next_wake().map(Instant::from_std).into_iter().chain(failures);
+            let wake = wake.fold(self.check_use_at, Instant::min);
             let quiet = self.end.0.inbox.lie_down(Some(wake.into_std()));
             tokio::select! {
                 biased;
@@ -178,6 +181,9 @@ impl SenderTask {
         if self.sender.next_wake().is_some_and(|at| at <= now) {
             self.sender.set_cause(self.client.metadata_failure());
             self.sender.tick(now, metadata);
+        }
+        if shared.ledger.failures_due().is_some_and(|at| at <= now) {
+            shared.ledger.write_failures(false);
         }
         if Instant::now() >= self.check_use_at {
             self.keep_topics_in_use();
@@ -258,7 +264,10 @@ impl SenderTask {
         match errand {
             Errand::ProducerId(answer) => {
                 if let Err(error) = &answer {
-                    tracing::warn!(%error, "the producer id is refused: the records that wait for it fail, and later ones ask again");
+                    event!(
+                        WARN, self.client.origin(), %error,
+                        "the producer id is refused: the records that wait for it fail, and later ones ask again"
+                    );
                 }
                 self.sender.producer_id(answer, now(), &self.client.metadata());
             }
@@ -320,6 +329,7 @@ impl SenderTask {
         let error = self.end.0.gate.get().cloned().unwrap_or_else(Sender::closing_error);
         self.end.0.topics.close(&error);
         self.sender.fail_all(&error);
+        self.end.0.ledger.write_failures(true);
     }
 }
 
@@ -346,6 +356,7 @@ const MISHAPS: u32 = 5;
 /// Asks for a producer id until there is one or it is refused.
 async fn ask_producer_id(client: Client) -> Errand {
     let mut mishaps = 0;
+    let mut outage = Outage::after(Duration::ZERO);
     loop {
         let deadline = Instant::now() + client.settings().default_api_timeout;
         let answer = client
@@ -370,22 +381,39 @@ async fn ask_producer_id(client: Client) -> Errand {
         match answer {
             // Under no id, or none of an epoch, brokers take batches for those of a producer without idempotence.
             Ok(response) if response.producer_id.0 < 0 || response.producer_epoch < 0 => {
-                tracing::warn!(?response, "the broker gave a producer id that is none; asking again");
+                if let Some(Lasting { duration, attempts }) = outage.failed(now()) {
+                    let outage_s = duration.as_secs();
+                    event!(
+                        WARN,
+                        client.origin(),
+                        ?response,
+                        outage_s,
+                        attempts,
+                        "the broker gave a producer id that is none; asking again"
+                    );
+                }
                 tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
             Ok(response) => {
                 let id = ProducerId { id: response.producer_id.0, epoch: response.producer_epoch };
-                tracing::info!(producer_id = id.id, epoch = id.epoch, "got a producer id");
+                let outage_s = outage.ended(now()).map(|outage| outage.duration.as_secs());
+                event!(INFO, client.origin(), producer_id = id.id, epoch = id.epoch, outage_s, "got a producer id");
                 return Errand::ProducerId(Ok(id));
             }
             // An answer that cannot be read cost its connection; another one may be sound, as for a batch.
             Err(error) if error.is_retriable() || error.kind() == ErrorKind::Protocol => {
-                tracing::warn!(%error, "no producer id yet; asking again");
+                if let Some(Lasting { duration, attempts }) = outage.failed(now()) {
+                    let outage_s = duration.as_secs();
+                    event!(
+                        WARN, client.origin(), %error, outage_s, attempts,
+                        "no producer id yet, so that nothing is sent; asking again"
+                    );
+                }
                 tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
             Err(error) if error.code() == Some(ErrorCode::UNKNOWN_SERVER_ERROR) && mishaps < MISHAPS => {
                 mishaps += 1;
-                tracing::debug!(%error, mishaps, "no producer id yet; asking again");
+                event!(DEBUG, client.origin(), %error, mishaps, "no producer id yet; asking again");
                 tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
             Err(error) => return Errand::ProducerId(Err(error.context("no producer id is to be had"))),

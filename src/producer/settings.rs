@@ -7,6 +7,7 @@ use crate::{
     cluster::ClientSettings,
     config::{ClientKind, Configure, parse::FOREVER},
     error::{Error, ErrorKind, Result},
+    log::event,
     wire::{Compression, codec::CompressionSettings},
 };
 
@@ -119,6 +120,10 @@ impl Configure for ProducerSettings {
     fn note(&mut self, property: &'static str) {
         self.client.given.note(property);
     }
+
+    fn client_id(&self) -> &str {
+        &self.client.client_id
+    }
 }
 
 fn contradiction(message: impl Into<String>) -> Error {
@@ -178,7 +183,7 @@ impl ProducerSettings {
             (Some(false), _) => Ok(false),
             (_, None) => Ok(true),
             (None, Some(needed)) => {
-                tracing::info!("idempotence is off, because it needs {needed}");
+                event!(INFO, self.client.origin, "idempotence is off, because it needs {needed}");
                 Ok(false)
             }
             (Some(true), Some(needed)) => Err(contradiction(format!("enable.idempotence=true needs {needed}"))),
@@ -212,7 +217,9 @@ impl ProducerSettings {
                 request.as_millis()
             )));
         }
-        tracing::info!(
+        event!(
+            INFO,
+            self.client.origin,
             "because delivery.timeout.ms is {} ms, batches linger for {} ms at most, and the answer to a produce is waited \
              for {} ms",
             given.as_millis(),

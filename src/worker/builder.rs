@@ -319,7 +319,7 @@ impl WorkerBuilder {
             None => None,
         };
         let seed = seed.unwrap_or_else(|| rand::rng().random());
-        let plan = Plan::new(Schedule::new(rules, StdRng::seed_from_u64(seed)));
+        let plan = Plan::new(Schedule::new(rules, StdRng::seed_from_u64(seed)), consumer.origin().clone());
         let watched = Arc::downgrade(&plan);
         let busy_since = move || watched.upgrade().and_then(|plan| plan.with(|schedule| schedule.busy_since()));
         let hands = Hands::new(consumer.clone(), busy_since)?;

@@ -12,7 +12,10 @@ use super::{
     plan::Plan,
     schedule::{Job, LaneId, Outcome, Task, Verdict},
 };
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    log::event,
+};
 
 /// What every lane has.
 pub(super) struct Shop<W> {
@@ -104,27 +107,57 @@ impl<W: Work> Shop<W> {
             Some(record) => (&*record.topic, record.partition, record.offset),
             None => ("", -1, -1),
         };
-        let error = error.as_ref().map(tracing::field::display);
+        let kind = match verdict {
+            Verdict::Done => return next,
+            Verdict::Again(_) => "again",
+            Verdict::ToTheDeadLetters => "dead letters",
+            Verdict::Skipped => "skipped",
+            Verdict::Stopped => "stopped",
+            Verdict::Abandoned => "abandoned",
+        };
+        let Some(suppressed) = self.plan.admit_line(kind, error.as_ref()) else { return next };
+        let (origin, error) = (&self.plan.origin, error.as_ref().map(tracing::field::display));
         match verdict {
             Verdict::Done => {}
             Verdict::Again(after) => {
-                tracing::warn!(topic, partition, offset, error, ?after, "a record is tried again");
+                event!(WARN, origin, topic, partition, offset, error, ?after, suppressed, "a record is tried again");
             }
             Verdict::ToTheDeadLetters => {
-                tracing::warn!(topic, partition, offset, error, "a record goes to the dead letters");
+                event!(WARN, origin, topic, partition, offset, error, suppressed, "a record goes to the dead letters");
             }
             Verdict::Skipped => {
-                tracing::error!(topic, partition, offset, error, "a record could not be handled and is passed over");
-            }
-            Verdict::Stopped => {
-                tracing::error!(topic, partition, offset, error, "the worker ends: a record could not be handled");
-            }
-            Verdict::Abandoned => {
-                tracing::info!(
+                event!(
+                    ERROR,
+                    origin,
                     topic,
                     partition,
                     offset,
                     error,
+                    suppressed,
+                    "a record could not be handled and is passed over (skip_failed)"
+                );
+            }
+            Verdict::Stopped => {
+                event!(
+                    ERROR,
+                    origin,
+                    topic,
+                    partition,
+                    offset,
+                    error,
+                    "the worker ends: a record could not be handled, and there is no place for those that fail \
+                     (WorkerBuilder::dead_letter, skip_failed)"
+                );
+            }
+            Verdict::Abandoned => {
+                event!(
+                    INFO,
+                    origin,
+                    topic,
+                    partition,
+                    offset,
+                    error,
+                    suppressed,
                     "a record was not finished before its partition was given up: it is read again"
                 );
             }

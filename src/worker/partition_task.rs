@@ -8,6 +8,7 @@ use super::{plan::Plan, schedule::PartitionId};
 use crate::{
     consumer::{Consumer, Ending, Hand},
     error::{Error, ErrorKind},
+    log::event,
 };
 
 pub(super) struct Feeder {
@@ -65,14 +66,17 @@ impl Feeder {
                 let partition = self.hand.partition();
                 // Sought or taken away meanwhile, there is nothing to pass over any more.
                 if let Ok(next) = self.consumer.skip_corrupt(partition) {
-                    tracing::error!(%partition, next, %error, "damaged records are passed over");
+                    event!(
+                        ERROR, self.plan.origin, %partition, next, %error,
+                        "damaged records are passed over (skip_corrupt): they are not handled"
+                    );
                     self.plan.with(|schedule| schedule.count_corrupt());
                 }
             }
             ErrorKind::Corrupt | ErrorKind::NoOffset => {
                 return self.plan.with(|schedule| schedule.fail(error));
             }
-            _ => tracing::warn!(partition = %self.hand.partition(), %error, "the worker goes on"),
+            _ => self.plan.warn_of_trouble(Some(self.hand.partition()), &error),
         }
         self.plan.note(error);
     }
@@ -87,7 +91,12 @@ impl Feeder {
                 () = self.plan.drained(self.partition) => return Ending::Revoking,
                 () = self.hand.gone() => Ending::Gone,
                 () = sleep_until(Instant::now() + self.drain) => {
-                    tracing::warn!(partition = %self.hand.partition(), "handlers are ended: the group waits for the partition");
+                    event!(
+                        WARN, self.plan.origin, partition = %self.hand.partition(),
+                        drain_ms = %self.drain.as_millis(),
+                        "handlers are ended, because they took longer than drain_timeout and the group waits for the \
+                         partition: their records are handled again"
+                    );
                     Ending::Revoking
                 }
             },

@@ -16,7 +16,12 @@ use super::{
     attempt::Cancel,
     schedule::{Job, LaneId, Outcome, PartitionId, Progress, Room, Schedule, Verdict},
 };
-use crate::{consumer::Mark, error::Error, record::ConsumerRecord};
+use crate::{
+    consumer::Mark,
+    error::{Error, ErrorCode},
+    log::{Limiter, Origin, event},
+    record::{ConsumerRecord, TopicPartition},
+};
 
 impl Progress for Mark {
     fn finish_to(&self, next: i64) {
@@ -41,6 +46,9 @@ pub(super) struct Plan {
     pub(super) driver: Notify,
     last_error: Mutex<Option<Error>>,
     closing: AtomicBool,
+    /// The consumer, as log lines name it.
+    pub(super) origin: Origin,
+    lines: Mutex<Limiter<(&'static str, Option<ErrorCode>)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -52,14 +60,32 @@ pub(super) fn now() -> StdInstant {
 }
 
 impl Plan {
-    pub(super) fn new(schedule: Schedule<Mark>) -> Arc<Self> {
+    pub(super) fn new(schedule: Schedule<Mark>, origin: Origin) -> Arc<Self> {
         Arc::new(Self {
             schedule: Mutex::new(schedule),
             cancels: Mutex::default(),
             driver: Notify::new(),
             last_error: Mutex::default(),
             closing: AtomicBool::new(false),
+            origin,
+            lines: Mutex::default(),
         })
+    }
+
+    /// Returns how many log lines of that kind were suppressed of late, if this one may be written.
+    pub(super) fn admit_line(&self, kind: &'static str, error: Option<&Error>) -> Option<u64> {
+        lock(&self.lines).admit((kind, error.and_then(Error::code)), now())
+    }
+
+    /// The consumer told of an error that does not end the worker.
+    pub(super) fn warn_of_trouble(&self, partition: Option<&TopicPartition>, error: &Error) {
+        if let Some(suppressed) = self.admit_line("trouble", Some(error)) {
+            let partition = partition.map(tracing::field::display);
+            event!(
+                WARN, self.origin, partition, %error, advice = error.advice(), suppressed,
+                "the worker goes on, though its consumer told of an error"
+            );
+        }
     }
 
     /// Does something with the schedule, and wakes whom it concerns.

@@ -96,8 +96,9 @@ use crate::{
 /// belongs into [`spawn_blocking`](tokio::task::spawn_blocking).
 ///
 /// # When it ends
-/// [`close`](Self::close) drains, commits and leaves the group. Dropping the worker ends its handlers and the consumer at
-/// once: nothing more is committed, and the group notices when the session times out.
+/// [`close`](Self::close) drains, commits and leaves the group. Dropping the worker ends its handlers, and the consumer as
+/// [dropping it](Consumer#when-it-ends) does: what is done is committed and the group is left in the background, for five
+/// seconds at most. Records whose handlers were ended are not done, and come again.
 ///
 /// All methods take `&self`: put it in an [`Arc`] to watch it from elsewhere.
 pub struct Worker {
@@ -197,7 +198,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.task.abort();
         // What was taken and is not done would be passed over by whoever read on.
-        self.consumer.end();
+        self.consumer.abandon();
     }
 }
 

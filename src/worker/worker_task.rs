@@ -19,6 +19,7 @@ use crate::{
     config::parse::FOREVER,
     consumer::{Consumer, Ending, Hand, HandEvent, Hands},
     error::{Error, ErrorKind, Result},
+    log::event,
     record::TopicPartition,
 };
 
@@ -124,7 +125,7 @@ impl<W: Work> Driver<W> {
 
     /// What is in the way of the whole consumer; it tries on.
     fn heard(&mut self, error: Error) {
-        tracing::warn!(%error, "the worker goes on");
+        self.plan.warn_of_trouble(None, &error);
         self.plan.note(error);
         // The group waits with the next attempt until somebody asks.
         self.running.unwell = true;
@@ -176,7 +177,7 @@ impl<W: Work> Driver<W> {
             idle = timeout_at((drained + GRACE).min(deadline), self.plan.idle()).await;
         }
         if idle.is_err() {
-            tracing::warn!("the worker ends though a handler blocks its thread");
+            event!(WARN, self.plan.origin, "the worker ends though a handler blocks its thread");
         }
         // Dropped with the task; one that blocks its thread cannot be waited for.
         self.running.lanes.abort_all();

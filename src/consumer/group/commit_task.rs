@@ -18,6 +18,7 @@ use super::{
 use crate::{
     cluster::{CoordinatorKind, Lane},
     error::{Error, ErrorCode, ErrorKind, Result},
+    log::event,
     record::TopicPartition,
 };
 
@@ -233,7 +234,7 @@ impl GroupHandle {
     async fn wait_for_topics(&self, than: u64, pace: &mut Pace, deadline: Instant) {
         pace.wait(deadline).await;
         if let Err(error) = self.client.newer_metadata(than, deadline).await {
-            tracing::debug!(group = %self.shared.settings.group_id, %error, "a commit waits for its topics");
+            event!(DEBUG, self.shared.settings.origin, %error, "a commit waits for its topics");
         }
     }
 

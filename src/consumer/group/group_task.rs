@@ -21,6 +21,7 @@ use crate::{
     cluster::{Client, Lane, Metadata},
     consumer::subscription::Subscription,
     error::{Error, ErrorKind, Result},
+    log::event,
 };
 
 /// A rebalance takes as long as its slowest member may; the coordinator gets this much longer to say how it went.
@@ -123,7 +124,7 @@ impl GroupTask {
                 },
                 Some(left) = self.goodbyes.next() => {
                     if let Err(error) = left {
-                        tracing::debug!(group = %self.shared.settings.group_id, %error, "left without a word");
+                        tell_unheard_goodbye(&self.shared, &error);
                     }
                 }
                 changed = self.pictures.changed() => match changed {
@@ -319,6 +320,14 @@ impl GroupTask {
     }
 }
 
+/// A member left, and its coordinator may not know.
+pub(super) fn tell_unheard_goodbye(shared: &Shared, error: &Error) {
+    event!(
+        WARN, shared.settings.origin, %error,
+        "the coordinator was not told that the member has left: others get its partitions when its session has timed out"
+    );
+}
+
 fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
@@ -335,7 +344,7 @@ async fn count(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicPartitions {
         match client.newer_metadata(picture.version, deadline).await {
             Ok(newer) => picture = newer,
             Err(error) => {
-                tracing::debug!(%error, "the leader assigns without the topics that it does not know");
+                event!(DEBUG, client.origin(), %error, "the leader assigns without the topics that it does not know");
                 break;
             }
         }

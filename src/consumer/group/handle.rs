@@ -129,6 +129,9 @@ impl GroupHandle {
             Standing::Alone => GroupState::Unsubscribed,
             Standing::Rebalancing { .. } => GroupState::Rebalancing,
             Standing::Out => GroupState::WaitingForReader,
+            Standing::Member { identity, owned } if owned.is_empty() => {
+                GroupState::Standby { member_id: identity.member_id.clone(), generation: identity.generation }
+            }
             Standing::Member { identity, .. } => {
                 GroupState::Stable { member_id: identity.member_id.clone(), generation: identity.generation }
             }

@@ -25,7 +25,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
-use crate::{error::Error, record::TopicPartition};
+use crate::{error::Error, log::Origin, record::TopicPartition};
 
 use assignor::Assignor;
 pub(crate) use commit::{Committed, Insistence};
@@ -53,6 +53,8 @@ pub(crate) struct GroupSettings {
     pub(crate) client_rack: Option<String>,
     /// `exclude.internal.topics`: whether expressions pass over the broker's own topics.
     pub(crate) exclude_internal_topics: bool,
+    /// The consumer, as log lines name it.
+    pub(crate) origin: Origin,
 }
 
 /// What membership tells the consumer, in the order in which it happened.

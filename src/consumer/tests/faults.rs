@@ -158,7 +158,7 @@ async fn an_offset_that_is_gone_follows_the_policy() {
         } else {
             let error = next_error(&consumer, 10).await;
             assert_eq!(error.kind(), ErrorKind::NoOffset);
-            assert!(error.to_string().contains("t[0]") && error.to_string().contains("offset 2 "), "{error}");
+            assert!(error.to_string().contains("t[0]") && error.to_string().contains("offset 2)"), "{error}");
             assert!(is_quiet(&consumer).await, "told once");
             consumer.seek(&tp("t", 0), 7).unwrap();
             assert_eq!(next(&consumer).await.offset, 7);
@@ -216,7 +216,7 @@ async fn a_topic_that_does_not_exist_is_told_and_read_once_it_does() {
     consumer.assign([(tp("late", 0), Offset::Beginning)]).unwrap();
     let error = next_error(&consumer, 60).await;
     assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition);
-    assert!(error.to_string().contains("late[0]"), "{error}");
+    assert!(error.to_string().contains("late"), "{error}");
     cluster.create_topic("late", 1).unwrap();
     append(&cluster, "late", 0, 0..3);
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);

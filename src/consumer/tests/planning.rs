@@ -185,8 +185,8 @@ fn one_large_batch_is_a_matter_of_its_partition_until_it_is_through() {
 /// Opens a batch as the threads do that jobs run on, and tells.
 fn open(assignment: &mut Assignment, job: Job) {
     let Job { lease, batch, charge, start, end, opening } = job;
-    let how = Opening { check_crcs: true, limit: 1 << 20 };
-    let opened = Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), how);
+    let how = Opening { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
+    let opened = Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), &how);
     drop(opening);
     assignment.opened(&lease, end, opened);
 }

@@ -58,6 +58,8 @@ pub(super) fn rules() -> Rules {
         replica_age: 300 * SECOND,
         patience: 10 * SECOND,
         jobs: 1,
+        propagation: 30 * SECOND,
+        origin: crate::log::Origin::default(),
     }
 }
 
@@ -110,7 +112,7 @@ impl World {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let wakers = Arc::new(Wakers::default());
         let assignment = Assignment::new(rules, StdRng::seed_from_u64(1), wakers.factory());
-        let opening = Opening { check_crcs: true, limit: 1 << 20 };
+        let opening = Opening { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
         let inbox = Inbox::new(assignment, wakers, opening, runtime.handle().clone());
         let leaders = (0..PARTITIONS).map(|partition| (partition % 2, 1)).collect();
         let world = Self {

@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use super::{Aftermath, PartitionQueue, Rules};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind},
+    log::event,
     producer::{
         batch::{Batch, Verdict},
         idempotence::Raise,
@@ -43,19 +44,26 @@ impl PartitionQueue {
         let backoff = batch.backoff.get_or_insert_with(|| rules.backoff.clone()).next(rng);
         batch.retry_at = Some(rules.grid.after(now, backoff));
         let waited = now.saturating_duration_since(batch.created);
-        if waited >= PATIENCE && batch.counters().may_tell_of_waiting(now) {
-            tracing::warn!(
+        if waited >= PATIENCE
+            && let Some(suppressed) = batch.counters().admit_line("waiting", now)
+        {
+            event!(
+                WARN,
+                batch.counters().origin(),
                 topic = &*batch.topic,
                 partition = batch.partition,
                 node = batch.last_node,
                 attempt = batch.attempts,
                 waited_s = waited.as_secs(),
+                suppressed,
                 %error,
                 "records cannot be written, here and perhaps to other partitions; they are sent again until \
                  delivery.timeout.ms has passed"
             );
         }
-        tracing::debug!(
+        event!(
+            DEBUG,
+            batch.counters().origin(),
             topic = &*batch.topic,
             partition = batch.partition,
             node = batch.last_node,
@@ -182,11 +190,7 @@ impl PartitionQueue {
             (batch.maybe_written, batch.numbers_used, batch.whole_in_doubt) = (false, false, false);
         }
         let needs_new_id = self.sequences.raise() == Raise::NeedsNewId;
-        if let Some(producer) = self.sequences.producer() {
-            let (topic, partition) = (&*self.partition.topic, self.partition.index);
-            tracing::info!(topic, partition, producer_id = producer.id, epoch = producer.epoch, "the epoch was raised");
-        }
-        Aftermath { raised: true, needs_new_id }
+        Aftermath { raised: true, raised_to: self.sequences.producer(), needs_new_id }
     }
 }
 

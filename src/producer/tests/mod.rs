@@ -12,6 +12,7 @@ mod flush;
 mod growing;
 mod hostile;
 mod interceptors;
+mod log_lines;
 mod many_topics;
 mod metrics;
 mod model;

@@ -125,8 +125,10 @@ impl WaitingRecord {
     pub(super) fn fail(&mut self, error: Error) {
         let Some(place) = self.place.take() else { return };
         let Waited { run, charge, .. } = *place;
+        let error = error.with_status(DeliveryStatus::NotPersisted);
         self.ledger.counters.settled(Some(DeliveryStatus::NotPersisted), run.count);
-        let outcome = Outcome::Failed(error.with_status(DeliveryStatus::NotPersisted));
+        self.ledger.tell_failed(self.record.topic(), self.record.chosen_partition(), run.count, &error);
+        let outcome = Outcome::Failed(error);
         if self.reported {
             let mut notes = Notes::default();
             notes.push(Note { timestamp: self.admitted.timestamp, tag: self.record.chosen_tag() });

@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use super::sources::Sources;
 use crate::{
     error::Result,
+    log::{Limiter, Origin, event},
     security::{Hidden, Secret},
 };
 
@@ -83,11 +84,16 @@ impl AwsSource {
 pub(crate) struct CredentialCache {
     source: AwsSource,
     kept: Mutex<Option<AwsCredentials>>,
+    refused: std::sync::Mutex<Limiter<()>>,
 }
 
 impl CredentialCache {
     pub(crate) fn new(source: AwsSource) -> Self {
-        Self { source, kept: Mutex::new(None) }
+        Self { source, kept: Mutex::new(None), refused: std::sync::Mutex::default() }
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, Limiter<()>> {
+        self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Credentials that are good now.
@@ -107,8 +113,14 @@ impl CredentialCache {
         match (sources.credentials().await, kept.as_ref()) {
             (Ok(new), _) => Ok(kept.insert(new).clone()),
             (Err(error), Some(before)) if before.expires.is_some() && before.is_good_at(now) => {
-                tracing::warn!(%error, "no new AWS credentials; those from before are used as long as they are good");
-                Ok(before.clone())
+                let before = before.clone();
+                if let Some(suppressed) = self.refused().admit((), std::time::Instant::now()) {
+                    event!(
+                        WARN, Origin::current(), %error, suppressed,
+                        "no new AWS credentials: those from before are used until they expire, and the sources are asked again"
+                    );
+                }
+                Ok(before)
             }
             (Err(error), _) => Err(error),
         }

@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::{RefreshSettings, Token, TokenSource};
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    log::{Limiter, Origin, event},
+};
 
 /// Keeps a source's token. Single-flight: whoever comes while it is being replaced waits for the same answer; a caller
 /// that gives up does not stop it.
@@ -28,6 +31,7 @@ struct Kept {
     failure: Option<Error>,
     failures: u32,
     not_before: Option<Instant>,
+    lines: Limiter<()>,
 }
 
 impl TokenCache {
@@ -52,7 +56,8 @@ impl TokenCache {
         {
             return kept.still_good(now).ok_or_else(|| failure.clone());
         }
-        let fetching = tokio::spawn(fetch(Arc::clone(&self.source), self.settings, kept));
+        let (origin, fetching) = (Origin::current(), fetch(Arc::clone(&self.source), self.settings, kept));
+        let fetching = tokio::spawn(async move { origin.scope(fetching).await });
         fetching.await.map_err(|error| {
             Error::new(ErrorKind::Internal, "the token source ended without an answer").with_source(error)
         })?
@@ -80,7 +85,8 @@ async fn fetch(
     match fetched {
         Ok((token, lifetime)) => {
             let refresh = settings.refresh_after(lifetime, rand::rng().random());
-            tracing::debug!(lifetime_s = lifetime.as_secs(), refresh_s = refresh.as_secs(), "a new token");
+            let (lifetime_s, refresh_s) = (lifetime.as_secs(), refresh.as_secs());
+            event!(DEBUG, Origin::current(), lifetime_s, refresh_s, "a new token");
             *kept = Kept {
                 token: Some(token.clone()),
                 expires: now.checked_add(lifetime),
@@ -95,7 +101,12 @@ async fn fetch(
             kept.failure = Some(error.clone());
             match kept.still_good(now) {
                 Some(token) => {
-                    tracing::warn!(%error, "no new token; the one before is used as long as it is good");
+                    if let Some(suppressed) = kept.lines.admit((), now.into_std()) {
+                        event!(
+                            WARN, Origin::current(), %error, suppressed,
+                            "no new OAuth token: the one before is used until it expires, and the source is asked again"
+                        );
+                    }
                     Ok(token)
                 }
                 None => Err(error),

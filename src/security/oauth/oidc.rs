@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::{Token, TokenSource, claims};
 use crate::{
     error::{Error, ErrorKind, Result},
+    log::{Origin, event},
     net::{BoxFuture, Network, Tcp},
     security::{
         Hidden, Secret,
@@ -116,7 +117,10 @@ impl Endpoint {
         };
         let url = Url::parse(url).map_err(malformed)?;
         if !url.is_secure() && !url.is_local() {
-            tracing::warn!(%url, "the token endpoint is asked without TLS: secrets and tokens can be read on the way");
+            event!(
+                WARN, Origin::current(), %url,
+                "the token endpoint is asked without TLS: secrets and tokens can be read on the way"
+            );
         }
         let endpoint = Self { url, http: Http::new(Arc::new(Tcp)) };
         #[cfg(feature = "tls")]

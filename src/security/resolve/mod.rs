@@ -13,7 +13,12 @@ use super::{
     Security,
     properties::{Reading, SecurityProperties, configuration, refused},
 };
-use crate::{config::parse, error::Result, net::Network};
+use crate::{
+    config::parse,
+    error::Result,
+    log::{Origin, event},
+    net::Network,
+};
 
 impl SecurityProperties {
     /// The security that the properties ask for; tokens are fetched over this network. Properties and options that have no
@@ -24,7 +29,9 @@ impl SecurityProperties {
     pub(crate) fn resolve(&self, network: &Arc<dyn Network>) -> Result<Security> {
         let (security, unused) = self.resolve_all(network)?;
         if !unused.is_empty() {
-            tracing::warn!(
+            event!(
+                WARN,
+                Origin::current(),
                 unused = unused.join(", "),
                 "properties have no effect beside the other ones: security.protocol, sasl.mechanism and the source of \
                  tokens decide which of them are used; leave them out, or correct those"

@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use super::{Tls, client_config::client_config, failure::tls_failure, material::Raw, provider::provider};
 use crate::{
     error::{Error, ErrorKind, Result},
+    log::{Limiter, Origin, event},
     net::Stream,
 };
 
@@ -24,6 +25,7 @@ pub(crate) struct Connector {
     tls: Arc<Tls>,
     provider: Arc<CryptoProvider>,
     loaded: Mutex<Option<Loaded>>,
+    unread: Mutex<Limiter<()>>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,7 +39,7 @@ impl Connector {
     /// `Configuration` where there is no cryptography that can be used.
     pub(crate) fn new(tls: Tls) -> Result<Self> {
         let provider = provider(tls.provider.as_ref())?;
-        Ok(Self { tls: Arc::new(tls), provider, loaded: Mutex::new(None) })
+        Ok(Self { tls: Arc::new(tls), provider, loaded: Mutex::new(None), unread: Mutex::default() })
     }
 
     /// Reads the files, so that what is wrong with them is known before the first connection.
@@ -66,13 +68,21 @@ impl Connector {
         match (loaded, known) {
             (Ok(loaded), known) => {
                 if known.is_some_and(|known| known.digest != loaded.digest) {
-                    tracing::info!("certificates or keys were replaced; new connections use them");
+                    event!(INFO, Origin::current(), "certificates or keys were replaced; new connections use them");
                 }
                 *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded.clone());
                 Ok(loaded.config)
             }
             (Err(error), Some(known)) => {
-                tracing::warn!(%error, "certificates or keys cannot be read again; those from before are used");
+                let now = tokio::time::Instant::now().into_std();
+                let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(suppressed) = unread.admit((), now) {
+                    event!(
+                        WARN, Origin::current(), %error, suppressed,
+                        "certificates or keys cannot be read again: those from before are used, and the next connection \
+                         reads the files again"
+                    );
+                }
                 Ok(known.config)
             }
             (Err(error), None) => Err(error),

@@ -243,3 +243,43 @@ async fn a_handler_that_blocks_its_thread_holds_no_close_up() {
     drop(release);
     assert_eq!(cluster.committed("g", "t", 0).unwrap_or(0), 0, "and not done");
 }
+
+#[tokio::test(start_paused = true)]
+async fn dropped_worker_leaves_its_group() {
+    let cluster = filled(1, 10).await;
+    let consumer = member(&cluster).auto_commit_interval(3600 * SECOND).build().await.unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    let worker = consumer.worker().start(|record| async move {
+        if record.offset >= 4 {
+            std::future::pending::<()>().await;
+        }
+        Ok::<_, crate::Error>(())
+    });
+    let worker = worker.unwrap();
+    sleep(10 * SECOND).await;
+    drop(worker);
+    sleep(2 * SECOND).await;
+    assert_eq!(cluster.group("g").map_or(0, |group| group.members.len()), 0);
+    assert_eq!(cluster.committed("g", "t", 0), Some(4), "what was handled, and not what was in hand");
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_topic_does_not_end_the_worker() {
+    let cluster = Cluster::start(Options::new().auto_create(false).in_memory()).await.unwrap();
+    let consumer = member(&cluster).build().await.unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    let (handled, mut records) = tokio::sync::mpsc::unbounded_channel();
+    let worker = consumer.worker().start(move |record| {
+        let handled = handled.clone();
+        async move { handled.send(record.offset) }
+    });
+    let worker = worker.unwrap();
+    sleep(60 * SECOND).await;
+    let status = worker.status();
+    assert!(matches!(status.state, crate::WorkerState::Running), "{:?}", status.state);
+    let error = status.last_error.expect("the worker's status has it");
+    assert_eq!(error.kind(), crate::ErrorKind::UnknownTopicOrPartition);
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, 0, 0..1);
+    assert_eq!(timeout(60 * SECOND, records.recv()).await.unwrap(), Some(0));
+}

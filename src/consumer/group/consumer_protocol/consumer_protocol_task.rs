@@ -16,12 +16,13 @@ use crate::{
             GroupEvent,
             coordinator::{ask, heed, request_timeout},
             goodbyes::Goodbyes,
-            group_task::Command,
+            group_task::{Command, tell_unheard_goodbye},
             shared::{Shared, bounded},
         },
         subscription::Subscription,
     },
     error::{Error, ErrorKind, Result},
+    log::event,
 };
 
 /// An attempt that is not answered must leave time for another within the session. As long may a goodbye take while the
@@ -53,6 +54,8 @@ pub(crate) struct ConsumerProtocolTask {
     goodbyes: Goodbyes,
     pictures: watch::Receiver<u64>,
     subscription: Option<Subscription>,
+    /// All topics of the cluster are asked for.
+    sees_all: bool,
     /// The brokers (of before Kafka 4.0) match no expressions.
     brokers_match: bool,
     /// Pictures up to this version may lack topics that the expressions look for.
@@ -87,6 +90,7 @@ impl ConsumerProtocolTask {
             membership,
             under_way: JoinSet::new(),
             subscription: None,
+            sees_all: false,
             brokers_match: true,
             blind_until: 0,
         }
@@ -120,7 +124,7 @@ impl ConsumerProtocolTask {
                 },
                 Some(left) = self.goodbyes.next() => {
                     if let Err(error) = left {
-                        tracing::debug!(group = %self.shared.settings.group_id, %error, "left without a word");
+                        tell_unheard_goodbye(&self.shared, &error);
                     }
                     self.membership.said_goodbye(now());
                 }
@@ -175,7 +179,7 @@ impl ConsumerProtocolTask {
         let unresolved: Vec<_> = self.membership.unresolved().collect();
         self.client.want_topic_ids(&unresolved);
         if !unresolved.is_empty() {
-            tracing::debug!(group = %self.shared.settings.group_id, ?unresolved, "topics whose names are not known yet");
+            event!(DEBUG, self.shared.settings.origin, ?unresolved, "topics whose names are not known yet");
         }
     }
 
@@ -228,12 +232,12 @@ impl ConsumerProtocolTask {
 
     fn subscribe(&mut self, subscription: Option<Subscription>) {
         let expressions = subscription.as_ref().is_some_and(|subscription| self.matches_here(subscription));
-        self.client.want_all_topics(expressions);
         if expressions {
             self.blind_until = self.client.metadata().version;
             self.client.refresh_metadata();
         }
         self.subscription = subscription;
+        self.see_all_if_needed();
         self.want_topics();
         self.match_topics();
     }
@@ -244,7 +248,21 @@ impl ConsumerProtocolTask {
         subscription.has_patterns() && !(self.brokers_match && same)
     }
 
+    /// Asks for all topics where expressions are matched here; and where one that brokers match finds nothing among those
+    /// that are known, so that the consumer can say that there are none.
+    fn see_all_if_needed(&mut self) {
+        let exclude_internal = self.shared.settings.exclude_internal_topics;
+        let needed = self.subscription.as_ref().is_some_and(|subscription| {
+            let finds_nothing = || !subscription.unmatched(&self.client.metadata(), exclude_internal).is_empty();
+            self.matches_here(subscription) || (subscription.has_patterns() && finds_nothing())
+        });
+        if std::mem::replace(&mut self.sees_all, needed) != needed {
+            self.client.want_all_topics(needed);
+        }
+    }
+
     fn look_at_picture(&mut self) {
+        self.see_all_if_needed();
         self.match_topics();
         self.look_up_names();
     }

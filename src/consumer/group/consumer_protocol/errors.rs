@@ -9,10 +9,12 @@ use super::{Action, ConsumerMembership, membership::State};
 use crate::{
     consumer::group::membership::Identity,
     error::{Error, ErrorCode, ErrorKind, clean},
+    log::{Lasting, event, several},
+    record::TopicPartition,
 };
 
 /// How long joining may fail before the reader is told: longer than a coordinator that moves is away.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Joins that are not paced: each of these answers asks to come again at once, but not for ever.
 const QUICK_RETRIES: u32 = 3;
 
@@ -35,7 +37,13 @@ impl ConsumerMembership {
     /// A heartbeat failed, whether or not it was carried out.
     pub(super) fn failed(&mut self, now: Instant, error: Error) {
         self.say_all_next();
-        tracing::debug!(group = %self.settings.group_id, epoch = self.epoch, %error, "heartbeat failed");
+        event!(DEBUG, self.settings.origin, generation = self.epoch, %error, "heartbeat failed");
+        if error.code() == Some(ErrorCode::GROUP_MAX_SIZE_REACHED) {
+            // As in Java's client: another attempt would only find the group as full.
+            let group = &self.settings.group_id;
+            let what = format_args!("group {group} has as many members as the brokers allow (group.consumer.max.size)");
+            return self.end(error.context(what));
+        }
         if error.is_fatal() {
             return self.end(error);
         }
@@ -43,12 +51,18 @@ impl ConsumerMembership {
             State::Joining => self.join_failed(now, error),
             _ if says_that_we_are_out(&error) => {
                 self.set_back(now, &error);
-                self.lose(now, "the coordinator does not count the member in");
+                let cause = format!(
+                    "the coordinator does not count the member in ({error}): it heard no heartbeat for the session timeout \
+                     (group.consumer.session.timeout.ms of the brokers, session.timeout.ms of the group), waited longer \
+                     than max.poll.interval.ms ({} ms) for partitions, or the group was deleted",
+                    self.settings.max_poll_interval.as_millis()
+                );
+                self.lose(now, &cause);
             }
             _ => {
                 let pause = self.heartbeat_backoff.next(&mut self.rng);
                 self.heartbeat.due = now + pause;
-                self.complain(error);
+                self.complain(now, error);
             }
         }
     }
@@ -93,6 +107,13 @@ impl ConsumerMembership {
 
     /// What may pass is tried again without end; but a reader that gets nothing has to learn why, once.
     fn tell_trouble(&mut self, now: Instant, error: Error) {
+        if let Some(Lasting { duration, attempts }) = self.join_outage.failed(now) {
+            let outage_s = duration.as_secs();
+            event!(
+                WARN, self.settings.origin, member = &*self.member_id, %error, outage_s, attempts,
+                "the group cannot be joined; the consumer tries again, after retry.backoff.max.ms at the latest"
+            );
+        }
         let (since, told) = self.troubled_since.get_or_insert((now, false));
         let lasted = now.saturating_duration_since(*since);
         if lasted >= PATIENCE && !std::mem::replace(told, true) {
@@ -129,16 +150,33 @@ impl ConsumerMembership {
     }
 
     /// The partitions may be others' already: gives them up without asking, and joins anew.
-    pub(super) fn lose(&mut self, now: Instant, reason: &str) {
-        tracing::debug!(group = %self.settings.group_id, member = %clean(&self.member_id), epoch = self.epoch, reason, "out");
-        self.tell_lost();
+    pub(super) fn lose(&mut self, now: Instant, cause: &str) {
+        event!(
+            DEBUG,
+            self.settings.origin,
+            member = &*clean(&self.member_id),
+            generation = self.epoch,
+            cause,
+            "out of the group"
+        );
+        self.tell_lost(cause);
         self.reset();
         if self.subscribed { self.retry_soon(now) } else { self.leave() }
     }
 
     pub(super) fn poll_interval_passed(&mut self, now: Instant) {
         let interval = self.settings.max_poll_interval;
-        self.tell_lost();
+        if self.owned.is_empty() && self.subscribed {
+            event!(
+                WARN,
+                self.settings.origin,
+                member = &*self.member_id,
+                generation = self.epoch,
+                cause = self.too_slow(),
+                "the member left its group; it joins again when its reader asks for records"
+            );
+        }
+        self.tell_lost(&self.too_slow());
         self.leave();
         if !self.subscribed {
             return;
@@ -154,7 +192,13 @@ impl ConsumerMembership {
 
     /// An error that trying again does not mend: the reader has it, and nothing is tried before the reader comes again.
     fn raise(&mut self, now: Instant, error: Error) {
-        self.tell_lost();
+        if let Some(suppressed) = self.raised.admit(error.code(), now) {
+            event!(
+                WARN, self.settings.origin, member = &*self.member_id, %error, suppressed,
+                "the consumer is out of its group; it tries to join when its reader asks for records again"
+            );
+        }
+        self.tell_lost(&error.to_string());
         self.reset();
         let not_before = now + self.backoff.next(&mut self.rng);
         self.park(not_before, error);
@@ -168,15 +212,43 @@ impl ConsumerMembership {
     }
 
     /// The reader has to know where nothing but it can help, but not at every heartbeat.
-    fn complain(&mut self, error: Error) {
+    fn complain(&mut self, now: Instant, error: Error) {
+        if let Some(Lasting { duration, attempts }) = self.heartbeat_outage.failed(now) {
+            let outage_s = duration.as_secs();
+            event!(
+                WARN, self.settings.origin, member = &*self.member_id, generation = self.epoch, %error, outage_s, attempts,
+                "heartbeats fail; when none is answered for a session, the partitions are lost"
+            );
+        }
         if !error.is_retriable() && !self.heartbeat.complained {
             self.heartbeat.complained = true;
             self.actions.push_back(Action::Error { error, fatal: false });
         }
     }
 
+    /// Why a member gives partitions up whose reader does not come.
+    pub(super) fn too_slow(&self) -> String {
+        format!(
+            "the reader did not finish its records and ask for the next within max.poll.interval.ms ({} ms): handle records \
+             faster, ask for fewer at a time (max.poll.records), or raise max.poll.interval.ms",
+            self.settings.max_poll_interval.as_millis()
+        )
+    }
+
+    pub(super) fn warn_of_loss(&self, partitions: &[TopicPartition], cause: &str) {
+        event!(
+            WARN, self.settings.origin, member = &*self.member_id, generation = self.epoch, cause,
+            partitions = %several(partitions), count = partitions.len(),
+            "partitions are lost, perhaps to other members: what was read of them and not committed is read again"
+        );
+    }
+
     fn end(&mut self, error: Error) {
-        self.tell_lost();
+        event!(
+            ERROR, self.settings.origin, member = &*self.member_id, generation = self.epoch, %error,
+            "the consumer is out of its group for good and has ended: close it, and make a new one when the cause is mended"
+        );
+        self.tell_lost(&error.to_string());
         self.reset();
         self.state = State::Ended(error.clone());
         self.actions.push_back(Action::Error { error, fatal: true });
@@ -190,7 +262,8 @@ impl ConsumerMembership {
         match error.code() {
             _ if error.is_fatal() => self.end(error.clone()),
             Some(ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND) => {
-                self.lose(now, "the coordinator did not know the member when it committed");
+                let cause = format!("the coordinator did not know the member when it committed ({error})");
+                self.lose(now, &cause);
             }
             // Our epoch is over: the next heartbeat brings the one that follows.
             _ => {

@@ -31,7 +31,7 @@ use std::{
 use rand::{SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
-use super::{Action, Answer, Beat, Held, Owned, Ticket, Wanted};
+use super::{Action, Answer, Beat, Held, Owned, Ticket, Wanted, errors::PATIENCE};
 use crate::{
     cluster::Backoff,
     consumer::group::{
@@ -39,7 +39,8 @@ use crate::{
         membership::{self, Identity, Standing},
         setbacks::Setbacks,
     },
-    error::{Error, ErrorKind, clean},
+    error::{Error, ErrorCode, ErrorKind, clean},
+    log::{Lasting, Limiter, Outage, event},
     record::TopicPartition,
 };
 
@@ -91,6 +92,11 @@ pub(crate) struct ConsumerMembership {
     pub(super) setbacks: Setbacks,
     /// Since when joining has failed for reasons that may pass, and whether the reader was told.
     pub(super) troubled_since: Option<(Instant, bool)>,
+    /// Joins that fail, and heartbeats, as the log is told of them.
+    pub(super) join_outage: Outage,
+    pub(super) heartbeat_outage: Outage,
+    /// Errors that only the user can mend, by code.
+    pub(super) raised: Limiter<Option<ErrorCode>>,
     last_ticket: u64,
     pub(super) heartbeat: Heartbeat,
     pub(super) last_poll: Instant,
@@ -188,6 +194,9 @@ impl ConsumerMembership {
             quick_retries: 0,
             setbacks: Setbacks::new(initial, USUAL_SESSION),
             troubled_since: None,
+            join_outage: Outage::after(PATIENCE),
+            heartbeat_outage: Outage::after(PATIENCE),
+            raised: Limiter::default(),
             last_ticket: 0,
             heartbeat: Heartbeat {
                 due: now,
@@ -313,11 +322,12 @@ impl ConsumerMembership {
         }
         if matches!(self.state, State::In) {
             if now >= self.session_ends() {
-                tracing::warn!(
-                    group = %self.settings.group_id,
-                    "no heartbeat was answered for a session: the partitions count as lost"
+                let ms = self.session_ends().saturating_duration_since(self.heartbeat.alive).as_millis();
+                let cause = format!(
+                    "no heartbeat was answered for {ms} ms, about as long as the coordinator waits for one \
+                     (group.consumer.session.timeout.ms of the brokers, session.timeout.ms of the group)"
                 );
-                return self.lose(now, "no heartbeat was answered for a session");
+                return self.lose(now, &cause);
             }
             if now >= self.last_poll + self.settings.max_poll_interval {
                 return self.poll_interval_passed(now);
@@ -392,6 +402,15 @@ impl ConsumerMembership {
             heartbeat.due = in_flight.sent + heartbeat.interval;
         }
         heartbeat.complained = false;
+        if let Some(Lasting { duration, attempts }) = self.heartbeat_outage.ended(now) {
+            event!(
+                INFO,
+                self.settings.origin,
+                outage_s = duration.as_secs(),
+                attempts,
+                "heartbeats are answered again"
+            );
+        }
         heartbeat.may_know_regex = in_flight.says.wanted.regex.is_some();
         // What a new coordinator knows is said to it once, whole.
         let moved = heartbeat.node.replace(answer.node).is_some_and(|node| node != answer.node);
@@ -404,8 +423,21 @@ impl ConsumerMembership {
             self.member_id = id.into();
         }
         if matches!(self.state, State::Joining) {
-            tracing::debug!(
-                group = %self.settings.group_id, member = %clean(&self.member_id), epoch = answer.epoch, "joined"
+            if let Some(Lasting { duration, attempts }) = self.join_outage.ended(now) {
+                event!(
+                    INFO,
+                    self.settings.origin,
+                    outage_s = duration.as_secs(),
+                    attempts,
+                    "the group can be joined again"
+                );
+            }
+            event!(
+                INFO,
+                self.settings.origin,
+                member = &*clean(&self.member_id),
+                generation = answer.epoch,
+                "joined the group by the consumer protocol; its generation is the member's epoch"
             );
             self.state = State::In;
         } else {

@@ -13,7 +13,10 @@ use super::{
     Action, ConsumerMembership, Owned, Ticket,
     membership::{GivingUp, State},
 };
-use crate::record::TopicPartition;
+use crate::{
+    log::{event, several},
+    record::TopicPartition,
+};
 
 /// How long before the rebalance timeout the reader's time is up.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -66,7 +69,12 @@ impl ConsumerMembership {
             added.iter().map(|(partition, topic_id)| (partition.clone(), Owned { topic_id: *topic_id, since }));
         self.own(|owned| owned.extend(gained));
         let partitions: Vec<_> = added.into_iter().map(|(partition, _)| partition).collect();
-        tracing::debug!(group = %self.settings.group_id, epoch = self.epoch, ?partitions, "may be read");
+        if !partitions.is_empty() {
+            event!(
+                INFO, self.settings.origin, member = &*self.member_id, generation = self.epoch,
+                partitions = %several(&partitions), count = partitions.len(), "partitions are assigned"
+            );
+        }
         self.actions.push_back(Action::Assigned { partitions });
     }
 
@@ -76,6 +84,12 @@ impl ConsumerMembership {
         // And it has to hear of it in time.
         let timeout = self.settings.max_poll_interval;
         let deadline = since + timeout - MARGIN.min(timeout / 8);
+        let reason = if self.leaving { "the consumer unsubscribed" } else { "the coordinator assigns them to others" };
+        event!(
+            INFO, self.settings.origin, member = &*self.member_id, generation = self.epoch, reason,
+            partitions = %several(&partitions), count = partitions.len(),
+            "partitions are revoked: the reader is asked to finish with them"
+        );
         let ticket = self.ticket();
         self.actions.push_back(Action::Revoke { ticket, partitions: partitions.clone() });
         self.giving_up = Some(GivingUp { ticket, partitions, deadline });
@@ -92,10 +106,7 @@ impl ConsumerMembership {
     /// What the reader did not finish in time is lost to it, before the coordinator loses patience with the member.
     pub(super) fn give_up_in_time(&mut self, now: Instant) {
         if let Some(late) = self.giving_up.take_if(|giving_up| now >= giving_up.deadline) {
-            tracing::warn!(
-                group = %self.settings.group_id, partitions = ?late.partitions,
-                "the reader did not finish with its records before the rebalance timeout: they may be read again"
-            );
+            self.warn_of_loss(&late.partitions, &self.too_slow());
             self.forget(&late.partitions);
             self.actions.push_back(Action::Lost { partitions: late.partitions });
             self.tell_and_go_on(now);
@@ -114,9 +125,10 @@ impl ConsumerMembership {
     }
 
     /// Everything is gone, perhaps to others.
-    pub(super) fn tell_lost(&mut self) {
+    pub(super) fn tell_lost(&mut self, cause: &str) {
         let partitions: Vec<_> = self.owned.keys().cloned().collect();
         if !partitions.is_empty() {
+            self.warn_of_loss(&partitions, cause);
             self.own(BTreeMap::clear);
             self.actions.push_back(Action::Lost { partitions });
         }

@@ -131,6 +131,7 @@ mod tests {
             assignors: crate::consumer::group::assignor::defaults(),
             client_rack: Some("r".to_owned()),
             exclude_internal_topics: true,
+            origin: crate::log::Origin::default(),
         }
     }
 

@@ -3,22 +3,33 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Membership, State};
-use crate::error::{Error, ErrorCode, ErrorKind, clean};
+use crate::{
+    error::{Error, ErrorCode, ErrorKind, clean},
+    log::{Lasting, event, several},
+    record::TopicPartition,
+};
 
 /// How long joining may fail before the reader is told: longer than a coordinator that moves is away.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Membership {
     /// JoinGroup or SyncGroup failed.
     pub(super) fn join_failed(&mut self, now: Instant, error: Error) {
+        if error.code() == Some(ErrorCode::GROUP_MAX_SIZE_REACHED) {
+            // As in Java's client: another attempt would only find the group as full.
+            let group = &self.settings.group_id;
+            let what = format_args!("group {group} has as many members as the brokers allow (group.max.size)");
+            return self.end(error.context(what));
+        }
         if error.is_fatal() {
             return self.end(error);
         }
-        tracing::debug!(group = %self.settings.group_id, %error, "joining failed");
+        event!(DEBUG, self.settings.origin, %error, "joining failed");
         self.doubtful = true;
         match error.code() {
             Some(ErrorCode::UNKNOWN_MEMBER_ID) => {
-                self.lose(now, true, "the coordinator did not know the member");
+                let cause = self.forgotten(&error);
+                self.lose(now, true, "the coordinator did not know the member", &cause);
                 self.tell_trouble(now, error);
             }
             Some(ErrorCode::ILLEGAL_GENERATION) => {
@@ -40,6 +51,13 @@ impl Membership {
 
     /// What may pass is tried again without end; but a reader that gets nothing has to learn why, once.
     pub(super) fn tell_trouble(&mut self, now: Instant, error: Error) {
+        if let Some(Lasting { duration, attempts }) = self.join_outage.failed(now) {
+            let outage_s = duration.as_secs();
+            event!(
+                WARN, self.settings.origin, member = &*clean(&self.member_id), %error, outage_s, attempts,
+                "the group cannot be joined; the consumer tries again, after retry.backoff.max.ms at the latest"
+            );
+        }
         let (since, told) = self.troubled_since.get_or_insert((now, false));
         let lasted = now.saturating_duration_since(*since);
         if lasted >= PATIENCE && !std::mem::replace(told, true) {
@@ -70,11 +88,17 @@ impl Membership {
             // From OffsetCommit v9 on it says so where it knows nothing of the group.
             Some(ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND) => {
                 self.set_back(now, error);
-                self.lose(now, true, "the coordinator did not know the member");
+                let cause = self.forgotten(error);
+                self.lose(now, true, "the coordinator did not know the member", &cause);
             }
             Some(ErrorCode::ILLEGAL_GENERATION) => {
                 self.set_back(now, error);
-                self.lose(now, false, "the generation was over");
+                let cause = format!(
+                    "the group had begun another generation without the member ({error}): a rebalance did not wait for it \
+                     longer than max.poll.interval.ms ({} ms)",
+                    self.settings.max_poll_interval.as_millis()
+                );
+                self.lose(now, false, "the generation was over", &cause);
             }
             _ => return false,
         }
@@ -83,10 +107,19 @@ impl Membership {
 
     /// The partitions may be others' already: gives them up without asking, and joins anew. The member keeps its name
     /// unless the coordinator has forgotten it, so that no ghost of it stays behind.
-    pub(super) fn lose(&mut self, now: Instant, forgotten: bool, reason: &str) {
-        tracing::debug!(group = %self.settings.group_id, member = %clean(&self.member_id), reason, "out of the generation");
+    ///
+    /// `reason` is what the coordinator is told with the next join, `cause` what the log is told.
+    pub(super) fn lose(&mut self, now: Instant, forgotten: bool, reason: &str, cause: &str) {
+        event!(
+            DEBUG,
+            self.settings.origin,
+            member = &*clean(&self.member_id),
+            generation = self.generation,
+            cause,
+            "out of the generation"
+        );
         let leaving = matches!(self.state, State::Revoking { then: super::Then::Leave, .. });
-        self.tell_lost();
+        self.tell_lost(cause);
         let member_id = self.member_id.clone();
         self.reset();
         if !forgotten {
@@ -102,8 +135,9 @@ impl Membership {
         let interval = self.settings.max_poll_interval;
         let unsubscribed = self.topics.is_none();
         self.say_goodbye("the reader did not ask for records within max.poll.interval.ms");
+        self.warn_of_leaving(&self.too_slow());
+        self.tell_lost(&self.too_slow());
         self.reset();
-        self.tell_lost();
         if unsubscribed {
             self.state = State::Outside;
             return;
@@ -120,7 +154,13 @@ impl Membership {
 
     /// An error that trying again does not mend: the reader has it, and nothing is tried before the reader comes again.
     pub(super) fn raise(&mut self, now: Instant, error: Error) {
-        self.tell_lost();
+        if let Some(suppressed) = self.raised.admit(error.code(), now) {
+            event!(
+                WARN, self.settings.origin, member = &*self.member_id, %error, suppressed,
+                "the consumer is out of its group; it tries to join when its reader asks for records again"
+            );
+        }
+        self.tell_lost(&error.to_string());
         self.generation = -1;
         let not_before = now + self.backoff.next(&mut self.rng);
         self.park(not_before, error);
@@ -135,24 +175,91 @@ impl Membership {
     }
 
     /// A heartbeat failed otherwise: the reader has to know where nothing but it can help, but not at every heartbeat.
-    pub(super) fn complain(&mut self, error: Error) {
+    pub(super) fn complain(&mut self, now: Instant, error: Error) {
+        match self.heartbeat_outage.failed(now) {
+            Some(Lasting { duration, attempts }) => {
+                let (outage_s, session_ms) = (duration.as_secs(), self.settings.session_timeout.as_millis());
+                event!(
+                    WARN, self.settings.origin, member = &*self.member_id, generation = self.generation, %error, outage_s,
+                    attempts, session_timeout_ms = %session_ms,
+                    "heartbeats fail; when none is answered for session.timeout.ms, the partitions are lost"
+                );
+            }
+            None => event!(DEBUG, self.settings.origin, %error, "heartbeat failed"),
+        }
         if error.is_retriable() {
-            tracing::debug!(group = %self.settings.group_id, %error, "heartbeat failed");
-        } else if !self.heartbeat.complained {
+            return;
+        }
+        if !self.heartbeat.complained {
             self.heartbeat.complained = true;
             self.actions.push_back(Action::Error { error, fatal: false });
         }
     }
 
+    /// Heartbeats are answered, perhaps again.
+    pub(super) fn tell_heartbeats_answered(&mut self, now: Instant) {
+        if let Some(Lasting { duration, attempts }) = self.heartbeat_outage.ended(now) {
+            let outage_s = duration.as_secs();
+            event!(INFO, self.settings.origin, outage_s, attempts, "heartbeats are answered again");
+        }
+    }
+
     fn end(&mut self, error: Error) {
-        self.tell_lost();
+        event!(
+            ERROR, self.settings.origin, member = &*self.member_id, generation = self.generation, %error,
+            "the consumer is out of its group for good and has ended: close it, and make a new one when the cause is mended"
+        );
+        self.tell_lost(&error.to_string());
         self.reset();
         self.state = State::Ended(error.clone());
         self.actions.push_back(Action::Error { error, fatal: true });
     }
 
-    pub(super) fn tell_lost(&mut self) {
+    /// Why a member is lost that the coordinator says it does not know.
+    fn forgotten(&self, error: &Error) -> String {
+        format!(
+            "the coordinator does not know the member ({error}): it heard no heartbeat for session.timeout.ms ({} ms), or \
+             the group was deleted",
+            self.settings.session_timeout.as_millis()
+        )
+    }
+
+    /// Why a member gives partitions up whose reader does not come.
+    pub(super) fn too_slow(&self) -> String {
+        format!(
+            "the reader did not finish its records and ask for the next within max.poll.interval.ms ({} ms): handle records \
+             faster, ask for fewer at a time (max.poll.records), or raise max.poll.interval.ms",
+            self.settings.max_poll_interval.as_millis()
+        )
+    }
+
+    /// A member that has nothing to lose leaves all the same.
+    fn warn_of_leaving(&self, cause: &str) {
+        if self.owned.is_empty() {
+            event!(
+                WARN,
+                self.settings.origin,
+                member = &*self.member_id,
+                generation = self.generation,
+                cause,
+                "the member left its group; it joins again when its reader asks for records"
+            );
+        }
+    }
+
+    pub(super) fn warn_of_loss(&self, partitions: &[TopicPartition], cause: &str) {
+        event!(
+            WARN, self.settings.origin, member = &*self.member_id, generation = self.generation, cause,
+            partitions = %several(partitions), count = partitions.len(),
+            "partitions are lost, perhaps to other members: what was read of them and not committed is read again"
+        );
+    }
+
+    pub(super) fn tell_lost(&mut self, cause: &str) {
         let partitions: Vec<_> = self.owned.keys().cloned().collect();
+        if !partitions.is_empty() {
+            self.warn_of_loss(&partitions, cause);
+        }
         self.owned = Default::default();
         self.parts_from_all = false;
         if !partitions.is_empty() {

@@ -14,6 +14,7 @@ use crate::{
         protocol::{self, MemberSubscription},
     },
     error::{Error, ErrorCode, Result, clean},
+    log::{Lasting, event, several},
     record::TopicPartition,
 };
 
@@ -31,7 +32,10 @@ impl Membership {
         };
         self.joined_topics.clone_from(topics);
         if !self.owned.is_empty() && now >= self.rebalance_ends() {
-            self.tell_lost();
+            let ms = self.settings.max_poll_interval.as_millis();
+            self.tell_lost(&format!(
+                "the group may have rebalanced without the member after max.poll.interval.ms ({ms} ms)"
+            ));
         }
         self.doubtful |= now + self.settings.session_timeout >= self.rebalance_ends();
         let protocols = match self.protocols() {
@@ -148,8 +152,8 @@ impl Membership {
     fn read_member(&self, member: JoinedMember) -> GroupMember {
         let (subscription, trouble) = MemberSubscription::read(&member.metadata);
         if let Some(error) = trouble {
-            tracing::warn!(
-                group = %self.settings.group_id, member = %clean(&member.id), topics = subscription.topics.len(), %error,
+            event!(
+                WARN, self.settings.origin, member = &*clean(&member.id), topics = subscription.topics.len(), %error,
                 "the subscription of a group member is damaged: the member gets partitions of the topics that can be read"
             );
         }
@@ -218,16 +222,35 @@ impl Membership {
         let foreign: BTreeSet<&str> =
             assigned.iter().map(|p| &*p.topic).filter(|&topic| !self.joined_topics.contains(topic)).collect();
         if !foreign.is_empty() {
-            tracing::warn!(
-                group = %self.settings.group_id, ?foreign,
-                "the leader assigned topics that are not subscribed to: the assignment is not taken"
-            );
+            let foreign: Vec<&str> = foreign.into_iter().collect();
+            if let Some(suppressed) = self.raised.admit(None, now) {
+                event!(
+                    WARN, self.settings.origin, member = &*self.member_id, generation = self.generation,
+                    topics = %several(&foreign), count = foreign.len(), suppressed,
+                    "the group's leader assigned topics that are not subscribed to: the assignment is not taken, and the \
+                     member joins again"
+                );
+            }
             "assigned topics that are not subscribed to".clone_into(&mut self.reason);
             return self.retry_later(now);
         }
-        tracing::debug!(
-            group = %self.settings.group_id, member = %clean(&self.member_id), generation = self.generation,
-            partitions = assigned.len(), leader = self.counts.is_some(), "joined"
+        if let Some(Lasting { duration, attempts }) = self.join_outage.ended(now) {
+            event!(
+                INFO,
+                self.settings.origin,
+                outage_s = duration.as_secs(),
+                attempts,
+                "the group can be joined again"
+            );
+        }
+        event!(
+            INFO,
+            self.settings.origin,
+            member = &*clean(&self.member_id),
+            generation = self.generation,
+            count = assigned.len(),
+            leader = self.counts.is_some(),
+            "joined a generation of the group"
         );
         self.state = State::Stable;
         self.backoff.reset();
@@ -245,6 +268,12 @@ impl Membership {
             // Only when we have joined without them can others have them.
             "partitions were given up that others are to have".clone_into(&mut self.reason);
             self.revoke(now, taken, Then::Join);
+        }
+        if !added.is_empty() {
+            event!(
+                INFO, self.settings.origin, member = &*self.member_id, generation = self.generation,
+                partitions = %several(&added), count = added.len(), "partitions are assigned"
+            );
         }
         self.actions.push_back(Action::Assigned { partitions: added });
     }

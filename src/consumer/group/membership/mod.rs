@@ -46,6 +46,8 @@ use std::{
 
 use rand::{SeedableRng, rngs::StdRng};
 
+use errors::PATIENCE;
+
 pub(crate) use actions::{Action, Identity, JoinAnswer, Joined, JoinedMember, Owned, Standing, SyncAnswer, Ticket};
 
 use super::{
@@ -56,6 +58,7 @@ use super::{
 use crate::{
     cluster::Backoff,
     error::{Error, ErrorCode, ErrorKind},
+    log::{Limiter, Outage, event, several},
     record::TopicPartition,
 };
 
@@ -100,6 +103,11 @@ pub(crate) struct Membership {
     /// Since when joining has failed for reasons that may pass, and whether the reader was told.
     troubled_since: Option<(Instant, bool)>,
     setbacks: Setbacks,
+    /// Joins that fail, and heartbeats, as the log is told of them.
+    join_outage: Outage,
+    heartbeat_outage: Outage,
+    /// Errors that only the user can mend, by code.
+    raised: Limiter<Option<ErrorCode>>,
     last_ticket: u64,
     heartbeat: Heartbeat,
     last_poll: Instant,
@@ -184,6 +192,9 @@ impl Membership {
             quick_retries: 0,
             doubtful: false,
             troubled_since: None,
+            join_outage: Outage::after(PATIENCE),
+            heartbeat_outage: Outage::after(PATIENCE),
+            raised: Limiter::default(),
             last_ticket: 0,
             heartbeat: Heartbeat { due: now, in_flight: None, alive: now, settled: now, complained: false },
             last_poll: now,
@@ -293,15 +304,20 @@ impl Membership {
             return;
         }
         if now >= self.heartbeat.alive + self.settings.session_timeout {
-            tracing::warn!(
-                group = %self.settings.group_id,
-                "no heartbeat was answered for the session timeout: the partitions count as lost"
+            let ms = self.settings.session_timeout.as_millis();
+            let cause = format!(
+                "no heartbeat was answered for session.timeout.ms ({ms} ms), after which the coordinator gives a member up"
             );
-            self.lose(now, false, "the session timed out");
+            self.lose(now, false, "the session timed out", &cause);
             return;
         }
         if self.doubtful && !self.in_generation() && now >= self.rebalance_ends() {
-            self.lose(now, false, "the rebalance may be over without us");
+            let ms = self.settings.max_poll_interval.as_millis();
+            let cause = format!(
+                "no JoinGroup was answered for max.poll.interval.ms ({ms} ms), after which the group rebalances without a \
+                 member"
+            );
+            self.lose(now, false, "the rebalance may be over without us", &cause);
             return;
         }
         let reads = matches!(self.state, State::Stable | State::Revoking { .. }) || !self.owned.is_empty();
@@ -312,10 +328,6 @@ impl Membership {
         if let State::Revoking { deadline, .. } = self.state
             && now >= deadline
         {
-            tracing::warn!(
-                group = %self.settings.group_id,
-                "the reader did not finish with its records before the rebalance timeout: they may be read again"
-            );
             self.given_up(now, true);
             return;
         }
@@ -359,6 +371,7 @@ impl Membership {
                 self.heartbeat.complained = false;
                 self.heartbeat_backoff.reset();
                 self.setbacks.clear();
+                self.tell_heartbeats_answered(now);
             }
             Err(error) if error.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS) => {
                 self.heartbeat.alive = self.heartbeat.alive.max(sent);
@@ -376,7 +389,7 @@ impl Membership {
                 if !self.expelled(now, &error) {
                     let pause = self.heartbeat_backoff.next(&mut self.rng);
                     self.heartbeat.due = now + pause.min(self.settings.heartbeat_interval);
-                    self.complain(error);
+                    self.complain(now, error);
                 }
             }
         }
@@ -461,7 +474,13 @@ impl Membership {
         // Never so short that a reader has no chance, whatever the settings.
         let deadline = self.rebalance_ends().max(now + self.settings.max_poll_interval / 2);
         let ticket = self.ticket();
-        self.actions.push_back(Action::Revoke { ticket, partitions: partitions.iter().cloned().collect() });
+        let revoked: Vec<TopicPartition> = partitions.iter().cloned().collect();
+        event!(
+            INFO, self.settings.origin, member = &*self.member_id, generation = self.generation, reason = self.reason,
+            partitions = %several(&revoked), count = revoked.len(),
+            "partitions are revoked: the reader is asked to finish with them"
+        );
+        self.actions.push_back(Action::Revoke { ticket, partitions: revoked });
         self.state = State::Revoking { ticket, partitions, deadline, then };
     }
 
@@ -473,7 +492,9 @@ impl Membership {
         let owned = Arc::make_mut(&mut self.owned);
         owned.retain(|partition, _| !partitions.contains(partition));
         if too_late {
-            self.actions.push_back(Action::Lost { partitions: partitions.into_iter().collect() });
+            let partitions: Vec<TopicPartition> = partitions.into_iter().collect();
+            self.warn_of_loss(&partitions, &self.too_slow());
+            self.actions.push_back(Action::Lost { partitions });
         }
         let reason = self.reason.clone();
         self.give_up(now, then, &reason);

@@ -63,6 +63,7 @@ fn settings() -> GroupSettings {
         assignors: vec![Arc::new(RangeAssignor)],
         client_rack: None,
         exclude_internal_topics: true,
+        origin: crate::log::Origin::default(),
     }
 }
 

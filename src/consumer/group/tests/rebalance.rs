@@ -291,15 +291,14 @@ async fn closing_is_bounded_when_nobody_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_that_is_full_is_told_and_tried_again_at_the_next_poll() {
+async fn full_group_ends_the_member() {
     let cluster = cluster(Options::new().max_group_size(1)).await;
     let mut first = Member::joined(&cluster, &["t"]);
     first.owns(partitions("t", 0..4)).await;
     let mut second = Member::joined(&cluster, &["t"]);
-    let heard = second.until("being told", |heard| !heard.errors.is_empty()).await;
-    assert_eq!(heard.errors[0].code(), Some(ErrorCode::GROUP_MAX_SIZE_REACHED));
+    let heard = second.until("being told", |heard| heard.fatal.is_some()).await;
+    assert_eq!(heard.fatal.and_then(|error| error.code()), Some(ErrorCode::GROUP_MAX_SIZE_REACHED));
     first.handle.close(soon()).await.unwrap();
-    second.owns(partitions("t", 0..4)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -74,7 +74,6 @@ fn joins_that_may_go_through_later_are_tried_again_and_told_once() {
 #[test]
 fn what_only_the_user_can_mend_is_told_and_tried_at_the_next_poll() {
     let codes = [
-        ErrorCode::GROUP_MAX_SIZE_REACHED,
         ErrorCode::UNSUPPORTED_ASSIGNOR,
         ErrorCode::INVALID_REGULAR_EXPRESSION,
         ErrorCode::GROUP_AUTHORIZATION_FAILED,

@@ -47,6 +47,7 @@ pub(super) fn settings(instance_id: Option<&str>) -> GroupSettings {
         assignors: crate::consumer::group::assignor::defaults(),
         client_rack: None,
         exclude_internal_topics: true,
+        origin: crate::log::Origin::default(),
     }
 }
 

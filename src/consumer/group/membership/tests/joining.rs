@@ -197,7 +197,6 @@ fn join_errors_that_only_the_user_can_mend_are_raised_once_and_tried_again_at_th
         ErrorCode::INVALID_SESSION_TIMEOUT,
         ErrorCode::INVALID_GROUP_ID,
         ErrorCode::GROUP_AUTHORIZATION_FAILED,
-        ErrorCode::GROUP_MAX_SIZE_REACHED,
         ErrorCode::UNKNOWN_SERVER_ERROR,
         ErrorCode::new(9_999),
     ];

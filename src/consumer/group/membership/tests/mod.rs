@@ -24,6 +24,7 @@ pub(super) fn settings(instance_id: Option<&str>) -> GroupSettings {
         assignors: vec![Arc::new(RangeAssignor)],
         client_rack: None,
         exclude_internal_topics: true,
+        origin: crate::log::Origin::default(),
     }
 }
 

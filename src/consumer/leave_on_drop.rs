@@ -1,0 +1,122 @@
+//! What becomes of a consumer whose last handle is dropped.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
+
+use super::{
+    fetch_task::close_sessions,
+    fetcher::Farewell,
+    group::{AskedCommit, Insistence},
+    shared::{Shared, after},
+};
+use crate::{error::Result, log::event};
+
+/// How long a consumer that was dropped goes on in the background at most.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// What its commits leave of that for leaving the group.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How long brokers may take to hear that fetch sessions are over.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Lets a consumer leave its group when this is dropped, unless it was ended before: once for all handles that share it.
+pub(super) struct LeaveOnDrop {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+    runtime: Handle,
+    ended: AtomicBool,
+}
+
+impl LeaveOnDrop {
+    pub(super) fn new(shared: Arc<Shared>, task: AbortHandle, runtime: Handle) -> Self {
+        Self { shared, task, runtime, ended: AtomicBool::new(false) }
+    }
+
+    /// Ends the consumer's own task, which fetches, follows the group and commits by itself.
+    pub(super) fn end_task(&self) {
+        self.task.abort();
+    }
+
+    /// Ends all tasks and connections, and reading, at once.
+    pub(super) fn end(&self) {
+        self.ended.store(true, SeqCst);
+        self.task.abort();
+        self.shared.inbox.control(|assignment| assignment.end(None));
+        drop(Ending(self.shared.clone()));
+    }
+
+    /// Ends reading at once; what was done is committed (with `enable.auto.commit`), and the group is left, in the
+    /// background.
+    pub(super) fn leave(&self) {
+        if self.ended.swap(true, SeqCst) {
+            return;
+        }
+        let shared = &self.shared;
+        if shared.group.is_none() {
+            return self.end();
+        }
+        // Nothing fetches any more, which would begin new sessions.
+        self.task.abort();
+        let (done, farewells) = shared.inbox.control(|assignment| {
+            let done = shared.commits_by_itself().then(|| shared.ask_to_commit_done(assignment, None));
+            let farewells = assignment.end_sessions();
+            assignment.end(None);
+            (done, farewells)
+        });
+        // On a runtime that is shut down it is dropped at once, which closes the client all the same.
+        self.runtime.spawn(leave(Ending(shared.clone()), done, farewells));
+    }
+}
+
+impl Drop for LeaveOnDrop {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Closes the client when it is dropped.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.asked.end();
+        self.0.client.close();
+    }
+}
+
+async fn leave(ending: Ending, done: Option<Result<AskedCommit>>, farewells: Vec<Farewell>) {
+    let shared = &ending.0;
+    let (deadline, commit_by) = (after(TIMEOUT), after(TIMEOUT - GOODBYE));
+    // First what was asked for before: the last to be committed is what was done last.
+    shared.commit_asked(commit_by).await;
+    if let Some(done) = done
+        && let Err(error) = commit(shared, done, commit_by).await
+    {
+        event!(
+            WARN, shared.client.origin(), %error,
+            "the consumer was dropped without close, and its last offsets could not be committed: the member that reads \
+             its partitions next reads records again from the last commit on"
+        );
+    }
+    if let Some(group) = &shared.group
+        && let Err(error) = group.close(deadline).await
+    {
+        event!(
+            WARN, shared.client.origin(), %error,
+            "the consumer was dropped without close, and could not leave its group: other members get its partitions when \
+             its session has timed out"
+        );
+    }
+    close_sessions(shared.fetch_task(), farewells, deadline.min(after(FAREWELL))).await;
+}
+
+async fn commit(shared: &Shared, done: Result<AskedCommit>, deadline: Instant) -> Result<()> {
+    let mut done = done?;
+    shared.carry_out(&mut done, Insistence::Through, deadline).await
+}

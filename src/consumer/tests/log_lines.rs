@@ -1,0 +1,108 @@
+//! What an operator reads: joins, losses, resets and outages, with their causes, in few lines.
+
+use tracing::Level;
+
+use super::*;
+use crate::{ApiKey, ErrorCode, GroupProtocol, OffsetReset, log::capture::Lines, testkit::on_any_of};
+
+const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];
+
+async fn member(cluster: &Cluster, protocol: GroupProtocol) -> Consumer {
+    let builder = builder(cluster).group("g").client_id("c7").group_protocol(protocol);
+    let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
+    consumer.subscribe(["t"]).unwrap();
+    consumer
+}
+
+#[tokio::test(start_paused = true)]
+async fn outage_is_repeated_and_its_end_is_told() {
+    let lines = Lines::capture();
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 200).unwrap();
+    let consumer = member(&cluster, GroupProtocol::Classic).await;
+    assert!(is_quiet(&consumer).await);
+    lines.clear();
+    cluster.kill(1).await.unwrap();
+    let down = tokio::time::timeout(300 * SECOND, async { while consumer.recv().await.is_some() {} }).await;
+    assert!(down.is_err(), "an outage ends nothing");
+    let warned = lines.with(Level::WARN, "no metadata");
+    assert!((5..=8).contains(&warned.len()), "at once, after 10 s and every minute: {warned:#?}");
+    assert!(warned[1..].iter().all(|line| line.contains("outage_ms=")), "{warned:#?}");
+    cluster.restart(1).await.unwrap();
+    tokio::time::sleep(30 * SECOND).await;
+    assert_eq!(lines.with(Level::INFO, "metadata").iter().filter(|line| line.contains("outage_ms=")).count(), 1);
+    let all = lines.all().into_iter().filter(|line| line.level <= Level::INFO);
+    let all: Vec<String> = all.map(|line| line.text).collect();
+    assert!(all.len() <= 45, "200 partitions are not 200 lines: {all:#?}");
+    lines.assert_origin("client_id=c7 role=consumer group=g");
+}
+
+#[tokio::test(start_paused = true)]
+async fn joining_and_positions_are_told_at_info() {
+    for protocol in PROTOCOLS {
+        let lines = Lines::capture();
+        let cluster = cluster(1).await;
+        cluster.create_topic("t", 200).unwrap();
+        let consumer = member(&cluster, protocol).await;
+        assert!(is_quiet(&consumer).await);
+        let joined = lines.with(Level::INFO, "joined");
+        assert!(joined.iter().any(|line| line.contains("member=") && line.contains("generation=")), "{joined:#?}");
+        let assigned = lines.with(Level::INFO, "assigned");
+        assert!(
+            assigned.iter().any(|line| line.contains("count=200") && line.contains("and 195 more")),
+            "{assigned:#?}"
+        );
+        let reset = lines.with(Level::INFO, "reset");
+        assert!(reset.len() == 1 && reset[0].contains("count=200"), "{reset:#?}");
+        assert!(reset[0].contains("committed no offset") && reset[0].contains("earliest"), "{reset:#?}");
+        consumer.close(SECOND).await.unwrap();
+        lines.assert_origin("client_id=c7 role=consumer group=g");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_partitions_name_reason_member_and_setting() {
+    for protocol in PROTOCOLS {
+        let lines = Lines::capture();
+        let cluster = cluster(1).await;
+        cluster.create_topic("t", 3).unwrap();
+        append(&cluster, "t", 0, 0..10);
+        let consumer = member(&cluster, protocol).await;
+        assert_eq!(number(&next(&consumer).await), 0);
+        let keys = [ApiKey::Heartbeat, ApiKey::ConsumerGroupHeartbeat];
+        cluster.fault(on_any_of(keys).error(ErrorCode::UNKNOWN_MEMBER_ID).times(1));
+        tokio::time::sleep(20 * SECOND).await;
+        let lost = lines.with(Level::WARN, "lost");
+        assert_eq!(lost.len(), 1, "{lost:#?}");
+        for part in ["UNKNOWN_MEMBER_ID", "group=g", "member=", "generation=", "count=3", "session.timeout.ms"] {
+            assert!(lost[0].contains(part), "{part} is not in {lost:#?}");
+        }
+        drop(consumer);
+
+        lines.clear();
+        let builder = builder(&cluster).group("p").group_protocol(protocol).auto_offset_reset(OffsetReset::Earliest);
+        let consumer = builder.max_poll_interval(20 * SECOND).build().await.unwrap();
+        consumer.subscribe(["t"]).unwrap();
+        assert_eq!(number(&next(&consumer).await), 0);
+        tokio::time::sleep(60 * SECOND).await;
+        let lost = lines.with(Level::WARN, "lost");
+        assert!(lost.len() == 1 && lost[0].contains("max.poll.interval.ms (20000 ms)"), "{lost:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_partitions_are_one_line() {
+    let lines = Lines::capture();
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 40).unwrap();
+    cluster.fault(on_any_of([ApiKey::ListOffsets]).error(ErrorCode::LEADER_NOT_AVAILABLE).forever());
+    let consumer = consumer(&cluster).await;
+    consumer.assign((0..40).map(|partition| (tp("t", partition), Offset::Beginning))).unwrap();
+    tokio::time::sleep(100 * SECOND).await;
+    let stalled = lines.with(Level::WARN, "LEADER_NOT_AVAILABLE");
+    assert!((2..=3).contains(&stalled.len()), "once, and again every minute: {stalled:#?}");
+    assert!(stalled[0].contains("count=40") && stalled[0].contains("and 35 more"), "{stalled:#?}");
+    cluster.clear_faults();
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(lines.with(Level::INFO, "got no further go on").len(), 1);
+}

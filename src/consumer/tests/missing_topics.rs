@@ -1,0 +1,159 @@
+//! Topics that do not exist, may not be read, or are all with other members: what the reader, the status and the log say.
+
+use tracing::Level;
+
+use super::*;
+use crate::{
+    ApiKey, ErrorCode, ErrorKind, GroupProtocol, GroupState, OffsetReset, TopicState,
+    log::capture::Lines,
+    testkit::{Options, on},
+};
+
+const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];
+
+/// Brokers that create no topic by themselves.
+async fn strict_cluster() -> Cluster {
+    Cluster::start(Options::new().auto_create(false).in_memory()).await.unwrap()
+}
+
+async fn member(cluster: &Cluster, protocol: GroupProtocol, topics: &[&str]) -> Consumer {
+    let builder = builder(cluster).group("g").group_protocol(protocol).auto_offset_reset(OffsetReset::Earliest);
+    let consumer = builder.build().await.unwrap();
+    consumer.subscribe(topics).unwrap();
+    consumer
+}
+
+fn topic(consumer: &Consumer, name: &str) -> TopicState {
+    consumer.status().topics[name].state
+}
+
+fn state(consumer: &Consumer) -> GroupState {
+    consumer.status().group.unwrap().state
+}
+
+#[tokio::test(start_paused = true)]
+async fn member_beyond_the_partitions_is_standby() {
+    for protocol in PROTOCOLS {
+        let lines = Lines::capture();
+        let cluster = strict_cluster().await;
+        cluster.create_topic("t", 1).unwrap();
+        let first = member(&cluster, protocol, &["t"]).await;
+        nothing_for(&first, 10).await;
+        let second = member(&cluster, protocol, &["t"]).await;
+        let waits = tokio::time::timeout(100 * SECOND, async { tokio::join!(first.recv(), second.recv()) });
+        assert!(waits.await.is_err(), "neither a record nor an error");
+        let states = [state(&first), state(&second)];
+        assert!(states.iter().any(|state| matches!(state, GroupState::Stable { .. })), "{protocol:?}: {states:?}");
+        assert!(states.iter().any(|state| matches!(state, GroupState::Standby { .. })), "{protocol:?}: {states:?}");
+        assert!(lines.with(Level::WARN, "nothing is consumed").is_empty(), "standby is no fault");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pattern_without_topics_is_one_info_line() {
+    for protocol in PROTOCOLS {
+        let lines = Lines::capture();
+        let cluster = strict_cluster().await;
+        cluster.create_topic("orders", 1).unwrap();
+        let builder = builder(&cluster).group("g").group_protocol(protocol).auto_offset_reset(OffsetReset::Earliest);
+        let consumer = builder.property("metadata.max.age.ms", "20000").build().await.unwrap();
+        consumer.subscribe(["^audit"]).unwrap();
+        nothing_for(&consumer, 120).await;
+        assert_eq!(consumer.status().unmatched_patterns, ["^audit"]);
+        assert!(matches!(state(&consumer), GroupState::NoTopics { .. }), "{protocol:?}: {:?}", state(&consumer));
+        assert_eq!(lines.with(Level::INFO, "no topic matches").len(), 1);
+        cluster.create_topic("audit-1", 1).unwrap();
+        append(&cluster, "audit-1", 0, 0..1);
+        assert_eq!(number(&next(&consumer).await), 0);
+        tokio::time::sleep(30 * SECOND).await;
+        assert!(consumer.status().unmatched_patterns.is_empty());
+    }
+}
+
+/// No record and no error comes for so long.
+async fn nothing_for(consumer: &Consumer, seconds: u64) {
+    let next = tokio::time::timeout(Duration::from_secs(seconds), consumer.recv()).await;
+    assert!(next.is_err(), "{next:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_topic_is_told_once_after_the_grace() {
+    for protocol in PROTOCOLS {
+        let lines = Lines::capture();
+        let cluster = strict_cluster().await;
+        let consumer = member(&cluster, protocol, &["nowhere"]).await;
+        nothing_for(&consumer, 29).await;
+        assert_eq!(topic(&consumer, "nowhere"), TopicState::Missing);
+        assert!(matches!(state(&consumer), GroupState::NoTopics { .. }), "{:?}", state(&consumer));
+        let error = next_error(&consumer, 5).await;
+        assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition, "{protocol:?}: {error}");
+        let text = error.to_string();
+        assert!(text.contains("nowhere") && text.contains("topic.metadata.propagation.max.ms"), "{text}");
+        nothing_for(&consumer, 600).await;
+        let told = lines.with(Level::WARN, "nowhere");
+        assert!(told.len() == 1 && told[0].contains("UNKNOWN_TOPIC_OR_PARTITION"), "{told:#?}");
+        lines.assert_origin("client_id=ottla role=consumer group=g");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn forbidden_topic_is_told_once_after_the_grace() {
+    for protocol in PROTOCOLS {
+        let cluster = strict_cluster().await;
+        cluster.create_topic("secret", 1).unwrap();
+        cluster.fault(on(ApiKey::Metadata).topic("secret").error(ErrorCode::TOPIC_AUTHORIZATION_FAILED).forever());
+        let consumer = member(&cluster, protocol, &["secret"]).await;
+        let error = next_error(&consumer, 35).await;
+        assert_eq!(error.kind(), ErrorKind::Authorization, "{protocol:?}: {error}");
+        assert_eq!(topic(&consumer, "secret"), TopicState::Forbidden);
+        nothing_for(&consumer, 300).await;
+        cluster.clear_faults();
+        append(&cluster, "secret", 0, 0..1);
+        assert_eq!(number(&next(&consumer).await), 0, "the right was granted");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn topic_that_appears_late_is_consumed() {
+    for protocol in PROTOCOLS {
+        let lines = Lines::capture();
+        let cluster = strict_cluster().await;
+        let consumer = member(&cluster, protocol, &["late"]).await;
+        assert_eq!(next_error(&consumer, 40).await.kind(), ErrorKind::UnknownTopicOrPartition);
+        cluster.create_topic("late", 1).unwrap();
+        append(&cluster, "late", 0, 0..1);
+        assert_eq!(number(&next(&consumer).await), 0);
+        assert_eq!(lines.with(Level::INFO, "late").iter().filter(|line| line.contains("exist")).count(), 1);
+        cluster.delete_topic("late").unwrap();
+        let error = next_error(&consumer, 60).await;
+        assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition, "vanished again: {error}");
+        nothing_for(&consumer, 300).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_topic_by_assignment_is_told_once() {
+    let cluster = strict_cluster().await;
+    let consumer = consumer(&cluster).await;
+    consumer.assign((0..50).map(|partition| (tp("nowhere", partition), Offset::Beginning))).unwrap();
+    nothing_for(&consumer, 29).await;
+    let error = next_error(&consumer, 5).await;
+    assert!(error.kind() == ErrorKind::UnknownTopicOrPartition && error.to_string().contains("nowhere"), "{error}");
+    nothing_for(&consumer, 300).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_group_ends_the_consumer() {
+    for protocol in PROTOCOLS {
+        let cluster = strict_cluster().await;
+        cluster.create_topic("t", 1).unwrap();
+        let keys = [ApiKey::JoinGroup, ApiKey::ConsumerGroupHeartbeat];
+        let full = crate::testkit::on_any_of(keys).error(ErrorCode::GROUP_MAX_SIZE_REACHED).forever();
+        cluster.fault(full);
+        let consumer = member(&cluster, protocol, &["t"]).await;
+        let error = next_error(&consumer, 10).await;
+        assert_eq!(error.code(), Some(ErrorCode::GROUP_MAX_SIZE_REACHED));
+        assert!(error.is_fatal(), "{error:?}");
+        assert!(consumer.recv().await.is_none(), "nothing follows a fatal error");
+    }
+}

@@ -1,0 +1,374 @@
+//! The topics that a consumer asks for, and whether they are there: for its status, its reader and its log. Decides; does
+//! no IO.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::subscription::Subscription;
+use crate::{
+    cluster::Metadata,
+    error::{Error, ErrorCode, ErrorKind},
+    log::{Origin, event, several},
+};
+
+/// Whether a topic that a consumer asks for is there, from [`TopicStatus`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TopicState {
+    /// No broker has answered about the topic yet.
+    Unknown,
+    /// The topic exists, and the consumer may see it.
+    Present,
+    /// The topic does not exist (`UNKNOWN_TOPIC_OR_PARTITION`). Metadata is asked for it again; it is read as soon as it is
+    /// created.
+    Missing,
+    /// The consumer has no right to the topic (`TOPIC_AUTHORIZATION_FAILED`). Metadata is asked for it again; it is read as
+    /// soon as the right is granted.
+    Forbidden,
+}
+
+impl TopicState {
+    /// A word for the state, for logs and labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Present => "present",
+            Self::Missing => "missing",
+            Self::Forbidden => "forbidden",
+        }
+    }
+
+    fn is_absent(self) -> bool {
+        matches!(self, Self::Missing | Self::Forbidden)
+    }
+
+    /// What metadata says of a topic; `None` where it says nothing that lasts.
+    fn of(metadata: &Metadata, topic: &str) -> Option<Self> {
+        match metadata.topic(topic)?.error {
+            ErrorCode::NONE => Some(Self::Present),
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::INVALID_TOPIC_EXCEPTION => Some(Self::Missing),
+            ErrorCode::TOPIC_AUTHORIZATION_FAILED => Some(Self::Forbidden),
+            _ => None,
+        }
+    }
+}
+
+/// A topic that is subscribed to by name, or of which partitions are assigned, in
+/// [`ConsumerStatus::topics`](super::ConsumerStatus::topics).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TopicStatus {
+    /// Whether the topic is there.
+    pub state: TopicState,
+    /// For how long the state has lasted.
+    pub for_how_long: Duration,
+}
+
+/// What is known of a topic or a regular expression, and whether it was told.
+#[derive(Debug)]
+struct Known<T> {
+    state: T,
+    since: Instant,
+    told: bool,
+}
+
+impl<T: PartialEq> Known<T> {
+    fn new(state: T, since: Instant) -> Self {
+        Self { state, since, told: false }
+    }
+
+    /// Takes a new state; returns the one before and how long it lasted, if that was another.
+    fn change(&mut self, state: T, now: Instant) -> Option<(T, Duration)> {
+        if self.state == state {
+            return None;
+        }
+        let before = std::mem::replace(self, Self::new(state, now));
+        Some((before.state, now.saturating_duration_since(before.since)))
+    }
+}
+
+/// The topics that are asked for.
+///
+/// A topic that is missing or forbidden is told to the reader once, when that has lasted for
+/// `topic.metadata.propagation.max.ms`, and anew after every change of its state.
+#[derive(Debug)]
+pub(super) struct WantedTopics {
+    propagation: Duration,
+    origin: Origin,
+    subscription: Subscription,
+    exclude_internal: bool,
+    topics: BTreeMap<Arc<str>, Known<TopicState>>,
+    /// Whether a regular expression matches a topic.
+    patterns: BTreeMap<String, Known<bool>>,
+}
+
+/// What subscribed topics mean for a member without partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// A topic is there, so that other members have its partitions.
+    Some,
+    /// None is there.
+    None,
+    /// No broker has answered about all of them yet.
+    Unknown,
+}
+
+impl WantedTopics {
+    pub(super) fn new(propagation: Duration, origin: Origin) -> Self {
+        Self {
+            propagation,
+            origin,
+            subscription: Subscription::default(),
+            exclude_internal: true,
+            topics: BTreeMap::new(),
+            patterns: BTreeMap::new(),
+        }
+    }
+
+    /// This is subscribed to from now on; an empty subscription is none.
+    pub(super) fn subscribe(&mut self, subscription: Subscription, exclude_internal: bool) {
+        self.subscription = subscription;
+        self.exclude_internal = exclude_internal;
+    }
+
+    /// Takes what a picture of the cluster says of what is subscribed to, and of these topics, whose partitions are
+    /// assigned.
+    pub(super) fn look(&mut self, metadata: &Metadata, assigned: BTreeSet<Arc<str>>, now: Instant) {
+        self.topics.retain(|name, _| self.subscription.names().contains(name) || assigned.contains(name));
+        let mut appeared = Vec::new();
+        for name in self.subscription.names().iter().chain(&assigned) {
+            let known = self.topics.entry(name.clone()).or_insert_with(|| Known::new(TopicState::Unknown, now));
+            let Some(state) = TopicState::of(metadata, name) else { continue };
+            if let Some((before, lasted)) = known.change(state, now)
+                && before.is_absent()
+                && state == TopicState::Present
+            {
+                appeared.push((name.clone(), lasted));
+            }
+        }
+        if let Some(absent) = appeared.iter().map(|(_, lasted)| *lasted).max() {
+            let topics: Vec<_> = appeared.into_iter().map(|(name, _)| name).collect();
+            let absent_s = absent.as_secs();
+            event!(
+                INFO, self.origin, topics = %several(&topics), count = topics.len(), absent_s,
+                "topics exist now, or may be seen now: they are consumed from here on"
+            );
+        }
+        self.look_at_patterns(metadata, now);
+    }
+
+    fn look_at_patterns(&mut self, metadata: &Metadata, now: Instant) {
+        if !self.subscription.has_patterns() {
+            return self.patterns.clear();
+        }
+        let unmatched = self.subscription.unmatched(metadata, self.exclude_internal);
+        self.patterns.retain(|pattern, _| self.subscription.patterns().any(|one| one == pattern));
+        for pattern in self.subscription.patterns() {
+            let matched = !unmatched.contains(&pattern);
+            let known = self.patterns.entry(pattern.to_owned()).or_insert_with(|| Known::new(matched, now));
+            let told = known.told;
+            if let Some((false, lasted)) = known.change(matched, now)
+                && told
+            {
+                let unmatched_s = lasted.as_secs();
+                event!(INFO, self.origin, pattern, unmatched_s, "a topic matches the regular expression now");
+            }
+        }
+    }
+
+    /// Tells the log of what has been missing for long enough, once, and returns what the reader is to be told, each with
+    /// the topics that it is about.
+    pub(super) fn tell(&mut self, now: Instant) -> Vec<(Error, Vec<Arc<str>>)> {
+        let propagation = self.propagation;
+        let due = |since: Instant| now.saturating_duration_since(since) >= propagation;
+        let mut errors = Vec::new();
+        for state in [TopicState::Missing, TopicState::Forbidden] {
+            let mut topics: Vec<Arc<str>> = Vec::new();
+            for (name, known) in &mut self.topics {
+                if known.state == state && !known.told && due(known.since) {
+                    known.told = true;
+                    topics.push(name.clone());
+                }
+            }
+            if topics.is_empty() {
+                continue;
+            }
+            let error = absence(state, &topics, propagation);
+            event!(
+                WARN, self.origin, topics = %several(&topics), count = topics.len(), %error,
+                "nothing is consumed of topics that are asked for"
+            );
+            errors.push((error, topics));
+        }
+        let mut patterns: Vec<&String> = Vec::new();
+        for (pattern, known) in &mut self.patterns {
+            if !known.state && !known.told && due(known.since) {
+                known.told = true;
+                patterns.push(pattern);
+            }
+        }
+        if !patterns.is_empty() {
+            event!(
+                INFO, self.origin, patterns = %several(&patterns), count = patterns.len(),
+                "no topic matches these regular expressions; topics that match are consumed as soon as they exist"
+            );
+        }
+        errors
+    }
+
+    /// When [`tell`](Self::tell) has something to tell, if nothing changes before.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let topics = self.topics.values().filter(|known| known.state.is_absent() && !known.told);
+        let patterns = self.patterns.values().filter(|known| !known.state && !known.told);
+        let since = topics.map(|known| known.since).chain(patterns.map(|known| known.since));
+        since.min().and_then(|since| since.checked_add(self.propagation))
+    }
+
+    /// Whether a topic is known to be missing or forbidden.
+    pub(super) fn is_absent(&self, topic: &str) -> bool {
+        self.topics.get(topic).is_some_and(|known| known.state.is_absent())
+    }
+
+    /// Whether any topic is known to be missing or forbidden.
+    pub(super) fn any_absent(&self) -> bool {
+        self.topics.values().any(|known| known.state.is_absent())
+    }
+
+    /// Whether what is subscribed to is there.
+    pub(super) fn presence(&self) -> Presence {
+        let names = self.subscription.names().iter();
+        let mut names = names.map(|name| self.topics.get(name).map_or(TopicState::Unknown, |known| known.state));
+        let any = names.clone().any(|state| state == TopicState::Present);
+        if any || self.patterns.values().any(|known| known.state) {
+            return Presence::Some;
+        }
+        if names.all(TopicState::is_absent) && self.patterns.len() == self.subscription.patterns().count() {
+            return Presence::None;
+        }
+        Presence::Unknown
+    }
+
+    pub(super) fn status(&self, now: Instant) -> BTreeMap<Arc<str>, TopicStatus> {
+        let status = |(name, known): (&Arc<str>, &Known<TopicState>)| {
+            let for_how_long = now.saturating_duration_since(known.since);
+            (name.clone(), TopicStatus { state: known.state, for_how_long })
+        };
+        self.topics.iter().map(status).collect()
+    }
+
+    /// The regular expressions that match no topic.
+    pub(super) fn unmatched(&self) -> Vec<String> {
+        let unmatched = self.patterns.iter().filter(|(_, known)| !known.state);
+        unmatched.map(|(pattern, _)| pattern.clone()).collect()
+    }
+}
+
+fn absence(state: TopicState, topics: &[Arc<str>], propagation: Duration) -> Error {
+    let (topics, ms) = (several(topics), propagation.as_millis());
+    if state == TopicState::Forbidden {
+        let what = format_args!(
+            "topics that the consumer asks for and has had no right to for {ms} ms (topic.metadata.propagation.max.ms), \
+             and that are read as soon as it may Describe and Read them: {topics}"
+        );
+        return Error::broker(ErrorCode::TOPIC_AUTHORIZATION_FAILED, what);
+    }
+    Error::new(
+        ErrorKind::UnknownTopicOrPartition,
+        format!(
+            "topics that the consumer asks for have been missing for {ms} ms (topic.metadata.propagation.max.ms), and are \
+             read as soon as they are created: {topics}: {}",
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::TopicMetadata;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn picture(topics: &[(&str, ErrorCode)]) -> Metadata {
+        let mut metadata = Metadata::default();
+        for &(name, error) in topics {
+            let name: Arc<str> = name.into();
+            let topic = TopicMetadata { name: name.clone(), error, ..TopicMetadata::default() };
+            metadata.topics.insert(name, Arc::new(topic));
+        }
+        metadata
+    }
+
+    fn wanted(topics: &[&str]) -> WantedTopics {
+        let mut wanted = WantedTopics::new(30 * SECOND, Origin::default());
+        wanted.subscribe(Subscription::parse(topics).unwrap(), true);
+        wanted
+    }
+
+    const MISSING: ErrorCode = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+    const FORBIDDEN: ErrorCode = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+
+    #[test]
+    fn absent_topic_is_told_once_after_the_grace() {
+        let (mut wanted, start) = (wanted(&["a", "b"]), Instant::now());
+        assert_eq!((wanted.presence(), wanted.next_due()), (Presence::Unknown, None));
+        let both = picture(&[("a", MISSING), ("b", MISSING)]);
+        wanted.look(&both, BTreeSet::new(), start);
+        assert_eq!((wanted.presence(), wanted.next_due()), (Presence::None, Some(start + 30 * SECOND)));
+        assert!(wanted.tell(start + 29 * SECOND).is_empty());
+        wanted.look(&both, BTreeSet::new(), start + 29 * SECOND);
+        let told = wanted.tell(start + 30 * SECOND);
+        assert_eq!(told.len(), 1, "one error for both");
+        assert_eq!((told[0].0.kind(), told[0].1.len()), (ErrorKind::UnknownTopicOrPartition, 2));
+        assert!(wanted.tell(start + 999 * SECOND).is_empty() && wanted.next_due().is_none());
+    }
+
+    #[test]
+    fn every_change_of_state_is_told_anew() {
+        let (mut wanted, start) = (wanted(&["a"]), Instant::now());
+        let states = [FORBIDDEN, MISSING, ErrorCode::NONE, MISSING, FORBIDDEN];
+        let mut told = Vec::new();
+        for (at, code) in (0..).step_by(100).zip(states) {
+            let now = start + at * SECOND;
+            wanted.look(&picture(&[("a", code)]), BTreeSet::new(), now);
+            assert!(wanted.tell(now).is_empty(), "the grace begins anew");
+            told.extend(wanted.tell(now + 50 * SECOND).into_iter().map(|(error, _)| error.kind()));
+        }
+        let (missing, forbidden) = (ErrorKind::UnknownTopicOrPartition, ErrorKind::Authorization);
+        assert_eq!(told, [forbidden, missing, missing, forbidden]);
+    }
+
+    #[test]
+    fn passing_errors_and_silence_change_nothing() {
+        let (mut wanted, start) = (wanted(&["a"]), Instant::now());
+        wanted.look(&picture(&[("a", MISSING)]), BTreeSet::new(), start);
+        wanted.look(&picture(&[("a", ErrorCode::LEADER_NOT_AVAILABLE)]), BTreeSet::new(), start + SECOND);
+        wanted.look(&picture(&[]), BTreeSet::new(), start + 2 * SECOND);
+        assert_eq!(wanted.status(start + 3 * SECOND)["a"].state, TopicState::Missing);
+        assert_eq!(wanted.status(start + 3 * SECOND)["a"].for_how_long, 3 * SECOND);
+    }
+
+    #[test]
+    fn assigned_topics_are_watched_while_they_are_assigned() {
+        let (mut wanted, start) = (wanted(&[]), Instant::now());
+        let gone = picture(&[("a", MISSING)]);
+        wanted.look(&gone, BTreeSet::from(["a".into()]), start);
+        assert!(wanted.is_absent("a") && wanted.any_absent());
+        wanted.look(&gone, BTreeSet::new(), start + SECOND);
+        assert!(!wanted.is_absent("a") && wanted.tell(start + 60 * SECOND).is_empty());
+    }
+
+    #[test]
+    fn pattern_without_topics_is_status_and_no_error() {
+        let (mut wanted, start) = (wanted(&["^audit", "^x"]), Instant::now());
+        assert_eq!(wanted.presence(), Presence::Unknown);
+        wanted.look(&picture(&[("orders", ErrorCode::NONE)]), BTreeSet::new(), start);
+        assert_eq!((wanted.presence(), wanted.unmatched().len()), (Presence::None, 2));
+        assert!(wanted.tell(start + 60 * SECOND).is_empty());
+        wanted.look(&picture(&[("audit-1", ErrorCode::NONE)]), BTreeSet::new(), start + 61 * SECOND);
+        assert_eq!((wanted.presence(), wanted.unmatched()), (Presence::Some, vec!["^x".to_owned()]));
+    }
+}

@@ -1,0 +1,102 @@
+//! When the log is told of something that fails again and again: at its beginning, while it lasts, and at its end.
+//! Decides; does no IO.
+
+use std::time::{Duration, Instant};
+
+/// The second line of an outage follows so long after the first, and the first of the next outage after the last of this.
+const SOON: Duration = Duration::from_secs(10);
+/// Every further line follows so long after the one before.
+const LATER: Duration = Duration::from_secs(60);
+
+/// An outage of something that is tried again and again.
+#[derive(Clone, Debug)]
+pub(crate) struct Outage {
+    patience: Duration,
+    running: Option<Running>,
+    last_line: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    since: Instant,
+    attempts: u64,
+    lines: u32,
+}
+
+/// How long an outage has lasted, and how many attempts have failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lasting {
+    pub(crate) duration: Duration,
+    pub(crate) attempts: u64,
+}
+
+impl Outage {
+    /// An outage is told of when it has lasted for `patience`.
+    pub(crate) fn after(patience: Duration) -> Self {
+        Self { patience, running: None, last_line: None }
+    }
+
+    /// An attempt failed. Returns how long that goes on, if a line is due.
+    pub(crate) fn failed(&mut self, now: Instant) -> Option<Lasting> {
+        let running = self.running.get_or_insert(Running { since: now, attempts: 0, lines: 0 });
+        running.attempts += 1;
+        let duration = now.saturating_duration_since(running.since);
+        let wait = if running.lines <= 1 { SOON } else { LATER };
+        let paced = self.last_line.is_none_or(|last| now.saturating_duration_since(last) >= wait);
+        if duration < self.patience || !paced {
+            return None;
+        }
+        running.lines += 1;
+        self.last_line = Some(now);
+        Some(Lasting { duration, attempts: running.attempts })
+    }
+
+    /// An attempt succeeded. Returns how long the outage lasted, if a line had been written of it.
+    pub(crate) fn ended(&mut self, now: Instant) -> Option<Lasting> {
+        let running = self.running.take().filter(|running| running.lines > 0)?;
+        self.last_line = Some(now);
+        let duration = now.saturating_duration_since(running.since);
+        Some(Lasting { duration, attempts: running.attempts })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn lines(outage: &mut Outage, start: Instant, seconds: std::ops::Range<u32>) -> Vec<u32> {
+        seconds.filter(|second| outage.failed(start + *second * SECOND).is_some()).collect()
+    }
+
+    #[test]
+    fn outage_is_told_at_once_then_after_10_and_60_seconds() {
+        let (mut outage, start) = (Outage::after(Duration::ZERO), Instant::now());
+        assert_eq!(lines(&mut outage, start, 0..200), [0, 10, 70, 130, 190]);
+        let ended = outage.ended(start + 200 * SECOND).unwrap();
+        assert_eq!(ended, Lasting { duration: 200 * SECOND, attempts: 200 });
+        assert_eq!(outage.ended(start + 201 * SECOND), None, "its end is told once");
+    }
+
+    #[test]
+    fn outage_shorter_than_patience_is_not_told() {
+        let (mut outage, start) = (Outage::after(10 * SECOND), Instant::now());
+        assert!(lines(&mut outage, start, 0..10).is_empty());
+        assert_eq!(outage.ended(start + 10 * SECOND), None);
+        assert_eq!(lines(&mut outage, start, 20..45), [30, 40]);
+    }
+
+    #[test]
+    fn flapping_is_told_at_most_every_ten_seconds() {
+        let (mut outage, start) = (Outage::after(Duration::ZERO), Instant::now());
+        let mut begun = Vec::new();
+        for second in 0..100 {
+            if outage.failed(start + second * SECOND).is_some() {
+                begun.push(second);
+            }
+            outage.ended(start + second * SECOND + SECOND / 2);
+        }
+        assert!(begun.len() <= 10 && begun.windows(2).all(|pair| pair[1] - pair[0] >= 10), "{begun:?}");
+    }
+}
