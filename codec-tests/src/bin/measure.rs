@@ -1,9 +1,9 @@
 //! Ottla's codecs beside the C libraries on the same batches, in one run: size, and the time of
 //! encoding and decoding, as ratios.
 //!
-//! `cargo run --profile measure --bin measure`. `measure CODEC LEVEL TIMES` only encodes a batch that
-//! many times, to be counted by callgrind; CODEC is `ottla`, `c`, or `librdkafka` for C zstd as
-//! librdkafka calls it.
+//! `cargo run --profile measure --bin measure`. `measure CODEC LEVEL TIMES BYTES` only encodes a
+//! batch of that many bytes that many times, to be counted by callgrind; CODEC is `ottla`, `c`, or
+//! `librdkafka` for C zstd as librdkafka calls it.
 
 use std::{env, hint::black_box, time::Duration, time::Instant};
 
@@ -15,10 +15,11 @@ use codec_tests::{
 };
 
 /// The time for which each encoder and decoder runs in each round.
-const TIME: Duration = Duration::from_millis(20);
+const TIME: Duration = Duration::from_millis(100);
 const ROUNDS: usize = 7;
-/// `batch.size` as measured beside other clients, and a batch of a quiet partition.
-const BATCHES: [usize; 2] = [256 << 10, 16 << 10];
+/// A batch that grew because its records compress well, `batch.size` as measured beside other clients,
+/// and a batch of a quiet partition.
+const BATCHES: [usize; 3] = [1 << 20, 256 << 10, 16 << 10];
 /// Codec and level, the same on both sides.
 const LEVELS: [(Codec, i32); 9] = [
     (Codec::Gzip, 1),
@@ -36,9 +37,9 @@ const USUAL: i32 = 3;
 
 fn main() {
     let args: Vec<String> = env::args().skip(1).collect();
-    if let [codec, level, times] = &args[..] {
+    if let [codec, level, times, bytes] = &args[..] {
         let number = |text: &str| text.parse().expect("a number");
-        encode_only(codec, number(level), number(times));
+        encode_only(codec, number(level), number(times), bytes.parse().expect("a number"));
         return;
     }
     println!("medians of {ROUNDS} rounds; Ottla's share of the C library's bytes and time at the same level");
@@ -107,9 +108,9 @@ fn each(work: &mut impl FnMut()) -> f64 {
     shortest
 }
 
-fn encode_only(codec: &str, level: i32, times: i32) {
-    let body = events(BATCHES[0]);
-    let body = &body[..BATCHES[0]];
+fn encode_only(codec: &str, level: i32, times: i32, bytes: usize) {
+    let body = events(bytes, 1000);
+    let body = &body[..bytes];
     let (mut ours, mut c) = (Ours::default(), C::default());
     let mut size = 0;
     for _ in 0..times {
@@ -124,14 +125,20 @@ fn encode_only(codec: &str, level: i32, times: i32) {
 }
 
 /// Batches of several kinds, as large as the largest.
-fn bodies() -> [(&'static str, Vec<u8>); 4] {
+fn bodies() -> [(&'static str, Vec<u8>); 5] {
     let size = BATCHES[0];
     let inputs = Inputs::new();
     let mut text = Vec::new();
     inputs.text(size, &mut text);
     let mut code = Vec::new();
     inputs.code(size, &mut code);
-    [("events", events(size)), ("orders", orders(size)), ("text", text), ("code", code)]
+    [
+        ("events", events(size, 1000)),
+        ("small", events(size, 100)),
+        ("orders", orders(size)),
+        ("text", text),
+        ("code", code),
+    ]
 }
 
 /// Lines of JSON of one shape.
@@ -154,8 +161,9 @@ fn orders(size: usize) -> Vec<u8> {
     out
 }
 
-/// Records of 1 KB of text like that of events, as the comparison with other clients sends it.
-fn events(size: usize) -> Vec<u8> {
+/// Records of 100 or 1,000 bytes of text like that of events, as the comparison with other clients
+/// sends them.
+fn events(size: usize, value_size: usize) -> Vec<u8> {
     const FIELDS: [&str; 8] = ["user", "session", "amount", "page", "latency", "device", "region", "status"];
     const WORDS: [&str; 8] = ["checkout", "search", "eu-central", "mobile", "us-east", "accepted", "pending", "basket"];
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
@@ -165,7 +173,7 @@ fn events(size: usize) -> Vec<u8> {
             break;
         }
         let mut value = format!("{{\"id\":{n:08}");
-        while value.len() < 1000 {
+        while value.len() < value_size {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
@@ -178,7 +186,7 @@ fn events(size: usize) -> Vec<u8> {
         }
         // Length, attributes, deltas of time and offset, no key, the value's length; no headers.
         all.extend_from_slice(&[0xe4, 0x0f, 0, 2, (n as u8) << 1 | 0x80, 4, 1, 0xd0, 0x0f]);
-        all.extend_from_slice(&value.as_bytes()[..1000]);
+        all.extend_from_slice(&value.as_bytes()[..value_size]);
         all.push(0);
     }
     all

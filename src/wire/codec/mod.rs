@@ -36,6 +36,9 @@ pub(crate) struct CompressorState {
     lz4: Option<lz4::Encoder>,
     #[cfg(feature = "zstd")]
     zstd: Option<zstd::Encoder>,
+    /// Decodes each output again.
+    #[cfg(debug_assertions)]
+    checking: DecompressorState,
 }
 
 /// The codecs' reusable state for reading; each is made when its codec first comes. Not shared between threads.
@@ -57,7 +60,21 @@ pub(crate) fn check(compression: Compression) -> Result<()> {
 }
 
 /// Compresses `body` as a v2 batch has it. Not called for [`Compression::None`].
+///
+/// With debug assertions the output is decoded again, so that an encoder that is wrong fails a batch
+/// of a debug build or a test instead of a consumer.
+///
+/// # Errors
+/// `Configuration` where the codec's feature is off; `Internal` if the encoder fails, or if its output
+/// does not decode to `body`.
 pub(crate) fn compress(compression: Compression, state: &mut CompressorState, body: &[u8]) -> Result<Vec<u8>> {
+    let packed = encode(compression, state, body)?;
+    #[cfg(debug_assertions)]
+    check_output(compression, &mut state.checking, body, &packed)?;
+    Ok(packed)
+}
+
+fn encode(compression: Compression, state: &mut CompressorState, body: &[u8]) -> Result<Vec<u8>> {
     // Used by no arm where no codec is built in.
     let _ = &state;
     match compression {
@@ -108,6 +125,22 @@ pub(crate) fn decompress(
         other => return Err(feature_off(other, ErrorKind::UnsupportedVersion)),
     };
     Ok(out.into())
+}
+
+/// Refuses an encoder's output that does not decode to its input.
+#[cfg(debug_assertions)]
+fn check_output(compression: Compression, state: &mut DecompressorState, body: &[u8], packed: &[u8]) -> Result<()> {
+    const CURRENT_MAGIC: i8 = 2;
+    let wrong = || {
+        let sizes = format!("{} bytes that do not decode to the {} of its input", packed.len(), body.len());
+        let message = format!("the encoder of {compression} wrote {sizes}; the batch is not sent; please report this");
+        Error::new(ErrorKind::Internal, message)
+    };
+    match decompress(compression.id(), state, CURRENT_MAGIC, packed, body.len()) {
+        Ok(decoded) if decoded == body => Ok(()),
+        Ok(_) => Err(wrong()),
+        Err(error) => Err(wrong().with_source(error)),
+    }
 }
 
 fn feature_off(codec: Codec, kind: ErrorKind) -> Error {

@@ -54,6 +54,38 @@ fn sizes_around_every_block_border_come_back_with_one_state() {
 }
 
 #[test]
+#[cfg(debug_assertions)]
+fn wrong_encoder_output_is_an_internal_error() {
+    for compression in every() {
+        let (body, other) = (prose(70_000), prose(69_999));
+        let packed = compress(compression, &mut CompressorState::default(), &other).unwrap();
+        let cut = &packed[..packed.len() - 1];
+        let state = &mut DecompressorState::default();
+        assert!(check_output(compression, state, &other, &packed).is_ok());
+        for (body, packed) in [(&body, &packed[..]), (&other, cut), (&other, &[])] {
+            let error = check_output(compression, state, body, packed).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+            assert!(error.to_string().contains(&format!("the encoder of {compression} wrote")), "{error}");
+        }
+    }
+}
+
+#[test]
+#[cfg(feature = "zstd")]
+fn zstd_content_checksum_finds_wrong_literals() {
+    // Bytes without a repetition are stored as they are, so that one of them can be changed without
+    // a trace in the frame's own structure.
+    let body: Vec<u8> = (0..=255).collect();
+    let compression = Compression::Zstd(1);
+    let mut packed = compress(compression, &mut CompressorState::default(), &body).unwrap();
+    let middle = packed.len() / 2;
+    packed[middle] ^= 1;
+    let error = unpack(compression, &packed, LIMIT).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("checksum"), "{error}");
+}
+
+#[test]
 fn what_is_kept_takes_little_more_memory_than_it_needs() {
     for compression in every() {
         for size in [0, 100, 16_384, 500_000, 1 << 20] {
