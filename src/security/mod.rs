@@ -34,6 +34,7 @@ mod properties;
 mod resolve;
 mod sasl;
 mod secret;
+mod time;
 #[cfg(feature = "tls")]
 mod tls;
 
