@@ -317,7 +317,7 @@ fn message_errors_have_texts() {
         InvalidMessage::UnknownHelloRetryRequestExtension,
         InvalidMessage::UnknownCertificateExtension,
     ] {
-        says(message.clone(), message);
+        says(message, message);
     }
 }
 
