@@ -263,7 +263,10 @@ impl Pipeline {
             let origin = Origin::current();
             if throttle > LONGEST_THROTTLE {
                 event!(
-                    WARN, origin, peer = self.peer, throttle_ms = ms,
+                    WARN,
+                    origin,
+                    peer = self.peer,
+                    throttle_ms = ms,
                     "the broker throttles this client for longer than any quota; requests go on after a minute"
                 );
             } else {

@@ -119,7 +119,14 @@ impl ClientSettings {
             ),
         ] {
             let (low, high) = (Limit { name: low, value }, Limit { name: high, value: max });
-            self.given.reconcile(low, high, |low, high| low <= high, (|high| high, |low| low), show_millis, &self.origin)?;
+            self.given.reconcile(
+                low,
+                high,
+                |low, high| low <= high,
+                (|high| high, |low| low),
+                show_millis,
+                &self.origin,
+            )?;
         }
         for (name, value) in [
             ("request.timeout.ms", self.request_timeout),

@@ -87,7 +87,14 @@ mod tests {
         let mut set = Given::default();
         given.iter().for_each(|name| set.note(name));
         let limits = (Limit { name: "low", value: &mut low }, Limit { name: "high", value: &mut high });
-        set.reconcile(limits.0, limits.1, |low, high| low <= high, (|high| high, |low| low), |value| value, &Origin::default())?;
+        set.reconcile(
+            limits.0,
+            limits.1,
+            |low, high| low <= high,
+            (|high| high, |low| low),
+            |value| value,
+            &Origin::default(),
+        )?;
         Ok((low, high))
     }
 

@@ -54,7 +54,6 @@ pub(crate) trait Configure {
     fn client_id(&self) -> &str;
 }
 
-
 /// Properties that wait to be applied. Secrets among them are not shown, and all values are zeroed on drop.
 #[derive(Clone, Default)]
 pub(crate) struct Pairs(Vec<(String, Zeroizing<String>)>);

@@ -39,6 +39,7 @@ mod resolve;
 mod sasl;
 mod secret;
 mod shown;
+mod time;
 #[cfg(feature = "tls")]
 mod tls;
 

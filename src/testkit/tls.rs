@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use rustls::{
-    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
     version,
 };
 
@@ -85,21 +86,40 @@ impl Tls {
                 for certificate in certificates(pem)? {
                     roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
                 }
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
                 builder.with_client_cert_verifier(verifier.map_err(|error| wrong(error.to_string()))?)
             }
         };
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| wrong(error.to_string()))?;
-        let config = builder.with_single_cert(certificates(&self.chain)?, key);
-        config.map(Arc::new).map_err(|error| wrong(error.to_string()))
+        let key = provider.key_provider.load_private_key(key).map_err(|error| wrong(error.to_string()))?;
+        let certified = CertifiedKey::new(certificates(&self.chain)?, key);
+        // rustls reads no certificate of version 1; a broker may show one, so that alone is no error.
+        if certified.keys_match() == Err(InconsistentKeys::KeyMismatch.into()) {
+            return Err(wrong("the key does not belong to the certificate".to_owned()));
+        }
+        Ok(Arc::new(builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))))
     }
 }
 
 fn provider() -> Result<Arc<CryptoProvider>> {
+    // As the client looks for them (`security/tls/provider`), on which the testkit does not stand.
     #[cfg(target_arch = "x86_64")]
-    let able = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("adx");
+    let able = {
+        use std::arch::is_x86_feature_detected as has;
+        has!("aes")
+            && has!("pclmulqdq")
+            && has!("bmi1")
+            && has!("bmi2")
+            && has!("adx")
+            && has!("avx2")
+            && has!("popcnt")
+    };
     #[cfg(target_arch = "aarch64")]
-    let able = std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("sha2");
+    let able = {
+        use std::arch::is_aarch64_feature_detected as has;
+        has!("neon") && has!("aes") && has!("pmull") && has!("sha2")
+    };
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if able {
         return Ok(Arc::new(rustls_graviola::default_provider()));

@@ -2,6 +2,8 @@
 #![cfg(feature = "tls")]
 
 mod common;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod field;
 mod hostile;
 mod lockout;
 mod own;

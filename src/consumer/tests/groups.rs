@@ -5,8 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    ApiKey, CooperativeStickyAssignor, ErrorCode, ErrorKind, GroupProtocol, GroupState, OffsetReset,
-    testkit::on,
+    ApiKey, CooperativeStickyAssignor, ErrorCode, ErrorKind, GroupProtocol, GroupState, OffsetReset, testkit::on,
 };
 
 const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];

@@ -6,10 +6,9 @@ mod sigv4;
 mod sources;
 #[cfg(test)]
 mod tests;
-mod time;
 
+use super::time::parse as parse_time;
 pub use credentials::AwsCredentials;
 pub(crate) use credentials::{AwsSource, CredentialCache};
 pub(crate) use sigv4::presigned;
 pub(crate) use sources::{Sources, is_region};
-use time::parse as parse_time;

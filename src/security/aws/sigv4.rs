@@ -6,7 +6,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{AwsCredentials, time::stamp};
+use super::AwsCredentials;
+use crate::security::time::stamp;
 use crate::security::{Secret, http::encoded};
 
 fn hmac(key: &[u8], message: &str) -> Zeroizing<Vec<u8>> {

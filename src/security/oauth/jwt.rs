@@ -19,7 +19,7 @@ use crate::{
     security::{
         FilePath, Hidden, Secret, Tls,
         json::quoted,
-        tls::{provider, signing_key},
+        tls::{described, provider, signing_key},
     },
 };
 
@@ -257,11 +257,10 @@ impl Signed {
         let claims = format!("{{{}}}", claims.join(","));
         let mut assertion = Zeroizing::new(format!("{}.{}", BASE64.encode(header), BASE64.encode(claims)).into_bytes());
 
-        let pem = key.expose_str().ok_or_else(|| failed("it is not PEM".to_owned()))?;
-        let key = signing_key(pem, self.passphrase.as_ref(), &self.provider).map_err(failed)?;
+        let key = signing_key(key.expose(), self.passphrase.as_ref(), &self.provider).map_err(failed)?;
         let signer = key.choose_scheme(&[scheme]);
         let signer = signer.ok_or_else(|| failed(format!("the key cannot sign with {algorithm}")))?;
-        let mut signature = signer.sign(&assertion).map_err(|error| failed(error.to_string()))?;
+        let mut signature = signer.sign(&assertion).map_err(|error| failed(described(&error)))?;
         if self.algorithm == JwtAlgorithm::Es256 {
             signature = raw_ecdsa(&signature).ok_or_else(|| failed("the signature is malformed".to_owned()))?;
         }

@@ -6,8 +6,10 @@ use rustls::{ClientConfig, SupportedProtocolVersion, crypto::CryptoProvider, ver
 
 use super::{
     Tls, Verification, Versions,
+    client_certificate::{ClientCertificate, certified},
+    failure,
     material::{Raw, configuration},
-    verify::Lenient,
+    verify::Verifier,
 };
 use crate::error::Result;
 
@@ -17,27 +19,18 @@ pub(super) fn client_config(tls: &Tls, raw: &Raw, provider: &Arc<CryptoProvider>
         Versions::Only12 => &[&version::TLS12],
         Versions::Only13 => &[&version::TLS13],
     };
-    let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(versions)
-        .map_err(|error| configuration(format!("TLS: the provider cannot do what is asked: {error}")))?;
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(versions).map_err(
+        |error| configuration(format!("TLS: the cryptography lacks a version: {}", failure::described(&error))),
+    )?;
     // The key goes on to its provider at once, which erases it.
     let material = raw.parse(tls)?;
-    let roots = Arc::new(material.roots);
-    let lenient = |roots| Arc::new(Lenient { roots, provider: Arc::clone(provider) });
-    let builder = match tls.verification {
-        Verification::Full => builder.with_root_certificates(roots),
-        Verification::WithoutHostName => builder.dangerous().with_custom_certificate_verifier(lenient(Some(roots))),
-        Verification::None => builder.dangerous().with_custom_certificate_verifier(lenient(None)),
+    let verifier = Verifier {
+        trust: (tls.verification != Verification::None).then_some(material.trust),
+        host_name: tls.verification == Verification::Full,
+        provider: Arc::clone(provider),
     };
-    match material.identity {
-        None => Ok(builder.with_no_client_auth()),
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
-            configuration(match error {
-                rustls::Error::InconsistentKeys(_) => {
-                    "client certificate: the key does not belong to the certificate".to_owned()
-                }
-                error => format!("client certificate: {error}"),
-            })
-        }),
-    }
+    let identity = material.identity.map(|(chain, key)| certified(chain, key, provider)).transpose();
+    let identity = identity.map_err(|why| configuration(format!("client certificate: {why}")))?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    Ok(builder.with_client_cert_resolver(Arc::new(ClientCertificate(identity.map(Arc::new)))))
 }

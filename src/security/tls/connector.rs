@@ -2,14 +2,26 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    net::Ipv4Addr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustls::{ClientConfig, crypto::CryptoProvider, pki_types::ServerName};
 use tokio::io::BufReader;
 use tokio_rustls::TlsConnector;
 
-use super::{Tls, client_config::client_config, failure::tls_failure, material::Raw, provider::provider};
+use super::{
+    Tls, Verification,
+    client_certificate::{Answer, Asked, Note},
+    client_config::client_config,
+    explained_stream::ExplainedStream,
+    failure::{Handshake, handshake_failure},
+    material::Raw,
+    provider::provider,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     log::{Limiter, Origin, event},
@@ -26,6 +38,8 @@ pub(crate) struct Connector {
     provider: Arc<CryptoProvider>,
     loaded: Mutex<Option<Loaded>>,
     unread: Mutex<Limiter<()>>,
+    /// Whether it was said already that the client's key cannot answer a request for a certificate.
+    warned: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -39,7 +53,13 @@ impl Connector {
     /// `Configuration` where there is no cryptography that can be used.
     pub(crate) fn new(tls: Tls) -> Result<Self> {
         let provider = provider(tls.provider.as_ref())?;
-        Ok(Self { tls: Arc::new(tls), provider, loaded: Mutex::new(None), unread: Mutex::default() })
+        Ok(Self {
+            tls: Arc::new(tls),
+            provider,
+            loaded: Mutex::new(None),
+            unread: Mutex::default(),
+            warned: AtomicBool::new(false),
+        })
     }
 
     /// Reads the files, so that what is wrong with them is known before the first connection.
@@ -94,20 +114,57 @@ impl Connector {
     /// # Errors
     /// `Authentication` where the two do not accept each other, `Network` where the stream broke.
     pub(crate) async fn connect(&self, stream: Box<dyn Stream>, host: &str) -> Result<Box<dyn Stream>> {
-        let name = ServerName::try_from(host.trim_end_matches('.').to_owned()).map_err(|_| {
-            let message = format!("TLS: \"{host}\" is not a host name that a certificate could be made out to");
-            Error::new(ErrorKind::Authentication, message)
-        })?;
         let connector = TlsConnector::from(self.config().await?);
+        let name = server_name(host, self.tls.verification)?;
         let stream = BufReader::with_capacity(READ_AHEAD, stream);
-        let stream = connector.connect(name, stream).await.map_err(|error| failed(&error))?;
-        Ok(Box::new(stream))
+        let note = Note::default();
+        let connected = note.during(connector.connect(name, stream)).await;
+        let asked = note.asked();
+        let handshake = Handshake { provider: &self.provider, asked: asked.as_ref() };
+        let stream = connected.map_err(|error| failed(&error, &handshake))?;
+        Ok(match asked {
+            // The peer may refuse that behind the handshake of TLS 1.3.
+            Some(asked) if asked.answer != Answer::Shown => {
+                self.warn_of_kind(&asked);
+                Box::new(ExplainedStream::new(stream, Arc::clone(&self.provider), asked))
+            }
+            _ => Box::new(stream),
+        })
+    }
+
+    /// A peer that only wishes for a certificate takes the client for an anonymous one.
+    fn warn_of_kind(&self, asked: &Asked) {
+        if let Answer::NoCommonScheme(kind) = &asked.answer
+            && !self.warned.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                %kind,
+                "the peer asks for a client certificate and accepts no signature scheme of the client's key; the certificate is \
+                 not shown"
+            );
+        }
     }
 }
 
-fn failed(error: &io::Error) -> Error {
+/// The name to verify, and to ask for. A host that is no name matters only where names are verified.
+fn server_name(host: &str, verification: Verification) -> Result<ServerName<'static>> {
+    match ServerName::try_from(host.trim_end_matches('.').to_owned()) {
+        Ok(name) => Ok(name),
+        // An address is not sent to the peer.
+        Err(_) if verification != Verification::Full => Ok(ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into())),
+        Err(_) => {
+            let message = format!(
+                "TLS: {host:?} is neither a DNS name nor an IP address that a certificate could be made out to; connect by \
+                 another name, or leave names unchecked (ssl.endpoint.identification.algorithm= empty)"
+            );
+            Err(Error::new(ErrorKind::Authentication, message))
+        }
+    }
+}
+
+fn failed(error: &io::Error, handshake: &Handshake<'_>) -> Error {
     let closed = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset);
-    tls_failure(error).unwrap_or_else(|| match closed {
+    handshake_failure(error, handshake).unwrap_or_else(|| match closed {
         true => Error::new(
             ErrorKind::Network,
             "the peer closed the connection during the TLS handshake (a listener without TLS, for which \
@@ -115,4 +172,21 @@ fn failed(error: &io::Error) -> Error {
         ),
         false => Error::new(ErrorKind::Network, format!("the connection broke during the TLS handshake: {error}")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_are_no_names_matter_where_names_are_verified() {
+        for host in ["broker.example.", "kafka_1", "127.0.0.1", "::1"] {
+            server_name(host, Verification::Full).unwrap();
+        }
+        let error = server_name("fe80::1%eth0", Verification::Full).unwrap_err();
+        assert!(error.to_string().contains("ssl.endpoint.identification.algorithm"), "{error}");
+        for verification in [Verification::WithoutHostName, Verification::None] {
+            server_name("fe80::1%eth0", verification).unwrap();
+        }
+    }
 }

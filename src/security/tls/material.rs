@@ -1,13 +1,10 @@
 //! What a configuration says, read from where it is kept.
 
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer},
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Identity, Roots, Source, Tls, key, pem};
+use super::{Identity, Roots, Source, Tls, key, openssl_trust, pem, trust::Trust};
 use crate::error::{Error, ErrorKind, Result};
 
 // The settings that name files, and those that take PEM text.
@@ -30,7 +27,7 @@ pub(super) struct Raw {
 
 /// What the bytes say.
 pub(super) struct Material {
-    pub(super) roots: RootCertStore,
+    pub(super) trust: Trust,
     pub(super) identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
 
@@ -97,12 +94,12 @@ impl Raw {
     }
 
     pub(super) fn parse(&self, tls: &Tls) -> Result<Material> {
-        let mut store = RootCertStore::empty();
+        let mut trust = Trust::default();
         for (roots, bytes) in tls.roots.iter().zip(&self.roots) {
-            add(&mut store, roots, bytes)?;
+            add(&mut trust, roots, bytes)?;
         }
         if tls.roots.is_empty() {
-            add(&mut store, &Roots::Web, &[])?;
+            trust.add_web();
         }
         let identity = match &tls.identity {
             None => None,
@@ -111,10 +108,11 @@ impl Raw {
                     return Err(Error::new(ErrorKind::Internal, "certificate and key were not both read"));
                 };
                 let (chain_name, key_name) = (chain.name("client certificate"), key.name("client key"));
-                let certificates = certificates(&chain_name, chain_bytes)?;
+                let chain_named = |why| configuration(format!("{chain_name}: {why}"));
+                let certificates = certificates(chain_bytes, "ssl.keystore.type").map_err(chain_named)?;
                 let named = |why| configuration(format!("{key_name}: {why}"));
-                let key = key::private_key(text(&key_name, key_bytes)?, password.as_ref()).map_err(named)?;
-                Some((certificates, key))
+                let key = key::private_key(key_bytes, password.as_ref()).map_err(named)?;
+                Some((certificates.into_iter().map(|one| one.der).collect(), key))
             }
             #[cfg(feature = "pkcs12")]
             Some(Identity::Pkcs12(source, password)) => {
@@ -123,60 +121,84 @@ impl Raw {
                 Some(super::pkcs12::identity(bytes, password).map_err(named)?)
             }
         };
-        Ok(Material { roots: store, identity })
+        Ok(Material { trust, identity })
     }
 }
 
-fn add(store: &mut RootCertStore, roots: &Roots, bytes: &[u8]) -> Result<()> {
+fn add(trust: &mut Trust, roots: &Roots, bytes: &[u8]) -> Result<()> {
     match roots {
-        Roots::Web => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Roots::Web => trust.add_web(),
         #[cfg(feature = "native-roots")]
         Roots::System => {
             let found = rustls_native_certs::load_native_certs();
-            let (added, _) = store.add_parsable_certificates(found.certs);
+            // One of many that cannot be read leaves the others.
+            let added = found.certs.into_iter().filter(|der| trust.add(der.clone()).is_ok()).count();
             if added == 0 {
                 let why = found.errors.first().map_or_else(String::new, |error| format!(": {error}"));
                 return Err(configuration(format!("the system has no trusted certificates that can be read{why}")));
             }
         }
         Roots::Pem(source) => {
-            let name = source.name("trusted certificates");
-            for certificate in certificates(&name, bytes)? {
-                store.add(certificate).map_err(|error| configuration(format!("{name}: {error}")))?;
+            let named = |why| configuration(format!("{}: {why}", source.name("trusted certificates")));
+            let certificates = certificates(bytes, "ssl.truststore.type").map_err(named)?;
+            let for_servers: Vec<_> = certificates.into_iter().filter(|one| one.for_servers).collect();
+            if for_servers.is_empty() {
+                let why = "each TRUSTED CERTIFICATE in it is marked as not trusted for servers (serverAuth); write it anew \
+                           without the mark with `openssl x509 -in FILE -out NEWFILE`";
+                return Err(named(why.to_owned()));
             }
+            trust.add_all(for_servers.into_iter().map(|one| one.der)).map_err(named)?;
         }
         #[cfg(feature = "pkcs12")]
         Roots::Pkcs12(source, password) => {
-            let name = source.name("trust store");
-            let named = |why| configuration(format!("{name}: {why}"));
-            for certificate in super::pkcs12::certificates(bytes, password).map_err(named)? {
-                store.add(certificate).map_err(|error| configuration(format!("{name}: {error}")))?;
-            }
+            let named = |why| configuration(format!("{}: {why}", source.name("trust store")));
+            let certificates = super::pkcs12::certificates(bytes, password).map_err(named)?;
+            trust.add_all(certificates).map_err(named)?;
         }
     }
     Ok(())
 }
 
-fn text<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str> {
-    if bytes.starts_with(&[0xfe, 0xed, 0xfe, 0xed]) {
-        let message = "it is a JKS store, which only Java reads; turn it into PEM with `keytool -exportcert -rfc` or \
-                       into PKCS#12 with `keytool -importkeystore -deststoretype PKCS12`";
-        return Err(configuration(format!("{name}: {message}")));
-    }
-    std::str::from_utf8(bytes).map_err(|_| {
-        let hint = if bytes.starts_with(&[0x30]) { " (DER or PKCS#12, perhaps?)" } else { "" };
-        configuration(format!("{name}: it is not PEM but binary{hint}"))
-    })
+/// A certificate of a PEM file.
+struct Listed {
+    der: CertificateDer<'static>,
+    /// `false` for one that OpenSSL's trust settings exclude from verifying servers.
+    for_servers: bool,
 }
 
-fn certificates(name: &str, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
-    let blocks = pem::blocks(text(name, bytes)?).map_err(|why| configuration(format!("{name}: {why}")))?;
-    let certificates = blocks.iter().filter(|block| block.label == "CERTIFICATE");
-    let certificates: Vec<_> = certificates.map(|block| CertificateDer::from(block.bytes.to_vec())).collect();
-    if certificates.is_empty() {
-        return Err(configuration(format!("{name}: there is no CERTIFICATE in it")));
+/// All certificates of a PEM file. `Err` says why there are none. `kind` is the property that names a store's type.
+fn certificates(bytes: &[u8], kind: &str) -> std::result::Result<Vec<Listed>, String> {
+    let blocks = pem::blocks(bytes)?;
+    let mut certificates = Vec::new();
+    let mut others = Vec::new();
+    for block in &blocks {
+        match block.label {
+            "CERTIFICATE" | "X509 CERTIFICATE" => {
+                certificates.push(Listed { der: block.bytes.to_vec().into(), for_servers: true });
+            }
+            "TRUSTED CERTIFICATE" => {
+                let (der, for_servers) =
+                    openssl_trust::split(&block.bytes).ok_or("a TRUSTED CERTIFICATE is malformed")?;
+                certificates.push(Listed { der: der.to_vec().into(), for_servers });
+            }
+            other => others.push(other),
+        }
     }
-    Ok(certificates)
+    if !certificates.is_empty() {
+        return Ok(certificates);
+    }
+    Err(match others.as_slice() {
+        [] => pem::other_form(bytes, kind),
+        ["PKCS7" | "CMS", ..] => {
+            "there is no CERTIFICATE in it, but PKCS#7; turn it into PEM certificates with `openssl pkcs7 \
+                                  -print_certs -in FILE -out FILE.pem`"
+                .to_owned()
+        }
+        ["CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST", ..] => {
+            "there is no CERTIFICATE in it, but a certificate request, which an authority has to sign first".to_owned()
+        }
+        _ => format!("there is no CERTIFICATE in it, but: {}", others.join(", ")),
+    })
 }
 
 pub(super) fn configuration(message: String) -> Error {

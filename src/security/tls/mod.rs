@@ -1,16 +1,25 @@
 //! TLS: whom to trust, who we are, and how it is renewed.
 
+mod certificate;
+mod client_certificate;
 mod client_config;
 mod connector;
+mod der;
+mod encrypted_key;
+mod explained_stream;
 mod failure;
 mod key;
+mod key_kind;
 mod material;
+mod names;
+mod openssl_trust;
 mod pem;
 #[cfg(feature = "pkcs12")]
 mod pkcs12;
 mod provider;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod signing;
+mod trust;
 mod verify;
 
 use std::{path::PathBuf, sync::Arc};
@@ -18,7 +27,7 @@ use std::{path::PathBuf, sync::Arc};
 use rustls::crypto::CryptoProvider;
 
 pub(crate) use connector::Connector;
-pub(crate) use failure::tls_failure;
+pub(crate) use failure::{described, tls_failure};
 pub(crate) use key::signing_key;
 pub(crate) use provider::provider;
 
@@ -112,8 +121,12 @@ impl Tls {
         self
     }
 
-    /// Trusts the authorities in a PEM file, in place of the web's (`ssl.ca.location`, `ssl.truststore.location`). May be
+    /// Trusts the certificates in a PEM file, in place of the web's (`ssl.ca.location`, `ssl.truststore.location`). May be
     /// called several times, as the others of its kind.
+    ///
+    /// A broker that shows one of these very certificates needs no authority above it, so that a self-signed one is trusted
+    /// by its own file; its host name and its dates are verified all the same. OpenSSL's `TRUSTED CERTIFICATE` is left out
+    /// where its settings exclude servers. Text outside the blocks is passed over.
     pub fn ca_file(self, path: impl Into<PathBuf>) -> Self {
         self.trust(Roots::Pem(Source::file(path)))
     }
@@ -142,6 +155,10 @@ impl Tls {
 
     /// Shows the broker a certificate: PEM files with the chain, the client's own first, and with its key (PKCS#8, PKCS#1
     /// or SEC1; an encrypted one needs [`client_key_password`](Self::client_key_password)). They may be one file.
+    ///
+    /// The built-in cryptography signs with RSA of 2048 to 8192 bits, EC on the curves P-256 and P-384, and Ed25519. A broker
+    /// that asks for a certificate and accepts none of the key's signature schemes is shown none, as in Java; a log line at
+    /// WARN says so once.
     pub fn client_certificate_files(self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity(Source::file(chain), Source::file(key))
     }
@@ -165,6 +182,9 @@ impl Tls {
 
     /// The password of an encrypted key (PKCS#8, `BEGIN ENCRYPTED PRIVATE KEY`; `ssl.key.password`). Says something only
     /// after the certificate was given.
+    ///
+    /// Read are PBES2 (AES or triple DES, by PBKDF2 or scrypt) and PKCS#12's triple DES (`PBE-SHA1-3DES`, which Java's PEM
+    /// stores read). Of others the error names the scheme and the command that converts the key.
     pub fn client_key_password(mut self, secret: impl Into<Secret>) -> Self {
         if let Some(Identity::Pem { password, .. }) = &mut self.identity {
             *password = Some(secret.into());
@@ -192,8 +212,8 @@ impl Tls {
         self
     }
 
-    /// Takes any certificate (`enable.ssl.certificate.verification=false`): whoever stands between this client and the
-    /// broker can read and change everything.
+    /// Takes any certificate (`enable.ssl.certificate.verification=false`), whatever is in it: the broker only proves that it
+    /// has the certificate's key. A device between this client and the broker can read and change everything.
     pub fn dangerously_accept_any_certificate(mut self) -> Self {
         self.verification = Verification::None;
         self
@@ -202,6 +222,9 @@ impl Tls {
     /// The cryptography to use. Default: [graviola](https://docs.rs/graviola)'s where the processor has what it needs
     /// (x86_64 and aarch64 of the last ten years), else what the process installed as rustls' default, else building the
     /// client is an error.
+    ///
+    /// Keys on P-521, RSASSA-PSS keys and DSA are not among the default's. A provider that has them, such as
+    /// `rustls::crypto::aws_lc_rs::default_provider()` (which compiles C), is given here.
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
         self.provider = Some(provider);
         self

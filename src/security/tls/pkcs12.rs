@@ -1,14 +1,45 @@
 //! PKCS#12 stores.
 
-use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
+use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy, error::Error};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use super::pem;
 use crate::security::Secret;
 
 fn open(bytes: &[u8], password: &Secret, policy: Pkcs12ImportPolicy) -> Result<KeyStore, String> {
     let password = password.expose_str().ok_or("the password is not text")?;
-    KeyStore::from_pkcs12(bytes, password, policy)
-        .map_err(|error| format!("it is not a PKCS#12 store that the password opens ({error})"))
+    KeyStore::from_pkcs12(bytes, password, policy).map_err(|error| refused(bytes, &error))
+}
+
+/// Why a store cannot be opened. The words of the library's own errors are those of its code.
+fn refused(bytes: &[u8], error: &Error) -> String {
+    if let Some(form) = pem::form_beside_pkcs12(bytes) {
+        return form;
+    }
+    const ANEW: &str = "write it anew with `openssl pkcs12 -in STORE -nodes -out ALL.pem` and `openssl pkcs12 -export -in ALL.pem \
+                        -out NEWSTORE`";
+    match error {
+        Error::MacError(_) | Error::UnpadError => "the password does not open the PKCS#12 store".to_owned(),
+        Error::UnsupportedEncryptionScheme | Error::UnsupportedMacAlgorithm => {
+            format!("the PKCS#12 store is encrypted in a way that is not supported; {ANEW}")
+        }
+        Error::Pkcs5Error(_) => {
+            format!(
+                "the password does not open the PKCS#12 store, or it is encrypted in a way that is not supported; {ANEW}"
+            )
+        }
+        Error::UnsupportedContentType | Error::UnsupportedCertificateType => {
+            format!("the PKCS#12 store holds entries of a kind that is not supported; {ANEW}")
+        }
+        Error::InvalidPrivateKey => "the private key in the PKCS#12 store is malformed".to_owned(),
+        Error::X509Error(_) => "a certificate in the PKCS#12 store is malformed".to_owned(),
+        Error::IoError(_)
+        | Error::DerError(_)
+        | Error::InvalidVersion
+        | Error::InvalidLength
+        | Error::InvalidParameters
+        | Error::InvalidData => "it is no PKCS#12 store, or a damaged one".to_owned(),
+    }
 }
 
 /// The first private key of a store, with its chain. `Err` says why there is none.

@@ -1,15 +1,19 @@
 //! The cryptography below rustls.
 
 use std::sync::Arc;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use std::sync::OnceLock;
 
 use rustls::crypto::CryptoProvider;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use rustls::{SignatureScheme, SupportedCipherSuite, Tls12CipherSuite, crypto::CipherSuiteCommon};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What is used where nothing was given.
+/// The cryptography that is used: the given one, else the built-in one, else the process' default.
 ///
 /// # Errors
-/// `Configuration` where there is none: another target, or a processor without what graviola needs (which would panic).
+/// `Configuration` where there is none: another target, or a processor that lacks instructions that graviola uses.
 pub(crate) fn provider(given: Option<&Arc<CryptoProvider>>) -> Result<Arc<CryptoProvider>> {
     if let Some(given) = given {
         return Ok(Arc::clone(given));
@@ -27,30 +31,64 @@ pub(crate) fn provider(given: Option<&Arc<CryptoProvider>>) -> Result<Arc<Crypto
     })
 }
 
+/// The instructions that graviola uses without looking for them, and whether they are there. It looks for most of these
+/// itself, and panics; but not for bmi2 and popcnt, without which its curves and its ML-KEM end the process by an illegal
+/// instruction. Wider vectors and SHA it uses only where they are there.
 #[cfg(target_arch = "x86_64")]
-fn built_in() -> Result<Arc<CryptoProvider>, String> {
+fn needed() -> Vec<(&'static str, bool)> {
     use std::arch::is_x86_feature_detected as has;
-    first_missing(&[
+    vec![
         ("aes", has!("aes")),
         ("pclmulqdq", has!("pclmulqdq")),
         ("bmi1", has!("bmi1")),
+        ("bmi2", has!("bmi2")),
         ("adx", has!("adx")),
         ("avx", has!("avx")),
         ("avx2", has!("avx2")),
-    ])
-    .map(|()| graviola())
+        ("popcnt", has!("popcnt")),
+        ("sse3", has!("sse3")),
+        ("ssse3", has!("ssse3")),
+        ("sse4.1", has!("sse4.1")),
+    ]
 }
 
+/// The instructions that graviola uses without looking for them, and whether they are there.
 #[cfg(target_arch = "aarch64")]
-fn built_in() -> Result<Arc<CryptoProvider>, String> {
+fn needed() -> Vec<(&'static str, bool)> {
     use std::arch::is_aarch64_feature_detected as has;
-    first_missing(&[("neon", has!("neon")), ("aes", has!("aes")), ("pmull", has!("pmull")), ("sha2", has!("sha2"))])
-        .map(|()| graviola())
+    vec![("neon", has!("neon")), ("aes", has!("aes")), ("pmull", has!("pmull")), ("sha2", has!("sha2"))]
 }
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-fn graviola() -> Arc<CryptoProvider> {
-    Arc::new(CryptoProvider { key_provider: &super::signing::Keys, ..rustls_graviola::default_provider() })
+fn built_in() -> Result<Arc<CryptoProvider>, String> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    first_missing(&needed())?;
+    Ok(Arc::clone(PROVIDER.get_or_init(|| {
+        let mut provider =
+            CryptoProvider { key_provider: &super::signing::Keys, ..rustls_graviola::default_provider() };
+        provider.cipher_suites.iter_mut().for_each(allow_ed25519);
+        Arc::new(provider)
+    })))
+}
+
+/// Lets a peer with an Ed25519 key use a suite of TLS 1.2 for ECDSA (RFC 8422, section 2.2). graviola verifies such
+/// signatures, but its suites leave the scheme out.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn allow_ed25519(suite: &mut SupportedCipherSuite) {
+    const SIGN: &[SignatureScheme] =
+        &[SignatureScheme::ECDSA_NISTP384_SHA384, SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519];
+    let SupportedCipherSuite::Tls12(known) = *suite else { return };
+    if !known.sign.contains(&SignatureScheme::ECDSA_NISTP256_SHA256) {
+        return;
+    }
+    let common = CipherSuiteCommon {
+        suite: known.common.suite,
+        hash_provider: known.common.hash_provider,
+        confidentiality_limit: known.common.confidentiality_limit,
+    };
+    let extended = Tls12CipherSuite { common, sign: SIGN, ..*known };
+    // rustls takes suites for the life of the process; there are three of these, made once.
+    *suite = SupportedCipherSuite::Tls12(Box::leak(Box::new(extended)));
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -66,14 +104,5 @@ fn first_missing(features: &[(&str, bool)]) -> Result<(), String> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    fn a_processor_that_lacks_something_is_an_error_that_names_it() {
-        assert_eq!(first_missing(&[("aes", true), ("adx", false)]), Err("the processor lacks adx".to_owned()));
-        assert_eq!(first_missing(&[("aes", true)]), Ok(()));
-    }
-}
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod tests;

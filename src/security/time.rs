@@ -1,4 +1,4 @@
-//! Dates as AWS writes them.
+//! Dates: as AWS and certificates write them, and as errors show them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,9 +19,29 @@ fn civil(time: SystemTime) -> (u64, u64, u64, u64, u64, u64) {
 }
 
 /// `20150830T123600Z`.
-pub(super) fn stamp(time: SystemTime) -> String {
+pub(crate) fn stamp(time: SystemTime) -> String {
     let (year, month, day, hour, minute, second) = civil(time);
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
+}
+
+/// `2015-08-30 12:36:00 UTC`.
+#[cfg(feature = "tls")]
+pub(crate) fn shown(time: SystemTime) -> String {
+    let (year, month, day, hour, minute, second) = civil(time);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+/// The time of a date in UTC; `None` for one that does not exist, and before 1970.
+pub(crate) fn from_civil([year, month, day, hour, minute, second]: [u64; 6]) -> Option<SystemTime> {
+    let in_range = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !in_range || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let (shifted, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let day_of_year = (153 * month + 2) / 5 + day - 1;
+    let days = shifted / 400 * 146_097 + shifted % 400 * 365 + shifted % 400 / 4 - shifted % 400 / 100 + day_of_year;
+    let seconds = (days - 719_468) * 86_400 + hour * 3600 + minute * 60 + second;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 /// `2015-08-30T12:36:00Z`, with or without parts of a second.
@@ -32,15 +52,7 @@ pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     let (year, month, day) = (date.next()??, date.next()??, date.next()??);
     let mut time = time.split('.').next()?.split(':').map(|part| part.parse::<u64>().ok());
     let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
-    let in_range = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
-    if !in_range || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let (shifted, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let day_of_year = (153 * month + 2) / 5 + day - 1;
-    let days = shifted / 400 * 146_097 + shifted % 400 * 365 + shifted % 400 / 4 - shifted % 400 / 100 + day_of_year;
-    let seconds = (days - 719_468) * 86_400 + hour * 3600 + minute * 60 + second;
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    from_civil([year, month, day, hour, minute, second])
 }
 
 #[cfg(test)]
@@ -58,6 +70,8 @@ mod tests {
         ] {
             let time = UNIX_EPOCH + Duration::from_secs(seconds);
             assert_eq!(stamp(time), text);
+            #[cfg(feature = "tls")]
+            assert_eq!(shown(time), format!("{} {} UTC", &iso[..10], &iso[11..19]));
             assert_eq!(parse(iso), Some(time));
         }
         for text in ["", "2015-08-30", "2015-08-30T12:36:00", "2015-13-30T12:36:00Z", "x-08-30T12:36:00Z", "1-1-1T1:1Z"]
