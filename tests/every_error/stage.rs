@@ -104,7 +104,8 @@ impl Outcome {
     }
 
     pub(super) fn floods(&self) -> bool {
-        self.lines.0 as f64 > (MOST_LINES as f64 * self.share()).ceil()
+        // The first lines of a backoff stand close together.
+        self.lines.0 as f64 > (MOST_LINES as f64 * self.share()).ceil() + f64::from(u8::from(self.played < PLAYED))
     }
 
     pub(super) fn heard_after(&self) -> Option<Duration> {
