@@ -32,6 +32,12 @@ pub(super) static FLOODS: &[&str] = &[
 
 pub(super) static AWAITED: &[Awaited] = &[
     Awaited {
+        scenarios: &["idempotent_producer", "plain_producer"],
+        apis: &["Produce"],
+        complaint: "floods the log",
+        why: "failed records and raised epochs are gathered into few lines",
+    },
+    Awaited {
         scenarios: &["assigned_consumer", "classic_member", "consumer_protocol_member"],
         apis: &["Metadata"],
         complaint: "is silent",

@@ -107,7 +107,6 @@ rows! {
         Metadata Top;
         Metadata Top 1;
         Metadata Entry;
-        Metadata Entry 1;
         Metadata Partition;
         InitProducerId Top;
         Produce Entry;

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         BrokerId, CreateTopicsRequest, CreateTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
-        HeartbeatRequest, HeartbeatResponse, ListGroupsRequest, ListGroupsResponse,
+        HeartbeatRequest, HeartbeatResponse, LeaveGroupRequest, LeaveGroupResponse,
         find_coordinator_response::Coordinator,
     },
     protocol::StrBytes,
@@ -175,11 +175,11 @@ async fn a_silent_broker_is_a_timeout_that_says_so() {
     let client = connected(&network, &[9092]).await;
     let error = client.send(to(9092, Lane::Group, 5), |_| HeartbeatRequest::default()).await.unwrap_err();
     assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::PossiblyPersisted)));
-    let check = |response: &ListGroupsResponse| ErrorCode::new(response.error_code);
-    let call = client.call(Route::Broker(9092), Lane::Group, in_secs(5), |_| ListGroupsRequest::default(), check);
+    let check = |response: &LeaveGroupResponse| ErrorCode::new(response.error_code);
+    let call = client.call(Route::Broker(9092), Lane::Group, in_secs(5), |_| LeaveGroupRequest::default(), check);
     let error = call.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(error.to_string().contains("ListGroups"), "{error}");
+    assert!(error.to_string().contains("LeaveGroup"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -411,8 +411,8 @@ impl Commit {
             ErrorCode::FENCED_INSTANCE_ID => said.clone(),
             _ if self.alone => {
                 let message = format!(
-                    "commit for group {}: the group has members, so only they can commit; subscribe, or use another \
-                     group.id",
+                    "commit for group {}: {code}: the group has members, so only they can commit; subscribe, or use \
+                     another group.id",
                     self.group_id
                 );
                 Error::new(ErrorKind::NotAssigned, message).with_source(said.clone())

@@ -2,7 +2,7 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::{
-    ApiKey, ErrorCode, ErrorKind, IsolationLevel,
+    ApiKey, ErrorCode, ErrorKind, IsolationLevel, OffsetReset,
     consumer::test_batches::{Sort, batch},
     testkit::on,
 };
@@ -64,7 +64,10 @@ async fn position_reset_in_vain_backs_off_and_is_told() {
     let cluster = cluster(1).await;
     let refused = on(ApiKey::Fetch).partition("t", 0).error(ErrorCode::OFFSET_OUT_OF_RANGE).forever();
     let refused = cluster.fault(refused);
-    let consumer = reading(&cluster, "t", 3).await;
+    cluster.create_topic("t", 1).unwrap();
+    append(&cluster, "t", 0, 0..3);
+    let consumer = builder(&cluster).auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
     let error = next_error(&consumer, 60).await;
     assert_eq!(error.code(), Some(ErrorCode::OFFSET_OUT_OF_RANGE));
     assert!(error.to_string().contains("t[0]") && !error.is_fatal(), "{error}");
