@@ -87,14 +87,14 @@ pub(crate) struct RawRequest {
     pub(crate) answered: bool,
     /// As large an answer as this is read into memory that is reserved for all of it at once; 0: one of no special size.
     pub(crate) expects: usize,
-    /// Asked when the request is about to be written; `None` for a request that always may.
-    pub(crate) departure: Option<Departure>,
+    /// Asked when the request is about to be written.
+    pub(crate) departure: Departure,
 }
 
 impl RawRequest {
     /// One whose body is all there, and that is answered.
     pub(crate) fn whole() -> Self {
-        Self { inserts: Inserts::new(), answered: true, expects: 0, departure: None }
+        Self { inserts: Inserts::new(), answered: true, expects: 0, departure: Departure::default() }
     }
 
     /// The same, with an answer of up to so many bytes. One that is larger still comes, but is copied on its way.

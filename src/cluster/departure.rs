@@ -1,26 +1,42 @@
 //! The last word of a request's owner before the connection hands the request to the socket.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-/// Decides, when the connection takes a request to write it, whether the request may still be written.
-///
-/// Until then the request waits in the connection (throttled, re-authenticating, or behind others), and its owner may
-/// take it back with the certainty that the broker has seen nothing of it.
-pub(crate) struct Departure(Box<dyn FnOnce() -> bool + Send>);
+use smallvec::SmallVec;
+
+/// A part of a request that its owner can take back while the request waits in the connection (throttled,
+/// re-authenticating, or behind others), with the certainty that the broker has seen nothing of it.
+pub(crate) trait Revocable: fmt::Debug + Send + Sync {
+    /// Whether that attempt was taken back.
+    fn is_withdrawn(&self, attempt: u32) -> bool;
+
+    /// Decides that the attempt is written; `false` when it was taken back.
+    fn write(&self, attempt: u32) -> bool;
+
+    /// Takes the attempt back, also after [`write`](Self::write): no byte of its request was written.
+    fn undo(&self, attempt: u32);
+}
+
+/// The parts of a request that may be taken back, each with its attempt; none in a request that always leaves.
+#[derive(Debug, Default)]
+pub(crate) struct Departure(SmallVec<[(Arc<dyn Revocable>, u32); 2]>);
 
 impl Departure {
-    /// `leave` is called once and without waiting, under the connection's lock; `false` takes the request back.
-    pub(crate) fn new(leave: impl FnOnce() -> bool + Send + 'static) -> Self {
-        Self(Box::new(leave))
-    }
-
-    pub(super) fn leave(self) -> bool {
-        (self.0)()
+    /// Decides that the request is written. `false` when a part was taken back: then all of them are, and the request must
+    /// not be written.
+    pub(crate) fn leave(&self) -> bool {
+        let parts = || self.0.iter().map(|(part, attempt)| (part, *attempt));
+        let leaves = parts().all(|(part, attempt)| !part.is_withdrawn(attempt))
+            && parts().all(|(part, attempt)| part.write(attempt));
+        if !leaves {
+            parts().for_each(|(part, attempt)| part.undo(attempt));
+        }
+        leaves
     }
 }
 
-impl fmt::Debug for Departure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Departure")
+impl FromIterator<(Arc<dyn Revocable>, u32)> for Departure {
+    fn from_iter<I: IntoIterator<Item = (Arc<dyn Revocable>, u32)>>(parts: I) -> Self {
+        Self(parts.into_iter().collect())
     }
 }

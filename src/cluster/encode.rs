@@ -20,7 +20,7 @@ pub(super) struct Encoded {
     pub(super) chunks: Chunks,
     pub(super) answered: bool,
     pub(super) expects: usize,
-    pub(super) departure: Option<Departure>,
+    pub(super) departure: Departure,
 }
 
 /// Writes a frame: its length (inserts included), the header, and what `write` appends. `memory` is empty again

@@ -47,7 +47,7 @@ pub(crate) use answers::Answers;
 pub(crate) use backoff::Backoff;
 pub(crate) use client::{Attempt, Client, CoordinatorKind, Lane, Link, RawRequest, Route};
 pub use counters::BrokerMetrics;
-pub(crate) use departure::Departure;
+pub(crate) use departure::{Departure, Revocable};
 pub(crate) use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub use partition_info::PartitionInfo;
 pub(crate) use properties::client_properties;

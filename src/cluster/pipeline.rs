@@ -37,7 +37,7 @@ pub(super) struct Outgoing {
     /// How large an answer is thought of as usual.
     pub(super) expects: usize,
     /// Asked before the first byte is handed to the socket.
-    pub(super) departure: Option<Departure>,
+    pub(super) departure: Departure,
     pub(super) reply: Reply,
 }
 
@@ -157,12 +157,12 @@ impl Pipeline {
         }
         self.muted_until = None;
         loop {
-            let mut request = self.waiting.pop_front()?;
+            let request = self.waiting.pop_front()?;
             if request.reply.is_closed() {
                 // No caller waits any more, and the broker has seen nothing of it.
                 continue;
             }
-            if request.departure.take().is_some_and(|departure| !departure.leave()) {
+            if !request.departure.leave() {
                 let message = format!("{}: {} was taken back before it was sent", self.peer, request.key);
                 let error = Error::new(ErrorKind::Timeout, message).with_status(DeliveryStatus::NotPersisted);
                 request.reply.send(Err(error));

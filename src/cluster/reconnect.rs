@@ -139,7 +139,7 @@ mod tests {
         node.forgive();
         assert_eq!((node.not_before(), node.refusal(now).is_some()), (None, false));
         // A connection that could not authenticate again had lasted.
-        node.connected(rng);
+        node.connected(now, rng);
         node.ended(&refused(), ms(60_000), now, rng);
         assert!(node.refusal(now).is_some());
         node.failed(Error::new(ErrorKind::Network, "refused"), now, rng);

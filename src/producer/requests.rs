@@ -16,7 +16,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use smallvec::SmallVec;
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -25,7 +24,6 @@ use super::{
     counters::Counters,
     sealing::Sealing,
     sender::{Part, ProduceRequest},
-    ticket::Ticket,
 };
 use crate::{
     cluster::{Answers, Client, Departure, Lane, Link, RawRequest},
@@ -312,8 +310,7 @@ impl Settings {
             head.len() - front + inserts.iter().map(|(_, body)| body.len()).sum::<usize>(),
         );
         let leaves = request.parts.iter().filter(|part| leaving(part).is_some());
-        let tickets: SmallVec<[Ticket; 4]> = leaves.map(|part| part.ticket.clone()).collect();
-        let departure = Some(Departure::new(move || Ticket::write_all(&tickets)));
+        let departure: Departure = leaves.map(|part| part.ticket.part()).collect();
         Ok(RawRequest { inserts, answered: self.acks != 0, expects: 0, departure })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use super::cell::Cell;
+use crate::cluster::Revocable;
 
 /// Whether a batch that was given to a request can still be taken back: decided once, by the first of the connection, when
 /// it hands the request to the socket, and the sender, when it gives up on the batch.
@@ -34,84 +35,87 @@ impl Ticket {
         Self { cell: cell.clone(), attempt }
     }
 
-    /// Decides that the request with these batches is written. `false` when one of them was taken back: then all of them
-    /// are, and the request must not be written.
-    pub(crate) fn write_all(tickets: &[Self]) -> bool {
-        let written = tickets.iter().all(|ticket| !ticket.is_withdrawn()) && tickets.iter().all(Self::write);
-        if !written {
-            for ticket in tickets {
-                ticket.undo();
-            }
-        }
-        written
-    }
-
-    /// Decides that the batch is written; `false` when it was taken back.
-    pub(crate) fn write(&self) -> bool {
-        self.decide(WRITTEN).is_ok()
+    /// The batch as a part of a request that a connection has.
+    pub(crate) fn part(&self) -> (Arc<dyn Revocable>, u32) {
+        (self.cell.clone(), self.attempt)
     }
 
     /// Takes the batch back; `false` when it may be on the wire.
     pub(crate) fn withdraw(&self) -> bool {
-        self.decide(WITHDRAWN).is_ok() || self.is_withdrawn()
+        self.cell.ticket().decide(self.attempt, WITHDRAWN) || self.is_withdrawn()
     }
 
     /// Whether this attempt was taken back, so that no byte of it was written.
     pub(crate) fn is_withdrawn(&self) -> bool {
-        self.cell.ticket().0.load(Ordering::Acquire) == self.attempt + WITHDRAWN
+        self.cell.is_withdrawn(self.attempt)
+    }
+}
+
+impl TicketState {
+    fn decide(&self, attempt: u32, what: u32) -> bool {
+        self.0.compare_exchange(attempt, attempt + what, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+impl Revocable for Cell {
+    fn is_withdrawn(&self, attempt: u32) -> bool {
+        self.ticket().0.load(Ordering::Acquire) == attempt + WITHDRAWN
     }
 
-    /// Takes the batch back although it was decided that it is written: no byte of its request was.
-    fn undo(&self) {
-        let state = &self.cell.ticket().0;
-        if self.decide(WITHDRAWN).is_err() {
+    fn write(&self, attempt: u32) -> bool {
+        self.ticket().decide(attempt, WRITTEN)
+    }
+
+    fn undo(&self, attempt: u32) {
+        let state = self.ticket();
+        if !state.decide(attempt, WITHDRAWN) {
             // Fails where the batch was taken back already, or the attempt is void: then there is nothing to undo.
-            let (written, withdrawn) = (self.attempt + WRITTEN, self.attempt + WITHDRAWN);
-            let _ = state.compare_exchange(written, withdrawn, Ordering::AcqRel, Ordering::Acquire);
+            let (written, withdrawn) = (attempt + WRITTEN, attempt + WITHDRAWN);
+            let _ = state.0.compare_exchange(written, withdrawn, Ordering::AcqRel, Ordering::Acquire);
         }
-    }
-
-    fn decide(&self, what: u32) -> Result<u32, u32> {
-        let state = &self.cell.ticket().0;
-        state.compare_exchange(self.attempt, self.attempt + what, Ordering::AcqRel, Ordering::Acquire)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Departure;
+
+    fn leave(tickets: &[Ticket]) -> bool {
+        tickets.iter().map(Ticket::part).collect::<Departure>().leave()
+    }
 
     #[test]
     fn it_is_decided_once() {
         let cell = Arc::new(Cell::new(1));
         let ticket = Ticket::next(&cell);
-        assert!(ticket.write());
-        assert!(!ticket.withdraw() && !ticket.write());
+        assert!(cell.write(ticket.attempt));
+        assert!(!ticket.withdraw() && !cell.write(ticket.attempt));
         let next = Ticket::next(&cell);
-        assert!(!ticket.write(), "an earlier attempt's is void");
+        assert!(!cell.write(ticket.attempt), "an earlier attempt's is void");
         assert!(next.withdraw() && next.withdraw());
-        assert!(!next.write());
+        assert!(!cell.write(next.attempt));
     }
 
     #[test]
-    fn write_all_with_one_withdrawn_takes_all_back() {
+    fn request_with_one_withdrawn_batch_takes_all_back() {
         let cells = [1, 2, 3].map(|id| Arc::new(Cell::new(id)));
         let tickets = cells.each_ref().map(Ticket::next);
         assert!(tickets[1].withdraw());
-        assert!(!Ticket::write_all(&tickets));
+        assert!(!leave(&tickets));
         assert!(tickets.iter().all(Ticket::is_withdrawn));
         let tickets = cells.each_ref().map(Ticket::next);
-        assert!(Ticket::write_all(&tickets));
+        assert!(leave(&tickets));
         assert!(tickets.iter().all(|ticket| !ticket.is_withdrawn() && !ticket.withdraw()));
     }
 
     #[test]
-    fn write_all_undoes_what_it_had_decided() {
+    fn request_that_stays_undoes_what_was_decided() {
         let cells = [1, 2].map(|id| Arc::new(Cell::new(id)));
         let tickets = cells.each_ref().map(Ticket::next);
         // The second attempt is void, as if it were taken back between the look at it and the decision.
         let _newer = Ticket::next(&cells[1]);
-        assert!(!Ticket::write_all(&tickets));
+        assert!(!leave(&tickets));
         assert!(tickets[0].is_withdrawn());
     }
 }

@@ -88,7 +88,7 @@ async fn contents_of_files_stay_hidden() {
             }
             pairs.extend_from_slice(beside);
             let builder = Admin::builder("127.0.0.1:9092").network(Arc::new(MemoryNetwork::new()));
-            match builder.properties(pairs).unwrap().build().await {
+            match builder.properties(pairs).build().await {
                 Err(error) => check(&mut leaks, name, secret, &capture::shown(&error)),
                 Ok(admin) => check(&mut leaks, name, secret, &format!("{admin:?}")),
             }

@@ -60,15 +60,11 @@ async fn shown(pairs: &[(&str, &str)]) -> String {
         Ok(consumer) => write!(out, "{consumer:?}").unwrap(),
         Err(error) => out += &capture::shown(&error),
     }
-    match Admin::builder("127.0.0.1:9092").network(network()).properties(pairs.iter().copied()) {
+    let admin = Admin::builder("127.0.0.1:9092").network(network()).properties(pairs.iter().copied());
+    write!(out, "{admin:?}").unwrap();
+    match admin.build().await {
+        Ok(admin) => write!(out, "{admin:?}").unwrap(),
         Err(error) => out += &capture::shown(&error),
-        Ok(admin) => {
-            write!(out, "{admin:?}").unwrap();
-            match admin.build().await {
-                Ok(admin) => write!(out, "{admin:?}").unwrap(),
-                Err(error) => out += &capture::shown(&error),
-            }
-        }
     }
     out
 }
@@ -157,15 +153,11 @@ async fn values_beside_other_settings_stay_hidden() {
                 let mut pairs: Vec<_> = beside.iter().copied().filter(|(other, _)| other != name).collect();
                 pairs.push((name, secret));
                 let network = Arc::new(MemoryNetwork::new());
-                let text = match Admin::builder("127.0.0.1:9092").network(network).properties(pairs.iter().copied()) {
-                    Err(error) => capture::shown(&error),
-                    Ok(admin) => {
-                        let builder = format!("{admin:?}");
-                        match admin.build().await {
-                            Ok(admin) => format!("{builder} {admin:?}"),
-                            Err(error) => builder + &capture::shown(&error),
-                        }
-                    }
+                let admin = Admin::builder("127.0.0.1:9092").network(network).properties(pairs.iter().copied());
+                let builder = format!("{admin:?}");
+                let text = match admin.build().await {
+                    Ok(admin) => format!("{builder} {admin:?}"),
+                    Err(error) => builder + &capture::shown(&error),
                 };
                 check(&mut leaks, name, secret, &text);
             }

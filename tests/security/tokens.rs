@@ -257,7 +257,7 @@ async fn assertions_stand_for_the_secret_of_client_credentials() {
             ("sasl.oauthbearer.token.endpoint.url", "http://127.0.0.1/token"),
         ];
         pairs.extend_from_slice(settings);
-        let admin = Admin::builder(cluster.bootstrap()).network(cluster.network()).properties(pairs).unwrap();
+        let admin = cluster.admin().properties(pairs);
         assert_eq!(admin.build().await.unwrap().list_topics().await.unwrap().len(), 1);
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }

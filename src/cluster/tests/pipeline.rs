@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::{
     cluster::{
         answers::Reply as To,
-        departure::Departure,
+        departure::{Departure, Revocable},
         pipeline::{Limits, Outgoing, Pipeline},
     },
     error::{DeliveryStatus, Error, ErrorKind, Result},
@@ -36,10 +36,10 @@ impl Fixture {
     }
 
     fn push(&mut self, timeout: u64, answered: bool) -> Reply {
-        self.push_with(timeout, answered, None)
+        self.push_with(timeout, answered, Departure::default())
     }
 
-    fn push_with(&mut self, timeout: u64, answered: bool, departure: Option<Departure>) -> Reply {
+    fn push_with(&mut self, timeout: u64, answered: bool, departure: Departure) -> Reply {
         let (reply, receiver) = oneshot::channel();
         let request = Outgoing {
             key: ApiKey::Heartbeat,
@@ -221,7 +221,7 @@ fn nothing_is_taken_after_the_end() {
         deadline: it.now,
         answered: true,
         expects: 0,
-        departure: None,
+        departure: Departure::default(),
         reply: To::One(reply),
     };
     it.pipeline.push(request, it.now);
@@ -302,23 +302,38 @@ proptest! {
     }
 }
 
+/// Counts how often it is asked.
+#[derive(Debug)]
+struct Part {
+    withdrawn: bool,
+    asked: AtomicUsize,
+}
+
+impl Revocable for Part {
+    fn is_withdrawn(&self, _: u32) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.withdrawn
+    }
+
+    fn write(&self, _: u32) -> bool {
+        !self.withdrawn
+    }
+
+    fn undo(&self, _: u32) {}
+}
+
 #[test]
 fn request_taken_back_while_muted_is_never_written() {
     let mut it = Fixture::new(2);
     it.pipeline.mute_for(5000, it.now);
-    let asked = Arc::new(AtomicUsize::new(0));
-    let departure = |leaves: bool| {
-        let asked = Arc::clone(&asked);
-        Some(Departure::new(move || {
-            asked.fetch_add(1, Ordering::Relaxed);
-            leaves
-        }))
-    };
-    let mut taken_back = it.push_with(30, true, departure(false));
-    let mut behind = it.push_with(30, true, departure(true));
-    assert_eq!((it.send(), asked.load(Ordering::Relaxed)), (0, 0), "muted: nothing is decided yet");
+    let parts = [true, false].map(|withdrawn| Arc::new(Part { withdrawn, asked: AtomicUsize::new(0) }));
+    let asked = || parts.each_ref().map(|part| part.asked.load(Ordering::Relaxed));
+    let departure = |part: &Arc<Part>| [(part.clone() as Arc<dyn Revocable>, 4)].into_iter().collect();
+    let mut taken_back = it.push_with(30, true, departure(&parts[0]));
+    let mut behind = it.push_with(30, true, departure(&parts[1]));
+    assert_eq!((it.send(), asked()), (0, [0, 0]), "muted: nothing is decided yet");
     it.pass(6).unwrap();
-    assert_eq!((it.send(), asked.load(Ordering::Relaxed)), (1, 2));
+    assert_eq!((it.send(), asked()), (1, [1, 1]));
     let error = failure(&mut taken_back);
     assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::NotPersisted)));
     it.answer(2, 0).unwrap();

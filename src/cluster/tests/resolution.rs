@@ -75,7 +75,7 @@ fn overdue(error: &Error, began: Instant) {
 async fn admin_calls_end_at_the_bound() {
     for silent in [false, true] {
         let network = Arc::new(Names { silent, ..Names::unknown() });
-        let admin = Admin::builder("").properties(BOUND).unwrap().network(network).build().await.unwrap();
+        let admin = Admin::builder("").properties(BOUND).network(network).build().await.unwrap();
         let began = Instant::now();
         let (listed, described) = tokio::join!(admin.list_topics(), admin.describe_cluster());
         let error = listed.unwrap_err();
@@ -130,7 +130,7 @@ async fn client_recovers_when_names_are_known() {
     let servers = cluster.bootstrap().replace("127.0.0.1", "broker.example");
     let network = Names::over(cluster.network());
     let pairs = [("bootstrap.servers", servers.as_str()), BOUND[1]];
-    let admin = Admin::builder("").properties(pairs).unwrap().network(Arc::new(network.clone())).build().await.unwrap();
+    let admin = Admin::builder("").properties(pairs).network(Arc::new(network.clone())).build().await.unwrap();
     assert_eq!(admin.list_topics().await.unwrap_err().kind(), ErrorKind::Resolution);
     network.known.store(true, Ordering::Relaxed);
     tokio::time::sleep(seconds(5)).await;

@@ -31,7 +31,7 @@ pub(super) async fn build(kind: Kind, pairs: &[(&str, &str)]) -> Result<()> {
     match kind {
         Kind::Producer => Producer::builder("").properties(pairs).network(network).build().await.map(drop),
         Kind::Consumer => Consumer::builder("").properties(pairs).network(network).build().await.map(drop),
-        Kind::Admin => Admin::builder("").properties(pairs)?.network(network).build().await.map(drop),
+        Kind::Admin => Admin::builder("").properties(pairs).network(network).build().await.map(drop),
     }
 }
 

@@ -23,13 +23,12 @@ use super::{
         queue::Rules,
         sender::{Effect, ProduceRequest, Sender},
         sizes::Sizes,
-        ticket::Ticket,
         topics::{Admitted, Hand, Placement, TopicTimeout, Topics, parts_of},
     },
     model_broker::{Log, response},
 };
 use crate::{
-    cluster::{Backoff, Metadata, PartitionMetadata, RetryGrid, TopicMetadata},
+    cluster::{Backoff, Departure, Metadata, PartitionMetadata, RetryGrid, TopicMetadata},
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
     record::{Record, RecordMetadata},
     wire::{
@@ -58,8 +57,7 @@ struct Sent {
 fn hand_over(sent: &mut Sent) -> bool {
     let request = sent.request.as_mut().expect("its connection is there");
     if !sent.written {
-        let tickets: Vec<Ticket> = request.parts.iter().map(|part| part.ticket.clone()).collect();
-        sent.written = Ticket::write_all(&tickets);
+        sent.written = request.parts.iter().map(|part| part.ticket.part()).collect::<Departure>().leave();
         for part in &mut request.parts {
             part.withdrawn = part.ticket.is_withdrawn();
         }

@@ -18,10 +18,11 @@ use super::super::{
     queue::{PartitionQueue, Readiness, Rules},
     response::Answer,
     sizes::Sizes,
+    ticket::Ticket,
     topics::parts_of,
 };
 use crate::{
-    cluster::{Backoff, RetryGrid},
+    cluster::{Backoff, Departure, RetryGrid},
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
     record::{Record, RecordMetadata},
     wire::{
@@ -32,6 +33,11 @@ use crate::{
 };
 
 const NODE: i32 = 1;
+
+/// The connection hands the request with that batch to the socket.
+fn written(ticket: &Ticket) -> bool {
+    [ticket.part()].into_iter().collect::<Departure>().leave()
+}
 
 /// A partition's queue whose every record is a batch of its own.
 struct Line {
@@ -112,7 +118,7 @@ impl Line {
         let request = self.next;
         self.next += 1;
         let drained = self.queue.drain(request, NODE, self.now, &self.identity)?;
-        assert!(drained.ticket.write());
+        assert!(written(&drained.ticket));
         let sealed = match drained.body {
             Body::Open(builder) => builder.seal(&mut Compressor::new(Compression::None).unwrap()).unwrap(),
             Body::Sealed(sealed) => sealed,
@@ -525,7 +531,7 @@ fn a_leader_that_moves_is_followed_at_once_but_not_back_and_forth() {
         }
         attempts += 1;
         let drained = line.queue.drain(100 + round as u64, leader, line.now, &line.identity).unwrap();
-        assert!(drained.ticket.write());
+        assert!(written(&drained.ticket));
         let Body::Sealed(sealed) = drained.body else { panic!("it was sealed before") };
         let answer = Answer::read(said(ErrorCode::NOT_LEADER_OR_FOLLOWER, -1), "t[0]");
         line.queue.answered(100 + round as u64, Ok(sealed), answer, line.now, &line.rules, &mut line.rng);
