@@ -246,9 +246,8 @@ impl Program {
     }
 }
 
-async fn fresh(sasl: bool) -> Cluster {
+async fn fresh(sasl: Option<testkit::Sasl>) -> Cluster {
     let options = Options::new().brokers(2);
-    let sasl = sasl.then(|| testkit::Sasl::new().user("alice", "wonder").max_reauth(5 * SECOND));
     let cluster = cluster(match sasl {
         Some(sasl) => options.sasl(sasl),
         None => options,
@@ -264,17 +263,24 @@ async fn shows(hostile: Hostile) -> bool {
     // Of a single subscriber `tracing` believes that all threads have it: hence a second one.
     let _second = tracing::Dispatch::new(seen.clone());
     let _told = tracing::subscriber::set_default(seen.clone());
-    let sasl = matches!(hostile.key, ApiKey::SaslHandshake | ApiKey::SaslAuthenticate);
-    let cluster = fresh(sasl).await;
-    let security = match sasl {
-        true => Security::sasl_plaintext(Sasl::plain("alice", "wonder")),
-        false => Security::plaintext(),
+    let users = || testkit::Sasl::new().user("alice", "wonder").max_reauth(5 * SECOND);
+    let sasl = match hostile.key {
+        // Where PLAIN is missing, the answer names the mechanisms that there are.
+        ApiKey::SaslHandshake => Some(users().mechanisms(["SCRAM-SHA-256"])),
+        ApiKey::SaslAuthenticate => Some(users()),
+        _ => None,
     };
+    let security = match &sasl {
+        Some(_) => Security::sasl_plaintext(Sasl::plain("alice", "wonder")),
+        None => Security::plaintext(),
+    };
+    let consumes = sasl.is_none();
+    let cluster = fresh(sasl).await;
     let network = tampered_bytes(&cluster, move |key, version, body| hostile.change(key, version, body));
     let program = Program { bootstrap: cluster.bootstrap(), network, security, seen: seen.clone() };
     program.administrates().await;
     program.produces().await;
-    if !sasl {
+    if consumes {
         tokio::join!(
             program.consumes(GroupProtocol::Classic, "orders"),
             program.consumes(GroupProtocol::Classic, "^ord.*")
