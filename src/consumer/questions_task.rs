@@ -1,6 +1,9 @@
 //! Asks what positions hang on: committed offsets, the starts and ends of logs, leader epochs.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
@@ -17,6 +20,9 @@ use crate::{
     record::to_millis,
 };
 
+/// For how long the look-up of committed offsets is tried before its error is shown in the status. It is asked again then.
+const SHOWN_AFTER: Duration = Duration::from_secs(10);
+
 /// Asks one question, and takes its answer to the assignment. Whether a new look at the metadata is needed.
 pub(super) async fn ask(shared: &Shared, question: Question) -> bool {
     match question {
@@ -29,7 +35,11 @@ pub(super) async fn ask(shared: &Shared, question: Question) -> bool {
 async fn ask_committed(shared: &Shared, asked: Vec<Asked<()>>) -> bool {
     let partitions = asked.iter().map(|asked| asked.partition.clone()).collect();
     let answer = match &shared.group {
-        Some(group) => group.committed(partitions, shared.deadline()).await,
+        // A call tries again silently: what does not pass has to come back and be shown.
+        Some(group) => {
+            let soon = Instant::now() + SHOWN_AFTER;
+            group.committed(partitions, shared.deadline().min(soon)).await
+        }
         None => Ok(HashMap::new()),
     };
     let now = Instant::now().into_std();

@@ -42,7 +42,7 @@ pub enum Waiting {
     /// For an answer to where it is to be read from: the committed offset, the log's start or end, whether the log was
     /// truncated.
     FindingPosition,
-    /// For the next attempt after this error, which [comes by itself](PartitionStatus::next_attempt_in).
+    /// For the next attempt after this error, which [comes by itself](PartitionStatus::next_attempt_in), or for its answer.
     BackingOff(Error),
     /// For the broker that it is read from, which [asked for silence](PartitionStatus::next_attempt_in) (KIP-219: a quota is
     /// exceeded).
@@ -195,7 +195,9 @@ impl Assignment {
             return (Waiting::BackingOff(error.clone()), found.position.not_before());
         }
         if !matches!(asks, State::Fetch { .. }) {
-            return (Waiting::FindingPosition, None);
+            // An attempt after an error is under way: the error stays until it is over.
+            let waiting = found.seen.trouble.clone().map_or(Waiting::FindingPosition, Waiting::BackingOff);
+            return (waiting, None);
         }
         let id = found.source().unwrap_or(leader.into());
         let node = self.nodes.get(&id);

@@ -32,6 +32,13 @@ pub(super) static FLOODS: &[&str] = &[
 
 pub(super) static AWAITED: &[Awaited] = &[
     Awaited {
+        scenarios: &["classic_member", "consumer_protocol_member"],
+        apis: &["ApiVersions", "OffsetCommit", "LeaveGroup"],
+        complaint: "is silent",
+        why: "commits that are tried again for a minute, commits of a member that was put out, and a broker that refuses \
+              ApiVersions to a running member are told with the code",
+    },
+    Awaited {
         scenarios: &["idempotent_producer", "plain_producer"],
         apis: &["Produce"],
         complaint: "floods the log",

@@ -25,11 +25,11 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// A call may take all of `default.api.timeout.ms`, which is a minute, and its last attempt ends a little later.
 pub(super) const HEARD_WITHIN: Duration = Duration::from_secs(62);
 /// How long a scenario goes on: long enough for a minute that begins with the first refusal.
-pub(super) const PLAYED: Duration = Duration::from_secs(70);
+pub(super) const PLAYED: Duration = Duration::from_secs(80);
 /// Requests in a minute: ten a second.
 const MOST_REQUESTS: usize = 600;
 /// Log lines of one cause in a scenario: one in ten seconds.
-const MOST_LINES: usize = 7;
+const MOST_LINES: usize = 8;
 /// A pair is cut short when it has gone on for so long and the user has heard of it.
 const ENOUGH: Duration = Duration::from_secs(12);
 /// A client that sends so many requests spins, and the scenario is cut off.
