@@ -127,16 +127,14 @@ async fn batch_beside_an_expired_one_is_delivered() {
             .build()
             .await
             .unwrap();
-        let send = async |partition, value: &'static str| {
-            producer.send(Record::to(TOPIC).partition(partition).value(value)).await.unwrap()
-        };
-        send(2, "mutes").await.await.unwrap();
+        let record = |partition, value: &'static str| Record::to(TOPIC).partition(partition).value(value);
+        producer.send(record(2, "mutes")).await.unwrap().await.unwrap();
         // Holds the one place in flight until its request times out, behind which the other two go together.
-        let first = send(2, "holds").await;
+        let first = producer.send(record(2, "holds")).await.unwrap();
         tokio::time::sleep(ms(100)).await;
-        let expires = send(0, "expires").await;
+        let expires = producer.send(record(0, "expires")).await.unwrap();
         tokio::time::sleep(ms(2700)).await;
-        let lives = send(1, "lives").await;
+        let lives = producer.send(record(1, "lives")).await.unwrap();
         not_persisted(expires.await, ErrorKind::Timeout);
         not_persisted(first.await, ErrorKind::Timeout);
         lives.await.unwrap();
