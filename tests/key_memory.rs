@@ -60,9 +60,9 @@ impl Needles {
             backwards.reverse();
             needles.push(("number", masked(&backwards)));
             backwards.zeroize();
-            // Within one line.
-            let line = at * 4 / 3 / 64 * 64;
-            needles.push(("PEM", masked(&digits[line + 8..])));
+            // Within one line of 64 digits.
+            let digit = at * 4 / 3;
+            needles.push(("PEM", masked(&digits[digit - digit % 64 + (digit % 64).min(64 - WINDOW)..])));
         }
         Self(needles)
     }

@@ -10,7 +10,7 @@ use std::{
 use super::position::Start;
 use crate::{
     error::Error,
-    log::{Origin, event, several},
+    log::{Limiter, Origin, event, several},
     record::TopicPartition,
 };
 
@@ -25,6 +25,8 @@ pub(super) struct Journal {
     /// By cause and by what they are reset to.
     resets: BTreeMap<(&'static str, String), Vec<String>>,
     truncated: Vec<String>,
+    /// The lines of late, by their cause: what follows soon after one is gathered for the next.
+    lines: Limiter<String>,
     /// When partitions that stand still were last told of.
     stalls_told: Option<Instant>,
 }
@@ -52,16 +54,21 @@ impl Journal {
         self.truncated.push(format!("{partition} (from offset {from} to {to})"));
     }
 
-    /// Writes what has gathered: one line for each cause.
-    pub(super) fn write(&mut self, origin: &Origin) {
-        for ((cause, to), partitions) in std::mem::take(&mut self.resets) {
+    /// Writes what has gathered: one line for each cause, and none sooner than ten seconds after the last of that cause.
+    pub(super) fn write(&mut self, origin: &Origin, now: Instant) {
+        let Self { resets, lines, .. } = self;
+        resets.retain(|(cause, to), partitions| {
+            if lines.admit(format!("{cause} {to}"), now).is_none() {
+                return true;
+            }
             event!(
-                INFO, origin, partitions = %several(&partitions), count = partitions.len(), cause, to,
+                INFO, origin, partitions = %several(partitions), count = partitions.len(), cause, to,
                 "positions are reset as auto.offset.reset says"
             );
-        }
-        let truncated = std::mem::take(&mut self.truncated);
-        if !truncated.is_empty() {
+            false
+        });
+        if !self.truncated.is_empty() && self.lines.admit("truncated".to_owned(), now).is_some() {
+            let truncated = std::mem::take(&mut self.truncated);
             event!(
                 WARN, origin, partitions = %several(&truncated), count = truncated.len(),
                 "logs were truncated behind what was read, by an unclean leader election as a rule: reading goes on at \
@@ -111,6 +118,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn resets_soon_after_a_line_are_gathered() {
+        let (mut journal, start) = (Journal::default(), Instant::now());
+        let mut left = Vec::new();
+        for second in 0..12 {
+            journal.reset(&TopicPartition::new("t", 0), "no offset", None, Start::Latest);
+            journal.write(&Origin::default(), start + second * Duration::from_secs(1));
+            left.push(journal.resets.values().map(Vec::len).sum::<usize>());
+        }
+        assert_eq!(left, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
+    }
+
+    #[test]
     fn stalls_are_told_at_once_and_every_minute() {
         let (mut journal, start) = (Journal::default(), Instant::now());
         let told = |journal: &mut Journal, new: bool, second: u32| {
@@ -129,7 +148,7 @@ mod tests {
         }
         assert_eq!(journal.resets.len(), 1);
         assert_eq!(journal.resets[&("cause", "earliest".to_owned())][0], "t[0] (offset 7)");
-        journal.write(&Origin::default());
+        journal.write(&Origin::default(), Instant::now());
         assert!(journal.resets.is_empty());
     }
 }

@@ -291,7 +291,7 @@ impl Assignment {
             let partitions = several(&moving);
             event!(INFO, self.rules.origin, %partitions, count, stalled_s, "partitions that got no further go on");
         }
-        self.journal.write(&self.rules.origin);
+        self.journal.write(&self.rules.origin, now);
     }
 
     /// Every partition's status.

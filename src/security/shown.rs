@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn servers_texts_repeat_no_secret() {
         let text = "wrong secret \"hun ter222\" (ter222) for\u{1b} alice";
-        assert_eq!(scrubbed(text, 200, ["hun ter222"]), "wrong secret \"(hidden)\" ((hidden)) for alice");
+        assert_eq!(scrubbed(text, 200, ["hun ter222"]), "wrong secret \"(hidden)\" ((hidden)) for\\u{1b} alice");
         assert_eq!(scrubbed("abc", 2, [""]), "ab");
     }
 }

@@ -137,7 +137,9 @@ impl Connector {
         if let Answer::NoCommonScheme(kind) = &asked.answer
             && !self.warned.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(
+            event!(
+                WARN,
+                Origin::current(),
                 %kind,
                 "the peer asks for a client certificate and accepts no signature scheme of the client's key; the certificate is \
                  not shown"

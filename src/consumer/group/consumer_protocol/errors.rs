@@ -110,7 +110,7 @@ impl ConsumerMembership {
         if let Some(Lasting { duration, attempts }) = self.join_outage.failed(now) {
             let outage_s = duration.as_secs();
             event!(
-                WARN, self.settings.origin, member = &*self.member_id, %error, outage_s, attempts,
+                WARN, self.settings.origin, member = &*clean(&self.member_id), %error, outage_s, attempts,
                 "the group cannot be joined; the consumer tries again, after retry.backoff.max.ms at the latest"
             );
         }
@@ -170,7 +170,7 @@ impl ConsumerMembership {
             event!(
                 WARN,
                 self.settings.origin,
-                member = &*self.member_id,
+                member = &*clean(&self.member_id),
                 generation = self.epoch,
                 cause = self.too_slow(),
                 "the member left its group; it joins again when its reader asks for records"
@@ -194,7 +194,7 @@ impl ConsumerMembership {
     fn raise(&mut self, now: Instant, error: Error) {
         if let Some(suppressed) = self.raised.admit(error.code(), now) {
             event!(
-                WARN, self.settings.origin, member = &*self.member_id, %error, suppressed,
+                WARN, self.settings.origin, member = &*clean(&self.member_id), %error, suppressed,
                 "the consumer is out of its group; it tries to join when its reader asks for records again"
             );
         }
@@ -216,7 +216,7 @@ impl ConsumerMembership {
         if let Some(Lasting { duration, attempts }) = self.heartbeat_outage.failed(now) {
             let outage_s = duration.as_secs();
             event!(
-                WARN, self.settings.origin, member = &*self.member_id, generation = self.epoch, %error, outage_s, attempts,
+                WARN, self.settings.origin, member = &*clean(&self.member_id), generation = self.epoch, %error, outage_s, attempts,
                 "heartbeats fail; when none is answered for a session, the partitions are lost"
             );
         }
@@ -237,7 +237,7 @@ impl ConsumerMembership {
 
     pub(super) fn warn_of_loss(&self, partitions: &[TopicPartition], cause: &str) {
         event!(
-            WARN, self.settings.origin, member = &*self.member_id, generation = self.epoch, cause,
+            WARN, self.settings.origin, member = &*clean(&self.member_id), generation = self.epoch, cause,
             partitions = %several(partitions), count = partitions.len(),
             "partitions are lost, perhaps to other members: what was read of them and not committed is read again"
         );
@@ -245,7 +245,7 @@ impl ConsumerMembership {
 
     fn end(&mut self, error: Error) {
         event!(
-            ERROR, self.settings.origin, member = &*self.member_id, generation = self.epoch, %error,
+            ERROR, self.settings.origin, member = &*clean(&self.member_id), generation = self.epoch, %error,
             "the consumer is out of its group for good and has ended: close it, and make a new one when the cause is mended"
         );
         self.tell_lost(&error.to_string());

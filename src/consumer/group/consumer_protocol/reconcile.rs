@@ -14,6 +14,7 @@ use super::{
     membership::{GivingUp, State},
 };
 use crate::{
+    error::clean,
     log::{event, several},
     record::TopicPartition,
 };
@@ -71,7 +72,7 @@ impl ConsumerMembership {
         let partitions: Vec<_> = added.into_iter().map(|(partition, _)| partition).collect();
         if !partitions.is_empty() {
             event!(
-                INFO, self.settings.origin, member = &*self.member_id, generation = self.epoch,
+                INFO, self.settings.origin, member = &*clean(&self.member_id), generation = self.epoch,
                 partitions = %several(&partitions), count = partitions.len(), "partitions are assigned"
             );
         }
@@ -86,7 +87,7 @@ impl ConsumerMembership {
         let deadline = since + timeout - MARGIN.min(timeout / 8);
         let reason = if self.leaving { "the consumer unsubscribed" } else { "the coordinator assigns them to others" };
         event!(
-            INFO, self.settings.origin, member = &*self.member_id, generation = self.epoch, reason,
+            INFO, self.settings.origin, member = &*clean(&self.member_id), generation = self.epoch, reason,
             partitions = %several(&partitions), count = partitions.len(),
             "partitions are revoked: the reader is asked to finish with them"
         );

@@ -156,7 +156,7 @@ impl Membership {
     pub(super) fn raise(&mut self, now: Instant, error: Error) {
         if let Some(suppressed) = self.raised.admit(error.code(), now) {
             event!(
-                WARN, self.settings.origin, member = &*self.member_id, %error, suppressed,
+                WARN, self.settings.origin, member = &*clean(&self.member_id), %error, suppressed,
                 "the consumer is out of its group; it tries to join when its reader asks for records again"
             );
         }
@@ -180,7 +180,7 @@ impl Membership {
             Some(Lasting { duration, attempts }) => {
                 let (outage_s, session_ms) = (duration.as_secs(), self.settings.session_timeout.as_millis());
                 event!(
-                    WARN, self.settings.origin, member = &*self.member_id, generation = self.generation, %error, outage_s,
+                    WARN, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation, %error, outage_s,
                     attempts, session_timeout_ms = %session_ms,
                     "heartbeats fail; when none is answered for session.timeout.ms, the partitions are lost"
                 );
@@ -206,7 +206,7 @@ impl Membership {
 
     fn end(&mut self, error: Error) {
         event!(
-            ERROR, self.settings.origin, member = &*self.member_id, generation = self.generation, %error,
+            ERROR, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation, %error,
             "the consumer is out of its group for good and has ended: close it, and make a new one when the cause is mended"
         );
         self.tell_lost(&error.to_string());
@@ -239,7 +239,7 @@ impl Membership {
             event!(
                 WARN,
                 self.settings.origin,
-                member = &*self.member_id,
+                member = &*clean(&self.member_id),
                 generation = self.generation,
                 cause,
                 "the member left its group; it joins again when its reader asks for records"
@@ -249,7 +249,7 @@ impl Membership {
 
     pub(super) fn warn_of_loss(&self, partitions: &[TopicPartition], cause: &str) {
         event!(
-            WARN, self.settings.origin, member = &*self.member_id, generation = self.generation, cause,
+            WARN, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation, cause,
             partitions = %several(partitions), count = partitions.len(),
             "partitions are lost, perhaps to other members: what was read of them and not committed is read again"
         );

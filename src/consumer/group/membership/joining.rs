@@ -225,7 +225,7 @@ impl Membership {
             let foreign: Vec<&str> = foreign.into_iter().collect();
             if let Some(suppressed) = self.raised.admit(None, now) {
                 event!(
-                    WARN, self.settings.origin, member = &*self.member_id, generation = self.generation,
+                    WARN, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation,
                     topics = %several(&foreign), count = foreign.len(), suppressed,
                     "the group's leader assigned topics that are not subscribed to: the assignment is not taken, and the \
                      member joins again"
@@ -271,7 +271,7 @@ impl Membership {
         }
         if !added.is_empty() {
             event!(
-                INFO, self.settings.origin, member = &*self.member_id, generation = self.generation,
+                INFO, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation,
                 partitions = %several(&added), count = added.len(), "partitions are assigned"
             );
         }

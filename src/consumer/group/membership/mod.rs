@@ -57,7 +57,7 @@ use super::{
 };
 use crate::{
     cluster::Backoff,
-    error::{Error, ErrorCode, ErrorKind},
+    error::{Error, ErrorCode, ErrorKind, clean},
     log::{Limiter, Outage, event, several},
     record::TopicPartition,
 };
@@ -476,7 +476,7 @@ impl Membership {
         let ticket = self.ticket();
         let revoked: Vec<TopicPartition> = partitions.iter().cloned().collect();
         event!(
-            INFO, self.settings.origin, member = &*self.member_id, generation = self.generation, reason = self.reason,
+            INFO, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation, reason = self.reason,
             partitions = %several(&revoked), count = revoked.len(),
             "partitions are revoked: the reader is asked to finish with them"
         );
