@@ -70,15 +70,4 @@ pub(super) static AWAITED: &[Awaited] = &[
         complaint: "floods the log",
         why: "lines about commits and lost partitions come once in a while",
     },
-    Awaited {
-        scenarios: &[
-            "classic_member",
-            "static_classic_member",
-            "consumer_protocol_member",
-            "static_consumer_protocol_member",
-        ],
-        apis: &["Heartbeat", "ConsumerGroupHeartbeat"],
-        complaint: "is silent",
-        why: "heartbeats that fail are told while they do",
-    },
 ];

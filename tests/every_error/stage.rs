@@ -94,18 +94,19 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// The share of a minute over which requests and lines were counted.
-    fn share(&self) -> f64 {
-        (self.played.as_secs_f64() / PLAYED.as_secs_f64()).clamp(0.3, 1.0)
+    /// The share of `whole` that was played.
+    fn share(&self, whole: Duration) -> f64 {
+        (self.played.as_secs_f64() / whole.as_secs_f64()).clamp(0.3, 1.0)
     }
 
     pub(super) fn spins(&self) -> bool {
-        self.spun || self.requests as f64 > MOST_REQUESTS as f64 * self.share()
+        self.spun || self.requests as f64 > MOST_REQUESTS as f64 * self.share(MINUTE)
     }
 
     pub(super) fn floods(&self) -> bool {
         // The first lines of a backoff stand close together.
-        self.lines.0 as f64 > (MOST_LINES as f64 * self.share()).ceil() + f64::from(u8::from(self.played < PLAYED))
+        let early = f64::from(u8::from(self.played < PLAYED));
+        self.lines.0 as f64 > (MOST_LINES as f64 * self.share(PLAYED)).ceil() + early
     }
 
     pub(super) fn heard_after(&self) -> Option<Duration> {

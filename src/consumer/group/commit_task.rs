@@ -173,6 +173,10 @@ impl GroupHandle {
                 Err(error) => return Err(error),
             };
             drop(attempt);
+            match &verdict {
+                Verdict::Over => self.shared.commit_taken(),
+                Verdict::Again { error, .. } | Verdict::NotOurName { error, .. } => self.shared.commit_refused(error),
+            }
             last = Some(match verdict {
                 Verdict::Over => return commit.end(),
                 Verdict::Again { find_coordinator, error } => {

@@ -14,6 +14,13 @@ use super::{
     order::Order,
     reader::Reader,
 };
+use crate::{
+    error::Error,
+    log::{Lasting, Outage, event},
+};
+
+/// Refused commits are logged once they have been refused for so long: a coordinator that moves is found again sooner.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -23,6 +30,8 @@ pub(super) struct Shared {
     pub(super) attempt: tokio::sync::Mutex<()>,
     /// Held for a moment only.
     order: Mutex<Order>,
+    /// Commits that are refused and tried again, as the log is told of them.
+    commit_outage: Mutex<Outage>,
     /// With since when it is of this kind.
     standing: watch::Sender<(Arc<Standing>, Instant)>,
 }
@@ -40,12 +49,37 @@ impl Shared {
             reader: Reader::default(),
             attempt: tokio::sync::Mutex::new(()),
             order: Mutex::default(),
+            commit_outage: Mutex::new(Outage::after(COMMIT_PATIENCE)),
             standing: watch::Sender::new((Arc::new(Standing::Alone), Instant::now())),
         }
     }
 
     pub(super) fn order(&self) -> MutexGuard<'_, Order> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A commit was refused, or got no answer, and may be tried again.
+    pub(super) fn commit_refused(&self, error: &Error) {
+        let lasting = self.commit_outage().failed(Instant::now().into_std());
+        if let Some(Lasting { duration, attempts }) = lasting {
+            event!(
+                WARN, self.settings.origin, %error, outage_s = duration.as_secs(), attempts,
+                "offsets cannot be committed; commits are tried again, and records may be read twice after a restart"
+            );
+        }
+    }
+
+    /// The coordinator took a commit.
+    pub(super) fn commit_taken(&self) {
+        let lasting = self.commit_outage().ended(Instant::now().into_std());
+        if let Some(Lasting { duration, attempts }) = lasting {
+            let outage_s = duration.as_secs();
+            event!(INFO, self.settings.origin, outage_s, attempts, "offsets can be committed again");
+        }
+    }
+
+    fn commit_outage(&self) -> MutexGuard<'_, Outage> {
+        self.commit_outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn standing(&self) -> Arc<Standing> {
