@@ -175,7 +175,10 @@ impl GroupHandle {
             drop(attempt);
             match &verdict {
                 Verdict::Over => self.shared.commit_taken(),
-                Verdict::Again { error, .. } | Verdict::NotOurName { error, .. } => self.shared.commit_refused(error),
+                // The log is told what the coordinator said, with Kafka's code.
+                Verdict::Again { error, .. } | Verdict::NotOurName { said: error, .. } => {
+                    self.shared.commit_refused(error);
+                }
             }
             last = Some(match verdict {
                 Verdict::Over => return commit.end(),
