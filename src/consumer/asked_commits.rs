@@ -103,8 +103,11 @@ impl Shared {
             let together = self.carry_out(&mut together, Insistence::Through, deadline).await;
             let is_late = together.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout);
             if together.is_ok() || is_late || taken.commits.len() == 1 {
-                let unheard = taken.commits.drain(..).filter_map(|asked| asked.done.tell(together.clone()));
-                unheard.last().iter().for_each(|error| self.tell_failed_commit(error));
+                let mut unheard = None;
+                for asked in taken.commits.drain(..) {
+                    unheard = asked.done.tell(together.clone()).or(unheard);
+                }
+                unheard.iter().for_each(|error| self.tell_failed_commit(error));
                 return;
             }
         }

@@ -269,16 +269,16 @@ impl Sender {
         if self.spare.len() < SPARE {
             self.spare.push(parts);
         }
-        if answers.left() > 0 {
-            if let Some(suppressed) = self.counters.admit_line("foreign partitions", now) {
-                event!(
-                    WARN,
-                    self.counters.origin(),
-                    node,
-                    suppressed,
-                    "the broker answered for partitions that it was not asked about: these answers are ignored"
-                );
-            }
+        if answers.left() > 0
+            && let Some(suppressed) = self.counters.admit_line("foreign partitions", now)
+        {
+            event!(
+                WARN,
+                self.counters.origin(),
+                node,
+                suppressed,
+                "the broker answered for partitions that it was not asked about: these answers are ignored"
+            );
         }
         if refresh {
             self.effects.push(Effect::RefreshMetadata);

@@ -182,9 +182,12 @@ fn hostile_brokers_neither_spin_nor_silence() {
         outcome.hits = outcome.hits.max(1);
         let complaint = complaint(&outcome);
         let is_silence = outcome.heard_after().is_none_or(|after| after > HEARD_WITHIN);
+        let is_loud = outcome.spins() || outcome.floods();
+        let awaited = FLOODS.contains(&hostility.name) && outcome.floods() && !outcome.spins();
+        let excused = hostility.word.is_none() && is_silence && !is_loud;
         if let Some(complaint) = complaint
-            && !(FLOODS.contains(&hostility.name) && !outcome.spins() && outcome.floods())
-            && !(hostility.word.is_none() && is_silence && !outcome.spins() && !outcome.floods())
+            && !awaited
+            && !excused
         {
             complaints.push(format!("{}: {complaint} ({} requests)", hostility.name, outcome.requests));
         }

@@ -43,10 +43,10 @@ async fn produce(builder: ProducerBuilder, stage: &Stage) {
     while !stage.is_over() {
         let (producer, ear) = (producer.clone(), stage.ear.clone());
         tokio::spawn(async move {
-            if let Some(delivery) = ear.result(producer.send(Record::to(TOPIC).value("v")).await) {
-                if ear.result(delivery.await).is_some() {
-                    ear.works();
-                }
+            if let Some(delivery) = ear.result(producer.send(Record::to(TOPIC).value("v")).await)
+                && ear.result(delivery.await).is_some()
+            {
+                ear.works();
             }
         });
         sleep(2 * SECOND).await;

@@ -114,8 +114,11 @@ impl Outcome {
     }
 }
 
+/// Requests, and when they were sent.
+type Sent = Vec<(Instant, ApiKey)>;
+
 #[derive(Clone, Default)]
-struct Meter(Arc<(Mutex<Vec<(Instant, ApiKey)>>, Notify)>);
+struct Meter(Arc<(Mutex<Sent>, Notify)>);
 
 impl Meter {
     fn count(&self, key: ApiKey) {
@@ -126,7 +129,7 @@ impl Meter {
         }
     }
 
-    fn seen(&self) -> Vec<(Instant, ApiKey)> {
+    fn seen(&self) -> Sent {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -143,11 +146,13 @@ fn busiest_minute(seen: &[(Instant, ApiKey)]) -> usize {
     counts.max().unwrap_or(0)
 }
 
+/// Makes the fault, and the network that the client is on.
+pub(super) type MakeFault = Box<dyn Fn(&Cluster) -> (Option<Fault>, Arc<dyn Network>)>;
+
 /// How a pair is set up.
 pub(super) struct Setting {
     pub(super) options: Options,
-    /// Makes what goes wrong, and the network that the client is on.
-    pub(super) fault: Box<dyn Fn(&Cluster) -> (Option<Fault>, Arc<dyn Network>)>,
+    pub(super) fault: MakeFault,
     pub(super) play: fn(Stage) -> Playing,
     /// What the user is to hear of: one of these.
     pub(super) words: Vec<String>,
