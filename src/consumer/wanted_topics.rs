@@ -28,6 +28,9 @@ pub enum TopicState {
     /// The consumer has no right to the topic (`TOPIC_AUTHORIZATION_FAILED`). Metadata is asked for it again; it is read as
     /// soon as the right is granted.
     Forbidden,
+    /// Brokers answer with another error than these. Metadata is asked for the topic again; it is read as soon as they
+    /// name its partitions.
+    Unavailable(ErrorCode),
 }
 
 impl TopicState {
@@ -38,6 +41,7 @@ impl TopicState {
             Self::Present => "present",
             Self::Missing => "missing",
             Self::Forbidden => "forbidden",
+            Self::Unavailable(_) => "unavailable",
         }
     }
 
@@ -45,14 +49,19 @@ impl TopicState {
         matches!(self, Self::Missing | Self::Forbidden)
     }
 
-    /// What metadata says of a topic; `None` where it says nothing that lasts.
+    /// Whether nothing can be consumed of the topic, which the reader is told if it lasts.
+    fn is_in_the_way(self) -> bool {
+        self.is_absent() || matches!(self, Self::Unavailable(_))
+    }
+
+    /// The state that metadata gives a topic; `None` where it does not have the topic.
     fn of(metadata: &Metadata, topic: &str) -> Option<Self> {
-        match metadata.topic(topic)?.error {
-            ErrorCode::NONE => Some(Self::Present),
-            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::INVALID_TOPIC_EXCEPTION => Some(Self::Missing),
-            ErrorCode::TOPIC_AUTHORIZATION_FAILED => Some(Self::Forbidden),
-            _ => None,
-        }
+        Some(match metadata.topic(topic)?.error {
+            ErrorCode::NONE => Self::Present,
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => Self::Missing,
+            ErrorCode::TOPIC_AUTHORIZATION_FAILED => Self::Forbidden,
+            code => Self::Unavailable(code),
+        })
     }
 }
 
@@ -142,6 +151,10 @@ impl WantedTopics {
         for name in self.subscription.names().iter().chain(&assigned) {
             let known = self.topics.entry(name.clone()).or_insert_with(|| Known::new(TopicState::Unknown, now));
             let Some(state) = TopicState::of(metadata, name) else { continue };
+            // A topic that is being created has no leader for a moment: until it has one, it is missing.
+            if known.state.is_absent() && matches!(state, TopicState::Unavailable(_)) {
+                continue;
+            }
             if let Some((before, lasted)) = known.change(state, now)
                 && before.is_absent()
                 && state == TopicState::Present
@@ -185,17 +198,18 @@ impl WantedTopics {
         let propagation = self.propagation;
         let due = |since: Instant| now.saturating_duration_since(since) >= propagation;
         let mut errors = Vec::new();
-        for state in [TopicState::Missing, TopicState::Forbidden] {
-            let mut topics: Vec<Arc<str>> = Vec::new();
-            for (name, known) in &mut self.topics {
-                if known.state == state && !known.told && due(known.since) {
-                    known.told = true;
-                    topics.push(name.clone());
-                }
-            }
-            if topics.is_empty() {
+        let mut untold: Vec<(TopicState, Vec<Arc<str>>)> = Vec::new();
+        for (name, known) in &mut self.topics {
+            if !known.state.is_in_the_way() || known.told || !due(known.since) {
                 continue;
             }
+            known.told = true;
+            match untold.iter_mut().find(|(state, _)| *state == known.state) {
+                Some((_, topics)) => topics.push(name.clone()),
+                None => untold.push((known.state, vec![name.clone()])),
+            }
+        }
+        for (state, topics) in untold {
             let error = absence(state, &topics, propagation);
             event!(
                 WARN, self.origin, topics = %several(&topics), count = topics.len(), %error,
@@ -221,7 +235,7 @@ impl WantedTopics {
 
     /// When [`tell`](Self::tell) has something to tell, if nothing changes before.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let topics = self.topics.values().filter(|known| known.state.is_absent() && !known.told);
+        let topics = self.topics.values().filter(|known| known.state.is_in_the_way() && !known.told);
         let patterns = self.patterns.values().filter(|known| !known.state && !known.told);
         let since = topics.map(|known| known.since).chain(patterns.map(|known| known.since));
         since.min().and_then(|since| since.checked_add(self.propagation))
@@ -275,6 +289,13 @@ fn absence(state: TopicState, topics: &[Arc<str>], propagation: Duration) -> Err
         );
         return Error::broker(ErrorCode::TOPIC_AUTHORIZATION_FAILED, what);
     }
+    if let TopicState::Unavailable(code) = state {
+        let what = format_args!(
+            "topics that the consumer asks for have been refused for {ms} ms (topic.metadata.propagation.max.ms), and are \
+             read as soon as the brokers name their partitions: {topics}"
+        );
+        return Error::broker(code, what);
+    }
     Error::new(
         ErrorKind::UnknownTopicOrPartition,
         format!(
@@ -324,6 +345,28 @@ mod tests {
         assert_eq!(told.len(), 1, "one error for both");
         assert_eq!((told[0].0.kind(), told[0].1.len()), (ErrorKind::UnknownTopicOrPartition, 2));
         assert!(wanted.tell(start + 999 * SECOND).is_empty() && wanted.next_due().is_none());
+    }
+
+    #[test]
+    fn refused_topic_is_told_with_its_code() {
+        let (mut wanted, start) = (wanted(&["a", "b"]), Instant::now());
+        let code = ErrorCode::LEADER_NOT_AVAILABLE;
+        wanted.look(&picture(&[("a", code), ("b", ErrorCode::NONE)]), BTreeSet::new(), start);
+        assert_eq!((wanted.presence(), wanted.next_due()), (Presence::Some, Some(start + 30 * SECOND)));
+        assert!(!wanted.is_absent("a"), "it may be there in a moment");
+        let told = wanted.tell(start + 30 * SECOND);
+        assert_eq!((told.len(), told[0].0.code(), told[0].1.len()), (1, Some(code), 1));
+        assert!(wanted.tell(start + 99 * SECOND).is_empty());
+    }
+
+    #[test]
+    fn created_topic_without_a_leader_yet_stays_missing() {
+        let (mut wanted, start) = (wanted(&["a"]), Instant::now());
+        wanted.look(&picture(&[("a", MISSING)]), BTreeSet::new(), start);
+        wanted.look(&picture(&[("a", ErrorCode::LEADER_NOT_AVAILABLE)]), BTreeSet::new(), start + SECOND);
+        assert_eq!(wanted.presence(), Presence::None);
+        wanted.look(&picture(&[("a", ErrorCode::NONE)]), BTreeSet::new(), start + 2 * SECOND);
+        assert_eq!(wanted.presence(), Presence::Some);
     }
 
     #[test]

@@ -322,8 +322,9 @@ impl GroupTask {
 
 /// A member left, and its coordinator may not know.
 pub(super) fn tell_unheard_goodbye(shared: &Shared, error: &Error) {
+    let Some(suppressed) = shared.admit_goodbye(now()) else { return };
     event!(
-        WARN, shared.settings.origin, %error,
+        WARN, shared.settings.origin, %error, suppressed,
         "the coordinator was not told that the member has left: others get its partitions when its session has timed out"
     );
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    log::{Lasting, Outage, event},
+    log::{Lasting, Limiter, Outage, event},
 };
 
 /// Refused commits are logged once they have been refused for so long: a coordinator that moves is found again sooner.
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     order: Mutex<Order>,
     /// Commits that are refused and tried again, as the log is told of them.
     commit_outage: Mutex<Outage>,
+    /// Lines about members that left without the coordinator's knowledge.
+    goodbyes: Mutex<Limiter<()>>,
     /// With since when it is of this kind.
     standing: watch::Sender<(Arc<Standing>, Instant)>,
 }
@@ -50,6 +52,7 @@ impl Shared {
             attempt: tokio::sync::Mutex::new(()),
             order: Mutex::default(),
             commit_outage: Mutex::new(Outage::after(COMMIT_PATIENCE)),
+            goodbyes: Mutex::default(),
             standing: watch::Sender::new((Arc::new(Standing::Alone), Instant::now())),
         }
     }
@@ -76,6 +79,11 @@ impl Shared {
             let outage_s = duration.as_secs();
             event!(INFO, self.settings.origin, outage_s, attempts, "offsets can be committed again");
         }
+    }
+
+    /// Returns how many lines about unheard goodbyes were suppressed, if one may be written.
+    pub(super) fn admit_goodbye(&self, now: std::time::Instant) -> Option<u64> {
+        self.goodbyes.lock().unwrap_or_else(PoisonError::into_inner).admit((), now)
     }
 
     fn commit_outage(&self) -> MutexGuard<'_, Outage> {
