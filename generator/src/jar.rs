@@ -1,0 +1,65 @@
+//! The schemas inside the jar of Kafka's clients, which Maven fetches once.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::schema::Message;
+
+/// The version that the checked-in messages are generated from.
+pub const VERSION: &str = "4.4.0";
+
+const PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy";
+const FOLDER: &str = "common/message/";
+
+/// Every schema of a version, by its message's name.
+pub type Schemas = BTreeMap<String, Message>;
+
+/// Reads the schemas of a version of Kafka.
+///
+/// # Errors
+/// Maven is not there or cannot fetch; a file of the jar cannot be read as a schema.
+pub fn schemas(version: &str) -> Result<Schemas, Box<dyn Error>> {
+    let mut jar = zip::ZipArchive::new(File::open(fetch(version)?)?)?;
+    let mut schemas = Schemas::new();
+    for at in 0..jar.len() {
+        let mut file = jar.by_index(at)?;
+        let name = file.name()?.into_owned();
+        if !name.starts_with(FOLDER) || !name.ends_with(".json") {
+            continue;
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let message = Message::parse(&text).map_err(|error| format!("{name}: {error}"))?;
+        schemas.insert(message.name.clone(), message);
+    }
+    Ok(schemas)
+}
+
+/// The root of the checkout.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+}
+
+fn fetch(version: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let folder = root().join("target").join("kafka").join("schemas");
+    let jar = folder.join(format!("kafka-clients-{version}.jar"));
+    if !jar.is_file() {
+        fs::create_dir_all(&folder)?;
+        let status = Command::new("mvn")
+            .args(["-q", "-B", PLUGIN])
+            .arg(format!("-Dartifact=org.apache.kafka:kafka-clients:{version}"))
+            .arg(format!("-DoutputDirectory={}", folder.display()))
+            .status()
+            .map_err(|error| format!("Maven (`mvn`) cannot be started: {error}"))?;
+        if !status.success() || !jar.is_file() {
+            return Err(format!("Maven could not fetch kafka-clients {version}").into());
+        }
+    }
+    Ok(jar)
+}

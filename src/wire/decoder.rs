@@ -1,0 +1,291 @@
+//! Reads the fields of a message, trusting no length.
+
+use std::fmt;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{byte_string::ByteString, varint::take_u32};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A value that a message is made of.
+pub(crate) trait Decode: Sized {
+    /// Reads the value.
+    ///
+    /// # Errors
+    /// `Protocol`, with the field, the version and the position, where the bytes are not such a value.
+    fn decode(d: &mut Decoder) -> Result<Self>;
+}
+
+/// Goes through the bytes of one message in one version, from front to back.
+///
+/// Strings and bytes are slices of the message: nothing is copied. No array reserves more memory than there are bytes
+/// left, whatever count it claims.
+pub(crate) struct Decoder {
+    bytes: Bytes,
+    at: usize,
+    /// The end of the message, or of the tagged field that is being read.
+    end: usize,
+    version: i16,
+    flexible: bool,
+    /// The arrays and structs that are being read, from the outside in.
+    path: Vec<&'static str>,
+}
+
+impl Decoder {
+    pub(crate) fn new(bytes: Bytes, version: i16, flexible: bool) -> Self {
+        let end = bytes.len();
+        Self { bytes, at: 0, end, version, flexible, path: Vec::new() }
+    }
+
+    pub(crate) fn version(&self) -> i16 {
+        self.version
+    }
+
+    #[cold]
+    fn error(&self, field: &'static str, problem: impl fmt::Display) -> Error {
+        let path: Vec<&str> = self.path.iter().copied().chain([field]).filter(|part| !part.is_empty()).collect();
+        let (version, at, of) = (self.version, self.at, self.bytes.len());
+        let message = format!("version {version}, field `{}`, byte {at} of {of}: {problem}", path.join("."));
+        Error::new(ErrorKind::Protocol, message)
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.at..self.end).unwrap_or_default()
+    }
+
+    /// Refuses bytes that are left over behind the message.
+    ///
+    /// # Errors
+    /// `Protocol`.
+    pub(crate) fn finish(&self) -> Result<()> {
+        match self.rest().len() {
+            0 => Ok(()),
+            left => Err(self.error("", format_args!("{left} bytes are left over"))),
+        }
+    }
+
+    fn number<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N]> {
+        match self.rest().first_chunk::<N>() {
+            Some(chunk) => {
+                let chunk = *chunk;
+                self.at += N;
+                Ok(chunk)
+            }
+            None => Err(self.error(field, format_args!("{N} bytes expected, {} are left", self.rest().len()))),
+        }
+    }
+
+    pub(crate) fn bool(&mut self, field: &'static str) -> Result<bool> {
+        self.number::<1>(field).map(|[byte]| byte != 0)
+    }
+
+    pub(crate) fn i8(&mut self, field: &'static str) -> Result<i8> {
+        self.number(field).map(i8::from_be_bytes)
+    }
+
+    pub(crate) fn i16(&mut self, field: &'static str) -> Result<i16> {
+        self.number(field).map(i16::from_be_bytes)
+    }
+
+    pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16> {
+        self.number(field).map(u16::from_be_bytes)
+    }
+
+    pub(crate) fn i32(&mut self, field: &'static str) -> Result<i32> {
+        self.number(field).map(i32::from_be_bytes)
+    }
+
+    pub(crate) fn i64(&mut self, field: &'static str) -> Result<i64> {
+        self.number(field).map(i64::from_be_bytes)
+    }
+
+    pub(crate) fn f64(&mut self, field: &'static str) -> Result<f64> {
+        self.number(field).map(f64::from_be_bytes)
+    }
+
+    pub(crate) fn uuid(&mut self, field: &'static str) -> Result<Uuid> {
+        self.number(field).map(Uuid::from_bytes)
+    }
+
+    fn unsigned(&mut self, field: &'static str) -> Result<u32> {
+        let mut rest = self.rest();
+        let before = rest.len();
+        let read = take_u32(&mut rest);
+        let size = before - rest.len();
+        match read {
+            Some(value) => {
+                self.at += size;
+                Ok(value)
+            }
+            None => Err(self.error(field, "a variable-length number expected")),
+        }
+    }
+
+    /// A length, `None` for null: compact in flexible versions, otherwise as `wide` (4 bytes) or narrow (2 bytes).
+    fn length(&mut self, field: &'static str, wide: bool) -> Result<Option<usize>> {
+        if self.flexible {
+            return Ok((self.unsigned(field)? as usize).checked_sub(1));
+        }
+        let length = if wide { self.i32(field)? } else { self.i16(field)?.into() };
+        match length {
+            -1 => Ok(None),
+            length => {
+                usize::try_from(length).map(Some).map_err(|_| self.error(field, format_args!("a length of {length}")))
+            }
+        }
+    }
+
+    fn slice(&mut self, field: &'static str, length: usize) -> Result<Bytes> {
+        let left = self.rest().len();
+        if length > left {
+            return Err(self.error(field, format_args!("{length} bytes expected, {left} are left")));
+        }
+        let start = self.at;
+        self.at += length;
+        Ok(self.bytes.slice(start..self.at))
+    }
+
+    #[cold]
+    fn null(&self, field: &'static str) -> Error {
+        self.error(field, "null where the version has no null")
+    }
+
+    pub(crate) fn string(&mut self, field: &'static str) -> Result<ByteString> {
+        self.string_or_null(field, false)?.ok_or_else(|| self.null(field))
+    }
+
+    pub(crate) fn string_or_null(&mut self, field: &'static str, nullable: bool) -> Result<Option<ByteString>> {
+        match self.length(field, false)? {
+            None if nullable => Ok(None),
+            None => Err(self.null(field)),
+            Some(length) => {
+                let text = ByteString::from_utf8(self.slice(field, length)?);
+                text.map(Some).ok_or_else(|| self.error(field, "text that is not UTF-8 ends here"))
+            }
+        }
+    }
+
+    pub(crate) fn bytes(&mut self, field: &'static str) -> Result<Bytes> {
+        self.bytes_or_null(field, false)?.ok_or_else(|| self.null(field))
+    }
+
+    pub(crate) fn bytes_or_null(&mut self, field: &'static str, nullable: bool) -> Result<Option<Bytes>> {
+        match self.length(field, true)? {
+            None if nullable => Ok(None),
+            None => Err(self.null(field)),
+            Some(length) => self.slice(field, length).map(Some),
+        }
+    }
+
+    pub(crate) fn array<T: Decode>(&mut self, field: &'static str) -> Result<Vec<T>> {
+        self.array_or_null(field, false)?.ok_or_else(|| self.null(field))
+    }
+
+    pub(crate) fn array_or_null<T: Decode>(&mut self, field: &'static str, nullable: bool) -> Result<Option<Vec<T>>> {
+        let count = match self.length(field, true)? {
+            None if nullable => return Ok(None),
+            None => return Err(self.null(field)),
+            Some(count) => count,
+        };
+        // Every element takes a byte at least.
+        let left = self.rest().len();
+        if count > left {
+            return Err(self.error(field, format_args!("{count} elements, and {left} bytes are left")));
+        }
+        // What the bytes that are left could hold in memory is reserved; more comes as elements are read.
+        let mut elements = Vec::with_capacity(count.min(left / size_of::<T>().max(1) + 1));
+        self.path.push(field);
+        for _ in 0..count {
+            elements.push(T::decode(self)?);
+        }
+        self.path.pop();
+        Ok(Some(elements))
+    }
+
+    pub(crate) fn structure<T: Decode>(&mut self, field: &'static str) -> Result<T> {
+        self.path.push(field);
+        let value = T::decode(self)?;
+        self.path.pop();
+        Ok(value)
+    }
+
+    pub(crate) fn struct_or_null<T: Decode>(&mut self, field: &'static str, nullable: bool) -> Result<Option<T>> {
+        match self.i8(field)? {
+            -1 if nullable => Ok(None),
+            -1 => Err(self.null(field)),
+            1 => self.structure(field).map(Some),
+            other => Err(self.error(field, format_args!("{other} where -1 (null) or 1 is expected"))),
+        }
+    }
+
+    /// Passes over tagged fields, none of which is known.
+    pub(crate) fn skip_tags(&mut self) -> Result<()> {
+        self.tags(|_, _| Ok(false))
+    }
+
+    /// Reads tagged fields: `read` says whether it knows a tag, and has read its value then.
+    pub(crate) fn tags(&mut self, mut read: impl FnMut(u32, &mut Self) -> Result<bool>) -> Result<()> {
+        const FIELD: &str = "tagged fields";
+        if !self.flexible {
+            return Ok(());
+        }
+        let mut last = None;
+        for _ in 0..self.unsigned(FIELD)? {
+            let tag = self.unsigned(FIELD)?;
+            if last.is_some_and(|last| last >= tag) {
+                return Err(self.error(FIELD, format_args!("tag {tag} does not come in order")));
+            }
+            last = Some(tag);
+            let (size, left) = (self.unsigned(FIELD)? as usize, self.rest().len());
+            if size > left {
+                return Err(self.error(FIELD, format_args!("tag {tag} has {size} bytes, and {left} are left")));
+            }
+            let (end, behind) = (self.at + size, self.end);
+            self.end = end;
+            if !read(tag, self)? {
+                self.at = end;
+            } else if self.at != end {
+                return Err(self.error(FIELD, format_args!("tag {tag} has bytes left over")));
+            }
+            self.end = behind;
+        }
+        Ok(())
+    }
+}
+
+impl Decode for i8 {
+    fn decode(d: &mut Decoder) -> Result<Self> {
+        d.i8("")
+    }
+}
+
+impl Decode for i16 {
+    fn decode(d: &mut Decoder) -> Result<Self> {
+        d.i16("")
+    }
+}
+
+impl Decode for i32 {
+    fn decode(d: &mut Decoder) -> Result<Self> {
+        d.i32("")
+    }
+}
+
+impl Decode for i64 {
+    fn decode(d: &mut Decoder) -> Result<Self> {
+        d.i64("")
+    }
+}
+
+impl Decode for Uuid {
+    fn decode(d: &mut Decoder) -> Result<Self> {
+        d.uuid("")
+    }
+}
+
+impl Decode for ByteString {
+    fn decode(d: &mut Decoder) -> Result<Self> {
+        d.string("")
+    }
+}
