@@ -1,4 +1,4 @@
-//! The APIs that a client sends, by name: the messages that are generated.
+//! The messages that are generated: those of the APIs that a client sends, and what group members send each other.
 
 /// In the order of their keys. Messages between brokers and controllers alone are left out.
 pub const APIS: &[&str] = &[
@@ -77,3 +77,7 @@ pub const APIS: &[&str] = &[
     "StreamsGroupTopologyDescriptionUpdate",
     "UnregisterController",
 ];
+
+/// Messages that group members exchange through the coordinator, without an API of their own. The client has its own
+/// codec for them, which bears the faults of other clients; these are for a broker alone.
+pub(crate) const DATA: &[&str] = &["ConsumerProtocolAssignment", "ConsumerProtocolSubscription"];

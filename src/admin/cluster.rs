@@ -41,7 +41,7 @@ impl Admin {
             .brokers
             .into_iter()
             .map(|broker| BrokerDescription {
-                id: broker.node_id.0,
+                id: broker.node_id,
                 host: broker.host.to_string(),
                 port: u16::try_from(broker.port).unwrap_or_default(),
                 rack: broker.rack.map(|rack| rack.to_string()),
@@ -50,7 +50,7 @@ impl Admin {
         brokers.sort_by_key(|broker| broker.id);
         Ok(ClusterDescription {
             id: response.cluster_id.map(|id| id.to_string()),
-            controller: Some(response.controller_id.0).filter(|controller| *controller >= 0),
+            controller: Some(response.controller_id).filter(|controller| *controller >= 0),
             brokers,
         })
     }

@@ -1,15 +1,14 @@
-use kafka_protocol::{
-    messages::{
-        BrokerId, CreateTopicsRequest, CreateTopicsResponse,
-        create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
-    },
-    protocol::StrBytes,
-};
-
 use super::{Admin, TopicId, TopicResults, broker_timeout, repeat::repeat, rounds::Rounds};
 use crate::{
     error::{ErrorCode, Result},
     record::check_topic_name,
+    wire::{
+        byte_string::ByteString,
+        messages::{
+            CreateTopicsRequest, CreateTopicsResponse,
+            create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
+        },
+    },
 };
 
 /// A topic to be created.
@@ -63,31 +62,27 @@ impl NewTopic {
     }
 
     fn to_request(&self) -> CreatableTopic {
-        let text = |text: &String| StrBytes::from_string(text.clone());
+        let text = |text: &String| ByteString::from(text.clone());
         // With assignments the broker wants −1 for the counts.
         let assigned = !self.assignments.is_empty();
-        CreatableTopic::default()
-            .with_name(text(&self.name).into())
-            .with_num_partitions(if assigned { -1 } else { self.partitions })
-            .with_replication_factor(if assigned { -1 } else { self.replication_factor })
-            .with_assignments(
-                self.assignments
-                    .iter()
-                    .map(|(partition, brokers)| {
-                        CreatableReplicaAssignment::default()
-                            .with_partition_index(*partition)
-                            .with_broker_ids(brokers.iter().copied().map(BrokerId).collect())
-                    })
-                    .collect(),
-            )
-            .with_configs(
-                self.configs
-                    .iter()
-                    .map(|(name, value)| {
-                        CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
-                    })
-                    .collect(),
-            )
+        CreatableTopic {
+            name: text(&self.name),
+            num_partitions: if assigned { -1 } else { self.partitions },
+            replication_factor: if assigned { -1 } else { self.replication_factor },
+            assignments: self
+                .assignments
+                .iter()
+                .map(|(partition, brokers)| CreatableReplicaAssignment {
+                    partition_index: *partition,
+                    broker_ids: brokers.to_vec(),
+                })
+                .collect(),
+            configs: self
+                .configs
+                .iter()
+                .map(|(name, value)| CreatableTopicConfig { name: text(name), value: Some(text(value)) })
+                .collect(),
+        }
     }
 }
 
@@ -137,12 +132,10 @@ impl Admin {
             &self.client,
             deadline,
             rounds,
-            |rounds, _version| {
-                CreateTopicsRequest::default()
-                    .with_topics(
-                        topics.iter().filter(|topic| rounds.is_open(&topic.name)).map(NewTopic::to_request).collect(),
-                    )
-                    .with_timeout_ms(broker_timeout(deadline, timeout))
+            |rounds, _version| CreateTopicsRequest {
+                topics: topics.iter().filter(|topic| rounds.is_open(&topic.name)).map(NewTopic::to_request).collect(),
+                timeout_ms: broker_timeout(deadline, timeout),
+                ..Default::default()
             },
             |response: &CreateTopicsResponse| {
                 response.topics.iter().map(|topic| ErrorCode::new(topic.error_code)).collect()
@@ -176,6 +169,6 @@ mod tests {
         assert_eq!((request.configs[0].name.as_str(), request.configs[0].value.as_deref()), ("k", Some("v")));
         let request = NewTopic::new("a", 3).assignment(0, [2, 1]).to_request();
         assert_eq!((request.num_partitions, request.replication_factor), (-1, -1));
-        assert_eq!(request.assignments[0].broker_ids, [BrokerId(2), BrokerId(1)]);
+        assert_eq!(request.assignments[0].broker_ids, [2, 1]);
     }
 }

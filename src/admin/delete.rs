@@ -1,12 +1,11 @@
-use kafka_protocol::{
-    messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName, delete_topics_request::DeleteTopicState},
-    protocol::StrBytes,
-};
-
 use super::{Admin, TopicResults, broker_timeout, repeat::repeat, rounds::Rounds};
 use crate::{
     error::{ErrorCode, Result},
     record::check_topic_name,
+    wire::{
+        byte_string::ByteString,
+        messages::{DeleteTopicsRequest, DeleteTopicsResponse, delete_topics_request::DeleteTopicState},
+    },
 };
 
 /// From this version on the request names topics by structures that may also have an id.
@@ -37,11 +36,15 @@ impl Admin {
             rounds,
             |rounds, version| {
                 let open = names.iter().filter(|name| rounds.is_open(name)).map(|name| topic_name(name));
-                let request = DeleteTopicsRequest::default().with_timeout_ms(broker_timeout(deadline, timeout));
+                let request =
+                    DeleteTopicsRequest { timeout_ms: broker_timeout(deadline, timeout), ..Default::default() };
                 if version >= TOPICS_AS_STATES {
-                    request.with_topics(open.map(|name| DeleteTopicState::default().with_name(Some(name))).collect())
+                    DeleteTopicsRequest {
+                        topics: open.map(|name| DeleteTopicState { name: Some(name), ..Default::default() }).collect(),
+                        ..request
+                    }
                 } else {
-                    request.with_topic_names(open.collect())
+                    DeleteTopicsRequest { topic_names: open.collect(), ..request }
                 }
             },
             |response: &DeleteTopicsResponse| {
@@ -60,6 +63,6 @@ impl Admin {
     }
 }
 
-fn topic_name(name: &str) -> TopicName {
-    StrBytes::from_string(name.to_owned()).into()
+fn topic_name(name: &str) -> ByteString {
+    ByteString::from(name)
 }

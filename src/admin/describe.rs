@@ -1,17 +1,16 @@
-use kafka_protocol::{
-    messages::{
-        MetadataRequest, MetadataResponse,
-        metadata_request::MetadataRequestTopic,
-        metadata_response::{MetadataResponsePartition, MetadataResponseTopic},
-    },
-    protocol::StrBytes,
-};
-
 use super::{Admin, TopicId, TopicResult, TopicResults};
 use crate::{
     cluster::{Lane, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
     record::check_topic_name,
+    wire::{
+        byte_string::ByteString,
+        messages::{
+            MetadataRequest, MetadataResponse,
+            metadata_request::MetadataRequestTopic,
+            metadata_response::{MetadataResponsePartition, MetadataResponseTopic},
+        },
+    },
 };
 
 /// A topic in the list of all.
@@ -121,15 +120,18 @@ impl Admin {
     pub(super) async fn metadata(&self, topics: Option<&[String]>) -> Result<MetadataResponse> {
         let build = |version: i16| {
             let topics = topics.map(|names| {
-                let named = |name: &String| {
-                    MetadataRequestTopic::default().with_name(Some(StrBytes::from_string(name.clone()).into()))
+                let named = |name: &String| MetadataRequestTopic {
+                    name: Some(ByteString::from(name.clone())),
+                    ..Default::default()
                 };
                 names.iter().map(named).collect()
             });
             // Version 0 has no null, and takes an empty list for all.
-            MetadataRequest::default()
-                .with_topics(if version == 0 { topics.or_else(|| Some(Vec::new())) } else { topics })
-                .with_allow_auto_topic_creation(version < AUTO_CREATION_CAN_BE_REFUSED)
+            MetadataRequest {
+                topics: if version == 0 { topics.or_else(|| Some(Vec::new())) } else { topics },
+                allow_auto_topic_creation: version < AUTO_CREATION_CAN_BE_REFUSED,
+                ..Default::default()
+            }
         };
         let check = |response: &MetadataResponse| ErrorCode::new(response.error_code);
         self.client.call(Route::Any, Lane::Main, self.deadline(), build, check).await
@@ -152,10 +154,10 @@ fn describe(name: &str, topic: MetadataResponseTopic) -> Result<TopicDescription
 }
 
 fn partition(partition: MetadataResponsePartition) -> PartitionDescription {
-    let ids = |brokers: Vec<kafka_protocol::messages::BrokerId>| brokers.into_iter().map(|broker| broker.0).collect();
+    let ids = |brokers: Vec<i32>| brokers.into_iter().collect();
     PartitionDescription {
         partition: partition.partition_index,
-        leader: Some(partition.leader_id.0).filter(|leader| *leader >= 0),
+        leader: Some(partition.leader_id).filter(|leader| *leader >= 0),
         leader_epoch: Some(partition.leader_epoch).filter(|epoch| *epoch >= 0),
         replicas: ids(partition.replica_nodes),
         isr: ids(partition.isr_nodes),
@@ -165,20 +167,19 @@ fn partition(partition: MetadataResponsePartition) -> PartitionDescription {
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::BrokerId;
 
     use super::*;
 
     #[test]
     fn what_is_not_known_is_none() {
-        let raw = |index: i32, leader: i32| {
-            MetadataResponsePartition::default()
-                .with_partition_index(index)
-                .with_leader_id(BrokerId(leader))
-                .with_leader_epoch(leader)
-                .with_replica_nodes(vec![BrokerId(2), BrokerId(1)])
+        let raw = |index: i32, leader: i32| MetadataResponsePartition {
+            partition_index: index,
+            leader_id: leader,
+            leader_epoch: leader,
+            replica_nodes: vec![2, 1],
+            ..Default::default()
         };
-        let topic = MetadataResponseTopic::default().with_partitions(vec![raw(1, 2), raw(0, -1)]);
+        let topic = MetadataResponseTopic { partitions: vec![raw(1, 2), raw(0, -1)], ..Default::default() };
         let described = describe("orders", topic).unwrap();
         assert_eq!(described.id, None);
         let numbers: Vec<i32> = described.partitions.iter().map(|partition| partition.partition).collect();
@@ -190,7 +191,8 @@ mod tests {
 
     #[test]
     fn a_topic_s_error_names_the_topic() {
-        let topic = MetadataResponseTopic::default().with_error_code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code());
+        let topic =
+            MetadataResponseTopic { error_code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code(), ..Default::default() };
         let error = describe("orders", topic).unwrap_err();
         assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
         assert!(error.to_string().starts_with("describe topic orders: "), "{error}");

@@ -1,6 +1,5 @@
 use std::sync::{Mutex, PoisonError};
 
-use kafka_protocol::protocol::Request;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, timeout_at};
 
@@ -8,6 +7,7 @@ use super::{TopicResults, rounds::Rounds};
 use crate::{
     cluster::{Backoff, Client, Lane, Route},
     error::{Error, ErrorCode, ErrorKind},
+    wire::protocol::Request,
 };
 
 /// Where the attempts of one round stand: whether one of them got no answer.

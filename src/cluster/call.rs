@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 
-use kafka_protocol::protocol::Request;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
     Lane, Route, any,
     connection::now,
     coordinators::Coordinators,
-    core::{Core, api_key},
+    core::Core,
     flight::closed,
     later::{later, later_tokio},
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Remedy, Result},
     log::event,
-    wire::ApiKey,
+    wire::{ApiKey, protocol::Request},
 };
 
 /// See [`Client::call`](super::Client::call).
@@ -28,7 +27,7 @@ pub(super) async fn call<R: Request>(
     build: impl Fn(i16) -> R + Send + Sync,
     check: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
 ) -> Result<R::Response> {
-    let key = api_key::<R>()?;
+    let key = R::API;
     let mut backoff = core.retry_backoff();
     let mut last: Option<Error> = None;
     while !core.is_closed() {

@@ -1,7 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::protocol::Request;
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
@@ -17,7 +16,7 @@ use crate::{
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result},
     log::Origin,
     net::{check_network, runtime},
-    wire::{ApiKey, fetch::NodeEndpoint, frame::Inserts},
+    wire::{ApiKey, fetch::NodeEndpoint, frame::Inserts, protocol::Request},
 };
 
 /// The one client under a producer, a consumer or an admin. Clones share everything. When the last clone is dropped, its

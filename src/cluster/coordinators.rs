@@ -6,10 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kafka_protocol::{
-    messages::{FindCoordinatorRequest, FindCoordinatorResponse},
-    protocol::StrBytes,
-};
 use tokio::time::{Instant as Deadline, sleep_until, timeout_at};
 
 use super::{
@@ -21,7 +17,12 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Remedy, Result, clean, is_clean},
-    wire::{ApiKey, fetch::NodeEndpoint},
+    wire::{
+        ApiKey,
+        byte_string::ByteString,
+        fetch::NodeEndpoint,
+        messages::{FindCoordinatorRequest, FindCoordinatorResponse},
+    },
 };
 
 type Key = (CoordinatorKind, Arc<str>);
@@ -205,21 +206,25 @@ async fn ask(core: &Arc<Core>, key: &Key) -> Result<i32> {
 }
 
 fn request((kind, key): &Key, version: i16) -> FindCoordinatorRequest {
-    let key = StrBytes::from_string(key.to_string());
+    let key = ByteString::from(key.to_string());
     let key_type = match kind {
         CoordinatorKind::Group => 0,
         CoordinatorKind::Transaction => 1,
     };
-    let request = FindCoordinatorRequest::default().with_key_type(key_type);
-    if version >= 4 { request.with_coordinator_keys(vec![key]) } else { request.with_key(key) }
+    let request = FindCoordinatorRequest { key_type, ..Default::default() };
+    if version >= 4 {
+        FindCoordinatorRequest { coordinator_keys: vec![key], ..request }
+    } else {
+        FindCoordinatorRequest { key, ..request }
+    }
 }
 
 /// The answer of either form: one coordinator, or (from version 4 on) a list of those that were asked for.
 fn answer(response: FindCoordinatorResponse, key: &str) -> Result<(i32, NodeEndpoint)> {
     let listed = response.coordinators.into_iter().find(|found| *found.key == *key);
     let (code, message, node, host, port) = match listed {
-        Some(found) => (found.error_code, found.error_message, found.node_id.0, found.host, found.port),
-        None => (response.error_code, response.error_message, response.node_id.0, response.host, response.port),
+        Some(found) => (found.error_code, found.error_message, found.node_id, found.host, found.port),
+        None => (response.error_code, response.error_message, response.node_id, response.host, response.port),
     };
     let code = ErrorCode::new(code);
     if !code.is_ok() {

@@ -6,7 +6,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::protocol::Request;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{
     runtime::Handle,
@@ -34,7 +33,8 @@ use crate::{
     security::Guard,
     wire::{
         ApiKey,
-        message::{decode_response, encode_request},
+        message::{decode_response, encode_body},
+        protocol::Request,
     },
 };
 
@@ -179,10 +179,10 @@ impl Core {
         max_version: Option<i16>,
         build: impl FnOnce(i16) -> R,
     ) -> Result<R::Response> {
-        let key = api_key::<R>()?;
+        let key = R::API;
         let version = connection.versions().pick(key, max_version).map_err(unsent)?;
         let body = connection.request(key, version, deadline, |head| {
-            encode_request(head, &build(version), version)?;
+            encode_body(head, &build(version), version)?;
             Ok(RawRequest::whole())
         });
         let body = self.watched(body.await)?;
@@ -225,9 +225,4 @@ fn closed_with(error: &Error) -> Error {
 
 fn unsent(error: Error) -> Error {
     error.with_status(DeliveryStatus::NotPersisted)
-}
-
-pub(super) fn api_key<R: Request>() -> Result<ApiKey> {
-    ApiKey::from_code(R::KEY)
-        .ok_or_else(|| Error::new(ErrorKind::Internal, format!("a request with key {} has no name", R::KEY)))
 }

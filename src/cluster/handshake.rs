@@ -6,10 +6,6 @@
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use kafka_protocol::{
-    messages::{ApiVersionsRequest, ApiVersionsResponse},
-    protocol::StrBytes,
-};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -35,7 +31,9 @@ use crate::{
     security::Guard,
     wire::{
         ApiKey,
-        message::{client_versions, decode_response, decode_response_header, encode_request},
+        byte_string::ByteString,
+        message::{client_versions, decode_response, decode_response_header, encode_body},
+        messages::{ApiVersionsRequest, ApiVersionsResponse},
     },
 };
 
@@ -206,11 +204,13 @@ async fn ask(
     correlation_id: i32,
 ) -> Result<ApiVersionsResponse, Refusal> {
     let key = ApiKey::ApiVersions;
-    let request = ApiVersionsRequest::default()
-        .with_client_software_name(StrBytes::from_static_str("ottla"))
-        .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
+    let request = ApiVersionsRequest {
+        client_software_name: ByteString::from_static("ottla"),
+        client_software_version: ByteString::from_static(env!("CARGO_PKG_VERSION")),
+        ..Default::default()
+    };
     let frame = encode_frame(&mut BytesMut::new(), key, version, correlation_id, &settings.client_id, |head| {
-        encode_request(head, &request, version)?;
+        encode_body(head, &request, version)?;
         Ok(RawRequest::whole())
     })?;
     let mut body = exchange(stream, &frame.head, settings.receive_message_max_bytes).await?;

@@ -3,10 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::{
-    messages::{SaslAuthenticateRequest, SaslHandshakeRequest},
-    protocol::{Request, StrBytes},
-};
 use rand::RngExt;
 use zeroize::Zeroize;
 
@@ -14,7 +10,6 @@ use super::{
     ClientSettings,
     address::Address,
     client::RawRequest,
-    core::api_key,
     encode::encode_frame,
     exchange::{Refusal, exchange},
     logins::Logins,
@@ -26,7 +21,10 @@ use crate::{
     security::{Exchange, Guard, Sasl, Step, scrubbed},
     wire::{
         ApiKey,
-        message::{decode_response, decode_response_header, encode_request},
+        byte_string::ByteString,
+        message::{decode_response, decode_response_header, encode_body},
+        messages::{SaslAuthenticateRequest, SaslHandshakeRequest},
+        protocol::Request,
     },
 };
 
@@ -147,7 +145,7 @@ impl Login {
     }
 
     async fn handshake(&self, stream: &mut dyn Stream, mechanism: &str) -> Result<()> {
-        let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_string(mechanism.to_owned()));
+        let request = SaslHandshakeRequest { mechanism: ByteString::from(mechanism.to_owned()) };
         let response = self.ask(stream, &request, HANDSHAKE, 0).await?;
         let code = ErrorCode::new(response.error_code);
         match code {
@@ -179,7 +177,7 @@ impl Login {
         message: &[u8],
         mechanism: &str,
     ) -> Result<(Bytes, i64)> {
-        let request = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::copy_from_slice(message));
+        let request = SaslAuthenticateRequest { auth_bytes: Bytes::copy_from_slice(message) };
         let turn = i32::try_from(turn).unwrap_or(i32::MAX);
         let response = self.ask(stream, &request, self.version, turn).await;
         wipe(request.auth_bytes);
@@ -207,9 +205,9 @@ impl Login {
         version: i16,
         correlation_id: i32,
     ) -> Result<R::Response> {
-        let key = api_key::<R>()?;
+        let key = R::API;
         let frame = encode_frame(&mut BytesMut::new(), key, version, correlation_id, &self.client_id, |head| {
-            encode_request(head, request, version)?;
+            encode_body(head, request, version)?;
             Ok(RawRequest::whole())
         })?;
         let answer = exchange(stream, &frame.head, self.limit).await;

@@ -6,7 +6,6 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use kafka_protocol::messages::MetadataResponse;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout_at},
@@ -19,7 +18,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     log::{Lasting, Limiter, Origin, Outage, event, several},
-    wire::fetch::NodeEndpoint,
+    wire::{fetch::NodeEndpoint, messages::MetadataResponse},
 };
 
 #[derive(Debug)]

@@ -2,17 +2,18 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use kafka_protocol::messages::{
-    MetadataResponse,
-    metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
-};
-
 use uuid::Uuid;
 
 use super::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 use crate::{
     error::{ErrorCode, clean, is_clean},
-    wire::fetch::NodeEndpoint,
+    wire::{
+        fetch::NodeEndpoint,
+        messages::{
+            MetadataResponse,
+            metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
+        },
+    },
 };
 
 /// What a Metadata request was about.
@@ -36,7 +37,7 @@ impl Metadata {
         let mut next = Self {
             version: self.version + 1,
             cluster_id: cluster_id.or_else(|| self.cluster_id.clone()),
-            controller: Some(response.controller_id.0).filter(|id| *id >= 0),
+            controller: Some(response.controller_id).filter(|id| *id >= 0),
             brokers: {
                 let brokers = response.brokers.into_iter().filter_map(|said| broker(said, &mut ignored));
                 brokers.map(|broker| (broker.id, broker)).collect()
@@ -107,9 +108,9 @@ impl Metadata {
         ignored: &mut Vec<String>,
     ) -> Arc<TopicMetadata> {
         let name = said.name.unwrap_or_default();
-        let name = match self.topics.get_key_value(&**name) {
+        let name = match self.topics.get_key_value(&*name) {
             Some((name, _)) => Arc::clone(name),
-            None => Arc::from(&**name),
+            None => Arc::from(&*name),
         };
         let error = ErrorCode::new(said.error_code);
         // Partitions are only ever added to a topic, and leaders' epochs only grow, as long as its id is the same.
@@ -194,7 +195,7 @@ fn is_usable_name(name: &str, ignored: &mut Vec<String>) -> bool {
 }
 
 fn broker(said: MetadataResponseBroker, ignored: &mut Vec<String>) -> Option<Broker> {
-    checked_broker(said.node_id.0, &said.host, said.port, said.rack.as_deref(), ignored)
+    checked_broker(said.node_id, &said.host, said.port, said.rack.as_deref(), ignored)
 }
 
 fn checked_broker(id: i32, host: &str, port: i32, rack: Option<&str>, ignored: &mut Vec<String>) -> Option<Broker> {
@@ -238,10 +239,10 @@ fn partitions(
 fn partition(said: MetadataResponsePartition, known_epoch: i32) -> PartitionMetadata {
     PartitionMetadata {
         partition: said.partition_index,
-        leader: Some(said.leader_id.0).filter(|leader| *leader >= 0),
-        leader_epoch: if said.leader_id.0 >= 0 { said.leader_epoch } else { said.leader_epoch.max(known_epoch) },
-        replicas: said.replica_nodes.iter().map(|id| id.0).collect(),
-        isr: said.isr_nodes.iter().map(|id| id.0).collect(),
+        leader: Some(said.leader_id).filter(|leader| *leader >= 0),
+        leader_epoch: if said.leader_id >= 0 { said.leader_epoch } else { said.leader_epoch.max(known_epoch) },
+        replicas: said.replica_nodes,
+        isr: said.isr_nodes,
         error: ErrorCode::new(said.error_code),
     }
 }

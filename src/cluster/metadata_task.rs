@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use kafka_protocol::{
-    messages::{MetadataRequest, MetadataResponse, TopicName, metadata_request::MetadataRequestTopic},
-    protocol::StrBytes,
-};
 use tokio::time::{sleep_until, timeout};
 
 use super::{Lane, any, connection::now, core::Core, later::later, metadata_merge::Asked, metadata_plan::Step};
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     log::event,
-    wire::ApiKey,
+    wire::{
+        ApiKey,
+        byte_string::ByteString,
+        messages::{MetadataRequest, MetadataResponse, metadata_request::MetadataRequestTopic},
+    },
 };
 
 /// Before this version, brokers may tell epochs that are older than what they told before.
@@ -114,15 +114,15 @@ fn request(asked: &Asked, version: i16, allow_auto_create: bool) -> MetadataRequ
         Asked::All => (version == 0).then(Vec::new),
         Asked::Topics(names) => Some(names.iter().map(|name| topic(name)).collect()),
         Asked::Ids(ids) if version >= TOPIC_IDS => {
-            let topics = ids.iter().map(|id| MetadataRequestTopic::default().with_name(None).with_topic_id(*id));
+            let topics = ids.iter().map(|id| MetadataRequestTopic { name: None, topic_id: *id });
             Some(topics.collect())
         }
         Asked::Ids(_) => Some(Vec::new()),
     };
     // Older brokers create topics as they are configured, whatever the client would like.
-    MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(allow_auto_create || version < 4)
+    MetadataRequest { topics, allow_auto_topic_creation: allow_auto_create || version < 4, ..Default::default() }
 }
 
 fn topic(name: &str) -> MetadataRequestTopic {
-    MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_string(name.to_owned()))))
+    MetadataRequestTopic { name: Some(ByteString::from(name.to_owned())), ..Default::default() }
 }

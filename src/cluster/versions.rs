@@ -1,14 +1,12 @@
 use std::collections::HashMap;
 
-use kafka_protocol::messages::ApiVersionsResponse;
-
 use crate::{
     error::{Error, ErrorKind, Result},
-    wire::{ApiKey, message::client_versions},
+    wire::{ApiKey, message::client_versions, messages::ApiVersionsResponse},
 };
 
 /// The requests that this client sends. One that is not listed cannot be sent: a new one is listed here first, and gets a
-/// row in `tests/every_error/rows.rs`, which answers it with each error code.
+/// row in `testkit/tests/every_error/rows.rs`, which answers it with each error code.
 const SENT: &[ApiKey] = &[
     ApiKey::Produce,
     ApiKey::Fetch,
@@ -108,16 +106,15 @@ impl Features {
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::{
+    use super::*;
+    use crate::wire::{
+        byte_string::ByteString,
         messages::api_versions_response::{ApiVersion, FinalizedFeatureKey},
-        protocol::StrBytes,
     };
 
-    use super::*;
-
     fn versions(key: ApiKey, min: i16, max: i16) -> Versions {
-        let api = ApiVersion::default().with_api_key(key.code()).with_min_version(min).with_max_version(max);
-        Versions::new("b:9092".to_owned(), &ApiVersionsResponse::default().with_api_keys(vec![api]))
+        let api = ApiVersion { api_key: key.code(), min_version: min, max_version: max };
+        Versions::new("b:9092".to_owned(), &ApiVersionsResponse { api_keys: vec![api], ..Default::default() })
     }
 
     #[test]
@@ -144,9 +141,13 @@ mod tests {
     #[test]
     fn features_of_an_older_epoch_do_not_replace_newer_ones() {
         let response = |epoch, level| {
-            let name = StrBytes::from_static_str("transaction.version");
-            let feature = FinalizedFeatureKey::default().with_name(name).with_max_version_level(level);
-            ApiVersionsResponse::default().with_finalized_features_epoch(epoch).with_finalized_features(vec![feature])
+            let name = ByteString::from_static("transaction.version");
+            let feature = FinalizedFeatureKey { name, max_version_level: level, ..Default::default() };
+            ApiVersionsResponse {
+                finalized_features_epoch: epoch,
+                finalized_features: vec![feature],
+                ..Default::default()
+            }
         };
         let mut features = Features::default();
         assert_eq!(features.level("transaction.version"), None);

@@ -6,7 +6,6 @@ use std::{
     time::SystemTime,
 };
 
-use kafka_protocol::messages::MetadataRequest;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{task::JoinSet, time::Instant};
 
@@ -21,6 +20,7 @@ use crate::{
     cluster::{Attempt, Backoff, Lane, PartitionInfo, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
     record::{TopicPartition, to_millis},
+    wire::messages::MetadataRequest,
 };
 
 /// An offset that was looked up by time.
@@ -144,7 +144,7 @@ impl Consumer {
     /// # Cancel safety
     /// Safe.
     pub async fn list_topics(&self) -> Result<BTreeMap<Arc<str>, Vec<PartitionInfo>>> {
-        let request = |_| MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(false);
+        let request = |_| MetadataRequest { topics: None, allow_auto_topic_creation: false, ..Default::default() };
         let client = &self.shared.client;
         let response =
             client.call(Route::Any, Lane::Main, self.shared.deadline(), request, |_| ErrorCode::NONE).await?;
@@ -158,9 +158,9 @@ impl Consumer {
                 .map(|partition| PartitionInfo {
                     topic: name.clone(),
                     partition: partition.partition_index,
-                    leader: Some(partition.leader_id.0).filter(|leader| *leader >= 0),
-                    replicas: partition.replica_nodes.iter().map(|node| node.0).collect(),
-                    isr: partition.isr_nodes.iter().map(|node| node.0).collect(),
+                    leader: Some(partition.leader_id).filter(|leader| *leader >= 0),
+                    replicas: partition.replica_nodes.clone(),
+                    isr: partition.isr_nodes.clone(),
                 })
                 .collect();
             partitions.sort_by_key(|partition| partition.partition);

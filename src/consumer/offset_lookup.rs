@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 
-use kafka_protocol::{
-    messages::{
-        BrokerId, ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
-        TopicName,
-        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
-        offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+use crate::{
+    error::ErrorCode,
+    record::TopicPartition,
+    wire::{
+        byte_string::ByteString,
+        messages::{
+            ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+            list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+            offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+        },
     },
-    protocol::StrBytes,
 };
-
-use crate::{error::ErrorCode, record::TopicPartition};
 
 /// The timestamp that asks for the first offset.
 pub(super) const EARLIEST: i64 = -2;
@@ -33,12 +34,12 @@ pub(super) struct Found {
 pub(super) type Row<T> = (TopicPartition, i32, T);
 
 /// Groups rows by topic, keeping their order.
-fn by_topic<T: Clone, P>(rows: &[Row<T>], make: impl Fn(&Row<T>) -> P) -> Vec<(TopicName, Vec<P>)> {
-    let mut topics: Vec<(TopicName, Vec<P>)> = Vec::new();
+fn by_topic<T: Clone, P>(rows: &[Row<T>], make: impl Fn(&Row<T>) -> P) -> Vec<(ByteString, Vec<P>)> {
+    let mut topics: Vec<(ByteString, Vec<P>)> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     for row in rows {
         let place = *places.entry(&row.0.topic).or_insert_with(|| {
-            topics.push((TopicName(StrBytes::from_string(row.0.topic.to_string())), Vec::new()));
+            topics.push((ByteString::from(row.0.topic.to_string()), Vec::new()));
             topics.len() - 1
         });
         if let Some((_, partitions)) = topics.get_mut(place) {
@@ -50,19 +51,18 @@ fn by_topic<T: Clone, P>(rows: &[Row<T>], make: impl Fn(&Row<T>) -> P) -> Vec<(T
 
 /// Asks for the first offset at or behind each row's timestamp.
 pub(super) fn list_offsets(rows: &[Row<i64>], read_committed: bool) -> ListOffsetsRequest {
-    let topics = by_topic(rows, |(partition, epoch, timestamp)| {
-        ListOffsetsPartition::default()
-            .with_partition_index(partition.partition)
-            .with_current_leader_epoch(*epoch)
-            .with_timestamp(*timestamp)
+    let topics = by_topic(rows, |(partition, epoch, timestamp)| ListOffsetsPartition {
+        partition_index: partition.partition,
+        current_leader_epoch: *epoch,
+        timestamp: *timestamp,
     });
-    let topics = topics
-        .into_iter()
-        .map(|(name, partitions)| ListOffsetsTopic::default().with_name(name).with_partitions(partitions));
-    ListOffsetsRequest::default()
-        .with_replica_id(BrokerId(-1))
-        .with_isolation_level(i8::from(read_committed))
-        .with_topics(topics.collect())
+    let topics = topics.into_iter().map(|(name, partitions)| ListOffsetsTopic { name, partitions });
+    ListOffsetsRequest {
+        replica_id: -1,
+        isolation_level: i8::from(read_committed),
+        topics: topics.collect(),
+        ..Default::default()
+    }
 }
 
 /// What each partition's answer says.
@@ -82,17 +82,14 @@ pub(super) fn listed_offsets(response: &ListOffsetsResponse) -> HashMap<TopicPar
 
 /// Asks where each row's epoch ends.
 pub(super) fn epoch_ends(rows: &[Row<i32>]) -> OffsetForLeaderEpochRequest {
-    let topics = by_topic(rows, |(partition, current_epoch, epoch)| {
-        OffsetForLeaderPartition::default()
-            .with_partition(partition.partition)
-            .with_current_leader_epoch(*current_epoch)
-            .with_leader_epoch(*epoch)
+    let topics = by_topic(rows, |(partition, current_epoch, epoch)| OffsetForLeaderPartition {
+        partition: partition.partition,
+        current_leader_epoch: *current_epoch,
+        leader_epoch: *epoch,
     });
-    let topics = topics
-        .into_iter()
-        .map(|(name, partitions)| OffsetForLeaderTopic::default().with_topic(name).with_partitions(partitions));
+    let topics = topics.into_iter().map(|(name, partitions)| OffsetForLeaderTopic { topic: name, partitions });
     // −1 says that a consumer asks, which debug consumers (−2) may do of followers.
-    OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect())
+    OffsetForLeaderEpochRequest { replica_id: -1, topics: topics.collect() }
 }
 
 /// The epoch and its end that each partition's answer says.
@@ -123,7 +120,7 @@ mod tests {
             (TopicPartition::new("a", 2), 7, 99),
         ];
         let request = list_offsets(&rows, true);
-        assert_eq!((request.isolation_level, request.replica_id.0, request.topics.len()), (1, -1, 2));
+        assert_eq!((request.isolation_level, request.replica_id, request.topics.len()), (1, -1, 2));
         let a: Vec<_> = request.topics[0].partitions.iter().map(|p| (p.partition_index, p.timestamp)).collect();
         assert_eq!((request.topics[0].name.as_str(), a), ("a", vec![(0, EARLIEST), (2, 99)]));
         assert_eq!(request.topics[0].partitions[1].current_leader_epoch, 7);

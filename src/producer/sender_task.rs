@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use kafka_protocol::messages::{InitProducerIdRequest, ProducerId as WireProducerId};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
@@ -23,6 +22,7 @@ use crate::{
     cluster::{Client, Lane, Metadata, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
     log::{Lasting, Outage, event},
+    wire::messages::InitProducerIdRequest,
 };
 
 /// A producer's task. Ends when the producer is closed, or dropped and all it was given has its result.
@@ -364,12 +364,11 @@ async fn ask_producer_id(client: Client) -> Errand {
                 Route::Any,
                 Lane::Main,
                 deadline,
-                |_version| {
-                    InitProducerIdRequest::default()
-                        .with_transactional_id(None)
-                        .with_transaction_timeout_ms(i32::MAX)
-                        .with_producer_id(WireProducerId(-1))
-                        .with_producer_epoch(-1)
+                |_version| InitProducerIdRequest {
+                    transactional_id: None,
+                    transaction_timeout_ms: i32::MAX,
+                    producer_id: -1,
+                    producer_epoch: -1,
                 },
                 |response| ErrorCode::new(response.error_code),
             )
@@ -380,7 +379,7 @@ async fn ask_producer_id(client: Client) -> Errand {
         });
         match answer {
             // Under no id, or none of an epoch, brokers take batches for those of a producer without idempotence.
-            Ok(response) if response.producer_id.0 < 0 || response.producer_epoch < 0 => {
+            Ok(response) if response.producer_id < 0 || response.producer_epoch < 0 => {
                 if let Some(Lasting { duration, attempts }) = outage.failed(now()) {
                     let outage_s = duration.as_secs();
                     event!(
@@ -395,7 +394,7 @@ async fn ask_producer_id(client: Client) -> Errand {
                 tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
             Ok(response) => {
-                let id = ProducerId { id: response.producer_id.0, epoch: response.producer_epoch };
+                let id = ProducerId { id: response.producer_id, epoch: response.producer_epoch };
                 let outage_s = outage.ended(now()).map(|outage| outage.duration.as_secs());
                 event!(INFO, client.origin(), producer_id = id.id, epoch = id.epoch, outage_s, "got a producer id");
                 return Errand::ProducerId(Ok(id));

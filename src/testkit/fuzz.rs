@@ -1,12 +1,13 @@
 //! The decoders of this room, for the fuzzer.
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::{
-    messages::{self, RequestHeader},
-    protocol::{Encodable, StrBytes},
-};
 
 use super::api::{SERVED, decode_call, decode_head};
+use crate::wire::{
+    message::{encode_body, encode_request_header},
+    messages,
+    protocol::Request,
+};
 
 /// A request frame, as a broker gets it.
 pub(crate) fn request(input: &[u8]) {
@@ -17,34 +18,33 @@ pub(crate) fn request(input: &[u8]) {
 }
 
 pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
-    let mut seeds = Vec::new();
+    let mut seeds = seeds_of::<messages::ProduceRequest>();
+    seeds.extend(seeds_of::<messages::FetchRequest>());
+    seeds.extend(seeds_of::<messages::MetadataRequest>());
+    seeds.extend(seeds_of::<messages::JoinGroupRequest>());
+    seeds.extend(seeds_of::<messages::SyncGroupRequest>());
+    seeds.extend(seeds_of::<messages::OffsetCommitRequest>());
+    seeds.extend(seeds_of::<messages::OffsetFetchRequest>());
+    seeds.extend(seeds_of::<messages::ListOffsetsRequest>());
+    seeds.extend(seeds_of::<messages::CreateTopicsRequest>());
+    // Of the others the fuzzer has to find out by itself what a body looks like.
     for served in &SERVED {
-        let Ok(key) = messages::ApiKey::try_from(served.key.code()) else { continue };
-        let versions = key.valid_versions();
-        for version in versions.min..=versions.max {
-            let mut out = BytesMut::new();
-            let header = RequestHeader::default()
-                .with_request_api_key(key as i16)
-                .with_request_api_version(version)
-                .with_correlation_id(7)
-                .with_client_id(Some(StrBytes::from_static_str("c")));
-            let body = |out: &mut BytesMut| match key {
-                messages::ApiKey::Produce => messages::ProduceRequest::default().encode(out, version),
-                messages::ApiKey::Fetch => messages::FetchRequest::default().encode(out, version),
-                messages::ApiKey::Metadata => messages::MetadataRequest::default().encode(out, version),
-                messages::ApiKey::JoinGroup => messages::JoinGroupRequest::default().encode(out, version),
-                messages::ApiKey::SyncGroup => messages::SyncGroupRequest::default().encode(out, version),
-                messages::ApiKey::OffsetCommit => messages::OffsetCommitRequest::default().encode(out, version),
-                messages::ApiKey::OffsetFetch => messages::OffsetFetchRequest::default().encode(out, version),
-                messages::ApiKey::ListOffsets => messages::ListOffsetsRequest::default().encode(out, version),
-                messages::ApiKey::CreateTopics => messages::CreateTopicsRequest::default().encode(out, version),
-                // Of the others the fuzzer has to find out by itself what a body looks like.
-                _ => Ok(()),
-            };
-            if header.encode(&mut out, key.request_header_version(version)).is_ok() && body(&mut out).is_ok() {
-                seeds.push(out.to_vec());
-            }
+        let mut out = BytesMut::new();
+        if encode_request_header(&mut out, served.key, 0, 7, "c").is_ok() {
+            seeds.push(out.to_vec());
         }
     }
     seeds
+}
+
+/// An empty request in every version.
+fn seeds_of<R: Request + Default>() -> Vec<Vec<u8>> {
+    let (min, max) = R::VERSIONS;
+    let seed = |version| {
+        let mut out = BytesMut::new();
+        encode_request_header(&mut out, R::API, version, 7, "c").ok()?;
+        encode_body(&mut out, &R::default(), version).ok()?;
+        Some(out.to_vec())
+    };
+    (min..=max).filter_map(seed).collect()
 }

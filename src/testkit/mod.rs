@@ -52,7 +52,6 @@ pub(crate) mod fuzz;
 mod journal;
 mod options;
 mod sasl;
-mod shape;
 mod shared;
 pub(crate) mod state;
 #[cfg(test)]

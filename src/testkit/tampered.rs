@@ -3,10 +3,6 @@
 use std::{collections::HashMap, fmt, io, net::SocketAddr, sync::Arc};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::{
-    messages::ApiKey as Key,
-    protocol::{Decodable, Encodable},
-};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     sync::Mutex,
@@ -15,7 +11,13 @@ use tokio::{
 use super::Cluster;
 use crate::{
     net::{BoxFuture, Network, Stream},
-    wire::ApiKey,
+    wire::{
+        ApiKey,
+        decoder::Decode,
+        encoder::Encode,
+        message::{decode_body, encode_body, response_header_is_flexible},
+        protocol::Message,
+    },
 };
 
 /// What becomes of an answer's body, given what was asked and in which version.
@@ -31,20 +33,20 @@ struct Tampered {
 }
 
 /// The cluster's network, on which answers to `key` pass through `change`, which also hears how many went before.
-pub(crate) fn tampered<R: Decodable + Encodable>(
+pub(crate) fn tampered<R: Message + Decode + Encode>(
     cluster: &Cluster,
     key: ApiKey,
     change: impl Fn(u64, i16, &mut R) + Send + Sync + 'static,
 ) -> Arc<dyn Network> {
     let seen = std::sync::atomic::AtomicU64::new(0);
-    let tamper = move |asked: ApiKey, version: i16, mut body: Bytes| {
+    let tamper = move |asked: ApiKey, version: i16, body: Bytes| {
         if asked != key {
             return body;
         }
-        let mut response = R::decode(&mut body, version).unwrap();
+        let mut response = decode_body::<R>(body, version).unwrap();
         change(seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed), version, &mut response);
         let mut out = BytesMut::new();
-        response.encode(&mut out, version).unwrap();
+        encode_body(&mut out, &response, version).unwrap();
         out.freeze()
     };
     tampered_bytes(cluster, tamper)
@@ -115,7 +117,7 @@ async fn answers<A: Stream, B: Stream>(
         let mut frame = frame(&mut from).await?;
         let id = (&frame[..4]).get_i32();
         let (key, version) = asked.lock().await.remove(&id).unwrap();
-        let flexible = Key::try_from(key.code()).unwrap().response_header_version(version) >= 1;
+        let flexible = response_header_is_flexible(key, version).unwrap();
         let header = frame.split_to(if flexible { 5 } else { 4 });
         let body = tamper(key, version, frame);
         let mut out = BytesMut::new();

@@ -1,7 +1,8 @@
-//! The cluster as a client meets it: bytes over the in-memory network, written and read through `kafka-protocol` alone.
+//! The cluster as a client meets it: bytes over the in-memory network.
 
 mod addresses;
 mod client;
+mod every_error;
 mod faults;
 mod groups;
 mod hostile_text;

@@ -30,12 +30,48 @@ pub(crate) struct Decoder {
     flexible: bool,
     /// The arrays and structs that are being read, from the outside in.
     path: Vec<&'static str>,
+    #[cfg(test)]
+    rewrite: Option<Box<dyn Rewrite>>,
+}
+
+/// Changes the fields of a message while it is read, for tests of a client's view of strange messages.
+#[cfg(test)]
+pub(crate) trait Rewrite {
+    fn text(&self, field: &'static str, was: Option<ByteString>) -> Option<ByteString>;
+
+    fn bytes(&self, field: &'static str, was: Bytes) -> Bytes;
+
+    fn short(&self, field: &'static str, was: i16) -> i16;
 }
 
 impl Decoder {
     pub(crate) fn new(bytes: Bytes, version: i16, flexible: bool) -> Self {
         let end = bytes.len();
-        Self { bytes, at: 0, end, version, flexible, path: Vec::new() }
+        Self {
+            bytes,
+            at: 0,
+            end,
+            version,
+            flexible,
+            path: Vec::new(),
+            #[cfg(test)]
+            rewrite: None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn rewriting(self, rewrite: impl Rewrite + 'static) -> Self {
+        Self { rewrite: Some(Box::new(rewrite)), ..self }
+    }
+
+    /// Changes what was read, where a test wants that. An element of an array has the name of the array.
+    #[cfg(test)]
+    fn rewritten<T>(&self, field: &'static str, was: T, change: impl FnOnce(&dyn Rewrite, &'static str, T) -> T) -> T {
+        let name = if field.is_empty() { self.path.last().copied().unwrap_or_default() } else { field };
+        match &self.rewrite {
+            Some(rewrite) => change(&**rewrite, name, was),
+            None => was,
+        }
     }
 
     pub(crate) fn version(&self) -> i16 {
@@ -85,7 +121,10 @@ impl Decoder {
     }
 
     pub(crate) fn i16(&mut self, field: &'static str) -> Result<i16> {
-        self.number(field).map(i16::from_be_bytes)
+        let value = self.number(field).map(i16::from_be_bytes)?;
+        #[cfg(test)]
+        let value = self.rewritten(field, value, |rewrite, field, was| rewrite.short(field, was));
+        Ok(value)
     }
 
     pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16> {
@@ -127,7 +166,7 @@ impl Decoder {
         if self.flexible {
             return Ok((self.unsigned(field)? as usize).checked_sub(1));
         }
-        let length = if wide { self.i32(field)? } else { self.i16(field)?.into() };
+        let length = if wide { self.i32(field)? } else { i16::from_be_bytes(self.number(field)?).into() };
         match length {
             -1 => Ok(None),
             length => {
@@ -156,14 +195,17 @@ impl Decoder {
     }
 
     pub(crate) fn string_or_null(&mut self, field: &'static str, nullable: bool) -> Result<Option<ByteString>> {
-        match self.length(field, false)? {
-            None if nullable => Ok(None),
-            None => Err(self.null(field)),
-            Some(length) => {
-                let text = ByteString::from_utf8(self.slice(field, length)?);
-                text.map(Some).ok_or_else(|| self.error(field, "text that is not UTF-8 ends here"))
-            }
-        }
+        let text = match self.length(field, false)? {
+            None if nullable => None,
+            None => return Err(self.null(field)),
+            Some(length) => match ByteString::from_utf8(self.slice(field, length)?) {
+                None => return Err(self.error(field, "text that is not UTF-8 ends here")),
+                text => text,
+            },
+        };
+        #[cfg(test)]
+        let text = self.rewritten(field, text, |rewrite, field, was| rewrite.text(field, was));
+        Ok(text)
     }
 
     pub(crate) fn bytes(&mut self, field: &'static str) -> Result<Bytes> {
@@ -174,7 +216,12 @@ impl Decoder {
         match self.length(field, true)? {
             None if nullable => Ok(None),
             None => Err(self.null(field)),
-            Some(length) => self.slice(field, length).map(Some),
+            Some(length) => {
+                let bytes = self.slice(field, length)?;
+                #[cfg(test)]
+                let bytes = self.rewritten(field, bytes, |rewrite, field, was| rewrite.bytes(field, was));
+                Ok(Some(bytes))
+            }
         }
     }
 

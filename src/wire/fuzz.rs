@@ -1,23 +1,26 @@
 //! The decoders of this room, for the fuzzer.
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::{
-    messages,
-    protocol::{Encodable, Message, Request},
-};
 
 use super::{
-    ApiKey, Compression,
+    Compression,
     batch::{
         BatchBuilder, BatchHeader, Batches, Compressor, ControlRecord, Decompressor, ProducerStamp, RecordParts,
         marker_batch,
     },
     codec,
     fetch::{FETCH_VERSIONS, decode_fetch},
-    message::{decode_response, decode_response_header},
+    message::{decode_response, decode_response_header, encode_body},
     produce::{PRODUCE_VERSIONS, decode_produce},
 };
-use crate::record::Record;
+use crate::{
+    record::Record,
+    wire::{
+        encoder::Encode,
+        messages,
+        protocol::{Message, Request},
+    },
+};
 
 /// What a batch may be decompressed to.
 pub(crate) const LIMIT: usize = 1 << 20;
@@ -171,26 +174,15 @@ pub(crate) fn codec_seeds() -> Vec<Vec<u8>> {
 
 /// A response of one kind, in a version by the first byte.
 fn answer<R: Request>(input: &[u8]) {
-    let versions = R::Response::VERSIONS;
-    let (version, body) = version(input, (versions.min, versions.max));
-    let mut frame = Bytes::copy_from_slice(body);
-    if let Some(key) = ApiKey::from_code(R::KEY) {
-        let _ = decode_response_header(&mut frame, key, version);
-    }
+    let (version, body) = version(input, R::VERSIONS);
+    let _ = decode_response_header(&mut Bytes::copy_from_slice(body), R::API, version);
     let _ = decode_response::<R>(Bytes::copy_from_slice(body), version);
 }
 
 /// Empty responses of one kind, in every version.
-fn answers<R: Request<Response: Default>>(at: usize) -> Vec<Vec<u8>> {
-    let versions = R::Response::VERSIONS;
-    let mut seeds = Vec::new();
-    for version in versions.min..=versions.max {
-        let mut out = BytesMut::new();
-        if R::Response::default().encode(&mut out, version).is_ok() {
-            seeds.push([&[at as u8, (version - versions.min) as u8][..], &out].concat());
-        }
-    }
-    seeds
+fn answers<R: Request<Response: Default + Encode>>(at: usize) -> Vec<Vec<u8>> {
+    let seeds = encoded(R::VERSIONS, &[R::Response::default()]);
+    seeds.into_iter().map(|seed| [&[at as u8][..], &seed].concat()).collect()
 }
 
 type Answer = (fn(&[u8]), fn(usize) -> Vec<Vec<u8>>);
@@ -201,7 +193,7 @@ macro_rules! answers {
     };
 }
 
-/// Every kind of response that has a shape.
+/// Kinds of responses.
 static ANSWERS: [Answer; 46] = answers![
     ApiVersionsRequest,
     MetadataRequest,
@@ -274,20 +266,20 @@ pub(crate) fn fetch(input: &[u8]) {
 pub(crate) fn fetch_seeds() -> Vec<Vec<u8>> {
     use messages::fetch_response::{AbortedTransaction, FetchResponse, FetchableTopicResponse, PartitionData};
     let records = sealed(Compression::None, 1).map(Bytes::from);
-    let aborted = AbortedTransaction::default().with_producer_id(7.into()).with_first_offset(3);
-    let data = PartitionData::default().with_aborted_transactions(Some(vec![aborted])).with_records(records);
-    let topic = FetchableTopicResponse::default().with_partitions(vec![data.clone(), data]);
-    let full = FetchResponse::default().with_responses(vec![topic]);
+    let aborted = AbortedTransaction { producer_id: 7, first_offset: 3 };
+    let data = PartitionData { aborted_transactions: Some(vec![aborted]), records, ..Default::default() };
+    let topic = FetchableTopicResponse { partitions: vec![data.clone(), data], ..Default::default() };
+    let full = FetchResponse { responses: vec![topic], ..Default::default() };
     encoded(FETCH_VERSIONS, &[FetchResponse::default(), full])
 }
 
 /// Messages in every version, each behind the byte that stands for it.
-fn encoded<T: Encodable>((min, max): (i16, i16), messages: &[T]) -> Vec<Vec<u8>> {
+fn encoded<T: Message + Encode>((min, max): (i16, i16), messages: &[T]) -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for version in min..=max {
         for message in messages {
             let mut out = BytesMut::new();
-            if message.encode(&mut out, version).is_ok() {
+            if encode_body(&mut out, message, version).is_ok() {
                 seeds.push([&[(version - min) as u8][..], &out].concat());
             }
         }
@@ -305,9 +297,9 @@ pub(crate) fn produce_seeds() -> Vec<Vec<u8>> {
     use messages::produce_response::{
         BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
     };
-    let error = BatchIndexAndErrorMessage::default().with_batch_index(2);
-    let partition = PartitionProduceResponse::default().with_record_errors(vec![error]);
-    let topic = TopicProduceResponse::default().with_partition_responses(vec![partition.clone(), partition]);
-    let full = ProduceResponse::default().with_responses(vec![topic]);
+    let error = BatchIndexAndErrorMessage { batch_index: 2, ..Default::default() };
+    let partition = PartitionProduceResponse { record_errors: vec![error], ..Default::default() };
+    let topic = TopicProduceResponse { partition_responses: vec![partition.clone(), partition], ..Default::default() };
+    let full = ProduceResponse { responses: vec![topic], ..Default::default() };
     encoded(PRODUCE_VERSIONS, &[ProduceResponse::default(), full])
 }

@@ -2,32 +2,22 @@
 
 mod api_key;
 pub(crate) mod batch;
-#[cfg(test)]
 pub(crate) mod byte_string;
 pub(crate) mod codec;
 mod crc;
-#[cfg(test)]
 pub(crate) mod decoder;
-#[cfg(test)]
 pub(crate) mod encoder;
 pub(crate) mod fetch;
 pub(crate) mod frame;
 #[cfg(all(any(test, fuzzing), feature = "testkit"))]
 pub(crate) mod fuzz;
 pub(crate) mod message;
-#[cfg(test)]
 pub(crate) mod messages;
-#[cfg(test)]
-mod messages_tests;
 pub(crate) mod produce;
-#[cfg(test)]
 pub(crate) mod protocol;
 mod read;
-mod shape;
 pub(crate) mod varint;
 mod write;
 
 pub use api_key::ApiKey;
 pub use codec::Compression;
-#[cfg(test)]
-pub(crate) use shape::{Rewrite, rewrite, strings};

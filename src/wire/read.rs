@@ -60,10 +60,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn i8(&mut self) -> Result<i8> {
-        self.array().map(i8::from_be_bytes)
-    }
-
     pub(super) fn i16(&mut self) -> Result<i16> {
         self.array().map(i16::from_be_bytes)
     }

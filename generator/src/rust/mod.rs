@@ -8,7 +8,7 @@ mod structs;
 use std::{collections::BTreeMap, error::Error, fmt::Write};
 
 use crate::{
-    apis::APIS,
+    apis::{APIS, DATA},
     jar::{Schemas, VERSION},
     schema::{Message, Type, Versions},
 };
@@ -75,6 +75,7 @@ pub(crate) fn files(schemas: &Schemas) -> Result<Files, Box<dyn Error>> {
     let mut modules = String::new();
     let mut exports = String::new();
     let mut table = String::new();
+    let mut throttled = String::new();
     for api in APIS {
         let get = |half: &str| {
             let name = format!("{api}{half}");
@@ -88,21 +89,46 @@ pub(crate) fn files(schemas: &Schemas) -> Result<Files, Box<dyn Error>> {
         }
         for message in [request, response] {
             let module = snake(&message.name);
-            files.insert(format!("{module}.rs"), file(message, api)?);
+            files.insert(format!("{module}.rs"), file(message, Some(api))?);
             writeln!(modules, "pub(crate) mod {module};")?;
             writeln!(exports, "pub(crate) use {module}::{};", message.name)?;
         }
         let Versions { min, max } = request.stable_versions();
         writeln!(table, "ApiKey::{api} => ({min}, {max}, {}),", flexible(request))?;
+        if let Some(first) = throttled_from(response) {
+            writeln!(throttled, "ApiKey::{api} => {first},")?;
+        }
+    }
+    for name in DATA {
+        let message = schemas.get(*name).ok_or_else(|| format!("the jar has no schema {name}"))?;
+        let module = snake(name);
+        files.insert(format!("{module}.rs"), file(message, None)?);
+        writeln!(modules, "{BROKER}pub(crate) mod {module};")?;
+        writeln!(exports, "{BROKER}pub(crate) use {module}::{name};")?;
     }
     let head = head();
     files.insert(
         "mod.rs".to_owned(),
         format!(
-            "{head}\n//! The messages of every API that a client sends.\n//!\n//! A request is encoded and a response decoded; the other directions are for a broker and stand behind the\n//! feature `testkit`.\n#![allow(dead_code, unused_imports, reason = \"every API is generated, whether or not it is sent yet\")]\n\n{modules}\n{exports}\nuse super::api_key::ApiKey;\n\n/// Returns the first and last version of an API's messages and the first flexible one (KIP-482); `None` for an API\n/// that is not a client's.\npub(crate) const fn versions(key: ApiKey) -> Option<(i16, i16, i16)> {{\n    Some(match key {{\n{table}\n        _ => return None,\n    }})\n}}\n"
+            "{head}\n//! The messages of every API that a client sends.\n//!\n//! A request is encoded and a response decoded; the other directions are for a broker and stand behind the\n//! feature `testkit`.\n#![allow(dead_code, unused_imports, reason = \"every API is generated, whether or not it is sent yet\")]\n\n{modules}\n{exports}\nuse super::api_key::ApiKey;\n\n/// Returns the first and last version of an API's messages and the first flexible one (KIP-482); `None` for an API\n/// that is not a client's.\npub(crate) const fn versions(key: ApiKey) -> Option<(i16, i16, i16)> {{\n    Some(match key {{\n{table}\n        _ => return None,\n    }})\n}}\n\n/// Returns the first version in which an API's response begins with `throttle_time_ms` (KIP-219); `None` for an API\n/// without such a version.\npub(crate) const fn throttled_from(key: ApiKey) -> Option<i16> {{\n    Some(match key {{\n{throttled}\n        _ => return None,\n    }})\n}}\n"
         ),
     );
     Ok(files)
+}
+
+/// What stands before an item that only a broker needs.
+const BROKER: &str = "#[cfg(feature = \"testkit\")]\n";
+
+/// The first version whose first field is `ThrottleTimeMs`; in all later versions it is the first, too.
+fn throttled_from(response: &Message) -> Option<i16> {
+    let stable = response.stable_versions();
+    let leads = |version: i16| {
+        let first = response.fields.iter().find(|field| {
+            field.versions.contains(version) && !(field.tag.is_some() && field.tagged_versions.contains(version))
+        });
+        first.is_some_and(|field| field.name == "ThrottleTimeMs")
+    };
+    (stable.min..=stable.max).find(|from| (*from..=stable.max).all(leads))
 }
 
 fn head() -> String {
@@ -117,7 +143,7 @@ fn flexible(message: &Message) -> String {
     }
 }
 
-fn file(message: &Message, api: &str) -> Result<String, Box<dyn Error>> {
+fn file(message: &Message, api: Option<&str>) -> Result<String, Box<dyn Error>> {
     let context = Context::new(message);
     let mut body = String::new();
     for of in message.structs() {
@@ -125,21 +151,21 @@ fn file(message: &Message, api: &str) -> Result<String, Box<dyn Error>> {
             continue;
         }
         structs::write(&mut body, &context, &of)?;
-        let request = message.kind == "request";
-        let broker = "#[cfg(feature = \"testkit\")]\n";
-        body.push_str(if request { "" } else { broker });
+        body.push_str(if message.kind == "response" { BROKER } else { "" });
         encode::write(&mut body, &context, &of)?;
-        body.push_str(if request { broker } else { "" });
+        body.push_str(if message.kind == "request" { BROKER } else { "" });
         decode::write(&mut body, &context, &of)?;
     }
     let Versions { min, max } = message.stable_versions();
-    write!(
-        body,
-        "impl Message for {} {{\n const API: ApiKey = ApiKey::{api};\n const VERSIONS: (i16, i16) = ({min}, {max});\n const FLEXIBLE: i16 = {};\n}}\n\n",
-        message.name,
-        flexible(message)
-    )?;
-    if message.kind == "request" {
+    if let Some(api) = api {
+        write!(
+            body,
+            "impl Message for {} {{\n const API: ApiKey = ApiKey::{api};\n const VERSIONS: (i16, i16) = ({min}, {max});\n const FLEXIBLE: i16 = {};\n}}\n\n",
+            message.name,
+            flexible(message)
+        )?;
+    }
+    if let ("request", Some(api)) = (message.kind.as_str(), api) {
         write!(body, "impl Request for {} {{\n type Response = super::{api}Response;\n}}\n", message.name)?;
     }
     let uses = |word: &str| body.contains(word);
@@ -154,9 +180,13 @@ fn file(message: &Message, api: &str) -> Result<String, Box<dyn Error>> {
         imports.push('\n');
     }
     let string = if uses("ByteString") { "byte_string::ByteString, " } else { "" };
-    let request = if message.kind == "request" { ", Request" } else { "" };
+    let traits = match message.kind.as_str() {
+        "request" => "ApiKey, protocol::{Message, Request}, ",
+        "response" => "ApiKey, protocol::Message, ",
+        _ => "",
+    };
     Ok(format!(
-        "{}\n{imports}use crate::{{error::Result, wire::{{ApiKey, {string}decoder::{{Decode, Decoder}}, encoder::{{Encode, Encoder}}, protocol::{{Message{request}}}}}}};\n\n{body}",
+        "{}\n{imports}use crate::{{error::Result, wire::{{{traits}{string}decoder::{{Decode, Decoder}}, encoder::{{Encode, Encoder}}}}}};\n\n{body}",
         head()
     ))
 }

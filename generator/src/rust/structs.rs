@@ -13,12 +13,15 @@ pub(super) fn write<'m>(out: &mut String, context: &Context<'m>, of: &Struct<'m>
             Some(api) => (api, "Request"),
             None => (of.name.trim_end_matches("Response"), "Response"),
         };
-        let key = message.api_key.unwrap_or(-1);
         let flexible = match message.flexible_versions {
             none if none.is_empty() => "no version is flexible".to_owned(),
             some => format!("flexible since version {}", some.min),
         };
-        writeln!(out, "/// {half} of {api} (API key {key}), versions {}; {flexible}.", message.stable_versions())?;
+        let versions = message.stable_versions();
+        match message.api_key {
+            Some(key) => writeln!(out, "/// {half} of {api} (API key {key}), versions {versions}; {flexible}.")?,
+            None => writeln!(out, "/// {}, versions {versions}; {flexible}.", of.name)?,
+        }
     } else {
         let used = message.structs().into_iter().find_map(|outer| {
             let field = outer.fields.iter().find(|field| field.kind.struct_name() == Some(of.name))?;

@@ -8,12 +8,6 @@ use std::{
     time::Duration,
 };
 
-use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, HeartbeatRequest, HeartbeatResponse,
-    api_versions_response::{ApiVersion, FinalizedFeatureKey},
-};
-use kafka_protocol::protocol::StrBytes;
-
 use super::peer::{
     Asked, Reply, accept, accept_agreed, address, api_versions, brokers, connected, in_secs, listen, serve, settings,
     to,
@@ -22,7 +16,14 @@ use crate::{
     cluster::{Client, Lane},
     error::{DeliveryStatus, ErrorCode, ErrorKind},
     net::{BoxFuture, MemoryNetwork, Network, Stream},
-    wire::ApiKey,
+    wire::{
+        ApiKey,
+        byte_string::ByteString,
+        messages::{
+            ApiVersionsRequest, ApiVersionsResponse, HeartbeatRequest, HeartbeatResponse,
+            api_versions_response::{ApiVersion, FinalizedFeatureKey},
+        },
+    },
 };
 
 /// The in-memory network with what the real one has besides: names with several addresses, and hosts that never answer.
@@ -130,16 +131,18 @@ async fn the_version_that_a_broker_names_is_taken() {
     let client = Client::new(settings(&network, &[9092])).unwrap();
     let mut link = accept(&mut listener).await;
     let asked = link.request().await.unwrap();
-    assert_eq!((asked.key, asked.version), (ApiKey::ApiVersions, 4));
+    assert_eq!((asked.key, asked.version), (ApiKey::ApiVersions, 5));
     let request: ApiVersionsRequest = asked.decode();
     assert_eq!(&*request.client_software_name, "ottla");
     let apis = api_versions().api_keys.into_iter().map(|api| match api.api_key {
-        18 => api.with_max_version(2),
+        18 => ApiVersion { max_version: 2, ..api },
         _ => api,
     });
-    let refused = ApiVersionsResponse::default()
-        .with_error_code(ErrorCode::UNSUPPORTED_VERSION.code())
-        .with_api_keys(apis.collect());
+    let refused = ApiVersionsResponse {
+        error_code: ErrorCode::UNSUPPORTED_VERSION.code(),
+        api_keys: apis.collect(),
+        ..Default::default()
+    };
     link.answer(&Asked { version: 0, ..asked }, &refused).await;
     let asked = link.request().await.unwrap();
     assert_eq!((asked.key, asked.version), (ApiKey::ApiVersions, 2));
@@ -167,7 +170,7 @@ async fn a_broker_that_hangs_up_is_asked_in_version_0_on_a_new_connection() {
     let mut listener = listen(&network, 9092);
     let _client = Client::new(settings(&network, &[9092])).unwrap();
     let mut link = accept(&mut listener).await;
-    assert_eq!(link.request().await.unwrap().version, 4);
+    assert_eq!(link.request().await.unwrap().version, 5);
     drop(link);
     let mut link = accept(&mut listener).await;
     assert_eq!(link.request().await.unwrap().version, 0);
@@ -201,8 +204,8 @@ async fn no_common_version_is_said_at_once_with_both_ranges() {
     let client = Client::new(settings(&network, &[9092])).unwrap();
     let mut link = accept(&mut listener).await;
     let asked = link.request().await.unwrap();
-    let future = ApiVersion::default().with_api_key(3).with_min_version(50).with_max_version(51);
-    link.answer(&asked, &ApiVersionsResponse::default().with_api_keys(vec![future])).await;
+    let future = ApiVersion { api_key: 3, min_version: 50, max_version: 51 };
+    link.answer(&asked, &ApiVersionsResponse { api_keys: vec![future], ..Default::default() }).await;
     let error = client.newer_metadata(0, in_secs(3600)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnsupportedVersion);
     assert!(error.to_string().contains("50 to 51"), "{error}");
@@ -215,10 +218,13 @@ async fn features_are_known_after_connecting() {
     let client = Client::new(settings(&network, &[9092])).unwrap();
     let mut link = accept(&mut listener).await;
     let asked = link.request().await.unwrap();
-    let feature = FinalizedFeatureKey::default()
-        .with_name(StrBytes::from_static_str("transaction.version"))
-        .with_max_version_level(2);
-    let response = api_versions().with_finalized_features_epoch(9).with_finalized_features(vec![feature]);
+    let feature = FinalizedFeatureKey {
+        name: ByteString::from_static("transaction.version"),
+        max_version_level: 2,
+        ..Default::default()
+    };
+    let response =
+        ApiVersionsResponse { finalized_features_epoch: 9, finalized_features: vec![feature], ..api_versions() };
     link.answer(&asked, &response).await;
     let asked = link.request().await.unwrap();
     link.answer(&asked, &brokers(&[9092])).await;

@@ -7,34 +7,34 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::{
-    messages::{
-        BrokerId, CreateTopicsRequest, CreateTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
-        HeartbeatRequest, HeartbeatResponse, LeaveGroupRequest, LeaveGroupResponse,
-        find_coordinator_response::Coordinator,
-    },
-    protocol::StrBytes,
-};
 
 use super::peer::{Asked, Reply, brokers, connected, in_secs, listen, serve, to};
 use crate::{
     cluster::{Client, CoordinatorKind, Lane, RawRequest, Route},
     error::{DeliveryStatus, ErrorCode, ErrorKind, Result},
     net::MemoryNetwork,
-    wire::ApiKey,
+    wire::{
+        ApiKey,
+        byte_string::ByteString,
+        messages::{
+            CreateTopicsRequest, CreateTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+            HeartbeatRequest, HeartbeatResponse, LeaveGroupRequest, LeaveGroupResponse,
+            find_coordinator_response::Coordinator,
+        },
+    },
 };
 
 fn coordinator(asked: &Asked, node: u16, error: ErrorCode) -> Reply {
     let request: FindCoordinatorRequest = asked.decode();
-    let found = request.coordinator_keys.into_iter().map(|key| {
-        Coordinator::default()
-            .with_key(key)
-            .with_error_code(error.code())
-            .with_node_id(BrokerId(i32::from(node)))
-            .with_host(StrBytes::from_static_str("127.0.0.1"))
-            .with_port(i32::from(node))
+    let found = request.coordinator_keys.into_iter().map(|key| Coordinator {
+        key,
+        error_code: error.code(),
+        node_id: i32::from(node),
+        host: ByteString::from_static("127.0.0.1"),
+        port: i32::from(node),
+        ..Default::default()
     });
-    Reply::Frame(asked.frame(&FindCoordinatorResponse::default().with_coordinators(found.collect())))
+    Reply::Frame(asked.frame(&FindCoordinatorResponse { coordinators: found.collect(), ..Default::default() }))
 }
 
 /// A broker that answers metadata with itself, and everything else by its number among the requests of that key.
@@ -50,7 +50,7 @@ fn broker(reply: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> imp
 }
 
 fn heartbeat(error: ErrorCode) -> HeartbeatResponse {
-    HeartbeatResponse::default().with_error_code(error.code())
+    HeartbeatResponse { error_code: error.code(), ..Default::default() }
 }
 
 async fn beat(client: &Client, secs: u64) -> Result<HeartbeatResponse> {
@@ -192,9 +192,11 @@ async fn the_controller_is_followed() {
         ApiKey::Metadata => Reply::Frame(asked.frame(&brokers(&[9092, 9093]))),
         _ => {
             refused.fetch_add(1, Ordering::Relaxed);
-            let topic = kafka_protocol::messages::create_topics_response::CreatableTopicResult::default()
-                .with_error_code(ErrorCode::NOT_CONTROLLER.code());
-            Reply::Frame(asked.frame(&CreateTopicsResponse::default().with_topics(vec![topic])))
+            let topic = crate::wire::messages::create_topics_response::CreatableTopicResult {
+                error_code: ErrorCode::NOT_CONTROLLER.code(),
+                ..Default::default()
+            };
+            Reply::Frame(asked.frame(&CreateTopicsResponse { topics: vec![topic], ..Default::default() }))
         }
     });
     let _second = serve(listen(&network, 9093), move |asked: &Asked| match asked.key {

@@ -1,7 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 use tokio::{io::duplex, task::JoinHandle};
 
 use super::peer::{Link, api_versions};
@@ -14,7 +13,11 @@ use crate::{
         versions::Versions,
     },
     error::{DeliveryStatus, Error, ErrorKind, Result},
-    wire::{ApiKey, message::encode_request},
+    wire::{
+        ApiKey,
+        message::encode_body,
+        messages::{HeartbeatRequest, HeartbeatResponse},
+    },
 };
 
 const LIMIT: usize = 8 * 1024 * 1024;
@@ -38,7 +41,7 @@ fn pair(pipe: usize, max_in_flight: usize) -> (Arc<Connection>, Link, JoinHandle
 async fn raw(connection: &Connection, chunks: Vec<Bytes>, secs: u64, answered: bool) -> Result<Bytes> {
     let deadline = now() + Duration::from_secs(secs);
     let write = |head: &mut bytes::BytesMut| {
-        encode_request(head, &HeartbeatRequest::default(), 4)?;
+        encode_body(head, &HeartbeatRequest::default(), 4)?;
         let inserts = chunks.into_iter().map(|chunk| (head.len(), chunk)).collect();
         Ok(RawRequest { inserts, answered, ..RawRequest::whole() })
     };
@@ -51,7 +54,7 @@ fn heartbeat(connection: &Arc<Connection>, secs: u64) -> JoinHandle<Result<Bytes
 }
 
 fn told(error_code: i16) -> HeartbeatResponse {
-    HeartbeatResponse::default().with_error_code(error_code)
+    HeartbeatResponse { error_code, ..Default::default() }
 }
 
 fn code(body: &Bytes) -> i16 {
@@ -185,7 +188,7 @@ async fn a_throttled_connection_waits_before_the_next_request() {
     let (connection, mut peer, _driver) = pair(1 << 16, 5);
     let call = heartbeat(&connection, 30);
     let asked = peer.request().await.unwrap();
-    peer.answer(&asked, &told(0).with_throttle_time_ms(1000)).await;
+    peer.answer(&asked, &HeartbeatResponse { throttle_time_ms: 1000, ..told(0) }).await;
     call.await.unwrap().unwrap();
     let call = heartbeat(&connection, 30);
     assert!(peer.silent_for(Duration::from_millis(999)).await);

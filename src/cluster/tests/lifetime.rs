@@ -3,14 +3,15 @@ use std::{
     time::Duration,
 };
 
-use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
-
 use super::peer::{Asked, Reply, accept_agreed, brokers, connected, in_secs, listen, serve, settings, to};
 use crate::{
     cluster::{Client, CoordinatorKind, Lane, Route},
     error::{ErrorCode, ErrorKind},
     net::MemoryNetwork,
-    wire::ApiKey,
+    wire::{
+        ApiKey,
+        messages::{HeartbeatRequest, HeartbeatResponse},
+    },
 };
 
 /// Answers the first request for metadata, and nothing after that.

@@ -3,8 +3,6 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use kafka_protocol::messages::{HeartbeatRequest, MetadataRequest, MetadataResponse};
-
 use super::peer::{
     Asked, Reply, accept_agreed, address, brokers, connected, in_secs, listen, serve, settings, to, topic,
 };
@@ -12,7 +10,11 @@ use crate::{
     cluster::{Client, Lane},
     error::{ErrorCode, ErrorKind},
     net::MemoryNetwork,
-    wire::{ApiKey, fetch::NodeEndpoint},
+    wire::{
+        ApiKey,
+        fetch::NodeEndpoint,
+        messages::{HeartbeatRequest, MetadataRequest, MetadataResponse, metadata_response::MetadataResponseTopic},
+    },
 };
 
 /// Answers metadata with what the closure makes of the request and its number.
@@ -45,11 +47,16 @@ async fn a_topic_is_waited_for_until_it_is_there() {
             log.lock().unwrap().push(asked_names(request));
             let there = match number {
                 0 => return brokers(&[9092]),
-                1 => topic("orders", &[]).with_error_code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code()),
-                2 => topic("orders", &[]).with_error_code(ErrorCode::LEADER_NOT_AVAILABLE.code()),
+                1 => MetadataResponseTopic {
+                    error_code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code(),
+                    ..topic("orders", &[])
+                },
+                2 => {
+                    MetadataResponseTopic { error_code: ErrorCode::LEADER_NOT_AVAILABLE.code(), ..topic("orders", &[]) }
+                }
                 _ => topic("orders", &[(9092, 0)]),
             };
-            brokers(&[9092]).with_topics(vec![there])
+            MetadataResponse { topics: vec![there], ..brokers(&[9092]) }
         }),
     );
     let client = connected(&network, &[9092]).await;
@@ -72,8 +79,11 @@ async fn a_topic_that_never_comes_is_an_error_of_its_own() {
         listen(&network, 9092),
         metadata(move |_, number| {
             counted.store(number, Ordering::Relaxed);
-            let unknown = topic("orders", &[]).with_error_code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code());
-            brokers(&[9092]).with_topics(vec![unknown])
+            let unknown = MetadataResponseTopic {
+                error_code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code(),
+                ..topic("orders", &[])
+            };
+            MetadataResponse { topics: vec![unknown], ..brokers(&[9092]) }
         }),
     );
     let client = connected(&network, &[9092]).await;
@@ -91,11 +101,17 @@ async fn what_is_not_allowed_is_said_at_once_and_asked_anew_the_next_time() {
         listen(&network, 9092),
         metadata(|request, number| {
             let Some(&[_]) = asked_names(request).as_deref() else { return brokers(&[9092]) };
-            brokers(&[9092]).with_topics(vec![if number < 3 {
-                topic("secret", &[]).with_error_code(ErrorCode::TOPIC_AUTHORIZATION_FAILED.code())
-            } else {
-                topic("secret", &[(9092, 0)])
-            }])
+            MetadataResponse {
+                topics: vec![if number < 3 {
+                    MetadataResponseTopic {
+                        error_code: ErrorCode::TOPIC_AUTHORIZATION_FAILED.code(),
+                        ..topic("secret", &[])
+                    }
+                } else {
+                    topic("secret", &[(9092, 0)])
+                }],
+                ..brokers(&[9092])
+            }
         }),
     );
     let client = connected(&network, &[9092]).await;
@@ -114,7 +130,7 @@ async fn a_leader_that_a_response_names_is_known_at_once() {
     let network = MemoryNetwork::new();
     let _peer = serve(
         listen(&network, 9092),
-        metadata(|_, _| brokers(&[9092]).with_topics(vec![topic("orders", &[(9092, 3)])])),
+        metadata(|_, _| MetadataResponse { topics: vec![topic("orders", &[(9092, 3)])], ..brokers(&[9092]) }),
     );
     let client = connected(&network, &[9092]).await;
     client.topic("orders", in_secs(10)).await.unwrap();
@@ -136,7 +152,7 @@ async fn all_topics_come_when_they_are_wanted() {
         listen(&network, 9092),
         metadata(|request, _| {
             let topics = ["a", "b"].map(|name| topic(name, &[(9092, 0)])).to_vec();
-            brokers(&[9092]).with_topics(if request.topics.is_none() { topics } else { Vec::new() })
+            MetadataResponse { topics: if request.topics.is_none() { topics } else { Vec::new() }, ..brokers(&[9092]) }
         }),
     );
     let client = connected(&network, &[9092]).await;
@@ -172,8 +188,8 @@ async fn a_broker_that_moved_is_followed_and_its_old_connection_ends() {
     let second = call(&client);
     let mut next = accept_agreed(&mut new).await;
     let asked_there = next.request().await.unwrap();
-    link.answer(&asked, &kafka_protocol::messages::HeartbeatResponse::default()).await;
-    next.answer(&asked_there, &kafka_protocol::messages::HeartbeatResponse::default()).await;
+    link.answer(&asked, &crate::wire::messages::HeartbeatResponse::default()).await;
+    next.answer(&asked_there, &crate::wire::messages::HeartbeatResponse::default()).await;
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();
     assert!(link.request().await.is_none());
@@ -203,7 +219,7 @@ async fn a_broker_may_send_the_client_back_to_its_bootstrap_addresses() {
         serve(listen(&network, 9092), metadata(|_, number| brokers(if number == 0 { &[9093] } else { &[9094] })));
     let stale = serve(
         listen(&network, 9093),
-        metadata(|_, _| brokers(&[]).with_error_code(ErrorCode::REBOOTSTRAP_REQUIRED.code())),
+        metadata(|_, _| MetadataResponse { error_code: ErrorCode::REBOOTSTRAP_REQUIRED.code(), ..brokers(&[]) }),
     );
     let client = connected(&network, &[9092]).await;
     let picture = client.newer_metadata(client.metadata().version, in_secs(10)).await.unwrap();

@@ -1,16 +1,16 @@
 use std::sync::Arc;
 
-use kafka_protocol::{
-    messages::{BrokerId, MetadataResponse, metadata_response::MetadataResponseTopic},
-    protocol::StrBytes,
-};
 use uuid::Uuid;
 
 use super::peer::{brokers, topic};
 use crate::{
     cluster::{Metadata, metadata_merge::Asked},
     error::ErrorCode,
-    wire::fetch::NodeEndpoint,
+    wire::{
+        byte_string::ByteString,
+        fetch::NodeEndpoint,
+        messages::{MetadataResponse, metadata_response::MetadataResponseTopic},
+    },
 };
 
 fn asked(names: &[&str]) -> Asked {
@@ -18,7 +18,7 @@ fn asked(names: &[&str]) -> Asked {
 }
 
 fn response(topics: Vec<MetadataResponseTopic>) -> MetadataResponse {
-    brokers(&[1, 2, 3]).with_topics(topics)
+    MetadataResponse { topics, ..brokers(&[1, 2, 3]) }
 }
 
 fn id(id: u128) -> Uuid {
@@ -34,19 +34,27 @@ fn picture(topics: Vec<MetadataResponseTopic>) -> Metadata {
 }
 
 fn unknown(name: &str) -> MetadataResponseTopic {
-    topic(name, &[]).with_error_code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code())
+    MetadataResponseTopic { error_code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code(), ..topic(name, &[]) }
 }
 
 #[test]
 fn a_leaders_epoch_never_goes_back_within_one_topic_id() {
-    let old = picture(vec![topic("t", &[(1, 5), (2, 7)]).with_topic_id(id(1))]);
+    let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5), (2, 7)]) }]);
     assert_eq!(old.leader("t", 0), Some((1, 5)));
     assert_eq!(&*old.names[&id(1)], "t");
-    let next = old.merged(response(vec![topic("t", &[(3, 4), (3, 8)]).with_topic_id(id(1))]), &asked(&["t"]), all);
+    let next = old.merged(
+        response(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(3, 4), (3, 8)]) }]),
+        &asked(&["t"]),
+        all,
+    );
     assert_eq!(next.leader("t", 0), Some((1, 5)), "a broker that lags behind");
     assert_eq!(next.leader("t", 1), Some((3, 8)));
     assert_eq!(next.version, old.version + 1);
-    let recreated = next.merged(response(vec![topic("t", &[(2, 0)]).with_topic_id(id(2))]), &asked(&["t"]), all);
+    let recreated = next.merged(
+        response(vec![MetadataResponseTopic { topic_id: id(2), ..topic("t", &[(2, 0)]) }]),
+        &asked(&["t"]),
+        all,
+    );
     assert_eq!(recreated.leader("t", 0), Some((2, 0)), "a topic made anew starts anew");
     assert_eq!(recreated.partition("t", 1), None);
     assert!(!recreated.names.contains_key(&id(1)));
@@ -63,25 +71,37 @@ fn brokers_without_epochs_or_ids_are_believed() {
 
 #[test]
 fn a_partition_that_lost_its_leader_keeps_its_place_and_epoch() {
-    let old = picture(vec![topic("t", &[(1, 5)]).with_topic_id(id(1))]);
-    let mut leaderless = topic("t", &[(-1, -1)]).with_topic_id(id(1));
+    let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
+    let mut leaderless = MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(-1, -1)]) };
     leaderless.partitions[0].error_code = ErrorCode::LEADER_NOT_AVAILABLE.code();
     let next = old.merged(response(vec![leaderless]), &asked(&["t"]), all);
     let partition = next.partition("t", 0).unwrap();
     assert_eq!((partition.leader, partition.leader_epoch), (None, 5));
     assert_eq!(partition.error, ErrorCode::LEADER_NOT_AVAILABLE);
     assert!(!next.topic("t").unwrap().is_settled());
-    let stale = next.merged(response(vec![topic("t", &[(1, 4)]).with_topic_id(id(1))]), &asked(&["t"]), all);
+    let stale = next.merged(
+        response(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 4)]) }]),
+        &asked(&["t"]),
+        all,
+    );
     assert_eq!(stale.leader("t", 0), None);
-    let elected = next.merged(response(vec![topic("t", &[(2, 6)]).with_topic_id(id(1))]), &asked(&["t"]), all);
+    let elected = next.merged(
+        response(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(2, 6)]) }]),
+        &asked(&["t"]),
+        all,
+    );
     assert_eq!(elected.leader("t", 0), Some((2, 6)));
     assert!(elected.topic("t").unwrap().is_settled());
 }
 
 #[test]
 fn an_answer_that_omits_a_partition_just_added_does_not_take_it_away() {
-    let old = picture(vec![topic("t", &[(1, 0), (2, 0), (3, 0)]).with_topic_id(id(1))]);
-    let next = old.merged(response(vec![topic("t", &[(1, 0)]).with_topic_id(id(1))]), &asked(&["t"]), all);
+    let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 0), (2, 0), (3, 0)]) }]);
+    let next = old.merged(
+        response(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 0)]) }]),
+        &asked(&["t"]),
+        all,
+    );
     assert_eq!(next.leader("t", 2), Some((3, 0)));
     assert!(Arc::ptr_eq(old.topic("t").unwrap(), next.topic("t").unwrap()), "nothing changed");
     assert!(!next.differs_from(&old));
@@ -89,14 +109,18 @@ fn an_answer_that_omits_a_partition_just_added_does_not_take_it_away() {
 
 #[test]
 fn a_topic_that_vanishes_and_returns_goes_on_from_its_epochs() {
-    let old = picture(vec![topic("t", &[(1, 5)]).with_topic_id(id(1))]);
+    let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
     for gone in [vec![unknown("t")], vec![]] {
         let gone = old.merged(response(gone), &asked(&["t"]), all);
         assert_eq!(gone.topic("t").unwrap().error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
         assert_eq!(gone.leader("t", 0), None);
         assert_eq!(gone.history.refused["t"], gone.version);
         let still = gone.merged(response(vec![unknown("t")]), &asked(&["t"]), all);
-        let back = still.merged(response(vec![topic("t", &[(2, 4)]).with_topic_id(id(1))]), &asked(&["t"]), all);
+        let back = still.merged(
+            response(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(2, 4)]) }]),
+            &asked(&["t"]),
+            all,
+        );
         assert_eq!(back.leader("t", 0), Some((1, 5)));
         assert!(back.history.refused.is_empty() && back.history.before.is_empty());
     }
@@ -115,10 +139,11 @@ fn topics_that_were_not_asked_for_stay_while_they_are_wanted() {
 
 #[test]
 fn another_cluster_starts_from_nothing() {
-    let named = |id| Some(StrBytes::from_static_str(id));
-    let old = response(vec![topic("t", &[(1, 50)]), topic("u", &[(1, 50)])]).with_cluster_id(named("one"));
+    let named = |id| Some(ByteString::from_static(id));
+    let old =
+        MetadataResponse { cluster_id: named("one"), ..response(vec![topic("t", &[(1, 50)]), topic("u", &[(1, 50)])]) };
     let old = Metadata::default().merged(old, &Asked::All, all);
-    let new = response(vec![topic("t", &[(2, 0)])]).with_cluster_id(named("two"));
+    let new = MetadataResponse { cluster_id: named("two"), ..response(vec![topic("t", &[(2, 0)])]) };
     let next = old.merged(new, &asked(&["t"]), all);
     assert_eq!(next.leader("t", 0), Some((2, 0)));
     assert!(next.topic("u").is_none());
@@ -132,10 +157,10 @@ fn numbers_from_outside_reserve_nothing_and_do_not_panic() {
     wild.partitions[1].partition_index = -1;
     wild.partitions[2].partition_index = 1;
     let mut said = response(vec![wild, topic("", &[(1, 0)])]);
-    said.topics.push(MetadataResponseTopic::default().with_name(None));
+    said.topics.push(MetadataResponseTopic { name: None, ..Default::default() });
     said.brokers[0].port = 70_000;
-    said.brokers[1].node_id = BrokerId(-7);
-    let next = Metadata::default().merged(said.with_controller_id(BrokerId(-1)), &Asked::All, all);
+    said.brokers[1].node_id = -7;
+    let next = Metadata::default().merged(MetadataResponse { controller_id: -1, ..said }, &Asked::All, all);
     assert_eq!(next.topics.len(), 1);
     assert_eq!(next.topic("t").unwrap().partitions.len(), 3);
     assert_eq!(next.leader("t", 1), Some((3, 0)));
@@ -146,7 +171,7 @@ fn numbers_from_outside_reserve_nothing_and_do_not_panic() {
 
 #[test]
 fn a_named_leader_is_taken_only_if_it_is_news() {
-    let old = picture(vec![topic("t", &[(1, 5)]).with_topic_id(id(1))]);
+    let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
     let endpoint = |node| NodeEndpoint { node, host: "h".to_owned(), port: 9, rack: None };
     assert!(old.with_leader("t", 0, 2, 5, &[]).is_none(), "no newer epoch");
     assert!(old.with_leader("t", 0, 9, 6, &[]).is_none(), "nobody knows where broker 9 is");
@@ -156,7 +181,11 @@ fn a_named_leader_is_taken_only_if_it_is_news() {
     let next = old.with_leader("t", 0, 9, 6, &[endpoint(9)]).unwrap();
     assert_eq!(next.leader("t", 0), Some((9, 6)));
     assert_eq!((&*next.brokers[&9].host, next.version), ("h", old.version + 1));
-    let back = next.merged(response(vec![topic("t", &[(1, 5)]).with_topic_id(id(1))]), &asked(&["t"]), all);
+    let back = next.merged(
+        response(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]),
+        &asked(&["t"]),
+        all,
+    );
     assert_eq!(back.leader("t", 0), Some((9, 6)), "older metadata does not take it back");
     assert!(old.with_brokers(&[endpoint(1)]).is_some(), "an address may change");
     assert!(next.with_brokers(&[endpoint(9)]).is_none());

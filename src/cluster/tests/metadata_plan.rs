@@ -14,6 +14,7 @@ use crate::{
         metadata_plan::{Plan, Step},
     },
     error::ErrorCode,
+    wire::messages::{MetadataResponse, metadata_response::MetadataResponseTopic},
 };
 
 struct Fixture {
@@ -60,7 +61,7 @@ fn names(names: &[&str]) -> Asked {
 
 fn picture(topics: &[(&str, i32)]) -> Metadata {
     let topics = topics.iter().map(|(name, leader)| topic(name, &[(*leader, 1)])).collect();
-    Metadata::default().merged(brokers(&[1]).with_topics(topics), &Asked::All, |_| true)
+    Metadata::default().merged(MetadataResponse { topics, ..brokers(&[1]) }, &Asked::All, |_| true)
 }
 
 #[test]
@@ -115,8 +116,12 @@ fn what_is_not_settled_is_asked_again_unbidden() {
     it.plan.succeeded(&names(&["a", "b"]), &picture(&[("a", 1), ("b", -1)]), true, it.now);
     it.pass(200);
     assert_eq!(it.ask(), names(&["a", "b"]), "b has no leader");
-    let refused = topic("b", &[]).with_error_code(ErrorCode::TOPIC_AUTHORIZATION_FAILED.code());
-    let refused = picture(&[("a", 1)]).merged(brokers(&[1]).with_topics(vec![refused]), &names(&["b"]), |_| true);
+    let refused = MetadataResponseTopic { error_code: ErrorCode::TOPIC_AUTHORIZATION_FAILED.code(), ..topic("b", &[]) };
+    let refused = picture(&[("a", 1)]).merged(
+        MetadataResponse { topics: vec![refused], ..brokers(&[1]) },
+        &names(&["b"]),
+        |_| true,
+    );
     it.plan.succeeded(&names(&["a", "b"]), &refused, true, it.now);
     assert_eq!(it.wait(), Duration::from_secs(300), "waiting gives no rights");
 }
@@ -172,9 +177,12 @@ fn a_topic_is_asked_for_by_its_id_until_its_name_is_known() {
     it.ask();
     it.plan.succeeded(&names(&["a"]), &picture(&[("a", 1)]), false, it.now);
     it.ask();
-    let found = topic("b", &[(1, 1)]).with_topic_id(id);
-    let known =
-        picture(&[("a", 1)]).merged(brokers(&[1]).with_topics(vec![found]), &Asked::Ids(vec![id]), |name| name == "a");
+    let found = MetadataResponseTopic { topic_id: id, ..topic("b", &[(1, 1)]) };
+    let known = picture(&[("a", 1)]).merged(
+        MetadataResponse { topics: vec![found], ..brokers(&[1]) },
+        &Asked::Ids(vec![id]),
+        |name| name == "a",
+    );
     assert_eq!(known.names[&id], Arc::from("b"), "found, though nobody asked for it by name");
     it.plan.succeeded(&Asked::Ids(vec![id]), &known, true, it.now);
     assert!(it.plan.wants("b"), "it is kept until somebody wants it by name");

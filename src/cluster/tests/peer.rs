@@ -3,14 +3,6 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::{
-    messages::{
-        ApiKey as Key, ApiVersionsResponse, BrokerId, MetadataResponse, TopicName,
-        api_versions_response::ApiVersion,
-        metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
-    },
-    protocol::{Decodable, Encodable, StrBytes},
-};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     task::JoinHandle,
@@ -19,7 +11,19 @@ use tokio::{
 use crate::{
     cluster::{Attempt, Client, ClientSettings, Lane},
     net::{MemoryListener, MemoryNetwork, Network},
-    wire::{ApiKey, message::client_versions},
+    wire::{
+        ApiKey,
+        byte_string::ByteString,
+        decoder::Decode,
+        encoder::Encode,
+        message::{client_versions, decode_body, encode_body, request_header_is_flexible, response_header_is_flexible},
+        messages::{
+            ApiVersionsResponse, MetadataResponse,
+            api_versions_response::ApiVersion,
+            metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
+        },
+        protocol::Message,
+    },
 };
 
 /// A request as the peer got it.
@@ -38,25 +42,25 @@ impl Asked {
         let correlation_id = frame.get_i32();
         let client_id = usize::try_from(frame.get_i16()).unwrap_or(0);
         frame.advance(client_id);
-        if Key::try_from(key.code()).unwrap().request_header_version(version) >= 2 {
+        if request_header_is_flexible(key, version).unwrap() {
             assert_eq!(frame.get_u8(), 0, "no tagged fields in the header");
         }
         Self { key, version, correlation_id, body: frame }
     }
 
-    pub(super) fn decode<R: Decodable>(&self) -> R {
-        R::decode(&mut self.body.clone(), self.version).unwrap()
+    pub(super) fn decode<R: Message + Decode>(&self) -> R {
+        decode_body(self.body.clone(), self.version).unwrap()
     }
 
     /// The answer as a frame.
-    pub(super) fn frame(&self, response: &impl Encodable) -> Bytes {
+    pub(super) fn frame(&self, response: &(impl Message + Encode)) -> Bytes {
         let mut body = BytesMut::new();
-        response.encode(&mut body, self.version).unwrap();
+        encode_body(&mut body, response, self.version).unwrap();
         self.frame_of(&body)
     }
 
     pub(super) fn frame_of(&self, body: &[u8]) -> Bytes {
-        let flexible = Key::try_from(self.key.code()).unwrap().response_header_version(self.version) >= 1;
+        let flexible = response_header_is_flexible(self.key, self.version).unwrap();
         let mut frame = BytesMut::new();
         frame.put_i32(i32::try_from(4 + usize::from(flexible) + body.len()).unwrap());
         frame.put_i32(self.correlation_id);
@@ -77,7 +81,7 @@ impl Link {
         Some(Asked::read(frame.into()))
     }
 
-    pub(super) async fn answer(&mut self, asked: &Asked, response: &impl Encodable) {
+    pub(super) async fn answer(&mut self, asked: &Asked, response: &(impl Message + Encode)) {
         self.raw(&asked.frame(response)).await;
     }
 
@@ -149,37 +153,39 @@ pub(super) fn serve(
 
 /// Every version that the client speaks.
 pub(super) fn api_versions() -> ApiVersionsResponse {
-    let apis = (0..93).filter_map(ApiKey::from_code).filter_map(|key| Some((key, client_versions(key)?)));
-    let apis = apis.map(|(key, (min, max))| {
-        ApiVersion::default().with_api_key(key.code()).with_min_version(min).with_max_version(max)
-    });
-    ApiVersionsResponse::default().with_api_keys(apis.collect())
+    let apis = (0..95).filter_map(ApiKey::from_code).filter_map(|key| Some((key, client_versions(key)?)));
+    let apis = apis.map(|(key, (min, max))| ApiVersion { api_key: key.code(), min_version: min, max_version: max });
+    ApiVersionsResponse { api_keys: apis.collect(), ..Default::default() }
 }
 
 /// Brokers by their ports (which are their ids, too); the first one is the controller.
 pub(super) fn brokers(ports: &[u16]) -> MetadataResponse {
-    let brokers = ports.iter().map(|port| {
-        MetadataResponseBroker::default()
-            .with_node_id(BrokerId(i32::from(*port)))
-            .with_host(StrBytes::from_static_str("127.0.0.1"))
-            .with_port(i32::from(*port))
+    let brokers = ports.iter().map(|port| MetadataResponseBroker {
+        node_id: i32::from(*port),
+        host: ByteString::from_static("127.0.0.1"),
+        port: i32::from(*port),
+        ..Default::default()
     });
-    MetadataResponse::default()
-        .with_brokers(brokers.collect())
-        .with_controller_id(BrokerId(ports.first().map_or(-1, |port| i32::from(*port))))
+    MetadataResponse {
+        brokers: brokers.collect(),
+        controller_id: ports.first().map_or(-1, |port| i32::from(*port)),
+        ..Default::default()
+    }
 }
 
 /// A topic whose partitions have these leaders and epochs.
 pub(super) fn topic(name: &str, partitions: &[(i32, i32)]) -> MetadataResponseTopic {
-    let partitions = (0..).zip(partitions).map(|(index, (leader, epoch))| {
-        MetadataResponsePartition::default()
-            .with_partition_index(index)
-            .with_leader_id(BrokerId(*leader))
-            .with_leader_epoch(*epoch)
+    let partitions = (0..).zip(partitions).map(|(index, (leader, epoch))| MetadataResponsePartition {
+        partition_index: index,
+        leader_id: *leader,
+        leader_epoch: *epoch,
+        ..Default::default()
     });
-    MetadataResponseTopic::default()
-        .with_name(Some(TopicName(StrBytes::from_string(name.to_owned()))))
-        .with_partitions(partitions.collect())
+    MetadataResponseTopic {
+        name: Some(ByteString::from(name.to_owned())),
+        partitions: partitions.collect(),
+        ..Default::default()
+    }
 }
 
 pub(super) fn settings(network: &impl AsNetwork, ports: &[u16]) -> ClientSettings {

@@ -5,25 +5,25 @@ use std::{
     sync::Arc,
 };
 
-use kafka_protocol::{
-    messages::{
-        OffsetCommitRequest, OffsetCommitResponse,
-        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
-    },
-    protocol::StrBytes,
-};
 use uuid::Uuid;
 
 use super::{
     membership::{Identity, Standing},
     order::{Asker, Number, Order},
-    requests::{group, text, topic_name},
+    requests::text,
 };
 use crate::{
     cluster::Metadata,
     consumer::OffsetAndMetadata,
     error::{Error, ErrorCode, ErrorKind, Remedy, Result},
     record::TopicPartition,
+    wire::{
+        byte_string::ByteString,
+        messages::{
+            OffsetCommitRequest, OffsetCommitResponse,
+            offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        },
+    },
 };
 
 /// An offset to be committed, with the id of the topic that it is of (nil where that is not known).
@@ -295,29 +295,28 @@ impl Commit {
                 continue;
             }
             let epoch = if version >= 6 { offset.leader_epoch.unwrap_or(-1) } else { -1 };
-            topics.entry(&partition.topic).or_default().push(
-                OffsetCommitRequestPartition::default()
-                    .with_partition_index(partition.partition)
-                    .with_committed_offset(offset.offset)
-                    .with_committed_leader_epoch(epoch)
-                    .with_committed_metadata(Some(StrBytes::from_string(offset.metadata.clone()))),
-            );
+            topics.entry(&partition.topic).or_default().push(OffsetCommitRequestPartition {
+                partition_index: partition.partition,
+                committed_offset: offset.offset,
+                committed_leader_epoch: epoch,
+                committed_metadata: Some(ByteString::from(offset.metadata.clone())),
+            });
         }
         let topics = topics
             .into_iter()
-            .map(|(topic, partitions)| {
-                OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(partitions)
-            })
+            .map(|(topic, partitions)| OffsetCommitRequestTopic { name: text(topic), partitions, ..Default::default() })
             .collect();
-        let request = OffsetCommitRequest::default().with_group_id(group(&self.group_id)).with_topics(topics);
+        let request = OffsetCommitRequest { group_id: text(&self.group_id), topics, ..Default::default() };
         let Some(identity) = identity else {
-            return request.with_generation_id_or_member_epoch(-1);
+            return OffsetCommitRequest { generation_id_or_member_epoch: -1, ..request };
         };
         let instance_id = self.instance_id.as_deref().filter(|_| version >= 7);
-        request
-            .with_generation_id_or_member_epoch(identity.generation)
-            .with_member_id(text(&identity.member_id))
-            .with_group_instance_id(instance_id.map(text))
+        OffsetCommitRequest {
+            generation_id_or_member_epoch: identity.generation,
+            member_id: text(&identity.member_id),
+            group_instance_id: instance_id.map(text),
+            ..request
+        }
     }
 
     /// Takes what was committed off what is left, into `committed`, and says how it goes on. What was refused of some

@@ -2,7 +2,6 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use kafka_protocol::messages::OffsetCommitResponse;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -20,6 +19,7 @@ use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     log::event,
     record::TopicPartition,
+    wire::messages::OffsetCommitResponse,
 };
 
 /// A commit that was asked for, as of then.

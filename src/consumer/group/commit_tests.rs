@@ -1,22 +1,22 @@
 use std::sync::Arc;
 
-use kafka_protocol::messages::{
-    OffsetCommitResponse,
-    offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
-};
 use uuid::Uuid;
 
 use super::{
     commit::{Commit, Committed, Insistence, Now, ToCommit, Turn, Verdict},
     membership::{Identity, Standing},
     order::{Asker, Number, Order},
-    requests::topic_name,
+    requests::text,
 };
 use crate::{
     cluster::{Metadata, TopicMetadata},
     consumer::OffsetAndMetadata,
     error::{Error, ErrorCode, ErrorKind, Result},
     record::TopicPartition,
+    wire::messages::{
+        OffsetCommitResponse,
+        offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
+    },
 };
 
 const OLD: Uuid = Uuid::from_u128(1);
@@ -82,11 +82,12 @@ fn lost(commit: &mut Commit, turn: Result<Turn>) -> Error {
 }
 
 fn response(codes: &[(i32, ErrorCode)]) -> OffsetCommitResponse {
-    let partitions = codes.iter().map(|&(partition, code)| {
-        OffsetCommitResponsePartition::default().with_partition_index(partition).with_error_code(code.code())
+    let partitions = codes.iter().map(|&(partition, code)| OffsetCommitResponsePartition {
+        partition_index: partition,
+        error_code: code.code(),
     });
-    let topic = OffsetCommitResponseTopic::default().with_name(topic_name("t")).with_partitions(partitions.collect());
-    OffsetCommitResponse::default().with_topics(vec![topic])
+    let topic = OffsetCommitResponseTopic { name: text("t"), partitions: partitions.collect(), ..Default::default() };
+    OffsetCommitResponse { topics: vec![topic], ..Default::default() }
 }
 
 fn both(code: ErrorCode) -> OffsetCommitResponse {

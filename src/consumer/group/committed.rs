@@ -2,19 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use kafka_protocol::{
-    messages::{
-        OffsetFetchRequest, OffsetFetchResponse,
-        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
-    },
-    protocol::StrBytes,
-};
-
-use super::requests::{group, topic_name};
+use super::requests::text;
 use crate::{
     consumer::OffsetAndMetadata,
     error::{Error, ErrorCode, ErrorKind, Result},
     record::TopicPartition,
+    wire::{
+        byte_string::ByteString,
+        messages::{
+            OffsetFetchRequest, OffsetFetchResponse,
+            offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
+        },
+    },
 };
 
 /// Asks what the group has committed. Offsets of transactions that are still open count as not there yet (KIP-447).
@@ -23,20 +22,24 @@ pub(super) fn fetch_request(version: i16, group_id: &str, partitions: &[TopicPar
     for partition in partitions {
         topics.entry(&partition.topic).or_default().insert(partition.partition);
     }
-    let topics = topics.into_iter().map(|(topic, numbers)| (topic_name(topic), numbers.into_iter().collect()));
-    let request = OffsetFetchRequest::default().with_require_stable(version >= 7);
+    let topics = topics.into_iter().map(|(topic, numbers)| (text(topic), numbers.into_iter().collect()));
+    let request = OffsetFetchRequest { require_stable: version >= 7, ..Default::default() };
     if version >= 8 {
-        let topics = topics
-            .map(|(name, numbers)| OffsetFetchRequestTopics::default().with_name(name).with_partition_indexes(numbers));
-        let asked = OffsetFetchRequestGroup::default()
-            .with_group_id(group(group_id))
-            .with_member_epoch(-1)
-            .with_topics(Some(topics.collect()));
-        request.with_groups(vec![asked])
+        let topics = topics.map(|(name, numbers)| OffsetFetchRequestTopics {
+            name,
+            partition_indexes: numbers,
+            ..Default::default()
+        });
+        let asked = OffsetFetchRequestGroup {
+            group_id: text(group_id),
+            member_epoch: -1,
+            topics: Some(topics.collect()),
+            ..Default::default()
+        };
+        OffsetFetchRequest { groups: vec![asked], ..request }
     } else {
-        let topics = topics
-            .map(|(name, numbers)| OffsetFetchRequestTopic::default().with_name(name).with_partition_indexes(numbers));
-        request.with_group_id(group(group_id)).with_topics(Some(topics.collect()))
+        let topics = topics.map(|(name, numbers)| OffsetFetchRequestTopic { name, partition_indexes: numbers });
+        OffsetFetchRequest { group_id: text(group_id), topics: Some(topics.collect()), ..request }
     }
 }
 
@@ -46,7 +49,7 @@ struct Fetched<'a> {
     partition: i32,
     offset: i64,
     epoch: i32,
-    metadata: Option<&'a StrBytes>,
+    metadata: Option<&'a ByteString>,
     code: ErrorCode,
 }
 
@@ -121,12 +124,11 @@ pub(super) fn fetch_answer(
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::offset_fetch_response::{
+    use super::*;
+    use crate::wire::messages::offset_fetch_response::{
         OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
         OffsetFetchResponseTopic, OffsetFetchResponseTopics,
     };
-
-    use super::*;
 
     fn tp(topic: &str, partition: i32) -> TopicPartition {
         TopicPartition::new(topic, partition)
@@ -134,32 +136,35 @@ mod tests {
 
     /// Offset 7 with epoch and text for `t[0]`, nothing for `t[1]`; the code is that of `t[1]`.
     fn old(code: ErrorCode) -> OffsetFetchResponse {
-        let first = OffsetFetchResponsePartition::default()
-            .with_committed_offset(7)
-            .with_committed_leader_epoch(3)
-            .with_metadata(Some(StrBytes::from_static_str("note")));
-        let second = OffsetFetchResponsePartition::default()
-            .with_partition_index(1)
-            .with_committed_offset(-1)
-            .with_committed_leader_epoch(-1)
-            .with_error_code(code.code());
-        let topic = OffsetFetchResponseTopic::default().with_name(topic_name("t")).with_partitions(vec![first, second]);
-        OffsetFetchResponse::default().with_topics(vec![topic])
+        let first = OffsetFetchResponsePartition {
+            committed_offset: 7,
+            committed_leader_epoch: 3,
+            metadata: Some(ByteString::from_static("note")),
+            ..Default::default()
+        };
+        let second = OffsetFetchResponsePartition {
+            partition_index: 1,
+            committed_offset: -1,
+            committed_leader_epoch: -1,
+            error_code: code.code(),
+            ..Default::default()
+        };
+        let topic = OffsetFetchResponseTopic { name: text("t"), partitions: vec![first, second] };
+        OffsetFetchResponse { topics: vec![topic], ..Default::default() }
     }
 
     fn new(code: ErrorCode) -> OffsetFetchResponse {
-        let partitions = old(code).topics.remove(0).partitions.into_iter().map(|p| {
-            OffsetFetchResponsePartitions::default()
-                .with_partition_index(p.partition_index)
-                .with_committed_offset(p.committed_offset)
-                .with_committed_leader_epoch(p.committed_leader_epoch)
-                .with_metadata(p.metadata)
-                .with_error_code(p.error_code)
+        let partitions = old(code).topics.remove(0).partitions.into_iter().map(|p| OffsetFetchResponsePartitions {
+            partition_index: p.partition_index,
+            committed_offset: p.committed_offset,
+            committed_leader_epoch: p.committed_leader_epoch,
+            metadata: p.metadata,
+            error_code: p.error_code,
         });
         let topic =
-            OffsetFetchResponseTopics::default().with_name(topic_name("t")).with_partitions(partitions.collect());
-        let found = OffsetFetchResponseGroup::default().with_group_id(group("g")).with_topics(vec![topic]);
-        OffsetFetchResponse::default().with_groups(vec![found])
+            OffsetFetchResponseTopics { name: text("t"), partitions: partitions.collect(), ..Default::default() };
+        let found = OffsetFetchResponseGroup { group_id: text("g"), topics: vec![topic], ..Default::default() };
+        OffsetFetchResponse { groups: vec![found], ..Default::default() }
     }
 
     #[test]
@@ -197,7 +202,8 @@ mod tests {
         let mut response = new(ErrorCode::NONE);
         response.groups[0].error_code = ErrorCode::NOT_COORDINATOR.code();
         assert_eq!(fetch_check(&response, "g"), ErrorCode::NOT_COORDINATOR);
-        let response = old(ErrorCode::NONE).with_error_code(ErrorCode::GROUP_AUTHORIZATION_FAILED.code());
+        let response =
+            OffsetFetchResponse { error_code: ErrorCode::GROUP_AUTHORIZATION_FAILED.code(), ..old(ErrorCode::NONE) };
         assert_eq!(fetch_check(&response, "g"), ErrorCode::GROUP_AUTHORIZATION_FAILED);
         let error = fetch_answer(&response, "g", &[tp("t", 0)]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Authorization);

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use kafka_protocol::protocol::Request;
 use tokio::time::{Instant, timeout_at};
 
 use super::shared::bounded;
 use crate::{
     cluster::{Attempt, Client, CoordinatorKind, Lane},
     error::{Error, ErrorCode, ErrorKind, Remedy, Result},
+    wire::protocol::Request,
 };
 
 /// How long one request may take.

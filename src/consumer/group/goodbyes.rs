@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use kafka_protocol::protocol::Request;
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout_at},
@@ -17,6 +16,7 @@ use super::{
 use crate::{
     cluster::{Client, Lane},
     error::{Error, ErrorKind, Result},
+    wire::protocol::Request,
 };
 
 /// How often a leave is tried.

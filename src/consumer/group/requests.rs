@@ -3,36 +3,29 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kafka_protocol::{
-    messages::{
-        GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-        LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse, TopicName,
-        join_group_request::JoinGroupRequestProtocol, leave_group_request::MemberIdentity,
-        sync_group_request::SyncGroupRequestAssignment,
-    },
-    protocol::StrBytes,
-};
 
 use super::{
     GroupSettings,
     membership::{Identity, JoinAnswer, Joined, JoinedMember, PROTOCOL_TYPE, SyncAnswer},
 };
-use crate::error::{Error, ErrorCode, Result};
+use crate::{
+    error::{Error, ErrorCode, Result},
+    wire::{
+        byte_string::ByteString,
+        messages::{
+            HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+            LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse, join_group_request::JoinGroupRequestProtocol,
+            leave_group_request::MemberIdentity, sync_group_request::SyncGroupRequestAssignment,
+        },
+    },
+};
 
-pub(super) fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
-}
-
-pub(super) fn group(group_id: &str) -> GroupId {
-    GroupId(text(group_id))
-}
-
-pub(super) fn topic_name(topic: &str) -> TopicName {
-    TopicName(text(topic))
+pub(super) fn text(text: &str) -> ByteString {
+    ByteString::from(text)
 }
 
 /// Brokers before 2.3 know no static members; there the member is a dynamic one.
-fn instance_id(settings: &GroupSettings, known: bool) -> Option<StrBytes> {
+fn instance_id(settings: &GroupSettings, known: bool) -> Option<ByteString> {
     settings.group_instance_id.as_deref().filter(|_| known).map(text)
 }
 
@@ -49,19 +42,18 @@ pub(super) fn join(
 ) -> JoinGroupRequest {
     let protocols = protocols
         .iter()
-        .map(|(name, metadata)| {
-            JoinGroupRequestProtocol::default().with_name(text(name)).with_metadata(metadata.clone())
-        })
+        .map(|(name, metadata)| JoinGroupRequestProtocol { name: text(name), metadata: metadata.clone() })
         .collect();
-    JoinGroupRequest::default()
-        .with_group_id(group(&settings.group_id))
-        .with_session_timeout_ms(millis(settings.session_timeout))
-        .with_rebalance_timeout_ms(if version >= 1 { millis(settings.max_poll_interval) } else { -1 })
-        .with_member_id(text(member_id))
-        .with_group_instance_id(instance_id(settings, version >= 5))
-        .with_protocol_type(StrBytes::from_static_str(PROTOCOL_TYPE))
-        .with_protocols(protocols)
-        .with_reason((version >= 8).then(|| text(reason)))
+    JoinGroupRequest {
+        group_id: text(&settings.group_id),
+        session_timeout_ms: millis(settings.session_timeout),
+        rebalance_timeout_ms: if version >= 1 { millis(settings.max_poll_interval) } else { -1 },
+        member_id: text(member_id),
+        group_instance_id: instance_id(settings, version >= 5),
+        protocol_type: ByteString::from_static(PROTOCOL_TYPE),
+        protocols,
+        reason: (version >= 8).then(|| text(reason)),
+    }
 }
 
 pub(super) fn read_join(response: JoinGroupResponse, settings: &GroupSettings) -> Joined {
@@ -97,18 +89,20 @@ pub(super) fn sync(
 ) -> SyncGroupRequest {
     let assignments = assignments
         .iter()
-        .map(|(member_id, assignment)| {
-            SyncGroupRequestAssignment::default().with_member_id(text(member_id)).with_assignment(assignment.clone())
+        .map(|(member_id, assignment)| SyncGroupRequestAssignment {
+            member_id: text(member_id),
+            assignment: assignment.clone(),
         })
         .collect();
-    SyncGroupRequest::default()
-        .with_group_id(group(&settings.group_id))
-        .with_generation_id(identity.generation)
-        .with_member_id(text(&identity.member_id))
-        .with_group_instance_id(instance_id(settings, version >= 3))
-        .with_protocol_type((version >= 5).then(|| StrBytes::from_static_str(PROTOCOL_TYPE)))
-        .with_protocol_name((version >= 5).then(|| text(protocol)))
-        .with_assignments(assignments)
+    SyncGroupRequest {
+        group_id: text(&settings.group_id),
+        generation_id: identity.generation,
+        member_id: text(&identity.member_id),
+        group_instance_id: instance_id(settings, version >= 3),
+        protocol_type: (version >= 5).then(|| ByteString::from_static(PROTOCOL_TYPE)),
+        protocol_name: (version >= 5).then(|| text(protocol)),
+        assignments,
+    }
 }
 
 pub(super) fn read_sync(response: SyncGroupResponse, settings: &GroupSettings) -> Result<SyncAnswer> {
@@ -123,11 +117,12 @@ pub(super) fn read_sync(response: SyncGroupResponse, settings: &GroupSettings) -
 }
 
 pub(super) fn heartbeat(version: i16, settings: &GroupSettings, identity: &Identity) -> HeartbeatRequest {
-    HeartbeatRequest::default()
-        .with_group_id(group(&settings.group_id))
-        .with_generation_id(identity.generation)
-        .with_member_id(text(&identity.member_id))
-        .with_group_instance_id(instance_id(settings, version >= 3))
+    HeartbeatRequest {
+        group_id: text(&settings.group_id),
+        generation_id: identity.generation,
+        member_id: text(&identity.member_id),
+        group_instance_id: instance_id(settings, version >= 3),
+    }
 }
 
 pub(super) fn read_heartbeat(response: &HeartbeatResponse, settings: &GroupSettings) -> Result<()> {
@@ -143,14 +138,16 @@ pub(super) fn leave(
     member_id: &str,
     reason: &'static str,
 ) -> LeaveGroupRequest {
-    let request = LeaveGroupRequest::default().with_group_id(group(&settings.group_id));
+    let request = LeaveGroupRequest { group_id: text(&settings.group_id), ..Default::default() };
     if version < 3 {
-        return request.with_member_id(text(member_id));
+        return LeaveGroupRequest { member_id: text(member_id), ..request };
     }
-    let member = MemberIdentity::default()
-        .with_member_id(text(member_id))
-        .with_reason((version >= 5).then(|| StrBytes::from_static_str(reason)));
-    request.with_members(vec![member])
+    let member = MemberIdentity {
+        member_id: text(member_id),
+        reason: (version >= 5).then(|| ByteString::from_static(reason)),
+        ..Default::default()
+    };
+    LeaveGroupRequest { members: vec![member], ..request }
 }
 
 /// A member that the coordinator does not know (any more) has left.

@@ -9,14 +9,13 @@ use std::{
     },
 };
 
-use kafka_protocol::messages::{BrokerId, MetadataResponse};
-
 use super::*;
 use crate::{
     ApiKey, OffsetReset,
     error::ErrorCode,
     net::{BoxFuture, MemoryNetwork, Network, Stream},
     testkit::tampered::tampered,
+    wire::messages::MetadataResponse,
 };
 
 /// A member of a group that is to hear of new partitions soon.
@@ -49,7 +48,7 @@ async fn partitions_that_begin_with_an_error_are_read_once_they_have_a_leader() 
                 for partition in topic.partitions.iter_mut().filter(|partition| partition.partition_index == begins) {
                     if seen.fetch_add(1, Ordering::Relaxed) % 8 < 4 {
                         partition.error_code = ErrorCode::LEADER_NOT_AVAILABLE.code();
-                        partition.leader_id = BrokerId(-1);
+                        partition.leader_id = -1;
                         partition.leader_epoch = -1;
                     }
                 }

@@ -2,18 +2,24 @@
 
 use std::sync::Arc;
 
-use kafka_protocol::{
-    messages::{
-        ApiVersionsResponse, BrokerId, InitProducerIdResponse, MetadataResponse, ProduceResponse,
-        api_versions_response::ApiVersion,
-        produce_response::{LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse},
-    },
-    protocol::StrBytes,
-};
 use uuid::Uuid;
 
 use super::*;
-use crate::{DeliveryStatus, ErrorKind, error::ErrorCode, net::Network, testkit::tampered::tampered, wire::ApiKey};
+use crate::{
+    DeliveryStatus, ErrorKind,
+    error::ErrorCode,
+    net::Network,
+    testkit::tampered::tampered,
+    wire::{
+        ApiKey,
+        byte_string::ByteString,
+        messages::{
+            ApiVersionsResponse, InitProducerIdResponse, MetadataResponse, ProduceResponse,
+            api_versions_response::ApiVersion,
+            produce_response::{LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse},
+        },
+    },
+};
 
 /// How often may be asked within a minute, by a client that waits for `retry.backoff.ms` and more between attempts.
 const OFTEN: u64 = 200;
@@ -56,7 +62,7 @@ async fn results_of_partitions_that_nobody_asked_for_are_ignored() {
         let mut strange = response.responses[0].clone();
         strange.topic_id = Uuid::from_u128(99);
         for topic in &mut response.responses {
-            let refused = |index| PartitionProduceResponse::default().with_index(index).with_error_code(29);
+            let refused = |index| PartitionProduceResponse { index, error_code: 29, ..Default::default() };
             let strangers = [1, 77, -5, i32::MAX, i32::MIN].map(refused);
             topic.partition_responses.splice(0..0, strangers);
         }
@@ -76,7 +82,7 @@ async fn of_two_results_for_a_partition_one_counts() {
             // Every other answer is as it should be.
             if round % 2 == 0 {
                 let parts = &mut response.responses[0].partition_responses;
-                let twin = parts[0].clone().with_error_code(second);
+                let twin = PartitionProduceResponse { error_code: second, ..parts[0].clone() };
                 parts[0].error_code = first;
                 parts.push(twin);
             }
@@ -142,8 +148,8 @@ async fn versions_that_make_no_sense_fail_the_records_and_say_so() {
         let network = tampered(&cluster, ApiKey::ApiVersions, move |_, _, response: &mut ApiVersionsResponse| {
             response.api_keys.retain(|api| api.api_key != ApiKey::Produce.code());
             response.api_keys.extend(range.map(|(min, max)| {
-                let api = ApiVersion::default().with_api_key(ApiKey::Produce.code());
-                api.with_min_version(min).with_max_version(max)
+                let api = ApiVersion { api_key: ApiKey::Produce.code(), ..Default::default() };
+                ApiVersion { min_version: min, max_version: max, ..api }
             }));
         });
         let producer = over(&cluster, network).build().await.unwrap();
@@ -164,7 +170,7 @@ async fn the_widest_versions_leave_what_the_client_speaks() {
         for api in response.api_keys.iter_mut().filter(|api| api.api_key == ApiKey::Produce.code()) {
             (api.min_version, api.max_version) = (i16::MIN, i16::MAX);
         }
-        let strange = ApiVersion::default().with_api_key(-3).with_min_version(7).with_max_version(-7);
+        let strange = ApiVersion { api_key: -3, min_version: 7, max_version: -7 };
         response.api_keys.push(strange);
     });
     let producer = over(&cluster, network).build().await.unwrap();
@@ -179,7 +185,7 @@ async fn a_producer_id_that_is_none_is_never_used() {
             let network =
                 tampered(&cluster, ApiKey::InitProducerId, move |round, _, answer: &mut InitProducerIdResponse| {
                     if always || round < 3 {
-                        answer.producer_id.0 = id;
+                        answer.producer_id = id;
                         answer.producer_epoch = epoch;
                     }
                 });
@@ -252,13 +258,13 @@ async fn hints_to_leaders_that_are_nowhere_lead_nowhere() {
                 for partition in partitions(response) {
                     partition.error_code = ErrorCode::NOT_LEADER_OR_FOLLOWER.code();
                     partition.base_offset = -1;
-                    let leader = LeaderIdAndEpoch::default().with_leader_id(BrokerId(node));
-                    partition.current_leader = leader.with_leader_epoch(epoch);
+                    let leader = LeaderIdAndEpoch { leader_id: node, ..Default::default() };
+                    partition.current_leader = LeaderIdAndEpoch { leader_epoch: epoch, ..leader };
                 }
                 response.node_endpoints.clear();
                 response.node_endpoints.extend(host.map(|host| {
-                    let endpoint = NodeEndpoint::default().with_node_id(BrokerId(node));
-                    endpoint.with_host(StrBytes::from_static_str(host)).with_port(port)
+                    let endpoint = NodeEndpoint { node_id: node, ..Default::default() };
+                    NodeEndpoint { host: ByteString::from_static(host), port, ..endpoint }
                 }));
             });
             let producer = over(&cluster, network).build().await.unwrap();
@@ -290,7 +296,7 @@ async fn leaders_that_no_broker_is_are_waited_for() {
         let network = tampered(&cluster, ApiKey::Metadata, move |round, _, response: &mut MetadataResponse| {
             if round < 10 {
                 for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-                    partition.leader_id = BrokerId(leader);
+                    partition.leader_id = leader;
                 }
             }
         });

@@ -9,14 +9,12 @@ use std::{
     },
 };
 
-use kafka_protocol::messages::{BrokerId, MetadataResponse};
-
 use super::*;
 use crate::{
     error::ErrorCode,
     net::{BoxFuture, MemoryNetwork, Network, Stream},
     testkit::tampered::tampered,
-    wire::ApiKey,
+    wire::{ApiKey, messages::MetadataResponse},
 };
 
 /// Sends numbers to two partitions in turn, and gives their results.
@@ -51,7 +49,7 @@ async fn a_new_partition_that_begins_with_an_error_is_asked_for_again() {
             if rounds.fetch_add(1, Ordering::Relaxed) < 4 {
                 for partition in topic.partitions.iter_mut().filter(|partition| partition.partition_index == 1) {
                     partition.error_code = ErrorCode::LEADER_NOT_AVAILABLE.code();
-                    partition.leader_id = BrokerId(-1);
+                    partition.leader_id = -1;
                 }
             }
         }

@@ -1,15 +1,16 @@
 //! ApiVersions 0–4: what is served, and the finalized features (KIP-584). From version 3 on the client has to name its
 //! software decently; a version that is not served is answered in version 0 (KIP-511).
 
-use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse,
-    api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey},
-};
-
 use super::{Call, Context, SERVED, Step, text, versions};
 use crate::{
     error::{ErrorCode, Result},
-    wire::ApiKey,
+    wire::{
+        ApiKey,
+        messages::{
+            ApiVersionsRequest, ApiVersionsResponse,
+            api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey},
+        },
+    },
 };
 
 pub(crate) struct ApiVersions(pub(crate) ApiVersionsRequest);
@@ -19,8 +20,7 @@ impl Call for ApiVersions {
         let decent = context.head.version < 3
             || (is_decent(&self.0.client_software_name) && is_decent(&self.0.client_software_version));
         let error = if decent { context.refused().unwrap_or_default() } else { ErrorCode::INVALID_REQUEST };
-        let mut response = ApiVersionsResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = ApiVersionsResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         if error.is_ok() {
             response.api_keys = SERVED.iter().filter_map(|known| served(known.key, context)).collect();
         }
@@ -30,15 +30,16 @@ impl Call for ApiVersions {
             response.finalized_features_epoch = if features.is_empty() { -1 } else { 1 };
             for (name, &level) in features {
                 let name = text(name.as_str());
-                response.supported_features.push(
-                    SupportedFeatureKey::default().with_name(name.clone()).with_min_version(0).with_max_version(level),
-                );
-                response.finalized_features.push(
-                    FinalizedFeatureKey::default()
-                        .with_name(name)
-                        .with_min_version_level(level)
-                        .with_max_version_level(level),
-                );
+                response.supported_features.push(SupportedFeatureKey {
+                    name: name.clone(),
+                    min_version: 0,
+                    max_version: level,
+                });
+                response.finalized_features.push(FinalizedFeatureKey {
+                    name,
+                    min_version_level: level,
+                    max_version_level: level,
+                });
             }
         }
         context.reply(&response)
@@ -50,15 +51,14 @@ impl Call for ApiVersions {
 }
 
 pub(super) fn refuse(context: &Context<'_>) -> Result<Step> {
-    let mut response = ApiVersionsResponse::default();
-    response.error_code = ErrorCode::UNSUPPORTED_VERSION.code();
+    let mut response = ApiVersionsResponse { error_code: ErrorCode::UNSUPPORTED_VERSION.code(), ..Default::default() };
     response.api_keys = served(ApiKey::ApiVersions, context).into_iter().collect();
     context.reply_in(&response, 0)
 }
 
 fn served(key: ApiKey, context: &Context<'_>) -> Option<ApiVersion> {
     let (min, max) = versions(key, &context.state.options)?;
-    Some(ApiVersion::default().with_api_key(key.code()).with_min_version(min).with_max_version(max))
+    Some(ApiVersion { api_key: key.code(), min_version: min, max_version: max })
 }
 
 /// Letters and digits at both ends, besides them only `-` and `.`.

@@ -1,17 +1,16 @@
 //! ConsumerGroupDescribe 0–1 (KIP-848): groups of the consumer protocol with their epochs, members and assignments.
 
-use kafka_protocol::messages::{
-    ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse,
-    consumer_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions},
-};
-
-use super::{Call, Context, Step, Subject, text, topic_name};
+use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
     testkit::state::{
         State,
         consumer_group::{ConsumerGroupView, Picture},
+    },
+    wire::messages::{
+        ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse,
+        consumer_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions},
     },
 };
 
@@ -27,8 +26,7 @@ impl Call for ConsumerGroupDescribe {
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
-        let mut response = ConsumerGroupDescribeResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = ConsumerGroupDescribeResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for name in &self.0.group_ids {
             let refused = context.refused().map_or_else(|| context.check_group(name), Err);
             let found = context.state.consumer_group(name, context.now).map(|(group, picture, _)| {
@@ -36,7 +34,7 @@ impl Call for ConsumerGroupDescribe {
                 (view, picture)
             });
             let mut described =
-                DescribedGroup::default().with_group_id(name.clone()).with_authorized_operations(NO_OPERATIONS);
+                DescribedGroup { group_id: name.clone(), authorized_operations: NO_OPERATIONS, ..Default::default() };
             let error = match (refused, found) {
                 (Err(error), _) => error,
                 (Ok(()), None) => ErrorCode::GROUP_ID_NOT_FOUND,
@@ -61,18 +59,18 @@ fn fill_in(described: &mut DescribedGroup, view: ConsumerGroupView, picture: &Pi
     described.group_epoch = view.epoch;
     described.assignment_epoch = view.assignment_epoch;
     described.assignor_name = text(view.assignor);
-    let members = view.members.into_iter().map(|member| {
-        let described = Member::default()
-            .with_member_id(text(member.member_id))
-            .with_instance_id(member.instance_id.map(text))
-            .with_member_epoch(member.epoch)
-            .with_client_id(text(member.client_id))
-            .with_client_host(text("/127.0.0.1"))
-            .with_subscribed_topic_names(member.names.iter().map(|name| topic_name(name)).collect())
-            .with_subscribed_topic_regex((!member.regex.is_empty()).then(|| text(member.regex)))
-            .with_assignment(assignment(&member.assigned, picture))
-            .with_target_assignment(assignment(&member.target, picture));
-        if version >= 1 { described.with_member_type(i8::from(!member.classic)) } else { described }
+    let members = view.members.into_iter().map(|member| Member {
+        member_id: text(member.member_id),
+        instance_id: member.instance_id.map(text),
+        member_epoch: member.epoch,
+        client_id: text(member.client_id),
+        client_host: text("/127.0.0.1"),
+        subscribed_topic_names: member.names.iter().map(text).collect(),
+        subscribed_topic_regex: (!member.regex.is_empty()).then(|| text(member.regex)),
+        assignment: assignment(&member.assigned, picture),
+        target_assignment: assignment(&member.target, picture),
+        member_type: if version >= 1 { i8::from(!member.classic) } else { -1 },
+        ..Default::default()
     });
     described.members = members.collect();
 }
@@ -80,15 +78,14 @@ fn fill_in(described: &mut DescribedGroup, view: ConsumerGroupView, picture: &Pi
 fn assignment(partitions: &[TopicPartition], picture: &Picture) -> Assignment {
     let mut topics: Vec<TopicPartitions> = Vec::new();
     for partition in partitions {
-        let name = topic_name(&partition.topic);
+        let name = text(&*partition.topic);
         match topics.iter_mut().find(|topic| topic.topic_name == name) {
             Some(topic) => topic.partitions.push(partition.partition),
             None => {
                 let id = picture.get(&partition.topic).map(|(id, _)| *id).unwrap_or_default();
-                let topic = TopicPartitions::default().with_topic_id(id).with_topic_name(name);
-                topics.push(topic.with_partitions(vec![partition.partition]));
+                topics.push(TopicPartitions { topic_id: id, topic_name: name, partitions: vec![partition.partition] });
             }
         }
     }
-    Assignment::default().with_topic_partitions(topics)
+    Assignment { topic_partitions: topics }
 }

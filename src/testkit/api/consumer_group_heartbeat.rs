@@ -1,11 +1,6 @@
 //! ConsumerGroupHeartbeat 0–1 (KIP-848): joins, goes on and leaves. From v1 on members bring their ids (KIP-1082) and may
 //! subscribe by an expression.
 
-use kafka_protocol::messages::{
-    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
-    consumer_group_heartbeat_response::{Assignment, TopicPartitions},
-};
-
 use super::{Call, Context, Step, Subject, millis, text};
 use crate::{
     error::{ErrorCode, Result},
@@ -13,6 +8,10 @@ use crate::{
         State,
         consumer_group::{Beat, Held, Reply, check},
         group::MemberIdentity,
+    },
+    wire::messages::{
+        ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+        consumer_group_heartbeat_response::{Assignment, TopicPartitions},
     },
 };
 
@@ -26,8 +25,8 @@ impl Call for ConsumerGroupHeartbeat {
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let outcome = self.beat(context);
         let error = context.spoiled(outcome.as_ref().err().copied().unwrap_or_default());
-        let mut response = ConsumerGroupHeartbeatResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response =
+            ConsumerGroupHeartbeatResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         response.error_code = error.code();
         if let (Ok(reply), true) = (outcome, error.is_ok()) {
             let interval = context.state.options.consumer_groups.heartbeat_interval.as_millis();
@@ -41,10 +40,10 @@ impl Call for ConsumerGroupHeartbeat {
 }
 
 fn assignment(held: Held) -> Assignment {
-    let topics = held.into_iter().map(|(id, partitions)| {
-        TopicPartitions::default().with_topic_id(id).with_partitions(partitions.into_iter().collect())
-    });
-    Assignment::default().with_topic_partitions(topics.collect())
+    let topics = held
+        .into_iter()
+        .map(|(id, partitions)| TopicPartitions { topic_id: id, partitions: partitions.into_iter().collect() });
+    Assignment { topic_partitions: topics.collect() }
 }
 
 impl ConsumerGroupHeartbeat {

@@ -1,14 +1,13 @@
 //! CreatePartitions 0–3: grows topics; can be asked to validate only. Any broker does it.
 
-use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreatePartitionsResponse, create_partitions_response::CreatePartitionsTopicResult,
-};
-
-use super::{Call, Context, Step, Subject, text, topic_name};
+use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
     testkit::state::State,
+    wire::messages::{
+        CreatePartitionsRequest, CreatePartitionsResponse, create_partitions_response::CreatePartitionsTopicResult,
+    },
 };
 
 pub(crate) struct CreatePartitions(pub(crate) CreatePartitionsRequest);
@@ -20,8 +19,7 @@ impl Call for CreatePartitions {
     }
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
-        let mut response = CreatePartitionsResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = CreatePartitionsResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for topic in &self.0.topics {
             let name = topic.name.as_str();
             let grown = match context.refused_partition(name, -1) {
@@ -37,9 +35,12 @@ impl Call for CreatePartitions {
                 None => context.state.grow_topic(name, topic.count),
             };
             let error = context.spoiled_partition(name, -1, grown.err().unwrap_or_default());
-            let result = CreatePartitionsTopicResult::default().with_name(topic_name(name));
             let message = (!error.is_ok()).then(|| text(error.message()));
-            response.results.push(result.with_error_code(error.code()).with_error_message(message));
+            response.results.push(CreatePartitionsTopicResult {
+                name: text(name),
+                error_code: error.code(),
+                error_message: message,
+            });
         }
         context.reply(&response)
     }

@@ -4,17 +4,16 @@
 
 use std::collections::BTreeMap;
 
-use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse,
-    create_topics_request::CreatableTopic,
-    create_topics_response::{CreatableTopicConfigs, CreatableTopicResult},
-};
-
-use super::{Call, Context, Step, Subject, text, topic_name};
+use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
     testkit::state::State,
+    wire::messages::{
+        CreateTopicsRequest, CreateTopicsResponse,
+        create_topics_request::CreatableTopic,
+        create_topics_response::{CreatableTopicConfigs, CreatableTopicResult},
+    },
 };
 
 pub(crate) struct CreateTopics(pub(crate) CreateTopicsRequest);
@@ -26,8 +25,7 @@ impl Call for CreateTopics {
     }
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
-        let mut response = CreateTopicsResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = CreateTopicsResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for topic in &self.0.topics {
             let name = topic.name.as_str();
             let twice = self.0.topics.iter().filter(|other| other.name == topic.name).count() > 1;
@@ -36,8 +34,7 @@ impl Call for CreateTopics {
                 None if twice => Err(ErrorCode::INVALID_REQUEST),
                 None => create(context, topic, self.0.validate_only),
             };
-            let mut result = CreatableTopicResult::default();
-            result.name = topic_name(name);
+            let mut result = CreatableTopicResult { name: text(name), ..Default::default() };
             let error = made.err().unwrap_or_default();
             let error = context.spoiled_partition(name, -1, error);
             result.error_code = error.code();
@@ -85,9 +82,11 @@ fn fill_in(result: &mut CreatableTopicResult, state: &State, name: &str, version
     result.num_partitions = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
     let replicas = topic.partitions.first().map_or(0, |partition| partition.replicas.len());
     result.replication_factor = i16::try_from(replicas).unwrap_or(i16::MAX);
-    let configs = topic.configs.iter().map(|(name, value)| {
-        let config = CreatableTopicConfigs::default().with_name(text(name.as_str()));
-        config.with_value(Some(text(value.as_str()))).with_config_source(1)
+    let configs = topic.configs.iter().map(|(name, value)| CreatableTopicConfigs {
+        name: text(name.as_str()),
+        value: Some(text(value.as_str())),
+        config_source: 1,
+        ..Default::default()
     });
     result.configs = Some(configs.collect());
 }

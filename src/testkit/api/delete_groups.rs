@@ -1,13 +1,10 @@
 //! DeleteGroups 0–2: groups without members, and what they committed.
 
-use kafka_protocol::messages::{
-    DeleteGroupsRequest, DeleteGroupsResponse, delete_groups_response::DeletableGroupResult,
-};
-
 use super::{Call, Context, Step, Subject};
 use crate::{
     error::{ErrorCode, Result},
     testkit::state::State,
+    wire::messages::{DeleteGroupsRequest, DeleteGroupsResponse, delete_groups_response::DeletableGroupResult},
 };
 
 pub(crate) struct DeleteGroups(pub(crate) DeleteGroupsRequest);
@@ -18,13 +15,15 @@ impl Call for DeleteGroups {
     }
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
-        let mut response = DeleteGroupsResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = DeleteGroupsResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for name in &self.0.groups_names {
             let error = delete(context, name).err().unwrap_or_default();
             let error = context.spoiled(error);
-            let result = DeletableGroupResult::default().with_group_id(name.clone());
-            response.results.push(result.with_error_code(error.code()));
+            response.results.push(DeletableGroupResult {
+                group_id: name.clone(),
+                error_code: error.code(),
+                ..Default::default()
+            });
         }
         context.reply(&response)
     }

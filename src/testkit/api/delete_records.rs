@@ -1,15 +1,14 @@
 //! DeleteRecords 0–2: moves the start of partitions forward (−1: to the end). The leader does it.
 
-use kafka_protocol::messages::{
-    DeleteRecordsRequest, DeleteRecordsResponse,
-    delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult},
-};
-
-use super::{Call, Context, Step, Subject, topic_name};
+use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
     testkit::state::State,
+    wire::messages::{
+        DeleteRecordsRequest, DeleteRecordsResponse,
+        delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult},
+    },
 };
 
 pub(crate) struct DeleteRecords(pub(crate) DeleteRecordsRequest);
@@ -23,8 +22,7 @@ impl Call for DeleteRecords {
     }
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
-        let mut response = DeleteRecordsResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = DeleteRecordsResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for topic in &self.0.topics {
             let name = topic.name.as_str();
             let mut results = Vec::with_capacity(topic.partitions.len());
@@ -35,11 +33,13 @@ impl Call for DeleteRecords {
                     None => delete(context, name, index, asked.offset),
                 };
                 let error = context.spoiled_partition(name, index, deleted.err().unwrap_or_default());
-                let result = DeleteRecordsPartitionResult::default().with_partition_index(index);
-                results.push(result.with_low_watermark(deleted.unwrap_or(-1)).with_error_code(error.code()));
+                results.push(DeleteRecordsPartitionResult {
+                    partition_index: index,
+                    low_watermark: deleted.unwrap_or(-1),
+                    error_code: error.code(),
+                });
             }
-            let result = DeleteRecordsTopicResult::default().with_name(topic_name(name));
-            response.topics.push(result.with_partitions(results));
+            response.topics.push(DeleteRecordsTopicResult { name: text(name), partitions: results });
         }
         context.reply(&response)
     }

@@ -1,15 +1,13 @@
 //! DeleteTopics 1–6: by name, or by id (v6), at once, with what groups committed for them. Any broker does it.
 
-use kafka_protocol::messages::{
-    DeleteTopicsRequest, DeleteTopicsResponse, delete_topics_response::DeletableTopicResult,
-};
 use uuid::Uuid;
 
-use super::{Call, Context, Step, Subject, text, topic_name};
+use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
     testkit::state::State,
+    wire::messages::{DeleteTopicsRequest, DeleteTopicsResponse, delete_topics_response::DeletableTopicResult},
 };
 
 pub(crate) struct DeleteTopics(pub(crate) DeleteTopicsRequest);
@@ -34,8 +32,7 @@ impl Call for DeleteTopics {
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
-        let mut response = DeleteTopicsResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = DeleteTopicsResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for (name, asked) in self.wanted(context.state) {
             let mut result = DeletableTopicResult::default();
             let error = match &name {
@@ -53,7 +50,7 @@ impl Call for DeleteTopics {
                     },
                 },
             };
-            result.name = name.as_deref().map(topic_name);
+            result.name = name.as_deref().map(text);
             result.error_code = error.code();
             if !error.is_ok() {
                 if version >= 6 {

@@ -1,33 +1,34 @@
 //! DescribeCluster 0–2: the brokers that are up, or the controllers, which are the same here.
 
-use kafka_protocol::messages::{
-    BrokerId, DescribeClusterRequest, DescribeClusterResponse, describe_cluster_response::DescribeClusterBroker,
-};
-
 use super::{Call, Context, Step, text};
-use crate::{error::Result, testkit::CLUSTER_ID};
+use crate::{
+    error::Result,
+    testkit::CLUSTER_ID,
+    wire::messages::{
+        DescribeClusterRequest, DescribeClusterResponse, describe_cluster_response::DescribeClusterBroker,
+    },
+};
 
 pub(crate) struct DescribeCluster(pub(crate) DescribeClusterRequest);
 
 impl Call for DescribeCluster {
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
-        let mut response = DescribeClusterResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = DescribeClusterResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         let error = context.spoiled(context.refused().unwrap_or_default());
         response.error_code = error.code();
         if context.head.version >= 1 {
             response.endpoint_type = self.0.endpoint_type;
         }
         response.cluster_id = text(CLUSTER_ID);
-        response.controller_id = BrokerId(context.state.controller());
+        response.controller_id = context.state.controller();
         if error.is_ok() {
             let up = context.state.brokers.iter().filter(|broker| broker.up);
-            let described = up.map(|broker| {
-                DescribeClusterBroker::default()
-                    .with_broker_id(BrokerId(broker.id))
-                    .with_host(text(broker.host.as_str()))
-                    .with_port(i32::from(broker.port))
-                    .with_rack(broker.rack.as_deref().map(text))
+            let described = up.map(|broker| DescribeClusterBroker {
+                broker_id: broker.id,
+                host: text(broker.host.as_str()),
+                port: i32::from(broker.port),
+                rack: broker.rack.as_deref().map(text),
+                ..Default::default()
             });
             response.brokers = described.collect();
         } else {

@@ -1,14 +1,13 @@
 //! DescribeGroups 0–6: classic groups with their members; a group that does not exist is `Dead` (an error from v6 on).
 
-use kafka_protocol::messages::{
-    DescribeGroupsRequest, DescribeGroupsResponse,
-    describe_groups_response::{DescribedGroup, DescribedGroupMember},
-};
-
 use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     testkit::state::{State, group::GroupView},
+    wire::messages::{
+        DescribeGroupsRequest, DescribeGroupsResponse,
+        describe_groups_response::{DescribedGroup, DescribedGroupMember},
+    },
 };
 
 pub(crate) struct DescribeGroups(pub(crate) DescribeGroupsRequest);
@@ -20,15 +19,14 @@ impl Call for DescribeGroups {
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
-        let mut response = DescribeGroupsResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = DescribeGroupsResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for name in &self.0.groups {
             let refused = context.refused().map_or_else(|| context.check_group(name), Err);
             // One of the consumer protocol is described by a request of its own.
             let known = context.state.groups.contains_key(name.as_str());
             let group = known.then(|| context.state.group_mut(name, context.now));
             let view = group.filter(|group| !group.is_consumer()).map(|group| group.view());
-            let mut described = DescribedGroup::default().with_group_id(name.clone());
+            let mut described = DescribedGroup { group_id: name.clone(), ..Default::default() };
             match (refused, view) {
                 (Err(error), _) => described.error_code = error.code(),
                 (Ok(()), Some(view)) => fill_in(&mut described, view, version),
@@ -50,14 +48,13 @@ fn fill_in(described: &mut DescribedGroup, view: GroupView, version: i16) {
     described.group_state = text(view.state);
     described.protocol_type = text(view.protocol_type);
     described.protocol_data = text(view.protocol.unwrap_or_default());
-    let members = view.members.into_iter().map(|member| {
-        DescribedGroupMember::default()
-            .with_member_id(text(member.member_id))
-            .with_group_instance_id(member.instance_id.filter(|_| version >= 4).map(text))
-            .with_client_id(text(member.client_id))
-            .with_client_host(text("/127.0.0.1"))
-            .with_member_metadata(member.metadata)
-            .with_member_assignment(member.assignment)
+    let members = view.members.into_iter().map(|member| DescribedGroupMember {
+        member_id: text(member.member_id),
+        group_instance_id: member.instance_id.filter(|_| version >= 4).map(text),
+        client_id: text(member.client_id),
+        client_host: text("/127.0.0.1"),
+        member_metadata: member.metadata,
+        member_assignment: member.assignment,
     });
     described.members = members.collect();
 }

@@ -10,7 +10,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use kafka_protocol::messages::FetchRequest;
 use uuid::Uuid;
 
 use super::{
@@ -30,6 +29,7 @@ use crate::{
             topics::Partition,
         },
     },
+    wire::messages::FetchRequest,
 };
 
 /// Errors that faults mean for the session, not for its partitions.
@@ -291,15 +291,14 @@ fn prepared_from(prepared: &Prepared, offset: i64, max_bytes: usize, at_least_on
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-
     use super::*;
+    use crate::wire::messages::fetch_request::{FetchPartition, FetchTopic};
 
     #[test]
     fn before_v7_there_are_no_sessions_and_before_v13_no_ids() {
-        let partition = FetchPartition::default().with_partition(3).with_current_leader_epoch(9);
-        let topic = FetchTopic::default().with_topic_id(Uuid::from_u128(5)).with_partitions(vec![partition]);
-        let request = FetchRequest::default().with_session_id(7).with_session_epoch(7).with_topics(vec![topic]);
+        let partition = FetchPartition { partition: 3, current_leader_epoch: 9, ..Default::default() };
+        let topic = FetchTopic { topic_id: Uuid::from_u128(5), partitions: vec![partition], ..Default::default() };
+        let request = FetchRequest { session_id: 7, session_epoch: 7, topics: vec![topic], ..Default::default() };
         let old = Fetch::new(request.clone(), 6).request.unwrap();
         assert_eq!((old.id, old.epoch), (0, -1));
         assert_eq!(old.wanted[0].1.current_leader_epoch, -1);

@@ -1,14 +1,11 @@
 //! FindCoordinator 0–6: of groups (type 0) and transactional ids (type 1), one key or several (v4). Other types are
 //! refused.
 
-use kafka_protocol::messages::{
-    BrokerId, FindCoordinatorRequest, FindCoordinatorResponse, find_coordinator_response::Coordinator,
-};
-
 use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     testkit::state::State,
+    wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse, find_coordinator_response::Coordinator},
 };
 
 const GROUP: i8 = 0;
@@ -23,11 +20,11 @@ impl Call for FindCoordinator {
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
-        let mut response = FindCoordinatorResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = FindCoordinatorResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         if version >= 4 {
             let keys = &self.0.coordinator_keys;
-            response.coordinators = keys.iter().map(|key| self.find(context, key).with_key(key.clone())).collect();
+            response.coordinators =
+                keys.iter().map(|key| Coordinator { key: key.clone(), ..self.find(context, key) }).collect();
         } else {
             let found = self.find(context, &self.0.key);
             response.error_code = found.error_code;
@@ -57,17 +54,21 @@ impl FindCoordinator {
         let error = context.spoiled(error);
         let broker = context.state.coordinator(key).and_then(|id| context.state.broker(id));
         match broker {
-            Some(broker) if error.is_ok() => Coordinator::default()
-                .with_node_id(BrokerId(broker.id))
-                .with_host(text(broker.host.as_str()))
-                .with_port(i32::from(broker.port)),
+            Some(broker) if error.is_ok() => Coordinator {
+                node_id: broker.id,
+                host: text(broker.host.as_str()),
+                port: i32::from(broker.port),
+                ..Default::default()
+            },
             _ => {
                 let error = if error.is_ok() { ErrorCode::COORDINATOR_NOT_AVAILABLE } else { error };
-                Coordinator::default()
-                    .with_node_id(BrokerId(-1))
-                    .with_port(-1)
-                    .with_error_code(error.code())
-                    .with_error_message(Some(text(error.message())))
+                Coordinator {
+                    node_id: -1,
+                    port: -1,
+                    error_code: error.code(),
+                    error_message: Some(text(error.message())),
+                    ..Default::default()
+                }
             }
         }
     }

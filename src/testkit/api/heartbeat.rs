@@ -1,11 +1,10 @@
 //! Heartbeat 0–4 of classic groups.
 
-use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
-
 use super::{Call, Context, Step, Subject};
 use crate::{
     error::{ErrorCode, Result},
     testkit::state::{State, group::MemberIdentity},
+    wire::messages::{HeartbeatRequest, HeartbeatResponse},
 };
 
 pub(crate) struct Heartbeat(pub(crate) HeartbeatRequest);
@@ -35,8 +34,7 @@ impl Call for Heartbeat {
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let error = self.beat(context).err().unwrap_or_default();
-        let mut response = HeartbeatResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = HeartbeatResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         response.error_code = context.spoiled(error).code();
         context.reply(&response)
     }

@@ -1,12 +1,11 @@
 //! InitProducerId 0–5: a new producer id at epoch 0, or, for a transactional id, the same id at the next epoch (KIP-98,
 //! KIP-360); a producer that names an epoch which is no longer its own is fenced. Transactional ids have coordinators.
 
-use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
-
 use super::{Call, Context, Step, Subject};
 use crate::{
     error::{ErrorCode, Result},
     testkit::state::{State, Transactional},
+    wire::messages::{InitProducerIdRequest, InitProducerIdResponse},
 };
 
 pub(crate) struct InitProducerId(pub(crate) InitProducerIdRequest);
@@ -26,10 +25,9 @@ impl Call for InitProducerId {
         };
         let error = context.spoiled(given.err().unwrap_or_default());
         let given = given.ok().filter(|_| error.is_ok());
-        let mut response = InitProducerIdResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = InitProducerIdResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         response.error_code = error.code();
-        response.producer_id = ProducerId(given.map_or(-1, |given| given.producer_id));
+        response.producer_id = given.map_or(-1, |given| given.producer_id);
         response.producer_epoch = given.map_or(-1, |given| given.epoch);
         context.reply(&response)
     }
@@ -46,7 +44,7 @@ impl InitProducerId {
         }
         context.state.check_coordinator(id, context.broker)?;
         let (producer_id, epoch) = match context.head.version {
-            3.. => (self.0.producer_id.0, self.0.producer_epoch),
+            3.. => (self.0.producer_id, self.0.producer_epoch),
             _ => (-1, -1),
         };
         let next = match context.state.transactional.get(id).copied() {

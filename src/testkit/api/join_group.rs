@@ -2,7 +2,6 @@
 //! away with an id (KIP-394); static members (v5, KIP-345) take their place over; v9 may skip the assignment (KIP-814).
 
 use bytes::Bytes;
-use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse, join_group_response::JoinGroupResponseMember};
 
 use super::{Call, Context, Progress, Step, Subject, millis, text};
 use crate::{
@@ -12,6 +11,7 @@ use crate::{
         consumer_group::{ClassicJoin, ClassicMember, ConsumerGroup, ConsumerGroupSettings, Picture},
         group::{JoinOutcome, JoinRequest, MemberIdentity, Outcome},
     },
+    wire::messages::{JoinGroupRequest, JoinGroupResponse, join_group_response::JoinGroupResponseMember},
 };
 
 pub(crate) struct JoinGroup {
@@ -117,8 +117,7 @@ fn join_consumer(
 
 fn response(outcome: JoinOutcome, context: &Context<'_>) -> JoinGroupResponse {
     let version = context.head.version;
-    let mut response = JoinGroupResponse::default();
-    response.throttle_time_ms = context.throttle();
+    let mut response = JoinGroupResponse { throttle_time_ms: context.throttle(), ..Default::default() };
     response.error_code = outcome.error.code();
     response.generation_id = outcome.generation;
     if version >= 7 {
@@ -132,8 +131,7 @@ fn response(outcome: JoinOutcome, context: &Context<'_>) -> JoinGroupResponse {
     response.member_id = text(outcome.member_id);
     let members = outcome.members.into_iter().map(|(id, instance, metadata)| {
         let instance = instance.filter(|_| version >= 5).map(text);
-        let member = JoinGroupResponseMember::default().with_member_id(text(id));
-        member.with_group_instance_id(instance).with_metadata(metadata)
+        JoinGroupResponseMember { member_id: text(id), group_instance_id: instance, metadata }
     });
     response.members = members.collect();
     response

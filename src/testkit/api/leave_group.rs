@@ -1,7 +1,5 @@
 //! LeaveGroup 0–5: one member, or several (v3), which an administrator may name by instance id alone.
 
-use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse, leave_group_response::MemberResponse};
-
 use super::{Call, Context, Step, Subject};
 use crate::{
     error::{ErrorCode, Result},
@@ -9,6 +7,7 @@ use crate::{
         fault::Spot,
         state::{State, group::MemberIdentity},
     },
+    wire::messages::{LeaveGroupRequest, LeaveGroupResponse, leave_group_response::MemberResponse},
 };
 
 pub(crate) struct LeaveGroup(pub(crate) LeaveGroupRequest);
@@ -19,8 +18,7 @@ impl Call for LeaveGroup {
     }
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
-        let mut response = LeaveGroupResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = LeaveGroupResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         let of_members = context.head.version >= 3 && context.verdict.spot == Spot::Members;
         let (of_members, refused) = match context.refused() {
             Some(code) if of_members => (Some(code), None),
@@ -34,12 +32,11 @@ impl Call for LeaveGroup {
                     let instance = member.group_instance_id.as_ref().map(ToString::to_string);
                     let identity = MemberIdentity { member_id: member.member_id.to_string(), instance };
                     let error = of_members.unwrap_or_else(|| self.leave(context, &identity));
-                    response.members.push(
-                        MemberResponse::default()
-                            .with_member_id(member.member_id.clone())
-                            .with_group_instance_id(member.group_instance_id.clone())
-                            .with_error_code(error.code()),
-                    );
+                    response.members.push(MemberResponse {
+                        member_id: member.member_id.clone(),
+                        group_instance_id: member.group_instance_id.clone(),
+                        error_code: error.code(),
+                    });
                 }
                 ErrorCode::NONE
             }

@@ -2,16 +2,15 @@
 //! local (−4) or tiered (−5, nothing), or the first record not before a time. Leaders answer, and check the epoch. Readers
 //! of committed records (v2) get the last stable offset for the end, and no record behind it.
 
-use kafka_protocol::messages::{
-    ListOffsetsRequest, ListOffsetsResponse,
-    list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
-};
-
-use super::{Call, Context, Step, Subject, topic_name};
+use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
     testkit::state::{State, log::TimedOffset, sink::END},
+    wire::messages::{
+        ListOffsetsRequest, ListOffsetsResponse,
+        list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
+    },
 };
 
 pub(crate) struct ListOffsets(pub(crate) ListOffsetsRequest);
@@ -27,8 +26,7 @@ impl Call for ListOffsets {
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
         let committed = version >= 2 && self.0.isolation_level == 1;
-        let mut response = ListOffsetsResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = ListOffsetsResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for topic in &self.0.topics {
             let name = topic.name.as_str();
             let answers = topic.partitions.iter().map(|asked| {
@@ -38,7 +36,7 @@ impl Call for ListOffsets {
                     Some(injected) => Err(injected.code),
                     None => find(context, name, index, epoch, asked.timestamp, committed),
                 };
-                let mut answer = ListOffsetsPartitionResponse::default().with_partition_index(index);
+                let mut answer = ListOffsetsPartitionResponse { partition_index: index, ..Default::default() };
                 answer.error_code = found.as_ref().err().copied().unwrap_or_default().code();
                 let found = found.unwrap_or(NOWHERE);
                 answer.offset = found.offset;
@@ -47,9 +45,7 @@ impl Call for ListOffsets {
                 answer
             });
             let answers = answers.collect();
-            response
-                .topics
-                .push(ListOffsetsTopicResponse::default().with_name(topic_name(name)).with_partitions(answers));
+            response.topics.push(ListOffsetsTopicResponse { name: text(name), partitions: answers });
         }
         context.reply(&response)
     }

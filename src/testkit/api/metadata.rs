@@ -3,12 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kafka_protocol::messages::{
-    BrokerId, MetadataRequest, MetadataResponse,
-    metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
-};
-
-use super::{Call, Context, Step, Subject, text, topic_name};
+use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     record::{TopicPartition, check_topic_name},
@@ -18,6 +13,10 @@ use crate::{
             State,
             topics::{NO_LEADER, Topic},
         },
+    },
+    wire::messages::{
+        MetadataRequest, MetadataResponse,
+        metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
     },
 };
 
@@ -35,10 +34,9 @@ impl Call for Metadata {
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
-        let mut response = MetadataResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = MetadataResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         response.cluster_id = Some(text(CLUSTER_ID));
-        response.controller_id = BrokerId(context.state.controller());
+        response.controller_id = context.state.controller();
         response.brokers = brokers(context.state);
         if version >= 13
             && let Some(code) = context.refused()
@@ -56,7 +54,7 @@ impl Call for Metadata {
                             Some(name) => name.to_string(),
                             None => {
                                 let unknown = failed("", ErrorCode::UNKNOWN_TOPIC_ID, version);
-                                response.topics.push(unknown.with_topic_id(topic.topic_id));
+                                response.topics.push(MetadataResponseTopic { topic_id: topic.topic_id, ..unknown });
                                 continue;
                             }
                         },
@@ -75,20 +73,19 @@ impl Call for Metadata {
 
 fn brokers(state: &State) -> Vec<MetadataResponseBroker> {
     let up = state.brokers.iter().filter(|broker| broker.up);
-    up.map(|broker| {
-        MetadataResponseBroker::default()
-            .with_node_id(BrokerId(broker.id))
-            .with_host(text(broker.host.as_str()))
-            .with_port(i32::from(broker.port))
-            .with_rack(broker.rack.as_deref().map(text))
+    up.map(|broker| MetadataResponseBroker {
+        node_id: broker.id,
+        host: text(broker.host.as_str()),
+        port: i32::from(broker.port),
+        rack: broker.rack.as_deref().map(text),
     })
     .collect()
 }
 
 fn failed(name: &str, error: ErrorCode, version: i16) -> MetadataResponseTopic {
     // Before v12 the name cannot be null.
-    let name = (!name.is_empty() || version < 12).then(|| topic_name(name));
-    MetadataResponseTopic::default().with_name(name).with_error_code(error.code())
+    let name = (!name.is_empty() || version < 12).then(|| text(name));
+    MetadataResponseTopic { name, error_code: error.code(), ..Default::default() }
 }
 
 fn one(context: &mut Context<'_>, name: &str, may_create: bool) -> MetadataResponseTopic {
@@ -112,25 +109,27 @@ fn one(context: &mut Context<'_>, name: &str, may_create: bool) -> MetadataRespo
 }
 
 fn describe(topic: &Topic, context: &Context<'_>) -> MetadataResponseTopic {
-    let ids = |ids: Vec<i32>| ids.into_iter().map(BrokerId).collect::<Vec<_>>();
     let partitions = (0..).zip(&topic.partitions).map(|(index, partition)| {
         let (live, dead): (Vec<i32>, Vec<i32>) = partition.replicas.iter().partition(|&&id| context.state.is_up(id));
         let error = match partition.leader {
             NO_LEADER => ErrorCode::LEADER_NOT_AVAILABLE,
             _ => ErrorCode::NONE,
         };
-        MetadataResponsePartition::default()
-            .with_error_code(context.spoiled_partition(&topic.name, index, error).code())
-            .with_partition_index(index)
-            .with_leader_id(BrokerId(partition.leader))
-            .with_leader_epoch(partition.leader_epoch)
-            .with_replica_nodes(ids(partition.replicas.clone()))
-            .with_isr_nodes(ids(live))
-            .with_offline_replicas(ids(dead))
+        MetadataResponsePartition {
+            error_code: context.spoiled_partition(&topic.name, index, error).code(),
+            partition_index: index,
+            leader_id: partition.leader,
+            leader_epoch: partition.leader_epoch,
+            replica_nodes: partition.replicas.clone(),
+            isr_nodes: live,
+            offline_replicas: dead,
+        }
     });
-    MetadataResponseTopic::default()
-        .with_name(Some(topic_name(&topic.name)))
-        .with_topic_id(topic.id)
-        .with_is_internal(topic.is_internal())
-        .with_partitions(partitions.collect())
+    MetadataResponseTopic {
+        name: Some(text(&*topic.name)),
+        topic_id: topic.id,
+        is_internal: topic.is_internal(),
+        partitions: partitions.collect(),
+        ..Default::default()
+    }
 }

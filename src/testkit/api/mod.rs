@@ -34,23 +34,26 @@ mod sync_group;
 use std::{sync::Arc, time::Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::{
-    messages::{self, RequestHeader},
-    protocol::{Decodable, Encodable, Message, Request, StrBytes},
-};
 
 pub(crate) use self::produce_sink::acknowledge;
 use super::{
     fault::Verdict,
     options::Options,
     sasl::Gate,
-    shape,
     state::{State, group::Ticket},
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     record::TopicPartition,
-    wire::ApiKey,
+    wire::{
+        ApiKey,
+        byte_string::ByteString,
+        decoder::Decode,
+        encoder::Encode,
+        message::{decode_body, decode_request_header, encode_body, response_header_is_flexible},
+        messages,
+        protocol::{Message, Request},
+    },
 };
 
 /// A request that is served: its versions, and how it is understood.
@@ -61,17 +64,14 @@ pub(crate) struct Served {
     decode: fn(&Head, Bytes) -> Result<Box<dyn Call>>,
 }
 
-/// The versions in which both the request can be read and its answer be written.
-const fn served<R: Request>(key: ApiKey, decode: fn(&Head, Bytes) -> Result<Box<dyn Call>>) -> Served {
-    let (asked, answered) = (R::VERSIONS, R::Response::VERSIONS);
-    let min = if asked.min > answered.min { asked.min } else { answered.min };
-    let max = if asked.max < answered.max { asked.max } else { answered.max };
-    Served { key, min, max, decode }
+const fn served<R: Request>(decode: fn(&Head, Bytes) -> Result<Box<dyn Call>>) -> Served {
+    let (min, max) = R::VERSIONS;
+    Served { key: R::API, min, max, decode }
 }
 
 macro_rules! serve {
     ($($request:ident => $call:expr,)*) => {
-        [$(served::<messages::$request>(key_of::<messages::$request>(), |head, body| {
+        [$(served::<messages::$request>(|head, body| {
             let call = $call;
             Ok(Box::new(call(decode::<messages::$request>(head, body)?, head.version)))
         }),)*]
@@ -107,13 +107,6 @@ pub(crate) static SERVED: [Served; 26] = serve![
     ConsumerGroupHeartbeatRequest => |request, _| consumer_group_heartbeat::ConsumerGroupHeartbeat(request),
     ConsumerGroupDescribeRequest => |request, _| consumer_group_describe::ConsumerGroupDescribe(request),
 ];
-
-const fn key_of<R: Request>() -> ApiKey {
-    match ApiKey::from_code(R::KEY) {
-        Some(key) => key,
-        None => panic!("a request that is served has no key"),
-    }
-}
 
 /// The versions of a request that the cluster offers; `None` where it does not serve it.
 pub(crate) fn versions(key: ApiKey, options: &Options) -> Option<(i16, i16)> {
@@ -227,23 +220,22 @@ impl Context<'_> {
         let mut out = BytesMut::with_capacity(256);
         out.put_i32(0);
         out.put_i32(self.head.correlation_id);
-        if response_header_version(self.head.key, self.head.version) > 0 {
+        if response_header_is_flexible(self.head.key, self.head.version).unwrap_or_default() {
             out.put_u8(0);
         }
         out
     }
 
     /// The answer of that body.
-    pub(crate) fn reply<T: Encodable>(&self, response: &T) -> Result<Step> {
+    pub(crate) fn reply<T: Message + Encode>(&self, response: &T) -> Result<Step> {
         self.reply_in(response, self.head.version)
     }
 
     /// The answer of that body in a version of its own.
-    pub(crate) fn reply_in<T: Encodable>(&self, response: &T, version: i16) -> Result<Step> {
+    pub(crate) fn reply_in<T: Message + Encode>(&self, response: &T, version: i16) -> Result<Step> {
         let mut out = self.begin_reply();
-        response.encode(&mut out, version).map_err(|error| {
-            Error::new(ErrorKind::Internal, format!("cannot write {} v{version}: {error}", self.head.key))
-        })?;
+        encode_body(&mut out, response, version)
+            .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot write the response: {error}")))?;
         Ok(finish_reply(out))
     }
 }
@@ -259,16 +251,8 @@ fn finish_reply(mut out: BytesMut) -> Step {
 
 /// Reads the header of a request and leaves its body.
 pub(crate) fn decode_head(frame: &mut Bytes) -> Result<Head> {
-    let malformed = |what: String| Error::new(ErrorKind::Protocol, format!("malformed request header: {what}"));
-    let (Some(key), Some(version)) = (short(frame, 0), short(frame, 2)) else {
-        return Err(malformed(format!("{} bytes", frame.len())));
-    };
-    let api = ApiKey::from_code(key).ok_or_else(|| malformed(format!("api key {key}")))?;
-    let known = messages::ApiKey::try_from(key).map_err(|()| malformed(format!("api key {key}")))?;
-    let header_version = known.request_header_version(version);
-    let header = RequestHeader::decode(frame, header_version).map_err(|error| malformed(error.to_string()))?;
-    let client_id = header.client_id.map_or_else(|| Arc::from(""), |id| Arc::from(id.as_str()));
-    Ok(Head { key: api, version, correlation_id: header.correlation_id, client_id })
+    let (key, version, correlation_id, client_id) = decode_request_header(frame)?;
+    Ok(Head { key, version, correlation_id, client_id: client_id.as_str().into() })
 }
 
 /// Understands a request of a version that is served.
@@ -284,36 +268,13 @@ pub(crate) fn refuse_api_versions(context: &Context<'_>) -> Result<Step> {
     api_versions::refuse(context)
 }
 
-fn decode<R: Request>(head: &Head, mut body: Bytes) -> Result<R> {
-    let malformed =
-        |what: &str| Error::new(ErrorKind::Protocol, format!("malformed {} v{}: {what}", head.key, head.version));
-    let flexible = request_header_version(head.key, head.version) >= 2;
-    if !shape::is_sound(&body, head.key, head.version, flexible) {
-        return Err(malformed("a length that is beyond the end"));
-    }
-    R::decode(&mut body, head.version).map_err(|error| malformed(&error.to_string()))
-}
-
-fn request_header_version(key: ApiKey, version: i16) -> i16 {
-    messages::ApiKey::try_from(key.code()).map_or(1, |key| key.request_header_version(version))
-}
-
-fn response_header_version(key: ApiKey, version: i16) -> i16 {
-    messages::ApiKey::try_from(key.code()).map_or(0, |key| key.response_header_version(version))
-}
-
-fn short(frame: &[u8], at: usize) -> Option<i16> {
-    Some(i16::from_be_bytes(*frame.get(at..)?.first_chunk()?))
+fn decode<R: Request + Decode>(head: &Head, body: Bytes) -> Result<R> {
+    decode_body(body, head.version).map_err(|error| error.context(format_args!("malformed {} request", head.key)))
 }
 
 /// Text for an answer.
-fn text(value: impl Into<String>) -> StrBytes {
-    StrBytes::from_string(value.into())
-}
-
-/// A name for an answer.
-fn topic_name(name: &str) -> messages::TopicName {
-    messages::TopicName(text(name))
+fn text(value: impl Into<String>) -> ByteString {
+    ByteString::from(value.into())
 }
 
 /// The longest of negative and other nonsense is no time at all.

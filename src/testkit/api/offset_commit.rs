@@ -1,17 +1,16 @@
 //! OffsetCommit 2–9: of members in their generation, or of consumers without membership into groups without members.
 
-use kafka_protocol::messages::{
-    OffsetCommitRequest, OffsetCommitResponse,
-    offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
-};
-
-use super::{Call, Context, Step, Subject, topic_name};
+use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
     testkit::state::{
         State,
         group::{Committed, MemberIdentity},
+    },
+    wire::messages::{
+        OffsetCommitRequest, OffsetCommitResponse,
+        offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
     },
 };
 
@@ -31,8 +30,7 @@ impl Call for OffsetCommit {
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
         let allowed = self.allowed(context);
-        let mut response = OffsetCommitResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = OffsetCommitResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for topic in &self.0.topics {
             let name = topic.name.as_str();
             let mut answers = Vec::with_capacity(topic.partitions.len());
@@ -51,13 +49,13 @@ impl Call for OffsetCommit {
                     }
                 };
                 let error = context.spoiled_partition(name, index, error);
-                answers.push(
-                    OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(error.code()),
-                );
+                answers.push(OffsetCommitResponsePartition { partition_index: index, error_code: error.code() });
             }
-            response
-                .topics
-                .push(OffsetCommitResponseTopic::default().with_name(topic_name(name)).with_partitions(answers));
+            response.topics.push(OffsetCommitResponseTopic {
+                name: text(name),
+                partitions: answers,
+                ..Default::default()
+            });
         }
         context.reply(&response)
     }

@@ -1,19 +1,18 @@
 //! OffsetFetch 1–9: of one group, or of several (v8); of the partitions named, or of all that have a commit. A partition
 //! without one is answered with −1 and no error.
 
-use kafka_protocol::messages::{
-    OffsetFetchRequest, OffsetFetchResponse,
-    offset_fetch_response::{
-        OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
-        OffsetFetchResponseTopic, OffsetFetchResponseTopics,
-    },
-};
-
-use super::{Call, Context, Step, Subject, text, topic_name};
+use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
     testkit::state::{State, group::Committed},
+    wire::messages::{
+        OffsetFetchRequest, OffsetFetchResponse,
+        offset_fetch_response::{
+            OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+            OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+        },
+    },
 };
 
 pub(crate) struct OffsetFetch(pub(crate) OffsetFetchRequest);
@@ -67,17 +66,15 @@ impl Call for OffsetFetch {
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
-        let mut response = OffsetFetchResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = OffsetFetchResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for asked in self.asked(version) {
             let found = find(context, &asked);
             if version >= 8 {
-                response.groups.push(
-                    OffsetFetchResponseGroup::default()
-                        .with_group_id(text(asked.group).into())
-                        .with_error_code(found.error.code())
-                        .with_topics(found.topics.into_iter().map(newer).collect()),
-                );
+                response.groups.push(OffsetFetchResponseGroup {
+                    group_id: text(asked.group),
+                    error_code: found.error.code(),
+                    topics: found.topics.into_iter().map(newer).collect(),
+                });
             } else {
                 if version >= 2 {
                     response.error_code = found.error.code();
@@ -146,26 +143,28 @@ fn older((topic, found): TopicFound, version: i16) -> OffsetFetchResponseTopic {
     let partitions = found.into_iter().map(|(index, found)| {
         let error = found.as_ref().err().copied().unwrap_or_default();
         let committed = found.ok().flatten().unwrap_or_else(nothing);
-        OffsetFetchResponsePartition::default()
-            .with_partition_index(index)
-            .with_committed_offset(committed.offset)
-            .with_committed_leader_epoch(if version >= 5 { committed.leader_epoch } else { -1 })
-            .with_metadata(Some(text(committed.metadata)))
-            .with_error_code(error.code())
+        OffsetFetchResponsePartition {
+            partition_index: index,
+            committed_offset: committed.offset,
+            committed_leader_epoch: if version >= 5 { committed.leader_epoch } else { -1 },
+            metadata: Some(text(committed.metadata)),
+            error_code: error.code(),
+        }
     });
-    OffsetFetchResponseTopic::default().with_name(topic_name(&topic)).with_partitions(partitions.collect())
+    OffsetFetchResponseTopic { name: text(&topic), partitions: partitions.collect() }
 }
 
 fn newer((topic, found): TopicFound) -> OffsetFetchResponseTopics {
     let partitions = found.into_iter().map(|(index, found)| {
         let error = found.as_ref().err().copied().unwrap_or_default();
         let committed = found.ok().flatten().unwrap_or_else(nothing);
-        OffsetFetchResponsePartitions::default()
-            .with_partition_index(index)
-            .with_committed_offset(committed.offset)
-            .with_committed_leader_epoch(committed.leader_epoch)
-            .with_metadata(Some(text(committed.metadata)))
-            .with_error_code(error.code())
+        OffsetFetchResponsePartitions {
+            partition_index: index,
+            committed_offset: committed.offset,
+            committed_leader_epoch: committed.leader_epoch,
+            metadata: Some(text(committed.metadata)),
+            error_code: error.code(),
+        }
     });
-    OffsetFetchResponseTopics::default().with_name(topic_name(&topic)).with_partitions(partitions.collect())
+    OffsetFetchResponseTopics { name: text(&topic), partitions: partitions.collect(), ..Default::default() }
 }

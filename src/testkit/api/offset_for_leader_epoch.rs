@@ -1,15 +1,14 @@
 //! OffsetForLeaderEpoch 2–4 (KIP-101, KIP-320): where a leader epoch ended. Leaders answer, and check the asker's epoch.
 
-use kafka_protocol::messages::{
-    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
-    offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult},
-};
-
-use super::{Call, Context, Step, Subject, topic_name};
+use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
     testkit::state::State,
+    wire::messages::{
+        OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+        offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult},
+    },
 };
 
 pub(crate) struct OffsetForLeaderEpoch(pub(crate) OffsetForLeaderEpochRequest);
@@ -23,8 +22,7 @@ impl Call for OffsetForLeaderEpoch {
     }
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
-        let mut response = OffsetForLeaderEpochResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = OffsetForLeaderEpochResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for topic in &self.0.topics {
             let name = topic.topic.as_str();
             let answers = topic.partitions.iter().map(|asked| {
@@ -34,16 +32,10 @@ impl Call for OffsetForLeaderEpoch {
                 };
                 let error = found.err().unwrap_or_default();
                 let (epoch, end_offset) = found.ok().flatten().unwrap_or((-1, -1));
-                EpochEndOffset::default()
-                    .with_error_code(error.code())
-                    .with_partition(asked.partition)
-                    .with_leader_epoch(epoch)
-                    .with_end_offset(end_offset)
+                EpochEndOffset { error_code: error.code(), partition: asked.partition, leader_epoch: epoch, end_offset }
             });
             let answers = answers.collect();
-            response
-                .topics
-                .push(OffsetForLeaderTopicResult::default().with_topic(topic_name(name)).with_partitions(answers));
+            response.topics.push(OffsetForLeaderTopicResult { topic: text(name), partitions: answers });
         }
         context.reply(&response)
     }

@@ -6,15 +6,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kafka_protocol::messages::{
-    BrokerId, ProduceRequest, ProduceResponse,
-    produce_response::{
-        BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
-    },
-};
 use uuid::Uuid;
 
-use super::{Call, Context, Step, Subject, text, topic_name};
+use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
@@ -23,7 +17,16 @@ use crate::{
         log::each_record,
         producers::{Admission, Stamp},
     },
-    wire::batch::{BATCH_HEADER_SIZE, BatchHeader, Batches},
+    wire::{
+        batch::{BATCH_HEADER_SIZE, BatchHeader, Batches},
+        messages::{
+            ProduceRequest, ProduceResponse,
+            produce_response::{
+                BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
+                TopicProduceResponse,
+            },
+        },
+    },
 };
 
 /// Attribute bits 0 to 2 of a batch compressed with zstd, which needs v7 (KIP-110).
@@ -79,8 +82,7 @@ impl Call for Produce {
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
         let mut failed = false;
-        let mut response = ProduceResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = ProduceResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for at in 0..self.topics.len() {
             let name = self.resolve(at, context.state, version);
             let Some((asked, id, sent)) = self.topics.get(at) else { continue };
@@ -98,10 +100,10 @@ impl Call for Produce {
                     answers.push(answer);
                 }
             }
-            let topic = TopicProduceResponse::default().with_partition_responses(answers);
+            let topic = TopicProduceResponse { partition_responses: answers, ..Default::default() };
             response.responses.push(match version {
-                13.. => topic.with_topic_id(*id),
-                _ => topic.with_name(topic_name(asked)),
+                13.. => TopicProduceResponse { topic_id: *id, ..topic },
+                _ => TopicProduceResponse { name: text(asked), ..topic },
             });
         }
         match self.acks {
@@ -115,7 +117,10 @@ impl Call for Produce {
 impl Sent {
     fn answer(&self, context: &mut Context<'_>, topic: &str, acks: i16) -> PartitionProduceResponse {
         if let Some(code) = context.refused_partition(topic, self.partition) {
-            return refusal(self.partition, code).with_record_errors(record_errors(context, code));
+            return PartitionProduceResponse {
+                record_errors: record_errors(context, code),
+                ..refusal(self.partition, code)
+            };
         }
         if !matches!(acks, -1..=1) {
             return refusal(self.partition, ErrorCode::INVALID_REQUIRED_ACKS);
@@ -126,11 +131,13 @@ impl Sent {
                 if !error.is_ok() {
                     return refusal(self.partition, error);
                 }
-                PartitionProduceResponse::default()
-                    .with_index(self.partition)
-                    .with_base_offset(appended.base_offset)
-                    .with_log_append_time_ms(appended.append_time)
-                    .with_log_start_offset(appended.log_start)
+                PartitionProduceResponse {
+                    index: self.partition,
+                    base_offset: appended.base_offset,
+                    log_append_time_ms: appended.append_time,
+                    log_start_offset: appended.log_start,
+                    ..Default::default()
+                }
             }
             Err(error) => refusal(self.partition, error),
         }
@@ -182,7 +189,9 @@ impl Sent {
         }
         match context.state.topics.partition(topic, self.partition) {
             Some(partition) => match partition.check_leader(context.broker, -1) {
-                Ok(()) => PartitionProduceResponse::default().with_index(self.partition).with_log_append_time_ms(-1),
+                Ok(()) => {
+                    PartitionProduceResponse { index: self.partition, log_append_time_ms: -1, ..Default::default() }
+                }
                 Err(error) => refusal(self.partition, error),
             },
             None => refusal(self.partition, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
@@ -191,12 +200,14 @@ impl Sent {
 }
 
 fn refusal(partition: i32, error: ErrorCode) -> PartitionProduceResponse {
-    PartitionProduceResponse::default()
-        .with_index(partition)
-        .with_error_code(error.code())
-        .with_base_offset(-1)
-        .with_log_append_time_ms(-1)
-        .with_log_start_offset(-1)
+    PartitionProduceResponse {
+        index: partition,
+        error_code: error.code(),
+        base_offset: -1,
+        log_append_time_ms: -1,
+        log_start_offset: -1,
+        ..Default::default()
+    }
 }
 
 /// The records that are at fault (KIP-467).
@@ -204,10 +215,9 @@ fn record_errors(context: &Context<'_>, code: ErrorCode) -> Vec<BatchIndexAndErr
     if code != ErrorCode::INVALID_RECORD || context.head.version < 8 {
         return Vec::new();
     }
-    let named = |index: &i32| {
-        BatchIndexAndErrorMessage::default()
-            .with_batch_index(*index)
-            .with_batch_index_error_message(Some(text(format!("record {index} is invalid"))))
+    let named = |index: &i32| BatchIndexAndErrorMessage {
+        batch_index: *index,
+        batch_index_error_message: Some(text(format!("record {index} is invalid"))),
     };
     context.verdict.invalid_records.iter().map(named).collect()
 }
@@ -224,20 +234,19 @@ fn hint(
     }
     let Some(partition) = context.state.topics.partition(topic, answer.index) else { return answer };
     if let Some(leader) = context.state.broker(partition.leader)
-        && endpoints.iter().all(|endpoint| endpoint.node_id.0 != leader.id)
+        && endpoints.iter().all(|endpoint| endpoint.node_id != leader.id)
     {
-        endpoints.push(
-            NodeEndpoint::default()
-                .with_node_id(BrokerId(leader.id))
-                .with_host(text(leader.host.as_str()))
-                .with_port(i32::from(leader.port))
-                .with_rack(leader.rack.as_deref().map(text)),
-        );
+        endpoints.push(NodeEndpoint {
+            node_id: leader.id,
+            host: text(leader.host.as_str()),
+            port: i32::from(leader.port),
+            rack: leader.rack.as_deref().map(text),
+        });
     }
-    let leader = LeaderIdAndEpoch::default();
-    answer.with_current_leader(
-        leader.with_leader_id(BrokerId(partition.leader)).with_leader_epoch(partition.leader_epoch),
-    )
+    PartitionProduceResponse {
+        current_leader: LeaderIdAndEpoch { leader_id: partition.leader, leader_epoch: partition.leader_epoch },
+        ..answer
+    }
 }
 
 /// What can be said of a batch by its bytes alone.

@@ -200,23 +200,23 @@ mod tests {
     use std::time::Instant;
 
     use bytes::{BufMut, Bytes, BytesMut};
-    use kafka_protocol::{
-        messages::{
-            ProduceRequest, RequestHeader, TransactionalId,
-            produce_request::{PartitionProduceData, TopicProduceData},
-        },
-        protocol::Encodable,
-    };
 
     use super::*;
     use crate::{
         testkit::{
             Options,
-            api::{Context, Step, decode_call, decode_head, request_header_version, text, topic_name},
+            api::{Context, Step, decode_call, decode_head, text},
             fault::Verdict,
             state::{Broker, sessions::Sessions},
         },
-        wire::batch::BATCH_HEADER_SIZE,
+        wire::{
+            batch::BATCH_HEADER_SIZE,
+            message::{encode_body, encode_request_header},
+            messages::{
+                ProduceRequest,
+                produce_request::{PartitionProduceData, TopicProduceData},
+            },
+        },
     };
 
     fn state() -> State {
@@ -235,29 +235,30 @@ mod tests {
 
     /// A request of two topics as it stands on the wire, without its length.
     fn request(state: &State, version: i16, acks: i16, last_partition: i32) -> Bytes {
-        let data = |index, count| PartitionProduceData::default().with_index(index).with_records(Some(batch(count)));
+        let data = |index, count| PartitionProduceData { index, records: Some(batch(count)) };
         let topic = |name: &str, partitions| {
-            let topic = TopicProduceData::default().with_partition_data(partitions);
+            let topic = TopicProduceData { partition_data: partitions, ..Default::default() };
             match version {
-                13.. => topic.with_topic_id(state.topics.get(name).unwrap().id),
-                _ => topic.with_name(topic_name(name)),
+                13.. => TopicProduceData { topic_id: state.topics.get(name).unwrap().id, ..topic },
+                _ => TopicProduceData { name: text(name), ..topic },
             }
         };
         let topics =
             vec![topic("orders", vec![data(0, 10), data(last_partition, 20)]), topic("rows", vec![data(0, 3)])];
-        let request = ProduceRequest::default()
-            .with_acks(acks)
-            .with_timeout_ms(30_000)
-            .with_transactional_id((version % 2 == 0).then(|| TransactionalId(text("me"))))
-            .with_topic_data(topics);
-        let header = RequestHeader::default()
-            .with_request_api_key(0)
-            .with_request_api_version(version)
-            .with_correlation_id(77)
-            .with_client_id((version != 4).then(|| text("a client")));
+        let request = ProduceRequest {
+            acks,
+            timeout_ms: 30_000,
+            transactional_id: (version % 2 == 0).then(|| text("me")),
+            topic_data: topics,
+        };
         let mut out = BytesMut::new();
-        header.encode(&mut out, request_header_version(ApiKey::Produce, version)).unwrap();
-        request.encode(&mut out, version).unwrap();
+        encode_request_header(&mut out, ApiKey::Produce, version, 77, "a client").unwrap();
+        if version == 4 {
+            // Null instead of a name, in a header that is not flexible.
+            out.truncate(8);
+            out.put_i16(-1);
+        }
+        encode_body(&mut out, &request, version).unwrap();
         out.freeze()
     }
 

@@ -2,12 +2,12 @@
 //! tokens without frames, which would follow it, are not read.
 
 use bytes::Bytes;
-use kafka_protocol::messages::{
-    SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
-};
 
 use super::{Call, Context, Step, text};
-use crate::error::{ErrorCode, Result};
+use crate::{
+    error::{ErrorCode, Result},
+    wire::messages::{SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse},
+};
 
 pub(crate) struct SaslHandshake(pub(crate) SaslHandshakeRequest);
 
@@ -20,9 +20,10 @@ impl Call for SaslHandshake {
                 Err(refused) => refused,
             },
         };
-        let response = SaslHandshakeResponse::default()
-            .with_error_code(context.spoiled(error).code())
-            .with_mechanisms(mechanisms.into_iter().map(text).collect());
+        let response = SaslHandshakeResponse {
+            error_code: context.spoiled(error).code(),
+            mechanisms: mechanisms.into_iter().map(text).collect(),
+        };
         context.reply(&response)
     }
 

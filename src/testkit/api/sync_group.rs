@@ -1,7 +1,6 @@
 //! SyncGroup 0–5: hands out the leader's assignment; the others wait for it. From v5 on the protocol is compared.
 
 use bytes::Bytes;
-use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
 use super::{Call, Context, Progress, Step, Subject, text};
 use crate::{
@@ -10,6 +9,7 @@ use crate::{
         State,
         group::{MemberIdentity, Outcome, SyncOutcome, SyncRequest},
     },
+    wire::messages::{SyncGroupRequest, SyncGroupResponse},
 };
 
 pub(crate) struct SyncGroup {
@@ -79,8 +79,7 @@ impl Call for SyncGroup {
         };
         let spoiled = context.spoiled(outcome.error);
         let outcome = if spoiled == outcome.error { outcome } else { SyncOutcome::error(spoiled) };
-        let mut response = SyncGroupResponse::default();
-        response.throttle_time_ms = context.throttle();
+        let mut response = SyncGroupResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         response.error_code = outcome.error.code();
         if context.head.version >= 5 {
             response.protocol_type = outcome.protocol_type.map(text);

@@ -3,16 +3,19 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::{
-    messages::{self, ProduceRequest, ProduceResponse, RequestHeader, TopicName, produce_request},
-    protocol::{Decodable, Encodable, Request, StrBytes},
-    records::{self, RecordBatchEncoder, RecordEncodeOptions},
-};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     net::{Network, Stream},
     testkit::{Cluster, Options},
+    wire::{
+        Compression,
+        batch::{BatchBuilder, Compressor, ProducerStamp, RecordParts},
+        byte_string::ByteString,
+        message::{decode_body, decode_response_header, encode_body, encode_request_header},
+        messages::{ProduceRequest, ProduceResponse, produce_request},
+        protocol::Request,
+    },
 };
 
 /// A cluster on a network of its own.
@@ -27,12 +30,8 @@ pub(super) fn address(cluster: &Cluster, broker: usize) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
 }
 
-pub(super) fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
-}
-
-pub(super) fn topic(name: &str) -> TopicName {
-    TopicName(text(name))
+pub(super) fn text(text: &str) -> ByteString {
+    ByteString::from(text)
 }
 
 pub(super) struct Client {
@@ -53,17 +52,11 @@ impl Client {
 
     /// Sends without waiting for an answer.
     pub(super) async fn send<R: Request>(&mut self, request: &R, version: i16) {
-        let key = messages::ApiKey::try_from(R::KEY).unwrap();
         self.correlation += 1;
         let mut out = BytesMut::new();
         out.put_i32(0);
-        let header = RequestHeader::default()
-            .with_request_api_key(R::KEY)
-            .with_request_api_version(version)
-            .with_correlation_id(self.correlation)
-            .with_client_id(Some(text("tests")));
-        header.encode(&mut out, key.request_header_version(version)).unwrap();
-        request.encode(&mut out, version).unwrap();
+        encode_request_header(&mut out, R::API, version, self.correlation, "tests").unwrap();
+        encode_body(&mut out, request, version).unwrap();
         let length = u32::try_from(out.len() - 4).unwrap();
         out[..4].copy_from_slice(&length.to_be_bytes());
         self.write(&out).await;
@@ -75,13 +68,9 @@ impl Client {
 
     /// Reads the answer to the last request; `None` when the broker closed instead.
     pub(super) async fn receive<R: Request>(&mut self, version: i16) -> Option<R::Response> {
-        let key = messages::ApiKey::try_from(R::KEY).unwrap();
         let mut body = self.frame().await?;
-        let header = messages::ResponseHeader::decode(&mut body, key.response_header_version(version)).unwrap();
-        assert_eq!(header.correlation_id, self.correlation);
-        let response = R::Response::decode(&mut body, version).unwrap();
-        assert!(body.is_empty(), "{} bytes are left behind {key:?} v{version}", body.len());
-        Some(response)
+        assert_eq!(decode_response_header(&mut body, R::API, version).unwrap(), self.correlation);
+        Some(decode_body(body, version).unwrap())
     }
 
     /// The next frame; `None` when the broker closed.
@@ -117,11 +106,13 @@ impl Client {
 }
 
 pub(super) fn produce_request(name: &str, batches: &[(i32, Bytes)], acks: i16) -> ProduceRequest {
-    let data = batches.iter().map(|(partition, batch)| {
-        produce_request::PartitionProduceData::default().with_index(*partition).with_records(Some(batch.clone()))
+    let data = batches.iter().map(|(partition, batch)| produce_request::PartitionProduceData {
+        index: *partition,
+        records: Some(batch.clone()),
     });
-    let data = produce_request::TopicProduceData::default().with_name(topic(name)).with_partition_data(data.collect());
-    ProduceRequest::default().with_acks(acks).with_timeout_ms(1000).with_topic_data(vec![data])
+    let data =
+        produce_request::TopicProduceData { name: text(name), partition_data: data.collect(), ..Default::default() };
+    ProduceRequest { acks, timeout_ms: 1000, topic_data: vec![data], ..Default::default() }
 }
 
 /// (partition, error, base offset)
@@ -133,29 +124,15 @@ pub(super) fn outcomes(response: &ProduceResponse) -> Vec<(i32, i16, i64)> {
 /// Who writes a batch: producer id, epoch, first sequence.
 pub(super) const NOBODY: (i64, i16, i32) = (-1, -1, -1);
 
-/// A batch as another implementation encodes it, with timestamps from 1,000 on.
+/// A batch with timestamps from 1,000 on.
 pub(super) fn batch(by: (i64, i16, i32), values: &[&str]) -> Bytes {
-    let (producer_id, producer_epoch, first) = by;
-    let records: Vec<records::Record> = (0..)
-        .zip(values)
-        .map(|(i, value)| records::Record {
-            transactional: false,
-            control: false,
-            delete_horizon: false,
-            partition_leader_epoch: -1,
-            producer_id,
-            producer_epoch,
-            timestamp_type: records::TimestampType::Creation,
-            offset: i64::from(i),
-            sequence: first.wrapping_add(i),
-            timestamp: 1000 + i64::from(i),
-            key: None,
-            value: Some(Bytes::copy_from_slice(value.as_bytes())),
-            headers: Default::default(),
-        })
-        .collect();
-    let mut out = BytesMut::new();
-    let options = RecordEncodeOptions { version: 2, compression: records::Compression::None };
-    RecordBatchEncoder::encode(&mut out, &records, &options).unwrap();
-    out.freeze()
+    let (producer_id, producer_epoch, base_sequence) = by;
+    let mut builder = BatchBuilder::with_capacity(1 << 16);
+    for (i, value) in (0..).zip(values) {
+        let parts = RecordParts { key: None, value: Some(value.as_bytes()), record: None };
+        builder.append(&parts, 1000 + i);
+    }
+    let sealed = builder.seal(&mut Compressor::new(Compression::None).unwrap()).unwrap();
+    let stamp = ProducerStamp { producer_id, producer_epoch, base_sequence, transactional: false };
+    [&sealed.header(stamp)[..], sealed.body()].concat().into()
 }

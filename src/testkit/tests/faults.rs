@@ -1,12 +1,12 @@
 //! Faults, and dying brokers.
 
-use kafka_protocol::messages::{ApiVersionsRequest, FindCoordinatorRequest, MetadataRequest, ProduceRequest};
 use tokio::time::{Duration, Instant};
 
 use super::client::{Client, NOBODY, batch, cluster, outcomes, produce_request, text};
 use crate::{
     ApiKey, ErrorCode,
     testkit::{Options, on, on_any_of},
+    wire::messages::{ApiVersionsRequest, FindCoordinatorRequest, MetadataRequest, ProduceRequest},
 };
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +82,7 @@ async fn delays_hangs_and_throttles() {
     fault.reached(2).await;
     fault.clear();
     let mut other = Client::to(&cluster, 1).await;
-    assert_eq!(other.call(&MetadataRequest::default().with_topics(None), 9).await.topics.len(), 1);
+    assert_eq!(other.call(&MetadataRequest { topics: None, ..Default::default() }, 9).await.topics.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,17 +90,21 @@ async fn faults_on_requests_without_partitions() {
     let cluster = cluster(Options::new()).await;
     let mut client = Client::to(&cluster, 1).await;
     cluster.fault(on(ApiKey::FindCoordinator).group("g").error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
-    let find = |group: &str| FindCoordinatorRequest::default().with_coordinator_keys(vec![text(group)]);
+    let find = |group: &str| FindCoordinatorRequest { coordinator_keys: vec![text(group)], ..Default::default() };
     let other = client.call(&find("other"), 4).await;
-    assert_eq!((other.coordinators[0].error_code, other.coordinators[0].node_id.0), (0, 1));
+    assert_eq!((other.coordinators[0].error_code, other.coordinators[0].node_id), (0, 1));
     let struck = client.call(&find("g"), 4).await;
     assert_eq!(struck.coordinators[0].error_code, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS.code());
     for version in 0..=6 {
         let asked = FindCoordinatorRequest::default();
-        let asked = if version < 4 { asked.with_key(text("g")) } else { asked.with_coordinator_keys(vec![text("g")]) };
+        let asked = if version < 4 {
+            FindCoordinatorRequest { key: text("g"), ..asked }
+        } else {
+            FindCoordinatorRequest { coordinator_keys: vec![text("g")], ..asked }
+        };
         let found = client.call(&asked, version).await;
         let node = if version < 4 { found.node_id } else { found.coordinators[0].node_id };
-        assert_eq!(node.0, 1, "v{version}");
+        assert_eq!(node, 1, "v{version}");
     }
     cluster.fault(on(ApiKey::ApiVersions).error(ErrorCode::UNSUPPORTED_VERSION));
     assert_eq!(client.call(&ApiVersionsRequest::default(), 2).await.error_code, 35);
@@ -119,9 +123,9 @@ async fn a_killed_broker_is_gone_and_comes_back() {
     assert!(cluster.kill(1).await.is_err());
     assert_eq!((cluster.leader("t", 0).unwrap(), cluster.leader_epoch("t", 0).unwrap()), (Some(2), 1));
     assert_eq!(cluster.leader_epoch("t", 1).unwrap(), 0);
-    let metadata = second.call(&MetadataRequest::default().with_topics(None), 9).await;
+    let metadata = second.call(&MetadataRequest { topics: None, ..Default::default() }, 9).await;
     assert_eq!(metadata.brokers.len(), 2);
-    assert_eq!(metadata.topics[0].partitions[0].offline_replicas[0].0, 1);
+    assert_eq!(metadata.topics[0].partitions[0].offline_replicas[0], 1);
     assert_eq!(second.produce("t", 0, batch(NOBODY, &["b"])).await, (0, 1), "what it held is not lost");
     cluster.restart(1).await.unwrap();
     assert!(cluster.restart(1).await.is_err());

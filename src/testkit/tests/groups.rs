@@ -1,33 +1,35 @@
 //! Groups over the wire, in all versions; what the group decides is tested beside it.
 
 use bytes::Bytes;
-use kafka_protocol::messages::{
-    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, DescribeGroupsRequest,
-    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
-    OffsetFetchRequest, SyncGroupRequest,
-    join_group_request::JoinGroupRequestProtocol,
-    leave_group_request::MemberIdentity,
-    offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
-    offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
-    sync_group_request::SyncGroupRequestAssignment,
-};
 use tokio::time::{Duration, Instant};
 
-use super::client::{Client, cluster, text, topic};
+use super::client::{Client, cluster, text};
 use crate::{
     ApiKey, ErrorCode,
     testkit::{Options, on},
+    wire::messages::{
+        ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, DescribeGroupsRequest,
+        HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest,
+        OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+        join_group_request::JoinGroupRequestProtocol,
+        leave_group_request::MemberIdentity,
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
+        sync_group_request::SyncGroupRequestAssignment,
+    },
 };
 
 fn join(group: &str, member: &str) -> JoinGroupRequest {
-    let protocol = JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(Bytes::from_static(b"m"));
-    JoinGroupRequest::default()
-        .with_group_id(text(group).into())
-        .with_member_id(text(member))
-        .with_session_timeout_ms(10_000)
-        .with_rebalance_timeout_ms(10_000)
-        .with_protocol_type(text("consumer"))
-        .with_protocols(vec![protocol])
+    let protocol = JoinGroupRequestProtocol { name: text("range"), metadata: Bytes::from_static(b"m") };
+    JoinGroupRequest {
+        group_id: text(group),
+        member_id: text(member),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        protocol_type: text("consumer"),
+        protocols: vec![protocol],
+        ..Default::default()
+    }
 }
 
 /// Joins, with the id that the broker may ask to come back with.
@@ -41,31 +43,35 @@ async fn joined(client: &mut Client, group: &str, version: i16) -> JoinGroupResp
         return first;
     }
     assert!(version >= 4);
-    client.call(&request.with_member_id(first.member_id), version).await
+    client.call(&JoinGroupRequest { member_id: first.member_id, ..request }, version).await
 }
 
 fn sync(group: &str, member: &str, generation: i32) -> SyncGroupRequest {
-    let assignment = SyncGroupRequestAssignment::default().with_member_id(text(member));
-    SyncGroupRequest::default()
-        .with_group_id(text(group).into())
-        .with_member_id(text(member))
-        .with_generation_id(generation)
-        .with_assignments(vec![assignment.with_assignment(Bytes::from_static(b"all"))])
+    let assignment = SyncGroupRequestAssignment { member_id: text(member), ..Default::default() };
+    SyncGroupRequest {
+        group_id: text(group),
+        member_id: text(member),
+        generation_id: generation,
+        assignments: vec![SyncGroupRequestAssignment { assignment: Bytes::from_static(b"all"), ..assignment }],
+        ..Default::default()
+    }
 }
 
 fn heartbeat(group: &str, member: &str, generation: i32) -> HeartbeatRequest {
-    let request = HeartbeatRequest::default().with_group_id(text(group).into()).with_member_id(text(member));
-    request.with_generation_id(generation)
+    let request = HeartbeatRequest { group_id: text(group), member_id: text(member), ..Default::default() };
+    HeartbeatRequest { generation_id: generation, ..request }
 }
 
 fn commit(group: &str, member: &str, generation: i32, offset: i64) -> OffsetCommitRequest {
-    let partition = OffsetCommitRequestPartition::default().with_committed_offset(offset);
-    let partition = partition.with_committed_metadata(Some(text("note")));
-    OffsetCommitRequest::default()
-        .with_group_id(text(group).into())
-        .with_member_id(text(member))
-        .with_generation_id_or_member_epoch(generation)
-        .with_topics(vec![OffsetCommitRequestTopic::default().with_name(topic("t")).with_partitions(vec![partition])])
+    let partition = OffsetCommitRequestPartition { committed_offset: offset, ..Default::default() };
+    let partition = OffsetCommitRequestPartition { committed_metadata: Some(text("note")), ..partition };
+    OffsetCommitRequest {
+        group_id: text(group),
+        member_id: text(member),
+        generation_id_or_member_epoch: generation,
+        topics: vec![OffsetCommitRequestTopic { name: text("t"), partitions: vec![partition], ..Default::default() }],
+        ..Default::default()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,11 +96,14 @@ async fn a_members_life_in_every_version() {
         let stale = client.call(&commit(&group, id, 0, 9), commit_version).await;
         assert_eq!(stale.topics[0].partitions[0].error_code, ErrorCode::ILLEGAL_GENERATION.code());
         assert_eq!(cluster.committed(&group, "t", 0), Some(7));
-        let leave = LeaveGroupRequest::default().with_group_id(text(&group).into());
+        let leave = LeaveGroupRequest { group_id: text(&group), ..Default::default() };
         let leave_version = version.min(5);
         let leave = match leave_version {
-            3.. => leave.with_members(vec![MemberIdentity::default().with_member_id(member.member_id.clone())]),
-            _ => leave.with_member_id(member.member_id.clone()),
+            3.. => LeaveGroupRequest {
+                members: vec![MemberIdentity { member_id: member.member_id.clone(), ..Default::default() }],
+                ..leave
+            },
+            _ => LeaveGroupRequest { member_id: member.member_id.clone(), ..leave },
         };
         let left = client.call(&leave, leave_version).await;
         assert_eq!((left.error_code, left.members.iter().map(|m| m.error_code).sum::<i16>()), (0, 0));
@@ -119,9 +128,9 @@ async fn a_join_waits_for_the_others_on_connections_of_their_own() {
     assert_eq!((one.members.len(), two.members.len()), (2, 0));
     assert_eq!(two.leader, one.member_id);
 
-    second.send(&sync("g", &two.member_id, 2).with_assignments(Vec::new()), 3).await;
+    second.send(&SyncGroupRequest { assignments: Vec::new(), ..sync("g", &two.member_id, 2) }, 3).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    first.call(&sync("g", &two.member_id, 2).with_member_id(one.member_id.clone()), 3).await;
+    first.call(&SyncGroupRequest { member_id: one.member_id.clone(), ..sync("g", &two.member_id, 2) }, 3).await;
     let synced = second.receive::<SyncGroupRequest>(3).await.unwrap();
     assert_eq!(&synced.assignment[..], b"all");
 
@@ -147,7 +156,7 @@ async fn only_the_coordinator_serves_a_group() {
     let one = joined(&mut client, "g", 5).await;
     client.call(&sync("g", &one.member_id, 1), 3).await;
     let mut waiting = Client::to(&cluster, at(coordinator)).await;
-    waiting.send(&join("g", "").with_group_instance_id(Some(text("i"))), 5).await;
+    waiting.send(&JoinGroupRequest { group_instance_id: Some(text("i")), ..join("g", "") }, 5).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     cluster.move_coordinator("g", other).unwrap();
     let moved = waiting.receive::<JoinGroupRequest>(5).await.unwrap();
@@ -169,22 +178,22 @@ async fn offsets_are_committed_and_fetched_without_membership() {
     let committed = client.call(&commit("g", "", -1, 42), 8).await;
     assert_eq!(committed.topics[0].partitions[0].error_code, 0);
     let mut elsewhere = commit("g", "", -1, 42);
-    elsewhere.topics[0].name = topic("nowhere");
+    elsewhere.topics[0].name = text("nowhere");
     let refused = client.call(&elsewhere, 8).await;
     assert_eq!(refused.topics[0].partitions[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code());
     for version in 1..=7 {
-        let asked = OffsetFetchRequestTopic::default().with_name(topic("t")).with_partition_indexes(vec![0, 1]);
-        let request = OffsetFetchRequest::default().with_group_id(text("g").into()).with_topics(Some(vec![asked]));
+        let asked = OffsetFetchRequestTopic { name: text("t"), partition_indexes: vec![0, 1] };
+        let request = OffsetFetchRequest { group_id: text("g"), topics: Some(vec![asked]), ..Default::default() };
         let found = client.call(&request, version).await;
         let offsets: Vec<i64> = found.topics[0].partitions.iter().map(|found| found.committed_offset).collect();
         assert_eq!((found.error_code, offsets), (0, vec![42, -1]), "v{version}");
         assert_eq!(found.topics[0].partitions[0].metadata, Some(text("note")));
     }
     for version in 8..=9 {
-        let asked = OffsetFetchRequestTopics::default().with_name(topic("t")).with_partition_indexes(vec![0, 1]);
-        let some = OffsetFetchRequestGroup::default().with_group_id(text("g").into()).with_topics(Some(vec![asked]));
-        let all = some.clone().with_topics(None);
-        let found = client.call(&OffsetFetchRequest::default().with_groups(vec![some, all]), version).await;
+        let asked = OffsetFetchRequestTopics { name: text("t"), partition_indexes: vec![0, 1], ..Default::default() };
+        let some = OffsetFetchRequestGroup { group_id: text("g"), topics: Some(vec![asked]), ..Default::default() };
+        let all = OffsetFetchRequestGroup { topics: None, ..some.clone() };
+        let found = client.call(&OffsetFetchRequest { groups: vec![some, all], ..Default::default() }, version).await;
         let sizes: Vec<usize> = found.groups.iter().map(|group| group.topics[0].partitions.len()).collect();
         assert_eq!(sizes, [2, 1], "v{version}");
         assert_eq!(found.groups[1].topics[0].partitions[0].committed_offset, 42);
@@ -208,33 +217,35 @@ async fn groups_are_listed_described_and_deleted() {
         assert_eq!(listed.groups.len(), 1);
         assert_eq!(listed.groups[0].protocol_type.as_str(), "consumer");
     }
-    let stable = ListGroupsRequest::default().with_states_filter(vec![text("empty")]);
+    let stable = ListGroupsRequest { states_filter: vec![text("empty")], ..Default::default() };
     assert!(client.call(&stable, 4).await.groups.is_empty());
     for version in 0..=6 {
-        let asked = DescribeGroupsRequest::default().with_groups(vec![text("g").into(), text("none").into()]);
+        let asked = DescribeGroupsRequest { groups: vec![text("g"), text("none")], ..Default::default() };
         let described = client.call(&asked, version).await;
         assert_eq!(described.groups[0].group_state.as_str(), "Stable");
         assert_eq!(&described.groups[0].members[0].member_assignment[..], b"all");
         assert_eq!(described.groups[1].group_state.as_str(), "Dead");
     }
     for version in 0..=2 {
-        let asked = DeleteGroupsRequest::default().with_groups_names(vec![text("g").into()]);
+        let asked = DeleteGroupsRequest { groups_names: vec![text("g")] };
         assert_eq!(client.call(&asked, version).await.results[0].error_code, ErrorCode::NON_EMPTY_GROUP.code());
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let asked = DeleteGroupsRequest::default().with_groups_names(vec![text("g").into()]);
+    let asked = DeleteGroupsRequest { groups_names: vec![text("g")] };
     assert_eq!(client.call(&asked, 2).await.results[0].error_code, 0);
     assert!(cluster.group("g").is_none());
 }
 
 /// A heartbeat that joins; what is subscribed to is `t`.
 fn beat(group: &str, member: &str) -> ConsumerGroupHeartbeatRequest {
-    ConsumerGroupHeartbeatRequest::default()
-        .with_group_id(text(group).into())
-        .with_member_id(text(member))
-        .with_rebalance_timeout_ms(10_000)
-        .with_subscribed_topic_names(Some(vec![topic("t")]))
-        .with_topic_partitions(Some(Vec::new()))
+    ConsumerGroupHeartbeatRequest {
+        group_id: text(group),
+        member_id: text(member),
+        rebalance_timeout_ms: 10_000,
+        subscribed_topic_names: Some(vec![text("t")]),
+        topic_partitions: Some(Vec::new()),
+        ..Default::default()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -252,11 +263,13 @@ async fn a_member_of_the_consumer_protocol_in_every_version() {
         assert_eq!(id.as_str() == "mine", version == 1);
         let given = joined.assignment.unwrap().topic_partitions;
         assert_eq!(given[0].partitions, [0, 1, 2]);
-        let mut next = ConsumerGroupHeartbeatRequest::default()
-            .with_group_id(text(&group).into())
-            .with_member_id(id.clone())
-            .with_member_epoch(1)
-            .with_rebalance_timeout_ms(-1);
+        let mut next = ConsumerGroupHeartbeatRequest {
+            group_id: text(&group),
+            member_id: id.clone(),
+            member_epoch: 1,
+            rebalance_timeout_ms: -1,
+            ..Default::default()
+        };
         let kept = client.call(&next, version).await;
         assert_eq!((kept.error_code, kept.member_epoch, kept.assignment), (0, 1, None));
 
@@ -264,26 +277,27 @@ async fn a_member_of_the_consumer_protocol_in_every_version() {
         let stale = client.call(&commit(&group, &id, 0, 7), 9).await.topics[0].partitions[0].error_code;
         assert_eq!(stale, ErrorCode::STALE_MEMBER_EPOCH.code());
         let fetch = |epoch| {
-            let asked = OffsetFetchRequestTopics::default().with_name(topic("t")).with_partition_indexes(vec![0]);
-            let asked = OffsetFetchRequestGroup::default()
-                .with_group_id(text(&group).into())
-                .with_member_id(Some(id.clone()))
-                .with_member_epoch(epoch)
-                .with_topics(Some(vec![asked]));
-            OffsetFetchRequest::default().with_groups(vec![asked])
+            let asked = OffsetFetchRequestTopics { name: text("t"), partition_indexes: vec![0], ..Default::default() };
+            let asked = OffsetFetchRequestGroup {
+                group_id: text(&group),
+                member_id: Some(id.clone()),
+                member_epoch: epoch,
+                topics: Some(vec![asked]),
+            };
+            OffsetFetchRequest { groups: vec![asked], ..Default::default() }
         };
         let found = client.call(&fetch(1), 9).await.groups.remove(0);
         assert_eq!((found.error_code, found.topics[0].partitions[0].committed_offset), (0, 7));
         let stale = client.call(&fetch(5), 9).await.groups.remove(0);
         assert_eq!(stale.error_code, ErrorCode::STALE_MEMBER_EPOCH.code());
 
-        let described = ConsumerGroupDescribeRequest::default().with_group_ids(vec![text(&group).into()]);
+        let described = ConsumerGroupDescribeRequest { group_ids: vec![text(&group)], ..Default::default() };
         let described = client.call(&described, version).await.groups.remove(0);
         assert_eq!((described.group_state.as_str(), described.group_epoch), ("Stable", 1));
         assert_eq!(described.members[0].assignment.topic_partitions[0].partitions, [0, 1, 2]);
         let listed = client.call(&ListGroupsRequest::default(), 5).await.groups;
         assert!(listed.iter().any(|known| known.group_id.as_str() == group && known.group_type.as_str() == "consumer"));
-        let classic = DescribeGroupsRequest::default().with_groups(vec![text(&group).into()]);
+        let classic = DescribeGroupsRequest { groups: vec![text(&group)], ..Default::default() };
         assert_eq!(client.call(&classic, 5).await.groups[0].group_state.as_str(), "Dead");
 
         next.member_epoch = -1;
@@ -293,6 +307,6 @@ async fn a_member_of_the_consumer_protocol_in_every_version() {
     }
     let nobody = client.call(&beat("new2", ""), 1).await;
     assert_eq!(nobody.error_code, ErrorCode::INVALID_REQUEST.code());
-    let absent = beat("new3", "m").with_member_epoch(4).with_topic_partitions(None);
+    let absent = ConsumerGroupHeartbeatRequest { member_epoch: 4, topic_partitions: None, ..beat("new3", "m") };
     assert_eq!(client.call(&absent, 1).await.error_code, ErrorCode::GROUP_ID_NOT_FOUND.code());
 }

@@ -1,23 +1,29 @@
 //! Topics, producing and fetching.
 
 use bytes::Bytes;
-use kafka_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FetchResponse, InitProducerIdRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
-    create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
-    delete_topics_request::DeleteTopicState,
-    fetch_request::{FetchPartition, FetchTopic, ForgottenTopic},
-    fetch_response::PartitionData,
-    list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
-    metadata_request::MetadataRequestTopic,
-    offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
-    produce_request::{PartitionProduceData, TopicProduceData},
-};
 use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
-use super::client::{Client, NOBODY, batch, cluster, outcomes, produce_request, text, topic};
-use crate::{ApiKey, ErrorCode, Record, TimestampType, TopicPartition, testkit::Options, wire::batch::BatchHeader};
+use super::client::{Client, NOBODY, batch, cluster, outcomes, produce_request, text};
+use crate::{
+    ApiKey, ErrorCode, Record, TimestampType, TopicPartition,
+    testkit::Options,
+    wire::{
+        batch::BatchHeader,
+        messages::{
+            ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FetchResponse,
+            InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+            create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
+            delete_topics_request::DeleteTopicState,
+            fetch_request::{FetchPartition, FetchTopic, ForgottenTopic},
+            fetch_response::PartitionData,
+            list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+            metadata_request::MetadataRequestTopic,
+            offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+            produce_request::{PartitionProduceData, TopicProduceData},
+        },
+    },
+};
 #[cfg(feature = "zstd")]
 use crate::{
     Compression,
@@ -26,11 +32,11 @@ use crate::{
 
 fn fetch(name: &str, partitions: &[(i32, i64)]) -> FetchRequest {
     let partitions = partitions.iter().map(|&(partition, offset)| {
-        let asked = FetchPartition::default().with_partition(partition).with_fetch_offset(offset);
-        asked.with_partition_max_bytes(1 << 20).with_current_leader_epoch(-1)
+        let asked = FetchPartition { partition, fetch_offset: offset, ..Default::default() };
+        FetchPartition { partition_max_bytes: 1 << 20, current_leader_epoch: -1, ..asked }
     });
-    let topics = vec![FetchTopic::default().with_topic(topic(name)).with_partitions(partitions.collect())];
-    FetchRequest::default().with_max_bytes(1 << 20).with_min_bytes(1).with_session_epoch(-1).with_topics(topics)
+    let topics = vec![FetchTopic { topic: text(name), partitions: partitions.collect(), ..Default::default() }];
+    FetchRequest { max_bytes: 1 << 20, min_bytes: 1, session_epoch: -1, topics, ..Default::default() }
 }
 
 fn partitions(response: &FetchResponse) -> Vec<&PartitionData> {
@@ -45,9 +51,11 @@ fn size(partition: &PartitionData) -> usize {
 async fn api_versions_fall_back_and_tell_of_features() {
     let cluster = cluster(Options::new().feature("transaction.version", 2).max_version(ApiKey::Fetch, 11)).await;
     let mut client = Client::to(&cluster, 1).await;
-    let decent = ApiVersionsRequest::default()
-        .with_client_software_name(text("some-client"))
-        .with_client_software_version(text("1.0"));
+    let decent = ApiVersionsRequest {
+        client_software_name: text("some-client"),
+        client_software_version: text("1.0"),
+        ..Default::default()
+    };
     for version in 0..=4 {
         let asked = if version < 3 { ApiVersionsRequest::default() } else { decent.clone() };
         let response = client.call(&asked, version).await;
@@ -64,7 +72,7 @@ async fn api_versions_fall_back_and_tell_of_features() {
     // A version of the future: the answer comes in version 0.
     client.write(&[0, 0, 0, 11, 0, 18, 0, 99, 0, 0, 0, 77, 255, 255, 0]).await;
     let frame = client.frame().await.unwrap();
-    assert_eq!(&frame[..], [0, 0, 0, 77, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4]);
+    assert_eq!(&frame[..], [0, 0, 0, 77, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 5]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,35 +81,35 @@ async fn metadata_in_every_version_creates_topics_only_if_both_sides_want() {
     let mut client = Client::to(&cluster, 2).await;
     for version in 0..=13 {
         let name = format!("topic-{version}");
-        let asked = MetadataRequestTopic::default().with_name(Some(topic(&name)));
-        let request = MetadataRequest::default().with_topics(Some(vec![asked]));
+        let asked = MetadataRequestTopic { name: Some(text(&name)), ..Default::default() };
+        let request = MetadataRequest { topics: Some(vec![asked]), ..Default::default() };
         let first = client.call(&request, version).await;
         assert_eq!(first.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code(), "v{version}");
         let second = client.call(&request, version).await;
         let found = &second.topics[0];
         assert_eq!((found.error_code, found.partitions.len()), (0, 4));
-        let leaders: Vec<i32> = found.partitions.iter().map(|partition| partition.leader_id.0).collect();
+        let leaders: Vec<i32> = found.partitions.iter().map(|partition| partition.leader_id).collect();
         assert_eq!(leaders, [1, 2, 3, 1]);
         assert_eq!(second.brokers.len(), 3);
         if version >= 10 {
-            let by_id = MetadataRequestTopic::default().with_topic_id(found.topic_id).with_name(None);
-            let unknown = MetadataRequestTopic::default().with_topic_id(Uuid::from_u128(1)).with_name(None);
-            let request = MetadataRequest::default().with_topics(Some(vec![by_id, unknown]));
+            let by_id = MetadataRequestTopic { topic_id: found.topic_id, name: None };
+            let unknown = MetadataRequestTopic { topic_id: Uuid::from_u128(1), name: None };
+            let request = MetadataRequest { topics: Some(vec![by_id, unknown]), ..Default::default() };
             let response = client.call(&request, version).await;
-            assert_eq!(response.topics[0].name, Some(topic(&name)));
+            assert_eq!(response.topics[0].name, Some(text(&name)));
             assert_eq!(response.topics[1].error_code, ErrorCode::UNKNOWN_TOPIC_ID.code());
         }
     }
-    let asked = MetadataRequestTopic::default().with_name(Some(topic("unwanted")));
-    let request = MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(false);
+    let asked = MetadataRequestTopic { name: Some(text("unwanted")), ..Default::default() };
+    let request = MetadataRequest { topics: Some(vec![asked]), allow_auto_topic_creation: false, ..Default::default() };
     for _ in 0..2 {
         let response = client.call(&request, 9).await;
         assert_eq!(response.topics[0].error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code());
     }
-    let asked = MetadataRequestTopic::default().with_name(Some(topic("not/a/name")));
-    let response = client.call(&MetadataRequest::default().with_topics(Some(vec![asked])), 9).await;
+    let asked = MetadataRequestTopic { name: Some(text("not/a/name")), ..Default::default() };
+    let response = client.call(&MetadataRequest { topics: Some(vec![asked]), ..Default::default() }, 9).await;
     assert_eq!(response.topics[0].error_code, ErrorCode::INVALID_TOPIC_EXCEPTION.code());
-    let all = client.call(&MetadataRequest::default().with_topics(None), 9).await;
+    let all = client.call(&MetadataRequest { topics: None, ..Default::default() }, 9).await;
     assert_eq!(all.topics.len(), 14);
 }
 
@@ -111,42 +119,41 @@ async fn topics_are_created_and_deleted() {
     let mut client = Client::to(&cluster, 1).await;
     for version in 2..=7 {
         let name = format!("t{version}");
-        let configs =
-            vec![CreatableTopicConfig::default().with_name(text("max.message.bytes")).with_value(Some(text("100")))];
-        let wanted = CreatableTopic::default().with_name(topic(&name)).with_num_partitions(3);
-        let wanted = wanted.with_replication_factor(2).with_configs(configs);
-        let request = CreateTopicsRequest::default().with_topics(vec![wanted.clone()]);
-        let only_look = request.clone().with_validate_only(true);
+        let configs = vec![CreatableTopicConfig { name: text("max.message.bytes"), value: Some(text("100")) }];
+        let wanted = CreatableTopic { name: text(&name), num_partitions: 3, ..Default::default() };
+        let wanted = CreatableTopic { replication_factor: 2, configs, ..wanted };
+        let request = CreateTopicsRequest { topics: vec![wanted.clone()], ..Default::default() };
+        let only_look = CreateTopicsRequest { validate_only: true, ..request.clone() };
         assert_eq!(client.call(&only_look, version).await.topics[0].error_code, 0);
         assert_eq!(client.call(&request, version).await.topics[0].error_code, 0, "v{version}");
         let again = client.call(&request, version).await;
         assert_eq!(again.topics[0].error_code, ErrorCode::TOPIC_ALREADY_EXISTS.code());
-        let greedy = wanted.with_name(topic("greedy")).with_replication_factor(3);
-        let greedy = client.call(&CreateTopicsRequest::default().with_topics(vec![greedy]), version).await;
+        let greedy = CreatableTopic { name: text("greedy"), replication_factor: 3, ..wanted };
+        let greedy = client.call(&CreateTopicsRequest { topics: vec![greedy], ..Default::default() }, version).await;
         assert_eq!(greedy.topics[0].error_code, ErrorCode::INVALID_REPLICATION_FACTOR.code());
     }
     let too_large = batch(NOBODY, &[&"x".repeat(100)]);
     assert_eq!(client.produce("t2", 0, too_large).await.0, ErrorCode::MESSAGE_TOO_LARGE.code());
     for version in 1..=5 {
-        let request = DeleteTopicsRequest::default().with_topic_names(vec![topic("t2")]);
+        let request = DeleteTopicsRequest { topic_names: vec![text("t2")], ..Default::default() };
         let expected = if version == 1 { ErrorCode::NONE } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
         assert_eq!(client.call(&request, version).await.responses[0].error_code, expected.code());
     }
     assert!(cluster.log_end("t2", 0).is_err());
     assert_eq!(cluster.log_end("t3", 2).unwrap(), 0);
 
-    let all = client.call(&MetadataRequest::default().with_topics(None), 12).await;
-    let by_id = DeleteTopicState::default().with_name(None).with_topic_id(all.topics[0].topic_id);
-    let unknown = by_id.clone().with_topic_id(Uuid::from_u128(1));
-    let request = DeleteTopicsRequest::default().with_topics(vec![by_id, unknown]);
+    let all = client.call(&MetadataRequest { topics: None, ..Default::default() }, 12).await;
+    let by_id = DeleteTopicState { name: None, topic_id: all.topics[0].topic_id };
+    let unknown = DeleteTopicState { topic_id: Uuid::from_u128(1), ..by_id.clone() };
+    let request = DeleteTopicsRequest { topics: vec![by_id, unknown], ..Default::default() };
     let deleted = client.call(&request, 6).await;
-    assert_eq!(deleted.responses[0].name, Some(topic("t3")));
+    assert_eq!(deleted.responses[0].name, Some(text("t3")));
     assert_eq!(deleted.responses[1].error_code, ErrorCode::UNKNOWN_TOPIC_ID.code());
-    let placed = |partition: i32| CreatableReplicaAssignment::default().with_partition_index(partition);
-    let placed: Vec<_> = (0..2).map(|p| placed(p).with_broker_ids(vec![1.into(), 2.into()])).collect();
-    let wanted = CreatableTopic::default().with_name(topic("placed")).with_num_partitions(-1);
-    let wanted = wanted.with_replication_factor(-1).with_assignments(placed);
-    let made = client.call(&CreateTopicsRequest::default().with_topics(vec![wanted]), 7).await;
+    let placed = |partition: i32| CreatableReplicaAssignment { partition_index: partition, ..Default::default() };
+    let placed: Vec<_> = (0..2).map(|p| CreatableReplicaAssignment { broker_ids: vec![1, 2], ..placed(p) }).collect();
+    let wanted = CreatableTopic { name: text("placed"), num_partitions: -1, ..Default::default() };
+    let wanted = CreatableTopic { replication_factor: -1, assignments: placed, ..wanted };
+    let made = client.call(&CreateTopicsRequest { topics: vec![wanted], ..Default::default() }, 7).await;
     assert_eq!((made.topics[0].num_partitions, made.topics[0].replication_factor), (2, 2));
 }
 
@@ -156,21 +163,25 @@ async fn what_is_produced_can_be_fetched_in_every_version() {
     cluster.create_topic("t", 2).unwrap();
     let mut client = Client::to(&cluster, 1).await;
     let id = {
-        let asked = MetadataRequestTopic::default().with_name(Some(topic("t")));
-        client.call(&MetadataRequest::default().with_topics(Some(vec![asked])), 12).await.topics[0].topic_id
+        let asked = MetadataRequestTopic { name: Some(text("t")), ..Default::default() };
+        client.call(&MetadataRequest { topics: Some(vec![asked]), ..Default::default() }, 12).await.topics[0].topic_id
     };
     for version in 3..=13 {
-        let data = PartitionProduceData::default().with_index(1).with_records(Some(batch(NOBODY, &["a", "b"])));
-        let data = TopicProduceData::default().with_partition_data(vec![data]);
-        let data = if version >= 13 { data.with_topic_id(id) } else { data.with_name(topic("t")) };
-        let request = ProduceRequest::default().with_acks(-1).with_topic_data(vec![data]);
+        let data = PartitionProduceData { index: 1, records: Some(batch(NOBODY, &["a", "b"])) };
+        let data = TopicProduceData { partition_data: vec![data], ..Default::default() };
+        let data = if version >= 13 {
+            TopicProduceData { topic_id: id, ..data }
+        } else {
+            TopicProduceData { name: text("t"), ..data }
+        };
+        let request = ProduceRequest { acks: -1, topic_data: vec![data], ..Default::default() };
         let response = client.call(&request, version).await;
         assert_eq!(outcomes(&response), [(1, 0, i64::from(version - 3) * 2)], "v{version}");
     }
     for version in 4..=18 {
         let mut request = fetch("t", &[(1, 3)]);
         if version >= 13 {
-            request.topics[0] = request.topics[0].clone().with_topic(topic("")).with_topic_id(id);
+            request.topics[0] = FetchTopic { topic: text(""), topic_id: id, ..request.topics[0].clone() };
         }
         let response = client.call(&request, version).await;
         let found = partitions(&response);
@@ -270,10 +281,10 @@ async fn idempotent_producers_are_recognised() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 1).unwrap();
     let mut client = Client::to(&cluster, 1).await;
-    let first = client.call(&InitProducerIdRequest::default().with_transactional_id(None), 4).await;
-    let second = client.call(&InitProducerIdRequest::default().with_transactional_id(None), 0).await;
+    let first = client.call(&InitProducerIdRequest { transactional_id: None, ..Default::default() }, 4).await;
+    let second = client.call(&InitProducerIdRequest { transactional_id: None, ..Default::default() }, 0).await;
     assert_ne!(first.producer_id, second.producer_id);
-    let id = first.producer_id.0;
+    let id = first.producer_id;
     assert_eq!(client.produce("t", 0, batch((id, 0, 0), &["a", "b"])).await, (0, 0));
     assert_eq!(client.produce("t", 0, batch((id, 0, 2), &["c"])).await, (0, 2));
     assert_eq!(client.produce("t", 0, batch((id, 0, 0), &["a", "b"])).await, (0, 0), "known again");
@@ -291,11 +302,11 @@ async fn idempotent_producers_are_recognised() {
 async fn transactional_ids_fence_older_producers() {
     let cluster = cluster(Options::new()).await;
     let mut client = Client::to(&cluster, 1).await;
-    let init = InitProducerIdRequest::default().with_transactional_id(Some(text("tx").into()));
+    let init = InitProducerIdRequest { transactional_id: Some(text("tx")), ..Default::default() };
     let first = client.call(&init, 2).await;
     let second = client.call(&init, 4).await;
     assert_eq!((second.producer_id, second.producer_epoch), (first.producer_id, first.producer_epoch + 1));
-    let stale = init.with_producer_id(first.producer_id).with_producer_epoch(first.producer_epoch);
+    let stale = InitProducerIdRequest { producer_id: first.producer_id, producer_epoch: first.producer_epoch, ..init };
     assert_eq!(client.call(&stale, 4).await.error_code, ErrorCode::PRODUCER_FENCED.code());
     assert_eq!(client.call(&stale, 3).await.error_code, ErrorCode::INVALID_PRODUCER_EPOCH.code());
 }
@@ -317,10 +328,10 @@ async fn a_fetch_waits_for_data_or_for_its_time() {
     cluster.create_topic("t", 1).unwrap();
     let mut client = Client::to(&cluster, 1).await;
     let begun = Instant::now();
-    let response = client.call(&fetch("t", &[(0, 0)]).with_max_wait_ms(500), 11).await;
+    let response = client.call(&FetchRequest { max_wait_ms: 500, ..fetch("t", &[(0, 0)]) }, 11).await;
     assert_eq!((size(partitions(&response)[0]), begun.elapsed()), (0, Duration::from_millis(500)));
 
-    client.send(&fetch("t", &[(0, 0)]).with_max_wait_ms(60_000).with_min_bytes(100), 11).await;
+    client.send(&FetchRequest { max_wait_ms: 60_000, min_bytes: 100, ..fetch("t", &[(0, 0)]) }, 11).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     cluster.append("t", 0, &[Record::to("t").value("short")]).unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -330,7 +341,7 @@ async fn a_fetch_waits_for_data_or_for_its_time() {
     assert_eq!(begun.elapsed(), Duration::from_millis(2500));
 
     let begun = Instant::now();
-    let response = client.call(&fetch("t", &[(0, 7)]).with_max_wait_ms(60_000), 11).await;
+    let response = client.call(&FetchRequest { max_wait_ms: 60_000, ..fetch("t", &[(0, 7)]) }, 11).await;
     assert_eq!(partitions(&response)[0].error_code, ErrorCode::OFFSET_OUT_OF_RANGE.code());
     assert!(begun.elapsed().is_zero(), "errors do not wait");
 }
@@ -348,7 +359,8 @@ async fn fetch_limits_count_whole_batches_but_the_first_always_comes() {
     let one = size(partitions(&all)[0]) / 3;
     let sizes = |response: &FetchResponse| partitions(response).into_iter().map(size).collect::<Vec<_>>();
     assert_eq!(sizes(&all), [3 * one, 2 * one]);
-    let limit = |bytes: usize| fetch("t", &[(0, 0), (1, 0)]).with_max_bytes(i32::try_from(bytes).unwrap());
+    let limit =
+        |bytes: usize| FetchRequest { max_bytes: i32::try_from(bytes).unwrap(), ..fetch("t", &[(0, 0), (1, 0)]) };
     assert_eq!(sizes(&client.call(&limit(1), 11).await), [one, 0]);
     assert_eq!(sizes(&client.call(&limit(4 * one + 5), 11).await), [3 * one, one]);
     let mut narrow = fetch("t", &[(0, 0), (1, 0)]);
@@ -362,12 +374,12 @@ async fn a_fetch_session_remembers() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 3).unwrap();
     let mut client = Client::to(&cluster, 1).await;
-    let first = client.call(&fetch("t", &[(0, 0), (1, 0), (2, 0)]).with_session_epoch(0), 11).await;
+    let first = client.call(&FetchRequest { session_epoch: 0, ..fetch("t", &[(0, 0), (1, 0), (2, 0)]) }, 11).await;
     assert_eq!(partitions(&first).len(), 3);
     let id = first.session_id;
     assert_ne!(id, 0);
     let next = |epoch: i32, changed: &[(i32, i64)]| {
-        let mut request = fetch("t", changed).with_session_id(id).with_session_epoch(epoch);
+        let mut request = FetchRequest { session_id: id, session_epoch: epoch, ..fetch("t", changed) };
         request.topics.retain(|topic| !topic.partitions.is_empty());
         request
     };
@@ -392,22 +404,22 @@ async fn a_session_forgets_partitions_in_every_version() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 2).unwrap();
     let mut client = Client::to(&cluster, 1).await;
-    let asked = MetadataRequestTopic::default().with_name(Some(topic("t")));
-    let metadata = client.call(&MetadataRequest::default().with_topics(Some(vec![asked])), 12).await;
+    let asked = MetadataRequestTopic { name: Some(text("t")), ..Default::default() };
+    let metadata = client.call(&MetadataRequest { topics: Some(vec![asked]), ..Default::default() }, 12).await;
     let id = metadata.topics[0].topic_id;
     for version in 7..=18 {
         let by_id = version >= 13;
-        let mut request = fetch("t", &[(0, 0), (1, 0)]).with_session_epoch(0);
-        let mut forgotten = ForgottenTopic::default().with_partitions(vec![0]);
+        let mut request = FetchRequest { session_epoch: 0, ..fetch("t", &[(0, 0), (1, 0)]) };
+        let mut forgotten = ForgottenTopic { partitions: vec![0], ..Default::default() };
         if by_id {
-            request.topics[0] = request.topics[0].clone().with_topic(topic("")).with_topic_id(id);
+            request.topics[0] = FetchTopic { topic: text(""), topic_id: id, ..request.topics[0].clone() };
             forgotten.topic_id = id;
         } else {
-            forgotten.topic = topic("t");
+            forgotten.topic = text("t");
         }
         let session = client.call(&request, version).await.session_id;
-        let less = request.with_session_id(session).with_session_epoch(1).with_topics(Vec::new());
-        client.call(&less.with_forgotten_topics_data(vec![forgotten]), version).await;
+        let less = FetchRequest { session_id: session, session_epoch: 1, topics: Vec::new(), ..request };
+        client.call(&FetchRequest { forgotten_topics_data: vec![forgotten], ..less }, version).await;
         assert_eq!(cluster.journal().last().unwrap().partitions, [TopicPartition::new("t", 1)], "v{version}");
     }
 }
@@ -423,16 +435,17 @@ async fn offsets_are_found_by_time() {
     let mut client = Client::to(&cluster, 1).await;
     for version in 1..=10 {
         for (time, offset) in [(-1, 6), (-2, 0), (0, 0), (1001, 1), (1011, 2), (3001, 3), (9999, -1)] {
-            let asked = ListOffsetsPartition::default().with_timestamp(time).with_current_leader_epoch(-1);
-            let asked = ListOffsetsTopic::default().with_name(topic("t")).with_partitions(vec![asked]);
-            let response = client.call(&ListOffsetsRequest::default().with_topics(vec![asked]), version).await;
+            let asked = ListOffsetsPartition { timestamp: time, current_leader_epoch: -1, ..Default::default() };
+            let asked = ListOffsetsTopic { name: text("t"), partitions: vec![asked] };
+            let response =
+                client.call(&ListOffsetsRequest { topics: vec![asked], ..Default::default() }, version).await;
             let found = &response.topics[0].partitions[0];
             assert_eq!((found.error_code, found.offset), (0, offset), "v{version}, time {time}");
         }
     }
-    let asked = ListOffsetsPartition::default().with_timestamp(-3).with_current_leader_epoch(-1);
-    let asked = ListOffsetsTopic::default().with_name(topic("t")).with_partitions(vec![asked]);
-    let response = client.call(&ListOffsetsRequest::default().with_topics(vec![asked]), 7).await;
+    let asked = ListOffsetsPartition { timestamp: -3, current_leader_epoch: -1, ..Default::default() };
+    let asked = ListOffsetsTopic { name: text("t"), partitions: vec![asked] };
+    let response = client.call(&ListOffsetsRequest { topics: vec![asked], ..Default::default() }, 7).await;
     let found = &response.topics[0].partitions[0];
     assert_eq!((found.offset, found.timestamp), (3, 3010));
 }
@@ -461,27 +474,27 @@ async fn leaders_move_with_their_epochs() {
     let refused = first.call(&produce_request("t", &[(0, batch(NOBODY, &["c"]))], -1), 10).await;
     let partition = &refused.responses[0].partition_responses[0];
     assert_eq!(partition.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER.code());
-    assert_eq!((partition.current_leader.leader_id.0, partition.current_leader.leader_epoch), (2, 1));
-    assert_eq!(refused.node_endpoints[0].node_id.0, 2);
+    assert_eq!((partition.current_leader.leader_id, partition.current_leader.leader_epoch), (2, 1));
+    assert_eq!(refused.node_endpoints[0].node_id, 2);
     assert_eq!(second.produce("t", 0, batch(NOBODY, &["c"])).await, (0, 2));
 
     let mut request = fetch("t", &[(0, 0)]);
     let id = {
-        let all = first.call(&MetadataRequest::default().with_topics(None), 12).await;
+        let all = first.call(&MetadataRequest { topics: None, ..Default::default() }, 12).await;
         assert_eq!(all.topics[0].partitions[0].leader_epoch, 1);
         all.topics[0].topic_id
     };
-    request.topics[0] = request.topics[0].clone().with_topic(topic("")).with_topic_id(id);
+    request.topics[0] = FetchTopic { topic: text(""), topic_id: id, ..request.topics[0].clone() };
     let refused = third.call(&request, 16).await;
     let partition = partitions(&refused)[0];
     assert_eq!(partition.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER.code());
-    assert_eq!((partition.current_leader.leader_id.0, refused.node_endpoints[0].node_id.0), (2, 2));
+    assert_eq!((partition.current_leader.leader_id, refused.node_endpoints[0].node_id), (2, 2));
     // A follower serves, but nobody who takes it to be the leader still.
     assert!(size(partitions(&first.call(&request, 16).await)[0]) > 0);
     request.topics[0].partitions[0].current_leader_epoch = 0;
     let fenced = first.call(&request, 16).await;
     assert_eq!(partitions(&fenced)[0].error_code, ErrorCode::FENCED_LEADER_EPOCH.code());
-    assert_eq!(partitions(&fenced)[0].current_leader.leader_id.0, 2);
+    assert_eq!(partitions(&fenced)[0].current_leader.leader_id, 2);
     for (epoch, error) in
         [(0, ErrorCode::FENCED_LEADER_EPOCH), (1, ErrorCode::NONE), (2, ErrorCode::UNKNOWN_LEADER_EPOCH)]
     {
@@ -489,10 +502,10 @@ async fn leaders_move_with_their_epochs() {
         assert_eq!(partitions(&second.call(&request, 16).await)[0].error_code, error.code());
     }
     for (epoch, end) in [(0, (0, 2)), (1, (1, 3)), (2, (-1, -1))] {
-        let asked = OffsetForLeaderPartition::default().with_leader_epoch(epoch).with_current_leader_epoch(1);
-        let asked = OffsetForLeaderTopic::default().with_topic(topic("t")).with_partitions(vec![asked]);
+        let asked = OffsetForLeaderPartition { leader_epoch: epoch, current_leader_epoch: 1, ..Default::default() };
+        let asked = OffsetForLeaderTopic { topic: text("t"), partitions: vec![asked] };
         for version in 2..=4 {
-            let request = OffsetForLeaderEpochRequest::default().with_topics(vec![asked.clone()]);
+            let request = OffsetForLeaderEpochRequest { topics: vec![asked.clone()], ..Default::default() };
             let response = second.call(&request, version).await;
             let found = &response.topics[0].partitions[0];
             assert_eq!((found.leader_epoch, found.end_offset), end);
@@ -530,7 +543,7 @@ async fn a_sink_takes_all_and_serves_what_was_prepared() {
     let mut client = Client::to(&cluster, 1).await;
     assert_eq!(client.produce("t", 0, Bytes::from_static(b"not looked at")).await.0, 0);
     assert_eq!(cluster.log_end("t", 0).unwrap(), 0);
-    let response = client.call(&fetch("source", &[(0, 13)]).with_max_bytes(1), 11).await;
+    let response = client.call(&FetchRequest { max_bytes: 1, ..fetch("source", &[(0, 13)]) }, 11).await;
     let records = partitions(&response)[0].records.clone().unwrap();
     assert_eq!(BatchHeader::parse(&records).unwrap().base_offset, 13);
     assert_eq!(records[8..], prepared[1][8..]);
@@ -545,12 +558,12 @@ async fn leaders_send_readers_to_followers_in_their_rack() {
     let mut follower = Client::to(&cluster, 2).await;
     leader.produce("t", 0, batch(NOBODY, &["a", "b"])).await;
     leader.produce("t", 0, batch(NOBODY, &["c"])).await;
-    let from = |rack: &str, offset| fetch("t", &[(0, offset)]).with_rack_id(text(rack));
+    let from = |rack: &str, offset| FetchRequest { rack_id: text(rack), ..fetch("t", &[(0, offset)]) };
     for (rack, version, preferred) in [("b", 11, 2), ("b", 10, -1), ("a", 11, -1), ("c", 11, -1), ("", 11, -1)] {
         let rack = if version < 11 { "" } else { rack };
         let response = leader.call(&from(rack, 0), version).await;
         let partition = partitions(&response)[0];
-        assert_eq!(partition.preferred_read_replica.0, preferred, "{rack} v{version}");
+        assert_eq!(partition.preferred_read_replica, preferred, "{rack} v{version}");
         assert_eq!(size(partition) > 0, preferred < 0, "no records where the reader is sent away");
     }
     let refused = follower.call(&fetch("t", &[(0, 0)]), 10).await;
@@ -561,9 +574,9 @@ async fn leaders_send_readers_to_followers_in_their_rack() {
     let response = follower.call(&from("b", 3), 11).await;
     assert_eq!(partitions(&response)[0].error_code, ErrorCode::OFFSET_OUT_OF_RANGE.code());
     let response = leader.call(&from("b", 3), 11).await;
-    assert_eq!(partitions(&response)[0].preferred_read_replica.0, -1, "it has not got that far");
+    assert_eq!(partitions(&response)[0].preferred_read_replica, -1, "it has not got that far");
     cluster.prefer_replica("t", 0, Some(9)).unwrap();
-    assert_eq!(partitions(&leader.call(&from("c", 0), 11).await)[0].preferred_read_replica.0, 9);
+    assert_eq!(partitions(&leader.call(&from("c", 0), 11).await)[0].preferred_read_replica, 9);
     cluster.prefer_replica("t", 0, None).unwrap();
-    assert_eq!(partitions(&leader.call(&from("c", 0), 11).await)[0].preferred_read_replica.0, -1);
+    assert_eq!(partitions(&leader.call(&from("c", 0), 11).await)[0].preferred_read_replica, -1);
 }

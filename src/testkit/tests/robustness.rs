@@ -1,24 +1,22 @@
 //! Whatever a client sends, the brokers live on.
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::{
-    messages::{
-        self, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeGroupsRequest, FetchRequest,
-        FindCoordinatorRequest, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-        ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
-        OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
-        create_partitions_request::CreatePartitionsTopic,
-        delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
-    },
-    protocol::{Encodable, Request},
-};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::client::{Client, NOBODY, batch, cluster, produce_request, text, topic};
+use super::client::{Client, NOBODY, batch, cluster, produce_request, text};
 use crate::{
     ApiKey,
-    testkit::{Cluster, Options, api, shape},
+    testkit::{Cluster, Options},
+    wire::{
+        message::encode_body,
+        messages::{
+            ApiVersionsRequest, CreatePartitionsRequest, DeleteRecordsRequest, DescribeClusterRequest,
+            JoinGroupRequest, MetadataRequest, OffsetCommitRequest,
+            create_partitions_request::CreatePartitionsTopic,
+            delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
+        },
+        protocol::Request,
+    },
 };
 
 /// The cluster still answers.
@@ -62,8 +60,8 @@ async fn mangled_requests_of_every_kind_never_kill_a_broker() {
     let mut rng = StdRng::seed_from_u64(7);
     let produce = encoded(&produce_request("t", &[(0, batch(NOBODY, &["a", "b"]))], -1), 9);
     let metadata = encoded(&MetadataRequest::default(), 12);
-    let join = encoded(&JoinGroupRequest::default().with_protocol_type(text("consumer")), 9);
-    let commit = encoded(&OffsetCommitRequest::default().with_group_id(text("g").into()), 8);
+    let join = encoded(&JoinGroupRequest { protocol_type: text("consumer"), ..Default::default() }, 9);
+    let commit = encoded(&OffsetCommitRequest { group_id: text("g"), ..Default::default() }, 8);
     let sound = [
         (ApiKey::Produce, 9, produce),
         (ApiKey::Metadata, 12, metadata),
@@ -93,54 +91,8 @@ async fn mangled_requests_of_every_kind_never_kill_a_broker() {
 
 fn encoded<R: Request>(request: &R, version: i16) -> Bytes {
     let mut out = BytesMut::new();
-    request.encode(&mut out, version).unwrap();
+    encode_body(&mut out, request, version).unwrap();
     out.freeze()
-}
-
-/// Walks an empty request of every served version with its shape: a shape that is wrong about a version would end
-/// before the request does, or behind it.
-fn check_shapes<R: Request + Default>() {
-    let key = ApiKey::from_code(R::KEY).unwrap();
-    let known = messages::ApiKey::try_from(R::KEY).unwrap();
-    let (min, max) = api::versions(key, &Options::new()).unwrap();
-    for version in min..=max {
-        check_shape(&R::default(), key, version, known.request_header_version(version) >= 2);
-    }
-}
-
-fn check_shape<T: Encodable>(request: &T, key: ApiKey, version: i16, flexible: bool) {
-    let mut body = BytesMut::new();
-    request.encode(&mut body, version).unwrap();
-    assert!(shape::is_sound(&body, key, version, flexible), "{key} v{version}");
-    if let Some((_, short)) = body.split_last() {
-        assert!(!shape::is_sound(short, key, version, flexible), "{key} v{version} cut short");
-    }
-}
-
-#[test]
-fn shapes_fit_every_request_that_is_served() {
-    check_shapes::<ProduceRequest>();
-    check_shapes::<FetchRequest>();
-    check_shapes::<ListOffsetsRequest>();
-    check_shapes::<MetadataRequest>();
-    check_shapes::<OffsetCommitRequest>();
-    check_shapes::<OffsetFetchRequest>();
-    check_shapes::<FindCoordinatorRequest>();
-    check_shapes::<JoinGroupRequest>();
-    check_shapes::<HeartbeatRequest>();
-    check_shapes::<LeaveGroupRequest>();
-    check_shapes::<SyncGroupRequest>();
-    check_shapes::<DescribeGroupsRequest>();
-    check_shapes::<ListGroupsRequest>();
-    check_shapes::<ApiVersionsRequest>();
-    check_shapes::<CreateTopicsRequest>();
-    check_shapes::<DeleteTopicsRequest>();
-    check_shapes::<DeleteRecordsRequest>();
-    check_shapes::<InitProducerIdRequest>();
-    check_shapes::<OffsetForLeaderEpochRequest>();
-    check_shapes::<CreatePartitionsRequest>();
-    check_shapes::<DeleteGroupsRequest>();
-    check_shapes::<DescribeClusterRequest>();
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,18 +105,18 @@ async fn the_small_administration_requests_work() {
         assert_eq!((described.error_code, described.brokers.len()), (0, 2));
     }
     for version in 0..=3 {
-        let more = CreatePartitionsTopic::default().with_name(topic("t")).with_count(i32::from(version) + 2);
-        let more = more.with_assignments(None);
-        let request = CreatePartitionsRequest::default().with_topics(vec![more]);
+        let more = CreatePartitionsTopic { name: text("t"), count: i32::from(version) + 2, ..Default::default() };
+        let more = CreatePartitionsTopic { assignments: None, ..more };
+        let request = CreatePartitionsRequest { topics: vec![more], ..Default::default() };
         assert_eq!(client.call(&request, version).await.results[0].error_code, 0);
         assert_ne!(client.call(&request, version).await.results[0].error_code, 0);
     }
     assert_eq!(cluster.log_end("t", 4).unwrap(), 0);
     for version in 0..=2 {
         client.produce("t", 0, batch(NOBODY, &["a"])).await;
-        let all = DeleteRecordsPartition::default().with_offset(-1);
-        let all = DeleteRecordsTopic::default().with_name(topic("t")).with_partitions(vec![all]);
-        let request = DeleteRecordsRequest::default().with_topics(vec![all]);
+        let all = DeleteRecordsPartition { offset: -1, ..Default::default() };
+        let all = DeleteRecordsTopic { name: text("t"), partitions: vec![all] };
+        let request = DeleteRecordsRequest { topics: vec![all], ..Default::default() };
         let deleted = client.call(&request, version).await;
         assert_eq!(deleted.topics[0].partitions[0].low_watermark, i64::from(version) + 1);
     }

@@ -1,17 +1,18 @@
 //! What brokers say of transactions.
 
-use kafka_protocol::messages::{
-    FetchRequest, ListOffsetsRequest,
-    fetch_request::{FetchPartition, FetchTopic},
-    fetch_response::PartitionData,
-    list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
-};
-
-use super::client::{Client, NOBODY, batch, cluster, topic};
+use super::client::{Client, NOBODY, batch, cluster, text};
 use crate::{
     ErrorCode, Record,
     testkit::{Cluster, Options},
-    wire::batch::{BatchHeader, Batches},
+    wire::{
+        batch::{BatchHeader, Batches},
+        messages::{
+            FetchRequest, ListOffsetsRequest,
+            fetch_request::{FetchPartition, FetchTopic},
+            fetch_response::PartitionData,
+            list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        },
+    },
 };
 
 fn append(cluster: &Cluster, producer_id: i64, values: &[&str]) -> i64 {
@@ -35,17 +36,17 @@ async fn log(options: Options) -> Cluster {
 }
 
 async fn fetch(client: &mut Client, version: i16, offset: i64, committed: bool) -> PartitionData {
-    let asked = FetchPartition::default().with_partition(0).with_fetch_offset(offset);
-    let asked = asked.with_partition_max_bytes(1 << 20).with_current_leader_epoch(-1);
-    let topics = vec![FetchTopic::default().with_topic(topic("t")).with_partitions(vec![asked])];
-    let request = FetchRequest::default().with_max_bytes(1 << 20).with_session_epoch(-1).with_topics(topics);
-    let response = client.call(&request.with_isolation_level(i8::from(committed)), version).await;
+    let asked = FetchPartition { partition: 0, fetch_offset: offset, ..Default::default() };
+    let asked = FetchPartition { partition_max_bytes: 1 << 20, current_leader_epoch: -1, ..asked };
+    let topics = vec![FetchTopic { topic: text("t"), partitions: vec![asked], ..Default::default() }];
+    let request = FetchRequest { max_bytes: 1 << 20, session_epoch: -1, topics, ..Default::default() };
+    let response = client.call(&FetchRequest { isolation_level: i8::from(committed), ..request }, version).await;
     response.responses[0].partitions[0].clone()
 }
 
 fn aborted(partition: &PartitionData) -> Option<Vec<(i64, i64)>> {
     let list = partition.aborted_transactions.as_ref()?;
-    Some(list.iter().map(|aborted| (aborted.producer_id.0, aborted.first_offset)).collect())
+    Some(list.iter().map(|aborted| (aborted.producer_id, aborted.first_offset)).collect())
 }
 
 fn offsets(partition: &PartitionData) -> Vec<i64> {
@@ -93,10 +94,10 @@ async fn offsets_are_listed_by_isolation_level() {
     let cluster = log(Options::new()).await;
     let mut client = Client::to(&cluster, 1).await;
     let mut list = async |version: i16, timestamp: i64, committed: bool| {
-        let asked = ListOffsetsPartition::default().with_partition_index(0).with_timestamp(timestamp);
-        let asked = asked.with_current_leader_epoch(-1);
-        let topics = vec![ListOffsetsTopic::default().with_name(topic("t")).with_partitions(vec![asked])];
-        let request = ListOffsetsRequest::default().with_topics(topics).with_isolation_level(i8::from(committed));
+        let asked = ListOffsetsPartition { partition_index: 0, timestamp, ..Default::default() };
+        let asked = ListOffsetsPartition { current_leader_epoch: -1, ..asked };
+        let topics = vec![ListOffsetsTopic { name: text("t"), partitions: vec![asked] }];
+        let request = ListOffsetsRequest { topics, isolation_level: i8::from(committed), ..Default::default() };
         client.call(&request, version).await.topics[0].partitions[0].offset
     };
     for version in 2..=10 {

@@ -30,6 +30,10 @@ pub(crate) mod consumer_group_describe_request;
 pub(crate) mod consumer_group_describe_response;
 pub(crate) mod consumer_group_heartbeat_request;
 pub(crate) mod consumer_group_heartbeat_response;
+#[cfg(feature = "testkit")]
+pub(crate) mod consumer_protocol_assignment;
+#[cfg(feature = "testkit")]
+pub(crate) mod consumer_protocol_subscription;
 pub(crate) mod create_acls_request;
 pub(crate) mod create_acls_response;
 pub(crate) mod create_delegation_token_request;
@@ -179,6 +183,10 @@ pub(crate) use consumer_group_describe_request::ConsumerGroupDescribeRequest;
 pub(crate) use consumer_group_describe_response::ConsumerGroupDescribeResponse;
 pub(crate) use consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest;
 pub(crate) use consumer_group_heartbeat_response::ConsumerGroupHeartbeatResponse;
+#[cfg(feature = "testkit")]
+pub(crate) use consumer_protocol_assignment::ConsumerProtocolAssignment;
+#[cfg(feature = "testkit")]
+pub(crate) use consumer_protocol_subscription::ConsumerProtocolSubscription;
 pub(crate) use create_acls_request::CreateAclsRequest;
 pub(crate) use create_acls_response::CreateAclsResponse;
 pub(crate) use create_delegation_token_request::CreateDelegationTokenRequest;
@@ -384,6 +392,78 @@ pub(crate) const fn versions(key: ApiKey) -> Option<(i16, i16, i16)> {
         ApiKey::DeleteShareGroupOffsets => (0, 0, 0),
         ApiKey::StreamsGroupTopologyDescriptionUpdate => (0, 0, 0),
         ApiKey::UnregisterController => (0, 0, 0),
+
+        _ => return None,
+    })
+}
+
+/// Returns the first version in which an API's response begins with `throttle_time_ms` (KIP-219); `None` for an API
+/// without such a version.
+pub(crate) const fn throttled_from(key: ApiKey) -> Option<i16> {
+    Some(match key {
+        ApiKey::Fetch => 4,
+        ApiKey::ListOffsets => 2,
+        ApiKey::Metadata => 3,
+        ApiKey::OffsetCommit => 3,
+        ApiKey::OffsetFetch => 3,
+        ApiKey::FindCoordinator => 1,
+        ApiKey::JoinGroup => 2,
+        ApiKey::Heartbeat => 1,
+        ApiKey::LeaveGroup => 1,
+        ApiKey::SyncGroup => 1,
+        ApiKey::DescribeGroups => 1,
+        ApiKey::ListGroups => 1,
+        ApiKey::CreateTopics => 2,
+        ApiKey::DeleteTopics => 1,
+        ApiKey::DeleteRecords => 0,
+        ApiKey::InitProducerId => 0,
+        ApiKey::OffsetForLeaderEpoch => 2,
+        ApiKey::AddPartitionsToTxn => 0,
+        ApiKey::AddOffsetsToTxn => 0,
+        ApiKey::EndTxn => 0,
+        ApiKey::TxnOffsetCommit => 0,
+        ApiKey::DescribeAcls => 1,
+        ApiKey::CreateAcls => 1,
+        ApiKey::DeleteAcls => 1,
+        ApiKey::DescribeConfigs => 1,
+        ApiKey::AlterConfigs => 0,
+        ApiKey::AlterReplicaLogDirs => 1,
+        ApiKey::DescribeLogDirs => 1,
+        ApiKey::CreatePartitions => 0,
+        ApiKey::DeleteGroups => 0,
+        ApiKey::ElectLeaders => 0,
+        ApiKey::IncrementalAlterConfigs => 0,
+        ApiKey::AlterPartitionReassignments => 0,
+        ApiKey::ListPartitionReassignments => 0,
+        ApiKey::DescribeClientQuotas => 0,
+        ApiKey::AlterClientQuotas => 0,
+        ApiKey::DescribeUserScramCredentials => 0,
+        ApiKey::AlterUserScramCredentials => 0,
+        ApiKey::UpdateFeatures => 0,
+        ApiKey::DescribeCluster => 0,
+        ApiKey::DescribeProducers => 0,
+        ApiKey::UnregisterBroker => 0,
+        ApiKey::DescribeTransactions => 0,
+        ApiKey::ListTransactions => 0,
+        ApiKey::ConsumerGroupHeartbeat => 0,
+        ApiKey::ConsumerGroupDescribe => 0,
+        ApiKey::GetTelemetrySubscriptions => 0,
+        ApiKey::PushTelemetry => 0,
+        ApiKey::ListConfigResources => 0,
+        ApiKey::DescribeTopicPartitions => 0,
+        ApiKey::ShareGroupHeartbeat => 1,
+        ApiKey::ShareGroupDescribe => 1,
+        ApiKey::ShareFetch => 1,
+        ApiKey::ShareAcknowledge => 1,
+        ApiKey::AddRaftVoter => 0,
+        ApiKey::RemoveRaftVoter => 0,
+        ApiKey::StreamsGroupHeartbeat => 0,
+        ApiKey::StreamsGroupDescribe => 0,
+        ApiKey::DescribeShareGroupOffsets => 0,
+        ApiKey::AlterShareGroupOffsets => 0,
+        ApiKey::DeleteShareGroupOffsets => 0,
+        ApiKey::StreamsGroupTopologyDescriptionUpdate => 0,
+        ApiKey::UnregisterController => 0,
 
         _ => return None,
     })

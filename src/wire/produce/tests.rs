@@ -1,8 +1,4 @@
 use bytes::Bytes;
-use kafka_protocol::{
-    messages::{self as km, BrokerId, TopicName, TransactionalId, produce_request as kq, produce_response as kr},
-    protocol::{Encodable, StrBytes},
-};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -12,18 +8,23 @@ use crate::{
     wire::{
         Compression,
         batch::{BatchBuilder, Compressor, RecordParts},
+        byte_string::ByteString,
+        encoder::Encode,
+        message::encode_body,
+        messages::{self as km, produce_request as kq, produce_response as kr},
+        protocol::Message,
     },
 };
 
 const ID: Uuid = Uuid::from_bytes([9; 16]);
 
-fn text(text: &'static str) -> StrBytes {
-    StrBytes::from_static_str(text)
+fn text(text: &'static str) -> ByteString {
+    ByteString::from_static(text)
 }
 
-fn encoded(message: &impl Encodable, version: i16) -> Bytes {
+fn encoded(message: &(impl Message + Encode), version: i16) -> Bytes {
     let mut out = BytesMut::new();
-    message.encode(&mut out, version).unwrap();
+    encode_body(&mut out, message, version).unwrap();
     out.freeze()
 }
 
@@ -34,7 +35,7 @@ fn batch(value: &[u8]) -> SealedBatch {
 }
 
 #[test]
-fn requests_are_the_bytes_that_kafka_protocol_writes() {
+fn requests_equal_the_generated_ones() {
     let (small, large) = (batch(b"small"), batch(&[7; 3000]));
     let stamp = ProducerStamp { producer_id: 5, producer_epoch: 1, base_sequence: 40, transactional: true };
     for version in PRODUCE_VERSIONS.0..=PRODUCE_VERSIONS.1 {
@@ -46,20 +47,17 @@ fn requests_are_the_bytes_that_kafka_protocol_writes() {
 
         let partition = |index, batch: &SealedBatch| {
             let records = [&batch.header(stamp)[..], batch.body()].concat();
-            kq::PartitionProduceData::default().with_index(index).with_records(Some(records.into()))
+            kq::PartitionProduceData { index, records: Some(records.into()) }
         };
-        let topic = |name, partitions| {
-            kq::TopicProduceData::default()
-                .with_name(TopicName(text(name)))
-                .with_topic_id(ID)
-                .with_partition_data(partitions)
-        };
+        let topic =
+            |name, partitions| kq::TopicProduceData { name: text(name), topic_id: ID, partition_data: partitions };
         let orders = topic("orders", vec![partition(0, &small), partition(9, &large)]);
-        let theirs = km::ProduceRequest::default()
-            .with_transactional_id(Some(TransactionalId(text("tx"))))
-            .with_acks(-1)
-            .with_timeout_ms(30_000)
-            .with_topic_data(vec![orders, topic("bills", vec![partition(1, &small)])]);
+        let theirs = km::ProduceRequest {
+            transactional_id: Some(text("tx")),
+            acks: -1,
+            timeout_ms: 30_000,
+            topic_data: vec![orders, topic("bills", vec![partition(1, &small)])],
+        };
         let mut ours = Vec::new();
         let mut from = 0;
         for (at, body) in bodies {
@@ -71,7 +69,7 @@ fn requests_are_the_bytes_that_kafka_protocol_writes() {
 
         let mut head = BytesMut::new();
         let bodies = encode_produce(&mut head, version, None, 0, 1, [].into_iter()).unwrap();
-        let theirs = km::ProduceRequest::default().with_acks(0).with_timeout_ms(1);
+        let theirs = km::ProduceRequest { acks: 0, timeout_ms: 1, ..Default::default() };
         assert!(bodies.is_empty());
         assert_eq!(head, encoded(&theirs, version), "version {version}, nothing in it");
     }
@@ -81,42 +79,43 @@ fn requests_are_the_bytes_that_kafka_protocol_writes() {
 }
 
 fn response(version: i16) -> Bytes {
-    let good = kr::PartitionProduceResponse::default()
-        .with_index(0)
-        .with_base_offset(1 << 33)
-        .with_log_append_time_ms(17)
-        .with_log_start_offset(if version >= 5 { 4 } else { -1 });
-    let mut bad = kr::PartitionProduceResponse::default()
-        .with_index(1)
-        .with_error_code(6)
-        .with_base_offset(-1)
-        .with_log_append_time_ms(-1)
-        .with_log_start_offset(-1);
+    let good = kr::PartitionProduceResponse {
+        index: 0,
+        base_offset: 1 << 33,
+        log_append_time_ms: 17,
+        log_start_offset: if version >= 5 { 4 } else { -1 },
+        ..Default::default()
+    };
+    let mut bad = kr::PartitionProduceResponse {
+        index: 1,
+        error_code: 6,
+        base_offset: -1,
+        log_append_time_ms: -1,
+        log_start_offset: -1,
+        ..Default::default()
+    };
     if version >= 8 {
-        let error = |index, message| {
-            kr::BatchIndexAndErrorMessage::default().with_batch_index(index).with_batch_index_error_message(message)
+        let error =
+            |index, message| kr::BatchIndexAndErrorMessage { batch_index: index, batch_index_error_message: message };
+        bad = kr::PartitionProduceResponse {
+            record_errors: vec![error(2, None), error(3, Some(text("no key")))],
+            error_message: Some(text("moved")),
+            ..bad
         };
-        bad = bad
-            .with_record_errors(vec![error(2, None), error(3, Some(text("no key")))])
-            .with_error_message(Some(text("moved")));
     }
-    let mut response = km::ProduceResponse::default().with_throttle_time_ms(12);
+    let mut response = km::ProduceResponse { throttle_time_ms: 12, ..Default::default() };
     if version >= 10 {
-        let leader = kr::LeaderIdAndEpoch::default().with_leader_id(BrokerId(5)).with_leader_epoch(12);
-        bad = bad.with_current_leader(leader);
-        let endpoint =
-            kr::NodeEndpoint::default().with_node_id(BrokerId(5)).with_host(text("b5")).with_port(9092).with_rack(None);
-        response = response.with_node_endpoints(vec![endpoint]);
+        let leader = kr::LeaderIdAndEpoch { leader_id: 5, leader_epoch: 12 };
+        bad = kr::PartitionProduceResponse { current_leader: leader, ..bad };
+        let endpoint = kr::NodeEndpoint { node_id: 5, host: text("b5"), port: 9092, rack: None };
+        response = km::ProduceResponse { node_endpoints: vec![endpoint], ..response };
     }
-    let topic = kr::TopicProduceResponse::default()
-        .with_name(TopicName(text("orders")))
-        .with_topic_id(ID)
-        .with_partition_responses(vec![good, bad]);
-    encoded(&response.with_responses(vec![topic]), version)
+    let topic = kr::TopicProduceResponse { name: text("orders"), topic_id: ID, partition_responses: vec![good, bad] };
+    encoded(&km::ProduceResponse { responses: vec![topic], ..response }, version)
 }
 
 #[test]
-fn responses_are_read_as_kafka_protocol_writes_them() {
+fn generated_responses_are_read() {
     for version in PRODUCE_VERSIONS.0..=PRODUCE_VERSIONS.1 {
         let body = response(version);
         let found = decode_produce(&body, version).unwrap();

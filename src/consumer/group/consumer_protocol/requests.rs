@@ -2,17 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use kafka_protocol::messages::{
-    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, consumer_group_heartbeat_request::TopicPartitions,
-};
-
 use super::{Answer, Beat, Held};
 use crate::{
-    consumer::group::{
-        GroupSettings,
-        requests::{group, text, topic_name},
-    },
+    consumer::group::{GroupSettings, requests::text},
     error::{Error, ErrorCode, Result, clean},
+    wire::messages::{
+        ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+        consumer_group_heartbeat_request::TopicPartitions,
+    },
 };
 
 /// The first version whose coordinators match expressions (KIP-848 as of Kafka 4.0).
@@ -32,26 +29,27 @@ pub(super) fn heartbeat(
     remote_assignor: Option<&str>,
     beat: &Beat,
 ) -> ConsumerGroupHeartbeatRequest {
-    let names = |names: &BTreeSet<Arc<str>>| names.iter().map(|name| topic_name(name)).collect();
+    let names = |names: &BTreeSet<Arc<str>>| names.iter().map(|name| text(name)).collect();
     let rebalance_timeout = i32::try_from(settings.max_poll_interval.as_millis()).unwrap_or(i32::MAX);
-    ConsumerGroupHeartbeatRequest::default()
-        .with_group_id(group(&settings.group_id))
-        .with_member_id(text(&beat.member_id))
-        .with_member_epoch(beat.epoch)
+    ConsumerGroupHeartbeatRequest {
+        group_id: text(&settings.group_id),
+        member_id: text(&beat.member_id),
+        member_epoch: beat.epoch,
         // Brokers look for a static member by it in every heartbeat.
-        .with_instance_id(settings.group_instance_id.as_deref().map(text))
-        .with_rack_id(settings.client_rack.as_deref().filter(|rack| beat.full && !rack.is_empty()).map(text))
-        .with_rebalance_timeout_ms(if beat.full { rebalance_timeout } else { -1 })
-        .with_subscribed_topic_names(beat.names.as_ref().map(names))
-        .with_subscribed_topic_regex(beat.regex.as_deref().filter(|_| version >= EXPRESSIONS).map(text))
-        .with_server_assignor(remote_assignor.filter(|_| beat.full).map(text))
-        .with_topic_partitions(beat.owned.as_ref().map(held))
+        instance_id: settings.group_instance_id.as_deref().map(text),
+        rack_id: settings.client_rack.as_deref().filter(|rack| beat.full && !rack.is_empty()).map(text),
+        rebalance_timeout_ms: if beat.full { rebalance_timeout } else { -1 },
+        subscribed_topic_names: beat.names.as_ref().map(names),
+        subscribed_topic_regex: beat.regex.as_deref().filter(|_| version >= EXPRESSIONS).map(text),
+        server_assignor: remote_assignor.filter(|_| beat.full).map(text),
+        topic_partitions: beat.owned.as_ref().map(held),
+    }
 }
 
 fn held(held: &Held) -> Vec<TopicPartitions> {
-    let topics = held.iter().map(|(id, partitions)| {
-        TopicPartitions::default().with_topic_id(*id).with_partitions(partitions.iter().copied().collect())
-    });
+    let topics = held
+        .iter()
+        .map(|(id, partitions)| TopicPartitions { topic_id: *id, partitions: partitions.iter().copied().collect() });
     topics.collect()
 }
 
@@ -93,12 +91,14 @@ fn check(response: &ConsumerGroupHeartbeatResponse, settings: &GroupSettings) ->
 
 /// A heartbeat that leaves.
 pub(super) fn leave(settings: &GroupSettings, member_id: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest {
-    ConsumerGroupHeartbeatRequest::default()
-        .with_group_id(group(&settings.group_id))
-        .with_member_id(text(member_id))
-        .with_member_epoch(epoch)
-        .with_instance_id(settings.group_instance_id.as_deref().map(text))
-        .with_rebalance_timeout_ms(-1)
+    ConsumerGroupHeartbeatRequest {
+        group_id: text(&settings.group_id),
+        member_id: text(member_id),
+        member_epoch: epoch,
+        instance_id: settings.group_instance_id.as_deref().map(text),
+        rebalance_timeout_ms: -1,
+        ..Default::default()
+    }
 }
 
 /// A member that the coordinator does not know, or whose place is another's, has left.
@@ -116,10 +116,10 @@ pub(super) fn read_leave(response: &ConsumerGroupHeartbeatResponse, settings: &G
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::protocol::StrBytes;
     use uuid::Uuid;
 
     use super::*;
+    use crate::wire::byte_string::ByteString;
 
     fn settings() -> GroupSettings {
         GroupSettings {
@@ -151,7 +151,7 @@ mod tests {
         let request = heartbeat(1, &settings(), Some("range"), &beat(true));
         assert_eq!((request.member_id.as_str(), request.member_epoch), ("m", 4));
         assert_eq!(request.rebalance_timeout_ms, 300_000);
-        assert_eq!(request.subscribed_topic_names.unwrap(), [topic_name("t")]);
+        assert_eq!(request.subscribed_topic_names.unwrap(), [text("t")]);
         assert_eq!(request.subscribed_topic_regex.as_deref(), Some("a.*"));
         assert_eq!(request.server_assignor.as_deref(), Some("range"));
         assert_eq!((request.instance_id.as_deref(), request.rack_id.as_deref()), (Some("i"), Some("r")));
@@ -171,18 +171,20 @@ mod tests {
 
     #[test]
     fn what_a_broker_cannot_mean_is_not_taken() {
-        let response = ConsumerGroupHeartbeatResponse::default().with_member_epoch(3);
+        let response = ConsumerGroupHeartbeatResponse { member_epoch: 3, ..Default::default() };
         let answer = read_heartbeat(response.clone(), 1, &settings()).unwrap();
         assert_eq!((answer.interval, answer.assignment), (None, None));
-        let response = response.with_heartbeat_interval_ms(-5);
+        let response = ConsumerGroupHeartbeatResponse { heartbeat_interval_ms: -5, ..response };
         assert_eq!(read_heartbeat(response, 1, &settings()).unwrap().interval, None);
     }
 
     #[test]
     fn what_the_broker_says_of_an_error_is_kept() {
-        let response = ConsumerGroupHeartbeatResponse::default()
-            .with_error_code(ErrorCode::UNSUPPORTED_ASSIGNOR.code())
-            .with_error_message(Some(StrBytes::from_static_str("use uniform, range")));
+        let response = ConsumerGroupHeartbeatResponse {
+            error_code: ErrorCode::UNSUPPORTED_ASSIGNOR.code(),
+            error_message: Some(ByteString::from_static("use uniform, range")),
+            ..Default::default()
+        };
         let error = read_heartbeat(response, 1, &settings()).unwrap_err();
         assert_eq!(error.code(), Some(ErrorCode::UNSUPPORTED_ASSIGNOR));
         assert!(error.to_string().contains("use uniform, range"), "{error}");
@@ -191,10 +193,11 @@ mod tests {
     #[test]
     fn who_is_not_known_has_left() {
         for code in [ErrorCode::NONE, ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::FENCED_INSTANCE_ID] {
-            let response = ConsumerGroupHeartbeatResponse::default().with_error_code(code.code());
+            let response = ConsumerGroupHeartbeatResponse { error_code: code.code(), ..Default::default() };
             assert!(read_leave(&response, &settings()).is_ok(), "{code}");
         }
-        let response = ConsumerGroupHeartbeatResponse::default().with_error_code(ErrorCode::NOT_COORDINATOR.code());
+        let response =
+            ConsumerGroupHeartbeatResponse { error_code: ErrorCode::NOT_COORDINATOR.code(), ..Default::default() };
         assert!(read_leave(&response, &settings()).is_err());
     }
 }

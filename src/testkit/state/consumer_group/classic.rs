@@ -11,15 +11,21 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::{
-    messages::{
-        ConsumerProtocolAssignment, ConsumerProtocolSubscription, consumer_protocol_assignment::TopicPartition as Given,
-    },
-    protocol::{Decodable, Encodable, StrBytes},
-};
 
 use super::{ConsumerGroup, ConsumerGroupSettings, Held, Member, Picture, State, named};
-use crate::{error::ErrorCode, testkit::state::group::MemberIdentity};
+use crate::{
+    error::ErrorCode,
+    testkit::state::group::MemberIdentity,
+    wire::{
+        byte_string::ByteString,
+        decoder::{Decode, Decoder},
+        encoder::{Encode, Encoder},
+        messages::{
+            ConsumerProtocolAssignment, ConsumerProtocolSubscription,
+            consumer_protocol_assignment::TopicPartition as Given,
+        },
+    },
+};
 
 /// What the group knows of a member of the classic protocol.
 #[derive(Clone, Debug)]
@@ -55,9 +61,8 @@ pub(crate) struct Moved {
 
 fn subscription(protocols: &[(String, Bytes)]) -> Option<(i16, ConsumerProtocolSubscription)> {
     let mut bytes = protocols.first()?.1.clone();
-    let version = (bytes.len() >= 2).then(|| bytes.get_i16())?;
-    let known = version.clamp(0, 3);
-    Some((known, ConsumerProtocolSubscription::decode(&mut bytes, known).ok()?))
+    let version = (bytes.len() >= 2).then(|| bytes.get_i16())?.clamp(0, 3);
+    Some((version, ConsumerProtocolSubscription::decode(&mut Decoder::new(bytes, version, false)).ok()?))
 }
 
 fn held(topics: impl IntoIterator<Item = (String, Vec<i32>)>, picture: &Picture) -> Held {
@@ -72,7 +77,7 @@ fn decode_assignment(bytes: &Bytes, picture: &Picture) -> Option<Held> {
         return Some(Held::new());
     }
     let version = (bytes.len() >= 2).then(|| bytes.get_i16())?.clamp(0, 3);
-    let given = ConsumerProtocolAssignment::decode(&mut bytes, version).ok()?;
+    let given = ConsumerProtocolAssignment::decode(&mut Decoder::new(bytes, version, false)).ok()?;
     if given.user_data.is_some_and(|data| !data.is_empty()) {
         return None;
     }
@@ -82,15 +87,17 @@ fn decode_assignment(bytes: &Bytes, picture: &Picture) -> Option<Held> {
 fn encode_assignment(given: &Held, version: i16, picture: &Picture) -> Bytes {
     let mut topics: Vec<Given> = Vec::new();
     for partition in named(given, picture) {
-        let name = StrBytes::from_string(partition.topic.to_string());
-        match topics.last_mut().filter(|last| last.topic.0 == name) {
+        match topics.last_mut().filter(|last| last.topic == *partition.topic) {
             Some(last) => last.partitions.push(partition.partition),
-            None => topics.push(Given::default().with_topic(name.into()).with_partitions(vec![partition.partition])),
+            None => {
+                topics.push(Given { topic: ByteString::from(&*partition.topic), partitions: vec![partition.partition] })
+            }
         }
     }
     let mut out = BytesMut::new();
     out.put_i16(version);
-    let written = ConsumerProtocolAssignment::default().with_assigned_partitions(topics).encode(&mut out, version);
+    let assignment = ConsumerProtocolAssignment { assigned_partitions: topics, user_data: None };
+    let written = assignment.encode(&mut Encoder::new(&mut out, version, false));
     if written.is_ok() { out.freeze() } else { Bytes::new() }
 }
 

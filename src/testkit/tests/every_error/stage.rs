@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::ear::{Ear, Way};
-use ottla::{
+use crate::{
     ApiKey, Consumer, ConsumerBuilder, Producer, ProducerBuilder, Record,
     net::Network,
     testkit::{Cluster, Fault, FaultHandle, Options, on_any_of},
@@ -171,7 +171,7 @@ pub(super) fn play(setting: &Setting, ear: &Ear) -> Outcome {
         cluster.create_topic(TOPIC, 2).unwrap();
         let meter = Meter::default();
         let counting = meter.clone();
-        let count = move |request: &ottla::testkit::Request| {
+        let count = move |request: &crate::testkit::Request| {
             counting.count(request.key);
             false
         };

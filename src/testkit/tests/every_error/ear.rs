@@ -14,7 +14,7 @@ use tracing::{
     span,
 };
 
-use ottla::{Consumer, Error, GroupState, Waiting};
+use crate::{Consumer, Error, GroupState, Waiting};
 
 /// By which way the user hears of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

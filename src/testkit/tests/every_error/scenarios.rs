@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::stage::{GROUP, Playing, Stage, TOPIC};
-use ottla::{
+use crate::{
     Acks, Admin, Consumer, ConsumerBuilder, GroupProtocol, NewTopic, Offset, OffsetReset, ProducerBuilder, Record,
     TopicPartition,
     security::{Sasl, Security},

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use ottla::ErrorCode;
+use crate::ErrorCode;
 
 /// A code that no version of Kafka has.
 const UNHEARD_OF: i16 = 999;

@@ -8,7 +8,7 @@
 //!
 //! `scripts/every-error` writes the outcomes to `docs/every-error.md`.
 //!
-//! `OTTLA_EVERY_ERROR=Fetch:1 cargo test --test every_error --all-features -- --nocapture` shows what the user heard of one
+//! `OTTLA_EVERY_ERROR=Fetch:1 cargo test --lib every_error -- --nocapture` shows what the user heard of one
 //! pair.
 
 mod awaited;
@@ -20,22 +20,12 @@ mod scenarios;
 mod stage;
 mod table;
 
-/// The testkit's own, by the names that it knows.
-mod net {
-    pub(crate) use ottla::net::*;
-}
-mod wire {
-    pub(crate) use ottla::ApiKey;
-}
-#[path = "../../src/testkit/tampered.rs"]
-mod tampered;
-
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::ErrorCode;
 use awaited::{AWAITED, FLOODS};
 use ear::Ear;
 use hostile::HOSTILITIES;
-use ottla::{ErrorCode, testkit::Cluster};
 use rows::{ROWS, Row};
 use stage::{HEARD_WITHIN, Outcome, Setting};
 
@@ -133,7 +123,7 @@ fn play(row: &'static Row, code: ErrorCode, ear: &Ear) -> Outcome {
 /// The client's own list of what it sends, against the rows; and each API of the list is sent where nothing is wrong.
 #[test]
 fn every_api_that_is_sent_has_a_row() {
-    let source = include_str!("../../src/cluster/versions.rs");
+    let source = include_str!("../../../cluster/versions.rs");
     let list = source.split("const SENT: &[ApiKey] = &[").nth(1).and_then(|rest| rest.split("];").next()).unwrap();
     let sent: BTreeSet<String> =
         list.split("ApiKey::").skip(1).map(|rest| rest.chars().take_while(|c| c.is_alphanumeric()).collect()).collect();
@@ -171,7 +161,7 @@ fn hostile_brokers_neither_spin_nor_silence() {
             continue;
         }
         let setting = Setting {
-            options: ottla::testkit::Options::new(),
+            options: crate::testkit::Options::new(),
             fault: Box::new(hostility.make),
             play: hostility.play,
             words: hostility.word.iter().map(|word| (*word).to_owned()).collect(),

@@ -6,7 +6,7 @@ use super::{
     scenarios,
     stage::{Playing, Stage, TOPIC},
 };
-use ottla::{
+use crate::{
     ApiKey, ErrorCode,
     testkit::{Fault, Options, Sasl, on},
 };

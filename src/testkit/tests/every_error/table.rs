@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use ottla::ErrorCode;
+use crate::ErrorCode;
 
 use super::{
     rows::Row,

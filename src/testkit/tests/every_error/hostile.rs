@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kafka_protocol::messages::{
+use crate::wire::messages::{
     ConsumerGroupHeartbeatResponse, FindCoordinatorResponse, InitProducerIdResponse, JoinGroupResponse,
     ListOffsetsResponse, MetadataResponse, SyncGroupResponse,
 };
-use ottla::{
+use crate::{
     ApiKey, ErrorCode,
     net::Network,
     testkit::{Cluster, Fault, on},
@@ -16,7 +16,7 @@ use super::{
     scenarios,
     stage::{Playing, Stage, TOPIC},
 };
-use crate::tampered::tampered;
+use crate::testkit::tampered::tampered;
 
 /// What goes wrong, and the network that the client is on.
 type Trouble = (Option<Fault>, Arc<dyn Network>);
@@ -53,7 +53,7 @@ pub(super) static HOSTILITIES: &[Hostility] = &[
         make: |cluster| {
             let change = |n: u64, _, answer: &mut JoinGroupResponse| {
                 answer.error_code = ErrorCode::MEMBER_ID_REQUIRED.code();
-                answer.member_id = kafka_protocol::protocol::StrBytes::from_string(format!("m{n}"));
+                answer.member_id = format!("m{n}").into();
             };
             (None, tampered(cluster, ApiKey::JoinGroup, change))
         },
@@ -74,7 +74,7 @@ pub(super) static HOSTILITIES: &[Hostility] = &[
         make: |cluster| {
             let change = |_, _, answer: &mut FindCoordinatorResponse| {
                 for found in &mut answer.coordinators {
-                    (found.node_id, found.port) = (99.into(), 1);
+                    (found.node_id, found.port) = (99, 1);
                 }
             };
             (None, tampered(cluster, ApiKey::FindCoordinator, change))
@@ -137,7 +137,7 @@ pub(super) static HOSTILITIES: &[Hostility] = &[
         make: |cluster| {
             let change = |n: u64, _, answer: &mut MetadataResponse| {
                 for partition in answer.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-                    partition.leader_id = ((n % 2) as i32 + 1).into();
+                    partition.leader_id = (n % 2) as i32 + 1;
                     partition.leader_epoch = n as i32;
                 }
             };
@@ -151,7 +151,7 @@ pub(super) static HOSTILITIES: &[Hostility] = &[
         make: |cluster| {
             let change = |n: u64, _, answer: &mut MetadataResponse| {
                 for partition in answer.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-                    partition.leader_id = ((n % 2) as i32 + 1).into();
+                    partition.leader_id = (n % 2) as i32 + 1;
                     partition.leader_epoch = n as i32;
                 }
             };
