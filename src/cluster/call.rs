@@ -24,6 +24,7 @@ pub(super) async fn call<R: Request>(
     route: &Route,
     lane: Lane,
     deadline: Instant,
+    max_version: Option<i16>,
     build: impl Fn(i16) -> R + Send + Sync,
     check: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
 ) -> Result<R::Response> {
@@ -48,7 +49,7 @@ pub(super) async fn call<R: Request>(
                     any::any(core, lane, may_bootstrap, until).await?.1
                 }
             };
-            core.send_on(&connection, until, None, &build).await
+            core.send_on(&connection, until, max_version, &build).await
         };
         let attempt = tokio::select! {
             biased;

@@ -374,7 +374,23 @@ impl Client {
         build: impl Fn(i16) -> R + Send + Sync,
         check: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
     ) -> Result<R::Response> {
-        call::call(self.core(), &route, lane, deadline, build, check).await
+        self.call_up_to(None, route, lane, deadline, build, check).await
+    }
+
+    /// As [`call`](Self::call), in a version of at most `max_version`.
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub(crate) async fn call_up_to<R: Request>(
+        &self,
+        max_version: Option<i16>,
+        route: Route,
+        lane: Lane,
+        deadline: Instant,
+        build: impl Fn(i16) -> R + Send + Sync,
+        check: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
+    ) -> Result<R::Response> {
+        call::call(self.core(), &route, lane, deadline, max_version, build, check).await
     }
 
     /// The coordinator of a group or a transactional id: cached, looked up single-flight (a caller that gives up does not

@@ -23,8 +23,6 @@ pub(crate) fn client_versions(key: ApiKey) -> Option<(i16, i16)> {
         ApiKey::Fetch => FETCH_VERSIONS,
         // From version 4 on brokers speak it among themselves (KIP-890).
         ApiKey::AddPartitionsToTxn => (min, 3),
-        // Version 10 names topics by their ids.
-        ApiKey::OffsetCommit | ApiKey::OffsetFetch => (min, 9),
         _ => (min, max),
     })
 }

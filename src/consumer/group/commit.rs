@@ -26,6 +26,10 @@ use crate::{
     },
 };
 
+/// The last version of OffsetCommit and OffsetFetch that names topics. Later ones have their ids (KIP-848), so that an offset
+/// of a topic that was deleted and made anew is refused.
+pub(super) const LAST_BY_NAME: i16 = 9;
+
 /// An offset to be committed, with the id of the topic that it is of (nil where that is not known).
 pub(crate) type ToCommit = (TopicPartition, OffsetAndMetadata, Uuid);
 
@@ -288,14 +292,22 @@ impl Commit {
         Error::new(ErrorKind::NotAssigned, message)
     }
 
+    /// Returns the last version in which the next attempt can go: a topic whose id is not known has to be named.
+    pub(super) fn max_version(&self) -> Option<i16> {
+        let mut going = self.left.iter().filter(|(partition, _)| !self.held_back.contains(*partition));
+        going.any(|(_, wanted)| wanted.topic_id.is_nil()).then_some(LAST_BY_NAME)
+    }
+
     pub(super) fn request(&self, version: i16, identity: Option<&Identity>) -> OffsetCommitRequest {
-        let mut topics: BTreeMap<&Arc<str>, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
-        for (partition, Wanted { offset, .. }) in &self.left {
+        let mut topics: BTreeMap<(&Arc<str>, Uuid), Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
+        for (partition, Wanted { offset, topic_id, .. }) in &self.left {
             if self.held_back.contains(partition) {
                 continue;
             }
             let epoch = if version >= 6 { offset.leader_epoch.unwrap_or(-1) } else { -1 };
-            topics.entry(&partition.topic).or_default().push(OffsetCommitRequestPartition {
+            // By name, a topic is one topic.
+            let topic_id = if version > LAST_BY_NAME { *topic_id } else { Uuid::nil() };
+            topics.entry((&partition.topic, topic_id)).or_default().push(OffsetCommitRequestPartition {
                 partition_index: partition.partition,
                 committed_offset: offset.offset,
                 committed_leader_epoch: epoch,
@@ -304,7 +316,7 @@ impl Commit {
         }
         let topics = topics
             .into_iter()
-            .map(|(topic, partitions)| OffsetCommitRequestTopic { name: text(topic), partitions, ..Default::default() })
+            .map(|((topic, topic_id), partitions)| OffsetCommitRequestTopic { name: text(topic), topic_id, partitions })
             .collect();
         let request = OffsetCommitRequest { group_id: text(&self.group_id), topics, ..Default::default() };
         let Some(identity) = identity else {
@@ -329,16 +341,22 @@ impl Commit {
         order: &mut Order,
         committed: &mut Vec<Committed>,
     ) -> Verdict {
-        let mut answers: HashMap<(&str, i32), ErrorCode> = HashMap::new();
+        // By name, or by id (version 10): the other of the two is empty in the response.
+        let mut answers: HashMap<(&str, Uuid, i32), ErrorCode> = HashMap::new();
         for topic in &response.topics {
             for partition in &topic.partitions {
-                answers.insert((topic.name.as_str(), partition.partition_index), partition.error_code.into());
+                let place = (topic.name.as_str(), topic.topic_id, partition.partition_index);
+                answers.insert(place, partition.error_code.into());
             }
         }
+        let answer = |partition: &TopicPartition, topic_id: Uuid| {
+            let by_name = answers.get(&(&*partition.topic, Uuid::nil(), partition.partition));
+            by_name.or_else(|| answers.get(&("", topic_id, partition.partition))).copied()
+        };
         let mut refused: BTreeMap<ErrorCode, BTreeSet<TopicPartition>> = BTreeMap::new();
         let mut unanswered = BTreeSet::new();
         self.left.retain(|partition, wanted| {
-            match answers.get(&(&*partition.topic, partition.partition)) {
+            match answer(partition, wanted.topic_id) {
                 _ if self.held_back.contains(partition) => {}
                 Some(code) if code.is_ok() => {
                     order.committed(partition, wanted.number, wanted.offset.offset);
@@ -347,7 +365,7 @@ impl Commit {
                     committed.push(Committed { partition, offset, topic_id: wanted.topic_id, asker });
                     return false;
                 }
-                Some(&code) => _ = refused.entry(code).or_default().insert(partition.clone()),
+                Some(code) => _ = refused.entry(code).or_default().insert(partition.clone()),
                 None => _ = unanswered.insert(partition.clone()),
             }
             true
@@ -374,7 +392,7 @@ impl Commit {
             Some((code, partitions)) => return self.not_our_name(code, &partitions),
             None => {}
         }
-        if passing.contains_key(&ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) {
+        if passing.keys().any(|code| names_no_topic(*code)) {
             self.doubtful = picture;
         }
         match passing.first_key_value() {
@@ -451,10 +469,15 @@ fn topic_of(wanted: &Wanted, partition: &TopicPartition, picture: &Metadata, dou
 
 /// Errors after which the same commit may be sent again, by the rules of Kafka's Java client.
 fn may_pass(code: ErrorCode, insistence: Insistence) -> bool {
-    (code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION && insistence == Insistence::AlsoForTopics)
+    (names_no_topic(code) && insistence == Insistence::AlsoForTopics)
         || code == ErrorCode::UNSTABLE_OFFSET_COMMIT
         || code == ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
         || names_no_coordinator(code)
+}
+
+/// Whether the coordinator does not know the topic, by its name or by its id.
+pub(super) fn names_no_topic(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID)
 }
 
 fn names_no_coordinator(code: ErrorCode) -> bool {

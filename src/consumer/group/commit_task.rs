@@ -6,8 +6,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     GroupHandle,
-    commit::{Commit, Committed, Insistence, Now, ToCommit, Turn, Verdict, rebalancing},
-    coordinator::{ask, request_timeout},
+    commit::{Commit, Committed, Insistence, Now, ToCommit, Turn, Verdict, names_no_topic, rebalancing},
+    coordinator::{ask_up_to, request_timeout},
     group_task::Command,
     handle::Pace,
     membership::{Identity, Standing},
@@ -151,6 +151,13 @@ impl GroupHandle {
             let seen = self.client.metadata().version;
             let verdict = match answer {
                 Ok((node, response)) => {
+                    let codes = response.topics.iter().flat_map(|topic| &topic.partitions);
+                    if codes
+                        .map(|partition| partition.error_code)
+                        .any(|code| code == ErrorCode::UNKNOWN_TOPIC_ID.code())
+                    {
+                        self.client.refresh_metadata();
+                    }
                     let mut committed = Vec::new();
                     let verdict = {
                         let mut order = self.shared.order();
@@ -190,7 +197,7 @@ impl GroupHandle {
                     if once && !find_coordinator {
                         return Err(error);
                     }
-                    if error.code() == Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) {
+                    if error.code().is_some_and(names_no_topic) {
                         self.wait_for_topics(seen, &mut pace, deadline).await;
                         last = Some(error);
                         continue;
@@ -234,7 +241,8 @@ impl GroupHandle {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = request_timeout(&self.client).min(left);
         let build = |version| commit.request(version, identity);
-        ask(&self.client, &self.shared.settings.group_id, Lane::Group, timeout, build).await
+        let group_id = &self.shared.settings.group_id;
+        ask_up_to(&self.client, group_id, Lane::Group, timeout, commit.max_version(), build).await
     }
 
     /// Until there is a newer picture of the cluster, in which they may be.

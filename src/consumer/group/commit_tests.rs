@@ -228,6 +228,52 @@ fn a_topic_that_is_not_seen_is_waited_for_or_given_up_but_not_asked_for_by_its_n
     assert!(name(turn_in(&mut made, &member(5), &picture(4, Some(OLD)), patient)).is_some());
 }
 
+fn response_by_id(id: Uuid, code: ErrorCode) -> OffsetCommitResponse {
+    let mut response = both(code);
+    (response.topics[0].name, response.topics[0].topic_id) = (text(""), id);
+    response
+}
+
+#[test]
+fn topics_go_by_id_where_all_ids_are_known() {
+    let mut made = commit(&member(5)).unwrap();
+    assert_eq!(made.max_version(), None);
+    assert_eq!(made.request(10, Some(&me(5))).topics[0].topic_id, OLD);
+    assert!(made.request(9, Some(&me(5))).topics[0].topic_id.is_nil());
+    assert!(matches!(answered(&mut made, &response_by_id(OLD, ErrorCode::NONE), Insistence::Through), Verdict::Over));
+    made.end().unwrap();
+
+    let named = [
+        (tp(0), OffsetAndMetadata::new(7), OLD),
+        (TopicPartition::new("u", 0), OffsetAndMetadata::new(1), Uuid::nil()),
+    ];
+    assert_eq!(of(&Standing::Alone, 1, named).unwrap().max_version(), Some(9), "the id of u is not known");
+}
+
+#[test]
+fn answer_for_another_topic_id_is_none() {
+    let mut made = commit(&member(5)).unwrap();
+    assert!(matches!(answered(&mut made, &response_by_id(NEW, ErrorCode::NONE), Insistence::Through), Verdict::Over));
+    assert_eq!(made.end().unwrap_err().kind(), ErrorKind::Protocol);
+}
+
+#[test]
+fn unknown_topic_id_waits_for_metadata() {
+    let unknown = response_by_id(OLD, ErrorCode::UNKNOWN_TOPIC_ID);
+    let mut made = commit(&member(5)).unwrap();
+    assert!(matches!(answered(&mut made, &unknown, Insistence::Through), Verdict::Over));
+    assert_eq!(made.end().unwrap_err().code(), Some(ErrorCode::UNKNOWN_TOPIC_ID), "told where it is not waited for");
+
+    let patient = Insistence::AlsoForTopics;
+    let mut made = commit(&member(5)).unwrap();
+    let verdict = made.answered(&unknown, patient, 3, &mut Order::default(), &mut Vec::new());
+    assert!(matches!(verdict, Verdict::Again { find_coordinator: false, .. }), "{verdict:?}");
+    assert!(matches!(turn_in(&mut made, &member(5), &picture(3, Some(OLD)), patient), Ok(Turn::NoTopic(_))));
+    assert_eq!(made.max_version(), None, "not by name");
+    let turn = turn_in(&mut made, &member(5), &picture(4, Some(NEW)), patient);
+    assert_eq!(lost(&mut made, turn).kind(), ErrorKind::NotAssigned, "the topic was made anew");
+}
+
 #[test]
 fn what_was_committed_is_told_and_not_sent_again() {
     let mut made = commit(&member(5)).unwrap();

@@ -1,9 +1,19 @@
 //! What a group has committed: the question (OffsetFetch), and its answer in all versions.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use super::requests::text;
+use uuid::Uuid;
+
+use super::{
+    commit::{LAST_BY_NAME, names_no_topic},
+    membership::Identity,
+    requests::text,
+};
 use crate::{
+    cluster::Metadata,
     consumer::OffsetAndMetadata,
     error::{Error, ErrorCode, ErrorKind, Result},
     record::TopicPartition,
@@ -16,36 +26,75 @@ use crate::{
     },
 };
 
-/// Asks what the group has committed. Offsets of transactions that are still open count as not there yet (KIP-447).
-pub(super) fn fetch_request(version: i16, group_id: &str, partitions: &[TopicPartition]) -> OffsetFetchRequest {
-    let mut topics: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
-    for partition in partitions {
-        topics.entry(&partition.topic).or_default().insert(partition.partition);
-    }
-    let topics = topics.into_iter().map(|(topic, numbers)| (text(topic), numbers.into_iter().collect()));
-    let request = OffsetFetchRequest { require_stable: version >= 7, ..Default::default() };
-    if version >= 8 {
-        let topics = topics.map(|(name, numbers)| OffsetFetchRequestTopics {
-            name,
-            partition_indexes: numbers,
-            ..Default::default()
-        });
-        let asked = OffsetFetchRequestGroup {
-            group_id: text(group_id),
-            member_epoch: -1,
-            topics: Some(topics.collect()),
-            ..Default::default()
+/// The ids of the topics that are asked about.
+#[derive(Debug, Default)]
+pub(super) struct TopicIds(BTreeMap<Arc<str>, Uuid>);
+
+impl TopicIds {
+    /// Takes the ids from the metadata; `None` where one is not known there, so that the request has to go by name.
+    pub(super) fn of(picture: &Metadata, partitions: &[TopicPartition]) -> Option<Self> {
+        let id = |partition: &TopicPartition| {
+            let topic = picture.topic(&partition.topic).filter(|topic| !topic.id.is_nil())?;
+            Some((partition.topic.clone(), topic.id))
         };
-        OffsetFetchRequest { groups: vec![asked], ..request }
-    } else {
-        let topics = topics.map(|(name, numbers)| OffsetFetchRequestTopic { name, partition_indexes: numbers });
-        OffsetFetchRequest { group_id: text(group_id), topics: Some(topics.collect()), ..request }
+        partitions.iter().map(id).collect::<Option<_>>().map(Self)
     }
 }
 
-/// One partition of an answer, whichever version said it.
+/// A look-up of what a group has committed.
+#[derive(Debug)]
+pub(super) struct FetchOffsets<'a> {
+    pub(super) group_id: &'a str,
+    pub(super) partitions: &'a [TopicPartition],
+    pub(super) ids: Option<TopicIds>,
+    /// The member that asks, in a group of the consumer protocol: one that was fenced gets no answer (KIP-848).
+    pub(super) identity: Option<&'a Identity>,
+}
+
+impl FetchOffsets<'_> {
+    fn known_id(&self, partition: &TopicPartition) -> Option<Uuid> {
+        self.ids.as_ref()?.0.get(&partition.topic).copied()
+    }
+
+    pub(super) fn max_version(&self) -> Option<i16> {
+        self.ids.is_none().then_some(LAST_BY_NAME)
+    }
+
+    /// Offsets of transactions that are still open count as not there yet (KIP-447).
+    pub(super) fn request(&self, version: i16) -> OffsetFetchRequest {
+        let mut topics: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
+        for partition in self.partitions {
+            topics.entry(&partition.topic).or_default().insert(partition.partition);
+        }
+        let require_stable = version >= 7;
+        if version < 8 {
+            let topics = topics.into_iter().map(|(topic, numbers)| OffsetFetchRequestTopic {
+                name: text(topic),
+                partition_indexes: numbers.into_iter().collect(),
+            });
+            let topics = Some(topics.collect());
+            return OffsetFetchRequest { group_id: text(self.group_id), topics, require_stable, ..Default::default() };
+        }
+        let topics = topics.into_iter().map(|(topic, numbers)| OffsetFetchRequestTopics {
+            name: text(topic),
+            topic_id: self.ids.as_ref().and_then(|ids| ids.0.get(topic)).copied().unwrap_or_default(),
+            partition_indexes: numbers.into_iter().collect(),
+        });
+        let group = OffsetFetchRequestGroup {
+            group_id: text(self.group_id),
+            member_id: self.identity.map(|identity| text(&identity.member_id)),
+            member_epoch: self.identity.map_or(-1, |identity| identity.generation),
+            topics: Some(topics.collect()),
+        };
+        OffsetFetchRequest { groups: vec![group], require_stable, ..Default::default() }
+    }
+}
+
+/// One partition of a response of any version.
 struct Fetched<'a> {
+    /// Empty from version 10 on, which has the id alone.
     topic: &'a str,
+    topic_id: Uuid,
     partition: i32,
     offset: i64,
     epoch: i32,
@@ -58,6 +107,7 @@ fn fetched<'a>(response: &'a OffsetFetchResponse, group_id: &str) -> (ErrorCode,
         let partitions = group.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p)));
         let read = partitions.map(|(topic, p)| Fetched {
             topic: &topic.name,
+            topic_id: topic.topic_id,
             partition: p.partition_index,
             offset: p.committed_offset,
             epoch: p.committed_leader_epoch,
@@ -69,6 +119,7 @@ fn fetched<'a>(response: &'a OffsetFetchResponse, group_id: &str) -> (ErrorCode,
         let partitions = response.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p)));
         let read = partitions.map(|(topic, p)| Fetched {
             topic: &topic.name,
+            topic_id: Uuid::nil(),
             partition: p.partition_index,
             offset: p.committed_offset,
             epoch: p.committed_leader_epoch,
@@ -86,8 +137,7 @@ pub(super) fn fetch_check(response: &OffsetFetchResponse, group_id: &str) -> Err
         return code;
     }
     // Before version 2 there is no code for the whole: each partition carries it.
-    let retriable =
-        |fetched: &&Fetched<'_>| fetched.code.is_retriable() && fetched.code != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+    let retriable = |fetched: &&Fetched<'_>| fetched.code.is_retriable() && !names_no_topic(fetched.code);
     partitions.iter().find(retriable).map_or(ErrorCode::NONE, |fetched| fetched.code)
 }
 
@@ -95,17 +145,22 @@ pub(super) fn fetch_check(response: &OffsetFetchResponse, group_id: &str) -> Err
 /// one that has no offset.
 pub(super) fn fetch_answer(
     response: &OffsetFetchResponse,
-    group_id: &str,
-    asked: &[TopicPartition],
+    asked: &FetchOffsets<'_>,
 ) -> Result<HashMap<TopicPartition, Option<OffsetAndMetadata>>> {
+    let group_id = asked.group_id;
     let (code, partitions) = fetched(response, group_id);
     code.ok().map_err(|code| Error::broker(code, format_args!("offsets of group {group_id}")))?;
-    let answers: HashMap<(&str, i32), Fetched<'_>> =
-        partitions.into_iter().map(|fetched| ((fetched.topic, fetched.partition), fetched)).collect();
+    let mut answers = HashMap::new();
+    for fetched in partitions {
+        answers.insert((fetched.topic, fetched.topic_id, fetched.partition), fetched);
+    }
     asked
+        .partitions
         .iter()
         .map(|partition| {
-            let Some(fetched) = answers.get(&(&*partition.topic, partition.partition)) else {
+            let by_name = answers.get(&(&*partition.topic, Uuid::nil(), partition.partition));
+            let by_id = || answers.get(&("", asked.known_id(partition)?, partition.partition));
+            let Some(fetched) = by_name.or_else(by_id) else {
                 let message = format!("offset of {partition} in group {group_id}: the answer leaves it out");
                 return Err(Error::new(ErrorKind::Protocol, message));
             };
@@ -125,6 +180,7 @@ pub(super) fn fetch_answer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::TopicMetadata;
     use crate::wire::messages::offset_fetch_response::{
         OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
         OffsetFetchResponseTopic, OffsetFetchResponseTopics,
@@ -132,6 +188,10 @@ mod tests {
 
     fn tp(topic: &str, partition: i32) -> TopicPartition {
         TopicPartition::new(topic, partition)
+    }
+
+    fn by_name<'a>(group_id: &'a str, partitions: &'a [TopicPartition]) -> FetchOffsets<'a> {
+        FetchOffsets { group_id, partitions, ids: None, identity: None }
     }
 
     /// Offset 7 with epoch and text for `t[0]`, nothing for `t[1]`; the code is that of `t[1]`.
@@ -171,7 +231,7 @@ mod tests {
     fn offsets_are_read_from_old_and_new_answers() {
         for response in [old(ErrorCode::NONE), new(ErrorCode::NONE)] {
             assert!(fetch_check(&response, "g").is_ok());
-            let read = fetch_answer(&response, "g", &[tp("t", 0), tp("t", 1)]).unwrap();
+            let read = fetch_answer(&response, &by_name("g", &[tp("t", 0), tp("t", 1)])).unwrap();
             let expected = OffsetAndMetadata { offset: 7, leader_epoch: Some(3), metadata: "note".to_owned() };
             assert_eq!(read[&tp("t", 0)], Some(expected));
             assert_eq!(read[&tp("t", 1)], None);
@@ -180,9 +240,9 @@ mod tests {
 
     #[test]
     fn a_partition_that_is_left_out_is_an_error_and_not_no_offset() {
-        let error = fetch_answer(&new(ErrorCode::NONE), "g", &[tp("t", 2)]).unwrap_err();
+        let error = fetch_answer(&new(ErrorCode::NONE), &by_name("g", &[tp("t", 2)])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol);
-        let error = fetch_answer(&new(ErrorCode::NONE), "other", &[tp("t", 0)]).unwrap_err();
+        let error = fetch_answer(&new(ErrorCode::NONE), &by_name("other", &[tp("t", 0)])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol);
     }
 
@@ -193,8 +253,8 @@ mod tests {
         }
         let unknown = new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
         assert!(fetch_check(&unknown, "g").is_ok(), "asking again does not make a topic");
-        assert!(fetch_answer(&unknown, "g", &[tp("t", 0), tp("t", 1)]).is_err());
-        assert!(fetch_answer(&unknown, "g", &[tp("t", 0)]).is_ok());
+        assert!(fetch_answer(&unknown, &by_name("g", &[tp("t", 0), tp("t", 1)])).is_err());
+        assert!(fetch_answer(&unknown, &by_name("g", &[tp("t", 0)])).is_ok());
     }
 
     #[test]
@@ -205,20 +265,70 @@ mod tests {
         let response =
             OffsetFetchResponse { error_code: ErrorCode::GROUP_AUTHORIZATION_FAILED.code(), ..old(ErrorCode::NONE) };
         assert_eq!(fetch_check(&response, "g"), ErrorCode::GROUP_AUTHORIZATION_FAILED);
-        let error = fetch_answer(&response, "g", &[tp("t", 0)]).unwrap_err();
+        let error = fetch_answer(&response, &by_name("g", &[tp("t", 0)])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Authorization);
     }
 
     #[test]
-    fn questions_name_the_group_where_their_version_has_it() {
-        let asked = [tp("t", 1), tp("t", 0), tp("u", 5), tp("t", 1)];
-        let request = fetch_request(7, "g", &asked);
+    fn request_names_group_where_its_version_has_it() {
+        let partitions = [tp("t", 1), tp("t", 0), tp("u", 5), tp("t", 1)];
+        let asked = by_name("g", &partitions);
+        assert_eq!(asked.max_version(), Some(9), "no ids, so by name");
+        let request = asked.request(7);
         assert!(request.require_stable && request.groups.is_empty());
         let topics = request.topics.unwrap();
         assert_eq!(topics[0].partition_indexes, [0, 1]);
         assert_eq!(topics.len(), 2);
-        let request = fetch_request(8, "g", &asked);
+        let request = asked.request(8);
         assert_eq!(request.groups[0].topics.as_ref().unwrap()[1].partition_indexes, [5]);
-        assert!(!fetch_request(6, "g", &asked).require_stable);
+        assert_eq!((&request.groups[0].member_id, request.groups[0].member_epoch), (&None, -1));
+        assert!(!asked.request(6).require_stable);
+    }
+
+    fn picture(topics: &[(&str, Uuid)]) -> Metadata {
+        let topic = |(name, id): &(&str, Uuid)| {
+            let name: Arc<str> = (*name).into();
+            (name.clone(), Arc::new(TopicMetadata { name, id: *id, ..TopicMetadata::default() }))
+        };
+        Metadata { topics: topics.iter().map(topic).collect(), ..Metadata::default() }
+    }
+
+    #[test]
+    fn request_has_ids_only_if_all_are_known() {
+        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let partitions = [tp("t", 0), tp("u", 0)];
+        assert!(TopicIds::of(&picture(&[("t", one)]), &partitions).is_none());
+        assert!(TopicIds::of(&picture(&[("t", one), ("u", Uuid::nil())]), &partitions).is_none());
+        let ids = TopicIds::of(&picture(&[("t", one), ("u", two)]), &partitions);
+        let identity = Identity { generation: 4, member_id: "m".into() };
+        let asked = FetchOffsets { ids, identity: Some(&identity), ..by_name("g", &partitions) };
+        assert_eq!(asked.max_version(), None);
+        let request = asked.request(10);
+        let group = &request.groups[0];
+        assert_eq!((group.member_id.as_deref(), group.member_epoch), (Some("m"), 4));
+        let sent: Vec<_> = group.topics.iter().flatten().map(|topic| topic.topic_id).collect();
+        assert_eq!(sent, [one, two]);
+    }
+
+    #[test]
+    fn offsets_are_found_by_topic_id() {
+        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let partitions = [tp("t", 0)];
+        let ids = TopicIds::of(&picture(&[("t", one)]), &partitions);
+        let asked = FetchOffsets { ids, ..by_name("g", &partitions) };
+        let mut response = new(ErrorCode::NONE);
+        (response.groups[0].topics[0].name, response.groups[0].topics[0].topic_id) = (text(""), one);
+        assert_eq!(fetch_answer(&response, &asked).unwrap()[&tp("t", 0)].as_ref().unwrap().offset, 7);
+        response.groups[0].topics[0].topic_id = two;
+        let error = fetch_answer(&response, &asked).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol, "another topic's offset is not taken");
+    }
+
+    #[test]
+    fn unknown_topic_id_is_left_to_the_caller() {
+        let response = new(ErrorCode::UNKNOWN_TOPIC_ID);
+        assert!(fetch_check(&response, "g").is_ok(), "it is looked up in the metadata first");
+        let error = fetch_answer(&response, &by_name("g", &[tp("t", 1)])).unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_ID));
     }
 }

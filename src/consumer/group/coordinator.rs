@@ -17,12 +17,24 @@ pub(super) fn request_timeout(client: &Client) -> Duration {
 }
 
 /// Sends to the coordinator that is known, or finds it first. A coordinator that cannot be reached is forgotten, so that
-/// the next attempt finds out who took its place.
+/// the next attempt looks for its successor.
 pub(super) async fn ask<R: Request>(
     client: &Client,
     group_id: &str,
     lane: Lane,
     timeout: Duration,
+    build: impl FnOnce(i16) -> R + Send,
+) -> Result<(i32, R::Response)> {
+    ask_up_to(client, group_id, lane, timeout, None, build).await
+}
+
+/// As [`ask`], in a version of at most `max_version`.
+pub(super) async fn ask_up_to<R: Request>(
+    client: &Client,
+    group_id: &str,
+    lane: Lane,
+    timeout: Duration,
+    max_version: Option<i16>,
     build: impl FnOnce(i16) -> R + Send,
 ) -> Result<(i32, R::Response)> {
     let deadline = Instant::now() + timeout;
@@ -31,7 +43,7 @@ pub(super) async fn ask<R: Request>(
     let find = client.coordinator(CoordinatorKind::Group, group_id, found_by);
     let node = timeout_at(found_by, find).await.unwrap_or_else(|_| Err(too_late(group_id)))?;
     let left = deadline.saturating_duration_since(Instant::now());
-    let answer = client.send(Attempt { node, lane, timeout: left, max_version: None }, build).await;
+    let answer = client.send(Attempt { node, lane, timeout: left, max_version }, build).await;
     if answer.as_ref().is_err_and(Error::is_retriable) {
         client.forget_coordinator(CoordinatorKind::Group, group_id, node);
     }

@@ -35,8 +35,15 @@ const COUNT_PICTURES: u32 = 3;
 #[derive(Debug)]
 pub(super) enum Command {
     Subscribe(Option<Subscription>),
-    CommitRefused { identity: Identity, said: Error },
-    Close { deadline: Instant, done: oneshot::Sender<Result<()>> },
+    /// The coordinator refused a commit, or a look-up of committed offsets, in the name of that member.
+    CommitRefused {
+        identity: Identity,
+        said: Error,
+    },
+    Close {
+        deadline: Instant,
+        done: oneshot::Sender<Result<()>>,
+    },
 }
 
 /// What comes back from the requests on their way.

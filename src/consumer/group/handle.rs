@@ -8,7 +8,7 @@ use tokio::{
 
 use super::{
     GroupEvent, GroupSettings,
-    committed::{fetch_answer, fetch_check, fetch_request},
+    committed::{FetchOffsets, TopicIds, fetch_answer, fetch_check},
     consumer_protocol::ConsumerProtocolTask,
     group_task::{Command, GroupTask},
     membership::Standing,
@@ -16,10 +16,13 @@ use super::{
 };
 use crate::{
     cluster::{Backoff, Client, CoordinatorKind, Lane, Route},
-    consumer::{GroupState, GroupStatus, OffsetAndMetadata, subscription::Subscription},
-    error::{Error, ErrorKind, Result},
+    consumer::{GroupProtocol, GroupState, GroupStatus, OffsetAndMetadata, subscription::Subscription},
+    error::{Error, ErrorCode, ErrorKind, Result},
     record::TopicPartition,
 };
+
+/// A look-up of committed offsets in a stale epoch is repeated after so long, though no newer epoch is known.
+const NEXT_EPOCH: Duration = Duration::from_secs(5);
 
 /// A consumer's hold on its membership. When the last clone is dropped, the membership's task ends without leaving the
 /// group: the session lapses at the broker.
@@ -70,7 +73,7 @@ impl Drop for Alive {
 impl GroupHandle {
     /// Starts the membership's task on the current tokio runtime. It joins nothing before [`subscribe`](Self::subscribe).
     pub(crate) fn start(client: Client, settings: GroupSettings, events: mpsc::UnboundedSender<GroupEvent>) -> Self {
-        let shared = Arc::new(Shared::new(settings));
+        let shared = Arc::new(Shared::new(settings, GroupProtocol::Classic));
         let (commands, received) = mpsc::unbounded_channel();
         let task = GroupTask::new(client.clone(), shared.clone(), received, events);
         tokio::spawn(task.run());
@@ -85,7 +88,7 @@ impl GroupHandle {
         remote_assignor: Option<Arc<str>>,
         events: mpsc::UnboundedSender<GroupEvent>,
     ) -> Self {
-        let shared = Arc::new(Shared::new(settings));
+        let shared = Arc::new(Shared::new(settings, GroupProtocol::Consumer));
         let (commands, received) = mpsc::unbounded_channel();
         let task = ConsumerProtocolTask::new(client.clone(), shared.clone(), remote_assignor, received, events);
         tokio::spawn(task.run());
@@ -140,7 +143,10 @@ impl GroupHandle {
         GroupStatus { group_id: self.shared.settings.group_id.clone(), state, for_how_long: since.elapsed() }
     }
 
-    /// What the group has committed for those partitions; `None` where it has nothing.
+    /// Returns what the group has committed for those partitions; `None` where it has nothing.
+    ///
+    /// A member of a group of the consumer protocol asks in its epoch. Where that is stale, the look-up goes on in the next
+    /// epoch, which a heartbeat brings. A topic whose id the coordinator does not know is looked up in the metadata again.
     ///
     /// # Cancel safety
     /// Safe.
@@ -153,11 +159,43 @@ impl GroupHandle {
             return Ok(HashMap::new());
         }
         let group_id = &self.shared.settings.group_id;
-        let route = Route::Coordinator(CoordinatorKind::Group, group_id.clone());
-        let build = |version| fetch_request(version, group_id, &partitions);
-        let check = |response: &_| fetch_check(response, group_id);
-        let response = self.client.call(route, Lane::Group, deadline, build, check).await?;
-        fetch_answer(&response, group_id, &partitions)
+        let mut pace = Pace::new(&self.client);
+        loop {
+            let (standing, picture) = (self.shared.standing(), self.client.metadata());
+            let identity = standing.identity().filter(|_| self.shared.protocol == GroupProtocol::Consumer);
+            let ids = TopicIds::of(&picture, &partitions);
+            let asked = FetchOffsets { group_id, partitions: &partitions, ids, identity };
+            let route = Route::Coordinator(CoordinatorKind::Group, group_id.clone());
+            let (build, check) = (|version| asked.request(version), |response: &_| fetch_check(response, group_id));
+            let call = self.client.call_up_to(asked.max_version(), route, Lane::Group, deadline, build, check);
+            let error = match fetch_answer(&call.await?, &asked) {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            let passed = match (error.code(), identity) {
+                (Some(ErrorCode::UNKNOWN_TOPIC_ID), _) => {
+                    pace.wait(deadline).await;
+                    self.client.newer_metadata(picture.version, deadline).await.is_ok()
+                }
+                (Some(code @ (ErrorCode::STALE_MEMBER_EPOCH | ErrorCode::UNKNOWN_MEMBER_ID)), Some(identity)) => {
+                    // A heartbeat brings the next epoch. Whether the member is unknown, only the heartbeats decide: a member
+                    // that gave up for this would join and ask again without a pause.
+                    if code == ErrorCode::STALE_MEMBER_EPOCH {
+                        let refused = Command::CommitRefused { identity: identity.clone(), said: error.clone() };
+                        // A task that has ended has told the consumer why.
+                        let _ = self.commands.send(refused);
+                    }
+                    pace.wait(deadline).await;
+                    let soon = deadline.min(Instant::now() + NEXT_EPOCH);
+                    let _ = timeout_at(soon, self.shared.standing_changes(&standing)).await;
+                    true
+                }
+                _ => return Err(error),
+            };
+            if !passed || Instant::now() >= deadline {
+                return Err(error.with_retriable(true));
+            }
+        }
     }
 
     /// Leaves the group (a static member stays, KIP-345) and ends the task. Tells nothing more to the consumer, so what is

@@ -15,6 +15,7 @@ use super::{
     reader::Reader,
 };
 use crate::{
+    consumer::GroupProtocol,
     error::Error,
     log::{Lasting, Limiter, Outage, event},
 };
@@ -25,6 +26,7 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) settings: GroupSettings,
+    pub(super) protocol: GroupProtocol,
     pub(super) reader: Reader,
     /// One attempt at a commit at a time, so that none arrives behind one that follows it.
     pub(super) attempt: tokio::sync::Mutex<()>,
@@ -39,7 +41,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(settings: GroupSettings) -> Self {
+    pub(super) fn new(settings: GroupSettings, protocol: GroupProtocol) -> Self {
         let settings = GroupSettings {
             session_timeout: bounded(settings.session_timeout),
             heartbeat_interval: bounded(settings.heartbeat_interval),
@@ -48,6 +50,7 @@ impl Shared {
         };
         Self {
             settings,
+            protocol,
             reader: Reader::default(),
             attempt: tokio::sync::Mutex::new(()),
             order: Mutex::default(),

@@ -110,7 +110,7 @@ async fn a_close_after_a_topic_was_deleted_commits_the_others_and_leaves() {
         cluster.delete_topic("t").unwrap();
         if let Err(error) = consumer.close(10 * SECOND).await {
             // Where it had not heard yet that there is no such topic.
-            assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), "{protocol:?}: {error}");
+            assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_ID), "{protocol:?}: {error}");
         }
         assert_eq!(cluster.committed("g", "u", 0), read.last().map(|last| last + 1), "{protocol:?}");
         assert_eq!(members(&cluster), 0, "{protocol:?}: it left");
@@ -147,6 +147,33 @@ async fn offsets_of_a_topic_are_not_committed_to_its_successor() {
     assert_eq!(read, (100..120).collect::<Vec<_>>());
     consumer.close(10 * SECOND).await.unwrap();
     assert_eq!(cluster.committed("g", "t", 0), Some(20));
+}
+
+/// By name the coordinator would take it; the id (OffsetCommit 10) is of the topic that is gone.
+#[tokio::test(start_paused = true)]
+async fn commit_to_recreated_topic_is_refused() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, 1000 * SECOND).auto_commit(false).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&consumer, 15).await.len(), 15);
+    cluster.delete_topic("t").unwrap();
+    cluster.create_topic("t", 1).unwrap();
+    let error = consumer.commit_offsets([(tp("t", 0), 15)]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAssigned, "{error}");
+    assert!(error.to_string().contains("made anew"), "{error}");
+    assert_eq!(cluster.committed("g", "t", 0), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_epoch_is_looked_up_again() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(GroupProtocol::Consumer).build().await.unwrap();
+    consumer.subscribe(["u"]).unwrap();
+    assert_eq!(numbers(&consumer, 2).await, [0, 1]);
+    consumer.commit().await.unwrap();
+    cluster.fault(on(ApiKey::OffsetFetch).whole_response().times(2).error(ErrorCode::STALE_MEMBER_EPOCH));
+    let committed = consumer.committed([tp("u", 0)]).await.unwrap();
+    assert_eq!(committed[&tp("u", 0)].as_ref().map(|committed| committed.offset), Some(2));
 }
 
 #[tokio::test(start_paused = true)]

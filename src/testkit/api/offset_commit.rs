@@ -1,6 +1,9 @@
-//! OffsetCommit 2–9: of members in their generation, or of consumers without membership into groups without members.
+//! OffsetCommit 2–10: of members in their generation, or of consumers without membership into groups without members;
+//! topics by name, or by id (v10).
 
-use super::{Call, Context, Step, Subject, text};
+use std::sync::Arc;
+
+use super::{Call, Context, Step, Subject};
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
@@ -20,9 +23,10 @@ const MAX_METADATA: usize = 4096;
 pub(crate) struct OffsetCommit(pub(crate) OffsetCommitRequest);
 
 impl Call for OffsetCommit {
-    fn subject(&self, _state: &State, _broker: i32) -> Subject {
+    fn subject(&self, state: &State, _broker: i32) -> Subject {
         let partitions = self.0.topics.iter().flat_map(|topic| {
-            topic.partitions.iter().map(|asked| TopicPartition::new(topic.name.as_str(), asked.partition_index))
+            let name = state.topics.name_of(topic.topic_id).map_or(&*topic.name, |name| &**name);
+            topic.partitions.iter().map(move |asked| TopicPartition::new(name, asked.partition_index))
         });
         Subject { partitions: partitions.collect(), group: Some(self.0.group_id.to_string()) }
     }
@@ -32,13 +36,20 @@ impl Call for OffsetCommit {
         let allowed = self.allowed(context);
         let mut response = OffsetCommitResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for topic in &self.0.topics {
-            let name = topic.name.as_str();
+            let known = if version >= 10 {
+                context.state.topics.name_of(topic.topic_id).cloned()
+            } else {
+                Some(Arc::from(&*topic.name))
+            };
+            let unknown = known.is_none();
+            let name = &*known.unwrap_or_default();
             let mut answers = Vec::with_capacity(topic.partitions.len());
             for asked in &topic.partitions {
                 let index = asked.partition_index;
                 let metadata = asked.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default();
                 let error = match (context.refused_partition(name, index), allowed) {
                     (Some(code), _) | (None, Err(code)) => code,
+                    _ if unknown => ErrorCode::UNKNOWN_TOPIC_ID,
                     _ if context.state.topics.partition(name, index).is_none() => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
                     _ if metadata.len() > MAX_METADATA => ErrorCode::OFFSET_METADATA_TOO_LARGE,
                     _ => {
@@ -51,11 +62,8 @@ impl Call for OffsetCommit {
                 let error = context.spoiled_partition(name, index, error);
                 answers.push(OffsetCommitResponsePartition { partition_index: index, error_code: error.code() });
             }
-            response.topics.push(OffsetCommitResponseTopic {
-                name: text(name),
-                partitions: answers,
-                ..Default::default()
-            });
+            let (name, topic_id) = (topic.name.clone(), topic.topic_id);
+            response.topics.push(OffsetCommitResponseTopic { name, topic_id, partitions: answers });
         }
         context.reply(&response)
     }

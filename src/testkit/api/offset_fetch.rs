@@ -1,5 +1,7 @@
-//! OffsetFetch 1–9: of one group, or of several (v8); of the partitions named, or of all that have a commit. A partition
-//! without one is answered with −1 and no error.
+//! OffsetFetch 1–10: of one group, or of several (v8); of the partitions named, or of all that have a commit; topics by
+//! name, or by id (v10). A partition without a commit is answered with −1 and no error.
+
+use uuid::Uuid;
 
 use super::{Call, Context, Step, Subject, text};
 use crate::{
@@ -8,6 +10,7 @@ use crate::{
     testkit::state::{State, group::Committed},
     wire::messages::{
         OffsetFetchRequest, OffsetFetchResponse,
+        offset_fetch_request::{OffsetFetchRequestTopic, OffsetFetchRequestTopics},
         offset_fetch_response::{
             OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
             OffsetFetchResponseTopic, OffsetFetchResponseTopics,
@@ -20,14 +23,20 @@ pub(crate) struct OffsetFetch(pub(crate) OffsetFetchRequest);
 /// What is asked about one group: topics with partitions, or everything.
 struct Asked {
     group: String,
-    topics: Option<Vec<(String, Vec<i32>)>>,
+    topics: Option<Vec<(Named, Vec<i32>)>>,
     /// Who asks (v9), and in which epoch.
     member: Option<String>,
     epoch: i32,
 }
 
+/// A topic by its name, empty where only the id was given and no topic has it.
+struct Named {
+    name: String,
+    id: Uuid,
+}
+
 /// A topic and what was found for each of its partitions.
-type TopicFound = (String, Vec<(i32, Result<Option<Committed>, ErrorCode>)>);
+type TopicFound = (Named, Vec<(i32, Result<Option<Committed>, ErrorCode>)>);
 
 struct Found {
     error: ErrorCode,
@@ -35,45 +44,48 @@ struct Found {
 }
 
 impl OffsetFetch {
-    fn asked(&self, version: i16) -> Vec<Asked> {
+    fn asked(&self, state: &State, version: i16) -> Vec<Asked> {
         if version >= 8 {
+            let named = |topic: &OffsetFetchRequestTopics| {
+                let known = state.topics.name_of(topic.topic_id).map_or(&*topic.name, |name| &**name);
+                (Named { name: known.to_owned(), id: topic.topic_id }, topic.partition_indexes.clone())
+            };
             let groups = self.0.groups.iter().map(|group| Asked {
                 group: group.group_id.to_string(),
                 member: group.member_id.as_ref().map(ToString::to_string),
                 epoch: group.member_epoch,
-                topics: group.topics.as_ref().map(|topics| {
-                    topics.iter().map(|topic| (topic.name.to_string(), topic.partition_indexes.clone())).collect()
-                }),
+                topics: group.topics.as_ref().map(|topics| topics.iter().map(named).collect()),
             });
             return groups.collect();
         }
-        let topics = self.0.topics.as_ref().map(|topics| {
-            topics.iter().map(|topic| (topic.name.to_string(), topic.partition_indexes.clone())).collect()
-        });
+        let named = |topic: &OffsetFetchRequestTopic| {
+            (Named { name: topic.name.to_string(), id: Uuid::nil() }, topic.partition_indexes.clone())
+        };
+        let topics = self.0.topics.as_ref().map(|topics| topics.iter().map(named).collect());
         vec![Asked { group: self.0.group_id.to_string(), topics, member: None, epoch: -1 }]
     }
 }
 
 impl Call for OffsetFetch {
-    fn subject(&self, _state: &State, _broker: i32) -> Subject {
+    fn subject(&self, state: &State, _broker: i32) -> Subject {
         let version = if self.0.groups.is_empty() { 1 } else { 8 };
-        let asked = self.asked(version);
+        let asked = self.asked(state, version);
         let topics = asked.iter().flat_map(|asked| asked.topics.iter().flatten());
         let partitions =
-            topics.flat_map(|(topic, indexes)| indexes.iter().map(|&index| TopicPartition::new(topic.as_str(), index)));
+            topics.flat_map(|(topic, indexes)| indexes.iter().map(|&index| TopicPartition::new(&*topic.name, index)));
         Subject { partitions: partitions.collect(), group: asked.first().map(|asked| asked.group.clone()) }
     }
 
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
         let mut response = OffsetFetchResponse { throttle_time_ms: context.throttle(), ..Default::default() };
-        for asked in self.asked(version) {
-            let found = find(context, &asked);
+        for asked in self.asked(context.state, version) {
+            let (group, found) = (asked.group.clone(), find(context, asked));
             if version >= 8 {
                 response.groups.push(OffsetFetchResponseGroup {
-                    group_id: text(asked.group),
+                    group_id: text(group),
                     error_code: found.error.code(),
-                    topics: found.topics.into_iter().map(newer).collect(),
+                    topics: found.topics.into_iter().map(|topic| newer(topic, version)).collect(),
                 });
             } else {
                 if version >= 2 {
@@ -90,7 +102,7 @@ impl Call for OffsetFetch {
     }
 }
 
-fn find(context: &mut Context<'_>, asked: &Asked) -> Found {
+fn find(context: &mut Context<'_>, asked: Asked) -> Found {
     let refused = context.refused().map_or_else(|| context.check_group(&asked.group), Err);
     let refused = refused.and_then(|()| match context.state.consumer_group(&asked.group, context.now) {
         Some((group, ..)) => group.may_fetch(context.now, asked.member.as_deref(), asked.epoch),
@@ -99,24 +111,25 @@ fn find(context: &mut Context<'_>, asked: &Asked) -> Found {
     let error = context.spoiled(refused.err().unwrap_or_default());
     if !error.is_ok() {
         // Versions 0 and 1 have no place for it but the partitions.
-        let named = asked.topics.iter().flatten().filter(|_| context.head.version < 2);
-        let topics =
-            named.map(|(topic, indexes)| (topic.clone(), indexes.iter().map(|&index| (index, Err(error))).collect()));
+        let named = asked.topics.into_iter().flatten().filter(|_| context.head.version < 2);
+        let topics = named.map(|(topic, indexes)| (topic, indexes.iter().map(|&index| (index, Err(error))).collect()));
         return Found { error, topics: topics.collect() };
     }
     let group = context.state.groups.get(&asked.group);
-    let topics = match &asked.topics {
+    let topics = match asked.topics {
         Some(topics) => topics
-            .iter()
+            .into_iter()
             .map(|(topic, indexes)| {
                 let found = indexes.iter().map(|&index| {
-                    let committed = group.and_then(|group| group.committed(topic, index)).cloned();
-                    match context.verdict.for_partition(topic, index) {
+                    let committed = group.and_then(|group| group.committed(&topic.name, index)).cloned();
+                    match context.verdict.for_partition(&topic.name, index) {
                         Some(injected) => (index, Err(injected.code)),
+                        None if topic.name.is_empty() => (index, Err(ErrorCode::UNKNOWN_TOPIC_ID)),
                         None => (index, Ok(committed)),
                     }
                 });
-                (topic.clone(), found.collect())
+                let found = found.collect();
+                (topic, found)
             })
             .collect(),
         None => {
@@ -124,8 +137,11 @@ fn find(context: &mut Context<'_>, asked: &Asked) -> Found {
             for (topic, index, committed) in group.into_iter().flat_map(|group| group.all_committed()) {
                 let found = (index, Ok(Some(committed.clone())));
                 match topics.last_mut() {
-                    Some((last, partitions)) if last == topic => partitions.push(found),
-                    _ => topics.push((topic.to_owned(), vec![found])),
+                    Some((last, partitions)) if last.name == topic => partitions.push(found),
+                    _ => {
+                        let id = context.state.topics.get(topic).map_or(Uuid::nil(), |topic| topic.id);
+                        topics.push((Named { name: topic.to_owned(), id }, vec![found]));
+                    }
                 }
             }
             topics
@@ -151,10 +167,10 @@ fn older((topic, found): TopicFound, version: i16) -> OffsetFetchResponseTopic {
             error_code: error.code(),
         }
     });
-    OffsetFetchResponseTopic { name: text(&topic), partitions: partitions.collect() }
+    OffsetFetchResponseTopic { name: text(topic.name), partitions: partitions.collect() }
 }
 
-fn newer((topic, found): TopicFound) -> OffsetFetchResponseTopics {
+fn newer((topic, found): TopicFound, version: i16) -> OffsetFetchResponseTopics {
     let partitions = found.into_iter().map(|(index, found)| {
         let error = found.as_ref().err().copied().unwrap_or_default();
         let committed = found.ok().flatten().unwrap_or_else(nothing);
@@ -166,5 +182,10 @@ fn newer((topic, found): TopicFound) -> OffsetFetchResponseTopics {
             error_code: error.code(),
         }
     });
-    OffsetFetchResponseTopics { name: text(&topic), partitions: partitions.collect(), ..Default::default() }
+    let partitions = partitions.collect();
+    if version >= 10 {
+        OffsetFetchResponseTopics { topic_id: topic.id, partitions, ..Default::default() }
+    } else {
+        OffsetFetchResponseTopics { name: text(topic.name), partitions, ..Default::default() }
+    }
 }

@@ -106,6 +106,16 @@ pub(crate) enum Standing {
 }
 
 impl Standing {
+    /// The member that requests go in the name of; `None` outside of the group, and while the member has no generation.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Member { identity, .. } | Self::Rebalancing { identity, .. } => {
+                Some(identity).filter(|identity| identity.generation >= 0)
+            }
+            Self::Alone | Self::Out | Self::Ended(_) => None,
+        }
+    }
+
     /// Whether it allows the same.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
