@@ -47,6 +47,14 @@ pub(super) struct Established {
     pub(super) api_versions: ApiVersionsResponse,
 }
 
+/// The node that a connection is meant for (KIP-1242). A broker of another cluster, or another node, that has taken over the
+/// address answers REBOOTSTRAP_REQUIRED; brokers before 4.4 do not look.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    pub(super) cluster_id: String,
+    pub(super) node: i32,
+}
+
 /// Resolves an address and connects to the first of its IP addresses that can be connected to, within `setup_timeout` for
 /// each, TLS and SASL included.
 ///
@@ -58,7 +66,7 @@ pub(super) async fn establish(
     guard: &Arc<Guard>,
     resolution: &Resolution,
     logins: &Arc<Logins>,
-    address: &Address,
+    (address, expected): (&Address, Option<&Expected>),
     setup_timeout: Duration,
 ) -> Result<Established> {
     let limit = Limit::new(setup_timeout);
@@ -70,13 +78,14 @@ pub(super) async fn establish(
     }
     let mut failure = Error::new(ErrorKind::Network, "the name has no address").context(address);
     for ip in resolved {
-        let attempt = Attempt { settings, guard, logins, address, ip, limit: Limit::new(setup_timeout) };
+        let attempt = Attempt { settings, guard, logins, address, expected, ip, limit: Limit::new(setup_timeout) };
         match attempt.connect().await {
             Ok(established) => return Ok(established),
             Err(error) => {
                 failure = error.context(Named { address, ip });
                 event!(DEBUG, settings.origin, %failure, "no connection");
-                if failure.kind() == ErrorKind::Authentication {
+                let required = failure.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED);
+                if failure.kind() == ErrorKind::Authentication || required {
                     break;
                 }
             }
@@ -120,23 +129,25 @@ struct Attempt<'a> {
     guard: &'a Arc<Guard>,
     logins: &'a Arc<Logins>,
     address: &'a Address,
+    expected: Option<&'a Expected>,
     ip: SocketAddr,
     limit: Limit,
 }
 
 impl Attempt<'_> {
     async fn connect(&self) -> Result<Established> {
-        let Self { settings, guard, logins, address, limit, .. } = *self;
+        let Self { settings, guard, logins, address, expected, limit, .. } = *self;
         let newest = client_versions(ApiKey::ApiVersions).map_or(0, |(_, newest)| newest);
         let mut stream = self.open().await?;
-        let api_versions = match limit.keep("asking for its versions", agree(&mut *stream, settings, newest)).await? {
-            // Brokers before 0.10 hang up on versions that they do not know.
-            Err(Refusal::HungUp) if newest > 0 => {
-                stream = self.open().await?;
-                limit.keep("asking for its versions", agree(&mut *stream, settings, 0)).await?
-            }
-            agreed => agreed,
-        };
+        let api_versions =
+            match limit.keep("asking for its versions", agree(&mut *stream, settings, expected, newest)).await? {
+                // Brokers before 0.10 hang up on versions that they do not know.
+                Err(Refusal::HungUp) if newest > 0 => {
+                    stream = self.open().await?;
+                    limit.keep("asking for its versions", agree(&mut *stream, settings, expected, 0)).await?
+                }
+                agreed => agreed,
+            };
         let api_versions = api_versions.map_err(|refusal| match refusal {
             Refusal::HungUp => Error::new(
                 ErrorKind::Network,
@@ -147,7 +158,9 @@ impl Attempt<'_> {
         })?;
         let code = ErrorCode::new(api_versions.error_code);
         if !code.is_ok() {
-            return Err(Error::broker(code, "ApiVersions"));
+            let error = Error::broker(code, "ApiVersions");
+            // Another broker has the address: the client finds this one anew.
+            return Err(if code == ErrorCode::REBOOTSTRAP_REQUIRED { error.with_retriable(true) } else { error });
         }
         let peer = address.to_string();
         let versions = Versions::new(peer.clone(), &api_versions);
@@ -186,20 +199,22 @@ impl Attempt<'_> {
 async fn agree(
     stream: &mut dyn Stream,
     settings: &ClientSettings,
+    expected: Option<&Expected>,
     newest: i16,
 ) -> Result<ApiVersionsResponse, Refusal> {
-    let first = ask(stream, settings, newest, 0).await?;
+    let first = ask(stream, settings, expected, newest, 0).await?;
     if ErrorCode::new(first.error_code) != ErrorCode::UNSUPPORTED_VERSION || newest == 0 {
         return Ok(first);
     }
     let named = first.api_keys.iter().find(|api| api.api_key == ApiKey::ApiVersions.code());
     let theirs = named.map_or(0, |api| api.max_version).clamp(0, newest - 1);
-    ask(stream, settings, theirs, 1).await
+    ask(stream, settings, expected, theirs, 1).await
 }
 
 async fn ask(
     stream: &mut dyn Stream,
     settings: &ClientSettings,
+    expected: Option<&Expected>,
     version: i16,
     correlation_id: i32,
 ) -> Result<ApiVersionsResponse, Refusal> {
@@ -207,7 +222,8 @@ async fn ask(
     let request = ApiVersionsRequest {
         client_software_name: ByteString::from_static("ottla"),
         client_software_version: ByteString::from_static(env!("CARGO_PKG_VERSION")),
-        ..Default::default()
+        cluster_id: expected.map(|expected| ByteString::from(&*expected.cluster_id)),
+        node_id: expected.map_or(-1, |expected| expected.node),
     };
     let frame = encode_frame(&mut BytesMut::new(), key, version, correlation_id, &settings.client_id, |head| {
         encode_body(head, &request, version)?;

@@ -116,6 +116,11 @@ impl MetadataCache {
         self.wake_if(self.plan().refresh());
     }
 
+    /// A broker asked for a start from the bootstrap addresses.
+    pub(super) fn require_rebootstrap(&self) {
+        self.wake_if(self.plan().require_rebootstrap());
+    }
+
     fn wake_if(&self, wake: bool) {
         if wake {
             self.wake.notify_one();

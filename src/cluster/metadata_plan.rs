@@ -219,10 +219,11 @@ impl Plan {
         }
     }
 
-    /// A broker said that this client has to start from its bootstrap addresses again (REBOOTSTRAP_REQUIRED).
-    pub(super) fn require_rebootstrap(&mut self) {
+    /// A broker said that this client has to start from its bootstrap addresses again (REBOOTSTRAP_REQUIRED). Whether the
+    /// task has to wake up for it.
+    pub(super) fn require_rebootstrap(&mut self) -> bool {
         self.rebootstrap |= self.trigger.is_some();
-        self.stale = true;
+        self.refresh()
     }
 
     /// Whether it is time to start from the bootstrap addresses again (KIP-899, KIP-1102); asked once.

@@ -54,7 +54,7 @@ async fn carry_out(core: &Arc<Core>, step: Step) {
             }
             Err(error) => {
                 if error.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {
-                    core.metadata.plan().require_rebootstrap();
+                    core.metadata.require_rebootstrap();
                 }
                 core.metadata.failed(core.unresolved().unwrap_or(error));
             }

@@ -16,11 +16,11 @@ use super::{
     core::Core,
     counters::{BrokerMetrics, NodeCounters},
     flight::{Flight, Landing, closed},
-    handshake::{Established, establish},
+    handshake::{Established, Expected, establish},
     reconnect::Reconnect,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorCode, ErrorKind, Result},
     log::{Lasting, event},
 };
 
@@ -254,6 +254,9 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
         Err(Unmade::NotTried(error)) => return landing.land(Err(error)),
         Err(Unmade::Failed(error)) => {
             counters.not_connected();
+            if error.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {
+                core.metadata.require_rebootstrap();
+            }
             let due = core.pool.node(&core.settings, node, |known, rng| known.failed(error.clone(), now(), rng));
             tell_outage(&core, node, due, &error);
             return landing.land(Err(error));
@@ -316,8 +319,17 @@ async fn attempt(core: &Core, node: i32) -> Result<(Established, Address), Unmad
         sleep_until(not_before.into()).await;
     }
     let unknown = || Error::new(ErrorKind::Network, format!("broker {node} is not in the cluster's metadata"));
-    let address = core.pool.address(&core.metadata.picture(), node).ok_or_else(|| Unmade::Failed(unknown()))?;
-    let (resolution, logins) = (&core.resolution, &core.logins);
-    let established = establish(&core.settings, &core.guard, resolution, logins, &address, setup_timeout).await;
+    let picture = core.metadata.picture();
+    let address = core.pool.address(&picture, node).ok_or_else(|| Unmade::Failed(unknown()))?;
+    let expected = expected(core, &picture, node);
+    let (resolution, logins, to) = (&core.resolution, &core.logins, (&address, expected.as_ref()));
+    let established = establish(&core.settings, &core.guard, resolution, logins, to, setup_timeout).await;
     Ok((established.map_err(Unmade::Failed)?, address))
+}
+
+/// What a broker hears of where the connection is meant to go; `None` unless both the cluster and the node are known.
+fn expected(core: &Core, picture: &Metadata, node: i32) -> Option<Expected> {
+    let checks = core.settings.metadata_cluster_check && core.settings.metadata_rebootstrap_trigger.is_some();
+    let cluster_id = picture.cluster_id.clone().filter(|_| checks && node >= 0)?;
+    Some(Expected { cluster_id, node })
 }

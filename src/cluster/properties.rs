@@ -78,6 +78,7 @@ properties! {
         let trigger = millis(v)?;
         c.metadata_rebootstrap_trigger = c.metadata_rebootstrap_trigger.map(|_| trigger);
     };
+    "metadata.cluster.check.enable", BOOLEAN, |c, v| c.metadata_cluster_check = boolean(v)?;
     "allow.auto.create.topics", BOOLEAN, |c, v| c.allow_auto_create_topics = boolean(v)?;
     "receive.message.max.bytes", "bytes, 1000 to 2147483647",
         |c, v| c.receive_message_max_bytes = within(v, 1000..=2_147_483_647)?;

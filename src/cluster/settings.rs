@@ -49,6 +49,9 @@ pub(crate) struct ClientSettings {
     pub(crate) metadata_max_idle: Duration,
     /// `metadata.recovery.strategy=rebootstrap` and `….rebootstrap.trigger.ms`; `None` for the strategy `none`.
     pub(crate) metadata_rebootstrap_trigger: Option<Duration>,
+    /// `metadata.cluster.check.enable`: brokers hear which cluster and node a connection is meant for (KIP-1242). Without
+    /// effect for the recovery strategy `none`.
+    pub(crate) metadata_cluster_check: bool,
     /// `allow.auto.create.topics`: whether asking for a topic may create it (producers: yes).
     pub(crate) allow_auto_create_topics: bool,
     /// `receive.message.max.bytes` (librdkafka): the largest response that is accepted.
@@ -89,6 +92,7 @@ impl Default for ClientSettings {
             metadata_refresh: None,
             metadata_max_idle: Duration::from_secs(300),
             metadata_rebootstrap_trigger: Some(Duration::from_secs(300)),
+            metadata_cluster_check: true,
             allow_auto_create_topics: true,
             receive_message_max_bytes: 100_000_000,
             max_in_flight_per_connection: 100,
@@ -216,6 +220,7 @@ mod tests {
             ("metadata.max.age.ms", "10"),
             ("metadata.max.idle.ms", "11"),
             ("metadata.recovery.rebootstrap.trigger.ms", "12"),
+            ("metadata.cluster.check.enable", "false"),
             ("allow.auto.create.topics", "false"),
             ("receive.message.max.bytes", "1013"),
             ("security.protocol", "plaintext"),
@@ -245,7 +250,7 @@ mod tests {
             ],
             [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13].map(millis)
         );
-        assert!(!settings.allow_auto_create_topics);
+        assert!(!settings.allow_auto_create_topics && !settings.metadata_cluster_check);
         assert_eq!(settings.receive_message_max_bytes, 1013);
         let unbounded = applied(&[("bootstrap.resolve.timeout.ms", "0")]).unwrap();
         assert_eq!(unbounded.bootstrap_resolve_timeout, None);

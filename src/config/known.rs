@@ -315,15 +315,6 @@ const ROWS: &[Row] = &[
         &["partitioner_cb"],
     ),
     row(
-        All,
-        Always(
-            &["false"],
-            Otherwise::Refuse,
-            "a broker of another cluster would not be noticed (KIP-1242); set it to false to go without",
-        ),
-        &["metadata.cluster.check.enable"],
-    ),
-    row(
         Admin,
         Refused("controllers are not asked directly in this version (KIP-919); set `bootstrap.servers` instead"),
         &["bootstrap.controllers"],

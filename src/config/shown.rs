@@ -45,6 +45,7 @@ const HARMLESS: &[&str] = &[
     "message.max.bytes",
     "message.send.max.retries",
     "message.timeout.ms",
+    "metadata.cluster.check.enable",
     "metadata.max.age.ms",
     "metadata.max.idle.ms",
     "metadata.recovery.rebootstrap.trigger.ms",

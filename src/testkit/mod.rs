@@ -75,6 +75,3 @@ pub use state::{
 };
 #[cfg(feature = "tls")]
 pub use tls::Tls;
-
-/// What the brokers say when they are asked for their cluster's id.
-const CLUSTER_ID: &str = "ottla-testkit";

@@ -33,6 +33,7 @@ pub struct Options {
     pub(crate) fetch_sessions: usize,
     pub(crate) sink: bool,
     pub(crate) prepared: Vec<(String, Vec<Bytes>)>,
+    pub(crate) cluster_id: String,
     pub(crate) seed: u64,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<super::Tls>,
@@ -71,6 +72,7 @@ impl Default for Options {
             fetch_sessions: 1000,
             sink: false,
             prepared: Vec::new(),
+            cluster_id: "ottla-testkit".to_owned(),
             seed: 0,
             #[cfg(feature = "tls")]
             tls: None,
@@ -252,6 +254,13 @@ impl Options {
     /// Asks clients for SASL (default: none): `SASL_PLAINTEXT`, and with `tls` `SASL_SSL`.
     pub fn sasl(mut self, sasl: Sasl) -> Self {
         self.sasl = Some(Arc::new(sasl));
+        self
+    }
+
+    /// The cluster's id (default: `ottla-testkit`). Of two clusters with different ids, each refuses a client that is looking
+    /// for the other, as Kafka does from 4.4 on (KIP-1242).
+    pub fn cluster_id(mut self, cluster_id: impl Into<String>) -> Self {
+        self.cluster_id = cluster_id.into();
         self
     }
 

@@ -134,3 +134,81 @@ async fn a_cluster_that_is_replaced_by_another_is_found_by_its_name() {
     assert_eq!(log(&first, 0), numbers(0..100));
     assert_eq!(log(&second, 0), numbers(100..300));
 }
+
+/// A network on which one address leads elsewhere while it is reused.
+#[derive(Clone, Debug)]
+struct Reused {
+    inner: MemoryNetwork,
+    from: SocketAddr,
+    to: SocketAddr,
+    is_reused: Arc<AtomicBool>,
+}
+
+impl Network for Reused {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        self.inner.resolve(host, port)
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        let reused = address == self.from && self.is_reused.load(Ordering::Relaxed);
+        self.inner.connect(if reused { self.to } else { address })
+    }
+}
+
+/// Two clusters with the same topic; the address of the first one's leader leads to the second.
+async fn reused_address() -> (Cluster, Cluster, Reused) {
+    let inner = MemoryNetwork::new();
+    let ours = Cluster::start(Options::new().network(inner.clone()).brokers(2)).await.unwrap();
+    let theirs = Options::new().network(inner.clone()).cluster_id("another");
+    let theirs = Cluster::start(theirs).await.unwrap();
+    for cluster in [&ours, &theirs] {
+        cluster.create_topic(TOPIC, 1).unwrap();
+    }
+    ours.move_leader(TOPIC, 0, 2).unwrap();
+    let address = |cluster: &Cluster, broker: usize| {
+        let bootstrap = cluster.bootstrap();
+        let port = bootstrap.split(',').nth(broker - 1).unwrap().rsplit(':').next().unwrap().to_owned();
+        SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
+    };
+    let (from, to) = (address(&ours, 2), address(&theirs, 1));
+    let network = Reused { inner, from, to, is_reused: Arc::new(AtomicBool::new(true)) };
+    (ours, theirs, network)
+}
+
+fn at_first_broker(cluster: &Cluster, network: &Reused) -> ProducerBuilder {
+    let bootstrap = cluster.bootstrap();
+    let first = bootstrap.split(',').next().unwrap();
+    Producer::builder(first).network(Arc::new(network.clone())).seed(7)
+}
+
+#[tokio::test(start_paused = true)]
+async fn reused_address_of_another_cluster_is_left() {
+    let (ours, theirs, network) = reused_address().await;
+    let producer = at_first_broker(&ours, &network).build().await.unwrap();
+    let deliveries = send_numbers(&producer, 0..10).await;
+    tokio::time::sleep(ms(60_000)).await;
+    assert_eq!(log(&theirs, 0), [""; 0], "nothing is written to the other cluster");
+    let asked = theirs.requests(ApiKey::ApiVersions);
+    assert!((2..100).contains(&asked), "{asked} connections in a minute");
+    let metadata = ours.requests(ApiKey::Metadata);
+    assert!(metadata < 200, "{metadata} look-ups in a minute");
+    network.is_reused.store(false, Ordering::Relaxed);
+    for result in results(deliveries).await {
+        result.unwrap();
+    }
+    assert_eq!(log(&ours, 0), numbers(0..10));
+    assert_eq!(log(&theirs, 0), [""; 0]);
+}
+
+/// What the check is for: without it, the records are taken by the wrong cluster.
+#[tokio::test(start_paused = true)]
+async fn reused_address_is_written_to_without_check() {
+    for (name, value) in [("metadata.cluster.check.enable", "false"), ("metadata.recovery.strategy", "none")] {
+        let (ours, theirs, network) = reused_address().await;
+        let producer = at_first_broker(&ours, &network).property(name, value).build().await.unwrap();
+        for result in results(send_numbers(&producer, 0..10).await).await {
+            result.unwrap();
+        }
+        assert_eq!(log(&theirs, 0), numbers(0..10), "{name}={value}");
+    }
+}

@@ -1,11 +1,13 @@
-//! ApiVersions 0–4: what is served, and the finalized features (KIP-584). From version 3 on the client has to name its
-//! software decently; a version that is not served is answered in version 0 (KIP-511).
+//! ApiVersions 0–5: what is served, and the finalized features (KIP-584). From version 3 on the client has to name its
+//! software decently; a version that is not served is answered in version 0 (KIP-511). A client that is looking for another
+//! cluster or another node (v5) is told to start anew (KIP-1242).
 
 use super::{Call, Context, SERVED, Step, text, versions};
 use crate::{
     error::{ErrorCode, Result},
     wire::{
         ApiKey,
+        byte_string::ByteString,
         messages::{
             ApiVersionsRequest, ApiVersionsResponse,
             api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey},
@@ -19,7 +21,11 @@ impl Call for ApiVersions {
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let decent = context.head.version < 3
             || (is_decent(&self.0.client_software_name) && is_decent(&self.0.client_software_version));
-        let error = if decent { context.refused().unwrap_or_default() } else { ErrorCode::INVALID_REQUEST };
+        let error = match context.refused() {
+            _ if !decent => ErrorCode::INVALID_REQUEST,
+            None if self.is_misrouted(context) => ErrorCode::REBOOTSTRAP_REQUIRED,
+            refused => refused.unwrap_or_default(),
+        };
         let mut response = ApiVersionsResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         if error.is_ok() {
             response.api_keys = SERVED.iter().filter_map(|known| served(known.key, context)).collect();
@@ -47,6 +53,14 @@ impl Call for ApiVersions {
 
     fn wakes(&self) -> bool {
         false
+    }
+}
+
+impl ApiVersions {
+    fn is_misrouted(&self, context: &Context<'_>) -> bool {
+        let ApiVersionsRequest { cluster_id, node_id, .. } = &self.0;
+        let elsewhere = |id: &ByteString| *id != *context.state.options.cluster_id || *node_id != context.broker;
+        *node_id >= 0 && cluster_id.as_ref().is_some_and(elsewhere)
     }
 }
 

@@ -3,7 +3,6 @@
 use super::{Call, Context, Step, text};
 use crate::{
     error::Result,
-    testkit::CLUSTER_ID,
     wire::messages::{
         DescribeClusterRequest, DescribeClusterResponse, describe_cluster_response::DescribeClusterBroker,
     },
@@ -19,7 +18,7 @@ impl Call for DescribeCluster {
         if context.head.version >= 1 {
             response.endpoint_type = self.0.endpoint_type;
         }
-        response.cluster_id = text(CLUSTER_ID);
+        response.cluster_id = text(context.state.options.cluster_id.as_str());
         response.controller_id = context.state.controller();
         if error.is_ok() {
             let up = context.state.brokers.iter().filter(|broker| broker.up);

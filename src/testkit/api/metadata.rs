@@ -7,12 +7,9 @@ use super::{Call, Context, Step, Subject, text};
 use crate::{
     error::{ErrorCode, Result},
     record::{TopicPartition, check_topic_name},
-    testkit::{
-        CLUSTER_ID,
-        state::{
-            State,
-            topics::{NO_LEADER, Topic},
-        },
+    testkit::state::{
+        State,
+        topics::{NO_LEADER, Topic},
     },
     wire::messages::{
         MetadataRequest, MetadataResponse,
@@ -35,7 +32,7 @@ impl Call for Metadata {
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
         let mut response = MetadataResponse { throttle_time_ms: context.throttle(), ..Default::default() };
-        response.cluster_id = Some(text(CLUSTER_ID));
+        response.cluster_id = Some(text(context.state.options.cluster_id.as_str()));
         response.controller_id = context.state.controller();
         response.brokers = brokers(context.state);
         if version >= 13
