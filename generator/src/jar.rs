@@ -46,7 +46,11 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
-fn fetch(version: &str) -> Result<PathBuf, Box<dyn Error>> {
+/// The jar of a version of Kafka's clients, which Maven fetches if it is not there yet.
+///
+/// # Errors
+/// Maven is not there or cannot fetch.
+pub fn fetch(version: &str) -> Result<PathBuf, Box<dyn Error>> {
     let folder = root().join("target").join("kafka").join("schemas");
     let jar = folder.join(format!("kafka-clients-{version}.jar"));
     if !jar.is_file() {

@@ -1,26 +1,21 @@
 //! Bytes only: frames, varints, checksums, record batches, codecs, messages. No IO, no clock, no state of a client.
 
+#[cfg(feature = "testkit")]
+pub mod any_message;
 mod api_key;
 pub(crate) mod batch;
-#[cfg(test)]
 pub(crate) mod byte_string;
 pub(crate) mod codec;
 mod crc;
-#[cfg(test)]
 pub(crate) mod decoder;
-#[cfg(test)]
 pub(crate) mod encoder;
 pub(crate) mod fetch;
 pub(crate) mod frame;
 #[cfg(all(any(test, fuzzing), feature = "testkit"))]
 pub(crate) mod fuzz;
 pub(crate) mod message;
-#[cfg(test)]
 pub(crate) mod messages;
-#[cfg(test)]
-mod messages_tests;
 pub(crate) mod produce;
-#[cfg(test)]
 pub(crate) mod protocol;
 mod read;
 mod shape;

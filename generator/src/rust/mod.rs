@@ -74,6 +74,7 @@ pub(crate) fn files(schemas: &Schemas) -> Result<Files, Box<dyn Error>> {
     let mut files = Files::new();
     let mut modules = String::new();
     let mut exports = String::new();
+    let mut list = String::new();
     let mut table = String::new();
     for api in APIS {
         let get = |half: &str| {
@@ -91,6 +92,7 @@ pub(crate) fn files(schemas: &Schemas) -> Result<Files, Box<dyn Error>> {
             files.insert(format!("{module}.rs"), file(message, api)?);
             writeln!(modules, "pub(crate) mod {module};")?;
             writeln!(exports, "pub(crate) use {module}::{};", message.name)?;
+            writeln!(list, "    {},", message.name)?;
         }
         let Versions { min, max } = request.stable_versions();
         writeln!(table, "ApiKey::{api} => ({min}, {max}, {}),", flexible(request))?;
@@ -99,7 +101,7 @@ pub(crate) fn files(schemas: &Schemas) -> Result<Files, Box<dyn Error>> {
     files.insert(
         "mod.rs".to_owned(),
         format!(
-            "{head}\n//! The messages of every API that a client sends.\n//!\n//! A request is encoded and a response decoded; the other directions are for a broker and stand behind the\n//! feature `testkit`.\n#![allow(dead_code, unused_imports, reason = \"every API is generated, whether or not it is sent yet\")]\n\n{modules}\n{exports}\nuse super::api_key::ApiKey;\n\n/// Returns the first and last version of an API's messages and the first flexible one (KIP-482); `None` for an API\n/// that is not a client's.\npub(crate) const fn versions(key: ApiKey) -> Option<(i16, i16, i16)> {{\n    Some(match key {{\n{table}\n        _ => return None,\n    }})\n}}\n"
+            "{head}\n//! The messages of every API that a client sends.\n//!\n//! A request is encoded and a response decoded; the other directions are for a broker and stand behind the\n//! feature `testkit`.\n#![allow(dead_code, unused_imports, reason = \"every API is generated, whether or not it is sent yet\")]\n\n{modules}\n{exports}\nuse super::api_key::ApiKey;\n\n/// Returns the first and last version of an API's messages and the first flexible one (KIP-482); `None` for an API\n/// that is not a client's.\npub(crate) const fn versions(key: ApiKey) -> Option<(i16, i16, i16)> {{\n    Some(match key {{\n{table}\n        _ => return None,\n    }})\n}}\n\n/// Hands the name of every message to a macro.\n#[cfg(feature = \"testkit\")]\nmacro_rules! each_message {{\n($with:ident) => {{\n$with! {{\n{list}}}\n}};\n}}\n#[cfg(feature = \"testkit\")]\npub(crate) use each_message;\n"
         ),
     );
     Ok(files)
