@@ -3,13 +3,16 @@
 
 #![cfg(unix)]
 
+#[path = "common/schemas.rs"]
+mod schemas;
+
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use generator::random::{Fill, body};
 use kafka_protocol::protocol::{Decodable, Encodable, Message};
 use ottla::any_message::MESSAGES;
-use protocol_tests::{Error, or_skip};
+use schemas::jar_is_here;
 
 /// The smallest and the largest message, some with long arrays, and many with random contents.
 fn fills() -> impl Iterator<Item = Fill> {
@@ -23,9 +26,10 @@ struct Theirs {
     name: &'static str,
     versions: (i16, i16),
     recode: fn(Bytes, i16) -> Result<Vec<u8>, String>,
+    default_body: fn(i16) -> Option<Vec<u8>>,
 }
 
-fn theirs<M: Message + Decodable + Encodable>(name: &'static str) -> Theirs {
+fn theirs<M: Message + Decodable + Encodable + Default>(name: &'static str) -> Theirs {
     let recode = |mut body: Bytes, version: i16| {
         let message = M::decode(&mut body, version).map_err(|error| format!("decoding: {error:#}"))?;
         if !body.is_empty() {
@@ -35,7 +39,11 @@ fn theirs<M: Message + Decodable + Encodable>(name: &'static str) -> Theirs {
         message.encode(&mut out, version).map_err(|error| format!("encoding: {error:#}"))?;
         Ok(out.to_vec())
     };
-    Theirs { name, versions: (M::VERSIONS.min, M::VERSIONS.max), recode }
+    let default_body = |version| {
+        let mut out = BytesMut::new();
+        M::default().encode(&mut out, version).ok().map(|()| out.to_vec())
+    };
+    Theirs { name, versions: (M::VERSIONS.min, M::VERSIONS.max), recode, default_body }
 }
 
 macro_rules! all {
@@ -44,14 +52,13 @@ macro_rules! all {
 
 #[test]
 fn random_bodies_are_equal_in_both_codecs() {
-    let jar = generator::fetch(generator::VERSION).map_err(|error| Error::Unavailable(error.to_string()));
-    if or_skip(jar).is_none() {
+    if !jar_is_here() {
         return;
     }
-    let schemas = generator::schemas(generator::VERSION).unwrap();
+    let schemas = generator::schemas(generator::VERSION).expect("schemas");
     let theirs = all_of_theirs();
     let by_name: BTreeMap<&str, &Theirs> = theirs.iter().map(|it| (it.name, it)).collect();
-    let (mut all, mut pairs, mut bodies) = (0, 0, 0);
+    let (mut all, mut pairs, mut bodies, mut defaults) = (0, 0, 0, 0);
     let (mut wrong, mut alone) = (Vec::new(), Vec::new());
     for ours in MESSAGES {
         let (first, last) = ours.versions;
@@ -64,6 +71,14 @@ fn random_bodies_are_equal_in_both_codecs() {
         };
         for version in first.max(theirs.versions.0)..=last.min(theirs.versions.1) {
             pairs += 1;
+            if let Some(expected) = (theirs.default_body)(version) {
+                defaults += 1;
+                assert_eq!(
+                    ours.default_body(version).ok(),
+                    Some(expected),
+                    "{ours:?} version {version}, with defaults"
+                );
+            }
             for fill in fills() {
                 bodies += 1;
                 let body = Bytes::from(body(&schemas[ours.name], version, fill));
@@ -82,8 +97,9 @@ fn random_bodies_are_equal_in_both_codecs() {
         }
     }
     assert!(wrong.is_empty(), "{} of {bodies} bodies differ:\n{}", wrong.len(), wrong.join("\n"));
-    println!("{pairs} of {all} pairs of a message and a version, {bodies} bodies; only Ottla knows {alone:?}");
-    assert!(pairs > 500, "{pairs}");
+    println!("{pairs} of {all} pairs of a message and a version, {bodies} bodies and {defaults} with defaults");
+    println!("only Ottla knows {alone:?}");
+    assert!(pairs > 500 && defaults > 450, "{pairs}, {defaults}");
 }
 
 fn all_of_theirs() -> Vec<Theirs> {
