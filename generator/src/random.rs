@@ -16,7 +16,7 @@ pub enum Fill {
     Seed(u64),
     /// Anything, by this seed, with short strings and few elements.
     Brief(u64),
-    /// One element in each array above a depth, and so many in each array at it; the rest is as small as it can be.
+    /// Two elements in each array above a depth, and so many in each array at it; the rest is as small as it can be.
     Many {
         /// 1 for the arrays of the message itself, 2 for those of their elements.
         depth: u32,
@@ -88,7 +88,7 @@ impl Writer<'_> {
     fn count(&mut self) -> usize {
         match self.fill {
             Fill::Many { depth, count } => match self.depth.cmp(&depth) {
-                Ordering::Less => 1,
+                Ordering::Less => 2,
                 Ordering::Equal => count,
                 Ordering::Greater => 0,
             },

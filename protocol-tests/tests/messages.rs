@@ -25,7 +25,7 @@ const LARGE: [&str; 5] =
 fn golden_messages_are_decoded_and_encoded_equally() {
     let mut pairs = BTreeMap::new();
     for golden in goldens() {
-        let place = golden.place();
+        let place = format!("{:?} version {}, {}", golden.message, golden.version, golden.json);
         let recoded = golden.message.recode(golden.body.clone(), golden.version);
         let recoded = recoded.unwrap_or_else(|error| panic!("{place}: {error}"));
         assert_eq!(golden.body, recoded.bytes, "{place}");

@@ -16,13 +16,6 @@ pub(crate) struct Golden {
     pub(crate) body: Bytes,
 }
 
-impl Golden {
-    /// The message and its version, for the text of an assertion.
-    pub(crate) fn place(&self) -> String {
-        format!("{} version {}, {}", self.message.name, self.version, self.json)
-    }
-}
-
 /// Every line.
 pub(crate) fn goldens() -> Vec<Golden> {
     TEXT.lines().map(|line| read(line).unwrap_or_else(|| panic!("not a golden message: {line}"))).collect()
