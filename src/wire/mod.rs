@@ -13,6 +13,8 @@ pub(crate) mod fetch;
 pub(crate) mod frame;
 #[cfg(all(any(test, fuzzing), feature = "testkit"))]
 pub(crate) mod fuzz;
+#[cfg(all(any(test, fuzzing), feature = "testkit"))]
+pub(crate) mod fuzz_messages;
 pub(crate) mod message;
 pub(crate) mod messages;
 pub(crate) mod produce;
