@@ -43,6 +43,7 @@ fn allocated(message: &AnyMessage, version: i16, body: &[u8]) -> Option<usize> {
 fn decoding_takes_memory_within_a_multiple_of_the_body() {
     many_elements();
     claimed_elements();
+    nested_claims();
 }
 
 /// As many elements as a body can hold, at any depth.
@@ -67,22 +68,53 @@ fn many_elements() {
     println!("at most {:.1} bytes for each byte of a message ({})", most.0, most.1);
 }
 
+/// The bytes behind a count that is put into a message.
+const BEHIND: usize = 1000;
+
+/// A count, compact or of four bytes.
+fn count_of(elements: usize, flexible: bool) -> Vec<u8> {
+    let [high, low] = (elements as u16).to_be_bytes();
+    if flexible { vec![(elements % 128) as u8 | 0x80, (elements / 128) as u8] } else { vec![0, 0, high, low] }
+}
+
 /// Counts that the bytes behind them can just hold, or cannot, in any place of a message.
 fn claimed_elements() {
-    const BEHIND: usize = 1000;
     let mut tries = 0;
     for Golden { message, version, body, .. } in goldens().into_iter().filter(|it| it.body.len() < 100) {
         for at in 0..body.len() {
-            for filler in [0, 1] {
-                let behind = [filler; BEHIND];
-                for count in [BEHIND, BEHIND / 3] {
-                    let compact = [(count % 128) as u8 | 0x80, (count / 128) as u8];
-                    let length = if version >= message.first_flexible { &compact[..] } else { &[0, 0, 3, 0] };
-                    let _ = allocated(message, version, &[&body[..at], length, &behind].concat());
+            for filler in [[0; BEHIND], [1; BEHIND]] {
+                for elements in [BEHIND, BEHIND / 3] {
+                    let count = count_of(elements, version >= message.first_flexible);
+                    let _ = allocated(message, version, &[&body[..at], &count, &filler].concat());
                     tries += 1;
                 }
             }
         }
     }
     println!("{tries} bodies that claim many elements");
+}
+
+/// An outer array and an inner one that both claim all bytes behind them.
+fn nested_claims() {
+    let mut tries = 0;
+    for Golden { message, version, body, .. } in goldens().into_iter().filter(|it| it.body.len() < 100) {
+        if version < message.versions.1 {
+            continue;
+        }
+        let flexible = version >= message.first_flexible;
+        let outer = count_of(BEHIND / 3, flexible);
+        let width = if flexible { 1 } else { outer.len() };
+        for first in 0..body.len() {
+            for second in first + width..body.len() {
+                let between = &body[first + width..second];
+                for inner in [BEHIND, BEHIND / 3] {
+                    let inner = count_of(inner, flexible);
+                    let claims = [&body[..first], &outer, between, &inner, &[1; BEHIND]].concat();
+                    let _ = allocated(message, version, &claims);
+                    tries += 1;
+                }
+            }
+        }
+    }
+    println!("{tries} bodies with two counts that claim many elements");
 }
