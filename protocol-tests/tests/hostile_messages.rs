@@ -24,7 +24,7 @@ fn refused(message: &AnyMessage, version: i16, body: &[u8], error: &ottla::Error
     assert!(text.starts_with(&start) && text.contains("byte ") && text.contains(&place), "{text}");
 }
 
-/// Decodes a body: it is refused, or what is encoded of it is stable. Returns whether it was refused.
+/// Decodes a body: it is refused, or it is encoded again and stays the same from then on. Returns true if it was refused.
 fn tried(message: &AnyMessage, version: i16, body: Vec<u8>) -> bool {
     let body = Bytes::from(body);
     match message.recode(body.clone(), version) {

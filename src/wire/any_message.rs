@@ -41,7 +41,7 @@ pub struct Recoded {
 }
 
 impl AnyMessage {
-    /// Whether the message is a request.
+    /// Returns true for a request and false for a response.
     pub fn is_request(&self) -> bool {
         self.name.ends_with("Request")
     }
