@@ -1,5 +1,5 @@
-//! Messages with random contents, written straight from a schema: an encoder of its own, so that a mistake of the
-//! generated ones cannot hide in it.
+//! Messages with random contents, written straight from a schema: an encoder of its own, so that a
+//! mistake of the generated ones cannot hide in it.
 
 use std::cmp::Ordering;
 
@@ -16,7 +16,8 @@ pub enum Fill {
     Seed(u64),
     /// Anything, by this seed, with short strings and few elements.
     Brief(u64),
-    /// Two elements in each array above a depth, and so many in each array at it; the rest is as small as it can be.
+    /// Two elements in each array above a depth, and so many in each array at it; the rest is as
+    /// small as it can be.
     Many {
         /// 1 for the arrays of the message itself, 2 for those of their elements.
         depth: u32,
@@ -121,7 +122,8 @@ impl Writer<'_> {
             tagged.sort_by_key(|(tag, _)| *tag);
             let mut written = Vec::new();
             for (tag, field) in tagged {
-                // A tagged field at its default is left out, so one that is written has to differ from it.
+                // A tagged field at its default is left out, so one that is written has to differ
+                // from it.
                 if let Some(value) = self.tagged(field) {
                     written.push((tag, value));
                 }

@@ -1,5 +1,5 @@
-//! Bodies as a hostile or a broken peer would send them, for every message and version: an error each time that says where,
-//! or a message that can be encoded again.
+//! Bodies as a hostile or a broken peer would send them, for every message and version: an error
+//! each time that says where, or a message that can be encoded again.
 
 #![cfg(unix)]
 
@@ -24,7 +24,8 @@ fn refused(message: &AnyMessage, version: i16, body: &[u8], error: &ottla::Error
     assert!(text.starts_with(&start) && text.contains("byte ") && text.contains(&place), "{text}");
 }
 
-/// Decodes a body: it is refused, or it is encoded again and stays the same from then on. Returns true if it was refused.
+/// Decodes a body: it is refused, or it is encoded again and stays the same from then on. Returns
+/// true if it was refused.
 fn tried(message: &AnyMessage, version: i16, body: Vec<u8>) -> bool {
     let body = Bytes::from(body);
     match message.recode(body.clone(), version) {

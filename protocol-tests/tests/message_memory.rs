@@ -1,4 +1,5 @@
-//! The memory that decoding a body takes, for every message and version, against the size of the body.
+//! The memory that decoding a body takes, for every message and version, against the size of the
+//! body.
 //!
 //! One test, because all that the process allocates is counted.
 
@@ -21,13 +22,14 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Bytes of memory for each byte of a body: all that is allocated, whether or not it is freed meanwhile.
+/// Bytes of memory for each byte of a body: all that is allocated, whether or not it is freed
+/// meanwhile.
 const EACH: usize = 43;
 /// Bytes of memory beyond that, for an error and the path to the field that is read.
 const BASE: usize = 2048;
 
-/// Decodes a body, and asserts that the memory it took is within the bound. Returns the bytes that were allocated, if the
-/// body is a message.
+/// Decodes a body, and asserts that the memory it took is within the bound. Returns the bytes that
+/// were allocated, if the body is a message.
 fn allocated(message: &AnyMessage, version: i16, body: &[u8]) -> Option<usize> {
     let shared = Bytes::copy_from_slice(body);
     let region = Region::new(ALLOCATOR);

@@ -1,4 +1,5 @@
-//! The generated messages beside those that Kafka's own classes write, which stand in `messages.golden`.
+//! The generated messages beside those that Kafka's own classes write, which stand in
+//! `messages.golden`.
 
 #![cfg(unix)]
 

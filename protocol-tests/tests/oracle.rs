@@ -1,5 +1,6 @@
-//! The generated messages beside the crate `kafka-protocol`'s: three independent writers (a random body comes straight
-//! from Kafka's schema) and two independent readers, which have to agree on every byte.
+//! The generated messages beside the crate `kafka-protocol`'s: three independent writers (a random
+//! body comes straight from Kafka's schema) and two independent readers, which have to agree on
+//! every byte.
 
 #![cfg(unix)]
 

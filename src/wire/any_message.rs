@@ -1,6 +1,7 @@
 //! Any generated message by its name, decoded and encoded, for tests outside of the crate.
 //!
-//! Both directions of both halves of an API are there with the feature `testkit` alone, and so is this module.
+//! Both directions of both halves of an API are there with the feature `testkit` alone, and so is
+//! this module.
 
 use std::fmt;
 
@@ -24,7 +25,8 @@ pub struct AnyMessage {
     pub api: ApiKey,
     /// The first and the last version; a version that Kafka calls unstable is not among them.
     pub versions: (i16, i16),
-    /// The first version with compact lengths and tagged fields (KIP-482); `i16::MAX` if there is none.
+    /// The first version with compact lengths and tagged fields (KIP-482); `i16::MAX` if there is
+    /// none.
     pub first_flexible: i16,
     decode: fn(Bytes, i16) -> Result<()>,
     recode: fn(Bytes, i16) -> Result<Recoded>,
@@ -49,8 +51,9 @@ impl AnyMessage {
     /// Decodes a body without its header, and drops what was decoded.
     ///
     /// # Errors
-    /// `Protocol`, with the message, the version, the field and the position, where the bytes are not such a body or some
-    /// are left over; `UnsupportedVersion` for a version that the message does not have.
+    /// `Protocol`, with the message, the version, the field and the position, where the bytes are
+    /// not such a body or some are left over; `UnsupportedVersion` for a version that the message
+    /// does not have.
     pub fn decode(&self, body: Bytes, version: i16) -> Result<()> {
         self.check(version)?;
         (self.decode)(body, version).map_err(|error| error.context(self.name))
@@ -68,7 +71,8 @@ impl AnyMessage {
     /// Encodes a message whose fields have their defaults.
     ///
     /// # Errors
-    /// `UnsupportedVersion` for a version that cannot express a default, or that the message does not have.
+    /// `UnsupportedVersion` for a version that cannot express a default, or that the message does
+    /// not have.
     pub fn default_body(&self, version: i16) -> Result<Vec<u8>> {
         self.check(version)?;
         (self.default)(version).map_err(|error| error.context(self.name))

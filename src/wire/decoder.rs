@@ -10,14 +10,15 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A value that a message is made of.
 pub(crate) trait Decode: Sized {
-    /// The fewest bytes that the value takes in any version. Elements of arrays say it exactly, because the count of an
-    /// array is held against it.
+    /// The fewest bytes that the value takes in any version. Elements of arrays say it exactly,
+    /// because the count of an array is held against it.
     const LEAST: usize = 1;
 
     /// Reads the value.
     ///
     /// # Errors
-    /// `Protocol`, with the field, the version and the position, where the bytes are not such a value.
+    /// `Protocol`, with the field, the version and the position, where the bytes are not such a
+    /// value.
     fn decode(d: &mut Decoder) -> Result<Self>;
 }
 
@@ -26,10 +27,11 @@ const MOST_EACH: usize = 43;
 
 /// Goes through the bytes of one message in one version, from front to back.
 ///
-/// Strings and bytes are slices of the message: nothing is copied. An array's memory is reserved at once, for no more
-/// elements than the bytes that are left can hold; bytes that the elements of outer arrays still need do not count. So all
-/// arrays of a message, whatever they claim and however they are nested, take at most [`MOST_EACH`] bytes of memory for
-/// each byte of the message.
+/// Strings and bytes are slices of the message: nothing is copied. An array's memory is reserved at
+/// once, for no more elements than the bytes that are left can hold; bytes that the elements of
+/// outer arrays still need do not count. So all arrays of a message, whatever they claim and
+/// however they are nested, take at most [`MOST_EACH`] bytes of memory for each byte of the
+/// message.
 pub(crate) struct Decoder {
     bytes: Bytes,
     at: usize,
@@ -139,7 +141,8 @@ impl Decoder {
         }
     }
 
-    /// A length, `None` for null: compact in flexible versions, otherwise as `wide` (4 bytes) or narrow (2 bytes).
+    /// A length, `None` for null: compact in flexible versions, otherwise as `wide` (4 bytes) or
+    /// narrow (2 bytes).
     fn length(&mut self, field: &'static str, wide: bool) -> Result<Option<usize>> {
         if self.flexible {
             return Ok((self.unsigned(field)? as usize).checked_sub(1));

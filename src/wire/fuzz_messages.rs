@@ -5,7 +5,8 @@ use bytes::Bytes;
 use super::any_message::{AnyMessage, MESSAGES};
 use crate::error::ErrorKind;
 
-/// A body in a version of a message: the first byte says which message, the second in which version.
+/// A body in a version of a message: the first byte says which message, the second in which
+/// version.
 fn parts(input: &[u8]) -> Option<(&AnyMessage, i16, Bytes)> {
     let [which, version, body @ ..] = input else { return None };
     let message = MESSAGES.get(usize::from(*which) % MESSAGES.len())?;

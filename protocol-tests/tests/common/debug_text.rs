@@ -130,7 +130,8 @@ impl Parser<'_> {
     }
 }
 
-/// Holds a value against the JSON that Kafka prints of it: every field there has to be here, with the same content.
+/// Holds a value against the JSON that Kafka prints of it: every field there has to be here, with
+/// the same content.
 pub(crate) fn compare(json: &Json, value: &Value) -> Result<(), String> {
     let equal = match (json, value) {
         (Json::Null, Value::None) => true,

@@ -1,6 +1,8 @@
-//! `messages.golden`: messages of every API and version, with random contents, as Kafka's own classes write them.
+//! `messages.golden`: messages of every API and version, with random contents, as Kafka's own
+//! classes write them.
 //!
-//! A line is the API, the half, the version, the content as Kafka's JSON, and the body in hexadecimal, with tabs between.
+//! A line is the API, the half, the version, the content as Kafka's JSON, and the body in
+//! hexadecimal, with tabs between.
 
 use bytes::Bytes;
 use ottla::any_message::{AnyMessage, MESSAGES};
