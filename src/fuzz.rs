@@ -19,7 +19,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target {
         name: "batch",
         run: wire::fuzz::batch,
@@ -32,9 +32,20 @@ pub const TARGETS: [Target; 9] = [
         seeds: wire::fuzz::codec_seeds,
         memory: (8 * wire::fuzz::LIMIT, 64),
     },
-    Target { name: "response", run: wire::fuzz::response, seeds: wire::fuzz::response_seeds, memory: (64 << 10, 400) },
     Target { name: "fetch", run: wire::fuzz::fetch, seeds: wire::fuzz::fetch_seeds, memory: (64 << 10, 200) },
     Target { name: "produce", run: wire::fuzz::produce, seeds: wire::fuzz::produce_seeds, memory: (64 << 10, 200) },
+    Target {
+        name: "message",
+        run: wire::fuzz_messages::message,
+        seeds: wire::fuzz_messages::message_seeds,
+        memory: (8 << 10, 44),
+    },
+    Target {
+        name: "recoded-message",
+        run: wire::fuzz_messages::recoded_message,
+        seeds: wire::fuzz_messages::message_seeds,
+        memory: (64 << 10, 400),
+    },
     Target { name: "walk", run: consumer::fuzz::walk, seeds: consumer::fuzz::walk_seeds, memory: (8 << 20, 64) },
     Target { name: "group", run: consumer::fuzz::group, seeds: consumer::fuzz::group_seeds, memory: (64 << 10, 100) },
     Target {

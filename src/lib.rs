@@ -118,6 +118,9 @@ pub use record::{
     ConsumerRecord, DeserializeError, Deserializer, Field, Header, Offset, Payload, Plain, Record, RecordMetadata,
     TimestampType, TopicName, TopicPartition,
 };
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub use wire::any_message;
 pub use wire::{ApiKey, Compression};
 pub use worker::{
     Handler, HandlerError, HandlerResult, OrderBy, Permanent, RunningJob, Worker, WorkerBuilder, WorkerMetrics,

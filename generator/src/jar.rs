@@ -7,6 +7,7 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use crate::schema::Message;
@@ -46,20 +47,34 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
-fn fetch(version: &str) -> Result<PathBuf, Box<dyn Error>> {
+/// The jar of a version of Kafka's clients, which Maven fetches if it is not there yet.
+///
+/// # Errors
+/// Maven is not there or cannot fetch.
+pub fn fetch(version: &str) -> Result<PathBuf, Box<dyn Error>> {
+    // Tests fetch from several threads.
+    static FETCHING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = root().join("target").join("kafka").join("schemas");
-    let jar = folder.join(format!("kafka-clients-{version}.jar"));
+    let name = format!("kafka-clients-{version}.jar");
+    let jar = folder.join(&name);
     if !jar.is_file() {
-        fs::create_dir_all(&folder)?;
-        let status = Command::new("mvn")
-            .args(["-q", "-B", PLUGIN])
-            .arg(format!("-Dartifact=org.apache.kafka:kafka-clients:{version}"))
-            .arg(format!("-DoutputDirectory={}", folder.display()))
-            .status()
-            .map_err(|error| format!("Maven (`mvn`) cannot be started: {error}"))?;
-        if !status.success() || !jar.is_file() {
-            return Err(format!("Maven could not fetch kafka-clients {version}").into());
-        }
+        // Another process must not take half a jar for the whole.
+        let part = folder.join(format!("part-{}", std::process::id()));
+        fs::create_dir_all(&part)?;
+        let fetched = run_maven(version, &part).and_then(|()| Ok(fs::rename(part.join(&name), &jar)?));
+        fs::remove_dir_all(&part)?;
+        fetched?;
     }
     Ok(jar)
+}
+
+fn run_maven(version: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
+    let status = Command::new("mvn")
+        .args(["-q", "-B", PLUGIN])
+        .arg(format!("-Dartifact=org.apache.kafka:kafka-clients:{version}"))
+        .arg(format!("-DoutputDirectory={}", folder.display()))
+        .status()
+        .map_err(|error| format!("Maven (`mvn`) cannot be started: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("Maven could not fetch kafka-clients {version}").into()) }
 }

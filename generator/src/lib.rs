@@ -9,6 +9,6 @@ mod rust;
 pub mod schema;
 
 pub use apis::APIS;
-pub use jar::{Schemas, VERSION, schemas};
+pub use jar::{Schemas, VERSION, fetch, schemas};
 pub use news::news;
 pub use output::{check, write};

@@ -1,5 +1,7 @@
-//! Messages with random contents, written straight from a schema: an encoder of its own, so that a mistake of the
-//! generated ones cannot hide in it.
+//! Messages with random contents, written straight from a schema: an encoder of its own, so that a
+//! mistake of the generated ones cannot hide in it.
+
+use std::cmp::Ordering;
 
 use crate::schema::{Field, Message, Type};
 
@@ -12,11 +14,21 @@ pub enum Fill {
     Most,
     /// Anything, by this seed.
     Seed(u64),
+    /// Anything, by this seed, with short strings and few elements.
+    Brief(u64),
+    /// Two elements in each array above a depth, and so many in each array at it; the rest is as
+    /// small as it can be.
+    Many {
+        /// 1 for the arrays of the message itself, 2 for those of their elements.
+        depth: u32,
+        /// The number of elements.
+        count: usize,
+    },
 }
 
 /// The body of a message in a version, without its header.
 pub fn body(message: &Message, version: i16, fill: Fill) -> Vec<u8> {
-    let seed = if let Fill::Seed(seed) = fill { seed } else { 0 };
+    let seed = if let Fill::Seed(seed) | Fill::Brief(seed) = fill { seed } else { 0 };
     let flexible = message.flexible_versions.contains(version);
     let mut writer = Writer { message, version, flexible, fill, state: seed ^ 0x9e37_79b9_7f4a_7c15, depth: 0 };
     let mut out = Vec::new();
@@ -52,9 +64,9 @@ impl Writer<'_> {
         let bits = bytes * 8;
         let (least, most) = (i64::MIN >> (64 - bits), i64::MAX >> (64 - bits));
         match self.fill {
-            Fill::Least => least,
+            Fill::Least | Fill::Many { .. } => least,
             Fill::Most => most,
-            Fill::Seed(_) => match self.below(6) {
+            Fill::Seed(_) | Fill::Brief(_) => match self.below(6) {
                 0 => least,
                 1 => most,
                 2 => -1,
@@ -64,11 +76,25 @@ impl Writer<'_> {
         }
     }
 
-    fn length(&mut self, least: usize, most: usize, any: u64) -> usize {
+    fn length(&mut self, most: usize, any: u64) -> usize {
         match self.fill {
-            Fill::Least => least,
+            Fill::Least | Fill::Many { .. } => 0,
             Fill::Most => most,
             Fill::Seed(_) => self.below(any) as usize,
+            Fill::Brief(_) => self.below(any / 3 + 2) as usize,
+        }
+    }
+
+    /// The number of an array's elements.
+    fn count(&mut self) -> usize {
+        match self.fill {
+            Fill::Many { depth, count } => match self.depth.cmp(&depth) {
+                Ordering::Less => 2,
+                Ordering::Equal => count,
+                Ordering::Greater => 0,
+            },
+            _ if self.depth > 3 => self.length(1, 2),
+            _ => self.length(2, 4),
         }
     }
 
@@ -77,7 +103,8 @@ impl Writer<'_> {
             && match self.fill {
                 Fill::Least => true,
                 Fill::Most => false,
-                Fill::Seed(_) => self.below(4) == 0,
+                Fill::Seed(_) | Fill::Brief(_) => self.below(4) == 0,
+                Fill::Many { depth, .. } => !matches!(field.kind, Type::Array(_)) || self.depth > depth,
             }
     }
 
@@ -95,7 +122,8 @@ impl Writer<'_> {
             tagged.sort_by_key(|(tag, _)| *tag);
             let mut written = Vec::new();
             for (tag, field) in tagged {
-                // A tagged field at its default is left out, so one that is written has to differ from it.
+                // A tagged field at its default is left out, so one that is written has to differ
+                // from it.
                 if let Some(value) = self.tagged(field) {
                     written.push((tag, value));
                 }
@@ -114,6 +142,10 @@ impl Writer<'_> {
         if self.fill == Fill::Least || self.is_null(field) {
             return None;
         }
+        let many = matches!(self.fill, Fill::Many { .. });
+        if many && !(matches!(field.kind, Type::Array(_)) && self.count() > 0) {
+            return None;
+        }
         let mut value = Vec::new();
         match &field.kind {
             Type::Int16 | Type::Int32 | Type::Int64 if self.fill == Fill::Most && field.name == "HighWatermark" => {
@@ -126,8 +158,11 @@ impl Writer<'_> {
             Type::String => self.text(&mut value, 1),
             Type::Uuid => value.extend([7; 16]),
             Type::Array(element) => {
-                varint(&mut value, 2);
-                self.value(&mut value, element, field);
+                let count = if many { self.count() } else { 1 };
+                self.long_length(&mut value, count);
+                for _ in 0..count {
+                    self.value(&mut value, element, field);
+                }
             }
             // The first number of a struct is 9, so that the whole differs from its default.
             Type::Struct(name) => {
@@ -163,7 +198,7 @@ impl Writer<'_> {
     }
 
     fn text(&mut self, out: &mut Vec<u8>, least: usize) {
-        let length = self.length(0, 200, 24).max(least);
+        let length = self.length(200, 24).max(least);
         let letters = ['a', 'z', '0', '-', '_', '.', 'é', '→', '𝄞', ' '];
         let text: String = (0..length).map(|_| letters[self.below(letters.len() as u64) as usize]).collect();
         if self.flexible {
@@ -194,16 +229,16 @@ impl Writer<'_> {
             }
             Type::String => self.text(out, 0),
             Type::Bytes => {
-                let length = self.length(0, 300, 40);
+                let length = self.length(300, 40);
                 self.long_length(out, length);
                 for _ in 0..length {
                     out.push(self.next() as u8);
                 }
             }
             Type::Array(element) => {
-                let length = if self.depth > 3 { self.length(0, 1, 2) } else { self.length(0, 2, 4) };
-                self.long_length(out, length);
-                for _ in 0..length {
+                let count = self.count();
+                self.long_length(out, count);
+                for _ in 0..count {
                     self.value(out, element, field);
                 }
             }

@@ -119,7 +119,7 @@ fn there_is_a_sample_of_every_message_and_kafka_reads_each() -> Result<(), Error
         versions.entry(&sample.name).or_default().push(sample.version);
     }
     assert_eq!(versions["ProduceRequest"], (3..=13).collect::<Vec<_>>());
-    assert_eq!(versions["ApiVersionsResponse"], (0..=4).collect::<Vec<_>>());
+    assert_eq!(versions["ApiVersionsResponse"], (0..=5).collect::<Vec<_>>());
     assert_eq!(versions["ConsumerProtocolSubscription"], (0..=3).collect::<Vec<_>>());
     for sample in &samples {
         assert_eq!(sample.api_key.is_some(), sample.header_version.is_some());

@@ -10,22 +10,35 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A value that a message is made of.
 pub(crate) trait Decode: Sized {
+    /// The fewest bytes that the value takes in any version. Elements of arrays say it exactly,
+    /// because the count of an array is held against it.
+    const LEAST: usize = 1;
+
     /// Reads the value.
     ///
     /// # Errors
-    /// `Protocol`, with the field, the version and the position, where the bytes are not such a value.
+    /// `Protocol`, with the field, the version and the position, where the bytes are not such a
+    /// value.
     fn decode(d: &mut Decoder) -> Result<Self>;
 }
 
+/// Bytes of memory that an element may take for each byte that it takes at least in a message.
+const MOST_EACH: usize = 43;
+
 /// Goes through the bytes of one message in one version, from front to back.
 ///
-/// Strings and bytes are slices of the message: nothing is copied. No array reserves more memory than there are bytes
-/// left, whatever count it claims.
+/// Strings and bytes are slices of the message: nothing is copied. An array's memory is reserved at
+/// once, for no more elements than the bytes that are left can hold; bytes that the elements of
+/// outer arrays still need do not count. So all arrays of a message, whatever they claim and
+/// however they are nested, take at most [`MOST_EACH`] bytes of memory for each byte of the
+/// message.
 pub(crate) struct Decoder {
     bytes: Bytes,
     at: usize,
     /// The end of the message, or of the tagged field that is being read.
     end: usize,
+    /// The fewest bytes before `end` that the elements of the arrays being read still need.
+    owed: usize,
     version: i16,
     flexible: bool,
     /// The arrays and structs that are being read, from the outside in.
@@ -51,6 +64,7 @@ impl Decoder {
             bytes,
             at: 0,
             end,
+            owed: 0,
             version,
             flexible,
             path: Vec::new(),
@@ -80,14 +94,20 @@ impl Decoder {
 
     #[cold]
     fn error(&self, field: &'static str, problem: impl fmt::Display) -> Error {
-        let path: Vec<&str> = self.path.iter().copied().chain([field]).filter(|part| !part.is_empty()).collect();
         let (version, at, of) = (self.version, self.at, self.bytes.len());
-        let message = format!("version {version}, field `{}`, byte {at} of {of}: {problem}", path.join("."));
+        let path: Vec<&str> = self.path.iter().copied().chain([field]).filter(|part| !part.is_empty()).collect();
+        let field = if path.is_empty() { String::new() } else { format!("field `{}`, ", path.join(".")) };
+        let message = format!("version {version}, {field}byte {at} of {of}: {problem}");
         Error::new(ErrorKind::Protocol, message)
     }
 
     fn rest(&self) -> &[u8] {
         self.bytes.get(self.at..self.end).unwrap_or_default()
+    }
+
+    /// The bytes that are left and that the elements of outer arrays do not need.
+    fn unclaimed(&self) -> usize {
+        self.rest().len().saturating_sub(self.owed)
     }
 
     /// Refuses bytes that are left over behind the message.
@@ -161,7 +181,8 @@ impl Decoder {
         }
     }
 
-    /// A length, `None` for null: compact in flexible versions, otherwise as `wide` (4 bytes) or narrow (2 bytes).
+    /// A length, `None` for null: compact in flexible versions, otherwise as `wide` (4 bytes) or
+    /// narrow (2 bytes).
     fn length(&mut self, field: &'static str, wide: bool) -> Result<Option<usize>> {
         if self.flexible {
             return Ok((self.unsigned(field)? as usize).checked_sub(1));
@@ -235,15 +256,16 @@ impl Decoder {
             None => return Err(self.null(field)),
             Some(count) => count,
         };
-        // Every element takes a byte at least.
-        let left = self.rest().len();
-        if count > left {
-            return Err(self.error(field, format_args!("{count} elements, and {left} bytes are left")));
+        const { assert!(T::LEAST > 0 && size_of::<T>() <= MOST_EACH * T::LEAST) };
+        let left = self.unclaimed();
+        if count > left / T::LEAST {
+            return Err(self.error(field, format_args!("{count} elements, and {left} bytes are left for them")));
         }
-        // What the bytes that are left could hold in memory is reserved; more comes as elements are read.
-        let mut elements = Vec::with_capacity(count.min(left / size_of::<T>().max(1) + 1));
+        self.owed += count * T::LEAST;
+        let mut elements = Vec::with_capacity(count);
         self.path.push(field);
         for _ in 0..count {
+            self.owed -= T::LEAST;
             elements.push(T::decode(self)?);
         }
         self.path.pop();
@@ -284,18 +306,18 @@ impl Decoder {
                 return Err(self.error(FIELD, format_args!("tag {tag} does not come in order")));
             }
             last = Some(tag);
-            let (size, left) = (self.unsigned(FIELD)? as usize, self.rest().len());
+            let (size, left) = (self.unsigned(FIELD)? as usize, self.unclaimed());
             if size > left {
                 return Err(self.error(FIELD, format_args!("tag {tag} has {size} bytes, and {left} are left")));
             }
-            let (end, behind) = (self.at + size, self.end);
-            self.end = end;
+            let (end, behind, owed) = (self.at + size, self.end, self.owed);
+            (self.end, self.owed) = (end, 0);
             if !read(tag, self)? {
                 self.at = end;
             } else if self.at != end {
                 return Err(self.error(FIELD, format_args!("tag {tag} has bytes left over")));
             }
-            self.end = behind;
+            (self.end, self.owed) = (behind, owed);
         }
         Ok(())
     }
@@ -308,24 +330,32 @@ impl Decode for i8 {
 }
 
 impl Decode for i16 {
+    const LEAST: usize = 2;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         d.i16("")
     }
 }
 
 impl Decode for i32 {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         d.i32("")
     }
 }
 
 impl Decode for i64 {
+    const LEAST: usize = 8;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         d.i64("")
     }
 }
 
 impl Decode for Uuid {
+    const LEAST: usize = 16;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         d.uuid("")
     }
@@ -334,5 +364,80 @@ impl Decode for Uuid {
 impl Decode for ByteString {
     fn decode(d: &mut Decoder) -> Result<Self> {
         d.string("")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq)]
+    struct Outer(Vec<i32>);
+
+    impl Decode for Outer {
+        const LEAST: usize = 4;
+
+        fn decode(d: &mut Decoder) -> Result<Self> {
+            let mut it = Self(d.array("inner")?);
+            d.tags(|tag, d| {
+                if tag == 1 {
+                    it.0.extend(d.array::<i32>("tagged")?);
+                }
+                Ok(tag == 1)
+            })?;
+            Ok(it)
+        }
+    }
+
+    fn outer(bytes: &[u8], flexible: bool) -> Result<Vec<Outer>> {
+        let mut decoder = Decoder::new(Bytes::copy_from_slice(bytes), 7, flexible);
+        let outer = decoder.array("outer")?;
+        decoder.finish()?;
+        Ok(outer)
+    }
+
+    #[test]
+    fn inner_counts_leave_what_outer_elements_need() {
+        let ones = [0, 0, 0, 1];
+        let body = [[0, 0, 0, 2], ones, ones, ones, ones].concat();
+        assert_eq!(outer(&body, false).unwrap(), [Outer(vec![1]), Outer(vec![1])]);
+        let greedy = [[0, 0, 0, 2], [0, 0, 0, 3], ones, ones, ones].concat();
+        assert_eq!(
+            outer(&greedy, false).unwrap_err().to_string(),
+            "version 7, field `outer.inner`, byte 8 of 20: 3 elements, and 8 bytes are left for them"
+        );
+        let many = [[0, 0, 0, 9], ones, ones].concat();
+        let error = outer(&many, false).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "version 7, field `outer`, byte 4 of 12: 9 elements, and 8 bytes are left for them"
+        );
+    }
+
+    #[test]
+    fn arrays_in_tagged_fields_have_their_own_room() {
+        // Two elements: one with a tagged field of one number, and one without.
+        let body = [3, 1, 1, 1, 5, 2, 0, 0, 0, 4, 2, 0, 0, 0, 5, 0];
+        assert_eq!(outer(&body, true).unwrap(), [Outer(vec![4]), Outer(vec![5])]);
+        let mut greedy = body;
+        greedy[4] = 8;
+        let error = outer(&greedy, true).unwrap_err().to_string();
+        assert!(error.ends_with("tag 1 has 8 bytes, and 7 are left"), "{error}");
+        let mut twice = body;
+        twice[5] = 3;
+        let error = outer(&twice, true).unwrap_err().to_string();
+        assert!(
+            error.ends_with("field `outer.tagged`, byte 6 of 16: 2 elements, and 4 bytes are left for them"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn bytes_left_over_are_refused_with_their_place() {
+        let error = outer(&[0, 0, 0, 0, 9], false).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (ErrorKind::Protocol, "version 7, byte 4 of 5: 1 bytes are left over")
+        );
     }
 }

@@ -10,16 +10,12 @@ use super::{
     },
     codec,
     fetch::{FETCH_VERSIONS, decode_fetch},
-    message::{decode_response, decode_response_header, encode_body},
+    message::encode_body,
     produce::{PRODUCE_VERSIONS, decode_produce},
 };
 use crate::{
     record::Record,
-    wire::{
-        encoder::Encode,
-        messages,
-        protocol::{Message, Request},
-    },
+    wire::{encoder::Encode, messages, protocol::Message},
 };
 
 /// What a batch may be decompressed to.
@@ -170,89 +166,6 @@ pub(crate) fn codec_seeds() -> Vec<Vec<u8>> {
         }
     }
     seeds
-}
-
-/// A response of one kind, in a version by the first byte.
-fn answer<R: Request>(input: &[u8]) {
-    let (version, body) = version(input, R::VERSIONS);
-    let _ = decode_response_header(&mut Bytes::copy_from_slice(body), R::API, version);
-    let _ = decode_response::<R>(Bytes::copy_from_slice(body), version);
-}
-
-/// Empty responses of one kind, in every version.
-fn answers<R: Request<Response: Default + Encode>>(at: usize) -> Vec<Vec<u8>> {
-    let seeds = encoded(R::VERSIONS, &[R::Response::default()]);
-    seeds.into_iter().map(|seed| [&[at as u8][..], &seed].concat()).collect()
-}
-
-type Answer = (fn(&[u8]), fn(usize) -> Vec<Vec<u8>>);
-
-macro_rules! answers {
-    ($($request:ident),* $(,)?) => {
-        [$((answer::<messages::$request> as fn(&[u8]), answers::<messages::$request> as fn(usize) -> Vec<Vec<u8>>)),*]
-    };
-}
-
-/// Kinds of responses.
-static ANSWERS: [Answer; 46] = answers![
-    ApiVersionsRequest,
-    MetadataRequest,
-    DescribeClusterRequest,
-    FindCoordinatorRequest,
-    DescribeQuorumRequest,
-    UpdateFeaturesRequest,
-    UnregisterBrokerRequest,
-    DescribeTopicPartitionsRequest,
-    ListOffsetsRequest,
-    OffsetForLeaderEpochRequest,
-    OffsetCommitRequest,
-    OffsetFetchRequest,
-    OffsetDeleteRequest,
-    DeleteRecordsRequest,
-    JoinGroupRequest,
-    SyncGroupRequest,
-    HeartbeatRequest,
-    LeaveGroupRequest,
-    DescribeGroupsRequest,
-    ListGroupsRequest,
-    DeleteGroupsRequest,
-    ConsumerGroupHeartbeatRequest,
-    ConsumerGroupDescribeRequest,
-    InitProducerIdRequest,
-    AddPartitionsToTxnRequest,
-    AddOffsetsToTxnRequest,
-    EndTxnRequest,
-    TxnOffsetCommitRequest,
-    DescribeProducersRequest,
-    DescribeTransactionsRequest,
-    ListTransactionsRequest,
-    CreateTopicsRequest,
-    DeleteTopicsRequest,
-    CreatePartitionsRequest,
-    ElectLeadersRequest,
-    AlterPartitionReassignmentsRequest,
-    ListPartitionReassignmentsRequest,
-    DescribeLogDirsRequest,
-    DescribeConfigsRequest,
-    IncrementalAlterConfigsRequest,
-    DescribeClientQuotasRequest,
-    SaslHandshakeRequest,
-    SaslAuthenticateRequest,
-    DescribeAclsRequest,
-    DescribeUserScramCredentialsRequest,
-    ShareFetchRequest,
-];
-
-/// Responses of all kinds: the first byte says which, the second in which version.
-pub(crate) fn response(input: &[u8]) {
-    let (at, body) = pick(input, ANSWERS.len());
-    if let Some((decode, _)) = ANSWERS.get(at) {
-        decode(body);
-    }
-}
-
-pub(crate) fn response_seeds() -> Vec<Vec<u8>> {
-    ANSWERS.iter().enumerate().flat_map(|(at, (_, seeds))| seeds(at)).collect()
 }
 
 /// Fetch responses; the first byte is the version.

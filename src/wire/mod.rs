@@ -1,5 +1,7 @@
 //! Bytes only: frames, varints, checksums, record batches, codecs, messages. No IO, no clock, no state of a client.
 
+#[cfg(feature = "testkit")]
+pub mod any_message;
 mod api_key;
 pub(crate) mod batch;
 pub(crate) mod byte_string;
@@ -11,6 +13,8 @@ pub(crate) mod fetch;
 pub(crate) mod frame;
 #[cfg(all(any(test, fuzzing), feature = "testkit"))]
 pub(crate) mod fuzz;
+#[cfg(all(any(test, fuzzing), feature = "testkit"))]
+pub(crate) mod fuzz_messages;
 pub(crate) mod message;
 pub(crate) mod messages;
 pub(crate) mod produce;

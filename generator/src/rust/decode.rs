@@ -6,7 +6,7 @@ use super::{
     Context,
     field::{View, views},
 };
-use crate::schema::{Struct, Type};
+use crate::schema::{Field, Message, Struct, Type, Versions};
 
 pub(super) fn write<'m>(out: &mut String, context: &Context<'m>, of: &Struct<'m>) -> fmt::Result {
     let views = views(context, of);
@@ -41,11 +41,48 @@ pub(super) fn write<'m>(out: &mut String, context: &Context<'m>, of: &Struct<'m>
     };
     let version = if body.contains("v ") || body.contains("(&v)") { "let v = d.version();\n" } else { "" };
     let d = if body.contains("d.") { "d" } else { "_" };
+    let least = match least_of_element(context, of) {
+        Some(least) => format!("const LEAST: usize = {least};\n\n"),
+        None => String::new(),
+    };
     write!(
         out,
-        "impl Decode for {} {{\nfn decode({d}: &mut Decoder) -> Result<Self> {{\n{version}{body}\n}}\n}}\n\n",
+        "impl Decode for {} {{\n{least}fn decode({d}: &mut Decoder) -> Result<Self> {{\n{version}{body}\n}}\n}}\n\n",
         of.name
     )
+}
+
+/// The fewest bytes that the struct takes in any version that has it; `None` if it is no array's element.
+fn least_of_element(context: &Context<'_>, of: &Struct<'_>) -> Option<usize> {
+    let is_element =
+        |field: &Field| matches!(&field.kind, Type::Array(of_array) if of_array.struct_name() == Some(of.name));
+    if !context.message.structs().iter().any(|outer| outer.fields.iter().any(is_element)) {
+        return None;
+    }
+    let Versions { min, max } = context.reach(of.name);
+    (min..=max).map(|version| least(context.message, of.fields, version)).min()
+}
+
+/// The fewest bytes that the fields of a struct take in a version.
+fn least(message: &Message, fields: &[Field], version: i16) -> usize {
+    let flexible = message.flexible_versions.contains(version);
+    let plain = fields.iter().filter(|field| {
+        field.versions.contains(version) && !(field.tag.is_some() && field.tagged_versions.contains(version))
+    });
+    let of_field = |field: &Field| match &field.kind {
+        Type::Bool | Type::Int8 => 1,
+        Type::Int16 | Type::Uint16 => 2,
+        Type::Int32 => 4,
+        Type::Int64 | Type::Float64 => 8,
+        Type::Uuid => 16,
+        // The length alone.
+        Type::String | Type::Bytes | Type::Array(_) if flexible => 1,
+        Type::String => 2,
+        Type::Bytes | Type::Array(_) => 4,
+        Type::Struct(_) if field.nullable_versions.contains(version) => 1,
+        Type::Struct(name) => least(message, message.fields_of(name).unwrap_or_default(), version),
+    };
+    plain.map(of_field).sum::<usize>() + usize::from(flexible)
 }
 
 fn take(view: &View<'_>) -> String {

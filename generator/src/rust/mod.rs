@@ -74,6 +74,7 @@ pub(crate) fn files(schemas: &Schemas) -> Result<Files, Box<dyn Error>> {
     let mut files = Files::new();
     let mut modules = String::new();
     let mut exports = String::new();
+    let mut list = String::new();
     let mut table = String::new();
     let mut throttled = String::new();
     for api in APIS {
@@ -92,6 +93,7 @@ pub(crate) fn files(schemas: &Schemas) -> Result<Files, Box<dyn Error>> {
             files.insert(format!("{module}.rs"), file(message, Some(api))?);
             writeln!(modules, "pub(crate) mod {module};")?;
             writeln!(exports, "pub(crate) use {module}::{};", message.name)?;
+            writeln!(list, "    {},", message.name)?;
         }
         let Versions { min, max } = request.stable_versions();
         writeln!(table, "ApiKey::{api} => ({min}, {max}, {}),", flexible(request))?;
@@ -106,15 +108,19 @@ pub(crate) fn files(schemas: &Schemas) -> Result<Files, Box<dyn Error>> {
         writeln!(modules, "{BROKER}pub(crate) mod {module};")?;
         writeln!(exports, "{BROKER}pub(crate) use {module}::{name};")?;
     }
-    let head = head();
-    files.insert(
-        "mod.rs".to_owned(),
-        format!(
-            "{head}\n//! The messages of every API that a client sends.\n//!\n//! A request is encoded and a response decoded; the other directions are for a broker and stand behind the\n//! feature `testkit`.\n#![allow(dead_code, unused_imports, reason = \"every API is generated, whether or not it is sent yet\")]\n\n{modules}\n{exports}\nuse super::api_key::ApiKey;\n\n/// Returns the first and last version of an API's messages and the first flexible one (KIP-482); `None` for an API\n/// that is not a client's.\npub(crate) const fn versions(key: ApiKey) -> Option<(i16, i16, i16)> {{\n    Some(match key {{\n{table}\n        _ => return None,\n    }})\n}}\n\n/// Returns the first version in which an API's response begins with `throttle_time_ms` (KIP-219); `None` for an API\n/// without such a version.\npub(crate) const fn throttled_from(key: ApiKey) -> Option<i16> {{\n    Some(match key {{\n{throttled}\n        _ => return None,\n    }})\n}}\n"
-        ),
-    );
+    let index = INDEX
+        .replace("@head", &head())
+        .replace("@modules", &modules)
+        .replace("@exports", &exports)
+        .replace("@versions", &table)
+        .replace("@throttled", &throttled)
+        .replace("@list", &list);
+    files.insert("mod.rs".to_owned(), index);
     Ok(files)
 }
+
+/// The file that lists the others; what begins with `@` is filled in.
+const INDEX: &str = include_str!("index.rs.txt");
 
 /// What stands before an item that only a broker needs.
 const BROKER: &str = "#[cfg(feature = \"testkit\")]\n";

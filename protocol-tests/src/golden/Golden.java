@@ -70,6 +70,7 @@ public class Golden {
         return switch (q[0]) {
             case "encode" -> List.of(encode(q[1], Short.parseShort(q[2]), q[3]));
             case "decode" -> List.of(decode(q[1], Short.parseShort(q[2]), unhex(q[3])));
+            case "through" -> through(q[1], Short.parseShort(q[2]), unhex(q[3]));
             case "samples" -> samples(Long.parseLong(q[1]));
             case "batch" -> List.of(batch(q));
             case "read" -> read(ByteBuffer.wrap(unhex(q[1])));
@@ -101,6 +102,12 @@ public class Golden {
             throw new IllegalArgumentException(readable.remaining() + " bytes are left over");
         }
         return json(name, message, version);
+    }
+
+    /** The content of a message as JSON, and the bytes of the message that is read from that JSON. */
+    private static List<String> through(String name, short version, byte[] bytes) throws Exception {
+        String json = decode(name, version, bytes);
+        return List.of(json, encode(name, version, json));
     }
 
     private static Message parse(String name, short version, ByteBufferAccessor readable) throws Exception {

@@ -1,6 +1,6 @@
 //! Bytes from Kafka's own serializers, to hold ours against.
 //!
-//! A small Java program (`Golden.java`) runs from the jars of [`crate::DEFAULT_VERSION`] as long as the test process
+//! A small Java program (`Golden.java`) runs from the jars of Kafka [`VERSION`] as long as the test process
 //! does, and answers with what Kafka's classes write and read. What it wrote is kept in `target/kafka/golden`, so that a
 //! second run need not start it.
 //!
@@ -28,6 +28,9 @@ mod service;
 pub use batch::{Batch, Codec, ReadBatch, ReadRecord, Timestamps};
 
 use crate::error::Error;
+
+/// The version of Kafka whose classes write and read: the one from whose schemas Ottla's messages are generated.
+pub const VERSION: &str = "4.4.0";
 
 /// One message of Kafka's with random content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +84,18 @@ pub fn encode(message: &str, version: i16, json: &str) -> Result<Vec<u8>, Error>
 /// `Unavailable`; `Rejected` when Kafka cannot read it or bytes are left over.
 pub fn decode(message: &str, version: i16, bytes: &[u8]) -> Result<String, Error> {
     Ok(service::ask(&format!("decode\t{message}\t{version}\t{}", hex(Some(bytes))))?.join("\n"))
+}
+
+/// A message as Kafka's classes have it: its content as JSON, and the bytes that they write when they have read that
+/// JSON.
+///
+/// # Errors
+/// As [`decode`].
+pub fn through_json(message: &str, version: i16, bytes: &[u8]) -> Result<(String, Vec<u8>), Error> {
+    match service::ask(&format!("through\t{message}\t{version}\t{}", hex(Some(bytes))))?.as_slice() {
+        [json, hex] => Ok((json.clone(), unhex(hex)?.ok_or_else(|| garbled(hex))?)),
+        other => Err(garbled(&other.join("\n"))),
+    }
 }
 
 /// One message for each type and version that Kafka knows, filled at random from the seed: some 600 of them.

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::builder::DEFAULT_VERSION;
+use super::VERSION;
 use crate::error::Error;
 use crate::jars::{Jars, Version, need};
 use crate::kafka::QUICK_JVM;
@@ -66,7 +66,7 @@ fn available() -> Result<(), Error> {
 
 /// A directory for each version of Kafka and of our program.
 fn dir() -> PathBuf {
-    places::root().join("golden").join(format!("{DEFAULT_VERSION}-{}", hash(SOURCE)))
+    places::root().join("golden").join(format!("{VERSION}-{}", hash(SOURCE)))
 }
 
 /// A file for each question.
@@ -182,7 +182,7 @@ fn jars() -> Result<Jars, Error> {
             .enable_all()
             .build()
             .map_err(Error::io("making a runtime"))?;
-        runtime.block_on(Jars::get(Version::parse(DEFAULT_VERSION)?))
+        runtime.block_on(Jars::get(Version::parse(VERSION)?))
     };
     match std::thread::spawn(fetch).join() {
         Ok(jars) => jars,

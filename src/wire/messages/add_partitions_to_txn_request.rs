@@ -105,6 +105,8 @@ impl Encode for AddPartitionsToTxnTransaction {
 
 #[cfg(feature = "testkit")]
 impl Decode for AddPartitionsToTxnTransaction {
+    const LEAST: usize = 14;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             transactional_id: d.string("transactional_id")?,
@@ -137,6 +139,8 @@ impl Encode for AddPartitionsToTxnTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for AddPartitionsToTxnTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;

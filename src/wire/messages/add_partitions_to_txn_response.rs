@@ -80,6 +80,8 @@ impl Encode for AddPartitionsToTxnResult {
 }
 
 impl Decode for AddPartitionsToTxnResult {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { transactional_id: d.string("transactional_id")?, topic_results: d.array("topic_results")? };
         d.skip_tags()?;
@@ -106,6 +108,8 @@ impl Encode for AddPartitionsToTxnTopicResult {
 }
 
 impl Decode for AddPartitionsToTxnTopicResult {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, results_by_partition: d.array("results_by_partition")? };
         d.skip_tags()?;
@@ -131,6 +135,8 @@ impl Encode for AddPartitionsToTxnPartitionResult {
 }
 
 impl Decode for AddPartitionsToTxnPartitionResult {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it =
             Self { partition_index: d.i32("partition_index")?, partition_error_code: d.i16("partition_error_code")? };

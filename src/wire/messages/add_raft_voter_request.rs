@@ -95,6 +95,8 @@ impl Encode for Listener {
 
 #[cfg(feature = "testkit")]
 impl Decode for Listener {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, host: d.string("host")?, port: d.u16("port")? };
         d.skip_tags()?;

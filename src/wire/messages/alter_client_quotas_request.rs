@@ -54,6 +54,8 @@ impl Encode for EntryData {
 
 #[cfg(feature = "testkit")]
 impl Decode for EntryData {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { entity: d.array("entity")?, ops: d.array("ops")? };
         d.skip_tags()?;
@@ -86,6 +88,8 @@ impl Encode for EntityData {
 
 #[cfg(feature = "testkit")]
 impl Decode for EntityData {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { entity_type: d.string("entity_type")?, entity_name: d.string_or_null("entity_name", true)? };
         d.skip_tags()?;
@@ -113,6 +117,8 @@ impl Encode for OpData {
 
 #[cfg(feature = "testkit")]
 impl Decode for OpData {
+    const LEAST: usize = 11;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { key: d.string("key")?, value: d.f64("value")?, remove: d.bool("remove")? };
         d.skip_tags()?;

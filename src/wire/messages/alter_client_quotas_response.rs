@@ -65,6 +65,8 @@ impl Encode for EntryData {
 }
 
 impl Decode for EntryData {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             error_code: d.i16("error_code")?,
@@ -101,6 +103,8 @@ impl Encode for EntityData {
 }
 
 impl Decode for EntityData {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { entity_type: d.string("entity_type")?, entity_name: d.string_or_null("entity_name", true)? };
         d.skip_tags()?;

@@ -56,6 +56,8 @@ impl Encode for AlterConfigsResource {
 
 #[cfg(feature = "testkit")]
 impl Decode for AlterConfigsResource {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             resource_type: d.i8("resource_type")?,
@@ -92,6 +94,8 @@ impl Encode for AlterableConfig {
 
 #[cfg(feature = "testkit")]
 impl Decode for AlterableConfig {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, value: d.string_or_null("value", true)? };
         d.skip_tags()?;

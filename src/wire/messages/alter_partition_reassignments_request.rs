@@ -75,6 +75,8 @@ impl Encode for ReassignableTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for ReassignableTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -101,6 +103,8 @@ impl Encode for ReassignablePartition {
 
 #[cfg(feature = "testkit")]
 impl Decode for ReassignablePartition {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { partition_index: d.i32("partition_index")?, replicas: d.array_or_null("replicas", true)? };
         d.skip_tags()?;

@@ -87,6 +87,8 @@ impl Encode for ReassignableTopicResponse {
 }
 
 impl Decode for ReassignableTopicResponse {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -122,6 +124,8 @@ impl Encode for ReassignablePartitionResponse {
 }
 
 impl Decode for ReassignablePartitionResponse {
+    const LEAST: usize = 8;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition_index: d.i32("partition_index")?,

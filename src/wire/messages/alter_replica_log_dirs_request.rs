@@ -52,6 +52,8 @@ impl Encode for AlterReplicaLogDir {
 
 #[cfg(feature = "testkit")]
 impl Decode for AlterReplicaLogDir {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { path: d.string("path")?, topics: d.array("topics")? };
         d.skip_tags()?;
@@ -78,6 +80,8 @@ impl Encode for AlterReplicaLogDirTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for AlterReplicaLogDirTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;

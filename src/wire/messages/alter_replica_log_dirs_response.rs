@@ -56,6 +56,8 @@ impl Encode for AlterReplicaLogDirTopicResult {
 }
 
 impl Decode for AlterReplicaLogDirTopicResult {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic_name: d.string("topic_name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -82,6 +84,8 @@ impl Encode for AlterReplicaLogDirPartitionResult {
 }
 
 impl Decode for AlterReplicaLogDirPartitionResult {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { partition_index: d.i32("partition_index")?, error_code: d.i16("error_code")? };
         d.skip_tags()?;

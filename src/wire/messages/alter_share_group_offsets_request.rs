@@ -56,6 +56,8 @@ impl Encode for AlterShareGroupOffsetsRequestTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for AlterShareGroupOffsetsRequestTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic_name: d.string("topic_name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -81,6 +83,8 @@ impl Encode for AlterShareGroupOffsetsRequestPartition {
 
 #[cfg(feature = "testkit")]
 impl Decode for AlterShareGroupOffsetsRequestPartition {
+    const LEAST: usize = 13;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { partition_index: d.i32("partition_index")?, start_offset: d.i64("start_offset")? };
         d.skip_tags()?;

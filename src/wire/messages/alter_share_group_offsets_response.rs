@@ -71,6 +71,8 @@ impl Encode for AlterShareGroupOffsetsResponseTopic {
 }
 
 impl Decode for AlterShareGroupOffsetsResponseTopic {
+    const LEAST: usize = 19;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             topic_name: d.string("topic_name")?,
@@ -104,6 +106,8 @@ impl Encode for AlterShareGroupOffsetsResponsePartition {
 }
 
 impl Decode for AlterShareGroupOffsetsResponsePartition {
+    const LEAST: usize = 8;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition_index: d.i32("partition_index")?,

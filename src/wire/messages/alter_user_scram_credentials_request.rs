@@ -56,6 +56,8 @@ impl Encode for ScramCredentialDeletion {
 
 #[cfg(feature = "testkit")]
 impl Decode for ScramCredentialDeletion {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, mechanism: d.i8("mechanism")? };
         d.skip_tags()?;
@@ -87,6 +89,8 @@ impl Encode for ScramCredentialUpsertion {
 
 #[cfg(feature = "testkit")]
 impl Decode for ScramCredentialUpsertion {
+    const LEAST: usize = 9;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             name: d.string("name")?,

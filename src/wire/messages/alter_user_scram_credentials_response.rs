@@ -65,6 +65,8 @@ impl Encode for AlterUserScramCredentialsResult {
 }
 
 impl Decode for AlterUserScramCredentialsResult {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             user: d.string("user")?,

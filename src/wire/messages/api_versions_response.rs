@@ -122,6 +122,8 @@ impl Encode for ApiVersion {
 }
 
 impl Decode for ApiVersion {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it =
             Self { api_key: d.i16("api_key")?, min_version: d.i16("min_version")?, max_version: d.i16("max_version")? };
@@ -150,6 +152,8 @@ impl Encode for SupportedFeatureKey {
 }
 
 impl Decode for SupportedFeatureKey {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it =
             Self { name: d.string("name")?, min_version: d.i16("min_version")?, max_version: d.i16("max_version")? };
@@ -178,6 +182,8 @@ impl Encode for FinalizedFeatureKey {
 }
 
 impl Decode for FinalizedFeatureKey {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             name: d.string("name")?,

@@ -91,6 +91,8 @@ impl Encode for DescribedGroup {
 }
 
 impl Decode for DescribedGroup {
+    const LEAST: usize = 20;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             error_code: d.i16("error_code")?,
@@ -170,6 +172,8 @@ impl Encode for Member {
 }
 
 impl Decode for Member {
+    const LEAST: usize = 16;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -211,6 +215,8 @@ impl Encode for TopicPartitions {
 }
 
 impl Decode for TopicPartitions {
+    const LEAST: usize = 19;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             topic_id: d.uuid("topic_id")?,

@@ -103,6 +103,8 @@ impl Encode for TopicPartitions {
 }
 
 impl Decode for TopicPartitions {
+    const LEAST: usize = 18;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic_id: d.uuid("topic_id")?, partitions: d.array("partitions")? };
         d.skip_tags()?;

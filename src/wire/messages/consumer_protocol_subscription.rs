@@ -79,6 +79,8 @@ impl Encode for TopicPartition {
 }
 
 impl Decode for TopicPartition {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         Ok(Self { topic: d.string("topic")?, partitions: d.array("partitions")? })
     }

@@ -77,6 +77,8 @@ impl Encode for AclCreation {
 
 #[cfg(feature = "testkit")]
 impl Decode for AclCreation {
+    const LEAST: usize = 8;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             resource_type: d.i8("resource_type")?,

@@ -63,6 +63,8 @@ impl Encode for AclCreationResult {
 }
 
 impl Decode for AclCreationResult {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { error_code: d.i16("error_code")?, error_message: d.string_or_null("error_message", true)? };
         d.skip_tags()?;

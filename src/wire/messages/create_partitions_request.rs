@@ -71,6 +71,8 @@ impl Encode for CreatePartitionsTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for CreatePartitionsTopic {
+    const LEAST: usize = 7;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             name: d.string("name")?,
@@ -99,6 +101,8 @@ impl Encode for CreatePartitionsAssignment {
 
 #[cfg(feature = "testkit")]
 impl Decode for CreatePartitionsAssignment {
+    const LEAST: usize = 2;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { broker_ids: d.array("broker_ids")? };
         d.skip_tags()?;

@@ -60,6 +60,8 @@ impl Encode for CreatePartitionsTopicResult {
 }
 
 impl Decode for CreatePartitionsTopicResult {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             name: d.string("name")?,

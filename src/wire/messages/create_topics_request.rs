@@ -74,6 +74,8 @@ impl Encode for CreatableTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for CreatableTopic {
+    const LEAST: usize = 10;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             name: d.string("name")?,
@@ -106,6 +108,8 @@ impl Encode for CreatableReplicaAssignment {
 
 #[cfg(feature = "testkit")]
 impl Decode for CreatableReplicaAssignment {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { partition_index: d.i32("partition_index")?, broker_ids: d.array("broker_ids")? };
         d.skip_tags()?;
@@ -138,6 +142,8 @@ impl Encode for CreatableTopicConfig {
 
 #[cfg(feature = "testkit")]
 impl Decode for CreatableTopicConfig {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, value: d.string_or_null("value", true)? };
         d.skip_tags()?;

@@ -103,6 +103,8 @@ impl Encode for CreatableTopicResult {
 }
 
 impl Decode for CreatableTopicResult {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let mut it = Self {
@@ -164,6 +166,8 @@ impl Encode for CreatableTopicConfigs {
 }
 
 impl Decode for CreatableTopicConfigs {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             name: d.string("name")?,

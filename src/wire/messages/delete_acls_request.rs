@@ -80,6 +80,8 @@ impl Encode for DeleteAclsFilter {
 
 #[cfg(feature = "testkit")]
 impl Decode for DeleteAclsFilter {
+    const LEAST: usize = 8;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             resource_type_filter: d.i8("resource_type_filter")?,

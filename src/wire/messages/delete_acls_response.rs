@@ -65,6 +65,8 @@ impl Encode for DeleteAclsFilterResult {
 }
 
 impl Decode for DeleteAclsFilterResult {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             error_code: d.i16("error_code")?,
@@ -127,6 +129,8 @@ impl Encode for DeleteAclsMatchingAcl {
 }
 
 impl Decode for DeleteAclsMatchingAcl {
+    const LEAST: usize = 11;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             error_code: d.i16("error_code")?,

@@ -63,6 +63,8 @@ impl Encode for DeletableGroupResult {
 }
 
 impl Decode for DeletableGroupResult {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

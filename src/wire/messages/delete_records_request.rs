@@ -56,6 +56,8 @@ impl Encode for DeleteRecordsTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for DeleteRecordsTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -81,6 +83,8 @@ impl Encode for DeleteRecordsPartition {
 
 #[cfg(feature = "testkit")]
 impl Decode for DeleteRecordsPartition {
+    const LEAST: usize = 12;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { partition_index: d.i32("partition_index")?, offset: d.i64("offset")? };
         d.skip_tags()?;

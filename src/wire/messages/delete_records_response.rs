@@ -56,6 +56,8 @@ impl Encode for DeleteRecordsTopicResult {
 }
 
 impl Decode for DeleteRecordsTopicResult {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -84,6 +86,8 @@ impl Encode for DeleteRecordsPartitionResult {
 }
 
 impl Decode for DeleteRecordsPartitionResult {
+    const LEAST: usize = 14;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition_index: d.i32("partition_index")?,

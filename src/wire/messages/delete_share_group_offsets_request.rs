@@ -54,6 +54,8 @@ impl Encode for DeleteShareGroupOffsetsRequestTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for DeleteShareGroupOffsetsRequestTopic {
+    const LEAST: usize = 2;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic_name: d.string("topic_name")? };
         d.skip_tags()?;

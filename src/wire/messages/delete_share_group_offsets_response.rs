@@ -75,6 +75,8 @@ impl Encode for DeleteShareGroupOffsetsResponseTopic {
 }
 
 impl Decode for DeleteShareGroupOffsetsResponseTopic {
+    const LEAST: usize = 21;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             topic_name: d.string("topic_name")?,

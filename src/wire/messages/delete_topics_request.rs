@@ -74,6 +74,8 @@ impl Encode for DeleteTopicState {
 
 #[cfg(feature = "testkit")]
 impl Decode for DeleteTopicState {
+    const LEAST: usize = 18;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string_or_null("name", true)?, topic_id: d.uuid("topic_id")? };
         d.skip_tags()?;

@@ -76,6 +76,8 @@ impl Encode for DeletableTopicResult {
 }
 
 impl Decode for DeletableTopicResult {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

@@ -83,6 +83,8 @@ impl Encode for DescribeAclsResource {
 }
 
 impl Decode for DescribeAclsResource {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             resource_type: d.i8("resource_type")?,
@@ -117,6 +119,8 @@ impl Encode for AclDescription {
 }
 
 impl Decode for AclDescription {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             principal: d.string("principal")?,

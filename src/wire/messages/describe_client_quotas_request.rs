@@ -63,6 +63,8 @@ impl Encode for ComponentData {
 
 #[cfg(feature = "testkit")]
 impl Decode for ComponentData {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             entity_type: d.string("entity_type")?,

@@ -73,6 +73,8 @@ impl Encode for EntryData {
 }
 
 impl Decode for EntryData {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { entity: d.array("entity")?, values: d.array("values")? };
         d.skip_tags()?;
@@ -105,6 +107,8 @@ impl Encode for EntityData {
 }
 
 impl Decode for EntityData {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { entity_type: d.string("entity_type")?, entity_name: d.string_or_null("entity_name", true)? };
         d.skip_tags()?;
@@ -130,6 +134,8 @@ impl Encode for ValueData {
 }
 
 impl Decode for ValueData {
+    const LEAST: usize = 10;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { key: d.string("key")?, value: d.f64("value")? };
         d.skip_tags()?;

@@ -116,6 +116,8 @@ impl Encode for DescribeClusterBroker {
 }
 
 impl Decode for DescribeClusterBroker {
+    const LEAST: usize = 11;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

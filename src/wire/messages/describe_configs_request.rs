@@ -76,6 +76,8 @@ impl Encode for DescribeConfigsResource {
 
 #[cfg(feature = "testkit")]
 impl Decode for DescribeConfigsResource {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             resource_type: d.i8("resource_type")?,

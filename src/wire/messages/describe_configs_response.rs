@@ -75,6 +75,8 @@ impl Encode for DescribeConfigsResult {
 }
 
 impl Decode for DescribeConfigsResult {
+    const LEAST: usize = 7;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             error_code: d.i16("error_code")?,
@@ -140,6 +142,8 @@ impl Encode for DescribeConfigsResourceResult {
 }
 
 impl Decode for DescribeConfigsResourceResult {
+    const LEAST: usize = 9;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -184,6 +188,8 @@ impl Encode for DescribeConfigsSynonym {
 }
 
 impl Decode for DescribeConfigsSynonym {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, value: d.string_or_null("value", true)?, source: d.i8("source")? };
         d.skip_tags()?;

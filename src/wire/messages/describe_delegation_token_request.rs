@@ -59,6 +59,8 @@ impl Encode for DescribeDelegationTokenOwner {
 
 #[cfg(feature = "testkit")]
 impl Decode for DescribeDelegationTokenOwner {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { principal_type: d.string("principal_type")?, principal_name: d.string("principal_name")? };
         d.skip_tags()?;

@@ -91,6 +91,8 @@ impl Encode for DescribedDelegationToken {
 }
 
 impl Decode for DescribedDelegationToken {
+    const LEAST: usize = 30;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -136,6 +138,8 @@ impl Encode for DescribedDelegationTokenRenewer {
 }
 
 impl Decode for DescribedDelegationTokenRenewer {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { principal_type: d.string("principal_type")?, principal_name: d.string("principal_name")? };
         d.skip_tags()?;

@@ -102,6 +102,8 @@ impl Encode for DescribedGroup {
 }
 
 impl Decode for DescribedGroup {
+    const LEAST: usize = 12;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -149,6 +151,8 @@ impl Encode for DescribedGroupMember {
 }
 
 impl Decode for DescribedGroupMember {
+    const LEAST: usize = 7;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

@@ -60,6 +60,8 @@ impl Encode for DescribableLogDirTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for DescribableLogDirTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic: d.string("topic")?, partitions: d.array("partitions")? };
         d.skip_tags()?;

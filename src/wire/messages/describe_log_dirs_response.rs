@@ -96,6 +96,8 @@ impl Encode for DescribeLogDirsResult {
 }
 
 impl Decode for DescribeLogDirsResult {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -130,6 +132,8 @@ impl Encode for DescribeLogDirsTopic {
 }
 
 impl Decode for DescribeLogDirsTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -159,6 +163,8 @@ impl Encode for DescribeLogDirsPartition {
 }
 
 impl Decode for DescribeLogDirsPartition {
+    const LEAST: usize = 21;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition_index: d.i32("partition_index")?,

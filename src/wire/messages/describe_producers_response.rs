@@ -56,6 +56,8 @@ impl Encode for TopicResponse {
 }
 
 impl Decode for TopicResponse {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -87,6 +89,8 @@ impl Encode for PartitionResponse {
 }
 
 impl Decode for PartitionResponse {
+    const LEAST: usize = 9;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition_index: d.i32("partition_index")?,
@@ -142,6 +146,8 @@ impl Encode for ProducerState {
 }
 
 impl Decode for ProducerState {
+    const LEAST: usize = 37;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             producer_id: d.i64("producer_id")?,

@@ -53,6 +53,8 @@ impl Encode for TopicData {
 
 #[cfg(feature = "testkit")]
 impl Decode for TopicData {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic_name: d.string("topic_name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -76,6 +78,8 @@ impl Encode for PartitionData {
 
 #[cfg(feature = "testkit")]
 impl Decode for PartitionData {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { partition_index: d.i32("partition_index")? };
         d.skip_tags()?;

@@ -83,6 +83,8 @@ impl Encode for TopicData {
 }
 
 impl Decode for TopicData {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic_name: d.string("topic_name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -141,6 +143,8 @@ impl Encode for PartitionData {
 }
 
 impl Decode for PartitionData {
+    const LEAST: usize = 25;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -177,6 +181,8 @@ impl Encode for Node {
 }
 
 impl Decode for Node {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { node_id: d.i32("node_id")?, listeners: d.array("listeners")? };
         d.skip_tags()?;
@@ -204,6 +210,8 @@ impl Encode for Listener {
 }
 
 impl Decode for Listener {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, host: d.string("host")?, port: d.u16("port")? };
         d.skip_tags()?;
@@ -258,6 +266,8 @@ impl Encode for ReplicaState {
 }
 
 impl Decode for ReplicaState {
+    const LEAST: usize = 13;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

@@ -60,6 +60,8 @@ impl Encode for DescribeShareGroupOffsetsRequestGroup {
 
 #[cfg(feature = "testkit")]
 impl Decode for DescribeShareGroupOffsetsRequestGroup {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { group_id: d.string("group_id")?, topics: d.array_or_null("topics", true)? };
         d.skip_tags()?;
@@ -86,6 +88,8 @@ impl Encode for DescribeShareGroupOffsetsRequestTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for DescribeShareGroupOffsetsRequestTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic_name: d.string("topic_name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;

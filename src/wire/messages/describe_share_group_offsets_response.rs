@@ -64,6 +64,8 @@ impl Encode for DescribeShareGroupOffsetsResponseGroup {
 }
 
 impl Decode for DescribeShareGroupOffsetsResponseGroup {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             group_id: d.string("group_id")?,
@@ -97,6 +99,8 @@ impl Encode for DescribeShareGroupOffsetsResponseTopic {
 }
 
 impl Decode for DescribeShareGroupOffsetsResponseTopic {
+    const LEAST: usize = 19;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             topic_name: d.string("topic_name")?,
@@ -146,6 +150,8 @@ impl Encode for DescribeShareGroupOffsetsResponsePartition {
 }
 
 impl Decode for DescribeShareGroupOffsetsResponsePartition {
+    const LEAST: usize = 20;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

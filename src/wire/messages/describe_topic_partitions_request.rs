@@ -67,6 +67,8 @@ impl Encode for TopicRequest {
 
 #[cfg(feature = "testkit")]
 impl Decode for TopicRequest {
+    const LEAST: usize = 2;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")? };
         d.skip_tags()?;

@@ -88,6 +88,8 @@ impl Encode for DescribeTopicPartitionsResponseTopic {
 }
 
 impl Decode for DescribeTopicPartitionsResponseTopic {
+    const LEAST: usize = 26;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             error_code: d.i16("error_code")?,
@@ -158,6 +160,8 @@ impl Encode for DescribeTopicPartitionsResponsePartition {
 }
 
 impl Decode for DescribeTopicPartitionsResponsePartition {
+    const LEAST: usize = 20;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             error_code: d.i16("error_code")?,

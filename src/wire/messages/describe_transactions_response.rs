@@ -73,6 +73,8 @@ impl Encode for TransactionState {
 }
 
 impl Decode for TransactionState {
+    const LEAST: usize = 28;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             error_code: d.i16("error_code")?,
@@ -108,6 +110,8 @@ impl Encode for TopicData {
 }
 
 impl Decode for TopicData {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic: d.string("topic")?, partitions: d.array("partitions")? };
         d.skip_tags()?;

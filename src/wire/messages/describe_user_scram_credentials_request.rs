@@ -57,6 +57,8 @@ impl Encode for UserName {
 
 #[cfg(feature = "testkit")]
 impl Decode for UserName {
+    const LEAST: usize = 2;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")? };
         d.skip_tags()?;

@@ -89,6 +89,8 @@ impl Encode for DescribeUserScramCredentialsResult {
 }
 
 impl Decode for DescribeUserScramCredentialsResult {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             user: d.string("user")?,
@@ -119,6 +121,8 @@ impl Encode for CredentialInfo {
 }
 
 impl Decode for CredentialInfo {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { mechanism: d.i8("mechanism")?, iterations: d.i32("iterations")? };
         d.skip_tags()?;

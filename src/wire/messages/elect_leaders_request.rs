@@ -76,6 +76,8 @@ impl Encode for TopicPartitions {
 
 #[cfg(feature = "testkit")]
 impl Decode for TopicPartitions {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic: d.string("topic")?, partitions: d.array("partitions")? };
         d.skip_tags()?;

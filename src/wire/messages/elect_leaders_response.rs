@@ -69,6 +69,8 @@ impl Encode for ReplicaElectionResult {
 }
 
 impl Decode for ReplicaElectionResult {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic: d.string("topic")?, partition_result: d.array("partition_result")? };
         d.skip_tags()?;
@@ -104,6 +106,8 @@ impl Encode for PartitionResult {
 }
 
 impl Decode for PartitionResult {
+    const LEAST: usize = 8;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition_id: d.i32("partition_id")?,

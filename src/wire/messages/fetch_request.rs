@@ -187,6 +187,8 @@ impl Encode for FetchTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for FetchTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -269,6 +271,8 @@ impl Encode for FetchPartition {
 
 #[cfg(feature = "testkit")]
 impl Decode for FetchPartition {
+    const LEAST: usize = 16;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let mut it = Self {
@@ -320,6 +324,8 @@ impl Encode for ForgottenTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for ForgottenTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

@@ -101,6 +101,8 @@ impl Encode for FetchableTopicResponse {
 }
 
 impl Decode for FetchableTopicResponse {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -196,6 +198,8 @@ impl Encode for PartitionData {
 }
 
 impl Decode for PartitionData {
+    const LEAST: usize = 30;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let mut it = Self {
@@ -342,6 +346,8 @@ impl Encode for AbortedTransaction {
 }
 
 impl Decode for AbortedTransaction {
+    const LEAST: usize = 16;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { producer_id: d.i64("producer_id")?, first_offset: d.i64("first_offset")? };
         d.skip_tags()?;
@@ -373,6 +379,8 @@ impl Encode for NodeEndpoint {
 }
 
 impl Decode for NodeEndpoint {
+    const LEAST: usize = 11;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             node_id: d.i32("node_id")?,

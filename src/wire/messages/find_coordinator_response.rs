@@ -147,6 +147,8 @@ impl Encode for Coordinator {
 }
 
 impl Decode for Coordinator {
+    const LEAST: usize = 14;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             key: d.string("key")?,

@@ -56,6 +56,8 @@ impl Encode for AlterConfigsResource {
 
 #[cfg(feature = "testkit")]
 impl Decode for AlterConfigsResource {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             resource_type: d.i8("resource_type")?,
@@ -94,6 +96,8 @@ impl Encode for AlterableConfig {
 
 #[cfg(feature = "testkit")]
 impl Decode for AlterableConfig {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             name: d.string("name")?,

@@ -72,6 +72,8 @@ impl Encode for AlterConfigsResourceResponse {
 }
 
 impl Decode for AlterConfigsResourceResponse {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             error_code: d.i16("error_code")?,

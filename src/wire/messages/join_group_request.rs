@@ -107,6 +107,8 @@ impl Encode for JoinGroupRequestProtocol {
 
 #[cfg(feature = "testkit")]
 impl Decode for JoinGroupRequestProtocol {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, metadata: d.bytes("metadata")? };
         d.skip_tags()?;

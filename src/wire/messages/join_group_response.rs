@@ -118,6 +118,8 @@ impl Encode for JoinGroupResponseMember {
 }
 
 impl Decode for JoinGroupResponseMember {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

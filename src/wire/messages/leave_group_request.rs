@@ -80,6 +80,8 @@ impl Encode for MemberIdentity {
 
 #[cfg(feature = "testkit")]
 impl Decode for MemberIdentity {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

@@ -81,6 +81,8 @@ impl Encode for MemberResponse {
 }
 
 impl Decode for MemberResponse {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             member_id: d.string("member_id")?,

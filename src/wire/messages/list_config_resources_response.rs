@@ -72,6 +72,8 @@ impl Encode for ConfigResource {
 }
 
 impl Decode for ConfigResource {
+    const LEAST: usize = 2;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

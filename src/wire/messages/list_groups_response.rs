@@ -78,6 +78,8 @@ impl Encode for ListedGroup {
 }
 
 impl Decode for ListedGroup {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

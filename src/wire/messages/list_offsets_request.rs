@@ -75,6 +75,8 @@ impl Encode for ListOffsetsTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for ListOffsetsTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -112,6 +114,8 @@ impl Encode for ListOffsetsPartition {
 
 #[cfg(feature = "testkit")]
 impl Decode for ListOffsetsPartition {
+    const LEAST: usize = 12;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

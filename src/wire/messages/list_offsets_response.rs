@@ -61,6 +61,8 @@ impl Encode for ListOffsetsTopicResponse {
 }
 
 impl Decode for ListOffsetsTopicResponse {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -107,6 +109,8 @@ impl Encode for ListOffsetsPartitionResponse {
 }
 
 impl Decode for ListOffsetsPartitionResponse {
+    const LEAST: usize = 22;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

@@ -63,6 +63,8 @@ impl Encode for ListPartitionReassignmentsTopics {
 
 #[cfg(feature = "testkit")]
 impl Decode for ListPartitionReassignmentsTopics {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partition_indexes: d.array("partition_indexes")? };
         d.skip_tags()?;

@@ -73,6 +73,8 @@ impl Encode for OngoingTopicReassignment {
 }
 
 impl Decode for OngoingTopicReassignment {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -105,6 +107,8 @@ impl Encode for OngoingPartitionReassignment {
 }
 
 impl Decode for OngoingPartitionReassignment {
+    const LEAST: usize = 8;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition_index: d.i32("partition_index")?,

@@ -69,6 +69,8 @@ impl Encode for TransactionState {
 }
 
 impl Decode for TransactionState {
+    const LEAST: usize = 11;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             transactional_id: d.string("transactional_id")?,

@@ -113,6 +113,8 @@ impl Encode for MetadataRequestTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for MetadataRequestTopic {
+    const LEAST: usize = 2;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

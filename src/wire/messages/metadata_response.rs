@@ -120,6 +120,8 @@ impl Encode for MetadataResponseBroker {
 }
 
 impl Decode for MetadataResponseBroker {
+    const LEAST: usize = 10;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -186,6 +188,8 @@ impl Encode for MetadataResponseTopic {
 }
 
 impl Decode for MetadataResponseTopic {
+    const LEAST: usize = 8;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -254,6 +258,8 @@ impl Encode for MetadataResponsePartition {
 }
 
 impl Decode for MetadataResponsePartition {
+    const LEAST: usize = 18;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

@@ -105,6 +105,8 @@ impl Encode for OffsetCommitRequestTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for OffsetCommitRequestTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -155,6 +157,8 @@ impl Encode for OffsetCommitRequestPartition {
 
 #[cfg(feature = "testkit")]
 impl Decode for OffsetCommitRequestPartition {
+    const LEAST: usize = 14;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

@@ -71,6 +71,8 @@ impl Encode for OffsetCommitResponseTopic {
 }
 
 impl Decode for OffsetCommitResponseTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -102,6 +104,8 @@ impl Encode for OffsetCommitResponsePartition {
 }
 
 impl Decode for OffsetCommitResponsePartition {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { partition_index: d.i32("partition_index")?, error_code: d.i16("error_code")? };
         d.skip_tags()?;

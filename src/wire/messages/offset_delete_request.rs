@@ -52,6 +52,8 @@ impl Encode for OffsetDeleteRequestTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for OffsetDeleteRequestTopic {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         Ok(Self { name: d.string("name")?, partitions: d.array("partitions")? })
     }
@@ -72,6 +74,8 @@ impl Encode for OffsetDeleteRequestPartition {
 
 #[cfg(feature = "testkit")]
 impl Decode for OffsetDeleteRequestPartition {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         Ok(Self { partition_index: d.i32("partition_index")? })
     }

@@ -59,6 +59,8 @@ impl Encode for OffsetDeleteResponseTopic {
 }
 
 impl Decode for OffsetDeleteResponseTopic {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         Ok(Self { name: d.string("name")?, partitions: d.array("partitions")? })
     }
@@ -82,6 +84,8 @@ impl Encode for OffsetDeleteResponsePartition {
 }
 
 impl Decode for OffsetDeleteResponsePartition {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         Ok(Self { partition_index: d.i32("partition_index")?, error_code: d.i16("error_code")? })
     }

@@ -94,6 +94,8 @@ impl Encode for OffsetFetchRequestTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for OffsetFetchRequestTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partition_indexes: d.array("partition_indexes")? };
         d.skip_tags()?;
@@ -136,6 +138,8 @@ impl Encode for OffsetFetchRequestGroup {
 
 #[cfg(feature = "testkit")]
 impl Decode for OffsetFetchRequestGroup {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -176,6 +180,8 @@ impl Encode for OffsetFetchRequestTopics {
 
 #[cfg(feature = "testkit")]
 impl Decode for OffsetFetchRequestTopics {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

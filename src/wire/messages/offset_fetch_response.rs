@@ -84,6 +84,8 @@ impl Encode for OffsetFetchResponseTopic {
 }
 
 impl Decode for OffsetFetchResponseTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -133,6 +135,8 @@ impl Encode for OffsetFetchResponsePartition {
 }
 
 impl Decode for OffsetFetchResponsePartition {
+    const LEAST: usize = 16;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -169,6 +173,8 @@ impl Encode for OffsetFetchResponseGroup {
 }
 
 impl Decode for OffsetFetchResponseGroup {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { group_id: d.string("group_id")?, topics: d.array("topics")?, error_code: d.i16("error_code")? };
         d.skip_tags()?;
@@ -203,6 +209,8 @@ impl Encode for OffsetFetchResponseTopics {
 }
 
 impl Decode for OffsetFetchResponseTopics {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -254,6 +262,8 @@ impl Encode for OffsetFetchResponsePartitions {
 }
 
 impl Decode for OffsetFetchResponsePartitions {
+    const LEAST: usize = 20;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition_index: d.i32("partition_index")?,

@@ -66,6 +66,8 @@ impl Encode for OffsetForLeaderTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for OffsetForLeaderTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic: d.string("topic")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -100,6 +102,8 @@ impl Encode for OffsetForLeaderPartition {
 
 #[cfg(feature = "testkit")]
 impl Decode for OffsetForLeaderPartition {
+    const LEAST: usize = 12;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition: d.i32("partition")?,

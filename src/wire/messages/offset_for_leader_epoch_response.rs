@@ -56,6 +56,8 @@ impl Encode for OffsetForLeaderTopicResult {
 }
 
 impl Decode for OffsetForLeaderTopicResult {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic: d.string("topic")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -94,6 +96,8 @@ impl Encode for EpochEndOffset {
 }
 
 impl Decode for EpochEndOffset {
+    const LEAST: usize = 18;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             error_code: d.i16("error_code")?,

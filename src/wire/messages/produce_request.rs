@@ -77,6 +77,8 @@ impl Encode for TopicProduceData {
 
 #[cfg(feature = "testkit")]
 impl Decode for TopicProduceData {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -114,6 +116,8 @@ impl Encode for PartitionProduceData {
 
 #[cfg(feature = "testkit")]
 impl Decode for PartitionProduceData {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { index: d.i32("index")?, records: d.bytes_or_null("records", true)? };
         d.skip_tags()?;

@@ -86,6 +86,8 @@ impl Encode for TopicProduceResponse {
 }
 
 impl Decode for TopicProduceResponse {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -159,6 +161,8 @@ impl Encode for PartitionProduceResponse {
 }
 
 impl Decode for PartitionProduceResponse {
+    const LEAST: usize = 22;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let mut it = Self {
@@ -201,6 +205,8 @@ impl Encode for BatchIndexAndErrorMessage {
 }
 
 impl Decode for BatchIndexAndErrorMessage {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             batch_index: d.i32("batch_index")?,
@@ -268,6 +274,8 @@ impl Encode for NodeEndpoint {
 }
 
 impl Decode for NodeEndpoint {
+    const LEAST: usize = 11;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             node_id: d.i32("node_id")?,

@@ -89,6 +89,8 @@ impl Encode for AcknowledgeTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for AcknowledgeTopic {
+    const LEAST: usize = 18;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic_id: d.uuid("topic_id")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -114,6 +116,8 @@ impl Encode for AcknowledgePartition {
 
 #[cfg(feature = "testkit")]
 impl Decode for AcknowledgePartition {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition_index: d.i32("partition_index")?,
@@ -144,6 +148,8 @@ impl Encode for AcknowledgementBatch {
 
 #[cfg(feature = "testkit")]
 impl Decode for AcknowledgementBatch {
+    const LEAST: usize = 18;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             first_offset: d.i64("first_offset")?,

@@ -79,6 +79,8 @@ impl Encode for ShareAcknowledgeTopicResponse {
 }
 
 impl Decode for ShareAcknowledgeTopicResponse {
+    const LEAST: usize = 18;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic_id: d.uuid("topic_id")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -110,6 +112,8 @@ impl Encode for PartitionData {
 }
 
 impl Decode for PartitionData {
+    const LEAST: usize = 17;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition_index: d.i32("partition_index")?,
@@ -171,6 +175,8 @@ impl Encode for NodeEndpoint {
 }
 
 impl Decode for NodeEndpoint {
+    const LEAST: usize = 11;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             node_id: d.i32("node_id")?,

@@ -122,6 +122,8 @@ impl Encode for FetchTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for FetchTopic {
+    const LEAST: usize = 18;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic_id: d.uuid("topic_id")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -147,6 +149,8 @@ impl Encode for FetchPartition {
 
 #[cfg(feature = "testkit")]
 impl Decode for FetchPartition {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition_index: d.i32("partition_index")?,
@@ -177,6 +181,8 @@ impl Encode for AcknowledgementBatch {
 
 #[cfg(feature = "testkit")]
 impl Decode for AcknowledgementBatch {
+    const LEAST: usize = 18;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             first_offset: d.i64("first_offset")?,
@@ -206,6 +212,8 @@ impl Encode for ForgottenTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for ForgottenTopic {
+    const LEAST: usize = 18;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic_id: d.uuid("topic_id")?, partitions: d.array("partitions")? };
         d.skip_tags()?;

@@ -76,6 +76,8 @@ impl Encode for ShareFetchableTopicResponse {
 }
 
 impl Decode for ShareFetchableTopicResponse {
+    const LEAST: usize = 18;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic_id: d.uuid("topic_id")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -116,6 +118,8 @@ impl Encode for PartitionData {
 }
 
 impl Decode for PartitionData {
+    const LEAST: usize = 22;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             partition_index: d.i32("partition_index")?,
@@ -177,6 +181,8 @@ impl Encode for AcquiredRecords {
 }
 
 impl Decode for AcquiredRecords {
+    const LEAST: usize = 19;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             first_offset: d.i64("first_offset")?,
@@ -212,6 +218,8 @@ impl Encode for NodeEndpoint {
 }
 
 impl Decode for NodeEndpoint {
+    const LEAST: usize = 11;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             node_id: d.i32("node_id")?,

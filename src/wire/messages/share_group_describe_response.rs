@@ -91,6 +91,8 @@ impl Encode for DescribedGroup {
 }
 
 impl Decode for DescribedGroup {
+    const LEAST: usize = 20;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             error_code: d.i16("error_code")?,
@@ -138,6 +140,8 @@ impl Encode for Member {
 }
 
 impl Decode for Member {
+    const LEAST: usize = 12;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             member_id: d.string("member_id")?,
@@ -174,6 +178,8 @@ impl Encode for TopicPartitions {
 }
 
 impl Decode for TopicPartitions {
+    const LEAST: usize = 19;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             topic_id: d.uuid("topic_id")?,

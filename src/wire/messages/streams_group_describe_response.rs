@@ -113,6 +113,8 @@ impl Encode for DescribedGroup {
 }
 
 impl Decode for DescribedGroup {
+    const LEAST: usize = 20;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -186,6 +188,8 @@ impl Encode for Subtopology {
 }
 
 impl Decode for Subtopology {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             subtopology_id: d.string("subtopology_id")?,
@@ -246,6 +250,8 @@ impl Encode for Member {
 }
 
 impl Decode for Member {
+    const LEAST: usize = 28;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             member_id: d.string("member_id")?,
@@ -314,6 +320,8 @@ impl Encode for TaskOffset {
 }
 
 impl Decode for TaskOffset {
+    const LEAST: usize = 14;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             subtopology_id: d.string("subtopology_id")?,
@@ -374,6 +382,8 @@ impl Encode for TaskIds {
 }
 
 impl Decode for TaskIds {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { subtopology_id: d.string("subtopology_id")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -399,6 +409,8 @@ impl Encode for KeyValue {
 }
 
 impl Decode for KeyValue {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { key: d.string("key")?, value: d.string("value")? };
         d.skip_tags()?;
@@ -429,6 +441,8 @@ impl Encode for TopicInfo {
 }
 
 impl Decode for TopicInfo {
+    const LEAST: usize = 9;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             name: d.string("name")?,
@@ -484,6 +498,8 @@ impl Encode for TopologyDescriptionSubtopology {
 }
 
 impl Decode for TopologyDescriptionSubtopology {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { subtopology_id: d.string("subtopology_id")?, nodes: d.array("nodes")? };
         d.skip_tags()?;
@@ -519,6 +535,8 @@ impl Encode for TopologyDescriptionNode {
 }
 
 impl Decode for TopologyDescriptionNode {
+    const LEAST: usize = 7;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             name: d.string("name")?,
@@ -551,6 +569,8 @@ impl Encode for TopologyDescriptionGlobalStore {
 }
 
 impl Decode for TopologyDescriptionGlobalStore {
+    const LEAST: usize = 15;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { source: d.structure("source")?, processor: d.structure("processor")? };
         d.skip_tags()?;

@@ -176,6 +176,8 @@ impl Encode for Subtopology {
 
 #[cfg(feature = "testkit")]
 impl Decode for Subtopology {
+    const LEAST: usize = 8;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             subtopology_id: d.string("subtopology_id")?,
@@ -211,6 +213,8 @@ impl Encode for CopartitionGroup {
 
 #[cfg(feature = "testkit")]
 impl Decode for CopartitionGroup {
+    const LEAST: usize = 4;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             source_topics: d.array("source_topics")?,
@@ -240,6 +244,8 @@ impl Encode for KeyValue {
 
 #[cfg(feature = "testkit")]
 impl Decode for KeyValue {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { key: d.string("key")?, value: d.string("value")? };
         d.skip_tags()?;
@@ -270,6 +276,8 @@ impl Encode for TopicInfo {
 
 #[cfg(feature = "testkit")]
 impl Decode for TopicInfo {
+    const LEAST: usize = 9;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             name: d.string("name")?,
@@ -327,6 +335,8 @@ impl Encode for TaskOffset {
 
 #[cfg(feature = "testkit")]
 impl Decode for TaskOffset {
+    const LEAST: usize = 14;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             subtopology_id: d.string("subtopology_id")?,
@@ -356,6 +366,8 @@ impl Encode for TaskIds {
 
 #[cfg(feature = "testkit")]
 impl Decode for TaskIds {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { subtopology_id: d.string("subtopology_id")?, partitions: d.array("partitions")? };
         d.skip_tags()?;

@@ -149,6 +149,8 @@ impl Encode for EndpointToPartitions {
 }
 
 impl Decode for EndpointToPartitions {
+    const LEAST: usize = 7;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             user_endpoint: d.structure("user_endpoint")?,
@@ -178,6 +180,8 @@ impl Encode for Status {
 }
 
 impl Decode for Status {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { status_code: d.i8("status_code")?, status_detail: d.string("status_detail")? };
         d.skip_tags()?;
@@ -204,6 +208,8 @@ impl Encode for TopicPartition {
 }
 
 impl Decode for TopicPartition {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { topic: d.string("topic")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -229,6 +235,8 @@ impl Encode for TaskIds {
 }
 
 impl Decode for TaskIds {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { subtopology_id: d.string("subtopology_id")?, partitions: d.array("partitions")? };
         d.skip_tags()?;

@@ -89,6 +89,8 @@ impl Encode for TopologyDescriptionSubtopology {
 
 #[cfg(feature = "testkit")]
 impl Decode for TopologyDescriptionSubtopology {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { subtopology_id: d.string("subtopology_id")?, nodes: d.array("nodes")? };
         d.skip_tags()?;
@@ -124,6 +126,8 @@ impl Encode for TopologyDescriptionNode {
 
 #[cfg(feature = "testkit")]
 impl Decode for TopologyDescriptionNode {
+    const LEAST: usize = 7;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             name: d.string("name")?,
@@ -156,6 +160,8 @@ impl Encode for TopologyDescriptionGlobalStore {
 
 #[cfg(feature = "testkit")]
 impl Decode for TopologyDescriptionGlobalStore {
+    const LEAST: usize = 15;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { source: d.structure("source")?, processor: d.structure("processor")? };
         d.skip_tags()?;

@@ -86,6 +86,8 @@ impl Encode for SyncGroupRequestAssignment {
 
 #[cfg(feature = "testkit")]
 impl Decode for SyncGroupRequestAssignment {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { member_id: d.string("member_id")?, assignment: d.bytes("assignment")? };
         d.skip_tags()?;

@@ -121,6 +121,8 @@ impl Encode for TxnOffsetCommitRequestTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for TxnOffsetCommitRequestTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -171,6 +173,8 @@ impl Encode for TxnOffsetCommitRequestPartition {
 
 #[cfg(feature = "testkit")]
 impl Decode for TxnOffsetCommitRequestPartition {
+    const LEAST: usize = 14;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

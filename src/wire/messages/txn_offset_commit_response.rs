@@ -66,6 +66,8 @@ impl Encode for TxnOffsetCommitResponseTopic {
 }
 
 impl Decode for TxnOffsetCommitResponseTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -97,6 +99,8 @@ impl Encode for TxnOffsetCommitResponsePartition {
 }
 
 impl Decode for TxnOffsetCommitResponsePartition {
+    const LEAST: usize = 6;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { partition_index: d.i32("partition_index")?, error_code: d.i16("error_code")? };
         d.skip_tags()?;

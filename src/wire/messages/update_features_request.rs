@@ -95,6 +95,8 @@ impl Encode for FeatureUpdateKey {
 
 #[cfg(feature = "testkit")]
 impl Decode for FeatureUpdateKey {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {

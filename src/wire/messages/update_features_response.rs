@@ -87,6 +87,8 @@ impl Encode for UpdatableFeatureResult {
 }
 
 impl Decode for UpdatableFeatureResult {
+    const LEAST: usize = 5;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self {
             feature: d.string("feature")?,

@@ -65,6 +65,8 @@ impl Encode for WritableTxnMarker {
 
 #[cfg(feature = "testkit")]
 impl Decode for WritableTxnMarker {
+    const LEAST: usize = 17;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let v = d.version();
         let it = Self {
@@ -99,6 +101,8 @@ impl Encode for WritableTxnMarkerTopic {
 
 #[cfg(feature = "testkit")]
 impl Decode for WritableTxnMarkerTopic {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partition_indexes: d.array("partition_indexes")? };
         d.skip_tags()?;

@@ -53,6 +53,8 @@ impl Encode for WritableTxnMarkerResult {
 }
 
 impl Decode for WritableTxnMarkerResult {
+    const LEAST: usize = 10;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { producer_id: d.i64("producer_id")?, topics: d.array("topics")? };
         d.skip_tags()?;
@@ -79,6 +81,8 @@ impl Encode for WritableTxnMarkerTopicResult {
 }
 
 impl Decode for WritableTxnMarkerTopicResult {
+    const LEAST: usize = 3;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { name: d.string("name")?, partitions: d.array("partitions")? };
         d.skip_tags()?;
@@ -105,6 +109,8 @@ impl Encode for WritableTxnMarkerPartitionResult {
 }
 
 impl Decode for WritableTxnMarkerPartitionResult {
+    const LEAST: usize = 7;
+
     fn decode(d: &mut Decoder) -> Result<Self> {
         let it = Self { partition_index: d.i32("partition_index")?, error_code: d.i16("error_code")? };
         d.skip_tags()?;

@@ -1,0 +1,10 @@
+//! Kafka's jar with the message schemas.
+
+use protocol_tests::{Error, or_skip};
+
+/// Fetches the jar if it is not here; without Maven says so and leaves the test out, or fails when
+/// `CI=true`.
+pub(crate) fn jar_is_here() -> bool {
+    let jar = generator::fetch(generator::VERSION).map_err(|error| Error::Unavailable(error.to_string()));
+    or_skip(jar).is_some()
+}
