@@ -205,7 +205,7 @@ impl Consumer {
                 let client = client.clone();
                 let timeout = settings.request_timeout.min(deadline.saturating_duration_since(Instant::now()));
                 let attempt = Attempt { node, lane: Lane::Main, timeout, max_version: None };
-                let request = list_offsets(&rows, read_committed);
+                let request = list_offsets(&rows, read_committed, timeout);
                 answers.spawn(async move { client.send(attempt, |_| request).await.map(|r| listed_offsets(&r)) });
             }
             while let Some(answer) = answers.join_next().await {

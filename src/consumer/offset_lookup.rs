@@ -1,6 +1,6 @@
 //! ListOffsets and OffsetForLeaderEpoch: how they are written and read.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use crate::{
     error::ErrorCode,
@@ -49,8 +49,8 @@ fn by_topic<T: Clone, P>(rows: &[Row<T>], make: impl Fn(&Row<T>) -> P) -> Vec<(B
     topics
 }
 
-/// Asks for the first offset at or behind each row's timestamp.
-pub(super) fn list_offsets(rows: &[Row<i64>], read_committed: bool) -> ListOffsetsRequest {
+/// Asks for the first offset at or behind each row's timestamp. Offsets in remote storage are waited for until `timeout`.
+pub(super) fn list_offsets(rows: &[Row<i64>], read_committed: bool, timeout: Duration) -> ListOffsetsRequest {
     let topics = by_topic(rows, |(partition, epoch, timestamp)| ListOffsetsPartition {
         partition_index: partition.partition,
         current_leader_epoch: *epoch,
@@ -61,7 +61,7 @@ pub(super) fn list_offsets(rows: &[Row<i64>], read_committed: bool) -> ListOffse
         replica_id: -1,
         isolation_level: i8::from(read_committed),
         topics: topics.collect(),
-        ..Default::default()
+        timeout_ms: i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
     }
 }
 
@@ -119,7 +119,8 @@ mod tests {
             (TopicPartition::new("b", 3), -1, LATEST),
             (TopicPartition::new("a", 2), 7, 99),
         ];
-        let request = list_offsets(&rows, true);
+        let request = list_offsets(&rows, true, Duration::from_secs(3));
+        assert_eq!(request.timeout_ms, 3000);
         assert_eq!((request.isolation_level, request.replica_id, request.topics.len()), (1, -1, 2));
         let a: Vec<_> = request.topics[0].partitions.iter().map(|p| (p.partition_index, p.timestamp)).collect();
         assert_eq!((request.topics[0].name.as_str(), a), ("a", vec![(0, EARLIEST), (2, 99)]));

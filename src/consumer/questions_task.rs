@@ -68,7 +68,8 @@ fn timestamp(start: Start) -> i64 {
 async fn ask_offsets(shared: &Shared, node: i32, asked: Vec<Asked<Start>>) -> bool {
     let rows: Vec<_> =
         asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, timestamp(asked.what))).collect();
-    let request = list_offsets(&rows, shared.settings.isolation_level == IsolationLevel::ReadCommitted);
+    let read_committed = shared.settings.isolation_level == IsolationLevel::ReadCommitted;
+    let request = list_offsets(&rows, read_committed, shared.client.settings().request_timeout);
     let answer = shared.client.send(attempt(shared, node), |_| request).await;
     let now = Instant::now().into_std();
     shared.inbox.control(|assignment| match answer {
