@@ -25,7 +25,7 @@ use super::{
     versions::Versions,
 };
 use crate::{
-    error::{Error, ErrorCode, ErrorKind, Result},
+    error::{Error, ErrorCode, ErrorKind, Result, clean},
     log::event,
     net::Stream,
     security::Guard,
@@ -77,6 +77,7 @@ pub(super) async fn establish(
         resolution.succeed();
     }
     let mut failure = Error::new(ErrorKind::Network, "the name has no address").context(address);
+    let mut misrouted = None;
     for ip in resolved {
         let attempt = Attempt { settings, guard, logins, address, expected, ip, limit: Limit::new(setup_timeout) };
         match attempt.connect().await {
@@ -84,14 +85,17 @@ pub(super) async fn establish(
             Err(error) => {
                 failure = error.context(Named { address, ip });
                 event!(DEBUG, settings.origin, %failure, "no connection");
-                let required = failure.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED);
-                if failure.kind() == ErrorKind::Authentication || required {
+                if failure.kind() == ErrorKind::Authentication {
                     break;
+                }
+                // Of several addresses one may be reused by another broker.
+                if failure.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {
+                    misrouted = Some(failure.clone());
                 }
             }
         }
     }
-    Err(failure)
+    Err(misrouted.unwrap_or(failure))
 }
 
 fn unresolved(error: io::Error) -> Error {
@@ -142,7 +146,8 @@ impl Attempt<'_> {
         let api_versions =
             match limit.keep("asking for its versions", agree(&mut *stream, settings, expected, newest)).await? {
                 // Brokers before 0.10 hang up on versions that they do not know.
-                Err(Refusal::HungUp) if newest > 0 => {
+                // One that is expected to be a node of a known cluster is newer, and would not be checked then.
+                Err(Refusal::HungUp) if newest > 0 && expected.is_none() => {
                     stream = self.open().await?;
                     limit.keep("asking for its versions", agree(&mut *stream, settings, expected, 0)).await?
                 }
@@ -158,9 +163,15 @@ impl Attempt<'_> {
         })?;
         let code = ErrorCode::new(api_versions.error_code);
         if !code.is_ok() {
-            let error = Error::broker(code, "ApiVersions");
-            // Another broker has the address: the client finds this one anew.
-            return Err(if code == ErrorCode::REBOOTSTRAP_REQUIRED { error.with_retriable(true) } else { error });
+            return Err(match expected {
+                // Another broker has the address: the client finds this one anew.
+                Some(Expected { cluster_id, node }) if code == ErrorCode::REBOOTSTRAP_REQUIRED => {
+                    let cluster_id = clean(cluster_id);
+                    let context = format_args!("the broker at this address is not node {node} of cluster {cluster_id}");
+                    Error::broker(code, context).with_retriable(true)
+                }
+                _ => Error::broker(code, "ApiVersions"),
+            });
         }
         let peer = address.to_string();
         let versions = Versions::new(peer.clone(), &api_versions);

@@ -49,8 +49,10 @@ async fn carry_out(core: &Arc<Core>, step: Step) {
         },
         Step::Ask(asked) => match ask(core, &asked).await {
             Ok(response) => {
+                let before = core.metadata.picture().cluster_id.clone();
                 let picture = core.metadata.answered(response, &asked);
-                core.pool.follow(&picture);
+                let another = before.is_some() && picture.cluster_id.is_some() && before != picture.cluster_id;
+                core.pool.follow(&picture, another);
             }
             Err(error) => {
                 if error.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {

@@ -146,8 +146,9 @@ impl Pool {
     }
 
     /// A new picture of the cluster is there: connections to where no broker is any more end once they are done, and those
-    /// to the bootstrap addresses, since brokers are known by their own.
-    pub(super) fn follow(&self, metadata: &Metadata) {
+    /// to the bootstrap addresses, since brokers are known by their own. Where the picture is of another cluster than
+    /// before, all connections end: its brokers may have the ids and addresses of the former ones.
+    pub(super) fn follow(&self, metadata: &Metadata, another_cluster: bool) {
         if metadata.brokers.is_empty() {
             return;
         }
@@ -155,7 +156,7 @@ impl Pool {
         state.slots.retain(|(node, _), slot| match slot {
             Slot::Connecting(flight) => !flight.is_over(),
             Slot::Open(connection, address) => {
-                let stays = *node >= 0 && self.address(metadata, *node).as_ref() == Some(address);
+                let stays = *node >= 0 && !another_cluster && self.address(metadata, *node).as_ref() == Some(address);
                 if !stays {
                     connection.retire();
                 }
@@ -265,10 +266,13 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
     if core.logins.take_reopened() {
         core.pool.forgive();
     }
-    core.features().learn(&established.api_versions);
+    let Established { connection, driver, api_versions } = established;
+    core.features().learn(&api_versions);
+    // A connection may live for months.
+    drop(api_versions);
     counters.connected();
-    established.connection.count_into(Arc::clone(&counters));
-    let connection = Arc::new(established.connection);
+    connection.count_into(Arc::clone(&counters));
+    let connection = Arc::new(connection);
     let outage = core.pool.node(&core.settings, node, |known, rng| known.connected(now(), rng));
     if let Some(Lasting { duration, attempts }) = outage {
         let outage_ms = millis(duration);
@@ -278,7 +282,7 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
     landing.land(Ok(Arc::clone(&connection)));
     let began = now();
     event!(DEBUG, core.settings.origin, %address, node, ?lane, "connected");
-    let reason = established.driver.await;
+    let reason = driver.await;
     counters.disconnected();
     event!(DEBUG, core.settings.origin, %address, node, ?lane, %reason, "disconnected");
     core.pool.gone(node, lane, &connection);

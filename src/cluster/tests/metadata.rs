@@ -4,7 +4,8 @@ use std::sync::{
 };
 
 use super::peer::{
-    Asked, Reply, accept_agreed, address, brokers, connected, in_secs, listen, serve, settings, to, topic,
+    Asked, Reply, accept, accept_agreed, address, api_versions, brokers, connected, in_secs, listen, serve, settings,
+    to, topic,
 };
 use crate::{
     cluster::{Client, Lane},
@@ -13,7 +14,10 @@ use crate::{
     wire::{
         ApiKey,
         fetch::NodeEndpoint,
-        messages::{HeartbeatRequest, MetadataRequest, MetadataResponse, metadata_response::MetadataResponseTopic},
+        messages::{
+            ApiVersionsRequest, HeartbeatRequest, HeartbeatResponse, MetadataRequest, MetadataResponse,
+            metadata_response::MetadataResponseTopic,
+        },
     },
 };
 
@@ -225,6 +229,36 @@ async fn a_broker_may_send_the_client_back_to_its_bootstrap_addresses() {
     let picture = client.newer_metadata(client.metadata().version, in_secs(10)).await.unwrap();
     assert_eq!(picture.brokers.keys().collect::<Vec<_>>(), [&9094]);
     assert!(!stale.is_finished());
+}
+
+/// A cluster may take over the ids and addresses of another that still runs (KIP-1242).
+#[tokio::test(start_paused = true)]
+async fn connections_to_former_cluster_end() {
+    let network = MemoryNetwork::new();
+    let of = |cluster_id: &str| MetadataResponse { cluster_id: Some(cluster_id.into()), ..brokers(&[9094]) };
+    let _bootstrap = serve(listen(&network, 9092), metadata(move |_, _| of("a")));
+    let mut broker = listen(&network, 9094);
+    let client = connected(&network, &[9092]).await;
+    let asking = client.clone();
+    let asking =
+        tokio::spawn(async move { asking.send(to(9094, Lane::Main, 60), |_| HeartbeatRequest::default()).await });
+    let mut link = accept(&mut broker).await;
+    let asked = link.request().await.unwrap();
+    let agreement: ApiVersionsRequest = asked.decode();
+    assert_eq!((agreement.cluster_id.as_deref(), agreement.node_id), (Some("a"), 9094));
+    link.answer(&asked, &api_versions()).await;
+    let asked = link.request().await.unwrap();
+    link.answer(&asked, &HeartbeatResponse::default()).await;
+    asking.await.unwrap().unwrap();
+    for (cluster_id, ends) in [("a", false), ("b", true)] {
+        let (client, version) = (client.clone(), client.metadata().version);
+        let newer = tokio::spawn(async move { client.newer_metadata(version, in_secs(10)).await });
+        let asked = link.request().await.unwrap();
+        assert_eq!(asked.key, ApiKey::Metadata);
+        link.answer(&asked, &of(cluster_id)).await;
+        newer.await.unwrap().unwrap();
+        assert_eq!(!link.silent_for(std::time::Duration::from_secs(5)).await, ends, "{cluster_id}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

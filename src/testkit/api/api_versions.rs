@@ -60,7 +60,7 @@ impl ApiVersions {
     fn is_misrouted(&self, context: &Context<'_>) -> bool {
         let ApiVersionsRequest { cluster_id, node_id, .. } = &self.0;
         let elsewhere = |id: &ByteString| *id != *context.state.options.cluster_id || *node_id != context.broker;
-        *node_id >= 0 && cluster_id.as_ref().is_some_and(elsewhere)
+        cluster_id.as_ref().is_some_and(elsewhere)
     }
 }
 
