@@ -38,7 +38,7 @@ async fn ask_committed(shared: &Shared, asked: Vec<Asked<()>>) -> bool {
         // A call tries again silently: what does not pass has to come back and be shown.
         Some(group) => {
             let soon = Instant::now() + SHOWN_AFTER;
-            group.committed(partitions, shared.deadline().min(soon)).await
+            group.committed_each(partitions, shared.deadline().min(soon)).await
         }
         None => Ok(HashMap::new()),
     };

@@ -1,13 +1,13 @@
 //! How positions are found out: the questions that are open, and what their answers mean. Decides; does no IO.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 use super::{
-    OffsetAndMetadata,
     assignment::Assignment,
+    group::CommittedOffsets,
     position::{Start, State, Validity},
 };
 use crate::{
@@ -93,17 +93,21 @@ impl Assignment {
     }
 
     /// What the group has committed.
-    pub(super) fn committed_answer(
-        &mut self,
-        asked: &[Asked<()>],
-        answer: Result<HashMap<TopicPartition, Option<OffsetAndMetadata>>>,
-        now: Instant,
-    ) {
+    pub(super) fn committed_answer(&mut self, asked: &[Asked<()>], answer: Result<CommittedOffsets>, now: Instant) {
         let asked: Vec<_> = asked.iter().filter(|asked| self.awaits(asked)).collect();
         match answer {
             Ok(mut offsets) => {
+                let mut failed: BTreeMap<Option<ErrorCode>, (Error, Vec<TopicPartition>)> = BTreeMap::new();
                 for Asked { partition, .. } in asked {
-                    match offsets.remove(partition).flatten().filter(|committed| committed.offset >= 0) {
+                    let committed = match offsets.remove(partition).unwrap_or(Ok(None)) {
+                        Ok(committed) => committed.filter(|committed| committed.offset >= 0),
+                        Err(error) => {
+                            let (_, partitions) = failed.entry(error.code()).or_insert_with(|| (error, Vec::new()));
+                            partitions.push(partition.clone());
+                            continue;
+                        }
+                    };
+                    match committed {
                         Some(committed) => {
                             if let Some(found) = self.partitions.get_mut(partition) {
                                 found.committed = Some(committed.offset);
@@ -116,6 +120,9 @@ impl Assignment {
                             self.reset(partition, start, "its group has committed no offset", None);
                         }
                     }
+                }
+                for (error, partitions) in failed.into_values() {
+                    self.question_failed(&partitions, error, now);
                 }
             }
             Err(error) => {

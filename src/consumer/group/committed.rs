@@ -26,17 +26,24 @@ use crate::{
     },
 };
 
-/// The ids of the topics that are asked about.
-#[derive(Debug, Default)]
+/// What a group has committed for each partition, `None` where it has nothing, or why that is not known.
+pub(crate) type CommittedOffsets = HashMap<TopicPartition, Result<Option<OffsetAndMetadata>>>;
+
+/// The ids of topics, by their names.
+#[derive(Clone, Debug, Default)]
 pub(super) struct TopicIds(BTreeMap<Arc<str>, Uuid>);
 
 impl TopicIds {
-    /// Takes the ids from the metadata; `None` where one is not known there, so that the request has to go by name.
-    pub(super) fn of(picture: &Metadata, partitions: &[TopicPartition]) -> Option<Self> {
-        let id = |partition: &TopicPartition| {
-            let topic = picture.topic(&partition.topic).filter(|topic| !topic.id.is_nil())?;
-            Some((partition.topic.clone(), topic.id))
-        };
+    /// Returns the ids of the partitions' topics; `None` where one was never known, so that the request has to go by name.
+    ///
+    /// The id of a topic that the metadata has no more is remembered: by name, its successor would be asked for.
+    pub(super) fn learn(&mut self, picture: &Metadata, partitions: &[TopicPartition]) -> Option<Self> {
+        for partition in partitions {
+            if let Some(topic) = picture.topic(&partition.topic).filter(|topic| !topic.id.is_nil()) {
+                self.0.insert(partition.topic.clone(), topic.id);
+            }
+        }
+        let id = |partition: &TopicPartition| Some((partition.topic.clone(), *self.0.get(&partition.topic)?));
         partitions.iter().map(id).collect::<Option<_>>().map(Self)
     }
 }
@@ -141,12 +148,12 @@ pub(super) fn fetch_check(response: &OffsetFetchResponse, group_id: &str) -> Err
     partitions.iter().find(retriable).map_or(ErrorCode::NONE, |fetched| fetched.code)
 }
 
-/// Reads the answer, which has to have every partition that was asked for: one that is left out must not be mistaken for
-/// one that has no offset.
-pub(super) fn fetch_answer(
-    response: &OffsetFetchResponse,
-    asked: &FetchOffsets<'_>,
-) -> Result<HashMap<TopicPartition, Option<OffsetAndMetadata>>> {
+/// Reads the answer for each partition that was asked for. One that is left out must not be mistaken for one that has no
+/// offset.
+///
+/// # Errors
+/// What the coordinator said of the group.
+pub(super) fn fetch_answer(response: &OffsetFetchResponse, asked: &FetchOffsets<'_>) -> Result<CommittedOffsets> {
     let group_id = asked.group_id;
     let (code, partitions) = fetched(response, group_id);
     code.ok().map_err(|code| Error::broker(code, format_args!("offsets of group {group_id}")))?;
@@ -154,27 +161,32 @@ pub(super) fn fetch_answer(
     for fetched in partitions {
         answers.insert((fetched.topic, fetched.topic_id, fetched.partition), fetched);
     }
-    asked
-        .partitions
-        .iter()
-        .map(|partition| {
-            let by_name = answers.get(&(&*partition.topic, Uuid::nil(), partition.partition));
-            let by_id = || answers.get(&("", asked.known_id(partition)?, partition.partition));
-            let Some(fetched) = by_name.or_else(by_id) else {
+    let mut found = CommittedOffsets::new();
+    for partition in asked.partitions {
+        let by_name = answers.get(&(&*partition.topic, Uuid::nil(), partition.partition));
+        let by_id = || answers.get(&("", asked.known_id(partition)?, partition.partition));
+        let offset = match by_name.or_else(by_id) {
+            Some(fetched) => fetched.offset(partition, group_id),
+            None => {
                 let message = format!("offset of {partition} in group {group_id}: the answer leaves it out");
-                return Err(Error::new(ErrorKind::Protocol, message));
-            };
-            if let Err(code) = fetched.code.ok() {
-                return Err(Error::broker(code, format_args!("offset of {partition} in group {group_id}")));
+                Err(Error::new(ErrorKind::Protocol, message))
             }
-            let committed = (fetched.offset >= 0).then(|| OffsetAndMetadata {
-                offset: fetched.offset,
-                leader_epoch: (fetched.epoch >= 0).then_some(fetched.epoch),
-                metadata: fetched.metadata.map(ToString::to_string).unwrap_or_default(),
-            });
-            Ok((partition.clone(), committed))
-        })
-        .collect()
+        };
+        found.insert(partition.clone(), offset);
+    }
+    Ok(found)
+}
+
+impl Fetched<'_> {
+    fn offset(&self, partition: &TopicPartition, group_id: &str) -> Result<Option<OffsetAndMetadata>> {
+        let context = format_args!("offset of {partition} in group {group_id}");
+        self.code.ok().map_err(|code| Error::broker(code, context))?;
+        Ok((self.offset >= 0).then(|| OffsetAndMetadata {
+            offset: self.offset,
+            leader_epoch: (self.epoch >= 0).then_some(self.epoch),
+            metadata: self.metadata.map(ToString::to_string).unwrap_or_default(),
+        }))
+    }
 }
 
 #[cfg(test)]
@@ -233,17 +245,18 @@ mod tests {
             assert!(fetch_check(&response, "g").is_ok());
             let read = fetch_answer(&response, &by_name("g", &[tp("t", 0), tp("t", 1)])).unwrap();
             let expected = OffsetAndMetadata { offset: 7, leader_epoch: Some(3), metadata: "note".to_owned() };
-            assert_eq!(read[&tp("t", 0)], Some(expected));
-            assert_eq!(read[&tp("t", 1)], None);
+            assert_eq!(read[&tp("t", 0)].as_ref().unwrap(), &Some(expected));
+            assert_eq!(read[&tp("t", 1)].as_ref().unwrap(), &None);
         }
     }
 
     #[test]
     fn a_partition_that_is_left_out_is_an_error_and_not_no_offset() {
-        let error = fetch_answer(&new(ErrorCode::NONE), &by_name("g", &[tp("t", 2)])).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Protocol);
-        let error = fetch_answer(&new(ErrorCode::NONE), &by_name("other", &[tp("t", 0)])).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Protocol);
+        for (group_id, partition) in [("g", tp("t", 2)), ("other", tp("t", 0))] {
+            let partitions = [partition];
+            let read = fetch_answer(&new(ErrorCode::NONE), &by_name(group_id, &partitions)).unwrap();
+            assert_eq!(read[&partitions[0]].as_ref().unwrap_err().kind(), ErrorKind::Protocol);
+        }
     }
 
     #[test]
@@ -253,8 +266,8 @@ mod tests {
         }
         let unknown = new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
         assert!(fetch_check(&unknown, "g").is_ok(), "asking again does not make a topic");
-        assert!(fetch_answer(&unknown, &by_name("g", &[tp("t", 0), tp("t", 1)])).is_err());
-        assert!(fetch_answer(&unknown, &by_name("g", &[tp("t", 0)])).is_ok());
+        let read = fetch_answer(&unknown, &by_name("g", &[tp("t", 0), tp("t", 1)])).unwrap();
+        assert!(read[&tp("t", 0)].is_ok() && read[&tp("t", 1)].is_err(), "one topic does not hold up the other");
     }
 
     #[test]
@@ -297,9 +310,10 @@ mod tests {
     fn request_has_ids_only_if_all_are_known() {
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let partitions = [tp("t", 0), tp("u", 0)];
-        assert!(TopicIds::of(&picture(&[("t", one)]), &partitions).is_none());
-        assert!(TopicIds::of(&picture(&[("t", one), ("u", Uuid::nil())]), &partitions).is_none());
-        let ids = TopicIds::of(&picture(&[("t", one), ("u", two)]), &partitions);
+        let mut known = TopicIds::default();
+        assert!(known.learn(&picture(&[("t", one)]), &partitions).is_none());
+        assert!(known.learn(&picture(&[("t", one), ("u", Uuid::nil())]), &partitions).is_none());
+        let ids = known.learn(&picture(&[("t", one), ("u", two)]), &partitions);
         let identity = Identity { generation: 4, member_id: "m".into() };
         let asked = FetchOffsets { ids, identity: Some(&identity), ..by_name("g", &partitions) };
         assert_eq!(asked.max_version(), None);
@@ -314,13 +328,15 @@ mod tests {
     fn offsets_are_found_by_topic_id() {
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let partitions = [tp("t", 0)];
-        let ids = TopicIds::of(&picture(&[("t", one)]), &partitions);
+        let ids = TopicIds::default().learn(&picture(&[("t", one)]), &partitions);
         let asked = FetchOffsets { ids, ..by_name("g", &partitions) };
         let mut response = new(ErrorCode::NONE);
         (response.groups[0].topics[0].name, response.groups[0].topics[0].topic_id) = (text(""), one);
-        assert_eq!(fetch_answer(&response, &asked).unwrap()[&tp("t", 0)].as_ref().unwrap().offset, 7);
+        let read = fetch_answer(&response, &asked).unwrap();
+        assert_eq!(read[&tp("t", 0)].as_ref().unwrap().as_ref().unwrap().offset, 7);
         response.groups[0].topics[0].topic_id = two;
-        let error = fetch_answer(&response, &asked).unwrap_err();
+        let read = fetch_answer(&response, &asked).unwrap();
+        let error = read[&tp("t", 0)].as_ref().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol, "another topic's offset is not taken");
     }
 
@@ -328,7 +344,19 @@ mod tests {
     fn unknown_topic_id_is_left_to_the_caller() {
         let response = new(ErrorCode::UNKNOWN_TOPIC_ID);
         assert!(fetch_check(&response, "g").is_ok(), "it is looked up in the metadata first");
-        let error = fetch_answer(&response, &by_name("g", &[tp("t", 1)])).unwrap_err();
-        assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_ID));
+        let read = fetch_answer(&response, &by_name("g", &[tp("t", 1)])).unwrap();
+        assert_eq!(read[&tp("t", 1)].as_ref().unwrap_err().code(), Some(ErrorCode::UNKNOWN_TOPIC_ID));
+    }
+
+    #[test]
+    fn id_of_deleted_topic_is_remembered() {
+        let (one, partitions) = (Uuid::from_u128(1), [tp("t", 0)]);
+        let mut known = TopicIds::default();
+        assert!(known.learn(&picture(&[]), &partitions).is_none());
+        known.learn(&picture(&[("t", one)]), &partitions).unwrap();
+        for gone in [picture(&[]), picture(&[("t", Uuid::nil())])] {
+            let ids = known.learn(&gone, &partitions).expect("not by name, which may be another topic's");
+            assert_eq!(ids.0["t"], one);
+        }
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
 
 use super::{
     GroupEvent, GroupSettings,
-    committed::{FetchOffsets, TopicIds, fetch_answer, fetch_check},
+    committed::{CommittedOffsets, FetchOffsets, fetch_answer, fetch_check},
     consumer_protocol::ConsumerProtocolTask,
     group_task::{Command, GroupTask},
     membership::Standing,
@@ -143,10 +143,8 @@ impl GroupHandle {
         GroupStatus { group_id: self.shared.settings.group_id.clone(), state, for_how_long: since.elapsed() }
     }
 
-    /// Returns what the group has committed for those partitions; `None` where it has nothing.
-    ///
-    /// A member of a group of the consumer protocol asks in its epoch. Where that is stale, the look-up goes on in the next
-    /// epoch, which a heartbeat brings. A topic whose id the coordinator does not know is looked up in the metadata again.
+    /// Returns what the group has committed for those partitions; `None` where it has nothing. A topic whose id the
+    /// coordinator does not know is looked up in the metadata, and asked for again until the deadline.
     ///
     /// # Cancel safety
     /// Safe.
@@ -155,44 +153,86 @@ impl GroupHandle {
         partitions: Vec<TopicPartition>,
         deadline: Instant,
     ) -> Result<HashMap<TopicPartition, Option<OffsetAndMetadata>>> {
+        let (mut found, mut left) = (HashMap::new(), partitions);
+        let mut pace = Pace::new(&self.client);
+        loop {
+            let seen = self.client.metadata().version;
+            let mut unknown = None;
+            for (partition, offset) in self.committed_each(std::mem::take(&mut left), deadline).await? {
+                match offset {
+                    Ok(offset) => _ = found.insert(partition, offset),
+                    Err(error) if error.code() == Some(ErrorCode::UNKNOWN_TOPIC_ID) => {
+                        left.push(partition);
+                        unknown = Some(error);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let Some(error) = unknown else { return Ok(found) };
+            pace.wait(deadline).await;
+            match self.client.newer_metadata(seen, deadline).await {
+                Ok(_) if Instant::now() < deadline => {}
+                Err(other) if other.kind() != ErrorKind::Timeout => return Err(other),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Returns what the group has committed for each of those partitions, and what is in the way of one alone. After
+    /// UNKNOWN_TOPIC_ID the metadata is asked for anew.
+    ///
+    /// A member of a group of the consumer protocol asks in its epoch. Where that is stale, the look-up goes on in the next
+    /// epoch, which a heartbeat brings.
+    ///
+    /// # Errors
+    /// What the coordinator says of the group; others as of [`Client::call`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn committed_each(
+        &self,
+        partitions: Vec<TopicPartition>,
+        deadline: Instant,
+    ) -> Result<CommittedOffsets> {
         if partitions.is_empty() {
-            return Ok(HashMap::new());
+            return Ok(CommittedOffsets::new());
         }
         let group_id = &self.shared.settings.group_id;
         let mut pace = Pace::new(&self.client);
         loop {
             let (standing, picture) = (self.shared.standing(), self.client.metadata());
             let identity = standing.identity().filter(|_| self.shared.protocol == GroupProtocol::Consumer);
-            let ids = TopicIds::of(&picture, &partitions);
+            let ids = self.shared.topic_ids().learn(&picture, &partitions);
             let asked = FetchOffsets { group_id, partitions: &partitions, ids, identity };
             let route = Route::Coordinator(CoordinatorKind::Group, group_id.clone());
             let (build, check) = (|version| asked.request(version), |response: &_| fetch_check(response, group_id));
             let call = self.client.call_up_to(asked.max_version(), route, Lane::Group, deadline, build, check);
             let error = match fetch_answer(&call.await?, &asked) {
-                Ok(found) => return Ok(found),
+                Ok(found) => {
+                    let unknown = |error: &Error| error.code() == Some(ErrorCode::UNKNOWN_TOPIC_ID);
+                    if found.values().any(|offset| offset.as_ref().is_err_and(unknown)) {
+                        self.client.refresh_metadata();
+                    }
+                    return Ok(found);
+                }
                 Err(error) => error,
             };
-            let passed = match (error.code(), identity) {
-                (Some(ErrorCode::UNKNOWN_TOPIC_ID), _) => {
-                    pace.wait(deadline).await;
-                    self.client.newer_metadata(picture.version, deadline).await.is_ok()
-                }
-                (Some(code @ (ErrorCode::STALE_MEMBER_EPOCH | ErrorCode::UNKNOWN_MEMBER_ID)), Some(identity)) => {
-                    // A heartbeat brings the next epoch. Whether the member is unknown, only the heartbeats decide: a member
-                    // that gave up for this would join and ask again without a pause.
-                    if code == ErrorCode::STALE_MEMBER_EPOCH {
-                        let refused = Command::CommitRefused { identity: identity.clone(), said: error.clone() };
-                        // A task that has ended has told the consumer why.
-                        let _ = self.commands.send(refused);
-                    }
-                    pace.wait(deadline).await;
-                    let soon = deadline.min(Instant::now() + NEXT_EPOCH);
-                    let _ = timeout_at(soon, self.shared.standing_changes(&standing)).await;
-                    true
-                }
-                _ => return Err(error),
+            let (Some(code @ (ErrorCode::STALE_MEMBER_EPOCH | ErrorCode::UNKNOWN_MEMBER_ID)), Some(identity)) =
+                (error.code(), identity)
+            else {
+                return Err(error);
             };
-            if !passed || Instant::now() >= deadline {
+            // A heartbeat brings the next epoch. Whether the member is unknown, only the heartbeats decide: a member that
+            // gave up for this would join and ask again without a pause.
+            if code == ErrorCode::STALE_MEMBER_EPOCH {
+                let refused = Command::CommitRefused { identity: identity.clone(), said: error.clone() };
+                // A task that has ended has told the consumer why.
+                let _ = self.commands.send(refused);
+            }
+            pace.wait(deadline).await;
+            let soon = deadline.min(Instant::now() + NEXT_EPOCH);
+            let _ = timeout_at(soon, self.shared.standing_changes(&standing)).await;
+            if Instant::now() >= deadline {
                 return Err(error.with_retriable(true));
             }
         }

@@ -30,6 +30,7 @@ use crate::{error::Error, log::Origin, record::TopicPartition};
 use assignor::Assignor;
 pub(crate) use commit::{Committed, Insistence};
 pub(crate) use commit_task::{AskedCommit, CommitNews};
+pub(crate) use committed::CommittedOffsets;
 pub(crate) use handle::{Alive, GroupHandle, Reading, Signs};
 pub(crate) use order::Asker;
 

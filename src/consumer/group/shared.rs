@@ -10,6 +10,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     GroupSettings,
+    committed::TopicIds,
     membership::{Identity, Standing},
     order::Order,
     reader::Reader,
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     pub(super) attempt: tokio::sync::Mutex<()>,
     /// Held for a moment only.
     order: Mutex<Order>,
+    /// Of the topics whose offsets were looked up; held for a moment only.
+    topic_ids: Mutex<TopicIds>,
     /// Commits that are refused and tried again, as the log is told of them.
     commit_outage: Mutex<Outage>,
     /// Lines about members that left without the coordinator's knowledge.
@@ -54,6 +57,7 @@ impl Shared {
             reader: Reader::default(),
             attempt: tokio::sync::Mutex::new(()),
             order: Mutex::default(),
+            topic_ids: Mutex::default(),
             commit_outage: Mutex::new(Outage::after(COMMIT_PATIENCE)),
             goodbyes: Mutex::default(),
             standing: watch::Sender::new((Arc::new(Standing::Alone), Instant::now())),
@@ -62,6 +66,10 @@ impl Shared {
 
     pub(super) fn order(&self) -> MutexGuard<'_, Order> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn topic_ids(&self) -> MutexGuard<'_, TopicIds> {
+        self.topic_ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A commit was refused, or got no answer, and may be tried again.

@@ -165,6 +165,22 @@ async fn commit_to_recreated_topic_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn unknown_topic_id_holds_up_no_other_partition() {
+    let cluster = two_topics().await;
+    cluster.fault(on(ApiKey::OffsetFetch).partition("t", 0).forever().error(ErrorCode::UNKNOWN_TOPIC_ID));
+    let consumer = in_group(&cluster, 1000 * SECOND).build().await.unwrap();
+    consumer.subscribe(["t", "u"]).unwrap();
+    let read = tokio::time::timeout(5 * SECOND, read_of(&consumer, "u", 3)).await.expect("u does not wait for t");
+    assert_eq!(read, [0, 1, 2]);
+    let looked_up = cluster.requests(ApiKey::OffsetFetch);
+    tokio::time::sleep(60 * SECOND).await;
+    let looked_up = cluster.requests(ApiKey::OffsetFetch) - looked_up;
+    assert!((10..600).contains(&looked_up), "{looked_up} look-ups in a minute");
+    let error = consumer.committed([tp("t", 0), tp("u", 0)]).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_ID), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn stale_epoch_is_looked_up_again() {
     let cluster = two_topics().await;
     let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(GroupProtocol::Consumer).build().await.unwrap();

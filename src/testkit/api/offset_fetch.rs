@@ -124,7 +124,9 @@ fn find(context: &mut Context<'_>, asked: Asked) -> Found {
                     let committed = group.and_then(|group| group.committed(&topic.name, index)).cloned();
                     match context.verdict.for_partition(&topic.name, index) {
                         Some(injected) => (index, Err(injected.code)),
-                        None if topic.name.is_empty() => (index, Err(ErrorCode::UNKNOWN_TOPIC_ID)),
+                        None if topic.name.is_empty() && context.head.version >= 10 => {
+                            (index, Err(ErrorCode::UNKNOWN_TOPIC_ID))
+                        }
                         None => (index, Ok(committed)),
                     }
                 });
