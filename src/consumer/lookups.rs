@@ -144,7 +144,12 @@ impl Consumer {
     /// # Cancel safety
     /// Safe.
     pub async fn list_topics(&self) -> Result<BTreeMap<Arc<str>, Vec<PartitionInfo>>> {
-        let request = |_| MetadataRequest { topics: None, allow_auto_topic_creation: false, ..Default::default() };
+        // Version 0 asks for all topics by an empty list; versions before 4 cannot refuse to create topics.
+        let request = |version| MetadataRequest {
+            topics: (version == 0).then(Vec::new),
+            allow_auto_topic_creation: version < 4,
+            ..Default::default()
+        };
         let client = &self.shared.client;
         let response =
             client.call(Route::Any, Lane::Main, self.shared.deadline(), request, |_| ErrorCode::NONE).await?;

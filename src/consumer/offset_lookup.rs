@@ -49,7 +49,8 @@ fn by_topic<T: Clone, P>(rows: &[Row<T>], make: impl Fn(&Row<T>) -> P) -> Vec<(B
     topics
 }
 
-/// Asks for the first offset at or behind each row's timestamp. Offsets in remote storage are waited for until `timeout`.
+/// Asks for the first offset at or behind each row's timestamp. The broker waits for offsets in remote storage a little
+/// less long than the request lives, so that its answer is still heard.
 pub(super) fn list_offsets(rows: &[Row<i64>], read_committed: bool, timeout: Duration) -> ListOffsetsRequest {
     let topics = by_topic(rows, |(partition, epoch, timestamp)| ListOffsetsPartition {
         partition_index: partition.partition,
@@ -61,7 +62,7 @@ pub(super) fn list_offsets(rows: &[Row<i64>], read_committed: bool, timeout: Dur
         replica_id: -1,
         isolation_level: i8::from(read_committed),
         topics: topics.collect(),
-        timeout_ms: i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
+        timeout_ms: i32::try_from((timeout - timeout / 10).as_millis()).unwrap_or(i32::MAX),
     }
 }
 
@@ -120,7 +121,7 @@ mod tests {
             (TopicPartition::new("a", 2), 7, 99),
         ];
         let request = list_offsets(&rows, true, Duration::from_secs(3));
-        assert_eq!(request.timeout_ms, 3000);
+        assert_eq!(request.timeout_ms, 2700);
         assert_eq!((request.isolation_level, request.replica_id, request.topics.len()), (1, -1, 2));
         let a: Vec<_> = request.topics[0].partitions.iter().map(|p| (p.partition_index, p.timestamp)).collect();
         assert_eq!((request.topics[0].name.as_str(), a), ("a", vec![(0, EARLIEST), (2, 99)]));

@@ -8,6 +8,9 @@ use uuid::Uuid;
 use super::{byte_string::ByteString, varint::take_u32};
 use crate::error::{Error, ErrorKind, Result};
 
+/// The most bytes that a string has, compact or not.
+const LONGEST_STRING: usize = i16::MAX as usize;
+
 /// A value that a message is made of.
 pub(crate) trait Decode: Sized {
     /// The fewest bytes that the value takes in any version. Elements of arrays say it exactly,
@@ -219,6 +222,10 @@ impl Decoder {
         let text = match self.length(field, false)? {
             None if nullable => None,
             None => return Err(self.null(field)),
+            // As Kafka's own clients do: what is longer could not be written in a request either.
+            Some(length) if length > LONGEST_STRING => {
+                return Err(self.error(field, format_args!("text of {length} bytes, and {LONGEST_STRING} are allowed")));
+            }
             Some(length) => match ByteString::from_utf8(self.slice(field, length)?) {
                 None => return Err(self.error(field, "text that is not UTF-8 ends here")),
                 text => text,
@@ -439,5 +446,20 @@ mod tests {
             (error.kind(), error.to_string().as_str()),
             (ErrorKind::Protocol, "version 7, byte 4 of 5: 1 bytes are left over")
         );
+    }
+
+    #[test]
+    fn text_longer_than_kafkas_is_refused() {
+        for (length, fits) in [(LONGEST_STRING, true), (LONGEST_STRING + 1, false)] {
+            let mut bytes = vec![0; 5];
+            let size = crate::wire::varint::put_u32(&mut bytes, u32::try_from(length + 1).unwrap());
+            bytes.truncate(size);
+            bytes.resize(size + length, b'x');
+            let read = Decoder::new(bytes.into(), 9, true).string("cluster_id");
+            assert_eq!(
+                read.as_ref().map_err(Error::kind).map(|text| text.len()),
+                if fits { Ok(length) } else { Err(ErrorKind::Protocol) }
+            );
+        }
     }
 }

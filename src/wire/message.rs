@@ -206,7 +206,7 @@ mod tests {
     fn bytes_left_over_are_an_error() {
         let error = decode_response::<MetadataRequest>(Bytes::from_static(&[0; 15]), 1).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol);
-        assert_eq!(error.to_string(), "Metadata response: version 1, field ``, byte 12 of 15: 3 bytes are left over");
+        assert_eq!(error.to_string(), "Metadata response: version 1, byte 12 of 15: 3 bytes are left over");
     }
 
     #[test]

@@ -30,6 +30,9 @@ use crate::{
 /// of a topic that was deleted and made anew is refused.
 pub(super) const LAST_BY_NAME: i16 = 9;
 
+/// What the protocol can carry. Brokers take less: `offset.metadata.max.bytes`, 4096 by default.
+const LONGEST_METADATA: usize = i16::MAX as usize;
+
 /// An offset to be committed, with the id of the topic that it is of (nil where that is not known).
 pub(crate) type ToCommit = (TopicPartition, OffsetAndMetadata, Uuid);
 
@@ -141,6 +144,10 @@ impl Commit {
         }
         if let Some((partition, offset, _)) = offsets.iter().find(|(_, offset, _)| offset.offset < 0) {
             let message = format!("commit {partition}: an offset of {} is not allowed", offset.offset);
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        if let Some((partition, ..)) = offsets.iter().find(|(_, offset, _)| offset.metadata.len() > LONGEST_METADATA) {
+            let message = format!("commit {partition}: its metadata has more than {LONGEST_METADATA} bytes");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let (alone, owned) = match standing {
@@ -342,16 +349,15 @@ impl Commit {
         committed: &mut Vec<Committed>,
     ) -> Verdict {
         // By name, or by id (version 10): the other of the two is empty in the response.
-        let mut answers: HashMap<(&str, Uuid, i32), ErrorCode> = HashMap::new();
+        let mut answers: HashMap<(&str, Uuid), HashMap<i32, ErrorCode>> = HashMap::new();
         for topic in &response.topics {
-            for partition in &topic.partitions {
-                let place = (topic.name.as_str(), topic.topic_id, partition.partition_index);
-                answers.insert(place, partition.error_code.into());
-            }
+            let codes = topic.partitions.iter().map(|it| (it.partition_index, ErrorCode::from(it.error_code)));
+            answers.entry((topic.name.as_str(), topic.topic_id)).or_default().extend(codes);
         }
         let answer = |partition: &TopicPartition, topic_id: Uuid| {
-            let by_name = answers.get(&(&*partition.topic, Uuid::nil(), partition.partition));
-            by_name.or_else(|| answers.get(&("", topic_id, partition.partition))).copied()
+            let by_name = answers.get(&(&*partition.topic, Uuid::nil()));
+            let topic = by_name.or_else(|| answers.get(&("", topic_id)).filter(|_| !topic_id.is_nil()));
+            topic?.get(&partition.partition).copied()
         };
         let mut refused: BTreeMap<ErrorCode, BTreeSet<TopicPartition>> = BTreeMap::new();
         let mut unanswered = BTreeSet::new();
