@@ -69,6 +69,7 @@
 //! elsewhere the user brings a provider. `native-roots`: the system's certificate authorities. `pkcs12`: stores in PKCS#12.
 //! `testkit`: the cluster in the process.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // A warning in an example of the documentation or of the README is a mistake that readers would
 // copy. Examples may define and bind what only the reader uses.
 #![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
