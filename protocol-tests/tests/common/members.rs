@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ottla::{Consumer, ConsumerBuilder, OffsetReset, Producer, Record, TopicPartition};
-use protocol_tests::Kafka;
+use protocol_tests::{Kafka, has_producer_ids};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -54,7 +54,7 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) async fn start(kafka: &Kafka, topic: &str) -> Self {
-        let producer = Producer::builder(kafka.bootstrap()).build().await.unwrap();
+        let producer = Producer::builder(kafka.bootstrap()).idempotence(has_producer_ids()).build().await.unwrap();
         let (stop, mut stopped) = tokio::sync::oneshot::channel();
         let topic = topic.to_owned();
         let producing = tokio::spawn(async move {
