@@ -170,6 +170,10 @@ async fn what_a_real_broker_refuses_is_told_at_once_and_says_which() {
         ("TLS", Security::plaintext(), "asks for TLS"),
         ("CLIENT", Security::sasl_plaintext(Sasl::plain(USER, PASSWORD)), "PLAINTEXT or SSL"),
     ] {
+        // The alert of Kafka 2.8 for a certificate that is missing is damaged (OpenSSL cannot read it either).
+        if listener == "MUTUAL" && !at_least("3.0") {
+            continue;
+        }
         let bootstrap = if listener == "CLIENT" { kafka.bootstrap() } else { kafka.bootstrap_of(listener).unwrap() };
         let error = Admin::builder(&bootstrap).security(security).build().await.unwrap().list_topics().await;
         let error = error.unwrap_err();
@@ -236,6 +240,9 @@ fn serial_at(address: &str) -> String {
 
 #[tokio::test]
 async fn certificates_are_replaced_on_both_sides_without_a_dropped_record() -> Result<(), Error> {
+    if !needs("3.0", "settings of brokers that are altered without ZooKeeper") {
+        return Ok(());
+    }
     let Some(kafka) = or_skip(Kafka::builder().secured().start().await) else { return Ok(()) };
     let (topic, bootstrap) = (unique("renewed"), kafka.bootstrap_of("MUTUAL").unwrap());
     kafka.create_topic(&topic, 1, 1, &[]).await?;
