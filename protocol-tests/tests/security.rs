@@ -288,9 +288,9 @@ async fn certificates_are_replaced_on_both_sides_without_a_dropped_record() -> R
     let (certificate, its_key) = (CERTIFICATES.server_renewed, CERTIFICATES.server_renewed_key);
     let both = line("certificate.chain", certificate) + &line("key", its_key) + &line("type", "PEM");
     std::fs::write(&config, both).unwrap();
-    let of_node = ["--bootstrap-server", &kafka.bootstrap(), "--entity-type", "brokers", "--entity-name", "0"];
+    let of_node = ["--entity-type", "brokers", "--entity-name", "0"];
     let alter = ["--alter", "--add-config-file", config.to_str().unwrap()];
-    kafka.tools().run("kafka.admin.ConfigCommand", &[&of_node[..], &alter].concat(), b"").await?;
+    kafka.tools().configs(&[&of_node[..], &alter].concat()).await?;
     bursts().await;
     assert_ne!(serial_at(&bootstrap), before, "the broker shows another certificate");
 
@@ -331,6 +331,12 @@ async fn traffic_goes_on_over_re_authentications() -> Result<(), Error> {
         let consumer = Consumer::builder(&bootstrap).security(security).group(&topic);
         let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
         consumer.subscribe([topic.as_str()]).unwrap();
+        // A broker may refuse the first records of a topic that it has just heard of (2.8 does).
+        for partition in 0..3 {
+            let first = Record::to(&topic).partition(partition).value(format!("first of {partition}"));
+            producer.send(first).await.unwrap().await.unwrap();
+        }
+        let retried = producer.metrics().batches_retried;
         let (until, mut sent, mut read) = (Instant::now() + span() / 4, 0_u64, 0_u64);
         let sending = async {
             let mut deliveries = Vec::new();
@@ -364,7 +370,8 @@ async fn traffic_goes_on_over_re_authentications() -> Result<(), Error> {
         };
         let (sent, ()) = tokio::join!(all, reading);
         let deadline = Instant::now() + Duration::from_secs(60);
-        while read < sent + 1 && Instant::now() < deadline {
+        let written = sent + 4;
+        while read < written && Instant::now() < deadline {
             if let Ok(record) = tokio::time::timeout(Duration::from_secs(1), consumer.recv()).await {
                 record.unwrap().unwrap();
                 read += 1;
@@ -372,7 +379,7 @@ async fn traffic_goes_on_over_re_authentications() -> Result<(), Error> {
         }
         let metrics = producer.metrics();
         eprintln!("{listener}: {sent} sent, {read} read, {} retried", metrics.batches_retried);
-        assert_eq!((read, metrics.records_failed(), metrics.batches_retried), (sent + 1, 0, 0));
+        assert_eq!((read, metrics.records_failed(), metrics.batches_retried), (written, 0, retried));
         consumer.close(Duration::from_secs(30)).await.unwrap();
         producer.close(Duration::from_secs(30)).await.unwrap();
     }
