@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use members::{Journal, LONG, Member, PARTITIONS, Source, read_once, until};
+use members::{ByJava, Journal, LONG, Member, PARTITIONS, Source, read_once, until};
 use ottla::{Consumer, ConsumerBuilder, GroupProtocol, GroupState, TopicPartition};
 use protocol_tests::{Kafka, needs, or_skip, unique};
 use tokio::time::{sleep, timeout};
@@ -78,7 +78,7 @@ async fn a_live_group_moves_from_classic_to_consumer_and_back() {
     until("three each", &[&back, &also_back], || back.owned().len() == 3 && also_back.owned().len() == 3).await;
 
     let ends = source.end().await;
-    read_once(&journal, &[], &ends, &[&back, &also_back]).await;
+    read_once(&journal, &ByJava::default(), &ends, &[&back, &also_back]).await;
     back.close().await;
     also_back.close().await;
 }
@@ -206,7 +206,7 @@ async fn committed_offsets_are_found_while_the_group_rebalances() {
     assert!(epochs.len() > 3, "look-ups in several epochs: {epochs:?}");
 
     let ends = source.end().await;
-    read_once(&journal, &[], &ends, &[&first]).await;
+    read_once(&journal, &ByJava::default(), &ends, &[&first]).await;
     first.consumer.commit().await.unwrap();
     let found = first.consumer.committed(partitions).await.unwrap();
     for (partition, committed) in found {
