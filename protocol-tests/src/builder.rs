@@ -17,7 +17,8 @@ pub const DEFAULT_VERSION: &str = "4.4.0";
 /// The environment variable that names the version for every test that names none.
 const VERSION_VARIABLE: &str = "OTTLA_KAFKA_VERSION";
 
-/// Returns the version that [`Kafka::builder`] starts: that of `OTTLA_KAFKA_VERSION`, otherwise [`DEFAULT_VERSION`].
+/// Returns the version that [`Kafka::builder`] starts: that of `OTTLA_KAFKA_VERSION`, otherwise
+/// [`DEFAULT_VERSION`].
 pub fn default_version() -> String {
     std::env::var(VERSION_VARIABLE)
         .ok()
@@ -67,21 +68,24 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// The version of Apache Kafka; default [`default_version`]. 2.8 is the oldest that can be started (always as KRaft).
+    /// The version of Apache Kafka; default [`default_version`]. 2.8 is the oldest that can be
+    /// started (always as KRaft).
     #[must_use]
     pub fn version(mut self, version: &str) -> Self {
         version.clone_into(&mut self.version);
         self
     }
 
-    /// The cluster's id, 16 bytes in base64 (22 characters); default one that every cluster of this fixture has.
+    /// The cluster's id, 16 bytes in base64 (22 characters); default one that every cluster of this
+    /// fixture has.
     #[must_use]
     pub fn cluster_id(mut self, id: &str) -> Self {
         id.clone_into(&mut self.cluster_id);
         self
     }
 
-    /// Writes every request and its response as JSON into the [log](Node::log) of the node that answered; default false.
+    /// Writes every request and its response as JSON into the [log](Node::log) of the node that
+    /// answered; default false.
     #[must_use]
     pub fn log_requests(mut self) -> Self {
         self.log_requests = true;

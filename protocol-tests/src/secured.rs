@@ -35,9 +35,10 @@ pub const USER: &str = "alice";
 pub const PASSWORD: &str = "wönder";
 
 impl Builder {
-    /// Listeners of every kind beside the plain one: `TLS` (SSL), `MUTUAL` (SSL with client certificates), `SASL`
-    /// (SASL_PLAINTEXT) and `BOTH` (SASL_SSL), with [`CERTIFICATES`] and [`USER`]. OAUTHBEARER takes unsecured tokens. The
-    /// brokers before 3.5 have no SCRAM credentials when they run as KRaft. The version has to be chosen before.
+    /// Listeners of every kind beside the plain one: `TLS` (SSL), `MUTUAL` (SSL with client
+    /// certificates), `SASL` (SASL_PLAINTEXT) and `BOTH` (SASL_SSL), with [`CERTIFICATES`] and
+    /// [`USER`]. OAUTHBEARER takes unsecured tokens. The brokers before 3.5 have no SCRAM
+    /// credentials when they run as KRaft. The version has to be chosen before.
     #[must_use]
     pub fn secured(self) -> Self {
         let has_scram = self.has_scram();

@@ -64,8 +64,8 @@ fn skip(error: &Error) {
     }
 }
 
-/// Returns whether the version that tests run against is `minimum` (as `4.0`) or newer. Otherwise says in one line that the
-/// test that asks is not for that version, and why.
+/// Returns whether the version that tests run against is `minimum` (as `4.0`) or newer. Otherwise
+/// says in one line that the test that asks is not for that version, and why.
 ///
 /// # Panics
 /// When `minimum` or the version of the environment is none.
@@ -92,7 +92,8 @@ pub fn at_least(minimum: &str) -> bool {
     parse(&crate::default_version()).number >= parse(&format!("{minimum}.0")).number
 }
 
-/// Returns whether producers can be idempotent: brokers of 2.8, the first as KRaft, give out no producer ids.
+/// Returns whether producers can be idempotent: brokers of 2.8, the first as KRaft, give out no
+/// producer ids.
 ///
 /// # Panics
 /// When the version of the environment is none.

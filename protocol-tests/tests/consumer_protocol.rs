@@ -180,7 +180,8 @@ async fn committed_offsets_are_found_while_the_group_rebalances() {
         async move {
             let (mut last, mut epochs) = (BTreeMap::new(), BTreeSet::new());
             while !stop.load(Ordering::Relaxed) {
-                // Asked in the epoch that the member has at that time, which the next heartbeat may end.
+                // Asked in the epoch that the member has at that time, which the next heartbeat may
+                // end.
                 let found = asking.committed(partitions.clone()).await.unwrap();
                 for (partition, committed) in found {
                     let offset = committed.map_or(0, |committed| committed.offset);

@@ -1,5 +1,6 @@
-//! A topic that was deleted and made anew under its name, and another cluster that has taken over an address, on a real Kafka:
-//! commits by topic id (OffsetCommit 10) and the check of the cluster's id (KIP-1242).
+//! A topic that was deleted and made anew under its name, and another cluster that has taken over
+//! an address, on a real Kafka: commits by topic id (OffsetCommit 10) and the check of the
+//! cluster's id (KIP-1242).
 
 #![cfg(unix)]
 
@@ -26,7 +27,8 @@ const BOOTSTRAP: &str = "127.0.0.1:1";
 const ANOTHER_CLUSTER: &str = "b3R0bGEtYW5vdGhlci0wMQ";
 const UNKNOWN_TOPIC_ID: i16 = 100;
 
-/// One cluster for the tests of this file, which logs the requests. A topic that is gone stays so until it is created.
+/// One cluster for the tests of this file, which logs the requests. A topic that is gone stays so
+/// until it is created.
 async fn kafka() -> Option<&'static Kafka> {
     static SHARED: OnceCell<Option<Kafka>> = OnceCell::const_new();
     let builder = Kafka::builder().log_requests().config("auto.create.topics.enable", "false");
@@ -81,7 +83,8 @@ async fn logged(kafka: &Kafka, api: &str, group: &str, count: usize) -> Vec<Stri
     timeout(LONG, found).await.unwrap_or_else(|_| panic!("fewer than {count} requests of {api} for {group}"))
 }
 
-/// A consumer reads a topic, which is then deleted and made anew unnoticed; its commit for it comes to nothing.
+/// A consumer reads a topic, which is then deleted and made anew unnoticed; its commit for it comes
+/// to nothing.
 async fn commit_for_recreated_topic(is_member: bool) {
     let Some(kafka) = kafka().await else { return };
     let (topic, group) = (unique("recreated"), unique("recreated"));
@@ -160,8 +163,8 @@ async fn members_of_both_protocols_commit_by_topic_id() {
     }
 }
 
-/// TCP on which the address of the first cluster's broker leads to the second cluster while it is reused. The first cluster
-/// stays behind [`BOOTSTRAP`].
+/// TCP on which the address of the first cluster's broker leads to the second cluster while it is
+/// reused. The first cluster stays behind [`BOOTSTRAP`].
 #[derive(Clone, Debug)]
 struct Reused {
     ours: SocketAddr,

@@ -90,8 +90,9 @@ async fn ours_and_javas_come_and_go(properties: Properties) {
 
     tokio::time::sleep(Duration::from_secs(1)).await;
     let ends = source.end().await;
-    // Under the cooperative protocol Java's client reads on while the group rebalances, and does not commit that part before it
-    // gives a partition up (KIP-429): the next member reads it again.
+    // Under the cooperative protocol Java's client reads on while the group rebalances, and does
+    // not commit that part before it gives a partition up (KIP-429): the next member reads it
+    // again.
     let by_java = ByJava { read: by_java, may_repeat: properties == COOPERATIVE_STICKY };
     read_once(&journal, &by_java, &ends, &[&third]).await;
     third.close().await;

@@ -170,7 +170,8 @@ async fn what_a_real_broker_refuses_is_told_at_once_and_says_which() {
         ("TLS", Security::plaintext(), "asks for TLS"),
         ("CLIENT", Security::sasl_plaintext(Sasl::plain(USER, PASSWORD)), "PLAINTEXT or SSL"),
     ] {
-        // The alert of Kafka 2.8 for a certificate that is missing is damaged (OpenSSL cannot read it either).
+        // The alert of Kafka 2.8 for a certificate that is missing is damaged (OpenSSL cannot read
+        // it either).
         if listener == "MUTUAL" && !at_least("3.0") {
             continue;
         }

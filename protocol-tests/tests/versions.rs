@@ -6,8 +6,8 @@ use std::time::Duration;
 use ottla::{Consumer, GroupProtocol, OffsetReset, Producer, Record, TopicPartition};
 use protocol_tests::{Error, Kafka, Message, or_skip, unique};
 
-/// A console round trip with Kafka's own tools of that version, which also went through other packages and options; then one
-/// with Ottla, in a group of each protocol.
+/// A console round trip with Kafka's own tools of that version, which also went through other
+/// packages and options; then one with Ottla, in a group of each protocol.
 async fn round_trip(version: &str) -> Result<(), Error> {
     let Some(kafka) = or_skip(Kafka::builder().version(version).start().await) else {
         return Ok(());
@@ -50,8 +50,8 @@ async fn write(kafka: &Kafka, idempotence: bool) -> String {
     topic
 }
 
-/// Reads it as a member of a group, commits, and looks the offsets up: the versions of every request that is needed for that
-/// are agreed with this broker.
+/// Reads it as a member of a group, commits, and looks the offsets up: the versions of every
+/// request that is needed for that are agreed with this broker.
 async fn read(kafka: &Kafka, topic: &str, protocol: GroupProtocol) {
     let builder = Consumer::builder(kafka.bootstrap()).group(unique("group")).group_protocol(protocol);
     let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await.expect("a consumer");
