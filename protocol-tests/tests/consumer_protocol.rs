@@ -5,6 +5,8 @@
 
 #[path = "common/members.rs"]
 mod members;
+#[path = "common/requests.rs"]
+mod requests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +20,7 @@ use std::{
 use members::{ByJava, Journal, LONG, Member, PARTITIONS, Source, read_once, until};
 use ottla::{Consumer, ConsumerBuilder, GroupProtocol, GroupState, TopicPartition};
 use protocol_tests::{Kafka, needs, or_skip, unique};
+use requests::logged;
 use tokio::time::{sleep, timeout};
 
 /// One node whose groups heartbeat every second, and give a member up after ten.
@@ -29,7 +32,8 @@ async fn kafka() -> Option<Kafka> {
         .config("group.consumer.min.heartbeat.interval.ms", "1000")
         .config("group.consumer.heartbeat.interval.ms", "1000")
         .config("group.consumer.min.session.timeout.ms", "6000")
-        .config("group.consumer.session.timeout.ms", "10000");
+        .config("group.consumer.session.timeout.ms", "10000")
+        .log_requests();
     or_skip(builder.start().await)
 }
 
@@ -205,6 +209,9 @@ async fn committed_offsets_are_found_while_the_group_rebalances() {
     stop.store(true, Ordering::Relaxed);
     let epochs = timeout(LONG, looking_up).await.expect("no look-up without an end").unwrap();
     assert!(epochs.len() > 3, "look-ups in several epochs: {epochs:?}");
+    let look_ups = logged(&kafka, "OFFSET_FETCH", &group, 1).await;
+    let asked_in = |epoch: &i32| look_ups.iter().any(|line| line.contains(&format!("\"memberEpoch\":{epoch},")));
+    assert!(epochs.iter().filter(|epoch| asked_in(epoch)).count() > 3, "the member's epoch is sent: {epochs:?}");
 
     let ends = source.end().await;
     read_once(&journal, &ByJava::default(), &ends, &[&first]).await;

@@ -4,6 +4,9 @@
 
 #![cfg(unix)]
 
+#[path = "common/requests.rs"]
+mod requests;
+
 use std::{
     io,
     net::SocketAddr,
@@ -19,6 +22,7 @@ use ottla::{
     net::{BoxFuture, Network, Stream, Tcp},
 };
 use protocol_tests::{Kafka, at_least, has_producer_ids, needs, or_skip, unique};
+use requests::logged;
 use tokio::{sync::OnceCell, time::timeout};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -64,23 +68,6 @@ async fn committed(kafka: &Kafka, group: &str, partition: &TopicPartition) -> Op
     let consumer = reader(kafka, group).build().await.unwrap();
     let found = consumer.committed([partition.clone()]).await.unwrap();
     found[partition].as_ref().map(|committed| committed.offset)
-}
-
-/// The log's lines of one API's requests that name the group, until there are as many.
-async fn logged(kafka: &Kafka, api: &str, group: &str, count: usize) -> Vec<String> {
-    let (api, group) = (format!("\"requestApiKeyName\":\"{api}\""), format!("\"{group}\""));
-    let found = async {
-        loop {
-            let log = std::fs::read(kafka.node(0).log()).unwrap();
-            let log = String::from_utf8_lossy(&log);
-            let lines: Vec<_> = log.lines().filter(|line| line.contains(&api) && line.contains(&group)).collect();
-            if lines.len() >= count {
-                return lines.into_iter().map(str::to_owned).collect();
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    timeout(LONG, found).await.unwrap_or_else(|_| panic!("fewer than {count} requests of {api} for {group}"))
 }
 
 /// A consumer reads a topic, which is then deleted and made anew unnoticed; its commit for it comes
