@@ -56,7 +56,7 @@ struct Plan {
 fn plan() -> Result<Plan, Failure> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let mut plan = Plan {
-        version: "4.3.1".to_owned(),
+        version: protocol_tests::default_version(),
         records: 500_000,
         strategy: "range".to_owned(),
         fixed: false,

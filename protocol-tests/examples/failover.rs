@@ -30,7 +30,7 @@ struct Plan {
 
 fn plan() -> Result<Plan, Failure> {
     let mut plan = Plan {
-        version: "4.3.1".to_owned(),
+        version: protocol_tests::default_version(),
         records: 1_000_000,
         rate: 20_000,
         kill_at: Duration::from_secs(10),

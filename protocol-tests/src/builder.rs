@@ -11,8 +11,20 @@ use crate::kafka::{Kafka, MAX_NODES, QUICK_JVM, Seats};
 use crate::node::{Node, write_properties};
 use crate::places::{self, Scratch};
 
-/// The version that is started when none is named.
-pub const DEFAULT_VERSION: &str = "4.3.1";
+/// The version that is started when neither the test nor `OTTLA_KAFKA_VERSION` names one.
+pub const DEFAULT_VERSION: &str = "4.4.0";
+
+/// The environment variable that names the version for every test that names none.
+const VERSION_VARIABLE: &str = "OTTLA_KAFKA_VERSION";
+
+/// Returns the version that [`Kafka::builder`] starts: that of `OTTLA_KAFKA_VERSION`, otherwise
+/// [`DEFAULT_VERSION`].
+pub fn default_version() -> String {
+    std::env::var(VERSION_VARIABLE)
+        .ok()
+        .filter(|version| !version.is_empty())
+        .unwrap_or_else(|| DEFAULT_VERSION.to_owned())
+}
 
 const CLIENT: &str = "CLIENT";
 const CONTROLLER: &str = "CONTROLLER";
@@ -25,6 +37,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(180);
 #[derive(Clone, Debug)]
 pub struct Builder {
     version: String,
+    cluster_id: String,
     nodes: usize,
     configs: Vec<(String, String)>,
     listeners: Vec<(String, String)>,
@@ -33,12 +46,14 @@ pub struct Builder {
     heap_mb: Option<u32>,
     start_timeout: Duration,
     announce: bool,
+    log_requests: bool,
 }
 
 impl Default for Builder {
     fn default() -> Self {
         Self {
-            version: DEFAULT_VERSION.to_owned(),
+            version: default_version(),
+            cluster_id: CLUSTER_ID.to_owned(),
             nodes: 1,
             configs: Vec::new(),
             listeners: Vec::new(),
@@ -47,15 +62,33 @@ impl Default for Builder {
             heap_mb: None,
             start_timeout: START_TIMEOUT,
             announce: true,
+            log_requests: false,
         }
     }
 }
 
 impl Builder {
-    /// The version of Apache Kafka; default 4.3.1. 2.8 is the oldest that can be started (always as KRaft).
+    /// The version of Apache Kafka; default [`default_version`]. 2.8 is the oldest that can be
+    /// started (always as KRaft).
     #[must_use]
     pub fn version(mut self, version: &str) -> Self {
         version.clone_into(&mut self.version);
+        self
+    }
+
+    /// The cluster's id, 16 bytes in base64 (22 characters); default one that every cluster of this
+    /// fixture has.
+    #[must_use]
+    pub fn cluster_id(mut self, id: &str) -> Self {
+        id.clone_into(&mut self.cluster_id);
+        self
+    }
+
+    /// Writes every request and its response as JSON into the [log](Node::log) of the node that
+    /// answered; default false.
+    #[must_use]
+    pub fn log_requests(mut self) -> Self {
+        self.log_requests = true;
         self
     }
 
@@ -86,6 +119,11 @@ impl Builder {
     pub fn format_arg(mut self, arg: &str) -> Self {
         self.format_args.push(arg.to_owned());
         self
+    }
+
+    /// Whether SCRAM credentials can be given to `StorageTool` (KIP-900).
+    pub(crate) fn has_scram(&self) -> bool {
+        Version::parse(&self.version).is_ok_and(|version| version.number >= (3, 5, 0))
     }
 
     /// Arguments for the JVM in place of those that make it start quickly and small; the heap is set by
@@ -153,7 +191,7 @@ impl Builder {
     async fn bring_up(&self, kafka: &Kafka, deadline: Instant) -> Result<(), Error> {
         let mut formats = Vec::new();
         for node in &kafka.nodes {
-            formats.push((node, node.format(CLUSTER_ID, &self.format_args)?));
+            formats.push((node, node.format(&self.cluster_id, &self.format_args)?));
         }
         for (node, mut format) in formats {
             let what = format!("formatting the data of node {}", node.id);
@@ -221,7 +259,8 @@ impl Builder {
     fn jvm(&self) -> Vec<String> {
         let heap = self.heap_mb.unwrap_or(if self.nodes == 1 { 512 } else { 400 });
         let args = self.jvm_args.clone().unwrap_or_else(|| QUICK_JVM.iter().map(|arg| (*arg).to_owned()).collect());
-        [format!("-Xmx{heap}m")].into_iter().chain(args).collect()
+        let requests = self.log_requests.then(|| "-Dorg.slf4j.simpleLogger.log.kafka.request.logger=debug".to_owned());
+        [format!("-Xmx{heap}m")].into_iter().chain(args).chain(requests).collect()
     }
 
     fn properties(&self, node: &Node, controller_port: u16, voters: &str) -> Vec<(String, String)> {

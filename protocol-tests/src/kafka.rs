@@ -36,7 +36,7 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// One node of Kafka 4.3.1, unless told otherwise.
+    /// One node of Kafka [`default_version`](crate::default_version), unless told otherwise.
     pub fn builder() -> Builder {
         Builder::default()
     }

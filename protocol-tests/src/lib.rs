@@ -4,7 +4,7 @@
 //! # async fn example() -> Result<(), protocol_tests::Error> {
 //! use protocol_tests::Kafka;
 //!
-//! let kafka = Kafka::builder().version("4.3.1").nodes(3).config("num.partitions", "4").start().await?;
+//! let kafka = Kafka::builder().version("4.4.0").nodes(3).config("num.partitions", "4").start().await?;
 //! println!("bootstrap.servers={}", kafka.bootstrap());
 //! kafka.node(1).kill()?;
 //! kafka.ready().await?; // the other two have noticed
@@ -51,14 +51,14 @@ pub mod transact;
 mod wire;
 
 pub use arguments::given_once;
-pub use builder::{Builder, DEFAULT_VERSION};
+pub use builder::{Builder, DEFAULT_VERSION, default_version};
 pub use error::Error;
 pub use jars::{Jars, Version};
 pub use kafka::Kafka;
 pub use message::{Consumed, Message};
 pub use node::Node;
 pub use program::Program;
-pub use shared::{or_skip, shared, unique};
+pub use shared::{at_least, has_producer_ids, needs, or_skip, shared, unique};
 pub use wire::{ClusterView, PartitionView, TopicView};
 
 /// Tells whoever runs the tests. Written to the stream itself, because the harness hides what passing tests print.

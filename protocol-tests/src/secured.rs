@@ -35,19 +35,25 @@ pub const USER: &str = "alice";
 pub const PASSWORD: &str = "wönder";
 
 impl Builder {
-    /// Listeners of every kind beside the plain one: `TLS` (SSL), `MUTUAL` (SSL with client certificates), `SASL`
-    /// (SASL_PLAINTEXT) and `BOTH` (SASL_SSL), with [`CERTIFICATES`] and [`USER`]. OAUTHBEARER takes unsecured tokens.
+    /// Listeners of every kind beside the plain one: `TLS` (SSL), `MUTUAL` (SSL with client
+    /// certificates), `SASL` (SASL_PLAINTEXT) and `BOTH` (SASL_SSL), with [`CERTIFICATES`] and
+    /// [`USER`]. OAUTHBEARER takes unsecured tokens. The brokers before 3.5 have no SCRAM
+    /// credentials when they run as KRaft. The version has to be chosen before.
     #[must_use]
     pub fn secured(self) -> Self {
+        let has_scram = self.has_scram();
         let mut builder = self
             .listener("TLS", "SSL")
             .listener("MUTUAL", "SSL")
             .listener("SASL", "SASL_PLAINTEXT")
-            .listener("BOTH", "SASL_SSL")
-            .format_arg("--add-scram")
-            .format_arg(&format!("SCRAM-SHA-256=[name={USER},password={PASSWORD}]"))
-            .format_arg("--add-scram")
-            .format_arg(&format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]"));
+            .listener("BOTH", "SASL_SSL");
+        if has_scram {
+            for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+                builder = builder
+                    .format_arg("--add-scram")
+                    .format_arg(&format!("{mechanism}=[name={USER},password={PASSWORD}]"));
+            }
+        }
         for listener in ["tls", "mutual", "both"] {
             let name = |end: &str| format!("listener.name.{listener}.ssl.{end}");
             builder = builder

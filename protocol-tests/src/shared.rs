@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::OnceCell;
 
 use crate::error::Error;
+use crate::jars::Version;
 use crate::kafka::Kafka;
 
 /// The shared cluster: one node of the default version, started by the first test that asks. `None` when Kafka cannot run
@@ -61,6 +62,43 @@ fn skip(error: &Error) {
         let tests = tests.as_deref().and_then(|name| name.rsplit_once('-')).map_or("these tests", |(name, _)| name);
         crate::say(&format!("LEFT OUT of `{tests}`, whatever needs it: {reason}"));
     }
+}
+
+/// Returns whether the version that tests run against is `minimum` (as `4.0`) or newer. Otherwise
+/// says in one line that the test that asks is not for that version, and why.
+///
+/// # Panics
+/// When `minimum` or the version of the environment is none.
+#[track_caller]
+pub fn needs(minimum: &str, reason: &str) -> bool {
+    let applies = at_least(minimum);
+    if !applies {
+        // The harness names the thread of a test after it.
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("a test");
+        let version = crate::default_version();
+        crate::say(&format!("NOT FOR KAFKA {version}: {test}: needs {minimum}: {reason}"));
+    }
+    applies
+}
+
+/// Returns whether the version that tests run against is `minimum` (as `4.0`) or newer.
+///
+/// # Panics
+/// When `minimum` or the version of the environment is none.
+#[track_caller]
+pub fn at_least(minimum: &str) -> bool {
+    let parse = |text: &str| Version::parse(text).unwrap_or_else(|error| panic!("{error}"));
+    parse(&crate::default_version()).number >= parse(&format!("{minimum}.0")).number
+}
+
+/// Returns whether producers can be idempotent: brokers of 2.8, the first as KRaft, give out no
+/// producer ids.
+///
+/// # Panics
+/// When the version of the environment is none.
+pub fn has_producer_ids() -> bool {
+    at_least("3.0")
 }
 
 /// A name for a topic, group or transaction that no other test of this or another process uses.

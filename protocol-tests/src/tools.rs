@@ -183,6 +183,15 @@ impl Tools {
             .collect()
     }
 
+    /// Runs `ConfigCommand` for this cluster with these arguments.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn configs(&self, args: &[&str]) -> Result<Output, Error> {
+        let class = self.jars.first_class(&["org.apache.kafka.tools.ConfigCommand", "kafka.admin.ConfigCommand"])?;
+        self.run(class, &[&["--bootstrap-server", &self.bootstrap], args].concat(), b"").await
+    }
+
     async fn topics(&self, args: &[&str]) -> Result<Output, Error> {
         let class = self.jars.first_class(&["org.apache.kafka.tools.TopicCommand", "kafka.admin.TopicCommand"])?;
         self.run(class, &[&["--bootstrap-server", &self.bootstrap], args].concat(), b"").await

@@ -5,22 +5,35 @@
 
 #[path = "common/members.rs"]
 mod members;
+#[path = "common/requests.rs"]
+mod requests;
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use members::{Journal, LONG, Member, PARTITIONS, Source, read_once, until};
+use members::{ByJava, Journal, LONG, Member, PARTITIONS, Source, read_once, until};
 use ottla::{Consumer, ConsumerBuilder, GroupProtocol, GroupState, TopicPartition};
-use protocol_tests::{Kafka, or_skip, unique};
+use protocol_tests::{Kafka, needs, or_skip, unique};
+use requests::logged;
 use tokio::time::{sleep, timeout};
 
 /// One node whose groups heartbeat every second, and give a member up after ten.
 async fn kafka() -> Option<Kafka> {
+    if !needs("4.0", "the consumer protocol (KIP-848)") {
+        return None;
+    }
     let builder = Kafka::builder()
         .config("group.consumer.min.heartbeat.interval.ms", "1000")
         .config("group.consumer.heartbeat.interval.ms", "1000")
         .config("group.consumer.min.session.timeout.ms", "6000")
-        .config("group.consumer.session.timeout.ms", "10000");
+        .config("group.consumer.session.timeout.ms", "10000")
+        .log_requests();
     or_skip(builder.start().await)
 }
 
@@ -69,7 +82,7 @@ async fn a_live_group_moves_from_classic_to_consumer_and_back() {
     until("three each", &[&back, &also_back], || back.owned().len() == 3 && also_back.owned().len() == 3).await;
 
     let ends = source.end().await;
-    read_once(&journal, &[], &ends, &[&back, &also_back]).await;
+    read_once(&journal, &ByJava::default(), &ends, &[&back, &also_back]).await;
     back.close().await;
     also_back.close().await;
 }
@@ -151,4 +164,61 @@ async fn static_members_come_back_to_what_they_had() {
     timeout(LONG, back).await.unwrap();
     reborn.close(Duration::from_secs(10)).await.unwrap();
     second.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn committed_offsets_are_found_while_the_group_rebalances() {
+    let Some(kafka) = kafka().await else { return };
+    let (topic, group) = (unique("committed"), unique("committed"));
+    kafka.create_topic(&topic, PARTITIONS, 1, &[]).await.unwrap();
+    let source = Source::start(&kafka, &topic).await;
+    let journal = Journal::default();
+    let member = || new(&kafka, &group).property("auto.commit.interval.ms", "100");
+    let first = Member::start("first", member(), &topic, &journal).await;
+    until("all six", &[&first], || first.owned().len() == 6).await;
+
+    let partitions: Vec<_> = (0..PARTITIONS).map(|partition| TopicPartition::new(topic.as_str(), partition)).collect();
+    let (asking, stop) = (first.consumer.clone(), Arc::new(AtomicBool::new(false)));
+    let looking_up = tokio::spawn({
+        let (partitions, stop) = (partitions.clone(), stop.clone());
+        async move {
+            let (mut last, mut epochs) = (BTreeMap::new(), BTreeSet::new());
+            while !stop.load(Ordering::Relaxed) {
+                // Asked in the epoch that the member has at that time, which the next heartbeat may
+                // end.
+                let found = asking.committed(partitions.clone()).await.unwrap();
+                for (partition, committed) in found {
+                    let offset = committed.map_or(0, |committed| committed.offset);
+                    let before = last.insert(partition.clone(), offset).unwrap_or(0);
+                    assert!(offset >= before, "{partition}: {offset} after {before}");
+                }
+                if let GroupState::Stable { generation, .. } = asking.status().group.unwrap().state {
+                    epochs.insert(generation);
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+            epochs
+        }
+    });
+    for name in ["second", "third", "fourth"] {
+        let other = Member::start(name, member(), &topic, &journal).await;
+        until("three each", &[&first, &other], || first.owned().len() == 3 && other.owned().len() == 3).await;
+        other.close().await;
+        until("all six again", &[&first], || first.owned().len() == 6).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let epochs = timeout(LONG, looking_up).await.expect("no look-up without an end").unwrap();
+    assert!(epochs.len() > 3, "look-ups in several epochs: {epochs:?}");
+    let look_ups = logged(&kafka, "OFFSET_FETCH", &group, 1).await;
+    let asked_in = |epoch: &i32| look_ups.iter().any(|line| line.contains(&format!("\"memberEpoch\":{epoch},")));
+    assert!(epochs.iter().filter(|epoch| asked_in(epoch)).count() > 3, "the member's epoch is sent: {epochs:?}");
+
+    let ends = source.end().await;
+    read_once(&journal, &ByJava::default(), &ends, &[&first]).await;
+    first.consumer.commit().await.unwrap();
+    let found = first.consumer.committed(partitions).await.unwrap();
+    for (partition, committed) in found {
+        assert_eq!(committed.map(|committed| committed.offset), ends.get(&partition.partition).copied(), "{partition}");
+    }
+    first.close().await;
 }

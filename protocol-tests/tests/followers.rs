@@ -18,7 +18,7 @@ use ottla::{
     Consumer, Offset, OffsetReset, Producer, Record, TopicPartition,
     net::{BoxFuture, Network, Stream, Tcp},
 };
-use protocol_tests::{Kafka, or_skip};
+use protocol_tests::{Kafka, needs, or_skip};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -79,6 +79,9 @@ const RECORDS: i64 = 30_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_in_a_followers_rack_reads_each_record_once_while_the_follower_comes_and_goes() -> Outcome {
+    if !needs("3.0", "a quorum of several controllers, which 2.8's preview of KRaft cannot keep up") {
+        return Ok(());
+    }
     let started = Kafka::builder()
         .nodes(3)
         .config("broker.rack", "rack-{id}")

@@ -11,13 +11,19 @@ use std::time::Duration;
 
 use ottla::{Producer, Record};
 use protocol_tests::dump::{DumpedBatch, dump};
-use protocol_tests::{Consumed, Kafka, Message, kcat::Kcat, or_skip, shared, unique};
+use protocol_tests::{Consumed, Kafka, Message, has_producer_ids, kcat::Kcat, or_skip, shared, unique};
 
 /// A way of writing: the codec that the batches must say, and the properties that lead to it.
 #[derive(Clone, Copy)]
 struct Way {
     codec: &'static str,
     properties: &'static [(&'static str, &'static str)],
+}
+
+impl Way {
+    fn is_idempotent(&self) -> bool {
+        has_producer_ids() && !self.properties.iter().any(|(name, _)| matches!(*name, "enable.idempotence" | "acks"))
+    }
 }
 
 const IN_ORDER: (&str, &str) = ("max.in.flight.requests.per.connection", "1");
@@ -102,8 +108,11 @@ fn record<'a>(topic: &'a str, partition: i32, (message, timestamp): &'a Form) ->
 /// Sends to one partition and gives what the log must hold there, in order.
 async fn write(kafka: &Kafka, topic: &str, partition: i32, way: &Way) -> Vec<Consumed> {
     let bootstrap = kafka.bootstrap();
-    let common = [("bootstrap.servers", bootstrap.as_str()), ("linger.ms", "100"), ("batch.size", "60000")];
-    let properties = common.into_iter().chain(way.properties.iter().copied());
+    let mut properties = vec![("bootstrap.servers", bootstrap.as_str()), ("linger.ms", "100"), ("batch.size", "60000")];
+    properties.extend(way.properties);
+    if !way.is_idempotent() && !properties.iter().any(|(name, _)| *name == "acks") {
+        properties.extend([("enable.idempotence", "false"), ("acks", "all"), IN_ORDER]);
+    }
     let producer = Producer::from_properties(properties).await.unwrap();
     let mut sent = Vec::new();
     let mut note = |form: &Form, at: ottla::RecordMetadata| {
@@ -174,7 +183,7 @@ fn same(who: &str, ways: &[Way], written: &[Vec<Consumed>], mut read: Vec<Consum
 /// Holds what Kafka's own tool says of one log against what was written to it.
 fn same_in_the_log(way: &Way, written: &[Consumed], log: &[DumpedBatch], append_time: bool) {
     let what = format!("{} {:?}", way.codec, way.properties);
-    let idempotent = !way.properties.iter().any(|(name, _)| matches!(*name, "enable.idempotence" | "acks"));
+    let idempotent = way.is_idempotent();
     for batch in log {
         let base = batch.base_offset;
         assert!(batch.is_valid, "{what}: the checksum of the batch at {base}");

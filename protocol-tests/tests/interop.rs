@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use ottla::{Consumer, ConsumerRecord, Offset, OffsetReset, Producer, Record, TopicPartition};
-use protocol_tests::{Consumed, Kafka, Message, kcat::Kcat, or_skip, shared, unique};
+use protocol_tests::{Consumed, Kafka, Message, has_producer_ids, kcat::Kcat, needs, or_skip, shared, unique};
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 
@@ -23,7 +23,11 @@ fn messages(count: usize) -> Vec<Message> {
 }
 
 async fn producer(kafka: &Kafka, codec: &str) -> Producer {
-    let properties = [("bootstrap.servers", kafka.bootstrap()), ("compression.type", codec.to_owned())];
+    let properties = [
+        ("bootstrap.servers", kafka.bootstrap()),
+        ("compression.type", codec.to_owned()),
+        ("enable.idempotence", has_producer_ids().to_string()),
+    ];
     Producer::from_properties(properties).await.unwrap()
 }
 
@@ -105,6 +109,9 @@ async fn what_kcat_writes_ottla_reads() {
 
 #[tokio::test]
 async fn what_java_writes_ottla_reads() {
+    if !needs("3.2", "headers in the console producer (KIP-798)") {
+        return;
+    }
     let Some(kafka) = shared().await else { return };
     let messages = messages(200);
     for codec in CODECS {

@@ -5,6 +5,7 @@
 
 #![cfg(unix)]
 
+#[allow(dead_code, reason = "memory is counted without the content as JSON")]
 #[path = "common/goldens.rs"]
 mod goldens;
 #[path = "common/schemas.rs"]

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use ottla::{Consumer, IsolationLevel, Offset, TopicPartition};
-use protocol_tests::{Kafka, or_skip, shared, unique};
+use protocol_tests::{Kafka, needs, or_skip, shared, unique};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -100,6 +100,9 @@ async fn read(consumer: &Consumer, topic: &str) -> ottla::Result<BTreeMap<i32, V
 
 #[tokio::test]
 async fn nothing_aborted_is_handed_out_to_those_who_read_what_is_committed() -> Outcome {
+    if !needs("3.0", "producer ids, which transactions stand on") {
+        return Ok(());
+    }
     let Some(kafka) = shared().await else { return Ok(()) };
     let topic = unique("transactions");
     kafka.create_topic(&topic, PARTITIONS, 1, &[]).await?;
@@ -127,6 +130,9 @@ async fn nothing_aborted_is_handed_out_to_those_who_read_what_is_committed() -> 
 
 #[tokio::test]
 async fn an_open_transaction_is_waited_for_until_its_producer_is_replaced() -> Outcome {
+    if !needs("3.0", "producer ids, which transactions stand on") {
+        return Ok(());
+    }
     let Some(kafka) = shared().await else { return Ok(()) };
     let topic = unique("open");
     kafka.create_topic(&topic, PARTITIONS, 1, &[]).await?;

@@ -1,12 +1,13 @@
-//! The fixture with the Kafkas of years past, since the client is to speak with all of them.
+//! A short run against old and new versions of Kafka, whichever the rest of the suite runs against.
 #![cfg(unix)]
 
 use std::time::Duration;
 
-use ottla::{Consumer, OffsetReset, Producer, Record};
+use ottla::{Consumer, GroupProtocol, OffsetReset, Producer, Record, TopicPartition};
 use protocol_tests::{Error, Kafka, Message, or_skip, unique};
 
-/// A console round trip with Kafka's own tools of that version, which also went through other packages and options.
+/// A console round trip with Kafka's own tools of that version, which also went through other
+/// packages and options; then one with Ottla, in a group of each protocol.
 async fn round_trip(version: &str) -> Result<(), Error> {
     let Some(kafka) = or_skip(Kafka::builder().version(version).start().await) else {
         return Ok(());
@@ -18,14 +19,20 @@ async fn round_trip(version: &str) -> Result<(), Error> {
     kafka.tools().produce(&topic, &sent, &[("acks", "all")]).await?;
     let consumed = kafka.tools().consume(&topic, 2, &[]).await?;
     assert_eq!(consumed.into_iter().map(|record| record.message).collect::<Vec<_>>(), sent);
+    let protocols = match version.split('.').next() {
+        Some("2" | "3") => &[GroupProtocol::Classic][..],
+        _ => &[GroupProtocol::Classic, GroupProtocol::Consumer],
+    };
     // The first brokers without ZooKeeper, 2.8's, give out no producer ids.
-    ottla_round_trip(&kafka, !version.starts_with("2.8")).await;
+    let topic = write(&kafka, !version.starts_with("2.8")).await;
+    for protocol in protocols {
+        read(&kafka, &topic, *protocol).await;
+    }
     Ok(())
 }
 
-/// Produces, where it can be with idempotence, and reads back as a member of a group: the versions of every request that is needed for that
-/// are agreed with this broker.
-async fn ottla_round_trip(kafka: &Kafka, idempotence: bool) {
+/// Produces, where it can be with idempotence.
+async fn write(kafka: &Kafka, idempotence: bool) -> String {
     let topic = unique("ottla");
     kafka.create_topic(&topic, 3, 1, &[]).await.expect("a topic");
     let builder = Producer::builder(kafka.bootstrap()).idempotence(idempotence);
@@ -40,10 +47,15 @@ async fn ottla_round_trip(kafka: &Kafka, idempotence: bool) {
         delivery.await.expect("an acknowledgement");
     }
     producer.close(Duration::from_secs(10)).await.expect("a close");
+    topic
+}
 
-    let builder = Consumer::builder(kafka.bootstrap()).group(unique("group"));
+/// Reads it as a member of a group, commits, and looks the offsets up: the versions of every
+/// request that is needed for that are agreed with this broker.
+async fn read(kafka: &Kafka, topic: &str, protocol: GroupProtocol) {
+    let builder = Consumer::builder(kafka.bootstrap()).group(unique("group")).group_protocol(protocol);
     let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await.expect("a consumer");
-    consumer.subscribe([topic.as_str()]).expect("a subscription");
+    consumer.subscribe([topic]).expect("a subscription");
     let mut next = [0_i64; 3];
     for _ in 0..300 {
         let record = tokio::time::timeout(Duration::from_secs(60), consumer.recv()).await.expect("a record in time");
@@ -53,7 +65,21 @@ async fn ottla_round_trip(kafka: &Kafka, idempotence: bool) {
         assert_eq!(record.value.as_deref(), Some((record.offset * 3 + record.partition as i64).to_string().as_bytes()));
         next[partition] += 1;
     }
+    consumer.commit().await.expect("a commit");
+    let partitions: Vec<_> = (0..3).map(|partition| TopicPartition::new(topic, partition)).collect();
+    let committed = consumer.committed(partitions).await.expect("committed offsets");
+    assert!(committed.values().all(|committed| committed.as_ref().is_some_and(|at| at.offset == 100)), "{committed:?}");
     consumer.close(Duration::from_secs(10)).await.expect("a close");
+}
+
+#[tokio::test]
+async fn kafka_4_3_round_trip() -> Result<(), Error> {
+    round_trip("4.3.1").await
+}
+
+#[tokio::test]
+async fn kafka_4_1_round_trip() -> Result<(), Error> {
+    round_trip("4.1.1").await
 }
 
 #[tokio::test]
@@ -63,7 +89,7 @@ async fn kafka_4_0_round_trip() -> Result<(), Error> {
 
 #[tokio::test]
 async fn kafka_3_9_round_trip() -> Result<(), Error> {
-    round_trip("3.9.1").await
+    round_trip("3.9.2").await
 }
 
 #[tokio::test]

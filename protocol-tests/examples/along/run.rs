@@ -12,7 +12,7 @@ use crate::load::Load;
 use crate::plan::Round;
 use crate::reader::{Orders, Reader};
 
-const USAGE: &str = "usage: along [--rounds 10] [--seed N] [--rate 5000] [--partitions 6] [--version 4.3.1]
+const USAGE: &str = "usage: along [--rounds 10] [--seed N] [--rate 5000] [--partitions 6] [--version 4.4.0]
              [--transactions no|yes] [--config key=value]... [-X property=value]...
   --rate    records per second, where there are no transactions
   --config  a setting of the brokers
@@ -39,7 +39,7 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Args, Failure> {
         seed: RandomState::new().build_hasher().finish() % 1_000_000_000,
         rate: 5_000,
         partitions: 6,
-        version: protocol_tests::DEFAULT_VERSION.to_owned(),
+        version: protocol_tests::default_version(),
         transactions: false,
         configs: Vec::new(),
         properties: Vec::new(),

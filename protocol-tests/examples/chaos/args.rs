@@ -5,12 +5,12 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::str::FromStr;
 use std::time::Duration;
 
-use protocol_tests::DEFAULT_VERSION;
+use protocol_tests::default_version;
 
 use crate::profile::{PROFILES, Profile};
 
 pub(crate) const USAGE: &str = "usage: chaos [--rounds 20] [--seed N] [--rate 20000] [--partitions 6] [--nodes 3]
-             [--version 4.3.1] [--compression mixed|none|gzip|snappy|lz4|zstd] [--size 100]
+             [--version 4.4.0] [--compression mixed|none|gzip|snappy|lz4|zstd] [--size 100]
              [--producers default,packed,...] [--stall 120] [--keep-mb 512] [--config key=value]...
              [--topic-config key=value]... [-X property=value]...
   --seed          of a run to be repeated; any if not given, and always printed
@@ -52,7 +52,7 @@ impl Args {
             rate: 20_000,
             partitions: 6,
             nodes: 3,
-            version: DEFAULT_VERSION.to_owned(),
+            version: default_version(),
             codec: None,
             size: 100,
             profiles: PROFILES.to_vec(),

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use protocol_tests::DEFAULT_VERSION;
+use protocol_tests::default_version;
 
 use crate::scenarios::Scenario;
 
-pub(crate) const USAGE: &str = "usage: verifiable [--clients ottla,java,mixed] [--scenarios NAME,...] [--version 4.3.1]
+pub(crate) const USAGE: &str = "usage: verifiable [--clients ottla,java,mixed] [--scenarios NAME,...] [--version 4.4.0]
                   [--settings range,roundrobin,sticky,cooperative-sticky,consumer]
   --clients    whose programs take part; mixed: a group of both, with Ottla's producer. Default: all three
   --scenarios  member-clean, member-hard, member-frozen, broker-clean, broker-hard, static-bounce, fencing. Default: all of them
@@ -100,7 +100,7 @@ impl Args {
             clients: Clients::ALL.to_vec(),
             scenarios: Scenario::ALL.to_vec(),
             settings: vec![Setting::Classic(STRATEGIES[0].1)],
-            version: DEFAULT_VERSION.to_owned(),
+            version: default_version(),
         };
         while let Some(arg) = args.next() {
             if arg == "--help" || arg == "-h" {

@@ -1,7 +1,7 @@
 //! Starts a real Apache Kafka on loopback and keeps it until Ctrl-C or the end of standard input.
 //!
 //! ```text
-//! cargo run -p protocol-tests --bin kafka -- [--version 4.3.1] [--nodes 1] [--config key=value]… [--heap-mb 1024]
+//! cargo run -p protocol-tests --bin kafka -- [--version 4.4.0] [--nodes 1] [--config key=value]… [--heap-mb 1024]
 //!     [--secured]
 //! ```
 //! The one line on standard output is `bootstrap.servers=127.0.0.1:PORT,…`, written when every node answers; all else goes
