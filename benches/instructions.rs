@@ -1,11 +1,13 @@
-//! What is counted by `scripts/instructions`: a program that does one thing many times, in functions of their own names,
-//! whose instructions callgrind counts. Run by itself it only does the work and says how much it was.
+//! What is counted by `scripts/instructions`: a program that does one thing many times, in
+//! functions of their own names, whose instructions callgrind counts. Run by itself it only does
+//! the work and says how much it was.
 //!
 //! ```sh
 //! scripts/instructions                # the table, and whether every figure is within its bound
 //! ```
-//! One thread, a clock that stands still and a network in memory: what else the machine does changes nothing. The broker is
-//! in the process, and so are the tasks of producer and consumer, but none of them works while a counted function runs.
+//! One thread, a clock that stands still and a network in memory: what else the machine does
+//! changes nothing. The broker is in the process, and so are the tasks of producer and consumer,
+//! but none of them works while a counted function runs.
 
 use std::{
     hint::black_box,

@@ -1,7 +1,8 @@
 //! What it costs to read records that have already arrived: `cargo bench --bench poll`.
 //!
-//! A broker in the process serves the same batches for ever. The consumer reads ahead as far as it may; then the time is
-//! taken in which `poll` and `recv` hand out what is there, so that neither the network nor the broker is measured.
+//! A broker in the process serves the same batches for ever. The consumer reads ahead as far as it
+//! may; then the time is taken in which `poll` and `recv` hand out what is there, so that neither
+//! the network nor the broker is measured.
 
 use std::{
     hint::black_box,

@@ -1,12 +1,13 @@
-//! The testkit's cluster as a process of its own, for programs that are not written in Rust, or to measure against.
+//! The testkit's cluster as a process of its own, for programs that are not written in Rust, or to
+//! measure against.
 //!
 //! ```sh
 //! broker --brokers 3 --topic orders:6
 //! broker --sink --topic perf:4
 //! broker --sink --serve big:200:16:65536
 //! ```
-//! The first line on standard output is the bootstrap address. It ends when standard input does; a sink then says on a
-//! second line what it received, as JSON.
+//! The first line on standard output is the bootstrap address. It ends when standard input does; a
+//! sink then says on a second line what it received, as JSON.
 
 mod common;
 
@@ -84,7 +85,8 @@ async fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A topic's name, its partitions and the batch that they give, from `NAME:PARTITIONS:RECORDS:SIZE[:CODEC]`.
+/// A topic's name, its partitions and the batch that they give, from
+/// `NAME:PARTITIONS:RECORDS:SIZE[:CODEC]`.
 fn serve(text: &str) -> Result<(String, i32, Bytes), Failure> {
     let wrong = || format!("{text:?} wants to be NAME:PARTITIONS:RECORDS:SIZE[:CODEC]");
     let parts: Vec<&str> = text.split(':').collect();

@@ -258,7 +258,8 @@ async fn consume(settings: Settings) -> Result<(), Failure> {
         if settings.exit_at_end {
             let mut left = false;
             for (partition, end) in &ends {
-                // A partition that has no position yet (its offset is being looked up) is not at its end.
+                // A partition that has no position yet (its offset is being looked up) is not at
+                // its end.
                 left |= *end > 0 && consumer.position(partition).is_none_or(|at| at < *end);
             }
             if !left {

@@ -5,8 +5,9 @@
 //! perf consume --bootstrap-server localhost:9092 --topic t --records 5000000 --partitions 4
 //! perf latency --bootstrap-server localhost:9092 --topic t --records 20000 --rate 2000
 //! ```
-//! Progress goes to standard error; the last line on standard output is one JSON object. Without an address it measures
-//! against a broker in the process, whose work then counts into the CPU and the memory.
+//! Progress goes to standard error; the last line on standard output is one JSON object. Without an
+//! address it measures against a broker in the process, whose work then counts into the CPU and the
+//! memory.
 
 mod common;
 
@@ -173,7 +174,8 @@ async fn create_topic(settings: &Settings) -> Result<(), Failure> {
 }
 
 impl Settings {
-    /// `-X` speaks to the producer or the consumer that is measured; the admin client only has to find the cluster.
+    /// `-X` speaks to the producer or the consumer that is measured; the admin client only has to
+    /// find the cluster.
     fn properties_for_admin(&self) -> Vec<(String, String)> {
         vec![("bootstrap.servers".to_owned(), self.bootstrap.clone().unwrap_or_default())]
     }
@@ -185,7 +187,8 @@ async fn produce(settings: &Settings) -> Result<Outcome, Failure> {
     let value = settings.value();
     producer.partitions_for(&settings.topic).await?;
 
-    // Deliveries are looked at in order, a bounded number behind the sends, so that no failure goes unseen.
+    // Deliveries are looked at in order, a bounded number behind the sends, so that no failure goes
+    // unseen.
     let mut deliveries: VecDeque<Delivery> = VecDeque::with_capacity(1 << 17);
     let (started, cpu) = (Instant::now(), cpu_time());
     let mut progress = Progress::start();
@@ -267,7 +270,8 @@ async fn latency(settings: &Settings) -> Result<Outcome, Failure> {
     let (started, cpu) = (Instant::now(), cpu_time());
     let mut progress = Progress::start();
     for n in 0..settings.records {
-        // Against a schedule, not against the last send: a stall must show in the latencies of what it delayed.
+        // Against a schedule, not against the last send: a stall must show in the latencies of what
+        // it delayed.
         let due = started + Duration::from_nanos(n.saturating_mul(1_000_000_000) / settings.rate);
         if due > Instant::now() {
             tokio::time::sleep_until(due.into()).await;
@@ -341,7 +345,8 @@ impl Progress {
 /// User and system time of this process so far; `None` where the system does not say it in /proc.
 fn cpu_time() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is a name in parentheses that may hold spaces; behind it, utime and stime are the 12th and 13th.
+    // The second field is a name in parentheses that may hold spaces; behind it, utime and stime
+    // are the 12th and 13th.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     // Linux shows hundredths of a second here on every platform.

@@ -1,8 +1,8 @@
 //! The beginner's tutorial: words are produced to `myTopic`, acknowledged, and read by a group.
 //!
 //! ```sh
-//! cargo run --release --example quickstart                                         # on a broker in the process
-//! cargo run --release --example quickstart -- --bootstrap-server localhost:9092    # on a real one
+//! cargo run --example quickstart                                         # on a broker in the process
+//! cargo run --example quickstart -- --bootstrap-server localhost:9092    # on a real one
 //! ```
 
 mod common;
@@ -51,7 +51,8 @@ async fn run() -> Result<(), Failure> {
 
     create_topic(&bootstrap).await?;
     let produced = produce(&bootstrap).await?;
-    // The bound is for a broker that goes away under us: a consumer waits for records as long as it takes.
+    // The bound is for a broker that goes away under us: a consumer waits for records as long as it
+    // takes.
     match tokio::time::timeout(Duration::from_secs(60), consume(&bootstrap, produced)).await {
         Ok(done) => done?,
         Err(_) => return Err("the words did not come back within a minute".into()),
@@ -73,7 +74,8 @@ async fn create_topic(bootstrap: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sends the words without waiting for each, prints the reports as they arrive, and gives back where the words stand.
+/// Sends the words without waiting for each, prints the reports as they arrive, and gives back
+/// where the words stand.
 async fn produce(bootstrap: &str) -> Result<HashSet<(i32, i64)>, Failure> {
     let producer = Producer::builder(bootstrap).build().await?;
 
@@ -94,7 +96,8 @@ async fn produce(bootstrap: &str) -> Result<HashSet<(i32, i64)>, Failure> {
     });
 
     for word in WORDS {
-        // The record is in the buffer when this returns; its report comes later. The delivery itself may be dropped.
+        // The record is in the buffer when this returns; its report comes later. The delivery
+        // itself may be dropped.
         let _delivery = producer.send(Record::to(TOPIC).value(word)).await?;
     }
 
@@ -123,7 +126,8 @@ async fn consume(bootstrap: &str, mut expected: HashSet<(i32, i64)>) -> Result<(
                     expected.remove(&(message.partition, message.offset));
                 }
             }
-            // The consumer goes on by itself after an error; one that it cannot go on from is followed by the end.
+            // The consumer goes on by itself after an error; one that it cannot go on from is
+            // followed by the end.
             Some(Err(error)) => println!("Consumer error: {error} ({})", error.advice()),
             None => return Err("the consumer cannot go on".into()),
         }

@@ -1,5 +1,6 @@
-//! Consumes a topic as a member of a group and prints what happens as lines of JSON: Kafka's `VerifiableConsumer`, for its
-//! system tests. Events go to standard output, everything else to standard error; SIGTERM closes and ends it.
+//! Consumes a topic as a member of a group and prints what happens as lines of JSON: Kafka's
+//! `VerifiableConsumer`, for its system tests. Events go to standard output, everything else to
+//! standard error; SIGTERM closes and ends it.
 //!
 //! ```sh
 //! verifiable_consumer --bootstrap-server localhost:9092 --topic numbers --group-id g --verbose

@@ -1,5 +1,6 @@
-//! Produces increasing numbers and prints what became of each as a line of JSON: Kafka's `VerifiableProducer`, for its
-//! system tests. Events go to standard output, everything else to standard error; SIGTERM drains and ends it.
+//! Produces increasing numbers and prints what became of each as a line of JSON: Kafka's
+//! `VerifiableProducer`, for its system tests. Events go to standard output, everything else to
+//! standard error; SIGTERM drains and ends it.
 //!
 //! ```sh
 //! verifiable_producer --bootstrap-server localhost:9092 --topic numbers --max-messages 1000 --throughput 100
@@ -110,7 +111,8 @@ impl Told {
     }
 
     fn error(&self, topic: &str, key: Option<&str>, value: &str, error: &Error) {
-        // As Java's programs do, the class of the exception; here that is the kind, and the broker's code if there is one.
+        // As Java's programs do, the class of the exception; here that is the kind, and the
+        // broker's code if there is one.
         let exception = error.code().map_or_else(|| format!("{:?}", error.kind()), |code| code.to_string());
         let event = Event::new("producer_send_error").text("key", key).text("value", Some(value));
         let event = event.text("topic", Some(topic)).text("exception", Some(&exception));

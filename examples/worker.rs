@@ -1,8 +1,9 @@
-//! A handler for each record, as most programs want it: orders are billed, those that cannot be go to the dead letters.
+//! A handler for each record, as most programs want it: orders are billed, those that cannot be go
+//! to the dead letters.
 //!
 //! ```sh
-//! cargo run --release --example worker                                         # on a broker in the process
-//! cargo run --release --example worker -- --bootstrap-server localhost:9092    # on a real one; Ctrl-C ends it
+//! cargo run --example worker                                         # on a broker in the process
+//! cargo run --example worker -- --bootstrap-server localhost:9092    # on a real one; Ctrl-C ends it
 //! ```
 
 mod common;

@@ -1,7 +1,7 @@
 //! What is fuzzed: every decoder of bytes and text from outside, by name, with what it may cost.
 //!
-//! It is there for the fuzzer (`fuzz/`, which builds with `--cfg fuzzing`) and for tests, which run every target over its
-//! seeds and over the inputs that once found something (`fuzz/kept`).
+//! It is there for the fuzzer (`fuzz/`, which builds with `--cfg fuzzing`) and for tests, which run
+//! every target over its seeds and over the inputs that once found something (`fuzz/kept`).
 
 use crate::{consumer, testkit, wire};
 
@@ -14,7 +14,8 @@ pub struct Target {
     pub run: fn(&[u8]),
     /// Inputs to begin with.
     pub seeds: fn() -> Vec<Vec<u8>>,
-    /// The most memory that an input may take: so many bytes, and so many more for each of the input's.
+    /// The most memory that an input may take: so many bytes, and so many more for each of the
+    /// input's.
     pub memory: (usize, usize),
 }
 
@@ -57,8 +58,8 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "config", run: config, seeds: config_seeds, memory: (256 << 10, 64) },
 ];
 
-/// Lines of `name=value` as properties of all clients. Nothing is connected: without a runtime a client cannot be built, but
-/// all that it was told is checked before.
+/// Lines of `name=value` as properties of all clients. Nothing is connected: without a runtime a
+/// client cannot be built, but all that it was told is checked before.
 fn config(input: &[u8]) {
     use std::{
         pin::pin,

@@ -1,15 +1,17 @@
 //! Ottla: a Kafka client in Rust with nothing of C in it.
 //!
-//! - [`Consumer::run`] calls a handler for every record: [`Worker`] keeps order, retries, dead letters, commits and rebalances.
+//! - [`Consumer::run`] calls a handler for every record: [`Worker`] keeps order, retries, dead
+//!   letters, commits and rebalances.
 //! - [`Producer`] sends [`Record`]s: idempotent by default, with one result for each record.
-//! - [`Consumer`] reads [`ConsumerRecord`]s, or borrowed [`Records`], of partitions that it was assigned or that its group gives it.
+//! - [`Consumer`] reads [`ConsumerRecord`]s, or borrowed [`Records`], of partitions that it was
+//!   assigned or that its group gives it.
 //! - [`Admin`] creates, deletes, lists and describes topics.
 //! - [`security`] is TLS and SASL, for all of them.
 //! - `testkit` (a feature) is a Kafka cluster inside the process, with faults, to test against.
 //!
-//! All of them run on the tokio runtime that they are built on, multi-threaded or current-thread, and none blocks a
-//! thread. They are made by builders, or from the property names of Kafka's Java client (librdkafka's are accepted where
-//! they differ).
+//! All of them run on the tokio runtime that they are built on, multi-threaded or current-thread,
+//! and none blocks a thread. They are made by builders, or from the property names of Kafka's Java
+//! client (librdkafka's are accepted where they differ).
 //!
 //! ```
 //! # #[cfg(feature = "testkit")]
@@ -50,24 +52,26 @@
 //! ```
 //!
 //! # What is promised
-//! A record that was acknowledged is in the log; with idempotence it is there once and in order. A record that was not
-//! says whether it may be there ([`Error::delivery_status`]). A consumer commits only what its reader, or the worker's
-//! handler, is done with. Memory
-//! is bounded by configured bytes; every wait but the one for records has a deadline; every future may be dropped.
+//! A record that was acknowledged is in the log; with idempotence it is there once and in order. A
+//! record that was not says whether it may be there ([`Error::delivery_status`]). A consumer
+//! commits only what its reader, or the worker's handler, is done with. Memory is bounded by
+//! configured bytes; every wait but the one for records has a deadline; every future may be
+//! dropped.
 //!
 //! # Observability
-//! [`Producer::metrics`] and [`Consumer::metrics`] are snapshots of what was counted, [`Consumer::status`] says what each
-//! partition waits for, [`ProducerInterceptor`] sees each record and each result, and
-//! [`Worker::status`] and [`Worker::metrics`] are the same for handlers, and
-//! `tracing` is told what happens to batches, requests and connections, under the targets `ottla::producer`,
-//! `ottla::consumer`, `ottla::worker`, `ottla::cluster` and `ottla::security`: at WARN what was lost or is in the way, at
-//! INFO what is rare, at DEBUG a span for each produce request and an event for each batch that is sent again. Every event
-//! has `client_id`, `role` and, of a consumer, `group`.
+//! [`Producer::metrics`] and [`Consumer::metrics`] are snapshots of what was counted,
+//! [`Consumer::status`] says what each partition waits for, [`ProducerInterceptor`] sees each
+//! record and each result, and [`Worker::status`] and [`Worker::metrics`] are the same for
+//! handlers, and `tracing` is told what happens to batches, requests and connections, under the
+//! targets `ottla::producer`, `ottla::consumer`, `ottla::worker`, `ottla::cluster` and
+//! `ottla::security`: at WARN what was lost or is in the way, at INFO what is rare, at DEBUG a span
+//! for each produce request and an event for each batch that is sent again. Every event has
+//! `client_id`, `role` and, of a consumer, `group`.
 //!
 //! # Features
-//! `gzip`, `snappy`, `lz4`, `zstd` (default): the codecs. `tls` (default): TLS, with cryptography for x86_64 and aarch64;
-//! elsewhere the user brings a provider. `native-roots`: the system's certificate authorities. `pkcs12`: stores in PKCS#12.
-//! `testkit`: the cluster in the process.
+//! `gzip`, `snappy`, `lz4`, `zstd` (default): the codecs. `tls` (default): TLS, with cryptography
+//! for x86_64 and aarch64; elsewhere the user brings a provider. `native-roots`: the system's
+//! certificate authorities. `pkcs12`: stores in PKCS#12. `testkit`: the cluster in the process.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A warning in an example of the documentation or of the README is a mistake that readers would

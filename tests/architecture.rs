@@ -1,4 +1,5 @@
-//! Holds the code against `ARCHITECTURE.md`: which room may use which, and which files decide without IO.
+//! Holds the code against `ARCHITECTURE.md`: which room may use which, and which files decide
+//! without IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,8 +1,8 @@
-//! What a record and a batch may allocate, from the broker's answer to the reader's hand: counted, so that no machine's mood
-//! matters.
+//! What a record and a batch may allocate, from the broker's answer to the reader's hand: counted,
+//! so that no machine's mood matters.
 //!
-//! The broker is a process of its own, so that only the client's allocations are counted. One test, because whatever else
-//! runs in the process would be counted, too.
+//! The broker is a process of its own, so that only the client's allocations are counted. One test,
+//! because whatever else runs in the process would be counted, too.
 
 mod broker;
 
@@ -71,7 +71,8 @@ async fn a_record_allocates_nothing_and_a_batch_little() {
         received as f64 / RECORDS as f64
     );
 
-    // A poll has its list of portions, an answer its buffer and lists, a slice of it its steps: nothing goes with records.
+    // A poll has its list of portions, an answer its buffer and lists, a slice of it its steps:
+    // nothing goes with records.
     assert!(polled <= 6 * polls, "{polled} allocations in {polls} polls of {RECORDS} records");
     assert!(received * 20 <= RECORDS, "{received} allocations for {RECORDS} records");
     consumer.close(Duration::from_secs(10)).await.expect("closed");

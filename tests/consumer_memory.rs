@@ -1,5 +1,5 @@
-//! A consumer of two hundred partitions, each full of batches of one mebibyte, stays within its bound: the process's own
-//! resident memory is the witness. The broker is a process of its own.
+//! A consumer of two hundred partitions, each full of batches of one mebibyte, stays within its
+//! bound: the process's own resident memory is the witness. The broker is a process of its own.
 #![cfg(target_os = "linux")]
 
 mod broker;
@@ -11,8 +11,8 @@ use ottla::{Consumer, TopicPartition};
 
 const MIB: usize = 1 << 20;
 const PARTITIONS: i32 = 200;
-/// Memory on top of the bound: sockets, and what the allocator keeps. The pages of the program's own file are not
-/// counted, because their number depends on the build.
+/// Memory on top of the bound: sockets, and what the allocator keeps. The pages of the program's
+/// own file are not counted, because their number depends on the build.
 const BESIDE: usize = 10 * MIB;
 
 /// A line of `/proc/self/status`, in bytes.

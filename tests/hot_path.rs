@@ -1,7 +1,8 @@
-//! What a record and a batch may allocate, from `send` to the acknowledgement: counted, so that no machine's mood matters.
+//! What a record and a batch may allocate, from `send` to the acknowledgement: counted, so that no
+//! machine's mood matters.
 //!
-//! The broker is a process of its own, so that only the client's allocations are counted. One test, because whatever else
-//! runs in the process would be counted, too.
+//! The broker is a process of its own, so that only the client's allocations are counted. One test,
+//! because whatever else runs in the process would be counted, too.
 
 mod broker;
 
@@ -16,7 +17,8 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const RECORDS: usize = 200_000;
 const AT_ONCE: usize = 1_000;
-/// So many records are in the buffer at most: a program that sends steadily, and not one that fills all memory first.
+/// So many records are in the buffer at most: a program that sends steadily, and not one that fills
+/// all memory first.
 const BEHIND: usize = 20_000;
 
 /// Allocations, and reallocations, of a run.

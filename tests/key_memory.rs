@@ -1,5 +1,5 @@
-//! A client's private key is nowhere in the memory of the process once the client is dropped. In a process of its own,
-//! whose other threads hold no key.
+//! A client's private key is nowhere in the memory of the process once the client is dropped. In a
+//! process of its own, whose other threads hold no key.
 #![cfg(all(feature = "tls", target_os = "linux"))]
 
 use std::{
@@ -18,10 +18,12 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// As many bytes of a key as are looked for at a time.
 const WINDOW: usize = 16;
-/// The bytes that are looked for are kept in this disguise, so that the search does not find its own.
+/// The bytes that are looked for are kept in this disguise, so that the search does not find its
+/// own.
 const MASK: u8 = 0x5a;
 
-/// Parts of a key: of its PEM text, of its DER, and of the latter backwards, as numbers stand in memory.
+/// Parts of a key: of its PEM text, of its DER, and of the latter backwards, as numbers stand in
+/// memory.
 struct Needles(Vec<(&'static str, [u8; WINDOW])>);
 
 fn masked(bytes: &[u8]) -> [u8; WINDOW] {
@@ -51,7 +53,8 @@ impl Needles {
         let mut der = Zeroizing::new(vec![0; digits.len()]);
         let length = STANDARD.decode_slice(&*digits, &mut der).unwrap();
         let mut needles = Vec::new();
-        // The front of an RSA key is public, and a key of an elliptic curve has its number in the first half.
+        // The front of an RSA key is public, and a key of an elliptic curve has its number in the
+        // first half.
         let places: &[usize] = if length > 500 { &[35, 50, 60, 70, 80, 90] } else { &[27, 33] };
         for percent in places {
             let at = length * percent / 100;

@@ -1,5 +1,5 @@
-//! What a record (without headers) may allocate on its way through a worker: nothing but what its handler does. Counted, so that no machine's
-//! mood matters.
+//! What a record (without headers) may allocate on its way through a worker: nothing but what its
+//! handler does. Counted, so that no machine's mood matters.
 //!
 //! One test, because whatever else runs in the process would be counted, too.
 

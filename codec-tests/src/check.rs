@@ -32,8 +32,8 @@ pub struct Counts {
     pub both_read: u64,
     /// Damaged bytes that only the C library reads.
     pub only_c_reads: u64,
-    /// Damaged zstd frames that only Ottla's decoder reads: it is less strict than C's about some invalid frames. A
-    /// record batch with such a frame is refused before, by its own checksum.
+    /// Damaged zstd frames that only Ottla's decoder reads: it is less strict than C's about some
+    /// invalid frames. A record batch with such a frame is refused before, by its own checksum.
     pub only_ours_reads: u64,
 }
 

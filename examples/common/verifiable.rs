@@ -1,4 +1,5 @@
-//! What the two programs for Kafka's system tests share: events as lines of JSON, files of properties, SIGTERM.
+//! What the two programs for Kafka's system tests share: events as lines of JSON, files of
+//! properties, SIGTERM.
 
 use std::{
     fmt::Write as _,

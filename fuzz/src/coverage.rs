@@ -1,7 +1,8 @@
-//! What the compiler's instrumentation tells: how often each edge was taken, and what was compared with what.
+//! What the compiler's instrumentation tells: how often each edge was taken, and what was compared
+//! with what.
 //!
-//! LLVM's SanitizerCoverage calls these functions by their names. Nothing of its runtime library is linked: this is all
-//! of it that is needed.
+//! LLVM's SanitizerCoverage calls these functions by their names. Nothing of its runtime library is
+//! linked: this is all of it that is needed.
 
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -20,7 +21,8 @@ const COMPARISONS: usize = 512;
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 static COMPARED: [AtomicU64; COMPARISONS] = [const { AtomicU64::new(0) }; COMPARISONS];
 
-/// Remembers what something of the input was compared with. Small numbers are everywhere and say nothing.
+/// Remembers what something of the input was compared with. Small numbers are everywhere and say
+/// nothing.
 #[inline(always)]
 fn compared(one: u64, other: u64) {
     if one == other {
@@ -69,10 +71,11 @@ fn counters() -> &'static mut [u8] {
     if start.is_null() {
         return &mut [];
     }
-    // SAFETY: the compiler's own section of counters, which is there as long as the program is, is written to by plain
-    // instructions that the compiler put between those of the program. The slice is made and dropped between two runs of
-    // a target, by the thread that runs it; other threads (the watchdog) hardly count, and a count of theirs that is lost
-    // or seen too early costs an input that is kept for nothing.
+    // SAFETY: the compiler's own section of counters, which is there as long as the program is, is
+    // written to by plain instructions that the compiler put between those of the program. The
+    // slice is made and dropped between two runs of a target, by the thread that runs it; other
+    // threads (the watchdog) hardly count, and a count of theirs that is lost or seen too early
+    // costs an input that is kept for nothing.
     unsafe { std::slice::from_raw_parts_mut(start, stop as usize - start as usize) }
 }
 
@@ -113,11 +116,11 @@ impl Coverage {
     }
 }
 
-/// Adds what was counted to what has been seen. Twice the number of edges that had not been seen before, and 1 more where
-/// anything is new.
+/// Adds what was counted to what has been seen. Twice the number of edges that had not been seen
+/// before, and 1 more where anything is new.
 ///
-/// This goes over every edge of the program after every run. What begins with this name the compiler leaves as it is: under
-/// the instrumentation it would take a hundred times as long.
+/// This goes over every edge of the program after every run. What begins with this name the
+/// compiler leaves as it is: under the instrumentation it would take a hundred times as long.
 ///
 /// # Safety
 /// There are `length` bytes at either place, which nobody else writes to.

@@ -1,4 +1,5 @@
-//! What was found: panics, too much memory, inputs that take too long. Each is saved with its input.
+//! What was found: panics, too much memory, inputs that take too long. Each is saved with its
+//! input.
 
 use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},
@@ -13,8 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// An input that takes more of the processor than this is a finding. Not of the clock, where there is another way: on a busy
-/// machine the program may stand still for longer.
+/// An input that takes more of the processor than this is a finding. Not of the clock, where there
+/// is another way: on a busy machine the program may stand still for longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same by the clock, for one that waits and takes nothing of the processor.
 const WAITS: Duration = Duration::from_secs(600);

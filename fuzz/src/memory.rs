@@ -1,4 +1,5 @@
-//! An allocator that counts, so that an input which takes more memory than it may is a finding like a panic.
+//! An allocator that counts, so that an input which takes more memory than it may is a finding like
+//! a panic.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -41,7 +42,8 @@ fn check(bytes: usize) {
     }
 }
 
-// SAFETY: every call goes to the system's allocator as it came; what is counted beside it has no part in it.
+// SAFETY: every call goes to the system's allocator as it came; what is counted beside it has no
+// part in it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         check(layout.size());

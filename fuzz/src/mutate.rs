@@ -71,7 +71,8 @@ fn step(input: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
         3 => number(input, at, EDGES[dice.below(EDGES.len())], dice),
         4 | 5 => {
             let value = a_compared_value(dice.roll()) as i64;
-            // What is compared is often one more or one less than what is in the input, or its bytes turned.
+            // What is compared is often one more or one less than what is in the input, or its
+            // bytes turned.
             let value = match dice.below(4) {
                 0 => value.swap_bytes(),
                 1 => value.wrapping_add(dice.below(3) as i64 - 1),
@@ -122,8 +123,8 @@ fn flip(input: &mut [u8], at: usize, dice: &mut Dice) {
     }
 }
 
-/// Writes a number of 1, 2, 4 or 8 bytes over what is there, the highest byte first as in Kafka's protocol, or last as codecs
-/// have it.
+/// Writes a number of 1, 2, 4 or 8 bytes over what is there, the highest byte first as in Kafka's
+/// protocol, or last as codecs have it.
 fn number(input: &mut [u8], at: usize, value: i64, dice: &mut Dice) {
     let size = 1 << dice.below(4);
     let bytes = if dice.below(4) == 0 {

@@ -1,4 +1,5 @@
-//! The messages that are generated: those of the APIs that a client sends, and what group members send each other.
+//! The messages that are generated: those of the APIs that a client sends, and what group members
+//! send each other.
 
 /// In the order of their keys. Messages between brokers and controllers alone are left out.
 pub const APIS: &[&str] = &[
@@ -78,6 +79,7 @@ pub const APIS: &[&str] = &[
     "UnregisterController",
 ];
 
-/// Messages that group members exchange through the coordinator, without an API of their own. The client has its own
-/// codec for them, which bears the faults of other clients; these are for a broker alone.
+/// Messages that group members exchange through the coordinator, without an API of their own. The
+/// client has its own codec for them, which bears the faults of other clients; these are for a
+/// broker alone.
 pub(crate) const DATA: &[&str] = &["ConsumerProtocolAssignment", "ConsumerProtocolSubscription"];

@@ -1,4 +1,5 @@
-//! Reads Kafka's message schemas, writes Ottla's messages from them, and makes random messages to test these with.
+//! Reads Kafka's message schemas, writes Ottla's messages from them, and makes random messages to
+//! test these with.
 
 mod apis;
 mod jar;

@@ -8,7 +8,8 @@ use crate::{
     schema::{Field, Message},
 };
 
-/// One line for each message that is new in `version`, and for each version or field that a known one gained.
+/// One line for each message that is new in `version`, and for each version or field that a known
+/// one gained.
 ///
 /// # Errors
 /// The schemas of either version cannot be fetched.

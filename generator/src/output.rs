@@ -14,7 +14,8 @@ use crate::{
 
 const FOLDER: &str = "src/wire/messages";
 
-/// Regenerates every file and returns how many there are; files that are generated no more are deleted.
+/// Regenerates every file and returns how many there are; files that are generated no more are
+/// deleted.
 ///
 /// # Errors
 /// The schemas cannot be fetched, or a file cannot be written or formatted.

@@ -1,7 +1,9 @@
-//! Records pass through a chain of three groups on a real three-node Kafka, while members join, leave, crash and freeze at
-//! random: some hang in their work, beyond `max.poll.interval.ms`, and of some everything stands still, heartbeats too, for
-//! longer than their session. For that each has a thread and a runtime of its own. At the end every record is there: once where all stops were clean (`--clean`), else once or more; in order in
-//! each partition, by where each came first; and nothing was ever committed past what its reader was done with.
+//! Records pass through a chain of three groups on a real three-node Kafka, while members join,
+//! leave, crash and freeze at random: some hang in their work, beyond `max.poll.interval.ms`, and
+//! of some everything stands still, heartbeats too, for longer than their session. For that each
+//! has a thread and a runtime of its own. At the end every record is there: once where all stops
+//! were clean (`--clean`), else once or more; in order in each partition, by where each came first;
+//! and nothing was ever committed past what its reader was done with.
 //!
 //! ```sh
 //! cargo run --release -p protocol-tests --example chain -- --strategy cooperative-sticky
@@ -278,7 +280,8 @@ impl Chain {
         match what {
             2 | 3 => self.leave(at).await?,
             4 | 5 => {
-                // One that failed by itself has nobody to tell; that comes out as records that are missing.
+                // One that failed by itself has nobody to tell; that comes out as records that are
+                // missing.
                 let _ = self.members.remove(at).crash.send(());
                 self.happened[2] += 1;
             }
@@ -314,7 +317,8 @@ impl Chain {
         Ok(())
     }
 
-    /// Waits until everything came through, and reads it. How many there are, and how many came more than once.
+    /// Waits until everything came through, and reads it. How many there are, and how many came
+    /// more than once.
     async fn verify(&self) -> Result<(i64, i64), Failure> {
         let last = self.topic(STAGES);
         let reader = Consumer::builder(&self.bootstrap).build().await?;
@@ -365,7 +369,8 @@ fn is_not_its_own(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref::<ottla::Error>().is_some_and(|error| error.kind() == ErrorKind::NotAssigned)
 }
 
-/// A member: what it reads goes to the same partition of the next topic, and is done when it is acknowledged there.
+/// A member: what it reads goes to the same partition of the next topic, and is done when it is
+/// acknowledged there.
 async fn pass_on(
     consumer: Consumer,
     producer: Producer,

@@ -1,6 +1,7 @@
-//! Nothing acknowledged is lost or doubled while a broker dies: on a real three-node Kafka, records are sent at a steady
-//! rate, a node that leads some of their partitions is killed with SIGKILL and started again, and what is in the log is
-//! compared with what was sent. A group of one reads along meanwhile and must skip nothing.
+//! Nothing acknowledged is lost or doubled while a broker dies: on a real three-node Kafka, records
+//! are sent at a steady rate, a node that leads some of their partitions is killed with SIGKILL and
+//! started again, and what is in the log is compared with what was sent. A group of one reads along
+//! meanwhile and must skip nothing.
 //!
 //! ```sh
 //! cargo run --release -p protocol-tests --example failover
@@ -97,8 +98,8 @@ async fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sends everything at the planned rate and waits for every acknowledgement. Gives the seconds it took, and the longest
-/// that one record waited.
+/// Sends everything at the planned rate and waits for every acknowledgement. Gives the seconds it
+/// took, and the longest that one record waited.
 async fn produce(plan: &Plan, producer: &Producer, topic: &str) -> Result<(f64, f64), Failure> {
     let started = Instant::now();
     let (sent, mut sends) = tokio::sync::mpsc::unbounded_channel();
@@ -135,8 +136,9 @@ async fn produce(plan: &Plan, producer: &Producer, topic: &str) -> Result<(f64, 
     }
 }
 
-/// Reads everything as a group's only member while the cluster is hurt. A record that comes again after the coordinator
-/// was lost is as it should be; one that is skipped is not. Gives how many came again, and the longest silence in seconds.
+/// Reads everything as a group's only member while the cluster is hurt. A record that comes again
+/// after the coordinator was lost is as it should be; one that is skipped is not. Gives how many
+/// came again, and the longest silence in seconds.
 async fn read_along(bootstrap: String, topic: String, records: u32) -> Result<(u32, f64), Failure> {
     let builder = Consumer::builder(bootstrap).group(unique("along"));
     let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await?;

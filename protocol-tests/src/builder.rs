@@ -30,7 +30,8 @@ const CLIENT: &str = "CLIENT";
 const CONTROLLER: &str = "CONTROLLER";
 /// Kafka's own ids are 22 characters of base64; any will do for a cluster that nobody else sees.
 const CLUSTER_ID: &str = "b3R0bGEtZml4dHVyZS0wMQ";
-/// Generous, because a machine that runs tests in parallel gives a JVM little: an idle one needs four seconds.
+/// Generous, because a machine that runs tests in parallel gives a JVM little: an idle one needs
+/// four seconds.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Says what cluster to start. Made by [`Kafka::builder`].
@@ -99,15 +100,17 @@ impl Builder {
         self
     }
 
-    /// A broker setting for every node, over what the fixture would have set. `{id}` in the value becomes the node's id.
+    /// A broker setting for every node, over what the fixture would have set. `{id}` in the value
+    /// becomes the node's id.
     #[must_use]
     pub fn config(mut self, key: &str, value: &str) -> Self {
         self.configs.push((key.to_owned(), value.to_owned()));
         self
     }
 
-    /// One more listener on each node, beside the plain one: a name, and `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or
-    /// `SASL_SSL`. Its settings are given with [`config`](Self::config), its address with [`Node::listener`].
+    /// One more listener on each node, beside the plain one: a name, and `PLAINTEXT`, `SSL`,
+    /// `SASL_PLAINTEXT` or `SASL_SSL`. Its settings are given with [`config`](Self::config), its
+    /// address with [`Node::listener`].
     #[must_use]
     pub fn listener(mut self, name: &str, protocol: &str) -> Self {
         self.listeners.push((name.to_owned(), protocol.to_owned()));
@@ -126,8 +129,8 @@ impl Builder {
         Version::parse(&self.version).is_ok_and(|version| version.number >= (3, 5, 0))
     }
 
-    /// Arguments for the JVM in place of those that make it start quickly and small; the heap is set by
-    /// [`heap_mb`](Self::heap_mb).
+    /// Arguments for the JVM in place of those that make it start quickly and small; the heap is
+    /// set by [`heap_mb`](Self::heap_mb).
     #[must_use]
     pub fn jvm_args(mut self, args: &[&str]) -> Self {
         self.jvm_args = Some(args.iter().map(|arg| (*arg).to_owned()).collect());
@@ -148,7 +151,8 @@ impl Builder {
         self
     }
 
-    /// Whether the version and address are written to standard error when it is ready; default true.
+    /// Whether the version and address are written to standard error when it is ready; default
+    /// true.
     #[must_use]
     pub fn announce(mut self, announce: bool) -> Self {
         self.announce = announce;
@@ -158,8 +162,9 @@ impl Builder {
     /// Starts the cluster and waits until every node knows all the others.
     ///
     /// # Errors
-    /// `Unavailable` when this machine has no Java or Maven or cannot fetch; `Unfit` for a version or number of nodes
-    /// that cannot be; `Ended` or `TimedOut` when it did not come up, with the end of its log.
+    /// `Unavailable` when this machine has no Java or Maven or cannot fetch; `Unfit` for a version
+    /// or number of nodes that cannot be; `Ended` or `TimedOut` when it did not come up, with the
+    /// end of its log.
     ///
     /// # Cancel safety
     /// Dropped early, what was started is killed and its files removed.

@@ -1,5 +1,5 @@
-//! What stands in a partition's log, batch by batch, as Kafka's `DumpLogSegments` reads it: it checks each checksum and
-//! opens each batch with Java's codecs.
+//! What stands in a partition's log, batch by batch, as Kafka's `DumpLogSegments` reads it: it
+//! checks each checksum and opens each batch with Java's codecs.
 
 use crate::error::Error;
 use crate::node::Node;
@@ -26,7 +26,8 @@ pub struct DumpedBatch {
     pub records: Vec<DumpedRecord>,
 }
 
-/// One record of a [`DumpedBatch`]. Keys and values are printed as text, so their sizes stand for them.
+/// One record of a [`DumpedBatch`]. Keys and values are printed as text, so their sizes stand for
+/// them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DumpedRecord {
     /// Its offset.
@@ -41,7 +42,8 @@ pub struct DumpedRecord {
     pub header_names: String,
 }
 
-/// Reads the first segment of some partitions' logs on a node, in one process. Gives the batches of each.
+/// Reads the first segment of some partitions' logs on a node, in one process. Gives the batches of
+/// each.
 ///
 /// # Errors
 /// `Garbled`; otherwise as [`Tools::run`].

@@ -13,7 +13,8 @@ pub enum Error {
     /// This machine cannot run Kafka: a program is missing or the jars cannot be fetched.
     /// Tests are left out then, or fail when the environment says `CI=true`.
     Unavailable(String),
-    /// The request makes no sense here: a version without KRaft, text that a console tool cannot carry.
+    /// The request makes no sense here: a version without KRaft, text that a console tool cannot
+    /// carry.
     Unfit(String),
     /// A process ended that should have gone on, or ended with a failure.
     Ended {

@@ -54,7 +54,8 @@ pub struct Jars {
 }
 
 impl Jars {
-    /// Gives the jars, fetching them if this is the first time. Other processes that want the same wait.
+    /// Gives the jars, fetching them if this is the first time. Other processes that want the same
+    /// wait.
     ///
     /// # Errors
     /// `Unavailable` when `java` or `mvn` is not there or Maven cannot fetch.
@@ -152,7 +153,8 @@ impl Jars {
         format!("{}/*", self.dir.display())
     }
 
-    /// The first of these classes that this version has: Kafka's tools moved from one package to another over time.
+    /// The first of these classes that this version has: Kafka's tools moved from one package to
+    /// another over time.
     ///
     /// # Errors
     /// `Unfit` when there is none.
@@ -192,8 +194,9 @@ pub(crate) fn need(program: &str) -> Result<(), Error> {
     Err(Error::Unavailable(format!("`{program}` is not on PATH")))
 }
 
-/// Kafka and its tools, with a logger that writes to standard error in place of whichever the version would bring, and
-/// without Connect, for which the tools have a command that is not used here.
+/// Kafka and its tools, with a logger that writes to standard error in place of whichever the
+/// version would bring, and without Connect, for which the tools have a command that is not used
+/// here.
 fn pom(version: &str) -> String {
     const UNWANTED: [(&str, &str); 9] = [
         ("org.slf4j", "slf4j-reload4j"),

@@ -77,8 +77,9 @@ impl Kafka {
         Tools::new(self.jars.clone(), self.bootstrap())
     }
 
-    /// Waits until every node that is up knows every other such node as alive, and knows of no more. A frozen node counts as
-    /// up and does not answer, so nothing is ready until it is thawed or killed.
+    /// Waits until every node that is up knows every other such node as alive, and knows of no
+    /// more. A frozen node counts as up and does not answer, so nothing is ready until it is thawed
+    /// or killed.
     ///
     /// # Errors
     /// `Ended` when a node ended meanwhile; `TimedOut`.
@@ -139,7 +140,8 @@ impl Kafka {
     /// The node that is the active controller, as the first node that is up and answers knows it.
     ///
     /// # Errors
-    /// `Refused` by a Kafka before 3.3, which does not pass the question on; `Io` or `TimedOut` (5 s) when no node answers.
+    /// `Refused` by a Kafka before 3.3, which does not pass the question on; `Io` or `TimedOut` (5
+    /// s) when no node answers.
     ///
     /// # Cancel safety
     /// May be dropped; nothing changes.
@@ -154,8 +156,8 @@ impl Kafka {
         answer
     }
 
-    /// Creates a topic and waits until every node that is up knows who leads each of its partitions. Takes milliseconds,
-    /// where the command line tool needs a JVM.
+    /// Creates a topic and waits until every node that is up knows who leads each of its
+    /// partitions. Takes milliseconds, where the command line tool needs a JVM.
     ///
     /// # Errors
     /// `Refused` with the broker's code; `Io` when no node answers; `TimedOut` after 30 s.
@@ -193,7 +195,8 @@ impl Kafka {
         wire::configure_group(up.address(), group, configs).await
     }
 
-    /// Waits until every node that is up sees the topic as `wanted` says, and gives what the last of them sees.
+    /// Waits until every node that is up sees the topic as `wanted` says, and gives what the last
+    /// of them sees.
     ///
     /// # Errors
     /// `TimedOut`, with what the nodes saw last.

@@ -65,13 +65,14 @@ impl Kcat {
         }
     }
 
-    /// Produces one message per call of librdkafka's, with these settings, such as `("compression.codec", "zstd")`.
+    /// Produces one message per call of librdkafka's, with these settings, such as
+    /// `("compression.codec", "zstd")`.
     ///
     /// All messages have the headers of the first, since kcat takes them on its command line.
     ///
     /// # Errors
-    /// `Unfit` for keys or values with the separators `\x1e` and `\x1f` in them, for a null beside an empty one, and for
-    /// differing headers; otherwise as [`run`](Self::run).
+    /// `Unfit` for keys or values with the separators `\x1e` and `\x1f` in them, for a null beside
+    /// an empty one, and for differing headers; otherwise as [`run`](Self::run).
     pub async fn produce(&self, topic: &str, messages: &[Message], configs: &[(&str, &str)]) -> Result<(), Error> {
         let Some(first) = messages.first() else {
             return Ok(());
@@ -111,8 +112,9 @@ impl Kcat {
         self.run(&args, &input).await.map(drop)
     }
 
-    /// Consumes a topic from its start to its end, as it is now, with these settings. kcat separates headers by commas and
-    /// ends them with the line, so that these bytes may not be in them; and it prints a header's value up to its first zero.
+    /// Consumes a topic from its start to its end, as it is now, with these settings. kcat
+    /// separates headers by commas and ends them with the line, so that these bytes may not be in
+    /// them; and it prints a header's value up to its first zero.
     ///
     /// # Errors
     /// `Garbled`; otherwise as [`run`](Self::run).

@@ -1,11 +1,13 @@
 //! A process that cannot outlive this one.
 //!
-//! Drop runs when a test panics, but nothing of ours runs when the test process itself is killed, and a JVM left over from
-//! that would hold its half gigabyte for ever. So each process is started by a small `sh` that first leaves a watcher
-//! behind, reading from a pipe whose other end only we hold, and then becomes the program (`exec`, so our child's pid is
-//! the program's). When we end, in whatever way, the kernel closes the pipe and the watcher kills the program.
+//! Drop runs when a test panics, but nothing of ours runs when the test process itself is killed,
+//! and a JVM left over from that would hold its half gigabyte for ever. So each process is started
+//! by a small `sh` that first leaves a watcher behind, reading from a pipe whose other end only we
+//! hold, and then becomes the program (`exec`, so our child's pid is the program's). When we end,
+//! in whatever way, the kernel closes the pipe and the watcher kills the program.
 //!
-//! The process is in a group of its own, so that Ctrl-C in a terminal reaches us alone and we decide how it ends.
+//! The process is in a group of its own, so that Ctrl-C in a terminal reaches us alone and we
+//! decide how it ends.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,8 +19,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The watcher reads a line when we say that all is over, and end of file when we are gone.
-/// `$1` is a directory to wipe in the latter case (or empty), `$2` the file that becomes the program's standard input.
+/// The watcher reads a line when we say that all is over, and end of file when we are gone. `$1` is
+/// a directory to wipe in the latter case (or empty), `$2` the file that becomes the program's
+/// standard input.
 const SCRIPT: &str = r#"
 wipe=$1 input=$2
 shift 2
@@ -164,7 +167,8 @@ impl Leashed {
             return Ok(status);
         }
         self.child.kill()?;
-        // Before reaping: until then the pid is ours, and a watcher that woke late would not hit another process.
+        // Before reaping: until then the pid is ours, and a watcher that woke late would not hit
+        // another process.
         self.release();
         let status = self.child.wait()?;
         self.ended = Some(status);
@@ -187,7 +191,8 @@ impl Leashed {
         }
     }
 
-    /// Tells the watcher that it has nothing to do. A watcher that is gone already did not need telling.
+    /// Tells the watcher that it has nothing to do. A watcher that is gone already did not need
+    /// telling.
     fn release(&mut self) {
         if let Some(mut leash) = self.leash.take() {
             let _ = leash.write_all(b"over\n");
@@ -217,7 +222,8 @@ mod tests {
         Launch::new("sleep").args(["600"]).spawn(null(), null()).expect("a process")
     }
 
-    /// Freezes it and waits until it is: of two signals that are not delivered yet the first need not be the first.
+    /// Freezes it and waits until it is: of two signals that are not delivered yet the first need
+    /// not be the first.
     async fn freeze(process: &mut Leashed) {
         process.signal(Signal::Stop).expect("stopping");
         loop {

@@ -12,8 +12,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Needs `java` (17 or newer) and, the first time, `mvn` with a repository in reach. Where they are missing a test says so
-//! in one line and passes, and fails when the environment says `CI=true`: see [`or_skip`] and [`shared`].
+//! Needs `java` (17 or newer) and, the first time, `mvn` with a repository in reach. Where they are
+//! missing a test says so in one line and passes, and fails when the environment says `CI=true`:
+//! see [`or_skip`] and [`shared`].
 //!
 //! | module | what it is |
 //! |---|---|
@@ -61,7 +62,8 @@ pub use program::Program;
 pub use shared::{at_least, has_producer_ids, needs, or_skip, shared, unique};
 pub use wire::{ClusterView, PartitionView, TopicView};
 
-/// Tells whoever runs the tests. Written to the stream itself, because the harness hides what passing tests print.
+/// Tells whoever runs the tests. Written to the stream itself, because the harness hides what
+/// passing tests print.
 pub(crate) fn say(line: &str) {
     use std::io::Write;
     // Standard error that is closed leaves nobody to tell.

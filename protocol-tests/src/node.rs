@@ -40,7 +40,8 @@ impl Node {
         SocketAddr::from((Ipv4Addr::LOCALHOST, port))
     }
 
-    /// Where a listener listens that was added with [`crate::Builder::listener`]; `None` for a name that was not.
+    /// Where a listener listens that was added with [`crate::Builder::listener`]; `None` for a name
+    /// that was not.
     pub fn listener(&self, name: &str) -> Option<SocketAddr> {
         let (_, port) = self.listeners.iter().find(|(known, _)| known == name)?;
         Some(SocketAddr::from((Ipv4Addr::LOCALHOST, *port)))
@@ -88,7 +89,8 @@ impl Node {
         self.signal(Signal::Cont)
     }
 
-    /// Stops it as its operator would, with SIGTERM, and waits until it is gone: it hands its partitions over first.
+    /// Stops it as its operator would, with SIGTERM, and waits until it is gone: it hands its
+    /// partitions over first.
     ///
     /// # Errors
     /// `Io` when it is not up; `TimedOut` when it had to be killed after a minute.
@@ -113,7 +115,8 @@ impl Node {
         Ok(())
     }
 
-    /// Starts it, or starts it again on the data that it has. Returns at once; [`crate::Kafka::ready`] waits.
+    /// Starts it, or starts it again on the data that it has. Returns at once;
+    /// [`crate::Kafka::ready`] waits.
     ///
     /// # Errors
     /// `Io` when it is up already or the process cannot be made.
@@ -139,7 +142,8 @@ impl Node {
         Ok(())
     }
 
-    /// Prepares its empty data directory. Needs a JVM, so several nodes do it side by side: this returns the process.
+    /// Prepares its empty data directory. Needs a JVM, so several nodes do it side by side: this
+    /// returns the process.
     pub(crate) fn format(&self, cluster_id: &str, extra: &[String]) -> Result<Leashed, Error> {
         let start = || -> io::Result<Leashed> {
             let out = OpenOptions::new().create(true).append(true).open(self.log())?;
@@ -192,7 +196,8 @@ pub(crate) const LOGGING: [&str; 3] = [
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 ];
 
-/// Writes a file of properties, with what Java's reader would take for syntax, or in Latin-1, escaped.
+/// Writes a file of properties, with what Java's reader would take for syntax, or in Latin-1,
+/// escaped.
 pub(crate) fn write_properties(path: &Path, properties: &[(String, String)]) -> io::Result<()> {
     let text: String = properties.iter().map(|(key, value)| format!("{key}={}\n", escaped(value))).collect();
     std::fs::write(path, text)

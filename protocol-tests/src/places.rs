@@ -14,8 +14,9 @@ use crate::error::Error;
 /// What is left of a failed run stays this long for whoever wants to look.
 const KEEP: Duration = Duration::from_secs(3600);
 
-/// Below every system's range of ephemeral ports (Linux 32768, macOS 49152): a node that is down must find its port free
-/// when it comes back, and no outgoing connection may have taken it meanwhile.
+/// Below every system's range of ephemeral ports (Linux 32768, macOS 49152): a node that is down
+/// must find its port free when it comes back, and no outgoing connection may have taken it
+/// meanwhile.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
 /// Everything of ours lies in `target/kafka`, so that `cargo clean` removes it.
@@ -27,8 +28,9 @@ pub(crate) fn root() -> PathBuf {
     std::path::absolute(target.join("kafka")).unwrap_or_else(|_| target.join("kafka"))
 }
 
-/// A directory of one cluster or one tool's run, removed when it is dropped, unless a test is panicking: then the logs are
-/// the evidence. `KEEP_KAFKA_FILES=1` keeps them always, for tests that fail by returning an error.
+/// A directory of one cluster or one tool's run, removed when it is dropped, unless a test is
+/// panicking: then the logs are the evidence. `KEEP_KAFKA_FILES=1` keeps them always, for tests
+/// that fail by returning an error.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,

@@ -1,4 +1,5 @@
-//! Programs that run beside a test, are read line by line, and are stopped, killed, frozen and thawed.
+//! Programs that run beside a test, are read line by line, and are stopped, killed, frozen and
+//! thawed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -69,8 +70,8 @@ impl Program {
         &self.name
     }
 
-    /// The lines that it has written to standard output since this was asked last. One that is not complete yet comes
-    /// when it is.
+    /// The lines that it has written to standard output since this was asked last. One that is not
+    /// complete yet comes when it is.
     ///
     /// # Errors
     /// `Io`.

@@ -2,7 +2,8 @@
 
 use crate::builder::Builder;
 
-/// The certificate authority of the listeners, and files that a client needs: those of Ottla's testkit.
+/// The certificate authority of the listeners, and files that a client needs: those of Ottla's
+/// testkit.
 #[derive(Clone, Copy, Debug)]
 pub struct Certificates {
     /// Of the authority.
@@ -29,7 +30,8 @@ pub const CERTIFICATES: Certificates = Certificates {
     server_renewed_key: include_str!("../../src/testkit/certificates/server-renewed.key"),
 };
 
-/// The user of [`Builder::secured`]'s listeners, for every mechanism but OAUTHBEARER, where anybody gets in.
+/// The user of [`Builder::secured`]'s listeners, for every mechanism but OAUTHBEARER, where anybody
+/// gets in.
 pub const USER: &str = "alice";
 /// The password of [`USER`]. Beyond ASCII, since that is where clients differ.
 pub const PASSWORD: &str = "wönder";

@@ -11,10 +11,11 @@ use crate::error::Error;
 use crate::jars::Version;
 use crate::kafka::Kafka;
 
-/// The shared cluster: one node of the default version, started by the first test that asks. `None` when Kafka cannot run
-/// here, which has been said.
+/// The shared cluster: one node of the default version, started by the first test that asks. `None`
+/// when Kafka cannot run here, which has been said.
 ///
-/// It ends with the process. Tests share it, so each uses topics and groups of its own (see [`unique`]) and none kills it.
+/// It ends with the process. Tests share it, so each uses topics and groups of its own (see
+/// [`unique`]) and none kills it.
 ///
 /// # Panics
 /// When Kafka could run here but did not come up, or cannot and `CI=true`: both fail the test.

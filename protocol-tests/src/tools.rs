@@ -1,7 +1,7 @@
 //! Kafka's own command line clients, run from the same jars as the brokers.
 //!
-//! Each is a JVM of its own that takes a second or two: a test uses them for what only they can prove, that Java's client
-//! reads what ours wrote and writes what ours reads.
+//! Each is a JVM of its own that takes a second or two: a test uses them for what only they can
+//! prove, that Java's client reads what ours wrote and writes what ours reads.
 
 use std::fs::{self, File};
 use std::time::Duration;
@@ -197,11 +197,12 @@ impl Tools {
         self.run(class, &[&["--bootstrap-server", &self.bootstrap], args].concat(), b"").await
     }
 
-    /// Produces through Java's client, with these producer settings, such as `("compression.type", "zstd")`.
+    /// Produces through Java's client, with these producer settings, such as `("compression.type",
+    /// "zstd")`.
     ///
     /// # Errors
-    /// `Unfit` for messages that the console's text cannot carry: it has lines, so no newline and no control characters
-    /// that separate its fields; otherwise as [`run`](Self::run).
+    /// `Unfit` for messages that the console's text cannot carry: it has lines, so no newline and
+    /// no control characters that separate its fields; otherwise as [`run`](Self::run).
     pub async fn produce(&self, topic: &str, messages: &[Message], configs: &[(&str, &str)]) -> Result<(), Error> {
         let class =
             self.jars.first_class(&["org.apache.kafka.tools.ConsoleProducer", "kafka.tools.ConsoleProducer"])?;
@@ -242,8 +243,8 @@ impl Tools {
         Ok(())
     }
 
-    /// Consumes `count` messages from the start of a topic through Java's client, with these consumer settings, such as
-    /// `("isolation.level", "read_committed")`.
+    /// Consumes `count` messages from the start of a topic through Java's client, with these
+    /// consumer settings, such as `("isolation.level", "read_committed")`.
     ///
     /// # Errors
     /// `TimedOut` when fewer came; `Garbled`; otherwise as [`run`](Self::run).

@@ -13,7 +13,8 @@ use crate::tools::Tools;
 
 const SOURCE: &str = include_str!("Transact.java");
 
-/// The program's source in a file of its own; it runs from there, which needs the compiler of a whole JDK.
+/// The program's source in a file of its own; it runs from there, which needs the compiler of a
+/// whole JDK.
 fn source() -> Result<Scratch, Error> {
     need("java")?;
     need("javac")?;
@@ -23,10 +24,10 @@ fn source() -> Result<Scratch, Error> {
 }
 
 impl Tools {
-    /// Carries out a script of transactions through Java's client, a line after the other, each record acknowledged before
-    /// the next line: `begin ID`, `send ID TOPIC PARTITION VALUE`, `commit ID`, `abort ID`. `-` for an id is a producer
-    /// without transactions. What is open at the end stays open, until the id is used again or its timeout of a minute
-    /// passes.
+    /// Carries out a script of transactions through Java's client, a line after the other, each
+    /// record acknowledged before the next line: `begin ID`, `send ID TOPIC PARTITION VALUE`,
+    /// `commit ID`, `abort ID`. `-` for an id is a producer without transactions. What is open at
+    /// the end stays open, until the id is used again or its timeout of a minute passes.
     ///
     /// # Errors
     /// `Unavailable` without a JDK; otherwise as [`run`](Self::run).
@@ -83,7 +84,8 @@ pub struct Transaction {
     pub producer: usize,
     /// Its number, from 0 for each producer.
     pub number: u64,
-    /// How many records it has in each partition. Their values are `producer:number:partition:n`, n from 0.
+    /// How many records it has in each partition. Their values are `producer:number:partition:n`, n
+    /// from 0.
     pub counts: Vec<u32>,
 }
 
@@ -156,8 +158,8 @@ impl RunningLoad {
         self.lines.try_iter().map(read).collect()
     }
 
-    /// Lets every producer finish its transaction, and gives those that had not been told. Blocks until the program has
-    /// ended, which takes as long as the brokers keep it waiting.
+    /// Lets every producer finish its transaction, and gives those that had not been told. Blocks
+    /// until the program has ended, which takes as long as the brokers keep it waiting.
     ///
     /// # Errors
     /// As [`ended`](Self::ended); `Ended` when the program failed.

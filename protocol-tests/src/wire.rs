@@ -1,7 +1,8 @@
 //! The few requests that the fixture speaks by hand.
 //!
-//! The fixture must not stand on the client that it tests, and starting a JVM for every question takes seconds. These
-//! versions are old enough for every broker that is started here and new enough for the newest (KIP-896).
+//! The fixture must not stand on the client that it tests, and starting a JVM for every question
+//! takes seconds. These versions are old enough for every broker that is started here and new
+//! enough for the newest (KIP-896).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -169,7 +170,8 @@ pub(crate) async fn configure_group(broker: SocketAddr, group: &str, configs: &[
 /// Asks for the active controller (DescribeQuorum version 0; brokers pass it on since Kafka 3.3).
 pub(crate) async fn controller(broker: SocketAddr) -> Result<i32, Error> {
     let mut body = Writer::default();
-    // Flexible, so the header and everything in the body end in (no) tagged fields, and lengths count from 1.
+    // Flexible, so the header and everything in the body end in (no) tagged fields, and lengths
+    // count from 1.
     body.0.push(0);
     body.0.push(2);
     body.compact_string("__cluster_metadata");

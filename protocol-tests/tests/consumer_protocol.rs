@@ -1,5 +1,6 @@
-//! Groups of the consumer protocol (KIP-848) on a real Kafka: moved from the classic protocol and back while they run, with
-//! expressions that the brokers match, and static members. With Java's client as a member: `mixed_groups.rs`.
+//! Groups of the consumer protocol (KIP-848) on a real Kafka: moved from the classic protocol and
+//! back while they run, with expressions that the brokers match, and static members. With Java's
+//! client as a member: `mixed_groups.rs`.
 
 #![cfg(unix)]
 
@@ -73,8 +74,8 @@ async fn a_live_group_moves_from_classic_to_consumer_and_back() {
     let back = Member::start("back", old(), &topic, &journal).await;
     until("a share", &[&new_one, &new_two, &back], || back.owned().len() == 2).await;
     new_one.close().await;
-    // One by one: Kafka counts a classic member out whose epoch is behind the group's when the group moves back, and what it
-    // has not committed by then is read again.
+    // One by one: Kafka counts a classic member out whose epoch is behind the group's when the
+    // group moves back, and what it has not committed by then is read again.
     until("three each", &[&new_two, &back], || new_two.owned().len() == 3 && back.owned().len() == 3).await;
     new_two.close().await;
     until("all of it", &[&back], || back.owned().len() == 6).await;

@@ -251,7 +251,8 @@ async fn a_further_listener_asks_who_is_there() -> Result<(), Error> {
     let read = kafka.tools().at(&address).consume(&topic, 1, &scram).await?;
     assert_eq!(contents(read), [Message::value("through the plain one")]);
 
-    // PLAIN only: librdkafka 2.0, Debian's, is refused by Kafka 4.3 with SCRAM credentials that Java's client may use.
+    // PLAIN only: librdkafka 2.0, Debian's, is refused by Kafka 4.3 with SCRAM credentials that
+    // Java's client may use.
     let Some(kcat) = or_skip(Kcat::find(address)) else {
         return Ok(());
     };

@@ -1,4 +1,5 @@
-//! Reading from a follower in the reader's own rack (KIP-392), against a real Kafka whose follower comes and goes.
+//! Reading from a follower in the reader's own rack (KIP-392), against a real Kafka whose follower
+//! comes and goes.
 #![cfg(unix)]
 
 use std::{
@@ -106,7 +107,8 @@ async fn a_reader_in_a_followers_rack_reads_each_record_once_while_the_follower_
         let consumer = builder.property("metadata.max.age.ms", "3000").build().await?;
         consumer.assign([(at.clone(), Offset::At(0))])?;
 
-        // What is sent during this round ends before the next: the first offset of it is where the log ends now.
+        // What is sent during this round ends before the next: the first offset of it is where the
+        // log ends now.
         let ends = consumer.end_offsets([at.clone()]).await?;
         let first = ends.get(&at).copied().unwrap_or(0);
         let sender = tokio::spawn({

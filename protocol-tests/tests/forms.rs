@@ -1,7 +1,9 @@
-//! Every form that a record and a batch of ours can have, in every codec, as librdkafka (kcat), Java's consumer and Kafka's
-//! own look at the log read it: keys, values, headers and timestamps to the byte, and each batch's codec and checksum.
+//! Every form that a record and a batch of ours can have, in every codec, as librdkafka (kcat),
+//! Java's consumer and Kafka's own look at the log read it: keys, values, headers and timestamps to
+//! the byte, and each batch's codec and checksum.
 //!
-//! One topic has a partition for each way of writing, so that each of the others' programs is started once.
+//! One topic has a partition for each way of writing, so that each of the others' programs is
+//! started once.
 
 #![cfg(unix)]
 
@@ -59,7 +61,8 @@ fn noise(len: usize, mut seed: u64) -> Vec<u8> {
 fn forms() -> Vec<Form> {
     let text = |text: &str| Some(text.as_bytes().to_vec());
     let mut messages = Vec::new();
-    // Keys and values: null, empty, text, bytes that are no text, one byte around the length at which a varint grows.
+    // Keys and values: null, empty, text, bytes that are no text, one byte around the length at
+    // which a varint grows.
     let bodies = [None, Some(Vec::new()), text("grüße, ключ"), Some(vec![0, 0xff, 0xfe, 0x80]), Some(noise(64, 1))];
     for key in &bodies {
         for value in &bodies {
@@ -69,7 +72,8 @@ fn forms() -> Vec<Form> {
     for len in [63, 64, 8_191, 8_192] {
         messages.push(Message::value(noise(len, len as u64)).key(noise(len, 7)));
     }
-    // Larger than a batch, a block of snappy (32 KiB), a block of LZ4 (64 KiB) and one of zstd (128 KiB).
+    // Larger than a batch, a block of snappy (32 KiB), a block of LZ4 (64 KiB) and one of zstd (128
+    // KiB).
     messages.push(Message::value("words that repeat and so compress, ".repeat(9_000)).key(noise(20_000, 2)));
     messages.push(Message::value(noise(300_000, 3)));
 
@@ -254,7 +258,8 @@ async fn kcat_json(kcat: &Kcat, topic: &str) -> String {
     String::from_utf8_lossy(&output).into_owned()
 }
 
-/// What kcat writes of one record as JSON: the facts around it, and its text where all of it is plain.
+/// What kcat writes of one record as JSON: the facts around it, and its text where all of it is
+/// plain.
 fn assert_json(line: &str, written: &[Vec<Consumed>], append_time: bool) {
     let offset = line.split_once("\"offset\":").and_then(|(_, rest)| rest.split(',').next()?.parse::<usize>().ok());
     let record = offset.and_then(|offset| written[0].get(offset)).unwrap_or_else(|| panic!("{line:.300}"));

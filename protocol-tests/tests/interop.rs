@@ -1,4 +1,5 @@
-//! What one client writes the others read: Ottla beside librdkafka (kcat) and Kafka's own console tools, with every codec.
+//! What one client writes the others read: Ottla beside librdkafka (kcat) and Kafka's own console
+//! tools, with every codec.
 
 #![cfg(unix)]
 
@@ -189,7 +190,8 @@ async fn a_group_shares_partitions_and_goes_on_where_it_stopped() {
         }
         found
     };
-    // Both read until nothing more comes; together they have everything. What moved while it was being read may come twice.
+    // Both read until nothing more comes; together they have everything. What moved while it was
+    // being read may come twice.
     let (a, b) = tokio::join!(read_some(&first, usize::MAX), read_some(&second, usize::MAX));
     let mut all: Vec<_> = a.iter().chain(&b).copied().collect();
     all.sort_unstable();

@@ -1,5 +1,6 @@
-//! Groups that our consumer and Java's console consumer share, on a real Kafka: members of either kind come and go, each
-//! partition is with one of them at a time, and each record is read once and in order.
+//! Groups that our consumer and Java's console consumer share, on a real Kafka: members of either
+//! kind come and go, each partition is with one of them at a time, and each record is read once and
+//! in order.
 
 #![cfg(unix)]
 

@@ -1,4 +1,5 @@
-//! Ottla with a real Kafka over every kind of security: TLS, client certificates, and every mechanism.
+//! Ottla with a real Kafka over every kind of security: TLS, client certificates, and every
+//! mechanism.
 #![cfg(unix)]
 
 use std::{
@@ -365,7 +366,8 @@ async fn traffic_goes_on_over_re_authentications() -> Result<(), Error> {
         };
         let all = async {
             let sent = sending.await;
-            // Behind everything, in the partition where it is: the others' ends are waited for below.
+            // Behind everything, in the partition where it is: the others' ends are waited for
+            // below.
             producer.send(Record::to(&topic).value("end")).await.unwrap().await.unwrap();
             sent
         };

@@ -12,7 +12,8 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 const PARTITIONS: i32 = 2;
 
-/// What a script wrote: every value, and those that were committed, by partition and in the log's order.
+/// What a script wrote: every value, and those that were committed, by partition and in the log's
+/// order.
 #[derive(Default)]
 struct Written {
     script: String,

@@ -52,8 +52,8 @@ impl AdminBuilder {
         self
     }
 
-    /// How connections are secured: TLS, SASL (`security.protocol` and what belongs to it). Rules the properties out that
-    /// say the same. Default: [`Security::plaintext`].
+    /// How connections are secured: TLS, SASL (`security.protocol` and what belongs to it). Rules
+    /// the properties out that say the same. Default: [`Security::plaintext`].
     pub fn security(mut self, security: Security) -> Self {
         self.settings.security.give(security);
         self

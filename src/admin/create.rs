@@ -27,8 +27,9 @@ pub struct NewTopic {
 }
 
 impl NewTopic {
-    /// A topic with so many partitions, or, for −1, with the brokers' `num.partitions`; each is kept by as many brokers as
-    /// their `default.replication.factor` says (KIP-464; brokers before 2.4 know neither and have to be told both).
+    /// A topic with so many partitions, or, for −1, with the brokers' `num.partitions`; each is
+    /// kept by as many brokers as their `default.replication.factor` says (KIP-464; brokers before
+    /// 2.4 know neither and have to be told both).
     pub fn new(name: impl AsRef<str>, partitions: i32) -> Self {
         Self {
             name: name.as_ref().to_owned(),
@@ -46,8 +47,9 @@ impl NewTopic {
         self
     }
 
-    /// Which brokers are to keep that partition, the preferred leader first. Given for one partition, it has to be given for
-    /// all, and the number of partitions and of replicas follows from it.
+    /// Which brokers are to keep that partition, the preferred leader first. Given for one
+    /// partition, it has to be given for all, and the number of partitions and of replicas follows
+    /// from it.
     #[must_use]
     pub fn assignment(mut self, partition: i32, brokers: impl Into<Vec<i32>>) -> Self {
         self.assignments.push((partition, brokers.into()));
@@ -103,17 +105,19 @@ pub struct CreatedTopic {
 impl Admin {
     /// Creates topics; one topic's error does not keep the others from being created.
     ///
-    /// A topic is created once the controller has accepted it; the brokers learn of it a moment later.
+    /// A topic is created once the controller has accepted it; the brokers learn of it a moment
+    /// later.
     ///
     /// # Errors
-    /// Of the call: [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a name that Kafka forbids or
-    /// that is given twice; then nothing was sent. Of a topic: what the broker answered, or why no answer came until
-    /// `default.api.timeout.ms`.
+    /// Of the call: [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a name
+    /// that Kafka forbids or that is given twice; then nothing was sent. Of a topic: what the
+    /// broker answered, or why no answer came until `default.api.timeout.ms`.
     ///
-    /// The call is repeated when a connection breaks, and the lost attempt may have created the topic. So
-    /// `TOPIC_ALREADY_EXISTS` behind one has the [delivery status](crate::Error::delivery_status)
-    /// [`PossiblyPersisted`](crate::DeliveryStatus::PossiblyPersisted): the topic is there, by this call or by somebody else's.
-    /// Without that status it was there before.
+    /// The call is repeated when a connection breaks, and the lost attempt may have created the
+    /// topic. So `TOPIC_ALREADY_EXISTS` behind one has the [delivery
+    /// status](crate::Error::delivery_status)
+    /// [`PossiblyPersisted`](crate::DeliveryStatus::PossiblyPersisted): the topic is there, by this
+    /// call or by somebody else's. Without that status it was there before.
     ///
     /// # Cancel safety
     /// Dropping the future gives the answer up; topics may have been created.

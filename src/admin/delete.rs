@@ -12,14 +12,17 @@ use crate::{
 const TOPICS_AS_STATES: i16 = 6;
 
 impl Admin {
-    /// Deletes topics with all their records; one topic's error does not keep the others from being deleted.
+    /// Deletes topics with all their records; one topic's error does not keep the others from being
+    /// deleted.
     ///
-    /// A topic is deleted once the controller has accepted it; the brokers learn of it a moment later.
+    /// A topic is deleted once the controller has accepted it; the brokers learn of it a moment
+    /// later.
     ///
     /// # Errors
-    /// As [`create_topics`](Self::create_topics). `UNKNOWN_TOPIC_OR_PARTITION` behind a lost attempt has the
-    /// [delivery status](crate::Error::delivery_status) [`PossiblyPersisted`](crate::DeliveryStatus::PossiblyPersisted): the
-    /// topic is not there, by this call or by somebody else's. Without that status it was not there before either.
+    /// As [`create_topics`](Self::create_topics). `UNKNOWN_TOPIC_OR_PARTITION` behind a lost
+    /// attempt has the [delivery status](crate::Error::delivery_status)
+    /// [`PossiblyPersisted`](crate::DeliveryStatus::PossiblyPersisted): the topic is not there, by
+    /// this call or by somebody else's. Without that status it was not there before either.
     ///
     /// # Cancel safety
     /// Dropping the future gives the answer up; topics may have been deleted.

@@ -86,9 +86,9 @@ impl Admin {
     /// The partitions of topics: their leaders, their replicas, and which of those are in sync.
     ///
     /// # Errors
-    /// Of the call: [`ErrorKind::InvalidArgument`] for a name that Kafka forbids, or why no
-    /// broker answered until `default.api.timeout.ms`. Of a topic: `UNKNOWN_TOPIC_OR_PARTITION` at once, also for a topic
-    /// that was created a moment ago and that the asked broker has not heard of.
+    /// Of the call: [`ErrorKind::InvalidArgument`] for a name that Kafka forbids, or why no broker
+    /// answered until `default.api.timeout.ms`. Of a topic: `UNKNOWN_TOPIC_OR_PARTITION` at once,
+    /// also for a topic that was created a moment ago and that the asked broker has not heard of.
     ///
     /// # Cancel safety
     /// Safe.

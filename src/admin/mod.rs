@@ -1,8 +1,8 @@
 //! The administration of a cluster, one file per subject.
 //!
-//! Every call is repeated until its deadline (`default.api.timeout.ms`) on lost connections and on errors that pass. What
-//! changes the cluster may then have been carried out by an attempt whose answer was lost: `rounds` keeps count of that,
-//! and the error says so.
+//! Every call is repeated until its deadline (`default.api.timeout.ms`) on lost connections and on
+//! errors that pass. What changes the cluster may then have been carried out by an attempt whose
+//! answer was lost: `rounds` keeps count of that, and the error says so.
 
 mod builder;
 mod cluster;
@@ -34,7 +34,8 @@ use crate::{
 
 /// Creates, deletes, lists and describes topics.
 ///
-/// Cheap to clone; clones share their connections. When the last one is dropped, the connections close.
+/// Cheap to clone; clones share their connections. When the last one is dropped, the connections
+/// close.
 ///
 /// ```no_run
 /// use ottla::{Admin, NewTopic};
@@ -53,19 +54,21 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Starts the settings of an admin client; `bootstrap` is the address of at least one broker, `host:port`, several
-    /// with commas between them.
+    /// Starts the settings of an admin client; `bootstrap` is the address of at least one broker,
+    /// `host:port`, several with commas between them.
     pub fn builder(bootstrap: impl AsRef<str>) -> AdminBuilder {
         AdminBuilder::new(bootstrap.as_ref())
     }
 
-    /// Builds an admin client from properties by their Java or librdkafka names. The same properties may build a producer
-    /// and a consumer: those that mean nothing to an admin client are named in one warning.
+    /// Builds an admin client from properties by their Java or librdkafka names. The same
+    /// properties may build a producer and a consumer: those that mean nothing to an admin client
+    /// are named in one warning.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a name that is not known (with the nearest that
-    /// is), for one whose loss would weaken security or delivery (with the reason), for a value that is not allowed (with
-    /// what is), and for a property given twice with different values.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a name that is not known
+    /// (with the nearest that is), for one whose loss would weaken security or delivery (with the
+    /// reason), for a value that is not allowed (with what is), and for a property given twice with
+    /// different values.
     ///
     /// # Cancel safety
     /// Safe: nothing is started before the future is ready.
@@ -75,7 +78,8 @@ impl Admin {
         AdminBuilder::new("").properties(properties).build().await
     }
 
-    /// Closes all connections; calls under way end with [`ErrorKind::Closed`](crate::ErrorKind::Closed), for all clones.
+    /// Closes all connections; calls under way end with
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), for all clones.
     pub fn close(&self) {
         self.client.close();
     }
@@ -101,8 +105,8 @@ impl Admin {
     }
 }
 
-/// What is left until the deadline, in milliseconds, as a request carries it for the broker's own wait: at most what the
-/// answer is waited for.
+/// What is left until the deadline, in milliseconds, as a request carries it for the broker's own
+/// wait: at most what the answer is waited for.
 fn broker_timeout(deadline: Instant, request_timeout: Duration) -> i32 {
     let left = deadline.saturating_duration_since(Instant::now()).min(request_timeout);
     i32::try_from(left.as_millis()).unwrap_or(i32::MAX)

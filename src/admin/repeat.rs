@@ -28,9 +28,11 @@ impl Attempts {
     }
 }
 
-/// Asks the controller about the open topics, again and again until all are settled or the deadline passes.
+/// Asks the controller about the open topics, again and again until all are settled or the deadline
+/// passes.
 ///
-/// `build` makes the request for what is open, `codes` gives an answer's codes, `read` tells the rounds what it says.
+/// `build` makes the request for what is open, `codes` gives an answer's codes, `read` tells the
+/// rounds what it says.
 pub(super) async fn repeat<R: Request, T: Send + Sync>(
     client: &Client,
     deadline: Instant,
@@ -81,8 +83,8 @@ pub(super) async fn repeat<R: Request, T: Send + Sync>(
     rounds.into_results()
 }
 
-/// What the whole answer comes to for the request path: the code that says that nothing was done and that another broker is
-/// to be asked. Where topics differ, each is judged for itself.
+/// What the whole answer comes to for the request path: the code that says that nothing was done
+/// and that another broker is to be asked. Where topics differ, each is judged for itself.
 fn common(codes: &[ErrorCode]) -> ErrorCode {
     let first = codes.first().copied().unwrap_or(ErrorCode::NONE);
     let whole = first == ErrorCode::NOT_CONTROLLER && codes.iter().all(|code| *code == first);

@@ -12,7 +12,8 @@ pub struct TopicResult<T> {
 
 /// What became of each topic of a call, in the order in which they were given.
 ///
-/// One topic's error says nothing of the others: look at each, or use [`into_result`](Self::into_result).
+/// One topic's error says nothing of the others: look at each, or use
+/// [`into_result`](Self::into_result).
 #[derive(Clone, Debug)]
 #[must_use = "a topic's own error is in here"]
 pub struct TopicResults<T> {

@@ -1,5 +1,5 @@
-//! A call about several topics, each of which is answered for itself: what is settled, what is to be asked again, and
-//! whether an attempt without an answer may already have done it.
+//! A call about several topics, each of which is answered for itself: what is settled, what is to
+//! be asked again, and whether an attempt without an answer may already have done it.
 
 use super::{TopicResult, TopicResults};
 use crate::error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result, clean};
@@ -111,8 +111,8 @@ impl<T> Rounds<T> {
     }
 }
 
-/// Whether the same is to be asked again: nothing else that the table calls retriable passes here, as a topic that is not
-/// known will not be known by waiting.
+/// Whether the same is to be asked again: nothing else that the table calls retriable passes here,
+/// as a topic that is not known will not be known by waiting.
 fn passes(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::NOT_CONTROLLER | ErrorCode::REQUEST_TIMED_OUT | ErrorCode::THROTTLING_QUOTA_EXCEEDED)
 }

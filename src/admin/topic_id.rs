@@ -2,8 +2,8 @@ use std::fmt;
 
 use uuid::Uuid;
 
-/// The id of a topic: stays the same for as long as the topic lives; a topic created anew under the same name has another
-/// (KIP-516). Shown as Kafka's tools show it, in 22 letters and digits.
+/// The id of a topic: stays the same for as long as the topic lives; a topic created anew under the
+/// same name has another (KIP-516). Shown as Kafka's tools show it, in 22 letters and digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId([u8; 16]);
 

@@ -13,8 +13,9 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads `host:port`, `[v6]:port`, or either behind the name of a listener (`EXTERNAL://host:port`, as brokers and
-    /// providers' consoles write it). Java ignores the name, too; [`check_listeners`](Self::check_listeners) looks at it.
+    /// Reads `host:port`, `[v6]:port`, or either behind the name of a listener
+    /// (`EXTERNAL://host:port`, as brokers and providers' consoles write it). Java ignores the
+    /// name, too; [`check_listeners`](Self::check_listeners) looks at it.
     ///
     /// # Errors
     /// Kind `Configuration`, naming the entry.
@@ -44,8 +45,9 @@ impl Address {
         }
     }
 
-    /// Holds the names of listeners against the security protocol in force: by default a listener has the name of its
-    /// protocol, so that one of another protocol cannot be meant. Other names say nothing.
+    /// Holds the names of listeners against the security protocol in force: by default a listener
+    /// has the name of its protocol, so that one of another protocol cannot be meant. Other names
+    /// say nothing.
     ///
     /// # Errors
     /// Kind `Configuration`, naming both.

@@ -1,4 +1,5 @@
-//! Where answers go: to one caller that waits for its own, or into the queue of an asker with many requests under way.
+//! Where answers go: to one caller that waits for its own, or into the queue of an asker with many
+//! requests under way.
 
 use std::{
     collections::VecDeque,
@@ -14,10 +15,11 @@ use tokio::sync::oneshot;
 
 use crate::error::{DeliveryStatus, Error, ErrorKind, Result};
 
-/// The answers to the requests of one asker, by the ids that it gave them, in the order in which they came.
+/// The answers to the requests of one asker, by the ids that it gave them, in the order in which
+/// they came.
 ///
-/// One queue and one waker for all of them: no allocation, and no future to be polled, for each request. When it is
-/// dropped nobody waits any more: what was not written yet is not sent.
+/// One queue and one waker for all of them: no allocation, and no future to be polled, for each
+/// request. When it is dropped nobody waits any more: what was not written yet is not sent.
 #[derive(Debug)]
 pub(crate) struct Answers {
     queue: Arc<Queue>,

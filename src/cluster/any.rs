@@ -13,15 +13,15 @@ use tokio::time::{sleep, timeout_at};
 use super::{Lane, connection::Connection, core::Core};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long one address may keep the others waiting: one that swallows packets would otherwise cost every client its whole
-/// setup timeout.
+/// How long one address may keep the others waiting: one that swallows packets would otherwise cost
+/// every client its whole setup timeout.
 const HEAD_START: Duration = Duration::from_millis(1000);
 
 type Made = (i32, Arc<Connection>);
 type Making = Pin<Box<dyn Future<Output = (i32, Result<Arc<Connection>>)> + Send>>;
 
-/// The open connection with the least to do, or a new one to a known broker, or, when none of them can be reached and
-/// `may_bootstrap` (or none is known), to a bootstrap address.
+/// The open connection with the least to do, or a new one to a known broker, or, when none of them
+/// can be reached and `may_bootstrap` (or none is known), to a bootstrap address.
 ///
 /// # Errors
 /// No broker could be reached; the message names all addresses with what is wrong with each.

@@ -40,7 +40,8 @@ pub(super) async fn call<R: Request>(
         let attempt = async {
             let connection = match locate(core, route, deadline).await? {
                 Some(at) => {
-                    // Known before it is connected to: one that cannot be reached has to be found anew, too.
+                    // Known before it is connected to: one that cannot be reached has to be found
+                    // anew, too.
                     node = Some(at);
                     core.connection(at, lane, until).await?
                 }

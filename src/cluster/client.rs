@@ -19,12 +19,13 @@ use crate::{
     wire::{ApiKey, fetch::NodeEndpoint, frame::Inserts, protocol::Request},
 };
 
-/// The one client under a producer, a consumer or an admin. Clones share everything. When the last clone is dropped, its
-/// connections and tasks end.
+/// The one client under a producer, a consumer or an admin. Clones share everything. When the last
+/// clone is dropped, its connections and tasks end.
 #[derive(Clone, Debug)]
 pub(crate) struct Client(Arc<Owner>);
 
-/// What the clones share. Tasks hold the core itself, so that this one's end is that of the last clone.
+/// What the clones share. Tasks hold the core itself, so that this one's end is that of the last
+/// clone.
 #[derive(Debug)]
 struct Owner(Arc<Core>);
 
@@ -34,8 +35,8 @@ impl Drop for Owner {
     }
 }
 
-/// Which of a broker's connections a request takes: a broker works on one request of a connection at a time, so what may
-/// wait there for long never stands before what must not.
+/// Which of a broker's connections a request takes: a broker works on one request of a connection
+/// at a time, so what may wait there for long never stands before what must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Lane {
     /// Produce and everything short.
@@ -70,10 +71,11 @@ pub(crate) enum Route {
 pub(crate) struct Attempt {
     pub(crate) node: i32,
     pub(crate) lane: Lane,
-    /// From now to the answer (connecting included). Passing it closes the connection, unless nothing was sent yet.
+    /// From now to the answer (connecting included). Passing it closes the connection, unless
+    /// nothing was sent yet.
     pub(crate) timeout: Duration,
-    /// The newest version that may be agreed on, where the request's meaning asks for an older one (Produce without
-    /// transactions v2, Fetch of a topic whose id is not known).
+    /// The newest version that may be agreed on, where the request's meaning asks for an older one
+    /// (Produce without transactions v2, Fetch of a topic whose id is not known).
     pub(crate) max_version: Option<i16>,
 }
 
@@ -82,9 +84,11 @@ pub(crate) struct Attempt {
 pub(crate) struct RawRequest {
     /// What stands in the body without being copied there, behind so many bytes of header and body.
     pub(crate) inserts: Inserts,
-    /// False for Produce with acks=0: the broker sends nothing back; `send_raw` then returns an empty body once written.
+    /// False for Produce with acks=0: the broker sends nothing back; `send_raw` then returns an
+    /// empty body once written.
     pub(crate) answered: bool,
-    /// As large an answer as this is read into memory that is reserved for all of it at once; 0: one of no special size.
+    /// As large an answer as this is read into memory that is reserved for all of it at once; 0:
+    /// one of no special size.
     pub(crate) expects: usize,
     /// Asked when the request is about to be written.
     pub(crate) departure: Departure,
@@ -96,7 +100,8 @@ impl RawRequest {
         Self { inserts: Inserts::new(), answered: true, expects: 0, departure: Departure::default() }
     }
 
-    /// The same, with an answer of up to so many bytes. One that is larger still comes, but is copied on its way.
+    /// The same, with an answer of up to so many bytes. One that is larger still comes, but is
+    /// copied on its way.
     pub(crate) fn expecting(self, bytes: usize) -> Self {
         Self { expects: bytes, ..self }
     }
@@ -116,8 +121,8 @@ impl Link {
         self.0.versions().pick(key, max_version).map_err(unsent)
     }
 
-    /// Hands over a request whose body `write` writes behind the header. It is
-    /// written behind what was handed over before. Its answer comes into the queue under that id, also when it fails;
+    /// Hands over a request whose body `write` writes behind the header. It is written behind what
+    /// was handed over before. Its answer comes into the queue under that id, also when it fails;
     /// it has to pass through [`Client::heard`].
     pub(crate) fn ask(
         &self,
@@ -139,11 +144,12 @@ pub(crate) struct RawResponse {
 }
 
 impl Client {
-    /// Checks the settings and starts the client's tasks on the current tokio runtime. Needs no network.
+    /// Checks the settings and starts the client's tasks on the current tokio runtime. Needs no
+    /// network.
     ///
     /// # Errors
-    /// Kind `Configuration`: `bootstrap.servers` is empty or malformed, or there is no runtime with timers and with what
-    /// the network needs.
+    /// Kind `Configuration`: `bootstrap.servers` is empty or malformed, or there is no runtime with
+    /// timers and with what the network needs.
     pub(crate) fn new(settings: ClientSettings) -> Result<Self> {
         let runtime = runtime("a client")?;
         check_network(&*settings.network)?;
@@ -153,7 +159,8 @@ impl Client {
         Ok(Self(Arc::new(Owner(core))))
     }
 
-    /// [`new`](Self::new), with the files read that secure its connections: an error says what is wrong with them.
+    /// [`new`](Self::new), with the files read that secure its connections: an error says what is
+    /// wrong with them.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -188,13 +195,14 @@ impl Client {
         self.core().metadata.changes()
     }
 
-    /// Topics to keep in the picture from now on (asks at once if one of them is not there yet). Idle ones are dropped
-    /// after `metadata.max.idle.ms` unless this is called again.
+    /// Topics to keep in the picture from now on (asks at once if one of them is not there yet).
+    /// Idle ones are dropped after `metadata.max.idle.ms` unless this is called again.
     pub(crate) fn want_topics<'a>(&self, topics: impl IntoIterator<Item = &'a str>) {
         self.core().metadata.want(topics);
     }
 
-    /// Topics whose ids alone are known: asks for them until the picture has their names. Replaces what was said before.
+    /// Topics whose ids alone are known: asks for them until the picture has their names. Replaces
+    /// what was said before.
     pub(crate) fn want_topic_ids(&self, ids: &[Uuid]) {
         self.core().metadata.want_ids(ids);
     }
@@ -204,7 +212,8 @@ impl Client {
         self.core().metadata.want_all(all);
     }
 
-    /// The picture is known to be wrong: asks for a new one soon (paced by `retry.backoff`, single-flight).
+    /// The picture is known to be wrong: asks for a new one soon (paced by `retry.backoff`,
+    /// single-flight).
     pub(crate) fn refresh_metadata(&self) {
         self.core().metadata.refresh();
     }
@@ -212,7 +221,8 @@ impl Client {
     /// Waits for a picture newer than that version, asking for it.
     ///
     /// # Errors
-    /// `Timeout` at the deadline, with the last cause; at once what waiting does not cure (`Authentication`).
+    /// `Timeout` at the deadline, with the last cause; at once what waiting does not cure
+    /// (`Authentication`).
     ///
     /// # Cancel safety
     /// Safe.
@@ -229,8 +239,9 @@ impl Client {
     /// Waits until a topic is there without an error, asking with backoff.
     ///
     /// # Errors
-    /// At once what waiting does not cure (not allowed, not a topic's name); at the deadline why the topic is not there:
-    /// `UnknownTopicOrPartition`, or `Timeout` with the addresses and the cause when no broker could be reached.
+    /// At once what waiting does not cure (not allowed, not a topic's name); at the deadline why
+    /// the topic is not there: `UnknownTopicOrPartition`, or `Timeout` with the addresses and the
+    /// cause when no broker could be reached.
     ///
     /// # Cancel safety
     /// Safe.
@@ -265,7 +276,8 @@ impl Client {
         metadata.wait(self.core(), deadline, found, gave_up).await
     }
 
-    /// An error response named the new leader (KIP-951): takes it at once if its epoch is newer. Also asks for a refresh.
+    /// An error response named the new leader (KIP-951): takes it at once if its epoch is newer.
+    /// Also asks for a refresh.
     pub(crate) fn learn_leader(
         &self,
         topic: &str,
@@ -297,11 +309,13 @@ impl Client {
     // ---- requests
 
     /// One attempt at a request, at the highest version that both sides have and that is at most
-    /// `attempt.max_version`; `build` makes the request for that version. The error's `delivery_status` says whether the
-    /// broker may have seen the request. Throttling (KIP-219) mutes the connection for later requests.
+    /// `attempt.max_version`; `build` makes the request for that version. The error's
+    /// `delivery_status` says whether the broker may have seen the request. Throttling (KIP-219)
+    /// mutes the connection for later requests.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the answer up; the request may have been sent, and the connection goes on.
+    /// Dropping the future gives the answer up; the request may have been sent, and the connection
+    /// goes on.
     pub(crate) async fn send<R: Request>(
         &self,
         attempt: Attempt,
@@ -310,9 +324,10 @@ impl Client {
         self.core().send(attempt, build).await
     }
 
-    /// One attempt at a request that the caller writes and reads itself (Produce, Fetch). `write` gets the agreed version
-    /// and writes the body behind the header. Where the throttle time does not stand at the front
-    /// of the response (Produce), the caller reports it with [`throttle`](Self::throttle).
+    /// One attempt at a request that the caller writes and reads itself (Produce, Fetch). `write`
+    /// gets the agreed version and writes the body behind the header. Where the throttle time does
+    /// not stand at the front of the response (Produce), the caller reports it with
+    /// [`throttle`](Self::throttle).
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
@@ -325,7 +340,8 @@ impl Client {
         self.core().send_raw(attempt, key, write).await
     }
 
-    /// The open connection to a broker. If there is none, one is begun, for which [`link_by`](Self::link_by) waits.
+    /// The open connection to a broker. If there is none, one is begun, for which
+    /// [`link_by`](Self::link_by) waits.
     pub(crate) fn link(&self, node: i32, lane: Lane) -> Option<Link> {
         match self.core().pool.connection(self.core(), node, lane) {
             Lookup::Open(connection) => Some(Link(connection)),
@@ -359,10 +375,11 @@ impl Client {
         }
     }
 
-    /// A request that may be sent again word for word: routed, repeated with backoff on lost connections and on errors
-    /// that `check` finds in the answer and that the table calls retriable (metadata or coordinator looked up anew where
-    /// it says so), until the deadline. An answer with an error that repeating does not cure is returned as it is. Only
-    /// for what is harmless to repeat.
+    /// A request that may be sent again word for word: routed, repeated with backoff on lost
+    /// connections and on errors that `check` finds in the answer and that the table calls
+    /// retriable (metadata or coordinator looked up anew where it says so), until the deadline. An
+    /// answer with an error that repeating does not cure is returned as it is. Only for what is
+    /// harmless to repeat.
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
@@ -393,8 +410,8 @@ impl Client {
         call::call(self.core(), &route, lane, deadline, max_version, build, check).await
     }
 
-    /// The coordinator of a group or a transactional id: cached, looked up single-flight (a caller that gives up does not
-    /// cancel the look-up for others).
+    /// The coordinator of a group or a transactional id: cached, looked up single-flight (a caller
+    /// that gives up does not cancel the look-up for others).
     ///
     /// # Cancel safety
     /// Safe.
@@ -413,7 +430,8 @@ impl Client {
         self.core().features().level(name)
     }
 
-    /// Closes all connections and ends all tasks; calls under way end with `Closed`. Does not wait; once is enough.
+    /// Closes all connections and ends all tasks; calls under way end with `Closed`. Does not wait;
+    /// once is enough.
     pub(crate) fn close(&self) {
         self.core().close();
     }

@@ -28,14 +28,16 @@ use crate::{
     wire::ApiKey,
 };
 
-/// A connection on which the versions are agreed. Requests are pipelined; each caller waits for its own answer only.
+/// A connection on which the versions are agreed. Requests are pipelined; each caller waits for its
+/// own answer only.
 #[derive(Debug)]
 pub(super) struct Connection {
     shared: Arc<Shared>,
     client_id: String,
     versions: Versions,
     next_correlation_id: AtomicI32,
-    /// Where requests are written before they go: what they do not need any more serves the next ones.
+    /// Where requests are written before they go: what they do not need any more serves the next
+    /// ones.
     memory: Mutex<BytesMut>,
 }
 
@@ -106,7 +108,8 @@ impl Connection {
     /// Sends a request and waits for the body of its answer. `write` appends the body to the head.
     ///
     /// # Cancel safety
-    /// A dropped call's request is not sent if it still waited, and its answer is thrown away if not.
+    /// A dropped call's request is not sent if it still waited, and its answer is thrown away if
+    /// not.
     pub(super) async fn request(
         &self,
         key: ApiKey,

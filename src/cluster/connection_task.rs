@@ -22,24 +22,25 @@ use crate::{
     net::Stream,
 };
 
-/// Requests are taken while less than this waits for the socket, so that those behind can still be withdrawn, and what
-/// is queued at one time still leaves in one write.
+/// Requests are taken while less than this waits for the socket, so that those behind can still be
+/// withdrawn, and what is queued at one time still leaves in one write.
 const WRITE_AHEAD: usize = 256 * 1024;
 /// Frames, or writes, that one poll may handle before other tasks get their turn.
 const TURNS: usize = 64;
 
 /// Reads, writes and keeps time for one connection; ends with the reason why the connection closed.
 ///
-/// One future polls both directions: a broker's answers and the next requests are mostly due at the same wake-up, and a
-/// socket that one task owns needs no lock. Dropped (with its runtime), it closes the connection.
+/// One future polls both directions: a broker's answers and the next requests are mostly due at the
+/// same wake-up, and a socket that one task owns needs no lock. Dropped (with its runtime), it
+/// closes the connection.
 pub(super) struct Driver {
     shared: Arc<Shared>,
     line: Line,
     reader: FrameReader,
     writer: FrameWriter,
     timer: Pin<Box<Sleep>>,
-    /// What the timer is set to. It may fire early, when what it was set for is over; that costs less than setting it
-    /// anew for each request.
+    /// What the timer is set to. It may fire early, when what it was set for is over; that costs
+    /// less than setting it anew for each request.
     armed: Instant,
     /// Where the connection is authenticated by SASL.
     login: Option<Arc<Login>>,
@@ -48,7 +49,8 @@ pub(super) struct Driver {
 /// Who has the stream.
 enum Line {
     Ours(Box<dyn Stream>),
-    /// The connection is being authenticated again; what comes out is the stream, and when to do so the next time.
+    /// The connection is being authenticated again; what comes out is the stream, and when to do so
+    /// the next time.
     Login(Relogin),
     /// Only while it changes hands.
     Nobody,
@@ -88,7 +90,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Begins to authenticate again if it is time: what was sent is answered, and nothing is sent before it is done.
+    /// Begins to authenticate again if it is time: what was sent is answered, and nothing is sent
+    /// before it is done.
     fn begin_login(&mut self, cx: &mut Context<'_>) -> Result<()> {
         let Some(login) = &self.login else { return Ok(()) };
         if !self.shared.lock().pipeline.is_ready_to_reauthenticate(now()) || !self.writer.is_empty() {
@@ -124,7 +127,8 @@ impl Driver {
         event!(DEBUG, Origin::current(), peer = state.pipeline.peer(), "authenticated again");
         state.pipeline.authenticated(again_after, now());
         drop(state);
-        // Requests that waited are written in this turn or, when it began behind the writing, in the next.
+        // Requests that waited are written in this turn or, when it began behind the writing, in
+        // the next.
         cx.waker().wake_by_ref();
         Ok(())
     }

@@ -94,9 +94,9 @@ impl Coordinators {
         }
     }
 
-    /// That node said that it is not the coordinator, or cannot be reached; another one that is known by now stays. The
-    /// next look-up is at once, unless the last one is only just over: brokers go on naming a node for a while that has
-    /// lost the role, or does not have it yet.
+    /// That node said that it is not the coordinator, or cannot be reached; another one that is
+    /// known by now stays. The next look-up is at once, unless the last one is only just over:
+    /// brokers go on naming a node for a while that has lost the role, or does not have it yet.
     fn forget(
         &self,
         key: &Key,
@@ -123,7 +123,8 @@ impl Coordinators {
         core.coordinators.forget(&(kind, Arc::from(key)), node, now(), settled, |backoff| core.pause(backoff));
     }
 
-    /// The coordinator's node, looked up again with backoff until the deadline while errors are of the kind that passes.
+    /// The coordinator's node, looked up again with backoff until the deadline while errors are of
+    /// the kind that passes.
     pub(super) async fn get(core: &Arc<Core>, kind: CoordinatorKind, key: &str, deadline: Deadline) -> Result<i32> {
         let key = (kind, Arc::from(key));
         let mut last: Option<Error> = None;
@@ -219,7 +220,8 @@ fn request((kind, key): &Key, version: i16) -> FindCoordinatorRequest {
     }
 }
 
-/// The answer of either form: one coordinator, or (from version 4 on) a list of those that were asked for.
+/// The answer of either form: one coordinator, or (from version 4 on) a list of those that were
+/// asked for.
 fn answer(response: FindCoordinatorResponse, key: &str) -> Result<(i32, NodeEndpoint)> {
     let listed = response.coordinators.into_iter().find(|found| *found.key == *key);
     let (code, message, node, host, port) = match listed {

@@ -91,7 +91,8 @@ impl Core {
         self.pool.close();
     }
 
-    /// The error of a client none of whose bootstrap servers could be resolved in time, while that is so.
+    /// The error of a client none of whose bootstrap servers could be resolved in time, while that
+    /// is so.
     pub(super) fn unresolved(&self) -> Option<Error> {
         let timeout = self.resolution.overdue(now())?;
         let causes = self.pool.bootstrap_nodes().into_iter().filter_map(|node| self.pool.last_failure(node));
@@ -103,7 +104,8 @@ impl Core {
         Some(Error::new(ErrorKind::Resolution, message).with_status(DeliveryStatus::NotPersisted))
     }
 
-    /// Waits until the bootstrap servers are overdue; for ever where they are resolved, or have no bound.
+    /// Waits until the bootstrap servers are overdue; for ever where they are resolved, or have no
+    /// bound.
     pub(super) async fn overdue(&self) -> Error {
         loop {
             if let Some(error) = self.unresolved() {
@@ -136,7 +138,8 @@ impl Core {
         }
     }
 
-    /// [`connect`](Self::connect), no longer than to the deadline. No connection, no request: nothing was persisted.
+    /// [`connect`](Self::connect), no longer than to the deadline. No connection, no request:
+    /// nothing was persisted.
     pub(super) async fn connection(
         self: &Arc<Self>,
         node: i32,

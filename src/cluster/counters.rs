@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-/// What a client has counted of one broker, over all of its connections there, from the client's start.
+/// What a client has counted of one broker, over all of its connections there, from the client's
+/// start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BrokerMetrics {
@@ -15,8 +16,9 @@ pub struct BrokerMetrics {
     pub connections_closed: u64,
     /// Attempts to connect that failed.
     pub connections_failed: u64,
-    /// Requests that were written, or begun to be, of any kind (Java: `request-total`). The first request of a connection,
-    /// which asks for the broker's versions, is counted neither here nor among the bytes.
+    /// Requests that were written, or begun to be, of any kind (Java: `request-total`). The first
+    /// request of a connection, which asks for the broker's versions, is counted neither here nor
+    /// among the bytes.
     pub requests: u64,
     /// Responses that came (Java: `response-total`).
     pub responses: u64,

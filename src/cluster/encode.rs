@@ -1,4 +1,5 @@
-//! A request as it goes over the wire: its length, its header and its body, into memory that requests share.
+//! A request as it goes over the wire: its length, its header and its body, into memory that
+//! requests share.
 
 use bytes::{Bytes, BytesMut};
 
@@ -23,8 +24,9 @@ pub(super) struct Encoded {
     pub(super) departure: Departure,
 }
 
-/// Writes a frame: its length (inserts included), the header, and what `write` appends. `memory` is empty again
-/// afterwards; what it has left serves the next request, all of it once those before are gone.
+/// Writes a frame: its length (inserts included), the header, and what `write` appends. `memory` is
+/// empty again afterwards; what it has left serves the next request, all of it once those before
+/// are gone.
 ///
 /// # Errors
 /// Those of `write`; `InvalidArgument` for more than 2 GiB.

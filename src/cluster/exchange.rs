@@ -1,4 +1,5 @@
-//! One frame out and one in, with nothing else under way: how a connection begins, and how it authenticates.
+//! One frame out and one in, with nothing else under way: how a connection begins, and how it
+//! authenticates.
 
 use bytes::{BufMut, Bytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,9 +23,9 @@ impl From<Error> for Refusal {
     }
 }
 
-/// The largest answer that is accepted from a peer before it is known to be a broker and the login is done (ApiVersions,
-/// SaslHandshake, SaslAuthenticate): as large as the largest request that a broker accepts from a client before the login
-/// (`sasl.server.max.receive.size`).
+/// The largest answer that is accepted from a peer before it is known to be a broker and the login
+/// is done (ApiVersions, SaslHandshake, SaslAuthenticate): as large as the largest request that a
+/// broker accepts from a client before the login (`sasl.server.max.receive.size`).
 const BEFORE_LOGIN: usize = 512 * 1024;
 
 /// Writes one frame and reads one, which has at most 512 KiB, and at most `limit` bytes.
@@ -46,7 +47,8 @@ pub(super) async fn exchange(stream: &mut dyn Stream, frame: &[u8], limit: usize
     Ok(body.into_inner().into())
 }
 
-/// A listener that wants TLS goes on wanting it: the error is of kind `Authentication`, so that calls end at once.
+/// A listener that wants TLS goes on wanting it: the error is of kind `Authentication`, so that
+/// calls end at once.
 fn explained(prefix: [u8; 4], error: Error) -> Error {
     match prefix {
         [0x15 | 0x16, 0x03, 0..=4, _] => Error::new(ErrorKind::Authentication, error.to_string()),

@@ -2,12 +2,13 @@ use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// One piece of work that any number of callers wait for. It is done by a task of its own, so that it goes on when they
-/// give up.
+/// One piece of work that any number of callers wait for. It is done by a task of its own, so that
+/// it goes on when they give up.
 #[derive(Clone, Debug)]
 pub(super) struct Flight<T>(watch::Receiver<Option<Result<T>>>);
 
-/// The end that does the work. Dropped without a result (its runtime is gone, or the client closed), it tells the callers.
+/// The end that does the work. Dropped without a result (its runtime is gone, or the client
+/// closed), it tells the callers.
 #[derive(Debug)]
 pub(super) struct Landing<T>(watch::Sender<Option<Result<T>>>);
 

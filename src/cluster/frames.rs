@@ -18,16 +18,17 @@ use crate::{
     wire::frame::frame_length,
 };
 
-/// What is read at once while no large response is under way. Responses that fit are copied out, so that a few bytes
-/// that a caller keeps never pin the buffer.
+/// What is read at once while no large response is under way. Responses that fit are copied out, so
+/// that a few bytes that a caller keeps never pin the buffer.
 const SMALL: usize = 16 * 1024;
-/// What is reserved for a response on its word alone, unless its caller expects more; beyond that the buffer grows as bytes
-/// arrive.
+/// What is reserved for a response on its word alone, unless its caller expects more; beyond that
+/// the buffer grows as bytes arrive.
 const RESERVED: usize = 1024 * 1024;
 /// Slices in one vectored write; more only make the call longer.
 const SLICES: usize = 64;
 
-/// Reads length-prefixed frames: small ones through one buffer, each large one into a buffer of its own size.
+/// Reads length-prefixed frames: small ones through one buffer, each large one into a buffer of its
+/// own size.
 #[derive(Debug)]
 pub(super) struct FrameReader {
     limit: usize,
@@ -51,8 +52,9 @@ impl FrameReader {
         self.buffer.is_empty() && self.large.is_none()
     }
 
-    /// The next frame without its length, `None` at the end of the stream. `expects` says how large it may be without being
-    /// out of the ordinary: it is asked for large frames alone, and such a frame has its memory from the beginning.
+    /// The next frame without its length, `None` at the end of the stream. `expects` says how large
+    /// it may be without being out of the ordinary: it is asked for large frames alone, and such a
+    /// frame has its memory from the beginning.
     ///
     /// # Errors
     /// The stream broke, ended within a frame, or does not carry frames of Kafka's protocol.
@@ -72,7 +74,8 @@ impl FrameReader {
             if self.large.is_some() {
                 continue;
             }
-            // Nothing of the buffer is ever shared, so this only moves a started frame to its front.
+            // Nothing of the buffer is ever shared, so this only moves a started frame to its
+            // front.
             self.buffer.reserve(SMALL - self.buffer.len());
             let missing = SMALL - self.buffer.len();
             if ready!(poll_read(stream, cx, &mut self.buffer, missing))? == 0 {
@@ -166,7 +169,8 @@ impl FrameWriter {
         self.bytes
     }
 
-    /// One vectored write, or the flush when nothing is left: how many bytes the stream accepted, 0 when all is done.
+    /// One vectored write, or the flush when nothing is left: how many bytes the stream accepted, 0
+    /// when all is done.
     pub(super) fn poll_write(&mut self, stream: &mut dyn Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.chunks.is_empty() {
             if self.unflushed {

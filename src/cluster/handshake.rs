@@ -1,7 +1,7 @@
 //! From an address to a connection on which the versions are agreed.
 //!
-//! TLS stands between `connect` and `agree`: it takes the stream and gives one back. SASL stands behind `agree`, as in
-//! Java: a broker says its versions to everybody.
+//! TLS stands between `connect` and `agree`: it takes the stream and gives one back. SASL stands
+//! behind `agree`, as in Java: a broker says its versions to everybody.
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -47,20 +47,21 @@ pub(super) struct Established {
     pub(super) api_versions: ApiVersionsResponse,
 }
 
-/// The node that a connection is meant for (KIP-1242). A broker of another cluster, or another node, that has taken over the
-/// address answers REBOOTSTRAP_REQUIRED; brokers before 4.4 do not look.
+/// The node that a connection is meant for (KIP-1242). A broker of another cluster, or another
+/// node, that has taken over the address answers REBOOTSTRAP_REQUIRED; brokers before 4.4 do not
+/// look.
 #[derive(Clone, Debug)]
 pub(super) struct Expected {
     pub(super) cluster_id: String,
     pub(super) node: i32,
 }
 
-/// Resolves an address and connects to the first of its IP addresses that can be connected to, within `setup_timeout` for
-/// each, TLS and SASL included.
+/// Resolves an address and connects to the first of its IP addresses that can be connected to,
+/// within `setup_timeout` for each, TLS and SASL included.
 ///
 /// # Errors
-/// The last address's failure, naming the address. A refusal (kind `Authentication`) ends it, since the others belong to
-/// the same broker.
+/// The last address's failure, naming the address. A refusal (kind `Authentication`) ends it, since
+/// the others belong to the same broker.
 pub(super) async fn establish(
     settings: &ClientSettings,
     guard: &Arc<Guard>,
@@ -145,8 +146,8 @@ impl Attempt<'_> {
         let mut stream = self.open().await?;
         let api_versions =
             match limit.keep("asking for its versions", agree(&mut *stream, settings, expected, newest)).await? {
-                // Brokers before 0.10 hang up on versions that they do not know.
-                // One that is expected to be a node of a known cluster is newer, and would not be checked then.
+                // Brokers before 0.10 hang up on versions that they do not know. One that is
+                // expected to be a node of a known cluster is newer, and would not be checked then.
                 Err(Refusal::HungUp) if newest > 0 && expected.is_none() => {
                     stream = self.open().await?;
                     limit.keep("asking for its versions", agree(&mut *stream, settings, expected, 0)).await?
@@ -205,8 +206,8 @@ impl Attempt<'_> {
     }
 }
 
-/// Asks for the broker's versions, at most twice: with the newest version of the question that we know, and if the broker
-/// does not know that one, with the newest that it does (KIP-511).
+/// Asks for the broker's versions, at most twice: with the newest version of the question that we
+/// know, and if the broker does not know that one, with the newest that it does (KIP-511).
 async fn agree(
     stream: &mut dyn Stream,
     settings: &ClientSettings,

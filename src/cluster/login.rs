@@ -32,11 +32,11 @@ use crate::{
 const HANDSHAKE: i16 = 1;
 /// No mechanism takes more turns than this.
 const MOST_TURNS: usize = 16;
-/// Which part of the time that an authentication holds is left when the next one begins, as in Java: room for the way
-/// there, and for clocks that differ.
+/// Which part of the time that an authentication holds is left when the next one begins, as in
+/// Java: room for the way there, and for clocks that differ.
 const MARGIN: (f64, f64) = (0.05, 0.15);
-/// Requests that were sent before wait at the broker, which closes the connection when it comes to them too late: so at
-/// least this is left, or where so little is granted, a third of it.
+/// Requests that were sent before wait at the broker, which closes the connection when it comes to
+/// them too late: so at least this is left, or where so little is granted, a third of it.
 const LEAST_MARGIN: Duration = Duration::from_millis(1500);
 
 /// What it takes to authenticate on one connection, once or many times.
@@ -108,7 +108,8 @@ impl Login {
         self.handshake(stream, mechanism).await?;
         let (mut exchange, mut challenge, mut lifetime) = (exchange, None, 0);
         for turn in 1..=MOST_TURNS {
-            // Deriving a key takes milliseconds, of which the tasks of this thread are not to be robbed.
+            // Deriving a key takes milliseconds, of which the tasks of this thread are not to be
+            // robbed.
             let stepped = tokio::task::spawn_blocking(move || {
                 let step = exchange.next(challenge.as_deref());
                 (exchange, step)
@@ -191,7 +192,8 @@ impl Login {
         {
             sasl.refused();
         }
-        // Between the parts of a message stand control characters, in all mechanisms that send secrets as they are.
+        // Between the parts of a message stand control characters, in all mechanisms that send
+        // secrets as they are.
         let parts = message.split(|byte| *byte < b' ').filter_map(|part| std::str::from_utf8(part).ok());
         let said = response.error_message.as_deref();
         let said = said.map(|said| format!(" ({})", scrubbed(said, 300, parts))).unwrap_or_default();
@@ -245,8 +247,8 @@ fn wipe(bytes: Bytes) {
     }
 }
 
-/// Gives an error of a mechanism the kind by which the client decides whether to try again: a mechanism says it by the
-/// kind, or else by [`Error::with_retriable`].
+/// Gives an error of a mechanism the kind by which the client decides whether to try again: a
+/// mechanism says it by the kind, or else by [`Error::with_retriable`].
 fn sorted(error: Error) -> Error {
     match (error.kind(), error.is_retriable()) {
         (ErrorKind::Authentication, true) => error.with_kind(ErrorKind::Network),

@@ -7,18 +7,18 @@ use rand::rngs::StdRng;
 use super::{Backoff, address::Address, later::later};
 use crate::error::Error;
 
-/// The first wait of the whole client, and the longest. Each refused login doubles the wait: seven logins in a quarter of
-/// an hour.
+/// The first wait of the whole client, and the longest. Each refused login doubles the wait: seven
+/// logins in a quarter of an hour.
 const WAITS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
-/// Refusals by so many brokers, with no login that succeeds in between, mean that the credentials are refused as such, and
-/// not that one broker is out of step with the others.
+/// Refusals by so many brokers, with no login that succeeds in between, mean that the credentials
+/// are refused as such, and not that one broker is out of step with the others.
 const BROKERS: usize = 2;
 
 /// Counts the refused logins of all connections of one client.
 ///
-/// As long as the credentials have not been accepted by any broker, one refusal closes the gate. Once they have been
-/// accepted, refusals by several brokers close it. A closed gate lets one login through after its wait, and opens with the
-/// first login that succeeds.
+/// As long as the credentials have not been accepted by any broker, one refusal closes the gate.
+/// Once they have been accepted, refusals by several brokers close it. A closed gate lets one login
+/// through after its wait, and opens with the first login that succeeds.
 #[derive(Debug)]
 pub(super) struct LoginGate {
     backoff: Backoff,
@@ -70,7 +70,8 @@ impl LoginGate {
         Some(closed.error.clone().context(format_args!("{} refused logins, {context}", self.refusals)))
     }
 
-    /// Begins a login: [`accepted`](Self::accepted), [`refused`](Self::refused) or [`undecided`](Self::undecided) follows.
+    /// Begins a login: [`accepted`](Self::accepted), [`refused`](Self::refused) or
+    /// [`undecided`](Self::undecided) follows.
     ///
     /// # Errors
     /// The last refusal, while the gate is closed.

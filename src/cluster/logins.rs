@@ -1,4 +1,5 @@
-//! The logins of all connections of one client: few at a time, and none while they are known to be refused.
+//! The logins of all connections of one client: few at a time, and none while they are known to be
+//! refused.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -18,11 +19,11 @@ use crate::{
     log::{Origin, event},
 };
 
-/// Logins that run at the same time, so that credentials that are no longer good are refused a few times, and not once by
-/// each broker of a large cluster.
+/// Logins that run at the same time, so that credentials that are no longer good are refused a few
+/// times, and not once by each broker of a large cluster.
 const AT_ONCE: usize = 4;
-/// A login waits no longer than this for its turn: a broker that falls silent in the middle of one holds up the others
-/// for no more than that.
+/// A login waits no longer than this for its turn: a broker that falls silent in the middle of one
+/// holds up the others for no more than that.
 const TURN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]

@@ -44,9 +44,11 @@ pub(crate) struct TopicMetadata {
     /// Nil where the broker does not know topic ids.
     pub(crate) id: Uuid,
     pub(crate) internal: bool,
-    /// What the broker said of the topic as a whole (e.g. TOPIC_AUTHORIZATION_FAILED); then there are no partitions.
+    /// What the broker said of the topic as a whole (e.g. TOPIC_AUTHORIZATION_FAILED); then there
+    /// are no partitions.
     pub(crate) error: ErrorCode,
-    /// By partition number; a partition whose first metadata had an error is here too, without a leader.
+    /// By partition number; a partition whose first metadata had an error is here too, without a
+    /// leader.
     pub(crate) partitions: Vec<PartitionMetadata>,
 }
 

@@ -180,8 +180,8 @@ impl MetadataCache {
         }
     }
 
-    /// Waits for a picture in which `found` sees what it looks for; somebody has to have asked for it.
-    /// `gave_up` says why it is not there when the deadline comes.
+    /// Waits for a picture in which `found` sees what it looks for; somebody has to have asked for
+    /// it. `gave_up` says why it is not there when the deadline comes.
     pub(super) async fn wait<T>(
         &self,
         core: &Core,

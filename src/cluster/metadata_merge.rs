@@ -28,7 +28,8 @@ pub(super) enum Asked {
 }
 
 impl Metadata {
-    /// The picture after an answer. Topics that were not asked for stay as long as they are `wanted`.
+    /// The picture after an answer. Topics that were not asked for stay as long as they are
+    /// `wanted`.
     pub(super) fn merged(&self, response: MetadataResponse, asked: &Asked, wanted: impl Fn(&str) -> bool) -> Self {
         let cluster_id = response.cluster_id.map(|id| id.to_string());
         // Another cluster's epochs and ids say nothing about this one's.
@@ -113,7 +114,8 @@ impl Metadata {
             None => Arc::from(&*name),
         };
         let error = ErrorCode::new(said.error_code);
-        // Partitions are only ever added to a topic, and leaders' epochs only grow, as long as its id is the same.
+        // Partitions are only ever added to a topic, and leaders' epochs only grow, as long as its
+        // id is the same.
         let fewer = |old: &TopicMetadata| said.partitions.len() < old.partitions.len();
         let same = old.filter(|old| old.id == said.topic_id && !(old.id.is_nil() && fewer(old)));
         let partitions = if error.is_ok() { partitions(&name, said.partitions, same, ignored) } else { Vec::new() };
@@ -176,7 +178,8 @@ impl Metadata {
 }
 
 impl TopicMetadata {
-    /// Whether asking again would bring nothing new soon: the topic has all its leaders, or an error that stays.
+    /// Whether asking again would bring nothing new soon: the topic has all its leaders, or an
+    /// error that stays.
     pub(super) fn is_settled(&self) -> bool {
         if !self.error.is_ok() {
             return !self.error.is_retriable();
@@ -186,7 +189,8 @@ impl TopicMetadata {
     }
 }
 
-/// Whether a topic can have that name. With control characters in it, which Kafka forbids, the name would reach logs.
+/// Whether a topic can have that name. With control characters in it, which Kafka forbids, the name
+/// would reach logs.
 fn is_usable_name(name: &str, ignored: &mut Vec<String>) -> bool {
     if !is_clean(name) {
         ignored.push(format!("topic {}, whose name has control characters", clean(name)));

@@ -28,13 +28,14 @@ pub(super) struct Plan {
     patience: Backoff,
     rng: StdRng,
     wanted: HashMap<Arc<str>, Want>,
-    /// Topics that are wanted and whose names are not known yet, and whether a broker has answered about them since the
-    /// wanted topics were last asked for.
+    /// Topics that are wanted and whose names are not known yet, and whether a broker has answered
+    /// about them since the wanted topics were last asked for.
     ids: HashMap<Uuid, bool>,
     all: bool,
     /// The picture is known to be wrong, or there is none yet.
     stale: bool,
-    /// The whole picture is asked for no earlier than this: after an answer that was not the last word.
+    /// The whole picture is asked for no earlier than this: after an answer that was not the last
+    /// word.
     paced_until: Option<Instant>,
     /// Nothing is asked earlier than this: after an attempt that failed.
     failed_until: Option<Instant>,
@@ -100,8 +101,8 @@ impl Plan {
         news
     }
 
-    /// Looks for these topics until their names are known, and no longer for those that were named before; true if one of
-    /// them is new, so that it is time to ask.
+    /// Looks for these topics until their names are known, and no longer for those that were named
+    /// before; true if one of them is new, so that it is time to ask.
     pub(super) fn want_ids(&mut self, ids: &[Uuid]) -> bool {
         self.ids.retain(|id, _| ids.contains(id));
         let before = self.ids.len();
@@ -138,7 +139,8 @@ impl Plan {
         !std::mem::replace(&mut self.stale, true)
     }
 
-    /// What is to be done now. A question that it gives is as good as asked: `succeeded` or `failed` has to follow.
+    /// What is to be done now. A question that it gives is as good as asked: `succeeded` or
+    /// `failed` has to follow.
     pub(super) fn next(&mut self, now: Instant) -> Step {
         if let Some(until) = self.failed_until.filter(|until| now < *until) {
             return Step::Wait(until);
@@ -167,8 +169,9 @@ impl Plan {
         Step::Wait(due)
     }
 
-    /// How long to wait for an answer before asking somewhere else: longer with every failure, up to the request timeout,
-    /// so that a cluster that is slow as a whole is not asked for ever without being heard.
+    /// How long to wait for an answer before asking somewhere else: longer with every failure, up
+    /// to the request timeout, so that a cluster that is slow as a whole is not asked for ever
+    /// without being heard.
     pub(super) fn patience(&mut self) -> Duration {
         self.patience.next(&mut self.rng)
     }
@@ -185,7 +188,8 @@ impl Plan {
                 }
             }
             Asked::Ids(ids) => {
-                // What was found stays in the picture, until whoever asked says whether it wants it by its name.
+                // What was found stays in the picture, until whoever asked says whether it wants it
+                // by its name.
                 for name in ids.iter().filter_map(|id| picture.names.get(id)) {
                     let found = Want { used: now, answered: true };
                     self.wanted.entry(Arc::clone(name)).or_insert(found).answered = true;
@@ -219,19 +223,21 @@ impl Plan {
         }
     }
 
-    /// A broker said that this client has to start from its bootstrap addresses again (REBOOTSTRAP_REQUIRED). Whether the
-    /// task has to wake up for it.
+    /// A broker said that this client has to start from its bootstrap addresses again
+    /// (REBOOTSTRAP_REQUIRED). Whether the task has to wake up for it.
     pub(super) fn require_rebootstrap(&mut self) -> bool {
         self.rebootstrap |= self.trigger.is_some();
         self.refresh()
     }
 
-    /// Whether it is time to start from the bootstrap addresses again (KIP-899, KIP-1102); asked once.
+    /// Whether it is time to start from the bootstrap addresses again (KIP-899, KIP-1102); asked
+    /// once.
     pub(super) fn take_rebootstrap(&mut self) -> bool {
         std::mem::take(&mut self.rebootstrap)
     }
 
-    /// Whether the log may be told of another start from the bootstrap addresses: brokers may ask for one in each answer.
+    /// Whether the log may be told of another start from the bootstrap addresses: brokers may ask
+    /// for one in each answer.
     pub(super) fn may_tell_of_rebootstrap(&mut self, now: Instant) -> bool {
         let may = self.told_of_rebootstrap.is_none_or(|at| now >= later(at, BETWEEN_LINES));
         if may {

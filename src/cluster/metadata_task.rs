@@ -18,8 +18,8 @@ use crate::{
 /// Before this version, brokers may tell epochs that are older than what they told before.
 const RELIABLE_EPOCHS: i16 = 9;
 
-/// Runs until the client closes. Ended in any other way (its runtime was dropped), it closes the client, so that nobody
-/// waits for a picture that will not come.
+/// Runs until the client closes. Ended in any other way (its runtime was dropped), it closes the
+/// client, so that nobody waits for a picture that will not come.
 pub(super) async fn run(core: Arc<Core>) {
     struct CloseOnDrop(Arc<Core>);
     impl Drop for CloseOnDrop {
@@ -86,7 +86,8 @@ async fn ask(core: &Arc<Core>, asked: &Asked) -> Result<MetadataResponse> {
     };
     let version = connection.versions().pick(ApiKey::Metadata, None)?;
     let build = |version| request(asked, version, core.settings.allow_auto_create_topics);
-    // The connection is left alone when patience ends, since others may have time to wait for what they asked on it.
+    // The connection is left alone when patience ends, since others may have time to wait for what
+    // they asked on it.
     let answer = timeout(patience, core.send_on(&connection, deadline, Some(version), build)).await;
     let mut response = answer.map_err(|_| {
         let message = format!("{}: no answer to Metadata after {} ms", connection.peer(), patience.as_millis());

@@ -1,8 +1,10 @@
-//! One client under everything: connections, versions, metadata, coordinators, and the one path that requests take.
+//! One client under everything: connections, versions, metadata, coordinators, and the one path
+//! that requests take.
 //!
-//! What decides is plain (`backoff`, `reconnect`, `login_gate`, `pipeline`, `versions`, `metadata_merge`, `metadata_plan`); what does IO
-//! are three kinds of tasks: one that asks for metadata, one for each connection (which makes it, then drives it), and one
-//! for each look-up of a coordinator. They hold the `core`; the last `Client` closes it.
+//! What decides is plain (`backoff`, `reconnect`, `login_gate`, `pipeline`, `versions`,
+//! `metadata_merge`, `metadata_plan`); what does IO are three kinds of tasks: one that asks for
+//! metadata, one for each connection (which makes it, then drives it), and one for each look-up of
+//! a coordinator. They hold the `core`; the last `Client` closes it.
 
 mod address;
 mod answers;

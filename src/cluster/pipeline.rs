@@ -1,4 +1,5 @@
-//! What one connection has been asked and has still to answer. Decides only: sockets and clocks are its driver's.
+//! What one connection has been asked and has still to answer. Decides only: sockets and clocks are
+//! its driver's.
 
 use std::{
     collections::VecDeque,
@@ -17,8 +18,8 @@ use crate::{
 
 const STALLED: Duration = Duration::from_secs(2);
 
-/// The longest silence that a broker is granted (KIP-219). Its own bound is the window of its quotas, some ten seconds by
-/// default; a broken one must not silence a client for days.
+/// The longest silence that a broker is granted (KIP-219). Its own bound is the window of its
+/// quotas, some ten seconds by default; a broken one must not silence a client for days.
 const LONGEST_THROTTLE: Duration = Duration::from_secs(60);
 
 /// A whole request: its bytes, and who waits for its answer.
@@ -32,7 +33,8 @@ pub(super) struct Outgoing {
     pub(super) chunks: Chunks,
     /// When the answer has to be here.
     pub(super) deadline: Instant,
-    /// False where the broker sends no answer (Produce with acks=0): `reply` gets an empty body once all is written.
+    /// False where the broker sends no answer (Produce with acks=0): `reply` gets an empty body
+    /// once all is written.
     pub(super) answered: bool,
     /// How large an answer is thought of as usual.
     pub(super) expects: usize,
@@ -82,8 +84,8 @@ pub(super) struct Pipeline {
     /// Bytes of all requests that were taken, and how many of them the stream has accepted.
     taken: u64,
     written: u64,
-    /// No deadline is before this one. Kept low on purpose when requests leave: looking at all of them again is only worth
-    /// it when this moment comes.
+    /// No deadline is before this one. Kept low on purpose when requests leave: looking at all of
+    /// them again is only worth it when this moment comes.
     earliest: Option<Instant>,
     muted_until: Option<Instant>,
     /// From then on nothing is sent before the connection is authenticated again (KIP-368).
@@ -149,7 +151,8 @@ impl Pipeline {
         self.waiting.push_back(request);
     }
 
-    /// The next request to write, unless the connection is muted or has as many in flight as it may.
+    /// The next request to write, unless the connection is muted or has as many in flight as it
+    /// may.
     pub(super) fn take(&mut self, now: Instant) -> Option<Frame> {
         let muted = self.muted_until.is_some_and(|until| now < until);
         if muted || self.sent.len() >= self.limits.max_in_flight || self.must_reauthenticate(now) {
@@ -200,8 +203,8 @@ impl Pipeline {
         self.reauthenticate_at.is_some_and(|at| at <= now)
     }
 
-    /// Whether it is time to authenticate again: a request waits for it, and everything that was sent is answered. A broker
-    /// takes requests of the two kinds for one another otherwise.
+    /// Whether it is time to authenticate again: a request waits for it, and everything that was
+    /// sent is answered. A broker takes requests of the two kinds for one another otherwise.
     pub(super) fn is_ready_to_reauthenticate(&self, now: Instant) -> bool {
         let muted = self.muted_until.is_some_and(|until| now < until);
         let drained = self.sent.is_empty() && self.unanswered.is_empty();
@@ -223,10 +226,12 @@ impl Pipeline {
         self.sent.front().map_or(0, |oldest| oldest.expects)
     }
 
-    /// A response came in: it belongs to the oldest request in flight, since Kafka answers in order.
+    /// A response came in: it belongs to the oldest request in flight, since Kafka answers in
+    /// order.
     ///
     /// # Errors
-    /// The peer does not answer in order, or not in Kafka's protocol: the connection has to be closed.
+    /// The peer does not answer in order, or not in Kafka's protocol: the connection has to be
+    /// closed.
     pub(super) fn answer(&mut self, mut frame: Bytes, now: Instant) -> Result<()> {
         self.counters.response(frame.len());
         self.last_active = now;
@@ -280,7 +285,8 @@ impl Pipeline {
     /// Time has passed.
     ///
     /// # Errors
-    /// The connection has to be closed: a request was not answered in time, or there was nothing to do for too long.
+    /// The connection has to be closed: a request was not answered in time, or there was nothing to
+    /// do for too long.
     pub(super) fn tick(&mut self, now: Instant) -> Result<()> {
         if self.earliest.is_some_and(|earliest| earliest <= now) {
             self.expire(now)?;
@@ -366,8 +372,8 @@ impl Pipeline {
         self.closed.is_none() && !self.retired
     }
 
-    /// Whether the peer has been silent for longer than an idle broker would be. It need not be dead: it may wait for
-    /// others. But who only wants any broker does better with another.
+    /// Whether the peer has been silent for longer than an idle broker would be. It need not be
+    /// dead: it may wait for others. But who only wants any broker does better with another.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
         !self.sent.is_empty() && now >= later(self.heard, STALLED)
     }
@@ -387,7 +393,8 @@ impl Pipeline {
         &self.peer
     }
 
-    /// The peer closed the connection. One that wants SASL and gets none does so at the first request.
+    /// The peer closed the connection. One that wants SASL and gets none does so at the first
+    /// request.
     pub(super) fn hung_up(&self) -> Error {
         self.network(match self.answered || self.sent.is_empty() {
             true => "the peer closed the connection",

@@ -24,10 +24,12 @@ use crate::{
     log::{Lasting, event},
 };
 
-/// Bootstrap addresses have node ids from here downwards, as in Kafka's own clients: no broker has a negative one.
+/// Bootstrap addresses have node ids from here downwards, as in Kafka's own clients: no broker has
+/// a negative one.
 const FIRST_BOOTSTRAP: i32 = -1;
 
-/// More nodes than this are not counted for ever: what was counted of those that left the cluster is forgotten then.
+/// More nodes than this are not counted for ever: what was counted of those that left the cluster
+/// is forgotten then.
 const COUNTED: usize = 256;
 
 #[derive(Debug)]
@@ -68,7 +70,8 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection to a node, which is begun if there is none. Single-flight: callers share one attempt.
+    /// The connection to a node, which is begun if there is none. Single-flight: callers share one
+    /// attempt.
     pub(super) fn connection(&self, core: &Arc<Core>, node: i32, lane: Lane) -> Lookup {
         let mut state = self.lock();
         match state.slots.get(&(node, lane)) {
@@ -90,8 +93,8 @@ impl Pool {
         Lookup::Connecting(flight)
     }
 
-    /// The open connection with the least to do, of those on one lane whose broker answers; rather to a broker of the
-    /// cluster than to a bootstrap address.
+    /// The open connection with the least to do, of those on one lane whose broker answers; rather
+    /// to a broker of the cluster than to a bootstrap address.
     pub(super) fn least_loaded(&self, lane: Lane) -> Option<(i32, Arc<Connection>)> {
         let state = self.lock();
         let open = state.slots.iter().filter_map(|((node, on), slot)| match slot {
@@ -104,8 +107,8 @@ impl Pool {
         Some((node, Arc::clone(connection)))
     }
 
-    /// Nodes in the order in which to try them: at random, but those last that have to wait after a failure, or that are
-    /// connected and do not answer.
+    /// Nodes in the order in which to try them: at random, but those last that have to wait after a
+    /// failure, or that are connected and do not answer.
     pub(super) fn order(&self, mut nodes: Vec<i32>, lane: Lane) -> Vec<i32> {
         let mut state = self.lock();
         // Hash maps give them in an order that no seed repeats.
@@ -145,9 +148,10 @@ impl Pool {
         }
     }
 
-    /// A new picture of the cluster is there: connections to where no broker is any more end once they are done, and those
-    /// to the bootstrap addresses, since brokers are known by their own. Where the picture is of another cluster than
-    /// before, all connections end: its brokers may have the ids and addresses of the former ones.
+    /// A new picture of the cluster is there: connections to where no broker is any more end once
+    /// they are done, and those to the bootstrap addresses, since brokers are known by their own.
+    /// Where the picture is of another cluster than before, all connections end: its brokers may
+    /// have the ids and addresses of the former ones.
     pub(super) fn follow(&self, metadata: &Metadata, another_cluster: bool) {
         if metadata.brokers.is_empty() {
             return;
@@ -164,7 +168,8 @@ impl Pool {
             }
         });
         state.nodes.retain(|node, _| *node < 0 || metadata.brokers.contains_key(node));
-        // What was counted of a broker that restarts goes on; ids are few, unless they are never used again.
+        // What was counted of a broker that restarts goes on; ids are few, unless they are never
+        // used again.
         if state.counters.len() > COUNTED {
             state.counters.retain(|node, _| *node < 0 || metadata.brokers.contains_key(node));
         }
@@ -331,7 +336,8 @@ async fn attempt(core: &Core, node: i32) -> Result<(Established, Address), Unmad
     Ok((established.map_err(Unmade::Failed)?, address))
 }
 
-/// What a broker hears of where the connection is meant to go; `None` unless both the cluster and the node are known.
+/// What a broker hears of where the connection is meant to go; `None` unless both the cluster and
+/// the node are known.
 fn expected(core: &Core, picture: &Metadata, node: i32) -> Option<Expected> {
     let checks = core.settings.metadata_cluster_check && core.settings.metadata_rebootstrap_trigger.is_some();
     let cluster_id = picture.cluster_id.clone().filter(|_| checks && node >= 0)?;

@@ -8,7 +8,8 @@ use crate::{
     log::{Lasting, Outage},
 };
 
-/// The waits after a peer and this client did not accept each other, which trying again does not cure.
+/// The waits after a peer and this client did not accept each other, which trying again does not
+/// cure.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
 /// When one broker may be connected to again, and for how long an attempt may take.
@@ -62,7 +63,8 @@ impl Reconnect {
         self.last_failure().filter(|error| is_refusal(error) && self.not_before.is_some_and(|until| now < until))
     }
 
-    /// Lets a broker be tried again at once that refused the client's credentials: others accept them now.
+    /// Lets a broker be tried again at once that refused the client's credentials: others accept
+    /// them now.
     pub(super) fn forgive(&mut self) {
         if self.last_failure.as_ref().is_some_and(is_refusal) {
             self.refused.reset();
@@ -86,9 +88,9 @@ impl Reconnect {
         self.outage.failed(now)
     }
 
-    /// A connection ended. One that had lasted is replaced at once; one that broke right away counts as a failure, or a
-    /// broker that accepts and then hangs up would be connected to in a loop.
-    /// As for [`failed`](Self::failed), returns whether the log is to be told.
+    /// A connection ended. One that had lasted is replaced at once; one that broke right away
+    /// counts as a failure, or a broker that accepts and then hangs up would be connected to in a
+    /// loop. As for [`failed`](Self::failed), returns whether the log is to be told.
     pub(super) fn ended(&mut self, reason: &Error, lived: Duration, now: Instant, rng: &mut StdRng) -> Option<Lasting> {
         if lived > self.settled && !is_refusal(reason) {
             self.backoff.reset();

@@ -1,4 +1,5 @@
-//! The bound on resolving `bootstrap.servers` for the first time (`bootstrap.resolve.timeout.ms`, KIP-909).
+//! The bound on resolving `bootstrap.servers` for the first time (`bootstrap.resolve.timeout.ms`,
+//! KIP-909).
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

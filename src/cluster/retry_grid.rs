@@ -1,7 +1,8 @@
 //! Common instants for the retries of many partitions. Decides; does no IO.
 //!
-//! Each partition waits with a jitter of its own. Partitions that fail together would so be asked for one after the
-//! other, in as many requests; rounded up to common instants they share one request.
+//! Each partition waits with a jitter of its own. Partitions that fail together would so be asked
+//! for one after the other, in as many requests; rounded up to common instants they share one
+//! request.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ const SHORT_STEP: Duration = Duration::from_millis(100);
 /// Waits from here on are long.
 const LONG: Duration = Duration::from_millis(400);
 
-/// The instants at which retries may end, counted from a first one. Without a first one nothing is rounded.
+/// The instants at which retries may end, counted from a first one. Without a first one nothing is
+/// rounded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RetryGrid(Option<Instant>);
 

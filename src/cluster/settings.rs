@@ -24,10 +24,11 @@ pub(crate) struct ClientSettings {
     pub(crate) request_timeout: Duration,
     /// `socket.timeout.ms`, until [`check`](Self::check).
     pub(crate) socket_timeout: Option<Duration>,
-    /// `request.timeout.ms` where `socket.timeout.ms` was set as well: how long a broker waits for acknowledgements then,
-    /// as in librdkafka.
+    /// `request.timeout.ms` where `socket.timeout.ms` was set as well: how long a broker waits for
+    /// acknowledgements then, as in librdkafka.
     pub(crate) ack_timeout: Option<Duration>,
-    /// `default.api.timeout.ms`: how long a call may take with all its retries where nothing else is said.
+    /// `default.api.timeout.ms`: how long a call may take with all its retries where nothing else
+    /// is said.
     pub(crate) default_api_timeout: Duration,
     /// `retry.backoff.ms` and `retry.backoff.max.ms`.
     pub(crate) retry_backoff: Duration,
@@ -42,15 +43,16 @@ pub(crate) struct ClientSettings {
     pub(crate) connections_max_idle: Duration,
     /// `metadata.max.age.ms`.
     pub(crate) metadata_max_age: Duration,
-    /// `topic.metadata.refresh.interval.ms`, until [`check`](Self::check): metadata is asked for again after the shorter
-    /// of the two.
+    /// `topic.metadata.refresh.interval.ms`, until [`check`](Self::check): metadata is asked for
+    /// again after the shorter of the two.
     pub(crate) metadata_refresh: Option<Duration>,
     /// `metadata.max.idle.ms`: topics that nobody used for so long are no longer asked for.
     pub(crate) metadata_max_idle: Duration,
-    /// `metadata.recovery.strategy=rebootstrap` and `….rebootstrap.trigger.ms`; `None` for the strategy `none`.
+    /// `metadata.recovery.strategy=rebootstrap` and `….rebootstrap.trigger.ms`; `None` for the
+    /// strategy `none`.
     pub(crate) metadata_rebootstrap_trigger: Option<Duration>,
-    /// `metadata.cluster.check.enable`: brokers hear which cluster and node a connection is meant for (KIP-1242). Without
-    /// effect for the recovery strategy `none`.
+    /// `metadata.cluster.check.enable`: brokers hear which cluster and node a connection is meant
+    /// for (KIP-1242). Without effect for the recovery strategy `none`.
     pub(crate) metadata_cluster_check: bool,
     /// `allow.auto.create.topics`: whether asking for a topic may create it (producers: yes).
     pub(crate) allow_auto_create_topics: bool,
@@ -66,7 +68,8 @@ pub(crate) struct ClientSettings {
     pub(crate) seed: Option<u64>,
     /// What was set.
     pub(crate) given: Given,
-    /// What log lines say of the client; set when it is built, because `client.id` may be set until then.
+    /// What log lines say of the client; set when it is built, because `client.id` may be set until
+    /// then.
     pub(crate) origin: Origin,
 }
 
@@ -106,8 +109,8 @@ impl Default for ClientSettings {
 }
 
 impl ClientSettings {
-    /// Checks what can be checked without the network, and lets defaults give way to what was set. Errors are of kind
-    /// `Configuration` and name the property.
+    /// Checks what can be checked without the network, and lets defaults give way to what was set.
+    /// Errors are of kind `Configuration` and name the property.
     pub(crate) fn check(&mut self) -> Result<()> {
         Address::parse_all(&self.bootstrap_servers)?;
         self.join_synonyms();
@@ -162,7 +165,8 @@ impl ClientSettings {
     }
 }
 
-/// So that the common properties can be set on what holds these settings and on these settings alone.
+/// So that the common properties can be set on what holds these settings and on these settings
+/// alone.
 impl AsMut<ClientSettings> for ClientSettings {
     fn as_mut(&mut self) -> &mut ClientSettings {
         self

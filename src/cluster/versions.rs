@@ -5,8 +5,9 @@ use crate::{
     wire::{ApiKey, message::client_versions, messages::ApiVersionsResponse},
 };
 
-/// The requests that this client sends. One that is not listed cannot be sent: a new one is listed here first, and gets a
-/// row in `testkit/tests/every_error/rows.rs`, which answers it with each error code.
+/// The requests that this client sends. One that is not listed cannot be sent: a new one is listed
+/// here first, and gets a row in `testkit/tests/every_error/rows.rs`, which answers it with each
+/// error code.
 const SENT: &[ApiKey] = &[
     ApiKey::Produce,
     ApiKey::Fetch,
@@ -70,7 +71,8 @@ fn unsupported(message: String) -> Error {
     Error::new(ErrorKind::UnsupportedVersion, message)
 }
 
-/// The cluster's finalized features (KIP-584), as the newest ApiVersions response of any broker told them.
+/// The cluster's finalized features (KIP-584), as the newest ApiVersions response of any broker
+/// told them.
 #[derive(Debug)]
 pub(super) struct Features {
     epoch: i64,

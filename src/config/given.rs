@@ -7,8 +7,8 @@ use crate::{
     log::{Origin, event},
 };
 
-/// The properties that were set, by name or by a builder's method, under their Java names. A setting that is held against
-/// another one gives way where it is not among them.
+/// The properties that were set, by name or by a builder's method, under their Java names. A
+/// setting that is held against another one gives way where it is not among them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Given(BTreeSet<&'static str>);
 
@@ -27,8 +27,9 @@ impl Given {
         self.0.contains(property)
     }
 
-    /// Holds `low` against `high`, which must not be less. Where it is, the one that was not set gets the value that
-    /// `raised` or `lowered` makes of the other one; `show` writes values for the error and the log.
+    /// Holds `low` against `high`, which must not be less. Where it is, the one that was not set
+    /// gets the value that `raised` or `lowered` makes of the other one; `show` writes values for
+    /// the error and the log.
     ///
     /// # Errors
     /// Kind `Configuration`, naming both, where both were set.

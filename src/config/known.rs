@@ -1,8 +1,8 @@
-//! Names that Kafka's Java clients or librdkafka know and the client at hand does not have: each is taken without an
-//! effect or refused, and why.
+//! Names that Kafka's Java clients or librdkafka know and the client at hand does not have: each is
+//! taken without an effect or refused, and why.
 //!
-//! A name is refused where doing without it weakens security or delivery. All others are taken, so that one file serves
-//! every client, and are named in one warning.
+//! A name is refused where doing without it weakens security or delivery. All others are taken, so
+//! that one file serves every client, and are named in one warning.
 
 use Fate::{Always, Ignored, Refused};
 use Owner::{Admin, All, Consumer, Producer, Reading, ShareConsumer};
@@ -36,7 +36,8 @@ enum Owner {
 enum Fate {
     Ignored(&'static str),
     Refused(&'static str),
-    /// These values ask for what the client does in any case; others are ignored or refused, for that reason.
+    /// These values ask for what the client does in any case; others are ignored or refused, for
+    /// that reason.
     Always(&'static [&'static str], Otherwise, &'static str),
 }
 
@@ -81,8 +82,8 @@ impl Owner {
 
 const EMPTY: &str = "empty, which counts as not set";
 
-/// The outcome for a name that the client does not have; `None` for one that Kafka does not know either. Gives the name
-/// as Kafka writes it, or its beginning where the rest is the user's.
+/// The outcome for a name that the client does not have; `None` for one that Kafka does not know
+/// either. Gives the name as Kafka writes it, or its beginning where the rest is the user's.
 pub(super) fn verdict(client: ClientKind, name: &str, value: &str) -> Option<(&'static str, Verdict)> {
     for (prefix, reason) in PREFIXES {
         if name.starts_with(prefix) {

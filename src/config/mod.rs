@@ -1,6 +1,7 @@
 //! Properties by name: Java's names, librdkafka's accepted where they differ, and errors that help.
 //!
-//! This room knows how a table of properties is applied; each room keeps the table of its own settings.
+//! This room knows how a table of properties is applied; each room keeps the table of its own
+//! settings.
 
 mod given;
 mod ignored;
@@ -54,7 +55,8 @@ pub(crate) trait Configure {
     fn client_id(&self) -> &str;
 }
 
-/// Properties that wait to be applied. Secrets among them are not shown, and all values are zeroed on drop.
+/// Properties that wait to be applied. Secrets among them are not shown, and all values are zeroed
+/// on drop.
 #[derive(Clone, Default)]
 pub(crate) struct Pairs(Vec<(String, Zeroizing<String>)>);
 
@@ -107,15 +109,16 @@ impl<S> Property<S> {
     }
 }
 
-/// Applies pairs of names and values to settings. Names that Kafka knows and that mean nothing to this client are taken,
-/// with one warning for all of them.
+/// Applies pairs of names and values to settings. Names that Kafka knows and that mean nothing to
+/// this client are taken, with one warning for all of them.
 ///
-/// The tables are looked through in their order, so that a client's own property goes before the common one of that name.
+/// The tables are looked through in their order, so that a client's own property goes before the
+/// common one of that name.
 ///
 /// # Errors
-/// Kind `Configuration` for unknown names (with the nearest known one), for names whose loss weakens security or delivery
-/// (with the reason), for values that are not allowed (with what is), and for a property given twice with different
-/// values.
+/// Kind `Configuration` for unknown names (with the nearest known one), for names whose loss
+/// weakens security or delivery (with the reason), for values that are not allowed (with what is),
+/// and for a property given twice with different values.
 pub(crate) fn apply<S: Configure, K: AsRef<str>, V: AsRef<str>>(
     settings: &mut S,
     tables: &[&[Property<S>]],

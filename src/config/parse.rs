@@ -15,7 +15,8 @@ pub(crate) fn millis(value: &str) -> Option<Duration> {
     number::<u64>(value).map(|millis| Duration::from_millis(millis).min(FOREVER))
 }
 
-/// Milliseconds, 0 or more, with a fraction if need be, as librdkafka allows for `linger.ms`; kept to the microsecond.
+/// Milliseconds, 0 or more, with a fraction if need be, as librdkafka allows for `linger.ms`; kept
+/// to the microsecond.
 pub(crate) fn millis_with_fraction(value: &str) -> Option<Duration> {
     let decimal = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     millis(value).or_else(|| {

@@ -1,9 +1,10 @@
-//! What errors and `Debug` may show of a property: its name where it looks like one, and its value where the property is
-//! on a list of harmless ones and the value looks like one of theirs.
+//! What errors and `Debug` may show of a property: its name where it looks like one, and its value
+//! where the property is on a list of harmless ones and the value looks like one of theirs.
 
 use super::parse;
 
-/// Properties whose values are numbers or switches. All others may hold a secret, or have one in them by mistake.
+/// Properties whose values are numbers or switches. All others may hold a secret, or have one in
+/// them by mistake.
 const HARMLESS: &[&str] = &[
     "acks",
     "allow.auto.create.topics",
@@ -103,8 +104,9 @@ fn is_number(value: &str) -> bool {
         && digits.chars().all(|c| matches!(c, '0'..='9' | '.' | '_' | ','))
 }
 
-/// The name of a property that is not known, as an error may show it: `None` for what does not look like one, because a
-/// line of a key, say, was read as a name. Digits stand in names of several words alone.
+/// The name of a property that is not known, as an error may show it: `None` for what does not look
+/// like one, because a line of a key, say, was read as a name. Digits stand in names of several
+/// words alone.
 pub(super) fn name(name: &str) -> Option<&str> {
     let word = |word: &str| {
         let digits = word.chars().filter(char::is_ascii_digit).count();

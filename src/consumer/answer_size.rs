@@ -1,6 +1,6 @@
-//! How much is asked for in one fetch, and of each partition in it: as little as keeps the reader busy, since small answers
-//! are still in the processor's caches when they are read; more where the line is long or slow, so that it is full all the
-//! same. Decides; does no IO.
+//! How much is asked for in one fetch, and of each partition in it: as little as keeps the reader
+//! busy, since small answers are still in the processor's caches when they are read; more where the
+//! line is long or slow, so that it is full all the same. Decides; does no IO.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,11 @@ const SMALL: usize = 1 << 20;
 const FAST: f64 = (512 << 20) as f64;
 /// … and from which on smaller ones would fill it as well.
 const FASTER: f64 = 2.0 * FAST;
-/// So many slow answers without a fast one in between make the next ones larger: one alone may have been held up by anything.
+/// So many slow answers without a fast one in between make the next ones larger: one alone may have
+/// been held up by anything.
 const SLOW: u32 = 2;
-/// So many fast ones without a slow one in between make them a little smaller, to see whether that does as well.
+/// So many fast ones without a slow one in between make them a little smaller, to see whether that
+/// does as well.
 const ENOUGH: u32 = 64;
 
 /// Bytes a second from which on another connection would carry no more.
@@ -21,7 +23,8 @@ const PLENTY: f64 = (256 << 20) as f64;
 /// What takes its time, as far as an answer shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// The line: the largest answer that there may be came full, slowly, and the reader has next to nothing else.
+    /// The line: the largest answer that there may be came full, slowly, and the reader has next to
+    /// nothing else.
     Line,
     /// The reader.
     Reader,
@@ -57,7 +60,8 @@ impl AnswerSize {
         self.asked = Some((bytes, now));
     }
 
-    /// So much came, while so much from before still waits for its reader; no answer ever asks for more than `most`.
+    /// So much came, while so much from before still waits for its reader; no answer ever asks for
+    /// more than `most`.
     pub(super) fn answered(&mut self, bytes: usize, waits: usize, most: usize, now: Instant) -> Pace {
         let Some((asked, since)) = self.asked.take() else { return Pace::Other };
         if waits > bytes {
@@ -107,10 +111,11 @@ pub(super) struct Came {
     pub(super) waits: usize,
 }
 
-/// How much to ask for of one partition after `asked` was asked for: `least`, or more. Where that is all that there is to
-/// fill an answer with, up to an `answer`; and where its last batches were larger, so much that another one like them is
-/// among what comes, wherever it stands in the answer: only the first batch of an answer comes though it is larger than
-/// what was asked for, so that no more than one such partition would get its turn in each.
+/// How much to ask for of one partition after `asked` was asked for: `least`, or more. Where that
+/// is all that there is to fill an answer with, up to an `answer`; and where its last batches were
+/// larger, so much that another one like them is among what comes, wherever it stands in the
+/// answer: only the first batch of an answer comes though it is larger than what was asked for, so
+/// that no more than one such partition would get its turn in each.
 pub(super) fn partition_bytes(asked: i32, came: Came, least: i32, answer: i32) -> i32 {
     let Came { bytes, largest, waits } = came;
     let whole = usize::try_from(asked).unwrap_or(0);

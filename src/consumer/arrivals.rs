@@ -1,4 +1,5 @@
-//! What becomes of a broker's answer to a fetch: batches for the queues, news of leaders, trouble. Decides; does no IO.
+//! What becomes of a broker's answer to a fetch: batches for the queues, news of leaders, trouble.
+//! Decides; does no IO.
 
 use std::{
     sync::Arc,
@@ -96,7 +97,8 @@ impl Assignment {
         let mut steps = arrived.iter().flat_map(|arrived| &arrived.walk.steps);
         let opens = steps.any(|step| matches!(step, Step::Batch(batch) if is_heavy(batch)));
         let waits = node.account.used().saturating_sub(charge.bytes()).saturating_sub(beside);
-        // Over several connections answers come side by side: what others have just brought is not what a slow reader left.
+        // Over several connections answers come side by side: what others have just brought is not
+        // what a slow reader left.
         let open = self.lanes.get(&id).map_or(1, Lanes::open);
         let left = node.last_answer.strong_count() > 0 || waits > charge.bytes().saturating_mul(open.into());
         let waits = match open {
@@ -127,12 +129,14 @@ impl Assignment {
             // Positioned or routed anew since, or already read through another broker.
             let current = found.position.generation() == wish.generation
                 && matches!(found.position.state(), State::Fetch { offset, .. } if offset == asked_from)
-                // What an older leader read may be what a newer one, which was asked meanwhile, has lost.
+                // What an older leader read may be what a newer one, which was asked meanwhile, has
+                // lost.
                 && leader_epoch >= found.checked;
             if !current {
                 continue;
             }
-            // A broker that the partition was routed away from has no say in it; what it read is as good as any.
+            // A broker that the partition was routed away from has no say in it; what it read is as
+            // good as any.
             if found.source() != Some(source) && (!head.error.is_ok() || walk.steps.is_empty()) {
                 continue;
             }
@@ -163,7 +167,8 @@ impl Assignment {
         hints
     }
 
-    /// A broker recommends another replica of a partition (KIP-392); whether a new look at the metadata is needed.
+    /// A broker recommends another replica of a partition (KIP-392); whether a new look at the
+    /// metadata is needed.
     fn sent_elsewhere(&mut self, id: i32, partition: &TopicPartition, to: i32, now: Instant) -> bool {
         event!(DEBUG, self.rules.origin, %partition, node = id, to, "another replica is nearer");
         let known = self.brokers.contains(&to);
@@ -172,7 +177,8 @@ impl Assignment {
         if leads && known {
             let again = found.nearby.recommend(to, now + self.rules.replica_age, now);
             if let Some(again) = again {
-                // It insists, though it was not told where we are: there is nobody else to read from.
+                // It insists, though it was not told where we are: there is nobody else to read
+                // from.
                 found.position.retry_at(again.min(now + found.retries.next(&mut self.rng)));
             }
             self.reroute(partition);
@@ -220,7 +226,8 @@ impl Assignment {
             return;
         }
         if walk.too_small {
-            // The broker was asked for all that an answer can hold: what it has ends before the batch does.
+            // The broker was asked for all that an answer can hold: what it has ends before the
+            // batch does.
             let error = Error::new(
                 ErrorKind::Corrupt,
                 format!("{partition}: the batch at offset {asked_from} announces more bytes than the broker has of it"),
@@ -280,7 +287,8 @@ impl Assignment {
         event!(DEBUG, self.rules.origin, %partition, node = id, %code, "a partition cannot be fetched");
         let Some(found) = self.partitions.get_mut(partition) else { return false };
         if found.nearby.node() == Some(id) {
-            // A follower may lag or be gone; what it says of offsets counts for nothing against its leader.
+            // A follower may lag or be gone; what it says of offsets counts for nothing against its
+            // leader.
             self.leave_nearby(partition, false, now);
             return code.remedy() == Remedy::RefreshMetadata;
         }
@@ -349,7 +357,8 @@ impl Assignment {
         }
     }
 
-    /// The reader has come to where the broker has nothing (any more): starts anew, or tells it why not.
+    /// The reader has come to where the broker has nothing (any more): starts anew, or tells it why
+    /// not.
     pub(super) fn out_of_range(&mut self, partition: &TopicPartition, generation: u64) {
         let Some(found) = self.partitions.get(partition) else { return };
         if found.position.generation() == generation {

@@ -1,4 +1,5 @@
-//! Commits in the background: asked for by the user, carried out in their order, and put together where they wait.
+//! Commits in the background: asked for by the user, carried out in their order, and put together
+//! where they wait.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -65,7 +66,8 @@ impl AskedCommits {
     }
 }
 
-/// Commits that were taken to be carried out. Those that have no result when it is dropped wait again.
+/// Commits that were taken to be carried out. Those that have no result when it is dropped wait
+/// again.
 struct Taken<'a> {
     from: &'a AskedCommits,
     commits: Vec<Asked>,
@@ -87,8 +89,8 @@ impl Drop for Taken<'_> {
 }
 
 impl Shared {
-    /// Carries out what was asked for in the background until now; what waited is put together, the latest offset for each
-    /// partition. Waits, until the deadline, for whoever is at it already.
+    /// Carries out what was asked for in the background until now; what waited is put together, the
+    /// latest offset for each partition. Waits, until the deadline, for whoever is at it already.
     ///
     /// # Cancel safety
     /// What is under way may be committed, and is carried out again by the next call.

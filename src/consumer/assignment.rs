@@ -1,8 +1,9 @@
 //! The partitions that this consumer reads, and all that is known about them. Decides; does no IO.
 //!
-//! This file holds how partitions come and go; `positioning.rs` where they are read from, `resolve.rs` how that is found out,
-//! `search.rs` how it is behind damage, `routes.rs` which broker a partition is read from, `fetcher.rs` what is asked of it,
-//! `arrivals.rs` what becomes of the answer, `handout.rs` what the reader takes, `trouble.rs` what it is told.
+//! This file holds how partitions come and go; `positioning.rs` where they are read from,
+//! `resolve.rs` how that is found out, `search.rs` how it is behind damage, `routes.rs` which
+//! broker a partition is read from, `fetcher.rs` what is asked of it, `arrivals.rs` what becomes of
+//! the answer, `handout.rs` what the reader takes, `trouble.rs` what it is told.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -46,7 +47,8 @@ pub(super) struct Rules {
     pub(super) max_wait: Duration,
     /// Asked for of one partition in one answer, at least.
     pub(super) partition_bytes: i32,
-    /// Whether more is asked for of it where a long line would be half empty: the user has not said how much.
+    /// Whether more is asked for of it where a long line would be half empty: the user has not said
+    /// how much.
     pub(super) partition_grows: bool,
     pub(super) queued_bytes: usize,
     /// Connections to a broker that are fetched over, at most.
@@ -59,13 +61,15 @@ pub(super) struct Rules {
     pub(super) patience: Duration,
     /// Batches that are opened ahead at a time.
     pub(super) jobs: usize,
-    /// How long a topic may be missing before the reader is told (`topic.metadata.propagation.max.ms`).
+    /// How long a topic may be missing before the reader is told
+    /// (`topic.metadata.propagation.max.ms`).
     pub(super) propagation: Duration,
     /// The consumer, as log lines name it.
     pub(super) origin: Origin,
 }
 
-/// A partition in the group's gift, from when it came to when it goes: who takes one back takes back no later one.
+/// A partition in the group's gift, from when it came to when it goes: who takes one back takes
+/// back no later one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tenure {
     pub(super) partition: TopicPartition,
@@ -90,8 +94,8 @@ pub(super) struct Signals {
 pub(super) struct Assignment {
     pub(super) rules: Rules,
     pub(super) partitions: HashMap<TopicPartition, Partition>,
-    /// What the group gave, the user has put something else in the place of, and the rebalance listener was not told of:
-    /// the group has still to take it back.
+    /// What the group gave, the user has put something else in the place of, and the rebalance
+    /// listener was not told of: the group has still to take it back.
     parted: BTreeMap<TopicPartition, u64>,
     /// Each with a task and a session of its own.
     pub(super) nodes: HashMap<Source, Node>,
@@ -122,7 +126,8 @@ pub(super) struct Assignment {
     pub(super) clock: Option<Instant>,
     /// When partitions that fail are tried again.
     pub(super) grid: RetryGrid,
-    /// When the reader was last told that positions are reset in vain: once for all that is read together.
+    /// When the reader was last told that positions are reset in vain: once for all that is read
+    /// together.
     pub(super) vain_reset_told: Option<Instant>,
     pub(super) signals: Signals,
     /// What is counted and watched.
@@ -141,7 +146,8 @@ pub(super) struct Assignment {
 }
 
 impl Assignment {
-    /// Nothing assigned yet. `wake_for` makes what wakes the task of a broker when its account has room again.
+    /// Nothing assigned yet. `wake_for` makes what wakes the task of a broker when its account has
+    /// room again.
     pub(super) fn new(rules: Rules, rng: StdRng, wake_for: Box<dyn Fn(i32) -> Wake + Send>) -> Self {
         Self {
             budget: Budget::new(rules.queued_bytes),
@@ -185,7 +191,8 @@ impl Assignment {
 
     // ---- partitions come and go
 
-    /// Reads a partition from now on, from that place; whatever it was read from before is withheld.
+    /// Reads a partition from now on, from that place; whatever it was read from before is
+    /// withheld.
     pub(super) fn assign(&mut self, partition: TopicPartition, state: State, metadata: &Metadata, now: Instant) {
         if self.brokers.is_empty() {
             self.brokers = metadata.brokers.keys().copied().collect();
@@ -214,8 +221,8 @@ impl Assignment {
         }
     }
 
-    /// Reads nothing any more, since the user wants something else. What the group gave it will take back: of that the
-    /// rebalance listener has still to be told.
+    /// Reads nothing any more, since the user wants something else. What the group gave it will
+    /// take back: of that the rebalance listener has still to be told.
     pub(super) fn part_from_all(&mut self) {
         for partition in self.assigned() {
             let untold = self.partitions.get(&partition).filter(|found| found.of_group && !found.told);
@@ -245,8 +252,8 @@ impl Assignment {
         self.signals.driver = true;
     }
 
-    /// As [`assign_by_group`](Self::assign_by_group), but nothing is read of it before the rebalance listener has said from
-    /// where. The number of the positioning.
+    /// As [`assign_by_group`](Self::assign_by_group), but nothing is read of it before the
+    /// rebalance listener has said from where. The number of the positioning.
     pub(super) fn hold(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) -> u64 {
         self.assign_by_group(partition, State::Stopped, metadata, now);
         if let Some(found) = self.partitions.get_mut(partition) {
@@ -255,8 +262,8 @@ impl Assignment {
         self.generation
     }
 
-    /// The rebalance listener is done with a partition: it is read from there, or waits for a seek. Unless it was sought or
-    /// went away meanwhile.
+    /// The rebalance listener is done with a partition: it is read from there, or waits for a seek.
+    /// Unless it was sought or went away meanwhile.
     pub(super) fn release(&mut self, partition: &TopicPartition, generation: u64, state: Option<State>) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         if !found.held || found.position.generation() != generation {
@@ -268,8 +275,8 @@ impl Assignment {
         }
     }
 
-    /// Of these partitions (of all that the group gave, without a list) those of whose going the rebalance listener was not
-    /// told; from now on it was.
+    /// Of these partitions (of all that the group gave, without a list) those of whose going the
+    /// rebalance listener was not told; from now on it was.
     pub(super) fn take_leave(&mut self, only: Option<&[Tenure]>) -> Vec<TopicPartition> {
         let wanted = |partition: &TopicPartition, number: u64| {
             only.is_none_or(|only| only.iter().any(|one| one.number == number && one.partition == *partition))
@@ -292,13 +299,15 @@ impl Assignment {
         going
     }
 
-    /// Whether the rebalance listener was told that any of these goes; of all together it is not known, so they count as told.
+    /// Whether the rebalance listener was told that any of these goes; of all together it is not
+    /// known, so they count as told.
     pub(super) fn any_told(&self, only: Option<&[Tenure]>) -> bool {
         let told = |one: &Tenure| self.partitions.get(&one.partition).is_some_and(|found| found.told);
         only.is_none_or(|only| only.iter().any(told))
     }
 
-    /// What the group takes back now, by these names: what it gave last, whether or not it is read any more.
+    /// What the group takes back now, by these names: what it gave last, whether or not it is read
+    /// any more.
     pub(super) fn tenures(&self, partitions: &[TopicPartition]) -> Vec<Tenure> {
         let number = |partition: &TopicPartition| {
             let read = self.partitions.get(partition).filter(|found| found.of_group).map(|found| found.tenure);
@@ -353,8 +362,9 @@ impl Assignment {
 
     // ---- commits
 
-    /// What is done of these partitions (of all, without a list), where that differs from what is known to be committed. Not
-    /// where the user has committed as much, or had the last word on the partition: in `on_revoked`.
+    /// What is done of these partitions (of all, without a list), where that differs from what is
+    /// known to be committed. Not where the user has committed as much, or had the last word on the
+    /// partition: in `on_revoked`.
     pub(super) fn done_to_commit(&self, only: Option<&[TopicPartition]>) -> Vec<(TopicPartition, OffsetAndMetadata)> {
         let mut offsets = self.offsets(only, false);
         offsets.retain(|(partition, done)| {
@@ -371,14 +381,16 @@ impl Assignment {
         self.offsets(only, true)
     }
 
-    /// Of all, what the readers of partitions that are split off have in hand is not among it: only they know whether they
-    /// are done. Of topics that do not exist (any more) nothing is: it would be taken for what was read of the next topic of that
-    /// name, whose records would be passed over.
+    /// Of all, what the readers of partitions that are split off have in hand is not among it: only
+    /// they know whether they are done. Of topics that do not exist (any more) nothing is: it would
+    /// be taken for what was read of the next topic of that name, whose records would be passed
+    /// over.
     fn offsets(&self, only: Option<&[TopicPartition]>, handed_out: bool) -> Vec<(TopicPartition, OffsetAndMetadata)> {
         let wanted = |partition: &TopicPartition| only.is_none_or(|only| only.contains(partition));
         let mut offsets = Vec::new();
         for (partition, found) in self.partitions.iter().filter(|(partition, _)| wanted(partition)) {
-            // What the user commits is bound to the topic's id, if it has one, and may wait for the topic.
+            // What the user commits is bound to the topic's id, if it has one, and may wait for the
+            // topic.
             let passed_over = found.vanished && (!handed_out || found.topic_id.is_nil());
             let Some(lease) = found.lease.as_ref().filter(|_| !passed_over) else { continue };
             let offset =

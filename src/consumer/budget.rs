@@ -1,12 +1,14 @@
-//! The consumer's memory, counted in bytes: a fetch reserves its maximum before it is sent, and what arrives stays charged
-//! until the reader has it.
+//! The consumer's memory, counted in bytes: a fetch reserves its maximum before it is sent, and
+//! what arrives stays charged until the reader has it.
 //!
-//! Every broker that is read from has an account with an equal share of the whole, so that partitions whose reader is slow
-//! (or which are paused) can keep back their own broker at most. Shares change as brokers come and go, and what was fetched
-//! under a larger one is there until it is read: so a fetch must find room in the whole as well. Until then the account that
-//! has more than its share gets nothing, and what is read of it goes to the others. An account with nothing charged to it
-//! always gets its smallest wish, so that a batch larger than the share still comes through; so has one whose room is kept by what cannot be
-//! read now, while the reader has nothing else (`fetcher` says when).
+//! Every broker that is read from has an account with an equal share of the whole, so that
+//! partitions whose reader is slow (or which are paused) can keep back their own broker at most.
+//! Shares change as brokers come and go, and what was fetched under a larger one is there until it
+//! is read: so a fetch must find room in the whole as well. Until then the account that has more
+//! than its share gets nothing, and what is read of it goes to the others. An account with nothing
+//! charged to it always gets its smallest wish, so that a batch larger than the share still comes
+//! through; so has one whose room is kept by what cannot be read now, while the reader has nothing
+//! else (`fetcher` says when).
 
 use std::{
     collections::HashMap,
@@ -20,8 +22,8 @@ use std::{
 /// What is called when an account that had refused a wish has room again.
 pub(super) type Wake = Box<dyn Fn() + Send + Sync>;
 
-/// The part of a share, as its reciprocal, that fetches leave free: for what is copied out of a large response so that it
-/// can go.
+/// The part of a share, as its reciprocal, that fetches leave free: for what is copied out of a
+/// large response so that it can go.
 const KEPT_FREE: usize = 16;
 /// The same where batches are decompressed ahead of the reader.
 const KEPT_FREE_TO_OPEN: usize = 2;
@@ -33,7 +35,8 @@ struct Pool {
     /// The most that was ever charged.
     #[cfg(test)]
     peak: AtomicUsize,
-    /// The smallest wish of those that were refused for want of room here, in bytes; `usize::MAX`: none.
+    /// The smallest wish of those that were refused for want of room here, in bytes; `usize::MAX`:
+    /// none.
     wish: AtomicUsize,
     accounts: Mutex<Vec<Weak<Account>>>,
 }
@@ -77,15 +80,17 @@ pub(super) struct Account {
     used: AtomicUsize,
     /// Whether batches are decompressed ahead.
     opens: AtomicBool,
-    /// The smallest wish that was refused since there was room last, in bytes; `usize::MAX`: none. Several connections to the
-    /// broker may have been refused, and what is too little for one may be enough for another.
+    /// The smallest wish that was refused since there was room last, in bytes; `usize::MAX`: none.
+    /// Several connections to the broker may have been refused, and what is too little for one may
+    /// be enough for another.
     starved: AtomicUsize,
     wake: Wake,
 }
 
 impl Account {
-    /// Charges `want` bytes, or as many of them as there is room for but at least `least`; `None` when there is not that
-    /// much. The account then calls its waker once, as soon as there is. One thread at a time reserves, of all accounts.
+    /// Charges `want` bytes, or as many of them as there is room for but at least `least`; `None`
+    /// when there is not that much. The account then calls its waker once, as soon as there is. One
+    /// thread at a time reserves, of all accounts.
     pub(super) fn reserve(self: &Arc<Self>, want: usize, least: usize) -> Option<Charge> {
         let reserved = self.try_reserve(want, least).or_else(|| {
             let wish = least.min(want).max(1);
@@ -297,7 +302,8 @@ impl Budget {
         account
     }
 
-    /// Nothing is read from that broker any more. Its share goes to the others once what came from it has been read.
+    /// Nothing is read from that broker any more. Its share goes to the others once what came from
+    /// it has been read.
     pub(super) fn leave(&mut self, node: i32) {
         if self.accounts.get(&node).is_some_and(|account| account.used() == 0) {
             self.accounts.remove(&node);
@@ -446,8 +452,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// However brokers come and go, fetches never take more than the whole but for each account's smallest wish, and one
-        /// that was refused is woken once it would not be.
+        /// However brokers come and go, fetches never take more than the whole but for each
+        /// account's smallest wish, and one that was refused is woken once it would not be.
         #[test]
         fn the_whole_is_never_exceeded(ops in proptest::collection::vec((0..4u8, 0..4usize, 1..400usize, 1..20usize), 1..100)) {
             let mut budget = Budget::new(1000);
@@ -487,7 +493,8 @@ mod tests {
             }
         }
 
-        /// However reservations, arrivals and releases are mixed, reserving alone never goes beyond the share.
+        /// However reservations, arrivals and releases are mixed, reserving alone never goes beyond
+        /// the share.
         #[test]
         fn reservations_stay_within_the_share(ops in proptest::collection::vec((0..3u8, 1..60usize, 1..30usize), 1..60)) {
             let mut budget = Budget::new(100);

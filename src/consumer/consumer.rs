@@ -29,8 +29,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// How long a close waits for brokers to hear that their fetch sessions are over.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Reads records: of partitions that it is told ([`assign`](Self::assign)), or of those that its group gives it
-/// ([`subscribe`](Self::subscribe)).
+/// Reads records: of partitions that it is told ([`assign`](Self::assign)), or of those that its
+/// group gives it ([`subscribe`](Self::subscribe)).
 ///
 /// All methods take `&self`, and clones are the same consumer (a clone costs two reference counts):
 /// clone it to commit, seek or pause from other tasks. There is *one reader at a time*, over all
@@ -39,10 +39,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// gives an `InvalidArgument` error and does nothing.
 ///
 /// # When a record is done
-/// A record is done when its reader asks for the next one (by `recv`, `poll`, or the stream) or closes the consumer. What
-/// commits by itself (`enable.auto.commit`: every `auto.commit.interval.ms`, when the group takes partitions back, and on
-/// close) commits only what is done; so a crash while a record is worked on brings that record again. When the group takes a
-/// partition back, that waits until the reader is done with what it holds of it, for `max.poll.interval.ms` at most.
+/// A record is done when its reader asks for the next one (by `recv`, `poll`, or the stream) or
+/// closes the consumer. What commits by itself (`enable.auto.commit`: every
+/// `auto.commit.interval.ms`, when the group takes partitions back, and on close) commits only what
+/// is done; so a crash while a record is worked on brings that record again. When the group takes a
+/// partition back, that waits until the reader is done with what it holds of it, for
+/// `max.poll.interval.ms` at most.
 ///
 /// # When it ends
 /// [`close`](Self::close) commits, leaves the group and ends everything, for all clones, and says
@@ -51,8 +53,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// is committed (with `enable.auto.commit`) and what [`commit_async`](Self::commit_async) was asked
 /// for, then the group is left, so that other members need not wait for the session to time out. A
 /// record in its reader's hand is not done, and comes again. A static member
-/// ([`group_instance_id`](ConsumerBuilder::group_instance_id)) keeps its place, as with `close`. The
-/// rebalance listener is not called, and a failure is told in the log alone.
+/// ([`group_instance_id`](ConsumerBuilder::group_instance_id)) keeps its place, as with `close`.
+/// The rebalance listener is not called, and a failure is told in the log alone.
 ///
 /// ```no_run
 /// # async fn example() -> ottla::Result<()> {
@@ -79,18 +81,19 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Settings for a consumer of the cluster that is found through these addresses (`host:port`, with commas between
-    /// them).
+    /// Settings for a consumer of the cluster that is found through these addresses (`host:port`,
+    /// with commas between them).
     pub fn builder(bootstrap_servers: impl AsRef<str>) -> ConsumerBuilder {
         ConsumerBuilder::new(bootstrap_servers.as_ref())
     }
 
-    /// Builds a consumer from properties by their Java or librdkafka names. The same properties may build a producer and an
-    /// admin client: those that mean nothing to a consumer are named in one warning.
+    /// Builds a consumer from properties by their Java or librdkafka names. The same properties may
+    /// build a producer and an admin client: those that mean nothing to a consumer are named in one
+    /// warning.
     ///
     /// # Errors
-    /// As [`ConsumerBuilder::build`]; an unknown property is named together with the nearest known one, and one whose loss
-    /// would weaken security or delivery with the reason.
+    /// As [`ConsumerBuilder::build`]; an unknown property is named together with the nearest known
+    /// one, and one whose loss would weaken security or delivery with the reason.
     ///
     /// # Cancel safety
     /// Safe.
@@ -115,11 +118,13 @@ impl Consumer {
 
     // ---- what is read
 
-    /// Reads exactly these partitions from now on, each from its place; those that it read before and that are not among
-    /// them are no longer read. No group is asked, but offsets can be committed for one.
+    /// Reads exactly these partitions from now on, each from its place; those that it read before
+    /// and that are not among them are no longer read. No group is asked, but offsets can be
+    /// committed for one.
     ///
     /// # Errors
-    /// `InvalidArgument` for a topic name that Kafka forbids, a negative partition or offset, and while subscribed; `Closed`.
+    /// `InvalidArgument` for a topic name that Kafka forbids, a negative partition or offset, and
+    /// while subscribed; `Closed`.
     pub fn assign<O: Into<Offset>>(&self, partitions: impl IntoIterator<Item = (TopicPartition, O)>) -> Result<()> {
         let mut wanted: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
         for (partition, offset) in partitions {
@@ -153,33 +158,37 @@ impl Consumer {
         Ok(())
     }
 
-    /// Joins the group to read these topics. A later call replaces them, at any time; none at all is
-    /// [`unsubscribe`](Self::unsubscribe). A listener of an earlier [`subscribe_with`](Self::subscribe_with) is no longer
-    /// called.
+    /// Joins the group to read these topics. A later call replaces them, at any time; none at all
+    /// is [`unsubscribe`](Self::unsubscribe). A listener of an earlier
+    /// [`subscribe_with`](Self::subscribe_with) is no longer called.
     ///
     /// # Regular expressions
-    /// What starts with `^` is a regular expression (in the syntax of the `regex` crate, which is that of RE2), matched
-    /// against all topics again whenever the cluster changes. It is *searched for*, as in librdkafka: it stands for every
-    /// topic in which it occurs, so `^audit` stands for `audit-1` too; end it with `$` to mean the whole name. To find
-    /// something anywhere in a name, begin with `^.*`. Kafka's own topics (`__consumer_offsets`, `__transaction_state`) are
+    /// What starts with `^` is a regular expression (in the syntax of the `regex` crate, which is
+    /// that of RE2), matched against all topics again whenever the cluster changes. It is *searched
+    /// for*, as in librdkafka: it stands for every topic in which it occurs, so `^audit` stands for
+    /// `audit-1` too; end it with `$` to mean the whole name. To find something anywhere in a name,
+    /// begin with `^.*`. Kafka's own topics (`__consumer_offsets`, `__transaction_state`) are
     /// passed over unless `exclude.internal.topics` is false.
     ///
-    /// It means the same by both protocols. In a group of the consumer protocol (KIP-848) the brokers match expressions,
-    /// against whole names and all topics that the consumer may see, their own among them. They are sent `.*(?:re).*`, and
-    /// several as one, `.*(?:(?:re1)|(?:re2)).*`. What would not mean the same to them is matched by the consumer whenever
-    /// it looks at the cluster (`metadata.max.age.ms`), and they are sent the names that it finds, as brokers before Kafka 4.0
-    /// are: expressions that find Kafka's own topics where these are to be passed over (`^.*`), that cannot be put into one (two
-    /// groups of one name), or that have what RE2 has not (`[a-z&&[^b]]`, `(?x)`, `(?<name>…)`).
+    /// It means the same by both protocols. In a group of the consumer protocol (KIP-848) the
+    /// brokers match expressions, against whole names and all topics that the consumer may see,
+    /// their own among them. They are sent `.*(?:re).*`, and several as one,
+    /// `.*(?:(?:re1)|(?:re2)).*`. What would not mean the same to them is matched by the consumer
+    /// whenever it looks at the cluster (`metadata.max.age.ms`), and they are sent the names that
+    /// it finds, as brokers before Kafka 4.0 are: expressions that find Kafka's own topics where
+    /// these are to be passed over (`^.*`), that cannot be put into one (two groups of one name),
+    /// or that have what RE2 has not (`[a-z&&[^b]]`, `(?x)`, `(?<name>…)`).
     ///
     /// # Errors
-    /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or an expression that cannot be read, and
-    /// while partitions are assigned by [`assign`](Self::assign); `Closed`.
+    /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or an expression
+    /// that cannot be read, and while partitions are assigned by [`assign`](Self::assign);
+    /// `Closed`.
     pub fn subscribe<S: AsRef<str>>(&self, topics: impl IntoIterator<Item = S>) -> Result<()> {
         self.subscribe_for(topics, Listener::default())
     }
 
-    /// As [`subscribe`](Self::subscribe), with a listener that is told of partitions that come and go, and may say from where
-    /// they are read.
+    /// As [`subscribe`](Self::subscribe), with a listener that is told of partitions that come and
+    /// go, and may say from where they are read.
     ///
     /// # Errors
     /// As [`subscribe`](Self::subscribe).
@@ -211,8 +220,9 @@ impl Consumer {
         Ok(())
     }
 
-    /// Leaves the group, once what is done was committed, or no longer reads what was assigned. Records that the reader
-    /// holds are not done, and come again to whoever reads on for the group.
+    /// Leaves the group, once what is done was committed, or no longer reads what was assigned.
+    /// Records that the reader holds are not done, and come again to whoever reads on for the
+    /// group.
     ///
     /// # Errors
     /// `Closed`.
@@ -254,22 +264,25 @@ impl Consumer {
 
     // ---- reading
 
-    /// The next record; waits for it as long as it takes. Errors come as they occur, and reading goes on after them; a fatal
-    /// one ([`Error::is_fatal`]) comes once. `None` after that, and once the consumer is closed.
+    /// The next record; waits for it as long as it takes. Errors come as they occur, and reading
+    /// goes on after them; a fatal one ([`Error::is_fatal`]) comes once. `None` after that, and
+    /// once the consumer is closed.
     ///
     /// The record shares the bytes of the batch that it came in: see [`ConsumerRecord::detach`].
     ///
     /// # Errors
-    /// - `Corrupt`: stored records are damaged; names the partition and the offset, and that partition is read no further
-    ///   until it is [sought](Self::seek) past the damage. Other partitions go on.
-    /// - `NoOffset`: there is no offset to read from and `auto.offset.reset` is `none`; the partition waits for a seek.
+    /// - `Corrupt`: stored records are damaged; names the partition and the offset, and that
+    ///   partition is read no further until it is [sought](Self::seek) past the damage. Other
+    ///   partitions go on.
+    /// - `NoOffset`: there is no offset to read from and `auto.offset.reset` is `none`; the
+    ///   partition waits for a seek.
     /// - `UnknownTopicOrPartition`: topics that are subscribed to or assigned have been missing for
-    ///   [`topic.metadata.propagation.max.ms`](ConsumerBuilder::topic_metadata_propagation_max), told once, and again
-    ///   after a change; or a partition of a topic that exists has had no leader for ten seconds. They are read as soon as
-    ///   they are there.
+    ///   [`topic.metadata.propagation.max.ms`](ConsumerBuilder::topic_metadata_propagation_max),
+    ///   told once, and again after a change; or a partition of a topic that exists has had no
+    ///   leader for ten seconds. They are read as soon as they are there.
     /// - `Network`: no broker could be reached yet; it is tried on.
-    /// - `Authorization`, `Authentication`: it is tried again, seldom. A topic that is forbidden is told as one that is
-    ///   missing.
+    /// - `Authorization`, `Authentication`: it is tried again, seldom. A topic that is forbidden is
+    ///   told as one that is missing.
     /// - `InvalidArgument`: there is another reader.
     ///
     /// # Cancel safety
@@ -296,12 +309,14 @@ impl Consumer {
         .await
     }
 
-    /// The next records, at most `max.poll.records`; waits for the first of them until the time is up, and is then empty,
-    /// which is no error. A timeout of zero gives what is there. Of compressed batches it decompresses as many as there is
-    /// room for in `queued.max.messages.kbytes`, and one at least.
+    /// The next records, at most `max.poll.records`; waits for the first of them until the time is
+    /// up, and is then empty, which is no error. A timeout of zero gives what is there. Of
+    /// compressed batches it decompresses as many as there is room for in
+    /// `queued.max.messages.kbytes`, and one at least.
     ///
-    /// Records borrow from the batches that they came in, without an allocation for any of them. What is not iterated comes
-    /// again with the next call; so does a record that was iterated only if it was not committed and the consumer restarts.
+    /// Records borrow from the batches that they came in, without an allocation for any of them.
+    /// What is not iterated comes again with the next call; so does a record that was iterated only
+    /// if it was not committed and the consumer restarts.
     ///
     /// # Errors
     /// As [`recv`](Self::recv), and `Closed` once the consumer has ended.
@@ -336,22 +351,24 @@ impl Consumer {
         Ok(one_reader.into_owned().map_or_else(Records::empty, |reading| Records::new(portions, Home::Common(reading))))
     }
 
-    /// The records as a [`Stream`](futures_core::Stream), as [`recv`](Self::recv) gives them. It is the one reader until it
-    /// is dropped.
+    /// The records as a [`Stream`](futures_core::Stream), as [`recv`](Self::recv) gives them. It is
+    /// the one reader until it is dropped.
     pub fn stream(&self) -> RecordStream<'_> {
         RecordStream::new(&self.shared)
     }
 
     // ---- commits
 
-    /// Commits the position of every partition: all that was handed out so far, for whoever calls this says that it is
-    /// finished. What was asked for before by [`commit_async`](Self::commit_async) is through when this returns. Takes at most
-    /// `default.api.timeout.ms`, and so long where a topic is not known to the cluster: it may be about to come.
+    /// Commits the position of every partition: all that was handed out so far, for whoever calls
+    /// this says that it is finished. What was asked for before by
+    /// [`commit_async`](Self::commit_async) is through when this returns. Takes at most
+    /// `default.api.timeout.ms`, and so long where a topic is not known to the cluster: it may be
+    /// about to come.
     ///
     /// # Errors
-    /// `InvalidArgument` without a `group.id`; `NotAssigned` where the group has given partitions to others meanwhile, or
-    /// their topic was deleted and created again (all others are committed all the same); `Closed`; others as the broker
-    /// answers.
+    /// `InvalidArgument` without a `group.id`; `NotAssigned` where the group has given partitions
+    /// to others meanwhile, or their topic was deleted and created again (all others are committed
+    /// all the same); `Closed`; others as the broker answers.
     ///
     /// # Cancel safety
     /// Dropping the future gives the answer up: the offsets may or may not be committed.
@@ -360,10 +377,12 @@ impl Consumer {
         self.shared.commit_position(None).await
     }
 
-    /// Commits these offsets: of each partition the *next* record to be read. Takes at most `default.api.timeout.ms`.
+    /// Commits these offsets: of each partition the *next* record to be read. Takes at most
+    /// `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// As [`commit`](Self::commit); `InvalidArgument` for a topic name that Kafka forbids, a negative partition or offset.
+    /// As [`commit`](Self::commit); `InvalidArgument` for a topic name that Kafka forbids, a
+    /// negative partition or offset.
     ///
     /// # Cancel safety
     /// As [`commit`](Self::commit).
@@ -376,8 +395,9 @@ impl Consumer {
         self.shared.commit(offsets, Insistence::AlsoForTopics).await
     }
 
-    /// Commits the offset behind a record, with the leader epoch that it was appended under: whoever calls this says that
-    /// the record and all before it in its partition are finished. Takes at most `default.api.timeout.ms`.
+    /// Commits the offset behind a record, with the leader epoch that it was appended under:
+    /// whoever calls this says that the record and all before it in its partition are finished.
+    /// Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
     /// As [`commit`](Self::commit).
@@ -389,13 +409,14 @@ impl Consumer {
         self.commit_offsets([(partition, OffsetAndMetadata::behind(record))]).await
     }
 
-    /// Commits these offsets in the background: of each partition the *next* record to be read. Commits are carried out in the
-    /// order in which they were asked for; what waits for its turn is put together, so that it costs no request for each. A
-    /// [`close`](Self::close) waits for them. A topic that is not known to the cluster is not waited for.
+    /// Commits these offsets in the background: of each partition the *next* record to be read.
+    /// Commits are carried out in the order in which they were asked for; what waits for its turn
+    /// is put together, so that it costs no request for each. A [`close`](Self::close) waits for
+    /// them. A topic that is not known to the cluster is not waited for.
     ///
     /// # Errors
-    /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids, a negative partition or offset; `Closed`.
-    /// What the broker says comes by the [`PendingCommit`].
+    /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids, a negative
+    /// partition or offset; `Closed`. What the broker says comes by the [`PendingCommit`].
     pub fn commit_async<O: Into<OffsetAndMetadata>>(
         &self,
         offsets: impl IntoIterator<Item = (TopicPartition, O)>,
@@ -408,24 +429,27 @@ impl Consumer {
 
     // ---- the end
 
-    /// Hands out nothing more, commits what is done (with `enable.auto.commit`; what the reader holds is done by this call),
-    /// leaves the group, closes its fetch sessions at the brokers (for a second at most), and ends all tasks and connections.
-    /// [Streams of partitions](Self::split_partition) end; for half of
-    /// the timeout they may finish what they hold, which is done when they are asked for the next record. Never takes longer
-    /// than the timeout; a quarter of it (two seconds at most) is kept for leaving the group, however the commits come out.
+    /// Hands out nothing more, commits what is done (with `enable.auto.commit`; what the reader
+    /// holds is done by this call), leaves the group, closes its fetch sessions at the brokers (for
+    /// a second at most), and ends all tasks and connections. [Streams of
+    /// partitions](Self::split_partition) end; for half of the timeout they may finish what they
+    /// hold, which is done when they are asked for the next record. Never takes longer than the
+    /// timeout; a quarter of it (two seconds at most) is kept for leaving the group, however the
+    /// commits come out.
     ///
-    /// It waits for an `on_revoked` of the rebalance listener that is under way, so the listener itself must not wait for it.
+    /// It waits for an `on_revoked` of the rebalance listener that is under way, so the listener
+    /// itself must not wait for it.
     ///
     /// # Errors
-    /// What could not be done in time: a commit that failed, a listener that was not done, a group that could not be left. The
-    /// consumer is closed all the same.
+    /// What could not be done in time: a commit that failed, a listener that was not done, a group
+    /// that could not be left. The consumer is closed all the same.
     ///
     /// # Cancel safety
     /// A close that was dropped goes on when it is called again.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         let deadline = after(timeout);
-        // A commit that does not get through must not cost the goodbye: the group would wait for the session of a member that
-        // is gone. Nor may the listener, who is told in between.
+        // A commit that does not get through must not cost the goodbye: the group would wait for
+        // the session of a member that is gone. Nor may the listener, who is told in between.
         let kept = GOODBYE.min(timeout / 4);
         let (commit_by, tell_by) = (after(timeout - kept), after(timeout - kept / 2));
         let inbox = &self.shared.inbox;

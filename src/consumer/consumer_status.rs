@@ -51,12 +51,15 @@ pub enum GroupState {
     Unsubscribed,
     /// Not a member yet, or not any more: finding the coordinator and joining.
     Joining,
-    /// A member whose group shares the partitions out anew: giving partitions up, waiting for the others, joining again.
+    /// A member whose group shares the partitions out anew: giving partitions up, waiting for the
+    /// others, joining again.
     Rebalancing,
-    /// Out of the group, because nobody asked for records within `max.poll.interval.ms`; joins again when somebody does.
+    /// Out of the group, because nobody asked for records within `max.poll.interval.ms`; joins
+    /// again when somebody does.
     WaitingForReader,
-    /// A member without partitions, though topics that it subscribes to exist: the group has more members than
-    /// partitions, or the others have not given any up yet. The member takes over when one of them goes.
+    /// A member without partitions, though topics that it subscribes to exist: the group has more
+    /// members than partitions, or the others have not given any up yet. The member takes over when
+    /// one of them goes.
     Standby {
         /// The member's id.
         member_id: Arc<str>,
@@ -64,7 +67,8 @@ pub enum GroupState {
         generation: i32,
     },
     /// A member without partitions, because no topic that it subscribes to exists or may be seen:
-    /// [`ConsumerStatus::topics`] and [`ConsumerStatus::unmatched_patterns`] say which. It joins in as soon as one does.
+    /// [`ConsumerStatus::topics`] and [`ConsumerStatus::unmatched_patterns`] say which. It joins in
+    /// as soon as one does.
     NoTopics {
         /// The member's id.
         member_id: Arc<str>,
@@ -83,12 +87,13 @@ pub enum GroupState {
 }
 
 impl Consumer {
-    /// What each partition waits for and since when, and where the membership stands. It costs no request, and is cheap
-    /// enough for a health check: call it when nothing comes.
+    /// What each partition waits for and since when, and where the membership stands. It costs no
+    /// request, and is cheap enough for a health check: call it when nothing comes.
     ///
-    /// `tracing` gets the same, under the target `ottla::consumer`: at DEBUG what a partition waits for, whenever that
-    /// changes; at WARN partitions that have got no further for 30 s for a reason that is not the user's, in one line for
-    /// each cause, repeated every minute while it lasts; at INFO when they go on.
+    /// `tracing` gets the same, under the target `ottla::consumer`: at DEBUG what a partition waits
+    /// for, whenever that changes; at WARN partitions that have got no further for 30 s for a
+    /// reason that is not the user's, in one line for each cause, repeated every minute while it
+    /// lasts; at INFO when they go on.
     pub fn status(&self) -> ConsumerStatus {
         let shared = &self.shared;
         let now = Instant::now().into_std();
@@ -109,8 +114,8 @@ impl Consumer {
         }
     }
 
-    /// Tells joining from rebalancing (a member was given partitions since it joined), and the members without partitions
-    /// apart, by whether there are topics.
+    /// Tells joining from rebalancing (a member was given partitions since it joined), and the
+    /// members without partitions apart, by whether there are topics.
     fn standing(&self, status: GroupStatus) -> GroupStatus {
         let (was_member, presence) = self.shared.inbox.with(|assignment| {
             let rebalances = &mut assignment.watch.rebalances;

@@ -1,4 +1,5 @@
-//! The consumer's own task: asks for positions, begins to fetch, follows the group, commits by itself.
+//! The consumer's own task: asks for positions, begins to fetch, follows the group, commits by
+//! itself.
 
 use std::{
     collections::HashSet,
@@ -277,7 +278,8 @@ impl ConsumerTask {
                     assignment.watch.rebalances.assigned(partitions.len(), now);
                     let mut held = Vec::new();
                     if !self.is_subscribed() {
-                        // The user has turned away, and the group will hear of it: it takes them back at once.
+                        // The user has turned away, and the group will hear of it: it takes them
+                        // back at once.
                         return held;
                     }
                     for partition in partitions {
@@ -329,7 +331,8 @@ impl ConsumerTask {
         }
     }
 
-    /// Gives up what the reader no longer holds: commits what it has done of it, and answers the group.
+    /// Gives up what the reader no longer holds: commits what it has done of it, and answers the
+    /// group.
     fn give_up(&mut self) {
         if self.revocations.is_empty() {
             return;

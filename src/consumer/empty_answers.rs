@@ -1,11 +1,12 @@
 //! Recognizes a broker that answers fetches at once and with nothing. Decides; does no IO.
 //!
-//! A broker waits up to `fetch.max.wait.ms` for `fetch.min.bytes`. One that does not would be asked in a circle without a
-//! wait.
+//! A broker waits up to `fetch.max.wait.ms` for `fetch.min.bytes`. One that does not would be asked
+//! in a circle without a wait.
 
 use std::time::{Duration, Instant};
 
-/// Early empty answers in a row that a sound broker may give: changes of the session and of partitions cut a wait short.
+/// Early empty answers in a row that a sound broker may give: changes of the session and of
+/// partitions cut a wait short.
 const USUAL: u32 = 8;
 
 #[derive(Debug, Default)]
@@ -20,8 +21,8 @@ impl EmptyAnswers {
         self.asked = Some(now);
     }
 
-    /// Takes an answer, and gives how many too many there have been if the next fetch is to wait. `max_wait` is zero where
-    /// the broker was not asked to wait.
+    /// Takes an answer, and gives how many too many there have been if the next fetch is to wait.
+    /// `max_wait` is zero where the broker was not asked to wait.
     pub(super) fn answered(&mut self, is_empty: bool, max_wait: Duration, now: Instant) -> Option<u32> {
         let took = self.asked.take().map(|asked| now.saturating_duration_since(asked));
         let early = took.is_some_and(|took| took < max_wait / 2);

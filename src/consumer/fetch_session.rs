@@ -1,5 +1,5 @@
-//! One broker's fetch session (KIP-227): the broker remembers which partitions are asked for and from where, so that a
-//! request names only what has changed.
+//! One broker's fetch session (KIP-227): the broker remembers which partitions are asked for and
+//! from where, so that a request names only what has changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -56,7 +56,8 @@ pub(super) struct FetchSession {
     touched: BTreeSet<TopicPartition>,
     /// Topics by the ids under which they were asked for.
     names: HashMap<Uuid, Arc<str>>,
-    /// Full requests start one partition further each time: brokers without sessions serve the first ones first.
+    /// Full requests start one partition further each time: brokers without sessions serve the
+    /// first ones first.
     turn: usize,
     /// How many of the wanted ones are known by name only.
     nameless: usize,
@@ -165,14 +166,15 @@ impl FetchSession {
                     ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR,
                 ];
                 self.renew(if error == ErrorCode::FETCH_SESSION_ID_NOT_FOUND { 0 } else { self.id });
-                // A full request asks for no session that could be lost: what it is refused for, the next one is as well.
+                // A full request asks for no session that could be lost: what it is refused for,
+                // the next one is as well.
                 if of_the_session.contains(&error) && !self.full { Verdict::Renewed } else { Verdict::Failed(error) }
             }
         }
     }
 
-    /// There was no answer, so it is not known what the broker has. Naming the old session in the next full request closes
-    /// it there.
+    /// There was no answer, so it is not known what the broker has. Naming the old session in the
+    /// next full request closes it there.
     pub(super) fn failed(&mut self) {
         self.renew(self.id);
     }
@@ -181,8 +183,8 @@ impl FetchSession {
         (self.id, self.epoch) = (id, 0);
     }
 
-    /// The request that closes the session at the broker, where it may have one: also that of a fetch that failed, which the
-    /// next full request would have closed.
+    /// The request that closes the session at the broker, where it may have one: also that of a
+    /// fetch that failed, which the next full request would have closed.
     pub(super) fn closing(&self) -> Option<SessionRequest> {
         const FINAL: i32 = -1;
         let known = self.id != 0;
@@ -368,7 +370,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Against a broker that applies what it is told and at times forgets: it always ends up with what is wanted.
+        /// Against a broker that applies what it is told and at times forgets: it always ends up
+        /// with what is wanted.
         #[test]
         fn the_broker_has_what_is_wanted(steps in proptest::collection::vec((0..8u8, 0..4i32, 0..9i64), 1..80)) {
             let mut session = FetchSession::default();

@@ -41,8 +41,8 @@ pub(super) struct FetchTask {
 }
 
 impl FetchTask {
-    /// Goes on until it is aborted, or the broker is gone. The next fetch leaves as soon as the headers of the last answer's batches were walked;
-    /// nothing is decompressed here.
+    /// Goes on until it is aborted, or the broker is gone. The next fetch leaves as soon as the
+    /// headers of the last answer's batches were walked; nothing is decompressed here.
     pub(super) async fn run(self, node: Source) {
         let wake = self.inbox.wakers.get(node);
         loop {
@@ -82,7 +82,8 @@ impl FetchTask {
         }
     }
 
-    /// Tells a broker that a session is over. One that does not hear of it forgets the session in its own time.
+    /// Tells a broker that a session is over. One that does not hear of it forgets the session in
+    /// its own time.
     pub(super) async fn close_session(&self, farewell: Farewell, timeout: Duration) {
         let Farewell { broker: node, request } = farewell;
         // Not behind a fetch that waits there for records.

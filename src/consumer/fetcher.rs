@@ -1,5 +1,5 @@
-//! What is fetched from which broker: one request at a time over each connection, of what its partitions have room for.
-//! Decides; does no IO.
+//! What is fetched from which broker: one request at a time over each connection, of what its
+//! partitions have room for. Decides; does no IO.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -18,7 +18,8 @@ use crate::{
     wire::fetch::{FetchPartition, FetchRequest},
 };
 
-/// The smallest fetch that is worth its round trip while there is something else to read; of small shares a part.
+/// The smallest fetch that is worth its round trip while there is something else to read; of small
+/// shares a part.
 const LEAST: usize = 512 * 1024;
 const LEAST_PART: usize = 32;
 
@@ -26,7 +27,8 @@ const LEAST_PART: usize = 32;
 const ANSWERS: usize = 8;
 /// What an answer says of a partition beside its batches takes no more than this, as a rule.
 const HEAD: usize = 64;
-/// What is left of a response, as a part of it, from which on it is copied out so that the whole can go.
+/// What is left of a response, as a part of it, from which on it is copied out so that the whole
+/// can go.
 const REMAINDER: usize = 8;
 
 /// What a broker's task is to do next.
@@ -41,7 +43,8 @@ pub(super) enum Plan {
     },
     /// To wait until it is woken, or until then.
     Wait(Option<Instant>),
-    /// To end: the broker is gone, and nothing that came from it is left; or it is read over fewer connections now.
+    /// To end: the broker is gone, and nothing that came from it is left; or it is read over fewer
+    /// connections now.
     End,
 }
 
@@ -93,9 +96,11 @@ impl Assignment {
             return Plan::Wait(node.waiting.iter().map(|(at, _)| *at).min());
         }
         let account = node.account.clone();
-        // Several answers share the room: what is left of one that is being read never keeps the next ones out.
+        // Several answers share the room: what is left of one that is being read never keeps the
+        // next ones out.
         let most = usize::try_from(max_bytes).unwrap_or(0).min(largest_answer(&account)).min(node.answer_size.bytes());
-        // A broker sends at least one batch, whatever it is allowed; the next is likely not larger than the last were.
+        // A broker sends at least one batch, whatever it is allowed; the next is likely not larger
+        // than the last were.
         let least = LEAST.min(account.limit() / LEAST_PART).max(node.largest_batch);
         let asked = node.session.len();
         let heads = HEAD.saturating_mul(asked.saturating_add(2));
@@ -112,7 +117,8 @@ impl Assignment {
             again = self.evict_unread(id, least, now);
             reserved = account.reserve(want, least);
         }
-        // What keeps the room cannot be read now (it is paused): one fetch goes beyond the share, or all would stand still.
+        // What keeps the room cannot be read now (it is paused): one fetch goes beyond the share,
+        // or all would stand still.
         let starves = reserved.is_none() && self.reader_starves(id);
         if starves && self.has_lanes(id.broker) {
             // It is not the line that keeps the reader waiting.
@@ -157,7 +163,8 @@ impl Assignment {
         let Some(node) = self.nodes.get_mut(&id) else { return Plan::End };
         if !gone && let Some(request) = node.session.closing() {
             node.session.closed();
-            // Not by the task of this connection: a broker that does not answer would hold up what comes to it meanwhile.
+            // Not by the task of this connection: a broker that does not answer would hold up what
+            // comes to it meanwhile.
             self.farewells.push(farewell(id.broker, request));
             self.signals.driver = true;
         }
@@ -181,7 +188,8 @@ impl Assignment {
         std::mem::take(&mut self.farewells)
     }
 
-    /// The same of all sessions that brokers have for us. Who did not answer the last fetch is not asked.
+    /// The same of all sessions that brokers have for us. Who did not answer the last fetch is not
+    /// asked.
     pub(super) fn end_sessions(&mut self) -> Vec<Farewell> {
         let mut all = self.take_farewells();
         for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.session.is_sound()) {
@@ -193,10 +201,12 @@ impl Assignment {
         all
     }
 
-    /// Whether a reader waits, and nothing that is here will end that, but a fetch from that broker may. What waits for other
-    /// readers (of partitions that are split off, or of all others) is nothing to this one.
+    /// Whether a reader waits, and nothing that is here will end that, but a fetch from that broker
+    /// may. What waits for other readers (of partitions that are split off, or of all others) is
+    /// nothing to this one.
     fn reader_starves(&self, id: Source) -> bool {
-        // What was sought away from or paused has its turn until the reader comes to it, and nothing to give.
+        // What was sought away from or paused has its turn until the reader comes to it, and
+        // nothing to give.
         let gives =
             |found: &Partition| found.split.is_none() && !found.paused && !found.revoking && !found.queue.is_empty();
         let gives = |partition| self.partitions.get(partition).is_some_and(gives);
@@ -243,7 +253,8 @@ impl Assignment {
             return None;
         }
         let fetch_offset = found.position.fetching(now)?;
-        // Once it has its fill it is asked for again when half of that is read, so that it does not come and go.
+        // Once it has its fill it is asked for again when half of that is read, so that it does not
+        // come and go.
         let (queued, bound) = (found.queue.bytes(), found.queue_bound());
         found.full = if found.full { queued > bound / 2 } else { queued >= bound };
         if found.full {
@@ -261,8 +272,8 @@ impl Assignment {
         })
     }
 
-    /// A broker's account is full: paused partitions give their bytes back, to be read anew when they go on, and what keeps
-    /// a whole response for a small rest is copied out of it.
+    /// A broker's account is full: paused partitions give their bytes back, to be read anew when
+    /// they go on, and what keeps a whole response for a small rest is copied out of it.
     fn make_room(&mut self, id: Source, least: usize) {
         // Not while a question about its position is open.
         let idle =

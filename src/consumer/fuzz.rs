@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{record::TopicPartition, wire::batch::Decompressor};
 
-/// One partition's slice of a fetch as its reader meets it: walked, and every batch opened. The first byte says how many
-/// aborted transactions stand before it, and whether the reader wants to know.
+/// One partition's slice of a fetch as its reader meets it: walked, and every batch opened. The
+/// first byte says how many aborted transactions stand before it, and whether the reader wants to
+/// know.
 pub(crate) fn walk(input: &[u8]) {
     let Some((first, mut rest)) = input.split_first() else { return };
     let isolation = if first & 1 == 0 { IsolationLevel::ReadUncommitted } else { IsolationLevel::ReadCommitted };

@@ -1,7 +1,9 @@
-//! Partitions for a reader that works on many records at once and says by itself what it is done with: the worker.
+//! Partitions for a reader that works on many records at once and says by itself what it is done
+//! with: the worker.
 //!
-//! A record is done here when its mark says so, and not when the next one is asked for. Everything else is as with
-//! partitions that are split off: order, commits of what is done, revocations that wait for what is in hand.
+//! A record is done here when its mark says so, and not when the next one is asked for. Everything
+//! else is as with partitions that are split off: order, commits of what is done, revocations that
+//! wait for what is in hand.
 
 use std::{
     future::poll_fn,
@@ -71,8 +73,8 @@ impl Consumer {
 }
 
 impl Hands {
-    /// Becomes the one reader of a consumer. `busy_since` says since when the reader has been at the record that it has
-    /// been at for longest: `max.poll.interval.ms` counts from there.
+    /// Becomes the one reader of a consumer. `busy_since` says since when the reader has been at
+    /// the record that it has been at for longest: `max.poll.interval.ms` counts from there.
     ///
     /// # Errors
     /// `InvalidArgument` while another one reads.
@@ -146,7 +148,8 @@ enum Found {
     New(TopicPartition),
 }
 
-/// One partition, read by hand. Dropping it lets go of what is not done: the group may have the partition.
+/// One partition, read by hand. Dropping it lets go of what is not done: the group may have the
+/// partition.
 #[derive(Debug)]
 pub(crate) struct Hand {
     inbox: Arc<Inbox>,
@@ -159,8 +162,8 @@ impl Hand {
         &self.id.partition
     }
 
-    /// The next records: waits for the first of them, and takes those behind it that are there, at most so many, until they
-    /// are about so many bytes. `None` when the partition is read no more.
+    /// The next records: waits for the first of them, and takes those behind it that are there, at
+    /// most so many, until they are about so many bytes. `None` when the partition is read no more.
     ///
     /// # Errors
     /// As [`PartitionStream::recv`](super::PartitionStream::recv).

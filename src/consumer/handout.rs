@@ -1,4 +1,5 @@
-//! What the reader takes, in fair turns over the partitions, and what is opened ahead of it. Decides; does no IO.
+//! What the reader takes, in fair turns over the partitions, and what is opened ahead of it.
+//! Decides; does no IO.
 
 use std::sync::Arc;
 
@@ -64,7 +65,8 @@ impl Assignment {
         self.plan_jobs();
     }
 
-    /// Takes back what the reader did not hand out, for when the partition may be read again; the last first.
+    /// Takes back what the reader did not hand out, for when the partition may be read again; the
+    /// last first.
     pub(super) fn give_back(&mut self, taken: Taken) {
         let lease = taken.lease();
         let partition = lease.partition().clone();
@@ -125,7 +127,8 @@ impl Assignment {
             readable |= found.split.is_none() && found.queue.is_readable();
         }
         self.has_heavy = heavy;
-        // Where there is nothing to read and room for nothing, a reader would wait for ever: one is opened all the same.
+        // Where there is nothing to read and room for nothing, a reader would wait for ever: one is
+        // opened all the same.
         let in_want = awaited.or(in_want.filter(|_| !readable));
         if self.running_jobs == 0
             && let Some(found) = in_want.and_then(|partition| self.partitions.get_mut(partition))
@@ -152,8 +155,8 @@ impl Assignment {
         }
         self.plan_jobs();
         if self.running_jobs == 0 {
-            // What was opened may be for nobody any more (it was sought away from, or dropped): a reader that waits has
-            // nothing to hope for now but a fetch.
+            // What was opened may be for nobody any more (it was sought away from, or dropped): a
+            // reader that waits has nothing to hope for now but a fetch.
             self.wake_starved();
         }
     }

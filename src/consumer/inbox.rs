@@ -65,7 +65,8 @@ pub(super) struct Inbox {
     me: Weak<Inbox>,
     assignment: Mutex<Assignment>,
     reader: Mutex<Reader>,
-    /// Those of partitions that are split off; their locks are taken after the common one's and before the assignment's.
+    /// Those of partitions that are split off; their locks are taken after the common one's and
+    /// before the assignment's.
     split: Mutex<Vec<Arc<Mutex<Reader>>>>,
     reading: AtomicBool,
     pub(super) wakers: Arc<Wakers>,
@@ -114,8 +115,8 @@ impl Inbox {
         result
     }
 
-    /// The same where it takes partitions, or positions in them, away from the reader: when this returns, nothing more of
-    /// them is handed out.
+    /// The same where it takes partitions, or positions in them, away from the reader: when this
+    /// returns, nothing more of them is handed out.
     pub(super) fn control<R>(&self, act: impl FnOnce(&mut Assignment) -> R) -> R {
         let mut reader = lock(&self.reader);
         let split = lock(&self.split).clone();
@@ -129,7 +130,8 @@ impl Inbox {
         })
     }
 
-    /// Gives a partition a reader of its own; `by_hand`: one that says by itself what it is done with.
+    /// Gives a partition a reader of its own; `by_hand`: one that says by itself what it is done
+    /// with.
     pub(super) fn split(&self, partition: &TopicPartition, by_hand: bool) -> Result<(SplitId, Arc<Mutex<Reader>>)> {
         let mut reader = lock(&self.reader);
         let holds = reader.holds(partition);
@@ -165,7 +167,8 @@ impl Inbox {
         reader.given() + split.iter().map(|reader| lock(reader).given()).sum::<u64>()
     }
 
-    /// Waits until the readers of partitions that are split off hold nothing more, until then at the latest.
+    /// Waits until the readers of partitions that are split off hold nothing more, until then at
+    /// the latest.
     pub(super) async fn split_readers_finish(&self, deadline: Instant) {
         self.closing.store(true, SeqCst);
         loop {
@@ -226,7 +229,8 @@ impl Inbox {
         });
     }
 
-    /// Becomes the one reader. What the last one held is done with, and what waits for that goes on.
+    /// Becomes the one reader. What the last one held is done with, and what waits for that goes
+    /// on.
     ///
     /// # Errors
     /// `InvalidArgument` while another call reads, or records of one are still held.
@@ -241,8 +245,8 @@ impl Inbox {
         Ok(ReadGuard(Some(self)))
     }
 
-    /// Whether the reader should let others go on before it reads: it has taken over new batches since it last did, and has
-    /// the only thread.
+    /// Whether the reader should let others go on before it reads: it has taken over new batches
+    /// since it last did, and has the only thread.
     pub(super) fn should_yield(&self, reader: &Mutex<Reader>) -> bool {
         self.one_thread && lock(reader).take_refilled()
     }

@@ -1,5 +1,5 @@
-//! What the log is told of many partitions in one line: positions that are reset, and partitions that stand still. Decides;
-//! does no IO.
+//! What the log is told of many partitions in one line: positions that are reset, and partitions
+//! that stand still. Decides; does no IO.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,8 @@ use crate::{
     record::TopicPartition,
 };
 
-/// Partitions that stand still newly are told of so long after the last line about any, at the earliest.
+/// Partitions that stand still newly are told of so long after the last line about any, at the
+/// earliest.
 const SOON: Duration = Duration::from_secs(10);
 /// Partitions that stand still are told of again after so long.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -40,7 +41,8 @@ pub(super) struct Stall {
 }
 
 impl Journal {
-    /// A position is reset by `auto.offset.reset`, because of `cause`; `from` is the offset that it had.
+    /// A position is reset by `auto.offset.reset`, because of `cause`; `from` is the offset that it
+    /// had.
     pub(super) fn reset(&mut self, partition: &TopicPartition, cause: &'static str, from: Option<i64>, to: Start) {
         let what = match from {
             Some(offset) => format!("{partition} (offset {offset})"),
@@ -54,7 +56,8 @@ impl Journal {
         self.truncated.push(format!("{partition} (from offset {from} to {to})"));
     }
 
-    /// Writes what has gathered: one line for each cause, and none sooner than ten seconds after the last of that cause.
+    /// Writes what has gathered: one line for each cause, and none sooner than ten seconds after
+    /// the last of that cause.
     pub(super) fn write(&mut self, origin: &Origin, now: Instant) {
         let Self { resets, lines, .. } = self;
         resets.retain(|(cause, to), partitions| {
@@ -77,7 +80,8 @@ impl Journal {
         }
     }
 
-    /// Whether the partitions that stand still are to be told of now; `new`: some have not been yet.
+    /// Whether the partitions that stand still are to be told of now; `new`: some have not been
+    /// yet.
     pub(super) fn is_due_for_stalls(&mut self, new: bool, now: Instant) -> bool {
         let wait = if new { SOON } else { AGAIN };
         let due = self.stalls_told.is_none_or(|told| now.saturating_duration_since(told) >= wait);

@@ -1,10 +1,12 @@
-//! Over how many connections a broker is read: one as a rule, and more of them, one after the other, where one is not
-//! enough, each with a fetch session of its own over other partitions. Decides; does no IO.
+//! Over how many connections a broker is read: one as a rule, and more of them, one after the
+//! other, where one is not enough, each with a fetch session of its own over other partitions.
+//! Decides; does no IO.
 //!
-//! One connection carries one answer in a round trip, and no more than what may be under way on it. Answers grow first
-//! (`answer_size`); only where they are as large as they may be, come full one after the other, and the reader still waits
-//! for each of them, does a second connection carry more. It costs the broker a session, so it goes again as soon as it is
-//! the reader who takes his time.
+//! One connection carries one answer in a round trip, and no more than what may be under way on it.
+//! Answers grow first (`answer_size`); only where they are as large as they may be, come full one
+//! after the other, and the reader still waits for each of them, does a second connection carry
+//! more. It costs the broker a session, so it goes again as soon as it is the reader who takes his
+//! time.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +23,8 @@ const PATIENCE: u32 = 4;
 const MOST_PATIENCE: u32 = 64;
 /// How much has to speak against the last connection before it is given up …
 const SPARE: u32 = 32;
-/// … of which an answer that finds the reader with enough to do is so much, and one that is not full 1.
+/// … of which an answer that finds the reader with enough to do is so much, and one that is not
+/// full 1.
 const READER: u32 = 4;
 /// A broker that has no room for another session is not asked for one for so long …
 const REFUSED: Duration = Duration::from_secs(600);
@@ -99,8 +102,8 @@ impl Lanes {
         }
     }
 
-    /// There was no room for the next answer: the reader takes his time, and where the connections vie with each other for
-    /// what he frees, some of them would come short.
+    /// There was no room for the next answer: the reader takes his time, and where the connections
+    /// vie with each other for what he frees, some of them would come short.
     pub(super) fn held_up(&mut self) -> Change {
         self.counts_against(READER)
     }
@@ -150,7 +153,8 @@ impl Lanes {
 }
 
 impl Assignment {
-    /// Over which of a broker's connections a partition that comes to it is read: the one with the fewest.
+    /// Over which of a broker's connections a partition that comes to it is read: the one with the
+    /// fewest.
     pub(super) fn lane_for(&mut self, broker: i32) -> Source {
         let most = self.rules.connections;
         let open = self.lanes.entry(broker).or_insert_with(|| Lanes::new(most)).open();
@@ -192,8 +196,8 @@ impl Assignment {
         self.lanes.get(&broker).is_some_and(|lanes| lanes.open() > 1)
     }
 
-    /// A broker has no room for a session: without one every request names all partitions, which more connections make no
-    /// better.
+    /// A broker has no room for a session: without one every request names all partitions, which
+    /// more connections make no better.
     pub(super) fn refuses_session(&mut self, source: Source, now: Instant) {
         if let Some(lanes) = self.lanes.get_mut(&source.broker) {
             lanes.refused(now);
@@ -203,7 +207,8 @@ impl Assignment {
         }
     }
 
-    /// A connection over which nothing was read has ended. With the last one all before it end that did so earlier.
+    /// A connection over which nothing was read has ended. With the last one all before it end that
+    /// did so earlier.
     pub(super) fn lane_ended(&mut self, broker: i32) {
         let left = self.nodes.keys().filter(|source| source.broker == broker).map(|source| source.lane).max();
         if let Some(lanes) = self.lanes.get_mut(&broker) {
@@ -213,8 +218,8 @@ impl Assignment {
         self.signals.nodes.insert(broker.into());
     }
 
-    /// A fetch over another connection than the first one failed: its partitions go on over those that are left. If it is the
-    /// broker that is gone, these say so.
+    /// A fetch over another connection than the first one failed: its partitions go on over those
+    /// that are left. If it is the broker that is gone, these say so.
     pub(super) fn lane_failed(&mut self, source: Source, error: &Error, now: Instant) {
         let unsent = error.delivery_status() == Some(DeliveryStatus::NotPersisted);
         if let Some(lanes) = self.lanes.get_mut(&source.broker).filter(|_| unsent) {
@@ -229,8 +234,8 @@ impl Assignment {
             || self.partitions.values().any(|found| found.split.as_ref().is_some_and(|split| split.is_waiting()))
     }
 
-    /// Every second partition of a connection goes to a new one, or to one that has nothing to do; those of which something
-    /// came since then first: if there are two of them.
+    /// Every second partition of a connection goes to a new one, or to one that has nothing to do;
+    /// those of which something came since then first: if there are two of them.
     fn add_lane(&mut self, from: Source, since: Instant, idle: Option<u8>) {
         let here = self.partitions.iter().filter(|(_, found)| found.source() == Some(from));
         let mut here: Vec<_> = here.map(|(partition, found)| (found.fed, partition.clone())).collect();
@@ -274,7 +279,8 @@ impl Assignment {
         }
     }
 
-    /// The partitions of connections that are given up go on over the others. What is still under way is as good as any.
+    /// The partitions of connections that are given up go on over the others. What is still under
+    /// way is as good as any.
     fn move_to_those_left(&mut self, broker: i32) {
         let open = self.lanes.get(&broker).map_or(1, Lanes::open);
         event!(DEBUG, self.rules.origin, broker, open, "fewer connections to fetch over");
@@ -300,8 +306,8 @@ impl Assignment {
         others.map(|(_, node)| node.under_way).sum()
     }
 
-    /// A fetch ended. Where a broker's share is full, its other connections have waited for that: whether one of them may
-    /// go beyond it is to be seen anew.
+    /// A fetch ended. Where a broker's share is full, its other connections have waited for that:
+    /// whether one of them may go beyond it is to be seen anew.
     pub(super) fn wake_beside(&mut self, source: Source) {
         if self.nodes.get(&source).is_some_and(|node| node.account.is_starved()) {
             self.look_again_beside(source);

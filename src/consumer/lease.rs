@@ -1,8 +1,8 @@
 //! How far a partition has been handed out, and how far its reader is done with it.
 //!
-//! A lease lasts from one positioning of a partition to the next: a seek, a reset or the loss of the partition withholds
-//! it for good and what follows goes by another one. So whatever was taken under an old lease can neither be handed out
-//! nor move the new position.
+//! A lease lasts from one positioning of a partition to the next: a seek, a reset or the loss of
+//! the partition withholds it for good and what follows goes by another one. So whatever was taken
+//! under an old lease can neither be handed out nor move the new position.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -15,31 +15,35 @@ use std::sync::{
 use super::OffsetAndMetadata;
 use crate::record::TopicPartition;
 
-/// Shared by everything that was read of a partition since it was last positioned. Offsets are those of the *next* record.
+/// Shared by everything that was read of a partition since it was last positioned. Offsets are
+/// those of the *next* record.
 #[derive(Debug)]
 pub(super) struct Lease {
     partition: TopicPartition,
     /// The positioning that it belongs to; grows with each.
     generation: u64,
-    /// Behind the last record that was handed out. Stored once for each record, so it must cost next to nothing.
+    /// Behind the last record that was handed out. Stored once for each record, so it must cost
+    /// next to nothing.
     handed: AtomicI64,
     /// Behind the last record that the reader is done with.
     done: AtomicI64,
     withheld: AtomicBool,
     /// Records that readers were given, of all leases of the partition.
     given: Arc<AtomicU64>,
-    /// Another positioning has followed, or the partition is gone: what is done under it moves nothing.
+    /// Another positioning has followed, or the partition is gone: what is done under it moves
+    /// nothing.
     replaced: AtomicBool,
-    /// What was passed over last because it holds no record, for a reader that says by itself what it is done with: done
-    /// as soon as all before it is. From and to where.
+    /// What was passed over last because it holds no record, for a reader that says by itself what
+    /// it is done with: done as soon as all before it is. From and to where.
     gap: Mutex<Option<(i64, i64)>>,
-    /// From which offset on which leader epoch was read, by offset; for commits (KIP-320). Grows by one entry for each
-    /// election.
+    /// From which offset on which leader epoch was read, by offset; for commits (KIP-320). Grows by
+    /// one entry for each election.
     epochs: Mutex<Vec<(i64, i32)>>,
 }
 
 impl Lease {
-    /// Nothing handed out yet: the next record is the one at `handed`; what was done before ends at `done`.
+    /// Nothing handed out yet: the next record is the one at `handed`; what was done before ends at
+    /// `done`.
     pub(super) fn new(partition: TopicPartition, generation: u64, handed: i64, done: i64, epoch: i32) -> Self {
         let epochs = if epoch >= 0 { vec![(i64::MIN, epoch)] } else { Vec::new() };
         Self {
@@ -103,8 +107,9 @@ impl Lease {
         self.withhold();
     }
 
-    /// The record before this offset was handed out. Never goes back where one thread at a time hands out; where several
-    /// iterate the same records at once it may for a moment, until [`settle_handed`](Self::settle_handed).
+    /// The record before this offset was handed out. Never goes back where one thread at a time
+    /// hands out; where several iterate the same records at once it may for a moment, until
+    /// [`settle_handed`](Self::settle_handed).
     pub(super) fn hand_out(&self, next: i64) {
         if self.handed.load(Acquire) < next {
             self.handed.store(next, Release);
@@ -125,7 +130,8 @@ impl Lease {
         }
     }
 
-    /// A reader that says by itself what it is done with (see `hand`) is done with all before this offset. From any thread.
+    /// A reader that says by itself what it is done with (see `hand`) is done with all before this
+    /// offset. From any thread.
     pub(super) fn finish_to(&self, next: i64) {
         let gap = self.gap.lock().unwrap_or_else(PoisonError::into_inner);
         self.done.fetch_max(next, Release);
@@ -154,8 +160,8 @@ impl Lease {
         }
     }
 
-    /// What was fetched from this offset on was appended under that leader epoch, −1 where not known; what was said of it
-    /// before is no more.
+    /// What was fetched from this offset on was appended under that leader epoch, −1 where not
+    /// known; what was said of it before is no more.
     pub(super) fn note_epoch(&self, from: i64, epoch: i32) {
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         while epochs.pop_if(|(known, _)| *known >= from).is_some() {}

@@ -25,7 +25,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// How long brokers may take to hear that fetch sessions are over.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Lets a consumer leave its group when this is dropped, unless it was ended before: once for all handles that share it.
+/// Lets a consumer leave its group when this is dropped, unless it was ended before: once for all
+/// handles that share it.
 pub(super) struct LeaveOnDrop {
     shared: Arc<Shared>,
     task: AbortHandle,
@@ -51,8 +52,8 @@ impl LeaveOnDrop {
         drop(Ending(self.shared.clone()));
     }
 
-    /// Ends reading at once; what was done is committed (with `enable.auto.commit`), and the group is left, in the
-    /// background.
+    /// Ends reading at once; what was done is committed (with `enable.auto.commit`), and the group
+    /// is left, in the background.
     pub(super) fn leave(&self) {
         if self.ended.swap(true, SeqCst) {
             return;
@@ -69,7 +70,8 @@ impl LeaveOnDrop {
             assignment.end(None);
             (done, farewells)
         });
-        // On a runtime that is shut down it is dropped at once, which closes the client all the same.
+        // On a runtime that is shut down it is dropped at once, which closes the client all the
+        // same.
         self.runtime.spawn(leave(Ending(shared.clone()), done, farewells));
     }
 }

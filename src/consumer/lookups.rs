@@ -39,9 +39,9 @@ impl Consumer {
     /// The first offsets that are still there. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// `InvalidArgument` for a topic name that Kafka forbids or a negative partition; `UnknownTopicOrPartition` for what
-    /// does not exist; `Timeout`, naming what was last in the way; others as the broker
-    /// answers.
+    /// `InvalidArgument` for a topic name that Kafka forbids or a negative partition;
+    /// `UnknownTopicOrPartition` for what does not exist; `Timeout`, naming what was last in the
+    /// way; others as the broker answers.
     ///
     /// # Cancel safety
     /// Safe.
@@ -52,8 +52,8 @@ impl Consumer {
         self.ends(partitions, EARLIEST).await
     }
 
-    /// The offsets behind the last records: the high watermark, or with `read_committed` the last stable offset. Takes at
-    /// most `default.api.timeout.ms`.
+    /// The offsets behind the last records: the high watermark, or with `read_committed` the last
+    /// stable offset. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
     /// As [`beginning_offsets`](Self::beginning_offsets).
@@ -77,8 +77,8 @@ impl Consumer {
         Ok(found.into_iter().map(|(partition, found)| (partition, found.offset)).collect())
     }
 
-    /// For each partition the first record whose timestamp is at or after the given time; `None` where there is none. Takes
-    /// at most `default.api.timeout.ms`.
+    /// For each partition the first record whose timestamp is at or after the given time; `None`
+    /// where there is none. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
     /// As [`beginning_offsets`](Self::beginning_offsets).
@@ -102,11 +102,12 @@ impl Consumer {
         Ok(found.into_iter().map(|(partition, found)| (partition, shown(found))).collect())
     }
 
-    /// What the group has committed for these partitions; `None` where it has nothing. Takes at most
-    /// `default.api.timeout.ms`.
+    /// What the group has committed for these partitions; `None` where it has nothing. Takes at
+    /// most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or a negative partition; others as the broker answers.
+    /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or a negative
+    /// partition; others as the broker answers.
     ///
     /// # Cancel safety
     /// Safe.
@@ -135,8 +136,8 @@ impl Consumer {
         self.shared.client.partitions_for(topic, self.shared.deadline()).await
     }
 
-    /// All topics that may be seen, the broker's own among them, with their partitions. Takes at most
-    /// `default.api.timeout.ms`.
+    /// All topics that may be seen, the broker's own among them, with their partitions. Takes at
+    /// most `default.api.timeout.ms`.
     ///
     /// # Errors
     /// `Network` or `Timeout`, naming what was last in the way.
@@ -144,7 +145,8 @@ impl Consumer {
     /// # Cancel safety
     /// Safe.
     pub async fn list_topics(&self) -> Result<BTreeMap<Arc<str>, Vec<PartitionInfo>>> {
-        // Version 0 asks for all topics by an empty list; versions before 4 cannot refuse to create topics.
+        // Version 0 asks for all topics by an empty list; versions before 4 cannot refuse to create
+        // topics.
         let request = |version| MetadataRequest {
             topics: (version == 0).then(Vec::new),
             allow_auto_topic_creation: version < 4,

@@ -9,29 +9,33 @@ use crate::{cluster::BrokerMetrics, error::ErrorCode, metrics::Histogram, record
 
 /// What a consumer has counted, from [`Consumer::metrics`]: a snapshot that is the caller's own.
 ///
-/// Counts run from the consumer's start and only grow; a rate is the difference of two snapshots over the time between them
-/// (Java: `records-consumed-rate`, `bytes-consumed-rate`, `fetch-rate` and all other `-rate` metrics), and what a histogram
-/// saw in between is [`Histogram::since`]. What is called *now* is a level that goes up and down. Nothing is counted for
-/// each record: fetched records are counted with their batches, and those that were handed out with their reader's calls.
+/// Counts run from the consumer's start and only grow; a rate is the difference of two snapshots
+/// over the time between them (Java: `records-consumed-rate`, `bytes-consumed-rate`, `fetch-rate`
+/// and all other `-rate` metrics), and what a histogram saw in between is [`Histogram::since`].
+/// What is called *now* is a level that goes up and down. Nothing is counted for each record:
+/// fetched records are counted with their batches, and those that were handed out with their
+/// reader's calls.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ConsumerMetrics {
     // ---- records
-    /// Records that a reader was given, each time that it was given them (Java: `records-consumed-total`). Those of a
-    /// [`Records`](super::Records) are counted when it is dropped.
+    /// Records that a reader was given, each time that it was given them (Java:
+    /// `records-consumed-total`). Those of a [`Records`](super::Records) are counted when it is
+    /// dropped.
     pub records_consumed: u64,
 
     // ---- what was fetched
-    /// Bytes of fetched batches that wait for their reader or that a request under way may bring, now: what
-    /// `queued.max.messages.kbytes` bounds.
+    /// Bytes of fetched batches that wait for their reader or that a request under way may bring,
+    /// now: what `queued.max.messages.kbytes` bounds.
     pub buffered_bytes: u64,
     /// That bound.
     pub buffer_total_bytes: u64,
-    /// Records in each batch that was fetched, compacted ones too (Java: `records-per-request-avg`, which it gives for
-    /// requests). A batch that is fetched twice, because of a seek or for want of room, is counted twice. The sum is the
-    /// number of records fetched.
+    /// Records in each batch that was fetched, compacted ones too (Java: `records-per-request-avg`,
+    /// which it gives for requests). A batch that is fetched twice, because of a seek or for want
+    /// of room, is counted twice. The sum is the number of records fetched.
     pub batch_records: Histogram,
-    /// Bytes of each of these batches as they came: header included, compressed. The sum is Java's `bytes-consumed-total`.
+    /// Bytes of each of these batches as they came: header included, compressed. The sum is Java's
+    /// `bytes-consumed-total`.
     pub batch_bytes: Histogram,
     /// Slices of answers that could not be read.
     pub corrupt: u64,
@@ -39,16 +43,20 @@ pub struct ConsumerMetrics {
     // ---- fetches
     /// Fetch requests that ended, answered or not (Java: `fetch-total`).
     pub fetches: u64,
-    /// Of these, those that got no answer that could be read: the connection was lost, or the time was up.
+    /// Of these, those that got no answer that could be read: the connection was lost, or the time
+    /// was up.
     pub fetches_failed: u64,
     /// Fetch requests under way now (Java: part of `requests-in-flight`).
     pub fetches_in_flight: u64,
-    /// Bytes of each answer to a fetch, all partitions together (Java: `fetch-size-avg`, `fetch-size-max`).
+    /// Bytes of each answer to a fetch, all partitions together (Java: `fetch-size-avg`,
+    /// `fetch-size-max`).
     pub fetch_bytes: Histogram,
-    /// By broker, microseconds from when a fetch was given to its connection to its answer, `fetch.max.wait.ms` and
-    /// throttling included (Java: `fetch-latency-avg`, `fetch-latency-max`).
+    /// By broker, microseconds from when a fetch was given to its connection to its answer,
+    /// `fetch.max.wait.ms` and throttling included (Java: `fetch-latency-avg`,
+    /// `fetch-latency-max`).
     pub fetch_latency_micros: BTreeMap<i32, Histogram>,
-    /// What brokers answered to fetches, of the whole or of single partitions, other than that all is well, and how often.
+    /// What brokers answered to fetches, of the whole or of single partitions, other than that all
+    /// is well, and how often.
     pub errors: BTreeMap<ErrorCode, u64>,
 
     // ---- commits
@@ -56,14 +64,15 @@ pub struct ConsumerMetrics {
     pub commits: u64,
     /// Commits that failed for good, with all their retries.
     pub commits_failed: u64,
-    /// Microseconds that a commit took that was taken, with all its retries (Java: `commit-latency-avg`,
-    /// `commit-latency-max`).
+    /// Microseconds that a commit took that was taken, with all its retries (Java:
+    /// `commit-latency-avg`, `commit-latency-max`).
     pub commit_latency_micros: Histogram,
 
     // ---- the group
     /// Rebalances that were completed, the first one among them (Java: `rebalance-total`).
     pub rebalances: u64,
-    /// Times that the group took partitions back, which were given up once their reader was done with them.
+    /// Times that the group took partitions back, which were given up once their reader was done
+    /// with them.
     pub revocations: u64,
     /// Times that partitions were lost: the group had given them away already.
     pub losses: u64,
@@ -73,15 +82,17 @@ pub struct ConsumerMetrics {
     pub partitions_revoked: u64,
     /// Partitions that were lost.
     pub partitions_lost: u64,
-    /// Microseconds from the first sign of a rebalance (a subscription, partitions that are to be given up or are lost) to
-    /// its completion (Java: `rebalance-latency-avg`, `rebalance-latency-max`).
+    /// Microseconds from the first sign of a rebalance (a subscription, partitions that are to be
+    /// given up or are lost) to its completion (Java: `rebalance-latency-avg`,
+    /// `rebalance-latency-max`).
     pub rebalance_latency_micros: Histogram,
     /// How long ago the last rebalance was completed (Java: `last-rebalance-seconds-ago`).
     pub last_rebalance_age: Option<Duration>,
 
     // ---- polls
-    /// Microseconds between one [`poll`](Consumer::poll) and the next, from beginning to beginning (Java:
-    /// `time-between-poll-avg`, `time-between-poll-max`). `recv` and streams are asked for each record and not timed.
+    /// Microseconds between one [`poll`](Consumer::poll) and the next, from beginning to beginning
+    /// (Java: `time-between-poll-avg`, `time-between-poll-max`). `recv` and streams are asked for
+    /// each record and not timed.
     pub poll_interval_micros: Histogram,
     /// How long ago the last [`poll`](Consumer::poll) began (Java: `last-poll-seconds-ago`).
     pub last_poll_age: Option<Duration>,
@@ -107,8 +118,8 @@ pub struct PartitionMetrics {
     pub lead: Option<u64>,
     /// Bytes that wait for the reader, as they came, now.
     pub buffered_bytes: u64,
-    /// Records of it that a reader was given, each time that it was given them (Java: `records-consumed-total` by
-    /// partition).
+    /// Records of it that a reader was given, each time that it was given them (Java:
+    /// `records-consumed-total` by partition).
     pub records_consumed: u64,
     /// Records that were fetched.
     pub records_fetched: u64,
@@ -138,8 +149,8 @@ impl ConsumerMetrics {
 }
 
 impl Consumer {
-    /// A snapshot of what was counted. Takes the consumer's lock for as long as copying takes, some microseconds; call it
-    /// every second if you like, not for every record.
+    /// A snapshot of what was counted. Takes the consumer's lock for as long as copying takes, some
+    /// microseconds; call it every second if you like, not for every record.
     pub fn metrics(&self) -> ConsumerMetrics {
         let inbox = &self.shared.inbox;
         let records_consumed = inbox.records_given();

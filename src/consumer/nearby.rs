@@ -1,5 +1,5 @@
-//! The replica nearby that a partition's leader recommends (KIP-392): for how long its word holds, and what becomes of it
-//! when the replica fails.
+//! The replica nearby that a partition's leader recommends (KIP-392): for how long its word holds,
+//! and what becomes of it when the replica fails.
 
 use std::time::{Duration, Instant};
 
@@ -37,14 +37,16 @@ impl Nearby {
         self.present.map(|(_, until)| until)
     }
 
-    /// The leader recommends a replica. Gives until when to wait before going there, where it has failed lately.
+    /// The leader recommends a replica. Gives until when to wait before going there, where it has
+    /// failed lately.
     pub(super) fn recommend(&mut self, node: i32, until: Instant, now: Instant) -> Option<Instant> {
         self.present = Some((node, until));
         self.failed.filter(|(failed, again)| *failed == node && *again > now).map(|(_, again)| again)
     }
 
-    /// The replica cannot be read from: its leader is, at least until what this gives. One that is `dead` gave no answer at
-    /// all: to find that out may take as long as a request's timeout, and its leader may go on to recommend it.
+    /// The replica cannot be read from: its leader is, at least until what this gives. One that is
+    /// `dead` gave no answer at all: to find that out may take as long as a request's timeout, and
+    /// its leader may go on to recommend it.
     pub(super) fn fail(&mut self, dead: bool, now: Instant, rng: &mut StdRng) -> Instant {
         let wait = self.retries.next(rng);
         let again = now + if dead { SHUNNED } else { wait };

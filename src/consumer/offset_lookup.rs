@@ -49,8 +49,8 @@ fn by_topic<T: Clone, P>(rows: &[Row<T>], make: impl Fn(&Row<T>) -> P) -> Vec<(B
     topics
 }
 
-/// Asks for the first offset at or behind each row's timestamp. The broker waits for offsets in remote storage a little
-/// less long than the request lives, so that its answer is still heard.
+/// Asks for the first offset at or behind each row's timestamp. The broker waits for offsets in
+/// remote storage a little less long than the request lives, so that its answer is still heard.
 pub(super) fn list_offsets(rows: &[Row<i64>], read_committed: bool, timeout: Duration) -> ListOffsetsRequest {
     let topics = by_topic(rows, |(partition, epoch, timestamp)| ListOffsetsPartition {
         partition_index: partition.partition,

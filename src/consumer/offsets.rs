@@ -7,9 +7,11 @@ use crate::record::ConsumerRecord;
 pub struct OffsetAndMetadata {
     /// The offset of the next record to be read.
     pub offset: i64,
-    /// The leader epoch of the last record that was read, if it is known (KIP-320); lets a later reader notice truncation.
+    /// The leader epoch of the last record that was read, if it is known (KIP-320); lets a later
+    /// reader notice truncation.
     pub leader_epoch: Option<i32>,
-    /// Free text kept beside the offset; empty by default. The broker limits it (`offset.metadata.max.bytes`).
+    /// Free text kept beside the offset; empty by default. The broker limits it
+    /// (`offset.metadata.max.bytes`).
     pub metadata: String,
 }
 

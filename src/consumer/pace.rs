@@ -1,4 +1,5 @@
-//! How often a reader polls, and what its group does to it: counted for metrics and status. Decides nothing; does no IO.
+//! How often a reader polls, and what its group does to it: counted for metrics and status. Decides
+//! nothing; does no IO.
 
 use std::time::Instant;
 

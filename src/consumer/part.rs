@@ -31,7 +31,8 @@ pub(super) struct Opening {
     pub(super) origin: Origin,
 }
 
-/// A batch, checked and decompressed, from the first record on that was not handed out yet. There is at least one.
+/// A batch, checked and decompressed, from the first record on that was not handed out yet. There
+/// is at least one.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) lease: Arc<Lease>,
@@ -55,8 +56,9 @@ impl Part {
         self.charge.account()
     }
 
-    /// Opens a batch: checks and decompresses it, and passes over what lies before the lease's position. `None` where
-    /// nothing is behind that. Of its records those at these `offsets` count: others may overlap with the batch before it.
+    /// Opens a batch: checks and decompresses it, and passes over what lies before the lease's
+    /// position. `None` where nothing is behind that. Of its records those at these `offsets`
+    /// count: others may overlap with the batch before it.
     ///
     /// # Errors
     /// `Corrupt`, also where a codec panics: that costs its batch and nothing else.

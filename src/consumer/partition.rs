@@ -68,9 +68,11 @@ pub(super) struct Partition {
     pub(super) topic_id: Uuid,
     /// The leader and its epoch.
     pub(super) leader: Option<(i32, i32)>,
-    /// The newest leader epoch under which what lies before the position is known to be in the log; −1 where none is.
+    /// The newest leader epoch under which what lies before the position is known to be in the log;
+    /// −1 where none is.
     pub(super) checked: i32,
-    /// The cluster says that its topic does not exist: one that comes may be another one of the same name.
+    /// The cluster says that its topic does not exist: one that comes may be another one of the
+    /// same name.
     pub(super) vanished: bool,
     /// A replica nearer than the leader (KIP-392).
     pub(super) nearby: Nearby,
@@ -80,11 +82,13 @@ pub(super) struct Partition {
     pub(super) lane: u8,
     /// When something of it came last.
     pub(super) fed: Option<Instant>,
-    /// Asked for in one fetch; more where batches are larger, and where a long line is to be filled (`answer_size`).
+    /// Asked for in one fetch; more where batches are larger, and where a long line is to be filled
+    /// (`answer_size`).
     pub(super) fetch_bytes: i32,
     pub(super) committed: Option<i64>,
     pub(super) doubt: Doubt,
-    /// What the user committed last since it was positioned: what is committed by itself does not go back behind that.
+    /// What the user committed last since it was positioned: what is committed by itself does not
+    /// go back behind that.
     pub(super) committed_by_user: Option<i64>,
     pub(super) retries: Backoff,
     /// Resets whose new offset was refused again.
@@ -156,9 +160,10 @@ impl Partition {
         self.checked = self.checked.max(leader_epoch);
     }
 
-    /// The state to enter for this one. Between leaders a log may lose its end (KIP-320), so nothing is fetched from a newer
-    /// leader than the last that is known to have what was read, whatever came between the two: nobody who led, or bytes
-    /// that were dropped to be fetched anew.
+    /// The state to enter for this one. Between leaders a log may lose its end (KIP-320), so
+    /// nothing is fetched from a newer leader than the last that is known to have what was read,
+    /// whatever came between the two: nobody who led, or bytes that were dropped to be fetched
+    /// anew.
     pub(super) fn checked_first(&self, state: State) -> State {
         match (state, self.leader) {
             (State::Fetch { offset, epoch }, Some((_, leader_epoch)))

@@ -33,17 +33,18 @@ use crate::{
 const BURST: u32 = 128;
 
 impl Consumer {
-    /// Splits a partition off: its records come through the stream alone, in order, while [`recv`](Self::recv),
-    /// [`poll`](Self::poll) and [`stream`](Self::stream) go on with the others (librdkafka: `split_partition_queue`). The
-    /// stream is owned and can move to another task.
+    /// Splits a partition off: its records come through the stream alone, in order, while
+    /// [`recv`](Self::recv), [`poll`](Self::poll) and [`stream`](Self::stream) go on with the
+    /// others (librdkafka: `split_partition_queue`). The stream is owned and can move to another
+    /// task.
     ///
-    /// It begins behind what was handed out before. What the consumer's reader holds of the partition at this moment counts
-    /// as in the stream's hand from now on: it is done when the stream gives its second record. Finish it before, or hand
-    /// it to the stream's task.
+    /// It begins behind what was handed out before. What the consumer's reader holds of the
+    /// partition at this moment counts as in the stream's hand from now on: it is done when the
+    /// stream gives its second record. Finish it before, or hand it to the stream's task.
     ///
-    /// [`seek`](Self::seek), [`pause`](Self::pause), [`position`](Self::position) and commits work as before, but
-    /// [`commit`](Self::commit) takes of partitions that are split off only what is done; [`PartitionStream::commit`]
-    /// takes what it has given.
+    /// [`seek`](Self::seek), [`pause`](Self::pause), [`position`](Self::position) and commits work
+    /// as before, but [`commit`](Self::commit) takes of partitions that are split off only what is
+    /// done; [`PartitionStream::commit`] takes what it has given.
     ///
     /// # Errors
     /// `NotAssigned`; `InvalidArgument` if it is split off already; `Closed`.
@@ -69,9 +70,10 @@ impl Consumer {
 }
 
 impl Consumer {
-    /// The next partition that is assigned and not split off, [split off](Self::split_partition); waits for one as long as
-    /// it takes. So each partition that the group gives goes to a task of its own, and each that it takes back ends one. One
-    /// whose stream was dropped comes again. `None` once the consumer has ended.
+    /// The next partition that is assigned and not split off, [split off](Self::split_partition);
+    /// waits for one as long as it takes. So each partition that the group gives goes to a task of
+    /// its own, and each that it takes back ends one. One whose stream was dropped comes again.
+    /// `None` once the consumer has ended.
     ///
     /// ```no_run
     /// # async fn example(consumer: ottla::Consumer) {
@@ -90,9 +92,10 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// What is in the way of the whole consumer: no broker can be reached, the group cannot be joined, the membership was
-    /// lost because nobody asked for records in time. Each is told once, here or by [`recv`](Self::recv), whichever asks
-    /// first. The consumer goes on after it; where only its user could mend it, it tries again when this is called next. A
+    /// What is in the way of the whole consumer: no broker can be reached, the group cannot be
+    /// joined, the membership was lost because nobody asked for records in time. Each is told once,
+    /// here or by [`recv`](Self::recv), whichever asks first. The consumer goes on after it; where
+    /// only its user could mend it, it tries again when this is called next. A
     /// [fatal](Error::is_fatal) one is the last.
     ///
     /// # Cancel safety
@@ -124,8 +127,9 @@ impl Consumer {
                 Some(Err(_)) => continue,
                 None => {}
             }
-            // As long as there is nothing to read, this is the sign of life; after that the streams give it. The same one
-            // over all turns, so that a member that was put out hears only of a caller that knows why.
+            // As long as there is nothing to read, this is the sign of life; after that the streams
+            // give it. The same one over all turns, so that a member that was put out hears only of
+            // a caller that knows why.
             if !idle {
                 alive = None;
             } else if alive.is_none() {
@@ -138,28 +142,32 @@ impl Consumer {
 
 /// The stream of [`Consumer::split_partition`].
 ///
-/// A record is done when the stream is asked for the next one. While it is not, a group that takes the partition back
-/// waits for it, for `max.poll.interval.ms` at most, and nothing commits it but [`commit`](Self::commit).
+/// A record is done when the stream is asked for the next one. While it is not, a group that takes
+/// the partition back waits for it, for `max.poll.interval.ms` at most, and nothing commits it but
+/// [`commit`](Self::commit).
 ///
 /// # When it ends
-/// When the group takes the partition back, or it is lost, assigned anew or unsubscribed from, and when the consumer ends
-/// or is dropped: then it gives `None`. A partition that comes back later is not split off.
+/// When the group takes the partition back, or it is lost, assigned anew or unsubscribed from, and
+/// when the consumer ends or is dropped: then it gives `None`. A partition that comes back later is
+/// not split off.
 ///
 /// # When it is dropped
-/// The partition goes back to the consumer's reader, which goes on behind the last record that the stream gave. That
-/// record is not done, unless the stream was asked for another one: it is committed together with a later one of its
-/// partition, and comes again if none does. To say that it is done, [`commit`](Self::commit) before.
+/// The partition goes back to the consumer's reader, which goes on behind the last record that the
+/// stream gave. That record is not done, unless the stream was asked for another one: it is
+/// committed together with a later one of its partition, and comes again if none does. To say that
+/// it is done, [`commit`](Self::commit) before.
 ///
 /// # When its reader hangs
-/// `max.poll.interval.ms` is about the consumer as a whole, as in Java: as long as any of its readers asks for records or waits
-/// for them, the consumer counts as alive. So a stream that holds a record and does not come back for the next one keeps
-/// its partition, while others go on; only when the group wants to take it back, its time is up after
-/// `max.poll.interval.ms`. [`Consumer::status`] shows such a partition. A [`Worker`](crate::Worker) looks after each of its
+/// `max.poll.interval.ms` is about the consumer as a whole, as in Java: as long as any of its
+/// readers asks for records or waits for them, the consumer counts as alive. So a stream that holds
+/// a record and does not come back for the next one keeps its partition, while others go on; only
+/// when the group wants to take it back, its time is up after `max.poll.interval.ms`.
+/// [`Consumer::status`] shows such a partition. A [`Worker`](crate::Worker) looks after each of its
 /// handlers by itself.
 ///
 /// # When it is not read
-/// It holds nobody up: its partition is fetched up to twice `max.partition.fetch.bytes` ahead, and where those bytes are
-/// needed by others they are dropped and fetched anew.
+/// It holds nobody up: its partition is fetched up to twice `max.partition.fetch.bytes` ahead, and
+/// where those bytes are needed by others they are dropped and fetched anew.
 #[must_use = "streams do nothing unless polled"]
 pub struct PartitionStream {
     inbox: Arc<Inbox>,
@@ -181,11 +189,13 @@ impl PartitionStream {
         &self.id.partition
     }
 
-    /// The next record; waits for it as long as it takes. `None` at the end: see [when it ends](Self#when-it-ends).
+    /// The next record; waits for it as long as it takes. `None` at the end: see [when it
+    /// ends](Self#when-it-ends).
     ///
     /// # Errors
-    /// As [`Consumer::recv`], where they are about this partition. What is in the way of all (no broker can be reached, a
-    /// group that cannot be joined) is told by [`Consumer::recv`] and [`Consumer::next_partition`].
+    /// As [`Consumer::recv`], where they are about this partition. What is in the way of all (no
+    /// broker can be reached, a group that cannot be joined) is told by [`Consumer::recv`] and
+    /// [`Consumer::next_partition`].
     ///
     /// # Cancel safety
     /// Safe: no record is lost. The record before it is done as soon as this is called.
@@ -211,9 +221,9 @@ impl PartitionStream {
         next
     }
 
-    /// The next records, at most `max.poll.records`; waits for the first of them until the time is up, and is then empty.
-    /// They borrow from the batches that they came in, and what is not iterated comes again: all as with
-    /// [`Consumer::poll`]. `None` at the end.
+    /// The next records, at most `max.poll.records`; waits for the first of them until the time is
+    /// up, and is then empty. They borrow from the batches that they came in, and what is not
+    /// iterated comes again: all as with [`Consumer::poll`]. `None` at the end.
     ///
     /// # Errors
     /// As [`recv`](Self::recv); `InvalidArgument` while the records of the last poll are held.
@@ -287,8 +297,8 @@ impl PartitionStream {
         next
     }
 
-    /// Commits the position behind the last record that it gave: whoever calls this says that it is finished. Takes at most
-    /// `default.api.timeout.ms`.
+    /// Commits the position behind the last record that it gave: whoever calls this says that it is
+    /// finished. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
     /// As [`Consumer::commit`]; `NotAssigned` once the partition was taken away.

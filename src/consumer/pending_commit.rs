@@ -10,11 +10,13 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// A commit that goes on in the background, from [`Consumer::commit_async`](super::Consumer::commit_async). Await it for its
-/// result, or drop it: it is carried out all the same.
+/// A commit that goes on in the background, from
+/// [`Consumer::commit_async`](super::Consumer::commit_async). Await it for its result, or drop it:
+/// it is carried out all the same.
 ///
 /// # Errors
-/// As [`Consumer::commit_offsets`](super::Consumer::commit_offsets); `Closed` if the consumer ended before.
+/// As [`Consumer::commit_offsets`](super::Consumer::commit_offsets); `Closed` if the consumer ended
+/// before.
 #[derive(Debug)]
 #[must_use = "a commit may fail: await it, or drop it if that does not matter"]
 pub struct PendingCommit(oneshot::Receiver<Result<()>>);

@@ -139,7 +139,8 @@ impl Position {
         (self.asked, self.not_before) = (Some(leader_epoch), None);
     }
 
-    /// A leader of that epoch leads. What another one is being asked about its log counts no more: it is asked anew.
+    /// A leader of that epoch leads. What another one is being asked about its log counts no more:
+    /// it is asked anew.
     pub(super) fn led_under(&mut self, epoch: i32) {
         let of_a_log = matches!(self.state, State::Reset(_) | State::Validate { .. });
         self.asked = self.asked.filter(|asked| !of_a_log || *asked == epoch);
@@ -163,8 +164,8 @@ impl Position {
         }
     }
 
-    /// An answer to this very question is welcome: the partition was not positioned anew since, and no other leader was
-    /// asked.
+    /// An answer to this very question is welcome: the partition was not positioned anew since, and
+    /// no other leader was asked.
     pub(super) fn awaits(&self, generation: u64, leader_epoch: i32) -> bool {
         self.asked == Some(leader_epoch) && self.generation == generation
     }

@@ -1,4 +1,5 @@
-//! How partitions are positioned, anew or for the first time, paused and stopped. Decides; does no IO.
+//! How partitions are positioned, anew or for the first time, paused and stopped. Decides; does no
+//! IO.
 
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use crate::{
 };
 
 impl Assignment {
-    /// Positions a partition anew. `asked_for` by the user: what lies before is then done with, whatever it was.
+    /// Positions a partition anew. `asked_for` by the user: what lies before is then done with,
+    /// whatever it was.
     pub(super) fn begin(&mut self, partition: &TopicPartition, state: State, asked_for: bool) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         self.generation += 1;
@@ -40,8 +42,8 @@ impl Assignment {
         self.enter(partition, state);
     }
 
-    /// Goes on to another state of the same positioning; before a fetch to the question whether the leader has what was
-    /// read, where that is not known.
+    /// Goes on to another state of the same positioning; before a fetch to the question whether the
+    /// leader has what was read, where that is not known.
     pub(super) fn enter(&mut self, partition: &TopicPartition, state: State) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         let state = found.checked_first(state);
@@ -76,8 +78,8 @@ impl Assignment {
         Ok(())
     }
 
-    /// Starts anew as `auto.offset.reset` says, or tells the reader why not.
-    /// `cause` is the same for all partitions to which the same happened; `from` is the offset that it happened to.
+    /// Starts anew as `auto.offset.reset` says, or tells the reader why not. `cause` is the same
+    /// for all partitions to which the same happened; `from` is the offset that it happened to.
     pub(super) fn reset(
         &mut self,
         partition: &TopicPartition,

@@ -13,8 +13,9 @@ use crate::{
 };
 
 impl Consumer {
-    /// Reads a partition from that place on. What was read ahead is dropped, and what a poll's [`Records`](super::Records) still hold of it
-    /// is not given any more. What lies before the new place counts as done.
+    /// Reads a partition from that place on. What was read ahead is dropped, and what a poll's
+    /// [`Records`](super::Records) still hold of it is not given any more. What lies before the new
+    /// place counts as done.
     ///
     /// # Errors
     /// `NotAssigned`; `InvalidArgument` for a negative offset; `Closed`.
@@ -24,9 +25,10 @@ impl Consumer {
         self.shared.inbox.control(|assignment| assignment.seek(partition, offset))
     }
 
-    /// Reads these partitions from their first records on that are still there, as [`seek`](Self::seek) does. The offset is
-    /// asked for in the background; until it is known, [`position`](Self::position) is `None`, and
-    /// [`status`](Self::status) says what is in the way.
+    /// Reads these partitions from their first records on that are still there, as
+    /// [`seek`](Self::seek) does. The offset is asked for in the background; until it is known,
+    /// [`position`](Self::position) is `None`, and [`status`](Self::status) says what is in the
+    /// way.
     ///
     /// # Errors
     /// `NotAssigned`, and then none of them is sought; `Closed`.
@@ -34,8 +36,9 @@ impl Consumer {
         self.seek_all(partitions, State::Reset(Start::Earliest))
     }
 
-    /// Reads these partitions from their ends on: only what is appended from now on. With `read_committed` that is from
-    /// the last stable offset on. The rest as [`seek_to_beginning`](Self::seek_to_beginning).
+    /// Reads these partitions from their ends on: only what is appended from now on. With
+    /// `read_committed` that is from the last stable offset on. The rest as
+    /// [`seek_to_beginning`](Self::seek_to_beginning).
     ///
     /// # Errors
     /// As [`seek_to_beginning`](Self::seek_to_beginning).
@@ -43,8 +46,9 @@ impl Consumer {
         self.seek_all(partitions, State::Reset(Start::Latest))
     }
 
-    /// Reads these partitions from their first records on whose timestamps are at or after that time, or from the end where
-    /// there is none. The rest as [`seek_to_beginning`](Self::seek_to_beginning).
+    /// Reads these partitions from their first records on whose timestamps are at or after that
+    /// time, or from the end where there is none. The rest as
+    /// [`seek_to_beginning`](Self::seek_to_beginning).
     ///
     /// # Errors
     /// As [`seek_to_beginning`](Self::seek_to_beginning).
@@ -66,14 +70,15 @@ impl Consumer {
         })
     }
 
-    /// After a `Corrupt` error: goes on behind what cannot be read, and says from which offset. The records there are given
-    /// up.
+    /// After a `Corrupt` error: goes on behind what cannot be read, and says from which offset. The
+    /// records there are given up.
     ///
-    /// One call gets past it, whatever is damaged. As a rule the batch says how far it reaches, or the next sound batch that
-    /// came with it does. Where neither helps (the broker itself cannot read it, or nothing sound follows in one answer), what
-    /// this gives is the least: the first offset that can be read is then searched for in the background, by fetches at
-    /// offsets that are 1, 2, 4, … further on and then halve the rest, up to the log's end. Of two damages close to each
-    /// other such a search may leave out what lies between them.
+    /// One call gets past it, whatever is damaged. As a rule the batch says how far it reaches, or
+    /// the next sound batch that came with it does. Where neither helps (the broker itself cannot
+    /// read it, or nothing sound follows in one answer), what this gives is the least: the first
+    /// offset that can be read is then searched for in the background, by fetches at offsets that
+    /// are 1, 2, 4, … further on and then halve the rest, up to the log's end. Of two damages close
+    /// to each other such a search may leave out what lies between them.
     ///
     /// ```no_run
     /// # async fn example(consumer: ottla::Consumer) -> ottla::Result<()> {
@@ -95,26 +100,28 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// `InvalidArgument` where the reader has not come to damage (or has sought since); `NotAssigned`; `Closed`.
+    /// `InvalidArgument` where the reader has not come to damage (or has sought since);
+    /// `NotAssigned`; `Closed`.
     pub fn skip_corrupt(&self, partition: &TopicPartition) -> Result<i64> {
         self.check_open()?;
         self.shared.inbox.control(|assignment| assignment.skip_damage(partition))
     }
 
-    /// How many offsets lie between the [`position`](Self::position) and the log's end (with `read_committed`, its last
-    /// stable offset), as the broker said it with the last fetch; `None` where either is not known yet. Costs no request.
+    /// How many offsets lie between the [`position`](Self::position) and the log's end (with
+    /// `read_committed`, its last stable offset), as the broker said it with the last fetch; `None`
+    /// where either is not known yet. Costs no request.
     pub fn lag(&self, partition: &TopicPartition) -> Option<u64> {
         self.shared.inbox.with(|assignment| assignment.lag(partition))
     }
 
-    /// The offset of the next record of a partition that will be handed out; `None` for a partition that is not assigned or
-    /// whose position is not known yet.
+    /// The offset of the next record of a partition that will be handed out; `None` for a partition
+    /// that is not assigned or whose position is not known yet.
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
         self.shared.inbox.with(|assignment| assignment.position(partition)).ok().flatten()
     }
 
-    /// Hands out no more records of these partitions until they are [resumed](Self::resume). They stay assigned. A partition
-    /// that is given up and comes back is not paused.
+    /// Hands out no more records of these partitions until they are [resumed](Self::resume). They
+    /// stay assigned. A partition that is given up and comes back is not paused.
     ///
     /// # Errors
     /// `NotAssigned`, and then none of them is paused; `Closed`.

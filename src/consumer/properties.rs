@@ -65,7 +65,8 @@ fn isolation(value: &str) -> Option<IsolationLevel> {
     }
 }
 
-/// Names of strategies as librdkafka writes them, class names as Java does, in the order of preference.
+/// Names of strategies as librdkafka writes them, class names as Java does, in the order of
+/// preference.
 fn strategies(value: &str) -> Option<Vec<Arc<dyn Assignor>>> {
     let names = value.trim().trim_start_matches('[').trim_end_matches(']').split(',').map(str::trim);
     names.map(|name| named(name.trim_start_matches("class ").trim())).collect()
@@ -84,8 +85,8 @@ fn reset(value: &str) -> Option<OffsetReset> {
     }
 }
 
-/// A duration as ISO 8601 writes it, `PnDTnHnMn.nS`: days, hours, minutes and seconds, each once and in this order, the
-/// seconds with a fraction; not negative, at least one of them there.
+/// A duration as ISO 8601 writes it, `PnDTnHnMn.nS`: days, hours, minutes and seconds, each once
+/// and in this order, the seconds with a fraction; not negative, at least one of them there.
 fn iso_duration(text: &str) -> Option<Duration> {
     let text = text.trim().to_ascii_uppercase();
     let rest = text.strip_prefix('P')?;

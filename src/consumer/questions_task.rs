@@ -20,10 +20,12 @@ use crate::{
     record::to_millis,
 };
 
-/// For how long the look-up of committed offsets is tried before its error is shown in the status. It is asked again then.
+/// For how long the look-up of committed offsets is tried before its error is shown in the status.
+/// It is asked again then.
 const SHOWN_AFTER: Duration = Duration::from_secs(10);
 
-/// Asks one question, and takes its answer to the assignment. Whether a new look at the metadata is needed.
+/// Asks one question, and takes its answer to the assignment. Whether a new look at the metadata is
+/// needed.
 pub(super) async fn ask(shared: &Shared, question: Question) -> bool {
     match question {
         Question::Committed(asked) => ask_committed(shared, asked).await,

@@ -104,7 +104,8 @@ pub(super) struct Queue {
     entries: VecDeque<Entry>,
     bytes: usize,
     heavy: usize,
-    /// How many times its size the last batch became that was opened ahead, rounded up; 0 where none was.
+    /// How many times its size the last batch became that was opened ahead, rounded up; 0 where
+    /// none was.
     growth: usize,
 }
 
@@ -138,7 +139,8 @@ impl Queue {
                 Step::Skip(to) => (Held::Skip, 0, to),
                 Step::Broken { error, end } => (Held::Broken(error), 0, end.unwrap_or(start).max(start)),
             };
-            // A broker answers from the batch on that holds the offset: what lies before it is no news.
+            // A broker answers from the batch on that holds the offset: what lies before it is no
+            // news.
             if end > start || matches!(held, Held::Broken(_)) {
                 self.bytes += bytes;
                 self.entries.push_back(Entry { held, bytes, start, end });
@@ -192,8 +194,8 @@ impl Queue {
         self.entries.push_front(Entry { held, bytes, start, end });
     }
 
-    /// Takes from the front until `records` are reached; what is being opened, and what should be, is not taken. An end
-    /// of the readable is only taken first. Gives the number of records taken.
+    /// Takes from the front until `records` are reached; what is being opened, and what should be,
+    /// is not taken. An end of the readable is only taken first. Gives the number of records taken.
     pub(super) fn take(&mut self, lease: &Arc<Lease>, records: usize, out: &mut Vec<Taken>) -> usize {
         let mut count = 0;
         let mut first = true;
@@ -239,8 +241,8 @@ impl Queue {
         self.heavy > 0
     }
 
-    /// The next batch to be opened ahead. The one at the front if it is `needed` now; others only where there is room for
-    /// what they may become.
+    /// The next batch to be opened ahead. The one at the front if it is `needed` now; others only
+    /// where there is room for what they may become.
     pub(super) fn start_job(&mut self, lease: &Arc<Lease>, needed: bool) -> Option<Job> {
         let growth = if self.growth == 0 { GROWTH } else { self.growth };
         for (i, entry) in self.entries.iter_mut().take(AHEAD).enumerate() {
@@ -276,8 +278,8 @@ impl Queue {
         }
     }
 
-    /// Drops what can be fetched anew, and says from which offset. What was `opened` goes only where it is asked for: it
-    /// took work.
+    /// Drops what can be fetched anew, and says from which offset. What was `opened` goes only
+    /// where it is asked for: it took work.
     pub(super) fn evict(&mut self, opened: bool) -> Option<i64> {
         let goes = |held: &Held| match held {
             Held::Raw(..) | Held::Opening => true,
@@ -293,7 +295,8 @@ impl Queue {
         Some(start)
     }
 
-    /// Every response that something here keeps in memory, with the bytes of it that are still needed.
+    /// Every response that something here keeps in memory, with the bytes of it that are still
+    /// needed.
     pub(super) fn pinned(&self) -> impl Iterator<Item = (&Arc<Charge>, usize)> {
         self.entries.iter().filter_map(|entry| match &entry.held {
             Held::Raw(batch, charge) => Some((charge, batch.bytes().len())),

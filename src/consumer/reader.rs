@@ -1,7 +1,8 @@
 //! The reader's side: what it took over, what it holds in its hands, and what it is done with.
 //!
-//! There is one reader at a time, beside those of partitions that are split off. Its lock is taken for each record that `recv` gives, by nobody else but for a moment
-//! (a seek, a rebalance), and before the assignment's lock, never inside of it.
+//! There is one reader at a time, beside those of partitions that are split off. Its lock is taken
+//! for each record that `recv` gives, by nobody else but for a moment (a seek, a rebalance), and
+//! before the assignment's lock, never inside of it.
 
 use std::{
     collections::VecDeque,
@@ -49,8 +50,8 @@ pub(super) struct Reader {
     leases: Vec<Arc<Lease>>,
     /// Whether the reader still holds them.
     holding: bool,
-    /// What another reader held of its partition counts as in its hand until it has given a record of its own, or its
-    /// end.
+    /// What another reader held of its partition counts as in its hand until it has given a record
+    /// of its own, or its end.
     inherits: bool,
     /// A poll's records are held.
     pub(super) lent: bool,
@@ -96,7 +97,8 @@ impl Reader {
         self
     }
 
-    /// What another reader holds of its partition is in its hand from now on, if that holds anything.
+    /// What another reader holds of its partition is in its hand from now on, if that holds
+    /// anything.
     pub(super) fn inherits(mut self, inherits: bool) -> Self {
         self.inherits = inherits;
         self
@@ -190,8 +192,8 @@ impl Reader {
         }
     }
 
-    /// The next records, of one lease: waits for the first of them, and takes those behind it that are there, up to `max`
-    /// and until they are so many bytes. `None` at the end.
+    /// The next records, of one lease: waits for the first of them, and takes those behind it that
+    /// are there, up to `max` and until they are so many bytes. `None` at the end.
     pub(super) fn poll_owned(
         &mut self,
         max: usize,
@@ -232,8 +234,9 @@ impl Reader {
         Poll::Ready(Some(Ok(lease)))
     }
 
-    /// Up to `max` records, as long as there is room for what they are decompressed to, but those of one batch at least; the
-    /// portions of one partition side by side and in order. `None` at the end.
+    /// Up to `max` records, as long as there is room for what they are decompressed to, but those
+    /// of one batch at least; the portions of one partition side by side and in order. `None` at
+    /// the end.
     pub(super) fn poll_portions(
         &mut self,
         max: usize,
@@ -395,7 +398,8 @@ impl Reader {
         if self.by_hand {
             return lease.skip_to(end);
         }
-        // What is still in another reader's hand, which had the partition before, is done with the next record.
+        // What is still in another reader's hand, which had the partition before, is done with the
+        // next record.
         let settled = lease.done() >= lease.handed();
         lease.hand_out(end);
         if settled && !(self.holding && self.leases.iter().any(|held| Arc::ptr_eq(held, lease))) {
@@ -403,7 +407,8 @@ impl Reader {
         }
     }
 
-    /// Takes over what there is. Errors and the end only where the reader waits for something, which it then goes on doing.
+    /// Takes over what there is. Errors and the end only where the reader waits for something,
+    /// which it then goes on doing.
     fn refill(&mut self, records: usize, inbox: &Inbox, waiting: Option<&mut Context<'_>>) -> Refill {
         let mut taken = std::mem::take(&mut self.taken);
         let refill = inbox.with(|assignment| {
@@ -479,7 +484,8 @@ impl Reader {
         }
     }
 
-    /// After partitions were paused, positioned anew or given up: keeps only what may still be handed out.
+    /// After partitions were paused, positioned anew or given up: keeps only what may still be
+    /// handed out.
     pub(super) fn reconcile(&mut self, assignment: &mut Assignment) {
         let of = self.of.as_ref();
         let all_stay = self.pending.iter().all(|pending| assignment.may_hand_out_by(of, pending.lease()) == Some(true));
@@ -501,7 +507,8 @@ impl Reader {
     }
 }
 
-/// Counts what was given one by one of the lease that is held, so that it is not counted for each record.
+/// Counts what was given one by one of the lease that is held, so that it is not counted for each
+/// record.
 fn count(held: &[Arc<Lease>], uncounted: &mut u64, given: &mut u64) {
     let more = std::mem::take(uncounted);
     if let Some(lease) = held.first().filter(|_| more > 0) {

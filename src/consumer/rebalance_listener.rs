@@ -22,13 +22,15 @@ use crate::{
 /// What a listener's call came to; any error does.
 pub type Told = std::result::Result<(), BoxError>;
 
-/// Is told when the group gives partitions and takes them back (KIP-429, `ConsumerRebalanceListener` in Java): given to
+/// Is told when the group gives partitions and takes them back (KIP-429,
+/// `ConsumerRebalanceListener` in Java): given to
 /// [`Consumer::subscribe_with`](super::Consumer::subscribe_with).
 ///
-/// The calls of one consumer come one after the other, in the order in which things happened, on a task of their own: a call
-/// may wait for whatever it likes, heartbeats go on and other partitions are read meanwhile. Each call may take
-/// `max.poll.interval.ms` at most; then its future is dropped. A call that fails, panics or takes too long is told to the
-/// reader as an error of kind [`Callback`](ErrorKind::Callback).
+/// The calls of one consumer come one after the other, in the order in which things happened, on a
+/// task of their own: a call may wait for whatever it likes, heartbeats go on and other partitions
+/// are read meanwhile. Each call may take `max.poll.interval.ms` at most; then its future is
+/// dropped. A call that fails, panics or takes too long is told to the reader as an error of kind
+/// [`Callback`](ErrorKind::Callback).
 ///
 /// The usual use is to keep offsets where the results are:
 /// ```no_run
@@ -53,27 +55,31 @@ pub type Told = std::result::Result<(), BoxError>;
 /// # Ok(()) }
 /// ```
 pub trait RebalanceListener: Send + Sync + 'static {
-    /// These partitions are ours now, beside those that we had and kept. Comes after each rebalance, with no partitions
-    /// where it gave us nothing new. Nothing of them is read before this is done; then they are read from where
-    /// [`Assigned::start_at`] says, else from where the group committed.
+    /// These partitions are ours now, beside those that we had and kept. Comes after each
+    /// rebalance, with no partitions where it gave us nothing new. Nothing of them is read before
+    /// this is done; then they are read from where [`Assigned::start_at`] says, else from where the
+    /// group committed.
     ///
-    /// If it fails, the reader is told, and the partitions wait for a [`seek`](super::Consumer::seek): reading from another
-    /// place than the one that could not be found out would lose or double records.
+    /// If it fails, the reader is told, and the partitions wait for a
+    /// [`seek`](super::Consumer::seek): reading from another place than the one that could not be
+    /// found out would lose or double records.
     fn on_assigned(&self, assigned: &mut Assigned) -> impl Future<Output = Told> + Send {
         let _ = assigned;
         async { Ok(()) }
     }
 
-    /// These partitions are still ours, but go to others when this is done, or when the consumer closes or unsubscribes.
-    /// Nothing more of them is handed out, the reader is done with what it had of them, and with `enable.auto.commit` that
-    /// is committed. If it fails, the reader is told, and the partitions go all the same.
+    /// These partitions are still ours, but go to others when this is done, or when the consumer
+    /// closes or unsubscribes. Nothing more of them is handed out, the reader is done with what it
+    /// had of them, and with `enable.auto.commit` that is committed. If it fails, the reader is
+    /// told, and the partitions go all the same.
     fn on_revoked(&self, revoked: &Revoked) -> impl Future<Output = Told> + Send {
         let _ = revoked;
         async { Ok(()) }
     }
 
-    /// These partitions are no longer ours: the group has given us up (a session or `max.poll.interval.ms` passed, or a
-    /// revocation took too long), and others may have them. What was not committed cannot be committed any more.
+    /// These partitions are no longer ours: the group has given us up (a session or
+    /// `max.poll.interval.ms` passed, or a revocation took too long), and others may have them.
+    /// What was not committed cannot be committed any more.
     fn on_lost(&self, lost: &[TopicPartition]) -> impl Future<Output = Told> + Send {
         let _ = lost;
         async { Ok(()) }
@@ -114,7 +120,8 @@ impl Assigned {
     /// Reads a partition from that place, whatever the group has committed for it.
     ///
     /// # Errors
-    /// `NotAssigned` for a partition that is not among these; `InvalidArgument` for a negative offset.
+    /// `NotAssigned` for a partition that is not among these; `InvalidArgument` for a negative
+    /// offset.
     pub fn start_at(&mut self, partition: &TopicPartition, offset: impl Into<Offset>) -> Result<()> {
         if !self.partitions.contains(partition) {
             return Err(not_among(partition));
@@ -146,12 +153,12 @@ impl Revoked {
         &self.partitions
     }
 
-    /// Commits these offsets, the last ones for these partitions: of each the *next* record to be read. Takes at most
-    /// `default.api.timeout.ms`.
+    /// Commits these offsets, the last ones for these partitions: of each the *next* record to be
+    /// read. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// As [`Consumer::commit_offsets`](super::Consumer::commit_offsets); `NotAssigned` for a partition that is not among
-    /// these.
+    /// As [`Consumer::commit_offsets`](super::Consumer::commit_offsets); `NotAssigned` for a
+    /// partition that is not among these.
     ///
     /// # Cancel safety
     /// As [`Consumer::commit`](super::Consumer::commit).

@@ -37,7 +37,8 @@ impl<'a> RecordRef<'a> {
         self.view.offset
     }
 
-    /// The leader epoch under which the record's batch was appended, where the broker says it (KIP-320).
+    /// The leader epoch under which the record's batch was appended, where the broker says it
+    /// (KIP-320).
     pub fn leader_epoch(&self) -> Option<i32> {
         Some(self.part.records.header.partition_leader_epoch).filter(|epoch| *epoch >= 0)
     }
@@ -70,7 +71,8 @@ impl<'a> RecordRef<'a> {
     /// The key as a `T`, which may borrow from the batch; `None` where the record has none.
     ///
     /// # Errors
-    /// `Deserialization`, which names the record; it was read all the same, and the next one comes next.
+    /// `Deserialization`, which names the record; it was read all the same, and the next one comes
+    /// next.
     pub fn key_as<T>(&self, deserializer: &(impl Deserializer<'a, T> + ?Sized)) -> Result<Option<T>> {
         field_as(deserializer, (self.topic(), self.partition()), self.offset(), true, self.key())
     }
@@ -88,7 +90,8 @@ impl<'a> RecordRef<'a> {
         RecordHeaders(self.view.headers)
     }
 
-    /// The same record on its own, sharing the bytes of its batch: it may be kept, and keeps them in memory.
+    /// The same record on its own, sharing the bytes of its batch: it may be kept, and keeps them
+    /// in memory.
     pub fn to_owned(&self) -> ConsumerRecord {
         owned(self.part, &self.view)
     }

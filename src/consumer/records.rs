@@ -19,15 +19,17 @@ use crate::{
     wire::batch::{RecordIter, RecordPosition},
 };
 
-/// Records of one [`poll`](super::Consumer::poll), by partition, each partition's in the log's order.
+/// Records of one [`poll`](super::Consumer::poll), by partition, each partition's in the log's
+/// order.
 ///
-/// They are read lazily from the batches that the broker sent, without an allocation for any of them. A record counts as
-/// handed out when an iterator gives it. What no iterator has given comes again with the next poll, and so does nothing
-/// else: iterating twice gives the same records twice, but they are handed out once.
+/// They are read lazily from the batches that the broker sent, without an allocation for any of
+/// them. A record counts as handed out when an iterator gives it. What no iterator has given comes
+/// again with the next poll, and so does nothing else: iterating twice gives the same records
+/// twice, but they are handed out once.
 ///
-/// While this is held, no other call reads from the consumer (of a [`PartitionStream`](super::PartitionStream): from that
-/// stream); commits, seeks and pauses work. Records of a partition that
-/// is sought or taken away meanwhile are not given any more.
+/// While this is held, no other call reads from the consumer (of a
+/// [`PartitionStream`](super::PartitionStream): from that stream); commits, seeks and pauses work.
+/// Records of a partition that is sought or taken away meanwhile are not given any more.
 #[must_use = "records that are not iterated come again"]
 pub struct Records {
     held: Vec<Held>,
@@ -96,7 +98,8 @@ impl Records {
         self.held.iter().map(|held| held.count).sum()
     }
 
-    /// All records, one partition after the other. Starts with the first of them each time it is called.
+    /// All records, one partition after the other. Starts with the first of them each time it is
+    /// called.
     pub fn iter(&self) -> RecordsIter<'_> {
         RecordsIter::new(&self.held)
     }

@@ -1,7 +1,8 @@
 //! Paces resets of a position that the leader refuses again. Decides; does no IO.
 //!
-//! A log that lost its start answers OFFSET_OUT_OF_RANGE once, and the offset that ListOffsets gives then is in the log. A
-//! leader that refuses that offset too would otherwise be asked in a circle of ListOffsets and Fetch without a wait.
+//! A log that lost its start answers OFFSET_OUT_OF_RANGE once, and the offset that ListOffsets
+//! gives then is in the log. A leader that refuses that offset too would otherwise be asked in a
+//! circle of ListOffsets and Fetch without a wait.
 
 use std::time::{Duration, Instant};
 

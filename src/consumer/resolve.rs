@@ -1,4 +1,5 @@
-//! How positions are found out: the questions that are open, and what their answers mean. Decides; does no IO.
+//! How positions are found out: the questions that are open, and what their answers mean. Decides;
+//! does no IO.
 
 use std::{
     collections::BTreeMap,
@@ -132,8 +133,8 @@ impl Assignment {
         }
     }
 
-    /// The offset (and the epoch of the record before it, or −1) where a partition is to start. Whether a new look at the
-    /// metadata is needed.
+    /// The offset (and the epoch of the record before it, or −1) where a partition is to start.
+    /// Whether a new look at the metadata is needed.
     pub(super) fn offset_answer(
         &mut self,
         asked: &Asked<Start>,
@@ -161,8 +162,8 @@ impl Assignment {
         }
     }
 
-    /// Where the epoch ends under which the record before the position was read. Whether a new look at the metadata is
-    /// needed.
+    /// Where the epoch ends under which the record before the position was read. Whether a new look
+    /// at the metadata is needed.
     pub(super) fn epoch_answer(
         &mut self,
         asked: &Asked<(i64, i32)>,
@@ -184,7 +185,8 @@ impl Assignment {
         match validity {
             Validity::Sound => self.enter(partition, State::Fetch { offset, epoch }),
             Validity::Truncated { at, epoch } if can_reset => {
-                // What waits for its reader lies on either side of the break: all of it is read anew.
+                // What waits for its reader lies on either side of the break: all of it is read
+                // anew.
                 let lease = self.partitions.get(partition).and_then(|found| found.lease.as_ref());
                 let behind = lease.filter(|lease| lease.handed() < at).map(|lease| lease.to_commit(lease.handed()));
                 let (handed, epoch) = behind.map_or((at, epoch), |at| (at.offset, at.leader_epoch.unwrap_or(-1)));

@@ -1,4 +1,5 @@
-//! Which broker each partition is read from, as the picture of the cluster changes. Decides; does no IO.
+//! Which broker each partition is read from, as the picture of the cluster changes. Decides; does
+//! no IO.
 
 use std::{
     collections::BTreeSet,
@@ -41,7 +42,8 @@ pub(super) struct Node {
     /// About the largest batch of late, in bytes.
     pub(super) largest_batch: usize,
     pub(super) not_before: Option<Instant>,
-    /// When the first of the partitions that are read here as from a replica nearby is to be asked of its leader again.
+    /// When the first of the partitions that are read here as from a replica nearby is to be asked
+    /// of its leader again.
     pub(super) expiry: Option<Instant>,
     /// Not told our rack until then: it would send us to a replica that failed.
     pub(super) rackless_until: Option<Instant>,
@@ -51,7 +53,8 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// A partition that is read here as from a replica nearby is to be asked of its leader again then.
+    /// A partition that is read here as from a replica nearby is to be asked of its leader again
+    /// then.
     fn expire_at(&mut self, until: Instant) {
         self.expiry = Some(self.expiry.map_or(until, |expiry| expiry.min(until)));
     }
@@ -91,7 +94,8 @@ impl Assignment {
         }
         found.leader = leader;
         if leader.is_some_and(|(_, epoch)| epoch < found.checked) {
-            // Epochs that begin anew without an id to tell the topics apart: what was checked says nothing of these.
+            // Epochs that begin anew without an id to tell the topics apart: what was checked says
+            // nothing of these.
             found.checked = -1;
         }
         found.leaderless_since = if leader.is_some() { None } else { found.leaderless_since.or(Some(now)) };
@@ -106,14 +110,16 @@ impl Assignment {
             self.signals.driver = true;
         }
         if made_anew {
-            // Neither what the reader did not finish of the old topic nor what was committed says anything of the new one.
+            // Neither what the reader did not finish of the old topic nor what was committed says
+            // anything of the new one.
             found.unfinished = None;
             found.committed = None;
             found.checked = -1;
             if let Some(lease) = found.lease.take() {
                 lease.replace();
             }
-            // Every record of the new topic is new to its reader, whatever the policy says of old offsets.
+            // Every record of the new topic is new to its reader, whatever the policy says of old
+            // offsets.
             let start = Start::of(self.rules.reset).map(|_| Start::Earliest);
             self.reset(partition, start, "its topic was deleted and created again", None);
         } else {
@@ -159,7 +165,8 @@ impl Assignment {
         }
     }
 
-    /// Partitions whose leaders are to be asked again whether to read from this broker go back to them (KIP-392).
+    /// Partitions whose leaders are to be asked again whether to read from this broker go back to
+    /// them (KIP-392).
     pub(super) fn expire_nearby(&mut self, id: Source, now: Instant) {
         match self.nodes.get_mut(&id) {
             Some(node) if node.expiry.is_some_and(|at| at <= now) => node.expiry = None,
@@ -182,8 +189,8 @@ impl Assignment {
         }
     }
 
-    /// The replica nearby that a partition is read from failed: its leader is read from, and not told where we are for a
-    /// while, so that it does not send us back at once.
+    /// The replica nearby that a partition is read from failed: its leader is read from, and not
+    /// told where we are for a while, so that it does not send us back at once.
     pub(super) fn leave_nearby(&mut self, partition: &TopicPartition, dead: bool, now: Instant) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         let again = found.nearby.fail(dead, now, &mut self.rng);
@@ -247,8 +254,8 @@ impl Assignment {
         self.settle_accounts();
     }
 
-    /// Brokers from which nothing is fetched any more give their shares to the others, once what came of them was read; the
-    /// tasks of those that are gone then end.
+    /// Brokers from which nothing is fetched any more give their shares to the others, once what
+    /// came of them was read; the tasks of those that are gone then end.
     pub(super) fn settle_accounts(&mut self) {
         let read = self.nodes.iter().filter(|(_, node)| node.partitions > 0);
         let read: BTreeSet<i32> = read.map(|(source, _)| source.broker).collect();

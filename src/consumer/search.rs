@@ -1,6 +1,6 @@
-//! Where a partition can be read again behind damage that hides its own end: searched for in steps that double until there
-//! is something to read, and then halve. So one call gets past any damage, with a few fetches for each power of two of the
-//! offsets that it covers. Decides; does no IO.
+//! Where a partition can be read again behind damage that hides its own end: searched for in steps
+//! that double until there is something to read, and then halve. So one call gets past any damage,
+//! with a few fetches for each power of two of the offsets that it covers. Decides; does no IO.
 
 use super::{assignment::Assignment, position::State, walk::Step, walk::Walk};
 use crate::{error::ErrorCode, log::event, record::TopicPartition, wire::fetch::FetchPartitionResponse};
@@ -114,8 +114,8 @@ impl Assignment {
                 (Some(Step::Skip(_)) | None, _) => search.sound(at, at),
             },
             ErrorCode::CORRUPT_MESSAGE => search.damaged(at),
-            // Behind the log's end there is no damage; and if it is the log's start that has moved, this leads back to where
-            // the search began, and from there as the policy says.
+            // Behind the log's end there is no damage; and if it is the log's start that has moved,
+            // this leads back to where the search began, and from there as the policy says.
             ErrorCode::OFFSET_OUT_OF_RANGE => search.sound(at, at),
             // It passes.
             _ => return false,
@@ -132,8 +132,8 @@ mod tests {
 
     use super::*;
 
-    /// Searches a log of `end` offsets in batches of `batch` of which those that overlap `damage` cannot be read. Gives what
-    /// is found, and in how many fetches.
+    /// Searches a log of `end` offsets in batches of `batch` of which those that overlap `damage`
+    /// cannot be read. Gives what is found, and in how many fetches.
     fn run(damage: std::ops::Range<i64>, batch: i64, end: i64, knows_end: bool) -> (i64, usize) {
         let mut search = Search::new(damage.start);
         for fetches in 0.. {

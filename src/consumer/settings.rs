@@ -13,8 +13,8 @@ use crate::{
     record::check_topic_name,
 };
 
-/// Where to start in a partition for which there is no committed offset, or whose offset is no longer there
-/// (`auto.offset.reset`).
+/// Where to start in a partition for which there is no committed offset, or whose offset is no
+/// longer there (`auto.offset.reset`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OffsetReset {
@@ -23,9 +23,11 @@ pub enum OffsetReset {
     /// Behind the last record, so that only what comes from now on is read. The default.
     #[default]
     Latest,
-    /// Nowhere: reading gives a [`NoOffset`](ErrorKind::NoOffset) error, and the partition waits for a seek.
+    /// Nowhere: reading gives a [`NoOffset`](ErrorKind::NoOffset) error, and the partition waits
+    /// for a seek.
     None,
-    /// At the first record that is not older than this, counted back from now (KIP-1106); at the end where there is none.
+    /// At the first record that is not older than this, counted back from now (KIP-1106); at the
+    /// end where there is none.
     ByDuration(Duration),
 }
 
@@ -35,7 +37,8 @@ pub enum IsolationLevel {
     /// All records, as they stand in the log, those of aborted transactions too. The default.
     #[default]
     ReadUncommitted,
-    /// Only records of committed transactions and those outside of any; reads no further than the last stable offset.
+    /// Only records of committed transactions and those outside of any; reads no further than the
+    /// last stable offset.
     ReadCommitted,
 }
 
@@ -43,12 +46,13 @@ pub enum IsolationLevel {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GroupProtocol {
-    /// By one of the members, by the strategy that all have in common; known to every broker. The default.
+    /// By one of the members, by the strategy that all have in common; known to every broker. The
+    /// default.
     #[default]
     Classic,
-    /// By the group's coordinator (KIP-848; Kafka 4.0 or newer): members give up and take over only what changes hands, and
-    /// expressions are matched by the brokers. A classic group whose members use Kafka's own strategies moves over while it
-    /// runs, member by member, and back.
+    /// By the group's coordinator (KIP-848; Kafka 4.0 or newer): members give up and take over only
+    /// what changes hands, and expressions are matched by the brokers. A classic group whose
+    /// members use Kafka's own strategies moves over while it runs, member by member, and back.
     Consumer,
 }
 
@@ -62,7 +66,8 @@ pub(crate) struct ConsumerSettings {
     pub(crate) group_instance_id: Option<Arc<str>>,
     /// `group.protocol`.
     pub(crate) group_protocol: GroupProtocol,
-    /// `group.remote.assignor`: which of the coordinator's assignors deals out; its own choice where none is named.
+    /// `group.remote.assignor`: which of the coordinator's assignors deals out; its own choice
+    /// where none is named.
     pub(crate) group_remote_assignor: Option<Arc<str>>,
     /// `auto.offset.reset`.
     pub(crate) auto_offset_reset: OffsetReset,
@@ -76,8 +81,8 @@ pub(crate) struct ConsumerSettings {
     pub(crate) fetch_max_bytes: i32,
     /// `fetch.max.wait.ms`.
     pub(crate) fetch_max_wait: Duration,
-    /// `max.partition.fetch.bytes`: of one partition in one answer. Where the user says nothing, Java's default and, of few
-    /// partitions on a long line, more.
+    /// `max.partition.fetch.bytes`: of one partition in one answer. Where the user says nothing,
+    /// Java's default and, of few partitions on a long line, more.
     pub(crate) max_partition_fetch_bytes: Option<i32>,
     /// `fetch.max.connections`: to each broker.
     pub(crate) fetch_max_connections: u8,
@@ -101,7 +106,8 @@ pub(crate) struct ConsumerSettings {
     pub(crate) exclude_internal_topics: bool,
     /// `topic.metadata.propagation.max.ms` (librdkafka).
     pub(crate) topic_propagation_max: Duration,
-    /// `queued.max.messages.kbytes`, in bytes: what may be fetched ahead of the reader, of all partitions together.
+    /// `queued.max.messages.kbytes`, in bytes: what may be fetched ahead of the reader, of all
+    /// partitions together.
     pub(crate) queued_max_bytes: usize,
     /// `max.decompressed.batch.bytes`: the largest batch, decompressed, that is accepted.
     pub(crate) max_decompressed_batch_bytes: usize,
@@ -168,7 +174,8 @@ fn contradiction(message: impl Into<String>) -> Error {
 }
 
 impl ConsumerSettings {
-    /// Refuses settings that contradict each other or allow nothing, and lets defaults give way to what was set.
+    /// Refuses settings that contradict each other or allow nothing, and lets defaults give way to
+    /// what was set.
     pub(crate) fn check(&mut self) -> Result<()> {
         if self.group_id.as_deref() == Some("") {
             return Err(contradiction("group.id is empty: give it a name, or leave it out to read without a group"));

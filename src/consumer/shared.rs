@@ -143,8 +143,8 @@ impl Shared {
         let _ = self.calls.send(what);
     }
 
-    /// Tells the listener, if there is one, that these partitions (or all) are about to go, and waits until it is done; also
-    /// where it was told before, and is not done yet.
+    /// Tells the listener, if there is one, that these partitions (or all) are about to go, and
+    /// waits until it is done; also where it was told before, and is not done yet.
     pub(super) async fn take_leave(&self, only: Option<&[Tenure]>, deadline: Instant) -> Result<()> {
         let listens = self.has_listener();
         // In one step: whoever looks next finds them told, and the listener busy with them.
@@ -168,8 +168,8 @@ impl Shared {
 
     // ---- commits
 
-    /// Takes note of a commit: of these offsets, of the assignment and the topics that are current now, behind all commits
-    /// that were asked for before.
+    /// Takes note of a commit: of these offsets, of the assignment and the topics that are current
+    /// now, behind all commits that were asked for before.
     fn ask_to_commit(&self, assignment: &Assignment, offsets: Offsets, by_user: bool) -> Result<AskedCommit> {
         let group = self.group("commit offsets")?;
         let picture = self.client.metadata();
@@ -229,8 +229,8 @@ impl Shared {
         self.carry_out(&mut asked, insistence, deadline).await
     }
 
-    /// Commits what was handed out of these partitions, or of all, for somebody who waits for it: whatever was asked for
-    /// before, in the background, is through before.
+    /// Commits what was handed out of these partitions, or of all, for somebody who waits for it:
+    /// whatever was asked for before, in the background, is through before.
     ///
     /// # Cancel safety
     /// As [`commit_done`](Self::commit_done).
@@ -241,8 +241,8 @@ impl Shared {
         self.carry_out(&mut asked, Insistence::AlsoForTopics, deadline).await
     }
 
-    /// Commits these offsets, for somebody who waits for it: whatever was asked for before, in the background, is through
-    /// before.
+    /// Commits these offsets, for somebody who waits for it: whatever was asked for before, in the
+    /// background, is through before.
     ///
     /// # Cancel safety
     /// As [`commit_done`](Self::commit_done).

@@ -1,8 +1,10 @@
-//! Partitions that are split off from the common reader: each has a reader of its own. Decides; does no IO.
+//! Partitions that are split off from the common reader: each has a reader of its own. Decides;
+//! does no IO.
 //!
-//! A partition that is split off stays in the rotation (so that its batches are opened ahead), but only its own reader
-//! takes from it and is woken by it. Where brokers' accounts are full and somebody waits, what waits for a reader that
-//! does not come is dropped and fetched anew when it does: a stream that nobody reads holds up nobody.
+//! A partition that is split off stays in the rotation (so that its batches are opened ahead), but
+//! only its own reader takes from it and is woken by it. Where brokers' accounts are full and
+//! somebody waits, what waits for a reader that does not come is dropped and fetched anew when it
+//! does: a stream that nobody reads holds up nobody.
 
 use std::{
     sync::Arc,
@@ -17,10 +19,12 @@ use crate::{
     record::TopicPartition,
 };
 
-/// What was fetched ahead for a reader that has not come for so long is dropped where others need its room.
+/// What was fetched ahead for a reader that has not come for so long is dropped where others need
+/// its room.
 const ABSENT: Duration = Duration::from_secs(1);
 
-/// Which splitting of which partition: one that was undone, or whose partition came back later, is another one.
+/// Which splitting of which partition: one that was undone, or whose partition came back later, is
+/// another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SplitId {
     pub(super) partition: TopicPartition,
@@ -46,8 +50,8 @@ impl Split {
 }
 
 impl Assignment {
-    /// Splits a partition off. What the common reader `holds` of it counts as in the hand of the new reader, which begins
-    /// behind it.
+    /// Splits a partition off. What the common reader `holds` of it counts as in the hand of the
+    /// new reader, which begins behind it.
     pub(super) fn split(&mut self, partition: &TopicPartition, holds: bool) -> Result<SplitId> {
         let found = self.get(partition)?;
         if found.split.is_some() {
@@ -71,18 +75,20 @@ impl Assignment {
         Ok(SplitId { partition: partition.clone(), id })
     }
 
-    /// Withholds what a reader has not iterated yet of what it holds, so that it cannot come behind what another one gives,
-    /// and reads on behind what it has.
+    /// Withholds what a reader has not iterated yet of what it holds, so that it cannot come behind
+    /// what another one gives, and reads on behind what it has.
     fn restart_behind(&mut self, partition: &TopicPartition) {
         let Some(found) = self.partitions.get(partition) else { return };
         let Some(lease) = &found.lease else { return };
         let offset = lease.handed();
         let epoch = lease.to_commit(offset).leader_epoch;
-        // An open question whether the log has what was read is asked anew where there is still cause for it.
+        // An open question whether the log has what was read is asked anew where there is still
+        // cause for it.
         self.begin(partition, State::Fetch { offset, epoch: epoch.unwrap_or(-1) }, false);
     }
 
-    /// The common reader reads the partition again. `lent`: records of a poll of its own reader are still held.
+    /// The common reader reads the partition again. `lent`: records of a poll of its own reader are
+    /// still held.
     pub(super) fn unsplit(&mut self, of: &SplitId, lent: bool) {
         if self.is_split(of)
             && let Some(found) = self.partitions.get_mut(&of.partition)
@@ -124,7 +130,8 @@ impl Assignment {
         }
     }
 
-    /// Whether a reader has nothing more to expect: the consumer has ended, or its partition was taken away.
+    /// Whether a reader has nothing more to expect: the consumer has ended, or its partition was
+    /// taken away.
     pub(super) fn has_ended_for(&self, of: Option<&SplitId>) -> bool {
         let gone = |of: &SplitId| !self.is_split(of) || !self.keeps(&of.partition);
         self.has_ended() || of.is_some_and(gone)
@@ -232,16 +239,17 @@ impl Assignment {
         self.signals.readers.extend(splits.filter_map(|split| split.waker.take()));
     }
 
-    /// The brokers whose partitions may have to make room for a fetch of so many bytes: itself, and where the whole is full,
-    /// those that have more than their share of it.
+    /// The brokers whose partitions may have to make room for a fetch of so many bytes: itself, and
+    /// where the whole is full, those that have more than their share of it.
     pub(super) fn makers_of_room(&self, node: i32, bytes: usize) -> Vec<i32> {
         let full = self.nodes.get(&node.into()).is_some_and(|node| !node.account.whole_has_room_for(bytes));
         let beyond = self.nodes.iter().filter(|(_, found)| full && found.account.is_beyond_share());
         beyond.map(|(source, _)| source.broker).filter(|id| *id != node).chain([node]).collect()
     }
 
-    /// A broker's account is full: where somebody waits, drops what waits for readers that have not come for long, those
-    /// first that have not come for longest, until `least` bytes are free. When to look again, if there is more of it.
+    /// A broker's account is full: where somebody waits, drops what waits for readers that have not
+    /// come for long, those first that have not come for longest, until `least` bytes are free.
+    /// When to look again, if there is more of it.
     pub(super) fn evict_unread(&mut self, node: Source, least: usize, now: Instant) -> Option<Instant> {
         let waits = |split: Option<&Split>| split.is_some_and(Split::is_waiting);
         let reader_waits = self.reader_waits();
@@ -284,7 +292,8 @@ impl Assignment {
         None
     }
 
-    /// Whether records that were taken under this lease may be handed out by that reader now: `None` when by nobody any more.
+    /// Whether records that were taken under this lease may be handed out by that reader now:
+    /// `None` when by nobody any more.
     pub(super) fn may_hand_out_by(&self, of: Option<&SplitId>, lease: &Arc<super::lease::Lease>) -> Option<bool> {
         let may = self.may_hand_out(lease)?;
         let split = self.partitions.get(lease.partition()).and_then(|found| found.split.as_ref());

@@ -1,5 +1,5 @@
-//! Why each partition waits for what it waits for, and since when: so that a consumer cannot stand still silently.
-//! Decides; does no IO.
+//! Why each partition waits for what it waits for, and since when: so that a consumer cannot stand
+//! still silently. Decides; does no IO.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,8 @@ use crate::{
     record::TopicPartition,
 };
 
-/// How much later than asked for an answer to a fetch may come before it is thought to be in the way.
+/// How much later than asked for an answer to a fetch may come before it is thought to be in the
+/// way.
 const LATE: Duration = Duration::from_secs(5);
 
 /// What a partition waits for: one reason at a time, the first that applies.
@@ -31,33 +32,39 @@ pub enum Waiting {
     Paused,
     /// For the reader to be done with what it holds, so that the group can have the partition back.
     Revoking,
-    /// For the user: the [rebalance listener](super::RebalanceListener) has not said yet from where it is to be read.
+    /// For the user: the [rebalance listener](super::RebalanceListener) has not said yet from where
+    /// it is to be read.
     Listener,
-    /// For the user: it cannot be read past damage. [Skip it](super::Consumer::skip_corrupt), or seek.
+    /// For the user: it cannot be read past damage. [Skip it](super::Consumer::skip_corrupt), or
+    /// seek.
     Corrupt,
-    /// For the user: there is no offset to read from, and `auto.offset.reset` is `none`. [Seek](super::Consumer::seek).
+    /// For the user: there is no offset to read from, and `auto.offset.reset` is `none`.
+    /// [Seek](super::Consumer::seek).
     NoOffset,
     /// For the partition to have a leader that is known. It may not exist.
     NoLeader,
-    /// For an answer to where it is to be read from: the committed offset, the log's start or end, whether the log was
-    /// truncated.
+    /// For an answer to where it is to be read from: the committed offset, the log's start or end,
+    /// whether the log was truncated.
     FindingPosition,
-    /// For the next attempt after this error, which [comes by itself](PartitionStatus::next_attempt_in), or for its answer.
+    /// For the next attempt after this error, which [comes by
+    /// itself](PartitionStatus::next_attempt_in), or for its answer.
     BackingOff(Error),
-    /// For the broker that it is read from, which [asked for silence](PartitionStatus::next_attempt_in) (KIP-219: a quota is
-    /// exceeded).
+    /// For the broker that it is read from, which [asked for
+    /// silence](PartitionStatus::next_attempt_in) (KIP-219: a quota is exceeded).
     Throttled,
     /// For the user: fetched records wait for the next `poll`, `recv` or stream item.
     Reader,
-    /// For the user: fetched records wait for the [`PartitionStream`](super::PartitionStream) that it was split off to, or
-    /// for the handlers of a [`Worker`](crate::Worker).
+    /// For the user: fetched records wait for the [`PartitionStream`](super::PartitionStream) that
+    /// it was split off to, or for the handlers of a [`Worker`](crate::Worker).
     PartitionStream,
     /// For a fetched batch to be decompressed.
     Decompressing,
-    /// For room: what was fetched and not read yet takes all that there is of `queued.max.messages.kbytes` for the broker that
-    /// it is read from, so that no fetch is under way there.
+    /// For room: what was fetched and not read yet takes all that there is of
+    /// `queued.max.messages.kbytes` for the broker that it is read from, so that no fetch is under
+    /// way there.
     Memory,
-    /// For the broker's answer to a fetch; [after so long](PartitionStatus::next_attempt_in) without one it is asked anew.
+    /// For the broker's answer to a fetch; [after so long](PartitionStatus::next_attempt_in)
+    /// without one it is asked anew.
     Fetching,
     /// For records to be appended: all that there are were read.
     Records,
@@ -113,8 +120,9 @@ pub struct PartitionStatus {
     pub waiting: Waiting,
     /// For how long it has waited for that without getting any further, to about a second.
     pub waiting_for: Duration,
-    /// How long that can last at most before the consumer tries again by itself, where it is known: how much is left of a
-    /// back-off or a throttling, or of the time that a broker has to answer a fetch.
+    /// How long that can last at most before the consumer tries again by itself, where it is known:
+    /// how much is left of a back-off or a throttling, or of the time that a broker has to answer a
+    /// fetch.
     pub next_attempt_in: Option<Duration>,
     /// The next offset to be handed out, where it is known.
     pub position: Option<i64>,
@@ -216,7 +224,8 @@ impl Assignment {
         if asked.is_none() && node.is_some_and(|node| node.account.is_starved()) {
             return (Waiting::Memory, None);
         }
-        // A broker answers when it has waited for records long enough: one that does not is not known to have none.
+        // A broker answers when it has waited for records long enough: one that does not is not
+        // known to have none.
         let overdue = asked.is_some_and(|since| now.saturating_duration_since(since) > self.rules.max_wait + LATE);
         let doubtful = overdue || seen.is_some_and(|seen| seen.trouble.is_some());
         let end = found.seen.end(self.rules.isolation);
@@ -226,8 +235,9 @@ impl Assignment {
         (Waiting::Fetching, asked.and(seen.and_then(|seen| seen.due)))
     }
 
-    /// Looks at every partition: tells `tracing` at debug what changed, and at warn what has got no further for `patience`
-    /// though it does not wait for the user: one line for each cause, repeated every minute, and one at info when it goes on.
+    /// Looks at every partition: tells `tracing` at debug what changed, and at warn what has got no
+    /// further for `patience` though it does not wait for the user: one line for each cause,
+    /// repeated every minute, and one at info when it goes on.
     pub(super) fn observe(&mut self, patience: Duration, now: Instant) {
         let mut stalls: BTreeMap<String, Stall> = BTreeMap::new();
         let (mut new, mut moving, mut longest) = (false, Vec::new(), Duration::ZERO);
@@ -247,7 +257,8 @@ impl Assignment {
             if progress.reason != reason {
                 event!(DEBUG, self.rules.origin, %partition, reason, error = trouble(&waiting), "waits");
             }
-            // Reasons may come and go in turn (an attempt, a wait, an attempt …): that is no progress.
+            // Reasons may come and go in turn (an attempt, a wait, an attempt …): that is no
+            // progress.
             if moved || waiting.is_for_user() || waiting.is_idle() {
                 if progress.warned {
                     let stuck = progress.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));

@@ -10,17 +10,19 @@ use crate::{
     record::check_topic_name,
 };
 
-/// Topics that brokers keep for themselves. Kafka knows them by these names, and users cannot add to them.
+/// Topics that brokers keep for themselves. Kafka knows them by these names, and users cannot add
+/// to them.
 const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
 
-/// What RE2 reads otherwise than we do, or not at all: operators between classes of characters, comments, word boundaries of
-/// newer kinds, groups that are named as elsewhere.
+/// What RE2 reads otherwise than we do, or not at all: operators between classes of characters,
+/// comments, word boundaries of newer kinds, groups that are named as elsewhere.
 const NOT_IN_RE2: [&str; 9] = ["&&", "--", "~~", "[[", "(?<", "(?x", "\\b{", "\\<", "\\>"];
 
 /// Topics by name and by regular expression.
 ///
-/// An element that starts with `^` is a regular expression, as in librdkafka: it is looked for from the start of a name
-/// and is not anchored at the end (`^audit` matches `audit-1`). Any other element is a name.
+/// An element that starts with `^` is a regular expression, as in librdkafka: it is looked for from
+/// the start of a name and is not anchored at the end (`^audit` matches `audit-1`). Any other
+/// element is a name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Subscription {
     names: BTreeSet<Arc<str>>,
@@ -28,8 +30,8 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    /// Reads the elements. A name that Kafka forbids, or an expression that cannot be read, is an `InvalidArgument`
-    /// error that shows it.
+    /// Reads the elements. A name that Kafka forbids, or an expression that cannot be read, is an
+    /// `InvalidArgument` error that shows it.
     pub(crate) fn parse<S: AsRef<str>>(elements: impl IntoIterator<Item = S>) -> Result<Self> {
         let mut subscription = Self::default();
         for element in elements {
@@ -66,7 +68,8 @@ impl Subscription {
         !self.patterns.is_empty()
     }
 
-    /// The expressions as one, for brokers that match them (KIP-848): they match whole names, where ours are searched for.
+    /// The expressions as one, for brokers that match them (KIP-848): they match whole names, where
+    /// ours are searched for.
     pub(crate) fn broker_regex(&self) -> Option<String> {
         let expressions: Vec<&str> = self.patterns.iter().map(Regex::as_str).collect();
         match &*expressions {
@@ -76,9 +79,10 @@ impl Subscription {
         }
     }
 
-    /// Whether [`broker_regex`](Self::broker_regex) finds the topics that [`topics`](Self::topics) does. Brokers hold it against
-    /// the names of all topics, their own as well, which no expression of theirs can leave out; and what can be read piece by
-    /// piece need not be readable as one, where two groups have the same name for example.
+    /// Whether [`broker_regex`](Self::broker_regex) finds the topics that [`topics`](Self::topics)
+    /// does. Brokers hold it against the names of all topics, their own as well, which no
+    /// expression of theirs can leave out; and what can be read piece by piece need not be readable
+    /// as one, where two groups have the same name for example.
     pub(crate) fn means_the_same_to_brokers(&self, exclude_internal: bool) -> bool {
         if exclude_internal && INTERNAL_TOPICS.iter().any(|topic| self.matches(topic)) {
             return false;
@@ -87,8 +91,9 @@ impl Subscription {
         self.patterns.iter().all(in_re2) && self.broker_regex().is_none_or(|regex| Regex::new(&regex).is_ok())
     }
 
-    /// The topics that are meant in this picture of the cluster: every name, and every topic there that an expression
-    /// matches. Topics that the broker keeps for itself are matched only where `exclude_internal` is false.
+    /// The topics that are meant in this picture of the cluster: every name, and every topic there
+    /// that an expression matches. Topics that the broker keeps for itself are matched only where
+    /// `exclude_internal` is false.
     pub(crate) fn topics(&self, metadata: &Metadata, exclude_internal: bool) -> BTreeSet<Arc<str>> {
         let mut topics = self.names.clone();
         if self.has_patterns() {
@@ -104,7 +109,8 @@ impl Subscription {
         self.patterns.iter().map(Regex::as_str)
     }
 
-    /// The expressions that match no topic of this picture; internal topics count where `exclude_internal` is false.
+    /// The expressions that match no topic of this picture; internal topics count where
+    /// `exclude_internal` is false.
     pub(crate) fn unmatched(&self, metadata: &Metadata, exclude_internal: bool) -> Vec<&str> {
         let visible = |pattern: &&Regex| {
             let mut topics = metadata.topics.values().filter(|topic| topic.error.is_ok());

@@ -15,7 +15,8 @@ pub(super) enum Sort {
     Transaction(i64),
 }
 
-/// `count` records from that offset on: keys `k<offset>`, values `v<offset>`, timestamp 1000 + offset, leader epoch 1.
+/// `count` records from that offset on: keys `k<offset>`, values `v<offset>`, timestamp 1000 +
+/// offset, leader epoch 1.
 pub(super) fn batch(base_offset: i64, count: i64, sort: Sort) -> Bytes {
     built(base_offset, count, sort, Compression::None, "v")
 }

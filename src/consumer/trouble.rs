@@ -63,8 +63,8 @@ impl Assignment {
         self.signals.nodes.extend(starved.map(|(id, _)| *id));
     }
 
-    /// Whether the reader of all that is not split off waits right now for records: where there is nothing of it, it only
-    /// listens.
+    /// Whether the reader of all that is not split off waits right now for records: where there is
+    /// nothing of it, it only listens.
     pub(super) fn reader_waits(&self) -> bool {
         self.reader.is_some() && self.partitions.values().any(|found| found.split.is_none())
     }
@@ -73,8 +73,9 @@ impl Assignment {
         self.signals.reader = self.reader.take().or(self.signals.reader.take());
     }
 
-    /// Tells the reader, once, what has been in the way for long: `failure` is why the last look at the cluster failed,
-    /// `subscribed` whether a group is to give us partitions, which needs a cluster as well.
+    /// Tells the reader, once, what has been in the way for long: `failure` is why the last look at
+    /// the cluster failed, `subscribed` whether a group is to give us partitions, which needs a
+    /// cluster as well.
     pub(super) fn check_trouble(&mut self, failure: Option<Error>, subscribed: bool, now: Instant) {
         self.settle_accounts();
         let patience = self.rules.patience;

@@ -1,5 +1,6 @@
-//! What one partition's slice of a fetch response holds, by the headers of its batches alone: which of them are to be
-//! handed out, and where to read on. Nothing is decompressed or copied, but for the markers of transactions.
+//! What one partition's slice of a fetch response holds, by the headers of its batches alone: which
+//! of them are to be handed out, and where to read on. Nothing is decompressed or copied, but for
+//! the markers of transactions.
 
 use std::collections::HashMap;
 
@@ -19,9 +20,11 @@ const MARKER_LIMIT: usize = 64 * 1024;
 pub(super) enum Step {
     /// A batch to hand out.
     Batch(RawBatch),
-    /// Nothing to hand out before this offset: markers, aborted records, batches that compaction emptied.
+    /// Nothing to hand out before this offset: markers, aborted records, batches that compaction
+    /// emptied.
     Skip(i64),
-    /// From here on the slice cannot be read; the last step. `end`: behind what cannot be read, where that is known.
+    /// From here on the slice cannot be read; the last step. `end`: behind what cannot be read,
+    /// where that is known.
     Broken { error: Error, end: Option<i64> },
 }
 
@@ -31,13 +34,14 @@ pub(super) struct Walk {
     pub(super) steps: Vec<Step>,
     /// Where to read on; `None` where there was no whole batch.
     pub(super) next_offset: Option<i64>,
-    /// From which offset on which leader epoch goes, −1 where not known: those of markers and of what is left out are among
-    /// them. Grows by one for each election.
+    /// From which offset on which leader epoch goes, −1 where not known: those of markers and of
+    /// what is left out are among them. Grows by one for each election.
     pub(super) epochs: Vec<(i64, i32)>,
-    /// There were bytes, but of the beginning of one batch only: asking for more is the only way on.
+    /// There were bytes, but of the beginning of one batch only: asking for more is the only way
+    /// on.
     pub(super) too_small: bool,
-    /// Where it is too small: the first offset of a sound batch that lies in what should be the first one, so that the first
-    /// one's length cannot be right.
+    /// Where it is too small: the first offset of a sound batch that lies in what should be the
+    /// first one, so that the first one's length cannot be right.
     pub(super) sound: Option<i64>,
     /// The largest batch, in bytes.
     pub(super) largest: usize,
@@ -45,8 +49,8 @@ pub(super) struct Walk {
     pub(super) bytes: usize,
 }
 
-/// Walks a slice. `aborted` are the aborted transactions that the broker named for it, by producer id and first offset,
-/// in any order.
+/// Walks a slice. `aborted` are the aborted transactions that the broker named for it, by producer
+/// id and first offset, in any order.
 pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i64)]) -> Walk {
     let mut walk = Walk { bytes: records.len(), ..Walk::default() };
     let mut transactions = Aborted::new(aborted);
@@ -76,11 +80,13 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
         if walk.epochs.last().is_none_or(|(_, last)| *last != epoch) {
             walk.epochs.push((batch.header.base_offset.max(walk.next_offset.unwrap_or(0)), epoch));
         }
-        // Offsets that go back are an older part of the log again: reading goes on behind all of it.
+        // Offsets that go back are an older part of the log again: reading goes on behind all of
+        // it.
         let next = walk.next_offset.map_or(next, |before| before.max(next));
         walk.next_offset = Some(next);
         walk.largest = walk.largest.max(batch.bytes().len());
-        // A message set's wrapper does not say how many records it holds; a v2 batch does, and may be empty.
+        // A message set's wrapper does not say how many records it holds; a v2 batch does, and may
+        // be empty.
         let empty = batch.header.magic == 2 && batch.header.record_count == 0;
         if wanted && !empty {
             walk.steps.push(Step::Batch(batch));
@@ -95,7 +101,8 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
     walk
 }
 
-/// Which producers' transactions are open and known to end in an abort, at the current place of the walk (KIP-98).
+/// Which producers' transactions are open and known to end in an abort, at the current place of the
+/// walk (KIP-98).
 #[derive(Debug)]
 struct Aborted {
     /// Those that begin further on, the nearest last.
@@ -125,7 +132,8 @@ impl Aborted {
             if end.is_some() {
                 self.open.remove(&header.producer_id);
             }
-            // Its marker is missing, or the list is wrong: which of what was left out was committed cannot be said.
+            // Its marker is missing, or the list is wrong: which of what was left out was committed
+            // cannot be said.
             if let (Some(ControlRecord::Commit { .. }), Some(first)) = (end, left_out) {
                 let message = format!(
                     "the broker says that the transaction of producer {} with offset {first} was aborted, but the log \
@@ -178,8 +186,8 @@ mod tests {
         shown(&walk(parts.concat().into(), isolation, aborted))
     }
 
-    /// Offsets 0–1 of producer 7, aborted at 5; 2 without a transaction; 3–4 of producer 9, committed at 6; then producer 7
-    /// again at 7, committed at 8.
+    /// Offsets 0–1 of producer 7, aborted at 5; 2 without a transaction; 3–4 of producer 9,
+    /// committed at 6; then producer 7 again at 7, committed at 8.
     fn log() -> Vec<Bytes> {
         vec![
             batch(0, 2, Sort::Transaction(7)),

@@ -1,5 +1,5 @@
-//! The topics that a consumer asks for, and whether they are there: for its status, its reader and its log. Decides; does
-//! no IO.
+//! The topics that a consumer asks for, and whether they are there: for its status, its reader and
+//! its log. Decides; does no IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,14 +22,14 @@ pub enum TopicState {
     Unknown,
     /// The topic exists, and the consumer may see it.
     Present,
-    /// The topic does not exist (`UNKNOWN_TOPIC_OR_PARTITION`). Metadata is asked for it again; it is read as soon as it is
-    /// created.
+    /// The topic does not exist (`UNKNOWN_TOPIC_OR_PARTITION`). Metadata is asked for it again; it
+    /// is read as soon as it is created.
     Missing,
-    /// The consumer has no right to the topic (`TOPIC_AUTHORIZATION_FAILED`). Metadata is asked for it again; it is read as
-    /// soon as the right is granted.
+    /// The consumer has no right to the topic (`TOPIC_AUTHORIZATION_FAILED`). Metadata is asked for
+    /// it again; it is read as soon as the right is granted.
     Forbidden,
-    /// Brokers answer with another error than these. Metadata is asked for the topic again; it is read as soon as they
-    /// name its partitions.
+    /// Brokers answer with another error than these. Metadata is asked for the topic again; it is
+    /// read as soon as they name its partitions.
     Unavailable(ErrorCode),
 }
 
@@ -143,15 +143,16 @@ impl WantedTopics {
         self.exclude_internal = exclude_internal;
     }
 
-    /// Takes what a picture of the cluster says of what is subscribed to, and of these topics, whose partitions are
-    /// assigned.
+    /// Takes what a picture of the cluster says of what is subscribed to, and of these topics,
+    /// whose partitions are assigned.
     pub(super) fn look(&mut self, metadata: &Metadata, assigned: BTreeSet<Arc<str>>, now: Instant) {
         self.topics.retain(|name, _| self.subscription.names().contains(name) || assigned.contains(name));
         let mut appeared = Vec::new();
         for name in self.subscription.names().iter().chain(&assigned) {
             let known = self.topics.entry(name.clone()).or_insert_with(|| Known::new(TopicState::Unknown, now));
             let Some(state) = TopicState::of(metadata, name) else { continue };
-            // A topic that is being created has no leader for a moment: until it has one, it is missing.
+            // A topic that is being created has no leader for a moment: until it has one, it is
+            // missing.
             if known.state.is_absent() && matches!(state, TopicState::Unavailable(_)) {
                 continue;
             }
@@ -192,8 +193,8 @@ impl WantedTopics {
         }
     }
 
-    /// Tells the log of what has been missing for long enough, once, and returns what the reader is to be told, each with
-    /// the topics that it is about.
+    /// Tells the log of what has been missing for long enough, once, and returns what the reader is
+    /// to be told, each with the topics that it is about.
     pub(super) fn tell(&mut self, now: Instant) -> Vec<(Error, Vec<Arc<str>>)> {
         let propagation = self.propagation;
         let due = |since: Instant| now.saturating_duration_since(since) >= propagation;

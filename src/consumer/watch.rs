@@ -1,6 +1,7 @@
 //! What is counted and remembered of fetches, for metrics and status. Decides nothing; does no IO.
 //!
-//! Everything here is added up once for each response, under the assignment's lock, which is held then anyway.
+//! Everything here is added up once for each response, under the assignment's lock, which is held
+//! then anyway.
 
 use std::{
     collections::BTreeMap,
@@ -61,7 +62,8 @@ impl Seen {
         self.told_end = -1;
     }
 
-    /// It is fetched from there on; what was told of the log's end and is fetched anew is told anew.
+    /// It is fetched from there on; what was told of the log's end and is fetched anew is told
+    /// anew.
     pub(super) fn fetched_from(&mut self, offset: i64) {
         if offset < self.told_end {
             self.told_end = -1;

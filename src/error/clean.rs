@@ -1,4 +1,5 @@
-//! Text from outside (a broker, another member, a token endpoint, a certificate) as an error or a log line may hold it.
+//! Text from outside (a broker, another member, a token endpoint, a certificate) as an error or a
+//! log line may hold it.
 
 use std::borrow::Cow;
 
@@ -8,12 +9,13 @@ const PIECE: usize = 512;
 const MESSAGE: usize = 8192;
 const CUT: char = '…';
 
-/// Returns `text` with each character that a terminal or a log viewer acts on written out (`\n`, `\u{1b}`), cut at 512
-/// bytes. Text without such characters is returned as it is, without an allocation.
+/// Returns `text` with each character that a terminal or a log viewer acts on written out (`\n`,
+/// `\u{1b}`), cut at 512 bytes. Text without such characters is returned as it is, without an
+/// allocation.
 ///
-/// Escaped are the control characters (C0, DEL, C1), the separators of lines and paragraphs (U+2028, U+2029), and
-/// characters that reorder or hide text (bidirectional controls, zero-width characters, tags). A second call changes
-/// nothing.
+/// Escaped are the control characters (C0, DEL, C1), the separators of lines and paragraphs
+/// (U+2028, U+2029), and characters that reorder or hide text (bidirectional controls, zero-width
+/// characters, tags). A second call changes nothing.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     escaped(text, PIECE).map_or(Cow::Borrowed(text), Cow::Owned)
 }

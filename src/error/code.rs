@@ -1,7 +1,8 @@
 //! The broker's error codes and what each of them asks of a client.
 //!
-//! One table for every room: whether the same request may be sent again, and what must be looked up anew first. What a
-//! code means for a batch, a member or a transaction is decided by that room's own state machine.
+//! One table for every room: whether the same request may be sent again, and what must be looked up
+//! anew first. What a code means for a batch, a member or a transaction is decided by that room's
+//! own state machine.
 
 use std::fmt;
 

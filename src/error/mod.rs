@@ -16,20 +16,22 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Any error, of code that this crate calls and did not write.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// An error of this client: what kind it is, what the broker said, whether to retry, whether a record may have been
-/// written, and what to do next ([`advice`](Error::advice)).
+/// An error of this client: what kind it is, what the broker said, whether to retry, whether a
+/// record may have been written, and what to do next ([`advice`](Error::advice)).
 ///
 /// Cheap to clone: every record of a failed batch gets the same one.
 ///
-/// A message never holds a control character: brokers, other members of a group and token endpoints have their text in
-/// it, and each character that a terminal or a log viewer would act on is written out (`\n`, `\u{1b}`).
+/// A message never holds a control character: brokers, other members of a group and token endpoints
+/// have their text in it, and each character that a terminal or a log viewer would act on is
+/// written out (`\n`, `\u{1b}`).
 ///
 /// # Errors that a program makes
-/// A [`TokenSource`](crate::security::TokenSource), a [`Mechanism`](crate::security::Mechanism) and an
-/// [`Exchange`](crate::security::Exchange) return this type. [`authentication`](Error::authentication) makes an error that
-/// trying again does not cure, [`network`](Error::network) and [`timeout`](Error::timeout) make errors that may pass;
-/// [`with_source`](Error::with_source) adds the cause. Deserializers, assignors, rebalance listeners and handlers return
-/// errors of any type.
+/// A [`TokenSource`](crate::security::TokenSource), a [`Mechanism`](crate::security::Mechanism) and
+/// an [`Exchange`](crate::security::Exchange) return this type.
+/// [`authentication`](Error::authentication) makes an error that trying again does not cure,
+/// [`network`](Error::network) and [`timeout`](Error::timeout) make errors that may pass;
+/// [`with_source`](Error::with_source) adds the cause. Deserializers, assignors, rebalance
+/// listeners and handlers return errors of any type.
 ///
 /// ```
 /// use ottla::Error;
@@ -71,7 +73,8 @@ struct Place {
 pub enum ErrorKind {
     /// A setting is unknown, malformed or contradicts another; nothing was started.
     Configuration,
-    /// An argument of the call cannot be used (a topic name that Kafka forbids, a negative partition …).
+    /// An argument of the call cannot be used (a topic name that Kafka forbids, a negative
+    /// partition …).
     InvalidArgument,
     /// A record is larger than `max.request.size` or than what the broker accepts.
     RecordTooLarge,
@@ -81,8 +84,8 @@ pub enum ErrorKind {
     Timeout,
     /// A connection could not be made, or broke.
     Network,
-    /// None of `bootstrap.servers` could be resolved within `bootstrap.resolve.timeout.ms` (KIP-909). The client goes on
-    /// trying: later calls succeed once one can be.
+    /// None of `bootstrap.servers` could be resolved within `bootstrap.resolve.timeout.ms`
+    /// (KIP-909). The client goes on trying: later calls succeed once one can be.
     Resolution,
     /// The peer does not speak Kafka, or sent bytes that cannot be read.
     Protocol,
@@ -98,11 +101,14 @@ pub enum ErrorKind {
     Authorization,
     /// A partition has no usable position and `auto.offset.reset` is `none`.
     NoOffset,
-    /// The topic or partition does not exist (or is not visible), and did not appear before the deadline.
+    /// The topic or partition does not exist (or is not visible), and did not appear before the
+    /// deadline.
     UnknownTopicOrPartition,
-    /// The end of a partition was reached, where a consumer asked to be told (`enable.partition.eof`). Nothing went wrong.
+    /// The end of a partition was reached, where a consumer asked to be told
+    /// (`enable.partition.eof`). Nothing went wrong.
     EndOfPartition,
-    /// The bytes of a record that was read are not what a deserializer expects. Reading goes on with the next one.
+    /// The bytes of a record that was read are not what a deserializer expects. Reading goes on
+    /// with the next one.
     Deserialization,
     /// A worker's handler failed: by an error (which is the source), a panic, or a timeout.
     Handler,
@@ -112,9 +118,11 @@ pub enum ErrorKind {
     Closed,
     /// The record was given up by `Producer::purge` before it was acknowledged.
     Purged,
-    /// A consumer is not in the group, or no longer owns the partition, so that the call cannot be carried out.
+    /// A consumer is not in the group, or no longer owns the partition, so that the call cannot be
+    /// carried out.
     NotAssigned,
-    /// Code of yours that this client calls (a rebalance listener, an assignor) failed, panicked or took too long.
+    /// Code of yours that this client calls (a rebalance listener, an assignor) failed, panicked or
+    /// took too long.
     Callback,
     /// A mistake of this client: please report it.
     Internal,
@@ -123,26 +131,29 @@ pub enum ErrorKind {
 /// How far a record got that was not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeliveryStatus {
-    /// The record is not in the log and will not get there: it may be sent again without doubling it.
+    /// The record is not in the log and will not get there: it may be sent again without doubling
+    /// it.
     NotPersisted,
     /// The record may be in the log: sending it again may double it.
     PossiblyPersisted,
 }
 
 impl Error {
-    /// Makes an error of kind [`Authentication`](ErrorKind::Authentication), which trying again does not cure: credentials
-    /// that are refused, have been revoked or are missing. Calls that wait for a connection end with it at once.
+    /// Makes an error of kind [`Authentication`](ErrorKind::Authentication), which trying again
+    /// does not cure: credentials that are refused, have been revoked or are missing. Calls that
+    /// wait for a connection end with it at once.
     pub fn authentication(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Authentication, message)
     }
 
-    /// Makes an error of kind [`Network`](ErrorKind::Network), which may pass: an identity provider that cannot be reached
-    /// or is overloaded. The client tries again after a backoff.
+    /// Makes an error of kind [`Network`](ErrorKind::Network), which may pass: an identity provider
+    /// that cannot be reached or is overloaded. The client tries again after a backoff.
     pub fn network(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Network, message)
     }
 
-    /// Makes an error of kind [`Timeout`](ErrorKind::Timeout), which may pass. The client tries again after a backoff.
+    /// Makes an error of kind [`Timeout`](ErrorKind::Timeout), which may pass. The client tries
+    /// again after a backoff.
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Timeout, message)
     }
@@ -152,8 +163,8 @@ impl Error {
         self.changed(|inner| inner.source = Some(source.into().into()))
     }
 
-    /// Says whether the same call may succeed when it is made again ([`is_retriable`](Error::is_retriable)), where the kind
-    /// alone says otherwise.
+    /// Says whether the same call may succeed when it is made again
+    /// ([`is_retriable`](Error::is_retriable)), where the kind alone says otherwise.
     pub fn with_retriable(self, retriable: bool) -> Self {
         self.changed(|inner| inner.retriable = retriable)
     }
@@ -172,7 +183,8 @@ impl Error {
         }))
     }
 
-    /// An error that a broker answered with; `context` says what was asked ("produce to orders[0]").
+    /// An error that a broker answered with; `context` says what was asked ("produce to
+    /// orders[0]").
     pub(crate) fn broker(code: ErrorCode, context: impl fmt::Display) -> Self {
         let kind = match code {
             ErrorCode::TOPIC_AUTHORIZATION_FAILED
@@ -238,14 +250,14 @@ impl Error {
 
     /// Whether the same call may succeed when it is made again.
     ///
-    /// For a record also look at [`delivery_status`](Self::delivery_status): sending one again that was possibly
-    /// persisted may double it.
+    /// For a record also look at [`delivery_status`](Self::delivery_status): sending one again that
+    /// was possibly persisted may double it.
     pub fn is_retriable(&self) -> bool {
         self.0.retriable
     }
 
-    /// Returns true if this client cannot go on after the error: close it and make a new one. The kinds are
-    /// [`Fenced`](ErrorKind::Fenced) and [`Closed`](ErrorKind::Closed).
+    /// Returns true if this client cannot go on after the error: close it and make a new one. The
+    /// kinds are [`Fenced`](ErrorKind::Fenced) and [`Closed`](ErrorKind::Closed).
     pub fn is_fatal(&self) -> bool {
         let full = self.0.code == Some(ErrorCode::GROUP_MAX_SIZE_REACHED);
         full || matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed)
@@ -253,16 +265,16 @@ impl Error {
 
     /// Returns how far a record got that was not acknowledged, or a request that has no answer.
     ///
-    /// Each error that `Producer::send`, `try_send` and `send_batch` return, and each that a `Delivery` resolves to, has a
-    /// status. A record that was refused, or that never left the client, is
-    /// [`NotPersisted`](DeliveryStatus::NotPersisted).
+    /// Each error that `Producer::send`, `try_send` and `send_batch` return, and each that a
+    /// `Delivery` resolves to, has a status. A record that was refused, or that never left the
+    /// client, is [`NotPersisted`](DeliveryStatus::NotPersisted).
     pub fn delivery_status(&self) -> Option<DeliveryStatus> {
         self.0.status
     }
 
-    /// Topic, partition and offset of what could not be read ([`ErrorKind::Corrupt`], [`ErrorKind::NoOffset`],
-    /// [`ErrorKind::Deserialization`]) or handled ([`ErrorKind::Handler`]), or of the end
-    /// that was reached ([`ErrorKind::EndOfPartition`]).
+    /// Topic, partition and offset of what could not be read ([`ErrorKind::Corrupt`],
+    /// [`ErrorKind::NoOffset`], [`ErrorKind::Deserialization`]) or handled
+    /// ([`ErrorKind::Handler`]), or of the end that was reached ([`ErrorKind::EndOfPartition`]).
     pub fn place(&self) -> Option<(&str, i32, i64)> {
         self.0.place.as_ref().map(|place| (&*place.topic, place.partition, place.offset))
     }

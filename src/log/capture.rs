@@ -15,8 +15,8 @@ use tracing::{
 /// The lines of this thread's clients from now on, until it is dropped.
 pub(crate) struct Lines {
     seen: Seen,
-    /// `tracing` believes of a single subscriber that all threads have it, so that a test beside this one, which has none,
-    /// would switch an event off for all: hence a second one.
+    /// `tracing` believes of a single subscriber that all threads have it, so that a test beside
+    /// this one, which has none, would switch an event off for all: hence a second one.
     _second: Dispatch,
     _default: DefaultGuard,
 }

@@ -28,7 +28,8 @@ impl<K> Default for Limiter<K> {
 }
 
 impl<K: Clone + Eq + Hash> Limiter<K> {
-    /// Returns how many lines of that cause were suppressed since the last one, if this one may be written.
+    /// Returns how many lines of that cause were suppressed since the last one, if this one may be
+    /// written.
     pub(crate) fn admit(&mut self, cause: K, now: Instant) -> Option<u64> {
         if let Some(seen) = self.0.get_mut(&cause) {
             if now.saturating_duration_since(seen.admitted) < INTERVAL {

@@ -1,8 +1,10 @@
-//! Log lines: which client a line is about, how often it is written, and how it names many things at once.
+//! Log lines: which client a line is about, how often it is written, and how it names many things
+//! at once.
 //!
-//! Every event of the rooms above goes through [`event`], so that `client_id`, `role` and `group` stand on every line, also
-//! on a line that the user's own thread writes. The fields are part of the event and not of a span, because a filter by
-//! target leaves a span of another target out, and the fields with it.
+//! Every event of the rooms above goes through [`event`], so that `client_id`, `role` and `group`
+//! stand on every line, also on a line that the user's own thread writes. The fields are part of
+//! the event and not of a span, because a filter by target leaves a span of another target out, and
+//! the fields with it.
 
 mod limiter;
 mod outage;
@@ -30,13 +32,14 @@ struct Named {
 }
 
 impl Origin {
-    /// A client of that `client.id`; `role` is `producer`, `consumer` or `admin`, and `group` its `group.id`.
+    /// A client of that `client.id`; `role` is `producer`, `consumer` or `admin`, and `group` its
+    /// `group.id`.
     pub(crate) fn new(client_id: &str, role: &'static str, group: Option<Arc<str>>) -> Self {
         Self(Some(Arc::new(Named { client_id: client_id.to_owned(), role, group })))
     }
 
-    /// The client that this task works for, where [`scope`](Self::scope) says so. Code that several clients share (token
-    /// caches) has no other way to know.
+    /// The client that this task works for, where [`scope`](Self::scope) says so. Code that several
+    /// clients share (token caches) has no other way to know.
     pub(crate) fn current() -> Self {
         CURRENT.try_with(Self::clone).unwrap_or_default()
     }
@@ -59,8 +62,8 @@ impl Origin {
     }
 }
 
-/// Writes an event of that level about that client; the rest is as in `tracing::event!`. Nothing behind the client is
-/// computed where the level is off.
+/// Writes an event of that level about that client; the rest is as in `tracing::event!`. Nothing
+/// behind the client is computed where the level is off.
 macro_rules! event {
     ($level:ident, $origin:expr, $($rest:tt)+) => {{
         let origin: &$crate::log::Origin = &$origin;

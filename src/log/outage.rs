@@ -1,9 +1,10 @@
-//! When the log is told of something that fails again and again: at its beginning, while it lasts, and at its end.
-//! Decides; does no IO.
+//! When the log is told of something that fails again and again: at its beginning, while it lasts,
+//! and at its end. Decides; does no IO.
 
 use std::time::{Duration, Instant};
 
-/// The second line of an outage follows so long after the first, and the first of the next outage after the last of this.
+/// The second line of an outage follows so long after the first, and the first of the next outage
+/// after the last of this.
 const SOON: Duration = Duration::from_secs(10);
 /// Every further line follows so long after the one before.
 const LATER: Duration = Duration::from_secs(60);

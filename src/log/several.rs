@@ -8,8 +8,8 @@ const NAMED: usize = 5;
 /// The first few of these by name, and the number of the others.
 pub(crate) struct Several<'a, T>(&'a [T]);
 
-/// Shows the first few of these by name, and the number of the others: `t[0], t[1] and 198 more`. Control characters are
-/// escaped, because names may come from a broker.
+/// Shows the first few of these by name, and the number of the others: `t[0], t[1] and 198 more`.
+/// Control characters are escaped, because names may come from a broker.
 pub(crate) fn several<T: fmt::Display>(all: &[T]) -> Several<'_, T> {
     Several(all)
 }

@@ -6,9 +6,9 @@ const SUB: u64 = 1 << SUB_BITS;
 
 /// How often values of which size were seen, in at most 976 counters, whatever the values are.
 ///
-/// Values below 32 are kept as they are; above, each power of two is cut into 16 equal parts, so a value that is read back
-/// ([`quantile`](Self::quantile)) is at most 3.2 % off. Count, sum, mean and maximum are exact. Its unit is that of the
-/// field that holds it.
+/// Values below 32 are kept as they are; above, each power of two is cut into 16 equal parts, so a
+/// value that is read back ([`quantile`](Self::quantile)) is at most 3.2 % off. Count, sum, mean
+/// and maximum are exact. Its unit is that of the field that holds it.
 ///
 /// ```
 /// # use ottla::Histogram;
@@ -46,8 +46,9 @@ impl Histogram {
         if self.count == 0 { 0.0 } else { self.sum as f64 / self.count as f64 }
     }
 
-    /// The value that a share `q` of all values do not exceed: 0.5 for the median, 0.99 for the 99th percentile. 0 when no
-    /// value was seen; what lies outside of 0 to 1 is taken for the nearer end.
+    /// The value that a share `q` of all values do not exceed: 0.5 for the median, 0.99 for the
+    /// 99th percentile. 0 when no value was seen; what lies outside of 0 to 1 is taken for the
+    /// nearer end.
     pub fn quantile(&self, q: f64) -> u64 {
         // Not a number is taken for 0.
         let rank = ((self.count as f64 * q.clamp(0.0, 1.0)).ceil() as u64).clamp(1, self.count.max(1));
@@ -61,8 +62,8 @@ impl Histogram {
         self.max
     }
 
-    /// The buckets that are not empty, in order: the largest value that each takes, and how many values it holds. For
-    /// handing the whole distribution on.
+    /// The buckets that are not empty, in order: the largest value that each takes, and how many
+    /// values it holds. For handing the whole distribution on.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         let counted = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
         counted.map(|(index, count)| (largest(index), *count))
@@ -79,7 +80,8 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
-    /// What was seen since an earlier snapshot of the same histogram. Its maximum is read off the buckets, as a quantile is.
+    /// What was seen since an earlier snapshot of the same histogram. Its maximum is read off the
+    /// buckets, as a quantile is.
     #[must_use]
     pub fn since(&self, earlier: &Histogram) -> Histogram {
         let before = earlier.buckets.iter().copied().chain(std::iter::repeat(0));

@@ -17,7 +17,8 @@ const PIPE: usize = 256 * 1024;
 
 /// A network inside the process, for tests under paused time: no sockets, no ports of the machine.
 ///
-/// Clones are the same network. Every host name resolves to 127.0.0.1 unless it is an address itself.
+/// Clones are the same network. Every host name resolves to 127.0.0.1 unless it is an address
+/// itself.
 #[derive(Clone, Default)]
 pub struct MemoryNetwork {
     listeners: Arc<Mutex<HashMap<SocketAddr, mpsc::UnboundedSender<DuplexStream>>>>,

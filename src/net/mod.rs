@@ -1,4 +1,5 @@
-//! The network as a trait, so that the same client runs over TCP, over memory in tests, and over whatever a user brings.
+//! The network as a trait, so that the same client runs over TCP, over memory in tests, and over
+//! whatever a user brings.
 
 mod memory;
 mod runtime;
@@ -21,8 +22,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Turns names into addresses and addresses into connections.
 ///
-/// The client brings the timeouts (`socket.connection.setup.timeout.ms`), the order in which addresses are tried, and,
-/// above this, TLS; an implementation only resolves and connects. Its futures are dropped when time is up.
+/// The client brings the timeouts (`socket.connection.setup.timeout.ms`), the order in which
+/// addresses are tried, and, above this, TLS; an implementation only resolves and connects. Its
+/// futures are dropped when time is up.
 pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// All addresses of a host, in the order in which they should be tried.
     ///
@@ -36,9 +38,9 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// A new connection to one address.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
 
-    /// Checks, when a client is built, that the current tokio runtime has what connections need; the error becomes that of
-    /// `build()`. Default: nothing is needed. A network over [`Tcp`] hands the question on to it, because tokio panics
-    /// where its runtime has no IO.
+    /// Checks, when a client is built, that the current tokio runtime has what connections need;
+    /// the error becomes that of `build()`. Default: nothing is needed. A network over [`Tcp`]
+    /// hands the question on to it, because tokio panics where its runtime has no IO.
     ///
     /// # Errors
     /// What the runtime lacks.

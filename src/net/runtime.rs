@@ -1,7 +1,7 @@
 //! The tokio runtime that a client's tasks run on.
 //!
-//! Tokio answers no question about what a runtime was built with: what a runtime lacks panics when it is used. So it is
-//! used once, under a guard, before any task of the client depends on it.
+//! Tokio answers no question about what a runtime was built with: what a runtime lacks panics when
+//! it is used. So it is used once, under a guard, before any task of the client depends on it.
 
 use std::{
     io,

@@ -4,8 +4,8 @@ use tokio::net::{TcpStream, lookup_host};
 
 use super::{BoxFuture, IN_MEMORY_DOMAIN, Network, Stream, runtime};
 
-/// TCP, with the system's resolver and `TCP_NODELAY`: requests are coalesced by the client, so waiting for more bytes
-/// would only add latency.
+/// TCP, with the system's resolver and `TCP_NODELAY`: requests are coalesced by the client, so
+/// waiting for more bytes would only add latency.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
 

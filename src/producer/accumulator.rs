@@ -1,4 +1,5 @@
-//! Where records come in: one partition's open batch and the full ones behind it, under the partition's own lock.
+//! Where records come in: one partition's open batch and the full ones behind it, under the
+//! partition's own lock.
 
 use std::{
     collections::VecDeque,
@@ -84,8 +85,8 @@ pub(crate) enum Payment {
     Due,
     /// They were taken before, by who waited for them.
     Paid,
-    /// The record waited for its topic: it was charged, and has a place for its result. `None` once a batch has it. In a
-    /// box, so that a payment is small for all the others.
+    /// The record waited for its topic: it was charged, and has a place for its result. `None` once
+    /// a batch has it. In a box, so that a payment is small for all the others.
     Waited(Option<Box<Waited>>),
 }
 
@@ -226,8 +227,8 @@ impl Held<'_> {
         self.partition
     }
 
-    /// Encodes a record into the open batch. `clock` is asked when a batch is begun only. `take` hears where the record's
-    /// result will be, unless it has a place already.
+    /// Encodes a record into the open batch. `clock` is asked when a batch is begun only. `take`
+    /// hears where the record's result will be, unless it has a place already.
     #[inline]
     pub(crate) fn append<R>(
         &mut self,

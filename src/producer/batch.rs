@@ -1,4 +1,5 @@
-//! A batch on its way: its records' bytes, who waits for their results, and what became of its attempts so far.
+//! A batch on its way: its records' bytes, who waits for their results, and what became of its
+//! attempts so far.
 
 use std::{
     ops::Range,
@@ -31,7 +32,8 @@ use crate::{
     wire::batch::{BatchBuilder, BodyPool, SealedBatch},
 };
 
-/// The part of the buffer whose memory is kept for the next batches, at most: what was in use is all there is to keep.
+/// The part of the buffer whose memory is kept for the next batches, at most: what was in use is
+/// all there is to keep.
 const POOLED_PART: usize = 2;
 
 /// What all batches of a producer share: whom they owe bytes, reports and the end of a flush.
@@ -72,8 +74,8 @@ impl Ledger {
         Self { counters: Arc::new(Counters::new(origin)), ..self }
     }
 
-    /// Writes that records failed for good, or gathers them for a later line, which [`write_failures`](Self::write_failures)
-    /// writes: then it returns true.
+    /// Writes that records failed for good, or gathers them for a later line, which
+    /// [`write_failures`](Self::write_failures) writes: then it returns true.
     pub(super) fn tell_failed(&self, topic: &str, partition: Option<i32>, records: u32, error: &Error) -> bool {
         let now = tokio::time::Instant::now().into_std();
         let line = self.failures().failed((topic, partition), records, error, now);
@@ -150,7 +152,8 @@ impl Verdict {
 
 /// A batch of one partition, from its first record to its results.
 ///
-/// Dropping it in any state gives every record that has none a result, so that nobody waits for ever.
+/// Dropping it in any state gives every record that has none a result, so that nobody waits for
+/// ever.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) topic: Arc<str>,
@@ -161,8 +164,8 @@ pub(crate) struct Batch {
     pub(crate) flushed: bool,
     records: u32,
 
-    /// Its place among the batches of its partition, given when it is first sent: from here on to `order + span`, which
-    /// its parts share when it is split.
+    /// Its place among the batches of its partition, given when it is first sent: from here on to
+    /// `order + span`, which its parts share when it is split.
     pub(crate) order: u128,
     pub(crate) span: u128,
     /// Its first record's sequence number, given when it is first sent.
@@ -174,8 +177,8 @@ pub(crate) struct Batch {
     pub(crate) last_node: Option<i32>,
     /// Whether an attempt may have written it.
     pub(crate) maybe_written: bool,
-    /// Whether a broker may have taken note of its sequence numbers, even where it counts as not written: the leader's
-    /// disk may have failed behind the write.
+    /// Whether a broker may have taken note of its sequence numbers, even where it counts as not
+    /// written: the leader's disk may have failed behind the write.
     pub(crate) numbers_used: bool,
     /// Whether it is a part of a batch of which an attempt may have been written.
     pub(crate) whole_in_doubt: bool,
@@ -188,10 +191,12 @@ pub(crate) struct Batch {
     own_count: u32,
     runs: SmallVec<[Run; 1]>,
     groups: SmallVec<[FlushGroup; 1]>,
-    /// What was taken from the credits, and how much of it the records used: an open batch takes ahead.
+    /// What was taken from the credits, and how much of it the records used: an open batch takes
+    /// ahead.
     charge: Charge,
     used: usize,
-    /// What to say in the reports of the records from `reported_from` on; only if somebody wants them.
+    /// What to say in the reports of the records from `reported_from` on; only if somebody wants
+    /// them.
     notes: Notes,
     reported_from: u32,
     ledger: Arc<Ledger>,
@@ -247,8 +252,9 @@ impl Batch {
         &self.own
     }
 
-    /// Encodes a record into the open body and gives the index of its result in [`cell`](Self::cell), unless it has a
-    /// place already. `None` without the bytes to pay for it. `room` is what is left of the batch's size.
+    /// Encodes a record into the open body and gives the index of its result in
+    /// [`cell`](Self::cell), unless it has a place already. `None` without the bytes to pay for it.
+    /// `room` is what is left of the batch's size.
     #[inline]
     pub(crate) fn append(&mut self, entry: &Entry<'_>, payment: &mut Payment, room: usize) -> Option<u32> {
         let index = self.own_count;
@@ -273,8 +279,8 @@ impl Batch {
         Some(index)
     }
 
-    /// Charges the next record. Takes as much again as the batch holds, within what it has room for, so that it need not
-    /// ask for each record; what is left is given back when it is closed.
+    /// Charges the next record. Takes as much again as the batch holds, within what it has room
+    /// for, so that it need not ask for each record; what is left is given back when it is closed.
     #[inline]
     fn pay(&mut self, bytes: usize, room: usize) -> bool {
         let used = self.used + bytes;
@@ -382,8 +388,8 @@ impl Batch {
         }
     }
 
-    /// How far its records got. For a batch in a request that was not written yet this takes it back, so that the answer
-    /// stays true.
+    /// How far its records got. For a batch in a request that was not written yet this takes it
+    /// back, so that the answer stays true.
     pub(crate) fn status(&self) -> DeliveryStatus {
         let on_the_wire = match &self.body {
             Body::Lent(ticket) => !ticket.withdraw(),
@@ -397,7 +403,8 @@ impl Batch {
         format!("{}[{}]", self.topic, self.partition)
     }
 
-    /// Gives every record its result and lets go of everything but the body. Later calls change nothing.
+    /// Gives every record its result and lets go of everything but the body. Later calls change
+    /// nothing.
     pub(crate) fn settle(&mut self, verdict: Verdict) {
         if std::mem::replace(&mut self.settled, true) {
             return;
@@ -482,8 +489,8 @@ impl Batch {
         });
     }
 
-    /// Takes the batch apart into batches over the given bodies, which hold its records in order. Each part goes on from
-    /// where the whole was: its age, attempts and sequence numbers.
+    /// Takes the batch apart into batches over the given bodies, which hold its records in order.
+    /// Each part goes on from where the whole was: its age, attempts and sequence numbers.
     pub(crate) fn into_parts(mut self, bodies: Vec<BatchBuilder>) -> Vec<Batch> {
         let mut parts = Vec::with_capacity(bodies.len());
         let span = self.span / bodies.len().max(1) as u128;

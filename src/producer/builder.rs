@@ -37,8 +37,8 @@ use crate::{
 
 /// Settings for a [`Producer`]. Defaults are those of Kafka's Java client 4.3.
 ///
-/// Every property of [`property`](Self::property) is checked by [`build`](Self::build), after the methods' settings and
-/// over them.
+/// Every property of [`property`](Self::property) is checked by [`build`](Self::build), after the
+/// methods' settings and over them.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ProducerBuilder {
@@ -73,13 +73,14 @@ impl ProducerBuilder {
         self.set(|s| s.acks = acks)
     }
 
-    /// `batch.size`: the bytes at which a batch is full. Default: 262144, because most of what a request costs does not
-    /// depend on its size (Java's is 16384). It is not what a batch takes: that is what its records take, and a batch
-    /// leaves after `linger.ms` however little is in it.
+    /// `batch.size`: the bytes at which a batch is full. Default: 262144, because most of what a
+    /// request costs does not depend on its size (Java's is 16384). It is not what a batch takes:
+    /// that is what its records take, and a batch leaves after `linger.ms` however little is in it.
     ///
-    /// With compression, these are the bytes that are expected after it, by how well earlier batches of the topic were
-    /// compressed (KIP-126). Before it a batch holds up to 16 times as much, within `max.request.size` and, with one batch
-    /// for every partition that the producer knows, within a quarter of `buffer.memory`; `batch.size` at least.
+    /// With compression, these are the bytes that are expected after it, by how well earlier
+    /// batches of the topic were compressed (KIP-126). Before it a batch holds up to 16 times as
+    /// much, within `max.request.size` and, with one batch for every partition that the producer
+    /// knows, within a quarter of `buffer.memory`; `batch.size` at least.
     pub fn batch_size(self, bytes: usize) -> Self {
         self.set(|s| s.batch_size = bytes)
     }
@@ -92,21 +93,23 @@ impl ProducerBuilder {
         })
     }
 
-    /// `buffer.memory`: the bytes that records may take from `send` to their result. Default: 33554432.
+    /// `buffer.memory`: the bytes that records may take from `send` to their result. Default:
+    /// 33554432.
     pub fn buffer_memory(self, bytes: usize) -> Self {
         self.set(|s| s.buffer_memory = bytes)
     }
 
-    /// `max.block.ms`: how long `send` waits for room, and a record for its topic, if `delivery.timeout.ms` is not
-    /// shorter. Default: 60 s.
+    /// `max.block.ms`: how long `send` waits for room, and a record for its topic, if
+    /// `delivery.timeout.ms` is not shorter. Default: 60 s.
     pub fn max_block(self, time: Duration) -> Self {
         self.set(|s| s.max_block = time)
     }
 
-    /// `delivery.timeout.ms`: how long after its batch was begun a record has its result at the latest; a batch that begins
-    /// with a record that waited for its topic is as old as that record. It must be at least `linger.ms` +
-    /// `request.timeout.ms`; of these, what was not set is lowered (`request.timeout.ms` for produces only). Default:
-    /// 120 s, or that sum if it is more.
+    /// `delivery.timeout.ms`: how long after its batch was begun a record has its result at the
+    /// latest; a batch that begins with a record that waited for its topic is as old as that
+    /// record. It must be at least `linger.ms` + `request.timeout.ms`; of these, what was not set
+    /// is lowered (`request.timeout.ms` for produces only). Default: 120 s, or that sum if it is
+    /// more.
     pub fn delivery_timeout(self, time: Duration) -> Self {
         self.set(|s| s.delivery_timeout = Some(time))
     }
@@ -119,31 +122,34 @@ impl ProducerBuilder {
         })
     }
 
-    /// `max.request.size`: the largest record, before compression, and about the largest request. Default: 1048576.
+    /// `max.request.size`: the largest record, before compression, and about the largest request.
+    /// Default: 1048576.
     pub fn max_request_size(self, bytes: usize) -> Self {
         self.set(|s| s.max_request_size = bytes)
     }
 
-    /// `max.in.flight.requests.per.connection`: at most 5 with idempotence. Without idempotence a retry can reorder
-    /// records if this is more than 1. Default: 5.
+    /// `max.in.flight.requests.per.connection`: at most 5 with idempotence. Without idempotence a
+    /// retry can reorder records if this is more than 1. Default: 5.
     pub fn max_in_flight(self, requests: usize) -> Self {
         self.set(|s| s.max_in_flight = requests)
     }
 
-    /// `enable.idempotence`: whether retries can neither double nor reorder records (KIP-98). Default: on, unless `acks`,
-    /// `retries` or `max.in.flight.requests.per.connection` rule it out.
+    /// `enable.idempotence`: whether retries can neither double nor reorder records (KIP-98).
+    /// Default: on, unless `acks`, `retries` or `max.in.flight.requests.per.connection` rule it
+    /// out.
     pub fn idempotence(self, on: bool) -> Self {
         self.set(|s| s.idempotence = Some(on))
     }
 
-    /// `retries`: how often a batch is sent again. Default: 2147483647, so that `delivery.timeout.ms` decides. Without
-    /// idempotence a retry can double records.
+    /// `retries`: how often a batch is sent again. Default: 2147483647, so that
+    /// `delivery.timeout.ms` decides. Without idempotence a retry can double records.
     pub fn retries(self, retries: u32) -> Self {
         self.set(|s| s.retries = retries)
     }
 
-    /// `compression.type`, with a level: gzip has 1 to 9, zstd −7 to 4, snappy and lz4 one each (see [`Compression`]).
-    /// [`build`](Self::build) refuses a level that is not to be had. Default: [`Compression::None`].
+    /// `compression.type`, with a level: gzip has 1 to 9, zstd −7 to 4, snappy and lz4 one each
+    /// (see [`Compression`]). [`build`](Self::build) refuses a level that is not to be had.
+    /// Default: [`Compression::None`].
     pub fn compression(self, compression: Compression) -> Self {
         self.set(|s| s.compression = compression.into())
     }
@@ -154,49 +160,55 @@ impl ProducerBuilder {
         self.set(|s| s.partitioning.partitioner = partitioner)
     }
 
-    /// `partitioner.ignore.keys`: whether a record with a key is treated as one without. Default: false. With a partitioner
-    /// that has no other way to choose than the key, or of the user's own, it is an error.
+    /// `partitioner.ignore.keys`: whether a record with a key is treated as one without. Default:
+    /// false. With a partitioner that has no other way to choose than the key, or of the user's
+    /// own, it is an error.
     pub fn ignore_keys(self, ignore: bool) -> Self {
         self.set(|s| s.partitioning.ignore_keys = ignore)
     }
 
-    /// `partitioner.adaptive.partitioning.enable`: whether records that may go to any partition go more often to those for
-    /// which fewer batches wait, because their brokers are faster (KIP-794). Default: true.
+    /// `partitioner.adaptive.partitioning.enable`: whether records that may go to any partition go
+    /// more often to those for which fewer batches wait, because their brokers are faster
+    /// (KIP-794). Default: true.
     pub fn adaptive_partitioning(self, on: bool) -> Self {
         self.set(|s| s.partitioning.adaptive = on)
     }
 
-    /// `partitioner.availability.timeout.ms`: how long data may wait for a broker before records that may go to any
-    /// partition avoid those that it leads, as long as batches wait for them (KIP-794). Needs adaptive partitioning.
-    /// Default: 0, which is off.
+    /// `partitioner.availability.timeout.ms`: how long data may wait for a broker before records
+    /// that may go to any partition avoid those that it leads, as long as batches wait for them
+    /// (KIP-794). Needs adaptive partitioning. Default: 0, which is off.
     pub fn availability_timeout(self, time: Duration) -> Self {
         self.set(|s| s.partitioning.availability_timeout = time)
     }
 
-    /// `partitioner.rack.aware`: whether records that may go to any partition go to those whose leaders are in the
-    /// producer's own rack, as long as there are any (KIP-1123). Saves traffic between racks; the partitions get as many
-    /// records as the producers of their racks send. Needs [`client_rack`](Self::client_rack). Default: false.
+    /// `partitioner.rack.aware`: whether records that may go to any partition go to those whose
+    /// leaders are in the producer's own rack, as long as there are any (KIP-1123). Saves traffic
+    /// between racks; the partitions get as many records as the producers of their racks send.
+    /// Needs [`client_rack`](Self::client_rack). Default: false.
     pub fn rack_aware(self, on: bool) -> Self {
         self.set(|s| s.partitioning.rack_aware = on)
     }
 
-    /// `client.rack`: where the producer runs, by the brokers' own names (`broker.rack`). Default: not said.
+    /// `client.rack`: where the producer runs, by the brokers' own names (`broker.rack`). Default:
+    /// not said.
     pub fn client_rack(self, rack: impl Into<String>) -> Self {
         self.set(|s| s.client.client_rack = Some(rack.into()))
     }
 
     /// A function to be told of every record's result, once: the callback form of
-    /// [`delivery_reports`](Producer::delivery_reports), and the cheapest of all forms. Default: none.
+    /// [`delivery_reports`](Producer::delivery_reports), and the cheapest of all forms. Default:
+    /// none.
     ///
-    /// It is called for the records of a partition in the order of their results, which is the order of sending (see
-    /// [`Delivery`](super::Delivery)); when it has returned, the record's bytes of `buffer.memory` are free, and
-    /// [`Delivery`](super::Delivery) and [`flush`](Producer::flush) are done. The report is lent, and changed from one
-    /// record to the next; clone it to keep it. Records that `send` refused with an error are not told of. Where there is a
-    /// stream of reports as well, both get every report.
+    /// It is called for the records of a partition in the order of their results, which is the
+    /// order of sending (see [`Delivery`](super::Delivery)); when it has returned, the record's
+    /// bytes of `buffer.memory` are free, and [`Delivery`](super::Delivery) and
+    /// [`flush`](Producer::flush) are done. The report is lent, and changed from one record to the
+    /// next; clone it to keep it. Records that `send` refused with an error are not told of. Where
+    /// there is a stream of reports as well, both get every report.
     ///
-    /// It runs in the producer's own task, so nothing is sent while it works: it must not block, nor wait for this
-    /// producer. It may call [`try_send`](Producer::try_send). A panic in it is caught and logged, and the producer goes
-    /// on; the record counts as told of.
+    /// It runs in the producer's own task, so nothing is sent while it works: it must not block,
+    /// nor wait for this producer. It may call [`try_send`](Producer::try_send). A panic in it is
+    /// caught and logged, and the producer goes on; the record counts as told of.
     ///
     /// ```no_run
     /// # async fn example() -> ottla::Result<()> {
@@ -232,14 +244,14 @@ impl ProducerBuilder {
         })
     }
 
-    /// Shows every record to this interceptor before it is sent, and tells it of every result, behind those that were added
-    /// before (Java: `interceptor.classes`). Default: none.
+    /// Shows every record to this interceptor before it is sent, and tells it of every result,
+    /// behind those that were added before (Java: `interceptor.classes`). Default: none.
     pub fn interceptor(self, interceptor: impl ProducerInterceptor + 'static) -> Self {
         self.set(|s| s.interceptors.push(Arc::new(interceptor)))
     }
 
-    /// How connections are secured: TLS, SASL (`security.protocol` and what belongs to it). Rules the properties out that
-    /// say the same. Default: [`Security::plaintext`].
+    /// How connections are secured: TLS, SASL (`security.protocol` and what belongs to it). Rules
+    /// the properties out that say the same. Default: [`Security::plaintext`].
     pub fn security(self, security: Security) -> Self {
         self.set(|s| s.client.security.give(security))
     }
@@ -249,9 +261,9 @@ impl ProducerBuilder {
         self.set(|s| s.client.network = network)
     }
 
-    /// Any property by its Java or librdkafka name. One that means nothing to a producer is taken: one warning at
-    /// [`build`](Self::build) names all of them with the reasons. One whose loss would weaken security or delivery is an
-    /// error.
+    /// Any property by its Java or librdkafka name. One that means nothing to a producer is taken:
+    /// one warning at [`build`](Self::build) names all of them with the reasons. One whose loss
+    /// would weaken security or delivery is an error.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.push(name, value);
         self
@@ -274,8 +286,8 @@ impl ProducerBuilder {
     /// Checks the settings and starts the producer on the current tokio runtime. Needs no network.
     ///
     /// # Errors
-    /// [`Configuration`](crate::ErrorKind::Configuration) for a setting that cannot be used, and without a tokio runtime
-    /// that has timers and what the network needs (`enable_all()`).
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a setting that cannot be used, and
+    /// without a tokio runtime that has timers and what the network needs (`enable_all()`).
     ///
     /// # Cancel safety
     /// Safe.

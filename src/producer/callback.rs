@@ -1,4 +1,5 @@
-//! The callback form of delivery reports: a function that is called with the result of every record.
+//! The callback form of delivery reports: a function that is called with the result of every
+//! record.
 
 use std::{
     fmt,
@@ -15,7 +16,8 @@ use super::{
 };
 use crate::{error::said, log::event};
 
-/// The function that [`ProducerBuilder::on_delivery`](super::ProducerBuilder::on_delivery) was given, or an interceptor's.
+/// The function that [`ProducerBuilder::on_delivery`](super::ProducerBuilder::on_delivery) was
+/// given, or an interceptor's.
 #[derive(Clone)]
 pub(crate) struct DeliveryCallback {
     name: &'static str,
@@ -30,13 +32,14 @@ impl DeliveryCallback {
         Self { name, callback: Arc::new(callback), panics: Arc::default(), lines: None }
     }
 
-    /// The producer that it belongs to, whose counters say how many lines about panics may be written.
+    /// The producer that it belongs to, whose counters say how many lines about panics may be
+    /// written.
     pub(super) fn with_lines(self, lines: Arc<Counters>) -> Self {
         Self { lines: Some(lines), ..self }
     }
 
-    /// Calls it for every record of a run, with one report that is changed from record to record. Where it panics, that is
-    /// counted and logged, and it is called for the others all the same.
+    /// Calls it for every record of a run, with one report that is changed from record to record.
+    /// Where it panics, that is counted and logged, and it is called for the others all the same.
     pub(super) fn tell(&self, run: &ReportRun) {
         let Some(mut report) = run.report(0) else { return };
         let (first, offset) = (report.id.index, report.result.as_ref().ok().and_then(|at| at.offset));

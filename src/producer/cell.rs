@@ -1,7 +1,9 @@
-//! Where the results of a batch are put down: one cell for all of its records, one wake-up for all that wait.
+//! Where the results of a batch are put down: one cell for all of its records, one wake-up for all
+//! that wait.
 //!
-//! A cell holds results, never bytes. They come as segments: usually one for the whole batch, more when the batch was
-//! split or when the broker found fault with single records. Each index gets exactly one result.
+//! A cell holds results, never bytes. They come as segments: usually one for the whole batch, more
+//! when the batch was split or when the broker found fault with single records. Each index gets
+//! exactly one result.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -66,7 +68,8 @@ pub(crate) struct Cell {
 struct State {
     /// Sorted by `first`, without overlap.
     segments: SmallVec<[Segment; 1]>,
-    /// One slot for each delivery that was polled before its result was there; the slot stays its own until it is dropped.
+    /// One slot for each delivery that was polled before its result was there; the slot stays its
+    /// own until it is dropped.
     waiting: SmallVec<[Option<Waker>; 1]>,
     unused_slots: Vec<usize>,
 }
@@ -86,8 +89,8 @@ impl Cell {
         self.id
     }
 
-    /// Puts down the result of `count` records from index `first` and wakes those that wait. An index that has its
-    /// result already keeps it.
+    /// Puts down the result of `count` records from index `first` and wakes those that wait. An
+    /// index that has its result already keeps it.
     pub(crate) fn complete(&self, first: u32, count: u32, outcome: Outcome) {
         let mut state = self.lock();
         let at = state.segments.partition_point(|segment| segment.first < first);

@@ -1,9 +1,9 @@
-//! Where a producer's figures are added up: a few sums under a lock of their own, taken once for each thing that happens to
-//! a batch or a request, and never for a record.
+//! Where a producer's figures are added up: a few sums under a lock of their own, taken once for
+//! each thing that happens to a batch or a request, and never for a record.
 //!
-//! Where each is counted: batches begun and gone in `batch`, as are results; what leaves and what is answered in `sender`;
-//! repetitions, splits and expiry in `queue`; sizes and latencies in `requests`; waiting for room in `send`. What belongs
-//! to connections is counted in `cluster`.
+//! Where each is counted: batches begun and gone in `batch`, as are results; what leaves and what
+//! is answered in `sender`; repetitions, splits and expiry in `queue`; sizes and latencies in
+//! `requests`; waiting for room in `send`. What belongs to connections is counted in `cluster`.
 
 use std::{
     sync::{
@@ -21,7 +21,8 @@ use crate::{
     wire::{batch::SealedBatch, produce::ProduceResponse},
 };
 
-/// More brokers than this are not told apart for ever: those that have left the cluster are forgotten then.
+/// More brokers than this are not told apart for ever: those that have left the cluster are
+/// forgotten then.
 const BROKERS: usize = 256;
 
 /// The counters of one producer.
@@ -140,7 +141,8 @@ impl Counters {
         self.lock().epoch_bumps += 1;
     }
 
-    /// So many records got their results: none for those that were acknowledged, or how far they got.
+    /// So many records got their results: none for those that were acknowledged, or how far they
+    /// got.
     pub(crate) fn settled(&self, failed: Option<DeliveryStatus>, records: u32) {
         let mut sums = self.lock();
         let records = u64::from(records);
@@ -162,7 +164,8 @@ impl Counters {
         sums.buffer_exhausted += u64::from(exhausted);
     }
 
-    /// The brokers of the cluster are known: lets go of those that are no more, once there are many.
+    /// The brokers of the cluster are known: lets go of those that are no more, once there are
+    /// many.
     pub(crate) fn keep_brokers(&self, is_there: impl Fn(i32) -> bool) {
         let latencies = &mut self.lock().produce_latency_micros;
         if latencies.len() > BROKERS {
@@ -189,7 +192,8 @@ impl Counters {
         sums.batches_in_flight = 0;
     }
 
-    /// What was counted here; `outstanding` is read afterwards, so that a record is rather counted twice than not at all.
+    /// What was counted here; `outstanding` is read afterwards, so that a record is rather counted
+    /// twice than not at all.
     pub(crate) fn snapshot(&self, outstanding: impl FnOnce() -> u64) -> ProducerMetrics {
         let mut snapshot = self.lock().clone();
         let batches = self.batches.load(Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! Admission: the bytes of `buffer.memory`, taken and given back without a lock hand-off while there is room.
+//! Admission: the bytes of `buffer.memory`, taken and given back without a lock hand-off while
+//! there is room.
 
 use std::sync::{
     Arc,
@@ -9,8 +10,9 @@ use tokio::sync::Semaphore;
 
 /// The bytes that records may occupy from `send` to their result.
 ///
-/// Taking costs one atomic operation while there is room, and an open batch takes ahead for its next records. When there is none, takers wait in the order in which they
-/// came; nobody overtakes a waiter, so a large record is not starved by small ones.
+/// Taking costs one atomic operation while there is room, and an open batch takes ahead for its
+/// next records. When there is none, takers wait in the order in which they came; nobody overtakes
+/// a waiter, so a large record is not starved by small ones.
 #[derive(Debug)]
 pub(crate) struct Credits {
     free: Semaphore,
@@ -34,8 +36,8 @@ impl Credits {
         Self { free: Semaphore::new(total), total, waiting: AtomicUsize::new(0) }
     }
 
-    /// Takes the bytes if they are free and nobody waits for some. Whoever takes them puts them into a
-    /// [`Charge`] or gives them back.
+    /// Takes the bytes if they are free and nobody waits for some. Whoever takes them puts them
+    /// into a [`Charge`] or gives them back.
     pub(crate) fn try_take(&self, bytes: u32) -> bool {
         match self.free.try_acquire_many(bytes) {
             Ok(permit) => {
@@ -53,7 +55,8 @@ impl Credits {
 
     /// Waits for the bytes; `false` once the credits are closed.
     ///
-    /// Counts as waiting from the call on, not from the first poll, so that who is told of it afterwards sees it.
+    /// Counts as waiting from the call on, not from the first poll, so that who is told of it
+    /// afterwards sees it.
     ///
     /// Safe to drop: a waiter that goes away leaves what it was already given to the next.
     pub(crate) fn take(&self, bytes: u32) -> impl Future<Output = bool> {
@@ -133,7 +136,8 @@ impl Charge {
         self.bytes += bytes as usize;
     }
 
-    /// Takes `needed` bytes more, and up to `ahead` while there is plenty. `false` if there are not so many.
+    /// Takes `needed` bytes more, and up to `ahead` while there is plenty. `false` if there are not
+    /// so many.
     pub(crate) fn raise(&mut self, needed: usize, ahead: usize) -> bool {
         let credits = &self.credits;
         let wish = if credits.is_roomy() { needed.max(ahead) } else { needed };

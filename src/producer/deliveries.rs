@@ -47,7 +47,8 @@ use crate::{
 /// Dropping it does not take the records back.
 ///
 /// # Cancel safety
-/// It may be polled, left and polled again, and awaited by reference. Once it was ready it is empty.
+/// It may be polled, left and polled again, and awaited by reference. Once it was ready it is
+/// empty.
 #[derive(Debug, Default)]
 #[must_use = "without awaiting the deliveries (or reading the producer's delivery reports) a failure goes unseen"]
 pub struct Deliveries {

@@ -12,15 +12,16 @@ use crate::{error::Result, record::RecordMetadata};
 
 /// The result of one record that is in the producer's buffer, to be awaited or dropped.
 ///
-/// It resolves when the record was acknowledged as `acks` asks, or when it has failed for good: then the error's
-/// [`delivery_status`](crate::Error::delivery_status) says whether the record may be in the log. Every delivery
-/// resolves at the latest `delivery.timeout.ms` after its batch was begun (and `max.block.ms` before that, if the topic
-/// was not known yet).
+/// It resolves when the record was acknowledged as `acks` asks, or when it has failed for good:
+/// then the error's [`delivery_status`](crate::Error::delivery_status) says whether the record may
+/// be in the log. Every delivery resolves at the latest `delivery.timeout.ms` after its batch was
+/// begun (and `max.block.ms` before that, if the topic was not known yet).
 ///
-/// The results of a partition come in the order in which its records were sent, in all forms: a record that has its
-/// result earlier (the one before it is sent again, or it was refused itself) waits with it for those before. Exceptions
-/// are what is given up from outside: [`purge`](super::Producer::purge) and the end of the producer tell at once what is
-/// known. Between partitions there is no order.
+/// The results of a partition come in the order in which its records were sent, in all forms: a
+/// record that has its result earlier (the one before it is sent again, or it was refused itself)
+/// waits with it for those before. Exceptions are what is given up from outside:
+/// [`purge`](super::Producer::purge) and the end of the producer tell at once what is known.
+/// Between partitions there is no order.
 ///
 /// Dropping it does not take the record back.
 ///
@@ -35,8 +36,8 @@ pub struct Delivery {
     slot: Option<usize>,
 }
 
-/// Tells the records of one producer apart: a [`Delivery`] and the [`DeliveryReport`](super::DeliveryReport) of the same
-/// record have the same one.
+/// Tells the records of one producer apart: a [`Delivery`] and the
+/// [`DeliveryReport`](super::DeliveryReport) of the same record have the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId {
     pub(super) cell: u64,
@@ -67,7 +68,8 @@ impl Delivery {
 }
 
 impl Delivery {
-    /// The result, if it is there already; awaiting the delivery gives the same. For loops that look in from time to time.
+    /// The result, if it is there already; awaiting the delivery gives the same. For loops that
+    /// look in from time to time.
     pub fn try_result(&self) -> Option<Result<RecordMetadata>> {
         self.cell.look(self.index).map(|outcome| result(outcome, 0, self.timestamp))
     }

@@ -15,10 +15,12 @@ const DETERIORATE: f32 = 0.05;
 const MARGIN: f32 = 1.05;
 /// So many times `batch.size` is in a batch at most.
 const MOST_TIMES: usize = 16;
-/// This part of `buffer.memory` is in open batches at most, if every partition has one. Those of `batch.size` may take more.
+/// This part of `buffer.memory` is in open batches at most, if every partition has one. Those of
+/// `batch.size` may take more.
 const MEMORY_SHARE: usize = 4;
 
-/// How far batches may grow beyond `batch.size`; one for each producer. The default: not at all, as without compression.
+/// How far batches may grow beyond `batch.size`; one for each producer. The default: not at all, as
+/// without compression.
 #[derive(Debug, Default)]
 pub(crate) struct Growth {
     max_request_size: usize,
@@ -49,8 +51,9 @@ impl Growth {
 
 /// What is expected of a topic's batches: their compressed size over the size before (KIP-126).
 ///
-/// It starts at 1, follows what is seen downwards in small steps, and upwards at once: a batch that is too small costs
-/// little, one that is too large may be refused. Read when a batch is begun; written by the sender alone.
+/// It starts at 1, follows what is seen downwards in small steps, and upwards at once: a batch that
+/// is too small costs little, one that is too large may be refused. Read when a batch is begun;
+/// written by the sender alone.
 #[derive(Debug)]
 pub(crate) struct CompressionEstimate {
     growth: Arc<Growth>,
@@ -69,8 +72,8 @@ impl CompressionEstimate {
         Self { growth, ratio: AtomicU32::new(1f32.to_bits()) }
     }
 
-    /// How many bytes a batch may hold before compression, with its header: so many that it should be `batch_size` behind
-    /// it. `batch_size` itself without compression, and never less.
+    /// How many bytes a batch may hold before compression, with its header: so many that it should
+    /// be `batch_size` behind it. `batch_size` itself without compression, and never less.
     pub(crate) fn limit(&self, batch_size: usize) -> usize {
         let most = self.growth.most(batch_size);
         if most == batch_size {
@@ -108,7 +111,8 @@ impl CompressionEstimate {
         }
     }
 
-    /// A batch was too large for the broker: nothing is expected of compression until it is seen again.
+    /// A batch was too large for the broker: nothing is expected of compression until it is seen
+    /// again.
     pub(crate) fn reset(&self) {
         self.set(1.0);
     }

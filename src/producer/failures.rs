@@ -1,5 +1,5 @@
-//! What the log is told of records that failed for good: one line for each cause, with how many there were. Decides; does
-//! no IO.
+//! What the log is told of records that failed for good: one line for each cause, with how many
+//! there were. Decides; does no IO.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,8 @@ const PLACES: usize = 1024;
 
 type Cause = (ErrorKind, Option<ErrorCode>);
 
-/// Failures by cause. The first of a cause is written at once; those that follow within ten seconds are gathered in one line.
+/// Failures by cause. The first of a cause is written at once; those that follow within ten seconds
+/// are gathered in one line.
 #[derive(Debug, Default)]
 pub(crate) struct Failures(Vec<(Cause, Gathered)>);
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-/// Held by every batch (and every record that waits for its topic) until its results are out. When the last holder is
-/// gone, so is the watch's sender, which is what flushes wait for.
+/// Held by every batch (and every record that waits for its topic) until its results are out. When
+/// the last holder is gone, so is the watch's sender, which is what flushes wait for.
 pub(crate) type FlushGroup = Arc<watch::Sender<()>>;
 
 /// The group that new batches join, and those of earlier flushes that are not done yet.
@@ -30,7 +30,8 @@ impl FlushGroups {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).current.clone()
     }
 
-    /// Closes the current group, so that what comes later joins another; gives what there is to wait for.
+    /// Closes the current group, so that what comes later joins another; gives what there is to
+    /// wait for.
     pub(crate) fn cut(&self) -> Vec<watch::Receiver<()>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let closed = std::mem::replace(&mut state.current, new_group());

@@ -1,13 +1,17 @@
-//! Idempotence (KIP-98, KIP-360): who the producer is, and which sequence numbers its batches get in one partition.
+//! Idempotence (KIP-98, KIP-360): who the producer is, and which sequence numbers its batches get
+//! in one partition.
 //!
-//! A broker keeps, for each partition and producer id, the epoch and the last sequence number it wrote. It drops what it
-//! has already, and refuses what does not come next. So a batch that may have been written may only be sent again under
-//! the same number, and a number that no batch will ever carry again leaves a hole that everything behind it runs into.
-//! Where a hole cannot be helped, the partition goes on under the next epoch and counts from 0.
+//! A broker keeps, for each partition and producer id, the epoch and the last sequence number it
+//! wrote. It drops what it has already, and refuses what does not come next. So a batch that may
+//! have been written may only be sent again under the same number, and a number that no batch will
+//! ever carry again leaves a hole that everything behind it runs into. Where a hole cannot be
+//! helped, the partition goes on under the next epoch and counts from 0.
 //!
-//! The epoch is raised for the one partition that needs it: without transactions brokers know epochs by partition only.
+//! The epoch is raised for the one partition that needs it: without transactions brokers know
+//! epochs by partition only.
 //!
-//! Transactions will add their state beside [`Identity`]: with them the coordinator raises epochs, for all partitions.
+//! Transactions will add their state beside [`Identity`]: with them the coordinator raises epochs,
+//! for all partitions.
 
 use crate::wire::batch::ProducerStamp;
 
@@ -87,7 +91,8 @@ impl Sequences {
         first
     }
 
-    /// The stamp of a batch whose first number is `sequence`; `None` for a producer without idempotence.
+    /// The stamp of a batch whose first number is `sequence`; `None` for a producer without
+    /// idempotence.
     pub(crate) fn stamp(&self, sequence: Option<i32>) -> ProducerStamp {
         match (self.producer, sequence) {
             (Some(producer), Some(base_sequence)) => ProducerStamp {
@@ -109,14 +114,14 @@ impl Sequences {
         }
     }
 
-    /// A batch that may have been written failed, so whether its numbers are used up is not known: no more are given out
-    /// until the batches behind it have told, or the epoch is raised.
+    /// A batch that may have been written failed, so whether its numbers are used up is not known:
+    /// no more are given out until the batches behind it have told, or the epoch is raised.
     pub(crate) fn unresolved(&mut self) {
         self.unresolved = true;
     }
 
-    /// A batch that is not in the log, and never will be, failed. The last one out gives its numbers back; any other
-    /// leaves a hole.
+    /// A batch that is not in the log, and never will be, failed. The last one out gives its
+    /// numbers back; any other leaves a hole.
     pub(crate) fn dropped(&mut self, sequence: i32, records: u32, others_outstanding: bool) {
         if !others_outstanding && !self.unresolved && advance(sequence, records) == self.next {
             self.next = sequence;
@@ -125,7 +130,8 @@ impl Sequences {
         }
     }
 
-    /// A batch failed whose numbers a broker may have taken although it is not in the log: they are given to nobody else.
+    /// A batch failed whose numbers a broker may have taken although it is not in the log: they are
+    /// given to nobody else.
     pub(crate) fn lost(&mut self) {
         self.hole = true;
     }
@@ -145,8 +151,8 @@ impl Sequences {
         self.raise || self.hole
     }
 
-    /// Whether that waits until it is known what became of batches that may have been written: those before a hole can
-    /// still be sent again under their numbers, and must not get others.
+    /// Whether that waits until it is known what became of batches that may have been written:
+    /// those before a hole can still be sent again under their numbers, and must not get others.
     pub(crate) fn raise_can_wait(&self) -> bool {
         self.hole && !self.raise
     }
@@ -156,13 +162,15 @@ impl Sequences {
         !self.unresolved && !self.wants_raise()
     }
 
-    /// Whether the broker knows the producer, and so refuses what does not come next. One that it does not know may begin
-    /// with any number since Kafka 2.5 (KIP-360): were the first batch refused, the second would be taken for the start.
+    /// Whether the broker knows the producer, and so refuses what does not come next. One that it
+    /// does not know may begin with any number since Kafka 2.5 (KIP-360): were the first batch
+    /// refused, the second would be taken for the start.
     pub(crate) fn is_introduced(&self) -> bool {
         self.introduced
     }
 
-    /// Nothing that has a number is outstanding any more: decides whether what failed before was written after all.
+    /// Nothing that has a number is outstanding any more: decides whether what failed before was
+    /// written after all.
     pub(crate) fn nothing_outstanding(&mut self) {
         if self.unresolved {
             if self.acked != self.next {

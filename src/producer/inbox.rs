@@ -1,4 +1,5 @@
-//! How `send` reaches the sender's task: once per batch at most, and only when it would otherwise sleep too long.
+//! How `send` reaches the sender's task: once per batch at most, and only when it would otherwise
+//! sleep too long.
 
 use std::{
     sync::{
@@ -64,7 +65,8 @@ impl Inbox {
         }
     }
 
-    /// A partition has something new. `is_short`: whether somebody waits for room, so that nothing lingers.
+    /// A partition has something new. `is_short`: whether somebody waits for room, so that nothing
+    /// lingers.
     pub(crate) fn tell(&self, partition: &Arc<Partition>, news: News, is_short: impl FnOnce() -> bool) {
         let wake = match news {
             News::None => return,
@@ -74,8 +76,9 @@ impl Inbox {
             }
             News::Opened(at) => {
                 self.push(partition);
-                // The task reads the inbox whenever it wakes: it need not wake for this if it will in time anyway. Who
-                // comes to wait, or ends the producer, rings afterwards; who did before the push is seen here.
+                // The task reads the inbox whenever it wakes: it need not wake for this if it will
+                // in time anyway. Who comes to wait, or ends the producer, rings afterwards; who
+                // did before the push is seen here.
                 is_short()
                     || self.phase() != Phase::Running
                     || self.nanos(at + self.linger) < self.asleep_until.load(Ordering::SeqCst)
@@ -95,10 +98,12 @@ impl Inbox {
         std::mem::swap(&mut *self.noticed.lock().unwrap_or_else(PoisonError::into_inner), into);
     }
 
-    /// The task is about to sleep until then (for ever, if `None`). Gives `false` when there is news to be read first.
+    /// The task is about to sleep until then (for ever, if `None`). Gives `false` when there is
+    /// news to be read first.
     pub(crate) fn lie_down(&self, until: Option<Instant>) -> bool {
         self.asleep_until.store(until.map_or(u64::MAX, |at| self.nanos(at)), Ordering::SeqCst);
-        // Whoever put something in before this look is seen; whoever does after it sees when the task will wake.
+        // Whoever put something in before this look is seen; whoever does after it sees when the
+        // task will wake.
         self.noticed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
@@ -136,7 +141,8 @@ impl Inbox {
         self.ring();
     }
 
-    /// Takes what was asked for. Before the news, so that who asks finds taken in what it sent before.
+    /// Takes what was asked for. Before the news, so that who asks finds taken in what it sent
+    /// before.
     pub(crate) fn take_questions(&self) -> Vec<Question> {
         std::mem::take(&mut *self.questions.lock().unwrap_or_else(PoisonError::into_inner))
     }

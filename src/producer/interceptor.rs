@@ -1,4 +1,5 @@
-//! What a program hangs into a producer: sees each record before it is sent, may change it, and is told of its result.
+//! What a program hangs into a producer: sees each record before it is sent, may change it, and is
+//! told of its result.
 
 use std::{
     fmt,
@@ -13,11 +14,12 @@ use std::{
 use super::{callback::DeliveryCallback, counters::Counters, reports::DeliveryReport};
 use crate::{error::said, log::event, record::Record};
 
-/// Sees every record on its way out and every result, as Java's `ProducerInterceptor` does (KIP-42): to put trace contexts into headers, to
-/// count, to check or to change.
+/// Sees every record on its way out and every result, as Java's `ProducerInterceptor` does
+/// (KIP-42): to put trace contexts into headers, to count, to check or to change.
 ///
-/// [`ProducerBuilder::interceptor`](super::ProducerBuilder::interceptor) adds one; several are called in the order in which
-/// they were added. One that panics is told of by a `tracing` event of level ERROR, and the record goes on.
+/// [`ProducerBuilder::interceptor`](super::ProducerBuilder::interceptor) adds one; several are
+/// called in the order in which they were added. One that panics is told of by a `tracing` event of
+/// level ERROR, and the record goes on.
 ///
 /// ```
 /// use ottla::{ProducerInterceptor, Record};
@@ -51,20 +53,23 @@ use crate::{error::said, log::event, record::Record};
 /// # fn main() {}
 /// ```
 pub trait ProducerInterceptor: fmt::Debug + Send + Sync {
-    /// Sees a record that was given to `send`, `try_send` or `send_batch`, and may change anything of it. It is called on the
-    /// caller's thread before the record is checked and its partition chosen, so it must not block or take long.
+    /// Sees a record that was given to `send`, `try_send` or `send_batch`, and may change anything
+    /// of it. It is called on the caller's thread before the record is checked and its partition
+    /// chosen, so it must not block or take long.
     ///
-    /// Once for each record: one that `try_send` gave back is not shown again when this producer gets it again. Being shown
-    /// does not mean that the record is sent: it may still be refused.
+    /// Once for each record: one that `try_send` gave back is not shown again when this producer
+    /// gets it again. Being shown does not mean that the record is sent: it may still be refused.
     fn on_send(&self, record: &mut Record<'_>) {
         let _ = record;
     }
 
-    /// Is told of a record's result, once, as [`on_delivery`](super::ProducerBuilder::on_delivery) is and before it: in the
-    /// producer's own task, so it must not block or wait. The report is lent, and changed from one record to the next.
+    /// Is told of a record's result, once, as [`on_delivery`](super::ProducerBuilder::on_delivery)
+    /// is and before it: in the producer's own task, so it must not block or wait. The report is
+    /// lent, and changed from one record to the next.
     ///
-    /// It is told of every record that was taken, and of no other: what `send` refused with an error it has been shown, but
-    /// the error is the caller's alone. [`Record::tag`](crate::Record::tag) connects the two.
+    /// It is told of every record that was taken, and of no other: what `send` refused with an
+    /// error it has been shown, but the error is the caller's alone.
+    /// [`Record::tag`](crate::Record::tag) connects the two.
     fn on_acknowledgement(&self, report: &DeliveryReport) {
         let _ = report;
     }
@@ -108,7 +113,8 @@ impl Interceptors {
         })
     }
 
-    /// Shows a record to all, unless they have seen it. Costs a record one branch when there is none.
+    /// Shows a record to all, unless they have seen it. Costs a record one branch when there is
+    /// none.
     #[inline]
     pub(super) fn on_send(&self, record: &mut Record<'_>) {
         if self.mark.is_some() && record.marks.seen_by() != self.mark {

@@ -4,8 +4,8 @@
 //! send ─ credits ─ topics ─ partition's accumulator ─ inbox ─▶ sender task: queue, sequences ─▶ requests ─▶ broker
 //!                                                               results: cell ◀─ batch ◀─ response ◀──────────┘
 //! ```
-//! What decides is in `sender`, `queue`, `idempotence`, `response`, `accumulator` and `topics`; IO is in `sender_task` and
-//! `requests`.
+//! What decides is in `sender`, `queue`, `idempotence`, `response`, `accumulator` and `topics`; IO
+//! is in `sender_task` and `requests`.
 
 mod accumulator;
 mod batch;
@@ -85,26 +85,28 @@ use crate::{
     wire::batch::{BATCH_HEADER_SIZE, record_size_bound},
 };
 
-/// How many records of a [`Producer::send_batch`] are looked at before their partitions' locks are taken.
+/// How many records of a [`Producer::send_batch`] are looked at before their partitions' locks are
+/// taken.
 const CHUNK: usize = 64;
 
-/// How long `close` waits for the producer's task to take note that its time is up: it need not wait for anything then, but
-/// a runtime with much to do may let it wait.
+/// How long `close` waits for the producer's task to take note that its time is up: it need not
+/// wait for anything then, but a runtime with much to do may let it wait.
 const TURN: Duration = Duration::from_secs(1);
 
 /// Sends records to Kafka.
 ///
-/// Clones are the same producer; one producer for a whole program is the rule. With the default settings each record
-/// that is acknowledged is in the log once, and the records of a partition are in the order in which they were sent
-/// (idempotence, KIP-98).
+/// Clones are the same producer; one producer for a whole program is the rule. With the default
+/// settings each record that is acknowledged is in the log once, and the records of a partition are
+/// in the order in which they were sent (idempotence, KIP-98).
 ///
-/// A record's way: [`send`](Self::send) puts it into the buffer, from where it leaves in a batch with others of its
-/// partition, after `linger.ms` at the latest or when the batch is full. The [`Delivery`] that `send` returns resolves
-/// when it is acknowledged.
+/// A record's way: [`send`](Self::send) puts it into the buffer, from where it leaves in a batch
+/// with others of its partition, after `linger.ms` at the latest or when the batch is full. The
+/// [`Delivery`] that `send` returns resolves when it is acknowledged.
 ///
-/// Dropping the last clone does not take records back: what was sent goes on being delivered in the background, as long
-/// as the runtime lives and at most for `delivery.timeout.ms`. [`close`](Self::close) waits for it. When the runtime is
-/// dropped first, every delivery that is left resolves with [`ErrorKind::Closed`].
+/// Dropping the last clone does not take records back: what was sent goes on being delivered in the
+/// background, as long as the runtime lives and at most for `delivery.timeout.ms`.
+/// [`close`](Self::close) waits for it. When the runtime is dropped first, every delivery that is
+/// left resolves with [`ErrorKind::Closed`].
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -154,7 +156,8 @@ impl<'a> TrySendError<'a> {
         Self(Box::new((record, not_sent(error))))
     }
 
-    /// Why the record was not taken. Its kind is [`BufferFull`](ErrorKind::BufferFull) if sending it later may work.
+    /// Why the record was not taken. Its kind is [`BufferFull`](ErrorKind::BufferFull) if sending
+    /// it later may work.
     pub fn error(&self) -> &Error {
         &self.0.1
     }
@@ -195,17 +198,20 @@ impl From<TrySendError<'_>> for Error {
 }
 
 impl Producer {
-    /// Settings for a producer of the cluster with these brokers: `"host:port"`, with commas between several.
+    /// Settings for a producer of the cluster with these brokers: `"host:port"`, with commas
+    /// between several.
     pub fn builder(bootstrap: impl Into<String>) -> ProducerBuilder {
         ProducerBuilder::new(bootstrap.into())
     }
 
-    /// Builds a producer from properties by their Java or librdkafka names. The same properties may build a consumer and an
-    /// admin client: those that mean nothing to a producer are named in one warning.
+    /// Builds a producer from properties by their Java or librdkafka names. The same properties may
+    /// build a consumer and an admin client: those that mean nothing to a producer are named in one
+    /// warning.
     ///
     /// # Errors
-    /// [`Configuration`](ErrorKind::Configuration) for a property that is unknown, malformed or contradicts another, for one
-    /// whose loss would weaken security or delivery, and as [`ProducerBuilder::build`].
+    /// [`Configuration`](ErrorKind::Configuration) for a property that is unknown, malformed or
+    /// contradicts another, for one whose loss would weaken security or delivery, and as
+    /// [`ProducerBuilder::build`].
     ///
     /// # Cancel safety
     /// Safe. Nothing here waits for the network.
@@ -219,19 +225,20 @@ impl Producer {
 
     /// Puts a record into the buffer. Waits only while the buffer is full, at most `max.block.ms`.
     ///
-    /// A record whose topic is not known yet waits for it inside the buffer; its [`Delivery`] fails if the topic does not
-    /// appear within `max.block.ms`.
+    /// A record whose topic is not known yet waits for it inside the buffer; its [`Delivery`] fails
+    /// if the topic does not appear within `max.block.ms`.
     ///
     /// # Errors
     /// [`BufferFull`](ErrorKind::BufferFull) when no room came free in time,
     /// [`RecordTooLarge`](ErrorKind::RecordTooLarge) above `max.request.size`,
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a topic name that Kafka forbids or a negative partition, and
-    /// [`Closed`](ErrorKind::Closed). With an error the record is not sent: its
-    /// [`delivery_status`](Error::delivery_status) is [`NotPersisted`](DeliveryStatus::NotPersisted).
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a topic name that Kafka forbids or a
+    /// negative partition, and [`Closed`](ErrorKind::Closed). With an error the record is not sent:
+    /// its [`delivery_status`](Error::delivery_status) is
+    /// [`NotPersisted`](DeliveryStatus::NotPersisted).
     ///
     /// # Cancel safety
-    /// When the future is dropped before it is ready, the record was not sent. Waiting senders are served in the order in
-    /// which they came.
+    /// When the future is dropped before it is ready, the record was not sent. Waiting senders are
+    /// served in the order in which they came.
     pub async fn send(&self, mut record: Record<'_>) -> Result<Delivery> {
         let shared = &self.0.shared;
         shared.interceptors.on_send(&mut record);
@@ -273,12 +280,13 @@ impl Producer {
         }
     }
 
-    /// Puts records into the buffer, one after the other, for less than [`send`](Self::send) takes for each: the clock is
-    /// read once for all that have no timestamp of their own, and records of one partition that come one behind the other
-    /// cost its lock once.
+    /// Puts records into the buffer, one after the other, for less than [`send`](Self::send) takes
+    /// for each: the clock is read once for all that have no timestamp of their own, and records of
+    /// one partition that come one behind the other cost its lock once.
     ///
-    /// It waits while the buffer is full, altogether at most `max.block.ms`. What it gives resolves to the results of all
-    /// records in their order, including those that were refused: nothing is said about a record in two places.
+    /// It waits while the buffer is full, altogether at most `max.block.ms`. What it gives resolves
+    /// to the results of all records in their order, including those that were refused: nothing is
+    /// said about a record in two places.
     ///
     /// ```no_run
     /// # use ottla::{Producer, Record};
@@ -291,12 +299,12 @@ impl Producer {
     /// # }
     /// ```
     ///
-    /// Where the future has to be `Send` and the compiler finds an iterator of borrowing closures "not general enough",
-    /// collect the records into a `Vec` first.
+    /// Where the future has to be `Send` and the compiler finds an iterator of borrowing closures
+    /// "not general enough", collect the records into a `Vec` first.
     ///
     /// # Cancel safety
-    /// When the future is dropped before it is ready, records from the start up to some place were sent, and the others
-    /// were not; which is not told.
+    /// When the future is dropped before it is ready, records from the start up to some place were
+    /// sent, and the others were not; which is not told.
     pub async fn send_batch<'a>(&self, records: impl IntoIterator<Item = Record<'a>>) -> Deliveries {
         let shared = &self.0.shared;
         let mut records = records.into_iter();
@@ -344,15 +352,16 @@ impl Producer {
         }
     }
 
-    /// The reports of all records that are sent from now on: a stream of results, for programs that do not keep each
-    /// [`Delivery`]. Several streams share the reports; each report is given out once.
+    /// The reports of all records that are sent from now on: a stream of results, for programs that
+    /// do not keep each [`Delivery`]. Several streams share the reports; each report is given out
+    /// once.
     pub fn delivery_reports(&self) -> DeliveryReports {
         DeliveryReports::new(self.0.shared.ledger.clone())
     }
 
-    /// Sends what is in the buffer without waiting for `linger.ms`, and waits until every record that was sent before has
-    /// its result, or the time is up. Gives how many records are outstanding then: 0 if all have their results, whatever
-    /// these are.
+    /// Sends what is in the buffer without waiting for `linger.ms`, and waits until every record
+    /// that was sent before has its result, or the time is up. Gives how many records are
+    /// outstanding then: 0 if all have their results, whatever these are.
     ///
     /// Records that others send meanwhile are not waited for.
     ///
@@ -369,19 +378,20 @@ impl Producer {
         }
     }
 
-    /// Gives up records that have no result yet, and gives how many these were. Each fails at once with
-    /// [`Purged`](ErrorKind::Purged), and its status says whether it may be in the log: those in the buffer are not
-    /// persisted, those in a request that was written are possibly persisted, and so are those of earlier attempts that
-    /// were. Records that are sent meanwhile may stay.
+    /// Gives up records that have no result yet, and gives how many these were. Each fails at once
+    /// with [`Purged`](ErrorKind::Purged), and its status says whether it may be in the log: those
+    /// in the buffer are not persisted, those in a request that was written are possibly persisted,
+    /// and so are those of earlier attempts that were. Records that are sent meanwhile may stay.
     ///
-    /// The producer goes on: records that are sent afterwards are delivered as ever, with idempotence once and in order.
-    /// What is in a request is not called back; it goes on taking its place among the requests in flight until it is
-    /// answered. Nobody who waits for room in the buffer is turned away.
+    /// The producer goes on: records that are sent afterwards are delivered as ever, with
+    /// idempotence once and in order. What is in a request is not called back; it goes on taking
+    /// its place among the requests in flight until it is answered. Nobody who waits for room in
+    /// the buffer is turned away.
     ///
     /// After `close` it gives up what `close` waits for.
     ///
-    /// It is the producer's task that gives them up. Where that gets no turn for `max.block.ms`, because its runtime does
-    /// not run, this returns 0, and they are given up as soon as it does.
+    /// It is the producer's task that gives them up. Where that gets no turn for `max.block.ms`,
+    /// because its runtime does not run, this returns 0, and they are given up as soon as it does.
     ///
     /// # Cancel safety
     /// When the future is dropped after it was polled, the records are given up all the same.
@@ -400,22 +410,23 @@ impl Producer {
         timeout_at(Instant::now() + shared.max_block.min(FOREVER), given_up).await.unwrap_or(0)
     }
 
-    /// Takes no more records, waits until those it has have their results, at most for `timeout`, and ends. What is not
-    /// acknowledged by then fails with [`Closed`](ErrorKind::Closed), each record with its own status.
+    /// Takes no more records, waits until those it has have their results, at most for `timeout`,
+    /// and ends. What is not acknowledged by then fails with [`Closed`](ErrorKind::Closed), each
+    /// record with its own status.
     ///
-    /// Of several calls at once the one with the least time decides. `Ok` means for each of them, and for later ones, that
-    /// the end of the producer left no record without its proper result.
+    /// Of several calls at once the one with the least time decides. `Ok` means for each of them,
+    /// and for later ones, that the end of the producer left no record without its proper result.
     ///
     /// # Errors
     /// The message says how many records were given up.
-    /// - [`Timeout`](ErrorKind::Timeout) if `timeout` was too short for them, or if the producer's task gets no turn
-    ///   because its runtime does not run.
-    /// - [`Closed`](ErrorKind::Closed) if something else ended the producer before they had their results: another `close`
-    ///   with less time, or the end of its runtime.
+    /// - [`Timeout`](ErrorKind::Timeout) if `timeout` was too short for them, or if the producer's
+    ///   task gets no turn because its runtime does not run.
+    /// - [`Closed`](ErrorKind::Closed) if something else ended the producer before they had their
+    ///   results: another `close` with less time, or the end of its runtime.
     ///
     /// # Cancel safety
-    /// When the future is dropped, the producer takes no more records and goes on delivering those it has; `close` may be
-    /// called again to wait for it.
+    /// When the future is dropped, the producer takes no more records and goes on delivering those
+    /// it has; `close` may be called again to wait for it.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         let shared = &self.0.shared;
         let deadline = Instant::now() + timeout.min(FOREVER);
@@ -426,7 +437,8 @@ impl Producer {
         let in_time = timeout_at(deadline, ended.wait_for(|ended| *ended)).await.is_ok();
         if !in_time {
             shared.inbox.enter(Phase::Aborting);
-            // The task has nothing to wait for any more; it only needs its turn. Unless nobody runs its runtime.
+            // The task has nothing to wait for any more; it only needs its turn. Unless nobody runs
+            // its runtime.
             let turn = tokio::time::timeout(TURN, ended.wait_for(|ended| *ended));
             if turn.await.is_err() {
                 let left = shared.outstanding();
@@ -452,10 +464,11 @@ impl Producer {
         }
     }
 
-    /// What was counted so far: records and their results, batches, requests, errors, latencies, brokers.
+    /// What was counted so far: records and their results, batches, requests, errors, latencies,
+    /// brokers.
     ///
-    /// Costs a copy of some kilobytes and a look at each partition; meant to be called every few seconds, and not for each
-    /// record. See [`ProducerMetrics`] for what there is.
+    /// Costs a copy of some kilobytes and a look at each partition; meant to be called every few
+    /// seconds, and not for each record. See [`ProducerMetrics`] for what there is.
     pub fn metrics(&self) -> ProducerMetrics {
         let shared = &self.0.shared;
         let credits = &shared.ledger.credits;
@@ -525,7 +538,8 @@ impl Shared {
         }
     }
 
-    /// Writes that a record was not taken: its caller has the error, and the log the first of each cause.
+    /// Writes that a record was not taken: its caller has the error, and the log the first of each
+    /// cause.
     #[cold]
     fn refused(&self, record: &Record<'_>, error: Error) -> Error {
         let error = not_sent(error);
@@ -562,7 +576,8 @@ impl Shared {
         Ok(Delivery::new(cell, index, admitted.timestamp))
     }
 
-    /// Puts admitted records where they belong, up to the first that cannot be put down at once. Gives how many were.
+    /// Puts admitted records where they belong, up to the first that cannot be put down at once.
+    /// Gives how many were.
     fn place_run(&self, records: &[(Record<'_>, Admitted)], deliveries: &mut Deliveries) -> usize {
         self.topics
             .place_run(records, &mut self.hand(), |cell, index, timestamp| deliveries.push_sent(cell, index, timestamp))

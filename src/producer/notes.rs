@@ -1,4 +1,5 @@
-//! What a report says of a record that its batch does not know: kept from `send` to the result, for as little as can be.
+//! What a report says of a record that its batch does not know: kept from `send` to the result, for
+//! as little as can be.
 
 use std::ops::Range;
 
@@ -13,8 +14,8 @@ pub(crate) struct Note {
 
 /// The notes of records next to each other.
 ///
-/// Thousands of records are sent within a millisecond, and most have no tag: so timestamps are kept a stretch of equal ones
-/// at a time, and tags only once there is one.
+/// Thousands of records are sent within a millisecond, and most have no tag: so timestamps are kept
+/// a stretch of equal ones at a time, and tags only once there is one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notes {
     count: u32,
@@ -53,7 +54,8 @@ impl Notes {
 
     fn push_tag(&mut self, tag: Option<u64>) {
         if self.tags.is_empty() {
-            // Its neighbours will have one, too: as many again as there are is what a list takes at a time anyway.
+            // Its neighbours will have one, too: as many again as there are is what a list takes at
+            // a time anyway.
             self.tags.reserve(self.count as usize + 64);
             self.tags.resize(self.count as usize, None);
         }

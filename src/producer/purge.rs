@@ -7,7 +7,8 @@ use crate::error::{Error, ErrorKind};
 /// Which records [`Producer::purge`](super::Producer::purge) gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purge {
-    /// Those that are not on their way: in the buffer, waiting for their topic, or waiting to be sent again.
+    /// Those that are not on their way: in the buffer, waiting for their topic, or waiting to be
+    /// sent again.
     Queued,
     /// Those in a request that was not answered yet.
     InFlight,

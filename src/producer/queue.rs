@@ -1,4 +1,5 @@
-//! One partition as the sender sees it: what waits to be sent again, what is on its way, and the order between them.
+//! One partition as the sender sees it: what waits to be sent again, what is on its way, and the
+//! order between them.
 //!
 //! ```text
 //!   accumulator ──take──▶ in flight ──written──▶ settled
@@ -10,15 +11,19 @@
 //!
 //! What keeps the log in order and free of doubles:
 //! - a batch that was numbered is sent again only while no batch before it is outstanding;
-//! - new batches are numbered only when nothing waits, when no number is in doubt, when no epoch is to be raised, and
-//!   when nothing in flight may be a repetition: brokers recognize one among the last five batches only;
-//! - the first batch goes alone: a broker that does not know the producer would take any other for the first;
-//! - everything in flight is at one broker: a partition whose leader moved goes on there when the old one has answered;
-//! - the epoch is raised only while nothing is in flight, and then all that waits is numbered anew; so what waits must not
-//!   be in the log, and if it may be, it is first sent again under its old number, unless that cannot tell either.
+//! - new batches are numbered only when nothing waits, when no number is in doubt, when no epoch is
+//!   to be raised, and when nothing in flight may be a repetition: brokers recognize one among the
+//!   last five batches only;
+//! - the first batch goes alone: a broker that does not know the producer would take any other for
+//!   the first;
+//! - everything in flight is at one broker: a partition whose leader moved goes on there when the
+//!   old one has answered;
+//! - the epoch is raised only while nothing is in flight, and then all that waits is numbered anew;
+//!   so what waits must not be in the log, and if it may be, it is first sent again under its old
+//!   number, unless that cannot tell either.
 //!
-//! Results are told in the order of sending: one that is known is kept back until all before it are. Only a purge, or the
-//! end, tells at once what is known.
+//! Results are told in the order of sending: one that is known is kept back until all before it
+//! are. Only a purge, or the end, tells at once what is known.
 
 mod endings;
 
@@ -114,8 +119,8 @@ struct InFlight {
 }
 
 impl InFlight {
-    /// Whether an earlier attempt may have written it. A broker recognizes it among the last five batches only, so no more
-    /// may come behind it until it is known.
+    /// Whether an earlier attempt may have written it. A broker recognizes it among the last five
+    /// batches only, so no more may come behind it until it is known.
     fn is_repeated(&self) -> bool {
         (self.batch.maybe_written || self.batch.numbers_used) && self.batch.attempts > 1
     }
@@ -129,8 +134,9 @@ pub(crate) struct PartitionQueue {
     /// Batches whose results are known and kept back for those of earlier ones.
     decided: VecDeque<Batch>,
     sequences: Sequences,
-    /// Batches from that place on are surely not in the log under the numbers that they have, whatever became of their
-    /// attempts: brokers write numbers one behind the other, and one was refused that came next and was never written.
+    /// Batches from that place on are surely not in the log under the numbers that they have,
+    /// whatever became of their attempts: brokers write numbers one behind the other, and one was
+    /// refused that came next and was never written.
     unwritten_from: u128,
     drained: u128,
     topic_id: uuid::Uuid,
@@ -161,7 +167,8 @@ impl PartitionQueue {
     ) -> Readiness {
         let numbered = match self.waiting.front() {
             Some(batch) => {
-                // A new leader need not be waited for; but two brokers that point at each other are not asked without end.
+                // A new leader need not be waited for; but two brokers that point at each other are
+                // not asked without end.
                 let moved = leader.is_some() && leader != batch.last_node && !batch.hurried;
                 if let Some(at) = batch.retry_at.filter(|at| *at > now && !moved) {
                     return Readiness::At(at);
@@ -303,7 +310,8 @@ impl PartitionQueue {
             }
             Answer::Duplicate(error) => match batch.sequence {
                 Some(_) if !batch.maybe_written && !batch.numbers_used => {
-                    // No attempt of ours can have written it: its numbers were taken by something else.
+                    // No attempt of ours can have written it: its numbers were taken by something
+                    // else.
                     self.sequences.must_raise();
                     self.retry(batch, error, false, now, rules, rng);
                 }
@@ -329,8 +337,8 @@ impl PartitionQueue {
                 let hopeless = batch.sequence.is_none() || may_be_in_whole;
                 batch.maybe_written |= may_be_in_whole;
                 if is_next && !hopeless {
-                    // What is before it is missing for good, so no attempt can have written it or ever will; unless what
-                    // is before it is in doubt, and arrives late.
+                    // What is before it is missing for good, so no attempt can have written it or
+                    // ever will; unless what is before it is in doubt, and arrives late.
                     batch.maybe_written &= self.sequences.is_in_doubt();
                     if !batch.maybe_written {
                         self.unwritten_from = self.unwritten_from.min(batch.order);
@@ -340,9 +348,11 @@ impl PartitionQueue {
                 self.retry(batch, error, hopeless, now, rules, rng);
             }
             Answer::UnknownProducer { error, log_start } => {
-                // What an earlier attempt may have written would be there twice under another epoch.
+                // What an earlier attempt may have written would be there twice under another
+                // epoch.
                 let hopeless = batch.sequence.is_none() || batch.maybe_written;
-                // Where the log starts is not known while the partition moves: then once more before the epoch is raised.
+                // Where the log starts is not known while the partition moves: then once more
+                // before the epoch is raised.
                 if batch.sequence.is_some() && (hopeless || log_start != -1 || batch.attempts > 1) {
                     self.refused_unwritten(&batch);
                     self.sequences.must_raise();
@@ -406,8 +416,8 @@ impl PartitionQueue {
         self.settle_down()
     }
 
-    /// Fails what is older than `delivery.timeout.ms`. What is on the wire gets its result now and is resolved when its
-    /// request ends. `cause` says what stands in the way at the moment.
+    /// Fails what is older than `delivery.timeout.ms`. What is on the wire gets its result now and
+    /// is resolved when its request ends. `cause` says what stands in the way at the moment.
     pub(crate) fn expire(&mut self, now: Instant, rules: &Rules, cause: Option<&Error>) -> Aftermath {
         let Some(limit) = now.checked_sub(rules.delivery_timeout) else { return Aftermath::default() };
         for flying in &mut self.in_flight {
@@ -458,7 +468,8 @@ impl PartitionQueue {
         for batch in std::mem::take(&mut self.waiting) {
             self.fail(batch, error.clone());
         }
-        // Looks before it takes: an accumulator that was seen empty tells of what comes in afterwards.
+        // Looks before it takes: an accumulator that was seen empty tells of what comes in
+        // afterwards.
         while self.partition.glance().is_some() {
             let Some(batch) = self.partition.take() else { break };
             let batch = self.next_in_order(batch);
@@ -467,9 +478,10 @@ impl PartitionQueue {
         self.tell_before(u128::MAX);
     }
 
-    /// Fails what the user does not want any more, and gives how many records these were. If there are any, all results
-    /// that are known are told now, also where earlier records have none yet. What is on the wire is resolved when its request ends. Of what
-    /// is in the accumulator, what was begun until `now` goes.
+    /// Fails what the user does not want any more, and gives how many records these were. If there
+    /// are any, all results that are known are told now, also where earlier records have none yet.
+    /// What is on the wire is resolved when its request ends. Of what is in the accumulator, what
+    /// was begun until `now` goes.
     pub(crate) fn purge(&mut self, what: Purge, now: Instant) -> (usize, Aftermath) {
         let mut records = 0;
         let mut purged = |batch: &Batch| {
@@ -507,7 +519,8 @@ impl PartitionQueue {
         }
     }
 
-    /// Takes note of the topic's id; another one means that the topic was deleted and created again.
+    /// Takes note of the topic's id; another one means that the topic was deleted and created
+    /// again.
     pub(crate) fn topic_id(&mut self, id: uuid::Uuid) -> Aftermath {
         if id.is_nil() || id == self.topic_id {
             return Aftermath::default();

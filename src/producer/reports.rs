@@ -1,5 +1,5 @@
-//! Delivery reports: the result of every record, for programs that do not hold a `Delivery` for each. They are told to the
-//! callbacks (interceptors' among them), and given out by the stream.
+//! Delivery reports: the result of every record, for programs that do not hold a `Delivery` for
+//! each. They are told to the callbacks (interceptors' among them), and given out by the stream.
 
 use std::{
     collections::VecDeque,
@@ -45,17 +45,18 @@ pub struct DeliveryReport {
 /// [`Producer::delivery_reports`](super::Producer::delivery_reports).
 ///
 /// The reports of a partition come in the order of its results, which is the order of sending (see
-/// [`Delivery`](super::Delivery)). Several streams share the reports a batch at a time: what one has begun to read comes
-/// from it alone, so that between two streams there is no order.
+/// [`Delivery`](super::Delivery)). Several streams share the reports a batch at a time: what one
+/// has begun to read comes from it alone, so that between two streams there is no order.
 ///
-/// A record whose report waits to be read still takes its bytes of `buffer.memory`, so a program that asks for reports
-/// has to read them. Dropping the stream ends that; what it has not given out goes to the other streams. It ends by itself
-/// when the producer is closed and all was read.
+/// A record whose report waits to be read still takes its bytes of `buffer.memory`, so a program
+/// that asks for reports has to read them. Dropping the stream ends that; what it has not given out
+/// goes to the other streams. It ends by itself when the producer is closed and all was read.
 #[derive(Debug)]
 pub struct DeliveryReports {
     ledger: Arc<Ledger>,
     reader: usize,
-    /// What it took from the queue and has not given out yet, so that it need not ask for each report.
+    /// What it took from the queue and has not given out yet, so that it need not ask for each
+    /// report.
     run: Option<ReportRun>,
 }
 
@@ -121,7 +122,8 @@ impl Reports {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// Tells of a run: the callbacks at once, the streams when they ask. What nobody asks for is thrown away.
+    /// Tells of a run: the callbacks at once, the streams when they ask. What nobody asks for is
+    /// thrown away.
     pub(super) fn push(&self, run: ReportRun) {
         self.callbacks.iter().for_each(|callback| callback.tell(&run));
         let mut state = self.lock();
@@ -189,7 +191,8 @@ impl DeliveryReports {
         self.give_out()
     }
 
-    /// Takes a run over, which ends what it takes of the buffer: the records are gone, their reports are all there is.
+    /// Takes a run over, which ends what it takes of the buffer: the records are gone, their
+    /// reports are all there is.
     fn begin(&mut self, mut run: ReportRun) {
         drop(run.charge.split(usize::MAX));
         self.run = Some(run);

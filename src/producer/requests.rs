@@ -1,11 +1,12 @@
-//! Produce requests on their way: sealed, handed to a connection and answered, without a task or a future for each.
+//! Produce requests on their way: sealed, handed to a connection and answered, without a task or a
+//! future for each.
 //!
 //! ```text
 //! start ─▶ line of the node: sealing ─ sealed ─▶ connection ─▶ answers ─▶ next
 //! ```
-//! The requests to one broker are *written* in the order in which they were drained, as the sequence numbers in them
-//! ask: the next is handed to the connection only when the one before has been. Sealing goes ahead of that, and answers
-//! come in whatever order.
+//! The requests to one broker are *written* in the order in which they were drained, as the
+//! sequence numbers in them ask: the next is handed to the connection only when the one before has
+//! been. Sealing goes ahead of that, and answers come in whatever order.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -80,8 +81,9 @@ struct Line {
 enum Unsent {
     Sealing(BoxFuture<'static, ProduceRequest>),
     Sealed(ProduceRequest),
-    /// What waits for its turn when there is no connection to be had does not wait for the next attempt at one, which
-    /// takes longer from time to time: what it holds may have a leader elsewhere by then.
+    /// What waits for its turn when there is no connection to be had does not wait for the next
+    /// attempt at one, which takes longer from time to time: what it holds may have a leader
+    /// elsewhere by then.
     Lost(BoxFuture<'static, ProduceRequest>, Error),
 }
 
@@ -132,7 +134,8 @@ impl Requests {
         })
     }
 
-    /// Takes a request over. It leaves at once if it can, and else when [`next`](Self::next) is polled.
+    /// Takes a request over. It leaves at once if it can, and else when [`next`](Self::next) is
+    /// polled.
     ///
     /// A function of its own, as is [`Ended::read`]: `scripts/instructions` counts what it costs.
     #[inline(never)]
@@ -247,7 +250,8 @@ impl Requests {
 }
 
 impl Line {
-    /// No connection is to be had: gives up all that waits for one. Gives how many requests ended with that.
+    /// No connection is to be had: gives up all that waits for one. Gives how many requests ended
+    /// with that.
     fn lose(&mut self, error: &Error, ended: &mut VecDeque<Ended>) -> usize {
         let waiting = self.unsent.len();
         for unsent in std::mem::take(&mut self.unsent) {
@@ -283,8 +287,8 @@ impl Line {
 }
 
 impl Settings {
-    /// Writes a request without the batches that were taken back by now. When one of the others is taken back before the
-    /// connection hands the request to the socket, the request is not sent.
+    /// Writes a request without the batches that were taken back by now. When one of the others is
+    /// taken back before the connection hands the request to the socket, the request is not sent.
     fn write(&self, request: &mut ProduceRequest, version: i16, head: &mut BytesMut) -> Result<RawRequest> {
         let (mut batches, mut records) = (0, 0);
         for part in &mut request.parts {

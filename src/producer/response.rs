@@ -39,8 +39,8 @@ pub(crate) enum Answer {
         maybe_written: bool,
         records: Vec<(i32, Option<String>)>,
     },
-    /// The attempt was taken back before it was written, because records of it or of another batch in its request had been
-    /// given up.
+    /// The attempt was taken back before it was written, because records of it or of another batch
+    /// in its request had been given up.
     Withdrawn,
 }
 
@@ -78,7 +78,8 @@ impl Answer {
     pub(crate) fn failed(error: &Error) -> Self {
         let error = error.clone();
         let maybe_written = error.delivery_status() != Some(DeliveryStatus::NotPersisted);
-        // What ends an attempt for good once it was sent does not say what became of it: the next attempt will.
+        // What ends an attempt for good once it was sent does not say what became of it: the next
+        // attempt will.
         if maybe_written || error.is_retriable() || error.kind() == ErrorKind::Protocol {
             Answer::Retry { error, maybe_written }
         } else {
@@ -104,8 +105,9 @@ impl Answer {
     }
 }
 
-/// Whether a batch that was refused with a retriable code may be in the log all the same: the leader appended it and then
-/// waited in vain for its followers, or lost the leadership while it waited.
+/// Whether a batch that was refused with a retriable code may be in the log all the same: the
+/// leader appended it and then waited in vain for its followers, or lost the leadership while it
+/// waited.
 ///
 /// KAFKA_STORAGE_ERROR counts as not written: the directory that might hold it is offline.
 fn may_be_written(code: ErrorCode) -> bool {
@@ -148,8 +150,8 @@ mod tests {
         assert!(matches!(duplicate, Answer::Duplicate(_)));
     }
 
-    /// What is done about a code: R sends the batch again, F fails it; + says that it may be in the log; m looks for the
-    /// leader anew. The others have rules of their own, by number and epoch.
+    /// What is done about a code: R sends the batch again, F fails it; + says that it may be in the
+    /// log; m looks for the leader anew. The others have rules of their own, by number and epoch.
     fn done_about(code: ErrorCode) -> String {
         let answer = Answer::read(response(code), "t[0]");
         let refresh = if answer.asks_for_refresh() { "m" } else { "" };
@@ -176,7 +178,8 @@ mod tests {
             (ErrorCode::UNKNOWN_SERVER_ERROR, "F+"),
             // Damaged on its way, if the checksum does not fit.
             (ErrorCode::CORRUPT_MESSAGE, "R"),
-            // The leader may have written it and lost the partition while it waited for its followers.
+            // The leader may have written it and lost the partition while it waited for its
+            // followers.
             (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "R+m"),
             (ErrorCode::LEADER_NOT_AVAILABLE, "Rm"),
             (ErrorCode::NOT_LEADER_OR_FOLLOWER, "R+m"),

@@ -1,5 +1,5 @@
-//! Closes batches: compresses and checksums them. A little of it at once where it falls due; what takes longer on threads
-//! for such work, in parallel over the partitions of a request.
+//! Closes batches: compresses and checksums them. A little of it at once where it falls due; what
+//! takes longer on threads for such work, in parallel over the partitions of a request.
 
 use std::{
     collections::VecDeque,
@@ -23,7 +23,8 @@ use crate::{
     },
 };
 
-/// A codec's state in a box, because some are large and each is taken out and put back for every request.
+/// A codec's state in a box, because some are large and each is taken out and put back for every
+/// request.
 type BoxedCompressor = Box<Compressor>;
 
 /// The codecs' states that are not in use, and how many may be at work elsewhere.
@@ -86,8 +87,8 @@ impl Sealing {
         }
     }
 
-    /// Seals on threads for work that takes long: in parallel where there is enough of it, and never more at once than
-    /// there are cores, whatever the number of requests.
+    /// Seals on threads for work that takes long: in parallel where there is enough of it, and
+    /// never more at once than there are cores, whatever the number of requests.
     ///
     /// Dropping the future throws the request away.
     pub(super) async fn seal_elsewhere(self: Arc<Self>, mut request: ProduceRequest) -> ProduceRequest {
@@ -117,7 +118,8 @@ impl Sealing {
         request
     }
 
-    /// Shares of about the same size, in the order of the parts: one for each core, if each is worth a thread.
+    /// Shares of about the same size, in the order of the parts: one for each core, if each is
+    /// worth a thread.
     fn shares(&self, parts: Vec<Part>) -> Vec<Vec<Part>> {
         let mut left: usize = parts.iter().map(unsealed).sum();
         let mut count = (left / self.worth_a_thread()).clamp(1, self.cores);
@@ -148,8 +150,8 @@ impl Sealing {
     }
 }
 
-/// Seals one batch. A codec that panics, which is the outer error, costs its batch and nothing else: not the others of the
-/// request, and not the producer.
+/// Seals one batch. A codec that panics, which is the outer error, costs its batch and nothing
+/// else: not the others of the request, and not the producer.
 fn sealed(
     builder: BatchBuilder,
     compressor: &mut Compressor,

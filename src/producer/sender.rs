@@ -1,9 +1,11 @@
-//! What is sent when, to whom: the decisions of a producer, without IO and without a clock of its own.
+//! What is sent when, to whom: the decisions of a producer, without IO and without a clock of its
+//! own.
 //!
-//! It is told of news, answers, metadata and the time; it gives out requests and [`Effect`]s. Each partition that can
-//! send stands once in the ready queue of its leader. A request takes from the front of that queue, one batch of each
-//! partition, and a partition with more to send goes to the back; one that cannot go on leaves the queue until an event
-//! of its own lets it back, so it stops nobody else.
+//! It is told of news, answers, metadata and the time; it gives out requests and [`Effect`]s. Each
+//! partition that can send stands once in the ready queue of its leader. A request takes from the
+//! front of that queue, one batch of each partition, and a partition with more to send goes to the
+//! back; one that cannot go on leaves the queue until an event of its own lets it back, so it stops
+//! nobody else.
 
 mod answers;
 mod request;
@@ -37,7 +39,8 @@ use crate::{
     wire::{fetch::NodeEndpoint, produce::ProduceResponse},
 };
 
-/// What a request costs besides its batches, for each partition in it: more than enough for the longest topic name.
+/// What a request costs besides its batches, for each partition in it: more than enough for the
+/// longest topic name.
 const PARTITION_OVERHEAD: usize = 300;
 
 /// The waits after a refused producer id, which double. Only a human can mend the usual causes.
@@ -51,8 +54,8 @@ const SPARE: usize = 16;
 struct Node {
     ready: VecDeque<usize>,
     in_flight: usize,
-    /// Whether it has answered since the last failure. One that has not gets one request at a time, so that batches grow
-    /// instead of queueing up before a connection that may never come.
+    /// Whether it has answered since the last failure. One that has not gets one request at a time,
+    /// so that batches grow instead of queueing up before a connection that may never come.
     warm: bool,
 }
 
@@ -166,8 +169,8 @@ impl Sender {
         self.cause = cause;
     }
 
-    /// Takes the answer to [`Effect::AskProducerId`]. An error fails the records that wait for the id; records that come
-    /// later wait for the next request, which follows after a backoff.
+    /// Takes the answer to [`Effect::AskProducerId`]. An error fails the records that wait for the
+    /// id; records that come later wait for the next request, which follows after a backoff.
     pub(crate) fn producer_id(&mut self, answer: Result<ProducerId, Error>, now: Instant, metadata: &Metadata) {
         let refusal = match answer {
             Ok(id) => {
@@ -195,7 +198,8 @@ impl Sender {
         }
     }
 
-    /// A request ended. The response is `None` with acks=0: it was written, and nobody will say more.
+    /// A request ended. The response is `None` with acks=0: it was written, and nobody will say
+    /// more.
     pub(crate) fn answered(
         &mut self,
         request: ProduceRequest,
@@ -385,8 +389,8 @@ impl Sender {
         self.timers.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Fills a request for a node from its ready queue. `None` when nothing in it could be sent after all; then the queue
-    /// is empty.
+    /// Fills a request for a node from its ready queue. `None` when nothing in it could be sent
+    /// after all; then the queue is empty.
     fn fill(&mut self, id: i32, now: Instant, metadata: &Metadata) -> Option<ProduceRequest> {
         let request = self.next_request;
         let mut parts = self.spare.pop().unwrap_or_default();
@@ -451,7 +455,8 @@ impl Sender {
         Some(ProduceRequest { id: request, node: id, parts })
     }
 
-    /// Puts a partition where it belongs: into a ready queue, among those that wait for something, or nowhere.
+    /// Puts a partition where it belongs: into a ready queue, among those that wait for something,
+    /// or nowhere.
     fn schedule(&mut self, slot: usize, now: Instant, metadata: &Metadata) {
         let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
         let partition = place.queue.partition.clone();

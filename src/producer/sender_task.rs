@@ -1,4 +1,5 @@
-//! The thin loop around [`Sender`]: turns requests and effects into IO, and what comes of it into events.
+//! The thin loop around [`Sender`]: turns requests and effects into IO, and what comes of it into
+//! events.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,9 +26,11 @@ use crate::{
     wire::messages::InitProducerIdRequest,
 };
 
-/// A producer's task. Ends when the producer is closed, or dropped and all it was given has its result.
+/// A producer's task. Ends when the producer is closed, or dropped and all it was given has its
+/// result.
 pub(super) struct SenderTask {
-    // In the order in which they are to be dropped: the batches give their records results before the end is told.
+    // In the order in which they are to be dropped: the batches give their records results before
+    // the end is told.
     ending: Ending,
     sender: Sender,
     requests: Requests,
@@ -143,7 +146,8 @@ impl SenderTask {
         self.finish();
     }
 
-    /// Takes in a request that has ended, and those that have by now: what comes of all of them leaves together.
+    /// Takes in a request that has ended, and those that have by now: what comes of all of them
+    /// leaves together.
     fn ended(&mut self, first: Ended) {
         let metadata = self.client.metadata();
         let mut next = Some(first);
@@ -280,13 +284,14 @@ impl SenderTask {
         }
     }
 
-    /// Fails what has waited too long for its topic, and all that waits if the topic is not to be had.
+    /// Fails what has waited too long for its topic, and all that waits if the topic is not to be
+    /// had.
     fn fail_waiting(&mut self, name: &Arc<str>, looked_until: Instant, found: Result<()>) {
         let topics = &self.end.0.topics;
         let now = now();
         let partitions = topics.get(name).map_or(0, |topic| topic.partitions.len());
-        // A failure before the time is up is not about time. Those that wait now may have come later than those that were
-        // looked for, if these were purged.
+        // A failure before the time is up is not about time. Those that wait now may have come
+        // later than those that were looked for, if these were purged.
         let early = found.is_err() && now < looked_until.into_std();
         let timeout = topics.topic_timeout();
         topics.fail_waiting(name, now, early, |name| match &found {
@@ -350,7 +355,8 @@ async fn look_for(client: Client, name: Arc<str>, deadline: Instant, known: bool
     Errand::Topic(name, deadline, found)
 }
 
-/// UNKNOWN_SERVER_ERROR is a mishap of the broker more often than a refusal: so many of them are passed over.
+/// UNKNOWN_SERVER_ERROR is a mishap of the broker more often than a refusal: so many of them are
+/// passed over.
 const MISHAPS: u32 = 5;
 
 /// Asks for a producer id until there is one or it is refused.
@@ -378,7 +384,8 @@ async fn ask_producer_id(client: Client) -> Errand {
             Err(code) => Err(Error::broker(code, "InitProducerId")),
         });
         match answer {
-            // Under no id, or none of an epoch, brokers take batches for those of a producer without idempotence.
+            // Under no id, or none of an epoch, brokers take batches for those of a producer
+            // without idempotence.
             Ok(response) if response.producer_id < 0 || response.producer_epoch < 0 => {
                 if let Some(Lasting { duration, attempts }) = outage.failed(now()) {
                     let outage_s = duration.as_secs();
@@ -399,7 +406,8 @@ async fn ask_producer_id(client: Client) -> Errand {
                 event!(INFO, client.origin(), producer_id = id.id, epoch = id.epoch, outage_s, "got a producer id");
                 return Errand::ProducerId(Ok(id));
             }
-            // An answer that cannot be read cost its connection; another one may be sound, as for a batch.
+            // An answer that cannot be read cost its connection; another one may be sound, as for a
+            // batch.
             Err(error) if error.is_retriable() || error.kind() == ErrorKind::Protocol => {
                 if let Some(Lasting { duration, attempts }) = outage.failed(now()) {
                     let outage_s = duration.as_secs();

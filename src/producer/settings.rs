@@ -14,8 +14,8 @@ use crate::{
 /// Whose acknowledgement a record waits for (`acks`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Acks {
-    /// Nobody's (`acks=0`): a record counts as delivered when it was written to the connection, and its offset is not
-    /// known.
+    /// Nobody's (`acks=0`): a record counts as delivered when it was written to the connection, and
+    /// its offset is not known.
     None,
     /// The leader's (`acks=1`): lost if the leader fails before its followers have the record.
     Leader,
@@ -83,7 +83,8 @@ pub(crate) struct Derived {
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 /// The least that `request.timeout.ms` is lowered to.
 const SHORTEST_REQUEST: Duration = Duration::from_millis(1);
-/// How many batches a broker remembers for each producer and partition, so that it recognizes doubles among them.
+/// How many batches a broker remembers for each producer and partition, so that it recognizes
+/// doubles among them.
 const MAX_IDEMPOTENT_IN_FLIGHT: usize = 5;
 
 impl Default for ProducerSettings {
@@ -168,7 +169,8 @@ impl ProducerSettings {
         })
     }
 
-    /// On unless it was switched off, or other settings rule it out and it was not asked for by name.
+    /// On unless it was switched off, or other settings rule it out and it was not asked for by
+    /// name.
     fn idempotent(&self) -> Result<bool> {
         let against = if self.acks != Acks::All {
             Some("acks=all")
@@ -190,9 +192,10 @@ impl ProducerSettings {
         }
     }
 
-    /// `delivery.timeout.ms`, and how long the answer to a produce is waited for: a batch has to be able to linger and to
-    /// be answered once within the former. What was not set gives way: `delivery.timeout.ms` is raised; where it was set,
-    /// `linger.ms` and `request.timeout.ms` are lowered, the latter for produces only.
+    /// `delivery.timeout.ms`, and how long the answer to a produce is waited for: a batch has to be
+    /// able to linger and to be answered once within the former. What was not set gives way:
+    /// `delivery.timeout.ms` is raised; where it was set, `linger.ms` and `request.timeout.ms` are
+    /// lowered, the latter for produces only.
     fn timeouts(&mut self) -> Result<(Duration, Duration)> {
         let request = self.client.request_timeout;
         let least = (self.linger + request).min(FOREVER);

@@ -2,7 +2,8 @@
 
 use super::estimate::CompressionEstimate;
 
-/// A turn gets as much at most: whoever sends little would else send to one partition for long, if batches may be large.
+/// A turn gets as much at most: whoever sends little would else send to one partition for long, if
+/// batches may be large.
 const TURN: usize = 64 * 1024;
 
 /// `batch.size`, and how many turns it takes to fill a batch.

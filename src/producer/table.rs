@@ -1,7 +1,8 @@
 //! The topics that `send` finds without a lock: an immutable table, swapped whole.
 //!
-//! Even the counting of references that a swapped pointer needs would cost a record a good part of its time, so each thread
-//! keeps the table that it used last, and only looks at a number to see whether it is still the newest.
+//! Even the counting of references that a swapped pointer needs would cost a record a good part of
+//! its time, so each thread keeps the table that it used last, and only looks at a number to see
+//! whether it is still the newest.
 
 use std::{
     cell::Cell,
@@ -61,7 +62,8 @@ impl Tables {
     #[inline]
     pub(super) fn with<T>(&self, with: impl FnOnce(&Table) -> T) -> T {
         let edition = self.edition();
-        // Taken out meanwhile: whoever gets here within `with`, on the same thread, only finds nothing.
+        // Taken out meanwhile: whoever gets here within `with`, on the same thread, only finds
+        // nothing.
         let table = match LAST.try_with(Cell::take) {
             Ok(Some((known, table))) if known == edition => table,
             _ => self.newest(),
@@ -81,7 +83,8 @@ impl Tables {
     }
 }
 
-/// A hash for names of topics, of which a program has few and mostly short ones: eight bytes at a time, folded.
+/// A hash for names of topics, of which a program has few and mostly short ones: eight bytes at a
+/// time, folded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct NameHasher(u64);
 

@@ -8,8 +8,9 @@ use std::sync::{
 use super::cell::Cell;
 use crate::cluster::Revocable;
 
-/// Whether a batch that was given to a request can still be taken back: decided once, by the first of the connection, when
-/// it hands the request to the socket, and the sender, when it gives up on the batch.
+/// Whether a batch that was given to a request can still be taken back: decided once, by the first
+/// of the connection, when it hands the request to the socket, and the sender, when it gives up on
+/// the batch.
 ///
 /// It lives in the batch's cell, so that an attempt allocates nothing for it.
 #[derive(Clone, Debug)]
@@ -27,7 +28,8 @@ const WITHDRAWN: u32 = 2;
 const ATTEMPT: u32 = 4;
 
 impl Ticket {
-    /// A ticket for the next attempt of the batch whose own cell this is. Those of earlier attempts are void.
+    /// A ticket for the next attempt of the batch whose own cell this is. Those of earlier attempts
+    /// are void.
     pub(crate) fn next(cell: &Arc<Cell>) -> Self {
         let state = &cell.ticket().0;
         let attempt = (state.load(Ordering::Acquire) & !(ATTEMPT - 1)).wrapping_add(ATTEMPT);
@@ -69,7 +71,8 @@ impl Revocable for Cell {
     fn undo(&self, attempt: u32) {
         let state = self.ticket();
         if !state.decide(attempt, WITHDRAWN) {
-            // Fails where the batch was taken back already, or the attempt is void: then there is nothing to undo.
+            // Fails where the batch was taken back already, or the attempt is void: then there is
+            // nothing to undo.
             let (written, withdrawn) = (attempt + WRITTEN, attempt + WITHDRAWN);
             let _ = state.0.compare_exchange(written, withdrawn, Ordering::AcqRel, Ordering::Acquire);
         }
@@ -113,7 +116,8 @@ mod tests {
     fn request_that_stays_undoes_what_was_decided() {
         let cells = [1, 2].map(|id| Arc::new(Cell::new(id)));
         let tickets = cells.each_ref().map(Ticket::next);
-        // The second attempt is void, as if it were taken back between the look at it and the decision.
+        // The second attempt is void, as if it were taken back between the look at it and the
+        // decision.
         let _newer = Ticket::next(&cells[1]);
         assert!(!leave(&tickets));
         assert!(tickets[0].is_withdrawn());

@@ -1,10 +1,13 @@
 //! The time of `send`, for records that have no timestamp of their own.
 //!
-//! Reading the clock takes longer than most other things that are done for a small record. So a thread that sends without
-//! a pause reads it for one record in so many; the others between get the same millisecond. What keeps that honest:
-//! - it is done only while the last records came so fast that all of these together take a fraction of a millisecond;
-//! - the system's coarse clock, which costs little, is looked at for each of them: once it has moved on, the exact one is
-//!   read again. So the time is never older than a tick of that clock (1 to 10 ms), whatever the thread does in between.
+//! Reading the clock takes longer than most other things that are done for a small record. So a
+//! thread that sends without a pause reads it for one record in so many; the others between get the
+//! same millisecond. What keeps that honest:
+//! - it is done only while the last records came so fast that all of these together take a fraction
+//!   of a millisecond;
+//! - the system's coarse clock, which costs little, is looked at for each of them: once it has
+//!   moved on, the exact one is read again. So the time is never older than a tick of that clock (1
+//!   to 10 ms), whatever the thread does in between.
 
 use std::{
     cell::Cell,
@@ -74,7 +77,8 @@ impl Reading {
             self.left.set(left - 1);
             return self.millis.get();
         }
-        // Before the exact one: whoever sees it unchanged is less than a tick behind. Not where nothing will be shared.
+        // Before the exact one: whoever sees it unchanged is less than a tick behind. Not where
+        // nothing will be shared.
         let coarse = if self.close.get() { coarse() } else { None };
         self.read(coarse, exact())
     }

@@ -1,8 +1,9 @@
 //! The topics that the producer knows, and the records that wait for one it does not know yet.
 //!
-//! `send` looks a topic up in an immutable table, without a lock. A record whose topic or partition is not in the table
-//! waits in a queue of the topic. When the partition appears, the queue's records are appended before the new table is
-//! published, and the queue is seen empty under its lock in the moment of publishing: so no later record overtakes them.
+//! `send` looks a topic up in an immutable table, without a lock. A record whose topic or partition
+//! is not in the table waits in a queue of the topic. When the partition appears, the queue's
+//! records are appended before the new table is published, and the queue is seen empty under its
+//! lock in the moment of publishing: so no later record overtakes them.
 
 mod waiting;
 
@@ -54,9 +55,9 @@ pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
     pub(crate) id: Uuid,
     pub(crate) partitions: Vec<Arc<Partition>>,
-    /// Partitions with higher numbers that a topic of the name had before. They keep their records and their sequences, and
-    /// come back if the topic gets as many again: a second one of the same number would number its batches anew, and the
-    /// broker would take them for repetitions.
+    /// Partitions with higher numbers that a topic of the name had before. They keep their records
+    /// and their sequences, and come back if the topic gets as many again: a second one of the same
+    /// number would number its batches anew, and the broker would take them for repetitions.
     gone: Vec<Arc<Partition>>,
     /// How well its batches are compressed.
     estimate: Arc<CompressionEstimate>,
@@ -112,8 +113,8 @@ impl Topics {
         self.table.newest().get(name).cloned()
     }
 
-    /// Puts a record into a batch or into its topic's queue. `paid` says that its bytes were taken from the credits; they
-    /// are the caller's again if it is refused.
+    /// Puts a record into a batch or into its topic's queue. `paid` says that its bytes were taken
+    /// from the credits; they are the caller's again if it is refused.
     pub(crate) fn place<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
         &self,
         record: &Record<'_>,
@@ -125,8 +126,9 @@ impl Topics {
             return Ok(placed);
         }
         check_topic_name(record.topic()).map_err(Refused::For)?;
-        // Once more, until it is sure that the record is not in the newest table: that one is published under the lock. The
-        // look itself is not, because the user's partitioner may be asked.
+        // Once more, until it is sure that the record is not in the newest table: that one is
+        // published under the lock. The look itself is not, because the user's partitioner may be
+        // asked.
         let (mut waiting, table) = loop {
             let edition = self.table.edition();
             let table = self.table.newest();
@@ -189,8 +191,9 @@ impl Topics {
         }
     }
 
-    /// Puts records down that come one behind the other, as long as each can be put down at once: a run of records of one
-    /// partition costs its lock once. Gives how many were; `took` hears where the result of each will be.
+    /// Puts records down that come one behind the other, as long as each can be put down at once: a
+    /// run of records of one partition costs its lock once. Gives how many were; `took` hears where
+    /// the result of each will be.
     pub(crate) fn place_run<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
         &self,
         records: &[(Record<'_>, Admitted)],
@@ -214,8 +217,9 @@ impl Topics {
         })
     }
 
-    /// Takes over what metadata says of topics: new partitions, another id, other leaders. Records that waited for what is
-    /// there now go into its batches. The table is made anew once, however many topics there are.
+    /// Takes over what metadata says of topics: new partitions, another id, other leaders. Records
+    /// that waited for what is there now go into its batches. The table is made anew once, however
+    /// many topics there are.
     pub(crate) fn update<'m, C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
         &self,
         names: impl IntoIterator<Item = &'m str>,
@@ -284,7 +288,8 @@ impl Topics {
         let Placement { growth, partitioning, rack, seed, .. } = &self.placement;
         if let Some(known) = known {
             let recreated = known.id != said.id && !said.id.is_nil();
-            // An older picture may lack partitions that are there; only another topic of the name has fewer.
+            // An older picture may lack partitions that are there; only another topic of the name
+            // has fewer.
             if count < known.partitions.len() && !recreated {
                 return None;
             }
@@ -313,8 +318,8 @@ impl Topics {
         Some(Arc::new(Topic { name, id: said.id, partitions, gone, estimate, chooser }))
     }
 
-    /// Fails the records that wait for this topic longer than they may (all of them, if `all`) with what `error` makes of
-    /// the topic's name. Gives the deadline of the next.
+    /// Fails the records that wait for this topic longer than they may (all of them, if `all`) with
+    /// what `error` makes of the topic's name. Gives the deadline of the next.
     pub(crate) fn fail_waiting(
         &self,
         name: &str,
@@ -342,7 +347,8 @@ impl Topics {
         next
     }
 
-    /// Fails all records that wait for a topic, because the user does not want them any more. Gives how many these were.
+    /// Fails all records that wait for a topic, because the user does not want them any more. Gives
+    /// how many these were.
     pub(crate) fn purge(&self) -> usize {
         let left = std::mem::take(&mut self.lock().topics);
         let mut records = 0;
@@ -372,7 +378,8 @@ impl Topics {
         self.placement.topic_timeout
     }
 
-    /// The topics that records have begun to wait for since the last call, each once for every time that it began.
+    /// The topics that records have begun to wait for since the last call, each once for every time
+    /// that it began.
     pub(crate) fn take_unseen(&self) -> Vec<Arc<str>> {
         std::mem::take(&mut self.lock().unseen)
     }
@@ -395,7 +402,8 @@ impl Topics {
 
     /// Records that came in and have no result yet, as far as `settled` counts those of batches.
     pub(crate) fn outstanding(&self, settled: impl Fn() -> u64) -> u64 {
-        // Settled first: then what comes in meanwhile counts as outstanding, not the other way round.
+        // Settled first: then what comes in meanwhile counts as outstanding, not the other way
+        // round.
         let settled = settled();
         let waiting = self.lock();
         let queued: u64 = waiting.topics.values().map(|queue| queue.len() as u64).sum();
@@ -462,7 +470,8 @@ impl Topic {
         self.partitions.iter().chain(&self.gone)
     }
 
-    /// Appends a record to its partition, which is left in `held` for the next one. `take` hears where its result will be.
+    /// Appends a record to its partition, which is left in `held` for the next one. `take` hears
+    /// where its result will be.
     #[allow(clippy::too_many_arguments, reason = "the one place where a record and its producer meet")]
     #[inline]
     fn append<'t, R, C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
@@ -484,7 +493,8 @@ impl Topic {
         let sticky = &self.chooser.sticky;
         let Admitted { bound, timestamp } = admitted;
         let mut entry = Entry { parts: parts_of(record), bound, timestamp, sticky: None };
-        // A turn can end under us, and again under the next choice; after some rounds any partition will do.
+        // A turn can end under us, and again under the next choice; after some rounds any partition
+        // will do.
         for round in 0..8 {
             let index = fixed.unwrap_or_else(|| sticky.current() as usize);
             entry.sticky = (fixed.is_none() && round < 7).then_some(sticky);

@@ -23,9 +23,10 @@ pub struct Field<'r> {
 
 /// Turns the bytes of a key or a value into a `T`, which may borrow from them.
 ///
-/// It is given to [`ConsumerRecord::value_as`], [`RecordRef::value_as`](crate::RecordRef::value_as) and `key_as`; records
-/// themselves are bytes whatever is done with them. Any `Fn(&[u8]) -> Result<T, E>` is one, and [`Plain`] knows the formats
-/// of Kafka's own serializers. Null is not asked about.
+/// It is given to [`ConsumerRecord::value_as`], [`RecordRef::value_as`](crate::RecordRef::value_as)
+/// and `key_as`; records themselves are bytes whatever is done with them. Any `Fn(&[u8]) ->
+/// Result<T, E>` is one, and [`Plain`] knows the formats of Kafka's own serializers. Null is not
+/// asked about.
 ///
 /// ```
 /// use ottla::{DeserializeError, Deserializer, Field};
@@ -65,9 +66,9 @@ where
     }
 }
 
-/// The formats of Kafka's own serializers, by the type that is asked for: `&str` and `String` (UTF-8), `&[u8]` and
-/// `Vec<u8>`, `i16`, `i32`, `i64`, `f32`, `f64` (big endian, of exactly that size), `bool` (one byte, 0 or 1), `Uuid` (its
-/// text).
+/// The formats of Kafka's own serializers, by the type that is asked for: `&str` and `String`
+/// (UTF-8), `&[u8]` and `Vec<u8>`, `i16`, `i32`, `i64`, `f32`, `f64` (big endian, of exactly that
+/// size), `bool` (one byte, 0 or 1), `Uuid` (its text).
 ///
 /// ```
 /// use ottla::Plain;
@@ -157,7 +158,8 @@ impl ConsumerRecord {
     /// The key as a `T`; `None` where the record has none.
     ///
     /// # Errors
-    /// `Deserialization`, which names the record; it was read all the same, and the next one comes next.
+    /// `Deserialization`, which names the record; it was read all the same, and the next one comes
+    /// next.
     pub fn key_as<'a, T>(&'a self, deserializer: &(impl Deserializer<'a, T> + ?Sized)) -> Result<Option<T>> {
         field_as(deserializer, (&self.topic, self.partition), self.offset, true, slice(self.key.as_ref()))
     }

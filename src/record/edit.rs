@@ -4,8 +4,9 @@ use std::{borrow::Cow, num::NonZeroU32};
 
 use super::{Payload, Record, TopicName};
 
-/// What is known of a record besides what it says, in one word: whether it has a tag, and the producer whose interceptors
-/// have seen it, so that one that is given back and sent again is not shown to them twice.
+/// What is known of a record besides what it says, in one word: whether it has a tag, and the
+/// producer whose interceptors have seen it, so that one that is given back and sent again is not
+/// shown to them twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Marks(u64);
 

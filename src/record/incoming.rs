@@ -6,8 +6,8 @@ use super::{TimestampType, TopicPartition, from_millis};
 
 /// A record that was read, owning its parts.
 ///
-/// Key, value and headers are slices of the response that they came in: keeping one keeps that response in memory. Use
-/// [`detach`](Self::detach) for a record that is to live long.
+/// Key, value and headers are slices of the response that they came in: keeping one keeps that
+/// response in memory. Use [`detach`](Self::detach) for a record that is to live long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerRecord {
@@ -17,7 +17,8 @@ pub struct ConsumerRecord {
     pub partition: i32,
     /// The record's offset in its partition.
     pub offset: i64,
-    /// The leader epoch under which the record's batch was appended, where the broker says it (KIP-320).
+    /// The leader epoch under which the record's batch was appended, where the broker says it
+    /// (KIP-320).
     pub leader_epoch: Option<i32>,
     /// Milliseconds since the Unix epoch; −1 where the record has none.
     pub timestamp_millis: i64,

@@ -7,8 +7,8 @@ use super::{Marks, TopicName, from_millis, to_millis};
 
 /// A record to be sent: a topic, a value, and what else there is to say.
 ///
-/// It borrows what it is given, so that sending copies each byte once, into the batch; give owned values
-/// (`String`, `Vec<u8>`, [`Bytes`]) where a record has to live longer than its parts.
+/// It borrows what it is given, so that sending copies each byte once, into the batch; give owned
+/// values (`String`, `Vec<u8>`, [`Bytes`]) where a record has to live longer than its parts.
 ///
 /// ```
 /// use ottla::Record;
@@ -17,9 +17,9 @@ use super::{Marks, TopicName, from_millis, to_millis};
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record<'a> {
-    // Every call that builds or sends a record moves it. Above 128 bytes a move is a call of its own, and fields of fewer
-    // than eight bytes are read back before they are written whole: hence the numbers that stand for "none", and the
-    // headers behind one pointer.
+    // Every call that builds or sends a record moves it. Above 128 bytes a move is a call of its
+    // own, and fields of fewer than eight bytes are read back before they are written whole: hence
+    // the numbers that stand for "none", and the headers behind one pointer.
     pub(crate) topic: Cow<'a, str>,
     key: Field<'a>,
     value: Field<'a>,
@@ -54,7 +54,8 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The partition to write to. Without it the key decides, and without a key the producer's partitioner.
+    /// The partition to write to. Without it the key decides, and without a key the producer's
+    /// partitioner.
     #[inline]
     pub fn partition(mut self, partition: i32) -> Self {
         self.set_partition(Some(partition));
@@ -87,8 +88,9 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// When the record came into being; the time of `send` if not set. A record that is sent microseconds after others of
-    /// its thread may get theirs, which is older by less than a tick of the system's timer (1 to 10 ms).
+    /// When the record came into being; the time of `send` if not set. A record that is sent
+    /// microseconds after others of its thread may get theirs, which is older by less than a tick
+    /// of the system's timer (1 to 10 ms).
     pub fn timestamp(self, at: SystemTime) -> Self {
         self.timestamp_millis(to_millis(at))
     }
@@ -336,11 +338,11 @@ pub struct RecordMetadata {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// The record's offset. `None` where the broker does not say it: with `acks=0`, and when it already had the record
-    /// from an earlier attempt.
+    /// The record's offset. `None` where the broker does not say it: with `acks=0`, and when it
+    /// already had the record from an earlier attempt.
     pub offset: Option<i64>,
-    /// The record's timestamp in milliseconds since the Unix epoch: the producer's, or the broker's where the topic has
-    /// `message.timestamp.type=LogAppendTime`.
+    /// The record's timestamp in milliseconds since the Unix epoch: the producer's, or the broker's
+    /// where the topic has `message.timestamp.type=LogAppendTime`.
     pub timestamp_millis: i64,
 }
 

@@ -123,7 +123,8 @@ impl From<i64> for Offset {
     }
 }
 
-/// Refuses the names that Kafka forbids, saying why: 1 to 249 of the characters `a-z A-Z 0-9 . _ -`, but not `.` or `..`.
+/// Refuses the names that Kafka forbids, saying why: 1 to 249 of the characters `a-z A-Z 0-9 . _
+/// -`, but not `.` or `..`.
 pub(crate) fn check_topic_name(name: &str) -> Result<()> {
     let reason = if name.is_empty() {
         "it is empty"

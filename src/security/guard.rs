@@ -57,7 +57,8 @@ impl Guard {
     }
 }
 
-/// What a failed read or write says of TLS: that a peer does not accept this client comes behind the handshake.
+/// What a failed read or write says of TLS: that a peer does not accept this client comes behind
+/// the handshake.
 pub(crate) fn tls_failure(error: &io::Error) -> Option<Error> {
     #[cfg(feature = "tls")]
     return super::tls::tls_failure(error);

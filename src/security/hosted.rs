@@ -1,7 +1,9 @@
-//! The usual settings of hosted Kafka services, by builder and by properties. What stands in capitals is yours.
+//! The usual settings of hosted Kafka services, by builder and by properties. What stands in
+//! capitals is yours.
 //!
-//! All of them have certificates of the web's authorities unless something else is said, so that `Tls::new()` is enough.
-//! The properties are those that `Producer::from_properties` and its kind take, and `kat -X`.
+//! All of them have certificates of the web's authorities unless something else is said, so that
+//! `Tls::new()` is enough. The properties are those that `Producer::from_properties` and its kind
+//! take, and `kat -X`.
 //!
 //! # Confluent Cloud
 //! An API key of the cluster and its secret, by PLAIN.
@@ -37,7 +39,8 @@
 //! ```
 //!
 //! # Amazon MSK
-//! With IAM (port 9098, serverless clusters too): credentials as AWS's own tools find them, region from the host name.
+//! With IAM (port 9098, serverless clusters too): credentials as AWS's own tools find them, region
+//! from the host name.
 //! ```no_run
 //! use ottla::{Producer, security::{Sasl, Security, Tls}};
 //!
@@ -59,7 +62,8 @@
 //! sasl.mechanism=SCRAM-SHA-512
 //! sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required username="USER" password="PASSWORD";
 //! ```
-//! With client certificates (port 9094): `Security::ssl` and [`Tls::client_certificate_files`](super::Tls::client_certificate_files).
+//! With client certificates (port 9094): `Security::ssl` and
+//! [`Tls::client_certificate_files`](super::Tls::client_certificate_files).
 //!
 //! # Azure Event Hubs
 //! The namespace's connection string as a password; the user is called `$ConnectionString`.
@@ -82,7 +86,8 @@
 //! sasl.username=$ConnectionString
 //! sasl.password=Endpoint=sb://NAMESPACE.servicebus.windows.net/;SharedAccessKeyName=…;SharedAccessKey=…
 //! ```
-//! With Entra ID: OAUTHBEARER, the endpoint `https://login.microsoftonline.com/TENANT/oauth2/v2.0/token`, and the scope
+//! With Entra ID: OAUTHBEARER, the endpoint
+//! `https://login.microsoftonline.com/TENANT/oauth2/v2.0/token`, and the scope
 //! `https://NAMESPACE.servicebus.windows.net/.default`.
 //!
 //! # Redpanda Cloud
@@ -103,8 +108,8 @@
 //! ```
 //!
 //! # Aiven
-//! An authority of the project's own (`ca.pem`), and a client certificate (`service.cert`, `service.key`), or SASL on a
-//! port of its own with the same authority.
+//! An authority of the project's own (`ca.pem`), and a client certificate (`service.cert`,
+//! `service.key`), or SASL on a port of its own with the same authority.
 //! ```no_run
 //! use ottla::{Producer, security::{Sasl, Security, Tls}};
 //!

@@ -31,7 +31,8 @@ impl Jaas {
             if tokens.take(';') {
                 break;
             }
-            // The names of options are not shown either: a password with a blank in it has its end there.
+            // The names of options are not shown either: a password with a blank in it has its end
+            // there.
             let at = options.len() + 1;
             let name = tokens.word().ok_or("an option has no name, or the `;` at the end is missing")?.to_string();
             if !tokens.take('=') {
@@ -79,8 +80,8 @@ impl Jaas {
         named.filter_map(|(at, name)| Some((name, self.value(at)?.expose_str()?)))
     }
 
-    /// The options that have a value and were not read, by the names that the login module knows: `extension_*` for one
-    /// whose name the user chose.
+    /// The options that have a value and were not read, by the names that the login module knows:
+    /// `extension_*` for one whose name the user chose.
     pub(crate) fn unread(&self, known: &[&str]) -> Vec<String> {
         let read = self.read.borrow();
         let unread = self.options.iter().enumerate();

@@ -1,4 +1,5 @@
-//! JSON, as much as tokens and their endpoints need. Texts are zeroed on drop: some of them are secrets.
+//! JSON, as much as tokens and their endpoints need. Texts are zeroed on drop: some of them are
+//! secrets.
 
 use zeroize::Zeroizing;
 

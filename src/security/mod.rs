@@ -1,7 +1,7 @@
 //! How a client knows whom it talks to, and how it says who it is: TLS, SASL, tokens.
 //!
-//! A [`Security`] is given to a builder, or comes from properties by Java's or librdkafka's names (`security.protocol`,
-//! `ssl.*`, `sasl.*`).
+//! A [`Security`] is given to a builder, or comes from properties by Java's or librdkafka's names
+//! (`security.protocol`, `ssl.*`, `sasl.*`).
 //!
 //! ```no_run
 //! use ottla::{Producer, security::{Sasl, Security, Tls}};
@@ -12,19 +12,23 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A wrong password, a mechanism that the broker does not have, and a certificate that is not accepted are errors of kind
-//! [`Authentication`](crate::ErrorKind::Authentication), which calls get at once. The client goes on trying, since a
-//! password, a token or a user at the broker may be corrected meanwhile, but seldom, so that no account is locked: after a
-//! refused login no connection of the client logs in for 10 s, and for twice as long after each further one, up to ten
-//! minutes. A broker that refuses what the others accept, or whose certificate is not accepted, waits alone, up to a
-//! minute. Each refused login is one WARN. Connecting, TLS and SASL together have `socket.connection.setup.timeout.ms`.
+//! A wrong password, a mechanism that the broker does not have, and a certificate that is not
+//! accepted are errors of kind [`Authentication`](crate::ErrorKind::Authentication), which calls
+//! get at once. The client goes on trying, since a password, a token or a user at the broker may be
+//! corrected meanwhile, but seldom, so that no account is locked: after a refused login no
+//! connection of the client logs in for 10 s, and for twice as long after each further one, up to
+//! ten minutes. A broker that refuses what the others accept, or whose certificate is not accepted,
+//! waits alone, up to a minute. Each refused login is one WARN. Connecting, TLS and SASL together
+//! have `socket.connection.setup.timeout.ms`.
 //!
-//! Where a broker limits how long an authentication holds (`connections.max.reauth.ms`, or a token's end), the client
-//! authenticates again on the same connection (KIP-368) once what is under way there is answered.
+//! Where a broker limits how long an authentication holds (`connections.max.reauth.ms`, or a
+//! token's end), the client authenticates again on the same connection (KIP-368) once what is under
+//! way there is answered.
 //!
-//! Secrets are kept as [`Secret`]s: never shown, and zeroed when they are dropped. A client's private key is zeroed, too, in
-//! all the forms that it has on its way to the built-in cryptography and there. Not zeroed are a PKCS#12 store's
-//! (`p12-keystore` frees it as it is), and what a provider of the user's own keeps.
+//! Secrets are kept as [`Secret`]s: never shown, and zeroed when they are dropped. A client's
+//! private key is zeroed, too, in all the forms that it has on its way to the built-in cryptography
+//! and there. Not zeroed are a PKCS#12 store's (`p12-keystore` frees it as it is), and what a
+//! provider of the user's own keeps.
 
 mod aws;
 mod guard;
@@ -59,7 +63,8 @@ use shown::{FilePath, Hidden};
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 
-/// How the connections of a client are secured: Kafka's `security.protocol` with all that belongs to it.
+/// How the connections of a client are secured: Kafka's `security.protocol` with all that belongs
+/// to it.
 #[derive(Clone, Debug, Default)]
 pub struct Security {
     #[cfg(feature = "tls")]

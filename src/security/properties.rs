@@ -30,7 +30,8 @@ impl SecurityProperties {
         self.given.as_ref()
     }
 
-    /// Sets a property. Whether its value makes sense shows with the others, in [`resolve`](Self::resolve).
+    /// Sets a property. Whether its value makes sense shows with the others, in
+    /// [`resolve`](Self::resolve).
     pub(crate) fn set(&mut self, name: &'static str, value: &str) -> Option<()> {
         self.values.insert(name, Secret::from(value));
         Some(())
@@ -47,7 +48,8 @@ impl SecurityProperties {
     }
 }
 
-/// Properties that are being read. The ones that no setting asked for have no effect, and the user is told so.
+/// Properties that are being read. The ones that no setting asked for have no effect, and the user
+/// is told so.
 pub(super) struct Reading<'a> {
     values: &'a BTreeMap<&'static str, Secret>,
     read: RefCell<BTreeSet<&'static str>>,

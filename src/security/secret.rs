@@ -4,10 +4,11 @@ use std::{fmt, sync::Arc};
 
 use zeroize::Zeroizing;
 
-/// A password, a key or a token: not shown by `Debug`, without `Display`, and overwritten with zeros when its last clone
-/// is dropped.
+/// A password, a key or a token: not shown by `Debug`, without `Display`, and overwritten with
+/// zeros when its last clone is dropped.
 ///
-/// What it was made from is the caller's: a `String` that is given away is taken over as it is, a `&str` is copied.
+/// What it was made from is the caller's: a `String` that is given away is taken over as it is, a
+/// `&str` is copied.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
 

@@ -8,8 +8,8 @@ use std::{
 
 use crate::error::clean;
 
-/// A value that is not a key to anything, and that `Debug` does not show all the same, because a secret may have been put
-/// in its place by mistake.
+/// A value that is not a key to anything, and that `Debug` does not show all the same, because a
+/// secret may have been put in its place by mistake.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Hidden<T>(pub(crate) T);
 
@@ -27,7 +27,8 @@ impl<T> Deref for Hidden<T> {
     }
 }
 
-/// The path of a file, which is shown only where it looks like one: a key or a token may have been given in its place.
+/// The path of a file, which is shown only where it looks like one: a key or a token may have been
+/// given in its place.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct FilePath(PathBuf);
 
@@ -90,8 +91,8 @@ impl fmt::Debug for FilePath {
     }
 }
 
-/// A server's text, as an error may show it: without what the client sent to the server and keeps secret, without control
-/// characters, and at most `longest` characters of it.
+/// A server's text, as an error may show it: without what the client sent to the server and keeps
+/// secret, without control characters, and at most `longest` characters of it.
 pub(crate) fn scrubbed<'a>(text: &str, longest: usize, secrets: impl IntoIterator<Item = &'a str>) -> String {
     const SHORTEST: usize = 4;
     let mut text = text.to_owned();

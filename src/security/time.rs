@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 fn civil(time: SystemTime) -> (u64, u64, u64, u64, u64, u64) {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days are counted from March of the year 0, so that the leap day is a year's last (Hinnant's algorithm).
+    // Days are counted from March of the year 0, so that the leap day is a year's last (Hinnant's
+    // algorithm).
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

@@ -12,11 +12,12 @@ use crate::{
 };
 
 /// These records as one batch (v2) at offset 0, as a producer without idempotence writes it; for
-/// [`Options::prepared`](super::Options::prepared). The records' own topics and partitions do not matter; one without a
-/// timestamp gets 0.
+/// [`Options::prepared`](super::Options::prepared). The records' own topics and partitions do not
+/// matter; one without a timestamp gets 0.
 ///
 /// # Errors
-/// `InvalidArgument` when there are no records, `Configuration` for a compression that was not compiled in.
+/// `InvalidArgument` when there are no records, `Configuration` for a compression that was not
+/// compiled in.
 pub fn batch(records: &[Record<'_>], compression: Compression) -> Result<Bytes> {
     build(records, compression, 0, ProducerStamp::NONE)
 }

@@ -1,5 +1,5 @@
-//! Certificates and keys to test TLS with, as PEM: for `localhost`, 127.0.0.1 and ::1, good until 2125. Everybody knows
-//! the keys, so that they secure nothing.
+//! Certificates and keys to test TLS with, as PEM: for `localhost`, 127.0.0.1 and ::1, good
+//! until 2125. Everybody knows the keys, so that they secure nothing.
 
 /// The authority that issued [`SERVER`] and [`CLIENT`].
 pub const AUTHORITY: &str = include_str!("certificates/authority.pem");

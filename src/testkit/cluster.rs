@@ -36,8 +36,8 @@ use crate::{
 
 /// A Kafka cluster inside the process. Dropping it ends all its brokers.
 ///
-/// Its methods act on the cluster from behind the brokers' backs, at once; partitions and groups that are waiting to
-/// hear of it do. They must not be called from a fault's [`when`](Fault::when).
+/// Its methods act on the cluster from behind the brokers' backs, at once; partitions and groups
+/// that are waiting to hear of it do. They must not be called from a fault's [`when`](Fault::when).
 #[derive(Debug)]
 pub struct Cluster {
     pub(super) shared: Arc<Shared>,
@@ -59,7 +59,8 @@ impl FaultHandle {
         *self.hits.borrow()
     }
 
-    /// Waits until it has struck so many requests. Without a limit of time of its own: a test brings one.
+    /// Waits until it has struck so many requests. Without a limit of time of its own: a test
+    /// brings one.
     ///
     /// # Cancel safety
     /// Safe: nothing is lost when the future is dropped.
@@ -78,8 +79,8 @@ impl Cluster {
     /// Starts the brokers; when this returns they can be connected to.
     ///
     /// # Errors
-    /// `Network` when a port cannot be had, `Configuration` for certificates that cannot be used, and without a tokio
-    /// runtime that has timers and, unless the cluster is in memory, IO.
+    /// `Network` when a port cannot be had, `Configuration` for certificates that cannot be used,
+    /// and without a tokio runtime that has timers and, unless the cluster is in memory, IO.
     ///
     /// # Cancel safety
     /// Safe: what was started ends when the future is dropped.
@@ -116,7 +117,8 @@ impl Cluster {
         Ok(Self { shared, network, tasks })
     }
 
-    /// Replaces the brokers' certificates, or what they ask of clients: for connections that are made from now on.
+    /// Replaces the brokers' certificates, or what they ask of clients: for connections that are
+    /// made from now on.
     ///
     /// # Errors
     /// `Configuration` for certificates that cannot be used.
@@ -153,8 +155,9 @@ impl Cluster {
         self.shared.lock().brokers.iter().map(|broker| broker.id).collect()
     }
 
-    /// Makes a topic; partition `p` is led by broker `1 + p mod brokers`, or the next that is up. What Kafka keeps for itself
-    /// by that name (`__consumer_offsets`, `__transaction_state`, `__share_group_state`) is internal here too.
+    /// Makes a topic; partition `p` is led by broker `1 + p mod brokers`, or the next that is up.
+    /// What Kafka keeps for itself by that name (`__consumer_offsets`, `__transaction_state`,
+    /// `__share_group_state`) is internal here too.
     ///
     /// # Errors
     /// `Broker` with the code that CreateTopics would answer.
@@ -162,7 +165,8 @@ impl Cluster {
         self.create_topic_with(name, partitions, [("", ""); 0])
     }
 
-    /// Makes a topic with configurations; those that matter here are `message.timestamp.type` and `max.message.bytes`.
+    /// Makes a topic with configurations; those that matter here are `message.timestamp.type` and
+    /// `max.message.bytes`.
     ///
     /// # Errors
     /// As [`create_topic`](Self::create_topic).
@@ -220,9 +224,9 @@ impl Cluster {
         self.change(|state| state.move_leader(topic, partition, broker), what)
     }
 
-    /// Lets a follower's copy of a partition end at `end` (it lags, and never catches up), or keep up again. Readers that
-    /// ask it for what lies beyond get OFFSET_OUT_OF_RANGE, as from a follower that was down for long. It holds while the
-    /// broker does not lead.
+    /// Lets a follower's copy of a partition end at `end` (it lags, and never catches up), or keep
+    /// up again. Readers that ask it for what lies beyond get OFFSET_OUT_OF_RANGE, as from a
+    /// follower that was down for long. It holds while the broker does not lead.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -238,8 +242,8 @@ impl Cluster {
         self.change(lag, || format!("lag {topic}[{partition}] at broker {broker}"))
     }
 
-    /// Lets a partition's leader send every reader that names a rack to that broker (KIP-392, from Fetch v11 on), whether or
-    /// not the broker is up, a follower, or known; `None` ends that.
+    /// Lets a partition's leader send every reader that names a rack to that broker (KIP-392, from
+    /// Fetch v11 on), whether or not the broker is up, a follower, or known; `None` ends that.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -257,7 +261,8 @@ impl Cluster {
         self.shared.lock().coordinator(group)
     }
 
-    /// Gives a group or transactional id to another broker. What members wait for ends with NOT_COORDINATOR.
+    /// Gives a group or transactional id to another broker. What members wait for ends with
+    /// NOT_COORDINATOR.
     ///
     /// # Errors
     /// `Broker` when the broker is down or there is none of that id.
@@ -265,9 +270,9 @@ impl Cluster {
         self.change(|state| state.move_coordinator(group, broker), || format!("move {group} to broker {broker}"))
     }
 
-    /// Lets the coordinator forget a group's members and generation, as one does whose log lost its end. What members wait
-    /// for ends with UNKNOWN_MEMBER_ID, and so does what they ask next; of a group of the consumer protocol,
-    /// GROUP_ID_NOT_FOUND. Committed offsets stay.
+    /// Lets the coordinator forget a group's members and generation, as one does whose log lost its
+    /// end. What members wait for ends with UNKNOWN_MEMBER_ID, and so does what they ask next; of a
+    /// group of the consumer protocol, GROUP_ID_NOT_FOUND. Committed offsets stay.
     ///
     /// # Errors
     /// `Broker` with GROUP_ID_NOT_FOUND.
@@ -286,7 +291,8 @@ impl Cluster {
         state.groups.contains_key(group).then(|| state.group_mut(group, now()).view())
     }
 
-    /// A group of the consumer protocol (KIP-848) as it is now; `None` where there is none of that name, or a classic one.
+    /// A group of the consumer protocol (KIP-848) as it is now; `None` where there is none of that
+    /// name, or a classic one.
     pub fn consumer_group(&self, group: &str) -> Option<ConsumerGroupView> {
         let mut state = self.shared.lock();
         state.consumer_group(group, now()).map(|(found, picture, _)| found.view(&picture))
@@ -323,9 +329,9 @@ impl Cluster {
         self.look(topic, partition, |found| found.log.start())
     }
 
-    /// Appends records to a partition as one uncompressed batch, as a producer without idempotence would, and gives the
-    /// offset of the first. The records' own topics and partitions do not matter; one without a timestamp gets the
-    /// cluster's time.
+    /// Appends records to a partition as one uncompressed batch, as a producer without idempotence
+    /// would, and gives the offset of the first. The records' own topics and partitions do not
+    /// matter; one without a timestamp gets the cluster's time.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`, or `InvalidArgument` when there are no records.
@@ -344,9 +350,10 @@ impl Cluster {
         Ok(offset)
     }
 
-    /// Puts bytes into a partition in the place of a batch of so many records, as a broken disk would, and gives the
-    /// offset of the first. Nothing is checked and nothing is changed but the first eight bytes, where a batch's offset
-    /// stands; [`records`](Self::records) may not be able to read the partition afterwards.
+    /// Puts bytes into a partition in the place of a batch of so many records, as a broken disk
+    /// would, and gives the offset of the first. Nothing is checked and nothing is changed but the
+    /// first eight bytes, where a batch's offset stands; [`records`](Self::records) may not be able
+    /// to read the partition afterwards.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -359,8 +366,8 @@ impl Cluster {
         Ok(offset)
     }
 
-    /// Lets the brokers be unable to read the batch that holds `offset`, as from a broken disk; whether there is one. Who
-    /// fetches it gets CORRUPT_MESSAGE.
+    /// Lets the brokers be unable to read the batch that holds `offset`, as from a broken disk;
+    /// whether there is one. Who fetches it gets CORRUPT_MESSAGE.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -372,7 +379,8 @@ impl Cluster {
         self.change(spoil, || format!("spoil a batch of {topic}[{partition}]"))
     }
 
-    /// Loses the batch that holds `offset`, as compaction does; whether there was one. The offsets of the others stay.
+    /// Loses the batch that holds `offset`, as compaction does; whether there was one. The offsets
+    /// of the others stay.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -384,8 +392,8 @@ impl Cluster {
         self.change(lose, || format!("lose a batch of {topic}[{partition}]"))
     }
 
-    /// Loses the end of a partition from `offset` on, as an unclean election does, under a new leader epoch; a batch
-    /// that `offset` cuts through is lost whole. Gives the new end.
+    /// Loses the end of a partition from `offset` on, as an unclean election does, under a new
+    /// leader epoch; a batch that `offset` cuts through is lost whole. Gives the new end.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -417,8 +425,8 @@ impl Cluster {
         self.change(forget, what)
     }
 
-    /// Kills a broker: its port closes, its connections break, its partitions and groups go to others that are up. What
-    /// it holds is not lost. When this returns, all of it has happened.
+    /// Kills a broker: its port closes, its connections break, its partitions and groups go to
+    /// others that are up. What it holds is not lost. When this returns, all of it has happened.
     ///
     /// # Errors
     /// `InvalidArgument` when it is down already, or there is none of that id.
@@ -438,7 +446,8 @@ impl Cluster {
     /// Starts a broker again that was killed, at its old address. It leads what nobody else could.
     ///
     /// # Errors
-    /// `InvalidArgument` when it is up, or there is none of that id; `Network` when its port is taken.
+    /// `InvalidArgument` when it is up, or there is none of that id; `Network` when its port is
+    /// taken.
     ///
     /// # Cancel safety
     /// Safe: the broker is either started or not.
@@ -472,7 +481,8 @@ impl Cluster {
         self.shared.lock().faults.clear_all();
     }
 
-    /// How many fetch sessions a broker keeps at present (KIP-227); 0 for a broker that there is not.
+    /// How many fetch sessions a broker keeps at present (KIP-227); 0 for a broker that there is
+    /// not.
     pub fn fetch_sessions(&self, broker: i32) -> usize {
         self.shared.lock().broker(broker).map_or(0, |broker| broker.sessions.len())
     }
@@ -482,14 +492,15 @@ impl Cluster {
         self.shared.lock().journal.seen(key)
     }
 
-    /// What came in sink mode and was acknowledged ([`Options::sink`]); not counted are requests that a fault struck and
-    /// those with acks=0.
+    /// What came in sink mode and was acknowledged ([`Options::sink`]); not counted are requests
+    /// that a fault struck and those with acks=0.
     pub fn received(&self) -> Received {
         self.shared.lock().sink.as_ref().map(|sink| sink.received).unwrap_or_default()
     }
 
-    /// The requests that the brokers have received, oldest first: the last 65,536 of them, and in sink mode none unless
-    /// a fault is in force. Requests of a version that is not served are not among them.
+    /// The requests that the brokers have received, oldest first: the last 65,536 of them, and in
+    /// sink mode none unless a fault is in force. Requests of a version that is not served are not
+    /// among them.
     pub fn journal(&self) -> Vec<Request> {
         self.shared.lock().journal.entries()
     }

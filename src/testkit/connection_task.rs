@@ -1,4 +1,5 @@
-//! One connection of one broker: requests are answered one after the other, in their order, as Kafka does.
+//! One connection of one broker: requests are answered one after the other, in their order, as
+//! Kafka does.
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
@@ -97,8 +98,9 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// In sink mode: answers the Produce requests that come, as many as were read at once by one write, until something
-    /// else comes. In the end the next request is another, or the client has closed.
+    /// In sink mode: answers the Produce requests that come, as many as were read at once by one
+    /// write, until something else comes. In the end the next request is another, or the client has
+    /// closed.
     async fn drain_into_sink(&mut self) -> Result<()> {
         if self.sink && self.gate.is_open() {
             loop {
@@ -119,8 +121,8 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
-    /// Takes the Produce requests from the front of the buffer that a sink acknowledges; says whether there were any, and
-    /// whether a whole request stands there now that is something else.
+    /// Takes the Produce requests from the front of the buffer that a sink acknowledges; says
+    /// whether there were any, and whether a whole request stands there now that is something else.
     fn acknowledge_all(&mut self) -> Result<(bool, bool)> {
         let mut state = self.shared.lock();
         let faultless = state.faults.is_empty();
@@ -166,7 +168,8 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// `None` where the version is served; the answer that says so where it is not, which only ApiVersions has.
+    /// `None` where the version is served; the answer that says so where it is not, which only
+    /// ApiVersions has.
     fn check_version(&mut self, head: &Head) -> Result<Option<Vec<Bytes>>> {
         let mut state = self.shared.lock();
         state.journal.count(head.key);
@@ -215,8 +218,9 @@ impl<S: Stream> Connection<S> {
         verdict
     }
 
-    /// Acts until there is an answer. Only the first act can be news for others: the later ones look whether what they
-    /// wait for has happened, and what happens by the clock alone everybody sees who waits for it.
+    /// Acts until there is an answer. Only the first act can be news for others: the later ones
+    /// look whether what they wait for has happened, and what happens by the clock alone everybody
+    /// sees who waits for it.
     async fn carry_out(&mut self, head: &Head, mut call: Box<dyn Call>, verdict: &Verdict) -> Result<Step> {
         let mut bell = self.shared.listen();
         let mut first = true;

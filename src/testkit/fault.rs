@@ -13,14 +13,17 @@ type Place = (String, Option<i32>);
 
 type Condition = Arc<dyn Fn(&Request) -> bool + Send + Sync>;
 
-/// Something that goes wrong with some requests; made by [`on`], given to [`Cluster::fault`](super::Cluster::fault).
+/// Something that goes wrong with some requests; made by [`on`], given to
+/// [`Cluster::fault`](super::Cluster::fault).
 ///
-/// What is said of *where* narrows it down, all of it has to fit. What is said of *what* adds up: a fault may delay,
-/// throttle, answer with an error and close the connection at once. It strikes once unless told otherwise.
+/// What is said of *where* narrows it down, all of it has to fit. What is said of *what* adds up: a
+/// fault may delay, throttle, answer with an error and close the connection at once. It strikes
+/// once unless told otherwise.
 ///
-/// Where several faults fit a request, delays and throttles add up; of those that decide about the answer (an error, a
-/// closed connection, no answer, garbage) for the same place the first counts, and the others are kept for the next
-/// request. So faults given one after the other strike one after the other.
+/// Where several faults fit a request, delays and throttles add up; of those that decide about the
+/// answer (an error, a closed connection, no answer, garbage) for the same place the first counts,
+/// and the others are kept for the next request. So faults given one after the other strike one
+/// after the other.
 #[derive(Clone)]
 #[must_use = "a fault does nothing until it is given to a cluster"]
 pub struct Fault {
@@ -101,8 +104,8 @@ pub fn on_any_of(keys: impl IntoIterator<Item = ApiKey>) -> Fault {
 }
 
 impl Fault {
-    /// Only requests that concern that partition; an error strikes that partition alone, and the others of the request
-    /// are served.
+    /// Only requests that concern that partition; an error strikes that partition alone, and the
+    /// others of the request are served.
     pub fn partition(mut self, topic: impl Into<String>, partition: i32) -> Self {
         self.topic = Some((topic.into(), Some(partition)));
         self
@@ -164,14 +167,16 @@ impl Fault {
         self
     }
 
-    /// Carries the request out and answers with that error all the same (e.g. NOT_ENOUGH_REPLICAS_AFTER_APPEND).
+    /// Carries the request out and answers with that error all the same (e.g.
+    /// NOT_ENOUGH_REPLICAS_AFTER_APPEND).
     pub fn act_then_error(mut self, code: ErrorCode) -> Self {
         self.error = Some(Injected { code, acts: true });
         self
     }
 
-    /// Puts the error at the top of the answer where the API has two places for it, although Kafka would put this one at
-    /// each partition (Fetch from v7 on). Has no effect on a fault of one topic.
+    /// Puts the error at the top of the answer where the API has two places for it, although Kafka
+    /// would put this one at each partition (Fetch from v7 on). Has no effect on a fault of one
+    /// topic.
     pub fn whole_response(mut self) -> Self {
         self.spot = Spot::Whole;
         self
@@ -183,14 +188,15 @@ impl Fault {
         self
     }
 
-    /// Refuses a produced batch with INVALID_RECORD, naming the records at these indices as the ones at fault (KIP-467, from
-    /// Produce v8 on).
+    /// Refuses a produced batch with INVALID_RECORD, naming the records at these indices as the
+    /// ones at fault (KIP-467, from Produce v8 on).
     pub fn invalid_records(mut self, indices: impl IntoIterator<Item = i32>) -> Self {
         self.invalid_records = indices.into_iter().collect();
         self.error(ErrorCode::INVALID_RECORD)
     }
 
-    /// Waits before the request is carried out. The connection's later requests wait behind it, as with Kafka.
+    /// Waits before the request is carried out. The connection's later requests wait behind it, as
+    /// with Kafka.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.before = delay;
         self
@@ -218,7 +224,8 @@ impl Fault {
         self.ending(Ending::ActThenDrop)
     }
 
-    /// Neither carries the request out nor answers, and reads nothing more of the connection but its end.
+    /// Neither carries the request out nor answers, and reads nothing more of the connection but
+    /// its end.
     pub fn hang(self) -> Self {
         self.ending(Ending::Hang)
     }

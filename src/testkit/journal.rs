@@ -20,14 +20,16 @@ pub struct Request {
     pub version: i16,
     /// The broker that was asked.
     pub broker: i32,
-    /// The connection that it came on; every connection of a cluster has a number of its own, from 1.
+    /// The connection that it came on; every connection of a cluster has a number of its own, from
+    /// 1.
     pub connection: u64,
     /// `client.id`, empty where there was none.
     pub client_id: Arc<str>,
-    /// Who asked, as Kafka calls them: `User:alice`, or `User:ANONYMOUS` on a listener without SASL.
+    /// Who asked, as Kafka calls them: `User:alice`, or `User:ANONYMOUS` on a listener without
+    /// SASL.
     pub principal: Arc<str>,
-    /// The partitions that it concerns; of a topic as a whole, partition −1. For an incremental fetch these are the
-    /// session's partitions.
+    /// The partitions that it concerns; of a topic as a whole, partition −1. For an incremental
+    /// fetch these are the session's partitions.
     pub partitions: Vec<TopicPartition>,
     /// The consumer group or transactional id that it concerns.
     pub group: Option<String>,

@@ -1,10 +1,12 @@
 //! A Kafka cluster inside the process, with faults and a clock, to test against.
 //!
-//! It speaks the Kafka protocol over loopback ports or over an in-memory network, keeps what is produced, runs consumer
-//! groups, and lets a test make anything go wrong: errors for one partition, lost answers, dead brokers, moved leaders.
-//! Its answers and checks are Kafka's; replication is pretended. It is not for production: everything is in memory.
+//! It speaks the Kafka protocol over loopback ports or over an in-memory network, keeps what is
+//! produced, runs consumer groups, and lets a test make anything go wrong: errors for one
+//! partition, lost answers, dead brokers, moved leaders. Its answers and checks are Kafka's;
+//! replication is pretended. It is not for production: everything is in memory.
 //!
-//! It stands on `wire`, `net`, `record` and `error` alone, so that a mistake in the client cannot hide in it.
+//! It stands on `wire`, `net`, `record` and `error` alone, so that a mistake in the client cannot
+//! hide in it.
 //!
 //! ```
 //! use ottla::{ApiKey, ErrorCode, Record, testkit::{Cluster, Options, on}};
@@ -34,11 +36,14 @@
 //! [`Cluster::consumer`] and [`Cluster::admin`], which set addresses and network; a client on TCP
 //! cannot reach such a cluster, nor anything else in its place.
 //!
-//! Listeners are in plain text unless [`Options::sasl`] or `Options::tls` say otherwise. Who may do what is said by faults:
+//! Listeners are in plain text unless [`Options::sasl`] or `Options::tls` say otherwise. Who may do
+//! what is said by faults:
 //! `on(ApiKey::Produce).topic("orders").user("bob").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED)`.
 //!
-//! What it does not do: transactions beyond the ids and epochs of their producers and what a log holds of them
-//! ([`Cluster::append_in_transaction`], [`Cluster::end_transaction`]), share groups, configurations beyond the few named at [`Cluster::create_topic_with`], compaction. Requests that are only for these are not offered in ApiVersions.
+//! What it does not do: transactions beyond the ids and epochs of their producers and what a log
+//! holds of them ([`Cluster::append_in_transaction`], [`Cluster::end_transaction`]), share groups,
+//! configurations beyond the few named at [`Cluster::create_topic_with`], compaction. Requests that
+//! are only for these are not offered in ApiVersions.
 
 mod api;
 mod batch;

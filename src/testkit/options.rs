@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{net::MemoryNetwork, wire::ApiKey};
 
-/// How a [`Cluster`](super::Cluster) is to be. The defaults are those of a Kafka cluster, but for the delay of a group's
-/// first rebalance, which is none.
+/// How a [`Cluster`](super::Cluster) is to be. The defaults are those of a Kafka cluster, but for
+/// the delay of a group's first rebalance, which is none.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(crate) brokers: usize,
@@ -93,20 +93,21 @@ impl Options {
         self
     }
 
-    /// Puts the brokers on an in-memory network instead of loopback ports. Tests under paused time need this: over real
-    /// sockets, paused time runs ahead of the bytes.
+    /// Puts the brokers on an in-memory network instead of loopback ports. Tests under paused time
+    /// need this: over real sockets, paused time runs ahead of the bytes.
     pub fn network(mut self, network: MemoryNetwork) -> Self {
         self.network = Some(network);
         self
     }
 
-    /// An in-memory network of the cluster's own; clients get it from [`Cluster::network`](super::Cluster::network).
+    /// An in-memory network of the cluster's own; clients get it from
+    /// [`Cluster::network`](super::Cluster::network).
     pub fn in_memory(self) -> Self {
         self.network(MemoryNetwork::new())
     }
 
-    /// Whether asking for a topic makes it (`auto.create.topics.enable`, default: true). As with Kafka, the answer to
-    /// the first question is still UNKNOWN_TOPIC_OR_PARTITION.
+    /// Whether asking for a topic makes it (`auto.create.topics.enable`, default: true). As with
+    /// Kafka, the answer to the first question is still UNKNOWN_TOPIC_OR_PARTITION.
     pub fn auto_create(mut self, auto_create: bool) -> Self {
         self.auto_create = auto_create;
         self
@@ -118,91 +119,98 @@ impl Options {
         self
     }
 
-    /// How many replicas a topic gets that does not say (`default.replication.factor`; default: three, or as many as
-    /// there are brokers). Replicas always hold everything; they only matter for who may lead next.
+    /// How many replicas a topic gets that does not say (`default.replication.factor`; default:
+    /// three, or as many as there are brokers). Replicas always hold everything; they only matter
+    /// for who may lead next.
     pub fn replication_factor(mut self, factor: usize) -> Self {
         self.replication_factor = Some(factor);
         self
     }
 
-    /// The racks of the brokers, in the order of their ids and from the front again (`broker.rack`, default: none).
+    /// The racks of the brokers, in the order of their ids and from the front again (`broker.rack`,
+    /// default: none).
     pub fn racks<R: Into<String>>(mut self, racks: impl IntoIterator<Item = R>) -> Self {
         self.racks = racks.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Whether leaders send readers to a follower in the reader's own rack (KIP-392; `replica.selector.class` set to
-    /// Kafka's RackAwareReplicaSelector; default: false). Followers serve whoever asks them, as with Kafka.
+    /// Whether leaders send readers to a follower in the reader's own rack (KIP-392;
+    /// `replica.selector.class` set to Kafka's RackAwareReplicaSelector; default: false). Followers
+    /// serve whoever asks them, as with Kafka.
     pub fn rack_aware(mut self, rack_aware: bool) -> Self {
         self.rack_aware = rack_aware;
         self
     }
 
-    /// Caps the version of a request, as an older broker does; a negative version takes the request away altogether.
+    /// Caps the version of a request, as an older broker does; a negative version takes the request
+    /// away altogether.
     pub fn max_version(mut self, key: ApiKey, version: i16) -> Self {
         self.max_versions.insert(key, version);
         self
     }
 
-    /// A finalized feature that ApiVersions tells of, e.g. `transaction.version` at level 2 (default: none).
+    /// A finalized feature that ApiVersions tells of, e.g. `transaction.version` at level 2
+    /// (default: none).
     pub fn feature(mut self, name: impl Into<String>, level: i16) -> Self {
         self.features.insert(name.into(), level);
         self
     }
 
-    /// The largest batch that is accepted, in bytes (`message.max.bytes`, default: 1,048,588). A topic's own
-    /// `max.message.bytes` goes before.
+    /// The largest batch that is accepted, in bytes (`message.max.bytes`, default: 1,048,588). A
+    /// topic's own `max.message.bytes` goes before.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.max_message_bytes = bytes;
         self
     }
 
-    /// The largest request that is accepted, in bytes (`socket.request.max.bytes`, default: 104,857,600); a larger one
-    /// costs its sender the connection.
+    /// The largest request that is accepted, in bytes (`socket.request.max.bytes`, default:
+    /// 104,857,600); a larger one costs its sender the connection.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.max_request_bytes = bytes;
         self
     }
 
-    /// How long a group waits for more members when its first one joins (`group.initial.rebalance.delay.ms`; default:
-    /// none, unlike Kafka's 3 s).
+    /// How long a group waits for more members when its first one joins
+    /// (`group.initial.rebalance.delay.ms`; default: none, unlike Kafka's 3 s).
     pub fn initial_rebalance_delay(mut self, delay: Duration) -> Self {
         self.groups.initial_rebalance_delay = delay;
         self
     }
 
-    /// The session timeouts that members may ask for (`group.min.session.timeout.ms`, `group.max.session.timeout.ms`;
-    /// default: 6 s to 30 min).
+    /// The session timeouts that members may ask for (`group.min.session.timeout.ms`,
+    /// `group.max.session.timeout.ms`; default: 6 s to 30 min).
     pub fn session_timeouts(mut self, min: Duration, max: Duration) -> Self {
         self.groups.min_session_timeout = min;
         self.groups.max_session_timeout = max;
         self
     }
 
-    /// How many members a group may have (`group.max.size` and `group.consumer.max.size`, default: no limit).
+    /// How many members a group may have (`group.max.size` and `group.consumer.max.size`, default:
+    /// no limit).
     pub fn max_group_size(mut self, members: usize) -> Self {
         self.groups.max_size = members;
         self.consumer_groups.max_size = members;
         self
     }
 
-    /// How often members of the consumer protocol are to heartbeat, and after how long without one they are given up
-    /// (`group.consumer.heartbeat.interval.ms` and `group.consumer.session.timeout.ms`; default: 5 s and 45 s).
+    /// How often members of the consumer protocol are to heartbeat, and after how long without one
+    /// they are given up (`group.consumer.heartbeat.interval.ms` and
+    /// `group.consumer.session.timeout.ms`; default: 5 s and 45 s).
     pub fn consumer_group_timeouts(mut self, heartbeat_interval: Duration, session: Duration) -> Self {
         self.consumer_groups.heartbeat_interval = heartbeat_interval;
         self.consumer_groups.session_timeout = session;
         self
     }
 
-    /// Whether groups may move between the classic and the consumer protocol while they have members
-    /// (`group.consumer.migration.policy` bidirectional, or disabled; default: true).
+    /// Whether groups may move between the classic and the consumer protocol while they have
+    /// members (`group.consumer.migration.policy` bidirectional, or disabled; default: true).
     pub fn consumer_group_migration(mut self, moves: bool) -> Self {
         self.consumer_groups.migrates = moves;
         self
     }
 
-    /// Whether a producer that a partition does not know is refused with UNKNOWN_PRODUCER_ID unless it begins at
-    /// sequence 0, as by brokers before 2.5 (KIP-360; default: false).
+    /// Whether a producer that a partition does not know is refused with UNKNOWN_PRODUCER_ID unless
+    /// it begins at sequence 0, as by brokers before 2.5 (KIP-360; default: false).
     pub fn strict_producer_ids(mut self, strict: bool) -> Self {
         self.strict_producer_ids = strict;
         self
@@ -214,37 +222,39 @@ impl Options {
         self
     }
 
-    /// Whether Fetch lists aborted transactions in any order, as some brokers do, and not in that of their markers (default:
-    /// false).
+    /// Whether Fetch lists aborted transactions in any order, as some brokers do, and not in that
+    /// of their markers (default: false).
     pub fn shuffle_aborted(mut self, shuffle: bool) -> Self {
         self.shuffle_aborted = shuffle;
         self
     }
 
-    /// How many fetch sessions each broker keeps (`max.incremental.fetch.session.cache.slots`, default: 1000; KIP-227). A
-    /// new one takes the place of one that was not used for two minutes, or, after two minutes, of a smaller one; where
-    /// there is none of either, its reader gets no session.
+    /// How many fetch sessions each broker keeps (`max.incremental.fetch.session.cache.slots`,
+    /// default: 1000; KIP-227). A new one takes the place of one that was not used for two minutes,
+    /// or, after two minutes, of a smaller one; where there is none of either, its reader gets no
+    /// session.
     pub fn fetch_sessions(mut self, slots: usize) -> Self {
         self.fetch_sessions = slots;
         self
     }
 
-    /// A cluster for benchmarks: Produce is answered at once and nothing is kept or checked, Fetch serves
-    /// [`prepared`](Self::prepared) batches for ever (default: false).
+    /// A cluster for benchmarks: Produce is answered at once and nothing is kept or checked, Fetch
+    /// serves [`prepared`](Self::prepared) batches for ever (default: false).
     pub fn sink(mut self, sink: bool) -> Self {
         self.sink = sink;
         self
     }
 
-    /// Batches that every partition of a topic serves for ever in sink mode, as they stand on the wire (v2), one batch
-    /// per element; their base offsets are rewritten as they go out. The topic is made with
-    /// [`default_partitions`](Self::default_partitions).
+    /// Batches that every partition of a topic serves for ever in sink mode, as they stand on the
+    /// wire (v2), one batch per element; their base offsets are rewritten as they go out. The topic
+    /// is made with [`default_partitions`](Self::default_partitions).
     pub fn prepared(mut self, topic: impl Into<String>, batches: Vec<Bytes>) -> Self {
         self.prepared.push((topic.into(), batches));
         self
     }
 
-    /// Puts the listeners under TLS (default: none): `SSL`, and with [`sasl`](Self::sasl) `SASL_SSL`.
+    /// Puts the listeners under TLS (default: none): `SSL`, and with [`sasl`](Self::sasl)
+    /// `SASL_SSL`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: super::Tls) -> Self {
         self.tls = Some(tls);
@@ -257,8 +267,8 @@ impl Options {
         self
     }
 
-    /// The cluster's id (default: `ottla-testkit`). Of two clusters with different ids, each refuses a client that is looking
-    /// for the other, as Kafka does from 4.4 on (KIP-1242).
+    /// The cluster's id (default: `ottla-testkit`). Of two clusters with different ids, each
+    /// refuses a client that is looking for the other, as Kafka does from 4.4 on (KIP-1242).
     pub fn cluster_id(mut self, cluster_id: impl Into<String>) -> Self {
         self.cluster_id = cluster_id.into();
         self

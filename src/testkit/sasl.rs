@@ -1,5 +1,5 @@
-//! The brokers' side of SASL: users, and one connection's authentication. Written apart from the client's, so that a
-//! mistake in one does not hide in the other.
+//! The brokers' side of SASL: users, and one connection's authentication. Written apart from the
+//! client's, so that a mistake in one does not hide in the other.
 
 use std::{
     collections::BTreeMap,
@@ -16,8 +16,9 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::{error::ErrorCode, wire::ApiKey};
 
-/// SASL of a cluster's brokers: who may connect, and how. All of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER (with
-/// unsecured tokens, whose `sub` is the user) are there unless told otherwise.
+/// SASL of a cluster's brokers: who may connect, and how. All of PLAIN, SCRAM-SHA-256,
+/// SCRAM-SHA-512 and OAUTHBEARER (with unsecured tokens, whose `sub` is the user) are there unless
+/// told otherwise.
 #[derive(Clone, Debug)]
 pub struct Sasl {
     users: BTreeMap<String, String>,
@@ -51,15 +52,16 @@ impl Sasl {
         self
     }
 
-    /// How many iterations SCRAM asks for (default: 4096). Kafka has no fewer, and other values show whether a client
-    /// minds.
+    /// How many iterations SCRAM asks for (default: 4096). Kafka has no fewer, and other values
+    /// show whether a client minds.
     pub fn scram_iterations(mut self, iterations: u32) -> Self {
         self.iterations = iterations;
         self
     }
 
-    /// How long an authentication holds at most (`connections.max.reauth.ms`, KIP-368; default: for ever, and as long as
-    /// the token does). A connection that sends anything else after that is closed.
+    /// How long an authentication holds at most (`connections.max.reauth.ms`, KIP-368; default: for
+    /// ever, and as long as the token does). A connection that sends anything else after that is
+    /// closed.
     pub fn max_reauth(mut self, time: Duration) -> Self {
         self.max_reauth = Some(time);
         self
@@ -118,7 +120,8 @@ impl Gate {
         match key {
             _ if self.sasl.is_none() => true,
             ApiKey::SaslHandshake | ApiKey::SaslAuthenticate => true,
-            // As with Kafka: before the handshake, and again once somebody got in; nothing comes in between.
+            // As with Kafka: before the handshake, and again once somebody got in; nothing comes in
+            // between.
             ApiKey::ApiVersions if self.known.is_none() => matches!(self.state, State::Idle),
             _ => {
                 let idle = matches!(self.state, State::Idle);
@@ -155,7 +158,8 @@ impl Gate {
         }
     }
 
-    /// The answer's bytes, and for how many milliseconds the authentication holds (0: for ever, or not there yet).
+    /// The answer's bytes, and for how many milliseconds the authentication holds (0: for ever, or
+    /// not there yet).
     pub(crate) fn authenticate(
         &mut self,
         message: &[u8],

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use super::state::State;
 
-/// The state under its lock, and the bell that is rung when something changed that others may wait for.
+/// The state under its lock, and the bell that is rung when something changed that others may wait
+/// for.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,

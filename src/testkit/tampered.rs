@@ -32,7 +32,8 @@ struct Tampered {
     tamper: Arc<Tamper>,
 }
 
-/// The cluster's network, on which answers to `key` pass through `change`, which also hears how many went before.
+/// The cluster's network, on which answers to `key` pass through `change`, which also hears how
+/// many went before.
 pub(crate) fn tampered<R: Message + Decode + Encode>(
     cluster: &Cluster,
     key: ApiKey,
@@ -52,7 +53,8 @@ pub(crate) fn tampered<R: Message + Decode + Encode>(
     tampered_bytes(cluster, tamper)
 }
 
-/// The cluster's network, on which the body of every answer passes through `change`, with what was asked in which version.
+/// The cluster's network, on which the body of every answer passes through `change`, with what was
+/// asked in which version.
 pub(crate) fn tampered_bytes(
     cluster: &Cluster,
     change: impl Fn(ApiKey, i16, Bytes) -> Bytes + Send + Sync + 'static,

@@ -14,7 +14,8 @@ use rustls::{
 use super::certificates;
 use crate::error::{Error, ErrorKind, Result};
 
-/// TLS of a cluster's brokers. By default with [`certificates::SERVER`] and without client certificates.
+/// TLS of a cluster's brokers. By default with [`certificates::SERVER`] and without client
+/// certificates.
 #[derive(Clone, Debug)]
 pub struct Tls {
     chain: String,
@@ -48,7 +49,8 @@ impl Tls {
         self
     }
 
-    /// Asks every client for a certificate of that authority (`ssl.client.auth=required`), given as PEM.
+    /// Asks every client for a certificate of that authority (`ssl.client.auth=required`), given as
+    /// PEM.
     pub fn require_client_certificate(mut self, authority: impl Into<String>) -> Self {
         self.client_authority = Some(authority.into());
         self
@@ -60,7 +62,8 @@ impl Tls {
         self
     }
 
-    /// The cryptography to use. Default: graviola's where there is code for the processor, else the process' default.
+    /// The cryptography to use. Default: graviola's where there is code for the processor, else the
+    /// process' default.
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
         self.provider = Some(provider);
         self
@@ -94,7 +97,8 @@ impl Tls {
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| wrong(error.to_string()))?;
         let key = provider.key_provider.load_private_key(key).map_err(|error| wrong(error.to_string()))?;
         let certified = CertifiedKey::new(certificates(&self.chain)?, key);
-        // rustls reads no certificate of version 1; a broker may show one, so that alone is no error.
+        // rustls reads no certificate of version 1; a broker may show one, so that alone is no
+        // error.
         if certified.keys_match() == Err(InconsistentKeys::KeyMismatch.into()) {
             return Err(wrong("the key does not belong to the certificate".to_owned()));
         }

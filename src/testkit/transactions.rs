@@ -16,12 +16,14 @@ use crate::{
 };
 
 impl Cluster {
-    /// Appends records to a partition as one uncompressed batch of a transaction of that producer, which goes on with the
-    /// sequence and epoch that the partition knows of it, and gives the offset of the first. Its first batch begins the
-    /// transaction, and until [it is ended](Self::end_transaction) readers of committed records come no further.
+    /// Appends records to a partition as one uncompressed batch of a transaction of that producer,
+    /// which goes on with the sequence and epoch that the partition knows of it, and gives the
+    /// offset of the first. Its first batch begins the transaction, and until [it is
+    /// ended](Self::end_transaction) readers of committed records come no further.
     ///
     /// # Errors
-    /// `UnknownTopicOrPartition`, or `InvalidArgument` when there are no records or the producer id is negative.
+    /// `UnknownTopicOrPartition`, or `InvalidArgument` when there are no records or the producer id
+    /// is negative.
     pub fn append_in_transaction(
         &self,
         topic: &str,
@@ -53,8 +55,9 @@ impl Cluster {
         Ok(offset)
     }
 
-    /// Appends the marker that ends that producer's transaction in a partition, and gives its offset. Where none is open
-    /// the marker is there all the same, as after a coordinator that wrote it twice.
+    /// Appends the marker that ends that producer's transaction in a partition, and gives its
+    /// offset. Where none is open the marker is there all the same, as after a coordinator that
+    /// wrote it twice.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.

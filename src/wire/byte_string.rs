@@ -4,7 +4,8 @@ use std::{fmt, ops::Deref, str};
 
 use bytes::Bytes;
 
-/// A UTF-8 string backed by [`Bytes`]: reading one out of a response copies nothing, and a clone shares the memory.
+/// A UTF-8 string backed by [`Bytes`]: reading one out of a response copies nothing, and a clone
+/// shares the memory.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ByteString(Bytes);
 

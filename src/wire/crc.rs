@@ -1,5 +1,5 @@
-//! Checksums: CRC-32C, at once or as the bytes come, joining two of its sums, and the older CRC-32 of message sets v0 and
-//! v1.
+//! Checksums: CRC-32C, at once or as the bytes come, joining two of its sums, and the older CRC-32
+//! of message sets v0 and v1.
 //!
 //! Bits are reflected throughout: the highest bit of a word is the coefficient of x⁰.
 
@@ -47,8 +47,8 @@ const IEEE: u32 = 0xedb8_8320;
 /// The polynomial 1.
 const ONE: u32 = 1 << 31;
 
-/// x to the power of eight times each value of each hexadecimal digit of a length, the lowest digit first: a length's own
-/// power is the product of at most eight of them.
+/// x to the power of eight times each value of each hexadecimal digit of a length, the lowest digit
+/// first: a length's own power is the product of at most eight of them.
 const POWERS: [[u32; 16]; 2 * size_of::<u32>()] = {
     let mut powers = [[ONE; 16]; 2 * size_of::<u32>()];
     // x⁸, and then its sixteenth power for each digit.
@@ -66,7 +66,8 @@ const POWERS: [[u32; 16]; 2 * size_of::<u32>()] = {
     powers
 };
 
-/// Moves a CRC-32C past so many bytes that come after it: x to the power of eight times their number.
+/// Moves a CRC-32C past so many bytes that come after it: x to the power of eight times their
+/// number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shift(u32);
 
@@ -119,7 +120,8 @@ const IEEE_TABLE: [u32; 256] = {
     table
 };
 
-/// The CRC-32 (IEEE 802.3) of v0 and v1 messages. Those are rare enough for a table of one kilobyte.
+/// The CRC-32 (IEEE 802.3) of v0 and v1 messages. Those are rare enough for a table of one
+/// kilobyte.
 pub(crate) fn ieee(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |sum, &byte| (sum >> 8) ^ IEEE_TABLE[(sum as u8 ^ byte) as usize])
 }

@@ -50,7 +50,8 @@ pub(crate) struct Decoder {
     rewrite: Option<Box<dyn Rewrite>>,
 }
 
-/// Changes the fields of a message while it is read, for tests of a client's view of strange messages.
+/// Changes the fields of a message while it is read, for tests of a client's view of strange
+/// messages.
 #[cfg(test)]
 pub(crate) trait Rewrite {
     fn text(&self, field: &'static str, was: Option<ByteString>) -> Option<ByteString>;
@@ -81,7 +82,8 @@ impl Decoder {
         Self { rewrite: Some(Box::new(rewrite)), ..self }
     }
 
-    /// Changes what was read, where a test wants that. An element of an array has the name of the array.
+    /// Changes what was read, where a test wants that. An element of an array has the name of the
+    /// array.
     #[cfg(test)]
     fn rewritten<T>(&self, field: &'static str, was: T, change: impl FnOnce(&dyn Rewrite, &'static str, T) -> T) -> T {
         let name = if field.is_empty() { self.path.last().copied().unwrap_or_default() } else { field };

@@ -14,7 +14,8 @@ pub(crate) trait Encode {
     /// Appends the value.
     ///
     /// # Errors
-    /// `UnsupportedVersion` where a set field is not in the version; `InvalidArgument` for a value that is too long.
+    /// `UnsupportedVersion` where a set field is not in the version; `InvalidArgument` for a value
+    /// that is too long.
     fn encode(&self, e: &mut Encoder<'_>) -> Result<()>;
 }
 

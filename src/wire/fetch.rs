@@ -22,7 +22,8 @@ const RACKS: i16 = 11;
 const FLEXIBLE: i16 = 12;
 /// The first version with topic ids in the place of names (KIP-516).
 const TOPIC_IDS: i16 = 13;
-/// The first version that leaves out a consumer's replica id (KIP-903). 17 and 18 add fields of replicas only.
+/// The first version that leaves out a consumer's replica id (KIP-903). 17 and 18 add fields of
+/// replicas only.
 const REPLICA_STATE: i16 = 15;
 /// The first version whose answers name the new leaders' addresses (KIP-951).
 const ENDPOINTS: i16 = 16;
@@ -66,9 +67,9 @@ pub(crate) struct ForgottenTopic {
 }
 
 impl FetchRequest {
-    /// What is to be forgotten in that version. A topic that was made anew is asked for under its new id and forgotten under
-    /// its old one. By name the two are one, and a broker forgets after it has added: it would forget what it was just asked
-    /// for.
+    /// What is to be forgotten in that version. A topic that was made anew is asked for under its
+    /// new id and forgotten under its old one. By name the two are one, and a broker forgets after
+    /// it has added: it would forget what it was just asked for.
     pub(crate) fn forgotten_in(&self, version: i16) -> Cow<'_, [ForgottenTopic]> {
         if version >= TOPIC_IDS || self.forgotten.is_empty() {
             return Cow::Borrowed(&self.forgotten);
@@ -94,7 +95,8 @@ impl FetchRequest {
 pub(crate) fn encode_fetch(out: &mut BytesMut, version: i16, request: &FetchRequest) -> Result<()> {
     let flexible = version >= FLEXIBLE;
     if version < REPLICA_STATE {
-        // The replica id of a consumer. Later it stands among the tagged fields, where a consumer leaves it out.
+        // The replica id of a consumer. Later it stands among the tagged fields, where a consumer
+        // leaves it out.
         out.put_i32(-1);
     }
     out.put_i32(request.max_wait_ms);
@@ -147,8 +149,8 @@ fn put_partition(out: &mut BytesMut, version: i16, partition: &FetchPartition) {
         out.put_i32(partition.current_leader_epoch);
     }
     out.put_i64(partition.fetch_offset);
-    // The epoch that was fetched last, and where one's own log starts: for brokers that follow. Consumers ask for the end
-    // of an epoch with OffsetForLeaderEpoch (KIP-320).
+    // The epoch that was fetched last, and where one's own log starts: for brokers that follow.
+    // Consumers ask for the end of an epoch with OffsetForLeaderEpoch (KIP-320).
     if version >= 12 {
         out.put_i32(-1);
     }

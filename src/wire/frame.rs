@@ -5,14 +5,17 @@ use smallvec::SmallVec;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What follows a frame's head, to be written one after the other: of four batches without an allocation.
+/// What follows a frame's head, to be written one after the other: of four batches without an
+/// allocation.
 pub(crate) type Chunks = SmallVec<[Bytes; 8]>;
 
-/// What stands between a request's own bytes without being copied there: each behind so many of them.
+/// What stands between a request's own bytes without being copied there: each behind so many of
+/// them.
 pub(crate) type Inserts = SmallVec<[(usize, Bytes); 4]>;
 
-/// Reads the length before a frame: refused when negative or above `limit`, with an error that names the protocol of the
-/// peer when the four bytes are the start of HTTP, of a TLS record, or of text.
+/// Reads the length before a frame: refused when negative or above `limit`, with an error that
+/// names the protocol of the peer when the four bytes are the start of HTTP, of a TLS record, or of
+/// text.
 pub(crate) fn frame_length(prefix: [u8; 4], limit: usize) -> Result<usize> {
     if let Some(hint) = foreign(prefix) {
         return Err(Error::new(ErrorKind::Protocol, hint));
@@ -39,7 +42,8 @@ pub(crate) fn frame_length(prefix: [u8; 4], limit: usize) -> Result<usize> {
     }
 }
 
-/// What the peer seems to speak when these bytes cannot be meant as a length. As lengths they would be above 350 MB.
+/// What the peer seems to speak when these bytes cannot be meant as a length. As lengths they would
+/// be above 350 MB.
 fn foreign(prefix: [u8; 4]) -> Option<&'static str> {
     match prefix {
         [b'H', b'T', b'T', b'P'] => {

@@ -35,7 +35,8 @@ fn version(input: &[u8], (min, max): (i16, i16)) -> (i16, &[u8]) {
     (min + i16::try_from(pick).unwrap_or(0), rest)
 }
 
-/// Record batches of every format and codec, down to the last header; and the next batch behind what cannot be read.
+/// Record batches of every format and codec, down to the last header; and the next batch behind
+/// what cannot be read.
 pub(crate) fn batch(input: &[u8]) {
     let mut decompressor = Decompressor::default();
     let mut batches = Batches::new(Bytes::copy_from_slice(input));

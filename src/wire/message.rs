@@ -15,7 +15,8 @@ use super::{
 };
 use crate::error::{Error, ErrorCode, ErrorKind, Result};
 
-/// The versions of a request that this client can send; `None` for requests that are not a client's.
+/// The versions of a request that this client can send; `None` for requests that are not a
+/// client's.
 pub(crate) fn client_versions(key: ApiKey) -> Option<(i16, i16)> {
     let (min, max, _) = messages::versions(key)?;
     Some(match key {
@@ -42,8 +43,8 @@ pub(crate) fn request_header_is_flexible(key: ApiKey, version: i16) -> Result<bo
     is_flexible(key, version)
 }
 
-/// Whether tagged fields stand at the end of the response's header (version 1 of the header). Never for ApiVersions,
-/// whose response has to be readable before versions are agreed on (KIP-511).
+/// Whether tagged fields stand at the end of the response's header (version 1 of the header). Never
+/// for ApiVersions, whose response has to be readable before versions are agreed on (KIP-511).
 ///
 /// # Errors
 /// `Internal` for an API without generated messages.
@@ -51,10 +52,12 @@ pub(crate) fn response_header_is_flexible(key: ApiKey, version: i16) -> Result<b
     Ok(is_flexible(key, version)? && key != ApiKey::ApiVersions)
 }
 
-/// Appends the request header, version 1 or 2 as `key` and `version` ask for, without the frame's length.
+/// Appends the request header, version 1 or 2 as `key` and `version` ask for, without the frame's
+/// length.
 ///
 /// # Errors
-/// `InvalidArgument` for a `client.id` of more than 32,767 bytes; `Internal` for an API without generated messages.
+/// `InvalidArgument` for a `client.id` of more than 32,767 bytes; `Internal` for an API without
+/// generated messages.
 pub(crate) fn encode_request_header(
     out: &mut BytesMut,
     key: ApiKey,
@@ -75,8 +78,8 @@ pub(crate) fn encode_request_header(
 /// Appends the body of a message.
 ///
 /// # Errors
-/// `UnsupportedVersion` where a set field is not in the version, `InvalidArgument` for a value that is too long; nothing
-/// is appended then.
+/// `UnsupportedVersion` where a set field is not in the version, `InvalidArgument` for a value that
+/// is too long; nothing is appended then.
 pub(crate) fn encode_body<M: Message + Encode>(out: &mut BytesMut, message: &M, version: i16) -> Result<()> {
     let before = out.len();
     message.encode(&mut Encoder::new(out, version, version >= M::FLEXIBLE)).map_err(|error| {
@@ -88,7 +91,8 @@ pub(crate) fn encode_body<M: Message + Encode>(out: &mut BytesMut, message: &M, 
 /// Reads the body of a message. Bytes left over behind it are an error.
 ///
 /// # Errors
-/// `Protocol` for bytes that are not such a message; `Internal` for a version that the message does not have.
+/// `Protocol` for bytes that are not such a message; `Internal` for a version that the message does
+/// not have.
 pub(crate) fn decode_body<M: Message + Decode>(body: Bytes, version: i16) -> Result<M> {
     let (first, last) = M::VERSIONS;
     if !(first..=last).contains(&version) {
@@ -100,8 +104,8 @@ pub(crate) fn decode_body<M: Message + Decode>(body: Bytes, version: i16) -> Res
     Ok(message)
 }
 
-/// Reads the request header off the front of a frame: gives the API, version, correlation id and client id, and leaves
-/// the body.
+/// Reads the request header off the front of a frame: gives the API, version, correlation id and
+/// client id, and leaves the body.
 ///
 /// # Errors
 /// `Protocol` for bytes that are not such a header, or an API without generated messages.
@@ -124,7 +128,8 @@ pub(crate) fn decode_request_header(frame: &mut Bytes) -> Result<(ApiKey, i16, i
     Ok(header)
 }
 
-/// Reads the response header off the front of a frame: gives the correlation id and leaves the body.
+/// Reads the response header off the front of a frame: gives the correlation id and leaves the
+/// body.
 ///
 /// # Errors
 /// `Protocol` when the frame is too short.
@@ -144,8 +149,8 @@ pub(crate) fn decode_response_header(frame: &mut Bytes, key: ApiKey, version: i1
 
 /// Reads the body of a response.
 ///
-/// A broker that does not know the version of an ApiVersions request answers in version 0 with UNSUPPORTED_VERSION
-/// (KIP-511): that is read as such.
+/// A broker that does not know the version of an ApiVersions request answers in version 0 with
+/// UNSUPPORTED_VERSION (KIP-511): that is read as such.
 ///
 /// # Errors
 /// As [`decode_body`].

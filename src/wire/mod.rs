@@ -1,4 +1,5 @@
-//! Bytes only: frames, varints, checksums, record batches, codecs, messages. No IO, no clock, no state of a client.
+//! Bytes only: frames, varints, checksums, record batches, codecs, messages. No IO, no clock, no
+//! state of a client.
 
 #[cfg(feature = "testkit")]
 pub mod any_message;

@@ -1,4 +1,5 @@
-//! Produce, written and read by hand: the request is a list of chunks in which the batches are not copied.
+//! Produce, written and read by hand: the request is a list of chunks in which the batches are not
+//! copied.
 
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
@@ -13,7 +14,8 @@ use super::{
 };
 use crate::error::{ErrorCode, Result};
 
-/// One partition's batch in a request; `topic_id` is what Produce v13 and newer ask for instead of the name.
+/// One partition's batch in a request; `topic_id` is what Produce v13 and newer ask for instead of
+/// the name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProducePart<'a> {
     pub(crate) topic: &'a str,
@@ -35,10 +37,11 @@ const LEADER_HINTS: i16 = 10;
 /// The first version with topic ids in the place of names.
 const TOPIC_IDS: i16 = 13;
 
-/// Writes the request's body behind what `out` holds already (a header), and gives the batches' bodies, which are shared,
-/// with their places in it.
+/// Writes the request's body behind what `out` holds already (a header), and gives the batches'
+/// bodies, which are shared, with their places in it.
 ///
-/// The parts of a topic stand next to each other; parts of the same name further apart would be topics of their own.
+/// The parts of a topic stand next to each other; parts of the same name further apart would be
+/// topics of their own.
 ///
 /// # Errors
 /// `InvalidArgument` for a name of more than 32,767 bytes or a batch of more than 2 GiB.
@@ -80,7 +83,8 @@ pub(crate) fn encode_produce<'a>(
     Ok(bodies)
 }
 
-/// Topics, batches, and at least the bytes behind the topics' number that are not in a batch's body.
+/// Topics, batches, and at least the bytes behind the topics' number that are not in a batch's
+/// body.
 fn measure<'a>(parts: impl Iterator<Item = ProducePart<'a>>) -> (usize, usize, usize) {
     let (mut topics, mut batches, mut size) = (0, 0, 2 * MAX_32);
     let mut last = None;

@@ -123,7 +123,8 @@ impl<'a> Reader<'a> {
         length.map(|length| self.range(length)).transpose()
     }
 
-    /// The number of elements of an array, 0 for null. There are at least as many bytes left: every element has one.
+    /// The number of elements of an array, 0 for null. There are at least as many bytes left: every
+    /// element has one.
     pub(super) fn count(&mut self, flexible: bool) -> Result<usize> {
         let count = self.long_length(flexible)?.unwrap_or(0);
         if count > self.rest().len() {
@@ -140,7 +141,8 @@ impl<'a> Reader<'a> {
         self.length(length.into())
     }
 
-    /// Hands every tagged field (KIP-482) to `each` with a reader of its own; none are there unless `flexible`.
+    /// Hands every tagged field (KIP-482) to `each` with a reader of its own; none are there unless
+    /// `flexible`.
     pub(super) fn tagged(
         &mut self,
         flexible: bool,

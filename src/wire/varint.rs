@@ -1,7 +1,8 @@
 //! Zigzag and unsigned varints as Kafka writes them.
 //!
-//! The readers take from the front of a slice and give `None` when it ends too early, when there are more than 5 (or 10)
-//! bytes, or when the last of them holds bits that the type has no room for.
+//! The readers take from the front of a slice and give `None` when it ends too early, when there
+//! are more than 5 (or 10) bytes, or when the last of them holds bits that the type has no room
+//! for.
 
 /// The most bytes that 32 bits take.
 pub(crate) const MAX_32: usize = 5;
@@ -53,7 +54,8 @@ pub(crate) const fn size_i64(value: i64) -> usize {
     size_u64(zigzag_64(value))
 }
 
-/// Writes an unsigned varint to the front of `out`, which has room for [`MAX_64`] bytes, and gives its size.
+/// Writes an unsigned varint to the front of `out`, which has room for [`MAX_64`] bytes, and gives
+/// its size.
 #[inline]
 pub(crate) fn put_u64(out: &mut [u8], mut value: u64) -> usize {
     let mut at = 0;
@@ -66,19 +68,22 @@ pub(crate) fn put_u64(out: &mut [u8], mut value: u64) -> usize {
     at + 1
 }
 
-/// Writes an unsigned varint to the front of `out`, which has room for [`MAX_32`] bytes, and gives its size.
+/// Writes an unsigned varint to the front of `out`, which has room for [`MAX_32`] bytes, and gives
+/// its size.
 #[inline]
 pub(crate) fn put_u32(out: &mut [u8], value: u32) -> usize {
     put_u64(out, u64::from(value))
 }
 
-/// Writes a zigzag varint to the front of `out`, which has room for [`MAX_32`] bytes, and gives its size.
+/// Writes a zigzag varint to the front of `out`, which has room for [`MAX_32`] bytes, and gives its
+/// size.
 #[inline]
 pub(crate) fn put_i32(out: &mut [u8], value: i32) -> usize {
     put_u32(out, zigzag_32(value))
 }
 
-/// Writes a zigzag varint to the front of `out`, which has room for [`MAX_64`] bytes, and gives its size.
+/// Writes a zigzag varint to the front of `out`, which has room for [`MAX_64`] bytes, and gives its
+/// size.
 #[cfg(test)]
 pub(crate) fn put_i64(out: &mut [u8], value: i64) -> usize {
     put_u64(out, zigzag_64(value))

@@ -29,7 +29,8 @@ pub(super) fn put_length(out: &mut BytesMut, length: usize, flexible: bool) -> R
 /// A string or null.
 ///
 /// # Errors
-/// `InvalidArgument` for text of more than 32,767 bytes, which no version of the protocol means to hold.
+/// `InvalidArgument` for text of more than 32,767 bytes, which no version of the protocol means to
+/// hold.
 pub(super) fn put_string(out: &mut BytesMut, text: Option<&str>, flexible: bool) -> Result<()> {
     let Some(text) = text else {
         if flexible {

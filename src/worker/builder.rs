@@ -26,8 +26,8 @@ use crate::{
 
 /// Settings for a [`Worker`], from [`Consumer::worker`].
 ///
-/// The `run` methods start the worker and wait for its end; dropping their future ends it at once, without a commit. The
-/// `start` methods give the running worker.
+/// The `run` methods start the worker and wait for its end; dropping their future ends it at once,
+/// without a commit. The `start` methods give the running worker.
 ///
 /// ```no_run
 /// # async fn example(consumer: ottla::Consumer, producer: ottla::Producer) -> ottla::Result<()> {
@@ -59,9 +59,10 @@ pub struct WorkerBuilder {
 }
 
 impl Consumer {
-    /// Runs `handler` for every record, partitions side by side and each in order, until something cannot be handled.
-    /// Subscribe before. The same as [`worker`](Self::worker)`().run(handler)`: there is where to set concurrency, retries,
-    /// dead letters and how to stop; [`Worker`] says what is promised.
+    /// Runs `handler` for every record, partitions side by side and each in order, until something
+    /// cannot be handled. Subscribe before. The same as [`worker`](Self::worker)`().run(handler)`:
+    /// there is where to set concurrency, retries, dead letters and how to stop; [`Worker`] says
+    /// what is promised.
     ///
     /// ```no_run
     /// # async fn example(consumer: ottla::Consumer) -> ottla::Result<()> {
@@ -74,7 +75,8 @@ impl Consumer {
     /// As [`Worker::wait`].
     ///
     /// # Cancel safety
-    /// Dropping the future ends handlers and consumer at once; what was done since the last commit is handled again.
+    /// Dropping the future ends handlers and consumer at once; what was done since the last commit
+    /// is handled again.
     pub async fn run<F, Fut>(self, handler: F) -> Result<()>
     where
         F: Fn(ConsumerRecord) -> Fut + Send + Sync + 'static,
@@ -110,15 +112,16 @@ impl WorkerBuilder {
         self.set(|s| s.order_by = order)
     }
 
-    /// How many records of each partition may be taken ahead and not be done. With [`OrderBy::Key`] it is also how far
-    /// others may get ahead of a key that is slow. Default: 500.
+    /// How many records of each partition may be taken ahead and not be done. With [`OrderBy::Key`]
+    /// it is also how far others may get ahead of a key that is slow. Default: 500.
     pub fn buffer_records(self, records: usize) -> Self {
         self.set(|s| s.buffer_records = records)
     }
 
-    /// How many bytes of records, of all partitions together, may be taken ahead and not be done. At this bound a partition
-    /// still has what came to it last, so it may be exceeded by one fetched batch for each. What is fetched and not taken
-    /// is bounded by the consumer (`queued.max.messages.kbytes`). Default: 67108864.
+    /// How many bytes of records, of all partitions together, may be taken ahead and not be done.
+    /// At this bound a partition still has what came to it last, so it may be exceeded by one
+    /// fetched batch for each. What is fetched and not taken is bounded by the consumer
+    /// (`queued.max.messages.kbytes`). Default: 67108864.
     pub fn buffer_bytes(self, bytes: usize) -> Self {
         self.set(|s| s.buffer_bytes = bytes)
     }
@@ -169,49 +172,52 @@ impl WorkerBuilder {
         self.set(|s| s.batch_linger = linger)
     }
 
-    /// How often a handler that failed is called again with the same record; 0 for never, `u32::MAX` for without end.
-    /// Not for errors that are [`Permanent`](super::Permanent) or of kind
-    /// [`Deserialization`](crate::ErrorKind::Deserialization). Default: 5.
+    /// How often a handler that failed is called again with the same record; 0 for never,
+    /// `u32::MAX` for without end. Not for errors that are [`Permanent`](super::Permanent) or of
+    /// kind [`Deserialization`](crate::ErrorKind::Deserialization). Default: 5.
     pub fn retries(self, retries: u32) -> Self {
         self.set(|s| s.retries = retries)
     }
 
-    /// How long to wait before the first of these calls, and at most: the wait doubles, by a fifth more or less. Deliveries
-    /// to the dead letter topic that failed wait alike. Defaults: 100 ms and 10 s.
+    /// How long to wait before the first of these calls, and at most: the wait doubles, by a fifth
+    /// more or less. Deliveries to the dead letter topic that failed wait alike. Defaults: 100 ms
+    /// and 10 s.
     pub fn retry_backoff(self, first: Duration, max: Duration) -> Self {
         self.set(|s| s.backoff = (first, max))
     }
 
-    /// How long one call of the handler may take; one that takes longer is ended, and counts as failed. Default: as long as
-    /// the group has patience (`max.poll.interval.ms`).
+    /// How long one call of the handler may take; one that takes longer is ended, and counts as
+    /// failed. Default: as long as the group has patience (`max.poll.interval.ms`).
     pub fn handler_timeout(self, timeout: Duration) -> Self {
         self.set(|s| s.timeout = Some(timeout))
     }
 
-    /// Sends a record whose handler has failed for the last time to this topic, as it was, with headers that say where it
-    /// is from and what was wrong: `__ottla.errors.topic`, `.partition`, `.offset`, `.message`, `.attempts` and `.group`,
-    /// as text. It is done when the dead letter is acknowledged; one that is not is sent again, so a dead letter may be
-    /// there twice. Where that cannot help (no such topic, no right to write, too large) the worker ends with the error.
+    /// Sends a record whose handler has failed for the last time to this topic, as it was, with
+    /// headers that say where it is from and what was wrong: `__ottla.errors.topic`, `.partition`,
+    /// `.offset`, `.message`, `.attempts` and `.group`, as text. It is done when the dead letter is
+    /// acknowledged; one that is not is sent again, so a dead letter may be there twice. Where that
+    /// cannot help (no such topic, no right to write, too large) the worker ends with the error.
     pub fn dead_letter<'a>(mut self, producer: &Producer, topic: impl TopicName<'a>) -> Self {
         self.dead_letters = Some((producer.clone(), topic.into_arc()));
         self.set(|s| s.failed = Failed::Bury)
     }
 
-    /// Passes over a record whose handler has failed for the last time: it counts as done, and is told to `tracing` at
-    /// ERROR. Default: the worker ends.
+    /// Passes over a record whose handler has failed for the last time: it counts as done, and is
+    /// told to `tracing` at ERROR. Default: the worker ends.
     pub fn skip_failed(self) -> Self {
         self.set(|s| s.failed = Failed::Skip)
     }
 
-    /// Passes over stored records that are damaged ([`Consumer::skip_corrupt`]). Default: the worker ends with the
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) error.
+    /// Passes over stored records that are damaged ([`Consumer::skip_corrupt`]). Default: the
+    /// worker ends with the [`Corrupt`](crate::ErrorKind::Corrupt) error.
     pub fn skip_corrupt(self, skip: bool) -> Self {
         self.set(|s| s.skip_corrupt = skip)
     }
 
-    /// How long handlers may go on when the group takes their partition back (for half of `max.poll.interval.ms` at most),
-    /// and when the worker ends; then they are [ended](Worker#when-a-handler-is-ended). After a
-    /// [shutdown](Self::shutdown) or a failure, committing and leaving the group may take as long again. Default: 30 s.
+    /// How long handlers may go on when the group takes their partition back (for half of
+    /// `max.poll.interval.ms` at most), and when the worker ends; then they are
+    /// [ended](Worker#when-a-handler-is-ended). After a [shutdown](Self::shutdown) or a failure,
+    /// committing and leaving the group may take as long again. Default: 30 s.
     pub fn drain_timeout(self, timeout: Duration) -> Self {
         self.set(|s| s.drain = timeout)
     }
@@ -236,7 +242,8 @@ impl WorkerBuilder {
     /// As [`start`](Self::start) and [`Worker::wait`].
     ///
     /// # Cancel safety
-    /// Dropping the future ends handlers and consumer at once; what was done since the last commit is handled again.
+    /// Dropping the future ends handlers and consumer at once; what was done since the last commit
+    /// is handled again.
     pub async fn run<F, Fut>(self, handler: F) -> Result<()>
     where
         F: Fn(ConsumerRecord) -> Fut + Send + Sync + 'static,
@@ -276,8 +283,9 @@ impl WorkerBuilder {
     /// Starts the worker on the current tokio runtime.
     ///
     /// # Errors
-    /// `Configuration` for settings that allow nothing, and without a tokio runtime that has timers; `InvalidArgument` for a dead letter
-    /// topic whose name Kafka forbids, and while somebody else reads the consumer; `Closed`.
+    /// `Configuration` for settings that allow nothing, and without a tokio runtime that has
+    /// timers; `InvalidArgument` for a dead letter topic whose name Kafka forbids, and while
+    /// somebody else reads the consumer; `Closed`.
     pub fn start<F, Fut>(self, handler: F) -> Result<Worker>
     where
         F: Fn(ConsumerRecord) -> Fut + Send + Sync + 'static,

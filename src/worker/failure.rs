@@ -8,9 +8,9 @@ use crate::{
     record::ConsumerRecord,
 };
 
-/// An error of a handler that trying again cannot help: the record goes at once where one goes that has failed for the last
-/// time (see [`WorkerBuilder`](super::WorkerBuilder)). Errors of kind [`Deserialization`](ErrorKind::Deserialization) need
-/// no such wrapping.
+/// An error of a handler that trying again cannot help: the record goes at once where one goes that
+/// has failed for the last time (see [`WorkerBuilder`](super::WorkerBuilder)). Errors of kind
+/// [`Deserialization`](ErrorKind::Deserialization) need no such wrapping.
 ///
 /// ```
 /// use ottla::{ConsumerRecord, HandlerError, Permanent};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::schedule::Load;
 use crate::{error::BoxError, record::ConsumerRecord};
 
-/// What a handler may fail with: anything that turns into this, as every error and every string does.
+/// What a handler may fail with: anything that turns into this, as every error and every string
+/// does.
 pub type HandlerError = BoxError;
 
 /// What a handler gives: nothing, or a `Result<(), E>` whose error turns into a [`HandlerError`].
@@ -32,9 +33,10 @@ impl<E: Into<HandlerError>> HandlerResult for Result<(), E> {
     }
 }
 
-/// A handler as a type of its own, for [`WorkerBuilder::run_handler`](super::WorkerBuilder::run_handler): it borrows the
-/// record, where a closure gets a copy for each attempt: of its few references, not of its bytes, and where it has headers, of
-/// their list and their names.
+/// A handler as a type of its own, for
+/// [`WorkerBuilder::run_handler`](super::WorkerBuilder::run_handler): it borrows the record, where
+/// a closure gets a copy for each attempt: of its few references, not of its bytes, and where it
+/// has headers, of their list and their names.
 ///
 /// ```no_run
 /// use ottla::{ConsumerRecord, Handler, HandlerError, Plain};
@@ -54,11 +56,13 @@ impl<E: Into<HandlerError>> HandlerResult for Result<(), E> {
 /// # }
 /// ```
 pub trait Handler: Send + Sync + 'static {
-    /// Handles a record. It is done when this gives `Ok`; an error, a panic and a timeout are failed attempts.
+    /// Handles a record. It is done when this gives `Ok`; an error, a panic and a timeout are
+    /// failed attempts.
     ///
     /// # Cancel safety
-    /// The worker drops the future at one of its `.await`s when the record is no longer this worker's: its partition was
-    /// lost, or the time to drain is over. The record is then not done, and is handled again by whoever has it next.
+    /// The worker drops the future at one of its `.await`s when the record is no longer this
+    /// worker's: its partition was lost, or the time to drain is over. The record is then not done,
+    /// and is handled again by whoever has it next.
     fn handle(&self, record: &ConsumerRecord) -> impl Future<Output = Result<(), HandlerError>> + Send;
 }
 

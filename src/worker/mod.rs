@@ -1,14 +1,16 @@
-//! A handler for each record: above the consumer, which reads, and the producer, which takes dead letters.
+//! A handler for each record: above the consumer, which reads, and the producer, which takes dead
+//! letters.
 //!
 //! ```text
 //!  group ─▶ driver task ─▶ partition task ──▶ schedule ──▶ lane task: handler ─▶ done, or dead letters ─▶ mark ─▶ commit
 //!                          (one for each:      (decides)   (one for each job
 //!                           takes, drains)                  at a time)
 //! ```
-//! `schedule` decides which record may run, what is done, and when a failed one is tried again. `worker_task` follows the
-//! group and starts the other tasks; a `partition_task` brings a partition's records in and drains it when it is taken
-//! back; a `lane_task` runs handlers one after the other, so that nothing is started or allocated for a record. What is
-//! done is said to the partition's mark (`consumer/hand`), and the consumer commits it as it commits everything.
+//! `schedule` decides which record may run, what is done, and when a failed one is tried again.
+//! `worker_task` follows the group and starts the other tasks; a `partition_task` brings a
+//! partition's records in and drains it when it is taken back; a `lane_task` runs handlers one
+//! after the other, so that nothing is started or allocated for a record. What is done is said to
+//! the partition's mark (`consumer/hand`), and the consumer commits it as it commits everything.
 
 mod attempt;
 mod builder;

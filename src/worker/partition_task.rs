@@ -58,7 +58,8 @@ impl Feeder {
         }
     }
 
-    /// What is in the way of this partition: what only the user can mend ends the worker, all else passes.
+    /// What is in the way of this partition: what only the user can mend ends the worker, all else
+    /// passes.
     fn trouble(&self, error: Error) {
         match error.kind() {
             ErrorKind::EndOfPartition => return,

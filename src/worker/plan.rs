@@ -1,4 +1,5 @@
-//! What the worker's tasks share: the schedule under its lock, whom to wake, and the ends of attempts.
+//! What the worker's tasks share: the schedule under its lock, whom to wake, and the ends of
+//! attempts.
 
 use std::{
     future::poll_fn,
@@ -129,7 +130,8 @@ impl Plan {
         .await
     }
 
-    /// A lane is through with an attempt; what became of it, and the lane's next job if there is one.
+    /// A lane is through with an attempt; what became of it, and the lane's next job if there is
+    /// one.
     pub(super) fn finished(&self, lane: LaneId, job: Job, outcome: Outcome, cancel: &Cancel) -> (Verdict, Option<Job>) {
         let now = now();
         self.with(|schedule| {

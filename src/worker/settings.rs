@@ -18,9 +18,9 @@ pub enum OrderBy {
     /// wait: [how fast it can be](super::Worker#how-fast-it-can-be). The default.
     #[default]
     Partition,
-    /// Those with the same key, in the order of the log. Others run side by side, those without a key too. What is
-    /// committed is still only what is done with all that lies before it, so a crash repeats what was done behind a
-    /// record that was not.
+    /// Those with the same key, in the order of the log. Others run side by side, those without a
+    /// key too. What is committed is still only what is done with all that lies before it, so a
+    /// crash repeats what was done behind a record that was not.
     Key,
 }
 

@@ -10,11 +10,13 @@ use crate::{consumer::ConsumerStatus, error::Error, record::TopicPartition};
 pub struct WorkerStatus {
     /// Whether it works.
     pub state: WorkerState,
-    /// What handlers are at, the one that has been at it for longest first. One that hangs is the first here.
+    /// What handlers are at, the one that has been at it for longest first. One that hangs is the
+    /// first here.
     pub running: Vec<RunningJob>,
     /// The partitions that it works on.
     pub partitions: BTreeMap<TopicPartition, WorkerPartition>,
-    /// The last error that it went on after, if there was one: of the consumer, or of a delivery to the dead letters.
+    /// The last error that it went on after, if there was one: of the consumer, or of a delivery to
+    /// the dead letters.
     pub last_error: Option<Error>,
     /// What the consumer waits for.
     pub consumer: ConsumerStatus,
@@ -26,7 +28,8 @@ pub struct WorkerStatus {
 pub enum WorkerState {
     /// It takes records and handles them.
     Running,
-    /// It begins nothing more: handlers finish, then what is done is committed and the group is left.
+    /// It begins nothing more: handlers finish, then what is done is committed and the group is
+    /// left.
     Closing,
     /// It has ended, by this error if there is one.
     Ended(Option<Error>),
@@ -46,8 +49,8 @@ pub struct RunningJob {
     pub attempt: u32,
     /// The handler has failed, and the records are on their way to the dead letters.
     pub dead_lettering: bool,
-    /// The handler was told to end, because the records are no longer this worker's, and has not come to an `.await`
-    /// since.
+    /// The handler was told to end, because the records are no longer this worker's, and has not
+    /// come to an `.await` since.
     pub cancelled: bool,
     /// How long it has been at them.
     pub for_how_long: Duration,
@@ -61,7 +64,8 @@ pub struct WorkerPartition {
     pub waiting: usize,
     /// Jobs that run: records, or batches.
     pub running: usize,
-    /// Records that wait until they are tried again, by the handler or on their way to the dead letters.
+    /// Records that wait until they are tried again, by the handler or on their way to the dead
+    /// letters.
     pub retrying: usize,
     /// Behind the last record that is done with all before it; `None` before the first.
     pub done: Option<i64>,

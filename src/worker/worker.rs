@@ -25,13 +25,14 @@ use crate::{
 /// # What it takes care of
 /// - **Order**: records of a partition are handled one after the other, or those of a key
 ///   ([`OrderBy`](super::OrderBy)).
-/// - **Bounds**: so many handlers at once, and so many records and bytes taken ahead; behind that the consumer's own
-///   bounds hold.
-/// - **Commits**: a record is done when its handler gave `Ok`, when it is in the dead letter topic, or when it was passed
-///   over. What is committed, every `auto.commit.interval.ms`, when the group takes a partition back and at the end, is
-///   the offset behind the last record that is done with all before it. So each record is handled at least once, and with
-///   clean ends exactly once. With `enable.auto.commit` off nothing is committed: for handlers that keep offsets with
-///   their results.
+/// - **Bounds**: so many handlers at once, and so many records and bytes taken ahead; behind that
+///   the consumer's own bounds hold.
+/// - **Commits**: a record is done when its handler gave `Ok`, when it is in the dead letter topic,
+///   or when it was passed over. What is committed, every `auto.commit.interval.ms`, when the group
+///   takes a partition back and at the end, is the offset behind the last record that is done with
+///   all before it. So each record is handled at least once, and with clean ends exactly once. With
+///   `enable.auto.commit` off nothing is committed: for handlers that keep offsets with their
+///   results.
 /// - **Failures**: a handler that gives an error, panics or exceeds
 ///   [`handler_timeout`](super::WorkerBuilder::handler_timeout) is called again after a wait that
 ///   doubles; after the last attempt the record goes to the [dead
@@ -43,9 +44,10 @@ use crate::{
 ///   twice), and what runs may end within [`drain_timeout`](super::WorkerBuilder::drain_timeout).
 ///   When a partition is lost, another member may read it already, so its handlers are ended at
 ///   once.
-/// - **Hanging handlers**: `max.poll.interval.ms` counts from when the handler that has run for longest was called. After
-///   that the member is out of the group, its handlers are ended, and it joins again. [`status`](Self::status) names what
-///   runs and for how long. An attempt that waits to be made again does not count.
+/// - **Hanging handlers**: `max.poll.interval.ms` counts from when the handler that has run for
+///   longest was called. After that the member is out of the group, its handlers are ended, and it
+///   joins again. [`status`](Self::status) names what runs and for how long. An attempt that waits
+///   to be made again does not count.
 ///
 /// # How fast it can be
 /// With [`OrderBy::Partition`](super::OrderBy::Partition), the default, one handler runs for each
@@ -92,13 +94,14 @@ use crate::{
 /// ```
 ///
 /// # When a handler is ended
-/// Its future is dropped at one of its `.await`s. One that blocks its thread instead cannot be ended: blocking work
-/// belongs into [`spawn_blocking`](tokio::task::spawn_blocking).
+/// Its future is dropped at one of its `.await`s. One that blocks its thread instead cannot be
+/// ended: blocking work belongs into [`spawn_blocking`](tokio::task::spawn_blocking).
 ///
 /// # When it ends
-/// [`close`](Self::close) drains, commits and leaves the group. Dropping the worker ends its handlers, and the consumer as
-/// [dropping it](Consumer#when-it-ends) does: what is done is committed and the group is left in the background, for five
-/// seconds at most. Records whose handlers were ended are not done, and come again.
+/// [`close`](Self::close) drains, commits and leaves the group. Dropping the worker ends its
+/// handlers, and the consumer as [dropping it](Consumer#when-it-ends) does: what is done is
+/// committed and the group is left in the background, for five seconds at most. Records whose
+/// handlers were ended are not done, and come again.
 ///
 /// All methods take `&self`: put it in an [`Arc`] to watch it from elsewhere.
 pub struct Worker {
@@ -123,9 +126,9 @@ impl Worker {
     /// Waits until the worker has ended.
     ///
     /// # Errors
-    /// What ended it: `Handler` where a record could not be handled and there is no other place for it; what only the user
-    /// can mend (`Corrupt`, `NoOffset`, a fatal error of the consumer); a dead letter that cannot be sent; what could not
-    /// be done in time at the end.
+    /// What ended it: `Handler` where a record could not be handled and there is no other place for
+    /// it; what only the user can mend (`Corrupt`, `NoOffset`, a fatal error of the consumer); a
+    /// dead letter that cannot be sent; what could not be done in time at the end.
     ///
     /// # Cancel safety
     /// Safe: the worker goes on.
@@ -164,8 +167,9 @@ impl Worker {
         }
     }
 
-    /// What the worker is at: which handlers run and for how long, what waits in each partition, and what the consumer
-    /// waits for. Costs no request; call it when nothing moves, or for a health check.
+    /// What the worker is at: which handlers run and for how long, what waits in each partition,
+    /// and what the consumer waits for. Costs no request; call it when nothing moves, or for a
+    /// health check.
     pub fn status(&self) -> WorkerStatus {
         let now = now();
         let (running, partitions) = self.plan.with(|schedule| (schedule.running(now), schedule.partitions()));
@@ -188,7 +192,8 @@ impl Worker {
         self.plan.with(|schedule| schedule.metrics())
     }
 
-    /// The consumer that it reads, to look at its [metrics](Consumer::metrics), and to pause or seek partitions.
+    /// The consumer that it reads, to look at its [metrics](Consumer::metrics), and to pause or
+    /// seek partitions.
     pub fn consumer(&self) -> &Consumer {
         &self.consumer
     }

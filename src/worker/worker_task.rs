@@ -1,4 +1,5 @@
-//! The worker's own task: follows the group, starts lanes and feeders, and ends everything within its time.
+//! The worker's own task: follows the group, starts lanes and feeders, and ends everything within
+//! its time.
 
 use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
@@ -165,7 +166,8 @@ impl<W: Work> Driver<W> {
 
     // ---- the end
 
-    /// Lets what runs end, commits what is done, and leaves the group; all of it before the deadline.
+    /// Lets what runs end, commits what is done, and leaves the group; all of it before the
+    /// deadline.
     async fn finish(mut self, deadline: Instant) -> Result<()> {
         self.plan.close();
         let left = deadline.saturating_duration_since(Instant::now());

@@ -1,10 +1,12 @@
-//! Damaged batches in a log: told once with their place, with all that is sound before, behind and beside them readable.
+//! Damaged batches in a log: told once with their place, with all that is sound before, behind and
+//! beside them readable.
 
 use ottla::{Consumer, ErrorKind, Offset};
 
 use crate::common::*;
 
-/// Three sound records, the damage in the place of three more, three sound ones; and a sound partition beside it.
+/// Three sound records, the damage in the place of three more, three sound ones; and a sound
+/// partition beside it.
 async fn read_around(what: &str, bytes: Vec<u8>, by_poll: bool) {
     let cluster = cluster().await;
     cluster.create_topic("t", 2).unwrap();

@@ -1,5 +1,5 @@
-//! Answers that are none, to each kind of request in turn: nothing is lost, nothing doubled, and whoever cannot go on says
-//! so.
+//! Answers that are none, to each kind of request in turn: nothing is lost, nothing doubled, and
+//! whoever cannot go on says so.
 
 use ottla::{
     ApiKey, ErrorKind, OffsetReset, Record,

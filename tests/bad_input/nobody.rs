@@ -1,4 +1,5 @@
-//! No broker there: an error in time that names the addresses and the last cause, and a broker that comes later is used.
+//! No broker there: an error in time that names the addresses and the last cause, and a broker that
+//! comes later is used.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use crate::common::*;
 
 const NOWHERE: &str = "127.0.0.1:1,127.0.0.1:2";
 
-/// The error names both addresses and why they could not be reached, and came within so many seconds.
+/// The error names both addresses and why they could not be reached, and came within so many
+/// seconds.
 #[track_caller]
 fn names_all(error: &Error, began: Instant, seconds: u64) {
     assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Network), "{error:?}");

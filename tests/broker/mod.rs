@@ -1,4 +1,5 @@
-//! A broker that is a process of its own, so that only the client's allocations and memory are counted.
+//! A broker that is a process of its own, so that only the client's allocations and memory are
+//! counted.
 #![allow(dead_code, unreachable_pub, reason = "each test takes what it needs of this")]
 
 use std::{

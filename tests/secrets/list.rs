@@ -1,6 +1,7 @@
 //! Fifty strings as people keep secret: passwords, keys, tokens, and what they stand in.
 //!
-//! Each is made of words that have letters and digits, so that a part of one is recognized wherever it turns up.
+//! Each is made of words that have letters and digits, so that a part of one is recognized wherever
+//! it turns up.
 
 pub(crate) const SECRETS: [&str; 50] = [
     // Passwords.
@@ -62,7 +63,8 @@ pub(crate) const SECRETS: [&str; 50] = [
     "ScramLoginModule required username=jaas4user password=jaas5 pass6word;",
 ];
 
-/// The parts by which a secret is recognized: its words of six or more characters with a letter and a digit among them.
+/// The parts by which a secret is recognized: its words of six or more characters with a letter and
+/// a digit among them.
 pub(crate) fn parts(secret: &str) -> Vec<&str> {
     let words = secret.split(|c: char| !c.is_alphanumeric());
     let is_one = |word: &&str| {

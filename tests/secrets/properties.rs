@@ -9,8 +9,8 @@ use crate::{
     list::{SECRETS, leaked},
 };
 
-/// Names that a client has among brokers and operators. They are sent to brokers as they are and stand in every line of
-/// the log, so that they are no place for a secret.
+/// Names that a client has among brokers and operators. They are sent to brokers as they are and
+/// stand in every line of the log, so that they are no place for a secret.
 const PUBLIC: [&str; 7] = [
     "bootstrap.servers",
     "metadata.broker.list",

@@ -1,4 +1,5 @@
-//! Certificates and keys as they are met in the field: the forms that are read, and the texts for those that are not.
+//! Certificates and keys as they are met in the field: the forms that are read, and the texts for
+//! those that are not.
 
 use std::sync::Arc;
 

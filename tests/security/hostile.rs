@@ -112,8 +112,8 @@ async fn a_refused_token_says_why() {
     assert!(error.to_string().contains("invalid_token"), "{error}");
 }
 
-/// Answers like [`answer`] up to the request with that key, whose answer announces `announced` bytes and goes on until the
-/// client hangs up; says how many bytes of it the client took.
+/// Answers like [`answer`] up to the request with that key, whose answer announces `announced`
+/// bytes and goes on until the client hangs up; says how many bytes of it the client took.
 async fn floods(stream: &mut DuplexStream, key: i16, announced: i32) -> std::io::Result<usize> {
     loop {
         let length = stream.read_i32().await?;

@@ -1,4 +1,5 @@
-//! TLS and SASL from end to end, against the cluster in the process: what works, what is refused and how that is told.
+//! TLS and SASL from end to end, against the cluster in the process: what works, what is refused
+//! and how that is told.
 #![cfg(feature = "tls")]
 
 mod common;

@@ -1,4 +1,5 @@
-//! Tokens from an endpoint: what it answers, and what it costs when it is slow, down, or somebody else.
+//! Tokens from an endpoint: what it answers, and what it costs when it is slow, down, or somebody
+//! else.
 
 use std::{
     net::SocketAddr,
@@ -219,7 +220,8 @@ async fn an_assertion_is_signed_and_taken_to_the_endpoint() {
 async fn assertions_stand_for_the_secret_of_client_credentials() {
     let key = TempFile::new("client-assertion.key", CLIENT_KEY);
     let file = TempFile::new("client-assertion.jwt", "e30.e30.c2ln");
-    // By default as Java does since 4.3 (KIP-1258), and in the JWT bearer grant where that is asked for.
+    // By default as Java does since 4.3 (KIP-1258), and in the JWT bearer grant where that is asked
+    // for.
     let retriever = ("sasl.oauthbearer.jwt.retriever.class", "org.apache.kafka.x.JwtBearerJwtRetriever");
     let id = ("sasl.oauthbearer.client.credentials.client.id", "me");
     for (settings, begin, end) in [

@@ -17,8 +17,8 @@ use codec_tests::{
 /// The time for which each encoder and decoder runs in each round.
 const TIME: Duration = Duration::from_millis(100);
 const ROUNDS: usize = 7;
-/// A batch that grew because its records compress well, `batch.size` as measured beside other clients,
-/// and a batch of a quiet partition.
+/// A batch that grew because its records compress well, `batch.size` as measured beside other
+/// clients, and a batch of a quiet partition.
 const BATCHES: [usize; 3] = [1 << 20, 256 << 10, 16 << 10];
 /// Codec and level, the same on both sides.
 const LEVELS: [(Codec, i32); 9] = [
@@ -96,7 +96,8 @@ fn ratio(mut ours: impl FnMut(), mut theirs: impl FnMut()) -> f64 {
     ratios[ROUNDS / 2]
 }
 
-/// Returns the seconds of the shortest of many calls, which other load of the machine disturbs least.
+/// Returns the seconds of the shortest of many calls, which other load of the machine disturbs
+/// least.
 fn each(work: &mut impl FnMut()) -> f64 {
     work();
     let (start, mut shortest) = (Instant::now(), f64::MAX);

@@ -82,8 +82,8 @@ pub(super) fn encode_with(input: &[u8], options: &Options) -> Vec<u8> {
         reserved: [0; 3],
     };
     let mut context = LZ4FCompressionContext(ptr::null_mut());
-    // SAFETY: the context is made before and freed after its use; `out` has the room that the library
-    // asks for, and its length is set to the number of bytes that the library has written.
+    // SAFETY: the context is made before and freed after its use; `out` has the room that the
+    // library asks for, and its length is set to the number of bytes that the library has written.
     unsafe {
         let mut out = Vec::<u8>::with_capacity(HEADER + LZ4F_compressBound(input.len(), &preferences));
         expect(LZ4F_createCompressionContext(&mut context, LZ4F_VERSION));

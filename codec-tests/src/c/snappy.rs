@@ -67,8 +67,8 @@ pub(super) fn decode(input: &[u8], limit: usize) -> Result<Vec<u8>, String> {
 
 fn unblock(packed: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), String> {
     let mut size = 0;
-    // SAFETY: the pointers and lengths are those of slices; the room is as large as the library asks
-    // for.
+    // SAFETY: the pointers and lengths are those of slices; the room is as large as the library
+    // asks for.
     unsafe {
         expect(snappy_uncompressed_length(packed.as_ptr().cast(), packed.len(), &mut size))?;
         if size > limit.saturating_sub(out.len()) {

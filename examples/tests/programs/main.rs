@@ -28,7 +28,8 @@ async fn run(mut command: Command, input: Vec<u8>) -> Output {
         let mut child = command.spawn().expect("the program starts");
         let mut stdin = child.stdin.take().expect("a pipe");
         let writer = std::thread::spawn(move || {
-            // The program may end before it has read everything; what it made of that is in its output.
+            // The program may end before it has read everything; what it made of that is in its
+            // output.
             let _ = stdin.write_all(&input);
         });
         let output = child.wait_with_output().expect("the program ends");

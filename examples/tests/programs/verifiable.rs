@@ -118,7 +118,8 @@ async fn what_cannot_be_sent_or_committed_is_an_event_and_what_cannot_be_underst
     }
 }
 
-/// Runs a program until it has told so many events of that name, asks it to end, and gives all that it told.
+/// Runs a program until it has told so many events of that name, asks it to end, and gives all that
+/// it told.
 #[cfg(unix)]
 async fn run_until(mut command: std::process::Command, name: &'static str, count: usize) -> String {
     use std::io::{BufRead, BufReader, Read};

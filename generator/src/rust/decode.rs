@@ -52,7 +52,8 @@ pub(super) fn write<'m>(out: &mut String, context: &Context<'m>, of: &Struct<'m>
     )
 }
 
-/// The fewest bytes that the struct takes in any version that has it; `None` if it is no array's element.
+/// The fewest bytes that the struct takes in any version that has it; `None` if it is no array's
+/// element.
 fn least_of_element(context: &Context<'_>, of: &Struct<'_>) -> Option<usize> {
     let is_element =
         |field: &Field| matches!(&field.kind, Type::Array(of_array) if of_array.struct_name() == Some(of.name));

@@ -25,7 +25,8 @@ struct Context<'m> {
 impl<'m> Context<'m> {
     fn new(message: &'m Message) -> Self {
         let mut reach = BTreeMap::from([(message.name.as_str(), message.stable_versions())]);
-        // An outer struct comes before its inner ones, but common structs may be used by each other.
+        // An outer struct comes before its inner ones, but common structs may be used by each
+        // other.
         for _ in 0..4 {
             for outer in message.structs() {
                 let Some(&of_outer) = reach.get(outer.name) else { continue };
@@ -53,7 +54,8 @@ fn hull(a: Versions, b: Versions) -> Versions {
     }
 }
 
-/// A condition on the version `v` that holds in `inner`, where it is known to be in `outer`; `None` if it always holds.
+/// A condition on the version `v` that holds in `inner`, where it is known to be in `outer`; `None`
+/// if it always holds.
 fn condition(inner: Versions, outer: Versions) -> Option<String> {
     let both = inner.intersect(outer);
     Some(match both {
@@ -125,7 +127,8 @@ const INDEX: &str = include_str!("index.rs.txt");
 /// What stands before an item that only a broker needs.
 const BROKER: &str = "#[cfg(feature = \"testkit\")]\n";
 
-/// The first version whose first field is `ThrottleTimeMs`; in all later versions it is the first, too.
+/// The first version whose first field is `ThrottleTimeMs`; in all later versions it is the first,
+/// too.
 fn throttled_from(response: &Message) -> Option<i16> {
     let stable = response.stable_versions();
     let leads = |version: i16| {

@@ -19,7 +19,7 @@ pub(super) fn write<'m>(out: &mut String, context: &Context<'m>, of: &Struct<'m>
         };
         let versions = message.stable_versions();
         match message.api_key {
-            Some(key) => writeln!(out, "/// {half} of {api} (API key {key}), versions {versions}; {flexible}.")?,
+            Some(key) => writeln!(out, "/// {half} of {api} (key {key}), versions {versions}; {flexible}.")?,
             None => writeln!(out, "/// {}, versions {versions}; {flexible}.", of.name)?,
         }
     } else {

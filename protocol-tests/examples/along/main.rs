@@ -1,17 +1,18 @@
-//! Each record is handed out once and in order, whatever happens to the brokers: consumers read along while a real three-node
-//! Kafka is killed, frozen and restarted at random (as by the `chaos` example), each near a node of its own (KIP-392), and
-//! one after the other is itself closed and started again where it was.
+//! Each record is handed out once and in order, whatever happens to the brokers: consumers read
+//! along while a real three-node Kafka is killed, frozen and restarted at random (as by the `chaos`
+//! example), each near a node of its own (KIP-392), and one after the other is itself closed and
+//! started again where it was.
 //!
 //! ```sh
 //! cargo run --release -p protocol-tests --example along -- --rounds 10
 //! cargo run --release -p protocol-tests --example along -- --rounds 10 --transactions yes
 //! ```
-//! With `--transactions yes` Kafka's own client writes transactions that commit and abort at random, and the consumers read
-//! what is committed. It ends with exit code 0 if
+//! With `--transactions yes` Kafka's own client writes transactions that commit and abort at
+//! random, and the consumers read what is committed. It ends with exit code 0 if
 //! - no consumer skipped a record, got one twice or one too early;
 //! - all of them got the same records;
-//! - of transactions, they got all of what was committed, nothing of what was aborted, and of one whose end is not known
-//!   everything or nothing;
+//! - of transactions, they got all of what was committed, nothing of what was aborted, and of one
+//!   whose end is not known everything or nothing;
 //! - each of them came to the end of the log after each round.
 #![cfg_attr(not(unix), allow(dead_code, unused_imports))]
 

@@ -1,4 +1,5 @@
-//! The loops that send, and those that take the results, for each of the means that the client has for that.
+//! The loops that send, and those that take the results, for each of the means that the client has
+//! for that.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +29,8 @@ pub(crate) struct Drive {
 }
 
 impl Drive {
-    /// Starts sending and taking results; the latter ends once all of them are there and the producer is closed.
+    /// Starts sending and taking results; the latter ends once all of them are there and the
+    /// producer is closed.
     pub(crate) fn start(
         self,
         shared: Arc<Shared>,

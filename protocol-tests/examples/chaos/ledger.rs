@@ -1,8 +1,9 @@
 //! What became of every record: the judge, which knows neither the client nor the network.
 //!
-//! Each producer has a book. A record is entered before it is sent; its result and every place where it is found in the log
-//! are noted; and once the log was read far enough, the records up to a cut are judged and forgotten, but for those that
-//! failed: they may still appear, or must not. So the book's size follows a round, not the run.
+//! Each producer has a book. A record is entered before it is sent; its result and every place
+//! where it is found in the log are noted; and once the log was read far enough, the records up to
+//! a cut are judged and forgotten, but for those that failed: they may still appear, or must not.
+//! So the book's size follows a round, not the run.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -200,7 +201,8 @@ pub(crate) struct Book {
     answered: u64,
     /// Of records that were judged, by 64: those that may turn up once, and those that must not.
     failed: HashMap<u64, (u64, u64)>,
-    /// By partition: the last number that was found, and behind the last offset that was acknowledged.
+    /// By partition: the last number that was found, and behind the last offset that was
+    /// acknowledged.
     last: Vec<Option<u64>>,
     ends: Vec<i64>,
     pub(crate) counts: Counts,

@@ -14,8 +14,8 @@ use crate::ledger::{Book, Fate, Wrong};
 use crate::profile::{Aim, Means, Profile};
 use crate::pulse::Pulse;
 
-/// Records of one producer that may be without a result at once: what bounds the memory of this program when the cluster
-/// is away. Their own bytes are bounded by `buffer.memory`.
+/// Records of one producer that may be without a result at once: what bounds the memory of this
+/// program when the cluster is away. Their own bytes are bounded by `buffer.memory`.
 const OUTSTANDING: usize = 200_000;
 /// All that `delivery.timeout.ms` and `max.block.ms` allow, and a little.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
@@ -165,7 +165,8 @@ impl Load {
         self.shared.book()
     }
 
-    /// The longest time without an acknowledgement from one of the partitions since this was asked last.
+    /// The longest time without an acknowledgement from one of the partitions since this was asked
+    /// last.
     pub(crate) fn take_longest(&self) -> Option<Duration> {
         self.shared.own_pulse.as_ref().map(|pulse| pulse.take_longest().1)
     }
@@ -175,7 +176,8 @@ impl Load {
         self.shared.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until all records below `cut` have a result. Gives how many have none when the time is up.
+    /// Waits until all records below `cut` have a result. Gives how many have none when the time is
+    /// up.
     pub(crate) async fn answered(&self, cut: u64, within: Duration) -> u64 {
         let deadline = Instant::now() + within;
         loop {

@@ -1,6 +1,7 @@
-//! Nothing acknowledged is lost or doubled, whatever happens to the brokers: a real three-node Kafka under load is killed,
-//! frozen and restarted at random for as many rounds as one likes, while producers with different weak points send. After
-//! each round, and at the end, the log is compared with what the producers said of each record.
+//! Nothing acknowledged is lost or doubled, whatever happens to the brokers: a real three-node
+//! Kafka under load is killed, frozen and restarted at random for as many rounds as one likes,
+//! while producers with different weak points send. After each round, and at the end, the log is
+//! compared with what the producers said of each record.
 //!
 //! ```sh
 //! cargo run --release -p protocol-tests --example chaos
@@ -8,9 +9,12 @@
 //! ```
 //! It ends with a summary, one line of JSON, and exit code 0 if
 //! - each acknowledged record is in the log once, where its result says;
-//! - those of one producer and partition that are there, acknowledged or not, are in the order in which they were sent;
-//! - none that is said not to be persisted is there, and none that possibly is there twice, then or in any later round;
-//! - every record got exactly one result, and those that are reported are so in the order of sending, per partition;
+//! - those of one producer and partition that are there, acknowledged or not, are in the order in
+//!   which they were sent;
+//! - none that is said not to be persisted is there, and none that possibly is there twice, then or
+//!   in any later round;
+//! - every record got exactly one result, and those that are reported are so in the order of
+//!   sending, per partition;
 //! - no partition was without acknowledgements for longer than `--stall`.
 //!
 //! The seed, printed first, repeats what is done; what the cluster makes of it is its own.

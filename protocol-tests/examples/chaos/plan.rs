@@ -1,11 +1,13 @@
 //! What is done to the cluster in which round: a pure function of the seed.
 //!
-//! The plan can be repeated exactly; what a real cluster makes of it (who leads what, how fast a JVM starts) cannot.
+//! The plan can be repeated exactly; what a real cluster makes of it (who leads what, how fast a
+//! JVM starts) cannot.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Numbers that look random and are the same for the same seed, in every version of this program (splitmix64).
+/// Numbers that look random and are the same for the same seed, in every version of this program
+/// (splitmix64).
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
 
@@ -47,13 +49,15 @@ pub(crate) enum Victim {
 pub(crate) enum Deed {
     /// SIGKILL, and a new start after a while.
     Kill { victim: Victim, down: Duration },
-    /// SIGSTOP, and SIGCONT after a while: what its sockets took in meanwhile it works off then, late.
+    /// SIGSTOP, and SIGCONT after a while: what its sockets took in meanwhile it works off then,
+    /// late.
     Freeze { victim: Victim, frozen: Duration },
     /// Some short freezes after each other, shorter than any timeout and longer than some.
     Stutter { victim: Victim, times: u32, frozen: Duration, between: Duration },
     /// SIGSTOP, then SIGKILL: what its sockets took in is gone though the system acknowledged it.
     FreezeAndKill { victim: Victim, frozen: Duration, down: Duration },
-    /// SIGTERM and a new start, one node after the other, each once the one before is in sync again.
+    /// SIGTERM and a new start, one node after the other, each once the one before is in sync
+    /// again.
     Roll { first: usize, down: Duration },
     /// SIGKILL for two at nearly the same time: no quorum, and no partition with enough replicas.
     KillTwo { first: Victim, apart: Duration, down: Duration },
@@ -72,7 +76,8 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    /// The round of that number. Each has dice of its own, so that one of them can be repeated without those before it.
+    /// The round of that number. Each has dice of its own, so that one of them can be repeated
+    /// without those before it.
     pub(crate) fn new(seed: u64, number: u64, nodes: usize) -> Self {
         let mut dice = Dice::new(Dice::new(seed ^ number.rotate_left(32)).roll());
         let quiet = dice.millis(500, 6_000);
@@ -118,8 +123,8 @@ fn victim(dice: &mut Dice, nodes: usize) -> Victim {
     }
 }
 
-/// Half of them end before the controller notices (nine seconds), half after it; the longest outlast `request.timeout.ms` of
-/// some of the producers by far.
+/// Half of them end before the controller notices (nine seconds), half after it; the longest
+/// outlast `request.timeout.ms` of some of the producers by far.
 fn freeze(dice: &mut Dice) -> Duration {
     if dice.below(2) == 0 { dice.millis(1_000, 9_000) } else { dice.millis(9_000, 25_000) }
 }

@@ -91,8 +91,8 @@ pub(crate) const PROFILES: [Profile; 7] = [
 
 const KEYS: u64 = 97;
 
-/// The value of a record: who sent it and its number, and more of the same up to `size`, so that any byte that is wrong is
-/// seen.
+/// The value of a record: who sent it and its number, and more of the same up to `size`, so that
+/// any byte that is wrong is seen.
 pub(crate) fn write_value(producer: usize, number: u64, size: usize, value: &mut Vec<u8>) {
     value.clear();
     // Writing into a vector cannot fail.

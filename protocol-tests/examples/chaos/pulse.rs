@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// When each partition's last acknowledgement came, and the longest that one of them had to wait for its next.
+/// When each partition's last acknowledgement came, and the longest that one of them had to wait
+/// for its next.
 pub(crate) struct Pulse {
     started: Instant,
     /// The partitions, and behind them all together. Milliseconds since the start.

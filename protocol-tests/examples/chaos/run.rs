@@ -105,7 +105,8 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         rounds(args, &kafka, &topic, &loads, &pulse, &mut reader, &mut silences, report).await?;
         finish(&mut loads, &stop, &mut reader, report).await
     };
-    // Whoever ends it early still hears how far it came; before this, a signal ends everything at once.
+    // Whoever ends it early still hears how far it came; before this, a signal ends everything at
+    // once.
     let ended = tokio::select! {
         ended = work => ended,
         interrupted = interrupted() => Err(interrupted),

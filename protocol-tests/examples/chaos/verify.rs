@@ -27,7 +27,8 @@ impl Reader {
         Self { bootstrap, topic, next: vec![0; partitions], wrongs: Wrongs::default() }
     }
 
-    /// Reads on to the log's end as it is now, and at least behind everything that was acknowledged.
+    /// Reads on to the log's end as it is now, and at least behind everything that was
+    /// acknowledged.
     pub(crate) async fn read_on(&mut self, loads: &[Load]) -> Result<(), Failure> {
         let acknowledged = |partition| loads.iter().map(|load| load.book().end(partition)).max().unwrap_or_default();
         let least: Vec<i64> = (0..self.next.len()).map(acknowledged).collect();
@@ -51,8 +52,9 @@ impl Reader {
         .await
     }
 
-    /// Reads everything that the log still holds once more, and looks at the order alone: what comes back after a later
-    /// one is out of order or there twice. Gives how many records there are.
+    /// Reads everything that the log still holds once more, and looks at the order alone: what
+    /// comes back after a later one is out of order or there twice. Gives how many records there
+    /// are.
     pub(crate) async fn read_again(&mut self, producers: usize) -> Result<u64, Failure> {
         let mut next = vec![-1; self.next.len()];
         let mut last: Vec<BTreeMap<i32, u64>> = vec![BTreeMap::new(); producers];
@@ -75,7 +77,8 @@ impl Reader {
     }
 }
 
-/// Reads from `next` (−1: from where the log starts) to the log's end as it is now, and at least to `least`.
+/// Reads from `next` (−1: from where the log starts) to the log's end as it is now, and at least to
+/// `least`.
 async fn read(
     bootstrap: &str,
     topic: &str,

@@ -30,7 +30,8 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// An event and when it was, in milliseconds; `None` for a line that is none: a log that went to standard output.
+    /// An event and when it was, in milliseconds; `None` for a line that is none: a log that went
+    /// to standard output.
     pub(crate) fn read(line: &str) -> Option<(i64, Self)> {
         let json = Json::parse(line)?;
         let at = json.number("timestamp")?;

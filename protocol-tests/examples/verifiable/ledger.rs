@@ -12,12 +12,13 @@ pub(crate) struct Member {
     /// Killed or frozen: what it was assigned does not count any more.
     pub(crate) hurt: bool,
     pub(crate) assigned: BTreeSet<i32>,
-    /// What it had when it was frozen, until it is assigned anew: the answer to a commit of before may come after it has
-    /// heard that it lost that. Later ones are refused by the group.
+    /// What it had when it was frozen, until it is assigned anew: the answer to a commit of before
+    /// may come after it has heard that it lost that. Later ones are refused by the group.
     had: BTreeSet<i32>,
     /// By partition that it has: the next offset.
     positions: BTreeMap<i32, i64>,
-    /// How often it was assigned something, or nothing, anew, and how often something was taken back.
+    /// How often it was assigned something, or nothing, anew, and how often something was taken
+    /// back.
     pub(crate) assignments: u32,
     pub(crate) revocations: u32,
     pub(crate) commits: u64,
@@ -72,7 +73,8 @@ impl Ledger {
         }
     }
 
-    /// One that was frozen goes on. Until it has heard that it was given up it takes for its own what it had.
+    /// One that was frozen goes on. Until it has heard that it was given up it takes for its own
+    /// what it had.
     pub(crate) fn woke_up(&mut self, id: usize) {
         let member = &mut self.members[id];
         member.hurt = false;
@@ -223,7 +225,8 @@ impl Ledger {
         self.again.values().sum()
     }
 
-    /// What is wrong at the end; empty if nothing is. `may_repeat`: whether what a member consumed may be consumed again.
+    /// What is wrong at the end; empty if nothing is. `may_repeat`: whether what a member consumed
+    /// may be consumed again.
     pub(crate) fn judge(&self, may_repeat: impl Fn(usize) -> bool) -> Vec<String> {
         let mut wrong = self.wrong.clone();
         wrong.extend(self.owned_twice());

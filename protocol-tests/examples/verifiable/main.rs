@@ -1,6 +1,6 @@
-//! The same scenarios, with the same assertions, for Ottla's verifiable programs and for Kafka's own
-//! (`org.apache.kafka.tools.VerifiableProducer` and `VerifiableConsumer`), on a real three-node Kafka, as Kafka's system tests
-//! run theirs.
+//! The same scenarios, with the same assertions, for Ottla's verifiable programs and for Kafka's
+//! own (`org.apache.kafka.tools.VerifiableProducer` and `VerifiableConsumer`), on a real three-node
+//! Kafka, as Kafka's system tests run theirs.
 //!
 //! ```sh
 //! cargo build --examples                                             # our two programs
@@ -12,8 +12,8 @@
 //! - members consume only partitions that they were assigned, in order and without a gap;
 //! - they commit only such partitions, and never past what they consumed;
 //! - no partition has two owners among the members that are well;
-//! - with clean stops only, no record is consumed twice (but what Java's program could not commit in the middle of a
-//!   cooperative rebalance);
+//! - with clean stops only, no record is consumed twice (but what Java's program could not commit
+//!   in the middle of a cooperative rebalance);
 //! - and what each scenario says for itself (`scenarios`).
 #![cfg_attr(not(unix), allow(dead_code, unused_imports))]
 

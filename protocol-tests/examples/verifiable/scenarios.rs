@@ -66,7 +66,8 @@ pub(crate) async fn run(scenario: Scenario, mut stage: Stage<'_>) -> Result<Stri
         Scenario::BrokerClean => brokers(&mut stage, true).await?,
         Scenario::BrokerHard => brokers(&mut stage, false).await?,
         Scenario::StaticBounce => static_bounce(&mut stage).await?,
-        // With KIP-848 it is the second member of a name that is refused, and not the first that is fenced.
+        // With KIP-848 it is the second member of a name that is refused, and not the first that is
+        // fenced.
         Scenario::Fencing if stage.setting == Setting::Consumer => refusal(&mut stage).await?,
         Scenario::Fencing => fencing(&mut stage).await?,
     }
@@ -93,8 +94,8 @@ async fn members(stage: &mut Stage<'_>, clean: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each member in turn is frozen for longer than its session, the others take over, and it wakes up: what it had is not its
-/// own any more, and it takes its share like one that is new.
+/// Each member in turn is frozen for longer than its session, the others take over, and it wakes
+/// up: what it had is not its own any more, and it takes its share like one that is new.
 async fn frozen(stage: &mut Stage<'_>) -> Result<(), Failure> {
     for seat in 0..MEMBERS {
         stage.freeze(seat)?;
@@ -128,7 +129,8 @@ async fn brokers(stage: &mut Stage<'_>, clean: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each static member in turn goes cleanly and comes back: it has its partitions again, and nobody else notices.
+/// Each static member in turn goes cleanly and comes back: it has its partitions again, and nobody
+/// else notices.
 async fn static_bounce(stage: &mut Stage<'_>) -> Result<(), Failure> {
     for seat in 0..MEMBERS {
         let before = stage.rebalances();
@@ -148,7 +150,8 @@ async fn static_bounce(stage: &mut Stage<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A second member by the name of each one takes its place: the first is fenced and ends, and the others do not notice.
+/// A second member by the name of each one takes its place: the first is fenced and ends, and the
+/// others do not notice.
 async fn fencing(stage: &mut Stage<'_>) -> Result<(), Failure> {
     for seat in 0..MEMBERS {
         let before = stage.rebalances();
@@ -172,8 +175,8 @@ async fn fencing(stage: &mut Stage<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A second member by the name of each one gets nothing while the first is there, and nobody notices it, though it comes and
-/// goes.
+/// A second member by the name of each one gets nothing while the first is there, and nobody
+/// notices it, though it comes and goes.
 async fn refusal(stage: &mut Stage<'_>) -> Result<(), Failure> {
     for seat in 0..MEMBERS {
         let before = stage.rebalances();

@@ -146,7 +146,8 @@ impl<'k> Stage<'k> {
         Ok(())
     }
 
-    /// One more as the one in that seat, by the same name; it has no seat, and nothing is expected of it.
+    /// One more as the one in that seat, by the same name; it has no seat, and nothing is expected
+    /// of it.
     pub(crate) fn second(&mut self, seat: usize) -> Result<usize, Failure> {
         let (java, options) = (self.seats[seat].java, self.seats[seat].options.clone());
         let second = self.seat(java, options, &format!("second member {seat}"))?;
@@ -279,7 +280,8 @@ impl<'k> Stage<'k> {
         }
         self.listen()?;
         let _ = std::fs::remove_file(&self.config);
-        // Java's program cannot commit in the middle of a cooperative rebalance, does not try again, and then loses the partition.
+        // Java's program cannot commit in the middle of a cooperative rebalance, does not try
+        // again, and then loses the partition.
         let javas: BTreeSet<usize> =
             self.gone.iter().chain(&self.seats).filter(|seat| seat.java).map(|seat| seat.member).collect();
         let excused = |member| self.setting.is_cooperative() && javas.contains(&member);

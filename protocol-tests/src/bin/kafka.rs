@@ -4,8 +4,9 @@
 //! cargo run -p protocol-tests --bin kafka -- [--version 4.4.0] [--nodes 1] [--config key=value]… [--heap-mb 1024]
 //!     [--secured]
 //! ```
-//! The one line on standard output is `bootstrap.servers=127.0.0.1:PORT,…`, written when every node answers; all else goes
-//! to standard error, the addresses of the secured listeners too (`protocol_tests::secured`). Data and logs are removed at the end.
+//! The one line on standard output is `bootstrap.servers=127.0.0.1:PORT,…`, written when every node
+//! answers; all else goes to standard error, the addresses of the secured listeners too
+//! (`protocol_tests::secured`). Data and logs are removed at the end.
 
 #[cfg(unix)]
 mod unix {

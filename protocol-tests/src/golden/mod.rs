@@ -1,8 +1,8 @@
 //! Bytes from Kafka's own serializers, to hold ours against.
 //!
-//! A small Java program (`Golden.java`) runs from the jars of Kafka [`VERSION`] as long as the test process
-//! does, and answers with what Kafka's classes write and read. What it wrote is kept in `target/kafka/golden`, so that a
-//! second run need not start it.
+//! A small Java program (`Golden.java`) runs from the jars of Kafka [`VERSION`] as long as the test
+//! process does, and answers with what Kafka's classes write and read. What it wrote is kept in
+//! `target/kafka/golden`, so that a second run need not start it.
 //!
 //! ```no_run
 //! use protocol_tests::{Message, golden, or_skip};
@@ -29,13 +29,15 @@ pub use batch::{Batch, Codec, ReadBatch, ReadRecord, Timestamps};
 
 use crate::error::Error;
 
-/// The version of Kafka whose classes write and read: the one from whose schemas Ottla's messages are generated.
+/// The version of Kafka whose classes write and read: the one from whose schemas Ottla's messages
+/// are generated.
 pub const VERSION: &str = "4.4.0";
 
 /// One message of Kafka's with random content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// As in Kafka's schema, such as `ProduceRequest`, `FetchResponse`, `RequestHeader`, `ConsumerProtocolAssignment`.
+    /// As in Kafka's schema, such as `ProduceRequest`, `FetchResponse`, `RequestHeader`,
+    /// `ConsumerProtocolAssignment`.
     pub name: String,
     /// The API's key; `None` for what is no request or response.
     pub api_key: Option<i16>,
@@ -49,8 +51,8 @@ pub struct Sample {
     pub json: String,
 }
 
-/// The body of a request, such as `("Metadata", 9, …)`, with the content given as Kafka's JSON: every field of the
-/// version must be there, in camel case, bytes and records in base64.
+/// The body of a request, such as `("Metadata", 9, …)`, with the content given as Kafka's JSON:
+/// every field of the version must be there, in camel case, bytes and records in base64.
 ///
 /// # Errors
 /// `Unavailable`; `Rejected` when there is no such message or version, or the JSON does not fit.
@@ -66,7 +68,8 @@ pub fn response(api: &str, version: i16, json: &str) -> Result<Vec<u8>, Error> {
     encode(&format!("{api}Response"), version, json)
 }
 
-/// Any message of `org.apache.kafka.common.message`, by its name there without `Data`; otherwise as [`request`].
+/// Any message of `org.apache.kafka.common.message`, by its name there without `Data`; otherwise as
+/// [`request`].
 ///
 /// # Errors
 /// As [`request`].
@@ -86,8 +89,8 @@ pub fn decode(message: &str, version: i16, bytes: &[u8]) -> Result<String, Error
     Ok(service::ask(&format!("decode\t{message}\t{version}\t{}", hex(Some(bytes))))?.join("\n"))
 }
 
-/// A message as Kafka's classes have it: its content as JSON, and the bytes that they write when they have read that
-/// JSON.
+/// A message as Kafka's classes have it: its content as JSON, and the bytes that they write when
+/// they have read that JSON.
 ///
 /// # Errors
 /// As [`decode`].
@@ -98,7 +101,8 @@ pub fn through_json(message: &str, version: i16, bytes: &[u8]) -> Result<(String
     }
 }
 
-/// One message for each type and version that Kafka knows, filled at random from the seed: some 600 of them.
+/// One message for each type and version that Kafka knows, filled at random from the seed: some 600
+/// of them.
 ///
 /// # Errors
 /// `Unavailable`.
@@ -132,7 +136,8 @@ pub fn batch(batch: &Batch) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Reads record batches as Kafka's `MemoryRecords` does, checksums and all. The bytes must be whole batches.
+/// Reads record batches as Kafka's `MemoryRecords` does, checksums and all. The bytes must be whole
+/// batches.
 ///
 /// # Errors
 /// `Unavailable`; `Rejected` when Kafka cannot read them or bytes are left over.

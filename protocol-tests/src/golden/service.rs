@@ -23,7 +23,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Asks what was asked before perhaps, by this process or an earlier one.
 pub(super) fn ask_once(question: &str) -> Result<Vec<String>, Error> {
-    // Even for what is remembered: a test is left out as a whole, not from its first new question on.
+    // Even for what is remembered: a test is left out as a whole, not from its first new question
+    // on.
     available()?;
     let path = remembered(question);
     match fs::read_to_string(&path) {
@@ -175,7 +176,8 @@ impl Drop for Service {
     }
 }
 
-/// Fetches on a thread of its own: whoever asks may be inside a runtime, which must not be blocked by another.
+/// Fetches on a thread of its own: whoever asks may be inside a runtime, which must not be blocked
+/// by another.
 fn jars() -> Result<Jars, Error> {
     let fetch = || -> Result<Jars, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -26,7 +26,8 @@ use crate::{
     },
 };
 
-/// The in-memory network with what the real one has besides: names with several addresses, and hosts that never answer.
+/// The in-memory network with what the real one has besides: names with several addresses, and
+/// hosts that never answer.
 #[derive(Clone, Debug, Default)]
 struct Rough {
     inner: MemoryNetwork,

@@ -37,7 +37,8 @@ fn coordinator(asked: &Asked, node: u16, error: ErrorCode) -> Reply {
     Reply::Frame(asked.frame(&FindCoordinatorResponse { coordinators: found.collect(), ..Default::default() }))
 }
 
-/// A broker that answers metadata with itself, and everything else by its number among the requests of that key.
+/// A broker that answers metadata with itself, and everything else by its number among the requests
+/// of that key.
 fn broker(reply: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> impl Fn(&Asked) -> Reply {
     let counts = [const { AtomicUsize::new(0) }; 93];
     move |asked| match asked.key {

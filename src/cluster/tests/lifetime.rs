@@ -75,7 +75,8 @@ async fn closing_ends_every_wait_and_is_idempotent() {
     assert_eq!(after.kind(), ErrorKind::Closed);
 }
 
-/// Two runtimes, so this one runs in real time; it ends as soon as the calls notice, which is the test.
+/// Two runtimes, so this one runs in real time; it ends as soon as the calls notice, which is the
+/// test.
 #[test]
 fn a_dropped_runtime_ends_the_calls_of_another() {
     let network = MemoryNetwork::new();
@@ -114,7 +115,8 @@ fn without_a_runtime_there_is_no_client() {
     assert_eq!(error.kind(), ErrorKind::Configuration);
 }
 
-/// Compiles only while no call holds a lock, or anything else that belongs to one thread, where it waits.
+/// Compiles only while no call holds a lock, or anything else that belongs to one thread, where it
+/// waits.
 #[test]
 fn calls_can_be_spawned() {
     fn spawnable<T: Send>(_: impl Fn(&'static Client) -> T) {}

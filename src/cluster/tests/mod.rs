@@ -1,4 +1,5 @@
-//! The client against a small scripted peer, on the in-memory network and under paused time; and what decides, on its own.
+//! The client against a small scripted peer, on the in-memory network and under paused time; and
+//! what decides, on its own.
 
 mod bootstrap;
 mod calls;

@@ -1,4 +1,5 @@
-//! The other end of a connection: as much of a broker as these tests need, and as wrong as they need it.
+//! The other end of a connection: as much of a broker as these tests need, and as wrong as they
+//! need it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -122,8 +123,8 @@ pub(super) async fn accept_agreed(listener: &mut MemoryListener) -> Link {
     link
 }
 
-/// Answers every request on every connection with what `reply` says, ApiVersions by itself. Dropping (or aborting) the task
-/// closes the port and all connections.
+/// Answers every request on every connection with what `reply` says, ApiVersions by itself.
+/// Dropping (or aborting) the task closes the port and all connections.
 pub(super) fn serve(
     mut listener: MemoryListener,
     reply: impl Fn(&Asked) -> Reply + Send + Sync + 'static,

@@ -241,7 +241,8 @@ fn the_answer_that_is_due_is_expected_to_be_as_large_as_its_request_said() {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: every request ends in exactly one way, and no answer goes to another one.
+    /// Whatever happens in whatever order: every request ends in exactly one way, and no answer
+    /// goes to another one.
     #[test]
     fn every_request_gets_its_one_result(steps in prop::collection::vec((0_u8..7, 1_u64..20), 1..200)) {
         let mut it = Fixture::new(3);

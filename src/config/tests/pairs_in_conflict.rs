@@ -1,4 +1,5 @@
-//! Settings that are held against each other: a default gives way to what was set, and two that were set must agree.
+//! Settings that are held against each other: a default gives way to what was set, and two that
+//! were set must agree.
 
 use std::{sync::Arc, time::Duration};
 

@@ -48,8 +48,9 @@ impl Visit for Line {
 }
 
 impl Warnings {
-    /// Collects the warnings of this thread while the guards live. Of a single subscriber `tracing` assumes that it is
-    /// every thread's, so that a test without one would switch the event off: hence the second dispatcher.
+    /// Collects the warnings of this thread while the guards live. Of a single subscriber `tracing`
+    /// assumes that it is every thread's, so that a test without one would switch the event off:
+    /// hence the second dispatcher.
     pub(super) fn collect(&self) -> (DefaultGuard, Dispatch) {
         let second = Dispatch::new(self.clone());
         (tracing::subscriber::set_default(self.clone()), second)

@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// The last version of OffsetCommit and OffsetFetch that names topics. Later ones have their ids (KIP-848), so that an offset
-/// of a topic that was deleted and made anew is refused.
+/// The last version of OffsetCommit and OffsetFetch that names topics. Later ones have their ids
+/// (KIP-848), so that an offset of a topic that was deleted and made anew is refused.
 pub(super) const LAST_BY_NAME: i16 = 9;
 
 /// What the protocol can carry. Brokers take less: `offset.metadata.max.bytes`, 4096 by default.
@@ -50,9 +50,11 @@ pub(crate) struct Committed {
 pub(crate) enum Insistence {
     /// Until the coordinator has answered: what it refuses for now is left to the next commit.
     OneAnswer,
-    /// Until it is through. A topic that the coordinator does not know is not waited for: it may be gone.
+    /// Until it is through. A topic that the coordinator does not know is not waited for: it may be
+    /// gone.
     Through,
-    /// The same, and such a topic is waited for too, as Kafka's Java client does where somebody waits for a commit.
+    /// The same, and such a topic is waited for too, as Kafka's Java client does where somebody
+    /// waits for a commit.
     AlsoForTopics,
 }
 
@@ -68,8 +70,8 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// Of two that are wanted of a partition this one counts: it was asked for later, unless what is committed by itself
-    /// would go back behind what the user said.
+    /// Of two that are wanted of a partition this one counts: it was asked for later, unless what
+    /// is committed by itself would go back behind what the user said.
     fn is_instead_of(&self, other: &Self) -> bool {
         let back = |user: &Self, own: &Self| {
             user.number.by_user && !own.number.by_user && own.offset.offset <= user.offset.offset
@@ -86,8 +88,9 @@ pub(super) struct Commit {
     /// Goes without a generation, as consumers do that are in no group.
     alone: bool,
     left: BTreeMap<TopicPartition, Wanted>,
-    /// Of these, what is left out of the next attempt: where the topic's id is known, it is waited for in the picture of
-    /// the cluster, because the coordinator would take another topic of the same name.
+    /// Of these, what is left out of the next attempt: where the topic's id is known, it is waited
+    /// for in the picture of the cluster, because the coordinator would take another topic of the
+    /// same name.
     held_back: BTreeSet<TopicPartition>,
     /// The coordinator did not know some topic when this was the picture.
     doubtful: u64,
@@ -109,7 +112,8 @@ pub(super) struct Now<'a> {
 pub(super) enum Turn {
     /// In that name; `None` goes without a generation.
     Now(Option<Identity>),
-    /// The partitions are kept over a rebalance that is not through yet, and we have no name before it is.
+    /// The partitions are kept over a rebalance that is not through yet, and we have no name before
+    /// it is.
     Later,
     /// The topics are waited for.
     NoTopic(Error),
@@ -124,13 +128,15 @@ pub(super) enum Verdict {
     Over,
     /// What is left may be sent again; first the coordinator has to be found anew, if so said.
     Again { find_coordinator: bool, error: Error },
-    /// The name under which it was sent is not (or no longer) ours: `said` is what the membership has to hear. Where we
-    /// have another name by then, what is left may be sent again, else `error` is what became of it.
+    /// The name under which it was sent is not (or no longer) ours: `said` is what the membership
+    /// has to hear. Where we have another name by then, what is left may be sent again, else
+    /// `error` is what became of it.
     NotOurName { error: Error, said: Error },
 }
 
 impl Commit {
-    /// Takes a commit of what is ours now. Refuses what is not ours to commit; of what is committed by itself it is left out.
+    /// Takes a commit of what is ours now. Refuses what is not ours to commit; of what is committed
+    /// by itself it is left out.
     pub(super) fn new(
         group_id: Arc<str>,
         instance_id: Option<Arc<str>>,
@@ -198,8 +204,8 @@ impl Commit {
         }
     }
 
-    /// What is left of several commits in one: of each partition what was asked for last. `None` where they cannot go in
-    /// one name.
+    /// What is left of several commits in one: of each partition what was asked for last. `None`
+    /// where they cannot go in one name.
     pub(super) fn together<'a>(commits: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         let mut commits = commits.into_iter();
         let first = commits.next()?;
@@ -233,8 +239,9 @@ impl Commit {
         self.left.keys().filter(|partition| !self.held_back.contains(*partition))
     }
 
-    /// A commit never outlives the assignment that it was made in, nor the topics: looked at before each attempt. What was
-    /// taken away or made anew is left out of it, and so is what was committed for somebody who asked later.
+    /// A commit never outlives the assignment that it was made in, nor the topics: looked at before
+    /// each attempt. What was taken away or made anew is left out of it, and so is what was
+    /// committed for somebody who asked later.
     pub(super) fn turn(&mut self, now: &Now<'_>, insistence: Insistence) -> Result<Turn> {
         self.left.retain(|partition, wanted| !now.order.is_through(partition, wanted.number, wanted.offset.offset));
         if self.left.is_empty() {
@@ -299,7 +306,8 @@ impl Commit {
         Error::new(ErrorKind::NotAssigned, message)
     }
 
-    /// Returns the last version in which the next attempt can go: a topic whose id is not known has to be named.
+    /// Returns the last version in which the next attempt can go: a topic whose id is not known has
+    /// to be named.
     pub(super) fn max_version(&self) -> Option<i16> {
         let mut going = self.left.iter().filter(|(partition, _)| !self.held_back.contains(*partition));
         going.any(|(_, wanted)| wanted.topic_id.is_nil()).then_some(LAST_BY_NAME)
@@ -338,8 +346,8 @@ impl Commit {
         }
     }
 
-    /// Takes what was committed off what is left, into `committed`, and says how it goes on. What was refused of some
-    /// partitions for good does not end the others.
+    /// Takes what was committed off what is left, into `committed`, and says how it goes on. What
+    /// was refused of some partitions for good does not end the others.
     pub(super) fn answered(
         &mut self,
         response: &OffsetCommitResponse,
@@ -415,7 +423,8 @@ impl Commit {
         }
     }
 
-    /// Whether the code says something of the member, or of the name that a commit without membership goes in.
+    /// Whether the code says something of the member, or of the name that a commit without
+    /// membership goes in.
     fn is_of_membership(&self, code: ErrorCode) -> bool {
         matches!(
             code,

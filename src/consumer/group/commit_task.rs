@@ -71,12 +71,13 @@ impl Drop for Place {
 }
 
 impl GroupHandle {
-    /// Takes note of a commit, for the assignment that is current now; for a consumer that is not subscribed, as no member.
-    /// It counts as later than all that were taken note of before.
+    /// Takes note of a commit, for the assignment that is current now; for a consumer that is not
+    /// subscribed, as no member. It counts as later than all that were taken note of before.
     ///
     /// # Errors
-    /// `NotAssigned` where a partition is not owned; `REBALANCE_IN_PROGRESS` (as [`Error::code`](crate::Error::code)) where
-    /// the group is rebalancing. What is committed by itself is committed of all others, and says so in the end.
+    /// `NotAssigned` where a partition is not owned; `REBALANCE_IN_PROGRESS` (as
+    /// [`Error::code`](crate::Error::code)) where the group is rebalancing. What is committed by
+    /// itself is committed of all others, and says so in the end.
     pub(crate) fn ask_to_commit(&self, offsets: Vec<ToCommit>, asker: Asker) -> Result<AskedCommit> {
         let Shared { settings, .. } = &*self.shared;
         let (group_id, instance_id) = (settings.group_id.clone(), settings.group_instance_id.clone());
@@ -86,7 +87,8 @@ impl GroupHandle {
         Ok(AskedCommit { commit, _place: place })
     }
 
-    /// Several commits as one, with what was asked for last of each partition. `None` where they cannot go as one.
+    /// Several commits as one, with what was asked for last of each partition. `None` where they
+    /// cannot go as one.
     pub(crate) fn together<'a>(&self, asked: impl IntoIterator<Item = &'a AskedCommit>) -> Option<AskedCommit> {
         let commit = Commit::together(asked.into_iter().map(|asked| &asked.commit))?;
         Some(AskedCommit { commit, _place: Place::new(&self.shared, true) })
@@ -97,16 +99,19 @@ impl GroupHandle {
         self.shared.order().is_any_under_way()
     }
 
-    /// Carries a commit out, and tells of all that leaves and of what gets through, as it does. Partitions that are kept over
-    /// a rebalance are committed when it is through. Where something has to be waited for, other commits go on meanwhile; what was
-    /// committed of a partition for somebody who asked later is left out.
+    /// Carries a commit out, and tells of all that leaves and of what gets through, as it does.
+    /// Partitions that are kept over a rebalance are committed when it is through. Where something
+    /// has to be waited for, other commits go on meanwhile; what was committed of a partition for
+    /// somebody who asked later is left out.
     ///
     /// # Errors
-    /// `NotAssigned` where a partition was taken away meanwhile, or its topic made anew (all others are committed all the
-    /// same), and other kinds as the broker answers. `REBALANCE_IN_PROGRESS` where the group is rebalancing.
+    /// `NotAssigned` where a partition was taken away meanwhile, or its topic made anew (all others
+    /// are committed all the same), and other kinds as the broker answers. `REBALANCE_IN_PROGRESS`
+    /// where the group is rebalancing.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the answer up: the offsets may or may not be committed. The commit can be carried out again.
+    /// Dropping the future gives the answer up: the offsets may or may not be committed. The commit
+    /// can be carried out again.
     pub(crate) async fn carry_out(
         &self,
         asked: &mut AskedCommit,
@@ -206,8 +211,9 @@ impl GroupHandle {
                 }
                 Verdict::NotOurName { error, said } => {
                     let Some(identity) = identity else { return Err(error) };
-                    // In the middle of a rebalance it is said of that very one: the membership knows, and may be through
-                    // with it, under the same name, before the answer is here.
+                    // In the middle of a rebalance it is said of that very one: the membership
+                    // knows, and may be through with it, under the same name, before the answer is
+                    // here.
                     let midway = matches!(*standing, Standing::Rebalancing { .. })
                         && said.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS);
                     if !midway {

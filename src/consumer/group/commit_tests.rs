@@ -197,7 +197,8 @@ fn a_commit_does_not_outlive_its_topic() {
         let turn = turn_in(&mut made, &member(5), &picture(2, Some(NEW)), insistence);
         assert_eq!(lost(&mut made, turn).kind(), ErrorKind::NotAssigned, "its successor is another topic");
     }
-    // Where the cluster knows no ids, or nobody knew that of the topic, there is nothing to compare.
+    // Where the cluster knows no ids, or nobody knew that of the topic, there is nothing to
+    // compare.
     let mut made = commit(&member(5)).unwrap();
     assert!(name(turn_in(&mut made, &member(5), &picture(2, Some(Uuid::nil())), Insistence::Through)).is_some());
     let nameless = [(tp(0), OffsetAndMetadata::new(7), Uuid::nil())];

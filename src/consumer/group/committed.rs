@@ -26,7 +26,8 @@ use crate::{
     },
 };
 
-/// What a group has committed for each partition, `None` where it has nothing, or why that is not known.
+/// What a group has committed for each partition, `None` where it has nothing, or why that is not
+/// known.
 pub(crate) type CommittedOffsets = HashMap<TopicPartition, Result<Option<OffsetAndMetadata>>>;
 
 /// The ids of topics, by their names.
@@ -34,9 +35,11 @@ pub(crate) type CommittedOffsets = HashMap<TopicPartition, Result<Option<OffsetA
 pub(super) struct TopicIds(BTreeMap<Arc<str>, Uuid>);
 
 impl TopicIds {
-    /// Returns the ids of the partitions' topics; `None` where one was never known, so that the request has to go by name.
+    /// Returns the ids of the partitions' topics; `None` where one was never known, so that the
+    /// request has to go by name.
     ///
-    /// The id of a topic that the metadata has no more is remembered: by name, its successor would be asked for.
+    /// The id of a topic that the metadata has no more is remembered: by name, its successor would
+    /// be asked for.
     pub(super) fn learn(&mut self, picture: &Metadata, partitions: &[TopicPartition]) -> Option<Self> {
         for partition in partitions {
             if let Some(topic) = picture.topic(&partition.topic).filter(|topic| !topic.id.is_nil()) {
@@ -54,7 +57,8 @@ pub(super) struct FetchOffsets<'a> {
     pub(super) group_id: &'a str,
     pub(super) partitions: &'a [TopicPartition],
     pub(super) ids: Option<TopicIds>,
-    /// The member that asks, in a group of the consumer protocol: one that was fenced gets no answer (KIP-848).
+    /// The member that asks, in a group of the consumer protocol: one that was fenced gets no
+    /// answer (KIP-848).
     pub(super) identity: Option<&'a Identity>,
 }
 
@@ -148,8 +152,8 @@ pub(super) fn fetch_check(response: &OffsetFetchResponse, group_id: &str) -> Err
     partitions.iter().find(retriable).map_or(ErrorCode::NONE, |fetched| fetched.code)
 }
 
-/// Reads the answer for each partition that was asked for. One that is left out must not be mistaken for one that has no
-/// offset.
+/// Reads the answer for each partition that was asked for. One that is left out must not be
+/// mistaken for one that has no offset.
 ///
 /// # Errors
 /// What the coordinator said of the group.

@@ -16,8 +16,8 @@ pub(super) fn request_timeout(client: &Client) -> Duration {
     bounded(client.settings().request_timeout)
 }
 
-/// Sends to the coordinator that is known, or finds it first. A coordinator that cannot be reached is forgotten, so that
-/// the next attempt looks for its successor.
+/// Sends to the coordinator that is known, or finds it first. A coordinator that cannot be reached
+/// is forgotten, so that the next attempt looks for its successor.
 pub(super) async fn ask<R: Request>(
     client: &Client,
     group_id: &str,

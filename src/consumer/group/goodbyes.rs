@@ -34,8 +34,8 @@ impl Goodbyes {
         Self { client, shared, under_way: JoinSet::new() }
     }
 
-    /// Tells the coordinator that a member is gone; tried again where that may help, until the deadline (without one, for
-    /// as long as a request may take).
+    /// Tells the coordinator that a member is gone; tried again where that may help, until the
+    /// deadline (without one, for as long as a request may take).
     pub(super) fn say<R>(
         &mut self,
         deadline: Option<Instant>,

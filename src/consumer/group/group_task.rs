@@ -1,4 +1,5 @@
-//! The loop that turns the membership's actions into requests and events, and their answers into its inputs.
+//! The loop that turns the membership's actions into requests and events, and their answers into
+//! its inputs.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -24,7 +25,8 @@ use crate::{
     log::event,
 };
 
-/// A rebalance takes as long as its slowest member may; the coordinator gets this much longer to say how it went.
+/// A rebalance takes as long as its slowest member may; the coordinator gets this much longer to
+/// say how it went.
 const JOIN_MARGIN: Duration = Duration::from_secs(5);
 /// How long a leader looks for topics that its picture of the cluster does not have yet.
 const COUNT_WAIT: Duration = Duration::from_secs(5);
@@ -35,7 +37,8 @@ const COUNT_PICTURES: u32 = 3;
 #[derive(Debug)]
 pub(super) enum Command {
     Subscribe(Option<Subscription>),
-    /// The coordinator refused a commit, or a look-up of committed offsets, in the name of that member.
+    /// The coordinator refused a commit, or a look-up of committed offsets, in the name of that
+    /// member.
     CommitRefused {
         identity: Identity,
         said: Error,
@@ -153,7 +156,8 @@ impl GroupTask {
         }
     }
 
-    /// Carries out what the membership asks for. Who we are is known to the handles before the consumer hears of it.
+    /// Carries out what the membership asks for. Who we are is known to the handles before the
+    /// consumer hears of it.
     fn act(&mut self) {
         self.publish();
         while let Some(action) = self.membership.next_action() {
@@ -286,7 +290,8 @@ impl GroupTask {
         self.compare_counts();
     }
 
-    /// Tells the membership which topics are meant now. Expressions wait for a picture with all topics.
+    /// Tells the membership which topics are meant now. Expressions wait for a picture with all
+    /// topics.
     fn match_topics(&mut self) {
         let picture = self.client.metadata();
         let topics = match &self.subscription {
@@ -340,7 +345,8 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-/// Which partitions the topics have, as the newest picture says; waits a little for topics that it does not have.
+/// Which partitions the topics have, as the newest picture says; waits a little for topics that it
+/// does not have.
 async fn count(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicPartitions {
     client.want_topics(topics.iter().map(|topic| &**topic));
     let deadline = Instant::now() + COUNT_WAIT;
@@ -364,7 +370,8 @@ async fn count(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicPartitions {
     known.collect()
 }
 
-/// The partitions of a topic, each with the racks of its replicas; `None` where there is no such topic.
+/// The partitions of a topic, each with the racks of its replicas; `None` where there is no such
+/// topic.
 fn racks(picture: &Metadata, topic: &str) -> Option<Vec<PartitionRacks>> {
     let topic = picture.topic(topic).filter(|topic| topic.error.is_ok())?;
     let rack = |replica: &i32| picture.brokers.get(replica)?.rack.clone();

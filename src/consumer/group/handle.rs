@@ -21,11 +21,12 @@ use crate::{
     record::TopicPartition,
 };
 
-/// A look-up of committed offsets in a stale epoch is repeated after so long, though no newer epoch is known.
+/// A look-up of committed offsets in a stale epoch is repeated after so long, though no newer epoch
+/// is known.
 const NEXT_EPOCH: Duration = Duration::from_secs(5);
 
-/// A consumer's hold on its membership. When the last clone is dropped, the membership's task ends without leaving the
-/// group: the session lapses at the broker.
+/// A consumer's hold on its membership. When the last clone is dropped, the membership's task ends
+/// without leaving the group: the session lapses at the broker.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupHandle {
     pub(super) client: Client,
@@ -71,7 +72,8 @@ impl Drop for Alive {
 }
 
 impl GroupHandle {
-    /// Starts the membership's task on the current tokio runtime. It joins nothing before [`subscribe`](Self::subscribe).
+    /// Starts the membership's task on the current tokio runtime. It joins nothing before
+    /// [`subscribe`](Self::subscribe).
     pub(crate) fn start(client: Client, settings: GroupSettings, events: mpsc::UnboundedSender<GroupEvent>) -> Self {
         let shared = Arc::new(Shared::new(settings, GroupProtocol::Classic));
         let (commands, received) = mpsc::unbounded_channel();
@@ -80,8 +82,8 @@ impl GroupHandle {
         Self { client, shared, commands }
     }
 
-    /// The same for a group of the consumer protocol (KIP-848), whose coordinator assigns; by that assignor, where one is
-    /// named.
+    /// The same for a group of the consumer protocol (KIP-848), whose coordinator assigns; by that
+    /// assignor, where one is named.
     pub(crate) fn start_consumer_protocol(
         client: Client,
         settings: GroupSettings,
@@ -95,8 +97,8 @@ impl GroupHandle {
         Self { client, shared, commands }
     }
 
-    /// Joins the group for that subscription, or changes it; `None` (or an empty one) unsubscribes, which gives up what is
-    /// owned and leaves.
+    /// Joins the group for that subscription, or changes it; `None` (or an empty one) unsubscribes,
+    /// which gives up what is owned and leaves.
     pub(crate) fn subscribe(&self, subscription: Option<Subscription>) {
         let subscription = subscription.filter(|subscription| !subscription.is_empty());
         // A task that has ended has told the consumer why.
@@ -108,15 +110,16 @@ impl GroupHandle {
         self.shared.reader.polled();
     }
 
-    /// The reader asks for records: until the guard is dropped it may wait for them, and `max.poll.interval.ms` counts
-    /// from there. Costs a few atomic operations.
+    /// The reader asks for records: until the guard is dropped it may wait for them, and
+    /// `max.poll.interval.ms` counts from there. Costs a few atomic operations.
     pub(crate) fn reading(&self) -> Reading<'_> {
         self.shared.reader.begin_waiting();
         Reading(self)
     }
 
-    /// For a reader that works on many records at once: since when it has been at the one that it has been at for longest.
-    /// `max.poll.interval.ms` counts from there, as long as it gives signs of life besides.
+    /// For a reader that works on many records at once: since when it has been at the one that it
+    /// has been at for longest. `max.poll.interval.ms` counts from there, as long as it gives signs
+    /// of life besides.
     pub(crate) fn set_busy_since(&self, busy_since: impl Fn() -> Option<std::time::Instant> + Send + Sync + 'static) {
         self.shared.reader.set_busy_since(busy_since);
     }
@@ -143,8 +146,9 @@ impl GroupHandle {
         GroupStatus { group_id: self.shared.settings.group_id.clone(), state, for_how_long: since.elapsed() }
     }
 
-    /// Returns what the group has committed for those partitions; `None` where it has nothing. A topic whose id the
-    /// coordinator does not know is looked up in the metadata, and asked for again until the deadline.
+    /// Returns what the group has committed for those partitions; `None` where it has nothing. A
+    /// topic whose id the coordinator does not know is looked up in the metadata, and asked for
+    /// again until the deadline.
     ///
     /// # Cancel safety
     /// Safe.
@@ -178,11 +182,11 @@ impl GroupHandle {
         }
     }
 
-    /// Returns what the group has committed for each of those partitions, and what is in the way of one alone. After
-    /// UNKNOWN_TOPIC_ID the metadata is asked for anew.
+    /// Returns what the group has committed for each of those partitions, and what is in the way of
+    /// one alone. After UNKNOWN_TOPIC_ID the metadata is asked for anew.
     ///
-    /// A member of a group of the consumer protocol asks in its epoch. Where that is stale, the look-up goes on in the next
-    /// epoch, which a heartbeat brings.
+    /// A member of a group of the consumer protocol asks in its epoch. Where that is stale, the
+    /// look-up goes on in the next epoch, which a heartbeat brings.
     ///
     /// # Errors
     /// What the coordinator says of the group; others as of [`Client::call`].
@@ -222,8 +226,8 @@ impl GroupHandle {
             else {
                 return Err(error);
             };
-            // A heartbeat brings the next epoch. Whether the member is unknown, only the heartbeats decide: a member that
-            // gave up for this would join and ask again without a pause.
+            // A heartbeat brings the next epoch. Whether the member is unknown, only the heartbeats
+            // decide: a member that gave up for this would join and ask again without a pause.
             if code == ErrorCode::STALE_MEMBER_EPOCH {
                 let refused = Command::CommitRefused { identity: identity.clone(), said: error.clone() };
                 // A task that has ended has told the consumer why.
@@ -238,8 +242,9 @@ impl GroupHandle {
         }
     }
 
-    /// Leaves the group (a static member stays, KIP-345) and ends the task. Tells nothing more to the consumer, so what is
-    /// to be committed is committed before. Done at the deadline at the latest.
+    /// Leaves the group (a static member stays, KIP-345) and ends the task. Tells nothing more to
+    /// the consumer, so what is to be committed is committed before. Done at the deadline at the
+    /// latest.
     ///
     /// # Errors
     /// Why the coordinator could not be told; its other members then wait for the session timeout.

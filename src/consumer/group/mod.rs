@@ -1,4 +1,5 @@
-//! Membership in a consumer group: which partitions are ours, until when, and what was committed for them.
+//! Membership in a consumer group: which partitions are ours, until when, and what was committed
+//! for them.
 
 pub(crate) mod assignor;
 mod commit;
@@ -34,8 +35,8 @@ pub(crate) use committed::CommittedOffsets;
 pub(crate) use handle::{Alive, GroupHandle, Reading, Signs};
 pub(crate) use order::Asker;
 
-/// What a member of a group has to know. The settings are checked before they come here: the heartbeat interval is
-/// shorter than the session timeout.
+/// What a member of a group has to know. The settings are checked before they come here: the
+/// heartbeat interval is shorter than the session timeout.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupSettings {
     /// `group.id`.
@@ -61,16 +62,18 @@ pub(crate) struct GroupSettings {
 /// What membership tells the consumer, in the order in which it happened.
 #[derive(Debug)]
 pub(crate) enum GroupEvent {
-    /// These partitions are ours from now on, beside those that are owned already. Comes after each completed rebalance,
-    /// with an empty list where it gave us nothing more.
+    /// These partitions are ours from now on, beside those that are owned already. Comes after each
+    /// completed rebalance, with an empty list where it gave us nothing more.
     Assigned { partitions: Vec<TopicPartition> },
-    /// These must be given up: stop handing out, wait until the reader is done with what it holds, commit
-    /// ([`GroupHandle::carry_out`]), then answer `done` (dropping it answers too). The member heartbeats meanwhile; when the
-    /// rebalance timeout passes first, [`Lost`](Self::Lost) follows and the answer is no longer awaited.
+    /// These must be given up: stop handing out, wait until the reader is done with what it holds,
+    /// commit ([`GroupHandle::carry_out`]), then answer `done` (dropping it answers too). The
+    /// member heartbeats meanwhile; when the rebalance timeout passes first, [`Lost`](Self::Lost)
+    /// follows and the answer is no longer awaited.
     Revoking { partitions: Vec<TopicPartition>, done: oneshot::Sender<()> },
     /// These are already gone, perhaps to others: drop what is buffered, commit nothing.
     Lost { partitions: Vec<TopicPartition> },
-    /// To be shown to the reader. After a `fatal` one the membership has ended for good; after any other the member
-    /// tries again, for errors that only the user can mend not before the reader asks for records again.
+    /// To be shown to the reader. After a `fatal` one the membership has ended for good; after any
+    /// other the member tries again, for errors that only the user can mend not before the reader
+    /// asks for records again.
     Error { error: Error, fatal: bool },
 }

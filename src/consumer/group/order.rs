@@ -1,10 +1,11 @@
 //! In which order commits were asked for. Decides; does no IO.
 //!
-//! One attempt goes out at a time. Between the attempts of one commit others go, so that none waits for what is in the way
-//! of another one alone. For that no partition goes back: what was committed of it for somebody who asked later is left out
-//! of the next attempt. Between what the user commits and what is committed by itself the offsets count as well: the latter
-//! gives way to what the user asked for later, or got through with meanwhile for as much, and stands for what the user asked
-//! for earlier where it is as much.
+//! One attempt goes out at a time. Between the attempts of one commit others go, so that none waits
+//! for what is in the way of another one alone. For that no partition goes back: what was committed
+//! of it for somebody who asked later is left out of the next attempt. Between what the user
+//! commits and what is committed by itself the offsets count as well: the latter gives way to what
+//! the user asked for later, or got through with meanwhile for as much, and stands for what the
+//! user asked for earlier where it is as much.
 
 use std::collections::HashMap;
 
@@ -23,7 +24,8 @@ pub(super) struct Number {
 pub(crate) struct Asker {
     /// The user, and not the consumer itself.
     pub(crate) by_user: bool,
-    /// The number of the last positioning of any partition: what is positioned later has nothing to do with it.
+    /// The number of the last positioning of any partition: what is positioned later has nothing to
+    /// do with it.
     pub(crate) positioned: u64,
 }
 
@@ -31,7 +33,8 @@ pub(crate) struct Asker {
 pub(super) struct Order {
     last: u64,
     under_way: usize,
-    /// For whom each partition was committed last, as long as there is somebody to compare that with.
+    /// For whom each partition was committed last, as long as there is somebody to compare that
+    /// with.
     committed: HashMap<TopicPartition, Last>,
 }
 

@@ -1,9 +1,10 @@
-//! The bytes that members of a classic consumer group leave with the coordinator for each other: what each is
-//! subscribed to, and what the leader gave it (ConsumerProtocol, versions 0 to 3).
+//! The bytes that members of a classic consumer group leave with the coordinator for each other:
+//! what each is subscribed to, and what the leader gave it (ConsumerProtocol, versions 0 to 3).
 //!
-//! The fields of newer versions are only ever added at the end, so a version that is not known is read as far as the
-//! known fields go, as Kafka's own clients do. Some clients name a version and leave its last fields out (sarama-cluster
-//! and kafka-go write version 1 without owned partitions): a field that is missing at the end is absent.
+//! The fields of newer versions are only ever added at the end, so a version that is not known is
+//! read as far as the known fields go, as Kafka's own clients do. Some clients name a version and
+//! leave its last fields out (sarama-cluster and kafka-go write version 1 without owned
+//! partitions): a field that is missing at the end is absent.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,7 +15,8 @@ use crate::{
     record::{TopicPartition, check_topic_name},
 };
 
-/// The version that is written: 0 names topics, 1 adds owned partitions, 2 the generation, 3 the rack.
+/// The version that is written: 0 names topics, 1 adds owned partitions, 2 the generation, 3 the
+/// rack.
 const VERSION: i16 = 3;
 
 /// What one member tells the leader.
@@ -49,8 +51,8 @@ impl MemberSubscription {
         Ok(out.freeze())
     }
 
-    /// Reads the subscription of any member as far as it can be read. The error says why it cannot be read to its end:
-    /// the member takes part with the fields, and the elements, before that.
+    /// Reads the subscription of any member as far as it can be read. The error says why it cannot
+    /// be read to its end: the member takes part with the fields, and the elements, before that.
     pub(crate) fn read(bytes: &[u8]) -> (Self, Option<Error>) {
         let mut read = Self { generation: -1, ..Self::default() };
         let trouble = read.fill(&mut Reader { bytes, what: "subscription" }).err();
@@ -85,11 +87,13 @@ pub(crate) fn encode_assignment(partitions: &[TopicPartition]) -> Result<Bytes> 
     Ok(out.freeze())
 }
 
-/// Reads what the leader gave. A leader that has nothing for a member may leave the bytes out altogether. Behind the
-/// partitions stands user data of the leader's assignor, which no assignor here reads.
+/// Reads what the leader gave. A leader that has nothing for a member may leave the bytes out
+/// altogether. Behind the partitions stands user data of the leader's assignor, which no assignor
+/// here reads.
 ///
 /// # Errors
-/// Kind `Protocol` where the partitions cannot all be read: with a part of them the others would be consumed by no member.
+/// Kind `Protocol` where the partitions cannot all be read: with a part of them the others would be
+/// consumed by no member.
 pub(crate) fn decode_assignment(bytes: &[u8]) -> Result<Vec<TopicPartition>> {
     let mut partitions = Vec::new();
     if !bytes.is_empty() {
@@ -160,7 +164,8 @@ fn too_long(length: usize) -> Error {
     Error::new(ErrorKind::InvalidArgument, format!("a length of {length} is more than the group protocol can hold"))
 }
 
-/// Reads fields off the front; every length is held against what is left before anything is reserved for it.
+/// Reads fields off the front; every length is held against what is left before anything is
+/// reserved for it.
 struct Reader<'a> {
     bytes: &'a [u8],
     what: &'static str,
@@ -190,7 +195,8 @@ impl<'a> Reader<'a> {
         self.bytes.is_empty()
     }
 
-    /// The count of an array, 0 for one that is absent or null. Nothing may be reserved for it: it can be any number.
+    /// The count of an array, 0 for one that is absent or null. Nothing may be reserved for it: it
+    /// can be any number.
     fn count(&mut self) -> Result<i32> {
         if self.is_at_end() {
             return Ok(0);
@@ -216,7 +222,8 @@ impl<'a> Reader<'a> {
         self.nullable_string()?.ok_or_else(|| self.malformed(format_args!("a missing name")))
     }
 
-    /// Adds topics to those that were read. Names that no topic can have are left out; gives the last of them as an error.
+    /// Adds topics to those that were read. Names that no topic can have are left out; gives the
+    /// last of them as an error.
     fn topics(&mut self, topics: &mut Vec<Arc<str>>) -> Result<Option<Error>> {
         let mut refused = None;
         for _ in 0..self.count()? {

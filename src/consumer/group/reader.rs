@@ -17,8 +17,9 @@ const PARKED: u8 = 2;
 
 /// What the reader leaves for the membership's task.
 ///
-/// The reader only raises a flag; the task lowers it when it looks, at every heartbeat at least, and takes the reader to
-/// have come at that moment. So `max.poll.interval.ms` is measured up to one heartbeat interval too long, never too short.
+/// The reader only raises a flag; the task lowers it when it looks, at every heartbeat at least,
+/// and takes the reader to have come at that moment. So `max.poll.interval.ms` is measured up to
+/// one heartbeat interval too long, never too short.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     state: AtomicU8,
@@ -64,8 +65,9 @@ impl Reader {
         }
     }
 
-    /// The reader works on many records at once, and `max.poll.interval.ms` counts from when it took the one that it has
-    /// been at for longest. It is asked when the task looks. To be set once; later ones are not asked.
+    /// The reader works on many records at once, and `max.poll.interval.ms` counts from when it
+    /// took the one that it has been at for longest. It is asked when the task looks. To be set
+    /// once; later ones are not asked.
     pub(super) fn set_busy_since(&self, busy_since: impl Fn() -> Option<Instant> + Send + Sync + 'static) {
         // One reader at a time is all that a consumer has.
         let _ = self.busy_since.set(BusySince(Box::new(busy_since)));

@@ -1,4 +1,5 @@
-//! A coordinator that ends each membership before it has answered a heartbeat of it. Decides; does no IO.
+//! A coordinator that ends each membership before it has answered a heartbeat of it. Decides; does
+//! no IO.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ const USUAL: u32 = 4;
 /// The longest wait before the next join.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// The generations in a row (or memberships, under KIP-848) that ended before a heartbeat was answered in them.
+/// The generations in a row (or memberships, under KIP-848) that ended before a heartbeat was
+/// answered in them.
 #[derive(Debug)]
 pub(super) struct Setbacks {
     count: u32,

@@ -21,7 +21,8 @@ use crate::{
     log::{Lasting, Limiter, Outage, event},
 };
 
-/// Refused commits are logged once they have been refused for so long: a coordinator that moves is found again sooner.
+/// Refused commits are logged once they have been refused for so long: a coordinator that moves is
+/// found again sooner.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -109,8 +110,8 @@ impl Shared {
         self.standing.borrow().clone()
     }
 
-    /// Tells the handles. Who is `subscribed` and has not begun to join waits for the first picture that expressions can be
-    /// held against.
+    /// Tells the handles. Who is `subscribed` and has not begun to join waits for the first picture
+    /// that expressions can be held against.
     pub(super) fn publish(&self, standing: Standing, subscribed: bool) {
         self.set_standing(match standing {
             Standing::Alone if subscribed => Standing::Rebalancing {
@@ -141,7 +142,8 @@ impl Shared {
     }
 }
 
-/// No longer than the protocol can say (24 days), so that adding it to a time cannot overflow either.
+/// No longer than the protocol can say (24 days), so that adding it to a time cannot overflow
+/// either.
 pub(super) fn bounded(time: Duration) -> Duration {
     time.min(Duration::from_millis(i32::MAX.unsigned_abs().into()))
 }

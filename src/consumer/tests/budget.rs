@@ -28,8 +28,8 @@ fn peak(consumer: &Consumer) -> usize {
     consumer.shared.inbox.with(|assignment| assignment.budget.peak())
 }
 
-/// Reads until each partition has given so many records, and waits at times so that all that can be fetched is; how many
-/// came of the one that gave most.
+/// Reads until each partition has given so many records, and waits at times so that all that can be
+/// fetched is; how many came of the one that gave most.
 async fn read_from_all(consumer: &Consumer, partitions: i32, at_least: i64) -> i64 {
     let mut counts = vec![0_i64; partitions as usize];
     let mut polls = 0;
@@ -75,8 +75,8 @@ async fn batches_that_grow_when_they_are_opened_stay_within_the_bound() {
         let bound = 16 * batch.len() + 8 * opened;
         let consumer = reading_all(builder(&cluster).queued_max_bytes(bound).max_poll_records(20), 20).await;
         read_from_all(&consumer, 20, 20).await;
-        // One batch for each broker may be opened without room for it, so that reading goes on, and what one that is
-        // being opened is taken to become is charged until it has.
+        // One batch for each broker may be opened without room for it, so that reading goes on, and
+        // what one that is being opened is taken to become is charged until it has.
         let slack = 2 * 2 * 4 * opened;
         assert!(peak(&consumer) <= bound + slack, "{compression:?}: {} of {bound} bytes", peak(&consumer));
     }
@@ -235,7 +235,8 @@ async fn what_is_read_ahead_stays_within_the_bound_when_leaders_move() {
             read().await;
         }
     }
-    // A new session begins with the first partition, so that the last ones have their first turns here.
+    // A new session begins with the first partition, so that the last ones have their first turns
+    // here.
     let mut polls = 0;
     while !read().await {
         polls += 1;

@@ -1,9 +1,11 @@
-//! Records pass through a chain of three groups while members join, leave, crash, hang and freeze at random.
+//! Records pass through a chain of three groups while members join, leave, crash, hang and freeze
+//! at random.
 //!
-//! At the end every record is there: once where all stops were clean, else once or more; in order in each partition (by
-//! where each came first; who wakes from a freeze may come ahead of those who took over), and no offset was ever committed
-//! past what its reader was done with, or taken back. The seed is printed; it is drawn where `CI` is set.
-//! `OTTLA_CHAIN_SEED` and `OTTLA_CHAIN_RECORDS` choose another one, and more.
+//! At the end every record is there: once where all stops were clean, else once or more; in order
+//! in each partition (by where each came first; who wakes from a freeze may come ahead of those who
+//! took over), and no offset was ever committed past what its reader was done with, or taken back.
+//! The seed is printed; it is drawn where `CI` is set. `OTTLA_CHAIN_SEED` and `OTTLA_CHAIN_RECORDS`
+//! choose another one, and more.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +34,8 @@ enum Stops {
     Clean,
     /// They crash as well, hang longer than the poll interval, and their coordinators move.
     Hard,
-    /// They crash, and are frozen for longer than their session, with what they have in hand and what they sent.
+    /// They crash, and are frozen for longer than their session, with what they have in hand and
+    /// what they sent.
     Frozen,
 }
 

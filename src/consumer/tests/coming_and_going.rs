@@ -1,4 +1,5 @@
-//! Members of a group come and go while records are written; with clean closes every record is read exactly once, in order.
+//! Members of a group come and go while records are written; with clean closes every record is read
+//! exactly once, in order.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,7 +10,8 @@ use super::*;
 /// Takes the partition and number of each record that is read.
 pub(super) type Seen = mpsc::UnboundedSender<(i32, i64)>;
 
-/// `join` gives a member that reads topic `t` (the first one is told that it is), `work` reads it to its end.
+/// `join` gives a member that reads topic `t` (the first one is told that it is), `work` reads it
+/// to its end.
 pub(super) async fn each_record_is_read_once(
     join: impl AsyncFn(&Cluster, bool) -> Arc<Consumer>,
     work: impl Fn(Arc<Consumer>, Seen) -> JoinHandle<()>,

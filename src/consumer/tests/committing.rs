@@ -1,4 +1,5 @@
-//! Commits that something is in the way of: topics that are gone, coordinators that do not answer, other commits.
+//! Commits that something is in the way of: topics that are gone, coordinators that do not answer,
+//! other commits.
 
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ fn in_group(cluster: &Cluster, interval: Duration) -> ConsumerBuilder {
     builder(cluster).group("g").auto_offset_reset(OffsetReset::Earliest).auto_commit_interval(interval)
 }
 
-/// Topics `t` and `u` with twenty records each; one that is deleted does not come back for being asked for.
+/// Topics `t` and `u` with twenty records each; one that is deleted does not come back for being
+/// asked for.
 async fn two_topics() -> Cluster {
     let cluster = Cluster::start(Options::new().auto_create(false).in_memory()).await.unwrap();
     for topic in ["t", "u"] {
@@ -21,7 +23,8 @@ async fn two_topics() -> Cluster {
     cluster
 }
 
-/// Reads until it has so many records of that topic, one after the other, each worked at for a moment.
+/// Reads until it has so many records of that topic, one after the other, each worked at for a
+/// moment.
 async fn read_of(consumer: &Consumer, topic: &str, count: usize) -> Vec<i64> {
     let mut read = Vec::new();
     while read.len() < count {
@@ -248,7 +251,8 @@ async fn a_commit_that_waits_longer_than_a_later_one_does_not_undo_it() {
     assert_eq!(cluster.committed("g", "t", 0), Some(2));
 }
 
-/// One that fails makes those that were put together with it go one by one; what got through is not taken back for it.
+/// One that fails makes those that were put together with it go one by one; what got through is not
+/// taken back for it.
 #[tokio::test(start_paused = true)]
 async fn commits_that_were_put_together_do_not_go_back_when_one_of_them_fails() {
     let cluster = two_topics().await;
@@ -366,7 +370,8 @@ async fn two_groups_may_have_members_of_the_same_static_name() {
     }
 }
 
-/// Bug 20 of other clients: who keeps a partition keeps its pause, and what was given up comes back without one.
+/// Bug 20 of other clients: who keeps a partition keeps its pause, and what was given up comes back
+/// without one.
 #[tokio::test(start_paused = true)]
 async fn a_pause_lasts_as_long_as_its_partition_stays() {
     for (protocol, cooperative) in
@@ -472,7 +477,8 @@ async fn nor_is_one_that_waited_for_another_to_get_through() {
     let consumer = Arc::new(in_group(&cluster, SECOND).auto_commit(false).build().await.unwrap());
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
     read_of(&consumer, "t", 10).await;
-    // The first is slow, and the second waits for it; its answer then comes when nobody waits any more.
+    // The first is slow, and the second waits for it; its answer then comes when nobody waits any
+    // more.
     let slow = cluster.fault(on(ApiKey::OffsetCommit).times(2).delay_response(5 * SECOND));
     let (one, other) = (consumer.clone(), consumer.clone());
     let first = tokio::spawn(async move { one.commit_offsets([(tp("t", 0), 6)]).await });

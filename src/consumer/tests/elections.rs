@@ -1,5 +1,5 @@
-//! What a log loses between two leaders is noticed before anything behind it is handed out (KIP-320), whatever happens
-//! in between.
+//! What a log loses between two leaders is noticed before anything behind it is handed out
+//! (KIP-320), whatever happens in between.
 
 use super::{
     world::{World, rules},

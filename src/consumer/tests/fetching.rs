@@ -113,7 +113,8 @@ async fn the_log_may_lose_its_beginning_under_the_reader() {
         consumer.assign([(tp("t", 0), 0)]).unwrap();
         assert_eq!(number(&next(&consumer).await), 0);
         cluster.delete_records("t", 0, 15).unwrap();
-        // What was read ahead comes first and in order; then it goes on at the new beginning, or says that it cannot.
+        // What was read ahead comes first and in order; then it goes on at the new beginning, or
+        // says that it cannot.
         let mut last = 0;
         loop {
             match consumer.recv().await.unwrap() {

@@ -1,5 +1,6 @@
-//! Members that are frozen, as by a stopped virtual machine: nothing of them reaches a broker and nothing reaches them, until
-//! they are thawed. What was on its way goes on then, however late: that is how ghosts wake.
+//! Members that are frozen, as by a stopped virtual machine: nothing of them reaches a broker and
+//! nothing reaches them, until they are thawed. What was on its way goes on then, however late:
+//! that is how ghosts wake.
 
 use std::{
     future::poll_fn,

@@ -226,7 +226,8 @@ async fn a_subscription_right_after_what_was_assigned_by_hand_is_the_groups() {
         consumer.assign([(tp("t", 0), Offset::At(4))]).unwrap();
         assert_eq!(number(&next(&consumer).await), 4);
         assert_eq!(consumer.subscribe(["t"]).unwrap_err().kind(), ErrorKind::InvalidArgument);
-        // Once from the hand, and once around through both ways before the group has heard of anything.
+        // Once from the hand, and once around through both ways before the group has heard of
+        // anything.
         for round in 0..2 {
             if round == 1 {
                 consumer.unsubscribe().unwrap();

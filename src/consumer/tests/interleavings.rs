@@ -1,5 +1,5 @@
-//! Whatever happens in whatever order, each record is handed out once and in order; and what a log loses is given again from
-//! where it parts.
+//! Whatever happens in whatever order, each record is handed out once and in order; and what a log
+//! loses is given again from where it parts.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,8 @@ enum Op {
     /// Waits until recommendations expire.
     Age,
     Take(usize),
-    /// Polls so many, reads only so many of them, and pauses or seeks this partition while they are held.
+    /// Polls so many, reads only so many of them, and pauses or seeks this partition while they are
+    /// held.
     Poll(usize, usize, Option<(i32, bool)>),
     Seek(i32, i64),
     Pause(i32, bool),
@@ -33,7 +34,8 @@ enum Op {
     Split(i32, bool),
     /// Takes from such a reader.
     TakeOf(i32, usize),
-    /// Another broker leads, which may have lost so many batches of what was read, or nobody. The consumer does not hear of it.
+    /// Another broker leads, which may have lost so many batches of what was read, or nobody. The
+    /// consumer does not hear of it.
     Elect(i32, Option<(i32, Option<i64>)>),
     /// There is a new picture of the cluster.
     Tell,
@@ -81,7 +83,8 @@ struct Expected {
     paused: bool,
     /// How many were handed out.
     count: usize,
-    /// Where the log was cut since, as far as nothing behind it was handed out of the log that is now.
+    /// Where the log was cut since, as far as nothing behind it was handed out of the log that is
+    /// now.
     cuts: BTreeSet<i64>,
     /// The first offset of what was handed out and is no longer in the log.
     stale: Option<i64>,
@@ -100,7 +103,8 @@ impl Model {
     fn handed(&mut self, world: &World, partition: &TopicPartition, offset: i64, epoch: Option<i32>) {
         let now = world.logs[partition.partition as usize].epoch_at(offset);
         let expected = self.of(partition);
-        // From where the log was cut, if more than that was read, or fetched; else in order, none skipped, none twice.
+        // From where the log was cut, if more than that was read, or fetched; else in order, none
+        // skipped, none twice.
         let again = offset < expected.next && expected.cuts.contains(&offset);
         if epoch == Some(now) {
             let on = match expected.stale {
@@ -162,7 +166,8 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
                 Some((partition, false)) => run(world, model, Op::Pause(partition, true)),
                 None => {}
             }
-            // What is in hand may be read on while paused, but not after a seek: then the model's next has changed.
+            // What is in hand may be read on while paused, but not after a seek: then the model's
+            // next has changed.
             let i = act.map(|(partition, _)| partition);
             for record in iter.take(2) {
                 assert!(
@@ -224,7 +229,8 @@ fn take(world: &World, model: &mut Model, of: Option<i32>, count: usize) {
     }
 }
 
-/// Runs all of it, and then lets things go well: every partition goes on, and all that was charged is given back.
+/// Runs all of it, and then lets things go well: every partition goes on, and all that was charged
+/// is given back.
 fn hold(mut world: World, forms: Vec<Form>, ops: Vec<Op>) {
     world.logs = forms.iter().map(|form| super::logs::Log::new(*form, 1)).collect();
     let mut model = Model { partitions: vec![Expected::default(); PARTITIONS as usize], forms };
@@ -271,8 +277,9 @@ fn world(rules: Rules, ids: u8) -> World {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
-    /// Each partition hands out its records in order, none skipped, none twice, none while paused, and what a log lost is
-    /// read again from where it parts; once things go well again, every partition goes on.
+    /// Each partition hands out its records in order, none skipped, none twice, none while paused,
+    /// and what a log lost is read again from where it parts; once things go well again, every
+    /// partition goes on.
     #[test]
     fn every_record_is_handed_out_once_in_order(ids in 0..3u8, ops in prop::collection::vec(op(), 1..120)) {
         hold(world(rules(), ids), vec![Form::Plain, Form::Small, Form::Plain], ops);
@@ -281,7 +288,8 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// The same of batches that are opened ahead on other threads, and dropped again where others need their room.
+    /// The same of batches that are opened ahead on other threads, and dropped again where others
+    /// need their room.
     #[test]
     fn every_record_of_large_batches_is_handed_out_once_in_order(ids in 0..3u8, ops in prop::collection::vec(op(), 1..80)) {
         let rules = Rules { partition_bytes: 60_000, queued_bytes: 600_000, jobs: 2, ..rules() };

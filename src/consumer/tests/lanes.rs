@@ -12,8 +12,8 @@ const RECORD: usize = 100_000;
 /// Room for answers of 1 MiB.
 const BOUND: usize = 8 * MIB;
 
-/// One broker whose partitions serve records of 100 kB for ever, and which answers a fetch after a round trip: all that a
-/// connection carries in that time is one answer.
+/// One broker whose partitions serve records of 100 kB for ever, and which answers a fetch after a
+/// round trip: all that a connection carries in that time is one answer.
 async fn far_away(options: Options) -> Cluster {
     let options = options.brokers(1).in_memory().sink(true).prepared("t", vec![batch_of(0, 1, RECORD)]);
     let cluster = Cluster::start(options.default_partitions(PARTITIONS)).await.unwrap();

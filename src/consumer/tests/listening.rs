@@ -15,7 +15,8 @@ use crate::{
 
 type Log = Arc<Mutex<Vec<String>>>;
 
-/// Writes down what it is told; starts where it is told to; does with each call what the test wants.
+/// Writes down what it is told; starts where it is told to; does with each call what the test
+/// wants.
 struct Recorder {
     log: Log,
     start: Option<i64>,
@@ -386,7 +387,8 @@ async fn members_of_the_consumer_protocol_are_told_of_what_moves_and_of_what_is_
     assert_eq!(said(&log)[before..], ["lost 0,1,2,3", "assigned 0,1,2,3"]);
 }
 
-/// Whatever the listener does, the group goes on, the reader is told, and nobody waits for longer than the poll interval.
+/// Whatever the listener does, the group goes on, the reader is told, and nobody waits for longer
+/// than the poll interval.
 #[tokio::test(start_paused = true)]
 async fn a_listener_that_cannot_say_goodbye_is_told_and_holds_nobody_up() {
     type Fails = fn(&str) -> Trouble;

@@ -1,4 +1,5 @@
-//! Logs as brokers have them, for tests of what decides: without an end, and of their records only offset and epoch.
+//! Logs as brokers have them, for tests of what decides: without an end, and of their records only
+//! offset and epoch.
 
 use std::sync::OnceLock;
 
@@ -61,7 +62,8 @@ impl Log {
         self.history.push((epoch, epochs));
     }
 
-    /// So many batches before the end of what was given; that is where a cut loses something, or nothing.
+    /// So many batches before the end of what was given; that is where a cut loses something, or
+    /// nothing.
     pub(super) fn before_end(&self, batches: i64) -> i64 {
         (self.given / BATCH - batches).max(0) * BATCH
     }
@@ -88,7 +90,8 @@ impl Log {
         next.checked_sub(1).map_or((epoch, end), |floor| (self.now()[floor].0, end))
     }
 
-    /// So many batches from the one on that holds that offset, as they were under that leader epoch.
+    /// So many batches from the one on that holds that offset, as they were under that leader
+    /// epoch.
     pub(super) fn read(&mut self, offset: i64, batches: i64, leader_epoch: i32) -> Bytes {
         let first = offset - offset.rem_euclid(BATCH);
         let epochs = self.as_of(leader_epoch).clone();

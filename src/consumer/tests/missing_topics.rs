@@ -1,4 +1,5 @@
-//! Topics that do not exist, may not be read, or are all with other members: what the reader, the status and the log say.
+//! Topics that do not exist, may not be read, or are all with other members: what the reader, the
+//! status and the log say.
 
 use tracing::Level;
 

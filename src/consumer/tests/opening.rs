@@ -1,5 +1,6 @@
-//! Batches on their way from bytes to records, opened by the reader itself or ahead of it: in order, once, under the right
-//! leader epoch, and whatever is wrong with one of them told with its place.
+//! Batches on their way from bytes to records, opened by the reader itself or ahead of it: in
+//! order, once, under the right leader epoch, and whatever is wrong with one of them told with its
+//! place.
 
 use std::task::{Context, Poll, Waker};
 
@@ -28,7 +29,8 @@ fn roomy() -> World {
     World::new(Rules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, ..rules() })
 }
 
-/// Answers the first broker's request with these bytes, of the first partition; how many batches are then being opened.
+/// Answers the first broker's request with these bytes, of the first partition; how many batches
+/// are then being opened.
 fn answer(world: &mut World, bytes: Vec<u8>) -> usize {
     let mut charge = world.waiting.remove(&0).expect("a request");
     charge.resize(bytes.len());
@@ -185,7 +187,8 @@ async fn around(bad: Bytes, count: u32, check_crcs: bool, limit: usize) -> (Clus
     (cluster, consumer)
 }
 
-/// What is sound comes; then an error that says this, of the batch at offset 3; behind it all goes on.
+/// What is sound comes; then an error that says this, of the batch at offset 3; behind it all goes
+/// on.
 async fn is_told_and_skipped(bad: Bytes, count: u32, check_crcs: bool, limit: usize, says: &str) {
     let (_cluster, consumer) = around(bad.clone(), count, check_crcs, limit).await;
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2], "{says}");

@@ -215,7 +215,8 @@ fn a_reader_that_starves_is_seen_when_the_last_batch_is_opened_though_nobody_wan
     open(&mut assignment, first);
     let second = assignment.take_signals().jobs.pop().expect("the next of the same partition");
     open(&mut assignment, second);
-    // What is open fills the broker's share and is paused; what is still being opened was sought away from.
+    // What is open fills the broker's share and is paused; what is still being opened was sought
+    // away from.
     assignment.pause(&tp("t", 0), true).unwrap();
     assignment.seek(&tp("t", 1), Offset::At(5)).unwrap();
     assignment.wait(Waker::noop());
@@ -245,7 +246,8 @@ fn the_first_connection_to_a_broker_that_is_gone_ends_after_the_others() {
             Plan::End => "end",
         })
     };
-    // The picture is of before the broker was there; its partitions are known to be there all the same.
+    // The picture is of before the broker was there; its partitions are known to be there all the
+    // same.
     world.inbox.with(|assignment| {
         assignment.has_metadata = true;
         assignment.brokers.remove(&0);
@@ -313,7 +315,8 @@ fn a_reader_of_its_own_that_waits_wakes_who_has_no_room() {
     let (now, (own, _reader)) = (world.now, world.inbox.split(&tp("t", 0), false).unwrap());
     world.inbox.with(|assignment| {
         let account = assignment.nodes[&0.into()].account.clone();
-        // There is room for what a partition is asked for, but not for a batch as large as the last ones.
+        // There is room for what a partition is asked for, but not for a batch as large as the last
+        // ones.
         assignment.nodes.get_mut(&0.into()).unwrap().largest_batch = 800;
         let _taken = account.charge(account.limit() - account.limit() / 16 - 400);
         assert!(matches!(assignment.plan(0, now), Plan::Wait(_)) && account.is_starved());

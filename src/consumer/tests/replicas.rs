@@ -190,7 +190,8 @@ fn the_word_of_a_follower_that_was_left_counts_for_nothing() {
     world.send(1).unwrap();
     world.answer_head(1, preferred(0));
     world.send(0).unwrap();
-    // While it thinks about it, the follower becomes the leader's equal no more: the partition goes back to its leader.
+    // While it thinks about it, the follower becomes the leader's equal no more: the partition goes
+    // back to its leader.
     world.leaders[1] = (1, 2);
     world.drop_broker(0);
     world.answer_head(0, head(1, ErrorCode::OFFSET_OUT_OF_RANGE));

@@ -1,4 +1,5 @@
-//! How much comes in a round trip where the line is long, and that the memory's bound holds all the same.
+//! How much comes in a round trip where the line is long, and that the memory's bound holds all the
+//! same.
 
 use std::time::Duration;
 

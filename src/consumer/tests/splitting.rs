@@ -179,7 +179,8 @@ async fn a_revocation_waits_for_the_record_in_a_streams_hand_and_ends_the_stream
     assert_eq!(second.assignment(), [], "the first member's streams still hold records");
     let (mut ended, mut kept) = (0, 0);
     for mut stream in streams {
-        // Either it ends here, or it was read on: the other partition's record still holds the rebalance up.
+        // Either it ends here, or it was read on: the other partition's record still holds the
+        // rebalance up.
         match tokio::time::timeout(60 * SECOND, stream.recv()).await {
             Ok(None) => ended += 1,
             Ok(Some(record)) => panic!("handed out while the group takes all back: {record:?}"),
@@ -291,8 +292,8 @@ async fn a_stream_that_nobody_reads_keeps_nobody_back() {
     }
 }
 
-/// The same of batches that are opened ahead: what lies opened before a stream that nobody reads is no reason for another
-/// reader to wait.
+/// The same of batches that are opened ahead: what lies opened before a stream that nobody reads is
+/// no reason for another reader to wait.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_nobody_reads_keeps_no_opening_back() {
     let contents = noise(30_000) + &"0123456789".repeat(6_000);
@@ -367,7 +368,8 @@ async fn what_a_streams_poll_holds_holds_up_a_revocation() {
     assert_eq!(offset, 2, "what was iterated is done, what was not comes again");
 }
 
-/// As with one reader: members come and go while records are written, and each record is read once and in order.
+/// As with one reader: members come and go while records are written, and each record is read once
+/// and in order.
 #[tokio::test(start_paused = true)]
 async fn members_with_a_task_for_each_partition_come_and_go_and_each_record_is_read_once() {
     let work = |consumer: Arc<Consumer>, seen: Seen| {

@@ -39,7 +39,8 @@ async fn partitions_that_begin_with_an_error_are_read_once_they_have_a_leader() 
         for partition in 0..2 {
             append(&cluster, "t", partition, 0..2);
         }
-        // The first look at the topic finds one partition without a leader, and so do those at the third one later.
+        // The first look at the topic finds one partition without a leader, and so do those at the
+        // third one later.
         let rounds = Arc::new(AtomicU64::new(0));
         let seen = rounds.clone();
         let network = tampered(&cluster, ApiKey::Metadata, move |_, _, response: &mut MetadataResponse| {
@@ -162,7 +163,8 @@ async fn a_cluster_that_is_replaced_by_another_is_read_from_its_beginning() {
         }
         tokio::time::sleep(SECOND).await;
         *named.stands_for.lock().unwrap() = address(&second);
-        // Who has to join again begins at what was committed there, and that is nothing yet: it reads some twice.
+        // Who has to join again begins at what was committed there, and that is nothing yet: it
+        // reads some twice.
         let mut seen = std::collections::BTreeSet::new();
         let mut quiet = 0;
         while quiet < 20 {

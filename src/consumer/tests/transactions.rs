@@ -17,8 +17,8 @@ fn transact(cluster: &Cluster, producer_id: i64, numbers: std::ops::Range<i64>) 
 /// Offsets and values.
 type Places = Vec<(i64, i64)>;
 
-/// A log in which producers take turns, by a fixed rule that looks like none: gives the offsets and values of all records,
-/// and of those that are committed.
+/// A log in which producers take turns, by a fixed rule that looks like none: gives the offsets and
+/// values of all records, and of those that are committed.
 fn interleave(cluster: &Cluster, rounds: u64) -> (Places, Places) {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut roll = |sides: u64| {
@@ -186,7 +186,8 @@ async fn a_log_that_contradicts_its_list_is_told_and_can_be_gone_past() {
     append(&cluster, "t", 0, 5..6);
     assert!(cluster.lose_batch("t", 0, 2).unwrap(), "the marker of what was aborted");
     let consumer = committed(&cluster).await;
-    // Whether what was written between the two belongs to the one or to the other is not to be known.
+    // Whether what was written between the two belongs to the one or to the other is not to be
+    // known.
     let error = next_error(&consumer, 60).await;
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(

@@ -97,8 +97,8 @@ pub(super) struct World {
     pub(super) topic_id: Uuid,
     /// Brokers are asked by name, though they may know ids (Fetch up to v12).
     pub(super) by_name: bool,
-    /// What each broker has been asked for, by id (nil where it is asked by name), and the request that waits for its
-    /// answer.
+    /// What each broker has been asked for, by id (nil where it is asked by name), and the request
+    /// that waits for its answer.
     sessions: HashMap<i32, BTreeMap<(Uuid, i32), FetchPartition>>,
     pub(super) waiting: HashMap<i32, Charge>,
     answers: VecDeque<Answer>,
@@ -274,7 +274,8 @@ impl World {
         self.respond(node, arrived, charge);
     }
 
-    /// Answers a broker's request by sending its reader to the other broker, for each partition that it leads.
+    /// Answers a broker's request by sending its reader to the other broker, for each partition
+    /// that it leads.
     pub(super) fn recommend(&mut self, node: i32) {
         let Some(mut charge) = self.waiting.remove(&node) else { return };
         charge.resize(0);
@@ -320,7 +321,8 @@ impl World {
         while self.deliver() {}
     }
 
-    /// All questions that can be asked now reach their brokers, which answer from what is in their logs now.
+    /// All questions that can be asked now reach their brokers, which answer from what is in their
+    /// logs now.
     pub(super) fn ask(&mut self) {
         let now = self.now;
         for question in self.inbox.with(|assignment| assignment.questions(now)) {

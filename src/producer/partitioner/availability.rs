@@ -1,9 +1,9 @@
 //! Which brokers take no data for longer than `partitioner.availability.timeout.ms`.
 //!
-//! Data waits for a broker when its partitions are ready and no request may be sent to it, or when a request to it failed;
-//! it waits no longer when the broker has answered one. Java compares the times at which a node was last ready to be sent
-//! to and last drained, which comes to the same: a node that is not connected, or that has its fill of requests in flight,
-//! is not drained.
+//! Data waits for a broker when its partitions are ready and no request may be sent to it, or when
+//! a request to it failed; it waits no longer when the broker has answered one. Java compares the
+//! times at which a node was last ready to be sent to and last drained, which comes to the same: a
+//! node that is not connected, or that has its fill of requests in flight, is not drained.
 
 use std::{
     collections::HashMap,
@@ -47,7 +47,8 @@ impl Availability {
         self.timeout.is_some()
     }
 
-    /// Data waits for a broker. Gives the time at which it is to be looked at, if that is not known yet.
+    /// Data waits for a broker. Gives the time at which it is to be looked at, if that is not known
+    /// yet.
     pub(crate) fn waits(&mut self, node: i32, now: Instant) -> Option<Instant> {
         let timeout = self.timeout?;
         let broker = self.brokers.entry(node).or_default();

@@ -1,4 +1,5 @@
-//! The choice of a partition in one topic: the rule of the partitioner, and what it needs to know of the topic.
+//! The choice of a partition in one topic: the rule of the partitioner, and what it needs to know
+//! of the topic.
 
 use std::sync::{
     Arc,
@@ -35,7 +36,8 @@ pub(crate) struct Chooser {
 }
 
 impl Chooser {
-    /// For a topic with these leaders by partition. `rack` is the producer's own; `before` is the one that this one follows.
+    /// For a topic with these leaders by partition. `rack` is the producer's own; `before` is the
+    /// one that this one follows.
     pub(crate) fn new(
         seed: u64,
         leaders: Vec<Leader>,
@@ -64,8 +66,8 @@ impl Chooser {
         Self { leaders, sticky: Sticky::new(seed, candidates, preference), next: AtomicU32::new(next) }
     }
 
-    /// Whether it may stay although these are the leaders now: where nothing depends on who leads, only on whether
-    /// somebody does, and as long as anybody does at all.
+    /// Whether it may stay although these are the leaders now: where nothing depends on who leads,
+    /// only on whether somebody does, and as long as anybody does at all.
     pub(crate) fn suits(&self, leaders: &[Leader], heeds_leaders: bool) -> bool {
         if heeds_leaders || self.leaders.len() != leaders.len() {
             return self.leaders == leaders;

@@ -13,10 +13,11 @@ use crate::{
 
 /// A partitioner of the user's own ([`Partitioner::custom`](crate::Partitioner::custom)).
 ///
-/// It is asked in the call that sends the record, or, for a record whose topic was not known then, on the producer's task:
-/// so it must not block, and it should be quick. No lock of the producer is held meanwhile. It is not asked about records
-/// that name their partition. It may be asked more than once about a record that could not be put down at once, because the
-/// buffer was full or its topic changed.
+/// It is asked in the call that sends the record, or, for a record whose topic was not known then,
+/// on the producer's task: so it must not block, and it should be quick. No lock of the producer is
+/// held meanwhile. It is not asked about records that name their partition. It may be asked more
+/// than once about a record that could not be put down at once, because the buffer was full or its
+/// topic changed.
 ///
 /// A partition that the topic does not have, and a panic, fail the record with
 /// [`InvalidArgument`](ErrorKind::InvalidArgument), and no other.
@@ -87,7 +88,8 @@ impl<'a> TopicSnapshot<'a> {
         self.leaders.len()
     }
 
-    /// The id of the broker that leads a partition. `None` while there is none, and for a partition that is not there.
+    /// The id of the broker that leads a partition. `None` while there is none, and for a partition
+    /// that is not there.
     pub fn leader(&self, partition: i32) -> Option<i32> {
         self.of(partition)?.node
     }

@@ -1,4 +1,5 @@
-//! How much waits for a partition or a broker, as far as the choice of the next partition has to know.
+//! How much waits for a partition or a broker, as far as the choice of the next partition has to
+//! know.
 //!
 //! These are hints: who reads one a moment too early chooses a little worse and nothing else.
 
@@ -7,7 +8,8 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-/// A partition's batches that are not on their way: apart from the partition itself, whose lock is busy.
+/// A partition's batches that are not on their way: apart from the partition itself, whose lock is
+/// busy.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     /// In the accumulator, the open one included; written under its lock, once a batch.

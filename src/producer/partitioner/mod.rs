@@ -1,5 +1,5 @@
-//! Which partition a record goes to: the one it asks for, by its key's hash, the one that is having its turn, or what
-//! the user's own partitioner says.
+//! Which partition a record goes to: the one it asks for, by its key's hash, the one that is having
+//! its turn, or what the user's own partitioner says.
 
 mod availability;
 mod chooser;
@@ -28,18 +28,20 @@ pub(crate) use self::{
 
 /// How a record that names no partition gets one (`partitioner`, `partitioner.class`).
 ///
-/// A record that does name one ([`Record::partition`](crate::Record::partition)) goes there, whatever the partitioner.
+/// A record that does name one ([`Record::partition`](crate::Record::partition)) goes there,
+/// whatever the partitioner.
 ///
-/// Where a record may go to *any* partition, its topic's records stay with one partition until that has had its share of
-/// `batch.size` bytes, at most 64 KiB (as expected after compression), so that batches are full; then the next one has its
-/// turn (KIP-480, KIP-794). Which one that is, is random: partitions without a leader are left out, those with fewer waiting batches come more often
-/// (`partitioner.adaptive.partitioning.enable`), those whose broker takes no data are left out
-/// (`partitioner.availability.timeout.ms`), and those whose leader is nearby are preferred (`partitioner.rack.aware`,
-/// KIP-1123).
+/// Where a record may go to *any* partition, its topic's records stay with one partition until that
+/// has had its share of `batch.size` bytes, at most 64 KiB (as expected after compression), so that
+/// batches are full; then the next one has its turn (KIP-480, KIP-794). Which one that is, is
+/// random: partitions without a leader are left out, those with fewer waiting batches come more
+/// often (`partitioner.adaptive.partitioning.enable`), those whose broker takes no data are left
+/// out (`partitioner.availability.timeout.ms`), and those whose leader is nearby are preferred
+/// (`partitioner.rack.aware`, KIP-1123).
 ///
-/// The names are librdkafka's, and a key goes to the partition to which librdkafka sends it. What librdkafka calls
-/// "random" is "any" here, as it is there unless `sticky.partitioning.linger.ms` is 0; only [`Random`](Self::Random)
-/// itself draws for each record.
+/// The names are librdkafka's, and a key goes to the partition to which librdkafka sends it. What
+/// librdkafka calls "random" is "any" here, as it is there unless `sticky.partitioning.linger.ms`
+/// is 0; only [`Random`](Self::Random) itself draws for each record.
 ///
 /// | partitioner | a key | an empty key | no key |
 /// |---|---|---|---|
@@ -52,13 +54,14 @@ pub(crate) use self::{
 /// | `fnv1a_random` | FNV-1a | FNV-1a | any |
 /// | `RoundRobinPartitioner` | in turn | in turn | in turn |
 ///
-/// When a topic gets more partitions, keys move, because hashes are taken modulo their number; records that were sent
-/// before stay where they are.
+/// When a topic gets more partitions, keys move, because hashes are taken modulo their number;
+/// records that were sent before stay where they are.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Partitioner {
-    /// A random partition for each record, whatever its key. Batches are small; [`Murmur2Random`](Self::Murmur2Random)
-    /// with `partitioner.ignore.keys=true` spreads as evenly for less.
+    /// A random partition for each record, whatever its key. Batches are small;
+    /// [`Murmur2Random`](Self::Murmur2Random) with `partitioner.ignore.keys=true` spreads as evenly
+    /// for less.
     Random,
     /// CRC-32 of the key; a record without one is taken for one with an empty key.
     Consistent,
@@ -66,16 +69,17 @@ pub enum Partitioner {
     ConsistentRandom,
     /// Murmur2 of the key; a record without one is taken for one with an empty key.
     Murmur2,
-    /// Murmur2 of the key, an empty one included; without a key any partition. This is the Java client's way, and the
-    /// default.
+    /// Murmur2 of the key, an empty one included; without a key any partition. This is the Java
+    /// client's way, and the default.
     #[default]
     Murmur2Random,
-    /// FNV-1a of the key, as Sarama's hash partitioner; a record without one is taken for one with an empty key.
+    /// FNV-1a of the key, as Sarama's hash partitioner; a record without one is taken for one with
+    /// an empty key.
     Fnv1a,
     /// FNV-1a of the key, an empty one included; without a key any partition.
     Fnv1aRandom,
-    /// The next partition for each record, whatever its key: those with a leader, or all if none has one. What Java's
-    /// `RoundRobinPartitioner` does. Batches are small.
+    /// The next partition for each record, whatever its key: those with a leader, or all if none
+    /// has one. What Java's `RoundRobinPartitioner` does. Batches are small.
     RoundRobin,
     /// The user's own; see [`CustomPartitioner`].
     Custom(Arc<dyn CustomPartitioner>),

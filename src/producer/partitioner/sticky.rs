@@ -24,21 +24,25 @@ pub(super) struct Candidate {
 /// What goes before what among the candidates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Preference {
-    /// Those with fewer batches waiting come more often (`partitioner.adaptive.partitioning.enable`).
+    /// Those with fewer batches waiting come more often
+    /// (`partitioner.adaptive.partitioning.enable`).
     pub(crate) adaptive: bool,
-    /// Those with batches waiting for a clogged broker are left out (`partitioner.availability.timeout.ms`).
+    /// Those with batches waiting for a clogged broker are left out
+    /// (`partitioner.availability.timeout.ms`).
     pub(crate) available: bool,
     /// Those that are not local are left out if any is (`partitioner.rack.aware`).
     pub(crate) local: bool,
 }
 
-/// The partition that a topic's records go to that may go to any, until it has had its share (KIP-480, KIP-794).
+/// The partition that a topic's records go to that may go to any, until it has had its share
+/// (KIP-480, KIP-794).
 ///
-/// Every partition gets the same number of bytes in the long run, whatever its batches weigh, because a turn ends by
-/// bytes: see [`turn_is_over`]. Nothing but the number of the current partition is read for a record. At the end of a turn
-/// the next partition is drawn from a table, which is made anew after a sixteenth as many turns as there are candidates:
-/// so a turn looks at sixteen queues on an average, however many thousand partitions there are, and at all of them where
-/// they are few.
+/// Every partition gets the same number of bytes in the long run, whatever its batches weigh,
+/// because a turn ends by bytes: see [`turn_is_over`]. Nothing but the number of the current
+/// partition is read for a record. At the end of a turn the next partition is drawn from a table,
+/// which is made anew after a sixteenth as many turns as there are candidates: so a turn looks at
+/// sixteen queues on an average, however many thousand partitions there are, and at all of them
+/// where they are few.
 #[derive(Debug)]
 pub(crate) struct Sticky {
     current: AtomicU32,
@@ -147,8 +151,8 @@ impl Drawing {
             }
             !queues.is_empty()
         };
-        // A partition for which nothing waits is tried even at a clogged broker: how else would it be found out that it
-        // takes data again?
+        // A partition for which nothing waits is tried even at a clogged broker: how else would it
+        // be found out that it takes data again?
         let is_open = |candidate: &Candidate, waiting| !available || waiting == 0 || !candidate.clogged.get();
         let queues = &mut self.queues;
         let found = (local && take(queues, &|candidate, waiting| candidate.local && is_open(candidate, waiting)))
@@ -160,8 +164,8 @@ impl Drawing {
     }
 }
 
-/// Whether a partition's turn ends before the next record: it has had its share of bytes and its batch is closed or
-/// full (or may stay open), or twice as much whatever its batch is.
+/// Whether a partition's turn ends before the next record: it has had its share of bytes and its
+/// batch is closed or full (or may stay open), or twice as much whatever its batch is.
 #[inline]
 pub(crate) fn turn_is_over(bytes: usize, share: usize, batch_may_be_left: bool) -> bool {
     (batch_may_be_left && bytes >= share) || bytes >= share.saturating_mul(2)

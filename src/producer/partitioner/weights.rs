@@ -1,13 +1,15 @@
-//! How likely each partition is to have the next turn: the fewer batches wait for it, the more (KIP-794).
+//! How likely each partition is to have the next turn: the fewer batches wait for it, the more
+//! (KIP-794).
 
 /// A queue's partition, and how many batches are in it.
 pub(super) type Queue = (u32, u32);
 
 /// The table that the next turn is drawn from.
 ///
-/// With queues of 0, 3 and 1 batches the weights are 4, 1 and 3 (the longest queue, plus one, minus the partition's own),
-/// and the table is 4, 5, 8: of the numbers below 8, four stand for the first partition, one for the second, three for the
-/// third. Where all queues are equal there is no table, and each partition is as likely as any other.
+/// With queues of 0, 3 and 1 batches the weights are 4, 1 and 3 (the longest queue, plus one, minus
+/// the partition's own), and the table is 4, 5, 8: of the numbers below 8, four stand for the first
+/// partition, one for the second, three for the third. Where all queues are equal there is no
+/// table, and each partition is as likely as any other.
 #[derive(Debug, Default)]
 pub(super) struct Weights {
     /// In ascending order.
@@ -34,8 +36,9 @@ impl Weights {
         }));
     }
 
-    /// The partition that a random number stands for. Where all are equal it is never the one whose turn is over, unless
-    /// that is the only one: that is as even, and no queue gets two turns at once for nothing. `None` without partitions.
+    /// The partition that a random number stands for. Where all are equal it is never the one whose
+    /// turn is over, unless that is the only one: that is as even, and no queue gets two turns at
+    /// once for nothing. `None` without partitions.
     pub(super) fn draw(&self, random: u64, over: u32) -> Option<u32> {
         if let Some(sum) = self.cumulative.last() {
             let number = random % sum;

@@ -1,5 +1,5 @@
-//! How batches leave a partition's queue, or come back into it: retries, verdicts in the order of sending, and what both do
-//! to the numbers.
+//! How batches leave a partition's queue, or come back into it: retries, verdicts in the order of
+//! sending, and what both do to the numbers.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +18,8 @@ use crate::{
     },
 };
 
-/// For how long records may be sent again before the log is told: longer than a leader's move takes.
+/// For how long records may be sent again before the log is told: longer than a leader's move
+/// takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl PartitionQueue {
@@ -90,8 +91,8 @@ impl PartitionQueue {
         self.decide(batch, Verdict::Failed(error.with_status(status)));
     }
 
-    /// Gives a batch its verdict. It is told when those of all earlier batches have been, so that results come in the
-    /// order of sending.
+    /// Gives a batch its verdict. It is told when those of all earlier batches have been, so that
+    /// results come in the order of sending.
     pub(super) fn decide(&mut self, mut batch: Batch, verdict: Verdict) {
         batch.decide(verdict);
         if batch.is_kept_back() {
@@ -142,15 +143,17 @@ impl PartitionQueue {
             || self.waiting.iter().any(|batch| batch.sequence.is_some() && batch.order < order)
     }
 
-    /// A batch that no attempt can have written was refused for other reasons than that it did not come next.
+    /// A batch that no attempt can have written was refused for other reasons than that it did not
+    /// come next.
     pub(super) fn refused_unwritten(&mut self, batch: &Batch) {
         if !batch.maybe_written && !batch.numbers_used {
             self.unwritten_from = self.unwritten_from.min(batch.order);
         }
     }
 
-    /// What may be in the log, or still reach it from a connection that is long given up, would be there twice if it was
-    /// sent again under new numbers. Where a number is in doubt, so is all that was sent behind it.
+    /// What may be in the log, or still reach it from a connection that is long given up, would be
+    /// there twice if it was sent again under new numbers. Where a number is in doubt, so is all
+    /// that was sent behind it.
     fn fail_what_new_numbers_would_double(&mut self) {
         let from = if self.sequences.is_in_doubt() { u128::MAX } else { self.unwritten_from };
         let (doubtful, rest) = std::mem::take(&mut self.waiting)
@@ -170,7 +173,8 @@ impl PartitionQueue {
         aftermath
     }
 
-    /// Decides about numbers in doubt, and raises the epoch if that is due and nothing is in flight.
+    /// Decides about numbers in doubt, and raises the epoch if that is due and nothing is in
+    /// flight.
     fn settle_numbers(&mut self) -> Aftermath {
         if !self.has_outstanding() {
             self.sequences.nothing_outstanding();

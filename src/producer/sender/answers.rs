@@ -9,8 +9,8 @@ use crate::wire::produce::ProducePartitionResponse;
 /// The partitions of a response: found by the order of the request, or else by search.
 pub(super) struct Answers<'a> {
     partitions: SmallVec<[Option<ProducePartitionResponse<'a>>; 4]>,
-    /// Those that were left when one did not come in the request's order, sorted: brokers answer in the order of a hash
-    /// table.
+    /// Those that were left when one did not come in the request's order, sorted: brokers answer in
+    /// the order of a hash table.
     sorted: Option<Vec<(AnswerKey<'a>, usize)>>,
 }
 

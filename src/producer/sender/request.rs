@@ -31,8 +31,8 @@ pub(crate) struct Part {
     pub(crate) body: Result<Body, Error>,
     pub(crate) stamp: ProducerStamp,
     pub(crate) ticket: Ticket,
-    /// Set when it was taken back before the request was written, because records of it or of another batch in the request
-    /// had been given up.
+    /// Set when it was taken back before the request was written, because records of it or of
+    /// another batch in the request had been given up.
     pub(crate) withdrawn: bool,
     pub(crate) records: u32,
     pub(crate) attempt: u32,
@@ -57,7 +57,8 @@ pub(crate) enum Effect {
         millis: i32,
     },
     AskProducerId,
-    /// A broker takes no data for longer than `partitioner.availability.timeout.ms`, or takes it again.
+    /// A broker takes no data for longer than `partitioner.availability.timeout.ms`, or takes it
+    /// again.
     Clogged {
         node: i32,
         clogged: bool,

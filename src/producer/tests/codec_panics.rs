@@ -27,7 +27,8 @@ fn all_failed_and_say_why(results: Vec<Result<RecordMetadata, Error>>) {
 
 #[tokio::test(start_paused = true)]
 async fn a_codec_that_panics_costs_its_batch_and_nothing_else() {
-    // Without compression batches are sealed by the producer's own task, so large ones with it on threads for such work.
+    // Without compression batches are sealed by the producer's own task, so large ones with it on
+    // threads for such work.
     for (codec, size) in [(Compression::None, 8), (Compression::Lz4, 200)] {
         let cluster = cluster(3).await;
         let reports = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
@@ -40,7 +41,8 @@ async fn a_codec_that_panics_costs_its_batch_and_nothing_else() {
         producer.partitions_for(TOPIC).await.unwrap();
         let mut delivered = 0;
         for round in 0..4 {
-            // One request with three batches, one of them unlucky; the first of all, or one behind others.
+            // One request with three batches, one of them unlucky; the first of all, or one behind
+            // others.
             let unlucky = send_batch(&producer, round % 3, UNLUCKY, size).await;
             let mut lucky = send_batch(&producer, (round + 1) % 3, LUCKY, size).await;
             lucky.extend(send_batch(&producer, (round + 2) % 3, LUCKY + 1, size).await);

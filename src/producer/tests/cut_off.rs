@@ -1,4 +1,5 @@
-//! A broker that the network has swallowed: nothing refuses a connection to it, and none is ever made.
+//! A broker that the network has swallowed: nothing refuses a connection to it, and none is ever
+//! made.
 
 use std::{
     collections::HashSet,
@@ -55,7 +56,8 @@ async fn all_that_waits_for_a_connection_in_vain_goes_on_at_the_next_leader_toge
         let producer = builder.compression(compression).build().await.unwrap();
         send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
         network.swallow(&cluster, 2);
-        // Five requests, all that may be in flight; large ones, so that they are compressed beside the sender.
+        // Five requests, all that may be in flight; large ones, so that they are compressed beside
+        // the sender.
         let mut deliveries = Vec::new();
         for batch in 0..5 {
             for number in 1 + batch * 400..1 + (batch + 1) * 400 {
@@ -69,7 +71,8 @@ async fn all_that_waits_for_a_connection_in_vain_goes_on_at_the_next_leader_toge
         for result in results(deliveries).await {
             result.unwrap();
         }
-        // socket.connection.setup.timeout.ms is 10 s, and grows from attempt to attempt: one has to be enough.
+        // socket.connection.setup.timeout.ms is 10 s, and grows from attempt to attempt: one has to
+        // be enough.
         let took = before.elapsed();
         assert!(took < Duration::from_secs(15), "{took:?}");
         let log: Vec<u64> = log(&cluster, 0).iter().map(|value| value.trim().parse().unwrap()).collect();

@@ -118,7 +118,8 @@ async fn of_two_who_close_the_impatient_one_ends_it_for_both() {
     let error = producer.close(ms(300)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("1 records"), "{error}");
-    // The record failed, so nobody is told that all is well: not the patient one, and not who comes later.
+    // The record failed, so nobody is told that all is well: not the patient one, and not who comes
+    // later.
     for error in [patient.await.unwrap().unwrap_err(), producer.close(SOON).await.unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
         assert!(error.to_string().contains("1 records"), "{error}");

@@ -8,8 +8,8 @@ use crate::Compression;
 const BATCH: usize = 8192;
 const VALUE: usize = 400;
 
-/// Values of which so many bytes are random and the rest is zeros, so that a batch of one compresses as well as one of
-/// many. The first bytes are the value's number.
+/// Values of which so many bytes are random and the rest is zeros, so that a batch of one
+/// compresses as well as one of many. The first bytes are the value's number.
 fn values(rng: &mut StdRng, numbers: std::ops::Range<u32>, random: usize) -> Vec<Vec<u8>> {
     let value = |number: u32| {
         let mut value = vec![0; VALUE];

@@ -59,7 +59,8 @@ async fn storage_errors_are_retried_as_often_as_is_allowed() {
             assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
             assert_eq!(fault.hits(), 2);
             cluster.clear_faults();
-            // Nobody knows whether the first got lost for good: what comes after it must be written all the same.
+            // Nobody knows whether the first got lost for good: what comes after it must be written
+            // all the same.
             send_numbers(&producer, 1..2).await.pop().unwrap().await.unwrap();
             assert_eq!(log(&cluster, 0), ["1"]);
         }
@@ -297,7 +298,8 @@ async fn a_producer_id_that_is_slow_to_come_is_waited_for() {
 async fn a_refusal_behind_an_appended_batch_does_not_double_it() {
     let cluster = cluster(1).await;
     let producer = pipelined(&cluster).await;
-    // Both are in flight at once: the first is in the log although its answer says to try again, the second never will be.
+    // Both are in flight at once: the first is in the log although its answer says to try again,
+    // the second never will be.
     cluster.fault(on(ApiKey::Produce).delay(ms(20)).times(2));
     cluster.fault(on(ApiKey::Produce).act_then_error(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));
     cluster.fault(on(ApiKey::Produce).error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));

@@ -28,7 +28,8 @@ async fn flow(producer: &Producer, numbers: std::ops::Range<u64>) -> Vec<(u64, D
     deliveries
 }
 
-/// Where each number of the topic stands. Those of a partition are in the order of sending, and none is there twice.
+/// Where each number of the topic stands. Those of a partition are in the order of sending, and
+/// none is there twice.
 #[track_caller]
 fn places(cluster: &Cluster, partitions: i32) -> HashMap<u64, (i32, i64)> {
     let mut places = HashMap::new();

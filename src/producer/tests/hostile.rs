@@ -1,4 +1,5 @@
-//! Answers that are well-formed and wrong: nothing panics, hangs or asks without end, and each record has its one result.
+//! Answers that are well-formed and wrong: nothing panics, hangs or asks without end, and each
+//! record has its one result.
 
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ use crate::{
     },
 };
 
-/// How often may be asked within a minute, by a client that waits for `retry.backoff.ms` and more between attempts.
+/// How often may be asked within a minute, by a client that waits for `retry.backoff.ms` and more
+/// between attempts.
 const OFTEN: u64 = 200;
 
 fn over(cluster: &Cluster, network: Arc<dyn Network>) -> ProducerBuilder {
@@ -275,7 +277,8 @@ async fn hints_to_leaders_that_are_nowhere_lead_nowhere() {
                     assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted));
                 }
             } else {
-                // A leader with an address and a newer epoch is believed until somebody is elected after it.
+                // A leader with an address and a newer epoch is believed until somebody is elected
+                // after it.
                 let elections = async {
                     tokio::time::sleep(ms(5000)).await;
                     cluster.move_leader(TOPIC, 0, 2).unwrap();

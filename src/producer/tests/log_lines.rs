@@ -1,4 +1,5 @@
-//! What the log says of records that failed: one line for each cause, also where they had no partition yet.
+//! What the log says of records that failed: one line for each cause, also where they had no
+//! partition yet.
 
 use tracing::Level;
 

@@ -1,4 +1,5 @@
-//! Ten thousand topics: all is delivered, and what it costs grows with their number and not with its square.
+//! Ten thousand topics: all is delivered, and what it costs grows with their number and not with
+//! its square.
 
 use super::*;
 use crate::{testkit::on, wire::ApiKey};

@@ -51,7 +51,8 @@ async fn time_in_the_queue_and_at_the_broker_is_told_apart() {
     send_one(&producer).await.unwrap();
     let metrics = producer.metrics();
     assert_adds_up(&metrics);
-    // In between nothing was done but to wait, on a clock that stands still otherwise (and counts in milliseconds).
+    // In between nothing was done but to wait, on a clock that stands still otherwise (and counts
+    // in milliseconds).
     let queued = metrics.queue_time_micros.since(&before.queue_time_micros);
     assert_eq!(queued.count(), 1);
     assert!((50_000..53_000).contains(&queued.sum()), "{queued:?}");

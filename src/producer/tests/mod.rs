@@ -1,4 +1,5 @@
-//! Tests of the producer's parts together: against a model of a broker, and against the embedded one.
+//! Tests of the producer's parts together: against a model of a broker, and against the embedded
+//! one.
 
 mod buffer;
 mod closing;

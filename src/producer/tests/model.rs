@@ -1,5 +1,6 @@
-//! The rules of the producer against a model of a broker, under every fault there is, in any interleaving: what is in
-//! the log is in order and there once, and every record has one result that is true.
+//! The rules of the producer against a model of a broker, under every fault there is, in any
+//! interleaving: what is in the log is in order and there once, and every record has one result
+//! that is true.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -49,11 +50,13 @@ struct Sent {
     parts: Vec<(i32, SealedBatch, ProducerStamp)>,
     /// `None` when its connection is gone.
     request: Option<ProduceRequest>,
-    /// Whether it was handed to the socket. Until then it waits in the connection, and its batches can be taken back.
+    /// Whether it was handed to the socket. Until then it waits in the connection, and its batches
+    /// can be taken back.
     written: bool,
 }
 
-/// The connection hands a request to the socket. `false` if a batch of it was taken back: then it is not written.
+/// The connection hands a request to the socket. `false` if a batch of it was taken back: then it
+/// is not written.
 fn hand_over(sent: &mut Sent) -> bool {
     let request = sent.request.as_mut().expect("its connection is there");
     if !sent.written {
@@ -252,7 +255,8 @@ impl World {
         }
     }
 
-    /// The broker answers the oldest request of a connection, unless a batch of it was taken back before it was written.
+    /// The broker answers the oldest request of a connection, unless a batch of it was taken back
+    /// before it was written.
     fn answer_next(&mut self, node: i32) -> bool {
         let Some(mut sent) = self.wires.get_mut(&node).and_then(VecDeque::pop_front) else { return false };
         if hand_over(&mut sent) {
@@ -294,7 +298,8 @@ impl World {
         out
     }
 
-    /// A connection breaks: of what was on it, the broker works on some now, on some later, and on some never.
+    /// A connection breaks: of what was on it, the broker works on some now, on some later, and on
+    /// some never.
     fn disconnect(&mut self, node: i32) {
         for sent in self.wires.remove(&node).unwrap_or_default() {
             let mut status = DeliveryStatus::NotPersisted;
@@ -318,7 +323,8 @@ impl World {
         }
     }
 
-    /// Gives some of the records up: those have their results at once, and they are as many as it says.
+    /// Gives some of the records up: those have their results at once, and they are as many as it
+    /// says.
     fn purge(&mut self) {
         self.poll();
         let before = self.purged();
@@ -481,7 +487,8 @@ impl World {
         assert_eq!(self.topics.outstanding(|| self.ledger.settled()), 0);
     }
 
-    /// Every record was reported once, with its own result, and those of a partition in the order of sending.
+    /// Every record was reported once, with its own result, and those of a partition in the order
+    /// of sending.
     fn check_reports(&mut self) {
         let in_order = self.purged() == 0;
         let mut next = [0; PARTITIONS];
@@ -537,7 +544,8 @@ fn run(seed: u64, steps: usize, idempotent: bool, max_in_flight: usize, faults: 
     world
 }
 
-/// Runs the test with many seeds, and says which one failed. `OTTLA_MODEL_RUNS=100` makes a hundred times as many.
+/// Runs the test with many seeds, and says which one failed. `OTTLA_MODEL_RUNS=100` makes a hundred
+/// times as many.
 fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
     let times = std::env::var("OTTLA_MODEL_RUNS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
     for seed in 0..count * times {
@@ -595,7 +603,8 @@ fn what_is_purged_is_neither_doubled_nor_reordered_nor_lied_about() {
         for (.., result) in world.deliveries.iter().filter(|_| seed % 2 == 1) {
             let fine = result.as_ref().is_some_and(|result| match result {
                 Ok(_) => true,
-                // Behind a record that may have been written, others that may have been have to go as well.
+                // Behind a record that may have been written, others that may have been have to go
+                // as well.
                 Err(error) if error.kind() != ErrorKind::Purged => {
                     error.delivery_status() == Some(DeliveryStatus::PossiblyPersisted)
                 }
@@ -612,7 +621,8 @@ fn what_a_broker_forgets_is_neither_doubled_nor_reordered_nor_lied_about() {
         let world = run(seed, 600, true, 5, Faults { expiry: seed % 2 == 0, forgets: true, ..ALL });
         world.check_order();
         for (.., result) in world.deliveries.iter().filter(|_| seed % 2 == 1) {
-            // What is in the log of a broker that does not know whose it is can neither be told of nor written again.
+            // What is in the log of a broker that does not know whose it is can neither be told of
+            // nor written again.
             if let Some(Err(error)) = result {
                 assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted), "{error}");
             }

@@ -1,4 +1,5 @@
-//! A broker as the producer's rules see it: logs with leaders, and the sequence numbers that Kafka checks.
+//! A broker as the producer's rules see it: logs with leaders, and the sequence numbers that Kafka
+//! checks.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -55,8 +56,9 @@ impl Log {
         Ok(offset)
     }
 
-    /// Forgets its producers, unless a batch that is numbered 0 may still be sent again: a repetition of that is taken for a
-    /// new producer, whatever the client does. Behind five later ones it is acknowledged.
+    /// Forgets its producers, unless a batch that is numbered 0 may still be sent again: a
+    /// repetition of that is taken for a new producer, whatever the client does. Behind five later
+    /// ones it is acknowledged.
     pub(super) fn forget(&mut self) {
         self.producers.retain(|_, state| state.recent.len() < 5 || state.recent.iter().any(|(first, ..)| *first == 0));
     }

@@ -1,4 +1,5 @@
-//! acks=0: nobody answers, so what is written is settled, and what cannot be written is sent again or fails.
+//! acks=0: nobody answers, so what is written is settled, and what cannot be written is sent again
+//! or fails.
 
 use super::*;
 use crate::{DeliveryStatus, ErrorKind, testkit::on, wire::ApiKey};

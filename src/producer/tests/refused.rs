@@ -24,7 +24,8 @@ impl CustomPartitioner for Beyond {
     }
 }
 
-/// Sends by `send`, `try_send` and `send_batch`: each fails with that kind, at once or through its delivery.
+/// Sends by `send`, `try_send` and `send_batch`: each fails with that kind, at once or through its
+/// delivery.
 async fn refused(producer: &Producer, record: Record<'_>, kind: ErrorKind) {
     let mut errors = Vec::new();
     errors.push(match producer.send(record.clone()).await {

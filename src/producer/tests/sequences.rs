@@ -1,4 +1,5 @@
-//! The rules about sequence numbers, one partition's queue at a time: what follows from each answer.
+//! The rules about sequence numbers, one partition's queue at a time: what follows from each
+//! answer.
 
 mod doubts;
 
@@ -306,7 +307,8 @@ fn a_duplicate_of_what_was_never_written_is_sent_again_under_the_next_epoch() {
 
 #[test]
 fn a_duplicate_without_numbers_is_a_success() {
-    // Nothing is known of it that would speak against it, and what would be done instead could double it.
+    // Nothing is known of it that would speak against it, and what would be done instead could
+    // double it.
     let mut line = Line::with(Identity::Anonymous);
     let delivery = line.send();
     let (request, stamp) = line.drain().unwrap();

@@ -61,7 +61,8 @@ async fn a_broker_that_hangs_loses_its_turns_and_gets_them_back() {
         assert_eq!(counts, [400, 0], "{partitions} partitions");
         assert!(left_after(&stuck, 0).await > 0, "nothing was stuck, so nothing was shown");
 
-        // The request times out, the next connection works: nothing is lost, and both have their turns again.
+        // The request times out, the next connection works: nothing is lost, and both have their
+        // turns again.
         for result in results(stuck).await {
             result.unwrap();
         }

@@ -206,8 +206,8 @@ async fn reused_address_of_another_cluster_is_left() {
     assert_eq!(log(&theirs, 0), [""; 0]);
 }
 
-/// Brokers before 0.10 hang up on newer questions for their versions; one that is expected to be newer is not asked in a
-/// version without the check.
+/// Brokers before 0.10 hang up on newer questions for their versions; one that is expected to be
+/// newer is not asked in a version without the check.
 #[tokio::test(start_paused = true)]
 async fn reused_address_that_hangs_up_is_left() {
     let (ours, theirs, network) = reused_address().await;

@@ -70,8 +70,9 @@ impl Subscriber for Lines {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Hears what this thread tells. Of a single subscriber `tracing` believes that all threads have it, so that a test beside
-/// this one, which has none, would switch an event off for all: hence a second one.
+/// Hears what this thread tells. Of a single subscriber `tracing` believes that all threads have
+/// it, so that a test beside this one, which has none, would switch an event off for all: hence a
+/// second one.
 fn listen(lines: &Lines) -> (tracing::subscriber::DefaultGuard, tracing::Dispatch) {
     let second = tracing::Dispatch::new(lines.clone());
     (tracing::subscriber::set_default(lines.clone()), second)

@@ -110,7 +110,8 @@ async fn records_expiring_while_a_connection_reauthenticates_are_not_persisted()
     }
 }
 
-/// A request waits with two batches, of which the older one expires: the other one is sent in a request of its own.
+/// A request waits with two batches, of which the older one expires: the other one is sent in a
+/// request of its own.
 #[tokio::test(start_paused = true)]
 async fn batch_beside_an_expired_one_is_delivered() {
     // Without retries, since the request that was taken back was no attempt.
@@ -129,7 +130,8 @@ async fn batch_beside_an_expired_one_is_delivered() {
             .unwrap();
         let record = |partition, value: &'static str| Record::to(TOPIC).partition(partition).value(value);
         producer.send(record(2, "mutes")).await.unwrap().await.unwrap();
-        // Holds the one place in flight until its request times out, behind which the other two go together.
+        // Holds the one place in flight until its request times out, behind which the other two go
+        // together.
         let first = producer.send(record(2, "holds")).await.unwrap();
         tokio::time::sleep(ms(100)).await;
         let expires = producer.send(record(0, "expires")).await.unwrap();

@@ -1,4 +1,5 @@
-//! Those who wait for room in the buffer: how long, in which order, and what is left when they go away.
+//! Those who wait for room in the buffer: how long, in which order, and what is left when they go
+//! away.
 
 use proptest::prelude::*;
 use tokio::time::Instant;

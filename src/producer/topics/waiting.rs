@@ -46,7 +46,8 @@ pub(crate) struct TopicTimeout {
 }
 
 impl TopicTimeout {
-    /// The shorter of `max.block.ms` and `delivery.timeout.ms`: no record outlives its delivery timeout.
+    /// The shorter of `max.block.ms` and `delivery.timeout.ms`: no record outlives its delivery
+    /// timeout.
     pub(crate) fn new(max_block: Duration, delivery_timeout: Duration) -> Self {
         if delivery_timeout < max_block {
             Self { time: delivery_timeout, property: "delivery.timeout.ms" }
@@ -96,8 +97,9 @@ impl Waiting {
 }
 
 impl WaitingRecord {
-    /// Appends the record to its partition of the topic; gives it back if the topic has no such partition. A batch that
-    /// it begins is as old as the record, so that the wait for the topic counts towards `delivery.timeout.ms`.
+    /// Appends the record to its partition of the topic; gives it back if the topic has no such
+    /// partition. A batch that it begins is as old as the record, so that the wait for the topic
+    /// counts towards `delivery.timeout.ms`.
     pub(super) fn move_to<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
         mut self,
         topic: &Topic,

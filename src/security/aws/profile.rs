@@ -2,7 +2,8 @@
 
 use crate::security::Secret;
 
-/// The settings of one profile in a file; later sections of a name add to earlier ones. `None` if it has none of that name.
+/// The settings of one profile in a file; later sections of a name add to earlier ones. `None` if
+/// it has none of that name.
 pub(super) fn profile(text: &str, name: &str) -> Option<Vec<(String, Secret)>> {
     let mut settings = None;
     let mut inside = false;

@@ -1,5 +1,5 @@
-//! Where AWS's own tools look for credentials, in their order: environment, web identity, profile files, a container's
-//! endpoint, the instance's metadata service.
+//! Where AWS's own tools look for credentials, in their order: environment, web identity, profile
+//! files, a container's endpoint, the instance's metadata service.
 
 use std::{
     collections::HashMap,
@@ -78,8 +78,8 @@ impl Sources {
     }
 
     /// # Errors
-    /// `Authentication` that says what each place lacks; `Network` or `Timeout` where the place that has them does not
-    /// answer.
+    /// `Authentication` that says what each place lacks; `Network` or `Timeout` where the place
+    /// that has them does not answer.
     pub(crate) async fn credentials(&self) -> Result<AwsCredentials> {
         // A profile that was asked for is the only place.
         if self.profile.is_none() {
@@ -216,7 +216,8 @@ impl Sources {
                 None => return Ok(None),
             },
         };
-        // Some containers get at their credentials by an identifier in the path, and by nothing else.
+        // Some containers get at their credentials by an identifier in the path, and by nothing
+        // else.
         let url = Url::parse(&url).map_err(|why| refuse(format!("container credentials: {why}")))?.hide_path();
         if !url.is_secure() && !url.is_local() {
             return Err(refuse(format!("container credentials: {url} is neither https nor of this machine")));

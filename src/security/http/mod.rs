@@ -57,8 +57,9 @@ impl Http {
     /// One request and its answer, whatever its status.
     ///
     /// # Errors
-    /// `Network` and `Timeout` where trying again may help, `Authentication` where the server is not who it should be,
-    /// `Protocol` for an answer that is not HTTP. All of them name the URL's host.
+    /// `Network` and `Timeout` where trying again may help, `Authentication` where the server is
+    /// not who it should be, `Protocol` for an answer that is not HTTP. All of them name the URL's
+    /// host.
     pub(crate) async fn ask(&self, request: Request<'_>) -> Result<Response> {
         let url = request.url;
         let connected = timeout(self.connect_timeout, self.connect(url)).await;

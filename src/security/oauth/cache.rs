@@ -14,8 +14,8 @@ use crate::{
     log::{Limiter, Origin, event},
 };
 
-/// Keeps a source's token. Single-flight: whoever comes while it is being replaced waits for the same answer; a caller
-/// that gives up does not stop it.
+/// Keeps a source's token. Single-flight: whoever comes while it is being replaced waits for the
+/// same answer; a caller that gives up does not stop it.
 pub(crate) struct TokenCache {
     source: Arc<dyn TokenSource>,
     settings: RefreshSettings,
@@ -63,7 +63,8 @@ impl TokenCache {
         })?
     }
 
-    /// Drops the token, so that the next caller gets a new one. A token that is being fetched is kept.
+    /// Drops the token, so that the next caller gets a new one. A token that is being fetched is
+    /// kept.
     pub(crate) fn forget(&self) {
         if let Ok(mut kept) = self.kept.try_lock() {
             *kept = Kept::default();
@@ -137,7 +138,8 @@ mod tests {
     use super::*;
     use crate::net::BoxFuture;
 
-    /// Gives tokens that live for so long, but fails from `fails_from` on; takes two seconds for each.
+    /// Gives tokens that live for so long, but fails from `fails_from` on; takes two seconds for
+    /// each.
     #[derive(Debug)]
     struct Source {
         asked: Arc<AtomicU32>,

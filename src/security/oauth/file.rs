@@ -9,8 +9,8 @@ use crate::{
     security::{FilePath, Secret},
 };
 
-/// Tokens out of a file that holds a JWT, such as a Kubernetes service account's. It is read anew whenever the token that
-/// it held comes near its end.
+/// Tokens out of a file that holds a JWT, such as a Kubernetes service account's. It is read anew
+/// whenever the token that it held comes near its end.
 #[derive(Clone, Debug)]
 pub struct TokenFile(FilePath);
 

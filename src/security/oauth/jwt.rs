@@ -1,5 +1,6 @@
-//! Tokens for an assertion that the client signs itself (RFC 7523): by the JWT bearer grant (KIP-1139), or by client
-//! credentials, which the assertion takes the secret's place in (KIP-1258).
+//! Tokens for an assertion that the client signs itself (RFC 7523): by the JWT bearer grant
+//! (KIP-1139), or by client credentials, which the assertion takes the secret's place in
+//! (KIP-1258).
 
 use std::{
     path::PathBuf,
@@ -36,10 +37,12 @@ pub enum JwtAlgorithm {
     Es256,
 }
 
-/// Tokens for an assertion: one that is made and signed here, or one of a file that another program renews.
+/// Tokens for an assertion: one that is made and signed here, or one of a file that another program
+/// renews.
 ///
 /// The assertion is the grant itself (`JwtBearerJwtRetriever` of Java, KIP-1139), or, after
-/// [`client_assertion`](Self::client_assertion), the client's proof in the client credentials grant (KIP-1258).
+/// [`client_assertion`](Self::client_assertion), the client's proof in the client credentials grant
+/// (KIP-1258).
 #[derive(Clone, Debug)]
 pub struct JwtBearer {
     endpoint: Endpoint,
@@ -75,8 +78,8 @@ struct Signed {
 }
 
 impl JwtBearer {
-    /// For an assertion that is signed with the private key of a PEM file (`sasl.oauthbearer.assertion.private.key.file`),
-    /// which is read anew each time.
+    /// For an assertion that is signed with the private key of a PEM file
+    /// (`sasl.oauthbearer.assertion.private.key.file`), which is read anew each time.
     ///
     /// # Errors
     /// `Configuration` for what is no URL, and where there is no cryptography.
@@ -101,7 +104,8 @@ impl JwtBearer {
         })
     }
 
-    /// For an assertion in a file (`sasl.oauthbearer.assertion.file`), which is read anew each time.
+    /// For an assertion in a file (`sasl.oauthbearer.assertion.file`), which is read anew each
+    /// time.
     ///
     /// # Errors
     /// `Configuration` for what is no URL, and where there is no cryptography.
@@ -132,22 +136,26 @@ impl JwtBearer {
         self.signing(|signed| signed.key_id = Hidden(Some(id.into())))
     }
 
-    /// A claim that is a text: `aud`, `iss` and `sub` mostly (`sasl.oauthbearer.assertion.claim.*`).
+    /// A claim that is a text: `aud`, `iss` and `sub` mostly
+    /// (`sasl.oauthbearer.assertion.claim.*`).
     pub fn claim(self, name: impl Into<String>, value: impl AsRef<str>) -> Self {
         self.signing(|signed| signed.claims.0.push((name.into(), quoted(value.as_ref()))))
     }
 
-    /// How long an assertion is good (`sasl.oauthbearer.assertion.claim.exp.seconds`). Default: 300 s.
+    /// How long an assertion is good (`sasl.oauthbearer.assertion.claim.exp.seconds`). Default: 300
+    /// s.
     pub fn assertion_lifetime(self, lifetime: Duration) -> Self {
         self.signing(|signed| signed.lifetime = lifetime)
     }
 
-    /// From how long before now it is good (`sasl.oauthbearer.assertion.claim.nbf.seconds`). Default: 60 s.
+    /// From how long before now it is good (`sasl.oauthbearer.assertion.claim.nbf.seconds`).
+    /// Default: 60 s.
     pub fn assertion_not_before(self, before: Duration) -> Self {
         self.signing(|signed| signed.not_before = before)
     }
 
-    /// Whether each assertion has an id of its own (`sasl.oauthbearer.assertion.claim.jti.include`). Default: false.
+    /// Whether each assertion has an id of its own
+    /// (`sasl.oauthbearer.assertion.claim.jti.include`). Default: false.
     pub fn assertion_id(self, include: bool) -> Self {
         self.signing(|signed| signed.unique = include)
     }
@@ -157,8 +165,9 @@ impl JwtBearer {
         self.signing(|signed| signed.provider = provider)
     }
 
-    /// Asks by the client credentials grant, in which the assertion is the client's proof in place of a secret
-    /// (`client_assertion`, also called `private_key_jwt`; RFC 7523, section 2.2; KIP-1258). Default: the JWT bearer grant.
+    /// Asks by the client credentials grant, in which the assertion is the client's proof in place
+    /// of a secret (`client_assertion`, also called `private_key_jwt`; RFC 7523, section 2.2;
+    /// KIP-1258). Default: the JWT bearer grant.
     pub fn client_assertion(mut self) -> Self {
         if matches!(self.grant, Grant::JwtBearer) {
             self.grant = Grant::ClientCredentials(Hidden(None));
@@ -167,8 +176,8 @@ impl JwtBearer {
     }
 
     /// The client's id beside the assertion, for endpoints that do not take it from the claim `sub`
-    /// (`sasl.oauthbearer.client.credentials.client.id`). Means [`client_assertion`](Self::client_assertion), too. Default:
-    /// none.
+    /// (`sasl.oauthbearer.client.credentials.client.id`). Means
+    /// [`client_assertion`](Self::client_assertion), too. Default: none.
     pub fn client_id(mut self, id: impl Into<String>) -> Self {
         self.grant = Grant::ClientCredentials(Hidden(Some(id.into())));
         self
@@ -270,7 +279,8 @@ impl Signed {
     }
 }
 
-/// A JWT has the two numbers of a P-256 signature side by side (RFC 7518, 3.4), where TLS has them in DER.
+/// A JWT has the two numbers of a P-256 signature side by side (RFC 7518, 3.4), where TLS has them
+/// in DER.
 fn raw_ecdsa(der: &[u8]) -> Option<Vec<u8>> {
     let [0x30, _, rest @ ..] = der else { return None };
     let mut rest = rest;

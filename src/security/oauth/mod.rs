@@ -48,11 +48,13 @@ impl Token {
 
 /// Gets tokens: of an identity provider, out of a file, from whoever issues them.
 ///
-/// What it gives is kept until shortly before it expires (`sasl.login.refresh.*`), for all connections of a client, and
-/// asked for anew in time; a token that is still good goes on being used while a new one cannot be had.
+/// What it gives is kept until shortly before it expires (`sasl.login.refresh.*`), for all
+/// connections of a client, and asked for anew in time; a token that is still good goes on being
+/// used while a new one cannot be had.
 ///
-/// The error of a source decides what the client does: after a temporary one it asks again with a growing backoff
-/// (`sasl.login.retry.backoff.ms`), while a permanent one ends what waits for a connection.
+/// The error of a source decides what the client does: after a temporary one it asks again with a
+/// growing backoff (`sasl.login.retry.backoff.ms`), while a permanent one ends what waits for a
+/// connection.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -96,6 +98,7 @@ pub trait TokenSource: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Error::authentication`](crate::Error::authentication) where trying again cannot help,
-    /// [`Error::network`](crate::Error::network) or [`Error::timeout`](crate::Error::timeout) where it may.
+    /// [`Error::network`](crate::Error::network) or [`Error::timeout`](crate::Error::timeout) where
+    /// it may.
     fn token(&self) -> BoxFuture<'_, Result<Token>>;
 }

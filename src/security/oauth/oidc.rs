@@ -60,8 +60,8 @@ impl Oidc {
         self
     }
 
-    /// Whether id and secret are URL-encoded in the header, as RFC 6749 says and not every provider expects
-    /// (`sasl.oauthbearer.header.urlencode`). Default: false.
+    /// Whether id and secret are URL-encoded in the header, as RFC 6749 says and not every provider
+    /// expects (`sasl.oauthbearer.header.urlencode`). Default: false.
     pub fn urlencode_header(mut self, encode: bool) -> Self {
         self.urlencode = encode;
         self
@@ -142,7 +142,8 @@ impl Endpoint {
         (self.http.connect_timeout, self.http.read_timeout) = (connect, read);
     }
 
-    /// Posts a form, and reads the token out of the answer. Errors repeat none of the fields and secrets.
+    /// Posts a form, and reads the token out of the answer. Errors repeat none of the fields and
+    /// secrets.
     pub(super) async fn ask(
         &self,
         mut headers: Vec<(&'static str, Zeroizing<String>)>,

@@ -32,7 +32,8 @@ impl Default for RefreshSettings {
 }
 
 impl RefreshSettings {
-    /// How long after it was got a token that lives for `lifetime` is to be replaced; `chance` is between 0 and 1.
+    /// How long after it was got a token that lives for `lifetime` is to be replaced; `chance` is
+    /// between 0 and 1.
     pub(crate) fn refresh_after(&self, lifetime: Duration, chance: f64) -> Duration {
         let window = lifetime.mul_f64((self.window_factor + self.window_jitter * chance).clamp(0.0, 1.0));
         // Where a life is too short for both bounds, neither holds.

@@ -1,4 +1,5 @@
-//! Tokens that nobody signed: for tests and for brokers that are set up for them, as Kafka's are by default.
+//! Tokens that nobody signed: for tests and for brokers that are set up for them, as Kafka's are by
+//! default.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,8 @@ use crate::{
     security::{Hidden, json::quoted},
 };
 
-/// An unsecured JWS (RFC 7515, appendix A.5), made here: whoever may connect may be anybody. Not for production.
+/// An unsecured JWS (RFC 7515, appendix A.5), made here: whoever may connect may be anybody. Not
+/// for production.
 #[derive(Clone, Debug)]
 pub struct UnsecuredToken {
     claims: Hidden<Vec<(String, String)>>,

@@ -82,7 +82,8 @@ fn handlers(properties: &Reading<'_>, mechanism: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the login module is the one that the mechanism needs, with no option that it does not know.
+/// Checks that the login module is the one that the mechanism needs, with no option that it does
+/// not know.
 fn module(jaas: &Jaas, wanted: &str, known: &[&str]) -> Result<()> {
     if jaas.module != wanted {
         return Err(configuration(format!(

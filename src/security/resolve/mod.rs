@@ -21,8 +21,8 @@ use crate::{
 };
 
 impl SecurityProperties {
-    /// The security that the properties ask for; tokens are fetched over this network. Properties and options that have no
-    /// effect are told in one line of the log.
+    /// The security that the properties ask for; tokens are fetched over this network. Properties
+    /// and options that have no effect are told in one line of the log.
     ///
     /// # Errors
     /// `Configuration`, naming the property.

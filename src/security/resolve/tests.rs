@@ -183,7 +183,8 @@ fn assertions_go_with_client_credentials_by_default() {
     let default = ("sasl.oauthbearer.jwt.retriever.class", "x.DefaultJwtRetriever");
     let class = ("sasl.oauthbearer.jwt.retriever.class", "x.ClientCredentialsJwtRetriever");
     let grant = ("sasl.oauthbearer.grant.type", "client_credentials");
-    // Java's order: an assertion's file, one that is signed here, the secret; what comes behind has no effect.
+    // Java's order: an assertion's file, one that is signed here, the secret; what comes behind has
+    // no effect.
     for (more, part, without) in [
         (&[key][..], "Signed", &[][..]),
         (&[default, key, issuer], "Signed", &[]),

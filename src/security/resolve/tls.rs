@@ -194,7 +194,8 @@ fn verification(properties: &Reading<'_>, tls: Tls) -> Result<Tls> {
     })
 }
 
-/// The properties that say how TLS is to be, which a login module takes as options for its token endpoint.
+/// The properties that say how TLS is to be, which a login module takes as options for its token
+/// endpoint.
 const NAMES: [&str; 13] = [
     "ssl.enabled.protocols",
     "ssl.endpoint.identification.algorithm",
@@ -211,8 +212,8 @@ const NAMES: [&str; 13] = [
     "ssl.truststore.type",
 ];
 
-/// TLS to a token endpoint: the `ssl.*` among a login module's options, and `https.ca.*`. Options that have no effect are
-/// added to `unused`.
+/// TLS to a token endpoint: the `ssl.*` among a login module's options, and `https.ca.*`. Options
+/// that have no effect are added to `unused`.
 ///
 /// # Errors
 /// `Configuration` for an option that is not known, or not allowed.

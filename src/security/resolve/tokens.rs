@@ -1,4 +1,5 @@
-//! OAUTHBEARER by properties: Java's (KIP-768, KIP-1139, KIP-1258), librdkafka's, and the options of Java's login module.
+//! OAUTHBEARER by properties: Java's (KIP-768, KIP-1139, KIP-1258), librdkafka's, and the options
+//! of Java's login module.
 
 use std::{sync::Arc, time::Duration};
 
@@ -140,8 +141,8 @@ enum Grant<'a> {
     JwtBearer,
 }
 
-/// The way that Java's class of a retriever takes (KIP-1139), or librdkafka's type of a grant: the default are client
-/// credentials, or a file where the URL names one.
+/// The way that Java's class of a retriever takes (KIP-1139), or librdkafka's type of a grant: the
+/// default are client credentials, or a file where the URL names one.
 fn grant<'a>(properties: &Reading<'_>, url: &'a str) -> Result<Grant<'a>> {
     let file = url.strip_prefix("file:").map(|path| path.strip_prefix("//").unwrap_or(path));
     let by_default = file.map_or(Grant::ClientCredentials, Grant::File);
@@ -211,8 +212,9 @@ struct Endpoint<'a> {
 }
 
 impl Endpoint<'_> {
-    /// Client credentials: with an assertion where there is one (KIP-1258), else with the client's secret. As in Java, a
-    /// file with an assertion goes before one that is signed here, and both before a secret.
+    /// Client credentials: with an assertion where there is one (KIP-1258), else with the client's
+    /// secret. As in Java, a file with an assertion goes before one that is signed here, and both
+    /// before a secret.
     fn client_credentials(
         self,
         properties: &Reading<'_>,

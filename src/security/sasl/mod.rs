@@ -17,33 +17,36 @@ use crate::{error::Result, net::BoxFuture};
 
 /// A SASL mechanism with its credentials.
 ///
-/// Those that are built in are made by [`Sasl`](super::Sasl); a crate that has another one, such as GSSAPI, implements
-/// this and hands it to [`Sasl::mechanism`](super::Sasl::mechanism).
+/// Those that are built in are made by [`Sasl`](super::Sasl); a crate that has another one, such as
+/// GSSAPI, implements this and hands it to [`Sasl::mechanism`](super::Sasl::mechanism).
 pub trait Mechanism: fmt::Debug + Send + Sync + 'static {
     /// What it is called in the SaslHandshake request, such as `SCRAM-SHA-256`.
     fn name(&self) -> &str;
 
-    /// Begins an exchange with one broker, by the host name that the client knows it by. Called for each connection, and
-    /// again for each re-authentication (KIP-368). The future is dropped when `socket.connection.setup.timeout.ms` passes.
+    /// Begins an exchange with one broker, by the host name that the client knows it by. Called for
+    /// each connection, and again for each re-authentication (KIP-368). The future is dropped when
+    /// `socket.connection.setup.timeout.ms` passes.
     ///
     /// # Errors
     /// [`Error::authentication`](crate::Error::authentication) where trying again cannot help,
-    /// [`Error::network`](crate::Error::network) or [`Error::timeout`](crate::Error::timeout) where it may.
+    /// [`Error::network`](crate::Error::network) or [`Error::timeout`](crate::Error::timeout) where
+    /// it may.
     fn begin<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Box<dyn Exchange>>>;
 
-    /// Is called when a broker refused the credentials of an exchange. A mechanism that keeps credentials which may have
-    /// been replaced since, such as a token of a file, drops them here, so that the next exchange has the new ones.
-    /// Default: nothing.
+    /// Is called when a broker refused the credentials of an exchange. A mechanism that keeps
+    /// credentials which may have been replaced since, such as a token of a file, drops them here,
+    /// so that the next exchange has the new ones. Default: nothing.
     fn refused(&self) {}
 }
 
-/// One authentication under way: the client's side of a mechanism. Decides only, and may take its time to compute: it is
-/// called off the tasks that drive connections.
+/// One authentication under way: the client's side of a mechanism. Decides only, and may take its
+/// time to compute: it is called off the tasks that drive connections.
 pub trait Exchange: Send + 'static {
     /// What to say next. `None` at the beginning, then what the broker answered to the last step.
     ///
     /// # Errors
-    /// [`Error::authentication`](crate::Error::authentication) when the broker's answer is not what it has to be.
+    /// [`Error::authentication`](crate::Error::authentication) when the broker's answer is not what
+    /// it has to be.
     fn next(&mut self, challenge: Option<&[u8]>) -> Result<Step>;
 }
 
@@ -66,7 +69,8 @@ impl Sasl {
         Self::mechanism(Plain::new(username, password))
     }
 
-    /// SCRAM-SHA-256 (RFC 5802, RFC 7677): the password stays here, and the broker proves that it knows of it, too.
+    /// SCRAM-SHA-256 (RFC 5802, RFC 7677): the password stays here, and the broker proves that it
+    /// knows of it, too.
     pub fn scram_sha_256(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self::mechanism(Scram::new(ScramHash::Sha256, username, password))
     }
@@ -76,7 +80,8 @@ impl Sasl {
         Self::mechanism(Scram::new(ScramHash::Sha512, username, password))
     }
 
-    /// OAUTHBEARER (KIP-255) with tokens of this source, which are kept until shortly before they expire.
+    /// OAUTHBEARER (KIP-255) with tokens of this source, which are kept until shortly before they
+    /// expire.
     pub fn oauth_bearer(source: impl super::TokenSource) -> Self {
         Self::mechanism(OauthBearer::new(source))
     }

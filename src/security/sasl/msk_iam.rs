@@ -20,9 +20,10 @@ const EXPIRES: u32 = 900;
 
 /// AWS_MSK_IAM, for Amazon MSK.
 ///
-/// Credentials are looked for where AWS's own tools do: the environment (`AWS_ACCESS_KEY_ID` …), a web identity
-/// (`AWS_WEB_IDENTITY_TOKEN_FILE`, as on EKS), the profile files, a container's endpoint (ECS, EKS Pod Identity), the
-/// instance's metadata service (IMDSv2). They are renewed before they expire. The region is the one in the broker's name.
+/// Credentials are looked for where AWS's own tools do: the environment (`AWS_ACCESS_KEY_ID` …), a
+/// web identity (`AWS_WEB_IDENTITY_TOKEN_FILE`, as on EKS), the profile files, a container's
+/// endpoint (ECS, EKS Pod Identity), the instance's metadata service (IMDSv2). They are renewed
+/// before they expire. The region is the one in the broker's name.
 #[derive(Debug)]
 pub struct AwsMskIam {
     region: Hidden<Option<String>>,
@@ -68,8 +69,8 @@ impl AwsMskIam {
         self
     }
 
-    /// The region of the STS endpoint that a web identity is taken to (`awsStsRegion`). Default: `AWS_REGION`, or the
-    /// global endpoint.
+    /// The region of the STS endpoint that a web identity is taken to (`awsStsRegion`). Default:
+    /// `AWS_REGION`, or the global endpoint.
     pub fn sts_region(mut self, region: impl Into<String>) -> Self {
         self.sts_region = Hidden(Some(region.into()));
         self
@@ -127,7 +128,8 @@ impl Exchange for MskExchange {
     fn next(&mut self, challenge: Option<&[u8]>) -> Result<Step> {
         match challenge {
             None => Ok(Step::Send(self.0.clone())),
-            // The broker's answer is a version and a request id; an empty one comes from what only pretends to be MSK.
+            // The broker's answer is a version and a request id; an empty one comes from what only
+            // pretends to be MSK.
             Some(answer) if answer.is_empty() || Json::parse(answer).is_some() => Ok(Step::Done),
             Some(_) => {
                 Err(Error::new(ErrorKind::Authentication, "AWS_MSK_IAM: the broker's answer is not what it has to be"))
@@ -136,7 +138,8 @@ impl Exchange for MskExchange {
     }
 }
 
-/// `b-1.name.x.c2.kafka.eu-west-1.amazonaws.com`, `boot-x.c1.kafka-serverless.eu-west-1.amazonaws.com`.
+/// `b-1.name.x.c2.kafka.eu-west-1.amazonaws.com`,
+/// `boot-x.c1.kafka-serverless.eu-west-1.amazonaws.com`.
 fn region_of(host: &str) -> Option<String> {
     let labels: Vec<&str> = host.trim_end_matches('.').split('.').collect();
     let service = labels.iter().position(|label| *label == "kafka" || *label == "kafka-serverless")?;

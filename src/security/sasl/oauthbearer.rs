@@ -28,8 +28,8 @@ impl OauthBearer {
         Self { tokens: TokenCache::new(source, refresh), extensions: Hidden::default() }
     }
 
-    /// Adds a SASL extension (KIP-342), such as Confluent Cloud's `logicalCluster` and `identityPoolId`: a name of letters,
-    /// and a value of printable characters.
+    /// Adds a SASL extension (KIP-342), such as Confluent Cloud's `logicalCluster` and
+    /// `identityPoolId`: a name of letters, and a value of printable characters.
     pub fn extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extensions.0.push((name.into(), value.into()));
         self
@@ -91,7 +91,8 @@ impl Exchange for Bearer {
                     let message = format!("OAUTHBEARER: the broker refused the token: {why}");
                     return Err(Error::new(ErrorKind::Authentication, message));
                 }
-                // A refusal comes as a challenge; the client has to say that it saw it (RFC 7628, 3.2.3).
+                // A refusal comes as a challenge; the client has to say that it saw it (RFC 7628,
+                // 3.2.3).
                 let why = String::from_utf8_lossy(why);
                 self.refused = Some(scrubbed(&why, 200, sent_parts(self.message.expose())));
                 Ok(Step::Send(vec![1].into()))
@@ -100,7 +101,8 @@ impl Exchange for Bearer {
     }
 }
 
-/// The parts of a message between its control characters: the header with the token, and the extensions.
+/// The parts of a message between its control characters: the header with the token, and the
+/// extensions.
 fn sent_parts(message: &[u8]) -> impl Iterator<Item = &str> {
     let parts = message.split(|byte| *byte < b' ').filter_map(|part| std::str::from_utf8(part).ok());
     parts.filter_map(|part| Some(part.split_once("Bearer ").or_else(|| part.split_once('='))?.1))

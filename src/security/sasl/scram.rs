@@ -1,5 +1,6 @@
-//! SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802, RFC 7677), as Kafka's own clients speak them: without channel binding, and
-//! with names and passwords as their UTF-8 bytes (Kafka's broker does not normalize them, so that a client must not).
+//! SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802, RFC 7677), as Kafka's own clients speak them: without
+//! channel binding, and with names and passwords as their UTF-8 bytes (Kafka's broker does not
+//! normalize them, so that a client must not).
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, KeyInit, Mac};
@@ -14,7 +15,8 @@ use crate::{
     security::Secret,
 };
 
-/// Fewer iterations make a stolen exchange too cheap to guess passwords from (RFC 7677; Kafka's own minimum).
+/// Fewer iterations make a stolen exchange too cheap to guess passwords from (RFC 7677; Kafka's own
+/// minimum).
 const MIN_ITERATIONS: u32 = 4096;
 /// More are no protection any more, but a way to keep this client busy.
 const MAX_ITERATIONS: u32 = 1_000_000;
@@ -92,8 +94,8 @@ impl Scram {
         Self { hash, username: username.into().into(), password: password.into(), delegation_token: false }
     }
 
-    /// Whether name and password are a delegation token's id and HMAC (`tokenauth=true` of `sasl.jaas.config`). Default:
-    /// false.
+    /// Whether name and password are a delegation token's id and HMAC (`tokenauth=true` of
+    /// `sasl.jaas.config`). Default: false.
     pub fn delegation_token(mut self, is_one: bool) -> Self {
         self.delegation_token = is_one;
         self
@@ -170,7 +172,8 @@ impl Exchange for ScramExchange {
 }
 
 impl ScramExchange {
-    /// The client's final message to the server's first one, and the signature that has to come back.
+    /// The client's final message to the server's first one, and the signature that has to come
+    /// back.
     fn answer(&self, server_first: &str) -> Result<(String, Zeroizing<Vec<u8>>)> {
         let ServerFirst { nonce, salt, iterations } = ServerFirst::parse(server_first)?;
         let ours = nonce.len() > self.nonce.len() && nonce.len() <= MAX_NONCE && nonce.starts_with(&self.nonce);
@@ -180,7 +183,8 @@ impl ScramExchange {
         let salted = self.hash.salted(self.password.expose(), &salt, iterations);
         let client_key = self.hash.hmac(&salted, &[b"Client Key"]);
         let stored_key = self.hash.hash(&client_key);
-        // `c=biws` is the header "n,,", without channel binding. The final message repeats the whole nonce.
+        // `c=biws` is the header "n,,", without channel binding. The final message repeats the
+        // whole nonce.
         let without_proof = format!("c=biws,r={nonce}");
         let message = [self.first_bare.as_bytes(), b",", server_first.as_bytes(), b",", without_proof.as_bytes()];
         let mut proof = self.hash.hmac(&stored_key, &message);

@@ -1,5 +1,5 @@
-//! The parts of a certificate (RFC 5280) that are read where webpki does not read it: in version 1, and where nothing but
-//! its key matters.
+//! The parts of a certificate (RFC 5280) that are read where webpki does not read it: in version 1,
+//! and where nothing but its key matters.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -47,7 +47,8 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// The length of the certificate at the beginning of some bytes; data of OpenSSL's own may follow it.
+/// The length of the certificate at the beginning of some bytes; data of OpenSSL's own may follow
+/// it.
 pub(super) fn length(der: &[u8]) -> Option<usize> {
     Der::new(der).one(der::SEQUENCE).map(|certificate| certificate.whole.len())
 }

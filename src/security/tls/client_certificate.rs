@@ -1,4 +1,5 @@
-//! The client's certificate: shown where a broker asks for one, with a note of what the broker asked for.
+//! The client's certificate: shown where a broker asks for one, with a note of what the broker
+//! asked for.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -58,7 +59,8 @@ pub(super) struct Asked {
 pub(super) enum Answer {
     /// No client certificate is configured.
     NoneConfigured,
-    /// The client's key, of this kind, signs with none of the broker's schemes. TLS goes on without a certificate.
+    /// The client's key, of this kind, signs with none of the broker's schemes. TLS goes on without
+    /// a certificate.
     NoCommonScheme(String),
     Shown,
 }
@@ -67,8 +69,9 @@ tokio::task_local! {
     static NOTE: Note;
 }
 
-/// The note of one handshake. rustls binds sessions that it may resume to one resolver, so the resolver is shared by all
-/// connections, and each handshake has its note in the task that drives it.
+/// The note of one handshake. rustls binds sessions that it may resume to one resolver, so the
+/// resolver is shared by all connections, and each handshake has its note in the task that drives
+/// it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Note(Arc<Mutex<Option<Asked>>>);
 

@@ -28,7 +28,8 @@ use crate::{
     net::Stream,
 };
 
-/// rustls reads 4 KiB at a time: with this before it, a large response costs a sixteenth of the system calls.
+/// rustls reads 4 KiB at a time: with this before it, a large response costs a sixteenth of the
+/// system calls.
 const READ_AHEAD: usize = 64 * 1024;
 
 /// Puts streams under TLS.
@@ -148,7 +149,8 @@ impl Connector {
     }
 }
 
-/// The name to verify, and to ask for. A host that is no name matters only where names are verified.
+/// The name to verify, and to ask for. A host that is no name matters only where names are
+/// verified.
 fn server_name(host: &str, verification: Verification) -> Result<ServerName<'static>> {
     match ServerName::try_from(host.trim_end_matches('.').to_owned()) {
         Ok(name) => Ok(name),

@@ -13,10 +13,12 @@ use crate::security::Secret;
 /// A key file must not keep a client from being built: more than this many rounds are refused.
 const MAX_ROUNDS: u64 = 10_000_000;
 
-/// The most memory that scrypt may take, in blocks of 128 bytes: 256 MiB, which is 16 times OpenSSL's default.
+/// The most memory that scrypt may take, in blocks of 128 bytes: 256 MiB, which is 16 times
+/// OpenSSL's default.
 const MAX_SCRYPT_BLOCKS: u64 = 2 << 20;
 
-/// Decrypts a key into PKCS#8. `Err` says why that is not possible, and never holds bytes of the key.
+/// Decrypts a key into PKCS#8. `Err` says why that is not possible, and never holds bytes of the
+/// key.
 pub(super) fn decrypt(encrypted: &[u8], password: &Secret) -> Result<Zeroizing<Vec<u8>>, String> {
     const MALFORMED: &str = "the encrypted private key is malformed: it is not PKCS#8";
     let scheme = Scheme::parse(encrypted).ok_or(MALFORMED)?;

@@ -166,7 +166,8 @@ struct Listed {
     for_servers: bool,
 }
 
-/// All certificates of a PEM file. `Err` says why there are none. `kind` is the property that names a store's type.
+/// All certificates of a PEM file. `Err` says why there are none. `kind` is the property that names
+/// a store's type.
 fn certificates(bytes: &[u8], kind: &str) -> std::result::Result<Vec<Listed>, String> {
     let blocks = pem::blocks(bytes)?;
     let mut certificates = Vec::new();

@@ -7,7 +7,8 @@ pub(super) fn named(oid: &str) -> String {
     NAMES.iter().find(|(known, _)| *known == oid).map_or_else(|| oid.to_owned(), |(_, name)| (*name).to_owned())
 }
 
-/// The name of an `AlgorithmIdentifier`, given by the elements inside of it: for a key on a curve, with the curve.
+/// The name of an `AlgorithmIdentifier`, given by the elements inside of it: for a key on a curve,
+/// with the curve.
 pub(super) fn algorithm(contents: &[u8]) -> String {
     let mut parts = Der::new(contents);
     let Some(oid) = parts.one(der::OID) else { return "unknown".to_owned() };

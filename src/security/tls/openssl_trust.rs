@@ -1,4 +1,5 @@
-//! OpenSSL's `TRUSTED CERTIFICATE`: a certificate with settings behind it that say what it is trusted for.
+//! OpenSSL's `TRUSTED CERTIFICATE`: a certificate with settings behind it that say what it is
+//! trusted for.
 
 use super::{
     certificate,
@@ -8,8 +9,9 @@ use super::{
 const SERVER_AUTH: &str = "1.3.6.1.5.5.7.3.1";
 const ANY_PURPOSE: &str = "2.5.29.37.0";
 
-/// The certificate, and whether its settings leave it trusted for servers, as OpenSSL reads them: a rejected purpose is
-/// rejected, and where purposes are trusted, others are not. `None` for a malformed one.
+/// The certificate, and whether its settings leave it trusted for servers, as OpenSSL reads them: a
+/// rejected purpose is rejected, and where purposes are trusted, others are not. `None` for a
+/// malformed one.
 pub(super) fn split(bytes: &[u8]) -> Option<(&[u8], bool)> {
     let (certificate, behind) = bytes.split_at_checked(certificate::length(bytes)?)?;
     if behind.is_empty() {

@@ -9,7 +9,8 @@ use super::der::{self, Der};
 pub(super) struct Block<'a> {
     /// Its name, such as `CERTIFICATE`.
     pub(super) label: &'a str,
-    /// Whether it is encrypted in OpenSSL's traditional way (`Proc-Type: 4,ENCRYPTED`). Its bytes are left out.
+    /// Whether it is encrypted in OpenSSL's traditional way (`Proc-Type: 4,ENCRYPTED`). Its bytes
+    /// are left out.
     pub(super) legacy_encryption: bool,
     pub(super) bytes: Zeroizing<Vec<u8>>,
 }
@@ -17,8 +18,8 @@ pub(super) struct Block<'a> {
 const BEGIN: &[u8] = b"-----BEGIN ";
 const DASHES: &[u8] = b"-----";
 
-/// All blocks of a file. Bytes outside of blocks are passed over, in whatever encoding they are. `Err` says how a block is
-/// broken, without its contents.
+/// All blocks of a file. Bytes outside of blocks are passed over, in whatever encoding they are.
+/// `Err` says how a block is broken, without its contents.
 ///
 /// As Kafka does, this also reads a text whose lines were joined with spaces.
 pub(super) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, String> {
@@ -63,7 +64,8 @@ fn name(label: &[u8]) -> Option<&str> {
     std::str::from_utf8(label).ok()
 }
 
-/// The form of a file that holds no PEM, and how to turn it into PEM. `kind` is the property that names a store's type.
+/// The form of a file that holds no PEM, and how to turn it into PEM. `kind` is the property that
+/// names a store's type.
 pub(super) fn other_form(bytes: &[u8], kind: &str) -> String {
     if let Some(store) = java_store(bytes) {
         return store.to_owned();

@@ -13,7 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// The cryptography that is used: the given one, else the built-in one, else the process' default.
 ///
 /// # Errors
-/// `Configuration` where there is none: another target, or a processor that lacks instructions that graviola uses.
+/// `Configuration` where there is none: another target, or a processor that lacks instructions that
+/// graviola uses.
 pub(crate) fn provider(given: Option<&Arc<CryptoProvider>>) -> Result<Arc<CryptoProvider>> {
     if let Some(given) = given {
         return Ok(Arc::clone(given));
@@ -31,9 +32,10 @@ pub(crate) fn provider(given: Option<&Arc<CryptoProvider>>) -> Result<Arc<Crypto
     })
 }
 
-/// The instructions that graviola uses without looking for them, and whether they are there. It looks for most of these
-/// itself, and panics; but not for bmi2 and popcnt, without which its curves and its ML-KEM end the process by an illegal
-/// instruction. Wider vectors and SHA it uses only where they are there.
+/// The instructions that graviola uses without looking for them, and whether they are there. It
+/// looks for most of these itself, and panics; but not for bmi2 and popcnt, without which its
+/// curves and its ML-KEM end the process by an illegal instruction. Wider vectors and SHA it uses
+/// only where they are there.
 #[cfg(target_arch = "x86_64")]
 fn needed() -> Vec<(&'static str, bool)> {
     use std::arch::is_x86_feature_detected as has;
@@ -71,8 +73,8 @@ fn built_in() -> Result<Arc<CryptoProvider>, String> {
     })))
 }
 
-/// Lets a peer with an Ed25519 key use a suite of TLS 1.2 for ECDSA (RFC 8422, section 2.2). graviola verifies such
-/// signatures, but its suites leave the scheme out.
+/// Lets a peer with an Ed25519 key use a suite of TLS 1.2 for ECDSA (RFC 8422, section 2.2).
+/// graviola verifies such signatures, but its suites leave the scheme out.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn allow_ed25519(suite: &mut SupportedCipherSuite) {
     const SIGN: &[SignatureScheme] =

@@ -1,7 +1,8 @@
 //! Private keys in graviola's hands, with nothing of them left behind.
 //!
-//! rustls hands a key over for good, and `rustls-graviola` frees its bytes as they are. Here they are overwritten once
-//! graviola has read them; graviola's own form of a key overwrites itself when it is dropped.
+//! rustls hands a key over for good, and `rustls-graviola` frees its bytes as they are. Here they
+//! are overwritten once graviola has read them; graviola's own form of a key overwrites itself when
+//! it is dropped.
 
 use std::{fmt, sync::Arc};
 

@@ -16,7 +16,8 @@ use webpki::RawPublicKeyEntity;
 
 use super::{certificate::Certificate, failure::SelfSigned, key_kind::KeyKind, trust::Trust};
 
-/// Verifies the chain and the host name, the chain alone, or nothing but that the broker has the key of its certificate.
+/// Verifies the chain and the host name, the chain alone, or nothing but that the broker has the
+/// key of its certificate.
 #[derive(Debug)]
 pub(super) struct Verifier {
     /// `None` accepts any certificate.
@@ -38,8 +39,8 @@ impl fmt::Display for UnusableKey {
 impl std::error::Error for UnusableKey {}
 
 impl Verifier {
-    /// A trusted certificate is a trust anchor: as in Java, it needs no issuer, and its extensions say nothing of its use.
-    /// Unlike in Java, it expires.
+    /// A trusted certificate is a trust anchor: as in Java, it needs no issuer, and its extensions
+    /// say nothing of its use. Unlike in Java, it expires.
     fn verify_chain(
         &self,
         trust: &Trust,
@@ -64,8 +65,9 @@ impl Verifier {
         })
     }
 
-    /// The key that the broker must have. webpki's reading of a certificate counts; the certificates that it does not read
-    /// come as far as here only where they are trusted as they are, or where any is accepted.
+    /// The key that the broker must have. webpki's reading of a certificate counts; the
+    /// certificates that it does not read come as far as here only where they are trusted as they
+    /// are, or where any is accepted.
     fn key_of(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Error> {
         match ParsedCertificate::try_from(certificate) {
             Ok(parsed) => Ok(parsed.subject_public_key_info()),
@@ -77,8 +79,8 @@ impl Verifier {
     }
 }
 
-/// A signature that cannot be verified because of a key is not a wrong signature, and a certificate that signs itself has no
-/// issuer to look for. The chain begins with the peer's own certificate.
+/// A signature that cannot be verified because of a key is not a wrong signature, and a certificate
+/// that signs itself has no issuer to look for. The chain begins with the peer's own certificate.
 fn explained<'a>(error: Error, mut chain: impl Iterator<Item = Certificate<'a>>) -> Error {
     match error {
         Error::InvalidCertificate(CertificateError::BadSignature) => {

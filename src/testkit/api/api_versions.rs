@@ -1,6 +1,7 @@
-//! ApiVersions 0–5: what is served, and the finalized features (KIP-584). From version 3 on the client has to name its
-//! software decently; a version that is not served is answered in version 0 (KIP-511). A client that is looking for another
-//! cluster or another node (v5) is told to start anew (KIP-1242).
+//! ApiVersions 0–5: what is served, and the finalized features (KIP-584). From version 3 on the
+//! client has to name its software decently; a version that is not served is answered in version 0
+//! (KIP-511). A client that is looking for another cluster or another node (v5) is told to start
+//! anew (KIP-1242).
 
 use super::{Call, Context, SERVED, Step, text, versions};
 use crate::{

@@ -1,4 +1,5 @@
-//! ConsumerGroupDescribe 0–1 (KIP-848): groups of the consumer protocol with their epochs, members and assignments.
+//! ConsumerGroupDescribe 0–1 (KIP-848): groups of the consumer protocol with their epochs, members
+//! and assignments.
 
 use super::{Call, Context, Step, Subject, text};
 use crate::{

@@ -1,6 +1,7 @@
-//! CreateTopics 2–7: by number of partitions and replicas, or by assignment of replicas (of which only the number
-//! counts); configurations are kept and the ones that matter here obeyed (`message.timestamp.type`,
-//! `max.message.bytes`); can be asked to validate only. Any broker does it.
+//! CreateTopics 2–7: by number of partitions and replicas, or by assignment of replicas (of which
+//! only the number counts); configurations are kept and the ones that matter here obeyed
+//! (`message.timestamp.type`, `max.message.bytes`); can be asked to validate only. Any broker does
+//! it.
 
 use std::collections::BTreeMap;
 

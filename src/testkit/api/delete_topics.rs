@@ -1,4 +1,5 @@
-//! DeleteTopics 1–6: by name, or by id (v6), at once, with what groups committed for them. Any broker does it.
+//! DeleteTopics 1–6: by name, or by id (v6), at once, with what groups committed for them. Any
+//! broker does it.
 
 use uuid::Uuid;
 

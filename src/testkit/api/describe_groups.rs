@@ -1,4 +1,5 @@
-//! DescribeGroups 0–6: classic groups with their members; a group that does not exist is `Dead` (an error from v6 on).
+//! DescribeGroups 0–6: classic groups with their members; a group that does not exist is `Dead` (an
+//! error from v6 on).
 
 use super::{Call, Context, Step, Subject, text};
 use crate::{

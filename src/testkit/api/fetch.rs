@@ -1,8 +1,9 @@
-//! Fetch 4–18: long polling (min_bytes, max_wait), limits by request and by partition with the first batch in any case
-//! (KIP-74), sessions (KIP-227), topic ids (v13), leader epochs (KIP-320), diverging epochs (KIP-595), leader hints
-//! (KIP-951, v16), followers that serve and leaders that send readers to them (KIP-392, v11), transactions (KIP-98): readers
-//! of committed records come as far as the last stable offset, and are told of aborted transactions. Everything is
-//! replicated at once: high watermark and end are one.
+//! Fetch 4–18: long polling (min_bytes, max_wait), limits by request and by partition with the
+//! first batch in any case (KIP-74), sessions (KIP-227), topic ids (v13), leader epochs (KIP-320),
+//! diverging epochs (KIP-595), leader hints (KIP-951, v16), followers that serve and leaders that
+//! send readers to them (KIP-392, v11), transactions (KIP-98): readers of committed records come as
+//! far as the last stable offset, and are told of aborted transactions. Everything is replicated at
+//! once: high watermark and end are one.
 
 use std::{
     sync::Arc,
@@ -106,7 +107,8 @@ impl Fetch {
         found
     }
 
-    /// Reads one partition; `left` is what the request may still take, which the first data of it may exceed.
+    /// Reads one partition; `left` is what the request may still take, which the first data of it
+    /// may exceed.
     fn read(
         &self,
         context: &Context<'_>,

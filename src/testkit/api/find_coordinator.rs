@@ -1,5 +1,5 @@
-//! FindCoordinator 0–6: of groups (type 0) and transactional ids (type 1), one key or several (v4). Other types are
-//! refused.
+//! FindCoordinator 0–6: of groups (type 0) and transactional ids (type 1), one key or several (v4).
+//! Other types are refused.
 
 use super::{Call, Context, Step, Subject, text};
 use crate::{

@@ -1,5 +1,6 @@
-//! InitProducerId 0–5: a new producer id at epoch 0, or, for a transactional id, the same id at the next epoch (KIP-98,
-//! KIP-360); a producer that names an epoch which is no longer its own is fenced. Transactional ids have coordinators.
+//! InitProducerId 0–5: a new producer id at epoch 0, or, for a transactional id, the same id at the
+//! next epoch (KIP-98, KIP-360); a producer that names an epoch which is no longer its own is
+//! fenced. Transactional ids have coordinators.
 
 use super::{Call, Context, Step, Subject};
 use crate::{

@@ -1,5 +1,6 @@
-//! JoinGroup 0–9 of classic groups: waits until the rebalance completes. From v4 on a new dynamic member is first sent
-//! away with an id (KIP-394); static members (v5, KIP-345) take their place over; v9 may skip the assignment (KIP-814).
+//! JoinGroup 0–9 of classic groups: waits until the rebalance completes. From v4 on a new dynamic
+//! member is first sent away with an id (KIP-394); static members (v5, KIP-345) take their place
+//! over; v9 may skip the assignment (KIP-814).
 
 use bytes::Bytes;
 

@@ -1,4 +1,5 @@
-//! LeaveGroup 0–5: one member, or several (v3), which an administrator may name by instance id alone.
+//! LeaveGroup 0–5: one member, or several (v3), which an administrator may name by instance id
+//! alone.
 
 use super::{Call, Context, Step, Subject};
 use crate::{

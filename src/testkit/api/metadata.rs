@@ -1,5 +1,6 @@
-//! Metadata 0–13: brokers, controller, topics by name or id (v10), partitions with leaders and epochs; makes topics that
-//! are not there if both sides want it, but answers UNKNOWN_TOPIC_OR_PARTITION that once, as Kafka does.
+//! Metadata 0–13: brokers, controller, topics by name or id (v10), partitions with leaders and
+//! epochs; makes topics that are not there if both sides want it, but answers
+//! UNKNOWN_TOPIC_OR_PARTITION that once, as Kafka does.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! The requests that the brokers answer, a file for each.
 //!
-//! A request is decoded into a [`Call`], which acts on the state once or, if it has to wait, again and again until it
-//! has its answer.
+//! A request is decoded into a [`Call`], which acts on the state once or, if it has to wait, again
+//! and again until it has its answer.
 
 mod api_versions;
 mod consumer_group_describe;
@@ -263,7 +263,8 @@ pub(crate) fn decode_call(head: &Head, body: Bytes) -> Result<Box<dyn Call>> {
     }
 }
 
-/// The answer to ApiVersions in a version that is not served: in version 0, naming what is (KIP-511).
+/// The answer to ApiVersions in a version that is not served: in version 0, naming what is
+/// (KIP-511).
 pub(crate) fn refuse_api_versions(context: &Context<'_>) -> Result<Step> {
     api_versions::refuse(context)
 }

@@ -1,5 +1,5 @@
-//! OffsetCommit 2–10: of members in their generation, or of consumers without membership into groups without members;
-//! topics by name, or by id (v10).
+//! OffsetCommit 2–10: of members in their generation, or of consumers without membership into
+//! groups without members; topics by name, or by id (v10).
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! OffsetFetch 1–10: of one group, or of several (v8); of the partitions named, or of all that have a commit; topics by
-//! name, or by id (v10). A partition without a commit is answered with −1 and no error.
+//! OffsetFetch 1–10: of one group, or of several (v8); of the partitions named, or of all that have
+//! a commit; topics by name, or by id (v10). A partition without a commit is answered with −1 and
+//! no error.
 
 use uuid::Uuid;
 

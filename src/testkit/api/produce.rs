@@ -1,7 +1,8 @@
-//! Produce 3–13 with acks 0, 1 and −1: one sound v2 batch per partition, checked as Kafka checks it (size, magic,
-//! checksum, counts, codec, producer sequences), appended and answered at once, since replication is pretended. A
-//! partition that is led elsewhere is answered with its leader (KIP-951, v10). With acks=0 an error closes the
-//! connection. A transaction begins with its first batch; there is no coordinator yet that would have to be asked.
+//! Produce 3–13 with acks 0, 1 and −1: one sound v2 batch per partition, checked as Kafka checks it
+//! (size, magic, checksum, counts, codec, producer sequences), appended and answered at once, since
+//! replication is pretended. A partition that is led elsewhere is answered with its leader
+//! (KIP-951, v10). With acks=0 an error closes the connection. A transaction begins with its first
+//! batch; there is no coordinator yet that would have to be asked.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! Produce in sink mode, at the least cost that an answer can have: the request is walked in the bytes as they were
-//! read, nothing of it is copied or decoded, and of a batch only the count in its header is looked at. Whatever is not
-//! plainly to be acknowledged (acks=0, a partition that is not led here, bytes that do not add up) goes the way of
-//! every other request.
+//! Produce in sink mode, at the least cost that an answer can have: the request is walked in the
+//! bytes as they were read, nothing of it is copied or decoded, and of a batch only the count in
+//! its header is looked at. Whatever is not plainly to be acknowledged (acks=0, a partition that is
+//! not led here, bytes that do not add up) goes the way of every other request.
 
 use uuid::Uuid;
 
@@ -14,8 +14,8 @@ use crate::{
 /// Where the count of records stands in a batch's header.
 const RECORD_COUNT: usize = 57;
 
-/// Acknowledges a Produce request, which stands in `frame` without its length: the whole answer goes behind what is in
-/// `out`. `None`, and nothing written, where this is not the way for it.
+/// Acknowledges a Produce request, which stands in `frame` without its length: the whole answer
+/// goes behind what is in `out`. `None`, and nothing written, where this is not the way for it.
 pub(crate) fn acknowledge(frame: &[u8], state: &mut State, broker: i32, out: &mut Vec<u8>) -> Option<()> {
     let begin = out.len();
     let done = Walk { rest: frame }.answer(state, broker, out);

@@ -1,4 +1,5 @@
-//! SyncGroup 0–5: hands out the leader's assignment; the others wait for it. From v5 on the protocol is compared.
+//! SyncGroup 0–5: hands out the leader's assignment; the others wait for it. From v5 on the
+//! protocol is compared.
 
 use bytes::Bytes;
 

@@ -1,4 +1,5 @@
-//! The log of one partition: the batches as the producer sent them, with the base offset and leader epoch filled in.
+//! The log of one partition: the batches as the producer sent them, with the base offset and leader
+//! epoch filled in.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -54,7 +55,8 @@ impl Log {
         self.end
     }
 
-    /// Where the first open transaction begins, or the end: readers of committed records come no further.
+    /// Where the first open transaction begins, or the end: readers of committed records come no
+    /// further.
     pub(crate) fn last_stable(&self) -> i64 {
         self.transactions.first_unstable().map_or(self.end, |first| first.max(self.start))
     }
@@ -73,8 +75,9 @@ impl Log {
         }
     }
 
-    /// Appends a batch that was checked before and gives its base offset. The bytes are copied, so that a batch does
-    /// not keep the whole request alive that it came in. `append_time` is set where the topic wants the broker's time.
+    /// Appends a batch that was checked before and gives its base offset. The bytes are copied, so
+    /// that a batch does not keep the whole request alive that it came in. `append_time` is set
+    /// where the topic wants the broker's time.
     pub(crate) fn append(
         &mut self,
         batch: &[u8],
@@ -113,8 +116,8 @@ impl Log {
         found.map(|stored| stored.unreadable = true).is_some()
     }
 
-    /// Loses the batch that holds `offset`, as compaction does; whether there was one. What is known of its transaction
-    /// stays.
+    /// Loses the batch that holds `offset`, as compaction does; whether there was one. What is
+    /// known of its transaction stays.
     pub(crate) fn lose_batch(&mut self, offset: i64) -> bool {
         let at = self.index_of(offset);
         let there = self.batches.get(at).is_some_and(|stored| stored.base_offset <= offset);
@@ -137,9 +140,9 @@ impl Log {
         base_offset
     }
 
-    /// Whole batches from the one that holds `offset`, up to `max_bytes`, but at least one where `at_least_one` asks
-    /// for it (KIP-74). `end` is where the replica's copy ends, and `readable` as far as the reader may come. `Err` outside of
-    /// the copy.
+    /// Whole batches from the one that holds `offset`, up to `max_bytes`, but at least one where
+    /// `at_least_one` asks for it (KIP-74). `end` is where the replica's copy ends, and `readable`
+    /// as far as the reader may come. `Err` outside of the copy.
     pub(crate) fn read(
         &self,
         offset: i64,
@@ -198,7 +201,8 @@ impl Log {
         }
     }
 
-    /// The newest epoch not above `epoch`, and where it ended (KIP-320); `None` where the log does not know.
+    /// The newest epoch not above `epoch`, and where it ended (KIP-320); `None` where the log does
+    /// not know.
     pub(crate) fn end_of_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
         let &(latest, _) = self.epochs.last()?;
         if epoch == latest {
@@ -217,7 +221,8 @@ impl Log {
         self.epochs.iter().rev().find(|&&(_, start)| start <= offset).map_or(-1, |&(epoch, _)| epoch)
     }
 
-    /// Loses everything from `offset` on, and the whole of a batch that `offset` cuts through. Gives the new end.
+    /// Loses everything from `offset` on, and the whole of a batch that `offset` cuts through.
+    /// Gives the new end.
     pub(crate) fn truncate(&mut self, offset: i64) -> i64 {
         while self.batches.back().is_some_and(|stored| stored.last_offset >= offset) {
             if let Some(stored) = self.batches.pop_back() {

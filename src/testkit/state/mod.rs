@@ -87,7 +87,8 @@ impl State {
         state
     }
 
-    /// The calendar's time: it follows the tasks' clock, so that it stands still when that is paused.
+    /// The calendar's time: it follows the tasks' clock, so that it stands still when that is
+    /// paused.
     pub(crate) fn millis(&self, now: Instant) -> i64 {
         let (millis, at) = self.epoch;
         millis.saturating_add(i64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(i64::MAX))
@@ -119,7 +120,8 @@ impl State {
         self.options.groups
     }
 
-    /// The group of that name, with everything that was due by now done; a new one where there is none.
+    /// The group of that name, with everything that was due by now done; a new one where there is
+    /// none.
     pub(crate) fn group_mut(&mut self, name: &str, now: Instant) -> &mut Group {
         let settings = self.options.groups;
         let group = self.groups.entry(name.to_owned()).or_default();
@@ -153,7 +155,8 @@ impl State {
         Some((self.group_mut(name, now).consumer()?, picture, settings))
     }
 
-    /// The same for a member of the classic protocol that joins: a group without members becomes a classic one.
+    /// The same for a member of the classic protocol that joins: a group without members becomes a
+    /// classic one.
     pub(crate) fn consumer_group_to_join(
         &mut self,
         name: &str,
@@ -167,7 +170,8 @@ impl State {
         self.consumer_group(name, now)
     }
 
-    /// The same for a member of the consumer protocol that joins: the group becomes one, if it is not yet.
+    /// The same for a member of the consumer protocol that joins: the group becomes one, if it is
+    /// not yet.
     pub(crate) fn upgraded_group(
         &mut self,
         name: &str,
@@ -200,7 +204,8 @@ impl State {
         list.shuffle(&mut self.rng);
     }
 
-    /// Makes a topic. Partition `p` is led by the broker `1 + p mod brokers`, or the next one that is up.
+    /// Makes a topic. Partition `p` is led by the broker `1 + p mod brokers`, or the next one that
+    /// is up.
     pub(crate) fn create_topic(
         &mut self,
         name: &str,

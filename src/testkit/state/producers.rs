@@ -1,7 +1,9 @@
-//! What a partition remembers of its idempotent producers, and what it says to their batches (KIP-98, KIP-360).
+//! What a partition remembers of its idempotent producers, and what it says to their batches
+//! (KIP-98, KIP-360).
 //!
-//! The rules are those of Kafka's `ProducerStateManager`: the last five batches of each producer are remembered, a batch
-//! that is among them is answered with its first offset again, and any other must continue the sequence.
+//! The rules are those of Kafka's `ProducerStateManager`: the last five batches of each producer
+//! are remembered, a batch that is among them is answered with its first offset again, and any
+//! other must continue the sequence.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -65,8 +67,9 @@ impl Stamp {
 }
 
 impl Producers {
-    /// Decides about a batch without changing anything. `strict` asks for the behaviour of brokers before 2.5, which
-    /// refused a producer that they did not know unless it began at 0 (UNKNOWN_PRODUCER_ID).
+    /// Decides about a batch without changing anything. `strict` asks for the behaviour of brokers
+    /// before 2.5, which refused a producer that they did not know unless it began at 0
+    /// (UNKNOWN_PRODUCER_ID).
     pub(crate) fn admit(&self, stamp: &Stamp, strict: bool) -> Result<Admission, ErrorCode> {
         if stamp.first_sequence < 0 || stamp.epoch < 0 {
             return Err(ErrorCode::INVALID_RECORD);
@@ -113,7 +116,8 @@ impl Producers {
         producer.batches.push_back(Appended { first_sequence, last_sequence, base_offset, timestamp });
     }
 
-    /// Decides about a marker without changing anything: neither its producer's epoch nor its coordinator's ever goes back.
+    /// Decides about a marker without changing anything: neither its producer's epoch nor its
+    /// coordinator's ever goes back.
     pub(crate) fn admit_marker(&self, producer_id: i64, epoch: i16, coordinator_epoch: i32) -> Result<(), ErrorCode> {
         match self.known.get(&producer_id) {
             Some(producer) if epoch < producer.epoch => Err(ErrorCode::INVALID_PRODUCER_EPOCH),
@@ -134,7 +138,8 @@ impl Producers {
         producer.coordinator_epoch = coordinator_epoch;
     }
 
-    /// A producer's epoch and the sequence that its next batch has to begin with; both 0 for one that is not known.
+    /// A producer's epoch and the sequence that its next batch has to begin with; both 0 for one
+    /// that is not known.
     pub(crate) fn next_of(&self, producer_id: i64) -> (i16, i32) {
         let Some(producer) = self.known.get(&producer_id) else { return (0, 0) };
         let next = producer.batches.back().map_or(0, |last| last.last_sequence.checked_add(1).unwrap_or(0));

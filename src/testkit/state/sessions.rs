@@ -1,4 +1,5 @@
-//! Fetch sessions (KIP-227): the broker remembers what a consumer reads, and answers only what changed.
+//! Fetch sessions (KIP-227): the broker remembers what a consumer reads, and answers only what
+//! changed.
 
 use std::{
     collections::HashMap,
@@ -9,7 +10,8 @@ use uuid::Uuid;
 
 use crate::error::ErrorCode;
 
-/// A session that was not used for so long may be taken from its consumer, and one that is so old by a larger one.
+/// A session that was not used for so long may be taken from its consumer, and one that is so old
+/// by a larger one.
 const EVICTION: Duration = Duration::from_secs(120);
 
 /// A partition of a session, by name before Fetch v13 and by id from there on.
@@ -44,7 +46,8 @@ struct Session {
     by_id: bool,
     created: Instant,
     used: Instant,
-    /// In the order in which they are served: those that had data go to the back, so that none starves.
+    /// In the order in which they are served: those that had data go to the back, so that none
+    /// starves.
     partitions: Vec<Cached>,
 }
 
@@ -130,7 +133,8 @@ impl Sessions {
         Ok(Plan { mode: Mode::Incremental(request.id), partitions })
     }
 
-    /// Which partitions belong into the answer, given what was found in each; remembers what the consumer is told then.
+    /// Which partitions belong into the answer, given what was found in each; remembers what the
+    /// consumer is told then.
     pub(crate) fn answer(&mut self, mode: Mode, found: &[(&Key, Found)]) -> Vec<bool> {
         let (id, incremental) = match mode {
             Mode::Sessionless => return vec![true; found.len()],
@@ -176,8 +180,8 @@ impl Sessions {
         self.open.len()
     }
 
-    /// Finds a place for a session of so many partitions, if need be in that of another one; whether there is one. The rules
-    /// are those of Kafka's `FetchSessionCache`.
+    /// Finds a place for a session of so many partitions, if need be in that of another one;
+    /// whether there is one. The rules are those of Kafka's `FetchSessionCache`.
     fn make_room(&mut self, partitions: usize, slots: usize, now: Instant) -> bool {
         if self.open.len() < slots {
             return true;

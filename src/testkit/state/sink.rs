@@ -1,4 +1,5 @@
-//! Sink mode: nothing that is produced is kept, and what is fetched was prepared once and comes round for ever.
+//! Sink mode: nothing that is produced is kept, and what is fetched was prepared once and comes
+//! round for ever.
 
 use std::collections::HashMap;
 
@@ -57,8 +58,8 @@ impl Sink {
 }
 
 impl Prepared {
-    /// Batches from the one that holds `offset`, as (base offset, the bytes behind it), up to `max_bytes` but at least
-    /// one where `at_least_one` asks for it.
+    /// Batches from the one that holds `offset`, as (base offset, the bytes behind it), up to
+    /// `max_bytes` but at least one where `at_least_one` asks for it.
     pub(crate) fn from(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> impl Iterator<Item = (i64, Bytes)> {
         let within = offset.rem_euclid(self.round);
         let first = self.batches.partition_point(|&(before, _)| before <= within).saturating_sub(1);
@@ -78,7 +79,8 @@ impl Prepared {
 }
 
 impl State {
-    /// Makes a topic whose partitions serve these batches. Bytes that are too short for a batch are left out.
+    /// Makes a topic whose partitions serve these batches. Bytes that are too short for a batch are
+    /// left out.
     pub(super) fn prepare(&mut self, topic: String, batches: Vec<Bytes>) {
         let mut round = 0;
         let mut kept = Vec::new();

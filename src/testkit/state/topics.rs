@@ -94,8 +94,8 @@ impl Partition {
         }
     }
 
-    /// The checks of a request that only the leader answers: first its idea of the epoch (−1: none), then whether this
-    /// broker leads.
+    /// The checks of a request that only the leader answers: first its idea of the epoch (−1:
+    /// none), then whether this broker leads.
     pub(crate) fn check_leader(&self, broker: i32, epoch: i32) -> Result<(), ErrorCode> {
         self.check_epoch(epoch)?;
         if self.leader == broker { Ok(()) } else { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) }

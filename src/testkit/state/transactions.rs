@@ -1,8 +1,9 @@
-//! The transactions of one partition's log (KIP-98): which are open, which were aborted, and where the last stable offset is.
+//! The transactions of one partition's log (KIP-98): which are open, which were aborted, and where
+//! the last stable offset is.
 //!
-//! As in Kafka's `ProducerStateManager` and transaction index: a transaction begins with the first transactional batch of
-//! its producer and ends with that producer's next marker. Aborted ones are told in the order of their markers, which is
-//! not that of their first offsets.
+//! As in Kafka's `ProducerStateManager` and transaction index: a transaction begins with the first
+//! transactional batch of its producer and ends with that producer's next marker. Aborted ones are
+//! told in the order of their markers, which is not that of their first offsets.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,8 @@ impl Transactions {
         self.open.entry(producer_id).or_insert(base_offset);
     }
 
-    /// That producer's marker was appended. One without a transaction that it could end changes nothing.
+    /// That producer's marker was appended. One without a transaction that it could end changes
+    /// nothing.
     pub(crate) fn ended(&mut self, producer_id: i64, marker: i64, aborted: bool) {
         if let Some(first_offset) = self.open.remove(&producer_id) {
             self.completed.push(Completed { producer_id, first_offset, marker, aborted });
@@ -47,8 +49,8 @@ impl Transactions {
         self.open.values().copied().min()
     }
 
-    /// The aborted transactions that may concern a reader of the offsets from `from` up to before `to`: producer and first
-    /// offset of each.
+    /// The aborted transactions that may concern a reader of the offsets from `from` up to before
+    /// `to`: producer and first offset of each.
     pub(crate) fn aborted_between(&self, from: i64, to: i64) -> Vec<(i64, i64)> {
         let concerned = |done: &&Completed| done.aborted && done.marker >= from && done.first_offset < to;
         self.completed.iter().filter(concerned).map(|done| (done.producer_id, done.first_offset)).collect()
@@ -73,7 +75,8 @@ impl Transactions {
 mod tests {
     use super::*;
 
-    /// Producer 1 at 0, 2 at 1, 1 aborted at 3, 2 aborted at 4, 1 again at 5, committed at 6, 3 open from 7 on.
+    /// Producer 1 at 0, 2 at 1, 1 aborted at 3, 2 aborted at 4, 1 again at 5, committed at 6, 3
+    /// open from 7 on.
     fn transactions() -> Transactions {
         let mut transactions = Transactions::default();
         transactions.appended(1, 0);

@@ -1,5 +1,5 @@
-//! Brokers, and members of a group, with control characters in each text that a client reads: none reaches an error or a
-//! log line as it is.
+//! Brokers, and members of a group, with control characters in each text that a client reads: none
+//! reaches an error or a log line as it is.
 
 use std::{
     collections::BTreeSet,
@@ -141,7 +141,8 @@ impl Rewrite for Hostile {
     }
 
     fn bytes(&self, field: &'static str, was: Bytes) -> Bytes {
-        // What members write for each other is cut off, so that the leader has something to say of a member.
+        // What members write for each other is cut off, so that the leader has something to say of
+        // a member.
         if field == "metadata" && self.strings == Strings::All { was.slice(..was.len().min(7)) } else { was }
     }
 
@@ -266,7 +267,8 @@ async fn fresh(sasl: Option<testkit::Sasl>) -> Cluster {
     cluster
 }
 
-/// What a program sees of a cluster whose answers are changed so; true if it saw any of the hostile text.
+/// What a program sees of a cluster whose answers are changed so; true if it saw any of the hostile
+/// text.
 async fn shows(change: Change, hostile: &Hostile) -> bool {
     let seen = Seen::default();
     // Of a single subscriber `tracing` believes that all threads have it: hence a second one.
@@ -305,7 +307,8 @@ async fn shows(change: Change, hostile: &Hostile) -> bool {
     seen.check(&format!("{hostile:?}"))
 }
 
-/// APIs with text in their responses, and whether a program is sure to see some of it in an error or a log line.
+/// APIs with text in their responses, and whether a program is sure to see some of it in an error
+/// or a log line.
 const RESPONSES: [(ApiKey, Change, bool); 20] = [
     (ApiKey::ApiVersions, rewritten::<messages::ApiVersionsRequest>, false),
     (ApiKey::Metadata, rewritten::<messages::MetadataRequest>, true),

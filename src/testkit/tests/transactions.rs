@@ -20,8 +20,8 @@ fn append(cluster: &Cluster, producer_id: i64, values: &[&str]) -> i64 {
     cluster.append_in_transaction("t", 0, producer_id, &records).unwrap()
 }
 
-/// Producer 7 at 0 and 1 and producer 8 at 2, aborted at 3 (8) and 4 (7); producer 7 again at 5, committed at 6; nobody's
-/// at 7; producer 9 from 8 on, still open.
+/// Producer 7 at 0 and 1 and producer 8 at 2, aborted at 3 (8) and 4 (7); producer 7 again at 5,
+/// committed at 6; nobody's at 7; producer 9 from 8 on, still open.
 async fn log(options: Options) -> Cluster {
     let cluster = cluster(options).await;
     cluster.create_topic("t", 1).unwrap();

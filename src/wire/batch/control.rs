@@ -11,11 +11,13 @@ use crate::error::{Error, ErrorKind, Result};
 /// The record of a control batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ControlRecord {
-    /// The producer's open transaction was aborted: its records before this are not to be handed out.
+    /// The producer's open transaction was aborted: its records before this are not to be handed
+    /// out.
     Abort { coordinator_epoch: i32 },
     /// The producer's open transaction was committed.
     Commit { coordinator_epoch: i32 },
-    /// Of no concern to a client (the metadata log has others, and new ones may come); the number of its type.
+    /// Of no concern to a client (the metadata log has others, and new ones may come); the number
+    /// of its type.
     Other(i16),
 }
 
@@ -43,7 +45,8 @@ impl ControlRecord {
     }
 }
 
-/// The bytes of a control batch that ends a producer's transaction; `stamp.base_sequence` is not used.
+/// The bytes of a control batch that ends a producer's transaction; `stamp.base_sequence` is not
+/// used.
 ///
 /// # Errors
 /// `InvalidArgument` for what is not the end of a transaction.

@@ -1,5 +1,5 @@
-//! The small fields of a record, put together in a register: written one byte after the other they would have to be read
-//! back from memory that is just being written.
+//! The small fields of a record, put together in a register: written one byte after the other they
+//! would have to be read back from memory that is just being written.
 
 use crate::wire::varint::{MAX_64, put_u64, zigzag_32, zigzag_64};
 
@@ -65,7 +65,8 @@ impl Front {
         out.extend_from_slice(bytes.get(..size).unwrap_or_default());
     }
 
-    /// Writes what there is behind the buffer's bytes. All of it in one piece, cut to length afterwards, needs no loop.
+    /// Writes what there is behind the buffer's bytes. All of it in one piece, cut to length
+    /// afterwards, needs no loop.
     #[inline(always)]
     pub(super) fn write(&mut self, out: &mut Vec<u8>) {
         let end = out.len() + self.size as usize;

@@ -3,7 +3,8 @@ use crate::{
     record::TimestampType,
 };
 
-/// The 61 bytes before the records of a v2 batch (8 of them base offset, 4 of them the length of what follows).
+/// The 61 bytes before the records of a v2 batch (8 of them base offset, 4 of them the length of
+/// what follows).
 pub(crate) const BATCH_HEADER_SIZE: usize = 61;
 
 /// Base offset and length, which every format begins with and `batch_length` does not count.
@@ -18,8 +19,9 @@ const CONTROL: i16 = 0x20;
 
 /// The header of a batch, as it stands in the log.
 ///
-/// For a v0/v1 message it is made up from the message: the producer fields are −1 and `record_count` is 1. A compressed
-/// message says of what it wraps only the last offset: its `base_offset` is that one too and `record_count` is 0, until
+/// For a v0/v1 message it is made up from the message: the producer fields are −1 and
+/// `record_count` is 1. A compressed message says of what it wraps only the last offset: its
+/// `base_offset` is that one too and `record_count` is 0, until
 /// [`records`](super::RawBatch::records) has looked inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchHeader {
@@ -136,8 +138,9 @@ impl BatchHeader {
         i16::from(codec_id) | if transactional { TRANSACTIONAL } else { 0 } | if control { CONTROL } else { 0 }
     }
 
-    /// Makes the bytes of a v2 batch those that a log keeps: gives them their place and their leader's epoch, and where
-    /// the topic uses LogAppendTime, the time (which is under the checksum, so that is written anew).
+    /// Makes the bytes of a v2 batch those that a log keeps: gives them their place and their
+    /// leader's epoch, and where the topic uses LogAppendTime, the time (which is under the
+    /// checksum, so that is written anew).
     ///
     /// # Errors
     /// `Corrupt` as [`parse`](Self::parse), and when the bytes end before the batch does.

@@ -1,7 +1,8 @@
-//! Message sets v0 and v1, as brokers before 0.11 (and topics that old brokers wrote) hold them: for reading only.
+//! Message sets v0 and v1, as brokers before 0.11 (and topics that old brokers wrote) hold them:
+//! for reading only.
 //!
-//! A message is offset, length, CRC-32, magic, attributes, a timestamp (v1), key, value. Compression wraps a whole
-//! message set into the value of one message.
+//! A message is offset, length, CRC-32, magic, attributes, a timestamp (v1), key, value.
+//! Compression wraps a whole message set into the value of one message.
 
 use bytes::Bytes;
 
@@ -123,8 +124,9 @@ pub(super) fn records(
 
 /// The records of the message set that a compressed message held.
 pub(super) fn unwrapped(mut header: BatchHeader, body: Bytes) -> Result<Records> {
-    // The wrapper has the offset of its last record. The inner offsets are the log's in v0, and in v1 they count from
-    // anywhere, usually from 0, so that the broker need not write them anew: the last one says by how much to move them.
+    // The wrapper has the offset of its last record. The inner offsets are the log's in v0, and in
+    // v1 they count from anywhere, usually from 0, so that the broker need not write them anew: the
+    // last one says by how much to move them.
     let mut rest = &body[..];
     let (mut count, mut first, mut last) = (0i32, 0, 0);
     while !rest.is_empty() {

@@ -1,5 +1,5 @@
-//! Memory for the bodies of batches, used again and again: warm in the caches, and not asked of the allocator, which would
-//! give it back to the system and ask for it anew.
+//! Memory for the bodies of batches, used again and again: warm in the caches, and not asked of the
+//! allocator, which would give it back to the system and ask for it anew.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -45,7 +45,8 @@ impl BodyPool {
         let bytes = if bytes > GRAIN { bytes.next_multiple_of(GRAIN) } else { bytes };
         let found = {
             let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-            // Not a large one for a few bytes: what lies open would take far more memory than it is charged.
+            // Not a large one for a few bytes: what lies open would take far more memory than it is
+            // charged.
             let fits = |body: &mut Vec<u8>| body.capacity() >= bytes && body.capacity() / 4 <= bytes;
             let found = state.bodies.pop_if(fits);
             state.bytes -= found.as_ref().map_or(0, Vec::capacity);

@@ -10,8 +10,9 @@ use crate::{
     wire::{codec, crc},
 };
 
-/// Walks the batches of one partition's slice of a fetch response without looking into them. A truncated last batch is
-/// the normal end, since brokers cut a response at its size and not between batches. After an error comes the end.
+/// Walks the batches of one partition's slice of a fetch response without looking into them. A
+/// truncated last batch is the normal end, since brokers cut a response at its size and not between
+/// batches. After an error comes the end.
 ///
 /// Every message of a v0/v1 message set counts as a batch.
 #[derive(Clone, Debug)]
@@ -26,14 +27,14 @@ impl Batches {
         Self { rest: records, damaged: Bytes::new() }
     }
 
-    /// The bytes that were not given out: at the end, the size of a truncated batch's beginning. Where that is all there
-    /// was, asking for more bytes is the only way on.
+    /// The bytes that were not given out: at the end, the size of a truncated batch's beginning.
+    /// Where that is all there was, asking for more bytes is the only way on.
     pub(crate) fn remaining(&self) -> usize {
         self.rest.len()
     }
 
-    /// Behind the end, which is a batch that could not be read or is cut off: the first offset of the next batch that can be
-    /// read, if there is one here that is not before `after`.
+    /// Behind the end, which is a batch that could not be read or is cut off: the first offset of
+    /// the next batch that can be read, if there is one here that is not before `after`.
     pub(crate) fn next_sound(&self, after: i64) -> Option<i64> {
         resync::next_sound(if self.damaged.is_empty() { &self.rest } else { &self.damaged }, after)
     }
@@ -111,7 +112,8 @@ impl RawBatch {
         Err(self.header.corrupt(format!("its checksum is {:08x}, its bytes give {sum:08x}", self.header.crc)))
     }
 
-    /// The records, decompressed if need be to at most `limit` bytes. Uncompressed batches are not copied.
+    /// The records, decompressed if need be to at most `limit` bytes. Uncompressed batches are not
+    /// copied.
     ///
     /// # Errors
     /// `Corrupt`, naming the batch's offset; see also [`codec::decompress`].
@@ -154,7 +156,8 @@ impl Records {
         RecordIter::new(&self.header, &self.body, position)
     }
 
-    /// The same records with bytes of their own, so that they do not keep a whole response in memory.
+    /// The same records with bytes of their own, so that they do not keep a whole response in
+    /// memory.
     pub(crate) fn detached(&self) -> Self {
         Self { header: self.header, body: Bytes::copy_from_slice(&self.body) }
     }

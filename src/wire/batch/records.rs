@@ -7,8 +7,8 @@ use crate::{
     wire::varint::{take_i32, take_i64},
 };
 
-/// A place among the records of a batch, to go on from with [`Records::iter_from`](super::Records::iter_from). The
-/// default is the first record.
+/// A place among the records of a batch, to go on from with
+/// [`Records::iter_from`](super::Records::iter_from). The default is the first record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RecordPosition {
     at: usize,
@@ -147,7 +147,8 @@ pub(crate) struct RecordView<'a> {
     pub(crate) headers: HeadersIter<'a>,
 }
 
-/// The headers of a record in order, parsed as they are asked for (the record was already checked to hold them).
+/// The headers of a record in order, parsed as they are asked for (the record was already checked
+/// to hold them).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HeadersIter<'a> {
     rest: &'a [u8],

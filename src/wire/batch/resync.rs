@@ -4,12 +4,13 @@ use super::{BATCH_HEADER_SIZE, BatchHeader, header::CHECKED_FROM, header::LOG_OV
 
 /// Where a batch's magic stands.
 const MAGIC: usize = 16;
-/// What looking may cost: so many times the bytes that there are are checksummed at most, however many beginnings of
-/// batches they feign.
+/// What looking may cost: so many times the bytes that there are are checksummed at most, however
+/// many beginnings of batches they feign.
 const COST: usize = 4;
 
-/// The first offset of the next batch in these bytes, which begin with one that cannot be read. It is taken for a batch only
-/// if its checksum is right, its offset is not before `after`, and what follows it is no contradiction.
+/// The first offset of the next batch in these bytes, which begin with one that cannot be read. It
+/// is taken for a batch only if its checksum is right, its offset is not before `after`, and what
+/// follows it is no contradiction.
 pub(super) fn next_sound(bytes: &[u8], after: i64) -> Option<i64> {
     // Where the damaged one's length says it is, more often than not.
     let announced = bytes.get(8..LOG_OVERHEAD).and_then(|length| length.try_into().ok()).map(i32::from_be_bytes);

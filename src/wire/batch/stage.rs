@@ -7,18 +7,20 @@ use crate::wire::crc::Running;
 pub(crate) const STAGE: usize = 4096;
 /// Records that may need more than this gain nothing by being put together first.
 const STAGED: usize = STAGE / 4;
-/// So many bytes are summed at a time: they are still in a near cache, and enough for the processor to be at its best.
+/// So many bytes are summed at a time: they are still in a near cache, and enough for the processor
+/// to be at its best.
 const SUMMED_AT_ONCE: usize = 16 * 1024;
 
 /// A body that is being written.
 ///
-/// The memory of a body was last read by the thread that sent it, so that its cache lines have to be fetched from there when
-/// it is written again. One small record after the other, each behind an atomic step (a lock that is let go waits for the
-/// writes before it), would wait for its own lines each time. So small records are put together on a stage, which stays in
-/// the nearest cache, and go into the body many at once.
+/// The memory of a body was last read by the thread that sent it, so that its cache lines have to
+/// be fetched from there when it is written again. One small record after the other, each behind an
+/// atomic step (a lock that is let go waits for the writes before it), would wait for its own lines
+/// each time. So small records are put together on a stage, which stays in the nearest cache, and
+/// go into the body many at once.
 ///
-/// For the same reason a body that will go out as it is gets its checksum as it grows, and not when all of it has left the
-/// caches.
+/// For the same reason a body that will go out as it is gets its checksum as it grows, and not when
+/// all of it has left the caches.
 #[derive(Debug)]
 pub(super) struct StagedBody {
     /// Without memory of its own there is no stage: all goes straight into the body.
@@ -42,7 +44,8 @@ impl StagedBody {
         self.body.len() + self.stage.len()
     }
 
-    /// Where the next so many bytes are to be written, behind all before them; there is room for them.
+    /// Where the next so many bytes are to be written, behind all before them; there is room for
+    /// them.
     #[inline]
     pub(super) fn room(&mut self, bytes: usize) -> &mut Vec<u8> {
         if bytes <= STAGED && self.stage.capacity() - self.stage.len() >= bytes {

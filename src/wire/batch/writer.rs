@@ -52,18 +52,21 @@ fn field_size(field: Option<&[u8]>) -> usize {
     field.map_or(1, |bytes| size_i32(bytes.len() as i32) + bytes.len())
 }
 
-/// An upper bound of the bytes that a record takes in any batch, whatever its deltas; what admission charges.
+/// An upper bound of the bytes that a record takes in any batch, whatever its deltas; what
+/// admission charges.
 #[inline]
 pub(crate) fn record_size_bound(parts: &RecordParts<'_>) -> usize {
     DELTAS + parts.fixed_size()
 }
 
-/// The most that depends on the batch: a record's length, its timestamp's delta, its offset's delta.
+/// The most that depends on the batch: a record's length, its timestamp's delta, its offset's
+/// delta.
 const DELTAS: usize = MAX_32 + MAX_64 + MAX_32;
 
 /// An open batch: records are encoded once, in place, as they come.
 ///
-/// A batch of more than 2 GiB cannot be said on the wire: [`seal`](Self::seal) refuses it. Keep well below.
+/// A batch of more than 2 GiB cannot be said on the wire: [`seal`](Self::seal) refuses it. Keep
+/// well below.
 #[derive(Debug)]
 pub(crate) struct BatchBuilder {
     body: StagedBody,
@@ -73,8 +76,9 @@ pub(crate) struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// An empty batch whose records are written into this buffer; small ones by way of a stage, if there is memory for one.
-    /// `plain`: it will not be compressed, so its checksum may be computed as it grows.
+    /// An empty batch whose records are written into this buffer; small ones by way of a stage, if
+    /// there is memory for one. `plain`: it will not be compressed, so its checksum may be computed
+    /// as it grows.
     pub(crate) fn new(body: BodyBuffer, stage: Vec<u8>, plain: bool) -> Self {
         Self { body: StagedBody::new(body, stage, plain), count: 0, base_timestamp: 0, max_timestamp: 0 }
     }
@@ -84,7 +88,8 @@ impl BatchBuilder {
         Self::new(BodyBuffer::with_capacity(bytes), Vec::new(), false)
     }
 
-    /// The record's timestamp as it is written: the first record's is the base. Wraps like the reader's addition.
+    /// The record's timestamp as it is written: the first record's is the base. Wraps like the
+    /// reader's addition.
     #[inline]
     fn timestamp_delta(&self, timestamp: i64) -> i64 {
         if self.count == 0 { 0 } else { timestamp.wrapping_sub(self.base_timestamp) }
@@ -119,8 +124,8 @@ impl BatchBuilder {
         index
     }
 
-    /// Appends a record that was read, with its timestamp and its headers as they are, and gives its index. For splitting
-    /// a batch that a broker found too large.
+    /// Appends a record that was read, with its timestamp and its headers as they are, and gives
+    /// its index. For splitting a batch that a broker found too large.
     pub(crate) fn append_view(&mut self, record: &RecordView<'_>) -> u32 {
         let count = record.headers.count() as i32;
         let headers = record.headers.encoded();
@@ -131,8 +136,8 @@ impl BatchBuilder {
         index
     }
 
-    /// Writes a record up to its value, having made room for all of it, and counts it. Gives its index, and where to write
-    /// on.
+    /// Writes a record up to its value, having made room for all of it, and counts it. Gives its
+    /// index, and where to write on.
     #[inline]
     fn begin(&mut self, fixed: usize, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> (u32, &mut Vec<u8>) {
         let inner = self.inner_size(fixed, timestamp);
@@ -184,10 +189,11 @@ impl BatchBuilder {
         self.body.into_body()
     }
 
-    /// Closes the batch: compresses the body and checksums it. Pure CPU work; call it outside any lock.
+    /// Closes the batch: compresses the body and checksums it. Pure CPU work; call it outside any
+    /// lock.
     ///
-    /// What was asked to be compressed is, even where that makes it larger, as Java does: brokers and topics may depend
-    /// on the codec.
+    /// What was asked to be compressed is, even where that makes it larger, as Java does: brokers
+    /// and topics may depend on the codec.
     ///
     /// # Errors
     /// `RecordTooLarge` above 2 GiB; the codec's errors; `Internal` for a batch without records.
@@ -281,7 +287,8 @@ impl ProducerStamp {
     pub(crate) const NONE: Self = Self { producer_id: -1, producer_epoch: -1, base_sequence: -1, transactional: false };
 }
 
-/// A closed batch: its body never changes, so every retry sends the same bytes under a fresh header.
+/// A closed batch: its body never changes, so every retry sends the same bytes under a fresh
+/// header.
 #[derive(Clone, Debug)]
 pub(crate) struct SealedBatch {
     body: Bytes,
@@ -295,8 +302,8 @@ pub(crate) struct SealedBatch {
 }
 
 impl SealedBatch {
-    /// The header for this body under that stamp. The body's own checksum was computed at sealing and is combined, so
-    /// this costs the same for any size.
+    /// The header for this body under that stamp. The body's own checksum was computed at sealing
+    /// and is combined, so this costs the same for any size.
     pub(crate) fn header(&self, stamp: ProducerStamp) -> [u8; BATCH_HEADER_SIZE] {
         let header = BatchHeader {
             base_offset: 0,
@@ -338,7 +345,8 @@ impl SealedBatch {
         self.count
     }
 
-    /// The batch's records, read back, for building smaller batches of them with [`BatchBuilder::append_view`].
+    /// The batch's records, read back, for building smaller batches of them with
+    /// [`BatchBuilder::append_view`].
     pub(crate) fn records(&self, decompressor: &mut Decompressor) -> Result<Records> {
         let bytes = [&self.header(ProducerStamp::NONE)[..], &self.body].concat();
         match Batches::new(Bytes::from(bytes)).next() {

@@ -5,15 +5,18 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How a batch's records are compressed (`compression.type`).
 ///
-/// Parsed from Kafka's names, with a level behind a colon where the codec has levels: `"none"`, `"gzip"`, `"gzip:6"`,
-/// `"snappy"`, `"lz4"`, `"zstd"`, `"zstd:3"`. Without one, gzip is at Java's default level, −1, and zstd
-/// at 1. Batches of JSON records took 94 to 105 % of the bytes of Java's default, 3, of C's zstd, and 50 to
-/// 90 % of its time, at that level. Text and machine code take up to 9 % more, most of which level 3 saves.
+/// Parsed from Kafka's names, with a level behind a colon where the codec has levels: `"none"`,
+/// `"gzip"`, `"gzip:6"`, `"snappy"`, `"lz4"`, `"zstd"`, `"zstd:3"`. Without one, gzip is at Java's
+/// default level, −1, and zstd at 1. Batches of JSON records took 94 to 105 % of the bytes of
+/// Java's default, 3, of C's zstd, and 50 to 90 % of its time, at that level. Text and machine code
+/// take up to 9 % more, most of which level 3 saves.
 ///
-/// As properties (KIP-390) the levels are `compression.gzip.level` and `compression.zstd.level`; `compression.lz4.level`
-/// may only be 9, Java's default, which stands for the fast compressor there too. librdkafka's `compression.level` is the
-/// level of the codec in use, where its own property is not given; −1 is the codec's default, and all that snappy, lz4 and
-/// none have, which also take 0 for it. A level that is not to be had is refused (`Configuration`), with those that are.
+/// As properties (KIP-390) the levels are `compression.gzip.level` and `compression.zstd.level`;
+/// `compression.lz4.level` may only be 9, Java's default, which stands for the fast compressor
+/// there too. librdkafka's `compression.level` is the level of the codec in use, where its own
+/// property is not given; −1 is the codec's default, and all that snappy, lz4 and none have, which
+/// also take 0 for it. A level that is not to be had is refused (`Configuration`), with those that
+/// are.
 ///
 /// ```
 /// use ottla::Compression;
@@ -27,14 +30,15 @@ pub enum Compression {
     /// Not at all.
     #[default]
     None,
-    /// gzip, level 1 to 9, or −1: the codec's default, 6. 0, no compression, is refused. Needs the feature `gzip`.
+    /// gzip, level 1 to 9, or −1: the codec's default, 6. 0, no compression, is refused. Needs the
+    /// feature `gzip`.
     Gzip(i32),
     /// Snappy; needs the feature `snappy`.
     Snappy,
     /// LZ4, at its one level: the fast one. Needs the feature `lz4`.
     Lz4,
-    /// Zstandard, level −7 (the fastest) to 4; 0: the default, 1; −1 is a level like any other. Higher levels, which other
-    /// clients have, are refused. Needs the feature `zstd`.
+    /// Zstandard, level −7 (the fastest) to 4; 0: the default, 1; −1 is a level like any other.
+    /// Higher levels, which other clients have, are refused. Needs the feature `zstd`.
     Zstd(i32),
 }
 
@@ -202,7 +206,8 @@ impl FromStr for Compression {
     }
 }
 
-/// What the properties say of compression, in whatever order they come; [`resolve`](Self::resolve) makes one of it.
+/// What the properties say of compression, in whatever order they come; [`resolve`](Self::resolve)
+/// makes one of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CompressionSettings {
     /// `compression.type`.
@@ -213,7 +218,8 @@ pub(crate) struct CompressionSettings {
     pub(crate) lz4_level: Option<i32>,
     /// `compression.zstd.level`.
     pub(crate) zstd_level: Option<i32>,
-    /// librdkafka's `compression.level`: for whatever codec it is, where its own level is not given; −1: the default.
+    /// librdkafka's `compression.level`: for whatever codec it is, where its own level is not
+    /// given; −1: the default.
     pub(crate) level: Option<i32>,
 }
 
@@ -224,7 +230,8 @@ impl CompressionSettings {
         Some(())
     }
 
-    /// The codec at its level; refuses a codec that is not built in and a level that is not to be had.
+    /// The codec at its level; refuses a codec that is not built in and a level that is not to be
+    /// had.
     pub(crate) fn resolve(&self) -> Result<Compression> {
         let own = match self.codec {
             Codec::Gzip => self.gzip_level,

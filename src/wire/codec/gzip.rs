@@ -8,7 +8,8 @@ use crate::error::{Error, ErrorKind, Result};
 const WINDOW_BITS: u8 = 15;
 /// The first two bytes of every member.
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// Records shrink to less than this; a trailer that promises more gets its room only as the bytes come.
+/// Records shrink to less than this; a trailer that promises more gets its room only as the bytes
+/// come.
 const TRUSTED_RATIO: usize = 16;
 
 pub(super) struct Encoder {
@@ -16,7 +17,8 @@ pub(super) struct Encoder {
     level: i32,
 }
 
-/// The encoder in its place, made anew if it is of another level. The level is checked: 1 to 9, or −1.
+/// The encoder in its place, made anew if it is of another level. The level is checked: 1 to 9, or
+/// −1.
 pub(super) fn encoder(place: &mut Option<Encoder>, level: i32) -> &mut Encoder {
     if place.as_ref().is_some_and(|encoder| encoder.level != level) {
         *place = None;
@@ -63,7 +65,8 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Reads all members. What stands behind the last one and does not begin like a member is ignored, as Java does.
+    /// Reads all members. What stands behind the last one and does not begin like a member is
+    /// ignored, as Java does.
     pub(super) fn decompress(&mut self, input: &[u8], limit: usize) -> Result<Vec<u8>> {
         let mut out = Vec::new();
         // One byte above the limit shows that there is more.

@@ -1,7 +1,7 @@
 //! LZ4 frames around the block functions of `lz4_flex`.
 //!
-//! Written as Java writes them: version 1, independent blocks of 64 KiB, no content size, no checksums but the header's.
-//! Everything that the frame format allows is read, save dictionaries.
+//! Written as Java writes them: version 1, independent blocks of 64 KiB, no content size, no
+//! checksums but the header's. Everything that the frame format allows is read, save dictionaries.
 
 use std::{fmt, ops::Range};
 
@@ -37,7 +37,8 @@ pub(super) struct Encoder {
     /// For input below 64 KiB: entries of half the size, twice as quickly cleared.
     small: CompressTable,
     large: Option<CompressTable>,
-    /// One block is compressed in here, so that the output need not be zeroed ahead of it and is no larger than it must be.
+    /// One block is compressed in here, so that the output need not be zeroed ahead of it and is no
+    /// larger than it must be.
     scratch: Vec<u8>,
 }
 
@@ -94,7 +95,8 @@ fn start(out: &mut Vec<u8>, descriptor: [u8; 2]) {
 
 #[derive(Default)]
 pub(super) struct Decoder {
-    /// One block is decompressed in here, so that the output need not be zeroed ahead of every block.
+    /// One block is decompressed in here, so that the output need not be zeroed ahead of every
+    /// block.
     scratch: Vec<u8>,
 }
 
@@ -178,7 +180,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Decompresses one block of the frame whose content begins at `start` of `out` into the scratch buffer.
+    /// Decompresses one block of the frame whose content begins at `start` of `out` into the
+    /// scratch buffer.
     fn block(&mut self, frame: &Frame, block: &[u8], start: usize, limit: usize, out: &[u8]) -> Result<&[u8]> {
         let possible = frame.block_max.min(block.len().saturating_mul(MAX_RATIO));
         let allowed = possible.min(limit.saturating_sub(out.len()));
@@ -243,7 +246,8 @@ fn header_checksum(descriptor: &[u8]) -> u8 {
     second
 }
 
-/// Kafka before 0.10 took the frame's magic number into the header's checksum, and did so on for messages of old format.
+/// Kafka before 0.10 took the frame's magic number into the header's checksum, and did so on for
+/// messages of old format.
 fn kip_57_checksum(descriptor: &[u8]) -> u8 {
     let mut with_magic = [0; 14];
     let length = (MAGIC.len() + descriptor.len()).min(with_magic.len());

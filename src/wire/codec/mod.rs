@@ -1,8 +1,8 @@
 //! The codecs of record batches, one file each, each behind the feature of its name.
 //!
-//! A state owns what its codec can use again (tables, windows), so that a batch costs no set-up; it belongs to one
-//! thread at a time. Decompression is bounded: no input makes more than the caller's limit of output, and no length in
-//! the input reserves memory that the input could not fill.
+//! A state owns what its codec can use again (tables, windows), so that a batch costs no set-up; it
+//! belongs to one thread at a time. Decompression is bounded: no input makes more than the caller's
+//! limit of output, and no length in the input reserves memory that the input could not fill.
 
 mod compression;
 #[cfg(feature = "gzip")]
@@ -25,7 +25,8 @@ pub(crate) use compression::CompressionSettings;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The codecs' reusable state for writing; each is made when its codec first comes. Not shared between threads.
+/// The codecs' reusable state for writing; each is made when its codec first comes. Not shared
+/// between threads.
 #[derive(Debug, Default)]
 pub(crate) struct CompressorState {
     #[cfg(feature = "gzip")]
@@ -41,7 +42,8 @@ pub(crate) struct CompressorState {
     checking: DecompressorState,
 }
 
-/// The codecs' reusable state for reading; each is made when its codec first comes. Not shared between threads.
+/// The codecs' reusable state for reading; each is made when its codec first comes. Not shared
+/// between threads.
 #[derive(Debug, Default)]
 pub(crate) struct DecompressorState {
     #[cfg(feature = "gzip")]
@@ -54,19 +56,20 @@ pub(crate) struct DecompressorState {
     zstd: Option<zstd::Decoder>,
 }
 
-/// Refuses a codec whose feature is off and a level that is not to be had, by name (`Configuration`).
+/// Refuses a codec whose feature is off and a level that is not to be had, by name
+/// (`Configuration`).
 pub(crate) fn check(compression: Compression) -> Result<()> {
     compression.check()
 }
 
 /// Compresses `body` as a v2 batch has it. Not called for [`Compression::None`].
 ///
-/// With debug assertions the output is decoded again, so that an encoder that is wrong fails a batch
-/// of a debug build or a test instead of a consumer.
+/// With debug assertions the output is decoded again, so that an encoder that is wrong fails a
+/// batch of a debug build or a test instead of a consumer.
 ///
 /// # Errors
-/// `Configuration` where the codec's feature is off; `Internal` if the encoder fails, or if its output
-/// does not decode to `body`.
+/// `Configuration` where the codec's feature is off; `Internal` if the encoder fails, or if its
+/// output does not decode to `body`.
 pub(crate) fn compress(compression: Compression, state: &mut CompressorState, body: &[u8]) -> Result<Vec<u8>> {
     let packed = encode(compression, state, body)?;
     #[cfg(debug_assertions)]
@@ -92,12 +95,14 @@ fn encode(compression: Compression, state: &mut CompressorState, body: &[u8]) ->
     }
 }
 
-/// Decompresses what the codec of number `codec_id` (attributes & 7) wrote in a message of that `magic`, to at most
-/// `limit` bytes. LZ4 before v2 is read with the mistake that Kafka's own writers made (KIP-57).
+/// Decompresses what the codec of number `codec_id` (attributes & 7) wrote in a message of that
+/// `magic`, to at most `limit` bytes. LZ4 before v2 is read with the mistake that Kafka's own
+/// writers made (KIP-57).
 ///
 /// # Errors
-/// `Corrupt` for bytes that are not of the codec, for a codec that does not exist, and past the limit;
-/// `UnsupportedVersion` where the codec's feature is off. The state stays good for the next call.
+/// `Corrupt` for bytes that are not of the codec, for a codec that does not exist, and past the
+/// limit; `UnsupportedVersion` where the codec's feature is off. The state stays good for the next
+/// call.
 pub(crate) fn decompress(
     codec_id: u8,
     state: &mut DecompressorState,
@@ -162,7 +167,8 @@ fn corrupt(codec: Codec, what: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Corrupt, format!("{codec}: {what}"))
 }
 
-/// Makes room for `more` bytes, growing by doubling but never past `ceiling` unless those very bytes need it.
+/// Makes room for `more` bytes, growing by doubling but never past `ceiling` unless those very
+/// bytes need it.
 #[cfg(any(feature = "gzip", feature = "snappy", feature = "lz4"))]
 fn reserve_within(out: &mut Vec<u8>, more: usize, ceiling: usize) {
     let need = out.len().saturating_add(more);
@@ -172,9 +178,10 @@ fn reserve_within(out: &mut Vec<u8>, more: usize, ceiling: usize) {
     }
 }
 
-/// Makes room for `first` bytes and for what the `left` bytes of input behind them will become, if `used` bytes of input that
-/// became `made` are a measure; a little more, as a second growth costs a copy, but never past `ceiling`, nor past sixteen
-/// times the input, which no length in it can then inflate.
+/// Makes room for `first` bytes and for what the `left` bytes of input behind them will become, if
+/// `used` bytes of input that became `made` are a measure; a little more, as a second growth costs
+/// a copy, but never past `ceiling`, nor past sixteen times the input, which no length in it can
+/// then inflate.
 #[cfg(any(feature = "snappy", feature = "lz4"))]
 fn reserve_alike(out: &mut Vec<u8>, first: usize, (made, used): (usize, usize), left: usize, ceiling: usize) {
     let expected = made.saturating_mul(left) / used.max(1);

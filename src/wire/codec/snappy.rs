@@ -1,5 +1,6 @@
-//! Snappy in the framing of xerial's snappy-java, which Kafka made its own: a header of 16 bytes, then blocks of raw
-//! Snappy behind their lengths. Read also without the framing, as librdkafka writes it.
+//! Snappy in the framing of xerial's snappy-java, which Kafka made its own: a header of 16 bytes,
+//! then blocks of raw Snappy behind their lengths. Read also without the framing, as librdkafka
+//! writes it.
 
 use snap::raw;
 
@@ -17,7 +18,8 @@ const MAX_RATIO: usize = 64;
 #[derive(Debug)]
 pub(super) struct Encoder {
     state: raw::Encoder,
-    /// One block is compressed in here, so that the output need not be zeroed ahead of it and is no larger than it must be.
+    /// One block is compressed in here, so that the output need not be zeroed ahead of it and is no
+    /// larger than it must be.
     scratch: Vec<u8>,
 }
 
@@ -57,7 +59,8 @@ pub(super) struct Decoder {
 impl Decoder {
     pub(super) fn decompress(&mut self, input: &[u8], limit: usize) -> Result<Vec<u8>> {
         let mut out = Vec::new();
-        // A raw stream cannot begin like this: its length would be followed by a copy from before its start.
+        // A raw stream cannot begin like this: its length would be followed by a copy from before
+        // its start.
         let Some(mut rest) = strip_header(input)? else {
             self.block(input, limit, &mut out)?;
             return Ok(out);

@@ -116,7 +116,8 @@ fn what_ends_too_early_is_an_error() {
         let packed = compress(compression, &mut CompressorState::default(), &prose(70_000)).unwrap();
         for cut in [0, 1, 3, 4, 7, 9, 16, 18, packed.len() / 2, packed.len() - 1] {
             let result = unpack(compression, &packed[..cut], LIMIT);
-            // Between two of its blocks Snappy's framing ends as it would at its end, and no bytes are no zstd frames.
+            // Between two of its blocks Snappy's framing ends as it would at its end, and no bytes
+            // are no zstd frames.
             let complete_by_chance = match compression {
                 Compression::Snappy => cut == 16,
                 Compression::Zstd(_) => cut == 0,
@@ -190,7 +191,8 @@ mod lz4_frames {
         decompress(Compression::Lz4.id(), &mut DecompressorState::default(), magic, frame, limit)
     }
 
-    /// A frame written by hand: `flags` behind the version, blocks as they stand, checksums where the flags ask.
+    /// A frame written by hand: `flags` behind the version, blocks as they stand, checksums where
+    /// the flags ask.
     fn frame(flags: u8, content: &[u8], blocks: &[(bool, Vec<u8>)]) -> Vec<u8> {
         let mut descriptor = vec![0b0100_0000 | flags, 4 << 4];
         if flags & 8 != 0 {

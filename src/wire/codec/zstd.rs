@@ -14,8 +14,9 @@ pub(super) struct Encoder {
 pub(super) fn encoder(place: &mut Option<Encoder>, level: i32) -> Result<&mut Encoder> {
     if place.as_ref().is_none_or(|encoder| encoder.level != level) {
         let mut state = CompressContext::new(level).map_err(failed)?;
-        // The batch's CRC covers the encoded bytes alone. With this checksum every consumer notices an
-        // encoder or a decoder that is wrong; it takes 2 % of the instructions of encoding at level 1.
+        // The batch's CRC covers the encoded bytes alone. With this checksum every consumer notices
+        // an encoder or a decoder that is wrong; it takes 2 % of the instructions of encoding at
+        // level 1.
         state.set_content_checksum(true);
         return Ok(place.insert(Encoder { state, level }));
     }

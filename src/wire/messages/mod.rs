@@ -2,8 +2,8 @@
 
 //! The messages of every API that a client sends.
 //!
-//! A request is encoded and a response decoded; the other directions are for a broker and stand behind the
-//! feature `testkit`.
+//! A request is encoded and a response decoded; the other directions are for a broker and stand
+//! behind the feature `testkit`.
 #![allow(dead_code, unused_imports, reason = "every API is generated, whether or not it is sent yet")]
 
 pub(crate) mod add_offsets_to_txn_request;
@@ -314,8 +314,8 @@ pub(crate) use write_txn_markers_response::WriteTxnMarkersResponse;
 
 use super::api_key::ApiKey;
 
-/// Returns the first and last version of an API's messages and the first flexible one (KIP-482); `None` for an API
-/// that is not a client's.
+/// Returns the first and last version of an API's messages and the first flexible one (KIP-482);
+/// `None` for an API that is not a client's.
 pub(crate) const fn versions(key: ApiKey) -> Option<(i16, i16, i16)> {
     Some(match key {
         ApiKey::Produce => (3, 13, 9),
@@ -397,8 +397,8 @@ pub(crate) const fn versions(key: ApiKey) -> Option<(i16, i16, i16)> {
     })
 }
 
-/// Returns the first version in which an API's response begins with `throttle_time_ms` (KIP-219); `None` for an API
-/// without such a version.
+/// Returns the first version in which an API's response begins with `throttle_time_ms` (KIP-219);
+/// `None` for an API without such a version.
 pub(crate) const fn throttled_from(key: ApiKey) -> Option<i16> {
     Some(match key {
         ApiKey::Fetch => 4,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of OffsetDelete (API key 47), versions 0; no version is flexible.
+/// Request of OffsetDelete (key 47), versions 0; no version is flexible.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct OffsetDeleteRequest {
     /// Group id.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of OffsetDelete (API key 47), versions 0; no version is flexible.
+/// Response of OffsetDelete (key 47), versions 0; no version is flexible.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct OffsetDeleteResponse {
     /// Kafka's error code; 0 is success.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of SaslHandshake (API key 17), versions 0 to 1; no version is flexible.
+/// Request of SaslHandshake (key 17), versions 0 to 1; no version is flexible.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct SaslHandshakeRequest {
     pub(crate) mechanism: ByteString,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of SaslHandshake (API key 17), versions 0 to 1; no version is flexible.
+/// Response of SaslHandshake (key 17), versions 0 to 1; no version is flexible.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct SaslHandshakeResponse {
     /// Kafka's error code; 0 is success.

@@ -6,9 +6,10 @@
 //!                                  ▲                        │ failed
 //!                                  └── due ◄── parked ◄─────┘ backoff, or on its way to the dead letters
 //! ```
-//! A partition's records lie in *slots*, in the order of the log; what is done at their front may be committed. Each
-//! belongs to a *strand*: within it one job runs at a time, so order is kept. A partition has one strand, or many over
-//! which keys are spread. Jobs run on *lanes*, as many as may run at once.
+//! A partition's records lie in *slots*, in the order of the log; what is done at their front may
+//! be committed. Each belongs to a *strand*: within it one job runs at a time, so order is kept. A
+//! partition has one strand, or many over which keys are spread. Jobs run on *lanes*, as many as
+//! may run at once.
 
 mod job;
 mod partition;
@@ -183,8 +184,9 @@ impl<M: Progress> Schedule<M> {
         }
     }
 
-    /// Begins no more of that partition than what lies before records that were begun already: what waits behind them is
-    /// dropped, and whoever has the partition next reads it. So nothing that was done has to be done again.
+    /// Begins no more of that partition than what lies before records that were begun already: what
+    /// waits behind them is dropped, and whoever has the partition next reads it. So nothing that
+    /// was done has to be done again.
     pub(super) fn drain(&mut self, id: PartitionId) {
         // Nobody waits for a retry: there the partition is left.
         let waits = self.parked.values().chain(&self.due).filter(|job| job.partition == id);
@@ -228,7 +230,8 @@ impl<M: Progress> Schedule<M> {
             .collect()
     }
 
-    /// Whether nothing of that partition runs, or is to run, any more; if not, its feeder is woken when that is so.
+    /// Whether nothing of that partition runs, or is to run, any more; if not, its feeder is woken
+    /// when that is so.
     pub(super) fn is_drained(&mut self, id: PartitionId, feeder: &Waker) -> bool {
         let Some(partition) = self.partition(id) else { return true };
         if !partition.is_quiet() {
@@ -270,7 +273,8 @@ impl<M: Progress> Schedule<M> {
         Some(Room { records: bound - held, bytes: bytes.saturating_sub(used).max(1) })
     }
 
-    /// Whether all that was offered of a partition is done; if not, its feeder is woken when that may be so.
+    /// Whether all that was offered of a partition is done; if not, its feeder is woken when that
+    /// may be so.
     pub(super) fn is_settled(&mut self, id: PartitionId, feeder: &Waker) -> bool {
         let Some(partition) = self.partition(id) else { return true };
         if partition.slots.is_empty() {
@@ -481,7 +485,8 @@ impl<M: Progress> Schedule<M> {
         };
         let freed = partition.complete(job.first, job.load.records().len());
         if partition.release(job.strand) {
-            // Its own lane comes for the next job at once: for this one, or one that has waited longer.
+            // Its own lane comes for the next job at once: for this one, or one that has waited
+            // longer.
             self.ready.push_back((job.partition, job.strand));
         }
         self.list_batch(job.partition, now);
@@ -611,7 +616,8 @@ impl<M: Progress> Schedule<M> {
         (0..self.partitions.len()).for_each(|id| self.end(id));
     }
 
-    /// Whether nothing runs, or is to run, any more; if not, whoever closes is woken when that is so.
+    /// Whether nothing runs, or is to run, any more; if not, whoever closes is woken when that is
+    /// so.
     pub(super) fn is_idle(&mut self, closer: &Waker) -> bool {
         let quiet = self.is_quiet();
         if !quiet {

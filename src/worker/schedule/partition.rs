@@ -1,4 +1,5 @@
-//! The records of one partition: what waits, what is under way, and how far all is done. Decides; does no IO.
+//! The records of one partition: what waits, what is under way, and how far all is done. Decides;
+//! does no IO.
 
 use std::{
     collections::VecDeque,
@@ -48,7 +49,8 @@ pub(super) struct Slot {
     done: bool,
 }
 
-/// The number of records that a batch waits for, and the time. A partition with batches has one strand.
+/// The number of records that a batch waits for, and the time. A partition with batches has one
+/// strand.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch {
     pub(super) records: usize,
@@ -104,7 +106,8 @@ impl<M: Progress> Partition<M> {
         }
     }
 
-    /// What is pushed from now on came under that mark. Gives the bytes of what is no longer wanted because of it.
+    /// What is pushed from now on came under that mark. Gives the bytes of what is no longer wanted
+    /// because of it.
     pub(super) fn begin_run(&mut self, mark: M) -> usize {
         let next = self.base + self.slots.len() as u64;
         if let Some((first, last)) = self.runs.back() {
@@ -121,7 +124,8 @@ impl<M: Progress> Partition<M> {
         freed
     }
 
-    /// What waits under a mark that is over counts as done: the partition was sought, or is read anew from elsewhere.
+    /// What waits under a mark that is over counts as done: the partition was sought, or is read
+    /// anew from elsewhere.
     fn pass_over(&mut self) -> usize {
         let mut freed = 0;
         for at in 0..self.strands.len() {
@@ -168,7 +172,8 @@ impl<M: Progress> Partition<M> {
         self.batch.is_some_and(waits)
     }
 
-    /// Lists the next batch as ready, if it is, or says when it will be. Without a linger its strand is listed elsewhere.
+    /// Lists the next batch as ready, if it is, or says when it will be. Without a linger its
+    /// strand is listed elsewhere.
     pub(super) fn next_batch(&mut self, now: Instant) -> Readiness {
         let (Some(batch), Some(strand)) = (self.batch, self.strands.first()) else { return Readiness::Nothing };
         let Some(first) = strand.waiting.front().copied().filter(|_| !strand.busy && !strand.listed) else {
@@ -200,7 +205,8 @@ impl<M: Progress> Partition<M> {
         self.lingers_until.take_if(|until| *until == at).is_some()
     }
 
-    /// Records of one key are of one strand. Those without a key have no order among them and are spread.
+    /// Records of one key are of one strand. Those without a key have no order among them and are
+    /// spread.
     fn strand_of(&self, record: &ConsumerRecord) -> usize {
         let strands = self.strands.len() as u64;
         if strands == 1 {
@@ -228,8 +234,8 @@ impl<M: Progress> Partition<M> {
         run.map_or((0, true), |(first, mark)| (*first, mark.is_over()))
     }
 
-    /// Begins the next job of a strand: a record, or up to `batch` of them, all of one run. Also says how many bytes came
-    /// free: of records that are no longer wanted.
+    /// Begins the next job of a strand: a record, or up to `batch` of them, all of one run. Also
+    /// says how many bytes came free: of records that are no longer wanted.
     pub(super) fn begin(&mut self, at: usize, batch: Option<usize>) -> (Option<(u64, Load)>, usize) {
         let Some(strand) = self.strands.get_mut(at) else { return (None, 0) };
         strand.listed = false;
@@ -268,8 +274,8 @@ impl<M: Progress> Partition<M> {
         (begun, freed)
     }
 
-    /// These records, one behind the other, are done: tells the marks how far all is done, and gives the bytes that came
-    /// free.
+    /// These records, one behind the other, are done: tells the marks how far all is done, and
+    /// gives the bytes that came free.
     pub(super) fn complete(&mut self, first: u64, records: usize) -> usize {
         let mut freed = 0;
         for number in first..first + records as u64 {

@@ -538,8 +538,8 @@ struct Known {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Whatever happens: of one key (or partition) one record at a time runs, in order, and the mark says exactly how far
-    /// all is done.
+    /// Whatever happens: of one key (or partition) one record at a time runs, in order, and the
+    /// mark says exactly how far all is done.
     #[test]
     fn order_is_kept_and_the_prefix_is_exact(
         steps in prop::collection::vec(step(), 1..120),
@@ -627,7 +627,8 @@ proptest! {
                     schedule.tick(now);
                 }
                 Step::Seek(partition) => {
-                    // Read anew from where it stands: what was not begun comes again under another mark.
+                    // Read anew from where it stands: what was not begun comes again under another
+                    // mark.
                     let of = &mut known[partition];
                     let running = lanes.iter().flatten().any(|job| job.partition == of.id);
                     let parked = schedule.parked.values().chain(&schedule.due).any(|job| job.partition == of.id);

@@ -1,4 +1,5 @@
-//! In a group of the consumer protocol (KIP-848) a worker does what it does in a classic one, but that only what moves is drained.
+//! In a group of the consumer protocol (KIP-848) a worker does what it does in a classic one, but
+//! that only what moves is drained.
 
 use super::*;
 use crate::{ApiKey, ErrorCode, GroupProtocol, GroupState, testkit::on};

@@ -278,7 +278,8 @@ async fn batch_linger_that_cannot_work_is_refused() {
     assert!(small.to_string().contains("max_batch (20)") && small.to_string().contains("(19)"), "{small}");
 }
 
-/// Where nothing is to be waited for, a handler costs nothing but itself; all the same others get their turn.
+/// Where nothing is to be waited for, a handler costs nothing but itself; all the same others get
+/// their turn.
 #[tokio::test(start_paused = true)]
 async fn handlers_that_never_wait_leave_room_for_others() {
     let cluster = filled(2, 5000).await;

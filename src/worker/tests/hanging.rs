@@ -5,7 +5,8 @@ fn stable(worker: &Worker) -> bool {
     matches!(worker.status().consumer.group.unwrap().state, GroupState::Stable { .. })
 }
 
-/// A handler blocked for ten minutes neither loses its membership before `max.poll.interval.ms` nor keeps it after.
+/// A handler blocked for ten minutes neither loses its membership before `max.poll.interval.ms` nor
+/// keeps it after.
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_hangs_is_named_and_costs_the_membership_when_its_time_is_up() {
     let cluster = filled(2, 5).await;
@@ -34,7 +35,8 @@ async fn a_handler_that_hangs_is_named_and_costs_the_membership_when_its_time_is
         append(&cluster, 1, 4 + i64::from(minute)..5 + i64::from(minute));
         seen.reaches(7 + minute as usize).await;
     }
-    // It was ended, so the member is well and joins again at once, as another one; the record comes again.
+    // It was ended, so the member is well and joins again at once, as another one; the record comes
+    // again.
     until("it was put out", || {
         cluster.group("g").is_some_and(|group| group.members.iter().all(|of| of.member_id != first))
     })
@@ -50,7 +52,8 @@ async fn a_handler_that_hangs_is_named_and_costs_the_membership_when_its_time_is
     worker.close(10 * SECOND).await.unwrap();
 }
 
-/// Many handlers that each take long, one after the other, are no reason to think that the member hangs.
+/// Many handlers that each take long, one after the other, are no reason to think that the member
+/// hangs.
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_is_always_busy_stays_a_member() {
     let cluster = filled(3, 6).await;

@@ -29,7 +29,8 @@ async fn cluster(brokers: usize) -> Cluster {
     Cluster::start(Options::new().brokers(brokers).in_memory()).await.unwrap()
 }
 
-/// A topic `t` of so many partitions, with so many records in each, whose keys are their numbers modulo 5.
+/// A topic `t` of so many partitions, with so many records in each, whose keys are their numbers
+/// modulo 5.
 async fn filled(partitions: i32, records: i64) -> Cluster {
     let cluster = cluster(1).await;
     cluster.create_topic("t", partitions).unwrap();

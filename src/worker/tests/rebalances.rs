@@ -11,7 +11,8 @@ async fn slow(cluster: &Cluster, seen: &Seen, order: OrderBy, time: Duration) ->
     worker.unwrap()
 }
 
-/// Members come and go while records are written; with clean closes every record is handled exactly once, in order.
+/// Members come and go while records are written; with clean closes every record is handled exactly
+/// once, in order.
 async fn come_and_go(order: OrderBy) {
     let cluster = Arc::new(cluster(2).await);
     cluster.create_topic("t", 6).unwrap();

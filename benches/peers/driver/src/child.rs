@@ -35,8 +35,8 @@ impl Guard {
     }
 }
 
-/// What it wrote to standard output, if it ended well within that time; or else why not, with the end of what it wrote to
-/// standard error.
+/// What it wrote to standard output, if it ended well within that time; or else why not, with the
+/// end of what it wrote to standard error.
 pub fn output(command: &mut Command, limit: Duration) -> Result<String, String> {
     let until = Instant::now() + limit;
     let mut guard = start(command.stdin(Stdio::null()).stderr(Stdio::piped()))?;

@@ -2,7 +2,8 @@
 
 use std::{fs, io, path::Path, path::PathBuf};
 
-/// So many that no compressor's window holds them all at 1 KB, and few enough for the processor's caches at 100 B.
+/// So many that no compressor's window holds them all at 1 KB, and few enough for the processor's
+/// caches at 100 B.
 const VALUES: usize = 10_000;
 /// The first byte of every value.
 pub const FIRST: u8 = b'{';

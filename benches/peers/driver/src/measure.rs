@@ -19,11 +19,12 @@ const BROKER_END: Duration = Duration::from_secs(60);
 /// What a run may take beyond its own time: for connecting, and for the last results.
 const GRACE: Duration = Duration::from_secs(75);
 
-/// Bytes of values that a topic of a real Kafka is filled with before it is read: some seconds of the fastest, and the page
-/// cache holds them.
+/// Bytes of values that a topic of a real Kafka is filled with before it is read: some seconds of
+/// the fastest, and the page cache holds them.
 const FILLED: u64 = 3_000_000_000;
 
-/// Who failed as often in a case is not tried again in it: every failure may take the whole of its time limit.
+/// Who failed as often in a case is not tried again in it: every failure may take the whole of its
+/// time limit.
 const FAILURES: usize = 2;
 
 pub struct Bench<'a> {
@@ -90,7 +91,8 @@ impl Bench<'_> {
         Ok(CaseResults { case: case.clone(), rows })
     }
 
-    /// Every run gets a fresh sink: nobody pays for what somebody else has left there. The outer error is the sink's.
+    /// Every run gets a fresh sink: nobody pays for what somebody else has left there. The outer
+    /// error is the sink's.
     fn run_on_sink(&self, client: &Client, case: &Case, values: &Path) -> Result<Result<Run, String>, String> {
         let sink = Server::start(&mut self.places.sink(case, values), SINK_START)?;
         let found = self.run(client, case, sink.address(), values, None);
@@ -130,7 +132,8 @@ impl Bench<'_> {
         }
     }
 
-    /// By asking for it, so that no client's first request is answered with a topic that is not there yet.
+    /// By asking for it, so that no client's first request is answered with a topic that is not
+    /// there yet.
     fn create_topic(&self, case: &Case, bootstrap: &str, values: &Path) -> Result<(), String> {
         let given =
             Given { bootstrap, values, warmup: Duration::ZERO, timed: Duration::from_millis(10), records: None };
@@ -141,7 +144,8 @@ impl Bench<'_> {
     }
 }
 
-/// Whether every value was looked at, if any were to be: each has its size, and begins as all of them do.
+/// Whether every value was looked at, if any were to be: each has its size, and begins as all of
+/// them do.
 fn check_read(case: &Case, found: &Object) -> Result<(), String> {
     if case.work != Work::Consume {
         return Ok(());

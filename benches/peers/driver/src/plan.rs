@@ -49,7 +49,8 @@ impl Case {
         self.rate().is_some()
     }
 
-    /// The topic has as many partitions as its name says: so cases share a broker that keeps its topics.
+    /// The topic has as many partitions as its name says: so cases share a broker that keeps its
+    /// topics.
     pub fn topic(&self) -> String {
         format!("peers-{}", self.partitions)
     }
@@ -152,11 +153,13 @@ impl Client {
 }
 
 pub const OTTLA: &str = "ottla";
-/// Not a client: the least that any could do, on one blocking socket, without compression and without TLS.
+/// Not a client: the least that any could do, on one blocking socket, without compression and
+/// without TLS.
 pub const LIMIT: &str = "limit";
 
-/// Before that a JVM has not compiled what is to be measured: timed windows after 1, 3 and 6 s of warm-up give 2.1, 3.1 and
-/// 2.9 million records a second when it sends, and 4.7, 5.2 and 7.0 when it reads.
+/// Before that a JVM has not compiled what is to be measured: timed windows after 1, 3 and 6 s of
+/// warm-up give 2.1, 3.1 and 2.9 million records a second when it sends, and 4.7, 5.2 and 7.0 when
+/// it reads.
 const COMPILED: Duration = Duration::from_secs(3);
 const COMPILED_READING: Duration = Duration::from_secs(8);
 
@@ -176,7 +179,8 @@ pub const CLIENTS: [Client; 8] = [
     Client { compresses: false, tls: false, ..Client::new(LIMIT, Runner::Rust("peers-limit")) },
 ];
 
-/// The clients of a case in the order of that round: everyone has every place once in as many rounds as there are clients.
+/// The clients of a case in the order of that round: everyone has every place once in as many
+/// rounds as there are clients.
 pub fn order<'a>(clients: &'a [Client], case: &Case, round: usize) -> Vec<&'a Client> {
     let mut order: Vec<&Client> = clients.iter().filter(|client| client.runs(case)).collect();
     if !order.is_empty() {

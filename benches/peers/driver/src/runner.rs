@@ -116,7 +116,8 @@ impl Places {
         }
     }
 
-    /// Fills the topic of a case that reads with so many records: through Ottla, in batches as the source has them.
+    /// Fills the topic of a case that reads with so many records: through Ottla, in batches as the
+    /// source has them.
     pub fn fill(&self, case: &Case, bootstrap: &str, values: &Path, records: u64) -> Command {
         let writing = Case { work: Work::Produce, ..case.clone() };
         let given = Given { bootstrap, values, warmup: Duration::ZERO, timed: FILL_LIMIT, records: Some(records) };

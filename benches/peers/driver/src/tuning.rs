@@ -1,9 +1,10 @@
 //! Levels and batch sizes: what makes the clients' work equal, and lets each show what it can do.
 
-/// By client (`*`: all that have no line of their own) and codec; what is not there is the client's own default. Chosen so
-/// that the clients' bytes on the wire, which the table shows, come out equal. franz-go's gzip is another one: at level 6 it
-/// sends 12 to 17 % more than the others at theirs, at 7 it is 5 % more, at 8 it is 3 % less at nearly twice the work of 7.
-/// Ottla's zstd is another one too: at level 1 it sends what C zstd sends at 3.
+/// By client (`*`: all that have no line of their own) and codec; what is not there is the client's
+/// own default. Chosen so that the clients' bytes on the wire, which the table shows, come out
+/// equal. franz-go's gzip is another one: at level 6 it sends 12 to 17 % more than the others at
+/// theirs, at 7 it is 5 % more, at 8 it is 3 % less at nearly twice the work of 7. Ottla's zstd is
+/// another one too: at level 1 it sends what C zstd sends at 3.
 const LEVELS: [(&str, &str, i32); 5] = [
     ("*", "gzip", 6),
     ("*", "zstd", 3),
@@ -12,8 +13,9 @@ const LEVELS: [(&str, &str, i32); 5] = [
     ("ottla-batch", "zstd", 1),
 ];
 
-/// `batch.size` in bytes, likewise: the better of the client's own default and the common size. With a codec everyone has the
-/// common size, since what a batch holds decides how well it is compressed.
+/// `batch.size` in bytes, likewise: the better of the client's own default and the common size.
+/// With a codec everyone has the common size, since what a batch holds decides how well it is
+/// compressed.
 const COMMON: usize = 256 * 1024;
 const BATCHES: [(&str, &str, usize); 6] = [
     ("*", "gzip", COMMON),

@@ -1,4 +1,5 @@
-//! The sticky strategy where all members want the same topics: each gets `least` partitions, or one more.
+//! The sticky strategy where all members want the same topics: each gets `least` partitions, or one
+//! more.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -100,7 +101,8 @@ impl Dealing<'_> {
         self.shares.get(member).map_or(0, BTreeSet::len)
     }
 
-    /// Gives, in turn, to members that have a replica in their rack, and takes what was given out of the list.
+    /// Gives, in turn, to members that have a replica in their rack, and takes what was given out
+    /// of the list.
     fn deal_nearby(&mut self, left: &mut Vec<TopicPartition>) {
         let mut next = 0;
         left.retain(|partition| {

@@ -1,5 +1,6 @@
-//! The sticky strategy where members want different topics: leaves everything where it is as far as it may stay, deals the
-//! rest, then moves partitions from who has more to who has less until that makes nothing more even.
+//! The sticky strategy where members want different topics: leaves everything where it is as far as
+//! it may stay, deals the rest, then moves partitions from who has more to who has less until that
+//! makes nothing more even.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -66,7 +67,8 @@ impl Balance<'_> {
             all.iter().filter(|partition| !self.owner.contains_key(*partition)).cloned().collect();
         self.deal(&new);
 
-        // What can have only one owner takes no part in what follows, nor do members that have nothing else.
+        // What can have only one owner takes no part in what follows, nor do members that have
+        // nothing else.
         let mut movable = all;
         movable.retain(|partition| self.takers(&partition.topic).len() >= 2);
         new.retain(|partition| self.takers(&partition.topic).len() >= 2);
@@ -210,7 +212,8 @@ impl Balance<'_> {
         }
     }
 
-    /// Gives a partition to another member; or in its place one that had come the other way, so that it goes back.
+    /// Gives a partition to another member; or in its place one that had come the other way, so
+    /// that it goes back.
     fn give(&mut self, partition: &TopicPartition, from: usize, to: usize) -> bool {
         let partition = self.moved.instead_of(partition, from, to);
         let Some(&from) = self.owner.get(&partition) else { return false };

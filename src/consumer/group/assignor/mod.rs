@@ -1,4 +1,5 @@
-//! Who gets which partition: decided by the group's leader, with one of the strategies that all members know.
+//! Who gets which partition: decided by the group's leader, with one of the strategies that all
+//! members know.
 
 mod constrained;
 mod general;
@@ -32,17 +33,20 @@ use crate::{
 pub enum RebalanceProtocol {
     /// Everything is given up before a member joins anew.
     Eager,
-    /// Members keep what they own and give up only what goes to others, which takes two rounds (KIP-429).
+    /// Members keep what they own and give up only what goes to others, which takes two rounds
+    /// (KIP-429).
     Cooperative,
 }
 
-/// A strategy of `partition.assignment.strategy`: decides in the group's leader who reads which partition.
+/// A strategy of `partition.assignment.strategy`: decides in the group's leader who reads which
+/// partition.
 ///
-/// All members of a group need one in common. Beside your own there are [`RangeAssignor`], [`RoundRobinAssignor`],
-/// [`StickyAssignor`] and [`CooperativeStickyAssignor`].
+/// All members of a group need one in common. Beside your own there are [`RangeAssignor`],
+/// [`RoundRobinAssignor`], [`StickyAssignor`] and [`CooperativeStickyAssignor`].
 ///
-/// A member rebalances cooperatively where all of its assignors do, else eagerly. So a group is moved from an eager to a
-/// cooperative assignor by restarting its members twice: first with both of them, then with the cooperative one alone.
+/// A member rebalances cooperatively where all of its assignors do, else eagerly. So a group is
+/// moved from an eager to a cooperative assignor by restarting its members twice: first with both
+/// of them, then with the cooperative one alone.
 pub trait Assignor: fmt::Debug + Send + Sync + 'static {
     /// Its name in the group protocol, the same in all members.
     fn name(&self) -> &str;
@@ -58,16 +62,16 @@ pub trait Assignor: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Shares out the partitions among the members. Members that get nothing may be missing from the answer. The same input
-    /// has to give the same answer.
+    /// Shares out the partitions among the members. Members that get nothing may be missing from
+    /// the answer. The same input has to give the same answer.
     ///
-    /// Where the protocol is cooperative, partitions that another member still owns are withheld by the library until it
-    /// has given them up.
+    /// Where the protocol is cooperative, partitions that another member still owns are withheld by
+    /// the library until it has given them up.
     ///
     /// # Errors
-    /// The group's leader is told of them, and leads no generation before its reader asks for records again. So is it of a
-    /// panic, and of an answer that gives away what does not exist, what its member is not subscribed to, or the same
-    /// partition twice.
+    /// The group's leader is told of them, and leads no generation before its reader asks for
+    /// records again. So is it of a panic, and of an answer that gives away what does not exist,
+    /// what its member is not subscribed to, or the same partition twice.
     fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError>;
 }
 
@@ -99,8 +103,8 @@ impl Default for LastAssignment {
 pub struct GroupSubscription {
     /// The group's members, in the order of their ids.
     pub members: Vec<GroupMember>,
-    /// The topics that they are subscribed to and that exist, with the racks of each partition: the length of the list is
-    /// how many there are.
+    /// The topics that they are subscribed to and that exist, with the racks of each partition: the
+    /// length of the list is how many there are.
     pub topics: BTreeMap<Arc<str>, Vec<PartitionRacks>>,
 }
 
@@ -125,8 +129,9 @@ pub struct GroupMember {
 }
 
 impl GroupMember {
-    /// The order in which every leader must arrive at the same assignment: static members first, by their instance ids, so
-    /// that they keep their place when they come back with another member id (KIP-345).
+    /// The order in which every leader must arrive at the same assignment: static members first, by
+    /// their instance ids, so that they keep their place when they come back with another member id
+    /// (KIP-345).
     fn order(&self) -> (bool, &str) {
         match &self.instance_id {
             Some(instance_id) => (false, instance_id),
@@ -165,7 +170,8 @@ impl GroupSubscription {
     }
 }
 
-/// Whether it helps to look at racks: members and replicas have some in common, and not every partition is everywhere.
+/// Whether it helps to look at racks: members and replicas have some in common, and not every
+/// partition is everywhere.
 fn racks_matter<'a>(
     members: impl IntoIterator<Item = &'a Arc<str>>,
     partitions: impl IntoIterator<Item = &'a PartitionRacks> + Clone,
@@ -174,7 +180,8 @@ fn racks_matter<'a>(
     members.into_iter().any(|rack| all.contains(rack)) && partitions.into_iter().any(|racks| racks.len() != all.len())
 }
 
-/// Lets the strategy decide and writes down each member's part. Every member is named, with nothing where it gets nothing.
+/// Lets the strategy decide and writes down each member's part. Every member is named, with nothing
+/// where it gets nothing.
 pub(crate) fn share_out(
     assignor: &dyn Assignor,
     members: Vec<GroupMember>,
@@ -222,8 +229,8 @@ fn check(group: &GroupSubscription, shares: &Assignments) -> Result<(), String> 
     Ok(())
 }
 
-/// Keeps from its new owner what another member still owns: that one has to give it up first. A claim from an older
-/// generation than another member's claim counts for nothing.
+/// Keeps from its new owner what another member still owns: that one has to give it up first. A
+/// claim from an older generation than another member's claim counts for nothing.
 fn withhold(group: &GroupSubscription, shares: &mut Assignments) {
     let mut owners: BTreeMap<&TopicPartition, (i32, Vec<&Arc<str>>)> = BTreeMap::new();
     for member in &group.members {
@@ -334,7 +341,8 @@ mod tests {
         // A claim from a generation that is over stands as long as nobody has a newer one.
         assert_eq!(shared(to_a(), claims(&[1, 2], Some(4))).unwrap(), expected(&[1, 2]));
         assert_eq!(shared(to_a(), claims(&[1], None)).unwrap(), expected(&[1, 2]));
-        // Two that claim the same of the same generation: neither gets it before both have given it up.
+        // Two that claim the same of the same generation: neither gets it before both have given it
+        // up.
         assert_eq!(shared(to_a(), claims(&[0, 1], Some(5))).unwrap(), expected(&[2]));
     }
 

@@ -1,5 +1,5 @@
-//! The range strategy: topic by topic, each member that wants it gets a run of neighbouring partitions; where racks differ,
-//! as many of them as possible in the member's own rack (KIP-881).
+//! The range strategy: topic by topic, each member that wants it gets a run of neighbouring
+//! partitions; where racks differ, as many of them as possible in the member's own rack (KIP-881).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,12 +9,12 @@ use std::{
 use super::{Assignments, Assignor, GroupMember, GroupSubscription, PartitionRacks, racks_matter};
 use crate::{error::BoxError, record::TopicPartition};
 
-/// `range`: topic by topic, the members that want it get runs of neighbouring partitions, as many each, the first ones one
-/// more where it does not come out even. Where it helps, members get partitions with a replica in their own rack
-/// (`client.rack`).
+/// `range`: topic by topic, the members that want it get runs of neighbouring partitions, as many
+/// each, the first ones one more where it does not come out even. Where it helps, members get
+/// partitions with a replica in their own rack (`client.rack`).
 ///
-/// Topics with as many partitions and the same members are shared out alike, so one member gets the same numbers of all
-/// of them, which is what joins of topics that are partitioned alike need.
+/// Topics with as many partitions and the same members are shared out alike, so one member gets the
+/// same numbers of all of them, which is what joins of topics that are partitioned alike need.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RangeAssignor;
 
@@ -73,7 +73,8 @@ impl<'a> Share<'a> {
         (self.each + usize::from(self.extra > 0)).saturating_sub(has)
     }
 
-    /// Whether a replica is in the member's rack; a member that does not say where it is has no wishes.
+    /// Whether a replica is in the member's rack; a member that does not say where it is has no
+    /// wishes.
     fn is_near(&self, place: usize, partition: usize) -> bool {
         let rack = self.members.get(place).and_then(|(member, _)| member.rack.as_ref());
         rack.is_none_or(|rack| self.racks.get(partition).is_some_and(|racks| racks.contains(rack)))
@@ -105,7 +106,8 @@ impl<'a> Share<'a> {
     }
 }
 
-/// Gives out what lies in its taker's own rack. Topics with as many partitions and the same members stay alike.
+/// Gives out what lies in its taker's own rack. Topics with as many partitions and the same members
+/// stay alike.
 fn match_racks(shares: &mut [Share<'_>], assignments: &mut Assignments) {
     let mut groups: BTreeMap<(Vec<&Arc<str>>, usize), Vec<usize>> = BTreeMap::new();
     for (at, share) in shares.iter().enumerate() {
@@ -190,7 +192,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Each partition of each wanted topic goes to exactly one member that wants it, and shares differ by one at most.
+        /// Each partition of each wanted topic goes to exactly one member that wants it, and shares
+        /// differ by one at most.
         #[test]
         fn every_partition_has_one_owner(
             wants in proptest::collection::vec(proptest::collection::btree_set(0..4usize, 0..4), 1..7),

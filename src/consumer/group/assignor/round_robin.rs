@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{Assignments, Assignor, GroupMember, GroupSubscription};
 use crate::error::BoxError;
 
-/// `roundrobin`: deals all partitions of all topics to the members in turn, passing over members that are not subscribed to
-/// the topic. Even where all are subscribed to the same; much may move when a member comes or goes.
+/// `roundrobin`: deals all partitions of all topics to the members in turn, passing over members
+/// that are not subscribed to the topic. Even where all are subscribed to the same; much may move
+/// when a member comes or goes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobinAssignor;
 

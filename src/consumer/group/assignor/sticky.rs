@@ -1,8 +1,9 @@
-//! The sticky strategies: as even as can be, and among the even assignments the one that moves least.
+//! The sticky strategies: as even as can be, and among the even assignments the one that moves
+//! least.
 //!
-//! Both decide alike, by `constrained` where all members want the same topics and by `general` else. They differ in where
-//! they learn what members had: from what the eager member's assignor remembered, or from what the cooperative member still
-//! owns.
+//! Both decide alike, by `constrained` where all members want the same topics and by `general`
+//! else. They differ in where they learn what members had: from what the eager member's assignor
+//! remembered, or from what the cooperative member still owns.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,12 +18,13 @@ use super::{
 };
 use crate::{consumer::group::protocol, error::BoxError, record::TopicPartition};
 
-/// `sticky`: shares out as evenly as can be, and moves as little as that allows. Members give up everything before they
-/// join, as with every eager assignor, and most of it comes back.
+/// `sticky`: shares out as evenly as can be, and moves as little as that allows. Members give up
+/// everything before they join, as with every eager assignor, and most of it comes back.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StickyAssignor;
 
-/// `cooperative-sticky`: as [`StickyAssignor`], but members keep what does not move, and go on reading it (KIP-429).
+/// `cooperative-sticky`: as [`StickyAssignor`], but members keep what does not move, and go on
+/// reading it (KIP-429).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CooperativeStickyAssignor;
 
@@ -68,7 +70,8 @@ impl Assignor for CooperativeStickyAssignor {
     }
 }
 
-/// What members had before, as far as it still counts. Members are known by their place in the group's list.
+/// What members had before, as far as it still counts. Members are known by their place in the
+/// group's list.
 pub(super) struct Previous {
     /// Of each member, what it had in the newest generation in which anyone had it.
     pub(super) owned: Vec<BTreeSet<TopicPartition>>,

@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use crate::{error::Error, record::TopicPartition};
 
-/// Which heartbeat or revocation an answer belongs to: an answer to any other than the awaited one is stale.
+/// Which heartbeat or revocation an answer belongs to: an answer to any other than the awaited one
+/// is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(pub(super) u64);
 
@@ -29,8 +30,8 @@ pub(crate) struct Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owned {
     pub(crate) topic_id: Uuid,
-    /// Grows each time that a partition becomes ours: what was read under an earlier ownership is not committed under this
-    /// one.
+    /// Grows each time that a partition becomes ours: what was read under an earlier ownership is
+    /// not committed under this one.
     pub(crate) since: u64,
 }
 
@@ -66,8 +67,8 @@ pub(crate) struct Answer {
 pub(crate) enum Action {
     /// ConsumerGroupHeartbeat, answered by `answered`.
     Heartbeat { ticket: Ticket, beat: Beat },
-    /// A heartbeat that leaves (−1), or leaves a static member's place to its next incarnation (−2); `said_goodbye` tells when
-    /// it has been answered, or will not be tried again.
+    /// A heartbeat that leaves (−1), or leaves a static member's place to its next incarnation
+    /// (−2); `said_goodbye` tells when it has been answered, or will not be tried again.
     Leave { member_id: Arc<str>, epoch: i32 },
     /// Nothing goes on before the reader asks for records again, which `polled` tells.
     AwaitPoll,

@@ -1,4 +1,5 @@
-//! The loop that turns the membership's actions into requests and events, and their answers into its inputs.
+//! The loop that turns the membership's actions into requests and events, and their answers into
+//! its inputs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,8 +26,8 @@ use crate::{
     log::event,
 };
 
-/// An attempt that is not answered must leave time for another within the session. As long may a goodbye take while the
-/// next membership waits for it.
+/// An attempt that is not answered must leave time for another within the session. As long may a
+/// goodbye take while the next membership waits for it.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What comes back from the requests on their way.
@@ -146,7 +147,8 @@ impl ConsumerProtocolTask {
         }
     }
 
-    /// Carries out what the membership asks for. Who we are is known to the handles before the consumer hears of it.
+    /// Carries out what the membership asks for. Who we are is known to the handles before the
+    /// consumer hears of it.
     fn act(&mut self) {
         self.publish();
         while let Some(action) = self.membership.next_action() {
@@ -242,14 +244,15 @@ impl ConsumerProtocolTask {
         self.match_topics();
     }
 
-    /// Whether there are expressions that are matched by us: then the coordinator is told the topics.
+    /// Whether there are expressions that are matched by us: then the coordinator is told the
+    /// topics.
     fn matches_here(&self, subscription: &Subscription) -> bool {
         let same = subscription.means_the_same_to_brokers(self.shared.settings.exclude_internal_topics);
         subscription.has_patterns() && !(self.brokers_match && same)
     }
 
-    /// Asks for all topics where expressions are matched here; and where one that brokers match finds nothing among those
-    /// that are known, so that the consumer can say that there are none.
+    /// Asks for all topics where expressions are matched here; and where one that brokers match
+    /// finds nothing among those that are known, so that the consumer can say that there are none.
     fn see_all_if_needed(&mut self) {
         let exclude_internal = self.shared.settings.exclude_internal_topics;
         let needed = self.subscription.as_ref().is_some_and(|subscription| {
@@ -272,7 +275,8 @@ impl ConsumerProtocolTask {
         self.membership.names_known(now(), |id| picture.names.get(&id).cloned());
     }
 
-    /// Tells the membership what is meant now. Expressions that are matched here wait for a picture with all topics.
+    /// Tells the membership what is meant now. Expressions that are matched here wait for a picture
+    /// with all topics.
     fn match_topics(&mut self) {
         let picture = self.client.metadata();
         let wanted = match &self.subscription {

@@ -1,7 +1,7 @@
 //! What each error means to a member.
 //!
-//! Kafka's Java client ends for good at what its user has to mend; here the reader is told, and the member tries again when
-//! the reader asks next, as it does in the classic protocol.
+//! Kafka's Java client ends for good at what its user has to mend; here the reader is told, and the
+//! member tries again when the reader asks next, as it does in the classic protocol.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,8 @@ use crate::{
     record::TopicPartition,
 };
 
-/// How long joining may fail before the reader is told: longer than a coordinator that moves is away.
+/// How long joining may fail before the reader is told: longer than a coordinator that moves is
+/// away.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Joins that are not paced: each of these answers asks to come again at once, but not for ever.
 const QUICK_RETRIES: u32 = 3;
@@ -74,8 +75,8 @@ impl ConsumerMembership {
                 self.tell_trouble(now, error);
             }
             Some(ErrorCode::UNRELEASED_INSTANCE_ID) => {
-                // Held by another, whose session may lapse; or by ourselves, who were fenced, or whose join was carried out
-                // though its answer was lost: then this hands it back.
+                // Held by another, whose session may lapse; or by ourselves, who were fenced, or
+                // whose join was carried out though its answer was lost: then this hands it back.
                 self.say_goodbye();
                 self.retry_later(now);
                 self.tell_trouble(now, error);
@@ -105,7 +106,8 @@ impl ConsumerMembership {
         }
     }
 
-    /// What may pass is tried again without end; but a reader that gets nothing has to learn why, once.
+    /// What may pass is tried again without end; but a reader that gets nothing has to learn why,
+    /// once.
     fn tell_trouble(&mut self, now: Instant, error: Error) {
         if let Some(Lasting { duration, attempts }) = self.join_outage.failed(now) {
             let outage_s = duration.as_secs();
@@ -123,8 +125,8 @@ impl ConsumerMembership {
         }
     }
 
-    /// The coordinator put the member out. One that does so before each second heartbeat is joined less and less often, and
-    /// the reader is told once.
+    /// The coordinator put the member out. One that does so before each second heartbeat is joined
+    /// less and less often, and the reader is told once.
     fn set_back(&mut self, now: Instant, error: &Error) {
         if self.setbacks.note(now, &mut self.rng) {
             let error = error.clone().context(self.setbacks.describe(&self.settings.group_id));
@@ -190,7 +192,8 @@ impl ConsumerMembership {
         self.park(now, Error::new(ErrorKind::NotAssigned, message));
     }
 
-    /// An error that trying again does not mend: the reader has it, and nothing is tried before the reader comes again.
+    /// An error that trying again does not mend: the reader has it, and nothing is tried before the
+    /// reader comes again.
     fn raise(&mut self, now: Instant, error: Error) {
         if let Some(suppressed) = self.raised.admit(error.code(), now) {
             event!(

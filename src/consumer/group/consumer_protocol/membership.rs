@@ -1,5 +1,5 @@
-//! A member of a group of the consumer protocol, as a state machine without IO: it takes answers and the time, and gives
-//! actions.
+//! A member of a group of the consumer protocol, as a state machine without IO: it takes answers
+//! and the time, and gives actions.
 //!
 //! ```text
 //!           subscribe            epoch 1 or more
@@ -12,15 +12,16 @@
 //! ```
 //!
 //! Rules that are easy to break:
-//! * What the coordinator said last that we may own (`target`) is kept by topic id, whether or not the topic's name is known
-//!   yet: it does not say it again by itself.
-//! * What is given up is told to the coordinator only when the reader is done with it. Until then heartbeats say nothing of
-//!   what is owned, or (when they say everything) that it is owned still.
-//! * One heartbeat is on its way at a time. One that failed may have been carried out, so the next one says everything; to
-//!   that the coordinator answers with everything.
+//! * What the coordinator said last that we may own (`target`) is kept by topic id, whether or not
+//!   the topic's name is known yet: it does not say it again by itself.
+//! * What is given up is told to the coordinator only when the reader is done with it. Until then
+//!   heartbeats say nothing of what is owned, or (when they say everything) that it is owned still.
+//! * One heartbeat is on its way at a time. One that failed may have been carried out, so the next
+//!   one says everything; to that the coordinator answers with everything.
 //! * A member that joins owns nothing: the coordinator refuses a join that says otherwise.
-//! * The member's id is its own, for as long as it lives (KIP-1082): so a join whose answer was lost leaves no ghost behind.
-//!   A goodbye under it that comes late would put the next membership out, so nothing is joined before it has ended.
+//! * The member's id is its own, for as long as it lives (KIP-1082): so a join whose answer was
+//!   lost leaves no ghost behind. A goodbye under it that comes late would put the next membership
+//!   out, so nothing is joined before it has ended.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -50,8 +51,9 @@ const LEAVE: i32 = -1;
 const LEAVE_FOR_A_WHILE: i32 = -2;
 /// How often to heartbeat until the coordinator says (`group.consumer.heartbeat.interval.ms`).
 const USUAL_INTERVAL: Duration = Duration::from_secs(5);
-/// The broker does not say how long a session is. This is its default (`group.consumer.session.timeout.ms`), and where
-/// heartbeats are said to be rarer, so many of them.
+/// The broker does not say how long a session is. This is its default
+/// (`group.consumer.session.timeout.ms`), and where heartbeats are said to be rarer, so many of
+/// them.
 const USUAL_SESSION: Duration = Duration::from_secs(45);
 const HEARTBEATS_IN_A_SESSION: u32 = 9;
 
@@ -80,11 +82,11 @@ pub(crate) struct ConsumerMembership {
     shown: Arc<membership::Owned>,
     pub(super) ownerships: u64,
     pub(super) giving_up: Option<GivingUp>,
-    /// Since when the coordinator waits for us to give up, at the earliest: several revocations may follow each other before
-    /// it hears of a moment without any.
+    /// Since when the coordinator waits for us to give up, at the earliest: several revocations may
+    /// follow each other before it hears of a moment without any.
     pub(super) awaited_since: Option<Instant>,
-    /// The consumer unsubscribed, and may have let go of anything that is owned: everything is given up, and then the group
-    /// is left, unless something is subscribed to again by then.
+    /// The consumer unsubscribed, and may have let go of anything that is owned: everything is
+    /// given up, and then the group is left, unless something is subscribed to again by then.
     pub(super) leaving: bool,
     /// The consumer has not heard of this membership's first assignment yet.
     pub(super) fresh: bool,
@@ -133,9 +135,11 @@ pub(super) struct Heartbeat {
     interval: Duration,
     /// When the coordinator last heard of us, at the latest.
     pub(super) alive: Instant,
-    /// When the first heartbeat was sent that may have been carried out without our having heard of it.
+    /// When the first heartbeat was sent that may have been carried out without our having heard of
+    /// it.
     unheard_since: Option<Instant>,
-    /// The same as of the last answer: whatever that told us, the coordinator has not decided earlier.
+    /// The same as of the last answer: whatever that told us, the coordinator has not decided
+    /// earlier.
     pub(super) decided: Instant,
     /// What the coordinator is known to know; nothing after an error.
     known: Option<Known>,
@@ -297,7 +301,8 @@ impl ConsumerMembership {
         }
     }
 
-    /// The consumer closes: leaves if there is something to leave, and tells the consumer nothing more.
+    /// The consumer closes: leaves if there is something to leave, and tells the consumer nothing
+    /// more.
     pub(crate) fn close(&mut self) {
         if !matches!(self.state, State::Ended(_)) {
             self.actions.clear();
@@ -512,8 +517,8 @@ impl ConsumerMembership {
         self.state = State::Outside;
     }
 
-    /// A static member only says that it is away: it may come back under its instance id and have its partitions again
-    /// (KIP-345).
+    /// A static member only says that it is away: it may come back under its instance id and have
+    /// its partitions again (KIP-345).
     pub(super) fn say_goodbye(&mut self) {
         if std::mem::take(&mut self.may_be_in) {
             let stays = self.settings.group_instance_id.is_some();

@@ -1,9 +1,9 @@
-//! Several members and the testkit's coordinator on one clock, with everything going wrong at random; the same seed, the same
-//! story.
+//! Several members and the testkit's coordinator on one clock, with everything going wrong at
+//! random; the same seed, the same story.
 //!
-//! Held all the time: no partition has two owners; what is assigned was not owned, and what is revoked or lost was; a member
-//! is never silent for longer than its interval. And once nothing goes wrong any more, the group settles, with every
-//! partition in one hand.
+//! Held all the time: no partition has two owners; what is assigned was not owned, and what is
+//! revoked or lost was; a member is never silent for longer than its interval. And once nothing
+//! goes wrong any more, the group settles, with every partition in one hand.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-//! How a member comes from what it owns to what it may own: it gives up first, tells the coordinator when that is done, and
-//! takes what is free for it by then.
+//! How a member comes from what it owns to what it may own: it gives up first, tells the
+//! coordinator when that is done, and takes what is free for it by then.
 
 use std::{
     collections::BTreeMap,
@@ -23,8 +23,8 @@ use crate::{
 const MARGIN: Duration = Duration::from_secs(5);
 
 impl ConsumerMembership {
-    /// Goes as far as it can from what is owned to what may be. Whatever it lacks (the reader, a topic's name) calls it
-    /// again when it is there.
+    /// Goes as far as it can from what is owned to what may be. Whatever it lacks (the reader, a
+    /// topic's name) calls it again when it is there.
     pub(super) fn reconcile(&mut self, now: Instant) {
         if self.giving_up.is_some() || !matches!(self.state, State::In) {
             return;
@@ -80,7 +80,8 @@ impl ConsumerMembership {
     }
 
     fn give_up(&mut self, partitions: Vec<TopicPartition>) {
-        // The coordinator may have decided so in an answer that was lost. What is given up later than it waits is with two.
+        // The coordinator may have decided so in an answer that was lost. What is given up later
+        // than it waits is with two.
         let since = *self.awaited_since.get_or_insert(self.heartbeat.decided);
         // And it has to hear of it in time.
         let timeout = self.settings.max_poll_interval;
@@ -104,7 +105,8 @@ impl ConsumerMembership {
         }
     }
 
-    /// What the reader did not finish in time is lost to it, before the coordinator loses patience with the member.
+    /// What the reader did not finish in time is lost to it, before the coordinator loses patience
+    /// with the member.
     pub(super) fn give_up_in_time(&mut self, now: Instant) {
         if let Some(late) = self.giving_up.take_if(|giving_up| now >= giving_up.deadline) {
             self.warn_of_loss(&late.partitions, &self.too_slow());

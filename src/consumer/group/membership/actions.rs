@@ -24,7 +24,8 @@ pub(crate) struct Identity {
 /// What the task is to do next, in this order.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// JoinGroup, answered by `joined`. The group's other members may take the rebalance timeout to come.
+    /// JoinGroup, answered by `joined`. The group's other members may take the rebalance timeout to
+    /// come.
     Join { ticket: Ticket, member_id: Arc<str>, protocols: Vec<(Arc<str>, Bytes)>, reason: String },
     /// We lead: look up which partitions these topics have, answered by `counted`.
     Count { ticket: Ticket, topics: BTreeSet<Arc<str>> },
@@ -36,8 +37,9 @@ pub(crate) enum Action {
     Leave { member_id: Arc<str>, reason: &'static str },
     /// Nothing goes on before the reader asks for records again, which `polled` tells.
     AwaitPoll,
-    /// Tell the consumer that these partitions are its own now, beside those that it keeps. Then call `metadata_changed`:
-    /// the picture of the cluster may have changed while the group was joining.
+    /// Tell the consumer that these partitions are its own now, beside those that it keeps. Then
+    /// call `metadata_changed`: the picture of the cluster may have changed while the group was
+    /// joining.
     Assigned { partitions: Vec<TopicPartition> },
     /// Tell the consumer to give these up, answered by `revoked`.
     Revoke { ticket: Ticket, partitions: Vec<TopicPartition> },
@@ -85,8 +87,9 @@ pub(crate) struct SyncAnswer {
     pub(crate) assignment: Bytes,
 }
 
-/// The partitions that are owned, each with the number of the assignment in which it came. A partition that was away in
-/// between comes with another number; what was read of it before must not be committed then.
+/// The partitions that are owned, each with the number of the assignment in which it came. A
+/// partition that was away in between comes with another number; what was read of it before must
+/// not be committed then.
 pub(crate) type Owned = BTreeMap<TopicPartition, u64>;
 
 /// What the consumer may commit for, as of now.
@@ -94,8 +97,9 @@ pub(crate) type Owned = BTreeMap<TopicPartition, u64>;
 pub(crate) enum Standing {
     /// Not subscribed: commits go without a generation, for any partition.
     Alone,
-    /// Subscribed, and the group is rebalancing. What is kept over it (incremental rebalances only) is owned all the
-    /// while, and can be committed in the old name until the next generation begins.
+    /// Subscribed, and the group is rebalancing. What is kept over it (incremental rebalances only)
+    /// is owned all the while, and can be committed in the old name until the next generation
+    /// begins.
     Rebalancing { identity: Identity, owned: Arc<Owned> },
     /// Subscribed, and out of the group until the reader polls again.
     Out,
@@ -106,7 +110,8 @@ pub(crate) enum Standing {
 }
 
 impl Standing {
-    /// The member that requests go in the name of; `None` outside of the group, and while the member has no generation.
+    /// The member that requests go in the name of; `None` outside of the group, and while the
+    /// member has no generation.
     pub(crate) fn identity(&self) -> Option<&Identity> {
         match self {
             Self::Member { identity, .. } | Self::Rebalancing { identity, .. } => {

@@ -9,7 +9,8 @@ use crate::{
     record::TopicPartition,
 };
 
-/// How long joining may fail before the reader is told: longer than a coordinator that moves is away.
+/// How long joining may fail before the reader is told: longer than a coordinator that moves is
+/// away.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Membership {
@@ -49,7 +50,8 @@ impl Membership {
         }
     }
 
-    /// What may pass is tried again without end; but a reader that gets nothing has to learn why, once.
+    /// What may pass is tried again without end; but a reader that gets nothing has to learn why,
+    /// once.
     pub(super) fn tell_trouble(&mut self, now: Instant, error: Error) {
         if let Some(Lasting { duration, attempts }) = self.join_outage.failed(now) {
             let outage_s = duration.as_secs();
@@ -67,8 +69,8 @@ impl Membership {
         }
     }
 
-    /// The coordinator ended a generation of the member. One that ends all of them before it has answered a heartbeat is
-    /// joined less and less often, and the reader is told once.
+    /// The coordinator ended a generation of the member. One that ends all of them before it has
+    /// answered a heartbeat is joined less and less often, and the reader is told once.
     pub(super) fn set_back(&mut self, now: Instant, error: &Error) {
         if self.setbacks.note(now, &mut self.rng) {
             let error = error.clone().context(self.setbacks.describe(&self.settings.group_id));
@@ -81,7 +83,8 @@ impl Membership {
         self.retry_soon(now);
     }
 
-    /// Takes the answer that says that we are no longer in the generation; false if it says something else.
+    /// Takes the answer that says that we are no longer in the generation; false if it says
+    /// something else.
     pub(super) fn expelled(&mut self, now: Instant, error: &Error) -> bool {
         match error.code() {
             _ if error.is_fatal() => self.end(error.clone()),
@@ -105,8 +108,9 @@ impl Membership {
         true
     }
 
-    /// The partitions may be others' already: gives them up without asking, and joins anew. The member keeps its name
-    /// unless the coordinator has forgotten it, so that no ghost of it stays behind.
+    /// The partitions may be others' already: gives them up without asking, and joins anew. The
+    /// member keeps its name unless the coordinator has forgotten it, so that no ghost of it stays
+    /// behind.
     ///
     /// `reason` is what the coordinator is told with the next join, `cause` what the log is told.
     pub(super) fn lose(&mut self, now: Instant, forgotten: bool, reason: &str, cause: &str) {
@@ -152,7 +156,8 @@ impl Membership {
         self.park(now, Error::new(ErrorKind::NotAssigned, message));
     }
 
-    /// An error that trying again does not mend: the reader has it, and nothing is tried before the reader comes again.
+    /// An error that trying again does not mend: the reader has it, and nothing is tried before the
+    /// reader comes again.
     pub(super) fn raise(&mut self, now: Instant, error: Error) {
         if let Some(suppressed) = self.raised.admit(error.code(), now) {
             event!(
@@ -174,7 +179,8 @@ impl Membership {
         self.actions.push_back(Action::Error { error, fatal: false });
     }
 
-    /// A heartbeat failed otherwise: the reader has to know where nothing but it can help, but not at every heartbeat.
+    /// A heartbeat failed otherwise: the reader has to know where nothing but it can help, but not
+    /// at every heartbeat.
     pub(super) fn complain(&mut self, now: Instant, error: Error) {
         match self.heartbeat_outage.failed(now) {
             Some(Lasting { duration, attempts }) => {

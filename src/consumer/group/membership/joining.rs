@@ -59,7 +59,8 @@ impl Membership {
             topics: self.joined_topics.iter().cloned().collect(),
             user_data: None,
             owned: self.owned.keys().cloned().collect(),
-            // Of what is owned, or (eager) was; so that a claim from before a rebalance that we missed does not count.
+            // Of what is owned, or (eager) was; so that a claim from before a rebalance that we
+            // missed does not count.
             generation: self.last.generation,
             rack: self.settings.client_rack.clone(),
         };
@@ -88,7 +89,8 @@ impl Membership {
         };
         match joined {
             Joined::In(answer) => {
-                // The generation began after the coordinator had the request, and any other rebalance after that.
+                // The generation began after the coordinator had the request, and any other
+                // rebalance after that.
                 self.heartbeat.settled = self.heartbeat.settled.max(sent);
                 self.doubtful = false;
                 self.enter(now, answer);
@@ -107,8 +109,8 @@ impl Membership {
         }
     }
 
-    /// An answer that came after we had turned away: the name that it gave us would hold the group up until its session
-    /// lapses.
+    /// An answer that came after we had turned away: the name that it gave us would hold the group
+    /// up until its session lapses.
     fn joined_in_vain(&mut self, joined: Joined) {
         let member_id: Arc<str> = match joined {
             Joined::In(answer) => answer.member_id.into(),
@@ -148,7 +150,8 @@ impl Membership {
         self.state = State::Counting { ticket, assignor, members, keep: answer.skip_assignment, topics };
     }
 
-    /// A member whose subscription is damaged takes part with what can be read of it: the others must not suffer for it.
+    /// A member whose subscription is damaged takes part with what can be read of it: the others
+    /// must not suffer for it.
     fn read_member(&self, member: JoinedMember) -> GroupMember {
         let (subscription, trouble) = MemberSubscription::read(&member.metadata);
         if let Some(error) = trouble {
@@ -168,7 +171,8 @@ impl Membership {
         }
     }
 
-    /// Which partitions the topics have that the leader asked for; topics that do not exist are missing.
+    /// Which partitions the topics have that the leader asked for; topics that do not exist are
+    /// missing.
     pub(crate) fn counted(&mut self, now: Instant, ticket: Ticket, counts: TopicPartitions) {
         if !matches!(&self.state, State::Counting { ticket: awaited, .. } if *awaited == ticket) {
             return;

@@ -1,8 +1,9 @@
-//! A member of a classic group, as a state machine without IO: it takes answers and the time, and gives actions.
+//! A member of a classic group, as a state machine without IO: it takes answers and the time, and
+//! gives actions.
 //!
-//! Under the eager protocol a member gives up everything before it joins. Under the cooperative one (KIP-429) it keeps what
-//! it owns while it joins, gives up only what the new assignment takes away, and then joins once more, so that others can
-//! have it.
+//! Under the eager protocol a member gives up everything before it joins. Under the cooperative one
+//! (KIP-429) it keeps what it owns while it joins, gives up only what the new assignment takes
+//! away, and then joins once more, so that others can have it.
 //!
 //! ```text
 //!           subscribe            answered, leads            counted
@@ -16,17 +17,18 @@
 //! ```
 //!
 //! Rules that are easy to break:
-//! * Eager: partitions are owned in `Stable` and `Revoking` only. Nothing is joined while something is owned, so that no
-//!   partition ever has two owners.
-//! * Cooperative: what is owned stays owned in every state but `Outside`, `Parked` and `Ended`. JoinGroup says what it is
-//!   and in which generation it came (KIP-792); the leader gives none of it to others before its owner has joined without
-//!   it. As the coordinator may forget us while we join, heartbeats go on then too, and the session runs.
-//! * Every request carries a ticket, and only the answer to the awaited ticket counts. An answer to an earlier
-//!   generation's heartbeat therefore cannot end the generation that followed.
-//! * Heartbeats go on through `Revoking`, whatever the reader does. Where nothing is owned none are sent during a
-//!   JoinGroup: the coordinator keeps a member that waits there.
-//! * The session is counted from when an answered SyncGroup or heartbeat was *sent*: the coordinator cannot have seen it
-//!   earlier, so it never thinks us gone before we do.
+//! * Eager: partitions are owned in `Stable` and `Revoking` only. Nothing is joined while something
+//!   is owned, so that no partition ever has two owners.
+//! * Cooperative: what is owned stays owned in every state but `Outside`, `Parked` and `Ended`.
+//!   JoinGroup says what it is and in which generation it came (KIP-792); the leader gives none of
+//!   it to others before its owner has joined without it. As the coordinator may forget us while we
+//!   join, heartbeats go on then too, and the session runs.
+//! * Every request carries a ticket, and only the answer to the awaited ticket counts. An answer to
+//!   an earlier generation's heartbeat therefore cannot end the generation that followed.
+//! * Heartbeats go on through `Revoking`, whatever the reader does. Where nothing is owned none are
+//!   sent during a JoinGroup: the coordinator keeps a member that waits there.
+//! * The session is counted from when an answered SyncGroup or heartbeat was *sent*: the
+//!   coordinator cannot have seen it earlier, so it never thinks us gone before we do.
 
 mod actions;
 mod errors;
@@ -87,18 +89,19 @@ pub(crate) struct Membership {
     owned: Arc<Owned>,
     /// How many assignments were taken.
     assignments: u64,
-    /// The last one, for assignors that remember, and the generation in which what is owned was confirmed.
+    /// The last one, for assignors that remember, and the generation in which what is owned was
+    /// confirmed.
     last: LastAssignment,
     /// As the leader: the partitions that the assignment was made from.
     counts: Option<TopicPartitions>,
     /// Why the next JoinGroup is sent (KIP-800).
     reason: String,
-    /// The consumer unsubscribed, and may have let go of anything that is owned: whatever it wants since, all of it is
-    /// given up first.
+    /// The consumer unsubscribed, and may have let go of anything that is owned: whatever it wants
+    /// since, all of it is given up first.
     parts_from_all: bool,
     quick_retries: u32,
-    /// The coordinator may not have our JoinGroup, and then begins the next generation without us when the rebalance
-    /// times out. What we keep while joining is kept until then at the longest.
+    /// The coordinator may not have our JoinGroup, and then begins the next generation without us
+    /// when the rebalance times out. What we keep while joining is kept until then at the longest.
     doubtful: bool,
     /// Since when joining has failed for reasons that may pass, and whether the reader was told.
     troubled_since: Option<(Instant, bool)>,
@@ -283,7 +286,8 @@ impl Membership {
         }
     }
 
-    /// The consumer closes: leaves if there is something to leave, and tells the consumer nothing more.
+    /// The consumer closes: leaves if there is something to leave, and tells the consumer nothing
+    /// more.
     pub(crate) fn close(&mut self) {
         if !matches!(self.state, State::Ended(_)) {
             self.actions.clear();
@@ -377,8 +381,8 @@ impl Membership {
                 self.heartbeat.alive = self.heartbeat.alive.max(sent);
                 self.rebalance_found(now, &error);
             }
-            // The coordinator knows us: it has begun the generation that we are on the way into. Where the answer that says
-            // so does not come, it is asked for again.
+            // The coordinator knows us: it has begun the generation that we are on the way into.
+            // Where the answer that says so does not come, it is asked for again.
             Err(error) if error.code() == Some(ErrorCode::ILLEGAL_GENERATION) && !self.in_generation() => {
                 self.heartbeat.alive = self.heartbeat.alive.max(sent);
                 if std::mem::replace(&mut self.doubtful, true) && matches!(self.state, State::Joining { .. }) {
@@ -420,14 +424,14 @@ impl Membership {
         matches!(self.state, State::Counting { .. } | State::Syncing { .. } | State::Stable | State::Revoking { .. })
     }
 
-    /// Whether something depends on the coordinator's knowing that we live: our place in a generation, or what we keep
-    /// while we join the next.
+    /// Whether something depends on the coordinator's knowing that we live: our place in a
+    /// generation, or what we keep while we join the next.
     fn is_counted_on(&self) -> bool {
         self.in_generation() || !self.owned.is_empty()
     }
 
-    /// When a rebalance may end without us: one may have begun at any time since the last answer that found none, even where
-    /// we do not know of one.
+    /// When a rebalance may end without us: one may have begun at any time since the last answer
+    /// that found none, even where we do not know of one.
     fn rebalance_ends(&self) -> Instant {
         self.heartbeat.settled + self.settings.max_poll_interval
     }
@@ -506,7 +510,8 @@ impl Membership {
         self.state = State::Outside;
     }
 
-    /// A static member does not leave: it may come back under its instance id and have its partitions again (KIP-345).
+    /// A static member does not leave: it may come back under its instance id and have its
+    /// partitions again (KIP-345).
     fn say_goodbye(&mut self, reason: &'static str) {
         if self.settings.group_instance_id.is_none() && !self.member_id.is_empty() {
             self.actions.push_back(Action::Leave { member_id: self.member_id.clone(), reason });

@@ -1,4 +1,5 @@
-//! A small group coordinator to hold the membership against: Kafka's rules for one classic group, nothing else.
+//! A small group coordinator to hold the membership against: Kafka's rules for one classic group,
+//! nothing else.
 
 use super::{tests::error, *};
 

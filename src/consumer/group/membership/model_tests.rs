@@ -1,8 +1,10 @@
-//! Several members and a coordinator on one clock, with everything going wrong at random; the same seed, the same story.
+//! Several members and a coordinator on one clock, with everything going wrong at random; the same
+//! seed, the same story.
 //!
-//! Held all the time: no partition has two owners; eager members give up everything before anything is assigned, cooperative
-//! ones are assigned only what they do not have; what is revoked or lost was owned; heartbeats of a settled member are never
-//! later than their interval. And once nothing goes wrong any more, the group settles, with every partition in one hand.
+//! Held all the time: no partition has two owners; eager members give up everything before anything
+//! is assigned, cooperative ones are assigned only what they do not have; what is revoked or lost
+//! was owned; heartbeats of a settled member are never later than their interval. And once nothing
+//! goes wrong any more, the group settles, with every partition in one hand.
 
 use rand::RngExt;
 
@@ -44,7 +46,8 @@ struct Peer {
 enum Kind {
     Eager,
     Cooperative,
-    /// In the midst of the move from one to the other: half of the members still have both assignors, and are eager.
+    /// In the midst of the move from one to the other: half of the members still have both
+    /// assignors, and are eager.
     Mixed,
 }
 
@@ -276,7 +279,8 @@ impl World {
                     if peer.heartbeat_in_flight == Some(ticket) {
                         peer.heartbeat_in_flight = None;
                         if answer.is_err() {
-                            // It is repeated after a backoff from now, however long it took to fail.
+                            // It is repeated after a backoff from now, however long it took to
+                            // fail.
                             peer.last_heartbeat = now;
                         }
                     }
@@ -417,7 +421,8 @@ fn goes_wrong_and_settles(kind: Kind) {
         let start = world.now;
         world.run_to(start + Duration::from_secs(1_800));
         world.calm = true;
-        // A reader may be in the middle of its longest pause and a join in its longest wait, and then all come again.
+        // A reader may be in the middle of its longest pause and a join in its longest wait, and
+        // then all come again.
         world.run_to(start + Duration::from_secs(1_800 + 1_500));
         world.settled();
         assignments += world.assignments;

@@ -103,7 +103,8 @@ async fn commits_go_on_over_a_rebalance_that_keeps_the_partitions() {
     let cluster = cluster(Options::new()).await;
     let mut first = joined(&cluster, cooperative());
     first.owns(partitions("t", 0..4)).await;
-    // The answer to its next join is late: meanwhile the group is on the way into the next generation.
+    // The answer to its next join is late: meanwhile the group is on the way into the next
+    // generation.
     let late = cluster.fault(on(ApiKey::JoinGroup).skip(2).delay_response(Duration::from_secs(7)));
     let mut second = joined(&cluster, cooperative());
     let kept = || vec![(TopicPartition::new("t", 0), OffsetAndMetadata::new(5))];
@@ -217,7 +218,8 @@ async fn a_commit_that_is_refused_in_the_middle_of_a_rebalance_gets_through_behi
     let cluster = cluster(Options::new()).await;
     let mut first = joined(&cluster, cooperative());
     first.owns(partitions("t", 0..4)).await;
-    // All have joined, and the assignment takes a while; the answer to the commit comes when it is there.
+    // All have joined, and the assignment takes a while; the answer to the commit comes when it is
+    // there.
     cluster.fault(on(ApiKey::SyncGroup).times(2).delay(Duration::from_secs(4)));
     cluster.fault(on(ApiKey::OffsetCommit).times(1).delay_response(Duration::from_secs(6)));
     let mut second = joined(&cluster, cooperative());

@@ -12,8 +12,8 @@ async fn gets_through(cluster: &Cluster, what: &str, fault: Fault) {
     member.until(what, |heard| heard.owned.len() == 4).await;
     let partition = TopicPartition::new("t", 0);
     let mut tries = 0;
-    // A commit may hit a rebalance that the fault caused (which waits for the session of a member that came again under
-    // another name); then it is for the consumer to commit again.
+    // A commit may hit a rebalance that the fault caused (which waits for the session of a member
+    // that came again under another name); then it is for the consumer to commit again.
     while let Err(error) = member.handle.commit(vec![(partition.clone(), 11.into())], soon()).await {
         tries += 1;
         assert!(tries < 60, "{what}: {error}");

@@ -94,7 +94,8 @@ struct Heard {
 #[derive(Debug)]
 struct Habits {
     polls: AtomicBool,
-    /// How long it takes to finish with what it holds when it is asked to, and what it commits then.
+    /// How long it takes to finish with what it holds when it is asked to, and what it commits
+    /// then.
     finishes_after: Mutex<Duration>,
     commits: Mutex<Vec<(TopicPartition, OffsetAndMetadata)>>,
 }

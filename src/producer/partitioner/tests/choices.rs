@@ -34,7 +34,8 @@ fn chosen(partitioning: &Partitioning, chooser: &Chooser, key: Option<&[u8]>) ->
     }
 }
 
-/// librdkafka's tests/0048-partitioner.c: its keys, and the hashes that it expects of each partitioner.
+/// librdkafka's tests/0048-partitioner.c: its keys, and the hashes that it expects of each
+/// partitioner.
 #[test]
 fn keys_go_where_librdkafka_sends_them() {
     let keys: [Option<&[u8]>; 5] = [

@@ -94,7 +94,8 @@ fn longer_queues_have_fewer_turns() {
 fn many_queues_are_looked_at_after_many_turns() {
     let there = candidates(0..1600);
     let sticky = Sticky::new(3, there.clone(), ADAPTIVE);
-    // From now on all but one are very long, which is found out after a hundred turns at the latest.
+    // From now on all but one are very long, which is found out after a hundred turns at the
+    // latest.
     there.iter().skip(1).for_each(|candidate| candidate.load.set_accumulated(1_000_000));
     turns(&sticky, 1600, 101);
     let had = turns(&sticky, 1600, 1000);

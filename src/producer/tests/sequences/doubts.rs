@@ -43,7 +43,8 @@ fn out_of_order_behind_what_is_in_doubt_does_not_mean_that_it_is_not_written() {
     line.lose(requests[0]);
     line.lose(second);
     let again = line.drain_as(0, 2);
-    // The first is still on some connection, and so is the second's first attempt: both may arrive one after the other.
+    // The first is still on some connection, and so is the second's first attempt: both may arrive
+    // one after the other.
     line.refuse(again, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
     for delivery in deliveries {
         assert_eq!(status(delivery), Some(DeliveryStatus::PossiblyPersisted));

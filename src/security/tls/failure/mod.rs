@@ -1,7 +1,7 @@
 //! Failures of TLS in words: what failed, why, and what to do about it.
 //!
-//! rustls and webpki show most of their errors by `Debug`, which tells a user little. So each of their variants has its
-//! text here, and tests hold that none is shown as it is.
+//! rustls and webpki show most of their errors by `Debug`, which tells a user little. So each of
+//! their variants has its text here, and tests hold that none is shown as it is.
 
 mod alert;
 mod certificate;
@@ -134,7 +134,8 @@ fn schemes(schemes: &[SignatureScheme]) -> String {
     schemes.iter().take(32).map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// Words from outside, without characters that could act on a terminal or a log, and not longer than a line.
+/// Words from outside, without characters that could act on a terminal or a log, and not longer
+/// than a line.
 fn clean(words: &str) -> String {
     words.chars().map(|c| if c.is_control() { '?' } else { c }).take(300).collect()
 }

@@ -12,7 +12,8 @@ use rustls::{
 use super::*;
 use crate::security::tls::{client_certificate::Answer, key_kind::KeyKind, verify::UnusableKey};
 
-/// The text is one for people: it holds neither the variant's name nor its fields as `Debug` writes them.
+/// The text is one for people: it holds neither the variant's name nor its fields as `Debug` writes
+/// them.
 fn says(error: impl Into<TlsError>, variant: impl Debug) -> String {
     let error = error.into();
     let said = text(&error, None);

@@ -22,7 +22,8 @@ fn ed25519_is_allowed_under_tls_1_2() {
     assert!(Arc::ptr_eq(&provider, &built_in().unwrap()), "suites are made once");
 }
 
-/// The source of graviola's code for this processor, of the version that is built; `None` where cargo keeps it elsewhere.
+/// The source of graviola's code for this processor, of the version that is built; `None` where
+/// cargo keeps it elsewhere.
 fn sources() -> Option<Vec<String>> {
     let lock = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).ok()?;
     let version = lock.split("name = \"graviola\"\nversion = \"").nth(1)?.split('"').next()?.to_owned();

@@ -9,8 +9,8 @@ use super::Held;
 type Members = BTreeMap<String, BTreeSet<Uuid>>;
 type Counts = BTreeMap<Uuid, i32>;
 
-/// Of each topic a run of partitions for each member that wants it, the first members one more where it does not come out
-/// even.
+/// Of each topic a run of partitions for each member that wants it, the first members one more
+/// where it does not come out even.
 pub(super) fn range(members: &Members, counts: &Counts) -> BTreeMap<String, Held> {
     let mut target: BTreeMap<String, Held> = members.keys().map(|id| (id.clone(), Held::new())).collect();
     for (topic, &count) in counts {

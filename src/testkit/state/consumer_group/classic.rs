@@ -1,9 +1,9 @@
-//! Members of the classic protocol in a group of the consumer protocol, and groups that move from one to the other while
-//! they run (KIP-848, online migration).
+//! Members of the classic protocol in a group of the consumer protocol, and groups that move from
+//! one to the other while they run (KIP-848, online migration).
 //!
-//! Such a member joins, syncs and heartbeats as ever, but nobody leads: the coordinator answers a JoinGroup at once, its
-//! SyncGroup with what the member may have, and its heartbeats with REBALANCE_IN_PROGRESS whenever there is something to
-//! come for.
+//! Such a member joins, syncs and heartbeats as ever, but nobody leads: the coordinator answers a
+//! JoinGroup at once, its SyncGroup with what the member may have, and its heartbeats with
+//! REBALANCE_IN_PROGRESS whenever there is something to come for.
 
 use std::{
     collections::BTreeSet,
@@ -70,7 +70,8 @@ fn held(topics: impl IntoIterator<Item = (String, Vec<i32>)>, picture: &Picture)
     known.map(|(id, partitions)| (id, partitions.into_iter().collect())).collect()
 }
 
-/// What a SyncGroup gave; `None` where it cannot be read, or belongs to an assignor of the members' own.
+/// What a SyncGroup gave; `None` where it cannot be read, or belongs to an assignor of the members'
+/// own.
 fn decode_assignment(bytes: &Bytes, picture: &Picture) -> Option<Held> {
     let mut bytes = bytes.clone();
     if bytes.is_empty() {
@@ -102,7 +103,8 @@ fn encode_assignment(given: &Held, version: i16, picture: &Picture) -> Bytes {
 }
 
 impl ConsumerGroup {
-    /// A member of the classic protocol joins, or joins again: its id, epoch and protocol. At once: nobody is waited for.
+    /// A member of the classic protocol joins, or joins again: its id, epoch and protocol. At once:
+    /// nobody is waited for.
     pub(crate) fn classic_join(
         &mut self,
         now: Instant,
@@ -239,12 +241,14 @@ impl ConsumerGroup {
         Ok(())
     }
 
-    /// Whether it has members, and all of them are of the classic protocol: then it moves back to it.
+    /// Whether it has members, and all of them are of the classic protocol: then it moves back to
+    /// it.
     pub(crate) fn is_classic(&self) -> bool {
         !self.members.is_empty() && self.members.values().all(|member| member.classic.is_some())
     }
 
-    /// Takes a classic group over; `None` where its members' own assignor decides, whose word would be lost.
+    /// Takes a classic group over; `None` where its members' own assignor decides, whose word would
+    /// be lost.
     pub(crate) fn from_classic(generation: i32, members: Vec<Moved>, picture: &Picture) -> Option<Self> {
         let mut group = Self { epoch: generation, target_epoch: generation, ..Self::default() };
         for moved in members {

@@ -1,7 +1,8 @@
 //! A group of the consumer protocol (KIP-848), as its coordinator keeps it.
 //!
-//! Three epochs rise one behind the other: the *group's* with every change of members, subscriptions or topics; that of the
-//! *target*, once it has been worked out who is to have what; and each *member's*, as it comes to what it is to have:
+//! Three epochs rise one behind the other: the *group's* with every change of members,
+//! subscriptions or topics; that of the *target*, once it has been worked out who is to have what;
+//! and each *member's*, as it comes to what it is to have:
 //!
 //! ```text
 //!                    something is to be given up             it was
@@ -12,8 +13,9 @@
 //!     └─────────────────────────────────────────────────────── Unreleased
 //! ```
 //!
-//! A partition is given to a member only when no other has it any more. Members of the classic protocol take part (see
-//! `classic`), so that a group can be moved from one protocol to the other while it runs.
+//! A partition is given to a member only when no other has it any more. Members of the classic
+//! protocol take part (see `classic`), so that a group can be moved from one protocol to the other
+//! while it runs.
 
 mod assign;
 mod classic;
@@ -397,7 +399,8 @@ impl ConsumerGroup {
         match &member.classic {
             Some(_) if epoch != member.epoch => Err(ErrorCode::ILLEGAL_GENERATION),
             None if version < 9 => Err(ErrorCode::UNSUPPORTED_VERSION),
-            // Kafka 4.3 looks at when each partition was assigned (KIP-1251); those before ask for the very epoch.
+            // Kafka 4.3 looks at when each partition was assigned (KIP-1251); those before ask for
+            // the very epoch.
             None if epoch != member.epoch => Err(ErrorCode::STALE_MEMBER_EPOCH),
             _ => Ok(()),
         }

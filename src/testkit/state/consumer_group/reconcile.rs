@@ -1,4 +1,5 @@
-//! How far a member may come towards what it is to have: it gives up first, and gets what nobody else has any more.
+//! How far a member may come towards what it is to have: it gives up first, and gets what nobody
+//! else has any more.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -116,7 +117,8 @@ impl ConsumerGroup {
     }
 }
 
-/// A member gives up what it is not subscribed to any more, before it is worked out what it gets instead.
+/// A member gives up what it is not subscribed to any more, before it is worked out what it gets
+/// instead.
 fn drop_unsubscribed(member: &mut Member, has: impl Fn(&Held) -> bool, picture: &Picture) {
     let subscribed = member.subscribed(picture);
     let all: BTreeMap<_, _> = std::mem::take(&mut member.assigned);

@@ -16,9 +16,11 @@ pub(crate) struct JoinRequest {
     pub(crate) protocols: Vec<(String, Bytes)>,
     pub(crate) session_timeout: Duration,
     pub(crate) rebalance_timeout: Duration,
-    /// The version asks a new dynamic member to come again with the id that it is given (v4, KIP-394).
+    /// The version asks a new dynamic member to come again with the id that it is given (v4,
+    /// KIP-394).
     pub(crate) id_required: bool,
-    /// The version lets the coordinator tell a static leader that came back to keep the assignment (v9, KIP-814).
+    /// The version lets the coordinator tell a static leader that came back to keep the assignment
+    /// (v9, KIP-814).
     pub(crate) may_skip_assignment: bool,
     /// The id for a member that has none yet.
     pub(crate) new_id: String,
@@ -203,8 +205,8 @@ impl Group {
         ticket
     }
 
-    /// A static member came back without its id: it takes its own place over, and in a stable group it goes on with its
-    /// assignment without a rebalance (KIP-345).
+    /// A static member came back without its id: it takes its own place over, and in a stable group
+    /// it goes on with its assignment without a rebalance (KIP-345).
     fn replace_static(
         &mut self,
         at: usize,
@@ -301,7 +303,8 @@ impl Group {
         }
     }
 
-    /// The time for joining has passed: dynamic members that did not come are left behind, static ones are kept.
+    /// The time for joining has passed: dynamic members that did not come are left behind, static
+    /// ones are kept.
     pub(super) fn time_is_up(&mut self, now: Instant, first: Option<Instant>, settings: &GroupSettings) {
         if let Some(latest) = first
             && std::mem::take(&mut self.came)

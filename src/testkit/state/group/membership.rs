@@ -108,8 +108,8 @@ impl Group {
         self.protocol_type = None;
     }
 
-    /// The coordinator moved away: whoever waits has to find the new one. What was agreed stays, as it is in the log
-    /// that the new coordinator reads.
+    /// The coordinator moved away: whoever waits has to find the new one. What was agreed stays, as
+    /// it is in the log that the new coordinator reads.
     pub(crate) fn coordinator_moved(&mut self) {
         for at in 0..self.members.len() {
             self.fail_sync(at, ErrorCode::NOT_COORDINATOR);

@@ -1,5 +1,5 @@
-//! Groups that move between the protocols: a classic one while a member of the consumer protocol joins it, and back when
-//! only classic members are left (KIP-848). What was committed stays.
+//! Groups that move between the protocols: a classic one while a member of the consumer protocol
+//! joins it, and back when only classic members are left (KIP-848). What was committed stays.
 
 use std::time::Instant;
 
@@ -62,7 +62,8 @@ impl Group {
         (self.leader, self.protocol) = (None, None);
     }
 
-    /// Back to the classic protocol: at once where nobody is left, or with the classic members that are, who share anew.
+    /// Back to the classic protocol: at once where nobody is left, or with the classic members that
+    /// are, who share anew.
     pub(crate) fn downgrade(&mut self, now: Instant, picture: &Picture, settings: &GroupSettings) {
         let Some(consumer) = self.consumer.take() else { return };
         let (generation, members) = consumer.into_classic(picture);

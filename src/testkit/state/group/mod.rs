@@ -1,4 +1,5 @@
-//! A classic consumer group, as its coordinator keeps it: members, generations, rebalances, committed offsets.
+//! A classic consumer group, as its coordinator keeps it: members, generations, rebalances,
+//! committed offsets.
 //!
 //! ```text
 //!             first member joins              all have joined, or time is up
@@ -9,8 +10,9 @@
 //!                                    └──── a member joins or leaves ── Stable ◄──┘
 //! ```
 //!
-//! Time comes in as `now`; what waits (a JoinGroup until everybody is there, a SyncGroup until the leader has decided)
-//! holds a [`Ticket`] and asks for its outcome again whenever the group changed or [`Group::deadline`] has passed.
+//! Time comes in as `now`; what waits (a JoinGroup until everybody is there, a SyncGroup until the
+//! leader has decided) holds a [`Ticket`] and asks for its outcome again whenever the group changed
+//! or [`Group::deadline`] has passed.
 
 mod join;
 mod membership;
@@ -60,8 +62,8 @@ enum Phase {
     Preparing {
         /// When those who did not join are left behind.
         until: Instant,
-        /// The group was empty before, so that `initial_rebalance_delay` is waited out even if all are there; extended
-        /// as members come, to this at the latest.
+        /// The group was empty before, so that `initial_rebalance_delay` is waited out even if all
+        /// are there; extended as members come, to this at the latest.
         first: Option<Instant>,
     },
     Completing {
@@ -118,7 +120,8 @@ pub(crate) struct Group {
     syncs: HashMap<Ticket, SyncOutcome>,
     tickets: u64,
     offsets: BTreeMap<(String, i32), Committed>,
-    /// There where the group is of the consumer protocol; then it has no classic members of its own.
+    /// There where the group is of the consumer protocol; then it has no classic members of its
+    /// own.
     consumer: Option<Box<ConsumerGroup>>,
 }
 
@@ -146,8 +149,9 @@ impl Default for Group {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupView {
-    /// Kafka's name for the group's state: `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Stable`; for a group of
-    /// the consumer protocol, of which this shows only a part, as in [`ConsumerGroupView`](super::super::ConsumerGroupView).
+    /// Kafka's name for the group's state: `Empty`, `PreparingRebalance`, `CompletingRebalance` or
+    /// `Stable`; for a group of the consumer protocol, of which this shows only a part, as in
+    /// [`ConsumerGroupView`](super::super::ConsumerGroupView).
     pub state: &'static str,
     /// Rises with every rebalance.
     pub generation: i32,

@@ -20,8 +20,8 @@ impl Group {
         self.members.is_empty() && self.generation == 0
     }
 
-    /// Whether that member, in that generation, may commit now. A negative generation is a consumer without membership,
-    /// which may commit only while the group has no members.
+    /// Whether that member, in that generation, may commit now. A negative generation is a consumer
+    /// without membership, which may commit only while the group has no members.
     pub(crate) fn may_commit(
         &mut self,
         now: Instant,

@@ -420,8 +420,8 @@ impl World {
     }
 }
 
-/// Members that come, go silent for a while, leave and lose their coordinator in any order: once they are left alone,
-/// they all end up in one generation, and nobody waits for ever.
+/// Members that come, go silent for a while, leave and lose their coordinator in any order: once
+/// they are left alone, they all end up in one generation, and nobody waits for ever.
 #[test]
 fn any_interleaving_settles() {
     use rand::{RngExt, SeedableRng, rngs::StdRng};

@@ -20,8 +20,8 @@ impl Awaited {
     }
 }
 
-/// Hostilities that are excused from the bound on log lines, by name: each generation of a group is one line at INFO,
-/// and the pace of joins bounds their number.
+/// Hostilities that are excused from the bound on log lines, by name: each generation of a group is
+/// one line at INFO, and the pace of joins bounds their number.
 pub(super) static FLOODS: &[&str] = &["every second heartbeat fences the member"];
 
 pub(super) static AWAITED: &[Awaited] = &[

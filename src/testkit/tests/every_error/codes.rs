@@ -17,7 +17,8 @@ fn all() -> impl Iterator<Item = ErrorCode> {
     known.chain([ErrorCode::new(UNHEARD_OF)])
 }
 
-/// The codes to play: all, or those that the client's source names and one of each kind of the others.
+/// The codes to play: all, or those that the client's source names and one of each kind of the
+/// others.
 pub(super) fn played(whole: bool) -> Vec<ErrorCode> {
     if whole {
         return all().collect();
@@ -36,7 +37,8 @@ pub(super) fn played(whole: bool) -> Vec<ErrorCode> {
     codes
 }
 
-/// The codes that the source of the client compares with, by name; the table of codes itself and the testkit aside.
+/// The codes that the source of the client compares with, by name; the table of codes itself and
+/// the testkit aside.
 fn named_in_source() -> BTreeSet<String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut named = BTreeSet::new();
@@ -61,7 +63,8 @@ fn named_in_source() -> BTreeSet<String> {
     named
 }
 
-/// The words by which the user recognizes a code: Kafka's name, or what the name says in the words of an error's kind.
+/// The words by which the user recognizes a code: Kafka's name, or what the name says in the words
+/// of an error's kind.
 pub(super) fn words(code: ErrorCode) -> Vec<String> {
     let mut words = vec![code.to_string()];
     match code {

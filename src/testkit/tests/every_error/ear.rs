@@ -88,7 +88,8 @@ impl Ear {
         }
     }
 
-    /// By each way, when the user first heard of something that holds one of `words`, counted from `since`.
+    /// By each way, when the user first heard of something that holds one of `words`, counted from
+    /// `since`.
     pub(super) fn first_of(&self, words: &[String], since: Instant) -> BTreeMap<Way, Duration> {
         let mut first = BTreeMap::new();
         for (at, way, text) in &self.lock().news {

@@ -26,7 +26,8 @@ pub(super) struct Hostility {
     pub(super) name: &'static str,
     pub(super) play: fn(Stage) -> Playing,
     pub(super) make: fn(&Cluster) -> Trouble,
-    /// A word of what the user is to hear; `None` where the client's work goes on and there is nothing to hear.
+    /// A word of what the user is to hear; `None` where the client's work goes on and there is
+    /// nothing to hear.
     pub(super) word: Option<&'static str>,
 }
 

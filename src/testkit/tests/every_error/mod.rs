@@ -1,15 +1,17 @@
-//! Each API that the client sends is answered with each error code, for ever, in every scenario in which it is sent: no
-//! pair may spin, flood the log, or leave the user without a word.
+//! Each API that the client sends is answered with each error code, for ever, in every scenario in
+//! which it is sent: no pair may spin, flood the log, or leave the user without a word.
 //!
-//! The rows stand in [`ROWS`]. An API that the client sends and that has no row fails `every_api_that_is_sent_has_a_row`.
+//! The rows stand in [`ROWS`]. An API that the client sends and that has no row fails
+//! `every_api_that_is_sent_has_a_row`.
 //!
-//! Codes that the client's source does not name are told apart by the table of codes alone: one of each kind stands for the
-//! others, and a pair is cut short once it is sound. `OTTLA_EVERY_ERROR=all` plays every code, each for its whole minute.
+//! Codes that the client's source does not name are told apart by the table of codes alone: one of
+//! each kind stands for the others, and a pair is cut short once it is sound.
+//! `OTTLA_EVERY_ERROR=all` plays every code, each for its whole minute.
 //!
 //! `scripts/every-error` writes the outcomes to `docs/every-error.md`.
 //!
-//! `OTTLA_EVERY_ERROR=Fetch:1 cargo test --lib every_error -- --nocapture` shows what the user heard of one
-//! pair.
+//! `OTTLA_EVERY_ERROR=Fetch:1 cargo test --lib every_error -- --nocapture` shows what the user
+//! heard of one pair.
 
 mod awaited;
 mod codes;
@@ -29,7 +31,8 @@ use hostile::HOSTILITIES;
 use rows::{ROWS, Row};
 use stage::{HEARD_WITHIN, Outcome, Setting};
 
-/// Whether all codes are played, each for its whole minute, and not only those that the client can tell apart.
+/// Whether all codes are played, each for its whole minute, and not only those that the client can
+/// tell apart.
 fn plays_all() -> bool {
     std::env::var("OTTLA_EVERY_ERROR").is_ok_and(|what| what == "all")
 }
@@ -56,8 +59,8 @@ fn complaint(outcome: &Outcome) -> Option<String> {
 /// Plays all pairs of a scenario, and tells those that are not as they have to be.
 fn check(scenario: &str) {
     let ear = Ear::default();
-    // Of a single subscriber `tracing` believes that all threads have it, so that a test beside this one, which has none,
-    // would switch an event off for all: hence a second one.
+    // Of a single subscriber `tracing` believes that all threads have it, so that a test beside
+    // this one, which has none, would switch an event off for all: hence a second one.
     let _second = tracing::Dispatch::new(ear.clone());
     let _told = tracing::subscriber::set_default(ear.clone());
     let wanted = std::env::var("OTTLA_EVERY_ERROR").ok();
@@ -120,7 +123,8 @@ fn play(row: &'static Row, code: ErrorCode, ear: &Ear) -> Outcome {
     stage::play(&setting, ear)
 }
 
-/// The client's own list of what it sends, against the rows; and each API of the list is sent where nothing is wrong.
+/// The client's own list of what it sends, against the rows; and each API of the list is sent where
+/// nothing is wrong.
 #[test]
 fn every_api_that_is_sent_has_a_row() {
     let source = include_str!("../../../cluster/versions.rs");

@@ -60,8 +60,8 @@ impl Row {
         }
     }
 
-    /// Whether a client that goes on with its work needs to tell nothing. A consumer reads on while its group or its commits
-    /// are in trouble, so that its records prove nothing there.
+    /// Whether a client that goes on with its work needs to tell nothing. A consumer reads on while
+    /// its group or its commits are in trouble, so that its records prove nothing there.
     pub(super) fn work_counts(&self) -> bool {
         let cluster = [ApiKey::Metadata, ApiKey::ApiVersions, ApiKey::OffsetForLeaderEpoch];
         self.scenario.contains("producer") || cluster.contains(&self.api)

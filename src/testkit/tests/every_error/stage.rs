@@ -22,7 +22,8 @@ use crate::{
 
 /// The time over which requests are averaged, and within which the user hears of an error.
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
-/// A call may take all of `default.api.timeout.ms`, which is a minute, and its last attempt ends a little later.
+/// A call may take all of `default.api.timeout.ms`, which is a minute, and its last attempt ends a
+/// little later.
 pub(super) const HEARD_WITHIN: Duration = Duration::from_secs(62);
 /// How long a scenario goes on: long enough for a minute that begins with the first refusal.
 pub(super) const PLAYED: Duration = Duration::from_secs(80);

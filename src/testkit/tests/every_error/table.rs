@@ -1,4 +1,5 @@
-//! The outcomes of a row, as lines of a table: codes whose errors reach the user by the same ways share a line.
+//! The outcomes of a row, as lines of a table: codes whose errors reach the user by the same ways
+//! share a line.
 
 use std::{collections::BTreeMap, fmt::Write};
 

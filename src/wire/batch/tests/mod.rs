@@ -31,7 +31,8 @@ fn sealed(records: &[(Record<'_>, i64)]) -> SealedBatch {
         let before = builder.size();
         assert_eq!(builder.append(&parts(record), *timestamp), index as u32);
         let (size, bound) = (builder.size() - before, record_size_bound(&parts(record)));
-        // What is not known before: the record's length and its two deltas, of one byte at the least.
+        // What is not known before: the record's length and its two deltas, of one byte at the
+        // least.
         assert!((size..size + 5 + 10 + 5 - 2).contains(&bound), "{size} {bound}");
     }
     assert_eq!(builder.count() as usize, records.len());

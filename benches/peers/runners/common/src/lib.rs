@@ -1,4 +1,5 @@
-//! What the runners have in common: their command line, the data, the clocks, and the line that they print at their end.
+//! What the runners have in common: their command line, the data, the clocks, and the line that
+//! they print at their end.
 //!
 //! The runners in Go and Java read the same command line and print the same line.
 
@@ -59,7 +60,8 @@ pub struct Work {
     pub records: u64,
     /// Which of several ways of sending a client has, where it has several.
     pub api: Option<String>,
-    /// The authority (a PEM file) that the broker's certificate has to be from; `None`: without TLS.
+    /// The authority (a PEM file) that the broker's certificate has to be from; `None`: without
+    /// TLS.
     pub ca: Option<String>,
     pub values: Vec<&'static [u8]>,
     pub keys: Vec<[u8; 8]>,
@@ -133,7 +135,8 @@ impl Work {
         &self.keys[(n % KEYS as u64) as usize]
     }
 
-    /// Sends until time or records are up, looking at the clock now and then; gives how many were sent.
+    /// Sends until time or records are up, looking at the clock now and then; gives how many were
+    /// sent.
     pub fn until_done(&self, time: Duration, mut send: impl FnMut(u64) -> Result<(), Failure>) -> Result<u64, Failure> {
         let end = Instant::now() + time;
         let mut n = 0;
@@ -147,7 +150,8 @@ impl Work {
         Ok(n)
     }
 
-    /// How many records at most are read before the clock starts: a log that ends leaves as many to be timed.
+    /// How many records at most are read before the clock starts: a log that ends leaves as many to
+    /// be timed.
     pub fn most_to_warm_up(&self) -> u64 {
         self.records / 2
     }
@@ -162,8 +166,9 @@ impl Work {
         ((time.as_secs_f64() * self.rate as f64) as u64).clamp(1, self.records)
     }
 
-    /// Waits, as a thread, until the `n`th record is due; gives the time from which its latency counts: that of the call,
-    /// or, where the sender is behind its schedule, the time at which it should have been called.
+    /// Waits, as a thread, until the `n`th record is due; gives the time from which its latency
+    /// counts: that of the call, or, where the sender is behind its schedule, the time at which it
+    /// should have been called.
     pub fn wait_until_due(&self, start: Instant, n: u64) -> Instant {
         let due = start + Duration::from_nanos(n * 1_000_000_000 / self.rate);
         match due.checked_duration_since(Instant::now()) {

@@ -1,4 +1,5 @@
-//! What a reader looks at in each record, so that nobody is measured for records that nobody touches.
+//! What a reader looks at in each record, so that nobody is measured for records that nobody
+//! touches.
 
 /// The sums over all values that were read; the driver knows what they have to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use peers_common::{Clock, Failure, Outcome, STALLED, Tally, Work};
 
 use crate::VERSION;
 
-/// Its defaults of 500 records, fetched ahead and in a poll, are less than one batch: it would wait for the broker each time.
+/// Its defaults of 500 records, fetched ahead and in a poll, are less than one batch: it would wait
+/// for the broker each time.
 const MAX_POLL_RECORDS: i32 = 10_000;
 /// Without a bound: `fetch.max.bytes` is one already.
 const MAX_BUFFERED_RECORDS: i32 = 0;

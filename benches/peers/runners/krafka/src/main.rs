@@ -1,4 +1,5 @@
-//! The work through krafka: `enqueue`, and every `DeliveryHandle` awaited; there is no callback for each record.
+//! The work through krafka: `enqueue`, and every `DeliveryHandle` awaited; there is no callback for
+//! each record.
 
 mod consume;
 
@@ -20,7 +21,8 @@ const VERSION: &str = "0.28.1";
 /// How many handles are kept before the older half of them is awaited.
 const KEPT: usize = 1 << 17;
 
-/// One worker beside the program's own thread: with more, every record that travels alone would wake two of them.
+/// One worker beside the program's own thread: with more, every record that travels alone would
+/// wake two of them.
 #[tokio::main(worker_threads = 1)]
 async fn main() -> ExitCode {
     finish(run().await)
@@ -110,8 +112,8 @@ async fn look_at(handle: DeliveryHandle) -> Result<u64, Failure> {
     if result.is_persisted() { Ok(1) } else { Err(format!("a record was not persisted: {result:?}").into()) }
 }
 
-/// Sends from this thread, which sleeps more exactly than a runtime's timer does: nothing else runs on it. Each handle is
-/// awaited by a task of its own, which takes the time.
+/// Sends from this thread, which sleeps more exactly than a runtime's timer does: nothing else runs
+/// on it. Each handle is awaited by a task of its own, which takes the time.
 async fn latency(work: &Work, producer: &Producer) -> Result<Outcome, Failure> {
     latency_pass(work, work.scheduled(work.warmup), producer).await?;
     let clock = Clock::start()?;

@@ -1,5 +1,5 @@
-//! The least that reading can cost: Fetch v13 over one blocking socket, one request ahead of what is looked at; every batch
-//! is checksummed, and its records are walked to their values.
+//! The least that reading can cost: Fetch v13 over one blocking socket, one request ahead of what
+//! is looked at; every batch is checksummed, and its records are walked to their values.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,8 @@ fn pass(time: Duration, socket: &mut Socket, offsets: &mut [i64]) -> Result<Tall
     loop {
         socket.end(&mut answer)?;
         let slices = slices(&answer, socket.topic_id())?;
-        // Where the next batches begin stands in the headers: so the next request leaves before these are looked at.
+        // Where the next batches begin stands in the headers: so the next request leaves before
+        // these are looked at.
         for &(partition, records) in &slices {
             let offset = offsets.get_mut(partition).ok_or("an answer for a partition that nobody asked for")?;
             for batch in batches(records) {

@@ -1,7 +1,8 @@
-//! The least that any client could do, to hold the others against: one thread, one blocking socket, the requests of
-//! Ottla's shape. Each record's bytes are copied once, into the batch in the request that is sent; each batch is checksummed
-//! once; each answer is read and looked at. There is no partitioner (batch after batch goes to the next partition, with
-//! keys too), no table, no second attempt, and no compression.
+//! The least that any client could do, to hold the others against: one thread, one blocking socket,
+//! the requests of Ottla's shape. Each record's bytes are copied once, into the batch in the
+//! request that is sent; each batch is checksummed once; each answer is read and looked at. There
+//! is no partitioner (batch after batch goes to the next partition, with keys too), no table, no
+//! second attempt, and no compression.
 
 mod consume;
 mod request;

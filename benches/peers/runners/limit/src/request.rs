@@ -1,4 +1,5 @@
-//! A Produce request as it is put together, in place: one buffer, which is sent as it is and then used again.
+//! A Produce request as it is put together, in place: one buffer, which is sent as it is and then
+//! used again.
 
 use std::{
     mem,
@@ -15,12 +16,14 @@ const TIMEOUT_MS: i32 = 30_000;
 /// `max.request.size` of the others.
 const MAX_REQUEST: usize = 1 << 20;
 
-/// The header of a batch (v2), where in it the length stands, its checksum, and what the checksum covers.
+/// The header of a batch (v2), where in it the length stands, its checksum, and what the checksum
+/// covers.
 const BATCH_HEADER: usize = 61;
 const BATCH_LENGTH: usize = 8;
 const CHECKSUM: usize = 17;
 const CHECKED_FROM: usize = 21;
-/// Lengths that are known only later have these many bytes, whatever they say; varints may be longer than they have to be.
+/// Lengths that are known only later have these many bytes, whatever they say; varints may be
+/// longer than they have to be.
 const COUNT_SIZE: usize = 2;
 const LENGTH_SIZE: usize = 3;
 const MAX_LENGTH: usize = (1 << (7 * LENGTH_SIZE)) - 1;

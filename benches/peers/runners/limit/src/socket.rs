@@ -140,7 +140,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends what the request holds, if anything; where too many are in flight, reads the oldest's answer first.
+    /// Sends what the request holds, if anything; where too many are in flight, reads the oldest's
+    /// answer first.
     pub fn send(&mut self, request: &mut Request) -> Result<(), Failure> {
         while self.in_flight.len() >= IN_FLIGHT {
             self.read_answer()?;

@@ -1,4 +1,5 @@
-//! Reading through Ottla. `--api`: `poll` (the default: records that borrow) or `recv` (owned, one by one).
+//! Reading through Ottla. `--api`: `poll` (the default: records that borrow) or `recv` (owned, one
+//! by one).
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
-//! The work through Ottla. `--api`: `callback` (`try_send`, results by `on_delivery`), `delivery` (`try_send`, every
-//! `Delivery` awaited) or `batch` (`send_batch` of 500 records, its results looked at). For `consume`: `poll` (the default) or `recv`.
+//! The work through Ottla. `--api`: `callback` (`try_send`, results by `on_delivery`), `delivery`
+//! (`try_send`, every `Delivery` awaited) or `batch` (`send_batch` of 500 records, its results
+//! looked at). For `consume`: `poll` (the default) or `recv`.
 
 mod consume;
 
@@ -18,7 +19,8 @@ const KEPT: usize = 1 << 17;
 /// Records of one `send_batch`.
 const AT_ONCE: u64 = 500;
 
-/// One worker beside the program's own thread: with more, every record that travels alone would wake two of them.
+/// One worker beside the program's own thread: with more, every record that travels alone would
+/// wake two of them.
 #[tokio::main(worker_threads = 1)]
 async fn main() -> ExitCode {
     finish(run().await)
@@ -172,8 +174,8 @@ async fn look_at(deliveries: Deliveries) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sends from a thread of its own, which sleeps more exactly than a runtime's timer does; the time of each result is taken
-/// by the callback.
+/// Sends from a thread of its own, which sleeps more exactly than a runtime's timer does; the time
+/// of each result is taken by the callback.
 async fn latency(work: Work) -> Result<Outcome, Failure> {
     let (done, ends) = mpsc::channel::<(u64, Instant, bool)>();
     let producer = Producer::builder(work.bootstrap.as_str())

@@ -1,10 +1,12 @@
-//! What all consumers read from: a broker of the testkit that serves the same batches for ever, at offsets that go on.
+//! What all consumers read from: a broker of the testkit that serves the same batches for ever, at
+//! offsets that go on.
 //!
 //! ```sh
 //! source --topic perf --partitions 4 --values FILE --size 100 --compression lz4 --tls false
 //! ```
-//! With `--tls true` it has the testkit's certificate, and speaks TLS 1.3 only.
-//! It prints its address, and ends when its standard input does, after a line that says how large the batches are.
+//! With `--tls true` it has the testkit's certificate, and speaks TLS 1.3 only. It prints its
+//! address, and ends when its standard input does, after a line that says how large the batches
+//! are.
 
 use std::{fs, process::ExitCode};
 

@@ -1,4 +1,5 @@
-//! Reading through librdkafka: a `BaseConsumer`, polled record by record; its records borrow from librdkafka's.
+//! Reading through librdkafka: a `BaseConsumer`, polled record by record; its records borrow from
+//! librdkafka's.
 
 use std::time::{Duration, Instant};
 

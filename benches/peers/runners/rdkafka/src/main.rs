@@ -1,5 +1,6 @@
-//! The work through librdkafka, by the `rdkafka` crate. `--api`: `threaded` (the default: a `ThreadedProducer`, whose own
-//! thread serves the delivery callbacks) or `base` (a `BaseProducer`, polled by the thread that sends).
+//! The work through librdkafka, by the `rdkafka` crate. `--api`: `threaded` (the default: a
+//! `ThreadedProducer`, whose own thread serves the delivery callbacks) or `base` (a `BaseProducer`,
+//! polled by the thread that sends).
 
 mod consume;
 
@@ -150,7 +151,8 @@ fn config(work: &Work) -> ClientConfig {
     config
 }
 
-/// TLS, if it is to be: the version is what the broker offers, 1.3. librdkafka compares the host name by default.
+/// TLS, if it is to be: the version is what the broker offers, 1.3. librdkafka compares the host
+/// name by default.
 fn tls(work: &Work, config: &mut ClientConfig) {
     if let Some(ca) = &work.ca {
         config.set("security.protocol", "ssl").set("ssl.ca.location", ca);
@@ -201,7 +203,8 @@ fn produce<P: Sends>(work: &Work, time: Duration, producer: &P, results: &Result
             }
         }
     })?;
-    // Not `flush`: it looks at the queue only every 100 ms, and those would count as the client's time.
+    // Not `flush`: it looks at the queue only every 100 ms, and those would count as the client's
+    // time.
     let end = Instant::now() + Duration::from_secs(60);
     while results.delivered() - before < sent && results.failed() == 0 && Instant::now() < end {
         producer.wait();

@@ -396,7 +396,8 @@ async fn closing_is_bounded_when_nobody_answers() {
     member.handle.close(soon()).await.unwrap();
 }
 
-/// Its first attempt is refused, the member joins again under the same id, and only then is it tried again.
+/// Its first attempt is refused, the member joins again under the same id, and only then is it
+/// tried again.
 #[tokio::test(start_paused = true)]
 async fn a_goodbye_that_is_tried_again_does_not_put_its_successor_out() {
     for instance in [None, Some("a")] {

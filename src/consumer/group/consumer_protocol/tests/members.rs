@@ -75,7 +75,8 @@ pub(super) struct Heard {
 #[derive(Debug)]
 pub(super) struct Habits {
     polls: AtomicBool,
-    /// How long it takes to finish with what it holds when it is asked to, and what it commits then.
+    /// How long it takes to finish with what it holds when it is asked to, and what it commits
+    /// then.
     finishes_after: Mutex<Duration>,
     pub(super) commits: Mutex<Vec<(TopicPartition, OffsetAndMetadata)>>,
 }
@@ -187,7 +188,8 @@ async fn drive(
                         if let Err(error) = handle.commit(ours.collect(), soon()).await {
                             said.send_modify(|heard| heard.errors.push(error));
                         }
-                        // What was lost meanwhile is no longer ours to give up; the group goes on once it is told.
+                        // What was lost meanwhile is no longer ours to give up; the group goes on
+                        // once it is told.
                         if !done.is_closed() {
                             said.send_modify(|heard| {
                                 heard.revoked += 1;

@@ -61,7 +61,8 @@ fn members_of_foreign_clients_get_their_partitions() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let (ticket, _) = bench.expect_join();
-    // The subscription to `t` in version 1, from which sarama-cluster and kafka-go leave out the owned partitions.
+    // The subscription to `t` in version 1, from which sarama-cluster and kafka-go leave out the
+    // owned partitions.
     let foreign = [0, 1, 0, 0, 0, 1, 0, 1, b't'];
     let null_user_data = [&foreign[..], &[255; 4]].concat();
     let cut_off = [&null_user_data[..], &[0, 0, 0, 9, 0]].concat();
