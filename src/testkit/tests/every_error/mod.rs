@@ -13,7 +13,7 @@
 //! `OTTLA_EVERY_ERROR=Fetch:1 cargo test --lib every_error -- --nocapture` shows what the user
 //! heard of one pair.
 
-mod awaited;
+mod excused;
 mod codes;
 mod ear;
 mod hostile;
@@ -25,7 +25,7 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ErrorCode;
-use awaited::{AWAITED, FLOODS};
+use excused::{EXCUSED, FLOODS};
 use ear::Ear;
 use hostile::HOSTILITIES;
 use rows::{ROWS, Row};
@@ -84,9 +84,9 @@ fn check(scenario: &str) {
                 eprintln!("{scenario}, {row:?} {code:?}: {complaint:?}\n{outcome:#?}\n{}", outcome.transcript);
             }
             if let Some(complaint) = &complaint
-                && let Some(awaited) = AWAITED.iter().find(|awaited| awaited.covers(row, complaint))
+                && let Some(excused) = EXCUSED.iter().find(|excused| excused.covers(row, complaint))
             {
-                met.insert(awaited.why);
+                met.insert(excused.why);
             } else if let Some(complaint) = complaint {
                 let what = format!("{} {}: {complaint}", row.name(), row.place.name());
                 told.entry(what).or_default().push(code.to_string());
@@ -98,10 +98,10 @@ fn check(scenario: &str) {
         }
         complaints.extend(told);
     }
-    let idle = AWAITED.iter().filter(|awaited| awaited.scenarios.contains(&scenario) && !met.contains(awaited.why));
-    let idle: Vec<_> = idle.map(|awaited| awaited.why).collect();
+    let idle = EXCUSED.iter().filter(|excused| excused.scenarios.contains(&scenario) && !met.contains(excused.why));
+    let idle: Vec<_> = idle.map(|excused| excused.why).collect();
     if !idle.is_empty() && wanted.is_none() {
-        eprintln!("{scenario}: nothing awaits this any more, take it off the list: {idle:?}");
+        eprintln!("{scenario}: nothing needs this excuse any more, take it off the list: {idle:?}");
     }
     let count: usize = complaints.values().map(Vec::len).sum();
     let told: String = complaints
@@ -181,11 +181,11 @@ fn hostile_brokers_neither_spin_nor_silence() {
         let complaint = complaint(&outcome);
         let is_silence = outcome.heard_after().is_none_or(|after| after > HEARD_WITHIN);
         let is_loud = outcome.spins() || outcome.floods();
-        let awaited = FLOODS.contains(&hostility.name) && outcome.floods() && !outcome.spins();
-        let excused = hostility.word.is_none() && is_silence && !is_loud;
+        let excused = FLOODS.contains(&hostility.name) && outcome.floods() && !outcome.spins();
+        let keeps_quiet = hostility.word.is_none() && is_silence && !is_loud;
         if let Some(complaint) = complaint
-            && !awaited
             && !excused
+            && !keeps_quiet
         {
             complaints.push(format!("{}: {complaint} ({} requests)", hostility.name, outcome.requests));
         }

@@ -3,7 +3,7 @@
 use super::rows::Row;
 
 /// Some pairs of some scenarios, and what they lack.
-pub(super) struct Awaited {
+pub(super) struct Excused {
     pub(super) scenarios: &'static [&'static str],
     /// APIs by name.
     apis: &'static [&'static str],
@@ -12,7 +12,7 @@ pub(super) struct Awaited {
     pub(super) why: &'static str,
 }
 
-impl Awaited {
+impl Excused {
     pub(super) fn covers(&self, row: &Row, complaint: &str) -> bool {
         self.scenarios.contains(&row.scenario)
             && self.apis.contains(&row.api.to_string().as_str())
@@ -24,14 +24,14 @@ impl Awaited {
 /// one line at INFO, and the pace of joins bounds their number.
 pub(super) static FLOODS: &[&str] = &["every second heartbeat fences the member"];
 
-pub(super) static AWAITED: &[Awaited] = &[
-    Awaited {
+pub(super) static EXCUSED: &[Excused] = &[
+    Excused {
         scenarios: &["classic_member"],
         apis: &["LeaveGroup"],
         complaint: "is silent",
         why: "a member that leaves and that the coordinator does not know (UNKNOWN_MEMBER_ID) has left",
     },
-    Awaited {
+    Excused {
         scenarios: &["classic_member", "static_classic_member", "static_consumer_protocol_member"],
         apis: &["Heartbeat", "ConsumerGroupHeartbeat"],
         complaint: "floods the log",
