@@ -20,6 +20,12 @@ impl Address {
     /// # Errors
     /// Kind `Configuration`, naming the entry.
     pub(super) fn parse(entry: &str) -> Result<Self> {
+        if entry.contains('@') {
+            // What stands before it may be a password.
+            let message = "bootstrap.servers: an entry (not shown) has an @: write host:port; a user and a password \
+                           are set by sasl.username and sasl.password";
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
         let wrong = |why| {
             Error::new(
                 ErrorKind::Configuration,
@@ -111,6 +117,16 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn password_in_an_address_is_not_shown() {
+        for entry in ["user:hunter2@broker:9092", "SASL_SSL://user:hunter2@broker:9092", "hunter2@broker:9092"] {
+            let error = Address::parse(entry).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+            assert!(error.to_string().contains("sasl.password"), "{error}");
+        }
+    }
 
     #[test]
     fn hosts_addresses_and_protocols_are_read() {

@@ -13,9 +13,9 @@
 //! `OTTLA_EVERY_ERROR=Fetch:1 cargo test --lib every_error -- --nocapture` shows what the user
 //! heard of one pair.
 
-mod excused;
 mod codes;
 mod ear;
+mod excused;
 mod hostile;
 mod rows;
 mod scenarios;
@@ -25,8 +25,8 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ErrorCode;
-use excused::{EXCUSED, FLOODS};
 use ear::Ear;
+use excused::{EXCUSED, FLOODS};
 use hostile::HOSTILITIES;
 use rows::{ROWS, Row};
 use stage::{HEARD_WITHIN, Outcome, Setting};
