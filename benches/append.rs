@@ -32,7 +32,7 @@ async fn main() -> ottla::Result<()> {
         ("a key of 8 bytes", Some(b"customer"), None),
     ] {
         let producer = cluster.producer().buffer_memory(1 << 30).build().await?;
-        producer.send(Record::to("orders").value(&value)).await?.await?;
+        producer.send(Record::to("orders").with_value(&value)).await?.await?;
         let mut rounds = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
             let start = Instant::now();
@@ -60,12 +60,12 @@ async fn main() -> ottla::Result<()> {
 }
 
 fn record<'a>(value: &'a [u8], key: Option<&'a [u8; 8]>, partition: Option<i32>) -> Record<'a> {
-    let mut record = Record::to("orders").value(value);
+    let mut record = Record::to("orders").with_value(value);
     if let Some(key) = key {
-        record = record.key(black_box(key));
+        record = record.with_key(black_box(key));
     }
     if let Some(partition) = partition {
-        record = record.partition(partition);
+        record = record.with_partition(partition);
     }
     record
 }

@@ -44,7 +44,7 @@ async fn producer(cluster: &Cluster) -> ottla::Result<Producer> {
     // Connected, the topic is known, and the memory that a round takes is there.
     for _ in 0..2 {
         for _ in 0..RECORDS {
-            drop(producer.send(Record::to(TOPIC).value(&VALUE)).await?);
+            drop(producer.send(Record::to(TOPIC).with_value(&VALUE)).await?);
         }
         flushed(&producer).await;
     }
@@ -55,7 +55,7 @@ async fn producer(cluster: &Cluster) -> ottla::Result<Producer> {
 #[inline(never)]
 fn append(producer: &Producer, records: usize) -> ottla::Result<()> {
     for _ in 0..records {
-        let _delivery = black_box(producer.try_send(Record::to(TOPIC).value(black_box(&VALUE)))?);
+        let _delivery = black_box(producer.try_send(Record::to(TOPIC).with_value(black_box(&VALUE)))?);
     }
     Ok(())
 }
@@ -64,7 +64,7 @@ fn append(producer: &Producer, records: usize) -> ottla::Result<()> {
 #[inline(never)]
 fn append_at_once(producer: &Producer, cx: &mut Context<'_>, records: usize) {
     for _ in 0..records / AT_ONCE {
-        let batch = (0..AT_ONCE).map(|_| Record::to(TOPIC).value(black_box(&VALUE)));
+        let batch = (0..AT_ONCE).map(|_| Record::to(TOPIC).with_value(black_box(&VALUE)));
         let Poll::Ready(deliveries) = pin!(producer.send_batch(batch)).poll(cx) else { panic!("there is no room") };
         drop(black_box(deliveries));
     }
@@ -132,7 +132,7 @@ async fn run(what: &str) -> ottla::Result<Option<Done>> {
         "read" => {
             let cluster = Cluster::start(options).await?;
             cluster.create_topic(TOPIC, PARTITIONS)?;
-            let batch: Vec<_> = (0..160).map(|_| Record::to(TOPIC).value(&VALUE[..])).collect();
+            let batch: Vec<_> = (0..160).map(|_| Record::to(TOPIC).with_value(&VALUE[..])).collect();
             for partition in 0..PARTITIONS {
                 for _ in 0..RECORDS / batch.len() {
                     cluster.append(TOPIC, partition, &batch)?;

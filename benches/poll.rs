@@ -39,7 +39,7 @@ async fn measure(size: usize) {
     let cluster = Cluster::start(Options::new().in_memory().default_partitions(PARTITIONS)).await.expect("a cluster");
     cluster.create_topic("t", PARTITIONS).expect("a topic");
     let value = vec![b'x'; size];
-    let batch: Vec<_> = (0..(16_000 / size).max(1)).map(|_| Record::to("t").value(&value[..])).collect();
+    let batch: Vec<_> = (0..(16_000 / size).max(1)).map(|_| Record::to("t").with_value(&value[..])).collect();
     for partition in 0..PARTITIONS {
         for _ in 0..BYTES / 16_000 {
             cluster.append("t", partition, &batch).expect("a place in the log");

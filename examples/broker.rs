@@ -107,7 +107,7 @@ fn serve(text: &str) -> Result<(String, i32, Bytes), Failure> {
         (partitions.parse().map_err(|_| wrong())?, records.parse().map_err(|_| wrong())?);
     let size = size.parse().map_err(|_| wrong())?;
     let values: Vec<Vec<u8>> = (0..records).map(|n| letters(size, n as u64)).collect();
-    let records: Vec<Record<'_>> = values.iter().map(|value| Record::to(name).value(&value[..])).collect();
+    let records: Vec<Record<'_>> = values.iter().map(|value| Record::to(name).with_value(&value[..])).collect();
     Ok((name.to_owned(), partitions, batch(&records, compression)?))
 }
 

@@ -165,11 +165,11 @@ async fn produce(settings: Settings) -> Result<(), Failure> {
         for line in chunk? {
             let mut record = Record::to(topic.as_str());
             if let Some(partition) = partition {
-                record = record.partition(partition);
+                record = record.with_partition(partition);
             }
             let record = match settings.key_delimiter.as_deref().and_then(|d| split_once(&line, d.as_bytes())) {
-                Some((key, value)) => record.key(key).value(value),
-                None => record.value(&line),
+                Some((key, value)) => record.with_key(key).with_value(value),
+                None => record.with_value(&line),
             };
             let _delivery = producer.send(record).await?;
         }

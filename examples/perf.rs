@@ -194,7 +194,7 @@ async fn produce(settings: &Settings) -> Result<Outcome, Failure> {
     let mut progress = Progress::start();
     for n in 0..settings.records {
         let partition = i32::try_from(n % u64::from(settings.partitions.unsigned_abs())).unwrap_or_default();
-        let record = Record::to(settings.topic.as_str()).partition(partition).value(&value);
+        let record = Record::to(settings.topic.as_str()).with_partition(partition).with_value(&value);
         deliveries.push_back(match producer.try_send(record) {
             Ok(delivery) => delivery,
             // Only when the buffer is full does it wait.
@@ -255,7 +255,7 @@ async fn latency(settings: &Settings) -> Result<Outcome, Failure> {
     let producer = Producer::from_properties(settings.properties(&defaults)).await?;
     let value = settings.value();
     // The first record pays for connecting; it is not measured.
-    producer.send(Record::to(settings.topic.as_str()).partition(0).value(&value)).await?.await?;
+    producer.send(Record::to(settings.topic.as_str()).with_partition(0).with_value(&value)).await?.await?;
 
     let (sent, mut sends) = tokio::sync::mpsc::unbounded_channel::<(Instant, Delivery)>();
     let collector = tokio::spawn(async move {
@@ -277,7 +277,7 @@ async fn latency(settings: &Settings) -> Result<Outcome, Failure> {
             tokio::time::sleep_until(due.into()).await;
         }
         let partition = i32::try_from(n % u64::from(settings.partitions.unsigned_abs())).unwrap_or_default();
-        let record = Record::to(settings.topic.as_str()).partition(partition).value(&value);
+        let record = Record::to(settings.topic.as_str()).with_partition(partition).with_value(&value);
         let at = Instant::now();
         let delivery = producer.send(record).await?;
         if sent.send((at, delivery)).is_err() {

@@ -98,7 +98,7 @@ async fn produce(bootstrap: &str) -> Result<HashSet<(i32, i64)>, Failure> {
     for word in WORDS {
         // The record is in the buffer when this returns; its report comes later. The delivery
         // itself may be dropped.
-        let _delivery = producer.send(Record::to(TOPIC).value(word)).await?;
+        let _delivery = producer.send(Record::to(TOPIC).with_value(word)).await?;
     }
 
     let outstanding = producer.flush(Duration::from_secs(15)).await;

@@ -14,7 +14,7 @@ use common::{
     Args, Failure, json,
     verifiable::{self, Event},
 };
-use ottla::{Assigned, Consumer, RebalanceListener, Records, Revoked, Told, TopicPartition};
+use ottla::{Assigned, Consumer, ListenerResult, RebalanceListener, Records, Revoked, TopicPartition};
 
 const HELP: &str = "usage: verifiable_consumer --bootstrap-server HOST:PORT[,...] --topic TOPIC --group-id GROUP
   --group-protocol P          classic (the default) or consumer
@@ -186,16 +186,16 @@ async fn commit(consumer: &Consumer, offsets: Vec<(TopicPartition, i64)>) -> Res
 struct Rebalances;
 
 impl RebalanceListener for Rebalances {
-    async fn on_assigned(&self, assigned: &mut Assigned) -> Told {
+    async fn on_assigned(&self, assigned: &mut Assigned) -> ListenerResult {
         tell("partitions_assigned", assigned.partitions())
     }
 
-    async fn on_revoked(&self, revoked: &Revoked) -> Told {
+    async fn on_revoked(&self, revoked: &Revoked) -> ListenerResult {
         tell("partitions_revoked", revoked.partitions())
     }
 
     /// As Java's listeners do that make no difference.
-    async fn on_lost(&self, lost: &[TopicPartition]) -> Told {
+    async fn on_lost(&self, lost: &[TopicPartition]) -> ListenerResult {
         tell("partitions_revoked", lost)
     }
 }

@@ -154,13 +154,13 @@ async fn run(options: Options) -> Result<(), Failure> {
             return Err(error.into());
         }
         let (key, value) = (names.key(sent), names.value(sent));
-        let mut record = Record::to(&options.topic).value(&value).tag(sent);
+        let mut record = Record::to(&options.topic).with_value(&value).with_tag(sent);
         if let Some(key) = &key {
-            record = record.key(key);
+            record = record.with_key(key);
         }
         if let Some(at) = options.create_time {
             let elapsed = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-            record = record.timestamp_millis(at.saturating_add(elapsed));
+            record = record.with_timestamp_millis(at.saturating_add(elapsed));
         }
         sent += 1;
         tokio::select! {

@@ -19,7 +19,7 @@ use std::{
 
 use common::{Args, Failure};
 use ottla::{
-    Admin, Consumer, ConsumerRecord, ErrorCode, HandlerError, NewTopic, OffsetReset, OrderBy, Permanent, Producer,
+    Admin, Consumer, ConsumerRecord, ErrorCode, HandlerError, NewTopic, NonRetriable, OffsetReset, OrderBy, Producer,
     Record, testkit,
 };
 
@@ -89,7 +89,7 @@ async fn run() -> Result<(), Failure> {
         let customer = format!("customer-{}", n % 97);
         let cents = if n % 100 == 99 { "free".to_owned() } else { (n * 7).to_string() };
         // The delivery may be dropped: close waits for it, and says what failed.
-        let _delivery = producer.send(Record::to(ORDERS).key(&customer).value(&cents)).await?;
+        let _delivery = producer.send(Record::to(ORDERS).with_key(&customer).with_value(&cents)).await?;
     }
 
     // All are handled when each was billed or buried; until then it shows how far it is.
@@ -130,7 +130,7 @@ async fn run() -> Result<(), Failure> {
 async fn bill(record: &ConsumerRecord, billed: &AtomicU64) -> Result<(), HandlerError> {
     let text = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default());
     // Trying again would not make a number of it.
-    let cents: u64 = text.parse().map_err(Permanent::new)?;
+    let cents: u64 = text.parse().map_err(NonRetriable::new)?;
     tokio::time::sleep(Duration::from_millis(1)).await;
     billed.fetch_add(cents, Ordering::Relaxed);
     Ok(())

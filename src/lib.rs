@@ -107,28 +107,28 @@ pub use cluster::{BrokerMetrics, PartitionInfo};
 pub use consumer::{
     Assigned, Assignments, Assignor, Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus,
     CooperativeStickyAssignor, GroupMember, GroupProtocol, GroupState, GroupStatus, GroupSubscription, IsolationLevel,
-    LastAssignment, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionMetrics, PartitionRacks,
-    PartitionRecords, PartitionStatus, PartitionStream, PendingCommit, RangeAssignor, RebalanceListener,
-    RebalanceProtocol, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Revoked, RoundRobinAssignor,
-    StickyAssignor, Told, TopicState, TopicStatus, Waiting,
+    LastAssignment, ListenerResult, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionMetrics,
+    PartitionRacks, PartitionRecords, PartitionStatus, PartitionStream, PendingCommit, RangeAssignor,
+    RebalanceListener, RebalanceProtocol, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Revoked,
+    RoundRobinAssignor, StickyAssignor, TopicState, TopicStatus, WaitReason,
 };
 pub use error::{BoxError, DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 pub use metrics::Histogram;
 pub use producer::{
     Acks, CustomPartitioner, Deliveries, Delivery, DeliveryId, DeliveryReport, DeliveryReports, DeliveryResults,
-    PartitionChoice, Partitioner, Producer, ProducerBuilder, ProducerInterceptor, ProducerMetrics, Purge,
+    PartitionChoice, Partitioner, Producer, ProducerBuilder, ProducerInterceptor, ProducerMetrics, PurgeScope,
     TopicSnapshot, TrySendError,
 };
 pub use record::{
-    ConsumerRecord, DeserializeError, Deserializer, Field, Header, Offset, Payload, Plain, Record, RecordMetadata,
-    TimestampType, TopicName, TopicPartition,
+    ConsumerRecord, DeserializeError, Deserializer, FieldContext, Header, KafkaFormats, Offset, Payload, Record,
+    RecordMetadata, TimestampType, TopicName, TopicPartition,
 };
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub use wire::any_message;
 pub use wire::{ApiKey, Compression};
 pub use worker::{
-    Handler, HandlerError, HandlerResult, OrderBy, Permanent, RunningJob, Worker, WorkerBuilder, WorkerMetrics,
+    Handler, HandlerError, HandlerResult, NonRetriable, OrderBy, RunningJob, Worker, WorkerBuilder, WorkerMetrics,
     WorkerPartition, WorkerState, WorkerStatus,
 };
 

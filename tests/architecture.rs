@@ -108,7 +108,7 @@ fn room_of(path: &Path) -> String {
 }
 
 #[test]
-fn the_parser_sees_every_form_of_use() {
+fn parser_recognises_every_form_of_import() {
     let code =
         "use crate::{\n    cluster::{Client, Lane},\n    error::Error, wire,\n};\nfn f() -> crate::record::Record {}\n";
     let rooms: Vec<_> = rooms_named(code).into_iter().collect();
@@ -116,7 +116,7 @@ fn the_parser_sees_every_form_of_use() {
 }
 
 #[test]
-fn no_arrow_points_up() {
+fn modules_use_only_allowed_modules() {
     let allowed: BTreeMap<String, BTreeSet<String>> = block("arrows")
         .iter()
         .map(|line| {
@@ -153,7 +153,7 @@ fn no_arrow_points_up() {
 }
 
 #[test]
-fn what_decides_does_no_io_and_asks_no_clock() {
+fn decision_modules_use_no_io_or_clock() {
     let forbidden =
         ["tokio", "std::net", "std::fs", "std::thread", "Instant::now", "SystemTime::now", "rand::rng(", "async "];
     let mut wrong = Vec::new();
@@ -179,7 +179,7 @@ fn all_files(folder: &Path, out: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn the_tests_that_are_named_for_each_fault_are_there() {
+fn tests_named_in_protocol_readme_exist() {
     let text = fs::read_to_string(root().join("protocol-tests/README.md")).expect("protocol-tests/README.md is there");
     let rows = text.lines().filter(|line| line.starts_with("| "));
     // What stands in backticks in a row's last cell, and is a test's name.
@@ -207,7 +207,7 @@ fn the_tests_that_are_named_for_each_fault_are_there() {
 
 /// Log lines go through `log::event`, which puts the client's id, its role and its group on each.
 #[test]
-fn every_event_names_its_client() {
+fn every_event_uses_macro_naming_client() {
     let mut wrong = Vec::new();
     for path in sources() {
         let room = room_of(&path);

@@ -47,7 +47,7 @@ async fn one_by_one(consumer: &Consumer, records: usize) {
 }
 
 #[tokio::test]
-async fn a_record_allocates_nothing_and_a_batch_little() {
+async fn allocates_per_batch_but_not_per_record() {
     let source = Broker::source();
     let consumer = Consumer::builder(source.address.as_str()).build().await.expect("a consumer");
     consumer.assign((0..PARTITIONS).map(|partition| (TopicPartition::new("orders", partition), 0))).expect("assigned");

@@ -24,7 +24,7 @@ fn status(name: &str) -> usize {
 }
 
 #[tokio::test]
-async fn two_hundred_partitions_of_large_batches_stay_within_the_bound() {
+async fn resident_memory_stays_within_queued_max_bytes() {
     let source = Broker::start(["--serve", &format!("big:{PARTITIONS}:16:65536")]);
     for bound in [32 * MIB, 64 * MIB] {
         let builder = Consumer::builder(source.address.as_str()).queued_max_bytes(bound).max_poll_records(16);

@@ -34,7 +34,7 @@ fn batches(producer: &Producer) -> usize {
 
 async fn one_by_one(producer: &Producer, value: &[u8]) {
     for n in 1..=RECORDS {
-        let delivery = producer.send(Record::to("orders").value(value)).await.expect("room");
+        let delivery = producer.send(Record::to("orders").with_value(value)).await.expect("room");
         if n.is_multiple_of(BEHIND) {
             delivery.await.expect("acknowledged");
         }
@@ -44,7 +44,7 @@ async fn one_by_one(producer: &Producer, value: &[u8]) {
 
 async fn many_at_once(producer: &Producer, value: &[u8]) {
     for n in 1..=RECORDS / AT_ONCE {
-        let deliveries = producer.send_batch((0..AT_ONCE).map(|_| Record::to("orders").value(value))).await;
+        let deliveries = producer.send_batch((0..AT_ONCE).map(|_| Record::to("orders").with_value(value))).await;
         if (n * AT_ONCE).is_multiple_of(BEHIND) {
             deliveries.await.ok().expect("acknowledged");
         }
@@ -53,7 +53,7 @@ async fn many_at_once(producer: &Producer, value: &[u8]) {
 }
 
 #[tokio::test]
-async fn a_record_allocates_nothing_and_a_batch_little() {
+async fn allocates_per_batch_but_not_per_record() {
     // The default; and Java's, of which more share what their request costs.
     for batch_size in [256 * 1024, 16 * 1024] {
         hold(batch_size).await;

@@ -145,7 +145,7 @@ fn text(name: &str) -> ottla::security::Secret {
 }
 
 #[test]
-fn key_is_gone_from_memory_after_drop() {
+fn private_key_leaves_memory_after_drop() {
     let rsa = Needles::of("client.key");
     // The search finds what is there.
     let copy = read("client.key");

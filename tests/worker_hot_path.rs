@@ -74,7 +74,7 @@ async fn of(
 }
 
 #[tokio::test]
-async fn a_record_allocates_nothing_but_what_its_handler_does() {
+async fn handlers_cause_no_allocation_per_record() {
     let source = Broker::source();
     let closure = of("a closure", &source, |builder, count| {
         builder.start(move |record| {

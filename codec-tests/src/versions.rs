@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lock_files_have_the_same_codecs() {
+    fn both_lock_files_have_same_codecs() {
         assert_eq!(versions().map(|versions| versions.len()), Ok(CODECS.len()));
     }
 }

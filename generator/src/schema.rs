@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_as_schemas_write_them() {
+    fn parses_version_ranges_of_schemas() {
         let versions = |text: &str| text.parse::<Versions>().unwrap();
         assert_eq!(versions("none"), Versions::NONE);
         assert_eq!(versions("3"), Versions { min: 3, max: 3 });
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_end_lines_but_not_strings() {
+    fn removes_comments_but_keeps_string_contents() {
         assert_eq!(without_comments("// a\n{ \"u\": \"a//b\\\"//\" } // c\n"), "\n{ \"u\": \"a//b\\\"//\" } \n");
     }
 }

@@ -190,9 +190,9 @@ async fn run() -> Result<(), Failure> {
 async fn write(bootstrap: String, topic: String, records: i64) -> Result<(), Failure> {
     let producer = Producer::builder(&bootstrap).build().await?;
     for n in 0..records {
-        let record = Record::to(&topic).partition(i32::try_from(n % i64::from(PARTITIONS))?);
+        let record = Record::to(&topic).with_partition(i32::try_from(n % i64::from(PARTITIONS))?);
         // Whether it arrived is looked at in the end, of all at once.
-        drop(producer.send(record.value((n / i64::from(PARTITIONS)).to_string())).await?);
+        drop(producer.send(record.with_value((n / i64::from(PARTITIONS)).to_string())).await?);
     }
     producer.close(Duration::from_secs(120)).await?;
     Ok(())
@@ -394,7 +394,8 @@ async fn pass_on(
         };
         let (mut deliveries, mut done) = (Vec::new(), Vec::new());
         for record in records.iter() {
-            let copy = Record::to(&next).partition(record.partition()).value(record.value().unwrap_or_default());
+            let copy =
+                Record::to(&next).with_partition(record.partition()).with_value(record.value().unwrap_or_default());
             deliveries.push(producer.send(copy).await?);
             done.push((record.partition(), record.offset() + 1));
         }

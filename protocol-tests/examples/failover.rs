@@ -125,7 +125,7 @@ async fn produce(plan: &Plan, producer: &Producer, topic: &str) -> Result<(f64, 
         }
         let (partition, sequence) = (n % PARTITIONS, n / PARTITIONS);
         let value = format!("{partition}-{sequence}-{}", "x".repeat(80));
-        let record = Record::to(topic).partition(partition.try_into()?).value(&value);
+        let record = Record::to(topic).with_partition(partition.try_into()?).with_value(&value);
         sent.send((Instant::now(), producer.send(record).await?))?;
     }
     drop(sent);

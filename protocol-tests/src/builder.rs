@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_test_sets_wins_and_knows_its_node() {
+    fn explicit_settings_override_defaults_per_node() {
         let builder = Builder::default()
             .nodes(3)
             .listener("WHO", "SASL_SSL")

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_read() {
+    fn reads_batch_and_record_lines() {
         let line = "baseOffset: 3 lastOffset: 4 count: 2 baseSequence: 0 lastSequence: 1 producerId: 1000 producerEpoch: 0 \
             partitionLeaderEpoch: 0 isTransactional: false isControl: false deleteHorizonMs: OptionalLong.empty position: 0 \
             LogAppendTime: 12 size: 90 magic: 2 compresscodec: lz4 crc: 17 isvalid: true";

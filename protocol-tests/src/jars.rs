@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_compare_as_numbers() {
+    fn compares_versions_numerically_and_rejects_others() {
         let old = Version::parse("3.9.1").expect("a version");
         let new = Version::parse("3.10.0").expect("a version");
         assert!(old.number < new.number);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn missing_program_error_names_it() {
         assert!(need("sh").is_ok());
         let error = need("no-such-program-at-all").expect_err("must be missing");
         assert!(error.is_unavailable());

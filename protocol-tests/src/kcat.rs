@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_read_by_their_lengths() {
+    fn reads_records_by_their_stated_lengths() {
         let mut rest: &[u8] = b"3 7 12 -1 4 a=1,b=NULL\nx\ny\n\n0 8 -1 1 0 \nk\n";
         let first = consumed(&mut rest).expect("the first");
         assert_eq!((first.partition, first.offset, first.timestamp), (3, 7, 12));

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_dies_with_the_pipe_that_only_its_owner_holds() {
+    async fn process_dies_when_owner_closes_pipe() {
         let mut process = sleeper();
         assert_eq!(process.ended().expect("a look"), None);
         // As the kernel does when the owner is gone.
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_frozen_process_dies_with_its_owner_too() {
+    async fn frozen_process_dies_when_pipe_closes() {
         let scratch = crate::places::Scratch::new("frozen").expect("a directory");
         let output = scratch.path().join("out");
         let (out, err) = (File::create(&output).expect("output"), File::create("/dev/null").expect("the null device"));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn signals_arrive_at_the_program_itself() {
+    async fn delivers_signals_to_program_itself() {
         let mut process = sleeper();
         freeze(&mut process).await;
         process.signal(Signal::Term).expect("asking it to end");
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_process_is_reaped() {
+    fn kill_reaps_process_and_is_repeatable() {
         let mut process = sleeper();
         process.signal(Signal::Stop).expect("stopping");
         assert_eq!(process.kill().expect("killing").signal(), Some(SIGKILL));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_reads_its_input_and_writes_its_output() {
+    async fn redirects_input_and_output_of_process() {
         let scratch = crate::places::Scratch::new("leashed").expect("a directory");
         let [input, output, errors] = ["in", "out", "err"].map(|name| scratch.path().join(name));
         std::fs::write(&input, "some words").expect("input");

@@ -221,7 +221,7 @@ mod tests {
     use super::escaped;
 
     #[test]
-    fn values_are_written_as_java_reads_them() {
+    fn escapes_values_for_java_properties() {
         assert_eq!(escaped("a=b, c"), "a=b, c");
         assert_eq!(escaped("1\n2\\3"), "1\\n2\\\\3");
         assert_eq!(escaped("wönder 🦀"), "w\\u00f6nder \\ud83e\\udd80");

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_distinct_and_outside_the_ephemeral_range() {
+    fn picks_distinct_ports_outside_ephemeral_range() {
         let ports = free_ports(20).expect("ports");
         let distinct: std::collections::BTreeSet<_> = ports.iter().collect();
         assert_eq!(distinct.len(), 20);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scratch_directory_goes_with_its_owner() {
+    fn removes_scratch_directory_on_drop() {
         let scratch = Scratch::new("places").expect("directory");
         let path = scratch.path().to_owned();
         fs::write(path.join("file"), b"x").expect("file");

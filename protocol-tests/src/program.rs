@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn its_lines_come_whole_and_it_ends_when_it_is_told() {
+    async fn reads_whole_lines_and_ends_on_signal() {
         let script = "printf 'one\\ntw'; sleep 0.2; echo o; trap 'echo bye; exit 3' TERM; while :; do sleep 0.02; done";
         let mut program = Program::spawn("a shell", "sh", ["-c", script]).expect("a program");
         let mut lines = Vec::new();

@@ -383,7 +383,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_description_is_read() {
+    fn reads_line_of_topic_description() {
         let line = "\tTopic: t\tPartition: 2\tLeader: none\tReplicas: 2,0,1\tIsr: 0\tElr: \tLastKnownElr: ";
         let expected = Described { partition: 2, leader: None, replicas: vec![2, 0, 1], in_sync: vec![0] };
         assert_eq!(described(line), Some(expected));
@@ -391,14 +391,14 @@ mod tests {
     }
 
     #[test]
-    fn text_that_the_console_cannot_carry_is_refused() {
+    fn rejects_text_unsupported_by_console_producer() {
         let mut out = Vec::new();
         assert!(matches!(line(&Message::value("two\nlines"), false, &mut out), Err(Error::Unfit(_))));
         assert!(matches!(line(&Message::value([0xff]), false, &mut out), Err(Error::Unfit(_))));
     }
 
     #[test]
-    fn a_record_is_read_as_it_is_printed() {
+    fn reads_record_printed_by_console_consumer() {
         let text = b"CreateTime:12\x1fPartition:1\x1fOffset:7\x1fa:1\x1db:\x1a\x1f\x1a\x1fv\xff";
         let record = consumed(text).expect("a record");
         assert_eq!((record.partition, record.offset, record.timestamp), (1, 7, 12));

@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_program_says_is_read() {
+    fn parses_transaction_lines_and_rejects_others() {
         let read = Transaction::parse("unknown 2 17 0,3,1").expect("a transaction");
         let expected = Transaction { ending: Ending::Unknown, producer: 2, number: 17, counts: vec![0, 3, 1] };
         assert_eq!(read, expected);

@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_does_not_read_past_its_end() {
+    fn reader_rejects_lengths_beyond_its_end() {
         let mut reader = Reader(&[0, 5, b'a']);
         assert_eq!(reader.string(), None);
         let mut reader = Reader(&[0x7f, 0xff, 0xff, 0xff, 1]);

@@ -47,7 +47,7 @@ fn classic(kafka: &Kafka, group: &str) -> ConsumerBuilder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_live_group_moves_from_classic_to_consumer_and_back() {
+async fn live_group_migrates_from_classic_and_back() {
     let Some(kafka) = kafka().await else { return };
     let (topic, group) = (unique("moving"), unique("moving"));
     kafka.create_topic(&topic, PARTITIONS, 1, &[]).await.unwrap();
@@ -89,7 +89,7 @@ async fn a_live_group_moves_from_classic_to_consumer_and_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn brokers_match_expressions_as_ours_are_meant_and_topics_come_later() {
+async fn matches_patterns_including_topics_created_later() {
     let Some(kafka) = kafka().await else { return };
     let (prefix, group) = (unique("expr"), unique("expr"));
     let named = |name: &str| format!("{prefix}-{name}");
@@ -133,7 +133,7 @@ async fn brokers_match_expressions_as_ours_are_meant_and_topics_come_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn static_members_come_back_to_what_they_had() {
+async fn static_member_regains_its_partitions() {
     let Some(kafka) = kafka().await else { return };
     let (topic, group) = (unique("static"), unique("static"));
     kafka.create_topic(&topic, PARTITIONS, 1, &[]).await.unwrap();
@@ -168,7 +168,7 @@ async fn static_members_come_back_to_what_they_had() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn committed_offsets_are_found_while_the_group_rebalances() {
+async fn committed_offsets_are_available_during_rebalances() {
     let Some(kafka) = kafka().await else { return };
     let (topic, group) = (unique("committed"), unique("committed"));
     kafka.create_topic(&topic, PARTITIONS, 1, &[]).await.unwrap();

@@ -27,7 +27,7 @@ fn contents(consumed: Vec<Consumed>) -> Vec<Message> {
 }
 
 #[tokio::test]
-async fn what_the_console_producer_writes_the_console_consumer_reads() -> Result<(), Error> {
+async fn console_consumer_reads_console_producer_records() -> Result<(), Error> {
     if !needs("3.2", "headers and nulls in the console producer (KIP-798, KIP-810)") {
         return Ok(());
     }
@@ -47,7 +47,7 @@ async fn what_the_console_producer_writes_the_console_consumer_reads() -> Result
 }
 
 #[tokio::test]
-async fn what_kcat_writes_java_reads_and_the_other_way_round() -> Result<(), Error> {
+async fn kcat_and_java_read_each_others_records() -> Result<(), Error> {
     if !needs("3.2", "null keys in the console producer (KIP-810)") {
         return Ok(());
     }
@@ -77,7 +77,7 @@ async fn what_kcat_writes_java_reads_and_the_other_way_round() -> Result<(), Err
 }
 
 #[tokio::test]
-async fn a_topic_made_by_hand_is_the_one_the_topic_tool_sees() -> Result<(), Error> {
+async fn topic_tool_and_fixture_see_same_topics() -> Result<(), Error> {
     let Some(kafka) = shared().await else {
         return Ok(());
     };
@@ -105,7 +105,7 @@ async fn a_topic_made_by_hand_is_the_one_the_topic_tool_sees() -> Result<(), Err
 }
 
 #[tokio::test]
-async fn three_nodes_survive_the_death_of_one() -> Result<(), Error> {
+async fn three_nodes_survive_loss_of_leader() -> Result<(), Error> {
     if !needs("3.0", "a quorum of several controllers, which 2.8's preview of KRaft cannot keep up") {
         return Ok(());
     }
@@ -147,7 +147,7 @@ async fn three_nodes_survive_the_death_of_one() -> Result<(), Error> {
 }
 
 #[tokio::test]
-async fn a_frozen_node_is_silent_until_it_is_thawed() -> Result<(), Error> {
+async fn frozen_node_responds_again_after_thaw() -> Result<(), Error> {
     let Some(kafka) = or_skip(Kafka::builder().start().await) else {
         return Ok(());
     };
@@ -162,7 +162,7 @@ async fn a_frozen_node_is_silent_until_it_is_thawed() -> Result<(), Error> {
 }
 
 #[tokio::test]
-async fn a_node_that_cannot_start_says_why() -> Result<(), Error> {
+async fn startup_failure_names_invalid_setting() -> Result<(), Error> {
     let started = Kafka::builder().config("log.retention.hours", "for ever").start().await;
     match started {
         Ok(kafka) => panic!("it started at {}", kafka.bootstrap()),
@@ -202,7 +202,7 @@ fn launch() -> Option<(std::process::Child, String)> {
 }
 
 #[tokio::test]
-async fn the_launcher_ends_with_its_input_and_leaves_no_orphan_when_killed() -> Result<(), Error> {
+async fn broker_ends_with_its_launcher() -> Result<(), Error> {
     // Only to know whether Kafka can run here.
     if shared().await.is_none() {
         return Ok(());
@@ -221,7 +221,7 @@ async fn the_launcher_ends_with_its_input_and_leaves_no_orphan_when_killed() -> 
 }
 
 #[tokio::test]
-async fn a_further_listener_asks_who_is_there() -> Result<(), Error> {
+async fn additional_listener_requires_authentication() -> Result<(), Error> {
     if !needs("3.5", "SCRAM credentials before the first start (KIP-900)") {
         return Ok(());
     }

@@ -102,9 +102,9 @@ fn forms() -> Vec<Form> {
 }
 
 fn record<'a>(topic: &'a str, partition: i32, (message, timestamp): &'a Form) -> Record<'a> {
-    let record = common::record(topic, message).partition(partition);
+    let record = common::record(topic, message).with_partition(partition);
     match timestamp {
-        Some(timestamp) => record.timestamp_millis(*timestamp),
+        Some(timestamp) => record.with_timestamp_millis(*timestamp),
         None => record,
     }
 }
@@ -286,7 +286,7 @@ fn assert_json(line: &str, written: &[Vec<Consumed>], append_time: bool) {
 }
 
 #[tokio::test]
-async fn every_form_in_every_codec_is_read_by_kcat_and_kafkas_tools() {
+async fn other_clients_read_every_form_and_codec() {
     let Some(kafka) = shared().await else { return };
     let topic = unique("forms");
     // Records of 1970 would be older than any retention.
@@ -295,7 +295,7 @@ async fn every_form_in_every_codec_is_read_by_kcat_and_kafkas_tools() {
 }
 
 #[tokio::test]
-async fn every_form_is_read_where_the_broker_gives_the_time() {
+async fn forms_are_read_with_log_append_time() {
     let Some(kafka) = shared().await else { return };
     let topic = unique("forms-append-time");
     let ways = [&WAYS[0..2], &WAYS[4..6], &WAYS[8..9]].concat();

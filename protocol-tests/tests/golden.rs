@@ -7,7 +7,7 @@ use protocol_tests::golden::{self, Batch, Codec, Timestamps};
 use protocol_tests::{Error, Message, or_skip};
 
 #[test]
-fn a_request_is_the_bytes_that_the_protocol_says() -> Result<(), Error> {
+fn encodes_messages_to_bytes_of_protocol() -> Result<(), Error> {
     let json = r#"{"clientSoftwareName": "ab", "clientSoftwareVersion": "c"}"#;
     let Some(bytes) = or_skip(golden::request("ApiVersions", 3, json)) else {
         return Ok(());
@@ -28,7 +28,7 @@ fn a_request_is_the_bytes_that_the_protocol_says() -> Result<(), Error> {
 }
 
 #[test]
-fn what_kafka_refuses_is_an_error_and_the_next_question_is_answered() -> Result<(), Error> {
+fn works_again_after_rejected_input() -> Result<(), Error> {
     let Some(_) = or_skip(golden::response("Heartbeat", 0, r#"{"errorCode": 0}"#)) else {
         return Ok(());
     };
@@ -62,7 +62,7 @@ fn batch(codec: Codec) -> Batch {
 }
 
 #[test]
-fn every_codec_goes_through_kafka_and_back() -> Result<(), Error> {
+fn every_codec_round_trips_through_kafka() -> Result<(), Error> {
     for codec in Codec::ALL {
         let written = batch(codec);
         let Some(bytes) = or_skip(golden::batch(&written)) else {
@@ -90,7 +90,7 @@ fn every_codec_goes_through_kafka_and_back() -> Result<(), Error> {
 }
 
 #[test]
-fn the_formats_of_old_are_written_too() -> Result<(), Error> {
+fn writes_batches_of_magic_0_and_1() -> Result<(), Error> {
     for (magic, timestamps) in [(0, Timestamps::None), (1, Timestamps::Create), (1, Timestamps::Append(5))] {
         for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4] {
             let old = Batch { magic, timestamps, ..Batch::new(codec) }
@@ -110,7 +110,7 @@ fn the_formats_of_old_are_written_too() -> Result<(), Error> {
 }
 
 #[test]
-fn there_is_a_sample_of_every_message_and_kafka_reads_each() -> Result<(), Error> {
+fn kafka_decodes_samples_of_every_message() -> Result<(), Error> {
     let Some(samples) = or_skip(golden::samples(1)) else {
         return Ok(());
     };

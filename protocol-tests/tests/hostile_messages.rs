@@ -42,7 +42,7 @@ fn tried(message: &AnyMessage, version: i16, body: Vec<u8>) -> bool {
 }
 
 #[test]
-fn truncated_bodies_are_refused_with_their_place() {
+fn truncated_body_error_names_position_and_field() {
     let mut tries = 0;
     for Golden { message, version, body, .. } in goldens() {
         for end in 0..body.len() {
@@ -59,7 +59,7 @@ fn truncated_bodies_are_refused_with_their_place() {
 }
 
 #[test]
-fn replaced_bytes_are_refused_or_decoded() {
+fn decodes_or_rejects_bodies_with_replaced_bytes() {
     let (mut tries, mut errors) = (0, 0);
     for Golden { message, version, body, .. } in goldens() {
         for at in 0..body.len() {
@@ -91,7 +91,7 @@ const LENGTHS: [&[u8]; 11] = [
 ];
 
 #[test]
-fn impossible_lengths_are_refused_or_decoded() {
+fn decodes_or_rejects_bodies_with_impossible_lengths() {
     let (mut tries, mut errors) = (0, 0);
     // The large ones have no other fields.
     for Golden { message, version, body, .. } in goldens().into_iter().filter(|it| it.body.len() < 200) {
@@ -111,7 +111,7 @@ fn impossible_lengths_are_refused_or_decoded() {
 }
 
 #[test]
-fn tagged_fields_are_skipped_or_refused() {
+fn skips_unknown_tags_and_rejects_malformed() {
     let mut pairs = BTreeSet::new();
     // A message that ends with no tagged fields of its own.
     for Golden { message, version, body, .. } in goldens().into_iter().filter(|it| it.body.last() == Some(&0)) {
@@ -151,7 +151,7 @@ fn tagged_fields_are_skipped_or_refused() {
 }
 
 #[test]
-fn texts_that_are_not_utf_8_are_refused() {
+fn rejects_strings_that_are_not_utf8() {
     let mut tries = 0;
     for Golden { message, version, json, body } in goldens() {
         let json: serde_json::Value = serde_json::from_str(json).expect("JSON");

@@ -46,7 +46,7 @@ fn producer(bootstrap: &str) -> ottla::ProducerBuilder {
 async fn write(kafka: &Kafka, topic: &str, count: usize) {
     let producer = producer(&kafka.bootstrap()).build().await.unwrap();
     for n in 0..count {
-        producer.send(Record::to(topic).partition(0).value(n.to_string())).await.unwrap().await.unwrap();
+        producer.send(Record::to(topic).with_partition(0).with_value(n.to_string())).await.unwrap().await.unwrap();
     }
     producer.close(LONG).await.unwrap();
 }
@@ -113,17 +113,17 @@ async fn commit_for_recreated_topic(is_member: bool) {
 }
 
 #[tokio::test]
-async fn commit_of_a_member_for_recreated_topic_is_refused() {
+async fn rejects_member_commit_for_recreated_topic() {
     commit_for_recreated_topic(true).await;
 }
 
 #[tokio::test]
-async fn commit_without_membership_for_recreated_topic_is_refused() {
+async fn rejects_nonmember_commit_for_recreated_topic() {
     commit_for_recreated_topic(false).await;
 }
 
 #[tokio::test]
-async fn members_of_both_protocols_commit_by_topic_id() {
+async fn both_protocols_commit_by_topic_id() {
     if !needs("4.2", "commits by topic id (OffsetCommit 10)") {
         return;
     }
@@ -184,7 +184,7 @@ async fn end(kafka: &Kafka, topic: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn broker_of_another_cluster_at_known_address_is_left() {
+async fn leaves_broker_of_another_cluster() {
     if !needs("4.4", "brokers that compare the cluster's id (KIP-1242)") {
         return;
     }
@@ -203,7 +203,7 @@ async fn broker_of_another_cluster_at_known_address_is_left() {
     let checking = builder().build().await.unwrap();
     let mut deliveries = Vec::new();
     for n in 0..10 {
-        deliveries.push(checking.send(Record::to(&topic).partition(0).value(n.to_string())).await.unwrap());
+        deliveries.push(checking.send(Record::to(&topic).with_partition(0).with_value(n.to_string())).await.unwrap());
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(end(&theirs, &topic).await, 0, "nothing is written to the other cluster");
@@ -211,7 +211,7 @@ async fn broker_of_another_cluster_at_known_address_is_left() {
 
     // What the check is for: without it, records go to the other cluster.
     let unchecking = builder().property("metadata.cluster.check.enable", "false").build().await.unwrap();
-    unchecking.send(Record::to(&topic).partition(0).value("lost")).await.unwrap().await.unwrap();
+    unchecking.send(Record::to(&topic).with_partition(0).with_value("lost")).await.unwrap().await.unwrap();
     unchecking.close(LONG).await.unwrap();
     assert_eq!(end(&theirs, &topic).await, 1);
 

@@ -78,7 +78,7 @@ fn bodies(consumed: &[Consumed]) -> Vec<Message> {
 }
 
 #[tokio::test]
-async fn what_ottla_writes_the_others_read() {
+async fn java_and_kcat_read_ottla_records() {
     let Some(kafka) = shared().await else { return };
     let messages = messages(200);
     for codec in CODECS {
@@ -96,7 +96,7 @@ async fn what_ottla_writes_the_others_read() {
 }
 
 #[tokio::test]
-async fn what_kcat_writes_ottla_reads() {
+async fn ottla_reads_kcat_records_in_every_codec() {
     let Some(kafka) = shared().await else { return };
     let Some(kcat) = or_skip(Kcat::find(kafka.bootstrap())) else { return };
     let messages = messages(200);
@@ -109,7 +109,7 @@ async fn what_kcat_writes_ottla_reads() {
 }
 
 #[tokio::test]
-async fn what_java_writes_ottla_reads() {
+async fn ottla_reads_java_records_in_every_codec() {
     if !needs("3.2", "headers in the console producer (KIP-798)") {
         return;
     }
@@ -124,7 +124,7 @@ async fn what_java_writes_ottla_reads() {
 }
 
 #[tokio::test]
-async fn nulls_empties_and_odd_headers_come_back_as_they_were() {
+async fn round_trips_nulls_empties_and_unusual_headers() {
     let Some(kafka) = shared().await else { return };
     let messages = vec![
         Message { key: None, value: None, headers: vec![] },
@@ -150,7 +150,7 @@ async fn log_append_time_is_reported_and_read() {
     let topic = unique("append-time");
     kafka.create_topic(&topic, 1, 1, &[("message.timestamp.type", "LogAppendTime")]).await.unwrap();
     let producer = producer(kafka, "none").await;
-    let record = Record::to(topic.as_str()).value("v").timestamp_millis(1_000);
+    let record = Record::to(topic.as_str()).with_value("v").with_timestamp_millis(1_000);
     let at = producer.send(record).await.unwrap().await.unwrap();
     assert!(at.timestamp_millis > 1_000_000_000_000, "the broker's time, not ours");
     let consumer = Consumer::builder(kafka.bootstrap()).build().await.unwrap();
@@ -161,7 +161,7 @@ async fn log_append_time_is_reported_and_read() {
 }
 
 #[tokio::test]
-async fn a_group_shares_partitions_and_goes_on_where_it_stopped() {
+async fn group_shares_partitions_and_resumes_from_commits() {
     let Some(kafka) = shared().await else { return };
     let (topic, group) = (unique("shared"), unique("group"));
     kafka.create_topic(&topic, 4, 1, &[]).await.unwrap();
@@ -174,7 +174,7 @@ async fn a_group_shares_partitions_and_goes_on_where_it_stopped() {
     let producer = producer(kafka, "none").await;
     for n in 0..400 {
         let value = n.to_string();
-        drop(producer.send(Record::to(topic.as_str()).partition(n % 4).value(&value)).await.unwrap());
+        drop(producer.send(Record::to(topic.as_str()).with_partition(n % 4).with_value(&value)).await.unwrap());
     }
     assert_eq!(producer.flush(Duration::from_secs(30)).await, 0);
 
@@ -202,7 +202,7 @@ async fn a_group_shares_partitions_and_goes_on_where_it_stopped() {
 
     // A member that comes later finds what both committed.
     let value = "later";
-    producer.send(Record::to(topic.as_str()).partition(2).value(value)).await.unwrap().await.unwrap();
+    producer.send(Record::to(topic.as_str()).with_partition(2).with_value(value)).await.unwrap().await.unwrap();
     let third = member().await;
     assert_eq!(read_some(&third, 1).await, [(2, 100)]);
     third.close(Duration::from_secs(10)).await.unwrap();

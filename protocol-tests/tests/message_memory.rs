@@ -43,7 +43,7 @@ fn allocated(message: &AnyMessage, version: i16, body: &[u8]) -> Option<usize> {
 }
 
 #[test]
-fn decoding_takes_memory_within_a_multiple_of_the_body() {
+fn decoding_allocates_bounded_multiple_of_body() {
     many_elements();
     claimed_elements();
     nested_claims();

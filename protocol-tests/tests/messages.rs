@@ -23,7 +23,7 @@ const LARGE: [&str; 5] =
     ["FetchResponse", "MetadataResponse", "JoinGroupRequest", "OffsetCommitRequest", "CreateTopicsRequest"];
 
 #[test]
-fn golden_messages_are_decoded_and_encoded_equally() {
+fn golden_messages_survive_decoding_and_encoding() {
     let mut pairs = BTreeMap::new();
     for golden in goldens() {
         let place = format!("{:?} version {}, {}", golden.message, golden.version, golden.json);
@@ -47,7 +47,7 @@ fn golden_messages_are_decoded_and_encoded_equally() {
 }
 
 #[test]
-fn checked_in_messages_are_what_is_generated() {
+fn committed_code_matches_generator_output() {
     if jar_is_here() {
         let differing = generator::check().expect("generated");
         assert!(differing.is_empty(), "`cargo run -p generator -- write` changes {differing:?}");
@@ -56,7 +56,7 @@ fn checked_in_messages_are_what_is_generated() {
 
 /// With `OTTLA_WRITE_GOLDENS=1` the file is written instead of compared.
 #[test]
-fn golden_messages_are_what_kafka_writes() -> Result<(), Error> {
+fn golden_messages_match_bytes_of_kafka() -> Result<(), Error> {
     if !jar_is_here() || or_skip(golden::response("Heartbeat", 0, r#"{"errorCode": 0}"#)).is_none() {
         return Ok(());
     }

@@ -27,17 +27,17 @@ const COOPERATIVE_STICKY: Properties = &[
 const CONSUMER: Properties = &[("group.protocol", "consumer")];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ours_and_javas_share_a_group_under_range() {
+async fn shares_range_group_with_java_consumers() {
     ours_and_javas_come_and_go(RANGE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ours_and_javas_share_a_group_under_cooperative_sticky() {
+async fn shares_cooperative_group_with_java_consumers() {
     ours_and_javas_come_and_go(COOPERATIVE_STICKY).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ours_and_javas_share_a_group_of_the_consumer_protocol() {
+async fn shares_consumer_protocol_group_with_java_consumers() {
     if needs("4.0", "the consumer protocol (KIP-848)") {
         ours_and_javas_come_and_go(CONSUMER).await;
     }

@@ -52,7 +52,7 @@ macro_rules! all {
 }
 
 #[test]
-fn random_bodies_are_equal_in_both_codecs() {
+fn ottla_and_kafka_protocol_encode_same_bytes() {
     if !jar_is_here() {
         return;
     }

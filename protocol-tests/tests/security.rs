@@ -52,7 +52,7 @@ async fn works(admin: Admin, producer: Producer, consumer: Consumer, topic: &str
     assert!(admin.list_topics().await.unwrap().iter().any(|found| &*found.name == topic));
     let mut deliveries = Vec::new();
     for n in 0..100 {
-        deliveries.push(producer.send(Record::to(topic).value(format!("{n}"))).await.unwrap());
+        deliveries.push(producer.send(Record::to(topic).with_value(format!("{n}"))).await.unwrap());
     }
     for delivery in deliveries {
         delivery.await.unwrap();
@@ -95,7 +95,7 @@ async fn works_by_properties(kafka: &Kafka, listener: &str, security: &[(&str, &
 }
 
 #[tokio::test]
-async fn tls_with_and_without_client_certificates() {
+async fn works_over_tls_and_mutual_tls() {
     let Some(kafka) = secured().await else { return };
     let mutual = || trusting().client_certificate_pem(CERTIFICATES.client, CERTIFICATES.client_key);
     for (listener, tls) in [
@@ -125,7 +125,7 @@ async fn tls_with_and_without_client_certificates() {
 }
 
 #[tokio::test]
-async fn every_mechanism_with_and_without_tls() {
+async fn every_mechanism_works_with_and_without_tls() {
     let Some(kafka) = secured().await else { return };
     for sasl in mechanisms() {
         works_by_builder(kafka, "SASL", Security::sasl_plaintext(sasl.clone())).await;
@@ -158,7 +158,7 @@ async fn every_mechanism_with_and_without_tls() {
 }
 
 #[tokio::test]
-async fn what_a_real_broker_refuses_is_told_at_once_and_says_which() {
+async fn refusals_of_broker_fail_with_specific_error() {
     let Some(kafka) = secured().await else { return };
     for (listener, security, part) in [
         ("SASL", Security::sasl_plaintext(Sasl::plain(USER, "hunter2")), "refuses the credentials"),
@@ -194,7 +194,7 @@ async fn what_a_real_broker_refuses_is_told_at_once_and_says_which() {
 }
 
 #[tokio::test]
-async fn what_acls_deny_is_told_with_the_topic_or_the_group() -> Result<(), Error> {
+async fn acl_denial_error_names_topic_or_group() -> Result<(), Error> {
     if !needs("3.2", "an authorizer without ZooKeeper (KIP-801)") {
         return Ok(());
     }
@@ -214,7 +214,7 @@ async fn what_acls_deny_is_told_with_the_topic_or_the_group() -> Result<(), Erro
         .await
         .unwrap();
     // At once, and not when the time to deliver is over.
-    let delivery = producer.send(Record::to(&topic).value("x")).await.unwrap();
+    let delivery = producer.send(Record::to(&topic).with_value("x")).await.unwrap();
     let error = tokio::time::timeout(Duration::from_secs(60), delivery).await.unwrap().unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Authorization, Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED)));
     assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
@@ -241,7 +241,7 @@ fn serial_at(address: &str) -> String {
 }
 
 #[tokio::test]
-async fn certificates_are_replaced_on_both_sides_without_a_dropped_record() -> Result<(), Error> {
+async fn replacing_certificates_loses_no_record() -> Result<(), Error> {
     if !needs("3.0", "settings of brokers that are altered without ZooKeeper") {
         return Ok(());
     }
@@ -269,7 +269,7 @@ async fn certificates_are_replaced_on_both_sides_without_a_dropped_record() -> R
         for _ in 0..3 {
             let mut deliveries = Vec::new();
             for n in next..next + 100 {
-                deliveries.push(producer.send(Record::to(&topic).value(n.to_string())).await.unwrap());
+                deliveries.push(producer.send(Record::to(&topic).with_value(n.to_string())).await.unwrap());
             }
             for delivery in deliveries {
                 delivery.await.unwrap();
@@ -314,7 +314,7 @@ fn span() -> Duration {
 }
 
 #[tokio::test]
-async fn traffic_goes_on_over_re_authentications() -> Result<(), Error> {
+async fn reauthentication_causes_no_failures_or_retries() -> Result<(), Error> {
     let builder = Kafka::builder().secured().config("connections.max.reauth.ms", "5000");
     let Some(kafka) = or_skip(builder.start().await) else { return Ok(()) };
     for (sasl, listener) in mechanisms().into_iter().zip(["SASL", "BOTH", "SASL", "BOTH"]) {
@@ -335,7 +335,7 @@ async fn traffic_goes_on_over_re_authentications() -> Result<(), Error> {
         consumer.subscribe([topic.as_str()]).unwrap();
         // A broker may refuse the first records of a topic that it has just heard of (2.8 does).
         for partition in 0..3 {
-            let first = Record::to(&topic).partition(partition).value(format!("first of {partition}"));
+            let first = Record::to(&topic).with_partition(partition).with_value(format!("first of {partition}"));
             producer.send(first).await.unwrap().await.unwrap();
         }
         let retried = producer.metrics().batches_retried;
@@ -344,7 +344,7 @@ async fn traffic_goes_on_over_re_authentications() -> Result<(), Error> {
             let mut deliveries = Vec::new();
             while Instant::now() < until {
                 let value = sent.to_string();
-                deliveries.push(producer.send(Record::to(&topic).key(&value).value(&value)).await.unwrap());
+                deliveries.push(producer.send(Record::to(&topic).with_key(&value).with_value(&value)).await.unwrap());
                 sent += 1;
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
@@ -368,7 +368,7 @@ async fn traffic_goes_on_over_re_authentications() -> Result<(), Error> {
             let sent = sending.await;
             // Behind everything, in the partition where it is: the others' ends are waited for
             // below.
-            producer.send(Record::to(&topic).value("end")).await.unwrap().await.unwrap();
+            producer.send(Record::to(&topic).with_value("end")).await.unwrap().await.unwrap();
             sent
         };
         let (sent, ()) = tokio::join!(all, reading);

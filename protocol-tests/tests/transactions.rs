@@ -100,7 +100,7 @@ async fn read(consumer: &Consumer, topic: &str) -> ottla::Result<BTreeMap<i32, V
 }
 
 #[tokio::test]
-async fn nothing_aborted_is_handed_out_to_those_who_read_what_is_committed() -> Outcome {
+async fn read_committed_skips_aborted_records() -> Outcome {
     if !needs("3.0", "producer ids, which transactions stand on") {
         return Ok(());
     }
@@ -130,7 +130,7 @@ async fn nothing_aborted_is_handed_out_to_those_who_read_what_is_committed() -> 
 }
 
 #[tokio::test]
-async fn an_open_transaction_is_waited_for_until_its_producer_is_replaced() -> Outcome {
+async fn read_committed_waits_for_open_transaction() -> Outcome {
     if !needs("3.0", "producer ids, which transactions stand on") {
         return Ok(());
     }

@@ -40,7 +40,7 @@ async fn write(kafka: &Kafka, idempotence: bool) -> String {
     let mut deliveries = Vec::new();
     for n in 0..300 {
         let value = format!("{n}");
-        let record = Record::to(topic.as_str()).partition(n % 3).value(&value).header("n", &value);
+        let record = Record::to(topic.as_str()).with_partition(n % 3).with_value(&value).with_header("n", &value);
         deliveries.push(producer.send(record).await.expect("room"));
     }
     for delivery in deliveries {
@@ -73,37 +73,37 @@ async fn read(kafka: &Kafka, topic: &str, protocol: GroupProtocol) {
 }
 
 #[tokio::test]
-async fn kafka_4_3_round_trip() -> Result<(), Error> {
+async fn round_trips_records_through_kafka_4_3() -> Result<(), Error> {
     round_trip("4.3.1").await
 }
 
 #[tokio::test]
-async fn kafka_4_1_round_trip() -> Result<(), Error> {
+async fn round_trips_records_through_kafka_4_1() -> Result<(), Error> {
     round_trip("4.1.1").await
 }
 
 #[tokio::test]
-async fn kafka_4_0_round_trip() -> Result<(), Error> {
+async fn round_trips_records_through_kafka_4_0() -> Result<(), Error> {
     round_trip("4.0.1").await
 }
 
 #[tokio::test]
-async fn kafka_3_9_round_trip() -> Result<(), Error> {
+async fn round_trips_records_through_kafka_3_9() -> Result<(), Error> {
     round_trip("3.9.2").await
 }
 
 #[tokio::test]
-async fn kafka_3_7_round_trip() -> Result<(), Error> {
+async fn round_trips_records_through_kafka_3_7() -> Result<(), Error> {
     round_trip("3.7.2").await
 }
 
 #[tokio::test]
-async fn kafka_2_8_round_trip() -> Result<(), Error> {
+async fn round_trips_records_through_kafka_2_8() -> Result<(), Error> {
     round_trip("2.8.2").await
 }
 
 #[tokio::test]
-async fn a_version_that_cannot_be_had_or_run_is_said() {
+async fn unavailable_or_unsupported_version_is_error() {
     for (version, unavailable) in [("4.99.0", true), ("2.7.2", false), ("latest", false)] {
         match Kafka::builder().version(version).start().await {
             Ok(kafka) => panic!("{version} runs at {}", kafka.bootstrap()),

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_left_to_the_broker_where_brokers_are_named() {
+    fn explicit_assignment_sends_minus_one_for_counts() {
         let request = NewTopic::new("a", 3).replication_factor(2).config("k", "v").to_request();
         assert_eq!((request.num_partitions, request.replication_factor), (3, 2));
         assert_eq!((request.configs[0].name.as_str(), request.configs[0].value.as_deref()), ("k", Some("v")));

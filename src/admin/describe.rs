@@ -1,6 +1,6 @@
 use super::{Admin, TopicId, TopicResult, TopicResults};
 use crate::{
-    cluster::{Lane, Route},
+    cluster::{ConnectionKind, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
     record::check_topic_name,
     wire::{
@@ -134,7 +134,7 @@ impl Admin {
             }
         };
         let check = |response: &MetadataResponse| ErrorCode::new(response.error_code);
-        self.client.call(Route::Any, Lane::Main, self.deadline(), build, check).await
+        self.client.call(Route::Any, ConnectionKind::Main, self.deadline(), build, check).await
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_known_is_none() {
+    fn unknown_id_and_leader_become_none() {
         let raw = |index: i32, leader: i32| MetadataResponsePartition {
             partition_index: index,
             leader_id: leader,
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_s_error_names_the_topic() {
+    fn error_names_described_topic_and_code() {
         let topic =
             MetadataResponseTopic { error_code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code(), ..Default::default() };
         let error = describe("orders", topic).unwrap_err();

@@ -5,7 +5,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{TopicResults, rounds::Rounds};
 use crate::{
-    cluster::{Backoff, Client, Lane, Route},
+    cluster::{Backoff, Client, ConnectionKind, Route},
     error::{Error, ErrorCode, ErrorKind},
     wire::protocol::Request,
 };
@@ -50,7 +50,7 @@ pub(super) async fn repeat<R: Request, T: Send + Sync>(
         let answer = client
             .call(
                 Route::Controller,
-                Lane::Main,
+                ConnectionKind::Main,
                 deadline,
                 |version| {
                     note(Attempts::sent);
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_attempt_followed_by_another_without_an_answer_is_lost() {
+    fn unanswered_attempt_counts_as_lost_when_resent() {
         let mut attempts = Attempts::default();
         attempts.sent();
         attempts.answered();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_answer_that_did_nothing_is_repeated_whole() {
+    fn retries_request_only_if_all_not_controller() {
         use ErrorCode as Code;
         assert_eq!(common(&[Code::NOT_CONTROLLER, Code::NOT_CONTROLLER]), Code::NOT_CONTROLLER);
         assert_eq!(common(&[Code::NOT_CONTROLLER, Code::NONE]), Code::NONE);

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn each_topic_gets_its_own_result() {
+    fn reports_result_of_each_topic_separately() {
         let mut rounds = rounds(&["a", "b"]);
         rounds.answer("b", ErrorCode::INVALID_CONFIG, Some("no such key"), 0);
         rounds.answer("c", ErrorCode::NONE, None, 9);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_asked_again_and_the_rest_is_not() {
+    fn repeats_only_topics_with_retriable_errors() {
         let mut rounds = rounds(&["a", "b"]);
         rounds.answer("a", ErrorCode::NOT_CONTROLLER, None, 0);
         rounds.answer("b", ErrorCode::NONE, None, 2);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_lost_answer_the_topic_that_is_there_may_be_ours() {
+    fn existing_topic_possibly_persisted_after_lost_response() {
         for timed_out in [false, true] {
             let mut rounds = rounds(&["a"]);
             if timed_out {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn giving_up_says_how_far_each_got() {
+    fn giving_up_reports_status_of_each_topic() {
         let mut rounds = rounds(&["a", "b", "c"]);
         rounds.answer("a", ErrorCode::NONE, None, 1);
         rounds.answer("b", ErrorCode::NOT_CONTROLLER, None, 0);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_the_answer_leaves_out_is_an_error() {
+    fn topic_missing_from_response_is_protocol_error() {
         let mut rounds = rounds(&["a"]);
         rounds.end_of_answer();
         let error = results(rounds).swap_remove(0).unwrap_err();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_given_twice_is_refused() {
+    fn rejects_duplicate_topic_name() {
         let names = vec!["a".to_owned(), "a".to_owned()];
         let error = Rounds::<i32>::new("create topic", ErrorCode::TOPIC_ALREADY_EXISTS, names).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);

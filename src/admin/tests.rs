@@ -22,7 +22,7 @@ async fn created(admin: &Admin, topics: impl IntoIterator<Item = NewTopic>) -> V
 }
 
 #[tokio::test(start_paused = true)]
-async fn topics_are_created_listed_described_and_deleted() {
+async fn creates_lists_describes_and_deletes_topics() {
     let cluster = cluster().await;
     let admin = admin(&cluster).await;
     let topics = created(
@@ -62,7 +62,7 @@ async fn topics_are_created_listed_described_and_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cluster_is_described() {
+async fn describes_brokers_and_controller_of_cluster() {
     let cluster = cluster().await;
     let described = admin(&cluster).await.describe_cluster().await.unwrap();
     assert_eq!(described.brokers.iter().map(|broker| broker.id).collect::<Vec<_>>(), cluster.brokers());
@@ -71,7 +71,7 @@ async fn the_cluster_is_described() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_topic_s_error_does_not_touch_the_others() {
+async fn error_of_one_topic_spares_others() {
     let cluster = cluster().await;
     cluster.create_topic("there", 1).unwrap();
     let topics = created(
@@ -86,7 +86,7 @@ async fn one_topic_s_error_does_not_touch_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_that_pass_are_waited_out() {
+async fn retries_create_topics_while_not_controller() {
     let cluster = cluster().await;
     let fault = cluster.fault(on(ApiKey::CreateTopics).times(3).error(ErrorCode::NOT_CONTROLLER));
     let topics = created(&admin(&cluster).await, [NewTopic::new("orders", 1)]).await;
@@ -95,7 +95,7 @@ async fn errors_that_pass_are_waited_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_create_whose_answer_was_lost_says_that_it_may_have_been_this_one() {
+async fn lost_response_makes_error_possibly_persisted() {
     let cluster = cluster().await;
     cluster.fault(on(ApiKey::CreateTopics).times(1).act_then_drop());
     let topics = created(&admin(&cluster).await, [NewTopic::new("orders", 1)]).await;
@@ -111,7 +111,7 @@ async fn a_create_whose_answer_was_lost_says_that_it_may_have_been_this_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_breaks_before_anything_was_done_does_no_harm() {
+async fn creates_topic_after_connection_drops_request() {
     let cluster = cluster().await;
     cluster.fault(on(ApiKey::CreateTopics).times(2).drop_connection());
     let topics = created(&admin(&cluster).await, [NewTopic::new("orders", 1)]).await;
@@ -119,7 +119,7 @@ async fn a_connection_that_breaks_before_anything_was_done_does_no_harm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_never_answers_ends_at_the_deadline() {
+async fn times_out_when_broker_never_responds() {
     let cluster = cluster().await;
     cluster.fault(on(ApiKey::CreateTopics).forever().hang());
     let admin = cluster
@@ -137,7 +137,7 @@ async fn a_broker_that_never_answers_ends_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_that_is_not_there_is_an_error_and_not_a_hang() {
+async fn unreachable_cluster_causes_error_within_timeout() {
     let admin = Admin::builder("127.0.0.1:1")
         .network(cluster().await.network())
         .default_api_timeout(Duration::from_secs(3))
@@ -151,7 +151,7 @@ async fn a_cluster_that_is_not_there_is_an_error_and_not_a_hang() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn arguments_are_looked_at_before_anything_is_sent() {
+async fn rejects_invalid_arguments_before_sending_requests() {
     let cluster = cluster().await;
     let admin = admin(&cluster).await;
     for topics in [vec![NewTopic::new("no spaces", 1)], vec![NewTopic::new("a", 1), NewTopic::new("a", 1)]] {
@@ -164,7 +164,7 @@ async fn arguments_are_looked_at_before_anything_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_client_says_so() {
+async fn calls_after_close_return_closed_error() {
     let cluster = cluster().await;
     let admin = admin(&cluster).await;
     admin.list_topics().await.unwrap();
@@ -175,7 +175,7 @@ async fn a_closed_client_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn properties_are_checked_when_the_client_is_made() {
+async fn build_rejects_invalid_or_missing_properties() {
     for (properties, part) in [
         (vec![("bootstrap.servers", "a:1"), ("request.timeout.mss", "1")], "did you mean `request.timeout.ms`?"),
         (vec![("bootstrap.servers", "a")], "no port"),
@@ -193,7 +193,7 @@ async fn properties_are_checked_when_the_client_is_made() {
 }
 
 #[test]
-fn futures_may_move_between_threads() {
+fn futures_of_all_operations_are_send() {
     fn check<T: Send>(_: &T) {}
     fn all(admin: &Admin) {
         check(&admin.create_topics([NewTopic::new("a", 1)]));
@@ -206,7 +206,7 @@ fn futures_may_move_between_threads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn partitions_for_is_one_call_for_all_clients() {
+async fn all_clients_return_equal_partition_metadata() {
     let cluster = cluster().await;
     cluster.create_topic("orders", 4).unwrap();
     let (producer, consumer) = (cluster.producer().build().await.unwrap(), cluster.consumer().build().await.unwrap());

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_shown_as_kafka_shows_them() {
+    fn displays_ids_in_kafka_base64_form() {
         // Kafka's own two reserved ids: 0 and 1.
         assert_eq!(TopicId([0; 16]).to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
         let one = TopicId::new(Uuid::from_u128(1)).unwrap();

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_addresses_and_protocols_are_read() {
+    fn parses_hosts_addresses_and_protocol_prefixes() {
         for (entry, shown) in [
             ("localhost:9092", "localhost:9092"),
             (" broker.example.com:1 ", "broker.example.com:1"),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_an_entry_is_said() {
+    fn error_explains_invalid_address_entry() {
         for (entry, why) in [
             ("localhost", "no port"),
             ("localhost:0", "1 to 65535"),
@@ -164,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn lists_may_have_commas_and_doubles_but_not_be_empty() {
+    fn address_list_ignores_duplicates_but_needs_entry() {
         let entries = ["a:1,b:2".to_owned(), "a:1".to_owned(), " ".to_owned()];
         assert_eq!(Address::parse_all(&entries).unwrap().len(), 2);
         assert_eq!(Address::parse_all(&[]).unwrap_err().kind(), ErrorKind::Configuration);
     }
 
     #[test]
-    fn listeners_are_held_against_the_protocol() {
+    fn rejects_listener_prefix_of_other_protocol() {
         let check = |entries: &str, in_force| Address::check_listeners(&[entries.to_owned()], in_force);
         for (entries, in_force) in [
             ("a:1, PLAINTEXT://b:1,", "PLAINTEXT"),

@@ -21,7 +21,7 @@ use crate::error::{DeliveryStatus, Error, ErrorKind, Result};
 /// One queue and one waker for all of them: no allocation, and no future to be polled, for each
 /// request. When it is dropped nobody waits any more: what was not written yet is not sent.
 #[derive(Debug)]
-pub(crate) struct Answers {
+pub(crate) struct ResponseQueue {
     queue: Arc<Queue>,
     /// Taken out of the queue and not given out yet.
     taken: VecDeque<(u64, Result<Bytes>)>,
@@ -40,7 +40,7 @@ struct State {
     waker: Option<Waker>,
 }
 
-impl Answers {
+impl ResponseQueue {
     pub(crate) fn new() -> Self {
         Self { queue: Arc::default(), taken: VecDeque::new() }
     }
@@ -62,12 +62,12 @@ impl Answers {
     }
 
     /// Where the answer to the request of that id goes.
-    pub(super) fn reply(&self, id: u64) -> Reply {
-        Reply::Queued(Place { id, queue: Some(Arc::clone(&self.queue)) })
+    pub(super) fn reply(&self, id: u64) -> ResponseTarget {
+        ResponseTarget::Queued(ResponseSlot { id, queue: Some(Arc::clone(&self.queue)) })
     }
 }
 
-impl Drop for Answers {
+impl Drop for ResponseQueue {
     fn drop(&mut self) {
         self.queue.deserted.store(true, Ordering::Release);
     }
@@ -92,25 +92,25 @@ impl Queue {
 
 /// Who waits for the answer to a request.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub(super) enum ResponseTarget {
     One(oneshot::Sender<Result<Bytes>>),
-    Queued(Place),
+    Queued(ResponseSlot),
 }
 
 /// A place in a queue of answers. It is never left empty.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ResponseSlot {
     id: u64,
     /// `None` once the answer is given.
     queue: Option<Arc<Queue>>,
 }
 
-impl Reply {
+impl ResponseTarget {
     /// A caller that gave up has dropped its end; its answer goes with it.
-    pub(super) fn send(self, answer: Result<Bytes>) {
+    pub(super) fn deliver(self, answer: Result<Bytes>) {
         match self {
-            Reply::One(caller) => drop(caller.send(answer)),
-            Reply::Queued(mut place) => {
+            ResponseTarget::One(caller) => drop(caller.send(answer)),
+            ResponseTarget::Queued(mut place) => {
                 if let Some(queue) = place.queue.take() {
                     queue.put(place.id, answer);
                 }
@@ -121,13 +121,15 @@ impl Reply {
     /// Whether nobody waits any more.
     pub(super) fn is_closed(&self) -> bool {
         match self {
-            Reply::One(caller) => caller.is_closed(),
-            Reply::Queued(place) => place.queue.as_ref().is_none_or(|queue| queue.deserted.load(Ordering::Acquire)),
+            ResponseTarget::One(caller) => caller.is_closed(),
+            ResponseTarget::Queued(place) => {
+                place.queue.as_ref().is_none_or(|queue| queue.deserted.load(Ordering::Acquire))
+            }
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for ResponseSlot {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
             queue.put(self.id, Err(unanswered()));
@@ -155,7 +157,7 @@ mod tests {
         }
     }
 
-    fn next(answers: &mut Answers, waker: &Waker) -> Option<(u64, Result<Bytes>)> {
+    fn next(answers: &mut ResponseQueue, waker: &Waker) -> Option<(u64, Result<Bytes>)> {
         match answers.poll_next(&mut Context::from_waker(waker)) {
             Poll::Ready(answer) => Some(answer),
             Poll::Pending => None,
@@ -163,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn answers_come_in_their_order_and_wake_once() {
-        let mut answers = Answers::new();
+    fn responses_keep_order_and_wake_reader_once() {
+        let mut answers = ResponseQueue::new();
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         let replies = [7, 3, 5].map(|id| answers.reply(id));
         assert!(next(&mut answers, &waker).is_none());
         for (size, reply) in replies.into_iter().enumerate() {
-            reply.send(Ok(Bytes::from(vec![0; size])));
+            reply.deliver(Ok(Bytes::from(vec![0; size])));
         }
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         for (id, size) in [(7, 0), (3, 1), (5, 2)] {
@@ -178,13 +180,13 @@ mod tests {
             assert_eq!((got, answer.unwrap().len()), (id, size));
         }
         assert!(next(&mut answers, &waker).is_none());
-        answers.reply(8).send(Ok(Bytes::new()));
+        answers.reply(8).deliver(Ok(Bytes::new()));
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
     }
 
     #[test]
-    fn a_place_that_is_dropped_is_answered_all_the_same() {
-        let mut answers = Answers::new();
+    fn dropped_reply_returns_possibly_persisted_error() {
+        let mut answers = ResponseQueue::new();
         drop(answers.reply(4));
         let (id, answer) = next(&mut answers, Waker::noop()).unwrap();
         let error = answer.unwrap_err();
@@ -192,12 +194,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_once_the_queue_is_dropped() {
-        let answers = Answers::new();
+    fn dropped_queue_closes_pending_replies() {
+        let answers = ResponseQueue::new();
         let reply = answers.reply(1);
         assert!(!reply.is_closed());
         drop(answers);
         assert!(reply.is_closed());
-        reply.send(Ok(Bytes::new()));
+        reply.deliver(Ok(Bytes::new()));
     }
 }

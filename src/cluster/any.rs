@@ -10,48 +10,64 @@ use std::{
 
 use tokio::time::{sleep, timeout_at};
 
-use super::{Lane, connection::Connection, core::Core};
+use super::{ConnectionKind, connection::Connection, core::Core};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long one address may keep the others waiting: one that swallows packets would otherwise cost
 /// every client its whole setup timeout.
 const HEAD_START: Duration = Duration::from_millis(1000);
 
-type Made = (i32, Arc<Connection>);
-type Making = Pin<Box<dyn Future<Output = (i32, Result<Arc<Connection>>)> + Send>>;
+type NodeConnection = (i32, Arc<Connection>);
+type Connecting = Pin<Box<dyn Future<Output = (i32, Result<Arc<Connection>>)> + Send>>;
 
 /// The open connection with the least to do, or a new one to a known broker, or, when none of them
 /// can be reached and `may_bootstrap` (or none is known), to a bootstrap address.
 ///
 /// # Errors
 /// No broker could be reached; the message names all addresses with what is wrong with each.
-pub(super) async fn any(core: &Arc<Core>, lane: Lane, may_bootstrap: bool, deadline: Instant) -> Result<Made> {
+pub(super) async fn least_loaded_node(
+    core: &Arc<Core>,
+    lane: ConnectionKind,
+    may_bootstrap: bool,
+    deadline: Instant,
+) -> Result<NodeConnection> {
     if let Some(made) = core.pool.least_loaded(lane) {
         return Ok(made);
     }
-    let known = core.pool.order(core.metadata.picture().brokers.keys().copied().collect(), lane);
+    let known = core.pool.order(core.metadata.current().brokers.keys().copied().collect(), lane);
     if known.is_empty() {
-        return first(core, core.pool.order(core.pool.bootstrap_nodes(), lane), lane, deadline).await;
+        return first_reachable(core, core.pool.order(core.pool.bootstrap_nodes(), lane), lane, deadline).await;
     }
-    match first(core, known, lane, deadline).await {
+    match first_reachable(core, known, lane, deadline).await {
         Err(_) if may_bootstrap => bootstrap(core, deadline).await,
         made => made,
     }
 }
 
 /// A connection to a bootstrap address.
-pub(super) async fn bootstrap(core: &Arc<Core>, deadline: Instant) -> Result<Made> {
-    first(core, core.pool.order(core.pool.bootstrap_nodes(), Lane::Main), Lane::Main, deadline).await
+pub(super) async fn bootstrap(core: &Arc<Core>, deadline: Instant) -> Result<NodeConnection> {
+    first_reachable(
+        core,
+        core.pool.order(core.pool.bootstrap_nodes(), ConnectionKind::Main),
+        ConnectionKind::Main,
+        deadline,
+    )
+    .await
 }
 
 /// The first of these nodes that can be connected to; each gets a head start on the next.
-async fn first(core: &Arc<Core>, nodes: Vec<i32>, lane: Lane, deadline: Instant) -> Result<Made> {
+async fn first_reachable(
+    core: &Arc<Core>,
+    nodes: Vec<i32>,
+    lane: ConnectionKind,
+    deadline: Instant,
+) -> Result<NodeConnection> {
     let mut failures = Vec::new();
-    let made = timeout_at(deadline.into(), race(core, &nodes, lane, &mut failures)).await;
+    let made = timeout_at(deadline.into(), connect_race(core, &nodes, lane, &mut failures)).await;
     if let Ok(Some(made)) = made {
         return Ok(made);
     }
-    let picture = core.metadata.picture_ref();
+    let picture = core.metadata.current_ref();
     for node in nodes {
         if failures.iter().all(|(failed, _)| *failed != node) {
             let address = core.pool.address(&picture, node);
@@ -77,9 +93,14 @@ async fn first(core: &Arc<Core>, nodes: Vec<i32>, lane: Lane, deadline: Instant)
     })
 }
 
-async fn race(core: &Arc<Core>, nodes: &[i32], lane: Lane, failures: &mut Vec<(i32, Error)>) -> Option<Made> {
+async fn connect_race(
+    core: &Arc<Core>,
+    nodes: &[i32],
+    lane: ConnectionKind,
+    failures: &mut Vec<(i32, Error)>,
+) -> Option<NodeConnection> {
     let mut nodes = nodes.iter().copied();
-    let mut making: Vec<Making> = Vec::new();
+    let mut making: Vec<Connecting> = Vec::new();
     loop {
         match nodes.next() {
             Some(node) => making.push(Box::pin(make(Arc::clone(core), node, lane))),
@@ -99,12 +120,12 @@ async fn race(core: &Arc<Core>, nodes: &[i32], lane: Lane, failures: &mut Vec<(i
     }
 }
 
-async fn make(core: Arc<Core>, node: i32, lane: Lane) -> (i32, Result<Arc<Connection>>) {
+async fn make(core: Arc<Core>, node: i32, lane: ConnectionKind) -> (i32, Result<Arc<Connection>>) {
     (node, core.connect(node, lane).await)
 }
 
 /// The first of these futures that is ready, which leaves the list.
-async fn any_of(making: &mut Vec<Making>) -> (i32, Result<Arc<Connection>>) {
+async fn any_of(making: &mut Vec<Connecting>) -> (i32, Result<Arc<Connection>>) {
     poll_fn(|cx| {
         for i in 0..making.len() {
             if let Some(Poll::Ready(made)) = making.get_mut(i).map(|one| one.as_mut().poll(cx)) {

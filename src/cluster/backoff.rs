@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_within_their_jitter_up_to_the_maximum() {
+    fn backoff_doubles_with_jitter_up_to_maximum() {
         let mut rng = StdRng::seed_from_u64(7);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         for expected in [100, 200, 400, 800] {

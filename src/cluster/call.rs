@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Lane, Route, any,
+    ConnectionKind, Route, any,
     connection::now,
     coordinators::Coordinators,
     core::Core,
     flight::closed,
-    later::{later, later_tokio},
+    later::{saturating_deadline, saturating_tokio_deadline},
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Remedy, Result},
@@ -22,7 +22,7 @@ use crate::{
 pub(super) async fn call<R: Request>(
     core: &Arc<Core>,
     route: &Route,
-    lane: Lane,
+    lane: ConnectionKind,
     deadline: Instant,
     max_version: Option<i16>,
     build: impl Fn(i16) -> R + Send + Sync,
@@ -35,7 +35,7 @@ pub(super) async fn call<R: Request>(
         if Instant::now() >= deadline {
             return Err(gave_up(key, last));
         }
-        let until = deadline.into_std().min(later(now(), core.settings.request_timeout));
+        let until = deadline.into_std().min(saturating_deadline(now(), core.settings.request_timeout));
         let mut node = None;
         let attempt = async {
             let connection = match locate(core, route, deadline).await? {
@@ -47,7 +47,7 @@ pub(super) async fn call<R: Request>(
                 }
                 None => {
                     let may_bootstrap = core.metadata.plan().may_rebootstrap();
-                    any::any(core, lane, may_bootstrap, until).await?.1
+                    any::least_loaded_node(core, lane, may_bootstrap, until).await?.1
                 }
             };
             core.send_on(&connection, until, max_version, &build).await
@@ -74,7 +74,7 @@ pub(super) async fn call<R: Request>(
         };
         event!(DEBUG, core.settings.origin, %key, %error, "trying again");
         last = Some(error);
-        sleep_until(deadline.min(later_tokio(Instant::now(), core.pause(&mut backoff)))).await;
+        sleep_until(deadline.min(saturating_tokio_deadline(Instant::now(), core.pause(&mut backoff)))).await;
     }
     Err(closed())
 }
@@ -83,7 +83,7 @@ pub(super) async fn call<R: Request>(
 fn prepare(core: &Core, route: &Route, node: Option<i32>, remedy: Remedy) {
     match (route, node, remedy) {
         (Route::Coordinator(kind, key), Some(node), Remedy::FindCoordinator) => {
-            Coordinators::lost(core, *kind, key, node);
+            Coordinators::forget_coordinator(core, *kind, key, node);
         }
         (Route::Controller, ..) | (_, _, Remedy::RefreshMetadata) => core.metadata.refresh(),
         _ => {}
@@ -96,7 +96,7 @@ async fn locate(core: &Arc<Core>, route: &Route, deadline: Instant) -> Result<Op
         Route::Broker(node) => Ok(Some(*node)),
         Route::Any => Ok(None),
         Route::Controller => {
-            let controller = core.metadata.picture_ref().controller;
+            let controller = core.metadata.current_ref().controller;
             controller.map(Some).ok_or_else(|| {
                 core.metadata.refresh();
                 let cause = core.metadata.failure();

@@ -5,12 +5,12 @@ use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
 use super::{
-    Answers, BrokerMetrics, ClientSettings, Departure, Metadata, call,
+    BrokerMetrics, ClientSettings, Metadata, ResponseQueue, RevocableParts, call,
     connection::{Connection, now},
     coordinators::Coordinators,
     core::Core,
     metadata_task,
-    pool::Lookup,
+    pool::ConnectionLookup,
 };
 use crate::{
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result},
@@ -22,14 +22,14 @@ use crate::{
 /// The one client under a producer, a consumer or an admin. Clones share everything. When the last
 /// clone is dropped, its connections and tasks end.
 #[derive(Clone, Debug)]
-pub(crate) struct Client(Arc<Owner>);
+pub(crate) struct Client(Arc<ClientOwner>);
 
 /// What the clones share. Tasks hold the core itself, so that this one's end is that of the last
 /// clone.
 #[derive(Debug)]
-struct Owner(Arc<Core>);
+struct ClientOwner(Arc<Core>);
 
-impl Drop for Owner {
+impl Drop for ClientOwner {
     fn drop(&mut self) {
         self.0.close();
     }
@@ -38,7 +38,7 @@ impl Drop for Owner {
 /// Which of a broker's connections a request takes: a broker works on one request of a connection
 /// at a time, so what may wait there for long never stands before what must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Lane {
+pub(crate) enum ConnectionKind {
     /// Produce and everything short.
     Main,
     /// Fetches: one connection for each fetch session.
@@ -70,7 +70,7 @@ pub(crate) enum Route {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
     pub(crate) node: i32,
-    pub(crate) lane: Lane,
+    pub(crate) lane: ConnectionKind,
     /// From now to the answer (connecting included). Passing it closes the connection, unless
     /// nothing was sent yet.
     pub(crate) timeout: Duration,
@@ -91,13 +91,13 @@ pub(crate) struct RawRequest {
     /// one of no special size.
     pub(crate) expects: usize,
     /// Asked when the request is about to be written.
-    pub(crate) departure: Departure,
+    pub(crate) departure: RevocableParts,
 }
 
 impl RawRequest {
     /// One whose body is all there, and that is answered.
     pub(crate) fn whole() -> Self {
-        Self { inserts: Inserts::new(), answered: true, expects: 0, departure: Departure::default() }
+        Self { inserts: Inserts::new(), answered: true, expects: 0, departure: RevocableParts::default() }
     }
 
     /// The same, with an answer of up to so many bytes. One that is larger still comes, but is
@@ -124,15 +124,15 @@ impl Link {
     /// Hands over a request whose body `write` writes behind the header. It is written behind what
     /// was handed over before. Its answer comes into the queue under that id, also when it fails;
     /// it has to pass through [`Client::heard`].
-    pub(crate) fn ask(
+    pub(crate) fn request_into_queue(
         &self,
         key: ApiKey,
         version: i16,
         deadline: Instant,
-        to: (&Answers, u64),
+        to: (&ResponseQueue, u64),
         write: impl FnOnce(&mut BytesMut) -> Result<RawRequest>,
     ) {
-        self.0.ask(key, version, deadline.into_std(), to, write);
+        self.0.request_into_queue(key, version, deadline.into_std(), to, write);
     }
 }
 
@@ -156,7 +156,7 @@ impl Client {
         let core = Arc::new(Core::new(settings, runtime)?);
         let (origin, asking) = (core.settings.origin.clone(), metadata_task::run(Arc::clone(&core)));
         core.runtime.spawn(async move { origin.scope(asking).await });
-        Ok(Self(Arc::new(Owner(core))))
+        Ok(Self(Arc::new(ClientOwner(core))))
     }
 
     /// [`new`](Self::new), with the files read that secure its connections: an error says what is
@@ -187,7 +187,7 @@ impl Client {
 
     /// The newest picture; costs no lock.
     pub(crate) fn metadata(&self) -> Arc<Metadata> {
-        self.core().metadata.picture()
+        self.core().metadata.current()
     }
 
     /// Changes whenever a new picture is there; the value is its version.
@@ -228,7 +228,7 @@ impl Client {
     /// Safe.
     pub(crate) async fn newer_metadata(&self, than: u64, deadline: Instant) -> Result<Arc<Metadata>> {
         let core = self.core();
-        if core.metadata.picture_ref().version <= than {
+        if core.metadata.current_ref().version <= than {
             core.metadata.refresh();
         }
         let newer = |picture: &Arc<Metadata>| Ok((picture.version > than).then(|| Arc::clone(picture)));
@@ -248,7 +248,7 @@ impl Client {
     pub(crate) async fn topic(&self, name: &str, deadline: Instant) -> Result<Arc<Metadata>> {
         let metadata = &self.core().metadata;
         let began = {
-            let picture = metadata.picture_ref();
+            let picture = metadata.current_ref();
             let known = picture.topic(name);
             if known.is_some_and(|topic| topic.is_settled() && !topic.error.is_ok()) {
                 // What was refused a while ago may be allowed by now.
@@ -342,10 +342,10 @@ impl Client {
 
     /// The open connection to a broker. If there is none, one is begun, for which
     /// [`link_by`](Self::link_by) waits.
-    pub(crate) fn link(&self, node: i32, lane: Lane) -> Option<Link> {
+    pub(crate) fn link(&self, node: i32, lane: ConnectionKind) -> Option<Link> {
         match self.core().pool.connection(self.core(), node, lane) {
-            Lookup::Open(connection) => Some(Link(connection)),
-            Lookup::Connecting(_) => None,
+            ConnectionLookup::Open(connection) => Some(Link(connection)),
+            ConnectionLookup::Connecting(_) => None,
         }
     }
 
@@ -356,7 +356,7 @@ impl Client {
     ///
     /// # Cancel safety
     /// Safe: the attempt to connect goes on.
-    pub(crate) async fn link_by(&self, node: i32, lane: Lane, deadline: Instant) -> Result<Link> {
+    pub(crate) async fn link_by(&self, node: i32, lane: ConnectionKind, deadline: Instant) -> Result<Link> {
         self.core().connection(node, lane, deadline.into_std()).await.map(Link)
     }
 
@@ -364,12 +364,12 @@ impl Client {
     ///
     /// # Errors
     /// The answer's own; `Closed` when the client is closed.
-    pub(crate) fn heard(&self, answer: Result<Bytes>) -> Result<Bytes> {
-        self.core().watched(answer)
+    pub(crate) fn refresh_metadata_on_error(&self, answer: Result<Bytes>) -> Result<Bytes> {
+        self.core().refresh_metadata_on_error(answer)
     }
 
     /// Mutes a connection, as `throttle_time_ms` of a response asks (KIP-219).
-    pub(crate) fn throttle(&self, node: i32, lane: Lane, throttle_time_ms: i32) {
+    pub(crate) fn throttle(&self, node: i32, lane: ConnectionKind, throttle_time_ms: i32) {
         if throttle_time_ms > 0 {
             self.core().pool.mute(node, lane, throttle_time_ms);
         }
@@ -386,7 +386,7 @@ impl Client {
     pub(crate) async fn call<R: Request>(
         &self,
         route: Route,
-        lane: Lane,
+        lane: ConnectionKind,
         deadline: Instant,
         build: impl Fn(i16) -> R + Send + Sync,
         check: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
@@ -402,7 +402,7 @@ impl Client {
         &self,
         max_version: Option<i16>,
         route: Route,
-        lane: Lane,
+        lane: ConnectionKind,
         deadline: Instant,
         build: impl Fn(i16) -> R + Send + Sync,
         check: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
@@ -421,7 +421,7 @@ impl Client {
 
     /// That node is no longer the coordinator; ignored when another one is known by now.
     pub(crate) fn forget_coordinator(&self, kind: CoordinatorKind, key: &str, node: i32) {
-        Coordinators::lost(self.core(), kind, key, node);
+        Coordinators::forget_coordinator(self.core(), kind, key, node);
     }
 
     /// A finalized feature's level as the last ApiVersions said it (e.g. `transaction.version`).

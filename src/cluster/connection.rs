@@ -13,9 +13,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use super::{
-    answers::{Answers, Reply, unanswered},
+    answers::{ResponseQueue, ResponseTarget, unanswered},
     client::RawRequest,
-    connection_task::Driver,
+    connection_task::ConnectionDriver,
     counters::NodeCounters,
     encode::{Encoded, encode_frame},
     frames::FrameReader,
@@ -32,7 +32,7 @@ use crate::{
 /// own answer only.
 #[derive(Debug)]
 pub(super) struct Connection {
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionShared>,
     client_id: String,
     versions: Versions,
     next_correlation_id: AtomicI32,
@@ -43,19 +43,19 @@ pub(super) struct Connection {
 
 /// What callers and the connection's driver have in common.
 #[derive(Debug)]
-pub(super) struct Shared {
-    state: Mutex<State>,
+pub(super) struct ConnectionShared {
+    state: Mutex<ConnectionState>,
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct ConnectionState {
     pub(super) pipeline: Pipeline,
     /// The driver's, while it has nothing to do.
     waker: Option<Waker>,
 }
 
-impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+impl ConnectionShared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -71,7 +71,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl ConnectionState {
     pub(super) fn register(&mut self, waker: &Waker) {
         match &mut self.waker {
             Some(known) => known.clone_from(waker),
@@ -89,10 +89,10 @@ impl Connection {
         versions: Versions,
         client_id: String,
         limits: Limits,
-    ) -> (Self, Driver) {
+    ) -> (Self, ConnectionDriver) {
         let pipeline = Pipeline::new(peer, limits, now());
-        let shared = Arc::new(Shared { state: Mutex::new(State { pipeline, waker: None }) });
-        let driver = Driver::new(Arc::clone(&shared), stream, reader);
+        let shared = Arc::new(ConnectionShared { state: Mutex::new(ConnectionState { pipeline, waker: None }) });
+        let driver = ConnectionDriver::new(Arc::clone(&shared), stream, reader);
         (Self { shared, client_id, versions, next_correlation_id: AtomicI32::new(1), memory: Mutex::default() }, driver)
     }
 
@@ -118,17 +118,17 @@ impl Connection {
         write: impl FnOnce(&mut BytesMut) -> Result<RawRequest>,
     ) -> Result<Bytes> {
         let (reply, answer) = oneshot::channel();
-        self.push(key, version, deadline, Reply::One(reply), write);
+        self.push(key, version, deadline, ResponseTarget::One(reply), write);
         answer.await.unwrap_or_else(|_| Err(unanswered()))
     }
 
     /// Sends a request whose answer comes into a queue under that id, whatever becomes of it.
-    pub(super) fn ask(
+    pub(super) fn request_into_queue(
         &self,
         key: ApiKey,
         version: i16,
         deadline: Instant,
-        (answers, id): (&Answers, u64),
+        (answers, id): (&ResponseQueue, u64),
         write: impl FnOnce(&mut BytesMut) -> Result<RawRequest>,
     ) {
         self.push(key, version, deadline, answers.reply(id), write);
@@ -139,7 +139,7 @@ impl Connection {
         key: ApiKey,
         version: i16,
         deadline: Instant,
-        reply: Reply,
+        reply: ResponseTarget,
         write: impl FnOnce(&mut BytesMut) -> Result<RawRequest>,
     ) {
         let correlation_id = self.next_correlation_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
@@ -162,8 +162,8 @@ impl Connection {
                 };
                 self.shared.change(|pipeline| pipeline.push(request, now()));
             }
-            Err(error) if error.delivery_status().is_some() => reply.send(Err(error)),
-            Err(error) => reply.send(Err(error.with_status(DeliveryStatus::NotPersisted))),
+            Err(error) if error.delivery_status().is_some() => reply.deliver(Err(error)),
+            Err(error) => reply.deliver(Err(error.with_status(DeliveryStatus::NotPersisted))),
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::{Sleep, sleep_until};
 
 use super::{
-    connection::{Shared, now},
+    connection::{ConnectionShared, now},
     frames::{FrameReader, FrameWriter, broken},
     login::Login,
 };
@@ -33,9 +33,9 @@ const TURNS: usize = 64;
 /// One future polls both directions: a broker's answers and the next requests are mostly due at the
 /// same wake-up, and a socket that one task owns needs no lock. Dropped (with its runtime), it
 /// closes the connection.
-pub(super) struct Driver {
-    shared: Arc<Shared>,
-    line: Line,
+pub(super) struct ConnectionDriver {
+    shared: Arc<ConnectionShared>,
+    stream: StreamState,
     reader: FrameReader,
     writer: FrameWriter,
     timer: Pin<Box<Sleep>>,
@@ -47,22 +47,30 @@ pub(super) struct Driver {
 }
 
 /// Who has the stream.
-enum Line {
-    Ours(Box<dyn Stream>),
+enum StreamState {
+    Idle(Box<dyn Stream>),
     /// The connection is being authenticated again; what comes out is the stream, and when to do so
     /// the next time.
-    Login(Relogin),
+    Reauthenticating(Reauthentication),
     /// Only while it changes hands.
-    Nobody,
+    Taken,
 }
 
-type Relogin = Pin<Box<dyn Future<Output = (Box<dyn Stream>, Result<Option<Duration>>)> + Send>>;
+type Reauthentication = Pin<Box<dyn Future<Output = (Box<dyn Stream>, Result<Option<Duration>>)> + Send>>;
 
-impl Driver {
-    pub(super) fn new(shared: Arc<Shared>, stream: Box<dyn Stream>, reader: FrameReader) -> Self {
+impl ConnectionDriver {
+    pub(super) fn new(shared: Arc<ConnectionShared>, stream: Box<dyn Stream>, reader: FrameReader) -> Self {
         let armed = shared.lock().pipeline.next_event();
         let timer = Box::pin(sleep_until(armed.into()));
-        Self { shared, line: Line::Ours(stream), reader, writer: FrameWriter::default(), timer, armed, login: None }
+        Self {
+            shared,
+            stream: StreamState::Idle(stream),
+            reader,
+            writer: FrameWriter::default(),
+            timer,
+            armed,
+            login: None,
+        }
     }
 
     /// The connection was authenticated, and has to be again after that time, if at all.
@@ -79,20 +87,20 @@ impl Driver {
                 return Err(error.clone());
             }
         }
-        self.log_in(cx)?;
+        self.continue_reauthentication(cx)?;
         // What has arrived counts as in time, however late this task got its turn.
         self.read(cx)?;
         self.shared.lock().pipeline.tick(now())?;
         self.write(cx)?;
         // All answers may be in now that were waited for.
-        self.begin_login(cx)?;
+        self.begin_reauthentication(cx)?;
         self.keep_time(cx);
         Ok(())
     }
 
     /// Begins to authenticate again if it is time: what was sent is answered, and nothing is sent
     /// before it is done.
-    fn begin_login(&mut self, cx: &mut Context<'_>) -> Result<()> {
+    fn begin_reauthentication(&mut self, cx: &mut Context<'_>) -> Result<()> {
         let Some(login) = &self.login else { return Ok(()) };
         if !self.shared.lock().pipeline.is_ready_to_reauthenticate(now()) || !self.writer.is_empty() {
             return Ok(());
@@ -101,27 +109,27 @@ impl Driver {
             let error = Error::new(ErrorKind::Protocol, "a response came in that nobody had asked for");
             return Err(self.named(error));
         }
-        match std::mem::replace(&mut self.line, Line::Nobody) {
-            Line::Ours(mut stream) => {
+        match std::mem::replace(&mut self.stream, StreamState::Taken) {
+            StreamState::Idle(mut stream) => {
                 let login = Arc::clone(login);
-                self.line = Line::Login(Box::pin(async move {
+                self.stream = StreamState::Reauthenticating(Box::pin(async move {
                     let done = login.again(&mut *stream).await;
                     (stream, done)
                 }));
-                self.log_in(cx)
+                self.continue_reauthentication(cx)
             }
             other => {
-                self.line = other;
+                self.stream = other;
                 Ok(())
             }
         }
     }
 
     /// Goes on with the authentication that is under way, if one is.
-    fn log_in(&mut self, cx: &mut Context<'_>) -> Result<()> {
-        let Line::Login(login) = &mut self.line else { return Ok(()) };
+    fn continue_reauthentication(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        let StreamState::Reauthenticating(login) = &mut self.stream else { return Ok(()) };
         let Poll::Ready((stream, done)) = login.as_mut().poll(cx) else { return Ok(()) };
-        self.line = Line::Ours(stream);
+        self.stream = StreamState::Idle(stream);
         let again_after = done.map_err(|error| self.named(error))?;
         let mut state = self.shared.lock();
         event!(DEBUG, Origin::current(), peer = state.pipeline.peer(), "authenticated again");
@@ -134,7 +142,7 @@ impl Driver {
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Result<()> {
-        let Line::Ours(stream) = &mut self.line else { return Ok(()) };
+        let StreamState::Idle(stream) = &mut self.stream else { return Ok(()) };
         for _ in 0..TURNS {
             let expects = || self.shared.lock().pipeline.expects();
             match self.reader.poll_frame(&mut **stream, cx, expects) {
@@ -153,7 +161,7 @@ impl Driver {
     fn write(&mut self, cx: &mut Context<'_>) -> Result<()> {
         for _ in 0..TURNS {
             self.take();
-            let Line::Ours(stream) = &mut self.line else { return Ok(()) };
+            let StreamState::Idle(stream) = &mut self.stream else { return Ok(()) };
             match self.writer.poll_write(&mut **stream, cx) {
                 Poll::Pending | Poll::Ready(Ok(0)) => return Ok(()),
                 Poll::Ready(Ok(written)) => self.shared.lock().pipeline.wrote(written),
@@ -197,7 +205,7 @@ impl Driver {
     }
 }
 
-impl Future for Driver {
+impl Future for ConnectionDriver {
     type Output = Error;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
@@ -212,14 +220,14 @@ impl Future for Driver {
     }
 }
 
-impl Drop for Driver {
+impl Drop for ConnectionDriver {
     fn drop(&mut self) {
         let error = Error::new(ErrorKind::Closed, "the runtime of this client was shut down");
         self.shared.lock().pipeline.close(&error);
     }
 }
 
-impl fmt::Debug for Driver {
+impl fmt::Debug for ConnectionDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver").field("shared", &self.shared).finish_non_exhaustive()
     }

@@ -9,11 +9,11 @@ use std::{
 use tokio::time::{Instant as Deadline, sleep_until, timeout_at};
 
 use super::{
-    Backoff, CoordinatorKind, Lane, any,
+    Backoff, ConnectionKind, CoordinatorKind, any,
     connection::now,
     core::Core,
-    flight::{Flight, Landing, closed},
-    later::later,
+    flight::{Promise, SingleFlight, closed},
+    later::saturating_deadline,
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Remedy, Result, clean, is_clean},
@@ -32,23 +32,23 @@ pub(super) struct Coordinators(Mutex<HashMap<Key, Entry>>);
 
 #[derive(Debug)]
 struct Entry {
-    state: State,
+    state: LookupState,
     backoff: Backoff,
     found_at: Option<Instant>,
     not_before: Option<Instant>,
 }
 
 #[derive(Debug)]
-enum State {
+enum LookupState {
     Unknown,
     Known(i32),
-    LookingUp(Flight<i32>),
+    LookingUp(SingleFlight<i32>),
 }
 
-enum Lookup {
+enum CoordinatorLookup {
     Known(i32),
-    Shared(Flight<i32>),
-    Begin { landing: Landing<i32>, flight: Flight<i32>, not_before: Option<Instant> },
+    Shared(SingleFlight<i32>),
+    Begin { landing: Promise<i32>, flight: SingleFlight<i32>, not_before: Option<Instant> },
 }
 
 impl Coordinators {
@@ -61,27 +61,27 @@ impl Coordinators {
     }
 
     /// What is known, or the look-up that is under way, or a new one that the caller has to start.
-    fn look_up(&self, key: &Key, backoff: impl FnOnce() -> Backoff) -> Lookup {
+    fn look_up(&self, key: &Key, backoff: impl FnOnce() -> Backoff) -> CoordinatorLookup {
         let mut entries = self.lock();
         let entry = entries.entry(key.clone()).or_insert_with(|| Entry {
-            state: State::Unknown,
+            state: LookupState::Unknown,
             backoff: backoff(),
             found_at: None,
             not_before: None,
         });
         match &entry.state {
-            State::Known(node) => return Lookup::Known(*node),
-            State::LookingUp(flight) if !flight.is_over() => return Lookup::Shared(flight.clone()),
+            LookupState::Known(node) => return CoordinatorLookup::Known(*node),
+            LookupState::LookingUp(flight) if !flight.is_over() => return CoordinatorLookup::Shared(flight.clone()),
             _ => {}
         }
-        let (landing, flight) = Flight::new();
-        entry.state = State::LookingUp(flight.clone());
-        Lookup::Begin { landing, flight, not_before: entry.not_before }
+        let (landing, flight) = SingleFlight::new();
+        entry.state = LookupState::LookingUp(flight.clone());
+        CoordinatorLookup::Begin { landing, flight, not_before: entry.not_before }
     }
 
     fn found(&self, key: &Key, node: i32, now: Instant) {
         if let Some(entry) = self.lock().get_mut(key) {
-            entry.state = State::Known(node);
+            entry.state = LookupState::Known(node);
             entry.found_at = Some(now);
             entry.not_before = None;
         }
@@ -89,8 +89,8 @@ impl Coordinators {
 
     fn failed(&self, key: &Key, now: Instant, pause: impl FnOnce(&mut Backoff) -> Duration) {
         if let Some(entry) = self.lock().get_mut(key) {
-            entry.state = State::Unknown;
-            entry.not_before = Some(later(now, pause(&mut entry.backoff)));
+            entry.state = LookupState::Unknown;
+            entry.not_before = Some(saturating_deadline(now, pause(&mut entry.backoff)));
         }
     }
 
@@ -106,11 +106,11 @@ impl Coordinators {
         pause: impl FnOnce(&mut Backoff) -> Duration,
     ) {
         if let Some(entry) = self.lock().get_mut(key)
-            && matches!(entry.state, State::Known(known) if known == node)
+            && matches!(entry.state, LookupState::Known(known) if known == node)
         {
-            entry.state = State::Unknown;
-            if entry.found_at.is_some_and(|at| now < later(at, settled)) {
-                entry.not_before = Some(later(now, pause(&mut entry.backoff)));
+            entry.state = LookupState::Unknown;
+            if entry.found_at.is_some_and(|at| now < saturating_deadline(at, settled)) {
+                entry.not_before = Some(saturating_deadline(now, pause(&mut entry.backoff)));
             } else {
                 entry.backoff.reset();
             }
@@ -118,7 +118,7 @@ impl Coordinators {
     }
 
     /// See [`Client::forget_coordinator`](super::Client::forget_coordinator).
-    pub(super) fn lost(core: &Core, kind: CoordinatorKind, key: &str, node: i32) {
+    pub(super) fn forget_coordinator(core: &Core, kind: CoordinatorKind, key: &str, node: i32) {
         let settled = core.settings.retry_backoff_max;
         core.coordinators.forget(&(kind, Arc::from(key)), node, now(), settled, |backoff| core.pause(backoff));
     }
@@ -133,9 +133,9 @@ impl Coordinators {
                 return Err(closed());
             }
             let flight = match core.coordinators.look_up(&key, || core.retry_backoff()) {
-                Lookup::Known(node) => return Ok(node),
-                Lookup::Shared(flight) => flight,
-                Lookup::Begin { landing, flight, not_before } => {
+                CoordinatorLookup::Known(node) => return Ok(node),
+                CoordinatorLookup::Shared(flight) => flight,
+                CoordinatorLookup::Begin { landing, flight, not_before } => {
                     core.runtime.spawn(find(Arc::clone(core), key.clone(), not_before, landing));
                     flight
                 }
@@ -170,7 +170,7 @@ fn describe((kind, key): &Key) -> String {
 }
 
 /// One look-up, in a task of its own so that no caller's end is another's.
-async fn find(core: Arc<Core>, key: Key, not_before: Option<Instant>, landing: Landing<i32>) {
+async fn find(core: Arc<Core>, key: Key, not_before: Option<Instant>, landing: Promise<i32>) {
     let mut closing = core.closing.subscribe();
     let attempt = async {
         if let Some(not_before) = not_before {
@@ -188,13 +188,13 @@ async fn find(core: Arc<Core>, key: Key, not_before: Option<Instant>, landing: L
         Ok(node) => core.coordinators.found(&key, *node, now()),
         Err(_) => core.coordinators.failed(&key, now(), |backoff| core.pause(backoff)),
     }
-    landing.land(result.map_err(|error| error.context(describe(&key))));
+    landing.complete(result.map_err(|error| error.context(describe(&key))));
 }
 
 async fn ask(core: &Arc<Core>, key: &Key) -> Result<i32> {
-    let deadline = later(now(), core.settings.request_timeout);
+    let deadline = saturating_deadline(now(), core.settings.request_timeout);
     let may_bootstrap = core.metadata.plan().may_rebootstrap();
-    let (_, connection) = any::any(core, Lane::Main, may_bootstrap, deadline).await?;
+    let (_, connection) = any::least_loaded_node(core, ConnectionKind::Main, may_bootstrap, deadline).await?;
     let version = connection.versions().pick(ApiKey::FindCoordinator, None)?;
     if version == 0 && key.0 == CoordinatorKind::Transaction {
         let message = "the broker is older than 0.11, which has no transactions";

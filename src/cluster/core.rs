@@ -14,23 +14,23 @@ use tokio::{
 };
 
 use super::{
-    Backoff, ClientSettings, Lane,
+    Backoff, ClientSettings, ConnectionKind,
     address::Address,
     client::{Attempt, RawRequest, RawResponse},
     connection::{Connection, now},
     coordinators::Coordinators,
     flight::closed,
-    later::later,
+    later::saturating_deadline,
     logins::Logins,
     metadata_cache::MetadataCache,
-    metadata_plan::Plan,
-    pool::{Lookup, Pool},
+    metadata_plan::MetadataPlan,
+    pool::{ConnectionLookup, Pool},
     resolution::Resolution,
     versions::Features,
 };
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind, Result},
-    security::Guard,
+    security::ConnectionSecurity,
     wire::{
         ApiKey,
         message::{decode_response, encode_body},
@@ -42,7 +42,7 @@ use crate::{
 pub(super) struct Core {
     pub(super) settings: ClientSettings,
     /// What secures its connections.
-    pub(super) guard: Arc<Guard>,
+    pub(super) guard: Arc<ConnectionSecurity>,
     pub(super) runtime: Handle,
     /// True once the client closes; all tasks and waiting calls watch it.
     pub(super) closing: watch::Sender<bool>,
@@ -60,7 +60,7 @@ impl Core {
         settings.check()?;
         let security = settings.security.resolve(&settings.network)?;
         Address::check_listeners(&settings.bootstrap_servers, security.protocol())?;
-        let guard = Arc::new(Guard::new(security)?);
+        let guard = Arc::new(ConnectionSecurity::new(security)?);
         let bootstrap = Address::parse_all(&settings.bootstrap_servers)?;
         let mut rng = match settings.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
@@ -74,7 +74,7 @@ impl Core {
             resolution: Resolution::new(settings.bootstrap_resolve_timeout, now()),
             pool: Pool::new(bootstrap, fork()),
             logins: Arc::new(Logins::new(settings.origin.clone(), fork())),
-            metadata: MetadataCache::new(Plan::new(&settings, fork()), settings.origin.clone()),
+            metadata: MetadataCache::new(MetadataPlan::new(&settings, fork()), settings.origin.clone()),
             coordinators: Coordinators::new(),
             features: Mutex::default(),
             rng: Mutex::new(fork()),
@@ -131,10 +131,10 @@ impl Core {
     }
 
     /// A connection to a node, as soon as there is one, or why there is none.
-    pub(super) async fn connect(self: &Arc<Self>, node: i32, lane: Lane) -> Result<Arc<Connection>> {
+    pub(super) async fn connect(self: &Arc<Self>, node: i32, lane: ConnectionKind) -> Result<Arc<Connection>> {
         match self.pool.connection(self, node, lane) {
-            Lookup::Open(connection) => Ok(connection),
-            Lookup::Connecting(flight) => flight.wait().await,
+            ConnectionLookup::Open(connection) => Ok(connection),
+            ConnectionLookup::Connecting(flight) => flight.wait().await,
         }
     }
 
@@ -143,12 +143,12 @@ impl Core {
     pub(super) async fn connection(
         self: &Arc<Self>,
         node: i32,
-        lane: Lane,
+        lane: ConnectionKind,
         deadline: Instant,
     ) -> Result<Arc<Connection>> {
         let flight = match self.pool.connection(self, node, lane) {
-            Lookup::Open(connection) => return Ok(connection),
-            Lookup::Connecting(flight) => flight,
+            ConnectionLookup::Open(connection) => return Ok(connection),
+            ConnectionLookup::Connecting(flight) => flight,
         };
         let error = match timeout_at(deadline.into(), flight.wait()).await {
             Ok(Ok(connection)) => return Ok(connection),
@@ -170,7 +170,7 @@ impl Core {
         attempt: Attempt,
         build: impl FnOnce(i16) -> R,
     ) -> Result<R::Response> {
-        let deadline = later(now(), attempt.timeout);
+        let deadline = saturating_deadline(now(), attempt.timeout);
         let connection = self.connection(attempt.node, attempt.lane, deadline).await?;
         self.send_on(&connection, deadline, attempt.max_version, build).await
     }
@@ -188,7 +188,7 @@ impl Core {
             encode_body(head, &build(version), version)?;
             Ok(RawRequest::whole())
         });
-        let body = self.watched(body.await)?;
+        let body = self.refresh_metadata_on_error(body.await)?;
         decode_response::<R>(body, version)
             .map_err(|error| error.context(key).with_status(DeliveryStatus::PossiblyPersisted))
     }
@@ -199,16 +199,16 @@ impl Core {
         key: ApiKey,
         write: impl FnOnce(i16, &mut BytesMut) -> Result<RawRequest>,
     ) -> Result<RawResponse> {
-        let deadline = later(now(), attempt.timeout);
+        let deadline = saturating_deadline(now(), attempt.timeout);
         let connection = self.connection(attempt.node, attempt.lane, deadline).await?;
         let version = connection.versions().pick(key, attempt.max_version).map_err(unsent)?;
         let answer = connection.request(key, version, deadline, |head| write(version, head)).await;
-        let body: Bytes = self.watched(answer)?;
+        let body: Bytes = self.refresh_metadata_on_error(answer)?;
         Ok(RawResponse { version, body })
     }
 
     /// A connection that broke may mean that its broker is no longer what the metadata says.
-    pub(super) fn watched<T>(&self, result: Result<T>) -> Result<T> {
+    pub(super) fn refresh_metadata_on_error<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout)
         {

@@ -16,29 +16,29 @@ pub(crate) trait Revocable: fmt::Debug + Send + Sync {
 
     /// Takes the attempt back, also after [`write`](Self::write): no byte of its request was
     /// written.
-    fn undo(&self, attempt: u32);
+    fn withdraw(&self, attempt: u32);
 }
 
 /// The parts of a request that may be taken back, each with its attempt; none in a request that
 /// always leaves.
 #[derive(Debug, Default)]
-pub(crate) struct Departure(SmallVec<[(Arc<dyn Revocable>, u32); 2]>);
+pub(crate) struct RevocableParts(SmallVec<[(Arc<dyn Revocable>, u32); 2]>);
 
-impl Departure {
+impl RevocableParts {
     /// Decides that the request is written. `false` when a part was taken back: then all of them
     /// are, and the request must not be written.
-    pub(crate) fn leave(&self) -> bool {
+    pub(crate) fn confirm_write(&self) -> bool {
         let parts = || self.0.iter().map(|(part, attempt)| (part, *attempt));
         let leaves = parts().all(|(part, attempt)| !part.is_withdrawn(attempt))
             && parts().all(|(part, attempt)| part.write(attempt));
         if !leaves {
-            parts().for_each(|(part, attempt)| part.undo(attempt));
+            parts().for_each(|(part, attempt)| part.withdraw(attempt));
         }
         leaves
     }
 }
 
-impl FromIterator<(Arc<dyn Revocable>, u32)> for Departure {
+impl FromIterator<(Arc<dyn Revocable>, u32)> for RevocableParts {
     fn from_iter<I: IntoIterator<Item = (Arc<dyn Revocable>, u32)>>(parts: I) -> Self {
         Self(parts.into_iter().collect())
     }

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{client::RawRequest, departure::Departure};
+use super::{client::RawRequest, departure::RevocableParts};
 use crate::{
     error::{Error, ErrorKind, Result},
     wire::{ApiKey, frame::Chunks, message::encode_request_header},
@@ -21,7 +21,7 @@ pub(super) struct Encoded {
     pub(super) chunks: Chunks,
     pub(super) answered: bool,
     pub(super) expects: usize,
-    pub(super) departure: Departure,
+    pub(super) departure: RevocableParts,
 }
 
 /// Writes a frame: its length (inserts included), the header, and what `write` appends. `memory` is
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn inserts_stand_in_their_places_and_count() {
+    fn inserts_are_written_at_their_positions() {
         let mut memory = BytesMut::new();
         let plain = bytes(&frame(&mut memory, b"onetwothree", &[]));
         let woven = frame(&mut memory, b"onethree", &[(3, b"two"), (8, b"")]);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_share_memory_that_large_ones_take_with_them() {
+    fn requests_share_buffer_unless_they_are_large() {
         let mut memory = BytesMut::new();
         let first = frame(&mut memory, b"first", &[]);
         let second = frame(&mut memory, b"second", &[]);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_leaves_nothing_behind() {
+    fn failed_encoding_leaves_buffer_clean() {
         let mut memory = BytesMut::new();
         let refused = encode_frame(&mut memory, ApiKey::Produce, 9, 1, "me", |out| {
             out.extend_from_slice(b"half of it");

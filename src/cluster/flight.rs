@@ -5,17 +5,17 @@ use crate::error::{Error, ErrorKind, Result};
 /// One piece of work that any number of callers wait for. It is done by a task of its own, so that
 /// it goes on when they give up.
 #[derive(Clone, Debug)]
-pub(super) struct Flight<T>(watch::Receiver<Option<Result<T>>>);
+pub(super) struct SingleFlight<T>(watch::Receiver<Option<Result<T>>>);
 
 /// The end that does the work. Dropped without a result (its runtime is gone, or the client
 /// closed), it tells the callers.
 #[derive(Debug)]
-pub(super) struct Landing<T>(watch::Sender<Option<Result<T>>>);
+pub(super) struct Promise<T>(watch::Sender<Option<Result<T>>>);
 
-impl<T: Clone> Flight<T> {
-    pub(super) fn new() -> (Landing<T>, Self) {
+impl<T: Clone> SingleFlight<T> {
+    pub(super) fn new() -> (Promise<T>, Self) {
         let (sender, receiver) = watch::channel(None);
-        (Landing(sender), Self(receiver))
+        (Promise(sender), Self(receiver))
     }
 
     /// Waits for the result.
@@ -30,8 +30,8 @@ impl<T: Clone> Flight<T> {
     }
 }
 
-impl<T> Landing<T> {
-    pub(super) fn land(self, result: Result<T>) {
+impl<T> Promise<T> {
+    pub(super) fn complete(self, result: Result<T>) {
         self.0.send_replace(Some(result));
     }
 }

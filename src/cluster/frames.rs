@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_response_of_the_expected_size_is_read_into_one_piece_of_memory() {
+    async fn reads_expected_response_size_without_copying() {
         // As Kafka answers that was asked for 1 MiB of records, and for 8: these bytes, and a head.
         for asked in [RESERVED, 8 * RESERVED] {
             let length = asked + 80;
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_expects_is_not_believed_before_it_comes() {
+    async fn unexpected_size_reserves_memory_as_data_arrives() {
         let body = vec![7; 5 * RESERVED];
         let (mut ours, mut theirs) = duplex(2 * body.len());
         let mut reader = FrameReader::new(LIMIT);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn small_responses_ask_nobody() {
+    async fn small_responses_skip_expected_size_lookup() {
         let (mut ours, mut theirs) = duplex(1 << 16);
         let mut reader = FrameReader::new(LIMIT);
         for length in [0, 1, 5000, SMALL - 4] {

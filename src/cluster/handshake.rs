@@ -13,11 +13,11 @@ use super::{
     address::Address,
     client::RawRequest,
     connection::Connection,
-    connection_task::Driver,
+    connection_task::ConnectionDriver,
     encode::encode_frame,
     exchange::{Refusal, exchange},
     frames::FrameReader,
-    later::later_tokio,
+    later::saturating_tokio_deadline,
     login::Login,
     logins::Logins,
     pipeline::Limits,
@@ -28,7 +28,7 @@ use crate::{
     error::{Error, ErrorCode, ErrorKind, Result, clean},
     log::event,
     net::Stream,
-    security::Guard,
+    security::ConnectionSecurity,
     wire::{
         ApiKey,
         byte_string::ByteString,
@@ -43,7 +43,7 @@ const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 /// A connection that was just made.
 pub(super) struct Established {
     pub(super) connection: Connection,
-    pub(super) driver: Driver,
+    pub(super) driver: ConnectionDriver,
     pub(super) api_versions: ApiVersionsResponse,
 }
 
@@ -64,13 +64,13 @@ pub(super) struct Expected {
 /// the others belong to the same broker.
 pub(super) async fn establish(
     settings: &ClientSettings,
-    guard: &Arc<Guard>,
+    guard: &Arc<ConnectionSecurity>,
     resolution: &Resolution,
     logins: &Arc<Logins>,
     (address, expected): (&Address, Option<&Expected>),
     setup_timeout: Duration,
 ) -> Result<Established> {
-    let limit = Limit::new(setup_timeout);
+    let limit = SetupLimit::new(setup_timeout);
     let resolved = limit.keep("resolving the name", settings.network.resolve(&address.host, address.port)).await;
     let resolved =
         resolved.and_then(|resolved| resolved.map_err(unresolved)).map_err(|error| error.context(address))?;
@@ -80,11 +80,12 @@ pub(super) async fn establish(
     let mut failure = Error::new(ErrorKind::Network, "the name has no address").context(address);
     let mut misrouted = None;
     for ip in resolved {
-        let attempt = Attempt { settings, guard, logins, address, expected, ip, limit: Limit::new(setup_timeout) };
+        let attempt =
+            ConnectAttempt { settings, guard, logins, address, expected, ip, limit: SetupLimit::new(setup_timeout) };
         match attempt.connect().await {
             Ok(established) => return Ok(established),
             Err(error) => {
-                failure = error.context(Named { address, ip });
+                failure = error.context(NamedAddress { address, ip });
                 event!(DEBUG, settings.origin, %failure, "no connection");
                 if failure.kind() == ErrorKind::Authentication {
                     break;
@@ -110,14 +111,14 @@ fn unresolved(error: io::Error) -> Error {
 
 /// A time that all steps have together; which one it was that took too long, the error says.
 #[derive(Clone, Copy)]
-struct Limit {
+struct SetupLimit {
     timeout: Duration,
     until: Instant,
 }
 
-impl Limit {
+impl SetupLimit {
     fn new(timeout: Duration) -> Self {
-        Self { timeout, until: later_tokio(Instant::now(), timeout) }
+        Self { timeout, until: saturating_tokio_deadline(Instant::now(), timeout) }
     }
 
     async fn keep<T>(&self, what: &str, step: impl Future<Output = T>) -> Result<T> {
@@ -129,17 +130,17 @@ impl Limit {
 }
 
 /// One attempt at one IP address.
-struct Attempt<'a> {
+struct ConnectAttempt<'a> {
     settings: &'a ClientSettings,
-    guard: &'a Arc<Guard>,
+    guard: &'a Arc<ConnectionSecurity>,
     logins: &'a Arc<Logins>,
     address: &'a Address,
     expected: Option<&'a Expected>,
     ip: SocketAddr,
-    limit: Limit,
+    limit: SetupLimit,
 }
 
-impl Attempt<'_> {
+impl ConnectAttempt<'_> {
     async fn connect(&self) -> Result<Established> {
         let Self { settings, guard, logins, address, expected, limit, .. } = *self;
         let newest = client_versions(ApiKey::ApiVersions).map_or(0, |(_, newest)| newest);
@@ -251,12 +252,12 @@ async fn ask(
 }
 
 /// An address as it was given, and the IP address behind it where that is not the same.
-struct Named<'a> {
+struct NamedAddress<'a> {
     address: &'a Address,
     ip: SocketAddr,
 }
 
-impl fmt::Display for Named<'_> {
+impl fmt::Display for NamedAddress<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (address, ip) = (self.address.to_string(), self.ip.to_string());
         if address == ip { f.write_str(&ip) } else { write!(f, "{address} ({ip})") }

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// `now + wait`, where the wait may be any duration that a user can configure.
-pub(super) fn later(now: Instant, wait: Duration) -> Instant {
+pub(super) fn saturating_deadline(now: Instant, wait: Duration) -> Instant {
     now + wait.min(NEVER)
 }
 
 /// [`later`] on tokio's clock.
-pub(super) fn later_tokio(now: tokio::time::Instant, wait: Duration) -> tokio::time::Instant {
+pub(super) fn saturating_tokio_deadline(now: tokio::time::Instant, wait: Duration) -> tokio::time::Instant {
     now + wait.min(NEVER)
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     net::Stream,
-    security::{Exchange, Guard, Sasl, Step, scrubbed},
+    security::{ConnectionSecurity, Exchange, Sasl, Step, scrubbed},
     wire::{
         ApiKey,
         byte_string::ByteString,
@@ -42,7 +42,7 @@ const LEAST_MARGIN: Duration = Duration::from_millis(1500);
 /// What it takes to authenticate on one connection, once or many times.
 #[derive(Debug)]
 pub(super) struct Login {
-    guard: Arc<Guard>,
+    guard: Arc<ConnectionSecurity>,
     logins: Arc<Logins>,
     broker: Address,
     client_id: String,
@@ -57,7 +57,7 @@ impl Login {
     /// # Errors
     /// `UnsupportedVersion` for brokers older than 1.0.
     pub(super) fn new(
-        guard: &Arc<Guard>,
+        guard: &Arc<ConnectionSecurity>,
         settings: &ClientSettings,
         (logins, broker): (&Arc<Logins>, &Address),
         versions: &Versions,
@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_time_is_before_the_end() {
+    fn reauthenticates_before_session_lifetime_ends() {
         assert_eq!((reauthenticate_after(0), reauthenticate_after(-1)), (None, None));
         for lifetime in [1, 5000, i64::MAX] {
             let after = reauthenticate_after(lifetime).unwrap();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 
-use super::{Backoff, address::Address, later::later};
+use super::{Backoff, address::Address, later::saturating_deadline};
 use crate::error::Error;
 
 /// The first wait of the whole client, and the longest. Each refused login doubles the wait: seven
@@ -110,7 +110,7 @@ impl LoginGate {
         }
         self.proven = false;
         let wait = self.backoff.next(rng);
-        self.closed = Some(Closed { until: later(now, wait), probing: false, error });
+        self.closed = Some(Closed { until: saturating_deadline(now, wait), probing: false, error });
         Refusal::Closed(wait)
     }
 
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn unproven_credentials_wait_twice_as_long_each_time() {
+    fn unproven_credentials_double_login_backoff() {
         let attempts = attempts(&mut LoginGate::new(), Instant::now(), 3600);
         assert!(attempts.iter().filter(|second| **second < 900).count() <= 7, "{attempts:?}");
         let waits: Vec<_> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn one_broker_out_of_step_leaves_others_open() {
+    fn refusals_by_one_broker_keep_gate_open() {
         let (mut gate, now, mut rng) = (LoginGate::new(), Instant::now(), StdRng::seed_from_u64(7));
         gate.begin(now).unwrap();
         assert!(!gate.accepted());

@@ -30,11 +30,11 @@ const TURN: Duration = Duration::from_secs(1);
 pub(super) struct Logins {
     origin: Origin,
     turns: Semaphore,
-    state: Mutex<State>,
+    state: Mutex<LoginState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct LoginState {
     gate: LoginGate,
     rng: StdRng,
     /// The gate has opened, and that was not heard of yet.
@@ -43,11 +43,11 @@ struct State {
 
 impl Logins {
     pub(super) fn new(origin: Origin, rng: StdRng) -> Self {
-        let state = State { gate: LoginGate::new(), rng, reopened: false };
+        let state = LoginState { gate: LoginGate::new(), rng, reopened: false };
         Self { origin, turns: Semaphore::new(AT_ONCE), state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LoginState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -71,7 +71,7 @@ impl Logins {
     pub(super) async fn carry_out<T>(&self, at: &Address, login: impl Future<Output = Result<T>>) -> Result<T> {
         let _turn = timeout(TURN, self.turns.acquire()).await;
         self.lock().gate.begin(now())?;
-        let mut attempt = Attempt { logins: self, is_over: false };
+        let mut attempt = LoginAttempt { logins: self, is_over: false };
         let result = login.await;
         attempt.is_over = true;
         match &result {
@@ -122,12 +122,12 @@ impl Logins {
 }
 
 /// A login under way.
-struct Attempt<'a> {
+struct LoginAttempt<'a> {
     logins: &'a Logins,
     is_over: bool,
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for LoginAttempt<'_> {
     fn drop(&mut self) {
         if !self.is_over {
             self.logins.lock().gate.undecided();

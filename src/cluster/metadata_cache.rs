@@ -13,7 +13,8 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    Metadata, connection::now, core::Core, flight::closed, metadata_merge::Asked, metadata_plan::Plan, pool::millis,
+    Metadata, connection::now, core::Core, flight::closed, metadata_merge::MetadataScope, metadata_plan::MetadataPlan,
+    pool::millis,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -29,37 +30,37 @@ pub(super) struct MetadataCache {
     changes: watch::Sender<u64>,
     failure: watch::Sender<Option<Error>>,
     origin: Origin,
-    told: Mutex<Told>,
-    plan: Mutex<Plan>,
+    told: Mutex<LoggedState>,
+    plan: Mutex<MetadataPlan>,
     pub(super) wake: Notify,
 }
 
 /// What the log was told of.
 #[derive(Debug)]
-struct Told {
+struct LoggedState {
     outage: Outage,
     ignored: Limiter<()>,
 }
 
 impl MetadataCache {
-    pub(super) fn new(plan: Plan, origin: Origin) -> Self {
+    pub(super) fn new(plan: MetadataPlan, origin: Origin) -> Self {
         Self {
             picture: ArcSwap::default(),
             changing: Mutex::new(()),
             changes: watch::Sender::new(0),
             failure: watch::Sender::new(None),
             origin,
-            told: Mutex::new(Told { outage: Outage::after(Duration::ZERO), ignored: Limiter::default() }),
+            told: Mutex::new(LoggedState { outage: Outage::after(Duration::ZERO), ignored: Limiter::default() }),
             plan: Mutex::new(plan),
             wake: Notify::new(),
         }
     }
 
-    pub(super) fn picture(&self) -> Arc<Metadata> {
+    pub(super) fn current(&self) -> Arc<Metadata> {
         self.picture.load_full()
     }
 
-    pub(super) fn picture_ref(&self) -> Guard<Arc<Metadata>> {
+    pub(super) fn current_ref(&self) -> Guard<Arc<Metadata>> {
         self.picture.load()
     }
 
@@ -71,7 +72,7 @@ impl MetadataCache {
         self.failure.borrow().clone()
     }
 
-    pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
+    pub(super) fn plan(&self) -> MutexGuard<'_, MetadataPlan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,7 +129,7 @@ impl MetadataCache {
     }
 
     /// An answer to what was asked.
-    pub(super) fn answered(&self, response: MetadataResponse, asked: &Asked) -> Arc<Metadata> {
+    pub(super) fn answered(&self, response: MetadataResponse, asked: &MetadataScope) -> Arc<Metadata> {
         let wanted = |topic: &str| self.plan().wants(topic);
         let mut changed = true;
         let next = self.change(|last| {
@@ -136,17 +137,17 @@ impl MetadataCache {
             changed = next.differs_from(last);
             Some(next)
         });
-        let next = next.unwrap_or_else(|| self.picture());
+        let next = next.unwrap_or_else(|| self.current());
         self.plan().succeeded(asked, &next, changed, now());
         self.failure.send_replace(None);
-        self.tell_answered(&next);
+        self.log_answered(&next);
         next
     }
 
     /// No answer, or none that can be used.
     pub(super) fn failed(&self, error: Error) {
         self.plan().failed(now());
-        match self.told().outage.failed(now()) {
+        match self.logged().outage.failed(now()) {
             Some(Lasting { duration, attempts }) => {
                 let outage_ms = millis(duration);
                 event!(
@@ -159,19 +160,19 @@ impl MetadataCache {
         self.failure.send_replace(Some(error));
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn logged(&self) -> MutexGuard<'_, LoggedState> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes the end of an outage, and what of the answer could not be used.
-    fn tell_answered(&self, picture: &Metadata) {
-        if let Some(Lasting { duration, attempts }) = self.told().outage.ended(now()) {
+    fn log_answered(&self, picture: &Metadata) {
+        if let Some(Lasting { duration, attempts }) = self.logged().outage.ended(now()) {
             let outage_ms = millis(duration);
             event!(INFO, self.origin, outage_ms, attempts, "metadata comes from the cluster again");
         }
         let ignored = &picture.history.ignored;
         if !ignored.is_empty()
-            && let Some(suppressed) = self.told().ignored.admit((), now())
+            && let Some(suppressed) = self.logged().ignored.admit((), now())
         {
             event!(
                 WARN, self.origin, ignored = %several(ignored), count = ignored.len(), suppressed,
@@ -198,7 +199,7 @@ impl MetadataCache {
                 return Err(closed());
             }
             changes.mark_unchanged();
-            if let Some(found) = found(&self.picture())? {
+            if let Some(found) = found(&self.current())? {
                 return Ok(found);
             }
             if let Some(error) = core.unresolved() {
@@ -229,7 +230,7 @@ impl MetadataCache {
                     let message = format!("no metadata before the deadline: {error}");
                     return Err(Error::new(ErrorKind::Timeout, message).with_source(error));
                 }
-                None if !in_time => return Err(gave_up(&self.picture())),
+                None if !in_time => return Err(gave_up(&self.current())),
                 _ => {}
             }
         }

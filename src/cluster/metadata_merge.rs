@@ -18,7 +18,7 @@ use crate::{
 
 /// What a Metadata request was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum MetadataScope {
     /// All topics of the cluster.
     All,
     /// These topics; none asks for the brokers only.
@@ -30,7 +30,12 @@ pub(super) enum Asked {
 impl Metadata {
     /// The picture after an answer. Topics that were not asked for stay as long as they are
     /// `wanted`.
-    pub(super) fn merged(&self, response: MetadataResponse, asked: &Asked, wanted: impl Fn(&str) -> bool) -> Self {
+    pub(super) fn merged(
+        &self,
+        response: MetadataResponse,
+        asked: &MetadataScope,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Self {
         let cluster_id = response.cluster_id.map(|id| id.to_string());
         // Another cluster's epochs and ids say nothing about this one's.
         let same_cluster = self.cluster_id.is_none() || cluster_id.is_none() || self.cluster_id == cluster_id;
@@ -61,7 +66,7 @@ impl Metadata {
                 ..TopicMetadata::default()
             })
         };
-        if let Asked::Topics(names) = asked {
+        if let MetadataScope::Topics(names) = asked {
             for name in names {
                 if wanted(name) && !next.topics.contains_key(name) {
                     next.take(missing(name), known(name));
@@ -72,7 +77,7 @@ impl Metadata {
             if next.topics.contains_key(name) || !wanted(name) || !same_cluster {
                 continue;
             }
-            if *asked == Asked::All {
+            if *asked == MetadataScope::All {
                 next.take(missing(name), known(name));
                 continue;
             }

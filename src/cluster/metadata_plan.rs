@@ -9,7 +9,7 @@ use std::{
 use rand::rngs::StdRng;
 use uuid::Uuid;
 
-use super::{Backoff, ClientSettings, Metadata, later::later, metadata_merge::Asked};
+use super::{Backoff, ClientSettings, Metadata, later::saturating_deadline, metadata_merge::MetadataScope};
 
 /// How long the first broker that is asked may take, before another one is.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,15 +19,15 @@ const BETWEEN_LINES: Duration = Duration::from_secs(30);
 
 /// Topics that are wanted, and how old and how sure what is known of them is.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct MetadataPlan {
     max_age: Duration,
     max_idle: Duration,
     retry_backoff_max: Duration,
     trigger: Option<Duration>,
     backoff: Backoff,
-    patience: Backoff,
+    attempt_timeouts: Backoff,
     rng: StdRng,
-    wanted: HashMap<Arc<str>, Want>,
+    wanted: HashMap<Arc<str>, WantedTopic>,
     /// Topics that are wanted and whose names are not known yet, and whether a broker has answered
     /// about them since the wanted topics were last asked for.
     ids: HashMap<Uuid, bool>,
@@ -42,11 +42,11 @@ pub(super) struct Plan {
     last_success: Option<Instant>,
     failing_since: Option<Instant>,
     rebootstrap: bool,
-    told_of_rebootstrap: Option<Instant>,
+    rebootstrap_logged_at: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Want {
+struct WantedTopic {
     used: Instant,
     /// Whether a broker has answered about it at all.
     answered: bool,
@@ -54,12 +54,12 @@ struct Want {
 
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    Ask(Asked),
+pub(super) enum PlanStep {
+    Ask(MetadataScope),
     Wait(Instant),
 }
 
-impl Plan {
+impl MetadataPlan {
     /// When a broker last answered.
     pub(super) fn last_success(&self) -> Option<Instant> {
         self.last_success
@@ -72,7 +72,7 @@ impl Plan {
             retry_backoff_max: settings.retry_backoff_max,
             trigger: settings.metadata_rebootstrap_trigger,
             backoff: Backoff::new(settings.retry_backoff, settings.retry_backoff_max),
-            patience: Backoff::new(PATIENCE.min(settings.request_timeout), settings.request_timeout),
+            attempt_timeouts: Backoff::new(PATIENCE.min(settings.request_timeout), settings.request_timeout),
             rng,
             wanted: HashMap::new(),
             ids: HashMap::new(),
@@ -83,7 +83,7 @@ impl Plan {
             last_success: None,
             failing_since: None,
             rebootstrap: false,
-            told_of_rebootstrap: None,
+            rebootstrap_logged_at: None,
         }
     }
 
@@ -94,7 +94,7 @@ impl Plan {
             if let Some(want) = self.wanted.get_mut(topic) {
                 want.used = now;
             } else {
-                self.wanted.insert(Arc::from(topic), Want { used: now, answered: false });
+                self.wanted.insert(Arc::from(topic), WantedTopic { used: now, answered: false });
                 news = true;
             }
         }
@@ -141,13 +141,13 @@ impl Plan {
 
     /// What is to be done now. A question that it gives is as good as asked: `succeeded` or
     /// `failed` has to follow.
-    pub(super) fn next(&mut self, now: Instant) -> Step {
+    pub(super) fn next(&mut self, now: Instant) -> PlanStep {
         if let Some(until) = self.failed_until.filter(|until| now < *until) {
-            return Step::Wait(until);
+            return PlanStep::Wait(until);
         }
         let (max_idle, all) = (self.max_idle, self.all);
-        self.wanted.retain(|_, want| !want.answered || now < later(want.used, max_idle));
-        let expiry = self.last_success.map_or(now, |at| later(at, self.max_age));
+        self.wanted.retain(|_, want| !want.answered || now < saturating_deadline(want.used, max_idle));
+        let expiry = self.last_success.map_or(now, |at| saturating_deadline(at, self.max_age));
         // What a broker did not know by its id is looked for again, with all the rest.
         let unknown = self.ids.values().any(|answered| *answered);
         let due = if self.stale || unknown { now } else { expiry };
@@ -155,43 +155,47 @@ impl Plan {
         if now >= due {
             self.stale = false;
             self.ids.values_mut().for_each(|answered| *answered = false);
-            return Step::Ask(if all { Asked::All } else { Asked::Topics(self.wanted.keys().cloned().collect()) });
+            return PlanStep::Ask(if all {
+                MetadataScope::All
+            } else {
+                MetadataScope::Topics(self.wanted.keys().cloned().collect())
+            });
         }
         let unanswered = self.wanted.iter().filter(|(_, want)| !want.answered);
         let unanswered = unanswered.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>();
         if !unanswered.is_empty() {
-            return Step::Ask(Asked::Topics(unanswered));
+            return PlanStep::Ask(MetadataScope::Topics(unanswered));
         }
         let ids = self.ids.iter().filter(|(_, answered)| !**answered).map(|(id, _)| *id).collect::<Vec<_>>();
         if !ids.is_empty() {
-            return Step::Ask(Asked::Ids(ids));
+            return PlanStep::Ask(MetadataScope::Ids(ids));
         }
-        Step::Wait(due)
+        PlanStep::Wait(due)
     }
 
     /// How long to wait for an answer before asking somewhere else: longer with every failure, up
     /// to the request timeout, so that a cluster that is slow as a whole is not asked for ever
     /// without being heard.
-    pub(super) fn patience(&mut self) -> Duration {
-        self.patience.next(&mut self.rng)
+    pub(super) fn attempt_timeout(&mut self) -> Duration {
+        self.attempt_timeouts.next(&mut self.rng)
     }
 
     /// An answer came, which made this picture; `changed`: it brought news.
-    pub(super) fn succeeded(&mut self, asked: &Asked, picture: &Metadata, changed: bool, now: Instant) {
+    pub(super) fn succeeded(&mut self, asked: &MetadataScope, picture: &Metadata, changed: bool, now: Instant) {
         match asked {
-            Asked::All => self.wanted.values_mut().for_each(|want| want.answered = true),
-            Asked::Topics(names) => {
+            MetadataScope::All => self.wanted.values_mut().for_each(|want| want.answered = true),
+            MetadataScope::Topics(names) => {
                 for name in names {
                     if let Some(want) = self.wanted.get_mut(name) {
                         want.answered = true;
                     }
                 }
             }
-            Asked::Ids(ids) => {
+            MetadataScope::Ids(ids) => {
                 // What was found stays in the picture, until whoever asked says whether it wants it
                 // by its name.
                 for name in ids.iter().filter_map(|id| picture.names.get(id)) {
-                    let found = Want { used: now, answered: true };
+                    let found = WantedTopic { used: now, answered: true };
                     self.wanted.entry(Arc::clone(name)).or_insert(found).answered = true;
                 }
                 for id in ids {
@@ -200,24 +204,26 @@ impl Plan {
             }
         }
         self.ids.retain(|id, _| !picture.names.contains_key(id));
-        let calm = self.last_success.is_none_or(|last| now > later(last, self.retry_backoff_max.saturating_mul(2)));
+        let calm = self
+            .last_success
+            .is_none_or(|last| now > saturating_deadline(last, self.retry_backoff_max.saturating_mul(2)));
         if changed || calm {
             self.backoff.reset();
         }
         self.stale |= !self.is_satisfied_by(picture);
-        self.patience.reset();
+        self.attempt_timeouts.reset();
         self.last_success = Some(now);
         self.failing_since = None;
         self.failed_until = None;
-        self.paced_until = Some(later(now, self.backoff.next(&mut self.rng)));
+        self.paced_until = Some(saturating_deadline(now, self.backoff.next(&mut self.rng)));
     }
 
     /// No broker answered, or none with something that can be used.
     pub(super) fn failed(&mut self, now: Instant) {
         self.stale = true;
         let since = *self.failing_since.get_or_insert(now);
-        self.failed_until = Some(later(now, self.backoff.next(&mut self.rng)));
-        if self.trigger.is_some_and(|trigger| now >= later(since, trigger)) {
+        self.failed_until = Some(saturating_deadline(now, self.backoff.next(&mut self.rng)));
+        if self.trigger.is_some_and(|trigger| now >= saturating_deadline(since, trigger)) {
             self.rebootstrap = true;
             self.failing_since = Some(now);
         }
@@ -238,10 +244,10 @@ impl Plan {
 
     /// Whether the log may be told of another start from the bootstrap addresses: brokers may ask
     /// for one in each answer.
-    pub(super) fn may_tell_of_rebootstrap(&mut self, now: Instant) -> bool {
-        let may = self.told_of_rebootstrap.is_none_or(|at| now >= later(at, BETWEEN_LINES));
+    pub(super) fn may_log_rebootstrap(&mut self, now: Instant) -> bool {
+        let may = self.rebootstrap_logged_at.is_none_or(|at| now >= saturating_deadline(at, BETWEEN_LINES));
         if may {
-            self.told_of_rebootstrap = Some(now);
+            self.rebootstrap_logged_at = Some(now);
         }
         may
     }

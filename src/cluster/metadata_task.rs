@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tokio::time::{sleep_until, timeout};
 
-use super::{Lane, any, connection::now, core::Core, later::later, metadata_merge::Asked, metadata_plan::Step};
+use super::{
+    ConnectionKind, any, connection::now, core::Core, later::saturating_deadline, metadata_merge::MetadataScope,
+    metadata_plan::PlanStep,
+};
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     log::event,
@@ -40,19 +43,19 @@ pub(super) async fn run(core: Arc<Core>) {
     }
 }
 
-async fn carry_out(core: &Arc<Core>, step: Step) {
+async fn carry_out(core: &Arc<Core>, step: PlanStep) {
     match step {
-        Step::Wait(until) => tokio::select! {
+        PlanStep::Wait(until) => tokio::select! {
             biased;
             () = core.metadata.wake.notified() => {}
             () = sleep_until(until.into()) => {}
         },
-        Step::Ask(asked) => match ask(core, &asked).await {
+        PlanStep::Ask(asked) => match ask(core, &asked).await {
             Ok(response) => {
-                let before = core.metadata.picture().cluster_id.clone();
+                let before = core.metadata.current().cluster_id.clone();
                 let picture = core.metadata.answered(response, &asked);
                 let another = before.is_some() && picture.cluster_id.is_some() && before != picture.cluster_id;
-                core.pool.follow(&picture, another);
+                core.pool.metadata_changed(&picture, another);
             }
             Err(error) => {
                 if error.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {
@@ -64,14 +67,14 @@ async fn carry_out(core: &Arc<Core>, step: Step) {
     }
 }
 
-async fn ask(core: &Arc<Core>, asked: &Asked) -> Result<MetadataResponse> {
-    let deadline = later(now(), core.settings.request_timeout);
+async fn ask(core: &Arc<Core>, asked: &MetadataScope) -> Result<MetadataResponse> {
+    let deadline = saturating_deadline(now(), core.settings.request_timeout);
     let (rebootstrap, may_rebootstrap, patience) = {
         let mut plan = core.metadata.plan();
-        (plan.take_rebootstrap(), plan.may_rebootstrap(), plan.patience())
+        (plan.take_rebootstrap(), plan.may_rebootstrap(), plan.attempt_timeout())
     };
     let (_, connection) = if rebootstrap {
-        if core.metadata.plan().may_tell_of_rebootstrap(now()) {
+        if core.metadata.plan().may_log_rebootstrap(now()) {
             event!(
                 WARN,
                 core.settings.origin,
@@ -82,7 +85,7 @@ async fn ask(core: &Arc<Core>, asked: &Asked) -> Result<MetadataResponse> {
         core.features().rebootstrap();
         any::bootstrap(core, deadline).await?
     } else {
-        any::any(core, Lane::Main, may_rebootstrap, deadline).await?
+        any::least_loaded_node(core, ConnectionKind::Main, may_rebootstrap, deadline).await?
     };
     let version = connection.versions().pick(ApiKey::Metadata, None)?;
     let build = |version| request(asked, version, core.settings.allow_auto_create_topics);
@@ -111,16 +114,16 @@ async fn ask(core: &Arc<Core>, asked: &Asked) -> Result<MetadataResponse> {
 /// The first version that finds topics by their ids.
 const TOPIC_IDS: i16 = 12;
 
-fn request(asked: &Asked, version: i16, allow_auto_create: bool) -> MetadataRequest {
+fn request(asked: &MetadataScope, version: i16, allow_auto_create: bool) -> MetadataRequest {
     let topics = match asked {
         // In version 0, which cannot ask for no topic, an empty list means all of them.
-        Asked::All => (version == 0).then(Vec::new),
-        Asked::Topics(names) => Some(names.iter().map(|name| topic(name)).collect()),
-        Asked::Ids(ids) if version >= TOPIC_IDS => {
+        MetadataScope::All => (version == 0).then(Vec::new),
+        MetadataScope::Topics(names) => Some(names.iter().map(|name| topic(name)).collect()),
+        MetadataScope::Ids(ids) if version >= TOPIC_IDS => {
             let topics = ids.iter().map(|id| MetadataRequestTopic { name: None, topic_id: *id });
             Some(topics.collect())
         }
-        Asked::Ids(_) => Some(Vec::new()),
+        MetadataScope::Ids(_) => Some(Vec::new()),
     };
     // Older brokers create topics as they are configured, whatever the client would like.
     MetadataRequest { topics, allow_auto_topic_creation: allow_auto_create || version < 4, ..Default::default() }

@@ -45,11 +45,11 @@ mod tests;
 mod throttle;
 mod versions;
 
-pub(crate) use answers::Answers;
+pub(crate) use answers::ResponseQueue;
 pub(crate) use backoff::Backoff;
-pub(crate) use client::{Attempt, Client, CoordinatorKind, Lane, Link, RawRequest, Route};
+pub(crate) use client::{Attempt, Client, ConnectionKind, CoordinatorKind, Link, RawRequest, Route};
 pub use counters::BrokerMetrics;
-pub(crate) use departure::{Departure, Revocable};
+pub(crate) use departure::{Revocable, RevocableParts};
 pub(crate) use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub use partition_info::PartitionInfo;
 pub(crate) use properties::client_properties;

@@ -9,7 +9,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{answers::Reply, counters::NodeCounters, departure::Departure, later::later, throttle::throttle_time_ms};
+use super::{
+    answers::ResponseTarget, counters::NodeCounters, departure::RevocableParts, later::saturating_deadline,
+    throttle::throttle_time_ms,
+};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind, Result},
     log::{Origin, event},
@@ -39,8 +42,8 @@ pub(super) struct Outgoing {
     /// How large an answer is thought of as usual.
     pub(super) expects: usize,
     /// Asked before the first byte is handed to the socket.
-    pub(super) departure: Departure,
-    pub(super) reply: Reply,
+    pub(super) departure: RevocableParts,
+    pub(super) reply: ResponseTarget,
 }
 
 impl Outgoing {
@@ -110,7 +113,7 @@ struct Sent {
     /// Where its last byte stands among all bytes of this connection.
     end: u64,
     expects: usize,
-    reply: Reply,
+    reply: ResponseTarget,
 }
 
 impl Pipeline {
@@ -143,7 +146,7 @@ impl Pipeline {
     /// Queues a request. If the connection was closed, the answer is why.
     pub(super) fn push(&mut self, request: Outgoing, now: Instant) {
         if let Some(error) = &self.closed {
-            request.reply.send(Err(error.clone().with_status(DeliveryStatus::NotPersisted)));
+            request.reply.deliver(Err(error.clone().with_status(DeliveryStatus::NotPersisted)));
             return;
         }
         self.last_active = now;
@@ -165,10 +168,10 @@ impl Pipeline {
                 // No caller waits any more, and the broker has seen nothing of it.
                 continue;
             }
-            if !request.departure.leave() {
+            if !request.departure.confirm_write() {
                 let message = format!("{}: {} was taken back before it was sent", self.peer, request.key);
                 let error = Error::new(ErrorKind::Timeout, message).with_status(DeliveryStatus::NotPersisted);
-                request.reply.send(Err(error));
+                request.reply.deliver(Err(error));
                 continue;
             }
             self.counters.request();
@@ -196,7 +199,7 @@ impl Pipeline {
 
     /// The connection is authenticated, and has to be again after that time, if at all.
     pub(super) fn authenticated(&mut self, again_after: Option<Duration>, now: Instant) {
-        self.reauthenticate_at = again_after.map(|after| later(now, after));
+        self.reauthenticate_at = again_after.map(|after| saturating_deadline(now, after));
     }
 
     fn must_reauthenticate(&self, now: Instant) -> bool {
@@ -217,7 +220,7 @@ impl Pipeline {
         self.written += bytes as u64;
         while self.unanswered.front().is_some_and(|sent| sent.end <= self.written) {
             let Some(done) = self.unanswered.pop_front() else { break };
-            done.reply.send(Ok(Bytes::new()));
+            done.reply.deliver(Ok(Bytes::new()));
         }
     }
 
@@ -256,7 +259,7 @@ impl Pipeline {
         }
         let Some(oldest) = self.sent.pop_front() else { return Ok(()) };
         self.mute_for(throttle_time_ms(oldest.key, oldest.version, &frame), now);
-        oldest.reply.send(Ok(frame));
+        oldest.reply.deliver(Ok(frame));
         Ok(())
     }
 
@@ -277,7 +280,7 @@ impl Pipeline {
             } else {
                 event!(DEBUG, origin, peer = self.peer, throttle_ms = ms, "the broker throttles this client");
             }
-            let until = later(now, throttle.min(LONGEST_THROTTLE));
+            let until = saturating_deadline(now, throttle.min(LONGEST_THROTTLE));
             self.muted_until = Some(self.muted_until.map_or(until, |earlier| earlier.max(until)));
         }
     }
@@ -296,7 +299,7 @@ impl Pipeline {
             if self.retired {
                 return Err(self.network("no longer needed"));
             }
-            if now >= later(self.last_active, self.limits.max_idle) {
+            if now >= saturating_deadline(self.last_active, self.limits.max_idle) {
                 return Err(self.network("idle for longer than connections.max.idle.ms"));
             }
         }
@@ -309,7 +312,7 @@ impl Pipeline {
             let Some(late) = queue.iter().position(late).and_then(|i| queue.remove(i)) else { continue };
             let what = format!("{}: {} was not answered within its request timeout", self.peer, late.key);
             let status = status(late.end <= self.written);
-            late.reply.send(Err(Error::new(ErrorKind::Timeout, what.as_str()).with_status(status)));
+            late.reply.deliver(Err(Error::new(ErrorKind::Timeout, what.as_str()).with_status(status)));
             return Err(Error::new(ErrorKind::Network, format!("{what}, so the connection was closed")));
         }
         let muted = self.muted_until.is_some_and(|until| now < until);
@@ -321,7 +324,7 @@ impl Pipeline {
             }
             let Some(late) = self.waiting.remove(i) else { break };
             let why = if muted { "the broker throttles this client" } else { "earlier requests were not done" };
-            late.reply.send(Err(Error::new(
+            late.reply.deliver(Err(Error::new(
                 ErrorKind::Timeout,
                 format!("{}: {} could not be sent within its request timeout: {why}", self.peer, late.key),
             )
@@ -334,14 +337,14 @@ impl Pipeline {
 
     /// When [`tick`](Self::tick) or [`take`](Self::take) has something to do at the latest.
     pub(super) fn next_event(&self) -> Instant {
-        let idle = later(self.last_active, self.limits.max_idle);
+        let idle = saturating_deadline(self.last_active, self.limits.max_idle);
         let muted = if self.waiting.is_empty() { None } else { self.muted_until };
         let idle = if self.is_empty() { Some(idle) } else { None };
         [self.earliest, muted, idle]
             .into_iter()
             .flatten()
             .min()
-            .unwrap_or_else(|| later(self.last_active, Duration::MAX))
+            .unwrap_or_else(|| saturating_deadline(self.last_active, Duration::MAX))
     }
 
     /// Ends the connection as soon as all that was asked is answered.
@@ -356,10 +359,10 @@ impl Pipeline {
         }
         self.closed = Some(error.clone());
         for sent in self.sent.drain(..).chain(self.unanswered.drain(..)) {
-            sent.reply.send(Err(error.clone().with_status(status(sent.end <= self.written))));
+            sent.reply.deliver(Err(error.clone().with_status(status(sent.end <= self.written))));
         }
         for request in self.waiting.drain(..) {
-            request.reply.send(Err(error.clone().with_status(DeliveryStatus::NotPersisted)));
+            request.reply.deliver(Err(error.clone().with_status(DeliveryStatus::NotPersisted)));
         }
     }
 
@@ -375,7 +378,7 @@ impl Pipeline {
     /// Whether the peer has been silent for longer than an idle broker would be. It need not be
     /// dead: it may wait for others. But who only wants any broker does better with another.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
-        !self.sent.is_empty() && now >= later(self.heard, STALLED)
+        !self.sent.is_empty() && now >= saturating_deadline(self.heard, STALLED)
     }
 
     /// Requests that are not answered yet.

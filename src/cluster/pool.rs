@@ -10,12 +10,12 @@ use rand::{rngs::StdRng, seq::SliceRandom};
 use tokio::time::sleep_until;
 
 use super::{
-    ClientSettings, Lane, Metadata,
+    ClientSettings, ConnectionKind, Metadata,
     address::Address,
     connection::{Connection, now},
     core::Core,
     counters::{BrokerMetrics, NodeCounters},
-    flight::{Flight, Landing, closed},
+    flight::{Promise, SingleFlight, closed},
     handshake::{Established, Expected, establish},
     reconnect::Reconnect,
 };
@@ -35,67 +35,67 @@ const COUNTED: usize = 256;
 #[derive(Debug)]
 pub(super) struct Pool {
     bootstrap: Vec<Address>,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct PoolState {
     closed: bool,
     rng: StdRng,
-    slots: HashMap<(i32, Lane), Slot>,
+    slots: HashMap<(i32, ConnectionKind), Slot>,
     nodes: HashMap<i32, Reconnect>,
     counters: BTreeMap<i32, Arc<NodeCounters>>,
 }
 
 #[derive(Debug)]
 enum Slot {
-    Connecting(Flight<Arc<Connection>>),
+    Connecting(SingleFlight<Arc<Connection>>),
     Open(Arc<Connection>, Address),
 }
 
 /// A connection that is there, or that is being made.
-pub(super) enum Lookup {
+pub(super) enum ConnectionLookup {
     Open(Arc<Connection>),
-    Connecting(Flight<Arc<Connection>>),
+    Connecting(SingleFlight<Arc<Connection>>),
 }
 
 impl Pool {
     pub(super) fn new(bootstrap: Vec<Address>, rng: StdRng) -> Self {
         let state =
-            State { closed: false, rng, slots: HashMap::new(), nodes: HashMap::new(), counters: BTreeMap::new() };
+            PoolState { closed: false, rng, slots: HashMap::new(), nodes: HashMap::new(), counters: BTreeMap::new() };
         Self { bootstrap, state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection to a node, which is begun if there is none. Single-flight: callers share one
     /// attempt.
-    pub(super) fn connection(&self, core: &Arc<Core>, node: i32, lane: Lane) -> Lookup {
+    pub(super) fn connection(&self, core: &Arc<Core>, node: i32, lane: ConnectionKind) -> ConnectionLookup {
         let mut state = self.lock();
         match state.slots.get(&(node, lane)) {
             Some(Slot::Open(connection, _)) if connection.is_usable() => {
-                return Lookup::Open(Arc::clone(connection));
+                return ConnectionLookup::Open(Arc::clone(connection));
             }
-            Some(Slot::Connecting(flight)) if !flight.is_over() => return Lookup::Connecting(flight.clone()),
+            Some(Slot::Connecting(flight)) if !flight.is_over() => return ConnectionLookup::Connecting(flight.clone()),
             _ => {}
         }
-        let (landing, flight) = Flight::new();
+        let (landing, flight) = SingleFlight::new();
         if state.closed {
-            landing.land(Err(closed()));
-            return Lookup::Connecting(flight);
+            landing.complete(Err(closed()));
+            return ConnectionLookup::Connecting(flight);
         }
         state.slots.insert((node, lane), Slot::Connecting(flight.clone()));
         drop(state);
         let (origin, life) = (core.settings.origin.clone(), live(Arc::clone(core), node, lane, landing));
         core.runtime.spawn(async move { origin.scope(life).await });
-        Lookup::Connecting(flight)
+        ConnectionLookup::Connecting(flight)
     }
 
     /// The open connection with the least to do, of those on one lane whose broker answers; rather
     /// to a broker of the cluster than to a bootstrap address.
-    pub(super) fn least_loaded(&self, lane: Lane) -> Option<(i32, Arc<Connection>)> {
+    pub(super) fn least_loaded(&self, lane: ConnectionKind) -> Option<(i32, Arc<Connection>)> {
         let state = self.lock();
         let open = state.slots.iter().filter_map(|((node, on), slot)| match slot {
             Slot::Open(connection, _) if *on == lane && connection.is_usable() && !connection.is_stalled() => {
@@ -109,7 +109,7 @@ impl Pool {
 
     /// Nodes in the order in which to try them: at random, but those last that have to wait after a
     /// failure, or that are connected and do not answer.
-    pub(super) fn order(&self, mut nodes: Vec<i32>, lane: Lane) -> Vec<i32> {
+    pub(super) fn order(&self, mut nodes: Vec<i32>, lane: ConnectionKind) -> Vec<i32> {
         let mut state = self.lock();
         // Hash maps give them in an order that no seed repeats.
         nodes.sort_unstable();
@@ -142,7 +142,7 @@ impl Pool {
         self.lock().nodes.get(&node)?.last_failure().cloned()
     }
 
-    pub(super) fn mute(&self, node: i32, lane: Lane, throttle_time_ms: i32) {
+    pub(super) fn mute(&self, node: i32, lane: ConnectionKind, throttle_time_ms: i32) {
         if let Some(Slot::Open(connection, _)) = self.lock().slots.get(&(node, lane)) {
             connection.mute_for(throttle_time_ms);
         }
@@ -152,7 +152,7 @@ impl Pool {
     /// they are done, and those to the bootstrap addresses, since brokers are known by their own.
     /// Where the picture is of another cluster than before, all connections end: its brokers may
     /// have the ids and addresses of the former ones.
-    pub(super) fn follow(&self, metadata: &Metadata, another_cluster: bool) {
+    pub(super) fn metadata_changed(&self, metadata: &Metadata, another_cluster: bool) {
         if metadata.brokers.is_empty() {
             return;
         }
@@ -222,7 +222,7 @@ impl Pool {
         self.lock().nodes.values_mut().for_each(Reconnect::forgive);
     }
 
-    fn opened(&self, node: i32, lane: Lane, connection: &Arc<Connection>, address: Address) {
+    fn opened(&self, node: i32, lane: ConnectionKind, connection: &Arc<Connection>, address: Address) {
         let mut state = self.lock();
         if state.closed {
             connection.close(&closed());
@@ -231,7 +231,7 @@ impl Pool {
         }
     }
 
-    fn gone(&self, node: i32, lane: Lane, connection: &Arc<Connection>) {
+    fn gone(&self, node: i32, lane: ConnectionKind, connection: &Arc<Connection>) {
         if let Entry::Occupied(slot) = self.lock().slots.entry((node, lane))
             && matches!(slot.get(), Slot::Open(there, _) if Arc::ptr_eq(there, connection))
         {
@@ -245,7 +245,7 @@ fn bootstrap_node(index: usize) -> i32 {
 }
 
 /// The life of one connection: made after its backoff, driven until it closes.
-async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Connection>>) {
+async fn live(core: Arc<Core>, node: i32, lane: ConnectionKind, landing: Promise<Arc<Connection>>) {
     let mut closing = core.closing.subscribe();
     let counters = core.pool.counters(node);
     let attempt = attempt(&core, node);
@@ -257,15 +257,15 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
     };
     let (established, address) = match made {
         Ok(made) => made,
-        Err(Unmade::NotTried(error)) => return landing.land(Err(error)),
-        Err(Unmade::Failed(error)) => {
+        Err(ConnectFailure::NotTried(error)) => return landing.complete(Err(error)),
+        Err(ConnectFailure::Failed(error)) => {
             counters.not_connected();
             if error.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {
                 core.metadata.require_rebootstrap();
             }
             let due = core.pool.node(&core.settings, node, |known, rng| known.failed(error.clone(), now(), rng));
-            tell_outage(&core, node, due, &error);
-            return landing.land(Err(error));
+            log_outage(&core, node, due, &error);
+            return landing.complete(Err(error));
         }
     };
     if core.logins.take_reopened() {
@@ -284,7 +284,7 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
         event!(INFO, core.settings.origin, %address, node, outage_ms, attempts, "the broker can be connected to again");
     }
     core.pool.opened(node, lane, &connection, address.clone());
-    landing.land(Ok(Arc::clone(&connection)));
+    landing.complete(Ok(Arc::clone(&connection)));
     let began = now();
     event!(DEBUG, core.settings.origin, %address, node, ?lane, "connected");
     let reason = driver.await;
@@ -293,11 +293,11 @@ async fn live(core: Arc<Core>, node: i32, lane: Lane, landing: Landing<Arc<Conne
     core.pool.gone(node, lane, &connection);
     let lived = now().saturating_duration_since(began);
     let due = core.pool.node(&core.settings, node, |known, rng| known.ended(&reason, lived, now(), rng));
-    tell_outage(&core, node, due, &reason);
+    log_outage(&core, node, due, &reason);
 }
 
 /// A broker that cannot be connected to, or hangs up at once, for longer than a restart takes.
-fn tell_outage(core: &Core, node: i32, due: Option<Lasting>, error: &Error) {
+fn log_outage(core: &Core, node: i32, due: Option<Lasting>, error: &Error) {
     let Some(Lasting { duration, attempts }) = due.filter(|_| !core.is_closed()) else { return };
     let outage_ms = millis(duration);
     event!(
@@ -311,29 +311,29 @@ pub(super) fn millis(duration: Duration) -> u64 {
 }
 
 /// Why there is no connection.
-enum Unmade {
+enum ConnectFailure {
     Failed(Error),
     /// The peer or the client's credentials were refused a short while ago.
     NotTried(Error),
 }
 
-async fn attempt(core: &Core, node: i32) -> Result<(Established, Address), Unmade> {
+async fn attempt(core: &Core, node: i32) -> Result<(Established, Address), ConnectFailure> {
     let (refusal, not_before, setup_timeout) = core.pool.node(&core.settings, node, |known, _| {
         (known.refusal(now()).cloned(), known.not_before(), known.setup_timeout())
     });
     if let Some(refusal) = core.logins.refusal().or(refusal) {
-        return Err(Unmade::NotTried(refusal));
+        return Err(ConnectFailure::NotTried(refusal));
     }
     if let Some(not_before) = not_before {
         sleep_until(not_before.into()).await;
     }
     let unknown = || Error::new(ErrorKind::Network, format!("broker {node} is not in the cluster's metadata"));
-    let picture = core.metadata.picture();
-    let address = core.pool.address(&picture, node).ok_or_else(|| Unmade::Failed(unknown()))?;
+    let picture = core.metadata.current();
+    let address = core.pool.address(&picture, node).ok_or_else(|| ConnectFailure::Failed(unknown()))?;
     let expected = expected(core, &picture, node);
     let (resolution, logins, to) = (&core.resolution, &core.logins, (&address, expected.as_ref()));
     let established = establish(&core.settings, &core.guard, resolution, logins, to, setup_timeout).await;
-    Ok((established.map_err(Unmade::Failed)?, address))
+    Ok((established.map_err(ConnectFailure::Failed)?, address))
 }
 
 /// What a broker hears of where the connection is meant to go; `None` unless both the cluster and

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 
-use super::{Backoff, later::later};
+use super::{Backoff, later::saturating_deadline};
 use crate::{
     error::{Error, ErrorKind},
     log::{Lasting, Outage},
@@ -103,7 +103,7 @@ impl Reconnect {
 
     fn wait(&mut self, error: Error, now: Instant, rng: &mut StdRng) {
         let backoff = if is_refusal(&error) { &mut self.refused } else { &mut self.backoff };
-        self.not_before = Some(later(now, backoff.next(rng)));
+        self.not_before = Some(saturating_deadline(now, backoff.next(rng)));
         self.last_failure = Some(error);
     }
 }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_wait_long_and_are_told_at_once() {
+    fn authentication_failure_backs_off_and_fails_immediately() {
         let rng = &mut StdRng::seed_from_u64(1);
         let mut now = Instant::now();
         let mut node = Reconnect::new((ms(50), ms(1000)), (ms(10_000), ms(30_000)), rng);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_back_off_and_lengthen_the_timeout_until_a_connection_lasts() {
+    fn failures_extend_backoff_until_connection_lasts() {
         let rng = &mut StdRng::seed_from_u64(1);
         let now = Instant::now();
         let mut node = Reconnect::new((ms(50), ms(1000)), (ms(10_000), ms(30_000)), rng);

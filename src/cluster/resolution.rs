@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::later::later;
+use super::later::saturating_deadline;
 
 /// Whether a server was ever resolved, and until when one has to be.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Resolution {
 impl Resolution {
     /// The time runs from now on; without a timeout there is no bound.
     pub(super) fn new(timeout: Option<Duration>, now: Instant) -> Self {
-        let bound = timeout.map(|timeout| (timeout, later(now, timeout)));
+        let bound = timeout.map(|timeout| (timeout, saturating_deadline(now, timeout)));
         Self { bound, resolved: AtomicBool::new(false) }
     }
 
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bound_passes_unless_server_is_resolved() {
+    fn resolve_timeout_expires_without_resolved_server() {
         let (timeout, now) = (Duration::from_secs(5), Instant::now());
         let resolution = Resolution::new(Some(timeout), now);
         assert_eq!((resolution.due(), resolution.overdue(now)), (Some(now + timeout), None));
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn no_timeout_is_no_bound() {
+    fn never_expires_without_resolve_timeout() {
         let resolution = Resolution::new(None, Instant::now());
         assert_eq!((resolution.due(), resolution.overdue(Instant::now())), (None, None));
     }

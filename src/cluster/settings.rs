@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn synonyms_of_librdkafka_are_joined() {
+    fn combines_librdkafka_synonyms_of_java_properties() {
         let checked = |pairs: &[(&str, &str)]| {
             let mut settings = applied(pairs).unwrap();
             settings.bootstrap_servers.push("a:1".to_owned());
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn recovery_does_not_depend_on_the_order() {
+    fn recovery_settings_are_independent_of_order() {
         const STRATEGY: &str = "metadata.recovery.strategy";
         const TRIGGER: &str = "metadata.recovery.rebootstrap.trigger.ms";
         let trigger = |pairs: &[(&str, &str)]| applied(pairs).unwrap().metadata_rebootstrap_trigger;
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_yet_is_said() {
+    fn error_names_unsupported_or_invalid_value() {
         for (pair, part) in [
             (("client.dns.lookup", "resolve_canonical_bootstrap_servers_only"), "use_all_dns_ips"),
             (("sasl.kerberos.service.name", "kafka"), "known to Kafka but not supported here"),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_are_named() {
+    fn rejects_contradictory_or_missing_settings() {
         let servers = ("bootstrap.servers", "a:1");
         let backoffs = [servers, ("retry.backoff.ms", "2000"), ("retry.backoff.max.ms", "1000")];
         let error = applied(&backoffs).unwrap().check().unwrap_err();

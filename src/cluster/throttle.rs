@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn throttle_time_is_read_where_it_leads() {
+    fn reads_throttle_time_at_response_start() {
         let body = [0, 0, 4, 0xd2, 9];
         for (key, first) in [(ApiKey::Fetch, 4), (ApiKey::Metadata, 3), (ApiKey::DescribeCluster, 0)] {
             assert_eq!(throttle_time_ms(key, first, &body), 1234, "{key}");

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_common_version_is_picked_below_the_cap() {
+    fn picks_newest_common_version_below_cap() {
         let (min, max) = client_versions(ApiKey::Metadata).unwrap();
         assert_eq!(versions(ApiKey::Metadata, 0, i16::MAX).pick(ApiKey::Metadata, None).unwrap(), max);
         assert_eq!(versions(ApiKey::Metadata, 0, 7).pick(ApiKey::Metadata, None).unwrap(), 7);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn features_of_an_older_epoch_do_not_replace_newer_ones() {
+    fn older_feature_epoch_does_not_replace_newer() {
         let response = |epoch, level| {
             let name = ByteString::from_static("transaction.version");
             let feature = FinalizedFeatureKey { name, max_version_level: level, ..Default::default() };

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn setting_that_was_not_given_gives_way() {
+    fn default_adapts_to_explicitly_set_value() {
         assert_eq!(reconciled(&["low", "high"], 1, 2).unwrap(), (1, 2));
         assert_eq!(reconciled(&["low"], 5, 2).unwrap(), (5, 5));
         assert_eq!(reconciled(&["high"], 5, 2).unwrap(), (2, 2));
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn two_given_settings_in_conflict_are_refused() {
+    fn rejects_two_explicit_settings_in_conflict() {
         let error = reconciled(&["low", "high"], 5, 2).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
         let text = error.to_string();

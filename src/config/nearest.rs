@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances() {
+    fn counts_edits_between_two_names() {
         let far = |a: &str, b: &str| distance(&normal(a), &normal(b));
         assert_eq!(far("linger", "linger"), 0);
         assert_eq!(far("lingre", "linger"), 1);
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn near_names_are_found_and_far_ones_are_not() {
+    fn suggests_similar_names_but_not_distant_ones() {
         let names = ["linger.ms", "batch.size", "acks", "retry.backoff.ms", "retry.backoff.max.ms"];
         let near = |wrong| nearest(wrong, names.into_iter());
         assert_eq!(near("linger.mss"), Some("linger.ms"));

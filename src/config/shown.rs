@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn harmless_values_are_shown_and_others_hidden() {
+    fn shows_plain_values_and_hides_others() {
         for shown in ["5", " -1", "1.5", "5s", "10 MB", "1_000", "true"] {
             assert_eq!(value("linger.ms", shown), format!("\"{shown}\""));
         }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_shown_where_they_look_like_some() {
+    fn shows_only_names_shaped_like_properties() {
         for shown in ["linger.mss", "colour", "spring.kafka.sasl.username", "group-id", "linger_ms"] {
             assert_eq!(name(shown), Some(shown));
         }

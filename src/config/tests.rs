@@ -62,7 +62,7 @@ fn refused(pairs: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn names_and_aliases_set_values() {
+fn applies_values_by_name_or_alias() {
     let wanted = Settings { linger: 5, name: "a b".to_owned(), secret: 0 };
     assert_eq!(applied(&[("linger.ms", "5"), ("client.id", "a b")]).unwrap(), wanted);
     assert_eq!(applied(&[("client.id", "a b"), (" queue.buffering.max.ms ", " 5 ")]).unwrap(), wanted);
@@ -73,14 +73,14 @@ fn names_and_aliases_set_values() {
 }
 
 #[test]
-fn unknown_names_get_the_nearest() {
+fn unknown_property_suggests_nearest_name() {
     assert_eq!(refused(&[("linger.mss", "5")]), "unknown property `linger.mss`; did you mean `linger.ms`?");
     assert!(refused(&[("queue.bufering.max.ms", "5")]).contains("did you mean `queue.buffering.max.ms`?"));
     assert!(refused(&[("colour", "red")]).starts_with("unknown property `colour`; names are"));
 }
 
 #[test]
-fn names_that_kafka_knows_say_why_not() {
+fn unsupported_kafka_property_explains_refusal() {
     assert_eq!(
         refused(&[("sasl.kerberos.kinit.cmd", "/x")]),
         "property `sasl.kerberos.kinit.cmd` is known to Kafka but not supported here: GSSAPI is not built in; a crate that has it gives its mechanism to `Sasl::mechanism`"
@@ -89,7 +89,7 @@ fn names_that_kafka_knows_say_why_not() {
 }
 
 #[test]
-fn values_that_are_not_allowed_say_what_is() {
+fn invalid_value_error_lists_allowed_values() {
     assert_eq!(
         refused(&[("linger.ms", "5s")]),
         "property `linger.ms`: \"5s\" is not allowed; allowed: milliseconds, 0 or more"
@@ -101,7 +101,7 @@ fn values_that_are_not_allowed_say_what_is() {
 }
 
 #[test]
-fn secrets_are_not_shown() {
+fn errors_hide_values_of_secret_properties() {
     let error = refused(&[("some.password", "hunter2")]);
     assert!(!error.contains("hunter2") && error.contains("(hidden)"), "{error}");
     let error = refused(&[("some.password", "1"), ("some.password", "22")]);
@@ -109,7 +109,7 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
-fn pairs_that_wait_show_no_secret() {
+fn debug_of_pending_pairs_hides_secrets() {
     let mut pairs = Pairs::default();
     pairs.push("sasl.password", "hunter2");
     pairs.push("ssl.keystore.key", "hunter2");
@@ -121,7 +121,7 @@ fn pairs_that_wait_show_no_secret() {
 }
 
 #[test]
-fn twice_is_an_error_only_where_the_values_differ() {
+fn rejects_repeated_property_only_when_values_differ() {
     assert_eq!(applied(&[("linger.ms", "5"), ("queue.buffering.max.ms", "5 ")]).unwrap().linger, 5);
     let error = refused(&[("linger.ms", "5"), ("queue.buffering.max.ms", "6")]);
     assert_eq!(
@@ -131,7 +131,7 @@ fn twice_is_an_error_only_where_the_values_differ() {
 }
 
 #[test]
-fn values_are_read() {
+fn parses_values_of_every_property_type() {
     use std::time::Duration;
 
     use super::parse::*;

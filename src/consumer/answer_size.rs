@@ -22,10 +22,10 @@ const PLENTY: f64 = (256 << 20) as f64;
 
 /// What takes its time, as far as an answer shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pace {
+pub(super) enum Bottleneck {
     /// The line: the largest answer that there may be came full, slowly, and the reader has next to
     /// nothing else.
-    Line,
+    Connection,
     /// The reader.
     Reader,
     Other,
@@ -33,41 +33,41 @@ pub(super) enum Pace {
 
 /// What is asked for of one broker.
 #[derive(Clone, Debug)]
-pub(super) struct AnswerSize {
+pub(super) struct FetchSize {
     bytes: usize,
     /// How many came full and slowly since one did so fast.
     slow: u32,
     /// How many came full and fast since one did so slowly.
     fast: u32,
     /// Of the fetch that is under way: how much may come, and since when it is waited for.
-    asked: Option<(usize, Instant)>,
+    in_flight: Option<(usize, Instant)>,
 }
 
-impl Default for AnswerSize {
+impl Default for FetchSize {
     fn default() -> Self {
-        Self { bytes: SMALL, slow: 0, fast: 0, asked: None }
+        Self { bytes: SMALL, slow: 0, fast: 0, in_flight: None }
     }
 }
 
-impl AnswerSize {
+impl FetchSize {
     /// How much to ask for.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// So much is asked for.
-    pub(super) fn ask(&mut self, bytes: usize, now: Instant) {
-        self.asked = Some((bytes, now));
+    pub(super) fn record_sent(&mut self, bytes: usize, now: Instant) {
+        self.in_flight = Some((bytes, now));
     }
 
     /// So much came, while so much from before still waits for its reader; no answer ever asks for
     /// more than `most`.
-    pub(super) fn answered(&mut self, bytes: usize, waits: usize, most: usize, now: Instant) -> Pace {
-        let Some((asked, since)) = self.asked.take() else { return Pace::Other };
+    pub(super) fn record_response(&mut self, bytes: usize, waits: usize, most: usize, now: Instant) -> Bottleneck {
+        let Some((asked, since)) = self.in_flight.take() else { return Bottleneck::Other };
         if waits > bytes {
             // The reader is what takes its time.
             self.shrink();
-            return Pace::Reader;
+            return Bottleneck::Reader;
         }
         if bytes >= asked / 4 * 3 && asked >= self.bytes.min(most) {
             // All that was asked for came, and the reader has next to nothing else.
@@ -86,13 +86,13 @@ impl AnswerSize {
                 }
             }
             if largest && bytes_a_second < PLENTY {
-                return Pace::Line;
+                return Bottleneck::Connection;
             }
         } else {
             // There was no more to send, whatever the line is like.
             self.slow = 0;
         }
-        Pace::Other
+        Bottleneck::Other
     }
 
     fn shrink(&mut self) {
@@ -103,12 +103,12 @@ impl AnswerSize {
 
 /// What came of one partition.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Came {
+pub(super) struct PartitionResponseSize {
     pub(super) bytes: usize,
     /// The largest of its batches.
     pub(super) largest: usize,
     /// What still waits for its reader from before.
-    pub(super) waits: usize,
+    pub(super) buffered: usize,
 }
 
 /// How much to ask for of one partition after `asked` was asked for: `least`, or more. Where that
@@ -116,8 +116,8 @@ pub(super) struct Came {
 /// larger, so much that another one like them is among what comes, wherever it stands in the
 /// answer: only the first batch of an answer comes though it is larger than what was asked for, so
 /// that no more than one such partition would get its turn in each.
-pub(super) fn partition_bytes(asked: i32, came: Came, least: i32, answer: i32) -> i32 {
-    let Came { bytes, largest, waits } = came;
+pub(super) fn partition_bytes(asked: i32, came: PartitionResponseSize, least: i32, answer: i32) -> i32 {
+    let PartitionResponseSize { bytes, largest, buffered: waits } = came;
     let whole = usize::try_from(asked).unwrap_or(0);
     // Brokers cut a slice anywhere; those that do not leave out the batch that does not fit.
     let full = bytes.saturating_add(largest.clamp(whole / 4, whole / 2)) >= whole;
@@ -140,20 +140,20 @@ mod tests {
     const MOST: usize = 8 * MIB;
 
     /// What is asked for after so many full answers that took that long each.
-    fn after(size: &mut AnswerSize, answers: usize, took: Duration, waits: usize) -> usize {
+    fn after(size: &mut FetchSize, answers: usize, took: Duration, waits: usize) -> usize {
         let mut now = Instant::now();
         for _ in 0..answers {
             let bytes = size.bytes();
-            size.ask(bytes, now);
+            size.record_sent(bytes, now);
             now += took;
-            size.answered(bytes, waits, MOST, now);
+            size.record_response(bytes, waits, MOST, now);
         }
         size.bytes()
     }
 
     #[test]
-    fn a_long_line_is_filled_and_a_short_one_kept_small() {
-        let mut size = AnswerSize::default();
+    fn response_size_follows_round_trip_time() {
+        let mut size = FetchSize::default();
         assert_eq!(after(&mut size, 20, Duration::from_micros(700), 0), MIB);
         assert_eq!(after(&mut size, 3, Duration::from_millis(30), 0), 4 * MIB);
         assert_eq!(after(&mut size, 20, Duration::from_millis(30), 0), MOST);
@@ -161,8 +161,8 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_was_held_up_makes_none_larger_and_a_line_that_is_fast_again_makes_them_small() {
-        let mut size = AnswerSize::default();
+    fn single_slow_response_does_not_grow_size() {
+        let mut size = FetchSize::default();
         for _ in 0..100 {
             assert_eq!(after(&mut size, 1, Duration::from_millis(4), 0), MIB);
             assert_eq!(after(&mut size, 1, Duration::from_micros(700), 0), MIB);
@@ -178,9 +178,9 @@ mod tests {
     }
 
     #[test]
-    fn what_made_answers_larger_once_is_forgotten() {
-        let mut size = AnswerSize::default();
-        let at = |size: &AnswerSize, bytes_a_second: f64| Duration::from_secs_f64(size.bytes() as f64 / bytes_a_second);
+    fn earlier_slow_responses_are_forgotten() {
+        let mut size = FetchSize::default();
+        let at = |size: &FetchSize, bytes_a_second: f64| Duration::from_secs_f64(size.bytes() as f64 / bytes_a_second);
         assert_eq!(after(&mut size, 20, Duration::from_millis(30), 0), MOST);
         // A line that is just fast enough whatever the size.
         for _ in 0..16 * ENOUGH {
@@ -191,49 +191,58 @@ mod tests {
         // Slow ones far apart, with answers in between that were not full.
         for _ in 0..100 {
             assert_eq!(after(&mut size, 1, Duration::from_millis(4), 0), MIB);
-            size.ask(MIB, Instant::now());
-            size.answered(MIB / 2, 0, MOST, Instant::now());
+            size.record_sent(MIB, Instant::now());
+            size.record_response(MIB / 2, 0, MOST, Instant::now());
         }
         assert_eq!(size.bytes(), MIB);
     }
 
     #[test]
-    fn a_partition_is_asked_for_more_where_it_alone_fills_the_line() {
-        let full = |asked: i32| Came { bytes: asked as usize - 10, largest: 20_000, waits: 0 };
+    fn partition_limit_grows_when_one_fills_response() {
+        let full = |asked: i32| PartitionResponseSize { bytes: asked as usize - 10, largest: 20_000, buffered: 0 };
         let mib = MIB as i32;
         let after = |asked, came, answer| partition_bytes(asked, came, mib, answer);
         assert_eq!(after(mib, full(mib), 2 * mib), 2 * mib);
         assert_eq!(after(2 * mib, full(2 * mib), 3 * mib), 3 * mib, "no more than an answer");
         assert_eq!(after(mib, full(mib), 0), mib, "the user's word holds");
-        assert_eq!(after(2 * mib, Came { waits: 2 * MIB, ..full(2 * mib) }, 8 * mib), mib, "its reader is slow");
-        assert_eq!(after(2 * mib, Came { waits: MIB - 1, ..full(2 * mib) }, 8 * mib), 2 * mib);
-        assert_eq!(after(4 * mib, Came { bytes: 100, ..full(mib) }, 8 * mib), 2 * mib, "there is no more of it");
-        let [one, whole] = [600_000, 2 * 600_000].map(|bytes| Came { bytes, largest: 600_000, waits: 0 });
+        assert_eq!(
+            after(2 * mib, PartitionResponseSize { buffered: 2 * MIB, ..full(2 * mib) }, 8 * mib),
+            mib,
+            "its reader is slow"
+        );
+        assert_eq!(after(2 * mib, PartitionResponseSize { buffered: MIB - 1, ..full(2 * mib) }, 8 * mib), 2 * mib);
+        assert_eq!(
+            after(4 * mib, PartitionResponseSize { bytes: 100, ..full(mib) }, 8 * mib),
+            2 * mib,
+            "there is no more of it"
+        );
+        let [one, whole] =
+            [600_000, 2 * 600_000].map(|bytes| PartitionResponseSize { bytes, largest: 600_000, buffered: 0 });
         assert_eq!(after(mib, one, 8 * mib), 2 * mib, "a second one would not have fit");
         assert_eq!(after(2 * mib, whole, 8 * mib), 2 * mib);
     }
 
     #[test]
-    fn a_large_batch_makes_room_for_another_one_until_small_ones_come() {
-        let large = Came { bytes: 3_000_000, largest: 3_000_000, waits: 0 };
+    fn large_batch_raises_partition_limit_until_small() {
+        let large = PartitionResponseSize { bytes: 3_000_000, largest: 3_000_000, buffered: 0 };
         assert_eq!(partition_bytes(1_000_000, large, 1_000_000, 0), 3_750_000);
-        let small = Came { bytes: 100, largest: 100, waits: 0 };
+        let small = PartitionResponseSize { bytes: 100, largest: 100, buffered: 0 };
         assert_eq!(partition_bytes(3_750_000, small, 1_000_000, 0), 1_000_000);
-        let huge = Came { bytes: usize::MAX, largest: usize::MAX, waits: usize::MAX };
+        let huge = PartitionResponseSize { bytes: usize::MAX, largest: usize::MAX, buffered: usize::MAX };
         assert_eq!(partition_bytes(i32::MAX, huge, 1, i32::MAX), i32::MAX);
     }
 
     #[test]
-    fn answers_that_are_not_full_say_nothing_of_the_line() {
-        let mut size = AnswerSize::default();
+    fn partial_responses_do_not_change_size() {
+        let mut size = FetchSize::default();
         let now = Instant::now();
-        size.ask(MIB, now);
-        size.answered(MIB / 2, 0, MOST, now + Duration::from_secs(1));
+        size.record_sent(MIB, now);
+        size.record_response(MIB / 2, 0, MOST, now + Duration::from_secs(1));
         assert_eq!(size.bytes(), MIB, "there was no more to send");
-        size.ask(MIB / 8, now);
-        size.answered(MIB / 8, 0, MOST, now + Duration::from_secs(1));
+        size.record_sent(MIB / 8, now);
+        size.record_response(MIB / 8, 0, MOST, now + Duration::from_secs(1));
         assert_eq!(size.bytes(), MIB, "no more was asked for, for want of room");
-        size.answered(MIB, 0, MOST, now + Duration::from_secs(1));
+        size.record_response(MIB, 0, MOST, now + Duration::from_secs(1));
         assert_eq!(size.bytes(), MIB, "nothing was asked");
     }
 }

@@ -6,46 +6,46 @@ use std::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    group::{AskedCommit, Insistence},
+    group::{RequestedCommit, RetryPolicy},
     inbox::lock,
-    pending_commit::{Done, PendingCommit},
+    pending_commit::{CommitCompleter, PendingCommit},
     shared::Shared,
 };
 use crate::error::{ErrorKind, Result};
 
 /// What nobody waits for right now.
 #[derive(Debug, Default)]
-pub(super) struct AskedCommits {
-    waiting: Mutex<Waiting>,
+pub(super) struct CommitQueue {
+    waiting: Mutex<QueuedCommits>,
     /// Whoever has it carries them out, one at a time.
     turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    commits: Vec<Asked>,
+struct QueuedCommits {
+    commits: Vec<QueuedCommit>,
     /// Nothing is committed any more.
     ended: bool,
 }
 
 #[derive(Debug)]
-struct Asked {
-    commit: AskedCommit,
-    done: Done,
+struct QueuedCommit {
+    commit: RequestedCommit,
+    done: CommitCompleter,
 }
 
-impl AskedCommits {
-    pub(super) fn push(&self, commit: Result<AskedCommit>) -> PendingCommit {
+impl CommitQueue {
+    pub(super) fn push(&self, commit: Result<RequestedCommit>) -> PendingCommit {
         let (done, pending) = PendingCommit::new();
         match commit {
             Ok(commit) => {
                 let mut waiting = self.lock();
                 if !waiting.ended {
-                    waiting.commits.push(Asked { commit, done });
+                    waiting.commits.push(QueuedCommit { commit, done });
                 }
             }
             // Its caller is about to get the other end.
-            Err(error) => drop(done.tell(Err(error))),
+            Err(error) => drop(done.complete(Err(error))),
         }
         pending
     }
@@ -61,25 +61,25 @@ impl AskedCommits {
         waiting.commits.clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, QueuedCommits> {
         lock(&self.waiting)
     }
 }
 
 /// Commits that were taken to be carried out. Those that have no result when it is dropped wait
 /// again.
-struct Taken<'a> {
-    from: &'a AskedCommits,
-    commits: Vec<Asked>,
+struct TakenCommits<'a> {
+    from: &'a CommitQueue,
+    commits: Vec<QueuedCommit>,
 }
 
-impl<'a> Taken<'a> {
-    fn all(from: &'a AskedCommits) -> Self {
+impl<'a> TakenCommits<'a> {
+    fn all(from: &'a CommitQueue) -> Self {
         Self { from, commits: std::mem::take(&mut from.lock().commits) }
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for TakenCommits<'_> {
     fn drop(&mut self) {
         let mut waiting = self.from.lock();
         if !waiting.ended {
@@ -94,30 +94,30 @@ impl Shared {
     ///
     /// # Cancel safety
     /// What is under way may be committed, and is carried out again by the next call.
-    pub(super) async fn commit_asked(&self, deadline: Instant) {
-        let Ok(_turn) = timeout_at(deadline, self.asked.turn.lock()).await else { return };
-        let mut taken = Taken::all(&self.asked);
+    pub(super) async fn run_queued_commits(&self, deadline: Instant) {
+        let Ok(_turn) = timeout_at(deadline, self.commit_queue.turn.lock()).await else { return };
+        let mut taken = TakenCommits::all(&self.commit_queue);
         if taken.commits.is_empty() {
             return;
         }
         let Ok(group) = self.group("commit offsets") else { return };
         if let Some(mut together) = group.together(taken.commits.iter().map(|asked| &asked.commit)) {
-            let together = self.carry_out(&mut together, Insistence::Through, deadline).await;
+            let together = self.run_commit(&mut together, RetryPolicy::UntilCommitted, deadline).await;
             let is_late = together.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout);
             if together.is_ok() || is_late || taken.commits.len() == 1 {
                 let mut unheard = None;
                 for asked in taken.commits.drain(..) {
-                    unheard = asked.done.tell(together.clone()).or(unheard);
+                    unheard = asked.done.complete(together.clone()).or(unheard);
                 }
-                unheard.iter().for_each(|error| self.tell_failed_commit(error));
+                unheard.iter().for_each(|error| self.log_failed_commit(error));
                 return;
             }
         }
         // One of them may be at fault for all. What got through is known, and not sent again.
         while let Some(first) = taken.commits.first_mut() {
-            let committed = self.carry_out(&mut first.commit, Insistence::Through, deadline).await;
-            let unheard = taken.commits.remove(0).done.tell(committed);
-            unheard.iter().for_each(|error| self.tell_failed_commit(error));
+            let committed = self.run_commit(&mut first.commit, RetryPolicy::UntilCommitted, deadline).await;
+            let unheard = taken.commits.remove(0).done.complete(committed);
+            unheard.iter().for_each(|error| self.log_failed_commit(error));
         }
     }
 }

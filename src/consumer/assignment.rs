@@ -15,18 +15,18 @@ use rand::rngs::StdRng;
 
 use super::{
     OffsetAndMetadata,
-    budget::{Budget, Wake},
-    fetcher::Farewell,
-    group::{CommitNews, Committed},
-    journal::Journal,
-    lanes::{Lanes, Source},
-    partition::{Doubt, Partition},
-    position::State,
-    queue::Job,
-    routes::Node,
+    budget::{MemoryBudget, QuotaWaker},
+    fetcher::SessionClose,
+    group::{CommitEvent, CommittedOffset},
+    journal::LogDigest,
+    lanes::{ConnectionScaling, FetchConnectionId},
+    partition::{CommitCertainty, PartitionState},
+    position::FetchState,
+    queue::Decompression,
+    routes::FetchConnection,
     settings::{IsolationLevel, OffsetReset},
     wanted_topics::WantedTopics,
-    watch::Watch,
+    watch::FetchStats,
 };
 use crate::{
     cluster::{Backoff, Metadata, RetryGrid},
@@ -37,7 +37,7 @@ use crate::{
 
 /// What decides has to know of the settings.
 #[derive(Clone, Debug)]
-pub(super) struct Rules {
+pub(super) struct ConsumerRules {
     pub(super) reset: OffsetReset,
     pub(super) isolation: IsolationLevel,
     /// Whether the reader is told of the end of a partition.
@@ -58,12 +58,12 @@ pub(super) struct Rules {
     /// How long a preferred replica is believed in (`metadata.max.age.ms`).
     pub(super) replica_age: Duration,
     /// After how long without a leader the reader is told.
-    pub(super) patience: Duration,
+    pub(super) grace_period: Duration,
     /// Batches that are opened ahead at a time.
-    pub(super) jobs: usize,
+    pub(super) max_decompressions: usize,
     /// How long a topic may be missing before the reader is told
     /// (`topic.metadata.propagation.max.ms`).
-    pub(super) propagation: Duration,
+    pub(super) topic_propagation: Duration,
     /// The consumer, as log lines name it.
     pub(super) origin: Origin,
 }
@@ -71,121 +71,121 @@ pub(super) struct Rules {
 /// A partition in the group's gift, from when it came to when it goes: who takes one back takes
 /// back no later one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tenure {
+pub(super) struct Ownership {
     pub(super) partition: TopicPartition,
     number: u64,
 }
 
 /// Whom to wake after a change.
 #[derive(Debug, Default)]
-pub(super) struct Signals {
+pub(super) struct Wakeups {
     /// Brokers, and connections to them, from which something else is to be fetched.
-    pub(super) nodes: BTreeSet<Source>,
+    pub(super) connections: BTreeSet<FetchConnectionId>,
     /// The consumer's own task: questions to ask, brokers to begin with.
-    pub(super) driver: bool,
+    pub(super) task: bool,
     /// Those who wait for a position.
-    pub(super) moved: bool,
+    pub(super) position_waiters: bool,
     pub(super) reader: Option<Waker>,
     /// Readers of partitions that are split off.
     pub(super) readers: Vec<Waker>,
-    pub(super) jobs: Vec<Job>,
+    pub(super) decompressions: Vec<Decompression>,
 }
 
-pub(super) struct Assignment {
-    pub(super) rules: Rules,
-    pub(super) partitions: HashMap<TopicPartition, Partition>,
+pub(super) struct ConsumerState {
+    pub(super) rules: ConsumerRules,
+    pub(super) partitions: HashMap<TopicPartition, PartitionState>,
     /// What the group gave, the user has put something else in the place of, and the rebalance
     /// listener was not told of: the group has still to take it back.
-    parted: BTreeMap<TopicPartition, u64>,
+    replaced: BTreeMap<TopicPartition, u64>,
     /// Each with a task and a session of its own.
-    pub(super) nodes: HashMap<Source, Node>,
+    pub(super) connections: HashMap<FetchConnectionId, FetchConnection>,
     /// Over how many connections each broker is read.
-    pub(super) lanes: HashMap<i32, Lanes>,
+    pub(super) scaling: HashMap<i32, ConnectionScaling>,
     /// Of sessions that are over.
-    pub(super) farewells: Vec<Farewell>,
+    pub(super) session_closes: Vec<SessionClose>,
     /// All that are known.
     pub(super) brokers: BTreeSet<i32>,
-    pub(super) budget: Budget,
-    pub(super) wake_for: Box<dyn Fn(i32) -> Wake + Send>,
+    pub(super) budget: MemoryBudget,
+    pub(super) wake_for: Box<dyn Fn(i32) -> QuotaWaker + Send>,
     pub(super) rotation: VecDeque<TopicPartition>,
     pub(super) running_jobs: usize,
     /// Whether there may be something to open ahead.
-    pub(super) has_heavy: bool,
+    pub(super) has_compressed: bool,
     pub(super) errors: VecDeque<Error>,
     pub(super) ended: bool,
     pub(super) rng: StdRng,
-    pub(super) generation: u64,
+    pub(super) seek_epoch: u64,
     pub(super) reader: Option<Waker>,
     /// How many partitions were ever split off.
     pub(super) splits: u64,
     /// About when the reader of all that is not split off last asked.
-    pub(super) asked: Option<Instant>,
+    pub(super) last_asked_at: Option<Instant>,
     /// Some partition's unread batches were dropped.
     pub(super) evicted: bool,
     /// About now: when a fetch was last planned.
     pub(super) clock: Option<Instant>,
     /// When partitions that fail are tried again.
-    pub(super) grid: RetryGrid,
+    pub(super) retry_grid: RetryGrid,
     /// When the reader was last told that positions are reset in vain: once for all that is read
     /// together.
-    pub(super) vain_reset_told: Option<Instant>,
-    pub(super) signals: Signals,
+    pub(super) failing_resets_reported_at: Option<Instant>,
+    pub(super) signals: Wakeups,
     /// What is counted and watched.
-    pub(super) watch: Watch,
+    pub(super) stats: FetchStats,
     /// The topics that are asked for, and whether they are there.
-    pub(super) topics: WantedTopics,
+    pub(super) wanted_topics: WantedTopics,
     /// What is to be written in few lines.
-    pub(super) journal: Journal,
+    pub(super) journal: LogDigest,
     /// The trouble of the whole cluster was told to the reader.
     pub(super) unreachable_reported: bool,
     /// Whether the reader was told that the bootstrap servers are not resolved in time.
     pub(super) unresolved_reported: bool,
     /// Since when the group is waited for without anything known of the cluster.
-    pub(super) blind_since: Option<Instant>,
+    pub(super) without_metadata_since: Option<Instant>,
     pub(super) has_metadata: bool,
 }
 
-impl Assignment {
+impl ConsumerState {
     /// Nothing assigned yet. `wake_for` makes what wakes the task of a broker when its account has
     /// room again.
-    pub(super) fn new(rules: Rules, rng: StdRng, wake_for: Box<dyn Fn(i32) -> Wake + Send>) -> Self {
+    pub(super) fn new(rules: ConsumerRules, rng: StdRng, wake_for: Box<dyn Fn(i32) -> QuotaWaker + Send>) -> Self {
         Self {
-            budget: Budget::new(rules.queued_bytes),
-            topics: WantedTopics::new(rules.propagation, rules.origin.clone()),
-            journal: Journal::default(),
+            budget: MemoryBudget::new(rules.queued_bytes),
+            wanted_topics: WantedTopics::new(rules.topic_propagation, rules.origin.clone()),
+            journal: LogDigest::default(),
             rules,
             partitions: HashMap::new(),
-            parted: BTreeMap::new(),
-            nodes: HashMap::new(),
-            lanes: HashMap::new(),
-            farewells: Vec::new(),
+            replaced: BTreeMap::new(),
+            connections: HashMap::new(),
+            scaling: HashMap::new(),
+            session_closes: Vec::new(),
             brokers: BTreeSet::new(),
             wake_for,
             rotation: VecDeque::new(),
             running_jobs: 0,
-            has_heavy: false,
+            has_compressed: false,
             errors: VecDeque::new(),
             ended: false,
             rng,
-            generation: 0,
+            seek_epoch: 0,
             reader: None,
             splits: 0,
-            asked: None,
+            last_asked_at: None,
             evicted: false,
             clock: None,
-            grid: RetryGrid::default(),
-            vain_reset_told: None,
-            signals: Signals::default(),
-            watch: Watch::default(),
+            retry_grid: RetryGrid::default(),
+            failing_resets_reported_at: None,
+            signals: Wakeups::default(),
+            stats: FetchStats::default(),
             unreachable_reported: false,
             unresolved_reported: false,
-            blind_since: None,
+            without_metadata_since: None,
             has_metadata: false,
         }
     }
 
     /// What came of the last changes.
-    pub(super) fn take_signals(&mut self) -> Signals {
+    pub(super) fn take_signals(&mut self) -> Wakeups {
         std::mem::take(&mut self.signals)
     }
 
@@ -193,25 +193,25 @@ impl Assignment {
 
     /// Reads a partition from now on, from that place; whatever it was read from before is
     /// withheld.
-    pub(super) fn assign(&mut self, partition: TopicPartition, state: State, metadata: &Metadata, now: Instant) {
+    pub(super) fn assign(&mut self, partition: TopicPartition, state: FetchState, metadata: &Metadata, now: Instant) {
         if self.brokers.is_empty() {
             self.brokers = metadata.brokers.keys().copied().collect();
         }
         self.remove(&partition);
-        self.generation += 1;
-        let found = Partition::new(&self.rules, self.generation, now);
+        self.seek_epoch += 1;
+        let found = PartitionState::new(&self.rules, self.seek_epoch, now);
         self.partitions.insert(partition.clone(), found);
-        self.begin(&partition, state, true);
-        self.update(&partition, metadata, now);
-        self.signals.moved = true;
-        self.signals.driver = true;
+        self.reposition(&partition, state, true);
+        self.update_from_metadata(&partition, metadata, now);
+        self.signals.position_waiters = true;
+        self.signals.task = true;
     }
 
     /// The same of one that the group gives.
     pub(super) fn assign_by_group(
         &mut self,
         partition: &TopicPartition,
-        state: State,
+        state: FetchState,
         metadata: &Metadata,
         now: Instant,
     ) {
@@ -223,11 +223,11 @@ impl Assignment {
 
     /// Reads nothing any more, since the user wants something else. What the group gave it will
     /// take back: of that the rebalance listener has still to be told.
-    pub(super) fn part_from_all(&mut self) {
+    pub(super) fn clear(&mut self) {
         for partition in self.assigned() {
-            let untold = self.partitions.get(&partition).filter(|found| found.of_group && !found.told);
-            if let Some(number) = untold.map(|found| found.tenure) {
-                self.parted.insert(partition.clone(), number);
+            let untold = self.partitions.get(&partition).filter(|found| found.of_group && !found.revocation_announced);
+            if let Some(number) = untold.map(|found| found.ownership) {
+                self.replaced.insert(partition.clone(), number);
             }
             self.remove(&partition);
         }
@@ -237,9 +237,9 @@ impl Assignment {
     pub(super) fn remove(&mut self, partition: &TopicPartition) {
         self.wake_split(partition);
         let Some(gone) = self.partitions.remove(partition) else { return };
-        let source = gone.source();
-        if let Some(lease) = gone.lease {
-            lease.replace();
+        let source = gone.connection_id();
+        if let Some(lease) = gone.progress {
+            lease.supersede();
         }
         // Only the common reader takes turns, and with all partitions split off it never comes.
         if gone.in_rotation
@@ -247,48 +247,48 @@ impl Assignment {
         {
             self.rotation.remove(at);
         }
-        self.leave_source(source, partition);
-        self.signals.moved = true;
-        self.signals.driver = true;
+        self.leave_connection(source, partition);
+        self.signals.position_waiters = true;
+        self.signals.task = true;
     }
 
     /// As [`assign_by_group`](Self::assign_by_group), but nothing is read of it before the
     /// rebalance listener has said from where. The number of the positioning.
-    pub(super) fn hold(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) -> u64 {
-        self.assign_by_group(partition, State::Stopped, metadata, now);
+    pub(super) fn assign_held(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) -> u64 {
+        self.assign_by_group(partition, FetchState::Stopped, metadata, now);
         if let Some(found) = self.partitions.get_mut(partition) {
-            found.held = true;
+            found.awaits_listener = true;
         }
-        self.generation
+        self.seek_epoch
     }
 
     /// The rebalance listener is done with a partition: it is read from there, or waits for a seek.
     /// Unless it was sought or went away meanwhile.
-    pub(super) fn release(&mut self, partition: &TopicPartition, generation: u64, state: Option<State>) {
+    pub(super) fn release_held(&mut self, partition: &TopicPartition, generation: u64, state: Option<FetchState>) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
-        if !found.held || found.position.generation() != generation {
+        if !found.awaits_listener || found.position.seek_epoch() != generation {
             return;
         }
-        found.held = false;
+        found.awaits_listener = false;
         if let Some(state) = state {
-            self.begin(partition, state, true);
+            self.reposition(partition, state, true);
         }
     }
 
     /// Of these partitions (of all that the group gave, without a list) those of whose going the
     /// rebalance listener was not told; from now on it was.
-    pub(super) fn take_leave(&mut self, only: Option<&[Tenure]>) -> Vec<TopicPartition> {
+    pub(super) fn announce_revocation(&mut self, only: Option<&[Ownership]>) -> Vec<TopicPartition> {
         let wanted = |partition: &TopicPartition, number: u64| {
             only.is_none_or(|only| only.iter().any(|one| one.number == number && one.partition == *partition))
         };
-        let had = self.partitions.iter_mut().filter(|(_, found)| found.of_group && !found.told);
-        let going = had.filter(|(partition, found)| wanted(partition, found.tenure));
+        let had = self.partitions.iter_mut().filter(|(_, found)| found.of_group && !found.revocation_announced);
+        let going = had.filter(|(partition, found)| wanted(partition, found.ownership));
         let going = going.map(|(partition, found)| {
-            found.told = true;
+            found.revocation_announced = true;
             partition.clone()
         });
         let mut going: Vec<TopicPartition> = going.collect();
-        self.parted.retain(|partition, number| {
+        self.replaced.retain(|partition, number| {
             let goes = wanted(partition, *number);
             if goes {
                 going.push(partition.clone());
@@ -301,47 +301,49 @@ impl Assignment {
 
     /// Whether the rebalance listener was told that any of these goes; of all together it is not
     /// known, so they count as told.
-    pub(super) fn any_told(&self, only: Option<&[Tenure]>) -> bool {
-        let told = |one: &Tenure| self.partitions.get(&one.partition).is_some_and(|found| found.told);
+    pub(super) fn any_revocation_announced(&self, only: Option<&[Ownership]>) -> bool {
+        let told =
+            |one: &Ownership| self.partitions.get(&one.partition).is_some_and(|found| found.revocation_announced);
         only.is_none_or(|only| only.iter().any(told))
     }
 
     /// What the group takes back now, by these names: what it gave last, whether or not it is read
     /// any more.
-    pub(super) fn tenures(&self, partitions: &[TopicPartition]) -> Vec<Tenure> {
+    pub(super) fn ownerships(&self, partitions: &[TopicPartition]) -> Vec<Ownership> {
         let number = |partition: &TopicPartition| {
-            let read = self.partitions.get(partition).filter(|found| found.of_group).map(|found| found.tenure);
-            read.or_else(|| self.parted.get(partition).copied())
+            let read = self.partitions.get(partition).filter(|found| found.of_group).map(|found| found.ownership);
+            read.or_else(|| self.replaced.get(partition).copied())
         };
         let known = partitions.iter().filter_map(|partition| Some((partition, number(partition)?)));
-        known.map(|(partition, number)| Tenure { partition: partition.clone(), number }).collect()
+        known.map(|(partition, number)| Ownership { partition: partition.clone(), number }).collect()
     }
 
     /// Those of them that are read still.
-    pub(super) fn still_read(&self, tenures: &[Tenure]) -> Vec<TopicPartition> {
-        let read = |one: &&Tenure| self.partitions.get(&one.partition).is_some_and(|found| found.tenure == one.number);
+    pub(super) fn still_owned(&self, tenures: &[Ownership]) -> Vec<TopicPartition> {
+        let read =
+            |one: &&Ownership| self.partitions.get(&one.partition).is_some_and(|found| found.ownership == one.number);
         tenures.iter().filter(read).map(|one| one.partition.clone()).collect()
     }
 
     /// Whether the partition is ours, and not to be given up.
-    pub(super) fn keeps(&self, partition: &TopicPartition) -> bool {
+    pub(super) fn is_owned(&self, partition: &TopicPartition) -> bool {
         self.partitions.get(partition).is_some_and(|found| !found.revoking)
     }
 
     /// Reads these no longer. What came by the same names since is another matter.
-    pub(super) fn remove_all(&mut self, tenures: &[Tenure]) {
-        for partition in self.still_read(tenures) {
+    pub(super) fn remove_all(&mut self, tenures: &[Ownership]) {
+        for partition in self.still_owned(tenures) {
             self.remove(&partition);
         }
     }
 
     /// Hands out no more of these partitions, and fetches nothing more of them.
-    pub(super) fn revoke(&mut self, tenures: &[Tenure]) {
-        for partition in &self.still_read(tenures) {
+    pub(super) fn revoke(&mut self, tenures: &[Ownership]) {
+        for partition in &self.still_owned(tenures) {
             if let Some(found) = self.partitions.get_mut(partition) {
                 found.revoking = true;
-                self.signals.moved = true;
-                self.touch(partition);
+                self.signals.position_waiters = true;
+                self.mark_changed(partition);
                 self.wake_split(partition);
             }
         }
@@ -354,7 +356,7 @@ impl Assignment {
     }
 
     /// The partition, or an error that says that it is not assigned.
-    pub(super) fn get(&self, partition: &TopicPartition) -> Result<&Partition> {
+    pub(super) fn get(&self, partition: &TopicPartition) -> Result<&PartitionState> {
         self.partitions
             .get(partition)
             .ok_or_else(|| Error::new(ErrorKind::NotAssigned, format!("{partition} is not assigned to this consumer")))
@@ -365,19 +367,26 @@ impl Assignment {
     /// What is done of these partitions (of all, without a list), where that differs from what is
     /// known to be committed. Not where the user has committed as much, or had the last word on the
     /// partition: in `on_revoked`.
-    pub(super) fn done_to_commit(&self, only: Option<&[TopicPartition]>) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+    pub(super) fn completed_offsets(
+        &self,
+        only: Option<&[TopicPartition]>,
+    ) -> Vec<(TopicPartition, OffsetAndMetadata)> {
         let mut offsets = self.offsets(only, false);
         offsets.retain(|(partition, done)| {
             let found = self.partitions.get(partition);
-            let is_the_users =
-                found.is_some_and(|found| found.told || found.committed_by_user.is_some_and(|by| by >= done.offset));
+            let is_the_users = found.is_some_and(|found| {
+                found.revocation_announced || found.committed_by_user.is_some_and(|by| by >= done.offset)
+            });
             !is_the_users && !self.is_committed(partition, done)
         });
         offsets
     }
 
     /// What was handed out of them, whatever is committed.
-    pub(super) fn handed_to_commit(&self, only: Option<&[TopicPartition]>) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+    pub(super) fn delivered_offsets(
+        &self,
+        only: Option<&[TopicPartition]>,
+    ) -> Vec<(TopicPartition, OffsetAndMetadata)> {
         self.offsets(only, true)
     }
 
@@ -391,10 +400,13 @@ impl Assignment {
         for (partition, found) in self.partitions.iter().filter(|(partition, _)| wanted(partition)) {
             // What the user commits is bound to the topic's id, if it has one, and may wait for the
             // topic.
-            let passed_over = found.vanished && (!handed_out || found.topic_id.is_nil());
-            let Some(lease) = found.lease.as_ref().filter(|_| !passed_over) else { continue };
-            let offset =
-                if handed_out && (only.is_some() || found.split.is_none()) { lease.handed() } else { lease.done() };
+            let passed_over = found.topic_missing && (!handed_out || found.topic_id.is_nil());
+            let Some(lease) = found.progress.as_ref().filter(|_| !passed_over) else { continue };
+            let offset = if handed_out && (only.is_some() || found.split.is_none()) {
+                lease.delivered()
+            } else {
+                lease.completed()
+            };
             offsets.push((partition.clone(), lease.to_commit(offset)));
         }
         offsets.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -403,37 +415,46 @@ impl Assignment {
 
     pub(super) fn is_committed(&self, partition: &TopicPartition, offset: &OffsetAndMetadata) -> bool {
         let found = self.partitions.get(partition);
-        found.is_some_and(|found| found.committed == Some(offset.offset) && found.doubt == Doubt::None)
+        found.is_some_and(|found| {
+            found.committed == Some(offset.offset) && found.commit_certainty == CommitCertainty::Certain
+        })
     }
 
     /// What is heard of a commit.
-    pub(super) fn hear_of_commit(&mut self, news: CommitNews) {
+    pub(super) fn handle_commit_event(&mut self, news: CommitEvent) {
         match news {
-            CommitNews::Leaves(partitions) => {
+            CommitEvent::Sent(partitions) => {
                 for partition in partitions {
                     if let Some(found) = self.partitions.get_mut(&partition) {
-                        found.doubt = if found.doubt == Doubt::None { Doubt::UnderWay } else { Doubt::Lasting };
+                        found.commit_certainty = if found.commit_certainty == CommitCertainty::Certain {
+                            CommitCertainty::InFlight
+                        } else {
+                            CommitCertainty::Unknown
+                        };
                     }
                 }
             }
-            CommitNews::Refused(partitions) => {
+            CommitEvent::Refused(partitions) => {
                 for partition in partitions {
-                    let found = self.partitions.get_mut(&partition).filter(|found| found.doubt == Doubt::UnderWay);
-                    found.into_iter().for_each(|found| found.doubt = Doubt::None);
+                    let found = self
+                        .partitions
+                        .get_mut(&partition)
+                        .filter(|found| found.commit_certainty == CommitCertainty::InFlight);
+                    found.into_iter().for_each(|found| found.commit_certainty = CommitCertainty::Certain);
                 }
             }
-            CommitNews::Through(committed) => self.committed(committed),
+            CommitEvent::Committed(committed) => self.committed(committed),
         }
     }
 
     /// The group has these offsets now, of topics with these ids.
-    fn committed(&mut self, committed: Vec<Committed>) {
-        for Committed { partition, offset, topic_id, asker } in committed {
+    fn committed(&mut self, committed: Vec<CommittedOffset>) {
+        for CommittedOffset { partition, offset, topic_id, origin: asker } in committed {
             if let Some(found) = self.partitions.get_mut(&partition).filter(|found| found.topic_id == topic_id) {
                 found.committed = Some(offset);
-                found.doubt = Doubt::None;
+                found.commit_certainty = CommitCertainty::Certain;
                 // What was asked for before it was positioned says nothing of what is read since.
-                if asker.by_user && asker.positioned >= found.position.generation() {
+                if asker.by_user && asker.seek_epoch >= found.position.seek_epoch() {
                     found.committed_by_user = Some(offset);
                 }
             }

@@ -20,7 +20,7 @@ use std::{
 };
 
 /// What is called when an account that had refused a wish has room again.
-pub(super) type Wake = Box<dyn Fn() + Send + Sync>;
+pub(super) type QuotaWaker = Box<dyn Fn() + Send + Sync>;
 
 /// The part of a share, as its reciprocal, that fetches leave free: for what is copied out of a
 /// large response so that it can go.
@@ -29,7 +29,7 @@ const KEPT_FREE: usize = 16;
 const KEPT_FREE_TO_OPEN: usize = 2;
 
 /// What all accounts share.
-struct Pool {
+struct TotalMemory {
     total: usize,
     used: AtomicUsize,
     /// The most that was ever charged.
@@ -37,11 +37,11 @@ struct Pool {
     peak: AtomicUsize,
     /// The smallest wish of those that were refused for want of room here, in bytes; `usize::MAX`:
     /// none.
-    wish: AtomicUsize,
-    accounts: Mutex<Vec<Weak<Account>>>,
+    smallest_refused: AtomicUsize,
+    quotas: Mutex<Vec<Weak<BrokerQuota>>>,
 }
 
-impl Pool {
+impl TotalMemory {
     /// What fetches may take.
     fn room(&self) -> usize {
         (self.total - self.total / KEPT_FREE).saturating_sub(self.used.load(SeqCst))
@@ -59,8 +59,8 @@ impl Pool {
 
     fn release(&self, bytes: usize) {
         self.used.fetch_sub(bytes, SeqCst);
-        let wish = self.wish.load(SeqCst);
-        if wish != usize::MAX && wish <= self.room() && self.wish.swap(usize::MAX, SeqCst) != usize::MAX {
+        let wish = self.smallest_refused.load(SeqCst);
+        if wish != usize::MAX && wish <= self.room() && self.smallest_refused.swap(usize::MAX, SeqCst) != usize::MAX {
             self.wake();
         }
     }
@@ -68,48 +68,48 @@ impl Pool {
     /// Wakes all that have room in their shares.
     #[cold]
     fn wake(&self) {
-        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let accounts = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
         accounts.iter().filter_map(Weak::upgrade).for_each(|account| account.wake_if_room());
     }
 }
 
 /// The share of one broker.
-pub(super) struct Account {
-    pool: Arc<Pool>,
+pub(super) struct BrokerQuota {
+    pool: Arc<TotalMemory>,
     limit: AtomicUsize,
     used: AtomicUsize,
     /// Whether batches are decompressed ahead.
-    opens: AtomicBool,
+    decompresses: AtomicBool,
     /// The smallest wish that was refused since there was room last, in bytes; `usize::MAX`: none.
     /// Several connections to the broker may have been refused, and what is too little for one may
     /// be enough for another.
-    starved: AtomicUsize,
-    wake: Wake,
+    smallest_refused: AtomicUsize,
+    wake: QuotaWaker,
 }
 
-impl Account {
+impl BrokerQuota {
     /// Charges `want` bytes, or as many of them as there is room for but at least `least`; `None`
     /// when there is not that much. The account then calls its waker once, as soon as there is. One
     /// thread at a time reserves, of all accounts.
-    pub(super) fn reserve(self: &Arc<Self>, want: usize, least: usize) -> Option<Charge> {
+    pub(super) fn reserve(self: &Arc<Self>, want: usize, least: usize) -> Option<Reservation> {
         let reserved = self.try_reserve(want, least).or_else(|| {
             let wish = least.min(want).max(1);
-            self.starved.fetch_min(wish, SeqCst);
+            self.smallest_refused.fetch_min(wish, SeqCst);
             if wish > self.pool.room() {
-                self.pool.wish.fetch_min(wish, SeqCst);
+                self.pool.smallest_refused.fetch_min(wish, SeqCst);
             }
             // What was released before the marks were set woke nobody: look again.
             self.try_reserve(want, least)
         });
         if reserved.is_some() {
-            self.starved.store(usize::MAX, SeqCst);
+            self.smallest_refused.store(usize::MAX, SeqCst);
         }
         reserved
     }
 
-    fn try_reserve(self: &Arc<Self>, want: usize, least: usize) -> Option<Charge> {
+    fn try_reserve(self: &Arc<Self>, want: usize, least: usize) -> Option<Reservation> {
         let least = least.min(want);
-        let limit = self.limit_of_fetches();
+        let limit = self.fetch_limit();
         let mut granted = 0;
         let charged = self.used.fetch_update(SeqCst, SeqCst, |used| {
             let room = limit.saturating_sub(used).min(self.pool.room());
@@ -118,32 +118,32 @@ impl Account {
         });
         charged.ok()?;
         self.pool.add(granted);
-        Some(Charge { account: self.clone(), bytes: granted })
+        Some(Reservation { quota: self.clone(), bytes: granted })
     }
 
     /// Whether a wish was refused, and there has not been room for it since.
     pub(super) fn is_starved(&self) -> bool {
-        self.starved.load(Relaxed) < usize::MAX
+        self.smallest_refused.load(Relaxed) < usize::MAX
     }
 
     /// Charges bytes that are there already, whether there is room or not.
-    pub(super) fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
+    pub(super) fn charge(self: &Arc<Self>, bytes: usize) -> Reservation {
         self.add(bytes);
-        Charge { account: self.clone(), bytes }
+        Reservation { quota: self.clone(), bytes }
     }
 
     /// The same where there is room for them.
-    pub(super) fn charge_if_room(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
+    pub(super) fn charge_if_room(self: &Arc<Self>, bytes: usize) -> Option<Reservation> {
         let limit = self.limit();
         let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= limit && self.pool.has_room_for(bytes));
         self.used.fetch_update(SeqCst, SeqCst, more).ok()?;
         self.pool.add(bytes);
-        Some(Charge { account: self.clone(), bytes })
+        Some(Reservation { quota: self.clone(), bytes })
     }
 
     /// Whether what comes is decompressed ahead, and needs room for that as well.
-    pub(super) fn set_opens(&self, opens: bool) {
-        self.opens.store(opens, Relaxed);
+    pub(super) fn set_decompresses(&self, opens: bool) {
+        self.decompresses.store(opens, Relaxed);
     }
 
     /// The share, in bytes.
@@ -157,22 +157,22 @@ impl Account {
     }
 
     /// Whether more is charged than its share: the share was larger.
-    pub(super) fn is_beyond_share(&self) -> bool {
+    pub(super) fn exceeds_share(&self) -> bool {
         self.used() > self.limit()
     }
 
     /// Whether a fetch of so many bytes would find room in the whole, were it not for the share.
-    pub(super) fn whole_has_room_for(&self, bytes: usize) -> bool {
+    pub(super) fn total_has_room_for(&self, bytes: usize) -> bool {
         bytes <= self.pool.room()
     }
 
     /// Whether a fetch of so many bytes would be let through.
     pub(super) fn has_room_to_fetch(&self, bytes: usize) -> bool {
-        self.share_has_room_for(bytes) && self.whole_has_room_for(bytes)
+        self.share_has_room_for(bytes) && self.total_has_room_for(bytes)
     }
 
     fn share_has_room_for(&self, bytes: usize) -> bool {
-        self.used.load(SeqCst).saturating_add(bytes) <= self.limit_of_fetches()
+        self.used.load(SeqCst).saturating_add(bytes) <= self.fetch_limit()
     }
 
     /// Bytes charged now.
@@ -181,9 +181,9 @@ impl Account {
     }
 
     /// What reserving alone never goes beyond.
-    fn limit_of_fetches(&self) -> usize {
+    fn fetch_limit(&self) -> usize {
         let limit = self.limit();
-        limit - limit / if self.opens.load(Relaxed) { KEPT_FREE_TO_OPEN } else { KEPT_FREE }
+        limit - limit / if self.decompresses.load(Relaxed) { KEPT_FREE_TO_OPEN } else { KEPT_FREE }
     }
 
     fn add(&self, bytes: usize) {
@@ -199,30 +199,30 @@ impl Account {
 
     /// Calls the waker if a wish was refused for which there is room now.
     fn wake_if_room(&self) {
-        let wish = self.starved.load(SeqCst);
+        let wish = self.smallest_refused.load(SeqCst);
         if wish == usize::MAX || !(self.used() == 0 || self.share_has_room_for(wish)) {
             return;
         }
-        if self.used() > 0 && !self.whole_has_room_for(wish) {
-            self.pool.wish.fetch_min(wish, SeqCst);
+        if self.used() > 0 && !self.total_has_room_for(wish) {
+            self.pool.smallest_refused.fetch_min(wish, SeqCst);
             // As above: what was released before the mark was set woke nobody.
-            if !self.whole_has_room_for(wish) {
+            if !self.total_has_room_for(wish) {
                 return;
             }
         }
-        if self.starved.swap(usize::MAX, SeqCst) < usize::MAX {
+        if self.smallest_refused.swap(usize::MAX, SeqCst) < usize::MAX {
             (self.wake)();
         }
     }
 }
 
-impl fmt::Debug for Pool {
+impl fmt::Debug for TotalMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pool({}/{})", self.used.load(Relaxed), self.total)
     }
 }
 
-impl fmt::Debug for Account {
+impl fmt::Debug for BrokerQuota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Account({}/{})", self.used.load(Relaxed), self.limit.load(Relaxed))
     }
@@ -230,18 +230,18 @@ impl fmt::Debug for Account {
 
 /// Bytes charged to an account until this is dropped.
 #[derive(Debug)]
-pub(super) struct Charge {
-    account: Arc<Account>,
+pub(super) struct Reservation {
+    quota: Arc<BrokerQuota>,
     bytes: usize,
 }
 
-impl Charge {
+impl Reservation {
     /// Charges another number of bytes instead.
     pub(super) fn resize(&mut self, bytes: usize) {
         if bytes > self.bytes {
-            self.account.add(bytes - self.bytes);
+            self.quota.add(bytes - self.bytes);
         } else if bytes < self.bytes {
-            self.account.release(self.bytes - bytes);
+            self.quota.release(self.bytes - bytes);
         }
         self.bytes = bytes;
     }
@@ -250,72 +250,72 @@ impl Charge {
         self.bytes
     }
 
-    pub(super) fn account(&self) -> &Arc<Account> {
-        &self.account
+    pub(super) fn quota(&self) -> &Arc<BrokerQuota> {
+        &self.quota
     }
 }
 
-impl Drop for Charge {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.account.release(self.bytes);
+        self.quota.release(self.bytes);
     }
 }
 
 /// All accounts, sharing the whole equally.
 #[derive(Debug)]
-pub(super) struct Budget {
-    pool: Arc<Pool>,
-    accounts: HashMap<i32, Arc<Account>>,
+pub(super) struct MemoryBudget {
+    pool: Arc<TotalMemory>,
+    quotas: HashMap<i32, Arc<BrokerQuota>>,
 }
 
-impl Budget {
+impl MemoryBudget {
     pub(super) fn new(total: usize) -> Self {
-        let pool = Pool {
+        let pool = TotalMemory {
             total,
             used: 0.into(),
             #[cfg(test)]
             peak: 0.into(),
-            wish: usize::MAX.into(),
-            accounts: Mutex::default(),
+            smallest_refused: usize::MAX.into(),
+            quotas: Mutex::default(),
         };
-        Self { pool: Arc::new(pool), accounts: HashMap::new() }
+        Self { pool: Arc::new(pool), quotas: HashMap::new() }
     }
 
     /// The account of a broker, opened if need be.
-    pub(super) fn account(&mut self, node: i32, wake: impl FnOnce() -> Wake) -> Arc<Account> {
-        let account = self.accounts.entry(node).or_insert_with(|| {
-            let account = Arc::new(Account {
+    pub(super) fn quota(&mut self, node: i32, wake: impl FnOnce() -> QuotaWaker) -> Arc<BrokerQuota> {
+        let account = self.quotas.entry(node).or_insert_with(|| {
+            let account = Arc::new(BrokerQuota {
                 pool: self.pool.clone(),
                 limit: 0.into(),
                 used: 0.into(),
-                opens: false.into(),
-                starved: usize::MAX.into(),
+                decompresses: false.into(),
+                smallest_refused: usize::MAX.into(),
                 wake: wake(),
             });
-            let mut accounts = self.pool.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut accounts = self.pool.quotas.lock().unwrap_or_else(PoisonError::into_inner);
             accounts.retain(|known| known.strong_count() > 0);
             accounts.push(Arc::downgrade(&account));
             account
         });
         let account = account.clone();
-        self.share_out();
+        self.divide();
         account
     }
 
     /// Nothing is read from that broker any more. Its share goes to the others once what came from
     /// it has been read.
-    pub(super) fn leave(&mut self, node: i32) {
-        if self.accounts.get(&node).is_some_and(|account| account.used() == 0) {
-            self.accounts.remove(&node);
-            self.share_out();
+    pub(super) fn close_quota(&mut self, node: i32) {
+        if self.quotas.get(&node).is_some_and(|account| account.used() == 0) {
+            self.quotas.remove(&node);
+            self.divide();
         }
     }
 
-    fn share_out(&self) {
-        let share = self.pool.total / self.accounts.len().max(1);
-        for account in self.accounts.values() {
+    fn divide(&self) {
+        let share = self.pool.total / self.quotas.len().max(1);
+        for account in self.quotas.values() {
             account.limit.store(share, Relaxed);
-            if account.starved.swap(usize::MAX, SeqCst) < usize::MAX {
+            if account.smallest_refused.swap(usize::MAX, SeqCst) < usize::MAX {
                 (account.wake)();
             }
         }
@@ -337,18 +337,18 @@ impl Budget {
 mod tests {
     use super::*;
 
-    fn counted() -> (Arc<AtomicUsize>, Wake) {
+    fn counted() -> (Arc<AtomicUsize>, QuotaWaker) {
         let count = Arc::new(AtomicUsize::new(0));
         let seen = count.clone();
         (count, Box::new(move || _ = seen.fetch_add(1, SeqCst)))
     }
 
     #[test]
-    fn a_share_is_never_exceeded_by_reserving_and_its_waker_is_called_once() {
-        let mut budget = Budget::new(216);
+    fn reservations_respect_share_and_wake_once() {
+        let mut budget = MemoryBudget::new(216);
         let (woken, wake) = counted();
-        let one = budget.account(1, || wake);
-        let _other = budget.account(2, || counted().1);
+        let one = budget.quota(1, || wake);
+        let _other = budget.quota(2, || counted().1);
         let first = one.reserve(80, 10).unwrap();
         assert_eq!(first.bytes(), 80);
         let second = one.reserve(80, 10).unwrap();
@@ -366,10 +366,10 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_were_refused_the_one_that_wants_less_is_not_forgotten_for_the_other() {
-        let mut budget = Budget::new(1600);
+    fn smaller_refused_reservation_is_woken_first() {
+        let mut budget = MemoryBudget::new(1600);
         let (woken, wake) = counted();
-        let one = budget.account(1, || wake);
+        let one = budget.quota(1, || wake);
         let mut first = one.reserve(1500, 1500).unwrap();
         assert!(one.reserve(100, 100).is_none() && one.reserve(900, 900).is_none());
         first.resize(1350);
@@ -382,9 +382,9 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_account_gives_the_least_even_beyond_its_share() {
-        let mut budget = Budget::new(10);
-        let one = budget.account(1, || counted().1);
+    fn empty_account_gets_minimum_beyond_share() {
+        let mut budget = MemoryBudget::new(10);
+        let one = budget.quota(1, || counted().1);
         let mut charge = one.reserve(500, 100).unwrap();
         assert_eq!(charge.bytes(), 100);
         charge.resize(3000);
@@ -395,41 +395,41 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_left_gives_its_share_back_when_it_is_empty() {
-        let mut budget = Budget::new(100);
-        let one = budget.account(1, || counted().1);
-        let two = budget.account(2, || counted().1);
+    fn departed_broker_returns_share_when_empty() {
+        let mut budget = MemoryBudget::new(100);
+        let one = budget.quota(1, || counted().1);
+        let two = budget.quota(2, || counted().1);
         let held = two.charge(70);
-        budget.leave(2);
+        budget.close_quota(2);
         assert!(!one.has_room_for(51));
         drop(held);
-        budget.leave(2);
+        budget.close_quota(2);
         assert!(one.has_room_for(100));
     }
 
     #[test]
-    fn the_whole_holds_when_shares_shrink_and_the_one_beyond_its_share_waits() {
-        let mut budget = Budget::new(1600);
+    fn shrinking_shares_never_exceed_total() {
+        let mut budget = MemoryBudget::new(1600);
         let wakers: Vec<_> = (0..3).map(|_| counted()).collect();
         let woken = |node: usize| wakers[node].0.load(SeqCst);
         let wakes = |node: usize| {
             let count = wakers[node].0.clone();
-            move || -> Wake { Box::new(move || _ = count.fetch_add(1, SeqCst)) }
+            move || -> QuotaWaker { Box::new(move || _ = count.fetch_add(1, SeqCst)) }
         };
-        let left = budget.account(0, wakes(0));
-        let mut of_the_left: Vec<Charge> = std::iter::from_fn(|| left.reserve(100, 100)).collect();
+        let left = budget.quota(0, wakes(0));
+        let mut of_the_left: Vec<Reservation> = std::iter::from_fn(|| left.reserve(100, 100)).collect();
         assert_eq!(left.used(), 1500);
         // Leaders move: all of it is still to be read.
-        let one = budget.account(1, wakes(1));
-        budget.leave(0);
+        let one = budget.quota(1, wakes(1));
+        budget.close_quota(0);
         let first = one.reserve(400, 50).unwrap();
         assert_eq!(first.bytes(), 50, "its smallest wish, so that it goes on");
         assert!(one.reserve(400, 50).is_none() && one.is_starved());
-        let other = budget.account(2, wakes(2));
+        let other = budget.quota(2, wakes(2));
         let second = other.reserve(400, 50).unwrap();
         assert!(one.reserve(400, 100).is_none() && other.reserve(400, 150).is_none());
         assert!(budget.used() <= 1600 && !one.has_room_for(1) && one.charge_if_room(1).is_none());
-        assert!(left.is_beyond_share() && left.reserve(1, 1).is_none(), "it has more than its share");
+        assert!(left.exceeds_share() && left.reserve(1, 1).is_none(), "it has more than its share");
         let before = (woken(0), woken(1), woken(2));
         of_the_left.pop();
         assert_eq!((woken(0), woken(1), woken(2)), before, "no room for a wish yet");
@@ -446,7 +446,7 @@ mod tests {
         assert_eq!(woken(2), before.2 + 2, "whoever makes the room");
         // What is left of the first one is read: the others have its share.
         drop((of_the_left, second));
-        budget.leave(0);
+        budget.close_quota(0);
         assert_eq!((budget.used(), one.limit()), (0, 800));
         assert_eq!(one.reserve(2000, 1).unwrap().bytes(), 750);
     }
@@ -455,18 +455,18 @@ mod tests {
         /// However brokers come and go, fetches never take more than the whole but for each
         /// account's smallest wish, and one that was refused is woken once it would not be.
         #[test]
-        fn the_whole_is_never_exceeded(ops in proptest::collection::vec((0..4u8, 0..4usize, 1..400usize, 1..20usize), 1..100)) {
-            let mut budget = Budget::new(1000);
-            let mut accounts: Vec<Arc<Account>> = Vec::new();
+        fn reservations_stay_within_total_and_wake_refused(ops in proptest::collection::vec((0..4u8, 0..4usize, 1..400usize, 1..20usize), 1..100)) {
+            let mut budget = MemoryBudget::new(1000);
+            let mut accounts: Vec<Arc<BrokerQuota>> = Vec::new();
             let counts: Vec<_> = (0..4).map(|_| Arc::new(AtomicUsize::new(0))).collect();
-            let mut held: Vec<(usize, Charge)> = Vec::new();
+            let mut held: Vec<(usize, Reservation)> = Vec::new();
             let mut refused = [None; 4];
             for (op, node, want, least) in ops {
                 let count = counts[node].clone();
-                let wake = || -> Wake { Box::new(move || _ = count.fetch_add(1, SeqCst)) };
+                let wake = || -> QuotaWaker { Box::new(move || _ = count.fetch_add(1, SeqCst)) };
                 match op {
                     0 | 1 => {
-                        let account = budget.account(node as i32, wake);
+                        let account = budget.quota(node as i32, wake);
                         let (seen, before) = (counts[node].load(SeqCst), budget.used());
                         let alone = account.used() == 0;
                         match account.reserve(want, least) {
@@ -481,12 +481,12 @@ mod tests {
                         accounts.push(account);
                     }
                     2 if !held.is_empty() => drop(held.remove(want % held.len())),
-                    _ => budget.leave(node as i32),
+                    _ => budget.close_quota(node as i32),
                 }
                 proptest::prop_assert_eq!(budget.used(), held.iter().map(|(_, charge)| charge.bytes()).sum::<usize>());
                 for (node, refused) in refused.iter().enumerate() {
                     let Some((seen, wish)) = refused else { continue };
-                    let Some(account) = budget.accounts.get(&(node as i32)) else { continue };
+                    let Some(account) = budget.quotas.get(&(node as i32)) else { continue };
                     let would = account.used() == 0 || account.has_room_to_fetch(*wish);
                     proptest::prop_assert!(!would || counts[node].load(SeqCst) > *seen, "it is woken");
                 }
@@ -497,9 +497,9 @@ mod tests {
         /// the share.
         #[test]
         fn reservations_stay_within_the_share(ops in proptest::collection::vec((0..3u8, 1..60usize, 1..30usize), 1..60)) {
-            let mut budget = Budget::new(100);
-            let account = budget.account(1, || counted().1);
-            let mut held: Vec<Charge> = Vec::new();
+            let mut budget = MemoryBudget::new(100);
+            let account = budget.quota(1, || counted().1);
+            let mut held: Vec<Reservation> = Vec::new();
             for (op, want, least) in ops {
                 match op {
                     0 | 1 => {
@@ -514,7 +514,7 @@ mod tests {
                     }
                     _ => { held.pop(); }
                 }
-                proptest::prop_assert_eq!(account.used(), held.iter().map(Charge::bytes).sum::<usize>());
+                proptest::prop_assert_eq!(account.used(), held.iter().map(Reservation::bytes).sum::<usize>());
             }
         }
     }

@@ -7,12 +7,12 @@ use tokio::sync::mpsc;
 
 use super::{
     Consumer,
-    assignment::{Assignment, Rules},
+    assignment::{ConsumerRules, ConsumerState},
     consumer_task::ConsumerTask,
     group::{GroupHandle, assignor::Assignor},
-    inbox::{Inbox, Wakers},
+    inbox::{FetchBuffer, FetchWakers},
     leave_on_drop::LeaveOnDrop,
-    part::Opening,
+    part::DecodeConfig,
     properties::PROPERTIES,
     settings::{ConsumerSettings, GroupProtocol, IsolationLevel, OffsetReset},
     shared::Shared,
@@ -322,14 +322,14 @@ impl ConsumerBuilder {
             }
         });
 
-        let opening = Opening {
+        let opening = DecodeConfig {
             check_crcs: settings.check_crcs,
             limit: settings.max_decompressed_batch_bytes,
             origin: settings.client.origin.clone(),
         };
-        let wakers = Arc::new(Wakers::default());
-        let assignment = Assignment::new(rules(&settings), StdRng::seed_from_u64(seed), wakers.factory());
-        let inbox = Inbox::new(assignment, wakers, opening, runtime.clone());
+        let wakers = Arc::new(FetchWakers::default());
+        let assignment = ConsumerState::new(rules(&settings), StdRng::seed_from_u64(seed), wakers.factory());
+        let inbox = FetchBuffer::new(assignment, wakers, opening, runtime.clone());
         let (calls, called) = mpsc::unbounded_channel();
         let shared = Shared::new(client, settings, group, inbox, calls);
         let task = runtime.spawn(ConsumerTask::new(shared.clone(), received, called).run());
@@ -338,9 +338,9 @@ impl ConsumerBuilder {
     }
 }
 
-fn rules(settings: &ConsumerSettings) -> Rules {
+fn rules(settings: &ConsumerSettings) -> ConsumerRules {
     let client = &settings.client;
-    Rules {
+    ConsumerRules {
         reset: settings.auto_offset_reset,
         isolation: settings.isolation_level,
         partition_eof: settings.enable_partition_eof,
@@ -354,9 +354,9 @@ fn rules(settings: &ConsumerSettings) -> Rules {
         rack: client.client_rack.clone(),
         backoff: Backoff::new(client.retry_backoff, client.retry_backoff_max),
         replica_age: client.metadata_max_age,
-        patience: PATIENCE.min(client.default_api_timeout),
-        jobs: std::thread::available_parallelism().map_or(1, NonZero::get),
-        propagation: settings.topic_propagation_max,
+        grace_period: PATIENCE.min(client.default_api_timeout),
+        max_decompressions: std::thread::available_parallelism().map_or(1, NonZero::get),
+        topic_propagation: settings.topic_propagation_max,
         origin: client.origin.clone(),
     }
 }

@@ -10,12 +10,12 @@ use tokio::{
 use super::{
     ConsumerBuilder, OffsetAndMetadata, PendingCommit, RebalanceListener, RecordStream, Records,
     fetch_task::close_sessions,
-    group::Insistence,
+    group::RetryPolicy,
     inbox::lock,
     leave_on_drop::LeaveOnDrop,
-    position::State,
-    rebalance_listener::Listener,
-    records::Home,
+    position::FetchState,
+    rebalance_listener::CurrentListener,
+    records::UnreadReturn,
     shared::{Mode, Offsets, Shared, after},
     subscription::Subscription,
 };
@@ -110,7 +110,7 @@ impl Consumer {
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
-        if self.shared.inbox.with(|assignment| assignment.has_ended()) {
+        if self.shared.buffer.with_state(|assignment| assignment.has_ended()) {
             return Err(closed());
         }
         Ok(())
@@ -136,22 +136,22 @@ impl Consumer {
         self.shared.client.want_topics(wanted.keys().map(|partition| &*partition.topic));
         let metadata = self.shared.client.metadata();
         let now = Instant::now().into_std();
-        let commits = self.shared.commits_by_itself();
-        let left = self.shared.inbox.control(|assignment| {
-            let left = commits.then(|| self.shared.ask_to_commit_done(assignment, None));
-            assignment.part_from_all();
+        let commits = self.shared.auto_commits();
+        let left = self.shared.buffer.with_state_and_readers(|assignment| {
+            let left = commits.then(|| self.shared.request_commit_completed(assignment, None));
+            assignment.clear();
             for (partition, offset) in wanted {
-                assignment.assign(partition, State::at(offset), &metadata, now);
+                assignment.assign(partition, FetchState::at(offset), &metadata, now);
             }
             left
         });
         match left {
             // Before what is committed of the new ones; a failure is told in the log.
-            Some(Ok(left)) if !left.is_empty() => drop(self.shared.carry_out_soon(Ok(left))),
+            Some(Ok(left)) if !left.is_empty() => drop(self.shared.enqueue_commit(Ok(left))),
             None => {}
             Some(left) => {
                 if let Err(error) = left.and_then(|left| left.end()) {
-                    self.shared.tell_failed_commit(&error);
+                    self.shared.log_failed_commit(&error);
                 }
             }
         }
@@ -184,7 +184,7 @@ impl Consumer {
     /// that cannot be read, and while partitions are assigned by [`assign`](Self::assign);
     /// `Closed`.
     pub fn subscribe<S: AsRef<str>>(&self, topics: impl IntoIterator<Item = S>) -> Result<()> {
-        self.subscribe_for(topics, Listener::default())
+        self.subscribe_for(topics, CurrentListener::default())
     }
 
     /// As [`subscribe`](Self::subscribe), with a listener that is told of partitions that come and
@@ -197,10 +197,14 @@ impl Consumer {
         topics: impl IntoIterator<Item = S>,
         listener: impl RebalanceListener,
     ) -> Result<()> {
-        self.subscribe_for(topics, Listener(Some(Arc::new(listener))))
+        self.subscribe_for(topics, CurrentListener(Some(Arc::new(listener))))
     }
 
-    fn subscribe_for<S: AsRef<str>>(&self, topics: impl IntoIterator<Item = S>, listener: Listener) -> Result<()> {
+    fn subscribe_for<S: AsRef<str>>(
+        &self,
+        topics: impl IntoIterator<Item = S>,
+        listener: CurrentListener,
+    ) -> Result<()> {
         let subscription = Subscription::parse(topics)?;
         let group = self.shared.group("subscribe")?;
         if subscription.is_empty() {
@@ -210,13 +214,13 @@ impl Consumer {
         self.enter(Mode::Subscribed)?;
         *lock(&self.shared.listener) = listener;
         let (metadata, now) = (self.shared.client.metadata(), Instant::now().into_std());
-        self.shared.inbox.with(|assignment| {
-            assignment.watch.rebalances.subscribed(now);
-            assignment.topics.subscribe(subscription.clone(), self.shared.settings.exclude_internal_topics);
-            assignment.look_at_topics(&metadata, now);
+        self.shared.buffer.with_state(|assignment| {
+            assignment.stats.rebalances.subscribed(now);
+            assignment.wanted_topics.subscribe(subscription.clone(), self.shared.settings.exclude_internal_topics);
+            assignment.update_wanted_topics(&metadata, now);
         });
         group.subscribe(Some(subscription));
-        self.shared.inbox.driver.notify_one();
+        self.shared.buffer.task.notify_one();
         Ok(())
     }
 
@@ -231,9 +235,9 @@ impl Consumer {
         let before = std::mem::replace(&mut *lock(&self.shared.mode), Mode::None);
         match (before, &self.shared.group) {
             (Mode::Subscribed, Some(group)) => {
-                self.shared.inbox.with(|assignment| {
-                    assignment.watch.rebalances.left();
-                    assignment.topics.subscribe(Subscription::default(), true);
+                self.shared.buffer.with_state(|assignment| {
+                    assignment.stats.rebalances.left();
+                    assignment.wanted_topics.subscribe(Subscription::default(), true);
                 });
                 group.subscribe(None);
             }
@@ -259,7 +263,7 @@ impl Consumer {
 
     /// The partitions that are read at present, sorted.
     pub fn assignment(&self) -> Vec<TopicPartition> {
-        self.shared.inbox.with(|assignment| assignment.assigned())
+        self.shared.buffer.with_state(|assignment| assignment.assigned())
     }
 
     // ---- reading
@@ -289,20 +293,20 @@ impl Consumer {
     /// Safe: no record is lost. The record before it is done as soon as this is called.
     pub async fn recv(&self) -> Option<Result<ConsumerRecord>> {
         consume_budget().await;
-        let inbox = &*self.shared.inbox;
-        let _one_reader = match inbox.read() {
+        let inbox = &*self.shared.buffer;
+        let _one_reader = match inbox.start_reading() {
             Ok(reading) => reading,
             Err(error) => return Some(Err(error)),
         };
         let group = self.shared.group.as_ref();
         if let Some(group) = group {
-            group.come();
+            group.record_poll();
         }
         let mut alive = None;
         poll_fn(|cx| {
             let next = inbox.reader().poll_record(inbox, cx);
             if next.is_pending() && alive.is_none() {
-                alive = group.map(|group| group.reading());
+                alive = group.map(|group| group.begin_poll());
             }
             next
         })
@@ -325,16 +329,16 @@ impl Consumer {
     /// Safe: no record is lost. The records before are done as soon as this is called.
     pub async fn poll(&self, timeout: Duration) -> Result<Records> {
         consume_budget().await;
-        let inbox = &*self.shared.inbox;
-        let one_reader = inbox.read()?;
-        lock(&self.shared.polls).note(Instant::now().into_std());
-        let _alive = self.shared.group.as_ref().map(|group| group.reading());
+        let inbox = &*self.shared.buffer;
+        let one_reader = inbox.start_reading()?;
+        lock(&self.shared.poll_stats).record_poll(Instant::now().into_std());
+        let _alive = self.shared.group.as_ref().map(|group| group.begin_poll());
         if inbox.reader_should_yield() {
             // Before anything is taken, so that nothing is lost when this future is dropped here.
             yield_now().await;
         }
         let max = self.shared.settings.max_poll_records;
-        let look = || poll_fn(|cx| Poll::Ready(inbox.reader().poll_portions(max, inbox, cx)));
+        let look = || poll_fn(|cx| Poll::Ready(inbox.reader().poll_slices(max, inbox, cx)));
         // Where something is there, no timer is needed.
         let mut found = look().await;
         if found.is_pending() && timeout.is_zero() {
@@ -342,13 +346,15 @@ impl Consumer {
             yield_now().await;
             found = look().await;
         } else if found.is_pending() {
-            let next = poll_fn(|cx| inbox.reader().poll_portions(max, inbox, cx));
+            let next = poll_fn(|cx| inbox.reader().poll_slices(max, inbox, cx));
             found = timeout_at(after(timeout), next).await.map_or(Poll::Pending, Poll::Ready);
         }
         let Poll::Ready(portions) = found else { return Ok(Records::empty()) };
         let Some(portions) = portions else { return Err(closed()) };
         let portions = portions?;
-        Ok(one_reader.into_owned().map_or_else(Records::empty, |reading| Records::new(portions, Home::Common(reading))))
+        Ok(one_reader
+            .into_owned_guard()
+            .map_or_else(Records::empty, |reading| Records::new(portions, UnreadReturn::Common(reading))))
     }
 
     /// The records as a [`Stream`](futures_core::Stream), as [`recv`](Self::recv) gives them. It is
@@ -392,7 +398,7 @@ impl Consumer {
     ) -> Result<()> {
         let offsets = checked(offsets)?;
         self.check_open()?;
-        self.shared.commit(offsets, Insistence::AlsoForTopics).await
+        self.shared.commit(offsets, RetryPolicy::UntilTopicsExist).await
     }
 
     /// Commits the offset behind a record, with the leader epoch that it was appended under:
@@ -424,7 +430,7 @@ impl Consumer {
         let offsets = checked(offsets)?;
         self.check_open()?;
         self.shared.group("commit offsets")?;
-        Ok(self.shared.commit_soon(offsets))
+        Ok(self.shared.commit_in_background(offsets))
     }
 
     // ---- the end
@@ -452,26 +458,26 @@ impl Consumer {
         // the session of a member that is gone. Nor may the listener, who is told in between.
         let kept = GOODBYE.min(timeout / 4);
         let (commit_by, tell_by) = (after(timeout - kept), after(timeout - kept / 2));
-        let inbox = &self.shared.inbox;
-        inbox.reader().finish();
-        inbox.control(|assignment| assignment.close_reading());
-        inbox.split_readers_finish(after(timeout / 2)).await;
+        let inbox = &self.shared.buffer;
+        inbox.reader().complete_delivered();
+        inbox.with_state_and_readers(|assignment| assignment.close_reading());
+        inbox.wait_for_split_readers(after(timeout / 2)).await;
         // First what was asked for before: the last to be committed is what was done last.
-        self.shared.commit_asked(commit_by).await;
-        let committed = if self.shared.commits_by_itself() {
-            self.shared.commit_done(None, Insistence::Through, commit_by).await
+        self.shared.run_queued_commits(commit_by).await;
+        let committed = if self.shared.auto_commits() {
+            self.shared.commit_completed(None, RetryPolicy::UntilCommitted, commit_by).await
         } else {
             Ok(())
         };
-        let told = self.shared.take_leave(None, tell_by).await;
+        let told = self.shared.announce_revocation(None, tell_by).await;
         let left = match &self.shared.group {
             Some(group) => group.close(deadline).await,
             None => Ok(()),
         };
-        self.shared.asked.end();
+        self.shared.commit_queue.end();
         // Nothing fetches any more, which would begin new sessions.
         self.leave.end_task();
-        let farewells = inbox.control(|assignment| {
+        let farewells = inbox.with_state_and_readers(|assignment| {
             let farewells = assignment.end_sessions();
             assignment.end(None);
             farewells

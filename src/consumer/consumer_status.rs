@@ -97,12 +97,12 @@ impl Consumer {
     pub fn status(&self) -> ConsumerStatus {
         let shared = &self.shared;
         let now = Instant::now().into_std();
-        let (partitions, topics, unmatched_patterns, ended) = shared.inbox.with(|assignment| {
-            let topics = assignment.topics.status(now);
-            let unmatched = assignment.topics.unmatched();
+        let (partitions, topics, unmatched_patterns, ended) = shared.buffer.with_state(|assignment| {
+            let topics = assignment.wanted_topics.status(now);
+            let unmatched = assignment.wanted_topics.unmatched();
             (assignment.status(STALLED, now), topics, unmatched, assignment.has_ended())
         });
-        let group = shared.group.as_ref().map(|group| self.standing(group.status()));
+        let group = shared.group.as_ref().map(|group| self.refine_group_state(group.status()));
         ConsumerStatus {
             partitions: partitions.into_iter().collect(),
             topics,
@@ -116,13 +116,13 @@ impl Consumer {
 
     /// Tells joining from rebalancing (a member was given partitions since it joined), and the
     /// members without partitions apart, by whether there are topics.
-    fn standing(&self, status: GroupStatus) -> GroupStatus {
-        let (was_member, presence) = self.shared.inbox.with(|assignment| {
-            let rebalances = &mut assignment.watch.rebalances;
+    fn refine_group_state(&self, status: GroupStatus) -> GroupStatus {
+        let (was_member, presence) = self.shared.buffer.with_state(|assignment| {
+            let rebalances = &mut assignment.stats.rebalances;
             if matches!(status.state, GroupState::Unsubscribed | GroupState::WaitingForReader) {
                 rebalances.left();
             }
-            (rebalances.member, assignment.topics.presence())
+            (rebalances.member, assignment.wanted_topics.presence())
         });
         let state = match (status.state, presence) {
             (GroupState::Rebalancing, _) if !was_member => GroupState::Joining,

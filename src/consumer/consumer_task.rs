@@ -14,14 +14,14 @@ use tokio::{
 };
 
 use super::{
-    assignment::Tenure,
+    assignment::Ownership,
     consumer_status::STALLED,
-    group::{GroupEvent, Insistence},
-    inbox::{Inbox, lock},
-    lanes::Source,
-    listener_task::{ListenerTask, Tell},
-    position::State,
-    questions_task::ask,
+    group::{GroupEvent, RetryPolicy},
+    inbox::{FetchBuffer, lock},
+    lanes::FetchConnectionId,
+    listener_task::{ListenerTask, RebalanceCall},
+    position::FetchState,
+    questions_task::send_offset_request,
     shared::{Mode, Shared, after},
 };
 use crate::{
@@ -38,46 +38,46 @@ const NOW_AND_THEN: Duration = Duration::from_secs(10);
 
 /// Partitions that are to be given up.
 struct Revocation {
-    partitions: Vec<Tenure>,
+    partitions: Vec<Ownership>,
     done: oneshot::Sender<()>,
 }
 
 /// What a task that this one started was for.
-enum Ended {
+enum EndedTask {
     /// Fetching from that broker over that connection: the one or the other is gone.
-    Fetching(Source),
-    Question,
+    Fetch(FetchConnectionId),
+    OffsetRequest,
     AutoCommit,
     Revocation,
-    Farewell,
+    SessionClose,
     /// Goes on as long as the consumer.
     Listener,
-    Asked,
+    QueuedCommits,
 }
 
 pub(super) struct ConsumerTask {
     shared: Arc<Shared>,
     events: mpsc::UnboundedReceiver<GroupEvent>,
-    calls: Option<mpsc::UnboundedReceiver<Tell>>,
+    listener_calls: Option<mpsc::UnboundedReceiver<RebalanceCall>>,
     /// Ended with this one, whichever way it ends.
-    children: JoinSet<Ended>,
-    fetching: HashSet<Source>,
+    children: JoinSet<EndedTask>,
+    fetching: HashSet<FetchConnectionId>,
     revocations: Vec<Revocation>,
     next_commit: Instant,
     committing: bool,
-    committing_asked: bool,
-    next_look: Instant,
+    committing_queued: bool,
+    next_health_check: Instant,
     next_observation: Instant,
     /// Here, so that it is spoken also when the runtime is dropped before the task has begun.
-    _last_word: LastWord,
+    _termination_guard: TerminationGuard,
 }
 
 /// Tells the reader when the task has ended without a close: its runtime was dropped.
-struct LastWord(Arc<Inbox>);
+struct TerminationGuard(Arc<FetchBuffer>);
 
-impl Drop for LastWord {
+impl Drop for TerminationGuard {
     fn drop(&mut self) {
-        self.0.with(|assignment| {
+        self.0.with_state(|assignment| {
             if !assignment.has_ended() {
                 assignment.end(Some(Error::new(ErrorKind::Closed, "the consumer's runtime was dropped")));
             }
@@ -89,20 +89,20 @@ impl ConsumerTask {
     pub(super) fn new(
         shared: Arc<Shared>,
         events: mpsc::UnboundedReceiver<GroupEvent>,
-        calls: mpsc::UnboundedReceiver<Tell>,
+        calls: mpsc::UnboundedReceiver<RebalanceCall>,
     ) -> Self {
         Self {
-            _last_word: LastWord(shared.inbox.clone()),
+            _termination_guard: TerminationGuard(shared.buffer.clone()),
             next_commit: after(shared.settings.auto_commit_interval),
             shared,
             events,
-            calls: Some(calls),
+            listener_calls: Some(calls),
             children: JoinSet::new(),
             fetching: HashSet::new(),
             revocations: Vec::new(),
             committing: false,
-            committing_asked: false,
-            next_look: Instant::now(),
+            committing_queued: false,
+            next_health_check: Instant::now(),
             next_observation: Instant::now(),
         }
     }
@@ -110,60 +110,63 @@ impl ConsumerTask {
     /// Goes on until it is aborted, or the client is closed.
     pub(super) async fn run(mut self) {
         let mut changes = self.shared.client.metadata_changes();
-        if let Some(calls) = self.calls.take() {
+        if let Some(calls) = self.listener_calls.take() {
             let task = ListenerTask { shared: self.shared.clone(), calls };
             self.children.spawn(async move {
                 task.run().await;
-                Ended::Listener
+                EndedTask::Listener
             });
         }
         loop {
-            self.begin_fetching();
-            self.bid_farewell();
-            self.ask_questions();
-            self.give_up();
-            self.look_after();
+            self.start_fetch_tasks();
+            self.close_ended_sessions();
+            self.send_offset_requests();
+            self.finish_revocations();
+            self.check_health();
             self.observe();
-            self.commit_by_itself();
-            self.commit_asked();
+            self.auto_commit();
+            self.run_queued_commits();
             let due = self.next_due();
             let shared = self.shared.clone();
             tokio::select! {
                 biased;
-                Some(event) = self.events.recv() => self.follow(event),
+                Some(event) = self.events.recv() => self.handle_group_event(event),
                 changed = changes.changed() => {
                     if changed.is_err() {
                         return;
                     }
                     let metadata = self.shared.client.metadata();
                     let now = Instant::now().into_std();
-                    self.shared.inbox.with(|assignment| assignment.metadata_changed(&metadata, now));
+                    self.shared.buffer.with_state(|assignment| assignment.metadata_changed(&metadata, now));
                 }
                 Some(ended) = self.children.join_next() => self.ended(ended),
-                () = shared.inbox.driver.notified() => {}
+                () = shared.buffer.task.notified() => {}
                 () = sleep_until(due) => {}
             }
         }
     }
 
     fn next_due(&self) -> Instant {
-        let (question, absence) = self.shared.inbox.with(|assignment| {
-            let (question, absence) = (assignment.next_question(), assignment.topics.next_due());
+        let (question, absence) = self.shared.buffer.with_state(|assignment| {
+            let (question, absence) = (assignment.next_offset_request_at(), assignment.wanted_topics.next_due());
             (question.map(Instant::from_std), absence.map(Instant::from_std))
         });
-        let commit = (self.shared.commits_by_itself() && !self.committing).then_some(self.next_commit);
-        [question, absence, commit].into_iter().flatten().fold(self.next_look.min(self.next_observation), Instant::min)
+        let commit = (self.shared.auto_commits() && !self.committing).then_some(self.next_commit);
+        [question, absence, commit]
+            .into_iter()
+            .flatten()
+            .fold(self.next_health_check.min(self.next_observation), Instant::min)
     }
 
-    fn ended(&mut self, ended: Result<Ended, JoinError>) {
+    fn ended(&mut self, ended: Result<EndedTask, JoinError>) {
         match ended {
-            Ok(Ended::AutoCommit) => self.committing = false,
-            Ok(Ended::Asked) => self.committing_asked = false,
-            Ok(Ended::Fetching(node)) => _ = self.fetching.remove(&node),
-            Ok(Ended::Question | Ended::Farewell | Ended::Revocation | Ended::Listener) => {}
+            Ok(EndedTask::AutoCommit) => self.committing = false,
+            Ok(EndedTask::QueuedCommits) => self.committing_queued = false,
+            Ok(EndedTask::Fetch(node)) => _ = self.fetching.remove(&node),
+            Ok(EndedTask::OffsetRequest | EndedTask::SessionClose | EndedTask::Revocation | EndedTask::Listener) => {}
             Err(error) if error.is_panic() => {
                 let error = Error::new(ErrorKind::Internal, "a task of the consumer panicked").with_source(error);
-                self.shared.inbox.with(|assignment| assignment.end(Some(error)));
+                self.shared.buffer.with_state(|assignment| assignment.end(Some(error)));
             }
             Err(_) => {}
         }
@@ -172,55 +175,54 @@ impl ConsumerTask {
     // ---- fetching
 
     /// A task for each connection to a broker over which something is to be fetched.
-    fn begin_fetching(&mut self) {
+    fn start_fetch_tasks(&mut self) {
         let fetching = &self.fetching;
-        let new: Vec<Source> = self
-            .shared
-            .inbox
-            .with(|assignment| assignment.nodes.keys().copied().filter(|node| !fetching.contains(node)).collect());
+        let new: Vec<FetchConnectionId> = self.shared.buffer.with_state(|assignment| {
+            assignment.connections.keys().copied().filter(|node| !fetching.contains(node)).collect()
+        });
         for node in new {
             self.fetching.insert(node);
             let task = self.shared.fetch_task();
             self.children.spawn(async move {
                 task.run(node).await;
-                Ended::Fetching(node)
+                EndedTask::Fetch(node)
             });
         }
     }
 
     /// Tells brokers of sessions that are over.
-    fn bid_farewell(&mut self) {
-        for farewell in self.shared.inbox.with(|assignment| assignment.take_farewells()) {
+    fn close_ended_sessions(&mut self) {
+        for farewell in self.shared.buffer.with_state(|assignment| assignment.take_session_closes()) {
             let task = self.shared.fetch_task();
             self.children.spawn(async move {
                 task.close_session(farewell, task.timeout).await;
-                Ended::Farewell
+                EndedTask::SessionClose
             });
         }
     }
 
     /// Looks for what has been in the way for long, and keeps the client interested in our topics.
-    fn look_after(&mut self) {
+    fn check_health(&mut self) {
         let now = Instant::now();
-        let absence = self.shared.inbox.with(|assignment| assignment.topics.next_due());
-        if now < self.next_look && absence.is_none_or(|due| now.into_std() < due) {
+        let absence = self.shared.buffer.with_state(|assignment| assignment.wanted_topics.next_due());
+        if now < self.next_health_check && absence.is_none_or(|due| now.into_std() < due) {
             return;
         }
         let client = &self.shared.client;
         let failure = client.metadata_failure();
         let subscribed = self.is_subscribed();
         let metadata = client.metadata();
-        let (assigned, lacking, absent) = self.shared.inbox.with(|assignment| {
-            assignment.look_at_topics(&metadata, now.into_std());
-            assignment.check_trouble(failure, subscribed, now.into_std());
-            let lacking = assignment.lacks_leaders() || (subscribed && assignment.is_blind());
-            (assignment.assigned(), lacking, assignment.topics.any_absent())
+        let (assigned, lacking, absent) = self.shared.buffer.with_state(|assignment| {
+            assignment.update_wanted_topics(&metadata, now.into_std());
+            assignment.report_persistent_failures(failure, subscribed, now.into_std());
+            let lacking = assignment.lacks_leaders() || (subscribed && assignment.lacks_metadata());
+            (assignment.assigned(), lacking, assignment.wanted_topics.any_absent())
         });
         client.want_topics(assigned.iter().map(|partition| &*partition.topic));
         if lacking || absent {
             client.refresh_metadata();
         }
-        self.next_look = now
+        self.next_health_check = now
             + match (lacking, absent) {
                 (true, _) => SOON,
                 (false, true) => NOW_AND_THEN,
@@ -233,7 +235,7 @@ impl ConsumerTask {
         let now = Instant::now();
         if now >= self.next_observation {
             self.next_observation = now + SOON;
-            self.shared.inbox.with(|assignment| assignment.observe(STALLED, now.into_std()));
+            self.shared.buffer.with_state(|assignment| assignment.observe(STALLED, now.into_std()));
         }
     }
 
@@ -243,39 +245,42 @@ impl ConsumerTask {
 
     // ---- positions
 
-    fn ask_questions(&mut self) {
+    fn send_offset_requests(&mut self) {
         let now = Instant::now().into_std();
         let subscribed = self.is_subscribed();
-        let (questions, lacking) = self.shared.inbox.with(|assignment| {
-            (assignment.questions(now), assignment.lacks_leaders() || (subscribed && assignment.is_blind()))
+        let (questions, lacking) = self.shared.buffer.with_state(|assignment| {
+            (
+                assignment.due_offset_requests(now),
+                assignment.lacks_leaders() || (subscribed && assignment.lacks_metadata()),
+            )
         });
         if lacking {
             // Something new to read: no need to wait for the next look around.
-            self.next_look = self.next_look.min(Instant::now() + SOON);
+            self.next_health_check = self.next_health_check.min(Instant::now() + SOON);
         }
         for question in questions {
             let shared = self.shared.clone();
             self.children.spawn(async move {
-                if ask(&shared, question).await {
+                if send_offset_request(&shared, question).await {
                     shared.client.refresh_metadata();
                 }
-                Ended::Question
+                EndedTask::OffsetRequest
             });
         }
     }
 
     // ---- the group
 
-    fn follow(&mut self, event: GroupEvent) {
-        let inbox = self.shared.inbox.clone();
+    fn handle_group_event(&mut self, event: GroupEvent) {
+        let inbox = self.shared.buffer.clone();
         match event {
             GroupEvent::Assigned { partitions } => {
                 self.shared.client.want_topics(partitions.iter().map(|partition| &*partition.topic));
                 let metadata = self.shared.client.metadata();
                 let now = Instant::now().into_std();
                 let listens = self.shared.has_listener();
-                let held = inbox.control(|assignment| {
-                    assignment.watch.rebalances.assigned(partitions.len(), now);
+                let held = inbox.with_state_and_readers(|assignment| {
+                    assignment.stats.rebalances.assigned(partitions.len(), now);
                     let mut held = Vec::new();
                     if !self.is_subscribed() {
                         // The user has turned away, and the group will hear of it: it takes them
@@ -283,27 +288,27 @@ impl ConsumerTask {
                         return held;
                     }
                     for partition in partitions {
-                        if assignment.keeps(&partition) {
+                        if assignment.is_owned(&partition) {
                             continue;
                         }
                         if listens {
-                            let generation = assignment.hold(&partition, &metadata, now);
+                            let generation = assignment.assign_held(&partition, &metadata, now);
                             held.push((partition, generation));
                         } else {
-                            assignment.assign_by_group(&partition, State::Committed, &metadata, now);
+                            assignment.assign_by_group(&partition, FetchState::Initializing, &metadata, now);
                         }
                     }
                     held
                 });
                 if listens {
-                    self.shared.tell(Tell::Assigned(held));
+                    self.shared.call_listener(RebalanceCall::Assigned(held));
                 }
             }
             GroupEvent::Revoking { partitions, done } => {
                 let now = Instant::now().into_std();
-                let partitions = inbox.control(|assignment| {
-                    assignment.watch.rebalances.revoking(partitions.len(), now);
-                    let tenures = assignment.tenures(&partitions);
+                let partitions = inbox.with_state_and_readers(|assignment| {
+                    assignment.stats.rebalances.revoking(partitions.len(), now);
+                    let tenures = assignment.ownerships(&partitions);
                     assignment.revoke(&tenures);
                     tenures
                 });
@@ -312,36 +317,38 @@ impl ConsumerTask {
             }
             GroupEvent::Lost { partitions } => {
                 let now = Instant::now().into_std();
-                let (lost, untold) = inbox.control(|assignment| {
-                    assignment.watch.rebalances.lost(partitions.len(), now);
-                    let lost = assignment.tenures(&partitions);
-                    let untold = assignment.take_leave(Some(&lost));
+                let (lost, untold) = inbox.with_state_and_readers(|assignment| {
+                    assignment.stats.rebalances.lost(partitions.len(), now);
+                    let lost = assignment.ownerships(&partitions);
+                    let untold = assignment.announce_revocation(Some(&lost));
                     assignment.remove_all(&lost);
                     (lost, untold)
                 });
                 if !untold.is_empty() && self.shared.has_listener() {
-                    self.shared.tell(Tell::Lost(untold));
+                    self.shared.call_listener(RebalanceCall::Lost(untold));
                 }
                 for revocation in &mut self.revocations {
                     revocation.partitions.retain(|partition| !lost.contains(partition));
                 }
             }
-            GroupEvent::Error { error, fatal: true } => inbox.control(|assignment| assignment.end(Some(error))),
-            GroupEvent::Error { error, fatal: false } => inbox.with(|assignment| assignment.push_error(error)),
+            GroupEvent::Error { error, fatal: true } => {
+                inbox.with_state_and_readers(|assignment| assignment.end(Some(error)))
+            }
+            GroupEvent::Error { error, fatal: false } => inbox.with_state(|assignment| assignment.push_error(error)),
         }
     }
 
     /// Gives up what the reader no longer holds: commits what it has done of it, and answers the
     /// group.
-    fn give_up(&mut self) {
+    fn finish_revocations(&mut self) {
         if self.revocations.is_empty() {
             return;
         }
-        let inbox = &self.shared.inbox;
+        let inbox = &self.shared.buffer;
         // Who unsubscribes gives up at once, what is in hand too (it is not committed).
         let waits = self.is_subscribed();
         let held = |revocation: &mut Revocation| {
-            waits && inbox.holds(&inbox.with(|assignment| assignment.still_read(&revocation.partitions)))
+            waits && inbox.holds(&inbox.with_state(|assignment| assignment.still_owned(&revocation.partitions)))
         };
         let free: Vec<Revocation> = self.revocations.extract_if(.., |revocation| !held(revocation)).collect();
         inbox.revocations.fetch_sub(free.len(), SeqCst);
@@ -349,10 +356,11 @@ impl ConsumerTask {
             let shared = self.shared.clone();
             self.children.spawn(async move {
                 let deadline = after(shared.settings.max_poll_interval.min(shared.settings.session_timeout));
-                shared.commit_asked(deadline).await;
-                let read = shared.inbox.with(|assignment| assignment.still_read(&partitions));
-                if shared.commits_by_itself()
-                    && let Err(error) = shared.commit_done(Some(&read), Insistence::Through, deadline).await
+                shared.run_queued_commits(deadline).await;
+                let read = shared.buffer.with_state(|assignment| assignment.still_owned(&partitions));
+                if shared.auto_commits()
+                    && let Err(error) =
+                        shared.commit_completed(Some(&read), RetryPolicy::UntilCommitted, deadline).await
                 {
                     event!(
                         WARN, shared.client.origin(), %error, partitions = %several(&read), count = read.len(),
@@ -361,35 +369,35 @@ impl ConsumerTask {
                     );
                 }
                 let deadline = after(shared.settings.max_poll_interval);
-                if let Err(error) = shared.take_leave(Some(&partitions), deadline).await {
+                if let Err(error) = shared.announce_revocation(Some(&partitions), deadline).await {
                     event!(
                         WARN, shared.client.origin(), %error,
                         "partitions are given up though the rebalance listener is not done with them"
                     );
                 }
-                shared.inbox.control(|assignment| assignment.remove_all(&partitions));
+                shared.buffer.with_state_and_readers(|assignment| assignment.remove_all(&partitions));
                 // The group may have given up waiting.
                 let _ = done.send(());
-                Ended::Revocation
+                EndedTask::Revocation
             });
         }
     }
 
     /// Commits in the background what the user asked for.
-    fn commit_asked(&mut self) {
-        if !self.committing_asked && !self.shared.asked.is_empty() {
-            self.committing_asked = true;
+    fn run_queued_commits(&mut self) {
+        if !self.committing_queued && !self.shared.commit_queue.is_empty() {
+            self.committing_queued = true;
             let shared = self.shared.clone();
             self.children.spawn(async move {
-                shared.commit_asked(shared.deadline()).await;
-                Ended::Asked
+                shared.run_queued_commits(shared.deadline()).await;
+                EndedTask::QueuedCommits
             });
         }
     }
 
     /// Commits what is done, every `auto.commit.interval.ms`.
-    fn commit_by_itself(&mut self) {
-        let due = self.shared.commits_by_itself() && !self.committing && Instant::now() >= self.next_commit;
+    fn auto_commit(&mut self) {
+        let due = self.shared.auto_commits() && !self.committing && Instant::now() >= self.next_commit;
         if !due {
             return;
         }
@@ -398,10 +406,10 @@ impl ConsumerTask {
         let shared = self.shared.clone();
         self.children.spawn(async move {
             let deadline = shared.deadline();
-            if let Err(error) = shared.commit_done(None, Insistence::OneAnswer, deadline).await {
-                shared.tell_failed_commit(&error);
+            if let Err(error) = shared.commit_completed(None, RetryPolicy::OneResponse, deadline).await {
+                shared.log_failed_commit(&error);
             }
-            Ended::AutoCommit
+            EndedTask::AutoCommit
         });
     }
 }

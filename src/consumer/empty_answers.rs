@@ -10,20 +10,20 @@ use std::time::{Duration, Instant};
 const USUAL: u32 = 8;
 
 #[derive(Debug, Default)]
-pub(super) struct EmptyAnswers {
+pub(super) struct EmptyResponses {
     asked: Option<Instant>,
     in_a_row: u32,
 }
 
-impl EmptyAnswers {
+impl EmptyResponses {
     /// A fetch leaves.
-    pub(super) fn ask(&mut self, now: Instant) {
+    pub(super) fn record_sent(&mut self, now: Instant) {
         self.asked = Some(now);
     }
 
     /// Takes an answer, and gives how many too many there have been if the next fetch is to wait.
     /// `max_wait` is zero where the broker was not asked to wait.
-    pub(super) fn answered(&mut self, is_empty: bool, max_wait: Duration, now: Instant) -> Option<u32> {
+    pub(super) fn record_response(&mut self, is_empty: bool, max_wait: Duration, now: Instant) -> Option<u32> {
         let took = self.asked.take().map(|asked| now.saturating_duration_since(asked));
         let early = took.is_some_and(|took| took < max_wait / 2);
         self.in_a_row = if is_empty && early { self.in_a_row.saturating_add(1) } else { 0 };
@@ -36,12 +36,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn early_empty_answers_in_a_row_make_wait() {
+    fn repeated_early_empty_responses_cause_backoff() {
         let (start, wait) = (Instant::now(), Duration::from_millis(500));
-        let mut empty = EmptyAnswers::default();
+        let mut empty = EmptyResponses::default();
         let mut answer = |is_empty, took: u64, max_wait| {
-            empty.ask(start);
-            empty.answered(is_empty, max_wait, start + Duration::from_millis(took))
+            empty.record_sent(start);
+            empty.record_response(is_empty, max_wait, start + Duration::from_millis(took))
         };
         for _ in 1..USUAL {
             assert_eq!(answer(true, 1, wait), None);

@@ -16,11 +16,11 @@ use crate::{
 
 /// What is asked for of one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct PartitionSpec {
     /// Nil where the broker does not know topic ids.
     pub(super) topic_id: Uuid,
     /// Of the partition's position: an answer to an older one is stale.
-    pub(super) generation: u64,
+    pub(super) seek_epoch: u64,
     pub(super) partition: FetchPartition,
 }
 
@@ -35,9 +35,9 @@ pub(super) struct SessionRequest {
 
 /// What an answer means for the session as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum SessionOutcome {
     /// Its partitions can be read.
-    Sound,
+    Valid,
     /// The broker forgot the session, or lost count: ask anew at once, in full.
     Renewed,
     /// An error of the whole answer; the next request is a full one.
@@ -50,10 +50,10 @@ pub(super) struct FetchSession {
     id: i32,
     /// 0: the next request is a full one.
     epoch: i32,
-    wanted: BTreeMap<TopicPartition, Wish>,
+    wanted: BTreeMap<TopicPartition, PartitionSpec>,
     /// What the broker has, once it has answered the request that is under way.
-    sent: HashMap<TopicPartition, Wish>,
-    touched: BTreeSet<TopicPartition>,
+    sent: HashMap<TopicPartition, PartitionSpec>,
+    changed: BTreeSet<TopicPartition>,
     /// Topics by the ids under which they were asked for.
     names: HashMap<Uuid, Arc<str>>,
     /// Full requests start one partition further each time: brokers without sessions serve the
@@ -68,18 +68,18 @@ pub(super) struct FetchSession {
 
 impl FetchSession {
     /// Asks for a partition from now on, or for another place in it.
-    pub(super) fn want(&mut self, partition: TopicPartition, wish: Wish) {
-        self.touched.insert(partition.clone());
+    pub(super) fn add(&mut self, partition: TopicPartition, wish: PartitionSpec) {
+        self.changed.insert(partition.clone());
         self.nameless += usize::from(wish.topic_id.is_nil());
         let before = self.wanted.insert(partition, wish);
         self.nameless -= usize::from(before.is_some_and(|before| before.topic_id.is_nil()));
     }
 
     /// Asks for a partition no longer.
-    pub(super) fn forget(&mut self, partition: &TopicPartition) {
+    pub(super) fn remove(&mut self, partition: &TopicPartition) {
         if let Some(before) = self.wanted.remove(partition) {
             self.nameless -= usize::from(before.topic_id.is_nil());
-            self.touched.insert(partition.clone());
+            self.changed.insert(partition.clone());
         }
     }
 
@@ -109,7 +109,7 @@ impl FetchSession {
         let mut request =
             SessionRequest { session_id: self.id, session_epoch: self.epoch, ..SessionRequest::default() };
         if self.epoch == 0 {
-            self.touched.clear();
+            self.changed.clear();
             self.names.clear();
             self.sent = self.wanted.iter().map(|(partition, wish)| (partition.clone(), wish.clone())).collect();
             self.names.extend(self.wanted.iter().map(|(partition, wish)| (wish.topic_id, partition.topic.clone())));
@@ -120,7 +120,7 @@ impl FetchSession {
             }
             return request;
         }
-        for partition in std::mem::take(&mut self.touched) {
+        for partition in std::mem::take(&mut self.changed) {
             let wish = self.wanted.get(&partition);
             let sent = self.sent.get(&partition);
             if let Some(sent) = sent
@@ -147,17 +147,17 @@ impl FetchSession {
     }
 
     /// Takes the head of an answer.
-    pub(super) fn answered(&mut self, session_id: i32, error: ErrorCode) -> Verdict {
+    pub(super) fn handle_response(&mut self, session_id: i32, error: ErrorCode) -> SessionOutcome {
         match error {
             ErrorCode::NONE if session_id == 0 => {
                 self.renew(0);
-                Verdict::Sound
+                SessionOutcome::Valid
             }
             ErrorCode::NONE => {
                 // An epoch never becomes 0 again, which would ask for a new session.
                 self.epoch = self.epoch.checked_add(1).unwrap_or(1);
                 self.id = session_id;
-                Verdict::Sound
+                SessionOutcome::Valid
             }
             error => {
                 let of_the_session = [
@@ -168,14 +168,18 @@ impl FetchSession {
                 self.renew(if error == ErrorCode::FETCH_SESSION_ID_NOT_FOUND { 0 } else { self.id });
                 // A full request asks for no session that could be lost: what it is refused for,
                 // the next one is as well.
-                if of_the_session.contains(&error) && !self.full { Verdict::Renewed } else { Verdict::Failed(error) }
+                if of_the_session.contains(&error) && !self.full {
+                    SessionOutcome::Renewed
+                } else {
+                    SessionOutcome::Failed(error)
+                }
             }
         }
     }
 
     /// There was no answer, so it is not known what the broker has. Naming the old session in the
     /// next full request closes it there.
-    pub(super) fn failed(&mut self) {
+    pub(super) fn handle_failure(&mut self) {
         self.renew(self.id);
     }
 
@@ -192,7 +196,7 @@ impl FetchSession {
     }
 
     /// Whether the last fetch was answered, so that the broker is likely to be there.
-    pub(super) fn is_sound(&self) -> bool {
+    pub(super) fn is_established(&self) -> bool {
         self.epoch != 0
     }
 
@@ -208,12 +212,12 @@ impl FetchSession {
     }
 
     /// What the broker was last asked for of a partition.
-    pub(super) fn asked(&self, partition: &TopicPartition) -> Option<&Wish> {
+    pub(super) fn requested(&self, partition: &TopicPartition) -> Option<&PartitionSpec> {
         self.sent.get(partition)
     }
 }
 
-fn ask(topics: &mut Vec<FetchTopic>, partition: &TopicPartition, wish: &Wish) {
+fn ask(topics: &mut Vec<FetchTopic>, partition: &TopicPartition, wish: &PartitionSpec) {
     match topics.last_mut() {
         Some(last) if last.name == partition.topic && last.id == wish.topic_id => last.partitions.push(wish.partition),
         _ => topics.push(FetchTopic {
@@ -247,9 +251,9 @@ mod tests {
         Uuid::from_u128(topic.bytes().fold(1, |sum, byte| sum * 31 + u128::from(byte)))
     }
 
-    fn wish(topic: &str, partition: i32, offset: i64) -> Wish {
+    fn wish(topic: &str, partition: i32, offset: i64) -> PartitionSpec {
         let partition = FetchPartition { partition, current_leader_epoch: 1, fetch_offset: offset, max_bytes: 100 };
-        Wish { topic_id: id(topic), generation: 1, partition }
+        PartitionSpec { topic_id: id(topic), seek_epoch: 1, partition }
     }
 
     /// Topic, partition and offset of all that a request asks for; then what it forgets.
@@ -262,53 +266,53 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_full_first_and_then_names_what_changed() {
+    fn first_request_is_full_later_ones_incremental() {
         let mut session = FetchSession::default();
-        session.want(tp("a", 0), wish("a", 0, 0));
-        session.want(tp("a", 1), wish("a", 1, 0));
-        session.want(tp("b", 0), wish("b", 0, 5));
+        session.add(tp("a", 0), wish("a", 0, 0));
+        session.add(tp("a", 1), wish("a", 1, 0));
+        session.add(tp("b", 0), wish("b", 0, 5));
         assert_eq!(shown(&session.request()), "0/0 a0@0 a1@0 b0@5");
-        assert_eq!(session.answered(77, ErrorCode::NONE), Verdict::Sound);
+        assert_eq!(session.handle_response(77, ErrorCode::NONE), SessionOutcome::Valid);
         assert_eq!(shown(&session.request()), "77/1 ");
-        assert_eq!(session.answered(77, ErrorCode::NONE), Verdict::Sound);
-        session.want(tp("a", 1), wish("a", 1, 9));
-        session.forget(&tp("b", 0));
-        session.want(tp("a", 0), wish("a", 0, 0));
+        assert_eq!(session.handle_response(77, ErrorCode::NONE), SessionOutcome::Valid);
+        session.add(tp("a", 1), wish("a", 1, 9));
+        session.remove(&tp("b", 0));
+        session.add(tp("a", 0), wish("a", 0, 0));
         assert_eq!(shown(&session.request()), "77/2 a1@9 -b0");
-        assert!(session.asked(&tp("b", 0)).is_none());
+        assert!(session.requested(&tp("b", 0)).is_none());
         assert_eq!(session.name(&id("a")).unwrap().as_ref(), "a");
     }
 
     #[test]
-    fn only_a_session_that_the_broker_has_is_closed() {
+    fn closes_only_session_known_to_broker() {
         let mut session = FetchSession::default();
         assert!(session.closing().is_none());
-        session.want(tp("a", 0), wish("a", 0, 0));
+        session.add(tp("a", 0), wish("a", 0, 0));
         session.request();
         assert!(session.closing().is_none(), "not answered yet");
-        session.answered(7, ErrorCode::NONE);
+        session.handle_response(7, ErrorCode::NONE);
         assert_eq!(shown(&session.closing().unwrap()), "7/-1 ");
         session.closed();
         assert!(session.closing().is_none());
         assert_eq!(shown(&session.request()), "0/0 a0@0");
-        session.answered(8, ErrorCode::NONE);
+        session.handle_response(8, ErrorCode::NONE);
         session.request();
-        assert!(session.is_sound());
-        session.failed();
-        assert!(!session.is_sound());
+        assert!(session.is_established());
+        session.handle_failure();
+        assert!(!session.is_established());
         assert_eq!(shown(&session.closing().unwrap()), "8/-1 ", "it may still be there");
         session.closed();
         assert!(session.closing().is_none());
     }
 
     #[test]
-    fn a_topic_made_anew_is_forgotten_under_its_old_id() {
+    fn recreated_topic_is_forgotten_by_old_id() {
         let mut session = FetchSession::default();
-        session.want(tp("a", 0), wish("a", 0, 8));
+        session.add(tp("a", 0), wish("a", 0, 8));
         session.request();
-        session.answered(7, ErrorCode::NONE);
-        let anew = Wish { topic_id: Uuid::from_u128(99), ..wish("a", 0, 0) };
-        session.want(tp("a", 0), anew);
+        session.handle_response(7, ErrorCode::NONE);
+        let anew = PartitionSpec { topic_id: Uuid::from_u128(99), ..wish("a", 0, 0) };
+        session.add(tp("a", 0), anew);
         let request = session.request();
         assert_eq!(shown(&request), "7/1 a0@0 -a0");
         assert_eq!((request.topics[0].id, request.forgotten[0].id), (Uuid::from_u128(99), id("a")));
@@ -317,54 +321,58 @@ mod tests {
     #[test]
     fn errors_renew_the_session() {
         let mut session = FetchSession::default();
-        session.want(tp("a", 0), wish("a", 0, 0));
+        session.add(tp("a", 0), wish("a", 0, 0));
         session.request();
-        session.answered(7, ErrorCode::NONE);
+        session.handle_response(7, ErrorCode::NONE);
         session.request();
-        session.failed();
+        session.handle_failure();
         assert_eq!(shown(&session.request()), "7/0 a0@0", "the old one is closed by naming it");
-        session.answered(8, ErrorCode::NONE);
+        session.handle_response(8, ErrorCode::NONE);
         session.request();
-        assert_eq!(session.answered(0, ErrorCode::FETCH_SESSION_ID_NOT_FOUND), Verdict::Renewed);
+        assert_eq!(session.handle_response(0, ErrorCode::FETCH_SESSION_ID_NOT_FOUND), SessionOutcome::Renewed);
         assert_eq!(shown(&session.request()), "0/0 a0@0");
-        session.answered(9, ErrorCode::NONE);
+        session.handle_response(9, ErrorCode::NONE);
         session.request();
-        assert_eq!(session.answered(0, ErrorCode::INVALID_FETCH_SESSION_EPOCH), Verdict::Renewed);
+        assert_eq!(session.handle_response(0, ErrorCode::INVALID_FETCH_SESSION_EPOCH), SessionOutcome::Renewed);
         assert_eq!(shown(&session.request()), "9/0 a0@0");
         for code in [ErrorCode::INVALID_FETCH_SESSION_EPOCH, ErrorCode::FETCH_SESSION_ID_NOT_FOUND] {
-            assert_eq!(session.answered(0, code), Verdict::Failed(code), "a full one again would be refused again");
+            assert_eq!(
+                session.handle_response(0, code),
+                SessionOutcome::Failed(code),
+                "a full one again would be refused again"
+            );
             assert_eq!(session.request().session_epoch, 0);
         }
-        let failed = session.answered(0, ErrorCode::UNKNOWN_SERVER_ERROR);
-        assert_eq!(failed, Verdict::Failed(ErrorCode::UNKNOWN_SERVER_ERROR));
+        let failed = session.handle_response(0, ErrorCode::UNKNOWN_SERVER_ERROR);
+        assert_eq!(failed, SessionOutcome::Failed(ErrorCode::UNKNOWN_SERVER_ERROR));
         assert_eq!(session.request().session_epoch, 0);
     }
 
     #[test]
-    fn a_topic_without_an_id_begins_another_session() {
+    fn topic_without_id_begins_new_session() {
         let mut session = FetchSession::default();
-        session.want(tp("a", 0), wish("a", 0, 0));
+        session.add(tp("a", 0), wish("a", 0, 0));
         session.request();
-        session.answered(7, ErrorCode::NONE);
-        session.want(tp("b", 0), Wish { topic_id: Uuid::nil(), ..wish("b", 0, 0) });
+        session.handle_response(7, ErrorCode::NONE);
+        session.add(tp("b", 0), PartitionSpec { topic_id: Uuid::nil(), ..wish("b", 0, 0) });
         assert_eq!(shown(&session.request()), "7/0 b0@0 a0@0");
-        session.answered(8, ErrorCode::NONE);
+        session.handle_response(8, ErrorCode::NONE);
         assert_eq!(shown(&session.request()), "8/1 ");
-        session.answered(8, ErrorCode::NONE);
-        session.want(tp("b", 0), wish("b", 0, 0));
+        session.handle_response(8, ErrorCode::NONE);
+        session.add(tp("b", 0), wish("b", 0, 0));
         assert_eq!(shown(&session.request()), "8/0 a0@0 b0@0", "and its id another one");
     }
 
     #[test]
-    fn without_sessions_each_request_is_full_and_starts_one_further() {
+    fn sessionless_requests_are_full_and_rotate() {
         let mut session = FetchSession::default();
         for partition in 0..3 {
-            session.want(tp("a", partition), wish("a", partition, 0));
+            session.add(tp("a", partition), wish("a", partition, 0));
         }
         let mut seen = Vec::new();
         for _ in 0..4 {
             seen.push(shown(&session.request()));
-            assert_eq!(session.answered(0, ErrorCode::NONE), Verdict::Sound);
+            assert_eq!(session.handle_response(0, ErrorCode::NONE), SessionOutcome::Valid);
         }
         assert_eq!(seen, ["0/0 a0@0 a1@0 a2@0", "0/0 a1@0 a2@0 a0@0", "0/0 a2@0 a0@0 a1@0", "0/0 a0@0 a1@0 a2@0"]);
     }
@@ -373,21 +381,21 @@ mod tests {
         /// Against a broker that applies what it is told and at times forgets: it always ends up
         /// with what is wanted.
         #[test]
-        fn the_broker_has_what_is_wanted(steps in proptest::collection::vec((0..8u8, 0..4i32, 0..9i64), 1..80)) {
+        fn broker_always_has_wanted_partitions(steps in proptest::collection::vec((0..8u8, 0..4i32, 0..9i64), 1..80)) {
             let mut session = FetchSession::default();
             let mut broker: Option<(i32, i32, BTreeMap<i32, i64>)> = None;
             let mut next_id = 1;
             let mut wanted = BTreeMap::new();
             for (op, partition, offset) in steps {
                 match op {
-                    0..=2 => { session.want(tp("a", partition), wish("a", partition, offset)); wanted.insert(partition, offset); }
-                    3 => { session.forget(&tp("a", partition)); wanted.remove(&partition); }
+                    0..=2 => { session.add(tp("a", partition), wish("a", partition, offset)); wanted.insert(partition, offset); }
+                    3 => { session.remove(&tp("a", partition)); wanted.remove(&partition); }
                     4 => broker = None,
                     op => {
                         let request = session.request();
                         let known = broker.as_ref().is_some_and(|(id, epoch, _)| *id == request.session_id && *epoch == request.session_epoch);
                         if request.session_epoch != 0 && !known {
-                            session.answered(0, ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+                            session.handle_response(0, ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
                             continue;
                         }
                         let mut has = match &broker { Some((_, _, has)) if request.session_epoch != 0 => has.clone(), _ => BTreeMap::new() };
@@ -396,7 +404,7 @@ mod tests {
                         proptest::prop_assert_eq!(&has, &wanted);
                         let (id, epoch) = if request.session_epoch == 0 { next_id += 1; (next_id, 1) } else { (request.session_id, request.session_epoch + 1) };
                         broker = Some((id, epoch, has));
-                        if op == 7 { session.failed() } else { session.answered(id, ErrorCode::NONE); }
+                        if op == 7 { session.handle_failure() } else { session.handle_response(id, ErrorCode::NONE); }
                     }
                 }
             }

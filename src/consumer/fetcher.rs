@@ -4,14 +4,14 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::{
-    assignment::Assignment,
-    budget::{Account, Charge},
-    fetch_session::{SessionRequest, Wish},
-    lanes::Source,
-    partition::Partition,
-    position::State,
+    assignment::ConsumerState,
+    budget::{BrokerQuota, Reservation},
+    fetch_session::{PartitionSpec, SessionRequest},
+    lanes::FetchConnectionId,
+    partition::PartitionState,
+    position::FetchState,
     settings::IsolationLevel,
-    split::Split,
+    split::SplitReader,
 };
 use crate::{
     record::TopicPartition,
@@ -33,11 +33,11 @@ const REMAINDER: usize = 8;
 
 /// What a broker's task is to do next.
 #[derive(Debug)]
-pub(super) enum Plan {
+pub(super) enum FetchPlan {
     /// To send this, with the bytes reserved that the answer may have.
     Fetch {
         request: Box<FetchRequest>,
-        reserved: Charge,
+        reserved: Reservation,
         /// Whether some topic's id is not known, so that it can only be asked for by name.
         by_name: bool,
     },
@@ -49,19 +49,19 @@ pub(super) enum Plan {
 }
 
 /// The most that one answer may take of a broker's share.
-pub(super) fn largest_answer(account: &Account) -> usize {
+pub(super) fn largest_response(account: &BrokerQuota) -> usize {
     account.limit() / ANSWERS
 }
 
 /// Tells a broker that a session is over.
 #[derive(Debug)]
-pub(super) struct Farewell {
+pub(super) struct SessionClose {
     pub(super) broker: i32,
     /// A fetch of nothing.
     pub(super) request: FetchRequest,
 }
 
-fn farewell(broker: i32, session: SessionRequest) -> Farewell {
+fn session_close(broker: i32, session: SessionRequest) -> SessionClose {
     let request = FetchRequest {
         max_wait_ms: 0,
         min_bytes: 0,
@@ -73,32 +73,32 @@ fn farewell(broker: i32, session: SessionRequest) -> Farewell {
         forgotten: Vec::new(),
         rack_id: String::new(),
     };
-    Farewell { broker, request }
+    SessionClose { broker, request }
 }
 
-impl Assignment {
+impl ConsumerState {
     /// The next fetch from a broker, over one of the connections to it.
-    pub(super) fn plan(&mut self, from: impl Into<Source>, now: Instant) -> Plan {
+    pub(super) fn plan_fetch(&mut self, from: impl Into<FetchConnectionId>, now: Instant) -> FetchPlan {
         let id = from.into();
         self.clock = Some(now);
-        self.expire_nearby(id, now);
-        self.renew_wishes(id, now);
+        self.expire_preferred_replicas(id, now);
+        self.update_session(id, now);
         let (min_bytes, max_bytes) = (self.rules.min_bytes, self.rules.max_bytes);
         let partition_bytes = usize::try_from(self.rules.partition_bytes).unwrap_or(0);
-        let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
+        let Some(node) = self.connections.get_mut(&id) else { return FetchPlan::Wait(None) };
         if let Some(at) = node.not_before.filter(|at| *at > now) {
-            return Plan::Wait(Some(at));
+            return FetchPlan::Wait(Some(at));
         }
         if node.session.len() == 0 && node.partitions == 0 {
-            return self.plan_farewell(id);
+            return self.plan_session_close(id);
         }
         if node.session.len() == 0 {
-            return Plan::Wait(node.waiting.iter().map(|(at, _)| *at).min());
+            return FetchPlan::Wait(node.waiting.iter().map(|(at, _)| *at).min());
         }
-        let account = node.account.clone();
+        let account = node.quota.clone();
         // Several answers share the room: what is left of one that is being read never keeps the
         // next ones out.
-        let most = usize::try_from(max_bytes).unwrap_or(0).min(largest_answer(&account)).min(node.answer_size.bytes());
+        let most = usize::try_from(max_bytes).unwrap_or(0).min(largest_response(&account)).min(node.fetch_size.bytes());
         // A broker sends at least one batch, whatever it is allowed; the next is likely not larger
         // than the last were.
         let least = LEAST.min(account.limit() / LEAST_PART).max(node.largest_batch);
@@ -113,31 +113,31 @@ impl Assignment {
         let mut reserved = account.reserve(want, least);
         let mut again = None;
         if reserved.is_none() {
-            self.make_room(id, least);
+            self.evict_paused(id, least);
             again = self.evict_unread(id, least, now);
             reserved = account.reserve(want, least);
         }
         // What keeps the room cannot be read now (it is paused): one fetch goes beyond the share,
         // or all would stand still.
         let starves = reserved.is_none() && self.reader_starves(id);
-        if starves && self.has_lanes(id.broker) {
+        if starves && self.has_several_connections(id.broker) {
             // It is not the line that keeps the reader waiting.
-            self.keep_lanes(id.broker, 1);
-            return self.plan(id, now);
+            self.keep_connections(id.broker, 1);
+            return self.plan_fetch(id, now);
         }
-        let beyond = starves && self.under_way_beside(id) == 0;
+        let beyond = starves && self.in_flight_on_siblings(id) == 0;
         let Some(reserved) = reserved.or_else(|| beyond.then(|| account.charge(least))) else {
-            self.held_up(id);
-            return Plan::Wait(again);
+            self.quota_exhausted(id);
+            return FetchPlan::Wait(again);
         };
         if refused {
             // Perhaps another connection was, which hears of room no more now.
-            self.look_again_beside(id);
+            self.recheck_siblings(id);
         }
-        let Some(node) = self.nodes.get_mut(&id) else { return Plan::Wait(None) };
-        node.under_way = reserved.bytes();
-        node.empty_answers.ask(now);
-        node.answer_size.ask(reserved.bytes().saturating_sub(heads), now);
+        let Some(node) = self.connections.get_mut(&id) else { return FetchPlan::Wait(None) };
+        node.in_flight = reserved.bytes();
+        node.empty_responses.record_sent(now);
+        node.fetch_size.record_sent(reserved.bytes().saturating_sub(heads), now);
         let session = node.session.request();
         let granted = i32::try_from(reserved.bytes().saturating_sub(heads).max(1)).unwrap_or(i32::MAX);
         let by_name = node.session.has_nameless();
@@ -153,49 +153,49 @@ impl Assignment {
             forgotten: session.forgotten,
             rack_id: rack.cloned().unwrap_or_default(),
         };
-        Plan::Fetch { request: Box::new(request), reserved, by_name }
+        FetchPlan::Fetch { request: Box::new(request), reserved, by_name }
     }
 
     /// Nothing is read over that connection.
-    fn plan_farewell(&mut self, id: Source) -> Plan {
+    fn plan_session_close(&mut self, id: FetchConnectionId) -> FetchPlan {
         let gone = self.has_metadata && !self.brokers.contains(&id.broker);
-        let beside = self.nodes.keys().any(|other| other.broker == id.broker && *other != id);
-        let Some(node) = self.nodes.get_mut(&id) else { return Plan::End };
+        let beside = self.connections.keys().any(|other| other.broker == id.broker && *other != id);
+        let Some(node) = self.connections.get_mut(&id) else { return FetchPlan::End };
         if !gone && let Some(request) = node.session.closing() {
             node.session.closed();
             // Not by the task of this connection: a broker that does not answer would hold up what
             // comes to it meanwhile.
-            self.farewells.push(farewell(id.broker, request));
-            self.signals.driver = true;
+            self.session_closes.push(session_close(id.broker, request));
+            self.signals.task = true;
         }
-        let first = id.lane == 0;
-        if first && (!gone || beside || node.account.used() > 0) {
-            return Plan::Wait(None);
+        let first = id.connection == 0;
+        if first && (!gone || beside || node.quota.used() > 0) {
+            return FetchPlan::Wait(None);
         }
-        self.nodes.remove(&id);
-        self.watch.brokers.remove(&id);
+        self.connections.remove(&id);
+        self.stats.brokers.remove(&id);
         if first {
-            self.budget.leave(id.broker);
-            self.lanes.remove(&id.broker);
+            self.budget.close_quota(id.broker);
+            self.scaling.remove(&id.broker);
         } else {
-            self.lane_ended(id.broker);
+            self.connection_ended(id.broker);
         }
-        Plan::End
+        FetchPlan::End
     }
 
     /// What is to be told to brokers whose sessions are over.
-    pub(super) fn take_farewells(&mut self) -> Vec<Farewell> {
-        std::mem::take(&mut self.farewells)
+    pub(super) fn take_session_closes(&mut self) -> Vec<SessionClose> {
+        std::mem::take(&mut self.session_closes)
     }
 
     /// The same of all sessions that brokers have for us. Who did not answer the last fetch is not
     /// asked.
-    pub(super) fn end_sessions(&mut self) -> Vec<Farewell> {
-        let mut all = self.take_farewells();
-        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.session.is_sound()) {
+    pub(super) fn end_sessions(&mut self) -> Vec<SessionClose> {
+        let mut all = self.take_session_closes();
+        for (id, node) in self.connections.iter_mut().filter(|(_, node)| node.session.is_established()) {
             if let Some(request) = node.session.closing() {
                 node.session.closed();
-                all.push(farewell(id.broker, request));
+                all.push(session_close(id.broker, request));
             }
         }
         all
@@ -204,23 +204,24 @@ impl Assignment {
     /// Whether a reader waits, and nothing that is here will end that, but a fetch from that broker
     /// may. What waits for other readers (of partitions that are split off, or of all others) is
     /// nothing to this one.
-    fn reader_starves(&self, id: Source) -> bool {
+    fn reader_starves(&self, id: FetchConnectionId) -> bool {
         // What was sought away from or paused has its turn until the reader comes to it, and
         // nothing to give.
-        let gives =
-            |found: &Partition| found.split.is_none() && !found.paused && !found.revoking && !found.queue.is_empty();
+        let gives = |found: &PartitionState| {
+            found.split.is_none() && !found.paused && !found.revoking && !found.queue.is_empty()
+        };
         let gives = |partition| self.partitions.get(partition).is_some_and(gives);
         let common = self.reader_waits() && !self.rotation.iter().any(gives);
-        let of_one = |found: &Partition| {
-            let waits = found.split.as_ref().is_some_and(Split::is_waiting);
-            waits && found.node == Some(id.broker) && found.queue.is_empty()
+        let of_one = |found: &PartitionState| {
+            let waits = found.split.as_ref().is_some_and(SplitReader::is_waiting);
+            waits && found.broker == Some(id.broker) && found.queue.is_empty()
         };
         self.running_jobs == 0 && (common || self.partitions.values().any(of_one))
     }
 
     /// Brings the session up to date with what changed.
-    fn renew_wishes(&mut self, id: Source, now: Instant) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
+    fn update_session(&mut self, id: FetchConnectionId, now: Instant) {
+        let Some(node) = self.connections.get_mut(&id) else { return };
         let mut changed = std::mem::take(&mut node.changed);
         node.waiting.retain(|(at, partition)| {
             let due = *at <= now;
@@ -230,14 +231,14 @@ impl Assignment {
             !due
         });
         for partition in changed {
-            let wish = self.wish(&partition, id, now);
-            let waits = self.partitions.get(&partition).filter(|found| found.source() == Some(id));
+            let wish = self.partition_spec(&partition, id, now);
+            let waits = self.partitions.get(&partition).filter(|found| found.connection_id() == Some(id));
             let waits = waits.and_then(|found| found.position.not_before()).filter(|at| *at > now);
-            let Some(node) = self.nodes.get_mut(&id) else { return };
+            let Some(node) = self.connections.get_mut(&id) else { return };
             match wish {
-                Some(wish) => node.session.want(partition, wish),
+                Some(wish) => node.session.add(partition, wish),
                 None => {
-                    node.session.forget(&partition);
+                    node.session.remove(&partition);
                     if let Some(at) = waits {
                         node.waiting.push((at, partition));
                     }
@@ -247,12 +248,17 @@ impl Assignment {
     }
 
     /// What is to be fetched of a partition from that broker now.
-    fn wish(&mut self, partition: &TopicPartition, id: Source, now: Instant) -> Option<Wish> {
+    fn partition_spec(
+        &mut self,
+        partition: &TopicPartition,
+        id: FetchConnectionId,
+        now: Instant,
+    ) -> Option<PartitionSpec> {
         let found = self.partitions.get_mut(partition)?;
-        if found.source() != Some(id) || found.paused || found.revoking || found.evicted {
+        if found.connection_id() != Some(id) || found.paused || found.revoking || found.evicted {
             return None;
         }
-        let fetch_offset = found.position.fetching(now)?;
+        let fetch_offset = found.position.fetch_offset(now)?;
         // Once it has its fill it is asked for again when half of that is read, so that it does not
         // come and go.
         let (queued, bound) = (found.queue.bytes(), found.queue_bound());
@@ -260,9 +266,9 @@ impl Assignment {
         if found.full {
             return None;
         }
-        Some(Wish {
+        Some(PartitionSpec {
             topic_id: found.topic_id,
-            generation: found.position.generation(),
+            seek_epoch: found.position.seek_epoch(),
             partition: FetchPartition {
                 partition: partition.partition,
                 current_leader_epoch: found.leader.map_or(-1, |(_, epoch)| epoch),
@@ -274,27 +280,28 @@ impl Assignment {
 
     /// A broker's account is full: paused partitions give their bytes back, to be read anew when
     /// they go on, and what keeps a whole response for a small rest is copied out of it.
-    fn make_room(&mut self, id: Source, least: usize) {
+    fn evict_paused(&mut self, id: FetchConnectionId, least: usize) {
         // Not while a question about its position is open.
-        let idle =
-            |found: &Partition| found.paused && matches!(found.position.state(), State::Fetch { .. } | State::Stopped);
+        let idle = |found: &PartitionState| {
+            found.paused && matches!(found.position.state(), FetchState::Fetching { .. } | FetchState::Stopped)
+        };
         let mut evicted = Vec::new();
-        let makers = self.makers_of_room(id.broker, least);
-        let here = |found: &Partition| found.node.is_some_and(|node| makers.contains(&node));
+        let makers = self.quotas_to_evict(id.broker, least);
+        let here = |found: &PartitionState| found.broker.is_some_and(|node| makers.contains(&node));
         for (partition, found) in self.partitions.iter_mut().filter(|(_, found)| here(found) && idle(found)) {
             if let Some(start) = found.queue.evict(false) {
                 evicted.push((partition.clone(), start));
             }
         }
         for (partition, offset) in evicted {
-            self.enter_again(&partition, offset);
+            self.refetch_from(&partition, offset);
         }
-        let mut pinned: HashMap<*const Charge, (usize, usize)> = HashMap::new();
-        let here = self.partitions.values().filter(|found| found.node == Some(id.broker));
+        let mut pinned: HashMap<*const Reservation, (usize, usize)> = HashMap::new();
+        let here = self.partitions.values().filter(|found| found.broker == Some(id.broker));
         for (charge, needed) in here.flat_map(|found| found.queue.pinned()) {
             pinned.entry(Arc::as_ptr(charge)).or_insert((charge.bytes(), 0)).1 += needed;
         }
-        let Some(account) = self.nodes.get(&id).map(|node| node.account.clone()) else { return };
+        let Some(account) = self.connections.get(&id).map(|node| node.quota.clone()) else { return };
         let mut copied = 0;
         pinned.retain(|_, (whole, needed)| {
             let small = *needed <= *whole / REMAINDER && account.has_room_for(copied + *needed);

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    budget::Budget,
+    budget::MemoryBudget,
     group::protocol::{MemberSubscription, decode_assignment, encode_assignment},
-    lease::Lease,
-    part::{Opening, Part},
+    lease::DeliveryProgress,
+    part::{DecodeConfig, DecodedBatch},
     settings::IsolationLevel,
     test_batches::{Sort, batch, marker},
-    walk::{Step, walk as walked},
+    walk::{ScannedEntry, scan_batches as walked},
 };
 use crate::{record::TopicPartition, wire::batch::Decompressor};
 
@@ -28,18 +28,18 @@ pub(crate) fn walk(input: &[u8]) {
         rest = behind;
     }
     let walk = walked(Bytes::copy_from_slice(rest), isolation, &aborted);
-    assert!(!walk.too_small || walk.steps.is_empty());
-    let account = Budget::new(1 << 20).account(1, || Box::new(|| ()));
+    assert!(!walk.too_small || walk.entries.is_empty());
+    let account = MemoryBudget::new(1 << 20).quota(1, || Box::new(|| ()));
     let mut decompressor = Decompressor::default();
-    let opening = Opening { check_crcs: false, limit: 1 << 20, origin: crate::log::Origin::default() };
+    let opening = DecodeConfig { check_crcs: false, limit: 1 << 20, origin: crate::log::Origin::default() };
     let mut before = i64::MIN;
-    for step in &walk.steps {
+    for step in &walk.entries {
         match step {
-            Step::Batch(batch) => {
+            ScannedEntry::Batch(batch) => {
                 let end = batch.header.next_offset();
-                let lease = Arc::new(Lease::new(TopicPartition::new("t", 0), 1, 5, 5, -1));
+                let lease = Arc::new(DeliveryProgress::new(TopicPartition::new("t", 0), 1, 5, 5, -1));
                 let charge = Arc::new(account.charge(batch.bytes().len()));
-                let part = Part::open_unguarded(&lease, batch, 0..end, charge, &mut decompressor, &opening);
+                let part = DecodedBatch::decode_unguarded(&lease, batch, 0..end, charge, &mut decompressor, &opening);
                 if let Ok(Some(part)) = part {
                     assert!(part.left > 0);
                     for record in part.iter().map_while(Result::ok) {
@@ -47,11 +47,11 @@ pub(crate) fn walk(input: &[u8]) {
                     }
                 }
             }
-            Step::Skip(to) => {
+            ScannedEntry::Skip(to) => {
                 assert!(*to >= before);
                 before = *to;
             }
-            Step::Broken { .. } => {}
+            ScannedEntry::Corrupt { .. } => {}
         }
     }
     drop(walk);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{budget::Account, queue::Taken};
+use super::{budget::BrokerQuota, queue::CollectedItem};
 
 /// The part of a broker's share, as its reciprocal, that a reader keeps to itself while it waits
 /// for more: the rest is for what is fetched meanwhile.
@@ -14,31 +14,33 @@ const PART_OF_SHARE: usize = 4;
 pub(super) struct Gathered {
     records: usize,
     /// Bytes by the account that they are charged to: few, one for each broker.
-    bytes: Vec<(Arc<Account>, usize)>,
+    bytes: Vec<(Arc<BrokerQuota>, usize)>,
     /// Something stands behind the records that only shows when they are read: an error, an end.
     stops: bool,
 }
 
 impl Gathered {
-    pub(super) fn add(&mut self, taken: &Taken) {
+    pub(super) fn add(&mut self, taken: &CollectedItem) {
         match taken {
-            Taken::Open(part) => {
+            CollectedItem::Decoded(part) => {
                 self.records += part.left;
-                self.charge(part.account(), part.bytes.max(part.records.size()));
+                self.charge(part.quota(), part.bytes.max(part.records.size()));
             }
-            Taken::Raw { batch, charge, start, end, .. } => {
+            CollectedItem::Fetched { batch, charge, start, end, .. } => {
                 // What lies before `start` is not handed out. How many a message set's wrapper
                 // holds is not known yet.
                 let all = usize::try_from(batch.header.record_count).unwrap_or(0).max(1);
                 self.records += all.min(usize::try_from(end - start).unwrap_or(0));
-                self.charge(charge.account(), batch.bytes().len());
+                self.charge(charge.quota(), batch.bytes().len());
             }
-            Taken::Skip { .. } => {}
-            Taken::Broken { .. } | Taken::OutOfRange { .. } | Taken::End { .. } => self.stops = true,
+            CollectedItem::Skip { .. } => {}
+            CollectedItem::Corrupt { .. } | CollectedItem::OutOfRange { .. } | CollectedItem::End { .. } => {
+                self.stops = true
+            }
         }
     }
 
-    fn charge(&mut self, to: &Arc<Account>, bytes: usize) {
+    fn charge(&mut self, to: &Arc<BrokerQuota>, bytes: usize) {
         match self.bytes.iter_mut().find(|(account, _)| Arc::ptr_eq(account, to)) {
             Some((_, sum)) => *sum += bytes,
             None => self.bytes.push((to.clone(), bytes)),
@@ -59,7 +61,7 @@ impl Gathered {
     /// Returns true when there is nothing more to wait for: that many are there, or as many as the
     /// reader may keep to itself, or an error or end stands behind them.
     pub(super) fn is_enough(&self, records: usize) -> bool {
-        let full = |(account, bytes): &(Arc<Account>, usize)| *bytes >= account.limit() / PART_OF_SHARE;
+        let full = |(account, bytes): &(Arc<BrokerQuota>, usize)| *bytes >= account.limit() / PART_OF_SHARE;
         self.records >= records || self.stops || self.bytes.iter().any(full)
     }
 }

@@ -15,10 +15,10 @@ use std::{
 
 use super::{
     Consumer,
-    group::Alive,
-    inbox::{Inbox, Reading, lock},
-    lease::Lease,
-    reader::Reader,
+    group::OwnedPollGuard,
+    inbox::{FetchBuffer, OwnedReadGuard, lock},
+    lease::DeliveryProgress,
+    reader::RecordReader,
     split::SplitId,
 };
 use crate::{
@@ -29,18 +29,18 @@ use crate::{
 
 /// The right to read a consumer by hand, for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Hands {
+pub(crate) struct ManualReader {
     consumer: Consumer,
-    _one_reader: Option<Reading>,
+    _one_reader: Option<OwnedReadGuard>,
     /// As long as it is there, the reader counts as one that comes.
-    alive: Option<Alive>,
+    poll_guard: Option<OwnedPollGuard>,
 }
 
 /// What a consumer has for whoever reads it by hand.
 #[derive(Debug)]
-pub(crate) enum HandEvent {
+pub(crate) enum ManualReaderEvent {
     /// A partition that is assigned from now on.
-    Partition(Hand),
+    Partition(ManualPartitionReader),
     /// What is in the way of all partitions; the consumer goes on.
     Error(Error),
     /// Nothing more comes: the consumer was closed, or could not go on.
@@ -49,7 +49,7 @@ pub(crate) enum HandEvent {
 
 /// Why a partition is no longer read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum PartitionEnd {
     /// The group waits for it: finish what is in hand, then drop the hand.
     Revoking,
     /// It is gone, perhaps to another member that reads the same records.
@@ -72,7 +72,7 @@ impl Consumer {
     }
 }
 
-impl Hands {
+impl ManualReader {
     /// Becomes the one reader of a consumer. `busy_since` says since when the reader has been at
     /// the record that it has been at for longest: `max.poll.interval.ms` counts from there.
     ///
@@ -83,44 +83,44 @@ impl Hands {
         busy_since: impl Fn() -> Option<Instant> + Send + Sync + 'static,
     ) -> Result<Self> {
         consumer.check_open()?;
-        let one_reader = consumer.shared.inbox.read()?.into_owned();
+        let one_reader = consumer.shared.buffer.start_reading()?.into_owned_guard();
         if let Some(group) = &consumer.shared.group {
             group.set_busy_since(busy_since);
         }
-        let mut hands = Self { consumer, _one_reader: one_reader, alive: None };
-        hands.come_anew();
+        let mut hands = Self { consumer, _one_reader: one_reader, poll_guard: None };
+        hands.recover();
         Ok(hands)
     }
 
     /// The reader is well: a member that was put out because it was not may join again.
-    pub(crate) fn come_anew(&mut self) {
-        self.alive = None;
-        self.alive = self.consumer.shared.group.as_ref().map(|group| group.signs().reading());
+    pub(crate) fn recover(&mut self) {
+        self.poll_guard = None;
+        self.poll_guard = self.consumer.shared.group.as_ref().map(|group| group.poll_recorder().begin_poll());
     }
 
     /// The next thing that happens; waits for it as long as it takes.
     ///
     /// # Cancel safety
     /// Safe: nothing is lost.
-    pub(crate) async fn next(&self) -> HandEvent {
-        let inbox = &self.consumer.shared.inbox;
+    pub(crate) async fn next(&self) -> ManualReaderEvent {
+        let inbox = &self.consumer.shared.buffer;
         loop {
-            let mut moved = pin!(inbox.moved.notified());
+            let mut moved = pin!(inbox.position_waiters.notified());
             // From here on it hears of partitions that come.
             moved.as_mut().enable();
             let found = poll_fn(|cx| {
-                let found = inbox.with(|assignment| {
+                let found = inbox.with_state(|assignment| {
                     if assignment.has_ended() {
                         // The last one is why.
                         let last = std::iter::from_fn(|| assignment.pop_error()).last();
-                        return Some(Found::Event(HandEvent::Ended(last)));
+                        return Some(NextEvent::Event(ManualReaderEvent::Ended(last)));
                     }
                     if let Some(error) = assignment.pop_error() {
-                        return Some(Found::Event(HandEvent::Error(error)));
+                        return Some(NextEvent::Event(ManualReaderEvent::Error(error)));
                     }
-                    let new = assignment.unsplit_partition().map(Found::New);
+                    let new = assignment.unsplit_partition().map(NextEvent::New);
                     if new.is_none() {
-                        assignment.wait(cx.waker());
+                        assignment.register_waker(cx.waker());
                     }
                     new
                 });
@@ -130,11 +130,15 @@ impl Hands {
                 moved.as_mut().poll(cx).map(|()| None)
             });
             match found.await {
-                Some(Found::Event(event)) => return event,
-                Some(Found::New(partition)) => {
+                Some(NextEvent::Event(event)) => return event,
+                Some(NextEvent::New(partition)) => {
                     // Taken away meanwhile, it is an error that tells nobody anything: look again.
                     if let Ok((id, reader)) = inbox.split(&partition, true) {
-                        return HandEvent::Partition(Hand { inbox: inbox.clone(), id, reader });
+                        return ManualReaderEvent::Partition(ManualPartitionReader {
+                            inbox: inbox.clone(),
+                            id,
+                            reader,
+                        });
                     }
                 }
                 None => {}
@@ -143,21 +147,21 @@ impl Hands {
     }
 }
 
-enum Found {
-    Event(HandEvent),
+enum NextEvent {
+    Event(ManualReaderEvent),
     New(TopicPartition),
 }
 
 /// One partition, read by hand. Dropping it lets go of what is not done: the group may have the
 /// partition.
 #[derive(Debug)]
-pub(crate) struct Hand {
-    inbox: Arc<Inbox>,
+pub(crate) struct ManualPartitionReader {
+    inbox: Arc<FetchBuffer>,
     id: SplitId,
-    reader: Arc<Mutex<Reader>>,
+    reader: Arc<Mutex<RecordReader>>,
 }
 
-impl Hand {
+impl ManualPartitionReader {
     pub(crate) fn partition(&self) -> &TopicPartition {
         &self.id.partition
     }
@@ -170,26 +174,31 @@ impl Hand {
     ///
     /// # Cancel safety
     /// Safe: no record is lost.
-    pub(crate) async fn take(&self, max: usize, bytes: usize, out: &mut Vec<ConsumerRecord>) -> Option<Result<Mark>> {
+    pub(crate) async fn receive(
+        &self,
+        max: usize,
+        bytes: usize,
+        out: &mut Vec<ConsumerRecord>,
+    ) -> Option<Result<CompletionMark>> {
         let lease = poll_fn(|cx| lock(&self.reader).poll_owned(max, bytes, &self.inbox, cx, out)).await?;
-        Some(lease.map(Mark))
+        Some(lease.map(CompletionMark))
     }
 
     /// Waits until the partition is to be given up, or is gone.
-    pub(crate) async fn ended(&self) -> Ending {
-        self.until(|ending| ending.is_some()).await.unwrap_or(Ending::Gone)
+    pub(crate) async fn ended(&self) -> PartitionEnd {
+        self.until(|ending| ending.is_some()).await.unwrap_or(PartitionEnd::Gone)
     }
 
     /// Waits until the partition is gone.
     pub(crate) async fn gone(&self) {
-        self.until(|ending| ending == Some(Ending::Gone)).await;
+        self.until(|ending| ending == Some(PartitionEnd::Gone)).await;
     }
 
-    async fn until(&self, wanted: impl Fn(Option<Ending>) -> bool) -> Option<Ending> {
+    async fn until(&self, wanted: impl Fn(Option<PartitionEnd>) -> bool) -> Option<PartitionEnd> {
         loop {
-            let mut moved = pin!(self.inbox.moved.notified());
+            let mut moved = pin!(self.inbox.position_waiters.notified());
             moved.as_mut().enable();
-            let ending = self.inbox.with(|assignment| assignment.ending(&self.id));
+            let ending = self.inbox.with_state(|assignment| assignment.partition_end(&self.id));
             if wanted(ending) {
                 return ending;
             }
@@ -198,29 +207,29 @@ impl Hand {
     }
 }
 
-impl Drop for Hand {
+impl Drop for ManualPartitionReader {
     fn drop(&mut self) {
-        self.inbox.unsplit(&self.id, &self.reader);
+        self.inbox.join_split(&self.id, &self.reader);
     }
 }
 
 /// Where records belong that were taken together.
 #[derive(Clone, Debug)]
-pub(crate) struct Mark(Arc<Lease>);
+pub(crate) struct CompletionMark(Arc<DeliveryProgress>);
 
-impl Mark {
+impl CompletionMark {
     /// All records before this offset are done.
-    pub(crate) fn finish_to(&self, next: i64) {
-        self.0.finish_to(next);
+    pub(crate) fn complete_to(&self, next: i64) {
+        self.0.complete_to(next);
     }
 
     /// Whether it is of the same lease as another one.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_progress(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whether its records are no longer wanted: the partition was sought, or taken away.
     pub(crate) fn is_over(&self) -> bool {
-        self.0.is_replaced()
+        self.0.is_superseded()
     }
 }

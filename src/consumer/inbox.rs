@@ -18,12 +18,12 @@ use tokio::{
 };
 
 use super::{
-    assignment::{Assignment, Signals},
-    budget::Wake,
-    lanes::Source,
-    part::{Opening, Part},
-    queue::Job,
-    reader::Reader,
+    assignment::{ConsumerState, Wakeups},
+    budget::QuotaWaker,
+    lanes::FetchConnectionId,
+    part::{DecodeConfig, DecodedBatch},
+    queue::Decompression,
+    reader::RecordReader,
     split::SplitId,
 };
 use crate::{
@@ -39,15 +39,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What wakes the tasks that fetch.
 #[derive(Debug, Default)]
-pub(super) struct Wakers(Mutex<HashMap<Source, Arc<Notify>>>);
+pub(super) struct FetchWakers(Mutex<HashMap<FetchConnectionId, Arc<Notify>>>);
 
-impl Wakers {
-    pub(super) fn get(&self, source: Source) -> Arc<Notify> {
+impl FetchWakers {
+    pub(super) fn get(&self, source: FetchConnectionId) -> Arc<Notify> {
         lock(&self.0).entry(source).or_default().clone()
     }
 
     /// Makes what a broker's account calls when it has room again.
-    pub(super) fn factory(self: &Arc<Self>) -> Box<dyn Fn(i32) -> Wake + Send> {
+    pub(super) fn factory(self: &Arc<Self>) -> Box<dyn Fn(i32) -> QuotaWaker + Send> {
         let wakers = self.clone();
         Box::new(move |broker| {
             let wakers = wakers.clone();
@@ -61,19 +61,19 @@ impl Wakers {
 }
 
 /// Shared by the consumer, its tasks, and the records that a reader holds.
-pub(super) struct Inbox {
-    me: Weak<Inbox>,
-    assignment: Mutex<Assignment>,
-    reader: Mutex<Reader>,
+pub(super) struct FetchBuffer {
+    me: Weak<FetchBuffer>,
+    state: Mutex<ConsumerState>,
+    reader: Mutex<RecordReader>,
     /// Those of partitions that are split off; their locks are taken after the common one's and
     /// before the assignment's.
-    split: Mutex<Vec<Arc<Mutex<Reader>>>>,
+    split: Mutex<Vec<Arc<Mutex<RecordReader>>>>,
     reading: AtomicBool,
-    pub(super) wakers: Arc<Wakers>,
+    pub(super) wakers: Arc<FetchWakers>,
     /// Wakes the consumer's own task.
-    pub(super) driver: Notify,
+    pub(super) task: Notify,
     /// Wakes those who wait for partitions to come or to be given back.
-    pub(super) moved: Notify,
+    pub(super) position_waiters: Notify,
     /// A close waits for the readers of partitions that are split off.
     closing: AtomicBool,
     /// Revocations that wait for the reader.
@@ -82,47 +82,52 @@ pub(super) struct Inbox {
     /// One thread does everything: who reads without waiting keeps the fetches from going on.
     one_thread: bool,
     decompressors: Mutex<Vec<Decompressor>>,
-    opening: Opening,
+    decode_config: DecodeConfig,
 }
 
-impl Inbox {
-    pub(super) fn new(assignment: Assignment, wakers: Arc<Wakers>, opening: Opening, runtime: Handle) -> Arc<Self> {
+impl FetchBuffer {
+    pub(super) fn new(
+        assignment: ConsumerState,
+        wakers: Arc<FetchWakers>,
+        opening: DecodeConfig,
+        runtime: Handle,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
-            assignment: Mutex::new(assignment),
-            reader: Mutex::new(Reader::new(opening.clone(), None)),
+            state: Mutex::new(assignment),
+            reader: Mutex::new(RecordReader::new(opening.clone(), None)),
             split: Mutex::default(),
             reading: AtomicBool::new(false),
             wakers,
-            driver: Notify::new(),
-            moved: Notify::new(),
+            task: Notify::new(),
+            position_waiters: Notify::new(),
             closing: AtomicBool::new(false),
             revocations: AtomicUsize::new(0),
             one_thread: runtime.runtime_flavor() == RuntimeFlavor::CurrentThread,
             runtime,
             decompressors: Mutex::default(),
-            opening,
+            decode_config: opening,
         })
     }
 
     /// Does something with the assignment, and wakes whom it concerns.
-    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Assignment) -> R) -> R {
-        let mut assignment = lock(&self.assignment);
+    pub(super) fn with_state<R>(&self, act: impl FnOnce(&mut ConsumerState) -> R) -> R {
+        let mut assignment = lock(&self.state);
         let result = act(&mut assignment);
         let signals = assignment.take_signals();
         drop(assignment);
-        self.fire(signals);
+        self.wake(signals);
         result
     }
 
     /// The same where it takes partitions, or positions in them, away from the reader: when this
     /// returns, nothing more of them is handed out.
-    pub(super) fn control<R>(&self, act: impl FnOnce(&mut Assignment) -> R) -> R {
+    pub(super) fn with_state_and_readers<R>(&self, act: impl FnOnce(&mut ConsumerState) -> R) -> R {
         let mut reader = lock(&self.reader);
         let split = lock(&self.split).clone();
         // Nobody else takes more than one of them, but under the common reader's lock.
         let mut split: Vec<_> = split.iter().map(|reader| lock(reader)).collect();
-        self.with(|assignment| {
+        self.with_state(|assignment| {
             let result = act(assignment);
             reader.reconcile(assignment);
             split.iter_mut().for_each(|reader| reader.reconcile(assignment));
@@ -132,51 +137,55 @@ impl Inbox {
 
     /// Gives a partition a reader of its own; `by_hand`: one that says by itself what it is done
     /// with.
-    pub(super) fn split(&self, partition: &TopicPartition, by_hand: bool) -> Result<(SplitId, Arc<Mutex<Reader>>)> {
+    pub(super) fn split(
+        &self,
+        partition: &TopicPartition,
+        by_hand: bool,
+    ) -> Result<(SplitId, Arc<Mutex<RecordReader>>)> {
         let mut reader = lock(&self.reader);
         let holds = reader.holds(partition);
-        let id = self.with(|assignment| {
+        let id = self.with_state(|assignment| {
             let id = assignment.split(partition, holds)?;
             reader.reconcile(assignment);
             Ok::<_, Error>(id)
         })?;
-        reader.let_go(partition);
-        let its_own = Reader::new(self.opening.clone(), Some(id.clone())).inherits(holds);
-        let its_own = Arc::new(Mutex::new(if by_hand { its_own.by_hand() } else { its_own }));
+        reader.release(partition);
+        let its_own = RecordReader::new(self.decode_config.clone(), Some(id.clone())).inheriting(holds);
+        let its_own = Arc::new(Mutex::new(if by_hand { its_own.with_manual_completion() } else { its_own }));
         lock(&self.split).push(its_own.clone());
         Ok((id, its_own))
     }
 
     /// The partition goes back to the common reader, with all that was not handed out of it.
-    pub(super) fn unsplit(&self, id: &SplitId, its_own: &Arc<Mutex<Reader>>) {
+    pub(super) fn join_split(&self, id: &SplitId, its_own: &Arc<Mutex<RecordReader>>) {
         let lent = lock(its_own).lent;
-        self.control(|assignment| assignment.unsplit(id, lent));
+        self.with_state_and_readers(|assignment| assignment.unsplit(id, lent));
         lock(&self.split).retain(|reader| !Arc::ptr_eq(reader, its_own));
         let mut reader = lock(&self.reader);
         let mut its_own = lock(its_own);
-        its_own.let_go(&id.partition);
-        reader.add_given(its_own.given());
+        its_own.release(&id.partition);
+        reader.add_delivered_records(its_own.delivered_records());
         drop((reader, its_own));
-        self.finished();
+        self.notify_completed();
     }
 
     /// Records that all readers together were given.
-    pub(super) fn records_given(&self) -> u64 {
+    pub(super) fn delivered_records(&self) -> u64 {
         let mut reader = lock(&self.reader);
         let split = lock(&self.split).clone();
-        reader.given() + split.iter().map(|reader| lock(reader).given()).sum::<u64>()
+        reader.delivered_records() + split.iter().map(|reader| lock(reader).delivered_records()).sum::<u64>()
     }
 
     /// Waits until the readers of partitions that are split off hold nothing more, until then at
     /// the latest.
-    pub(super) async fn split_readers_finish(&self, deadline: Instant) {
+    pub(super) async fn wait_for_split_readers(&self, deadline: Instant) {
         self.closing.store(true, SeqCst);
         loop {
-            let mut moved = pin!(self.moved.notified());
+            let mut moved = pin!(self.position_waiters.notified());
             // From here on it hears of whoever is done.
             moved.as_mut().enable();
             let split = lock(&self.split).clone();
-            if !split.iter().any(|reader| lock(reader).holds_any()) || timeout_at(deadline, moved).await.is_err() {
+            if !split.iter().any(|reader| lock(reader).holds_records()) || timeout_at(deadline, moved).await.is_err() {
                 return;
             }
         }
@@ -186,46 +195,47 @@ impl Inbox {
     pub(super) fn holds(&self, partitions: &[TopicPartition]) -> bool {
         let reader = lock(&self.reader);
         let split = lock(&self.split).clone();
-        let holds = |reader: &Reader| partitions.iter().any(|partition| reader.holds(partition));
+        let holds = |reader: &RecordReader| partitions.iter().any(|partition| reader.holds(partition));
         holds(&reader) || split.iter().any(|reader| holds(&lock(reader)))
     }
 
-    pub(super) fn reader(&self) -> MutexGuard<'_, Reader> {
+    pub(super) fn reader(&self) -> MutexGuard<'_, RecordReader> {
         lock(&self.reader)
     }
 
     /// The reader of all that is not split off, under its lock.
-    pub(super) fn common_reader(&self) -> &Mutex<Reader> {
+    pub(super) fn common_reader(&self) -> &Mutex<RecordReader> {
         &self.reader
     }
 
-    fn fire(&self, signals: Signals) {
-        for node in signals.nodes {
+    fn wake(&self, signals: Wakeups) {
+        for node in signals.connections {
             self.wakers.get(node).notify_one();
         }
-        if signals.driver {
-            self.driver.notify_one();
+        if signals.task {
+            self.task.notify_one();
         }
-        if signals.moved {
-            self.moved.notify_waiters();
+        if signals.position_waiters {
+            self.position_waiters.notify_waiters();
         }
         signals.reader.into_iter().chain(signals.readers).for_each(Waker::wake);
-        for job in signals.jobs {
-            self.spawn(job);
+        for job in signals.decompressions {
+            self.spawn_decompression(job);
         }
     }
 
     /// Opens a batch on a thread that may block.
-    fn spawn(&self, job: Job) {
+    fn spawn_decompression(&self, job: Decompression) {
         let Some(inbox) = self.me.upgrade() else { return };
         self.runtime.spawn_blocking(move || {
             let mut decompressor = lock(&inbox.decompressors).pop().unwrap_or_default();
-            let Job { lease, batch, charge, start, end, opening } = job;
-            let opened = Part::open(&lease, &batch, start..end, charge, &mut decompressor, &inbox.opening);
+            let Decompression { lease, batch, charge, start, end, opening } = job;
+            let opened =
+                DecodedBatch::decode(&lease, &batch, start..end, charge, &mut decompressor, &inbox.decode_config);
             // What it became is charged by now.
             drop(opening);
             lock(&inbox.decompressors).push(decompressor);
-            inbox.with(|assignment| assignment.opened(&lease, end, opened));
+            inbox.with_state(|assignment| assignment.handle_decompressed(&lease, end, opened));
         });
     }
 
@@ -234,20 +244,20 @@ impl Inbox {
     ///
     /// # Errors
     /// `InvalidArgument` while another call reads, or records of one are still held.
-    pub(super) fn read(&self) -> Result<ReadGuard<'_>> {
+    pub(super) fn start_reading(&self) -> Result<ReadGuard<'_>> {
         if self.reading.swap(true, SeqCst) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 "another call reads from this consumer, or the records of the last poll are still held: one reader at a time",
             ));
         }
-        self.next();
+        self.complete_delivered();
         Ok(ReadGuard(Some(self)))
     }
 
     /// Whether the reader should let others go on before it reads: it has taken over new batches
     /// since it last did, and has the only thread.
-    pub(super) fn should_yield(&self, reader: &Mutex<Reader>) -> bool {
+    pub(super) fn should_yield(&self, reader: &Mutex<RecordReader>) -> bool {
         self.one_thread && lock(reader).take_refilled()
     }
 
@@ -257,23 +267,23 @@ impl Inbox {
     }
 
     /// The reader asks for the next records: it is done with those that it holds.
-    pub(super) fn next(&self) {
-        lock(&self.reader).finish();
-        self.finished();
+    pub(super) fn complete_delivered(&self) {
+        lock(&self.reader).complete_delivered();
+        self.notify_completed();
     }
 
     /// Revocations that waited for a reader may go on.
-    pub(super) fn finished(&self) {
+    pub(super) fn notify_completed(&self) {
         if self.closing.load(SeqCst) {
-            self.moved.notify_waiters();
+            self.position_waiters.notify_waiters();
         }
         if self.revocations.load(SeqCst) > 0 {
-            self.driver.notify_one();
+            self.task.notify_one();
         }
     }
 }
 
-impl fmt::Debug for Inbox {
+impl fmt::Debug for FetchBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inbox").field("reading", &self.reading).finish_non_exhaustive()
     }
@@ -281,14 +291,14 @@ impl fmt::Debug for Inbox {
 
 /// The right to read, for as long as it lives.
 #[derive(Debug)]
-pub(super) struct ReadGuard<'a>(Option<&'a Inbox>);
+pub(super) struct ReadGuard<'a>(Option<&'a FetchBuffer>);
 
 impl ReadGuard<'_> {
     /// The same, to be kept as long as one likes; `None` where the inbox is being dropped.
-    pub(super) fn into_owned(mut self) -> Option<Reading> {
+    pub(super) fn into_owned_guard(mut self) -> Option<OwnedReadGuard> {
         let inbox = self.0.and_then(|inbox| inbox.me.upgrade())?;
         self.0 = None;
-        Some(Reading(inbox))
+        Some(OwnedReadGuard(inbox))
     }
 }
 
@@ -302,15 +312,15 @@ impl Drop for ReadGuard<'_> {
 
 /// The right to read, with all that it reads from.
 #[derive(Debug)]
-pub(super) struct Reading(Arc<Inbox>);
+pub(super) struct OwnedReadGuard(Arc<FetchBuffer>);
 
-impl Reading {
-    pub(super) fn inbox(&self) -> &Arc<Inbox> {
+impl OwnedReadGuard {
+    pub(super) fn buffer(&self) -> &Arc<FetchBuffer> {
         &self.0
     }
 }
 
-impl Drop for Reading {
+impl Drop for OwnedReadGuard {
     fn drop(&mut self) {
         self.0.reading.store(false, SeqCst);
     }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::position::Start;
+use super::position::ResetTarget;
 use crate::{
     error::Error,
     log::{Limiter, Origin, event, several},
@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 
 /// What is to be written with the next look at the partitions, which comes every second.
 #[derive(Debug, Default)]
-pub(super) struct Journal {
+pub(super) struct LogDigest {
     /// By cause and by what they are reset to.
     resets: BTreeMap<(&'static str, String), Vec<String>>,
     truncated: Vec<String>,
@@ -40,15 +40,21 @@ pub(super) struct Stall {
     pub(super) error: Option<Error>,
 }
 
-impl Journal {
+impl LogDigest {
     /// A position is reset by `auto.offset.reset`, because of `cause`; `from` is the offset that it
     /// had.
-    pub(super) fn reset(&mut self, partition: &TopicPartition, cause: &'static str, from: Option<i64>, to: Start) {
+    pub(super) fn reset(
+        &mut self,
+        partition: &TopicPartition,
+        cause: &'static str,
+        from: Option<i64>,
+        to: ResetTarget,
+    ) {
         let what = match from {
             Some(offset) => format!("{partition} (offset {offset})"),
             None => partition.to_string(),
         };
-        self.resets.entry((cause, Named(to).to_string())).or_default().push(what);
+        self.resets.entry((cause, ResetName(to).to_string())).or_default().push(what);
     }
 
     /// The log lost records that were read already.
@@ -104,15 +110,15 @@ impl Stall {
 }
 
 /// A start as `auto.offset.reset` names it.
-struct Named(Start);
+struct ResetName(ResetTarget);
 
-impl fmt::Display for Named {
+impl fmt::Display for ResetName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Start::Earliest => f.write_str("earliest"),
-            Start::Latest => f.write_str("latest"),
-            Start::Since(duration) => write!(f, "by_duration, {} ms back", duration.as_millis()),
-            Start::At(millis) => write!(f, "timestamp {millis}"),
+            ResetTarget::Earliest => f.write_str("earliest"),
+            ResetTarget::Latest => f.write_str("latest"),
+            ResetTarget::Since(duration) => write!(f, "by_duration, {} ms back", duration.as_millis()),
+            ResetTarget::At(millis) => write!(f, "timestamp {millis}"),
         }
     }
 }
@@ -122,11 +128,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resets_soon_after_a_line_are_gathered() {
-        let (mut journal, start) = (Journal::default(), Instant::now());
+    fn combines_resets_within_log_interval() {
+        let (mut journal, start) = (LogDigest::default(), Instant::now());
         let mut left = Vec::new();
         for second in 0..12 {
-            journal.reset(&TopicPartition::new("t", 0), "no offset", None, Start::Latest);
+            journal.reset(&TopicPartition::new("t", 0), "no offset", None, ResetTarget::Latest);
             journal.write(&Origin::default(), start + second * Duration::from_secs(1));
             left.push(journal.resets.values().map(Vec::len).sum::<usize>());
         }
@@ -134,9 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn stalls_are_told_at_once_and_every_minute() {
-        let (mut journal, start) = (Journal::default(), Instant::now());
-        let told = |journal: &mut Journal, new: bool, second: u32| {
+    fn logs_stalls_at_once_then_every_minute() {
+        let (mut journal, start) = (LogDigest::default(), Instant::now());
+        let told = |journal: &mut LogDigest, new: bool, second: u32| {
             journal.is_due_for_stalls(new, start + second * Duration::from_secs(1))
         };
         assert!(told(&mut journal, true, 0));
@@ -145,10 +151,10 @@ mod tests {
     }
 
     #[test]
-    fn resets_of_one_cause_are_gathered() {
-        let mut journal = Journal::default();
+    fn combines_resets_with_same_cause() {
+        let mut journal = LogDigest::default();
         for partition in 0..200 {
-            journal.reset(&TopicPartition::new("t", partition), "cause", Some(7), Start::Earliest);
+            journal.reset(&TopicPartition::new("t", partition), "cause", Some(7), ResetTarget::Earliest);
         }
         assert_eq!(journal.resets.len(), 1);
         assert_eq!(journal.resets[&("cause", "earliest".to_owned())][0], "t[0] (offset 7)");

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{answer_size::Pace, assignment::Assignment, partition::Partition, routes::Node};
+use super::{answer_size::Bottleneck, assignment::ConsumerState, partition::PartitionState, routes::FetchConnection};
 use crate::{
     error::{DeliveryStatus, Error},
     log::event,
@@ -33,46 +33,46 @@ const UNREACHED: Duration = Duration::from_secs(60);
 
 /// Where a partition is fetched from: a broker, over one of the connections to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Source {
+pub(super) struct FetchConnectionId {
     pub(super) broker: i32,
-    pub(super) lane: u8,
+    pub(super) connection: u8,
 }
 
 /// The first connection to a broker, which there always is.
-impl From<i32> for Source {
+impl From<i32> for FetchConnectionId {
     fn from(broker: i32) -> Self {
-        Self { broker, lane: 0 }
+        Self { broker, connection: 0 }
     }
 }
 
 /// What an answer asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    Nothing,
+pub(super) enum ScalingDecision {
+    Keep,
     /// Another connection for some of the partitions of which something came since then.
-    More(Instant),
+    Add(Instant),
     /// To give the last connection up.
-    Fewer,
+    RemoveLast,
     /// The same, since nothing is asked for over it.
-    Idle,
+    RemoveIdle,
 }
 
 /// The connections to one broker.
 #[derive(Debug)]
-pub(super) struct Lanes {
+pub(super) struct ConnectionScaling {
     open: u8,
     most: u8,
     /// Of each: how many answers in a row were held up by the line, and since when.
     streaks: Vec<Option<(u32, Instant)>>,
-    patience: u32,
+    threshold: u32,
     /// What speaks against the last one.
-    spare: u32,
+    surplus: u32,
     not_before: Option<Instant>,
 }
 
-impl Lanes {
+impl ConnectionScaling {
     pub(super) fn new(most: u8) -> Self {
-        Self { open: 1, most: most.max(1), streaks: vec![None], patience: PATIENCE, spare: 0, not_before: None }
+        Self { open: 1, most: most.max(1), streaks: vec![None], threshold: PATIENCE, surplus: 0, not_before: None }
     }
 
     /// How many there are.
@@ -81,244 +81,251 @@ impl Lanes {
     }
 
     /// An answer came over one of them. `idle`: one over which nothing is asked for.
-    pub(super) fn answered(&mut self, lane: u8, pace: Pace, idle: Option<u8>, now: Instant) -> Change {
+    pub(super) fn response_received(
+        &mut self,
+        lane: u8,
+        pace: Bottleneck,
+        idle: Option<u8>,
+        now: Instant,
+    ) -> ScalingDecision {
         let is_last = |lane: u8| lane.saturating_add(1) == self.open;
         let (last, idle_last) = (is_last(lane), idle.is_some_and(is_last));
-        let Some(streak) = self.streaks.get_mut(usize::from(lane)) else { return Change::Nothing };
-        if pace == Pace::Line {
+        let Some(streak) = self.streaks.get_mut(usize::from(lane)) else { return ScalingDecision::Keep };
+        if pace == Bottleneck::Connection {
             let (count, since) = streak.map_or((1, now), |(count, since)| (count + 1, since));
             *streak = Some((count, since));
-            self.spare = if last { 0 } else { self.spare };
+            self.surplus = if last { 0 } else { self.surplus };
             let may = idle.is_some() || (self.open < self.most && self.not_before.is_none_or(|at| at <= now));
-            return if may && count > self.patience { Change::More(since) } else { Change::Nothing };
+            return if may && count > self.threshold { ScalingDecision::Add(since) } else { ScalingDecision::Keep };
         }
         *streak = None;
         if !last && !idle_last {
-            return Change::Nothing;
+            return ScalingDecision::Keep;
         }
-        match self.counts_against(if pace == Pace::Reader { READER } else { 1 }) {
-            Change::Fewer if idle_last && pace == Pace::Other => Change::Idle,
+        match self.add_surplus(if pace == Bottleneck::Reader { READER } else { 1 }) {
+            ScalingDecision::RemoveLast if idle_last && pace == Bottleneck::Other => ScalingDecision::RemoveIdle,
             change => change,
         }
     }
 
     /// There was no room for the next answer: the reader takes his time, and where the connections
     /// vie with each other for what he frees, some of them would come short.
-    pub(super) fn held_up(&mut self) -> Change {
-        self.counts_against(READER)
+    pub(super) fn quota_exhausted(&mut self) -> ScalingDecision {
+        self.add_surplus(READER)
     }
 
-    fn counts_against(&mut self, weight: u32) -> Change {
-        self.spare = if self.open > 1 { self.spare.saturating_add(weight) } else { 0 };
-        if self.spare >= SPARE { Change::Fewer } else { Change::Nothing }
+    fn add_surplus(&mut self, weight: u32) -> ScalingDecision {
+        self.surplus = if self.open > 1 { self.surplus.saturating_add(weight) } else { 0 };
+        if self.surplus >= SPARE { ScalingDecision::RemoveLast } else { ScalingDecision::Keep }
     }
 
     /// One more; its number.
     pub(super) fn add(&mut self) -> u8 {
         let lane = self.open;
         self.open = self.open.saturating_add(1).min(self.most);
-        self.begin_anew();
+        self.reset_counts();
         lane
     }
 
     /// Only so many are left, and the next one comes less easily.
     pub(super) fn keep(&mut self, lanes: u8) {
-        self.ended(lanes);
-        self.patience = self.patience.saturating_mul(2).min(MOST_PATIENCE);
+        self.connections_ended(lanes);
+        self.threshold = self.threshold.saturating_mul(2).min(MOST_PATIENCE);
     }
 
     /// The last ones have ended, since nothing was read over them: only so many are left.
-    pub(super) fn ended(&mut self, open: u8) {
+    pub(super) fn connections_ended(&mut self, open: u8) {
         if open < self.open {
             self.open = open.max(1);
-            self.begin_anew();
+            self.reset_counts();
         }
     }
 
     /// Another connection could not be made.
-    pub(super) fn unreached(&mut self, now: Instant) {
+    pub(super) fn connect_failed(&mut self, now: Instant) {
         self.not_before = self.not_before.max(Some(now + UNREACHED));
     }
 
     /// The broker has no room for another session.
-    pub(super) fn refused(&mut self, now: Instant) {
+    pub(super) fn session_refused(&mut self, now: Instant) {
         self.not_before = Some(now + REFUSED);
     }
 
-    fn begin_anew(&mut self) {
+    fn reset_counts(&mut self) {
         self.streaks.clear();
         self.streaks.resize(usize::from(self.open), None);
-        self.spare = 0;
+        self.surplus = 0;
     }
 }
 
-impl Assignment {
+impl ConsumerState {
     /// Over which of a broker's connections a partition that comes to it is read: the one with the
     /// fewest.
-    pub(super) fn lane_for(&mut self, broker: i32) -> Source {
+    pub(super) fn connection_for(&mut self, broker: i32) -> FetchConnectionId {
         let most = self.rules.connections;
-        let open = self.lanes.entry(broker).or_insert_with(|| Lanes::new(most)).open();
-        let sources = (0..open).map(|lane| Source { broker, lane });
-        let fewest = sources.min_by_key(|source| self.nodes.get(source).map_or(0, |node| node.partitions));
+        let open = self.scaling.entry(broker).or_insert_with(|| ConnectionScaling::new(most)).open();
+        let sources = (0..open).map(|lane| FetchConnectionId { broker, connection: lane });
+        let fewest = sources.min_by_key(|source| self.connections.get(source).map_or(0, |node| node.partitions));
         fewest.unwrap_or(broker.into())
     }
 
     /// An answer came that says that of the line. Nothing is under way on this connection now.
-    pub(super) fn pace_of(&mut self, source: Source, pace: Pace, now: Instant) {
-        let Some(lanes) = self.lanes.get_mut(&source.broker) else { return };
-        let idles = |node: &Node| node.under_way == 0 && node.session.len() == 0 && node.changed.is_empty();
-        let others = (1..lanes.open()).rev().filter(|lane| *lane != source.lane);
-        let mut others = others.map(|lane| Source { lane, ..source });
-        let idle = others.find(|other| self.nodes.get(other).is_none_or(idles)).map(|other| other.lane);
-        let change = lanes.answered(source.lane, pace, idle, now);
-        self.change_lanes(source, change, idle);
+    pub(super) fn record_bottleneck(&mut self, source: FetchConnectionId, pace: Bottleneck, now: Instant) {
+        let Some(lanes) = self.scaling.get_mut(&source.broker) else { return };
+        let idles = |node: &FetchConnection| node.in_flight == 0 && node.session.len() == 0 && node.changed.is_empty();
+        let others = (1..lanes.open()).rev().filter(|lane| *lane != source.connection);
+        let mut others = others.map(|lane| FetchConnectionId { connection: lane, ..source });
+        let idle = others.find(|other| self.connections.get(other).is_none_or(idles)).map(|other| other.connection);
+        let change = lanes.response_received(source.connection, pace, idle, now);
+        self.apply_scaling(source, change, idle);
     }
 
     /// There is no room for what could be fetched from there.
-    pub(super) fn held_up(&mut self, source: Source) {
-        let Some(lanes) = self.lanes.get_mut(&source.broker) else { return };
-        let change = lanes.held_up();
-        self.change_lanes(source, change, None);
+    pub(super) fn quota_exhausted(&mut self, source: FetchConnectionId) {
+        let Some(lanes) = self.scaling.get_mut(&source.broker) else { return };
+        let change = lanes.quota_exhausted();
+        self.apply_scaling(source, change, None);
     }
 
-    fn change_lanes(&mut self, source: Source, change: Change, idle: Option<u8>) {
-        let open = self.lanes.get(&source.broker).map_or(1, Lanes::open);
+    fn apply_scaling(&mut self, source: FetchConnectionId, change: ScalingDecision, idle: Option<u8>) {
+        let open = self.scaling.get(&source.broker).map_or(1, ConnectionScaling::open);
         match change {
-            Change::Nothing => {}
-            Change::More(since) => self.add_lane(source, since, idle),
-            Change::Fewer => self.keep_lanes(source.broker, open.saturating_sub(1)),
-            Change::Idle => self.close_lanes(source.broker, open.saturating_sub(1)),
+            ScalingDecision::Keep => {}
+            ScalingDecision::Add(since) => self.add_connection(source, since, idle),
+            ScalingDecision::RemoveLast => self.keep_connections(source.broker, open.saturating_sub(1)),
+            ScalingDecision::RemoveIdle => self.close_connections(source.broker, open.saturating_sub(1)),
         }
     }
 
     /// Whether a broker is read over more than one connection.
-    pub(super) fn has_lanes(&self, broker: i32) -> bool {
-        self.lanes.get(&broker).is_some_and(|lanes| lanes.open() > 1)
+    pub(super) fn has_several_connections(&self, broker: i32) -> bool {
+        self.scaling.get(&broker).is_some_and(|lanes| lanes.open() > 1)
     }
 
     /// A broker has no room for a session: without one every request names all partitions, which
     /// more connections make no better.
-    pub(super) fn refuses_session(&mut self, source: Source, now: Instant) {
-        if let Some(lanes) = self.lanes.get_mut(&source.broker) {
-            lanes.refused(now);
+    pub(super) fn session_refused(&mut self, source: FetchConnectionId, now: Instant) {
+        if let Some(lanes) = self.scaling.get_mut(&source.broker) {
+            lanes.session_refused(now);
         }
-        if source.lane > 0 {
-            self.keep_lanes(source.broker, source.lane);
+        if source.connection > 0 {
+            self.keep_connections(source.broker, source.connection);
         }
     }
 
     /// A connection over which nothing was read has ended. With the last one all before it end that
     /// did so earlier.
-    pub(super) fn lane_ended(&mut self, broker: i32) {
-        let left = self.nodes.keys().filter(|source| source.broker == broker).map(|source| source.lane).max();
-        if let Some(lanes) = self.lanes.get_mut(&broker) {
-            lanes.ended(left.map_or(1, |lane| lane.saturating_add(1)));
+    pub(super) fn connection_ended(&mut self, broker: i32) {
+        let left =
+            self.connections.keys().filter(|source| source.broker == broker).map(|source| source.connection).max();
+        if let Some(lanes) = self.scaling.get_mut(&broker) {
+            lanes.connections_ended(left.map_or(1, |lane| lane.saturating_add(1)));
         }
         // Which may have waited for the end of this one.
-        self.signals.nodes.insert(broker.into());
+        self.signals.connections.insert(broker.into());
     }
 
     /// A fetch over another connection than the first one failed: its partitions go on over those
     /// that are left. If it is the broker that is gone, these say so.
-    pub(super) fn lane_failed(&mut self, source: Source, error: &Error, now: Instant) {
+    pub(super) fn connection_failed(&mut self, source: FetchConnectionId, error: &Error, now: Instant) {
         let unsent = error.delivery_status() == Some(DeliveryStatus::NotPersisted);
-        if let Some(lanes) = self.lanes.get_mut(&source.broker).filter(|_| unsent) {
-            lanes.unreached(now);
+        if let Some(lanes) = self.scaling.get_mut(&source.broker).filter(|_| unsent) {
+            lanes.connect_failed(now);
         }
-        self.keep_lanes(source.broker, source.lane);
+        self.keep_connections(source.broker, source.connection);
     }
 
     /// Whether any reader waits for records right now.
-    pub(super) fn somebody_waits(&self) -> bool {
+    pub(super) fn any_reader_waits(&self) -> bool {
         self.reader_waits()
             || self.partitions.values().any(|found| found.split.as_ref().is_some_and(|split| split.is_waiting()))
     }
 
     /// Every second partition of a connection goes to a new one, or to one that has nothing to do;
     /// those of which something came since then first: if there are two of them.
-    fn add_lane(&mut self, from: Source, since: Instant, idle: Option<u8>) {
-        let here = self.partitions.iter().filter(|(_, found)| found.source() == Some(from));
-        let mut here: Vec<_> = here.map(|(partition, found)| (found.fed, partition.clone())).collect();
+    fn add_connection(&mut self, from: FetchConnectionId, since: Instant, idle: Option<u8>) {
+        let here = self.partitions.iter().filter(|(_, found)| found.connection_id() == Some(from));
+        let mut here: Vec<_> = here.map(|(partition, found)| (found.last_data_at, partition.clone())).collect();
         here.sort_unstable_by(|one, other| other.cmp(one));
-        let Some(lanes) = self.lanes.get_mut(&from.broker) else { return };
+        let Some(lanes) = self.scaling.get_mut(&from.broker) else { return };
         if here.iter().filter(|(fed, _)| fed.is_some_and(|at| at >= since)).count() < 2 {
             // To be looked at again after as many answers.
-            return lanes.begin_anew();
+            return lanes.reset_counts();
         }
         let lane = match idle {
             Some(lane) => {
-                lanes.begin_anew();
+                lanes.reset_counts();
                 lane
             }
             None => lanes.add(),
         };
-        let to = Source { broker: from.broker, lane };
-        event!(DEBUG, self.rules.origin, broker = to.broker, lane = to.lane, "another connection to fetch over");
-        let size = self.nodes.get(&from).map(|node| node.answer_size.clone());
+        let to = FetchConnectionId { broker: from.broker, connection: lane };
+        event!(DEBUG, self.rules.origin, broker = to.broker, lane = to.connection, "another connection to fetch over");
+        let size = self.connections.get(&from).map(|node| node.fetch_size.clone());
         for (_, partition) in here.into_iter().skip(1).step_by(2) {
-            self.move_to_lane(&partition, to);
+            self.move_to_connection(&partition, to);
         }
-        if let (Some(size), Some(node)) = (size, self.nodes.get_mut(&to)) {
-            node.answer_size = size;
+        if let (Some(size), Some(node)) = (size, self.connections.get_mut(&to)) {
+            node.fetch_size = size;
         }
     }
 
     /// Only so many of a broker's connections are left, and the next one comes less easily.
-    pub(super) fn keep_lanes(&mut self, broker: i32, keep: u8) {
-        if let Some(lanes) = self.lanes.get_mut(&broker).filter(|lanes| keep < lanes.open()) {
+    pub(super) fn keep_connections(&mut self, broker: i32, keep: u8) {
+        if let Some(lanes) = self.scaling.get_mut(&broker).filter(|lanes| keep < lanes.open()) {
             lanes.keep(keep);
-            self.move_to_those_left(broker);
+            self.redistribute_partitions(broker);
         }
     }
 
     /// The same where they are just not needed.
-    fn close_lanes(&mut self, broker: i32, keep: u8) {
-        if let Some(lanes) = self.lanes.get_mut(&broker).filter(|lanes| keep < lanes.open()) {
-            lanes.ended(keep);
-            self.move_to_those_left(broker);
+    fn close_connections(&mut self, broker: i32, keep: u8) {
+        if let Some(lanes) = self.scaling.get_mut(&broker).filter(|lanes| keep < lanes.open()) {
+            lanes.connections_ended(keep);
+            self.redistribute_partitions(broker);
         }
     }
 
     /// The partitions of connections that are given up go on over the others. What is still under
     /// way is as good as any.
-    fn move_to_those_left(&mut self, broker: i32) {
-        let open = self.lanes.get(&broker).map_or(1, Lanes::open);
+    fn redistribute_partitions(&mut self, broker: i32) {
+        let open = self.scaling.get(&broker).map_or(1, ConnectionScaling::open);
         event!(DEBUG, self.rules.origin, broker, open, "fewer connections to fetch over");
-        let gone = |source: Source| source.broker == broker && source.lane >= open;
-        let here = self.partitions.iter().filter(|(_, found)| found.source().is_some_and(gone));
+        let gone = |source: FetchConnectionId| source.broker == broker && source.connection >= open;
+        let here = self.partitions.iter().filter(|(_, found)| found.connection_id().is_some_and(gone));
         for partition in here.map(|(partition, _)| partition.clone()).collect::<Vec<_>>() {
-            let to = self.lane_for(broker);
-            self.move_to_lane(&partition, to);
+            let to = self.connection_for(broker);
+            self.move_to_connection(&partition, to);
         }
     }
 
-    fn move_to_lane(&mut self, partition: &TopicPartition, to: Source) {
-        let before = self.partitions.get(partition).and_then(Partition::source);
+    fn move_to_connection(&mut self, partition: &TopicPartition, to: FetchConnectionId) {
+        let before = self.partitions.get(partition).and_then(PartitionState::connection_id);
         // First there, then away, so that the broker's share is not given up in between.
-        self.join_source(partition, to);
-        self.leave_source(before, partition);
-        self.touch(partition);
+        self.join_connection(partition, to);
+        self.leave_connection(before, partition);
+        self.mark_changed(partition);
     }
 
     /// What is reserved for answers that are under way over a broker's other connections.
-    pub(super) fn under_way_beside(&self, source: Source) -> usize {
-        let others = self.nodes.iter().filter(|(other, _)| other.broker == source.broker && **other != source);
-        others.map(|(_, node)| node.under_way).sum()
+    pub(super) fn in_flight_on_siblings(&self, source: FetchConnectionId) -> usize {
+        let others = self.connections.iter().filter(|(other, _)| other.broker == source.broker && **other != source);
+        others.map(|(_, node)| node.in_flight).sum()
     }
 
     /// A fetch ended. Where a broker's share is full, its other connections have waited for that:
     /// whether one of them may go beyond it is to be seen anew.
-    pub(super) fn wake_beside(&mut self, source: Source) {
-        if self.nodes.get(&source).is_some_and(|node| node.account.is_starved()) {
-            self.look_again_beside(source);
+    pub(super) fn wake_siblings(&mut self, source: FetchConnectionId) {
+        if self.connections.get(&source).is_some_and(|node| node.quota.is_starved()) {
+            self.recheck_siblings(source);
         }
     }
 
     /// A broker's other connections that nothing is under way on look again what they can fetch.
-    pub(super) fn look_again_beside(&mut self, source: Source) {
-        let beside = |other: &Source| other.broker == source.broker && *other != source;
-        let idle = self.nodes.iter().filter(|(other, node)| beside(other) && node.under_way == 0);
-        self.signals.nodes.extend(idle.map(|(other, _)| *other));
+    pub(super) fn recheck_siblings(&mut self, source: FetchConnectionId) {
+        let beside = |other: &FetchConnectionId| other.broker == source.broker && *other != source;
+        let idle = self.connections.iter().filter(|(other, node)| beside(other) && node.in_flight == 0);
+        self.signals.connections.extend(idle.map(|(other, _)| *other));
     }
 }
 
@@ -329,98 +336,128 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     /// So many answers of that pace over one connection; what the last of them asks for.
-    fn answers(lanes: &mut Lanes, lane: u8, pace: Pace, count: u32, now: Instant) -> Change {
-        (1..count).for_each(|_| assert_eq!(lanes.answered(lane, pace, None, now), Change::Nothing));
-        lanes.answered(lane, pace, None, now)
+    fn answers(lanes: &mut ConnectionScaling, lane: u8, pace: Bottleneck, count: u32, now: Instant) -> ScalingDecision {
+        (1..count).for_each(|_| assert_eq!(lanes.response_received(lane, pace, None, now), ScalingDecision::Keep));
+        lanes.response_received(lane, pace, None, now)
     }
 
     #[test]
-    fn answers_in_a_row_that_keep_the_reader_waiting_ask_for_another_connection() {
+    fn sustained_reader_waits_open_another_connection() {
         let now = Instant::now();
-        let mut lanes = Lanes::new(2);
-        answers(&mut lanes, 0, Pace::Line, PATIENCE, now);
-        for pace in [Pace::Reader, Pace::Other] {
-            assert_eq!(lanes.answered(0, pace, None, now), Change::Nothing);
-            assert_eq!(answers(&mut lanes, 0, Pace::Line, PATIENCE, now), Change::Nothing, "from the beginning");
+        let mut lanes = ConnectionScaling::new(2);
+        answers(&mut lanes, 0, Bottleneck::Connection, PATIENCE, now);
+        for pace in [Bottleneck::Reader, Bottleneck::Other] {
+            assert_eq!(lanes.response_received(0, pace, None, now), ScalingDecision::Keep);
+            assert_eq!(
+                answers(&mut lanes, 0, Bottleneck::Connection, PATIENCE, now),
+                ScalingDecision::Keep,
+                "from the beginning"
+            );
         }
-        assert_eq!(lanes.answered(0, Pace::Line, None, now + MS), Change::More(now));
+        assert_eq!(lanes.response_received(0, Bottleneck::Connection, None, now + MS), ScalingDecision::Add(now));
         assert_eq!((lanes.add(), lanes.open()), (1, 2));
-        assert_eq!(answers(&mut lanes, 1, Pace::Line, 100, now), Change::Nothing, "no more than may be");
-        let mut one = Lanes::new(0);
-        assert_eq!(answers(&mut one, 0, Pace::Line, 100, now), Change::Nothing);
+        assert_eq!(
+            answers(&mut lanes, 1, Bottleneck::Connection, 100, now),
+            ScalingDecision::Keep,
+            "no more than may be"
+        );
+        let mut one = ConnectionScaling::new(0);
+        assert_eq!(answers(&mut one, 0, Bottleneck::Connection, 100, now), ScalingDecision::Keep);
     }
 
     #[test]
-    fn a_reader_that_has_enough_to_do_takes_the_last_one_back_and_the_next_comes_less_easily() {
+    fn closes_newest_when_reader_is_slow() {
         let now = Instant::now();
-        let mut lanes = Lanes::new(4);
+        let mut lanes = ConnectionScaling::new(4);
         lanes.add();
         lanes.add();
-        assert_eq!(answers(&mut lanes, 0, Pace::Reader, 100, now), Change::Nothing, "it is not the last");
-        answers(&mut lanes, 2, Pace::Reader, SPARE / READER - 1, now);
-        lanes.answered(2, Pace::Line, None, now);
-        assert_eq!(answers(&mut lanes, 2, Pace::Reader, SPARE / READER, now), Change::Fewer);
+        assert_eq!(answers(&mut lanes, 0, Bottleneck::Reader, 100, now), ScalingDecision::Keep, "it is not the last");
+        answers(&mut lanes, 2, Bottleneck::Reader, SPARE / READER - 1, now);
+        lanes.response_received(2, Bottleneck::Connection, None, now);
+        assert_eq!(answers(&mut lanes, 2, Bottleneck::Reader, SPARE / READER, now), ScalingDecision::RemoveLast);
         lanes.keep(2);
         assert_eq!(lanes.open(), 2);
-        assert_eq!(lanes.answered(2, Pace::Line, None, now), Change::Nothing, "an answer that was under way");
-        assert_eq!(answers(&mut lanes, 1, Pace::Other, SPARE, now), Change::Fewer, "nor is there much to read");
+        assert_eq!(
+            lanes.response_received(2, Bottleneck::Connection, None, now),
+            ScalingDecision::Keep,
+            "an answer that was under way"
+        );
+        assert_eq!(
+            answers(&mut lanes, 1, Bottleneck::Other, SPARE, now),
+            ScalingDecision::RemoveLast,
+            "nor is there much to read"
+        );
         lanes.keep(1);
-        assert_eq!(answers(&mut lanes, 0, Pace::Other, 1000, now), Change::Nothing, "the first one stays");
-        assert_eq!(answers(&mut lanes, 0, Pace::Line, 4 * PATIENCE, now), Change::Nothing);
-        assert_eq!(lanes.answered(0, Pace::Line, None, now), Change::More(now));
+        assert_eq!(answers(&mut lanes, 0, Bottleneck::Other, 1000, now), ScalingDecision::Keep, "the first one stays");
+        assert_eq!(answers(&mut lanes, 0, Bottleneck::Connection, 4 * PATIENCE, now), ScalingDecision::Keep);
+        assert_eq!(lanes.response_received(0, Bottleneck::Connection, None, now), ScalingDecision::Add(now));
     }
 
     #[test]
-    fn want_of_room_takes_them_back_as_well() {
+    fn memory_shortage_closes_newest_connection() {
         let now = Instant::now();
-        let mut lanes = Lanes::new(4);
-        (0..100).for_each(|_| assert_eq!(lanes.held_up(), Change::Nothing, "the first one stays"));
+        let mut lanes = ConnectionScaling::new(4);
+        (0..100).for_each(|_| assert_eq!(lanes.quota_exhausted(), ScalingDecision::Keep, "the first one stays"));
         lanes.add();
-        (1..SPARE / READER).for_each(|_| assert_eq!(lanes.held_up(), Change::Nothing));
-        lanes.answered(1, Pace::Line, None, now);
-        (1..SPARE / READER).for_each(|_| assert_eq!(lanes.held_up(), Change::Nothing));
-        assert_eq!(lanes.held_up(), Change::Fewer);
+        (1..SPARE / READER).for_each(|_| assert_eq!(lanes.quota_exhausted(), ScalingDecision::Keep));
+        lanes.response_received(1, Bottleneck::Connection, None, now);
+        (1..SPARE / READER).for_each(|_| assert_eq!(lanes.quota_exhausted(), ScalingDecision::Keep));
+        assert_eq!(lanes.quota_exhausted(), ScalingDecision::RemoveLast);
     }
 
     #[test]
-    fn a_broker_without_room_for_another_session_is_left_alone_for_a_while() {
+    fn refused_session_delays_next_connection() {
         let now = Instant::now();
-        let mut lanes = Lanes::new(4);
+        let mut lanes = ConnectionScaling::new(4);
         lanes.add();
-        lanes.refused(now);
+        lanes.session_refused(now);
         lanes.keep(1);
-        assert_eq!(answers(&mut lanes, 0, Pace::Line, 100, now), Change::Nothing);
-        assert_eq!(lanes.answered(0, Pace::Line, None, now + REFUSED), Change::More(now));
+        assert_eq!(answers(&mut lanes, 0, Bottleneck::Connection, 100, now), ScalingDecision::Keep);
+        assert_eq!(lanes.response_received(0, Bottleneck::Connection, None, now + REFUSED), ScalingDecision::Add(now));
     }
 
     #[test]
-    fn one_that_nothing_is_asked_for_over_is_taken_back_by_what_the_others_bring() {
+    fn idle_connection_is_reported_after_other_responses() {
         let now = Instant::now();
-        let mut lanes = Lanes::new(4);
+        let mut lanes = ConnectionScaling::new(4);
         lanes.add();
-        (1..SPARE).for_each(|_| assert_eq!(lanes.answered(0, Pace::Other, Some(1), now), Change::Nothing));
-        assert_eq!(lanes.answered(0, Pace::Other, Some(1), now), Change::Idle);
-        assert_eq!(answers(&mut lanes, 0, Pace::Line, PATIENCE, now), Change::Nothing);
-        assert_eq!(lanes.answered(0, Pace::Line, Some(1), now), Change::More(now), "or it gets something to do");
-        let mut alone = Lanes::new(4);
-        (0..100).for_each(|_| assert_eq!(alone.answered(0, Pace::Other, None, now), Change::Nothing));
+        (1..SPARE).for_each(|_| {
+            assert_eq!(lanes.response_received(0, Bottleneck::Other, Some(1), now), ScalingDecision::Keep)
+        });
+        assert_eq!(lanes.response_received(0, Bottleneck::Other, Some(1), now), ScalingDecision::RemoveIdle);
+        assert_eq!(answers(&mut lanes, 0, Bottleneck::Connection, PATIENCE, now), ScalingDecision::Keep);
+        assert_eq!(
+            lanes.response_received(0, Bottleneck::Connection, Some(1), now),
+            ScalingDecision::Add(now),
+            "or it gets something to do"
+        );
+        let mut alone = ConnectionScaling::new(4);
+        (0..100)
+            .for_each(|_| assert_eq!(alone.response_received(0, Bottleneck::Other, None, now), ScalingDecision::Keep));
     }
 
     #[test]
-    fn those_that_end_are_no_longer_open_and_what_cannot_be_reached_is_tried_again_later() {
+    fn ended_connections_are_replaced_only_after_wait() {
         let now = Instant::now();
-        let mut lanes = Lanes::new(4);
+        let mut lanes = ConnectionScaling::new(4);
         lanes.add();
         lanes.add();
-        lanes.ended(3);
+        lanes.connections_ended(3);
         assert_eq!(lanes.open(), 3, "one that is not the last");
-        lanes.ended(0);
+        lanes.connections_ended(0);
         assert_eq!(lanes.open(), 1);
-        lanes.unreached(now);
-        assert_eq!(answers(&mut lanes, 0, Pace::Line, 100, now), Change::Nothing);
-        assert_eq!(lanes.answered(0, Pace::Line, None, now + UNREACHED), Change::More(now));
-        lanes.refused(now);
-        lanes.unreached(now);
-        assert_eq!(lanes.answered(0, Pace::Line, None, now + UNREACHED), Change::Nothing, "the longer one counts");
+        lanes.connect_failed(now);
+        assert_eq!(answers(&mut lanes, 0, Bottleneck::Connection, 100, now), ScalingDecision::Keep);
+        assert_eq!(
+            lanes.response_received(0, Bottleneck::Connection, None, now + UNREACHED),
+            ScalingDecision::Add(now)
+        );
+        lanes.session_refused(now);
+        lanes.connect_failed(now);
+        assert_eq!(
+            lanes.response_received(0, Bottleneck::Connection, None, now + UNREACHED),
+            ScalingDecision::Keep,
+            "the longer one counts"
+        );
     }
 }

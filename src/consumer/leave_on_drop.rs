@@ -12,8 +12,8 @@ use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
 
 use super::{
     fetch_task::close_sessions,
-    fetcher::Farewell,
-    group::{AskedCommit, Insistence},
+    fetcher::SessionClose,
+    group::{RequestedCommit, RetryPolicy},
     shared::{Shared, after},
 };
 use crate::{error::Result, log::event};
@@ -48,8 +48,8 @@ impl LeaveOnDrop {
     pub(super) fn end(&self) {
         self.ended.store(true, SeqCst);
         self.task.abort();
-        self.shared.inbox.control(|assignment| assignment.end(None));
-        drop(Ending(self.shared.clone()));
+        self.shared.buffer.with_state_and_readers(|assignment| assignment.end(None));
+        drop(CloseOnDrop(self.shared.clone()));
     }
 
     /// Ends reading at once; what was done is committed (with `enable.auto.commit`), and the group
@@ -64,15 +64,15 @@ impl LeaveOnDrop {
         }
         // Nothing fetches any more, which would begin new sessions.
         self.task.abort();
-        let (done, farewells) = shared.inbox.control(|assignment| {
-            let done = shared.commits_by_itself().then(|| shared.ask_to_commit_done(assignment, None));
+        let (done, farewells) = shared.buffer.with_state_and_readers(|assignment| {
+            let done = shared.auto_commits().then(|| shared.request_commit_completed(assignment, None));
             let farewells = assignment.end_sessions();
             assignment.end(None);
             (done, farewells)
         });
         // On a runtime that is shut down it is dropped at once, which closes the client all the
         // same.
-        self.runtime.spawn(leave(Ending(shared.clone()), done, farewells));
+        self.runtime.spawn(leave(CloseOnDrop(shared.clone()), done, farewells));
     }
 }
 
@@ -83,20 +83,20 @@ impl Drop for LeaveOnDrop {
 }
 
 /// Closes the client when it is dropped.
-struct Ending(Arc<Shared>);
+struct CloseOnDrop(Arc<Shared>);
 
-impl Drop for Ending {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        self.0.asked.end();
+        self.0.commit_queue.end();
         self.0.client.close();
     }
 }
 
-async fn leave(ending: Ending, done: Option<Result<AskedCommit>>, farewells: Vec<Farewell>) {
+async fn leave(ending: CloseOnDrop, done: Option<Result<RequestedCommit>>, farewells: Vec<SessionClose>) {
     let shared = &ending.0;
     let (deadline, commit_by) = (after(TIMEOUT), after(TIMEOUT - GOODBYE));
     // First what was asked for before: the last to be committed is what was done last.
-    shared.commit_asked(commit_by).await;
+    shared.run_queued_commits(commit_by).await;
     if let Some(done) = done
         && let Err(error) = commit(shared, done, commit_by).await
     {
@@ -118,7 +118,7 @@ async fn leave(ending: Ending, done: Option<Result<AskedCommit>>, farewells: Vec
     close_sessions(shared.fetch_task(), farewells, deadline.min(after(FAREWELL))).await;
 }
 
-async fn commit(shared: &Shared, done: Result<AskedCommit>, deadline: Instant) -> Result<()> {
+async fn commit(shared: &Shared, done: Result<RequestedCommit>, deadline: Instant) -> Result<()> {
     let mut done = done?;
-    shared.carry_out(&mut done, Insistence::Through, deadline).await
+    shared.run_commit(&mut done, RetryPolicy::UntilCommitted, deadline).await
 }

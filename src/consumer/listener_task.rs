@@ -10,8 +10,8 @@ use tokio::{
 
 use super::{
     inbox::lock,
-    position::State,
-    rebalance_listener::{AnyListener, Assigned, Revoked, Told},
+    position::FetchState,
+    rebalance_listener::{AnyListener, Assigned, ListenerResult, Revoked},
     shared::Shared,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 
 /// What the listener is to be told.
 #[derive(Debug)]
-pub(super) enum Tell {
+pub(super) enum RebalanceCall {
     /// With the number of the positioning in which each is held back until the listener is done.
     Assigned(Vec<(TopicPartition, u64)>),
     Revoked {
@@ -34,7 +34,7 @@ pub(super) enum Tell {
 
 pub(super) struct ListenerTask {
     pub(super) shared: Arc<Shared>,
-    pub(super) calls: mpsc::UnboundedReceiver<Tell>,
+    pub(super) calls: mpsc::UnboundedReceiver<RebalanceCall>,
 }
 
 impl ListenerTask {
@@ -42,22 +42,22 @@ impl ListenerTask {
         while let Some(tell) = self.calls.recv().await {
             let listener = lock(&self.shared.listener).0.clone();
             match tell {
-                Tell::Assigned(held) => self.assigned(listener, held).await,
-                Tell::Revoked { partitions, done } => {
+                RebalanceCall::Assigned(held) => self.assigned(listener, held).await,
+                RebalanceCall::Revoked { partitions, done } => {
                     // Without partitions somebody waits for what it was told before.
                     if let Some(listener) = listener.filter(|_| !partitions.is_empty()) {
                         let revoked = Revoked::new(partitions, Arc::downgrade(&self.shared));
                         let told = self.call("on_revoked", async move { ((), listener.revoked(&revoked).await) }).await;
-                        self.complain(told.err());
+                        self.report_error(told.err());
                     }
-                    self.shared.revocations_told.fetch_sub(1, SeqCst);
+                    self.shared.announced_revocations.fetch_sub(1, SeqCst);
                     // Who asked may have given up waiting.
                     let _ = done.send(());
                 }
-                Tell::Lost(lost) => {
+                RebalanceCall::Lost(lost) => {
                     if let Some(listener) = listener {
                         let told = self.call("on_lost", async move { ((), listener.lost(&lost).await) }).await;
-                        self.complain(told.err());
+                        self.report_error(told.err());
                     }
                 }
             }
@@ -76,29 +76,29 @@ impl ListenerTask {
             }
             None => Ok(Default::default()),
         };
-        let error = self.shared.inbox.control(|assignment| match told {
+        let error = self.shared.buffer.with_state_and_readers(|assignment| match told {
             Ok(starts) => {
                 for (partition, generation) in held {
-                    let start = starts.get(&partition).copied().map_or(State::Committed, State::at);
-                    assignment.release(&partition, generation, Some(start));
+                    let start = starts.get(&partition).copied().map_or(FetchState::Initializing, FetchState::at);
+                    assignment.release_held(&partition, generation, Some(start));
                 }
                 None
             }
             Err(error) => {
-                held.iter().for_each(|(partition, generation)| assignment.release(partition, *generation, None));
+                held.iter().for_each(|(partition, generation)| assignment.release_held(partition, *generation, None));
                 Some(error)
             }
         });
-        self.complain(error);
+        self.report_error(error);
     }
 
-    fn complain(&self, error: Option<Error>) {
+    fn report_error(&self, error: Option<Error>) {
         if let Some(error) = error {
             event!(
                 WARN, self.shared.client.origin(), %error,
                 "the rebalance listener failed: the reader is told, and the rebalance goes on"
             );
-            self.shared.inbox.with(|assignment| assignment.push_error(error));
+            self.shared.buffer.with_state(|assignment| assignment.push_error(error));
         }
     }
 
@@ -106,7 +106,7 @@ impl ListenerTask {
     async fn call<T: Send + 'static>(
         &self,
         name: &str,
-        call: impl Future<Output = (T, Told)> + Send + 'static,
+        call: impl Future<Output = (T, ListenerResult)> + Send + 'static,
     ) -> Result<T> {
         let bound = self.shared.settings.max_poll_interval;
         let failed = |what: String| Error::new(ErrorKind::Callback, format!("the rebalance listener's {name} {what}"));

@@ -12,12 +12,12 @@ use tokio::{task::JoinSet, time::Instant};
 use super::{
     Consumer, OffsetAndMetadata,
     consumer::check_partition,
-    offset_lookup::{EARLIEST, Found, LATEST, Row, list_offsets, listed_offsets},
+    offset_lookup::{EARLIEST, LATEST, ListedOffset, QueryRow, list_offsets, listed_offsets},
     settings::IsolationLevel,
     shared::after,
 };
 use crate::{
-    cluster::{Attempt, Backoff, Lane, PartitionInfo, Route},
+    cluster::{Attempt, Backoff, ConnectionKind, PartitionInfo, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
     record::{TopicPartition, to_millis},
     wire::messages::MetadataRequest,
@@ -92,7 +92,7 @@ impl Consumer {
         // Negative timestamps mean other questions.
         let wanted = times.into_iter().map(|(partition, time)| (partition, to_millis(time).max(0))).collect();
         let found = self.look_up(wanted).await?;
-        let shown = |found: Found| {
+        let shown = |found: ListedOffset| {
             (found.offset >= 0).then_some(OffsetAndTimestamp {
                 offset: found.offset,
                 timestamp_millis: found.timestamp,
@@ -154,7 +154,7 @@ impl Consumer {
         };
         let client = &self.shared.client;
         let response =
-            client.call(Route::Any, Lane::Main, self.shared.deadline(), request, |_| ErrorCode::NONE).await?;
+            client.call(Route::Any, ConnectionKind::Main, self.shared.deadline(), request, |_| ErrorCode::NONE).await?;
         let mut topics = BTreeMap::new();
         for topic in response.topics.iter().filter(|topic| ErrorCode::new(topic.error_code).is_ok()) {
             let Some(name) = &topic.name else { continue };
@@ -177,7 +177,7 @@ impl Consumer {
     }
 
     /// Asks the leaders for the first offset at or behind each timestamp, until all have answered.
-    async fn look_up(&self, wanted: Vec<(TopicPartition, i64)>) -> Result<HashMap<TopicPartition, Found>> {
+    async fn look_up(&self, wanted: Vec<(TopicPartition, i64)>) -> Result<HashMap<TopicPartition, ListedOffset>> {
         wanted.iter().try_for_each(|(partition, _)| check_partition(partition))?;
         let client = &self.shared.client;
         let settings = client.settings();
@@ -194,7 +194,7 @@ impl Consumer {
                 client.topic(topic, deadline).await?;
             }
             let metadata = client.metadata();
-            let mut asks: BTreeMap<i32, Vec<Row<i64>>> = BTreeMap::new();
+            let mut asks: BTreeMap<i32, Vec<QueryRow<i64>>> = BTreeMap::new();
             let mut trouble = None;
             for (partition, timestamp) in &open {
                 let leader = metadata.leader(&partition.topic, partition.partition);
@@ -211,7 +211,7 @@ impl Consumer {
             for (node, rows) in asks {
                 let client = client.clone();
                 let timeout = settings.request_timeout.min(deadline.saturating_duration_since(Instant::now()));
-                let attempt = Attempt { node, lane: Lane::Main, timeout, max_version: None };
+                let attempt = Attempt { node, lane: ConnectionKind::Main, timeout, max_version: None };
                 let request = list_offsets(&rows, read_committed, timeout);
                 answers.spawn(async move { client.send(attempt, |_| request).await.map(|r| listed_offsets(&r)) });
             }

@@ -84,16 +84,16 @@ pub use group::assignor::{
     Assignments, Assignor, CooperativeStickyAssignor, GroupMember, GroupSubscription, LastAssignment, PartitionRacks,
     RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
 };
-pub(crate) use hand::{Ending, Hand, HandEvent, Hands, Mark};
+pub(crate) use hand::{CompletionMark, ManualPartitionReader, ManualReader, ManualReaderEvent, PartitionEnd};
 pub use lookups::OffsetAndTimestamp;
 pub use metrics::{ConsumerMetrics, PartitionMetrics};
 pub use offsets::OffsetAndMetadata;
 pub use partition_stream::PartitionStream;
 pub use pending_commit::PendingCommit;
-pub use rebalance_listener::{Assigned, RebalanceListener, Revoked, Told};
+pub use rebalance_listener::{Assigned, ListenerResult, RebalanceListener, Revoked};
 pub use record_ref::{RecordHeaders, RecordRef};
 pub use records::{PartitionRecords, Records, RecordsIter};
 pub use settings::{GroupProtocol, IsolationLevel, OffsetReset};
-pub use status::{PartitionStatus, Waiting};
+pub use status::{PartitionStatus, WaitReason};
 pub use stream::RecordStream;
 pub use wanted_topics::{TopicState, TopicStatus};

@@ -12,7 +12,7 @@ pub(super) const SHUNNED: Duration = Duration::from_secs(30);
 
 /// What is known of one partition's replica nearby.
 #[derive(Debug)]
-pub(super) struct Nearby {
+pub(super) struct PreferredReplica {
     /// Read from, until when.
     present: Option<(i32, Instant)>,
     /// Failed last, and is not to be gone to before then.
@@ -21,7 +21,7 @@ pub(super) struct Nearby {
     retries: Backoff,
 }
 
-impl Nearby {
+impl PreferredReplica {
     /// `retry` is the first wait after a failure.
     pub(super) fn new(retry: Duration) -> Self {
         Self { present: None, failed: None, retries: Backoff::new(retry, SHUNNED) }
@@ -63,7 +63,7 @@ impl Nearby {
     }
 
     /// Back to the leader, without anything held against the replica.
-    pub(super) fn leave(&mut self) {
+    pub(super) fn abandon(&mut self) {
         self.present = None;
     }
 
@@ -82,11 +82,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_recommendation_holds_until_it_expires_or_the_replica_fails() {
+    fn replica_lasts_until_expiry_or_failure() {
         let rng = &mut StdRng::seed_from_u64(1);
         let now = Instant::now();
         let later = now + 10 * SECOND;
-        let mut nearby = Nearby::new(SECOND);
+        let mut nearby = PreferredReplica::new(SECOND);
         assert_eq!(nearby.recommend(2, later, now), None);
         assert_eq!((nearby.node(), nearby.until(), nearby.expire(now)), (Some(2), Some(later), false));
         assert!(nearby.expire(later) && nearby.node().is_none());

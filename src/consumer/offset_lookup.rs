@@ -22,7 +22,7 @@ pub(super) const LATEST: i64 = -1;
 
 /// An offset that a broker named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct ListedOffset {
     /// −1: there is none.
     pub(super) offset: i64,
     pub(super) timestamp: i64,
@@ -31,10 +31,10 @@ pub(super) struct Found {
 }
 
 /// What is asked about one partition: partition, epoch of the leader as we know it, and `T`.
-pub(super) type Row<T> = (TopicPartition, i32, T);
+pub(super) type QueryRow<T> = (TopicPartition, i32, T);
 
 /// Groups rows by topic, keeping their order.
-fn by_topic<T: Clone, P>(rows: &[Row<T>], make: impl Fn(&Row<T>) -> P) -> Vec<(ByteString, Vec<P>)> {
+fn by_topic<T: Clone, P>(rows: &[QueryRow<T>], make: impl Fn(&QueryRow<T>) -> P) -> Vec<(ByteString, Vec<P>)> {
     let mut topics: Vec<(ByteString, Vec<P>)> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     for row in rows {
@@ -51,7 +51,7 @@ fn by_topic<T: Clone, P>(rows: &[Row<T>], make: impl Fn(&Row<T>) -> P) -> Vec<(B
 
 /// Asks for the first offset at or behind each row's timestamp. The broker waits for offsets in
 /// remote storage a little less long than the request lives, so that its answer is still heard.
-pub(super) fn list_offsets(rows: &[Row<i64>], read_committed: bool, timeout: Duration) -> ListOffsetsRequest {
+pub(super) fn list_offsets(rows: &[QueryRow<i64>], read_committed: bool, timeout: Duration) -> ListOffsetsRequest {
     let topics = by_topic(rows, |(partition, epoch, timestamp)| ListOffsetsPartition {
         partition_index: partition.partition,
         current_leader_epoch: *epoch,
@@ -67,13 +67,15 @@ pub(super) fn list_offsets(rows: &[Row<i64>], read_committed: bool, timeout: Dur
 }
 
 /// What each partition's answer says.
-pub(super) fn listed_offsets(response: &ListOffsetsResponse) -> HashMap<TopicPartition, Result<Found, ErrorCode>> {
+pub(super) fn listed_offsets(
+    response: &ListOffsetsResponse,
+) -> HashMap<TopicPartition, Result<ListedOffset, ErrorCode>> {
     let mut found = HashMap::new();
     for topic in &response.topics {
         let name: std::sync::Arc<str> = topic.name.as_str().into();
         for answer in &topic.partitions {
             let offset =
-                Found { offset: answer.offset, timestamp: answer.timestamp, leader_epoch: answer.leader_epoch };
+                ListedOffset { offset: answer.offset, timestamp: answer.timestamp, leader_epoch: answer.leader_epoch };
             let partition = TopicPartition { topic: name.clone(), partition: answer.partition_index };
             found.insert(partition, ErrorCode::new(answer.error_code).ok().map(|()| offset));
         }
@@ -82,7 +84,7 @@ pub(super) fn listed_offsets(response: &ListOffsetsResponse) -> HashMap<TopicPar
 }
 
 /// Asks where each row's epoch ends.
-pub(super) fn epoch_ends(rows: &[Row<i32>]) -> OffsetForLeaderEpochRequest {
+pub(super) fn epoch_ends(rows: &[QueryRow<i32>]) -> OffsetForLeaderEpochRequest {
     let topics = by_topic(rows, |(partition, current_epoch, epoch)| OffsetForLeaderPartition {
         partition: partition.partition,
         current_leader_epoch: *current_epoch,
@@ -114,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_grouped_by_topic() {
+    fn request_groups_partitions_by_topic() {
         let rows = [
             (TopicPartition::new("a", 0), 1, EARLIEST),
             (TopicPartition::new("b", 3), -1, LATEST),

@@ -8,21 +8,21 @@ use crate::metrics::Histogram;
 
 /// When a consumer was polled.
 #[derive(Debug, Default)]
-pub(super) struct Polls {
+pub(super) struct PollStats {
     last: Option<Instant>,
     between: Histogram,
 }
 
-impl Polls {
+impl PollStats {
     /// It is polled.
-    pub(super) fn note(&mut self, now: Instant) {
+    pub(super) fn record_poll(&mut self, now: Instant) {
         if let Some(last) = self.last.replace(now) {
             self.between.record_micros(now.saturating_duration_since(last));
         }
     }
 
     /// Writes down what was counted.
-    pub(super) fn tell(&self, now: Instant, metrics: &mut ConsumerMetrics) {
+    pub(super) fn write_to(&self, now: Instant, metrics: &mut ConsumerMetrics) {
         metrics.poll_interval_micros = self.between.clone();
         metrics.last_poll_age = self.last.map(|last| now.saturating_duration_since(last));
     }
@@ -30,7 +30,7 @@ impl Polls {
 
 /// What a group gave and took.
 #[derive(Debug, Default)]
-pub(super) struct Rebalances {
+pub(super) struct RebalanceStats {
     assigned: (u64, u64),
     revoked: (u64, u64),
     lost: (u64, u64),
@@ -42,7 +42,7 @@ pub(super) struct Rebalances {
     pub(super) member: bool,
 }
 
-impl Rebalances {
+impl RebalanceStats {
     /// The consumer subscribes, for the first time or to something else.
     pub(super) fn subscribed(&mut self, now: Instant) {
         self.begun.get_or_insert(now);
@@ -77,7 +77,7 @@ impl Rebalances {
     }
 
     /// Writes down what was counted.
-    pub(super) fn tell(&self, now: Instant, metrics: &mut ConsumerMetrics) {
+    pub(super) fn write_to(&self, now: Instant, metrics: &mut ConsumerMetrics) {
         (metrics.rebalances, metrics.partitions_assigned) = self.assigned;
         (metrics.revocations, metrics.partitions_revoked) = self.revoked;
         (metrics.losses, metrics.partitions_lost) = self.lost;
@@ -100,9 +100,10 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_rebalance_is_counted_by_kind_and_timed_from_its_first_sign_to_its_end() {
-        let (start, mut rebalances, mut metrics) = (Instant::now(), Rebalances::default(), ConsumerMetrics::default());
-        rebalances.tell(start, &mut metrics);
+    fn counts_rebalances_by_kind_and_measures_latency() {
+        let (start, mut rebalances, mut metrics) =
+            (Instant::now(), RebalanceStats::default(), ConsumerMetrics::default());
+        rebalances.write_to(start, &mut metrics);
         assert_eq!(metrics, ConsumerMetrics::default());
         rebalances.subscribed(start);
         rebalances.assigned(3, start + SECOND);
@@ -111,7 +112,7 @@ mod tests {
         rebalances.lost(1, start + 12 * SECOND);
         assert!(!rebalances.member, "out of the group");
         rebalances.assigned(0, start + 14 * SECOND);
-        rebalances.tell(start + 20 * SECOND, &mut metrics);
+        rebalances.write_to(start + 20 * SECOND, &mut metrics);
         assert_eq!((metrics.rebalances, metrics.partitions_assigned), (2, 3));
         assert_eq!((metrics.revocations, metrics.partitions_revoked), (1, 2));
         assert_eq!((metrics.losses, metrics.partitions_lost), (1, 1));
@@ -122,12 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn the_time_between_polls_begins_with_the_second() {
-        let (start, mut polls, mut metrics) = (Instant::now(), Polls::default(), ConsumerMetrics::default());
+    fn poll_interval_starts_with_second_poll() {
+        let (start, mut polls, mut metrics) = (Instant::now(), PollStats::default(), ConsumerMetrics::default());
         for second in [0, 1, 5] {
-            polls.note(start + second * SECOND);
+            polls.record_poll(start + second * SECOND);
         }
-        polls.tell(start + 8 * SECOND, &mut metrics);
+        polls.write_to(start + 8 * SECOND, &mut metrics);
         assert_eq!((metrics.poll_interval_micros.count(), metrics.poll_interval_micros.sum()), (2, 5_000_000));
         assert_eq!(metrics.last_poll_age, Some(3 * SECOND));
     }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    budget::{Account, Charge},
-    lease::Lease,
+    budget::{BrokerQuota, Reservation},
+    lease::DeliveryProgress,
 };
 use crate::{
     error::{Error, ErrorKind, Result, said},
@@ -22,7 +22,7 @@ pub(super) const UNLUCKY: i32 = 23;
 
 /// How batches are opened.
 #[derive(Clone, Debug)]
-pub(super) struct Opening {
+pub(super) struct DecodeConfig {
     /// `check.crcs`.
     pub(super) check_crcs: bool,
     /// `max.decompressed.batch.bytes`.
@@ -34,8 +34,8 @@ pub(super) struct Opening {
 /// A batch, checked and decompressed, from the first record on that was not handed out yet. There
 /// is at least one.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
-    pub(super) lease: Arc<Lease>,
+pub(super) struct DecodedBatch {
+    pub(super) progress: Arc<DeliveryProgress>,
     pub(super) records: Records,
     /// Where its first record is.
     pub(super) position: RecordPosition,
@@ -47,13 +47,13 @@ pub(super) struct Part {
     pub(super) bytes: usize,
     /// Where reading goes on behind its last record.
     pub(super) end: i64,
-    charge: Arc<Charge>,
+    charge: Arc<Reservation>,
 }
 
-impl Part {
+impl DecodedBatch {
     /// The account that its bytes are charged to.
-    pub(super) fn account(&self) -> &Arc<Account> {
-        self.charge.account()
+    pub(super) fn quota(&self) -> &Arc<BrokerQuota> {
+        self.charge.quota()
     }
 
     /// Opens a batch: checks and decompresses it, and passes over what lies before the lease's
@@ -62,15 +62,15 @@ impl Part {
     ///
     /// # Errors
     /// `Corrupt`, also where a codec panics: that costs its batch and nothing else.
-    pub(super) fn open(
-        lease: &Arc<Lease>,
+    pub(super) fn decode(
+        lease: &Arc<DeliveryProgress>,
         batch: &RawBatch,
         offsets: Range<i64>,
-        charge: Arc<Charge>,
+        charge: Arc<Reservation>,
         decompressor: &mut Decompressor,
-        opening: &Opening,
+        opening: &DecodeConfig,
     ) -> Result<Option<Self>> {
-        let open = || Self::open_unguarded(lease, batch, offsets, charge, decompressor, opening);
+        let open = || Self::decode_unguarded(lease, batch, offsets, charge, decompressor, opening);
         catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
             // Whatever state it was left in.
             *decompressor = Decompressor::default();
@@ -85,13 +85,13 @@ impl Part {
     }
 
     /// The same, but for codecs that panic.
-    pub(super) fn open_unguarded(
-        lease: &Arc<Lease>,
+    pub(super) fn decode_unguarded(
+        lease: &Arc<DeliveryProgress>,
         batch: &RawBatch,
         offsets: Range<i64>,
-        charge: Arc<Charge>,
+        charge: Arc<Reservation>,
         decompressor: &mut Decompressor,
-        opening: &Opening,
+        opening: &DecodeConfig,
     ) -> Result<Option<Self>> {
         if opening.check_crcs {
             batch.check_crc()?;
@@ -104,9 +104,9 @@ impl Part {
         let records = batch.records(decompressor, opening.limit)?;
         // What is decompressed no longer needs the response that it came in.
         let charge =
-            if batch.header.is_compressed() { Arc::new(charge.account().charge(records.size())) } else { charge };
+            if batch.header.is_compressed() { Arc::new(charge.quota().charge(records.size())) } else { charge };
         let mut part = Self {
-            lease: lease.clone(),
+            progress: lease.clone(),
             left: usize::try_from(records.header.record_count).unwrap_or(0),
             position: RecordPosition::default(),
             records,
@@ -115,7 +115,7 @@ impl Part {
             end: offsets.end,
             charge,
         };
-        let from = lease.handed().max(offsets.start);
+        let from = lease.delivered().max(offsets.start);
         Ok(if part.skip_to(from)? { Some(part) } else { None })
     }
 
@@ -143,13 +143,13 @@ impl Part {
     }
 
     /// Bytes that it keeps in memory, be they shared with other parts or not.
-    pub(super) fn charge(&self) -> &Arc<Charge> {
+    pub(super) fn charge(&self) -> &Arc<Reservation> {
         &self.charge
     }
 
     /// The same, no longer keeping the response that it came in.
     pub(super) fn copied_out(&self) -> Self {
-        let charge = Arc::new(self.charge.account().charge(self.records.size()));
+        let charge = Arc::new(self.charge.quota().charge(self.records.size()));
         Self { records: self.records.detached(), charge, ..self.clone() }
     }
 }
@@ -159,24 +159,24 @@ mod tests {
     use super::*;
     use crate::{
         consumer::{
-            budget::Budget,
+            budget::MemoryBudget,
             test_batches::{Sort, batch},
         },
         record::TopicPartition,
         wire::batch::Batches,
     };
 
-    fn open(bytes: bytes::Bytes, position: i64, check_crcs: bool) -> Result<Option<Part>> {
+    fn open(bytes: bytes::Bytes, position: i64, check_crcs: bool) -> Result<Option<DecodedBatch>> {
         let raw = Batches::new(bytes).next().expect("a batch")?;
-        let lease = Arc::new(Lease::new(TopicPartition::new("t", 0), 1, position, position, -1));
-        let charge = Arc::new(Budget::new(1000).account(1, || Box::new(|| ())).charge(10));
-        let opening = Opening { check_crcs, limit: 1 << 20, origin: Origin::default() };
+        let lease = Arc::new(DeliveryProgress::new(TopicPartition::new("t", 0), 1, position, position, -1));
+        let charge = Arc::new(MemoryBudget::new(1000).quota(1, || Box::new(|| ())).charge(10));
+        let opening = DecodeConfig { check_crcs, limit: 1 << 20, origin: Origin::default() };
         let offsets = position..raw.header.next_offset();
-        Part::open(&lease, &raw, offsets, charge, &mut Decompressor::default(), &opening)
+        DecodedBatch::decode(&lease, &raw, offsets, charge, &mut Decompressor::default(), &opening)
     }
 
     #[test]
-    fn a_batch_that_starts_before_the_position_is_entered_in_its_midst() {
+    fn batch_before_position_starts_at_position() {
         let part = open(batch(10, 5, Sort::Plain), 13, true).unwrap().unwrap();
         assert_eq!(part.left, 2);
         let offsets: Vec<i64> = part.iter().map(|record| record.unwrap().offset).collect();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_checksum_is_an_error_that_names_the_offset_unless_it_is_not_looked_at() {
+    fn checksum_error_names_offset_unless_unchecked() {
         let mut bad = batch(10, 5, Sort::Plain).to_vec();
         bad[20] ^= 1;
         let error = open(bad.clone().into(), 10, true).unwrap_err();

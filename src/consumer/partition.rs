@@ -8,22 +8,22 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    assignment::Rules,
-    lanes::Source,
-    lease::Lease,
-    nearby::Nearby,
-    position::{Position, State},
-    queue::Queue,
+    assignment::ConsumerRules,
+    lanes::FetchConnectionId,
+    lease::DeliveryProgress,
+    nearby::PreferredReplica,
+    position::{FetchPosition, FetchState},
+    queue::PartitionBuffer,
     resets::Resets,
-    search::Search,
-    split::Split,
-    watch::Seen,
+    search::CorruptionSkip,
+    split::SplitReader,
+    watch::PartitionOffsets,
 };
 use crate::cluster::Backoff;
 
 /// What cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Damage {
+pub(super) struct Corruption {
     /// Where reading stopped.
     pub(super) at: i64,
     /// Behind it, where that is known.
@@ -32,34 +32,34 @@ pub(super) struct Damage {
 
 /// A partition and all that is known about it.
 #[derive(Debug)]
-pub(super) struct Partition {
-    pub(super) position: Position,
+pub(super) struct PartitionState {
+    pub(super) position: FetchPosition,
     /// There once the position is known.
-    pub(super) lease: Option<Arc<Lease>>,
+    pub(super) progress: Option<Arc<DeliveryProgress>>,
     /// What was unfinished when the partition had to be positioned anew: not to be committed past.
-    pub(super) unfinished: Option<i64>,
-    pub(super) queue: Queue,
+    pub(super) incomplete_from: Option<i64>,
+    pub(super) queue: PartitionBuffer,
     /// Records that readers were given.
-    pub(super) given: Arc<AtomicU64>,
+    pub(super) delivered: Arc<AtomicU64>,
     pub(super) paused: bool,
     /// Which of the partitions that ever came it is: one that went and came back is another one.
-    pub(super) tenure: u64,
+    pub(super) ownership: u64,
     /// The group gave it, and may take it back.
     pub(super) of_group: bool,
     /// To be given up as soon as the reader is done with what it holds.
     pub(super) revoking: bool,
     /// Not read before the rebalance listener has said from where.
-    pub(super) held: bool,
+    pub(super) awaits_listener: bool,
     /// The rebalance listener was told that it goes.
-    pub(super) told: bool,
+    pub(super) revocation_announced: bool,
     /// Its reader came to what cannot be read.
-    pub(super) damage: Option<Damage>,
+    pub(super) corruption: Option<Corruption>,
     /// Where it can be read again is being looked for.
-    pub(super) search: Option<Search>,
+    pub(super) corruption_skip: Option<CorruptionSkip>,
     /// What brokers last said of it.
-    pub(super) seen: Seen,
+    pub(super) offsets: PartitionOffsets,
     /// Has a reader of its own.
-    pub(super) split: Option<Split>,
+    pub(super) split: Option<SplitReader>,
     /// What was fetched ahead was dropped: nothing is fetched until its reader asks again.
     pub(super) evicted: bool,
     pub(super) in_rotation: bool,
@@ -70,23 +70,23 @@ pub(super) struct Partition {
     pub(super) leader: Option<(i32, i32)>,
     /// The newest leader epoch under which what lies before the position is known to be in the log;
     /// −1 where none is.
-    pub(super) checked: i32,
+    pub(super) validated_epoch: i32,
     /// The cluster says that its topic does not exist: one that comes may be another one of the
     /// same name.
-    pub(super) vanished: bool,
+    pub(super) topic_missing: bool,
     /// A replica nearer than the leader (KIP-392).
-    pub(super) nearby: Nearby,
+    pub(super) preferred_replica: PreferredReplica,
     /// The broker that it is fetched from.
-    pub(super) node: Option<i32>,
+    pub(super) broker: Option<i32>,
     /// Over which of the connections to it.
-    pub(super) lane: u8,
+    pub(super) connection: u8,
     /// When something of it came last.
-    pub(super) fed: Option<Instant>,
+    pub(super) last_data_at: Option<Instant>,
     /// Asked for in one fetch; more where batches are larger, and where a long line is to be filled
     /// (`answer_size`).
     pub(super) fetch_bytes: i32,
     pub(super) committed: Option<i64>,
-    pub(super) doubt: Doubt,
+    pub(super) commit_certainty: CommitCertainty,
     /// What the user committed last since it was positioned: what is committed by itself does not
     /// go back behind that.
     pub(super) committed_by_user: Option<i64>,
@@ -101,47 +101,47 @@ pub(super) struct Partition {
 
 /// Whether it is known what the group has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doubt {
-    None,
+pub(super) enum CommitCertainty {
+    Certain,
     /// Another offset is on its way.
-    UnderWay,
+    InFlight,
     /// One before had no answer, and may have been committed.
-    Lasting,
+    Unknown,
 }
 
-impl Partition {
+impl PartitionState {
     /// One that was just assigned, and is not positioned yet.
-    pub(super) fn new(rules: &Rules, generation: u64, now: Instant) -> Self {
+    pub(super) fn new(rules: &ConsumerRules, generation: u64, now: Instant) -> Self {
         Self {
-            position: Position::new(State::Stopped, generation),
-            lease: None,
-            unfinished: None,
-            queue: Queue::default(),
-            given: Arc::default(),
+            position: FetchPosition::new(FetchState::Stopped, generation),
+            progress: None,
+            incomplete_from: None,
+            queue: PartitionBuffer::default(),
+            delivered: Arc::default(),
             paused: false,
-            tenure: generation,
+            ownership: generation,
             of_group: false,
             revoking: false,
-            held: false,
-            told: false,
-            damage: None,
-            search: None,
-            seen: Seen::default(),
+            awaits_listener: false,
+            revocation_announced: false,
+            corruption: None,
+            corruption_skip: None,
+            offsets: PartitionOffsets::default(),
             split: None,
             evicted: false,
             in_rotation: false,
             full: false,
             topic_id: Uuid::nil(),
             leader: None,
-            checked: -1,
-            vanished: false,
-            nearby: Nearby::new(rules.backoff.first()),
-            node: None,
-            lane: 0,
-            fed: None,
+            validated_epoch: -1,
+            topic_missing: false,
+            preferred_replica: PreferredReplica::new(rules.backoff.first()),
+            broker: None,
+            connection: 0,
+            last_data_at: None,
             fetch_bytes: rules.partition_bytes,
             committed: None,
-            doubt: Doubt::None,
+            commit_certainty: CommitCertainty::Certain,
             committed_by_user: None,
             retries: rules.backoff.clone(),
             resets: Resets::new(rules.backoff.first()),
@@ -151,25 +151,25 @@ impl Partition {
     }
 
     /// Where it is fetched from.
-    pub(super) fn source(&self) -> Option<Source> {
-        self.node.map(|broker| Source { broker, lane: self.lane })
+    pub(super) fn connection_id(&self) -> Option<FetchConnectionId> {
+        self.broker.map(|broker| FetchConnectionId { broker, connection: self.connection })
     }
 
     /// What lies before the position is in the log of the leader of that epoch.
-    pub(super) fn checked_under(&mut self, leader_epoch: i32) {
-        self.checked = self.checked.max(leader_epoch);
+    pub(super) fn validated_under(&mut self, leader_epoch: i32) {
+        self.validated_epoch = self.validated_epoch.max(leader_epoch);
     }
 
     /// The state to enter for this one. Between leaders a log may lose its end (KIP-320), so
     /// nothing is fetched from a newer leader than the last that is known to have what was read,
     /// whatever came between the two: nobody who led, or bytes that were dropped to be fetched
     /// anew.
-    pub(super) fn checked_first(&self, state: State) -> State {
+    pub(super) fn validated_first(&self, state: FetchState) -> FetchState {
         match (state, self.leader) {
-            (State::Fetch { offset, epoch }, Some((_, leader_epoch)))
-                if (0..leader_epoch).contains(&epoch) && self.checked < leader_epoch =>
+            (FetchState::Fetching { offset, epoch }, Some((_, leader_epoch)))
+                if (0..leader_epoch).contains(&epoch) && self.validated_epoch < leader_epoch =>
             {
-                State::Validate { offset, epoch }
+                FetchState::AwaitValidation { offset, epoch }
             }
             (state, _) => state,
         }

@@ -17,10 +17,10 @@ use tokio::{
 
 use super::{
     Consumer, Records,
-    group::{Alive, Signs},
-    inbox::{Inbox, lock},
-    reader::Reader,
-    records::Home,
+    group::{OwnedPollGuard, PollRecorder},
+    inbox::{FetchBuffer, lock},
+    reader::RecordReader,
+    records::UnreadReturn,
     shared::{Shared, after},
     split::SplitId,
 };
@@ -54,11 +54,11 @@ impl Consumer {
     }
 
     fn split_off(&self, partition: &TopicPartition) -> Result<PartitionStream> {
-        let (id, reader) = self.shared.inbox.split(partition, false)?;
+        let (id, reader) = self.shared.buffer.split(partition, false)?;
         Ok(PartitionStream {
-            inbox: self.shared.inbox.clone(),
+            inbox: self.shared.buffer.clone(),
             consumer: Arc::downgrade(&self.shared),
-            signs: self.shared.group.as_ref().map(|group| group.signs()),
+            signs: self.shared.group.as_ref().map(|group| group.poll_recorder()),
             id,
             reader,
             alive: None,
@@ -101,17 +101,17 @@ impl Consumer {
     /// # Cancel safety
     /// Safe: no partition and no error is lost.
     pub async fn next_partition(&self) -> Option<Result<PartitionStream>> {
-        let inbox = &self.shared.inbox;
+        let inbox = &self.shared.buffer;
         let group = self.shared.group.as_ref();
         if let Some(group) = group {
-            group.come();
+            group.record_poll();
         }
         let mut alive = None;
         loop {
-            let mut moved = pin!(inbox.moved.notified());
+            let mut moved = pin!(inbox.position_waiters.notified());
             // From here on it hears of partitions that come.
             moved.as_mut().enable();
-            let (error, next, idle, ended) = inbox.with(|assignment| {
+            let (error, next, idle, ended) = inbox.with_state(|assignment| {
                 let error = assignment.pop_error();
                 (error, assignment.unsplit_partition(), assignment.partitions.is_empty(), assignment.has_ended())
             });
@@ -133,7 +133,7 @@ impl Consumer {
             if !idle {
                 alive = None;
             } else if alive.is_none() {
-                alive = group.map(|group| group.reading());
+                alive = group.map(|group| group.begin_poll());
             }
             moved.await;
         }
@@ -170,14 +170,14 @@ impl Consumer {
 /// where those bytes are needed by others they are dropped and fetched anew.
 #[must_use = "streams do nothing unless polled"]
 pub struct PartitionStream {
-    inbox: Arc<Inbox>,
+    inbox: Arc<FetchBuffer>,
     /// Not kept alive by it.
     consumer: Weak<Shared>,
-    signs: Option<Signs>,
+    signs: Option<PollRecorder>,
     id: SplitId,
-    reader: Arc<Mutex<Reader>>,
+    reader: Arc<Mutex<RecordReader>>,
     /// While a record is waited for.
-    alive: Option<Alive>,
+    alive: Option<OwnedPollGuard>,
     max_poll_records: usize,
     burst: u32,
     ended: bool,
@@ -209,10 +209,10 @@ impl PartitionStream {
             let next = if std::mem::replace(&mut asked, true) {
                 lock(&self.reader).poll_record(&self.inbox, cx)
             } else {
-                self.ask(cx)
+                self.poll_next_record(cx)
             };
             if next.is_pending() && alive.is_none() {
-                alive = self.signs.as_ref().map(Signs::reading);
+                alive = self.signs.as_ref().map(PollRecorder::begin_poll);
             }
             next
         });
@@ -236,37 +236,37 @@ impl PartitionStream {
             Ok(alive) => alive,
             Err(error) => return Some(Err(error)),
         };
-        let next = poll_fn(|cx| lock(&self.reader).poll_portions(self.max_poll_records, &self.inbox, cx));
+        let next = poll_fn(|cx| lock(&self.reader).poll_slices(self.max_poll_records, &self.inbox, cx));
         // A time that is up already still takes what is there.
         let Ok(next) = timeout_at(after(timeout), next).await else { return Some(Ok(Records::empty())) };
         self.ended = next.is_none();
-        next.map(|portions| portions.map(|portions| Records::new(portions, self.home())))
+        next.map(|portions| portions.map(|portions| Records::new(portions, self.unread_return())))
     }
 
     /// It asks for more than one record, and is done with what it gave before. Counts as waiting
     /// while the result is held. `None` at the end.
-    pub(super) async fn begin_poll(&self) -> Option<Result<Option<Alive>>> {
+    pub(super) async fn begin_poll(&self) -> Option<Result<Option<OwnedPollGuard>>> {
         if self.ended {
             return None;
         }
-        let alive = self.signs.as_ref().map(Signs::reading);
+        let alive = self.signs.as_ref().map(PollRecorder::begin_poll);
         if let Err(error) = self.next().map(drop) {
             return Some(Err(error));
         }
-        self.inbox.finished();
+        self.inbox.notify_completed();
         if self.inbox.should_yield(&self.reader) {
             yield_now().await;
         }
         Some(Ok(alive))
     }
 
-    pub(super) fn source(&self) -> (&Inbox, &Mutex<Reader>) {
+    pub(super) fn source(&self) -> (&FetchBuffer, &Mutex<RecordReader>) {
         (&self.inbox, &self.reader)
     }
 
     /// Where records go back to that are not iterated.
-    pub(super) fn home(&self) -> Home {
-        Home::Split(self.inbox.clone(), self.reader.clone())
+    pub(super) fn unread_return(&self) -> UnreadReturn {
+        UnreadReturn::Split(self.inbox.clone(), self.reader.clone())
     }
 
     pub(super) fn end(&mut self) {
@@ -274,26 +274,26 @@ impl PartitionStream {
     }
 
     /// It is done with what it gave before.
-    fn next(&self) -> Result<MutexGuard<'_, Reader>> {
+    fn next(&self) -> Result<MutexGuard<'_, RecordReader>> {
         let mut reader = lock(&self.reader);
         if reader.lent {
             let message = format!("{}: the records of the last poll are still held", self.id.partition);
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        reader.finish();
+        reader.complete_delivered();
         Ok(reader)
     }
 
     /// The same, and the next record if it is there: both under one lock.
-    fn ask(&self, cx: &mut Context<'_>) -> Poll<Option<Result<ConsumerRecord>>> {
+    fn poll_next_record(&self, cx: &mut Context<'_>) -> Poll<Option<Result<ConsumerRecord>>> {
         if let Some(signs) = &self.signs {
-            signs.come();
+            signs.record_poll();
         }
         let next = match self.next() {
             Ok(mut reader) => reader.poll_record(&self.inbox, cx),
             Err(error) => Poll::Ready(Some(Err(error))),
         };
-        self.inbox.finished();
+        self.inbox.notify_completed();
         next
     }
 
@@ -308,10 +308,10 @@ impl PartitionStream {
     pub async fn commit(&self) -> Result<()> {
         let shared =
             self.consumer.upgrade().ok_or_else(|| Error::new(ErrorKind::Closed, "the consumer was dropped"))?;
-        if self.inbox.with(|assignment| assignment.has_ended()) {
+        if self.inbox.with_state(|assignment| assignment.has_ended()) {
             return Err(Error::new(ErrorKind::Closed, "the consumer is closed"));
         }
-        if !self.inbox.with(|assignment| assignment.is_split(&self.id)) {
+        if !self.inbox.with_state(|assignment| assignment.is_split(&self.id)) {
             let message = format!("{} was taken away from this consumer", self.id.partition);
             return Err(Error::new(ErrorKind::NotAssigned, message));
         }
@@ -330,7 +330,7 @@ impl Stream for PartitionStream {
         if this.burst >= BURST {
             this.burst = 0;
             let done = this.next().map(drop);
-            this.inbox.finished();
+            this.inbox.notify_completed();
             if let Err(error) = done {
                 return Poll::Ready(Some(Err(error)));
             }
@@ -338,12 +338,12 @@ impl Stream for PartitionStream {
             return Poll::Pending;
         }
         this.burst += 1;
-        let next = this.ask(cx);
+        let next = this.poll_next_record(cx);
         match &next {
             Poll::Pending => {
                 this.burst = 0;
                 if this.alive.is_none() {
-                    this.alive = this.signs.as_ref().map(Signs::reading);
+                    this.alive = this.signs.as_ref().map(PollRecorder::begin_poll);
                 }
             }
             Poll::Ready(record) => {
@@ -357,7 +357,7 @@ impl Stream for PartitionStream {
 
 impl Drop for PartitionStream {
     fn drop(&mut self) {
-        self.inbox.unsplit(&self.id, &self.reader);
+        self.inbox.join_split(&self.id, &self.reader);
     }
 }
 

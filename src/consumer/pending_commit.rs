@@ -23,18 +23,18 @@ pub struct PendingCommit(oneshot::Receiver<Result<()>>);
 
 /// The end that knows.
 #[derive(Debug)]
-pub(super) struct Done(oneshot::Sender<Result<()>>);
+pub(super) struct CommitCompleter(oneshot::Sender<Result<()>>);
 
 impl PendingCommit {
-    pub(super) fn new() -> (Done, Self) {
+    pub(super) fn new() -> (CommitCompleter, Self) {
         let (done, pending) = oneshot::channel();
-        (Done(done), Self(pending))
+        (CommitCompleter(done), Self(pending))
     }
 }
 
-impl Done {
+impl CommitCompleter {
     /// Returns the error, if there is no caller any more that would see it.
-    pub(super) fn tell(self, result: Result<()>) -> Option<Error> {
+    pub(super) fn complete(self, result: Result<()>) -> Option<Error> {
         self.0.send(result).err().and_then(Result::err)
     }
 }

@@ -17,7 +17,7 @@ use crate::record::Offset;
 
 /// The offset to find out for a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Start {
+pub(super) enum ResetTarget {
     Earliest,
     Latest,
     /// The first record that is not older than this, counted back from when it is asked for.
@@ -26,7 +26,7 @@ pub(super) enum Start {
     At(i64),
 }
 
-impl Start {
+impl ResetTarget {
     /// Where the policy starts; `None` where it says that there is no such place.
     pub(super) fn of(policy: OffsetReset) -> Option<Self> {
         match policy {
@@ -39,110 +39,113 @@ impl Start {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum FetchState {
     /// What the group has committed is to be asked for.
-    Committed,
+    Initializing,
     /// An offset is to be asked for.
-    Reset(Start),
+    AwaitReset(ResetTarget),
     /// Whether the log still has what was read up to this offset is to be asked for (KIP-320).
-    Validate { offset: i64, epoch: i32 },
+    AwaitValidation { offset: i64, epoch: i32 },
     /// Fetched from this offset on; `epoch` is that of the record before it, −1 where not known.
-    Fetch { offset: i64, epoch: i32 },
+    Fetching { offset: i64, epoch: i32 },
     /// Not fetched until the user seeks, or until the reader has come to where it broke.
     Stopped,
 }
 
-impl State {
+impl FetchState {
     /// Where to begin when the user says it.
     pub(super) fn at(offset: Offset) -> Self {
         match offset {
-            Offset::Beginning => Self::Reset(Start::Earliest),
-            Offset::End => Self::Reset(Start::Latest),
-            Offset::At(offset) => Self::Fetch { offset, epoch: -1 },
+            Offset::Beginning => Self::AwaitReset(ResetTarget::Earliest),
+            Offset::End => Self::AwaitReset(ResetTarget::Latest),
+            Offset::At(offset) => Self::Fetching { offset, epoch: -1 },
         }
     }
 
     /// Where to begin at an offset that came with the epoch of the record before it.
     pub(super) fn resume(offset: i64, epoch: Option<i32>) -> Self {
         match epoch {
-            Some(epoch) if epoch >= 0 => Self::Validate { offset, epoch },
-            _ => Self::Fetch { offset, epoch: -1 },
+            Some(epoch) if epoch >= 0 => Self::AwaitValidation { offset, epoch },
+            _ => Self::Fetching { offset, epoch: -1 },
         }
     }
 }
 
 /// What a broker said of the end of an epoch (OffsetForLeaderEpoch).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Validity {
+pub(super) enum LogValidation {
     /// The log has all that was read.
-    Sound,
+    Valid,
     /// The log parts from what was read at this offset, where it has this epoch.
     Truncated { at: i64, epoch: i32 },
     /// The log does not know the epoch: where they part cannot be said.
     Undefined,
 }
 
-impl Validity {
+impl LogValidation {
     pub(super) fn of(offset: i64, end_epoch: i32, end_offset: i64) -> Self {
         if end_epoch < 0 || end_offset < 0 {
             Self::Undefined
         } else if end_offset < offset {
             Self::Truncated { at: end_offset, epoch: end_epoch }
         } else {
-            Self::Sound
+            Self::Valid
         }
     }
 }
 
 /// A position with the question that is open about it.
 #[derive(Debug)]
-pub(super) struct Position {
-    state: State,
+pub(super) struct FetchPosition {
+    state: FetchState,
     /// Grows each time the partition is positioned: what was asked before is stale.
-    generation: u64,
+    seek_epoch: u64,
     /// The question is under way, to a leader of that epoch.
     asked: Option<i32>,
     not_before: Option<Instant>,
 }
 
-impl Position {
-    pub(super) fn new(state: State, generation: u64) -> Self {
-        Self { state, generation, asked: None, not_before: None }
+impl FetchPosition {
+    pub(super) fn new(state: FetchState, generation: u64) -> Self {
+        Self { state, seek_epoch: generation, asked: None, not_before: None }
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> FetchState {
         self.state
     }
 
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
+    pub(super) fn seek_epoch(&self) -> u64 {
+        self.seek_epoch
     }
 
     /// Goes on to another state of the same positioning.
-    pub(super) fn enter(&mut self, state: State) {
-        *self = Self::new(state, self.generation);
+    pub(super) fn enter(&mut self, state: FetchState) {
+        *self = Self::new(state, self.seek_epoch);
     }
 
     /// Whether the question that the state is about can be asked now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        let open = matches!(self.state, State::Committed | State::Reset(_) | State::Validate { .. });
+        let open = matches!(
+            self.state,
+            FetchState::Initializing | FetchState::AwaitReset(_) | FetchState::AwaitValidation { .. }
+        );
         open && self.asked.is_none() && self.not_before.is_none_or(|at| at <= now)
     }
 
     /// When the question, or the next fetch, is to be tried, if that is to be waited for.
     pub(super) fn not_before(&self) -> Option<Instant> {
-        self.not_before.filter(|_| self.asked.is_none() && self.state != State::Stopped)
+        self.not_before.filter(|_| self.asked.is_none() && self.state != FetchState::Stopped)
     }
 
     /// The question is under way, and is answered as of that leader epoch.
-    pub(super) fn ask(&mut self, leader_epoch: i32) {
+    pub(super) fn mark_asked(&mut self, leader_epoch: i32) {
         (self.asked, self.not_before) = (Some(leader_epoch), None);
     }
 
     /// A leader of that epoch leads. What another one is being asked about its log counts no more:
     /// it is asked anew.
-    pub(super) fn led_under(&mut self, epoch: i32) {
-        let of_a_log = matches!(self.state, State::Reset(_) | State::Validate { .. });
+    pub(super) fn leader_changed(&mut self, epoch: i32) {
+        let of_a_log = matches!(self.state, FetchState::AwaitReset(_) | FetchState::AwaitValidation { .. });
         self.asked = self.asked.filter(|asked| !of_a_log || *asked == epoch);
     }
 
@@ -157,9 +160,9 @@ impl Position {
     }
 
     /// Where it is fetched from, if it is and need not wait.
-    pub(super) fn fetching(&self, now: Instant) -> Option<i64> {
+    pub(super) fn fetch_offset(&self, now: Instant) -> Option<i64> {
         match self.state {
-            State::Fetch { offset, .. } if self.not_before.is_none_or(|at| at <= now) => Some(offset),
+            FetchState::Fetching { offset, .. } if self.not_before.is_none_or(|at| at <= now) => Some(offset),
             _ => None,
         }
     }
@@ -167,7 +170,7 @@ impl Position {
     /// An answer to this very question is welcome: the partition was not positioned anew since, and
     /// no other leader was asked.
     pub(super) fn awaits(&self, generation: u64, leader_epoch: i32) -> bool {
-        self.asked == Some(leader_epoch) && self.generation == generation
+        self.asked == Some(leader_epoch) && self.seek_epoch == generation
     }
 }
 
@@ -176,13 +179,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_are_asked_once_and_again_after_a_wait() {
+    fn asks_once_and_again_after_backoff() {
         let now = Instant::now();
-        let mut position = Position::new(State::Committed, 4);
-        assert!(position.is_due(now) && position.fetching(now).is_none());
-        position.ask(2);
+        let mut position = FetchPosition::new(FetchState::Initializing, 4);
+        assert!(position.is_due(now) && position.fetch_offset(now).is_none());
+        position.mark_asked(2);
         assert!(!position.is_due(now) && position.awaits(4, 2) && !position.awaits(3, 2) && !position.awaits(4, 1));
-        position.led_under(3);
+        position.leader_changed(3);
         assert!(position.awaits(4, 2), "what a group has committed hangs on no leader");
         let later = now + Duration::from_secs(1);
         position.retry_at(later);
@@ -190,40 +193,41 @@ mod tests {
         assert_eq!(position.not_before(), Some(later));
         position.retry_now();
         assert!(position.is_due(now));
-        position.enter(State::Fetch { offset: 7, epoch: -1 });
-        assert_eq!((position.fetching(now), position.generation()), (Some(7), 4));
+        position.enter(FetchState::Fetching { offset: 7, epoch: -1 });
+        assert_eq!((position.fetch_offset(now), position.seek_epoch()), (Some(7), 4));
         assert!(!position.is_due(now));
         position.retry_at(later);
-        assert_eq!((position.fetching(now), position.fetching(later)), (None, Some(7)));
+        assert_eq!((position.fetch_offset(now), position.fetch_offset(later)), (None, Some(7)));
     }
 
     #[test]
-    fn a_question_about_a_log_is_asked_anew_of_the_next_leader() {
+    fn new_leader_causes_repeated_offset_request() {
         let now = Instant::now();
-        for state in [State::Reset(Start::Latest), State::Validate { offset: 5, epoch: 1 }] {
-            let mut position = Position::new(state, 4);
-            position.ask(2);
-            position.led_under(2);
+        for state in [FetchState::AwaitReset(ResetTarget::Latest), FetchState::AwaitValidation { offset: 5, epoch: 1 }]
+        {
+            let mut position = FetchPosition::new(state, 4);
+            position.mark_asked(2);
+            position.leader_changed(2);
             assert!(!position.is_due(now) && position.awaits(4, 2));
-            position.led_under(3);
+            position.leader_changed(3);
             assert!(position.is_due(now) && !position.awaits(4, 2));
-            position.ask(3);
+            position.mark_asked(3);
             assert!(!position.awaits(4, 2) && position.awaits(4, 3));
         }
     }
 
     #[test]
-    fn what_was_committed_with_an_epoch_is_validated_first() {
-        assert_eq!(State::resume(5, Some(2)), State::Validate { offset: 5, epoch: 2 });
-        assert_eq!(State::resume(5, None), State::Fetch { offset: 5, epoch: -1 });
-        assert_eq!(State::resume(5, Some(-1)), State::Fetch { offset: 5, epoch: -1 });
+    fn committed_offset_with_epoch_is_validated_first() {
+        assert_eq!(FetchState::resume(5, Some(2)), FetchState::AwaitValidation { offset: 5, epoch: 2 });
+        assert_eq!(FetchState::resume(5, None), FetchState::Fetching { offset: 5, epoch: -1 });
+        assert_eq!(FetchState::resume(5, Some(-1)), FetchState::Fetching { offset: 5, epoch: -1 });
     }
 
     #[test]
-    fn truncation_is_told_from_the_end_of_the_epoch() {
-        assert_eq!(Validity::of(10, 3, 10), Validity::Sound);
-        assert_eq!(Validity::of(10, 3, 12), Validity::Sound);
-        assert_eq!(Validity::of(10, 2, 8), Validity::Truncated { at: 8, epoch: 2 });
-        assert_eq!(Validity::of(10, -1, -1), Validity::Undefined);
+    fn epoch_end_offset_reveals_truncation() {
+        assert_eq!(LogValidation::of(10, 3, 10), LogValidation::Valid);
+        assert_eq!(LogValidation::of(10, 3, 12), LogValidation::Valid);
+        assert_eq!(LogValidation::of(10, 2, 8), LogValidation::Truncated { at: 8, epoch: 2 });
+        assert_eq!(LogValidation::of(10, -1, -1), LogValidation::Undefined);
     }
 }

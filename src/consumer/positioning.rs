@@ -4,77 +4,79 @@
 use std::sync::Arc;
 
 use super::{
-    assignment::Assignment,
-    lease::Lease,
-    position::{Position, Start, State},
+    assignment::ConsumerState,
+    lease::DeliveryProgress,
+    position::{FetchPosition, FetchState, ResetTarget},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     record::{Offset, TopicPartition},
 };
 
-impl Assignment {
+impl ConsumerState {
     /// Positions a partition anew. `asked_for` by the user: what lies before is then done with,
     /// whatever it was.
-    pub(super) fn begin(&mut self, partition: &TopicPartition, state: State, asked_for: bool) {
+    pub(super) fn reposition(&mut self, partition: &TopicPartition, state: FetchState, asked_for: bool) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
-        self.generation += 1;
-        if let Some(lease) = found.lease.take() {
-            lease.replace();
-            let (done, handed) = (lease.done(), lease.handed());
-            found.unfinished = found.unfinished.or((done < handed).then_some(done));
+        self.seek_epoch += 1;
+        if let Some(lease) = found.progress.take() {
+            lease.supersede();
+            let (done, handed) = (lease.completed(), lease.delivered());
+            found.incomplete_from = found.incomplete_from.or((done < handed).then_some(done));
         }
         if asked_for {
-            found.unfinished = None;
+            found.incomplete_from = None;
             found.resets.clear();
         }
         found.queue.clear();
         found.committed_by_user = None;
         found.full = false;
-        found.held = false;
-        found.damage = None;
-        found.search = None;
-        found.seen.begin();
+        found.awaits_listener = false;
+        found.corruption = None;
+        found.corruption_skip = None;
+        found.offsets.reset();
         found.reported = false;
         found.fetch_bytes = self.rules.partition_bytes;
         found.retries = self.rules.backoff.clone();
-        found.position = Position::new(State::Stopped, self.generation);
-        self.enter(partition, state);
+        found.position = FetchPosition::new(FetchState::Stopped, self.seek_epoch);
+        self.enter_fetch_state(partition, state);
     }
 
     /// Goes on to another state of the same positioning; before a fetch to the question whether the
     /// leader has what was read, where that is not known.
-    pub(super) fn enter(&mut self, partition: &TopicPartition, state: State) {
+    pub(super) fn enter_fetch_state(&mut self, partition: &TopicPartition, state: FetchState) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
-        let state = found.checked_first(state);
+        let state = found.validated_first(state);
         found.position.enter(state);
-        found.seen.trouble = None;
-        if let State::Fetch { offset, .. } = state {
-            found.seen.fetched_from(offset);
+        found.offsets.error = None;
+        if let FetchState::Fetching { offset, .. } = state {
+            found.offsets.fetched_from(offset);
         }
         match state {
-            State::Fetch { offset, epoch } if found.lease.is_none() => {
-                let done = found.unfinished.take().map_or(offset, |done| done.min(offset));
-                let lease = Lease::new(partition.clone(), found.position.generation(), offset, done, epoch);
-                found.lease = Some(Arc::new(lease.counting(&found.given)));
+            FetchState::Fetching { offset, epoch } if found.progress.is_none() => {
+                let done = found.incomplete_from.take().map_or(offset, |done| done.min(offset));
+                let lease = DeliveryProgress::new(partition.clone(), found.position.seek_epoch(), offset, done, epoch);
+                found.progress = Some(Arc::new(lease.counting_into(&found.delivered)));
             }
-            State::Committed | State::Reset(_) | State::Validate { .. } => self.signals.driver = true,
-            State::Fetch { .. } | State::Stopped => {}
+            FetchState::Initializing | FetchState::AwaitReset(_) | FetchState::AwaitValidation { .. } => {
+                self.signals.task = true
+            }
+            FetchState::Fetching { .. } | FetchState::Stopped => {}
         }
-        self.touch(partition);
+        self.mark_changed(partition);
     }
 
     /// Fetches anew from an offset on, up to which all of it is here or was handed out.
-    pub(super) fn enter_again(&mut self, partition: &TopicPartition, offset: i64) {
-        let lease = self.partitions.get(partition).and_then(|found| found.lease.as_ref());
+    pub(super) fn refetch_from(&mut self, partition: &TopicPartition, offset: i64) {
+        let lease = self.partitions.get(partition).and_then(|found| found.progress.as_ref());
         let epoch = lease.and_then(|lease| lease.to_commit(offset).leader_epoch).unwrap_or(-1);
-        self.enter(partition, State::Fetch { offset, epoch });
+        self.enter_fetch_state(partition, FetchState::Fetching { offset, epoch });
     }
 
     /// The user wants to read from there.
     pub(super) fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> Result<()> {
         self.get(partition)?;
-        self.begin(partition, State::at(offset), true);
+        self.reposition(partition, FetchState::at(offset), true);
         Ok(())
     }
 
@@ -83,14 +85,14 @@ impl Assignment {
     pub(super) fn reset(
         &mut self,
         partition: &TopicPartition,
-        start: Option<Start>,
+        start: Option<ResetTarget>,
         cause: &'static str,
         from: Option<i64>,
     ) {
         match start {
             Some(start) => {
                 self.journal.reset(partition, cause, from, start);
-                self.begin(partition, State::Reset(start), false);
+                self.reposition(partition, FetchState::AwaitReset(start), false);
             }
             None => {
                 self.stop(partition);
@@ -100,7 +102,7 @@ impl Assignment {
                     ErrorKind::NoOffset,
                     format!("{partition} has no position to read from: {cause}{at}, and auto.offset.reset is none"),
                 );
-                self.tell(partition, error.at(partition.topic.clone(), partition.partition, offset));
+                self.push_partition_error(partition, error.at(partition.topic.clone(), partition.partition, offset));
             }
         }
     }
@@ -110,13 +112,13 @@ impl Assignment {
         if let Some(found) = self.partitions.get_mut(partition) {
             found.queue.clear();
             found.full = false;
-            self.enter(partition, State::Stopped);
+            self.enter_fetch_state(partition, FetchState::Stopped);
         }
     }
 
     /// The next offset to be handed out; `None` where it is not known yet.
     pub(super) fn position(&self, partition: &TopicPartition) -> Result<Option<i64>> {
-        Ok(self.get(partition)?.lease.as_ref().map(|lease| lease.handed()))
+        Ok(self.get(partition)?.progress.as_ref().map(|lease| lease.delivered()))
     }
 
     /// Stops fetching and handing out a partition, or goes on with it.
@@ -125,8 +127,8 @@ impl Assignment {
         if let Some(found) = self.partitions.get_mut(partition) {
             found.paused = paused;
         }
-        self.touch(partition);
-        self.queue_up(partition);
+        self.mark_changed(partition);
+        self.enqueue_for_delivery(partition);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::{
     Consumer,
     consumer::check_offset,
-    position::{Start, State},
+    position::{FetchState, ResetTarget},
 };
 use crate::{
     error::Result,
@@ -22,7 +22,7 @@ impl Consumer {
     pub fn seek(&self, partition: &TopicPartition, offset: impl Into<Offset>) -> Result<()> {
         let offset = check_offset(partition, offset.into())?;
         self.check_open()?;
-        self.shared.inbox.control(|assignment| assignment.seek(partition, offset))
+        self.shared.buffer.with_state_and_readers(|assignment| assignment.seek(partition, offset))
     }
 
     /// Reads these partitions from their first records on that are still there, as
@@ -33,7 +33,7 @@ impl Consumer {
     /// # Errors
     /// `NotAssigned`, and then none of them is sought; `Closed`.
     pub fn seek_to_beginning<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
-        self.seek_all(partitions, State::Reset(Start::Earliest))
+        self.seek_all(partitions, FetchState::AwaitReset(ResetTarget::Earliest))
     }
 
     /// Reads these partitions from their ends on: only what is appended from now on. With
@@ -43,7 +43,7 @@ impl Consumer {
     /// # Errors
     /// As [`seek_to_beginning`](Self::seek_to_beginning).
     pub fn seek_to_end<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
-        self.seek_all(partitions, State::Reset(Start::Latest))
+        self.seek_all(partitions, FetchState::AwaitReset(ResetTarget::Latest))
     }
 
     /// Reads these partitions from their first records on whose timestamps are at or after that
@@ -57,15 +57,15 @@ impl Consumer {
         partitions: impl IntoIterator<Item = &'a TopicPartition>,
         time: SystemTime,
     ) -> Result<()> {
-        self.seek_all(partitions, State::Reset(Start::At(to_millis(time))))
+        self.seek_all(partitions, FetchState::AwaitReset(ResetTarget::At(to_millis(time))))
     }
 
-    fn seek_all<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>, to: State) -> Result<()> {
+    fn seek_all<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>, to: FetchState) -> Result<()> {
         self.check_open()?;
         let partitions: Vec<_> = partitions.into_iter().collect();
-        self.shared.inbox.control(|assignment| {
+        self.shared.buffer.with_state_and_readers(|assignment| {
             partitions.iter().try_for_each(|partition| assignment.get(partition).map(drop))?;
-            partitions.iter().for_each(|partition| assignment.begin(partition, to, true));
+            partitions.iter().for_each(|partition| assignment.reposition(partition, to, true));
             Ok(())
         })
     }
@@ -104,20 +104,20 @@ impl Consumer {
     /// `NotAssigned`; `Closed`.
     pub fn skip_corrupt(&self, partition: &TopicPartition) -> Result<i64> {
         self.check_open()?;
-        self.shared.inbox.control(|assignment| assignment.skip_damage(partition))
+        self.shared.buffer.with_state_and_readers(|assignment| assignment.skip_corruption(partition))
     }
 
     /// How many offsets lie between the [`position`](Self::position) and the log's end (with
     /// `read_committed`, its last stable offset), as the broker said it with the last fetch; `None`
     /// where either is not known yet. Costs no request.
     pub fn lag(&self, partition: &TopicPartition) -> Option<u64> {
-        self.shared.inbox.with(|assignment| assignment.lag(partition))
+        self.shared.buffer.with_state(|assignment| assignment.lag(partition))
     }
 
     /// The offset of the next record of a partition that will be handed out; `None` for a partition
     /// that is not assigned or whose position is not known yet.
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        self.shared.inbox.with(|assignment| assignment.position(partition)).ok().flatten()
+        self.shared.buffer.with_state(|assignment| assignment.position(partition)).ok().flatten()
     }
 
     /// Hands out no more records of these partitions until they are [resumed](Self::resume). They
@@ -140,7 +140,7 @@ impl Consumer {
     fn set_paused<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>, paused: bool) -> Result<()> {
         self.check_open()?;
         let partitions: Vec<_> = partitions.into_iter().collect();
-        self.shared.inbox.control(|assignment| {
+        self.shared.buffer.with_state_and_readers(|assignment| {
             partitions.iter().try_for_each(|partition| assignment.get(partition).map(drop))?;
             partitions.iter().try_for_each(|partition| assignment.pause(partition, paused))
         })
@@ -148,6 +148,6 @@ impl Consumer {
 
     /// The partitions that are paused, sorted.
     pub fn paused(&self) -> Vec<TopicPartition> {
-        self.shared.inbox.with(|assignment| assignment.paused())
+        self.shared.buffer.with_state(|assignment| assignment.paused())
     }
 }

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_read_and_others_refused() {
+    fn parses_valid_values_and_rejects_others() {
         assert_eq!(set("auto.offset.reset", "smallest").unwrap().auto_offset_reset, OffsetReset::Earliest);
         assert_eq!(set("isolation.level", "READ_COMMITTED").unwrap().isolation_level, IsolationLevel::ReadCommitted);
         assert_eq!(set("fetch.wait.max.ms", "7").unwrap().fetch_max_wait, Duration::from_millis(7));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_other_protocol_has_is_refused_as_in_java() {
+    fn rejects_properties_of_other_group_protocol() {
         let set = |pairs: &[(&str, &str)]| {
             let mut settings = ConsumerSettings::default();
             crate::config::apply(&mut settings, &[PROPERTIES], pairs.iter().copied()).unwrap();

@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use super::{
     offset_lookup::{EARLIEST, LATEST, ended_epochs, epoch_ends, list_offsets, listed_offsets},
-    position::Start,
-    resolve::{Asked, Question},
+    position::ResetTarget,
+    resolve::{OffsetQuery, OffsetRequest},
     settings::IsolationLevel,
     shared::Shared,
 };
 use crate::{
-    cluster::{Attempt, Lane},
+    cluster::{Attempt, ConnectionKind},
     error::{ErrorCode, ErrorKind},
     record::to_millis,
 };
@@ -26,15 +26,15 @@ const SHOWN_AFTER: Duration = Duration::from_secs(10);
 
 /// Asks one question, and takes its answer to the assignment. Whether a new look at the metadata is
 /// needed.
-pub(super) async fn ask(shared: &Shared, question: Question) -> bool {
+pub(super) async fn send_offset_request(shared: &Shared, question: OffsetRequest) -> bool {
     match question {
-        Question::Committed(asked) => ask_committed(shared, asked).await,
-        Question::Offsets(node, asked) => ask_offsets(shared, node, asked).await,
-        Question::Epochs(node, asked) => ask_epochs(shared, node, asked).await,
+        OffsetRequest::Committed(asked) => fetch_committed(shared, asked).await,
+        OffsetRequest::Offsets(node, asked) => look_up_offsets(shared, node, asked).await,
+        OffsetRequest::Epochs(node, asked) => fetch_epoch_ends(shared, node, asked).await,
     }
 }
 
-async fn ask_committed(shared: &Shared, asked: Vec<Asked<()>>) -> bool {
+async fn fetch_committed(shared: &Shared, asked: Vec<OffsetQuery<()>>) -> bool {
     let partitions = asked.iter().map(|asked| asked.partition.clone()).collect();
     let answer = match &shared.group {
         // A call tries again silently: what does not pass has to come back and be shown.
@@ -45,77 +45,77 @@ async fn ask_committed(shared: &Shared, asked: Vec<Asked<()>>) -> bool {
         None => Ok(HashMap::new()),
     };
     let now = Instant::now().into_std();
-    shared.inbox.with(|assignment| assignment.committed_answer(&asked, answer, now));
+    shared.buffer.with_state(|assignment| assignment.handle_committed_offsets(&asked, answer, now));
     false
 }
 
 fn attempt(shared: &Shared, node: i32) -> Attempt {
-    Attempt { node, lane: Lane::Main, timeout: shared.client.settings().request_timeout, max_version: None }
+    Attempt { node, lane: ConnectionKind::Main, timeout: shared.client.settings().request_timeout, max_version: None }
 }
 
 /// The timestamp that asks for a start; of the wall clock, which records are stamped by.
-fn timestamp(start: Start) -> i64 {
+fn timestamp(start: ResetTarget) -> i64 {
     match start {
-        Start::Earliest => EARLIEST,
-        Start::Latest => LATEST,
+        ResetTarget::Earliest => EARLIEST,
+        ResetTarget::Latest => LATEST,
         // Negative timestamps mean other questions.
-        Start::At(millis) => millis.max(0),
-        Start::Since(duration) => {
+        ResetTarget::At(millis) => millis.max(0),
+        ResetTarget::Since(duration) => {
             let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
             to_millis(SystemTime::now()).saturating_sub(millis).max(0)
         }
     }
 }
 
-async fn ask_offsets(shared: &Shared, node: i32, asked: Vec<Asked<Start>>) -> bool {
+async fn look_up_offsets(shared: &Shared, node: i32, asked: Vec<OffsetQuery<ResetTarget>>) -> bool {
     let rows: Vec<_> =
-        asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, timestamp(asked.what))).collect();
+        asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, timestamp(asked.query))).collect();
     let read_committed = shared.settings.isolation_level == IsolationLevel::ReadCommitted;
     let request = list_offsets(&rows, read_committed, shared.client.settings().request_timeout);
     let answer = shared.client.send(attempt(shared, node), |_| request).await;
     let now = Instant::now().into_std();
-    shared.inbox.control(|assignment| match answer {
+    shared.buffer.with_state_and_readers(|assignment| match answer {
         Ok(response) => {
             let found = listed_offsets(&response);
             let mut refresh = false;
             for asked in &asked {
                 let answer = found.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
                 let answer = answer.map(|found| (found.offset, found.leader_epoch));
-                refresh |= assignment.offset_answer(asked, answer, now);
+                refresh |= assignment.handle_listed_offset(asked, answer, now);
             }
             refresh
         }
         Err(error) => {
-            assignment.unanswered(&asked, error, now);
+            assignment.handle_offset_failure(&asked, error, now);
             true
         }
     })
 }
 
-async fn ask_epochs(shared: &Shared, node: i32, asked: Vec<Asked<(i64, i32)>>) -> bool {
-    let rows: Vec<_> = asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, asked.what.1)).collect();
+async fn fetch_epoch_ends(shared: &Shared, node: i32, asked: Vec<OffsetQuery<(i64, i32)>>) -> bool {
+    let rows: Vec<_> = asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, asked.query.1)).collect();
     let request = epoch_ends(&rows);
     let answer = shared.client.send(attempt(shared, node), |_| request).await;
     let now = Instant::now().into_std();
     // A truncated log takes back what waits for the reader.
-    shared.inbox.control(|assignment| match answer {
+    shared.buffer.with_state_and_readers(|assignment| match answer {
         Ok(response) => {
             let found = ended_epochs(&response);
             let mut refresh = false;
             for asked in &asked {
                 let answer = found.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
-                refresh |= assignment.epoch_answer(asked, answer, now);
+                refresh |= assignment.handle_epoch_end(asked, answer, now);
             }
             refresh
         }
         Err(error) if error.kind() == ErrorKind::UnsupportedVersion => {
             for asked in &asked {
-                assignment.epoch_answer(asked, Err(ErrorCode::UNSUPPORTED_VERSION), now);
+                assignment.handle_epoch_end(asked, Err(ErrorCode::UNSUPPORTED_VERSION), now);
             }
             false
         }
         Err(error) => {
-            assignment.unanswered(&asked, error, now);
+            assignment.handle_offset_failure(&asked, error, now);
             true
         }
     })

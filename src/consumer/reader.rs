@@ -11,12 +11,12 @@ use std::{
 };
 
 use super::{
-    assignment::Assignment,
+    assignment::ConsumerState,
     gathered::Gathered,
-    inbox::Inbox,
-    lease::Lease,
-    part::{Opening, Part},
-    queue::{GROWTH, Taken},
+    inbox::FetchBuffer,
+    lease::DeliveryProgress,
+    part::{DecodeConfig, DecodedBatch},
+    queue::{CollectedItem, GROWTH},
     split::SplitId,
 };
 use crate::{
@@ -27,8 +27,8 @@ use crate::{
 
 /// A part of which so many records are handed out at once.
 #[derive(Debug)]
-pub(super) struct Portion {
-    pub(super) part: Part,
+pub(super) struct RecordSlice {
+    pub(super) batch: DecodedBatch,
     pub(super) count: usize,
 }
 
@@ -41,108 +41,112 @@ enum Refill {
 }
 
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct RecordReader {
     /// The partition that it reads; without one, all that have no reader of their own.
-    of: Option<SplitId>,
+    split: Option<SplitId>,
     /// What was taken over and is not handed out yet.
-    pending: VecDeque<Taken>,
+    pending: VecDeque<CollectedItem>,
     /// Of the records that were handed out last.
-    leases: Vec<Arc<Lease>>,
+    delivered: Vec<Arc<DeliveryProgress>>,
     /// Whether the reader still holds them.
-    holding: bool,
+    holds_delivered: bool,
     /// What another reader held of its partition counts as in its hand until it has given a record
     /// of its own, or its end.
     inherits: bool,
     /// A poll's records are held.
     pub(super) lent: bool,
     /// It says by itself what it is done with (see `hand`).
-    by_hand: bool,
+    manual_completion: bool,
     /// Took something over since it was last asked whether it did.
     refilled: bool,
     /// Records that were given.
-    given: u64,
+    delivered_records: u64,
     /// Of these, those that are not counted for their partition yet: of the lease that is held.
-    uncounted: u64,
+    uncounted_records: u64,
     /// About how many times their size compressed batches become of late, when they are opened.
     growth: usize,
     /// Kept for its room.
-    taken: Vec<Taken>,
+    taken: Vec<CollectedItem>,
     decompressor: Decompressor,
-    opening: Opening,
+    decode_config: DecodeConfig,
 }
 
-impl Reader {
-    pub(super) fn new(opening: Opening, of: Option<SplitId>) -> Self {
+impl RecordReader {
+    pub(super) fn new(opening: DecodeConfig, of: Option<SplitId>) -> Self {
         Self {
-            of,
+            split: of,
             pending: VecDeque::new(),
-            leases: Vec::new(),
-            holding: false,
+            delivered: Vec::new(),
+            holds_delivered: false,
             inherits: false,
             lent: false,
-            by_hand: false,
+            manual_completion: false,
             refilled: false,
-            given: 0,
-            uncounted: 0,
+            delivered_records: 0,
+            uncounted_records: 0,
             growth: GROWTH,
             taken: Vec::new(),
             decompressor: Decompressor::default(),
-            opening,
+            decode_config: opening,
         }
     }
 
     /// From now on it is done with a record when it says so, and not when it asks for the next one.
-    pub(super) fn by_hand(mut self) -> Self {
-        self.by_hand = true;
+    pub(super) fn with_manual_completion(mut self) -> Self {
+        self.manual_completion = true;
         self
     }
 
     /// What another reader holds of its partition is in its hand from now on, if that holds
     /// anything.
-    pub(super) fn inherits(mut self, inherits: bool) -> Self {
+    pub(super) fn inheriting(mut self, inherits: bool) -> Self {
         self.inherits = inherits;
         self
     }
 
     /// The reader asks for the next records, or closes: it is done with those that it holds.
-    pub(super) fn finish(&mut self) {
-        if !self.by_hand && std::mem::take(&mut self.holding) {
-            for lease in &self.leases {
-                lease.finish();
+    pub(super) fn complete_delivered(&mut self) {
+        if !self.manual_completion && std::mem::take(&mut self.holds_delivered) {
+            for lease in &self.delivered {
+                lease.complete_delivered();
             }
         }
     }
 
     /// Whether the reader holds records of that partition.
     pub(super) fn holds(&self, partition: &TopicPartition) -> bool {
-        let inherited = self.inherits && self.of.as_ref().is_some_and(|of| of.partition == *partition);
-        let of_it = |lease: &Arc<Lease>| lease.partition() == partition && self.is_held(lease);
-        inherited || self.holding && self.leases.iter().any(of_it)
+        let inherited = self.inherits && self.split.as_ref().is_some_and(|of| of.partition == *partition);
+        let of_it = |lease: &Arc<DeliveryProgress>| lease.partition() == partition && self.is_held(lease);
+        inherited || self.holds_delivered && self.delivered.iter().any(of_it)
     }
 
     /// Whether the reader holds anything.
-    pub(super) fn holds_any(&self) -> bool {
-        self.inherits || self.holding && self.leases.iter().any(|lease| self.is_held(lease))
+    pub(super) fn holds_records(&self) -> bool {
+        self.inherits || self.holds_delivered && self.delivered.iter().any(|lease| self.is_held(lease))
     }
 
-    fn is_held(&self, lease: &Lease) -> bool {
-        !self.by_hand || lease.done() < lease.handed()
+    fn is_held(&self, lease: &DeliveryProgress) -> bool {
+        !self.manual_completion || lease.completed() < lease.delivered()
     }
 
     /// The reader no longer holds what it holds of that partition, without being done with it.
-    pub(super) fn let_go(&mut self, partition: &TopicPartition) {
-        count(&self.leases, &mut self.uncounted, &mut self.given);
-        self.leases.retain(|lease| lease.partition() != partition);
+    pub(super) fn release(&mut self, partition: &TopicPartition) {
+        count(&self.delivered, &mut self.uncounted_records, &mut self.delivered_records);
+        self.delivered.retain(|lease| lease.partition() != partition);
     }
 
     /// The next record, sharing the bytes of its batch. `None` at the end.
-    pub(super) fn poll_record(&mut self, inbox: &Inbox, cx: &mut Context<'_>) -> Poll<Option<Result<ConsumerRecord>>> {
+    pub(super) fn poll_record(
+        &mut self,
+        inbox: &FetchBuffer,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<ConsumerRecord>>> {
         loop {
-            if let Some(record) = self.give() {
+            if let Some(record) = self.next_decoded() {
                 return Poll::Ready(Some(Ok(record)));
             }
             if let Some(next) = self.pending.pop_front() {
-                if let Some(error) = self.pass(next, inbox) {
+                if let Some(error) = self.pass_empty(next, inbox) {
                     return Poll::Ready(Some(Err(error)));
                 }
                 continue;
@@ -157,32 +161,32 @@ impl Reader {
     }
 
     /// The next record of the batch in front, if one is open there and has one.
-    fn give(&mut self) -> Option<ConsumerRecord> {
-        let Some(Taken::Open(part)) = self.pending.front_mut() else { return None };
-        if part.left == 0 || part.lease.is_withheld() {
+    fn next_decoded(&mut self) -> Option<ConsumerRecord> {
+        let Some(CollectedItem::Decoded(part)) = self.pending.front_mut() else { return None };
+        if part.left == 0 || part.progress.is_withheld() {
             return None;
         }
         let mut iter = part.iter();
         match iter.next() {
             Some(Ok(view)) => {
-                let record = owned(part, &view);
+                let record = owned_record(part, &view);
                 part.position = iter.position();
                 part.left -= 1;
-                part.lease.hand_out(record.offset + 1);
-                self.holding = true;
+                part.progress.record_delivered(record.offset + 1);
+                self.holds_delivered = true;
                 self.inherits = false;
-                if !matches!(&self.leases[..], [held] if Arc::ptr_eq(held, &part.lease)) {
-                    count(&self.leases, &mut self.uncounted, &mut self.given);
-                    self.leases.clear();
-                    self.leases.push(part.lease.clone());
+                if !matches!(&self.delivered[..], [held] if Arc::ptr_eq(held, &part.progress)) {
+                    count(&self.delivered, &mut self.uncounted_records, &mut self.delivered_records);
+                    self.delivered.clear();
+                    self.delivered.push(part.progress.clone());
                 }
-                self.uncounted += 1;
+                self.uncounted_records += 1;
                 Some(record)
             }
             Some(Err(error)) => {
-                let (lease, end) = (part.lease.clone(), part.end);
+                let (lease, end) = (part.progress.clone(), part.end);
                 self.pending.pop_front();
-                self.pending.push_front(Taken::Broken { lease, error, end });
+                self.pending.push_front(CollectedItem::Corrupt { lease, error, end });
                 None
             }
             None => {
@@ -198,36 +202,36 @@ impl Reader {
         &mut self,
         max: usize,
         bytes: usize,
-        inbox: &Inbox,
+        inbox: &FetchBuffer,
         cx: &mut Context<'_>,
         out: &mut Vec<ConsumerRecord>,
-    ) -> Poll<Option<Result<Arc<Lease>>>> {
+    ) -> Poll<Option<Result<Arc<DeliveryProgress>>>> {
         let first = match self.poll_record(inbox, cx) {
             Poll::Ready(Some(Ok(record))) => record,
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => return Poll::Pending,
         };
-        let Some(lease) = self.leases.last().cloned() else { return Poll::Ready(None) };
+        let Some(lease) = self.delivered.last().cloned() else { return Poll::Ready(None) };
         let mut left = bytes.saturating_sub(first.size());
         out.push(first);
         while out.len() < max && left > 0 {
-            match self.pending.front().map(|next| Arc::ptr_eq(next.lease(), &lease)) {
+            match self.pending.front().map(|next| Arc::ptr_eq(next.progress(), &lease)) {
                 None if matches!(self.refill(max - out.len(), inbox, None), Refill::Some) => continue,
                 Some(true) => {}
                 _ => break,
             }
-            if let Some(record) = self.give() {
+            if let Some(record) = self.next_decoded() {
                 left = left.saturating_sub(record.size());
                 out.push(record);
                 continue;
             }
             // What holds no record, and trouble, come with the next call.
-            if !matches!(self.pending.front(), Some(Taken::Raw { .. })) {
+            if !matches!(self.pending.front(), Some(CollectedItem::Fetched { .. })) {
                 break;
             }
             if let Some(next) = self.pending.pop_front() {
-                let opened = self.open(next);
+                let opened = self.decode(next);
                 self.pending.push_front(opened);
             }
         }
@@ -237,57 +241,61 @@ impl Reader {
     /// Up to `max` records, as long as there is room for what they are decompressed to, but those
     /// of one batch at least; the portions of one partition side by side and in order. `None` at
     /// the end.
-    pub(super) fn poll_portions(
+    pub(super) fn poll_slices(
         &mut self,
         max: usize,
-        inbox: &Inbox,
+        inbox: &FetchBuffer,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Vec<Portion>>>> {
-        let mut portions: Vec<Portion> = Vec::new();
+    ) -> Poll<Option<Result<Vec<RecordSlice>>>> {
+        let mut portions: Vec<RecordSlice> = Vec::new();
         let mut count = 0;
         loop {
             while count < max
                 && let Some(next) = self.pending.pop_front()
             {
                 match next {
-                    next if next.lease().is_withheld() => {}
-                    Taken::Open(part) if part.left > 0 => {
-                        let portion = Portion { count: part.left.min(max - count), part };
+                    next if next.progress().is_withheld() => {}
+                    CollectedItem::Decoded(part) if part.left > 0 => {
+                        let portion = RecordSlice { count: part.left.min(max - count), batch: part };
                         count += portion.count;
-                        let same = |other: &Portion| Arc::ptr_eq(&other.part.lease, &portion.part.lease);
+                        let same = |other: &RecordSlice| Arc::ptr_eq(&other.batch.progress, &portion.batch.progress);
                         let at = portions.iter().rposition(same).map_or(portions.len(), |last| last + 1);
                         portions.insert(at, portion);
                     }
                     // The next poll opens it, when these are done.
-                    next @ Taken::Raw { .. } if count > 0 && !self.has_room_to_open(&next) => {
+                    next @ CollectedItem::Fetched { .. } if count > 0 && !self.has_room_to_decode(&next) => {
                         self.pending.push_front(next);
-                        return self.hold(portions);
+                        return self.hold_slices(portions);
                     }
-                    Taken::Raw { .. } => {
-                        let opened = self.open(next);
+                    CollectedItem::Fetched { .. } => {
+                        let opened = self.decode(next);
                         self.pending.push_front(opened);
                     }
                     // What is only passed over belongs to the records before it.
-                    Taken::Skip { lease, end } if count > 0 => {
-                        match portions.iter_mut().rev().find(|portion| Arc::ptr_eq(&portion.part.lease, &lease)) {
-                            Some(portion) => portion.part.end = end,
+                    CollectedItem::Skip { lease, end } if count > 0 => {
+                        match portions.iter_mut().rev().find(|portion| Arc::ptr_eq(&portion.batch.progress, &lease)) {
+                            Some(portion) => portion.batch.end = end,
                             None => self.skip(&lease, end),
                         }
                     }
                     // Trouble comes behind the records before it.
-                    trouble @ (Taken::Broken { .. } | Taken::OutOfRange { .. } | Taken::End { .. }) if count > 0 => {
+                    trouble @ (CollectedItem::Corrupt { .. }
+                    | CollectedItem::OutOfRange { .. }
+                    | CollectedItem::End { .. })
+                        if count > 0 =>
+                    {
                         self.pending.push_front(trouble);
-                        return self.hold(portions);
+                        return self.hold_slices(portions);
                     }
                     next => {
-                        if let Some(error) = self.pass(next, inbox) {
+                        if let Some(error) = self.pass_empty(next, inbox) {
                             return Poll::Ready(Some(Err(error)));
                         }
                     }
                 }
             }
             if count >= max {
-                return self.hold(portions);
+                return self.hold_slices(portions);
             }
             let waiting = if count == 0 { Some(&mut *cx) } else { None };
             match self.refill(max - count, inbox, waiting) {
@@ -295,7 +303,7 @@ impl Reader {
                 Refill::Error(error) => return Poll::Ready(Some(Err(error))),
                 Refill::Ended => return Poll::Ready(None),
                 Refill::Nothing if count == 0 => return Poll::Pending,
-                Refill::Nothing => return self.hold(portions),
+                Refill::Nothing => return self.hold_slices(portions),
             }
         }
     }
@@ -303,28 +311,28 @@ impl Reader {
     /// Takes over batches until `records` are there, and hands out none of them: they stay with the
     /// reader for whichever call asks next. Ready earlier where more would not help, see
     /// [`Gathered::is_enough`]. `None` at the end.
-    pub(super) fn poll_gathered(
+    pub(super) fn poll_full_batch(
         &mut self,
         records: usize,
         gathered: &mut Option<Gathered>,
-        inbox: &Inbox,
+        inbox: &FetchBuffer,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<()>>> {
         let mut known = match gathered.take() {
             Some(known) => known,
-            None => self.survey(0),
+            None => self.count_pending(0),
         };
         loop {
             if known.is_enough(records) {
                 // Some of it may have been taken away meanwhile (by a seek, by the group).
-                known = self.survey(0);
+                known = self.count_pending(0);
                 if known.is_enough(records) {
                     return Poll::Ready(Some(Ok(())));
                 }
             }
             let before = self.pending.len();
             match self.refill(known.missing(records), inbox, Some(&mut *cx)) {
-                Refill::Some => known.merge(self.survey(before)),
+                Refill::Some => known.merge(self.count_pending(before)),
                 Refill::Error(error) => return Poll::Ready(Some(Err(error))),
                 Refill::Ended => return Poll::Ready(None),
                 Refill::Nothing => {
@@ -336,25 +344,25 @@ impl Reader {
     }
 
     /// Counts the records that wait to be handed out, from that entry on.
-    fn survey(&self, from: usize) -> Gathered {
+    fn count_pending(&self, from: usize) -> Gathered {
         let mut gathered = Gathered::default();
         self.pending
             .iter()
             .skip(from)
-            .filter(|pending| !pending.lease().is_withheld())
+            .filter(|pending| !pending.progress().is_withheld())
             .for_each(|pending| gathered.add(pending));
         gathered
     }
 
     /// The reader now holds all of these.
-    fn hold(&mut self, portions: Vec<Portion>) -> Poll<Option<Result<Vec<Portion>>>> {
-        self.holding = true;
+    fn hold_slices(&mut self, portions: Vec<RecordSlice>) -> Poll<Option<Result<Vec<RecordSlice>>>> {
+        self.holds_delivered = true;
         self.inherits = false;
-        count(&self.leases, &mut self.uncounted, &mut self.given);
-        self.leases.clear();
+        count(&self.delivered, &mut self.uncounted_records, &mut self.delivered_records);
+        self.delivered.clear();
         for portion in &portions {
-            if !self.leases.last().is_some_and(|last| Arc::ptr_eq(last, &portion.part.lease)) {
-                self.leases.push(portion.part.lease.clone());
+            if !self.delivered.last().is_some_and(|last| Arc::ptr_eq(last, &portion.batch.progress)) {
+                self.delivered.push(portion.batch.progress.clone());
             }
         }
         self.lent = true;
@@ -362,29 +370,31 @@ impl Reader {
     }
 
     /// Moves on past what holds no record; an error if that is one.
-    fn pass(&mut self, next: Taken, inbox: &Inbox) -> Option<Error> {
-        if next.lease().is_withheld() {
+    fn pass_empty(&mut self, next: CollectedItem, inbox: &FetchBuffer) -> Option<Error> {
+        if next.progress().is_withheld() {
             return None;
         }
         match next {
-            Taken::Open(Part { lease, end, .. }) | Taken::Skip { lease, end } => self.skip(&lease, end),
-            next @ Taken::Raw { .. } => {
-                let opened = self.open(next);
+            CollectedItem::Decoded(DecodedBatch { progress: lease, end, .. }) | CollectedItem::Skip { lease, end } => {
+                self.skip(&lease, end)
+            }
+            next @ CollectedItem::Fetched { .. } => {
+                let opened = self.decode(next);
                 self.pending.push_front(opened);
             }
-            Taken::OutOfRange { lease } => {
-                inbox.with(|assignment| assignment.out_of_range(lease.partition(), lease.generation()));
+            CollectedItem::OutOfRange { lease } => {
+                inbox.with_state(|assignment| assignment.handle_out_of_range(lease.partition(), lease.seek_epoch()));
             }
-            Taken::End { lease, at } => {
+            CollectedItem::End { lease, at } => {
                 let partition = lease.partition();
                 let message = format!("{partition}: the end was reached at offset {at}");
                 let error = Error::new(ErrorKind::EndOfPartition, message);
                 return Some(error.at(partition.topic.clone(), partition.partition, at));
             }
-            Taken::Broken { lease, error, end } => {
-                inbox.with(|assignment| assignment.broken(&lease, end));
-                self.pending.retain(|pending| !Arc::ptr_eq(pending.lease(), &lease));
-                let at = lease.handed();
+            CollectedItem::Corrupt { lease, error, end } => {
+                inbox.with_state(|assignment| assignment.stop_at_corruption(&lease, end));
+                self.pending.retain(|pending| !Arc::ptr_eq(pending.progress(), &lease));
+                let at = lease.delivered();
                 let partition = lease.partition();
                 let error = error.context(format_args!("read of {partition} from offset {at} on"));
                 return Some(error.at(partition.topic.clone(), partition.partition, at));
@@ -394,38 +404,38 @@ impl Reader {
     }
 
     /// There is nothing to hand out before that offset.
-    fn skip(&mut self, lease: &Arc<Lease>, end: i64) {
-        if self.by_hand {
-            return lease.skip_to(end);
+    fn skip(&mut self, lease: &Arc<DeliveryProgress>, end: i64) {
+        if self.manual_completion {
+            return lease.skip_gap(end);
         }
         // What is still in another reader's hand, which had the partition before, is done with the
         // next record.
-        let settled = lease.done() >= lease.handed();
-        lease.hand_out(end);
-        if settled && !(self.holding && self.leases.iter().any(|held| Arc::ptr_eq(held, lease))) {
-            lease.finish();
+        let settled = lease.completed() >= lease.delivered();
+        lease.record_delivered(end);
+        if settled && !(self.holds_delivered && self.delivered.iter().any(|held| Arc::ptr_eq(held, lease))) {
+            lease.complete_delivered();
         }
     }
 
     /// Takes over what there is. Errors and the end only where the reader waits for something,
     /// which it then goes on doing.
-    fn refill(&mut self, records: usize, inbox: &Inbox, waiting: Option<&mut Context<'_>>) -> Refill {
+    fn refill(&mut self, records: usize, inbox: &FetchBuffer, waiting: Option<&mut Context<'_>>) -> Refill {
         let mut taken = std::mem::take(&mut self.taken);
-        let refill = inbox.with(|assignment| {
+        let refill = inbox.with_state(|assignment| {
             if waiting.is_some()
-                && let Some(error) = assignment.pop_error_for(self.of.as_ref())
+                && let Some(error) = assignment.pop_error_for(self.split.as_ref())
             {
                 return Refill::Error(error);
             }
-            assignment.take_for(self.of.as_ref(), records, &mut taken);
+            assignment.collect_for(self.split.as_ref(), records, &mut taken);
             match waiting {
                 _ if !taken.is_empty() => Refill::Some,
-                Some(_) if assignment.has_ended_for(self.of.as_ref()) => {
+                Some(_) if assignment.has_ended_for(self.split.as_ref()) => {
                     self.inherits = false;
                     Refill::Ended
                 }
                 Some(cx) => {
-                    assignment.wait_for(self.of.as_ref(), cx.waker());
+                    assignment.register_waker_for(self.split.as_ref(), cx.waker());
                     Refill::Nothing
                 }
                 None => Refill::Nothing,
@@ -438,27 +448,27 @@ impl Reader {
     }
 
     /// Checks and decompresses a batch as it came; everything else stays as it is.
-    fn open(&mut self, taken: Taken) -> Taken {
-        let Taken::Raw { lease, batch, charge, start, end } = taken else { return taken };
-        match Part::open(&lease, &batch, start..end, charge, &mut self.decompressor, &self.opening) {
+    fn decode(&mut self, taken: CollectedItem) -> CollectedItem {
+        let CollectedItem::Fetched { lease, batch, charge, start, end } = taken else { return taken };
+        match DecodedBatch::decode(&lease, &batch, start..end, charge, &mut self.decompressor, &self.decode_config) {
             Ok(Some(part)) => {
                 if batch.header.is_compressed() {
                     let growth = part.records.size().div_ceil(part.bytes.max(1)).max(1);
                     self.growth = growth.max(self.growth / 8 * 7);
                 }
-                Taken::Open(part)
+                CollectedItem::Decoded(part)
             }
-            Ok(None) => Taken::Skip { lease, end },
-            Err(error) => Taken::Broken { lease, error, end },
+            Ok(None) => CollectedItem::Skip { lease, end },
+            Err(error) => CollectedItem::Corrupt { lease, error, end },
         }
     }
 
     /// Whether there is room for what this is when it is open, as far as can be told before.
-    fn has_room_to_open(&self, taken: &Taken) -> bool {
-        let Taken::Raw { batch, charge, .. } = taken else { return true };
+    fn has_room_to_decode(&self, taken: &CollectedItem) -> bool {
+        let CollectedItem::Fetched { batch, charge, .. } = taken else { return true };
         let bytes = batch.bytes().len().saturating_mul(self.growth);
         // What is not compressed is there already.
-        !batch.header.is_compressed() || charge.account().has_room_for(bytes)
+        !batch.header.is_compressed() || charge.quota().has_room_for(bytes)
     }
 
     /// Whether it took something over since this was asked last.
@@ -467,18 +477,18 @@ impl Reader {
     }
 
     /// Records that were given so far.
-    pub(super) fn given(&mut self) -> u64 {
-        count(&self.leases, &mut self.uncounted, &mut self.given);
-        self.given
+    pub(super) fn delivered_records(&mut self) -> u64 {
+        count(&self.delivered, &mut self.uncounted_records, &mut self.delivered_records);
+        self.delivered_records
     }
 
     /// So many records more were given.
-    pub(super) fn add_given(&mut self, given: u64) {
-        self.given += given;
+    pub(super) fn add_delivered_records(&mut self, given: u64) {
+        self.delivered_records += given;
     }
 
     /// Takes back what was not read of its portions, in order.
-    pub(super) fn take_back(&mut self, unread: Vec<Taken>) {
+    pub(super) fn take_back(&mut self, unread: Vec<CollectedItem>) {
         for taken in unread.into_iter().rev() {
             self.pending.push_front(taken);
         }
@@ -486,15 +496,16 @@ impl Reader {
 
     /// After partitions were paused, positioned anew or given up: keeps only what may still be
     /// handed out.
-    pub(super) fn reconcile(&mut self, assignment: &mut Assignment) {
-        let of = self.of.as_ref();
-        let all_stay = self.pending.iter().all(|pending| assignment.may_hand_out_by(of, pending.lease()) == Some(true));
+    pub(super) fn reconcile(&mut self, assignment: &mut ConsumerState) {
+        let of = self.split.as_ref();
+        let all_stay =
+            self.pending.iter().all(|pending| assignment.is_deliverable_by(of, pending.progress()) == Some(true));
         if all_stay {
             return;
         }
         let (mut stay, mut back) = (VecDeque::new(), Vec::new());
         for pending in self.pending.drain(..) {
-            match assignment.may_hand_out_by(of, pending.lease()) {
+            match assignment.is_deliverable_by(of, pending.progress()) {
                 Some(true) => stay.push_back(pending),
                 Some(false) => back.push(pending),
                 None => {}
@@ -502,24 +513,24 @@ impl Reader {
         }
         self.pending = stay;
         for pending in back.into_iter().rev() {
-            assignment.give_back(pending);
+            assignment.return_unread(pending);
         }
     }
 }
 
 /// Counts what was given one by one of the lease that is held, so that it is not counted for each
 /// record.
-fn count(held: &[Arc<Lease>], uncounted: &mut u64, given: &mut u64) {
+fn count(held: &[Arc<DeliveryProgress>], uncounted: &mut u64, given: &mut u64) {
     let more = std::mem::take(uncounted);
     if let Some(lease) = held.first().filter(|_| more > 0) {
-        lease.add_given(more);
+        lease.add_delivered_records(more);
     }
     *given += more;
 }
 
 /// A record that shares the bytes of its batch.
-pub(super) fn owned(part: &Part, view: &RecordView<'_>) -> ConsumerRecord {
-    let partition = part.lease.partition();
+pub(super) fn owned_record(part: &DecodedBatch, view: &RecordView<'_>) -> ConsumerRecord {
+    let partition = part.progress.partition();
     let header = &part.records.header;
     let share = |bytes: &[u8]| part.records.share(bytes);
     ConsumerRecord {

@@ -11,7 +11,7 @@ use std::{
 use super::{
     OffsetAndMetadata,
     consumer::{check_offset, check_partition},
-    group::Insistence,
+    group::RetryPolicy,
     shared::Shared,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What a listener's call came to; any error does.
-pub type Told = std::result::Result<(), BoxError>;
+pub type ListenerResult = std::result::Result<(), BoxError>;
 
 /// Is told when the group gives partitions and takes them back (KIP-429,
 /// `ConsumerRebalanceListener` in Java): given to
@@ -63,7 +63,7 @@ pub trait RebalanceListener: Send + Sync + 'static {
     /// If it fails, the reader is told, and the partitions wait for a
     /// [`seek`](super::Consumer::seek): reading from another place than the one that could not be
     /// found out would lose or double records.
-    fn on_assigned(&self, assigned: &mut Assigned) -> impl Future<Output = Told> + Send {
+    fn on_assigned(&self, assigned: &mut Assigned) -> impl Future<Output = ListenerResult> + Send {
         let _ = assigned;
         async { Ok(()) }
     }
@@ -72,7 +72,7 @@ pub trait RebalanceListener: Send + Sync + 'static {
     /// closes or unsubscribes. Nothing more of them is handed out, the reader is done with what it
     /// had of them, and with `enable.auto.commit` that is committed. If it fails, the reader is
     /// told, and the partitions go all the same.
-    fn on_revoked(&self, revoked: &Revoked) -> impl Future<Output = Told> + Send {
+    fn on_revoked(&self, revoked: &Revoked) -> impl Future<Output = ListenerResult> + Send {
         let _ = revoked;
         async { Ok(()) }
     }
@@ -80,7 +80,7 @@ pub trait RebalanceListener: Send + Sync + 'static {
     /// These partitions are no longer ours: the group has given us up (a session or
     /// `max.poll.interval.ms` passed, or a revocation took too long), and others may have them.
     /// What was not committed cannot be committed any more.
-    fn on_lost(&self, lost: &[TopicPartition]) -> impl Future<Output = Told> + Send {
+    fn on_lost(&self, lost: &[TopicPartition]) -> impl Future<Output = ListenerResult> + Send {
         let _ = lost;
         async { Ok(()) }
     }
@@ -88,15 +88,15 @@ pub trait RebalanceListener: Send + Sync + 'static {
 
 /// Shared, so that it can be given again and looked at from elsewhere.
 impl<L: RebalanceListener + ?Sized> RebalanceListener for Arc<L> {
-    fn on_assigned(&self, assigned: &mut Assigned) -> impl Future<Output = Told> + Send {
+    fn on_assigned(&self, assigned: &mut Assigned) -> impl Future<Output = ListenerResult> + Send {
         (**self).on_assigned(assigned)
     }
 
-    fn on_revoked(&self, revoked: &Revoked) -> impl Future<Output = Told> + Send {
+    fn on_revoked(&self, revoked: &Revoked) -> impl Future<Output = ListenerResult> + Send {
         (**self).on_revoked(revoked)
     }
 
-    fn on_lost(&self, lost: &[TopicPartition]) -> impl Future<Output = Told> + Send {
+    fn on_lost(&self, lost: &[TopicPartition]) -> impl Future<Output = ListenerResult> + Send {
         (**self).on_lost(lost)
     }
 }
@@ -177,7 +177,7 @@ impl Revoked {
         let Some(shared) = self.shared.upgrade() else {
             return Err(Error::new(ErrorKind::Closed, "the consumer was dropped"));
         };
-        shared.commit(offsets, Insistence::Through).await
+        shared.commit(offsets, RetryPolicy::UntilCommitted).await
     }
 }
 
@@ -191,7 +191,7 @@ fn not_among(partition: &TopicPartition) -> Error {
     Error::new(ErrorKind::NotAssigned, format!("{partition} is not among the partitions that the listener is told of"))
 }
 
-pub(super) type Call<'a> = Pin<Box<dyn Future<Output = Told> + Send + 'a>>;
+pub(super) type Call<'a> = Pin<Box<dyn Future<Output = ListenerResult> + Send + 'a>>;
 
 /// A listener whose type is not known.
 pub(super) trait AnyListener: Send + Sync {
@@ -216,9 +216,9 @@ impl<L: RebalanceListener> AnyListener for L {
 
 /// The listener of the present subscription.
 #[derive(Default)]
-pub(super) struct Listener(pub(super) Option<Arc<dyn AnyListener>>);
+pub(super) struct CurrentListener(pub(super) Option<Arc<dyn AnyListener>>);
 
-impl fmt::Debug for Listener {
+impl fmt::Debug for CurrentListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Listener({})", self.0.is_some())
     }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
-use super::{part::Part, reader::owned};
+use super::{part::DecodedBatch, reader::owned_record};
 use crate::{
     error::Result,
     record::{ConsumerRecord, Deserializer, Payload, Record, TimestampType, TopicPartition, field_as, from_millis},
@@ -13,23 +13,23 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct RecordRef<'a> {
     pub(super) view: RecordView<'a>,
-    pub(super) part: &'a Part,
+    pub(super) part: &'a DecodedBatch,
 }
 
 impl<'a> RecordRef<'a> {
     /// The topic.
     pub fn topic(&self) -> &'a Arc<str> {
-        &self.part.lease.partition().topic
+        &self.part.progress.partition().topic
     }
 
     /// The partition's number.
     pub fn partition(&self) -> i32 {
-        self.part.lease.partition().partition
+        self.part.progress.partition().partition
     }
 
     /// The topic and the partition.
     pub fn topic_partition(&self) -> &'a TopicPartition {
-        self.part.lease.partition()
+        self.part.progress.partition()
     }
 
     /// The record's offset in its partition.
@@ -93,7 +93,7 @@ impl<'a> RecordRef<'a> {
     /// The same record on its own, sharing the bytes of its batch: it may be kept, and keeps them
     /// in memory.
     pub fn to_owned(&self) -> ConsumerRecord {
-        owned(self.part, &self.view)
+        owned_record(self.part, &self.view)
     }
 }
 

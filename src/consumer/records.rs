@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
-    inbox::{Inbox, Reading, lock},
-    lease::Lease,
-    part::Part,
-    queue::Taken,
-    reader::{Portion, Reader},
+    inbox::{FetchBuffer, OwnedReadGuard, lock},
+    lease::DeliveryProgress,
+    part::DecodedBatch,
+    queue::CollectedItem,
+    reader::{RecordReader, RecordSlice},
     record_ref::RecordRef,
 };
 use crate::{
@@ -32,45 +32,45 @@ use crate::{
 /// Records of a partition that is sought or taken away meanwhile are not given any more.
 #[must_use = "records that are not iterated come again"]
 pub struct Records {
-    held: Vec<Held>,
+    held: Vec<HeldSlice>,
     /// There where something is held.
-    home: Option<Home>,
+    home: Option<UnreadReturn>,
 }
 
 /// Where the unread part goes back to.
-pub(super) enum Home {
+pub(super) enum UnreadReturn {
     /// The reader of all that is not split off.
-    Common(Reading),
+    Common(OwnedReadGuard),
     /// That of one partition.
-    Split(Arc<Inbox>, Arc<Mutex<Reader>>),
+    Split(Arc<FetchBuffer>, Arc<Mutex<RecordReader>>),
 }
 
-impl Home {
-    fn inbox(&self) -> &Arc<Inbox> {
+impl UnreadReturn {
+    fn inbox(&self) -> &Arc<FetchBuffer> {
         match self {
-            Self::Common(reading) => reading.inbox(),
+            Self::Common(reading) => reading.buffer(),
             Self::Split(inbox, _) => inbox,
         }
     }
 
-    fn reader(&self) -> MutexGuard<'_, Reader> {
+    fn reader(&self) -> MutexGuard<'_, RecordReader> {
         match self {
-            Self::Common(reading) => reading.inbox().reader(),
+            Self::Common(reading) => reading.buffer().reader(),
             Self::Split(_, reader) => lock(reader),
         }
     }
 }
 
 /// Some records of one partition.
-struct Held {
-    part: Part,
+struct HeldSlice {
+    part: DecodedBatch,
     count: usize,
-    progress: Mutex<Progress>,
+    progress: Mutex<SliceProgress>,
 }
 
 /// How far the furthest iterator has come.
 #[derive(Debug, Default)]
-struct Progress {
+struct SliceProgress {
     given: usize,
     /// Where to go on; `None` before the first record.
     position: Option<RecordPosition>,
@@ -83,8 +83,12 @@ impl Records {
         Self { held: Vec::new(), home: None }
     }
 
-    pub(super) fn new(portions: Vec<Portion>, home: Home) -> Self {
-        let held = portions.into_iter().map(|Portion { part, count }| Held { part, count, progress: Mutex::default() });
+    pub(super) fn new(portions: Vec<RecordSlice>, home: UnreadReturn) -> Self {
+        let held = portions.into_iter().map(|RecordSlice { batch: part, count }| HeldSlice {
+            part,
+            count,
+            progress: Mutex::default(),
+        });
         Self { held: held.collect(), home: Some(home) }
     }
 
@@ -106,14 +110,14 @@ impl Records {
 
     /// The records of each partition for itself.
     pub fn partitions(&self) -> impl Iterator<Item = PartitionRecords<'_>> {
-        let runs = self.held.chunk_by(|one, next| one.part.lease.partition() == next.part.lease.partition());
+        let runs = self.held.chunk_by(|one, next| one.part.progress.partition() == next.part.progress.partition());
         runs.filter_map(|held| held.first().map(|first| PartitionRecords { first, held }))
     }
 }
 
 impl fmt::Debug for Records {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.held.iter().map(|held| (held.part.lease.partition().to_string(), held.count));
+        let counts = self.held.iter().map(|held| (held.part.progress.partition().to_string(), held.count));
         f.debug_map().entries(counts).finish()
     }
 }
@@ -133,68 +137,68 @@ impl Drop for Records {
         let mut given = 0;
         for held in &self.held {
             let records = lock(&held.progress).given as u64;
-            held.part.lease.add_given(records);
+            held.part.progress.add_delivered_records(records);
             given += records;
         }
-        let unread: Vec<Taken> = self.held.drain(..).filter_map(Held::into_unread).collect();
+        let unread: Vec<CollectedItem> = self.held.drain(..).filter_map(HeldSlice::into_unread).collect();
         let all_read = unread.is_empty();
         let mut reader = home.reader();
         reader.lent = false;
-        reader.add_given(given);
+        reader.add_delivered_records(given);
         reader.take_back(unread);
         drop(reader);
         if all_read {
             return;
         }
         // A partition may have been paused or given up while these were held.
-        home.inbox().control(|_| ());
+        home.inbox().with_state_and_readers(|_| ());
     }
 }
 
-impl Held {
+impl HeldSlice {
     /// Writes down how far an iterator has come.
-    fn settle(&self, given: usize, position: RecordPosition, next: i64, broken: Option<Error>) {
-        self.part.lease.settle_handed(next);
+    fn record_progress(&self, given: usize, position: RecordPosition, next: i64, broken: Option<Error>) {
+        self.part.progress.record_delivered_exact(next);
         let mut progress = lock(&self.progress);
         if given > progress.given {
-            *progress = Progress { given, position: Some(position), next, broken: progress.broken.take() };
+            *progress = SliceProgress { given, position: Some(position), next, broken: progress.broken.take() };
         }
         progress.broken = progress.broken.take().or(broken);
     }
 
-    fn into_unread(mut self) -> Option<Taken> {
+    fn into_unread(mut self) -> Option<CollectedItem> {
         let progress = self.progress.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let lease = self.part.lease.clone();
+        let lease = self.part.progress.clone();
         if progress.given > 0 {
-            lease.settle_handed(progress.next);
+            lease.record_delivered_exact(progress.next);
         }
         if lease.is_withheld() {
             return None;
         }
         if let Some(error) = progress.broken {
-            return Some(Taken::Broken { lease, error, end: self.part.end });
+            return Some(CollectedItem::Corrupt { lease, error, end: self.part.end });
         }
         self.part.position = progress.position.unwrap_or(self.part.position);
         self.part.left = self.part.left.saturating_sub(progress.given);
         if self.part.left == 0 {
-            lease.settle_handed(self.part.end);
+            lease.record_delivered_exact(self.part.end);
             return None;
         }
-        Some(Taken::Open(self.part))
+        Some(CollectedItem::Decoded(self.part))
     }
 }
 
 /// The records of one partition, of one [`Records`].
 #[derive(Clone, Copy)]
 pub struct PartitionRecords<'a> {
-    first: &'a Held,
-    held: &'a [Held],
+    first: &'a HeldSlice,
+    held: &'a [HeldSlice],
 }
 
 impl<'a> PartitionRecords<'a> {
     /// The partition that they are of.
     pub fn partition(&self) -> &'a TopicPartition {
-        self.first.part.lease.partition()
+        self.first.part.progress.partition()
     }
 
     /// How many there are: at least one.
@@ -236,19 +240,19 @@ impl fmt::Debug for PartitionRecords<'_> {
 /// Iterates over the records of one poll; allocates nothing.
 pub struct RecordsIter<'a> {
     current: Option<Current<'a>>,
-    rest: &'a [Held],
+    rest: &'a [HeldSlice],
 }
 
 struct Current<'a> {
-    held: &'a Held,
-    lease: &'a Lease,
+    held: &'a HeldSlice,
+    lease: &'a DeliveryProgress,
     iter: RecordIter<'a>,
     given: usize,
     next: i64,
 }
 
 impl<'a> RecordsIter<'a> {
-    fn new(held: &'a [Held]) -> Self {
+    fn new(held: &'a [HeldSlice]) -> Self {
         Self { current: None, rest: held }
     }
 
@@ -261,14 +265,14 @@ impl<'a> RecordsIter<'a> {
         let Some((held, rest)) = self.rest.split_first() else { return false };
         self.rest = rest;
         self.current =
-            Some(Current { held, lease: &held.part.lease, iter: held.part.iter(), given: 0, next: i64::MIN });
+            Some(Current { held, lease: &held.part.progress, iter: held.part.iter(), given: 0, next: i64::MIN });
         true
     }
 }
 
 impl Current<'_> {
     fn settle(&self, broken: Option<Error>) {
-        self.held.settle(self.given, self.iter.position(), self.next, broken);
+        self.held.record_progress(self.given, self.iter.position(), self.next, broken);
     }
 }
 
@@ -287,14 +291,15 @@ impl<'a> Iterator for RecordsIter<'a> {
                     Some(Ok(view)) => {
                         current.given += 1;
                         current.next = view.offset + 1;
-                        current.lease.hand_out(current.next);
+                        current.lease.record_delivered(current.next);
                         return Some(RecordRef { view, part: &current.held.part });
                     }
                     Some(Err(error)) => {
                         // What follows in this partition comes after the error.
                         broken = Some(error);
-                        let partition = current.held.part.lease.partition();
-                        let same = self.rest.iter().take_while(|held| held.part.lease.partition() == partition).count();
+                        let partition = current.held.part.progress.partition();
+                        let same =
+                            self.rest.iter().take_while(|held| held.part.progress.partition() == partition).count();
                         self.rest = self.rest.get(same..).unwrap_or_default();
                     }
                     None => {}

@@ -10,9 +10,9 @@ use tokio::{
 use super::{
     Consumer, PartitionStream, Records,
     consumer::closed,
-    inbox::{Inbox, lock},
-    reader::{Portion, Reader},
-    records::Home,
+    inbox::{FetchBuffer, lock},
+    reader::{RecordReader, RecordSlice},
+    records::UnreadReturn,
     shared::after,
 };
 use crate::{
@@ -63,18 +63,19 @@ impl Consumer {
     pub async fn recv_batch(&self, max: usize, wait: Duration) -> Result<Vec<ConsumerRecord>> {
         consume_budget().await;
         check_max(max)?;
-        let inbox = &*self.shared.inbox;
-        let one_reader = inbox.read()?;
-        lock(&self.shared.polls).note(Instant::now().into_std());
-        let _alive = self.shared.group.as_ref().map(|group| group.reading());
+        let inbox = &*self.shared.buffer;
+        let one_reader = inbox.start_reading()?;
+        lock(&self.shared.poll_stats).record_poll(Instant::now().into_std());
+        let _alive = self.shared.group.as_ref().map(|group| group.begin_poll());
         if inbox.reader_should_yield() {
             yield_now().await;
         }
         match gather(inbox, inbox.common_reader(), max, wait).await {
             Some(Ok(portions)) if portions.is_empty() => Ok(Vec::new()),
             Some(Ok(portions)) => {
-                let reading = one_reader.into_owned();
-                Ok(reading.map_or_else(Vec::new, |reading| owned(&Records::new(portions, Home::Common(reading)))))
+                let reading = one_reader.into_owned_guard();
+                Ok(reading
+                    .map_or_else(Vec::new, |reading| owned(&Records::new(portions, UnreadReturn::Common(reading)))))
             }
             Some(Err(error)) => Err(error),
             None => Err(closed()),
@@ -109,7 +110,7 @@ impl PartitionStream {
         };
         Some(next.map(|portions| match portions.is_empty() {
             true => Vec::new(),
-            false => owned(&Records::new(portions, self.home())),
+            false => owned(&Records::new(portions, self.unread_return())),
         }))
     }
 }
@@ -136,11 +137,16 @@ fn owned(lent: &Records) -> Vec<ConsumerRecord> {
 ///
 /// # Cancel safety
 /// Safe: they are taken in the step in which it is ready.
-async fn gather(inbox: &Inbox, reader: &Mutex<Reader>, max: usize, wait: Duration) -> Option<Result<Vec<Portion>>> {
+async fn gather(
+    inbox: &FetchBuffer,
+    reader: &Mutex<RecordReader>,
+    max: usize,
+    wait: Duration,
+) -> Option<Result<Vec<RecordSlice>>> {
     let deadline = after(wait);
     loop {
         let mut gathered = None;
-        let mut look = |cx: &mut std::task::Context<'_>| lock(reader).poll_gathered(max, &mut gathered, inbox, cx);
+        let mut look = |cx: &mut std::task::Context<'_>| lock(reader).poll_full_batch(max, &mut gathered, inbox, cx);
         let mut found = poll_fn(|cx| Poll::Ready(look(cx))).await;
         let mut in_time = true;
         // Where enough is there, no timer is needed.
@@ -160,7 +166,7 @@ async fn gather(inbox: &Inbox, reader: &Mutex<Reader>, max: usize, wait: Duratio
             Poll::Ready(Some(Err(error))) => return Some(Err(error)),
             Poll::Ready(Some(Ok(()))) | Poll::Pending => {}
         }
-        match poll_fn(|cx| Poll::Ready(lock(reader).poll_portions(max, inbox, cx))).await {
+        match poll_fn(|cx| Poll::Ready(lock(reader).poll_slices(max, inbox, cx))).await {
             Poll::Ready(portions) => return portions,
             Poll::Pending if !in_time => return Some(Ok(Vec::new())),
             // There was something, but no record: it may have been taken away, or the log begins

@@ -7,9 +7,9 @@ use std::{
 };
 
 use super::{
-    assignment::Assignment,
+    assignment::ConsumerState,
     group::CommittedOffsets,
-    position::{Start, State, Validity},
+    position::{FetchState, LogValidation, ResetTarget},
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Remedy, Result},
@@ -22,84 +22,103 @@ pub(super) const HUMAN: Duration = Duration::from_secs(30);
 
 /// One partition that is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked<T> {
+pub(super) struct OffsetQuery<T> {
     pub(super) partition: TopicPartition,
     /// The positioning that asks; an answer to an older one is stale.
-    pub(super) generation: u64,
+    pub(super) seek_epoch: u64,
     /// Of the leader that is asked; once another one leads, its answer is stale as well.
     pub(super) leader_epoch: i32,
-    pub(super) what: T,
+    pub(super) query: T,
 }
 
 /// A request to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Question {
+pub(super) enum OffsetRequest {
     /// What has the group committed?
-    Committed(Vec<Asked<()>>),
+    Committed(Vec<OffsetQuery<()>>),
     /// ListOffsets to that broker.
-    Offsets(i32, Vec<Asked<Start>>),
+    Offsets(i32, Vec<OffsetQuery<ResetTarget>>),
     /// OffsetForLeaderEpoch to that broker: where do these (offset, epoch) end?
-    Epochs(i32, Vec<Asked<(i64, i32)>>),
+    Epochs(i32, Vec<OffsetQuery<(i64, i32)>>),
 }
 
-impl Assignment {
+impl ConsumerState {
     /// All questions that can be asked now; each is asked once until it is answered.
-    pub(super) fn questions(&mut self, now: Instant) -> Vec<Question> {
+    pub(super) fn due_offset_requests(&mut self, now: Instant) -> Vec<OffsetRequest> {
         let mut committed = Vec::new();
-        let mut offsets: BTreeMap<i32, Vec<Asked<Start>>> = BTreeMap::new();
-        let mut epochs: BTreeMap<i32, Vec<Asked<(i64, i32)>>> = BTreeMap::new();
+        let mut offsets: BTreeMap<i32, Vec<OffsetQuery<ResetTarget>>> = BTreeMap::new();
+        let mut epochs: BTreeMap<i32, Vec<OffsetQuery<(i64, i32)>>> = BTreeMap::new();
         for (partition, found) in self.partitions.iter_mut().filter(|(_, found)| found.position.is_due(now)) {
-            let (partition, generation) = (partition.clone(), found.position.generation());
+            let (partition, generation) = (partition.clone(), found.position.seek_epoch());
             let leader_epoch = found.leader.map_or(-1, |(_, epoch)| epoch);
             match (found.position.state(), found.leader) {
-                (State::Committed, _) => committed.push(Asked { partition, generation, leader_epoch, what: () }),
-                (State::Reset(what), Some((node, _))) => {
-                    offsets.entry(node).or_default().push(Asked { partition, generation, leader_epoch, what });
+                (FetchState::Initializing, _) => {
+                    committed.push(OffsetQuery { partition, seek_epoch: generation, leader_epoch, query: () })
                 }
-                (State::Validate { offset, epoch }, Some((node, _))) => {
+                (FetchState::AwaitReset(what), Some((node, _))) => {
+                    offsets.entry(node).or_default().push(OffsetQuery {
+                        partition,
+                        seek_epoch: generation,
+                        leader_epoch,
+                        query: what,
+                    });
+                }
+                (FetchState::AwaitValidation { offset, epoch }, Some((node, _))) => {
                     let what = (offset, epoch);
-                    epochs.entry(node).or_default().push(Asked { partition, generation, leader_epoch, what });
+                    epochs.entry(node).or_default().push(OffsetQuery {
+                        partition,
+                        seek_epoch: generation,
+                        leader_epoch,
+                        query: what,
+                    });
                 }
                 // A new leader makes it due.
                 _ => continue,
             }
-            found.position.ask(leader_epoch);
+            found.position.mark_asked(leader_epoch);
         }
         let mut questions = Vec::new();
         if !committed.is_empty() {
-            questions.push(Question::Committed(committed));
+            questions.push(OffsetRequest::Committed(committed));
         }
-        questions.extend(offsets.into_iter().map(|(node, asked)| Question::Offsets(node, asked)));
-        questions.extend(epochs.into_iter().map(|(node, asked)| Question::Epochs(node, asked)));
+        questions.extend(offsets.into_iter().map(|(node, asked)| OffsetRequest::Offsets(node, asked)));
+        questions.extend(epochs.into_iter().map(|(node, asked)| OffsetRequest::Epochs(node, asked)));
         questions
     }
 
     /// When a question that waits becomes due.
-    pub(super) fn next_question(&self) -> Option<Instant> {
-        let open = |state| matches!(state, State::Committed | State::Reset(_) | State::Validate { .. });
+    pub(super) fn next_offset_request_at(&self) -> Option<Instant> {
+        let open = |state| {
+            matches!(state, FetchState::Initializing | FetchState::AwaitReset(_) | FetchState::AwaitValidation { .. })
+        };
         let waiting = self.partitions.values().filter(|found| open(found.position.state()));
         waiting.filter_map(|found| found.position.not_before()).min()
     }
 
-    fn awaits<T>(&self, asked: &Asked<T>) -> bool {
+    fn awaits_offset<T>(&self, asked: &OffsetQuery<T>) -> bool {
         let found = self.partitions.get(&asked.partition);
-        found.is_some_and(|found| found.position.awaits(asked.generation, asked.leader_epoch))
+        found.is_some_and(|found| found.position.awaits(asked.seek_epoch, asked.leader_epoch))
     }
 
     /// A leader has said of its log from where to read on.
-    fn checked_under(&mut self, asked: &TopicPartition, leader_epoch: i32) {
+    fn validated_under(&mut self, asked: &TopicPartition, leader_epoch: i32) {
         if let Some(found) = self.partitions.get_mut(asked) {
-            found.checked_under(leader_epoch);
+            found.validated_under(leader_epoch);
         }
     }
 
     /// What the group has committed.
-    pub(super) fn committed_answer(&mut self, asked: &[Asked<()>], answer: Result<CommittedOffsets>, now: Instant) {
-        let asked: Vec<_> = asked.iter().filter(|asked| self.awaits(asked)).collect();
+    pub(super) fn handle_committed_offsets(
+        &mut self,
+        asked: &[OffsetQuery<()>],
+        answer: Result<CommittedOffsets>,
+        now: Instant,
+    ) {
+        let asked: Vec<_> = asked.iter().filter(|asked| self.awaits_offset(asked)).collect();
         match answer {
             Ok(mut offsets) => {
                 let mut failed: BTreeMap<Option<ErrorCode>, (Error, Vec<TopicPartition>)> = BTreeMap::new();
-                for Asked { partition, .. } in asked {
+                for OffsetQuery { partition, .. } in asked {
                     let committed = match offsets.remove(partition).unwrap_or(Ok(None)) {
                         Ok(committed) => committed.filter(|committed| committed.offset >= 0),
                         Err(error) => {
@@ -114,90 +133,94 @@ impl Assignment {
                                 found.committed = Some(committed.offset);
                                 found.reported = false;
                             }
-                            self.enter(partition, State::resume(committed.offset, committed.leader_epoch));
+                            self.enter_fetch_state(
+                                partition,
+                                FetchState::resume(committed.offset, committed.leader_epoch),
+                            );
                         }
                         None => {
-                            let start = Start::of(self.rules.reset);
+                            let start = ResetTarget::of(self.rules.reset);
                             self.reset(partition, start, "its group has committed no offset", None);
                         }
                     }
                 }
                 for (error, partitions) in failed.into_values() {
-                    self.question_failed(&partitions, error, now);
+                    self.retry_offset_request(&partitions, error, now);
                 }
             }
             Err(error) => {
                 let partitions: Vec<_> = asked.into_iter().map(|asked| asked.partition.clone()).collect();
-                self.question_failed(&partitions, error, now);
+                self.retry_offset_request(&partitions, error, now);
             }
         }
     }
 
     /// The offset (and the epoch of the record before it, or −1) where a partition is to start.
     /// Whether a new look at the metadata is needed.
-    pub(super) fn offset_answer(
+    pub(super) fn handle_listed_offset(
         &mut self,
-        asked: &Asked<Start>,
+        asked: &OffsetQuery<ResetTarget>,
         answer: Result<(i64, i32), ErrorCode>,
         now: Instant,
     ) -> bool {
-        if !self.awaits(asked) {
+        if !self.awaits_offset(asked) {
             return false;
         }
         let partition = &asked.partition;
         match answer {
             Ok((offset, epoch)) if offset >= 0 => {
                 event!(DEBUG, self.rules.origin, %partition, offset, "the position is found");
-                self.checked_under(partition, asked.leader_epoch);
-                self.enter(partition, State::Fetch { offset, epoch });
+                self.validated_under(partition, asked.leader_epoch);
+                self.enter_fetch_state(partition, FetchState::Fetching { offset, epoch });
                 false
             }
             // Nothing is as young as was asked for: what comes from now on is.
-            Ok(_) if asked.what != Start::Latest => {
-                self.enter(partition, State::Reset(Start::Latest));
+            Ok(_) if asked.query != ResetTarget::Latest => {
+                self.enter_fetch_state(partition, FetchState::AwaitReset(ResetTarget::Latest));
                 false
             }
-            Ok(_) => self.code_answer(partition, ErrorCode::UNKNOWN_SERVER_ERROR, "look-up of an offset", now),
-            Err(code) => self.code_answer(partition, code, "look-up of an offset", now),
+            Ok(_) => self.handle_offset_error(partition, ErrorCode::UNKNOWN_SERVER_ERROR, "look-up of an offset", now),
+            Err(code) => self.handle_offset_error(partition, code, "look-up of an offset", now),
         }
     }
 
     /// Where the epoch ends under which the record before the position was read. Whether a new look
     /// at the metadata is needed.
-    pub(super) fn epoch_answer(
+    pub(super) fn handle_epoch_end(
         &mut self,
-        asked: &Asked<(i64, i32)>,
+        asked: &OffsetQuery<(i64, i32)>,
         answer: Result<(i32, i64), ErrorCode>,
         now: Instant,
     ) -> bool {
-        if !self.awaits(asked) {
+        if !self.awaits_offset(asked) {
             return false;
         }
-        let (partition, (offset, epoch)) = (&asked.partition, asked.what);
+        let (partition, (offset, epoch)) = (&asked.partition, asked.query);
         let validity = match answer {
-            Ok((end_epoch, end_offset)) => Validity::of(offset, end_epoch, end_offset),
+            Ok((end_epoch, end_offset)) => LogValidation::of(offset, end_epoch, end_offset),
             // Without an answer nothing is known to be lost.
-            Err(ErrorCode::UNSUPPORTED_VERSION) => Validity::Sound,
-            Err(code) => return self.code_answer(partition, code, "look-up of a leader epoch", now),
+            Err(ErrorCode::UNSUPPORTED_VERSION) => LogValidation::Valid,
+            Err(code) => return self.handle_offset_error(partition, code, "look-up of a leader epoch", now),
         };
-        let can_reset = Start::of(self.rules.reset).is_some();
-        self.checked_under(partition, asked.leader_epoch);
+        let can_reset = ResetTarget::of(self.rules.reset).is_some();
+        self.validated_under(partition, asked.leader_epoch);
         match validity {
-            Validity::Sound => self.enter(partition, State::Fetch { offset, epoch }),
-            Validity::Truncated { at, epoch } if can_reset => {
+            LogValidation::Valid => self.enter_fetch_state(partition, FetchState::Fetching { offset, epoch }),
+            LogValidation::Truncated { at, epoch } if can_reset => {
                 // What waits for its reader lies on either side of the break: all of it is read
                 // anew.
-                let lease = self.partitions.get(partition).and_then(|found| found.lease.as_ref());
-                let behind = lease.filter(|lease| lease.handed() < at).map(|lease| lease.to_commit(lease.handed()));
+                let lease = self.partitions.get(partition).and_then(|found| found.progress.as_ref());
+                let behind =
+                    lease.filter(|lease| lease.delivered() < at).map(|lease| lease.to_commit(lease.delivered()));
                 let (handed, epoch) = behind.map_or((at, epoch), |at| (at.offset, at.leader_epoch.unwrap_or(-1)));
                 self.journal.truncated(partition, offset, at);
-                self.begin(partition, State::Fetch { offset: handed, epoch }, false);
+                self.reposition(partition, FetchState::Fetching { offset: handed, epoch }, false);
             }
-            Validity::Truncated { at, .. } => {
+            LogValidation::Truncated { at, .. } => {
                 self.reset(partition, None, "its log was truncated before the position", Some(at));
             }
-            Validity::Undefined => {
-                let start = Start::of(self.rules.reset);
+            LogValidation::Undefined => {
+                let start = ResetTarget::of(self.rules.reset);
                 self.reset(partition, start, "its leader no longer knows the epoch of its position", Some(offset));
             }
         }
@@ -205,8 +228,8 @@ impl Assignment {
     }
 
     /// A partition's question was answered with an error.
-    fn code_answer(&mut self, partition: &TopicPartition, code: ErrorCode, what: &str, now: Instant) -> bool {
-        self.question_failed(
+    fn handle_offset_error(&mut self, partition: &TopicPartition, code: ErrorCode, what: &str, now: Instant) -> bool {
+        self.retry_offset_request(
             std::slice::from_ref(partition),
             Error::broker(code, format_args!("{what} of {partition}")),
             now,
@@ -215,14 +238,14 @@ impl Assignment {
     }
 
     /// A broker could not be asked.
-    pub(super) fn unanswered<T>(&mut self, asked: &[Asked<T>], error: Error, now: Instant) {
-        let partitions = asked.iter().filter(|asked| self.awaits(asked)).map(|asked| asked.partition.clone());
+    pub(super) fn handle_offset_failure<T>(&mut self, asked: &[OffsetQuery<T>], error: Error, now: Instant) {
+        let partitions = asked.iter().filter(|asked| self.awaits_offset(asked)).map(|asked| asked.partition.clone());
         let partitions: Vec<_> = partitions.collect();
-        self.question_failed(&partitions, error, now);
+        self.retry_offset_request(&partitions, error, now);
     }
 
     /// The same question later: soon if that may help, else seldom, and then the reader is told.
-    fn question_failed(&mut self, partitions: &[TopicPartition], error: Error, now: Instant) {
+    fn retry_offset_request(&mut self, partitions: &[TopicPartition], error: Error, now: Instant) {
         let retriable = error.is_retriable() || error.kind() == ErrorKind::Protocol;
         event!(
             DEBUG, self.rules.origin, %error, partitions = %several(partitions), count = partitions.len(),
@@ -232,16 +255,16 @@ impl Assignment {
         for partition in partitions {
             let Some(found) = self.partitions.get_mut(partition) else { continue };
             let wait = found.retries.next(&mut self.rng);
-            found.seen.trouble = Some(error.clone());
-            found.position.retry_at(self.grid.started(now).after(now, if retriable { wait } else { HUMAN }));
+            found.offsets.error = Some(error.clone());
+            found.position.retry_at(self.retry_grid.started(now).after(now, if retriable { wait } else { HUMAN }));
             if retriable || std::mem::replace(&mut found.reported, true) {
                 continue;
             }
             // Of those that are read together, once.
             if found.split.is_some() || !std::mem::replace(&mut told, true) {
-                self.tell(partition, error.clone());
+                self.push_partition_error(partition, error.clone());
             }
         }
-        self.signals.driver = true;
+        self.signals.task = true;
     }
 }

@@ -2,126 +2,126 @@
 //! that double until there is something to read, and then halve. So one call gets past any damage,
 //! with a few fetches for each power of two of the offsets that it covers. Decides; does no IO.
 
-use super::{assignment::Assignment, position::State, walk::Step, walk::Walk};
+use super::{assignment::ConsumerState, position::FetchState, walk::ScannedEntry, walk::ScannedSlice};
 use crate::{error::ErrorCode, log::event, record::TopicPartition, wire::fetch::FetchPartitionResponse};
 
 /// A search under way. Offsets up to `bad` cannot be read; from `good` on something can.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Search {
-    bad: i64,
-    good: Option<i64>,
+pub(super) struct CorruptionSkip {
+    corrupt: i64,
+    readable: Option<i64>,
     step: i64,
 }
 
-impl Search {
+impl CorruptionSkip {
     /// What is at that offset cannot be read.
     pub(super) fn new(bad: i64) -> Self {
-        Self { bad, good: None, step: 1 }
+        Self { corrupt: bad, readable: None, step: 1 }
     }
 
     /// The offset to be tried next.
     fn probe(&self) -> i64 {
-        match self.good {
-            Some(good) => self.bad + (good - self.bad) / 2,
-            None => self.bad.saturating_add(self.step),
+        match self.readable {
+            Some(good) => self.corrupt + (good - self.corrupt) / 2,
+            None => self.corrupt.saturating_add(self.step),
         }
     }
 
     /// The first offset that can be read, once it is known.
-    fn found(&self) -> Option<i64> {
-        self.good.filter(|good| *good <= self.bad.saturating_add(1))
+    fn first_readable(&self) -> Option<i64> {
+        self.readable.filter(|good| *good <= self.corrupt.saturating_add(1))
     }
 
     /// Nothing can be read at that offset.
-    fn damaged(&mut self, at: i64) {
-        self.bad = self.bad.max(at);
+    fn corrupt_at(&mut self, at: i64) {
+        self.corrupt = self.corrupt.max(at);
         self.step = self.step.saturating_mul(2);
     }
 
     /// The log can be read at `at`, where there is a batch that begins with offset `first`.
-    fn sound(&mut self, at: i64, first: i64) {
-        let from = first.min(at).max(self.bad.saturating_add(1));
-        self.good = Some(self.good.map_or(from, |good| good.min(from)));
+    fn readable_at(&mut self, at: i64, first: i64) {
+        let from = first.min(at).max(self.corrupt.saturating_add(1));
+        self.readable = Some(self.readable.map_or(from, |good| good.min(from)));
     }
 
     /// The damage reaches up to before that offset.
-    fn ends_at(&mut self, end: i64) {
-        (self.bad, self.good) = (end.saturating_sub(1), Some(end));
+    fn corruption_ends_at(&mut self, end: i64) {
+        (self.corrupt, self.readable) = (end.saturating_sub(1), Some(end));
     }
 
     /// The log ends there, and whatever will come can be read.
-    fn bound(&mut self, end: i64) {
-        if self.good.is_none() && self.probe() >= end {
-            self.good = Some(end.max(self.bad.saturating_add(1)));
+    fn log_ends_at(&mut self, end: i64) {
+        if self.readable.is_none() && self.probe() >= end {
+            self.readable = Some(end.max(self.corrupt.saturating_add(1)));
         }
     }
 }
 
-impl Assignment {
+impl ConsumerState {
     /// Begins to look for the first offset behind this one that can be read.
-    pub(super) fn search(&mut self, partition: &TopicPartition, bad: i64) {
-        self.begin(partition, State::Fetch { offset: bad.saturating_add(1), epoch: -1 }, false);
+    pub(super) fn start_corruption_skip(&mut self, partition: &TopicPartition, bad: i64) {
+        self.reposition(partition, FetchState::Fetching { offset: bad.saturating_add(1), epoch: -1 }, false);
         if let Some(found) = self.partitions.get_mut(partition) {
-            found.search = Some(Search::new(bad));
+            found.corruption_skip = Some(CorruptionSkip::new(bad));
         }
-        self.search_on(partition);
+        self.continue_corruption_skip(partition);
     }
 
-    fn search_on(&mut self, partition: &TopicPartition) {
+    fn continue_corruption_skip(&mut self, partition: &TopicPartition) {
         let isolation = self.rules.isolation;
         let Some(found) = self.partitions.get_mut(partition) else { return };
-        let Some(search) = &mut found.search else { return };
-        if let Some(end) = found.seen.end(isolation) {
-            search.bound(end);
+        let Some(search) = &mut found.corruption_skip else { return };
+        if let Some(end) = found.offsets.end(isolation) {
+            search.log_ends_at(end);
         }
-        let Some(offset) = search.found() else {
+        let Some(offset) = search.first_readable() else {
             let offset = search.probe();
-            self.enter(partition, State::Fetch { offset, epoch: -1 });
+            self.enter_fetch_state(partition, FetchState::Fetching { offset, epoch: -1 });
             return;
         };
         event!(DEBUG, self.rules.origin, %partition, offset, "the damage ends here");
-        found.search = None;
+        found.corruption_skip = None;
         found.queue.push_skip(offset);
-        self.enter(partition, State::Fetch { offset, epoch: -1 });
-        self.queue_up(partition);
+        self.enter_fetch_state(partition, FetchState::Fetching { offset, epoch: -1 });
+        self.enqueue_for_delivery(partition);
         self.wake_reader_of(partition);
     }
 
     /// Takes an answer as an attempt to read behind damage, if that is what it is; whether it was.
-    pub(super) fn searched(
+    pub(super) fn handle_probe(
         &mut self,
         id: i32,
         partition: &TopicPartition,
         at: i64,
         head: &FetchPartitionResponse,
-        walk: &Walk,
+        walk: &ScannedSlice,
     ) -> bool {
         let fetch_bytes = self.rules.partition_bytes;
         let Some(found) = self.partitions.get_mut(partition) else { return false };
         let more = walk.too_small && found.fetch_bytes < i32::MAX;
         let elsewhere = head.preferred_read_replica >= 0;
         // A replica nearby is left for its leader first, whatever is wrong with it.
-        let nearby = found.nearby.node() == Some(id) && !head.error.is_ok();
-        let Some(search) = found.search.as_mut().filter(|_| !nearby) else { return false };
+        let nearby = found.preferred_replica.node() == Some(id) && !head.error.is_ok();
+        let Some(search) = found.corruption_skip.as_mut().filter(|_| !nearby) else { return false };
         match head.error {
             ErrorCode::NONE if elsewhere || more => return false,
-            ErrorCode::NONE => match (walk.steps.first(), walk.sound) {
-                (Some(Step::Broken { end: Some(end), .. }), _) if *end > at => search.ends_at(*end),
-                (None, Some(end)) if walk.too_small && end > at => search.ends_at(end),
-                (None, _) if walk.too_small => search.damaged(at),
-                (Some(Step::Broken { .. }), _) => search.damaged(at),
-                (Some(Step::Batch(batch)), _) => search.sound(at, batch.header.base_offset),
-                (Some(Step::Skip(_)) | None, _) => search.sound(at, at),
+            ErrorCode::NONE => match (walk.entries.first(), walk.resync_offset) {
+                (Some(ScannedEntry::Corrupt { end: Some(end), .. }), _) if *end > at => search.corruption_ends_at(*end),
+                (None, Some(end)) if walk.too_small && end > at => search.corruption_ends_at(end),
+                (None, _) if walk.too_small => search.corrupt_at(at),
+                (Some(ScannedEntry::Corrupt { .. }), _) => search.corrupt_at(at),
+                (Some(ScannedEntry::Batch(batch)), _) => search.readable_at(at, batch.header.base_offset),
+                (Some(ScannedEntry::Skip(_)) | None, _) => search.readable_at(at, at),
             },
-            ErrorCode::CORRUPT_MESSAGE => search.damaged(at),
+            ErrorCode::CORRUPT_MESSAGE => search.corrupt_at(at),
             // Behind the log's end there is no damage; and if it is the log's start that has moved,
             // this leads back to where the search began, and from there as the policy says.
-            ErrorCode::OFFSET_OUT_OF_RANGE => search.sound(at, at),
+            ErrorCode::OFFSET_OUT_OF_RANGE => search.readable_at(at, at),
             // It passes.
             _ => return false,
         }
         found.fetch_bytes = fetch_bytes;
-        self.search_on(partition);
+        self.continue_corruption_skip(partition);
         true
     }
 }
@@ -135,46 +135,46 @@ mod tests {
     /// Searches a log of `end` offsets in batches of `batch` of which those that overlap `damage`
     /// cannot be read. Gives what is found, and in how many fetches.
     fn run(damage: std::ops::Range<i64>, batch: i64, end: i64, knows_end: bool) -> (i64, usize) {
-        let mut search = Search::new(damage.start);
+        let mut search = CorruptionSkip::new(damage.start);
         for fetches in 0.. {
             if knows_end {
-                search.bound(end);
+                search.log_ends_at(end);
             }
-            if let Some(found) = search.found() {
+            if let Some(found) = search.first_readable() {
                 return (found, fetches);
             }
             let at = search.probe();
             if at >= end {
-                search.sound(at, at);
+                search.readable_at(at, at);
             } else if damage.contains(&at) {
-                search.damaged(at);
+                search.corrupt_at(at);
             } else {
-                search.sound(at, at / batch * batch);
+                search.readable_at(at, at / batch * batch);
             }
         }
         unreachable!()
     }
 
     #[test]
-    fn the_end_of_the_log_is_the_end_of_the_search() {
+    fn skip_ends_at_log_end() {
         assert_eq!(run(10..15, 5, 15, true), (15, 3));
-        let mut search = Search::new(10);
-        search.bound(3);
-        assert_eq!(search.found(), Some(11), "an end that lies before the damage says nothing");
+        let mut search = CorruptionSkip::new(10);
+        search.log_ends_at(3);
+        assert_eq!(search.first_readable(), Some(11), "an end that lies before the damage says nothing");
     }
 
     #[test]
-    fn damage_that_shows_its_end_needs_no_more_steps() {
-        let mut search = Search::new(10);
-        search.damaged(11);
-        search.ends_at(400);
-        assert_eq!(search.found(), Some(400));
+    fn known_damage_end_needs_no_more_steps() {
+        let mut search = CorruptionSkip::new(10);
+        search.corrupt_at(11);
+        search.corruption_ends_at(400);
+        assert_eq!(search.first_readable(), Some(400));
     }
 
     proptest! {
         /// The first offset behind the damage is found, and in few steps.
         #[test]
-        fn damage_is_left_behind_exactly(
+        fn skips_damage_exactly_in_few_fetches(
             start in 0..1_000i64, batches in 1..40_000i64, batch in 1..500i64, more in 0..100i64, knows_end: bool,
         ) {
             let damage = start * batch..(start + batches) * batch;

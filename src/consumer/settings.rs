@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_sound_and_contradictions_are_named() {
+    fn defaults_are_valid_and_conflicts_name_property() {
         assert!(ConsumerSettings::default().check().is_ok());
         type Break = fn(&mut ConsumerSettings);
         let broken: [(&str, Break); 9] = [

@@ -16,15 +16,15 @@ use uuid::Uuid;
 
 use super::{
     OffsetAndMetadata,
-    asked_commits::AskedCommits,
-    assignment::{Assignment, Tenure},
+    asked_commits::CommitQueue,
+    assignment::{ConsumerState, Ownership},
     fetch_task::FetchTask,
-    group::{AskedCommit, Asker, GroupHandle, Insistence},
-    inbox::{Inbox, lock},
-    listener_task::Tell,
-    pace::Polls,
+    group::{CommitOrigin, GroupHandle, RequestedCommit, RetryPolicy},
+    inbox::{FetchBuffer, lock},
+    listener_task::RebalanceCall,
+    pace::PollStats,
     pending_commit::PendingCommit,
-    rebalance_listener::Listener,
+    rebalance_listener::CurrentListener,
     settings::ConsumerSettings,
 };
 use crate::{
@@ -52,16 +52,16 @@ pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) settings: ConsumerSettings,
     pub(super) group: Option<GroupHandle>,
-    pub(super) inbox: Arc<Inbox>,
+    pub(super) buffer: Arc<FetchBuffer>,
     pub(super) mode: Mutex<Mode>,
-    pub(super) polls: Mutex<Polls>,
+    pub(super) poll_stats: Mutex<PollStats>,
     /// Told of partitions that come and go; `calls` takes what it is to be told, in order.
-    pub(super) listener: Mutex<Listener>,
-    pub(super) calls: mpsc::UnboundedSender<Tell>,
+    pub(super) listener: Mutex<CurrentListener>,
+    pub(super) listener_calls: mpsc::UnboundedSender<RebalanceCall>,
     /// Revocations that the listener is being told of, or will be.
-    pub(super) revocations_told: AtomicUsize,
+    pub(super) announced_revocations: AtomicUsize,
     /// Commits that nobody waits for right now.
-    pub(super) asked: AskedCommits,
+    pub(super) commit_queue: CommitQueue,
     /// Commits that failed in the background, by error.
     failed_commits: Mutex<Limiter<Option<ErrorCode>>>,
 }
@@ -76,20 +76,20 @@ impl Shared {
         client: Client,
         settings: ConsumerSettings,
         group: Option<GroupHandle>,
-        inbox: Arc<Inbox>,
-        calls: mpsc::UnboundedSender<Tell>,
+        inbox: Arc<FetchBuffer>,
+        calls: mpsc::UnboundedSender<RebalanceCall>,
     ) -> Arc<Self> {
         Arc::new(Self {
             client,
             settings,
             group,
-            inbox,
+            buffer: inbox,
             mode: Mutex::new(Mode::None),
-            polls: Mutex::default(),
+            poll_stats: Mutex::default(),
             listener: Mutex::default(),
-            calls,
-            revocations_told: AtomicUsize::new(0),
-            asked: AskedCommits::default(),
+            listener_calls: calls,
+            announced_revocations: AtomicUsize::new(0),
+            commit_queue: CommitQueue::default(),
             failed_commits: Mutex::default(),
         })
     }
@@ -98,14 +98,14 @@ impl Shared {
     pub(super) fn fetch_task(&self) -> FetchTask {
         FetchTask {
             client: self.client.clone(),
-            inbox: self.inbox.clone(),
+            inbox: self.buffer.clone(),
             isolation: self.settings.isolation_level,
             timeout: self.client.settings().request_timeout.saturating_add(self.settings.fetch_max_wait),
         }
     }
 
     /// Whether anything is committed by itself.
-    pub(super) fn commits_by_itself(&self) -> bool {
+    pub(super) fn auto_commits(&self) -> bool {
         self.settings.enable_auto_commit && self.group.is_some()
     }
 
@@ -121,7 +121,7 @@ impl Shared {
     }
 
     /// Writes that offsets could not be committed in the background.
-    pub(super) fn tell_failed_commit(&self, error: &Error) {
+    pub(super) fn log_failed_commit(&self, error: &Error) {
         let Some(suppressed) = lock(&self.failed_commits).admit(error.code(), Instant::now().into_std()) else {
             return;
         };
@@ -138,25 +138,25 @@ impl Shared {
         lock(&self.listener).0.is_some()
     }
 
-    pub(super) fn tell(&self, what: Tell) {
+    pub(super) fn call_listener(&self, what: RebalanceCall) {
         // A listener that is no longer called belongs to a consumer that has ended.
-        let _ = self.calls.send(what);
+        let _ = self.listener_calls.send(what);
     }
 
     /// Tells the listener, if there is one, that these partitions (or all) are about to go, and
     /// waits until it is done; also where it was told before, and is not done yet.
-    pub(super) async fn take_leave(&self, only: Option<&[Tenure]>, deadline: Instant) -> Result<()> {
+    pub(super) async fn announce_revocation(&self, only: Option<&[Ownership]>, deadline: Instant) -> Result<()> {
         let listens = self.has_listener();
         // In one step: whoever looks next finds them told, and the listener busy with them.
-        let told = self.inbox.with(|assignment| {
-            let is_at_it = self.revocations_told.load(SeqCst) > 0 && assignment.any_told(only);
-            let partitions = assignment.take_leave(only);
+        let told = self.buffer.with_state(|assignment| {
+            let is_at_it = self.announced_revocations.load(SeqCst) > 0 && assignment.any_revocation_announced(only);
+            let partitions = assignment.announce_revocation(only);
             if !is_at_it && (partitions.is_empty() || !listens) {
                 return None;
             }
             let (done, told) = oneshot::channel();
-            self.revocations_told.fetch_add(1, SeqCst);
-            self.tell(Tell::Revoked { partitions, done });
+            self.announced_revocations.fetch_add(1, SeqCst);
+            self.call_listener(RebalanceCall::Revoked { partitions, done });
             Some(told)
         });
         let Some(told) = told else { return Ok(()) };
@@ -170,7 +170,7 @@ impl Shared {
 
     /// Takes note of a commit: of these offsets, of the assignment and the topics that are current
     /// now, behind all commits that were asked for before.
-    fn ask_to_commit(&self, assignment: &Assignment, offsets: Offsets, by_user: bool) -> Result<AskedCommit> {
+    fn request_commit(&self, assignment: &ConsumerState, offsets: Offsets, by_user: bool) -> Result<RequestedCommit> {
         let group = self.group("commit offsets")?;
         let picture = self.client.metadata();
         let offsets = offsets.into_iter().map(|(partition, offset)| {
@@ -181,37 +181,41 @@ impl Shared {
             };
             (partition, offset, id)
         });
-        group.ask_to_commit(offsets.collect(), Asker { by_user, positioned: assignment.generation })
+        group.request_commit(offsets.collect(), CommitOrigin { by_user, seek_epoch: assignment.seek_epoch })
     }
 
     /// The same of what is done of these partitions, or of all, where it is not committed already.
-    pub(super) fn ask_to_commit_done(
+    pub(super) fn request_commit_completed(
         &self,
-        assignment: &Assignment,
+        assignment: &ConsumerState,
         only: Option<&[TopicPartition]>,
-    ) -> Result<AskedCommit> {
-        self.ask_to_commit(assignment, assignment.done_to_commit(only), false)
+    ) -> Result<RequestedCommit> {
+        self.request_commit(assignment, assignment.completed_offsets(only), false)
     }
 
     /// The same of what was handed out of them, for the user.
-    fn ask_to_commit_position(&self, assignment: &Assignment, only: Option<&[TopicPartition]>) -> Result<AskedCommit> {
-        let mut offsets = assignment.handed_to_commit(only);
+    fn request_commit_position(
+        &self,
+        assignment: &ConsumerState,
+        only: Option<&[TopicPartition]>,
+    ) -> Result<RequestedCommit> {
+        let mut offsets = assignment.delivered_offsets(only);
         if !self.group("commit offsets")?.is_committing() {
             // Else it is not known what comes of those that are under way.
             offsets.retain(|(partition, offset)| !assignment.is_committed(partition, offset));
         }
-        self.ask_to_commit(assignment, offsets, true)
+        self.request_commit(assignment, offsets, true)
     }
 
     /// Commits these offsets in the background, after those that were asked for before.
-    pub(super) fn commit_soon(&self, offsets: Offsets) -> PendingCommit {
-        let asked = self.inbox.with(|assignment| self.ask_to_commit(assignment, offsets, true));
-        self.carry_out_soon(asked)
+    pub(super) fn commit_in_background(&self, offsets: Offsets) -> PendingCommit {
+        let asked = self.buffer.with_state(|assignment| self.request_commit(assignment, offsets, true));
+        self.enqueue_commit(asked)
     }
 
-    pub(super) fn carry_out_soon(&self, asked: Result<AskedCommit>) -> PendingCommit {
-        let pending = self.asked.push(asked);
-        self.inbox.driver.notify_one();
+    pub(super) fn enqueue_commit(&self, asked: Result<RequestedCommit>) -> PendingCommit {
+        let pending = self.commit_queue.push(asked);
+        self.buffer.task.notify_one();
         pending
     }
 
@@ -219,14 +223,14 @@ impl Shared {
     ///
     /// # Cancel safety
     /// Dropping the future gives the answer up: the offsets may or may not be committed.
-    pub(super) async fn commit_done(
+    pub(super) async fn commit_completed(
         &self,
         only: Option<&[TopicPartition]>,
-        insistence: Insistence,
+        insistence: RetryPolicy,
         deadline: Instant,
     ) -> Result<()> {
-        let mut asked = self.inbox.with(|assignment| self.ask_to_commit_done(assignment, only))?;
-        self.carry_out(&mut asked, insistence, deadline).await
+        let mut asked = self.buffer.with_state(|assignment| self.request_commit_completed(assignment, only))?;
+        self.run_commit(&mut asked, insistence, deadline).await
     }
 
     /// Commits what was handed out of these partitions, or of all, for somebody who waits for it:
@@ -236,9 +240,9 @@ impl Shared {
     /// As [`commit_done`](Self::commit_done).
     pub(super) async fn commit_position(&self, only: Option<&[TopicPartition]>) -> Result<()> {
         let deadline = self.deadline();
-        let mut asked = self.inbox.with(|assignment| self.ask_to_commit_position(assignment, only))?;
-        self.commit_asked(deadline).await;
-        self.carry_out(&mut asked, Insistence::AlsoForTopics, deadline).await
+        let mut asked = self.buffer.with_state(|assignment| self.request_commit_position(assignment, only))?;
+        self.run_queued_commits(deadline).await;
+        self.run_commit(&mut asked, RetryPolicy::UntilTopicsExist, deadline).await
     }
 
     /// Commits these offsets, for somebody who waits for it: whatever was asked for before, in the
@@ -246,36 +250,36 @@ impl Shared {
     ///
     /// # Cancel safety
     /// As [`commit_done`](Self::commit_done).
-    pub(super) async fn commit(&self, offsets: Offsets, insistence: Insistence) -> Result<()> {
+    pub(super) async fn commit(&self, offsets: Offsets, insistence: RetryPolicy) -> Result<()> {
         let deadline = self.deadline();
-        let mut asked = self.inbox.with(|assignment| self.ask_to_commit(assignment, offsets, true))?;
-        self.commit_asked(deadline).await;
-        self.carry_out(&mut asked, insistence, deadline).await
+        let mut asked = self.buffer.with_state(|assignment| self.request_commit(assignment, offsets, true))?;
+        self.run_queued_commits(deadline).await;
+        self.run_commit(&mut asked, insistence, deadline).await
     }
 
     /// Carries out a commit that was asked for.
     ///
     /// # Cancel safety
     /// As [`commit_done`](Self::commit_done); it can be carried out again.
-    pub(super) async fn carry_out(
+    pub(super) async fn run_commit(
         &self,
-        asked: &mut AskedCommit,
-        insistence: Insistence,
+        asked: &mut RequestedCommit,
+        insistence: RetryPolicy,
         deadline: Instant,
     ) -> Result<()> {
         let group = self.group("commit offsets")?;
         let begun = Instant::now();
         let committed = match asked.is_empty() {
             false => {
-                let hear = |news| self.inbox.with(|assignment| assignment.hear_of_commit(news));
-                group.carry_out(asked, insistence, deadline, hear).await
+                let hear = |news| self.buffer.with_state(|assignment| assignment.handle_commit_event(news));
+                group.run_commit(asked, insistence, deadline, hear).await
             }
             true => match asked.end() {
                 Ok(()) => return Ok(()),
                 failed => failed,
             },
         };
-        self.inbox.with(|assignment| assignment.watch.committed(committed.is_ok(), begun.elapsed()));
+        self.buffer.with_state(|assignment| assignment.stats.commit_ended(committed.is_ok(), begun.elapsed()));
         committed
     }
 }

@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{assignment::Assignment, hand::Ending, lanes::Source, position::State, queue::Taken};
+use super::{
+    assignment::ConsumerState, hand::PartitionEnd, lanes::FetchConnectionId, position::FetchState, queue::CollectedItem,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     log::event,
@@ -33,23 +35,23 @@ pub(super) struct SplitId {
 
 /// That a partition is split off, and what its reader waits for.
 #[derive(Debug)]
-pub(super) struct Split {
+pub(super) struct SplitReader {
     id: u64,
     /// Waits for records.
     waker: Option<Waker>,
     /// About when it last asked.
-    asked: Option<Instant>,
+    last_asked_at: Option<Instant>,
     errors: Vec<Error>,
 }
 
-impl Split {
+impl SplitReader {
     /// Whether its reader waits for something right now.
     pub(super) fn is_waiting(&self) -> bool {
         self.waker.is_some()
     }
 }
 
-impl Assignment {
+impl ConsumerState {
     /// Splits a partition off. What the common reader `holds` of it counts as in the hand of the
     /// new reader, which begins behind it.
     pub(super) fn split(&mut self, partition: &TopicPartition, holds: bool) -> Result<SplitId> {
@@ -63,28 +65,28 @@ impl Assignment {
             return Err(Error::new(ErrorKind::NotAssigned, message));
         }
         if holds {
-            self.restart_behind(partition);
+            self.refetch_undelivered(partition);
         }
         self.splits += 1;
         let id = self.splits;
         if let Some(found) = self.partitions.get_mut(partition) {
             found.evicted = false;
-            found.split = Some(Split { id, waker: None, asked: self.clock, errors: Vec::new() });
+            found.split = Some(SplitReader { id, waker: None, last_asked_at: self.clock, errors: Vec::new() });
         }
-        self.touch(partition);
+        self.mark_changed(partition);
         Ok(SplitId { partition: partition.clone(), id })
     }
 
     /// Withholds what a reader has not iterated yet of what it holds, so that it cannot come behind
     /// what another one gives, and reads on behind what it has.
-    fn restart_behind(&mut self, partition: &TopicPartition) {
+    fn refetch_undelivered(&mut self, partition: &TopicPartition) {
         let Some(found) = self.partitions.get(partition) else { return };
-        let Some(lease) = &found.lease else { return };
-        let offset = lease.handed();
+        let Some(lease) = &found.progress else { return };
+        let offset = lease.delivered();
         let epoch = lease.to_commit(offset).leader_epoch;
         // An open question whether the log has what was read is asked anew where there is still
         // cause for it.
-        self.begin(partition, State::Fetch { offset, epoch: epoch.unwrap_or(-1) }, false);
+        self.reposition(partition, FetchState::Fetching { offset, epoch: epoch.unwrap_or(-1) }, false);
     }
 
     /// The common reader reads the partition again. `lent`: records of a poll of its own reader are
@@ -99,12 +101,12 @@ impl Assignment {
                 self.push_error(error);
             }
             if lent {
-                self.restart_behind(&of.partition);
+                self.refetch_undelivered(&of.partition);
             }
-            self.touch(&of.partition);
-            self.queue_up(&of.partition);
+            self.mark_changed(&of.partition);
+            self.enqueue_for_delivery(&of.partition);
             self.wake_reader();
-            self.signals.moved = true;
+            self.signals.position_waiters = true;
         }
     }
 
@@ -121,19 +123,19 @@ impl Assignment {
     }
 
     /// Why that splitting is to end, or has; `None` while it goes on.
-    pub(super) fn ending(&self, of: &SplitId) -> Option<Ending> {
+    pub(super) fn partition_end(&self, of: &SplitId) -> Option<PartitionEnd> {
         if !self.is_split(of) {
-            Some(Ending::Gone)
+            Some(PartitionEnd::Gone)
         } else {
             // A consumer that closes waits for what is in hand as well.
-            (self.has_ended() || !self.keeps(&of.partition)).then_some(Ending::Revoking)
+            (self.has_ended() || !self.is_owned(&of.partition)).then_some(PartitionEnd::Revoking)
         }
     }
 
     /// Whether a reader has nothing more to expect: the consumer has ended, or its partition was
     /// taken away.
     pub(super) fn has_ended_for(&self, of: Option<&SplitId>) -> bool {
-        let gone = |of: &SplitId| !self.is_split(of) || !self.keeps(&of.partition);
+        let gone = |of: &SplitId| !self.is_split(of) || !self.is_owned(&of.partition);
         self.has_ended() || of.is_some_and(gone)
     }
 
@@ -145,7 +147,7 @@ impl Assignment {
     }
 
     /// Tells whoever reads a partition.
-    pub(super) fn tell(&mut self, partition: &TopicPartition, error: Error) {
+    pub(super) fn push_partition_error(&mut self, partition: &TopicPartition, error: Error) {
         match self.partitions.get_mut(partition).and_then(|found| found.split.as_mut()) {
             Some(split) => {
                 split.errors.push(error);
@@ -156,24 +158,24 @@ impl Assignment {
     }
 
     /// Tells every reader of a partition that was split off.
-    pub(super) fn tell_splits(&mut self, error: &Error) {
+    pub(super) fn push_error_to_splits(&mut self, error: &Error) {
         for split in self.partitions.values_mut().filter_map(|found| found.split.as_mut()) {
             split.errors.push(error.clone());
         }
     }
 
     /// Takes for one reader: the common one, or that of a partition.
-    pub(super) fn take_for(&mut self, of: Option<&SplitId>, records: usize, out: &mut Vec<Taken>) {
+    pub(super) fn collect_for(&mut self, of: Option<&SplitId>, records: usize, out: &mut Vec<CollectedItem>) {
         let Some(of) = of else {
-            self.asked = self.clock;
+            self.last_asked_at = self.clock;
             if std::mem::take(&mut self.evicted) {
                 let back = self.partitions.iter_mut().filter(|(_, found)| found.split.is_none());
                 let back = back.filter_map(|(p, found)| std::mem::take(&mut found.evicted).then(|| p.clone()));
                 for partition in back.collect::<Vec<_>>() {
-                    self.touch(&partition);
+                    self.mark_changed(&partition);
                 }
             }
-            return self.take(records, out);
+            return self.collect(records, out);
         };
         if self.has_ended_for(Some(of)) {
             return;
@@ -181,21 +183,21 @@ impl Assignment {
         let clock = self.clock;
         let Some(found) = self.partitions.get_mut(&of.partition) else { return };
         let Some(split) = found.split.as_mut() else { return };
-        split.asked = clock;
+        split.last_asked_at = clock;
         split.waker = None;
         let evicted = std::mem::take(&mut found.evicted);
-        let Some(lease) = found.lease.as_ref().filter(|_| !found.paused) else { return };
+        let Some(lease) = found.progress.as_ref().filter(|_| !found.paused) else { return };
         found.queue.take(lease, records, out);
         if evicted || (found.full && found.queue.bytes() <= found.queue_bound() / 2) {
-            self.touch(&of.partition);
+            self.mark_changed(&of.partition);
         }
-        self.plan_jobs();
+        self.plan_decompressions();
     }
 
     /// A reader waits for whatever comes.
-    pub(super) fn wait_for(&mut self, of: Option<&SplitId>, waker: &Waker) {
+    pub(super) fn register_waker_for(&mut self, of: Option<&SplitId>, waker: &Waker) {
         match of {
-            None => self.wait(waker),
+            None => self.register_waker(waker),
             Some(of) => {
                 if let Some(split) = self.partitions.get_mut(&of.partition).and_then(|found| found.split.as_mut()) {
                     match &mut split.waker {
@@ -209,12 +211,12 @@ impl Assignment {
             // Room may have to be made for the one who waits.
             let bytes = usize::try_from(self.rules.partition_bytes).unwrap_or(0);
             let full = self
-                .nodes
+                .connections
                 .iter()
-                .filter(|(_, node)| node.account.is_starved() || !node.account.has_room_to_fetch(bytes));
-            self.signals.nodes.extend(full.map(|(id, _)| *id));
+                .filter(|(_, node)| node.quota.is_starved() || !node.quota.has_room_to_fetch(bytes));
+            self.signals.connections.extend(full.map(|(id, _)| *id));
             // What it waits for may be there, and no room to open it.
-            self.plan_jobs();
+            self.plan_decompressions();
         }
     }
 
@@ -241,31 +243,31 @@ impl Assignment {
 
     /// The brokers whose partitions may have to make room for a fetch of so many bytes: itself, and
     /// where the whole is full, those that have more than their share of it.
-    pub(super) fn makers_of_room(&self, node: i32, bytes: usize) -> Vec<i32> {
-        let full = self.nodes.get(&node.into()).is_some_and(|node| !node.account.whole_has_room_for(bytes));
-        let beyond = self.nodes.iter().filter(|(_, found)| full && found.account.is_beyond_share());
+    pub(super) fn quotas_to_evict(&self, node: i32, bytes: usize) -> Vec<i32> {
+        let full = self.connections.get(&node.into()).is_some_and(|node| !node.quota.total_has_room_for(bytes));
+        let beyond = self.connections.iter().filter(|(_, found)| full && found.quota.exceeds_share());
         beyond.map(|(source, _)| source.broker).filter(|id| *id != node).chain([node]).collect()
     }
 
     /// A broker's account is full: where somebody waits, drops what waits for readers that have not
     /// come for long, those first that have not come for longest, until `least` bytes are free.
     /// When to look again, if there is more of it.
-    pub(super) fn evict_unread(&mut self, node: Source, least: usize, now: Instant) -> Option<Instant> {
-        let waits = |split: Option<&Split>| split.is_some_and(Split::is_waiting);
+    pub(super) fn evict_unread(&mut self, node: FetchConnectionId, least: usize, now: Instant) -> Option<Instant> {
+        let waits = |split: Option<&SplitReader>| split.is_some_and(SplitReader::is_waiting);
         let reader_waits = self.reader_waits();
         if !reader_waits && !self.partitions.values().any(|found| waits(found.split.as_ref())) {
             // All are busy with what they have, and free it in time.
             return None;
         }
-        let account = self.nodes.get(&node).map(|node| node.account.clone())?;
-        let makers = self.makers_of_room(node.broker, least);
+        let account = self.connections.get(&node).map(|node| node.quota.clone())?;
+        let makers = self.quotas_to_evict(node.broker, least);
         let unread = self.partitions.iter().filter_map(|(partition, found)| {
             let (waits, asked) = match &found.split {
-                Some(split) => (split.is_waiting(), split.asked),
-                None => (reader_waits, self.asked),
+                Some(split) => (split.is_waiting(), split.last_asked_at),
+                None => (reader_waits, self.last_asked_at),
             };
-            let fetched = matches!(found.position.state(), State::Fetch { .. }) && !found.queue.is_empty();
-            let here = found.node.is_some_and(|node| makers.contains(&node));
+            let fetched = matches!(found.position.state(), FetchState::Fetching { .. }) && !found.queue.is_empty();
+            let here = found.broker.is_some_and(|node| makers.contains(&node));
             (here && fetched && !waits).then(|| (asked, partition.clone()))
         });
         let mut unread: Vec<_> = unread.collect();
@@ -286,7 +288,7 @@ impl Assignment {
                 event!(DEBUG, self.rules.origin, %partition, offset, "{what}");
                 found.evicted = true;
                 self.evicted = true;
-                self.enter_again(partition, offset);
+                self.refetch_from(partition, offset);
             }
         }
         None
@@ -294,8 +296,12 @@ impl Assignment {
 
     /// Whether records that were taken under this lease may be handed out by that reader now:
     /// `None` when by nobody any more.
-    pub(super) fn may_hand_out_by(&self, of: Option<&SplitId>, lease: &Arc<super::lease::Lease>) -> Option<bool> {
-        let may = self.may_hand_out(lease)?;
+    pub(super) fn is_deliverable_by(
+        &self,
+        of: Option<&SplitId>,
+        lease: &Arc<super::lease::DeliveryProgress>,
+    ) -> Option<bool> {
+        let may = self.is_deliverable(lease)?;
         let split = self.partitions.get(lease.partition()).and_then(|found| found.split.as_ref());
         let its_own = split.map(|split| split.id) == of.map(|of| of.id);
         Some(may && its_own)

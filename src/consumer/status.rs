@@ -8,11 +8,11 @@ use std::{
 };
 
 use super::{
-    assignment::Assignment,
+    assignment::ConsumerState,
     journal::Stall,
     metrics::{ConsumerMetrics, PartitionMetrics},
-    partition::Partition,
-    position::State,
+    partition::PartitionState,
+    position::FetchState,
 };
 use crate::{
     error::Error,
@@ -27,7 +27,7 @@ const LATE: Duration = Duration::from_secs(5);
 /// What a partition waits for: one reason at a time, the first that applies.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Waiting {
+pub enum WaitReason {
     /// For the user: it is [paused](super::Consumer::pause).
     Paused,
     /// For the reader to be done with what it holds, so that the group can have the partition back.
@@ -70,7 +70,7 @@ pub enum Waiting {
     Records,
 }
 
-impl Waiting {
+impl WaitReason {
     /// A word for it, for logs and labels.
     pub fn name(&self) -> &'static str {
         match self {
@@ -117,7 +117,7 @@ impl Waiting {
 #[non_exhaustive]
 pub struct PartitionStatus {
     /// What it waits for.
-    pub waiting: Waiting,
+    pub waiting: WaitReason,
     /// For how long it has waited for that without getting any further, to about a second.
     pub waiting_for: Duration,
     /// How long that can last at most before the consumer tries again by itself, where it is known:
@@ -140,7 +140,7 @@ pub struct PartitionStatus {
 
 /// How far a partition had come when it was last looked at.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct ProgressSample {
     /// Handed out, and fetched, up to there.
     at: Option<(i64, i64)>,
     reason: &'static str,
@@ -152,87 +152,87 @@ pub(super) struct Progress {
     warned: bool,
 }
 
-impl Assignment {
+impl ConsumerState {
     /// The first reason that applies, and when that ends by itself.
-    fn waiting(&self, found: &Partition, now: Instant) -> (Waiting, Option<Instant>) {
+    fn waiting(&self, found: &PartitionState, now: Instant) -> (WaitReason, Option<Instant>) {
         let (waiting, until) = self.reason(found, now);
         (waiting, until.filter(|until| *until > now))
     }
 
-    fn reason(&self, found: &Partition, now: Instant) -> (Waiting, Option<Instant>) {
+    fn reason(&self, found: &PartitionState, now: Instant) -> (WaitReason, Option<Instant>) {
         let later = |at: Option<Instant>| at.is_some_and(|at| at > now);
         if found.revoking {
-            return (Waiting::Revoking, None);
+            return (WaitReason::Revoking, None);
         }
         if found.paused {
-            return (Waiting::Paused, None);
+            return (WaitReason::Paused, None);
         }
-        if found.held {
-            return (Waiting::Listener, None);
+        if found.awaits_listener {
+            return (WaitReason::Listener, None);
         }
-        if found.damage.is_some() {
-            return (Waiting::Corrupt, None);
+        if found.corruption.is_some() {
+            return (WaitReason::Corrupt, None);
         }
         // What the reader took over counts as well as what is queued.
-        let handed = found.lease.as_ref().map(|lease| lease.handed());
-        let ahead =
-            matches!((found.position.state(), handed), (State::Fetch { offset, .. }, Some(handed)) if offset > handed);
+        let handed = found.progress.as_ref().map(|lease| lease.delivered());
+        let ahead = matches!((found.position.state(), handed), (FetchState::Fetching { offset, .. }, Some(handed)) if offset > handed);
         if !found.queue.is_empty() || ahead || found.evicted {
             let (waits, reason) = match &found.split {
-                Some(split) => (split.is_waiting(), Waiting::PartitionStream),
-                None => (self.reader_waits(), Waiting::Reader),
+                Some(split) => (split.is_waiting(), WaitReason::PartitionStream),
+                None => (self.reader_waits(), WaitReason::Reader),
             };
             if !waits {
                 return (reason, None);
             }
             if !found.queue.is_empty() {
-                return (Waiting::Decompressing, None);
+                return (WaitReason::Decompressing, None);
             }
         }
         let asks = found.position.state();
-        if asks == State::Stopped {
-            return (Waiting::NoOffset, None);
+        if asks == FetchState::Stopped {
+            return (WaitReason::NoOffset, None);
         }
         let Some((leader, _)) = found.leader else {
-            let reason = if asks == State::Committed { Waiting::FindingPosition } else { Waiting::NoLeader };
+            let reason =
+                if asks == FetchState::Initializing { WaitReason::FindingPosition } else { WaitReason::NoLeader };
             return (reason, None);
         };
         if later(found.position.not_before())
-            && let Some(error) = &found.seen.trouble
+            && let Some(error) = &found.offsets.error
         {
-            return (Waiting::BackingOff(error.clone()), found.position.not_before());
+            return (WaitReason::BackingOff(error.clone()), found.position.not_before());
         }
-        if !matches!(asks, State::Fetch { .. }) {
+        if !matches!(asks, FetchState::Fetching { .. }) {
             // An attempt after an error is under way: the error stays until it is over.
-            let waiting = found.seen.trouble.clone().map_or(Waiting::FindingPosition, Waiting::BackingOff);
+            let waiting = found.offsets.error.clone().map_or(WaitReason::FindingPosition, WaitReason::BackingOff);
             return (waiting, None);
         }
-        let id = found.source().unwrap_or(leader.into());
-        let node = self.nodes.get(&id);
-        let seen = self.watch.brokers.get(&id);
+        let id = found.connection_id().unwrap_or(leader.into());
+        let node = self.connections.get(&id);
+        let seen = self.stats.brokers.get(&id);
         if later(node.and_then(|node| node.not_before))
-            && let Some(error) = seen.and_then(|seen| seen.trouble.as_ref())
+            && let Some(error) = seen.and_then(|seen| seen.error.as_ref())
         {
-            return (Waiting::BackingOff(error.clone()), node.and_then(|node| node.not_before));
+            return (WaitReason::BackingOff(error.clone()), node.and_then(|node| node.not_before));
         }
-        let throttled = seen.and_then(|seen| seen.throttled);
+        let throttled = seen.and_then(|seen| seen.throttled_until);
         if later(throttled) {
-            return (Waiting::Throttled, throttled);
+            return (WaitReason::Throttled, throttled);
         }
-        let asked = seen.and_then(|seen| seen.asked);
+        let asked = seen.and_then(|seen| seen.sent_at);
         // Nobody asks whether there is more.
-        if asked.is_none() && node.is_some_and(|node| node.account.is_starved()) {
-            return (Waiting::Memory, None);
+        if asked.is_none() && node.is_some_and(|node| node.quota.is_starved()) {
+            return (WaitReason::Memory, None);
         }
         // A broker answers when it has waited for records long enough: one that does not is not
         // known to have none.
         let overdue = asked.is_some_and(|since| now.saturating_duration_since(since) > self.rules.max_wait + LATE);
-        let doubtful = overdue || seen.is_some_and(|seen| seen.trouble.is_some());
-        let end = found.seen.end(self.rules.isolation);
+        let doubtful = overdue || seen.is_some_and(|seen| seen.error.is_some());
+        let end = found.offsets.end(self.rules.isolation);
         if !doubtful && end.is_some_and(|end| handed.is_some_and(|handed| handed >= end)) {
-            return (Waiting::Records, None);
+            return (WaitReason::Records, None);
         }
-        (Waiting::Fetching, asked.and(seen.and_then(|seen| seen.due)))
+        (WaitReason::Fetching, asked.and(seen.and_then(|seen| seen.due)))
     }
 
     /// Looks at every partition: tells `tracing` at debug what changed, and at warn what has got no
@@ -245,17 +245,17 @@ impl Assignment {
         for partition in partitions {
             let Some(found) = self.partitions.get(&partition) else { continue };
             let (waiting, _) = self.waiting(found, now);
-            let handed = found.lease.as_ref().map_or(-1, |lease| lease.handed());
-            let fetched = if let State::Fetch { offset, .. } = found.position.state() { offset } else { -1 };
+            let handed = found.progress.as_ref().map_or(-1, |lease| lease.delivered());
+            let fetched = if let FetchState::Fetching { offset, .. } = found.position.state() { offset } else { -1 };
             let Some(found) = self.partitions.get_mut(&partition) else { continue };
-            let progress = &mut found.seen.progress;
+            let progress = &mut found.offsets.progress;
             let (reason, at) = (waiting.name(), (handed, fetched));
             let moved = progress.at != Some(at);
             if moved || progress.reason != reason {
                 progress.since = Some(now);
             }
             if progress.reason != reason {
-                event!(DEBUG, self.rules.origin, %partition, reason, error = trouble(&waiting), "waits");
+                event!(DEBUG, self.rules.origin, %partition, reason, error = error_field(&waiting), "waits");
             }
             // Reasons may come and go in turn (an attempt, a wait, an attempt …): that is no
             // progress.
@@ -270,13 +270,13 @@ impl Assignment {
             (progress.at, progress.reason) = (Some(at), reason);
             let stuck = progress.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
             // Of a topic that is not there, the topic is told.
-            if stuck < patience || self.topics.is_absent(&partition.topic) {
+            if stuck < patience || self.wanted_topics.is_absent(&partition.topic) {
                 continue;
             }
             new |= !progress.warned;
             let error = match waiting {
-                Waiting::BackingOff(error) => Some(error),
-                _ => found.seen.trouble.clone(),
+                WaitReason::BackingOff(error) => Some(error),
+                _ => found.offsets.error.clone(),
             };
             let cause = match &error {
                 Some(error) => error.code().map_or_else(|| format!("{:?}", error.kind()), |code| code.to_string()),
@@ -293,7 +293,7 @@ impl Assignment {
             }
             for partition in stalls.into_values().flat_map(|stall| stall.partitions) {
                 if let Some(found) = self.partitions.get_mut(&partition) {
-                    found.seen.progress.warned = true;
+                    found.offsets.progress.warned = true;
                 }
             }
         }
@@ -308,18 +308,18 @@ impl Assignment {
     /// Every partition's status.
     pub(super) fn status(&mut self, patience: Duration, now: Instant) -> Vec<(TopicPartition, PartitionStatus)> {
         self.observe(patience, now);
-        let status = |(partition, found): (&TopicPartition, &Partition)| {
-            let since = found.seen.progress.since;
+        let status = |(partition, found): (&TopicPartition, &PartitionState)| {
+            let since = found.offsets.progress.since;
             let (waiting, until) = self.waiting(found, now);
             let status = PartitionStatus {
                 waiting,
                 next_attempt_in: until.map(|until| until.saturating_duration_since(now)),
                 waiting_for: since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
-                position: found.lease.as_ref().map(|lease| lease.handed()),
+                position: found.progress.as_ref().map(|lease| lease.delivered()),
                 committed: found.committed,
                 lag: self.lag(partition),
                 buffered_bytes: found.queue.bytes() as u64,
-                broker: found.node,
+                broker: found.broker,
                 split_off: found.split.is_some(),
             };
             (partition.clone(), status)
@@ -329,23 +329,23 @@ impl Assignment {
 
     /// What was counted here.
     pub(super) fn metrics(&self, now: Instant) -> ConsumerMetrics {
-        let mut metrics = self.watch.sums.clone();
-        self.watch.rebalances.tell(now, &mut metrics);
+        let mut metrics = self.stats.sums.clone();
+        self.stats.rebalances.write_to(now, &mut metrics);
         metrics.buffered_bytes = self.budget.used() as u64;
         metrics.buffer_total_bytes = self.rules.queued_bytes as u64;
-        let of = |(partition, found): (&TopicPartition, &Partition)| {
-            let position = found.lease.as_ref().map(|lease| lease.handed());
-            let start = Some(found.seen.log_start).filter(|start| *start >= 0);
+        let of = |(partition, found): (&TopicPartition, &PartitionState)| {
+            let position = found.progress.as_ref().map(|lease| lease.delivered());
+            let start = Some(found.offsets.log_start).filter(|start| *start >= 0);
             let lead = position.zip(start).map(|(position, start)| position.saturating_sub(start));
             let counted = PartitionMetrics {
                 position,
                 lag: self.lag(partition),
                 lead: lead.map(|lead| u64::try_from(lead).unwrap_or(0)),
                 buffered_bytes: found.queue.bytes() as u64,
-                records_consumed: found.given.load(Relaxed),
-                records_fetched: found.seen.records,
-                bytes_fetched: found.seen.bytes,
-                batches_fetched: found.seen.batches,
+                records_consumed: found.delivered.load(Relaxed),
+                records_fetched: found.offsets.records,
+                bytes_fetched: found.offsets.bytes,
+                batches_fetched: found.offsets.batches,
             };
             (partition.clone(), counted)
         };
@@ -354,6 +354,6 @@ impl Assignment {
     }
 }
 
-fn trouble(waiting: &Waiting) -> Option<tracing::field::DisplayValue<&Error>> {
-    if let Waiting::BackingOff(error) = waiting { Some(tracing::field::display(error)) } else { None }
+fn error_field(waiting: &WaitReason) -> Option<tracing::field::DisplayValue<&Error>> {
+    if let WaitReason::BackingOff(error) = waiting { Some(tracing::field::display(error)) } else { None }
 }

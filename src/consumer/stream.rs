@@ -21,7 +21,7 @@ pub struct RecordStream<'a> {
     /// From the first poll on.
     one_reader: Option<ReadGuard<'a>>,
     /// While a record is waited for.
-    alive: Option<group::Reading<'a>>,
+    alive: Option<group::PollGuard<'a>>,
     burst: u32,
     ended: bool,
 }
@@ -40,9 +40,9 @@ impl Stream for RecordStream<'_> {
         if this.ended {
             return Poll::Ready(None);
         }
-        let inbox = &*this.shared.inbox;
+        let inbox = &*this.shared.buffer;
         if this.one_reader.is_none() {
-            match inbox.read() {
+            match inbox.start_reading() {
                 Ok(reading) => this.one_reader = Some(reading),
                 Err(error) => {
                     this.ended = true;
@@ -50,7 +50,7 @@ impl Stream for RecordStream<'_> {
                 }
             }
         } else {
-            inbox.next();
+            inbox.complete_delivered();
         }
         this.burst += 1;
         if this.burst > BURST {
@@ -60,14 +60,14 @@ impl Stream for RecordStream<'_> {
         }
         let group = this.shared.group.as_ref();
         if let Some(group) = group {
-            group.come();
+            group.record_poll();
         }
         let next = inbox.reader().poll_record(inbox, cx);
         match &next {
             Poll::Pending => {
                 this.burst = 0;
                 if this.alive.is_none() {
-                    this.alive = group.map(|group| group.reading());
+                    this.alive = group.map(|group| group.begin_poll());
                 }
             }
             Poll::Ready(record) => {

@@ -145,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn names_are_meant_whether_they_exist_or_not() {
+    fn keeps_names_of_missing_topics() {
         let subscription = Subscription::parse(["b", "a", "b"]).unwrap();
         assert!(!subscription.has_patterns());
         assert_eq!(names(subscription.topics(&Metadata::default(), true)), ["a", "b"]);
     }
 
     #[test]
-    fn expressions_match_from_the_start_and_are_open_at_the_end() {
+    fn regex_is_anchored_at_start_only() {
         let subscription = Subscription::parse(["^audit", "^a.*[Tt]opic$", "plain"]).unwrap();
         let metadata = picture(&[
             ("audit-1", false, ErrorCode::NONE),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn for_brokers_that_match_whole_names_the_expressions_are_put_into_one() {
+    fn broker_regex_joins_all_patterns() {
         let regex = |elements: &[&str]| Subscription::parse(elements).unwrap().broker_regex();
         assert_eq!(regex(&["plain"]), None);
         assert_eq!(regex(&["^a"]).unwrap(), ".*(?:^a).*");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coordinator_that_matches_whole_names_finds_the_same_topics() {
+    fn broker_regex_matches_same_topics() {
         let elements = ["^audit", "^a|b$", "^(?i)ORD.rs$", "^.x"];
         let subscription = Subscription::parse(elements.into_iter().chain(["plain"])).unwrap();
         let whole = Regex::new(&format!("^(?:{})$", subscription.broker_regex().unwrap())).unwrap();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn brokers_are_sent_what_they_find_the_same_topics_by() {
+    fn detects_patterns_that_brokers_match_differently() {
         let same =
             |elements: &[&str], exclude| Subscription::parse(elements).unwrap().means_the_same_to_brokers(exclude);
         assert!(same(&["plain", "__consumer_offsets"], true), "a name is a name");
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn internal_topics_are_matched_only_when_asked_for() {
+    fn internal_topics_match_only_when_requested() {
         let subscription = Subscription::parse(["^.*"]).unwrap();
         let metadata = picture(&[("__consumer_offsets", true, ErrorCode::NONE), ("t", false, ErrorCode::NONE)]);
         assert_eq!(names(subscription.topics(&metadata, true)), ["t"]);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named_in_the_error() {
+    fn invalid_pattern_is_named_in_error() {
         for bad in ["^(", "^[a-", "", "a b", "..", "^\\"] {
             let error = Subscription::parse(["fine", bad]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}");

@@ -17,7 +17,7 @@ const MARKER_LIMIT: usize = 64 * 1024;
 
 /// A step through the slice, in the log's order.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum ScannedEntry {
     /// A batch to hand out.
     Batch(RawBatch),
     /// Nothing to hand out before this offset: markers, aborted records, batches that compaction
@@ -25,13 +25,13 @@ pub(super) enum Step {
     Skip(i64),
     /// From here on the slice cannot be read; the last step. `end`: behind what cannot be read,
     /// where that is known.
-    Broken { error: Error, end: Option<i64> },
+    Corrupt { error: Error, end: Option<i64> },
 }
 
 /// The whole slice.
 #[derive(Debug, Default)]
-pub(super) struct Walk {
-    pub(super) steps: Vec<Step>,
+pub(super) struct ScannedSlice {
+    pub(super) entries: Vec<ScannedEntry>,
     /// Where to read on; `None` where there was no whole batch.
     pub(super) next_offset: Option<i64>,
     /// From which offset on which leader epoch goes, −1 where not known: those of markers and of
@@ -42,25 +42,25 @@ pub(super) struct Walk {
     pub(super) too_small: bool,
     /// Where it is too small: the first offset of a sound batch that lies in what should be the
     /// first one, so that the first one's length cannot be right.
-    pub(super) sound: Option<i64>,
+    pub(super) resync_offset: Option<i64>,
     /// The largest batch, in bytes.
-    pub(super) largest: usize,
+    pub(super) largest_batch: usize,
     /// Bytes of the slice, with the beginning of the batch that it cuts off.
     pub(super) bytes: usize,
 }
 
 /// Walks a slice. `aborted` are the aborted transactions that the broker named for it, by producer
 /// id and first offset, in any order.
-pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i64)]) -> Walk {
-    let mut walk = Walk { bytes: records.len(), ..Walk::default() };
-    let mut transactions = Aborted::new(aborted);
+pub(super) fn scan_batches(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i64)]) -> ScannedSlice {
+    let mut walk = ScannedSlice { bytes: records.len(), ..ScannedSlice::default() };
+    let mut transactions = AbortedTransactions::new(aborted);
     let mut batches = Batches::new(records);
     while let Some(batch) = batches.next() {
         let batch = match batch {
             Ok(batch) => batch,
             Err(error) => {
                 let end = batches.next_sound(walk.next_offset.map_or(0, |next| next.saturating_add(1)));
-                walk.steps.push(Step::Broken { error, end });
+                walk.entries.push(ScannedEntry::Corrupt { error, end });
                 return walk;
             }
         };
@@ -72,7 +72,7 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
         let wanted = match wanted {
             Ok(wanted) => wanted,
             Err(error) => {
-                walk.steps.push(Step::Broken { error, end: Some(next) });
+                walk.entries.push(ScannedEntry::Corrupt { error, end: Some(next) });
                 return walk;
             }
         };
@@ -84,34 +84,34 @@ pub(super) fn walk(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i
         // it.
         let next = walk.next_offset.map_or(next, |before| before.max(next));
         walk.next_offset = Some(next);
-        walk.largest = walk.largest.max(batch.bytes().len());
+        walk.largest_batch = walk.largest_batch.max(batch.bytes().len());
         // A message set's wrapper does not say how many records it holds; a v2 batch does, and may
         // be empty.
         let empty = batch.header.magic == 2 && batch.header.record_count == 0;
         if wanted && !empty {
-            walk.steps.push(Step::Batch(batch));
-        } else if let Some(Step::Skip(to)) = walk.steps.last_mut() {
+            walk.entries.push(ScannedEntry::Batch(batch));
+        } else if let Some(ScannedEntry::Skip(to)) = walk.entries.last_mut() {
             *to = next;
         } else {
-            walk.steps.push(Step::Skip(next));
+            walk.entries.push(ScannedEntry::Skip(next));
         }
     }
     walk.too_small = walk.next_offset.is_none() && batches.remaining() > 0;
-    walk.sound = if walk.too_small { batches.next_sound(0) } else { None };
+    walk.resync_offset = if walk.too_small { batches.next_sound(0) } else { None };
     walk
 }
 
 /// Which producers' transactions are open and known to end in an abort, at the current place of the
 /// walk (KIP-98).
 #[derive(Debug)]
-struct Aborted {
+struct AbortedTransactions {
     /// Those that begin further on, the nearest last.
     ahead: Vec<(i64, i64)>,
     /// By producer id, with the first offset of each whose records were left out.
     open: HashMap<i64, Option<i64>>,
 }
 
-impl Aborted {
+impl AbortedTransactions {
     fn new(aborted: &[(i64, i64)]) -> Self {
         let mut ahead = aborted.to_vec();
         ahead.sort_unstable_by_key(|&(_, first_offset)| std::cmp::Reverse(first_offset));
@@ -168,22 +168,22 @@ mod tests {
         wire::batch::BatchHeader,
     };
 
-    fn shown(walk: &Walk) -> String {
+    fn shown(walk: &ScannedSlice) -> String {
         let steps: Vec<_> = walk
-            .steps
+            .entries
             .iter()
             .map(|step| match step {
-                Step::Batch(batch) => batch.header.base_offset.to_string(),
-                Step::Skip(to) => format!(">{to}"),
-                Step::Broken { end: Some(end), .. } => format!("!{end}"),
-                Step::Broken { end: None, .. } => "!".to_owned(),
+                ScannedEntry::Batch(batch) => batch.header.base_offset.to_string(),
+                ScannedEntry::Skip(to) => format!(">{to}"),
+                ScannedEntry::Corrupt { end: Some(end), .. } => format!("!{end}"),
+                ScannedEntry::Corrupt { end: None, .. } => "!".to_owned(),
             })
             .collect();
         format!("{} next {:?}", steps.join(" "), walk.next_offset)
     }
 
     fn read(parts: &[Bytes], isolation: IsolationLevel, aborted: &[(i64, i64)]) -> String {
-        shown(&walk(parts.concat().into(), isolation, aborted))
+        shown(&scan_batches(parts.concat().into(), isolation, aborted))
     }
 
     /// Offsets 0–1 of producer 7, aborted at 5; 2 without a transaction; 3–4 of producer 9,
@@ -201,18 +201,18 @@ mod tests {
     }
 
     #[test]
-    fn markers_are_passed_over_and_uncommitted_reading_sees_all_records() {
+    fn read_uncommitted_skips_only_markers() {
         assert_eq!(read(&log(), IsolationLevel::ReadUncommitted, &[(7, 0)]), "0 2 3 >7 7 >9 next Some(9)");
     }
 
     #[test]
-    fn aborted_transactions_are_left_out_until_their_marker() {
+    fn read_committed_skips_aborted_until_marker() {
         assert_eq!(read(&log(), IsolationLevel::ReadCommitted, &[(7, 0)]), ">2 2 3 >7 7 >9 next Some(9)");
         assert_eq!(read(&log(), IsolationLevel::ReadCommitted, &[]), "0 2 3 >7 7 >9 next Some(9)");
     }
 
     #[test]
-    fn the_aborted_list_may_come_in_any_order() {
+    fn aborted_list_may_be_unordered() {
         let log = [
             batch(0, 1, Sort::Transaction(1)),
             batch(1, 1, Sort::Transaction(2)),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_say_too_much_and_may_say_it_twice() {
+    fn aborted_list_may_have_duplicates_and_extras() {
         let log = log();
         assert_eq!(
             read(&log, IsolationLevel::ReadCommitted, &[(7, 0), (7, 0), (99, 0), (5, 400)]),
@@ -239,12 +239,12 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_marker_leaves_out_what_the_next_one_aborts_and_is_told_where_it_commits() {
+    fn missing_marker_extends_abort_or_is_error() {
         let mut log = log();
         log.remove(3);
         assert_eq!(read(&log, IsolationLevel::ReadCommitted, &[(7, 0)]), ">2 2 3 >8 !9 next Some(8)");
-        let Some(Step::Broken { error, .. }) =
-            walk(log.concat().into(), IsolationLevel::ReadCommitted, &[(7, 0)]).steps.pop()
+        let Some(ScannedEntry::Corrupt { error, .. }) =
+            scan_batches(log.concat().into(), IsolationLevel::ReadCommitted, &[(7, 0)]).entries.pop()
         else {
             panic!()
         };
@@ -262,17 +262,17 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_end_is_normal_and_a_cut_beginning_asks_for_more() {
+    fn truncated_first_batch_asks_for_more_bytes() {
         let whole = batch(3, 2, Sort::Plain);
         let cut = [batch(0, 3, Sort::Plain), whole.slice(..whole.len() - 1)];
         assert_eq!(read(&cut, IsolationLevel::ReadUncommitted, &[]), "0 next Some(3)");
-        let first = walk(whole.slice(..whole.len() - 1), IsolationLevel::ReadUncommitted, &[]);
-        assert!(first.too_small && first.steps.is_empty() && first.next_offset.is_none());
-        assert!(!walk(Bytes::new(), IsolationLevel::ReadUncommitted, &[]).too_small);
+        let first = scan_batches(whole.slice(..whole.len() - 1), IsolationLevel::ReadUncommitted, &[]);
+        assert!(first.too_small && first.entries.is_empty() && first.next_offset.is_none());
+        assert!(!scan_batches(Bytes::new(), IsolationLevel::ReadUncommitted, &[]).too_small);
     }
 
     #[test]
-    fn damage_ends_the_walk_behind_what_is_sound() {
+    fn scan_stops_before_damaged_batch() {
         let mut bad = batch(3, 1, Sort::Plain).to_vec();
         bad[16] = 9;
         let read = read(&[batch(0, 3, Sort::Plain), bad.into()], IsolationLevel::ReadUncommitted, &[]);
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_damage_shows_where_it_ends() {
+    fn sound_batch_after_damage_reveals_its_end() {
         let mut bad = batch(3, 4, Sort::Plain).to_vec();
         bad[16] = 9;
         let parts = [batch(0, 3, Sort::Plain), bad.clone().into(), batch(7, 1, Sort::Plain)];
@@ -288,12 +288,12 @@ mod tests {
         bad[16] = 2;
         bad[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
         let parts: [Bytes; 2] = [bad.into(), batch(7, 1, Sort::Plain)];
-        let cut = walk(parts.concat().into(), IsolationLevel::ReadUncommitted, &[]);
-        assert_eq!((cut.too_small, cut.sound), (true, Some(7)));
+        let cut = scan_batches(parts.concat().into(), IsolationLevel::ReadUncommitted, &[]);
+        assert_eq!((cut.too_small, cut.resync_offset), (true, Some(7)));
     }
 
     #[test]
-    fn batches_emptied_by_compaction_are_passed_over() {
+    fn skips_batches_emptied_by_compaction() {
         let mut emptied = batch(3, 4, Sort::Plain)[..61].to_vec();
         emptied[8..12].copy_from_slice(&49i32.to_be_bytes());
         emptied[57..61].copy_from_slice(&0i32.to_be_bytes());

@@ -78,13 +78,13 @@ pub struct TopicStatus {
 
 /// What is known of a topic or a regular expression, and whether it was told.
 #[derive(Debug)]
-struct Known<T> {
+struct Tracked<T> {
     state: T,
     since: Instant,
     told: bool,
 }
 
-impl<T: PartialEq> Known<T> {
+impl<T: PartialEq> Tracked<T> {
     fn new(state: T, since: Instant) -> Self {
         Self { state, since, told: false }
     }
@@ -109,9 +109,9 @@ pub(super) struct WantedTopics {
     origin: Origin,
     subscription: Subscription,
     exclude_internal: bool,
-    topics: BTreeMap<Arc<str>, Known<TopicState>>,
+    topics: BTreeMap<Arc<str>, Tracked<TopicState>>,
     /// Whether a regular expression matches a topic.
-    patterns: BTreeMap<String, Known<bool>>,
+    patterns: BTreeMap<String, Tracked<bool>>,
 }
 
 /// What subscribed topics mean for a member without partitions.
@@ -145,11 +145,11 @@ impl WantedTopics {
 
     /// Takes what a picture of the cluster says of what is subscribed to, and of these topics,
     /// whose partitions are assigned.
-    pub(super) fn look(&mut self, metadata: &Metadata, assigned: BTreeSet<Arc<str>>, now: Instant) {
+    pub(super) fn update(&mut self, metadata: &Metadata, assigned: BTreeSet<Arc<str>>, now: Instant) {
         self.topics.retain(|name, _| self.subscription.names().contains(name) || assigned.contains(name));
         let mut appeared = Vec::new();
         for name in self.subscription.names().iter().chain(&assigned) {
-            let known = self.topics.entry(name.clone()).or_insert_with(|| Known::new(TopicState::Unknown, now));
+            let known = self.topics.entry(name.clone()).or_insert_with(|| Tracked::new(TopicState::Unknown, now));
             let Some(state) = TopicState::of(metadata, name) else { continue };
             // A topic that is being created has no leader for a moment: until it has one, it is
             // missing.
@@ -171,10 +171,10 @@ impl WantedTopics {
                 "topics exist now, or may be seen now: they are consumed from here on"
             );
         }
-        self.look_at_patterns(metadata, now);
+        self.update_patterns(metadata, now);
     }
 
-    fn look_at_patterns(&mut self, metadata: &Metadata, now: Instant) {
+    fn update_patterns(&mut self, metadata: &Metadata, now: Instant) {
         if !self.subscription.has_patterns() {
             return self.patterns.clear();
         }
@@ -182,7 +182,7 @@ impl WantedTopics {
         self.patterns.retain(|pattern, _| self.subscription.patterns().any(|one| one == pattern));
         for pattern in self.subscription.patterns() {
             let matched = !unmatched.contains(&pattern);
-            let known = self.patterns.entry(pattern.to_owned()).or_insert_with(|| Known::new(matched, now));
+            let known = self.patterns.entry(pattern.to_owned()).or_insert_with(|| Tracked::new(matched, now));
             let told = known.told;
             if let Some((false, lasted)) = known.change(matched, now)
                 && told
@@ -195,7 +195,7 @@ impl WantedTopics {
 
     /// Tells the log of what has been missing for long enough, once, and returns what the reader is
     /// to be told, each with the topics that it is about.
-    pub(super) fn tell(&mut self, now: Instant) -> Vec<(Error, Vec<Arc<str>>)> {
+    pub(super) fn report_missing(&mut self, now: Instant) -> Vec<(Error, Vec<Arc<str>>)> {
         let propagation = self.propagation;
         let due = |since: Instant| now.saturating_duration_since(since) >= propagation;
         let mut errors = Vec::new();
@@ -267,7 +267,7 @@ impl WantedTopics {
     }
 
     pub(super) fn status(&self, now: Instant) -> BTreeMap<Arc<str>, TopicStatus> {
-        let status = |(name, known): (&Arc<str>, &Known<TopicState>)| {
+        let status = |(name, known): (&Arc<str>, &Tracked<TopicState>)| {
             let for_how_long = now.saturating_duration_since(known.since);
             (name.clone(), TopicStatus { state: known.state, for_how_long })
         };
@@ -334,85 +334,85 @@ mod tests {
     const FORBIDDEN: ErrorCode = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
 
     #[test]
-    fn absent_topic_is_told_once_after_the_grace() {
+    fn missing_topics_are_reported_once_after_grace() {
         let (mut wanted, start) = (wanted(&["a", "b"]), Instant::now());
         assert_eq!((wanted.presence(), wanted.next_due()), (Presence::Unknown, None));
         let both = picture(&[("a", MISSING), ("b", MISSING)]);
-        wanted.look(&both, BTreeSet::new(), start);
+        wanted.update(&both, BTreeSet::new(), start);
         assert_eq!((wanted.presence(), wanted.next_due()), (Presence::None, Some(start + 30 * SECOND)));
-        assert!(wanted.tell(start + 29 * SECOND).is_empty());
-        wanted.look(&both, BTreeSet::new(), start + 29 * SECOND);
-        let told = wanted.tell(start + 30 * SECOND);
+        assert!(wanted.report_missing(start + 29 * SECOND).is_empty());
+        wanted.update(&both, BTreeSet::new(), start + 29 * SECOND);
+        let told = wanted.report_missing(start + 30 * SECOND);
         assert_eq!(told.len(), 1, "one error for both");
         assert_eq!((told[0].0.kind(), told[0].1.len()), (ErrorKind::UnknownTopicOrPartition, 2));
-        assert!(wanted.tell(start + 999 * SECOND).is_empty() && wanted.next_due().is_none());
+        assert!(wanted.report_missing(start + 999 * SECOND).is_empty() && wanted.next_due().is_none());
     }
 
     #[test]
-    fn refused_topic_is_told_with_its_code() {
+    fn refused_topic_is_reported_with_error_code() {
         let (mut wanted, start) = (wanted(&["a", "b"]), Instant::now());
         let code = ErrorCode::LEADER_NOT_AVAILABLE;
-        wanted.look(&picture(&[("a", code), ("b", ErrorCode::NONE)]), BTreeSet::new(), start);
+        wanted.update(&picture(&[("a", code), ("b", ErrorCode::NONE)]), BTreeSet::new(), start);
         assert_eq!((wanted.presence(), wanted.next_due()), (Presence::Some, Some(start + 30 * SECOND)));
         assert!(!wanted.is_absent("a"), "it may be there in a moment");
-        let told = wanted.tell(start + 30 * SECOND);
+        let told = wanted.report_missing(start + 30 * SECOND);
         assert_eq!((told.len(), told[0].0.code(), told[0].1.len()), (1, Some(code), 1));
-        assert!(wanted.tell(start + 99 * SECOND).is_empty());
+        assert!(wanted.report_missing(start + 99 * SECOND).is_empty());
     }
 
     #[test]
-    fn created_topic_without_a_leader_yet_stays_missing() {
+    fn created_topic_without_leader_stays_missing() {
         let (mut wanted, start) = (wanted(&["a"]), Instant::now());
-        wanted.look(&picture(&[("a", MISSING)]), BTreeSet::new(), start);
-        wanted.look(&picture(&[("a", ErrorCode::LEADER_NOT_AVAILABLE)]), BTreeSet::new(), start + SECOND);
+        wanted.update(&picture(&[("a", MISSING)]), BTreeSet::new(), start);
+        wanted.update(&picture(&[("a", ErrorCode::LEADER_NOT_AVAILABLE)]), BTreeSet::new(), start + SECOND);
         assert_eq!(wanted.presence(), Presence::None);
-        wanted.look(&picture(&[("a", ErrorCode::NONE)]), BTreeSet::new(), start + 2 * SECOND);
+        wanted.update(&picture(&[("a", ErrorCode::NONE)]), BTreeSet::new(), start + 2 * SECOND);
         assert_eq!(wanted.presence(), Presence::Some);
     }
 
     #[test]
-    fn every_change_of_state_is_told_anew() {
+    fn every_state_change_is_reported_again() {
         let (mut wanted, start) = (wanted(&["a"]), Instant::now());
         let states = [FORBIDDEN, MISSING, ErrorCode::NONE, MISSING, FORBIDDEN];
         let mut told = Vec::new();
         for (at, code) in (0..).step_by(100).zip(states) {
             let now = start + at * SECOND;
-            wanted.look(&picture(&[("a", code)]), BTreeSet::new(), now);
-            assert!(wanted.tell(now).is_empty(), "the grace begins anew");
-            told.extend(wanted.tell(now + 50 * SECOND).into_iter().map(|(error, _)| error.kind()));
+            wanted.update(&picture(&[("a", code)]), BTreeSet::new(), now);
+            assert!(wanted.report_missing(now).is_empty(), "the grace begins anew");
+            told.extend(wanted.report_missing(now + 50 * SECOND).into_iter().map(|(error, _)| error.kind()));
         }
         let (missing, forbidden) = (ErrorKind::UnknownTopicOrPartition, ErrorKind::Authorization);
         assert_eq!(told, [forbidden, missing, missing, forbidden]);
     }
 
     #[test]
-    fn passing_errors_and_silence_change_nothing() {
+    fn transient_errors_do_not_change_state() {
         let (mut wanted, start) = (wanted(&["a"]), Instant::now());
-        wanted.look(&picture(&[("a", MISSING)]), BTreeSet::new(), start);
-        wanted.look(&picture(&[("a", ErrorCode::LEADER_NOT_AVAILABLE)]), BTreeSet::new(), start + SECOND);
-        wanted.look(&picture(&[]), BTreeSet::new(), start + 2 * SECOND);
+        wanted.update(&picture(&[("a", MISSING)]), BTreeSet::new(), start);
+        wanted.update(&picture(&[("a", ErrorCode::LEADER_NOT_AVAILABLE)]), BTreeSet::new(), start + SECOND);
+        wanted.update(&picture(&[]), BTreeSet::new(), start + 2 * SECOND);
         assert_eq!(wanted.status(start + 3 * SECOND)["a"].state, TopicState::Missing);
         assert_eq!(wanted.status(start + 3 * SECOND)["a"].for_how_long, 3 * SECOND);
     }
 
     #[test]
-    fn assigned_topics_are_watched_while_they_are_assigned() {
+    fn watches_topics_only_while_assigned() {
         let (mut wanted, start) = (wanted(&[]), Instant::now());
         let gone = picture(&[("a", MISSING)]);
-        wanted.look(&gone, BTreeSet::from(["a".into()]), start);
+        wanted.update(&gone, BTreeSet::from(["a".into()]), start);
         assert!(wanted.is_absent("a") && wanted.any_absent());
-        wanted.look(&gone, BTreeSet::new(), start + SECOND);
-        assert!(!wanted.is_absent("a") && wanted.tell(start + 60 * SECOND).is_empty());
+        wanted.update(&gone, BTreeSet::new(), start + SECOND);
+        assert!(!wanted.is_absent("a") && wanted.report_missing(start + 60 * SECOND).is_empty());
     }
 
     #[test]
-    fn pattern_without_topics_is_status_and_no_error() {
+    fn unmatched_pattern_is_status_not_error() {
         let (mut wanted, start) = (wanted(&["^audit", "^x"]), Instant::now());
         assert_eq!(wanted.presence(), Presence::Unknown);
-        wanted.look(&picture(&[("orders", ErrorCode::NONE)]), BTreeSet::new(), start);
+        wanted.update(&picture(&[("orders", ErrorCode::NONE)]), BTreeSet::new(), start);
         assert_eq!((wanted.presence(), wanted.unmatched().len()), (Presence::None, 2));
-        assert!(wanted.tell(start + 60 * SECOND).is_empty());
-        wanted.look(&picture(&[("audit-1", ErrorCode::NONE)]), BTreeSet::new(), start + 61 * SECOND);
+        assert!(wanted.report_missing(start + 60 * SECOND).is_empty());
+        wanted.update(&picture(&[("audit-1", ErrorCode::NONE)]), BTreeSet::new(), start + 61 * SECOND);
         assert_eq!((wanted.presence(), wanted.unmatched()), (Presence::Some, vec!["^x".to_owned()]));
     }
 }

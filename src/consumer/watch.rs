@@ -9,14 +9,14 @@ use std::{
 };
 
 use super::{
-    assignment::Assignment,
-    lanes::Source,
+    assignment::ConsumerState,
+    lanes::FetchConnectionId,
     metrics::ConsumerMetrics,
-    pace::Rebalances,
-    position::State,
+    pace::RebalanceStats,
+    position::FetchState,
     settings::IsolationLevel,
-    status::Progress,
-    walk::{Step, Walk},
+    status::ProgressSample,
+    walk::{ScannedEntry, ScannedSlice},
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
@@ -26,47 +26,47 @@ use crate::{
 
 /// What brokers last said of a partition.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct PartitionOffsets {
     high_watermark: i64,
     last_stable: i64,
     pub(super) log_start: i64,
     /// At which offset the reader was told of the end.
-    told_end: i64,
+    reported_end: i64,
     /// Why it cannot be read at present.
-    pub(super) trouble: Option<Error>,
+    pub(super) error: Option<Error>,
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) batches: u64,
-    pub(super) progress: Progress,
+    pub(super) progress: ProgressSample,
 }
 
-impl Default for Seen {
+impl Default for PartitionOffsets {
     fn default() -> Self {
         Self {
             high_watermark: -1,
             last_stable: -1,
             log_start: -1,
-            told_end: -1,
-            trouble: None,
+            reported_end: -1,
+            error: None,
             records: 0,
             bytes: 0,
             batches: 0,
-            progress: Progress::default(),
+            progress: ProgressSample::default(),
         }
     }
 }
 
-impl Seen {
+impl PartitionOffsets {
     /// The partition is positioned anew.
-    pub(super) fn begin(&mut self) {
-        self.told_end = -1;
+    pub(super) fn reset(&mut self) {
+        self.reported_end = -1;
     }
 
     /// It is fetched from there on; what was told of the log's end and is fetched anew is told
     /// anew.
     pub(super) fn fetched_from(&mut self, offset: i64) {
-        if offset < self.told_end {
-            self.told_end = -1;
+        if offset < self.reported_end {
+            self.reported_end = -1;
         }
     }
 
@@ -82,41 +82,48 @@ impl Seen {
 
 /// What is remembered of a broker, as it is fetched from over one connection.
 #[derive(Debug, Default)]
-pub(super) struct Broker {
+pub(super) struct BrokerFetchStats {
     /// Since when a fetch is under way.
-    pub(super) asked: Option<Instant>,
+    pub(super) sent_at: Option<Instant>,
     /// Until when it has to be answered.
     pub(super) due: Option<Instant>,
     /// Why the last fetch failed, if it did.
-    pub(super) trouble: Option<Error>,
+    pub(super) error: Option<Error>,
     /// It asked for silence until then (KIP-219).
-    pub(super) throttled: Option<Instant>,
+    pub(super) throttled_until: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct FetchStats {
     pub(super) sums: ConsumerMetrics,
     /// By the connection that is fetched over.
-    pub(super) brokers: BTreeMap<Source, Broker>,
-    pub(super) rebalances: Rebalances,
+    pub(super) brokers: BTreeMap<FetchConnectionId, BrokerFetchStats>,
+    pub(super) rebalances: RebalanceStats,
 }
 
-impl Watch {
+impl FetchStats {
     /// A fetch leaves, to be answered within that time.
-    pub(super) fn asks(&mut self, node: Source, timeout: Duration, now: Instant) {
+    pub(super) fn fetch_sent(&mut self, node: FetchConnectionId, timeout: Duration, now: Instant) {
         self.sums.fetches_in_flight += 1;
         let broker = self.brokers.entry(node).or_default();
-        broker.asked = Some(now);
+        broker.sent_at = Some(now);
         broker.due = now.checked_add(timeout);
     }
 
     /// A fetch was answered, with so many bytes.
-    pub(super) fn answered(&mut self, node: Source, error: ErrorCode, bytes: usize, throttle: Duration, now: Instant) {
+    pub(super) fn fetch_answered(
+        &mut self,
+        node: FetchConnectionId,
+        error: ErrorCode,
+        bytes: usize,
+        throttle: Duration,
+        now: Instant,
+    ) {
         let broker = self.brokers.entry(node).or_default();
-        let took = broker.asked.take().map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked));
-        broker.trouble =
+        let took = broker.sent_at.take().map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked));
+        broker.error =
             (!error.is_ok()).then(|| Error::broker(error, format_args!("fetch from broker {}", node.broker)));
-        broker.throttled = (!throttle.is_zero()).then(|| now + throttle);
+        broker.throttled_until = (!throttle.is_zero()).then(|| now + throttle);
         let sums = &mut self.sums;
         sums.fetches += 1;
         sums.fetches_in_flight = sums.fetches_in_flight.saturating_sub(1);
@@ -128,7 +135,7 @@ impl Watch {
     }
 
     /// A commit ended after so long.
-    pub(super) fn committed(&mut self, taken: bool, took: Duration) {
+    pub(super) fn commit_ended(&mut self, taken: bool, took: Duration) {
         if taken {
             self.sums.commits += 1;
             self.sums.commit_latency_micros.record_micros(took);
@@ -138,27 +145,32 @@ impl Watch {
     }
 
     /// A fetch got no answer.
-    pub(super) fn unanswered(&mut self, node: Source, error: &Error) {
+    pub(super) fn fetch_failed(&mut self, node: FetchConnectionId, error: &Error) {
         let broker = self.brokers.entry(node).or_default();
-        broker.asked = None;
-        broker.trouble = Some(error.clone());
+        broker.sent_at = None;
+        broker.error = Some(error.clone());
         self.sums.fetches += 1;
         self.sums.fetches_failed += 1;
         self.sums.fetches_in_flight = self.sums.fetches_in_flight.saturating_sub(1);
     }
 }
 
-impl Assignment {
+impl ConsumerState {
     /// What an answer says of a partition.
-    pub(super) fn saw(&mut self, partition: &TopicPartition, head: &FetchPartitionResponse, walk: &Walk) {
+    pub(super) fn record_partition_data(
+        &mut self,
+        partition: &TopicPartition,
+        head: &FetchPartitionResponse,
+        walk: &ScannedSlice,
+    ) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
-        let (seen, sums) = (&mut found.seen, &mut self.watch.sums);
+        let (seen, sums) = (&mut found.offsets, &mut self.stats.sums);
         if !head.error.is_ok() {
-            seen.trouble = Some(Error::broker(head.error, format_args!("fetch of {partition}")));
+            seen.error = Some(Error::broker(head.error, format_args!("fetch of {partition}")));
             *sums.errors.entry(head.error).or_default() += 1;
             return;
         }
-        seen.trouble = None;
+        seen.error = None;
         for (known, said) in [
             (&mut seen.high_watermark, head.high_watermark),
             (&mut seen.last_stable, head.last_stable_offset),
@@ -168,9 +180,9 @@ impl Assignment {
                 *known = said;
             }
         }
-        for step in &walk.steps {
+        for step in &walk.entries {
             match step {
-                Step::Batch(batch) => {
+                ScannedEntry::Batch(batch) => {
                     let records = u64::try_from(batch.header.record_count).unwrap_or(0);
                     let bytes = batch.bytes().len() as u64;
                     sums.batch_records.record(records);
@@ -179,22 +191,22 @@ impl Assignment {
                     seen.bytes += bytes;
                     seen.batches += 1;
                 }
-                Step::Broken { .. } => sums.corrupt += 1,
-                Step::Skip(_) => {}
+                ScannedEntry::Corrupt { .. } => sums.corrupt += 1,
+                ScannedEntry::Skip(_) => {}
             }
         }
     }
 
     /// Tells the reader, where it wants to know, that a partition was fetched to its end.
-    pub(super) fn look_for_end(&mut self, partition: &TopicPartition) {
+    pub(super) fn report_partition_end(&mut self, partition: &TopicPartition) {
         let (eof, isolation) = (self.rules.partition_eof, self.rules.isolation);
         let Some(found) = self.partitions.get_mut(partition).filter(|_| eof) else { return };
-        let State::Fetch { offset, .. } = found.position.state() else { return };
-        let at_end = found.seen.end(isolation).is_some_and(|end| offset >= end);
-        if at_end && found.seen.told_end != offset {
-            found.seen.told_end = offset;
+        let FetchState::Fetching { offset, .. } = found.position.state() else { return };
+        let at_end = found.offsets.end(isolation).is_some_and(|end| offset >= end);
+        if at_end && found.offsets.reported_end != offset {
+            found.offsets.reported_end = offset;
             found.queue.push_end(offset);
-            self.queue_up(partition);
+            self.enqueue_for_delivery(partition);
             self.wake_reader_of(partition);
         }
     }
@@ -202,21 +214,21 @@ impl Assignment {
     /// How far the reader is behind the end.
     pub(super) fn lag(&self, partition: &TopicPartition) -> Option<u64> {
         let found = self.partitions.get(partition)?;
-        let end = found.seen.end(self.rules.isolation)?;
-        let position = found.lease.as_ref()?.handed();
+        let end = found.offsets.end(self.rules.isolation)?;
+        let position = found.progress.as_ref()?.delivered();
         Some(u64::try_from(end.saturating_sub(position)).unwrap_or(0))
     }
 
     /// Goes on behind what cannot be read, and says from which offset at the least.
-    pub(super) fn skip_damage(&mut self, partition: &TopicPartition) -> Result<i64> {
-        let Some(damage) = self.get(partition)?.damage else {
+    pub(super) fn skip_corruption(&mut self, partition: &TopicPartition) -> Result<i64> {
+        let Some(damage) = self.get(partition)?.corruption else {
             let message =
                 format!("{partition}: its reader has not come to corrupt records, so there is nothing to skip");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         };
         match damage.end {
-            Some(end) => self.begin(partition, State::Fetch { offset: end, epoch: -1 }, false),
-            None => self.search(partition, damage.at),
+            Some(end) => self.reposition(partition, FetchState::Fetching { offset: end, epoch: -1 }, false),
+            None => self.start_corruption_skip(partition, damage.at),
         }
         Ok(damage.end.unwrap_or(damage.at.saturating_add(1)))
     }

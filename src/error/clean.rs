@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clean_escapes_what_a_terminal_acts_on() {
+    fn escapes_control_and_invisible_characters() {
         for (raw, shown) in [
             ("a\r\nb\tc\0", r"a\r\nb\tc\0"),
             ("\u{1b}[31mred\u{7f}", r"\u{1b}[31mred\u{7f}"),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn clean_keeps_valid_text_without_copying() {
+    fn borrows_text_without_control_characters() {
         let long = "é".repeat(PIECE / 2);
         for text in ["", "plain", r#"a\nb "quoted" 'it'"#, "naïve e\u{301} 東京 🦦", "nbsp\u{a0}", &long] {
             assert!(matches!(clean(text), Cow::Borrowed(same) if same == text), "{text}");
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn clean_cuts_between_characters_at_its_bound() {
+    fn truncates_long_text_between_whole_characters() {
         for unit in ["x", "é", "東", "🦦", "\u{1b}", "a\n"] {
             let cleaned = clean(&unit.repeat(PIECE + 1)).into_owned();
             assert!(cleaned.len() <= PIECE && cleaned.len() > PIECE - 16, "{} of {unit:?}", cleaned.len());
@@ -106,7 +106,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn clean_twice_equals_clean_once(text in any::<String>(), times in 1_usize..40) {
+        fn cleaning_twice_equals_cleaning_once(text in any::<String>(), times in 1_usize..40) {
             let once = clean(&text.repeat(times)).into_owned();
             prop_assert!(once.len() <= PIECE && !once.chars().any(is_unsafe));
             prop_assert_eq!(&*clean(&once), &*once);

@@ -264,12 +264,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table_is_sorted_so_that_lookups_work() {
+    fn table_is_sorted_by_error_code() {
         assert!(TABLE.windows(2).all(|w| w[0].code < w[1].code));
     }
 
     #[test]
-    fn codes_know_their_names_and_remedies() {
+    fn maps_codes_to_names_and_remedies() {
         assert_eq!(ErrorCode::new(6), ErrorCode::NOT_LEADER_OR_FOLLOWER);
         assert_eq!(ErrorCode::new(6).to_string(), "NOT_LEADER_OR_FOLLOWER");
         assert_eq!(ErrorCode::NOT_LEADER_OR_FOLLOWER.remedy(), Remedy::RefreshMetadata);

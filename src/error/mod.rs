@@ -357,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn broker_errors_keep_their_code_and_say_whether_to_retry() {
+    fn broker_error_keeps_code_and_retriability() {
         let error = Error::broker(ErrorCode::NOT_LEADER_OR_FOLLOWER, "produce to orders[0]");
         assert_eq!(error.kind(), ErrorKind::Broker);
         assert_eq!(error.code(), Some(ErrorCode::NOT_LEADER_OR_FOLLOWER));
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn message_and_context_hold_no_control_characters() {
+    fn message_and_context_escape_control_characters() {
         let error = Error::new(ErrorKind::Broker, "a\nb").context("c\u{1b}[0m");
         assert_eq!(error.to_string(), r"c\u{1b}[0m: a\nb");
         let error = Error::broker(ErrorCode::POLICY_VIOLATION, "create\r\n");
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_programs_say_whether_to_retry() {
+    fn constructors_set_kind_retriability_and_source() {
         let refused = Error::authentication("revoked");
         assert_eq!((refused.kind(), refused.is_retriable()), (ErrorKind::Authentication, false));
         for passing in [Error::network("down"), Error::timeout("slow"), refused.with_retriable(true)] {
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn context_status_and_source_are_kept() {
+    fn keeps_context_delivery_status_and_source() {
         let cause = std::io::Error::other("connection refused");
         let error = Error::new(ErrorKind::Network, "127.0.0.1:1")
             .with_source(cause)

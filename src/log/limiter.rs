@@ -58,7 +58,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn limiter_admits_one_line_per_interval_and_counts() {
+    fn admits_one_line_per_interval_counting_suppressed() {
         let (mut limiter, start) = (Limiter::default(), Instant::now());
         assert_eq!(limiter.admit("a", start), Some(0));
         for second in 1..10 {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn limiter_forgets_the_oldest_of_many_causes() {
+    fn evicts_oldest_cause_beyond_capacity() {
         let (mut limiter, start) = (Limiter::default(), Instant::now());
         for cause in 0..1_000_u32 {
             assert_eq!(limiter.admit(cause, start + cause * SECOND), Some(0));

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn outage_is_told_at_once_then_after_10_and_60_seconds() {
+    fn logs_immediately_then_after_increasing_intervals() {
         let (mut outage, start) = (Outage::after(Duration::ZERO), Instant::now());
         assert_eq!(lines(&mut outage, start, 0..200), [0, 10, 70, 130, 190]);
         let ended = outage.ended(start + 200 * SECOND).unwrap();
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn outage_shorter_than_patience_is_not_told() {
+    fn logs_nothing_before_threshold_is_reached() {
         let (mut outage, start) = (Outage::after(10 * SECOND), Instant::now());
         assert!(lines(&mut outage, start, 0..10).is_empty());
         assert_eq!(outage.ended(start + 10 * SECOND), None);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn flapping_is_told_at_most_every_ten_seconds() {
+    fn logs_flapping_at_most_every_ten_seconds() {
         let (mut outage, start) = (Outage::after(Duration::ZERO), Instant::now());
         let mut begun = Vec::new();
         for second in 0..100 {

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_names_the_first_five_and_counts_the_rest() {
+    fn lists_first_five_and_counts_rest() {
         let numbers: Vec<u32> = (0..200).collect();
         assert_eq!(several(&numbers).to_string(), "0, 1, 2, 3, 4 and 195 more");
         assert_eq!(several(&numbers[..2]).to_string(), "0, 1");
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn several_escapes_control_characters() {
+    fn escapes_control_characters_of_listed_items() {
         assert_eq!(several(&["a\r\nb", "\u{1b}[31m"]).to_string(), "a\\r\\nb, \\u{1b}[31m");
     }
 }

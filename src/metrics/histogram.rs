@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_edges_have_their_buckets() {
+    fn handles_values_at_bucket_boundaries() {
         for (value, expected) in [(0, 0), (15, 15), (16, 16), (31, 31), (32, 32), (33, 32), (34, 33), (u64::MAX, 975)] {
             assert_eq!(index(value), expected, "{value}");
         }
@@ -195,7 +195,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_value_is_in_a_bucket_that_is_narrow_enough(value in value()) {
+        fn bucket_width_bounds_relative_error(value in value()) {
             let (first, width) = bounds(index(value));
             prop_assert!(first <= value && value - first < width, "{first} + {width}");
             let read = middle(index(value));
@@ -203,7 +203,7 @@ mod tests {
         }
 
         #[test]
-        fn quantiles_are_near_the_true_ones(mut values in prop::collection::vec(value(), 1..300), q in 0.0f64..=1.0) {
+        fn quantiles_stay_within_relative_error(mut values in prop::collection::vec(value(), 1..300), q in 0.0f64..=1.0) {
             let histogram = of(&values);
             values.sort_unstable();
             let rank = ((values.len() as f64 * q).ceil() as usize).clamp(1, values.len());
@@ -217,7 +217,7 @@ mod tests {
         }
 
         #[test]
-        fn merged_is_as_if_seen_together_and_since_takes_it_apart_again(
+        fn merge_adds_and_since_subtracts_counts(
             before in prop::collection::vec(value(), 0..100),
             after in prop::collection::vec(value(), 0..100),
         ) {

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn bytes_pass_both_ways_and_a_closed_port_refuses() {
+    async fn transfers_bytes_and_refuses_closed_ports() {
         let network = MemoryNetwork::new();
         let mut listener = network.listen(address()).unwrap();
         assert_eq!(network.listen(address()).unwrap_err().kind(), io::ErrorKind::AddrInUse);

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn runtime_without_timers_is_refused() {
+    fn clients_reject_runtime_without_timers() {
         for mut builder in [Builder::new_current_thread(), Builder::new_multi_thread()] {
             let runtime = runtime(builder.worker_threads(1).enable_io());
             for client in CLIENTS {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn runtime_without_io_is_refused_for_tcp_alone() {
+    fn only_tcp_rejects_runtime_without_io() {
         let runtime = runtime(Builder::new_current_thread().enable_time());
         for client in CLIENTS {
             refused(runtime.block_on(build(client, Arc::new(Tcp))), "enable_io");
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn no_runtime_at_all_is_refused() {
+    fn clients_reject_missing_tokio_runtime() {
         for client in CLIENTS {
             let built = futures_util::FutureExt::now_or_never(build(client, Arc::new(Tcp)));
             refused(built.expect("nothing to wait for"), "tokio runtime");
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_outlive_their_runtime() {
+    fn calls_fail_closed_after_runtime_ends() {
         let whole = || runtime(Builder::new_multi_thread().worker_threads(1).enable_all());
         let first = whole();
         let network = || Arc::new(MemoryNetwork::new());
@@ -132,7 +132,7 @@ mod tests {
             (producer, consumer, admin)
         });
         drop(first);
-        let record = || Record::to("t").value("x");
+        let record = || Record::to("t").with_value("x");
         assert_eq!(producer.try_send(record()).unwrap_err().error().kind(), ErrorKind::Closed);
         whole().block_on(async {
             assert_eq!(producer.send(record()).await.unwrap_err().kind(), ErrorKind::Closed);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn worker_on_runtime_without_timers_is_refused() {
+    fn worker_rejects_runtime_without_timers() {
         let whole = runtime(Builder::new_multi_thread().worker_threads(1).enable_all());
         let network = Arc::new(MemoryNetwork::new());
         let builder = Consumer::builder("127.0.0.1:1").group("g").network(network);
@@ -155,7 +155,7 @@ mod tests {
 
     #[cfg(feature = "testkit")]
     #[test]
-    fn testkit_says_what_its_runtime_lacks() {
+    fn testkit_error_names_missing_runtime_feature() {
         use crate::testkit::{Cluster, Options};
 
         let bare = runtime(&mut Builder::new_current_thread());

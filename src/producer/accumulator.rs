@@ -8,12 +8,12 @@ use std::{
 };
 
 use super::{
-    batch::{Batch, Ledger, Run},
-    cell::Cell,
-    credits::Charge,
-    estimate::CompressionEstimate,
+    batch::{Batch, BatchShared, ResultRun},
+    cell::BatchResults,
+    credits::BufferReservation,
+    estimate::CompressionRatio,
     flush::FlushGroup,
-    partitioner::{Load, Sticky, turn_is_over},
+    partitioner::{PartitionLoad, Sticky, turn_is_over},
     sizes::{Limits, Sizes},
 };
 use crate::{
@@ -29,9 +29,9 @@ pub(crate) struct Partition {
     pub(crate) topic: Arc<str>,
     pub(crate) index: i32,
     /// How many batches wait, for the choice of partitions.
-    pub(crate) load: Arc<Load>,
+    pub(crate) load: Arc<PartitionLoad>,
     /// Of its topic.
-    pub(crate) estimate: Arc<CompressionEstimate>,
+    pub(crate) compression_ratio: Arc<CompressionRatio>,
     accumulator: Mutex<Accumulator>,
 }
 
@@ -40,7 +40,7 @@ struct Accumulator {
     full: VecDeque<Batch>,
     open: Option<Batch>,
     /// What the sender knows already, so that it is told once.
-    told: Told,
+    notified: NotifiedOf,
     /// Set when nobody will ever drain this again.
     closed: Option<Error>,
     /// Records that ever came in.
@@ -59,17 +59,17 @@ struct Accumulator {
 const WORTH_A_STAGE: usize = 2 * STAGE;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Told {
+enum NotifiedOf {
     #[default]
-    Nothing,
+    None,
     /// There is an open batch.
-    Open,
+    OpenBatch,
     /// There is a full one.
-    Full,
+    FullBatch,
 }
 
 /// A record to be appended.
-pub(crate) struct Entry<'a> {
+pub(crate) struct RecordEntry<'a> {
     pub(crate) parts: RecordParts<'a>,
     /// An upper bound of its bytes in a batch: what it is charged.
     pub(crate) bound: u32,
@@ -80,30 +80,30 @@ pub(crate) struct Entry<'a> {
 
 /// Where the bytes of a record are charged.
 #[derive(Debug)]
-pub(crate) enum Payment {
+pub(crate) enum RecordReservation {
     /// Its batch takes them from the credits.
-    Due,
+    FromPool,
     /// They were taken before, by who waited for them.
-    Paid,
+    Reserved,
     /// The record waited for its topic: it was charged, and has a place for its result. `None` once
     /// a batch has it. In a box, so that a payment is small for all the others.
-    Waited(Option<Box<Waited>>),
+    Waited(Option<Box<WaitedRecord>>),
 }
 
-impl Payment {
-    pub(crate) fn waited(self) -> Option<Box<Waited>> {
+impl RecordReservation {
+    pub(crate) fn waited(self) -> Option<Box<WaitedRecord>> {
         match self {
-            Payment::Waited(waited) => waited,
-            Payment::Due | Payment::Paid => None,
+            RecordReservation::Waited(waited) => waited,
+            RecordReservation::FromPool | RecordReservation::Reserved => None,
         }
     }
 }
 
 /// A record that waited for its topic.
 #[derive(Debug)]
-pub(crate) struct Waited {
-    pub(crate) run: Run,
-    pub(crate) charge: Charge,
+pub(crate) struct WaitedRecord {
+    pub(crate) run: ResultRun,
+    pub(crate) charge: BufferReservation,
     pub(crate) group: FlushGroup,
 }
 
@@ -111,28 +111,28 @@ pub(crate) struct Waited {
 #[derive(Debug)]
 pub(crate) enum Appended<R> {
     /// The record is in the open batch.
-    Done { taken: R, news: News },
+    Done { taken: R, news: SenderEvent },
     /// The partition's turn is over: choose again.
-    TurnOver(News),
+    StickyTurnOver(SenderEvent),
     /// There are no bytes left to pay with.
-    Full(News),
+    BufferFull(SenderEvent),
     /// The producer has ended.
     Closed(Error),
 }
 
 /// What the sender has to be told, if anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum SenderEvent {
     None,
     /// A batch was begun at that time.
-    Opened(Instant),
+    BatchOpened(Instant),
     /// A batch is full.
-    Full,
+    BatchFull,
 }
 
 /// What the sender sees of a partition's accumulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Glance {
+pub(crate) struct OldestBatch {
     /// When the oldest batch was begun.
     pub(crate) created: Instant,
     /// It is full or was flushed, so nothing is to be waited for.
@@ -142,29 +142,29 @@ pub(crate) struct Glance {
 }
 
 impl Partition {
-    pub(crate) fn new(slot: usize, topic: Arc<str>, index: i32, estimate: Arc<CompressionEstimate>) -> Self {
-        Self { slot, topic, index, load: Arc::default(), estimate, accumulator: Mutex::default() }
+    pub(crate) fn new(slot: usize, topic: Arc<str>, index: i32, estimate: Arc<CompressionRatio>) -> Self {
+        Self { slot, topic, index, load: Arc::default(), compression_ratio: estimate, accumulator: Mutex::default() }
     }
 
     /// Takes the partition's lock, to append with.
     #[inline]
-    pub(crate) fn hold(&self) -> Held<'_> {
-        Held { partition: self, acc: self.lock() }
+    pub(crate) fn lock_to_append(&self) -> LockedPartition<'_> {
+        LockedPartition { partition: self, acc: self.lock() }
     }
 
     /// What the oldest batch looks like, and from now on the sender knows about it.
-    pub(crate) fn glance(&self) -> Option<Glance> {
+    pub(crate) fn oldest_batch(&self) -> Option<OldestBatch> {
         let mut acc = self.lock();
-        acc.told = if !acc.full.is_empty() {
-            Told::Full
+        acc.notified = if !acc.full.is_empty() {
+            NotifiedOf::FullBatch
         } else if acc.open.is_some() {
-            Told::Open
+            NotifiedOf::OpenBatch
         } else {
-            Told::Nothing
+            NotifiedOf::None
         };
         let full = acc.full.front().map(|batch| (batch, true));
         let (batch, due) = full.or(acc.open.as_ref().map(|batch| (batch, batch.flushed)))?;
-        Some(Glance { created: batch.created, due, size: self.estimate.expected(batch.size()) })
+        Some(OldestBatch { created: batch.created, due, size: self.compression_ratio.expected(batch.size()) })
     }
 
     /// Takes the oldest batch, closing it if it is still open.
@@ -217,12 +217,12 @@ impl Partition {
 
 /// A partition under its lock.
 #[derive(Debug)]
-pub(crate) struct Held<'a> {
+pub(crate) struct LockedPartition<'a> {
     partition: &'a Partition,
     acc: MutexGuard<'a, Accumulator>,
 }
 
-impl Held<'_> {
+impl LockedPartition<'_> {
     pub(crate) fn partition(&self) -> &Partition {
         self.partition
     }
@@ -232,20 +232,20 @@ impl Held<'_> {
     #[inline]
     pub(crate) fn append<R>(
         &mut self,
-        entry: &Entry<'_>,
-        payment: &mut Payment,
+        entry: &RecordEntry<'_>,
+        payment: &mut RecordReservation,
         sizes: Sizes,
-        ledger: &Arc<Ledger>,
+        ledger: &Arc<BatchShared>,
         clock: impl FnOnce() -> Instant,
-        take: impl FnOnce(&Arc<Cell>, u32) -> R,
+        take: impl FnOnce(&Arc<BatchResults>, u32) -> R,
     ) -> Appended<R> {
         let acc = &mut *self.acc;
         if let Some(error) = &acc.closed {
             return Appended::Closed(error.clone());
         }
         let bound = entry.bound as usize;
-        let mut news = News::None;
-        let estimate = &self.partition.estimate;
+        let mut news = SenderEvent::None;
+        let estimate = &self.partition.compression_ratio;
         let (limits, fits) = match &acc.open {
             Some(batch) => (acc.limits, batch.size() + bound <= acc.limits.batch),
             None => (sizes.limits(estimate), false),
@@ -264,15 +264,15 @@ impl Held<'_> {
             if !mine || had_its_share {
                 acc.sticky_bytes = 0;
                 sticky.leave(index);
-                return Appended::TurnOver(news);
+                return Appended::StickyTurnOver(news);
             }
         }
         // Before a batch is begun, so that none is ever without a record.
-        if matches!(payment, Payment::Due) && acc.open.is_none() {
-            if !ledger.credits.try_take(entry.bound) {
-                return Appended::Full(news);
+        if matches!(payment, RecordReservation::FromPool) && acc.open.is_none() {
+            if !ledger.buffer.try_take(entry.bound) {
+                return Appended::BufferFull(news);
             }
-            *payment = Payment::Paid;
+            *payment = RecordReservation::Reserved;
         }
         let batch = match &mut acc.open {
             Some(batch) => batch,
@@ -283,9 +283,9 @@ impl Held<'_> {
                 let body = ledger.bodies.take(acc.usual_size.clamp(least, acc.limits.batch.max(least)));
                 let stage = std::mem::take(&mut acc.stage);
                 let builder = BatchBuilder::new(body, stage, estimate.is_plain());
-                if news == News::None && acc.told < Told::Open {
-                    acc.told = Told::Open;
-                    news = News::Opened(now);
+                if news == SenderEvent::None && acc.notified < NotifiedOf::OpenBatch {
+                    acc.notified = NotifiedOf::OpenBatch;
+                    news = SenderEvent::BatchOpened(now);
                 }
                 self.partition.load.set_accumulated(acc.full.len() + 1);
                 none.insert(Batch::new(self.partition.topic.clone(), self.partition.index, builder, now, ledger))
@@ -300,7 +300,7 @@ impl Held<'_> {
                 }
                 Appended::Done { taken: take(batch.cell(), index), news }
             }
-            None => Appended::Full(news),
+            None => Appended::BufferFull(news),
         }
     }
 }
@@ -329,14 +329,14 @@ impl Accumulator {
     }
 
     /// Moves the open batch to the full ones.
-    fn close(&mut self) -> News {
-        let Some(batch) = self.take_open() else { return News::None };
+    fn close(&mut self) -> SenderEvent {
+        let Some(batch) = self.take_open() else { return SenderEvent::None };
         self.full.push_back(batch);
-        if self.told < Told::Full {
-            self.told = Told::Full;
-            News::Full
+        if self.notified < NotifiedOf::FullBatch {
+            self.notified = NotifiedOf::FullBatch;
+            SenderEvent::BatchFull
         } else {
-            News::None
+            SenderEvent::None
         }
     }
 }

@@ -13,16 +13,16 @@ use std::{
 use smallvec::{SmallVec, smallvec};
 
 use super::{
-    accumulator::{Entry, Payment, Waited},
+    accumulator::{RecordEntry, RecordReservation, WaitedRecord},
     callback::DeliveryCallback,
-    cell::{Cell, Outcome},
+    cell::{BatchResults, Outcome},
     counters::Counters,
-    credits::{Charge, Credits},
+    credits::{BufferPool, BufferReservation},
     failures::Failures,
     flush::{FlushGroup, FlushGroups},
-    notes::{Note, Notes},
+    notes::{ReportNote, ReportNotes},
     reports::{ReportRun, Reports},
-    ticket::Ticket,
+    ticket::RevocableBatch,
 };
 use crate::{
     cluster::Backoff,
@@ -38,8 +38,8 @@ const POOLED_PART: usize = 2;
 
 /// What all batches of a producer share: whom they owe bytes, reports and the end of a flush.
 #[derive(Debug)]
-pub(crate) struct Ledger {
-    pub(crate) credits: Arc<Credits>,
+pub(crate) struct BatchShared {
+    pub(crate) buffer: Arc<BufferPool>,
     pub(super) reports: Reports,
     pub(crate) flushes: FlushGroups,
     pub(crate) counters: Arc<Counters>,
@@ -47,20 +47,20 @@ pub(crate) struct Ledger {
     failures: Mutex<Failures>,
     cells: AtomicU64,
     /// Records of batches whose results are out.
-    settled: AtomicU64,
+    completed_records: AtomicU64,
 }
 
-impl Ledger {
+impl BatchShared {
     pub(crate) fn new(buffer_memory: usize) -> Self {
         Self {
-            credits: Arc::new(Credits::new(buffer_memory)),
+            buffer: Arc::new(BufferPool::new(buffer_memory)),
             reports: Reports::default(),
             flushes: FlushGroups::new(),
             counters: Arc::default(),
             bodies: BodyPool::new(buffer_memory / POOLED_PART),
             failures: Mutex::default(),
             cells: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
+            completed_records: AtomicU64::new(0),
         }
     }
 
@@ -76,7 +76,7 @@ impl Ledger {
 
     /// Writes that records failed for good, or gathers them for a later line, which
     /// [`write_failures`](Self::write_failures) writes: then it returns true.
-    pub(super) fn tell_failed(&self, topic: &str, partition: Option<i32>, records: u32, error: &Error) -> bool {
+    pub(super) fn log_failed(&self, topic: &str, partition: Option<i32>, records: u32, error: &Error) -> bool {
         let now = tokio::time::Instant::now().into_std();
         let line = self.failures().failed((topic, partition), records, error, now);
         line.iter().for_each(|line| line.write(self.counters.origin()));
@@ -98,12 +98,12 @@ impl Ledger {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn new_cell(&self) -> Arc<Cell> {
-        Arc::new(Cell::new(self.cells.fetch_add(1, Ordering::Relaxed)))
+    pub(crate) fn new_cell(&self) -> Arc<BatchResults> {
+        Arc::new(BatchResults::new(self.cells.fetch_add(1, Ordering::Relaxed)))
     }
 
-    pub(crate) fn settled(&self) -> u64 {
-        self.settled.load(Ordering::Acquire)
+    pub(crate) fn completed_records(&self) -> u64 {
+        self.completed_records.load(Ordering::Acquire)
     }
 }
 
@@ -112,20 +112,20 @@ impl Ledger {
 pub(crate) enum Body {
     Open(BatchBuilder),
     Sealed(SealedBatch),
-    Lent(Ticket),
+    Lent(RevocableBatch),
 }
 
 /// Records next to each other in a batch, and where in a cell their results belong.
 #[derive(Clone, Debug)]
-pub(crate) struct Run {
-    pub(crate) cell: Arc<Cell>,
+pub(crate) struct ResultRun {
+    pub(crate) cell: Arc<BatchResults>,
     pub(crate) first: u32,
     pub(crate) count: u32,
 }
 
 /// What the broker, or we, said of a whole batch.
 #[derive(Clone, Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum BatchOutcome {
     Persisted {
         base_offset: Option<i64>,
         log_append_millis: Option<i64>,
@@ -138,12 +138,12 @@ pub(crate) enum Verdict {
     },
 }
 
-impl Verdict {
+impl BatchOutcome {
     /// How far the records got that failed; `None` if they are persisted.
     fn failed(&self) -> Option<DeliveryStatus> {
         match self {
-            Verdict::Persisted { .. } => None,
-            Verdict::Failed(error) | Verdict::Invalid { error, .. } => {
+            BatchOutcome::Persisted { .. } => None,
+            BatchOutcome::Failed(error) | BatchOutcome::Invalid { error, .. } => {
                 Some(error.delivery_status().unwrap_or(DeliveryStatus::PossiblyPersisted))
             }
         }
@@ -179,30 +179,30 @@ pub(crate) struct Batch {
     pub(crate) maybe_written: bool,
     /// Whether a broker may have taken note of its sequence numbers, even where it counts as not
     /// written: the leader's disk may have failed behind the write.
-    pub(crate) numbers_used: bool,
+    pub(crate) sequences_used: bool,
     /// Whether it is a part of a batch of which an attempt may have been written.
     pub(crate) whole_in_doubt: bool,
     /// Whether the last attempt went to a new leader without waiting for its backoff.
-    pub(crate) hurried: bool,
+    pub(crate) retried_at_once: bool,
     pub(crate) last_error: Option<Error>,
 
     /// The cell of the records that came straight into this batch, and how many of them there are.
-    own: Arc<Cell>,
+    own_results: Arc<BatchResults>,
     own_count: u32,
-    runs: SmallVec<[Run; 1]>,
+    runs: SmallVec<[ResultRun; 1]>,
     groups: SmallVec<[FlushGroup; 1]>,
     /// What was taken from the credits, and how much of it the records used: an open batch takes
     /// ahead.
-    charge: Charge,
+    reservation: BufferReservation,
     used: usize,
     /// What to say in the reports of the records from `reported_from` on; only if somebody wants
     /// them.
-    notes: Notes,
+    notes: ReportNotes,
     reported_from: u32,
-    ledger: Arc<Ledger>,
+    shared: Arc<BatchShared>,
     /// What its records will be told.
-    verdict: Option<Verdict>,
-    settled: bool,
+    outcome: Option<BatchOutcome>,
+    completed: bool,
 }
 
 impl Batch {
@@ -211,7 +211,7 @@ impl Batch {
         partition: i32,
         builder: BatchBuilder,
         created: Instant,
-        ledger: &Arc<Ledger>,
+        ledger: &Arc<BatchShared>,
     ) -> Self {
         ledger.counters.batch_begun();
         Self {
@@ -229,44 +229,49 @@ impl Batch {
             retry_at: None,
             last_node: None,
             maybe_written: false,
-            numbers_used: false,
+            sequences_used: false,
             whole_in_doubt: false,
-            hurried: false,
+            retried_at_once: false,
             last_error: None,
-            own: ledger.new_cell(),
+            own_results: ledger.new_cell(),
             own_count: 0,
             runs: SmallVec::new(),
             groups: smallvec![ledger.flushes.join()],
-            charge: Charge::empty(&ledger.credits),
+            reservation: BufferReservation::empty(&ledger.buffer),
             used: 0,
-            notes: Notes::default(),
+            notes: ReportNotes::default(),
             reported_from: 0,
-            ledger: ledger.clone(),
-            verdict: None,
-            settled: false,
+            shared: ledger.clone(),
+            outcome: None,
+            completed: false,
         }
     }
 
     /// Where the results of the records that come straight into this batch will be.
-    pub(crate) fn cell(&self) -> &Arc<Cell> {
-        &self.own
+    pub(crate) fn cell(&self) -> &Arc<BatchResults> {
+        &self.own_results
     }
 
     /// Encodes a record into the open body and gives the index of its result in
     /// [`cell`](Self::cell), unless it has a place already. `None` without the bytes to pay for it.
     /// `room` is what is left of the batch's size.
     #[inline]
-    pub(crate) fn append(&mut self, entry: &Entry<'_>, payment: &mut Payment, room: usize) -> Option<u32> {
+    pub(crate) fn append(
+        &mut self,
+        entry: &RecordEntry<'_>,
+        payment: &mut RecordReservation,
+        room: usize,
+    ) -> Option<u32> {
         let index = self.own_count;
         match payment {
-            Payment::Due if !self.pay(entry.bound as usize, room) => return None,
-            Payment::Due => self.add_own(),
-            Payment::Paid => {
-                self.charge.add(entry.bound);
+            RecordReservation::FromPool if !self.reserve(entry.bound as usize, room) => return None,
+            RecordReservation::FromPool => self.add_own(),
+            RecordReservation::Reserved => {
+                self.reservation.add(entry.bound);
                 self.used += entry.bound as usize;
                 self.add_own();
             }
-            Payment::Waited(place) => {
+            RecordReservation::Waited(place) => {
                 if let Some(waited) = place.take() {
                     self.add_waiting(*waited);
                 }
@@ -282,10 +287,10 @@ impl Batch {
     /// Charges the next record. Takes as much again as the batch holds, within what it has room
     /// for, so that it need not ask for each record; what is left is given back when it is closed.
     #[inline]
-    fn pay(&mut self, bytes: usize, room: usize) -> bool {
+    fn reserve(&mut self, bytes: usize, room: usize) -> bool {
         let used = self.used + bytes;
-        let held = self.charge.bytes();
-        if used > held && !self.charge.raise(used - held, held.min(room)) {
+        let held = self.reservation.bytes();
+        if used > held && !self.reservation.grow(used - held, held.min(room)) {
             return false;
         }
         self.used = used;
@@ -294,7 +299,7 @@ impl Batch {
 
     /// No more records will come. Gives the memory of the stage back.
     pub(crate) fn close(&mut self) -> Vec<u8> {
-        drop(self.charge.split(self.charge.bytes().saturating_sub(self.used)));
+        drop(self.reservation.split(self.reservation.bytes().saturating_sub(self.used)));
         match &mut self.body {
             Body::Open(builder) => builder.take_stage(),
             Body::Sealed(_) | Body::Lent(_) => Vec::new(),
@@ -307,13 +312,13 @@ impl Batch {
         let index = self.own_count;
         self.own_count += 1;
         match self.runs.last_mut() {
-            Some(run) if Arc::ptr_eq(&run.cell, &self.own) => run.count += 1,
-            _ => self.runs.push(Run { cell: self.own.clone(), first: index, count: 1 }),
+            Some(run) if Arc::ptr_eq(&run.cell, &self.own_results) => run.count += 1,
+            _ => self.runs.push(ResultRun { cell: self.own_results.clone(), first: index, count: 1 }),
         }
     }
 
     /// Counts a record that already has a place for its result, because it waited for its topic.
-    fn add_waiting(&mut self, Waited { run, charge, group }: Waited) {
+    fn add_waiting(&mut self, WaitedRecord { run, charge, group }: WaitedRecord) {
         match self.runs.last_mut() {
             Some(last) if Arc::ptr_eq(&last.cell, &run.cell) && last.first + last.count == run.first => {
                 last.count += run.count;
@@ -326,24 +331,24 @@ impl Batch {
             self.groups.push(group);
         }
         self.used += charge.bytes();
-        self.charge.absorb(charge);
+        self.reservation.absorb(charge);
     }
 
     #[inline]
-    fn note(&mut self, entry: &Entry<'_>) {
+    fn note(&mut self, entry: &RecordEntry<'_>) {
         let reported = !self.notes.is_empty();
-        if reported || self.ledger.reports.is_on() {
+        if reported || self.shared.reports.is_on() {
             if !reported {
                 self.reported_from = self.records;
             }
-            self.notes.push(Note { timestamp: entry.timestamp, tag: entry.parts.record.and_then(Record::chosen_tag) });
+            self.notes.push(ReportNote { timestamp: entry.timestamp, tag: entry.parts.record.and_then(Record::tag) });
         }
         self.records += 1;
     }
 
     /// Where what happens to it is counted.
     pub(crate) fn counters(&self) -> &Counters {
-        &self.ledger.counters
+        &self.shared.counters
     }
 
     pub(crate) fn records(&self) -> u32 {
@@ -360,31 +365,31 @@ impl Batch {
     }
 
     /// A ticket for the next attempt; those of earlier ones are void.
-    pub(crate) fn ticket(&self) -> Ticket {
-        Ticket::next(&self.own)
+    pub(crate) fn ticket(&self) -> RevocableBatch {
+        RevocableBatch::next(&self.own_results)
     }
 
     /// Whether it is known what its records are told, or were told.
     pub(crate) fn is_decided(&self) -> bool {
-        self.settled || self.verdict.is_some()
+        self.completed || self.outcome.is_some()
     }
 
     /// Whether that is known and was not told yet.
-    pub(crate) fn is_kept_back(&self) -> bool {
-        self.verdict.is_some()
+    pub(crate) fn is_withheld(&self) -> bool {
+        self.outcome.is_some()
     }
 
     /// Sets down what its records will be told, unless that was done before.
-    pub(crate) fn decide(&mut self, verdict: Verdict) {
+    pub(crate) fn decide(&mut self, verdict: BatchOutcome) {
         if !self.is_decided() {
-            self.verdict = Some(verdict);
+            self.outcome = Some(verdict);
         }
     }
 
     /// Tells them.
-    pub(crate) fn tell(&mut self) {
-        if let Some(verdict) = self.verdict.take() {
-            self.settle(verdict);
+    pub(crate) fn complete_decided(&mut self) {
+        if let Some(verdict) = self.outcome.take() {
+            self.complete(verdict);
         }
     }
 
@@ -405,34 +410,34 @@ impl Batch {
 
     /// Gives every record its result and lets go of everything but the body. Later calls change
     /// nothing.
-    pub(crate) fn settle(&mut self, verdict: Verdict) {
-        if std::mem::replace(&mut self.settled, true) {
+    pub(crate) fn complete(&mut self, verdict: BatchOutcome) {
+        if std::mem::replace(&mut self.completed, true) {
             return;
         }
         self.counters().settled(verdict.failed(), self.records);
-        if let Verdict::Failed(error) | Verdict::Invalid { error, .. } = &verdict {
-            self.ledger.tell_failed(&self.topic, Some(self.partition), self.records, error);
+        if let BatchOutcome::Failed(error) | BatchOutcome::Invalid { error, .. } = &verdict {
+            self.shared.log_failed(&self.topic, Some(self.partition), self.records, error);
         }
         match verdict {
-            Verdict::Persisted { base_offset, log_append_millis } => {
+            BatchOutcome::Persisted { base_offset, log_append_millis } => {
                 let outcome = Outcome::Persisted {
                     topic: self.topic.clone(),
                     partition: self.partition,
                     first_offset: base_offset,
                     log_append_millis,
                 };
-                self.put(0..self.records, &outcome);
+                self.complete_range(0..self.records, &outcome);
             }
-            Verdict::Failed(error) => self.put(0..self.records, &Outcome::Failed(error)),
-            Verdict::Invalid { error, records } => self.settle_invalid(&error, records),
+            BatchOutcome::Failed(error) => self.complete_range(0..self.records, &Outcome::Failed(error)),
+            BatchOutcome::Invalid { error, records } => self.complete_invalid(&error, records),
         }
-        self.ledger.settled.fetch_add(u64::from(self.records), Ordering::Release);
+        self.shared.completed_records.fetch_add(u64::from(self.records), Ordering::Release);
         self.groups.clear();
         self.runs.clear();
-        drop(self.charge.split(usize::MAX));
+        drop(self.reservation.split(usize::MAX));
     }
 
-    fn settle_invalid(&mut self, error: &Error, mut records: Vec<(i32, Option<String>)>) {
+    fn complete_invalid(&mut self, error: &Error, mut records: Vec<(i32, Option<String>)>) {
         records.sort_by_key(|(index, _)| *index);
         records.dedup_by_key(|(index, _)| *index);
         // These may pass in another batch.
@@ -442,16 +447,16 @@ impl Batch {
         let mut next = 0;
         for (index, message) in records {
             let Some(index) = u32::try_from(index).ok().filter(|index| *index < self.records) else { continue };
-            self.put(next..index, &rest);
+            self.complete_range(next..index, &rest);
             let message = message.as_deref().map_or("the broker found this record invalid".into(), clean);
-            self.put(index..index + 1, &Outcome::Failed(error.clone().context(message)));
+            self.complete_range(index..index + 1, &Outcome::Failed(error.clone().context(message)));
             next = index + 1;
         }
-        self.put(next..self.records, &rest);
+        self.complete_range(next..self.records, &rest);
     }
 
     /// Puts the outcome of a range of records (its first record's) into their cells and reports.
-    fn put(&mut self, range: Range<u32>, outcome: &Outcome) {
+    fn complete_range(&mut self, range: Range<u32>, outcome: &Outcome) {
         let mut start = 0;
         for i in 0..self.runs.len() {
             let Some(run) = self.runs.get(i).cloned() else { break };
@@ -467,7 +472,7 @@ impl Batch {
         }
     }
 
-    fn report(&mut self, cell: &Cell, first: u32, range: Range<u32>, outcome: &Outcome) {
+    fn report(&mut self, cell: &BatchResults, first: u32, range: Range<u32>, outcome: &Outcome) {
         if self.notes.is_empty() || range.end <= self.reported_from {
             return;
         }
@@ -476,8 +481,8 @@ impl Batch {
         let within = from - self.reported_from..range.end - self.reported_from;
         let notes =
             if within == (0..self.notes.len()) { std::mem::take(&mut self.notes) } else { self.notes.part(within) };
-        let share = self.charge.bytes() / (self.records - range.start).max(1) as usize * notes.len() as usize;
-        self.ledger.reports.push(ReportRun {
+        let share = self.reservation.bytes() / (self.records - range.start).max(1) as usize * notes.len() as usize;
+        self.shared.reports.report(ReportRun {
             cell: cell.id(),
             first: first + skipped,
             topic: self.topic.clone(),
@@ -485,7 +490,7 @@ impl Batch {
             outcome: outcome.advanced(skipped),
             notes,
             read: 0,
-            charge: self.charge.split(share),
+            charge: self.reservation.split(share),
         });
     }
 
@@ -497,7 +502,7 @@ impl Batch {
         let mut start = 0;
         for body in bodies {
             let count = body.count();
-            let mut part = Batch::new(self.topic.clone(), self.partition, body, self.created, &self.ledger);
+            let mut part = Batch::new(self.topic.clone(), self.partition, body, self.created, &self.shared);
             part.flushed = true;
             part.order = self.order + span * parts.len() as u128;
             part.span = span;
@@ -505,14 +510,14 @@ impl Batch {
             part.attempts = self.attempts;
             part.last_node = self.last_node;
             part.maybe_written = self.maybe_written;
-            part.numbers_used = self.numbers_used;
-            part.whole_in_doubt = self.whole_in_doubt || self.maybe_written || self.numbers_used;
+            part.sequences_used = self.sequences_used;
+            part.whole_in_doubt = self.whole_in_doubt || self.maybe_written || self.sequences_used;
             part.last_error = self.last_error.clone();
             part.records = count;
             part.groups = self.groups.clone();
             part.runs = slice(&self.runs, start..start + count);
-            let share = self.charge.bytes() / (self.records - start).max(1) as usize * count as usize;
-            part.charge = self.charge.split(share);
+            let share = self.reservation.bytes() / (self.records - start).max(1) as usize * count as usize;
+            part.reservation = self.reservation.split(share);
             let reported = start.max(self.reported_from) - self.reported_from
                 ..(start + count).max(self.reported_from) - self.reported_from;
             part.notes = self.notes.part(reported);
@@ -521,35 +526,35 @@ impl Batch {
             start += count;
         }
         // The records are the parts' now.
-        self.settled = true;
+        self.completed = true;
         parts
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        self.tell();
-        if !self.settled {
+        self.complete_decided();
+        if !self.completed {
             let error = Error::new(
                 ErrorKind::Closed,
                 format!("{}: the producer ended before the record was acknowledged", self.place()),
             );
             let status = self.status();
-            self.settle(Verdict::Failed(error.with_status(status)));
+            self.complete(BatchOutcome::Failed(error.with_status(status)));
         }
         self.counters().batch_gone();
     }
 }
 
 /// The runs of a range of the batch's records.
-fn slice(runs: &[Run], range: Range<u32>) -> SmallVec<[Run; 1]> {
+fn slice(runs: &[ResultRun], range: Range<u32>) -> SmallVec<[ResultRun; 1]> {
     let mut out = SmallVec::new();
     let mut start = 0;
     for run in runs {
         let from = range.start.max(start);
         let to = range.end.min(start + run.count);
         if from < to {
-            out.push(Run { cell: run.cell.clone(), first: run.first + (from - start), count: to - from });
+            out.push(ResultRun { cell: run.cell.clone(), first: run.first + (from - start), count: to - from });
         }
         start += run.count;
     }

@@ -9,15 +9,15 @@ use rand::RngExt;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    DeliveryReport, Handle, Producer, ProducerInterceptor, Shared,
-    batch::Ledger,
+    DeliveryReport, Producer, ProducerHandle, ProducerInterceptor, ProducerShared,
+    batch::BatchShared,
     callback::DeliveryCallback,
-    estimate::Growth,
-    inbox::Inbox,
+    estimate::BatchGrowth,
+    inbox::SenderMailbox,
     interceptor::Interceptors,
     partitioner::Partitioner,
     properties::PROPERTIES,
-    queue::Rules,
+    queue::SenderRules,
     requests::Requests,
     sender::Sender,
     sender_task::SenderTask,
@@ -300,7 +300,7 @@ impl ProducerBuilder {
         let runtime = runtime("a producer")?;
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
         let client = Client::open(settings.client.clone()).await?;
-        let ledger = Ledger::new(settings.buffer_memory).with_origin(settings.client.origin.clone());
+        let ledger = BatchShared::new(settings.buffer_memory).with_origin(settings.client.origin.clone());
         let counters = ledger.counters.clone();
         let interceptors = Interceptors::new(settings.interceptors, counters.clone());
         // As in Java, interceptors see a result before the callback does.
@@ -314,7 +314,7 @@ impl ProducerBuilder {
             derived.compression,
             counters.clone(),
         )?;
-        let rules = Rules {
+        let rules = SenderRules {
             acks: settings.acks.wire(),
             retries: settings.retries,
             max_in_flight: settings.max_in_flight,
@@ -327,17 +327,17 @@ impl ProducerBuilder {
         };
         let placement = Placement {
             sizes: Sizes::new(settings.batch_size.min(settings.max_request_size)),
-            growth: Arc::new(Growth::new(derived.compression, settings.max_request_size, settings.buffer_memory)),
+            growth: Arc::new(BatchGrowth::new(derived.compression, settings.max_request_size, settings.buffer_memory)),
             partitioning: settings.partitioning,
             rack: settings.client.client_rack,
             seed,
             topic_timeout: TopicTimeout::new(settings.max_block, derived.delivery_timeout),
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ProducerShared {
             topics: Topics::new(placement),
             ledger,
             interceptors,
-            inbox: Inbox::new(Instant::now().into_std(), settings.linger),
+            inbox: SenderMailbox::new(Instant::now().into_std(), settings.linger),
             client,
             max_record: settings.max_request_size.min(settings.buffer_memory),
             max_block: settings.max_block,
@@ -347,6 +347,6 @@ impl ProducerBuilder {
         });
         let task = SenderTask::new(shared.clone(), Sender::new(rules, derived.idempotent, seed, counters), requests);
         runtime.spawn(task.run());
-        Ok(Producer(Arc::new(Handle { shared })))
+        Ok(Producer(Arc::new(ProducerHandle { shared })))
     }
 }

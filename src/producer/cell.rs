@@ -12,7 +12,7 @@ use std::{
 
 use smallvec::SmallVec;
 
-use super::ticket::TicketState;
+use super::ticket::RevocableState;
 use crate::error::Error;
 
 /// What became of a run of records.
@@ -58,9 +58,9 @@ struct Segment {
 
 /// The results of the records that share it.
 #[derive(Debug)]
-pub(crate) struct Cell {
+pub(crate) struct BatchResults {
     id: u64,
-    ticket: TicketState,
+    revocable_state: RevocableState,
     state: Mutex<State>,
 }
 
@@ -74,14 +74,14 @@ struct State {
     unused_slots: Vec<usize>,
 }
 
-impl Cell {
+impl BatchResults {
     pub(crate) fn new(id: u64) -> Self {
-        Self { id, ticket: TicketState::default(), state: Mutex::default() }
+        Self { id, revocable_state: RevocableState::default(), state: Mutex::default() }
     }
 
     /// The ticket of the batch that the cell was made for.
-    pub(crate) fn ticket(&self) -> &TicketState {
-        &self.ticket
+    pub(crate) fn revocable_state(&self) -> &RevocableState {
+        &self.revocable_state
     }
 
     /// Tells cells of one producer apart.
@@ -135,7 +135,7 @@ impl Cell {
     }
 
     /// The outcome of the record at `index`, if it is there.
-    pub(crate) fn look(&self, index: u32) -> Option<Outcome> {
+    pub(crate) fn try_outcome(&self, index: u32) -> Option<Outcome> {
         self.lock().result(index).map(|(outcome, _)| outcome)
     }
 
@@ -195,7 +195,7 @@ mod tests {
         Outcome::Persisted { topic: "t".into(), partition: 3, first_offset: Some(offset), log_append_millis: None }
     }
 
-    fn offset(cell: &Cell, index: u32) -> Option<i64> {
+    fn offset(cell: &BatchResults, index: u32) -> Option<i64> {
         match cell.poll(index, &mut None, &mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Outcome::Persisted { first_offset, .. }) => first_offset,
             Poll::Ready(Outcome::Failed(_)) => Some(-1),
@@ -204,8 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn segments_answer_for_their_own_records_in_any_order() {
-        let cell = Cell::new(1);
+    fn segments_completed_unordered_return_correct_results() {
+        let cell = BatchResults::new(1);
         cell.complete(5, 3, persisted(100));
         cell.complete(0, 2, persisted(40));
         cell.complete(2, 1, Outcome::Failed(Error::new(ErrorKind::Timeout, "late")));
@@ -214,8 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn one_task_is_woken_once_for_a_whole_batch() {
-        let cell = Cell::new(1);
+    fn wakes_waiting_task_once_per_completed_batch() {
+        let cell = BatchResults::new(1);
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         let mut slots = vec![None; 50];
@@ -227,8 +227,8 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_stays_with_its_delivery_so_that_nobody_loses_a_wakeup() {
-        let cell = Cell::new(1);
+    fn wakes_remaining_deliveries_after_partial_completion() {
+        let cell = BatchResults::new(1);
         let (a, b) = (Arc::new(Count::default()), Arc::new(Count::default()));
         let (wake_a, wake_b) = (Waker::from(a.clone()), Waker::from(b.clone()));
         let (mut slot_a, mut slot_b) = (None, None);

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{metrics::ProducerMetrics, sender::Part};
+use super::{metrics::ProducerMetrics, sender::RequestPart};
 use crate::{
     error::{DeliveryStatus, Error},
     log::{Limiter, Origin},
@@ -70,7 +70,7 @@ impl Counters {
     }
 
     /// Batches were taken for a request.
-    pub(crate) fn drained(&self, parts: &[Part], now: Instant) {
+    pub(crate) fn drained(&self, parts: &[RequestPart], now: Instant) {
         let mut sums = self.lock();
         sums.requests_in_flight += 1;
         sums.batches_in_flight += parts.len() as u64;
@@ -101,7 +101,7 @@ impl Counters {
     }
 
     /// A request of these batches ended.
-    pub(crate) fn answered(&self, parts: &[Part], response: &Result<Option<ProduceResponse<'_>>, Error>) {
+    pub(crate) fn answered(&self, parts: &[RequestPart], response: &Result<Option<ProduceResponse<'_>>, Error>) {
         let mut sums = self.lock();
         sums.requests += 1;
         sums.requests_in_flight = sums.requests_in_flight.saturating_sub(1);

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 /// next records. When there is none, takers wait in the order in which they came; nobody overtakes
 /// a waiter, so a large record is not starved by small ones.
 #[derive(Debug)]
-pub(crate) struct Credits {
+pub(crate) struct BufferPool {
     free: Semaphore,
     total: usize,
     waiting: AtomicUsize,
@@ -22,12 +22,12 @@ pub(crate) struct Credits {
 
 /// Bytes taken from [`Credits`]; dropping it gives them back.
 #[derive(Debug)]
-pub(crate) struct Charge {
-    credits: Arc<Credits>,
+pub(crate) struct BufferReservation {
+    credits: Arc<BufferPool>,
     bytes: usize,
 }
 
-impl Credits {
+impl BufferPool {
     /// The largest buffer that can be counted here.
     pub(crate) const MAX: usize = Semaphore::MAX_PERMITS;
 
@@ -49,7 +49,7 @@ impl Credits {
     }
 
     /// Whether so much is free that some may be taken before it is needed.
-    fn is_roomy(&self) -> bool {
+    fn has_spare_room(&self) -> bool {
         self.free.available_permits() > self.total / 2
     }
 
@@ -60,7 +60,7 @@ impl Credits {
     ///
     /// Safe to drop: a waiter that goes away leaves what it was already given to the next.
     pub(crate) fn take(&self, bytes: u32) -> impl Future<Output = bool> {
-        let waiting = Waiting::new(&self.waiting);
+        let waiting = WaiterCount::new(&self.waiting);
         async move {
             let _waiting = waiting;
             match self.free.acquire_many(bytes).await {
@@ -73,14 +73,14 @@ impl Credits {
         }
     }
 
-    pub(crate) fn give_back(&self, bytes: usize) {
+    pub(crate) fn release(&self, bytes: usize) {
         if bytes > 0 {
             self.free.add_permits(bytes);
         }
     }
 
     /// Whether somebody waits: then batches leave without waiting for their linger.
-    pub(crate) fn is_short(&self) -> bool {
+    pub(crate) fn has_waiters(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
@@ -105,29 +105,29 @@ impl Credits {
     }
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaiterCount<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaiterCount<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaiterCount<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Charge {
+impl BufferReservation {
     /// A charge of nothing yet.
-    pub(crate) fn empty(credits: &Arc<Credits>) -> Self {
+    pub(crate) fn empty(credits: &Arc<BufferPool>) -> Self {
         Self { credits: credits.clone(), bytes: 0 }
     }
 
     /// A charge of bytes that were taken before.
-    pub(crate) fn of(credits: &Arc<Credits>, bytes: u32) -> Self {
+    pub(crate) fn of(credits: &Arc<BufferPool>, bytes: u32) -> Self {
         Self { credits: credits.clone(), bytes: bytes as usize }
     }
 
@@ -138,9 +138,9 @@ impl Charge {
 
     /// Takes `needed` bytes more, and up to `ahead` while there is plenty. `false` if there are not
     /// so many.
-    pub(crate) fn raise(&mut self, needed: usize, ahead: usize) -> bool {
+    pub(crate) fn grow(&mut self, needed: usize, ahead: usize) -> bool {
         let credits = &self.credits;
-        let wish = if credits.is_roomy() { needed.max(ahead) } else { needed };
+        let wish = if credits.has_spare_room() { needed.max(ahead) } else { needed };
         let take = |bytes: usize| u32::try_from(bytes).is_ok_and(|bytes| credits.try_take(bytes)).then_some(bytes);
         let taken = take(wish).or_else(|| if wish > needed { take(needed) } else { None });
         self.bytes += taken.unwrap_or(0);
@@ -148,7 +148,7 @@ impl Charge {
     }
 
     /// Moves all that another charge holds into this one.
-    pub(crate) fn absorb(&mut self, mut other: Charge) {
+    pub(crate) fn absorb(&mut self, mut other: BufferReservation) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
@@ -164,9 +164,9 @@ impl Charge {
     }
 }
 
-impl Drop for Charge {
+impl Drop for BufferReservation {
     fn drop(&mut self) {
-        self.credits.give_back(self.bytes);
+        self.credits.release(self.bytes);
     }
 }
 
@@ -177,11 +177,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_and_gives_back_and_never_more_than_there_is() {
-        let credits = Arc::new(Credits::new(100));
+    fn reservation_is_limited_and_freed_on_drop() {
+        let credits = Arc::new(BufferPool::new(100));
         assert!(credits.try_take(60));
         assert!(!credits.try_take(41));
-        let mut charge = Charge::of(&credits, 60);
+        let mut charge = BufferReservation::of(&credits, 60);
         assert!(credits.try_take(10));
         charge.add(10);
         let part = charge.split(30);
@@ -193,29 +193,29 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_is_not_overtaken_and_a_dropped_one_leaves_its_share() {
-        let credits = Credits::new(100);
+    fn serves_waiters_in_order_despite_cancelled_waiter() {
+        let credits = BufferPool::new(100);
         assert!(credits.try_take(90));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut large = Box::pin(credits.take(50));
-        assert!(credits.is_short(), "it waits from the call on");
+        assert!(credits.has_waiters(), "it waits from the call on");
         let mut small = Box::pin(credits.take(20));
         assert!(large.as_mut().poll(&mut cx).is_pending());
         assert!(small.as_mut().poll(&mut cx).is_pending());
-        assert!(credits.is_short());
+        assert!(credits.has_waiters());
         assert!(!credits.try_take(5), "a newcomer must not overtake those that wait");
-        credits.give_back(20);
+        credits.release(20);
         assert!(small.as_mut().poll(&mut cx).is_pending(), "the first in the queue comes first");
         drop(large);
         assert!(small.as_mut().poll(&mut cx).is_ready());
         drop(small);
-        assert!(!credits.is_short());
+        assert!(!credits.has_waiters());
         assert_eq!(credits.free(), 10);
     }
 
     #[test]
-    fn closing_turns_waiters_away() {
-        let credits = Credits::new(10);
+    fn close_fails_waiters_and_new_reservations() {
+        let credits = BufferPool::new(10);
         assert!(credits.try_take(10));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut waiter = Box::pin(credits.take(5));
@@ -226,8 +226,8 @@ mod tests {
     }
 
     #[test]
-    fn many_threads_never_hold_more_than_there_is() {
-        let credits = Arc::new(Credits::new(1000));
+    fn concurrent_reservations_never_exceed_total_memory() {
+        let credits = Arc::new(BufferPool::new(1000));
         let held = Arc::new(AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for seed in 1..=4u32 {
@@ -243,7 +243,7 @@ mod tests {
                             let now = held.fetch_add(bytes as usize, Ordering::SeqCst) + bytes as usize;
                             assert!(now <= 1000, "{now} bytes were out at once");
                             held.fetch_sub(bytes as usize, Ordering::SeqCst);
-                            credits.give_back(bytes as usize);
+                            credits.release(bytes as usize);
                         }
                     });
                 });

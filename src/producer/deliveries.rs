@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    cell::{Cell, Outcome},
+    cell::{BatchResults, Outcome},
     delivery::{Delivery, result},
 };
 use crate::{
@@ -62,7 +62,7 @@ pub struct Deliveries {
 enum Part {
     /// Records that are next to each other in a cell.
     Sent {
-        cell: Arc<Cell>,
+        cell: Arc<BatchResults>,
         next: u32,
         end: u32,
         timestamp: i64,
@@ -74,12 +74,12 @@ enum Part {
 /// The results of many records, in the order in which they were sent.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryResults {
-    runs: Vec<Run>,
+    runs: Vec<OutcomeRun>,
 }
 
 /// Records that share an outcome: the first one's.
 #[derive(Clone, Debug)]
-struct Run {
+struct OutcomeRun {
     count: u32,
     timestamp: i64,
     outcome: Outcome,
@@ -106,7 +106,7 @@ impl Deliveries {
     }
 
     #[inline]
-    pub(super) fn push_sent(&mut self, in_cell: &Arc<Cell>, index: u32, at: i64) {
+    pub(super) fn push_sent(&mut self, in_cell: &Arc<BatchResults>, index: u32, at: i64) {
         match self.parts.last_mut() {
             Some(Part::Sent { cell, end, timestamp, .. })
                 if Arc::ptr_eq(cell, in_cell) && *end == index && *timestamp == at =>
@@ -160,7 +160,11 @@ impl Future for Deliveries {
         while let Some(part) = this.parts.get_mut(this.done) {
             match part {
                 Part::Refused(error) => {
-                    this.results.runs.push(Run { count: 1, timestamp: 0, outcome: Outcome::Failed(error.clone()) });
+                    this.results.runs.push(OutcomeRun {
+                        count: 1,
+                        timestamp: 0,
+                        outcome: Outcome::Failed(error.clone()),
+                    });
                 }
                 Part::Sent { cell, next, end, timestamp, slot } => {
                     while next < end {
@@ -168,7 +172,7 @@ impl Future for Deliveries {
                             return Poll::Pending;
                         };
                         let count = count.min(*end - *next);
-                        this.results.runs.push(Run { count, timestamp: *timestamp, outcome });
+                        this.results.runs.push(OutcomeRun { count, timestamp: *timestamp, outcome });
                         *next += count;
                     }
                     if let Some(slot) = slot.take() {
@@ -207,7 +211,7 @@ impl DeliveryResults {
 
     /// The results, in the order in which the records were sent.
     pub fn iter(&self) -> impl Iterator<Item = Result<RecordMetadata>> {
-        let of_run = |run: &Run, at| result(run.outcome.clone(), at, run.timestamp);
+        let of_run = |run: &OutcomeRun, at| result(run.outcome.clone(), at, run.timestamp);
         self.runs.iter().flat_map(move |run| (0..run.count).map(move |at| of_run(run, at)))
     }
 

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::cell::{Cell, Outcome};
+use super::cell::{BatchResults, Outcome};
 use crate::{error::Result, record::RecordMetadata};
 
 /// The result of one record that is in the producer's buffer, to be awaited or dropped.
@@ -30,7 +30,7 @@ use crate::{error::Result, record::RecordMetadata};
 #[derive(Debug)]
 #[must_use = "without awaiting the delivery (or reading the producer's delivery reports) a failure goes unseen"]
 pub struct Delivery {
-    cell: Arc<Cell>,
+    cell: Arc<BatchResults>,
     index: u32,
     timestamp: i64,
     slot: Option<usize>,
@@ -45,11 +45,11 @@ pub struct DeliveryId {
 }
 
 impl Delivery {
-    pub(super) fn new(cell: Arc<Cell>, index: u32, timestamp: i64) -> Self {
+    pub(super) fn new(cell: Arc<BatchResults>, index: u32, timestamp: i64) -> Self {
         Self { cell, index, timestamp, slot: None }
     }
 
-    pub(super) fn cell(&self) -> &Arc<Cell> {
+    pub(super) fn cell(&self) -> &Arc<BatchResults> {
         &self.cell
     }
 
@@ -71,7 +71,7 @@ impl Delivery {
     /// The result, if it is there already; awaiting the delivery gives the same. For loops that
     /// look in from time to time.
     pub fn try_result(&self) -> Option<Result<RecordMetadata>> {
-        self.cell.look(self.index).map(|outcome| result(outcome, 0, self.timestamp))
+        self.cell.try_outcome(self.index).map(|outcome| result(outcome, 0, self.timestamp))
     }
 }
 

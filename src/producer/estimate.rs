@@ -22,14 +22,14 @@ const MEMORY_SHARE: usize = 4;
 /// How far batches may grow beyond `batch.size`; one for each producer. The default: not at all, as
 /// without compression.
 #[derive(Debug, Default)]
-pub(crate) struct Growth {
+pub(crate) struct BatchGrowth {
     max_request_size: usize,
     /// Bytes for open batches, and the partitions that share them.
     memory: usize,
     partitions: AtomicUsize,
 }
 
-impl Growth {
+impl BatchGrowth {
     pub(crate) fn new(compression: Compression, max_request_size: usize, buffer_memory: usize) -> Self {
         match compression {
             Compression::None => Self::default(),
@@ -43,7 +43,7 @@ impl Growth {
     }
 
     /// The most that a batch may hold before compression; never less than `batch_size`.
-    fn most(&self, batch_size: usize) -> usize {
+    fn largest_batch(&self, batch_size: usize) -> usize {
         let share = self.memory / self.partitions.load(Ordering::Relaxed).max(1);
         batch_size.saturating_mul(MOST_TIMES).min(self.max_request_size).min(share).max(batch_size)
     }
@@ -55,27 +55,27 @@ impl Growth {
 /// is too small costs little, one that is too large may be refused. Read when a batch is begun;
 /// written by the sender alone.
 #[derive(Debug)]
-pub(crate) struct CompressionEstimate {
-    growth: Arc<Growth>,
+pub(crate) struct CompressionRatio {
+    growth: Arc<BatchGrowth>,
     /// The bits of an `f32`.
     ratio: AtomicU32,
 }
 
-impl Default for CompressionEstimate {
+impl Default for CompressionRatio {
     fn default() -> Self {
         Self::new(Arc::default())
     }
 }
 
-impl CompressionEstimate {
-    pub(crate) fn new(growth: Arc<Growth>) -> Self {
+impl CompressionRatio {
+    pub(crate) fn new(growth: Arc<BatchGrowth>) -> Self {
         Self { growth, ratio: AtomicU32::new(1f32.to_bits()) }
     }
 
     /// How many bytes a batch may hold before compression, with its header: so many that it should
     /// be `batch_size` behind it. `batch_size` itself without compression, and never less.
     pub(crate) fn limit(&self, batch_size: usize) -> usize {
-        let most = self.growth.most(batch_size);
+        let most = self.growth.largest_batch(batch_size);
         if most == batch_size {
             return batch_size;
         }
@@ -132,22 +132,22 @@ mod tests {
 
     const BATCH: usize = 16_384;
 
-    fn estimate(compression: Compression, max_request_size: usize, buffer_memory: usize) -> CompressionEstimate {
-        CompressionEstimate::new(Arc::new(Growth::new(compression, max_request_size, buffer_memory)))
+    fn estimate(compression: Compression, max_request_size: usize, buffer_memory: usize) -> CompressionRatio {
+        CompressionRatio::new(Arc::new(BatchGrowth::new(compression, max_request_size, buffer_memory)))
     }
 
-    fn lz4() -> CompressionEstimate {
+    fn lz4() -> CompressionRatio {
         estimate(Compression::Lz4, 1 << 20, 32 << 20)
     }
 
     /// A batch whose records are compressed to that share of them.
-    fn observe(estimate: &CompressionEstimate, share: f64) {
+    fn observe(estimate: &CompressionRatio, share: f64) {
         let body = 100_000.0;
         estimate.observe(BATCH_HEADER_SIZE + body as usize, BATCH_HEADER_SIZE + (body * share) as usize);
     }
 
     #[test]
-    fn nothing_grows_without_compression() {
+    fn keeps_batch_size_limit_without_compression() {
         let none = estimate(Compression::None, 1 << 20, 32 << 20);
         (0..1000).for_each(|_| observe(&none, 0.1));
         for batch_size in [0, 1, BATCH_HEADER_SIZE, BATCH, 1 << 20, i32::MAX as usize] {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn it_starts_at_one_and_goes_down_step_by_step() {
+    fn ratio_decreases_stepwise_from_one() {
         let estimate = lz4();
         assert_eq!(estimate.limit(BATCH), BATCH);
         let mut last = BATCH;
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_up_at_once() {
+    fn ratio_rises_immediately_to_observed_value() {
         let estimate = lz4();
         (0..200).for_each(|_| observe(&estimate, 0.3));
         observe(&estimate, 0.31);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_split_begins_anew() {
+    fn reset_restores_initial_batch_size_limit() {
         let estimate = lz4();
         (0..200).for_each(|_| observe(&estimate, 0.2));
         assert!(estimate.limit(BATCH) > 4 * BATCH);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_bounded() {
+    fn request_size_and_buffer_memory_cap_limit() {
         let shrunk = |max_request_size, buffer_memory| {
             let estimate = estimate(Compression::Zstd(3), max_request_size, buffer_memory);
             (0..300).for_each(|_| observe(&estimate, 0.0));
@@ -215,8 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_batch_will_take_is_expected_by_the_ratio() {
-        let none = CompressionEstimate::default();
+    fn expected_size_follows_compression_ratio() {
+        let none = CompressionRatio::default();
         observe(&none, 0.1);
         assert_eq!(none.expected(10_061), 10_061);
         let estimate = lz4();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_nothing_tells_nothing() {
+    fn ignores_empty_batch_in_compression_ratio() {
         let estimate = lz4();
         estimate.observe(0, 0);
         estimate.observe(BATCH_HEADER_SIZE, BATCH_HEADER_SIZE);

@@ -27,15 +27,15 @@ pub(crate) struct Failures(Vec<(Cause, Gathered)>);
 #[derive(Debug)]
 struct Gathered {
     written: Instant,
-    unwritten: Option<Line>,
+    unwritten: Option<FailureLine>,
 }
 
 /// A topic, and the partition where the record had one.
-pub(crate) type Place<'a> = (&'a str, Option<i32>);
+pub(crate) type FailurePlace<'a> = (&'a str, Option<i32>);
 
 /// One line.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct FailureLine {
     error: Error,
     status: DeliveryStatus,
     records: u64,
@@ -44,8 +44,8 @@ pub(crate) struct Line {
     places: BTreeSet<(Arc<str>, Option<i32>)>,
 }
 
-impl Line {
-    fn new((topic, partition): Place<'_>, records: u32, error: &Error) -> Self {
+impl FailureLine {
+    fn new((topic, partition): FailurePlace<'_>, records: u32, error: &Error) -> Self {
         Self {
             error: error.clone(),
             status: error.delivery_status().unwrap_or(DeliveryStatus::NotPersisted),
@@ -55,7 +55,7 @@ impl Line {
         }
     }
 
-    fn add(&mut self, (topic, partition): Place<'_>, records: u32, error: &Error) {
+    fn add(&mut self, (topic, partition): FailurePlace<'_>, records: u32, error: &Error) {
         self.records += u64::from(records);
         self.failures += 1;
         if error.delivery_status() == Some(DeliveryStatus::PossiblyPersisted) {
@@ -85,18 +85,24 @@ fn place(topic: &str, partition: Option<i32>) -> String {
 
 impl Failures {
     /// So many records failed. Returns the line that is to be written now.
-    pub(crate) fn failed(&mut self, at: Place<'_>, records: u32, error: &Error, now: Instant) -> Option<Line> {
+    pub(crate) fn failed(
+        &mut self,
+        at: FailurePlace<'_>,
+        records: u32,
+        error: &Error,
+        now: Instant,
+    ) -> Option<FailureLine> {
         let cause = (error.kind(), error.code());
         let Some((_, gathered)) = self.0.iter_mut().find(|(known, _)| *known == cause) else {
             self.0.push((cause, Gathered { written: now, unwritten: None }));
-            return Some(Line::new(at, records, error));
+            return Some(FailureLine::new(at, records, error));
         };
         let line = match gathered.unwritten.take() {
             Some(mut line) => {
                 line.add(at, records, error);
                 line
             }
-            None => Line::new(at, records, error),
+            None => FailureLine::new(at, records, error),
         };
         if now.saturating_duration_since(gathered.written) >= INTERVAL {
             gathered.written = now;
@@ -107,7 +113,7 @@ impl Failures {
     }
 
     /// The lines that are due, or all that were gathered.
-    pub(crate) fn take_due(&mut self, all: bool, now: Instant) -> Vec<Line> {
+    pub(crate) fn take_due(&mut self, all: bool, now: Instant) -> Vec<FailureLine> {
         let mut due = Vec::new();
         for (_, gathered) in &mut self.0 {
             let is_due = all || now.saturating_duration_since(gathered.written) >= INTERVAL;
@@ -137,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_one_cause_are_gathered_for_ten_seconds() {
+    fn summarizes_repeated_cause_every_ten_seconds() {
         let (mut failures, start) = (Failures::default(), Instant::now());
         let refused = error(DeliveryStatus::NotPersisted);
         assert_eq!(failures.failed(("t", Some(0)), 5, &refused, start).unwrap().records, 5, "the first at once");
@@ -149,7 +155,7 @@ mod tests {
         );
         assert_eq!(failures.next_due(), Some(start + INTERVAL));
         assert!(failures.take_due(false, start + 9 * SECOND).is_empty());
-        let [line] = <[Line; 1]>::try_from(failures.take_due(false, start + INTERVAL)).unwrap();
+        let [line] = <[FailureLine; 1]>::try_from(failures.take_due(false, start + INTERVAL)).unwrap();
         assert_eq!((line.records, line.failures, line.places.len()), (399, 200, 199));
         assert_eq!(line.status, DeliveryStatus::PossiblyPersisted, "the worst of them");
         assert!(failures.next_due().is_none() && failures.take_due(true, start + INTERVAL).is_empty());

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flush_waits_for_what_was_before_it_only() {
+    fn flush_waits_only_for_earlier_records() {
         let groups = FlushGroups::new();
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(groups.cut().is_empty(), "nothing was sent, so nothing is waited for");
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_flush_also_waits_for_what_an_earlier_one_gave_up_on() {
+    fn flush_waits_for_records_of_cancelled_flush() {
         let groups = FlushGroups::new();
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let first = groups.join();

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_wrap_behind_the_largest() {
+    fn sequence_wraps_to_zero_after_maximum() {
         assert_eq!(advance(i32::MAX, 1), 0);
         assert_eq!(advance(i32::MAX - 1, 1), i32::MAX);
         assert_eq!(advance(i32::MAX - 2, 10), 7);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_get_numbers_next_to_each_other_under_one_stamp() {
+    fn assigns_consecutive_sequences_under_one_epoch() {
         let mut sequences = started();
         assert_eq!(sequences.stamp(None), ProducerStamp::NONE);
         assert_eq!(sequences.assign(3), 0);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_batch_out_gives_its_numbers_back_when_it_is_surely_not_written() {
+    fn reuses_sequence_of_last_batch_not_written() {
         let mut sequences = started();
         sequences.assign(3);
         sequences.assign(2);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_raises_the_epoch() {
+    fn sequence_gap_requires_epoch_bump() {
         let mut sequences = started();
         sequences.assign(3);
         sequences.assign(2);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unresolved_batch_is_resolved_by_an_acknowledged_one_behind_it() {
+    fn later_acknowledgement_clears_unresolved_sequence() {
         let mut sequences = started();
         sequences.assign(3);
         sequences.assign(2);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unresolved_batch_without_a_witness_raises_the_epoch() {
+    fn unresolved_sequence_without_acknowledgement_bumps_epoch() {
         let mut sequences = started();
         sequences.assign(3);
         sequences.unresolved();
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledged_batch_introduces_the_producer_to_the_log_for_all_epochs_of_its_id() {
+    fn acknowledgement_marks_producer_id_known_across_epochs() {
         let mut sequences = started();
         let sequence = sequences.assign(3);
         assert!(!sequences.is_introduced());
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_epoch_asks_for_a_new_id() {
+    fn exhausted_epoch_requires_new_producer_id() {
         let mut sequences = Sequences::default();
         sequences.start(ProducerId { id: 9, epoch: i16::MAX });
         sequences.must_raise();

@@ -59,12 +59,12 @@ use tokio::{
 };
 
 use self::{
-    accumulator::{News, Partition},
-    batch::Ledger,
+    accumulator::{Partition, SenderEvent},
+    batch::BatchShared,
     counters::Counters,
-    inbox::{Inbox, Phase},
+    inbox::{Phase, SenderMailbox},
     interceptor::Interceptors,
-    topics::{Admitted, Hand, Placed, Refused, Topics, parts_of},
+    topics::{AdmittedRecord, AppendContext, PlacedRecord, Refused, Topics, parts_of},
 };
 pub use self::{
     builder::ProducerBuilder,
@@ -73,7 +73,7 @@ pub use self::{
     interceptor::ProducerInterceptor,
     metrics::ProducerMetrics,
     partitioner::{CustomPartitioner, PartitionChoice, Partitioner, TopicSnapshot},
-    purge::Purge,
+    purge::PurgeScope,
     reports::{DeliveryReport, DeliveryReports},
     settings::Acks,
 };
@@ -122,20 +122,20 @@ const TURN: Duration = Duration::from_secs(1);
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Producer(Arc<Handle>);
+pub struct Producer(Arc<ProducerHandle>);
 
 /// What the clones of a producer share; its task lives on until it is drained when this is dropped.
-struct Handle {
-    shared: Arc<Shared>,
+struct ProducerHandle {
+    shared: Arc<ProducerShared>,
 }
 
 /// What a producer and its task share.
 #[derive(Debug)]
-struct Shared {
+struct ProducerShared {
     topics: Topics,
-    ledger: Arc<Ledger>,
+    ledger: Arc<BatchShared>,
     interceptors: Interceptors,
-    inbox: Inbox,
+    inbox: SenderMailbox,
     client: Client,
     max_record: usize,
     max_block: Duration,
@@ -395,7 +395,7 @@ impl Producer {
     ///
     /// # Cancel safety
     /// When the future is dropped after it was polled, the records are given up all the same.
-    pub async fn purge(&self, what: Purge) -> usize {
+    pub async fn purge(&self, what: PurgeScope) -> usize {
         let shared = &self.0.shared;
         let purged = shared.inbox.purge(what);
         let mut ended = shared.ended.subscribe();
@@ -431,7 +431,7 @@ impl Producer {
         let shared = &self.0.shared;
         let deadline = Instant::now() + timeout.min(FOREVER);
         let _ = shared.gate.set(closed());
-        shared.ledger.credits.close();
+        shared.ledger.buffer.close();
         shared.inbox.enter(Phase::Draining);
         let mut ended = shared.ended.subscribe();
         let in_time = timeout_at(deadline, ended.wait_for(|ended| *ended)).await.is_ok();
@@ -471,7 +471,7 @@ impl Producer {
     /// seconds, and not for each record. See [`ProducerMetrics`] for what there is.
     pub fn metrics(&self) -> ProducerMetrics {
         let shared = &self.0.shared;
-        let credits = &shared.ledger.credits;
+        let credits = &shared.ledger.buffer;
         let mut metrics = shared.ledger.counters.snapshot(|| shared.outstanding() as u64);
         metrics.buffer_total_bytes = credits.total() as u64;
         metrics.buffer_used_bytes = credits.total().saturating_sub(credits.free()) as u64;
@@ -503,7 +503,7 @@ impl Producer {
         let partitions = shared.client.partitions_for(topic, deadline).await?;
         if shared.topics.get(topic).is_none() {
             // So that records that are sent next need not wait for the topic.
-            let taken_over = shared.inbox.ask_for(topic);
+            let taken_over = shared.inbox.request_topic(topic);
             let mut ended = shared.ended.subscribe();
             let answer = async {
                 tokio::select! {
@@ -519,20 +519,20 @@ impl Producer {
     }
 }
 
-impl Shared {
+impl ProducerShared {
     /// Checks what can be checked of a record, and gives what has to be known of it.
     #[inline]
-    fn admit(&self, record: &Record<'_>, now_millis: impl FnOnce() -> i64) -> Result<Admitted> {
+    fn admit(&self, record: &Record<'_>, now_millis: impl FnOnce() -> i64) -> Result<AdmittedRecord> {
         if let Some(error) = self.gate.get() {
             return Err(error.clone());
         }
-        if record.chosen_partition().is_some_and(|partition| partition < 0) {
+        if record.partition().is_some_and(|partition| partition < 0) {
             return Err(negative(record));
         }
         let bound = record_size_bound(&parts_of(record));
         match u32::try_from(bound) {
             Ok(bound) if bound as usize + BATCH_HEADER_SIZE <= self.max_record => {
-                Ok(Admitted { bound, timestamp: record.chosen_timestamp_millis().unwrap_or_else(now_millis) })
+                Ok(AdmittedRecord { bound, timestamp: record.timestamp_millis().unwrap_or_else(now_millis) })
             }
             _ => Err(self.too_large(bound)),
         }
@@ -545,10 +545,10 @@ impl Shared {
         let error = not_sent(error);
         // The producer was closed by its user.
         if error.kind() != ErrorKind::Closed {
-            let (topic, partition) = (record.topic(), record.chosen_partition());
-            if self.ledger.tell_failed(topic, partition, 1, &error) {
+            let (topic, partition) = (record.topic(), record.partition());
+            if self.ledger.log_failed(topic, partition, 1, &error) {
                 // What is gathered is written by the task.
-                self.inbox.ring();
+                self.inbox.wake();
             }
         }
         error
@@ -567,40 +567,46 @@ impl Shared {
 
     /// Puts an admitted record where it belongs; `paid` says that its bytes were taken.
     #[inline]
-    fn place(&self, record: &Record<'_>, admitted: Admitted, paid: bool) -> Result<Delivery, Refused> {
-        let Placed { cell, index, look_for_topic } = self.topics.place(record, admitted, paid, &mut self.hand())?;
+    fn place(&self, record: &Record<'_>, admitted: AdmittedRecord, paid: bool) -> Result<Delivery, Refused> {
+        let PlacedRecord { cell, index, look_for_topic } =
+            self.topics.place(record, admitted, paid, &mut self.hand())?;
         if look_for_topic {
             self.look_for_topics.store(true, Ordering::Release);
-            self.inbox.ring();
+            self.inbox.wake();
         }
         Ok(Delivery::new(cell, index, admitted.timestamp))
     }
 
     /// Puts admitted records where they belong, up to the first that cannot be put down at once.
     /// Gives how many were.
-    fn place_run(&self, records: &[(Record<'_>, Admitted)], deliveries: &mut Deliveries) -> usize {
+    fn place_run(&self, records: &[(Record<'_>, AdmittedRecord)], deliveries: &mut Deliveries) -> usize {
         self.topics
             .place_run(records, &mut self.hand(), |cell, index, timestamp| deliveries.push_sent(cell, index, timestamp))
     }
 
-    fn hand(&self) -> Hand<'_, impl Fn() -> std::time::Instant, impl FnMut(&Arc<Partition>, News)> {
-        let tell = |partition: &Arc<_>, news| self.inbox.tell(partition, news, || self.ledger.credits.is_short());
-        Hand { ledger: &self.ledger, clock: || Instant::now().into_std(), tell }
+    fn hand(&self) -> AppendContext<'_, impl Fn() -> std::time::Instant, impl FnMut(&Arc<Partition>, SenderEvent)> {
+        let tell = |partition: &Arc<_>, news| self.inbox.notify(partition, news, || self.ledger.buffer.has_waiters());
+        AppendContext { shared: &self.ledger, clock: || Instant::now().into_std(), notify: tell }
     }
 
     /// Waits for room for a record, and puts it where it belongs.
-    async fn wait_and_place(&self, record: &Record<'_>, admitted: Admitted, deadline: Instant) -> Result<Delivery> {
+    async fn wait_and_place(
+        &self,
+        record: &Record<'_>,
+        admitted: AdmittedRecord,
+        deadline: Instant,
+    ) -> Result<Delivery> {
         let bound = admitted.bound;
-        let mut wait = Wait { counters: &self.ledger.counters, since: Instant::now(), in_vain: false };
-        let room = self.ledger.credits.take(bound);
+        let mut wait = BufferWait { counters: &self.ledger.counters, since: Instant::now(), in_vain: false };
+        let room = self.ledger.buffer.take(bound);
         // Somebody waits: nothing lingers any more.
-        self.inbox.ring();
+        self.inbox.wake();
         let came = timeout_at(deadline, room).await;
         wait.in_vain = came.is_err();
         drop(wait);
         match came {
             Ok(true) => self.place(record, admitted, true).map_err(|refused| {
-                self.ledger.credits.give_back(bound as usize);
+                self.ledger.buffer.release(bound as usize);
                 self.why(refused, bound)
             }),
             Ok(false) => Err(self.gate.get().cloned().unwrap_or_else(closed)),
@@ -629,24 +635,24 @@ impl Shared {
     }
 
     fn outstanding(&self) -> usize {
-        usize::try_from(self.topics.outstanding(|| self.ledger.settled())).unwrap_or(usize::MAX)
+        usize::try_from(self.topics.outstanding(|| self.ledger.completed_records())).unwrap_or(usize::MAX)
     }
 }
 
 /// Somebody waits for room; counted when that ends, in whatever way.
-struct Wait<'a> {
+struct BufferWait<'a> {
     counters: &'a Counters,
     since: Instant,
     in_vain: bool,
 }
 
-impl Drop for Wait<'_> {
+impl Drop for BufferWait<'_> {
     fn drop(&mut self) {
         self.counters.waited(self.since.elapsed(), self.in_vain);
     }
 }
 
-impl Drop for Handle {
+impl Drop for ProducerHandle {
     fn drop(&mut self) {
         self.shared.inbox.enter(Phase::Draining);
     }
@@ -666,7 +672,7 @@ fn not_sent(error: Error) -> Error {
 
 #[cold]
 fn negative(record: &Record<'_>) -> Error {
-    let partition = record.chosen_partition().unwrap_or_default();
+    let partition = record.partition().unwrap_or_default();
     Error::new(ErrorKind::InvalidArgument, format!("partition {partition} is negative"))
 }
 

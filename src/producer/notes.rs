@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 /// What a report says of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Note {
+pub(crate) struct ReportNote {
     pub(crate) timestamp: i64,
     pub(crate) tag: Option<u64>,
 }
@@ -17,21 +17,21 @@ pub(crate) struct Note {
 /// Thousands of records are sent within a millisecond, and most have no tag: so timestamps are kept
 /// a stretch of equal ones at a time, and tags only once there is one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Notes {
+pub(crate) struct ReportNotes {
     count: u32,
-    stretches: SmallVec<[Stretch; 1]>,
+    stretches: SmallVec<[TimestampRun; 1]>,
     /// One for each record, or none at all.
     tags: Vec<Option<u64>>,
 }
 
 /// Records up to `end` with one timestamp.
 #[derive(Clone, Copy, Debug)]
-struct Stretch {
+struct TimestampRun {
     timestamp: i64,
     end: u32,
 }
 
-impl Notes {
+impl ReportNotes {
     pub(crate) fn len(&self) -> u32 {
         self.count
     }
@@ -41,14 +41,14 @@ impl Notes {
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, Note { timestamp, tag }: Note) {
+    pub(crate) fn push(&mut self, ReportNote { timestamp, tag }: ReportNote) {
         if tag.is_some() || !self.tags.is_empty() {
             self.push_tag(tag);
         }
         self.count += 1;
         match self.stretches.last_mut() {
             Some(last) if last.timestamp == timestamp => last.end = self.count,
-            _ => self.stretches.push(Stretch { timestamp, end: self.count }),
+            _ => self.stretches.push(TimestampRun { timestamp, end: self.count }),
         }
     }
 
@@ -63,20 +63,20 @@ impl Notes {
     }
 
     /// The note at that place.
-    pub(crate) fn get(&self, place: u32) -> Option<Note> {
+    pub(crate) fn get(&self, place: u32) -> Option<ReportNote> {
         let at = self.stretches.partition_point(|stretch| stretch.end <= place);
         let timestamp = self.stretches.get(at)?.timestamp;
-        Some(Note { timestamp, tag: self.tag(place) })
+        Some(ReportNote { timestamp, tag: self.tag(place) })
     }
 
     /// All notes from that place on, with their places.
-    pub(crate) fn from(&self, place: u32) -> impl Iterator<Item = (u32, Note)> {
+    pub(crate) fn from(&self, place: u32) -> impl Iterator<Item = (u32, ReportNote)> {
         let first = self.stretches.partition_point(|stretch| stretch.end <= place);
         let mut start = place;
         self.stretches.get(first..).unwrap_or_default().iter().flat_map(move |stretch| {
             let places = start..stretch.end;
             start = stretch.end;
-            places.map(|place| (place, Note { timestamp: stretch.timestamp, tag: self.tag(place) }))
+            places.map(|place| (place, ReportNote { timestamp: stretch.timestamp, tag: self.tag(place) }))
         })
     }
 
@@ -102,22 +102,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_come_out_as_they_went_in(
+        fn returns_pushed_entries_unchanged_for_any_range(
             notes in prop::collection::vec((0..3i64, prop::option::weighted(0.2, any::<u64>())), 0..40),
             cut in 0..40u32,
             length in 0..40u32,
         ) {
-            let notes: Vec<Note> = notes.into_iter().map(|(timestamp, tag)| Note { timestamp, tag }).collect();
-            let mut kept = Notes::default();
+            let notes: Vec<ReportNote> = notes.into_iter().map(|(timestamp, tag)| ReportNote { timestamp, tag }).collect();
+            let mut kept = ReportNotes::default();
             notes.iter().for_each(|note| kept.push(*note));
             prop_assert_eq!((kept.len() as usize, kept.is_empty()), (notes.len(), notes.is_empty()));
-            let all: Vec<Note> = (0..).map_while(|place| kept.get(place)).collect();
+            let all: Vec<ReportNote> = (0..).map_while(|place| kept.get(place)).collect();
             prop_assert_eq!(&all, &notes);
-            let rest: Vec<(u32, Note)> = kept.from(cut).collect();
+            let rest: Vec<(u32, ReportNote)> = kept.from(cut).collect();
             let expected = (0..).zip(notes.iter().copied()).skip(cut as usize);
             prop_assert_eq!(rest, expected.collect::<Vec<_>>());
             let part = kept.part(cut..cut + length);
-            let expected: Vec<Note> = notes.iter().skip(cut as usize).take(length as usize).copied().collect();
+            let expected: Vec<ReportNote> = notes.iter().skip(cut as usize).take(length as usize).copied().collect();
             prop_assert_eq!(part.from(0).map(|(_, note)| note).collect::<Vec<_>>(), expected);
         }
     }

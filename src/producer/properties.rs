@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn both_families_of_names_are_read() {
+    fn accepts_java_and_librdkafka_property_names() {
         let java = applied(&[
             ("acks", "ALL"),
             ("linger.ms", "7"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_of_librdkafka_are_read() {
+    fn accepts_value_formats_of_librdkafka() {
         let linger = |value| applied(&[("linger.ms", value)]).unwrap().linger;
         assert_eq!((linger("5.0"), linger("0.5")), (Duration::from_millis(5), Duration::from_micros(500)));
         let infinite = applied(&[("message.timeout.ms", "0")]).unwrap().check().unwrap();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn two_sizes_of_the_buffer_are_refused() {
+    fn rejects_conflicting_buffer_sizes() {
         let (bytes, kbytes) = (("buffer.memory", "4096"), ("queue.buffering.max.kbytes", "4"));
         assert_eq!(applied(&[bytes, kbytes]).unwrap().buffer_memory, 4096);
         for pairs in [[("buffer.memory", "4097"), kbytes], [kbytes, ("buffer.memory", "1")]] {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_values_and_names_are_named() {
+    fn error_names_bad_value_or_property() {
         for (pair, part) in [
             (("acks", "2"), "all, -1, 0 or 1"),
             (("max.in.flight", "0"), "1 or more"),

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind};
 
 /// Which records [`Producer::purge`](super::Producer::purge) gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Purge {
+pub enum PurgeScope {
     /// Those that are not on their way: in the buffer, waiting for their topic, or waiting to be
     /// sent again.
     Queued,
@@ -16,17 +16,17 @@ pub enum Purge {
     All,
 }
 
-impl Purge {
+impl PurgeScope {
     /// What purged records fail with; `place` is "orders[3]".
     pub(crate) fn error(place: impl fmt::Display) -> Error {
         Error::new(ErrorKind::Purged, format!("{place}: purged before the record was acknowledged"))
     }
 
     pub(crate) fn queued(self) -> bool {
-        self != Purge::InFlight
+        self != PurgeScope::InFlight
     }
 
     pub(crate) fn in_flight(self) -> bool {
-        self != Purge::Queued
+        self != PurgeScope::Queued
     }
 }

@@ -38,12 +38,12 @@ use rand::rngs::StdRng;
 use self::endings::late;
 use super::{
     accumulator::Partition,
-    batch::{Batch, Body, Verdict},
+    batch::{Batch, BatchOutcome, Body},
     idempotence::{Identity, ProducerId, Sequences},
-    purge::Purge,
-    response::Answer,
+    purge::PurgeScope,
+    response::BatchDecision,
     split::split,
-    ticket::Ticket,
+    ticket::RevocableBatch,
 };
 use crate::{
     cluster::{Backoff, RetryGrid},
@@ -54,7 +54,7 @@ use crate::{
 
 /// What the sender keeps to; from the producer's settings.
 #[derive(Clone, Debug)]
-pub(crate) struct Rules {
+pub(crate) struct SenderRules {
     pub(crate) acks: i16,
     pub(crate) retries: u32,
     pub(crate) max_in_flight: usize,
@@ -88,7 +88,7 @@ pub(crate) enum Readiness {
 
 /// What has come of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Aftermath {
+pub(crate) struct EpochEffects {
     /// The epoch was raised.
     pub(crate) raised: bool,
     /// To this, where the producer id goes on.
@@ -99,14 +99,14 @@ pub(crate) struct Aftermath {
 
 /// A batch taken for a request.
 #[derive(Debug)]
-pub(crate) struct Drained {
+pub(crate) struct DrainedBatch {
     pub(crate) body: Body,
     pub(crate) stamp: ProducerStamp,
-    pub(crate) ticket: Ticket,
+    pub(crate) revocable: RevocableBatch,
     pub(crate) records: u32,
     pub(crate) attempt: u32,
     /// When it was begun, if it leaves for the first time.
-    pub(crate) begun: Option<Instant>,
+    pub(crate) created: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl InFlight {
     /// Whether an earlier attempt may have written it. A broker recognizes it among the last five
     /// batches only, so no more may come behind it until it is known.
     fn is_repeated(&self) -> bool {
-        (self.batch.maybe_written || self.batch.numbers_used) && self.batch.attempts > 1
+        (self.batch.maybe_written || self.batch.sequences_used) && self.batch.attempts > 1
     }
 }
 
@@ -160,7 +160,7 @@ impl PartitionQueue {
     pub(crate) fn readiness(
         &self,
         now: Instant,
-        rules: &Rules,
+        rules: &SenderRules,
         identity: &Identity,
         hurry: bool,
         leader: Option<i32>,
@@ -169,7 +169,7 @@ impl PartitionQueue {
             Some(batch) => {
                 // A new leader need not be waited for; but two brokers that point at each other are
                 // not asked without end.
-                let moved = leader.is_some() && leader != batch.last_node && !batch.hurried;
+                let moved = leader.is_some() && leader != batch.last_node && !batch.retried_at_once;
                 if let Some(at) = batch.retry_at.filter(|at| *at > now && !moved) {
                     return Readiness::At(at);
                 }
@@ -178,7 +178,7 @@ impl PartitionQueue {
                 }
                 batch.sequence.is_some()
             }
-            None => match self.partition.glance() {
+            None => match self.partition.oldest_batch() {
                 None => return Readiness::Empty,
                 Some(glance) if glance.due || hurry => false,
                 Some(glance) => match glance.created + rules.linger {
@@ -220,7 +220,7 @@ impl PartitionQueue {
     }
 
     /// How many batches are to be sent again.
-    pub(crate) fn waiting(&self) -> usize {
+    pub(crate) fn queued_batches(&self) -> usize {
         self.waiting.len()
     }
 
@@ -228,12 +228,12 @@ impl PartitionQueue {
     pub(crate) fn next_size(&self) -> Option<usize> {
         match self.waiting.front() {
             Some(batch) => Some(batch.size()),
-            None => self.partition.glance().map(|glance| glance.size),
+            None => self.partition.oldest_batch().map(|glance| glance.size),
         }
     }
 
     /// Takes the next batch for a request. Only when [`readiness`](Self::readiness) said `Ready`.
-    pub(crate) fn drain(&mut self, request: u64, node: i32, now: Instant, identity: &Identity) -> Option<Drained> {
+    pub(crate) fn drain(&mut self, request: u64, node: i32, now: Instant, identity: &Identity) -> Option<DrainedBatch> {
         let mut batch = match self.waiting.pop_front() {
             Some(batch) => batch,
             None => {
@@ -250,13 +250,13 @@ impl PartitionQueue {
         let begun = batch.last_node.is_none().then_some(batch.created);
         batch.attempts += 1;
         batch.last_node = Some(node);
-        batch.hurried = batch.retry_at.take().is_some_and(|at| at > now);
+        batch.retried_at_once = batch.retry_at.take().is_some_and(|at| at > now);
         let ticket = batch.ticket();
         let body = std::mem::replace(&mut batch.body, Body::Lent(ticket.clone()));
         let compressed_now = matches!(body, Body::Open(_));
         let (records, attempt) = (batch.records(), batch.attempts);
         let stamp = self.sequences.stamp(batch.sequence);
-        let drained = Drained { body, stamp, ticket, records, attempt, begun };
+        let drained = DrainedBatch { body, stamp, revocable: ticket, records, attempt, created: begun };
         self.in_flight.push_back(InFlight { request, node, batch, compressed_now });
         Some(drained)
     }
@@ -270,25 +270,25 @@ impl PartitionQueue {
     }
 
     /// Takes in what became of the batch in that request. `body` is what the request gives back.
-    pub(crate) fn answered(
+    pub(crate) fn handle_decision(
         &mut self,
         request: u64,
         body: Result<SealedBatch, Error>,
-        answer: Answer,
+        answer: BatchDecision,
         now: Instant,
-        rules: &Rules,
+        rules: &SenderRules,
         rng: &mut StdRng,
-    ) -> Aftermath {
+    ) -> EpochEffects {
         let Some(at) = self.in_flight.iter().position(|flying| flying.request == request) else {
-            return Aftermath::default();
+            return EpochEffects::default();
         };
         let Some(InFlight { mut batch, compressed_now, .. }) = self.in_flight.remove(at) else {
-            return Aftermath::default();
+            return EpochEffects::default();
         };
         let sealed = match body {
             Ok(sealed) => {
                 if compressed_now {
-                    self.partition.estimate.observe(sealed.uncompressed_size(), sealed.size());
+                    self.partition.compression_ratio.observe(sealed.uncompressed_size(), sealed.size());
                 }
                 batch.body = Body::Sealed(sealed.clone());
                 sealed
@@ -301,15 +301,15 @@ impl PartitionQueue {
             }
         };
         match answer {
-            Answer::Written { base_offset, log_append_millis } => {
+            BatchDecision::Written { base_offset, log_append_millis } => {
                 if let Some(sequence) = batch.sequence {
                     let last_offset = base_offset.map(|offset| offset.saturating_add(i64::from(batch.records()) - 1));
                     self.sequences.acknowledged(sequence, batch.records(), last_offset);
                 }
-                self.decide(batch, Verdict::Persisted { base_offset, log_append_millis });
+                self.decide(batch, BatchOutcome::Persisted { base_offset, log_append_millis });
             }
-            Answer::Duplicate(error) => match batch.sequence {
-                Some(_) if !batch.maybe_written && !batch.numbers_used => {
+            BatchDecision::Duplicate(error) => match batch.sequence {
+                Some(_) if !batch.maybe_written && !batch.sequences_used => {
                     // No attempt of ours can have written it: its numbers were taken by something
                     // else.
                     self.sequences.must_raise();
@@ -320,16 +320,16 @@ impl PartitionQueue {
                         self.sequences.acknowledged(sequence, batch.records(), None);
                     }
                     // Where it stands, the broker has forgotten.
-                    self.decide(batch, Verdict::Persisted { base_offset: None, log_append_millis: None });
+                    self.decide(batch, BatchOutcome::Persisted { base_offset: None, log_append_millis: None });
                 }
             },
-            Answer::Retry { error, maybe_written } => {
+            BatchDecision::Retry { error, maybe_written } => {
                 batch.maybe_written |= maybe_written;
-                batch.numbers_used |= error.code() == Some(ErrorCode::KAFKA_STORAGE_ERROR);
+                batch.sequences_used |= error.code() == Some(ErrorCode::KAFKA_STORAGE_ERROR);
                 let exhausted = batch.attempts > rules.retries;
                 self.retry(batch, error, exhausted, now, rules, rng);
             }
-            Answer::OutOfOrder(error) => {
+            BatchDecision::OutOfOrder(error) => {
                 batch.attempts = batch.attempts.saturating_sub(1);
                 let is_next = !self.has_outstanding_before(batch.order);
                 // A part's numbers do not come next either if the whole is there.
@@ -347,7 +347,7 @@ impl PartitionQueue {
                 }
                 self.retry(batch, error, hopeless, now, rules, rng);
             }
-            Answer::UnknownProducer { error, log_start } => {
+            BatchDecision::UnknownProducer { error, log_start } => {
                 // What an earlier attempt may have written would be there twice under another
                 // epoch.
                 let hopeless = batch.sequence.is_none() || batch.maybe_written;
@@ -359,7 +359,7 @@ impl PartitionQueue {
                 }
                 self.retry(batch, error, hopeless, now, rules, rng);
             }
-            Answer::StaleEpoch(error) => {
+            BatchDecision::StaleEpoch(error) => {
                 if batch.sequence.is_some() {
                     self.refused_unwritten(&batch);
                     self.sequences.must_raise();
@@ -367,10 +367,10 @@ impl PartitionQueue {
                 let hopeless = batch.sequence.is_none() || batch.maybe_written;
                 self.retry(batch, error, hopeless, now, rules, rng);
             }
-            Answer::TooLarge(error) if batch.records() > 1 && !batch.is_decided() => {
+            BatchDecision::TooLarge(error) if batch.records() > 1 && !batch.is_decided() => {
                 batch.attempts = batch.attempts.saturating_sub(1);
                 batch.counters().split();
-                self.partition.estimate.reset();
+                self.partition.compression_ratio.reset();
                 let lines = batch.counters();
                 if let Some(suppressed) = lines.admit_line("split", now) {
                     event!(
@@ -391,18 +391,18 @@ impl PartitionQueue {
                     Err(failed) => self.fail(failed.0, error.with_source(failed.1)),
                 }
             }
-            Answer::TooLarge(error) => self.fail(batch, error),
-            Answer::Rejected { error, maybe_written, records } => {
+            BatchDecision::TooLarge(error) => self.fail(batch, error),
+            BatchDecision::Rejected { error, maybe_written, records } => {
                 batch.maybe_written |= maybe_written;
                 if records.is_empty() {
                     self.fail(batch, error);
                 } else {
                     let error = error.with_status(batch.status());
                     self.forget(&batch);
-                    self.decide(batch, Verdict::Invalid { error, records });
+                    self.decide(batch, BatchOutcome::Invalid { error, records });
                 }
             }
-            Answer::Withdrawn => {
+            BatchDecision::Withdrawn => {
                 // The attempt was none, so it takes neither a retry nor a backoff.
                 batch.attempts = batch.attempts.saturating_sub(1);
                 if batch.is_decided() {
@@ -418,15 +418,15 @@ impl PartitionQueue {
 
     /// Fails what is older than `delivery.timeout.ms`. What is on the wire gets its result now and
     /// is resolved when its request ends. `cause` says what stands in the way at the moment.
-    pub(crate) fn expire(&mut self, now: Instant, rules: &Rules, cause: Option<&Error>) -> Aftermath {
-        let Some(limit) = now.checked_sub(rules.delivery_timeout) else { return Aftermath::default() };
+    pub(crate) fn expire(&mut self, now: Instant, rules: &SenderRules, cause: Option<&Error>) -> EpochEffects {
+        let Some(limit) = now.checked_sub(rules.delivery_timeout) else { return EpochEffects::default() };
         for flying in &mut self.in_flight {
             let batch = &mut flying.batch;
             if batch.created <= limit && !batch.is_decided() {
                 let status = batch.status();
                 batch.maybe_written |= status == DeliveryStatus::PossiblyPersisted;
                 let error = late(batch, rules, cause).with_status(status);
-                batch.decide(Verdict::Failed(error));
+                batch.decide(BatchOutcome::Failed(error));
             }
         }
         while self.waiting.front().is_some_and(|batch| batch.created <= limit) {
@@ -445,21 +445,21 @@ impl PartitionQueue {
     }
 
     /// When the next record would expire.
-    pub(crate) fn next_expiry(&self, rules: &Rules) -> Option<Instant> {
+    pub(crate) fn next_expiry(&self, rules: &SenderRules) -> Option<Instant> {
         let flying = self.in_flight.iter().map(|flying| &flying.batch).filter(|batch| !batch.is_decided());
         let oldest = flying.chain(self.waiting.front()).map(|batch| batch.created).min();
-        let incoming = self.partition.glance().map(|glance| glance.created);
+        let incoming = self.partition.oldest_batch().map(|glance| glance.created);
         Some(oldest.into_iter().chain(incoming).min()? + rules.delivery_timeout)
     }
 
     /// Fails everything, each batch with its own status.
     pub(crate) fn fail_all(&mut self, error: &Error) {
-        self.give_up_in_flight(|_| error.clone());
+        self.decide_in_flight(|_| error.clone());
         self.fail_unsent(error);
     }
 
     /// Fails all that is not in flight.
-    pub(crate) fn fail_waiting(&mut self, error: &Error) -> Aftermath {
+    pub(crate) fn fail_waiting(&mut self, error: &Error) -> EpochEffects {
         self.fail_unsent(error);
         self.settle_down()
     }
@@ -470,7 +470,7 @@ impl PartitionQueue {
         }
         // Looks before it takes: an accumulator that was seen empty tells of what comes in
         // afterwards.
-        while self.partition.glance().is_some() {
+        while self.partition.oldest_batch().is_some() {
             let Some(batch) = self.partition.take() else { break };
             let batch = self.next_in_order(batch);
             self.fail(batch, error.clone());
@@ -482,14 +482,14 @@ impl PartitionQueue {
     /// are any, all results that are known are told now, also where earlier records have none yet.
     /// What is on the wire is resolved when its request ends. Of what is in the accumulator, what
     /// was begun until `now` goes.
-    pub(crate) fn purge(&mut self, what: Purge, now: Instant) -> (usize, Aftermath) {
+    pub(crate) fn purge(&mut self, what: PurgeScope, now: Instant) -> (usize, EpochEffects) {
         let mut records = 0;
         let mut purged = |batch: &Batch| {
             records += batch.records() as usize;
-            Purge::error(batch.place())
+            PurgeScope::error(batch.place())
         };
         if what.in_flight() {
-            self.give_up_in_flight(&mut purged);
+            self.decide_in_flight(&mut purged);
         }
         if what.queued() {
             for batch in std::mem::take(&mut self.waiting) {
@@ -509,21 +509,21 @@ impl PartitionQueue {
     }
 
     /// Decides that what is in flight has failed, whatever will be answered.
-    fn give_up_in_flight(&mut self, mut error: impl FnMut(&Batch) -> Error) {
+    fn decide_in_flight(&mut self, mut error: impl FnMut(&Batch) -> Error) {
         for flying in self.in_flight.iter_mut().filter(|flying| !flying.batch.is_decided()) {
             let batch = &mut flying.batch;
             let status = batch.status();
             batch.maybe_written |= status == DeliveryStatus::PossiblyPersisted;
             let error = error(batch).with_status(status);
-            batch.decide(Verdict::Failed(error));
+            batch.decide(BatchOutcome::Failed(error));
         }
     }
 
     /// Takes note of the topic's id; another one means that the topic was deleted and created
     /// again.
-    pub(crate) fn topic_id(&mut self, id: uuid::Uuid) -> Aftermath {
+    pub(crate) fn topic_id(&mut self, id: uuid::Uuid) -> EpochEffects {
         if id.is_nil() || id == self.topic_id {
-            return Aftermath::default();
+            return EpochEffects::default();
         }
         if !std::mem::replace(&mut self.topic_id, id).is_nil() {
             self.sequences.topic_recreated();

@@ -15,12 +15,12 @@ use std::{
 use futures_core::Stream;
 
 use super::{
-    batch::Ledger,
+    batch::BatchShared,
     callback::DeliveryCallback,
     cell::Outcome,
-    credits::Charge,
+    credits::BufferReservation,
     delivery::{DeliveryId, result},
-    notes::Notes,
+    notes::ReportNotes,
 };
 use crate::{error::Result, record::RecordMetadata};
 
@@ -53,7 +53,7 @@ pub struct DeliveryReport {
 /// goes to the other streams. It ends by itself when the producer is closed and all was read.
 #[derive(Debug)]
 pub struct DeliveryReports {
-    ledger: Arc<Ledger>,
+    ledger: Arc<BatchShared>,
     reader: usize,
     /// What it took from the queue and has not given out yet, so that it need not ask for each
     /// report.
@@ -91,10 +91,10 @@ pub(super) struct ReportRun {
     /// The first record's.
     pub(super) outcome: Outcome,
     /// One for each record.
-    pub(super) notes: Notes,
+    pub(super) notes: ReportNotes,
     /// How many of them were read.
     pub(super) read: u32,
-    pub(super) charge: Charge,
+    pub(super) charge: BufferReservation,
 }
 
 impl ReportRun {
@@ -124,7 +124,7 @@ impl Reports {
 
     /// Tells of a run: the callbacks at once, the streams when they ask. What nobody asks for is
     /// thrown away.
-    pub(super) fn push(&self, run: ReportRun) {
+    pub(super) fn report(&self, run: ReportRun) {
         self.callbacks.iter().for_each(|callback| callback.tell(&run));
         let mut state = self.lock();
         if run.notes.is_empty() || !state.is_read() {
@@ -162,7 +162,7 @@ impl State {
 }
 
 impl DeliveryReports {
-    pub(super) fn new(ledger: Arc<Ledger>) -> Self {
+    pub(super) fn new(ledger: Arc<BatchShared>) -> Self {
         let mut state = ledger.reports.lock();
         let reader = state.readers.iter().position(Option::is_none).unwrap_or(state.readers.len());
         match state.readers.get_mut(reader) {

@@ -24,10 +24,10 @@ use super::{
     batch::Body,
     counters::Counters,
     sealing::Sealing,
-    sender::{Part, ProduceRequest},
+    sender::{ProduceRequest, RequestPart},
 };
 use crate::{
-    cluster::{Answers, Client, Departure, Lane, Link, RawRequest},
+    cluster::{Client, ConnectionKind, Link, RawRequest, ResponseQueue, RevocableParts},
     error::{DeliveryStatus, Error, ErrorKind, Result},
     log::event,
     net::BoxFuture,
@@ -40,20 +40,20 @@ use crate::{
 
 /// The requests of one producer.
 pub(super) struct Requests {
-    settings: Settings,
+    settings: RequestSettings,
     sealing: Arc<Sealing>,
-    answers: Answers,
+    responses: ResponseQueue,
     /// What was not handed to a connection yet, by node.
-    lines: HashMap<i32, Line>,
+    queues: HashMap<i32, NodeQueue>,
     /// Requests in all lines.
     unsent: usize,
     /// What connections have.
-    sent: HashMap<u64, Sent>,
+    sent: HashMap<u64, SentRequest>,
     /// What ended before a connection had it.
-    ended: VecDeque<Ended>,
+    ended: VecDeque<EndedRequest>,
 }
 
-struct Settings {
+struct RequestSettings {
     client: Client,
     acks: i16,
     request_timeout: Duration,
@@ -63,7 +63,7 @@ struct Settings {
 }
 
 /// A request that a connection has.
-struct Sent {
+struct SentRequest {
     request: ProduceRequest,
     version: i16,
     at: Instant,
@@ -72,7 +72,7 @@ struct Sent {
 
 /// The requests to one broker that wait for their turn.
 #[derive(Default)]
-struct Line {
+struct NodeQueue {
     unsent: VecDeque<Unsent>,
     /// The first one's wait for a connection, and until when its answer has to be there.
     connecting: Option<(BoxFuture<'static, Result<Link>>, Instant)>,
@@ -89,13 +89,13 @@ enum Unsent {
 
 /// A request that has ended, and its answer: `None` with acks=0.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct EndedRequest {
     pub(super) request: ProduceRequest,
     version: i16,
     answer: Result<Option<Bytes>>,
 }
 
-impl Ended {
+impl EndedRequest {
     fn unsent(request: ProduceRequest, error: Error) -> Self {
         Self { request, version: 0, answer: Err(error) }
     }
@@ -125,9 +125,9 @@ impl Requests {
     ) -> Result<Self> {
         Ok(Self {
             sealing: Arc::new(Sealing::new(compression, counters.clone())?),
-            settings: Settings { client, acks, request_timeout, ack_timeout, counters },
-            answers: Answers::new(),
-            lines: HashMap::new(),
+            settings: RequestSettings { client, acks, request_timeout, ack_timeout, counters },
+            responses: ResponseQueue::new(),
+            queues: HashMap::new(),
             unsent: 0,
             sent: HashMap::new(),
             ended: VecDeque::new(),
@@ -147,7 +147,7 @@ impl Requests {
         } else {
             Unsent::Sealing(Box::pin(self.sealing.clone().seal_elsewhere(request)))
         };
-        self.lines.entry(node).or_default().unsent.push_back(unsent);
+        self.queues.entry(node).or_default().unsent.push_back(unsent);
         self.unsent += 1;
         // Nobody is woken by this; what cannot leave now is looked at again when `next` is polled.
         self.advance(node, &mut Context::from_waker(Waker::noop()));
@@ -156,22 +156,22 @@ impl Requests {
     /// The next request that ended; waits for ever when none is under way.
     ///
     /// Safe to drop: nothing is lost.
-    pub(super) async fn next(&mut self) -> Ended {
+    pub(super) async fn next(&mut self) -> EndedRequest {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// Another request that has ended by now, behind what [`next`](Self::next) gave.
-    pub(super) fn another(&mut self) -> Option<Ended> {
+    pub(super) fn next_ended(&mut self) -> Option<EndedRequest> {
         match self.poll_answer(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(ended) => Some(ended),
             Poll::Pending => None,
         }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<EndedRequest> {
         if self.unsent > 0 {
             let nodes: Vec<i32> =
-                self.lines.iter().filter(|(_, line)| !line.unsent.is_empty()).map(|(n, _)| *n).collect();
+                self.queues.iter().filter(|(_, line)| !line.unsent.is_empty()).map(|(n, _)| *n).collect();
             for node in nodes {
                 self.advance(node, cx);
             }
@@ -179,13 +179,13 @@ impl Requests {
         self.poll_answer(cx)
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<EndedRequest> {
         if let Some(ended) = self.ended.pop_front() {
             return Poll::Ready(ended);
         }
-        while let Poll::Ready((id, answer)) = self.answers.poll_next(cx) {
-            let answer = self.settings.client.heard(answer);
-            let Some(Sent { mut request, version, at, span }) = self.sent.remove(&id) else { continue };
+        while let Poll::Ready((id, answer)) = self.responses.poll_next(cx) {
+            let answer = self.settings.client.refresh_metadata_on_error(answer);
+            let Some(SentRequest { mut request, version, at, span }) = self.sent.remove(&id) else { continue };
             let _entered = span.enter();
             match &answer {
                 Ok(_) => self.settings.counters.latency(request.node, at.elapsed()),
@@ -198,14 +198,14 @@ impl Requests {
                 }
             }
             let answer = answer.map(|body| (self.settings.acks != 0).then_some(body));
-            return Poll::Ready(Ended { request, version, answer });
+            return Poll::Ready(EndedRequest { request, version, answer });
         }
         Poll::Pending
     }
 
     /// Hands over what is ready at the front of a node's line.
     fn advance(&mut self, node: i32, cx: &mut Context<'_>) {
-        let Some(line) = self.lines.get_mut(&node) else { return };
+        let Some(line) = self.queues.get_mut(&node) else { return };
         line.unsent.retain_mut(|unsent| {
             match unsent {
                 Unsent::Sealing(sealing) => {
@@ -215,7 +215,7 @@ impl Requests {
                 }
                 Unsent::Lost(sealing, error) => {
                     if let Poll::Ready(sealed) = sealing.as_mut().poll(cx) {
-                        self.ended.push_back(Ended::unsent(sealed, error.clone()));
+                        self.ended.push_back(EndedRequest::unsent(sealed, error.clone()));
                         self.unsent -= 1;
                         return false;
                     }
@@ -229,7 +229,7 @@ impl Requests {
             let Some(Unsent::Sealed(mut request)) = line.unsent.pop_front() else { return };
             self.unsent -= 1;
             if let Err(error) = &link {
-                self.unsent -= line.lose(error, &mut self.ended);
+                self.unsent -= line.fail_unsent(error, &mut self.ended);
             }
             let link = link.and_then(|link| {
                 let by_name = request.parts.iter().any(|part| part.topic_id.is_nil());
@@ -240,23 +240,25 @@ impl Requests {
                 Ok((link, version)) => {
                     let (id, settings, span) = (request.id, &self.settings, span(&request));
                     let write = |head: &mut BytesMut| settings.write(&mut request, version, head);
-                    span.in_scope(|| link.ask(ApiKey::Produce, version, deadline, (&self.answers, id), write));
-                    self.sent.insert(id, Sent { request, version, at: Instant::now(), span });
+                    span.in_scope(|| {
+                        link.request_into_queue(ApiKey::Produce, version, deadline, (&self.responses, id), write)
+                    });
+                    self.sent.insert(id, SentRequest { request, version, at: Instant::now(), span });
                 }
-                Err(error) => self.ended.push_back(Ended::unsent(request, error)),
+                Err(error) => self.ended.push_back(EndedRequest::unsent(request, error)),
             }
         }
     }
 }
 
-impl Line {
+impl NodeQueue {
     /// No connection is to be had: gives up all that waits for one. Gives how many requests ended
     /// with that.
-    fn lose(&mut self, error: &Error, ended: &mut VecDeque<Ended>) -> usize {
+    fn fail_unsent(&mut self, error: &Error, ended: &mut VecDeque<EndedRequest>) -> usize {
         let waiting = self.unsent.len();
         for unsent in std::mem::take(&mut self.unsent) {
             match unsent {
-                Unsent::Sealed(request) => ended.push_back(Ended::unsent(request, error.clone())),
+                Unsent::Sealed(request) => ended.push_back(EndedRequest::unsent(request, error.clone())),
                 Unsent::Sealing(sealing) => self.unsent.push_back(Unsent::Lost(sealing, error.clone())),
                 lost @ Unsent::Lost(..) => self.unsent.push_back(lost),
             }
@@ -265,16 +267,21 @@ impl Line {
     }
 
     /// The connection for the first request, and until when its answer has to be there.
-    fn poll_link(&mut self, settings: &Settings, node: i32, cx: &mut Context<'_>) -> Poll<(Result<Link>, Instant)> {
+    fn poll_link(
+        &mut self,
+        settings: &RequestSettings,
+        node: i32,
+        cx: &mut Context<'_>,
+    ) -> Poll<(Result<Link>, Instant)> {
         let (connecting, deadline) = match &mut self.connecting {
             Some(connecting) => connecting,
             none => {
                 let deadline = Instant::now() + settings.request_timeout;
-                if let Some(link) = settings.client.link(node, Lane::Main) {
+                if let Some(link) = settings.client.link(node, ConnectionKind::Main) {
                     return Poll::Ready((Ok(link), deadline));
                 }
                 let client = settings.client.clone();
-                let connecting = async move { client.link_by(node, Lane::Main, deadline).await };
+                let connecting = async move { client.link_by(node, ConnectionKind::Main, deadline).await };
                 none.insert((Box::pin(connecting), deadline))
             }
         };
@@ -286,7 +293,7 @@ impl Line {
     }
 }
 
-impl Settings {
+impl RequestSettings {
     /// Writes a request without the batches that were taken back by now. When one of the others is
     /// taken back before the connection hands the request to the socket, the request is not sent.
     fn write(&self, request: &mut ProduceRequest, version: i16, head: &mut BytesMut) -> Result<RawRequest> {
@@ -314,7 +321,7 @@ impl Settings {
             head.len() - front + inserts.iter().map(|(_, body)| body.len()).sum::<usize>(),
         );
         let leaves = request.parts.iter().filter(|part| leaving(part).is_some());
-        let departure: Departure = leaves.map(|part| part.ticket.part()).collect();
+        let departure: RevocableParts = leaves.map(|part| part.ticket.part()).collect();
         Ok(RawRequest { inserts, answered: self.acks != 0, expects: 0, departure })
     }
 }
@@ -336,7 +343,7 @@ fn span(request: &ProduceRequest) -> Span {
 /// Produce v13 and newer name topics by id.
 const LAST_VERSION_BY_NAME: i16 = 12;
 
-fn leaving(part: &Part) -> Option<ProducePart<'_>> {
+fn leaving(part: &RequestPart) -> Option<ProducePart<'_>> {
     match &part.body {
         Ok(Body::Sealed(batch)) if !part.withdrawn => Some(ProducePart {
             topic: &part.topic,

@@ -9,7 +9,7 @@ use crate::{
 
 /// What to do with a batch after an attempt.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum BatchDecision {
     Written {
         base_offset: Option<i64>,
         log_append_millis: Option<i64>,
@@ -44,12 +44,12 @@ pub(crate) enum Answer {
     Withdrawn,
 }
 
-impl Answer {
+impl BatchDecision {
     /// What a broker said of one partition. `place` is "orders[3]".
     pub(crate) fn read(response: ProducePartitionResponse<'_>, place: impl fmt::Display) -> Self {
         let code = response.error;
         if code.is_ok() {
-            return Answer::Written {
+            return BatchDecision::Written {
                 base_offset: (response.base_offset >= 0).then_some(response.base_offset),
                 log_append_millis: (response.log_append_time_ms >= 0).then_some(response.log_append_time_ms),
             };
@@ -59,14 +59,16 @@ impl Answer {
             error = error.context(format_args!("\"{}\"", clean(&message)));
         }
         match code {
-            ErrorCode::DUPLICATE_SEQUENCE_NUMBER => Answer::Duplicate(error),
-            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => Answer::OutOfOrder(error),
-            ErrorCode::UNKNOWN_PRODUCER_ID => Answer::UnknownProducer { error, log_start: response.log_start_offset },
-            ErrorCode::INVALID_PRODUCER_EPOCH => Answer::StaleEpoch(error),
-            ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => Answer::TooLarge(error),
-            _ if code.is_retriable() => Answer::Retry { error, maybe_written: may_be_written(code) },
+            ErrorCode::DUPLICATE_SEQUENCE_NUMBER => BatchDecision::Duplicate(error),
+            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => BatchDecision::OutOfOrder(error),
+            ErrorCode::UNKNOWN_PRODUCER_ID => {
+                BatchDecision::UnknownProducer { error, log_start: response.log_start_offset }
+            }
+            ErrorCode::INVALID_PRODUCER_EPOCH => BatchDecision::StaleEpoch(error),
+            ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => BatchDecision::TooLarge(error),
+            _ if code.is_retriable() => BatchDecision::Retry { error, maybe_written: may_be_written(code) },
             // What the broker could not name, and what we cannot read, says nothing about the log.
-            _ => Answer::Rejected {
+            _ => BatchDecision::Rejected {
                 error,
                 maybe_written: code == ErrorCode::UNKNOWN_SERVER_ERROR || !code.is_known(),
                 records: response.record_errors,
@@ -81,22 +83,22 @@ impl Answer {
         // What ends an attempt for good once it was sent does not say what became of it: the next
         // attempt will.
         if maybe_written || error.is_retriable() || error.kind() == ErrorKind::Protocol {
-            Answer::Retry { error, maybe_written }
+            BatchDecision::Retry { error, maybe_written }
         } else {
-            Answer::Rejected { error, maybe_written, records: Vec::new() }
+            BatchDecision::Rejected { error, maybe_written, records: Vec::new() }
         }
     }
 
     /// What it means that the answer left the partition out.
     pub(crate) fn missing(place: impl fmt::Display) -> Self {
         let error = Error::new(ErrorKind::Protocol, format!("the broker's answer to produce leaves {place} out"));
-        Answer::Retry { error: error.with_retriable(true), maybe_written: true }
+        BatchDecision::Retry { error: error.with_retriable(true), maybe_written: true }
     }
 
     /// Whether the picture of the cluster may be wrong.
     pub(crate) fn asks_for_refresh(&self) -> bool {
         match self {
-            Answer::Retry { error, .. } => match error.code() {
+            BatchDecision::Retry { error, .. } => match error.code() {
                 Some(code) => code.remedy() == Remedy::RefreshMetadata,
                 None => true,
             },
@@ -141,38 +143,40 @@ mod tests {
     }
 
     #[test]
-    fn success_is_written_and_a_duplicate_was_written_before() {
-        let Answer::Written { base_offset, log_append_millis } = Answer::read(response(ErrorCode::NONE), "t[0]") else {
+    fn reads_success_and_duplicate_from_response() {
+        let BatchDecision::Written { base_offset, log_append_millis } =
+            BatchDecision::read(response(ErrorCode::NONE), "t[0]")
+        else {
             panic!("not written");
         };
         assert_eq!((base_offset, log_append_millis), (Some(7), None));
-        let duplicate = Answer::read(response(ErrorCode::DUPLICATE_SEQUENCE_NUMBER), "t[0]");
-        assert!(matches!(duplicate, Answer::Duplicate(_)));
+        let duplicate = BatchDecision::read(response(ErrorCode::DUPLICATE_SEQUENCE_NUMBER), "t[0]");
+        assert!(matches!(duplicate, BatchDecision::Duplicate(_)));
     }
 
     /// What is done about a code: R sends the batch again, F fails it; + says that it may be in the
     /// log; m looks for the leader anew. The others have rules of their own, by number and epoch.
     fn done_about(code: ErrorCode) -> String {
-        let answer = Answer::read(response(code), "t[0]");
+        let answer = BatchDecision::read(response(code), "t[0]");
         let refresh = if answer.asks_for_refresh() { "m" } else { "" };
         let what = match answer {
-            Answer::Written { .. } => "written",
-            Answer::Retry { maybe_written: false, .. } => "R",
-            Answer::Retry { maybe_written: true, .. } => "R+",
-            Answer::Duplicate(_) => "duplicate",
-            Answer::OutOfOrder(_) => "out of order",
-            Answer::UnknownProducer { .. } => "unknown producer",
-            Answer::StaleEpoch(_) => "stale epoch",
-            Answer::TooLarge(_) => "split",
-            Answer::Rejected { maybe_written: false, .. } => "F",
-            Answer::Rejected { maybe_written: true, .. } => "F+",
-            Answer::Withdrawn => "withdrawn",
+            BatchDecision::Written { .. } => "written",
+            BatchDecision::Retry { maybe_written: false, .. } => "R",
+            BatchDecision::Retry { maybe_written: true, .. } => "R+",
+            BatchDecision::Duplicate(_) => "duplicate",
+            BatchDecision::OutOfOrder(_) => "out of order",
+            BatchDecision::UnknownProducer { .. } => "unknown producer",
+            BatchDecision::StaleEpoch(_) => "stale epoch",
+            BatchDecision::TooLarge(_) => "split",
+            BatchDecision::Rejected { maybe_written: false, .. } => "F",
+            BatchDecision::Rejected { maybe_written: true, .. } => "F+",
+            BatchDecision::Withdrawn => "withdrawn",
         };
         format!("{what}{refresh}")
     }
 
     #[test]
-    fn each_code_that_produce_can_answer_with_is_decided_about() {
+    fn classifies_every_produce_error_code() {
         let table = [
             (ErrorCode::NONE, "written"),
             (ErrorCode::UNKNOWN_SERVER_ERROR, "F+"),
@@ -229,14 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn retriable_codes_say_whether_the_batch_may_be_written() {
+    fn retriable_codes_mark_batch_possibly_written() {
         for (code, expected) in [
             (ErrorCode::NOT_ENOUGH_REPLICAS, false),
             (ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND, true),
             (ErrorCode::REQUEST_TIMED_OUT, true),
             (ErrorCode::KAFKA_STORAGE_ERROR, false),
         ] {
-            let Answer::Retry { maybe_written, .. } = Answer::read(response(code), "t[0]") else {
+            let BatchDecision::Retry { maybe_written, .. } = BatchDecision::read(response(code), "t[0]") else {
                 panic!("{code} is not retried");
             };
             assert_eq!(maybe_written, expected, "{code}");
@@ -244,12 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_was_never_sent_left_nothing_behind() {
+    fn unsent_request_is_not_possibly_written() {
         let lost = Error::new(ErrorKind::Network, "refused").with_status(DeliveryStatus::NotPersisted);
-        assert!(matches!(Answer::failed(&lost), Answer::Retry { maybe_written: false, .. }));
+        assert!(matches!(BatchDecision::failed(&lost), BatchDecision::Retry { maybe_written: false, .. }));
         let late = Error::new(ErrorKind::Timeout, "no answer").with_status(DeliveryStatus::PossiblyPersisted);
-        assert!(matches!(Answer::failed(&late), Answer::Retry { maybe_written: true, .. }));
+        assert!(matches!(BatchDecision::failed(&late), BatchDecision::Retry { maybe_written: true, .. }));
         let old = Error::new(ErrorKind::UnsupportedVersion, "no Produce").with_status(DeliveryStatus::NotPersisted);
-        assert!(matches!(Answer::failed(&old), Answer::Rejected { .. }));
+        assert!(matches!(BatchDecision::failed(&old), BatchDecision::Rejected { .. }));
     }
 }

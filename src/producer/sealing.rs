@@ -12,7 +12,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 use super::{
     batch::Body,
     counters::Counters,
-    sender::{Part, ProduceRequest},
+    sender::{ProduceRequest, RequestPart},
 };
 use crate::{
     error::{Error, ErrorKind, Result, said},
@@ -44,7 +44,7 @@ impl Sealing {
     }
 
     /// Whether the batches are sealed as soon as they could be handed to another thread.
-    pub(super) fn is_small(&self, parts: &[Part]) -> bool {
+    pub(super) fn is_small(&self, parts: &[RequestPart]) -> bool {
         self.compression == Compression::None || parts.iter().map(unsealed).sum::<usize>() <= self.worth_a_thread()
     }
 
@@ -58,7 +58,7 @@ impl Sealing {
     }
 
     /// Seals here and now.
-    pub(super) fn seal(&self, parts: &mut [Part]) {
+    pub(super) fn seal(&self, parts: &mut [RequestPart]) {
         let mut compressor = None;
         for part in parts {
             if !matches!(part.body, Ok(Body::Open(_))) {
@@ -92,7 +92,7 @@ impl Sealing {
     ///
     /// Dropping the future throws the request away.
     pub(super) async fn seal_elsewhere(self: Arc<Self>, mut request: ProduceRequest) -> ProduceRequest {
-        let mut shares: VecDeque<(Vec<Part>, JoinHandle<Vec<Part>>)> = VecDeque::new();
+        let mut shares: VecDeque<(Vec<RequestPart>, JoinHandle<Vec<RequestPart>>)> = VecDeque::new();
         for mut share in self.shares(std::mem::take(&mut request.parts)) {
             let heads = share.iter().map(head).collect();
             let permit = self.permits.clone().acquire_owned().await;
@@ -120,7 +120,7 @@ impl Sealing {
 
     /// Shares of about the same size, in the order of the parts: one for each core, if each is
     /// worth a thread.
-    fn shares(&self, parts: Vec<Part>) -> Vec<Vec<Part>> {
+    fn shares(&self, parts: Vec<RequestPart>) -> Vec<Vec<RequestPart>> {
         let mut left: usize = parts.iter().map(unsealed).sum();
         let mut count = (left / self.worth_a_thread()).clamp(1, self.cores);
         let mut shares = Vec::with_capacity(count);
@@ -155,7 +155,7 @@ impl Sealing {
 fn sealed(
     builder: BatchBuilder,
     compressor: &mut Compressor,
-    part: &Part,
+    part: &RequestPart,
     counters: &Counters,
 ) -> Result<Result<SealedBatch>> {
     let seal = || {
@@ -181,7 +181,7 @@ fn sealed(
 }
 
 /// Bytes that are still to be sealed.
-fn unsealed(part: &Part) -> usize {
+fn unsealed(part: &RequestPart) -> usize {
     match &part.body {
         Ok(Body::Open(builder)) => builder.size(),
         _ => 0,
@@ -189,8 +189,8 @@ fn unsealed(part: &Part) -> usize {
 }
 
 /// A part without its body.
-fn head(part: &Part) -> Part {
-    Part {
+fn head(part: &RequestPart) -> RequestPart {
+    RequestPart {
         slot: part.slot,
         topic: part.topic.clone(),
         topic_id: part.topic_id,
@@ -211,24 +211,24 @@ pub(super) mod tests {
 
     use super::*;
     use crate::{
-        producer::{batch::Ledger, ticket::Ticket},
+        producer::{batch::BatchShared, ticket::RevocableBatch},
         wire::batch::{BatchBuilder, ProducerStamp, RecordParts},
     };
 
     /// A batch of so many records makes every codec panic.
     pub(in crate::producer) const UNLUCKY: u32 = 1313;
 
-    fn part(partition: i32, bytes: usize) -> Part {
+    fn part(partition: i32, bytes: usize) -> RequestPart {
         let mut builder = BatchBuilder::with_capacity(bytes);
         builder.append(&RecordParts { key: None, value: Some(&vec![b'x'; bytes]), record: None }, 1);
-        Part {
+        RequestPart {
             slot: partition as usize,
             topic: "t".into(),
             topic_id: Uuid::nil(),
             partition,
             body: Ok(Body::Open(builder)),
             stamp: ProducerStamp::NONE,
-            ticket: Ticket::next(&Ledger::new(1 << 20).new_cell()),
+            ticket: RevocableBatch::next(&BatchShared::new(1 << 20).new_cell()),
             withdrawn: false,
             records: 1,
             attempt: 1,
@@ -246,7 +246,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn work_is_shared_out_by_bytes_in_the_order_of_the_parts() {
+    fn distributes_parts_by_bytes_in_order() {
         let (one, two) = (sealing(1), sealing(2));
         assert_eq!(sizes(&one, &[40_000, 40_000]), [[0, 1]]);
         assert_eq!(sizes(&two, &[40_000, 40_000]), [[0], [1]]);
@@ -257,7 +257,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_sealed_elsewhere_comes_back_whole_and_in_order() {
+    async fn sealing_on_other_threads_keeps_order() {
         let sealing = sealing(3);
         let parts = (0..20).map(|i| part(i, 9000)).collect();
         let request = ProduceRequest { id: 7, node: 3, parts };

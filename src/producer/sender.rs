@@ -20,17 +20,17 @@ use std::{
 use rand::{SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
-pub(crate) use self::request::{Effect, Part, ProduceRequest};
-use self::{answers::Answers, request::Place};
+pub(crate) use self::request::{Effect, ProduceRequest, RequestPart};
+use self::{answers::ResponsePartitions, request::PartitionName};
 use super::{
     accumulator::Partition,
     batch::Body,
     counters::Counters,
     idempotence::{Identity, ProducerId},
-    partitioner::{Availability, Look},
-    purge::Purge,
-    queue::{Aftermath, PartitionQueue, Readiness, Rules},
-    response::Answer,
+    partitioner::{Availability, AvailabilityCheck},
+    purge::PurgeScope,
+    queue::{EpochEffects, PartitionQueue, Readiness, SenderRules},
+    response::BatchDecision,
 };
 use crate::{
     cluster::{Backoff, Metadata},
@@ -51,16 +51,16 @@ const ID_BACKOFF_MAX: Duration = Duration::from_secs(30);
 const SPARE: usize = 16;
 
 #[derive(Debug, Default)]
-struct Node {
+struct SenderNode {
     ready: VecDeque<usize>,
     in_flight: usize,
     /// Whether it has answered since the last failure. One that has not gets one request at a time,
     /// so that batches grow instead of queueing up before a connection that may never come.
-    warm: bool,
+    established: bool,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct SenderSlot {
     queue: PartitionQueue,
     /// The ready queue that it stands in.
     ready_at: Option<i32>,
@@ -70,7 +70,7 @@ struct Slot {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
+enum SenderTimer {
     Wake,
     Expiry,
     /// Of a broker, not of a slot: whether data has waited too long for it.
@@ -80,31 +80,31 @@ enum Timer {
 /// The sender of one producer.
 #[derive(Debug)]
 pub(crate) struct Sender {
-    rules: Rules,
+    rules: SenderRules,
     identity: Identity,
     /// Waits between requests for a producer id that is refused, and the end of the present one.
     id_backoff: Backoff,
     ask_id_at: Option<Instant>,
-    slots: Vec<Option<Slot>>,
-    nodes: HashMap<i32, Node>,
+    slots: Vec<Option<SenderSlot>>,
+    nodes: HashMap<i32, SenderNode>,
     availability: Availability,
     next_request: u64,
-    timers: BinaryHeap<Reverse<(Instant, Timer, usize)>>,
+    timers: BinaryHeap<Reverse<(Instant, SenderTimer, usize)>>,
     /// Slots that wait for the producer id.
-    nameless: BTreeSet<usize>,
+    awaiting_producer_id: BTreeSet<usize>,
     hurry: bool,
     /// Why there is no metadata, for the errors of what expires meanwhile.
     cause: Option<Error>,
     effects: Vec<Effect>,
     rng: StdRng,
     /// Room for the parts of requests, and for the slots in one, used again and again.
-    spare: Vec<Vec<Part>>,
+    spare: Vec<Vec<RequestPart>>,
     taken: Vec<usize>,
     counters: Arc<Counters>,
 }
 
 impl Sender {
-    pub(crate) fn new(rules: Rules, idempotent: bool, seed: u64, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(rules: SenderRules, idempotent: bool, seed: u64, counters: Arc<Counters>) -> Self {
         Self {
             availability: Availability::new(rules.availability_timeout),
             rules,
@@ -115,7 +115,7 @@ impl Sender {
             nodes: HashMap::new(),
             next_request: 0,
             timers: BinaryHeap::new(),
-            nameless: BTreeSet::new(),
+            awaiting_producer_id: BTreeSet::new(),
             hurry: false,
             cause: None,
             effects: Vec::new(),
@@ -129,7 +129,7 @@ impl Sender {
     // ---- events
 
     /// A partition has a batch that was just begun, or a full one.
-    pub(crate) fn notice(&mut self, partition: &Arc<Partition>, now: Instant, metadata: &Metadata) {
+    pub(crate) fn partition_notified(&mut self, partition: &Arc<Partition>, now: Instant, metadata: &Metadata) {
         let slot = partition.slot;
         if self.slots.len() <= slot {
             self.slots.resize_with(slot + 1, || None);
@@ -138,13 +138,13 @@ impl Sender {
             && place.is_none()
         {
             let queue = PartitionQueue::new(partition.clone());
-            *place = Some(Slot { queue, ready_at: None, wake: None, expiry: false });
+            *place = Some(SenderSlot { queue, ready_at: None, wake: None, expiry: false });
         }
         self.schedule(slot, now, metadata);
     }
 
     /// Whether records wait for room in the buffer: then nothing lingers.
-    pub(crate) fn hurry(&mut self, hurry: bool, now: Instant, metadata: &Metadata) {
+    pub(crate) fn set_hurry(&mut self, hurry: bool, now: Instant, metadata: &Metadata) {
         if hurry && !self.hurry {
             self.hurry = true;
             self.reschedule_all(now, metadata);
@@ -187,7 +187,7 @@ impl Sender {
                 Some(error)
             }
         };
-        for slot in std::mem::take(&mut self.nameless) {
+        for slot in std::mem::take(&mut self.awaiting_producer_id) {
             if let Some(error) = &refusal
                 && let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut)
             {
@@ -200,7 +200,7 @@ impl Sender {
 
     /// A request ended. The response is `None` with acks=0: it was written, and nobody will say
     /// more.
-    pub(crate) fn answered(
+    pub(crate) fn handle_response(
         &mut self,
         request: ProduceRequest,
         response: Result<Option<ProduceResponse<'_>>, Error>,
@@ -213,28 +213,28 @@ impl Sender {
         known.in_flight = known.in_flight.saturating_sub(1);
         // A request that was taken back says nothing of the broker.
         if !parts.iter().all(|part| part.withdrawn) {
-            known.warm = response.is_ok();
+            known.established = response.is_ok();
         }
-        self.note_answer(node, response.is_err(), now);
+        self.record_response(node, response.is_err(), now);
         let (mut answers, endpoints, failure) = match response {
             Ok(response) => {
                 let response = response.unwrap_or_default();
                 if response.throttle_time_ms > 0 {
                     self.effects.push(Effect::Throttle { node, millis: response.throttle_time_ms });
                 }
-                (Answers::new(response.partitions), response.node_endpoints, None)
+                (ResponsePartitions::new(response.partitions), response.node_endpoints, None)
             }
-            Err(error) => (Answers::new([]), Vec::new(), Some(error)),
+            Err(error) => (ResponsePartitions::new([]), Vec::new(), Some(error)),
         };
         let acked = self.rules.acks != 0;
         let mut hints: Option<Arc<[NodeEndpoint]>> = None;
         let mut refresh = false;
         for (i, part) in parts.drain(..).enumerate() {
             let Some(place) = self.slots.get_mut(part.slot).and_then(Option::as_mut) else { continue };
-            let name = Place(&part);
+            let name = PartitionName(&part);
             let answer = match (&failure, answers.take(i, &part)) {
-                _ if part.withdrawn => Answer::Withdrawn,
-                (Some(error), _) => Answer::failed(error),
+                _ if part.withdrawn => BatchDecision::Withdrawn,
+                (Some(error), _) => BatchDecision::failed(error),
                 (None, Some(response)) => {
                     if let Some((leader, epoch)) = response.current_leader.filter(|(leader, _)| *leader >= 0) {
                         event!(
@@ -255,10 +255,10 @@ impl Sender {
                             endpoints: hints.get_or_insert_with(|| Arc::from(&endpoints[..])).clone(),
                         });
                     }
-                    Answer::read(response, name)
+                    BatchDecision::read(response, name)
                 }
-                (None, None) if acked => Answer::missing(name),
-                (None, None) => Answer::Written { base_offset: None, log_append_millis: None },
+                (None, None) if acked => BatchDecision::missing(name),
+                (None, None) => BatchDecision::Written { base_offset: None, log_append_millis: None },
             };
             refresh |= answer.asks_for_refresh();
             let body = match part.body {
@@ -266,7 +266,7 @@ impl Sender {
                 Ok(_) => Err(Error::new(ErrorKind::Internal, "a request came back without having been sealed")),
                 Err(error) => Err(error),
             };
-            let aftermath = place.queue.answered(id, body, answer, now, &self.rules, &mut self.rng);
+            let aftermath = place.queue.handle_decision(id, body, answer, now, &self.rules, &mut self.rng);
             self.after(part.slot, aftermath, now);
             self.schedule(part.slot, now, metadata);
         }
@@ -295,19 +295,19 @@ impl Sender {
             && at <= now
         {
             self.timers.pop();
-            if let Timer::Availability(node) = timer {
+            if let SenderTimer::Availability(node) = timer {
                 match self.availability.look(node, now) {
-                    Look::Clogged => self.effects.push(Effect::Clogged { node, clogged: true }),
-                    Look::Again(at) => self.timers.push(Reverse((at, timer, slot))),
-                    Look::Nothing => {}
+                    AvailabilityCheck::Clogged => self.effects.push(Effect::Clogged { node, clogged: true }),
+                    AvailabilityCheck::Again(at) => self.timers.push(Reverse((at, timer, slot))),
+                    AvailabilityCheck::Nothing => {}
                 }
                 continue;
             }
             let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
             match timer {
-                Timer::Wake if place.wake == Some(at) => place.wake = None,
-                Timer::Wake | Timer::Availability(_) => continue,
-                Timer::Expiry => {
+                SenderTimer::Wake if place.wake == Some(at) => place.wake = None,
+                SenderTimer::Wake | SenderTimer::Availability(_) => continue,
+                SenderTimer::Expiry => {
                     place.expiry = false;
                     let aftermath = place.queue.expire(now, &self.rules, self.cause.as_ref());
                     self.after(slot, aftermath, now);
@@ -325,7 +325,7 @@ impl Sender {
     }
 
     /// Fails what the user does not want any more; gives how many records that were.
-    pub(crate) fn purge(&mut self, what: Purge, now: Instant, metadata: &Metadata) -> usize {
+    pub(crate) fn purge(&mut self, what: PurgeScope, now: Instant, metadata: &Metadata) -> usize {
         let mut records = 0;
         for slot in 0..self.slots.len() {
             let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
@@ -343,10 +343,10 @@ impl Sender {
     pub(crate) fn next_request(&mut self, now: Instant, metadata: &Metadata) -> Option<ProduceRequest> {
         let max = self.rules.max_in_flight;
         loop {
-            let can_take = |node: &Node| node.in_flight < if node.warm { max } else { 1 };
+            let can_take = |node: &SenderNode| node.in_flight < if node.established { max } else { 1 };
             let ready = self.nodes.iter().filter(|(_, node)| !node.ready.is_empty() && can_take(node));
             let Some(node) = ready.map(|(id, _)| *id).min() else {
-                self.note_waits(now);
+                self.record_waits(now);
                 return None;
             };
             if let Some(request) = self.fill(node, now, metadata) {
@@ -356,23 +356,23 @@ impl Sender {
     }
 
     /// Whatever is ready now waits for its broker.
-    fn note_waits(&mut self, now: Instant) {
+    fn record_waits(&mut self, now: Instant) {
         if !self.availability.is_heeded() {
             return;
         }
         for (node, _) in self.nodes.iter().filter(|(_, node)| !node.ready.is_empty()) {
             if let Some(at) = self.availability.waits(*node, now) {
-                self.timers.push(Reverse((at, Timer::Availability(*node), 0)));
+                self.timers.push(Reverse((at, SenderTimer::Availability(*node), 0)));
             }
         }
     }
 
     /// A request to a broker was answered, or failed.
-    fn note_answer(&mut self, node: i32, failed: bool, now: Instant) {
+    fn record_response(&mut self, node: i32, failed: bool, now: Instant) {
         if failed {
             // What was in it waits for the broker again.
             if let Some(at) = self.availability.waits(node, now) {
-                self.timers.push(Reverse((at, Timer::Availability(node), 0)));
+                self.timers.push(Reverse((at, SenderTimer::Availability(node), 0)));
             }
         } else if self.availability.answered(node) {
             self.effects.push(Effect::Clogged { node, clogged: false });
@@ -422,18 +422,18 @@ impl Sender {
             let Some(drained) = place.queue.drain(request, id, now, &self.identity) else { continue };
             size += next;
             let topic_id = topic.map_or(Uuid::nil(), |topic| topic.id);
-            parts.push(Part {
+            parts.push(RequestPart {
                 slot,
                 topic: partition.topic.clone(),
                 topic_id,
                 partition: partition.index,
                 body: Ok(drained.body),
                 stamp: drained.stamp,
-                ticket: drained.ticket,
+                ticket: drained.revocable,
                 withdrawn: false,
                 records: drained.records,
                 attempt: drained.attempt,
-                begun: drained.begun,
+                begun: drained.created,
             });
             taken.push(slot);
         }
@@ -461,10 +461,10 @@ impl Sender {
         let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
         let partition = place.queue.partition.clone();
         let topic = metadata.topic(&partition.topic);
-        let aftermath = topic.map_or_else(Aftermath::default, |topic| place.queue.topic_id(topic.id));
+        let aftermath = topic.map_or_else(EpochEffects::default, |topic| place.queue.topic_id(topic.id));
         let leader = topic.and_then(|topic| topic.partition(partition.index)?.leader);
         let readiness = place.queue.readiness(now, &self.rules, &self.identity, self.hurry, leader);
-        partition.load.set_again(place.queue.waiting());
+        partition.load.set_again(place.queue.queued_batches());
         match readiness {
             Readiness::Empty => {}
             Readiness::Blocked => {
@@ -474,25 +474,25 @@ impl Sender {
                     && place.queue.is_in_flight_at(node)
                     && let Some(at) = self.availability.waits(node, now)
                 {
-                    self.timers.push(Reverse((at, Timer::Availability(node), 0)));
+                    self.timers.push(Reverse((at, SenderTimer::Availability(node), 0)));
                 }
             }
             Readiness::At(at) => {
                 if place.wake.is_none_or(|wake| at < wake) {
                     place.wake = Some(at);
-                    self.timers.push(Reverse((at, Timer::Wake, slot)));
+                    self.timers.push(Reverse((at, SenderTimer::Wake, slot)));
                 }
             }
             Readiness::NoProducerId => {
-                self.nameless.insert(slot);
+                self.awaiting_producer_id.insert(slot);
                 if let Some(at) = self.ask_id_at.filter(|at| now < *at) {
                     if place.wake.is_none_or(|wake| at < wake) {
                         place.wake = Some(at);
-                        self.timers.push(Reverse((at, Timer::Wake, slot)));
+                        self.timers.push(Reverse((at, SenderTimer::Wake, slot)));
                     }
                 } else if matches!(self.identity, Identity::Unknown) {
                     self.identity = Identity::Asking;
-                    self.effects.push(Effect::AskProducerId);
+                    self.effects.push(Effect::RequestProducerId);
                 }
             }
             Readiness::Ready => match leader {
@@ -511,7 +511,7 @@ impl Sender {
             && let Some(at) = place.queue.next_expiry(&self.rules)
         {
             place.expiry = true;
-            self.timers.push(Reverse((at, Timer::Expiry, slot)));
+            self.timers.push(Reverse((at, SenderTimer::Expiry, slot)));
         }
         self.after(slot, aftermath, now);
     }
@@ -522,7 +522,7 @@ impl Sender {
         }
     }
 
-    fn after(&mut self, slot: usize, aftermath: Aftermath, now: Instant) {
+    fn after(&mut self, slot: usize, aftermath: EpochEffects, now: Instant) {
         if aftermath.raised {
             self.counters.epoch_raised();
         }

@@ -10,17 +10,17 @@ use std::{
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
-    Shared,
+    ProducerShared,
     accumulator::Partition,
     counters::Counters,
     idempotence::ProducerId,
-    inbox::{Phase, Question},
-    requests::{Ended, Requests},
+    inbox::{Phase, SenderRequest},
+    requests::{EndedRequest, Requests},
     sender::{Effect, Sender},
-    topics::Hand,
+    topics::AppendContext,
 };
 use crate::{
-    cluster::{Client, Lane, Metadata, Route},
+    cluster::{Client, ConnectionKind, Metadata, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
     log::{Lasting, Outage, event},
     wire::messages::InitProducerIdRequest,
@@ -31,10 +31,10 @@ use crate::{
 pub(super) struct SenderTask {
     // In the order in which they are to be dropped: the batches give their records results before
     // the end is told.
-    ending: Ending,
+    ending: UnfinishedGuard,
     sender: Sender,
     requests: Requests,
-    errands: JoinSet<Errand>,
+    errands: JoinSet<BackgroundResult>,
     client: Client,
     changes: watch::Receiver<u64>,
     looking: HashSet<Arc<str>>,
@@ -42,34 +42,34 @@ pub(super) struct SenderTask {
     used: HashMap<Arc<str>, u64>,
     check_use_at: Instant,
     flushes: u64,
-    end: End,
+    end: TerminationGuard,
 }
 
 /// Something that took its time and is done.
-enum Errand {
+enum BackgroundResult {
     ProducerId(Result<ProducerId>),
     /// A topic was looked for until that time.
     Topic(Arc<str>, Instant, Result<()>),
 }
 
 /// Takes note that what has no result yet is given up, however the task ends.
-struct Ending(Arc<Counters>);
+struct UnfinishedGuard(Arc<Counters>);
 
-impl Drop for Ending {
+impl Drop for UnfinishedGuard {
     fn drop(&mut self) {
         self.0.ending();
     }
 }
 
 /// Tells everybody that the task is no more, however it ended.
-struct End(Arc<Shared>);
+struct TerminationGuard(Arc<ProducerShared>);
 
-impl Drop for End {
+impl Drop for TerminationGuard {
     fn drop(&mut self) {
         let shared = &self.0;
         let error = shared.gate.get_or_init(ended).clone();
         shared.topics.close(&error);
-        shared.ledger.credits.close();
+        shared.ledger.buffer.close();
         shared.ledger.reports.close();
         shared.client.close();
         shared.ledger.counters.ended();
@@ -86,10 +86,10 @@ fn now() -> std::time::Instant {
 }
 
 impl SenderTask {
-    pub(super) fn new(shared: Arc<Shared>, sender: Sender, requests: Requests) -> Self {
+    pub(super) fn new(shared: Arc<ProducerShared>, sender: Sender, requests: Requests) -> Self {
         let client = shared.client.clone();
         Self {
-            ending: Ending(shared.ledger.counters.clone()),
+            ending: UnfinishedGuard(shared.ledger.counters.clone()),
             sender,
             requests,
             errands: JoinSet::new(),
@@ -100,7 +100,7 @@ impl SenderTask {
             noticed: Vec::new(),
             used: HashMap::new(),
             flushes: 0,
-            end: End(shared),
+            end: TerminationGuard(shared),
         }
     }
 
@@ -111,15 +111,15 @@ impl SenderTask {
                 self.metadata_changed();
             }
             let metadata = self.client.metadata();
-            self.take_in(&metadata);
+            self.handle_notified(&metadata);
             if self.is_done() {
                 break;
             }
-            self.give_out(&metadata);
+            self.send_ready(&metadata);
             let failures = self.end.0.ledger.failures_due().map(Instant::from_std);
             let wake = self.sender.next_wake().map(Instant::from_std).into_iter().chain(failures);
             let wake = wake.fold(self.check_use_at, Instant::min);
-            let quiet = self.end.0.inbox.lie_down(Some(wake.into_std()));
+            let quiet = self.end.0.inbox.park(Some(wake.into_std()));
             tokio::select! {
                 biased;
                 changed = self.changes.changed() => {
@@ -129,42 +129,42 @@ impl SenderTask {
                     self.changes.mark_changed();
                 }
                 Some(errand) = self.errands.join_next() => match errand {
-                    Ok(errand) => self.errand_done(errand),
+                    Ok(errand) => self.handle_background(errand),
                     // Better to end, telling everybody, than to wait for what will never come.
                     Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
                     Err(_) => break,
                 },
                 // Behind what is rare, which answers without end would keep waiting.
-                ended = self.requests.next() => self.ended(ended),
-                () = self.end.0.inbox.rung() => {}
+                ended = self.requests.next() => self.handle_ended(ended),
+                () = self.end.0.inbox.woken() => {}
                 // Others get their turn even if news never ends.
                 () = tokio::task::yield_now(), if !quiet => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
-            self.end.0.inbox.get_up();
+            self.end.0.inbox.unpark();
         }
         self.finish();
     }
 
     /// Takes in a request that has ended, and those that have by now: what comes of all of them
     /// leaves together.
-    fn ended(&mut self, first: Ended) {
+    fn handle_ended(&mut self, first: EndedRequest) {
         let metadata = self.client.metadata();
         let mut next = Some(first);
         while let Some(ended) = next {
-            ended.read(|request, response| self.sender.answered(request, response, now(), &metadata));
-            next = self.requests.another();
+            ended.read(|request, response| self.sender.handle_response(request, response, now(), &metadata));
+            next = self.requests.next_ended();
         }
     }
 
     /// Reads the news.
-    fn take_in(&mut self, metadata: &Metadata) {
+    fn handle_notified(&mut self, metadata: &Metadata) {
         let shared = self.end.0.clone();
         let now = now();
-        let questions = shared.inbox.take_questions();
-        shared.inbox.take(&mut self.noticed);
+        let questions = shared.inbox.take_requests();
+        shared.inbox.take_notified(&mut self.noticed);
         for partition in self.noticed.drain(..) {
-            self.sender.notice(&partition, now, metadata);
+            self.sender.partition_notified(&partition, now, metadata);
         }
         let flushes = shared.inbox.flushes();
         if flushes != self.flushes {
@@ -172,15 +172,15 @@ impl SenderTask {
             self.flush(metadata);
         }
         // Nothing lingers while somebody waits for room, or for the end.
-        let hurry = shared.ledger.credits.is_short() || shared.inbox.phase() != Phase::Running;
-        self.sender.hurry(hurry, now, metadata);
+        let hurry = shared.ledger.buffer.has_waiters() || shared.inbox.phase() != Phase::Running;
+        self.sender.set_hurry(hurry, now, metadata);
         if shared.look_for_topics.swap(false, std::sync::atomic::Ordering::AcqRel) {
             for name in shared.topics.take_unseen() {
                 self.look_for_topic(name);
             }
         }
         for question in questions {
-            self.answer(question, metadata);
+            self.handle_request(question, metadata);
         }
         if self.sender.next_wake().is_some_and(|at| at <= now) {
             self.sender.set_cause(self.client.metadata_failure());
@@ -194,13 +194,13 @@ impl SenderTask {
         }
     }
 
-    fn answer(&mut self, question: Question, metadata: &Metadata) {
+    fn handle_request(&mut self, question: SenderRequest, metadata: &Metadata) {
         match question {
-            Question::TakeOver { topic, done } => {
-                self.take_over([&*topic], &self.client.metadata());
+            SenderRequest::UpdateTopic { topic, done } => {
+                self.update_topics([&*topic], &self.client.metadata());
                 let _ = done.send(());
             }
-            Question::Purge { what, done } => {
+            SenderRequest::Purge { what, done } => {
                 let mut records = self.sender.purge(what, now(), metadata);
                 if what.queued() {
                     records += self.end.0.topics.purge();
@@ -218,7 +218,7 @@ impl SenderTask {
     }
 
     /// Sends what can be sent, and does what else there is to do.
-    fn give_out(&mut self, metadata: &Metadata) {
+    fn send_ready(&mut self, metadata: &Metadata) {
         while let Some(request) = self.sender.next_request(now(), metadata) {
             self.requests.start(request);
         }
@@ -229,10 +229,10 @@ impl SenderTask {
                 Effect::LearnLeader { topic, partition, leader, epoch, endpoints } => {
                     self.client.learn_leader(&topic, partition, leader, epoch, &endpoints);
                 }
-                Effect::Throttle { node, millis } => self.client.throttle(node, Lane::Main, millis),
-                Effect::Clogged { node, clogged } => self.end.0.topics.set_clogged(node, clogged),
-                Effect::AskProducerId => {
-                    self.errands.spawn(ask_producer_id(self.client.clone()));
+                Effect::Throttle { node, millis } => self.client.throttle(node, ConnectionKind::Main, millis),
+                Effect::Clogged { node, clogged } => self.end.0.topics.set_unavailable(node, clogged),
+                Effect::RequestProducerId => {
+                    self.errands.spawn(request_producer_id(self.client.clone()));
                 }
             }
         }
@@ -244,15 +244,15 @@ impl SenderTask {
         let waited_for = shared.topics.waited_for();
         let known = shared.topics.all();
         let known = known.iter().map(|topic| &*topic.name);
-        self.take_over(known.chain(waited_for.iter().map(|(name, _)| &**name)), &metadata);
+        self.update_topics(known.chain(waited_for.iter().map(|(name, _)| &**name)), &metadata);
         self.sender.metadata_changed(now(), &metadata);
     }
 
     /// Brings the producer's own table of topics up to date with what the metadata says of some.
-    fn take_over<'n>(&self, names: impl IntoIterator<Item = &'n str>, metadata: &Metadata) {
+    fn update_topics<'n>(&self, names: impl IntoIterator<Item = &'n str>, metadata: &Metadata) {
         let shared = &self.end.0;
-        let tell = |partition: &Arc<Partition>, news| shared.inbox.tell(partition, news, || false);
-        shared.topics.update(names, metadata, &mut Hand { ledger: &shared.ledger, clock: now, tell });
+        let tell = |partition: &Arc<Partition>, news| shared.inbox.notify(partition, news, || false);
+        shared.topics.update(names, metadata, &mut AppendContext { shared: &shared.ledger, clock: now, notify: tell });
     }
 
     /// Looks for a topic if records wait for it, unless that is under way.
@@ -264,9 +264,9 @@ impl SenderTask {
         }
     }
 
-    fn errand_done(&mut self, errand: Errand) {
+    fn handle_background(&mut self, errand: BackgroundResult) {
         match errand {
-            Errand::ProducerId(answer) => {
+            BackgroundResult::ProducerId(answer) => {
                 if let Err(error) = &answer {
                     event!(
                         WARN, self.client.origin(), %error,
@@ -275,9 +275,9 @@ impl SenderTask {
                 }
                 self.sender.producer_id(answer, now(), &self.client.metadata());
             }
-            Errand::Topic(name, deadline, found) => {
+            BackgroundResult::Topic(name, deadline, found) => {
                 self.looking.remove(&name);
-                self.take_over([&*name], &self.client.metadata());
+                self.update_topics([&*name], &self.client.metadata());
                 self.fail_waiting(&name, deadline, found);
                 self.look_for_topic(name);
             }
@@ -323,7 +323,7 @@ impl SenderTask {
         let shared = &self.end.0;
         match shared.inbox.phase() {
             Phase::Running => false,
-            Phase::Draining => shared.topics.outstanding(|| shared.ledger.settled()) == 0,
+            Phase::Draining => shared.topics.outstanding(|| shared.ledger.completed_records()) == 0,
             Phase::Aborting => true,
         }
     }
@@ -344,7 +344,7 @@ fn use_interval(client: &Client) -> Duration {
 }
 
 /// Waits for a topic, or, where it is known and lacks a partition, for newer metadata.
-async fn look_for(client: Client, name: Arc<str>, deadline: Instant, known: bool) -> Errand {
+async fn look_for(client: Client, name: Arc<str>, deadline: Instant, known: bool) -> BackgroundResult {
     client.want_topics([&*name]);
     let found = if known {
         let version = client.metadata().version;
@@ -352,7 +352,7 @@ async fn look_for(client: Client, name: Arc<str>, deadline: Instant, known: bool
     } else {
         client.topic(&name, deadline).await.map(drop)
     };
-    Errand::Topic(name, deadline, found)
+    BackgroundResult::Topic(name, deadline, found)
 }
 
 /// UNKNOWN_SERVER_ERROR is a mishap of the broker more often than a refusal: so many of them are
@@ -360,7 +360,7 @@ async fn look_for(client: Client, name: Arc<str>, deadline: Instant, known: bool
 const MISHAPS: u32 = 5;
 
 /// Asks for a producer id until there is one or it is refused.
-async fn ask_producer_id(client: Client) -> Errand {
+async fn request_producer_id(client: Client) -> BackgroundResult {
     let mut mishaps = 0;
     let mut outage = Outage::after(Duration::ZERO);
     loop {
@@ -368,7 +368,7 @@ async fn ask_producer_id(client: Client) -> Errand {
         let answer = client
             .call::<InitProducerIdRequest>(
                 Route::Any,
-                Lane::Main,
+                ConnectionKind::Main,
                 deadline,
                 |_version| InitProducerIdRequest {
                     transactional_id: None,
@@ -404,7 +404,7 @@ async fn ask_producer_id(client: Client) -> Errand {
                 let id = ProducerId { id: response.producer_id, epoch: response.producer_epoch };
                 let outage_s = outage.ended(now()).map(|outage| outage.duration.as_secs());
                 event!(INFO, client.origin(), producer_id = id.id, epoch = id.epoch, outage_s, "got a producer id");
-                return Errand::ProducerId(Ok(id));
+                return BackgroundResult::ProducerId(Ok(id));
             }
             // An answer that cannot be read cost its connection; another one may be sound, as for a
             // batch.
@@ -423,7 +423,7 @@ async fn ask_producer_id(client: Client) -> Errand {
                 event!(DEBUG, client.origin(), %error, mishaps, "no producer id yet; asking again");
                 tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
-            Err(error) => return Errand::ProducerId(Err(error.context("no producer id is to be had"))),
+            Err(error) => return BackgroundResult::ProducerId(Err(error.context("no producer id is to be had"))),
         }
     }
 }

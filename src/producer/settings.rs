@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ProducerInterceptor, callback::DeliveryCallback, credits::Credits, partitioner::Partitioning};
+use super::{ProducerInterceptor, callback::DeliveryCallback, credits::BufferPool, partitioner::Partitioning};
 use crate::{
     cluster::ClientSettings,
     config::{ClientKind, Configure, parse::FOREVER},
@@ -152,8 +152,8 @@ impl ProducerSettings {
         if let Some((name, _)) = not_zero.iter().find(|(_, value)| *value == 0) {
             return Err(contradiction(format!("{name} must be more than 0")));
         }
-        if self.buffer_memory > Credits::MAX {
-            return Err(contradiction(format!("buffer.memory must not be more than {} bytes here", Credits::MAX)));
+        if self.buffer_memory > BufferPool::MAX {
+            return Err(contradiction(format!("buffer.memory must not be more than {} bytes here", BufferPool::MAX)));
         }
         if self.max_request_size > i32::MAX as usize || self.batch_size > i32::MAX as usize {
             return Err(contradiction("max.request.size and batch.size must not be more than 2147483647 bytes"));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_javas() {
+    fn defaults_match_java_client() {
         let derived = check(|_| {}).unwrap();
         assert!(derived.idempotent);
         assert_eq!(derived.delivery_timeout, Duration::from_secs(120));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn idempotence_gives_way_unless_it_was_asked_for() {
+    fn conflicting_setting_disables_idempotence_unless_explicit() {
         let ways: [fn(&mut ProducerSettings); 3] =
             [|s| s.acks = Acks::Leader, |s| s.retries = 0, |s| s.max_in_flight = 6];
         for way in ways {
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn delivery_timeout_holds_linger_and_request() {
+    fn delivery_timeout_covers_linger_and_request_timeout() {
         let both = |name| {
             check(move |s| {
                 s.delivery_timeout = Some(Duration::from_secs(5));
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_allow_nothing_are_refused() {
+    fn rejects_zero_and_excessive_limits() {
         let ways: [fn(&mut ProducerSettings); 4] = [
             |s| s.buffer_memory = 0,
             |s| s.max_request_size = 0,

@@ -1,6 +1,6 @@
 //! The size of batches, and the share of a partition's turn.
 
-use super::estimate::CompressionEstimate;
+use super::estimate::CompressionRatio;
 
 /// A turn gets as much at most: whoever sends little would else send to one partition for long, if
 /// batches may be large.
@@ -26,7 +26,7 @@ impl Sizes {
     }
 
     /// What they come to for a topic whose batches are compressed like that.
-    pub(crate) fn limits(&self, estimate: &CompressionEstimate) -> Limits {
+    pub(crate) fn limits(&self, estimate: &CompressionRatio) -> Limits {
         let batch = estimate.limit(self.batch);
         Limits { batch, turn: batch / self.turns }
     }
@@ -37,8 +37,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_takes_a_whole_number_of_turns() {
-        let limits = |batch_size| Sizes::new(batch_size).limits(&CompressionEstimate::default());
+    fn switch_limit_divides_batch_size_evenly() {
+        let limits = |batch_size| Sizes::new(batch_size).limits(&CompressionRatio::default());
         assert_eq!(limits(16_384), Limits { batch: 16_384, turn: 16_384 });
         assert_eq!(limits(262_144), Limits { batch: 262_144, turn: 65_536 });
         assert_eq!(limits(100_000), Limits { batch: 100_000, turn: 50_000 });

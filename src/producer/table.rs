@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_thread_sees_the_newest_table_of_its_own_producer() {
+    fn thread_reads_newest_table_of_each_producer() {
         let (one, other) = (Tables::new(), Tables::new());
         let has = |tables: &Tables| tables.with(|table| table.contains_key("orders"));
         assert!(!has(&one) && !has(&one));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_spread_over_all_bits() {
+    fn topic_name_hashes_cover_all_bits() {
         let hasher = BuildHasherDefault::<NameHasher>::default();
         let names = (0..20_000).map(|i| format!("team-{}.orders-{i}", i % 7));
         let hashes: Vec<u64> = names.map(|name| hasher.hash_one(&*name)).collect();

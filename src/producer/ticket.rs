@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use super::cell::Cell;
+use super::cell::BatchResults;
 use crate::cluster::Revocable;
 
 /// Whether a batch that was given to a request can still be taken back: decided once, by the first
@@ -14,24 +14,24 @@ use crate::cluster::Revocable;
 ///
 /// It lives in the batch's cell, so that an attempt allocates nothing for it.
 #[derive(Clone, Debug)]
-pub(crate) struct Ticket {
-    cell: Arc<Cell>,
+pub(crate) struct RevocableBatch {
+    cell: Arc<BatchResults>,
     attempt: u32,
 }
 
 /// The last attempt's number, and in its low bits what became of that.
 #[derive(Debug, Default)]
-pub(crate) struct TicketState(AtomicU32);
+pub(crate) struct RevocableState(AtomicU32);
 
 const WRITTEN: u32 = 1;
 const WITHDRAWN: u32 = 2;
 const ATTEMPT: u32 = 4;
 
-impl Ticket {
+impl RevocableBatch {
     /// A ticket for the next attempt of the batch whose own cell this is. Those of earlier attempts
     /// are void.
-    pub(crate) fn next(cell: &Arc<Cell>) -> Self {
-        let state = &cell.ticket().0;
+    pub(crate) fn next(cell: &Arc<BatchResults>) -> Self {
+        let state = &cell.revocable_state().0;
         let attempt = (state.load(Ordering::Acquire) & !(ATTEMPT - 1)).wrapping_add(ATTEMPT);
         state.store(attempt, Ordering::Release);
         Self { cell: cell.clone(), attempt }
@@ -44,7 +44,7 @@ impl Ticket {
 
     /// Takes the batch back; `false` when it may be on the wire.
     pub(crate) fn withdraw(&self) -> bool {
-        self.cell.ticket().decide(self.attempt, WITHDRAWN) || self.is_withdrawn()
+        self.cell.revocable_state().decide(self.attempt, WITHDRAWN) || self.is_withdrawn()
     }
 
     /// Whether this attempt was taken back, so that no byte of it was written.
@@ -53,23 +53,23 @@ impl Ticket {
     }
 }
 
-impl TicketState {
+impl RevocableState {
     fn decide(&self, attempt: u32, what: u32) -> bool {
         self.0.compare_exchange(attempt, attempt + what, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
-impl Revocable for Cell {
+impl Revocable for BatchResults {
     fn is_withdrawn(&self, attempt: u32) -> bool {
-        self.ticket().0.load(Ordering::Acquire) == attempt + WITHDRAWN
+        self.revocable_state().0.load(Ordering::Acquire) == attempt + WITHDRAWN
     }
 
     fn write(&self, attempt: u32) -> bool {
-        self.ticket().decide(attempt, WRITTEN)
+        self.revocable_state().decide(attempt, WRITTEN)
     }
 
-    fn undo(&self, attempt: u32) {
-        let state = self.ticket();
+    fn withdraw(&self, attempt: u32) {
+        let state = self.revocable_state();
         if !state.decide(attempt, WITHDRAWN) {
             // Fails where the batch was taken back already, or the attempt is void: then there is
             // nothing to undo.
@@ -82,43 +82,43 @@ impl Revocable for Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Departure;
+    use crate::cluster::RevocableParts;
 
-    fn leave(tickets: &[Ticket]) -> bool {
-        tickets.iter().map(Ticket::part).collect::<Departure>().leave()
+    fn leave(tickets: &[RevocableBatch]) -> bool {
+        tickets.iter().map(RevocableBatch::part).collect::<RevocableParts>().confirm_write()
     }
 
     #[test]
-    fn it_is_decided_once() {
-        let cell = Arc::new(Cell::new(1));
-        let ticket = Ticket::next(&cell);
+    fn attempt_is_written_or_withdrawn_once() {
+        let cell = Arc::new(BatchResults::new(1));
+        let ticket = RevocableBatch::next(&cell);
         assert!(cell.write(ticket.attempt));
         assert!(!ticket.withdraw() && !cell.write(ticket.attempt));
-        let next = Ticket::next(&cell);
+        let next = RevocableBatch::next(&cell);
         assert!(!cell.write(ticket.attempt), "an earlier attempt's is void");
         assert!(next.withdraw() && next.withdraw());
         assert!(!cell.write(next.attempt));
     }
 
     #[test]
-    fn request_with_one_withdrawn_batch_takes_all_back() {
-        let cells = [1, 2, 3].map(|id| Arc::new(Cell::new(id)));
-        let tickets = cells.each_ref().map(Ticket::next);
+    fn withdrawn_batch_takes_back_whole_request() {
+        let cells = [1, 2, 3].map(|id| Arc::new(BatchResults::new(id)));
+        let tickets = cells.each_ref().map(RevocableBatch::next);
         assert!(tickets[1].withdraw());
         assert!(!leave(&tickets));
-        assert!(tickets.iter().all(Ticket::is_withdrawn));
-        let tickets = cells.each_ref().map(Ticket::next);
+        assert!(tickets.iter().all(RevocableBatch::is_withdrawn));
+        let tickets = cells.each_ref().map(RevocableBatch::next);
         assert!(leave(&tickets));
         assert!(tickets.iter().all(|ticket| !ticket.is_withdrawn() && !ticket.withdraw()));
     }
 
     #[test]
-    fn request_that_stays_undoes_what_was_decided() {
-        let cells = [1, 2].map(|id| Arc::new(Cell::new(id)));
-        let tickets = cells.each_ref().map(Ticket::next);
+    fn unsent_request_withdraws_all_its_batches() {
+        let cells = [1, 2].map(|id| Arc::new(BatchResults::new(id)));
+        let tickets = cells.each_ref().map(RevocableBatch::next);
         // The second attempt is void, as if it were taken back between the look at it and the
         // decision.
-        let _newer = Ticket::next(&cells[1]);
+        let _newer = RevocableBatch::next(&cells[1]);
         assert!(!leave(&tickets));
         assert!(tickets[0].is_withdrawn());
     }

@@ -22,7 +22,7 @@ const SHARERS: u32 = 32;
 const CLOSE: Duration = Duration::from_micros(3);
 
 thread_local! {
-    static LAST: Reading = const { Reading::none() };
+    static LAST: ClockReading = const { ClockReading::none() };
 }
 
 /// The time in milliseconds since the Unix epoch.
@@ -46,7 +46,7 @@ fn coarse() -> Option<(i64, i64)> {
 
 /// When the clock was last read, and for how many more records that counts.
 #[derive(Debug)]
-struct Reading {
+struct ClockReading {
     since: Cell<Duration>,
     /// Records come in close order, so the next reading may be shared.
     close: Cell<bool>,
@@ -58,7 +58,7 @@ struct Reading {
     tick: Cell<(i64, i64)>,
 }
 
-impl Reading {
+impl ClockReading {
     const fn none() -> Self {
         Self {
             since: Cell::new(Duration::ZERO),
@@ -112,7 +112,7 @@ mod tests {
     const TICK: u64 = 4_000_000;
 
     /// A reading that is asked at given times, and how often it read the exact clock.
-    struct Asked(Reading, u32);
+    struct Asked(ClockReading, u32);
 
     impl Asked {
         fn at(&mut self, nanos: u64) -> i64 {
@@ -133,8 +133,8 @@ mod tests {
     const START: u64 = 1_700_000_000_000_000_000;
 
     #[test]
-    fn records_in_close_order_share_a_reading() {
-        let mut asked = Asked(Reading::none(), 0);
+    fn records_in_quick_succession_share_clock_reading() {
+        let mut asked = Asked(ClockReading::none(), 0);
         for n in 0..10_000 {
             let at = START + n * 100;
             let millis = asked.at(at) as u64;
@@ -144,8 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn records_that_come_slowly_get_readings_of_their_own() {
-        let mut asked = Asked(Reading::none(), 0);
+    fn slow_records_read_clock_each_time() {
+        let mut asked = Asked(ClockReading::none(), 0);
         for n in 0..1000 {
             let at = START + n * 5_000;
             assert_eq!(asked.at(at) as u64, at / 1_000_000);
@@ -154,8 +154,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_after_a_burst_is_seen_by_the_coarse_clock() {
-        let mut asked = Asked(Reading::none(), 0);
+    fn coarse_clock_detects_pause_after_burst() {
+        let mut asked = Asked(ClockReading::none(), 0);
         for burst in 0..100 {
             let start = START + burst * 1_000_000_007;
             for n in 0..40 {
@@ -167,8 +167,8 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_is_followed() {
-        let mut asked = Asked(Reading::none(), 0);
+    fn follows_clock_that_is_set_back() {
+        let mut asked = Asked(ClockReading::none(), 0);
         for n in 0..100 {
             asked.at(START + n * 50);
         }
@@ -177,8 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn without_a_coarse_clock_every_record_reads_the_exact_one() {
-        let (reading, mut reads) = (Reading::none(), 0);
+    fn reads_exact_clock_without_coarse_clock() {
+        let (reading, mut reads) = (ClockReading::none(), 0);
         for n in 0..100 {
             reading.millis(
                 || None,
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_time() {
+    fn now_millis_matches_system_time() {
         for _ in 0..1000 {
             let before = to_millis(SystemTime::now());
             let now = now_millis();

@@ -16,15 +16,15 @@ use std::{
 use uuid::Uuid;
 
 pub(crate) use self::waiting::TopicTimeout;
-use self::waiting::{Waiting, WaitingRecord};
+use self::waiting::{WaitingRecord, WaitingRecords};
 use super::{
-    accumulator::{Appended, Entry, Held, News, Partition, Payment, Waited},
-    batch::{Ledger, Run},
-    cell::Cell,
-    credits::Charge,
-    estimate::{CompressionEstimate, Growth},
+    accumulator::{Appended, LockedPartition, Partition, RecordEntry, RecordReservation, SenderEvent, WaitedRecord},
+    batch::{BatchShared, ResultRun},
+    cell::BatchResults,
+    credits::BufferReservation,
+    estimate::{BatchGrowth, CompressionRatio},
     partitioner::{Choice, Chooser, Leader, Partitioning},
-    purge::Purge,
+    purge::PurgeScope,
     sizes::Sizes,
     table::{Table, Tables},
 };
@@ -40,7 +40,7 @@ use crate::{
 pub(crate) struct Placement {
     pub(crate) sizes: Sizes,
     /// How far a batch may grow beyond that if it is compressed.
-    pub(crate) growth: Arc<Growth>,
+    pub(crate) growth: Arc<BatchGrowth>,
     pub(crate) partitioning: Partitioning,
     /// `client.rack`.
     pub(crate) rack: Option<String>,
@@ -60,7 +60,7 @@ pub(crate) struct Topic {
     /// number would number its batches anew, and the broker would take them for repetitions.
     gone: Vec<Arc<Partition>>,
     /// How well its batches are compressed.
-    estimate: Arc<CompressionEstimate>,
+    compression_ratio: Arc<CompressionRatio>,
     chooser: Chooser,
 }
 
@@ -68,23 +68,23 @@ pub(crate) struct Topic {
 #[derive(Debug)]
 pub(crate) struct Topics {
     table: Tables,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingRecords>,
     placement: Placement,
 }
 
 /// What is known of a record once it was looked at.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Admitted {
+pub(crate) struct AdmittedRecord {
     /// An upper bound of its bytes in a batch: what it is charged.
     pub(crate) bound: u32,
     pub(crate) timestamp: i64,
 }
 
 /// What putting a record down needs besides the record. `tell` gets what the sender has to know.
-pub(crate) struct Hand<'a, C, T> {
-    pub(crate) ledger: &'a Arc<Ledger>,
+pub(crate) struct AppendContext<'a, C, T> {
+    pub(crate) shared: &'a Arc<BatchShared>,
     pub(crate) clock: C,
-    pub(crate) tell: T,
+    pub(crate) notify: T,
 }
 
 /// Why a record was not put down.
@@ -96,8 +96,8 @@ pub(crate) enum Refused {
 }
 
 /// Where a record is, and where its result will be.
-pub(crate) struct Placed {
-    pub(crate) cell: Arc<Cell>,
+pub(crate) struct PlacedRecord {
+    pub(crate) cell: Arc<BatchResults>,
     pub(crate) index: u32,
     /// It is the first that waits for its topic, which has to be looked for.
     pub(crate) look_for_topic: bool,
@@ -115,13 +115,13 @@ impl Topics {
 
     /// Puts a record into a batch or into its topic's queue. `paid` says that its bytes were taken
     /// from the credits; they are the caller's again if it is refused.
-    pub(crate) fn place<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
+    pub(crate) fn place<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
         &self,
         record: &Record<'_>,
-        admitted: Admitted,
+        admitted: AdmittedRecord,
         paid: bool,
-        hand: &mut Hand<'_, C, T>,
-    ) -> Result<Placed, Refused> {
+        hand: &mut AppendContext<'_, C, T>,
+    ) -> Result<PlacedRecord, Refused> {
         if let Some(placed) = self.table.with(|table| self.place_known(table, record, admitted, paid, hand))? {
             return Ok(placed);
         }
@@ -143,8 +143,8 @@ impl Topics {
                 break (waiting, table);
             }
         };
-        let ledger = hand.ledger;
-        if !paid && !ledger.credits.try_take(admitted.bound) {
+        let ledger = hand.shared;
+        if !paid && !ledger.buffer.try_take(admitted.bound) {
             return Err(Refused::Full);
         }
         let (cell, index) = waiting.next_place(ledger);
@@ -158,9 +158,9 @@ impl Topics {
             record: record.clone().into_owned(),
             admitted,
             since: (hand.clock)(),
-            place: Some(Box::new(Waited {
-                run: Run { cell: cell.clone(), first: index, count: 1 },
-                charge: Charge::of(&ledger.credits, admitted.bound),
+            place: Some(Box::new(WaitedRecord {
+                run: ResultRun { cell: cell.clone(), first: index, count: 1 },
+                charge: BufferReservation::of(&ledger.buffer, admitted.bound),
                 group: ledger.flushes.join(),
             })),
             ledger: ledger.clone(),
@@ -169,20 +169,20 @@ impl Topics {
         if first {
             waiting.unseen.push(name);
         }
-        Ok(Placed { cell, index, look_for_topic: first })
+        Ok(PlacedRecord { cell, index, look_for_topic: first })
     }
 
-    fn place_known<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
+    fn place_known<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
         &self,
         table: &Table,
         record: &Record<'_>,
-        admitted: Admitted,
+        admitted: AdmittedRecord,
         paid: bool,
-        hand: &mut Hand<'_, C, T>,
-    ) -> Result<Option<Placed>, Refused> {
+        hand: &mut AppendContext<'_, C, T>,
+    ) -> Result<Option<PlacedRecord>, Refused> {
         let Some(topic) = table.get(record.topic()) else { return Ok(None) };
-        let mut payment = if paid { Payment::Paid } else { Payment::Due };
-        let take = |cell: &Arc<Cell>, index| Placed { cell: cell.clone(), index, look_for_topic: false };
+        let mut payment = if paid { RecordReservation::Reserved } else { RecordReservation::FromPool };
+        let take = |cell: &Arc<BatchResults>, index| PlacedRecord { cell: cell.clone(), index, look_for_topic: false };
         match topic.append(&mut None, record, admitted, &mut payment, &self.placement, hand, take) {
             TopicAppend::Done(placed) => Ok(Some(placed)),
             TopicAppend::NoPartition => Ok(None),
@@ -194,11 +194,11 @@ impl Topics {
     /// Puts records down that come one behind the other, as long as each can be put down at once: a
     /// run of records of one partition costs its lock once. Gives how many were; `took` hears where
     /// the result of each will be.
-    pub(crate) fn place_run<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
+    pub(crate) fn place_run<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
         &self,
-        records: &[(Record<'_>, Admitted)],
-        hand: &mut Hand<'_, C, T>,
-        mut took: impl FnMut(&Arc<Cell>, u32, i64),
+        records: &[(Record<'_>, AdmittedRecord)],
+        hand: &mut AppendContext<'_, C, T>,
+        mut took: impl FnMut(&Arc<BatchResults>, u32, i64),
     ) -> usize {
         self.table.with(|table| {
             let mut held = None;
@@ -207,8 +207,16 @@ impl Topics {
                 let known = last.filter(|topic| *topic.name == *record.topic());
                 let Some(topic) = known.or_else(|| table.get(record.topic())) else { return at };
                 last = Some(topic);
-                let take = |cell: &Arc<Cell>, index| took(cell, index, admitted.timestamp);
-                match topic.append(&mut held, record, *admitted, &mut Payment::Due, &self.placement, hand, take) {
+                let take = |cell: &Arc<BatchResults>, index| took(cell, index, admitted.timestamp);
+                match topic.append(
+                    &mut held,
+                    record,
+                    *admitted,
+                    &mut RecordReservation::FromPool,
+                    &self.placement,
+                    hand,
+                    take,
+                ) {
                     TopicAppend::Done(()) => {}
                     _ => return at,
                 }
@@ -220,11 +228,11 @@ impl Topics {
     /// Takes over what metadata says of topics: new partitions, another id, other leaders. Records
     /// that waited for what is there now go into its batches. The table is made anew once, however
     /// many topics there are.
-    pub(crate) fn update<'m, C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
+    pub(crate) fn update<'m, C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
         &self,
         names: impl IntoIterator<Item = &'m str>,
         metadata: &Metadata,
-        hand: &mut Hand<'_, C, T>,
+        hand: &mut AppendContext<'_, C, T>,
     ) {
         let known = self.table.newest();
         // A topic that is named twice is made once: its waiting records are in one place only.
@@ -300,8 +308,8 @@ impl Topics {
         let mut waiting = self.lock();
         let name = known.map_or_else(|| said.name.clone(), |known| known.name.clone());
         let mut partitions: Vec<_> = known.iter().flat_map(|known| known.ever()).cloned().collect();
-        let estimate = known.map(|known| known.estimate.clone());
-        let estimate = estimate.unwrap_or_else(|| Arc::new(CompressionEstimate::new(growth.clone())));
+        let estimate = known.map(|known| known.compression_ratio.clone());
+        let estimate = estimate.unwrap_or_else(|| Arc::new(CompressionRatio::new(growth.clone())));
         for index in partitions.len()..count {
             let slot = waiting.slots;
             waiting.slots += 1;
@@ -315,7 +323,7 @@ impl Topics {
         let clogged = |node| waiting.clogged.entry(node).or_default().clone();
         let before = known.map(|known| &known.chooser);
         let chooser = Chooser::new(seed, leaders, partitioning, rack.as_deref(), load, clogged, before);
-        Some(Arc::new(Topic { name, id: said.id, partitions, gone, estimate, chooser }))
+        Some(Arc::new(Topic { name, id: said.id, partitions, gone, compression_ratio: estimate, chooser }))
     }
 
     /// Fails the records that wait for this topic longer than they may (all of them, if `all`) with
@@ -354,7 +362,7 @@ impl Topics {
         let mut records = 0;
         for (topic, queue) in left {
             for mut record in queue {
-                record.fail(Purge::error(&topic));
+                record.fail(PurgeScope::error(&topic));
                 records += 1;
             }
         }
@@ -385,7 +393,7 @@ impl Topics {
     }
 
     /// Whether a broker takes no data at the moment.
-    pub(crate) fn set_clogged(&self, node: i32, clogged: bool) {
+    pub(crate) fn set_unavailable(&self, node: i32, clogged: bool) {
         self.lock().clogged.entry(node).or_default().set(clogged);
     }
 
@@ -424,12 +432,12 @@ impl Topics {
         for partition in table.values().flat_map(|topic| topic.ever()) {
             for mut batch in partition.close(error.clone()) {
                 let status = batch.status();
-                batch.settle(super::batch::Verdict::Failed(error.clone().with_status(status)));
+                batch.complete(super::batch::BatchOutcome::Failed(error.clone().with_status(status)));
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, WaitingRecords> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -452,14 +460,14 @@ impl Topic {
             id: Uuid::nil(),
             partitions: Vec::new(),
             gone: Vec::new(),
-            estimate: Arc::default(),
+            compression_ratio: Arc::default(),
             chooser: Chooser::new(
                 0,
                 Vec::new(),
                 &Partitioning::default(),
                 None,
                 |_| Arc::default(),
-                |_| crate::producer::partitioner::Clogged::default(),
+                |_| crate::producer::partitioner::BrokerUnavailable::default(),
                 None,
             ),
         })
@@ -474,15 +482,15 @@ impl Topic {
     /// where its result will be.
     #[allow(clippy::too_many_arguments, reason = "the one place where a record and its producer meet")]
     #[inline]
-    fn append<'t, R, C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
+    fn append<'t, R, C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
         &'t self,
-        held: &mut Option<Held<'t>>,
+        held: &mut Option<LockedPartition<'t>>,
         record: &Record<'_>,
-        admitted: Admitted,
-        payment: &mut Payment,
+        admitted: AdmittedRecord,
+        payment: &mut RecordReservation,
         placement: &Placement,
-        hand: &mut Hand<'_, C, T>,
-        mut take: impl FnMut(&Arc<Cell>, u32) -> R,
+        hand: &mut AppendContext<'_, C, T>,
+        mut take: impl FnMut(&Arc<BatchResults>, u32) -> R,
     ) -> TopicAppend<R> {
         // The user's code may send records itself, so nothing is held meanwhile.
         let fixed = match self.chooser.choose(record, &self.name, &placement.partitioning, || *held = None) {
@@ -491,8 +499,8 @@ impl Topic {
             Choice::Refused(error) => return TopicAppend::Refused(error),
         };
         let sticky = &self.chooser.sticky;
-        let Admitted { bound, timestamp } = admitted;
-        let mut entry = Entry { parts: parts_of(record), bound, timestamp, sticky: None };
+        let AdmittedRecord { bound, timestamp } = admitted;
+        let mut entry = RecordEntry { parts: parts_of(record), bound, timestamp, sticky: None };
         // A turn can end under us, and again under the next choice; after some rounds any partition
         // will do.
         for round in 0..8 {
@@ -504,26 +512,26 @@ impl Topic {
                 Some(here) => here,
                 None => {
                     *held = None;
-                    partition.hold()
+                    partition.lock_to_append()
                 }
             };
-            match here.append(&entry, payment, placement.sizes, hand.ledger, &hand.clock, &mut take) {
+            match here.append(&entry, payment, placement.sizes, hand.shared, &hand.clock, &mut take) {
                 Appended::Done { taken, news } => {
-                    if news == News::None {
+                    if news == SenderEvent::None {
                         *held = Some(here);
                     } else {
                         drop(here);
-                        (hand.tell)(partition, news);
+                        (hand.notify)(partition, news);
                     }
                     return TopicAppend::Done(taken);
                 }
-                Appended::TurnOver(news) => {
+                Appended::StickyTurnOver(news) => {
                     drop(here);
-                    (hand.tell)(partition, news);
+                    (hand.notify)(partition, news);
                 }
-                Appended::Full(news) => {
+                Appended::BufferFull(news) => {
                     drop(here);
-                    (hand.tell)(partition, news);
+                    (hand.notify)(partition, news);
                     return TopicAppend::Full;
                 }
                 Appended::Closed(error) => return TopicAppend::Refused(error),
@@ -535,5 +543,5 @@ impl Topic {
 
 /// What is written of a record.
 pub(crate) fn parts_of<'a>(record: &'a Record<'a>) -> RecordParts<'a> {
-    RecordParts { key: record.key_bytes(), value: record.value_bytes(), record: Some(record) }
+    RecordParts { key: record.key(), value: record.value(), record: Some(record) }
 }

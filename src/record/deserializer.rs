@@ -14,7 +14,7 @@ pub type DeserializeError = Box<dyn StdError + Send + Sync>;
 /// What of a record is to be turned into a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Field<'r> {
+pub struct FieldContext<'r> {
     /// The topic that the record is of.
     pub topic: &'r str,
     /// Whether it is the record's key; otherwise its value.
@@ -25,7 +25,7 @@ pub struct Field<'r> {
 ///
 /// It is given to [`ConsumerRecord::value_as`], [`RecordRef::value_as`](crate::RecordRef::value_as)
 /// and `key_as`; records themselves are bytes whatever is done with them. Any `Fn(&[u8]) ->
-/// Result<T, E>` is one, and [`Plain`] knows the formats of Kafka's own serializers. Null is not
+/// Result<T, E>` is one, and [`KafkaFormats`] knows the formats of Kafka's own serializers. Null is not
 /// asked about.
 ///
 /// ```
@@ -37,7 +37,7 @@ pub struct Field<'r> {
 /// struct Orders;
 ///
 /// impl Deserializer<'_, Order> for Orders {
-///     fn deserialize(&self, field: Field<'_>, bytes: &[u8]) -> Result<Order, DeserializeError> {
+///     fn deserialize(&self, field: FieldContext<'_>, bytes: &[u8]) -> Result<Order, DeserializeError> {
 ///         let id = std::str::from_utf8(bytes)?.strip_prefix("id=").ok_or_else(|| format!("{}: no id", field.topic))?;
 ///         Ok(Order { id: id.parse()? })
 ///     }
@@ -53,7 +53,7 @@ pub trait Deserializer<'a, T> {
     /// # Errors
     /// Whatever is wrong with them; it becomes the source of an error of kind
     /// [`Deserialization`](ErrorKind::Deserialization) that names the record.
-    fn deserialize(&self, field: Field<'_>, bytes: &'a [u8]) -> Result<T, DeserializeError>;
+    fn deserialize(&self, field: FieldContext<'_>, bytes: &'a [u8]) -> Result<T, DeserializeError>;
 }
 
 impl<'a, T, E, F> Deserializer<'a, T> for F
@@ -61,7 +61,7 @@ where
     F: Fn(&'a [u8]) -> Result<T, E>,
     E: Into<DeserializeError>,
 {
-    fn deserialize(&self, _field: Field<'_>, bytes: &'a [u8]) -> Result<T, DeserializeError> {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &'a [u8]) -> Result<T, DeserializeError> {
         self(bytes).map_err(Into::into)
     }
 }
@@ -71,43 +71,43 @@ where
 /// size), `bool` (one byte, 0 or 1), `Uuid` (its text).
 ///
 /// ```
-/// use ottla::Plain;
+/// use ottla::KafkaFormats;
 /// # fn show(record: &ottla::ConsumerRecord) -> ottla::Result<()> {
-/// let customer: Option<&str> = record.key_as(&Plain)?; // borrowed from the record
-/// let cents: Option<i64> = record.value_as(&Plain)?;
+/// let customer: Option<&str> = record.key_as(&KafkaFormats)?; // borrowed from the record
+/// let cents: Option<i64> = record.value_as(&KafkaFormats)?;
 /// # let _ = (customer, cents); Ok(()) }
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Plain;
+pub struct KafkaFormats;
 
-impl<'a> Deserializer<'a, &'a str> for Plain {
-    fn deserialize(&self, _field: Field<'_>, bytes: &'a [u8]) -> Result<&'a str, DeserializeError> {
+impl<'a> Deserializer<'a, &'a str> for KafkaFormats {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &'a [u8]) -> Result<&'a str, DeserializeError> {
         Ok(std::str::from_utf8(bytes)?)
     }
 }
 
-impl Deserializer<'_, String> for Plain {
-    fn deserialize(&self, _field: Field<'_>, bytes: &[u8]) -> Result<String, DeserializeError> {
+impl Deserializer<'_, String> for KafkaFormats {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<String, DeserializeError> {
         Ok(std::str::from_utf8(bytes)?.to_owned())
     }
 }
 
-impl<'a> Deserializer<'a, &'a [u8]> for Plain {
-    fn deserialize(&self, _field: Field<'_>, bytes: &'a [u8]) -> Result<&'a [u8], DeserializeError> {
+impl<'a> Deserializer<'a, &'a [u8]> for KafkaFormats {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &'a [u8]) -> Result<&'a [u8], DeserializeError> {
         Ok(bytes)
     }
 }
 
-impl Deserializer<'_, Vec<u8>> for Plain {
-    fn deserialize(&self, _field: Field<'_>, bytes: &[u8]) -> Result<Vec<u8>, DeserializeError> {
+impl Deserializer<'_, Vec<u8>> for KafkaFormats {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<Vec<u8>, DeserializeError> {
         Ok(bytes.to_vec())
     }
 }
 
 macro_rules! numbers {
     ($($number:ty),*) => { $(
-        impl Deserializer<'_, $number> for Plain {
-            fn deserialize(&self, _field: Field<'_>, bytes: &[u8]) -> Result<$number, DeserializeError> {
+        impl Deserializer<'_, $number> for KafkaFormats {
+            fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<$number, DeserializeError> {
                 let wrong = || format!("an {} has {} bytes, not {}", stringify!($number), size_of::<$number>(), bytes.len());
                 Ok(<$number>::from_be_bytes(bytes.try_into().map_err(|_| wrong())?))
             }
@@ -117,8 +117,8 @@ macro_rules! numbers {
 
 numbers!(i16, i32, i64, f32, f64);
 
-impl Deserializer<'_, bool> for Plain {
-    fn deserialize(&self, _field: Field<'_>, bytes: &[u8]) -> Result<bool, DeserializeError> {
+impl Deserializer<'_, bool> for KafkaFormats {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<bool, DeserializeError> {
         match bytes {
             [0] => Ok(false),
             [1] => Ok(true),
@@ -127,8 +127,8 @@ impl Deserializer<'_, bool> for Plain {
     }
 }
 
-impl Deserializer<'_, Uuid> for Plain {
-    fn deserialize(&self, _field: Field<'_>, bytes: &[u8]) -> Result<Uuid, DeserializeError> {
+impl Deserializer<'_, Uuid> for KafkaFormats {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<Uuid, DeserializeError> {
         Ok(Uuid::try_parse_ascii(bytes)?)
     }
 }
@@ -142,7 +142,7 @@ pub(crate) fn field_as<'a, T>(
     bytes: Option<&'a [u8]>,
 ) -> Result<Option<T>> {
     let Some(bytes) = bytes else { return Ok(None) };
-    let field = Field { topic, is_key };
+    let field = FieldContext { topic, is_key };
     deserializer.deserialize(field, bytes).map(Some).map_err(|error| {
         let what = if is_key { "key" } else { "value" };
         let message = format!("{what} of {topic}[{partition}], offset {offset}: {error}");
@@ -194,14 +194,14 @@ mod tests {
 
     fn value<T>(bytes: &'static [u8]) -> Option<T>
     where
-        Plain: for<'a> Deserializer<'a, T>,
+        KafkaFormats: for<'a> Deserializer<'a, T>,
     {
-        record(None, Some(bytes)).value_as(&Plain).ok().flatten()
+        record(None, Some(bytes)).value_as(&KafkaFormats).ok().flatten()
     }
 
     /// The bytes are those that Kafka's serializers of these types write.
     #[test]
-    fn kafkas_own_formats_are_read() {
+    fn reads_formats_of_kafka_serializers() {
         assert_eq!(value::<i16>(&[0xff, 0xfe]), Some(-2));
         assert_eq!(value::<i32>(&[0, 0, 1, 0]), Some(256));
         assert_eq!(value::<i64>(&[0x80, 0, 0, 0, 0, 0, 0, 0]), Some(i64::MIN));
@@ -213,29 +213,29 @@ mod tests {
         let id = value::<Uuid>(b"936da01f-9abd-4d9d-80c7-02af85c822a8");
         assert_eq!(id.map(|id| id.as_u128()), Some(0x936d_a01f_9abd_4d9d_80c7_02af_85c8_22a8));
         let whole = record(Some(b"k"), None);
-        assert_eq!(whole.key_as::<&str>(&Plain).unwrap(), Some("k"));
-        assert_eq!(whole.key_as::<&[u8]>(&Plain).unwrap(), Some(&b"k"[..]));
-        assert_eq!(whole.value_as::<i64>(&Plain).unwrap(), None, "a tombstone has no value to look at");
+        assert_eq!(whole.key_as::<&str>(&KafkaFormats).unwrap(), Some("k"));
+        assert_eq!(whole.key_as::<&[u8]>(&KafkaFormats).unwrap(), Some(&b"k"[..]));
+        assert_eq!(whole.value_as::<i64>(&KafkaFormats).unwrap(), None, "a tombstone has no value to look at");
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error_that_names_the_record() {
+    fn error_names_partition_offset_and_field() {
         let bad = record(Some(b"\xff"), Some(b"123"));
-        let error = bad.value_as::<i32>(&Plain).unwrap_err();
+        let error = bad.value_as::<i32>(&KafkaFormats).unwrap_err();
         assert_eq!((error.kind(), error.place()), (ErrorKind::Deserialization, Some(("t", 3, 7))));
         assert_eq!(error.to_string(), "value of t[3], offset 7: an i32 has 4 bytes, not 3");
-        let error = bad.key_as::<&str>(&Plain).unwrap_err();
+        let error = bad.key_as::<&str>(&KafkaFormats).unwrap_err();
         assert!(error.to_string().starts_with("key of t[3], offset 7: ") && error.source().is_some(), "{error}");
-        assert!(bad.key_as::<Uuid>(&Plain).is_err() && bad.key_as::<bool>(&Plain).is_err());
+        assert!(bad.key_as::<Uuid>(&KafkaFormats).is_err() && bad.key_as::<bool>(&KafkaFormats).is_err());
     }
 
     #[test]
-    fn functions_and_objects_are_deserializers() {
+    fn accepts_functions_and_trait_objects() {
         let parse = |bytes: &[u8]| std::str::from_utf8(bytes)?.parse::<u64>().map_err(DeserializeError::from);
         let record = record(Some(b"x"), Some(b"123"));
         assert_eq!(record.value_as(&parse).unwrap(), Some(123));
         assert!(record.key_as(&parse).is_err());
-        let by_name: &dyn for<'a> Deserializer<'a, String> = &Plain;
+        let by_name: &dyn for<'a> Deserializer<'a, String> = &KafkaFormats;
         assert_eq!(record.value_as(by_name).unwrap().as_deref(), Some("123"));
         assert_eq!(record.value_as(&std::str::from_utf8).unwrap(), Some("123"));
     }

@@ -68,27 +68,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_can_be_read_and_replaced() {
-        let mut record = Record::to("a").partition(1).key("k").value("v").header("x", "1").header("y", "2");
+    fn setters_replace_every_field_of_record() {
+        let mut record =
+            Record::to("a").with_partition(1).with_key("k").with_value("v").with_header("x", "1").with_header("y", "2");
         record.add_header("x", String::from("3"));
         assert_eq!(record.remove_headers("y"), 1);
         assert_eq!(record.remove_headers("z"), 0);
         let headers: Vec<_> = record.headers().collect();
         assert_eq!(headers, [("x", Some(&b"1"[..])), ("x", Some(&b"3"[..]))]);
-        assert_eq!((record.chosen_partition(), record.key_bytes()), (Some(1), Some(&b"k"[..])));
+        assert_eq!((record.partition(), record.key()), (Some(1), Some(&b"k"[..])));
         record.set_topic(String::from("b"));
         record.set_partition(None);
         record.set_key(None);
         record.set_value(Some("w".into()));
         record.set_timestamp_millis(Some(i64::MIN));
-        assert_eq!(record.chosen_timestamp_millis(), Some(i64::MIN + 1), "the nearest that is not taken for none");
+        assert_eq!(record.timestamp_millis(), Some(i64::MIN + 1), "the nearest that is not taken for none");
         record.set_timestamp_millis(Some(7));
         record.set_tag(Some(9));
-        assert_eq!((record.chosen_timestamp_millis(), record.chosen_tag()), (Some(7), Some(9)));
-        let expected = Record::to("b").value("w").header("x", "1").header("x", "3").timestamp_millis(7).tag(9);
+        assert_eq!((record.timestamp_millis(), record.tag()), (Some(7), Some(9)));
+        let expected = Record::to("b")
+            .with_value("w")
+            .with_header("x", "1")
+            .with_header("x", "3")
+            .with_timestamp_millis(7)
+            .with_tag(9);
         assert_eq!(record, expected);
         record.marks.set_seen_by(NonZeroU32::new(4));
-        assert_eq!((record.marks.seen_by(), record.chosen_tag()), (NonZeroU32::new(4), Some(9)));
+        assert_eq!((record.marks.seen_by(), record.tag()), (NonZeroU32::new(4), Some(9)));
         assert_eq!(record, expected, "who has seen a record is no part of it");
     }
 }

@@ -21,8 +21,8 @@ pub struct Record<'a> {
     // own, and fields of fewer than eight bytes are read back before they are written whole: hence
     // the numbers that stand for "none", and the headers behind one pointer.
     pub(crate) topic: Cow<'a, str>,
-    key: Field<'a>,
-    value: Field<'a>,
+    key: PayloadSlot<'a>,
+    value: PayloadSlot<'a>,
     pub(crate) headers: ThinVec<(Cow<'a, str>, Option<Payload<'a>>)>,
     timestamp: i64,
     tag: u64,
@@ -44,8 +44,8 @@ impl<'a> Record<'a> {
     pub fn to(topic: impl TopicName<'a>) -> Self {
         Self {
             topic: topic.into_cow(),
-            key: Field::NULL,
-            value: Field::NULL,
+            key: PayloadSlot::NULL,
+            value: PayloadSlot::NULL,
             headers: ThinVec::new(),
             timestamp: NO_TIMESTAMP,
             tag: 0,
@@ -57,33 +57,33 @@ impl<'a> Record<'a> {
     /// The partition to write to. Without it the key decides, and without a key the producer's
     /// partitioner.
     #[inline]
-    pub fn partition(mut self, partition: i32) -> Self {
+    pub fn with_partition(mut self, partition: i32) -> Self {
         self.set_partition(Some(partition));
         self
     }
 
     /// The key: records of one key go to one partition, in order.
     #[inline]
-    pub fn key(mut self, key: impl Into<Payload<'a>>) -> Self {
+    pub fn with_key(mut self, key: impl Into<Payload<'a>>) -> Self {
         self.key = key.into().0;
         self
     }
 
     /// The value. A record without one is a tombstone: it deletes its key from a compacted topic.
     #[inline]
-    pub fn value(mut self, value: impl Into<Payload<'a>>) -> Self {
+    pub fn with_value(mut self, value: impl Into<Payload<'a>>) -> Self {
         self.value = value.into().0;
         self
     }
 
     /// Adds a header. Headers keep their order, and names may repeat.
-    pub fn header(mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Payload<'a>>) -> Self {
+    pub fn with_header(mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Payload<'a>>) -> Self {
         self.headers.push((name.into(), Some(value.into())));
         self
     }
 
     /// Adds a header whose value is null.
-    pub fn null_header(mut self, name: impl Into<Cow<'a, str>>) -> Self {
+    pub fn with_null_header(mut self, name: impl Into<Cow<'a, str>>) -> Self {
         self.headers.push((name.into(), None));
         self
     }
@@ -91,13 +91,13 @@ impl<'a> Record<'a> {
     /// When the record came into being; the time of `send` if not set. A record that is sent
     /// microseconds after others of its thread may get theirs, which is older by less than a tick
     /// of the system's timer (1 to 10 ms).
-    pub fn timestamp(self, at: SystemTime) -> Self {
-        self.timestamp_millis(to_millis(at))
+    pub fn with_timestamp(self, at: SystemTime) -> Self {
+        self.with_timestamp_millis(to_millis(at))
     }
 
     /// When the record came into being, in milliseconds since the Unix epoch.
     #[inline]
-    pub fn timestamp_millis(mut self, millis: i64) -> Self {
+    pub fn with_timestamp_millis(mut self, millis: i64) -> Self {
         self.set_timestamp_millis(Some(millis));
         self
     }
@@ -105,7 +105,7 @@ impl<'a> Record<'a> {
     /// A number of your own by which to know the record again in its report: it comes back as
     /// [`DeliveryReport::tag`](crate::DeliveryReport::tag) and is not sent to Kafka. Default: none.
     #[inline]
-    pub fn tag(mut self, tag: u64) -> Self {
+    pub fn with_tag(mut self, tag: u64) -> Self {
         self.set_tag(Some(tag));
         self
     }
@@ -136,41 +136,41 @@ impl<'a> Record<'a> {
 
     /// The key's bytes.
     #[inline]
-    pub fn key_bytes(&self) -> Option<&[u8]> {
+    pub fn key(&self) -> Option<&[u8]> {
         self.key.as_slice()
     }
 
     /// The value's bytes.
     #[inline]
-    pub fn value_bytes(&self) -> Option<&[u8]> {
+    pub fn value(&self) -> Option<&[u8]> {
         self.value.as_slice()
     }
 
     /// Replaces the key.
     pub fn set_key(&mut self, key: Option<Payload<'a>>) {
-        self.key = key.map_or(Field::NULL, |key| key.0);
+        self.key = key.map_or(PayloadSlot::NULL, |key| key.0);
     }
 
     /// Replaces the value; a record without one is a tombstone.
     pub fn set_value(&mut self, value: Option<Payload<'a>>) {
-        self.value = value.map_or(Field::NULL, |value| value.0);
+        self.value = value.map_or(PayloadSlot::NULL, |value| value.0);
     }
 
     /// The partition that was asked for.
     #[inline]
-    pub fn chosen_partition(&self) -> Option<i32> {
+    pub fn partition(&self) -> Option<i32> {
         i32::try_from(self.partition).ok()
     }
 
     /// The timestamp that was given, in milliseconds since the Unix epoch.
     #[inline]
-    pub fn chosen_timestamp_millis(&self) -> Option<i64> {
+    pub fn timestamp_millis(&self) -> Option<i64> {
         (self.timestamp != NO_TIMESTAMP).then_some(self.timestamp)
     }
 
     /// The number under which its result is reported.
     #[inline]
-    pub fn chosen_tag(&self) -> Option<u64> {
+    pub fn tag(&self) -> Option<u64> {
         self.marks.has_tag().then_some(self.tag)
     }
 
@@ -198,56 +198,56 @@ impl fmt::Debug for Record<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Record")
             .field("topic", &self.topic)
-            .field("partition", &self.chosen_partition())
+            .field("partition", &self.partition())
             .field("key", &self.key)
             .field("value", &self.value)
             .field("headers", &self.headers)
-            .field("timestamp", &self.chosen_timestamp_millis())
-            .field("tag", &self.chosen_tag())
+            .field("timestamp", &self.timestamp_millis())
+            .field("tag", &self.tag())
             .finish()
     }
 }
 
 /// The bytes of a key, a value or a header: borrowed or owned, from text or bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Payload<'a>(Field<'a>);
+pub struct Payload<'a>(PayloadSlot<'a>);
 
 /// A payload or none, in no more room than a payload takes.
 #[derive(Clone)]
-enum Field<'a> {
+enum PayloadSlot<'a> {
     Slice(Option<&'a [u8]>),
     Bytes(Bytes),
 }
 
-impl Field<'_> {
-    const NULL: Self = Field::Slice(None);
+impl PayloadSlot<'_> {
+    const NULL: Self = PayloadSlot::Slice(None);
 
     #[inline]
     fn as_slice(&self) -> Option<&[u8]> {
         match self {
-            Field::Slice(slice) => *slice,
-            Field::Bytes(bytes) => Some(bytes),
+            PayloadSlot::Slice(slice) => *slice,
+            PayloadSlot::Bytes(bytes) => Some(bytes),
         }
     }
 
-    fn into_owned(self) -> Field<'static> {
+    fn into_owned(self) -> PayloadSlot<'static> {
         match self {
-            Field::Slice(None) => Field::NULL,
-            Field::Slice(Some(slice)) => Field::Bytes(Bytes::copy_from_slice(slice)),
-            Field::Bytes(bytes) => Field::Bytes(bytes),
+            PayloadSlot::Slice(None) => PayloadSlot::NULL,
+            PayloadSlot::Slice(Some(slice)) => PayloadSlot::Bytes(Bytes::copy_from_slice(slice)),
+            PayloadSlot::Bytes(bytes) => PayloadSlot::Bytes(bytes),
         }
     }
 }
 
-impl PartialEq for Field<'_> {
+impl PartialEq for PayloadSlot<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.as_slice() == other.as_slice()
     }
 }
 
-impl Eq for Field<'_> {}
+impl Eq for PayloadSlot<'_> {}
 
-impl fmt::Debug for Field<'_> {
+impl fmt::Debug for PayloadSlot<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.as_slice() {
             Some(bytes) => Bytes::copy_from_slice(bytes).fmt(f),
@@ -270,63 +270,63 @@ impl Payload<'_> {
 impl<'a> From<&'a [u8]> for Payload<'a> {
     #[inline]
     fn from(bytes: &'a [u8]) -> Self {
-        Self(Field::Slice(Some(bytes)))
+        Self(PayloadSlot::Slice(Some(bytes)))
     }
 }
 
 impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
     #[inline]
     fn from(bytes: &'a [u8; N]) -> Self {
-        Self(Field::Slice(Some(bytes)))
+        Self(PayloadSlot::Slice(Some(bytes)))
     }
 }
 
 impl<'a> From<&'a str> for Payload<'a> {
     #[inline]
     fn from(text: &'a str) -> Self {
-        Self(Field::Slice(Some(text.as_bytes())))
+        Self(PayloadSlot::Slice(Some(text.as_bytes())))
     }
 }
 
 impl<'a> From<&'a String> for Payload<'a> {
     #[inline]
     fn from(text: &'a String) -> Self {
-        Self(Field::Slice(Some(text.as_bytes())))
+        Self(PayloadSlot::Slice(Some(text.as_bytes())))
     }
 }
 
 impl<'a> From<&'a Vec<u8>> for Payload<'a> {
     #[inline]
     fn from(bytes: &'a Vec<u8>) -> Self {
-        Self(Field::Slice(Some(bytes)))
+        Self(PayloadSlot::Slice(Some(bytes)))
     }
 }
 
 impl<'a> From<&'a Bytes> for Payload<'a> {
     #[inline]
     fn from(bytes: &'a Bytes) -> Self {
-        Self(Field::Slice(Some(bytes)))
+        Self(PayloadSlot::Slice(Some(bytes)))
     }
 }
 
 impl From<Bytes> for Payload<'_> {
     #[inline]
     fn from(bytes: Bytes) -> Self {
-        Self(Field::Bytes(bytes))
+        Self(PayloadSlot::Bytes(bytes))
     }
 }
 
 impl From<Vec<u8>> for Payload<'_> {
     #[inline]
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Field::Bytes(bytes.into()))
+        Self(PayloadSlot::Bytes(bytes.into()))
     }
 }
 
 impl From<String> for Payload<'_> {
     #[inline]
     fn from(text: String) -> Self {
-        Self(Field::Bytes(text.into()))
+        Self(PayloadSlot::Bytes(text.into()))
     }
 }
 

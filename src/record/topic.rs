@@ -147,7 +147,7 @@ mod tests {
     use crate::record::Record;
 
     #[test]
-    fn topic_name_in_every_form_is_accepted() {
+    fn accepts_names_of_every_string_type() {
         let (owned, shared): (String, Arc<str>) = ("t".into(), "t".into());
         let (borrowed, boxed): (Cow<'_, str>, Box<str>) = ("t".into(), "t".into());
         let partitions = [
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn topic_names_follow_kafkas_rules() {
+    fn rejects_names_that_kafka_rejects() {
         for good in ["a", "orders", "A.b_c-9", &"x".repeat(249)] {
             assert!(check_topic_name(good).is_ok(), "{good}");
         }

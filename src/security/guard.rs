@@ -10,13 +10,13 @@ use crate::{
 
 /// A [`Security`] that was checked.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct ConnectionSecurity {
     #[cfg(feature = "tls")]
     tls: Option<super::tls::Connector>,
     sasl: Option<Sasl>,
 }
 
-impl Guard {
+impl ConnectionSecurity {
     /// # Errors
     /// `Configuration` for TLS where there is no cryptography for it.
     pub(crate) fn new(security: Security) -> Result<Self> {

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_java_writes_is_read() {
+    fn parses_module_and_options_like_java() {
         let jaas = Jaas::parse(
             "org.apache.kafka.common.security.scram.ScramLoginModule  required\n\
              username=\"al\\\"ice\" password='s;e=c ret' tokenauth=true a.b=\"\";",
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_and_nothing_shown() {
+    fn syntax_errors_name_problem_without_secrets() {
         for (text, part) in [
             ("", "login module"),
             ("PlainLoginModule", "required"),

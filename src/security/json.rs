@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_endpoints_answer_is_read() {
+    fn parses_token_endpoint_response() {
         let json = Json::parse(
             br#" {"access_token":"a\"\u00e9\ud83d\ude00/","expires_in": 3600, "s":"60","x":[1,-2.5e3,null,true,{}],"e":[]} "#,
         )
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_none() {
+    fn rejects_malformed_or_deeply_nested_text() {
         let deep = "[".repeat(100_000);
         for bytes in [
             "",
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_is_read_back() {
+    fn quoted_text_parses_to_same_text() {
         for text in ["", "a\"b\\c\n\u{1}é"] {
             let json = Json::parse(format!("{{\"t\":{}}}", quoted(text)).as_bytes()).unwrap();
             assert_eq!(json.text("t"), Some(text));

@@ -48,7 +48,7 @@ mod time;
 mod tls;
 
 pub use aws::AwsCredentials;
-pub(crate) use guard::{Guard, tls_failure};
+pub(crate) use guard::{ConnectionSecurity, tls_failure};
 #[cfg(feature = "tls")]
 pub use oauth::{JwtAlgorithm, JwtBearer};
 pub use oauth::{Oidc, Token, TokenFile, TokenSource, UnsecuredToken};

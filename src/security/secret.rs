@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_of_it_is_shown() {
+    fn debug_output_hides_secret_bytes() {
         let secret = Secret::from("hunter2");
         assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "(hidden) Some((hidden))");
         assert_eq!((secret.expose(), secret.expose_str()), (&b"hunter2"[..], Some("hunter2")));

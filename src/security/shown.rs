@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_shown_and_secrets_are_not() {
+    fn shows_file_paths_but_hides_secrets() {
         for path in ["/etc/kafka/ca.pem", "./certs/ca", "../x/y.z", "client.key", "certs/ca.crt", "C:\\kafka\\key.p12"]
         {
             assert_eq!(FilePath::new(path).to_string(), path);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_texts_repeat_no_secret() {
+    fn removes_secrets_from_texts_of_servers() {
         let text = "wrong secret \"hun ter222\" (ter222) for\u{1b} alice";
         assert_eq!(scrubbed(text, 200, ["hun ter222"]), "wrong secret \"(hidden)\" ((hidden)) for\\u{1b} alice");
         assert_eq!(scrubbed("abc", 2, [""]), "ab");

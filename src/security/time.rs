@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_written_and_read_back() {
+    fn formats_and_parses_utc_dates() {
         for (seconds, text, iso) in [
             (0, "19700101T000000Z", "1970-01-01T00:00:00Z"),
             (951_782_399, "20000228T235959Z", "2000-02-28T23:59:59Z"),

@@ -34,10 +34,10 @@ pub(super) fn build(
     }
     let mut batch = BatchBuilder::with_capacity(1024);
     for record in records {
-        let key = record.key_bytes();
-        let value = record.value_bytes();
+        let key = record.key();
+        let value = record.value();
         let parts = RecordParts { key, value, record: Some(record) };
-        batch.append(&parts, record.chosen_timestamp_millis().unwrap_or(timestamp));
+        batch.append(&parts, record.timestamp_millis().unwrap_or(timestamp));
     }
     let sealed = batch.seal(&mut Compressor::new(compression)?)?;
     Ok([&sealed.header(stamp), &sealed.body()[..]].concat().into())

@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_strike_where_and_as_often_as_they_say() {
+    fn faults_match_target_and_count_limits() {
         let mut faults = Faults::default();
         let error = ErrorCode::NOT_LEADER_OR_FOLLOWER;
         let (_, hits) = faults.plant(on(ApiKey::Produce).partition("t", 0).broker(1).skip(1).times(2).error(error));
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_add_up_and_queue() {
+    fn faults_combine_and_queue_in_order() {
         let mut faults = Faults::default();
         let (first, second) = (ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::KAFKA_STORAGE_ERROR);
         faults.plant(on(ApiKey::Produce).error(first));
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_narrows_down() {
+    fn condition_restricts_fault_to_matching_requests() {
         let mut faults = Faults::default();
         faults.plant(on(ApiKey::Fetch).when(|request| request.version > 10).hang());
         assert!(faults.judge(&request(ApiKey::Fetch, &[])).ending.is_none());

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_shares_its_bytes_and_is_utf_8() {
+    fn accepts_only_utf8_and_compares_as_text() {
         let text = ByteString::from_static("größe");
         assert_eq!((text.as_str(), text.to_string(), text == "größe"), ("größe", "größe".to_owned(), true));
         assert_eq!(ByteString::from_utf8(Bytes::from_static(&[0xff])), None);

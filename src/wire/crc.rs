@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn golden_sums() {
+    fn checksums_match_reference_values() {
         assert_eq!(castagnoli(b"123456789"), 0xe306_9283);
         assert_eq!(castagnoli(b"Some String"), 0x2445_290f);
         assert_eq!(castagnoli(b""), 0);
@@ -143,7 +143,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn joined_sums_are_the_sum_of_both(
+        fn joining_two_checksums_equals_whole_checksum(
             first in proptest::collection::vec(any::<u8>(), 0..100),
             second in proptest::collection::vec(any::<u8>(), 0..5000),
         ) {
@@ -157,7 +157,7 @@ mod tests {
         }
 
         #[test]
-        fn a_shift_goes_as_far_as_its_parts(first in any::<u16>(), second in 0..=u32::MAX - u32::from(u16::MAX)) {
+        fn shifts_by_parts_equal_whole_shift(first in any::<u16>(), second in 0..=u32::MAX - u32::from(u16::MAX)) {
             let whole = Shift::past(u32::from(first) + second);
             let parts = multiply(Shift::past(u32::from(first)).0, Shift::past(second).0);
             prop_assert_eq!(whole.0, parts);

@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn inner_counts_leave_what_outer_elements_need() {
+    fn rejects_inner_counts_exceeding_remaining_bytes() {
         let ones = [0, 0, 0, 1];
         let body = [[0, 0, 0, 2], ones, ones, ones, ones].concat();
         assert_eq!(outer(&body, false).unwrap(), [Outer(vec![1]), Outer(vec![1])]);
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_in_tagged_fields_have_their_own_room() {
+    fn tagged_field_limits_its_array_count() {
         // Two elements: one with a tagged field of one number, and one without.
         let body = [3, 1, 1, 1, 5, 2, 0, 0, 0, 4, 2, 0, 0, 0, 5, 0];
         assert_eq!(outer(&body, true).unwrap(), [Outer(vec![4]), Outer(vec![5])]);
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_left_over_are_refused_with_their_place() {
+    fn leftover_bytes_error_names_their_position() {
         let error = outer(&[0, 0, 0, 0, 9], false).unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn text_longer_than_kafkas_is_refused() {
+    fn rejects_strings_longer_than_kafka_allows() {
         for (length, fits) in [(LONGEST_STRING, true), (LONGEST_STRING + 1, false)] {
             let mut bytes = vec![0; 5];
             let size = crate::wire::varint::put_u32(&mut bytes, u32::try_from(length + 1).unwrap());

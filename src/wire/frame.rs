@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_up_to_the_limit_pass() {
+    fn accepts_lengths_up_to_limit() {
         assert_eq!(frame_length([0, 0, 0, 0], 10).unwrap(), 0);
         assert_eq!(frame_length([0, 0, 0, 10], 10).unwrap(), 10);
         for prefix in [[0, 0, 0, 11], [0xff; 4], [0x7f, 0xff, 0xff, 0xff]] {
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn text_in_place_of_a_length_is_named() {
+    fn error_quotes_text_received_as_length() {
         for prefix in [*b"SSH-", *b"220 ", *b"-ERR", *b"<htm"] {
             let error = frame_length(prefix, 100_000_000).unwrap_err();
             assert!(error.to_string().contains(std::str::from_utf8(&prefix).unwrap()), "{error}");
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn other_protocols_are_called_by_name_whatever_the_limit() {
+    fn error_names_http_or_tls_peer() {
         for (prefix, name) in
             [(*b"HTTP", "HTTP"), ([0x15, 0x03, 0x03, 0x00], "TLS alert"), ([0x16, 0x03, 0x01, 0x02], "TLS handshake")]
         {

@@ -109,7 +109,7 @@ pub(crate) fn batch_seeds() -> Vec<Vec<u8>> {
 fn sealed(compression: Compression, records: u32) -> Option<Vec<u8>> {
     let mut builder = BatchBuilder::with_capacity(100);
     for n in 0..records {
-        let record = Record::to("t").header("name", "value").null_header("null");
+        let record = Record::to("t").with_header("name", "value").with_null_header("null");
         let parts = RecordParts { key: Some(b"key"), value: (n > 0).then_some(b"value"), record: Some(&record) };
         builder.append(&parts, 1000 + i64::from(n));
     }

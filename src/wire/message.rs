@@ -168,7 +168,7 @@ mod tests {
     };
 
     #[test]
-    fn first_request_has_the_bytes_kafka_expects() {
+    fn api_versions_request_has_expected_bytes() {
         let mut out = BytesMut::new();
         encode_request_header(&mut out, ApiKey::ApiVersions, 3, 7, "cli").unwrap();
         let request = ApiVersionsRequest {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn response_header_is_read_with_its_tags() {
+    fn reads_response_header_with_tagged_fields() {
         let mut frame = Bytes::from_static(&[0xff, 0xff, 0xff, 0xfc, 1, 5, 3, b't', b'a', b'g', b'b', b'o']);
         assert_eq!(decode_response_header(&mut frame, ApiKey::Metadata, 9).unwrap(), -4);
         assert_eq!(frame, "bo");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_encoding_leaves_nothing_behind() {
+    fn failed_encoding_leaves_buffer_unchanged() {
         let mut out = BytesMut::from(&b"before"[..]);
         let request = MetadataRequest { allow_auto_topic_creation: false, ..Default::default() };
         let error = encode_body(&mut out, &request, 1).unwrap_err();
@@ -208,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn bytes_left_over_are_an_error() {
+    fn rejects_leftover_bytes_after_response() {
         let error = decode_response::<MetadataRequest>(Bytes::from_static(&[0; 15]), 1).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol);
         assert_eq!(error.to_string(), "Metadata response: version 1, byte 12 of 15: 3 bytes are left over");
     }
 
     #[test]
-    fn versions_are_those_of_clients() {
+    fn client_versions_exclude_broker_and_unstable() {
         assert_eq!(client_versions(ApiKey::Produce), Some(PRODUCE_VERSIONS));
         assert_eq!(client_versions(ApiKey::Metadata), Some((0, 13)));
         assert_eq!(client_versions(ApiKey::AddPartitionsToTxn), Some((0, 3)));

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn zigzag_is_as_kafka_writes_it() {
+    fn zigzag_encoding_matches_kafka() {
         for (value, bytes) in [
             (0, &[0x00][..]),
             (-1, &[0x01]),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_early_or_is_too_long_is_refused() {
+    fn rejects_truncated_or_overlong_varints() {
         for bytes in [&[][..], &[0x80], &[0xff, 0xff], &[0x80; 4]] {
             assert_eq!(take_u32(&mut &*bytes), None);
             assert_eq!(take_u64(&mut &*bytes), None);
@@ -197,7 +197,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(value: i64, small: i32, rest: [u8; 3]) {
+        fn written_values_are_read_back_equal(value: i64, small: i32, rest: [u8; 3]) {
             let mut out = [0; MAX_64];
             let size = put_i64(&mut out, value);
             prop_assert_eq!(size, size_i64(value));
@@ -214,7 +214,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
+        fn reads_or_rejects_arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
             let mut input = &bytes[..];
             if take_u32(&mut input).is_some() {
                 prop_assert!(bytes.len() - input.len() <= MAX_32);

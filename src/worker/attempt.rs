@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn panics_stay_inside_wherever_they_come_from() {
+    async fn contains_panics_of_every_handler_stage() {
         let cancel = Cancel::default();
         assert_eq!(run(async { 7 }, &cancel).await, Ended::With(7));
         assert_eq!(run(async { panic!("at once") }, &cancel).await, Ended::<()>::Panicked("at once".into()));
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_attempt_that_waits_is_ended_from_outside_and_the_next_is_not() {
+    async fn cancel_ends_attempt_until_reset() {
         let cancel = Arc::new(Cancel::default());
         let other = cancel.clone();
         let running = tokio::spawn(async move {

@@ -9,15 +9,15 @@ use super::{
     Handler, HandlerResult, OrderBy, Worker,
     dead_letter::DeadLetters,
     handler::{Batches, ByRef, Each, Work},
-    lane_task::Shop,
-    plan::Plan,
+    lane_task::HandlerContext,
+    plan::SharedSchedule,
     schedule::Schedule,
     settings::{Failed, Settings},
-    worker_task::{Driver, Shutdown},
+    worker_task::{Shutdown, WorkerTask},
 };
 use crate::{
     config::parse::FOREVER,
-    consumer::{Consumer, Hands},
+    consumer::{Consumer, ManualReader},
     error::Result,
     net::runtime,
     producer::Producer,
@@ -327,14 +327,19 @@ impl WorkerBuilder {
             None => None,
         };
         let seed = seed.unwrap_or_else(|| rand::rng().random());
-        let plan = Plan::new(Schedule::new(rules, StdRng::seed_from_u64(seed)), consumer.origin().clone());
+        let plan = SharedSchedule::new(Schedule::new(rules, StdRng::seed_from_u64(seed)), consumer.origin().clone());
         let watched = Arc::downgrade(&plan);
         let busy_since = move || watched.upgrade().and_then(|plan| plan.with(|schedule| schedule.busy_since()));
-        let hands = Hands::new(consumer.clone(), busy_since)?;
+        let hands = ManualReader::new(consumer.clone(), busy_since)?;
         let (close, closed) = watch::channel(None);
         let (says, ended) = watch::channel(None);
-        let driver = Driver {
-            shop: Arc::new(Shop { plan: plan.clone(), work, timeout: settings.timeout, dead_letters }),
+        let driver = WorkerTask {
+            shop: Arc::new(HandlerContext {
+                schedule: plan.clone(),
+                handler: work,
+                timeout: settings.timeout,
+                dead_letters,
+            }),
             plan: plan.clone(),
             consumer: consumer.clone(),
             hands,
@@ -342,7 +347,7 @@ impl WorkerBuilder {
             shutdown,
             drain: patience.map_or(settings.drain, |patience| settings.drain.min(patience / 2)).min(FOREVER),
             skip_corrupt: settings.skip_corrupt,
-            running: super::worker_task::Running::default(),
+            running: super::worker_task::ChildTask::default(),
         };
         let task = runtime.spawn(async move {
             let result = driver.run().await;

@@ -26,10 +26,10 @@ pub(super) struct DeadLetters {
 
 impl DeadLetters {
     /// Sends these records, and waits until all of them are in the log.
-    pub(super) async fn bury(&self, records: &[ConsumerRecord], error: &Error, attempts: u32) -> Result<()> {
+    pub(super) async fn send(&self, records: &[ConsumerRecord], error: &Error, attempts: u32) -> Result<()> {
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
-            deliveries.push(self.producer.send(self.letter(record, error, attempts)).await?);
+            deliveries.push(self.producer.send(self.dead_letter(record, error, attempts)).await?);
         }
         for delivery in deliveries {
             delivery.await?;
@@ -38,15 +38,15 @@ impl DeadLetters {
     }
 
     /// The record as it was, and in its headers where it is from and why it is here.
-    fn letter<'r>(&'r self, record: &'r ConsumerRecord, error: &Error, attempts: u32) -> Record<'r> {
+    fn dead_letter<'r>(&'r self, record: &'r ConsumerRecord, error: &Error, attempts: u32) -> Record<'r> {
         let letter = Record::forward(&self.topic, record)
-            .header(TOPIC, record.topic.as_bytes())
-            .header(PARTITION, record.partition.to_string())
-            .header(OFFSET, record.offset.to_string())
-            .header(MESSAGE, error.to_string())
-            .header(ATTEMPTS, attempts.to_string());
+            .with_header(TOPIC, record.topic.as_bytes())
+            .with_header(PARTITION, record.partition.to_string())
+            .with_header(OFFSET, record.offset.to_string())
+            .with_header(MESSAGE, error.to_string())
+            .with_header(ATTEMPTS, attempts.to_string());
         match &self.group {
-            Some(group) => letter.header(GROUP, group.as_bytes()),
+            Some(group) => letter.with_header(GROUP, group.as_bytes()),
             None => letter,
         }
     }

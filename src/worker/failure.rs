@@ -21,22 +21,22 @@ use crate::{
 /// }
 /// ```
 #[derive(Debug)]
-pub struct Permanent(HandlerError);
+pub struct NonRetriable(HandlerError);
 
-impl Permanent {
+impl NonRetriable {
     /// This error, for good.
     pub fn new(error: impl Into<HandlerError>) -> Self {
         Self(error.into())
     }
 }
 
-impl fmt::Display for Permanent {
+impl fmt::Display for NonRetriable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl StdError for Permanent {
+impl StdError for NonRetriable {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source()
     }
@@ -71,5 +71,5 @@ pub(super) fn failed(records: &[ConsumerRecord], attempt: u32, cause: Cause) -> 
 /// Whether another attempt may go better.
 fn may_pass(error: &(dyn StdError + Send + Sync + 'static)) -> bool {
     let malformed = |error: &Error| error.kind() == ErrorKind::Deserialization;
-    !error.is::<Permanent>() && !error.downcast_ref::<Error>().is_some_and(malformed)
+    !error.is::<NonRetriable>() && !error.downcast_ref::<Error>().is_some_and(malformed)
 }

@@ -9,8 +9,8 @@ use super::{
     dead_letter::DeadLetters,
     failure::{Cause, failed},
     handler::Work,
-    plan::Plan,
-    schedule::{Job, LaneId, Outcome, Task, Verdict},
+    plan::SharedSchedule,
+    schedule::{HandlerId, Job, Outcome, Task, Verdict},
 };
 use crate::{
     error::{Error, ErrorKind},
@@ -18,37 +18,37 @@ use crate::{
 };
 
 /// What every lane has.
-pub(super) struct Shop<W> {
-    pub(super) plan: Arc<Plan>,
-    pub(super) work: W,
+pub(super) struct HandlerContext<W> {
+    pub(super) schedule: Arc<SharedSchedule>,
+    pub(super) handler: W,
     /// Of one attempt.
     pub(super) timeout: Option<Duration>,
     pub(super) dead_letters: Option<DeadLetters>,
 }
 
 /// Goes on until it is aborted.
-pub(super) async fn run<W: Work>(shop: Arc<Shop<W>>, lane: LaneId) {
-    let cancel = shop.plan.cancel_of(lane);
+pub(super) async fn run<W: Work>(shop: Arc<HandlerContext<W>>, lane: HandlerId) {
+    let cancel = shop.schedule.cancel_of(lane);
     let mut next = None;
     loop {
         // A handler that never waits leaves room for others all the same.
         consume_budget().await;
         let job = match next.take() {
             Some(job) => job,
-            None => shop.plan.next_job(lane, &cancel).await,
+            None => shop.schedule.next_job(lane, &cancel).await,
         };
         let outcome = shop.attempt(&job, &cancel).await;
         next = shop.finish(lane, job, outcome, &cancel);
     }
 }
 
-impl<W: Work> Shop<W> {
+impl<W: Work> HandlerContext<W> {
     async fn attempt(&self, job: &Job, cancel: &Cancel) -> Outcome {
         match &job.task {
             Task::Handle => self.handle(job, cancel).await,
             Task::Bury(error) => match &self.dead_letters {
                 Some(letters) => {
-                    match attempt::run(letters.bury(job.load.records(), error, job.attempt), cancel).await {
+                    match attempt::run(letters.send(job.load.records(), error, job.attempt), cancel).await {
                         Ended::With(Ok(())) => Outcome::Buried,
                         Ended::With(Err(error)) => Outcome::BuryingFailed(error),
                         Ended::Cancelled => Outcome::Cancelled,
@@ -66,13 +66,13 @@ impl<W: Work> Shop<W> {
     async fn handle(&self, job: &Job, cancel: &Cancel) -> Outcome {
         let failed = |cause| failed(job.load.records(), job.attempt, cause);
         // Inside of it, so that a panic while the future is made stays inside as well.
-        let handling = async { self.work.work(&job.load).await };
+        let handling = async { self.handler.work(&job.load).await };
         let ended = match self.timeout {
             None => attempt::run(handling, cancel).await,
             Some(after) => match attempt::run(timeout(after, handling), cancel).await {
                 Ended::With(Ok(result)) => Ended::With(result),
                 Ended::With(Err(_)) => {
-                    self.plan.with(|schedule| schedule.count_timeout());
+                    self.schedule.with(|schedule| schedule.count_timeout());
                     return failed(Cause::Timeout(after));
                 }
                 Ended::Panicked(said) => Ended::Panicked(said),
@@ -84,25 +84,25 @@ impl<W: Work> Shop<W> {
             Ended::With(Err(error)) => failed(Cause::Error(error)),
             Ended::Cancelled => Outcome::Cancelled,
             Ended::Panicked(said) => {
-                self.plan.with(|schedule| schedule.count_panic());
+                self.schedule.with(|schedule| schedule.count_panic());
                 failed(Cause::Panic(said))
             }
         }
     }
 
     /// Tells the plan how it ended, and the log if it did not go well.
-    fn finish(&self, lane: LaneId, job: Job, outcome: Outcome, cancel: &Cancel) -> Option<Job> {
+    fn finish(&self, lane: HandlerId, job: Job, outcome: Outcome, cancel: &Cancel) -> Option<Job> {
         let error = match &outcome {
-            Outcome::Handled | Outcome::Buried => return self.plan.finished(lane, job, outcome, cancel).1,
+            Outcome::Handled | Outcome::Buried => return self.schedule.finished(lane, job, outcome, cancel).1,
             Outcome::Failed { error, .. } => Some(error.clone()),
             Outcome::BuryingFailed(error) => {
-                self.plan.note(error.clone());
+                self.schedule.record_error(error.clone());
                 Some(error.clone())
             }
             Outcome::Cancelled => None,
         };
         let first = job.load.records().first().cloned();
-        let (verdict, next) = self.plan.finished(lane, job, outcome, cancel);
+        let (verdict, next) = self.schedule.finished(lane, job, outcome, cancel);
         let (topic, partition, offset) = match &first {
             Some(record) => (&*record.topic, record.partition, record.offset),
             None => ("", -1, -1),
@@ -115,8 +115,8 @@ impl<W: Work> Shop<W> {
             Verdict::Stopped => "stopped",
             Verdict::Abandoned => "abandoned",
         };
-        let Some(suppressed) = self.plan.admit_line(kind, error.as_ref()) else { return next };
-        let (origin, error) = (&self.plan.origin, error.as_ref().map(tracing::field::display));
+        let Some(suppressed) = self.schedule.admit_line(kind, error.as_ref()) else { return next };
+        let (origin, error) = (&self.schedule.origin, error.as_ref().map(tracing::field::display));
         match verdict {
             Verdict::Done => {}
             Verdict::Again(after) => {

@@ -31,7 +31,7 @@ mod worker;
 mod worker_task;
 
 pub use builder::WorkerBuilder;
-pub use failure::Permanent;
+pub use failure::NonRetriable;
 pub use handler::{Handler, HandlerError, HandlerResult};
 pub use metrics::WorkerMetrics;
 pub use settings::OrderBy;

@@ -4,38 +4,38 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{plan::Plan, schedule::PartitionId};
+use super::{plan::SharedSchedule, schedule::PartitionId};
 use crate::{
-    consumer::{Consumer, Ending, Hand},
+    consumer::{Consumer, ManualPartitionReader, PartitionEnd},
     error::{Error, ErrorKind},
     log::event,
 };
 
 pub(super) struct Feeder {
-    pub(super) plan: Arc<Plan>,
+    pub(super) plan: Arc<SharedSchedule>,
     pub(super) consumer: Consumer,
     pub(super) partition: PartitionId,
-    pub(super) hand: Hand,
+    pub(super) hand: ManualPartitionReader,
     /// How long what runs may go on when the group waits for the partition.
     pub(super) drain: Duration,
     pub(super) skip_corrupt: bool,
 }
 
 /// How a partition came to an end.
-pub(super) struct Fed {
+pub(super) struct FeedEnd {
     pub(super) partition: PartitionId,
-    pub(super) ending: Ending,
+    pub(super) ending: PartitionEnd,
 }
 
 impl Feeder {
     /// Goes on until the partition is no longer ours and nothing of it runs.
-    pub(super) async fn run(self) -> Fed {
+    pub(super) async fn run(self) -> FeedEnd {
         let ending = self.feed().await;
         let ending = self.drain(ending).await;
-        Fed { partition: self.partition, ending }
+        FeedEnd { partition: self.partition, ending }
     }
 
-    async fn feed(&self) -> Ending {
+    async fn feed(&self) -> PartitionEnd {
         let mut records = Vec::new();
         loop {
             let room = tokio::select! {
@@ -43,14 +43,14 @@ impl Feeder {
                 ending = self.hand.ended() => return ending,
                 room = self.plan.room(self.partition) => room,
             };
-            match self.hand.take(room.records, room.bytes, &mut records).await {
+            match self.hand.receive(room.records, room.bytes, &mut records).await {
                 Some(Ok(mark)) => self.plan.offer(self.partition, mark, &mut records),
                 Some(Err(error)) => {
                     // Trouble comes behind the records before it.
                     tokio::select! {
                         biased;
                         ending = self.hand.ended() => return ending,
-                        () = self.plan.settled(self.partition) => self.trouble(error),
+                        () = self.plan.settled(self.partition) => self.report_error(error),
                     }
                 }
                 None => return self.hand.ended().await,
@@ -60,7 +60,7 @@ impl Feeder {
 
     /// What is in the way of this partition: what only the user can mend ends the worker, all else
     /// passes.
-    fn trouble(&self, error: Error) {
+    fn report_error(&self, error: Error) {
         match error.kind() {
             ErrorKind::EndOfPartition => return,
             ErrorKind::Corrupt if self.skip_corrupt => {
@@ -77,20 +77,20 @@ impl Feeder {
             ErrorKind::Corrupt | ErrorKind::NoOffset => {
                 return self.plan.with(|schedule| schedule.fail(error));
             }
-            _ => self.plan.warn_of_trouble(Some(self.hand.partition()), &error),
+            _ => self.plan.warn_of_error(Some(self.hand.partition()), &error),
         }
-        self.plan.note(error);
+        self.plan.record_error(error);
     }
 
     /// What waits is dropped; what runs may end, within the time, and what lies between.
-    async fn drain(&self, ending: Ending) -> Ending {
+    async fn drain(&self, ending: PartitionEnd) -> PartitionEnd {
         self.plan.with(|schedule| schedule.drain(self.partition));
         let ending = match ending {
-            Ending::Gone => Ending::Gone,
-            Ending::Revoking => tokio::select! {
+            PartitionEnd::Gone => PartitionEnd::Gone,
+            PartitionEnd::Revoking => tokio::select! {
                 biased;
-                () = self.plan.drained(self.partition) => return Ending::Revoking,
-                () = self.hand.gone() => Ending::Gone,
+                () = self.plan.drained(self.partition) => return PartitionEnd::Revoking,
+                () = self.hand.gone() => PartitionEnd::Gone,
                 () = sleep_until(Instant::now() + self.drain) => {
                     event!(
                         WARN, self.plan.origin, partition = %self.hand.partition(),
@@ -98,7 +98,7 @@ impl Feeder {
                         "handlers are ended, because they took longer than drain_timeout and the group waits for the \
                          partition: their records are handled again"
                     );
-                    Ending::Revoking
+                    PartitionEnd::Revoking
                 }
             },
         };

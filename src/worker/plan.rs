@@ -15,18 +15,18 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     attempt::Cancel,
-    schedule::{Job, LaneId, Outcome, PartitionId, Progress, Room, Schedule, Verdict},
+    schedule::{CompletionTarget, HandlerId, Job, OfferRoom, Outcome, PartitionId, Schedule, Verdict},
 };
 use crate::{
-    consumer::Mark,
+    consumer::CompletionMark,
     error::{Error, ErrorCode},
     log::{Limiter, Origin, event},
     record::{ConsumerRecord, TopicPartition},
 };
 
-impl Progress for Mark {
+impl CompletionTarget for CompletionMark {
     fn finish_to(&self, next: i64) {
-        Self::finish_to(self, next);
+        Self::complete_to(self, next);
     }
 
     fn is_over(&self) -> bool {
@@ -34,13 +34,13 @@ impl Progress for Mark {
     }
 
     fn is_same(&self, other: &Self) -> bool {
-        Self::is_same(self, other)
+        Self::is_same_progress(self, other)
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Plan {
-    schedule: Mutex<Schedule<Mark>>,
+pub(super) struct SharedSchedule {
+    schedule: Mutex<Schedule<CompletionMark>>,
     /// By lane; changed under the schedule's lock, so that it is the job that runs which is ended.
     cancels: Mutex<Vec<Arc<Cancel>>>,
     /// Wakes the worker's own task.
@@ -60,8 +60,8 @@ pub(super) fn now() -> StdInstant {
     Instant::now().into_std()
 }
 
-impl Plan {
-    pub(super) fn new(schedule: Schedule<Mark>, origin: Origin) -> Arc<Self> {
+impl SharedSchedule {
+    pub(super) fn new(schedule: Schedule<CompletionMark>, origin: Origin) -> Arc<Self> {
         Arc::new(Self {
             schedule: Mutex::new(schedule),
             cancels: Mutex::default(),
@@ -79,7 +79,7 @@ impl Plan {
     }
 
     /// The consumer told of an error that does not end the worker.
-    pub(super) fn warn_of_trouble(&self, partition: Option<&TopicPartition>, error: &Error) {
+    pub(super) fn warn_of_error(&self, partition: Option<&TopicPartition>, error: &Error) {
         if let Some(suppressed) = self.admit_line("trouble", Some(error)) {
             let partition = partition.map(tracing::field::display);
             event!(
@@ -90,7 +90,7 @@ impl Plan {
     }
 
     /// Does something with the schedule, and wakes whom it concerns.
-    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Schedule<Mark>) -> R) -> R {
+    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Schedule<CompletionMark>) -> R) -> R {
         let mut schedule = lock(&self.schedule);
         let result = act(&mut schedule);
         let signals = schedule.take_signals();
@@ -105,7 +105,7 @@ impl Plan {
     // ---- lanes
 
     /// What ends the attempts of that lane.
-    pub(super) fn cancel_of(&self, lane: LaneId) -> Arc<Cancel> {
+    pub(super) fn cancel_of(&self, lane: HandlerId) -> Arc<Cancel> {
         let mut cancels = lock(&self.cancels);
         if cancels.len() <= lane {
             cancels.resize_with(lane + 1, Arc::default);
@@ -114,7 +114,7 @@ impl Plan {
     }
 
     /// The next job of a lane; waits for it.
-    pub(super) async fn next_job(&self, lane: LaneId, cancel: &Cancel) -> Job {
+    pub(super) async fn next_job(&self, lane: HandlerId, cancel: &Cancel) -> Job {
         poll_fn(|cx| {
             self.with(|schedule| match schedule.next(lane, now()) {
                 Some(job) => {
@@ -132,7 +132,13 @@ impl Plan {
 
     /// A lane is through with an attempt; what became of it, and the lane's next job if there is
     /// one.
-    pub(super) fn finished(&self, lane: LaneId, job: Job, outcome: Outcome, cancel: &Cancel) -> (Verdict, Option<Job>) {
+    pub(super) fn finished(
+        &self,
+        lane: HandlerId,
+        job: Job,
+        outcome: Outcome,
+        cancel: &Cancel,
+    ) -> (Verdict, Option<Job>) {
         let now = now();
         self.with(|schedule| {
             let verdict = schedule.finished(lane, job, outcome, now);
@@ -153,12 +159,12 @@ impl Plan {
     // ---- feeders
 
     /// Waits until records of that partition may be offered; says how many.
-    pub(super) async fn room(&self, partition: PartitionId) -> Room {
+    pub(super) async fn room(&self, partition: PartitionId) -> OfferRoom {
         poll_fn(|cx| self.with(|schedule| schedule.room(partition, cx.waker())).map_or(Poll::Pending, Poll::Ready))
             .await
     }
 
-    pub(super) fn offer(&self, partition: PartitionId, mark: Mark, records: &mut Vec<ConsumerRecord>) {
+    pub(super) fn offer(&self, partition: PartitionId, mark: CompletionMark, records: &mut Vec<ConsumerRecord>) {
         let now = now();
         self.with(|schedule| schedule.offer(partition, mark, records.drain(..), now));
     }
@@ -202,7 +208,7 @@ impl Plan {
     }
 
     /// The worker went on after this.
-    pub(super) fn note(&self, error: Error) {
+    pub(super) fn record_error(&self, error: Error) {
         *lock(&self.last_error) = Some(error);
     }
 

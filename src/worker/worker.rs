@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     WorkerMetrics, WorkerState, WorkerStatus,
-    plan::{Plan, now},
+    plan::{SharedSchedule, now},
 };
 use crate::{
     config::parse::FOREVER,
@@ -105,7 +105,7 @@ use crate::{
 ///
 /// All methods take `&self`: put it in an [`Arc`] to watch it from elsewhere.
 pub struct Worker {
-    plan: Arc<Plan>,
+    plan: Arc<SharedSchedule>,
     consumer: Consumer,
     close: watch::Sender<Option<Instant>>,
     ended: watch::Receiver<Option<Result<()>>>,
@@ -114,7 +114,7 @@ pub struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        plan: Arc<Plan>,
+        plan: Arc<SharedSchedule>,
         consumer: Consumer,
         close: watch::Sender<Option<Instant>>,
         ended: watch::Receiver<Option<Result<()>>>,

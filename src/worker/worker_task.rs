@@ -11,14 +11,14 @@ use tokio::{
 
 use super::{
     handler::Work,
-    lane_task::{self, Shop},
-    partition_task::{Fed, Feeder},
-    plan::{Plan, now},
+    lane_task::{self, HandlerContext},
+    partition_task::{FeedEnd, Feeder},
+    plan::{SharedSchedule, now},
     schedule::PartitionId,
 };
 use crate::{
     config::parse::FOREVER,
-    consumer::{Consumer, Ending, Hand, HandEvent, Hands},
+    consumer::{Consumer, ManualPartitionReader, ManualReader, ManualReaderEvent, PartitionEnd},
     error::{Error, ErrorKind, Result},
     log::event,
     record::TopicPartition,
@@ -29,40 +29,40 @@ const GRACE: Duration = Duration::from_millis(100);
 
 pub(super) type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-pub(super) struct Driver<W> {
-    pub(super) plan: Arc<Plan>,
-    pub(super) shop: Arc<Shop<W>>,
+pub(super) struct WorkerTask<W> {
+    pub(super) plan: Arc<SharedSchedule>,
+    pub(super) shop: Arc<HandlerContext<W>>,
     pub(super) consumer: Consumer,
-    pub(super) hands: Hands,
+    pub(super) hands: ManualReader,
     /// When all has to be over, once somebody closes.
     pub(super) close: watch::Receiver<Option<Instant>>,
     pub(super) shutdown: Option<Shutdown>,
     pub(super) drain: Duration,
     pub(super) skip_corrupt: bool,
-    pub(super) running: Running,
+    pub(super) running: ChildTask,
 }
 
 /// What runs under the driver, and ends with it.
 #[derive(Default)]
-pub(super) struct Running {
+pub(super) struct ChildTask {
     lanes: JoinSet<()>,
-    feeders: JoinSet<Fed>,
+    feeders: JoinSet<FeedEnd>,
     names: HashMap<TopicPartition, PartitionId>,
     /// Partitions that came back while something of them still ran.
-    early: Vec<Hand>,
+    early: Vec<ManualPartitionReader>,
     /// The group may have put us out, and is to hear that we are well.
     unwell: bool,
 }
 
 /// Why the worker ends.
-struct Why {
+struct StopReason {
     deadline: Instant,
     error: Option<Error>,
 }
 
-impl<W: Work> Driver<W> {
+impl<W: Work> WorkerTask<W> {
     pub(super) async fn run(mut self) -> Result<()> {
-        let Why { deadline, error } = self.work().await;
+        let StopReason { deadline, error } = self.run_until_stopped().await;
         let closed = self.finish(deadline).await;
         match error {
             Some(error) => Err(error),
@@ -70,71 +70,71 @@ impl<W: Work> Driver<W> {
         }
     }
 
-    async fn work(&mut self) -> Why {
+    async fn run_until_stopped(&mut self) -> StopReason {
         loop {
-            self.begin_lanes();
-            self.recover();
+            self.start_handlers();
+            self.report_recovery();
             if let Some(error) = self.plan.with(|schedule| schedule.failure().cloned()) {
                 return self.end_by(Some(error));
             }
             let due = self.plan.with(|schedule| schedule.next_due());
             let due = due.map_or_else(|| Instant::now() + FOREVER, Instant::from_std);
-            let Running { lanes, feeders, .. } = &mut self.running;
+            let ChildTask { lanes, feeders, .. } = &mut self.running;
             tokio::select! {
                 biased;
                 closed = self.close.changed() => {
                     // The worker itself is dropped only with this task.
                     let deadline = self.close.borrow().filter(|_| closed.is_ok());
-                    return Why { deadline: deadline.unwrap_or_else(Instant::now), error: None };
+                    return StopReason { deadline: deadline.unwrap_or_else(Instant::now), error: None };
                 }
                 () = over(&mut self.shutdown) => return self.end_by(None),
                 () = self.plan.driver.notified() => {}
-                Some(fed) = feeders.join_next() => if let Err(error) = self.fed(fed) {
+                Some(fed) = feeders.join_next() => if let Err(error) = self.handle_feed_end(fed) {
                     return self.end_by(Some(error));
                 },
                 Some(lane) = lanes.join_next() => if let Err(error) = lane {
                     return self.end_by(Some(broken(error)));
                 },
                 event = self.hands.next() => match event {
-                    HandEvent::Partition(hand) => self.begin_partition(hand),
-                    HandEvent::Error(error) => self.heard(error),
-                    HandEvent::Ended(error) => return self.end_by(error),
+                    ManualReaderEvent::Partition(hand) => self.begin_partition(hand),
+                    ManualReaderEvent::Error(error) => self.handle_error(error),
+                    ManualReaderEvent::Ended(error) => return self.end_by(error),
                 },
                 () = sleep_until(due) => self.plan.with(|schedule| schedule.tick(now())),
             }
         }
     }
 
-    fn end_by(&self, error: Option<Error>) -> Why {
+    fn end_by(&self, error: Option<Error>) -> StopReason {
         // As long for what runs, as for the commit and the goodbye.
-        Why { deadline: Instant::now() + self.drain.saturating_mul(2).min(FOREVER), error }
+        StopReason { deadline: Instant::now() + self.drain.saturating_mul(2).min(FOREVER), error }
     }
 
-    fn begin_lanes(&mut self) {
+    fn start_handlers(&mut self) {
         for lane in self.plan.with(|schedule| schedule.new_lanes()) {
             self.running.lanes.spawn(lane_task::run(self.shop.clone(), lane));
         }
     }
 
     /// Tells the group that we are well, if it may think otherwise and no handler hangs any more.
-    fn recover(&mut self) {
+    fn report_recovery(&mut self) {
         if self.running.unwell && !self.plan.with(|schedule| schedule.is_overdue(now())) {
             self.running.unwell = false;
-            self.hands.come_anew();
+            self.hands.recover();
         }
     }
 
     /// What is in the way of the whole consumer; it tries on.
-    fn heard(&mut self, error: Error) {
-        self.plan.warn_of_trouble(None, &error);
-        self.plan.note(error);
+    fn handle_error(&mut self, error: Error) {
+        self.plan.warn_of_error(None, &error);
+        self.plan.record_error(error);
         // The group waits with the next attempt until somebody asks.
         self.running.unwell = true;
     }
 
     // ---- partitions
 
-    fn begin_partition(&mut self, hand: Hand) {
+    fn begin_partition(&mut self, hand: ManualPartitionReader) {
         let name = hand.partition().clone();
         if self.running.names.contains_key(&name) {
             // What runs of it from before has to end first: two must not handle the same record.
@@ -153,11 +153,11 @@ impl<W: Work> Driver<W> {
         self.running.feeders.spawn(feeder.run());
     }
 
-    fn fed(&mut self, fed: Result<Fed, JoinError>) -> Result<()> {
-        let Fed { partition, ending } = fed.map_err(broken)?;
+    fn handle_feed_end(&mut self, fed: Result<FeedEnd, JoinError>) -> Result<()> {
+        let FeedEnd { partition, ending } = fed.map_err(broken)?;
         self.plan.with(|schedule| schedule.remove(partition));
         self.running.names.retain(|_, known| *known != partition);
-        self.running.unwell |= ending == Ending::Gone;
+        self.running.unwell |= ending == PartitionEnd::Gone;
         for hand in std::mem::take(&mut self.running.early) {
             self.begin_partition(hand);
         }

@@ -19,7 +19,7 @@ const FORBIDDEN: [(&str, &str); 6] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn topic_names_that_kafka_forbids_are_refused_everywhere() {
+async fn every_client_rejects_forbidden_topic_names() {
     let cluster = cluster().await;
     let producer = producer(&cluster).build().await.unwrap();
     let consumer = consumer(&cluster).group("g").build().await.unwrap();
@@ -28,7 +28,7 @@ async fn topic_names_that_kafka_forbids_are_refused_everywhere() {
     for (name, why) in FORBIDDEN.into_iter().chain([(&*long, "249")]) {
         let bad = ErrorKind::InvalidArgument;
         let at = || tp(name, 0);
-        refused(producer.send(Record::to(name).value("x")).await, bad, &[why]);
+        refused(producer.send(Record::to(name).with_value("x")).await, bad, &[why]);
         refused(producer.partitions_for(name).await, bad, &[why]);
         refused(consumer.subscribe(["fine", name]), bad, &[why]);
         refused(consumer.assign([(at(), Offset::Beginning)]), bad, &[why]);
@@ -45,22 +45,22 @@ async fn topic_names_that_kafka_forbids_are_refused_everywhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn partitions_that_cannot_be_are_refused() {
+async fn rejects_negative_and_unknown_partitions() {
     let cluster = Cluster::start(Options::new().in_memory().auto_create(false)).await.unwrap();
     cluster.create_topic("t", 2).unwrap();
     let producer = producer(&cluster).max_block(5 * SECOND).build().await.unwrap();
     let consumer = consumer(&cluster).group("g").default_api_timeout(5 * SECOND).build().await.unwrap();
     let bad = ErrorKind::InvalidArgument;
-    refused(producer.send(Record::to("t").partition(-1).value("x")).await, bad, &["-1"]);
+    refused(producer.send(Record::to("t").with_partition(-1).with_value("x")).await, bad, &["-1"]);
     refused(consumer.assign([(tp("t", -1), Offset::Beginning)]), bad, &["t[-1]"]);
     refused(in_time(consumer.committed([tp("t", -1)])).await, bad, &["t[-1]"]);
     refused(in_time(consumer.commit_offsets([(tp("t", -1), 0)])).await, bad, &["t[-1]"]);
     refused(in_time(consumer.end_offsets([tp("t", -1)])).await, bad, &["t[-1]"]);
 
     let missing = ErrorKind::UnknownTopicOrPartition;
-    let delivery = producer.send(Record::to("t").partition(2).value("x")).await.unwrap();
+    let delivery = producer.send(Record::to("t").with_partition(2).with_value("x")).await.unwrap();
     refused(in_time(delivery).await, missing, &["t", "2"]);
-    let delivery = producer.send(Record::to("t").partition(i32::MAX).value("x")).await.unwrap();
+    let delivery = producer.send(Record::to("t").with_partition(i32::MAX).with_value("x")).await.unwrap();
     refused(in_time(delivery).await, missing, &["t"]);
     refused(in_time(consumer.end_offsets([tp("t", 7)])).await, missing, &["t[7]"]);
     consumer.assign([(tp("t", 2), Offset::Beginning), (tp("t", 0), Offset::Beginning)]).unwrap();
@@ -70,7 +70,7 @@ async fn partitions_that_cannot_be_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offsets_that_cannot_be_are_refused_and_nothing_moves() {
+async fn rejected_offsets_leave_position_unchanged() {
     let cluster = cluster().await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..5);
@@ -93,7 +93,7 @@ async fn offsets_that_cannot_be_are_refused_and_nothing_moves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expressions_that_cannot_be_read_are_shown() {
+async fn subscribe_error_shows_invalid_pattern() {
     let cluster = cluster().await;
     let consumer = consumer(&cluster).group("g").build().await.unwrap();
     for bad in ["^(", "^orders[", r"^\p{Nonsense}", "^a{9999999}"] {
@@ -103,7 +103,7 @@ async fn expressions_that_cannot_be_read_are_shown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_without_a_group_says_what_needs_one() {
+async fn group_calls_without_group_id_are_rejected() {
     let cluster = cluster().await;
     let consumer = consumer(&cluster).build().await.unwrap();
     refused(consumer.subscribe(["t"]), ErrorKind::InvalidArgument, &["group.id"]);
@@ -112,7 +112,7 @@ async fn a_consumer_without_a_group_says_what_needs_one() {
 }
 
 #[tokio::test]
-async fn unknown_properties_are_told_with_the_nearest_known() {
+async fn property_errors_name_property_and_suggestion() {
     let servers = ("bootstrap.servers", "127.0.0.1:1");
     let bad = ErrorKind::Configuration;
     refused(Producer::from_properties([servers, ("linger.sm", "5")]).await, bad, &["linger.sm", "linger.ms"]);
@@ -130,7 +130,7 @@ async fn unknown_properties_are_told_with_the_nearest_known() {
 }
 
 #[tokio::test]
-async fn settings_that_contradict_each_other_are_both_named() {
+async fn conflicting_settings_error_names_both_properties() {
     let bad = ErrorKind::Configuration;
     let producer = || Producer::builder("127.0.0.1:1");
     let consumer = || Consumer::builder("127.0.0.1:1");
@@ -147,12 +147,12 @@ async fn settings_that_contradict_each_other_are_both_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn times_without_end_are_no_trouble() {
+async fn accepts_maximum_duration_for_every_timeout() {
     let (cluster, ever) = (cluster().await, Duration::MAX);
     cluster.create_topic("t", 1).unwrap();
     let builder = producer(&cluster).max_block(ever).delivery_timeout(ever).request_timeout(ever);
     let producer = builder.build().await.unwrap();
-    in_time(producer.send(Record::to("t").value("0")).await.unwrap()).await.unwrap();
+    in_time(producer.send(Record::to("t").with_value("0")).await.unwrap()).await.unwrap();
     assert_eq!(producer.partitions_for("t").await.unwrap().len(), 1);
     assert_eq!(in_time(producer.flush(ever)).await, 0);
     in_time(producer.close(ever)).await.unwrap();
@@ -174,7 +174,7 @@ async fn times_without_end_are_no_trouble() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn counts_that_cannot_be_are_the_brokers_to_refuse_and_names_may_repeat() {
+async fn broker_rejects_invalid_partition_counts() {
     let cluster = cluster().await;
     let admin = admin(&cluster).build().await.unwrap();
     for partitions in [0, -2] {

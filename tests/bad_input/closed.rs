@@ -5,16 +5,16 @@ use ottla::{ErrorKind, NewTopic, Offset, Record};
 use crate::common::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_producer_refuses_and_does_not_hang() {
+async fn closed_producer_rejects_calls_without_hanging() {
     let cluster = cluster().await;
     cluster.create_topic("t", 1).unwrap();
     let producer = producer(&cluster).build().await.unwrap();
     let clone = producer.clone();
-    let delivery = producer.send(Record::to("t").value("0")).await.unwrap();
+    let delivery = producer.send(Record::to("t").with_value("0")).await.unwrap();
     producer.close(10 * SECOND).await.unwrap();
     in_time(delivery).await.unwrap();
-    refused(clone.send(Record::to("t").value("1")).await, ErrorKind::Closed, &["closed"]);
-    assert_eq!(clone.try_send(Record::to("t").value("1")).unwrap_err().error().kind(), ErrorKind::Closed);
+    refused(clone.send(Record::to("t").with_value("1")).await, ErrorKind::Closed, &["closed"]);
+    assert_eq!(clone.try_send(Record::to("t").with_value("1")).unwrap_err().error().kind(), ErrorKind::Closed);
     refused(in_time(clone.partitions_for("t")).await, ErrorKind::Closed, &["closed"]);
     assert_eq!(in_time(clone.flush(SECOND)).await, 0);
     in_time(clone.close(SECOND)).await.unwrap();
@@ -22,11 +22,11 @@ async fn a_closed_producer_refuses_and_does_not_hang() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_producer_that_is_dropped_still_delivers() {
+async fn dropped_producer_still_delivers_accepted_records() {
     let cluster = cluster().await;
     cluster.create_topic("t", 1).unwrap();
     let producer = producer(&cluster).linger(SECOND).build().await.unwrap();
-    let deliveries = [0, 1].map(|n| producer.try_send(Record::to("t").value(n.to_string())).unwrap());
+    let deliveries = [0, 1].map(|n| producer.try_send(Record::to("t").with_value(n.to_string())).unwrap());
     drop(producer);
     for delivery in deliveries {
         in_time(delivery).await.unwrap();
@@ -35,24 +35,24 @@ async fn a_producer_that_is_dropped_still_delivers() {
 }
 
 #[test]
-fn deliveries_of_a_runtime_that_is_gone_say_so() {
+fn deliveries_fail_closed_after_runtime_ends() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let first = runtime();
     let (delivery, producer) = first.block_on(async {
         let cluster = cluster().await;
         let producer = producer(&cluster).build().await.unwrap();
-        (producer.send(Record::to("t").value("0")).await.unwrap(), producer)
+        (producer.send(Record::to("t").with_value("0")).await.unwrap(), producer)
     });
     drop(first);
     runtime().block_on(async {
         refused(in_time(delivery).await, ErrorKind::Closed, &[]);
-        refused(in_time(producer.send(Record::to("t").value("1"))).await, ErrorKind::Closed, &[]);
+        refused(in_time(producer.send(Record::to("t").with_value("1"))).await, ErrorKind::Closed, &[]);
         in_time(producer.close(SECOND)).await.ok();
     });
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_consumer_refuses_and_does_not_hang() {
+async fn closed_consumer_rejects_calls_without_hanging() {
     let cluster = cluster().await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..3);
@@ -87,7 +87,7 @@ async fn a_closed_consumer_refuses_and_does_not_hang() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_admin_refuses_and_does_not_hang() {
+async fn closed_admin_rejects_calls_without_hanging() {
     let cluster = cluster().await;
     let admin = admin(&cluster).build().await.unwrap();
     admin.list_topics().await.unwrap();

@@ -31,7 +31,7 @@ pub(crate) fn admin(cluster: &Cluster) -> AdminBuilder {
 
 /// Appends a batch whose values are these numbers.
 pub(crate) fn append(cluster: &Cluster, topic: &str, partition: i32, numbers: Range<i64>) {
-    let records: Vec<_> = numbers.map(|n| Record::to(topic).value(n.to_string())).collect();
+    let records: Vec<_> = numbers.map(|n| Record::to(topic).with_value(n.to_string())).collect();
     cluster.append(topic, partition, &records).unwrap();
 }
 

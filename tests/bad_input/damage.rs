@@ -76,7 +76,7 @@ fn with<const N: usize>(at: usize, part: [u8; N]) -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_batch_that_is_damaged_here_is_sound_before() {
+async fn reads_sample_batch_before_any_damage() {
     let cluster = cluster().await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..3);
@@ -87,14 +87,14 @@ async fn the_batch_that_is_damaged_here_is_sound_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_checksum() {
+async fn skips_batch_with_wrong_checksum() {
     let mut bytes = batch();
     bytes[HEADER + 6] ^= 1;
     read_around_both_ways("a flipped bit", bytes).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn headers_that_cannot_be() {
+async fn skips_batches_with_invalid_headers() {
     for (what, bytes) in [
         ("magic 3", with(MAGIC, [3])),
         ("magic -1", with(MAGIC, [0xff])),
@@ -113,12 +113,12 @@ async fn headers_that_cannot_be() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_length_that_no_answer_can_hold() {
+async fn skips_batch_with_maximum_length() {
     read_around_both_ways("length 2147483647", with(LENGTH, i32::MAX.to_be_bytes())).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_that_cannot_be() {
+async fn skips_batches_with_invalid_records() {
     for (what, bytes) in [
         ("a record longer than the batch", with(HEADER, [0x7e])),
         ("a record of negative length", with(HEADER, [1])),
@@ -133,7 +133,7 @@ async fn records_that_cannot_be() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn compressed_bytes_that_are_none() {
+async fn skips_batches_with_invalid_compressed_bytes() {
     for codec in 1..=4 {
         read_around_both_ways(&format!("codec {codec}: garbage"), batch_of(codec, b"this was never compressed")).await;
         read_around_both_ways(&format!("codec {codec}: nothing"), batch_of(codec, &[])).await;
@@ -143,7 +143,7 @@ async fn compressed_bytes_that_are_none() {
 
 #[cfg(feature = "gzip")]
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_would_fill_the_memory() {
+async fn skips_batch_that_decompresses_beyond_limit() {
     use std::io::Write;
 
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -155,7 +155,7 @@ async fn a_batch_that_would_fill_the_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bytes_that_are_no_batch() {
+async fn skips_bytes_that_form_no_batch() {
     for (what, bytes) in [
         ("a few bytes", vec![0x55; 20]),
         ("text", b"GET / HTTP/1.1\r\nHost: kafka\r\n\r\n".repeat(10)),

@@ -8,7 +8,7 @@ use crate::common::*;
 const SEEDS: u64 = 8;
 
 #[tokio::test(start_paused = true)]
-async fn a_producer_whose_futures_are_dropped_sends_each_record_once() {
+async fn producer_with_dropped_futures_sends_records_once() {
     for seed in 0..SEEDS {
         let mut rng = StdRng::seed_from_u64(seed);
         let cluster = cluster().await;
@@ -19,7 +19,8 @@ async fn a_producer_whose_futures_are_dropped_sends_each_record_once() {
         for n in 0..200_i64 {
             // A send that was dropped did not send.
             loop {
-                let sent = polled(producer.send(Record::to("t").value(n.to_string())), rng.random_range(1..6)).await;
+                let sent =
+                    polled(producer.send(Record::to("t").with_value(n.to_string())), rng.random_range(1..6)).await;
                 if let Some(sent) = sent {
                     let delivery = sent.unwrap();
                     if rng.random_bool(0.5) {
@@ -42,7 +43,7 @@ async fn a_producer_whose_futures_are_dropped_sends_each_record_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_whose_futures_are_dropped_reads_each_record_once() {
+async fn consumer_with_dropped_futures_reads_records_once() {
     for seed in 0..SEEDS {
         let mut rng = StdRng::seed_from_u64(seed);
         let cluster = cluster().await;

@@ -28,10 +28,10 @@ fn network() -> Arc<MemoryNetwork> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delivery_fails_within_max_block() {
+async fn delivery_fails_within_max_block() {
     let producer = Producer::builder(NOWHERE).network(network()).max_block(20 * SECOND).build().await.unwrap();
     let began = Instant::now();
-    let delivery = producer.send(Record::to("t").value("0")).await.unwrap();
+    let delivery = producer.send(Record::to("t").with_value("0")).await.unwrap();
     names_all(&in_time(delivery).await.unwrap_err(), began, 20);
     assert!(began.elapsed() >= 19 * SECOND, "it was tried until then");
     let began = Instant::now();
@@ -41,24 +41,24 @@ async fn a_delivery_fails_within_max_block() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delivery_to_a_broker_that_went_fails_within_delivery_timeout() {
+async fn delivery_to_stopped_broker_fails_within_timeout() {
     let cluster = cluster().await;
     cluster.create_topic("t", 1).unwrap();
     let producer = producer(&cluster).delivery_timeout(40 * SECOND).build().await.unwrap();
-    in_time(producer.send(Record::to("t").value("0")).await.unwrap()).await.unwrap();
+    in_time(producer.send(Record::to("t").with_value("0")).await.unwrap()).await.unwrap();
     cluster.kill(1).await.unwrap();
     let began = Instant::now();
-    let delivery = producer.send(Record::to("t").value("1")).await.unwrap();
+    let delivery = producer.send(Record::to("t").with_value("1")).await.unwrap();
     let error = in_time(delivery).await.unwrap_err();
     assert!(began.elapsed() <= 41 * SECOND, "{:?}", began.elapsed());
     refused::<()>(Err(error), ErrorKind::Timeout, &["t[0]", "127.0.0.1:9092", "nobody listens"]);
     cluster.restart(1).await.unwrap();
-    in_time(producer.send(Record::to("t").value("2")).await.unwrap()).await.unwrap();
+    in_time(producer.send(Record::to("t").with_value("2")).await.unwrap()).await.unwrap();
     assert_eq!(log(&cluster, "t", 0), [0, 2]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_is_told_whether_it_assigned_or_subscribed() {
+async fn consumer_reports_unreachable_brokers_once() {
     for subscribed in [false, true] {
         for by_poll in [false, true] {
             let builder = Consumer::builder(NOWHERE).network(network()).group("g");
@@ -82,7 +82,7 @@ async fn a_reader_is_told_whether_it_assigned_or_subscribed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_consumer_asks_fails_within_default_api_timeout() {
+async fn consumer_requests_fail_within_api_timeout() {
     let builder = Consumer::builder(NOWHERE).network(network()).group("g");
     let consumer = builder.default_api_timeout(20 * SECOND).build().await.unwrap();
     let began = Instant::now();
@@ -98,7 +98,7 @@ async fn what_a_consumer_asks_fails_within_default_api_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_admin_asks_fails_within_default_api_timeout() {
+async fn admin_requests_fail_within_api_timeout() {
     let admin = Admin::builder(NOWHERE).network(network()).default_api_timeout(20 * SECOND).build().await.unwrap();
     let began = Instant::now();
     names_all(&admin.list_topics().await.unwrap_err(), began, 20);
@@ -115,7 +115,7 @@ async fn what_an_admin_asks_fails_within_default_api_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_comes_before_the_deadline_is_used() {
+async fn uses_broker_that_starts_before_deadline() {
     let cluster = cluster().await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..1);
@@ -124,7 +124,7 @@ async fn a_broker_that_comes_before_the_deadline_is_used() {
     let consumer = consumer(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
     let admin = admin(&cluster).build().await.unwrap();
     consumer.subscribe(["t"]).unwrap();
-    let delivery = producer.send(Record::to("t").value("1")).await.unwrap();
+    let delivery = producer.send(Record::to("t").with_value("1")).await.unwrap();
     let restart = async {
         tokio::time::sleep(45 * SECOND).await;
         cluster.restart(1).await.unwrap();

@@ -47,7 +47,7 @@ async fn told_by_all(stranger: Stranger) -> Vec<Error> {
     let server = listen(&network, stranger);
     let (address, network) = (format!("127.0.0.1:{PORT}"), Arc::new(network));
     let producer = Producer::builder(&*address).network(network.clone()).build().await.unwrap();
-    let delivery = producer.send(Record::to("t").value("0")).await.unwrap();
+    let delivery = producer.send(Record::to("t").with_value("0")).await.unwrap();
     let assigned = Consumer::builder(&address).network(network.clone()).build().await.unwrap();
     assigned.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
     let subscribed = Consumer::builder(&address).network(network.clone()).group("g").build().await.unwrap();
@@ -73,27 +73,27 @@ async fn all_say(stranger: Stranger, what: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_web_server() {
+async fn error_names_http_server() {
     all_say(Stranger::Says(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"), "HTTP").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_that_wants_tls() {
+async fn error_names_tls_listener() {
     all_say(Stranger::Says(&[0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x0a]), "TLS").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_says_nothing() {
+async fn silent_server_causes_timeout_error() {
     all_say(Stranger::Hangs, "took longer than").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_closes_at_once() {
+async fn reports_server_that_closes_connection() {
     all_say(Stranger::Closes, "closed the connection").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_greets_in_its_own_way() {
+async fn error_describes_bytes_of_other_protocol() {
     all_say(Stranger::SaysAndWaits(b"SSH-2.0-OpenSSH_9.9\r\n"), "are not those of a broker").await;
     all_say(Stranger::SaysAndWaits(&[0xff, 0xff, 0xff, 0xfe, 0]), "does not seem to speak the Kafka protocol").await;
     all_say(Stranger::Says(&[0, 0, 0, 2, 0xff, 0xff]), "ApiVersions").await;
@@ -101,7 +101,7 @@ async fn one_that_greets_in_its_own_way() {
 }
 
 #[tokio::test]
-async fn a_web_server_on_a_real_port() {
+async fn error_names_http_server_over_tcp() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = tokio::spawn(async move {

@@ -44,7 +44,7 @@ fn check(leaks: &mut BTreeSet<String>, place: &str, secret: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn contents_of_files_stay_hidden() {
+async fn errors_and_logs_hide_file_contents() {
     capture::start();
     let mut leaks = BTreeSet::new();
     let (file, chain, p12) = (TempFile::new("content"), TempFile::new("chain.pem"), TempFile::new("store.p12"));
@@ -109,7 +109,7 @@ async fn contents_of_files_stay_hidden() {
 }
 
 #[tokio::test]
-async fn secrets_given_as_paths_stay_hidden() {
+async fn errors_and_logs_hide_mistaken_paths() {
     capture::start();
     let mut leaks = BTreeSet::new();
     for secret in SECRETS {
@@ -175,7 +175,7 @@ fn repeating(network: &MemoryNetwork, secret: &'static str) -> tokio::task::Join
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoints_that_repeat_secrets_leak_none() {
+async fn hides_secrets_repeated_by_token_endpoint() {
     capture::start();
     let mut leaks = BTreeSet::new();
     for secret in SECRETS {

@@ -79,7 +79,7 @@ pub(crate) fn leaked<'a>(secret: &'a str, text: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn secrets_are_distinct_and_have_parts() {
+fn test_secrets_are_distinct_and_searchable() {
     for (at, secret) in SECRETS.iter().enumerate() {
         assert!(!parts(secret).is_empty(), "{secret:?}");
         assert!(!SECRETS[..at].contains(secret), "{secret:?}");

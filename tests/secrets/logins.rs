@@ -43,7 +43,7 @@ async fn attempt(cluster: &Cluster, sasl: Sasl) -> (bool, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_of_logins_stay_hidden() {
+async fn errors_and_logs_hide_login_credentials() {
     capture::start();
     let mut leaks = BTreeSet::new();
     let mut let_in = 0;

@@ -110,7 +110,7 @@ fn check(leaks: &mut BTreeSet<String>, name: &str, secret: &str, text: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn values_of_known_properties_stay_hidden() {
+async fn errors_and_logs_hide_property_values() {
     capture::start();
     let mut leaks = BTreeSet::new();
     for name in names().iter().filter(|name| !PUBLIC.contains(&name.as_str())) {
@@ -124,7 +124,7 @@ async fn values_of_known_properties_stay_hidden() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn values_of_mistyped_properties_stay_hidden() {
+async fn errors_hide_values_of_mistyped_properties() {
     capture::start();
     let mut leaks = BTreeSet::new();
     for (at, name) in names().iter().enumerate() {
@@ -143,7 +143,7 @@ async fn values_of_mistyped_properties_stay_hidden() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn values_beside_other_settings_stay_hidden() {
+async fn hides_values_beside_other_security_settings() {
     capture::start();
     let mut leaks = BTreeSet::new();
     let secured = |name: &&String| ["sasl.", "ssl.", "https.", "security."].iter().any(|part| name.contains(part));

@@ -41,7 +41,7 @@ pub(crate) async fn works(bootstrap: &str, network: Arc<dyn Network>, security: 
     let producer =
         Producer::builder(bootstrap).network(network.clone()).security(security.clone()).build().await.unwrap();
     for n in 0..20 {
-        producer.send(Record::to("orders").key(n.to_string()).value("shipped")).await.unwrap().await.unwrap();
+        producer.send(Record::to("orders").with_key(n.to_string()).with_value("shipped")).await.unwrap().await.unwrap();
     }
     let consumer = Consumer::builder(bootstrap).network(network).security(security).group("g");
     let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
@@ -62,7 +62,7 @@ pub(crate) async fn refused(cluster: &Cluster, security: Security) -> Error {
 
     let producer = Producer::builder(bootstrap.clone()).network(network.clone()).security(security.clone());
     let producer = producer.build().await.unwrap();
-    let produced = producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap_err();
+    let produced = producer.send(Record::to("orders").with_value("x")).await.unwrap().await.unwrap_err();
     let consumer = Consumer::builder(&bootstrap).network(network).security(security).group("g").build().await.unwrap();
     consumer.subscribe(["orders"]).unwrap();
     let consumed = consumer.recv().await.unwrap().unwrap_err();

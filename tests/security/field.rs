@@ -64,7 +64,7 @@ async fn is_misconfigured(tls: Tls, parts: &[&str]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn self_signed_root_is_accepted_as_broker() {
+async fn accepts_trusted_self_signed_broker_certificate() {
     for (chain, key) in [(SELF_SIGNED, field!("self-signed.key")), (field!("keytool.pem"), field!("keytool.key"))] {
         let cluster = broker(chain, key).await;
         for tls in [trusts(chain), trusts(chain).only_tls_1_2(), trusts(chain).dangerously_accept_any_host_name()] {
@@ -78,7 +78,7 @@ async fn self_signed_root_is_accepted_as_broker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn self_signed_root_keeps_name_and_dates() {
+async fn checks_name_and_dates_of_self_signed() {
     let elsewhere = broker(field!("self-signed-elsewhere.pem"), field!("self-signed-elsewhere.key")).await;
     let trusting = || trusts(field!("self-signed-elsewhere.pem"));
     is_refused(&elsewhere, trusting(), &["elsewhere.example", "ssl.endpoint.identification.algorithm"]).await;
@@ -90,7 +90,7 @@ async fn self_signed_root_keeps_name_and_dates() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_certificate_is_accepted_when_verification_is_off() {
+async fn accepts_any_certificate_with_verification_disabled() {
     for (chain, key) in [
         (SELF_SIGNED, field!("self-signed.key")),
         (field!("version-1.pem"), field!("version-1.key")),
@@ -108,7 +108,7 @@ async fn any_certificate_is_accepted_when_verification_is_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn certificates_that_are_refused_say_why() {
+async fn error_explains_rejected_broker_certificate() {
     for (chain, key, trusted, parts) in [
         (
             field!("common-name.pem"),
@@ -139,14 +139,14 @@ async fn certificates_that_are_refused_say_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn version_1_is_accepted_where_it_is_trusted_itself() {
+async fn accepts_version_1_certificate_trusted_directly() {
     let cluster = broker(field!("version-1.pem"), field!("version-1.key")).await;
     lets_in(&cluster, trusts(field!("version-1.pem")).dangerously_accept_any_host_name()).await;
     is_refused(&cluster, trusts(AUTHORITY).dangerously_accept_any_host_name(), &["version 1"]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn encrypted_client_keys_are_read() {
+async fn reads_encrypted_client_keys_with_password() {
     for key in [
         field!("encrypted-pbe-sha1-3des.key"),
         field!("encrypted-pbes2-3des.key"),
@@ -168,7 +168,7 @@ async fn encrypted_client_keys_are_read() {
 }
 
 #[tokio::test]
-async fn encrypted_client_keys_of_other_schemes_are_named() {
+async fn error_names_unsupported_key_encryption() {
     for (key, name) in [
         (field!("encrypted-pbe-sha1-2des.key"), "pbeWithSHA1And2-KeyTripleDES-CBC"),
         (field!("encrypted-pbe-sha1-rc2.key"), "pbeWithSHA1And40BitRC2-CBC"),
@@ -185,7 +185,7 @@ async fn encrypted_client_keys_of_other_schemes_are_named() {
 }
 
 #[tokio::test]
-async fn client_keys_that_cannot_be_used_are_named() {
+async fn error_names_unusable_client_key_type() {
     for (key, name) in [
         (field!("p521.key"), "P-521"),
         (field!("p521-sec1.key"), "P-521"),
@@ -204,7 +204,7 @@ async fn client_keys_that_cannot_be_used_are_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_certificate_of_version_1_is_shown() {
+async fn presents_client_certificate_of_version_1() {
     let tls = trusting().client_certificate_pem(field!("version-1.pem"), field!("version-1.key"));
     lets_in(&tls_cluster(testkit::Tls::new()).await, tls).await;
 }
@@ -228,7 +228,7 @@ fn with_ed25519() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ed25519_broker_is_accepted_in_both_versions() {
+async fn accepts_ed25519_broker_in_both_versions() {
     let broker = testkit::Tls::new().certificate(field!("ed25519.pem"), field!("ed25519.key"));
     let cluster = tls_cluster(broker.crypto_provider(with_ed25519())).await;
     for tls in [trusts(AUTHORITY).only_tls_1_2(), trusts(AUTHORITY).only_tls_1_3()] {
@@ -246,7 +246,7 @@ fn without(scheme: rustls::SignatureScheme) -> Arc<rustls::crypto::CryptoProvide
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_key_that_the_broker_cannot_check_is_named() {
+async fn error_names_key_type_broker_rejects() {
     let broker = testkit::Tls::new().crypto_provider(without(rustls::SignatureScheme::ED25519));
     let cluster = tls_cluster(broker.require_client_certificate(AUTHORITY)).await;
     let tls = trusting().client_certificate_pem(field!("ed25519.pem"), field!("ed25519.key"));
@@ -259,7 +259,7 @@ async fn client_key_that_the_broker_cannot_check_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn broker_without_common_algorithms_is_not_blamed_on_certificates() {
+async fn error_names_missing_common_algorithms() {
     let mut provider = rustls_graviola::default_provider();
     provider.kx_groups.retain(|group| group.name() == rustls::NamedGroup::secp384r1);
     let cluster = tls_cluster(testkit::Tls::new().crypto_provider(Arc::new(provider))).await;
@@ -274,7 +274,7 @@ async fn broker_without_common_algorithms_is_not_blamed_on_certificates() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pem_files_are_read_as_bytes() {
+async fn reads_pem_files_with_any_encoding() {
     let cluster = tls_cluster(testkit::Tls::new().certificate(SELF_SIGNED, field!("self-signed.key"))).await;
     let latin_1 = [b"# Beh\xf6rde\r\n\xff\x00".as_slice(), SELF_SIGNED.replace('\n', "\r\n").as_bytes()].concat();
     let bom = format!("\u{feff}{SELF_SIGNED}").into_bytes();
@@ -288,7 +288,7 @@ async fn pem_files_are_read_as_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trusted_certificates_of_openssl_are_read() {
+async fn respects_purpose_of_openssl_trusted_certificates() {
     build(trusts(field!("trusted.pem"))).await.unwrap();
     let cluster = broker(field!("ed25519.pem"), field!("ed25519.key")).await;
     lets_in(&cluster, trusts(field!("trusted.pem"))).await;
@@ -301,7 +301,7 @@ async fn trusted_certificates_of_openssl_are_read() {
 }
 
 #[tokio::test]
-async fn files_of_other_forms_are_named() {
+async fn error_names_other_certificate_file_formats() {
     let utf_16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let der = |pem: &str| {
         let pem = rustls::pki_types::pem::PemObject::from_pem_slice(pem.as_bytes());

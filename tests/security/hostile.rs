@@ -63,7 +63,7 @@ async fn told(sasl: Sasl, script: Vec<Vec<u8>>) -> ottla::Error {
 }
 
 #[tokio::test(start_paused = true)]
-async fn scram_that_is_not_answered_as_it_should_is_told_at_once() {
+async fn invalid_scram_response_fails_authentication() {
     let scram = || Sasl::scram_sha_256("alice", "hunter2");
     for (first, part) in [
         ("r=another,s=c2FsdA==,i=4096", "nonce"),
@@ -79,7 +79,7 @@ async fn scram_that_is_not_answered_as_it_should_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_never_ends_is_cut_short() {
+async fn limits_number_of_authentication_exchanges() {
     #[derive(Debug)]
     struct Endless;
     impl ottla::security::Exchange for Endless {
@@ -104,7 +104,7 @@ async fn a_broker_that_never_ends_is_cut_short() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_says_why() {
+async fn refused_token_error_contains_broker_status() {
     let token = ottla::security::UnsecuredToken::new("alice");
     let refusal = br#"{"status":"invalid_token","scope":"kafka"}"#.to_vec();
     let error = told(Sasl::oauth_bearer(token), vec![refusal]).await;
@@ -140,7 +140,7 @@ async fn floods(stream: &mut DuplexStream, key: i16, announced: i32) -> std::io:
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_before_login_are_bounded() {
+async fn limits_response_size_before_authentication() {
     // ApiVersions with and without SASL, SaslHandshake, SaslAuthenticate.
     for (key, sasl) in [(18, false), (18, true), (17, true), (36, true)] {
         let network = MemoryNetwork::new();

@@ -25,7 +25,7 @@ async fn twenty() -> Cluster {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_credentials_are_tried_seldom() {
+async fn producer_limits_logins_with_refused_credentials() {
     let cluster = cluster(Options::new().sasl(users())).await;
     let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(refused_password());
     let producer = producer.build().await.unwrap();
@@ -33,7 +33,7 @@ async fn refused_credentials_are_tried_seldom() {
     let began = tokio::time::Instant::now();
     while began.elapsed() < 900 * SECOND {
         let sent = tokio::time::Instant::now();
-        let error = match producer.send(Record::to("orders").value("x")).await {
+        let error = match producer.send(Record::to("orders").with_value("x")).await {
             Ok(delivery) => delivery.await.unwrap_err(),
             Err(error) => error,
         };
@@ -47,7 +47,7 @@ async fn refused_credentials_are_tried_seldom() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn consumer_with_refused_credentials_stays_calm() {
+async fn consumer_limits_logins_with_refused_credentials() {
     let cluster = cluster(Options::new().sasl(users())).await;
     let consumer = Consumer::builder(cluster.bootstrap()).network(cluster.network()).security(refused_password());
     let consumer = consumer.group("g").build().await.unwrap();
@@ -68,13 +68,13 @@ async fn consumer_with_refused_credentials_stays_calm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_brokers_count_together_once_credentials_fail() {
+async fn limits_failed_logins_across_all_brokers() {
     let cluster = twenty().await;
     let security = || Security::sasl_plaintext(Sasl::plain("alice", "wonder"));
     let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(security());
     let producer = producer.build().await.unwrap();
     for partition in 0..20 {
-        producer.send(Record::to("orders").partition(partition).value("x")).await.unwrap().await.unwrap();
+        producer.send(Record::to("orders").with_partition(partition).with_value("x")).await.unwrap().await.unwrap();
     }
     let before = logins(&cluster);
     assert!(before >= 20, "{before}");
@@ -87,7 +87,7 @@ async fn all_brokers_count_together_once_credentials_fail() {
     while began.elapsed() < 300 * SECOND {
         let mut deliveries = Vec::new();
         for partition in 0..20 {
-            deliveries.push(producer.send(Record::to("orders").partition(partition).value("x")).await);
+            deliveries.push(producer.send(Record::to("orders").with_partition(partition).with_value("x")).await);
         }
         for delivery in deliveries {
             let failed = match delivery {
@@ -103,13 +103,13 @@ async fn all_brokers_count_together_once_credentials_fail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_broker_that_refuses_leaves_others_usable() {
+async fn refusing_broker_leaves_other_brokers_usable() {
     let cluster = twenty().await;
     let security = Security::sasl_plaintext(Sasl::plain("alice", "wonder"));
     let producer = Producer::builder(cluster.bootstrap()).network(cluster.network()).security(security);
     let producer = producer.build().await.unwrap();
     for partition in 0..20 {
-        producer.send(Record::to("orders").partition(partition).value("x")).await.unwrap().await.unwrap();
+        producer.send(Record::to("orders").with_partition(partition).with_value("x")).await.unwrap().await.unwrap();
     }
     let refusing = cluster.leader("orders", 7).unwrap().unwrap();
     let before = logins(&cluster);
@@ -119,10 +119,15 @@ async fn one_broker_that_refuses_leaves_others_usable() {
     let began = tokio::time::Instant::now();
     let mut turn = 0;
     while began.elapsed() < 300 * SECOND {
-        let bad = producer.send(Record::to("orders").partition(7).value("x")).await;
+        let bad = producer.send(Record::to("orders").with_partition(7).with_value("x")).await;
         for partition in [0, 3, 19] {
             if cluster.leader("orders", partition).unwrap() != Some(refusing) {
-                producer.send(Record::to("orders").partition(partition).value("x")).await.unwrap().await.unwrap();
+                producer
+                    .send(Record::to("orders").with_partition(partition).with_value("x"))
+                    .await
+                    .unwrap()
+                    .await
+                    .unwrap();
             }
         }
         if let Ok(delivery) = bad {
@@ -141,7 +146,7 @@ async fn one_broker_that_refuses_leaves_others_usable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_that_become_good_let_in() {
+async fn recovers_when_credentials_become_valid() {
     let cluster = cluster(Options::new().sasl(users())).await;
     cluster.fault(on(ApiKey::SaslAuthenticate).times(2).error(ErrorCode::SASL_AUTHENTICATION_FAILED));
     let security = Security::sasl_plaintext(Sasl::plain("alice", "wonder"));
@@ -153,7 +158,7 @@ async fn credentials_that_become_good_let_in() {
     let mut refusals = 0;
     let began = tokio::time::Instant::now();
     loop {
-        match producer.send(Record::to("orders").value("x")).await {
+        match producer.send(Record::to("orders").with_value("x")).await {
             Ok(delivery) => match delivery.await {
                 Ok(_) => break,
                 Err(_) => refusals += 1,

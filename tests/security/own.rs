@@ -52,7 +52,7 @@ async fn guarded() -> Cluster {
 }
 
 #[tokio::test(start_paused = true)]
-async fn token_source_with_a_temporary_error_is_asked_again() {
+async fn retries_token_source_after_retriable_error() {
     for error in [
         || Error::network("the vault is sealed").with_source("status 503"),
         || Error::timeout("the vault is slow"),
@@ -68,7 +68,7 @@ async fn token_source_with_a_temporary_error_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn token_source_with_a_permanent_error_is_told_at_once() {
+async fn permanent_token_source_error_fails_immediately() {
     for error in [
         || Error::authentication("the vault refuses\r\nthis service").with_source("status 403"),
         || Error::network("the vault refuses\r\nthis service").with_retriable(false),
@@ -111,7 +111,7 @@ impl Exchange for Refuses {
 }
 
 #[tokio::test(start_paused = true)]
-async fn mechanism_and_exchange_with_permanent_errors_are_told_at_once() {
+async fn permanent_mechanism_error_fails_immediately() {
     for begins in [false, true] {
         let cluster = guarded().await;
         let error = refused(&cluster, Security::sasl_plaintext(Sasl::mechanism(Own { begins }))).await;

@@ -19,7 +19,7 @@ fn plain() -> Security {
 }
 
 #[tokio::test(start_paused = true)]
-async fn traffic_goes_on_over_it_without_one_error() {
+async fn causes_no_failed_or_retried_batches() {
     let cluster = limited().await;
     let producer = cluster.producer().security(plain());
     let producer = producer.linger(SECOND / 1000).build().await.unwrap();
@@ -35,7 +35,7 @@ async fn traffic_goes_on_over_it_without_one_error() {
     });
     let mut deliveries = Vec::new();
     for n in 0..1500 {
-        deliveries.push(producer.send(Record::to("orders").value(format!("{n}"))).await.unwrap());
+        deliveries.push(producer.send(Record::to("orders").with_value(format!("{n}"))).await.unwrap());
         tokio::time::sleep(SECOND / 25).await;
     }
     for delivery in deliveries {
@@ -56,14 +56,14 @@ async fn traffic_goes_on_over_it_without_one_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_goes_between_and_what_is_in_flight_is_answered_first() {
+async fn sends_no_other_request_during_exchange() {
     let cluster = limited().await;
     let producer = cluster.producer().security(plain());
     let producer = producer.linger(SECOND / 1000).build().await.unwrap();
     cluster.fault(on(ApiKey::Produce).forever().delay_response(SECOND / 10));
     let mut deliveries = Vec::new();
     for n in 0..2000 {
-        deliveries.push(producer.send(Record::to("orders").partition(n % 2).value("x")).await.unwrap());
+        deliveries.push(producer.send(Record::to("orders").with_partition(n % 2).with_value("x")).await.unwrap());
         tokio::time::sleep(SECOND / 100).await;
     }
     for delivery in deliveries {
@@ -85,7 +85,7 @@ async fn nothing_goes_between_and_what_is_in_flight_is_answered_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_was_idle_authenticates_before_it_is_used() {
+async fn idle_connection_authenticates_before_next_request() {
     let cluster = limited().await;
     let admin = admin(&cluster, plain()).await;
     for _ in 0..5 {
@@ -96,14 +96,14 @@ async fn a_connection_that_was_idle_authenticates_before_it_is_used() {
 
 /// In real time, since tokens end by the calendar.
 #[tokio::test]
-async fn a_token_that_ends_is_replaced_under_way() {
+async fn expiring_token_is_replaced_on_open_connection() {
     let cluster = cluster(Options::new().sasl(users())).await;
     let token = UnsecuredToken::new("alice").lifetime(2 * SECOND);
     let security = Security::sasl_plaintext(Sasl::oauth_bearer(token));
     let producer = cluster.producer().security(security);
     let producer = producer.build().await.unwrap();
     for _ in 0..12 {
-        producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
+        producer.send(Record::to("orders").with_value("x")).await.unwrap().await.unwrap();
         tokio::time::sleep(SECOND / 3).await;
     }
     assert_eq!(producer.metrics().records_failed(), 0);
@@ -111,27 +111,27 @@ async fn a_token_that_ends_is_replaced_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_who_is_refused_under_way_is_told_at_once() {
+async fn refused_reauthentication_fails_delivery_promptly() {
     let cluster = limited().await;
     let producer = cluster.producer().security(plain());
     let producer = producer.build().await.unwrap();
-    producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
+    producer.send(Record::to("orders").with_value("x")).await.unwrap().await.unwrap();
     cluster.fault(on(ApiKey::SaslAuthenticate).forever().error(ottla::ErrorCode::SASL_AUTHENTICATION_FAILED));
     tokio::time::sleep(6 * SECOND).await;
     let began = tokio::time::Instant::now();
-    let error = producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap_err();
+    let error = producer.send(Record::to("orders").with_value("x")).await.unwrap().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication, "{error:?}");
     assert!(began.elapsed() < 5 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_falls_silent_in_the_middle_costs_a_connection_and_no_record() {
+async fn unanswered_reauthentication_loses_no_record() {
     let cluster = limited().await;
     let producer = cluster.producer().security(plain());
     let producer = producer.build().await.unwrap();
-    producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
+    producer.send(Record::to("orders").with_value("x")).await.unwrap().await.unwrap();
     cluster.fault(on(ApiKey::SaslAuthenticate).hang());
     tokio::time::sleep(6 * SECOND).await;
-    producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
+    producer.send(Record::to("orders").with_value("x")).await.unwrap().await.unwrap();
     assert_eq!(producer.metrics().records_failed(), 0);
 }

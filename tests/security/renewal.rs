@@ -9,7 +9,7 @@ use ottla::{
 use crate::common::*;
 
 #[tokio::test(start_paused = true)]
-async fn files_are_read_again_for_new_connections_and_no_record_is_lost() {
+async fn new_connections_use_replaced_certificate_files() {
     let (ca, chain, key) = (
         TempFile::new("renewed-ca.pem", AUTHORITY),
         TempFile::new("renewed-client.pem", CLIENT),
@@ -22,7 +22,7 @@ async fn files_are_read_again_for_new_connections_and_no_record_is_lost() {
     let mut sent = 0;
     let mut send = async || {
         for _ in 0..10 {
-            producer.send(Record::to("orders").partition(0).value("x")).await.unwrap().await.unwrap();
+            producer.send(Record::to("orders").with_partition(0).with_value("x")).await.unwrap().await.unwrap();
             sent += 1;
         }
         assert_eq!(cluster.records("orders", 0).unwrap().len(), sent);

@@ -18,7 +18,7 @@ fn mechanisms() -> [Sasl; 4] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_mechanism_lets_a_user_in() {
+async fn every_mechanism_authenticates_without_tls() {
     for sasl in mechanisms() {
         let cluster = cluster(Options::new().sasl(users())).await;
         works(&cluster.bootstrap(), cluster.network(), Security::sasl_plaintext(sasl)).await;
@@ -27,7 +27,7 @@ async fn every_mechanism_lets_a_user_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_mechanism_lets_a_user_in_under_tls() {
+async fn every_mechanism_authenticates_over_tls() {
     for sasl in mechanisms() {
         let cluster = cluster(Options::new().tls(testkit::Tls::new()).sasl(users())).await;
         works(&cluster.bootstrap(), cluster.network(), Security::sasl_ssl(sasl, trusting())).await;
@@ -35,7 +35,7 @@ async fn every_mechanism_lets_a_user_in_under_tls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_password_is_told_at_once() {
+async fn wrong_credentials_fail_with_authentication_error() {
     for sasl in [
         Sasl::plain("alice", "hunter2"),
         Sasl::plain("nobody", "wonder"),
@@ -51,28 +51,28 @@ async fn a_wrong_password_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mechanism_that_the_broker_does_not_have_names_those_that_it_has() {
+async fn error_lists_mechanisms_of_broker() {
     let cluster = cluster(Options::new().sasl(users().mechanisms(["SCRAM-SHA-512"]))).await;
     let error = refused(&cluster, Security::sasl_plaintext(Sasl::plain("alice", "wonder"))).await.to_string();
     assert!(error.contains("no mechanism PLAIN") && error.contains("SCRAM-SHA-512"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_asks_for_too_few_iterations_is_not_trusted() {
+async fn rejects_broker_with_too_few_iterations() {
     let cluster = cluster(Options::new().sasl(users().scram_iterations(100))).await;
     let error = refused(&cluster, Security::sasl_plaintext(Sasl::scram_sha_256("alice", "wonder"))).await.to_string();
     assert!(error.contains("100 iterations"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn sasl_where_there_is_none_is_told_at_once() {
+async fn sasl_on_plain_listener_fails_immediately() {
     let cluster = cluster(Options::new()).await;
     let error = refused(&cluster, Security::sasl_plaintext(Sasl::plain("alice", "wonder"))).await.to_string();
     assert!(error.contains("PLAINTEXT or SSL"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_sasl_where_there_has_to_be_some_says_so() {
+async fn error_says_that_listener_requires_sasl() {
     let cluster = cluster(Options::new().sasl(users())).await;
     let error = admin(&cluster, Security::plaintext()).await.list_topics().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
@@ -80,14 +80,14 @@ async fn no_sasl_where_there_has_to_be_some_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_broker_without_session_lifetimes_does_as_well() {
+async fn works_with_sasl_authenticate_version_0() {
     let options = Options::new().sasl(users()).max_version(ottla::ApiKey::SaslAuthenticate, 0);
     let cluster = cluster(options).await;
     works(&cluster.bootstrap(), cluster.network(), Security::sasl_plaintext(Sasl::plain("alice", "wonder"))).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_says_nothing_costs_the_setup_timeout() {
+async fn unanswered_authentication_ends_with_timeout_error() {
     for key in [ottla::ApiKey::SaslHandshake, ottla::ApiKey::SaslAuthenticate] {
         let cluster = cluster(Options::new().sasl(users())).await;
         cluster.fault(on(key).forever().hang());
@@ -99,7 +99,7 @@ async fn a_broker_that_says_nothing_costs_the_setup_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn garbage_and_hangups_in_the_middle_are_errors_and_passing_ones_are_tried_again() {
+async fn retries_after_garbage_or_dropped_connection() {
     let security = || Security::sasl_plaintext(Sasl::scram_sha_256("alice", "wonder"));
     for key in [ottla::ApiKey::SaslHandshake, ottla::ApiKey::SaslAuthenticate] {
         let cluster = cluster(Options::new().sasl(users())).await;
@@ -116,17 +116,17 @@ async fn garbage_and_hangups_in_the_middle_are_errors_and_passing_ones_are_tried
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_without_the_right_is_told_so() {
+async fn denied_user_receives_authorization_error() {
     let cluster = cluster(Options::new().sasl(users())).await;
     let denial = on(ottla::ApiKey::Produce).topic("orders").user("alice").forever();
     cluster.fault(denial.error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
     let security = Security::sasl_plaintext(Sasl::plain("alice", "wonder"));
     let producer = cluster.producer().security(security);
     let producer = producer.build().await.unwrap();
-    let error = producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap_err();
+    let error = producer.send(Record::to("orders").with_value("x")).await.unwrap().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authorization);
     let security = Security::sasl_plaintext(Sasl::plain("büro,=", "pässwörd,="));
     let producer = cluster.producer().security(security);
     let producer = producer.build().await.unwrap();
-    producer.send(Record::to("orders").value("x")).await.unwrap().await.unwrap();
+    producer.send(Record::to("orders").with_value("x")).await.unwrap().await.unwrap();
 }

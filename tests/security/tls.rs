@@ -22,14 +22,14 @@ async fn is_refused(cluster: &Cluster, tls: Tls, part: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_versions_are_spoken() {
+async fn connects_with_every_supported_version() {
     for tls in [trusting(), trusting().only_tls_1_2(), trusting().only_tls_1_3()] {
         lets_in(&tls_cluster(testkit::Tls::new()).await, tls).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_speaks_the_newer_version_only_refuses_the_older_one() {
+async fn tls13_broker_rejects_tls12_client() {
     let cluster = tls_cluster(testkit::Tls::new().only_tls_1_3()).await;
     lets_in(&cluster, trusting()).await;
     lets_in(&cluster, trusting().only_tls_1_3()).await;
@@ -37,7 +37,7 @@ async fn a_broker_that_speaks_the_newer_version_only_refuses_the_older_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_certificates_are_shown_in_every_form() {
+async fn accepts_client_certificates_in_every_format() {
     for tls in [
         trusting().client_certificate_pem(CLIENT, CLIENT_KEY),
         trusting().client_certificate_pem(CLIENT, CLIENT_KEY).only_tls_1_2(),
@@ -52,7 +52,7 @@ async fn client_certificates_are_shown_in_every_form() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_without_the_right_certificate_is_told_so() {
+async fn broker_rejects_missing_or_foreign_client_certificate() {
     let cluster = tls_cluster(mutual()).await;
     for tls in [trusting(), trusting().only_tls_1_2()] {
         is_refused(&cluster, tls, "client certificate").await;
@@ -63,7 +63,7 @@ async fn a_client_without_the_right_certificate_is_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_with_the_wrong_certificate_is_told_apart() {
+async fn error_names_reason_for_rejected_broker() {
     let with = |chain, key| testkit::Tls::new().certificate(chain, key);
     let expired = tls_cluster(with(SERVER_EXPIRED, SERVER_EXPIRED_KEY)).await;
     is_refused(&expired, trusting(), "expired on 2024-02-01").await;
@@ -85,14 +85,14 @@ async fn a_broker_with_the_wrong_certificate_is_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_text_on_a_tls_port_is_told_at_once() {
+async fn plaintext_to_tls_listener_fails_immediately() {
     let cluster = tls_cluster(testkit::Tls::new()).await;
     let error = refused(&cluster, Security::plaintext()).await.to_string();
     assert!(error.contains("asks for TLS") && error.contains("SASL_SSL"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn tls_on_a_plain_port_says_so() {
+async fn error_names_listener_without_tls() {
     // As Kafka does, the broker takes the greeting for a length beyond all measure, and hangs up.
     let cluster = cluster(Options::new()).await;
     let error = admin(&cluster, Security::ssl(trusting())).await.list_topics().await.unwrap_err();
@@ -101,7 +101,7 @@ async fn tls_on_a_plain_port_says_so() {
 }
 
 #[tokio::test]
-async fn bad_files_are_errors_of_the_build_that_name_them() {
+async fn build_error_names_invalid_certificate_file() {
     let empty = TempFile::new("empty.pem", "");
     let binary = TempFile::new("jks", "");
     std::fs::write(&binary.0, [0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2]).unwrap();
@@ -137,7 +137,7 @@ async fn bad_files_are_errors_of_the_build_that_name_them() {
 
 #[cfg(feature = "pkcs12")]
 #[tokio::test(start_paused = true)]
-async fn stores_in_pkcs12_are_read() {
+async fn reads_certificates_from_pkcs12_stores() {
     let store = |name: &str| format!("{}/src/testkit/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
     let cluster = tls_cluster(mutual()).await;
     let tls = Tls::new()

@@ -96,7 +96,7 @@ fn security(source: impl TokenSource) -> Security {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_credentials_are_asked_for_once_and_let_everybody_in() {
+async fn shares_one_token_between_all_clients() {
     let (cluster, network) = guarded().await;
     let asked = endpoint(&network, SECOND, |request, _| {
         assert!(request.starts_with("POST /token?tenant=1 HTTP/1.1\r\n"), "{request}");
@@ -110,7 +110,7 @@ async fn client_credentials_are_asked_for_once_and_let_everybody_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_by_properties() {
+async fn properties_configure_client_credentials_grant() {
     let (cluster, network) = guarded().await;
     let asked = endpoint(&network, Duration::ZERO, |_, _| granted("alice"));
     let jaas = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required clientId=\"me\" \
@@ -127,7 +127,7 @@ async fn the_same_by_properties() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_refuses_is_told_at_once() {
+async fn endpoint_refusal_fails_immediately_with_status() {
     let (cluster, network) = guarded().await;
     endpoint(&network, Duration::ZERO, |_, _| {
         "HTTP/1.1 401 Unauthorized\r\nContent-Length: 26\r\n\r\n{\"error\":\"invalid_client\"}".to_owned()
@@ -138,7 +138,7 @@ async fn an_endpoint_that_refuses_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_is_down_is_asked_again_and_named() {
+async fn retries_unreachable_endpoint_and_names_it() {
     let (cluster, network) = guarded().await;
     let client = admin(&cluster, security(oidc(&network))).await;
     let error = client.list_topics().await.unwrap_err();
@@ -153,7 +153,7 @@ async fn an_endpoint_that_is_down_is_asked_again_and_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_is_slow_says_so() {
+async fn slow_endpoint_causes_timeout_error() {
     let (cluster, network) = guarded().await;
     endpoint(&network, 60 * SECOND, |_, _| granted("alice"));
     let source = oidc(&network).timeouts(SECOND, 2 * SECOND);
@@ -163,7 +163,7 @@ async fn an_endpoint_that_is_slow_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_is_slower_than_a_connection_may_be_lets_in_all_the_same() {
+async fn token_fetch_may_outlast_connection_setup() {
     let (cluster, network) = guarded().await;
     let asked = endpoint(&network, 14 * SECOND, |_, _| granted("alice"));
     let source = oidc(&network).timeouts(SECOND, 20 * SECOND);
@@ -172,7 +172,7 @@ async fn an_endpoint_that_is_slower_than_a_connection_may_be_lets_in_all_the_sam
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_are_none_are_told_apart() {
+async fn error_describes_invalid_endpoint_response() {
     for (answer, part) in [
         ("SSH-2.0-x\r\n".to_owned(), "not HTTP"),
         (ok("<html>"), "not JSON"),
@@ -189,7 +189,7 @@ async fn answers_that_are_none_are_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_assertion_is_signed_and_taken_to_the_endpoint() {
+async fn sends_signed_assertion_to_endpoint() {
     for (key, algorithm) in [(CLIENT_KEY, JwtAlgorithm::Rs256), (SERVER_KEY, JwtAlgorithm::Es256)] {
         let key = TempFile::new(&format!("assertion-{algorithm:?}.key"), key);
         let (cluster, network) = guarded().await;
@@ -217,7 +217,7 @@ async fn an_assertion_is_signed_and_taken_to_the_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn assertions_stand_for_the_secret_of_client_credentials() {
+async fn sends_assertion_instead_of_client_secret() {
     let key = TempFile::new("client-assertion.key", CLIENT_KEY);
     let file = TempFile::new("client-assertion.jwt", "e30.e30.c2ln");
     // By default as Java does since 4.3 (KIP-1258), and in the JWT bearer grant where that is asked
@@ -266,7 +266,7 @@ async fn assertions_stand_for_the_secret_of_client_credentials() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_assertion_that_cannot_be_made_says_why() {
+async fn unusable_assertion_key_error_explains_cause() {
     let ec = TempFile::new("assertion-ec.key", SERVER_KEY);
     for (path, part) in [("/nowhere/key.pem", "/nowhere/key.pem"), (ec.path(), "cannot sign with RS256")] {
         let (cluster, network) = guarded().await;
@@ -277,7 +277,7 @@ async fn an_assertion_that_cannot_be_made_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_with_a_certificate_of_a_stranger_is_not_told_the_secret() {
+async fn rejects_endpoint_with_untrusted_certificate() {
     // A cluster under TLS does for a web server: its certificate is all that is seen of it.
     let network = MemoryNetwork::new();
     let web = Options::new().network(network.clone()).tls(ottla::testkit::Tls::new());

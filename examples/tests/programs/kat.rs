@@ -8,7 +8,7 @@ use ottla::{
 use crate::{program, run, text};
 
 #[tokio::test]
-async fn kat_carries_lines_both_ways() {
+async fn produces_and_consumes_each_line_once() {
     let cluster = Cluster::start(Options::new().brokers(3)).await.expect("a cluster");
     cluster.create_topic("numbers", 3).expect("a topic");
     let lines: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
@@ -32,7 +32,7 @@ async fn kat_carries_lines_both_ways() {
 }
 
 #[tokio::test]
-async fn kat_shows_keys_headers_and_metadata_as_json() {
+async fn prints_records_and_metadata_as_json() {
     let cluster = Cluster::start(Options::new().brokers(2)).await.expect("a cluster");
     cluster.create_topic("pairs", 1).expect("a topic");
     let mut produce = program("kat");
@@ -57,13 +57,13 @@ async fn kat_shows_keys_headers_and_metadata_as_json() {
 }
 
 #[tokio::test]
-async fn kat_reads_every_topic_and_partition_that_is_named() {
+async fn consumes_every_named_topic_and_partition() {
     let cluster = Cluster::start(Options::new()).await.expect("a cluster");
     for topic in ["a", "b", "c"] {
         cluster.create_topic(topic, 3).expect("a topic");
         for partition in 0..3 {
             let value = format!("{topic}{partition}");
-            cluster.append(topic, partition, &[Record::to(topic).value(&value)]).expect("a record");
+            cluster.append(topic, partition, &[Record::to(topic).with_value(&value)]).expect("a record");
         }
     }
     for (args, expected) in [
@@ -88,7 +88,7 @@ async fn kat_reads_every_topic_and_partition_that_is_named() {
 
 /// The last of two values would win unseen.
 #[tokio::test]
-async fn options_given_twice_are_refused() {
+async fn programs_reject_options_given_twice() {
     for (name, args) in [
         ("kat", &["produce", "-b", "127.0.0.1:1", "-t", "x", "-t", "y"][..]),
         ("kat", &["produce", "-b", "127.0.0.1:1", "-t", "x", "-p", "0", "-p", "1"]),
@@ -115,7 +115,7 @@ async fn options_given_twice_are_refused() {
 }
 
 #[tokio::test]
-async fn kat_says_what_is_wrong_and_fails() {
+async fn invalid_arguments_fail_with_error_line() {
     for args in [
         &["consume", "-t", "x"][..],
         &["produce", "-b", "127.0.0.1:1", "-t", "x", "-X", "linger.mss=5"],

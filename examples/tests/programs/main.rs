@@ -45,7 +45,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn the_quickstart_runs_by_itself_and_against_a_broker() {
+async fn quickstart_runs_with_and_without_broker() {
     let alone = run(program("quickstart"), Vec::new()).await;
     assert!(alone.status.success(), "{}", text(&alone.stderr));
     let cluster = Cluster::start(Options::new().brokers(3)).await.expect("a cluster");
@@ -59,7 +59,7 @@ async fn the_quickstart_runs_by_itself_and_against_a_broker() {
 }
 
 #[tokio::test]
-async fn the_worker_bills_what_it_can_and_buries_the_rest() {
+async fn worker_sends_failed_orders_to_dead_letters() {
     let output = run(program("worker"), Vec::new()).await;
     assert!(output.status.success(), "{}", text(&output.stderr));
     let out = text(&output.stdout);

@@ -15,7 +15,7 @@ fn events<'o>(out: &'o str, name: &str) -> Vec<&'o str> {
 }
 
 #[tokio::test]
-async fn the_verifiable_programs_tell_their_story_as_kafkas_own_do() {
+async fn events_match_those_of_kafka_programs() {
     let cluster = Cluster::start(Options::new()).await.expect("a cluster");
     cluster.create_topic("numbers", 2).expect("a topic");
     let mut produce = program("verifiable_producer");
@@ -63,7 +63,7 @@ async fn the_verifiable_programs_tell_their_story_as_kafkas_own_do() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_or_committed_is_an_event_and_what_cannot_be_understood_an_error() {
+async fn failures_are_events_and_misuse_is_error() {
     let cluster = Cluster::start(Options::new()).await.expect("a cluster");
     cluster.create_topic("numbers", 1).expect("a topic");
     cluster.fault(on(ApiKey::Produce).error(ErrorCode::TOPIC_AUTHORIZATION_FAILED).times(1));
@@ -156,7 +156,7 @@ async fn run_until(mut command: std::process::Command, name: &'static str, count
 
 #[cfg(unix)]
 #[tokio::test]
-async fn they_end_in_order_when_they_are_asked_to_and_take_their_properties_from_a_file() {
+async fn ends_cleanly_on_signal_and_reads_properties() {
     let cluster = Cluster::start(Options::new()).await.expect("a cluster");
     cluster.create_topic("numbers", 2).expect("a topic");
     let mut produce = program("verifiable_producer");

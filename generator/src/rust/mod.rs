@@ -240,14 +240,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_become_snake_case() {
+    fn converts_field_names_to_snake_case() {
         for (name, expected) in [("TopicId", "topic_id"), ("ISRNodes", "isr_nodes"), ("MaxWaitMs", "max_wait_ms")] {
             assert_eq!(snake(name), expected);
         }
     }
 
     #[test]
-    fn conditions_say_no_more_than_they_must() {
+    fn conditions_omit_bounds_already_implied() {
         let versions = |text: &str| text.parse().unwrap();
         let of = |inner: &str, outer: &str| condition(versions(inner), versions(outer));
         assert_eq!(of("0+", "1-5"), None);

@@ -78,7 +78,7 @@ async fn send(
             tokio::time::sleep_until(due.into()).await;
         }
         let value = format!("{n}-{}", "x".repeat(80));
-        let record = Record::to(topic.as_str()).partition((n % partitions) as i32).value(&value);
+        let record = Record::to(topic.as_str()).with_partition((n % partitions) as i32).with_value(&value);
         // What does not come to the log is missed by nobody.
         match producer.send(record).await {
             Ok(delivery) => drop(delivery),

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_skipped_doubled_or_out_of_order_is_wrong() {
+    fn counts_skipped_and_duplicate_offsets_as_wrong() {
         let mut seen = Seen::new(1);
         (0..3).for_each(|offset| seen.record(0, offset, b"v", false));
         assert_eq!((seen.wrong, seen.records), (0, 3));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn transactions_are_there_as_a_whole_or_not_at_all() {
+    fn partial_or_aborted_transactions_are_wrong() {
         let of = |ending, counts: &[u32]| Transaction { ending, producer: 1, number: 7, counts: counts.to_vec() };
         let mut seen = Seen::new(2);
         seen.record(0, 5, b"1:7:0:0", true);

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_understood_or_refused() {
+    fn parses_valid_options_and_rejects_others() {
         let args = parse("--rounds 3 --seed 9 --compression lz4 --producers keyed,short").unwrap();
         assert_eq!((args.rounds, args.seed, args.codec.as_deref()), (3, 9, Some("lz4")));
         assert_eq!(args.profiles.iter().map(|profile| profile.name).collect::<Vec<_>>(), ["keyed", "short"]);

@@ -67,13 +67,13 @@ impl Drive {
 
     /// The record of that number, with its value from the buffer.
     fn record<'a>(&'a self, number: u64, value: &'a [u8]) -> Record<'a> {
-        let record = Record::to(self.orders.topic.as_str()).value(value).tag(number);
+        let record = Record::to(self.orders.topic.as_str()).with_value(value).with_tag(number);
         match self.profile.aim {
             Aim::Turns => {
                 let partition = number % self.orders.partitions as u64;
-                record.partition(i32::try_from(partition).unwrap_or_default())
+                record.with_partition(i32::try_from(partition).unwrap_or_default())
             }
-            Aim::Keys => record.key(key(number)),
+            Aim::Keys => record.with_key(key(number)),
             Aim::Anywhere => record,
         }
     }

@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_it_should_be_is_not_complained_about() {
+    fn reports_no_violation_for_correct_run() {
         let mut book = book(6);
         book.result(0, acknowledged(0, 10));
         book.result(1, acknowledged(1, 5));
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_acknowledged_and_is_not_there_is_lost() {
+    fn missing_acknowledged_record_is_lost() {
         let mut book = book(1);
         book.result(0, acknowledged(0, 10));
         book.judge(1);
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_are_seen_within_a_round_and_across_rounds() {
+    fn detects_duplicates_within_and_across_rounds() {
         let mut one = book(2);
         one.result(0, acknowledged(0, 10));
         one.found(0, 0, 10);
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn order_is_held_within_a_partition_over_all_that_is_there() {
+    fn detects_reordering_within_one_partition() {
         let mut book = book(3);
         book.found(1, 0, 0);
         book.found(0, 1, 0);
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_persisted_must_never_turn_up() {
+    fn record_reported_not_persisted_must_not_appear() {
         let mut early = book(1);
         early.found(0, 0, 4);
         early.result(0, Fate::NotPersisted);
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn results_are_counted_and_places_compared() {
+    fn detects_repeated_missing_and_misplaced_results() {
         let mut book = book(4);
         book.result(0, acknowledged(0, 10));
         book.result(0, Fate::NotPersisted);
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_nobody_sent_are_garbage() {
+    fn record_numbers_never_sent_are_garbled() {
         let mut book = book(1);
         book.found(7, 0, 0);
         book.found(0, 9, 0);

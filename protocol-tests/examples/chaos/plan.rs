@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_gives_the_same_rounds() {
+    fn same_seed_generates_same_rounds() {
         let rounds = |seed| (1..50).map(|number| Round::new(seed, number, 3)).collect::<Vec<_>>();
         assert_eq!(rounds(7), rounds(7));
         assert_ne!(rounds(7), rounds(8));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn every_deed_and_every_node_has_its_turn() {
+    fn rounds_cover_every_fault_and_node() {
         let rounds: Vec<Round> = (1..400).map(|number| Round::new(1, number, 3)).collect();
         let deeds: HashSet<_> = rounds.iter().map(|round| discriminant(&round.deed)).collect();
         assert_eq!(deeds.len(), 7);

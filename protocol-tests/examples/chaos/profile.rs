@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_can_be_read_back_and_fill_their_size() {
+    fn values_parse_back_and_have_requested_size() {
         let mut value = Vec::new();
         for size in [0, 5, 100, 1_000] {
             write_value(3, 1_234_567, size, &mut value);

@@ -229,12 +229,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_quoted_for_json() {
+    fn quotes_and_escapes_text_for_json() {
         assert_eq!(quoted("a \"b\"\n\\"), r#""a \"b\"\u000a\\""#);
     }
 
     #[test]
-    fn one_wrong_fails_the_run_and_is_told() {
+    fn one_violation_fails_run_and_is_printed() {
         let mut report = Report { seed: 7, ..Report::default() };
         assert!(report.passed());
         let mut wrongs = Wrongs::default();

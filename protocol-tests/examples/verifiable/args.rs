@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_understood_or_refused() {
+    fn parses_valid_options_and_rejects_others() {
         let args = parse("--clients java,mixed --scenarios fencing --settings sticky,consumer").unwrap().unwrap();
         assert_eq!(args.clients, [Clients::Java, Clients::Mixed]);
         assert_eq!(args.scenarios, [Scenario::Fencing]);

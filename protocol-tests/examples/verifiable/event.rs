@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_either_program_are_read() {
+    fn reads_lines_of_producer_and_consumer() {
         // As Kafka's own write them.
         let sent = r#"{"timestamp":1732000000000,"name":"producer_send_success","key":null,"value":"5","partition":2,"offset":7,"topic":"t"}"#;
         assert_eq!(Event::read(sent), Some((1_732_000_000_000, Event::Sent { value: "5".into(), at: (2, 7) })));

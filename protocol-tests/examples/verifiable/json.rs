@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_read_and_what_is_none_is_refused() {
+    fn parses_events_and_rejects_malformed_text() {
         let line = r#"{"timestamp":17,"name":"x\"\u0041\n","key":null,"list":[{"a":-1.5},true, []],"none":{}}"#;
         let event = Json::parse(line).unwrap();
         assert_eq!((event.number("timestamp"), event.text("name")), (Some(17), Some("x\"A\n")));

@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_is_not_complained_about() {
+    fn reports_no_violation_for_correct_events() {
         let mut events = all();
         events.push((0, commit(0, 3)));
         let ledger = ledger(&events);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_found() {
+    fn reports_every_kind_of_violation() {
         let missing = ledger(&all()[1..]);
         assert!(
             !missing.is_complete() && missing.judge(|_| true)[0].starts_with("1 acknowledged"),
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_woke_up_has_its_share_when_it_has_heard_that_it_lost_the_old_one() {
+    fn resumed_member_counts_after_revocation_and_assignment() {
         let mut ledger = ledger(&all());
         ledger.hurt(1);
         ledger.heard(0, "m", 99_000, Event::Assigned(vec![1]));
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_expected_of_a_member_that_was_killed() {
+    fn killed_member_needs_no_revocation() {
         let mut ledger = ledger(&all());
         ledger.hurt(1);
         ledger.heard(0, "m", 99_000, Event::Assigned(vec![1]));

@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hexadecimal_tells_null_from_empty() {
+    fn hex_encoding_distinguishes_null_from_empty() {
         for bytes in [None, Some(&b""[..]), Some(&[0, 0x7f, 0xff][..])] {
             assert_eq!(unhex(&hex(bytes)).expect("what we wrote").as_deref(), bytes);
         }

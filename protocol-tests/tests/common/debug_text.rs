@@ -168,7 +168,7 @@ pub(crate) fn compare(json: &Json, value: &Value) -> Result<(), String> {
 }
 
 #[test]
-fn text_of_debug_is_read_and_compared() {
+fn parses_debug_output_and_compares_with_json() {
     #[derive(Debug)]
     #[allow(dead_code, reason = "printed alone")]
     struct Inner {

@@ -63,7 +63,7 @@ impl Source {
             while stopped.try_recv().is_err() {
                 let partition = next % PARTITIONS;
                 next += 1;
-                let record = Record::to(&topic).partition(partition).value("v");
+                let record = Record::to(&topic).with_partition(partition).with_value("v");
                 let at = producer.send(record).await.unwrap().await.unwrap();
                 ends.insert(partition, at.offset.unwrap() + 1);
                 sleep(Duration::from_millis(10)).await;

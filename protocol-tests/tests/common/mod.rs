@@ -7,15 +7,15 @@ use protocol_tests::Message;
 pub(crate) fn record<'a>(topic: &'a str, message: &'a Message) -> Record<'a> {
     let mut record = Record::to(topic);
     if let Some(key) = &message.key {
-        record = record.key(key);
+        record = record.with_key(key);
     }
     if let Some(value) = &message.value {
-        record = record.value(value);
+        record = record.with_value(value);
     }
     for (name, value) in &message.headers {
         record = match value {
-            Some(value) => record.header(name.as_str(), value),
-            None => record.null_header(name.as_str()),
+            Some(value) => record.with_header(name.as_str(), value),
+            None => record.with_null_header(name.as_str()),
         };
     }
     record

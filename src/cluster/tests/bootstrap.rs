@@ -13,7 +13,7 @@ use super::peer::{
     to,
 };
 use crate::{
-    cluster::{Client, Lane},
+    cluster::{Client, ConnectionKind},
     error::{DeliveryStatus, ErrorCode, ErrorKind},
     net::{BoxFuture, MemoryNetwork, Network, Stream},
     wire::{
@@ -63,7 +63,7 @@ fn only_metadata(ports: &'static [u16]) -> impl Fn(&Asked) -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_first_address_is_passed_over() {
+async fn skips_unreachable_bootstrap_addresses() {
     let network = Rough::default();
     let _peer = serve(listen(&network.inner, 9092), only_metadata(&[9092]));
     for seed in 0..4 {
@@ -78,7 +78,7 @@ async fn a_dead_first_address_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_address_of_a_name_is_tried() {
+async fn tries_every_address_of_host_name() {
     let network = Rough::default();
     let _peer = serve(listen(&network.inner, 9092), only_metadata(&[9092]));
     let mut settings = settings(&network, &[]);
@@ -88,7 +88,7 @@ async fn every_address_of_a_name_is_tried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_error_at_the_deadline_names_addresses_and_causes() {
+async fn timeout_error_names_addresses_and_causes() {
     let network = Rough::default();
     let mut settings = settings(&network, &[1, 2]);
     settings.bootstrap_servers.push("nowhere:3".to_owned());
@@ -116,7 +116,7 @@ async fn failing_addresses_are_tried_with_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_hangs_up_at_once_is_not_connected_to_in_a_loop() {
+async fn immediate_disconnect_does_not_cause_connection_loop() {
     let network = Rough::default();
     let _peer = serve(listen(&network.inner, 9092), |_| Reply::HangUp);
     let _client = Client::new(settings(&network, &[9092])).unwrap();
@@ -126,7 +126,7 @@ async fn a_broker_that_hangs_up_at_once_is_not_connected_to_in_a_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_version_that_a_broker_names_is_taken() {
+async fn uses_api_versions_version_from_broker() {
     let network = MemoryNetwork::new();
     let mut listener = listen(&network, 9092);
     let client = Client::new(settings(&network, &[9092])).unwrap();
@@ -155,7 +155,7 @@ async fn the_version_that_a_broker_names_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_names_nothing_is_asked_in_version_0() {
+async fn falls_back_to_version_zero_without_range() {
     let network = MemoryNetwork::new();
     let mut listener = listen(&network, 9092);
     let _client = Client::new(settings(&network, &[9092])).unwrap();
@@ -166,7 +166,7 @@ async fn a_broker_that_names_nothing_is_asked_in_version_0() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_hangs_up_is_asked_in_version_0_on_a_new_connection() {
+async fn reconnects_with_version_zero_after_disconnect() {
     let network = MemoryNetwork::new();
     let mut listener = listen(&network, 9092);
     let _client = Client::new(settings(&network, &[9092])).unwrap();
@@ -178,7 +178,7 @@ async fn a_broker_that_hangs_up_is_asked_in_version_0_on_a_new_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_protocols_are_named() {
+async fn error_names_http_or_tls_peer() {
     let network = MemoryNetwork::new();
     for (port, bytes, name) in
         [(80, &b"HTTP/1.1 400 Bad Request"[..], "HTTP"), (443, &[0x15, 3, 1, 0, 2, 2, 10], "TLS")]
@@ -199,7 +199,7 @@ async fn other_protocols_are_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_common_version_is_said_at_once_with_both_ranges() {
+async fn missing_common_version_fails_with_both_ranges() {
     let network = MemoryNetwork::new();
     let mut listener = listen(&network, 9092);
     let client = Client::new(settings(&network, &[9092])).unwrap();
@@ -235,14 +235,14 @@ async fn features_are_known_after_connecting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_share_a_connection_and_lanes_do_not() {
+async fn callers_share_connection_of_same_kind() {
     let network = MemoryNetwork::new();
     let peer = serve(listen(&network, 9092), only_metadata(&[9092, 9093]));
     let client = connected(&network, &[9092]).await;
     let mut listener = listen(&network, 9093);
     let calls = (0..10).map(|i| {
         let client = client.clone();
-        let lane = if i < 5 { Lane::Group } else { Lane::Join };
+        let lane = if i < 5 { ConnectionKind::Group } else { ConnectionKind::Join };
         tokio::spawn(async move { client.send(to(9093, lane, 30), |_| HeartbeatRequest::default()).await })
     });
     let calls = calls.collect::<Vec<_>>();
@@ -262,19 +262,19 @@ async fn callers_share_a_connection_and_lanes_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_waits_no_longer_than_its_timeout_for_a_connection() {
+async fn connection_wait_is_limited_by_timeout() {
     let network = Rough::default();
     let _peer = serve(listen(&network.inner, 9092), only_metadata(&[9092, 1]));
     let client = connected(&network, &[9092]).await;
-    let error = client.send(to(1, Lane::Main, 3), |_| HeartbeatRequest::default()).await.unwrap_err();
+    let error = client.send(to(1, ConnectionKind::Main, 3), |_| HeartbeatRequest::default()).await.unwrap_err();
     assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::NotPersisted)));
-    let error = client.send(to(7, Lane::Main, 3), |_| HeartbeatRequest::default()).await.unwrap_err();
+    let error = client.send(to(7, ConnectionKind::Main, 3), |_| HeartbeatRequest::default()).await.unwrap_err();
     assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Network, Some(DeliveryStatus::NotPersisted)));
     assert!(error.to_string().contains("broker 7 is not in the cluster's metadata"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn settings_that_cannot_work_are_refused() {
+async fn rejects_missing_or_invalid_bootstrap_servers() {
     for servers in [vec![], vec!["localhost".to_owned()]] {
         let mut settings = settings(&MemoryNetwork::new(), &[]);
         settings.bootstrap_servers = servers;

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::peer::{Asked, Reply, brokers, connected, in_secs, listen, serve, to};
 use crate::{
-    cluster::{Client, CoordinatorKind, Lane, RawRequest, Route},
+    cluster::{Client, ConnectionKind, CoordinatorKind, RawRequest, Route},
     error::{DeliveryStatus, ErrorCode, ErrorKind, Result},
     net::MemoryNetwork,
     wire::{
@@ -57,11 +57,11 @@ fn heartbeat(error: ErrorCode) -> HeartbeatResponse {
 async fn beat(client: &Client, secs: u64) -> Result<HeartbeatResponse> {
     let route = Route::Coordinator(CoordinatorKind::Group, Arc::from("g"));
     let check = |response: &HeartbeatResponse| ErrorCode::new(response.error_code);
-    client.call(route, Lane::Group, in_secs(secs), |_| HeartbeatRequest::default(), check).await
+    client.call(route, ConnectionKind::Group, in_secs(secs), |_| HeartbeatRequest::default(), check).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_look_up_serves_all_and_outlives_the_caller_that_began_it() {
+async fn concurrent_callers_share_one_coordinator_lookup() {
     let network = MemoryNetwork::new();
     let lookups = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&lookups);
@@ -96,7 +96,7 @@ async fn one_look_up_serves_all_and_outlives_the_caller_that_began_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn looking_up_goes_on_while_the_coordinator_is_not_there_and_ends_when_it_is_forbidden() {
+async fn coordinator_lookup_retries_unless_unauthorized() {
     let network = MemoryNetwork::new();
     let _peer = serve(
         listen(&network, 9092),
@@ -122,7 +122,7 @@ async fn looking_up_goes_on_while_the_coordinator_is_not_there_and_ends_when_it_
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_follow_a_coordinator_that_moves_or_dies() {
+async fn calls_follow_coordinator_that_moves_or_fails() {
     let network = MemoryNetwork::new();
     let first = broker(|asked, number| match (asked.key, number) {
         (ApiKey::FindCoordinator, 0) => coordinator(asked, 9092, ErrorCode::NONE),
@@ -140,7 +140,7 @@ async fn calls_follow_a_coordinator_that_moves_or_dies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_leave_a_coordinator_that_cannot_be_reached() {
+async fn unreachable_coordinator_is_looked_up_again() {
     let network = MemoryNetwork::new();
     let first = broker(|asked, number| match asked.key {
         // Nobody listens there.
@@ -154,7 +154,7 @@ async fn calls_leave_a_coordinator_that_cannot_be_reached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_ends_at_its_deadline_with_the_brokers_last_word() {
+async fn deadline_error_includes_last_broker_error() {
     let network = MemoryNetwork::new();
     let _peer = serve(
         listen(&network, 9092),
@@ -170,21 +170,22 @@ async fn a_call_ends_at_its_deadline_with_the_brokers_last_word() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_broker_is_a_timeout_that_says_so() {
+async fn silent_broker_times_out_with_request_name() {
     let network = MemoryNetwork::new();
     let _peer = serve(listen(&network, 9092), broker(|_, _| Reply::Silence));
     let client = connected(&network, &[9092]).await;
-    let error = client.send(to(9092, Lane::Group, 5), |_| HeartbeatRequest::default()).await.unwrap_err();
+    let error = client.send(to(9092, ConnectionKind::Group, 5), |_| HeartbeatRequest::default()).await.unwrap_err();
     assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::PossiblyPersisted)));
     let check = |response: &LeaveGroupResponse| ErrorCode::new(response.error_code);
-    let call = client.call(Route::Broker(9092), Lane::Group, in_secs(5), |_| LeaveGroupRequest::default(), check);
+    let call =
+        client.call(Route::Broker(9092), ConnectionKind::Group, in_secs(5), |_| LeaveGroupRequest::default(), check);
     let error = call.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("LeaveGroup"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_controller_is_followed() {
+async fn resends_to_new_controller_after_not_controller() {
     let network = MemoryNetwork::new();
     let asked_before = Arc::new(AtomicUsize::new(0));
     let refused = Arc::clone(&asked_before);
@@ -208,12 +209,12 @@ async fn the_controller_is_followed() {
     let check =
         |response: &CreateTopicsResponse| response.topics.first().map_or(ErrorCode::NONE, |t| t.error_code.into());
     let build = |_| CreateTopicsRequest::default();
-    client.call(Route::Controller, Lane::Main, in_secs(10), build, check).await.unwrap();
+    client.call(Route::Controller, ConnectionKind::Main, in_secs(10), build, check).await.unwrap();
     assert!(asked_before.load(Ordering::Relaxed) >= 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn raw_requests_carry_their_inserts_and_respect_the_cap() {
+async fn raw_request_carries_inserts_and_version_cap() {
     let network = MemoryNetwork::new();
     let _peer = serve(
         listen(&network, 9092),
@@ -223,7 +224,7 @@ async fn raw_requests_carry_their_inserts_and_respect_the_cap() {
         }),
     );
     let client = connected(&network, &[9092]).await;
-    let attempt = crate::cluster::Attempt { max_version: Some(11), ..to(9092, Lane::Main, 5) };
+    let attempt = crate::cluster::Attempt { max_version: Some(11), ..to(9092, ConnectionKind::Main, 5) };
     let write = |version, body: &mut BytesMut| {
         assert_eq!(version, 11);
         let front = body.len();
@@ -233,7 +234,7 @@ async fn raw_requests_carry_their_inserts_and_respect_the_cap() {
     };
     let response = client.send_raw(attempt, ApiKey::Produce, write).await.unwrap();
     assert_eq!((response.version, &response.body[..]), (11, &b"answer"[..]));
-    client.throttle(9092, Lane::Main, 3000);
+    client.throttle(9092, ConnectionKind::Main, 3000);
     let muted =
         client.send_raw(crate::cluster::Attempt { timeout: Duration::from_secs(2), ..attempt }, ApiKey::Produce, write);
     let error = muted.await.unwrap_err();
@@ -242,10 +243,10 @@ async fn raw_requests_carry_their_inserts_and_respect_the_cap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_cannot_be_read_may_still_have_been_acted_on() {
+async fn malformed_response_is_possibly_persisted() {
     let network = MemoryNetwork::new();
     let _peer = serve(listen(&network, 9092), broker(|asked, _| Reply::Frame(asked.frame_of(&[1, 2, 3]))));
     let client = connected(&network, &[9092]).await;
-    let error = client.send(to(9092, Lane::Main, 5), |_| HeartbeatRequest::default()).await.unwrap_err();
+    let error = client.send(to(9092, ConnectionKind::Main, 5), |_| HeartbeatRequest::default()).await.unwrap_err();
     assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Protocol, Some(DeliveryStatus::PossiblyPersisted)));
 }

@@ -62,7 +62,7 @@ fn code(body: &Bytes) -> i16 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_are_pipelined_and_answers_find_their_callers() {
+async fn pipelined_responses_reach_their_callers() {
     let (connection, mut peer, _driver) = pair(1 << 16, 5);
     let calls = [1, 2, 3].map(|_| heartbeat(&connection, 30));
     let mut asked = Vec::new();
@@ -79,7 +79,7 @@ async fn requests_are_pipelined_and_answers_find_their_callers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_caller_harms_nobody() {
+async fn cancelled_call_does_not_affect_others() {
     let (connection, mut peer, _driver) = pair(1 << 16, 5);
     let dropped = heartbeat(&connection, 30);
     let first = peer.request().await.unwrap();
@@ -92,7 +92,7 @@ async fn a_dropped_caller_harms_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_timeout_closes_the_connection_for_all() {
+async fn request_timeout_closes_connection_for_all_requests() {
     let (connection, mut peer, driver) = pair(1 << 16, 2);
     let late = heartbeat(&connection, 10);
     tokio::task::yield_now().await;
@@ -116,7 +116,7 @@ async fn a_request_timeout_closes_the_connection_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_answer_closes_with_a_protocol_error() {
+async fn invalid_response_closes_with_protocol_error() {
     let bad: [(&[u8], &str); 6] = [
         (&[0, 0, 0, 5, 0x7f, 0, 0, 1, 0], "correlation id"),
         (&[0, 0, 0, 2, 0, 0], "Heartbeat"),
@@ -139,14 +139,14 @@ async fn what_is_no_answer_closes_with_a_protocol_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_nobody_asked_for_closes() {
+async fn unrequested_response_closes_connection() {
     let (_connection, mut peer, driver) = pair(1 << 16, 5);
     peer.raw(&[0, 0, 0, 4, 0, 0, 0, 1]).await;
     assert_eq!(driver.await.unwrap().kind(), ErrorKind::Protocol);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_that_was_only_half_written_was_not_persisted() {
+async fn partially_written_frame_is_not_persisted() {
     let (connection, mut peer, _driver) = pair(1024, 5);
     let whole = heartbeat(&connection, 30);
     let half = {
@@ -161,7 +161,7 @@ async fn a_frame_that_was_only_half_written_was_not_persisted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_chunks_arrive_in_order_through_a_narrow_pipe() {
+async fn chunks_keep_order_through_small_buffer() {
     let (connection, mut peer, _driver) = pair(100, 5);
     let chunks = (0..200).map(|i| Bytes::from(vec![i; usize::from(i)])).collect::<Vec<_>>();
     let expected = chunks.concat();
@@ -173,7 +173,7 @@ async fn many_chunks_arrive_in_order_through_a_narrow_pipe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_an_answer_returns_once_it_is_written() {
+async fn request_without_response_returns_after_write() {
     let (connection, mut peer, _driver) = pair(1 << 16, 5);
     assert!(raw(&connection, vec![Bytes::from_static(b"records")], 30, false).await.unwrap().is_empty());
     let call = heartbeat(&connection, 30);
@@ -184,7 +184,7 @@ async fn a_request_without_an_answer_returns_once_it_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_connection_waits_before_the_next_request() {
+async fn throttled_connection_delays_next_request() {
     let (connection, mut peer, _driver) = pair(1 << 16, 5);
     let call = heartbeat(&connection, 30);
     let asked = peer.request().await.unwrap();
@@ -198,7 +198,7 @@ async fn a_throttled_connection_waits_before_the_next_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_and_small_answers_are_read_whole_however_they_arrive() {
+async fn reads_responses_of_every_size_whole() {
     let (connection, mut peer, _driver) = pair(5000, 9);
     // Around the reader's buffer, around what it reserves at first, and far above.
     let sizes = [0, 1, 16_370, 16_380, 16_384, 40_000, 1_048_570, 1_048_590, 5_000_000];
@@ -216,7 +216,7 @@ async fn large_and_small_answers_are_read_whole_however_they_arrive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_cut_off_is_a_network_error() {
+async fn truncated_response_is_network_error() {
     for size in [100, 100_000] {
         let (connection, mut peer, _driver) = pair(1 << 20, 5);
         let call = heartbeat(&connection, 30);
@@ -231,7 +231,7 @@ async fn an_answer_that_is_cut_off_is_a_network_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_nobody_uses_closes_after_its_idle_time() {
+async fn unused_connection_closes_after_idle_time() {
     let (connection, mut peer, driver) = pair(1 << 16, 5);
     let call = heartbeat(&connection, 30);
     let asked = peer.request().await.unwrap();
@@ -243,7 +243,7 @@ async fn a_connection_that_nobody_uses_closes_after_its_idle_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retired_connection_answers_first_and_then_closes() {
+async fn retired_connection_closes_after_pending_responses() {
     let (connection, mut peer, driver) = pair(1 << 16, 5);
     let call = heartbeat(&connection, 30);
     let asked = peer.request().await.unwrap();

@@ -5,7 +5,7 @@ use std::{
 
 use super::peer::{Asked, Reply, accept_agreed, brokers, connected, in_secs, listen, serve, settings, to};
 use crate::{
-    cluster::{Client, CoordinatorKind, Lane, Route},
+    cluster::{Client, ConnectionKind, CoordinatorKind, Route},
     error::{ErrorCode, ErrorKind},
     net::MemoryNetwork,
     wire::{
@@ -24,7 +24,7 @@ fn one_answer() -> impl Fn(&Asked) -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_clone_takes_the_connections_with_it() {
+async fn dropping_last_clone_closes_connections() {
     let network = MemoryNetwork::new();
     let mut listener = listen(&network, 9092);
     let client = Client::new(settings(&network, &[9092])).unwrap();
@@ -45,10 +45,10 @@ async fn closing_ends_every_wait_and_is_idempotent() {
     let version = client.metadata().version;
     let waits = async {
         tokio::join!(
-            client.send(to(9092, Lane::Main, 60), |_| HeartbeatRequest::default()),
+            client.send(to(9092, ConnectionKind::Main, 60), |_| HeartbeatRequest::default()),
             client.call(
                 Route::Broker(9092),
-                Lane::Group,
+                ConnectionKind::Group,
                 in_secs(60),
                 |_| HeartbeatRequest::default(),
                 |response| ErrorCode::new(response.error_code)
@@ -71,14 +71,14 @@ async fn closing_ends_every_wait_and_is_idempotent() {
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     }
     assert_eq!(tokio::time::Instant::now(), closed, "nobody waited for a deadline");
-    let after = client.send(to(9092, Lane::Main, 60), |_| HeartbeatRequest::default()).await.unwrap_err();
+    let after = client.send(to(9092, ConnectionKind::Main, 60), |_| HeartbeatRequest::default()).await.unwrap_err();
     assert_eq!(after.kind(), ErrorKind::Closed);
 }
 
 /// Two runtimes, so this one runs in real time; it ends as soon as the calls notice, which is the
 /// test.
 #[test]
-fn a_dropped_runtime_ends_the_calls_of_another() {
+fn dropped_runtime_ends_calls_from_another() {
     let network = MemoryNetwork::new();
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (peers, owners, callers) = (runtime(), runtime(), runtime());
@@ -87,30 +87,35 @@ fn a_dropped_runtime_ends_the_calls_of_another() {
     drop(entered);
     let client = owners.block_on(connected(&network, &[9092]));
     let waiting = client.clone();
-    let (send, newer, coordinator) = (
-        callers.spawn({
-            let client = waiting.clone();
-            async move { client.send(to(9092, Lane::Main, 600), |_| HeartbeatRequest::default()).await.map(drop) }
-        }),
-        callers.spawn({
-            let client = waiting.clone();
-            async move { client.newer_metadata(1_000_000, in_secs(600)).await.map(drop) }
-        }),
-        callers.spawn(async move { waiting.coordinator(CoordinatorKind::Group, "g", in_secs(600)).await.map(drop) }),
-    );
+    let (send, newer, coordinator) =
+        (
+            callers.spawn({
+                let client = waiting.clone();
+                async move {
+                    client.send(to(9092, ConnectionKind::Main, 600), |_| HeartbeatRequest::default()).await.map(drop)
+                }
+            }),
+            callers.spawn({
+                let client = waiting.clone();
+                async move { client.newer_metadata(1_000_000, in_secs(600)).await.map(drop) }
+            }),
+            callers
+                .spawn(async move { waiting.coordinator(CoordinatorKind::Group, "g", in_secs(600)).await.map(drop) }),
+        );
     std::thread::sleep(Duration::from_millis(50));
     owners.shutdown_timeout(Duration::from_secs(10));
     callers.block_on(async {
         for call in [send, newer, coordinator] {
             assert_eq!(call.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
         }
-        let after = client.send(to(9092, Lane::Group, 600), |_| HeartbeatRequest::default()).await.unwrap_err();
+        let after =
+            client.send(to(9092, ConnectionKind::Group, 600), |_| HeartbeatRequest::default()).await.unwrap_err();
         assert_eq!(after.kind(), ErrorKind::Closed);
     });
 }
 
 #[test]
-fn without_a_runtime_there_is_no_client() {
+fn client_creation_fails_without_runtime() {
     let error = Client::new(settings(&MemoryNetwork::new(), &[9092])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
 }
@@ -122,8 +127,8 @@ fn calls_can_be_spawned() {
     fn spawnable<T: Send>(_: impl Fn(&'static Client) -> T) {}
     let route = || Route::Any;
     let check = |response: &HeartbeatResponse| ErrorCode::new(response.error_code);
-    spawnable(|client| client.send(to(1, Lane::Main, 1), |_| HeartbeatRequest::default()));
-    spawnable(|client| client.call(route(), Lane::Main, in_secs(1), |_| HeartbeatRequest::default(), check));
+    spawnable(|client| client.send(to(1, ConnectionKind::Main, 1), |_| HeartbeatRequest::default()));
+    spawnable(|client| client.call(route(), ConnectionKind::Main, in_secs(1), |_| HeartbeatRequest::default(), check));
     spawnable(|client| client.coordinator(CoordinatorKind::Group, "g", in_secs(1)));
     spawnable(|client| client.topic("t", in_secs(1)));
     spawnable(|client| client.newer_metadata(0, in_secs(1)));

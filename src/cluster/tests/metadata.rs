@@ -8,7 +8,7 @@ use super::peer::{
     to, topic,
 };
 use crate::{
-    cluster::{Client, Lane},
+    cluster::{Client, ConnectionKind},
     error::{ErrorCode, ErrorKind},
     net::MemoryNetwork,
     wire::{
@@ -41,7 +41,7 @@ fn asked_names(request: &MetadataRequest) -> Option<Vec<String>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_is_waited_for_until_it_is_there() {
+async fn waits_until_missing_topic_exists() {
     let network = MemoryNetwork::new();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&asked);
@@ -75,7 +75,7 @@ async fn a_topic_is_waited_for_until_it_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_never_comes_is_an_error_of_its_own() {
+async fn missing_topic_returns_unknown_topic_error() {
     let network = MemoryNetwork::new();
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
@@ -99,7 +99,7 @@ async fn a_topic_that_never_comes_is_an_error_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_allowed_is_said_at_once_and_asked_anew_the_next_time() {
+async fn unauthorized_topic_fails_immediately_and_is_retried() {
     let network = MemoryNetwork::new();
     let _peer = serve(
         listen(&network, 9092),
@@ -130,7 +130,7 @@ async fn what_is_not_allowed_is_said_at_once_and_asked_anew_the_next_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_a_response_names_is_known_at_once() {
+async fn uses_leader_from_response_immediately() {
     let network = MemoryNetwork::new();
     let _peer = serve(
         listen(&network, 9092),
@@ -150,7 +150,7 @@ async fn a_leader_that_a_response_names_is_known_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_topics_come_when_they_are_wanted() {
+async fn fetches_all_topics_when_requested() {
     let network = MemoryNetwork::new();
     let _peer = serve(
         listen(&network, 9092),
@@ -166,7 +166,7 @@ async fn all_topics_come_when_they_are_wanted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_moved_is_followed_and_its_old_connection_ends() {
+async fn moved_broker_is_followed_on_new_connection() {
     let network = MemoryNetwork::new();
     let moved = Arc::new(AtomicUsize::new(9093));
     let port = Arc::clone(&moved);
@@ -182,7 +182,9 @@ async fn a_broker_that_moved_is_followed_and_its_old_connection_ends() {
     let (mut old, mut new) = (listen(&network, 9093), listen(&network, 9094));
     let call = |client: &Client| {
         let client = client.clone();
-        tokio::spawn(async move { client.send(to(9093, Lane::Group, 30), |_| HeartbeatRequest::default()).await })
+        tokio::spawn(
+            async move { client.send(to(9093, ConnectionKind::Group, 30), |_| HeartbeatRequest::default()).await },
+        )
     };
     let first = call(&client);
     let mut link = accept_agreed(&mut old).await;
@@ -200,7 +202,7 @@ async fn a_broker_that_moved_is_followed_and_its_old_connection_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_that_was_replaced_is_found_through_the_bootstrap_addresses() {
+async fn replaced_cluster_is_reached_by_rebootstrap() {
     let network = MemoryNetwork::new();
     let first = serve(listen(&network, 9092), metadata(|_, _| brokers(&[9093])));
     let known = serve(listen(&network, 9093), metadata(|_, _| brokers(&[9093])));
@@ -217,7 +219,7 @@ async fn a_cluster_that_was_replaced_is_found_through_the_bootstrap_addresses() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_may_send_the_client_back_to_its_bootstrap_addresses() {
+async fn rebootstrap_required_error_causes_rebootstrap() {
     let network = MemoryNetwork::new();
     let _first =
         serve(listen(&network, 9092), metadata(|_, number| brokers(if number == 0 { &[9093] } else { &[9094] })));
@@ -241,7 +243,9 @@ async fn connections_to_former_cluster_end() {
     let client = connected(&network, &[9092]).await;
     let asking = client.clone();
     let asking =
-        tokio::spawn(async move { asking.send(to(9094, Lane::Main, 60), |_| HeartbeatRequest::default()).await });
+        tokio::spawn(
+            async move { asking.send(to(9094, ConnectionKind::Main, 60), |_| HeartbeatRequest::default()).await },
+        );
     let mut link = accept(&mut broker).await;
     let asked = link.request().await.unwrap();
     let agreement: ApiVersionsRequest = asked.decode();
@@ -262,7 +266,7 @@ async fn connections_to_former_cluster_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_strategy_the_known_brokers_are_all_there_is() {
+async fn disabled_rebootstrap_uses_only_known_brokers() {
     let network = MemoryNetwork::new();
     let _peer = serve(listen(&network, 9092), metadata(|_, _| brokers(&[9093])));
     let mut settings = settings(&network, &[9092]);
@@ -275,7 +279,7 @@ async fn without_the_strategy_the_known_brokers_are_all_there_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_froze_does_not_keep_the_others_knowledge_from_us() {
+async fn frozen_broker_does_not_block_metadata_refresh() {
     let network = MemoryNetwork::new();
     let _first = serve(listen(&network, 9092), metadata(|_, _| brokers(&[9093, 9094])));
     let _frozen = serve(listen(&network, 9093), |_| Reply::Silence);
@@ -286,7 +290,7 @@ async fn a_broker_that_froze_does_not_keep_the_others_knowledge_from_us() {
     let late = serve(listen(&network, 9094), metadata(|_, _| brokers(&[9093, 9094, 9095])));
     // Occupied, and silent: the only connection that there is.
     let busy = client.clone();
-    tokio::spawn(async move { busy.send(to(9093, Lane::Main, 600), |_| HeartbeatRequest::default()).await });
+    tokio::spawn(async move { busy.send(to(9093, ConnectionKind::Main, 600), |_| HeartbeatRequest::default()).await });
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     let picture = client.newer_metadata(version, in_secs(10)).await.unwrap();
     assert!(picture.brokers.contains_key(&9095));

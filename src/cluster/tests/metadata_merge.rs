@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::peer::{brokers, topic};
 use crate::{
-    cluster::{Metadata, metadata_merge::Asked},
+    cluster::{Metadata, metadata_merge::MetadataScope},
     error::ErrorCode,
     wire::{
         byte_string::ByteString,
@@ -13,8 +13,8 @@ use crate::{
     },
 };
 
-fn asked(names: &[&str]) -> Asked {
-    Asked::Topics(names.iter().map(|name| Arc::from(*name)).collect())
+fn asked(names: &[&str]) -> MetadataScope {
+    MetadataScope::Topics(names.iter().map(|name| Arc::from(*name)).collect())
 }
 
 fn response(topics: Vec<MetadataResponseTopic>) -> MetadataResponse {
@@ -30,7 +30,7 @@ fn all(_: &str) -> bool {
 }
 
 fn picture(topics: Vec<MetadataResponseTopic>) -> Metadata {
-    Metadata::default().merged(response(topics), &Asked::All, all)
+    Metadata::default().merged(response(topics), &MetadataScope::All, all)
 }
 
 fn unknown(name: &str) -> MetadataResponseTopic {
@@ -38,7 +38,7 @@ fn unknown(name: &str) -> MetadataResponseTopic {
 }
 
 #[test]
-fn a_leaders_epoch_never_goes_back_within_one_topic_id() {
+fn leader_epoch_never_decreases_per_topic_id() {
     let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5), (2, 7)]) }]);
     assert_eq!(old.leader("t", 0), Some((1, 5)));
     assert_eq!(&*old.names[&id(1)], "t");
@@ -61,7 +61,7 @@ fn a_leaders_epoch_never_goes_back_within_one_topic_id() {
 }
 
 #[test]
-fn brokers_without_epochs_or_ids_are_believed() {
+fn accepts_brokers_without_epochs_or_ids() {
     let old = picture(vec![topic("t", &[(1, -1), (2, -1)])]);
     let next = old.merged(response(vec![topic("t", &[(3, -1), (3, -1)])]), &asked(&["t"]), all);
     assert_eq!(next.leader("t", 0), Some((3, -1)));
@@ -70,7 +70,7 @@ fn brokers_without_epochs_or_ids_are_believed() {
 }
 
 #[test]
-fn a_partition_that_lost_its_leader_keeps_its_place_and_epoch() {
+fn leaderless_partition_keeps_its_epoch() {
     let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
     let mut leaderless = MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(-1, -1)]) };
     leaderless.partitions[0].error_code = ErrorCode::LEADER_NOT_AVAILABLE.code();
@@ -95,7 +95,7 @@ fn a_partition_that_lost_its_leader_keeps_its_place_and_epoch() {
 }
 
 #[test]
-fn an_answer_that_omits_a_partition_just_added_does_not_take_it_away() {
+fn partial_response_keeps_recently_added_partitions() {
     let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 0), (2, 0), (3, 0)]) }]);
     let next = old.merged(
         response(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 0)]) }]),
@@ -108,7 +108,7 @@ fn an_answer_that_omits_a_partition_just_added_does_not_take_it_away() {
 }
 
 #[test]
-fn a_topic_that_vanishes_and_returns_goes_on_from_its_epochs() {
+fn returning_topic_keeps_its_leader_epochs() {
     let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
     for gone in [vec![unknown("t")], vec![]] {
         let gone = old.merged(response(gone), &asked(&["t"]), all);
@@ -127,22 +127,22 @@ fn a_topic_that_vanishes_and_returns_goes_on_from_its_epochs() {
 }
 
 #[test]
-fn topics_that_were_not_asked_for_stay_while_they_are_wanted() {
+fn unrequested_topics_stay_while_wanted() {
     let old = picture(vec![topic("a", &[(1, 0)]), topic("b", &[(1, 0)]), topic("c", &[(1, 0)])]);
     let next = old.merged(response(vec![topic("a", &[(2, 1)])]), &asked(&["a"]), |name| name != "c");
     assert_eq!(next.leader("a", 0), Some((2, 1)));
     assert_eq!(next.leader("b", 0), Some((1, 0)));
     assert!(next.topic("c").is_none());
-    let all_topics = next.merged(response(vec![topic("a", &[(2, 1)])]), &Asked::All, all);
+    let all_topics = next.merged(response(vec![topic("a", &[(2, 1)])]), &MetadataScope::All, all);
     assert_eq!(all_topics.topic("b").unwrap().error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
 }
 
 #[test]
-fn another_cluster_starts_from_nothing() {
+fn other_cluster_discards_previous_metadata() {
     let named = |id| Some(ByteString::from_static(id));
     let old =
         MetadataResponse { cluster_id: named("one"), ..response(vec![topic("t", &[(1, 50)]), topic("u", &[(1, 50)])]) };
-    let old = Metadata::default().merged(old, &Asked::All, all);
+    let old = Metadata::default().merged(old, &MetadataScope::All, all);
     let new = MetadataResponse { cluster_id: named("two"), ..response(vec![topic("t", &[(2, 0)])]) };
     let next = old.merged(new, &asked(&["t"]), all);
     assert_eq!(next.leader("t", 0), Some((2, 0)));
@@ -151,7 +151,7 @@ fn another_cluster_starts_from_nothing() {
 }
 
 #[test]
-fn numbers_from_outside_reserve_nothing_and_do_not_panic() {
+fn invalid_numbers_neither_allocate_nor_panic() {
     let mut wild = topic("t", &[(1, 0), (2, 0), (3, 0)]);
     wild.partitions[0].partition_index = i32::MAX;
     wild.partitions[1].partition_index = -1;
@@ -160,7 +160,7 @@ fn numbers_from_outside_reserve_nothing_and_do_not_panic() {
     said.topics.push(MetadataResponseTopic { name: None, ..Default::default() });
     said.brokers[0].port = 70_000;
     said.brokers[1].node_id = -7;
-    let next = Metadata::default().merged(MetadataResponse { controller_id: -1, ..said }, &Asked::All, all);
+    let next = Metadata::default().merged(MetadataResponse { controller_id: -1, ..said }, &MetadataScope::All, all);
     assert_eq!(next.topics.len(), 1);
     assert_eq!(next.topic("t").unwrap().partitions.len(), 3);
     assert_eq!(next.leader("t", 1), Some((3, 0)));
@@ -170,7 +170,7 @@ fn numbers_from_outside_reserve_nothing_and_do_not_panic() {
 }
 
 #[test]
-fn a_named_leader_is_taken_only_if_it_is_news() {
+fn accepts_named_leader_only_with_newer_epoch() {
     let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
     let endpoint = |node| NodeEndpoint { node, host: "h".to_owned(), port: 9, rack: None };
     assert!(old.with_leader("t", 0, 2, 5, &[]).is_none(), "no newer epoch");

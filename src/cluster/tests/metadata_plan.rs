@@ -10,43 +10,43 @@ use super::peer::{brokers, topic};
 use crate::{
     cluster::{
         ClientSettings, Metadata,
-        metadata_merge::Asked,
-        metadata_plan::{Plan, Step},
+        metadata_merge::MetadataScope,
+        metadata_plan::{MetadataPlan, PlanStep},
     },
     error::ErrorCode,
     wire::messages::{MetadataResponse, metadata_response::MetadataResponseTopic},
 };
 
 struct Fixture {
-    plan: Plan,
+    plan: MetadataPlan,
     now: Instant,
 }
 
 impl Fixture {
     /// A plan whose first question, for brokers only, was answered.
     fn new() -> Self {
-        let plan = Plan::new(&ClientSettings::default(), StdRng::seed_from_u64(3));
+        let plan = MetadataPlan::new(&ClientSettings::default(), StdRng::seed_from_u64(3));
         let mut it = Self { plan, now: Instant::now() };
-        assert_eq!(it.plan.next(it.now), Step::Ask(names(&[])));
+        assert_eq!(it.plan.next(it.now), PlanStep::Ask(names(&[])));
         it.plan.succeeded(&names(&[]), &Metadata::default(), true, it.now);
         it
     }
 
     fn wait(&mut self) -> Duration {
         match self.plan.next(self.now) {
-            Step::Wait(until) => until - self.now,
-            Step::Ask(asked) => panic!("asks for {asked:?}"),
+            PlanStep::Wait(until) => until - self.now,
+            PlanStep::Ask(asked) => panic!("asks for {asked:?}"),
         }
     }
 
-    fn ask(&mut self) -> Asked {
+    fn ask(&mut self) -> MetadataScope {
         match self.plan.next(self.now) {
-            Step::Ask(Asked::Topics(mut names)) => {
+            PlanStep::Ask(MetadataScope::Topics(mut names)) => {
                 names.sort();
-                Asked::Topics(names)
+                MetadataScope::Topics(names)
             }
-            Step::Ask(asked) => asked,
-            Step::Wait(until) => panic!("waits {:?}", until - self.now),
+            PlanStep::Ask(asked) => asked,
+            PlanStep::Wait(until) => panic!("waits {:?}", until - self.now),
         }
     }
 
@@ -55,17 +55,17 @@ impl Fixture {
     }
 }
 
-fn names(names: &[&str]) -> Asked {
-    Asked::Topics(names.iter().map(|name| Arc::from(*name)).collect())
+fn names(names: &[&str]) -> MetadataScope {
+    MetadataScope::Topics(names.iter().map(|name| Arc::from(*name)).collect())
 }
 
 fn picture(topics: &[(&str, i32)]) -> Metadata {
     let topics = topics.iter().map(|(name, leader)| topic(name, &[(*leader, 1)])).collect();
-    Metadata::default().merged(MetadataResponse { topics, ..brokers(&[1]) }, &Asked::All, |_| true)
+    Metadata::default().merged(MetadataResponse { topics, ..brokers(&[1]) }, &MetadataScope::All, |_| true)
 }
 
 #[test]
-fn a_new_topic_is_asked_for_at_once_and_alone() {
+fn requests_new_topic_immediately_and_alone() {
     let mut it = Fixture::new();
     assert_eq!(it.wait(), Duration::from_secs(300));
     assert!(it.plan.want(["a"], it.now));
@@ -81,7 +81,7 @@ fn a_new_topic_is_asked_for_at_once_and_alone() {
 }
 
 #[test]
-fn refreshes_are_paced_and_slow_down_while_they_bring_nothing() {
+fn unchanged_metadata_slows_down_refreshes() {
     let mut it = Fixture::new();
     it.plan.want(["a"], it.now);
     let (asked, known) = (it.ask(), picture(&[("a", 1)]));
@@ -106,7 +106,7 @@ fn refreshes_are_paced_and_slow_down_while_they_bring_nothing() {
 }
 
 #[test]
-fn what_is_not_settled_is_asked_again_unbidden() {
+fn retries_topics_without_metadata_or_leader() {
     let mut it = Fixture::new();
     it.plan.want(["a", "b"], it.now);
     it.ask();
@@ -127,7 +127,7 @@ fn what_is_not_settled_is_asked_again_unbidden() {
 }
 
 #[test]
-fn a_refresh_that_is_wanted_while_one_is_under_way_is_not_lost() {
+fn refresh_requested_during_refresh_is_not_lost() {
     let mut it = Fixture::new();
     it.plan.refresh();
     it.pass(200);
@@ -139,7 +139,7 @@ fn a_refresh_that_is_wanted_while_one_is_under_way_is_not_lost() {
 }
 
 #[test]
-fn topics_that_nobody_uses_are_dropped() {
+fn unused_topics_are_dropped_after_idle_time() {
     let mut it = Fixture::new();
     it.plan.want(["a", "b"], it.now);
     it.ask();
@@ -152,7 +152,7 @@ fn topics_that_nobody_uses_are_dropped() {
 }
 
 #[test]
-fn a_topic_is_asked_for_by_its_id_until_its_name_is_known() {
+fn requests_unknown_topic_by_its_id() {
     let mut it = Fixture::new();
     let (id, other) = (Uuid::from_u128(7), Uuid::from_u128(8));
     it.plan.want(["a"], it.now);
@@ -160,8 +160,8 @@ fn a_topic_is_asked_for_by_its_id_until_its_name_is_known() {
     it.plan.succeeded(&names(&["a"]), &picture(&[("a", 1)]), true, it.now);
     assert!(it.plan.want_ids(&[id]));
     assert!(!it.plan.want_ids(&[id]), "it is known to be wanted");
-    assert_eq!(it.ask(), Asked::Ids(vec![id]), "at once, and alone");
-    it.plan.succeeded(&Asked::Ids(vec![id]), &picture(&[("a", 1)]), false, it.now);
+    assert_eq!(it.ask(), MetadataScope::Ids(vec![id]), "at once, and alone");
+    it.plan.succeeded(&MetadataScope::Ids(vec![id]), &picture(&[("a", 1)]), false, it.now);
     // The broker does not know it yet: with the rest of the picture, and paced.
     for _ in 0..3 {
         let wait = it.wait();
@@ -169,8 +169,8 @@ fn a_topic_is_asked_for_by_its_id_until_its_name_is_known() {
         it.now += wait;
         assert_eq!(it.ask(), names(&["a"]));
         it.plan.succeeded(&names(&["a"]), &picture(&[("a", 1)]), false, it.now);
-        assert_eq!(it.ask(), Asked::Ids(vec![id]));
-        it.plan.succeeded(&Asked::Ids(vec![id]), &picture(&[("a", 1)]), false, it.now);
+        assert_eq!(it.ask(), MetadataScope::Ids(vec![id]));
+        it.plan.succeeded(&MetadataScope::Ids(vec![id]), &picture(&[("a", 1)]), false, it.now);
     }
     let it_wait = it.wait();
     it.now += it_wait;
@@ -180,11 +180,11 @@ fn a_topic_is_asked_for_by_its_id_until_its_name_is_known() {
     let found = MetadataResponseTopic { topic_id: id, ..topic("b", &[(1, 1)]) };
     let known = picture(&[("a", 1)]).merged(
         MetadataResponse { topics: vec![found], ..brokers(&[1]) },
-        &Asked::Ids(vec![id]),
+        &MetadataScope::Ids(vec![id]),
         |name| name == "a",
     );
     assert_eq!(known.names[&id], Arc::from("b"), "found, though nobody asked for it by name");
-    it.plan.succeeded(&Asked::Ids(vec![id]), &known, true, it.now);
+    it.plan.succeeded(&MetadataScope::Ids(vec![id]), &known, true, it.now);
     assert!(it.plan.wants("b"), "it is kept until somebody wants it by name");
     assert_eq!(it.wait(), Duration::from_secs(300));
     // One that is no longer looked for is not.
@@ -194,13 +194,13 @@ fn a_topic_is_asked_for_by_its_id_until_its_name_is_known() {
 }
 
 #[test]
-fn all_topics_are_asked_for_until_no_longer() {
+fn requests_all_topics_while_wanted() {
     let mut it = Fixture::new();
     it.plan.want(["a"], it.now);
     assert!(it.plan.want_all(true));
     assert!(!it.plan.want_all(true));
-    assert_eq!(it.ask(), Asked::All);
-    it.plan.succeeded(&Asked::All, &picture(&[("a", 1), ("z", 1)]), true, it.now);
+    assert_eq!(it.ask(), MetadataScope::All);
+    it.plan.succeeded(&MetadataScope::All, &picture(&[("a", 1), ("z", 1)]), true, it.now);
     assert!(it.plan.wants("z"));
     assert_eq!(it.wait(), Duration::from_secs(300));
     assert!(!it.plan.want_all(false));
@@ -211,7 +211,7 @@ fn all_topics_are_asked_for_until_no_longer() {
 }
 
 #[test]
-fn failures_back_off_even_for_new_topics_and_lead_back_to_the_bootstrap_addresses() {
+fn failures_back_off_and_cause_rebootstrap() {
     let mut it = Fixture::new();
     let mut failures = 0;
     let began = it.now;
@@ -233,17 +233,17 @@ fn failures_back_off_even_for_new_topics_and_lead_back_to_the_bootstrap_addresse
 }
 
 #[test]
-fn without_the_strategy_there_is_no_way_back() {
+fn never_rebootstraps_when_strategy_is_none() {
     let settings = ClientSettings { metadata_rebootstrap_trigger: None, ..ClientSettings::default() };
-    let mut plan = Plan::new(&settings, StdRng::seed_from_u64(3));
+    let mut plan = MetadataPlan::new(&settings, StdRng::seed_from_u64(3));
     plan.require_rebootstrap();
     assert!(!plan.take_rebootstrap() && !plan.may_rebootstrap());
 }
 
 #[test]
-fn an_age_of_zero_is_paced_all_the_same() {
+fn zero_max_age_is_still_paced() {
     let settings = ClientSettings { metadata_max_age: Duration::ZERO, ..ClientSettings::default() };
-    let mut it = Fixture { plan: Plan::new(&settings, StdRng::seed_from_u64(3)), now: Instant::now() };
+    let mut it = Fixture { plan: MetadataPlan::new(&settings, StdRng::seed_from_u64(3)), now: Instant::now() };
     for _ in 0..5 {
         it.ask();
         it.plan.succeeded(&names(&[]), &Metadata::default(), false, it.now);

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 
 use crate::{
     cluster::{
-        answers::Reply as To,
-        departure::{Departure, Revocable},
+        answers::ResponseTarget as To,
+        departure::{Revocable, RevocableParts},
         pipeline::{Limits, Outgoing, Pipeline},
     },
     error::{DeliveryStatus, Error, ErrorKind, Result},
@@ -36,10 +36,10 @@ impl Fixture {
     }
 
     fn push(&mut self, timeout: u64, answered: bool) -> Reply {
-        self.push_with(timeout, answered, Departure::default())
+        self.push_with(timeout, answered, RevocableParts::default())
     }
 
-    fn push_with(&mut self, timeout: u64, answered: bool, departure: Departure) -> Reply {
+    fn push_with(&mut self, timeout: u64, answered: bool, departure: RevocableParts) -> Reply {
         let (reply, receiver) = oneshot::channel();
         let request = Outgoing {
             key: ApiKey::Heartbeat,
@@ -86,7 +86,7 @@ fn failure(reply: &mut Reply) -> Error {
 }
 
 #[test]
-fn only_so_many_are_in_flight_and_dropped_callers_are_not_sent() {
+fn limits_requests_in_flight_and_skips_cancelled() {
     let mut it = Fixture::new(2);
     let replies = [it.push(30, true), it.push(30, true)];
     let dropped = it.push(30, true);
@@ -103,7 +103,7 @@ fn only_so_many_are_in_flight_and_dropped_callers_are_not_sent() {
 }
 
 #[test]
-fn answers_out_of_order_unasked_or_too_early_are_protocol_errors() {
+fn unexpected_response_is_protocol_error() {
     let mut it = Fixture::new(5);
     assert_eq!(it.answer(1, 0).unwrap_err().kind(), ErrorKind::Protocol);
     let _replies = (it.push(30, true), it.push(30, true));
@@ -118,7 +118,7 @@ fn answers_out_of_order_unasked_or_too_early_are_protocol_errors() {
 }
 
 #[test]
-fn a_late_answer_closes_and_everybody_learns_how_far_the_own_request_got() {
+fn late_response_closes_with_delivery_status() {
     let mut it = Fixture::new(3);
     let (mut late, mut behind) = (it.push(10, true), it.push(30, true));
     it.send();
@@ -138,7 +138,7 @@ fn a_late_answer_closes_and_everybody_learns_how_far_the_own_request_got() {
 }
 
 #[test]
-fn what_waits_too_long_fails_alone() {
+fn request_waiting_too_long_fails_alone() {
     let mut it = Fixture::new(1);
     let (mut first, mut second) = (it.push(30, true), it.push(5, true));
     it.send();
@@ -151,7 +151,7 @@ fn what_waits_too_long_fails_alone() {
 }
 
 #[test]
-fn a_throttled_connection_is_silent_for_so_long() {
+fn throttled_pipeline_sends_nothing_until_expiry() {
     let mut it = Fixture::new(5);
     let _first = it.push(30, true);
     it.send();
@@ -169,7 +169,7 @@ fn a_throttled_connection_is_silent_for_so_long() {
 }
 
 #[test]
-fn a_request_without_an_answer_is_done_when_its_last_byte_is_out() {
+fn request_without_response_completes_when_written() {
     let mut it = Fixture::new(1);
     let (mut silent, mut other) = (it.push(30, false), it.push(30, true));
     assert!(it.pipeline.take(it.now).is_some());
@@ -183,7 +183,7 @@ fn a_request_without_an_answer_is_done_when_its_last_byte_is_out() {
 }
 
 #[test]
-fn idle_and_retired_connections_close_only_when_nothing_is_under_way() {
+fn idle_or_retired_pipeline_closes_when_empty() {
     let mut it = Fixture::new(1);
     let _reply = it.push(600, true);
     it.send();
@@ -201,7 +201,7 @@ fn idle_and_retired_connections_close_only_when_nothing_is_under_way() {
 }
 
 #[test]
-fn nothing_is_taken_after_the_end() {
+fn closed_pipeline_rejects_new_requests() {
     let mut it = Fixture::new(1);
     let mut waiting = it.push(1, true);
     it.pipeline.close(&Error::new(ErrorKind::Network, "gone"));
@@ -217,7 +217,7 @@ fn nothing_is_taken_after_the_end() {
         deadline: it.now,
         answered: true,
         expects: 0,
-        departure: Departure::default(),
+        departure: RevocableParts::default(),
         reply: To::One(reply),
     };
     it.pipeline.push(request, it.now);
@@ -226,7 +226,7 @@ fn nothing_is_taken_after_the_end() {
 }
 
 #[test]
-fn the_answer_that_is_due_is_expected_to_be_as_large_as_its_request_said() {
+fn expected_response_size_matches_request() {
     let mut it = Fixture::new(3);
     assert_eq!(it.pipeline.expects(), 0, "nothing was asked");
     let replies = [true, false, true].map(|answered| it.push(30, answered));
@@ -316,11 +316,11 @@ impl Revocable for Part {
         !self.withdrawn
     }
 
-    fn undo(&self, _: u32) {}
+    fn withdraw(&self, _: u32) {}
 }
 
 #[test]
-fn request_taken_back_while_muted_is_never_written() {
+fn withdrawn_throttled_request_is_never_written() {
     let mut it = Fixture::new(2);
     it.pipeline.mute_for(5000, it.now);
     let parts = [true, false].map(|withdrawn| Arc::new(Part { withdrawn, asked: AtomicUsize::new(0) }));

@@ -72,7 +72,7 @@ fn overdue(error: &Error, began: Instant) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn admin_calls_end_at_the_bound() {
+async fn admin_calls_fail_at_resolve_timeout() {
     for silent in [false, true] {
         let network = Arc::new(Names { silent, ..Names::unknown() });
         let admin = Admin::builder("").properties(BOUND).network(network).build().await.unwrap();
@@ -89,18 +89,18 @@ async fn admin_calls_end_at_the_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_fail_at_the_bound_unwritten() {
+async fn records_fail_at_resolve_timeout_unwritten() {
     let network = Arc::new(Names::unknown());
     let producer = Producer::builder("").properties(BOUND).network(network).build().await.unwrap();
     let began = Instant::now();
-    let error = producer.send(Record::to("t").value("x")).await.unwrap().await.unwrap_err();
+    let error = producer.send(Record::to("t").with_value("x")).await.unwrap().await.unwrap_err();
     overdue(&error, began);
     assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
     overdue(&producer.partitions_for("t").await.unwrap_err(), began);
 }
 
 #[tokio::test(start_paused = true)]
-async fn readers_and_commits_end_at_the_bound() {
+async fn consumers_and_commits_end_at_resolve_timeout() {
     let network = Arc::new(Names::unknown());
     let builder = Consumer::builder("").group("g").properties(BOUND).network(network);
     let consumer = builder.build().await.unwrap();
@@ -113,7 +113,7 @@ async fn readers_and_commits_end_at_the_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_bound_calls_have_their_own() {
+async fn calls_use_api_timeout_without_resolve_timeout() {
     let network = Arc::new(Names::unknown());
     let admin = Admin::builder("broker.example:9092").network(network).build().await.unwrap();
     let began = Instant::now();

@@ -33,7 +33,7 @@ impl<'a> Line<'a> {
 }
 
 #[tokio::test]
-async fn every_known_name_is_applied_warned_or_refused() {
+async fn every_known_name_has_expected_outcome() {
     let warnings = Warnings::default();
     let _collecting = warnings.collect();
     let text = fs::read_to_string(NAMES).unwrap();
@@ -65,7 +65,7 @@ async fn every_known_name_is_applied_warned_or_refused() {
 }
 
 #[tokio::test]
-async fn values_that_ask_for_what_is_done_anyway_are_applied() {
+async fn accepts_values_that_match_fixed_behaviour() {
     let warnings = Warnings::default();
     let _collecting = warnings.collect();
     for (name, value) in [
@@ -88,7 +88,7 @@ async fn values_that_ask_for_what_is_done_anyway_are_applied() {
 }
 
 #[tokio::test]
-async fn security_beside_its_protocol_is_warned_of() {
+async fn warns_about_security_settings_protocol_ignores() {
     let warnings = Warnings::default();
     let _collecting = warnings.collect();
     let plain = [("sasl.mechanism", "PLAIN"), ("sasl.username", "u"), ("sasl.password", "p")];

@@ -47,7 +47,7 @@ const RDKAFKA: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn one_file_serves_all_clients() {
+async fn same_file_builds_every_client_kind() {
     let warnings = Warnings::default();
     let _collecting = warnings.collect();
     for file in [JAVA, RDKAFKA] {
@@ -60,7 +60,7 @@ async fn one_file_serves_all_clients() {
 }
 
 #[tokio::test]
-async fn loss_of_security_or_delivery_is_refused() {
+async fn rejects_unsupported_security_and_delivery_settings() {
     for (kinds, name, value) in [
         (&KINDS[..], "ssl.crl.location", "/etc/crl.pem"),
         (&KINDS, "ssl.cipher.suites", "TLS_AES_256_GCM_SHA384"),

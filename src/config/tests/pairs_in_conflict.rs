@@ -9,7 +9,7 @@ use crate::{Consumer, ErrorKind, Producer, ProducerBuilder, net::MemoryNetwork};
 const SERVERS: (&str, &str) = ("bootstrap.servers", "h:9092");
 
 #[tokio::test]
-async fn default_gives_way_to_what_was_set() {
+async fn defaults_adapt_to_single_set_value() {
     for (kind, name, value) in [
         (Kind::Producer, "message.timeout.ms", "5000"),
         (Kind::Producer, "delivery.timeout.ms", "5000"),
@@ -35,7 +35,7 @@ async fn default_gives_way_to_what_was_set() {
 }
 
 #[tokio::test]
-async fn two_set_values_in_conflict_are_refused() {
+async fn rejects_two_set_values_in_conflict() {
     for (kind, pairs) in [
         (Kind::Producer, [("message.timeout.ms", "5000"), ("request.timeout.ms", "6000")]),
         (Kind::Producer, [("delivery.timeout.ms", "5000"), ("linger.ms", "6000")]),
@@ -58,7 +58,7 @@ async fn two_set_values_in_conflict_are_refused() {
 }
 
 #[tokio::test]
-async fn builders_remember_what_was_set() {
+async fn builder_methods_count_as_explicit_settings() {
     let seconds = Duration::from_secs;
     let builder = || Producer::builder("h:9092").network(Arc::new(MemoryNetwork::new()));
     let built = async |builder: ProducerBuilder| builder.build().await.map(drop);

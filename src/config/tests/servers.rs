@@ -33,7 +33,7 @@ async fn listener_names_before_addresses_are_ignored() {
 }
 
 #[tokio::test]
-async fn listener_name_that_contradicts_security_is_refused() {
+async fn rejects_listener_name_contradicting_security_protocol() {
     for (servers, protocol, named) in [
         ("SASL_SSL://h:9092", None, ["SASL_SSL://", "PLAINTEXT"]),
         ("a:1,ssl://h:9092", None, ["ssl://", "PLAINTEXT"]),
@@ -55,7 +55,7 @@ async fn listener_name_that_contradicts_security_is_refused() {
 }
 
 #[tokio::test]
-async fn builders_take_listener_names_too() {
+async fn builders_accept_and_check_listener_names() {
     let network = Arc::new(MemoryNetwork::new());
     let servers = "SASL_PLAINTEXT://h:9092, EXTERNAL://[::1]:9093,";
     let security = || Security::sasl_plaintext(Sasl::plain("u", "p"));

@@ -8,8 +8,8 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    membership::{Identity, Standing},
-    order::{Asker, Number, Order},
+    membership::{Identity, MemberSnapshot},
+    order::{CommitNumber, CommitOrder, CommitOrigin},
     requests::text,
 };
 use crate::{
@@ -38,38 +38,38 @@ pub(crate) type ToCommit = (TopicPartition, OffsetAndMetadata, Uuid);
 
 /// An offset that was committed, and who had asked for that.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Committed {
+pub(crate) struct CommittedOffset {
     pub(crate) partition: TopicPartition,
     pub(crate) offset: i64,
     pub(crate) topic_id: Uuid,
-    pub(crate) asker: Asker,
+    pub(crate) origin: CommitOrigin,
 }
 
 /// How long a commit goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Insistence {
+pub(crate) enum RetryPolicy {
     /// Until the coordinator has answered: what it refuses for now is left to the next commit.
-    OneAnswer,
+    OneResponse,
     /// Until it is through. A topic that the coordinator does not know is not waited for: it may be
     /// gone.
-    Through,
+    UntilCommitted,
     /// The same, and such a topic is waited for too, as Kafka's Java client does where somebody
     /// waits for a commit.
-    AlsoForTopics,
+    UntilTopicsExist,
 }
 
 /// What is wanted of one partition.
 #[derive(Clone, Debug)]
-struct Wanted {
+struct PendingOffset {
     offset: OffsetAndMetadata,
     /// The number of the assignment that it was asked for in.
-    since: u64,
+    ownership: u64,
     topic_id: Uuid,
-    number: Number,
-    positioned: u64,
+    number: CommitNumber,
+    seek_epoch: u64,
 }
 
-impl Wanted {
+impl PendingOffset {
     /// Of two that are wanted of a partition this one counts: it was asked for later, unless what
     /// is committed by itself would go back behind what the user said.
     fn is_instead_of(&self, other: &Self) -> bool {
@@ -86,14 +86,14 @@ pub(super) struct Commit {
     group_id: Arc<str>,
     instance_id: Option<Arc<str>>,
     /// Goes without a generation, as consumers do that are in no group.
-    alone: bool,
-    left: BTreeMap<TopicPartition, Wanted>,
+    without_group: bool,
+    pending: BTreeMap<TopicPartition, PendingOffset>,
     /// Of these, what is left out of the next attempt: where the topic's id is known, it is waited
     /// for in the picture of the cluster, because the coordinator would take another topic of the
     /// same name.
     held_back: BTreeSet<TopicPartition>,
     /// The coordinator did not know some topic when this was the picture.
-    doubtful: u64,
+    unknown_topic_at: u64,
     /// What was taken away while the commit was under way.
     lost: BTreeSet<TopicPartition>,
     /// The first of the errors for which partitions were given up.
@@ -101,37 +101,37 @@ pub(super) struct Commit {
 }
 
 /// What a commit is held against before each attempt.
-pub(super) struct Now<'a> {
-    pub(super) standing: &'a Standing,
-    pub(super) picture: &'a Metadata,
-    pub(super) order: &'a Order,
+pub(super) struct CommitContext<'a> {
+    pub(super) member: &'a MemberSnapshot,
+    pub(super) metadata: &'a Metadata,
+    pub(super) order: &'a CommitOrder,
 }
 
 /// Whether a commit can be sent now.
 #[derive(Clone, Debug)]
-pub(super) enum Turn {
+pub(super) enum AttemptDecision {
     /// In that name; `None` goes without a generation.
-    Now(Option<Identity>),
+    Send(Option<Identity>),
     /// The partitions are kept over a rebalance that is not through yet, and we have no name before
     /// it is.
-    Later,
+    AwaitMembership,
     /// The topics are waited for.
-    NoTopic(Error),
+    AwaitTopic(Error),
     /// Nothing is left of it.
-    Over,
+    Finished,
 }
 
 /// What an answer means for the commit.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum CommitOutcome {
     /// Nothing is left of it.
-    Over,
+    Finished,
     /// What is left may be sent again; first the coordinator has to be found anew, if so said.
-    Again { find_coordinator: bool, error: Error },
+    Retry { find_coordinator: bool, error: Error },
     /// The name under which it was sent is not (or no longer) ours: `said` is what the membership
     /// has to hear. Where we have another name by then, what is left may be sent again, else
     /// `error` is what became of it.
-    NotOurName { error: Error, said: Error },
+    StaleMember { error: Error, said: Error },
 }
 
 impl Commit {
@@ -140,8 +140,8 @@ impl Commit {
     pub(super) fn new(
         group_id: Arc<str>,
         instance_id: Option<Arc<str>>,
-        standing: &Standing,
-        number: Number,
+        standing: &MemberSnapshot,
+        number: CommitNumber,
         positioned: u64,
         offsets: Vec<ToCommit>,
     ) -> Result<Self> {
@@ -157,19 +157,19 @@ impl Commit {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let (alone, owned) = match standing {
-            Standing::Alone => (true, None),
-            Standing::Member { owned, .. } | Standing::Rebalancing { owned, .. } => (false, Some(owned)),
-            Standing::Out => {
+            MemberSnapshot::NoGroup => (true, None),
+            MemberSnapshot::Member { owned, .. } | MemberSnapshot::Rebalancing { owned, .. } => (false, Some(owned)),
+            MemberSnapshot::Fenced => {
                 let message = format!("commit for group {group_id}: the consumer is out of the group");
                 return Err(Error::new(ErrorKind::NotAssigned, message));
             }
-            Standing::Ended(error) => return Err(error.clone()),
+            MemberSnapshot::Ended(error) => return Err(error.clone()),
         };
         let (mut left, mut refused) = (BTreeMap::new(), None);
         for (partition, offset, topic_id) in offsets {
             let Some(since) = owned.map_or(Some(0), |owned| owned.get(&partition).copied()) else {
                 let error = match standing {
-                    Standing::Rebalancing { .. } => rebalancing(&group_id),
+                    MemberSnapshot::Rebalancing { .. } => rebalancing(&group_id),
                     _ => {
                         let message = format!("commit {partition} for group {group_id}: the partition is not owned");
                         Error::new(ErrorKind::NotAssigned, message)
@@ -181,7 +181,10 @@ impl Commit {
                 refused.get_or_insert(error);
                 continue;
             };
-            left.insert(partition, Wanted { offset, since, topic_id, number, positioned });
+            left.insert(
+                partition,
+                PendingOffset { offset, ownership: since, topic_id, number, seek_epoch: positioned },
+            );
         }
         Ok(Self { refused, ..Self::of(group_id, instance_id, alone, left) })
     }
@@ -190,15 +193,15 @@ impl Commit {
         group_id: Arc<str>,
         instance_id: Option<Arc<str>>,
         alone: bool,
-        left: BTreeMap<TopicPartition, Wanted>,
+        left: BTreeMap<TopicPartition, PendingOffset>,
     ) -> Self {
         Self {
             group_id,
             instance_id,
-            alone,
-            left,
+            without_group: alone,
+            pending: left,
             held_back: BTreeSet::new(),
-            doubtful: 0,
+            unknown_topic_at: 0,
             lost: BTreeSet::new(),
             refused: None,
         }
@@ -206,101 +209,111 @@ impl Commit {
 
     /// What is left of several commits in one: of each partition what was asked for last. `None`
     /// where they cannot go in one name.
-    pub(super) fn together<'a>(commits: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+    pub(super) fn merge<'a>(commits: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         let mut commits = commits.into_iter();
         let first = commits.next()?;
-        let (mut left, mut refused) = (first.left.clone(), first.refused.clone());
+        let (mut left, mut refused) = (first.pending.clone(), first.refused.clone());
         for commit in commits {
-            if commit.alone != first.alone {
+            if commit.without_group != first.without_group {
                 return None;
             }
             refused = refused.or_else(|| commit.refused.clone());
-            for (partition, wanted) in &commit.left {
+            for (partition, wanted) in &commit.pending {
                 if left.get(partition).is_none_or(|known| wanted.is_instead_of(known)) {
                     left.insert(partition.clone(), wanted.clone());
                 }
             }
         }
-        let together = Self::of(first.group_id.clone(), first.instance_id.clone(), first.alone, left);
+        let together = Self::of(first.group_id.clone(), first.instance_id.clone(), first.without_group, left);
         Some(Self { refused, ..together })
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.left.is_empty()
+        self.pending.is_empty()
     }
 
     /// Whether that is still to be committed.
     pub(super) fn wants(&self, partition: &TopicPartition) -> bool {
-        self.left.contains_key(partition)
+        self.pending.contains_key(partition)
     }
 
     /// What goes with the next attempt.
-    pub(super) fn going(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.left.keys().filter(|partition| !self.held_back.contains(*partition))
+    pub(super) fn next_partitions(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.pending.keys().filter(|partition| !self.held_back.contains(*partition))
     }
 
     /// A commit never outlives the assignment that it was made in, nor the topics: looked at before
     /// each attempt. What was taken away or made anew is left out of it, and so is what was
     /// committed for somebody who asked later.
-    pub(super) fn turn(&mut self, now: &Now<'_>, insistence: Insistence) -> Result<Turn> {
-        self.left.retain(|partition, wanted| !now.order.is_through(partition, wanted.number, wanted.offset.offset));
-        if self.left.is_empty() {
-            return Ok(Turn::Over);
+    pub(super) fn next_attempt(&mut self, now: &CommitContext<'_>, insistence: RetryPolicy) -> Result<AttemptDecision> {
+        self.pending
+            .retain(|partition, wanted| !now.order.is_satisfied(partition, wanted.number, wanted.offset.offset));
+        if self.pending.is_empty() {
+            return Ok(AttemptDecision::Finished);
         }
-        let (turn, owned) = match now.standing {
-            Standing::Ended(error) => return Err(error.clone()),
-            Standing::Alone if self.alone => (Turn::Now(None), None),
-            Standing::Alone | Standing::Out => return Err(self.over()),
-            _ if self.alone => return Err(self.over()),
-            Standing::Member { identity, owned } => (Turn::Now(Some(identity.clone())), Some(owned)),
-            Standing::Rebalancing { identity, owned } if identity.generation < 0 => (Turn::Later, Some(owned)),
+        let (turn, owned) = match now.member {
+            MemberSnapshot::Ended(error) => return Err(error.clone()),
+            MemberSnapshot::NoGroup if self.without_group => (AttemptDecision::Send(None), None),
+            MemberSnapshot::NoGroup | MemberSnapshot::Fenced => return Err(self.finished()),
+            _ if self.without_group => return Err(self.finished()),
+            MemberSnapshot::Member { identity, owned } => (AttemptDecision::Send(Some(identity.clone())), Some(owned)),
+            MemberSnapshot::Rebalancing { identity, owned } if identity.generation < 0 => {
+                (AttemptDecision::AwaitMembership, Some(owned))
+            }
             // The coordinator takes it until all have joined.
-            Standing::Rebalancing { identity, owned } => (Turn::Now(Some(identity.clone())), Some(owned)),
+            MemberSnapshot::Rebalancing { identity, owned } => {
+                (AttemptDecision::Send(Some(identity.clone())), Some(owned))
+            }
         };
         self.held_back.clear();
-        let (doubtful, lost, held_back) = (self.doubtful, &mut self.lost, &mut self.held_back);
-        self.left.retain(|partition, wanted| {
-            let is_owned = owned.is_none_or(|owned| owned.get(partition) == Some(&wanted.since));
-            let topic = if is_owned { topic_of(wanted, partition, now.picture, doubtful) } else { Topic::Another };
+        let (doubtful, lost, held_back) = (self.unknown_topic_at, &mut self.lost, &mut self.held_back);
+        self.pending.retain(|partition, wanted| {
+            let is_owned = owned.is_none_or(|owned| owned.get(partition) == Some(&wanted.ownership));
+            let topic =
+                if is_owned { topic_of(wanted, partition, now.metadata, doubtful) } else { TopicMatch::Another };
             match topic {
-                Topic::Same => {}
-                Topic::NotSeen => _ = held_back.insert(partition.clone()),
-                Topic::Another => _ = lost.insert(partition.clone()),
+                TopicMatch::Same => {}
+                TopicMatch::Missing => _ = held_back.insert(partition.clone()),
+                TopicMatch::Another => _ = lost.insert(partition.clone()),
             }
-            topic != Topic::Another
+            topic != TopicMatch::Another
         });
         if self.held_back.is_empty() {
-            return if self.left.is_empty() { Ok(Turn::Over) } else { Ok(turn) };
+            return if self.pending.is_empty() { Ok(AttemptDecision::Finished) } else { Ok(turn) };
         }
         let error = self.error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &self.held_back);
-        if insistence != Insistence::AlsoForTopics {
+        if insistence != RetryPolicy::UntilTopicsExist {
             let gone = std::mem::take(&mut self.held_back);
             self.give_up(&gone, error);
-            return if self.left.is_empty() { Ok(Turn::Over) } else { Ok(turn) };
+            return if self.pending.is_empty() { Ok(AttemptDecision::Finished) } else { Ok(turn) };
         }
-        Ok(if self.held_back.len() == self.left.len() { Turn::NoTopic(error.with_retriable(true)) } else { turn })
+        Ok(if self.held_back.len() == self.pending.len() {
+            AttemptDecision::AwaitTopic(error.with_retriable(true))
+        } else {
+            turn
+        })
     }
 
     /// How a commit came out of which nothing is left.
-    pub(super) fn end(&self) -> Result<()> {
+    pub(super) fn result(&self) -> Result<()> {
         match &self.refused {
             Some(error) => Err(error.clone()),
             None if self.lost.is_empty() => Ok(()),
-            None => Err(self.over()),
+            None => Err(self.finished()),
         }
     }
 
     fn give_up(&mut self, partitions: &BTreeSet<TopicPartition>, error: Error) {
-        self.left.retain(|partition, _| !partitions.contains(partition));
+        self.pending.retain(|partition, _| !partitions.contains(partition));
         self.refused.get_or_insert(error);
     }
 
-    fn over(&self) -> Error {
-        let lost: BTreeSet<TopicPartition> = self.lost.iter().chain(self.left.keys()).cloned().collect();
+    fn finished(&self) -> Error {
+        let lost: BTreeSet<TopicPartition> = self.lost.iter().chain(self.pending.keys()).cloned().collect();
         let message = format!(
             "commit {} for group {}: the assignment in which they were owned is over, so they may be others' by now, or \
              their topic was made anew; their records will be read again from what was committed before",
-            Shown(&lost),
+            PartitionList(&lost),
             self.group_id
         );
         Error::new(ErrorKind::NotAssigned, message)
@@ -309,13 +322,13 @@ impl Commit {
     /// Returns the last version in which the next attempt can go: a topic whose id is not known has
     /// to be named.
     pub(super) fn max_version(&self) -> Option<i16> {
-        let mut going = self.left.iter().filter(|(partition, _)| !self.held_back.contains(*partition));
+        let mut going = self.pending.iter().filter(|(partition, _)| !self.held_back.contains(*partition));
         going.any(|(_, wanted)| wanted.topic_id.is_nil()).then_some(LAST_BY_NAME)
     }
 
     pub(super) fn request(&self, version: i16, identity: Option<&Identity>) -> OffsetCommitRequest {
         let mut topics: BTreeMap<(&Arc<str>, Uuid), Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
-        for (partition, Wanted { offset, topic_id, .. }) in &self.left {
+        for (partition, PendingOffset { offset, topic_id, .. }) in &self.pending {
             if self.held_back.contains(partition) {
                 continue;
             }
@@ -348,14 +361,14 @@ impl Commit {
 
     /// Takes what was committed off what is left, into `committed`, and says how it goes on. What
     /// was refused of some partitions for good does not end the others.
-    pub(super) fn answered(
+    pub(super) fn handle_response(
         &mut self,
         response: &OffsetCommitResponse,
-        insistence: Insistence,
+        insistence: RetryPolicy,
         picture: u64,
-        order: &mut Order,
-        committed: &mut Vec<Committed>,
-    ) -> Verdict {
+        order: &mut CommitOrder,
+        committed: &mut Vec<CommittedOffset>,
+    ) -> CommitOutcome {
         // By name, or by id (version 10): the other of the two is empty in the response.
         let mut answers: HashMap<(&str, Uuid), HashMap<i32, ErrorCode>> = HashMap::new();
         for topic in &response.topics {
@@ -369,14 +382,14 @@ impl Commit {
         };
         let mut refused: BTreeMap<ErrorCode, BTreeSet<TopicPartition>> = BTreeMap::new();
         let mut unanswered = BTreeSet::new();
-        self.left.retain(|partition, wanted| {
+        self.pending.retain(|partition, wanted| {
             match answer(partition, wanted.topic_id) {
                 _ if self.held_back.contains(partition) => {}
                 Some(code) if code.is_ok() => {
                     order.committed(partition, wanted.number, wanted.offset.offset);
-                    let asker = Asker { by_user: wanted.number.by_user, positioned: wanted.positioned };
+                    let asker = CommitOrigin { by_user: wanted.number.by_user, seek_epoch: wanted.seek_epoch };
                     let (partition, offset) = (partition.clone(), wanted.offset.offset);
-                    committed.push(Committed { partition, offset, topic_id: wanted.topic_id, asker });
+                    committed.push(CommittedOffset { partition, offset, topic_id: wanted.topic_id, origin: asker });
                     return false;
                 }
                 Some(code) => _ = refused.entry(code).or_default().insert(partition.clone()),
@@ -386,38 +399,38 @@ impl Commit {
         });
         if !unanswered.is_empty() {
             let message =
-                format!("commit {} for group {}: the answer leaves it out", Shown(&unanswered), self.group_id);
+                format!("commit {} for group {}: the answer leaves it out", PartitionList(&unanswered), self.group_id);
             self.give_up(&unanswered, Error::new(ErrorKind::Protocol, message));
         }
-        let goes_on = |code: ErrorCode| self.is_of_membership(code) || may_pass(code, insistence);
+        let goes_on = |code: ErrorCode| self.concerns_membership(code) || is_retriable(code, insistence);
         let (passing, for_good): (BTreeMap<_, _>, BTreeMap<_, _>) =
             refused.into_iter().partition(|(code, _)| goes_on(*code));
         for (code, partitions) in for_good {
             let error = self.error(code, &partitions);
             self.give_up(&partitions, error);
         }
-        let of_membership = passing.iter().find(|(code, _)| self.is_of_membership(**code));
+        let of_membership = passing.iter().find(|(code, _)| self.concerns_membership(**code));
         match of_membership.map(|(&code, partitions)| (code, partitions.clone())) {
             // The next attempt goes in the name of the epoch that is current then (KIP-848).
-            Some((ErrorCode::STALE_MEMBER_EPOCH, partitions)) if !self.alone => {
+            Some((ErrorCode::STALE_MEMBER_EPOCH, partitions)) if !self.without_group => {
                 let error = self.error(ErrorCode::STALE_MEMBER_EPOCH, &partitions).with_retriable(true);
-                return Verdict::Again { find_coordinator: false, error };
+                return CommitOutcome::Retry { find_coordinator: false, error };
             }
-            Some((code, partitions)) => return self.not_our_name(code, &partitions),
+            Some((code, partitions)) => return self.stale_member(code, &partitions),
             None => {}
         }
-        if passing.keys().any(|code| names_no_topic(*code)) {
-            self.doubtful = picture;
+        if passing.keys().any(|code| is_unknown_topic(*code)) {
+            self.unknown_topic_at = picture;
         }
         match passing.first_key_value() {
-            None if self.left.is_empty() => Verdict::Over,
+            None if self.pending.is_empty() => CommitOutcome::Finished,
             // Only what was held back is left.
-            None => Verdict::Again {
+            None => CommitOutcome::Retry {
                 find_coordinator: false,
                 error: self.error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &self.held_back).with_retriable(true),
             },
-            Some((&code, partitions)) => Verdict::Again {
-                find_coordinator: passing.keys().any(|code| names_no_coordinator(*code)),
+            Some((&code, partitions)) => CommitOutcome::Retry {
+                find_coordinator: passing.keys().any(|code| is_not_coordinator(*code)),
                 error: self.error(code, partitions).with_retriable(true),
             },
         }
@@ -425,7 +438,7 @@ impl Commit {
 
     /// Whether the code says something of the member, or of the name that a commit without
     /// membership goes in.
-    fn is_of_membership(&self, code: ErrorCode) -> bool {
+    fn concerns_membership(&self, code: ErrorCode) -> bool {
         matches!(
             code,
             ErrorCode::REBALANCE_IN_PROGRESS
@@ -433,15 +446,15 @@ impl Commit {
                 | ErrorCode::ILLEGAL_GENERATION
                 | ErrorCode::UNKNOWN_MEMBER_ID
                 | ErrorCode::STALE_MEMBER_EPOCH
-        ) || (code == ErrorCode::GROUP_ID_NOT_FOUND && !self.alone)
+        ) || (code == ErrorCode::GROUP_ID_NOT_FOUND && !self.without_group)
     }
 
-    fn not_our_name(&self, code: ErrorCode, partitions: &BTreeSet<TopicPartition>) -> Verdict {
+    fn stale_member(&self, code: ErrorCode, partitions: &BTreeSet<TopicPartition>) -> CommitOutcome {
         let said = self.error(code, partitions);
         let error = match code {
             ErrorCode::REBALANCE_IN_PROGRESS => rebalancing(&self.group_id),
             ErrorCode::FENCED_INSTANCE_ID => said.clone(),
-            _ if self.alone => {
+            _ if self.without_group => {
                 let message = format!(
                     "commit for group {}: {code}: the group has members, so only they can commit; subscribe, or use \
                      another group.id",
@@ -449,53 +462,53 @@ impl Commit {
                 );
                 Error::new(ErrorKind::NotAssigned, message).with_source(said.clone())
             }
-            _ => self.over().with_source(said.clone()),
+            _ => self.finished().with_source(said.clone()),
         };
-        Verdict::NotOurName { error, said }
+        CommitOutcome::StaleMember { error, said }
     }
 
     fn error(&self, code: ErrorCode, partitions: &BTreeSet<TopicPartition>) -> Error {
-        Error::broker(code, format_args!("commit {} for group {}", Shown(partitions), self.group_id))
+        Error::broker(code, format_args!("commit {} for group {}", PartitionList(partitions), self.group_id))
     }
 }
 
 /// What the picture of the cluster says of the topic that an offset is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Topic {
+enum TopicMatch {
     /// As far as can be known.
     Same,
-    NotSeen,
+    Missing,
     Another,
 }
 
-fn topic_of(wanted: &Wanted, partition: &TopicPartition, picture: &Metadata, doubtful: u64) -> Topic {
+fn topic_of(wanted: &PendingOffset, partition: &TopicPartition, picture: &Metadata, doubtful: u64) -> TopicMatch {
     if wanted.topic_id.is_nil() {
-        return Topic::Same;
+        return TopicMatch::Same;
     }
     match picture.topic(&partition.topic) {
-        Some(topic) if !topic.id.is_nil() && topic.id != wanted.topic_id => Topic::Another,
-        None => Topic::NotSeen,
-        Some(topic) if topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => Topic::NotSeen,
+        Some(topic) if !topic.id.is_nil() && topic.id != wanted.topic_id => TopicMatch::Another,
+        None => TopicMatch::Missing,
+        Some(topic) if topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => TopicMatch::Missing,
         // A picture from before the coordinator said that it does not know the topic.
-        Some(_) if picture.version <= doubtful => Topic::NotSeen,
-        Some(_) => Topic::Same,
+        Some(_) if picture.version <= doubtful => TopicMatch::Missing,
+        Some(_) => TopicMatch::Same,
     }
 }
 
 /// Errors after which the same commit may be sent again, by the rules of Kafka's Java client.
-fn may_pass(code: ErrorCode, insistence: Insistence) -> bool {
-    (names_no_topic(code) && insistence == Insistence::AlsoForTopics)
+fn is_retriable(code: ErrorCode, insistence: RetryPolicy) -> bool {
+    (is_unknown_topic(code) && insistence == RetryPolicy::UntilTopicsExist)
         || code == ErrorCode::UNSTABLE_OFFSET_COMMIT
         || code == ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
-        || names_no_coordinator(code)
+        || is_not_coordinator(code)
 }
 
 /// Whether the coordinator does not know the topic, by its name or by its id.
-pub(super) fn names_no_topic(code: ErrorCode) -> bool {
+pub(super) fn is_unknown_topic(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID)
 }
 
-fn names_no_coordinator(code: ErrorCode) -> bool {
+fn is_not_coordinator(code: ErrorCode) -> bool {
     code.remedy() == Remedy::FindCoordinator || code == ErrorCode::REQUEST_TIMED_OUT
 }
 
@@ -505,9 +518,9 @@ pub(super) fn rebalancing(group_id: &str) -> Error {
 }
 
 /// The first few partitions of many.
-struct Shown<'a>(&'a BTreeSet<TopicPartition>);
+struct PartitionList<'a>(&'a BTreeSet<TopicPartition>);
 
-impl std::fmt::Display for Shown<'_> {
+impl std::fmt::Display for PartitionList<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         const FEW: usize = 5;
         for (i, partition) in self.0.iter().take(FEW).enumerate() {

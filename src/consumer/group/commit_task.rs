@@ -6,16 +6,19 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     GroupHandle,
-    commit::{Commit, Committed, Insistence, Now, ToCommit, Turn, Verdict, names_no_topic, rebalancing},
+    commit::{
+        AttemptDecision, Commit, CommitContext, CommitOutcome, CommittedOffset, RetryPolicy, ToCommit,
+        is_unknown_topic, rebalancing,
+    },
     coordinator::{ask_up_to, request_timeout},
     group_task::Command,
-    handle::Pace,
-    membership::{Identity, Standing},
-    order::{Asker, Number},
-    shared::Shared,
+    handle::RetryWait,
+    membership::{Identity, MemberSnapshot},
+    order::{CommitNumber, CommitOrigin},
+    shared::MembershipShared,
 };
 use crate::{
-    cluster::{CoordinatorKind, Lane},
+    cluster::{ConnectionKind, CoordinatorKind},
     error::{Error, ErrorCode, ErrorKind, Result},
     log::event,
     record::TopicPartition,
@@ -24,49 +27,49 @@ use crate::{
 
 /// A commit that was asked for, as of then.
 #[derive(Debug)]
-pub(crate) struct AskedCommit {
+pub(crate) struct RequestedCommit {
     commit: Commit,
-    _place: Place,
+    _place: CommitSlot,
 }
 
 /// What becomes of a commit.
 #[derive(Debug)]
-pub(crate) enum CommitNews {
+pub(crate) enum CommitEvent {
     /// It goes to the coordinator with these.
-    Leaves(Vec<TopicPartition>),
+    Sent(Vec<TopicPartition>),
     /// The coordinator has refused these for good.
     Refused(Vec<TopicPartition>),
     /// The group has these.
-    Through(Vec<Committed>),
+    Committed(Vec<CommittedOffset>),
 }
 
-impl AskedCommit {
+impl RequestedCommit {
     pub(crate) fn is_empty(&self) -> bool {
         self.commit.is_empty()
     }
 
     /// How it came out, of which nothing is left.
     pub(crate) fn end(&self) -> Result<()> {
-        self.commit.end()
+        self.commit.result()
     }
 }
 
 /// A commit's place in the order of all, for as long as it may still be carried out.
 #[derive(Debug)]
-struct Place {
-    number: Number,
-    shared: Arc<Shared>,
+struct CommitSlot {
+    number: CommitNumber,
+    shared: Arc<MembershipShared>,
 }
 
-impl Place {
-    fn new(shared: &Arc<Shared>, by_user: bool) -> Self {
-        Self { number: shared.order().begun(by_user), shared: shared.clone() }
+impl CommitSlot {
+    fn new(shared: &Arc<MembershipShared>, by_user: bool) -> Self {
+        Self { number: shared.order().begin(by_user), shared: shared.clone() }
     }
 }
 
-impl Drop for Place {
+impl Drop for CommitSlot {
     fn drop(&mut self) {
-        self.shared.order().ended();
+        self.shared.order().end();
     }
 }
 
@@ -78,25 +81,25 @@ impl GroupHandle {
     /// `NotAssigned` where a partition is not owned; `REBALANCE_IN_PROGRESS` (as
     /// [`Error::code`](crate::Error::code)) where the group is rebalancing. What is committed by
     /// itself is committed of all others, and says so in the end.
-    pub(crate) fn ask_to_commit(&self, offsets: Vec<ToCommit>, asker: Asker) -> Result<AskedCommit> {
-        let Shared { settings, .. } = &*self.shared;
+    pub(crate) fn request_commit(&self, offsets: Vec<ToCommit>, asker: CommitOrigin) -> Result<RequestedCommit> {
+        let MembershipShared { settings, .. } = &*self.shared;
         let (group_id, instance_id) = (settings.group_id.clone(), settings.group_instance_id.clone());
-        let place = Place::new(&self.shared, asker.by_user);
-        let (standing, Asker { positioned, .. }) = (self.shared.standing(), asker);
+        let place = CommitSlot::new(&self.shared, asker.by_user);
+        let (standing, CommitOrigin { seek_epoch: positioned, .. }) = (self.shared.member(), asker);
         let commit = Commit::new(group_id, instance_id, &standing, place.number, positioned, offsets)?;
-        Ok(AskedCommit { commit, _place: place })
+        Ok(RequestedCommit { commit, _place: place })
     }
 
     /// Several commits as one, with what was asked for last of each partition. `None` where they
     /// cannot go as one.
-    pub(crate) fn together<'a>(&self, asked: impl IntoIterator<Item = &'a AskedCommit>) -> Option<AskedCommit> {
-        let commit = Commit::together(asked.into_iter().map(|asked| &asked.commit))?;
-        Some(AskedCommit { commit, _place: Place::new(&self.shared, true) })
+    pub(crate) fn together<'a>(&self, asked: impl IntoIterator<Item = &'a RequestedCommit>) -> Option<RequestedCommit> {
+        let commit = Commit::merge(asked.into_iter().map(|asked| &asked.commit))?;
+        Some(RequestedCommit { commit, _place: CommitSlot::new(&self.shared, true) })
     }
 
     /// Whether some commit that was asked for is not over yet.
     pub(crate) fn is_committing(&self) -> bool {
-        self.shared.order().is_any_under_way()
+        self.shared.order().has_any_in_flight()
     }
 
     /// Carries a commit out, and tells of all that leaves and of what gets through, as it does.
@@ -112,46 +115,47 @@ impl GroupHandle {
     /// # Cancel safety
     /// Dropping the future gives the answer up: the offsets may or may not be committed. The commit
     /// can be carried out again.
-    pub(crate) async fn carry_out(
+    pub(crate) async fn run_commit(
         &self,
-        asked: &mut AskedCommit,
-        insistence: Insistence,
+        asked: &mut RequestedCommit,
+        insistence: RetryPolicy,
         deadline: Instant,
-        mut hear: impl FnMut(CommitNews) + Send,
+        mut hear: impl FnMut(CommitEvent) + Send,
     ) -> Result<()> {
         let commit = &mut asked.commit;
-        let once = insistence == Insistence::OneAnswer;
-        let mut pace = Pace::new(&self.client);
+        let once = insistence == RetryPolicy::OneResponse;
+        let mut pace = RetryWait::new(&self.client);
         let mut last = None;
         while Instant::now() < deadline {
             if commit.is_empty() {
-                return commit.end();
+                return commit.result();
             }
             let Ok(attempt) = timeout_at(deadline, self.shared.attempt.lock()).await else { break };
-            let (standing, picture) = (self.shared.standing(), self.client.metadata());
+            let (standing, picture) = (self.shared.member(), self.client.metadata());
             let turn = {
                 let order = self.shared.order();
-                commit.turn(&Now { standing: &standing, picture: &picture, order: &order }, insistence)?
+                commit
+                    .next_attempt(&CommitContext { member: &standing, metadata: &picture, order: &order }, insistence)?
             };
             let identity = match turn {
-                Turn::Over => return commit.end(),
-                Turn::Now(identity) => identity,
-                Turn::Later if once => return Err(rebalancing(&self.shared.settings.group_id)),
-                Turn::Later => {
+                AttemptDecision::Finished => return commit.result(),
+                AttemptDecision::Send(identity) => identity,
+                AttemptDecision::AwaitMembership if once => return Err(rebalancing(&self.shared.settings.group_id)),
+                AttemptDecision::AwaitMembership => {
                     drop(attempt);
                     // An incremental rebalance keeps the partitions and will be through in a while.
-                    let _ = timeout_at(deadline, self.shared.standing_changes(&standing)).await;
+                    let _ = timeout_at(deadline, self.shared.member_changed(&standing)).await;
                     continue;
                 }
-                Turn::NoTopic(error) => {
+                AttemptDecision::AwaitTopic(error) => {
                     drop(attempt);
                     last = Some(error);
                     self.wait_for_topics(picture.version, &mut pace, deadline).await;
                     continue;
                 }
             };
-            let mut going: Vec<TopicPartition> = commit.going().cloned().collect();
-            hear(CommitNews::Leaves(going.clone()));
+            let mut going: Vec<TopicPartition> = commit.next_partitions().cloned().collect();
+            hear(CommitEvent::Sent(going.clone()));
             let answer = self.try_commit(commit, identity.as_ref(), deadline).await;
             let seen = self.client.metadata().version;
             let verdict = match answer {
@@ -166,13 +170,13 @@ impl GroupHandle {
                     let mut committed = Vec::new();
                     let verdict = {
                         let mut order = self.shared.order();
-                        commit.answered(&response, insistence, seen, &mut order, &mut committed)
+                        commit.handle_response(&response, insistence, seen, &mut order, &mut committed)
                     };
                     let through: HashSet<_> = committed.iter().map(|one| &one.partition).collect();
                     going.retain(|partition| !commit.wants(partition) && !through.contains(partition));
-                    hear(CommitNews::Through(committed));
-                    hear(CommitNews::Refused(going));
-                    if matches!(verdict, Verdict::Again { find_coordinator: true, .. }) {
+                    hear(CommitEvent::Committed(committed));
+                    hear(CommitEvent::Refused(going));
+                    if matches!(verdict, CommitOutcome::Retry { find_coordinator: true, .. }) {
                         let group_id = &self.shared.settings.group_id;
                         self.client.forget_coordinator(CoordinatorKind::Group, group_id, node);
                     }
@@ -180,21 +184,21 @@ impl GroupHandle {
                 }
                 // Whom it did not reach has not answered.
                 Err(error) if error.is_retriable() && error.kind() != ErrorKind::Resolution => {
-                    Verdict::Again { find_coordinator: true, error }
+                    CommitOutcome::Retry { find_coordinator: true, error }
                 }
                 Err(error) => return Err(error),
             };
             drop(attempt);
             match &verdict {
-                Verdict::Over => self.shared.commit_taken(),
+                CommitOutcome::Finished => self.shared.commit_succeeded(),
                 // The log is told what the coordinator said, with Kafka's code.
-                Verdict::Again { error, .. } | Verdict::NotOurName { said: error, .. } => {
+                CommitOutcome::Retry { error, .. } | CommitOutcome::StaleMember { said: error, .. } => {
                     self.shared.commit_refused(error);
                 }
             }
             last = Some(match verdict {
-                Verdict::Over => return commit.end(),
-                Verdict::Again { find_coordinator, error } => {
+                CommitOutcome::Finished => return commit.result(),
+                CommitOutcome::Retry { find_coordinator, error } => {
                     if let (Some(ErrorCode::STALE_MEMBER_EPOCH), Some(identity)) = (error.code(), identity) {
                         // The next heartbeat brings the epoch in which this can be committed.
                         let _ = self.commands.send(Command::CommitRefused { identity, said: error.clone() });
@@ -202,19 +206,19 @@ impl GroupHandle {
                     if once && !find_coordinator {
                         return Err(error);
                     }
-                    if error.code().is_some_and(names_no_topic) {
+                    if error.code().is_some_and(is_unknown_topic) {
                         self.wait_for_topics(seen, &mut pace, deadline).await;
                         last = Some(error);
                         continue;
                     }
                     error
                 }
-                Verdict::NotOurName { error, said } => {
+                CommitOutcome::StaleMember { error, said } => {
                     let Some(identity) = identity else { return Err(error) };
                     // In the middle of a rebalance it is said of that very one: the membership
                     // knows, and may be through with it, under the same name, before the answer is
                     // here.
-                    let midway = matches!(*standing, Standing::Rebalancing { .. })
+                    let midway = matches!(*standing, MemberSnapshot::Rebalancing { .. })
                         && said.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS);
                     if !midway {
                         let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });
@@ -222,11 +226,11 @@ impl GroupHandle {
                     if once {
                         return Err(error);
                     }
-                    match &*self.shared.standing() {
-                        Standing::Member { identity: current, .. } if midway || *current != identity => {}
+                    match &*self.shared.member() {
+                        MemberSnapshot::Member { identity: current, .. } if midway || *current != identity => {}
                         // It came too late for this generation; the next one will be told soon.
-                        Standing::Rebalancing { .. } => {
-                            let _ = timeout_at(deadline, self.shared.standing_changes(&standing)).await;
+                        MemberSnapshot::Rebalancing { .. } => {
+                            let _ = timeout_at(deadline, self.shared.member_changed(&standing)).await;
                         }
                         _ => return Err(error),
                     }
@@ -248,11 +252,11 @@ impl GroupHandle {
         let timeout = request_timeout(&self.client).min(left);
         let build = |version| commit.request(version, identity);
         let group_id = &self.shared.settings.group_id;
-        ask_up_to(&self.client, group_id, Lane::Group, timeout, commit.max_version(), build).await
+        ask_up_to(&self.client, group_id, ConnectionKind::Group, timeout, commit.max_version(), build).await
     }
 
     /// Until there is a newer picture of the cluster, in which they may be.
-    async fn wait_for_topics(&self, than: u64, pace: &mut Pace, deadline: Instant) {
+    async fn wait_for_topics(&self, than: u64, pace: &mut RetryWait, deadline: Instant) {
         pace.wait(deadline).await;
         if let Err(error) = self.client.newer_metadata(than, deadline).await {
             event!(DEBUG, self.shared.settings.origin, %error, "a commit waits for its topics");
@@ -277,7 +281,7 @@ impl GroupHandle {
         deadline: Instant,
     ) -> Result<()> {
         let offsets = offsets.into_iter().map(|(partition, offset)| (partition, offset, uuid::Uuid::nil()));
-        let mut asked = self.ask_to_commit(offsets.collect(), Asker { by_user: true, positioned: 0 })?;
-        self.carry_out(&mut asked, Insistence::AlsoForTopics, deadline, drop).await
+        let mut asked = self.request_commit(offsets.collect(), CommitOrigin { by_user: true, seek_epoch: 0 })?;
+        self.run_commit(&mut asked, RetryPolicy::UntilTopicsExist, deadline, drop).await
     }
 }

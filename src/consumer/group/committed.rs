@@ -8,7 +8,7 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    commit::{LAST_BY_NAME, names_no_topic},
+    commit::{LAST_BY_NAME, is_unknown_topic},
     membership::Identity,
     requests::text,
 };
@@ -148,7 +148,7 @@ pub(super) fn fetch_check(response: &OffsetFetchResponse, group_id: &str) -> Err
         return code;
     }
     // Before version 2 there is no code for the whole: each partition carries it.
-    let retriable = |fetched: &&Fetched<'_>| fetched.code.is_retriable() && !names_no_topic(fetched.code);
+    let retriable = |fetched: &&Fetched<'_>| fetched.code.is_retriable() && !is_unknown_topic(fetched.code);
     partitions.iter().find(retriable).map_or(ErrorCode::NONE, |fetched| fetched.code)
 }
 
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_are_read_from_old_and_new_answers() {
+    fn reads_offsets_from_old_and_new_versions() {
         for response in [old(ErrorCode::NONE), new(ErrorCode::NONE)] {
             assert!(fetch_check(&response, "g").is_ok());
             let read = fetch_answer(&response, &by_name("g", &[tp("t", 0), tp("t", 1)])).unwrap();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_that_is_left_out_is_an_error_and_not_no_offset() {
+    fn partition_missing_in_response_is_error() {
         for (group_id, partition) in [("g", tp("t", 2)), ("other", tp("t", 0))] {
             let partitions = [partition];
             let read = fetch_answer(&new(ErrorCode::NONE), &by_name(group_id, &partitions)).unwrap();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_of_open_transactions_are_asked_for_again() {
+    fn retries_unstable_offsets_but_not_unknown_topics() {
         for response in [old(ErrorCode::UNSTABLE_OFFSET_COMMIT), new(ErrorCode::UNSTABLE_OFFSET_COMMIT)] {
             assert_eq!(fetch_check(&response, "g"), ErrorCode::UNSTABLE_OFFSET_COMMIT);
         }
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_whole_group_is_found_in_either_place() {
+    fn reads_group_error_from_either_field() {
         let mut response = new(ErrorCode::NONE);
         response.groups[0].error_code = ErrorCode::NOT_COORDINATOR.code();
         assert_eq!(fetch_check(&response, "g"), ErrorCode::NOT_COORDINATOR);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn request_names_group_where_its_version_has_it() {
+    fn encodes_group_as_request_version_allows() {
         let partitions = [tp("t", 1), tp("t", 0), tp("u", 5), tp("t", 1)];
         let asked = by_name("g", &partitions);
         assert_eq!(asked.max_version(), Some(9), "no ids, so by name");
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn request_has_ids_only_if_all_are_known() {
+    fn uses_topic_ids_when_all_are_known() {
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let partitions = [tp("t", 0), tp("u", 0)];
         let mut known = TopicIds::default();
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_are_found_by_topic_id() {
+    fn matches_offsets_by_topic_id() {
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let partitions = [tp("t", 0)];
         let ids = TopicIds::default().learn(&picture(&[("t", one)]), &partitions);
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_topic_id_is_left_to_the_caller() {
+    fn unknown_topic_id_is_returned_to_caller() {
         let response = new(ErrorCode::UNKNOWN_TOPIC_ID);
         assert!(fetch_check(&response, "g").is_ok(), "it is looked up in the metadata first");
         let read = fetch_answer(&response, &by_name("g", &[tp("t", 1)])).unwrap();

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::shared::bounded;
 use crate::{
-    cluster::{Attempt, Client, CoordinatorKind, Lane},
+    cluster::{Attempt, Client, ConnectionKind, CoordinatorKind},
     error::{Error, ErrorCode, ErrorKind, Remedy, Result},
     wire::protocol::Request,
 };
@@ -21,7 +21,7 @@ pub(super) fn request_timeout(client: &Client) -> Duration {
 pub(super) async fn ask<R: Request>(
     client: &Client,
     group_id: &str,
-    lane: Lane,
+    lane: ConnectionKind,
     timeout: Duration,
     build: impl FnOnce(i16) -> R + Send,
 ) -> Result<(i32, R::Response)> {
@@ -32,7 +32,7 @@ pub(super) async fn ask<R: Request>(
 pub(super) async fn ask_up_to<R: Request>(
     client: &Client,
     group_id: &str,
-    lane: Lane,
+    lane: ConnectionKind,
     timeout: Duration,
     max_version: Option<i16>,
     build: impl FnOnce(i16) -> R + Send,

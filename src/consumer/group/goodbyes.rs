@@ -10,11 +10,11 @@ use tokio::{
 use super::{
     GroupSettings,
     coordinator::{ask, heed, request_timeout},
-    handle::Pace,
-    shared::Shared,
+    handle::RetryWait,
+    shared::MembershipShared,
 };
 use crate::{
-    cluster::{Client, Lane},
+    cluster::{Client, ConnectionKind},
     error::{Error, ErrorKind, Result},
     wire::protocol::Request,
 };
@@ -23,20 +23,20 @@ use crate::{
 const ATTEMPTS: u32 = 3;
 
 /// Goodbyes on their way; given up when this is dropped.
-pub(super) struct Goodbyes {
+pub(super) struct PendingLeaves {
     client: Client,
-    shared: Arc<Shared>,
+    shared: Arc<MembershipShared>,
     under_way: JoinSet<Result<()>>,
 }
 
-impl Goodbyes {
-    pub(super) fn new(client: Client, shared: Arc<Shared>) -> Self {
+impl PendingLeaves {
+    pub(super) fn new(client: Client, shared: Arc<MembershipShared>) -> Self {
         Self { client, shared, under_way: JoinSet::new() }
     }
 
     /// Tells the coordinator that a member is gone; tried again where that may help, until the
     /// deadline (without one, for as long as a request may take).
-    pub(super) fn say<R>(
+    pub(super) fn leave<R>(
         &mut self,
         deadline: Option<Instant>,
         build: impl Fn(i16, &GroupSettings) -> R + Send + Sync + 'static,
@@ -49,7 +49,7 @@ impl Goodbyes {
         let deadline = deadline.unwrap_or_else(|| Instant::now() + request_timeout(&client));
         self.under_way.spawn(async move {
             let settings = &shared.settings;
-            let mut pace = Pace::new(&client);
+            let mut pace = RetryWait::new(&client);
             let mut last = None;
             for _ in 0..ATTEMPTS {
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -58,7 +58,7 @@ impl Goodbyes {
                 }
                 let timeout = request_timeout(&client).min(left);
                 let build = |version| build(version, settings);
-                let answer = ask(&client, &settings.group_id, Lane::Group, timeout, build).await;
+                let answer = ask(&client, &settings.group_id, ConnectionKind::Group, timeout, build).await;
                 let left = answer.and_then(|(node, response)| {
                     let left = read(&response, settings);
                     heed(&client, &settings.group_id, node, left.as_ref().err().and_then(Error::code));

@@ -13,13 +13,13 @@ use super::{
     GroupEvent,
     assignor::PartitionRacks,
     coordinator::{ask, heed, request_timeout},
-    goodbyes::Goodbyes,
-    membership::{Action, Identity, Joined, Membership, SyncAnswer, Ticket, TopicPartitions},
+    goodbyes::PendingLeaves,
+    membership::{Action, AttemptId, Identity, JoinOutcome, Membership, SyncAnswer, TopicPartitions},
     requests,
-    shared::{Shared, bounded},
+    shared::{MembershipShared, bounded},
 };
 use crate::{
-    cluster::{Client, Lane, Metadata},
+    cluster::{Client, ConnectionKind, Metadata},
     consumer::subscription::Subscription,
     error::{Error, ErrorKind, Result},
     log::event,
@@ -51,24 +51,24 @@ pub(super) enum Command {
 
 /// What comes back from the requests on their way.
 #[derive(Debug)]
-enum Answer {
-    Joined(Ticket, Joined),
-    Counted(Ticket, TopicPartitions),
-    Synced(Ticket, Result<SyncAnswer>),
-    Heartbeat(Ticket, Result<()>),
-    Revoked(Ticket),
+enum RequestOutcome {
+    Joined(AttemptId, JoinOutcome),
+    Counted(AttemptId, TopicPartitions),
+    Synced(AttemptId, Result<SyncAnswer>),
+    Heartbeat(AttemptId, Result<()>),
+    Revoked(AttemptId),
 }
 
 pub(super) struct GroupTask {
     client: Client,
-    shared: Arc<Shared>,
+    shared: Arc<MembershipShared>,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<GroupEvent>,
     membership: Membership,
     /// Everything on its way; dropped with the task.
-    answers: JoinSet<Answer>,
+    answers: JoinSet<RequestOutcome>,
     /// Closing waits for them.
-    goodbyes: Goodbyes,
+    goodbyes: PendingLeaves,
     pictures: watch::Receiver<u64>,
     subscription: Option<Subscription>,
     /// Pictures up to this version may lack topics that the expressions look for.
@@ -80,7 +80,7 @@ pub(super) struct GroupTask {
 impl GroupTask {
     pub(super) fn new(
         client: Client,
-        shared: Arc<Shared>,
+        shared: Arc<MembershipShared>,
         commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::UnboundedSender<GroupEvent>,
     ) -> Self {
@@ -93,7 +93,7 @@ impl GroupTask {
         );
         Self {
             pictures: client.metadata_changes(),
-            goodbyes: Goodbyes::new(client.clone(), shared.clone()),
+            goodbyes: PendingLeaves::new(client.clone(), shared.clone()),
             client,
             shared,
             commands,
@@ -111,7 +111,7 @@ impl GroupTask {
         let renewal = bounded(self.client.settings().metadata_max_idle / 3).max(Duration::from_secs(1));
         let mut renew_at = Instant::now() + renewal;
         loop {
-            self.act();
+            self.carry_out_actions();
             let wake = self.membership.next_wake().map_or(renew_at, |wake| renew_at.min(Instant::from_std(wake)));
             tokio::select! {
                 biased;
@@ -129,24 +129,24 @@ impl GroupTask {
                     None => return,
                 },
                 Some(answer) = self.answers.join_next() => match answer {
-                    Ok(answer) => self.take(answer),
+                    Ok(answer) => self.handle_response(answer),
                     Err(error) => return self.abandon(&error),
                 },
                 Some(left) = self.goodbyes.next() => {
                     if let Err(error) = left {
-                        tell_unheard_goodbye(&self.shared, &error);
+                        warn_unconfirmed_leave(&self.shared, &error);
                     }
                 }
                 changed = self.pictures.changed() => match changed {
-                    Ok(()) => self.look_at_picture(),
+                    Ok(()) => self.handle_metadata(),
                     Err(_) => return self.abandon(&"the client is closed"),
                 },
-                () = self.shared.reader.came_back() => {}
+                () = self.shared.poll_activity.resumed() => {}
                 () = sleep_until(wake) => {}
             }
             let now = Instant::now();
-            if self.shared.reader.look() {
-                self.membership.polled(self.shared.reader.came_at(now.into_std()));
+            if self.shared.poll_activity.take_poll() {
+                self.membership.polled(self.shared.poll_activity.last_poll_at(now.into_std()));
             }
             self.membership.tick(now.into_std());
             if now >= renew_at {
@@ -158,7 +158,7 @@ impl GroupTask {
 
     /// Carries out what the membership asks for. Who we are is known to the handles before the
     /// consumer hears of it.
-    fn act(&mut self) {
+    fn carry_out_actions(&mut self) {
         self.publish();
         while let Some(action) = self.membership.next_action() {
             match action {
@@ -166,26 +166,26 @@ impl GroupTask {
                     self.request(action);
                 }
                 Action::Leave { member_id, reason } => {
-                    self.say_goodbye(member_id, reason, None);
+                    self.leave_group(member_id, reason, None);
                 }
-                Action::AwaitPoll => self.shared.reader.park(),
+                Action::AwaitPoll => self.shared.poll_activity.await_poll(),
                 Action::Assigned { partitions } => {
-                    self.tell(GroupEvent::Assigned { partitions });
+                    self.send_event(GroupEvent::Assigned { partitions });
                     // The picture may have changed while the group was joining.
-                    self.compare_counts();
+                    self.check_partition_counts();
                     self.publish();
                 }
                 Action::Revoke { ticket, partitions } => {
                     let (done, answered) = oneshot::channel();
-                    self.tell(GroupEvent::Revoking { partitions, done });
+                    self.send_event(GroupEvent::Revoking { partitions, done });
                     self.answers.spawn(async move {
                         // Dropping the other end answers too.
                         let _ = answered.await;
-                        Answer::Revoked(ticket)
+                        RequestOutcome::Revoked(ticket)
                     });
                 }
-                Action::Lost { partitions } => self.tell(GroupEvent::Lost { partitions }),
-                Action::Error { error, fatal } => self.tell(GroupEvent::Error { error, fatal }),
+                Action::Lost { partitions } => self.send_event(GroupEvent::Lost { partitions }),
+                Action::Error { error, fatal } => self.send_event(GroupEvent::Error { error, fatal }),
             }
         }
     }
@@ -194,7 +194,7 @@ impl GroupTask {
         self.shared.publish(self.membership.standing(), self.subscription.is_some());
     }
 
-    fn tell(&self, event: GroupEvent) {
+    fn send_event(&self, event: GroupEvent) {
         // A consumer that no longer listens is about to drop its handle.
         let _ = self.events.send(event);
     }
@@ -208,31 +208,32 @@ impl GroupTask {
                 self.answers.spawn(async move {
                     let settings = &shared.settings;
                     let build = |version| requests::join(version, settings, &member_id, &protocols, &reason);
-                    let answer = ask(&client, &settings.group_id, Lane::Join, join_timeout, build).await;
+                    let answer = ask(&client, &settings.group_id, ConnectionKind::Join, join_timeout, build).await;
                     let joined = match answer {
                         Ok((node, response)) => {
                             heed(&client, &settings.group_id, node, Some(response.error_code.into()));
                             requests::read_join(response, settings)
                         }
-                        Err(error) => Joined::Failed(error),
+                        Err(error) => JoinOutcome::Failed(error),
                     };
-                    Answer::Joined(ticket, joined)
+                    RequestOutcome::Joined(ticket, joined)
                 });
             }
             Action::Count { ticket, topics } => {
                 self.group_topics.clone_from(&topics);
-                self.answers.spawn(async move { Answer::Counted(ticket, count(&client, topics).await) });
+                self.answers
+                    .spawn(async move { RequestOutcome::Counted(ticket, partition_counts(&client, topics).await) });
             }
             Action::Sync { ticket, identity, protocol, assignments } => {
                 self.answers.spawn(async move {
                     let settings = &shared.settings;
                     let build = |version| requests::sync(version, settings, &identity, &protocol, &assignments);
-                    let answer = ask(&client, &settings.group_id, Lane::Join, join_timeout, build).await;
+                    let answer = ask(&client, &settings.group_id, ConnectionKind::Join, join_timeout, build).await;
                     let synced = answer.and_then(|(node, response)| {
                         heed(&client, &settings.group_id, node, Some(response.error_code.into()));
                         requests::read_sync(response, settings)
                     });
-                    Answer::Synced(ticket, synced)
+                    RequestOutcome::Synced(ticket, synced)
                 });
             }
             Action::Heartbeat { ticket, identity } => {
@@ -241,31 +242,31 @@ impl GroupTask {
                 self.answers.spawn(async move {
                     let settings = &shared.settings;
                     let build = |version| requests::heartbeat(version, settings, &identity);
-                    let answer = ask(&client, &settings.group_id, Lane::Group, timeout, build).await;
+                    let answer = ask(&client, &settings.group_id, ConnectionKind::Group, timeout, build).await;
                     let answer = answer.and_then(|(node, response)| {
                         heed(&client, &settings.group_id, node, Some(response.error_code.into()));
                         requests::read_heartbeat(&response, settings)
                     });
-                    Answer::Heartbeat(ticket, answer)
+                    RequestOutcome::Heartbeat(ticket, answer)
                 });
             }
             _ => {}
         }
     }
 
-    fn say_goodbye(&mut self, member_id: Arc<str>, reason: &'static str, deadline: Option<Instant>) {
+    fn leave_group(&mut self, member_id: Arc<str>, reason: &'static str, deadline: Option<Instant>) {
         let build = move |version, settings: &_| requests::leave(version, settings, &member_id, reason);
-        self.goodbyes.say(deadline, build, requests::read_leave);
+        self.goodbyes.leave(deadline, build, requests::read_leave);
     }
 
-    fn take(&mut self, answer: Answer) {
+    fn handle_response(&mut self, answer: RequestOutcome) {
         let now = now();
         match answer {
-            Answer::Joined(ticket, joined) => self.membership.joined(now, ticket, joined),
-            Answer::Counted(ticket, counts) => self.membership.counted(now, ticket, counts),
-            Answer::Synced(ticket, answer) => self.membership.synced(now, ticket, answer),
-            Answer::Heartbeat(ticket, answer) => self.membership.heartbeat_answered(now, ticket, answer),
-            Answer::Revoked(ticket) => self.membership.revoked(now, ticket),
+            RequestOutcome::Joined(ticket, joined) => self.membership.joined(now, ticket, joined),
+            RequestOutcome::Counted(ticket, counts) => self.membership.partitions_counted(now, ticket, counts),
+            RequestOutcome::Synced(ticket, answer) => self.membership.synced(now, ticket, answer),
+            RequestOutcome::Heartbeat(ticket, answer) => self.membership.heartbeat_answered(now, ticket, answer),
+            RequestOutcome::Revoked(ticket) => self.membership.revoked(now, ticket),
         }
     }
 
@@ -285,9 +286,9 @@ impl GroupTask {
         self.match_topics();
     }
 
-    fn look_at_picture(&mut self) {
+    fn handle_metadata(&mut self) {
         self.match_topics();
-        self.compare_counts();
+        self.check_partition_counts();
     }
 
     /// Tells the membership which topics are meant now. Expressions wait for a picture with all
@@ -302,7 +303,7 @@ impl GroupTask {
         self.membership.subscribe(now(), topics);
     }
 
-    fn compare_counts(&mut self) {
+    fn check_partition_counts(&mut self) {
         let picture = self.client.metadata();
         self.membership.metadata_changed(now(), |topic| racks(&picture, topic));
     }
@@ -318,7 +319,7 @@ impl GroupTask {
         self.publish();
         self.answers.abort_all();
         if let Some(Action::Leave { member_id, reason }) = self.membership.next_action() {
-            self.say_goodbye(member_id, reason, Some(deadline));
+            self.leave_group(member_id, reason, Some(deadline));
         }
         self.goodbyes.all(deadline).await
     }
@@ -328,13 +329,13 @@ impl GroupTask {
         self.membership.close();
         self.publish();
         let error = Error::new(ErrorKind::Closed, format!("group membership ended: {reason}"));
-        self.tell(GroupEvent::Error { error, fatal: true });
+        self.send_event(GroupEvent::Error { error, fatal: true });
     }
 }
 
 /// A member left, and its coordinator may not know.
-pub(super) fn tell_unheard_goodbye(shared: &Shared, error: &Error) {
-    let Some(suppressed) = shared.admit_goodbye(now()) else { return };
+pub(super) fn warn_unconfirmed_leave(shared: &MembershipShared, error: &Error) {
+    let Some(suppressed) = shared.admit_leave_warning(now()) else { return };
     event!(
         WARN, shared.settings.origin, %error, suppressed,
         "the coordinator was not told that the member has left: others get its partitions when its session has timed out"
@@ -347,7 +348,7 @@ fn now() -> std::time::Instant {
 
 /// Which partitions the topics have, as the newest picture says; waits a little for topics that it
 /// does not have.
-async fn count(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicPartitions {
+async fn partition_counts(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicPartitions {
     client.want_topics(topics.iter().map(|topic| &**topic));
     let deadline = Instant::now() + COUNT_WAIT;
     let mut picture = client.metadata();

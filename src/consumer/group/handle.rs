@@ -11,11 +11,11 @@ use super::{
     committed::{CommittedOffsets, FetchOffsets, fetch_answer, fetch_check},
     consumer_protocol::ConsumerProtocolTask,
     group_task::{Command, GroupTask},
-    membership::Standing,
-    shared::Shared,
+    membership::MemberSnapshot,
+    shared::MembershipShared,
 };
 use crate::{
-    cluster::{Backoff, Client, CoordinatorKind, Lane, Route},
+    cluster::{Backoff, Client, ConnectionKind, CoordinatorKind, Route},
     consumer::{GroupProtocol, GroupState, GroupStatus, OffsetAndMetadata, subscription::Subscription},
     error::{Error, ErrorCode, ErrorKind, Result},
     record::TopicPartition,
@@ -30,44 +30,44 @@ const NEXT_EPOCH: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(crate) struct GroupHandle {
     pub(super) client: Client,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<MembershipShared>,
     pub(super) commands: mpsc::UnboundedSender<Command>,
 }
 
 /// As long as it lives, a reader waits for records: the poll interval does not run.
 #[derive(Debug)]
-pub(crate) struct Reading<'a>(&'a GroupHandle);
+pub(crate) struct PollGuard<'a>(&'a GroupHandle);
 
-impl Drop for Reading<'_> {
+impl Drop for PollGuard<'_> {
     fn drop(&mut self) {
-        self.0.shared.reader.end_waiting();
+        self.0.shared.poll_activity.end_waiting();
     }
 }
 
 /// Signs of life from readers that may outlive the handle, and do not keep the membership alive.
 #[derive(Clone, Debug)]
-pub(crate) struct Signs(Arc<Shared>);
+pub(crate) struct PollRecorder(Arc<MembershipShared>);
 
-impl Signs {
+impl PollRecorder {
     /// As [`GroupHandle::come`].
-    pub(crate) fn come(&self) {
-        self.0.reader.polled();
+    pub(crate) fn record_poll(&self) {
+        self.0.poll_activity.polled();
     }
 
     /// As [`GroupHandle::reading`].
-    pub(crate) fn reading(&self) -> Alive {
-        self.0.reader.begin_waiting();
-        Alive(self.0.clone())
+    pub(crate) fn begin_poll(&self) -> OwnedPollGuard {
+        self.0.poll_activity.begin_waiting();
+        OwnedPollGuard(self.0.clone())
     }
 }
 
 /// As [`Reading`], of a reader that has no handle.
 #[derive(Debug)]
-pub(crate) struct Alive(Arc<Shared>);
+pub(crate) struct OwnedPollGuard(Arc<MembershipShared>);
 
-impl Drop for Alive {
+impl Drop for OwnedPollGuard {
     fn drop(&mut self) {
-        self.0.reader.end_waiting();
+        self.0.poll_activity.end_waiting();
     }
 }
 
@@ -75,7 +75,7 @@ impl GroupHandle {
     /// Starts the membership's task on the current tokio runtime. It joins nothing before
     /// [`subscribe`](Self::subscribe).
     pub(crate) fn start(client: Client, settings: GroupSettings, events: mpsc::UnboundedSender<GroupEvent>) -> Self {
-        let shared = Arc::new(Shared::new(settings, GroupProtocol::Classic));
+        let shared = Arc::new(MembershipShared::new(settings, GroupProtocol::Classic));
         let (commands, received) = mpsc::unbounded_channel();
         let task = GroupTask::new(client.clone(), shared.clone(), received, events);
         tokio::spawn(task.run());
@@ -90,7 +90,7 @@ impl GroupHandle {
         remote_assignor: Option<Arc<str>>,
         events: mpsc::UnboundedSender<GroupEvent>,
     ) -> Self {
-        let shared = Arc::new(Shared::new(settings, GroupProtocol::Consumer));
+        let shared = Arc::new(MembershipShared::new(settings, GroupProtocol::Consumer));
         let (commands, received) = mpsc::unbounded_channel();
         let task = ConsumerProtocolTask::new(client.clone(), shared.clone(), remote_assignor, received, events);
         tokio::spawn(task.run());
@@ -106,42 +106,42 @@ impl GroupHandle {
     }
 
     /// The reader asks for records and gets some at once. Costs one look at an atomic.
-    pub(crate) fn come(&self) {
-        self.shared.reader.polled();
+    pub(crate) fn record_poll(&self) {
+        self.shared.poll_activity.polled();
     }
 
     /// The reader asks for records: until the guard is dropped it may wait for them, and
     /// `max.poll.interval.ms` counts from there. Costs a few atomic operations.
-    pub(crate) fn reading(&self) -> Reading<'_> {
-        self.shared.reader.begin_waiting();
-        Reading(self)
+    pub(crate) fn begin_poll(&self) -> PollGuard<'_> {
+        self.shared.poll_activity.begin_waiting();
+        PollGuard(self)
     }
 
     /// For a reader that works on many records at once: since when it has been at the one that it
     /// has been at for longest. `max.poll.interval.ms` counts from there, as long as it gives signs
     /// of life besides.
     pub(crate) fn set_busy_since(&self, busy_since: impl Fn() -> Option<std::time::Instant> + Send + Sync + 'static) {
-        self.shared.reader.set_busy_since(busy_since);
+        self.shared.poll_activity.set_busy_since(busy_since);
     }
 
-    pub(crate) fn signs(&self) -> Signs {
-        Signs(self.shared.clone())
+    pub(crate) fn poll_recorder(&self) -> PollRecorder {
+        PollRecorder(self.shared.clone())
     }
 
     /// Where the membership stands.
     pub(crate) fn status(&self) -> GroupStatus {
-        let (standing, since) = self.shared.standing_since();
+        let (standing, since) = self.shared.member_since();
         let state = match &*standing {
-            Standing::Alone => GroupState::Unsubscribed,
-            Standing::Rebalancing { .. } => GroupState::Rebalancing,
-            Standing::Out => GroupState::WaitingForReader,
-            Standing::Member { identity, owned } if owned.is_empty() => {
+            MemberSnapshot::NoGroup => GroupState::Unsubscribed,
+            MemberSnapshot::Rebalancing { .. } => GroupState::Rebalancing,
+            MemberSnapshot::Fenced => GroupState::WaitingForReader,
+            MemberSnapshot::Member { identity, owned } if owned.is_empty() => {
                 GroupState::Standby { member_id: identity.member_id.clone(), generation: identity.generation }
             }
-            Standing::Member { identity, .. } => {
+            MemberSnapshot::Member { identity, .. } => {
                 GroupState::Stable { member_id: identity.member_id.clone(), generation: identity.generation }
             }
-            Standing::Ended(error) => GroupState::Ended(error.clone()),
+            MemberSnapshot::Ended(error) => GroupState::Ended(error.clone()),
         };
         GroupStatus { group_id: self.shared.settings.group_id.clone(), state, for_how_long: since.elapsed() }
     }
@@ -158,7 +158,7 @@ impl GroupHandle {
         deadline: Instant,
     ) -> Result<HashMap<TopicPartition, Option<OffsetAndMetadata>>> {
         let (mut found, mut left) = (HashMap::new(), partitions);
-        let mut pace = Pace::new(&self.client);
+        let mut pace = RetryWait::new(&self.client);
         loop {
             let seen = self.client.metadata().version;
             let mut unknown = None;
@@ -202,15 +202,16 @@ impl GroupHandle {
             return Ok(CommittedOffsets::new());
         }
         let group_id = &self.shared.settings.group_id;
-        let mut pace = Pace::new(&self.client);
+        let mut pace = RetryWait::new(&self.client);
         loop {
-            let (standing, picture) = (self.shared.standing(), self.client.metadata());
+            let (standing, picture) = (self.shared.member(), self.client.metadata());
             let identity = standing.identity().filter(|_| self.shared.protocol == GroupProtocol::Consumer);
             let ids = self.shared.topic_ids().learn(&picture, &partitions);
             let asked = FetchOffsets { group_id, partitions: &partitions, ids, identity };
             let route = Route::Coordinator(CoordinatorKind::Group, group_id.clone());
             let (build, check) = (|version| asked.request(version), |response: &_| fetch_check(response, group_id));
-            let call = self.client.call_up_to(asked.max_version(), route, Lane::Group, deadline, build, check);
+            let call =
+                self.client.call_up_to(asked.max_version(), route, ConnectionKind::Group, deadline, build, check);
             let error = match fetch_answer(&call.await?, &asked) {
                 Ok(found) => {
                     let unknown = |error: &Error| error.code() == Some(ErrorCode::UNKNOWN_TOPIC_ID);
@@ -235,7 +236,7 @@ impl GroupHandle {
             }
             pace.wait(deadline).await;
             let soon = deadline.min(Instant::now() + NEXT_EPOCH);
-            let _ = timeout_at(soon, self.shared.standing_changes(&standing)).await;
+            let _ = timeout_at(soon, self.shared.member_changed(&standing)).await;
             if Instant::now() >= deadline {
                 return Err(error.with_retriable(true));
             }
@@ -269,12 +270,12 @@ impl GroupHandle {
 }
 
 /// The waits between attempts of one call.
-pub(super) struct Pace {
+pub(super) struct RetryWait {
     backoff: Backoff,
     rng: StdRng,
 }
 
-impl Pace {
+impl RetryWait {
     pub(super) fn new(client: &Client) -> Self {
         let settings = client.settings();
         Self {

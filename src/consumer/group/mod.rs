@@ -29,11 +29,11 @@ use tokio::sync::oneshot;
 use crate::{error::Error, log::Origin, record::TopicPartition};
 
 use assignor::Assignor;
-pub(crate) use commit::{Committed, Insistence};
-pub(crate) use commit_task::{AskedCommit, CommitNews};
+pub(crate) use commit::{CommittedOffset, RetryPolicy};
+pub(crate) use commit_task::{CommitEvent, RequestedCommit};
 pub(crate) use committed::CommittedOffsets;
-pub(crate) use handle::{Alive, GroupHandle, Reading, Signs};
-pub(crate) use order::Asker;
+pub(crate) use handle::{GroupHandle, OwnedPollGuard, PollGuard, PollRecorder};
+pub(crate) use order::CommitOrigin;
 
 /// What a member of a group has to know. The settings are checked before they come here: the
 /// heartbeat interval is shorter than the session timeout.

@@ -13,7 +13,7 @@ use crate::record::TopicPartition;
 
 /// When a commit was asked for, among others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Number {
+pub(super) struct CommitNumber {
     pub(super) at: u64,
     /// By the user, and not by the consumer itself.
     pub(super) by_user: bool,
@@ -21,70 +21,70 @@ pub(super) struct Number {
 
 /// Who asks for a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Asker {
+pub(crate) struct CommitOrigin {
     /// The user, and not the consumer itself.
     pub(crate) by_user: bool,
     /// The number of the last positioning of any partition: what is positioned later has nothing to
     /// do with it.
-    pub(crate) positioned: u64,
+    pub(crate) seek_epoch: u64,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Order {
+pub(super) struct CommitOrder {
     last: u64,
-    under_way: usize,
+    in_flight: usize,
     /// For whom each partition was committed last, as long as there is somebody to compare that
     /// with.
-    committed: HashMap<TopicPartition, Last>,
+    committed: HashMap<TopicPartition, LastCommits>,
 }
 
 /// What a partition was committed for last.
 #[derive(Debug, Default)]
-struct Last {
-    by_user: Option<Done>,
-    by_itself: Option<Done>,
+struct LastCommits {
+    by_user: Option<CompletedCommit>,
+    auto: Option<CompletedCommit>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Done {
+struct CompletedCommit {
     number: u64,
     offset: i64,
     /// The last number that had been asked for when it got through.
     seen: u64,
 }
 
-impl Order {
+impl CommitOrder {
     /// A commit is asked for. [`ended`](Self::ended) says when nothing more comes of it.
-    pub(super) fn begun(&mut self, by_user: bool) -> Number {
-        self.under_way += 1;
+    pub(super) fn begin(&mut self, by_user: bool) -> CommitNumber {
+        self.in_flight += 1;
         self.last += 1;
-        Number { at: self.last, by_user }
+        CommitNumber { at: self.last, by_user }
     }
 
-    pub(super) fn ended(&mut self) {
-        self.under_way = self.under_way.saturating_sub(1);
-        if self.under_way == 0 {
+    pub(super) fn end(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if self.in_flight == 0 {
             self.committed = HashMap::new();
         }
     }
 
-    pub(super) fn is_any_under_way(&self) -> bool {
-        self.under_way > 0
+    pub(super) fn has_any_in_flight(&self) -> bool {
+        self.in_flight > 0
     }
 
     /// That offset of a partition was committed for that number.
-    pub(super) fn committed(&mut self, partition: &TopicPartition, number: Number, offset: i64) {
-        let done = Done { number: number.at, offset, seen: self.last };
+    pub(super) fn committed(&mut self, partition: &TopicPartition, number: CommitNumber, offset: i64) {
+        let done = CompletedCommit { number: number.at, offset, seen: self.last };
         let last = self.committed.entry(partition.clone()).or_default();
-        let last = if number.by_user { &mut last.by_user } else { &mut last.by_itself };
+        let last = if number.by_user { &mut last.by_user } else { &mut last.auto };
         *last = Some(last.filter(|last| last.number > done.number).unwrap_or(done));
     }
 
     /// Whether a commit of that offset with that number has nothing more to do for a partition.
-    pub(super) fn is_through(&self, partition: &TopicPartition, number: Number, offset: i64) -> bool {
-        let Some(Last { by_user, by_itself }) = self.committed.get(partition) else { return false };
+    pub(super) fn is_satisfied(&self, partition: &TopicPartition, number: CommitNumber, offset: i64) -> bool {
+        let Some(LastCommits { by_user, auto: by_itself }) = self.committed.get(partition) else { return false };
         let (own, other) = if number.by_user { (by_user, by_itself) } else { (by_itself, by_user) };
-        let stands_for = |other: &Done| match number.by_user {
+        let stands_for = |other: &CompletedCommit| match number.by_user {
             true => other.number > number.at && other.offset >= offset,
             false => other.number > number.at || (other.seen >= number.at && other.offset >= offset),
         };
@@ -97,45 +97,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_asked_for_later_counts_and_nothing_is_kept_for_nobody() {
+    fn later_commit_supersedes_earlier_until_all_end() {
         for by_user in [true, false] {
-            let mut order = Order::default();
+            let mut order = CommitOrder::default();
             let (t, u) = (TopicPartition::new("t", 0), TopicPartition::new("u", 0));
-            let (first, second, third) = (order.begun(by_user), order.begun(by_user), order.begun(by_user));
+            let (first, second, third) = (order.begin(by_user), order.begin(by_user), order.begin(by_user));
             order.committed(&t, second, 5);
             order.committed(&t, first, 9);
-            assert!(order.is_through(&t, first, 9) && order.is_through(&t, second, 5));
-            assert!(!order.is_through(&t, third, 1) && !order.is_through(&u, first, 1));
-            order.ended();
-            order.ended();
-            assert!(order.is_through(&t, first, 9), "one of them may still ask");
-            order.ended();
-            assert!(order.committed.is_empty() && !order.is_any_under_way());
-            assert!(!order.is_through(&t, third, 1));
+            assert!(order.is_satisfied(&t, first, 9) && order.is_satisfied(&t, second, 5));
+            assert!(!order.is_satisfied(&t, third, 1) && !order.is_satisfied(&u, first, 1));
+            order.end();
+            order.end();
+            assert!(order.is_satisfied(&t, first, 9), "one of them may still ask");
+            order.end();
+            assert!(order.committed.is_empty() && !order.has_any_in_flight());
+            assert!(!order.is_satisfied(&t, third, 1));
         }
     }
 
     #[test]
-    fn what_is_committed_by_itself_stands_for_what_the_user_asked_for_before_where_it_is_as_much() {
-        let mut order = Order::default();
+    fn automatic_commit_covers_earlier_lower_user_commit() {
+        let mut order = CommitOrder::default();
         let t = TopicPartition::new("t", 0);
-        let (asked, by_itself, later) = (order.begun(true), order.begun(false), order.begun(true));
+        let (asked, by_itself, later) = (order.begin(true), order.begin(false), order.begin(true));
         order.committed(&t, by_itself, 80);
-        assert!(order.is_through(&t, asked, 60) && order.is_through(&t, asked, 80), "it would go back");
-        assert!(!order.is_through(&t, asked, 81) && !order.is_through(&t, later, 60));
+        assert!(order.is_satisfied(&t, asked, 60) && order.is_satisfied(&t, asked, 80), "it would go back");
+        assert!(!order.is_satisfied(&t, asked, 81) && !order.is_satisfied(&t, later, 60));
     }
 
     #[test]
-    fn what_is_committed_by_itself_gives_way_to_the_user_but_does_not_get_lost() {
-        let mut order = Order::default();
+    fn user_commit_covers_lower_automatic_commit() {
+        let mut order = CommitOrder::default();
         let t = TopicPartition::new("t", 0);
-        let (asked, by_itself, later) = (order.begun(true), order.begun(false), order.begun(true));
+        let (asked, by_itself, later) = (order.begin(true), order.begin(false), order.begin(true));
         order.committed(&t, asked, 60);
-        assert!(order.is_through(&t, by_itself, 59), "as much was committed since it was asked for");
-        assert!(!order.is_through(&t, by_itself, 80), "the reader went on");
+        assert!(order.is_satisfied(&t, by_itself, 59), "as much was committed since it was asked for");
+        assert!(!order.is_satisfied(&t, by_itself, 80), "the reader went on");
         order.committed(&t, later, 7);
-        assert!(order.is_through(&t, by_itself, 80), "the user's later word");
-        let sought = order.begun(false);
-        assert!(!order.is_through(&t, sought, 5), "asked for when that was known");
+        assert!(order.is_satisfied(&t, by_itself, 80), "the user's later word");
+        let sought = order.begin(false);
+        assert!(!order.is_satisfied(&t, sought, 5), "asked for when that was known");
     }
 }

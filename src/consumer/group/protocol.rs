@@ -55,11 +55,11 @@ impl MemberSubscription {
     /// be read to its end: the member takes part with the fields, and the elements, before that.
     pub(crate) fn read(bytes: &[u8]) -> (Self, Option<Error>) {
         let mut read = Self { generation: -1, ..Self::default() };
-        let trouble = read.fill(&mut Reader { bytes, what: "subscription" }).err();
+        let trouble = read.fill(&mut FieldReader { bytes, what: "subscription" }).err();
         (read, trouble)
     }
 
-    fn fill(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+    fn fill(&mut self, reader: &mut FieldReader<'_>) -> Result<()> {
         let version = reader.version()?;
         let refused = reader.topics(&mut self.topics)?;
         if !reader.is_at_end() {
@@ -97,7 +97,7 @@ pub(crate) fn encode_assignment(partitions: &[TopicPartition]) -> Result<Bytes> 
 pub(crate) fn decode_assignment(bytes: &[u8]) -> Result<Vec<TopicPartition>> {
     let mut partitions = Vec::new();
     if !bytes.is_empty() {
-        let mut reader = Reader { bytes, what: "assignment" };
+        let mut reader = FieldReader { bytes, what: "assignment" };
         reader.version()?;
         reader.partitions(&mut partitions)?;
     }
@@ -114,7 +114,7 @@ pub(super) fn encode_previous(partitions: &[TopicPartition], generation: i32) ->
 
 /// Reads that; `None` if it cannot be read. An older version has no generation.
 pub(super) fn decode_previous(bytes: &[u8]) -> Option<(Vec<TopicPartition>, Option<i32>)> {
-    let mut reader = Reader { bytes, what: "remembered assignment" };
+    let mut reader = FieldReader { bytes, what: "remembered assignment" };
     let mut partitions = Vec::new();
     reader.partitions(&mut partitions).ok()?;
     Some((partitions, reader.i32().ok()))
@@ -166,12 +166,12 @@ fn too_long(length: usize) -> Error {
 
 /// Reads fields off the front; every length is held against what is left before anything is
 /// reserved for it.
-struct Reader<'a> {
+struct FieldReader<'a> {
     bytes: &'a [u8],
     what: &'static str,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     fn version(&mut self) -> Result<i16> {
         let version = self.i16()?;
         if version < 0 { Err(self.malformed(format_args!("version {version}"))) } else { Ok(version) }
@@ -301,13 +301,13 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_has_the_bytes_of_kafkas_own_serializer() {
+    fn subscription_matches_javas_serialized_bytes() {
         assert_eq!(golden().encode().unwrap(), hex(GOLDEN));
         assert_eq!(read(&hex(GOLDEN)), golden());
     }
 
     #[test]
-    fn older_versions_are_read() {
+    fn reads_older_subscription_versions() {
         let v0 = hex("0000000000010002743100000003616263");
         let v0 = read(&v0);
         assert_eq!(v0.topics, [Arc::from("t1")]);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_versions_are_read_as_far_as_they_are_known() {
+    fn reads_known_fields_of_newer_versions() {
         let mut newer = hex(GOLDEN);
         newer[1] = 9;
         newer.extend_from_slice(b"fields to come");
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_goes_round_sorted_by_topic_and_number() {
+    fn assignment_round_trips_sorted_by_partition() {
         let given = [TopicPartition::new("b", 1), TopicPartition::new("a", 3), TopicPartition::new("b", 0)];
         let bytes = encode_assignment(&given).unwrap();
         let expected = [TopicPartition::new("a", 3), TopicPartition::new("b", 0), TopicPartition::new("b", 1)];
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_subscription_keeps_what_stands_before() {
+    fn damaged_subscription_keeps_fields_before_damage() {
         for (bytes, topics, owned) in [
             ("", 0, 0),
             ("00", 0, 0),
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn assignment_needs_its_partitions_and_nothing_behind() {
+    fn assignment_may_end_after_its_partitions() {
         let whole = encode_assignment(&golden().owned).unwrap();
         let partitions = whole.len() - 4;
         for end in 0..=whole.len() {
@@ -403,14 +403,14 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+        fn decodes_any_bytes_without_panic(bytes: Vec<u8>) {
             let _ = MemberSubscription::read(&bytes);
             let _ = decode_assignment(&bytes);
             let _ = decode_previous(&bytes);
         }
 
         #[test]
-        fn what_is_written_is_read(
+        fn encoded_subscription_decodes_to_same_value(
             topics in proptest::collection::vec("[a-z]{1,9}", 0..5),
             owned in proptest::collection::btree_set(("[a-z]{1,3}", 0..100i32), 0..9),
             user_data in proptest::option::of(proptest::collection::vec(0..255u8, 0..9)),
@@ -428,7 +428,7 @@ mod tests {
         }
 
         #[test]
-        fn every_cut_keeps_the_fields_before_it(
+        fn truncated_subscription_keeps_complete_fields(
             topics in proptest::collection::vec("[a-z]{1,9}", 0..5),
             owned in proptest::collection::btree_set(("[a-z]{1,3}", 0..100i32), 0..9),
             user_data in proptest::option::of(proptest::collection::vec(0..255u8, 0..9)),

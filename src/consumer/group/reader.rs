@@ -21,10 +21,10 @@ const PARKED: u8 = 2;
 /// and takes the reader to have come at that moment. So `max.poll.interval.ms` is measured up to
 /// one heartbeat interval too long, never too short.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct PollActivity {
     state: AtomicU8,
     waiting: AtomicUsize,
-    came_back: Notify,
+    resumed: Notify,
     busy_since: OnceLock<BusySince>,
 }
 
@@ -37,11 +37,11 @@ impl fmt::Debug for BusySince {
     }
 }
 
-impl Reader {
+impl PollActivity {
     /// The reader asks for records.
     pub(super) fn polled(&self) {
         if self.state.load(SeqCst) != POLLED && self.state.swap(POLLED, SeqCst) == PARKED {
-            self.came_back.notify_one();
+            self.resumed.notify_one();
         }
     }
 
@@ -57,7 +57,7 @@ impl Reader {
     }
 
     /// Whether the reader came since the last look, or waits right now.
-    pub(super) fn look(&self) -> bool {
+    pub(super) fn take_poll(&self) -> bool {
         match self.state.compare_exchange(POLLED, QUIET, SeqCst, SeqCst) {
             Ok(_) => true,
             Err(PARKED) => false,
@@ -74,17 +74,17 @@ impl Reader {
     }
 
     /// When a reader that was seen came, as far as `max.poll.interval.ms` is concerned.
-    pub(super) fn came_at(&self, now: Instant) -> Instant {
+    pub(super) fn last_poll_at(&self, now: Instant) -> Instant {
         self.busy_since.get().and_then(|busy| busy.0()).map_or(now, |since| since.min(now))
     }
 
     /// From now on only a reader that comes anew counts; [`came_back`](Self::came_back) tells.
-    pub(super) fn park(&self) {
+    pub(super) fn await_poll(&self) {
         self.state.store(PARKED, SeqCst);
     }
 
-    pub(super) async fn came_back(&self) {
-        self.came_back.notified().await;
+    pub(super) async fn resumed(&self) {
+        self.resumed.notified().await;
     }
 }
 
@@ -93,38 +93,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_is_seen_once_for_each_time_it_came_and_all_the_while_it_waits() {
-        let reader = Reader::default();
-        assert!(!reader.look());
+    fn reports_poll_once_but_waiting_always() {
+        let reader = PollActivity::default();
+        assert!(!reader.take_poll());
         reader.polled();
         reader.polled();
-        assert!(reader.look());
-        assert!(!reader.look());
+        assert!(reader.take_poll());
+        assert!(!reader.take_poll());
         reader.begin_waiting();
-        assert!(reader.look() && reader.look());
+        assert!(reader.take_poll() && reader.take_poll());
         reader.end_waiting();
-        assert!(reader.look());
-        assert!(!reader.look());
+        assert!(reader.take_poll());
+        assert!(!reader.take_poll());
     }
 
     #[test]
-    fn a_reader_that_is_busy_came_when_it_began() {
-        let (reader, now) = (Reader::default(), Instant::now());
-        assert_eq!(reader.came_at(now), now);
+    fn busy_reader_counts_as_polled_at_start() {
+        let (reader, now) = (PollActivity::default(), Instant::now());
+        assert_eq!(reader.last_poll_at(now), now);
         let began = now + std::time::Duration::from_secs(5);
         reader.set_busy_since(move || Some(began));
-        assert_eq!(reader.came_at(now), now);
-        assert_eq!(reader.came_at(began + std::time::Duration::from_secs(9)), began);
+        assert_eq!(reader.last_poll_at(now), now);
+        assert_eq!(reader.last_poll_at(began + std::time::Duration::from_secs(9)), began);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_parked_member_hears_only_of_readers_that_come_anew() {
-        let reader = Reader::default();
+    async fn only_new_poll_resumes_stopped_member() {
+        let reader = PollActivity::default();
         reader.begin_waiting();
-        reader.park();
-        assert!(!reader.look(), "it waits, but it does not know yet what parked us");
+        reader.await_poll();
+        assert!(!reader.take_poll(), "it waits, but it does not know yet what parked us");
         reader.end_waiting();
-        reader.came_back().await;
-        assert!(reader.look());
+        reader.resumed().await;
+        assert!(reader.take_poll());
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     GroupSettings,
-    membership::{Identity, JoinAnswer, Joined, JoinedMember, PROTOCOL_TYPE, SyncAnswer},
+    membership::{Identity, JoinAnswer, JoinOutcome, JoinedMember, PROTOCOL_TYPE, SyncAnswer},
 };
 use crate::{
     error::{Error, ErrorCode, Result},
@@ -56,20 +56,20 @@ pub(super) fn join(
     }
 }
 
-pub(super) fn read_join(response: JoinGroupResponse, settings: &GroupSettings) -> Joined {
+pub(super) fn read_join(response: JoinGroupResponse, settings: &GroupSettings) -> JoinOutcome {
     let code = ErrorCode::from(response.error_code);
     if code == ErrorCode::MEMBER_ID_REQUIRED {
-        return Joined::MemberIdRequired(response.member_id.to_string());
+        return JoinOutcome::MemberIdRequired(response.member_id.to_string());
     }
     if !code.is_ok() {
-        return Joined::Failed(Error::broker(code, format_args!("join group {}", settings.group_id)));
+        return JoinOutcome::Failed(Error::broker(code, format_args!("join group {}", settings.group_id)));
     }
     let members = response.members.into_iter().map(|member| JoinedMember {
         id: member.member_id.to_string(),
         instance_id: member.group_instance_id.map(|id| id.to_string()),
         metadata: member.metadata,
     });
-    Joined::In(JoinAnswer {
+    JoinOutcome::Member(JoinAnswer {
         generation: response.generation_id,
         leads: response.leader == response.member_id,
         member_id: response.member_id.to_string(),

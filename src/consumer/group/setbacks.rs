@@ -15,20 +15,20 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// The generations in a row (or memberships, under KIP-848) that ended before a heartbeat was
 /// answered in them.
 #[derive(Debug)]
-pub(super) struct Setbacks {
+pub(super) struct FailedMemberships {
     count: u32,
     pace: Backoff,
     not_before: Option<Instant>,
 }
 
-impl Setbacks {
+impl FailedMemberships {
     /// A wait never costs more than a third of the session.
     pub(super) fn new(first: Duration, session: Duration) -> Self {
         Self { count: 0, pace: Backoff::new(first, LONGEST.min(session / 3)), not_before: None }
     }
 
     /// Counts one; true if the reader is to be told, which is once in a row.
-    pub(super) fn note(&mut self, now: Instant, rng: &mut StdRng) -> bool {
+    pub(super) fn record(&mut self, now: Instant, rng: &mut StdRng) -> bool {
         self.count = self.count.saturating_add(1);
         let Some(beyond) = self.count.checked_sub(USUAL + 1) else { return false };
         self.not_before = Some(now + self.pace.after(beyond.saturating_mul(2), rng));
@@ -61,17 +61,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn setbacks_in_a_row_delay_joins_until_a_heartbeat() {
+    fn repeated_setbacks_delay_joins_until_heartbeat() {
         let (rng, now) = (&mut StdRng::seed_from_u64(1), Instant::now());
-        let mut setbacks = Setbacks::new(Duration::from_millis(100), Duration::from_secs(45));
+        let mut setbacks = FailedMemberships::new(Duration::from_millis(100), Duration::from_secs(45));
         for n in 1..20 {
-            assert_eq!(setbacks.note(now, rng), n == USUAL + 1, "told once");
+            assert_eq!(setbacks.record(now, rng), n == USUAL + 1, "told once");
             assert_eq!(setbacks.join_not_before(now).is_some(), n > USUAL);
         }
         let wait = setbacks.join_not_before(now).unwrap() - now;
         assert!(wait > LONGEST * 7 / 10 && wait <= LONGEST, "{wait:?}");
         assert_eq!(setbacks.join_not_before(now + wait), None);
         setbacks.clear();
-        assert!(!setbacks.note(now, rng) && setbacks.join_not_before(now).is_none());
+        assert!(!setbacks.record(now, rng) && setbacks.join_not_before(now).is_none());
     }
 }

@@ -11,9 +11,9 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     GroupSettings,
     committed::TopicIds,
-    membership::{Identity, Standing},
-    order::Order,
-    reader::Reader,
+    membership::{Identity, MemberSnapshot},
+    order::CommitOrder,
+    reader::PollActivity,
 };
 use crate::{
     consumer::GroupProtocol,
@@ -26,25 +26,25 @@ use crate::{
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct MembershipShared {
     pub(super) settings: GroupSettings,
     pub(super) protocol: GroupProtocol,
-    pub(super) reader: Reader,
+    pub(super) poll_activity: PollActivity,
     /// One attempt at a commit at a time, so that none arrives behind one that follows it.
     pub(super) attempt: tokio::sync::Mutex<()>,
     /// Held for a moment only.
-    order: Mutex<Order>,
+    order: Mutex<CommitOrder>,
     /// Of the topics whose offsets were looked up; held for a moment only.
     topic_ids: Mutex<TopicIds>,
     /// Commits that are refused and tried again, as the log is told of them.
     commit_outage: Mutex<Outage>,
     /// Lines about members that left without the coordinator's knowledge.
-    goodbyes: Mutex<Limiter<()>>,
+    leave_warnings: Mutex<Limiter<()>>,
     /// With since when it is of this kind.
-    standing: watch::Sender<(Arc<Standing>, Instant)>,
+    member: watch::Sender<(Arc<MemberSnapshot>, Instant)>,
 }
 
-impl Shared {
+impl MembershipShared {
     pub(super) fn new(settings: GroupSettings, protocol: GroupProtocol) -> Self {
         let settings = GroupSettings {
             session_timeout: bounded(settings.session_timeout),
@@ -55,17 +55,17 @@ impl Shared {
         Self {
             settings,
             protocol,
-            reader: Reader::default(),
+            poll_activity: PollActivity::default(),
             attempt: tokio::sync::Mutex::new(()),
             order: Mutex::default(),
             topic_ids: Mutex::default(),
             commit_outage: Mutex::new(Outage::after(COMMIT_PATIENCE)),
-            goodbyes: Mutex::default(),
-            standing: watch::Sender::new((Arc::new(Standing::Alone), Instant::now())),
+            leave_warnings: Mutex::default(),
+            member: watch::Sender::new((Arc::new(MemberSnapshot::NoGroup), Instant::now())),
         }
     }
 
-    pub(super) fn order(&self) -> MutexGuard<'_, Order> {
+    pub(super) fn order(&self) -> MutexGuard<'_, CommitOrder> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -85,7 +85,7 @@ impl Shared {
     }
 
     /// The coordinator took a commit.
-    pub(super) fn commit_taken(&self) {
+    pub(super) fn commit_succeeded(&self) {
         let lasting = self.commit_outage().ended(Instant::now().into_std());
         if let Some(Lasting { duration, attempts }) = lasting {
             let outage_s = duration.as_secs();
@@ -94,27 +94,27 @@ impl Shared {
     }
 
     /// Returns how many lines about unheard goodbyes were suppressed, if one may be written.
-    pub(super) fn admit_goodbye(&self, now: std::time::Instant) -> Option<u64> {
-        self.goodbyes.lock().unwrap_or_else(PoisonError::into_inner).admit((), now)
+    pub(super) fn admit_leave_warning(&self, now: std::time::Instant) -> Option<u64> {
+        self.leave_warnings.lock().unwrap_or_else(PoisonError::into_inner).admit((), now)
     }
 
     fn commit_outage(&self) -> MutexGuard<'_, Outage> {
         self.commit_outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn standing(&self) -> Arc<Standing> {
-        self.standing_since().0
+    pub(super) fn member(&self) -> Arc<MemberSnapshot> {
+        self.member_since().0
     }
 
-    pub(super) fn standing_since(&self) -> (Arc<Standing>, Instant) {
-        self.standing.borrow().clone()
+    pub(super) fn member_since(&self) -> (Arc<MemberSnapshot>, Instant) {
+        self.member.borrow().clone()
     }
 
     /// Tells the handles. Who is `subscribed` and has not begun to join waits for the first picture
     /// that expressions can be held against.
-    pub(super) fn publish(&self, standing: Standing, subscribed: bool) {
-        self.set_standing(match standing {
-            Standing::Alone if subscribed => Standing::Rebalancing {
+    pub(super) fn publish(&self, standing: MemberSnapshot, subscribed: bool) {
+        self.set_member(match standing {
+            MemberSnapshot::NoGroup if subscribed => MemberSnapshot::Rebalancing {
                 identity: Identity { generation: -1, member_id: "".into() },
                 owned: Arc::default(),
             },
@@ -122,8 +122,8 @@ impl Shared {
         });
     }
 
-    fn set_standing(&self, standing: Standing) {
-        self.standing.send_if_modified(|(known, since)| {
+    fn set_member(&self, standing: MemberSnapshot) {
+        self.member.send_if_modified(|(known, since)| {
             if known.is_same(&standing) {
                 return false;
             }
@@ -136,9 +136,9 @@ impl Shared {
     }
 
     /// Waits until the membership stands differently from then.
-    pub(super) async fn standing_changes(&self, from: &Arc<Standing>) {
+    pub(super) async fn member_changed(&self, from: &Arc<MemberSnapshot>) {
         // The sender lives as long as this, so that the wait cannot end early.
-        let _ = self.standing.subscribe().wait_for(|(now, _)| !Arc::ptr_eq(now, from)).await;
+        let _ = self.member.subscribe().wait_for(|(now, _)| !Arc::ptr_eq(now, from)).await;
     }
 }
 

@@ -12,7 +12,7 @@ fn values(batch: &[ConsumerRecord]) -> Vec<i64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_batch_full_returns_at_once() {
+async fn full_batch_returns_at_once() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 25).await;
     let began = Instant::now();
@@ -24,7 +24,7 @@ async fn recv_batch_full_returns_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_batch_waits_until_full() {
+async fn waits_until_batch_is_full() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 3).await;
     let later = async {
@@ -41,7 +41,7 @@ async fn recv_batch_waits_until_full() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_batch_returns_what_came_in_time() {
+async fn returns_partial_batch_after_timeout() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 3).await;
     let began = Instant::now();
@@ -53,7 +53,7 @@ async fn recv_batch_returns_what_came_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_batch_dropped_loses_no_record() {
+async fn dropped_recv_batch_loses_no_record() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 5).await;
     for _ in 0..3 {
@@ -70,7 +70,7 @@ async fn recv_batch_dropped_loses_no_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_batch_commits_only_batches_that_are_done() {
+async fn commits_only_batches_already_processed() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..25);
@@ -88,7 +88,7 @@ async fn recv_batch_commits_only_batches_that_are_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_batch_gives_nothing_from_before_a_seek() {
+async fn seek_discards_records_gathered_before() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 10).await;
     let mut batch = pin!(consumer.recv_batch(15, 20 * SECOND));
@@ -99,7 +99,7 @@ async fn recv_batch_gives_nothing_from_before_a_seek() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_batch_tells_errors_behind_their_records() {
+async fn error_follows_records_received_before_it() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..4);
@@ -113,12 +113,12 @@ async fn recv_batch_tells_errors_behind_their_records() {
 
 /// A batch that the consumer's bytes have no room for is not waited for.
 #[tokio::test(start_paused = true)]
-async fn recv_batch_is_bounded_by_queued_bytes() {
+async fn batch_is_bounded_by_queued_bytes() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     let value = vec![b'x'; 10_000];
     for _ in 0..200 {
-        cluster.append("t", 0, &[Record::to("t").value(&value)]).unwrap();
+        cluster.append("t", 0, &[Record::to("t").with_value(&value)]).unwrap();
     }
     let consumer = builder(&cluster).queued_max_bytes(400_000).build().await.unwrap();
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
@@ -133,7 +133,7 @@ async fn recv_batch_is_bounded_by_queued_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_batch_of_a_partition_stream_ends_with_it() {
+async fn stream_batch_ends_when_partition_is_unassigned() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 5).await;
     let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
@@ -147,7 +147,7 @@ async fn recv_batch_of_a_partition_stream_ends_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clones_of_a_consumer_share_one_reader() {
+async fn clones_of_consumer_share_one_reader() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 5).await;
     let clone = consumer.clone();
@@ -182,9 +182,9 @@ async fn close_of_one_clone_closes_all() {
 async fn polled_records_are_forwarded_whole() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
-    let full = Record::to("t").key("k").value("").timestamp_millis(77);
-    let full = full.header("b", "1").null_header("a").header("b", "").header("b", "1");
-    cluster.append("t", 0, &[full, Record::to("t").key("").null_header("n")]).unwrap();
+    let full = Record::to("t").with_key("k").with_value("").with_timestamp_millis(77);
+    let full = full.with_header("b", "1").with_null_header("a").with_header("b", "").with_header("b", "1");
+    cluster.append("t", 0, &[full, Record::to("t").with_key("").with_null_header("n")]).unwrap();
     let consumer = consumer(&cluster).await;
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
     let producer = cluster.producer().build().await.unwrap();

@@ -25,7 +25,7 @@ async fn reading_all(builder: ConsumerBuilder, partitions: i32) -> Consumer {
 }
 
 fn peak(consumer: &Consumer) -> usize {
-    consumer.shared.inbox.with(|assignment| assignment.budget.peak())
+    consumer.shared.buffer.with_state(|assignment| assignment.budget.peak())
 }
 
 /// Reads until each partition has given so many records, and waits at times so that all that can be
@@ -50,7 +50,7 @@ async fn read_from_all(consumer: &Consumer, partitions: i32, at_least: i64) -> i
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_hundred_partitions_of_large_batches_stay_within_the_bound() {
+async fn large_batches_of_many_partitions_stay_bounded() {
     let big = batch_of(0, 4, 256 * 1024);
     assert!(big.len() > MIB);
     let cluster = serving(vec![big], PARTITIONS).await;
@@ -64,7 +64,7 @@ async fn two_hundred_partitions_of_large_batches_stay_within_the_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_that_grow_when_they_are_opened_stay_within_the_bound() {
+async fn decompressed_batches_stay_within_memory_budget() {
     let text = "some text that repeats itself and another one ".repeat(400);
     for compression in [Compression::Lz4, Compression::Zstd(1)] {
         let noise = noise(80_000);
@@ -83,7 +83,7 @@ async fn batches_that_grow_when_they_are_opened_stay_within_the_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_for_whose_contents_there_is_no_room_are_opened_one_by_one() {
+async fn oversized_batches_are_decompressed_one_by_one() {
     let text = "0123456789".repeat(10_000);
     let noise = noise(60_000);
     let batch = built(0, 10, Sort::Plain, Compression::Lz4, &(noise + &text));
@@ -96,7 +96,7 @@ async fn batches_for_whose_contents_there_is_no_room_are_opened_one_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_partition_among_full_ones_goes_on() {
+async fn paused_full_partitions_do_not_block_others() {
     let big = batch_of(0, 1, MIB);
     let cluster = serving(vec![big], 8).await;
     let consumer = reading_all(builder(&cluster).queued_max_bytes(16 * MIB).max_poll_records(1), 8).await;
@@ -119,7 +119,7 @@ async fn one_partition_among_full_ones_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_reader_keeps_stalls_nothing() {
+async fn records_kept_by_user_stall_nothing() {
     let cluster = serving(vec![batch_of(0, 1, MIB / 4)], 2).await;
     let consumer = reading_all(builder(&cluster).queued_max_bytes(2 * MIB), 2).await;
     let mut kept = Vec::new();
@@ -131,9 +131,9 @@ async fn what_the_reader_keeps_stalls_nothing() {
 }
 
 #[test]
-fn one_partition_alone_has_its_next_fetch_under_way_while_it_is_read() {
+fn fetches_ahead_while_partition_is_read() {
     use super::world::{World, rules};
-    let mut world = World::new(crate::consumer::assignment::Rules { queued_bytes: 1 << 20, ..rules() });
+    let mut world = World::new(crate::consumer::assignment::ConsumerRules { queued_bytes: 1 << 20, ..rules() });
     for round in 0..50 {
         assert!(world.send(1).is_some(), "round {round}: the line is never idle");
         world.answer(1, 1);
@@ -146,7 +146,7 @@ fn one_partition_alone_has_its_next_fetch_under_way_while_it_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_rest_of_a_paused_batch_does_not_keep_others_out() {
+async fn paused_remainder_does_not_block_other_partitions() {
     // Each batch takes most of the bound, and half of one is kept by a paused partition.
     let options = Options::new().brokers(1).in_memory().sink(true).default_partitions(2);
     let cluster = Cluster::start(options.prepared("t", vec![batch_of(0, 2, 400_000)])).await.unwrap();
@@ -170,7 +170,7 @@ async fn the_rest_of_a_paused_batch_does_not_keep_others_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_poll_decompresses_no_more_than_there_is_room_for() {
+async fn poll_decompresses_only_within_memory_budget() {
     let text = r#"{"some":"text","that":"repeats itself"},"#.repeat(5_000);
     for compression in [Compression::Gzip(1), Compression::Snappy, Compression::Lz4, Compression::Zstd(1)] {
         let batch = built(0, 1, Sort::Plain, compression, &text);
@@ -200,7 +200,7 @@ async fn one_poll_decompresses_no_more_than_there_is_room_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_read_ahead_stays_within_the_bound_when_leaders_move() {
+async fn buffered_bytes_stay_bounded_when_leaders_move() {
     // Without an epoch: a sink keeps no log that could say where one ended.
     let mut batch = batch_of(0, 1, 100_000).to_vec();
     batch[12..16].copy_from_slice(&(-1_i32).to_be_bytes());

@@ -203,7 +203,7 @@ async fn pass_on(
         for record in records.iter() {
             let partition = record.partition();
             let value = String::from_utf8_lossy(record.value().unwrap()).into_owned();
-            cluster.append(&topic(stage + 1), partition, &[Record::to("c").value(value)]).unwrap();
+            cluster.append(&topic(stage + 1), partition, &[Record::to("c").with_value(value)]).unwrap();
             let done = record.offset() + 1;
             {
                 let mut finished = finished.lock().unwrap();
@@ -291,17 +291,17 @@ macro_rules! chains {
             use super::{Stops, chain};
 
             #[tokio::test(start_paused = true)]
-            async fn passes_each_record_on_once_where_stops_are_clean() {
+            async fn forwards_each_record_once_on_clean_stops() {
                 chain($strategy, $fixed, Stops::Clean).await;
             }
 
             #[tokio::test(start_paused = true)]
-            async fn loses_nothing_where_members_crash_and_hang() {
+            async fn crashing_and_hanging_members_lose_nothing() {
                 chain($strategy, $fixed, Stops::Hard).await;
             }
 
             #[tokio::test(start_paused = true)]
-            async fn loses_nothing_where_members_are_frozen_and_wake_as_ghosts() {
+            async fn frozen_members_lose_nothing_after_waking() {
                 chain($strategy, $fixed, Stops::Frozen).await;
             }
         }

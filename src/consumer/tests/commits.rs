@@ -9,7 +9,7 @@ async fn member(cluster: &Cluster, group: &str) -> Consumer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_is_done_is_committed_by_itself() {
+async fn auto_commit_covers_only_processed_records() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..10);
@@ -37,7 +37,7 @@ async fn only_what_is_done_is_committed_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn successor_of_a_dropped_consumer_goes_on() {
+async fn new_member_resumes_after_dropped_consumer() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..10);
@@ -54,7 +54,7 @@ async fn successor_of_a_dropped_consumer_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_takes_all_that_was_handed_out() {
+async fn commit_covers_all_delivered_records() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..10);
@@ -88,7 +88,7 @@ async fn a_commit_takes_all_that_was_handed_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_epoch_of_what_was_read_is_committed_with_it() {
+async fn commit_includes_leader_epoch_of_records() {
     let cluster = cluster(2).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..2);
@@ -102,7 +102,7 @@ async fn the_epoch_of_what_was_read_is_committed_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commits_survive_a_coordinator_that_moves() {
+async fn commit_succeeds_when_coordinator_moves() {
     let cluster = cluster(3).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..10);
@@ -119,7 +119,7 @@ async fn commits_survive_a_coordinator_that_moves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn assigning_other_partitions_commits_what_was_done_of_the_old_ones() {
+async fn reassigning_commits_progress_of_old_partitions() {
     let cluster = cluster(1).await;
     for topic in ["a", "b"] {
         cluster.create_topic(topic, 1).unwrap();
@@ -136,7 +136,7 @@ async fn assigning_other_partitions_commits_what_was_done_of_the_old_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_is_bounded_when_nobody_answers() {
+async fn close_is_bounded_without_reachable_broker() {
     let cluster = Arc::new(cluster(1).await);
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..3);
@@ -167,7 +167,7 @@ async fn a_close_is_bounded_when_nobody_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_did_nothing_closes_at_once() {
+async fn unused_consumer_closes_at_once() {
     let cluster = cluster(1).await;
     consumer(&cluster).await.close(SECOND).await.unwrap();
     member(&cluster, "g").await.close(SECOND).await.unwrap();
@@ -177,7 +177,7 @@ async fn a_consumer_that_did_nothing_closes_at_once() {
 }
 
 #[test]
-fn a_runtime_that_is_dropped_ends_its_consumer() {
+fn recv_fails_after_runtime_is_dropped() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let consumer = runtime.block_on(async {
         let network = Arc::new(crate::net::MemoryNetwork::new());
@@ -191,7 +191,7 @@ fn a_runtime_that_is_dropped_ends_its_consumer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_record_or_one_partition_is_committed_at_a_time() {
+async fn commits_single_record_or_partition() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     append(&cluster, "t", 0, 0..5);
@@ -215,7 +215,7 @@ async fn one_record_or_one_partition_is_committed_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commits_in_the_background_keep_their_order_and_are_put_together() {
+async fn async_commits_keep_order_and_are_merged() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
@@ -239,7 +239,7 @@ async fn commits_in_the_background_keep_their_order_and_are_put_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_waits_for_the_commit_that_is_under_way_and_one_that_is_dropped_loses_none() {
+async fn close_waits_for_commit_in_flight() {
     for dropped in [false, true] {
         let cluster = cluster(1).await;
         cluster.create_topic("t", 1).unwrap();
@@ -266,7 +266,7 @@ async fn a_close_waits_for_the_commit_that_is_under_way_and_one_that_is_dropped_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_in_the_background_that_fails_fails_alone() {
+async fn failed_async_commit_affects_no_other() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     let consumer = member(&cluster, "g").await;
@@ -288,7 +288,7 @@ async fn a_commit_in_the_background_that_fails_fails_alone() {
 
 /// Fault scenario 9 of Kafka's and librdkafka's suites.
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_meets_rebalances_is_an_error_and_reading_goes_on() {
+async fn commit_reports_rebalance_and_reading_continues() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..10);
@@ -308,7 +308,7 @@ async fn a_commit_that_meets_rebalances_is_an_error_and_reading_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commits_that_never_cease_do_not_run_out_of_time_together() {
+async fn continuous_async_commits_never_time_out() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
@@ -325,7 +325,7 @@ async fn commits_that_never_cease_do_not_run_out_of_time_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_waits_for_commits_in_the_background() {
+async fn revocation_waits_for_async_commits() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     append(&cluster, "t", 0, 0..5);
@@ -352,7 +352,7 @@ async fn a_revocation_waits_for_commits_in_the_background() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_names_the_epoch_of_its_last_record_whatever_was_opened_before_it() {
+async fn commit_has_epoch_of_last_delivered_record() {
     use crate::consumer::test_batches::{Sort, built, noise};
     let cluster = cluster(2).await;
     cluster.create_topic("t", 1).unwrap();

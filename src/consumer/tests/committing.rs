@@ -45,7 +45,7 @@ fn members(cluster: &Cluster) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_committed_by_itself_does_not_wait_for_a_topic_that_is_gone() {
+async fn auto_commit_continues_after_topic_deletion() {
     let cluster = two_topics().await;
     let consumer = in_group(&cluster, 2 * SECOND).build().await.unwrap();
     consumer.assign([(tp("t", 0), Offset::Beginning), (tp("u", 0), Offset::Beginning)]).unwrap();
@@ -59,7 +59,7 @@ async fn what_is_committed_by_itself_does_not_wait_for_a_topic_that_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_users_commit_of_a_topic_that_is_gone_holds_up_no_other() {
+async fn commit_to_deleted_topic_blocks_no_other() {
     let cluster = two_topics().await;
     let consumer = Arc::new(in_group(&cluster, 1000 * SECOND).build().await.unwrap());
     consumer.assign([(tp("t", 0), Offset::Beginning), (tp("u", 0), Offset::Beginning)]).unwrap();
@@ -82,7 +82,7 @@ async fn a_users_commit_of_a_topic_that_is_gone_holds_up_no_other() {
 
 /// Clean stops do not double records, whatever becomes of another topic.
 #[tokio::test(start_paused = true)]
-async fn a_rebalance_after_a_topic_was_deleted_doubles_nothing_of_the_others() {
+async fn rebalance_after_topic_deletion_duplicates_no_records() {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
         let cluster = two_topics().await;
         let builder = in_group(&cluster, 2 * SECOND).group_protocol(protocol);
@@ -103,7 +103,7 @@ async fn a_rebalance_after_a_topic_was_deleted_doubles_nothing_of_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_after_a_topic_was_deleted_commits_the_others_and_leaves() {
+async fn close_after_topic_deletion_commits_other_topics() {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
         let cluster = two_topics().await;
         let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(protocol).build().await.unwrap();
@@ -122,7 +122,7 @@ async fn a_close_after_a_topic_was_deleted_commits_the_others_and_leaves() {
 
 /// Bug 15 of other clients.
 #[tokio::test(start_paused = true)]
-async fn offsets_of_a_topic_are_not_committed_to_its_successor() {
+async fn recreated_topic_gets_no_old_offsets() {
     let cluster = two_topics().await;
     let consumer = Arc::new(in_group(&cluster, 2 * SECOND).build().await.unwrap());
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
@@ -168,7 +168,7 @@ async fn commit_to_recreated_topic_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unknown_topic_id_holds_up_no_other_partition() {
+async fn unknown_topic_id_blocks_no_other_partition() {
     let cluster = two_topics().await;
     cluster.fault(on(ApiKey::OffsetFetch).partition("t", 0).forever().error(ErrorCode::UNKNOWN_TOPIC_ID));
     let consumer = in_group(&cluster, 1000 * SECOND).build().await.unwrap();
@@ -184,7 +184,7 @@ async fn unknown_topic_id_holds_up_no_other_partition() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stale_epoch_is_looked_up_again() {
+async fn committed_retries_after_stale_member_epoch() {
     let cluster = two_topics().await;
     let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(GroupProtocol::Consumer).build().await.unwrap();
     consumer.subscribe(["u"]).unwrap();
@@ -196,7 +196,7 @@ async fn stale_epoch_is_looked_up_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_leaves_the_group_though_its_commit_fails() {
+async fn close_leaves_group_when_commit_fails() {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
         for hangs in [false, true] {
             let cluster = two_topics().await;
@@ -215,7 +215,7 @@ async fn a_close_leaves_the_group_though_its_commit_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commits_end_in_the_order_in_which_they_were_asked_for() {
+async fn commits_complete_in_call_order() {
     let cluster = two_topics().await;
     let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
     consumer.assign([(tp("t", 0), Offset::Beginning), (tp("u", 0), Offset::Beginning)]).unwrap();
@@ -236,7 +236,7 @@ async fn commits_end_in_the_order_in_which_they_were_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_waits_longer_than_a_later_one_does_not_undo_it() {
+async fn delayed_commit_does_not_undo_later_one() {
     let cluster = two_topics().await;
     let consumer = Arc::new(builder(&cluster).group("g").auto_commit(false).build().await.unwrap());
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
@@ -254,7 +254,7 @@ async fn a_commit_that_waits_longer_than_a_later_one_does_not_undo_it() {
 /// One that fails makes those that were put together with it go one by one; what got through is not
 /// taken back for it.
 #[tokio::test(start_paused = true)]
-async fn commits_that_were_put_together_do_not_go_back_when_one_of_them_fails() {
+async fn failed_commit_does_not_rewind_merged_ones() {
     let cluster = two_topics().await;
     let consumer = builder(&cluster).group("g").auto_commit(false).build().await.unwrap();
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
@@ -269,14 +269,14 @@ async fn commits_that_were_put_together_do_not_go_back_when_one_of_them_fails() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coordinator_that_loads_for_longer_than_the_session_costs_no_record() {
+async fn long_coordinator_loading_loses_no_record() {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
         coordinator_is_away(protocol, |fault| fault.error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coordinator_that_is_silent_for_longer_than_the_session_costs_no_record() {
+async fn long_coordinator_silence_loses_no_record() {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
         coordinator_is_away(protocol, |fault| fault.hang()).await;
     }
@@ -324,7 +324,7 @@ async fn coordinator_is_away(protocol: GroupProtocol, how: impl Fn(crate::testki
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_whose_group_is_not_known_any_more_joins_anew() {
+async fn rejoins_when_commit_reports_unknown_group() {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
         let cluster = two_topics().await;
         let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(protocol).build().await.unwrap();
@@ -346,7 +346,7 @@ async fn a_member_whose_group_is_not_known_any_more_joins_anew() {
 
 /// Names of instances are a group's own.
 #[tokio::test(start_paused = true)]
-async fn two_groups_may_have_members_of_the_same_static_name() {
+async fn instance_id_is_scoped_to_its_group() {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
         let cluster = two_topics().await;
         let mut consumers = Vec::new();
@@ -373,7 +373,7 @@ async fn two_groups_may_have_members_of_the_same_static_name() {
 /// Bug 20 of other clients: who keeps a partition keeps its pause, and what was given up comes back
 /// without one.
 #[tokio::test(start_paused = true)]
-async fn a_pause_lasts_as_long_as_its_partition_stays() {
+async fn pause_lasts_while_partition_stays_assigned() {
     for (protocol, cooperative) in
         [(GroupProtocol::Classic, false), (GroupProtocol::Classic, true), (GroupProtocol::Consumer, false)]
     {
@@ -411,7 +411,7 @@ async fn a_pause_lasts_as_long_as_its_partition_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_committed_by_itself_does_not_take_back_what_the_user_committed() {
+async fn auto_commit_never_undoes_user_commit() {
     let cluster = two_topics().await;
     let consumer = in_group(&cluster, SECOND).build().await.unwrap();
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
@@ -436,7 +436,7 @@ async fn what_is_committed_by_itself_does_not_take_back_what_the_user_committed(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_waits_takes_nothing_away_from_what_is_committed_by_itself() {
+async fn waiting_commit_does_not_delay_auto_commit() {
     let cluster = two_topics().await;
     let consumer = Arc::new(in_group(&cluster, SECOND).build().await.unwrap());
     consumer.assign([(tp("u", 0), Offset::Beginning)]).unwrap();
@@ -455,7 +455,7 @@ async fn a_commit_that_waits_takes_nothing_away_from_what_is_committed_by_itself
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_nobody_waited_for_is_not_taken_for_what_it_would_have_changed() {
+async fn commit_after_dropped_commit_is_sent() {
     let cluster = two_topics().await;
     let consumer = in_group(&cluster, SECOND).auto_commit(false).build().await.unwrap();
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
@@ -472,7 +472,7 @@ async fn a_commit_that_nobody_waited_for_is_not_taken_for_what_it_would_have_cha
 }
 
 #[tokio::test(start_paused = true)]
-async fn nor_is_one_that_waited_for_another_to_get_through() {
+async fn commit_after_dropped_queued_commit_is_sent() {
     let cluster = two_topics().await;
     let consumer = Arc::new(in_group(&cluster, SECOND).auto_commit(false).build().await.unwrap());
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
@@ -492,7 +492,7 @@ async fn nor_is_one_that_waited_for_another_to_get_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_committed_of_an_earlier_reading_is_not_the_users_word_on_the_next() {
+async fn auto_commit_after_seek_ignores_earlier_commits() {
     let cluster = two_topics().await;
     let consumer = in_group(&cluster, SECOND).build().await.unwrap();
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
@@ -515,7 +515,7 @@ async fn what_is_committed_of_an_earlier_reading_is_not_the_users_word_on_the_ne
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_refused_for_good_leaves_no_doubt() {
+async fn rejected_commit_causes_no_auto_commit() {
     let cluster = two_topics().await;
     let consumer = in_group(&cluster, SECOND).build().await.unwrap();
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();

@@ -17,7 +17,7 @@ async fn member(cluster: &Cluster, topics: &[&str]) -> Arc<Consumer> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_waits_for_the_record_in_hand_and_what_stays_is_not_touched() {
+async fn revocation_waits_for_record_being_processed() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     append(&cluster, "t", 0, 0..5);
@@ -50,13 +50,13 @@ async fn a_revocation_waits_for_the_record_in_hand_and_what_stays_is_not_touched
 
 /// The first by its name, the others by an expression.
 #[tokio::test(start_paused = true)]
-async fn members_come_and_go_and_each_record_is_read_once() {
+async fn each_record_is_read_once_under_churn() {
     let join = async |cluster: &Cluster, first| member(cluster, &[if first { "t" } else { "^t" }]).await;
     each_record_is_read_once(join, one_by_one).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_is_made_anew_is_read_from_its_start() {
+async fn recreated_topic_is_read_from_start() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..20);
@@ -79,7 +79,7 @@ async fn a_topic_that_is_made_anew_is_read_from_its_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_is_blocked_stays_for_the_poll_interval_and_no_longer() {
+async fn blocked_reader_leaves_after_max_poll_interval() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..3);
@@ -98,7 +98,7 @@ async fn a_reader_that_is_blocked_stays_for_the_poll_interval_and_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_classic_protocol_alone_has_is_refused() {
+async fn rejects_settings_of_classic_protocol_only() {
     let cluster = cluster(1).await;
     let refused = builder(&cluster).group("g").group_protocol(GroupProtocol::Consumer).session_timeout(6 * SECOND);
     let error = refused.build().await.unwrap_err();
@@ -111,7 +111,7 @@ async fn what_the_classic_protocol_alone_has_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expressions_pass_over_kafkas_own_topics_by_either_protocol() {
+async fn regex_respects_exclude_internal_topics_setting() {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
         for exclude in ["true", "false"] {
             let cluster = cluster(1).await;
@@ -137,7 +137,7 @@ async fn expressions_pass_over_kafkas_own_topics_by_either_protocol() {
 
 /// Each is right alone, and together they would be refused.
 #[tokio::test(start_paused = true)]
-async fn expressions_that_cannot_be_one_are_found_all_the_same() {
+async fn regexes_that_cannot_combine_still_match() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     cluster.create_topic("u", 1).unwrap();
@@ -154,7 +154,7 @@ async fn expressions_that_cannot_be_one_are_found_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expression_finds_ten_thousand_topics() {
+async fn regex_matches_ten_thousand_topics() {
     const TOPICS: usize = 10_000;
     let cluster = cluster(1).await;
     for n in 0..TOPICS {
@@ -173,7 +173,7 @@ async fn an_expression_finds_ten_thousand_topics() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_in_the_midst_of_a_rebalance_with_a_dead_coordinator_is_bounded() {
+async fn close_during_rebalance_without_coordinator_is_bounded() {
     for dies in [true, false] {
         let cluster = cluster(1).await;
         cluster.create_topic("t", 2).unwrap();

@@ -2,7 +2,7 @@ use super::*;
 use crate::{ApiKey, ErrorCode, OffsetReset, testkit::on};
 
 #[tokio::test(start_paused = true)]
-async fn records_batches_and_fetches_are_counted() {
+async fn counts_records_batches_and_fetches() {
     let cluster = cluster(2).await;
     cluster.create_topic("t", 2).unwrap();
     for partition in 0..2 {
@@ -53,7 +53,7 @@ async fn records_batches_and_fetches_are_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_are_counted_by_code_and_lost_answers_apart() {
+async fn counts_errors_by_code_and_failed_fetches() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Fetch).partition("t", 0).times(3).error(ErrorCode::KAFKA_STORAGE_ERROR));
     let consumer = reading(&cluster, "t", 5).await;
@@ -68,7 +68,7 @@ async fn errors_are_counted_by_code_and_lost_answers_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commits_are_counted_with_their_time() {
+async fn counts_commits_and_measures_their_latency() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..5);

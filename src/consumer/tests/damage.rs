@@ -15,7 +15,7 @@ async fn skip(consumer: &Consumer, at: i64) -> i64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_broker_cannot_read_is_searched_through_in_few_fetches() {
+async fn skips_damaged_log_range_in_few_fetches() {
     for (before, damaged, behind) in [(3, 1000, 5), (0, 1, 1), (1, 64, 0), (7, 12_345, 3)] {
         let cluster = cluster(1).await;
         cluster.create_topic("t", 1).unwrap();
@@ -43,7 +43,7 @@ async fn what_a_broker_cannot_read_is_searched_through_in_few_fetches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_passes_is_left_behind_no_further_than_it_was_told() {
+async fn transient_corruption_skips_only_reported_offset() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 5).await;
     cluster.fault(on(ApiKey::Fetch).partition("t", 0).times(2).error(ErrorCode::CORRUPT_MESSAGE));
@@ -52,7 +52,7 @@ async fn an_error_that_passes_is_left_behind_no_further_than_it_was_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_sound_batch_shows_where_damage_ends() {
+async fn corruption_skip_resumes_at_next_sound_batch() {
     type Spoil = fn(&mut Vec<u8>);
     let cases: [(&str, Spoil); 7] = [
         ("checksum", |bytes| bytes[70] ^= 0x40),
@@ -92,7 +92,7 @@ async fn the_next_sound_batch_shows_where_damage_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_search_ends_with_a_seek_and_outlasts_what_passes() {
+async fn corruption_skip_ends_on_seek_only() {
     let cluster = cluster(2).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..500);

@@ -46,7 +46,7 @@ async fn dropped_consumer_leaves_its_group() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_static_member_keeps_its_place() {
+async fn dropped_static_member_keeps_its_membership() {
     let cluster = filled().await;
     let first = member(&cluster, GroupProtocol::Classic, Some("a")).await;
     assert_eq!(numbers(&first, 1).await, [0]);
@@ -77,7 +77,7 @@ async fn dropped_consumer_without_auto_commit_commits_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_consumer_asks_no_more_after_seconds() {
+async fn dropped_consumer_soon_stops_sending_requests() {
     let cluster = filled().await;
     let consumer = member(&cluster, GroupProtocol::Classic, None).await;
     assert_eq!(numbers(&consumer, 2).await.len(), 2);

@@ -7,13 +7,13 @@ use super::{
 };
 use crate::{
     ApiKey, IsolationLevel, OffsetReset,
-    consumer::position::{Start, State},
+    consumer::position::{FetchState, ResetTarget},
     testkit::on,
 };
 
 /// What the consumer knows of the partition's leader.
 fn leader(consumer: &Consumer) -> Option<(i32, i32)> {
-    consumer.shared.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].leader)
+    consumer.shared.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].leader)
 }
 
 /// Waits until the consumer knows that leader.
@@ -35,7 +35,7 @@ fn singly(cluster: &Cluster, numbers: std::ops::Range<i64>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_that_lost_its_end_while_nobody_led_is_read_on_from_where_it_parts() {
+async fn truncated_log_resumes_at_divergence_after_restart() {
     let cluster = Cluster::start(Options::new().brokers(2).replication_factor(1).in_memory()).await.unwrap();
     cluster.create_topic("t", 1).unwrap();
     singly(&cluster, 0..10);
@@ -53,7 +53,7 @@ async fn a_log_that_lost_its_end_while_nobody_led_is_read_on_from_where_it_parts
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_comes_back_under_the_same_epoch_is_not_asked_where_it_ended() {
+async fn same_leader_and_epoch_skip_validation() {
     let cluster = cluster(2).await;
     let consumer = reading(&cluster, "t", 3).await;
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
@@ -65,9 +65,9 @@ async fn a_leader_that_comes_back_under_the_same_epoch_is_not_asked_where_it_end
     leaderless.partitions[0].leader = None;
     without.topics.insert("t".into(), leaderless.into());
     let now = std::time::Instant::now();
-    consumer.shared.inbox.control(|assignment| {
+    consumer.shared.buffer.with_state_and_readers(|assignment| {
         assignment.metadata_changed(&without, now);
-        assignment.update(&topic, &metadata, now);
+        assignment.update_from_metadata(&topic, &metadata, now);
     });
     assert_eq!(leader(&consumer), was);
     append(&cluster, "t", 0, 3..4);
@@ -91,7 +91,7 @@ async fn large(isolation: IsolationLevel) -> (Cluster, Consumer) {
 
 /// A record of nine thousand bytes, whose number is in front.
 fn large_append(cluster: &Cluster, partition: i32, n: i64) {
-    cluster.append("t", partition, &[Record::to("t").value(format!("{n:09000}"))]).unwrap();
+    cluster.append("t", partition, &[Record::to("t").with_value(format!("{n:09000}"))]).unwrap();
 }
 
 fn fetched(consumer: &Consumer) -> u64 {
@@ -99,7 +99,7 @@ fn fetched(consumer: &Consumer) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_election_between_an_eviction_and_its_refetch_is_noticed() {
+async fn detects_election_between_eviction_and_refetch() {
     let (cluster, consumer) = large(IsolationLevel::ReadUncommitted).await;
     consumer.assign([(tp("t", 0), 0)]).unwrap();
     let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
@@ -119,7 +119,7 @@ async fn an_election_between_an_eviction_and_its_refetch_is_noticed() {
     for n in 0..50 {
         assert_eq!(number(&next(&consumer).await), n);
     }
-    let evicted = consumer.shared.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].evicted);
+    let evicted = consumer.shared.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].evicted);
     assert!(evicted, "what waited was dropped");
     cluster.truncate("t", 0, 2).unwrap();
     for n in 102..112 {
@@ -133,7 +133,7 @@ async fn an_election_between_an_eviction_and_its_refetch_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_election_after_a_paused_partition_gave_its_bytes_back_is_noticed() {
+async fn detects_election_after_paused_partition_is_evicted() {
     let (cluster, consumer) = large(IsolationLevel::ReadUncommitted).await;
     consumer.assign([(tp("t", 0), 0)]).unwrap();
     for n in 0..3 {
@@ -142,17 +142,17 @@ async fn an_election_after_a_paused_partition_gave_its_bytes_back_is_noticed() {
     tokio::time::sleep(60 * SECOND).await;
     assert!(fetched(&consumer) > 3, "more of it waits");
     consumer.pause([&tp("t", 0)]).unwrap();
-    let before = consumer.shared.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
+    let before = consumer.shared.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
     let now = std::time::Instant::now();
     let metadata = consumer.shared.client.metadata();
-    consumer.shared.inbox.control(|assignment| {
-        assignment.assign(tp("t", 1), State::at(Offset::Beginning), &metadata, now);
+    consumer.shared.buffer.with_state_and_readers(|assignment| {
+        assignment.assign(tp("t", 1), FetchState::at(Offset::Beginning), &metadata, now);
     });
     for n in 0..50 {
         let record = next(&consumer).await;
         assert_eq!((record.partition, number(&record)), (1, n));
     }
-    let after = consumer.shared.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
+    let after = consumer.shared.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
     // But for what was opened already.
     assert!(before > 0 && after < before / 4, "given back: {before}, {after}");
     cluster.truncate("t", 0, 2).unwrap();
@@ -164,7 +164,7 @@ async fn an_election_after_a_paused_partition_gave_its_bytes_back_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_leader_said_of_an_epoch_does_not_count_once_another_leads() {
+async fn ignores_epoch_end_offset_from_old_leader() {
     let cluster = cluster(3).await;
     cluster.create_topic("t", 1).unwrap();
     singly(&cluster, 0..10);
@@ -189,7 +189,7 @@ async fn what_one_leader_said_of_an_epoch_does_not_count_once_another_leads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_leader_is_asked_at_once_where_the_old_one_does_not_answer() {
+async fn validates_at_new_leader_when_old_hangs() {
     let cluster = cluster(3).await;
     let builder = builder(&cluster).property("metadata.max.age.ms", "1000");
     cluster.create_topic("t", 1).unwrap();
@@ -209,10 +209,10 @@ async fn a_new_leader_is_asked_at_once_where_the_old_one_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_committed_behind_a_marker_goes_by_the_epoch_of_the_marker() {
+async fn commit_behind_marker_has_marker_epoch() {
     let cluster = cluster(2).await;
     cluster.create_topic("t", 1).unwrap();
-    let records: Vec<_> = (0..3).map(|n: i64| Record::to("t").value(n.to_string())).collect();
+    let records: Vec<_> = (0..3).map(|n: i64| Record::to("t").with_value(n.to_string())).collect();
     cluster.append_in_transaction("t", 0, 7, &records).unwrap();
     let first = cluster.leader("t", 0).unwrap().unwrap();
     cluster.move_leader("t", 0, 3 - first).unwrap();
@@ -238,9 +238,11 @@ async fn what_is_committed_behind_a_marker_goes_by_the_epoch_of_the_marker() {
 }
 
 #[test]
-fn what_an_older_leader_read_counts_no_more_once_a_newer_one_was_asked() {
+fn ignores_fetch_response_of_older_leader() {
     let mut world = World::new(rules());
-    world.inbox.control(|assignment| assignment.begin(&tp("t", 1), State::Reset(Start::Earliest), true));
+    world.inbox.with_state_and_readers(|assignment| {
+        assignment.reposition(&tp("t", 1), FetchState::AwaitReset(ResetTarget::Earliest), true)
+    });
     world.answer_questions();
     world.send(1).unwrap();
     // The next leader has lost all. As nothing was handed out yet, nothing is missing there.
@@ -256,7 +258,7 @@ fn what_an_older_leader_read_counts_no_more_once_a_newer_one_was_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn epochs_that_begin_anew_without_an_id_to_tell_topics_apart_hold_nobody_up() {
+async fn accepts_restarted_epochs_without_topic_ids() {
     // As of brokers before topics had ids.
     let options = Options::new().brokers(2).in_memory().auto_create(false);
     let options = options.max_version(ApiKey::Metadata, 9).max_version(ApiKey::Fetch, 11);

@@ -2,7 +2,7 @@ use super::*;
 use crate::{ApiKey, ErrorCode, ErrorKind, OffsetReset, testkit::on};
 
 #[tokio::test(start_paused = true)]
-async fn reading_follows_its_leader() {
+async fn follows_partition_leader_after_each_move() {
     let cluster = cluster(3).await;
     let consumer = reading(&cluster, "t", 5).await;
     assert_eq!(numbers(&consumer, 5).await, [0, 1, 2, 3, 4]);
@@ -17,7 +17,7 @@ async fn reading_follows_its_leader() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_dies_is_left_and_one_that_returns_is_found() {
+async fn survives_broker_failures_and_restarts() {
     let cluster = cluster(2).await;
     cluster.create_topic("t", 4).unwrap();
     let consumer = consumer(&cluster).await;
@@ -37,7 +37,7 @@ async fn a_broker_that_dies_is_left_and_one_that_returns_is_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_that_break_lose_nothing() {
+async fn broken_connections_lose_no_records() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 0).await;
     cluster.fault(on(ApiKey::Fetch).times(20).act_then_drop());
@@ -49,7 +49,7 @@ async fn connections_that_break_lose_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn garbage_and_cut_answers_lose_nothing() {
+async fn garbage_and_truncated_responses_lose_nothing() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 50).await;
     cluster.fault(on(ApiKey::Fetch).times(2).truncate_response());
@@ -58,7 +58,7 @@ async fn garbage_and_cut_answers_lose_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_never_answers_is_asked_again() {
+async fn retries_when_broker_never_answers() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 3).await;
     let fault = cluster.fault(on(ApiKey::Fetch).times(1).hang());
@@ -75,7 +75,7 @@ async fn numbers_slowly(consumer: &Consumer, count: usize) -> Vec<i64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_sessions_are_made_anew() {
+async fn renews_lost_fetch_sessions() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 0).await;
     for code in [
@@ -92,7 +92,7 @@ async fn lost_sessions_are_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_of_one_partition_are_waited_out_and_others_go_on() {
+async fn partition_error_does_not_stop_others() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     let consumer = consumer(&cluster).await;
@@ -122,7 +122,7 @@ async fn errors_of_one_partition_are_waited_out_and_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_allowed_is_told_once_and_tried_on() {
+async fn reports_authorization_error_once_and_retries() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 1).await;
     cluster.fault(on(ApiKey::Fetch).partition("t", 0).times(5).error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
@@ -133,7 +133,7 @@ async fn what_is_not_allowed_is_told_once_and_tried_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_offset_that_is_gone_follows_the_policy() {
+async fn out_of_range_offset_follows_reset_policy() {
     for (reset, expected) in
         [(OffsetReset::Earliest, Some(5)), (OffsetReset::Latest, Some(20)), (OffsetReset::None, None)]
     {
@@ -167,7 +167,7 @@ async fn an_offset_that_is_gone_follows_the_policy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_read_before_the_gap_comes_first() {
+async fn delivers_buffered_records_before_offset_error() {
     let cluster = cluster(1).await;
     let consumer = builder(&cluster).auto_offset_reset(OffsetReset::None).build().await.unwrap();
     cluster.create_topic("t", 1).unwrap();
@@ -181,7 +181,7 @@ async fn what_was_read_before_the_gap_comes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_truncated_log_is_read_on_from_where_it_parts() {
+async fn truncated_log_resumes_at_divergence() {
     let cluster = cluster(2).await;
     cluster.create_topic("t", 1).unwrap();
     for n in 0..10 {
@@ -197,7 +197,7 @@ async fn a_truncated_log_is_read_on_from_where_it_parts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_made_anew_is_read_from_its_beginning() {
+async fn recreated_topic_is_read_from_beginning() {
     let cluster = Cluster::start(Options::new().brokers(1).in_memory().auto_create(false)).await.unwrap();
     let consumer = reading(&cluster, "t", 10).await;
     assert_eq!(numbers(&consumer, 10).await, (0..10).collect::<Vec<_>>());
@@ -210,7 +210,7 @@ async fn a_topic_made_anew_is_read_from_its_beginning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_does_not_exist_is_told_and_read_once_it_does() {
+async fn reports_missing_topic_and_reads_once_created() {
     let cluster = Cluster::start(Options::new().brokers(1).in_memory().auto_create(false)).await.unwrap();
     let consumer = consumer(&cluster).await;
     consumer.assign([(tp("late", 0), Offset::Beginning)]).unwrap();
@@ -223,7 +223,7 @@ async fn a_topic_that_does_not_exist_is_told_and_read_once_it_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_that_cannot_be_reached_is_told_with_its_address() {
+async fn reports_unreachable_cluster_address_once() {
     let network = std::sync::Arc::new(crate::net::MemoryNetwork::new());
     let consumer = Consumer::builder("127.0.0.1:1").network(network).build().await.unwrap();
     consumer.assign([(tp("t", 0), Offset::Beginning), (tp("t", 1), Offset::Beginning)]).unwrap();
@@ -235,7 +235,7 @@ async fn a_cluster_that_cannot_be_reached_is_told_with_its_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deleted_partition_can_be_given_up() {
+async fn unsubscribes_after_partition_is_deleted() {
     let cluster = Cluster::start(Options::new().brokers(1).in_memory().auto_create(false)).await.unwrap();
     let consumer = reading(&cluster, "t", 1).await;
     assert_eq!(number(&next(&consumer).await), 0);
@@ -247,7 +247,7 @@ async fn a_deleted_partition_can_be_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_batch_is_told_once_and_can_be_sought_past() {
+async fn reports_damaged_batch_once_until_seek() {
     use crate::consumer::test_batches::{Sort, batch};
     let mut bad = batch(0, 3, Sort::Plain).to_vec();
     bad[70] ^= 0x40;

@@ -7,16 +7,16 @@ use super::{
 use crate::{
     ApiKey, ErrorCode, ErrorKind, IsolationLevel, OffsetReset,
     consumer::{
-        arrivals::Arrived,
-        assignment::Rules,
+        arrivals::ScannedPartition,
+        assignment::ConsumerRules,
         test_batches::{Sort, batch},
-        walk::walk,
+        walk::scan_batches,
     },
     testkit::on,
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_refuses_every_session_is_not_asked_in_a_tight_loop() {
+async fn rejected_sessions_cause_no_tight_loop() {
     for code in [
         ErrorCode::FETCH_SESSION_ID_NOT_FOUND,
         ErrorCode::INVALID_FETCH_SESSION_EPOCH,
@@ -33,7 +33,7 @@ async fn a_broker_that_refuses_every_session_is_not_asked_in_a_tight_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_cannot_be_fetched_from_is_told_once_and_tried_on() {
+async fn reports_unsupported_fetch_version_once() {
     let options = Options::new().brokers(1).in_memory().max_version(ApiKey::Fetch, 3);
     let cluster = Cluster::start(options).await.unwrap();
     let consumer = reading(&cluster, "t", 3).await;
@@ -44,7 +44,7 @@ async fn a_broker_that_cannot_be_fetched_from_is_told_once_and_tried_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_closes_after_each_answer_is_read_to_the_end() {
+async fn reads_all_when_broker_keeps_disconnecting() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 3).unwrap();
     for partition in 0..3 {
@@ -70,7 +70,7 @@ async fn a_broker_that_closes_after_each_answer_is_read_to_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_added_while_another_is_fetched_is_read() {
+async fn reads_partition_added_during_pending_fetch() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 1).await;
     assert_eq!(number(&next(&consumer).await), 0);
@@ -88,7 +88,7 @@ async fn a_partition_added_while_another_is_fetched_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_leader_that_the_old_one_names_is_gone_to_without_metadata() {
+async fn follows_leader_named_in_fetch_response() {
     let cluster = cluster(2).await;
     let consumer = reading(&cluster, "t", 1).await;
     assert_eq!(number(&next(&consumer).await), 0);
@@ -102,7 +102,7 @@ async fn a_new_leader_that_the_old_one_names_is_gone_to_without_metadata() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_may_lose_its_beginning_under_the_reader() {
+async fn deleted_log_start_follows_reset_policy() {
     for (reset, expected) in [(OffsetReset::Earliest, Some(15)), (OffsetReset::None, None)] {
         let cluster = cluster(1).await;
         cluster.create_topic("t", 1).unwrap();
@@ -134,7 +134,7 @@ async fn the_log_may_lose_its_beginning_under_the_reader() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_truncated_log_is_told_where_nothing_says_how_to_go_on() {
+async fn reports_truncation_once_without_reset_policy() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     for n in 0..10 {
@@ -154,7 +154,7 @@ async fn a_truncated_log_is_told_where_nothing_says_how_to_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_of_a_deleted_topic_is_committed_for_its_successor() {
+async fn recreated_topic_commits_no_old_offset() {
     for reset in [OffsetReset::Earliest, OffsetReset::None] {
         let cluster = Cluster::start(Options::new().brokers(1).in_memory().auto_create(false)).await.unwrap();
         cluster.create_topic("t", 1).unwrap();
@@ -184,12 +184,12 @@ async fn nothing_of_a_deleted_topic_is_committed_for_its_successor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_position_by_duration_starts_at_what_is_young_enough() {
+async fn by_duration_reset_starts_at_young_records() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..5);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
-    let young = |n: i64, age: i64| Record::to("t").value(n.to_string()).timestamp_millis(now - age * 1000);
+    let young = |n: i64, age: i64| Record::to("t").with_value(n.to_string()).with_timestamp_millis(now - age * 1000);
     cluster.delete_records("t", 0, 5).unwrap();
     for (n, age) in [(5, 9000), (6, 7300), (7, 3000), (8, 10)] {
         cluster.append("t", 0, &[young(n, age)]).unwrap();
@@ -212,20 +212,20 @@ async fn a_position_by_duration_starts_at_what_is_young_enough() {
 fn answer_raw(world: &mut World, bytes: Vec<u8>) {
     let mut charge = world.waiting.remove(&1).expect("a request");
     charge.resize(bytes.len());
-    let walk = walk(bytes.into(), IsolationLevel::ReadUncommitted, &[]);
-    world.respond(1, vec![Arrived { head: head(1, ErrorCode::NONE), walk }], charge);
+    let walk = scan_batches(bytes.into(), IsolationLevel::ReadUncommitted, &[]);
+    world.respond(1, vec![ScannedPartition { head: head(1, ErrorCode::NONE), scan: walk }], charge);
 }
 
 #[test]
-fn a_broker_whose_offsets_went_back_is_waited_for_and_told() {
-    let mut world = World::new(Rules { partition_bytes: 100_000, queued_bytes: 1 << 30, ..rules() });
+fn reports_repeated_offsets_once_and_backs_off() {
+    let mut world = World::new(ConsumerRules { partition_bytes: 100_000, queued_bytes: 1 << 30, ..rules() });
     world.send(1).unwrap();
     answer_raw(&mut world, batch(0, 4, Sort::Plain).to_vec());
     assert_eq!(World::asked(&world.send(1).unwrap()), [(1, 4)]);
     // The same batches again, for an offset behind them.
     answer_raw(&mut world, batch(0, 4, Sort::Plain).to_vec());
     assert!(world.send(1).is_none(), "not at once");
-    let error = world.inbox.with(|assignment| assignment.pop_error()).expect("told");
+    let error = world.inbox.with_state(|assignment| assignment.pop_error()).expect("told");
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("t[1]") && error.to_string().contains("offset 4"), "{error}");
     for _ in 0..5 {
@@ -233,7 +233,7 @@ fn a_broker_whose_offsets_went_back_is_waited_for_and_told() {
         world.send(1).unwrap();
         answer_raw(&mut world, batch(0, 4, Sort::Plain).to_vec());
     }
-    assert!(world.inbox.with(|assignment| assignment.pop_error()).is_none(), "once");
+    assert!(world.inbox.with_state(|assignment| assignment.pop_error()).is_none(), "once");
     world.now += SECOND;
     world.send(1).unwrap();
     answer_raw(&mut world, batch(4, 4, Sort::Plain).to_vec());
@@ -242,8 +242,8 @@ fn a_broker_whose_offsets_went_back_is_waited_for_and_told() {
 }
 
 #[test]
-fn batches_that_overlap_or_jump_are_handed_out_once_in_order() {
-    let mut world = World::new(Rules { partition_bytes: 100_000, queued_bytes: 1 << 30, ..rules() });
+fn overlapping_batches_are_delivered_once_in_order() {
+    let mut world = World::new(ConsumerRules { partition_bytes: 100_000, queued_bytes: 1 << 30, ..rules() });
     world.send(1).unwrap();
     // Compaction left a hole; then an older batch comes again, and one that overlaps.
     let parts = [(0, 4), (100, 4), (0, 4), (102, 6)].map(|(base, count)| batch(base, count, Sort::Plain));
@@ -257,7 +257,7 @@ fn batches_that_overlap_or_jump_are_handed_out_once_in_order() {
 type Spoil = fn(&mut Vec<u8>);
 
 #[tokio::test(start_paused = true)]
-async fn whatever_is_wrong_with_a_batch_is_told_with_its_place_and_can_be_sought_past() {
+async fn reports_any_batch_damage_with_offset() {
     let cases: [(&str, bool, Spoil); 10] = [
         ("checksum", true, |bytes| bytes[70] ^= 0x40),
         ("magic", true, |bytes| bytes[16] = 9),

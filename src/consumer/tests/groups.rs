@@ -23,7 +23,7 @@ async fn member(cluster: &Cluster, topics: &[&str]) -> Arc<Consumer> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_topic_that_an_expression_matches_is_read() {
+async fn new_topic_matching_regex_is_read() {
     let cluster = cluster(1).await;
     cluster.create_topic("audit.a", 1).unwrap();
     cluster.create_topic("other", 1).unwrap();
@@ -46,7 +46,7 @@ async fn a_new_topic_that_an_expression_matches_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_waits_for_the_record_in_hand() {
+async fn revocation_waits_for_record_being_processed() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     append(&cluster, "t", 0, 0..5);
@@ -74,12 +74,12 @@ async fn a_revocation_waits_for_the_record_in_hand() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_come_and_go_and_each_record_is_read_once() {
+async fn each_record_is_read_once_under_churn() {
     each_record_is_read_once(async |cluster, _| member(cluster, &["t"]).await, one_by_one).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn partitions_that_are_lost_are_withheld() {
+async fn withholds_polled_records_of_lost_partitions() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..10);
@@ -104,7 +104,7 @@ async fn partitions_that_are_lost_are_withheld() {
 
 /// A handler that is blocked for ten minutes.
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_is_away_keeps_its_membership_for_max_poll_interval_and_no_longer() {
+async fn blocked_reader_leaves_after_max_poll_interval() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..3);
@@ -129,7 +129,7 @@ async fn a_reader_that_is_away_keeps_its_membership_for_max_poll_interval_and_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_in_the_midst_of_a_rebalance_with_a_dead_coordinator_is_bounded() {
+async fn close_during_rebalance_without_coordinator_is_bounded() {
     for cooperative in [false, true] {
         for dies in [true, false] {
             let cluster = cluster(1).await;
@@ -165,7 +165,7 @@ async fn a_close_in_the_midst_of_a_rebalance_with_a_dead_coordinator_is_bounded(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expression_that_matches_nothing_waits_for_what_comes() {
+async fn unmatched_regex_waits_for_matching_topic() {
     let cluster = cluster(1).await;
     let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
     let consumer = builder.property("metadata.max.age.ms", "5000").build().await.unwrap();
@@ -182,7 +182,7 @@ async fn an_expression_that_matches_nothing_waits_for_what_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_that_kafka_forbids_are_refused_before_anything_is_sent() {
+async fn rejects_invalid_group_and_instance_ids() {
     let cluster = cluster(1).await;
     let long = "x".repeat(40_000);
     for (group, instance) in
@@ -197,7 +197,7 @@ async fn names_that_kafka_forbids_are_refused_before_anything_is_sent() {
 
 /// The group takes its partitions back only after the user has chosen anew.
 #[tokio::test(start_paused = true)]
-async fn what_is_assigned_right_after_unsubscribing_is_the_users() {
+async fn assign_after_unsubscribe_replaces_group_assignment() {
     for protocol in PROTOCOLS {
         let cluster = cluster(1).await;
         cluster.create_topic("t", 2).unwrap();
@@ -217,7 +217,7 @@ async fn what_is_assigned_right_after_unsubscribing_is_the_users() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_right_after_what_was_assigned_by_hand_is_the_groups() {
+async fn subscribe_after_assign_replaces_user_assignment() {
     for protocol in PROTOCOLS {
         let cluster = cluster(1).await;
         cluster.create_topic("t", 2).unwrap();
@@ -254,7 +254,7 @@ async fn a_subscription_right_after_what_was_assigned_by_hand_is_the_groups() {
 
 /// A reader that takes partitions as they come asks for nothing else.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_partitions_is_told_what_keeps_them_away() {
+async fn next_partition_reports_join_error_and_retries() {
     for protocol in PROTOCOLS {
         let cluster = cluster(1).await;
         cluster.create_topic("t", 1).unwrap();
@@ -279,7 +279,7 @@ async fn who_waits_for_partitions_is_told_what_keeps_them_away() {
 
 /// The last error is told to whoever asks, and then the end.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_partitions_is_told_of_what_ends_the_consumer() {
+async fn next_partition_reports_fatal_error_then_ends() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     let consumer = by(&cluster, GroupProtocol::Classic).await;
@@ -292,7 +292,7 @@ async fn who_waits_for_partitions_is_told_of_what_ends_the_consumer() {
 
 /// The poll interval is about the consumer as a whole.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_hangs_costs_nothing_as_long_as_another_one_waits() {
+async fn blocked_stream_stays_while_another_polls() {
     for protocol in PROTOCOLS {
         let cluster = cluster(1).await;
         cluster.create_topic("t", 2).unwrap();

@@ -12,7 +12,7 @@ use super::{
     tp,
     world::{PARTITIONS, World, rules},
 };
-use crate::{TopicPartition, consumer::assignment::Rules, record::Offset};
+use crate::{TopicPartition, consumer::assignment::ConsumerRules, record::Offset};
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
@@ -178,11 +178,13 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
             }
         }
         Op::Seek(partition, to) => {
-            world.inbox.control(|assignment| assignment.seek(&tp("t", partition), Offset::At(to)).unwrap());
+            world
+                .inbox
+                .with_state_and_readers(|assignment| assignment.seek(&tp("t", partition), Offset::At(to)).unwrap());
             model.sought(partition, to);
         }
         Op::Pause(partition, on) => {
-            world.inbox.control(|assignment| assignment.pause(&tp("t", partition), on).unwrap());
+            world.inbox.with_state_and_readers(|assignment| assignment.pause(&tp("t", partition), on).unwrap());
             model.partitions[partition as usize].paused = on;
         }
         Op::MoveLeader(partition) => world.move_leader(partition),
@@ -206,7 +208,9 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
         Op::Deliver(count) => (0..count).for_each(|_| _ = world.deliver()),
         Op::Squeeze(node) => {
             let account = |world: &World| {
-                world.inbox.with(|assignment| assignment.nodes.get(&node.into()).map(|node| node.account.clone()))
+                world
+                    .inbox
+                    .with_state(|assignment| assignment.connections.get(&node.into()).map(|node| node.quota.clone()))
             };
             let full = account(world).map(|account| account.charge(account.limit()));
             world.now += 2 * SECOND;
@@ -259,13 +263,13 @@ fn hold(mut world: World, forms: Vec<Form>, ops: Vec<Op>) {
     // Everything that was charged is given back, but for what still waits.
     drop(std::mem::take(&mut world.waiting));
     world.settle();
-    world.inbox.control(|assignment| assignment.end(None));
+    world.inbox.with_state_and_readers(|assignment| assignment.end(None));
     world.splits.clear();
-    assert_eq!(world.inbox.with(|assignment| assignment.budget.used()), 0);
+    assert_eq!(world.inbox.with_state(|assignment| assignment.budget.used()), 0);
 }
 
 /// How brokers know the topic: by name alone; by an id that Fetch does not speak of; by its id.
-fn world(rules: Rules, ids: u8) -> World {
+fn world(rules: ConsumerRules, ids: u8) -> World {
     let mut world = World::new(rules);
     if ids > 0 {
         world.topic_id = Uuid::from_u128(1);
@@ -281,7 +285,7 @@ proptest! {
     /// and what a log lost is read again from where it parts; once things go well again, every
     /// partition goes on.
     #[test]
-    fn every_record_is_handed_out_once_in_order(ids in 0..3u8, ops in prop::collection::vec(op(), 1..120)) {
+    fn every_record_is_delivered_once_in_order(ids in 0..3u8, ops in prop::collection::vec(op(), 1..120)) {
         hold(world(rules(), ids), vec![Form::Plain, Form::Small, Form::Plain], ops);
     }
 }
@@ -291,8 +295,8 @@ proptest! {
     /// The same of batches that are opened ahead on other threads, and dropped again where others
     /// need their room.
     #[test]
-    fn every_record_of_large_batches_is_handed_out_once_in_order(ids in 0..3u8, ops in prop::collection::vec(op(), 1..80)) {
-        let rules = Rules { partition_bytes: 60_000, queued_bytes: 600_000, jobs: 2, ..rules() };
+    fn every_large_batch_record_is_delivered_once(ids in 0..3u8, ops in prop::collection::vec(op(), 1..80)) {
+        let rules = ConsumerRules { partition_bytes: 60_000, queued_bytes: 600_000, max_decompressions: 2, ..rules() };
         hold(world(rules, ids), vec![Form::Heavy, Form::Heavy, Form::Plain], ops);
     }
 }

@@ -62,11 +62,11 @@ impl Reading {
     }
 
     fn peak(&self) -> usize {
-        self.consumer.shared.inbox.with(|assignment| assignment.budget.peak())
+        self.consumer.shared.buffer.with_state(|assignment| assignment.budget.peak())
     }
 
     fn lanes(&self) -> u8 {
-        self.consumer.shared.inbox.with(|assignment| assignment.lanes[&1].open())
+        self.consumer.shared.buffer.with_state(|assignment| assignment.scaling[&1].open())
     }
 
     /// All partitions go on.
@@ -86,7 +86,7 @@ fn connections(cluster: &Cluster, last: usize) -> BTreeSet<u64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_connections_carry_more_in_a_round_trip() {
+async fn throughput_grows_with_fetch_connections() {
     let mib = MIB as f64;
     for (connections, expected) in [(1, 0.8..1.1), (2, 1.6..2.2), (4, 2.8..4.4)] {
         let cluster = far_away(Options::new()).await;
@@ -103,7 +103,7 @@ async fn more_connections_carry_more_in_a_round_trip() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_partition_has_one_connection_and_a_slow_reader_too() {
+async fn uses_one_connection_when_one_suffices() {
     let cluster = far_away(Options::new()).await;
     let mut alone = Reading::begin(builder(&cluster), 1).await;
     alone.read(500).await;
@@ -118,7 +118,7 @@ async fn one_partition_has_one_connection_and_a_slow_reader_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_are_given_up_when_the_reader_has_enough_to_do_and_opened_again() {
+async fn closes_connections_for_slow_reader_then_reopens() {
     let cluster = far_away(Options::new()).await;
     let mut reading = Reading::begin(builder(&cluster).max_poll_records(10), PARTITIONS).await;
     reading.read(3000).await;
@@ -139,7 +139,7 @@ async fn connections_are_given_up_when_the_reader_has_enough_to_do_and_opened_ag
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_has_no_room_for_more_sessions_is_read_over_one_connection() {
+async fn uses_one_connection_when_sessions_are_exhausted() {
     let cluster = far_away(Options::new().fetch_sessions(1)).await;
     let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
     reading.read(3000).await;
@@ -151,7 +151,7 @@ async fn a_broker_that_has_no_room_for_more_sessions_is_read_over_one_connection
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_partitions_of_a_connection_that_dies_go_on() {
+async fn partitions_continue_after_connection_failure() {
     let cluster = far_away(Options::new()).await;
     let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
     reading.read(10).await;
@@ -183,7 +183,7 @@ async fn the_partitions_of_a_connection_that_dies_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_cannot_be_made_is_tried_again_later() {
+async fn refused_connection_is_retried_with_backoff() {
     let cluster = far_away(Options::new()).await;
     let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
     reading.read(10).await;
@@ -198,13 +198,13 @@ async fn a_connection_that_cannot_be_made_is_tried_again_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_whose_partitions_are_paused_take_over_some_of_the_others() {
+async fn connections_with_paused_partitions_take_over_others() {
     let cluster = far_away(Options::new()).await;
     let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
     reading.read(3000).await;
     assert_eq!(reading.lanes(), 4);
     let lane_of = |reading: &Reading, partition: &TopicPartition| {
-        reading.consumer.shared.inbox.with(|assignment| assignment.partitions[partition].lane)
+        reading.consumer.shared.buffer.with_state(|assignment| assignment.partitions[partition].connection)
     };
     let all = reading.consumer.assignment();
     let shared = (0..4).find(|lane| all.iter().filter(|one| lane_of(&reading, one) == *lane).count() == 2).unwrap();
@@ -217,7 +217,7 @@ async fn connections_whose_partitions_are_paused_take_over_some_of_the_others() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_over_which_nothing_is_read_any_more_end() {
+async fn closes_unused_connections_after_unsubscribing() {
     let cluster = far_away(Options::new()).await;
     let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
     reading.read(3000).await;
@@ -234,14 +234,14 @@ async fn connections_over_which_nothing_is_read_any_more_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_dies_with_all_its_connections_is_read_on_when_it_returns() {
+async fn resumes_all_partitions_after_broker_restart() {
     const RECORDS: i64 = 150;
     let cluster = cluster(1).await;
     cluster.create_topic("t", 4).unwrap();
     let value = vec![7; RECORD];
     for partition in 0..4 {
         for _ in 0..RECORDS {
-            cluster.append("t", partition, &[Record::to("t").value(&value[..])]).unwrap();
+            cluster.append("t", partition, &[Record::to("t").with_value(&value[..])]).unwrap();
         }
     }
     cluster.fault(on(ApiKey::Fetch).forever().delay(ROUND_TRIP));

@@ -7,9 +7,9 @@ use super::{
     *,
 };
 use crate::{
-    ApiKey, Assigned, CooperativeStickyAssignor, ErrorCode, ErrorKind, GroupProtocol, OffsetReset, RebalanceListener,
-    Revoked, Told,
-    consumer::{assignment::Assignment, position::State},
+    ApiKey, Assigned, CooperativeStickyAssignor, ErrorCode, ErrorKind, GroupProtocol, ListenerResult, OffsetReset,
+    RebalanceListener, Revoked,
+    consumer::{assignment::ConsumerState, position::FetchState},
     testkit::on,
 };
 
@@ -36,7 +36,7 @@ impl Recorder {
         Self { log: log.clone(), start: None, commits: None, trouble: |_| Trouble::None }
     }
 
-    async fn told(&self, what: &str, partitions: &[TopicPartition]) -> Told {
+    async fn told(&self, what: &str, partitions: &[TopicPartition]) -> ListenerResult {
         let shown: Vec<String> = partitions.iter().map(|partition| partition.partition.to_string()).collect();
         self.log.lock().unwrap().push(format!("{what} {}", shown.join(",")));
         match (self.trouble)(what) {
@@ -50,7 +50,7 @@ impl Recorder {
 }
 
 impl RebalanceListener for Recorder {
-    async fn on_assigned(&self, assigned: &mut Assigned) -> Told {
+    async fn on_assigned(&self, assigned: &mut Assigned) -> ListenerResult {
         self.told("assigned", assigned.partitions()).await?;
         if let (Some(start), Some(first)) = (self.start, assigned.partitions().first().cloned()) {
             assigned.start_at(&first, start)?;
@@ -58,7 +58,7 @@ impl RebalanceListener for Recorder {
         Ok(())
     }
 
-    async fn on_revoked(&self, revoked: &Revoked) -> Told {
+    async fn on_revoked(&self, revoked: &Revoked) -> ListenerResult {
         self.told("revoked", revoked.partitions()).await?;
         if let Some(offset) = self.commits {
             revoked.commit_offsets(revoked.partitions().iter().map(|partition| (partition.clone(), offset))).await?;
@@ -66,7 +66,7 @@ impl RebalanceListener for Recorder {
         Ok(())
     }
 
-    async fn on_lost(&self, lost: &[TopicPartition]) -> Told {
+    async fn on_lost(&self, lost: &[TopicPartition]) -> ListenerResult {
         self.told("lost", lost).await
     }
 }
@@ -90,7 +90,7 @@ async fn topic(partitions: i32) -> Cluster {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_says_from_where_and_hears_of_the_end() {
+async fn listener_sets_start_and_sees_revocation() {
     let cluster = topic(2).await;
     let (log, consumer) = (Log::default(), group(&cluster).build().await.unwrap());
     consumer.subscribe_with(["t"], Recorder { start: Some(7), ..Recorder::new(&log) }).unwrap();
@@ -108,7 +108,7 @@ async fn a_listener_says_from_where_and_hears_of_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_read_before_the_listener_is_done_and_heartbeats_go_on() {
+async fn reads_only_after_listener_ends_while_heartbeating() {
     let cluster = topic(1).await;
     let (log, consumer) = (Log::default(), group(&cluster).build().await.unwrap());
     let slow = Recorder { trouble: |_| Trouble::Waits(60 * SECOND), ..Recorder::new(&log) };
@@ -121,7 +121,7 @@ async fn nothing_is_read_before_the_listener_is_done_and_heartbeats_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_that_fails_panics_or_hangs_is_told_and_its_partitions_wait_for_a_seek() {
+async fn failed_listener_is_reported_and_blocks_partitions() {
     type Fails = fn(&str) -> Trouble;
     let troubles: [(Fails, &str); 3] = [
         (|_| Trouble::Fails, "the database is away"),
@@ -146,7 +146,7 @@ async fn a_listener_that_fails_panics_or_hangs_is_told_and_its_partitions_wait_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_is_told_when_the_reader_is_done_and_may_commit() {
+async fn revocation_waits_for_reader_and_listener_commits() {
     let cluster = topic(2).await;
     let log = Log::default();
     let first = group(&cluster).auto_commit(false).build().await.unwrap();
@@ -168,7 +168,7 @@ async fn a_revocation_is_told_when_the_reader_is_done_and_may_commit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cooperative_members_are_told_only_of_what_moves() {
+async fn cooperative_rebalance_reports_only_moving_partitions() {
     let cluster = topic(4).await;
     let (log, others) = (Log::default(), Log::default());
     let cooperative = || group(&cluster).assignors(vec![Arc::new(CooperativeStickyAssignor)]);
@@ -193,7 +193,7 @@ async fn cooperative_members_are_told_only_of_what_moves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_lost_is_told_as_lost_and_unsubscribing_as_revoked() {
+async fn reports_lost_partitions_and_revoked_on_unsubscribe() {
     let cluster = topic(1).await;
     let log = Log::default();
     let consumer = group(&cluster).max_poll_interval(20 * SECOND).build().await.unwrap();
@@ -212,7 +212,7 @@ async fn what_is_lost_is_told_as_lost_and_unsubscribing_as_revoked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_that_is_called_again_waits_for_what_the_listener_is_at() {
+async fn repeated_close_waits_for_running_listener() {
     let cluster = topic(1).await;
     let log = Log::default();
     let consumer = group(&cluster).build().await.unwrap();
@@ -230,7 +230,7 @@ async fn a_close_that_is_called_again_waits_for_what_the_listener_is_at() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_waits_for_what_a_close_has_told_the_listener() {
+async fn rebalance_waits_for_listener_called_by_close() {
     let cluster = topic(2).await;
     let log = Log::default();
     let consumer = group(&cluster).build().await.unwrap();
@@ -249,7 +249,7 @@ async fn a_revocation_waits_for_what_a_close_has_told_the_listener() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_is_given_with_each_subscription() {
+async fn each_subscription_has_its_own_listener() {
     let cluster = topic(1).await;
     cluster.create_topic("u", 1).unwrap();
     let (log, consumer) = (Log::default(), group(&cluster).build().await.unwrap());
@@ -269,7 +269,7 @@ async fn a_listener_is_given_with_each_subscription() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_group_gave_is_told_to_go_though_the_user_has_assigned_by_hand_meanwhile() {
+async fn revocation_is_reported_despite_user_assignment() {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
         let cluster = topic(2).await;
         let log = Log::default();
@@ -291,41 +291,41 @@ async fn what_the_group_gave_is_told_to_go_though_the_user_has_assigned_by_hand_
 
 /// As it is decided: by which ownership, and not by name.
 #[test]
-fn what_is_taken_back_is_what_was_given_then() {
+fn revocation_affects_only_its_ownership_epoch() {
     let world = World::new(rules());
     let (t, metadata, now) = (tp("t", 0), world.metadata(), world.now);
-    world.inbox.control(|assignment| {
-        let hand = assignment.tenures(std::slice::from_ref(&t));
+    world.inbox.with_state_and_readers(|assignment| {
+        let hand = assignment.ownerships(std::slice::from_ref(&t));
         assert!(hand.is_empty(), "the user's is not the group's to take");
-        let give = |assignment: &mut Assignment| {
-            assignment.assign_by_group(&t, State::at(Offset::At(0)), &metadata, now);
-            assignment.tenures(std::slice::from_ref(&t))
+        let give = |assignment: &mut ConsumerState| {
+            assignment.assign_by_group(&t, FetchState::at(Offset::At(0)), &metadata, now);
+            assignment.ownerships(std::slice::from_ref(&t))
         };
         let first = give(assignment);
         // Lost, and given once more.
-        assert_eq!(assignment.take_leave(Some(&first)), std::slice::from_ref(&t));
+        assert_eq!(assignment.announce_revocation(Some(&first)), std::slice::from_ref(&t));
         assignment.remove_all(&first);
         let second = give(assignment);
         // What the first one's revocation does when it gets to it.
-        assert!(assignment.still_read(&first).is_empty());
-        assert!(assignment.take_leave(Some(&first)).is_empty());
+        assert!(assignment.still_owned(&first).is_empty());
+        assert!(assignment.announce_revocation(Some(&first)).is_empty());
         assignment.revoke(&first);
         assignment.remove_all(&first);
-        assert!(assignment.keeps(&t));
+        assert!(assignment.is_owned(&t));
         // The user puts something in its place: its going has still to be told, once.
-        assignment.part_from_all();
-        assignment.assign(t.clone(), State::at(Offset::At(3)), &metadata, now);
-        assert_eq!(assignment.tenures(std::slice::from_ref(&t)), second);
+        assignment.clear();
+        assignment.assign(t.clone(), FetchState::at(Offset::At(3)), &metadata, now);
+        assert_eq!(assignment.ownerships(std::slice::from_ref(&t)), second);
         assignment.revoke(&second);
-        assert_eq!(assignment.take_leave(Some(&second)), std::slice::from_ref(&t));
+        assert_eq!(assignment.announce_revocation(Some(&second)), std::slice::from_ref(&t));
         assignment.remove_all(&second);
-        assert!(assignment.keeps(&t) && assignment.take_leave(None).is_empty());
+        assert!(assignment.is_owned(&t) && assignment.announce_revocation(None).is_empty());
     });
 }
 
 /// The commit of a revocation waits to be tried again while the partition is lost and comes back.
 #[tokio::test(start_paused = true)]
-async fn a_revocation_that_outlives_its_ownership_says_nothing_of_the_next_one() {
+async fn outlived_revocation_does_not_report_next_ownership() {
     let cluster = topic(1).await;
     cluster.create_topic("u", 1).unwrap();
     let builder = group(&cluster).property("retry.backoff.ms", "8000").property("retry.backoff.max.ms", "8000");
@@ -357,7 +357,7 @@ fn by(cluster: &Cluster, protocol: GroupProtocol) -> ConsumerBuilder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_of_the_consumer_protocol_are_told_of_what_moves_and_of_what_is_lost() {
+async fn consumer_protocol_reports_moved_and_lost_partitions() {
     let cluster = topic(4).await;
     let (log, others) = (Log::default(), Log::default());
     let first = by(&cluster, GroupProtocol::Consumer).build().await.unwrap();
@@ -390,7 +390,7 @@ async fn members_of_the_consumer_protocol_are_told_of_what_moves_and_of_what_is_
 /// Whatever the listener does, the group goes on, the reader is told, and nobody waits for longer
 /// than the poll interval.
 #[tokio::test(start_paused = true)]
-async fn a_listener_that_cannot_say_goodbye_is_told_and_holds_nobody_up() {
+async fn failed_revocation_listener_is_reported_and_bounded() {
     type Fails = fn(&str) -> Trouble;
     let troubles: [(Fails, &str); 3] = [
         (|what| if what == "assigned" { Trouble::None } else { Trouble::Fails }, "the database is away"),

@@ -15,7 +15,7 @@ async fn member(cluster: &Cluster, protocol: GroupProtocol) -> Consumer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn outage_is_repeated_and_its_end_is_told() {
+async fn outage_is_logged_repeatedly_until_its_end() {
     let lines = Lines::capture();
     let cluster = cluster(1).await;
     cluster.create_topic("t", 200).unwrap();
@@ -38,7 +38,7 @@ async fn outage_is_repeated_and_its_end_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn joining_and_positions_are_told_at_info() {
+async fn logs_joins_and_position_resets_at_info() {
     for protocol in PROTOCOLS {
         let lines = Lines::capture();
         let cluster = cluster(1).await;

@@ -21,7 +21,7 @@ async fn asking(cluster: &Cluster) -> Consumer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_look_up_ends_at_its_deadline() {
+async fn fails_at_deadline_when_brokers_hang() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     let kinds = [ApiKey::ListOffsets, ApiKey::OffsetFetch, ApiKey::Metadata, ApiKey::FindCoordinator];
@@ -38,7 +38,7 @@ async fn every_look_up_ends_at_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn look_ups_are_tried_again_where_that_helps() {
+async fn retries_leader_coordinator_and_connection_errors() {
     let cluster = cluster(2).await;
     cluster.create_topic("t", 1).unwrap();
     cluster.fault(on(ApiKey::ListOffsets).times(2).error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
@@ -51,7 +51,7 @@ async fn look_ups_are_tried_again_where_that_helps() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bad_arguments_and_refusals_are_errors_of_their_kinds() {
+async fn reports_invalid_arguments_and_authorization_errors() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     let consumer = asking(&cluster).await;

@@ -5,18 +5,18 @@ use crate::{
 };
 
 fn used(consumer: &Consumer) -> usize {
-    consumer.shared.inbox.with(|assignment| assignment.budget.used())
+    consumer.shared.buffer.with_state(|assignment| assignment.budget.used())
 }
 
 fn fill(cluster: &Cluster, topic: &str, partition: i32, batches: usize, size: usize) {
     let value = vec![7; size];
     for _ in 0..batches {
-        cluster.append(topic, partition, &[Record::to(topic).value(&value[..])]).unwrap();
+        cluster.append(topic, partition, &[Record::to(topic).with_value(&value[..])]).unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_read_ahead_stays_within_its_bound() {
+async fn buffered_bytes_stay_within_queued_max_bytes() {
     let cluster = cluster(2).await;
     cluster.create_topic("t", 8).unwrap();
     for partition in 0..8 {
@@ -47,7 +47,7 @@ async fn what_is_read_ahead_stays_within_its_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_larger_than_every_limit_still_comes() {
+async fn batch_larger_than_every_limit_is_delivered() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     for partition in 0..2 {
@@ -72,7 +72,7 @@ async fn a_batch_larger_than_every_limit_still_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_partition_does_not_keep_others_back() {
+async fn paused_partition_does_not_block_others() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     for partition in 0..2 {
@@ -96,7 +96,7 @@ async fn a_paused_partition_does_not_keep_others_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn compressed_batches_small_and_large_are_read_in_order() {
+async fn compressed_batches_of_any_size_keep_order() {
     let text = "some text that repeats itself ".repeat(50);
     let noise = noise(60_000);
     for compression in [Compression::Gzip(-1), Compression::Snappy, Compression::Lz4, Compression::Zstd(1)] {
@@ -125,7 +125,7 @@ async fn compressed_batches_small_and_large_are_read_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bomb_is_an_error_and_others_go_on() {
+async fn decompression_bomb_is_reported_as_corrupt() {
     let zeros = "0".repeat(100_000);
     let bomb = built(0, 50, Sort::Plain, Compression::Gzip(9), &zeros);
     assert!(bomb.len() < 50_000);

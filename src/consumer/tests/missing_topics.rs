@@ -33,7 +33,7 @@ fn state(consumer: &Consumer) -> GroupState {
 }
 
 #[tokio::test(start_paused = true)]
-async fn member_beyond_the_partitions_is_standby() {
+async fn member_without_partitions_is_standby() {
     for protocol in PROTOCOLS {
         let lines = Lines::capture();
         let cluster = strict_cluster().await;
@@ -78,7 +78,7 @@ async fn nothing_for(consumer: &Consumer, seconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn missing_topic_is_told_once_after_the_grace() {
+async fn missing_topic_is_reported_once_after_grace() {
     for protocol in PROTOCOLS {
         let lines = Lines::capture();
         let cluster = strict_cluster().await;
@@ -98,7 +98,7 @@ async fn missing_topic_is_told_once_after_the_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn forbidden_topic_is_told_once_after_the_grace() {
+async fn forbidden_topic_is_reported_once_after_grace() {
     for protocol in PROTOCOLS {
         let cluster = strict_cluster().await;
         cluster.create_topic("secret", 1).unwrap();
@@ -133,7 +133,7 @@ async fn topic_that_appears_late_is_consumed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn missing_topic_by_assignment_is_told_once() {
+async fn assigned_missing_topic_is_reported_once() {
     let cluster = strict_cluster().await;
     let consumer = consumer(&cluster).await;
     consumer.assign((0..50).map(|partition| (tp("nowhere", partition), Offset::Beginning))).unwrap();

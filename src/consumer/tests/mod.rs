@@ -64,7 +64,7 @@ async fn consumer(cluster: &Cluster) -> Consumer {
 
 /// Appends a batch whose values are these numbers.
 fn append(cluster: &Cluster, topic: &str, partition: i32, numbers: std::ops::Range<i64>) {
-    let records: Vec<_> = numbers.map(|n| Record::to(topic).value(n.to_string())).collect();
+    let records: Vec<_> = numbers.map(|n| Record::to(topic).with_value(n.to_string())).collect();
     cluster.append(topic, partition, &records).unwrap();
 }
 

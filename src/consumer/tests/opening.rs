@@ -13,20 +13,20 @@ use super::{
 use crate::{
     Compression, ErrorCode, ErrorKind, IsolationLevel,
     consumer::{
-        arrivals::Arrived,
-        assignment::Rules,
+        arrivals::ScannedPartition,
+        assignment::ConsumerRules,
         inbox::lock,
         part::UNLUCKY,
         queue::HEAVY,
         test_batches::{Sort, batch, built, noise},
-        walk::walk,
+        walk::scan_batches,
     },
 };
 
 const CODECS: [Compression; 4] = [Compression::Gzip(1), Compression::Snappy, Compression::Lz4, Compression::Zstd(1)];
 
 fn roomy() -> World {
-    World::new(Rules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, ..rules() })
+    World::new(ConsumerRules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, ..rules() })
 }
 
 /// Answers the first broker's request with these bytes, of the first partition; how many batches
@@ -34,11 +34,11 @@ fn roomy() -> World {
 fn answer(world: &mut World, bytes: Vec<u8>) -> usize {
     let mut charge = world.waiting.remove(&0).expect("a request");
     charge.resize(bytes.len());
-    let walk = walk(bytes.into(), IsolationLevel::ReadUncommitted, &[]);
-    let arrived = vec![Arrived { head: head(0, ErrorCode::NONE), walk }];
+    let walk = scan_batches(bytes.into(), IsolationLevel::ReadUncommitted, &[]);
+    let arrived = vec![ScannedPartition { head: head(0, ErrorCode::NONE), scan: walk }];
     let now = world.now;
-    world.inbox.with(|assignment| {
-        assignment.fetched(0, 7, ErrorCode::NONE, arrived, charge, now);
+    world.inbox.with_state(|assignment| {
+        assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, charge, now);
         assignment.running_jobs
     })
 }
@@ -60,7 +60,7 @@ fn under(epoch: i32, batch: &Bytes) -> Bytes {
 /// Waits, in the time of the machine, until nothing is being opened any more.
 fn wait_for_jobs(world: &World) {
     for _ in 0..10_000 {
-        if world.inbox.with(|assignment| assignment.running_jobs) == 0 {
+        if world.inbox.with_state(|assignment| assignment.running_jobs) == 0 {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -69,7 +69,7 @@ fn wait_for_jobs(world: &World) {
 }
 
 #[test]
-fn overlapping_batches_are_polled_once_however_they_are_opened() {
+fn overlapping_batches_are_polled_once_in_order() {
     let parts = [(0, 4), (100, 4), (0, 4), (102, 6), (103, 2), (108, 1)];
     let expected: Vec<i64> = (0..4).chain(100..109).collect();
     type Build = fn(i64, i64) -> Bytes;
@@ -96,29 +96,29 @@ fn overlapping_batches_are_polled_once_however_they_are_opened() {
 }
 
 #[test]
-fn a_stream_polls_overlapping_batches_once() {
+fn stream_polls_overlapping_batches_once() {
     let mut world = roomy();
     world.send(0).unwrap();
     let (_, reader) = world.inbox.split(&tp("t", 0), false).unwrap();
     answer(&mut world, [batch(0, 4, Sort::Plain), batch(2, 4, Sort::Plain)].concat());
     let cx = &mut Context::from_waker(Waker::noop());
-    let Poll::Ready(Some(Ok(portions))) = lock(&reader).poll_portions(500, &world.inbox, cx) else { panic!() };
-    let offsets = portions.iter().flat_map(|portion| portion.part.iter().map(|record| record.unwrap().offset));
+    let Poll::Ready(Some(Ok(portions))) = lock(&reader).poll_slices(500, &world.inbox, cx) else { panic!() };
+    let offsets = portions.iter().flat_map(|portion| portion.batch.iter().map(|record| record.unwrap().offset));
     assert_eq!(offsets.collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
 }
 
 #[test]
-fn an_overlapping_batch_that_comes_back_and_is_dropped_is_fetched_anew_from_where_it_counts() {
+fn evicted_overlapping_batch_is_refetched_from_position() {
     let mut world = roomy();
     world.send(0).unwrap();
     answer(&mut world, [batch(0, 4, Sort::Plain), batch(2, 4, Sort::Plain)].concat());
     assert_eq!(world.take().map(|(_, offset)| offset), Some(0));
     drop(world.poll(500));
     // Both come back, and the reader takes the first one over again.
-    world.inbox.control(|assignment| assignment.partitions.get_mut(&tp("t", 0)).unwrap().paused = true);
-    let evicted = world.inbox.with(|assignment| {
+    world.inbox.with_state_and_readers(|assignment| assignment.partitions.get_mut(&tp("t", 0)).unwrap().paused = true);
+    let evicted = world.inbox.with_state(|assignment| {
         let found = assignment.partitions.get_mut(&tp("t", 0)).unwrap();
-        let lease = found.lease.clone().unwrap();
+        let lease = found.progress.clone().unwrap();
         found.queue.take(&lease, 1, &mut Vec::new());
         found.queue.evict(true)
     });
@@ -126,9 +126,14 @@ fn an_overlapping_batch_that_comes_back_and_is_dropped_is_fetched_anew_from_wher
 }
 
 #[test]
-fn several_batches_are_opened_at_once_and_come_in_order_under_their_epochs() {
+fn concurrent_decompression_keeps_order_and_leader_epochs() {
     for codec in CODECS {
-        let mut world = World::new(Rules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, jobs: 3, ..rules() });
+        let mut world = World::new(ConsumerRules {
+            partition_bytes: 1 << 20,
+            queued_bytes: 1 << 30,
+            max_decompressions: 3,
+            ..rules()
+        });
         world.send(0).unwrap();
         let parts = [
             under(3, &heavy(0, 15, codec)),
@@ -137,7 +142,7 @@ fn several_batches_are_opened_at_once_and_come_in_order_under_their_epochs() {
             under(6, &heavy(19, 2, codec)),
         ];
         assert!(answer(&mut world, parts.concat()) >= 1);
-        let lease = world.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].lease.clone()).unwrap();
+        let lease = world.inbox.with_state(|assignment| assignment.partitions[&tp("t", 0)].progress.clone()).unwrap();
         for expected in 0..21 {
             wait_for_jobs(&world);
             assert_eq!(world.take().map(|(_, offset)| offset), Some(expected), "{codec:?}");
@@ -153,19 +158,20 @@ fn several_batches_are_opened_at_once_and_come_in_order_under_their_epochs() {
 }
 
 #[test]
-fn two_partitions_are_opened_at_once() {
-    let mut world = World::new(Rules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, jobs: 2, ..rules() });
+fn two_partitions_are_decompressed_at_once() {
+    let mut world =
+        World::new(ConsumerRules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, max_decompressions: 2, ..rules() });
     world.send(0).unwrap();
     let mut charge = world.waiting.remove(&0).unwrap();
     let bytes = [0, 2].map(|_| heavy(0, 2, Compression::Gzip(1)));
     charge.resize(bytes.iter().map(Bytes::len).sum());
     let arrived = [0, 2].into_iter().zip(bytes).map(|(partition, bytes)| {
-        let walk = walk(bytes, IsolationLevel::ReadUncommitted, &[]);
-        Arrived { head: head(partition, ErrorCode::NONE), walk }
+        let walk = scan_batches(bytes, IsolationLevel::ReadUncommitted, &[]);
+        ScannedPartition { head: head(partition, ErrorCode::NONE), scan: walk }
     });
     let (arrived, now) = (arrived.collect(), world.now);
-    let running = world.inbox.with(|assignment| {
-        assignment.fetched(0, 7, ErrorCode::NONE, arrived, charge, now);
+    let running = world.inbox.with_state(|assignment| {
+        assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, charge, now);
         assignment.running_jobs
     });
     assert_eq!(running, 2);
@@ -221,7 +227,7 @@ async fn is_told_and_skipped(bad: Bytes, count: u32, check_crcs: bool, limit: us
 const LIMIT: usize = 64 << 20;
 
 #[tokio::test(start_paused = true)]
-async fn a_large_batch_that_is_corrupt_is_told_and_skipped() {
+async fn corrupt_large_batch_is_reported_and_skipped() {
     for codec in CODECS {
         let mut flipped = heavy(3, 4, codec).to_vec();
         let middle = flipped.len() / 2;
@@ -234,7 +240,7 @@ async fn a_large_batch_that_is_corrupt_is_told_and_skipped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_batch_that_grows_beyond_its_limit_is_told_and_skipped() {
+async fn oversized_decompressed_batch_is_reported_and_skipped() {
     for codec in CODECS {
         let bomb = built(3, 1, Sort::Plain, codec, &(noise(60_000) + &"0".repeat(400_000)));
         assert!((HEAVY..200_000).contains(&bomb.len()), "{codec:?}: {}", bomb.len());
@@ -243,7 +249,7 @@ async fn a_large_batch_that_grows_beyond_its_limit_is_told_and_skipped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_codec_that_panics_costs_its_batch_and_nothing_else() {
+async fn codec_panic_costs_only_its_batch() {
     for codec in CODECS {
         let small = built(3, i64::from(UNLUCKY), Sort::Plain, codec, "v");
         assert!(small.len() < HEAVY);

@@ -12,19 +12,19 @@ use super::{
 use crate::{
     Compression, ErrorCode, IsolationLevel,
     consumer::{
-        answer_size::Pace,
-        arrivals::Arrived,
-        arrivals::Hints,
-        assignment::{Assignment, Rules},
-        fetcher::Plan,
-        inbox::Wakers,
-        lanes::Source,
-        part::{Opening, Part},
-        position::State,
-        queue::{HEAVY, Job},
-        resolve::Question,
+        answer_size::Bottleneck,
+        arrivals::MetadataHints,
+        arrivals::ScannedPartition,
+        assignment::{ConsumerRules, ConsumerState},
+        fetcher::FetchPlan,
+        inbox::FetchWakers,
+        lanes::FetchConnectionId,
+        part::{DecodeConfig, DecodedBatch},
+        position::FetchState,
+        queue::{Decompression, HEAVY},
+        resolve::OffsetRequest,
         test_batches::{Sort, batch, batch_of, built, noise},
-        walk::walk,
+        walk::scan_batches,
     },
     record::Offset,
     wire::{
@@ -34,8 +34,8 @@ use crate::{
 };
 
 #[test]
-fn a_broker_is_asked_for_what_it_leads_and_then_for_what_changed() {
-    let mut world = World::new(Rules { partition_bytes: 100_000, queued_bytes: 1 << 30, ..rules() });
+fn first_request_has_everything_later_only_changes() {
+    let mut world = World::new(ConsumerRules { partition_bytes: 100_000, queued_bytes: 1 << 30, ..rules() });
     let first = world.send(0).unwrap();
     assert_eq!((World::asked(&first), first.session_epoch), (vec![(0, 0), (2, 0)], 0));
     assert!(world.send(0).is_none(), "one at a time");
@@ -48,8 +48,8 @@ fn a_broker_is_asked_for_what_it_leads_and_then_for_what_changed() {
 }
 
 #[test]
-fn a_partition_that_has_its_fill_leaves_the_session_until_half_is_read() {
-    let mut world = World::new(Rules { partition_bytes: 200, queued_bytes: 1 << 30, ..rules() });
+fn full_partition_leaves_session_until_half_read() {
+    let mut world = World::new(ConsumerRules { partition_bytes: 200, queued_bytes: 1 << 30, ..rules() });
     world.send(1).unwrap();
     world.answer(1, 8);
     assert!(world.send(1).is_none(), "nothing else to ask for");
@@ -66,10 +66,10 @@ fn a_partition_that_has_its_fill_leaves_the_session_until_half_is_read() {
 }
 
 #[test]
-fn an_answer_that_comes_after_a_seek_is_stale() {
+fn drops_response_that_precedes_seek() {
     let mut world = World::new(rules());
     world.send(1).unwrap();
-    world.inbox.control(|assignment| assignment.seek(&tp("t", 1), Offset::At(40)).unwrap());
+    world.inbox.with_state_and_readers(|assignment| assignment.seek(&tp("t", 1), Offset::At(40)).unwrap());
     world.answer(1, 1);
     assert_eq!(world.take(), None);
     assert_eq!(World::asked(&world.send(1).unwrap()), [(1, 40)]);
@@ -78,10 +78,10 @@ fn an_answer_that_comes_after_a_seek_is_stale() {
 }
 
 #[test]
-fn a_seek_to_the_same_offset_does_not_take_the_old_answer_twice() {
+fn seek_to_same_offset_drops_older_response() {
     let mut world = World::new(rules());
     world.send(1).unwrap();
-    world.inbox.control(|assignment| assignment.seek(&tp("t", 1), Offset::At(0)).unwrap());
+    world.inbox.with_state_and_readers(|assignment| assignment.seek(&tp("t", 1), Offset::At(0)).unwrap());
     world.answer(1, 1);
     assert_eq!(world.take(), None, "of the positioning before");
     world.send(1).unwrap();
@@ -90,7 +90,7 @@ fn a_seek_to_the_same_offset_does_not_take_the_old_answer_twice() {
 }
 
 #[test]
-fn a_nearer_replica_is_read_from_until_it_fails() {
+fn reads_preferred_replica_until_it_fails() {
     let mut world = World::new(rules());
     world.send(1).unwrap();
     world.answer_head(1, FetchPartitionResponse { preferred_read_replica: 0, ..head(1, ErrorCode::NONE) });
@@ -104,12 +104,12 @@ fn a_nearer_replica_is_read_from_until_it_fails() {
 }
 
 #[test]
-fn error_answers_say_who_leads_now() {
+fn error_response_returns_leader_hint_and_refreshes() {
     let mut world = World::new(rules());
     world.send(1).unwrap();
     let head = FetchPartitionResponse { current_leader: Some((0, 5)), ..head(1, ErrorCode::NOT_LEADER_OR_FOLLOWER) };
     let hints = world.answer_head(1, head);
-    assert_eq!(hints, Hints { refresh: true, leaders: vec![(tp("t", 1), 0, 5)] });
+    assert_eq!(hints, MetadataHints { refresh: true, leaders: vec![(tp("t", 1), 0, 5)] });
     assert!(world.send(1).is_none(), "it waits, or for the news");
     world.now += SECOND;
     assert!(world.send(1).is_some());
@@ -118,40 +118,40 @@ fn error_answers_say_who_leads_now() {
 }
 
 #[test]
-fn an_election_is_looked_into_before_reading_on() {
+fn validates_position_before_reading_from_new_leader() {
     let mut world = World::new(rules());
     world.send(1).unwrap();
     world.answer(1, 1);
     world.move_leader(1);
-    let question = world.inbox.with(|assignment| assignment.questions(world.now));
-    let [Question::Epochs(0, asked)] = &question[..] else { panic!("{question:?}") };
-    assert_eq!((asked[0].what, asked[0].leader_epoch), ((4, 1), 2));
+    let question = world.inbox.with_state(|assignment| assignment.due_offset_requests(world.now));
+    let [OffsetRequest::Epochs(0, asked)] = &question[..] else { panic!("{question:?}") };
+    assert_eq!((asked[0].query, asked[0].leader_epoch), ((4, 1), 2));
     let request = world.send(0).unwrap();
     assert!(!World::asked(&request).iter().any(|(partition, _)| *partition == 1), "not before it is answered");
     // The log lost offsets from 2 on: what was read ahead beyond that is dropped.
     assert_eq!(world.take(), Some((tp("t", 1), 0)));
-    world.inbox.control(|assignment| assignment.epoch_answer(&asked[0], Ok((1, 2)), world.now));
+    world.inbox.with_state_and_readers(|assignment| assignment.handle_epoch_end(&asked[0], Ok((1, 2)), world.now));
     assert_eq!(world.take(), None);
     world.answer(0, 0);
     assert!(World::asked(&world.send(0).unwrap()).contains(&(1, 1)), "from what was handed out");
 }
 
 #[test]
-fn a_batch_that_does_not_fit_is_asked_for_with_more_room() {
+fn truncated_batch_is_requested_with_more_bytes() {
     let mut world = World::new(rules());
     let request = world.send(1).unwrap();
     let charge = world.waiting.remove(&1).unwrap();
     let cut = batch(0, 50, Sort::Plain).slice(..200);
-    let walk = walk(cut, IsolationLevel::ReadUncommitted, &[]);
-    world.respond(1, vec![Arrived { head: head(1, ErrorCode::NONE), walk }], charge);
+    let walk = scan_batches(cut, IsolationLevel::ReadUncommitted, &[]);
+    world.respond(1, vec![ScannedPartition { head: head(1, ErrorCode::NONE), scan: walk }], charge);
     let again = world.send(1).unwrap();
     let max = |request: &FetchRequest| request.topics[0].partitions[0].max_bytes;
     assert_eq!((max(&request), max(&again)), (300, 600));
 }
 
-fn arrived(partition: i32, batches: &[Bytes]) -> Arrived {
-    let walk = walk(batches.concat().into(), IsolationLevel::ReadUncommitted, &[]);
-    Arrived { head: head(partition, ErrorCode::NONE), walk }
+fn arrived(partition: i32, batches: &[Bytes]) -> ScannedPartition {
+    let walk = scan_batches(batches.concat().into(), IsolationLevel::ReadUncommitted, &[]);
+    ScannedPartition { head: head(partition, ErrorCode::NONE), scan: walk }
 }
 
 /// What was asked for of each partition in a request that begins a session or goes on with it.
@@ -168,8 +168,8 @@ fn answer(world: &mut World, slices: &[(i32, &[Bytes])]) {
 }
 
 #[test]
-fn one_large_batch_is_a_matter_of_its_partition_until_it_is_through() {
-    let mut world = World::new(Rules { queued_bytes: 1 << 20, ..rules() });
+fn large_batch_raises_only_its_partition_limit() {
+    let mut world = World::new(ConsumerRules { queued_bytes: 1 << 20, ..rules() });
     assert_eq!(sizes(&world.send(0).unwrap()), [(0, 300), (2, 300)]);
     let large = batch_of(0, 1, 2000);
     answer(&mut world, &[(0, std::slice::from_ref(&large)), (2, &[batch(0, 1, Sort::Plain)])]);
@@ -183,72 +183,76 @@ fn one_large_batch_is_a_matter_of_its_partition_until_it_is_through() {
 }
 
 /// Opens a batch as the threads do that jobs run on, and tells.
-fn open(assignment: &mut Assignment, job: Job) {
-    let Job { lease, batch, charge, start, end, opening } = job;
-    let how = Opening { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
-    let opened = Part::open(&lease, &batch, start..end, charge, &mut Decompressor::default(), &how);
+fn open(assignment: &mut ConsumerState, job: Decompression) {
+    let Decompression { lease, batch, charge, start, end, opening } = job;
+    let how = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
+    let opened = DecodedBatch::decode(&lease, &batch, start..end, charge, &mut Decompressor::default(), &how);
     drop(opening);
-    assignment.opened(&lease, end, opened);
+    assignment.handle_decompressed(&lease, end, opened);
 }
 
 #[test]
-fn a_reader_that_starves_is_seen_when_the_last_batch_is_opened_though_nobody_wants_it() {
+fn finished_decompression_wakes_fetch_for_starved_reader() {
     let mut world = World::new(rules());
     let now = world.now;
     world.leaders = vec![(0, 1); 3];
     let heavy = |at| built(at, 1, Sort::Plain, Compression::Lz4, &(noise(40_000) + &"0".repeat(120_000)));
     let size = heavy(0).len();
     assert!(size > HEAVY && size < 50_000);
-    let rules = Rules { queued_bytes: 16 * size, jobs: 2, ..rules() };
-    let mut assignment = Assignment::new(rules, StdRng::seed_from_u64(1), Arc::new(Wakers::default()).factory());
+    let rules = ConsumerRules { queued_bytes: 16 * size, max_decompressions: 2, ..rules() };
+    let mut assignment =
+        ConsumerState::new(rules, StdRng::seed_from_u64(1), Arc::new(FetchWakers::default()).factory());
     let metadata = world.metadata();
     for partition in 0..2 {
-        assignment.assign(tp("t", partition), State::at(Offset::At(0)), &metadata, now);
+        assignment.assign(tp("t", partition), FetchState::at(Offset::At(0)), &metadata, now);
     }
-    let Plan::Fetch { mut reserved, .. } = assignment.plan(0, now) else { panic!("a fetch") };
+    let FetchPlan::Fetch { mut reserved, .. } = assignment.plan_fetch(0, now) else { panic!("a fetch") };
     reserved.resize(3 * size);
     let came = vec![arrived(0, &[heavy(0), heavy(1)]), arrived(1, &[heavy(0)])];
-    assignment.fetched(0, 7, ErrorCode::NONE, came, reserved, now);
-    let mut jobs = assignment.take_signals().jobs;
+    assignment.handle_fetch_response(0, 7, ErrorCode::NONE, came, reserved, now);
+    let mut jobs = assignment.take_signals().decompressions;
     let (slow, first) = (jobs.pop().unwrap(), jobs.pop().unwrap());
     assert_eq!((first.lease.partition(), slow.lease.partition()), (&tp("t", 0), &tp("t", 1)));
     open(&mut assignment, first);
-    let second = assignment.take_signals().jobs.pop().expect("the next of the same partition");
+    let second = assignment.take_signals().decompressions.pop().expect("the next of the same partition");
     open(&mut assignment, second);
     // What is open fills the broker's share and is paused; what is still being opened was sought
     // away from.
     assignment.pause(&tp("t", 0), true).unwrap();
     assignment.seek(&tp("t", 1), Offset::At(5)).unwrap();
-    assignment.wait(Waker::noop());
+    assignment.register_waker(Waker::noop());
     assignment.take_signals();
-    assert!(matches!(assignment.plan(0, now), Plan::Wait(None)));
+    assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(None)));
     open(&mut assignment, slow);
-    assert!(assignment.take_signals().nodes.contains(&0.into()), "nothing else would ever wake its task");
-    assert!(matches!(assignment.plan(0, now), Plan::Fetch { .. }), "beyond the share, since the reader has nothing");
+    assert!(assignment.take_signals().connections.contains(&0.into()), "nothing else would ever wake its task");
+    assert!(
+        matches!(assignment.plan_fetch(0, now), FetchPlan::Fetch { .. }),
+        "beyond the share, since the reader has nothing"
+    );
 }
 
 #[test]
-fn the_first_connection_to_a_broker_that_is_gone_ends_after_the_others() {
+fn first_connection_to_removed_broker_ends_last() {
     let mut world = World::new(rules());
-    let second = Source { broker: 0, lane: 1 };
-    world.inbox.with(|assignment| {
+    let second = FetchConnectionId { broker: 0, connection: 1 };
+    world.inbox.with_state(|assignment| {
         for partition in [0, 2] {
-            assignment.leave_source(Some(0.into()), &tp("t", partition));
-            assignment.join_source(&tp("t", partition), second);
-            assignment.touch(&tp("t", partition));
+            assignment.leave_connection(Some(0.into()), &tp("t", partition));
+            assignment.join_connection(&tp("t", partition), second);
+            assignment.mark_changed(&tp("t", partition));
         }
     });
     let now = world.now;
-    let plan = |world: &World, from: Source| {
-        world.inbox.with(|assignment| match assignment.plan(from, now) {
-            Plan::Fetch { .. } => "fetch",
-            Plan::Wait(_) => "wait",
-            Plan::End => "end",
+    let plan = |world: &World, from: FetchConnectionId| {
+        world.inbox.with_state(|assignment| match assignment.plan_fetch(from, now) {
+            FetchPlan::Fetch { .. } => "fetch",
+            FetchPlan::Wait(_) => "wait",
+            FetchPlan::End => "end",
         })
     };
     // The picture is of before the broker was there; its partitions are known to be there all the
     // same.
-    world.inbox.with(|assignment| {
+    world.inbox.with_state(|assignment| {
         assignment.has_metadata = true;
         assignment.brokers.remove(&0);
     });
@@ -262,81 +266,82 @@ fn the_first_connection_to_a_broker_that_is_gone_ends_after_the_others() {
 }
 
 /// The second of a broker's connections, with one of its two partitions.
-fn with_a_second_connection(rules: Rules) -> (World, Source) {
-    let world = World::new(Rules { connections: 2, ..rules });
-    let second = Source { broker: 0, lane: 1 };
-    world.inbox.with(|assignment| {
-        assignment.lanes.get_mut(&0).unwrap().add();
-        assignment.join_source(&tp("t", 2), second);
-        assignment.leave_source(Some(0.into()), &tp("t", 2));
-        assignment.touch(&tp("t", 2));
+fn with_a_second_connection(rules: ConsumerRules) -> (World, FetchConnectionId) {
+    let world = World::new(ConsumerRules { connections: 2, ..rules });
+    let second = FetchConnectionId { broker: 0, connection: 1 };
+    world.inbox.with_state(|assignment| {
+        assignment.scaling.get_mut(&0).unwrap().add();
+        assignment.join_connection(&tp("t", 2), second);
+        assignment.leave_connection(Some(0.into()), &tp("t", 2));
+        assignment.mark_changed(&tp("t", 2));
     });
     (world, second)
 }
 
 #[test]
-fn a_connection_that_gets_room_tells_the_other_which_was_refused_before() {
-    let (world, second) = with_a_second_connection(Rules { queued_bytes: 1 << 20, max_bytes: 1 << 17, ..rules() });
+fn granted_connection_wakes_previously_refused_one() {
+    let (world, second) =
+        with_a_second_connection(ConsumerRules { queued_bytes: 1 << 20, max_bytes: 1 << 17, ..rules() });
     let now = world.now;
-    world.inbox.with(|assignment| {
-        let account = assignment.nodes[&second].account.clone();
+    world.inbox.with_state(|assignment| {
+        let account = assignment.connections[&second].quota.clone();
         // Its batches are larger than what is free.
-        assignment.nodes.get_mut(&0.into()).unwrap().largest_batch = 100_000;
+        assignment.connections.get_mut(&0.into()).unwrap().largest_batch = 100_000;
         let taken = account.charge(account.limit() - account.limit() / 16 - 50_000);
-        assert!(matches!(assignment.plan(0, now), Plan::Wait(None)) && account.is_starved());
+        assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(None)) && account.is_starved());
         assignment.take_signals();
-        assert!(matches!(assignment.plan(second, now), Plan::Fetch { .. }));
+        assert!(matches!(assignment.plan_fetch(second, now), FetchPlan::Fetch { .. }));
         assert!(!account.is_starved(), "that mark is gone, and with it who would wake the first");
-        assert!(assignment.take_signals().nodes.contains(&0.into()));
+        assert!(assignment.take_signals().connections.contains(&0.into()));
         drop(taken);
     });
 }
 
 #[test]
-fn one_partition_with_data_is_no_reason_for_a_second_connection() {
-    let world = World::new(Rules { connections: 2, ..rules() });
+fn second_connection_needs_two_active_partitions() {
+    let world = World::new(ConsumerRules { connections: 2, ..rules() });
     let (now, answers) = (world.now, 5);
-    world.inbox.with(|assignment| {
-        let full = |assignment: &mut Assignment, count: usize| {
-            (0..count).for_each(|_| assignment.pace_of(0.into(), Pace::Line, now));
-            assignment.lanes[&0].open()
+    world.inbox.with_state(|assignment| {
+        let full = |assignment: &mut ConsumerState, count: usize| {
+            (0..count).for_each(|_| assignment.record_bottleneck(0.into(), Bottleneck::Connection, now));
+            assignment.scaling[&0].open()
         };
-        assignment.partitions.get_mut(&tp("t", 0)).unwrap().fed = Some(now);
+        assignment.partitions.get_mut(&tp("t", 0)).unwrap().last_data_at = Some(now);
         assert_eq!(full(assignment, answers), 1);
-        assignment.partitions.get_mut(&tp("t", 2)).unwrap().fed = Some(now);
+        assignment.partitions.get_mut(&tp("t", 2)).unwrap().last_data_at = Some(now);
         assert_eq!(full(assignment, answers - 1), 1, "counted from the beginning");
         assert_eq!(full(assignment, 1), 2);
     });
 }
 
 #[test]
-fn a_reader_of_its_own_that_waits_wakes_who_has_no_room() {
+fn waiting_partition_stream_wakes_starved_fetch() {
     let world = World::new(rules());
     let (now, (own, _reader)) = (world.now, world.inbox.split(&tp("t", 0), false).unwrap());
-    world.inbox.with(|assignment| {
-        let account = assignment.nodes[&0.into()].account.clone();
+    world.inbox.with_state(|assignment| {
+        let account = assignment.connections[&0.into()].quota.clone();
         // There is room for what a partition is asked for, but not for a batch as large as the last
         // ones.
-        assignment.nodes.get_mut(&0.into()).unwrap().largest_batch = 800;
+        assignment.connections.get_mut(&0.into()).unwrap().largest_batch = 800;
         let _taken = account.charge(account.limit() - account.limit() / 16 - 400);
-        assert!(matches!(assignment.plan(0, now), Plan::Wait(_)) && account.is_starved());
+        assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(_)) && account.is_starved());
         assert!(account.has_room_to_fetch(300));
         assignment.take_signals();
-        assignment.wait_for(Some(&own), Waker::noop());
-        assert!(assignment.take_signals().nodes.contains(&0.into()));
+        assignment.register_waker_for(Some(&own), Waker::noop());
+        assert!(assignment.take_signals().connections.contains(&0.into()));
     });
 }
 
 #[test]
-fn what_the_user_commits_of_a_topic_that_is_gone_needs_its_id() {
+fn commit_of_deleted_topic_needs_topic_id() {
     let world = World::new(rules());
-    world.inbox.with(|assignment| {
-        let all = |assignment: &Assignment| assignment.handed_to_commit(None).len();
+    world.inbox.with_state(|assignment| {
+        let all = |assignment: &ConsumerState| assignment.delivered_offsets(None).len();
         let before = all(assignment);
         let found = assignment.partitions.get_mut(&tp("t", 0)).unwrap();
-        found.vanished = true;
+        found.topic_missing = true;
         assert_eq!(all(assignment), before - 1, "it would be taken for an offset of its successor");
         assignment.partitions.get_mut(&tp("t", 0)).unwrap().topic_id = uuid::Uuid::from_u128(1);
-        assert_eq!((all(assignment), assignment.done_to_commit(None).len()), (before, before - 1));
+        assert_eq!((all(assignment), assignment.completed_offsets(None).len()), (before, before - 1));
     });
 }

@@ -8,12 +8,12 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn seeks_to_the_beginning_the_end_and_a_time() {
+async fn seeks_to_beginning_end_and_timestamp() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     for partition in 0..2 {
         for n in 0..5 {
-            let record = Record::to("t").value(n.to_string()).timestamp_millis(1000 * n);
+            let record = Record::to("t").with_value(n.to_string()).with_timestamp_millis(1000 * n);
             cluster.append("t", partition, &[record]).unwrap();
         }
     }
@@ -44,7 +44,7 @@ async fn seeks_to_the_beginning_the_end_and_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seek_is_answered_for_the_last_place_that_was_asked_for() {
+async fn latest_seek_overrides_pending_offset_lookup() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 10).await;
     assert_eq!(number(&next(&consumer).await), 0);
@@ -60,7 +60,7 @@ async fn a_seek_is_answered_for_the_last_place_that_was_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn position_reset_in_vain_backs_off_and_is_told() {
+async fn repeated_offset_reset_backs_off_and_reports() {
     let cluster = cluster(1).await;
     let refused = on(ApiKey::Fetch).partition("t", 0).error(ErrorCode::OFFSET_OUT_OF_RANGE).forever();
     let refused = cluster.fault(refused);
@@ -73,14 +73,14 @@ async fn position_reset_in_vain_backs_off_and_is_told() {
     assert!(error.to_string().contains("t[0]") && !error.is_fatal(), "{error}");
     assert!(is_quiet(&consumer).await, "it is told once");
     let status = consumer.status().partitions.remove(&tp("t", 0)).unwrap();
-    assert!(matches!(status.waiting, crate::Waiting::BackingOff(_)), "{status:?}");
+    assert!(matches!(status.waiting, crate::WaitReason::BackingOff(_)), "{status:?}");
     assert!(refused.hits() < 20, "{} fetches", refused.hits());
     refused.clear();
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lag_is_what_lies_before_the_end() {
+async fn lag_counts_records_before_log_end() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 10).await;
     assert_eq!(consumer.lag(&tp("t", 0)), None);
@@ -94,7 +94,7 @@ async fn the_lag_is_what_lies_before_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn damage_can_be_skipped_and_everything_else_not() {
+async fn skip_corrupt_skips_only_corrupt_batches() {
     let mut bad = batch(0, 3, Sort::Plain).to_vec();
     bad[70] ^= 0x40;
     let batches = vec![batch(0, 3, Sort::Plain), bad.into()];
@@ -143,7 +143,7 @@ async fn at_end(consumer: &Consumer) -> (i32, i64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_partition_is_told_once_each_time_it_is_reached() {
+async fn partition_end_is_reported_once_when_reached() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     append(&cluster, "t", 0, 0..3);
@@ -173,7 +173,7 @@ async fn the_end_of_a_partition_is_told_once_each_time_it_is_reached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_was_given_back_is_told_after_the_records_before_it() {
+async fn requeued_partition_end_follows_its_records() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..4);
@@ -193,13 +193,13 @@ async fn an_end_that_was_given_back_is_told_after_the_records_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_was_dropped_unread_is_told_when_it_is_reached_again() {
+async fn evicted_partition_end_is_reported_when_refetched() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     let value = vec![7; 9_000];
     for partition in 0..2 {
         for _ in 0..(5 + 45 * partition) {
-            cluster.append("t", partition, &[Record::to("t").value(&value[..])]).unwrap();
+            cluster.append("t", partition, &[Record::to("t").with_value(&value[..])]).unwrap();
         }
     }
     let builder = builder(&cluster).queued_max_bytes(50_000).max_partition_fetch_bytes(50_000);

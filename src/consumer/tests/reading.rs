@@ -6,7 +6,7 @@ use super::*;
 use crate::ErrorKind;
 
 #[tokio::test(start_paused = true)]
-async fn reads_from_the_beginning_from_the_end_and_from_an_offset() {
+async fn reads_from_beginning_end_and_offset() {
     let cluster = cluster(1).await;
     for topic in ["a", "b", "c"] {
         cluster.create_topic(topic, 1).unwrap();
@@ -26,7 +26,7 @@ async fn reads_from_the_beginning_from_the_end_and_from_an_offset() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiting_reader_gets_what_comes() {
+async fn waiting_reader_receives_later_records() {
     let cluster = Arc::new(cluster(1).await);
     let consumer = reading(&cluster, "t", 0).await;
     let writer = cluster.clone();
@@ -42,8 +42,13 @@ async fn a_waiting_reader_gets_what_comes() {
 async fn records_keep_all_their_parts() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 0).await;
-    let record = Record::to("t").key("k").header("h", "1").header("h", "2").null_header("n").timestamp_millis(77);
-    cluster.append("t", 0, &[record, Record::to("t").value("v")]).unwrap();
+    let record = Record::to("t")
+        .with_key("k")
+        .with_header("h", "1")
+        .with_header("h", "2")
+        .with_null_header("n")
+        .with_timestamp_millis(77);
+    cluster.append("t", 0, &[record, Record::to("t").with_value("v")]).unwrap();
     let records = consumer.poll(60 * SECOND).await.unwrap();
     assert_eq!(records.len(), 2);
     let first = records.iter().next().unwrap();
@@ -57,7 +62,7 @@ async fn records_keep_all_their_parts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poll_without_records_is_empty_and_no_error() {
+async fn poll_without_records_returns_empty_batch() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 0).await;
     assert!(consumer.poll(Duration::ZERO).await.unwrap().is_empty());
@@ -67,7 +72,7 @@ async fn a_poll_without_records_is_empty_and_no_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_iterated_comes_again_and_nothing_else() {
+async fn uniterated_records_are_delivered_again() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 10).await;
     let records = consumer.poll(60 * SECOND).await.unwrap();
@@ -90,7 +95,7 @@ async fn what_is_not_iterated_comes_again_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_poll_gives_at_most_max_poll_records() {
+async fn poll_returns_at_most_max_poll_records() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     append(&cluster, "t", 0, 0..10);
@@ -112,7 +117,7 @@ async fn one_poll_gives_at_most_max_poll_records() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_one_reader_at_a_time() {
+async fn rejects_second_concurrent_reader() {
     let cluster = cluster(1).await;
     let consumer = Arc::new(reading(&cluster, "t", 2).await);
     let records = consumer.poll(60 * SECOND).await.unwrap();
@@ -132,7 +137,7 @@ async fn there_is_one_reader_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_gives_the_same_records() {
+async fn stream_delivers_same_records_in_order() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 300).await;
     let mut seen: Vec<i64> = consumer.stream().take(200).map_ok(|record| record.offset).try_collect().await.unwrap();
@@ -143,7 +148,7 @@ async fn a_stream_gives_the_same_records() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seek_takes_back_what_was_read_ahead() {
+async fn seek_discards_buffered_and_polled_records() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 100).await;
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
@@ -195,7 +200,7 @@ async fn paused_partitions_wait_and_lose_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_while_records_are_held_gives_their_rest_back_later() {
+async fn pausing_requeues_uniterated_polled_records() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 10).await;
     let records = consumer.poll(60 * SECOND).await.unwrap();
@@ -208,7 +213,7 @@ async fn a_pause_while_records_are_held_gives_their_rest_back_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn assigning_anew_replaces_what_was_assigned() {
+async fn assigning_again_replaces_previous_assignment() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "a", 5).await;
     cluster.create_topic("b", 1).unwrap();
@@ -226,12 +231,12 @@ async fn assigning_anew_replaces_what_was_assigned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offsets_and_topics_can_be_looked_up() {
+async fn looks_up_offsets_and_topics() {
     let cluster = cluster(3).await;
     cluster.create_topic("t", 3).unwrap();
     for partition in 0..3 {
         for n in 0..=i64::from(partition) {
-            let record = Record::to("t").value("v").timestamp_millis(1000 * n);
+            let record = Record::to("t").with_value("v").with_timestamp_millis(1000 * n);
             cluster.append("t", partition, &[record]).unwrap();
         }
     }
@@ -253,7 +258,7 @@ async fn offsets_and_topics_can_be_looked_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn old_brokers_are_read_from() {
+async fn reads_from_brokers_with_old_fetch_versions() {
     for version in [4, 6, 7, 11, 12, 13] {
         let options = Options::new().brokers(2).in_memory().max_version(crate::ApiKey::Fetch, version);
         let cluster = Cluster::start(options).await.unwrap();
@@ -273,7 +278,7 @@ async fn old_brokers_are_read_from() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_one_thread_fetches_go_on_while_there_is_something_to_read() {
+async fn fetches_continue_while_one_thread_reads() {
     // Ten batches in each answer; what is read takes no time and waits for nothing.
     let batches = vec![crate::consumer::test_batches::batch_of(0, 100, 1000)];
     let options = Options::new().in_memory().sink(true).prepared("t", batches);

@@ -5,7 +5,8 @@ use super::{
     *,
 };
 use crate::{
-    ApiKey, ErrorCode, OffsetReset, consumer::assignment::Rules, testkit::on, wire::fetch::FetchPartitionResponse,
+    ApiKey, ErrorCode, OffsetReset, consumer::assignment::ConsumerRules, testkit::on,
+    wire::fetch::FetchPartitionResponse,
 };
 
 /// Broker 1 in rack `a` leads the one partition of `t`, broker 2 in rack `b` follows.
@@ -39,7 +40,7 @@ fn fetches_since(cluster: &Cluster, before: usize) -> Vec<i32> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_in_the_same_rack_is_read_from() {
+async fn reads_from_follower_in_same_rack() {
     let cluster = racks(true).await;
     append(&cluster, "t", 0, 0..5);
     let consumer = near(&cluster).await;
@@ -54,7 +55,7 @@ async fn a_follower_in_the_same_rack_is_read_from() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_rack_or_below_version_11_the_leader_is_read_from() {
+async fn reads_from_leader_without_rack_or_support() {
     let cluster = racks(true).await;
     append(&cluster, "t", 0, 0..5);
     let consumer = consumer(&cluster).await;
@@ -72,7 +73,7 @@ async fn without_a_rack_or_below_version_11_the_leader_is_read_from() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_leaders_word_is_believed_for_as_long_as_metadata() {
+async fn preferred_replica_expires_with_metadata_age() {
     let cluster = racks(true).await;
     append(&cluster, "t", 0, 0..1);
     let consumer = near(&cluster).await;
@@ -86,7 +87,7 @@ async fn the_leaders_word_is_believed_for_as_long_as_metadata() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_that_dies_is_left_for_the_leader_and_returned_to() {
+async fn returns_to_leader_until_follower_recovers() {
     let cluster = racks(true).await;
     append(&cluster, "t", 0, 0..1);
     let consumer = near(&cluster).await;
@@ -105,7 +106,7 @@ async fn a_follower_that_dies_is_left_for_the_leader_and_returned_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_that_the_leader_takes_to_be_well_is_read_around() {
+async fn hanging_follower_is_replaced_by_leader() {
     let cluster = racks(true).await;
     append(&cluster, "t", 0, 0..1);
     let consumer = near(&cluster).await;
@@ -121,7 +122,7 @@ async fn a_follower_that_the_leader_takes_to_be_well_is_read_around() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_that_lags_neither_resets_nor_doubles() {
+async fn lagging_follower_neither_resets_nor_duplicates() {
     let cluster = racks(false).await;
     cluster.prefer_replica("t", 0, Some(2)).unwrap();
     for n in 0..10 {
@@ -146,7 +147,7 @@ async fn a_follower_that_lags_neither_resets_nor_doubles() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offsets_that_nobody_has_are_still_out_of_range() {
+async fn deleted_offsets_are_still_out_of_range() {
     let cluster = racks(true).await;
     append(&cluster, "t", 0, 0..5);
     append(&cluster, "t", 0, 5..10);
@@ -158,7 +159,7 @@ async fn offsets_that_nobody_has_are_still_out_of_range() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_that_nobody_knows_is_not_gone_to() {
+async fn ignores_unknown_preferred_replica() {
     let cluster = racks(false).await;
     cluster.prefer_replica("t", 0, Some(77)).unwrap();
     append(&cluster, "t", 0, 0..5);
@@ -167,7 +168,7 @@ async fn a_replica_that_nobody_knows_is_not_gone_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn elections_are_followed_by_those_who_read_from_followers() {
+async fn follower_reads_continue_across_elections() {
     let cluster = racks(true).await;
     append(&cluster, "t", 0, 0..1);
     let consumer = near(&cluster).await;
@@ -185,8 +186,8 @@ fn preferred(node: i32) -> FetchPartitionResponse {
 }
 
 #[test]
-fn the_word_of_a_follower_that_was_left_counts_for_nothing() {
-    let mut world = World::new(Rules { reset: OffsetReset::None, ..rules() });
+fn ignores_late_error_from_former_replica() {
+    let mut world = World::new(ConsumerRules { reset: OffsetReset::None, ..rules() });
     world.send(1).unwrap();
     world.answer_head(1, preferred(0));
     world.send(0).unwrap();
@@ -201,7 +202,7 @@ fn the_word_of_a_follower_that_was_left_counts_for_nothing() {
 }
 
 #[test]
-fn answers_of_both_give_each_record_once() {
+fn leader_and_follower_responses_deliver_records_once() {
     let mut world = World::new(rules());
     world.send(1).unwrap();
     world.answer_head(1, preferred(0));
@@ -218,8 +219,8 @@ fn answers_of_both_give_each_record_once() {
 }
 
 #[test]
-fn a_leader_that_insists_on_a_failed_follower_is_asked_ever_less_often() {
-    let mut world = World::new(Rules { rack: Some("b".to_owned()), ..rules() });
+fn failed_preferred_replica_is_retried_with_backoff() {
+    let mut world = World::new(ConsumerRules { rack: Some("b".to_owned()), ..rules() });
     world.leaders = vec![(1, 2); 3];
     world.tell();
     let (mut to_leader, mut to_follower) = (0, 0);

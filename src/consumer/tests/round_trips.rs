@@ -47,11 +47,11 @@ async fn settled(consumer: &Consumer, partitions: i32) -> f64 {
 }
 
 fn peak(consumer: &Consumer) -> usize {
-    consumer.shared.inbox.with(|assignment| assignment.budget.peak())
+    consumer.shared.buffer.with_state(|assignment| assignment.budget.peak())
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_single_partition_fills_a_long_line_unless_its_size_was_set() {
+async fn single_partition_uses_large_responses_unless_limited() {
     let cluster = far_away(1).await;
     let consumer = reading(builder(&cluster), 1).await;
     let mean = settled(&consumer, 1).await;
@@ -72,7 +72,7 @@ async fn a_single_partition_fills_a_long_line_unless_its_size_was_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_few_partitions_share_a_long_line() {
+async fn few_partitions_share_large_responses_evenly() {
     let cluster = far_away(3).await;
     let builder = builder(&cluster).queued_max_bytes(32 * MIB);
     let consumer = reading(builder, 3).await;

@@ -21,7 +21,7 @@ async fn of_three(cluster: &Cluster) -> Consumer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_closes_the_sessions_of_all_brokers() {
+async fn close_ends_sessions_on_all_brokers() {
     let cluster = cluster(3).await;
     let consumer = of_three(&cluster).await;
     assert_eq!(sessions(&cluster), [1, 1, 1]);
@@ -32,7 +32,7 @@ async fn a_close_closes_the_sessions_of_all_brokers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_does_not_hear_of_it_does_not_hold_a_close_up() {
+async fn close_does_not_wait_for_hanging_broker() {
     let cluster = cluster(3).await;
     let consumer = of_three(&cluster).await;
     let fault = cluster.fault(on(ApiKey::Fetch).broker(2).forever().hang());
@@ -50,7 +50,7 @@ async fn a_broker_that_does_not_hear_of_it_does_not_hold_a_close_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_nothing_is_read_from_any_more_keeps_no_session() {
+async fn unused_broker_keeps_no_session() {
     let cluster = cluster(3).await;
     let consumer = of_three(&cluster).await;
     let from = cluster.leader("t", 1).unwrap().unwrap();
@@ -74,7 +74,7 @@ async fn a_broker_that_nothing_is_read_from_any_more_keeps_no_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_does_not_hear_of_it_is_read_from_all_the_same() {
+async fn reads_on_while_session_close_hangs() {
     let cluster = cluster(3).await;
     let consumer = of_three(&cluster).await;
     let from = cluster.leader("t", 1).unwrap().unwrap();
@@ -99,7 +99,7 @@ async fn a_broker_that_does_not_hear_of_it_is_read_from_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_session_of_a_fetch_that_failed_is_closed_when_nothing_more_is_read_there() {
+async fn failed_fetch_session_is_closed_when_unused() {
     let cluster = cluster(3).await;
     let consumer = of_three(&cluster).await;
     let from = cluster.leader("t", 1).unwrap().unwrap();
@@ -119,14 +119,14 @@ async fn the_session_of_a_fetch_that_failed_is_closed_when_nothing_more_is_read_
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_task_of_a_broker_that_is_gone_ends_and_begins_again_with_the_broker() {
+async fn fetch_task_ends_and_restarts_with_broker() {
     let cluster = cluster(3).await;
     let consumer = of_three(&cluster).await;
     let nodes = |consumer: &Consumer| {
         let nodes = consumer
             .shared
-            .inbox
-            .with(|assignment| assignment.nodes.keys().map(|source| source.broker).collect::<Vec<_>>());
+            .buffer
+            .with_state(|assignment| assignment.connections.keys().map(|source| source.broker).collect::<Vec<_>>());
         std::collections::BTreeSet::from_iter(nodes)
     };
     assert_eq!(nodes(&consumer).len(), 3);
@@ -139,7 +139,7 @@ async fn the_task_of_a_broker_that_is_gone_ends_and_begins_again_with_the_broker
         assert_eq!(numbers(&consumer, 3).await, [round; 3]);
         tokio::time::sleep(120 * SECOND).await;
         assert!(!nodes(&consumer).contains(&gone), "{gone} is gone: {:?}", nodes(&consumer));
-        assert!(!consumer.shared.inbox.with(|assignment| assignment.watch.brokers.contains_key(&gone.into())));
+        assert!(!consumer.shared.buffer.with_state(|assignment| assignment.stats.brokers.contains_key(&gone.into())));
         cluster.restart(gone).await.unwrap();
         cluster.move_leader("t", 2, gone).unwrap();
         append(&cluster, "t", 2, 100 * round..100 * round + 1);
@@ -149,15 +149,16 @@ async fn the_task_of_a_broker_that_is_gone_ends_and_begins_again_with_the_broker
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_from_a_broker_that_is_gone_is_still_handed_out_before_its_task_ends() {
+async fn buffered_records_of_dead_broker_are_delivered() {
     let cluster = cluster(2).await;
     let consumer = reading(&cluster, "t", 3).await;
     tokio::time::sleep(SECOND).await;
     let leader = cluster.leader("t", 0).unwrap().unwrap();
     cluster.kill(leader).await.unwrap();
     tokio::time::sleep(300 * SECOND).await;
-    let there =
-        |consumer: &Consumer| consumer.shared.inbox.with(|assignment| assignment.nodes.contains_key(&leader.into()));
+    let there = |consumer: &Consumer| {
+        consumer.shared.buffer.with_state(|assignment| assignment.connections.contains_key(&leader.into()))
+    };
     assert!(there(&consumer), "its bytes are still charged");
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
     assert!(is_quiet(&consumer).await);
@@ -166,7 +167,7 @@ async fn what_came_from_a_broker_that_is_gone_is_still_handed_out_before_its_tas
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_a_broker_has_no_room_for_a_session_it_is_read_without_one_and_gets_one_later() {
+async fn reads_without_session_when_broker_is_full() {
     let cluster = Cluster::start(Options::new().in_memory().fetch_sessions(1)).await.unwrap();
     let first = reading(&cluster, "t", 1).await;
     assert_eq!(numbers(&first, 1).await, [0]);
@@ -192,7 +193,7 @@ async fn where_a_broker_has_no_room_for_a_session_it_is_read_without_one_and_get
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_was_given_to_another_is_asked_for_once_and_not_fought_over() {
+async fn evicted_session_is_requested_only_once() {
     let cluster = Cluster::start(Options::new().in_memory().fetch_sessions(1)).await.unwrap();
     let slow = reading(&cluster, "t", 1).await;
     assert_eq!(numbers(&slow, 1).await, [0]);
@@ -215,7 +216,7 @@ async fn a_session_that_was_given_to_another_is_asked_for_once_and_not_fought_ov
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_made_anew_is_read_on_from_brokers_that_are_asked_by_name() {
+async fn recreated_topic_is_read_without_topic_ids() {
     // 12 is what Kafka 2.8 and 3.0 speak, which know topic ids elsewhere; 6 knows no sessions.
     for version in [12, 11, 7, 6] {
         let options = Options::new().in_memory().auto_create(false).max_version(ApiKey::Fetch, version);
@@ -239,7 +240,7 @@ async fn a_topic_made_anew_is_read_on_from_brokers_that_are_asked_by_name() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_made_anew_with_more_partitions_is_read_on_with_all_of_them() {
+async fn recreated_topic_with_more_partitions_is_read() {
     for version in [18, 12] {
         let options = Options::new().brokers(3).in_memory().auto_create(false).max_version(ApiKey::Fetch, version);
         let cluster = Cluster::start(options).await.unwrap();

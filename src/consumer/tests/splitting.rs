@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Compression, ErrorKind, OffsetReset, PartitionStream,
     consumer::{
-        assignment::Rules,
+        assignment::ConsumerRules,
         inbox::lock,
         queue::HEAVY,
         test_batches::{Sort, built, noise},
@@ -54,7 +54,7 @@ async fn of(stream: &mut PartitionStream) -> i64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_partition_goes_to_a_task_of_its_own() {
+async fn each_stream_reads_only_its_partition() {
     let cluster = cluster(2).await;
     let consumer = wide(&cluster, 4).await;
     let tasks = [0, 2, 3].map(|partition| {
@@ -70,7 +70,7 @@ async fn each_partition_goes_to_a_task_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_begins_behind_what_was_handed_out_and_gives_back_what_it_did_not() {
+async fn stream_continues_position_and_returns_unread_records() {
     let cluster = cluster(1).await;
     let consumer = wide(&cluster, 1).await;
     assert_eq!(numbers(&consumer, 2).await, [0, 1]);
@@ -92,7 +92,7 @@ async fn a_stream_begins_behind_what_was_handed_out_and_gives_back_what_it_did_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_futures_may_be_dropped_on_either_side() {
+async fn dropped_waiting_futures_lose_nothing() {
     let cluster = cluster(1).await;
     let consumer = Arc::new(wide(&cluster, 2).await);
     let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
@@ -120,7 +120,7 @@ async fn waiting_futures_may_be_dropped_on_either_side() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn seeks_and_pauses_hold_for_streams() {
+async fn seek_and_pause_apply_to_streams() {
     let cluster = cluster(1).await;
     let consumer = wide(&cluster, 1).await;
     let partition = tp("t", 0);
@@ -140,7 +140,7 @@ async fn seeks_and_pauses_hold_for_streams() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_stream_holds_is_not_committed_and_what_it_is_done_with_is() {
+async fn commits_only_records_finished_by_stream() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..10);
@@ -163,7 +163,7 @@ async fn what_a_stream_holds_is_not_committed_and_what_it_is_done_with_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_waits_for_the_record_in_a_streams_hand_and_ends_the_stream() {
+async fn revocation_waits_for_stream_then_ends_it() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     append(&cluster, "t", 0, 0..5);
@@ -198,7 +198,7 @@ async fn a_revocation_waits_for_the_record_in_a_streams_hand_and_ends_the_stream
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_waits_for_the_record_that_a_stream_inherited() {
+async fn revocation_waits_for_record_read_before_stream() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..5);
@@ -215,7 +215,7 @@ async fn a_revocation_waits_for_the_record_that_a_stream_inherited() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_dropped_does_not_hold_a_revocation_up() {
+async fn dropped_stream_does_not_delay_revocation() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..5);
@@ -234,7 +234,7 @@ async fn a_stream_that_is_dropped_does_not_hold_a_revocation_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_end_with_their_partition_and_with_the_consumer() {
+async fn streams_end_with_partition_or_consumer() {
     let cluster = cluster(1).await;
     let consumer = wide(&cluster, 3).await;
     let mut streams = [0, 1, 2].map(|partition| consumer.split_partition(&tp("t", partition)).unwrap());
@@ -257,13 +257,13 @@ async fn streams_end_with_their_partition_and_with_the_consumer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_nobody_reads_keeps_nobody_back() {
+async fn unread_stream_does_not_block_others() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 4).unwrap();
     let value = vec![7; 10_000];
     for partition in 0..4 {
         for _ in 0..50 {
-            cluster.append("t", partition, &[Record::to("t").value(&value[..])]).unwrap();
+            cluster.append("t", partition, &[Record::to("t").with_value(&value[..])]).unwrap();
         }
     }
     let builder = builder(&cluster).queued_max_bytes(100_000).max_partition_fetch_bytes(60_000);
@@ -295,7 +295,7 @@ async fn a_stream_that_nobody_reads_keeps_nobody_back() {
 /// The same of batches that are opened ahead: what lies opened before a stream that nobody reads is
 /// no reason for another reader to wait.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_nobody_reads_keeps_no_opening_back() {
+async fn unread_stream_does_not_block_decompression() {
     let contents = noise(30_000) + &"0123456789".repeat(6_000);
     let batch = built(0, 10, Sort::Plain, Compression::Lz4, &contents);
     assert!(batch.len() > HEAVY);
@@ -318,7 +318,7 @@ async fn a_stream_that_nobody_reads_keeps_no_opening_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_streams_polls_lend_records_and_take_the_unread_ones_back() {
+async fn stream_poll_returns_uniterated_records_on_drop() {
     let cluster = cluster(1).await;
     let consumer = wide(&cluster, 2).await;
     let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
@@ -349,7 +349,7 @@ async fn a_streams_polls_lend_records_and_take_the_unread_ones_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_streams_poll_holds_holds_up_a_revocation() {
+async fn revocation_waits_for_stream_polled_records() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..5);
@@ -371,7 +371,7 @@ async fn what_a_streams_poll_holds_holds_up_a_revocation() {
 /// As with one reader: members come and go while records are written, and each record is read once
 /// and in order.
 #[tokio::test(start_paused = true)]
-async fn members_with_a_task_for_each_partition_come_and_go_and_each_record_is_read_once() {
+async fn each_record_is_read_once_with_streams() {
     let work = |consumer: Arc<Consumer>, seen: Seen| {
         tokio::spawn(async move {
             while let Some(stream) = consumer.next_partition().await {
@@ -403,7 +403,7 @@ async fn members_with_a_task_for_each_partition_come_and_go_and_each_record_is_r
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_waits_for_streams_to_finish_and_not_for_ever() {
+async fn close_waits_for_streams_until_timeout() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     append(&cluster, "t", 0, 0..5);
@@ -427,9 +427,9 @@ async fn a_close_waits_for_streams_to_finish_and_not_for_ever() {
 }
 
 #[test]
-fn a_stream_that_waits_is_not_kept_waiting_by_one_that_is_slow() {
+fn slow_stream_does_not_block_waiting_one() {
     // Room for a few batches of a broker; two of its partitions are split off.
-    let mut world = World::new(Rules { partition_bytes: 2000, queued_bytes: 3000, ..rules() });
+    let mut world = World::new(ConsumerRules { partition_bytes: 2000, queued_bytes: 3000, ..rules() });
     let (_, slow) = world.inbox.split(&tp("t", 0), false).unwrap();
     let (_, quick) = world.inbox.split(&tp("t", 2), false).unwrap();
     let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
@@ -452,14 +452,14 @@ fn a_stream_that_waits_is_not_kept_waiting_by_one_that_is_slow() {
 }
 
 #[test]
-fn a_reader_that_only_listens_gets_nothing_fetched_beyond_the_bound() {
+fn waiting_consumer_fetches_nothing_beyond_budget() {
     let fetched = |listens: bool| {
-        let mut world = World::new(Rules { partition_bytes: 2000, queued_bytes: 3000, ..rules() });
+        let mut world = World::new(ConsumerRules { partition_bytes: 2000, queued_bytes: 3000, ..rules() });
         let split: Vec<_> =
             (0..PARTITIONS).map(|partition| world.inbox.split(&tp("t", partition), true).unwrap()).collect();
         let answered = (0..40).take_while(|_| {
             if listens {
-                world.inbox.control(|assignment| assignment.wait(std::task::Waker::noop()));
+                world.inbox.with_state_and_readers(|assignment| assignment.register_waker(std::task::Waker::noop()));
             }
             let sent = world.send(0).is_some();
             sent.then(|| world.answer(0, 1));
@@ -473,7 +473,7 @@ fn a_reader_that_only_listens_gets_nothing_fetched_beyond_the_bound() {
 }
 
 #[test]
-fn room_for_one_who_waits_is_what_fetches_may_take_and_not_what_is_kept_for_opening() {
+fn evicts_unread_when_only_decompression_has_room() {
     let mut world = World::new(rules());
     let (_, slow) = world.inbox.split(&tp("t", 0), false).unwrap();
     let (_, quick) = world.inbox.split(&tp("t", 2), false).unwrap();
@@ -481,27 +481,27 @@ fn room_for_one_who_waits_is_what_fetches_may_take_and_not_what_is_kept_for_open
     world.answer(0, 1);
     let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
     while lock(&quick).poll_record(&world.inbox, cx).is_ready() {}
-    let unread = |world: &World| world.inbox.with(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
+    let unread = |world: &World| world.inbox.with_state(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
     assert!(unread(&world) > 0);
-    let _filled = world.inbox.with(|assignment| {
-        let account = assignment.nodes[&0.into()].account.clone();
-        account.set_opens(true);
+    let _filled = world.inbox.with_state(|assignment| {
+        let account = assignment.connections[&0.into()].quota.clone();
+        account.set_decompresses(true);
         let filled = account.charge(account.limit() * 3 / 4 - account.used());
         assert!(account.has_room_for(100) && account.reserve(100, 100).is_none());
         filled
     });
     let later = world.now + 2 * SECOND;
-    world.inbox.with(|assignment| assignment.evict_unread(0.into(), 100, later));
+    world.inbox.with_state(|assignment| assignment.evict_unread(0.into(), 100, later));
     assert_eq!(unread(&world), 0, "what nobody reads makes room");
     drop(slow);
 }
 
 #[test]
-fn a_partition_that_is_gone_has_no_turn_any_more() {
+fn removed_partition_leaves_rotation() {
     let mut world = World::new(rules());
     assert!(world.send(0).is_some());
     world.answer(0, 1);
-    world.inbox.control(|assignment| {
+    world.inbox.with_state_and_readers(|assignment| {
         assert!(!assignment.rotation.is_empty());
         let partitions = assignment.assigned();
         partitions.iter().for_each(|partition| assignment.remove(partition));
@@ -510,10 +510,10 @@ fn a_partition_that_is_gone_has_no_turn_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_in_hand_is_not_done_by_what_holds_no_record_behind_it() {
+async fn marker_does_not_finish_record_before_it() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
-    let records = [Record::to("t").value("0")];
+    let records = [Record::to("t").with_value("0")];
     cluster.append_in_transaction("t", 0, 7, &records).unwrap();
     cluster.end_transaction("t", 0, 7, true).unwrap();
     let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);

@@ -32,7 +32,7 @@ async fn sorted(consumer: &Consumer, count: usize) -> Vec<i64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn partitions_that_begin_with_an_error_are_read_once_they_have_a_leader() {
+async fn partition_is_read_once_leader_is_available() {
     for subscribes in [true, false] {
         let cluster = cluster(1).await;
         cluster.create_topic("t", 2).unwrap();
@@ -82,7 +82,7 @@ async fn partitions_that_begin_with_an_error_are_read_once_they_have_a_leader() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_has_not_heard_of_a_new_partition_takes_it_from_nobody() {
+async fn stale_metadata_does_not_remove_new_partition() {
     let cluster = cluster(2).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..1);
@@ -132,7 +132,7 @@ impl Network for Named {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_that_is_replaced_by_another_is_read_from_its_beginning() {
+async fn replacement_cluster_is_read_from_beginning() {
     for subscribes in [true, false] {
         let network = MemoryNetwork::new();
         let first = Cluster::start(Options::new().network(network.clone()).brokers(2)).await.unwrap();

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{ApiKey, ErrorCode, GroupState, OffsetReset, PartitionStatus, Waiting, testkit::on};
+use crate::{ApiKey, ErrorCode, GroupState, OffsetReset, PartitionStatus, WaitReason, testkit::on};
 
 fn status(consumer: &Consumer, partition: i32) -> PartitionStatus {
     consumer.status().partitions.remove(&tp("t", partition)).expect("an assigned partition")
@@ -12,7 +12,7 @@ fn waits(consumer: &Consumer) -> &'static str {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_wait_has_its_reason() {
+async fn status_names_reason_for_every_wait() {
     let cluster = cluster(1).await;
     let consumer = Arc::new(reading(&cluster, "t", 10).await);
     let partition = tp("t", 0);
@@ -45,13 +45,13 @@ async fn every_wait_has_its_reason() {
         tokio::time::sleep(Duration::from_millis(130)).await;
         let status = status(&consumer, 0);
         match status.waiting {
-            Waiting::BackingOff(error) => {
+            WaitReason::BackingOff(error) => {
                 let left = status.next_attempt_in.expect("a back-off ends");
                 assert!(left > Duration::ZERO && left <= 2 * SECOND, "{left:?}");
                 assert_eq!(error.code(), Some(ErrorCode::KAFKA_STORAGE_ERROR));
                 backing_off += 1;
             }
-            Waiting::Fetching => {}
+            WaitReason::Fetching => {}
             other => panic!("{other:?}"),
         }
     }
@@ -66,7 +66,7 @@ async fn every_wait_has_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_does_not_answer_is_waited_for() {
+async fn hanging_broker_status_shows_request_timeout() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Fetch).hang().forever());
     let consumer = reading(&cluster, "t", 1).await;
@@ -80,7 +80,7 @@ async fn a_broker_that_does_not_answer_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_exist_has_no_leader_and_how_long_it_waits_is_said() {
+async fn missing_partition_status_is_no_leader() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     let consumer = consumer(&cluster).await;
@@ -93,7 +93,7 @@ async fn what_does_not_exist_has_no_leader_and_how_long_it_waits_is_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_only_the_user_can_mend_is_told_apart() {
+async fn status_marks_waits_that_need_user_action() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..2);
@@ -112,7 +112,7 @@ async fn what_only_the_user_can_mend_is_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttling_and_unreachable_brokers_are_named() {
+async fn status_names_throttling_and_backoff() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 1).await;
     let throttle = cluster.fault(on(ApiKey::Fetch).throttle(20 * SECOND).times(1));
@@ -134,7 +134,7 @@ async fn throttling_and_unreachable_brokers_are_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_group_says_where_it_stands() {
+async fn group_status_follows_membership_state() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..3);
@@ -162,7 +162,7 @@ async fn the_group_says_where_it_stands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rebalance_is_told_from_joining_and_counted() {
+async fn counts_rebalances_and_their_latency() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     append(&cluster, "t", 0, 0..3);
@@ -207,7 +207,7 @@ async fn a_rebalance_is_told_from_joining_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_between_polls_is_counted() {
+async fn measures_interval_between_polls() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 1).await;
     assert_eq!(consumer.metrics().last_poll_age, None);
@@ -224,11 +224,11 @@ async fn the_time_between_polls_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_room_says_so() {
+async fn status_names_wait_for_memory() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
     for _ in 0..100 {
-        cluster.append("t", 0, &[Record::to("t").value(vec![7; 10_000])]).unwrap();
+        cluster.append("t", 0, &[Record::to("t").with_value(vec![7; 10_000])]).unwrap();
     }
     let builder = builder(&cluster).queued_max_bytes(120_000).max_partition_fetch_bytes(100_000);
     let consumer = builder.build().await.unwrap();
@@ -250,35 +250,36 @@ async fn who_waits_for_room_says_so() {
 }
 
 #[test]
-fn who_waits_for_a_batch_to_be_opened_says_so() {
+fn status_names_wait_for_decompression() {
     use super::world::{World, head, rules};
     use crate::{
         Compression, IsolationLevel,
         consumer::{
-            arrivals::Arrived,
-            assignment::Rules,
+            arrivals::ScannedPartition,
+            assignment::ConsumerRules,
             test_batches::{Sort, built, noise},
-            walk::walk,
+            walk::scan_batches,
         },
     };
     // There is never a turn for it.
-    let mut world = World::new(Rules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, jobs: 0, ..rules() });
+    let mut world =
+        World::new(ConsumerRules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, max_decompressions: 0, ..rules() });
     world.send(1).unwrap();
     let charge = world.waiting.remove(&1).unwrap();
     let large = built(0, 2, Sort::Plain, Compression::Gzip(1), &noise(60_000));
-    let walk = walk(large, IsolationLevel::ReadUncommitted, &[]);
-    world.respond(1, vec![Arrived { head: head(1, ErrorCode::NONE), walk }], charge);
+    let walk = scan_batches(large, IsolationLevel::ReadUncommitted, &[]);
+    world.respond(1, vec![ScannedPartition { head: head(1, ErrorCode::NONE), scan: walk }], charge);
     let reason = |world: &World| {
-        let status = world.inbox.with(|assignment| assignment.status(10 * SECOND, world.now));
+        let status = world.inbox.with_state(|assignment| assignment.status(10 * SECOND, world.now));
         let (_, found) = status.into_iter().find(|(partition, _)| *partition == tp("t", 1)).unwrap();
         found.waiting.name()
     };
     assert_eq!(reason(&world), "reader");
     assert_eq!(world.take(), None);
     assert_eq!(reason(&world), "decompressing");
-    world.inbox.control(|assignment| {
+    world.inbox.with_state_and_readers(|assignment| {
         assignment.partitions.get_mut(&tp("t", 1)).unwrap().of_group = true;
-        let tenures = assignment.tenures(&[tp("t", 1)]);
+        let tenures = assignment.ownerships(&[tp("t", 1)]);
         assignment.revoke(&tenures);
     });
     assert_eq!(reason(&world), "revoking");

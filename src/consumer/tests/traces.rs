@@ -6,7 +6,7 @@ use super::*;
 use crate::{ApiKey, ErrorCode, log::capture::Lines, testkit::on};
 
 #[tokio::test(start_paused = true)]
-async fn stalled_partition_is_warned_of_with_its_reason() {
+async fn warns_of_stalled_partition_with_reason() {
     let lines = Lines::capture();
     let stalled = || lines.with(Level::WARN, "get no further");
     let cluster = cluster(1).await;
@@ -37,7 +37,7 @@ async fn stalled_partition_is_warned_of_with_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_falls_silent_behind_the_last_record_is_warned_of() {
+async fn warns_when_broker_hangs_after_last_record() {
     let lines = Lines::capture();
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 5).await;

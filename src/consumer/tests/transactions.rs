@@ -10,7 +10,7 @@ async fn committed(cluster: &Cluster) -> Consumer {
 }
 
 fn transact(cluster: &Cluster, producer_id: i64, numbers: std::ops::Range<i64>) {
-    let records: Vec<_> = numbers.map(|n| Record::to("t").value(n.to_string())).collect();
+    let records: Vec<_> = numbers.map(|n| Record::to("t").with_value(n.to_string())).collect();
     cluster.append_in_transaction("t", 0, producer_id, &records).unwrap();
 }
 
@@ -62,7 +62,7 @@ fn interleave(cluster: &Cluster, rounds: u64) -> (Places, Places) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_committed_is_handed_out_once_in_order_whatever_the_lists_and_sizes_are() {
+async fn delivers_committed_records_once_in_order() {
     for (shuffle, bytes) in [(false, 1 << 20), (true, 1 << 20), (true, 400), (false, 100)] {
         let cluster = Cluster::start(Options::new().in_memory().shuffle_aborted(shuffle)).await.unwrap();
         cluster.create_topic("t", 1).unwrap();
@@ -87,7 +87,7 @@ async fn what_is_committed_is_handed_out_once_in_order_whatever_the_lists_and_si
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_begins_inside_of_an_aborted_transaction_gets_nothing_of_it() {
+async fn start_inside_aborted_transaction_skips_it() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     transact(&cluster, 1, 0..3);
@@ -105,7 +105,7 @@ async fn a_reader_that_begins_inside_of_an_aborted_transaction_gets_nothing_of_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_open_transaction_holds_up_those_who_want_what_is_committed_and_nobody_else() {
+async fn open_transaction_blocks_only_read_committed() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..2);
@@ -133,7 +133,7 @@ async fn an_open_transaction_holds_up_those_who_want_what_is_committed_and_nobod
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_partition_is_told_behind_its_last_marker() {
+async fn partition_end_is_reported_behind_last_marker() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..1);
@@ -156,7 +156,7 @@ async fn the_end_of_a_partition_is_told_behind_its_last_marker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_compaction_took_of_transactions_is_passed_over() {
+async fn skips_transaction_batches_removed_by_compaction() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     transact(&cluster, 1, 0..2);
@@ -176,7 +176,7 @@ async fn what_compaction_took_of_transactions_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_that_contradicts_its_list_is_told_and_can_be_gone_past() {
+async fn missing_abort_marker_is_reported_and_skippable() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     transact(&cluster, 1, 0..2);
@@ -200,7 +200,7 @@ async fn a_log_that_contradicts_its_list_is_told_and_can_be_gone_past() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_that_lags_is_stable_no_further_than_its_copy() {
+async fn lagging_follower_limits_stable_offset() {
     let options = Options::new().brokers(2).in_memory().racks(["a", "b"]).rack_aware(true);
     let cluster = Cluster::start(options).await.unwrap();
     cluster.create_topic("t", 1).unwrap();

@@ -20,18 +20,18 @@ use crate::{
     ConsumerRecord, ErrorCode, IsolationLevel, OffsetReset, TopicPartition,
     cluster::{Backoff, Broker, Metadata, PartitionMetadata, TopicMetadata},
     consumer::{
-        arrivals::{Arrived, Hints},
-        assignment::{Assignment, Rules},
-        budget::Charge,
-        fetcher::Plan,
-        inbox::{Inbox, Wakers, lock},
-        part::Opening,
-        position::{Start, State},
-        reader::Reader,
-        records::{Home, Records},
-        resolve::{Asked, Question},
+        arrivals::{MetadataHints, ScannedPartition},
+        assignment::{ConsumerRules, ConsumerState},
+        budget::Reservation,
+        fetcher::FetchPlan,
+        inbox::{FetchBuffer, FetchWakers, lock},
+        part::DecodeConfig,
+        position::{FetchState, ResetTarget},
+        reader::RecordReader,
+        records::{Records, UnreadReturn},
+        resolve::{OffsetQuery, OffsetRequest},
         split::SplitId,
-        walk::walk,
+        walk::scan_batches,
     },
     record::Offset,
     wire::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest},
@@ -41,8 +41,8 @@ pub(super) const PARTITIONS: i32 = 3;
 /// No broker leads.
 const NOBODY: i32 = -1;
 
-pub(super) fn rules() -> Rules {
-    Rules {
+pub(super) fn rules() -> ConsumerRules {
+    ConsumerRules {
         partition_eof: false,
         reset: OffsetReset::Earliest,
         isolation: IsolationLevel::ReadUncommitted,
@@ -56,9 +56,9 @@ pub(super) fn rules() -> Rules {
         rack: None,
         backoff: Backoff::new(SECOND / 10, SECOND),
         replica_age: 300 * SECOND,
-        patience: 10 * SECOND,
-        jobs: 1,
-        propagation: 30 * SECOND,
+        grace_period: 10 * SECOND,
+        max_decompressions: 1,
+        topic_propagation: 30 * SECOND,
         origin: crate::log::Origin::default(),
     }
 }
@@ -81,13 +81,13 @@ pub(super) fn head(partition: i32, error: ErrorCode) -> FetchPartitionResponse {
 
 /// What a broker has answered to a question, and what has not arrived yet.
 enum Answer {
-    Offset(Asked<Start>, Result<(i64, i32), ErrorCode>),
-    Epoch(Asked<(i64, i32)>, Result<(i32, i64), ErrorCode>),
+    Offset(OffsetQuery<ResetTarget>, Result<(i64, i32), ErrorCode>),
+    Epoch(OffsetQuery<(i64, i32)>, Result<(i32, i64), ErrorCode>),
 }
 
 /// A consumer's inside, and brokers as it sees them.
 pub(super) struct World {
-    pub(super) inbox: Arc<Inbox>,
+    pub(super) inbox: Arc<FetchBuffer>,
     pub(super) now: Instant,
     /// The leader and epoch of each partition.
     pub(super) leaders: Vec<(i32, i32)>,
@@ -100,20 +100,20 @@ pub(super) struct World {
     /// What each broker has been asked for, by id (nil where it is asked by name), and the request
     /// that waits for its answer.
     sessions: HashMap<i32, BTreeMap<(Uuid, i32), FetchPartition>>,
-    pub(super) waiting: HashMap<i32, Charge>,
+    pub(super) waiting: HashMap<i32, Reservation>,
     answers: VecDeque<Answer>,
     /// Partitions that have readers of their own.
-    pub(super) splits: BTreeMap<i32, (SplitId, Arc<Mutex<Reader>>)>,
+    pub(super) splits: BTreeMap<i32, (SplitId, Arc<Mutex<RecordReader>>)>,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl World {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(super) fn new(rules: ConsumerRules) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let wakers = Arc::new(Wakers::default());
-        let assignment = Assignment::new(rules, StdRng::seed_from_u64(1), wakers.factory());
-        let opening = Opening { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
-        let inbox = Inbox::new(assignment, wakers, opening, runtime.handle().clone());
+        let wakers = Arc::new(FetchWakers::default());
+        let assignment = ConsumerState::new(rules, StdRng::seed_from_u64(1), wakers.factory());
+        let opening = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
+        let inbox = FetchBuffer::new(assignment, wakers, opening, runtime.handle().clone());
         let leaders = (0..PARTITIONS).map(|partition| (partition % 2, 1)).collect();
         let world = Self {
             inbox,
@@ -130,9 +130,9 @@ impl World {
             _runtime: runtime,
         };
         let metadata = world.metadata();
-        world.inbox.control(|assignment| {
+        world.inbox.with_state_and_readers(|assignment| {
             for partition in 0..PARTITIONS {
-                assignment.assign(tp("t", partition), State::at(Offset::At(0)), &metadata, world.now);
+                assignment.assign(tp("t", partition), FetchState::at(Offset::At(0)), &metadata, world.now);
             }
         });
         world
@@ -197,7 +197,7 @@ impl World {
     /// There is a new picture of the cluster.
     pub(super) fn tell(&mut self) {
         let metadata = self.metadata();
-        self.inbox.with(|assignment| assignment.metadata_changed(&metadata, self.now));
+        self.inbox.with_state(|assignment| assignment.metadata_changed(&metadata, self.now));
     }
 
     /// The next request to a broker, if it is to be sent.
@@ -205,14 +205,15 @@ impl World {
         if self.waiting.contains_key(&node) {
             return None;
         }
-        let (plan, farewells) =
-            self.inbox.with(|assignment| (assignment.plan(node, self.now), assignment.take_farewells()));
+        let (plan, farewells) = self
+            .inbox
+            .with_state(|assignment| (assignment.plan_fetch(node, self.now), assignment.take_session_closes()));
         for over in farewells {
             self.sessions.remove(&over.broker);
         }
         match plan {
-            Plan::Wait(_) | Plan::End => None,
-            Plan::Fetch { request, reserved, by_name } => {
+            FetchPlan::Wait(_) | FetchPlan::End => None,
+            FetchPlan::Fetch { request, reserved, by_name } => {
                 let session = self.sessions.entry(node).or_default();
                 if request.session_epoch == 0 {
                     session.clear();
@@ -239,7 +240,7 @@ impl World {
         // What the consumer knows of them.
         let known: Vec<_> = (0..PARTITIONS)
             .map(|partition| {
-                self.inbox.with(|all| all.partitions.get(&tp("t", partition)).and_then(|found| found.leader))
+                self.inbox.with_state(|all| all.partitions.get(&tp("t", partition)).and_then(|found| found.leader))
             })
             .collect();
         let arrived = self.sessions[&node].iter().map(|(&(id, partition), asked)| {
@@ -261,13 +262,13 @@ impl World {
                 Some(ErrorCode::FENCED_LEADER_EPOCH).filter(|_| asked.current_leader_epoch != epoch)
             };
             if let Some(code) = refused {
-                let walk = walk(Bytes::new(), IsolationLevel::ReadUncommitted, &[]);
-                return Arrived { head: head(code), walk };
+                let walk = scan_batches(Bytes::new(), IsolationLevel::ReadUncommitted, &[]);
+                return ScannedPartition { head: head(code), scan: walk };
             }
             let bytes = logs[partition as usize].read(asked.fetch_offset, batches, asked.current_leader_epoch);
             size += bytes.len();
-            let walk = walk(bytes, IsolationLevel::ReadUncommitted, &[]);
-            Arrived { head: head(ErrorCode::NONE), walk }
+            let walk = scan_batches(bytes, IsolationLevel::ReadUncommitted, &[]);
+            ScannedPartition { head: head(ErrorCode::NONE), scan: walk }
         });
         let arrived = arrived.collect();
         charge.resize(size);
@@ -290,28 +291,30 @@ impl World {
                 preferred_read_replica: 1 - node,
                 ..head(*partition, ErrorCode::NONE)
             };
-            Arrived { head, walk: walk(Bytes::new(), IsolationLevel::ReadUncommitted, &[]) }
+            ScannedPartition { head, scan: scan_batches(Bytes::new(), IsolationLevel::ReadUncommitted, &[]) }
         });
         let arrived = arrived.collect();
         self.respond(node, arrived, charge);
     }
 
-    pub(super) fn respond(&mut self, node: i32, arrived: Vec<Arrived>, charge: Charge) -> Hints {
+    pub(super) fn respond(&mut self, node: i32, arrived: Vec<ScannedPartition>, charge: Reservation) -> MetadataHints {
         let now = self.now;
-        self.inbox.with(|assignment| assignment.fetched(node, 7 + node, ErrorCode::NONE, arrived, charge, now))
+        self.inbox.with_state(|assignment| {
+            assignment.handle_fetch_response(node, 7 + node, ErrorCode::NONE, arrived, charge, now)
+        })
     }
 
     /// Answers with one partition's head.
-    pub(super) fn answer_head(&mut self, node: i32, head: FetchPartitionResponse) -> Hints {
+    pub(super) fn answer_head(&mut self, node: i32, head: FetchPartitionResponse) -> MetadataHints {
         let charge = self.waiting.remove(&node).expect("a request");
-        let walk = walk(Bytes::new(), IsolationLevel::ReadUncommitted, &[]);
-        self.respond(node, vec![Arrived { head, walk }], charge)
+        let walk = scan_batches(Bytes::new(), IsolationLevel::ReadUncommitted, &[]);
+        self.respond(node, vec![ScannedPartition { head, scan: walk }], charge)
     }
 
     pub(super) fn fail(&mut self, node: i32) {
         if self.waiting.remove(&node).is_some() {
             let error = crate::Error::new(crate::ErrorKind::Network, "gone");
-            self.inbox.with(|assignment| assignment.fetch_failed(node, &error, self.now));
+            self.inbox.with_state(|assignment| assignment.handle_fetch_failure(node, &error, self.now));
         }
     }
 
@@ -325,18 +328,18 @@ impl World {
     /// logs now.
     pub(super) fn ask(&mut self) {
         let now = self.now;
-        for question in self.inbox.with(|assignment| assignment.questions(now)) {
+        for question in self.inbox.with_state(|assignment| assignment.due_offset_requests(now)) {
             match question {
-                Question::Committed(_) => panic!("there is no group"),
-                Question::Offsets(node, asked) => {
+                OffsetRequest::Committed(_) => panic!("there is no group"),
+                OffsetRequest::Offsets(node, asked) => {
                     for asked in asked {
                         let answer = self.log_of(node, &asked).map(|log| (0, log.epoch_at(0)));
                         self.answers.push_back(Answer::Offset(asked, answer));
                     }
                 }
-                Question::Epochs(node, asked) => {
+                OffsetRequest::Epochs(node, asked) => {
                     for asked in asked {
-                        let answer = self.log_of(node, &asked).map(|log| log.end_of(asked.what.1));
+                        let answer = self.log_of(node, &asked).map(|log| log.end_of(asked.query.1));
                         self.answers.push_back(Answer::Epoch(asked, answer));
                     }
                 }
@@ -344,7 +347,7 @@ impl World {
         }
     }
 
-    fn log_of<T>(&self, node: i32, asked: &Asked<T>) -> Result<&Log, ErrorCode> {
+    fn log_of<T>(&self, node: i32, asked: &OffsetQuery<T>) -> Result<&Log, ErrorCode> {
         let at = asked.partition.partition as usize;
         let (leader, epoch) = self.leaders[at];
         match () {
@@ -360,10 +363,10 @@ impl World {
         match self.answers.pop_front() {
             None => return false,
             Some(Answer::Offset(asked, answer)) => {
-                self.inbox.control(|assignment| assignment.offset_answer(&asked, answer, now))
+                self.inbox.with_state_and_readers(|assignment| assignment.handle_listed_offset(&asked, answer, now))
             }
             Some(Answer::Epoch(asked, answer)) => {
-                self.inbox.control(|assignment| assignment.epoch_answer(&asked, answer, now))
+                self.inbox.with_state_and_readers(|assignment| assignment.handle_epoch_end(&asked, answer, now))
             }
         };
         true
@@ -372,7 +375,7 @@ impl World {
     /// Waits for what is being opened on other threads.
     pub(super) fn settle(&self) {
         for _ in 0..60_000 {
-            if self.inbox.with(|assignment| assignment.running_jobs) == 0 {
+            if self.inbox.with_state(|assignment| assignment.running_jobs) == 0 {
                 return;
             }
             std::thread::sleep(SECOND / 5000);
@@ -391,7 +394,7 @@ impl World {
         let next = match of.map(|partition| self.splits.get(&partition)) {
             Some(split) => lock(&split?.1).poll_record(&self.inbox, &mut cx),
             None => {
-                let _reading = self.inbox.read().unwrap();
+                let _reading = self.inbox.start_reading().unwrap();
                 self.inbox.reader().poll_record(&self.inbox, &mut cx)
             }
         };
@@ -409,19 +412,19 @@ impl World {
                 let split = self.inbox.split(&tp("t", partition), false).unwrap();
                 self.splits.insert(partition, split);
             }
-            (false, Some((id, reader))) => self.inbox.unsplit(&id, &reader),
+            (false, Some((id, reader))) => self.inbox.join_split(&id, &reader),
             (_, kept) => self.splits.extend(kept.map(|split| (partition, split))),
         }
     }
 
     /// What `poll` would give.
     pub(super) fn poll(&self, max: usize) -> Records {
-        let reading = self.inbox.read().unwrap();
+        let reading = self.inbox.start_reading().unwrap();
         let mut cx = Context::from_waker(Waker::noop());
-        let portions = self.inbox.reader().poll_portions(max, &self.inbox, &mut cx);
+        let portions = self.inbox.reader().poll_slices(max, &self.inbox, &mut cx);
         match portions {
             Poll::Ready(portions) => {
-                Records::new(portions.unwrap().unwrap(), Home::Common(reading.into_owned().unwrap()))
+                Records::new(portions.unwrap().unwrap(), UnreadReturn::Common(reading.into_owned_guard().unwrap()))
             }
             Poll::Pending => Records::empty(),
         }

@@ -15,11 +15,11 @@ use std::{
 pub(crate) struct Availability {
     /// `None` where the partitioner is not to heed it.
     timeout: Option<Duration>,
-    brokers: HashMap<i32, Broker>,
+    brokers: HashMap<i32, BrokerAvailability>,
 }
 
 #[derive(Debug, Default)]
-struct Broker {
+struct BrokerAvailability {
     /// Since when data waits for it.
     since: Option<Instant>,
     clogged: bool,
@@ -29,7 +29,7 @@ struct Broker {
 
 /// What is found at the time at which a broker is to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum AvailabilityCheck {
     /// Data has waited too long for it, from now on.
     Clogged,
     /// It is to be looked at again then.
@@ -68,19 +68,21 @@ impl Availability {
     }
 
     /// The time has come to look at a broker.
-    pub(crate) fn look(&mut self, node: i32, now: Instant) -> Look {
-        let Some((timeout, broker)) = self.timeout.zip(self.brokers.get_mut(&node)) else { return Look::Nothing };
+    pub(crate) fn look(&mut self, node: i32, now: Instant) -> AvailabilityCheck {
+        let Some((timeout, broker)) = self.timeout.zip(self.brokers.get_mut(&node)) else {
+            return AvailabilityCheck::Nothing;
+        };
         broker.timer = false;
         match broker.since.map(|since| since + timeout) {
             Some(at) if at <= now => {
                 broker.clogged = true;
-                Look::Clogged
+                AvailabilityCheck::Clogged
             }
             Some(at) => {
                 broker.timer = true;
-                Look::Again(at)
+                AvailabilityCheck::Again(at)
             }
-            None => Look::Nothing,
+            None => AvailabilityCheck::Nothing,
         }
     }
 }
@@ -92,13 +94,13 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_millis(100);
 
     #[test]
-    fn a_broker_is_clogged_when_data_has_waited_for_it_for_the_whole_time() {
+    fn unanswered_broker_becomes_unavailable_after_timeout() {
         let mut availability = Availability::new(Some(TIMEOUT));
         let start = Instant::now();
         assert_eq!(availability.waits(1, start), Some(start + TIMEOUT));
         assert_eq!(availability.waits(1, start + TIMEOUT / 2), None, "it waits already");
-        assert_eq!(availability.look(2, start + TIMEOUT), Look::Nothing, "nothing waits for that one");
-        assert_eq!(availability.look(1, start + TIMEOUT), Look::Clogged);
+        assert_eq!(availability.look(2, start + TIMEOUT), AvailabilityCheck::Nothing, "nothing waits for that one");
+        assert_eq!(availability.look(1, start + TIMEOUT), AvailabilityCheck::Clogged);
         assert_eq!(availability.waits(1, start + TIMEOUT), None, "that is known");
         assert!(availability.answered(1));
         assert!(!availability.answered(1));
@@ -106,23 +108,23 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_in_time_begins_the_wait_anew() {
+    fn response_in_time_restarts_availability_timeout() {
         let mut availability = Availability::new(Some(TIMEOUT));
         let start = Instant::now();
         availability.waits(1, start);
         assert!(!availability.answered(1), "it was not clogged");
         let again = start + TIMEOUT / 2;
         assert_eq!(availability.waits(1, again), None, "it will be looked at before");
-        assert_eq!(availability.look(1, start + TIMEOUT), Look::Again(again + TIMEOUT));
-        assert_eq!(availability.look(1, again + TIMEOUT), Look::Clogged);
+        assert_eq!(availability.look(1, start + TIMEOUT), AvailabilityCheck::Again(again + TIMEOUT));
+        assert_eq!(availability.look(1, again + TIMEOUT), AvailabilityCheck::Clogged);
         assert!(availability.answered(1));
         availability.waits(1, again + TIMEOUT);
         availability.answered(1);
-        assert_eq!(availability.look(1, again + TIMEOUT * 2), Look::Nothing, "nothing waits any more");
+        assert_eq!(availability.look(1, again + TIMEOUT * 2), AvailabilityCheck::Nothing, "nothing waits any more");
     }
 
     #[test]
-    fn without_a_timeout_nothing_is_kept() {
+    fn keeps_no_state_without_availability_timeout() {
         let mut availability = Availability::new(None);
         assert!(!availability.is_heeded());
         assert_eq!(availability.waits(1, Instant::now()), None);

@@ -9,7 +9,7 @@ use std::sync::{
 use super::{
     Partitioning, Rule,
     custom::{Leader, TopicSnapshot, ask},
-    load::{Clogged, Load},
+    load::{BrokerUnavailable, PartitionLoad},
     sticky::{Candidate, Preference, Sticky},
 };
 use crate::{error::Error, record::Record};
@@ -43,8 +43,8 @@ impl Chooser {
         leaders: Vec<Leader>,
         partitioning: &Partitioning,
         rack: Option<&str>,
-        load: impl Fn(usize) -> Arc<Load>,
-        mut clogged: impl FnMut(i32) -> Clogged,
+        load: impl Fn(usize) -> Arc<PartitionLoad>,
+        mut clogged: impl FnMut(i32) -> BrokerUnavailable,
         before: Option<&Self>,
     ) -> Self {
         let nobody_leads = leaders.iter().all(|leader| leader.node.is_none());
@@ -85,10 +85,10 @@ impl Chooser {
         partitioning: &Partitioning,
         let_go: impl FnOnce(),
     ) -> Choice {
-        if let Some(partition) = record.chosen_partition() {
+        if let Some(partition) = record.partition() {
             return Choice::Partition(usize::try_from(partition).unwrap_or(usize::MAX));
         }
-        let key = record.key_bytes();
+        let key = record.key();
         match partitioning.rule(key, self.leaders.len()) {
             Rule::Partition(partition) => Choice::Partition(partition),
             Rule::Any => Choice::Any,

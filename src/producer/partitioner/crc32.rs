@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_zlibs() {
+    fn matches_reference_hashes_of_zlib() {
         let golden: &[(&[u8], u32)] = &[
             (b"", 0),
             (b"123456789", 0xcbf4_3926),

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn it_sees_the_topic() {
+    fn partitioner_reads_topic_leaders_and_racks() {
         let last = asked(|topic| {
             assert_eq!((topic.name(), topic.partitions()), ("t", 3));
             assert_eq!(
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_an_error() {
+    fn invalid_choice_or_panic_returns_invalid_argument() {
         for error in [asked(|_| PartitionChoice::Partition(3)), asked(|_| PartitionChoice::Partition(-1))] {
             let error = error.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);

@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_librdkafkas() {
+    fn matches_reference_hashes_of_librdkafka() {
         let golden: &[(&[u8], u32)] = &[
             (b"kafka", 0x0d33_c4e1),
             (b"giberish123456789", 0x77a5_8295),

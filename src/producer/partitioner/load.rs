@@ -11,14 +11,14 @@ use std::sync::{
 /// A partition's batches that are not on their way: apart from the partition itself, whose lock is
 /// busy.
 #[derive(Debug, Default)]
-pub(crate) struct Load {
+pub(crate) struct PartitionLoad {
     /// In the accumulator, the open one included; written under its lock, once a batch.
     accumulated: AtomicU32,
     /// At the sender, to be sent again; written by the sender.
     again: AtomicU32,
 }
 
-impl Load {
+impl PartitionLoad {
     pub(crate) fn set_accumulated(&self, batches: usize) {
         self.accumulated.store(u32::try_from(batches).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
@@ -35,9 +35,9 @@ impl Load {
 
 /// Whether a broker takes what there is for it; shared by all partitions that it leads.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Clogged(Arc<AtomicBool>);
+pub(crate) struct BrokerUnavailable(Arc<AtomicBool>);
 
-impl Clogged {
+impl BrokerUnavailable {
     pub(crate) fn set(&self, clogged: bool) {
         self.0.store(clogged, Ordering::Relaxed);
     }

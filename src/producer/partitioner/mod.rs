@@ -18,10 +18,10 @@ use std::{fmt, sync::Arc};
 
 pub use self::custom::{CustomPartitioner, PartitionChoice, TopicSnapshot};
 pub(crate) use self::{
-    availability::{Availability, Look},
+    availability::{Availability, AvailabilityCheck},
     chooser::{Choice, Chooser},
     custom::Leader,
-    load::{Clogged, Load},
+    load::{BrokerUnavailable, PartitionLoad},
     settings::{NAMES, Partitioning, named},
     sticky::{Sticky, turn_is_over},
 };

@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn murmur2_is_kafkas() {
+    fn matches_reference_hashes_of_kafka() {
         let golden: &[(&[u8], i32)] = &[
             (b"", 275646681),
             (b"21", -973932308),
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_go_where_java_sends_them() {
+    fn assigns_keys_to_same_partitions_as_java() {
         assert_eq!(partition(b"kafka", 3), 1);
         assert_eq!(partition(b"kafka", 10), 0);
         assert_eq!(partition(b"test", 6), 5);

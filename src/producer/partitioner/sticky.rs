@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use super::{
-    load::{Clogged, Load},
-    weights::{Queue, Weights},
+    load::{BrokerUnavailable, PartitionLoad},
+    weights::{QueueLength, Weights},
 };
 
 /// A partition that has a leader, as far as turns are concerned.
@@ -16,9 +16,9 @@ pub(super) struct Candidate {
     pub(crate) partition: u32,
     /// Whether its leader is in the producer's own rack.
     pub(crate) local: bool,
-    pub(crate) load: Arc<Load>,
+    pub(crate) load: Arc<PartitionLoad>,
     /// Of its leader.
-    pub(crate) clogged: Clogged,
+    pub(crate) clogged: BrokerUnavailable,
 }
 
 /// What goes before what among the candidates.
@@ -64,7 +64,7 @@ struct Drawing {
     /// How many more turns are drawn from them.
     turns: usize,
     /// Memory for the next ones.
-    queues: Vec<Queue>,
+    queues: Vec<QueueLength>,
 }
 
 impl Sticky {
@@ -141,7 +141,7 @@ impl Drawing {
         let changes = preference.adaptive || preference.available;
         self.turns = if changes { candidates.len() / LOOKS } else { usize::MAX };
         let Preference { adaptive, available, local } = *preference;
-        let take = |queues: &mut Vec<Queue>, wanted: &dyn Fn(&Candidate, u32) -> bool| {
+        let take = |queues: &mut Vec<QueueLength>, wanted: &dyn Fn(&Candidate, u32) -> bool| {
             queues.clear();
             for candidate in candidates {
                 let waiting = if changes { candidate.load.batches() } else { 0 };

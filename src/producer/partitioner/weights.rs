@@ -2,7 +2,7 @@
 //! (KIP-794).
 
 /// A queue's partition, and how many batches are in it.
-pub(super) type Queue = (u32, u32);
+pub(super) type QueueLength = (u32, u32);
 
 /// The table that the next turn is drawn from.
 ///
@@ -20,7 +20,7 @@ pub(super) struct Weights {
 
 impl Weights {
     /// Makes the table anew, in the memory of the last one.
-    pub(super) fn fill(&mut self, queues: &[Queue]) {
+    pub(super) fn fill(&mut self, queues: &[QueueLength]) {
         self.partitions.clear();
         self.cumulative.clear();
         self.partitions.extend(queues.iter().map(|(partition, _)| *partition));
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_are_javas() {
+    fn cumulative_weights_match_java_client() {
         assert_eq!(weights(&[0, 3, 1]).cumulative, [4, 5, 8]);
         assert_eq!(weights(&[5, 0, 3, 0, 1]).cumulative, [1, 7, 10, 16, 21]);
         let mut turns = [0; 5];
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_queues_have_no_table_and_no_two_turns_at_once() {
+    fn equal_queues_avoid_same_partition_twice() {
         for length in [0, 7, u32::MAX] {
             let table = weights(&[length; 4]);
             assert!(table.cumulative.is_empty());

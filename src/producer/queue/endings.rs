@@ -8,12 +8,12 @@ use std::{
 
 use rand::rngs::StdRng;
 
-use super::{Aftermath, PartitionQueue, Rules};
+use super::{EpochEffects, PartitionQueue, SenderRules};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind},
     log::event,
     producer::{
-        batch::{Batch, Verdict},
+        batch::{Batch, BatchOutcome},
         idempotence::Raise,
     },
 };
@@ -29,7 +29,7 @@ impl PartitionQueue {
         error: Error,
         hopeless: bool,
         now: Instant,
-        rules: &Rules,
+        rules: &SenderRules,
         rng: &mut StdRng,
     ) {
         if hopeless || batch.is_decided() {
@@ -88,14 +88,14 @@ impl PartitionQueue {
     pub(super) fn fail(&mut self, batch: Batch, error: Error) {
         self.forget(&batch);
         let status = batch.status();
-        self.decide(batch, Verdict::Failed(error.with_status(status)));
+        self.decide(batch, BatchOutcome::Failed(error.with_status(status)));
     }
 
     /// Gives a batch its verdict. It is told when those of all earlier batches have been, so that
     /// results come in the order of sending.
-    pub(super) fn decide(&mut self, mut batch: Batch, verdict: Verdict) {
+    pub(super) fn decide(&mut self, mut batch: Batch, verdict: BatchOutcome) {
         batch.decide(verdict);
-        if batch.is_kept_back() {
+        if batch.is_withheld() {
             let at = self.decided.partition_point(|other| other.order < batch.order);
             self.decided.insert(at, batch);
         }
@@ -111,11 +111,11 @@ impl PartitionQueue {
     /// Tells the verdicts of all batches before that place, in their order.
     pub(super) fn tell_before(&mut self, order: u128) {
         loop {
-            let flying = self.in_flight.iter_mut().map(|flying| &mut flying.batch).filter(|batch| batch.is_kept_back());
+            let flying = self.in_flight.iter_mut().map(|flying| &mut flying.batch).filter(|batch| batch.is_withheld());
             let next = flying.chain(self.decided.front_mut()).min_by_key(|batch| batch.order);
             let Some(batch) = next.filter(|batch| batch.order < order) else { return };
-            batch.tell();
-            if self.decided.front().is_some_and(|batch| !batch.is_kept_back()) {
+            batch.complete_decided();
+            if self.decided.front().is_some_and(|batch| !batch.is_withheld()) {
                 self.decided.pop_front();
             }
         }
@@ -126,7 +126,7 @@ impl PartitionQueue {
         let Some(sequence) = batch.sequence else { return };
         if batch.maybe_written {
             self.sequences.unresolved();
-        } else if batch.numbers_used {
+        } else if batch.sequences_used {
             self.sequences.lost();
         } else {
             self.sequences.dropped(sequence, batch.records(), self.has_outstanding());
@@ -146,7 +146,7 @@ impl PartitionQueue {
     /// A batch that no attempt can have written was refused for other reasons than that it did not
     /// come next.
     pub(super) fn refused_unwritten(&mut self, batch: &Batch) {
-        if !batch.maybe_written && !batch.numbers_used {
+        if !batch.maybe_written && !batch.sequences_used {
             self.unwritten_from = self.unwritten_from.min(batch.order);
         }
     }
@@ -162,12 +162,12 @@ impl PartitionQueue {
         self.waiting = rest;
         for batch in doubtful {
             let error = in_doubt(&batch).with_status(DeliveryStatus::PossiblyPersisted);
-            self.decide(batch, Verdict::Failed(error));
+            self.decide(batch, BatchOutcome::Failed(error));
         }
     }
 
     /// What every event ends with: the epoch, and the results that can be told now.
-    pub(super) fn settle_down(&mut self) -> Aftermath {
+    pub(super) fn settle_down(&mut self) -> EpochEffects {
         let aftermath = self.settle_numbers();
         self.tell_in_turn();
         aftermath
@@ -175,26 +175,26 @@ impl PartitionQueue {
 
     /// Decides about numbers in doubt, and raises the epoch if that is due and nothing is in
     /// flight.
-    fn settle_numbers(&mut self) -> Aftermath {
+    fn settle_numbers(&mut self) -> EpochEffects {
         if !self.has_outstanding() {
             self.sequences.nothing_outstanding();
         }
         if !self.sequences.wants_raise() || !self.in_flight.is_empty() {
-            return Aftermath::default();
+            return EpochEffects::default();
         }
         let in_question = self.waiting.iter().any(|batch| batch.sequence.is_some() && batch.maybe_written);
         if in_question && self.sequences.raise_can_wait() {
-            return Aftermath::default();
+            return EpochEffects::default();
         }
         self.fail_what_new_numbers_would_double();
         self.unwritten_from = u128::MAX;
         for batch in &mut self.waiting {
             batch.sequence = None;
             // Not under the numbers that it gets now.
-            (batch.maybe_written, batch.numbers_used, batch.whole_in_doubt) = (false, false, false);
+            (batch.maybe_written, batch.sequences_used, batch.whole_in_doubt) = (false, false, false);
         }
         let needs_new_id = self.sequences.raise() == Raise::NeedsNewId;
-        Aftermath { raised: true, raised_to: self.sequences.producer(), needs_new_id }
+        EpochEffects { raised: true, raised_to: self.sequences.producer(), needs_new_id }
     }
 }
 
@@ -206,7 +206,7 @@ fn in_doubt(batch: &Batch) -> Error {
 }
 
 /// Takes note of a batch whose time is up, and gives its error.
-pub(super) fn late(batch: &Batch, rules: &Rules, cause: Option<&Error>) -> Error {
+pub(super) fn late(batch: &Batch, rules: &SenderRules, cause: Option<&Error>) -> Error {
     batch.counters().expired(batch.records());
     let place = batch.place();
     let millis = rules.delivery_timeout.as_millis();

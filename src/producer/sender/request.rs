@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    producer::{batch::Body, ticket::Ticket},
+    producer::{batch::Body, ticket::RevocableBatch},
     wire::{batch::ProducerStamp, fetch::NodeEndpoint},
 };
 
@@ -16,12 +16,12 @@ pub(crate) struct ProduceRequest {
     pub(crate) id: u64,
     pub(crate) node: i32,
     /// Those of one topic stand next to each other.
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<RequestPart>,
 }
 
 /// One partition's batch in a request.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct RequestPart {
     /// The partition's place in the sender's list.
     pub(crate) slot: usize,
     pub(crate) topic: Arc<str>,
@@ -30,7 +30,7 @@ pub(crate) struct Part {
     /// Sealed on the way; an error for what could not be.
     pub(crate) body: Result<Body, Error>,
     pub(crate) stamp: ProducerStamp,
-    pub(crate) ticket: Ticket,
+    pub(crate) ticket: RevocableBatch,
     /// Set when it was taken back before the request was written, because records of it or of
     /// another batch in the request had been given up.
     pub(crate) withdrawn: bool,
@@ -56,7 +56,7 @@ pub(crate) enum Effect {
         node: i32,
         millis: i32,
     },
-    AskProducerId,
+    RequestProducerId,
     /// A broker takes no data for longer than `partitioner.availability.timeout.ms`, or takes it
     /// again.
     Clogged {
@@ -66,9 +66,9 @@ pub(crate) enum Effect {
 }
 
 /// "orders[3]", for errors.
-pub(super) struct Place<'a>(pub(super) &'a Part);
+pub(super) struct PartitionName<'a>(pub(super) &'a RequestPart);
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for PartitionName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}[{}]", self.0.topic, self.0.partition)
     }

@@ -4,14 +4,14 @@ use super::*;
 use crate::{ErrorKind, testkit::on, wire::ApiKey};
 
 #[tokio::test(start_paused = true)]
-async fn a_full_buffer_gives_the_record_back_or_waits() {
+async fn full_buffer_returns_record_or_blocks() {
     let cluster = cluster(1).await;
     let hang = cluster.fault(on(ApiKey::Produce).forever().delay(ms(1000)));
     let producer = builder(&cluster).buffer_memory(5000).max_block(ms(300)).build().await.unwrap();
     let value = vec![b'x'; 500];
     let mut taken = Vec::new();
     let refused = loop {
-        match producer.try_send(Record::to(TOPIC).value(&value).header("n", taken.len().to_string())) {
+        match producer.try_send(Record::to(TOPIC).with_value(&value).with_header("n", taken.len().to_string())) {
             Ok(delivery) => taken.push(delivery),
             Err(refused) => break refused,
         }
@@ -30,11 +30,11 @@ async fn a_full_buffer_gives_the_record_back_or_waits() {
         result.unwrap();
     }
     producer.send(record).await.unwrap().await.unwrap();
-    assert_eq!(producer.0.shared.ledger.credits.free(), 5000);
+    assert_eq!(producer.0.shared.ledger.buffer.free(), 5000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn senders_that_wait_end_the_linger_and_are_served_in_order() {
+async fn blocked_senders_end_linger_and_keep_order() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster)
         .linger(Duration::from_secs(30))
@@ -47,7 +47,7 @@ async fn senders_that_wait_end_the_linger_and_are_served_in_order() {
     let before = tokio::time::Instant::now();
     let value = "x".repeat(300);
     for number in 0..40 {
-        drop(producer.send(Record::to(TOPIC).partition(0).value(format!("{number} {value}"))).await.unwrap());
+        drop(producer.send(Record::to(TOPIC).with_partition(0).with_value(format!("{number} {value}"))).await.unwrap());
     }
     assert!(before.elapsed() < Duration::from_secs(10), "the full buffer waited for the linger");
     assert_eq!(producer.flush(ms(5000)).await, 0);
@@ -56,7 +56,7 @@ async fn senders_that_wait_end_the_linger_and_are_served_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_senders_that_wait_do_not_wait_for_each_others_linger() {
+async fn blocked_senders_do_not_wait_for_linger() {
     let cluster = cluster(1).await;
     let hour = Duration::from_secs(3600);
     let producer = builder(&cluster).linger(hour).delivery_timeout(hour * 2).buffer_memory(1000).build().await.unwrap();
@@ -64,7 +64,7 @@ async fn several_senders_that_wait_do_not_wait_for_each_others_linger() {
     let mut senders = tokio::task::JoinSet::new();
     for _ in 0..5 {
         let producer = producer.clone();
-        senders.spawn(async move { producer.send(Record::to(TOPIC).value("x".repeat(800))).await.map(drop) });
+        senders.spawn(async move { producer.send(Record::to(TOPIC).with_value("x".repeat(800))).await.map(drop) });
     }
     // All but the last have somebody waiting behind them.
     for _ in 0..5 {
@@ -74,21 +74,21 @@ async fn several_senders_that_wait_do_not_wait_for_each_others_linger() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_that_goes_away_takes_no_room_along() {
+async fn cancelled_send_releases_its_buffer_memory() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).buffer_memory(1000).build().await.unwrap();
     let value = vec![b'x'; 800];
     cluster.fault(on(ApiKey::Produce).delay(ms(500)));
-    let first = producer.send(Record::to(TOPIC).value(&value)).await.unwrap();
-    let waiting = producer.send(Record::to(TOPIC).value(&value));
+    let first = producer.send(Record::to(TOPIC).with_value(&value)).await.unwrap();
+    let waiting = producer.send(Record::to(TOPIC).with_value(&value));
     assert!(tokio::time::timeout(ms(50), waiting).await.is_err());
     first.await.unwrap();
-    producer.send(Record::to(TOPIC).value(&value)).await.unwrap().await.unwrap();
+    producer.send(Record::to(TOPIC).with_value(&value)).await.unwrap().await.unwrap();
     assert_eq!(cluster.log_end(TOPIC, 0).unwrap(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_buffer_before_a_dead_broker_ends_with_results() {
+async fn dead_broker_times_out_buffered_records() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster)
         .buffer_memory(3000)
@@ -103,28 +103,28 @@ async fn a_full_buffer_before_a_dead_broker_ends_with_results() {
     let value = vec![b'x'; 900];
     let mut deliveries = Vec::new();
     for _ in 0..3 {
-        deliveries.push(producer.send(Record::to(TOPIC).value(&value)).await.unwrap());
+        deliveries.push(producer.send(Record::to(TOPIC).with_value(&value)).await.unwrap());
     }
-    assert_eq!(producer.send(Record::to(TOPIC).value(&value)).await.unwrap_err().kind(), ErrorKind::BufferFull);
+    assert_eq!(producer.send(Record::to(TOPIC).with_value(&value)).await.unwrap_err().kind(), ErrorKind::BufferFull);
     for result in results(deliveries).await {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert_eq!(error.delivery_status(), Some(crate::DeliveryStatus::NotPersisted), "nothing was ever written");
     }
-    assert_eq!(producer.0.shared.ledger.credits.free(), 3000);
+    assert_eq!(producer.0.shared.ledger.buffer.free(), 3000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_sent_is_refused_and_harms_nothing_else() {
+async fn rejects_unsendable_record_without_harming_others() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).max_request_size(1000).build().await.unwrap();
     let large = vec![b'x'; 1000];
-    let delivery = producer.send(Record::to(TOPIC).value("before")).await.unwrap();
+    let delivery = producer.send(Record::to(TOPIC).with_value("before")).await.unwrap();
     for (record, kind) in [
-        (Record::to(TOPIC).value(&large), ErrorKind::RecordTooLarge),
-        (Record::to("no/topic").value("x"), ErrorKind::InvalidArgument),
-        (Record::to("").value("x"), ErrorKind::InvalidArgument),
-        (Record::to(TOPIC).partition(-1).value("x"), ErrorKind::InvalidArgument),
+        (Record::to(TOPIC).with_value(&large), ErrorKind::RecordTooLarge),
+        (Record::to("no/topic").with_value("x"), ErrorKind::InvalidArgument),
+        (Record::to("").with_value("x"), ErrorKind::InvalidArgument),
+        (Record::to(TOPIC).with_partition(-1).with_value("x"), ErrorKind::InvalidArgument),
     ] {
         let error = producer.send(record.clone()).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
@@ -133,12 +133,12 @@ async fn what_cannot_be_sent_is_refused_and_harms_nothing_else() {
         assert_eq!(refused.into_record(), record);
     }
     delivery.await.unwrap();
-    producer.send(Record::to(TOPIC).value("after")).await.unwrap().await.unwrap();
+    producer.send(Record::to(TOPIC).with_value("after")).await.unwrap().await.unwrap();
     assert_eq!(log(&cluster, 0), ["before", "after"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn settings_that_cannot_be_used_are_named() {
+async fn build_error_names_unusable_setting() {
     let error = Producer::builder("a:1").property("linger.ms", "soon").build().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     let error = Producer::builder("").build().await.unwrap_err();
@@ -149,7 +149,7 @@ async fn settings_that_cannot_be_used_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_tasks_over_a_small_buffer_lose_nothing_and_keep_their_order() {
+async fn small_buffer_keeps_order_across_many_tasks() {
     const TASKS: u64 = 8;
     const RECORDS: u64 = 1500;
     let cluster = cluster(1).await;
@@ -161,7 +161,7 @@ async fn many_tasks_over_a_small_buffer_lose_nothing_and_keep_their_order() {
         tasks.push(tokio::spawn(async move {
             let mut last = None;
             for number in 0..RECORDS {
-                let record = Record::to(TOPIC).partition(0).value(format!("{task} {number:>60}"));
+                let record = Record::to(TOPIC).with_partition(0).with_value(format!("{task} {number:>60}"));
                 last = Some(producer.send(record).await.unwrap());
             }
             last.unwrap().await.unwrap()
@@ -179,5 +179,5 @@ async fn many_tasks_over_a_small_buffer_lose_nothing_and_keep_their_order() {
         next[task as usize] += 1;
     }
     assert_eq!(next, [RECORDS; TASKS as usize]);
-    assert_eq!(producer.0.shared.ledger.credits.free(), 6000);
+    assert_eq!(producer.0.shared.ledger.buffer.free(), 6000);
 }

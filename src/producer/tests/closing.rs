@@ -1,10 +1,10 @@
 //! Ends: closed, dropped, or left without a runtime.
 
 use super::*;
-use crate::{DeliveryStatus, ErrorKind, Purge, testkit::on, wire::ApiKey};
+use crate::{DeliveryStatus, ErrorKind, PurgeScope, testkit::on, wire::ApiKey};
 
 #[tokio::test(start_paused = true)]
-async fn closing_delivers_what_is_there_and_refuses_the_rest() {
+async fn close_delivers_pending_and_rejects_new_records() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster)
         .linger(Duration::from_secs(60))
@@ -17,14 +17,14 @@ async fn closing_delivers_what_is_there_and_refuses_the_rest() {
     for result in results(deliveries).await {
         result.unwrap();
     }
-    assert_eq!(producer.send(Record::to(TOPIC).value("x")).await.unwrap_err().kind(), ErrorKind::Closed);
-    assert_eq!(producer.try_send(Record::to(TOPIC).value("x")).unwrap_err().error().kind(), ErrorKind::Closed);
+    assert_eq!(producer.send(Record::to(TOPIC).with_value("x")).await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(producer.try_send(Record::to(TOPIC).with_value("x")).unwrap_err().error().kind(), ErrorKind::Closed);
     assert_eq!(producer.flush(ms(10)).await, 0);
     producer.close(ms(10)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_before_a_dead_broker_is_bounded() {
+async fn close_times_out_when_broker_is_dead() {
     let cluster = cluster(1).await;
     let producer = producer(&cluster).await;
     send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
@@ -42,7 +42,7 @@ async fn closing_before_a_dead_broker_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_tells_what_may_be_written() {
+async fn close_reports_possibly_persisted_records() {
     let cluster = cluster(1).await;
     let producer = producer(&cluster).await;
     send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
@@ -57,7 +57,7 @@ async fn closing_tells_what_may_be_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_producer_still_delivers() {
+async fn dropped_producer_delivers_pending_records() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster)
         .linger(Duration::from_secs(60))
@@ -77,7 +77,7 @@ async fn a_dropped_producer_still_delivers() {
 }
 
 #[test]
-fn a_runtime_that_is_dropped_leaves_no_delivery_without_a_result() {
+fn dropped_runtime_completes_all_deliveries() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (cluster, producer, deliveries, waiting) = runtime.block_on(async {
         let cluster = cluster(1).await;
@@ -86,7 +86,7 @@ fn a_runtime_that_is_dropped_leaves_no_delivery_without_a_result() {
         let mut deliveries = send_numbers(&producer, 0..3).await;
         fault.reached(1).await;
         deliveries.extend(send_numbers(&producer, 3..200).await);
-        let waiting = producer.send(Record::to("unknown").value("x")).await.unwrap();
+        let waiting = producer.send(Record::to("unknown").with_value("x")).await.unwrap();
         (cluster, producer, deliveries, waiting)
     });
     runtime.shutdown_timeout(Duration::from_secs(5));
@@ -101,7 +101,7 @@ fn a_runtime_that_is_dropped_leaves_no_delivery_without_a_result() {
         assert_eq!(statuses[0], DeliveryStatus::PossiblyPersisted);
         assert_eq!(*statuses.last().unwrap(), DeliveryStatus::NotPersisted);
         assert_eq!(waiting.await.unwrap_err().kind(), ErrorKind::Closed);
-        assert_eq!(producer.send(Record::to(TOPIC).value("x")).await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(producer.send(Record::to(TOPIC).with_value("x")).await.unwrap_err().kind(), ErrorKind::Closed);
         let closed = tokio::time::timeout(Duration::from_secs(5), producer.close(ms(100))).await;
         let error = closed.expect("close hangs without a runtime of its own").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Closed);
@@ -111,18 +111,18 @@ fn a_runtime_that_is_dropped_leaves_no_delivery_without_a_result() {
 }
 
 #[test]
-fn a_purge_does_not_wait_for_ever_for_a_runtime_that_nobody_runs() {
+fn purge_returns_when_runtime_is_idle() {
     let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (cluster, producer, delivery) = own.block_on(async {
         let cluster = cluster(1).await;
         let producer = builder(&cluster).linger(Duration::from_secs(60)).max_block(ms(200)).build().await.unwrap();
         producer.partitions_for(TOPIC).await.unwrap();
-        let delivery = producer.send(Record::to(TOPIC).value("x")).await.unwrap();
+        let delivery = producer.send(Record::to(TOPIC).with_value("x")).await.unwrap();
         (cluster, producer, delivery)
     });
     let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let purged =
-        other.block_on(async { tokio::time::timeout(Duration::from_secs(20), producer.purge(Purge::All)).await });
+        other.block_on(async { tokio::time::timeout(Duration::from_secs(20), producer.purge(PurgeScope::All)).await });
     assert_eq!(purged.expect("it hangs"), 0);
     // As soon as it runs again, they are given up all the same.
     let error = own.block_on(async { tokio::time::timeout(Duration::from_secs(20), delivery).await });
@@ -131,7 +131,7 @@ fn a_purge_does_not_wait_for_ever_for_a_runtime_that_nobody_runs() {
 }
 
 #[test]
-fn without_a_runtime_the_error_says_so() {
+fn build_fails_outside_tokio_runtime() {
     let mut build = Box::pin(Producer::builder("a:1").build());
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     let std::task::Poll::Ready(Err(error)) = build.as_mut().poll(&mut cx) else { panic!("it was built") };

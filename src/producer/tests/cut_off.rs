@@ -47,7 +47,7 @@ impl Network for Holes {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_that_waits_for_a_connection_in_vain_goes_on_at_the_next_leader_together() {
+async fn resends_batches_together_after_unreachable_leader_moves() {
     for compression in [crate::wire::Compression::None, crate::wire::Compression::Lz4] {
         let cluster = cluster_with(Options::new().brokers(2), 1).await;
         cluster.move_leader(TOPIC, 0, 2).unwrap();
@@ -62,7 +62,7 @@ async fn all_that_waits_for_a_connection_in_vain_goes_on_at_the_next_leader_toge
         for batch in 0..5 {
             for number in 1 + batch * 400..1 + (batch + 1) * 400 {
                 let value = format!("{number:>100}");
-                deliveries.push(producer.send(Record::to(TOPIC).partition(0).value(value)).await.unwrap());
+                deliveries.push(producer.send(Record::to(TOPIC).with_partition(0).with_value(value)).await.unwrap());
             }
             tokio::time::sleep(ms(5)).await;
         }

@@ -4,11 +4,12 @@ use super::*;
 use crate::{Acks, Compression, DeliveryReport, ErrorKind, error::ErrorCode, testkit::on, wire::ApiKey};
 
 #[tokio::test(start_paused = true)]
-async fn a_record_comes_back_with_its_place_in_the_log() {
+async fn delivery_returns_partition_offset_and_timestamp() {
     let cluster = cluster(3).await;
     let producer = producer(&cluster).await;
-    let record = Record::to(TOPIC).key("kafka").value("shipped").header("trace", "a1").null_header("none");
-    let at = producer.send(record.timestamp_millis(1_700_000_000_000)).await.unwrap().await.unwrap();
+    let record =
+        Record::to(TOPIC).with_key("kafka").with_value("shipped").with_header("trace", "a1").with_null_header("none");
+    let at = producer.send(record.with_timestamp_millis(1_700_000_000_000)).await.unwrap().await.unwrap();
     assert_eq!((&*at.topic, at.partition, at.offset), (TOPIC, 1, Some(0)), "murmur2 of \"kafka\" modulo 3 is 1");
     assert_eq!(at.timestamp_millis, 1_700_000_000_000);
     let stored = &cluster.records(TOPIC, 1).unwrap()[0];
@@ -18,7 +19,7 @@ async fn a_record_comes_back_with_its_place_in_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_records_share_few_requests_and_stay_in_order() {
+async fn batches_many_records_and_keeps_order() {
     let cluster = cluster(1).await;
     let producer = producer(&cluster).await;
     let deliveries = send_numbers(&producer, 0..2000).await;
@@ -31,13 +32,13 @@ async fn many_records_share_few_requests_and_stay_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_without_keys_fill_one_partition_after_the_other() {
+async fn keyless_records_fill_partitions_in_turn() {
     let cluster = cluster(3).await;
     let producer = builder(&cluster).batch_size(1000).build().await.unwrap();
     producer.partitions_for(TOPIC).await.unwrap();
-    producer.send(Record::to(TOPIC).value("first")).await.unwrap().await.unwrap();
+    producer.send(Record::to(TOPIC).with_value("first")).await.unwrap().await.unwrap();
     for _ in 0..3000 {
-        drop(producer.send(Record::to(TOPIC).value([7u8; 50].as_slice())).await.unwrap());
+        drop(producer.send(Record::to(TOPIC).with_value([7u8; 50].as_slice())).await.unwrap());
     }
     assert_eq!(producer.flush(ms(10_000)).await, 0);
     let ends: Vec<i64> = (0..3).map(|partition| cluster.log_end(TOPIC, partition).unwrap()).collect();
@@ -83,14 +84,14 @@ async fn every_codec_and_acks_deliver() {
 }
 
 #[tokio::test]
-async fn large_batches_are_compressed_beside_the_sender() {
+async fn compresses_large_batches_outside_sender_task() {
     let cluster = cluster(1).await;
     let producer =
         builder(&cluster).compression(Compression::Lz4).batch_size(200_000).linger(ms(20)).build().await.unwrap();
     let value = vec![b'x'; 1000];
     let mut deliveries = Vec::new();
     for _ in 0..500 {
-        deliveries.push(producer.send(Record::to(TOPIC).value(&value)).await.unwrap());
+        deliveries.push(producer.send(Record::to(TOPIC).with_value(&value)).await.unwrap());
     }
     for (offset, at) in results(deliveries).await.into_iter().enumerate() {
         assert_eq!(at.unwrap().offset, Some(offset as i64));
@@ -98,32 +99,33 @@ async fn large_batches_are_compressed_beside_the_sender() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_brokers_time_is_told_where_the_topic_has_it() {
+async fn returns_log_append_time_of_topic() {
     let cluster = cluster(1).await;
     cluster.create_topic_with("stamped", 1, [("message.timestamp.type", "LogAppendTime")]).unwrap();
     let producer = producer(&cluster).await;
-    let record = Record::to("stamped").value("x").timestamp_millis(5);
+    let record = Record::to("stamped").with_value("x").with_timestamp_millis(5);
     let at = producer.send(record).await.unwrap().await.unwrap();
     assert_ne!(at.timestamp_millis, 5);
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_record_has_one_report_and_unread_ones_hold_their_room() {
+async fn unread_delivery_reports_hold_buffer_memory() {
     let cluster = cluster(2).await;
     let producer = builder(&cluster).buffer_memory(20_000).max_block(ms(50)).build().await.unwrap();
     let mut reports = producer.delivery_reports();
     let mut expected = Vec::new();
     for number in 0..100 {
-        let record = Record::to(TOPIC).partition(number % 2).value("v").timestamp_millis(i64::from(number));
+        let record =
+            Record::to(TOPIC).with_partition(number % 2).with_value("v").with_timestamp_millis(i64::from(number));
         expected.push(producer.send(record).await.unwrap().id());
     }
     assert_eq!(producer.flush(ms(5000)).await, 0);
-    assert_ne!(producer.0.shared.ledger.credits.free(), 20_000, "unread reports hold their credits");
+    assert_ne!(producer.0.shared.ledger.buffer.free(), 20_000, "unread reports hold their credits");
     let mut seen: Vec<DeliveryReport> = Vec::new();
     while let Some(report) = reports.try_next() {
         seen.push(report);
     }
-    assert_eq!(producer.0.shared.ledger.credits.free(), 20_000);
+    assert_eq!(producer.0.shared.ledger.buffer.free(), 20_000);
     assert_eq!(seen.len(), 100);
     for report in &seen {
         let at = report.result.as_ref().unwrap();
@@ -138,11 +140,11 @@ async fn each_record_has_one_report_and_unread_ones_hold_their_room() {
         drop(delivery);
     }
     assert_eq!(producer.flush(ms(5000)).await, 0);
-    assert_eq!(producer.0.shared.ledger.credits.free(), 20_000);
+    assert_eq!(producer.0.shared.ledger.buffer.free(), 20_000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stream_of_reports_ends_behind_the_last_when_the_producer_is_closed() {
+async fn report_stream_ends_after_producer_closes() {
     let cluster = cluster(1).await;
     let producer = producer(&cluster).await;
     let mut reports = producer.delivery_reports();
@@ -157,7 +159,7 @@ async fn the_stream_of_reports_ends_behind_the_last_when_the_producer_is_closed(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_does_not_wait_for_a_long_linger() {
+async fn flush_does_not_wait_for_linger() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster)
         .linger(Duration::from_secs(3600))
@@ -179,10 +181,10 @@ async fn a_flush_does_not_wait_for_a_long_linger() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_flush_a_batch_leaves_after_its_linger_and_not_before() {
+async fn sends_batch_when_linger_elapses() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).linger(ms(500)).build().await.unwrap();
-    producer.send(Record::to(TOPIC).value("warm up")).await.unwrap().await.unwrap();
+    producer.send(Record::to(TOPIC).with_value("warm up")).await.unwrap().await.unwrap();
     let before = tokio::time::Instant::now();
     let mut deliveries = send_numbers(&producer, 0..5).await;
     tokio::time::sleep(ms(300)).await;
@@ -195,7 +197,7 @@ async fn without_flush_a_batch_leaves_after_its_linger_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_is_too_large_for_the_topic_is_split() {
+async fn splits_batch_too_large_for_topic() {
     let cluster = cluster_with(Options::new().max_message_bytes(2000), 1).await;
     let producer = builder(&cluster).batch_size(16_384).linger(ms(50)).build().await.unwrap();
     let mut reports = producer.delivery_reports();
@@ -210,9 +212,9 @@ async fn a_batch_that_is_too_large_for_the_topic_is_split() {
     assert!(reports.try_next().is_none());
     // One record alone that is too large cannot be split.
     let large = vec![b'x'; 3000];
-    let error = producer.send(Record::to(TOPIC).value(&large)).await.unwrap().await.unwrap_err();
+    let error = producer.send(Record::to(TOPIC).with_value(&large)).await.unwrap().await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::RecordTooLarge, Some(ErrorCode::MESSAGE_TOO_LARGE)));
-    let after = producer.send(Record::to(TOPIC).value("after")).await.unwrap().await.unwrap();
+    let after = producer.send(Record::to(TOPIC).with_value("after")).await.unwrap().await.unwrap();
     assert_eq!(after.offset, Some(800));
 }
 
@@ -223,7 +225,7 @@ async fn collected_deliveries_report_each_failure() {
     let mut deliveries = crate::Deliveries::default();
     for number in 0..20_usize {
         let value = "x".repeat(if number % 10 == 7 { 1000 } else { 5 });
-        let record = Record::to(TOPIC).partition((number % 2) as i32).value(value);
+        let record = Record::to(TOPIC).with_partition((number % 2) as i32).with_value(value);
         deliveries.push(producer.send(record).await.unwrap());
     }
     assert_eq!(deliveries.len(), 20);

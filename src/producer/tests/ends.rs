@@ -17,11 +17,11 @@ async fn filled(cluster: &Cluster) -> (Producer, Delivery, crate::testkit::Fault
 }
 
 fn wide() -> Record<'static> {
-    Record::to(TOPIC).partition(0).value(vec![b'x'; 800])
+    Record::to(TOPIC).with_partition(0).with_value(vec![b'x'; 800])
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_in_flight_when_the_producer_is_dropped_gets_its_results() {
+async fn dropped_producer_completes_records_in_flight() {
     for broker_dies in [false, true] {
         let cluster = cluster(1).await;
         let slow = cluster.fault(on(ApiKey::Produce).forever().delay(ms(2000)));
@@ -45,7 +45,7 @@ async fn what_is_in_flight_when_the_producer_is_dropped_gets_its_results() {
 }
 
 #[test]
-fn a_runtime_that_ends_at_any_moment_leaves_nobody_waiting() {
+fn runtime_shutdown_completes_every_send_and_delivery() {
     for millis in [0, 1, 3, 10, 30] {
         let own = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (cluster, producer, mut deliveries) = own.block_on(async {
@@ -63,7 +63,7 @@ fn a_runtime_that_ends_at_any_moment_leaves_nobody_waiting() {
                 other.block_on(async {
                     let mut sent = Vec::new();
                     loop {
-                        match producer.send(Record::to(TOPIC).partition(0).value(vec![b'x'; 100])).await {
+                        match producer.send(Record::to(TOPIC).with_partition(0).with_value(vec![b'x'; 100])).await {
                             Ok(delivery) => sent.push(delivery),
                             Err(error) => return (sent, error),
                         }
@@ -88,7 +88,7 @@ fn a_runtime_that_ends_at_any_moment_leaves_nobody_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_from_two_tasks_is_closing() {
+async fn concurrent_closes_both_deliver_records() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).delay(ms(500)));
     let producer = producer(&cluster).await;
@@ -106,7 +106,7 @@ async fn closing_from_two_tasks_is_closing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_who_close_the_impatient_one_ends_it_for_both() {
+async fn shorter_close_timeout_ends_both_closes() {
     let cluster = cluster(1).await;
     let (producer, first, _hang) = filled(&cluster).await;
     let patient = tokio::spawn({
@@ -131,7 +131,7 @@ async fn of_two_who_close_the_impatient_one_ends_it_for_both() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_who_close_both_are_told_that_all_was_delivered() {
+async fn concurrent_closes_succeed_after_full_delivery() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).delay(ms(200)));
     let producer = producer(&cluster).await;
@@ -143,7 +143,7 @@ async fn of_two_who_close_both_are_told_that_all_was_delivered() {
 }
 
 #[test]
-fn closing_is_bounded_though_nobody_runs_the_runtime_of_the_producer() {
+fn close_times_out_when_runtime_is_idle() {
     let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (cluster, producer) = own.block_on(async {
         let cluster = cluster(1).await;
@@ -151,7 +151,7 @@ fn closing_is_bounded_though_nobody_runs_the_runtime_of_the_producer() {
         (cluster, producer)
     });
     let other = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let delivery = other.block_on(producer.send(Record::to(TOPIC).value("x"))).unwrap();
+    let delivery = other.block_on(producer.send(Record::to(TOPIC).with_value("x"))).unwrap();
     let closing = async { tokio::time::timeout(SOON, producer.close(ms(100))).await };
     let error = other.block_on(closing).expect("close waits without end").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
@@ -163,7 +163,7 @@ fn closing_is_bounded_though_nobody_runs_the_runtime_of_the_producer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_sends_those_away_who_wait_for_room() {
+async fn close_rejects_senders_blocked_on_buffer() {
     let cluster = cluster(1).await;
     let (producer, first, hang) = filled(&cluster).await;
     let mut senders = tokio::task::JoinSet::new();
@@ -194,21 +194,21 @@ async fn closing_sends_those_away_who_wait_for_room() {
     assert_eq!(closing.await.unwrap().unwrap_err().kind(), ErrorKind::Timeout);
     assert_eq!(first.await.unwrap_err().kind(), ErrorKind::Closed);
     hang.clear();
-    assert_eq!(producer.0.shared.ledger.credits.free(), 1000);
+    assert_eq!(producer.0.shared.ledger.buffer.free(), 1000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_end_everything_is_refused_at_once() {
+async fn closed_producer_rejects_all_calls_immediately() {
     let cluster = cluster(1).await;
     let producer = producer(&cluster).await;
     send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
     producer.close(SOON).await.unwrap();
     let before = tokio::time::Instant::now();
     for topic in [TOPIC, "never-seen"] {
-        assert_eq!(producer.send(Record::to(topic).value("x")).await.unwrap_err().kind(), ErrorKind::Closed);
-        let refused = producer.try_send(Record::to(topic).value("x")).unwrap_err();
+        assert_eq!(producer.send(Record::to(topic).with_value("x")).await.unwrap_err().kind(), ErrorKind::Closed);
+        let refused = producer.try_send(Record::to(topic).with_value("x")).unwrap_err();
         assert_eq!(refused.error().kind(), ErrorKind::Closed);
-        let refused = producer.send_batch((0..200).map(|_| Record::to(topic).value("x"))).await.await;
+        let refused = producer.send_batch((0..200).map(|_| Record::to(topic).with_value("x"))).await.await;
         assert_eq!(
             refused.iter().filter(|result| result.as_ref().unwrap_err().kind() == ErrorKind::Closed).count(),
             200

@@ -28,7 +28,7 @@ async fn start(cluster: &Cluster) -> Producer {
 async fn burst(producer: &Producer, values: &[Vec<u8>]) {
     let mut deliveries = Vec::new();
     for value in values {
-        deliveries.push(producer.send(Record::to(TOPIC).partition(0).value(value)).await.unwrap());
+        deliveries.push(producer.send(Record::to(TOPIC).with_partition(0).with_value(value)).await.unwrap());
     }
     for result in results(deliveries).await {
         result.unwrap();
@@ -51,7 +51,7 @@ fn stored(cluster: &Cluster) -> Vec<u32> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn compressible_records_fill_batches_on_the_wire() {
+async fn compressible_records_fill_batches_on_wire() {
     let cluster = cluster_with(Options::new().sink(true), 1).await;
     let producer = start(&cluster).await;
     let mut rng = StdRng::seed_from_u64(1);
@@ -91,7 +91,7 @@ async fn incompressible_records_shrink_batches_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_large_for_the_broker_is_split_and_not_made_again() {
+async fn splits_oversized_batches_and_reduces_later_ones() {
     let cluster = Cluster::start(Options::new().in_memory()).await.unwrap();
     let most = (BATCH + BATCH / 4).to_string();
     cluster.create_topic_with(TOPIC, 1, [("max.message.bytes", most.as_str())]).unwrap();

@@ -4,7 +4,7 @@ use super::*;
 use crate::{DeliveryStatus, ErrorKind, error::ErrorCode, testkit::on, wire::ApiKey};
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_closed_after_the_first_produce_does_not_double() {
+async fn retry_after_lost_response_does_not_duplicate() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).act_then_drop());
     let producer = producer(&cluster).await;
@@ -14,7 +14,7 @@ async fn a_connection_closed_after_the_first_produce_does_not_double() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_retries_a_closed_connection_fails_possibly_persisted() {
+async fn lost_response_without_retries_is_possibly_persisted() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).act_then_drop());
     let producer = builder(&cluster).retries(0).build().await.unwrap();
@@ -26,7 +26,7 @@ async fn without_retries_a_closed_connection_fails_possibly_persisted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_comes_too_late_is_asked_for_again() {
+async fn late_response_is_retried_if_allowed() {
     for (retries, delivered) in [(u32::MAX, true), (0, false)] {
         let cluster = cluster(1).await;
         cluster.fault(on(ApiKey::Produce).delay_response(ms(3000)));
@@ -44,7 +44,7 @@ async fn an_answer_that_comes_too_late_is_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn storage_errors_are_retried_as_often_as_is_allowed() {
+async fn retries_storage_errors_up_to_limit() {
     for (retries, delivered) in [(5, true), (1, false)] {
         let cluster = cluster(1).await;
         let fault = cluster.fault(on(ApiKey::Produce).times(3).error(ErrorCode::KAFKA_STORAGE_ERROR));
@@ -75,7 +75,7 @@ async fn pipelined(cluster: &Cluster) -> Producer {
 async fn pipelined_by(cluster: &Cluster, in_flight: usize) -> Producer {
     let producer = builder(cluster).batch_size(200).max_in_flight(in_flight).build().await.unwrap();
     // The first answer opens the pipeline.
-    producer.send(Record::to(TOPIC).partition(0).value("first")).await.unwrap().await.unwrap();
+    producer.send(Record::to(TOPIC).with_partition(0).with_value("first")).await.unwrap().await.unwrap();
     producer
 }
 
@@ -84,7 +84,7 @@ fn with_first(range: std::ops::Range<u64>) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnects_and_refusals_with_one_to_five_in_flight_keep_the_order() {
+async fn disconnects_and_errors_keep_record_order() {
     let codes = [ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER];
     for (in_flight, code) in (1..=5).flat_map(|in_flight| codes.map(|code| (in_flight, code))) {
         let cluster = cluster(1).await;
@@ -101,7 +101,7 @@ async fn disconnects_and_refusals_with_one_to_five_in_flight_keep_the_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn appended_and_yet_refused_is_written_once() {
+async fn appended_batch_with_error_is_written_once() {
     let cluster = cluster(1).await;
     let producer = pipelined(&cluster).await;
     cluster.fault(on(ApiKey::Produce).skip(1).times(3).act_then_error(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));
@@ -113,7 +113,7 @@ async fn appended_and_yet_refused_is_written_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repetition_that_the_broker_knows_is_a_success() {
+async fn duplicate_sequence_error_counts_as_success() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).act_then_drop());
     cluster.fault(on(ApiKey::Produce).error(ErrorCode::DUPLICATE_SEQUENCE_NUMBER));
@@ -125,7 +125,7 @@ async fn a_repetition_that_the_broker_knows_is_a_success() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_forgot_the_producer_gets_a_new_epoch() {
+async fn delivers_after_broker_loses_producer_state() {
     let cluster = cluster_with(Options::new().strict_producer_ids(true), 1).await;
     let producer = producer(&cluster).await;
     send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
@@ -137,7 +137,7 @@ async fn a_broker_that_forgot_the_producer_gets_a_new_epoch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_moves_takes_the_records_along() {
+async fn resends_in_order_after_leader_changes() {
     for hints in [true, false] {
         let cluster = cluster_with(Options::new().brokers(3).leader_hints(hints), 1).await;
         let producer = pipelined(&cluster).await;
@@ -156,7 +156,7 @@ async fn a_leader_that_moves_takes_the_records_along() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_dies_and_comes_back_costs_time_only() {
+async fn broker_restart_only_delays_records() {
     let cluster = cluster_with(Options::new().brokers(1), 1).await;
     let producer = pipelined(&cluster).await;
     let mut deliveries = send_numbers(&producer, 0..100).await;
@@ -172,7 +172,7 @@ async fn a_broker_that_dies_and_comes_back_costs_time_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_times_out_on_the_wire_is_possibly_persisted_and_the_partition_goes_on() {
+async fn request_timeout_is_possibly_persisted_then_recovers() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).request_timeout(ms(500)).delivery_timeout(ms(2000)).build().await.unwrap();
     send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
@@ -190,7 +190,7 @@ async fn what_times_out_on_the_wire_is_possibly_persisted_and_the_partition_goes
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_make_no_sense_are_survived() {
+async fn malformed_responses_are_retried_without_loss() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).respond_garbage(b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice()));
     cluster.fault(on(ApiKey::Produce).truncate_response());
@@ -202,13 +202,13 @@ async fn answers_that_make_no_sense_are_survived() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_blocked_partition_stops_no_other() {
+async fn blocked_partition_does_not_block_others() {
     let cluster = cluster(2).await;
     cluster.fault(on(ApiKey::Produce).partition(TOPIC, 0).forever().error(ErrorCode::NOT_ENOUGH_REPLICAS));
     let producer = builder(&cluster).delivery_timeout(Duration::from_secs(40)).build().await.unwrap();
     let blocked = send_numbers(&producer, 0..5).await;
     for _ in 0..20 {
-        producer.send(Record::to(TOPIC).partition(1).value("x")).await.unwrap().await.unwrap();
+        producer.send(Record::to(TOPIC).with_partition(1).with_value("x")).await.unwrap().await.unwrap();
     }
     for result in results(blocked).await {
         let error = result.unwrap_err();
@@ -218,7 +218,7 @@ async fn a_blocked_partition_stops_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_right_to_write_is_refused_once_and_for_all() {
+async fn authorization_error_fails_record_without_retry() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
     let producer = producer(&cluster).await;
@@ -229,7 +229,7 @@ async fn the_right_to_write_is_refused_once_and_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_producer_id_every_record_says_why() {
+async fn missing_producer_id_fails_records_with_cause() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::InitProducerId).forever().error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
     let producer = producer(&cluster).await;
@@ -242,7 +242,7 @@ async fn without_a_producer_id_every_record_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_producer_id_is_asked_again_for_later_records() {
+async fn later_records_retry_refused_producer_id() {
     for code in [ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ErrorCode::UNKNOWN_SERVER_ERROR, ErrorCode::new(999)] {
         let cluster = cluster(1).await;
         let refused = cluster.fault(on(ApiKey::InitProducerId).forever().error(code));
@@ -259,7 +259,7 @@ async fn refused_producer_id_is_asked_again_for_later_records() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_producer_id_is_asked_for_seldom() {
+async fn refused_producer_id_is_requested_rarely() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::InitProducerId).forever().error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
     let producer = producer(&cluster).await;
@@ -275,7 +275,7 @@ async fn refused_producer_id_is_asked_for_seldom() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_mishap_of_a_producer_id_fails_nothing() {
+async fn transient_producer_id_error_fails_no_record() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::InitProducerId).times(3).error(ErrorCode::UNKNOWN_SERVER_ERROR));
     let producer = producer(&cluster).await;
@@ -285,7 +285,7 @@ async fn one_mishap_of_a_producer_id_fails_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_producer_id_that_is_slow_to_come_is_waited_for() {
+async fn waits_while_coordinator_load_delays_producer_id() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::InitProducerId).times(5).error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
     let producer = producer(&cluster).await;
@@ -295,7 +295,7 @@ async fn a_producer_id_that_is_slow_to_come_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_behind_an_appended_batch_does_not_double_it() {
+async fn rejection_behind_appended_batch_does_not_duplicate() {
     let cluster = cluster(1).await;
     let producer = pipelined(&cluster).await;
     // Both are in flight at once: the first is in the log although its answer says to try again,
@@ -304,8 +304,8 @@ async fn a_refusal_behind_an_appended_batch_does_not_double_it() {
     cluster.fault(on(ApiKey::Produce).act_then_error(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));
     cluster.fault(on(ApiKey::Produce).error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
     let value = [7u8; 150];
-    let first = producer.send(Record::to(TOPIC).partition(0).value(&value)).await.unwrap();
-    let second = producer.send(Record::to(TOPIC).partition(0).value(&value)).await.unwrap();
+    let first = producer.send(Record::to(TOPIC).with_partition(0).with_value(&value)).await.unwrap();
+    let second = producer.send(Record::to(TOPIC).with_partition(0).with_value(&value)).await.unwrap();
     assert!(first.await.is_ok());
     assert_eq!(second.await.unwrap_err().kind(), ErrorKind::Authorization);
     send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
@@ -314,7 +314,7 @@ async fn a_refusal_behind_an_appended_batch_does_not_double_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_parts_of_a_batch_that_may_be_written_are_not_written_a_second_time() {
+async fn splitting_possibly_written_batch_does_not_duplicate() {
     let cluster = cluster(1).await;
     // The topic's limit has become less since it was appended.
     cluster.fault(on(ApiKey::Produce).act_then_error(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));

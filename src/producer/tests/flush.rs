@@ -1,7 +1,7 @@
 //! Flush and close, in every state.
 
 use super::*;
-use crate::{ErrorKind, Purge, testkit::on, wire::ApiKey};
+use crate::{ErrorKind, PurgeScope, testkit::on, wire::ApiKey};
 
 /// A producer whose batches would linger for hours.
 async fn lingering(cluster: &Cluster) -> Producer {
@@ -10,7 +10,7 @@ async fn lingering(cluster: &Cluster) -> Producer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_with_nothing_to_do_returns_at_once() {
+async fn flush_returns_promptly_without_pending_records() {
     let cluster = cluster(1).await;
     let producer = lingering(&cluster).await;
     let before = tokio::time::Instant::now();
@@ -22,10 +22,10 @@ async fn a_flush_with_nothing_to_do_returns_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_ends_the_linger_of_records_that_wait_for_their_topic() {
+async fn flush_ends_linger_for_unknown_topic() {
     let cluster = cluster_with(Options::new().auto_create(false), 1).await;
     let producer = lingering(&cluster).await;
-    let early = producer.send(Record::to("later").value("early")).await.unwrap();
+    let early = producer.send(Record::to("later").with_value("early")).await.unwrap();
     let before = tokio::time::Instant::now();
     let (left, ()) = tokio::join!(producer.flush(Duration::from_secs(60)), async {
         tokio::time::sleep(ms(500)).await;
@@ -37,7 +37,7 @@ async fn a_flush_ends_the_linger_of_records_that_wait_for_their_topic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_flushes_at_once_each_end_with_their_records() {
+async fn concurrent_flushes_each_wait_for_own_records() {
     let cluster = std::sync::Arc::new(cluster(1).await);
     let producer = lingering(&cluster).await;
     producer.partitions_for(TOPIC).await.unwrap();
@@ -58,7 +58,7 @@ async fn several_flushes_at_once_each_end_with_their_records() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_is_no_longer_than_the_close_beside_it() {
+async fn flush_ends_when_producer_closes() {
     let cluster = cluster(1).await;
     let producer = lingering(&cluster).await;
     drop(send_numbers(&producer, 0..1).await);
@@ -74,11 +74,11 @@ async fn a_flush_is_no_longer_than_the_close_beside_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_is_bounded_while_nothing_is_known_of_the_cluster() {
+async fn close_times_out_without_metadata() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Metadata).forever().hang());
     let producer = producer(&cluster).await;
-    let waiting = producer.send(Record::to(TOPIC).value("x")).await.unwrap();
+    let waiting = producer.send(Record::to(TOPIC).with_value("x")).await.unwrap();
     let before = tokio::time::Instant::now();
     let error = producer.close(ms(300)).await.unwrap_err();
     assert!(error.to_string().contains("1 records"), "{error}");
@@ -87,7 +87,7 @@ async fn close_is_bounded_while_nothing_is_known_of_the_cluster() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_is_bounded_beside_purges_and_other_closes() {
+async fn close_respects_timeout_beside_purge_and_close() {
     let cluster = cluster(1).await;
     let producer = producer(&cluster).await;
     cluster.fault(on(ApiKey::InitProducerId).forever().hang());
@@ -96,8 +96,8 @@ async fn close_is_bounded_beside_purges_and_other_closes() {
     let (one, other, first, second) = tokio::join!(
         producer.close(ms(300)),
         producer.close(Duration::ZERO),
-        producer.purge(Purge::InFlight),
-        producer.purge(Purge::Queued),
+        producer.purge(PurgeScope::InFlight),
+        producer.purge(PurgeScope::Queued),
     );
     assert!(before.elapsed() < ms(400), "{:?}", before.elapsed());
     let failures = results(deliveries).await.into_iter().filter(Result::is_err).count();
@@ -107,7 +107,7 @@ async fn close_is_bounded_beside_purges_and_other_closes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_sent_beside_a_close_has_an_error_or_a_result() {
+async fn send_beside_close_returns_error_or_result() {
     for round in 0..20 {
         let cluster = cluster(1).await;
         let producer = builder(&cluster).linger(ms(1)).build().await.unwrap();
@@ -118,7 +118,7 @@ async fn a_record_sent_beside_a_close_has_an_error_or_a_result() {
                 tokio::spawn(async move {
                     let mut deliveries = Vec::new();
                     for number in 0u64.. {
-                        let record = Record::to(TOPIC).partition(0).value(number.to_string());
+                        let record = Record::to(TOPIC).with_partition(0).with_value(number.to_string());
                         match producer.send(record).await {
                             Ok(delivery) => deliveries.push(delivery),
                             Err(error) => {

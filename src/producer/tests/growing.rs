@@ -16,9 +16,9 @@ async fn restless(cluster: &Cluster) -> Producer {
 async fn flow(producer: &Producer, numbers: std::ops::Range<u64>) -> Vec<(u64, Delivery)> {
     let mut deliveries = Vec::new();
     for number in numbers {
-        let mut record = Record::to(TOPIC).value(number.to_string());
+        let mut record = Record::to(TOPIC).with_value(number.to_string());
         if number % 2 == 0 {
-            record = record.key((number % KEYS).to_string());
+            record = record.with_key((number % KEYS).to_string());
         }
         deliveries.push((number, producer.send(record).await.unwrap()));
         if number % 20 == 0 {
@@ -44,7 +44,7 @@ fn places(cluster: &Cluster, partitions: i32) -> HashMap<u64, (i32, i64)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_grows_takes_all_records_once() {
+async fn added_partitions_receive_records_exactly_once() {
     let cluster = cluster(3).await;
     let producer = restless(&cluster).await;
     let mut deliveries = flow(&producer, 0..400).await;
@@ -71,7 +71,7 @@ async fn a_topic_that_grows_takes_all_records_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_made_anew_with_fewer_partitions_and_grown_back_loses_and_doubles_nothing() {
+async fn recreated_topic_with_fewer_partitions_loses_nothing() {
     let cluster = cluster_with(Options::new().auto_create(false), 6).await;
     let producer = restless(&cluster).await;
     for (_, delivery) in flow(&producer, 0..400).await {
@@ -105,7 +105,8 @@ async fn a_topic_made_anew_with_fewer_partitions_and_grown_back_loses_and_double
         assert_eq!((at, Some(*place)), (partition, *offset), "{number}");
     }
     for partition in 2..6 {
-        let at = producer.send(Record::to(TOPIC).partition(partition).value("9999")).await.unwrap().await.unwrap();
+        let at =
+            producer.send(Record::to(TOPIC).with_partition(partition).with_value("9999")).await.unwrap().await.unwrap();
         assert!(at.offset.unwrap() > 0, "nothing went to partition {partition} before");
     }
     producer.close(ms(5000)).await.unwrap();
@@ -117,16 +118,16 @@ struct AsTold;
 
 impl CustomPartitioner for AsTold {
     fn partition(&self, record: &Record<'_>, _: &TopicSnapshot<'_>) -> PartitionChoice {
-        let said = record.key_bytes().map(|key| std::str::from_utf8(key).unwrap().parse().unwrap());
+        let said = record.key().map(|key| std::str::from_utf8(key).unwrap().parse().unwrap());
         said.map_or(PartitionChoice::Any, PartitionChoice::Partition)
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partitioner_that_is_out_of_range_refuses_its_records_alone() {
+async fn partitioner_choice_out_of_range_is_rejected() {
     let cluster = cluster(3).await;
     let producer = builder(&cluster).partitioner(Partitioner::custom(AsTold)).build().await.unwrap();
-    let keyed = |key: i32| Record::to(TOPIC).key(key.to_string()).value("0");
+    let keyed = |key: i32| Record::to(TOPIC).with_key(key.to_string()).with_value("0");
     for topic_is_known in [false, true] {
         for wrong in [3, -1, i32::MAX, i32::MIN] {
             let error = match producer.send(keyed(wrong)).await {
@@ -143,7 +144,7 @@ async fn a_partitioner_that_is_out_of_range_refuses_its_records_alone() {
             assert_eq!((refused.error().kind(), refused.into_record()), (ErrorKind::InvalidArgument, keyed(7)));
         }
         assert_eq!(producer.send(keyed(2)).await.unwrap().await.unwrap().partition, 2);
-        producer.send(Record::to(TOPIC).value("0")).await.unwrap().await.unwrap();
+        producer.send(Record::to(TOPIC).with_value("0")).await.unwrap().await.unwrap();
     }
     cluster.add_partitions(TOPIC, 5).unwrap();
     while producer.partitions_for(TOPIC).await.unwrap().len() < 5 {

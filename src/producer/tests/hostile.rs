@@ -58,7 +58,7 @@ fn asked_seldom(cluster: &Cluster) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn results_of_partitions_that_nobody_asked_for_are_ignored() {
+async fn ignores_results_of_unrequested_partitions() {
     let cluster = cluster(2).await;
     let network = tampered(&cluster, ApiKey::Produce, |_, _, response: &mut ProduceResponse| {
         let mut strange = response.responses[0].clone();
@@ -77,7 +77,7 @@ async fn results_of_partitions_that_nobody_asked_for_are_ignored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_results_for_a_partition_one_counts() {
+async fn duplicate_partition_result_counts_once() {
     for (first, second) in [(0, 19), (19, 0), (0, 29), (7, 7)] {
         let cluster = cluster(1).await;
         let network = tampered(&cluster, ApiKey::Produce, move |round, _, response: &mut ProduceResponse| {
@@ -96,7 +96,7 @@ async fn of_two_results_for_a_partition_one_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_answer_leaves_out_is_asked_for_again() {
+async fn retries_partitions_missing_from_response() {
     for always in [false, true] {
         let cluster = cluster(1).await;
         let network = tampered(&cluster, ApiKey::Produce, move |round, _, response: &mut ProduceResponse| {
@@ -122,7 +122,7 @@ async fn what_an_answer_leaves_out_is_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offsets_and_times_that_cannot_be_are_none() {
+async fn negative_offsets_are_reported_as_none() {
     for offset in [-1, -7, i64::MIN, i64::MAX] {
         let cluster = cluster(1).await;
         let network = tampered(&cluster, ApiKey::Produce, move |_, _, response: &mut ProduceResponse| {
@@ -143,7 +143,7 @@ async fn offsets_and_times_that_cannot_be_are_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn versions_that_make_no_sense_fail_the_records_and_say_so() {
+async fn unusable_api_versions_fail_records() {
     let ranges = [Some((9, 3)), Some((-5, -1)), Some((i16::MAX, i16::MIN)), Some((30_000, 31_000)), None];
     for range in ranges {
         let cluster = cluster(1).await;
@@ -166,7 +166,7 @@ async fn versions_that_make_no_sense_fail_the_records_and_say_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_widest_versions_leave_what_the_client_speaks() {
+async fn excessive_api_version_range_still_delivers() {
     let cluster = cluster(1).await;
     let network = tampered(&cluster, ApiKey::ApiVersions, |_, _, response: &mut ApiVersionsResponse| {
         for api in response.api_keys.iter_mut().filter(|api| api.api_key == ApiKey::Produce.code()) {
@@ -180,7 +180,7 @@ async fn the_widest_versions_leave_what_the_client_speaks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_producer_id_that_is_none_is_never_used() {
+async fn invalid_producer_id_is_never_used() {
     for (id, epoch) in [(-1, -1), (-1, 0), (5, -1), (i64::MIN, i16::MIN)] {
         for always in [false, true] {
             let cluster = cluster(1).await;
@@ -207,7 +207,7 @@ async fn a_producer_id_that_is_none_is_never_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_whose_id_never_stays_is_not_asked_for_without_end() {
+async fn changing_topic_id_limits_request_rate() {
     // By id no broker knows it; by name all goes well.
     for by_name in [true, false] {
         let options = if by_name { Options::new().max_version(ApiKey::Produce, 12) } else { Options::new() };
@@ -240,7 +240,7 @@ async fn a_topic_whose_id_never_stays_is_not_asked_for_without_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hints_to_leaders_that_are_nowhere_lead_nowhere() {
+async fn ignores_leader_hints_to_unreachable_brokers() {
     let nowhere = [
         (99, None, 0),
         (99, Some("127.0.0.1"), 1),
@@ -293,7 +293,7 @@ async fn hints_to_leaders_that_are_nowhere_lead_nowhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaders_that_no_broker_is_are_waited_for() {
+async fn waits_while_leader_id_is_unknown() {
     for leader in [99, -7, i32::MIN] {
         let cluster = cluster(1).await;
         let network = tampered(&cluster, ApiKey::Metadata, move |round, _, response: &mut MetadataResponse| {

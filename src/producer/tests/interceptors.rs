@@ -41,26 +41,26 @@ fn headers(cluster: &Cluster, partition: i32) -> Vec<Vec<String>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_ways_to_send_show_each_record_once_to_each_in_order() {
+async fn every_send_method_calls_interceptors_in_order() {
     let cluster = cluster(1).await;
     let (first, second) = (Stamp::new("first", false), Stamp::new("second", false));
     let producer = builder(&cluster).interceptor(first.clone()).interceptor(second.clone()).build().await.unwrap();
-    producer.send(Record::to(TOPIC).value("0").header("own", "x")).await.unwrap().await.unwrap();
-    producer.try_send(Record::to(TOPIC).value("1").header("own", "x")).unwrap().await.unwrap();
-    let many = (2..10).map(|_| Record::to(TOPIC).value("n").header("own", "x"));
+    producer.send(Record::to(TOPIC).with_value("0").with_header("own", "x")).await.unwrap().await.unwrap();
+    producer.try_send(Record::to(TOPIC).with_value("1").with_header("own", "x")).unwrap().await.unwrap();
+    let many = (2..10).map(|_| Record::to(TOPIC).with_value("n").with_header("own", "x"));
     assert!(producer.send_batch(many).await.await.iter().all(|result| result.is_ok()));
     assert_eq!((first.seen(), second.seen()), (10, 10));
     assert_eq!(headers(&cluster, 0), vec![vec!["own", "first", "second"]; 10]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_was_given_back_is_not_shown_again_but_to_another_producer() {
+async fn retried_record_is_intercepted_once_per_producer() {
     let cluster = cluster(1).await;
     let (one, other) = (Stamp::new("one", false), Stamp::new("other", false));
     let small = builder(&cluster).buffer_memory(400).interceptor(one.clone()).build().await.unwrap();
     let value = "x".repeat(250);
-    let delivery = small.try_send(Record::to(TOPIC).value(&value)).unwrap();
-    let refused = small.try_send(Record::to(TOPIC).value(&value)).unwrap_err();
+    let delivery = small.try_send(Record::to(TOPIC).with_value(&value)).unwrap();
+    let refused = small.try_send(Record::to(TOPIC).with_value(&value)).unwrap_err();
     assert_eq!(refused.error().kind(), ErrorKind::BufferFull);
     let refused = small.try_send(refused.into_record()).unwrap_err();
     assert_eq!(one.seen(), 2);
@@ -80,7 +80,7 @@ struct Redirect;
 
 impl ProducerInterceptor for Redirect {
     fn on_send(&self, record: &mut Record<'_>) {
-        let value = format!("{}:{:?}", record.topic(), record.key_bytes());
+        let value = format!("{}:{:?}", record.topic(), record.key());
         record.set_topic(TOPIC);
         record.set_key(None);
         record.set_partition(Some(2));
@@ -89,16 +89,16 @@ impl ProducerInterceptor for Redirect {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_interceptor_makes_of_a_record_is_what_is_checked_placed_and_sent() {
+async fn sends_record_as_changed_by_interceptor() {
     let cluster = cluster(3).await;
     let producer = builder(&cluster).interceptor(Redirect).build().await.unwrap();
-    let at = producer.send(Record::to("not a topic!").key("k").partition(-1)).await.unwrap().await.unwrap();
+    let at = producer.send(Record::to("not a topic!").with_key("k").with_partition(-1)).await.unwrap().await.unwrap();
     assert_eq!((&*at.topic, at.partition), (TOPIC, 2));
     assert_eq!(log(&cluster, 2), ["not a topic!:Some([107])"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_panics_stops_neither_the_record_nor_those_behind_it() {
+async fn interceptor_panic_stops_neither_record_nor_others() {
     let cluster = cluster(1).await;
     let (bad, good) = (Stamp::new("bad", true), Stamp::new("good", false));
     let producer = builder(&cluster).interceptor(bad.clone()).interceptor(good.clone()).build().await.unwrap();
@@ -119,7 +119,7 @@ struct Told {
 
 impl ProducerInterceptor for Told {
     fn on_send(&self, record: &mut Record<'_>) {
-        let number = record.value_bytes().map(|value| String::from_utf8_lossy(value).parse().unwrap());
+        let number = record.value().map(|value| String::from_utf8_lossy(value).parse().unwrap());
         record.set_tag(number);
     }
 
@@ -130,7 +130,7 @@ impl ProducerInterceptor for Told {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_result_is_told_to_each_interceptor_and_then_to_the_callback() {
+async fn result_reaches_interceptors_before_callback() {
     let cluster = cluster_with(Options::new().auto_create(false), 1).await;
     let bad = Arc::new(Told { panics: true, ..Told::default() });
     let good = Arc::new(Told::default());
@@ -148,7 +148,7 @@ async fn every_result_is_told_to_each_interceptor_and_then_to_the_callback() {
         .await
         .unwrap();
     let mut deliveries = send_numbers(&producer, 0..5).await;
-    deliveries.push(producer.send(Record::to("nowhere").value("5")).await.unwrap());
+    deliveries.push(producer.send(Record::to("nowhere").with_value("5")).await.unwrap());
     assert_eq!(results(deliveries).await.iter().filter(|result| result.is_ok()).count(), 5);
     let expected: Vec<_> = (0..6).map(|tag| (Some(tag), tag < 5)).collect();
     assert_eq!(*good.tags.lock().unwrap(), expected);

@@ -13,7 +13,7 @@ async fn record_whose_topic_is_missing_is_logged() {
     let producer = builder(&cluster).client_id("p1").max_block(ms(5_000)).build().await.unwrap();
     let mut deliveries = Vec::new();
     for _ in 0..100 {
-        deliveries.push(producer.send(Record::to("nowhere").value("x")).await.unwrap());
+        deliveries.push(producer.send(Record::to("nowhere").with_value("x")).await.unwrap());
     }
     for delivery in deliveries {
         assert_eq!(delivery.await.unwrap_err().kind(), ErrorKind::UnknownTopicOrPartition);
@@ -40,7 +40,7 @@ async fn refused_records_are_one_line_per_cause() {
     let producer = builder(&cluster).build().await.unwrap();
     let large = vec![0; 2_000_000];
     for _ in 0..50 {
-        let error = producer.send(Record::to(TOPIC).value(&large[..])).await.unwrap_err();
+        let error = producer.send(Record::to(TOPIC).with_value(&large[..])).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::RecordTooLarge);
         tokio::time::sleep(ms(100)).await;
     }
@@ -52,14 +52,14 @@ async fn refused_records_are_one_line_per_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_batches_of_200_partitions_are_one_line() {
+async fn failed_batches_of_partitions_share_one_line() {
     let lines = Lines::capture();
     let cluster = cluster(200).await;
     cluster.fault(on(ApiKey::Produce).error(ErrorCode::TOPIC_AUTHORIZATION_FAILED).forever());
     let producer = builder(&cluster).build().await.unwrap();
     let mut deliveries = Vec::new();
     for partition in 0..200 {
-        deliveries.push(producer.send(Record::to(TOPIC).partition(partition).value("x")).await.unwrap());
+        deliveries.push(producer.send(Record::to(TOPIC).with_partition(partition).with_value("x")).await.unwrap());
     }
     for delivery in deliveries {
         assert_eq!(delivery.await.unwrap_err().code(), Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED));

@@ -13,7 +13,7 @@ fn name(topic: usize) -> String {
 async fn round(producer: &Producer, what: &str) {
     let mut deliveries = Vec::new();
     for topic in 0..TOPICS {
-        deliveries.push(producer.send(Record::to(name(topic)).value(what)).await.unwrap());
+        deliveries.push(producer.send(Record::to(name(topic)).with_value(what)).await.unwrap());
     }
     for result in results(deliveries).await {
         result.unwrap();
@@ -21,7 +21,7 @@ async fn round(producer: &Producer, what: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_topics_are_written_with_a_few_requests() {
+async fn ten_thousand_topics_need_few_requests() {
     let cluster = Cluster::start(Options::new().in_memory().brokers(3).auto_create(false)).await.unwrap();
     for topic in 0..TOPICS {
         cluster.create_topic(&name(topic), 1).unwrap();
@@ -44,13 +44,13 @@ async fn ten_thousand_topics_are_written_with_a_few_requests() {
         let values: Vec<_> = cluster.records(&name(topic), 0).unwrap().into_iter().map(|r| r.value.unwrap()).collect();
         assert_eq!(values, ["first", "second"], "{}", name(topic));
     }
-    assert_eq!(producer.0.shared.topics.outstanding(|| producer.0.shared.ledger.settled()), 0);
+    assert_eq!(producer.0.shared.topics.outstanding(|| producer.0.shared.ledger.completed_records()), 0);
     producer.close(Duration::from_secs(60)).await.unwrap();
-    assert_eq!(producer.0.shared.ledger.credits.free(), 32 << 20);
+    assert_eq!(producer.0.shared.ledger.buffer.free(), 32 << 20);
 }
 
 #[tokio::test(start_paused = true)]
-async fn topics_that_do_not_exist_do_not_hold_up_the_others() {
+async fn missing_topics_do_not_delay_others() {
     let cluster = Cluster::start(Options::new().in_memory().auto_create(false)).await.unwrap();
     const EACH: usize = 500;
     for topic in 0..EACH {
@@ -59,7 +59,7 @@ async fn topics_that_do_not_exist_do_not_hold_up_the_others() {
     let producer = builder(&cluster).max_block(ms(5000)).build().await.unwrap();
     let (mut there, mut missing) = (Vec::new(), Vec::new());
     for topic in 0..2 * EACH {
-        let delivery = producer.send(Record::to(name(topic)).value("x")).await.unwrap();
+        let delivery = producer.send(Record::to(name(topic)).with_value("x")).await.unwrap();
         if topic < EACH { there.push(delivery) } else { missing.push(delivery) }
     }
     let began = tokio::time::Instant::now();
@@ -75,7 +75,7 @@ async fn topics_that_do_not_exist_do_not_hold_up_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_topics_survive_a_broker_that_closes_and_one_that_dies() {
+async fn many_topics_survive_disconnect_and_broker_death() {
     const SOME: usize = 2000;
     let cluster = Cluster::start(Options::new().in_memory().brokers(2).auto_create(false)).await.unwrap();
     for topic in 0..SOME {
@@ -85,12 +85,12 @@ async fn many_topics_survive_a_broker_that_closes_and_one_that_dies() {
     cluster.fault(on(ApiKey::Produce).times(2).act_then_drop());
     let mut deliveries = Vec::new();
     for topic in 0..SOME {
-        deliveries.push(producer.send(Record::to(name(topic)).value("0")).await.unwrap());
+        deliveries.push(producer.send(Record::to(name(topic)).with_value("0")).await.unwrap());
     }
     tokio::time::sleep(ms(20)).await;
     cluster.kill(2).await.unwrap();
     for topic in 0..SOME {
-        deliveries.push(producer.send(Record::to(name(topic)).value("1")).await.unwrap());
+        deliveries.push(producer.send(Record::to(name(topic)).with_value("1")).await.unwrap());
     }
     for result in results(deliveries).await {
         result.unwrap();

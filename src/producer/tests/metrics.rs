@@ -19,7 +19,7 @@ fn assert_adds_up(metrics: &ProducerMetrics) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_are_counted_by_code_and_as_retries() {
+async fn counts_refusals_by_code_and_as_retries() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).times(3).error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     cluster.fault(on(ApiKey::Produce).times(2).error(ErrorCode::NOT_ENOUGH_REPLICAS));
@@ -42,7 +42,7 @@ async fn refusals_are_counted_by_code_and_as_retries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_in_the_queue_and_at_the_broker_is_told_apart() {
+async fn separates_queue_time_from_produce_latency() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).skip(1).delay(ms(300)));
     let producer = builder(&cluster).linger(ms(50)).build().await.unwrap();
@@ -64,7 +64,7 @@ async fn time_in_the_queue_and_at_the_broker_is_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_connections_are_failed_requests_and_connections_made_anew() {
+async fn counts_lost_connections_as_failed_requests() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).times(2).drop_connection());
     let producer = producer(&cluster).await;
@@ -81,7 +81,7 @@ async fn lost_connections_are_failed_requests_and_connections_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_is_not_there_is_an_attempt_that_failed() {
+async fn counts_failed_connection_attempts_to_dead_broker() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).request_timeout(ms(500)).delivery_timeout(ms(2000)).build().await.unwrap();
     send_one(&producer).await.unwrap();
@@ -95,14 +95,14 @@ async fn a_broker_that_is_not_there_is_an_attempt_that_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_failed_is_counted_by_how_far_it_got() {
+async fn counts_failed_records_by_delivery_status() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).retries(0).max_block(ms(1000)).build().await.unwrap();
     cluster.fault(on(ApiKey::Produce).error(ErrorCode::INVALID_RECORD));
     send_one(&producer).await.unwrap_err();
     cluster.fault(on(ApiKey::Produce).act_then_drop());
     send_one(&producer).await.unwrap_err();
-    producer.send(Record::to("not-there").partition(77).value("x")).await.unwrap().await.unwrap_err();
+    producer.send(Record::to("not-there").with_partition(77).with_value("x")).await.unwrap().await.unwrap_err();
     send_one(&producer).await.unwrap();
     let metrics = producer.metrics();
     assert_adds_up(&metrics);
@@ -111,7 +111,7 @@ async fn what_failed_is_counted_by_how_far_it_got() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_in_doubt_costs_an_epoch() {
+async fn uncertain_batch_counts_epoch_bump() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).request_timeout(ms(500)).delivery_timeout(ms(2000)).build().await.unwrap();
     send_one(&producer).await.unwrap();
@@ -125,11 +125,11 @@ async fn a_batch_in_doubt_costs_an_epoch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn splits_and_sizes_and_compression() {
+async fn counts_batch_splits_sizes_and_compression() {
     let cluster = cluster_with(Options::new().max_message_bytes(1500), 1).await;
     let producer = builder(&cluster).batch_size(4000).linger(ms(20)).build().await.unwrap();
     let value = "x".repeat(500);
-    let many = (0..4).map(|_| Record::to(TOPIC).partition(0).value(&value));
+    let many = (0..4).map(|_| Record::to(TOPIC).with_partition(0).with_value(&value));
     assert!(producer.send_batch(many).await.await.iter().all(|result| result.is_ok()));
     let metrics = producer.metrics();
     assert_adds_up(&metrics);
@@ -141,14 +141,14 @@ async fn splits_and_sizes_and_compression() {
     #[cfg(feature = "lz4")]
     {
         let producer = builder(&cluster).compression(Compression::Lz4).build().await.unwrap();
-        producer.send(Record::to(TOPIC).partition(0).value(&value)).await.unwrap().await.unwrap();
+        producer.send(Record::to(TOPIC).with_partition(0).with_value(&value)).await.unwrap().await.unwrap();
         let metrics = producer.metrics();
         assert!(metrics.compression_ratio().unwrap() < 0.5, "{metrics:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttling_is_counted_with_its_broker() {
+async fn counts_throttle_time_per_broker() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).throttle(ms(100)));
     cluster.fault(on(ApiKey::Produce).skip(1).throttle(ms(250)));
@@ -161,14 +161,14 @@ async fn throttling_is_counted_with_its_broker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_room_is_counted_with_its_outcome() {
+async fn counts_buffer_waits_by_outcome() {
     let cluster = cluster(1).await;
     let hang = cluster.fault(on(ApiKey::Produce).forever().hang());
     let producer =
         builder(&cluster).buffer_memory(400).max_block(ms(700)).request_timeout(ms(1500)).build().await.unwrap();
     let value = "x".repeat(250);
-    let first = producer.send(Record::to(TOPIC).value(&value)).await.unwrap();
-    producer.send(Record::to(TOPIC).value(&value)).await.unwrap_err();
+    let first = producer.send(Record::to(TOPIC).with_value(&value)).await.unwrap();
+    producer.send(Record::to(TOPIC).with_value(&value)).await.unwrap_err();
     let metrics = producer.metrics();
     assert_eq!((metrics.buffer_waits, metrics.buffer_exhausted, metrics.buffer_wait_time.as_millis()), (1, 1, 700));
     assert_eq!((metrics.records_sent, metrics.records_outstanding, metrics.batches_in_flight), (1, 1, 1));
@@ -177,7 +177,7 @@ async fn waiting_for_room_is_counted_with_its_outcome() {
     hang.clear();
     let second = producer.clone();
     let text = value.clone();
-    let waiter = tokio::spawn(async move { second.send(Record::to(TOPIC).value(&text)).await.unwrap().await });
+    let waiter = tokio::spawn(async move { second.send(Record::to(TOPIC).with_value(&text)).await.unwrap().await });
     tokio::time::sleep(ms(1)).await;
     assert_eq!(producer.metrics().senders_waiting, 1);
     waiter.abort();
@@ -191,7 +191,7 @@ async fn waiting_for_room_is_counted_with_its_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_producer_that_is_closed_over_records_on_their_way_has_nothing_left() {
+async fn closed_producer_has_no_outstanding_records() {
     let cluster = cluster(1).await;
     let producer = pipelined_by_one(&cluster).await;
     cluster.fault(on(ApiKey::Produce).forever().hang());

@@ -70,7 +70,7 @@ async fn producer(cluster: &Cluster) -> Producer {
 async fn send_numbers(producer: &Producer, numbers: std::ops::Range<u64>) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     for number in numbers {
-        let record = Record::to(TOPIC).partition(0).value(number.to_string());
+        let record = Record::to(TOPIC).with_partition(0).with_value(number.to_string());
         deliveries.push(producer.send(record).await.unwrap());
     }
     deliveries

@@ -16,20 +16,20 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use super::{
     super::{
         Delivery, DeliveryReports,
-        accumulator::{News, Partition},
-        batch::{Body, Ledger},
+        accumulator::{Partition, SenderEvent},
+        batch::{BatchShared, Body},
         idempotence::ProducerId,
         partitioner::Partitioning,
-        purge::Purge,
-        queue::Rules,
+        purge::PurgeScope,
+        queue::SenderRules,
         sender::{Effect, ProduceRequest, Sender},
         sizes::Sizes,
-        topics::{Admitted, Hand, Placement, TopicTimeout, Topics, parts_of},
+        topics::{AdmittedRecord, AppendContext, Placement, TopicTimeout, Topics, parts_of},
     },
     model_broker::{Log, response},
 };
 use crate::{
-    cluster::{Backoff, Departure, Metadata, PartitionMetadata, RetryGrid, TopicMetadata},
+    cluster::{Backoff, Metadata, PartitionMetadata, RetryGrid, RevocableParts, TopicMetadata},
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
     record::{Record, RecordMetadata},
     wire::{
@@ -60,7 +60,7 @@ struct Sent {
 fn hand_over(sent: &mut Sent) -> bool {
     let request = sent.request.as_mut().expect("its connection is there");
     if !sent.written {
-        sent.written = request.parts.iter().map(|part| part.ticket.part()).collect::<Departure>().leave();
+        sent.written = request.parts.iter().map(|part| part.ticket.part()).collect::<RevocableParts>().confirm_write();
         for part in &mut request.parts {
             part.withdrawn = part.ticket.is_withdrawn();
         }
@@ -88,7 +88,7 @@ struct World {
     rng: StdRng,
     now: Instant,
     faults: Faults,
-    ledger: Arc<Ledger>,
+    ledger: Arc<BatchShared>,
     topics: Topics,
     sender: Sender,
     metadata: Metadata,
@@ -120,7 +120,7 @@ fn topic_metadata(logs: &[Log]) -> TopicMetadata {
 
 impl World {
     fn new(seed: u64, idempotent: bool, max_in_flight: usize, faults: Faults) -> Self {
-        let rules = Rules {
+        let rules = SenderRules {
             acks: -1,
             retries: u32::MAX,
             max_in_flight,
@@ -142,7 +142,7 @@ impl World {
         let logs = (0..PARTITIONS)
             .map(|_| Log { leader: 0, max_records: u32::MAX, strict: faults.forgets, ..Log::default() })
             .collect();
-        let ledger = Arc::new(Ledger::new(1 << 30));
+        let ledger = Arc::new(BatchShared::new(1 << 30));
         let counters = ledger.counters.clone();
         let mut world = Self {
             reports: DeliveryReports::new(ledger.clone()),
@@ -177,15 +177,19 @@ impl World {
         let now = self.now;
         let mut news = Vec::new();
         let tell = |partition: &Arc<Partition>, what| news.push((partition.clone(), what));
-        self.topics.update([TOPIC], &self.metadata, &mut Hand { ledger: &self.ledger, clock: || now, tell });
+        self.topics.update(
+            [TOPIC],
+            &self.metadata,
+            &mut AppendContext { shared: &self.ledger, clock: || now, notify: tell },
+        );
         self.tell(news);
         self.sender.metadata_changed(now, &self.metadata);
     }
 
-    fn tell(&mut self, news: Vec<(Arc<Partition>, News)>) {
+    fn tell(&mut self, news: Vec<(Arc<Partition>, SenderEvent)>) {
         for (partition, what) in news {
-            if what != News::None {
-                self.sender.notice(&partition, self.now, &self.metadata);
+            if what != SenderEvent::None {
+                self.sender.partition_notified(&partition, self.now, &self.metadata);
             }
         }
     }
@@ -195,12 +199,12 @@ impl World {
         let value = self.next_value;
         self.next_value += 1;
         let bytes = value.to_be_bytes();
-        let record = Record::to(TOPIC).partition(partition as i32).value(&bytes).tag(value);
-        let admitted = Admitted { bound: record_size_bound(&parts_of(&record)) as u32, timestamp: 0 };
+        let record = Record::to(TOPIC).with_partition(partition as i32).with_value(&bytes).with_tag(value);
+        let admitted = AdmittedRecord { bound: record_size_bound(&parts_of(&record)) as u32, timestamp: 0 };
         let now = self.now;
         let mut news = Vec::new();
         let tell = |partition: &Arc<Partition>, what| news.push((partition.clone(), what));
-        let mut hand = Hand { ledger: &self.ledger, clock: || now, tell };
+        let mut hand = AppendContext { shared: &self.ledger, clock: || now, notify: tell };
         let placed = self.topics.place(&record, admitted, false, &mut hand).expect("it is placed");
         self.tell(news);
         let delivery = Delivery::new(placed.cell, placed.index, 0);
@@ -214,7 +218,7 @@ impl World {
         }
         for effect in self.sender.take_effects() {
             match effect {
-                Effect::AskProducerId => {
+                Effect::RequestProducerId => {
                     self.sender.producer_id(Ok(ProducerId { id: 7, epoch: 0 }), self.now, &self.metadata);
                 }
                 Effect::RefreshMetadata => {}
@@ -271,7 +275,7 @@ impl World {
 
     fn answer(&mut self, sent: Sent, response: Result<ProduceResponse<'_>, Error>) {
         let request = sent.request.expect("its connection is there");
-        self.sender.answered(request, response.map(Some), self.now, &self.metadata);
+        self.sender.handle_response(request, response.map(Some), self.now, &self.metadata);
     }
 
     /// The broker works on a request.
@@ -328,14 +332,14 @@ impl World {
     fn purge(&mut self) {
         self.poll();
         let before = self.purged();
-        let what = [Purge::Queued, Purge::InFlight, Purge::All][self.rng.random_range(0..3)];
+        let what = [PurgeScope::Queued, PurgeScope::InFlight, PurgeScope::All][self.rng.random_range(0..3)];
         let mut records = self.sender.purge(what, self.now, &self.metadata);
-        if what != Purge::InFlight {
+        if what != PurgeScope::InFlight {
             records += self.topics.purge();
         }
         self.poll();
         assert_eq!(self.purged() - before, records);
-        if what == Purge::All {
+        if what == PurgeScope::All {
             assert!(self.deliveries.iter().all(|(.., result)| result.is_some()), "a purge left records behind");
         }
     }
@@ -398,7 +402,7 @@ impl World {
 
     /// What is counted is what happened, at any moment.
     fn check_counters(&self) {
-        let counted = self.ledger.counters.snapshot(|| self.topics.outstanding(|| self.ledger.settled()));
+        let counted = self.ledger.counters.snapshot(|| self.topics.outstanding(|| self.ledger.completed_records()));
         let with = |status: Option<Option<DeliveryStatus>>| {
             let results = self.deliveries.iter().map(|(.., result)| result.as_ref());
             let statuses = results.map(|result| result.map(|result| result.as_ref().err()?.delivery_status()));
@@ -483,8 +487,8 @@ impl World {
                 }
             }
         }
-        assert_eq!(self.ledger.credits.free(), 1 << 30, "bytes were not given back");
-        assert_eq!(self.topics.outstanding(|| self.ledger.settled()), 0);
+        assert_eq!(self.ledger.buffer.free(), 1 << 30, "bytes were not given back");
+        assert_eq!(self.topics.outstanding(|| self.ledger.completed_records()), 0);
     }
 
     /// Every record was reported once, with its own result, and those of a partition in the order
@@ -577,7 +581,7 @@ fn without_faults_all_is_delivered_in_order() {
 }
 
 #[test]
-fn with_idempotence_all_is_delivered_once_and_in_order_under_any_fault() {
+fn idempotence_delivers_once_in_order_despite_faults() {
     for_seeds(50, |seed| {
         let world = run(seed, 600, true, 5, ALL);
         world.check_order();
@@ -588,7 +592,7 @@ fn with_idempotence_all_is_delivered_once_and_in_order_under_any_fault() {
 }
 
 #[test]
-fn what_expires_is_neither_doubled_nor_reordered_nor_lied_about() {
+fn expired_records_are_neither_duplicated_nor_reordered() {
     for_seeds(50, |seed| {
         let world = run(seed, 600, true, 5, Faults { expiry: true, ..ALL });
         world.check_order();
@@ -596,7 +600,7 @@ fn what_expires_is_neither_doubled_nor_reordered_nor_lied_about() {
 }
 
 #[test]
-fn what_is_purged_is_neither_doubled_nor_reordered_nor_lied_about() {
+fn purged_records_are_neither_duplicated_nor_reordered() {
     for_seeds(50, |seed| {
         let world = run(seed, 600, true, 5, Faults { expiry: seed % 2 == 0, purges: true, ..ALL });
         world.check_order();
@@ -616,7 +620,7 @@ fn what_is_purged_is_neither_doubled_nor_reordered_nor_lied_about() {
 }
 
 #[test]
-fn what_a_broker_forgets_is_neither_doubled_nor_reordered_nor_lied_about() {
+fn lost_producer_state_neither_duplicates_nor_reorders() {
     for_seeds(50, |seed| {
         let world = run(seed, 600, true, 5, Faults { expiry: seed % 2 == 0, forgets: true, ..ALL });
         world.check_order();
@@ -631,14 +635,14 @@ fn what_a_broker_forgets_is_neither_doubled_nor_reordered_nor_lied_about() {
 }
 
 #[test]
-fn without_idempotence_results_are_still_true() {
+fn results_are_accurate_without_idempotence() {
     for_seeds(20, |seed| {
         run(seed, 400, false, 5, Faults { expiry: true, purges: seed % 2 == 0, ..ALL });
     });
 }
 
 #[test]
-fn one_request_in_flight_keeps_the_order_without_idempotence_when_nothing_is_lost() {
+fn one_in_flight_keeps_order_without_idempotence() {
     let refusals = Faults { disconnects: false, refusals: false, expiry: false, ..ALL };
     for_seeds(20, |seed| run(seed, 400, false, 1, refusals).check_order());
 }

@@ -1,7 +1,7 @@
 //! Records that are given up.
 
 use super::*;
-use crate::{Acks, DeliveryStatus, ErrorKind, Purge, error::ErrorCode, testkit::on, wire::ApiKey};
+use crate::{Acks, DeliveryStatus, ErrorKind, PurgeScope, error::ErrorCode, testkit::on, wire::ApiKey};
 
 fn purged(result: Result<RecordMetadata, Error>) -> DeliveryStatus {
     let error = result.unwrap_err();
@@ -10,7 +10,7 @@ fn purged(result: Result<RecordMetadata, Error>) -> DeliveryStatus {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_lingers_is_purged_and_later_records_are_delivered() {
+async fn purges_lingering_records_and_delivers_later_ones() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).linger(Duration::from_secs(20)).batch_size(300).build().await.unwrap();
     producer.partitions_for(TOPIC).await.unwrap();
@@ -18,15 +18,15 @@ async fn what_lingers_is_purged_and_later_records_are_delivered() {
     for count in [3, 100] {
         let before = tokio::time::Instant::now();
         let deliveries = send_numbers(&producer, 0..count).await;
-        assert_eq!(producer.purge(Purge::Queued).await, count as usize);
-        assert_eq!(producer.purge(Purge::InFlight).await, 0);
+        assert_eq!(producer.purge(PurgeScope::Queued).await, count as usize);
+        assert_eq!(producer.purge(PurgeScope::InFlight).await, 0);
         for result in results(deliveries).await {
             assert_eq!(purged(result), DeliveryStatus::NotPersisted);
         }
         assert_eq!(before.elapsed(), Duration::ZERO);
         assert_eq!(producer.flush(ms(1000)).await, 0);
-        assert_eq!(producer.0.shared.ledger.credits.free(), 33_554_432);
-        assert_eq!(producer.purge(Purge::All).await, 0);
+        assert_eq!(producer.0.shared.ledger.buffer.free(), 33_554_432);
+        assert_eq!(producer.purge(PurgeScope::All).await, 0);
     }
     let after = send_numbers(&producer, 7..9).await;
     producer.close(ms(5000)).await.unwrap();
@@ -35,15 +35,15 @@ async fn what_lingers_is_purged_and_later_records_are_delivered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_its_topic_is_purged_and_a_later_record_has_its_own_time() {
+async fn purges_record_waiting_for_topic_metadata() {
     let cluster = cluster_with(Options::new().auto_create(false), 1).await;
     let producer = builder(&cluster).max_block(ms(1000)).build().await.unwrap();
-    let lost = producer.send(Record::to("later").value("purged")).await.unwrap();
+    let lost = producer.send(Record::to("later").with_value("purged")).await.unwrap();
     tokio::time::sleep(ms(800)).await;
-    assert_eq!(producer.purge(Purge::Queued).await, 1);
+    assert_eq!(producer.purge(PurgeScope::Queued).await, 1);
     assert_eq!(purged(lost.await), DeliveryStatus::NotPersisted);
     // The look-up for the first is still under way, and ends before this one's time is up.
-    let kept = producer.send(Record::to("later").value("kept")).await.unwrap();
+    let kept = producer.send(Record::to("later").with_value("kept")).await.unwrap();
     tokio::time::sleep(ms(600)).await;
     cluster.create_topic("later", 1).unwrap();
     kept.await.unwrap();
@@ -51,7 +51,7 @@ async fn what_waits_for_its_topic_is_purged_and_a_later_record_has_its_own_time(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_on_the_wire_is_possibly_persisted_and_nothing_is_written_twice() {
+async fn purged_requests_in_flight_are_possibly_persisted() {
     for (acks, written) in [(Acks::All, true), (Acks::All, false), (Acks::Leader, true), (Acks::Leader, false)] {
         let cluster = cluster(1).await;
         let producer = builder(&cluster).linger(Duration::ZERO).acks(acks).build().await.unwrap();
@@ -61,8 +61,8 @@ async fn what_is_on_the_wire_is_possibly_persisted_and_nothing_is_written_twice(
         let fault = cluster.fault(fault);
         let wire = send_numbers(&producer, 1..4).await;
         fault.reached(1).await;
-        assert_eq!(producer.purge(Purge::Queued).await, 0);
-        assert_eq!(producer.purge(Purge::InFlight).await, 3);
+        assert_eq!(producer.purge(PurgeScope::Queued).await, 0);
+        assert_eq!(producer.purge(PurgeScope::InFlight).await, 3);
         for result in results(wire).await {
             assert_eq!(purged(result), DeliveryStatus::PossiblyPersisted);
         }
@@ -79,7 +79,7 @@ async fn what_is_on_the_wire_is_possibly_persisted_and_nothing_is_written_twice(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_to_be_sent_again_is_purged_with_the_status_of_its_attempts() {
+async fn purged_retry_reports_status_of_attempts() {
     for (code, appended) in
         [(ErrorCode::NOT_ENOUGH_REPLICAS, false), (ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND, true)]
     {
@@ -91,8 +91,8 @@ async fn what_waits_to_be_sent_again_is_purged_with_the_status_of_its_attempts()
         let again = send_numbers(&producer, 1..3).await;
         fault.reached(1).await;
         tokio::time::sleep(ms(100)).await;
-        assert_eq!(producer.purge(Purge::InFlight).await, 0);
-        assert_eq!(producer.purge(Purge::Queued).await, 2);
+        assert_eq!(producer.purge(PurgeScope::InFlight).await, 0);
+        assert_eq!(producer.purge(PurgeScope::Queued).await, 2);
         for result in results(again).await {
             let expected = if appended { DeliveryStatus::PossiblyPersisted } else { DeliveryStatus::NotPersisted };
             assert_eq!(purged(result), expected, "{code}");
@@ -106,7 +106,7 @@ async fn what_waits_to_be_sent_again_is_purged_with_the_status_of_its_attempts()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_purge_lets_close_end() {
+async fn purge_lets_pending_close_return() {
     let cluster = cluster(1).await;
     let producer = producer(&cluster).await;
     send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
@@ -117,7 +117,7 @@ async fn a_purge_lets_close_end() {
     let other = producer.clone();
     let (closed, count) = tokio::join!(producer.close(Duration::from_secs(60)), async {
         tokio::time::sleep(ms(50)).await;
-        other.purge(Purge::All).await
+        other.purge(PurgeScope::All).await
     });
     closed.unwrap();
     assert_eq!(count, 3);
@@ -125,11 +125,11 @@ async fn a_purge_lets_close_end() {
     for result in results(stuck).await {
         purged(result);
     }
-    assert_eq!(producer.purge(Purge::All).await, 0, "after the end there is nothing to purge, and nobody to ask");
+    assert_eq!(producer.purge(PurgeScope::All).await, 0, "after the end there is nothing to purge, and nobody to ask");
 }
 
 #[tokio::test(start_paused = true)]
-async fn purging_all_tells_everything_in_order() {
+async fn purge_reports_all_records_in_order() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).batch_size(200).build().await.unwrap();
     send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
@@ -138,7 +138,7 @@ async fn purging_all_tells_everything_in_order() {
     let deliveries = send_numbers(&producer, 1..200).await;
     hang.reached(1).await;
     let ids: Vec<_> = deliveries.iter().map(Delivery::id).collect();
-    assert_eq!(producer.purge(Purge::All).await, 199);
+    assert_eq!(producer.purge(PurgeScope::All).await, 199);
     let seen: Vec<_> = std::iter::from_fn(|| reports.try_next()).map(|report| report.id).collect();
     assert_eq!(seen, ids);
     let statuses: Vec<_> = results(deliveries).await.into_iter().map(purged).collect();

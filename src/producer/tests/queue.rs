@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Instant};
 
 use super::super::{
-    accumulator::{Appended, Entry, News, Partition, Payment},
-    batch::Ledger,
+    accumulator::{Appended, Partition, RecordEntry, RecordReservation, SenderEvent},
+    batch::BatchShared,
     queue::PartitionQueue,
     sizes::Sizes,
     topics::parts_of,
@@ -15,24 +15,31 @@ use crate::{
     wire::batch::record_size_bound,
 };
 
-fn append(partition: &Partition, ledger: &Arc<Ledger>) -> News {
-    let record = Record::to("t").value("x");
+fn append(partition: &Partition, ledger: &Arc<BatchShared>) -> SenderEvent {
+    let record = Record::to("t").with_value("x");
     let parts = parts_of(&record);
     let bound = record_size_bound(&parts) as u32;
-    let entry = Entry { parts, bound, timestamp: 0, sticky: None };
-    match partition.hold().append(&entry, &mut Payment::Due, Sizes::new(1000), ledger, Instant::now, |_, _| ()) {
+    let entry = RecordEntry { parts, bound, timestamp: 0, sticky: None };
+    match partition.lock_to_append().append(
+        &entry,
+        &mut RecordReservation::FromPool,
+        Sizes::new(1000),
+        ledger,
+        Instant::now,
+        |_, _| (),
+    ) {
         Appended::Done { news, .. } => news,
         _ => panic!("there is room"),
     }
 }
 
 #[test]
-fn what_comes_in_after_everything_failed_is_told_of() {
-    let ledger = Arc::new(Ledger::new(1 << 20));
+fn append_after_failure_notifies_sender_again() {
+    let ledger = Arc::new(BatchShared::new(1 << 20));
     let partition = Arc::new(Partition::new(0, "t".into(), 0, Arc::default()));
     let mut queue = PartitionQueue::new(partition.clone());
-    assert!(matches!(append(&partition, &ledger), News::Opened(_)));
+    assert!(matches!(append(&partition, &ledger), SenderEvent::BatchOpened(_)));
     queue.fail_all(&Error::new(ErrorKind::Closed, "the end"));
     // A sender that was past the gate already.
-    assert!(matches!(append(&partition, &ledger), News::Opened(_)), "it would never get a result");
+    assert!(matches!(append(&partition, &ledger), SenderEvent::BatchOpened(_)), "it would never get a result");
 }

@@ -54,36 +54,36 @@ async fn every_refused_record_is_not_persisted() {
     let producer = builder(&cluster).max_block(ms(500)).max_request_size(2000).build().await.unwrap();
     let large = vec![0; 4000];
     for (record, kind) in [
-        (Record::to(TOPIC).value(&large), ErrorKind::RecordTooLarge),
-        (Record::to(TOPIC).partition(-1), ErrorKind::InvalidArgument),
-        (Record::to(TOPIC).partition(7), ErrorKind::UnknownTopicOrPartition),
+        (Record::to(TOPIC).with_value(&large), ErrorKind::RecordTooLarge),
+        (Record::to(TOPIC).with_partition(-1), ErrorKind::InvalidArgument),
+        (Record::to(TOPIC).with_partition(7), ErrorKind::UnknownTopicOrPartition),
         (Record::to("a\r\nb"), ErrorKind::InvalidArgument),
         (Record::to("missing"), ErrorKind::UnknownTopicOrPartition),
     ] {
         refused(&producer, record, kind).await;
     }
     producer.close(ms(1000)).await.unwrap();
-    refused(&producer, Record::to(TOPIC).value("x"), ErrorKind::Closed).await;
+    refused(&producer, Record::to(TOPIC).with_value("x"), ErrorKind::Closed).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn record_of_a_wrong_partitioner_is_not_persisted() {
+async fn record_of_failing_partitioner_is_not_persisted() {
     let cluster = cluster(1).await;
     for partitioner in [Partitioner::custom(Panics), Partitioner::custom(Beyond)] {
         let producer = builder(&cluster).partitioner(partitioner).build().await.unwrap();
         // While its topic is not known, and after that.
         for _ in 0..2 {
-            refused(&producer, Record::to(TOPIC).value("x"), ErrorKind::InvalidArgument).await;
+            refused(&producer, Record::to(TOPIC).with_value("x"), ErrorKind::InvalidArgument).await;
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn record_without_room_in_the_buffer_is_not_persisted() {
+async fn full_buffer_record_is_not_persisted() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).hang().forever());
     let producer = builder(&cluster).buffer_memory(3000).max_block(ms(300)).build().await.unwrap();
     let value = vec![b'x'; 2000];
-    let _fills = producer.send(Record::to(TOPIC).value(&value)).await.unwrap();
-    refused(&producer, Record::to(TOPIC).value(&value), ErrorKind::BufferFull).await;
+    let _fills = producer.send(Record::to(TOPIC).with_value(&value)).await.unwrap();
+    refused(&producer, Record::to(TOPIC).with_value(&value), ErrorKind::BufferFull).await;
 }

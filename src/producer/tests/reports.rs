@@ -21,20 +21,21 @@ fn tags(reports: &[DeliveryReport]) -> Vec<u64> {
 async fn send_tagged(producer: &Producer, range: std::ops::Range<u64>) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     for number in range {
-        let record = Record::to(TOPIC).partition(0).value(number.to_string()).timestamp_millis(number as i64);
-        deliveries.push(producer.send(record.tag(number)).await.unwrap());
+        let record =
+            Record::to(TOPIC).with_partition(0).with_value(number.to_string()).with_timestamp_millis(number as i64);
+        deliveries.push(producer.send(record.with_tag(number)).await.unwrap());
     }
     deliveries
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_callback_and_the_stream_are_told_of_every_record_with_its_tag() {
+async fn callback_and_stream_report_every_tagged_record() {
     let cluster = cluster(1).await;
     let (told, callback) = told();
     let producer = builder(&cluster).batch_size(500).on_delivery(callback).build().await.unwrap();
     let mut stream = producer.delivery_reports();
     let deliveries = send_tagged(&producer, 0..200).await;
-    let untagged = producer.send(Record::to(TOPIC).partition(0).value("untagged")).await.unwrap();
+    let untagged = producer.send(Record::to(TOPIC).with_partition(0).with_value("untagged")).await.unwrap();
     let ids: Vec<_> = deliveries.iter().chain([&untagged]).map(Delivery::id).collect();
     assert_eq!(producer.flush(ms(5000)).await, 0);
     let told = std::mem::take(&mut *told.lock().unwrap());
@@ -50,27 +51,27 @@ async fn the_callback_and_the_stream_are_told_of_every_record_with_its_tag() {
             assert_eq!((&*report.topic, report.partition), (TOPIC, Some(0)));
         }
     }
-    assert_eq!(producer.0.shared.ledger.credits.free(), 33_554_432);
+    assert_eq!(producer.0.shared.ledger.buffer.free(), 33_554_432);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_callback_has_returned_before_the_delivery_is_done() {
+async fn callback_returns_before_delivery_completes() {
     let cluster = cluster(1).await;
     let (told, callback) = told();
     let producer = builder(&cluster).on_delivery(callback).build().await.unwrap();
-    producer.send(Record::to(TOPIC).value("x").tag(3)).await.unwrap().await.unwrap();
+    producer.send(Record::to(TOPIC).with_value("x").with_tag(3)).await.unwrap().await.unwrap();
     assert_eq!(tags(&told.lock().unwrap()), [3]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_that_never_had_a_partition_are_told_of_too() {
+async fn reports_records_without_assigned_partition() {
     let cluster = cluster_with(Options::new().auto_create(false), 1).await;
     let (told, callback) = told();
     let producer = builder(&cluster).max_block(ms(300)).on_delivery(callback).build().await.unwrap();
-    let lost = producer.send(Record::to("nowhere").value("x").tag(1)).await.unwrap();
+    let lost = producer.send(Record::to("nowhere").with_value("x").with_tag(1)).await.unwrap();
     assert_eq!(lost.await.unwrap_err().kind(), ErrorKind::UnknownTopicOrPartition);
     // And those that the end of the producer finds waiting.
-    let left = producer.send(Record::to("elsewhere").value("x").tag(2)).await.unwrap();
+    let left = producer.send(Record::to("elsewhere").with_value("x").with_tag(2)).await.unwrap();
     producer.close(Duration::ZERO).await.unwrap_err();
     assert_eq!(left.await.unwrap_err().kind(), ErrorKind::Closed);
     let told = told.lock().unwrap();
@@ -79,7 +80,7 @@ async fn records_that_never_had_a_partition_are_told_of_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callback_that_panics_costs_nobody_else_a_report() {
+async fn callback_panic_does_not_lose_reports() {
     let cluster = cluster(1).await;
     let (told, callback) = told();
     let panicking = move |report: &DeliveryReport| {
@@ -97,7 +98,7 @@ async fn a_callback_that_panics_costs_nobody_else_a_report() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_callback_may_send() {
+async fn callback_may_send_more_records() {
     let cluster = cluster(1).await;
     let slot: Arc<std::sync::OnceLock<Producer>> = Arc::default();
     let own = slot.clone();
@@ -105,13 +106,13 @@ async fn the_callback_may_send() {
     let resending = move |report: &DeliveryReport| {
         callback(report);
         if let Some(tag) = report.tag.filter(|tag| *tag < 5) {
-            let record = Record::to(TOPIC).partition(0).value("again").tag(tag + 1);
+            let record = Record::to(TOPIC).with_partition(0).with_value("again").with_tag(tag + 1);
             drop(own.get().unwrap().try_send(record).unwrap());
         }
     };
     let producer = builder(&cluster).on_delivery(resending).build().await.unwrap();
     slot.set(producer.clone()).ok().unwrap();
-    drop(producer.send(Record::to(TOPIC).partition(0).value("first").tag(0)).await.unwrap());
+    drop(producer.send(Record::to(TOPIC).with_partition(0).with_value("first").with_tag(0)).await.unwrap());
     while told.lock().unwrap().len() < 6 {
         tokio::time::sleep(ms(10)).await;
     }
@@ -119,7 +120,7 @@ async fn the_callback_may_send() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tags_outlive_a_split_and_a_wait_for_the_topic() {
+async fn tags_survive_splitting_and_topic_wait() {
     let cluster = cluster_with(Options::new().max_message_bytes(1000), 1).await;
     let (told, callback) = told();
     let producer = builder(&cluster).linger(ms(50)).on_delivery(callback).build().await.unwrap();
@@ -139,7 +140,7 @@ async fn tags_outlive_a_split_and_a_wait_for_the_topic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_streams_share_the_reports_and_a_dropped_one_gives_its_share_back() {
+async fn dropped_report_stream_returns_its_share() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).batch_size(300).build().await.unwrap();
     let (mut one, mut other) = (producer.delivery_reports(), producer.delivery_reports());
@@ -164,19 +165,19 @@ async fn two_streams_share_the_reports_and_a_dropped_one_gives_its_share_back() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_sends_for_each_report_never_waits_for_itself() {
+async fn sending_from_report_reader_never_blocks() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).buffer_memory(2000).max_block(ms(100)).build().await.unwrap();
     producer.partitions_for(TOPIC).await.unwrap();
     let mut reports = producer.delivery_reports();
     // One batch takes nearly all of the buffer.
     let mut sent = 0;
-    while producer.try_send(Record::to(TOPIC).partition(0).value([1u8; 60].as_slice())).is_ok() {
+    while producer.try_send(Record::to(TOPIC).with_partition(0).with_value([1u8; 60].as_slice())).is_ok() {
         sent += 1;
     }
     for _ in 0..200 {
         reports.next().await.unwrap().result.unwrap();
-        drop(producer.send(Record::to(TOPIC).partition(0).value([1u8; 60].as_slice())).await.unwrap());
+        drop(producer.send(Record::to(TOPIC).with_partition(0).with_value([1u8; 60].as_slice())).await.unwrap());
     }
     for _ in 0..sent {
         reports.next().await.unwrap().result.unwrap();
@@ -185,7 +186,7 @@ async fn a_reader_that_sends_for_each_report_never_waits_for_itself() {
 }
 
 #[test]
-fn a_runtime_that_is_dropped_tells_the_callback_of_every_record() {
+fn dropped_runtime_reports_every_record() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (told, callback) = told();
     let (cluster, producer) = runtime.block_on(async {

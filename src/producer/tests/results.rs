@@ -4,7 +4,7 @@ use super::*;
 use crate::{DeliveryStatus, ErrorKind, error::ErrorCode, testkit::on, wire::ApiKey};
 
 #[tokio::test(start_paused = true)]
-async fn records_at_fault_are_told_apart_from_those_beside_them() {
+async fn distinguishes_invalid_records_from_rest_of_batch() {
     for idempotent in [true, false] {
         let cluster = cluster(1).await;
         let producer = builder(&cluster).linger(ms(20)).idempotence(idempotent).build().await.unwrap();
@@ -28,7 +28,7 @@ async fn records_at_fault_are_told_apart_from_those_beside_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn results_come_in_the_order_of_sending_though_answers_do_not() {
+async fn results_keep_send_order_despite_reordered_responses() {
     for idempotent in [true, false] {
         let cluster = cluster_with(Options::new().max_message_bytes(400), 1).await;
         let (told, order) = std::sync::mpsc::channel();
@@ -39,13 +39,18 @@ async fn results_come_in_the_order_of_sending_though_answers_do_not() {
             .build()
             .await
             .unwrap();
-        producer.send(Record::to(TOPIC).partition(0).value("first").tag(0)).await.unwrap().await.unwrap();
+        producer
+            .send(Record::to(TOPIC).with_partition(0).with_value("first").with_tag(0))
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         cluster.fault(on(ApiKey::Produce).delay(ms(20)).times(5));
         cluster.fault(on(ApiKey::Produce).act_then_error(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));
         cluster.fault(on(ApiKey::Produce).skip(1).times(2).invalid_records([1]));
         cluster.fault(on(ApiKey::Produce).skip(2).error(ErrorCode::NOT_ENOUGH_REPLICAS));
         for number in 1..300u64 {
-            let record = Record::to(TOPIC).partition(0).value(number.to_string()).tag(number);
+            let record = Record::to(TOPIC).with_partition(0).with_value(number.to_string()).with_tag(number);
             drop(producer.send(record).await.unwrap());
         }
         assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
@@ -65,7 +70,7 @@ async fn results_come_in_the_order_of_sending_though_answers_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_expires_waits_for_nobody_longer_than_its_time() {
+async fn record_expires_within_its_delivery_timeout() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster)
         .batch_size(200)
@@ -81,7 +86,7 @@ async fn what_expires_waits_for_nobody_longer_than_its_time() {
     let before = tokio::time::Instant::now();
     let mut ids = Vec::new();
     for number in 1..100u64 {
-        let record = Record::to(TOPIC).partition(0).value(number.to_string());
+        let record = Record::to(TOPIC).with_partition(0).with_value(number.to_string());
         ids.push(producer.send(record).await.unwrap().id());
         tokio::time::sleep(ms(10)).await;
     }
@@ -97,7 +102,7 @@ async fn what_expires_waits_for_nobody_longer_than_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_compressed_batch_that_is_too_large_is_split() {
+async fn splits_compressed_batch_too_large_for_topic() {
     let cluster = cluster_with(Options::new().max_message_bytes(700), 1).await;
     let codecs = [
         crate::Compression::None,
@@ -119,7 +124,7 @@ async fn a_compressed_batch_that_is_too_large_is_split() {
         })
         .take(900)
         .collect();
-        let large = producer.send(Record::to(TOPIC).partition(0).value(value)).await.unwrap();
+        let large = producer.send(Record::to(TOPIC).with_partition(0).with_value(value)).await.unwrap();
         let rest = send_numbers(&producer, 600..700).await;
         for at in results(deliveries).await.into_iter().chain(results(rest).await) {
             at.unwrap();
@@ -133,7 +138,7 @@ async fn a_compressed_batch_that_is_too_large_is_split() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delivery_can_be_looked_at_without_waiting() {
+async fn try_result_does_not_consume_delivery() {
     let cluster = cluster(1).await;
     let producer = producer(&cluster).await;
     let delivery = send_numbers(&producer, 0..1).await.pop().unwrap();

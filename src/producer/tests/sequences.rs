@@ -12,18 +12,18 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::super::{
     Delivery,
-    accumulator::{Appended, Entry, Partition, Payment},
-    batch::{Body, Ledger},
+    accumulator::{Appended, Partition, RecordEntry, RecordReservation},
+    batch::{BatchShared, Body},
     idempotence::{Identity, ProducerId},
-    purge::Purge,
-    queue::{PartitionQueue, Readiness, Rules},
-    response::Answer,
+    purge::PurgeScope,
+    queue::{PartitionQueue, Readiness, SenderRules},
+    response::BatchDecision,
     sizes::Sizes,
-    ticket::Ticket,
+    ticket::RevocableBatch,
     topics::parts_of,
 };
 use crate::{
-    cluster::{Backoff, Departure, RetryGrid},
+    cluster::{Backoff, RetryGrid, RevocableParts},
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
     record::{Record, RecordMetadata},
     wire::{
@@ -36,17 +36,17 @@ use crate::{
 const NODE: i32 = 1;
 
 /// The connection hands the request with that batch to the socket.
-fn written(ticket: &Ticket) -> bool {
-    [ticket.part()].into_iter().collect::<Departure>().leave()
+fn written(ticket: &RevocableBatch) -> bool {
+    [ticket.part()].into_iter().collect::<RevocableParts>().confirm_write()
 }
 
 /// A partition's queue whose every record is a batch of its own.
 struct Line {
     queue: PartitionQueue,
     partition: Arc<Partition>,
-    ledger: Arc<Ledger>,
+    ledger: Arc<BatchShared>,
     identity: Identity,
-    rules: Rules,
+    rules: SenderRules,
     now: Instant,
     rng: StdRng,
     requests: Vec<(u64, SealedBatch)>,
@@ -63,9 +63,9 @@ impl Line {
         Self {
             queue: PartitionQueue::new(partition.clone()),
             partition,
-            ledger: Arc::new(Ledger::new(1 << 20)),
+            ledger: Arc::new(BatchShared::new(1 << 20)),
             identity,
-            rules: Rules {
+            rules: SenderRules {
                 availability_timeout: None,
                 acks: -1,
                 retries: u32::MAX,
@@ -93,12 +93,19 @@ impl Line {
     }
 
     fn send_into(&self, sizes: Sizes) -> Delivery {
-        let record = Record::to("t").value("x");
+        let record = Record::to("t").with_value("x");
         let parts = parts_of(&record);
-        let entry = Entry { bound: record_size_bound(&parts) as u32, parts, timestamp: 0, sticky: None };
+        let entry = RecordEntry { bound: record_size_bound(&parts) as u32, parts, timestamp: 0, sticky: None };
         let now = self.now;
         let take = |cell: &Arc<_>, index| Delivery::new(Arc::clone(cell), index, 0);
-        match self.partition.hold().append(&entry, &mut Payment::Due, sizes, &self.ledger, || now, take) {
+        match self.partition.lock_to_append().append(
+            &entry,
+            &mut RecordReservation::FromPool,
+            sizes,
+            &self.ledger,
+            || now,
+            take,
+        ) {
             Appended::Done { taken, .. } => taken,
             _ => panic!("there is room"),
         }
@@ -119,7 +126,7 @@ impl Line {
         let request = self.next;
         self.next += 1;
         let drained = self.queue.drain(request, NODE, self.now, &self.identity)?;
-        assert!(written(&drained.ticket));
+        assert!(written(&drained.revocable));
         let sealed = match drained.body {
             Body::Open(builder) => builder.seal(&mut Compressor::new(Compression::None).unwrap()).unwrap(),
             Body::Sealed(sealed) => sealed,
@@ -137,26 +144,26 @@ impl Line {
         request
     }
 
-    fn answer(&mut self, request: u64, answer: Answer) {
+    fn answer(&mut self, request: u64, answer: BatchDecision) {
         let at = self.requests.iter().position(|(id, _)| *id == request).unwrap();
         let (_, sealed) = self.requests.remove(at);
-        let aftermath = self.queue.answered(request, Ok(sealed), answer, self.now, &self.rules, &mut self.rng);
+        let aftermath = self.queue.handle_decision(request, Ok(sealed), answer, self.now, &self.rules, &mut self.rng);
         if aftermath.needs_new_id {
             self.identity = Identity::Unknown;
         }
     }
 
     fn refuse(&mut self, request: u64, code: ErrorCode) {
-        self.answer(request, Answer::read(said(code, -1), "t[0]"));
+        self.answer(request, BatchDecision::read(said(code, -1), "t[0]"));
     }
 
     fn written(&mut self, request: u64, offset: i64) {
-        self.answer(request, Answer::read(said(ErrorCode::NONE, offset), "t[0]"));
+        self.answer(request, BatchDecision::read(said(ErrorCode::NONE, offset), "t[0]"));
     }
 
     fn lose(&mut self, request: u64) {
         let error = Error::new(ErrorKind::Network, "reset").with_status(DeliveryStatus::PossiblyPersisted);
-        self.answer(request, Answer::failed(&error));
+        self.answer(request, BatchDecision::failed(&error));
     }
 }
 
@@ -203,7 +210,7 @@ fn in_flight(count: usize) -> (Line, Vec<u64>, Vec<Delivery>) {
 }
 
 #[test]
-fn five_go_at_once_numbered_one_behind_the_other_and_no_sixth() {
+fn allows_five_batches_in_flight_per_partition() {
     let (mut line, requests, deliveries) = in_flight(5);
     let sixth = line.send();
     assert_eq!(line.readiness(), Readiness::Blocked);
@@ -219,7 +226,7 @@ fn five_go_at_once_numbered_one_behind_the_other_and_no_sixth() {
 }
 
 #[test]
-fn the_first_batch_of_a_partition_goes_alone() {
+fn first_batch_of_partition_goes_alone() {
     let mut line = Line::new();
     let (_first, _second) = (line.send(), line.send());
     let request = line.drain_as(0, 0);
@@ -229,7 +236,7 @@ fn the_first_batch_of_a_partition_goes_alone() {
 }
 
 #[test]
-fn refused_batches_go_again_in_their_order_lowest_first_and_alone() {
+fn rejected_batches_are_resent_in_order_alone() {
     let (mut line, requests, deliveries) = in_flight(3);
     let _later = line.send();
     line.refuse(requests[2], ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
@@ -251,7 +258,7 @@ fn refused_batches_go_again_in_their_order_lowest_first_and_alone() {
 }
 
 #[test]
-fn behind_a_repetition_nothing_new_is_numbered() {
+fn new_batches_wait_behind_resent_batch() {
     // A broker recognizes the last five batches only.
     let (mut line, requests, _deliveries) = in_flight(1);
     line.lose(requests[0]);
@@ -263,7 +270,7 @@ fn behind_a_repetition_nothing_new_is_numbered() {
 }
 
 #[test]
-fn out_of_order_when_it_is_next_raises_the_epoch_and_starts_at_0() {
+fn next_expected_out_of_order_bumps_epoch() {
     let (mut line, requests, deliveries) = in_flight(1);
     line.refuse(requests[0], ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
     let request = line.drain_as(1, 0);
@@ -272,7 +279,7 @@ fn out_of_order_when_it_is_next_raises_the_epoch_and_starts_at_0() {
 }
 
 #[test]
-fn the_epoch_is_raised_only_when_nothing_is_in_flight() {
+fn epoch_bump_waits_for_requests_in_flight() {
     let (mut line, requests, _deliveries) = in_flight(2);
     line.refuse(requests[0], ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
     assert_eq!(line.drain(), None, "the second is still on its way under the old epoch");
@@ -283,7 +290,7 @@ fn the_epoch_is_raised_only_when_nothing_is_in_flight() {
 }
 
 #[test]
-fn a_duplicate_is_a_success_when_an_attempt_may_have_written_it() {
+fn duplicate_after_possible_write_is_success() {
     let (mut line, requests, deliveries) = in_flight(1);
     line.lose(requests[0]);
     let again = line.drain_as(0, 1);
@@ -294,7 +301,7 @@ fn a_duplicate_is_a_success_when_an_attempt_may_have_written_it() {
 }
 
 #[test]
-fn a_duplicate_of_what_was_never_written_is_sent_again_under_the_next_epoch() {
+fn duplicate_of_unwritten_batch_bumps_epoch() {
     // The numbers were taken by something else, so this batch is not in the log.
     let (mut line, requests, deliveries) = in_flight(1);
     line.refuse(requests[0], ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
@@ -306,7 +313,7 @@ fn a_duplicate_of_what_was_never_written_is_sent_again_under_the_next_epoch() {
 }
 
 #[test]
-fn a_duplicate_without_numbers_is_a_success() {
+fn duplicate_without_sequence_is_success() {
     // Nothing is known of it that would speak against it, and what would be done instead could
     // double it.
     let mut line = Line::with(Identity::Anonymous);
@@ -318,7 +325,7 @@ fn a_duplicate_without_numbers_is_a_success() {
 }
 
 #[test]
-fn a_duplicate_is_told_behind_the_results_of_earlier_records() {
+fn duplicate_result_follows_earlier_records() {
     let mut line = Line::with(Identity::Anonymous);
     let (first, second) = (line.send(), line.send());
     let (one, _) = line.drain().unwrap();
@@ -331,7 +338,7 @@ fn a_duplicate_is_told_behind_the_results_of_earlier_records() {
 }
 
 #[test]
-fn a_duplicate_behind_a_storage_error_is_a_success() {
+fn duplicate_after_storage_error_is_success() {
     // The disk failed while the leader waited for its followers: they may have it.
     let (mut line, requests, deliveries) = in_flight(1);
     line.refuse(requests[0], ErrorCode::KAFKA_STORAGE_ERROR);
@@ -341,7 +348,7 @@ fn a_duplicate_behind_a_storage_error_is_a_success() {
 }
 
 #[test]
-fn numbers_that_a_broken_disk_may_have_taken_are_not_given_to_others() {
+fn sequence_is_not_reused_after_storage_error() {
     let (mut line, requests, deliveries) = in_flight(1);
     line.rules.retries = 0;
     line.refuse(requests[0], ErrorCode::KAFKA_STORAGE_ERROR);
@@ -353,7 +360,7 @@ fn numbers_that_a_broken_disk_may_have_taken_are_not_given_to_others() {
 }
 
 #[test]
-fn the_last_batch_out_gives_back_numbers_that_nobody_took() {
+fn last_rejected_batch_frees_its_sequence() {
     for code in [ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::TOPIC_AUTHORIZATION_FAILED, ErrorCode::INVALID_RECORD] {
         let (mut line, requests, deliveries) = in_flight(1);
         line.rules.retries = 0;
@@ -367,7 +374,7 @@ fn the_last_batch_out_gives_back_numbers_that_nobody_took() {
 }
 
 #[test]
-fn a_batch_that_is_refused_for_good_before_others_raises_the_epoch() {
+fn permanent_error_before_other_batches_bumps_epoch() {
     let (mut line, requests, mut deliveries) = in_flight(3);
     line.refuse(requests[0], ErrorCode::INVALID_RECORD);
     assert_eq!(status(deliveries.remove(0)), Some(DeliveryStatus::NotPersisted));
@@ -381,7 +388,7 @@ fn a_batch_that_is_refused_for_good_before_others_raises_the_epoch() {
 }
 
 #[test]
-fn an_unknown_producer_gets_the_next_epoch_and_loses_nothing() {
+fn unknown_producer_id_bumps_epoch_without_loss() {
     let (mut line, requests, deliveries) = in_flight(2);
     for request in requests {
         line.refuse(request, ErrorCode::UNKNOWN_PRODUCER_ID);
@@ -394,7 +401,7 @@ fn an_unknown_producer_gets_the_next_epoch_and_loses_nothing() {
 }
 
 #[test]
-fn an_unknown_producer_whose_batch_may_be_written_does_not_double_it() {
+fn unknown_producer_id_does_not_duplicate_batch() {
     let (mut line, requests, deliveries) = in_flight(1);
     line.lose(requests[0]);
     let again = line.drain_as(0, 1);
@@ -408,11 +415,11 @@ fn an_unknown_producer_whose_batch_may_be_written_does_not_double_it() {
 }
 
 #[test]
-fn where_the_log_starts_is_asked_once_more_before_the_epoch_is_raised() {
+fn unknown_producer_id_retries_before_epoch_bump() {
     let (mut line, requests, _deliveries) = in_flight(1);
     let moving = || {
         let response = ProducePartitionResponse { log_start_offset: -1, ..said(ErrorCode::UNKNOWN_PRODUCER_ID, -1) };
-        Answer::read(response, "t[0]")
+        BatchDecision::read(response, "t[0]")
     };
     line.answer(requests[0], moving());
     let again = line.drain_as(0, 1);
@@ -421,7 +428,7 @@ fn where_the_log_starts_is_asked_once_more_before_the_epoch_is_raised() {
 }
 
 #[test]
-fn a_stale_epoch_is_raised_unless_that_could_double() {
+fn invalid_producer_epoch_bumps_unless_possibly_written() {
     let (mut line, requests, deliveries) = in_flight(1);
     line.refuse(requests[0], ErrorCode::INVALID_PRODUCER_EPOCH);
     let again = line.drain_as(1, 0);
@@ -440,7 +447,7 @@ fn a_stale_epoch_is_raised_unless_that_could_double() {
 }
 
 #[test]
-fn the_last_epoch_ends_in_a_new_producer_id_and_nothing_is_lost() {
+fn exhausted_epoch_requests_new_producer_id() {
     let mut line = Line::with(Identity::Known(ProducerId { id: 9, epoch: i16::MAX }));
     let first = line.send();
     let request = line.drain_as(i16::MAX, 0);
@@ -466,7 +473,7 @@ fn the_last_epoch_ends_in_a_new_producer_id_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_new_producer_id_is_taken_over_when_what_has_old_numbers_is_done() {
+fn old_sequences_finish_before_new_producer_id() {
     let (mut line, requests, _deliveries) = in_flight(1);
     let _later = line.send();
     line.identity = Identity::Known(ProducerId { id: 10, epoch: 0 });
@@ -480,7 +487,7 @@ fn a_new_producer_id_is_taken_over_when_what_has_old_numbers_is_done() {
 }
 
 #[test]
-fn what_expires_on_the_wire_leaves_its_numbers_in_doubt_until_they_are_cleared_up() {
+fn expired_batch_blocks_while_sequence_is_uncertain() {
     let (mut line, requests, mut deliveries) = in_flight(2);
     line.now += Duration::from_secs(121);
     let (now, rules) = (line.now, line.rules.clone());
@@ -507,7 +514,7 @@ fn what_expires_on_the_wire_leaves_its_numbers_in_doubt_until_they_are_cleared_u
 }
 
 #[test]
-fn an_offset_that_cannot_be_is_no_reason_to_panic() {
+fn invalid_offset_does_not_panic() {
     for offset in [i64::MAX, i64::MIN, -1, -7] {
         let (mut line, requests, deliveries) = in_flight(1);
         line.written(requests[0], offset);
@@ -520,7 +527,7 @@ fn an_offset_that_cannot_be_is_no_reason_to_panic() {
 }
 
 #[test]
-fn a_leader_that_moves_is_followed_at_once_but_not_back_and_forth() {
+fn alternating_leader_hints_do_not_cause_loop() {
     let (mut line, requests, _deliveries) = in_flight(1);
     line.refuse(requests[0], ErrorCode::NOT_LEADER_OR_FOLLOWER);
     let mut attempts = 0;
@@ -533,10 +540,10 @@ fn a_leader_that_moves_is_followed_at_once_but_not_back_and_forth() {
         }
         attempts += 1;
         let drained = line.queue.drain(100 + round as u64, leader, line.now, &line.identity).unwrap();
-        assert!(written(&drained.ticket));
+        assert!(written(&drained.revocable));
         let Body::Sealed(sealed) = drained.body else { panic!("it was sealed before") };
-        let answer = Answer::read(said(ErrorCode::NOT_LEADER_OR_FOLLOWER, -1), "t[0]");
-        line.queue.answered(100 + round as u64, Ok(sealed), answer, line.now, &line.rules, &mut line.rng);
+        let answer = BatchDecision::read(said(ErrorCode::NOT_LEADER_OR_FOLLOWER, -1), "t[0]");
+        line.queue.handle_decision(100 + round as u64, Ok(sealed), answer, line.now, &line.rules, &mut line.rng);
     }
     assert_eq!(attempts, 1, "two brokers that point at each other are asked without end");
 }

@@ -21,7 +21,7 @@ fn heedful(cluster: &Cluster) -> ProducerBuilder {
 async fn send_some(producer: &Producer, count: u32) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     for _ in 0..count {
-        deliveries.push(producer.send(Record::to(TOPIC).value(&[b'x'; 80])).await.unwrap());
+        deliveries.push(producer.send(Record::to(TOPIC).with_value(&[b'x'; 80])).await.unwrap());
         tokio::time::sleep(ms(1)).await;
     }
     deliveries
@@ -43,7 +43,7 @@ async fn left_after(deliveries: &[Delivery], millis: u64) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_hangs_loses_its_turns_and_gets_them_back() {
+async fn hanging_broker_is_skipped_until_it_recovers() {
     // With one partition at each broker, all that may be in flight is of that one.
     for partitions in [2, 8] {
         let cluster = two_brokers(Options::new(), partitions).await;
@@ -74,7 +74,7 @@ async fn a_broker_that_hangs_loses_its_turns_and_gets_them_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_hangs_keeps_its_turns_where_nobody_heeds_it() {
+async fn hanging_broker_is_used_without_availability_timeout() {
     let cluster = two_brokers(Options::new(), 2).await;
     let producer = heedful(&cluster).availability_timeout(Duration::ZERO).build().await.unwrap();
     results(send_some(&producer, 100).await).await;
@@ -85,23 +85,23 @@ async fn a_broker_that_hangs_keeps_its_turns_where_nobody_heeds_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_and_partitions_that_are_asked_for_go_to_the_broker_that_hangs_all_the_same() {
+async fn keyed_records_still_reach_hanging_broker() {
     let cluster = two_brokers(Options::new(), 2).await;
     let producer = heedful(&cluster).request_timeout(ms(3000)).build().await.unwrap();
     results(send_some(&producer, 100).await).await;
     cluster.fault(on(ApiKey::Produce).broker(2).times(1).hang());
     drop(send_some(&producer, 600).await);
-    let asked = producer.send(Record::to(TOPIC).partition(1).value("x")).await.unwrap();
+    let asked = producer.send(Record::to(TOPIC).with_partition(1).with_value("x")).await.unwrap();
     // murmur2("kafka") is odd.
-    let keyed = producer.send(Record::to(TOPIC).key("kafka").value("x")).await.unwrap();
+    let keyed = producer.send(Record::to(TOPIC).with_key("kafka").with_value("x")).await.unwrap();
     let (asked, keyed) = (asked.await.unwrap(), keyed.await.unwrap());
     assert_eq!(asked.partition, 1);
-    let other = producer.send(Record::to(TOPIC).key("kafka").value("x")).await.unwrap().await.unwrap();
+    let other = producer.send(Record::to(TOPIC).with_key("kafka").with_value("x")).await.unwrap().await.unwrap();
     assert_eq!(keyed.partition, other.partition, "a key stays where it is");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_is_dead_loses_its_turns_without_a_loss() {
+async fn dead_broker_is_skipped_without_loss() {
     let cluster = two_brokers(Options::new(), 4).await;
     let producer = heedful(&cluster).request_timeout(ms(2000)).build().await.unwrap();
     results(send_some(&producer, 100).await).await;
@@ -131,7 +131,7 @@ fn near(cluster: &Cluster, rack: &str) -> ProducerBuilder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_go_to_leaders_in_the_producers_own_rack() {
+async fn prefers_leaders_in_same_rack() {
     let cluster = racks(8).await;
     for (rack, expected) in [("a", [300, 0]), ("b", [0, 300])] {
         let producer = near(&cluster, rack).build().await.unwrap();
@@ -151,7 +151,7 @@ async fn records_go_to_leaders_in_the_producers_own_rack() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_follow_the_leaders_of_the_rack() {
+async fn follows_leader_changes_within_rack() {
     let cluster = racks(2).await;
     let producer = near(&cluster, "a").property("metadata.max.age.ms", "500").build().await.unwrap();
     assert_eq!(by_broker(results(send_some(&producer, 100).await).await).await, [100, 0]);
@@ -166,7 +166,7 @@ async fn records_follow_the_leaders_of_the_rack() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_nearby_that_hangs_is_left_for_one_that_is_far() {
+async fn hanging_local_broker_yields_to_remote() {
     let cluster = racks(4).await;
     let builder = near(&cluster, "a").availability_timeout(ms(200)).request_timeout(ms(10_000));
     let producer = builder.build().await.unwrap();
@@ -183,14 +183,14 @@ async fn a_broker_nearby_that_hangs_is_left_for_one_that_is_far() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_ends_after_64_kib_though_a_batch_may_be_larger() {
+async fn switches_partition_after_64_kib() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 4).unwrap();
     let producer = builder(&cluster).linger(Duration::from_secs(1)).build().await.unwrap();
     producer.partitions_for("t").await.unwrap();
     let value = [b'x'; 1000];
     for _ in 0..70 {
-        drop(producer.send(Record::to("t").value(&value)).await.unwrap());
+        drop(producer.send(Record::to("t").with_value(&value)).await.unwrap());
     }
     assert_eq!(producer.flush(Duration::from_secs(10)).await, 0);
     let mut counts: Vec<i64> = (0..4).map(|partition| cluster.log_end("t", partition).unwrap()).collect();

@@ -21,7 +21,7 @@ use crate::{
 async fn to_both(producer: &Producer, numbers: std::ops::Range<u64>) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     for number in numbers {
-        let record = Record::to(TOPIC).partition((number % 2) as i32).value(number.to_string());
+        let record = Record::to(TOPIC).with_partition((number % 2) as i32).with_value(number.to_string());
         deliveries.push(producer.send(record).await.unwrap());
         tokio::time::sleep(ms(1)).await;
     }
@@ -41,7 +41,7 @@ async fn both_have_all(cluster: &Cluster, deliveries: Vec<Delivery>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_partition_that_begins_with_an_error_is_asked_for_again() {
+async fn new_partition_with_error_is_requested_again() {
     let cluster = cluster(1).await;
     let rounds = AtomicU64::new(0);
     let network = tampered(&cluster, ApiKey::Metadata, move |_, _, response: &mut MetadataResponse| {
@@ -65,7 +65,7 @@ async fn a_new_partition_that_begins_with_an_error_is_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_has_not_heard_of_a_new_partition_fails_none_of_its_records() {
+async fn stale_metadata_fails_no_partition_records() {
     let cluster = cluster(2).await;
     let behind = Arc::new(AtomicBool::new(false));
     let now_and_then = behind.clone();
@@ -103,7 +103,7 @@ impl Network for Named {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_that_is_replaced_by_another_is_found_by_its_name() {
+async fn rebootstraps_to_replacement_cluster_by_dns_name() {
     let network = MemoryNetwork::new();
     let first = Cluster::start(Options::new().network(network.clone()).brokers(2)).await.unwrap();
     let second = Cluster::start(Options::new().network(network.clone()).seed(99)).await.unwrap();

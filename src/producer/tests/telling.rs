@@ -79,7 +79,7 @@ fn listen(lines: &Lines) -> (tracing::subscriber::DefaultGuard, tracing::Dispatc
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_is_told_with_its_place_its_attempt_and_its_cause_and_each_request_is_a_span() {
+async fn logs_each_retry_and_produce_request_span() {
     let lines = Lines::default();
     let _guard = listen(&lines);
     let cluster = cluster(1).await;
@@ -106,7 +106,7 @@ async fn a_retry_is_told_with_its_place_its_attempt_and_its_cause_and_each_reque
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_that_are_lost_are_warned_of_with_how_far_they_got_and_a_new_epoch_is_told() {
+async fn logs_lost_records_and_epoch_bump() {
     let lines = Lines::default();
     let _guard = listen(&lines);
     let cluster = cluster(1).await;

@@ -4,7 +4,7 @@ use super::*;
 use crate::{DeliveryStatus, ErrorKind, error::ErrorCode, testkit::on, wire::ApiKey};
 
 #[tokio::test(start_paused = true)]
-async fn records_of_a_topic_that_is_not_there_yet_keep_their_order() {
+async fn records_keep_order_until_topic_is_created() {
     let cluster = Cluster::start(Options::new().in_memory().auto_create(false)).await.unwrap();
     let producer = producer(&cluster).await;
     let mut deliveries = send_numbers(&producer, 0..500).await;
@@ -22,13 +22,13 @@ async fn records_of_a_topic_that_is_not_there_yet_keep_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_does_not_appear_fails_its_records_and_no_others() {
+async fn missing_topic_fails_only_its_own_records() {
     let cluster = cluster_with(Options::new().auto_create(false), 1).await;
     let producer = builder(&cluster).max_block(ms(1500)).build().await.unwrap();
     let mut reports = producer.delivery_reports();
-    let missing = producer.send(Record::to("missing").value("x")).await.unwrap();
+    let missing = producer.send(Record::to("missing").with_value("x")).await.unwrap();
     let id = missing.id();
-    producer.send(Record::to(TOPIC).value("x")).await.unwrap().await.unwrap();
+    producer.send(Record::to(TOPIC).with_value("x")).await.unwrap().await.unwrap();
     let before = tokio::time::Instant::now();
     let error = missing.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition, "{error}");
@@ -45,15 +45,15 @@ async fn a_topic_that_does_not_appear_fails_its_records_and_no_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wait_for_topic_ends_at_shorter_delivery_timeout() {
+async fn topic_wait_ends_at_shorter_delivery_timeout() {
     let cluster = cluster_with(Options::new().auto_create(false), 1).await;
     let builder = builder(&cluster).linger(ms(5)).request_timeout(ms(500)).delivery_timeout(ms(1500));
     let producer = builder.build().await.unwrap();
     for (topic, partition) in [("missing", None), (TOPIC, Some(5))] {
-        let mut record = Record::to(topic).value("x");
+        let mut record = Record::to(topic).with_value("x");
         if let Some(partition) = partition {
             producer.partitions_for(TOPIC).await.unwrap();
-            record = record.partition(partition);
+            record = record.with_partition(partition);
         }
         let before = tokio::time::Instant::now();
         let error = producer.send(record).await.unwrap().await.unwrap_err();
@@ -74,7 +74,7 @@ async fn unreachable_cluster_fails_records_at_delivery_timeout() {
     let builder = builder(&cluster).request_timeout(ms(500)).delivery_timeout(ms(1500));
     let producer = builder.build().await.unwrap();
     let before = tokio::time::Instant::now();
-    let error = producer.send(Record::to(TOPIC).value("x")).await.unwrap().await.unwrap_err();
+    let error = producer.send(Record::to(TOPIC).with_value("x")).await.unwrap().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
     assert!(before.elapsed() < ms(2000), "{:?}", before.elapsed());
@@ -87,7 +87,7 @@ async fn wait_for_topic_counts_towards_delivery_timeout() {
     let builder = builder(&cluster).request_timeout(ms(500)).delivery_timeout(ms(4000));
     let producer = builder.build().await.unwrap();
     let before = tokio::time::Instant::now();
-    let delivery = producer.send(Record::to(TOPIC).value("x")).await.unwrap();
+    let delivery = producer.send(Record::to(TOPIC).with_value("x")).await.unwrap();
     tokio::time::sleep(ms(3000)).await;
     cluster.fault(on(ApiKey::Produce).forever().error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     cluster.create_topic(TOPIC, 1).unwrap();
@@ -96,30 +96,30 @@ async fn wait_for_topic_counts_towards_delivery_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_may_not_be_seen_fails_at_once() {
+async fn unauthorized_topic_fails_records_immediately() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Metadata).topic("secret").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
     let producer = producer(&cluster).await;
     let before = tokio::time::Instant::now();
-    let error = producer.send(Record::to("secret").value("x")).await.unwrap().await.unwrap_err();
+    let error = producer.send(Record::to("secret").with_value("x")).await.unwrap().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authorization, "{error}");
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_is_made_when_the_broker_does_that() {
+async fn broker_creates_missing_topic_on_send() {
     let cluster = Cluster::start(Options::new().in_memory().auto_create(true)).await.unwrap();
     let producer = producer(&cluster).await;
-    producer.send(Record::to("fresh").value("x")).await.unwrap().await.unwrap();
+    producer.send(Record::to("fresh").with_value("x")).await.unwrap().await.unwrap();
     assert_eq!(cluster.log_end("fresh", 0).unwrap(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asked_for_the_partitions_does_not_wait_for_the_topic_again() {
+async fn partitions_for_makes_topic_metadata_available() {
     let cluster = cluster(3).await;
     let producer = producer(&cluster).await;
     assert_eq!(producer.partitions_for(TOPIC).await.unwrap().len(), 3);
-    let delivery = producer.try_send(Record::to(TOPIC).partition(2).value("x")).unwrap();
+    let delivery = producer.try_send(Record::to(TOPIC).with_partition(2).with_value("x")).unwrap();
     assert!(producer.0.shared.topics.waited_for().is_empty(), "the record waits for its topic");
     assert_eq!(delivery.await.unwrap().partition, 2);
     producer.close(ms(5000)).await.unwrap();
@@ -127,12 +127,12 @@ async fn who_asked_for_the_partitions_does_not_wait_for_the_topic_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_that_is_added_is_found_and_one_that_is_not_is_named() {
+async fn waits_for_added_partition_until_max_block() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).max_block(ms(3000)).build().await.unwrap();
-    producer.send(Record::to(TOPIC).value("x")).await.unwrap().await.unwrap();
-    let early = producer.send(Record::to(TOPIC).partition(3).value("early")).await.unwrap();
-    let never = producer.send(Record::to(TOPIC).partition(9).value("never")).await.unwrap();
+    producer.send(Record::to(TOPIC).with_value("x")).await.unwrap().await.unwrap();
+    let early = producer.send(Record::to(TOPIC).with_partition(3).with_value("early")).await.unwrap();
+    let never = producer.send(Record::to(TOPIC).with_partition(9).with_value("never")).await.unwrap();
     tokio::time::sleep(ms(500)).await;
     cluster.add_partitions(TOPIC, 4).unwrap();
     assert_eq!(early.await.unwrap().partition, 3);
@@ -143,7 +143,7 @@ async fn a_partition_that_is_added_is_found_and_one_that_is_not_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_was_made_anew_is_written_from_its_start() {
+async fn recreated_topic_receives_records_in_order() {
     let cluster = cluster_with(Options::new().auto_create(false), 2).await;
     let producer = producer(&cluster).await;
     for result in results(send_numbers(&producer, 0..20).await).await {
@@ -157,11 +157,11 @@ async fn a_topic_that_was_made_anew_is_written_from_its_start() {
         result.unwrap();
     }
     assert_eq!(log(&cluster, 0), numbers(20..40));
-    producer.send(Record::to(TOPIC).partition(2).value("third")).await.unwrap().await.unwrap();
+    producer.send(Record::to(TOPIC).with_partition(2).with_value("third")).await.unwrap().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_vanishes_and_returns_loses_nothing_silently() {
+async fn temporarily_unknown_topic_loses_no_records() {
     let cluster = cluster_with(Options::new().auto_create(false), 1).await;
     let producer = producer(&cluster).await;
     send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
@@ -177,7 +177,7 @@ async fn a_topic_that_vanishes_and_returns_loses_nothing_silently() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_also_waits_for_records_whose_topic_is_not_known_yet() {
+async fn flush_waits_for_records_of_unknown_topic() {
     let cluster = Cluster::start(Options::new().in_memory().auto_create(false)).await.unwrap();
     let producer = builder(&cluster)
         .linger(Duration::from_secs(3600))

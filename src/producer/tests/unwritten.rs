@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    DeliveryStatus, ErrorKind, Purge,
+    DeliveryStatus, ErrorKind, PurgeScope,
     security::{Sasl, Security},
     testkit::{self, on},
     wire::ApiKey,
@@ -43,7 +43,7 @@ async fn only_later_records_arrive(cluster: &Cluster, producer: &Producer) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_expiring_behind_a_throttle_are_not_persisted() {
+async fn records_expiring_behind_throttle_are_not_persisted() {
     for idempotent in [true, false] {
         let (cluster, producer) = muted(idempotent, 1, 60 * SECOND).await;
         for result in results(send_numbers(&producer, 1..4).await).await {
@@ -54,7 +54,7 @@ async fn records_expiring_behind_a_throttle_are_not_persisted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sequence_of_an_unwritten_batch_is_used_again() {
+async fn sequence_of_unwritten_batch_is_reused() {
     let (cluster, producer) = muted(true, 1, 60 * SECOND).await;
     not_persisted(send_numbers(&producer, 1..2).await.pop().unwrap().await, ErrorKind::Timeout);
     only_later_records_arrive(&cluster, &producer).await;
@@ -63,12 +63,12 @@ async fn sequence_of_an_unwritten_batch_is_used_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_purged_or_closed_behind_a_throttle_are_not_persisted() {
+async fn records_purged_behind_throttle_are_not_persisted() {
     for idempotent in [true, false] {
         let (cluster, producer) = muted(idempotent, 1, 60 * SECOND).await;
         let deliveries = send_numbers(&producer, 1..4).await;
         tokio::time::sleep(SECOND).await;
-        assert_eq!(producer.purge(Purge::All).await, 3);
+        assert_eq!(producer.purge(PurgeScope::All).await, 3);
         for result in results(deliveries).await {
             not_persisted(result, ErrorKind::Purged);
         }
@@ -86,7 +86,7 @@ async fn records_purged_or_closed_behind_a_throttle_are_not_persisted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_expiring_while_a_connection_reauthenticates_are_not_persisted() {
+async fn records_expiring_during_reauthentication_are_not_persisted() {
     for idempotent in [true, false] {
         let sasl = testkit::Sasl::new().user("alice", "wonder").max_reauth(5 * SECOND);
         let cluster = cluster_with(Options::new().sasl(sasl), 1).await;
@@ -113,7 +113,7 @@ async fn records_expiring_while_a_connection_reauthenticates_are_not_persisted()
 /// A request waits with two batches, of which the older one expires: the other one is sent in a
 /// request of its own.
 #[tokio::test(start_paused = true)]
-async fn batch_beside_an_expired_one_is_delivered() {
+async fn batch_beside_expired_one_is_delivered() {
     // Without retries, since the request that was taken back was no attempt.
     for (idempotent, retries) in [(true, u32::MAX), (false, 0)] {
         let cluster = cluster(3).await;
@@ -128,7 +128,7 @@ async fn batch_beside_an_expired_one_is_delivered() {
             .build()
             .await
             .unwrap();
-        let record = |partition, value: &'static str| Record::to(TOPIC).partition(partition).value(value);
+        let record = |partition, value: &'static str| Record::to(TOPIC).with_partition(partition).with_value(value);
         producer.send(record(2, "mutes")).await.unwrap().await.unwrap();
         // Holds the one place in flight until its request times out, behind which the other two go
         // together.
@@ -148,7 +148,7 @@ async fn batch_beside_an_expired_one_is_delivered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn written_record_without_an_answer_stays_possibly_persisted() {
+async fn written_record_without_response_is_possibly_persisted() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster)
         .linger(Duration::ZERO)

@@ -8,11 +8,11 @@ use super::*;
 use crate::{DeliveryStatus, ErrorKind, testkit::on, wire::ApiKey};
 
 fn record(size: usize) -> Record<'static> {
-    Record::to(TOPIC).partition(0).value(vec![b'x'; size])
+    Record::to(TOPIC).with_partition(0).with_value(vec![b'x'; size])
 }
 
 fn numbered(number: u64) -> Record<'static> {
-    Record::to(TOPIC).partition(0).value(format!("{number:>800}"))
+    Record::to(TOPIC).with_partition(0).with_value(format!("{number:>800}"))
 }
 
 /// The numbers in the log.
@@ -34,7 +34,7 @@ async fn full_before_a_dead_broker(cluster: &Cluster) -> (Producer, Vec<Delivery
 }
 
 #[tokio::test(start_paused = true)]
-async fn before_a_dead_broker_each_waits_as_long_as_it_may() {
+async fn send_blocks_exactly_for_max_block() {
     let cluster = cluster(1).await;
     let (producer, deliveries) = full_before_a_dead_broker(&cluster).await;
     let mut senders = tokio::task::JoinSet::new();
@@ -59,11 +59,11 @@ async fn before_a_dead_broker_each_waits_as_long_as_it_may() {
         let error = result.unwrap_err();
         assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::NotPersisted)));
     }
-    assert_eq!(producer.0.shared.ledger.credits.free(), 3000);
+    assert_eq!(producer.0.shared.ledger.buffer.free(), 3000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_who_wait_are_served_in_the_order_in_which_they_came() {
+async fn many_blocked_senders_are_served_in_order() {
     let cluster = cluster(1).await;
     let hold = cluster.fault(on(ApiKey::Produce).forever().delay(ms(10)));
     let producer = builder(&cluster).buffer_memory(1000).build().await.unwrap();
@@ -79,7 +79,7 @@ async fn many_who_wait_are_served_in_the_order_in_which_they_came() {
     }
     assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
     assert_eq!(written(&cluster), (0..201).collect::<Vec<_>>());
-    assert_eq!(producer.0.shared.ledger.credits.free(), 1000);
+    assert_eq!(producer.0.shared.ledger.buffer.free(), 1000);
 }
 
 /// Someone who sends, and loses patience after so many milliseconds.
@@ -135,7 +135,7 @@ async fn lose_patience(senders: Vec<Sender>) {
         ended.unwrap();
     }
     assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
-    assert_eq!(producer.0.shared.ledger.credits.free(), 2000, "room was lost, or made out of nothing");
+    assert_eq!(producer.0.shared.ledger.buffer.free(), 2000, "room was lost, or made out of nothing");
     let end = cluster.log_end(TOPIC, 0).unwrap();
     assert!((at_least..=all).contains(&end), "{end} of {at_least} to {all}");
     // The whole buffer can be had at once.
@@ -146,14 +146,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whoever_loses_patience_takes_no_room_along(senders in proptest::collection::vec(sender(), 1..40)) {
+    fn cancelled_senders_release_their_buffer_memory(senders in proptest::collection::vec(sender(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(lose_patience(senders));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_batch_before_a_dead_broker_what_finds_no_room_is_refused_in_its_place() {
+async fn send_batch_rejects_records_without_memory() {
     let cluster = cluster(1).await;
     let (producer, deliveries) = full_before_a_dead_broker(&cluster).await;
     for result in results(deliveries).await {
@@ -167,19 +167,19 @@ async fn of_a_batch_before_a_dead_broker_what_finds_no_room_is_refused_in_its_pl
     let kinds: Vec<_> = batch.await.iter().map(|result| result.unwrap_err().kind()).collect();
     assert_eq!(kinds[..3], [ErrorKind::Timeout; 3]);
     assert_eq!(kinds[3..], [ErrorKind::BufferFull; 7]);
-    assert_eq!(producer.0.shared.ledger.credits.free(), 3000);
+    assert_eq!(producer.0.shared.ledger.buffer.free(), 3000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_of_a_batch_that_are_refused_stand_in_their_places() {
+async fn rejected_batch_records_keep_their_positions() {
     let cluster = cluster(1).await;
     // The first answers come late, so that the batch waits in the middle, too.
     cluster.fault(on(ApiKey::Produce).times(3).delay(ms(50)));
     let producer = builder(&cluster).buffer_memory(2000).max_request_size(1500).build().await.unwrap();
     let wrong = |number: u64| match number % 5 {
-        1 => Some((Record::to(TOPIC).value(vec![0; 1500]), ErrorKind::RecordTooLarge)),
-        2 => Some((Record::to("no/topic").value("x"), ErrorKind::InvalidArgument)),
-        4 => Some((Record::to(TOPIC).partition(-1).value("x"), ErrorKind::InvalidArgument)),
+        1 => Some((Record::to(TOPIC).with_value(vec![0; 1500]), ErrorKind::RecordTooLarge)),
+        2 => Some((Record::to("no/topic").with_value("x"), ErrorKind::InvalidArgument)),
+        4 => Some((Record::to(TOPIC).with_partition(-1).with_value("x"), ErrorKind::InvalidArgument)),
         _ => None,
     };
     let records = (0..200).map(|number| wrong(number).map_or_else(|| numbered(number), |(record, _)| record));
@@ -199,7 +199,7 @@ async fn records_of_a_batch_that_are_refused_stand_in_their_places() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_is_dropped_while_it_waits_was_sent_up_to_some_place() {
+async fn cancelled_send_batch_delivers_only_its_prefix() {
     for patience in [0, 1, 20, 55, 130] {
         let cluster = cluster(1).await;
         cluster.fault(on(ApiKey::Produce).forever().delay(ms(20)));
@@ -212,6 +212,6 @@ async fn a_batch_that_is_dropped_while_it_waits_was_sent_up_to_some_place() {
         assert_eq!(written.pop(), Some(1000));
         assert!((2..50).contains(&written.len()), "{written:?}");
         assert_eq!(written, (0..written.len() as u64).collect::<Vec<_>>());
-        assert_eq!(producer.0.shared.ledger.credits.free(), 2000);
+        assert_eq!(producer.0.shared.ledger.buffer.free(), 2000);
     }
 }

@@ -7,15 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Admitted, Hand, Placement, Topic, TopicAppend};
+use super::{AdmittedRecord, AppendContext, Placement, Topic, TopicAppend};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind},
     producer::{
-        accumulator::{News, Partition, Payment, Waited},
-        batch::Ledger,
-        cell::{Cell, Outcome},
-        notes::{Note, Notes},
-        partitioner::Clogged,
+        accumulator::{Partition, RecordReservation, SenderEvent, WaitedRecord},
+        batch::BatchShared,
+        cell::{BatchResults, Outcome},
+        notes::{ReportNote, ReportNotes},
+        partitioner::BrokerUnavailable,
         reports::ReportRun,
     },
     record::Record,
@@ -25,17 +25,17 @@ use crate::{
 const CELL_RECORDS: u32 = 256;
 
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct WaitingRecords {
     pub(super) topics: HashMap<Arc<str>, VecDeque<WaitingRecord>>,
     /// Topics that records have begun to wait for, and nobody has been told of.
     pub(super) unseen: Vec<Arc<str>>,
     /// The cell that the next record gets its place in, and how many have one there.
-    pub(super) cell: Option<(Arc<Cell>, u32)>,
+    pub(super) cell: Option<(Arc<BatchResults>, u32)>,
     pub(super) closed: Option<Error>,
     /// Slots given out to partitions.
     pub(super) slots: usize,
     /// Of the brokers that lead partitions.
-    pub(super) clogged: HashMap<i32, Clogged>,
+    pub(super) clogged: HashMap<i32, BrokerUnavailable>,
 }
 
 /// The longest time that a record waits for its topic, and the property that sets it.
@@ -71,16 +71,16 @@ impl fmt::Display for TopicTimeout {
 #[derive(Debug)]
 pub(super) struct WaitingRecord {
     pub(super) record: Record<'static>,
-    pub(super) admitted: Admitted,
+    pub(super) admitted: AdmittedRecord,
     /// When it was sent: its delivery timeout runs from here.
     pub(super) since: Instant,
-    pub(super) place: Option<Box<Waited>>,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) place: Option<Box<WaitedRecord>>,
+    pub(super) ledger: Arc<BatchShared>,
     pub(super) reported: bool,
 }
 
-impl Waiting {
-    pub(super) fn next_place(&mut self, ledger: &Ledger) -> (Arc<Cell>, u32) {
+impl WaitingRecords {
+    pub(super) fn next_place(&mut self, ledger: &BatchShared) -> (Arc<BatchResults>, u32) {
         match &mut self.cell {
             Some((cell, used)) if *used < CELL_RECORDS => {
                 let index = *used;
@@ -100,15 +100,15 @@ impl WaitingRecord {
     /// Appends the record to its partition of the topic; gives it back if the topic has no such
     /// partition. A batch that it begins is as old as the record, so that the wait for the topic
     /// counts towards `delivery.timeout.ms`.
-    pub(super) fn move_to<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, News)>(
+    pub(super) fn move_to<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
         mut self,
         topic: &Topic,
         placement: &Placement,
-        hand: &mut Hand<'_, C, T>,
+        hand: &mut AppendContext<'_, C, T>,
     ) -> Option<Self> {
-        let mut payment = Payment::Waited(Some(self.place.take()?));
+        let mut payment = RecordReservation::Waited(Some(self.place.take()?));
         let since = self.since;
-        let mut hand = Hand { ledger: hand.ledger, clock: || since, tell: &mut hand.tell };
+        let mut hand = AppendContext { shared: hand.shared, clock: || since, notify: &mut hand.notify };
         let appended =
             topic.append(&mut None, &self.record, self.admitted, &mut payment, placement, &mut hand, |_, _| ());
         self.place = payment.waited();
@@ -126,19 +126,19 @@ impl WaitingRecord {
     /// Fails the record, which was never sent.
     pub(super) fn fail(&mut self, error: Error) {
         let Some(place) = self.place.take() else { return };
-        let Waited { run, charge, .. } = *place;
+        let WaitedRecord { run, charge, .. } = *place;
         let error = error.with_status(DeliveryStatus::NotPersisted);
         self.ledger.counters.settled(Some(DeliveryStatus::NotPersisted), run.count);
-        self.ledger.tell_failed(self.record.topic(), self.record.chosen_partition(), run.count, &error);
+        self.ledger.log_failed(self.record.topic(), self.record.partition(), run.count, &error);
         let outcome = Outcome::Failed(error);
         if self.reported {
-            let mut notes = Notes::default();
-            notes.push(Note { timestamp: self.admitted.timestamp, tag: self.record.chosen_tag() });
-            self.ledger.reports.push(ReportRun {
+            let mut notes = ReportNotes::default();
+            notes.push(ReportNote { timestamp: self.admitted.timestamp, tag: self.record.tag() });
+            self.ledger.reports.report(ReportRun {
                 cell: run.cell.id(),
                 first: run.first,
                 topic: self.record.topic().into(),
-                partition: self.record.chosen_partition(),
+                partition: self.record.partition(),
                 outcome: outcome.clone(),
                 notes,
                 read: 0,

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sections_are_told_apart() {
+    fn reads_only_keys_of_named_section() {
         let text = "# a comment\n[default]\naws_access_key_id = A\n[profile dev]\n\
                     AWS_SECRET_ACCESS_KEY=b=c\ns3 =\n  nested = 1\n#x=y\n[other]\naws_access_key_id=O\n";
         let dev = profile(text, "dev").unwrap();

@@ -76,7 +76,7 @@ mod tests {
 
     /// Made by botocore's `SigV4QueryAuth` for the same request, credentials and time.
     #[test]
-    fn it_is_botocores() {
+    fn presigned_signature_equals_that_of_botocore() {
         let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let host = "b-1.example.kafka.eu-west-1.amazonaws.com";
         let signature = |credentials: AwsCredentials| {

@@ -74,7 +74,7 @@ impl Drop for File {
 const NOWHERE: (&str, &str) = ("HOME", "/nowhere");
 
 #[tokio::test(start_paused = true)]
-async fn the_environment_goes_first() {
+async fn reads_credentials_from_environment_variables() {
     let network = MemoryNetwork::new();
     let keys = [("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "hunter2"), ("AWS_SESSION_TOKEN", "ST")];
     let found = sources(&network, &keys).credentials().await.unwrap();
@@ -86,7 +86,7 @@ async fn the_environment_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn profiles_are_read_from_both_files() {
+async fn reads_profiles_from_credentials_and_config_files() {
     let network = MemoryNetwork::new();
     let credentials = File::new("credentials", "[default]\naws_access_key_id=D\naws_secret_access_key=s\n");
     let config = File::new(
@@ -107,7 +107,7 @@ async fn profiles_are_read_from_both_files() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_web_identity_is_taken_to_sts() {
+async fn exchanges_web_identity_token_at_sts() {
     let network = MemoryNetwork::new();
     let token = File::new("token", "hunter2\n");
     let answer = "<AssumeRoleWithWebIdentityResponse><Credentials><AccessKeyId>AK</AccessKeyId>\
@@ -135,7 +135,7 @@ async fn a_web_identity_is_taken_to_sts() {
 const JSON: &str = r#"{"AccessKeyId":"AK","SecretAccessKey":"s","Token":"ST","Expiration":"2099-01-01T00:00:00Z"}"#;
 
 #[tokio::test(start_paused = true)]
-async fn a_container_has_an_endpoint() {
+async fn fetches_credentials_from_container_endpoint() {
     let network = MemoryNetwork::new();
     serve(&network, "169.254.170.2:80", &[("GET /creds?id=1 |Authorization: hunter2\r\n", 200, JSON)]);
     let environment = [
@@ -153,7 +153,7 @@ async fn a_container_has_an_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_is_asked_with_a_session() {
+async fn fetches_instance_credentials_once_with_session_token() {
     let network = MemoryNetwork::new();
     let roles = "GET /latest/meta-data/iam/security-credentials/ |X-aws-ec2-metadata-token: TOKEN\r\n";
     let role = "GET /latest/meta-data/iam/security-credentials/my%2Frole |X-aws-ec2-metadata-token: TOKEN\r\n";
@@ -168,7 +168,7 @@ async fn an_instance_is_asked_with_a_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_anywhere_says_where_it_was_looked_for() {
+async fn missing_credentials_error_names_metadata_service() {
     let network = MemoryNetwork::new();
     let error = sources(&network, &[NOWHERE]).credentials().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Network);
@@ -192,7 +192,7 @@ async fn shown(sources: Sources) -> String {
 }
 
 #[tokio::test]
-async fn secrets_of_credentials_stay_hidden() {
+async fn errors_and_debug_hide_credential_secrets() {
     for secret in list::SECRETS {
         let network = MemoryNetwork::new();
         let body: &'static str = secret;

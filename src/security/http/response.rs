@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_end_where_they_say() {
+    fn reads_bodies_by_length_chunks_or_close() {
         let length = "HTTP/1.1 200 OK\r\ncontent-LENGTH: 2\r\n\r\nhi!";
         assert_eq!(parsed(length, false), Some((200, "hi".to_owned())));
         assert_eq!(parsed(&length[..length.len() - 2], false), None);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_http_is_an_error() {
+    fn rejects_bytes_that_are_not_http() {
         for bytes in [
             &b"SSH-2.0-x\r\n"[..],
             b"HTTP/2 200\r\n\r\n",

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_come_apart() {
+    fn parses_host_port_target_and_scheme() {
         let url = Url::parse("https://idp.example:8443/oauth/token?tenant=a#x").unwrap();
         assert_eq!((url.host(), url.port(), url.target()), ("idp.example", 8443, "/oauth/token?tenant=a"));
         assert_eq!((url.is_secure(), url.is_local()), (true, false));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_are_escaped() {
+    fn form_encoding_escapes_reserved_characters() {
         assert_eq!(&**form(&[("a", "b c&d=é"), ("e", "-._~")]), b"a=b%20c%26d%3D%C3%A9&e=-._~");
     }
 }

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_is_asked_for_and_replaced_before_it_expires() {
+    async fn shares_one_token_and_refreshes_before_expiry() {
         let (cache, asked) = cache(1000, u32::MAX);
         let (a, b) = tokio::join!(value(&cache), value(&cache));
         assert_eq!((a.as_str(), b.as_str()), ("token0", "token0"));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_gives_up_does_not_stop_it() {
+    async fn cancelled_caller_does_not_cancel_fetch() {
         let (cache, asked) = cache(1000, u32::MAX);
         assert!(tokio::time::timeout(Duration::from_secs(1), cache.token()).await.is_err());
         assert_eq!(value(&cache).await, "token0");
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_still_good_is_used_while_there_is_nothing_new() {
+    async fn failed_refresh_keeps_token_until_expiry() {
         let (cache, asked) = cache(1000, 1);
         assert_eq!(value(&cache).await, "token0");
         tokio::time::advance(Duration::from_secs(900)).await;
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn forgotten_token_is_fetched_anew() {
+    async fn forgetting_token_causes_new_fetch() {
         let (cache, asked) = cache(1000, u32::MAX);
         assert_eq!(value(&cache).await, "token0");
         cache.forget();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_that_came_expired_is_none() {
+    async fn rejects_token_that_arrives_expired() {
         let (cache, _) = cache(0, u32::MAX);
         let error = cache.token().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Authentication);

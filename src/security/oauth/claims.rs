@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_expiry_is_read_where_there_is_one() {
+    fn reads_expiry_only_from_valid_claims() {
         let token = |claims: &str| Secret::from(format!("e30.{}.x", BASE64.encode(claims)));
         assert_eq!(expiry(&token(r#"{"exp":1700000000}"#)), time(1_700_000_000.0));
         for opaque in [token("{}"), token(r#"{"exp":-1}"#), token(r#"{"exp":1e300}"#), token("no"), "opaque".into()] {

@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signature_is_made_as_a_jwt_has_it() {
+    fn converts_der_ecdsa_signature_to_raw() {
         let der = [&[0x30, 0x0b, 0x02, 0x03, 0x00, 0x80, 0x01, 0x02, 0x04, 1, 2, 3, 4][..]].concat();
         let raw = raw_ecdsa(&der).unwrap();
         assert_eq!((raw.len(), &raw[29..32], &raw[60..]), (64, &[0, 0x80, 0x01][..], &[1, 2, 3, 4][..]));

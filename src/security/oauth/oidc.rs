@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read() {
+    fn reads_token_and_lifetime_from_response() {
         let token = answered(200, r#"{"access_token":"opaque","expires_in":"60"}"#).unwrap();
         assert_eq!(token.value().expose_str(), Some("opaque"));
         let left = token.expires().duration_since(std::time::SystemTime::now()).unwrap();
@@ -208,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn endpoint_text_with_control_characters_is_escaped() {
+    fn error_escapes_control_characters_of_endpoint() {
         let body = r#"{"error":"a\r\nb","error_description":"\u001b[31mred\u202e"}"#;
         let error = answered(400, body).unwrap_err().to_string();
         assert!(error.ends_with(r"status 400 a\r\nb \u{1b}[31mred\u{202e}"), "{error}");
     }
 
     #[test]
-    fn what_is_refused_is_said_and_told_apart() {
+    fn error_kind_follows_status_and_body() {
         for (status, body, kind, part) in [
             (
                 401,

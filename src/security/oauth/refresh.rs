@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_replaced_within_its_window_and_bounds() {
+    fn refresh_delay_respects_window_and_bounds() {
         let settings = RefreshSettings::default();
         assert_eq!(settings.refresh_after(secs(1000), 0.0), secs(700), "300 s before its end");
         assert_eq!(settings.refresh_after(secs(10_000), 0.0), secs(8000));
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_taken_as_the_answer_for_longer_and_longer() {
+    fn retry_delay_doubles_up_to_ten_seconds() {
         let settings = RefreshSettings::default();
         let waits = [1, 2, 3, 8, 40, u32::MAX].map(|failures| settings.retry_after(failures).as_millis());
         assert_eq!(waits, [100, 200, 400, 10_000, 10_000, 10_000]);

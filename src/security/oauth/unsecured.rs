@@ -75,7 +75,7 @@ mod tests {
     use crate::security::json::Json;
 
     #[tokio::test]
-    async fn it_says_what_it_was_told() {
+    async fn token_contains_configured_claims_and_lifetime() {
         let source = UnsecuredToken::new("ali\"ce").list_claim("scope", ["a", "b"]).lifetime(Duration::from_secs(60));
         let token = source.token().await.unwrap();
         let text = token.value().expose_str().unwrap();

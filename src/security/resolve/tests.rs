@@ -35,13 +35,13 @@ const JAAS_SCRAM: &str =
     r#"org.apache.kafka.common.security.scram.ScramLoginModule required username="alice" password="hunter2";"#;
 
 #[test]
-fn nothing_set_is_plaintext() {
+fn defaults_to_plaintext_without_sasl() {
     assert!(resolved(&[]).unwrap().sasl.is_none());
     assert!(resolved(&[("security.protocol", "PLAINTEXT"), ("sasl.password", "x")]).unwrap().sasl.is_none());
 }
 
 #[test]
-fn credentials_come_from_either_family_of_names() {
+fn reads_credentials_from_java_or_librdkafka_names() {
     for (name, jaas) in [("PLAIN", JAAS_PLAIN), ("SCRAM-SHA-256", JAAS_SCRAM), ("scram-sha-512", JAAS_SCRAM)] {
         let shown = mechanism(name, &[("sasl.jaas.config", jaas)]).unwrap();
         assert!(shown.starts_with(&name.to_ascii_uppercase()) && !shown.contains("alice"), "{shown}");
@@ -54,7 +54,7 @@ fn credentials_come_from_either_family_of_names() {
 }
 
 #[test]
-fn what_is_missing_or_contradictory_is_named() {
+fn error_names_missing_or_conflicting_property() {
     let sasl = ("security.protocol", "SASL_PLAINTEXT");
     for (pairs, part) in [
         (&[("sasl.password", "hunter2")][..], "`security.protocol` is not"),
@@ -92,7 +92,7 @@ fn what_is_missing_or_contradictory_is_named() {
 }
 
 #[test]
-fn tokens_come_from_where_the_properties_say() {
+fn properties_select_source_of_oauth_tokens() {
     let oauth = |more: &[(&'static str, &str)]| mechanism("OAUTHBEARER", more);
     let endpoint = ("sasl.oauthbearer.token.endpoint.url", "http://localhost:1/token");
     let java = r#"org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required clientId="me" clientSecret="hunter2" scope="s" extension_logicalCluster="lkc-1";"#;
@@ -131,7 +131,7 @@ fn tokens_come_from_where_the_properties_say() {
 
 #[test]
 #[cfg(feature = "tls")]
-fn the_jwt_bearer_grant_has_what_it_needs() {
+fn jwt_bearer_grant_requires_key_or_assertion() {
     let with = |more: &[(&'static str, &str)]| {
         let mut pairs = vec![("sasl.oauthbearer.token.endpoint.url", "https://idp.example/token")];
         pairs.extend_from_slice(more);
@@ -169,7 +169,7 @@ fn unused(pairs: &[(&'static str, &str)]) -> Vec<String> {
 
 #[test]
 #[cfg(feature = "tls")]
-fn assertions_go_with_client_credentials_by_default() {
+fn assertion_takes_precedence_over_client_secret() {
     const BASE: [(&str, &str); 3] = [
         ("security.protocol", "SASL_PLAINTEXT"),
         ("sasl.mechanism", "OAUTHBEARER"),
@@ -204,7 +204,7 @@ fn assertions_go_with_client_credentials_by_default() {
 }
 
 #[test]
-fn methods_and_retrievers_that_contradict_are_refused() {
+fn rejects_conflicting_oauth_methods_and_retrievers() {
     let endpoint = ("sasl.oauthbearer.token.endpoint.url", "https://idp.example/token");
     let file = ("sasl.oauthbearer.token.endpoint.url", "file:/var/run/token");
     let method = |value| ("sasl.oauthbearer.method", value);
@@ -226,7 +226,7 @@ fn methods_and_retrievers_that_contradict_are_refused() {
 }
 
 #[test]
-fn settings_without_effect_are_named() {
+fn lists_settings_without_effect() {
     let plain = [
         ("security.protocol", "SASL_PLAINTEXT"),
         ("sasl.mechanism", "PLAIN"),
@@ -275,7 +275,7 @@ fn settings_without_effect_are_named() {
 
 #[test]
 #[cfg(feature = "tls")]
-fn options_for_the_endpoint_are_those_of_tls() {
+fn jaas_ssl_options_configure_token_endpoint() {
     let with = |options: &str| {
         let jaas = format!("OAuthBearerLoginModule required clientId=a clientSecret=hunter2 {options};");
         let pairs = [
@@ -300,7 +300,7 @@ fn options_for_the_endpoint_are_those_of_tls() {
 
 #[test]
 #[cfg(feature = "tls")]
-fn tls_is_put_together_from_either_family_of_names() {
+fn builds_tls_from_java_or_librdkafka_names() {
     let tls = |more: &[(&'static str, &str)]| {
         let mut pairs = vec![("security.protocol", "ssl")];
         pairs.extend_from_slice(more);

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_region_is_read_from_the_host() {
+    fn derives_region_from_broker_host_name() {
         for (host, region) in [
             ("b-1.example.x1.c2.kafka.eu-west-1.amazonaws.com", Some("eu-west-1")),
             ("boot-x.c1.kafka-serverless.us-east-2.amazonaws.com.", Some("us-east-2")),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_payload_is_the_signed_request_as_json() {
+    fn payload_contains_presigned_request_as_json() {
         let credentials = AwsCredentials::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
             .with_session_token("FwoGZXIvYXdzE/+=x");
         let host = "b-1.example.kafka.eu-west-1.amazonaws.com";

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_message_is_rfc_7628s() {
+    async fn first_message_has_rfc_7628_form() {
         let mechanism = OauthBearer::new(Fixed("a.b.c")).extension("logicalCluster", "lkc-1");
         let mut exchange = mechanism.begin("broker").await.unwrap();
         let wanted = b"n,,\x01auth=Bearer a.b.c\x01logicalCluster=lkc-1\x01\x01";
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_is_acknowledged() {
+    async fn acknowledges_refusal_and_reports_its_status() {
         let mut exchange = OauthBearer::new(Fixed("t")).begin("broker").await.unwrap();
         exchange.next(None).unwrap();
         let refusal = br#"{"status":"invalid_token"}"#;
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_would_break_the_message_is_refused() {
+    async fn rejects_tokens_and_extensions_breaking_message() {
         for mechanism in [
             OauthBearer::new(Fixed("a\x01b")),
             OauthBearer::new(Fixed("")),

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exchange_of_rfc_7677() {
+    fn completes_exchange_of_rfc_7677_example() {
         let mut exchange = begun();
         assert_eq!(
             sent(exchange.next(Some(FIRST.as_bytes()))),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_escaped_and_tokens_say_so() {
+    fn escapes_user_name_and_marks_tokens() {
         let scram = Scram::new(ScramHash::Sha512, "a=b,c", "x").delegation_token(true);
         assert_eq!(sent(scram.exchange("N".to_owned()).next(None)), "n,,n=a=3Db=2Cc,r=N,tokenauth=true");
         assert_eq!(scram.name(), "SCRAM-SHA-512");
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_message_that_is_wrong_says_which_part() {
+    fn error_names_invalid_part_of_first_message() {
         let answer = |message: &str| begun().next(Some(message.as_bytes())).unwrap_err();
         for (message, part) in [
             ("r=other,s=W22Z,i=4096", "nonce"),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_does_not_know_the_password_is_found_out() {
+    fn rejects_server_with_wrong_signature() {
         for (message, part) in [
             ("v=AAAATRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=", "signature is wrong"),
             ("v=6rriTRBi23WpRR", "signature"),

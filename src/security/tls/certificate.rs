@@ -101,7 +101,7 @@ mod tests {
     const EXPIRED: &str = include_str!("../../../tests/security/certificates/self-signed-expired.pem");
 
     #[test]
-    fn parts_are_read_in_either_version() {
+    fn parses_fields_of_versions_1_and_3() {
         let one = der(VERSION_1);
         assert_ne!(Certificate::parse(&one).unwrap().issuer, Certificate::parse(&one).unwrap().subject);
         let expired = der(EXPIRED);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_in_both_forms() {
+    fn parses_utc_time_and_generalized_time() {
         let time = |tag, text: &'static str| seconds(der::Element { tag, contents: text.as_bytes(), whole: &[] });
         assert_eq!(time(0x17, "000229000000Z"), Some(951_782_400));
         assert_eq!(time(0x18, "21000301000000Z"), Some(4_107_542_400));

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elements_are_read_one_by_one() {
+    fn reads_nested_elements_in_sequence() {
         let mut der = Der::new(&[0x30, 0x03, 0x02, 0x01, 0x05, 0x04, 0x81, 0x01, 0x07]);
         assert_eq!(der.one(INTEGER), None);
         let sequence = der.one(SEQUENCE).unwrap();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_beyond_the_bytes_are_refused() {
+    fn rejects_lengths_beyond_available_bytes() {
         for bytes in
             [&[][..], &[0x30], &[0x30, 1], &[0x30, 0x80, 0, 0], &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0], &[0x1f, 0]]
         {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn object_identifiers_are_dotted() {
+    fn formats_object_identifiers_in_dotted_form() {
         assert_eq!(dotted(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a]), "1.2.840.113549.1.1.10");
         assert_eq!(dotted(&[0x55, 0x1d, 0x25, 0x00]), "2.5.29.37.0");
         assert_eq!(dotted(&[]), "(malformed)");
@@ -125,7 +125,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn reads_arbitrary_bytes_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let mut der = Der::new(&bytes);
             while let Some(element) = der.any() {
                 prop_assert!(!element.whole.is_empty());

@@ -227,12 +227,12 @@ mod tests {
     const PLAIN: &str = include_str!("../../../tests/security/certificates/client.key");
 
     #[test]
-    fn triple_des_of_pkcs12_gives_the_plain_key() {
+    fn decrypts_key_with_pkcs12_triple_des() {
         assert_eq!(*decrypt(&der(TRIPLE_DES), &"ottla".into()).unwrap(), der(PLAIN));
     }
 
     #[test]
-    fn wrong_passwords_are_told_as_such() {
+    fn wrong_password_error_names_password_property() {
         // Among so many some leave padding that looks right.
         for n in 0..600 {
             let error = decrypt(&der(TRIPLE_DES), &format!("hunter{n}").into()).unwrap_err();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn costs_beyond_all_use_are_refused() {
+    fn rejects_excessive_iteration_count() {
         let mut key = der(TRIPLE_DES);
         // The iteration count is the INTEGER behind the salt: 2048, as 02 02 08 00.
         let at = key.windows(4).position(|window| window == [2, 2, 8, 0]).unwrap();

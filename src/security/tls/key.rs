@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_of_other_tools_are_named() {
+    fn error_names_unsupported_key_format() {
         let block = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
         for (text, part) in [
             (block("OPENSSH PRIVATE KEY"), "ssh-keygen"),

@@ -105,7 +105,7 @@ mod tests {
     use crate::security::tls::certificate::Certificate;
 
     #[test]
-    fn private_and_public_keys_are_named_alike() {
+    fn private_and_public_keys_have_same_kind() {
         macro_rules! field {
             ($name:literal) => {
                 include_str!(concat!("../../../tests/security/certificates/", $name))

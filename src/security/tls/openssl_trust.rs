@@ -35,7 +35,7 @@ mod tests {
     use crate::security::tls::pem;
 
     #[test]
-    fn settings_say_which_are_trusted_for_servers() {
+    fn trust_settings_decide_use_for_servers() {
         for (text, expected) in [
             (include_str!("../../../tests/security/certificates/trusted.pem"), true),
             (include_str!("../../../tests/security/certificates/trusted-rejected.pem"), false),

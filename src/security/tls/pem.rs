@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_are_found_among_other_bytes() {
+    fn finds_blocks_among_other_bytes() {
         let text = b"bag attributes \xff\x00\n-----BEGIN A B-----\r\naGVs\r\nbG8=\r\n-----END A B-----\n\
                      -----BEGIN C----- aGVs bG8= -----END C-----\n\
                      -----BEGIN D-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: x\n\naGVs\n-----END D-----";
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_blocks_are_named() {
+    fn error_names_defect_of_block() {
         for (text, part) in [
             ("-----BEGIN CERTIFICATE-----\naGVs", "no END"),
             ("-----BEGIN A-----\naGVs\n-----BEGIN A-----\naGVs\n-----END A-----", "no END"),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_are_told_apart() {
+    fn recognises_files_in_other_formats() {
         let key = include_bytes!("../../testkit/certificates/client.p12");
         assert!(other_form(key, "ssl.keystore.type").contains("ssl.keystore.type=PKCS12"));
         for (bytes, part) in [
@@ -200,7 +200,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_panic(
+        fn reads_arbitrary_bytes_without_panic(
             parts in prop::collection::vec(prop_oneof![
                 Just(BEGIN.to_vec()), Just(b"-----END A-----".to_vec()), Just(b"A-----".to_vec()), Just(b"Proc-Type:".to_vec()),
                 prop::collection::vec(any::<u8>(), 0..24),

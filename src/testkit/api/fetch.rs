@@ -297,7 +297,7 @@ mod tests {
     use crate::wire::messages::fetch_request::{FetchPartition, FetchTopic};
 
     #[test]
-    fn before_v7_there_are_no_sessions_and_before_v13_no_ids() {
+    fn old_versions_ignore_sessions_and_topic_ids() {
         let partition = FetchPartition { partition: 3, current_leader_epoch: 9, ..Default::default() };
         let topic = FetchTopic { topic_id: Uuid::from_u128(5), partitions: vec![partition], ..Default::default() };
         let request = FetchRequest { session_id: 7, session_epoch: 7, topics: vec![topic], ..Default::default() };

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_is_the_one_of_the_long_way_in_every_version() {
+    fn response_matches_regular_path_in_every_version() {
         let mut state = state();
         let (min, max) = versions(ApiKey::Produce, &state.options).unwrap();
         assert!(max >= 13);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_is_counted() {
+    fn counts_received_requests_batches_and_bytes() {
         let mut state = state();
         let mut bytes = 0;
         for version in [5, 13] {
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_goes_the_other_way_and_leaves_nothing_behind() {
+    fn leaves_unusual_requests_to_regular_path() {
         let mut state = state();
         let sound = request(&state, 11, -1, 2);
         let mut refused = vec![(request(&state, 11, 0, 2), 1), (request(&state, 11, -1, 3), 1), (sound.clone(), 2)];

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_continue_and_the_last_five_batches_are_known_again() {
+    fn recognizes_duplicates_of_last_five_batches() {
         let mut producers = Producers::default();
         for i in 0..7 {
             let next = stamp(0, i * 10, 10);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn epochs_only_rise_and_begin_at_zero() {
+    fn fences_older_epochs_and_resets_sequence() {
         let mut producers = Producers::default();
         producers.appended(&stamp(3, 0, 5), 0, 1);
         assert_eq!(producers.admit(&stamp(2, 0, 5), false), Err(ErrorCode::INVALID_PRODUCER_EPOCH));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_producer_may_begin_anywhere_unless_the_broker_is_old() {
+    fn unknown_producer_starts_anywhere_unless_strict() {
         let producers = Producers::default();
         assert_eq!(producers.admit(&stamp(0, 17, 1), false), Ok(Admission::Append));
         assert_eq!(producers.admit(&stamp(0, 17, 1), true), Err(ErrorCode::UNKNOWN_PRODUCER_ID));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_wrap_behind_the_largest() {
+    fn sequence_wraps_to_zero_after_maximum() {
         let mut producers = Producers::default();
         let last = stamp(0, i32::MAX - 1, 3);
         producers.appended(&last, 0, 1);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn truncation_forgets_what_the_log_lost() {
+    fn truncation_discards_producer_state_of_lost_batches() {
         let mut producers = Producers::default();
         producers.appended(&stamp(0, 0, 5), 0, 1);
         producers.appended(&stamp(0, 5, 5), 5, 1);

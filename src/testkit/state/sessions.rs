@@ -275,7 +275,7 @@ mod tests {
     const NOTHING: Found = Found { has_data: false, error: false, high_watermark: 5, log_start: 0 };
 
     #[test]
-    fn an_incremental_answer_names_only_what_changed() {
+    fn incremental_response_contains_only_changed_partitions() {
         let mut sessions = Sessions::default();
         let plan = begin(&mut sessions, request(0, 0, &[0, 1, 2], &[])).unwrap();
         assert_eq!(plan.mode, Mode::Full(1));
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_are_added_changed_and_forgotten() {
+    fn adds_changes_and_forgets_session_partitions() {
         let mut sessions = Sessions::default();
         begin(&mut sessions, request(0, 0, &[0, 1], &[])).unwrap();
         let mut change = request(1, 1, &[2], &[0]);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_ids_and_epochs_are_refused_and_a_final_epoch_closes() {
+    fn rejects_wrong_session_ids_and_epochs() {
         let mut sessions = Sessions::default();
         assert_eq!(begin(&mut sessions, request(9, 1, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
         begin(&mut sessions, request(0, 0, &[0], &[])).unwrap();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_cache_gives_a_place_to_those_that_earn_it_and_no_session_to_others() {
+    fn full_cache_evicts_smaller_or_stale_sessions() {
         let mut sessions = Sessions::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);

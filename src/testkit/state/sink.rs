@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_come_round_at_rising_offsets() {
+    fn prepared_batches_repeat_at_rising_offsets() {
         let bases: Vec<i64> = prepared().from(0, 450, true).map(|(base, _)| base).collect();
         assert_eq!(bases, [0, 10, 15, 25]);
         let bases: Vec<i64> = prepared().from(27, 250, false).map(|(base, _)| base).collect();

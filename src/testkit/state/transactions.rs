@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn aborted_ones_are_told_in_the_order_of_their_markers_where_they_concern_the_reader() {
+    fn aborted_transactions_are_ordered_by_marker_offset() {
         let transactions = transactions();
         assert_eq!(transactions.aborted_between(0, 10), [(2, 1), (1, 0)]);
         assert_eq!(transactions.aborted_between(0, 1), [(1, 0)], "the other begins behind what is read");
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_is_open_holds_back_what_is_stable() {
+    fn open_transaction_limits_last_stable_offset() {
         let mut transactions = transactions();
         assert_eq!(transactions.first_unstable(), Some(7));
         assert!(transactions.is_open(3) && !transactions.is_open(1));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_log_opens_again_what_it_lost_the_markers_of() {
+    fn truncation_reopens_transactions_without_their_markers() {
         let mut transactions = transactions();
         transactions.truncated(4);
         assert_eq!(transactions.first_unstable(), Some(0));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_log_deleted_concerns_nobody() {
+    fn deletion_drops_aborted_transactions_before_start() {
         let mut transactions = transactions();
         transactions.deleted_before(4);
         assert_eq!(transactions.aborted_between(0, 10), [(1, 0)]);

@@ -14,7 +14,7 @@ async fn in_memory_brokers_have_unresolvable_names() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tcp_client_of_in_memory_cluster_fails_at_once() {
+async fn tcp_client_of_memory_cluster_fails_immediately() {
     let cluster = cluster(Options::new()).await;
     let began = Instant::now();
     let producer = Producer::builder(cluster.bootstrap()).build().await.unwrap();
@@ -22,7 +22,7 @@ async fn tcp_client_of_in_memory_cluster_fails_at_once() {
     let admin = Admin::builder(cluster.bootstrap()).build().await.unwrap();
     for error in [
         producer.partitions_for("orders").await.map(drop).unwrap_err(),
-        producer.send(crate::Record::to("orders").value("x")).await.unwrap().await.map(drop).unwrap_err(),
+        producer.send(crate::Record::to("orders").with_value("x")).await.unwrap().await.map(drop).unwrap_err(),
         consumer.partitions_for("orders").await.map(drop).unwrap_err(),
         admin.list_topics().await.map(drop).unwrap_err(),
     ] {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn an_error_strikes_its_partition_alone() {
+async fn error_fault_affects_only_its_partition() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 2).unwrap();
     let mut client = Client::to(&cluster, 1).await;
@@ -33,7 +33,7 @@ async fn an_error_strikes_its_partition_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_drop_before_and_after_the_act() {
+async fn connection_drops_before_or_after_request_handling() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 1).unwrap();
     let request = produce_request("t", &[(0, batch(NOBODY, &["a"]))], -1);
@@ -56,7 +56,7 @@ async fn connections_drop_before_and_after_the_act() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_hangs_and_throttles() {
+async fn faults_delay_hang_and_throttle_responses() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 1).unwrap();
     let request = produce_request("t", &[(0, batch(NOBODY, &["a"]))], -1);
@@ -86,7 +86,7 @@ async fn delays_hangs_and_throttles() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_on_requests_without_partitions() {
+async fn faults_apply_to_requests_without_partitions() {
     let cluster = cluster(Options::new()).await;
     let mut client = Client::to(&cluster, 1).await;
     cluster.fault(on(ApiKey::FindCoordinator).group("g").error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
@@ -111,7 +111,7 @@ async fn faults_on_requests_without_partitions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_killed_broker_is_gone_and_comes_back() {
+async fn killed_broker_moves_leaders_and_can_restart() {
     let cluster = cluster(Options::new().brokers(3)).await;
     cluster.create_topic("t", 3).unwrap();
     let mut first = Client::to(&cluster, 1).await;
@@ -140,7 +140,7 @@ async fn a_killed_broker_is_gone_and_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_connection_is_all_that_a_disconnect_costs() {
+async fn disconnect_closes_only_current_connection() {
     let cluster = cluster(Options::new()).await;
     let mut client = Client::to(&cluster, 1).await;
     client.call(&ApiVersionsRequest::default(), 0).await;

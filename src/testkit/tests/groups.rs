@@ -75,7 +75,7 @@ fn commit(group: &str, member: &str, generation: i32, offset: i64) -> OffsetComm
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_members_life_in_every_version() {
+async fn classic_member_lifecycle_works_in_every_version() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 1).unwrap();
     let mut client = Client::to(&cluster, 1).await;
@@ -112,7 +112,7 @@ async fn a_members_life_in_every_version() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_join_waits_for_the_others_on_connections_of_their_own() {
+async fn join_waits_for_members_on_other_connections() {
     let cluster = cluster(Options::new()).await;
     let (mut first, mut second) = (Client::to(&cluster, 1).await, Client::to(&cluster, 1).await);
     let one = joined(&mut first, "g", 5).await;
@@ -249,7 +249,7 @@ fn beat(group: &str, member: &str) -> ConsumerGroupHeartbeatRequest {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_of_the_consumer_protocol_in_every_version() {
+async fn consumer_protocol_member_works_in_every_version() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 3).unwrap();
     let mut client = Client::to(&cluster, 1).await;

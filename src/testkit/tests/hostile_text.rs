@@ -229,7 +229,7 @@ impl Program {
         let builder = builder.request_timeout(2 * SECOND).delivery_timeout(4 * SECOND).max_block(4 * SECOND);
         let producer = builder.build().await.unwrap();
         for _ in 0..2 {
-            match producer.send(Record::to("orders").value("x")).await {
+            match producer.send(Record::to("orders").with_value("x")).await {
                 Ok(delivery) => self.seen.result(delivery.await),
                 Err(error) => self.seen.error(&error),
             }

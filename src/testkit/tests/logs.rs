@@ -48,7 +48,7 @@ fn size(partition: &PartitionData) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn api_versions_fall_back_and_tell_of_features() {
+async fn api_versions_falls_back_and_reports_features() {
     let cluster = cluster(Options::new().feature("transaction.version", 2).max_version(ApiKey::Fetch, 11)).await;
     let mut client = Client::to(&cluster, 1).await;
     let decent = ApiVersionsRequest {
@@ -76,7 +76,7 @@ async fn api_versions_fall_back_and_tell_of_features() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn metadata_in_every_version_creates_topics_only_if_both_sides_want() {
+async fn metadata_creates_topic_only_if_both_allow() {
     let cluster = cluster(Options::new().brokers(3).default_partitions(4).racks(["a", "b"])).await;
     let mut client = Client::to(&cluster, 2).await;
     for version in 0..=13 {
@@ -158,7 +158,7 @@ async fn topics_are_created_and_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_produced_can_be_fetched_in_every_version() {
+async fn produced_records_are_fetched_in_every_version() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 2).unwrap();
     let mut client = Client::to(&cluster, 1).await;
@@ -200,7 +200,7 @@ async fn what_is_produced_can_be_fetched_in_every_version() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bad_batches_are_refused_one_by_one() {
+async fn rejects_each_kind_of_invalid_batch() {
     let cluster = cluster(Options::new().max_message_bytes(200)).await;
     cluster.create_topic("t", 1).unwrap();
     let mut client = Client::to(&cluster, 1).await;
@@ -237,7 +237,7 @@ async fn bad_batches_are_refused_one_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_are_kept_as_they_came() {
+async fn stores_uncompressed_batch_bytes_unchanged() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 1).unwrap();
     let mut client = Client::to(&cluster, 1).await;
@@ -250,7 +250,7 @@ async fn batches_are_kept_as_they_came() {
 
 #[cfg(feature = "zstd")]
 #[tokio::test(start_paused = true)]
-async fn compressed_batches_are_looked_into_and_kept_as_they_came() {
+async fn validates_compressed_batch_and_stores_it_unchanged() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 1).unwrap();
     let mut client = Client::to(&cluster, 1).await;
@@ -312,7 +312,7 @@ async fn transactional_ids_fence_older_producers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn acks_zero_is_not_answered_and_its_errors_close() {
+async fn acks_zero_error_closes_connection_without_response() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 1).unwrap();
     let mut client = Client::to(&cluster, 1).await;
@@ -323,7 +323,7 @@ async fn acks_zero_is_not_answered_and_its_errors_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_waits_for_data_or_for_its_time() {
+async fn fetch_waits_for_data_or_timeout() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 1).unwrap();
     let mut client = Client::to(&cluster, 1).await;
@@ -333,9 +333,9 @@ async fn a_fetch_waits_for_data_or_for_its_time() {
 
     client.send(&FetchRequest { max_wait_ms: 60_000, min_bytes: 100, ..fetch("t", &[(0, 0)]) }, 11).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    cluster.append("t", 0, &[Record::to("t").value("short")]).unwrap();
+    cluster.append("t", 0, &[Record::to("t").with_value("short")]).unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    cluster.append("t", 0, &[Record::to("t").value("enough")]).unwrap();
+    cluster.append("t", 0, &[Record::to("t").with_value("enough")]).unwrap();
     let response = client.receive::<FetchRequest>(11).await.unwrap();
     assert_eq!(partitions(&response)[0].high_watermark, 2);
     assert_eq!(begun.elapsed(), Duration::from_millis(2500));
@@ -347,10 +347,10 @@ async fn a_fetch_waits_for_data_or_for_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fetch_limits_count_whole_batches_but_the_first_always_comes() {
+async fn fetch_limits_always_allow_first_batch() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 2).unwrap();
-    let record = [Record::to("t").value("0123456789")];
+    let record = [Record::to("t").with_value("0123456789")];
     for partition in [0, 0, 0, 1, 1] {
         cluster.append("t", partition, &record).unwrap();
     }
@@ -370,7 +370,7 @@ async fn fetch_limits_count_whole_batches_but_the_first_always_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_session_remembers() {
+async fn fetch_session_returns_only_changed_partitions() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 3).unwrap();
     let mut client = Client::to(&cluster, 1).await;
@@ -384,7 +384,7 @@ async fn a_fetch_session_remembers() {
         request
     };
     assert!(client.call(&next(1, &[]), 11).await.responses.is_empty());
-    cluster.append("t", 1, &[Record::to("t").value("a")]).unwrap();
+    cluster.append("t", 1, &[Record::to("t").with_value("a")]).unwrap();
     let news = client.call(&next(2, &[]), 11).await;
     assert_eq!(partitions(&news).iter().map(|found| found.partition_index).collect::<Vec<_>>(), [1]);
     assert!(client.call(&next(3, &[(1, 1)]), 11).await.responses.is_empty());
@@ -400,7 +400,7 @@ async fn a_fetch_session_remembers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_forgets_partitions_in_every_version() {
+async fn session_forgets_partitions_in_every_version() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 2).unwrap();
     let mut client = Client::to(&cluster, 1).await;
@@ -425,11 +425,12 @@ async fn a_session_forgets_partitions_in_every_version() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offsets_are_found_by_time() {
+async fn list_offsets_finds_offset_by_timestamp() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 1).unwrap();
     for base in [1000, 3000, 2000] {
-        let records: Vec<_> = (0..2).map(|i| Record::to("t").value("v").timestamp_millis(base + i * 10)).collect();
+        let records: Vec<_> =
+            (0..2).map(|i| Record::to("t").with_value("v").with_timestamp_millis(base + i * 10)).collect();
         cluster.append("t", 0, &records).unwrap();
     }
     let mut client = Client::to(&cluster, 1).await;
@@ -451,7 +452,7 @@ async fn offsets_are_found_by_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn log_append_time_is_the_brokers() {
+async fn log_append_time_comes_from_broker() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic_with("t", 1, [("message.timestamp.type", "LogAppendTime")]).unwrap();
     let mut client = Client::to(&cluster, 1).await;
@@ -463,7 +464,7 @@ async fn log_append_time_is_the_brokers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaders_move_with_their_epochs() {
+async fn leader_change_raises_epoch_and_redirects_clients() {
     let cluster = cluster(Options::new().brokers(3).replication_factor(2)).await;
     cluster.create_topic("t", 1).unwrap();
     let mut first = Client::to(&cluster, 1).await;
@@ -514,17 +515,17 @@ async fn leaders_move_with_their_epochs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn truncation_and_deletion_show() {
+async fn truncation_and_deletion_change_visible_log() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 1).unwrap();
     for i in 0..5 {
-        cluster.append("t", 0, &[Record::to("t").value(i.to_string())]).unwrap();
+        cluster.append("t", 0, &[Record::to("t").with_value(i.to_string())]).unwrap();
     }
     assert_eq!(cluster.delete_records("t", 0, 1).unwrap(), 1);
     assert_eq!(cluster.truncate("t", 0, 3).unwrap(), 3);
     assert_eq!((cluster.log_start("t", 0).unwrap(), cluster.log_end("t", 0).unwrap()), (1, 3));
     assert_eq!(cluster.leader_epoch("t", 0).unwrap(), 1);
-    cluster.append("t", 0, &[Record::to("t").value("new")]).unwrap();
+    cluster.append("t", 0, &[Record::to("t").with_value("new")]).unwrap();
     let mut client = Client::to(&cluster, 1).await;
     let mut request = fetch("t", &[(0, 4)]);
     request.topics[0].partitions[0].last_fetched_epoch = 0;
@@ -536,7 +537,7 @@ async fn truncation_and_deletion_show() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sink_takes_all_and_serves_what_was_prepared() {
+async fn sink_discards_records_and_serves_prepared_batches() {
     let prepared = vec![batch(NOBODY, &["a", "b", "c"]), batch(NOBODY, &["d", "e"])];
     let cluster = cluster(Options::new().sink(true).prepared("source", prepared.clone())).await;
     cluster.create_topic("t", 1).unwrap();
@@ -550,7 +551,7 @@ async fn a_sink_takes_all_and_serves_what_was_prepared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaders_send_readers_to_followers_in_their_rack() {
+async fn leader_names_preferred_read_replica_in_rack() {
     let options = Options::new().brokers(3).racks(["a", "b", "c"]).rack_aware(true).replication_factor(2);
     let cluster = cluster(options).await;
     cluster.create_topic("t", 1).unwrap();

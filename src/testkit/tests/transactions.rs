@@ -16,7 +16,7 @@ use crate::{
 };
 
 fn append(cluster: &Cluster, producer_id: i64, values: &[&str]) -> i64 {
-    let records: Vec<_> = values.iter().map(|value| Record::to("t").value(*value)).collect();
+    let records: Vec<_> = values.iter().map(|value| Record::to("t").with_value(*value)).collect();
     cluster.append_in_transaction("t", 0, producer_id, &records).unwrap()
 }
 
@@ -30,7 +30,7 @@ async fn log(options: Options) -> Cluster {
     assert_eq!(cluster.end_transaction("t", 0, 7, false).unwrap(), 4);
     assert_eq!(append(&cluster, 7, &["d"]), 5);
     assert_eq!(cluster.end_transaction("t", 0, 7, true).unwrap(), 6);
-    assert_eq!(cluster.append("t", 0, &[Record::to("t").value("e")]).unwrap(), 7);
+    assert_eq!(cluster.append("t", 0, &[Record::to("t").with_value("e")]).unwrap(), 7);
     assert_eq!(append(&cluster, 9, &["f", "g"]), 8);
     cluster
 }
@@ -54,7 +54,7 @@ fn offsets(partition: &PartitionData) -> Vec<i64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn committed_readers_come_to_the_last_stable_offset_and_hear_of_aborts() {
+async fn read_committed_stops_at_last_stable_offset() {
     let cluster = log(Options::new()).await;
     let mut client = Client::to(&cluster, 1).await;
     assert_eq!(cluster.last_stable_offset("t", 0).unwrap(), 8);
@@ -79,7 +79,7 @@ async fn committed_readers_come_to_the_last_stable_offset_and_hear_of_aborts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_list_may_be_shuffled() {
+async fn aborted_transaction_list_may_be_shuffled() {
     let cluster = log(Options::new().shuffle_aborted(true)).await;
     let mut client = Client::to(&cluster, 1).await;
     let mut seen = Vec::new();
@@ -106,13 +106,13 @@ async fn offsets_are_listed_by_isolation_level() {
     }
     assert_eq!(list(1, -1, false).await, 10, "a version without levels");
     // The clock stands still: every record has the same time but this one.
-    cluster.append("t", 0, &[Record::to("t").value("h").timestamp_millis(i64::MAX / 2)]).unwrap();
+    cluster.append("t", 0, &[Record::to("t").with_value("h").with_timestamp_millis(i64::MAX / 2)]).unwrap();
     assert_eq!((list(7, i64::MAX / 2, false).await, list(7, i64::MAX / 2, true).await), (10, -1));
     assert_eq!((list(7, -3, false).await, list(7, -3, true).await), (10, -1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transaction_begins_with_its_first_batch_and_is_not_left_by_a_plain_one() {
+async fn transaction_starts_with_first_transactional_batch() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 1).unwrap();
     let mut client = Client::to(&cluster, 1).await;
@@ -137,7 +137,7 @@ async fn a_transaction_begins_with_its_first_batch_and_is_not_left_by_a_plain_on
 }
 
 #[tokio::test(start_paused = true)]
-async fn truncation_and_deletion_take_transactions_with_them() {
+async fn truncation_and_deletion_update_transaction_state() {
     let cluster = log(Options::new()).await;
     let mut client = Client::to(&cluster, 1).await;
     cluster.truncate("t", 0, 4).unwrap();

@@ -100,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fields_of_any_size_come_out_as_varints_do(fields in prop::collection::vec(field(), 0..40)) {
+        fn writes_same_bytes_as_single_varints(fields in prop::collection::vec(field(), 0..40)) {
             let (mut front, mut out, mut expected) = (Front::default(), Vec::new(), Vec::new());
             for field in fields {
                 let mut bytes = [0; MAX_64];

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_is_given_out_again() {
+    fn reuses_memory_of_returned_buffer() {
         let pool = BodyPool::new(10_000);
         let mut body = pool.take(1000);
         body.extend_from_slice(&[1; 900]);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn it_keeps_no_more_than_it_may_and_lends_nothing_large_for_something_small() {
+    fn limits_idle_bytes_and_avoids_oversized_buffers() {
         let pool = BodyPool::new(2500);
         let bodies: Vec<BodyBuffer> = (0..3).map(|_| pool.take(1000)).collect();
         drop(bodies);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_little_larger_than_the_last_fits_all_the_same() {
+    fn reuses_buffer_for_slightly_larger_request() {
         let pool = BodyPool::new(1 << 20);
         let place = pool.take(16_000).as_ptr();
         assert_eq!(pool.take(16_300).as_ptr(), place);

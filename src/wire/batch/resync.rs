@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_batch_is_found_whatever_is_wrong_with_the_one_before() {
+    fn finds_next_batch_after_any_damage() {
         type Spoil = fn(&mut Vec<u8>);
         let spoils: [(&str, Spoil); 6] = [
             ("magic", |bytes| bytes[16] = 9),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_a_record_holds_is_not_taken_for_one() {
+    fn ignores_batch_inside_record_value() {
         let mut bytes = batch(10, 3, &batch(500, 1, b"of another log"));
         bytes[16] = 9;
         bytes[8..12].copy_from_slice(&5_000_000_i32.to_be_bytes());
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_damage_is_passed_over_with_the_first() {
+    fn skips_two_damaged_batches_in_sequence() {
         let mut bytes = batch(10, 3, b"value");
         bytes[16] = 9;
         let mut second = batch(13, 3, b"value");
@@ -117,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_looked_through(bytes in prop::collection::vec(prop_oneof![Just(0u8), Just(2u8), any::<u8>()], 0..600)) {
+        fn finds_no_batch_in_arbitrary_bytes(bytes in prop::collection::vec(prop_oneof![Just(0u8), Just(2u8), any::<u8>()], 0..600)) {
             prop_assert_eq!(next_sound(&bytes, 0), None);
         }
     }

@@ -107,7 +107,7 @@ mod tests {
     use crate::wire::crc::castagnoli;
 
     #[test]
-    fn bytes_of_any_sizes_come_into_the_body_in_their_order() {
+    fn appends_chunks_of_any_size_in_order() {
         for stage in [0, 16, STAGE] {
             let mut body = StagedBody::new(BodyBuffer::with_capacity(0), Vec::with_capacity(stage), false);
             let mut expected = Vec::new();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sum_is_that_of_all_bytes() {
+    fn checksum_covers_all_appended_bytes() {
         for sums in [false, true] {
             for stage in [0, STAGE] {
                 let mut body = StagedBody::new(BodyBuffer::with_capacity(0), Vec::with_capacity(stage), sums);

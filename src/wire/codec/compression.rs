@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_come_back_as_they_went() {
+    fn parsed_names_display_unchanged() {
         for text in ["none", "gzip", "gzip:6", "snappy", "lz4", "zstd", "zstd:-7", "zstd:3", "zstd:4"] {
             assert_eq!(text.parse::<Compression>().unwrap().to_string(), text);
         }
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_to_be_had_is_named() {
+    fn error_names_codec_and_allowed_levels() {
         let error = "zstd:12".parse::<Compression>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
         assert!(error.to_string().contains("compression.zstd.level"), "{error}");
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_name_codecs() {
+    fn maps_codec_ids_both_ways() {
         for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
             assert_eq!(Codec::of_id(codec.at(None).id()), Some(codec));
         }
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     #[cfg(all(feature = "lz4", feature = "snappy"))]
-    fn a_codec_without_levels_takes_its_own_only() {
+    fn codecs_without_levels_reject_other_levels() {
         for codec in [Codec::None, Codec::Snappy, Codec::Lz4] {
             for level in [None, Some(-1), Some(0)] {
                 let settings = CompressionSettings { codec, level, ..Default::default() };
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     #[cfg(all(feature = "gzip", feature = "zstd"))]
-    fn zero_and_minus_one_mean_what_they_mean_there() {
+    fn levels_zero_and_minus_one_follow_codec() {
         let general = |codec, level| CompressionSettings { codec, level: Some(level), ..Default::default() }.resolve();
         assert_eq!(general(Codec::Gzip, -1).unwrap(), Compression::Gzip(-1));
         assert!(general(Codec::Gzip, 0).is_err());

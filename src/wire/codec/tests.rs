@@ -40,7 +40,7 @@ fn prose(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn sizes_around_every_block_border_come_back_with_one_state() {
+fn round_trips_sizes_around_block_boundaries() {
     let (mut writing, mut reading) = (CompressorState::default(), DecompressorState::default());
     for compression in every() {
         for size in [0, 1, 15, 16, 17, 32_767, 32_768, 32_769, 65_534, 65_535, 65_536, 65_537, 200_000, 1 << 20] {
@@ -72,7 +72,7 @@ fn wrong_encoder_output_is_an_internal_error() {
 
 #[test]
 #[cfg(feature = "zstd")]
-fn zstd_content_checksum_finds_wrong_literals() {
+fn zstd_checksum_detects_changed_literals() {
     // Bytes without a repetition are stored as they are, so that one of them can be changed without
     // a trace in the frame's own structure.
     let body: Vec<u8> = (0..=255).collect();
@@ -86,7 +86,7 @@ fn zstd_content_checksum_finds_wrong_literals() {
 }
 
 #[test]
-fn what_is_kept_takes_little_more_memory_than_it_needs() {
+fn output_capacity_stays_near_its_length() {
     for compression in every() {
         for size in [0, 100, 16_384, 500_000, 1 << 20] {
             let packed = compress(compression, &mut CompressorState::default(), &prose(size)).unwrap();
@@ -96,7 +96,7 @@ fn what_is_kept_takes_little_more_memory_than_it_needs() {
 }
 
 #[test]
-fn one_byte_above_the_limit_is_refused() {
+fn rejects_output_one_byte_above_limit() {
     for compression in every() {
         for body in [vec![0u8; 1 << 20], prose(100_000)] {
             let packed = compress(compression, &mut CompressorState::default(), &body).unwrap();
@@ -111,7 +111,7 @@ fn one_byte_above_the_limit_is_refused() {
 }
 
 #[test]
-fn what_ends_too_early_is_an_error() {
+fn rejects_truncated_input_of_every_codec() {
     for compression in every() {
         let packed = compress(compression, &mut CompressorState::default(), &prose(70_000)).unwrap();
         for cut in [0, 1, 3, 4, 7, 9, 16, 18, packed.len() / 2, packed.len() - 1] {
@@ -129,7 +129,7 @@ fn what_ends_too_early_is_an_error() {
 }
 
 #[test]
-fn an_unknown_codec_is_named() {
+fn unknown_codec_error_names_its_number() {
     let error = decompress(6, &mut DecompressorState::default(), 2, b"", LIMIT).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("codec 6"));
@@ -137,7 +137,7 @@ fn an_unknown_codec_is_named() {
 
 #[cfg(not(feature = "gzip"))]
 #[test]
-fn a_codec_that_is_not_built_in_names_its_feature() {
+fn missing_codec_error_names_cargo_feature() {
     let error = compress(Compression::Gzip(-1), &mut CompressorState::default(), b"x").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("feature \"gzip\""));
@@ -148,7 +148,7 @@ fn a_codec_that_is_not_built_in_names_its_feature() {
 
 #[cfg(feature = "gzip")]
 #[test]
-fn gzip_reads_several_members_and_ignores_what_is_none() {
+fn gzip_reads_several_members_ignoring_padding() {
     let mut state = CompressorState::default();
     let mut packed = compress(Compression::Gzip(6), &mut state, b"first, ").unwrap();
     packed.extend(compress(Compression::Gzip(6), &mut state, b"second").unwrap());
@@ -159,7 +159,7 @@ fn gzip_reads_several_members_and_ignores_what_is_none() {
 
 #[cfg(feature = "gzip")]
 #[test]
-fn gzip_reads_what_gzip_wrote() {
+fn gzip_reads_output_of_gzip_program() {
     // printf 'kafka kafka kafka' | gzip -n
     let packed = [
         0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 0x03, 0xcb, 0x4e, 0x4c, 0xcb, 0x4e, 0x54, 0xc8, 0x46, 0x90, 0x00, 0xd5,
@@ -170,7 +170,7 @@ fn gzip_reads_what_gzip_wrote() {
 
 #[cfg(feature = "snappy")]
 #[test]
-fn snappy_is_read_raw_framed_and_framed_twice() {
+fn snappy_reads_raw_and_framed_input() {
     let body = prose(100_000);
     let raw = snap::raw::Encoder::new().compress_vec(&body).unwrap();
     assert_eq!(unpack(Compression::Snappy, &raw, body.len()).unwrap(), body);
@@ -216,7 +216,7 @@ mod lz4_frames {
     }
 
     #[test]
-    fn every_option_of_the_format_is_read() {
+    fn lz4_reads_every_option_of_format() {
         let content = prose(90_000);
         let (first, second) = content.split_at(50_000);
         let independent: Vec<(bool, Vec<u8>)> =
@@ -242,7 +242,7 @@ mod lz4_frames {
     }
 
     #[test]
-    fn the_old_wrong_header_checksum_is_accepted_of_old_messages_only() {
+    fn legacy_lz4_checksum_accepted_below_magic_2() {
         let mut old = frame(32, b"value", &[(true, b"value".to_vec())]);
         old[6] = (xxh32(&old[..6]) >> 8) as u8;
         for magic in [0, 1] {
@@ -254,7 +254,7 @@ mod lz4_frames {
     }
 
     #[test]
-    fn the_frame_is_the_one_that_java_writes() {
+    fn lz4_frame_has_bytes_of_java() {
         let packed = compress(Compression::Lz4, &mut CompressorState::default(), b"x").unwrap();
         assert_eq!(packed, [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82, 1, 0, 0, 0x80, b'x', 0, 0, 0, 0]);
     }
@@ -272,7 +272,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn anything_comes_back(body in bodies()) {
+    fn round_trips_arbitrary_bodies_in_every_codec(body in bodies()) {
         for compression in every() {
             let packed = compress(compression, &mut CompressorState::default(), &body).unwrap();
             prop_assert!(unpack(compression, &packed, body.len()).unwrap() == body, "{}", compression);
@@ -280,7 +280,7 @@ proptest! {
     }
 
     #[test]
-    fn damage_never_panics_nor_exceeds_the_limit_nor_spoils_the_state(
+    fn damaged_input_respects_limit_and_state(
         body in bodies(),
         changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..8),
         cut in any::<proptest::sample::Index>(),
@@ -309,7 +309,7 @@ proptest! {
     }
 
     #[test]
-    fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..400), magic in 0i8..3) {
+    fn decompresses_random_bytes_without_panic(noise in proptest::collection::vec(any::<u8>(), 0..400), magic in 0i8..3) {
         let mut reading = DecompressorState::default();
         for id in 0..8 {
             if let Err(error) = decompress(id, &mut reading, magic, &noise, 10_000) {

@@ -44,7 +44,7 @@ mod tests {
     use super::xxh32;
 
     #[test]
-    fn known_answers() {
+    fn hashes_match_reference_values() {
         assert_eq!(xxh32(b""), 0x02CC_5D05);
         assert_eq!(xxh32(b"a"), 0x550D_7456);
         assert_eq!(xxh32(b"abc"), 0x32D1_53FF);

@@ -75,7 +75,7 @@ fn theirs(request: &FetchRequest, version: i16) -> km::FetchRequest {
 }
 
 #[test]
-fn requests_equal_the_generated_ones() {
+fn requests_equal_generated_encoding_in_every_version() {
     let request = request();
     for version in FETCH_VERSIONS.0..=FETCH_VERSIONS.1 {
         let mut out = BytesMut::new();
@@ -137,7 +137,7 @@ fn response(version: i16) -> Bytes {
 }
 
 #[test]
-fn generated_responses_are_read() {
+fn decodes_generated_responses_of_every_version() {
     for version in FETCH_VERSIONS.0..=FETCH_VERSIONS.1 {
         let body = response(version);
         let inside = body.as_ptr_range();
@@ -178,7 +178,7 @@ fn generated_responses_are_read() {
 }
 
 #[test]
-fn hostile_lengths_are_refused() {
+fn rejects_counts_beyond_response_size() {
     let classic = [0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff];
     let compact = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f];
     for (body, version) in [(&classic[..], 4), (&compact, 12)] {
@@ -189,7 +189,7 @@ fn hostile_lengths_are_refused() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_or_refused(
+    fn decodes_or_rejects_arbitrary_bytes(
         body in proptest::collection::vec(any::<u8>(), 0..200),
         version in FETCH_VERSIONS.0..=FETCH_VERSIONS.1,
     ) {
@@ -200,7 +200,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_responses_never_panic(
+    fn decodes_mutated_responses_without_panic(
         version in FETCH_VERSIONS.0..=FETCH_VERSIONS.1,
         changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..6),
     ) {
@@ -214,7 +214,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_asked_for_by_name_is_not_forgotten_under_the_same_name() {
+fn recreated_topic_is_not_forgotten_by_name() {
     let partition = |partition| FetchPartition { partition, current_leader_epoch: 5, fetch_offset: 0, max_bytes: 1 };
     let anew = Uuid::from_bytes([8; 16]);
     let request = FetchRequest {

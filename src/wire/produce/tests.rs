@@ -35,7 +35,7 @@ fn batch(value: &[u8]) -> SealedBatch {
 }
 
 #[test]
-fn requests_equal_the_generated_ones() {
+fn requests_equal_generated_encoding_in_every_version() {
     let (small, large) = (batch(b"small"), batch(&[7; 3000]));
     let stamp = ProducerStamp { producer_id: 5, producer_epoch: 1, base_sequence: 40, transactional: true };
     for version in PRODUCE_VERSIONS.0..=PRODUCE_VERSIONS.1 {
@@ -115,7 +115,7 @@ fn response(version: i16) -> Bytes {
 }
 
 #[test]
-fn generated_responses_are_read() {
+fn decodes_generated_responses_of_every_version() {
     for version in PRODUCE_VERSIONS.0..=PRODUCE_VERSIONS.1 {
         let body = response(version);
         let found = decode_produce(&body, version).unwrap();
@@ -149,7 +149,7 @@ fn generated_responses_are_read() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_or_refused(
+    fn decodes_or_rejects_arbitrary_bytes(
         body in proptest::collection::vec(any::<u8>(), 0..200),
         version in PRODUCE_VERSIONS.0..=PRODUCE_VERSIONS.1,
     ) {
@@ -159,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_responses_never_panic(
+    fn decodes_mutated_responses_without_panic(
         version in PRODUCE_VERSIONS.0..=PRODUCE_VERSIONS.1,
         changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..6),
     ) {

@@ -26,7 +26,7 @@ use std::{
 use rand::rngs::StdRng;
 
 pub(super) use self::job::{Job, Load, Outcome, Task, Verdict};
-use self::partition::{Batch, Partition, Readiness};
+use self::partition::{BatchReadiness, BatchRule, ScheduledPartition};
 use super::{Failed, WorkerMetrics};
 use crate::{
     cluster::Backoff,
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// How far a partition has come, as its consumer wants to know it.
-pub(super) trait Progress {
+pub(super) trait CompletionTarget {
     /// All records before this offset are done.
     fn finish_to(&self, next: i64);
     /// Whether records that came under it are no longer wanted.
@@ -69,11 +69,11 @@ pub(super) struct Rules {
 }
 
 pub(super) type PartitionId = usize;
-pub(super) type LaneId = usize;
+pub(super) type HandlerId = usize;
 
 /// How many records of how many bytes may be offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Room {
+pub(super) struct OfferRoom {
     pub(super) records: usize,
     pub(super) bytes: usize,
 }
@@ -87,19 +87,19 @@ pub(super) struct Signals {
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct HandlerSlot {
     idle: Option<Waker>,
-    running: Option<Running>,
+    running: Option<RunningHandler>,
 }
 
 /// A job on a lane.
 #[derive(Clone, Debug)]
-struct Running {
+struct RunningHandler {
     partition: PartitionId,
     offset: i64,
     records: usize,
     attempt: u32,
-    burying: bool,
+    dead_lettering: bool,
     since: Instant,
     cancelled: bool,
 }
@@ -108,7 +108,7 @@ struct Running {
 pub(super) struct Schedule<M> {
     rules: Rules,
     rng: StdRng,
-    partitions: Vec<Option<Partition<M>>>,
+    partitions: Vec<Option<ScheduledPartition<M>>>,
     ready: VecDeque<(PartitionId, usize)>,
     /// Retries whose time has come; before all that is ready.
     due: VecDeque<Job>,
@@ -118,9 +118,9 @@ pub(super) struct Schedule<M> {
     /// Partitions by when a batch that is not full begins all the same; at most one entry of each
     /// partition counts.
     lingering: BTreeSet<(Instant, PartitionId)>,
-    lanes: Vec<Lane>,
+    handlers: Vec<HandlerSlot>,
     /// Lanes that wait; some of them may have got a job meanwhile.
-    idle: Vec<LaneId>,
+    idle: Vec<HandlerId>,
     running: usize,
     bytes: usize,
     /// Partitions whose feeders wait until bytes come free.
@@ -132,7 +132,7 @@ pub(super) struct Schedule<M> {
     signals: Signals,
 }
 
-impl<M: Progress> Schedule<M> {
+impl<M: CompletionTarget> Schedule<M> {
     pub(super) fn new(rules: Rules, rng: StdRng) -> Self {
         Self {
             rules,
@@ -143,7 +143,7 @@ impl<M: Progress> Schedule<M> {
             parked: BTreeMap::new(),
             parkings: 0,
             lingering: BTreeSet::new(),
-            lanes: Vec::new(),
+            handlers: Vec::new(),
             idle: Vec::new(),
             running: 0,
             bytes: 0,
@@ -160,7 +160,7 @@ impl<M: Progress> Schedule<M> {
         std::mem::take(&mut self.signals)
     }
 
-    fn partition(&mut self, id: PartitionId) -> Option<&mut Partition<M>> {
+    fn partition(&mut self, id: PartitionId) -> Option<&mut ScheduledPartition<M>> {
         self.partitions.get_mut(id)?.as_mut()
     }
 
@@ -168,8 +168,9 @@ impl<M: Progress> Schedule<M> {
 
     pub(super) fn add(&mut self, name: TopicPartition) -> PartitionId {
         let lingers = !self.rules.linger.is_zero();
-        let batch = self.rules.batch.filter(|_| lingers).map(|records| Batch { records, linger: self.rules.linger });
-        let mut new = Partition::new(name, self.rules.strands, batch);
+        let batch =
+            self.rules.batch.filter(|_| lingers).map(|records| BatchRule { records, linger: self.rules.linger });
+        let mut new = ScheduledPartition::new(name, self.rules.strands, batch);
         new.ending = self.closing;
         let new = Some(new);
         match self.partitions.iter().position(Option::is_none) {
@@ -218,8 +219,8 @@ impl<M: Progress> Schedule<M> {
     }
 
     /// The lanes that work on that partition (on anything, without one), to be told to stop.
-    pub(super) fn cancel(&mut self, id: Option<PartitionId>) -> Vec<LaneId> {
-        let lanes = self.lanes.iter_mut().enumerate();
+    pub(super) fn cancel(&mut self, id: Option<PartitionId>) -> Vec<HandlerId> {
+        let lanes = self.handlers.iter_mut().enumerate();
         let working = lanes.filter_map(|(lane, state)| Some((lane, state.running.as_mut()?)));
         let wanted = working.filter(|(_, running)| id.is_none_or(|id| running.partition == id));
         wanted
@@ -254,7 +255,7 @@ impl<M: Progress> Schedule<M> {
     // ---- records come in
 
     /// How much of a partition may be offered; if nothing, its feeder is woken when that changes.
-    pub(super) fn room(&mut self, id: PartitionId, feeder: &Waker) -> Option<Room> {
+    pub(super) fn room(&mut self, id: PartitionId, feeder: &Waker) -> Option<OfferRoom> {
         let (bound, bytes, used) = (self.rules.buffer_records, self.rules.buffer_bytes, self.bytes);
         let partition = self.partition(id)?;
         let held = partition.slots.len();
@@ -270,7 +271,7 @@ impl<M: Progress> Schedule<M> {
             self.end_linger(id);
             return None;
         }
-        Some(Room { records: bound - held, bytes: bytes.saturating_sub(used).max(1) })
+        Some(OfferRoom { records: bound - held, bytes: bytes.saturating_sub(used).max(1) })
     }
 
     /// Whether all that was offered of a partition is done; if not, its feeder is woken when that
@@ -318,22 +319,22 @@ impl<M: Progress> Schedule<M> {
     fn list_batch(&mut self, id: PartitionId, now: Instant) -> usize {
         let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut) else { return 0 };
         match partition.next_batch(now) {
-            Readiness::Ready(strand) => {
+            BatchReadiness::Ready(strand) => {
                 self.ready.push_back((id, strand));
                 1
             }
-            Readiness::LingersUntil(at) => {
+            BatchReadiness::LingersUntil(at) => {
                 self.signals.driver |= self.lingering.first().is_none_or(|(first, _)| at < *first);
                 self.lingering.insert((at, id));
                 0
             }
-            Readiness::Nothing => 0,
+            BatchReadiness::Nothing => 0,
         }
     }
 
     /// Lets a partition's batch that lingers begin, because no more records come before it has.
     fn end_linger(&mut self, id: PartitionId) {
-        let strand = self.partition(id).and_then(Partition::end_linger);
+        let strand = self.partition(id).and_then(ScheduledPartition::end_linger);
         if let Some(strand) = strand {
             self.ready.push_back((id, strand));
             self.wake_lanes(1);
@@ -343,12 +344,12 @@ impl<M: Progress> Schedule<M> {
     // ---- lanes
 
     /// Lanes to begin now, because there is work that none of the others takes.
-    pub(super) fn new_lanes(&mut self) -> std::ops::Range<LaneId> {
-        let lanes = self.lanes.len();
-        let fresh = self.lanes.iter().filter(|lane| lane.idle.is_none() && lane.running.is_none()).count();
+    pub(super) fn new_lanes(&mut self) -> std::ops::Range<HandlerId> {
+        let lanes = self.handlers.len();
+        let fresh = self.handlers.iter().filter(|lane| lane.idle.is_none() && lane.running.is_none()).count();
         let wanted = (self.ready.len() + self.due.len()).saturating_sub(fresh);
         let more = if self.closing { 0 } else { wanted.min(self.rules.concurrency.saturating_sub(lanes)) };
-        self.lanes.resize_with(lanes + more, Lane::default);
+        self.handlers.resize_with(lanes + more, HandlerSlot::default);
         lanes..lanes + more
     }
 
@@ -357,30 +358,30 @@ impl<M: Progress> Schedule<M> {
         while left > 0
             && let Some(lane) = self.idle.pop()
         {
-            if let Some(waker) = self.lanes.get_mut(lane).and_then(|lane| lane.idle.take()) {
+            if let Some(waker) = self.handlers.get_mut(lane).and_then(|lane| lane.idle.take()) {
                 self.signals.wakers.push(waker);
                 left -= 1;
             }
         }
-        self.signals.driver |= left > 0 && self.lanes.len() < self.rules.concurrency;
+        self.signals.driver |= left > 0 && self.handlers.len() < self.rules.concurrency;
     }
 
     /// The next job for a lane.
-    pub(super) fn next(&mut self, lane: LaneId, now: Instant) -> Option<Job> {
+    pub(super) fn next(&mut self, lane: HandlerId, now: Instant) -> Option<Job> {
         let job = match self.due.pop_front() {
             Some(job) => job,
             None => self.next_ready()?,
         };
-        let running = Running {
+        let running = RunningHandler {
             partition: job.partition,
             offset: job.load.records().first().map_or(-1, |record| record.offset),
             records: job.load.records().len(),
             attempt: job.attempt,
-            burying: matches!(job.task, Task::Bury(_)),
+            dead_lettering: matches!(job.task, Task::Bury(_)),
             since: now,
             cancelled: false,
         };
-        let state = self.lanes.get_mut(lane)?;
+        let state = self.handlers.get_mut(lane)?;
         state.idle = None;
         state.running = Some(running);
         self.running += 1;
@@ -391,8 +392,8 @@ impl<M: Progress> Schedule<M> {
     }
 
     /// A lane without a job waits for one.
-    pub(super) fn wait(&mut self, lane: LaneId, waker: &Waker) {
-        if let Some(state) = self.lanes.get_mut(lane)
+    pub(super) fn wait(&mut self, lane: HandlerId, waker: &Waker) {
+        if let Some(state) = self.handlers.get_mut(lane)
             && state.idle.replace(waker.clone()).is_none()
         {
             self.idle.push(lane);
@@ -420,9 +421,9 @@ impl<M: Progress> Schedule<M> {
     }
 
     /// A lane is through with an attempt.
-    pub(super) fn finished(&mut self, lane: LaneId, mut job: Job, outcome: Outcome, now: Instant) -> Verdict {
+    pub(super) fn finished(&mut self, lane: HandlerId, mut job: Job, outcome: Outcome, now: Instant) -> Verdict {
         let records = job.load.records().len() as u64;
-        if let Some(running) = self.lanes.get_mut(lane).and_then(|lane| lane.running.take()) {
+        if let Some(running) = self.handlers.get_mut(lane).and_then(|lane| lane.running.take()) {
             self.running -= 1;
             self.count(&running, &outcome, now);
             // Whoever was put out of the group for it may come back.
@@ -581,7 +582,7 @@ impl<M: Progress> Schedule<M> {
 
     /// Since when the oldest job runs.
     pub(super) fn busy_since(&self) -> Option<Instant> {
-        self.lanes.iter().filter_map(|lane| lane.running.as_ref()).map(|running| running.since).min()
+        self.handlers.iter().filter_map(|lane| lane.running.as_ref()).map(|running| running.since).min()
     }
 
     /// Whether a job has run for longer than the group has patience.

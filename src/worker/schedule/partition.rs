@@ -8,21 +8,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Load, Progress};
+use super::{CompletionTarget, Load};
 use crate::record::{ConsumerRecord, TopicPartition};
 
 #[derive(Debug)]
-pub(super) struct Partition<M> {
+pub(super) struct ScheduledPartition<M> {
     pub(super) name: TopicPartition,
     /// From the first record that is not done on, in the log's order.
-    pub(super) slots: VecDeque<Slot>,
+    pub(super) slots: VecDeque<RecordSlot>,
     /// The number of the first slot.
     base: u64,
     /// Marks, each with the number of its first slot.
     runs: VecDeque<(u64, M)>,
-    strands: Box<[Strand]>,
+    queues: Box<[OrderedQueue]>,
     /// Where its batches wait for more records.
-    batch: Option<Batch>,
+    batch: Option<BatchRule>,
     /// The schedule looks at the next batch then.
     lingers_until: Option<Instant>,
     /// Jobs on lanes.
@@ -39,7 +39,7 @@ pub(super) struct Partition<M> {
 }
 
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct RecordSlot {
     offset: i64,
     size: usize,
     /// When it came.
@@ -52,14 +52,14 @@ pub(super) struct Slot {
 /// The number of records that a batch waits for, and the time. A partition with batches has one
 /// strand.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Batch {
+pub(super) struct BatchRule {
     pub(super) records: usize,
     pub(super) linger: Duration,
 }
 
 /// The state of a partition's next batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Readiness {
+pub(super) enum BatchReadiness {
     /// It is full, or has lingered: that strand is listed from now on.
     Ready(usize),
     /// Look again then.
@@ -71,7 +71,7 @@ pub(super) enum Readiness {
 
 /// Records that follow each other: one job at a time.
 #[derive(Debug, Default)]
-struct Strand {
+struct OrderedQueue {
     /// The numbers of its slots that wait.
     waiting: VecDeque<u64>,
     /// A job of it is on a lane, or waits to be tried again.
@@ -80,21 +80,21 @@ struct Strand {
     listed: bool,
 }
 
-impl Strand {
+impl OrderedQueue {
     /// Whether it becomes ready now.
     fn becomes_ready(&mut self) -> bool {
         !self.busy && !self.waiting.is_empty() && !std::mem::replace(&mut self.listed, true)
     }
 }
 
-impl<M: Progress> Partition<M> {
-    pub(super) fn new(name: TopicPartition, strands: usize, batch: Option<Batch>) -> Self {
+impl<M: CompletionTarget> ScheduledPartition<M> {
+    pub(super) fn new(name: TopicPartition, strands: usize, batch: Option<BatchRule>) -> Self {
         Self {
             name,
             slots: VecDeque::new(),
             base: 0,
             runs: VecDeque::new(),
-            strands: (0..strands.max(1)).map(|_| Strand::default()).collect(),
+            queues: (0..strands.max(1)).map(|_| OrderedQueue::default()).collect(),
             batch,
             lingers_until: None,
             running: 0,
@@ -128,11 +128,11 @@ impl<M: Progress> Partition<M> {
     /// anew from elsewhere.
     fn pass_over(&mut self) -> usize {
         let mut freed = 0;
-        for at in 0..self.strands.len() {
-            let Some(strand) = self.strands.get_mut(at) else { continue };
+        for at in 0..self.queues.len() {
+            let Some(strand) = self.queues.get_mut(at) else { continue };
             let (over, wanted): (VecDeque<u64>, _) =
                 std::mem::take(&mut strand.waiting).into_iter().partition(|number| self.run_of(*number).1);
-            if let Some(strand) = self.strands.get_mut(at) {
+            if let Some(strand) = self.queues.get_mut(at) {
                 strand.waiting = wanted;
             }
             for number in over {
@@ -149,13 +149,13 @@ impl<M: Progress> Partition<M> {
     /// Takes a record in that came now; gives its strand where that becomes ready. Where batches
     /// linger, none does: [`next_batch`](Self::next_batch) says.
     pub(super) fn push(&mut self, record: ConsumerRecord, now: Instant) -> Option<usize> {
-        let at = self.strand_of(&record);
+        let at = self.queue_of(&record);
         let number = self.base + self.slots.len() as u64;
         let size = record.size();
         self.bytes += size;
         self.waiting += 1;
-        self.slots.push_back(Slot { offset: record.offset, size, at: now, record: Some(record), done: false });
-        let strand = self.strands.get_mut(at)?;
+        self.slots.push_back(RecordSlot { offset: record.offset, size, at: now, record: Some(record), done: false });
+        let strand = self.queues.get_mut(at)?;
         strand.waiting.push_back(number);
         (self.batch.is_none() && strand.becomes_ready()).then_some(at)
     }
@@ -164,8 +164,8 @@ impl<M: Progress> Partition<M> {
 
     /// Returns true while a batch that is not full waits for more records.
     pub(super) fn is_lingering(&self) -> bool {
-        let waits = |batch: Batch| {
-            self.strands
+        let waits = |batch: BatchRule| {
+            self.queues
                 .first()
                 .is_some_and(|strand| !strand.busy && !strand.listed && strand.waiting.len() < batch.records)
         };
@@ -174,30 +174,30 @@ impl<M: Progress> Partition<M> {
 
     /// Lists the next batch as ready, if it is, or says when it will be. Without a linger its
     /// strand is listed elsewhere.
-    pub(super) fn next_batch(&mut self, now: Instant) -> Readiness {
-        let (Some(batch), Some(strand)) = (self.batch, self.strands.first()) else { return Readiness::Nothing };
+    pub(super) fn next_batch(&mut self, now: Instant) -> BatchReadiness {
+        let (Some(batch), Some(strand)) = (self.batch, self.queues.first()) else { return BatchReadiness::Nothing };
         let Some(first) = strand.waiting.front().copied().filter(|_| !strand.busy && !strand.listed) else {
-            return Readiness::Nothing;
+            return BatchReadiness::Nothing;
         };
         let full = strand.waiting.len() >= batch.records;
         // Its slot is there as long as it waits.
         let came = self.slot(first).map_or(now, |slot| slot.at);
         if full || now.saturating_duration_since(came) >= batch.linger {
-            return self.end_linger().map_or(Readiness::Nothing, Readiness::Ready);
+            return self.end_linger().map_or(BatchReadiness::Nothing, BatchReadiness::Ready);
         }
         if self.lingers_until.is_some() {
             // That is not later: records come in order.
-            return Readiness::Nothing;
+            return BatchReadiness::Nothing;
         }
         let until = came + batch.linger;
         self.lingers_until = Some(until);
-        Readiness::LingersUntil(until)
+        BatchReadiness::LingersUntil(until)
     }
 
     /// Lets a batch begin that is not full; gives its strand where there is one.
     pub(super) fn end_linger(&mut self) -> Option<usize> {
         self.batch?;
-        self.strands.first_mut()?.becomes_ready().then_some(0)
+        self.queues.first_mut()?.becomes_ready().then_some(0)
     }
 
     /// That time has come; returns true if the schedule is to look at the next batch.
@@ -207,8 +207,8 @@ impl<M: Progress> Partition<M> {
 
     /// Records of one key are of one strand. Those without a key have no order among them and are
     /// spread.
-    fn strand_of(&self, record: &ConsumerRecord) -> usize {
-        let strands = self.strands.len() as u64;
+    fn queue_of(&self, record: &ConsumerRecord) -> usize {
+        let strands = self.queues.len() as u64;
         if strands == 1 {
             return 0;
         }
@@ -223,7 +223,7 @@ impl<M: Progress> Partition<M> {
         usize::try_from(hash % strands).unwrap_or(0)
     }
 
-    fn slot(&mut self, number: u64) -> Option<&mut Slot> {
+    fn slot(&mut self, number: u64) -> Option<&mut RecordSlot> {
         let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
         self.slots.get_mut(index)
     }
@@ -237,7 +237,7 @@ impl<M: Progress> Partition<M> {
     /// Begins the next job of a strand: a record, or up to `batch` of them, all of one run. Also
     /// says how many bytes came free: of records that are no longer wanted.
     pub(super) fn begin(&mut self, at: usize, batch: Option<usize>) -> (Option<(u64, Load)>, usize) {
-        let Some(strand) = self.strands.get_mut(at) else { return (None, 0) };
+        let Some(strand) = self.queues.get_mut(at) else { return (None, 0) };
         strand.listed = false;
         if strand.busy {
             return (None, 0);
@@ -267,7 +267,7 @@ impl<M: Progress> Partition<M> {
             }
             break Some((first, Load::Many(records.into())));
         };
-        if let Some(strand) = self.strands.get_mut(at) {
+        if let Some(strand) = self.queues.get_mut(at) {
             strand.waiting = queue;
             strand.busy = begun.is_some();
         }
@@ -309,7 +309,7 @@ impl<M: Progress> Partition<M> {
     /// A strand's job is through; whether the strand becomes ready. Where batches linger it does
     /// not: [`next_batch`](Self::next_batch) says.
     pub(super) fn release(&mut self, at: usize) -> bool {
-        self.strands.get_mut(at).is_some_and(|strand| {
+        self.queues.get_mut(at).is_some_and(|strand| {
             strand.busy = false;
             self.batch.is_none() && strand.becomes_ready()
         })
@@ -335,7 +335,7 @@ impl<M: Progress> Partition<M> {
                 self.waiting = self.waiting.saturating_sub(1);
             }
         }
-        self.strands.iter_mut().for_each(|strand| strand.waiting.retain(|number| *number < first));
+        self.queues.iter_mut().for_each(|strand| strand.waiting.retain(|number| *number < first));
         self.bytes = self.bytes.saturating_sub(freed);
         freed
     }

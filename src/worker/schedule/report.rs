@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use super::{Outcome, Progress, Running, Schedule};
+use super::{CompletionTarget, Outcome, RunningHandler, Schedule};
 use crate::{
     record::TopicPartition,
     worker::{RunningJob, WorkerMetrics, WorkerPartition},
 };
 
-impl<M: Progress> Schedule<M> {
-    pub(super) fn count(&mut self, running: &Running, outcome: &Outcome, now: Instant) {
+impl<M: CompletionTarget> Schedule<M> {
+    pub(super) fn count(&mut self, running: &RunningHandler, outcome: &Outcome, now: Instant) {
         let took = now.saturating_duration_since(running.since);
         match outcome {
             Outcome::Handled | Outcome::Failed { .. } => {
@@ -37,7 +37,7 @@ impl<M: Progress> Schedule<M> {
 
     pub(crate) fn metrics(&self) -> WorkerMetrics {
         let mut metrics = self.metrics.clone();
-        let jobs = self.lanes.iter().filter_map(|lane| lane.running.as_ref());
+        let jobs = self.handlers.iter().filter_map(|lane| lane.running.as_ref());
         metrics.records_in_flight = jobs.map(|running| running.records as u64).sum();
         let waiting = self.partitions.iter().flatten().map(|partition| partition.waiting as u64);
         metrics.records_waiting = waiting.sum();
@@ -48,16 +48,16 @@ impl<M: Progress> Schedule<M> {
 
     /// What runs, what has run for longest first.
     pub(crate) fn running(&self, now: Instant) -> Vec<RunningJob> {
-        let mut jobs: Vec<_> = self.lanes.iter().filter_map(|lane| lane.running.as_ref()).collect();
+        let mut jobs: Vec<_> = self.handlers.iter().filter_map(|lane| lane.running.as_ref()).collect();
         jobs.sort_by_key(|running| running.since);
-        let job = |running: &Running| {
+        let job = |running: &RunningHandler| {
             let name = self.partitions.get(running.partition).and_then(Option::as_ref)?.name.clone();
             Some(RunningJob {
                 partition: name,
                 offset: running.offset,
                 records: running.records,
                 attempt: running.attempt,
-                dead_lettering: running.burying,
+                dead_lettering: running.dead_lettering,
                 cancelled: running.cancelled,
                 for_how_long: now.saturating_duration_since(running.since),
             })
@@ -70,7 +70,7 @@ impl<M: Progress> Schedule<M> {
             let waiting = self.parked.values().chain(&self.due).filter(|job| job.partition == id);
             waiting.map(|job| job.load.records().len()).sum()
         };
-        let of = |(id, partition): (usize, &Option<super::Partition<M>>)| {
+        let of = |(id, partition): (usize, &Option<super::ScheduledPartition<M>>)| {
             let partition = partition.as_ref()?;
             let status = WorkerPartition {
                 waiting: partition.waiting,

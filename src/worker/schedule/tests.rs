@@ -36,7 +36,7 @@ impl TestMark {
     }
 }
 
-impl Progress for TestMark {
+impl CompletionTarget for TestMark {
     fn finish_to(&self, next: i64) {
         assert!(self.0.done.fetch_max(next, SeqCst) < next, "only forward");
     }
@@ -116,7 +116,7 @@ fn with(rules: Rules, keys: &[Option<u8>]) -> (Schedule<TestMark>, TestMark, Ins
 }
 
 #[test]
-fn a_partition_is_worked_on_in_order_and_its_prefix_is_done() {
+fn handles_partition_in_order_and_marks_progress() {
     let (mut schedule, mark, now) = with(rules(), &[None, None, None]);
     for offset in 0..3 {
         let job = schedule.next(0, now).unwrap();
@@ -130,7 +130,7 @@ fn a_partition_is_worked_on_in_order_and_its_prefix_is_done() {
 }
 
 #[test]
-fn keys_run_side_by_side_and_only_the_prefix_is_done() {
+fn keys_run_concurrently_and_commit_only_prefix() {
     let rules = Rules { strands: 64, ..rules() };
     let (mut schedule, mark, now) = with(rules, &[Some(1), Some(1), Some(2), Some(3)]);
     schedule.new_lanes();
@@ -152,7 +152,7 @@ fn keys_run_side_by_side_and_only_the_prefix_is_done() {
 }
 
 #[test]
-fn a_failed_record_is_tried_again_after_a_wait_and_holds_only_its_own_up() {
+fn failed_record_backs_off_without_blocking_others() {
     let (mut schedule, mark, now) = with(rules(), &[None, None]);
     let other = schedule.add(TopicPartition::new("t", 1));
     schedule.offer(other, TestMark::new(), [record(1, 7, None)], now);
@@ -183,7 +183,7 @@ fn a_failed_record_is_tried_again_after_a_wait_and_holds_only_its_own_up() {
 }
 
 #[test]
-fn what_cannot_pass_is_not_tried_again() {
+fn permanent_error_skips_record_without_retry() {
     let rules = Rules { failed: Failed::Skip, ..rules() };
     let (mut schedule, mark, now) = with(rules, &[None, None]);
     let job = schedule.next(0, now).unwrap();
@@ -194,7 +194,7 @@ fn what_cannot_pass_is_not_tried_again() {
 }
 
 #[test]
-fn a_dead_letter_is_done_when_it_is_delivered_and_tried_until_it_is() {
+fn dead_letter_is_retried_until_delivered() {
     let rules = Rules { failed: Failed::Bury, retries: 0, ..rules() };
     let (mut schedule, mark, mut now) = with(rules, &[None, None]);
     let job = schedule.next(0, now).unwrap();
@@ -223,7 +223,7 @@ fn a_dead_letter_is_done_when_it_is_delivered_and_tried_until_it_is() {
 }
 
 #[test]
-fn batches_are_of_one_run_and_fail_as_a_whole() {
+fn failed_batch_is_retried_as_whole() {
     let rules = Rules { batch: Some(3), ..rules() };
     let (mut schedule, mark, now) = with(rules, &[None; 4]);
     let next = TestMark::new();
@@ -255,12 +255,12 @@ fn lingering() -> Rules {
 /// As [`with`], with a lane that waits for batches of which none is ready.
 fn with_lingering(rules: Rules, records: usize) -> (Schedule<TestMark>, TestMark, Instant) {
     let (mut schedule, mark, now) = with(rules, &vec![None; records]);
-    schedule.lanes.resize_with(1, Lane::default);
+    schedule.handlers.resize_with(1, HandlerSlot::default);
     (schedule, mark, now)
 }
 
 #[test]
-fn batch_lingers_until_full_or_time_is_up() {
+fn batch_lingers_until_full_or_expired() {
     let (mut schedule, mark, now) = with_lingering(lingering(), 2);
     let second = Duration::from_secs(1);
     assert!(schedule.next(0, now).is_none());
@@ -285,7 +285,7 @@ fn batch_lingers_until_full_or_time_is_up() {
 }
 
 #[test]
-fn batch_fills_though_half_the_buffer_is_taken() {
+fn batch_fills_with_half_of_buffer_occupied() {
     let rules = Rules { batch: Some(10), ..lingering() };
     let (mut schedule, mark, now) = with_lingering(rules, 6);
     let waker = Waker::from(Arc::new(Bell::default()));
@@ -295,7 +295,7 @@ fn batch_fills_though_half_the_buffer_is_taken() {
 }
 
 #[test]
-fn batch_begins_when_no_more_records_can_come() {
+fn batch_starts_when_buffer_cannot_grow() {
     let waker = Waker::from(Arc::new(Bell::default()));
     let (mut schedule, _, now) = with_lingering(Rules { buffer_bytes: 1, ..lingering() }, 2);
     assert_eq!(schedule.room(0, &waker), None, "all bytes are taken");
@@ -306,7 +306,7 @@ fn batch_begins_when_no_more_records_can_come() {
 }
 
 #[test]
-fn drained_partition_does_not_wait_for_its_linger() {
+fn drained_partition_ignores_batch_linger() {
     let (mut schedule, mark, now) = with_lingering(lingering(), 2);
     let waker = Waker::from(Arc::new(Bell::default()));
     schedule.drain(0);
@@ -323,7 +323,7 @@ fn drained_partition_does_not_wait_for_its_linger() {
 }
 
 #[test]
-fn what_was_sought_away_from_is_not_begun() {
+fn seek_discards_buffered_records() {
     let (mut schedule, mark, now) = with(rules(), &[None, None, None]);
     let job = schedule.next(0, now).unwrap();
     mark.0.over.store(true, SeqCst);
@@ -337,7 +337,7 @@ fn what_was_sought_away_from_is_not_begun() {
 }
 
 #[test]
-fn a_partition_that_ends_begins_nothing_and_what_runs_counts() {
+fn ended_partition_only_completes_running_handler() {
     let (mut schedule, mark, now) = with(rules(), &[None, None, None]);
     let bell = Arc::new(Bell::default());
     let waker = Waker::from(bell.clone());
@@ -359,7 +359,7 @@ fn a_partition_that_ends_begins_nothing_and_what_runs_counts() {
 }
 
 #[test]
-fn a_partition_that_is_drained_leaves_no_gap() {
+fn drained_partition_leaves_no_offset_gap() {
     let rules = Rules { strands: 64, retries: 5, ..rules() };
     let keys = [Some(1), Some(1), Some(2), Some(1), Some(2), Some(3)];
     let waker = Waker::from(Arc::new(Bell::default()));
@@ -409,7 +409,7 @@ fn a_partition_that_is_drained_leaves_no_gap() {
 }
 
 #[test]
-fn a_retry_of_a_partition_that_ends_is_forgotten() {
+fn ended_partition_drops_its_pending_retry() {
     let (mut schedule, mark, now) = with(rules(), &[None, None]);
     let job = schedule.next(0, now).unwrap();
     schedule.finished(0, job, failed(), now);
@@ -424,7 +424,7 @@ fn a_retry_of_a_partition_that_ends_is_forgotten() {
 }
 
 #[test]
-fn lanes_are_begun_as_they_are_needed_and_woken_one_for_each_job() {
+fn starts_and_wakes_one_handler_per_job() {
     let mut schedule = schedule(Rules { concurrency: 3, ..rules() });
     let now = Instant::now();
     assert_eq!(schedule.new_lanes(), 0..0);
@@ -450,18 +450,18 @@ fn lanes_are_begun_as_they_are_needed_and_woken_one_for_each_job() {
 }
 
 #[test]
-fn buffers_are_bounded_by_records_and_bytes() {
+fn limits_buffer_by_records_and_bytes() {
     let size = record(0, 0, None).size();
     let mut schedule = schedule(Rules { buffer_bytes: size * 8, ..rules() });
-    schedule.lanes.push(Lane::default());
+    schedule.handlers.push(HandlerSlot::default());
     let (one, two) = (schedule.add(TopicPartition::new("t", 0)), schedule.add(TopicPartition::new("t", 1)));
     let bells: Vec<_> = (0..2).map(|_| Arc::new(Bell::default())).collect();
     let wakers: Vec<_> = bells.iter().map(|bell| Waker::from(bell.clone())).collect();
     let (mark, now) = (TestMark::new(), Instant::now());
-    assert_eq!(schedule.room(one, &wakers[0]), Some(Room { records: 10, bytes: size * 8 }));
+    assert_eq!(schedule.room(one, &wakers[0]), Some(OfferRoom { records: 10, bytes: size * 8 }));
     schedule.offer(one, mark.clone(), (0..6).map(|offset| record(0, offset, None)), now);
     assert_eq!(schedule.room(one, &wakers[0]), None, "more than half of its records");
-    assert_eq!(schedule.room(two, &wakers[1]), Some(Room { records: 10, bytes: size * 2 }));
+    assert_eq!(schedule.room(two, &wakers[1]), Some(OfferRoom { records: 10, bytes: size * 2 }));
     schedule.offer(two, TestMark::new(), (0..2).map(|offset| record(1, offset, None)), now);
     assert_eq!(schedule.room(two, &wakers[1]), None, "no bytes are left");
     let ring = |schedule: &mut Schedule<TestMark>| {
@@ -478,11 +478,11 @@ fn buffers_are_bounded_by_records_and_bytes() {
     let expected =
         [(0, [1, 0]), (1, [1, 1]), (0, [1, 1]), (1, [1, 1]), (0, [1, 1]), (0, [1, 1]), (0, [1, 1]), (0, [1, 1])];
     assert_eq!(rung, expected);
-    assert_eq!(schedule.room(one, &wakers[0]), Some(Room { records: 10, bytes: size * 8 }));
+    assert_eq!(schedule.room(one, &wakers[0]), Some(OfferRoom { records: 10, bytes: size * 8 }));
 }
 
 #[test]
-fn the_oldest_job_says_since_when_the_worker_is_busy() {
+fn oldest_running_job_determines_busy_time() {
     let rules = Rules { strands: 64, ..rules() };
     let (mut schedule, _, now) = with(rules, &[Some(1), Some(2)]);
     assert_eq!(schedule.busy_since(), None);
@@ -541,7 +541,7 @@ proptest! {
     /// Whatever happens: of one key (or partition) one record at a time runs, in order, and the
     /// mark says exactly how far all is done.
     #[test]
-    fn order_is_kept_and_the_prefix_is_exact(
+    fn keeps_order_and_exact_progress_under_interleavings(
         steps in prop::collection::vec(step(), 1..120),
         by_key in any::<bool>(),
         batch in prop::option::of(1..4_usize),
@@ -552,7 +552,7 @@ proptest! {
         let linger = Duration::from_millis(linger);
         let rules = Rules { strands: if by_key { 16 } else { 1 }, batch, linger, retries: 1, failed, ..rules() };
         let mut schedule = schedule(rules);
-        schedule.lanes.resize_with(4, Lane::default);
+        schedule.handlers.resize_with(4, HandlerSlot::default);
         let mut now = Instant::now();
         let mut lanes: [Option<Job>; 4] = [None, None, None, None];
         let fresh = |schedule: &mut Schedule<TestMark>, number: usize| Known {

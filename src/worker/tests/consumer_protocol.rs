@@ -23,7 +23,7 @@ fn stable(worker: &Worker) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_moves_is_drained_and_each_record_is_handled_once() {
+async fn revoked_partitions_drain_without_repeating_records() {
     let cluster = filled(4, 20).await;
     let (one, other) = (Seen::default(), Seen::default());
     let first = working(&cluster, &one, |_| 8 * SECOND).await;
@@ -46,7 +46,7 @@ async fn what_moves_is_drained_and_each_record_is_handled_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_hangs_costs_the_membership_when_its_time_is_up_and_it_is_had_again() {
+async fn hanging_handler_causes_rejoin_after_poll_interval() {
     let cluster = filled(2, 5).await;
     let seen = Seen::default();
     let hangs = |record: &ConsumerRecord| (record.partition, record.offset) == (0, 2);
@@ -68,7 +68,7 @@ async fn a_handler_that_hangs_costs_the_membership_when_its_time_is_up_and_it_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn handlers_of_partitions_that_are_lost_are_ended_at_once() {
+async fn partition_loss_cancels_running_handlers() {
     for code in [ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::FENCED_MEMBER_EPOCH] {
         let cluster = filled(1, 5).await;
         let seen = Seen::default();
@@ -84,7 +84,7 @@ async fn handlers_of_partitions_that_are_lost_are_ended_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_in_the_midst_of_a_rebalance_is_bounded_when_the_coordinator_is_dead_or_silent() {
+async fn close_is_bounded_during_rebalance_without_coordinator() {
     for dies in [true, false] {
         let cluster = filled(2, 5).await;
         let seen = Seen::default();

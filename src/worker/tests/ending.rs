@@ -11,7 +11,7 @@ async fn sleeping(cluster: &Cluster, seen: &Seen, time: Duration) -> Worker {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_lets_what_runs_end_and_begins_nothing_more() {
+async fn close_finishes_running_handlers_and_starts_none() {
     let cluster = filled(2, 20).await;
     let seen = Seen::default();
     let worker = sleeping(&cluster, &seen, 10 * SECOND).await;
@@ -32,7 +32,7 @@ async fn a_close_lets_what_runs_end_and_begins_nothing_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_ends_what_does_not_end_by_itself_within_its_time() {
+async fn close_cancels_handlers_after_its_timeout() {
     let cluster = filled(2, 5).await;
     let seen = Seen::default();
     let handler = seen.clone();
@@ -55,7 +55,7 @@ async fn a_close_ends_what_does_not_end_by_itself_within_its_time() {
 
 /// Whatever the coordinator does, or does not do.
 #[tokio::test(start_paused = true)]
-async fn a_close_is_bounded_when_the_coordinator_is_dead_or_silent_or_rebalances() {
+async fn close_respects_timeout_when_coordinator_fails() {
     for trouble in ["dead", "silent", "rebalancing"] {
         let cluster = cluster(3).await;
         cluster.create_topic("t", 3).unwrap();
@@ -88,7 +88,7 @@ async fn a_close_is_bounded_when_the_coordinator_is_dead_or_silent_or_rebalances
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_ends_it_well() {
+async fn shutdown_signal_ends_run_and_commits() {
     let cluster = filled(1, 20).await;
     let seen = Seen::default();
     let handler = seen.clone();
@@ -103,7 +103,7 @@ async fn a_shutdown_ends_it_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_is_dropped_ends_its_handlers_and_commits_nothing_more() {
+async fn dropped_worker_cancels_handlers_without_committing() {
     let cluster = filled(2, 20).await;
     let seen = Seen::default();
     let worker = sleeping(&cluster, &seen, 100 * SECOND).await;
@@ -127,7 +127,7 @@ async fn a_worker_that_is_dropped_ends_its_handlers_and_commits_nothing_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_is_closed_elsewhere_ends_the_worker_once_what_runs_is_done() {
+async fn closed_consumer_ends_worker_after_running_handler() {
     let cluster = filled(1, 5).await;
     let consumer = subscribed(member(&cluster)).await;
     let seen = Seen::default();
@@ -144,10 +144,10 @@ async fn a_consumer_that_is_closed_elsewhere_ends_the_worker_once_what_runs_is_d
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_is_closed_elsewhere_commits_nothing_that_was_not_handled() {
+async fn closed_consumer_commits_only_handled_records() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
-    let keyed = |key: &'static str| Record::to("t").key(key).value("x");
+    let keyed = |key: &'static str| Record::to("t").with_key(key).with_value("x");
     cluster.append("t", 0, &[keyed("a"), keyed("a"), keyed("b")]).unwrap();
     let consumer = subscribed(member(&cluster)).await;
     let seen = Seen::default();
@@ -165,7 +165,7 @@ async fn a_consumer_that_is_closed_elsewhere_commits_nothing_that_was_not_handle
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_is_dropped_ends_a_consumer_that_others_hold() {
+async fn dropped_worker_closes_its_shared_consumer() {
     let cluster = filled(1, 20).await;
     let consumer = subscribed(member(&cluster)).await;
     let seen = Seen::default();
@@ -185,7 +185,7 @@ async fn a_worker_that_is_dropped_ends_a_consumer_that_others_hold() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fatal_error_is_the_workers_error() {
+async fn fatal_error_is_returned_by_wait() {
     let cluster = filled(1, 5).await;
     let fenced = subscribed(member(&cluster).group_instance_id("i")).await;
     let seen = Seen::default();
@@ -204,7 +204,7 @@ async fn a_fatal_error_is_the_workers_error() {
 }
 
 #[test]
-fn a_runtime_that_is_dropped_ends_the_worker() {
+fn dropped_runtime_ends_worker_with_error() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (inner, outer) = (runtime(), runtime());
     let worker = inner.block_on(async {
@@ -220,7 +220,7 @@ fn a_runtime_that_is_dropped_ends_the_worker() {
 
 /// Its thread is lost to it, but the worker ends all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_handler_that_blocks_its_thread_holds_no_close_up() {
+async fn blocking_handler_does_not_delay_close() {
     let cluster = filled(1, 5).await;
     let (release, blocked) = std::sync::mpsc::channel::<()>();
     let blocked = Arc::new(Mutex::new(blocked));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ApiKey, ErrorCode, ErrorKind, OrderBy, Permanent, Plain, WorkerState, testkit::on};
+use crate::{ApiKey, ErrorCode, ErrorKind, KafkaFormats, NonRetriable, OrderBy, WorkerState, testkit::on};
 
 type Fails = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
@@ -25,7 +25,7 @@ fn failing(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_record_is_tried_again_and_holds_up_only_what_is_behind_it() {
+async fn failed_record_is_retried_without_blocking_partitions() {
     let cluster = filled(2, 10).await;
     let seen = Seen::default();
     let worker = worker(&cluster).await.retries(4).start(failing(&seen, 4, 4)).unwrap();
@@ -42,7 +42,7 @@ async fn a_failed_record_is_tried_again_and_holds_up_only_what_is_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_handled_ends_the_worker_and_is_not_committed() {
+async fn exhausted_retries_end_worker_without_commit() {
     let cluster = filled(2, 10).await;
     let seen = Seen::default();
     let worker = worker(&cluster).await.retries(1).start(failing(&seen, 4, 2)).unwrap();
@@ -58,18 +58,18 @@ async fn what_cannot_be_handled_ends_the_worker_and_is_not_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_pass_is_not_tried_again() {
+async fn permanent_error_skips_record_without_retry() {
     let cluster = filled(1, 3).await;
-    cluster.append("t", 0, &[Record::to("t").value("no number")]).unwrap();
+    cluster.append("t", 0, &[Record::to("t").with_value("no number")]).unwrap();
     let seen = Seen::default();
     let handler = seen.clone();
     let worker = worker(&cluster).await.skip_failed().start(move |record: ConsumerRecord| {
         let seen = handler.clone();
         async move {
             if record.offset == 1 {
-                return Err::<(), crate::HandlerError>(Permanent::new("never").into());
+                return Err::<(), crate::HandlerError>(NonRetriable::new("never").into());
             }
-            let text: &str = record.value_as(&Plain)?.unwrap_or_default();
+            let text: &str = record.value_as(&KafkaFormats)?.unwrap_or_default();
             let parse = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap_or_default().parse::<i64>();
             record.value_as(&parse)?;
             assert!(!text.is_empty());
@@ -86,7 +86,7 @@ async fn what_cannot_pass_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn panics_are_failed_attempts_and_take_nothing_with_them() {
+async fn handler_panic_counts_as_failed_attempt() {
     let cluster = filled(2, 6).await;
     let seen = Seen::default();
     let (handler, panics) = (seen.clone(), Arc::new(AtomicUsize::new(0)));
@@ -111,7 +111,7 @@ async fn panics_are_failed_attempts_and_take_nothing_with_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_that_stays_is_the_workers_error() {
+async fn repeated_panic_is_returned_as_error() {
     let cluster = filled(1, 1).await;
     let consumer = subscribed(member(&cluster)).await;
     let error = consumer
@@ -125,7 +125,7 @@ async fn a_panic_that_stays_is_the_workers_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_takes_too_long_is_ended_and_has_failed() {
+async fn handler_timeout_cancels_and_retries_record() {
     let cluster = filled(1, 3).await;
     let seen = Seen::default();
     let (handler, calls) = (seen.clone(), Arc::new(AtomicUsize::new(0)));
@@ -144,11 +144,16 @@ async fn a_handler_that_takes_too_long_is_ended_and_has_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_letter_says_where_it_is_from_and_the_record_is_done_when_it_is_delivered() {
+async fn dead_letter_has_headers_and_delays_commit() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     cluster.create_topic("dead", 1).unwrap();
-    let record = Record::to("t").key("k").value("v").header("h", "1").null_header("n").timestamp_millis(77);
+    let record = Record::to("t")
+        .with_key("k")
+        .with_value("v")
+        .with_header("h", "1")
+        .with_null_header("n")
+        .with_timestamp_millis(77);
     cluster.append("t", 0, &[record]).unwrap();
     append(&cluster, 0, 1..4);
     let producer = producer(&cluster).await;
@@ -191,7 +196,7 @@ async fn a_dead_letter_says_where_it_is_from_and_the_record_is_done_when_it_is_d
 
 /// The producer gives up; the worker does not, and nothing behind the record is committed.
 #[tokio::test(start_paused = true)]
-async fn a_dead_letter_that_its_producer_gives_up_is_sent_again() {
+async fn expired_dead_letter_is_sent_again() {
     let cluster = filled(1, 3).await;
     cluster.create_topic("dead", 1).unwrap();
     let short = cluster.producer();
@@ -212,7 +217,7 @@ async fn a_dead_letter_that_its_producer_gives_up_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_letter_that_can_never_be_sent_ends_the_worker() {
+async fn rejected_dead_letter_ends_worker() {
     let cluster = filled(1, 3).await;
     cluster.create_topic("dead", 1).unwrap();
     let producer = producer(&cluster).await;
@@ -226,7 +231,7 @@ async fn a_dead_letter_that_can_never_be_sent_ends_the_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_fails_is_tried_again_and_buried_as_a_whole() {
+async fn failed_batch_goes_to_dead_letters_whole() {
     let cluster = filled(1, 6).await;
     cluster.create_topic("dead", 1).unwrap();
     let producer = producer(&cluster).await;
@@ -254,9 +259,10 @@ async fn a_batch_that_fails_is_tried_again_and_buried_as_a_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn damage_ends_the_worker_or_is_passed_over() {
+async fn corrupt_record_ends_worker_or_is_skipped() {
     let cluster = filled(2, 3).await;
-    let mut damaged = crate::testkit::batch(&[Record::to("t").value("x")], crate::Compression::None).unwrap().to_vec();
+    let mut damaged =
+        crate::testkit::batch(&[Record::to("t").with_value("x")], crate::Compression::None).unwrap().to_vec();
     *damaged.last_mut().unwrap() ^= 1;
     cluster.append_raw("t", 0, damaged, 1).unwrap();
     append(&cluster, 0, 4..6);
@@ -273,7 +279,7 @@ async fn damage_ends_the_worker_or_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commits_that_fail_are_made_later_and_told_at_the_end() {
+async fn failed_commits_are_retried_until_close() {
     let cluster = filled(1, 3).await;
     let refused = cluster.fault(on(ApiKey::OffsetCommit).forever().error(ErrorCode::GROUP_AUTHORIZATION_FAILED));
     let seen = Seen::default();
@@ -293,10 +299,10 @@ async fn commits_that_fail_are_made_later_and_told_at_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_ends_the_worker_though_records_wait_behind_it() {
+async fn handler_failure_ends_worker_despite_queued_records() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
-    let keyed = |key: &'static str| Record::to("t").key(key).value("x");
+    let keyed = |key: &'static str| Record::to("t").with_key(key).with_value("x");
     cluster.append("t", 0, &[keyed("a"), keyed("a"), keyed("b")]).unwrap();
     let forever = Duration::MAX;
     let builder = worker(&cluster).await.order_by(OrderBy::Key).concurrency(2).retries(0).drain_timeout(forever);
@@ -310,7 +316,7 @@ async fn a_failure_ends_the_worker_though_records_wait_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_without_an_offset_ends_the_worker() {
+async fn missing_offset_without_reset_ends_worker() {
     let cluster = filled(1, 3).await;
     let consumer = subscribed(member(&cluster).auto_offset_reset(OffsetReset::None)).await;
     let seen = Seen::default();
@@ -329,7 +335,7 @@ async fn a_partition_without_an_offset_ends_the_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_that_may_not_be_read_is_noted_and_read_when_it_may() {
+async fn unauthorized_partition_is_reported_and_retried() {
     let cluster = filled(2, 5).await;
     let refused = on(ApiKey::Fetch).partition("t", 0).forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
     let refused = cluster.fault(refused);

@@ -4,7 +4,7 @@ use super::*;
 use crate::{ErrorKind, Handler, HandlerError, OrderBy};
 
 #[tokio::test(start_paused = true)]
-async fn each_record_is_handled_once_in_order_and_committed() {
+async fn handles_each_record_once_and_commits() {
     let cluster = filled(4, 50).await;
     let seen = Seen::default();
     let handler = seen.clone();
@@ -30,7 +30,7 @@ async fn each_record_is_handled_once_in_order_and_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_handlers_run_than_may() {
+async fn concurrency_limits_number_of_running_handlers() {
     let cluster = filled(8, 10).await;
     let seen = Seen::default();
     let handler = seen.clone();
@@ -46,7 +46,7 @@ async fn no_more_handlers_run_than_may() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_run_side_by_side_each_in_order_and_a_slow_one_holds_the_commit() {
+async fn slow_key_delays_commit_but_not_others() {
     let cluster = filled(1, 40).await;
     let seen = Seen::default();
     let handler = seen.clone();
@@ -77,10 +77,10 @@ async fn keys_run_side_by_side_each_in_order_and_a_slow_one_holds_the_commit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_without_a_key_have_no_order_among_them() {
+async fn keyless_records_are_handled_concurrently() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
-    let records: Vec<_> = (0..20).map(|n: i32| Record::to("t").value(n.to_string())).collect();
+    let records: Vec<_> = (0..20).map(|n: i32| Record::to("t").with_value(n.to_string())).collect();
     cluster.append("t", 0, &records).unwrap();
     let seen = Seen::default();
     let handler = seen.clone();
@@ -97,7 +97,7 @@ async fn records_without_a_key_have_no_order_among_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_come_in_order_as_large_as_may_be() {
+async fn batches_are_ordered_and_filled_to_maximum() {
     let cluster = filled(2, 25).await;
     let seen = Seen::default();
     let sizes: Arc<Mutex<Vec<usize>>> = Arc::default();
@@ -131,7 +131,7 @@ impl Handler for Counting {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_may_be_a_type_of_its_own() {
+async fn handler_may_be_custom_type() {
     let cluster = filled(2, 10).await;
     let seen = Seen::default();
     let worker = worker(&cluster).await.start_handler(Counting(seen.clone())).unwrap();
@@ -141,7 +141,7 @@ async fn a_handler_may_be_a_type_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_taken_ahead_is_bounded() {
+async fn buffer_records_limits_records_in_memory() {
     let cluster = filled(1, 100).await;
     let builder = worker(&cluster).await.buffer_records(10);
     let worker = builder.start(|_| async { sleep(1000 * SECOND).await }).unwrap();
@@ -153,7 +153,7 @@ async fn what_is_taken_ahead_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn seeks_and_pauses_hold_for_a_worker() {
+async fn worker_follows_seek_pause_and_resume() {
     let cluster = filled(1, 20).await;
     let consumer = subscribed(member(&cluster)).await;
     let seen = Seen::default();
@@ -179,7 +179,7 @@ async fn seeks_and_pauses_hold_for_a_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_needs_no_group_and_commits_nothing_without_auto_commit() {
+async fn worker_without_auto_commit_commits_no_offsets() {
     let cluster = filled(2, 5).await;
     let alone = cluster.consumer().build().await.unwrap();
     alone.assign([(TopicPartition::new("t", 1), crate::Offset::At(2))]).unwrap();
@@ -205,7 +205,7 @@ async fn a_worker_needs_no_group_and_commits_nothing_without_auto_commit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn settings_that_allow_nothing_are_refused_and_there_is_one_reader() {
+async fn rejects_zero_limits_and_second_reader() {
     let cluster = filled(1, 1).await;
     type Change = fn(WorkerBuilder) -> WorkerBuilder;
     let wrong: [(&str, Change); 5] = [
@@ -237,7 +237,7 @@ async fn settings_that_allow_nothing_are_refused_and_there_is_one_reader() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_linger_until_full_or_their_time_is_up() {
+async fn batches_linger_until_full_or_expired() {
     let cluster = filled(1, 4).await;
     let sizes: Arc<Mutex<Vec<(usize, Duration)>>> = Arc::default();
     let (began, handler) = (Instant::now(), sizes.clone());
@@ -268,7 +268,7 @@ async fn batches_linger_until_full_or_their_time_is_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batch_linger_that_cannot_work_is_refused() {
+async fn rejects_batch_linger_without_effect() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     let single = worker(&cluster).await.batch_linger(SECOND).start(|_| async {}).unwrap_err();
@@ -281,7 +281,7 @@ async fn batch_linger_that_cannot_work_is_refused() {
 /// Where nothing is to be waited for, a handler costs nothing but itself; all the same others get
 /// their turn.
 #[tokio::test(start_paused = true)]
-async fn handlers_that_never_wait_leave_room_for_others() {
+async fn handlers_without_await_do_not_starve_others() {
     let cluster = filled(2, 5000).await;
     let seen: Arc<Mutex<HashSet<(i32, i64)>>> = Arc::default();
     let handler = seen.clone();
@@ -296,7 +296,7 @@ async fn handlers_that_never_wait_leave_room_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seek_is_followed_though_the_buffer_is_full() {
+async fn seek_takes_effect_with_full_buffer() {
     let cluster = filled(1, 100).await;
     let consumer = subscribed(member(&cluster).auto_commit(false)).await;
     let seen = Seen::default();

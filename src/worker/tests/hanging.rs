@@ -8,7 +8,7 @@ fn stable(worker: &Worker) -> bool {
 /// A handler blocked for ten minutes neither loses its membership before `max.poll.interval.ms` nor
 /// keeps it after.
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_hangs_is_named_and_costs_the_membership_when_its_time_is_up() {
+async fn hanging_handler_loses_membership_after_poll_interval() {
     let cluster = filled(2, 5).await;
     let seen = Seen::default();
     let handler = seen.clone();
@@ -55,7 +55,7 @@ async fn a_handler_that_hangs_is_named_and_costs_the_membership_when_its_time_is
 /// Many handlers that each take long, one after the other, are no reason to think that the member
 /// hangs.
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_is_always_busy_stays_a_member() {
+async fn constantly_busy_worker_stays_group_member() {
     let cluster = filled(3, 6).await;
     let seen = Seen::default();
     let handler = seen.clone();
@@ -75,7 +75,7 @@ async fn a_worker_that_is_always_busy_stays_a_member() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_waits_for_another_attempt_does_not_count_as_hanging() {
+async fn waiting_for_retry_keeps_group_membership() {
     let cluster = filled(1, 1).await;
     let consumer = subscribed(member(&cluster).max_poll_interval(60 * SECOND)).await;
     let builder = consumer.worker().retries(u32::MAX).retry_backoff(SECOND, 100 * SECOND);
@@ -92,7 +92,7 @@ async fn a_record_that_waits_for_another_attempt_does_not_count_as_hanging() {
 
 /// A member that hangs holds nobody up longer than it may: the other one gets its partitions.
 #[tokio::test(start_paused = true)]
-async fn what_hangs_goes_to_another_member_when_the_time_to_drain_is_over() {
+async fn hanging_partition_moves_after_drain_timeout() {
     let cluster = filled(2, 5).await;
     let (first, second) = (Seen::default(), Seen::default());
     let handler = first.clone();

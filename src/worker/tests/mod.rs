@@ -41,7 +41,8 @@ async fn filled(partitions: i32, records: i64) -> Cluster {
 }
 
 fn append(cluster: &Cluster, partition: i32, numbers: std::ops::Range<i64>) {
-    let records: Vec<_> = numbers.map(|n| Record::to("t").key((n % 5).to_string()).value(n.to_string())).collect();
+    let records: Vec<_> =
+        numbers.map(|n| Record::to("t").with_key((n % 5).to_string()).with_value(n.to_string())).collect();
     if !records.is_empty() {
         cluster.append("t", partition, &records).unwrap();
     }

@@ -58,17 +58,17 @@ async fn come_and_go(order: OrderBy) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_come_and_go_and_each_record_is_handled_once() {
+async fn rebalances_handle_each_record_once_by_partition() {
     come_and_go(OrderBy::Partition).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_that_order_by_key_come_and_go_and_each_record_is_handled_once() {
+async fn rebalances_handle_each_record_once_by_key() {
     come_and_go(OrderBy::Key).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_waits_for_what_runs_and_begins_nothing_more() {
+async fn revocation_waits_only_for_running_handlers() {
     let cluster = filled(2, 20).await;
     let seen = Seen::default();
     let first = slow(&cluster, &seen, OrderBy::Partition, 8 * SECOND).await;
@@ -87,7 +87,7 @@ async fn a_revocation_waits_for_what_runs_and_begins_nothing_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handlers_of_partitions_that_are_lost_are_ended_at_once() {
+async fn partition_loss_cancels_running_handlers() {
     let cluster = filled(1, 5).await;
     let seen = Seen::default();
     let worker = slow(&cluster, &seen, OrderBy::Partition, 100 * SECOND).await;
@@ -104,7 +104,7 @@ async fn handlers_of_partitions_that_are_lost_are_ended_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_does_not_hold_a_rebalance_up_and_is_made_where_the_partition_went() {
+async fn pending_retry_moves_with_its_partition() {
     let cluster = filled(1, 3).await;
     let builder = worker(&cluster).await.retry_backoff(3600 * SECOND, 3600 * SECOND);
     let first = builder.start(|_| async { Err::<(), _>("no") }).unwrap();
@@ -121,7 +121,7 @@ async fn a_retry_does_not_hold_a_rebalance_up_and_is_made_where_the_partition_we
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_coordinator_moves_and_is_lost_while_records_are_handled() {
+async fn coordinator_change_and_loss_lose_no_records() {
     let cluster = cluster(3).await;
     cluster.create_topic("t", 3).unwrap();
     for partition in 0..3 {

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn without_arguments_it_is_everything() {
+    fn defaults_to_every_case_and_client() {
         let args = parse("").unwrap();
         assert_eq!((args.rounds, args.timed), (7, Duration::from_millis(1_500)));
         assert_eq!((args.cases.len(), args.clients.len()), (plan::cases().len(), plan::CLIENTS.len()));
@@ -152,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_stands_over_quick() {
+    fn explicit_option_overrides_quick() {
         let args = parse("--rounds 3 --quick").unwrap();
         assert_eq!((args.rounds, args.timed), (3, Duration::from_millis(400)));
         assert_eq!(args.warmup(), Duration::from_millis(80));
     }
 
     #[test]
-    fn cases_and_clients_keep_their_order() {
+    fn selected_cases_and_clients_keep_order() {
         let args = parse("--only latency-2000,produce-100 --clients java,ottla").unwrap();
         assert_eq!(
             args.cases.iter().map(|case| case.name.as_str()).collect::<Vec<_>>(),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_work_stands_for_all_of_its_cases() {
+    fn workload_name_selects_all_its_cases() {
         let args = parse("--only latency-2000,consume").unwrap();
         assert!(args.cases.len() > 8 && args.cases.iter().all(|case| case.work != Work::Produce));
         let real = parse("--real").unwrap().cases;
@@ -179,14 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn a_real_broker_is_given_or_started() {
+    fn real_broker_is_launched_or_given_address() {
         assert_eq!(parse("--real --quick").unwrap().broker, Broker::Launched);
         assert_eq!(parse("--real").unwrap().broker, Broker::Launched);
         assert_eq!(parse("--real localhost:9092").unwrap().broker, Broker::At("localhost:9092".to_owned()));
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn rejects_invalid_values_and_combinations() {
         for line in [
             "--only reading",
             "--real b:1 --only consume",

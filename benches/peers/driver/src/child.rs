@@ -136,7 +136,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(30);
 
     #[test]
-    fn output_or_why_there_is_none() {
+    fn returns_output_or_reason_for_failure() {
         assert_eq!(output(&mut sh("echo a; echo b >&2"), LONG).unwrap(), "a\n");
         let failed = output(&mut sh("echo a; echo why >&2; exit 3"), LONG).unwrap_err();
         assert!(failed.contains('3') && failed.contains("why"), "{failed}");
@@ -144,20 +144,20 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_too_long_is_killed() {
+    fn kills_process_after_time_limit() {
         let late = output(&mut sh("exec sleep 60"), Duration::from_millis(50)).unwrap_err();
         assert!(late.contains("killed"), "{late}");
     }
 
     #[test]
-    fn a_server_says_its_address_first_and_ends_with_its_input() {
+    fn server_reports_address_and_final_line() {
         let server = Server::start(&mut sh("echo bootstrap.servers=here:1; cat >/dev/null; echo total"), LONG).unwrap();
         assert_eq!(server.address(), "here:1");
         assert_eq!(server.end(LONG).unwrap().as_deref(), Some("total"));
     }
 
     #[test]
-    fn a_dropped_server_is_gone() {
+    fn dropping_server_kills_its_process() {
         let server = Server::start(&mut sh("echo here; exec sleep 60"), LONG).unwrap();
         let id = server.guard.0.id();
         drop(server);
@@ -165,12 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_says_nothing_is_an_error() {
+    fn server_without_output_fails_to_start() {
         assert!(Server::start(&mut sh("exit 0"), LONG).is_err());
     }
 
     #[test]
-    fn only_the_end_of_the_errors_is_told() {
+    fn keeps_last_four_lines_of_errors() {
         assert_eq!(tail("1\n2\n\n3\n4\n5\n"), "2 | 3 | 4 | 5");
         assert_eq!(tail(""), "");
     }

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_of_their_size_and_always_the_same() {
+    fn generates_same_values_of_requested_size() {
         let first = values(100, 50);
         assert_eq!(first.len(), 5_000);
         assert_eq!(first, values(100, 50));

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_runners_line() {
+    fn reads_text_and_numbers_of_runner() {
         let line = "{\"client\":\"ottla\",\"version\":\"0.1.0\",\"records\":200,\"cpu_us_per_record\":1.5e-1}\n";
         let object = Object::read(line).unwrap();
         assert_eq!((object.text("client"), object.number("records")), (Some("ottla"), Some(200.0)));
@@ -144,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn spaces_and_escapes() {
+    fn reads_spaces_and_escapes_in_text() {
         let object = Object::read(r#" { "a b" : " x\"\\ " , "n" : -3 } "#).unwrap();
         assert_eq!((object.text("a b"), object.number("n")), (Some(" x\"\\ "), Some(-3.0)));
         assert_eq!(Object::read("{}").unwrap(), Object::default());
     }
 
     #[test]
-    fn what_is_no_flat_object_is_refused() {
+    fn rejects_anything_but_flat_objects() {
         let wrong = [
             "",
             "{",
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_read() {
+    fn written_objects_are_read_back_equal() {
         let line = object([("a\"\\\n", text("b\t\"")), ("n", number(Some(1.25)))]);
         let read = Object::read(&line).unwrap();
         assert_eq!((read.text("a\"\\\n"), read.number("n")), (Some("b\t\""), Some(1.25)));

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_model_is_read() {
+    fn reads_processor_model_from_cpuinfo() {
         assert_eq!(
             model("processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\nmodel name\t: B\n").unwrap(),
             "Fast CPU @ 3 GHz"

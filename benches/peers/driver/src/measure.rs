@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_did_not_look_at_every_value_is_found_out() {
+    fn rejects_runner_that_skips_values() {
         let case = plan::cases().into_iter().find(|case| case.work == Work::Consume).unwrap();
         let found = |line: &str| check_read(&case, &Object::read(line).unwrap());
         assert!(found("{\"records\":10,\"bytes\":1000,\"firsts\":1230}").is_ok());
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_those_of_the_requests() {
+    fn computes_request_bytes_per_record() {
         let total = Object::read("{\"requests\":1,\"records\":4,\"record_bytes\":400,\"bytes\":500}").unwrap();
         assert_eq!(bytes_per_record(&total), Some(125.0));
         assert_eq!(bytes_per_record(&Object::read("{\"records\":0,\"bytes\":0}").unwrap()), None);

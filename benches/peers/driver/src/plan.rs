@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique() {
+    fn case_and_client_names_are_unique() {
         let mut names: Vec<String> = cases().into_iter().map(|case| case.name).collect();
         names.extend(CLIENTS.map(|client| client.name.to_owned()));
         let count = names.len();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn every_client_has_every_place_once() {
+    fn each_client_takes_every_position_once() {
         let case = &cases()[0];
         let count = order(&CLIENTS, case, 0).len();
         for place in 0..count {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_latency_stays_out_of_it() {
+    fn latency_cases_skip_clients_without_latency() {
         let case = cases().into_iter().find(|case| case.is_latency()).unwrap();
         let names: Vec<&str> = order(&CLIENTS, &case, 1).iter().map(|client| client.name).collect();
         assert_eq!(names, ["rdkafka", "krafka", "franz-go", "java", "limit", "ottla"]);
@@ -225,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_compress_stays_out_of_that() {
+    fn limit_skips_cases_with_compression() {
         for case in cases().iter().filter(|case| case.compression != "none") {
             assert!(order(&CLIENTS, case, 0).iter().all(|client| client.name != LIMIT), "{}", case.name);
         }
     }
 
     #[test]
-    fn all_clients_and_no_limit_go_over_tls() {
+    fn tls_cases_include_clients_but_no_limit() {
         let over_tls: Vec<Case> = cases().into_iter().filter(|case| case.tls).collect();
         let names: Vec<&str> = over_tls.iter().map(|case| case.name.as_str()).collect();
         assert_eq!(names, ["produce-1k-tls", "produce-100-tls", "consume-1k-tls"]);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn ways_to_send_and_ways_to_read_do_not_mix() {
+    fn produce_and_consume_variants_stay_separate() {
         for case in cases() {
             let names: Vec<&str> = order(&CLIENTS, &case, 0).iter().map(|client| client.name).collect();
             let consumes = case.work == Work::Consume;
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_neither_ottla_nor_the_limit() {
+    fn other_clients_exclude_ottla_and_limit() {
         let others: Vec<&str> =
             CLIENTS.iter().map(|client| client.name).filter(|name| Client::is_other(name)).collect();
         assert_eq!(others, ["rdkafka", "krafka", "franz-go", "java"]);

@@ -207,7 +207,7 @@ pub mod tests {
     }
 
     #[test]
-    fn the_best_other_is_neither_ottla_nor_the_limit() {
+    fn ratio_compares_with_best_other_client() {
         let results = results();
         let case = &results.cases[0];
         assert_eq!(case.ratio("records_per_s", true), Some(Ratio { ottla: 4e6, other: 2e6, who: "rdkafka" }));
@@ -217,7 +217,7 @@ pub mod tests {
     }
 
     #[test]
-    fn alone_there_is_no_ratio() {
+    fn ratio_requires_another_client() {
         let mut case = results().cases.remove(0);
         case.rows.retain(|row| !Client::is_other(row.client));
         assert_eq!(case.ratio("records_per_s", true), None);
@@ -226,7 +226,7 @@ pub mod tests {
     }
 
     #[test]
-    fn json_holds_every_run() {
+    fn json_contains_every_run_and_failure() {
         let json = results().to_json();
         assert!(
             json.contains("\"records_per_s\":{\"median\":4000000,\"min\":3000000,\"max\":5000000,\"iqr\":1000000}")

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_a_runner_has_to_know() {
+    fn command_line_contains_case_and_settings() {
         assert_eq!(
             line(0, "produce-100"),
             "produce --bootstrap-server b:1 --topic peers-4 --partitions 4 --size 100 --compression none --keyed false \
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_is_filled_with_what_will_be_read() {
+    fn fills_topic_before_consume_case() {
         let case = plan::cases().into_iter().find(|one| one.name == "consume-1k-zstd").unwrap();
         let command = Places::look().unwrap().fill(&case, "b:1", Path::new("v"), 3_000);
         let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn over_tls_both_sides_are_told() {
+    fn tls_cases_configure_sink_and_client() {
         let places = Places::look().unwrap();
         let words = |command: Command| -> Vec<String> {
             command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()

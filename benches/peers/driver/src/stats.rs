@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn odd_even_one_and_none() {
+    fn computes_median_range_and_interquartile_range() {
         let odd = Stats::of([5.0, 1.0, 3.0, 2.0, 4.0]).unwrap();
         assert_eq!(odd, Stats { median: 3.0, min: 1.0, max: 5.0, iqr: 2.0 });
         let even = Stats::of([4.0, 1.0, 2.0, 3.0]).unwrap();
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_round_does_not_move_the_median() {
+    fn single_slow_round_keeps_median() {
         assert_eq!(Stats::of([10.0, 10.0, 1.0]).unwrap().median, 10.0);
     }
 }

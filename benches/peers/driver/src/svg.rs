@@ -97,7 +97,7 @@ mod tests {
     use crate::results::tests as given;
 
     #[test]
-    fn a_bar_for_every_client_of_every_case() {
+    fn draws_bar_for_each_client_and_case() {
         let svg = draw(&given::results());
         assert_eq!(svg.matches("<rect x=").count(), 5 + 2);
         assert_eq!(svg.matches("<line ").count(), 5 + 2);
@@ -106,14 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn bars_are_in_proportion() {
+    fn bar_width_is_proportional_to_value() {
         let svg = draw(&given::results());
         // The highest is the limit's 20 million, the other 4 million.
         assert!(svg.contains("width=\"560.0\"") && svg.contains("width=\"112.0\""), "{svg}");
     }
 
     #[test]
-    fn who_measured_nothing_has_no_bar() {
+    fn draws_no_bar_without_measurement() {
         let mut results = given::results();
         results.cases.truncate(1);
         results.cases[0].rows.iter_mut().for_each(|row| row.runs.clear());

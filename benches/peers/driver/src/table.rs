@@ -139,12 +139,12 @@ mod tests {
     use crate::results::tests as given;
 
     #[test]
-    fn numbers_are_easy_to_read() {
+    fn separates_thousands_with_commas() {
         assert_eq!([0.4, 999.0, 1e3, 1_234_567.4].map(thousands), ["0", "999", "1,000", "1,234,567"]);
     }
 
     #[test]
-    fn a_case_has_a_row_for_every_client() {
+    fn case_has_one_row_per_client() {
         let table = one(&given::results().cases[0]);
         assert!(
             table.contains("| ottla 1.0 | 4,000,000 (3,000,000–5,000,000) | 25 % | 0.300 | 20 | 110.0 | 256 KiB |\n"),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_shows_in_its_row() {
+    fn row_shows_number_of_failures() {
         let mut case = given::results().cases.remove(1);
         case.rows[1].runs.clear();
         case.rows[1].failures.push("why".to_owned());
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_told_where_they_are_not_the_default() {
+    fn shows_settings_that_differ_from_default() {
         let cases = crate::plan::cases();
         let of = |name: &str| cases.iter().find(|case| case.name == name).map(|case| settings("ottla", case)).unwrap();
         assert_eq!(of("produce-100"), "256 KiB");
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_has_as_many_cells_as_its_head() {
+    fn rows_have_same_cells_as_header() {
         let all = all(&given::results());
         let mut cells = 0;
         for line in all.lines() {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_names_the_best_other() {
+    fn summary_names_best_other_client() {
         let all = all(&given::results());
         assert!(all.contains("| produce-100 | 2.00 (rdkafka) | 0.50 (java) | 20,000,000 | 0.20 |"), "{all}");
         assert!(all.contains("| latency-2000 | 1.00 (java) | 1.00 (java) | 0.45 (java) | – |"), "{all}");

@@ -48,7 +48,7 @@ mod tests {
     use crate::plan::{CLIENTS, CODECS};
 
     #[test]
-    fn a_client_s_own_line_goes_before_that_of_all() {
+    fn client_entry_overrides_wildcard_entry() {
         let table = [("*", "gzip", 6), ("java", "gzip", 9)];
         assert_eq!(find(&table, "java", "gzip"), Some(9));
         assert_eq!(find(&table, "ottla", "gzip"), Some(6));
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_name_what_there_is() {
+    fn tables_contain_only_known_clients_and_codecs() {
         let names = LEVELS.iter().map(|(client, codec, _)| (*client, *codec));
         for (client, codec) in names.chain(BATCHES.iter().map(|(client, codec, _)| (*client, *codec))) {
             assert!(client == "*" || CLIENTS.iter().any(|one| one.name == client), "{client}");

@@ -46,7 +46,7 @@ fn member(assignor: &str, parts: &[&str]) -> GroupMember {
 }
 
 #[test]
-fn groups_are_shared_out_as_kafkas_own_assignors_do() {
+fn assigns_as_java_assignors_do() {
     let mut differ = Vec::new();
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
     for case in GOLDEN.split("\n\n").filter(|case| !case.trim().is_empty()) {

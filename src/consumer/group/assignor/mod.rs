@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignor_that_breaks_the_rules_is_told_and_not_followed() {
+    fn rejects_invalid_assignment_and_names_assignor() {
         let members = || vec![member("a", None, &[]), member("b", None, &[])];
         let broken: [(Decide, &str); 6] = [
             (|_| Ok(one("c", "t", &[0])), "no member"),
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_member_owns_is_withheld_until_it_has_given_it_up() {
+    fn withholds_partitions_until_owner_revokes_them() {
         let to_a = || Odd(|_| Ok(one("a", "t", &[0, 1, 2])));
         let claims = |a, b| vec![member("a", Some(5), a), member("b", b, &[0, 1])];
         let expected = |given: &[i32]| vec![("a".to_owned(), given.to_vec()), ("b".to_owned(), vec![])];
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn assignors_are_known_by_their_names_in_kafka_and_in_java() {
+    fn resolves_assignors_by_kafka_and_java_name() {
         for name in ["range", "roundrobin", "sticky", "cooperative-sticky"] {
             assert_eq!(named(name).unwrap().name(), name);
         }

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn goldens_of_kafkas_range_assignor() {
+    fn matches_javas_range_assignor() {
         let two = [member("C0", None, &["t0", "t1"]), member("C1", None, &["t1", "t0"])];
         assert_eq!(shown(&two, &[("t0", 3), ("t1", 3)]), "t0-0,t0-1,t1-0,t1-1 | t0-2,t1-2");
         let uneven =
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_ordered_by_id_and_static_ones_come_first() {
+    fn orders_members_by_id_static_first() {
         let members = [member("b", None, &["t"]), member("a", None, &["t"]), member("z", Some("i1"), &["t"])];
         assert_eq!(shown(&members, &[("t", 4)]), "t-3 | t-2 | t-0,t-1");
         // The same static member under a new id keeps its place.
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_that_do_not_exist_and_members_too_many_get_nothing() {
+    fn unknown_topics_and_surplus_members_get_nothing() {
         let members = [member("a", None, &["gone", "t", "t"]), member("b", None, &["t"]), member("c", None, &[])];
         assert_eq!(shown(&members, &[("t", 1), ("other", 5)]), "t-0 |  | ");
         assert!(assign(&[], &[("t", 1)]).is_empty());
@@ -195,7 +195,7 @@ mod tests {
         /// Each partition of each wanted topic goes to exactly one member that wants it, and shares
         /// differ by one at most.
         #[test]
-        fn every_partition_has_one_owner(
+        fn balances_partitions_with_one_owner_each(
             wants in proptest::collection::vec(proptest::collection::btree_set(0..4usize, 0..4), 1..7),
             sizes in proptest::collection::vec(0..9usize, 4),
         ) {

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_claim_counts_and_of_two_equal_ones_none() {
+    fn prefers_newest_claim_and_contests_equal_claims() {
         let claims = [(vec![tp(0), tp(1), tp(2)], 4), (vec![tp(1), tp(2)], 5), (vec![tp(2), tp(3), tp(3)], 5)];
         let previous = previous(&claims);
         assert_eq!(previous.owned, [[tp(0)].into(), [tp(1)].into(), [tp(3)].into()]);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_remembered_is_read_back_and_what_cannot_be_read_is_nothing() {
+    fn decodes_user_data_and_ignores_truncated_data() {
         let last = LastAssignment { partitions: vec![tp(0), tp(2)], generation: 7 };
         let data = StickyAssignor.user_data(&BTreeSet::new(), &last).unwrap();
         assert_eq!(protocol::decode_previous(&data), Some((vec![tp(0), tp(2)], Some(7))));

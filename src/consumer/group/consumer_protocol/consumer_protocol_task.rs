@@ -9,16 +9,16 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Action, Answer, Beat, ConsumerMembership, Ticket, Wanted, requests};
+use super::{Action, AttemptId, ConsumerMembership, HeartbeatFields, HeartbeatResponse, TopicsToSubscribe, requests};
 use crate::{
-    cluster::{Client, Lane},
+    cluster::{Client, ConnectionKind},
     consumer::{
         group::{
             GroupEvent,
             coordinator::{ask, heed, request_timeout},
-            goodbyes::Goodbyes,
-            group_task::{Command, tell_unheard_goodbye},
-            shared::{Shared, bounded},
+            goodbyes::PendingLeaves,
+            group_task::{Command, warn_unconfirmed_leave},
+            shared::{MembershipShared, bounded},
         },
         subscription::Subscription,
     },
@@ -32,27 +32,27 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What comes back from the requests on their way.
 #[derive(Debug)]
-enum Heard {
+enum RequestOutcome {
     Answer {
-        ticket: Ticket,
+        ticket: AttemptId,
         /// False where the broker could not be told the expressions.
         says_all: bool,
-        answer: Result<Answer>,
+        answer: Result<HeartbeatResponse>,
     },
-    Revoked(Ticket),
+    Revoked(AttemptId),
 }
 
 pub(crate) struct ConsumerProtocolTask {
     client: Client,
-    shared: Arc<Shared>,
+    shared: Arc<MembershipShared>,
     remote_assignor: Option<Arc<str>>,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<GroupEvent>,
     membership: ConsumerMembership,
     /// Everything on its way; dropped with the task.
-    under_way: JoinSet<Heard>,
+    under_way: JoinSet<RequestOutcome>,
     /// Closing waits for them.
-    goodbyes: Goodbyes,
+    goodbyes: PendingLeaves,
     pictures: watch::Receiver<u64>,
     subscription: Option<Subscription>,
     /// All topics of the cluster are asked for.
@@ -66,7 +66,7 @@ pub(crate) struct ConsumerProtocolTask {
 impl ConsumerProtocolTask {
     pub(crate) fn new(
         client: Client,
-        shared: Arc<Shared>,
+        shared: Arc<MembershipShared>,
         remote_assignor: Option<Arc<str>>,
         commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::UnboundedSender<GroupEvent>,
@@ -82,7 +82,7 @@ impl ConsumerProtocolTask {
         );
         Self {
             pictures: client.metadata_changes(),
-            goodbyes: Goodbyes::new(client.clone(), shared.clone()),
+            goodbyes: PendingLeaves::new(client.clone(), shared.clone()),
             client,
             shared,
             remote_assignor,
@@ -102,7 +102,7 @@ impl ConsumerProtocolTask {
         let renewal = bounded(self.client.settings().metadata_max_idle / 3).max(Duration::from_secs(1));
         let mut renew_at = Instant::now() + renewal;
         loop {
-            self.act();
+            self.carry_out_actions();
             let wake = self.membership.next_wake().map_or(renew_at, |wake| renew_at.min(Instant::from_std(wake)));
             tokio::select! {
                 biased;
@@ -120,24 +120,24 @@ impl ConsumerProtocolTask {
                     None => return,
                 },
                 Some(heard) = self.under_way.join_next() => match heard {
-                    Ok(heard) => self.take(heard),
+                    Ok(heard) => self.handle_response(heard),
                     Err(error) => return self.abandon(&error),
                 },
                 Some(left) = self.goodbyes.next() => {
                     if let Err(error) = left {
-                        tell_unheard_goodbye(&self.shared, &error);
+                        warn_unconfirmed_leave(&self.shared, &error);
                     }
-                    self.membership.said_goodbye(now());
+                    self.membership.leave_ended(now());
                 }
                 changed = self.pictures.changed() => match changed {
-                    Ok(()) => self.look_at_picture(),
+                    Ok(()) => self.handle_metadata(),
                     Err(_) => return self.abandon(&"the client is closed"),
                 },
-                () = self.shared.reader.came_back() => {}
+                () = self.shared.poll_activity.resumed() => {}
                 () = sleep_until(wake) => {}
             }
-            if self.shared.reader.look() {
-                self.membership.polled(self.shared.reader.came_at(now()));
+            if self.shared.poll_activity.take_poll() {
+                self.membership.polled(self.shared.poll_activity.last_poll_at(now()));
             }
             self.membership.tick(now());
             if Instant::now() >= renew_at {
@@ -149,35 +149,35 @@ impl ConsumerProtocolTask {
 
     /// Carries out what the membership asks for. Who we are is known to the handles before the
     /// consumer hears of it.
-    fn act(&mut self) {
+    fn carry_out_actions(&mut self) {
         self.publish();
         while let Some(action) = self.membership.next_action() {
             match action {
                 Action::Heartbeat { ticket, beat } => self.heartbeat(ticket, beat),
                 Action::Leave { member_id, epoch } => {
                     let deadline = Instant::now() + request_timeout(&self.client).min(HEARTBEAT_TIMEOUT);
-                    self.say_goodbye(member_id, epoch, deadline);
+                    self.leave_group(member_id, epoch, deadline);
                 }
-                Action::AwaitPoll => self.shared.reader.park(),
-                Action::Assigned { partitions } => self.tell(GroupEvent::Assigned { partitions }),
+                Action::AwaitPoll => self.shared.poll_activity.await_poll(),
+                Action::Assigned { partitions } => self.send_event(GroupEvent::Assigned { partitions }),
                 Action::Revoke { ticket, partitions } => {
                     let (done, answered) = oneshot::channel();
-                    self.tell(GroupEvent::Revoking { partitions, done });
+                    self.send_event(GroupEvent::Revoking { partitions, done });
                     self.under_way.spawn(async move {
                         // Dropping the other end answers too.
                         let _ = answered.await;
-                        Heard::Revoked(ticket)
+                        RequestOutcome::Revoked(ticket)
                     });
                 }
-                Action::Lost { partitions } => self.tell(GroupEvent::Lost { partitions }),
-                Action::Error { error, fatal } => self.tell(GroupEvent::Error { error, fatal }),
+                Action::Lost { partitions } => self.send_event(GroupEvent::Lost { partitions }),
+                Action::Error { error, fatal } => self.send_event(GroupEvent::Error { error, fatal }),
             }
         }
-        self.resolve();
+        self.resolve_topic_names();
     }
 
     /// Finds out the names of topics that we may read and that no picture had yet.
-    fn resolve(&mut self) {
+    fn resolve_topic_names(&mut self) {
         let unresolved: Vec<_> = self.membership.unresolved().collect();
         self.client.want_topic_ids(&unresolved);
         if !unresolved.is_empty() {
@@ -186,15 +186,15 @@ impl ConsumerProtocolTask {
     }
 
     fn publish(&self) {
-        self.shared.publish(self.membership.standing(), self.subscription.is_some());
+        self.shared.publish(self.membership.snapshot(), self.subscription.is_some());
     }
 
-    fn tell(&self, event: GroupEvent) {
+    fn send_event(&self, event: GroupEvent) {
         // A consumer that no longer listens is about to drop its handle.
         let _ = self.events.send(event);
     }
 
-    fn heartbeat(&mut self, ticket: Ticket, beat: Beat) {
+    fn heartbeat(&mut self, ticket: AttemptId, beat: HeartbeatFields) {
         let (client, shared) = (self.client.clone(), self.shared.clone());
         let remote_assignor = self.remote_assignor.clone();
         let timeout = request_timeout(&client).min(HEARTBEAT_TIMEOUT);
@@ -202,70 +202,70 @@ impl ConsumerProtocolTask {
             let settings = &shared.settings;
             let mut says_all = true;
             let build = |version| {
-                says_all = requests::says_all(version, &beat);
+                says_all = requests::supports(version, &beat);
                 requests::heartbeat(version, settings, remote_assignor.as_deref(), &beat)
             };
-            let answer = ask(&client, &settings.group_id, Lane::Group, timeout, build).await;
+            let answer = ask(&client, &settings.group_id, ConnectionKind::Group, timeout, build).await;
             let answer = answer.and_then(|(node, response)| {
                 heed(&client, &settings.group_id, node, Some(response.error_code.into()));
                 requests::read_heartbeat(response, node, settings)
             });
-            Heard::Answer { ticket, says_all, answer }
+            RequestOutcome::Answer { ticket, says_all, answer }
         });
     }
 
-    fn say_goodbye(&mut self, member_id: Arc<str>, epoch: i32, deadline: Instant) {
+    fn leave_group(&mut self, member_id: Arc<str>, epoch: i32, deadline: Instant) {
         let build = move |_, settings: &_| requests::leave(settings, &member_id, epoch);
-        self.goodbyes.say(Some(deadline), build, requests::read_leave);
+        self.goodbyes.leave(Some(deadline), build, requests::read_leave);
     }
 
-    fn take(&mut self, heard: Heard) {
+    fn handle_response(&mut self, heard: RequestOutcome) {
         match heard {
-            Heard::Answer { ticket, says_all, answer } => {
-                self.membership.answered(now(), ticket, answer);
+            RequestOutcome::Answer { ticket, says_all, answer } => {
+                self.membership.handle_response(now(), ticket, answer);
                 if !says_all && std::mem::replace(&mut self.brokers_match, false) {
                     self.subscribe(self.subscription.clone());
                 }
                 self.look_up_names();
             }
-            Heard::Revoked(ticket) => self.membership.revoked(now(), ticket),
+            RequestOutcome::Revoked(ticket) => self.membership.revoked(now(), ticket),
         }
     }
 
     fn subscribe(&mut self, subscription: Option<Subscription>) {
-        let expressions = subscription.as_ref().is_some_and(|subscription| self.matches_here(subscription));
+        let expressions = subscription.as_ref().is_some_and(|subscription| self.matches_locally(subscription));
         if expressions {
             self.blind_until = self.client.metadata().version;
             self.client.refresh_metadata();
         }
         self.subscription = subscription;
-        self.see_all_if_needed();
+        self.want_all_topics_if_needed();
         self.want_topics();
         self.match_topics();
     }
 
     /// Whether there are expressions that are matched by us: then the coordinator is told the
     /// topics.
-    fn matches_here(&self, subscription: &Subscription) -> bool {
+    fn matches_locally(&self, subscription: &Subscription) -> bool {
         let same = subscription.means_the_same_to_brokers(self.shared.settings.exclude_internal_topics);
         subscription.has_patterns() && !(self.brokers_match && same)
     }
 
     /// Asks for all topics where expressions are matched here; and where one that brokers match
     /// finds nothing among those that are known, so that the consumer can say that there are none.
-    fn see_all_if_needed(&mut self) {
+    fn want_all_topics_if_needed(&mut self) {
         let exclude_internal = self.shared.settings.exclude_internal_topics;
         let needed = self.subscription.as_ref().is_some_and(|subscription| {
             let finds_nothing = || !subscription.unmatched(&self.client.metadata(), exclude_internal).is_empty();
-            self.matches_here(subscription) || (subscription.has_patterns() && finds_nothing())
+            self.matches_locally(subscription) || (subscription.has_patterns() && finds_nothing())
         });
         if std::mem::replace(&mut self.sees_all, needed) != needed {
             self.client.want_all_topics(needed);
         }
     }
 
-    fn look_at_picture(&mut self) {
-        self.see_all_if_needed();
+    fn handle_metadata(&mut self) {
+        self.want_all_topics_if_needed();
         self.match_topics();
         self.look_up_names();
     }
@@ -281,13 +281,14 @@ impl ConsumerProtocolTask {
         let picture = self.client.metadata();
         let wanted = match &self.subscription {
             None => None,
-            Some(subscription) if !self.matches_here(subscription) => {
-                Some(Wanted { names: subscription.names().clone(), regex: subscription.broker_regex().map(Arc::from) })
-            }
+            Some(subscription) if !self.matches_locally(subscription) => Some(TopicsToSubscribe {
+                names: subscription.names().clone(),
+                regex: subscription.broker_regex().map(Arc::from),
+            }),
             Some(_) if picture.version <= self.blind_until => return,
             Some(subscription) => {
                 let names = subscription.topics(&picture, self.shared.settings.exclude_internal_topics);
-                Some(Wanted { names, regex: None })
+                Some(TopicsToSubscribe { names, regex: None })
             }
         };
         self.membership.subscribe(now(), wanted);
@@ -304,7 +305,7 @@ impl ConsumerProtocolTask {
         self.under_way.abort_all();
         self.client.want_topic_ids(&[]);
         if let Some(Action::Leave { member_id, epoch }) = self.membership.next_action() {
-            self.say_goodbye(member_id, epoch, deadline);
+            self.leave_group(member_id, epoch, deadline);
         }
         self.goodbyes.all(deadline).await
     }
@@ -314,7 +315,7 @@ impl ConsumerProtocolTask {
         self.membership.close();
         self.publish();
         let error = Error::new(ErrorKind::Closed, format!("group membership ended: {reason}"));
-        self.tell(GroupEvent::Error { error, fatal: true });
+        self.send_event(GroupEvent::Error { error, fatal: true });
     }
 }
 

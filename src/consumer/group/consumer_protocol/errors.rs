@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, ConsumerMembership, membership::State};
+use super::{Action, ConsumerMembership, membership::MemberState};
 use crate::{
     consumer::group::membership::Identity,
     error::{Error, ErrorCode, ErrorKind, clean},
@@ -20,7 +20,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 const QUICK_RETRIES: u32 = 3;
 
 /// What the coordinator says to a member that is none any more.
-fn says_that_we_are_out(error: &Error) -> bool {
+fn is_fenced(error: &Error) -> bool {
     let code = error.code();
     code.is_some_and(|code| {
         matches!(
@@ -36,8 +36,8 @@ fn says_that_we_are_out(error: &Error) -> bool {
 
 impl ConsumerMembership {
     /// A heartbeat failed, whether or not it was carried out.
-    pub(super) fn failed(&mut self, now: Instant, error: Error) {
-        self.say_all_next();
+    pub(super) fn heartbeat_failed(&mut self, now: Instant, error: Error) {
+        self.resend_all_fields();
         event!(DEBUG, self.settings.origin, generation = self.epoch, %error, "heartbeat failed");
         if error.code() == Some(ErrorCode::GROUP_MAX_SIZE_REACHED) {
             // As in Java's client: another attempt would only find the group as full.
@@ -49,21 +49,21 @@ impl ConsumerMembership {
             return self.end(error);
         }
         match self.state {
-            State::Joining => self.join_failed(now, error),
-            _ if says_that_we_are_out(&error) => {
-                self.set_back(now, &error);
+            MemberState::Joining => self.join_failed(now, error),
+            _ if is_fenced(&error) => {
+                self.count_failed_membership(now, &error);
                 let cause = format!(
                     "the coordinator does not count the member in ({error}): it heard no heartbeat for the session timeout \
                      (group.consumer.session.timeout.ms of the brokers, session.timeout.ms of the group), waited longer \
                      than max.poll.interval.ms ({} ms) for partitions, or the group was deleted",
                     self.settings.max_poll_interval.as_millis()
                 );
-                self.lose(now, &cause);
+                self.lose_partitions(now, &cause);
             }
             _ => {
                 let pause = self.heartbeat_backoff.next(&mut self.rng);
                 self.heartbeat.due = now + pause;
-                self.complain(now, error);
+                self.report_heartbeat_error(now, error);
             }
         }
     }
@@ -72,22 +72,22 @@ impl ConsumerMembership {
         match error.code() {
             Some(ErrorCode::FENCED_MEMBER_EPOCH | ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::STALE_MEMBER_EPOCH) => {
                 self.retry_soon(now);
-                self.tell_trouble(now, error);
+                self.report_retriable(now, error);
             }
             Some(ErrorCode::UNRELEASED_INSTANCE_ID) => {
                 // Held by another, whose session may lapse; or by ourselves, who were fenced, or
                 // whose join was carried out though its answer was lost: then this hands it back.
-                self.say_goodbye();
+                self.leave_group();
                 self.retry_later(now);
-                self.tell_trouble(now, error);
+                self.report_retriable(now, error);
             }
             _ if error.is_retriable() => {
                 self.retry_later(now);
-                self.tell_trouble(now, error);
+                self.report_retriable(now, error);
             }
             _ => {
                 let error = self.explained(error);
-                self.raise(now, error);
+                self.raise_error(now, error);
             }
         }
     }
@@ -108,7 +108,7 @@ impl ConsumerMembership {
 
     /// What may pass is tried again without end; but a reader that gets nothing has to learn why,
     /// once.
-    fn tell_trouble(&mut self, now: Instant, error: Error) {
+    fn report_retriable(&mut self, now: Instant, error: Error) {
         if let Some(Lasting { duration, attempts }) = self.join_outage.failed(now) {
             let outage_s = duration.as_secs();
             event!(
@@ -116,7 +116,7 @@ impl ConsumerMembership {
                 "the group cannot be joined; the consumer tries again, after retry.backoff.max.ms at the latest"
             );
         }
-        let (since, told) = self.troubled_since.get_or_insert((now, false));
+        let (since, told) = self.failing_since.get_or_insert((now, false));
         let lasted = now.saturating_duration_since(*since);
         if lasted >= PATIENCE && !std::mem::replace(told, true) {
             let (group, secs) = (&self.settings.group_id, lasted.as_secs());
@@ -127,8 +127,8 @@ impl ConsumerMembership {
 
     /// The coordinator put the member out. One that does so before each second heartbeat is joined
     /// less and less often, and the reader is told once.
-    fn set_back(&mut self, now: Instant, error: &Error) {
-        if self.setbacks.note(now, &mut self.rng) {
+    fn count_failed_membership(&mut self, now: Instant, error: &Error) {
+        if self.setbacks.record(now, &mut self.rng) {
             let error = error.clone().context(self.setbacks.describe(&self.settings.group_id));
             self.actions.push_back(Action::Error { error, fatal: false });
         }
@@ -136,7 +136,7 @@ impl ConsumerMembership {
 
     fn retry_soon(&mut self, now: Instant) {
         if let Some(until) = self.setbacks.join_not_before(now) {
-            self.state = State::Waiting { until };
+            self.state = MemberState::Backoff { until };
             return;
         }
         if self.quick_retries < QUICK_RETRIES {
@@ -148,11 +148,11 @@ impl ConsumerMembership {
     }
 
     fn retry_later(&mut self, now: Instant) {
-        self.state = State::Waiting { until: now + self.backoff.next(&mut self.rng) };
+        self.state = MemberState::Backoff { until: now + self.backoff.next(&mut self.rng) };
     }
 
     /// The partitions may be others' already: gives them up without asking, and joins anew.
-    pub(super) fn lose(&mut self, now: Instant, cause: &str) {
+    pub(super) fn lose_partitions(&mut self, now: Instant, cause: &str) {
         event!(
             DEBUG,
             self.settings.origin,
@@ -161,7 +161,7 @@ impl ConsumerMembership {
             cause,
             "out of the group"
         );
-        self.tell_lost(cause);
+        self.report_lost(cause);
         self.reset();
         if self.subscribed { self.retry_soon(now) } else { self.leave() }
     }
@@ -174,11 +174,11 @@ impl ConsumerMembership {
                 self.settings.origin,
                 member = &*clean(&self.member_id),
                 generation = self.epoch,
-                cause = self.too_slow(),
+                cause = self.poll_interval_message(),
                 "the member left its group; it joins again when its reader asks for records"
             );
         }
-        self.tell_lost(&self.too_slow());
+        self.report_lost(&self.poll_interval_message());
         self.leave();
         if !self.subscribed {
             return;
@@ -189,33 +189,33 @@ impl ConsumerMembership {
              (max.poll.records), or raise max.poll.interval.ms",
             self.settings.group_id
         );
-        self.park(now, Error::new(ErrorKind::NotAssigned, message));
+        self.await_poll(now, Error::new(ErrorKind::NotAssigned, message));
     }
 
     /// An error that trying again does not mend: the reader has it, and nothing is tried before the
     /// reader comes again.
-    fn raise(&mut self, now: Instant, error: Error) {
-        if let Some(suppressed) = self.raised.admit(error.code(), now) {
+    fn raise_error(&mut self, now: Instant, error: Error) {
+        if let Some(suppressed) = self.raised_errors.admit(error.code(), now) {
             event!(
                 WARN, self.settings.origin, member = &*clean(&self.member_id), %error, suppressed,
                 "the consumer is out of its group; it tries to join when its reader asks for records again"
             );
         }
-        self.tell_lost(&error.to_string());
+        self.report_lost(&error.to_string());
         self.reset();
         let not_before = now + self.backoff.next(&mut self.rng);
-        self.park(not_before, error);
+        self.await_poll(not_before, error);
     }
 
-    fn park(&mut self, not_before: Instant, error: Error) {
-        self.state = State::Parked { not_before };
+    fn await_poll(&mut self, not_before: Instant, error: Error) {
+        self.state = MemberState::AwaitPoll { not_before };
         // In this order: the reader may ask again as soon as it has the error.
         self.actions.push_back(Action::AwaitPoll);
         self.actions.push_back(Action::Error { error, fatal: false });
     }
 
     /// The reader has to know where nothing but it can help, but not at every heartbeat.
-    fn complain(&mut self, now: Instant, error: Error) {
+    fn report_heartbeat_error(&mut self, now: Instant, error: Error) {
         if let Some(Lasting { duration, attempts }) = self.heartbeat_outage.failed(now) {
             let outage_s = duration.as_secs();
             event!(
@@ -230,7 +230,7 @@ impl ConsumerMembership {
     }
 
     /// Why a member gives partitions up whose reader does not come.
-    pub(super) fn too_slow(&self) -> String {
+    pub(super) fn poll_interval_message(&self) -> String {
         format!(
             "the reader did not finish its records and ask for the next within max.poll.interval.ms ({} ms): handle records \
              faster, ask for fewer at a time (max.poll.records), or raise max.poll.interval.ms",
@@ -251,26 +251,26 @@ impl ConsumerMembership {
             ERROR, self.settings.origin, member = &*clean(&self.member_id), generation = self.epoch, %error,
             "the consumer is out of its group for good and has ended: close it, and make a new one when the cause is mended"
         );
-        self.tell_lost(&error.to_string());
+        self.report_lost(&error.to_string());
         self.reset();
-        self.state = State::Ended(error.clone());
+        self.state = MemberState::Ended(error.clone());
         self.actions.push_back(Action::Error { error, fatal: true });
     }
 
     /// A commit of that identity was refused.
     pub(crate) fn commit_refused(&mut self, now: Instant, identity: &Identity, error: &Error) {
-        if !self.is_settled_in(identity) {
+        if !self.is_current_member(identity) {
             return;
         }
         match error.code() {
             _ if error.is_fatal() => self.end(error.clone()),
             Some(ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND) => {
                 let cause = format!("the coordinator did not know the member when it committed ({error})");
-                self.lose(now, &cause);
+                self.lose_partitions(now, &cause);
             }
             // Our epoch is over: the next heartbeat brings the one that follows.
             _ => {
-                self.say_all_next();
+                self.resend_all_fields();
                 self.heartbeat.due = now;
                 self.tick(now);
             }

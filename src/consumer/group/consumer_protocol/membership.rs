@@ -32,13 +32,16 @@ use std::{
 use rand::{SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
-use super::{Action, Answer, Beat, Held, Owned, Ticket, Wanted, errors::PATIENCE};
+use super::{
+    Action, AttemptId, HeartbeatFields, HeartbeatResponse, OwnedPartition, PartitionsByTopicId, TopicsToSubscribe,
+    errors::PATIENCE,
+};
 use crate::{
     cluster::Backoff,
     consumer::group::{
         GroupSettings,
-        membership::{self, Identity, Standing},
-        setbacks::Setbacks,
+        membership::{self, Identity, MemberSnapshot},
+        setbacks::FailedMemberships,
     },
     error::{Error, ErrorCode, ErrorKind, clean},
     log::{Lasting, Limiter, Outage, event},
@@ -62,43 +65,43 @@ pub(crate) struct ConsumerMembership {
     pub(super) backoff: Backoff,
     pub(super) heartbeat_backoff: Backoff,
     pub(super) rng: StdRng,
-    pub(super) state: State,
+    pub(super) state: MemberState,
     pub(super) subscribed: bool,
     /// What was last subscribed to.
-    wanted: Wanted,
+    wanted: TopicsToSubscribe,
     pub(super) member_id: Arc<str>,
     /// The member's epoch; 0 outside of the group.
     pub(super) epoch: i32,
     /// Whether the coordinator may have a member of our id.
-    pub(super) may_be_in: bool,
+    pub(super) may_be_member: bool,
     /// Goodbyes that may still arrive.
-    goodbyes: u32,
+    pending_leaves: u32,
     /// All that we may own, as the coordinator said last.
-    pub(super) target: Held,
+    pub(super) target: PartitionsByTopicId,
     /// The names of topics in `target` and `owned`, as far as they are known.
     pub(super) names: BTreeMap<Uuid, Arc<str>>,
-    pub(super) owned: BTreeMap<TopicPartition, Owned>,
+    pub(super) owned: BTreeMap<TopicPartition, OwnedPartition>,
     /// The same as others see it.
     shown: Arc<membership::Owned>,
     pub(super) ownerships: u64,
-    pub(super) giving_up: Option<GivingUp>,
+    pub(super) revoking: Option<PendingRevocation>,
     /// Since when the coordinator waits for us to give up, at the earliest: several revocations may
     /// follow each other before it hears of a moment without any.
-    pub(super) awaited_since: Option<Instant>,
+    pub(super) revoking_since: Option<Instant>,
     /// The consumer unsubscribed, and may have let go of anything that is owned: everything is
     /// given up, and then the group is left, unless something is subscribed to again by then.
     pub(super) leaving: bool,
     /// The consumer has not heard of this membership's first assignment yet.
-    pub(super) fresh: bool,
+    pub(super) unannounced: bool,
     pub(super) quick_retries: u32,
-    pub(super) setbacks: Setbacks,
+    pub(super) setbacks: FailedMemberships,
     /// Since when joining has failed for reasons that may pass, and whether the reader was told.
-    pub(super) troubled_since: Option<(Instant, bool)>,
+    pub(super) failing_since: Option<(Instant, bool)>,
     /// Joins that fail, and heartbeats, as the log is told of them.
     pub(super) join_outage: Outage,
     pub(super) heartbeat_outage: Outage,
     /// Errors that only the user can mend, by code.
-    pub(super) raised: Limiter<Option<ErrorCode>>,
+    pub(super) raised_errors: Limiter<Option<ErrorCode>>,
     last_ticket: u64,
     pub(super) heartbeat: Heartbeat,
     pub(super) last_poll: Instant,
@@ -106,24 +109,24 @@ pub(crate) struct ConsumerMembership {
 }
 
 #[derive(Debug)]
-pub(super) enum State {
-    Outside,
-    Waiting {
+pub(super) enum MemberState {
+    Unsubscribed,
+    Backoff {
         until: Instant,
     },
-    Parked {
+    AwaitPoll {
         not_before: Instant,
     },
     /// A heartbeat that joins is due, or on its way.
     Joining,
-    In,
+    Member,
     Ended(Error),
 }
 
 /// What the reader is asked to be done with.
 #[derive(Debug)]
-pub(super) struct GivingUp {
-    pub(super) ticket: Ticket,
+pub(super) struct PendingRevocation {
+    pub(super) ticket: AttemptId,
     pub(super) partitions: Vec<TopicPartition>,
     pub(super) deadline: Instant,
 }
@@ -142,7 +145,7 @@ pub(super) struct Heartbeat {
     /// earlier.
     pub(super) decided: Instant,
     /// What the coordinator is known to know; nothing after an error.
-    known: Option<Known>,
+    known: Option<PendingHeartbeat>,
     /// It may know an expression of ours that is not wanted any more.
     may_know_regex: bool,
     /// The broker that answered last.
@@ -153,15 +156,15 @@ pub(super) struct Heartbeat {
 
 #[derive(Debug)]
 struct InFlight {
-    ticket: Ticket,
+    ticket: AttemptId,
     sent: Instant,
-    says: Known,
+    says: PendingHeartbeat,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Known {
-    wanted: Wanted,
-    owned: Held,
+struct PendingHeartbeat {
+    wanted: TopicsToSubscribe,
+    owned: PartitionsByTopicId,
 }
 
 impl ConsumerMembership {
@@ -179,28 +182,28 @@ impl ConsumerMembership {
             backoff: Backoff::new(initial, max),
             heartbeat_backoff: Backoff::new(initial, max),
             rng: StdRng::seed_from_u64(seed),
-            state: State::Outside,
+            state: MemberState::Unsubscribed,
             subscribed: false,
-            wanted: Wanted::default(),
+            wanted: TopicsToSubscribe::default(),
             member_id,
             epoch: 0,
-            may_be_in: false,
-            goodbyes: 0,
-            target: Held::new(),
+            may_be_member: false,
+            pending_leaves: 0,
+            target: PartitionsByTopicId::new(),
             names: BTreeMap::new(),
             owned: BTreeMap::new(),
             shown: Arc::default(),
             ownerships: 0,
-            giving_up: None,
-            awaited_since: None,
+            revoking: None,
+            revoking_since: None,
             leaving: false,
-            fresh: true,
+            unannounced: true,
             quick_retries: 0,
-            setbacks: Setbacks::new(initial, USUAL_SESSION),
-            troubled_since: None,
+            setbacks: FailedMemberships::new(initial, USUAL_SESSION),
+            failing_since: None,
             join_outage: Outage::after(PATIENCE),
             heartbeat_outage: Outage::after(PATIENCE),
-            raised: Limiter::default(),
+            raised_errors: Limiter::default(),
             last_ticket: 0,
             heartbeat: Heartbeat {
                 due: now,
@@ -228,30 +231,34 @@ impl ConsumerMembership {
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         let heartbeat = self.heartbeat.in_flight.is_none().then_some(self.heartbeat.due);
         match &self.state {
-            State::Outside | State::Parked { .. } | State::Ended(_) => None,
-            State::Waiting { until } => Some(*until),
-            State::Joining => heartbeat.filter(|_| self.goodbyes == 0),
-            State::In => {
-                let given_up = self.giving_up.as_ref().map(|giving_up| giving_up.deadline);
+            MemberState::Unsubscribed | MemberState::AwaitPoll { .. } | MemberState::Ended(_) => None,
+            MemberState::Backoff { until } => Some(*until),
+            MemberState::Joining => heartbeat.filter(|_| self.pending_leaves == 0),
+            MemberState::Member => {
+                let given_up = self.revoking.as_ref().map(|giving_up| giving_up.deadline);
                 let poll = self.last_poll + self.settings.max_poll_interval;
                 [heartbeat, given_up, Some(poll), Some(self.session_ends())].into_iter().flatten().min()
             }
         }
     }
 
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn snapshot(&self) -> MemberSnapshot {
         match &self.state {
-            State::Outside => Standing::Alone,
-            State::Parked { .. } => Standing::Out,
-            State::Ended(error) => Standing::Ended(error.clone()),
-            State::Waiting { .. } | State::Joining => Standing::Rebalancing {
+            MemberState::Unsubscribed => MemberSnapshot::NoGroup,
+            MemberState::AwaitPoll { .. } => MemberSnapshot::Fenced,
+            MemberState::Ended(error) => MemberSnapshot::Ended(error.clone()),
+            MemberState::Backoff { .. } | MemberState::Joining => MemberSnapshot::Rebalancing {
                 identity: Identity { generation: -1, member_id: self.member_id.clone() },
                 owned: Arc::default(),
             },
-            State::In => {
+            MemberState::Member => {
                 let (identity, owned) = (self.identity(), self.shown.clone());
-                let settled = self.giving_up.is_none() && !self.leaving && self.unresolved().next().is_none();
-                if settled { Standing::Member { identity, owned } } else { Standing::Rebalancing { identity, owned } }
+                let settled = self.revoking.is_none() && !self.leaving && self.unresolved().next().is_none();
+                if settled {
+                    MemberSnapshot::Member { identity, owned }
+                } else {
+                    MemberSnapshot::Rebalancing { identity, owned }
+                }
             }
         }
     }
@@ -259,18 +266,20 @@ impl ConsumerMembership {
     // ---- what the consumer does
 
     /// This is wanted from now on; `None` for nothing, which leaves the group.
-    pub(crate) fn subscribe(&mut self, now: Instant, wanted: Option<Wanted>) {
-        if matches!(self.state, State::Ended(_)) || (self.subscribed, Some(&self.wanted)) == (true, wanted.as_ref()) {
+    pub(crate) fn subscribe(&mut self, now: Instant, wanted: Option<TopicsToSubscribe>) {
+        if matches!(self.state, MemberState::Ended(_))
+            || (self.subscribed, Some(&self.wanted)) == (true, wanted.as_ref())
+        {
             return;
         }
         let Some(wanted) = wanted else {
             self.subscribed = false;
             match self.state {
-                State::In => {
+                MemberState::Member => {
                     self.leaving = true;
                     self.reconcile(now);
                 }
-                State::Outside => {}
+                MemberState::Unsubscribed => {}
                 _ => self.leave(),
             }
             return;
@@ -278,11 +287,11 @@ impl ConsumerMembership {
         self.subscribed = true;
         self.wanted = wanted;
         match self.state {
-            State::Outside => {
+            MemberState::Unsubscribed => {
                 self.last_poll = now;
                 self.join(now);
             }
-            State::In => {
+            MemberState::Member => {
                 self.heartbeat.due = now;
                 self.reconcile(now);
             }
@@ -295,8 +304,8 @@ impl ConsumerMembership {
     /// The reader asked for records, by `now` at the latest.
     pub(crate) fn polled(&mut self, now: Instant) {
         self.last_poll = now;
-        if let State::Parked { not_before } = self.state {
-            self.state = State::Waiting { until: not_before.max(now) };
+        if let MemberState::AwaitPoll { not_before } = self.state {
+            self.state = MemberState::Backoff { until: not_before.max(now) };
             self.tick(now);
         }
     }
@@ -304,44 +313,44 @@ impl ConsumerMembership {
     /// The consumer closes: leaves if there is something to leave, and tells the consumer nothing
     /// more.
     pub(crate) fn close(&mut self) {
-        if !matches!(self.state, State::Ended(_)) {
+        if !matches!(self.state, MemberState::Ended(_)) {
             self.actions.clear();
             self.leave();
-            self.state = State::Ended(Error::new(ErrorKind::Closed, "the consumer is closed"));
+            self.state = MemberState::Ended(Error::new(ErrorKind::Closed, "the consumer is closed"));
         }
     }
 
     /// A goodbye has ended, one way or another: it is not tried again.
-    pub(crate) fn said_goodbye(&mut self, now: Instant) {
-        self.goodbyes = self.goodbyes.saturating_sub(1);
+    pub(crate) fn leave_ended(&mut self, now: Instant) {
+        self.pending_leaves = self.pending_leaves.saturating_sub(1);
         self.tick(now);
     }
 
     // ---- what time does
 
     pub(crate) fn tick(&mut self, now: Instant) {
-        if let State::Waiting { until } = self.state
+        if let MemberState::Backoff { until } = self.state
             && now >= until
         {
             self.join(now);
         }
-        if matches!(self.state, State::In) {
+        if matches!(self.state, MemberState::Member) {
             if now >= self.session_ends() {
                 let ms = self.session_ends().saturating_duration_since(self.heartbeat.alive).as_millis();
                 let cause = format!(
                     "no heartbeat was answered for {ms} ms, about as long as the coordinator waits for one \
                      (group.consumer.session.timeout.ms of the brokers, session.timeout.ms of the group)"
                 );
-                return self.lose(now, &cause);
+                return self.lose_partitions(now, &cause);
             }
             if now >= self.last_poll + self.settings.max_poll_interval {
                 return self.poll_interval_passed(now);
             }
-            self.give_up_in_time(now);
+            self.enforce_revocation_deadline(now);
         }
         let may_speak = match self.state {
-            State::Joining => self.goodbyes == 0,
-            State::In => true,
+            MemberState::Joining => self.pending_leaves == 0,
+            MemberState::Member => true,
             _ => false,
         };
         if may_speak && self.heartbeat.in_flight.is_none() && now >= self.heartbeat.due {
@@ -354,16 +363,18 @@ impl ConsumerMembership {
     }
 
     fn send(&mut self, now: Instant) {
-        let joins = matches!(self.state, State::Joining);
-        let says = Known { wanted: self.wanted.clone(), owned: self.owned_by_id() };
+        let joins = matches!(self.state, MemberState::Joining);
+        let says = PendingHeartbeat { wanted: self.wanted.clone(), owned: self.owned_by_id() };
         let known = self.heartbeat.known.take().filter(|_| !joins);
-        let news = |changed: fn(&Known, &Known) -> bool| known.as_ref().is_none_or(|known| changed(known, &says));
+        let news = |changed: fn(&PendingHeartbeat, &PendingHeartbeat) -> bool| {
+            known.as_ref().is_none_or(|known| changed(known, &says))
+        };
         let names = news(|known, says| known.wanted.names != says.wanted.names);
         let regex = news(|known, says| known.wanted.regex != says.wanted.regex)
             && (says.wanted.regex.is_some() || self.heartbeat.may_know_regex);
         let owned = news(|known, says| known.owned != says.owned);
         self.heartbeat.may_know_regex |= says.wanted.regex.is_some();
-        let beat = Beat {
+        let beat = HeartbeatFields {
             member_id: self.member_id.clone(),
             epoch: if joins { 0 } else { self.epoch },
             full: known.is_none(),
@@ -372,7 +383,7 @@ impl ConsumerMembership {
             owned: owned.then(|| says.owned.clone()),
         };
         let ticket = self.ticket();
-        self.may_be_in = true;
+        self.may_be_member = true;
         self.heartbeat.in_flight = Some(InFlight { ticket, sent: now, says });
         self.heartbeat.unheard_since.get_or_insert(now);
         self.heartbeat.due = now + self.heartbeat.interval;
@@ -381,24 +392,29 @@ impl ConsumerMembership {
 
     // ---- what the coordinator says
 
-    pub(crate) fn answered(&mut self, now: Instant, ticket: Ticket, answer: Result<Answer, Error>) {
+    pub(crate) fn handle_response(
+        &mut self,
+        now: Instant,
+        ticket: AttemptId,
+        answer: Result<HeartbeatResponse, Error>,
+    ) {
         let Some(in_flight) = self.heartbeat.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else { return };
-        if !matches!(self.state, State::Joining | State::In) {
+        if !matches!(self.state, MemberState::Joining | MemberState::Member) {
             return;
         }
         match answer {
             // Taken over it would be sent, and a heartbeat with such an epoch leaves or joins.
             Ok(answer) if answer.epoch <= 0 => {
                 let message = format!("heartbeat of group {}: an epoch of {}", self.settings.group_id, answer.epoch);
-                self.failed(now, Error::new(ErrorKind::Protocol, message));
+                self.heartbeat_failed(now, Error::new(ErrorKind::Protocol, message));
             }
-            Ok(answer) => self.take(now, in_flight, answer),
-            Err(error) => self.failed(now, error),
+            Ok(answer) => self.apply_response(now, in_flight, answer),
+            Err(error) => self.heartbeat_failed(now, error),
         }
         self.tick(now);
     }
 
-    fn take(&mut self, now: Instant, in_flight: InFlight, answer: Answer) {
+    fn apply_response(&mut self, now: Instant, in_flight: InFlight, answer: HeartbeatResponse) {
         let heartbeat = &mut self.heartbeat;
         heartbeat.alive = in_flight.sent;
         heartbeat.decided = heartbeat.unheard_since.take().unwrap_or(in_flight.sent);
@@ -422,12 +438,12 @@ impl ConsumerMembership {
         heartbeat.known = (!moved).then_some(in_flight.says);
         self.heartbeat_backoff.reset();
         self.backoff.reset();
-        self.troubled_since = None;
+        self.failing_since = None;
         if let Some(id) = answer.member_id.filter(|id| !id.is_empty() && *id != *self.member_id) {
             // Brokers of the protocol's first version may give the name.
             self.member_id = id.into();
         }
-        if matches!(self.state, State::Joining) {
+        if matches!(self.state, MemberState::Joining) {
             if let Some(Lasting { duration, attempts }) = self.join_outage.ended(now) {
                 event!(
                     INFO,
@@ -444,7 +460,7 @@ impl ConsumerMembership {
                 generation = answer.epoch,
                 "joined the group by the consumer protocol; its generation is the member's epoch"
             );
-            self.state = State::In;
+            self.state = MemberState::Member;
         } else {
             self.quick_retries = 0;
             self.setbacks.clear();
@@ -469,42 +485,42 @@ impl ConsumerMembership {
         Identity { generation: self.epoch, member_id: self.member_id.clone() }
     }
 
-    pub(super) fn ticket(&mut self) -> Ticket {
+    pub(super) fn ticket(&mut self) -> AttemptId {
         self.last_ticket += 1;
-        Ticket(self.last_ticket)
+        AttemptId(self.last_ticket)
     }
 
     pub(super) fn join(&mut self, now: Instant) {
         if !self.subscribed {
             return self.leave();
         }
-        self.state = State::Joining;
+        self.state = MemberState::Joining;
         self.heartbeat.in_flight = None;
         self.heartbeat.due = now;
         self.tick(now);
     }
 
-    pub(super) fn is_settled_in(&self, identity: &Identity) -> bool {
-        matches!(self.state, State::In) && *identity == self.identity()
+    pub(super) fn is_current_member(&self, identity: &Identity) -> bool {
+        matches!(self.state, MemberState::Member) && *identity == self.identity()
     }
 
     /// The coordinator may not know what we said last.
-    pub(super) fn say_all_next(&mut self) {
+    pub(super) fn resend_all_fields(&mut self) {
         self.heartbeat.known = None;
     }
 
     /// What is owned, if the coordinator does not know that yet.
-    pub(super) fn has_to_tell_owned(&self) -> bool {
+    pub(super) fn must_report_owned(&self) -> bool {
         self.heartbeat.known.as_ref().is_none_or(|known| known.owned != self.owned_by_id())
     }
 
-    pub(super) fn own(&mut self, change: impl FnOnce(&mut BTreeMap<TopicPartition, Owned>)) {
+    pub(super) fn own(&mut self, change: impl FnOnce(&mut BTreeMap<TopicPartition, OwnedPartition>)) {
         change(&mut self.owned);
         self.shown = Arc::new(self.owned.iter().map(|(partition, owned)| (partition.clone(), owned.since)).collect());
     }
 
-    fn owned_by_id(&self) -> Held {
-        let mut held = Held::new();
+    fn owned_by_id(&self) -> PartitionsByTopicId {
+        let mut held = PartitionsByTopicId::new();
         for (partition, owned) in &self.owned {
             held.entry(owned.topic_id).or_default().insert(partition.partition);
         }
@@ -512,18 +528,18 @@ impl ConsumerMembership {
     }
 
     pub(super) fn leave(&mut self) {
-        self.say_goodbye();
+        self.leave_group();
         self.reset();
-        self.state = State::Outside;
+        self.state = MemberState::Unsubscribed;
     }
 
     /// A static member only says that it is away: it may come back under its instance id and have
     /// its partitions again (KIP-345).
-    pub(super) fn say_goodbye(&mut self) {
-        if std::mem::take(&mut self.may_be_in) {
+    pub(super) fn leave_group(&mut self) {
+        if std::mem::take(&mut self.may_be_member) {
             let stays = self.settings.group_instance_id.is_some();
             let epoch = if stays { LEAVE_FOR_A_WHILE } else { LEAVE };
-            self.goodbyes += 1;
+            self.pending_leaves += 1;
             self.actions.push_back(Action::Leave { member_id: self.member_id.clone(), epoch });
         }
     }
@@ -534,10 +550,10 @@ impl ConsumerMembership {
         self.target.clear();
         self.names.clear();
         self.own(BTreeMap::clear);
-        self.giving_up = None;
-        self.awaited_since = None;
+        self.revoking = None;
+        self.revoking_since = None;
         self.leaving = false;
-        self.fresh = true;
+        self.unannounced = true;
         self.heartbeat.in_flight = None;
         self.heartbeat.unheard_since = None;
         self.heartbeat.known = None;

@@ -18,6 +18,8 @@ mod requests;
 #[cfg(test)]
 mod tests;
 
-pub(super) use actions::{Action, Answer, Beat, Held, Owned, Ticket, Wanted};
+pub(super) use actions::{
+    Action, AttemptId, HeartbeatFields, HeartbeatResponse, OwnedPartition, PartitionsByTopicId, TopicsToSubscribe,
+};
 pub(super) use consumer_protocol_task::ConsumerProtocolTask;
 pub(super) use membership::ConsumerMembership;

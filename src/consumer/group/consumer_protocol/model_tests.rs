@@ -15,12 +15,12 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
 use super::{
-    Action, Answer, Beat, ConsumerMembership, Ticket, Wanted,
-    membership::State,
+    Action, AttemptId, ConsumerMembership, HeartbeatFields, HeartbeatResponse, TopicsToSubscribe,
+    membership::MemberState,
     tests::{POLL, settings},
 };
 use crate::{
-    consumer::group::membership::Standing,
+    consumer::group::membership::MemberSnapshot,
     error::{Error, ErrorCode, ErrorKind},
     record::TopicPartition,
     testkit::state::{
@@ -39,7 +39,7 @@ const BROKER: ConsumerGroupSettings = ConsumerGroupSettings {
 
 #[derive(Debug)]
 enum Request {
-    Beat(Beat),
+    Beat(HeartbeatFields),
     Leave { member_id: Arc<str>, epoch: i32 },
 }
 
@@ -51,7 +51,7 @@ enum Happening {
     /// The answer may get lost on its way back.
     Arrives {
         from: usize,
-        ticket: Option<Ticket>,
+        ticket: Option<AttemptId>,
         request: Request,
         heard: bool,
     },
@@ -64,12 +64,12 @@ enum Happening {
     },
     Answered {
         to: usize,
-        ticket: Ticket,
-        answer: Result<Answer, Error>,
+        ticket: AttemptId,
+        answer: Result<HeartbeatResponse, Error>,
     },
     Revoked {
         by: usize,
-        ticket: Ticket,
+        ticket: AttemptId,
         partitions: Vec<TopicPartition>,
     },
     Polls {
@@ -87,7 +87,7 @@ struct Peer {
     /// By topic id, so that a topic that is made anew is another one.
     owned: BTreeMap<TopicPartition, Uuid>,
     last_beat: Instant,
-    in_flight: Option<Ticket>,
+    in_flight: Option<AttemptId>,
     /// What it sends arrives in order.
     arrives: Instant,
     /// What it knows of topics.
@@ -177,7 +177,7 @@ impl World {
         self.drain(by);
     }
 
-    fn send(&mut self, from: usize, ticket: Option<Ticket>, request: Request) {
+    fn send(&mut self, from: usize, ticket: Option<AttemptId>, request: Request) {
         let latency = Duration::from_millis(self.latency());
         let Some(peer) = self.peers[from].as_mut() else { return };
         peer.arrives = peer.arrives.max(self.now + latency);
@@ -290,14 +290,14 @@ impl World {
                     peer.in_flight = None;
                     // It is repeated after a backoff from now, however long it took.
                     peer.last_beat = now;
-                    peer.member.answered(now, ticket, answer);
+                    peer.member.handle_response(now, ticket, answer);
                     look(peer, now);
                 }
             }),
             Happening::Goodbye { by, member_id, epoch, left } => {
                 let Some(peer) = &self.peers[by] else { return };
-                let joins = peer.in_flight.is_some() && matches!(peer.member.state, State::Joining);
-                let is_in = matches!(peer.member.state, State::In);
+                let joins = peer.in_flight.is_some() && matches!(peer.member.state, MemberState::Joining);
+                let is_in = matches!(peer.member.state, MemberState::Member);
                 assert!(!is_in && !joins, "seed {}: a goodbye puts its successor out", self.seed);
                 let arrives = left == 0 || self.chance(50);
                 if arrives {
@@ -308,12 +308,12 @@ impl World {
                     let pause = self.rng.random_range(100..8_000);
                     self.later(pause, Happening::Goodbye { by, member_id, epoch, left: left - 1 });
                 } else {
-                    self.with(by, |peer, now| peer.member.said_goodbye(now));
+                    self.with(by, |peer, now| peer.member.leave_ended(now));
                 }
             }
             Happening::Revoked { by, ticket, partitions } => self.with(by, |peer, now| {
                 // The consumer answers only for what it was not told to be lost.
-                if peer.member.giving_up.as_ref().is_some_and(|giving_up| giving_up.ticket == ticket) {
+                if peer.member.revoking.as_ref().is_some_and(|giving_up| giving_up.ticket == ticket) {
                     partitions.iter().for_each(|partition| _ = peer.owned.remove(partition));
                 }
                 peer.member.revoked(now, ticket);
@@ -340,7 +340,7 @@ impl World {
         }
     }
 
-    fn serve(&mut self, from: usize, request: Request) -> Result<Answer, Error> {
+    fn serve(&mut self, from: usize, request: Request) -> Result<HeartbeatResponse, Error> {
         let instance = self.peers[from].as_ref().and_then(|peer| peer.instance.clone());
         let identity = |id: &Arc<str>| MemberIdentity { member_id: id.to_string(), instance: instance.clone() };
         let served = match request {
@@ -361,7 +361,7 @@ impl World {
                 self.group.heartbeat(self.now, asked, &self.picture, &BROKER)
             }
         };
-        served.map_err(|code| Error::broker(code, "test")).map(|reply| Answer {
+        served.map_err(|code| Error::broker(code, "test")).map(|reply| HeartbeatResponse {
             node: self.node,
             member_id: Some(reply.member_id),
             epoch: reply.epoch,
@@ -431,7 +431,7 @@ impl World {
     }
 
     fn heartbeats_in_time(&self) {
-        for peer in self.peers.iter().flatten().filter(|peer| matches!(peer.member.state, State::In)) {
+        for peer in self.peers.iter().flatten().filter(|peer| matches!(peer.member.state, MemberState::Member)) {
             if peer.in_flight.is_none() {
                 let silence = self.now - peer.last_beat;
                 assert!(silence <= INTERVAL, "seed {}: silent for {silence:?}", self.seed);
@@ -446,9 +446,9 @@ impl World {
         assert!(matches!(view.state, "Stable" | "Empty"), "seed {seed}: {view:?}");
         let mut topics = BTreeSet::new();
         for peer in self.peers.iter().flatten() {
-            match peer.member.standing() {
-                Standing::Alone => assert!(peer.owned.is_empty(), "seed {seed}"),
-                Standing::Member { identity, .. } => {
+            match peer.member.snapshot() {
+                MemberSnapshot::NoGroup => assert!(peer.owned.is_empty(), "seed {seed}"),
+                MemberSnapshot::Member { identity, .. } => {
                     assert_eq!(identity.generation, view.epoch, "seed {seed}");
                     let member = view.members.iter().find(|member| *member.member_id == *identity.member_id).unwrap();
                     let (names, regex) = (&member.names, member.regex.contains("tv"));
@@ -469,8 +469,8 @@ impl World {
     }
 }
 
-fn wanted(names: &[&str], regex: Option<&str>) -> Wanted {
-    Wanted { names: names.iter().map(|&name| name.into()).collect(), regex: regex.map(Arc::from) }
+fn wanted(names: &[&str], regex: Option<&str>) -> TopicsToSubscribe {
+    TopicsToSubscribe { names: names.iter().map(|&name| name.into()).collect(), regex: regex.map(Arc::from) }
 }
 
 /// Names that the member's own picture has.
@@ -481,7 +481,7 @@ fn look(peer: &mut Peer, now: Instant) {
 }
 
 #[test]
-fn whatever_goes_wrong_no_partition_has_two_owners_and_the_group_settles_in_the_end() {
+fn settles_with_one_owner_under_random_faults() {
     let mut assignments = 0;
     for seed in 0..30 {
         let mut world = World::new(seed);

@@ -10,8 +10,8 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    Action, ConsumerMembership, Owned, Ticket,
-    membership::{GivingUp, State},
+    Action, AttemptId, ConsumerMembership, OwnedPartition,
+    membership::{MemberState, PendingRevocation},
 };
 use crate::{
     error::clean,
@@ -26,31 +26,31 @@ impl ConsumerMembership {
     /// Goes as far as it can from what is owned to what may be. Whatever it lacks (the reader, a
     /// topic's name) calls it again when it is there.
     pub(super) fn reconcile(&mut self, now: Instant) {
-        if self.giving_up.is_some() || !matches!(self.state, State::In) {
+        if self.revoking.is_some() || !matches!(self.state, MemberState::Member) {
             return;
         }
-        let stays = |partition: &TopicPartition, owned: &Owned| {
+        let stays = |partition: &TopicPartition, owned: &OwnedPartition| {
             let allowed = self.target.get(&owned.topic_id);
             !self.leaving && allowed.is_some_and(|allowed| allowed.contains(&partition.partition))
         };
         let gone = self.owned.iter().filter(|(partition, owned)| !stays(partition, owned));
         let gone: Vec<TopicPartition> = gone.map(|(partition, _)| partition.clone()).collect();
         if !gone.is_empty() {
-            return self.give_up(gone);
+            return self.revoke(gone);
         }
-        self.awaited_since = None;
+        self.revoking_since = None;
         if std::mem::take(&mut self.leaving) && !self.subscribed {
             return self.leave();
         }
-        self.take_what_is_free();
+        self.add_assigned();
         let (target, owned) = (&self.target, &self.owned);
         self.names.retain(|id, _| target.contains_key(id) || owned.values().any(|owned| owned.topic_id == *id));
-        if self.has_to_tell_owned() && self.unresolved().next().is_none() {
+        if self.must_report_owned() && self.unresolved().next().is_none() {
             self.heartbeat.due = now;
         }
     }
 
-    fn take_what_is_free(&mut self) {
+    fn add_assigned(&mut self) {
         let mut added = Vec::new();
         for (id, partitions) in &self.target {
             let Some(name) = self.names.get(id) else { continue };
@@ -58,16 +58,17 @@ impl ConsumerMembership {
             // A topic that was made anew waits here until its former self is given up.
             added.extend(all.filter(|partition| !self.owned.contains_key(partition)).map(|partition| (partition, *id)));
         }
-        if added.is_empty() && !(self.fresh && self.unresolved().next().is_none()) {
+        if added.is_empty() && !(self.unannounced && self.unresolved().next().is_none()) {
             return;
         }
-        self.fresh = false;
+        self.unannounced = false;
         if !added.is_empty() {
             self.ownerships += 1;
         }
         let since = self.ownerships;
-        let gained =
-            added.iter().map(|(partition, topic_id)| (partition.clone(), Owned { topic_id: *topic_id, since }));
+        let gained = added
+            .iter()
+            .map(|(partition, topic_id)| (partition.clone(), OwnedPartition { topic_id: *topic_id, since }));
         self.own(|owned| owned.extend(gained));
         let partitions: Vec<_> = added.into_iter().map(|(partition, _)| partition).collect();
         if !partitions.is_empty() {
@@ -79,10 +80,10 @@ impl ConsumerMembership {
         self.actions.push_back(Action::Assigned { partitions });
     }
 
-    fn give_up(&mut self, partitions: Vec<TopicPartition>) {
+    fn revoke(&mut self, partitions: Vec<TopicPartition>) {
         // The coordinator may have decided so in an answer that was lost. What is given up later
         // than it waits is with two.
-        let since = *self.awaited_since.get_or_insert(self.heartbeat.decided);
+        let since = *self.revoking_since.get_or_insert(self.heartbeat.decided);
         // And it has to hear of it in time.
         let timeout = self.settings.max_poll_interval;
         let deadline = since + timeout - MARGIN.min(timeout / 8);
@@ -94,25 +95,25 @@ impl ConsumerMembership {
         );
         let ticket = self.ticket();
         self.actions.push_back(Action::Revoke { ticket, partitions: partitions.clone() });
-        self.giving_up = Some(GivingUp { ticket, partitions, deadline });
+        self.revoking = Some(PendingRevocation { ticket, partitions, deadline });
     }
 
     /// The consumer has given up what it was asked to.
-    pub(crate) fn revoked(&mut self, now: Instant, ticket: Ticket) {
-        if let Some(given_up) = self.giving_up.take_if(|giving_up| giving_up.ticket == ticket) {
+    pub(crate) fn revoked(&mut self, now: Instant, ticket: AttemptId) {
+        if let Some(given_up) = self.revoking.take_if(|giving_up| giving_up.ticket == ticket) {
             self.forget(&given_up.partitions);
-            self.tell_and_go_on(now);
+            self.report_and_reconcile(now);
         }
     }
 
     /// What the reader did not finish in time is lost to it, before the coordinator loses patience
     /// with the member.
-    pub(super) fn give_up_in_time(&mut self, now: Instant) {
-        if let Some(late) = self.giving_up.take_if(|giving_up| now >= giving_up.deadline) {
-            self.warn_of_loss(&late.partitions, &self.too_slow());
+    pub(super) fn enforce_revocation_deadline(&mut self, now: Instant) {
+        if let Some(late) = self.revoking.take_if(|giving_up| now >= giving_up.deadline) {
+            self.warn_of_loss(&late.partitions, &self.poll_interval_message());
             self.forget(&late.partitions);
             self.actions.push_back(Action::Lost { partitions: late.partitions });
-            self.tell_and_go_on(now);
+            self.report_and_reconcile(now);
         }
     }
 
@@ -121,14 +122,14 @@ impl ConsumerMembership {
     }
 
     /// Others may wait for what was given up.
-    fn tell_and_go_on(&mut self, now: Instant) {
+    fn report_and_reconcile(&mut self, now: Instant) {
         self.heartbeat.due = now;
         self.reconcile(now);
         self.tick(now);
     }
 
     /// Everything is gone, perhaps to others.
-    pub(super) fn tell_lost(&mut self, cause: &str) {
+    pub(super) fn report_lost(&mut self, cause: &str) {
         let partitions: Vec<_> = self.owned.keys().cloned().collect();
         if !partitions.is_empty() {
             self.warn_of_loss(&partitions, cause);

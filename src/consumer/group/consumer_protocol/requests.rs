@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::{Answer, Beat, Held};
+use super::{HeartbeatFields, HeartbeatResponse, PartitionsByTopicId};
 use crate::{
     consumer::group::{GroupSettings, requests::text},
     error::{Error, ErrorCode, Result, clean},
@@ -19,7 +19,7 @@ const EXPRESSIONS: i16 = 1;
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Whether that request can say all that the heartbeat says.
-pub(super) fn says_all(version: i16, beat: &Beat) -> bool {
+pub(super) fn supports(version: i16, beat: &HeartbeatFields) -> bool {
     version >= EXPRESSIONS || beat.regex.as_ref().is_none_or(|regex| regex.is_empty())
 }
 
@@ -27,7 +27,7 @@ pub(super) fn heartbeat(
     version: i16,
     settings: &GroupSettings,
     remote_assignor: Option<&str>,
-    beat: &Beat,
+    beat: &HeartbeatFields,
 ) -> ConsumerGroupHeartbeatRequest {
     let names = |names: &BTreeSet<Arc<str>>| names.iter().map(|name| text(name)).collect();
     let rebalance_timeout = i32::try_from(settings.max_poll_interval.as_millis()).unwrap_or(i32::MAX);
@@ -46,7 +46,7 @@ pub(super) fn heartbeat(
     }
 }
 
-fn held(held: &Held) -> Vec<TopicPartitions> {
+fn held(held: &PartitionsByTopicId) -> Vec<TopicPartitions> {
     let topics = held
         .iter()
         .map(|(id, partitions)| TopicPartitions { topic_id: *id, partitions: partitions.iter().copied().collect() });
@@ -57,16 +57,16 @@ pub(super) fn read_heartbeat(
     response: ConsumerGroupHeartbeatResponse,
     node: i32,
     settings: &GroupSettings,
-) -> Result<Answer> {
+) -> Result<HeartbeatResponse> {
     check(&response, settings)?;
     let assignment = response.assignment.map(|assignment| {
-        let mut held = Held::new();
+        let mut held = PartitionsByTopicId::new();
         for topic in assignment.topic_partitions {
             held.entry(topic.topic_id).or_default().extend(topic.partitions);
         }
         held
     });
-    Ok(Answer {
+    Ok(HeartbeatResponse {
         node,
         member_id: response.member_id.map(|id| id.to_string()),
         epoch: response.member_epoch,
@@ -135,8 +135,8 @@ mod tests {
         }
     }
 
-    fn beat(full: bool) -> Beat {
-        Beat {
+    fn beat(full: bool) -> HeartbeatFields {
+        HeartbeatFields {
             member_id: "m".into(),
             epoch: 4,
             full,
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn all_is_said_once_and_then_what_changed() {
+    fn sends_all_fields_only_when_full() {
         let request = heartbeat(1, &settings(), Some("range"), &beat(true));
         assert_eq!((request.member_id.as_str(), request.member_epoch), ("m", 4));
         assert_eq!(request.rebalance_timeout_ms, 300_000);
@@ -164,13 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_matches_no_expressions_is_not_sent_any() {
-        assert!(!says_all(0, &beat(true)) && says_all(1, &beat(true)) && says_all(0, &beat(false)));
+    fn omits_regex_when_version_lacks_it() {
+        assert!(!supports(0, &beat(true)) && supports(1, &beat(true)) && supports(0, &beat(false)));
         assert!(heartbeat(0, &settings(), None, &beat(true)).subscribed_topic_regex.is_none());
     }
 
     #[test]
-    fn what_a_broker_cannot_mean_is_not_taken() {
+    fn ignores_zero_or_negative_heartbeat_interval() {
         let response = ConsumerGroupHeartbeatResponse { member_epoch: 3, ..Default::default() };
         let answer = read_heartbeat(response.clone(), 1, &settings()).unwrap();
         assert_eq!((answer.interval, answer.assignment), (None, None));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broker_says_of_an_error_is_kept() {
+    fn error_includes_message_from_broker() {
         let response = ConsumerGroupHeartbeatResponse {
             error_code: ErrorCode::UNSUPPORTED_ASSIGNOR.code(),
             error_message: Some(ByteString::from_static("use uniform, range")),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_known_has_left() {
+    fn leave_succeeds_when_member_is_unknown() {
         for code in [ErrorCode::NONE, ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::FENCED_INSTANCE_ID] {
             let response = ConsumerGroupHeartbeatResponse { error_code: code.code(), ..Default::default() };
             assert!(read_leave(&response, &settings()).is_ok(), "{code}");

@@ -11,7 +11,7 @@ use crate::{error::Error, record::TopicPartition};
 
 /// Which attempt an answer belongs to: an answer to any other than the awaited one is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket(pub(super) u64);
+pub(crate) struct AttemptId(pub(super) u64);
 
 /// Who we are to the coordinator in one generation of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,13 +26,13 @@ pub(crate) struct Identity {
 pub(crate) enum Action {
     /// JoinGroup, answered by `joined`. The group's other members may take the rebalance timeout to
     /// come.
-    Join { ticket: Ticket, member_id: Arc<str>, protocols: Vec<(Arc<str>, Bytes)>, reason: String },
+    Join { ticket: AttemptId, member_id: Arc<str>, protocols: Vec<(Arc<str>, Bytes)>, reason: String },
     /// We lead: look up which partitions these topics have, answered by `counted`.
-    Count { ticket: Ticket, topics: BTreeSet<Arc<str>> },
+    Count { ticket: AttemptId, topics: BTreeSet<Arc<str>> },
     /// SyncGroup, answered by `synced`.
-    Sync { ticket: Ticket, identity: Identity, protocol: Arc<str>, assignments: Vec<(Arc<str>, Bytes)> },
+    Sync { ticket: AttemptId, identity: Identity, protocol: Arc<str>, assignments: Vec<(Arc<str>, Bytes)> },
     /// Heartbeat, answered by `heartbeat_answered`.
-    Heartbeat { ticket: Ticket, identity: Identity },
+    Heartbeat { ticket: AttemptId, identity: Identity },
     /// LeaveGroup; nobody waits for its answer.
     Leave { member_id: Arc<str>, reason: &'static str },
     /// Nothing goes on before the reader asks for records again, which `polled` tells.
@@ -42,7 +42,7 @@ pub(crate) enum Action {
     /// joining.
     Assigned { partitions: Vec<TopicPartition> },
     /// Tell the consumer to give these up, answered by `revoked`.
-    Revoke { ticket: Ticket, partitions: Vec<TopicPartition> },
+    Revoke { ticket: AttemptId, partitions: Vec<TopicPartition> },
     /// Tell the consumer that these are gone.
     Lost { partitions: Vec<TopicPartition> },
     /// Tell the reader.
@@ -51,8 +51,8 @@ pub(crate) enum Action {
 
 /// How a JoinGroup came out.
 #[derive(Debug)]
-pub(crate) enum Joined {
-    In(JoinAnswer),
+pub(crate) enum JoinOutcome {
+    Member(JoinAnswer),
     /// The coordinator wants us to come again under this name (KIP-394).
     MemberIdRequired(String),
     Failed(Error),
@@ -94,22 +94,22 @@ pub(crate) type Owned = BTreeMap<TopicPartition, u64>;
 
 /// What the consumer may commit for, as of now.
 #[derive(Clone, Debug)]
-pub(crate) enum Standing {
+pub(crate) enum MemberSnapshot {
     /// Not subscribed: commits go without a generation, for any partition.
-    Alone,
+    NoGroup,
     /// Subscribed, and the group is rebalancing. What is kept over it (incremental rebalances only)
     /// is owned all the while, and can be committed in the old name until the next generation
     /// begins.
     Rebalancing { identity: Identity, owned: Arc<Owned> },
     /// Subscribed, and out of the group until the reader polls again.
-    Out,
+    Fenced,
     /// In the group; owns these partitions.
     Member { identity: Identity, owned: Arc<Owned> },
     /// Ended for good.
     Ended(Error),
 }
 
-impl Standing {
+impl MemberSnapshot {
     /// The member that requests go in the name of; `None` outside of the group, and while the
     /// member has no generation.
     pub(crate) fn identity(&self) -> Option<&Identity> {
@@ -117,14 +117,14 @@ impl Standing {
             Self::Member { identity, .. } | Self::Rebalancing { identity, .. } => {
                 Some(identity).filter(|identity| identity.generation >= 0)
             }
-            Self::Alone | Self::Out | Self::Ended(_) => None,
+            Self::NoGroup | Self::Fenced | Self::Ended(_) => None,
         }
     }
 
     /// Whether it allows the same.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Alone, Self::Alone) | (Self::Out, Self::Out) | (Self::Ended(_), Self::Ended(_)) => true,
+            (Self::NoGroup, Self::NoGroup) | (Self::Fenced, Self::Fenced) | (Self::Ended(_), Self::Ended(_)) => true,
             (Self::Rebalancing { identity, owned }, Self::Rebalancing { identity: other, owned: others })
             | (Self::Member { identity, owned }, Self::Member { identity: other, owned: others }) => {
                 identity == other && owned == others

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Membership, State};
+use super::{Action, MemberState, Membership};
 use crate::{
     error::{Error, ErrorCode, ErrorKind, clean},
     log::{Lasting, event, several},
@@ -26,33 +26,33 @@ impl Membership {
             return self.end(error);
         }
         event!(DEBUG, self.settings.origin, %error, "joining failed");
-        self.doubtful = true;
+        self.join_unconfirmed = true;
         match error.code() {
             Some(ErrorCode::UNKNOWN_MEMBER_ID) => {
-                let cause = self.forgotten(&error);
-                self.lose(now, true, "the coordinator did not know the member", &cause);
-                self.tell_trouble(now, error);
+                let cause = self.unknown_member_message(&error);
+                self.lose_partitions(now, true, "the coordinator did not know the member", &cause);
+                self.report_retriable(now, error);
             }
             Some(ErrorCode::ILLEGAL_GENERATION) => {
                 self.generation = -1;
                 self.retry_because(now, "the generation was over");
-                self.tell_trouble(now, error);
+                self.report_retriable(now, error);
             }
             Some(ErrorCode::REBALANCE_IN_PROGRESS) => {
                 self.retry_because(now, "the group rebalances again");
-                self.tell_trouble(now, error);
+                self.report_retriable(now, error);
             }
             _ if error.is_retriable() => {
                 self.retry_later(now);
-                self.tell_trouble(now, error);
+                self.report_retriable(now, error);
             }
-            _ => self.raise(now, error),
+            _ => self.raise_error(now, error),
         }
     }
 
     /// What may pass is tried again without end; but a reader that gets nothing has to learn why,
     /// once.
-    pub(super) fn tell_trouble(&mut self, now: Instant, error: Error) {
+    pub(super) fn report_retriable(&mut self, now: Instant, error: Error) {
         if let Some(Lasting { duration, attempts }) = self.join_outage.failed(now) {
             let outage_s = duration.as_secs();
             event!(
@@ -60,7 +60,7 @@ impl Membership {
                 "the group cannot be joined; the consumer tries again, after retry.backoff.max.ms at the latest"
             );
         }
-        let (since, told) = self.troubled_since.get_or_insert((now, false));
+        let (since, told) = self.failing_since.get_or_insert((now, false));
         let lasted = now.saturating_duration_since(*since);
         if lasted >= PATIENCE && !std::mem::replace(told, true) {
             let (group, secs) = (&self.settings.group_id, lasted.as_secs());
@@ -71,8 +71,8 @@ impl Membership {
 
     /// The coordinator ended a generation of the member. One that ends all of them before it has
     /// answered a heartbeat is joined less and less often, and the reader is told once.
-    pub(super) fn set_back(&mut self, now: Instant, error: &Error) {
-        if self.setbacks.note(now, &mut self.rng) {
+    pub(super) fn count_failed_membership(&mut self, now: Instant, error: &Error) {
+        if self.setbacks.record(now, &mut self.rng) {
             let error = error.clone().context(self.setbacks.describe(&self.settings.group_id));
             self.actions.push_back(Action::Error { error, fatal: false });
         }
@@ -90,18 +90,18 @@ impl Membership {
             _ if error.is_fatal() => self.end(error.clone()),
             // From OffsetCommit v9 on it says so where it knows nothing of the group.
             Some(ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND) => {
-                self.set_back(now, error);
-                let cause = self.forgotten(error);
-                self.lose(now, true, "the coordinator did not know the member", &cause);
+                self.count_failed_membership(now, error);
+                let cause = self.unknown_member_message(error);
+                self.lose_partitions(now, true, "the coordinator did not know the member", &cause);
             }
             Some(ErrorCode::ILLEGAL_GENERATION) => {
-                self.set_back(now, error);
+                self.count_failed_membership(now, error);
                 let cause = format!(
                     "the group had begun another generation without the member ({error}): a rebalance did not wait for it \
                      longer than max.poll.interval.ms ({} ms)",
                     self.settings.max_poll_interval.as_millis()
                 );
-                self.lose(now, false, "the generation was over", &cause);
+                self.lose_partitions(now, false, "the generation was over", &cause);
             }
             _ => return false,
         }
@@ -113,7 +113,7 @@ impl Membership {
     /// behind.
     ///
     /// `reason` is what the coordinator is told with the next join, `cause` what the log is told.
-    pub(super) fn lose(&mut self, now: Instant, forgotten: bool, reason: &str, cause: &str) {
+    pub(super) fn lose_partitions(&mut self, now: Instant, forgotten: bool, reason: &str, cause: &str) {
         event!(
             DEBUG,
             self.settings.origin,
@@ -122,8 +122,8 @@ impl Membership {
             cause,
             "out of the generation"
         );
-        let leaving = matches!(self.state, State::Revoking { then: super::Then::Leave, .. });
-        self.tell_lost(cause);
+        let leaving = matches!(self.state, MemberState::Revoking { then: super::AfterRevocation::Leave, .. });
+        self.report_lost(cause);
         let member_id = self.member_id.clone();
         self.reset();
         if !forgotten {
@@ -139,11 +139,11 @@ impl Membership {
         let interval = self.settings.max_poll_interval;
         let unsubscribed = self.topics.is_none();
         self.say_goodbye("the reader did not ask for records within max.poll.interval.ms");
-        self.warn_of_leaving(&self.too_slow());
-        self.tell_lost(&self.too_slow());
+        self.warn_of_leaving(&self.poll_interval_message());
+        self.report_lost(&self.poll_interval_message());
         self.reset();
         if unsubscribed {
-            self.state = State::Outside;
+            self.state = MemberState::Unsubscribed;
             return;
         }
         let message = format!(
@@ -153,26 +153,26 @@ impl Membership {
             self.settings.group_id
         );
         "the reader asks for records again".clone_into(&mut self.reason);
-        self.park(now, Error::new(ErrorKind::NotAssigned, message));
+        self.await_poll(now, Error::new(ErrorKind::NotAssigned, message));
     }
 
     /// An error that trying again does not mend: the reader has it, and nothing is tried before the
     /// reader comes again.
-    pub(super) fn raise(&mut self, now: Instant, error: Error) {
-        if let Some(suppressed) = self.raised.admit(error.code(), now) {
+    pub(super) fn raise_error(&mut self, now: Instant, error: Error) {
+        if let Some(suppressed) = self.raised_errors.admit(error.code(), now) {
             event!(
                 WARN, self.settings.origin, member = &*clean(&self.member_id), %error, suppressed,
                 "the consumer is out of its group; it tries to join when its reader asks for records again"
             );
         }
-        self.tell_lost(&error.to_string());
+        self.report_lost(&error.to_string());
         self.generation = -1;
         let not_before = now + self.backoff.next(&mut self.rng);
-        self.park(not_before, error);
+        self.await_poll(not_before, error);
     }
 
-    fn park(&mut self, not_before: Instant, error: Error) {
-        self.state = State::Parked { not_before };
+    fn await_poll(&mut self, not_before: Instant, error: Error) {
+        self.state = MemberState::AwaitPoll { not_before };
         self.heartbeat.in_flight = None;
         // In this order: the reader may ask again as soon as it has the error.
         self.actions.push_back(Action::AwaitPoll);
@@ -181,7 +181,7 @@ impl Membership {
 
     /// A heartbeat failed otherwise: the reader has to know where nothing but it can help, but not
     /// at every heartbeat.
-    pub(super) fn complain(&mut self, now: Instant, error: Error) {
+    pub(super) fn report_heartbeat_error(&mut self, now: Instant, error: Error) {
         match self.heartbeat_outage.failed(now) {
             Some(Lasting { duration, attempts }) => {
                 let (outage_s, session_ms) = (duration.as_secs(), self.settings.session_timeout.as_millis());
@@ -203,7 +203,7 @@ impl Membership {
     }
 
     /// Heartbeats are answered, perhaps again.
-    pub(super) fn tell_heartbeats_answered(&mut self, now: Instant) {
+    pub(super) fn log_heartbeats_recovered(&mut self, now: Instant) {
         if let Some(Lasting { duration, attempts }) = self.heartbeat_outage.ended(now) {
             let outage_s = duration.as_secs();
             event!(INFO, self.settings.origin, outage_s, attempts, "heartbeats are answered again");
@@ -215,14 +215,14 @@ impl Membership {
             ERROR, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation, %error,
             "the consumer is out of its group for good and has ended: close it, and make a new one when the cause is mended"
         );
-        self.tell_lost(&error.to_string());
+        self.report_lost(&error.to_string());
         self.reset();
-        self.state = State::Ended(error.clone());
+        self.state = MemberState::Ended(error.clone());
         self.actions.push_back(Action::Error { error, fatal: true });
     }
 
     /// Why a member is lost that the coordinator says it does not know.
-    fn forgotten(&self, error: &Error) -> String {
+    fn unknown_member_message(&self, error: &Error) -> String {
         format!(
             "the coordinator does not know the member ({error}): it heard no heartbeat for session.timeout.ms ({} ms), or \
              the group was deleted",
@@ -231,7 +231,7 @@ impl Membership {
     }
 
     /// Why a member gives partitions up whose reader does not come.
-    pub(super) fn too_slow(&self) -> String {
+    pub(super) fn poll_interval_message(&self) -> String {
         format!(
             "the reader did not finish its records and ask for the next within max.poll.interval.ms ({} ms): handle records \
              faster, ask for fewer at a time (max.poll.records), or raise max.poll.interval.ms",
@@ -261,13 +261,13 @@ impl Membership {
         );
     }
 
-    pub(super) fn tell_lost(&mut self, cause: &str) {
+    pub(super) fn report_lost(&mut self, cause: &str) {
         let partitions: Vec<_> = self.owned.keys().cloned().collect();
         if !partitions.is_empty() {
             self.warn_of_loss(&partitions, cause);
         }
         self.owned = Default::default();
-        self.parts_from_all = false;
+        self.revokes_all = false;
         if !partitions.is_empty() {
             self.actions.push_back(Action::Lost { partitions });
         }

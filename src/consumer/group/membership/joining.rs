@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 use bytes::Bytes;
 
 use super::{
-    Action, JoinAnswer, Joined, JoinedMember, Membership, PROTOCOL_TYPE, State, SyncAnswer, Then, Ticket,
-    TopicPartitions,
+    Action, AfterRevocation, AttemptId, JoinAnswer, JoinOutcome, JoinedMember, MemberState, Membership, PROTOCOL_TYPE,
+    SyncAnswer, TopicPartitions,
 };
 use crate::{
     consumer::group::{
@@ -24,7 +24,7 @@ const QUICK_RETRIES: u32 = 3;
 impl Membership {
     pub(super) fn send_join(&mut self, now: Instant) {
         if let Some(until) = self.setbacks.join_not_before(now) {
-            self.state = State::Waiting { until };
+            self.state = MemberState::Backoff { until };
             return;
         }
         let Some(topics) = &self.topics else {
@@ -33,17 +33,17 @@ impl Membership {
         self.joined_topics.clone_from(topics);
         if !self.owned.is_empty() && now >= self.rebalance_ends() {
             let ms = self.settings.max_poll_interval.as_millis();
-            self.tell_lost(&format!(
+            self.report_lost(&format!(
                 "the group may have rebalanced without the member after max.poll.interval.ms ({ms} ms)"
             ));
         }
-        self.doubtful |= now + self.settings.session_timeout >= self.rebalance_ends();
+        self.join_unconfirmed |= now + self.settings.session_timeout >= self.rebalance_ends();
         let protocols = match self.protocols() {
             Ok(protocols) => protocols,
-            Err(error) => return self.raise(now, error),
+            Err(error) => return self.raise_error(now, error),
         };
         let ticket = self.ticket();
-        self.state = State::Joining { ticket, sent: now };
+        self.state = MemberState::Joining { ticket, sent: now };
         self.heartbeat.in_flight = None;
         self.actions.push_back(Action::Join {
             ticket,
@@ -78,24 +78,24 @@ impl Membership {
             self.heartbeat.alive = now;
         }
         let ticket = self.ticket();
-        self.state = State::Syncing { ticket, sent: now, protocol: protocol.clone() };
+        self.state = MemberState::Syncing { ticket, sent: now, protocol: protocol.clone() };
         self.actions.push_back(Action::Sync { ticket, identity: self.identity(), protocol, assignments });
     }
 
-    pub(crate) fn joined(&mut self, now: Instant, ticket: Ticket, joined: Joined) {
+    pub(crate) fn joined(&mut self, now: Instant, ticket: AttemptId, joined: JoinOutcome) {
         let sent = match self.state {
-            State::Joining { ticket: awaited, sent } if awaited == ticket => sent,
-            _ => return self.joined_in_vain(joined),
+            MemberState::Joining { ticket: awaited, sent } if awaited == ticket => sent,
+            _ => return self.leave_unwanted_member(joined),
         };
         match joined {
-            Joined::In(answer) => {
+            JoinOutcome::Member(answer) => {
                 // The generation began after the coordinator had the request, and any other
                 // rebalance after that.
                 self.heartbeat.settled = self.heartbeat.settled.max(sent);
-                self.doubtful = false;
+                self.join_unconfirmed = false;
                 self.enter(now, answer);
             }
-            Joined::MemberIdRequired(member_id) => {
+            JoinOutcome::MemberIdRequired(member_id) => {
                 let first = self.member_id.is_empty() && !member_id.is_empty();
                 self.member_id = member_id.into();
                 if first {
@@ -103,19 +103,19 @@ impl Membership {
                 }
                 let context = format!("join group {} as member \"{}\"", self.settings.group_id, self.member_id);
                 self.retry_later(now);
-                self.tell_trouble(now, Error::broker(ErrorCode::MEMBER_ID_REQUIRED, context));
+                self.report_retriable(now, Error::broker(ErrorCode::MEMBER_ID_REQUIRED, context));
             }
-            Joined::Failed(error) => self.join_failed(now, error),
+            JoinOutcome::Failed(error) => self.join_failed(now, error),
         }
     }
 
     /// An answer that came after we had turned away: the name that it gave us would hold the group
     /// up until its session lapses.
-    fn joined_in_vain(&mut self, joined: Joined) {
+    fn leave_unwanted_member(&mut self, joined: JoinOutcome) {
         let member_id: Arc<str> = match joined {
-            Joined::In(answer) => answer.member_id.into(),
-            Joined::MemberIdRequired(member_id) => member_id.into(),
-            Joined::Failed(_) => return,
+            JoinOutcome::Member(answer) => answer.member_id.into(),
+            JoinOutcome::MemberIdRequired(member_id) => member_id.into(),
+            JoinOutcome::Failed(_) => return,
         };
         if member_id != self.member_id && self.settings.group_instance_id.is_none() {
             self.actions
@@ -131,7 +131,7 @@ impl Membership {
         let known_type = answer.protocol_type.as_deref().is_none_or(|name| name == PROTOCOL_TYPE);
         let (Some(assignor), true) = (assignor, known_type) else {
             let context = format!("join group {}: protocol {:?} was chosen", self.settings.group_id, answer.protocol);
-            return self.raise(now, Error::broker(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, context));
+            return self.raise_error(now, Error::broker(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, context));
         };
         self.heartbeat.in_flight = None;
         if self.owned.is_empty() {
@@ -147,7 +147,8 @@ impl Membership {
         let topics: BTreeSet<Arc<str>> = members.iter().flat_map(|member| member.topics.iter().cloned()).collect();
         let ticket = self.ticket();
         self.actions.push_back(Action::Count { ticket, topics: topics.clone() });
-        self.state = State::Counting { ticket, assignor, members, keep: answer.skip_assignment, topics };
+        self.state =
+            MemberState::CountingPartitions { ticket, assignor, members, keep: answer.skip_assignment, topics };
     }
 
     /// A member whose subscription is damaged takes part with what can be read of it: the others
@@ -173,11 +174,12 @@ impl Membership {
 
     /// Which partitions the topics have that the leader asked for; topics that do not exist are
     /// missing.
-    pub(crate) fn counted(&mut self, now: Instant, ticket: Ticket, counts: TopicPartitions) {
-        if !matches!(&self.state, State::Counting { ticket: awaited, .. } if *awaited == ticket) {
+    pub(crate) fn partitions_counted(&mut self, now: Instant, ticket: AttemptId, counts: TopicPartitions) {
+        if !matches!(&self.state, MemberState::CountingPartitions { ticket: awaited, .. } if *awaited == ticket) {
             return;
         }
-        let State::Counting { assignor, members, keep, topics, .. } = mem::replace(&mut self.state, State::Outside)
+        let MemberState::CountingPartitions { assignor, members, keep, topics, .. } =
+            mem::replace(&mut self.state, MemberState::Unsubscribed)
         else {
             return;
         };
@@ -190,13 +192,13 @@ impl Membership {
         self.counts = Some(counts.collect());
         match assignments {
             Ok(assignments) => self.send_sync(now, assignor.name().into(), assignments),
-            Err(error) => self.raise(now, error.context(format_args!("group {}", self.settings.group_id))),
+            Err(error) => self.raise_error(now, error.context(format_args!("group {}", self.settings.group_id))),
         }
     }
 
-    pub(crate) fn synced(&mut self, now: Instant, ticket: Ticket, answer: Result<SyncAnswer, Error>) {
+    pub(crate) fn synced(&mut self, now: Instant, ticket: AttemptId, answer: Result<SyncAnswer, Error>) {
         let (protocol, sent) = match &self.state {
-            State::Syncing { ticket: awaited, sent, protocol } if *awaited == ticket => (protocol.clone(), *sent),
+            MemberState::Syncing { ticket: awaited, sent, protocol } if *awaited == ticket => (protocol.clone(), *sent),
             _ => return,
         };
         match answer {
@@ -207,18 +209,20 @@ impl Membership {
                     && answer.protocol.as_deref().is_none_or(|name| name == &*protocol);
                 if !consistent {
                     let context = format!("sync group {}: protocol {:?}", self.settings.group_id, answer.protocol);
-                    return self.raise(now, Error::broker(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, context));
+                    return self.raise_error(now, Error::broker(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, context));
                 }
                 match protocol::decode_assignment(&answer.assignment) {
-                    Ok(partitions) => self.settle(now, partitions.into_iter().collect()),
-                    Err(error) => self.raise(now, error.context(format_args!("group {}", self.settings.group_id))),
+                    Ok(partitions) => self.become_stable(now, partitions.into_iter().collect()),
+                    Err(error) => {
+                        self.raise_error(now, error.context(format_args!("group {}", self.settings.group_id)))
+                    }
                 }
             }
             Err(error) => self.join_failed(now, error),
         }
     }
 
-    fn settle(&mut self, now: Instant, assigned: BTreeSet<TopicPartition>) {
+    fn become_stable(&mut self, now: Instant, assigned: BTreeSet<TopicPartition>) {
         if self.topics.as_ref() != Some(&self.joined_topics) {
             "subscription changed while joining".clone_into(&mut self.reason);
             return self.retry_soon(now);
@@ -227,7 +231,7 @@ impl Membership {
             assigned.iter().map(|p| &*p.topic).filter(|&topic| !self.joined_topics.contains(topic)).collect();
         if !foreign.is_empty() {
             let foreign: Vec<&str> = foreign.into_iter().collect();
-            if let Some(suppressed) = self.raised.admit(None, now) {
+            if let Some(suppressed) = self.raised_errors.admit(None, now) {
                 event!(
                     WARN, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation,
                     topics = %several(&foreign), count = foreign.len(), suppressed,
@@ -256,10 +260,10 @@ impl Membership {
             leader = self.counts.is_some(),
             "joined a generation of the group"
         );
-        self.state = State::Stable;
+        self.state = MemberState::Stable;
         self.backoff.reset();
         self.quick_retries = 0;
-        self.troubled_since = None;
+        self.failing_since = None;
         self.assignments += 1;
         self.last = LastAssignment { partitions: assigned.iter().cloned().collect(), generation: self.generation };
         let taken: BTreeSet<TopicPartition> =
@@ -271,7 +275,7 @@ impl Membership {
         if !taken.is_empty() {
             // Only when we have joined without them can others have them.
             "partitions were given up that others are to have".clone_into(&mut self.reason);
-            self.revoke(now, taken, Then::Join);
+            self.revoke(now, taken, AfterRevocation::Join);
         }
         if !added.is_empty() {
             event!(
@@ -292,6 +296,6 @@ impl Membership {
     }
 
     pub(super) fn retry_later(&mut self, now: Instant) {
-        self.state = State::Waiting { until: now + self.backoff.next(&mut self.rng) };
+        self.state = MemberState::Backoff { until: now + self.backoff.next(&mut self.rng) };
     }
 }

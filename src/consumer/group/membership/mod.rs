@@ -50,12 +50,14 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use errors::PATIENCE;
 
-pub(crate) use actions::{Action, Identity, JoinAnswer, Joined, JoinedMember, Owned, Standing, SyncAnswer, Ticket};
+pub(crate) use actions::{
+    Action, AttemptId, Identity, JoinAnswer, JoinOutcome, JoinedMember, MemberSnapshot, Owned, SyncAnswer,
+};
 
 use super::{
     GroupSettings,
     assignor::{Assignor, GroupMember, LastAssignment, PartitionRacks, RebalanceProtocol},
-    setbacks::Setbacks,
+    setbacks::FailedMemberships,
 };
 use crate::{
     cluster::Backoff,
@@ -77,7 +79,7 @@ pub(crate) struct Membership {
     backoff: Backoff,
     heartbeat_backoff: Backoff,
     rng: StdRng,
-    state: State,
+    state: MemberState,
     /// What is wanted now; `None` while not subscribed.
     topics: Option<BTreeSet<Arc<str>>>,
     /// What the last JoinGroup said that we want.
@@ -98,19 +100,19 @@ pub(crate) struct Membership {
     reason: String,
     /// The consumer unsubscribed, and may have let go of anything that is owned: whatever it wants
     /// since, all of it is given up first.
-    parts_from_all: bool,
+    revokes_all: bool,
     quick_retries: u32,
     /// The coordinator may not have our JoinGroup, and then begins the next generation without us
     /// when the rebalance times out. What we keep while joining is kept until then at the longest.
-    doubtful: bool,
+    join_unconfirmed: bool,
     /// Since when joining has failed for reasons that may pass, and whether the reader was told.
-    troubled_since: Option<(Instant, bool)>,
-    setbacks: Setbacks,
+    failing_since: Option<(Instant, bool)>,
+    setbacks: FailedMemberships,
     /// Joins that fail, and heartbeats, as the log is told of them.
     join_outage: Outage,
     heartbeat_outage: Outage,
     /// Errors that only the user can mend, by code.
-    raised: Limiter<Option<ErrorCode>>,
+    raised_errors: Limiter<Option<ErrorCode>>,
     last_ticket: u64,
     heartbeat: Heartbeat,
     last_poll: Instant,
@@ -118,42 +120,42 @@ pub(crate) struct Membership {
 }
 
 #[derive(Debug)]
-enum State {
-    Outside,
-    Waiting {
+enum MemberState {
+    Unsubscribed,
+    Backoff {
         until: Instant,
     },
-    Parked {
+    AwaitPoll {
         not_before: Instant,
     },
     Joining {
-        ticket: Ticket,
+        ticket: AttemptId,
         sent: Instant,
     },
-    Counting {
-        ticket: Ticket,
+    CountingPartitions {
+        ticket: AttemptId,
         assignor: Arc<dyn Assignor>,
         members: Vec<GroupMember>,
         keep: bool,
         topics: BTreeSet<Arc<str>>,
     },
     Syncing {
-        ticket: Ticket,
+        ticket: AttemptId,
         sent: Instant,
         protocol: Arc<str>,
     },
     Stable,
     Revoking {
-        ticket: Ticket,
+        ticket: AttemptId,
         partitions: BTreeSet<TopicPartition>,
         deadline: Instant,
-        then: Then,
+        then: AfterRevocation,
     },
     Ended(Error),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
+enum AfterRevocation {
     Join,
     Leave,
 }
@@ -161,7 +163,7 @@ enum Then {
 #[derive(Debug)]
 struct Heartbeat {
     due: Instant,
-    in_flight: Option<(Ticket, Instant)>,
+    in_flight: Option<(AttemptId, Instant)>,
     /// When the coordinator last heard of us, at the latest.
     alive: Instant,
     /// When it had not begun another rebalance yet, as far as is known.
@@ -176,12 +178,12 @@ impl Membership {
         let cooperates = |assignor: &Arc<dyn Assignor>| assignor.protocol() == RebalanceProtocol::Cooperative;
         Self {
             cooperative: settings.assignors.iter().all(cooperates),
-            setbacks: Setbacks::new(initial, settings.session_timeout),
+            setbacks: FailedMemberships::new(initial, settings.session_timeout),
             settings,
             backoff: Backoff::new(initial, max),
             heartbeat_backoff: Backoff::new(initial, max),
             rng: StdRng::seed_from_u64(seed),
-            state: State::Outside,
+            state: MemberState::Unsubscribed,
             topics: None,
             joined_topics: BTreeSet::new(),
             member_id: "".into(),
@@ -191,13 +193,13 @@ impl Membership {
             last: LastAssignment::default(),
             counts: None,
             reason: String::new(),
-            parts_from_all: false,
+            revokes_all: false,
             quick_retries: 0,
-            doubtful: false,
-            troubled_since: None,
+            join_unconfirmed: false,
+            failing_since: None,
             join_outage: Outage::after(PATIENCE),
             heartbeat_outage: Outage::after(PATIENCE),
-            raised: Limiter::default(),
+            raised_errors: Limiter::default(),
             last_ticket: 0,
             heartbeat: Heartbeat { due: now, in_flight: None, alive: now, settled: now, complained: false },
             last_poll: now,
@@ -216,32 +218,35 @@ impl Membership {
         let heartbeat = if self.heartbeat.in_flight.is_none() { self.heartbeat.due.min(session) } else { session };
         let poll = self.last_poll + self.settings.max_poll_interval;
         let mut lives = heartbeat.min(poll);
-        if self.doubtful && !self.in_generation() {
+        if self.join_unconfirmed && !self.in_generation() {
             lives = lives.min(self.rebalance_ends());
         }
         let kept = |wake: Option<Instant>| {
             if self.owned.is_empty() { wake } else { Some(wake.map_or(lives, |wake| wake.min(lives))) }
         };
         match &self.state {
-            State::Outside | State::Parked { .. } | State::Ended(_) => None,
-            State::Joining { .. } => kept(None),
-            State::Waiting { until } => kept(Some(*until)),
-            State::Counting { .. } | State::Syncing { .. } => kept(Some(heartbeat)),
-            State::Stable => Some(lives),
-            State::Revoking { deadline, .. } => Some(lives.min(*deadline)),
+            MemberState::Unsubscribed | MemberState::AwaitPoll { .. } | MemberState::Ended(_) => None,
+            MemberState::Joining { .. } => kept(None),
+            MemberState::Backoff { until } => kept(Some(*until)),
+            MemberState::CountingPartitions { .. } | MemberState::Syncing { .. } => kept(Some(heartbeat)),
+            MemberState::Stable => Some(lives),
+            MemberState::Revoking { deadline, .. } => Some(lives.min(*deadline)),
         }
     }
 
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> MemberSnapshot {
         match &self.state {
-            State::Outside => Standing::Alone,
-            State::Parked { .. } => Standing::Out,
-            State::Ended(error) => Standing::Ended(error.clone()),
-            State::Stable | State::Revoking { .. } => {
-                Standing::Member { identity: self.identity(), owned: self.owned.clone() }
+            MemberState::Unsubscribed => MemberSnapshot::NoGroup,
+            MemberState::AwaitPoll { .. } => MemberSnapshot::Fenced,
+            MemberState::Ended(error) => MemberSnapshot::Ended(error.clone()),
+            MemberState::Stable | MemberState::Revoking { .. } => {
+                MemberSnapshot::Member { identity: self.identity(), owned: self.owned.clone() }
             }
-            State::Waiting { .. } | State::Joining { .. } | State::Counting { .. } | State::Syncing { .. } => {
-                Standing::Rebalancing { identity: self.identity(), owned: self.owned.clone() }
+            MemberState::Backoff { .. }
+            | MemberState::Joining { .. }
+            | MemberState::CountingPartitions { .. }
+            | MemberState::Syncing { .. } => {
+                MemberSnapshot::Rebalancing { identity: self.identity(), owned: self.owned.clone() }
             }
         }
     }
@@ -250,38 +255,44 @@ impl Membership {
 
     /// These topics are wanted from now on; `None` for nothing, which leaves the group.
     pub(crate) fn subscribe(&mut self, now: Instant, topics: Option<BTreeSet<Arc<str>>>) {
-        if topics == self.topics || matches!(self.state, State::Ended(_)) {
+        if topics == self.topics || matches!(self.state, MemberState::Ended(_)) {
             return;
         }
         let wanted = topics.is_some();
         self.topics = topics;
-        self.parts_from_all |= !wanted && !self.owned.is_empty();
+        self.revokes_all |= !wanted && !self.owned.is_empty();
         match &mut self.state {
-            State::Outside if wanted => {
+            MemberState::Unsubscribed if wanted => {
                 self.last_poll = now;
                 self.join(now, "the consumer subscribed");
             }
-            State::Revoking { then, .. } => *then = if wanted { Then::Join } else { Then::Leave },
-            State::Stable => self.give_up(now, if wanted { Then::Join } else { Then::Leave }, "subscription changed"),
+            MemberState::Revoking { then, .. } => {
+                *then = if wanted { AfterRevocation::Join } else { AfterRevocation::Leave }
+            }
+            MemberState::Stable => self.give_up(
+                now,
+                if wanted { AfterRevocation::Join } else { AfterRevocation::Leave },
+                "subscription changed",
+            ),
             // What was joined with is compared with what is wanted when the join is through.
             _ if wanted => {}
-            _ => self.give_up(now, Then::Leave, "the consumer unsubscribed"),
+            _ => self.give_up(now, AfterRevocation::Leave, "the consumer unsubscribed"),
         }
     }
 
     /// The reader asked for records, by `now` at the latest.
     pub(crate) fn polled(&mut self, now: Instant) {
         self.last_poll = now;
-        if let State::Parked { not_before } = self.state {
-            self.state = State::Waiting { until: not_before.max(now) };
+        if let MemberState::AwaitPoll { not_before } = self.state {
+            self.state = MemberState::Backoff { until: not_before.max(now) };
             self.tick(now);
         }
     }
 
     /// The consumer has given up what it was asked to.
-    pub(crate) fn revoked(&mut self, now: Instant, ticket: Ticket) {
+    pub(crate) fn revoked(&mut self, now: Instant, ticket: AttemptId) {
         match &self.state {
-            State::Revoking { ticket: awaited, .. } if *awaited == ticket => self.given_up(now, false),
+            MemberState::Revoking { ticket: awaited, .. } if *awaited == ticket => self.given_up(now, false),
             _ => {}
         }
     }
@@ -289,17 +300,17 @@ impl Membership {
     /// The consumer closes: leaves if there is something to leave, and tells the consumer nothing
     /// more.
     pub(crate) fn close(&mut self) {
-        if !matches!(self.state, State::Ended(_)) {
+        if !matches!(self.state, MemberState::Ended(_)) {
             self.actions.clear();
             self.leave("the consumer closed");
-            self.state = State::Ended(Error::new(ErrorKind::Closed, "the consumer is closed"));
+            self.state = MemberState::Ended(Error::new(ErrorKind::Closed, "the consumer is closed"));
         }
     }
 
     // ---- what time does
 
     pub(crate) fn tick(&mut self, now: Instant) {
-        if let State::Waiting { until } = self.state
+        if let MemberState::Backoff { until } = self.state
             && now >= until
         {
             self.send_join(now);
@@ -312,24 +323,24 @@ impl Membership {
             let cause = format!(
                 "no heartbeat was answered for session.timeout.ms ({ms} ms), after which the coordinator gives a member up"
             );
-            self.lose(now, false, "the session timed out", &cause);
+            self.lose_partitions(now, false, "the session timed out", &cause);
             return;
         }
-        if self.doubtful && !self.in_generation() && now >= self.rebalance_ends() {
+        if self.join_unconfirmed && !self.in_generation() && now >= self.rebalance_ends() {
             let ms = self.settings.max_poll_interval.as_millis();
             let cause = format!(
                 "no JoinGroup was answered for max.poll.interval.ms ({ms} ms), after which the group rebalances without a \
                  member"
             );
-            self.lose(now, false, "the rebalance may be over without us", &cause);
+            self.lose_partitions(now, false, "the rebalance may be over without us", &cause);
             return;
         }
-        let reads = matches!(self.state, State::Stable | State::Revoking { .. }) || !self.owned.is_empty();
+        let reads = matches!(self.state, MemberState::Stable | MemberState::Revoking { .. }) || !self.owned.is_empty();
         if reads && now >= self.last_poll + self.settings.max_poll_interval {
             self.poll_interval_passed(now);
             return;
         }
-        if let State::Revoking { deadline, .. } = self.state
+        if let MemberState::Revoking { deadline, .. } = self.state
             && now >= deadline
         {
             self.given_up(now, true);
@@ -352,14 +363,14 @@ impl Membership {
             before.len() != now.len() || (near && *before != now)
         };
         let changed = counts.iter().any(|(topic, before)| differ(before, look(topic).unwrap_or_default()));
-        if changed && matches!(self.state, State::Stable) {
-            self.give_up(now, Then::Join, "the leader saw the partitions of a topic change");
+        if changed && matches!(self.state, MemberState::Stable) {
+            self.give_up(now, AfterRevocation::Join, "the leader saw the partitions of a topic change");
         }
     }
 
     // ---- what the coordinator says
 
-    pub(crate) fn heartbeat_answered(&mut self, now: Instant, ticket: Ticket, answer: Result<(), Error>) {
+    pub(crate) fn heartbeat_answered(&mut self, now: Instant, ticket: AttemptId, answer: Result<(), Error>) {
         let sent = match self.heartbeat.in_flight {
             Some((awaited, sent)) if awaited == ticket => sent,
             _ => return,
@@ -375,7 +386,7 @@ impl Membership {
                 self.heartbeat.complained = false;
                 self.heartbeat_backoff.reset();
                 self.setbacks.clear();
-                self.tell_heartbeats_answered(now);
+                self.log_heartbeats_recovered(now);
             }
             Err(error) if error.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS) => {
                 self.heartbeat.alive = self.heartbeat.alive.max(sent);
@@ -385,7 +396,9 @@ impl Membership {
             // Where the answer that says so does not come, it is asked for again.
             Err(error) if error.code() == Some(ErrorCode::ILLEGAL_GENERATION) && !self.in_generation() => {
                 self.heartbeat.alive = self.heartbeat.alive.max(sent);
-                if std::mem::replace(&mut self.doubtful, true) && matches!(self.state, State::Joining { .. }) {
+                if std::mem::replace(&mut self.join_unconfirmed, true)
+                    && matches!(self.state, MemberState::Joining { .. })
+                {
                     self.join(now, "the answer to the last join did not come");
                 }
             }
@@ -393,7 +406,7 @@ impl Membership {
                 if !self.expelled(now, &error) {
                     let pause = self.heartbeat_backoff.next(&mut self.rng);
                     self.heartbeat.due = now + pause.min(self.settings.heartbeat_interval);
-                    self.complain(now, error);
+                    self.report_heartbeat_error(now, error);
                 }
             }
         }
@@ -421,7 +434,13 @@ impl Membership {
 
     /// Whether the coordinator counts us into a generation, so that heartbeats are due.
     fn in_generation(&self) -> bool {
-        matches!(self.state, State::Counting { .. } | State::Syncing { .. } | State::Stable | State::Revoking { .. })
+        matches!(
+            self.state,
+            MemberState::CountingPartitions { .. }
+                | MemberState::Syncing { .. }
+                | MemberState::Stable
+                | MemberState::Revoking { .. }
+        )
     }
 
     /// Whether something depends on the coordinator's knowing that we live: our place in a
@@ -436,9 +455,9 @@ impl Membership {
         self.heartbeat.settled + self.settings.max_poll_interval
     }
 
-    fn ticket(&mut self) -> Ticket {
+    fn ticket(&mut self) -> AttemptId {
         self.last_ticket += 1;
-        Ticket(self.last_ticket)
+        AttemptId(self.last_ticket)
     }
 
     fn join(&mut self, now: Instant, reason: &str) {
@@ -447,19 +466,19 @@ impl Membership {
     }
 
     fn rebalance_found(&mut self, now: Instant, error: &Error) {
-        if matches!(self.state, State::Stable) {
-            self.set_back(now, error);
-            self.give_up(now, Then::Join, "the group rebalances");
+        if matches!(self.state, MemberState::Stable) {
+            self.count_failed_membership(now, error);
+            self.give_up(now, AfterRevocation::Join, "the group rebalances");
         }
     }
 
     /// Asks the consumer for what has to be given up before going on, if it has anything of it.
-    fn give_up(&mut self, now: Instant, then: Then, reason: &str) {
+    fn give_up(&mut self, now: Instant, then: AfterRevocation, reason: &str) {
         reason.clone_into(&mut self.reason);
-        let parts_from_all = std::mem::take(&mut self.parts_from_all);
+        let parts_from_all = std::mem::take(&mut self.revokes_all);
         let kept = |partition: &TopicPartition| {
             self.cooperative
-                && then == Then::Join
+                && then == AfterRevocation::Join
                 && !parts_from_all
                 && self.topics.as_ref().is_some_and(|topics| topics.contains(&partition.topic))
         };
@@ -468,11 +487,11 @@ impl Membership {
     }
 
     /// Asks the consumer for these, and goes on when it has given them up.
-    fn revoke(&mut self, now: Instant, partitions: BTreeSet<TopicPartition>, then: Then) {
+    fn revoke(&mut self, now: Instant, partitions: BTreeSet<TopicPartition>, then: AfterRevocation) {
         if partitions.is_empty() {
             return match then {
-                Then::Join => self.send_join(now),
-                Then::Leave => self.leave("the consumer unsubscribed"),
+                AfterRevocation::Join => self.send_join(now),
+                AfterRevocation::Leave => self.leave("the consumer unsubscribed"),
             };
         }
         // Never so short that a reader has no chance, whatever the settings.
@@ -485,19 +504,20 @@ impl Membership {
             "partitions are revoked: the reader is asked to finish with them"
         );
         self.actions.push_back(Action::Revoke { ticket, partitions: revoked });
-        self.state = State::Revoking { ticket, partitions, deadline, then };
+        self.state = MemberState::Revoking { ticket, partitions, deadline, then };
     }
 
     /// What was asked for is ours no longer; `too_late` if the consumer did not answer in time.
     fn given_up(&mut self, now: Instant, too_late: bool) {
-        let State::Revoking { partitions, then, .. } = std::mem::replace(&mut self.state, State::Stable) else {
+        let MemberState::Revoking { partitions, then, .. } = std::mem::replace(&mut self.state, MemberState::Stable)
+        else {
             return;
         };
         let owned = Arc::make_mut(&mut self.owned);
         owned.retain(|partition, _| !partitions.contains(partition));
         if too_late {
             let partitions: Vec<TopicPartition> = partitions.into_iter().collect();
-            self.warn_of_loss(&partitions, &self.too_slow());
+            self.warn_of_loss(&partitions, &self.poll_interval_message());
             self.actions.push_back(Action::Lost { partitions });
         }
         let reason = self.reason.clone();
@@ -507,7 +527,7 @@ impl Membership {
     fn leave(&mut self, reason: &'static str) {
         self.say_goodbye(reason);
         self.reset();
-        self.state = State::Outside;
+        self.state = MemberState::Unsubscribed;
     }
 
     /// A static member does not leave: it may come back under its instance id and have its

@@ -4,11 +4,11 @@
 use super::{tests::error, *};
 
 /// Whom an answer goes to: which of the test's members, and which of its attempts.
-pub(super) type Address = (usize, Ticket);
+pub(super) type Address = (usize, AttemptId);
 
 #[derive(Debug)]
 pub(super) enum Reply {
-    Joined(Joined),
+    Joined(JoinOutcome),
     Synced(Result<SyncAnswer, Error>),
     Heartbeat(Result<(), Error>),
 }
@@ -97,10 +97,10 @@ impl Coordinator {
             self.names += 1;
             let name = format!("m{}", self.names);
             self.pending.insert(name.clone(), now);
-            return self.replies.push((from, Reply::Joined(Joined::MemberIdRequired(name))));
+            return self.replies.push((from, Reply::Joined(JoinOutcome::MemberIdRequired(name))));
         }
         if self.pending.remove(member_id).is_none() && !self.members.contains_key(member_id) {
-            let refused = Joined::Failed(error(ErrorCode::UNKNOWN_MEMBER_ID));
+            let refused = JoinOutcome::Failed(error(ErrorCode::UNKNOWN_MEMBER_ID));
             return self.replies.push((from, Reply::Joined(refused)));
         }
         let member = self.members.entry(member_id.to_owned()).or_insert_with(|| Known {
@@ -172,7 +172,7 @@ impl Coordinator {
         self.pending.remove(member_id);
         if let Some(gone) = self.members.remove(member_id) {
             let refused = || error(ErrorCode::UNKNOWN_MEMBER_ID);
-            self.replies.extend(gone.joining.map(|address| (address, Reply::Joined(Joined::Failed(refused())))));
+            self.replies.extend(gone.joining.map(|address| (address, Reply::Joined(JoinOutcome::Failed(refused())))));
             self.replies.extend(gone.syncing.map(|address| (address, Reply::Synced(Err(refused())))));
             self.rebalance(now);
         }
@@ -184,7 +184,7 @@ impl Coordinator {
         for member in self.members.values_mut() {
             member.seen = now;
             let lost = || error(ErrorCode::NOT_COORDINATOR);
-            self.replies.extend(member.joining.take().map(|a| (a, Reply::Joined(Joined::Failed(lost())))));
+            self.replies.extend(member.joining.take().map(|a| (a, Reply::Joined(JoinOutcome::Failed(lost())))));
             self.replies.extend(member.syncing.take().map(|a| (a, Reply::Synced(Err(lost())))));
         }
         self.rebalance(now);
@@ -244,7 +244,8 @@ impl Coordinator {
                 skip_assignment: false,
                 members: if leads { all.clone() } else { Vec::new() },
             };
-            self.replies.extend(member.joining.take().map(|address| (address, Reply::Joined(Joined::In(answer)))));
+            self.replies
+                .extend(member.joining.take().map(|address| (address, Reply::Joined(JoinOutcome::Member(answer)))));
         }
         self.leader = leader;
     }

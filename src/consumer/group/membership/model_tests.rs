@@ -25,10 +25,10 @@ enum Request {
 
 #[derive(Debug)]
 enum Happening {
-    Arrives { from: usize, ticket: Ticket, request: Request },
-    Answered { to: usize, ticket: Ticket, reply: Reply },
-    Counted { to: usize, ticket: Ticket, topics: BTreeSet<Arc<str>> },
-    Revoked { by: usize, ticket: Ticket },
+    Arrives { from: usize, ticket: AttemptId, request: Request },
+    Answered { to: usize, ticket: AttemptId, reply: Reply },
+    Counted { to: usize, ticket: AttemptId, topics: BTreeSet<Arc<str>> },
+    Revoked { by: usize, ticket: AttemptId },
     Polls { by: usize },
     Mischief,
 }
@@ -37,7 +37,7 @@ struct Peer {
     member: Membership,
     owned: BTreeSet<TopicPartition>,
     last_heartbeat: Instant,
-    heartbeat_in_flight: Option<Ticket>,
+    heartbeat_in_flight: Option<AttemptId>,
     fatal: bool,
 }
 
@@ -69,7 +69,7 @@ struct World {
     agenda: BTreeMap<(Instant, u64), Happening>,
     happenings: u64,
     counts: BTreeMap<Arc<str>, usize>,
-    unanswered: Vec<(usize, Ticket)>,
+    unanswered: Vec<(usize, AttemptId)>,
     assignments: usize,
 }
 
@@ -132,7 +132,7 @@ impl World {
         self.drain(by);
     }
 
-    fn send(&mut self, from: usize, ticket: Ticket, request: Request) {
+    fn send(&mut self, from: usize, ticket: AttemptId, request: Request) {
         let latency = self.latency();
         // Whatever is not answered is given up, as the task does.
         let timeout = if matches!(request, Request::Heartbeat { .. }) { 22_500 } else { 305_000 };
@@ -172,7 +172,7 @@ impl World {
 
     fn failure(request: &Request, error: Error) -> Option<Reply> {
         match request {
-            Request::Join { .. } => Some(Reply::Joined(Joined::Failed(error))),
+            Request::Join { .. } => Some(Reply::Joined(JoinOutcome::Failed(error))),
             Request::Sync { .. } => Some(Reply::Synced(Err(error))),
             Request::Heartbeat { .. } => Some(Reply::Heartbeat(Err(error))),
             Request::Leave { .. } => None,
@@ -209,7 +209,7 @@ impl World {
                     peer.heartbeat_in_flight = Some(ticket);
                     self.send(i, ticket, Request::Heartbeat { identity });
                 }
-                Action::Leave { member_id, .. } => self.send(i, Ticket(0), Request::Leave { member_id }),
+                Action::Leave { member_id, .. } => self.send(i, AttemptId(0), Request::Leave { member_id }),
                 Action::Assigned { partitions } => {
                     let eager = !peer.member.cooperative;
                     assert!(!eager || peer.owned.is_empty(), "seed {}: assigned before giving up", self.seed);
@@ -292,11 +292,11 @@ impl World {
                     .into_iter()
                     .filter_map(|topic| Some((topic.clone(), vec![PartitionRacks::new(); *self.counts.get(&topic)?])));
                 let known = known.collect();
-                self.with(to, |peer, now| peer.member.counted(now, ticket, known));
+                self.with(to, |peer, now| peer.member.partitions_counted(now, ticket, known));
             }
             Happening::Revoked { by, ticket } => self.with(by, |peer, now| {
                 // The consumer answers only for what it was not told to be lost.
-                if let State::Revoking { ticket: awaited, partitions, .. } = &peer.member.state
+                if let MemberState::Revoking { ticket: awaited, partitions, .. } = &peer.member.state
                     && *awaited == ticket
                 {
                     peer.owned.retain(|partition| !partitions.contains(partition));
@@ -379,7 +379,8 @@ impl World {
     fn heartbeats_in_time(&self) {
         for peer in self.peers.iter().flatten() {
             assert!(!peer.fatal, "seed {}: nothing fatal happened", self.seed);
-            if matches!(peer.member.state, State::Stable | State::Revoking { .. }) && peer.heartbeat_in_flight.is_none()
+            if matches!(peer.member.state, MemberState::Stable | MemberState::Revoking { .. })
+                && peer.heartbeat_in_flight.is_none()
             {
                 let silence = self.now - peer.last_heartbeat;
                 assert!(silence <= settings(None).heartbeat_interval, "seed {}: silent for {silence:?}", self.seed);
@@ -393,12 +394,22 @@ impl World {
         let mut wanted = BTreeSet::new();
         for peer in self.peers.iter().flatten() {
             if let Some(topics) = &peer.member.topics {
-                assert!(matches!(peer.member.state, State::Stable), "seed {}: {:?}", self.seed, peer.member.state);
+                assert!(
+                    matches!(peer.member.state, MemberState::Stable),
+                    "seed {}: {:?}",
+                    self.seed,
+                    peer.member.state
+                );
                 assert_eq!(peer.member.generation, self.coordinator.generation, "seed {}", self.seed);
                 assert_eq!(*topics, peer.member.joined_topics, "seed {}", self.seed);
                 wanted.extend(topics.iter().cloned());
             } else {
-                assert!(matches!(peer.member.state, State::Outside), "seed {}: {:?}", self.seed, peer.member.state);
+                assert!(
+                    matches!(peer.member.state, MemberState::Unsubscribed),
+                    "seed {}: {:?}",
+                    self.seed,
+                    peer.member.state
+                );
             }
         }
         let all: BTreeSet<TopicPartition> = self
@@ -431,16 +442,16 @@ fn goes_wrong_and_settles(kind: Kind) {
 }
 
 #[test]
-fn whatever_goes_wrong_no_partition_has_two_owners_and_the_group_settles_in_the_end() {
+fn eager_members_settle_with_one_owner() {
     goes_wrong_and_settles(Kind::Eager);
 }
 
 #[test]
-fn whatever_goes_wrong_cooperative_members_settle_and_no_partition_has_two_owners() {
+fn cooperative_members_settle_with_one_owner() {
     goes_wrong_and_settles(Kind::Cooperative);
 }
 
 #[test]
-fn a_group_on_its_way_from_eager_to_cooperative_settles_and_no_partition_has_two_owners() {
+fn mixed_members_settle_with_one_owner() {
     goes_wrong_and_settles(Kind::Mixed);
 }

@@ -16,7 +16,7 @@ async fn settled(cluster: &Cluster) -> Member {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_committed_is_read_back() {
+async fn committed_returns_committed_offsets_and_metadata() {
     let cluster = cluster(Options::new()).await;
     let member = settled(&cluster).await;
     let offset = OffsetAndMetadata { offset: 42, leader_epoch: Some(0), metadata: "from here".to_owned() };
@@ -31,7 +31,7 @@ async fn what_is_committed_is_read_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_is_owned_is_committed() {
+async fn rejects_commit_of_unowned_partition() {
     let cluster = cluster(Options::new()).await;
     let member = settled(&cluster).await;
     let before = cluster.requests(ApiKey::OffsetCommit);
@@ -42,7 +42,7 @@ async fn only_what_is_owned_is_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_not_subscribed_commits_without_a_generation_unless_the_group_has_members() {
+async fn unsubscribed_commit_fails_if_group_has_members() {
     let cluster = cluster(Options::new()).await;
     let alone = Member::new(&cluster);
     alone.handle.commit(vec![(tp(0), 3.into())], soon()).await.unwrap();
@@ -54,7 +54,7 @@ async fn who_is_not_subscribed_commits_without_a_generation_unless_the_group_has
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_of_a_generation_that_ended_meanwhile_fails_and_is_not_repeated() {
+async fn commit_fails_when_its_generation_ends() {
     let cluster = cluster(Options::new()).await;
     let first = settled(&cluster).await;
     let busy = cluster.fault(on(ApiKey::OffsetCommit).forever().error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
@@ -71,7 +71,7 @@ async fn a_commit_of_a_generation_that_ended_meanwhile_fails_and_is_not_repeated
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rebalance_is_told_as_such() {
+async fn rebalance_error_is_returned_and_rejoins() {
     let cluster = cluster(Options::new()).await;
     let mut member = settled(&cluster).await;
     cluster.fault(on(ApiKey::OffsetCommit).times(1).error(ErrorCode::REBALANCE_IN_PROGRESS));
@@ -83,7 +83,7 @@ async fn a_rebalance_is_told_as_such() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expelled_members_commit_fails_and_it_joins_anew() {
+async fn expelled_member_fails_commit_and_rejoins() {
     for code in [ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::ILLEGAL_GENERATION, ErrorCode::GROUP_ID_NOT_FOUND] {
         let cluster = cluster(Options::new()).await;
         let mut member = settled(&cluster).await;
@@ -96,7 +96,7 @@ async fn an_expelled_members_commit_fails_and_it_joins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commits_keep_their_order_even_when_the_first_has_to_be_repeated() {
+async fn commits_keep_order_when_first_is_retried() {
     let cluster = cluster(Options::new()).await;
     let member = settled(&cluster).await;
     cluster.fault(on(ApiKey::OffsetCommit).times(3).error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
@@ -111,7 +111,7 @@ async fn commits_keep_their_order_even_when_the_first_has_to_be_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_is_given_up_harms_no_other() {
+async fn dropped_commit_future_does_not_affect_others() {
     let cluster = cluster(Options::new()).await;
     let member = settled(&cluster).await;
     let hang = cluster.fault(on(ApiKey::OffsetCommit).times(1).delay(Duration::from_secs(3)));
@@ -124,7 +124,7 @@ async fn a_commit_that_is_given_up_harms_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_ends_a_commit_and_names_what_was_in_the_way() {
+async fn commit_timeout_error_names_last_error() {
     let cluster = cluster(Options::new()).await;
     let member = settled(&cluster).await;
     cluster.fault(on(ApiKey::OffsetCommit).forever().error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));

@@ -37,7 +37,7 @@ async fn share(members: &mut [Member], each: &[usize]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_keep_what_does_not_move() {
+async fn rebalance_revokes_only_moving_partitions() {
     let cluster = cluster(Options::new()).await;
     let mut first = joined(&cluster, cooperative());
     first.owns(partitions("t", 0..4)).await;
@@ -52,7 +52,7 @@ async fn members_keep_what_does_not_move() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_strategy_shares_out_and_takes_over() {
+async fn every_assignor_shares_partitions_and_takes_over() {
     let strategies: [Vec<Arc<dyn Assignor>>; 5] = [
         vec![Arc::new(RoundRobinAssignor)],
         vec![Arc::new(StickyAssignor)],
@@ -99,7 +99,7 @@ impl Assignor for Backwards {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commits_go_on_over_a_rebalance_that_keeps_the_partitions() {
+async fn commits_kept_partitions_during_rebalance() {
     let cluster = cluster(Options::new()).await;
     let mut first = joined(&cluster, cooperative());
     first.owns(partitions("t", 0..4)).await;
@@ -123,7 +123,7 @@ async fn commits_go_on_over_a_rebalance_that_keeps_the_partitions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_moves_from_eager_to_cooperative_by_restarting_its_members_twice() {
+async fn rolling_restarts_migrate_eager_to_cooperative() {
     let cluster = cluster(Options::new()).await;
     let range = || with(vec![Arc::new(RangeAssignor)]);
     let mut members = vec![joined(&cluster, range()), joined(&cluster, range())];
@@ -141,7 +141,7 @@ async fn a_group_moves_from_eager_to_cooperative_by_restarting_its_members_twice
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cooperative_static_member_comes_back_to_what_it_had() {
+async fn restarted_static_member_regains_its_partitions() {
     let cluster = cluster(Options::new()).await;
     let fixed = |id: &str| GroupSettings { group_instance_id: Some(id.into()), ..cooperative() };
     let mut first = joined(&cluster, fixed("a"));
@@ -158,7 +158,7 @@ async fn a_cooperative_static_member_comes_back_to_what_it_had() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_while_the_coordinator_is_away_is_lost_with_the_session() {
+async fn kept_partitions_are_lost_on_session_timeout() {
     let cluster = cluster(Options::new()).await;
     let mut first = joined(&cluster, cooperative());
     first.owns(partitions("t", 0..4)).await;
@@ -174,7 +174,7 @@ async fn what_is_kept_while_the_coordinator_is_away_is_lost_with_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn groups_without_a_common_assignor_are_told_so() {
+async fn reports_group_without_common_assignor() {
     let cluster = cluster(Options::new()).await;
     let mut first = joined(&cluster, with(vec![Arc::new(RangeAssignor)]));
     first.owns(partitions("t", 0..4)).await;
@@ -185,7 +185,7 @@ async fn groups_without_a_common_assignor_are_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coordinator_that_moves_or_forgets_the_group_is_joined_again() {
+async fn rejoins_when_coordinator_moves_or_forgets_group() {
     for assignors in [defaults(), vec![Arc::new(CooperativeStickyAssignor) as Arc<dyn Assignor>]] {
         let cluster = cluster(Options::new().brokers(3)).await;
         let mut members: Vec<Member> = (0..2).map(|_| joined(&cluster, with(assignors.clone()))).collect();
@@ -214,7 +214,7 @@ async fn a_coordinator_that_moves_or_forgets_the_group_is_joined_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_is_refused_in_the_middle_of_a_rebalance_gets_through_behind_it() {
+async fn commit_refused_during_rebalance_succeeds_afterwards() {
     let cluster = cluster(Options::new()).await;
     let mut first = joined(&cluster, cooperative());
     first.owns(partitions("t", 0..4)).await;

@@ -39,7 +39,7 @@ const ASKED: [ApiKey; 6] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn coordinators_that_are_loading_or_moved_are_waited_for_or_found() {
+async fn waits_for_loading_or_moved_coordinator() {
     let codes =
         [ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, ErrorCode::COORDINATOR_NOT_AVAILABLE, ErrorCode::NOT_COORDINATOR];
     for key in ASKED {
@@ -51,7 +51,7 @@ async fn coordinators_that_are_loading_or_moved_are_waited_for_or_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_is_not_known_or_late_comes_again() {
+async fn rejoins_after_membership_error_in_any_request() {
     let codes = [ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::ILLEGAL_GENERATION, ErrorCode::REBALANCE_IN_PROGRESS];
     for key in [ApiKey::JoinGroup, ApiKey::SyncGroup, ApiKey::Heartbeat, ApiKey::OffsetCommit] {
         for code in codes {
@@ -62,7 +62,7 @@ async fn a_member_that_is_not_known_or_late_comes_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_that_only_the_user_can_mend_are_told_and_mended() {
+async fn reports_permanent_error_once_and_rejoins() {
     let codes = [
         ErrorCode::GROUP_AUTHORIZATION_FAILED,
         ErrorCode::INCONSISTENT_GROUP_PROTOCOL,
@@ -83,7 +83,7 @@ async fn errors_that_only_the_user_can_mend_are_told_and_mended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_that_break_are_made_anew() {
+async fn reconnects_after_connection_or_response_loss() {
     for key in ASKED {
         let cluster = cluster(Options::new()).await;
         gets_through(&cluster, &format!("{key} dropped"), on(key).times(2).drop_connection()).await;
@@ -92,7 +92,7 @@ async fn connections_that_break_are_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_cannot_be_read_are_asked_for_again_or_told() {
+async fn recovers_from_truncated_responses() {
     for key in [ApiKey::JoinGroup, ApiKey::SyncGroup, ApiKey::Heartbeat] {
         let cluster = cluster(Options::new()).await;
         cluster.fault(on(key).times(1).truncate_response());
@@ -104,7 +104,7 @@ async fn answers_that_cannot_be_read_are_asked_for_again_or_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_answers_end_nothing() {
+async fn slow_responses_keep_membership() {
     for key in ASKED {
         let cluster = cluster(Options::new()).await;
         let slow = on(key).times(2).delay(Duration::from_secs(3));
@@ -113,7 +113,7 @@ async fn slow_answers_end_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_home_at_first_is_only_a_wait() {
+async fn waits_for_unreachable_broker_to_return() {
     let cluster = cluster(Options::new()).await;
     let broker = cluster.brokers()[0];
     cluster.kill(broker).await.unwrap();

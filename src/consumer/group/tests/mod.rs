@@ -223,7 +223,7 @@ async fn drive(
             },
             _ = polls.tick() => {
                 if habits.polls.load(SeqCst) {
-                    drop(handle.reading());
+                    drop(handle.begin_poll());
                 }
             }
         }

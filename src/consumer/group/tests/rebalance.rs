@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_member_alone_owns_everything_and_keeps_it() {
+async fn single_member_owns_and_keeps_all_partitions() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(partitions("t", 0..4)).await;
@@ -19,7 +19,7 @@ async fn a_member_alone_owns_everything_and_keeps_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_members_share_and_the_one_that_stays_takes_over() {
+async fn remaining_member_takes_over_after_close() {
     let cluster = cluster(Options::new().brokers(3)).await;
     let mut first = Member::joined(&cluster, &["t"]);
     first.owns(partitions("t", 0..4)).await;
@@ -36,7 +36,7 @@ async fn two_members_share_and_the_one_that_stays_takes_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_session_of_a_member_that_died_lapses() {
+async fn partitions_move_when_member_session_expires() {
     let cluster = cluster(Options::new()).await;
     let mut first = Member::joined(&cluster, &["t"]);
     let mut second = Member::joined(&cluster, &["t"]);
@@ -48,7 +48,7 @@ async fn the_session_of_a_member_that_died_lapses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_members_come_and_go_and_every_partition_has_one_owner() {
+async fn partitions_have_one_owner_under_churn() {
     let cluster = cluster(Options::new().brokers(2)).await;
     let mut members = Vec::new();
     for round in 0..6 {
@@ -64,7 +64,7 @@ async fn many_members_come_and_go_and_every_partition_has_one_owner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_revocation_heartbeats_and_commits_and_loses_nothing() {
+async fn slow_revocation_commits_and_loses_nothing() {
     let cluster = cluster(Options::new()).await;
     let mut first = Member::joined(&cluster, &["t"]);
     first.owns(partitions("t", 0..4)).await;
@@ -79,7 +79,7 @@ async fn a_slow_revocation_heartbeats_and_commits_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_that_never_ends_loses_and_the_others_go_on() {
+async fn endless_revocation_loses_partitions_and_others_continue() {
     let cluster = cluster(Options::new()).await;
     let mut first = Member::joined(&cluster, &["t"]);
     first.owns(partitions("t", 0..4)).await;
@@ -91,7 +91,7 @@ async fn a_revocation_that_never_ends_loses_and_the_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_stops_asking_leaves_the_group_and_comes_back_when_it_asks() {
+async fn leaves_when_poll_timer_expires_then_rejoins() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(partitions("t", 0..4)).await;
@@ -110,12 +110,12 @@ async fn a_reader_that_stops_asking_leaves_the_group_and_comes_back_when_it_asks
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_waits_for_records_stays() {
+async fn waiting_reader_stays_in_group() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(partitions("t", 0..4)).await;
     member.polls(false);
-    let reading = member.handle.reading();
+    let reading = member.handle.begin_poll();
     sleep(POLL_INTERVAL * 3).await;
     assert!(member.now().errors.is_empty());
     drop(reading);
@@ -123,7 +123,7 @@ async fn a_reader_that_waits_for_records_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_static_member_comes_back_without_a_rebalance() {
+async fn static_member_restarts_without_rebalance() {
     let cluster = cluster(Options::new()).await;
     let mut first = Member::with(&cluster, static_settings("a"));
     first.subscribe(&["t"]);
@@ -145,7 +145,7 @@ async fn a_static_member_comes_back_without_a_rebalance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_with_the_same_instance_id_fence_the_older() {
+async fn duplicate_instance_id_fences_older_member() {
     let cluster = cluster(Options::new()).await;
     let mut first = Member::with(&cluster, static_settings("a"));
     first.subscribe(&["t"]);
@@ -162,7 +162,7 @@ async fn two_with_the_same_instance_id_fence_the_older() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_coordinator_moves_and_nobody_notices() {
+async fn coordinator_move_causes_no_rebalance() {
     let cluster = cluster(Options::new().brokers(3)).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(partitions("t", 0..4)).await;
@@ -180,7 +180,7 @@ async fn the_coordinator_moves_and_nobody_notices() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_coordinators_broker_dies_and_the_group_goes_on_elsewhere() {
+async fn group_survives_failure_of_coordinator_broker() {
     let cluster = cluster(Options::new().brokers(3)).await;
     let mut first = Member::joined(&cluster, &["t"]);
     let mut second = Member::joined(&cluster, &["t"]);
@@ -193,7 +193,7 @@ async fn the_coordinators_broker_dies_and_the_group_goes_on_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coordinator_that_is_silent_for_longer_than_the_session_loses_the_partitions() {
+async fn silent_coordinator_loses_partitions_after_session_timeout() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(partitions("t", 0..4)).await;
@@ -204,7 +204,7 @@ async fn a_coordinator_that_is_silent_for_longer_than_the_session_loses_the_part
 }
 
 #[tokio::test(start_paused = true)]
-async fn subscriptions_change_while_the_member_is_in() {
+async fn changing_subscription_changes_assignment_without_loss() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("u", 2).unwrap();
     let mut member = Member::joined(&cluster, &["t"]);
@@ -223,7 +223,7 @@ async fn subscriptions_change_while_the_member_is_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expressions_pick_up_topics_and_partitions_as_they_come() {
+async fn regex_follows_created_and_deleted_topics() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["^t", "^audit\\."]);
     member.owns(partitions("t", 0..4)).await;
@@ -241,7 +241,7 @@ async fn expressions_pick_up_topics_and_partitions_as_they_come() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_does_not_exist_yet_is_assigned_when_it_does() {
+async fn assigns_topic_once_it_is_created() {
     let cluster = cluster(Options::new().auto_create(false)).await;
     let mut member = Member::joined(&cluster, &["later"]);
     member.until("an empty assignment", |heard| heard.assigned == 1).await;
@@ -251,7 +251,7 @@ async fn a_topic_that_does_not_exist_yet_is_assigned_when_it_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn old_brokers_are_joined_with_old_versions() {
+async fn joins_old_brokers_with_oldest_versions() {
     let oldest = [
         (ApiKey::JoinGroup, 0),
         (ApiKey::SyncGroup, 0),
@@ -277,7 +277,7 @@ async fn old_brokers_are_joined_with_old_versions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_is_bounded_when_nobody_answers() {
+async fn close_ends_at_deadline_without_coordinator() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(partitions("t", 0..4)).await;
@@ -302,7 +302,7 @@ async fn full_group_ends_the_member() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expression_may_match_ten_thousand_topics() {
+async fn regex_matches_ten_thousand_topics() {
     let cluster = cluster(Options::new()).await;
     for n in 0..10_000 {
         cluster.create_topic(&format!("many-{n}"), 1).unwrap();

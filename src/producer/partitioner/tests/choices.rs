@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use proptest::prelude::*;
 
 use super::super::{
-    Choice, Chooser, Clogged, CustomPartitioner, Leader, Load, PartitionChoice, Partitioner, Partitioning,
-    TopicSnapshot, named,
+    BrokerUnavailable, Choice, Chooser, CustomPartitioner, Leader, PartitionChoice, PartitionLoad, Partitioner,
+    Partitioning, TopicSnapshot, named,
 };
 use crate::{error::ErrorKind, record::Record};
 
@@ -15,8 +15,8 @@ pub(super) fn leader(node: i32, rack: Option<&str>) -> Leader {
 }
 
 fn chooser(partitioning: &Partitioning, leaders: Vec<Leader>) -> Chooser {
-    let load = |_| Arc::new(Load::default());
-    Chooser::new(5, leaders, partitioning, None, load, |_| Clogged::default(), None)
+    let load = |_| Arc::new(PartitionLoad::default());
+    Chooser::new(5, leaders, partitioning, None, load, |_| BrokerUnavailable::default(), None)
 }
 
 fn by(partitioner: Partitioner) -> Partitioning {
@@ -25,8 +25,8 @@ fn by(partitioner: Partitioner) -> Partitioning {
 
 /// The partition of a record with that key; `None` for any.
 fn chosen(partitioning: &Partitioning, chooser: &Chooser, key: Option<&[u8]>) -> Option<usize> {
-    let record = Record::to("t").value("v");
-    let record = key.into_iter().fold(record, |record, key| record.key(key));
+    let record = Record::to("t").with_value("v");
+    let record = key.into_iter().fold(record, |record, key| record.with_key(key));
     match chooser.choose(&record, "t", partitioning, || {}) {
         Choice::Partition(partition) => Some(partition),
         Choice::Any => None,
@@ -37,7 +37,7 @@ fn chosen(partitioning: &Partitioning, chooser: &Chooser, key: Option<&[u8]>) ->
 /// librdkafka's tests/0048-partitioner.c: its keys, and the hashes that it expects of each
 /// partitioner.
 #[test]
-fn keys_go_where_librdkafka_sends_them() {
+fn assigns_keys_to_same_partitions_as_librdkafka() {
     let keys: [Option<&[u8]>; 5] = [
         None,
         Some(b""),
@@ -71,7 +71,7 @@ fn keys_go_where_librdkafka_sends_them() {
 }
 
 #[test]
-fn leaders_do_not_move_keys() {
+fn keyed_partition_is_independent_of_leaders() {
     let partitioning = by(Partitioner::Murmur2Random);
     let all = chooser(&partitioning, vec![leader(1, None); 3]);
     let one = chooser(&partitioning, vec![leader(1, None), Leader::default(), Leader::default()]);
@@ -86,7 +86,7 @@ fn leaders_do_not_move_keys() {
 }
 
 #[test]
-fn ignored_keys_are_no_keys() {
+fn ignored_keys_do_not_choose_partition() {
     for partitioner in [Partitioner::Murmur2Random, Partitioner::ConsistentRandom, Partitioner::Fnv1aRandom] {
         let partitioning = Partitioning { ignore_keys: true, ..by(partitioner) };
         assert_eq!(chosen(&partitioning, &chooser(&partitioning, vec![leader(1, None); 3]), Some(b"kafka")), None);
@@ -94,7 +94,7 @@ fn ignored_keys_are_no_keys() {
 }
 
 #[test]
-fn round_robin_goes_round_those_with_a_leader() {
+fn round_robin_skips_partitions_without_leader() {
     let partitioning = by(Partitioner::RoundRobin);
     let turns = |chooser: &Chooser, n| -> Vec<_> {
         (0..n).map(|_| chosen(&partitioning, chooser, Some(b"kafka")).unwrap()).collect()
@@ -103,13 +103,14 @@ fn round_robin_goes_round_those_with_a_leader() {
     assert_eq!(turns(&all, 5), [0, 1, 2, 0, 1]);
     // The topic changes: the round goes on.
     let leaders = vec![leader(1, None), Leader::default(), leader(2, None), leader(1, None)];
-    let next = Chooser::new(5, leaders, &partitioning, None, |_| Arc::default(), |_| Clogged::default(), Some(&all));
+    let next =
+        Chooser::new(5, leaders, &partitioning, None, |_| Arc::default(), |_| BrokerUnavailable::default(), Some(&all));
     assert_eq!(turns(&next, 4), [3, 0, 2, 3]);
     assert_eq!(turns(&chooser(&partitioning, vec![Leader::default(); 2]), 3), [0, 1, 0], "all, when none has one");
 }
 
 #[test]
-fn random_draws_for_each_record_among_those_with_a_leader() {
+fn random_choice_is_even_among_available_partitions() {
     let partitioning = by(Partitioner::Random);
     let mut leaders = vec![leader(1, None); 5];
     leaders[2] = Leader::default();
@@ -122,12 +123,12 @@ fn random_draws_for_each_record_among_those_with_a_leader() {
     assert!([0, 1, 3, 4].iter().all(|p| (850..1150).contains(&counts[*p])), "{counts:?}");
     let local = Partitioning { rack_aware: true, ..partitioning };
     leaders[4] = leader(2, Some("b"));
-    let near = Chooser::new(5, leaders, &local, Some("b"), |_| Arc::default(), |_| Clogged::default(), None);
+    let near = Chooser::new(5, leaders, &local, Some("b"), |_| Arc::default(), |_| BrokerUnavailable::default(), None);
     assert!((0..100).all(|_| chosen(&local, &near, None) == Some(4)));
 }
 
 #[test]
-fn the_partition_that_a_record_names_goes_before_every_partitioner() {
+fn explicit_partition_overrides_every_partitioner() {
     #[derive(Debug)]
     struct Panics;
     impl CustomPartitioner for Panics {
@@ -141,7 +142,7 @@ fn the_partition_that_a_record_names_goes_before_every_partitioner() {
         let partitioning = by(partitioner);
         let chooser = chooser(&partitioning, vec![leader(1, None); 3]);
         for partition in [2, 9] {
-            let record = Record::to("t").key("kafka").partition(partition);
+            let record = Record::to("t").with_key("kafka").with_partition(partition);
             let choice = chooser.choose(&record, "t", &partitioning, || panic!("nothing is let go of"));
             assert!(matches!(choice, Choice::Partition(p) if p == partition as usize), "{choice:?}");
         }
@@ -149,7 +150,7 @@ fn the_partition_that_a_record_names_goes_before_every_partitioner() {
 }
 
 #[test]
-fn names_are_librdkafkas_and_javas() {
+fn accepts_partitioner_names_of_librdkafka_and_java() {
     for (name, expected) in [
         ("MURMUR2", "murmur2"),
         (" fnv1a_random ", "fnv1a_random"),
@@ -166,7 +167,7 @@ fn names_are_librdkafkas_and_javas() {
 }
 
 #[test]
-fn contradictions_are_named() {
+fn rejects_contradictory_partitioner_settings() {
     let timeout = Duration::from_millis(7);
     let with = |change: fn(&mut Partitioning), partitioner: &str| {
         let mut partitioning = by(named(partitioner).unwrap());
@@ -210,13 +211,13 @@ fn contradictions_are_named() {
 proptest! {
     /// Every key has its partition, whichever producer asks, and many keys have all partitions.
     #[test]
-    fn keys_are_spread_and_stay(partitions in 1usize..40, seed: u64) {
+    fn keys_map_stably_and_cover_all_partitions(partitions in 1usize..40, seed: u64) {
         for name in ["consistent", "murmur2_random", "fnv1a"] {
             let partitioning = by(named(name).unwrap());
             let one = chooser(&partitioning, vec![leader(1, None); partitions]);
             let other =
                 Chooser::new(seed, vec![Leader::default(); partitions], &partitioning, Some("r"), |_| Arc::default(),
-                    |_| Clogged::default(), Some(&one));
+                    |_| BrokerUnavailable::default(), Some(&one));
             let mut seen = BTreeSet::new();
             for n in 0..partitions * 25 {
                 let key = format!("{seed}-{n}");

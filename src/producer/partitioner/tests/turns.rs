@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::super::{
-    load::{Clogged, Load},
+    load::{BrokerUnavailable, PartitionLoad},
     sticky::{Candidate, Preference, Sticky, turn_is_over},
 };
 
@@ -13,7 +13,7 @@ const ADAPTIVE: Preference = Preference { adaptive: true, available: false, loca
 
 fn candidates(partitions: impl IntoIterator<Item = u32>) -> Vec<Candidate> {
     let candidate =
-        |partition| Candidate { partition, local: false, load: Arc::default(), clogged: Clogged::default() };
+        |partition| Candidate { partition, local: false, load: Arc::default(), clogged: BrokerUnavailable::default() };
     partitions.into_iter().map(candidate).collect()
 }
 
@@ -32,7 +32,7 @@ fn load(candidates: &[Candidate], batches: &[usize]) {
 }
 
 #[test]
-fn leaving_goes_elsewhere_and_only_once() {
+fn leaving_sticky_partition_switches_only_once() {
     let sticky = Sticky::new(7, candidates([0, 2, 3]), ADAPTIVE);
     for _ in 0..100 {
         let before = sticky.current();
@@ -46,7 +46,7 @@ fn leaving_goes_elsewhere_and_only_once() {
 }
 
 #[test]
-fn turns_are_spread_evenly() {
+fn selects_partitions_evenly_when_queues_are_equal() {
     for preference in [Preference::default(), ADAPTIVE] {
         let sticky = Sticky::new(1, candidates(0..5), preference);
         let turns = turns(&sticky, 5, 5000);
@@ -55,7 +55,7 @@ fn turns_are_spread_evenly() {
 }
 
 #[test]
-fn one_partition_has_all_turns() {
+fn single_partition_is_always_selected() {
     let one = Sticky::new(1, candidates([3]), ADAPTIVE);
     one.leave(3);
     assert_eq!(one.current(), 3);
@@ -63,7 +63,7 @@ fn one_partition_has_all_turns() {
 }
 
 #[test]
-fn a_turn_ends_by_bytes() {
+fn switches_partition_when_byte_limit_is_reached() {
     assert!(!turn_is_over(99, 100, true));
     assert!(turn_is_over(100, 100, true));
     assert!(!turn_is_over(150, 100, false));
@@ -71,7 +71,7 @@ fn a_turn_ends_by_bytes() {
 }
 
 #[test]
-fn longer_queues_have_fewer_turns() {
+fn selects_partitions_with_long_queues_less_often() {
     let there = candidates(0..5);
     load(&there, &[5, 0, 3, 0, 0]);
     there[4].load.set_again(1);
@@ -91,7 +91,7 @@ fn longer_queues_have_fewer_turns() {
 }
 
 #[test]
-fn many_queues_are_looked_at_after_many_turns() {
+fn refreshes_weights_of_many_partitions_periodically() {
     let there = candidates(0..1600);
     let sticky = Sticky::new(3, there.clone(), ADAPTIVE);
     // From now on all but one are very long, which is found out after a hundred turns at the
@@ -103,8 +103,8 @@ fn many_queues_are_looked_at_after_many_turns() {
 }
 
 #[test]
-fn partitions_of_a_clogged_broker_are_left_out_while_batches_wait_for_them() {
-    let clogged = Clogged::default();
+fn skips_queued_partitions_of_unavailable_broker() {
+    let clogged = BrokerUnavailable::default();
     let mut there = candidates(0..3);
     there[1].clogged = clogged.clone();
     there[2].clogged = clogged.clone();
@@ -127,13 +127,13 @@ fn partitions_of_a_clogged_broker_are_left_out_while_batches_wait_for_them() {
     let all = turns(&Sticky::new(3, there.clone(), available), 3, 3000);
     assert!(all.iter().all(|turns| (850..1150).contains(turns)), "{all:?}");
     clogged.set(false);
-    there[0].clogged = Clogged::default();
+    there[0].clogged = BrokerUnavailable::default();
     assert!(turns(&sticky, 3, 1000).iter().all(|turns| *turns > 200), "it takes data again");
 }
 
 #[test]
-fn partitions_nearby_go_first() {
-    let clogged = Clogged::default();
+fn prefers_available_partitions_in_same_rack() {
+    let clogged = BrokerUnavailable::default();
     let mut there = candidates(0..4);
     for near in [1, 3] {
         there[near].local = true;
@@ -160,7 +160,7 @@ fn partitions_nearby_go_first() {
 }
 
 #[test]
-fn threads_that_end_turns_at_once_leave_a_partition_that_is_there() {
+fn concurrent_switches_select_existing_partition() {
     let there = candidates([4, 5, 9]);
     let sticky = Sticky::new(3, there.clone(), ADAPTIVE);
     std::thread::scope(|scope| {
@@ -181,7 +181,7 @@ fn threads_that_end_turns_at_once_leave_a_partition_that_is_there() {
 proptest! {
     /// The same seed and the same queues give the same turns, and only candidates have any.
     #[test]
-    fn turns_can_be_repeated(
+    fn same_seed_selects_same_available_partitions(
         seed: u64,
         queues in prop::collection::vec((0usize..6, any::<bool>(), any::<bool>()), 1..40),
         adaptive: bool,
@@ -195,8 +195,8 @@ proptest! {
                 let candidate = Candidate {
                     partition: n * 3,
                     local: *local,
-                    load: Arc::new(Load::default()),
-                    clogged: Clogged::default(),
+                    load: Arc::new(PartitionLoad::default()),
+                    clogged: BrokerUnavailable::default(),
                 };
                 candidate.load.set_accumulated(*batches);
                 candidate.clogged.set(*clogged);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_is_new_waits_until_the_old_leader_has_answered() {
+fn new_leader_waits_for_old_leader_responses() {
     let (mut line, requests, deliveries) = in_flight(2);
     let _later = line.send();
     let at = |line: &Line, leader| line.queue.readiness(line.now, &line.rules, &line.identity, false, Some(leader));
@@ -18,7 +18,7 @@ fn what_is_new_waits_until_the_old_leader_has_answered() {
 }
 
 #[test]
-fn a_hole_behind_what_may_be_written_does_not_give_it_another_number() {
+fn sequence_gap_keeps_number_of_uncertain_batch() {
     let (mut line, requests, mut deliveries) = in_flight(2);
     line.lose(requests[0]);
     line.refuse(requests[1], ErrorCode::TOPIC_AUTHORIZATION_FAILED);
@@ -32,7 +32,7 @@ fn a_hole_behind_what_may_be_written_does_not_give_it_another_number() {
 }
 
 #[test]
-fn out_of_order_behind_what_is_in_doubt_does_not_mean_that_it_is_not_written() {
+fn out_of_order_error_stays_possibly_persisted() {
     let (mut line, requests, mut deliveries) = in_flight(1);
     line.now += Duration::from_secs(60);
     deliveries.push(line.send());
@@ -54,13 +54,13 @@ fn out_of_order_behind_what_is_in_doubt_does_not_mean_that_it_is_not_written() {
 }
 
 #[test]
-fn numbers_that_a_broken_disk_may_have_taken_do_not_give_another_to_what_may_be_written() {
+fn storage_error_does_not_renumber_uncertain_batch() {
     let (mut line, requests, mut deliveries) = in_flight(2);
     line.refuse(requests[0], ErrorCode::REQUEST_TIMED_OUT);
     line.refuse(requests[1], ErrorCode::KAFKA_STORAGE_ERROR);
     let again = line.drain_as(0, 1);
     let now = line.now;
-    assert_eq!(line.queue.purge(Purge::Queued, now).0, 1, "the second");
+    assert_eq!(line.queue.purge(PurgeScope::Queued, now).0, 1, "the second");
     line.refuse(again, ErrorCode::NOT_LEADER_OR_FOLLOWER);
     // Under its own number a broker that has it recognizes it.
     let again = line.drain_as(0, 1);
@@ -72,7 +72,7 @@ fn numbers_that_a_broken_disk_may_have_taken_do_not_give_another_to_what_may_be_
 }
 
 #[test]
-fn an_epoch_that_must_be_raised_does_not_double_what_may_be_written() {
+fn forced_epoch_bump_does_not_duplicate_batch() {
     for code in [
         ErrorCode::INVALID_PRODUCER_EPOCH,
         ErrorCode::UNKNOWN_PRODUCER_ID,
@@ -90,7 +90,7 @@ fn an_epoch_that_must_be_raised_does_not_double_what_may_be_written() {
 }
 
 #[test]
-fn what_stands_behind_a_batch_that_was_never_written_is_not_written_either() {
+fn batches_behind_unwritten_batch_are_resent() {
     for code in
         [ErrorCode::INVALID_PRODUCER_EPOCH, ErrorCode::UNKNOWN_PRODUCER_ID, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER]
     {
@@ -113,7 +113,7 @@ fn what_stands_behind_a_batch_that_was_never_written_is_not_written_either() {
 }
 
 #[test]
-fn a_topic_made_anew_gets_what_may_have_been_written_to_the_one_before() {
+fn recreated_topic_receives_uncertain_batches_again() {
     let (mut line, requests, deliveries) = in_flight(2);
     line.queue.topic_id(uuid::Uuid::from_u128(1));
     line.lose(requests[0]);
@@ -127,7 +127,7 @@ fn a_topic_made_anew_gets_what_may_have_been_written_to_the_one_before() {
 }
 
 #[test]
-fn the_parts_of_a_batch_that_a_broken_disk_may_have_kept_are_possibly_persisted() {
+fn parts_after_storage_error_are_possibly_persisted() {
     let (mut line, _, _) = in_flight(0);
     let deliveries = line.send_together(4);
     let whole = line.drain_as(0, 1);

@@ -35,7 +35,7 @@ const SHA1: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01
 const P521: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23];
 
 #[test]
-fn certificate_errors_have_texts() {
+fn every_certificate_error_has_specific_text() {
     use CertificateError as Error;
     let name = || ServerName::try_from("broker.example").unwrap();
     #[allow(deprecated)]
@@ -100,7 +100,7 @@ fn certificate_errors_have_texts() {
 }
 
 #[test]
-fn webpki_errors_have_texts() {
+fn every_webpki_error_has_specific_text() {
     use webpki::Error;
     let signature = || webpki::UnsupportedSignatureAlgorithmContext {
         signature_algorithm_id: SHA1.to_vec(),
@@ -173,7 +173,7 @@ fn webpki_errors_have_texts() {
 }
 
 #[test]
-fn peer_errors_have_texts() {
+fn every_peer_error_has_specific_text() {
     use PeerMisbehaved as Why;
     for why in [
         Why::AttemptedDowngradeToTls12WhenTls13IsSupported,
@@ -287,7 +287,7 @@ fn peer_errors_have_texts() {
 }
 
 #[test]
-fn message_errors_have_texts() {
+fn every_message_error_has_specific_text() {
     for message in [
         InvalidMessage::CertificatePayloadTooLarge,
         InvalidMessage::HandshakePayloadTooLarge,
@@ -323,7 +323,7 @@ fn message_errors_have_texts() {
 }
 
 #[test]
-fn other_errors_have_texts() {
+fn remaining_tls_errors_have_clean_texts() {
     for error in [
         TlsError::InappropriateMessage { expect_types: vec![ContentType::Alert], got_type: ContentType::Heartbeat },
         TlsError::InappropriateHandshakeMessage {
@@ -353,7 +353,7 @@ fn other_errors_have_texts() {
 }
 
 #[test]
-fn alerts_have_texts() {
+fn every_tls_alert_has_specific_text() {
     let mut named = 0;
     for number in 0..=255 {
         let alert = AlertDescription::from(number);
@@ -365,7 +365,7 @@ fn alerts_have_texts() {
 }
 
 #[test]
-fn refusals_are_told_by_the_request_for_a_certificate() {
+fn alert_text_depends_on_certificate_request() {
     let provider = rustls_graviola::default_provider();
     let said = |alert, asked: Option<&Asked>| {
         text(&TlsError::AlertReceived(alert), Some(&Handshake { provider: &provider, asked }))

@@ -3,13 +3,13 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 use super::*;
 
 #[test]
-fn processor_without_an_instruction_is_named() {
+fn error_names_missing_processor_feature() {
     assert_eq!(first_missing(&[("aes", true), ("adx", false)]), Err("the processor lacks adx".to_owned()));
     assert_eq!(first_missing(&[("aes", true)]), Ok(()));
 }
 
 #[test]
-fn ed25519_is_allowed_under_tls_1_2() {
+fn ecdsa_suites_of_tls12_allow_ed25519() {
     let provider = built_in().unwrap();
     let twelve = provider.cipher_suites.iter().filter_map(|suite| match suite {
         SupportedCipherSuite::Tls12(suite) => Some(suite.sign),
@@ -45,7 +45,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn all_that_graviola_uses_is_looked_for() {
+fn checks_every_processor_feature_graviola_uses() {
     let Some(files) = sources() else {
         println!("graviola's sources are not in cargo's home: nothing to compare");
         return;

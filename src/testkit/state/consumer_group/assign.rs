@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn range_gives_runs() {
+    fn range_assigns_consecutive_partitions_per_topic() {
         let counts = Counts::from([(A, 3), (B, 4)]);
         let target = range(&members(&[("m1", &[A, B]), ("m2", &[A, B])]), &counts);
         assert_eq!(target["m1"], Held::from([(A, [0, 1].into()), (B, [0, 1].into())]));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn uniform_is_even_and_moves_no_more_than_it_must() {
+    fn uniform_balances_with_fewest_partition_moves() {
         let counts = Counts::from([(A, 6)]);
         let one = uniform(&members(&[("m1", &[A])]), &counts, &BTreeMap::new());
         let two = uniform(&members(&[("m1", &[A]), ("m2", &[A])]), &counts, &one);

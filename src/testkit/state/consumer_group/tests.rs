@@ -66,7 +66,7 @@ impl World {
 }
 
 #[test]
-fn a_member_alone_gets_everything_once() {
+fn single_member_receives_all_partitions_once() {
     let mut world = World::new();
     let reply = world.join("a");
     assert_eq!((reply.epoch, reply.assignment), (1, Some(all(0..4))));
@@ -76,7 +76,7 @@ fn a_member_alone_gets_everything_once() {
 }
 
 #[test]
-fn what_another_holds_comes_when_it_was_given_up() {
+fn partitions_move_after_previous_owner_revokes_them() {
     let mut world = World::new();
     world.join("a");
     let reply = world.join("b");
@@ -98,7 +98,7 @@ fn what_another_holds_comes_when_it_was_given_up() {
 }
 
 #[test]
-fn epochs_that_do_not_fit_are_fenced_but_for_a_lost_answer() {
+fn mismatched_epochs_are_fenced_except_previous_one() {
     let mut world = World::new();
     world.join("a");
     world.join("b");
@@ -117,7 +117,7 @@ fn epochs_that_do_not_fit_are_fenced_but_for_a_lost_answer() {
 }
 
 #[test]
-fn who_is_silent_or_does_not_give_up_is_given_up() {
+fn silent_or_unrevoking_members_are_removed() {
     let mut world = World::new();
     world.join("a");
     world.pass(SESSION - Duration::from_secs(1));
@@ -138,7 +138,7 @@ fn who_is_silent_or_does_not_give_up_is_given_up() {
 }
 
 #[test]
-fn a_static_member_leaves_its_place_to_its_next_self_and_to_nobody_while_it_is_there() {
+fn static_member_rejoins_without_rebalance_after_leaving() {
     let fixed = |id: &str| MemberIdentity { member_id: id.to_owned(), instance: Some("i".to_owned()) };
     let mut world = World::new();
     world.join_as(fixed("a")).unwrap();
@@ -159,7 +159,7 @@ fn a_static_member_leaves_its_place_to_its_next_self_and_to_nobody_while_it_is_t
 }
 
 #[test]
-fn topics_that_come_grow_and_go_raise_the_epoch() {
+fn topic_changes_raise_group_epoch() {
     let mut world = World::new();
     world.join("a");
     world.picture.insert("t".into(), (T, 6));
@@ -172,7 +172,7 @@ fn topics_that_come_grow_and_go_raise_the_epoch() {
 }
 
 #[test]
-fn expressions_are_held_against_whole_names() {
+fn regex_subscription_matches_whole_topic_names() {
     let mut world = World::new();
     let mut join = |regex: &str| {
         world.beat(Beat {
@@ -189,7 +189,7 @@ fn expressions_are_held_against_whole_names() {
 }
 
 #[test]
-fn commits_are_for_the_very_epoch() {
+fn commits_require_current_member_epoch() {
     let mut world = World::new();
     let now = world.now;
     assert_eq!(world.group.may_commit(now, "", -1, 9), Ok(()));
@@ -206,7 +206,7 @@ fn commits_are_for_the_very_epoch() {
 }
 
 #[test]
-fn requests_that_nobody_could_mean_are_refused() {
+fn rejects_invalid_heartbeats_and_full_group() {
     let fine = Beat {
         identity: identity("a"),
         rebalance_timeout: Some(REBALANCE),

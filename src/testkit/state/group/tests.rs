@@ -125,7 +125,7 @@ fn fixed(member_id: &str, instance: &str) -> MemberIdentity {
 }
 
 #[test]
-fn members_come_in_and_share() {
+fn members_join_sync_and_heartbeat() {
     let mut world = World::two_members();
     assert_eq!(world.beat("m1", 2), Ok(()));
     assert_eq!(world.beat("m1", 1), Err(ErrorCode::ILLEGAL_GENERATION));
@@ -137,7 +137,7 @@ fn members_come_in_and_share() {
 }
 
 #[test]
-fn who_leaves_gives_its_share_to_the_others() {
+fn leaving_member_triggers_rebalance_for_others() {
     let mut world = World::two_members();
     assert_eq!(world.group.leave(world.now, &identity("m1"), &SETTINGS), Ok(()));
     assert_eq!(world.group.leave(world.now, &identity("m1"), &SETTINGS), Err(ErrorCode::UNKNOWN_MEMBER_ID));
@@ -149,7 +149,7 @@ fn who_leaves_gives_its_share_to_the_others() {
 }
 
 #[test]
-fn a_member_that_is_not_heard_of_is_left_behind() {
+fn silent_member_is_removed_after_session_timeout() {
     let mut world = World::two_members();
     world.pass(SESSION - Duration::from_millis(1));
     assert_eq!(world.beat("m1", 2), Ok(()));
@@ -161,7 +161,7 @@ fn a_member_that_is_not_heard_of_is_left_behind() {
 }
 
 #[test]
-fn a_member_that_does_not_rejoin_in_time_is_left_behind() {
+fn member_not_rejoining_in_time_is_removed() {
     let mut world = World::two_members();
     let third = world.waiting("");
     let first = world.waiting("m1");
@@ -177,7 +177,7 @@ fn a_member_that_does_not_rejoin_in_time_is_left_behind() {
 }
 
 #[test]
-fn a_leader_that_does_not_assign_in_time_is_left_behind() {
+fn leader_not_assigning_in_time_is_removed() {
     let mut world = World::new();
     world.joined("");
     assert_eq!(world.state(), "CompletingRebalance");
@@ -190,7 +190,7 @@ fn a_leader_that_does_not_assign_in_time_is_left_behind() {
 }
 
 #[test]
-fn a_rebalance_in_the_middle_of_another_ends_its_waits() {
+fn new_rebalance_ends_pending_sync_requests() {
     let mut world = World::two_members();
     let third = world.waiting("");
     world.waiting("m1");
@@ -203,7 +203,7 @@ fn a_rebalance_in_the_middle_of_another_ends_its_waits() {
 }
 
 #[test]
-fn a_new_member_is_first_given_an_id() {
+fn new_member_first_receives_member_id() {
     let mut world = World::two_members();
     let request = JoinRequest { id_required: true, ..world.request("") };
     let Outcome::Done(outcome) = world.join(request) else { panic!("it has no id yet") };
@@ -221,7 +221,7 @@ fn a_new_member_is_first_given_an_id() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn rejects_invalid_joins_and_full_group() {
     let mut world = World::two_members();
     assert_eq!(world.joined("stranger").error, ErrorCode::UNKNOWN_MEMBER_ID);
     let other_type = JoinRequest { protocol_type: "connect".into(), ..world.request("") };
@@ -244,7 +244,7 @@ fn what_cannot_be_is_refused() {
 }
 
 #[test]
-fn the_protocol_is_the_one_that_most_prefer_of_those_that_all_have() {
+fn selects_protocol_supported_and_preferred_by_members() {
     let mut world = World::new();
     let with = |world: &mut World, id: &str, names: &[&str]| JoinRequest {
         protocols: names.iter().map(|name| (name.to_string(), Bytes::copy_from_slice(name.as_bytes()))).collect(),
@@ -272,7 +272,7 @@ fn the_protocol_is_the_one_that_most_prefer_of_those_that_all_have() {
 }
 
 #[test]
-fn the_first_rebalance_waits_for_more_members() {
+fn initial_rebalance_waits_for_more_members() {
     let mut world = World::new();
     world.settings.initial_rebalance_delay = Duration::from_secs(3);
     let first = world.waiting("");
@@ -286,7 +286,7 @@ fn the_first_rebalance_waits_for_more_members() {
 }
 
 #[test]
-fn a_static_member_takes_its_own_place_without_a_rebalance() {
+fn static_member_replaces_itself_without_rebalance() {
     let mut world = World::new();
     let request = JoinRequest { identity: fixed("", "i"), ..world.request("") };
     world.join(request);
@@ -315,7 +315,7 @@ fn a_static_member_takes_its_own_place_without_a_rebalance() {
 }
 
 #[test]
-fn a_static_member_that_is_away_keeps_its_place_through_a_rebalance() {
+fn absent_static_member_survives_rebalance() {
     let mut world = World::new();
     let request = JoinRequest { identity: fixed("", "i"), session_timeout: 30 * SESSION, ..world.request("") };
     world.join(request);
@@ -327,7 +327,7 @@ fn a_static_member_that_is_away_keeps_its_place_through_a_rebalance() {
 }
 
 #[test]
-fn commits_are_for_members_of_the_generation_or_for_nobodys_group() {
+fn commits_require_current_generation_or_empty_group() {
     let mut world = World::new();
     let may = |world: &mut World, id: &str, generation| {
         world.group.may_commit(world.now, &identity(id), generation, &SETTINGS)
@@ -346,7 +346,7 @@ fn commits_are_for_members_of_the_generation_or_for_nobodys_group() {
 }
 
 #[test]
-fn a_moved_coordinator_ends_all_waits_and_keeps_the_members() {
+fn coordinator_move_ends_waits_and_keeps_members() {
     let mut world = World::two_members();
     let third = world.waiting("");
     world.group.coordinator_moved();
@@ -456,7 +456,7 @@ fn any_interleaving_settles() {
 }
 
 #[test]
-fn a_group_that_is_forgotten_begins_anew() {
+fn forgotten_group_starts_at_first_generation() {
     let mut world = World::two_members();
     let waiting = world.waiting("");
     world.group.forget_members();

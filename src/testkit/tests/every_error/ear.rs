@@ -14,7 +14,7 @@ use tracing::{
     span,
 };
 
-use crate::{Consumer, Error, GroupState, Waiting};
+use crate::{Consumer, Error, GroupState, WaitReason};
 
 /// By which way the user hears of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +76,7 @@ impl Ear {
     pub(super) fn look_at(&self, consumer: &Consumer) {
         let status = consumer.status();
         for partition in status.partitions.values() {
-            if let Waiting::BackingOff(error) = &partition.waiting {
+            if let WaitReason::BackingOff(error) = &partition.waiting {
                 self.hear(Way::Status, error.to_string());
             }
         }

@@ -2,7 +2,7 @@
 //! which it is sent: no pair may spin, flood the log, or leave the user without a word.
 //!
 //! The rows stand in [`ROWS`]. An API that the client sends and that has no row fails
-//! `every_api_that_is_sent_has_a_row`.
+//! `every_sent_api_has_scenario_row`.
 //!
 //! Codes that the client's source does not name are told apart by the table of codes alone: one of
 //! each kind stands for the others, and a pair is cut short once it is sound.
@@ -126,7 +126,7 @@ fn play(row: &'static Row, code: ErrorCode, ear: &Ear) -> Outcome {
 /// The client's own list of what it sends, against the rows; and each API of the list is sent where
 /// nothing is wrong.
 #[test]
-fn every_api_that_is_sent_has_a_row() {
+fn every_sent_api_has_scenario_row() {
     let source = include_str!("../../../cluster/versions.rs");
     let list = source.split("const SENT: &[ApiKey] = &[").nth(1).and_then(|rest| rest.split("];").next()).unwrap();
     let sent: BTreeSet<String> =

@@ -43,7 +43,7 @@ async fn produce(builder: ProducerBuilder, stage: &Stage) {
     while !stage.is_over() {
         let (producer, ear) = (producer.clone(), stage.ear.clone());
         tokio::spawn(async move {
-            if let Some(delivery) = ear.result(producer.send(Record::to(TOPIC).value("v")).await)
+            if let Some(delivery) = ear.result(producer.send(Record::to(TOPIC).with_value("v")).await)
                 && ear.result(delivery.await).is_some()
             {
                 ear.works();
@@ -59,7 +59,7 @@ pub(super) fn producer_to_many(stage: Stage) -> Playing {
         stage.cluster.add_partitions(TOPIC, MANY).unwrap();
         let Some(producer) = stage.ear.result(stage.producer().build().await) else { return };
         for partition in 0..MANY {
-            let sent = producer.send(Record::to(TOPIC).partition(partition).value("v")).await;
+            let sent = producer.send(Record::to(TOPIC).with_partition(partition).with_value("v")).await;
             if let Some(delivery) = stage.ear.result(sent) {
                 let ear = stage.ear.clone();
                 tokio::spawn(async move { ear.result(delivery.await) });

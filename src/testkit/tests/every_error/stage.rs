@@ -68,7 +68,7 @@ impl Stage {
     }
 
     pub(super) fn append(&self, partition: i32) {
-        self.cluster.append(TOPIC, partition, &[Record::to(TOPIC).value("v")]).unwrap();
+        self.cluster.append(TOPIC, partition, &[Record::to(TOPIC).with_value("v")]).unwrap();
     }
 }
 

@@ -6,14 +6,14 @@ const CODECS: [Compression; 4] = [Compression::Gzip(-1), Compression::Snappy, Co
 fn large(count: usize) -> BatchBuilder {
     let mut builder = BatchBuilder::with_capacity(1000);
     for index in 0..count {
-        let record = Record::to("t").key(index.to_string()).value(vec![b'x'; 100]).header("h", "v");
+        let record = Record::to("t").with_key(index.to_string()).with_value(vec![b'x'; 100]).with_header("h", "v");
         builder.append(&parts(&record), TIME + index as i64);
     }
     builder
 }
 
 #[test]
-fn every_codec_gives_the_same_records_back() {
+fn every_codec_round_trips_the_records() {
     let plain = large(500).seal(&mut Compressor::new(Compression::None).unwrap()).unwrap();
     let expected = read(&records(&one(whole(&plain, ProducerStamp::NONE))).unwrap()).unwrap();
     let mut decompressor = Decompressor::default();
@@ -39,7 +39,7 @@ fn every_codec_gives_the_same_records_back() {
 }
 
 #[test]
-fn compressed_message_sets_are_read_through_their_wrappers() {
+fn reads_message_sets_inside_compressed_wrappers() {
     let mut decompressor = Decompressor::default();
     for (codec, id) in [(Compression::Gzip(6), 1), (Compression::Snappy, 2)] {
         let set = [0, 1, 2].map(|offset| message(1, offset, 0, TIME, None, Some(b"value"))).concat();
@@ -53,7 +53,7 @@ fn compressed_message_sets_are_read_through_their_wrappers() {
 }
 
 #[test]
-fn a_codec_that_does_not_exist_is_corruption() {
+fn unknown_codec_number_is_corruption_error() {
     let mut log = whole(&large(1).seal(&mut Compressor::new(Compression::None).unwrap()).unwrap(), ProducerStamp::NONE);
     log[22] |= 7;
     let error = records(&one(log)).unwrap_err();

@@ -25,7 +25,7 @@ pub(super) fn message(
 }
 
 #[test]
-fn message_sets_are_read_like_batches() {
+fn reads_messages_of_magic_0_and_1() {
     let log = [
         message(0, 10, 0, 0, Some(b"k"), Some(b"v0")),
         message(1, 11, 0, TIME, None, Some(b"v1")),
@@ -59,7 +59,7 @@ fn message_sets_are_read_like_batches() {
 }
 
 #[test]
-fn damaged_messages_are_errors() {
+fn damaged_message_error_names_its_offset() {
     let mut negative = message(0, 3, 0, 0, Some(b"key"), None);
     negative[18..22].copy_from_slice(&(-2i32).to_be_bytes());
     let mut long = message(1, 3, 0, 0, Some(b"key"), None);
@@ -83,7 +83,7 @@ fn wrapper(magic: u8, offset: i64, attributes: u8) -> BatchHeader {
 }
 
 #[test]
-fn a_compressed_set_takes_its_offsets_from_its_wrapper() {
+fn wrapper_determines_offsets_of_compressed_set() {
     let set = |magic, offsets: [i64; 3]| -> Bytes {
         offsets.map(|offset| message(magic, offset, 0, TIME, None, Some(b"v"))).concat().into()
     };
@@ -109,7 +109,7 @@ fn a_compressed_set_takes_its_offsets_from_its_wrapper() {
 }
 
 #[test]
-fn compressed_sets_that_cannot_be_are_errors() {
+fn rejects_impossible_compressed_sets() {
     let plain = |magic, offset| message(magic, offset, 0, TIME, None, None);
     for (header, body) in [
         (wrapper(1, 5, 1), vec![]),

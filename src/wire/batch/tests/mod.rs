@@ -22,7 +22,7 @@ fn bytes(hex: &str) -> Bytes {
 }
 
 fn parts<'a>(record: &'a Record<'a>) -> RecordParts<'a> {
-    RecordParts { key: record.key_bytes(), value: record.value_bytes(), record: Some(record) }
+    RecordParts { key: record.key(), value: record.value(), record: Some(record) }
 }
 
 fn sealed(records: &[(Record<'_>, i64)]) -> SealedBatch {
@@ -84,19 +84,27 @@ fn read(records: &Records) -> Result<Vec<Seen>> {
 
 fn three() -> Vec<(Record<'static>, i64)> {
     vec![
-        (Record::to("t").key("k").value("v").header("a", "1").null_header("a").header("b", ""), TIME),
-        (Record::to("t").value(vec![7; 300]), TIME - 5),
-        (Record::to("t").key(""), TIME + 70_000),
+        (
+            Record::to("t")
+                .with_key("k")
+                .with_value("v")
+                .with_header("a", "1")
+                .with_null_header("a")
+                .with_header("b", ""),
+            TIME,
+        ),
+        (Record::to("t").with_value(vec![7; 300]), TIME - 5),
+        (Record::to("t").with_key(""), TIME + 70_000),
     ]
 }
 
 #[test]
-fn one_record_is_written_as_kafka_writes_it() {
+fn single_record_has_bytes_of_kafka() {
     let golden = bytes(concat!(
         "00000000000000000000003affffffff02e99b8dd80000000000000000018bcfe568000000018bcfe56800ffffffffffffffff",
         "ffffffffffff0000000110000000026b027600"
     ));
-    let batch = sealed(&[(Record::to("t").key("k").value("v"), TIME)]);
+    let batch = sealed(&[(Record::to("t").with_key("k").with_value("v"), TIME)]);
     assert_eq!(whole(&batch, ProducerStamp::NONE), golden);
 
     let raw = one(golden.clone());
@@ -110,7 +118,7 @@ fn one_record_is_written_as_kafka_writes_it() {
 }
 
 #[test]
-fn an_abort_marker_is_written_and_read_as_kafka_does() {
+fn abort_marker_has_bytes_of_kafka() {
     let golden = bytes(concat!(
         "000000000000002a0000004200000003022bfe63ee0030000000000000018bcfe568000000018bcfe568000000000000000009",
         "0002ffffffff000000012000000008000000000c00000000000b00"
@@ -136,7 +144,7 @@ fn an_abort_marker_is_written_and_read_as_kafka_does() {
 }
 
 #[test]
-fn control_records_may_be_of_an_unknown_type_but_not_too_short() {
+fn parses_unknown_control_types_but_rejects_truncated() {
     let parsed = |key: Option<&[u8]>, value: Option<&[u8]>| {
         ControlRecord::parse(&RecordView { offset: 5, timestamp: 0, key, value, headers: HeadersIter::default() })
     };
@@ -150,7 +158,7 @@ fn control_records_may_be_of_an_unknown_type_but_not_too_short() {
 }
 
 #[test]
-fn headers_keep_their_order_and_repeated_names() {
+fn keeps_header_order_and_repeated_names() {
     let raw = one(whole(&sealed(&three()), ProducerStamp::NONE));
     let found = read(&records(&raw).unwrap()).unwrap();
     assert_eq!(
@@ -163,7 +171,7 @@ fn headers_keep_their_order_and_repeated_names() {
 }
 
 #[test]
-fn a_retry_shares_the_body_under_another_header() {
+fn same_body_serves_different_producer_stamps() {
     let batch = sealed(&three());
     let stamp = ProducerStamp { producer_id: 7, producer_epoch: 3, base_sequence: 19, transactional: true };
     let raw = one(whole(&batch, stamp));
@@ -176,7 +184,7 @@ fn a_retry_shares_the_body_under_another_header() {
 }
 
 #[test]
-fn a_batch_can_be_split_record_by_record() {
+fn rebuilding_record_by_record_gives_same_batch() {
     let batch = sealed(&three());
     let records = batch.records(&mut Decompressor::default()).unwrap();
     let mut builder = BatchBuilder::with_capacity(0);
@@ -189,13 +197,13 @@ fn a_batch_can_be_split_record_by_record() {
 }
 
 #[test]
-fn an_empty_batch_is_not_sealed() {
+fn rejects_sealing_batch_without_records() {
     let error = BatchBuilder::with_capacity(0).seal(&mut Compressor::new(Compression::None).unwrap()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
 }
 
 #[test]
-fn a_broker_gives_a_batch_its_place_and_time() {
+fn place_sets_offset_epoch_and_timestamp() {
     let mut log = whole(&sealed(&three()), ProducerStamp::NONE);
     BatchHeader::place(&mut log, 100, 6, None).unwrap();
     let raw = one(log.clone());
@@ -217,7 +225,7 @@ fn a_broker_gives_a_batch_its_place_and_time() {
 }
 
 #[test]
-fn a_truncated_batch_ends_the_walk_wherever_it_is_cut() {
+fn iteration_ends_before_truncated_batch() {
     let batch = whole(&sealed(&three()), ProducerStamp::NONE);
     for cut in 0..batch.len() {
         let mut log = batch.clone();
@@ -230,7 +238,7 @@ fn a_truncated_batch_ends_the_walk_wherever_it_is_cut() {
 }
 
 #[test]
-fn damaged_headers_are_errors_that_name_the_offset() {
+fn damaged_header_error_names_batch_offset() {
     let mut batch = whole(&sealed(&three()), ProducerStamp::NONE);
     BatchHeader::place(&mut batch, 77, 0, None).unwrap();
     for (at, value, what) in [
@@ -257,7 +265,7 @@ fn damaged_headers_are_errors_that_name_the_offset() {
 }
 
 #[test]
-fn any_flipped_bit_under_the_checksum_is_seen() {
+fn crc_detects_any_flipped_bit() {
     let batch = whole(&sealed(&three()), ProducerStamp::NONE);
     for at in 17..batch.len() {
         let mut damaged = batch.clone();
@@ -269,7 +277,7 @@ fn any_flipped_bit_under_the_checksum_is_seen() {
 }
 
 #[test]
-fn a_record_count_that_is_not_the_bodys_is_an_error() {
+fn rejects_record_count_differing_from_body() {
     let batch = whole(&sealed(&three()), ProducerStamp::NONE);
     for count in [0i32, 2, 4, i32::MAX] {
         let mut damaged = batch.clone();
@@ -284,7 +292,7 @@ fn a_record_count_that_is_not_the_bodys_is_an_error() {
 }
 
 #[test]
-fn damaged_records_are_errors() {
+fn rejects_records_with_invalid_fields() {
     // length, attributes, timestamp delta, offset delta, key, value, headers
     for body in [
         &[0x0e, 0, 0, 0, 0x01, 0x01, 0x00][..],      // ends behind the batch
@@ -312,7 +320,7 @@ fn damaged_records_are_errors() {
 }
 
 #[test]
-fn iteration_goes_on_where_it_was() {
+fn iteration_resumes_at_saved_position() {
     let records = records(&one(whole(&sealed(&three()), ProducerStamp::NONE))).unwrap();
     let all = read(&records).unwrap();
     let mut position = RecordPosition::default();
@@ -325,7 +333,7 @@ fn iteration_goes_on_where_it_was() {
 }
 
 #[test]
-fn parts_are_shared_and_foreign_bytes_copied() {
+fn shares_own_bytes_and_copies_others() {
     let raw = one(whole(&sealed(&three()), ProducerStamp::NONE));
     let records = records(&raw).unwrap();
     let second = records.iter().nth(1).unwrap().unwrap();
@@ -365,15 +373,15 @@ prop_compose! {
     ) -> (Record<'static>, i64) {
         let mut record = Record::to("t");
         if let Some(key) = key {
-            record = record.key(key);
+            record = record.with_key(key);
         }
         if let Some(value) = value {
-            record = record.value(value);
+            record = record.with_value(value);
         }
         for (name, value) in headers {
             record = match value {
-                Some(value) => record.header(name, value),
-                None => record.null_header(name),
+                Some(value) => record.with_header(name, value),
+                None => record.with_null_header(name),
             };
         }
         (record, timestamp)
@@ -382,7 +390,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(written in vec(any_record(), 1..150), base in 0..i64::MAX / 2) {
+    fn written_records_are_read_back_equal(written in vec(any_record(), 1..150), base in 0..i64::MAX / 2) {
         let mut log = whole(&sealed(&written), ProducerStamp::NONE);
         BatchHeader::place(&mut log, base, 1, None).unwrap();
         let raw = one(log);
@@ -397,20 +405,20 @@ proptest! {
             prop_assert_eq!(found, &Seen {
                 offset: base + index as i64,
                 timestamp: *timestamp,
-                key: record.key_bytes().map(<[u8]>::to_vec),
-                value: record.value_bytes().map(<[u8]>::to_vec),
+                key: record.key().map(<[u8]>::to_vec),
+                value: record.value().map(<[u8]>::to_vec),
                 headers: headers.collect(),
             });
         }
     }
 
     #[test]
-    fn random_bytes_never_panic(log in vec(any::<u8>(), 0..300)) {
+    fn reads_random_bytes_without_panic(log in vec(any::<u8>(), 0..300)) {
         walk(log);
     }
 
     #[test]
-    fn mutated_batches_never_panic(
+    fn reads_mutated_batches_without_panic(
         records in vec(any_record(), 1..5),
         changes in vec((any::<proptest::sample::Index>(), any::<u8>()), 1..6),
         magic in 0u8..3,

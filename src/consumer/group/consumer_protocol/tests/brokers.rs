@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_member_alone_owns_everything_and_keeps_it() {
+async fn single_member_owns_and_keeps_all_partitions() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(set("t", 0..4)).await;
@@ -30,7 +30,7 @@ async fn a_member_alone_owns_everything_and_keeps_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_members_share_and_what_does_not_move_goes_on() {
+async fn joining_member_revokes_only_moving_partitions() {
     let cluster = cluster(Options::new().brokers(3)).await;
     let mut first = Member::joined(&cluster, &["t"]);
     first.owns(set("t", 0..4)).await;
@@ -48,7 +48,7 @@ async fn two_members_share_and_what_does_not_move_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_session_of_a_member_that_died_lapses() {
+async fn partitions_move_when_member_session_expires() {
     let cluster = cluster(Options::new()).await;
     let mut first = Member::joined(&cluster, &["t"]);
     let mut second = Member::joined(&cluster, &["t"]);
@@ -60,7 +60,7 @@ async fn the_session_of_a_member_that_died_lapses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_members_come_and_go_and_every_partition_has_one_owner() {
+async fn partitions_have_one_owner_under_churn() {
     let cluster = cluster(Options::new().brokers(2)).await;
     let mut members = Vec::new();
     for round in 0..9 {
@@ -79,7 +79,7 @@ async fn many_members_come_and_go_and_every_partition_has_one_owner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_assignor_is_the_one_that_is_named() {
+async fn uses_server_assignor_and_reports_unsupported() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("u", 4).unwrap();
     let member = || Member::with(&cluster, group_settings(None), Some("range"));
@@ -98,7 +98,7 @@ async fn the_assignor_is_the_one_that_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_revocation_heartbeats_and_commits_and_loses_nothing() {
+async fn slow_revocation_commits_and_loses_nothing() {
     let cluster = cluster(Options::new()).await;
     let mut first = Member::joined(&cluster, &["t"]);
     first.owns(set("t", 0..4)).await;
@@ -118,7 +118,7 @@ async fn a_slow_revocation_heartbeats_and_commits_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_that_never_ends_loses_what_moves_and_the_others_go_on() {
+async fn endless_revocation_loses_only_moving_partitions() {
     let cluster = cluster(Options::new()).await;
     let mut first = Member::joined(&cluster, &["t"]);
     first.owns(set("t", 0..4)).await;
@@ -132,7 +132,7 @@ async fn a_revocation_that_never_ends_loses_what_moves_and_the_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_stops_asking_leaves_the_group_and_comes_back_when_it_asks() {
+async fn leaves_when_poll_timer_expires_then_rejoins() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(set("t", 0..4)).await;
@@ -150,7 +150,7 @@ async fn a_reader_that_stops_asking_leaves_the_group_and_comes_back_when_it_asks
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_static_member_comes_back_without_a_rebalance() {
+async fn static_member_restarts_without_rebalance() {
     let cluster = cluster(Options::new()).await;
     let member = |name| Member::with(&cluster, group_settings(Some(name)), None);
     let (mut first, mut second) = (member("a"), member("b"));
@@ -172,7 +172,7 @@ async fn a_static_member_comes_back_without_a_rebalance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_static_member_that_died_is_waited_out_by_its_next_self() {
+async fn static_member_waits_for_unreleased_instance() {
     let cluster = cluster(Options::new()).await;
     let member = || Member::with(&cluster, group_settings(Some("a")), None);
     let mut first = member();
@@ -188,7 +188,7 @@ async fn a_static_member_that_died_is_waited_out_by_its_next_self() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_static_member_that_is_fenced_takes_its_own_place_back() {
+async fn fenced_static_member_rejoins_at_once() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::with(&cluster, group_settings(Some("a")), None);
     member.subscribe(&["t"]);
@@ -205,7 +205,7 @@ async fn a_static_member_that_is_fenced_takes_its_own_place_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_with_the_same_instance_id_leave_the_place_to_the_first() {
+async fn duplicate_instance_id_waits_for_first_member() {
     let cluster = cluster(Options::new()).await;
     let member = || Member::with(&cluster, group_settings(Some("a")), None);
     let mut first = member();
@@ -221,7 +221,7 @@ async fn two_with_the_same_instance_id_leave_the_place_to_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_coordinator_moves_or_dies_and_nobody_notices() {
+async fn coordinator_move_or_failure_keeps_assignment() {
     let cluster = cluster(Options::new().brokers(3)).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(set("t", 0..4)).await;
@@ -241,7 +241,7 @@ async fn the_coordinator_moves_or_dies_and_nobody_notices() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coordinator_that_is_silent_for_longer_than_a_session_loses_the_partitions() {
+async fn silent_coordinator_loses_partitions_after_session_timeout() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(set("t", 0..4)).await;
@@ -252,7 +252,7 @@ async fn a_coordinator_that_is_silent_for_longer_than_a_session_loses_the_partit
 }
 
 #[tokio::test(start_paused = true)]
-async fn subscriptions_change_while_the_member_is_in() {
+async fn changing_subscription_changes_assignment_without_loss() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("u", 2).unwrap();
     let mut member = Member::joined(&cluster, &["t"]);
@@ -269,7 +269,7 @@ async fn subscriptions_change_while_the_member_is_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expressions_are_the_brokers_and_pick_up_topics_and_partitions_as_they_come() {
+async fn regex_picks_up_new_topics_and_partitions() {
     let cluster = cluster(Options::new().auto_create(false)).await;
     let mut member = Member::joined(&cluster, &["^t$", "^audit\\.", "plain"]);
     member.owns(set("t", 0..4)).await;
@@ -291,7 +291,7 @@ async fn expressions_are_the_brokers_and_pick_up_topics_and_partitions_as_they_c
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expression_that_no_broker_can_read_is_told() {
+async fn reports_invalid_regex_and_retries() {
     let cluster = cluster(Options::new()).await;
     cluster.fault(on(ApiKey::ConsumerGroupHeartbeat).error(ErrorCode::INVALID_REGULAR_EXPRESSION));
     let mut member = Member::joined(&cluster, &["^t"]);
@@ -300,7 +300,7 @@ async fn an_expression_that_no_broker_can_read_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn brokers_that_match_no_expressions_are_told_the_topics() {
+async fn sends_topic_names_when_broker_lacks_regex() {
     let cluster = cluster(Options::new().max_version(ApiKey::ConsumerGroupHeartbeat, 0)).await;
     let mut member = Member::joined(&cluster, &["^t", "^audit"]);
     member.owns(set("t", 0..4)).await;
@@ -310,7 +310,7 @@ async fn brokers_that_match_no_expressions_are_told_the_topics() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_is_assigned_when_it_comes_and_anew_when_it_is_made_anew() {
+async fn assigns_topic_when_created_and_recreated() {
     let cluster = cluster(Options::new().auto_create(false)).await;
     let mut member = Member::joined(&cluster, &["later"]);
     member.until("an empty assignment", |heard| heard.assigned == 1).await;
@@ -324,7 +324,7 @@ async fn a_topic_is_assigned_when_it_comes_and_anew_when_it_is_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_metadata_does_not_know_yet_is_not_stranded() {
+async fn waits_for_metadata_of_assigned_topic() {
     let cluster = cluster(Options::new()).await;
     // One expression, so that nothing is looked for among all topics once it has found one.
     let mut member = Member::joined(&cluster, &["^t$|^late$"]);
@@ -342,7 +342,7 @@ async fn a_topic_that_metadata_does_not_know_yet_is_not_stranded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commits_follow_the_epoch_and_are_for_what_is_owned() {
+async fn commit_retries_stale_epoch_and_rejects_unowned() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(set("t", 0..4)).await;
@@ -375,7 +375,7 @@ async fn full_group_ends_the_member() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_without_the_protocol_is_told_of() {
+async fn reports_cluster_without_consumer_protocol() {
     let cluster = cluster(Options::new().max_version(ApiKey::ConsumerGroupHeartbeat, -1)).await;
     let mut member = Member::joined(&cluster, &["t"]);
     let heard = member.until("being told", |heard| !heard.errors.is_empty()).await;
@@ -384,7 +384,7 @@ async fn a_cluster_without_the_protocol_is_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_is_bounded_when_nobody_answers() {
+async fn close_ends_at_deadline_without_coordinator() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(set("t", 0..4)).await;
@@ -399,7 +399,7 @@ async fn closing_is_bounded_when_nobody_answers() {
 /// Its first attempt is refused, the member joins again under the same id, and only then is it
 /// tried again.
 #[tokio::test(start_paused = true)]
-async fn a_goodbye_that_is_tried_again_does_not_put_its_successor_out() {
+async fn retried_leave_does_not_remove_rejoined_member() {
     for instance in [None, Some("a")] {
         for poll_interval_passes in [false, true] {
             for moves in [false, true] {
@@ -425,7 +425,7 @@ async fn a_goodbye_that_is_tried_again_does_not_put_its_successor_out() {
                     member.until("being put out", |heard| heard.lost == 1).await;
                     sleep(Duration::from_millis(10)).await;
                     member.polls(true);
-                    drop(member.handle.reading());
+                    drop(member.handle.begin_poll());
                     (goodbye, 1)
                 } else {
                     let goodbye = plant();
@@ -446,7 +446,7 @@ async fn a_goodbye_that_is_tried_again_does_not_put_its_successor_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coordinator_that_forgets_the_group_is_told_of_it_anew() {
+async fn rejoins_when_coordinator_forgets_group() {
     let cluster = cluster(Options::new()).await;
     let (mut first, mut second) = (Member::joined(&cluster, &["t"]), Member::joined(&cluster, &["t"]));
     first.owns_so_many(2).await;

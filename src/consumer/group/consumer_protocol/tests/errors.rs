@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_member_that_is_counted_out_loses_its_partitions_and_comes_again_under_its_name() {
+fn fenced_member_loses_partitions_and_rejoins() {
     let codes = [
         ErrorCode::FENCED_MEMBER_EPOCH,
         ErrorCode::UNKNOWN_MEMBER_ID,
@@ -14,7 +14,7 @@ fn a_member_that_is_counted_out_loses_its_partitions_and_comes_again_under_its_n
         bench.refuse(ticket, code);
         assert_eq!(bench.lost(), partitions("t", 0..2));
         let (ticket, beat) = bench.beat();
-        assert_eq!((&*beat.member_id, beat.epoch, beat.owned), ("m", 0, Some(Held::new())));
+        assert_eq!((&*beat.member_id, beat.epoch, beat.owned), ("m", 0, Some(PartitionsByTopicId::new())));
         bench.answer(ticket, 6, Some(held(&[(T, 0..2)])));
         bench.names();
         assert_eq!(bench.assigned(), partitions("t", 0..2));
@@ -33,7 +33,7 @@ fn a_member_that_is_counted_out_loses_its_partitions_and_comes_again_under_its_n
 }
 
 #[test]
-fn members_that_are_counted_out_again_and_again_slow_down() {
+fn repeatedly_fenced_member_backs_off() {
     let mut bench = Bench::settled();
     let began = bench.now;
     for _ in 0..20 {
@@ -52,7 +52,7 @@ fn members_that_are_counted_out_again_and_again_slow_down() {
 }
 
 #[test]
-fn joins_that_may_go_through_later_are_tried_again_and_told_once() {
+fn retries_join_and_reports_error_once() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let began = bench.now;
@@ -72,7 +72,7 @@ fn joins_that_may_go_through_later_are_tried_again_and_told_once() {
 }
 
 #[test]
-fn what_only_the_user_can_mend_is_told_and_tried_at_the_next_poll() {
+fn permanent_error_is_retried_on_next_poll() {
     let codes = [
         ErrorCode::UNSUPPORTED_ASSIGNOR,
         ErrorCode::INVALID_REGULAR_EXPRESSION,
@@ -95,7 +95,7 @@ fn what_only_the_user_can_mend_is_told_and_tried_at_the_next_poll() {
 }
 
 #[test]
-fn a_cluster_without_the_protocol_is_told_of_by_what_does_without() {
+fn unsupported_version_error_suggests_classic_protocol() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let (ticket, _) = bench.beat();
@@ -104,7 +104,7 @@ fn a_cluster_without_the_protocol_is_told_of_by_what_does_without() {
 }
 
 #[test]
-fn a_heartbeat_that_is_refused_is_told_once_and_ends_nothing() {
+fn reports_heartbeat_error_once_and_stays() {
     let mut bench = Bench::settled();
     for code in [ErrorCode::TOPIC_AUTHORIZATION_FAILED, ErrorCode::INVALID_REGULAR_EXPRESSION] {
         let (ticket, _) = bench.next_beat();
@@ -121,7 +121,7 @@ fn a_heartbeat_that_is_refused_is_told_once_and_ends_nothing() {
 }
 
 #[test]
-fn a_place_that_is_not_released_is_handed_back_in_case_it_is_ours_and_waited_for() {
+fn unreleased_instance_id_leaves_and_retries() {
     let mut bench = Bench::new(Some("i"));
     bench.subscribe(&["t"]);
     let (ticket, _) = bench.beat();
@@ -134,7 +134,7 @@ fn a_place_that_is_not_released_is_handed_back_in_case_it_is_ours_and_waited_for
             Some(Action::Heartbeat { ticket, .. }) => bench.refuse(ticket, ErrorCode::UNRELEASED_INSTANCE_ID),
             Some(Action::Leave { epoch, .. }) => {
                 assert_eq!(epoch, -2);
-                bench.member.said_goodbye(bench.now);
+                bench.member.leave_ended(bench.now);
             }
             Some(Action::Error { error, fatal: false }) => {
                 assert_eq!(error.code(), Some(ErrorCode::UNRELEASED_INSTANCE_ID));
@@ -148,14 +148,14 @@ fn a_place_that_is_not_released_is_handed_back_in_case_it_is_ours_and_waited_for
 }
 
 #[test]
-fn a_fenced_static_member_ends_for_good_wherever_it_learns_it() {
+fn fenced_instance_id_is_always_fatal() {
     let fenced = ErrorCode::FENCED_INSTANCE_ID;
     let ended = |bench: &mut Bench| {
         assert!(matches!(bench.action(), Action::Error { fatal: true, .. }));
         bench.subscribe(&["other"]);
         bench.member.polled(bench.now);
         bench.idle();
-        assert!(matches!(bench.member.standing(), Standing::Ended(_)));
+        assert!(matches!(bench.member.snapshot(), MemberSnapshot::Ended(_)));
     };
     let mut bench = Bench::new(Some("i"));
     bench.subscribe(&["t"]);
@@ -177,7 +177,7 @@ fn a_fenced_static_member_ends_for_good_wherever_it_learns_it() {
 }
 
 #[test]
-fn a_commit_of_a_member_that_is_not_known_is_a_loss_and_one_of_an_old_epoch_asks_for_the_new() {
+fn commit_error_loses_partitions_or_refreshes_epoch() {
     let mut bench = Bench::settled();
     let old = Identity { generation: 4, member_id: "m".into() };
     bench.member.commit_refused(bench.now, &old, &error(ErrorCode::UNKNOWN_MEMBER_ID));
@@ -194,7 +194,7 @@ fn a_commit_of_a_member_that_is_not_known_is_a_loss_and_one_of_an_old_epoch_asks
 }
 
 #[test]
-fn who_wants_to_leave_and_is_counted_out_has_left() {
+fn unsubscribed_unknown_member_does_not_rejoin() {
     let mut bench = Bench::settled();
     bench.member.subscribe(bench.now, None);
     bench.revoking();
@@ -203,5 +203,5 @@ fn who_wants_to_leave_and_is_counted_out_has_left() {
     bench.lost();
     bench.left();
     bench.idle();
-    assert!(matches!(bench.member.standing(), Standing::Alone));
+    assert!(matches!(bench.member.snapshot(), MemberSnapshot::NoGroup));
 }

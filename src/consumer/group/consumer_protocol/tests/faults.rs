@@ -32,7 +32,7 @@ const ASKED: [ApiKey; 4] =
     [ApiKey::FindCoordinator, ApiKey::ConsumerGroupHeartbeat, ApiKey::OffsetCommit, ApiKey::OffsetFetch];
 
 #[tokio::test(start_paused = true)]
-async fn coordinators_that_are_loading_or_moved_are_waited_for_or_found() {
+async fn waits_for_loading_or_moved_coordinator() {
     let codes =
         [ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, ErrorCode::COORDINATOR_NOT_AVAILABLE, ErrorCode::NOT_COORDINATOR];
     for key in ASKED {
@@ -44,7 +44,7 @@ async fn coordinators_that_are_loading_or_moved_are_waited_for_or_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_is_counted_out_comes_again() {
+async fn rejoins_after_member_is_fenced() {
     let codes = [
         ErrorCode::UNKNOWN_MEMBER_ID,
         ErrorCode::FENCED_MEMBER_EPOCH,
@@ -67,7 +67,7 @@ async fn a_member_that_is_counted_out_comes_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_are_lost_are_made_up_for() {
+async fn recovers_from_lost_or_slow_responses() {
     for key in ASKED {
         for (what, fault) in [
             ("request lost", on(key).times(2).drop_connection()),
@@ -83,7 +83,7 @@ async fn answers_that_are_lost_are_made_up_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_members_settle_whatever_answer_is_lost_on_the_way() {
+async fn two_members_settle_after_lost_response() {
     for skip in 0..8 {
         for fault in [
             on(ApiKey::ConsumerGroupHeartbeat).skip(skip).act_then_drop(),
@@ -105,7 +105,7 @@ async fn two_members_settle_whatever_answer_is_lost_on_the_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_that_only_the_user_can_mend_are_told_and_mended() {
+async fn reports_permanent_error_once_and_rejoins() {
     let codes = [
         ErrorCode::GROUP_AUTHORIZATION_FAILED,
         ErrorCode::INVALID_REQUEST,
@@ -122,7 +122,7 @@ async fn errors_that_only_the_user_can_mend_are_told_and_mended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_may_not_be_seen_is_told_and_costs_nothing_else() {
+async fn topic_authorization_error_costs_no_partitions() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(set("t", 0..4)).await;

@@ -1,19 +1,19 @@
 use super::*;
 
 #[test]
-fn a_join_says_everything_and_owns_nothing() {
+fn join_sends_everything_and_owns_nothing() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t", "u"]);
     let (_, beat) = bench.beat();
     assert_eq!((&*beat.member_id, beat.epoch, beat.full), ("m", 0, true));
     assert_eq!(beat.names, Some(wanted(&["t", "u"]).names));
-    assert_eq!((beat.regex, beat.owned), (None, Some(Held::new())));
-    assert!(matches!(bench.member.standing(), Standing::Rebalancing { .. }));
+    assert_eq!((beat.regex, beat.owned), (None, Some(PartitionsByTopicId::new())));
+    assert!(matches!(bench.member.snapshot(), MemberSnapshot::Rebalancing { .. }));
     bench.idle();
 }
 
 #[test]
-fn heartbeats_say_what_changed_and_go_out_by_the_brokers_interval() {
+fn heartbeats_send_changes_at_brokers_interval() {
     let mut bench = Bench::settled();
     let mut last = bench.now;
     for _ in 0..3 {
@@ -28,16 +28,16 @@ fn heartbeats_say_what_changed_and_go_out_by_the_brokers_interval() {
     // The broker asks for fewer; then it says nonsense.
     for interval in [Some(Duration::from_secs(20)), None] {
         let (ticket, _) = bench.next_beat();
-        let answer = Answer { node: 1, epoch: 5, interval, ..Answer::default() };
+        let answer = HeartbeatResponse { node: 1, epoch: 5, interval, ..HeartbeatResponse::default() };
         last = bench.now;
-        bench.member.answered(bench.now, ticket, Ok(answer));
+        bench.member.handle_response(bench.now, ticket, Ok(answer));
     }
     bench.next_beat();
     assert_eq!(bench.now - last, Duration::from_secs(20));
 }
 
 #[test]
-fn an_answer_that_comes_late_is_followed_at_once() {
+fn late_response_is_followed_by_heartbeat() {
     let mut bench = Bench::settled();
     let (ticket, _) = bench.next_beat();
     bench.pass(INTERVAL * 2);
@@ -47,7 +47,7 @@ fn an_answer_that_comes_late_is_followed_at_once() {
 }
 
 #[test]
-fn after_an_error_everything_is_said_and_what_is_owned_with_it() {
+fn error_causes_full_heartbeat_with_owned_partitions() {
     for code in [ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, ErrorCode::NOT_COORDINATOR] {
         let mut bench = Bench::settled();
         let (ticket, _) = bench.next_beat();
@@ -65,19 +65,19 @@ fn after_an_error_everything_is_said_and_what_is_owned_with_it() {
 }
 
 #[test]
-fn another_coordinator_is_told_everything_once() {
+fn new_coordinator_gets_one_full_heartbeat() {
     let mut bench = Bench::settled();
     let (ticket, _) = bench.next_beat();
-    let answer = Answer { node: 2, epoch: 5, interval: Some(INTERVAL), ..Answer::default() };
-    bench.member.answered(bench.now, ticket, Ok(answer.clone()));
+    let answer = HeartbeatResponse { node: 2, epoch: 5, interval: Some(INTERVAL), ..HeartbeatResponse::default() };
+    bench.member.handle_response(bench.now, ticket, Ok(answer.clone()));
     let (ticket, beat) = bench.beat();
     assert!(beat.full);
-    bench.member.answered(bench.now, ticket, Ok(answer));
+    bench.member.handle_response(bench.now, ticket, Ok(answer));
     bench.idle();
 }
 
 #[test]
-fn a_changed_subscription_is_said_at_once() {
+fn changed_subscription_is_sent_at_once() {
     let mut bench = Bench::settled();
     bench.subscribe(&["t"]);
     bench.idle();
@@ -93,13 +93,13 @@ fn a_changed_subscription_is_said_at_once() {
 }
 
 #[test]
-fn an_expression_is_taken_back_by_an_empty_one() {
+fn empty_regex_replaces_previous_regex() {
     let mut bench = Bench::new(None);
-    let regex = |regex: &str| Wanted { names: BTreeSet::new(), regex: Some(regex.into()) };
+    let regex = |regex: &str| TopicsToSubscribe { names: BTreeSet::new(), regex: Some(regex.into()) };
     bench.member.subscribe(bench.now, Some(regex("a.*")));
     let (ticket, beat) = bench.beat();
     assert_eq!((beat.regex.as_deref(), beat.names), (Some("a.*"), Some(BTreeSet::new())));
-    bench.answer(ticket, 1, Some(Held::new()));
+    bench.answer(ticket, 1, Some(PartitionsByTopicId::new()));
     assert!(bench.assigned().is_empty());
     bench.idle();
     bench.subscribe(&["t"]);
@@ -109,7 +109,7 @@ fn an_expression_is_taken_back_by_an_empty_one() {
     bench.refuse(ticket, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
     let (ticket, beat) = bench.next_beat();
     assert_eq!((beat.regex.as_deref(), beat.full), (Some(""), true));
-    bench.answer(ticket, 2, Some(Held::new()));
+    bench.answer(ticket, 2, Some(PartitionsByTopicId::new()));
     bench.idle();
     let (ticket, _) = bench.next_beat();
     bench.refuse(ticket, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
@@ -117,7 +117,7 @@ fn an_expression_is_taken_back_by_an_empty_one() {
 }
 
 #[test]
-fn an_answer_to_an_earlier_life_does_not_count() {
+fn ignores_response_to_heartbeat_before_rejoin() {
     let mut bench = Bench::settled();
     let (old, _) = bench.next_beat();
     bench.member.subscribe(bench.now, None);
@@ -133,11 +133,11 @@ fn an_answer_to_an_earlier_life_does_not_count() {
 }
 
 #[test]
-fn an_epoch_that_would_leave_the_group_is_not_taken_over() {
+fn ignores_zero_and_negative_member_epoch() {
     for epoch in [-2, -1, 0] {
         let mut bench = Bench::settled();
         let (ticket, _) = bench.next_beat();
-        bench.answer(ticket, epoch, Some(Held::new()));
+        bench.answer(ticket, epoch, Some(PartitionsByTopicId::new()));
         bench.raised();
         assert_eq!(bench.epoch(), Some(5));
         let (_, beat) = bench.next_beat();
@@ -146,19 +146,25 @@ fn an_epoch_that_would_leave_the_group_is_not_taken_over() {
 }
 
 #[test]
-fn a_name_that_the_broker_gives_is_taken() {
+fn uses_member_id_from_broker() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let (ticket, _) = bench.beat();
     let member_id = Some("given".to_owned());
-    let answer = Answer { node: 1, member_id, epoch: 1, interval: None, assignment: Some(Held::new()) };
-    bench.member.answered(bench.now, ticket, Ok(answer));
+    let answer = HeartbeatResponse {
+        node: 1,
+        member_id,
+        epoch: 1,
+        interval: None,
+        assignment: Some(PartitionsByTopicId::new()),
+    };
+    bench.member.handle_response(bench.now, ticket, Ok(answer));
     bench.assigned();
     assert_eq!(&*bench.next_beat().1.member_id, "given");
 }
 
 #[test]
-fn a_session_without_an_answer_is_lost_and_the_member_comes_again() {
+fn session_timeout_loses_partitions_and_rejoins() {
     let mut bench = Bench::settled();
     let alive = bench.now;
     loop {
@@ -175,7 +181,7 @@ fn a_session_without_an_answer_is_lost_and_the_member_comes_again() {
 }
 
 #[test]
-fn a_reader_that_does_not_come_back_leaves_the_group_until_it_does() {
+fn poll_timer_expiry_leaves_until_next_poll() {
     for (instance_id, goodbye) in [(None, -1), (Some("i"), -2)] {
         let mut bench = Bench::settled_as(instance_id);
         let began = bench.member.last_poll;
@@ -197,7 +203,7 @@ fn a_reader_that_does_not_come_back_leaves_the_group_until_it_does() {
 }
 
 #[test]
-fn a_reader_that_comes_in_time_stays() {
+fn stays_while_reader_polls_in_time() {
     let mut bench = Bench::settled();
     for _ in 0..1000 {
         let (ticket, _) = bench.next_beat();
@@ -209,10 +215,10 @@ fn a_reader_that_comes_in_time_stays() {
 }
 
 #[test]
-fn closing_leaves_and_says_nothing_more() {
+fn close_leaves_and_sends_nothing_more() {
     for (instance_id, goodbye) in [(None, -1), (Some("i"), -2)] {
         let mut bench = Bench::settled_as(instance_id);
-        bench.told(6, Held::new());
+        bench.told(6, PartitionsByTopicId::new());
         bench.member.close();
         assert_eq!(bench.left(), goodbye);
         bench.idle();
@@ -227,7 +233,7 @@ fn closing_leaves_and_says_nothing_more() {
 }
 
 #[test]
-fn who_turns_away_while_it_joins_leaves_no_ghost() {
+fn unsubscribing_while_joining_leaves_group() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let (ticket, _) = bench.beat();
@@ -235,5 +241,5 @@ fn who_turns_away_while_it_joins_leaves_no_ghost() {
     assert_eq!(bench.left(), -1);
     bench.answer(ticket, 4, Some(held(&[(T, 0..2)])));
     bench.idle();
-    assert!(matches!(bench.member.standing(), Standing::Alone));
+    assert!(matches!(bench.member.snapshot(), MemberSnapshot::NoGroup));
 }

@@ -21,11 +21,13 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Action, Answer, Beat, ConsumerMembership, Held, Ticket, Wanted};
+use super::{
+    Action, AttemptId, ConsumerMembership, HeartbeatFields, HeartbeatResponse, PartitionsByTopicId, TopicsToSubscribe,
+};
 use crate::{
     consumer::group::{
         GroupSettings,
-        membership::{Identity, Standing},
+        membership::{Identity, MemberSnapshot},
     },
     error::{Error, ErrorCode},
     record::TopicPartition,
@@ -55,11 +57,11 @@ fn error(code: ErrorCode) -> Error {
     Error::broker(code, "test")
 }
 
-fn wanted(names: &[&str]) -> Wanted {
-    Wanted { names: names.iter().map(|&name| name.into()).collect(), regex: None }
+fn wanted(names: &[&str]) -> TopicsToSubscribe {
+    TopicsToSubscribe { names: names.iter().map(|&name| name.into()).collect(), regex: None }
 }
 
-fn held(topics: &[(Uuid, Range<i32>)]) -> Held {
+fn held(topics: &[(Uuid, Range<i32>)]) -> PartitionsByTopicId {
     topics.iter().map(|(id, partitions)| (*id, partitions.clone().collect())).collect()
 }
 
@@ -136,29 +138,29 @@ impl Bench {
         self.member.tick(self.now);
     }
 
-    fn beat(&mut self) -> (Ticket, Beat) {
+    fn beat(&mut self) -> (AttemptId, HeartbeatFields) {
         match self.action() {
             Action::Heartbeat { ticket, beat } => (ticket, beat),
             other => panic!("expected a heartbeat, found {other:?}"),
         }
     }
 
-    fn next_beat(&mut self) -> (Ticket, Beat) {
+    fn next_beat(&mut self) -> (AttemptId, HeartbeatFields) {
         self.wait();
         self.beat()
     }
 
-    fn answer(&mut self, ticket: Ticket, epoch: i32, assignment: Option<Held>) {
-        let answer = Answer { node: 1, member_id: None, epoch, interval: Some(INTERVAL), assignment };
-        self.member.answered(self.now, ticket, Ok(answer));
+    fn answer(&mut self, ticket: AttemptId, epoch: i32, assignment: Option<PartitionsByTopicId>) {
+        let answer = HeartbeatResponse { node: 1, member_id: None, epoch, interval: Some(INTERVAL), assignment };
+        self.member.handle_response(self.now, ticket, Ok(answer));
     }
 
-    fn refuse(&mut self, ticket: Ticket, code: ErrorCode) {
-        self.member.answered(self.now, ticket, Err(error(code)));
+    fn refuse(&mut self, ticket: AttemptId, code: ErrorCode) {
+        self.member.handle_response(self.now, ticket, Err(error(code)));
     }
 
     /// The next heartbeat is answered so.
-    fn told(&mut self, epoch: i32, assignment: Held) {
+    fn told(&mut self, epoch: i32, assignment: PartitionsByTopicId) {
         let (ticket, _) = self.next_beat();
         self.answer(ticket, epoch, Some(assignment));
     }
@@ -170,7 +172,7 @@ impl Bench {
         }
     }
 
-    fn revoking(&mut self) -> (Ticket, Vec<TopicPartition>) {
+    fn revoking(&mut self) -> (AttemptId, Vec<TopicPartition>) {
         match self.action() {
             Action::Revoke { ticket, partitions } => (ticket, partitions),
             other => panic!("expected a revocation, found {other:?}"),
@@ -187,7 +189,7 @@ impl Bench {
     /// It says goodbye, and is heard.
     fn left(&mut self) -> i32 {
         let epoch = self.leaves();
-        self.member.said_goodbye(self.now);
+        self.member.leave_ended(self.now);
         epoch
     }
 
@@ -213,20 +215,22 @@ impl Bench {
         let error = self.raised();
         self.idle();
         assert!(self.member.next_wake().is_none(), "nothing happens before the reader comes again");
-        assert!(matches!(self.member.standing(), Standing::Out));
+        assert!(matches!(self.member.snapshot(), MemberSnapshot::Fenced));
         error
     }
 
     fn owned(&self) -> Vec<TopicPartition> {
-        match self.member.standing() {
-            Standing::Member { owned, .. } | Standing::Rebalancing { owned, .. } => owned.keys().cloned().collect(),
+        match self.member.snapshot() {
+            MemberSnapshot::Member { owned, .. } | MemberSnapshot::Rebalancing { owned, .. } => {
+                owned.keys().cloned().collect()
+            }
             other => panic!("{other:?}"),
         }
     }
 
     fn epoch(&self) -> Option<i32> {
-        match self.member.standing() {
-            Standing::Member { identity, .. } | Standing::Rebalancing { identity, .. } => {
+        match self.member.snapshot() {
+            MemberSnapshot::Member { identity, .. } | MemberSnapshot::Rebalancing { identity, .. } => {
                 Some(identity.generation).filter(|epoch| *epoch > 0)
             }
             _ => None,
@@ -234,6 +238,6 @@ impl Bench {
     }
 
     fn is_settled(&self) -> bool {
-        matches!(self.member.standing(), Standing::Member { .. })
+        matches!(self.member.snapshot(), MemberSnapshot::Member { .. })
     }
 }

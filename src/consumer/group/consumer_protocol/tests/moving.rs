@@ -6,7 +6,7 @@ use super::{members::*, *};
 use crate::{error::ErrorKind, testkit::Options};
 
 #[tokio::test(start_paused = true)]
-async fn a_live_group_moves_to_the_consumer_protocol_member_by_member() {
+async fn live_group_migrates_to_consumer_protocol() {
     let cluster = cluster(Options::new()).await;
     let (mut old, mut older) = (Member::classic(&cluster), Member::classic(&cluster));
     old.subscribe(&["t"]);
@@ -39,7 +39,7 @@ async fn a_live_group_moves_to_the_consumer_protocol_member_by_member() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_live_group_moves_back_when_the_last_of_the_new_ones_leaves() {
+async fn live_group_migrates_back_to_classic() {
     let cluster = cluster(Options::new()).await;
     let mut new = Member::joined(&cluster, &["t"]);
     new.owns(set("t", 0..4)).await;
@@ -62,7 +62,7 @@ async fn a_live_group_moves_back_when_the_last_of_the_new_ones_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_that_may_not_move_is_told_of() {
+async fn reports_when_migration_is_disabled() {
     let cluster = cluster(Options::new().consumer_group_migration(false)).await;
     let mut old = Member::classic(&cluster);
     old.subscribe(&["t"]);

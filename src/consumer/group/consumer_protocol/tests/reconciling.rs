@@ -4,7 +4,7 @@ use super::*;
 const MARGIN: Duration = Duration::from_secs(5);
 
 #[test]
-fn what_goes_is_given_up_before_what_comes_is_taken_and_both_are_told_together() {
+fn revokes_then_assigns_then_acknowledges_both() {
     let mut bench = Bench::settled();
     bench.told(5, held(&[(T, 1..3)]));
     let (ticket, gone) = bench.revoking();
@@ -28,7 +28,7 @@ fn what_goes_is_given_up_before_what_comes_is_taken_and_both_are_told_together()
 }
 
 #[test]
-fn an_error_while_something_is_given_up_says_that_it_is_owned_still() {
+fn claims_revoking_partitions_after_heartbeat_error() {
     let mut bench = Bench::settled();
     bench.told(5, held(&[(T, 1..2)]));
     let (ticket, _) = bench.revoking();
@@ -43,7 +43,7 @@ fn an_error_while_something_is_given_up_says_that_it_is_owned_still() {
 }
 
 #[test]
-fn what_changes_meanwhile_is_carried_out_when_the_reader_is_done() {
+fn newer_assignment_applies_after_revocation_ends() {
     let mut bench = Bench::settled();
     bench.told(5, held(&[(T, 1..2)]));
     let (ticket, _) = bench.revoking();
@@ -63,14 +63,16 @@ fn what_changes_meanwhile_is_carried_out_when_the_reader_is_done() {
 }
 
 #[test]
-fn a_partition_that_comes_back_is_another_ownership() {
+fn reassigned_partition_gets_new_ownership_epoch() {
     let mut bench = Bench::settled();
-    let since = |bench: &Bench| match bench.member.standing() {
-        Standing::Member { owned, .. } | Standing::Rebalancing { owned, .. } => owned[&TopicPartition::new("t", 0)],
+    let since = |bench: &Bench| match bench.member.snapshot() {
+        MemberSnapshot::Member { owned, .. } | MemberSnapshot::Rebalancing { owned, .. } => {
+            owned[&TopicPartition::new("t", 0)]
+        }
         other => panic!("{other:?}"),
     };
     let before = since(&bench);
-    bench.told(5, Held::new());
+    bench.told(5, PartitionsByTopicId::new());
     let (ticket, _) = bench.revoking();
     bench.told(6, held(&[(T, 0..2)]));
     bench.member.revoked(bench.now, ticket);
@@ -79,7 +81,7 @@ fn a_partition_that_comes_back_is_another_ownership() {
 }
 
 #[test]
-fn a_revocation_that_takes_longer_than_the_rebalance_is_a_loss() {
+fn revocation_beyond_rebalance_timeout_loses_partitions() {
     let mut bench = Bench::settled();
     bench.told(5, held(&[(T, 1..2)]));
     let (ticket, _) = bench.revoking();
@@ -102,7 +104,7 @@ fn a_revocation_that_takes_longer_than_the_rebalance_is_a_loss() {
 }
 
 #[test]
-fn a_coordinator_whose_answer_was_lost_waits_since_then() {
+fn revocation_deadline_counts_from_unanswered_heartbeat() {
     let mut bench = Bench::settled();
     let (ticket, _) = bench.next_beat();
     let asked = bench.now;
@@ -110,18 +112,18 @@ fn a_coordinator_whose_answer_was_lost_waits_since_then() {
     bench.refuse(ticket, ErrorCode::REQUEST_TIMED_OUT);
     bench.told(5, held(&[(T, 1..2)]));
     let (ticket, _) = bench.revoking();
-    assert_eq!(bench.member.giving_up.as_ref().unwrap().deadline, asked + POLL - MARGIN);
+    assert_eq!(bench.member.revoking.as_ref().unwrap().deadline, asked + POLL - MARGIN);
     // And for what is to be given up next, while it has heard of no moment without.
     let (beaten, _) = bench.next_beat();
-    bench.answer(beaten, 5, Some(Held::new()));
+    bench.answer(beaten, 5, Some(PartitionsByTopicId::new()));
     bench.pass(Duration::from_secs(4));
     bench.member.revoked(bench.now, ticket);
     bench.revoking();
-    assert_eq!(bench.member.giving_up.as_ref().unwrap().deadline, asked + POLL - MARGIN);
+    assert_eq!(bench.member.revoking.as_ref().unwrap().deadline, asked + POLL - MARGIN);
 }
 
 #[test]
-fn a_topic_whose_name_is_not_known_is_kept_until_it_is() {
+fn keeps_unnamed_topic_until_metadata_knows_it() {
     let mut bench = Bench::settled();
     bench.told(6, held(&[(T, 0..2), (U, 0..3)]));
     assert_eq!(bench.member.unresolved().collect::<Vec<_>>(), [U]);
@@ -142,7 +144,7 @@ fn a_topic_whose_name_is_not_known_is_kept_until_it_is() {
 }
 
 #[test]
-fn a_topic_that_never_got_a_name_goes_without_one() {
+fn unnamed_topic_is_removed_without_waiting() {
     let mut bench = Bench::settled();
     bench.told(6, held(&[(T, 0..1), (U, 0..3)]));
     let (ticket, gone) = bench.revoking();
@@ -157,7 +159,7 @@ fn a_topic_that_never_got_a_name_goes_without_one() {
 }
 
 #[test]
-fn a_topic_that_is_made_anew_is_given_up_before_it_is_taken() {
+fn revokes_recreated_topic_before_assigning_it() {
     let mut bench = Bench::settled();
     let anew = Uuid::from_u128(9);
     bench.told(6, held(&[(anew, 0..2)]));
@@ -171,7 +173,7 @@ fn a_topic_that_is_made_anew_is_given_up_before_it_is_taken() {
 }
 
 #[test]
-fn both_selves_of_a_topic_are_never_owned_at_once() {
+fn old_and_recreated_topic_never_overlap() {
     let mut bench = Bench::settled();
     let anew = Uuid::from_u128(9);
     bench.told(6, held(&[(T, 0..2), (anew, 0..2)]));
@@ -184,7 +186,7 @@ fn both_selves_of_a_topic_are_never_owned_at_once() {
 }
 
 #[test]
-fn what_no_broker_can_mean_is_left_out() {
+fn ignores_invalid_partitions_and_topic_ids() {
     let mut bench = Bench::settled();
     let mut odd = held(&[(T, -3..2), (Uuid::nil(), 0..4)]);
     odd.insert(U, BTreeSet::new());
@@ -195,7 +197,7 @@ fn what_no_broker_can_mean_is_left_out() {
 }
 
 #[test]
-fn unsubscribing_gives_up_then_leaves() {
+fn unsubscribing_revokes_then_leaves() {
     let mut bench = Bench::settled();
     bench.member.subscribe(bench.now, None);
     let (ticket, gone) = bench.revoking();
@@ -203,13 +205,13 @@ fn unsubscribing_gives_up_then_leaves() {
     bench.member.revoked(bench.now, ticket);
     assert_eq!(bench.left(), -1);
     bench.idle();
-    assert!(matches!(bench.member.standing(), Standing::Alone));
+    assert!(matches!(bench.member.snapshot(), MemberSnapshot::NoGroup));
     bench.subscribe(&["t"]);
     assert_eq!(bench.beat().1.epoch, 0);
 }
 
 #[test]
-fn subscribing_again_before_everything_is_given_up_stays() {
+fn resubscribing_during_revocation_stays_in_group() {
     let mut bench = Bench::settled();
     bench.member.subscribe(bench.now, None);
     let (ticket, _) = bench.revoking();
@@ -223,7 +225,7 @@ fn subscribing_again_before_everything_is_given_up_stays() {
 }
 
 #[test]
-fn who_unsubscribed_gives_everything_up_whatever_it_wants_by_then() {
+fn unsubscribing_revokes_everything_despite_new_subscription() {
     let mut bench = Bench::settled();
     bench.told(5, held(&[(T, 1..2)]));
     let (ticket, _) = bench.revoking();
@@ -241,7 +243,7 @@ fn who_unsubscribed_gives_everything_up_whatever_it_wants_by_then() {
 }
 
 #[test]
-fn nothing_is_joined_before_the_last_goodbye_has_ended() {
+fn joins_only_after_leave_has_ended() {
     for instance_id in [None, Some("i")] {
         let mut bench = Bench::settled_as(instance_id);
         bench.member.subscribe(bench.now, None);
@@ -252,17 +254,17 @@ fn nothing_is_joined_before_the_last_goodbye_has_ended() {
         bench.pass(POLL);
         bench.idle();
         assert!(bench.member.next_wake().is_none());
-        bench.member.said_goodbye(bench.now);
+        bench.member.leave_ended(bench.now);
         assert_eq!(bench.beat().1.epoch, 0);
     }
 }
 
 #[test]
-fn a_member_that_has_to_give_nothing_up_leaves_at_once() {
+fn leaves_at_once_without_owned_partitions() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let (ticket, _) = bench.beat();
-    bench.answer(ticket, 1, Some(Held::new()));
+    bench.answer(ticket, 1, Some(PartitionsByTopicId::new()));
     assert!(bench.assigned().is_empty());
     bench.member.subscribe(bench.now, None);
     assert_eq!(bench.left(), -1);

@@ -13,7 +13,7 @@ fn answer(generation: i32) -> JoinAnswer {
 }
 
 /// What the member tells the leader, and the ticket of its join.
-fn joins(bench: &mut Bench) -> (Ticket, MemberSubscription) {
+fn joins(bench: &mut Bench) -> (AttemptId, MemberSubscription) {
     match bench.action() {
         Action::Join { ticket, protocols, .. } => (ticket, MemberSubscription::read(&protocols[0].1).0),
         other => panic!("expected a join, found {other:?}"),
@@ -32,7 +32,7 @@ fn stable() -> Bench {
     bench.subscribe(&["t"]);
     let (ticket, said) = joins(&mut bench);
     assert_eq!((said.owned.len(), said.generation), (0, -1));
-    bench.member.joined(bench.now, ticket, Joined::In(answer(5)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer(5)));
     given(&mut bench, &partitions("t", 0..2));
     assert_eq!(bench.assigned(), partitions("t", 0..2));
     bench
@@ -42,32 +42,32 @@ fn owned(bench: &Bench) -> Vec<TopicPartition> {
     bench.member.owned.keys().cloned().collect()
 }
 
-fn rebalances(bench: &mut Bench) -> (Ticket, MemberSubscription) {
+fn rebalances(bench: &mut Bench) -> (AttemptId, MemberSubscription) {
     bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
     joins(bench)
 }
 
 #[test]
-fn what_is_owned_is_kept_while_joining_and_only_what_is_new_is_told() {
+fn keeps_owned_partitions_and_assigns_new_ones() {
     let mut bench = stable();
     let (ticket, said) = rebalances(&mut bench);
     assert_eq!((said.owned, said.generation), (partitions("t", 0..2), 5));
-    let Standing::Rebalancing { owned: kept, .. } = bench.member.standing() else { panic!("it joins") };
+    let MemberSnapshot::Rebalancing { owned: kept, .. } = bench.member.standing() else { panic!("it joins") };
     assert_eq!(kept.keys().cloned().collect::<Vec<_>>(), partitions("t", 0..2));
-    bench.member.joined(bench.now, ticket, Joined::In(answer(6)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer(6)));
     given(&mut bench, &partitions("t", 0..3));
     assert_eq!(bench.assigned(), partitions("t", 2..3));
     bench.idle();
-    let Standing::Member { identity, owned } = bench.member.standing() else { panic!("it is in") };
+    let MemberSnapshot::Member { identity, owned } = bench.member.standing() else { panic!("it is in") };
     assert_eq!((identity.generation, owned.len()), (6, 3));
     assert_eq!(owned[&TopicPartition::new("t", 0)], kept[&TopicPartition::new("t", 0)], "it was never away");
 }
 
 #[test]
-fn what_the_assignment_takes_away_is_given_up_and_then_joined_without() {
+fn revokes_moving_partitions_then_rejoins_without_them() {
     let mut bench = stable();
     let (ticket, _) = rebalances(&mut bench);
-    bench.member.joined(bench.now, ticket, Joined::In(answer(6)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer(6)));
     given(&mut bench, &[partitions("t", 0..1), partitions("t", 3..4)].concat());
     let Action::Revoke { ticket, partitions: asked } = bench.action() else { panic!("a revocation") };
     assert_eq!(asked, partitions("t", 1..2));
@@ -81,10 +81,10 @@ fn what_the_assignment_takes_away_is_given_up_and_then_joined_without() {
 }
 
 #[test]
-fn who_unsubscribed_gives_everything_up_whatever_it_wants_by_then() {
+fn unsubscribing_revokes_everything_despite_new_subscription() {
     let mut bench = stable();
     let (ticket, _) = rebalances(&mut bench);
-    bench.member.joined(bench.now, ticket, Joined::In(answer(6)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer(6)));
     given(&mut bench, &partitions("t", 0..1));
     let Action::Revoke { ticket, .. } = bench.action() else { panic!("a revocation") };
     assert!(bench.assigned().is_empty());
@@ -98,10 +98,10 @@ fn who_unsubscribed_gives_everything_up_whatever_it_wants_by_then() {
 }
 
 #[test]
-fn a_reader_that_is_too_slow_loses_only_what_it_was_to_give_up() {
+fn slow_revocation_loses_only_revoked_partitions() {
     let mut bench = stable();
     let (ticket, _) = rebalances(&mut bench);
-    bench.member.joined(bench.now, ticket, Joined::In(answer(6)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer(6)));
     given(&mut bench, &partitions("t", 0..1));
     let Action::Revoke { ticket, .. } = bench.action() else { panic!("a revocation") };
     assert!(bench.assigned().is_empty());
@@ -125,7 +125,7 @@ fn a_reader_that_is_too_slow_loses_only_what_it_was_to_give_up() {
 }
 
 #[test]
-fn heartbeats_go_on_while_joining_and_a_member_that_is_forgotten_learns_it() {
+fn heartbeats_while_joining_reveal_unknown_member() {
     let mut bench = stable();
     let (ticket, _) = rebalances(&mut bench);
     for code in [ErrorCode::REBALANCE_IN_PROGRESS, ErrorCode::ILLEGAL_GENERATION] {
@@ -137,12 +137,12 @@ fn heartbeats_go_on_while_joining_and_a_member_that_is_forgotten_learns_it() {
     bench.lost();
     let (_, said) = joins(&mut bench);
     assert!(said.owned.is_empty());
-    bench.member.joined(bench.now, ticket, Joined::In(answer(6)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer(6)));
     assert!(matches!(bench.action(), Action::Leave { .. }), "the answer to the first join came too late");
 }
 
 #[test]
-fn a_join_that_is_not_answered_is_not_trusted_for_longer_than_the_session() {
+fn unanswered_join_loses_partitions_after_session_timeout() {
     let mut bench = stable();
     let (_, _) = rebalances(&mut bench);
     let silent_since = bench.now;
@@ -165,14 +165,14 @@ fn a_join_that_is_not_answered_is_not_trusted_for_longer_than_the_session() {
 }
 
 #[test]
-fn a_failed_round_keeps_what_is_owned_and_claims_it_as_of_when_it_came() {
+fn failed_sync_keeps_partitions_with_old_generation() {
     let mut bench = stable();
     let (ticket, _) = rebalances(&mut bench);
-    bench.member.joined(bench.now, ticket, Joined::In(answer(6)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer(6)));
     bench.sync_fails(ErrorCode::REBALANCE_IN_PROGRESS);
     let (ticket, said) = joins(&mut bench);
     assert_eq!((said.owned, said.generation), (partitions("t", 0..2), 5), "of 6 nothing was ever assigned");
-    bench.member.joined(bench.now, ticket, Joined::Failed(error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Failed(error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)));
     assert_eq!(owned(&bench).len(), 2);
     bench.member.subscribe(bench.now, None);
     let ticket = bench.revoking();
@@ -182,7 +182,7 @@ fn a_failed_round_keeps_what_is_owned_and_claims_it_as_of_when_it_came() {
 }
 
 #[test]
-fn topics_that_are_no_longer_wanted_are_given_up_before_joining() {
+fn revokes_unsubscribed_topics_before_joining() {
     let mut bench = stable();
     bench.subscribe(&["t", "u"]);
     let (_, said) = joins(&mut bench);
@@ -198,10 +198,10 @@ fn topics_that_are_no_longer_wanted_are_given_up_before_joining() {
 }
 
 #[test]
-fn unsubscribing_in_the_midst_of_a_partial_revocation_gives_up_the_rest_too() {
+fn unsubscribing_during_revocation_revokes_remaining_partitions() {
     let mut bench = stable();
     let (ticket, _) = rebalances(&mut bench);
-    bench.member.joined(bench.now, ticket, Joined::In(answer(6)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer(6)));
     given(&mut bench, &partitions("t", 0..1));
     let Action::Revoke { ticket, .. } = bench.action() else { panic!("a revocation") };
     assert!(bench.assigned().is_empty());
@@ -211,11 +211,11 @@ fn unsubscribing_in_the_midst_of_a_partial_revocation_gives_up_the_rest_too() {
     assert_eq!(asked, partitions("t", 0..1));
     bench.member.revoked(bench.now, ticket);
     assert!(matches!(bench.action(), Action::Leave { .. }));
-    assert!(matches!(bench.member.standing(), Standing::Alone));
+    assert!(matches!(bench.member.standing(), MemberSnapshot::NoGroup));
 }
 
 #[test]
-fn with_an_eager_assignor_beside_it_a_member_stays_eager() {
+fn mixed_assignors_use_eager_protocol() {
     let mut bench = Bench::new(None);
     bench.member = Membership::new(
         GroupSettings { assignors: crate::consumer::group::assignor::defaults(), ..settings(None) },
@@ -227,7 +227,7 @@ fn with_an_eager_assignor_beside_it_a_member_stays_eager() {
     let Action::Join { ticket, protocols, .. } = bench.action() else { panic!("a join") };
     let names: Vec<&str> = protocols.iter().map(|(name, _)| &**name).collect();
     assert_eq!(names, ["range", "cooperative-sticky"]);
-    bench.member.joined(bench.now, ticket, Joined::In(answer(5)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer(5)));
     given(&mut bench, &partitions("t", 0..2));
     bench.assigned();
     bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
@@ -236,21 +236,21 @@ fn with_an_eager_assignor_beside_it_a_member_stays_eager() {
 }
 
 #[test]
-fn a_member_that_is_not_known_when_it_joins_has_lost_what_it_kept() {
+fn unknown_member_on_join_loses_partitions() {
     let mut bench = stable();
     let (ticket, _) = rebalances(&mut bench);
-    bench.member.joined(bench.now, ticket, Joined::Failed(error(ErrorCode::UNKNOWN_MEMBER_ID)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Failed(error(ErrorCode::UNKNOWN_MEMBER_ID)));
     bench.lost();
     assert!(joins(&mut bench).1.owned.is_empty());
     let mut bench = stable();
     let (ticket, _) = rebalances(&mut bench);
-    bench.member.joined(bench.now, ticket, Joined::In(answer(6)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer(6)));
     bench.sync_fails(ErrorCode::UNKNOWN_MEMBER_ID);
     bench.lost();
 }
 
 #[test]
-fn an_answer_that_does_not_come_is_asked_for_again() {
+fn repeats_join_after_illegal_generation_heartbeats() {
     let mut bench = stable();
     let (_, _) = rebalances(&mut bench);
     for _ in 0..2 {
@@ -258,7 +258,7 @@ fn an_answer_that_does_not_come_is_asked_for_again() {
     }
     let (ticket, said) = joins(&mut bench);
     assert_eq!(said.owned.len(), 2);
-    bench.member.joined(bench.now, ticket, Joined::In(answer(6)));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer(6)));
     given(&mut bench, &partitions("t", 0..2));
     assert!(bench.assigned().is_empty());
 }

@@ -1,9 +1,9 @@
 use super::*;
 
 #[test]
-fn a_follower_takes_what_it_is_given() {
+fn follower_joins_and_owns_its_assignment() {
     let mut bench = Bench::new(None);
-    assert!(matches!(bench.member.standing(), Standing::Alone));
+    assert!(matches!(bench.member.standing(), MemberSnapshot::NoGroup));
     bench.subscribe(&["t", "u"]);
     match bench.action() {
         Action::Join { ticket, member_id, protocols, reason } => {
@@ -14,21 +14,21 @@ fn a_follower_takes_what_it_is_given() {
             assert_eq!(read.topics, [Arc::from("t"), Arc::from("u")]);
             assert!(read.owned.is_empty());
             assert_eq!(read.generation, -1);
-            bench.member.joined(bench.now, ticket, Joined::In(Bench::answer(5, "m")));
+            bench.member.joined(bench.now, ticket, JoinOutcome::Member(Bench::answer(5, "m")));
         }
         other => panic!("{other:?}"),
     }
-    assert!(matches!(bench.member.standing(), Standing::Rebalancing { .. }));
+    assert!(matches!(bench.member.standing(), MemberSnapshot::Rebalancing { .. }));
     bench.sync(&partitions("t", 0..2));
     assert_eq!(bench.assigned(), partitions("t", 0..2));
-    let Standing::Member { identity, owned } = bench.member.standing() else { panic!() };
+    let MemberSnapshot::Member { identity, owned } = bench.member.standing() else { panic!() };
     assert_eq!(identity, Identity { generation: 5, member_id: "m".into() });
     assert_eq!(owned.len(), 2);
     bench.idle();
 }
 
 #[test]
-fn an_empty_assignment_is_told_too() {
+fn empty_assignment_is_reported() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     bench.follow(1, "m");
@@ -38,11 +38,11 @@ fn an_empty_assignment_is_told_too() {
 }
 
 #[test]
-fn the_leader_shares_out_what_exists_and_nothing_to_unreadable_members() {
+fn leader_assigns_nothing_to_unreadable_members() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let ticket = bench.lead(false);
-    bench.member.counted(bench.now, ticket, [("t".into(), racks(3))].into());
+    bench.member.partitions_counted(bench.now, ticket, [("t".into(), racks(3))].into());
     match bench.action() {
         Action::Sync { assignments, identity, protocol, .. } => {
             assert_eq!((identity.generation, &*protocol), (5, "range"));
@@ -57,7 +57,7 @@ fn the_leader_shares_out_what_exists_and_nothing_to_unreadable_members() {
 }
 
 #[test]
-fn members_of_foreign_clients_get_their_partitions() {
+fn leader_assigns_to_foreign_client_subscriptions() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let (ticket, _) = bench.expect_join();
@@ -73,9 +73,9 @@ fn members_of_foreign_clients_get_their_partitions() {
         metadata: metadata.to_vec().into(),
     });
     let answer = JoinAnswer { leads: true, members: members.into(), ..Bench::answer(5, "m") };
-    bench.member.joined(bench.now, ticket, Joined::In(answer));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer));
     let Some(Action::Count { ticket, .. }) = bench.member.next_action() else { panic!("no count") };
-    bench.member.counted(bench.now, ticket, [("t".into(), racks(3))].into());
+    bench.member.partitions_counted(bench.now, ticket, [("t".into(), racks(3))].into());
     let Some(Action::Sync { assignments, .. }) = bench.member.next_action() else { panic!("no sync") };
     let read: Vec<_> =
         assignments.iter().map(|(id, bytes)| (&**id, protocol::decode_assignment(bytes).unwrap())).collect();
@@ -84,11 +84,11 @@ fn members_of_foreign_clients_get_their_partitions() {
 }
 
 #[test]
-fn a_leader_that_is_to_skip_the_assignment_sends_none_but_watches() {
+fn skip_assignment_sends_none_but_watches_partitions() {
     let mut bench = Bench::new(Some("i"));
     bench.subscribe(&["t"]);
     let ticket = bench.lead(true);
-    bench.member.counted(bench.now, ticket, [("t".into(), racks(3))].into());
+    bench.member.partitions_counted(bench.now, ticket, [("t".into(), racks(3))].into());
     let Some(Action::Sync { ticket, assignments, .. }) = bench.member.next_action() else { panic!() };
     assert!(assignments.is_empty());
     let assignment = protocol::encode_assignment(&partitions("t", 0..2)).unwrap();
@@ -99,21 +99,21 @@ fn a_leader_that_is_to_skip_the_assignment_sends_none_but_watches() {
 }
 
 #[test]
-fn a_required_member_id_is_taken_at_once_and_only_once_at_once() {
+fn first_required_member_id_rejoins_at_once() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let (ticket, _) = bench.expect_join();
-    bench.member.joined(bench.now, ticket, Joined::MemberIdRequired("m1".to_owned()));
+    bench.member.joined(bench.now, ticket, JoinOutcome::MemberIdRequired("m1".to_owned()));
     let (ticket, member_id) = bench.expect_join();
     assert_eq!(member_id, "m1");
-    bench.member.joined(bench.now, ticket, Joined::MemberIdRequired("m2".to_owned()));
+    bench.member.joined(bench.now, ticket, JoinOutcome::MemberIdRequired("m2".to_owned()));
     bench.idle();
     bench.wait();
     assert_eq!(bench.expect_join().1, "m2");
 }
 
 #[test]
-fn required_member_id_without_an_id_backs_off() {
+fn repeated_or_empty_member_id_backs_off() {
     for id in ["", "m"] {
         let mut bench = Bench::new(None);
         bench.subscribe(&["t"]);
@@ -122,7 +122,7 @@ fn required_member_id_without_an_id_backs_off() {
             match bench.member.next_action() {
                 Some(Action::Join { ticket, .. }) => {
                     joins += 1;
-                    bench.member.joined(bench.now, ticket, Joined::MemberIdRequired(id.to_owned()));
+                    bench.member.joined(bench.now, ticket, JoinOutcome::MemberIdRequired(id.to_owned()));
                 }
                 Some(Action::Error { error, fatal: false }) => told.push(error),
                 Some(other) => panic!("unexpected {other:?}"),
@@ -136,7 +136,7 @@ fn required_member_id_without_an_id_backs_off() {
 }
 
 #[test]
-fn join_errors_that_pass_are_tried_again_after_a_backoff() {
+fn retries_join_after_backoff_on_retriable_error() {
     let codes = [
         ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
         ErrorCode::COORDINATOR_NOT_AVAILABLE,
@@ -155,20 +155,20 @@ fn join_errors_that_pass_are_tried_again_after_a_backoff() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let (ticket, _) = bench.expect_join();
-    bench.member.joined(bench.now, ticket, Joined::Failed(Error::new(ErrorKind::Network, "refused")));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Failed(Error::new(ErrorKind::Network, "refused")));
     bench.wait();
     bench.expect_join();
 }
 
 #[test]
-fn a_join_that_fails_for_long_is_told_once_while_it_goes_on() {
+fn long_join_failure_is_reported_once() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let (started, mut told) = (bench.now, Vec::new());
     while bench.now < started + Duration::from_secs(60) {
         match bench.action() {
             Action::Join { ticket, .. } => {
-                let failed = Joined::Failed(error(ErrorCode::COORDINATOR_NOT_AVAILABLE));
+                let failed = JoinOutcome::Failed(error(ErrorCode::COORDINATOR_NOT_AVAILABLE));
                 bench.member.joined(bench.now, ticket, failed);
             }
             Action::Error { error, fatal: false } => {
@@ -188,11 +188,11 @@ fn a_join_that_fails_for_long_is_told_once_while_it_goes_on() {
     bench.follow(5, "m");
     bench.sync(&partitions("t", 0..1));
     assert_eq!(bench.assigned(), partitions("t", 0..1));
-    assert_eq!(bench.member.troubled_since, None);
+    assert_eq!(bench.member.failing_since, None);
 }
 
 #[test]
-fn join_errors_that_only_the_user_can_mend_are_raised_once_and_tried_again_at_the_next_poll() {
+fn permanent_join_error_waits_for_next_poll() {
     let codes = [
         ErrorCode::INCONSISTENT_GROUP_PROTOCOL,
         ErrorCode::INVALID_SESSION_TIMEOUT,
@@ -221,12 +221,12 @@ fn join_errors_that_only_the_user_can_mend_are_raised_once_and_tried_again_at_th
 }
 
 #[test]
-fn a_forgotten_member_comes_again_without_its_name() {
+fn unknown_member_rejoins_without_member_id() {
     for sync in [false, true] {
         let mut bench = Bench::new(None);
         bench.subscribe(&["t"]);
         let (ticket, _) = bench.expect_join();
-        bench.member.joined(bench.now, ticket, Joined::MemberIdRequired("m".to_owned()));
+        bench.member.joined(bench.now, ticket, JoinOutcome::MemberIdRequired("m".to_owned()));
         if sync {
             bench.follow(1, "m");
             bench.sync_fails(ErrorCode::UNKNOWN_MEMBER_ID);
@@ -238,7 +238,7 @@ fn a_forgotten_member_comes_again_without_its_name() {
 }
 
 #[test]
-fn an_old_generation_or_another_rebalance_keeps_the_name() {
+fn retriable_sync_error_keeps_member_id() {
     for code in [ErrorCode::ILLEGAL_GENERATION, ErrorCode::REBALANCE_IN_PROGRESS] {
         let mut bench = Bench::new(None);
         bench.subscribe(&["t"]);
@@ -249,7 +249,7 @@ fn an_old_generation_or_another_rebalance_keeps_the_name() {
 }
 
 #[test]
-fn answers_that_ask_to_come_at_once_do_not_make_a_hot_loop() {
+fn repeated_rebalances_while_joining_back_off() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let mut at_once = 0;
@@ -263,21 +263,21 @@ fn answers_that_ask_to_come_at_once_do_not_make_a_hot_loop() {
 }
 
 #[test]
-fn answers_to_earlier_attempts_are_stale() {
+fn ignores_responses_to_earlier_attempts() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let (old, _) = bench.expect_join();
-    bench.member.joined(bench.now, old, Joined::Failed(error(ErrorCode::NOT_COORDINATOR)));
+    bench.member.joined(bench.now, old, JoinOutcome::Failed(error(ErrorCode::NOT_COORDINATOR)));
     bench.wait();
     bench.follow(2, "m");
-    bench.member.joined(bench.now, old, Joined::Failed(error(ErrorCode::FENCED_INSTANCE_ID)));
+    bench.member.joined(bench.now, old, JoinOutcome::Failed(error(ErrorCode::FENCED_INSTANCE_ID)));
     bench.sync(&partitions("t", 0..2));
     bench.assigned();
     let (ticket, _) = bench.heartbeat();
     bench.member.heartbeat_answered(bench.now, old, Err(error(ErrorCode::UNKNOWN_MEMBER_ID)));
     bench.idle();
     bench.member.heartbeat_answered(bench.now, ticket, Ok(()));
-    bench.member.counted(bench.now, old, BTreeMap::new());
+    bench.member.partitions_counted(bench.now, old, BTreeMap::new());
     bench.member.revoked(bench.now, old);
     let identity = Identity { generation: 1, member_id: "m".into() };
     bench.member.commit_refused(bench.now, &identity, &error(ErrorCode::ILLEGAL_GENERATION));
@@ -286,7 +286,7 @@ fn answers_to_earlier_attempts_are_stale() {
 }
 
 #[test]
-fn a_subscription_that_changed_while_joining_joins_again() {
+fn rejoins_when_subscription_changes_while_joining() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     bench.follow(1, "m");
@@ -297,7 +297,7 @@ fn a_subscription_that_changed_while_joining_joins_again() {
 }
 
 #[test]
-fn topics_that_nobody_asked_for_are_not_taken() {
+fn rejoins_after_assignment_of_unsubscribed_topics() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     bench.follow(1, "m");
@@ -309,12 +309,12 @@ fn topics_that_nobody_asked_for_are_not_taken() {
 }
 
 #[test]
-fn answers_that_do_not_fit_are_raised() {
+fn reports_inconsistent_protocol_and_malformed_assignment() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let (ticket, _) = bench.expect_join();
     let answer = JoinAnswer { protocol: Some("sticky".to_owned()), ..Bench::answer(1, "m") };
-    bench.member.joined(bench.now, ticket, Joined::In(answer));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer));
     assert_eq!(bench.parked().code(), Some(ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
 
     for (protocol_type, bytes, code) in [
@@ -332,20 +332,20 @@ fn answers_that_do_not_fit_are_raised() {
 }
 
 #[test]
-fn a_name_that_comes_too_late_is_given_back() {
+fn leaves_when_join_succeeds_after_unsubscribing() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     let (ticket, _) = bench.expect_join();
     bench.member.subscribe(bench.now, None);
     bench.idle();
-    bench.member.joined(bench.now, ticket, Joined::In(Bench::answer(1, "late")));
+    bench.member.joined(bench.now, ticket, JoinOutcome::Member(Bench::answer(1, "late")));
     let Action::Leave { member_id, .. } = bench.action() else { panic!() };
     assert_eq!(&*member_id, "late");
-    assert!(matches!(bench.member.standing(), Standing::Alone));
+    assert!(matches!(bench.member.standing(), MemberSnapshot::NoGroup));
 }
 
 #[test]
-fn the_session_runs_while_joining_is_not_through() {
+fn session_timeout_while_leading_causes_rejoin() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     bench.lead(false);

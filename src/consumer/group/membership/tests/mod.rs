@@ -97,7 +97,7 @@ impl Bench {
         self.member.tick(self.now);
     }
 
-    fn expect_join(&mut self) -> (Ticket, String) {
+    fn expect_join(&mut self) -> (AttemptId, String) {
         match self.action() {
             Action::Join { ticket, member_id, .. } => (ticket, member_id.to_string()),
             other => panic!("expected a join, found {other:?}"),
@@ -106,7 +106,7 @@ impl Bench {
 
     fn join_fails(&mut self, code: ErrorCode) {
         let (ticket, _) = self.expect_join();
-        self.member.joined(self.now, ticket, Joined::Failed(error(code)));
+        self.member.joined(self.now, ticket, JoinOutcome::Failed(error(code)));
     }
 
     fn answer(generation: i32, member_id: &str) -> JoinAnswer {
@@ -123,11 +123,11 @@ impl Bench {
 
     fn follow(&mut self, generation: i32, member_id: &str) {
         let (ticket, _) = self.expect_join();
-        self.member.joined(self.now, ticket, Joined::In(Self::answer(generation, member_id)));
+        self.member.joined(self.now, ticket, JoinOutcome::Member(Self::answer(generation, member_id)));
     }
 
     /// Enters as the leader of itself and another member, both of which want `t`.
-    fn lead(&mut self, keep: bool) -> Ticket {
+    fn lead(&mut self, keep: bool) -> AttemptId {
         let (ticket, _) = self.expect_join();
         let subscription =
             MemberSubscription { topics: vec!["t".into()], generation: -1, ..MemberSubscription::default() };
@@ -136,7 +136,7 @@ impl Bench {
         let broken = JoinedMember { id: "z".to_owned(), instance_id: None, metadata: vec![0, 9, 9].into() };
         let members = vec![member("m"), member("n"), broken];
         let answer = JoinAnswer { leads: true, skip_assignment: keep, members, ..Self::answer(5, "m") };
-        self.member.joined(self.now, ticket, Joined::In(answer));
+        self.member.joined(self.now, ticket, JoinOutcome::Member(answer));
         match self.action() {
             Action::Count { ticket, topics: asked } => {
                 assert_eq!(asked, topics(&["t"]));
@@ -173,7 +173,7 @@ impl Bench {
         }
     }
 
-    fn heartbeat(&mut self) -> (Ticket, Identity) {
+    fn heartbeat(&mut self) -> (AttemptId, Identity) {
         self.wait();
         match self.action() {
             Action::Heartbeat { ticket, identity } => (ticket, identity),
@@ -186,7 +186,7 @@ impl Bench {
         self.member.heartbeat_answered(self.now, ticket, answer);
     }
 
-    fn revoking(&mut self) -> Ticket {
+    fn revoking(&mut self) -> AttemptId {
         match self.action() {
             Action::Revoke { ticket, partitions: asked } => {
                 assert_eq!(asked, partitions("t", 0..2));
@@ -215,13 +215,13 @@ impl Bench {
         let error = self.raised();
         self.idle();
         assert!(self.member.next_wake().is_none(), "nothing happens before the reader comes again");
-        assert!(matches!(self.member.standing(), Standing::Out));
+        assert!(matches!(self.member.standing(), MemberSnapshot::Fenced));
         error
     }
 
     fn generation(&self) -> Option<i32> {
         match self.member.standing() {
-            Standing::Member { identity, .. } => Some(identity.generation),
+            MemberSnapshot::Member { identity, .. } => Some(identity.generation),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_rebalance_gives_everything_up_before_joining_and_heartbeats_meanwhile() {
+fn rebalance_revokes_before_joining_and_keeps_heartbeating() {
     let mut bench = Bench::stable();
     bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
     let ticket = bench.revoking();
@@ -16,7 +16,7 @@ fn a_rebalance_gives_everything_up_before_joining_and_heartbeats_meanwhile() {
 }
 
 #[test]
-fn a_revocation_that_takes_longer_than_the_rebalance_is_a_loss() {
+fn revocation_beyond_rebalance_timeout_loses_partitions() {
     let mut bench = Bench::stable();
     bench.heartbeat_gives(Ok(()));
     bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
@@ -41,7 +41,7 @@ fn a_revocation_that_takes_longer_than_the_rebalance_is_a_loss() {
 }
 
 #[test]
-fn a_member_without_partitions_joins_a_rebalance_at_once() {
+fn joins_rebalance_at_once_without_partitions() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
     bench.follow(1, "m");
@@ -52,7 +52,7 @@ fn a_member_without_partitions_joins_a_rebalance_at_once() {
 }
 
 #[test]
-fn generations_without_a_heartbeat_are_joined_less_often() {
+fn generations_without_heartbeat_back_off() {
     for code in [ErrorCode::REBALANCE_IN_PROGRESS, ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::ILLEGAL_GENERATION] {
         let mut bench = Bench::new(None);
         bench.subscribe(&["t"]);
@@ -62,7 +62,7 @@ fn generations_without_a_heartbeat_are_joined_less_often() {
             match bench.member.next_action() {
                 Some(Action::Join { ticket, .. }) => {
                     generation += 1;
-                    bench.member.joined(now, ticket, Joined::In(Bench::answer(generation, "m")));
+                    bench.member.joined(now, ticket, JoinOutcome::Member(Bench::answer(generation, "m")));
                     bench.sync(&partitions("t", 0..2));
                 }
                 Some(Action::Heartbeat { ticket, .. }) => {
@@ -82,7 +82,7 @@ fn generations_without_a_heartbeat_are_joined_less_often() {
 }
 
 #[test]
-fn expelled_members_lose_their_partitions_and_come_again() {
+fn expelled_member_loses_partitions_and_rejoins() {
     for (code, name) in [(ErrorCode::UNKNOWN_MEMBER_ID, ""), (ErrorCode::ILLEGAL_GENERATION, "m")] {
         let mut bench = Bench::stable();
         bench.heartbeat_gives(Err(error(code)));
@@ -103,7 +103,7 @@ fn expelled_members_lose_their_partitions_and_come_again() {
 }
 
 #[test]
-fn a_commit_that_finds_a_rebalance_begins_it() {
+fn rebalance_error_on_commit_starts_revocation() {
     let mut bench = Bench::stable();
     let identity = Identity { generation: 5, member_id: "m".into() };
     bench.member.commit_refused(bench.now, &identity, &error(ErrorCode::REBALANCE_IN_PROGRESS));
@@ -111,7 +111,7 @@ fn a_commit_that_finds_a_rebalance_begins_it() {
 }
 
 #[test]
-fn heartbeats_go_out_by_their_interval_and_one_at_a_time() {
+fn heartbeats_follow_interval_one_at_a_time() {
     let mut bench = Bench::stable();
     let mut last = bench.now;
     for _ in 0..5 {
@@ -132,7 +132,7 @@ fn heartbeats_go_out_by_their_interval_and_one_at_a_time() {
 }
 
 #[test]
-fn a_failed_heartbeat_is_repeated_sooner_and_ends_nothing() {
+fn failed_heartbeat_is_retried_after_backoff() {
     let codes =
         [ErrorCode::NOT_COORDINATOR, ErrorCode::COORDINATOR_NOT_AVAILABLE, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS];
     for code in codes {
@@ -146,7 +146,7 @@ fn a_failed_heartbeat_is_repeated_sooner_and_ends_nothing() {
 }
 
 #[test]
-fn a_heartbeat_that_is_not_allowed_is_told_once() {
+fn heartbeat_authorization_error_is_reported_once() {
     let mut bench = Bench::stable();
     bench.heartbeat_gives(Err(error(ErrorCode::GROUP_AUTHORIZATION_FAILED)));
     assert_eq!(bench.raised().kind(), ErrorKind::Authorization);
@@ -158,7 +158,7 @@ fn a_heartbeat_that_is_not_allowed_is_told_once() {
 }
 
 #[test]
-fn a_session_without_an_answered_heartbeat_is_lost() {
+fn session_timeout_loses_partitions_and_rejoins() {
     let mut bench = Bench::stable();
     bench.heartbeat_gives(Ok(()));
     let alive = bench.now;
@@ -178,7 +178,7 @@ fn a_session_without_an_answered_heartbeat_is_lost() {
 }
 
 #[test]
-fn a_reader_that_does_not_come_back_leaves_the_group_until_it_does() {
+fn poll_timer_expiry_leaves_until_next_poll() {
     let mut bench = Bench::stable();
     let began = bench.now;
     loop {
@@ -200,7 +200,7 @@ fn a_reader_that_does_not_come_back_leaves_the_group_until_it_does() {
 }
 
 #[test]
-fn a_reader_that_comes_in_time_stays() {
+fn stays_while_reader_polls_in_time() {
     let mut bench = Bench::stable();
     for _ in 0..1000 {
         bench.heartbeat_gives(Ok(()));
@@ -211,7 +211,7 @@ fn a_reader_that_comes_in_time_stays() {
 }
 
 #[test]
-fn a_static_member_does_not_leave() {
+fn static_member_never_sends_leave_request() {
     let mut bench = Bench::stable_as(Some("i"));
     bench.member.close();
     bench.idle();
@@ -225,7 +225,7 @@ fn a_static_member_does_not_leave() {
 }
 
 #[test]
-fn a_changed_subscription_gives_up_and_joins_with_the_new_topics() {
+fn changed_subscription_revokes_then_rejoins() {
     let mut bench = Bench::stable();
     bench.subscribe(&["t"]);
     bench.idle();
@@ -239,20 +239,20 @@ fn a_changed_subscription_gives_up_and_joins_with_the_new_topics() {
 }
 
 #[test]
-fn unsubscribing_gives_up_then_leaves() {
+fn unsubscribing_revokes_then_leaves() {
     let mut bench = Bench::stable();
     bench.member.subscribe(bench.now, None);
     let ticket = bench.revoking();
     bench.member.revoked(bench.now, ticket);
     assert!(matches!(bench.action(), Action::Leave { .. }));
     bench.idle();
-    assert!(matches!(bench.member.standing(), Standing::Alone));
+    assert!(matches!(bench.member.standing(), MemberSnapshot::NoGroup));
     bench.subscribe(&["t"]);
     assert_eq!(bench.expect_join().1, "");
 }
 
 #[test]
-fn subscribing_again_before_everything_is_given_up_stays() {
+fn resubscribing_during_revocation_keeps_member_id() {
     let mut bench = Bench::stable();
     bench.member.subscribe(bench.now, None);
     let ticket = bench.revoking();
@@ -262,7 +262,7 @@ fn subscribing_again_before_everything_is_given_up_stays() {
 }
 
 #[test]
-fn closing_leaves_and_says_nothing_more() {
+fn close_leaves_and_sends_nothing_more() {
     let mut bench = Bench::stable();
     bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
     bench.member.close();
@@ -278,14 +278,14 @@ fn closing_leaves_and_says_nothing_more() {
 }
 
 #[test]
-fn a_fenced_static_member_ends_for_good_wherever_it_learns_it() {
+fn fenced_instance_id_is_always_fatal() {
     let fenced = || error(ErrorCode::FENCED_INSTANCE_ID);
     let ended = |bench: &mut Bench| {
         assert!(matches!(bench.action(), Action::Error { fatal: true, .. }));
         bench.subscribe(&["other"]);
         bench.member.polled(bench.now);
         bench.idle();
-        assert!(matches!(bench.member.standing(), Standing::Ended(_)));
+        assert!(matches!(bench.member.standing(), MemberSnapshot::Ended(_)));
     };
     let mut bench = Bench::new(Some("i"));
     bench.subscribe(&["t"]);
@@ -311,12 +311,16 @@ fn a_fenced_static_member_ends_for_good_wherever_it_learns_it() {
 }
 
 #[test]
-fn the_leader_rebalances_when_partitions_are_added_or_the_topic_appears() {
+fn leader_rebalances_when_partition_count_changes() {
     for (first, then) in [(Some(3), Some(6)), (None, Some(1)), (Some(2), None)] {
         let mut bench = Bench::new(None);
         bench.subscribe(&["t"]);
         let ticket = bench.lead(false);
-        bench.member.counted(bench.now, ticket, first.map(|count| ("t".into(), racks(count))).into_iter().collect());
+        bench.member.partitions_counted(
+            bench.now,
+            ticket,
+            first.map(|count| ("t".into(), racks(count))).into_iter().collect(),
+        );
         bench.sync(&partitions("t", 0..2));
         bench.assigned();
         bench.member.metadata_changed(bench.now, |_| first.map(racks));
@@ -329,7 +333,7 @@ fn the_leader_rebalances_when_partitions_are_added_or_the_topic_appears() {
 }
 
 #[test]
-fn a_follower_leaves_the_counts_to_the_leader() {
+fn follower_ignores_partition_count_changes() {
     let mut bench = Bench::stable();
     bench.member.metadata_changed(bench.now, |_| Some(racks(99)));
     bench.idle();
