@@ -27,18 +27,18 @@ type Connecting = Pin<Box<dyn Future<Output = (i32, Result<Arc<Connection>>)> + 
 /// No broker could be reached; the message names all addresses with what is wrong with each.
 pub(super) async fn least_loaded_node(
     core: &Arc<Core>,
-    lane: ConnectionKind,
+    kind: ConnectionKind,
     may_bootstrap: bool,
     deadline: Instant,
 ) -> Result<NodeConnection> {
-    if let Some(made) = core.pool.least_loaded(lane) {
+    if let Some(made) = core.pool.least_loaded(kind) {
         return Ok(made);
     }
-    let known = core.pool.order(core.metadata.current().brokers.keys().copied().collect(), lane);
+    let known = core.pool.order(core.metadata.current().brokers.keys().copied().collect(), kind);
     if known.is_empty() {
-        return first_reachable(core, core.pool.order(core.pool.bootstrap_nodes(), lane), lane, deadline).await;
+        return first_reachable(core, core.pool.order(core.pool.bootstrap_nodes(), kind), kind, deadline).await;
     }
-    match first_reachable(core, known, lane, deadline).await {
+    match first_reachable(core, known, kind, deadline).await {
         Err(_) if may_bootstrap => bootstrap(core, deadline).await,
         made => made,
     }
@@ -59,18 +59,18 @@ pub(super) async fn bootstrap(core: &Arc<Core>, deadline: Instant) -> Result<Nod
 async fn first_reachable(
     core: &Arc<Core>,
     nodes: Vec<i32>,
-    lane: ConnectionKind,
+    kind: ConnectionKind,
     deadline: Instant,
 ) -> Result<NodeConnection> {
     let mut failures = Vec::new();
-    let made = timeout_at(deadline.into(), connect_race(core, &nodes, lane, &mut failures)).await;
+    let made = timeout_at(deadline.into(), connect_race(core, &nodes, kind, &mut failures)).await;
     if let Ok(Some(made)) = made {
         return Ok(made);
     }
-    let picture = core.metadata.current_ref();
+    let metadata = core.metadata.current_ref();
     for node in nodes {
         if failures.iter().all(|(failed, _)| *failed != node) {
-            let address = core.pool.address(&picture, node);
+            let address = core.pool.address(&metadata, node);
             let address = address.map_or_else(|| format!("broker {node}"), |address| address.to_string());
             let unheard = || Error::new(ErrorKind::Network, format!("{address}: no connection yet"));
             let why = core.pool.last_failure(node).unwrap_or_else(unheard);
@@ -96,14 +96,14 @@ async fn first_reachable(
 async fn connect_race(
     core: &Arc<Core>,
     nodes: &[i32],
-    lane: ConnectionKind,
+    kind: ConnectionKind,
     failures: &mut Vec<(i32, Error)>,
 ) -> Option<NodeConnection> {
     let mut nodes = nodes.iter().copied();
     let mut making: Vec<Connecting> = Vec::new();
     loop {
         match nodes.next() {
-            Some(node) => making.push(Box::pin(make(Arc::clone(core), node, lane))),
+            Some(node) => making.push(Box::pin(make(Arc::clone(core), node, kind))),
             None if making.is_empty() => return None,
             None => {}
         }
@@ -120,8 +120,8 @@ async fn connect_race(
     }
 }
 
-async fn make(core: Arc<Core>, node: i32, lane: ConnectionKind) -> (i32, Result<Arc<Connection>>) {
-    (node, core.connect(node, lane).await)
+async fn make(core: Arc<Core>, node: i32, kind: ConnectionKind) -> (i32, Result<Arc<Connection>>) {
+    (node, core.connect(node, kind).await)
 }
 
 /// The first of these futures that is ready, which leaves the list.

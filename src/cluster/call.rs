@@ -22,7 +22,7 @@ use crate::{
 pub(super) async fn call<R: Request>(
     core: &Arc<Core>,
     route: &Route,
-    lane: ConnectionKind,
+    kind: ConnectionKind,
     deadline: Instant,
     max_version: Option<i16>,
     build: impl Fn(i16) -> R + Send + Sync,
@@ -43,11 +43,11 @@ pub(super) async fn call<R: Request>(
                     // Known before it is connected to: one that cannot be reached has to be found
                     // anew, too.
                     node = Some(at);
-                    core.connection(at, lane, until).await?
+                    core.connection(at, kind, until).await?
                 }
                 None => {
                     let may_bootstrap = core.metadata.plan().may_rebootstrap();
-                    any::least_loaded_node(core, lane, may_bootstrap, until).await?.1
+                    any::least_loaded_node(core, kind, may_bootstrap, until).await?.1
                 }
             };
             core.send_on(&connection, until, max_version, &build).await

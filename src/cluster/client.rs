@@ -70,7 +70,7 @@ pub(crate) enum Route {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
     pub(crate) node: i32,
-    pub(crate) lane: ConnectionKind,
+    pub(crate) kind: ConnectionKind,
     /// From now to the answer (connecting included). Passing it closes the connection, unless
     /// nothing was sent yet.
     pub(crate) timeout: Duration,
@@ -231,7 +231,7 @@ impl Client {
         if core.metadata.current_ref().version <= than {
             core.metadata.refresh();
         }
-        let newer = |picture: &Arc<Metadata>| Ok((picture.version > than).then(|| Arc::clone(picture)));
+        let newer = |metadata: &Arc<Metadata>| Ok((metadata.version > than).then(|| Arc::clone(metadata)));
         let late = |_: &Metadata| Error::new(ErrorKind::Timeout, "no newer metadata came before the deadline");
         core.metadata.wait(core, deadline, newer, late).await
     }
@@ -246,26 +246,26 @@ impl Client {
     /// # Cancel safety
     /// Safe.
     pub(crate) async fn topic(&self, name: &str, deadline: Instant) -> Result<Arc<Metadata>> {
-        let metadata = &self.core().metadata;
+        let cache = &self.core().metadata;
         let began = {
-            let picture = metadata.current_ref();
-            let known = picture.topic(name);
+            let metadata = cache.current_ref();
+            let known = metadata.topic(name);
             if known.is_some_and(|topic| topic.is_settled() && !topic.error.is_ok()) {
                 // What was refused a while ago may be allowed by now.
-                metadata.refresh();
+                cache.refresh();
             }
-            picture.version
+            metadata.version
         };
-        let found = |picture: &Arc<Metadata>| {
-            metadata.want([name]);
-            let Some(topic) = picture.topic(name) else { return Ok(None) };
-            let refused = picture.history.refused.get(name).is_some_and(|version| *version > began);
+        let found = |metadata: &Arc<Metadata>| {
+            cache.want([name]);
+            let Some(topic) = metadata.topic(name) else { return Ok(None) };
+            let refused = metadata.history.refused.get(name).is_some_and(|version| *version > began);
             if refused && !topic.error.is_ok() && !topic.error.is_retriable() {
                 return Err(Error::broker(topic.error, format_args!("topic \"{name}\"")));
             }
-            Ok((topic.error.is_ok() && !topic.partitions.is_empty()).then(|| Arc::clone(picture)))
+            Ok((topic.error.is_ok() && !topic.partitions.is_empty()).then(|| Arc::clone(metadata)))
         };
-        let gave_up = |picture: &Metadata| match picture.topic(name).map(|topic| topic.error) {
+        let gave_up = |metadata: &Metadata| match metadata.topic(name).map(|topic| topic.error) {
             Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => Error::new(
                 ErrorKind::UnknownTopicOrPartition,
                 format!("topic \"{name}\" does not exist, or may not be seen, and did not appear before the deadline"),
@@ -273,7 +273,7 @@ impl Client {
             Some(error) if !error.is_ok() => Error::broker(error, format_args!("topic \"{name}\"")),
             _ => Error::new(ErrorKind::Timeout, format!("nothing was heard of topic \"{name}\" before the deadline")),
         };
-        metadata.wait(self.core(), deadline, found, gave_up).await
+        cache.wait(self.core(), deadline, found, gave_up).await
     }
 
     /// An error response named the new leader (KIP-951): takes it at once if its epoch is newer.
@@ -342,8 +342,8 @@ impl Client {
 
     /// The open connection to a broker. If there is none, one is begun, for which
     /// [`link_by`](Self::link_by) waits.
-    pub(crate) fn link(&self, node: i32, lane: ConnectionKind) -> Option<Link> {
-        match self.core().pool.connection(self.core(), node, lane) {
+    pub(crate) fn link(&self, node: i32, kind: ConnectionKind) -> Option<Link> {
+        match self.core().pool.connection(self.core(), node, kind) {
             ConnectionLookup::Open(connection) => Some(Link(connection)),
             ConnectionLookup::Connecting(_) => None,
         }
@@ -356,8 +356,8 @@ impl Client {
     ///
     /// # Cancel safety
     /// Safe: the attempt to connect goes on.
-    pub(crate) async fn link_by(&self, node: i32, lane: ConnectionKind, deadline: Instant) -> Result<Link> {
-        self.core().connection(node, lane, deadline.into_std()).await.map(Link)
+    pub(crate) async fn link_by(&self, node: i32, kind: ConnectionKind, deadline: Instant) -> Result<Link> {
+        self.core().connection(node, kind, deadline.into_std()).await.map(Link)
     }
 
     /// Takes notice of what an answer that came into a queue says of the cluster.
@@ -369,9 +369,9 @@ impl Client {
     }
 
     /// Mutes a connection, as `throttle_time_ms` of a response asks (KIP-219).
-    pub(crate) fn throttle(&self, node: i32, lane: ConnectionKind, throttle_time_ms: i32) {
+    pub(crate) fn throttle(&self, node: i32, kind: ConnectionKind, throttle_time_ms: i32) {
         if throttle_time_ms > 0 {
-            self.core().pool.mute(node, lane, throttle_time_ms);
+            self.core().pool.mute(node, kind, throttle_time_ms);
         }
     }
 
@@ -386,12 +386,12 @@ impl Client {
     pub(crate) async fn call<R: Request>(
         &self,
         route: Route,
-        lane: ConnectionKind,
+        kind: ConnectionKind,
         deadline: Instant,
         build: impl Fn(i16) -> R + Send + Sync,
         check: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
     ) -> Result<R::Response> {
-        self.call_up_to(None, route, lane, deadline, build, check).await
+        self.call_up_to(None, route, kind, deadline, build, check).await
     }
 
     /// As [`call`](Self::call), in a version of at most `max_version`.
@@ -402,12 +402,12 @@ impl Client {
         &self,
         max_version: Option<i16>,
         route: Route,
-        lane: ConnectionKind,
+        kind: ConnectionKind,
         deadline: Instant,
         build: impl Fn(i16) -> R + Send + Sync,
         check: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
     ) -> Result<R::Response> {
-        call::call(self.core(), &route, lane, deadline, max_version, build, check).await
+        call::call(self.core(), &route, kind, deadline, max_version, build, check).await
     }
 
     /// The coordinator of a group or a transactional id: cached, looked up single-flight (a caller

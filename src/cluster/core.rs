@@ -131,8 +131,8 @@ impl Core {
     }
 
     /// A connection to a node, as soon as there is one, or why there is none.
-    pub(super) async fn connect(self: &Arc<Self>, node: i32, lane: ConnectionKind) -> Result<Arc<Connection>> {
-        match self.pool.connection(self, node, lane) {
+    pub(super) async fn connect(self: &Arc<Self>, node: i32, kind: ConnectionKind) -> Result<Arc<Connection>> {
+        match self.pool.connection(self, node, kind) {
             ConnectionLookup::Open(connection) => Ok(connection),
             ConnectionLookup::Connecting(flight) => flight.wait().await,
         }
@@ -143,10 +143,10 @@ impl Core {
     pub(super) async fn connection(
         self: &Arc<Self>,
         node: i32,
-        lane: ConnectionKind,
+        kind: ConnectionKind,
         deadline: Instant,
     ) -> Result<Arc<Connection>> {
-        let flight = match self.pool.connection(self, node, lane) {
+        let flight = match self.pool.connection(self, node, kind) {
             ConnectionLookup::Open(connection) => return Ok(connection),
             ConnectionLookup::Connecting(flight) => flight,
         };
@@ -171,7 +171,7 @@ impl Core {
         build: impl FnOnce(i16) -> R,
     ) -> Result<R::Response> {
         let deadline = saturating_deadline(now(), attempt.timeout);
-        let connection = self.connection(attempt.node, attempt.lane, deadline).await?;
+        let connection = self.connection(attempt.node, attempt.kind, deadline).await?;
         self.send_on(&connection, deadline, attempt.max_version, build).await
     }
 
@@ -200,7 +200,7 @@ impl Core {
         write: impl FnOnce(i16, &mut BytesMut) -> Result<RawRequest>,
     ) -> Result<RawResponse> {
         let deadline = saturating_deadline(now(), attempt.timeout);
-        let connection = self.connection(attempt.node, attempt.lane, deadline).await?;
+        let connection = self.connection(attempt.node, attempt.kind, deadline).await?;
         let version = connection.versions().pick(key, attempt.max_version).map_err(unsent)?;
         let answer = connection.request(key, version, deadline, |head| write(version, head)).await;
         let body: Bytes = self.refresh_metadata_on_error(answer)?;

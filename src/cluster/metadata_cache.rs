@@ -24,7 +24,7 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct MetadataCache {
-    picture: ArcSwap<Metadata>,
+    metadata: ArcSwap<Metadata>,
     /// Held while the next picture is made out of the last, so that none is lost.
     changing: Mutex<()>,
     changes: watch::Sender<u64>,
@@ -45,7 +45,7 @@ struct LoggedState {
 impl MetadataCache {
     pub(super) fn new(plan: MetadataPlan, origin: Origin) -> Self {
         Self {
-            picture: ArcSwap::default(),
+            metadata: ArcSwap::default(),
             changing: Mutex::new(()),
             changes: watch::Sender::new(0),
             failure: watch::Sender::new(None),
@@ -57,11 +57,11 @@ impl MetadataCache {
     }
 
     pub(super) fn current(&self) -> Arc<Metadata> {
-        self.picture.load_full()
+        self.metadata.load_full()
     }
 
     pub(super) fn current_ref(&self) -> Guard<Arc<Metadata>> {
-        self.picture.load()
+        self.metadata.load()
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
@@ -78,8 +78,8 @@ impl MetadataCache {
 
     fn change(&self, next: impl FnOnce(&Metadata) -> Option<Metadata>) -> Option<Arc<Metadata>> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = Arc::new(next(&self.picture.load())?);
-        self.picture.store(Arc::clone(&next));
+        let next = Arc::new(next(&self.metadata.load())?);
+        self.metadata.store(Arc::clone(&next));
         self.changes.send_replace(next.version);
         Some(next)
     }
@@ -165,12 +165,12 @@ impl MetadataCache {
     }
 
     /// Writes the end of an outage, and what of the answer could not be used.
-    fn log_answered(&self, picture: &Metadata) {
+    fn log_answered(&self, metadata: &Metadata) {
         if let Some(Lasting { duration, attempts }) = self.logged().outage.ended(now()) {
             let outage_ms = millis(duration);
             event!(INFO, self.origin, outage_ms, attempts, "metadata comes from the cluster again");
         }
-        let ignored = &picture.history.ignored;
+        let ignored = &metadata.history.ignored;
         if !ignored.is_empty()
             && let Some(suppressed) = self.logged().ignored.admit((), now())
         {

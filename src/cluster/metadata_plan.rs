@@ -124,9 +124,9 @@ impl MetadataPlan {
     }
 
     /// Whether the picture says of every wanted topic all that can be said of it.
-    pub(super) fn is_satisfied_by(&self, picture: &Metadata) -> bool {
-        let wanted = self.wanted.iter().filter(|(_, want)| want.answered).map(|(name, _)| picture.topics.get(name));
-        let others = self.all.then(|| picture.topics.values().map(Some));
+    pub(super) fn is_satisfied_by(&self, metadata: &Metadata) -> bool {
+        let wanted = self.wanted.iter().filter(|(_, want)| want.answered).map(|(name, _)| metadata.topics.get(name));
+        let others = self.all.then(|| metadata.topics.values().map(Some));
         wanted.chain(others.into_iter().flatten()).all(|topic| topic.is_some_and(|topic| topic.is_settled()))
     }
 
@@ -181,7 +181,7 @@ impl MetadataPlan {
     }
 
     /// An answer came, which made this picture; `changed`: it brought news.
-    pub(super) fn succeeded(&mut self, asked: &MetadataScope, picture: &Metadata, changed: bool, now: Instant) {
+    pub(super) fn succeeded(&mut self, asked: &MetadataScope, metadata: &Metadata, changed: bool, now: Instant) {
         match asked {
             MetadataScope::All => self.wanted.values_mut().for_each(|want| want.answered = true),
             MetadataScope::Topics(names) => {
@@ -194,7 +194,7 @@ impl MetadataPlan {
             MetadataScope::Ids(ids) => {
                 // What was found stays in the picture, until whoever asked says whether it wants it
                 // by its name.
-                for name in ids.iter().filter_map(|id| picture.names.get(id)) {
+                for name in ids.iter().filter_map(|id| metadata.names.get(id)) {
                     let found = WantedTopic { used: now, answered: true };
                     self.wanted.entry(Arc::clone(name)).or_insert(found).answered = true;
                 }
@@ -203,14 +203,14 @@ impl MetadataPlan {
                 }
             }
         }
-        self.ids.retain(|id, _| !picture.names.contains_key(id));
+        self.ids.retain(|id, _| !metadata.names.contains_key(id));
         let calm = self
             .last_success
             .is_none_or(|last| now > saturating_deadline(last, self.retry_backoff_max.saturating_mul(2)));
         if changed || calm {
             self.backoff.reset();
         }
-        self.stale |= !self.is_satisfied_by(picture);
+        self.stale |= !self.is_satisfied_by(metadata);
         self.attempt_timeouts.reset();
         self.last_success = Some(now);
         self.failing_since = None;

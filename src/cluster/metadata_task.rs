@@ -53,9 +53,9 @@ async fn carry_out(core: &Arc<Core>, step: PlanStep) {
         PlanStep::Ask(asked) => match ask(core, &asked).await {
             Ok(response) => {
                 let before = core.metadata.current().cluster_id.clone();
-                let picture = core.metadata.answered(response, &asked);
-                let another = before.is_some() && picture.cluster_id.is_some() && before != picture.cluster_id;
-                core.pool.metadata_changed(&picture, another);
+                let metadata = core.metadata.answered(response, &asked);
+                let another = before.is_some() && metadata.cluster_id.is_some() && before != metadata.cluster_id;
+                core.pool.metadata_changed(&metadata, another);
             }
             Err(error) => {
                 if error.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {

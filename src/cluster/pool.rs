@@ -72,9 +72,9 @@ impl Pool {
 
     /// The connection to a node, which is begun if there is none. Single-flight: callers share one
     /// attempt.
-    pub(super) fn connection(&self, core: &Arc<Core>, node: i32, lane: ConnectionKind) -> ConnectionLookup {
+    pub(super) fn connection(&self, core: &Arc<Core>, node: i32, kind: ConnectionKind) -> ConnectionLookup {
         let mut state = self.lock();
-        match state.slots.get(&(node, lane)) {
+        match state.slots.get(&(node, kind)) {
             Some(Slot::Open(connection, _)) if connection.is_usable() => {
                 return ConnectionLookup::Open(Arc::clone(connection));
             }
@@ -86,19 +86,19 @@ impl Pool {
             landing.complete(Err(closed()));
             return ConnectionLookup::Connecting(flight);
         }
-        state.slots.insert((node, lane), Slot::Connecting(flight.clone()));
+        state.slots.insert((node, kind), Slot::Connecting(flight.clone()));
         drop(state);
-        let (origin, life) = (core.settings.origin.clone(), live(Arc::clone(core), node, lane, landing));
+        let (origin, life) = (core.settings.origin.clone(), live(Arc::clone(core), node, kind, landing));
         core.runtime.spawn(async move { origin.scope(life).await });
         ConnectionLookup::Connecting(flight)
     }
 
     /// The open connection with the least to do, of those on one lane whose broker answers; rather
     /// to a broker of the cluster than to a bootstrap address.
-    pub(super) fn least_loaded(&self, lane: ConnectionKind) -> Option<(i32, Arc<Connection>)> {
+    pub(super) fn least_loaded(&self, kind: ConnectionKind) -> Option<(i32, Arc<Connection>)> {
         let state = self.lock();
         let open = state.slots.iter().filter_map(|((node, on), slot)| match slot {
-            Slot::Open(connection, _) if *on == lane && connection.is_usable() && !connection.is_stalled() => {
+            Slot::Open(connection, _) if *on == kind && connection.is_usable() && !connection.is_stalled() => {
                 Some((*node, connection))
             }
             _ => None,
@@ -109,13 +109,13 @@ impl Pool {
 
     /// Nodes in the order in which to try them: at random, but those last that have to wait after a
     /// failure, or that are connected and do not answer.
-    pub(super) fn order(&self, mut nodes: Vec<i32>, lane: ConnectionKind) -> Vec<i32> {
+    pub(super) fn order(&self, mut nodes: Vec<i32>, kind: ConnectionKind) -> Vec<i32> {
         let mut state = self.lock();
         // Hash maps give them in an order that no seed repeats.
         nodes.sort_unstable();
         nodes.shuffle(&mut state.rng);
         nodes.sort_by_key(|node| {
-            let open = matches!(state.slots.get(&(*node, lane)), Some(Slot::Open(there, _)) if there.is_usable());
+            let open = matches!(state.slots.get(&(*node, kind)), Some(Slot::Open(there, _)) if there.is_usable());
             (open, state.nodes.get(node).and_then(Reconnect::not_before))
         });
         nodes
@@ -142,8 +142,8 @@ impl Pool {
         self.lock().nodes.get(&node)?.last_failure().cloned()
     }
 
-    pub(super) fn mute(&self, node: i32, lane: ConnectionKind, throttle_time_ms: i32) {
-        if let Some(Slot::Open(connection, _)) = self.lock().slots.get(&(node, lane)) {
+    pub(super) fn mute(&self, node: i32, kind: ConnectionKind, throttle_time_ms: i32) {
+        if let Some(Slot::Open(connection, _)) = self.lock().slots.get(&(node, kind)) {
             connection.mute_for(throttle_time_ms);
         }
     }
@@ -222,17 +222,17 @@ impl Pool {
         self.lock().nodes.values_mut().for_each(Reconnect::forgive);
     }
 
-    fn opened(&self, node: i32, lane: ConnectionKind, connection: &Arc<Connection>, address: Address) {
+    fn opened(&self, node: i32, kind: ConnectionKind, connection: &Arc<Connection>, address: Address) {
         let mut state = self.lock();
         if state.closed {
             connection.close(&closed());
         } else {
-            state.slots.insert((node, lane), Slot::Open(Arc::clone(connection), address));
+            state.slots.insert((node, kind), Slot::Open(Arc::clone(connection), address));
         }
     }
 
-    fn gone(&self, node: i32, lane: ConnectionKind, connection: &Arc<Connection>) {
-        if let Entry::Occupied(slot) = self.lock().slots.entry((node, lane))
+    fn gone(&self, node: i32, kind: ConnectionKind, connection: &Arc<Connection>) {
+        if let Entry::Occupied(slot) = self.lock().slots.entry((node, kind))
             && matches!(slot.get(), Slot::Open(there, _) if Arc::ptr_eq(there, connection))
         {
             slot.remove();
@@ -245,7 +245,7 @@ fn bootstrap_node(index: usize) -> i32 {
 }
 
 /// The life of one connection: made after its backoff, driven until it closes.
-async fn live(core: Arc<Core>, node: i32, lane: ConnectionKind, landing: Promise<Arc<Connection>>) {
+async fn live(core: Arc<Core>, node: i32, kind: ConnectionKind, landing: Promise<Arc<Connection>>) {
     let mut closing = core.closing.subscribe();
     let counters = core.pool.counters(node);
     let attempt = attempt(&core, node);
@@ -283,14 +283,14 @@ async fn live(core: Arc<Core>, node: i32, lane: ConnectionKind, landing: Promise
         let outage_ms = millis(duration);
         event!(INFO, core.settings.origin, %address, node, outage_ms, attempts, "the broker can be connected to again");
     }
-    core.pool.opened(node, lane, &connection, address.clone());
+    core.pool.opened(node, kind, &connection, address.clone());
     landing.complete(Ok(Arc::clone(&connection)));
     let began = now();
-    event!(DEBUG, core.settings.origin, %address, node, ?lane, "connected");
+    event!(DEBUG, core.settings.origin, %address, node, ?kind, "connected");
     let reason = driver.await;
     counters.disconnected();
-    event!(DEBUG, core.settings.origin, %address, node, ?lane, %reason, "disconnected");
-    core.pool.gone(node, lane, &connection);
+    event!(DEBUG, core.settings.origin, %address, node, ?kind, %reason, "disconnected");
+    core.pool.gone(node, kind, &connection);
     let lived = now().saturating_duration_since(began);
     let due = core.pool.node(&core.settings, node, |known, rng| known.ended(&reason, lived, now(), rng));
     log_outage(&core, node, due, &reason);
@@ -328,9 +328,9 @@ async fn attempt(core: &Core, node: i32) -> Result<(Established, Address), Conne
         sleep_until(not_before.into()).await;
     }
     let unknown = || Error::new(ErrorKind::Network, format!("broker {node} is not in the cluster's metadata"));
-    let picture = core.metadata.current();
-    let address = core.pool.address(&picture, node).ok_or_else(|| ConnectFailure::Failed(unknown()))?;
-    let expected = expected(core, &picture, node);
+    let metadata = core.metadata.current();
+    let address = core.pool.address(&metadata, node).ok_or_else(|| ConnectFailure::Failed(unknown()))?;
+    let expected = expected(core, &metadata, node);
     let (resolution, logins, to) = (&core.resolution, &core.logins, (&address, expected.as_ref()));
     let established = establish(&core.settings, &core.guard, resolution, logins, to, setup_timeout).await;
     Ok((established.map_err(ConnectFailure::Failed)?, address))
@@ -338,8 +338,8 @@ async fn attempt(core: &Core, node: i32) -> Result<(Established, Address), Conne
 
 /// What a broker hears of where the connection is meant to go; `None` unless both the cluster and
 /// the node are known.
-fn expected(core: &Core, picture: &Metadata, node: i32) -> Option<Expected> {
+fn expected(core: &Core, metadata: &Metadata, node: i32) -> Option<Expected> {
     let checks = core.settings.metadata_cluster_check && core.settings.metadata_rebootstrap_trigger.is_some();
-    let cluster_id = picture.cluster_id.clone().filter(|_| checks && node >= 0)?;
+    let cluster_id = metadata.cluster_id.clone().filter(|_| checks && node >= 0)?;
     Some(Expected { cluster_id, node })
 }

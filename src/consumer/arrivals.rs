@@ -63,11 +63,11 @@ impl ConsumerState {
         now: Instant,
     ) -> MetadataHints {
         let mut hints = MetadataHints::default();
-        let source = from.into();
-        let id = source.broker;
-        let beside = self.in_flight_on_siblings(source);
-        self.wake_siblings(source);
-        let Some(node) = self.connections.get_mut(&source) else { return hints };
+        let connection = from.into();
+        let id = connection.broker;
+        let beside = self.in_flight_on_siblings(connection);
+        self.wake_siblings(connection);
+        let Some(node) = self.connections.get_mut(&connection) else { return hints };
         node.in_flight = 0;
         match node.session.handle_response(session_id, error) {
             SessionOutcome::Valid => {
@@ -78,13 +78,13 @@ impl ConsumerState {
             SessionOutcome::Failed(code) => {
                 event!(DEBUG, self.rules.origin, node = id, %code, "a fetch was refused");
                 hints.refresh = code.remedy() == Remedy::RefreshMetadata;
-                if source.connection > 0 {
-                    self.keep_connections(id, source.connection);
+                if connection.connection > 0 {
+                    self.keep_connections(id, connection.connection);
                     return hints;
                 }
                 let passes = code.is_retriable() || code == ErrorCode::UNKNOWN_SERVER_ERROR;
                 self.retry_connection_later(
-                    source,
+                    connection,
                     passes,
                     Error::broker(code, format_args!("fetch from broker {id}")),
                     now,
@@ -120,33 +120,33 @@ impl ConsumerState {
         let busy = pace == Bottleneck::Connection && open == 1 && !self.any_reader_waits();
         let pace = if busy { Bottleneck::Other } else { pace };
         let charge = Arc::new(charge);
-        if let Some(node) = self.connections.get_mut(&source) {
+        if let Some(node) = self.connections.get_mut(&connection) {
             node.last_response = Arc::downgrade(&charge);
         }
         for ScannedPartition { head, scan: walk } in arrived {
-            let Some(node) = self.connections.get(&source) else { break };
+            let Some(node) = self.connections.get(&connection) else { break };
             let topic = if head.topic.is_empty() { node.session.name(&head.topic_id) } else { Some(&head.topic) };
             let Some(topic) = topic else { continue };
             let partition = TopicPartition { topic: topic.clone(), partition: head.partition };
-            let Some(wish) = node.session.requested(&partition) else { continue };
-            let (asked_from, leader_epoch) = (wish.partition.fetch_offset, wish.partition.current_leader_epoch);
-            let Some(found) = self.partitions.get_mut(&partition) else { continue };
+            let Some(spec) = node.session.requested(&partition) else { continue };
+            let (asked_from, leader_epoch) = (spec.partition.fetch_offset, spec.partition.current_leader_epoch);
+            let Some(state) = self.partitions.get_mut(&partition) else { continue };
             // Positioned or routed anew since, or already read through another broker.
-            let current = found.position.seek_epoch() == wish.seek_epoch
-                && matches!(found.position.state(), FetchState::Fetching { offset, .. } if offset == asked_from)
+            let current = state.position.seek_epoch() == spec.seek_epoch
+                && matches!(state.position.state(), FetchState::Fetching { offset, .. } if offset == asked_from)
                 // What an older leader read may be what a newer one, which was asked meanwhile, has
                 // lost.
-                && leader_epoch >= found.validated_epoch;
+                && leader_epoch >= state.validated_epoch;
             if !current {
                 continue;
             }
             // A broker that the partition was routed away from has no say in it; what it read is as
             // good as any.
-            if found.connection_id() != Some(source) && (!head.error.is_ok() || walk.entries.is_empty()) {
+            if state.connection_id() != Some(connection) && (!head.error.is_ok() || walk.entries.is_empty()) {
                 continue;
             }
             if !walk.entries.is_empty() {
-                found.validated_under(leader_epoch);
+                state.validated_under(leader_epoch);
             }
             self.record_partition_data(&partition, &head, &walk);
             if let Some((leader, epoch)) = head.current_leader.filter(|(leader, epoch)| *leader >= 0 && *epoch >= 0) {
@@ -158,16 +158,16 @@ impl ConsumerState {
             if head.error.is_ok() && head.preferred_read_replica >= 0 && head.preferred_read_replica != id {
                 hints.refresh |= self.redirect_to_replica(id, &partition, head.preferred_read_replica, now);
             } else if head.error.is_ok() {
-                self.handle_partition_data(source, &partition, asked_from, walk, &charge, now);
+                self.handle_partition_data(connection, &partition, asked_from, walk, &charge, now);
                 self.report_partition_end(&partition);
             } else {
                 hints.refresh |= self.handle_partition_error(id, &partition, asked_from, head.error, now);
             }
         }
         if session_id == 0 {
-            self.session_refused(source, now);
+            self.session_refused(connection, now);
         }
-        self.record_bottleneck(source, pace, now);
+        self.record_bottleneck(connection, pace, now);
         self.plan_decompressions();
         hints
     }
@@ -177,21 +177,21 @@ impl ConsumerState {
     fn redirect_to_replica(&mut self, id: i32, partition: &TopicPartition, to: i32, now: Instant) -> bool {
         event!(DEBUG, self.rules.origin, %partition, node = id, to, "another replica is nearer");
         let known = self.brokers.contains(&to);
-        let Some(found) = self.partitions.get_mut(partition) else { return false };
-        let leads = found.leader.is_some_and(|(leader, _)| leader == id);
+        let Some(state) = self.partitions.get_mut(partition) else { return false };
+        let leads = state.leader.is_some_and(|(leader, _)| leader == id);
         if leads && known {
-            let again = found.preferred_replica.recommend(to, now + self.rules.replica_age, now);
+            let again = state.preferred_replica.recommend(to, now + self.rules.replica_age, now);
             if let Some(again) = again {
                 // It insists, though it was not told where we are: there is nobody else to read
                 // from.
-                found.position.retry_at(again.min(now + found.retries.next(&mut self.rng)));
+                state.position.retry_at(again.min(now + state.retries.next(&mut self.rng)));
             }
             self.choose_broker_again(partition);
             return false;
         }
         // Only a leader may say so, and only of a broker that there is.
         if leads {
-            found.position.retry_at(now + found.retries.next(&mut self.rng));
+            state.position.retry_at(now + state.retries.next(&mut self.rng));
             self.hide_rack(id, now + SHUNNED);
             self.mark_changed(partition);
         } else {
@@ -206,7 +206,7 @@ impl ConsumerState {
         id: FetchConnectionId,
         partition: &TopicPartition,
         asked_from: i64,
-        walk: ScannedSlice,
+        scan: ScannedSlice,
         charge: &Arc<Reservation>,
         now: Instant,
     ) {
@@ -214,54 +214,54 @@ impl ConsumerState {
         let node = self.connections.get(&id).filter(|_| self.rules.partition_grows);
         let answer = node.map_or(0, |node| node.fetch_size.bytes().min(largest_response(&node.quota)));
         let answer = i32::try_from(answer).unwrap_or(i32::MAX).min(self.rules.max_bytes);
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        let gained = walk.next_offset.is_none_or(|next| next > asked_from);
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        let gained = scan.next_offset.is_none_or(|next| next > asked_from);
         if gained {
-            found.reported = false;
-            found.retries.reset();
+            state.reported = false;
+            state.retries.reset();
         }
-        found.position.retry_now();
-        found.resets.clear();
-        if found.preferred_replica.node() == Some(id.broker) {
-            found.preferred_replica.served();
+        state.position.retry_now();
+        state.resets.clear();
+        if state.preferred_replica.node() == Some(id.broker) {
+            state.preferred_replica.served();
         }
-        if walk.too_small && found.fetch_bytes < i32::MAX {
-            found.fetch_bytes = found.fetch_bytes.saturating_mul(2);
+        if scan.too_small && state.fetch_bytes < i32::MAX {
+            state.fetch_bytes = state.fetch_bytes.saturating_mul(2);
             self.mark_changed(partition);
             return;
         }
-        if walk.too_small {
+        if scan.too_small {
             // The broker was asked for all that an answer can hold: what it has ends before the
             // batch does.
             let error = Error::new(
                 ErrorKind::Corrupt,
                 format!("{partition}: the batch at offset {asked_from} announces more bytes than the broker has of it"),
             );
-            found.fetch_bytes = fetch_bytes;
-            found.queue.push_corrupt(error, asked_from, walk.resync_offset);
+            state.fetch_bytes = fetch_bytes;
+            state.queue.push_corrupt(error, asked_from, scan.resync_offset);
             self.enter_fetch_state(partition, FetchState::Stopped);
             self.enqueue_for_delivery(partition);
             self.wake_reader();
             return;
         }
-        if walk.entries.is_empty() {
+        if scan.entries.is_empty() {
             return;
         }
-        let broken = matches!(walk.entries.last(), Some(ScannedEntry::Corrupt { .. }));
-        if !broken && walk.next_offset.is_some_and(|next| next <= asked_from) {
-            self.handle_stale_batches(partition, asked_from, walk.next_offset.unwrap_or(0), now);
+        let broken = matches!(scan.entries.last(), Some(ScannedEntry::Corrupt { .. }));
+        if !broken && scan.next_offset.is_some_and(|next| next <= asked_from) {
+            self.handle_stale_batches(partition, asked_from, scan.next_offset.unwrap_or(0), now);
             return;
         }
-        let offset = walk.next_offset.map_or(asked_from, |next| next.max(asked_from));
-        found.last_data_at = Some(now);
+        let offset = scan.next_offset.map_or(asked_from, |next| next.max(asked_from));
+        state.last_data_at = Some(now);
         let came =
-            PartitionResponseSize { bytes: walk.bytes, largest: walk.largest_batch, buffered: found.queue.bytes() };
-        found.fetch_bytes = partition_bytes(found.fetch_bytes, came, fetch_bytes, answer);
-        found.queue.push(walk.entries, asked_from, charge);
-        let FetchState::Fetching { epoch: before, .. } = found.position.state() else { return };
-        let epoch = walk.epochs.last().map_or(before, |(_, epoch)| *epoch);
-        for (from, epoch) in walk.epochs {
-            found.progress.iter().for_each(|lease| lease.note_epoch(from, epoch));
+            PartitionResponseSize { bytes: scan.bytes, largest: scan.largest_batch, buffered: state.queue.bytes() };
+        state.fetch_bytes = partition_bytes(state.fetch_bytes, came, fetch_bytes, answer);
+        state.queue.push(scan.entries, asked_from, charge);
+        let FetchState::Fetching { epoch: before, .. } = state.position.state() else { return };
+        let epoch = scan.epochs.last().map_or(before, |(_, epoch)| *epoch);
+        for (from, epoch) in scan.epochs {
+            state.progress.iter().for_each(|progress| progress.note_epoch(from, epoch));
         }
         self.enter_fetch_state(
             partition,
@@ -273,10 +273,10 @@ impl ConsumerState {
 
     /// A broker answered with nothing but batches that lie before what was asked for.
     fn handle_stale_batches(&mut self, partition: &TopicPartition, asked_from: i64, end: i64, now: Instant) {
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        let wait = found.retries.next(&mut self.rng);
-        found.position.retry_at(now + wait);
-        if !std::mem::replace(&mut found.reported, true) {
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        let wait = state.retries.next(&mut self.rng);
+        state.position.retry_at(now + wait);
+        if !std::mem::replace(&mut state.reported, true) {
             let what =
                 format!("{partition}: asked for offset {asked_from}, the broker gave batches that end before {end}");
             self.push_partition_error(partition, Error::new(ErrorKind::Corrupt, what));
@@ -294,8 +294,8 @@ impl ConsumerState {
         now: Instant,
     ) -> bool {
         event!(DEBUG, self.rules.origin, %partition, node = id, %code, "a partition cannot be fetched");
-        let Some(found) = self.partitions.get_mut(partition) else { return false };
-        if found.preferred_replica.node() == Some(id) {
+        let Some(state) = self.partitions.get_mut(partition) else { return false };
+        if state.preferred_replica.node() == Some(id) {
             // A follower may lag or be gone; what it says of offsets counts for nothing against its
             // leader.
             self.leave_preferred_replica(partition, false, now);
@@ -304,8 +304,8 @@ impl ConsumerState {
         match code {
             ErrorCode::OFFSET_OUT_OF_RANGE => {
                 // The reader first gets what was read before.
-                found.queue.push_out_of_range(asked_from);
-                found.resets.refused(now);
+                state.queue.push_out_of_range(asked_from);
+                state.resets.refused(now);
                 self.enter_fetch_state(partition, FetchState::Stopped);
                 self.enqueue_for_delivery(partition);
                 self.wake_reader();
@@ -314,7 +314,7 @@ impl ConsumerState {
             ErrorCode::CORRUPT_MESSAGE => {
                 let cause = Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}"));
                 let error = Error::new(ErrorKind::Corrupt, cause.to_string()).with_source(cause);
-                found.queue.push_corrupt(error, asked_from, None);
+                state.queue.push_corrupt(error, asked_from, None);
                 self.enter_fetch_state(partition, FetchState::Stopped);
                 self.enqueue_for_delivery(partition);
                 self.wake_reader();
@@ -322,10 +322,10 @@ impl ConsumerState {
             }
             _ => {}
         }
-        let wait = found.retries.next(&mut self.rng);
-        found.position.retry_at(self.retry_grid.started(now).after(now, wait));
+        let wait = state.retries.next(&mut self.rng);
+        state.position.retry_at(self.retry_grid.started(now).after(now, wait));
         let retriable = code.is_retriable() || code == ErrorCode::UNKNOWN_SERVER_ERROR;
-        if !retriable && !std::mem::replace(&mut found.reported, true) {
+        if !retriable && !std::mem::replace(&mut state.reported, true) {
             self.push_partition_error(
                 partition,
                 Error::broker(code, format_args!("fetch of {partition} at offset {asked_from}")),
@@ -347,24 +347,24 @@ impl ConsumerState {
 
     /// There was no answer.
     pub(super) fn handle_fetch_failure(&mut self, from: impl Into<FetchConnectionId>, error: &Error, now: Instant) {
-        let source = from.into();
-        let id = source.broker;
-        self.wake_siblings(source);
-        let Some(node) = self.connections.get_mut(&source) else { return };
-        event!(DEBUG, self.rules.origin, node = id, lane = source.connection, %error, "a fetch failed");
+        let connection = from.into();
+        let id = connection.broker;
+        self.wake_siblings(connection);
+        let Some(node) = self.connections.get_mut(&connection) else { return };
+        event!(DEBUG, self.rules.origin, node = id, lane = connection.connection, %error, "a fetch failed");
         node.in_flight = 0;
         node.session.handle_failure();
-        if source.connection > 0 {
-            return self.connection_failed(source, error, now);
+        if connection.connection > 0 {
+            return self.connection_failed(connection, error, now);
         }
         let passes = error.is_retriable() || error.kind() == ErrorKind::Protocol;
         let told = error.clone().context(format_args!("fetch from broker {id}"));
-        self.retry_connection_later(source, passes, told, now);
+        self.retry_connection_later(connection, passes, told, now);
         // A replica that does not answer is not near, whatever its leader thinks of it.
-        let nearby = |found: &PartitionState| {
-            found.preferred_replica.node() == Some(id) && found.connection_id() == Some(source)
+        let replica = |state: &PartitionState| {
+            state.preferred_replica.node() == Some(id) && state.connection_id() == Some(connection)
         };
-        let here = self.partitions.iter().filter(|(_, found)| nearby(found));
+        let here = self.partitions.iter().filter(|(_, state)| replica(state));
         let here: Vec<_> = here.map(|(partition, _)| partition.clone()).collect();
         for partition in here {
             self.leave_preferred_replica(&partition, true, now);
@@ -374,10 +374,10 @@ impl ConsumerState {
     /// The reader has come to where the broker has nothing (any more): starts anew, or tells it why
     /// not.
     pub(super) fn handle_out_of_range(&mut self, partition: &TopicPartition, generation: u64) {
-        let Some(found) = self.partitions.get(partition) else { return };
-        if found.position.seek_epoch() == generation {
+        let Some(state) = self.partitions.get(partition) else { return };
+        if state.position.seek_epoch() == generation {
             let start = ResetTarget::of(self.rules.reset);
-            let offset = found.progress.as_ref().map_or(-1, |lease| lease.delivered());
+            let offset = state.progress.as_ref().map_or(-1, |progress| progress.delivered());
             let why = "its offset is not in the log (any more): OFFSET_OUT_OF_RANGE";
             self.reset(partition, start, why, Some(offset));
             if start.is_some() {
@@ -388,13 +388,13 @@ impl ConsumerState {
 
     /// Lets a reset wait whose predecessor led to another OFFSET_OUT_OF_RANGE.
     fn delay_reset(&mut self, partition: &TopicPartition, offset: i64) {
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        let Some(Pause { since, wait, tell }) = found.resets.next(&mut self.rng) else { return };
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        let Some(Pause { since, wait, tell }) = state.resets.next(&mut self.rng) else { return };
         let what = format!("fetch of {partition} at offset {offset}, where auto.offset.reset led");
         let error = Error::broker(ErrorCode::OFFSET_OUT_OF_RANGE, what).with_retriable(true);
-        found.offsets.error = Some(error.clone());
-        found.position.retry_at(self.retry_grid.started(since).after(since, wait));
-        let split = found.split.is_some();
+        state.offsets.error = Some(error.clone());
+        state.position.retry_at(self.retry_grid.started(since).after(since, wait));
+        let split = state.split.is_some();
         let told = self.failing_resets_reported_at.is_some_and(|at| since < at + HUMAN);
         if !tell || (told && !split) {
             return;

@@ -225,8 +225,8 @@ impl ConsumerState {
     /// take back: of that the rebalance listener has still to be told.
     pub(super) fn clear(&mut self) {
         for partition in self.assigned() {
-            let untold = self.partitions.get(&partition).filter(|found| found.of_group && !found.revocation_announced);
-            if let Some(number) = untold.map(|found| found.ownership) {
+            let untold = self.partitions.get(&partition).filter(|state| state.of_group && !state.revocation_announced);
+            if let Some(number) = untold.map(|state| state.ownership) {
                 self.replaced.insert(partition.clone(), number);
             }
             self.remove(&partition);
@@ -237,9 +237,9 @@ impl ConsumerState {
     pub(super) fn remove(&mut self, partition: &TopicPartition) {
         self.wake_split(partition);
         let Some(gone) = self.partitions.remove(partition) else { return };
-        let source = gone.connection_id();
-        if let Some(lease) = gone.progress {
-            lease.supersede();
+        let connection = gone.connection_id();
+        if let Some(progress) = gone.progress {
+            progress.supersede();
         }
         // Only the common reader takes turns, and with all partitions split off it never comes.
         if gone.in_rotation
@@ -247,7 +247,7 @@ impl ConsumerState {
         {
             self.rotation.remove(at);
         }
-        self.leave_connection(source, partition);
+        self.leave_connection(connection, partition);
         self.signals.position_waiters = true;
         self.signals.task = true;
     }
@@ -256,8 +256,8 @@ impl ConsumerState {
     /// rebalance listener has said from where. The number of the positioning.
     pub(super) fn assign_held(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) -> u64 {
         self.assign_by_group(partition, FetchState::Stopped, metadata, now);
-        if let Some(found) = self.partitions.get_mut(partition) {
-            found.awaits_listener = true;
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.awaits_listener = true;
         }
         self.seek_epoch
     }
@@ -281,10 +281,10 @@ impl ConsumerState {
         let wanted = |partition: &TopicPartition, number: u64| {
             only.is_none_or(|only| only.iter().any(|one| one.number == number && one.partition == *partition))
         };
-        let had = self.partitions.iter_mut().filter(|(_, found)| found.of_group && !found.revocation_announced);
-        let going = had.filter(|(partition, found)| wanted(partition, found.ownership));
-        let going = going.map(|(partition, found)| {
-            found.revocation_announced = true;
+        let had = self.partitions.iter_mut().filter(|(_, state)| state.of_group && !state.revocation_announced);
+        let going = had.filter(|(partition, state)| wanted(partition, state.ownership));
+        let going = going.map(|(partition, state)| {
+            state.revocation_announced = true;
             partition.clone()
         });
         let mut going: Vec<TopicPartition> = going.collect();
@@ -303,7 +303,7 @@ impl ConsumerState {
     /// known, so they count as told.
     pub(super) fn any_revocation_announced(&self, only: Option<&[Ownership]>) -> bool {
         let told =
-            |one: &Ownership| self.partitions.get(&one.partition).is_some_and(|found| found.revocation_announced);
+            |one: &Ownership| self.partitions.get(&one.partition).is_some_and(|state| state.revocation_announced);
         only.is_none_or(|only| only.iter().any(told))
     }
 
@@ -311,7 +311,7 @@ impl ConsumerState {
     /// any more.
     pub(super) fn ownerships(&self, partitions: &[TopicPartition]) -> Vec<Ownership> {
         let number = |partition: &TopicPartition| {
-            let read = self.partitions.get(partition).filter(|found| found.of_group).map(|found| found.ownership);
+            let read = self.partitions.get(partition).filter(|state| state.of_group).map(|state| state.ownership);
             read.or_else(|| self.replaced.get(partition).copied())
         };
         let known = partitions.iter().filter_map(|partition| Some((partition, number(partition)?)));
@@ -319,29 +319,29 @@ impl ConsumerState {
     }
 
     /// Those of them that are read still.
-    pub(super) fn still_owned(&self, tenures: &[Ownership]) -> Vec<TopicPartition> {
+    pub(super) fn still_owned(&self, ownerships: &[Ownership]) -> Vec<TopicPartition> {
         let read =
-            |one: &&Ownership| self.partitions.get(&one.partition).is_some_and(|found| found.ownership == one.number);
-        tenures.iter().filter(read).map(|one| one.partition.clone()).collect()
+            |one: &&Ownership| self.partitions.get(&one.partition).is_some_and(|state| state.ownership == one.number);
+        ownerships.iter().filter(read).map(|one| one.partition.clone()).collect()
     }
 
     /// Whether the partition is ours, and not to be given up.
     pub(super) fn is_owned(&self, partition: &TopicPartition) -> bool {
-        self.partitions.get(partition).is_some_and(|found| !found.revoking)
+        self.partitions.get(partition).is_some_and(|state| !state.revoking)
     }
 
     /// Reads these no longer. What came by the same names since is another matter.
-    pub(super) fn remove_all(&mut self, tenures: &[Ownership]) {
-        for partition in self.still_owned(tenures) {
+    pub(super) fn remove_all(&mut self, ownerships: &[Ownership]) {
+        for partition in self.still_owned(ownerships) {
             self.remove(&partition);
         }
     }
 
     /// Hands out no more of these partitions, and fetches nothing more of them.
-    pub(super) fn revoke(&mut self, tenures: &[Ownership]) {
-        for partition in &self.still_owned(tenures) {
-            if let Some(found) = self.partitions.get_mut(partition) {
-                found.revoking = true;
+    pub(super) fn revoke(&mut self, ownerships: &[Ownership]) {
+        for partition in &self.still_owned(ownerships) {
+            if let Some(state) = self.partitions.get_mut(partition) {
+                state.revoking = true;
                 self.signals.position_waiters = true;
                 self.mark_changed(partition);
                 self.wake_split(partition);
@@ -373,9 +373,9 @@ impl ConsumerState {
     ) -> Vec<(TopicPartition, OffsetAndMetadata)> {
         let mut offsets = self.offsets(only, false);
         offsets.retain(|(partition, done)| {
-            let found = self.partitions.get(partition);
-            let is_the_users = found.is_some_and(|found| {
-                found.revocation_announced || found.committed_by_user.is_some_and(|by| by >= done.offset)
+            let state = self.partitions.get(partition);
+            let is_the_users = state.is_some_and(|state| {
+                state.revocation_announced || state.committed_by_user.is_some_and(|by| by >= done.offset)
             });
             !is_the_users && !self.is_committed(partition, done)
         });
@@ -397,26 +397,26 @@ impl ConsumerState {
     fn offsets(&self, only: Option<&[TopicPartition]>, handed_out: bool) -> Vec<(TopicPartition, OffsetAndMetadata)> {
         let wanted = |partition: &TopicPartition| only.is_none_or(|only| only.contains(partition));
         let mut offsets = Vec::new();
-        for (partition, found) in self.partitions.iter().filter(|(partition, _)| wanted(partition)) {
+        for (partition, state) in self.partitions.iter().filter(|(partition, _)| wanted(partition)) {
             // What the user commits is bound to the topic's id, if it has one, and may wait for the
             // topic.
-            let passed_over = found.topic_missing && (!handed_out || found.topic_id.is_nil());
-            let Some(lease) = found.progress.as_ref().filter(|_| !passed_over) else { continue };
-            let offset = if handed_out && (only.is_some() || found.split.is_none()) {
-                lease.delivered()
+            let passed_over = state.topic_missing && (!handed_out || state.topic_id.is_nil());
+            let Some(progress) = state.progress.as_ref().filter(|_| !passed_over) else { continue };
+            let offset = if handed_out && (only.is_some() || state.split.is_none()) {
+                progress.delivered()
             } else {
-                lease.completed()
+                progress.completed()
             };
-            offsets.push((partition.clone(), lease.to_commit(offset)));
+            offsets.push((partition.clone(), progress.to_commit(offset)));
         }
         offsets.sort_by(|(one, _), (other, _)| one.cmp(other));
         offsets
     }
 
     pub(super) fn is_committed(&self, partition: &TopicPartition, offset: &OffsetAndMetadata) -> bool {
-        let found = self.partitions.get(partition);
-        found.is_some_and(|found| {
-            found.committed == Some(offset.offset) && found.commit_certainty == CommitCertainty::Certain
+        let state = self.partitions.get(partition);
+        state.is_some_and(|state| {
+            state.committed == Some(offset.offset) && state.commit_certainty == CommitCertainty::Certain
         })
     }
 
@@ -425,8 +425,8 @@ impl ConsumerState {
         match news {
             CommitEvent::Sent(partitions) => {
                 for partition in partitions {
-                    if let Some(found) = self.partitions.get_mut(&partition) {
-                        found.commit_certainty = if found.commit_certainty == CommitCertainty::Certain {
+                    if let Some(state) = self.partitions.get_mut(&partition) {
+                        state.commit_certainty = if state.commit_certainty == CommitCertainty::Certain {
                             CommitCertainty::InFlight
                         } else {
                             CommitCertainty::Unknown
@@ -436,11 +436,11 @@ impl ConsumerState {
             }
             CommitEvent::Refused(partitions) => {
                 for partition in partitions {
-                    let found = self
+                    let state = self
                         .partitions
                         .get_mut(&partition)
-                        .filter(|found| found.commit_certainty == CommitCertainty::InFlight);
-                    found.into_iter().for_each(|found| found.commit_certainty = CommitCertainty::Certain);
+                        .filter(|state| state.commit_certainty == CommitCertainty::InFlight);
+                    state.into_iter().for_each(|state| state.commit_certainty = CommitCertainty::Certain);
                 }
             }
             CommitEvent::Committed(committed) => self.committed(committed),
@@ -450,12 +450,12 @@ impl ConsumerState {
     /// The group has these offsets now, of topics with these ids.
     fn committed(&mut self, committed: Vec<CommittedOffset>) {
         for CommittedOffset { partition, offset, topic_id, origin: asker } in committed {
-            if let Some(found) = self.partitions.get_mut(&partition).filter(|found| found.topic_id == topic_id) {
-                found.committed = Some(offset);
-                found.commit_certainty = CommitCertainty::Certain;
+            if let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.topic_id == topic_id) {
+                state.committed = Some(offset);
+                state.commit_certainty = CommitCertainty::Certain;
                 // What was asked for before it was positioned says nothing of what is read since.
-                if asker.by_user && asker.seek_epoch >= found.position.seek_epoch() {
-                    found.committed_by_user = Some(offset);
+                if asker.by_user && asker.seek_epoch >= state.position.seek_epoch() {
+                    state.committed_by_user = Some(offset);
                 }
             }
         }

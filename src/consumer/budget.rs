@@ -59,8 +59,8 @@ impl TotalMemory {
 
     fn release(&self, bytes: usize) {
         self.used.fetch_sub(bytes, SeqCst);
-        let wish = self.smallest_refused.load(SeqCst);
-        if wish != usize::MAX && wish <= self.room() && self.smallest_refused.swap(usize::MAX, SeqCst) != usize::MAX {
+        let spec = self.smallest_refused.load(SeqCst);
+        if spec != usize::MAX && spec <= self.room() && self.smallest_refused.swap(usize::MAX, SeqCst) != usize::MAX {
             self.wake();
         }
     }
@@ -68,8 +68,8 @@ impl TotalMemory {
     /// Wakes all that have room in their shares.
     #[cold]
     fn wake(&self) {
-        let accounts = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-        accounts.iter().filter_map(Weak::upgrade).for_each(|account| account.wake_if_room());
+        let quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        quotas.iter().filter_map(Weak::upgrade).for_each(|quota| quota.wake_if_room());
     }
 }
 
@@ -93,10 +93,10 @@ impl BrokerQuota {
     /// thread at a time reserves, of all accounts.
     pub(super) fn reserve(self: &Arc<Self>, want: usize, least: usize) -> Option<Reservation> {
         let reserved = self.try_reserve(want, least).or_else(|| {
-            let wish = least.min(want).max(1);
-            self.smallest_refused.fetch_min(wish, SeqCst);
-            if wish > self.pool.room() {
-                self.pool.smallest_refused.fetch_min(wish, SeqCst);
+            let spec = least.min(want).max(1);
+            self.smallest_refused.fetch_min(spec, SeqCst);
+            if spec > self.pool.room() {
+                self.pool.smallest_refused.fetch_min(spec, SeqCst);
             }
             // What was released before the marks were set woke nobody: look again.
             self.try_reserve(want, least)
@@ -199,14 +199,14 @@ impl BrokerQuota {
 
     /// Calls the waker if a wish was refused for which there is room now.
     fn wake_if_room(&self) {
-        let wish = self.smallest_refused.load(SeqCst);
-        if wish == usize::MAX || !(self.used() == 0 || self.share_has_room_for(wish)) {
+        let spec = self.smallest_refused.load(SeqCst);
+        if spec == usize::MAX || !(self.used() == 0 || self.share_has_room_for(spec)) {
             return;
         }
-        if self.used() > 0 && !self.total_has_room_for(wish) {
-            self.pool.smallest_refused.fetch_min(wish, SeqCst);
+        if self.used() > 0 && !self.total_has_room_for(spec) {
+            self.pool.smallest_refused.fetch_min(spec, SeqCst);
             // As above: what was released before the mark was set woke nobody.
-            if !self.total_has_room_for(wish) {
+            if !self.total_has_room_for(spec) {
                 return;
             }
         }
@@ -283,8 +283,8 @@ impl MemoryBudget {
 
     /// The account of a broker, opened if need be.
     pub(super) fn quota(&mut self, node: i32, wake: impl FnOnce() -> QuotaWaker) -> Arc<BrokerQuota> {
-        let account = self.quotas.entry(node).or_insert_with(|| {
-            let account = Arc::new(BrokerQuota {
+        let quota = self.quotas.entry(node).or_insert_with(|| {
+            let quota = Arc::new(BrokerQuota {
                 pool: self.pool.clone(),
                 limit: 0.into(),
                 used: 0.into(),
@@ -292,20 +292,20 @@ impl MemoryBudget {
                 smallest_refused: usize::MAX.into(),
                 wake: wake(),
             });
-            let mut accounts = self.pool.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-            accounts.retain(|known| known.strong_count() > 0);
-            accounts.push(Arc::downgrade(&account));
-            account
+            let mut quotas = self.pool.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+            quotas.retain(|known| known.strong_count() > 0);
+            quotas.push(Arc::downgrade(&quota));
+            quota
         });
-        let account = account.clone();
+        let quota = quota.clone();
         self.divide();
-        account
+        quota
     }
 
     /// Nothing is read from that broker any more. Its share goes to the others once what came from
     /// it has been read.
     pub(super) fn close_quota(&mut self, node: i32) {
-        if self.quotas.get(&node).is_some_and(|account| account.used() == 0) {
+        if self.quotas.get(&node).is_some_and(|quota| quota.used() == 0) {
             self.quotas.remove(&node);
             self.divide();
         }
@@ -313,10 +313,10 @@ impl MemoryBudget {
 
     fn divide(&self) {
         let share = self.pool.total / self.quotas.len().max(1);
-        for account in self.quotas.values() {
-            account.limit.store(share, Relaxed);
-            if account.smallest_refused.swap(usize::MAX, SeqCst) < usize::MAX {
-                (account.wake)();
+        for quota in self.quotas.values() {
+            quota.limit.store(share, Relaxed);
+            if quota.smallest_refused.swap(usize::MAX, SeqCst) < usize::MAX {
+                (quota.wake)();
             }
         }
     }
@@ -457,7 +457,7 @@ mod tests {
         #[test]
         fn reservations_stay_within_total_and_wake_refused(ops in proptest::collection::vec((0..4u8, 0..4usize, 1..400usize, 1..20usize), 1..100)) {
             let mut budget = MemoryBudget::new(1000);
-            let mut accounts: Vec<Arc<BrokerQuota>> = Vec::new();
+            let mut quotas: Vec<Arc<BrokerQuota>> = Vec::new();
             let counts: Vec<_> = (0..4).map(|_| Arc::new(AtomicUsize::new(0))).collect();
             let mut held: Vec<(usize, Reservation)> = Vec::new();
             let mut refused = [None; 4];
@@ -466,10 +466,10 @@ mod tests {
                 let wake = || -> QuotaWaker { Box::new(move || _ = count.fetch_add(1, SeqCst)) };
                 match op {
                     0 | 1 => {
-                        let account = budget.quota(node as i32, wake);
+                        let quota = budget.quota(node as i32, wake);
                         let (seen, before) = (counts[node].load(SeqCst), budget.used());
-                        let alone = account.used() == 0;
-                        match account.reserve(want, least) {
+                        let alone = quota.used() == 0;
+                        match quota.reserve(want, least) {
                             Some(charge) => {
                                 let smallest = alone && charge.bytes() <= least;
                                 proptest::prop_assert!(smallest || before + charge.bytes() <= 1000 - 1000 / 16);
@@ -478,16 +478,16 @@ mod tests {
                             }
                             None => refused[node] = Some((seen, least.min(want))),
                         }
-                        accounts.push(account);
+                        quotas.push(quota);
                     }
                     2 if !held.is_empty() => drop(held.remove(want % held.len())),
                     _ => budget.close_quota(node as i32),
                 }
                 proptest::prop_assert_eq!(budget.used(), held.iter().map(|(_, charge)| charge.bytes()).sum::<usize>());
                 for (node, refused) in refused.iter().enumerate() {
-                    let Some((seen, wish)) = refused else { continue };
-                    let Some(account) = budget.quotas.get(&(node as i32)) else { continue };
-                    let would = account.used() == 0 || account.has_room_to_fetch(*wish);
+                    let Some((seen, spec)) = refused else { continue };
+                    let Some(quota) = budget.quotas.get(&(node as i32)) else { continue };
+                    let would = quota.used() == 0 || quota.has_room_to_fetch(*spec);
                     proptest::prop_assert!(!would || counts[node].load(SeqCst) > *seen, "it is woken");
                 }
             }
@@ -498,15 +498,15 @@ mod tests {
         #[test]
         fn reservations_stay_within_the_share(ops in proptest::collection::vec((0..3u8, 1..60usize, 1..30usize), 1..60)) {
             let mut budget = MemoryBudget::new(100);
-            let account = budget.quota(1, || counted().1);
+            let quota = budget.quota(1, || counted().1);
             let mut held: Vec<Reservation> = Vec::new();
             for (op, want, least) in ops {
                 match op {
                     0 | 1 => {
-                        let before = account.used();
-                        if let Some(charge) = account.reserve(want, least) {
+                        let before = quota.used();
+                        if let Some(charge) = quota.reserve(want, least) {
                             proptest::prop_assert!(charge.bytes() >= least.min(want) && charge.bytes() <= want);
-                            proptest::prop_assert!(account.used() <= 94 || before == 0);
+                            proptest::prop_assert!(quota.used() <= 94 || before == 0);
                             held.push(charge);
                         } else {
                             proptest::prop_assert!(before > 0 && before + least.min(want) > 94);
@@ -514,7 +514,7 @@ mod tests {
                     }
                     _ => { held.pop(); }
                 }
-                proptest::prop_assert_eq!(account.used(), held.iter().map(Reservation::bytes).sum::<usize>());
+                proptest::prop_assert_eq!(quota.used(), held.iter().map(Reservation::bytes).sum::<usize>());
             }
         }
     }

@@ -329,9 +329,9 @@ impl ConsumerBuilder {
         };
         let wakers = Arc::new(FetchWakers::default());
         let assignment = ConsumerState::new(rules(&settings), StdRng::seed_from_u64(seed), wakers.factory());
-        let inbox = FetchBuffer::new(assignment, wakers, opening, runtime.clone());
+        let buffer = FetchBuffer::new(assignment, wakers, opening, runtime.clone());
         let (calls, called) = mpsc::unbounded_channel();
-        let shared = Shared::new(client, settings, group, inbox, calls);
+        let shared = Shared::new(client, settings, group, buffer, calls);
         let task = runtime.spawn(ConsumerTask::new(shared.clone(), received, called).run());
         let leave = LeaveOnDrop::new(shared.clone(), task.abort_handle(), runtime);
         Ok(Consumer::new(shared, Arc::new(leave)))

@@ -293,8 +293,8 @@ impl Consumer {
     /// Safe: no record is lost. The record before it is done as soon as this is called.
     pub async fn recv(&self) -> Option<Result<ConsumerRecord>> {
         consume_budget().await;
-        let inbox = &*self.shared.buffer;
-        let _one_reader = match inbox.start_reading() {
+        let buffer = &*self.shared.buffer;
+        let _one_reader = match buffer.start_reading() {
             Ok(reading) => reading,
             Err(error) => return Some(Err(error)),
         };
@@ -304,7 +304,7 @@ impl Consumer {
         }
         let mut alive = None;
         poll_fn(|cx| {
-            let next = inbox.reader().poll_record(inbox, cx);
+            let next = buffer.reader().poll_record(buffer, cx);
             if next.is_pending() && alive.is_none() {
                 alive = group.map(|group| group.begin_poll());
             }
@@ -329,27 +329,27 @@ impl Consumer {
     /// Safe: no record is lost. The records before are done as soon as this is called.
     pub async fn poll(&self, timeout: Duration) -> Result<Records> {
         consume_budget().await;
-        let inbox = &*self.shared.buffer;
-        let one_reader = inbox.start_reading()?;
+        let buffer = &*self.shared.buffer;
+        let one_reader = buffer.start_reading()?;
         lock(&self.shared.poll_stats).record_poll(Instant::now().into_std());
         let _alive = self.shared.group.as_ref().map(|group| group.begin_poll());
-        if inbox.reader_should_yield() {
+        if buffer.reader_should_yield() {
             // Before anything is taken, so that nothing is lost when this future is dropped here.
             yield_now().await;
         }
         let max = self.shared.settings.max_poll_records;
-        let look = || poll_fn(|cx| Poll::Ready(inbox.reader().poll_slices(max, inbox, cx)));
+        let look = || poll_fn(|cx| Poll::Ready(buffer.reader().poll_slices(max, buffer, cx)));
         // Where something is there, no timer is needed.
-        let mut found = look().await;
-        if found.is_pending() && timeout.is_zero() {
+        let mut state = look().await;
+        if state.is_pending() && timeout.is_zero() {
             // A timer would take a millisecond at least.
             yield_now().await;
-            found = look().await;
-        } else if found.is_pending() {
-            let next = poll_fn(|cx| inbox.reader().poll_slices(max, inbox, cx));
-            found = timeout_at(after(timeout), next).await.map_or(Poll::Pending, Poll::Ready);
+            state = look().await;
+        } else if state.is_pending() {
+            let next = poll_fn(|cx| buffer.reader().poll_slices(max, buffer, cx));
+            state = timeout_at(after(timeout), next).await.map_or(Poll::Pending, Poll::Ready);
         }
-        let Poll::Ready(portions) = found else { return Ok(Records::empty()) };
+        let Poll::Ready(portions) = state else { return Ok(Records::empty()) };
         let Some(portions) = portions else { return Err(closed()) };
         let portions = portions?;
         Ok(one_reader
@@ -458,10 +458,10 @@ impl Consumer {
         // the session of a member that is gone. Nor may the listener, who is told in between.
         let kept = GOODBYE.min(timeout / 4);
         let (commit_by, tell_by) = (after(timeout - kept), after(timeout - kept / 2));
-        let inbox = &self.shared.buffer;
-        inbox.reader().complete_delivered();
-        inbox.with_state_and_readers(|assignment| assignment.close_reading());
-        inbox.wait_for_split_readers(after(timeout / 2)).await;
+        let buffer = &self.shared.buffer;
+        buffer.reader().complete_delivered();
+        buffer.with_state_and_readers(|assignment| assignment.close_reading());
+        buffer.wait_for_split_readers(after(timeout / 2)).await;
         // First what was asked for before: the last to be committed is what was done last.
         self.shared.run_queued_commits(commit_by).await;
         let committed = if self.shared.auto_commits() {
@@ -477,12 +477,12 @@ impl Consumer {
         self.shared.commit_queue.end();
         // Nothing fetches any more, which would begin new sessions.
         self.leave.end_task();
-        let farewells = inbox.with_state_and_readers(|assignment| {
-            let farewells = assignment.end_sessions();
+        let closes = buffer.with_state_and_readers(|assignment| {
+            let closes = assignment.end_sessions();
             assignment.end(None);
-            farewells
+            closes
         });
-        close_sessions(self.shared.fetch_task(), farewells, deadline.min(after(FAREWELL))).await;
+        close_sessions(self.shared.fetch_task(), closes, deadline.min(after(FAREWELL))).await;
         self.leave.end();
         committed.and(told).and(left)
     }

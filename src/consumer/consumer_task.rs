@@ -192,10 +192,10 @@ impl ConsumerTask {
 
     /// Tells brokers of sessions that are over.
     fn close_ended_sessions(&mut self) {
-        for farewell in self.shared.buffer.with_state(|assignment| assignment.take_session_closes()) {
+        for close in self.shared.buffer.with_state(|assignment| assignment.take_session_closes()) {
             let task = self.shared.fetch_task();
             self.children.spawn(async move {
-                task.close_session(farewell, task.timeout).await;
+                task.close_session(close, task.timeout).await;
                 EndedTask::SessionClose
             });
         }
@@ -272,14 +272,14 @@ impl ConsumerTask {
     // ---- the group
 
     fn handle_group_event(&mut self, event: GroupEvent) {
-        let inbox = self.shared.buffer.clone();
+        let buffer = self.shared.buffer.clone();
         match event {
             GroupEvent::Assigned { partitions } => {
                 self.shared.client.want_topics(partitions.iter().map(|partition| &*partition.topic));
                 let metadata = self.shared.client.metadata();
                 let now = Instant::now().into_std();
                 let listens = self.shared.has_listener();
-                let held = inbox.with_state_and_readers(|assignment| {
+                let held = buffer.with_state_and_readers(|assignment| {
                     assignment.stats.rebalances.assigned(partitions.len(), now);
                     let mut held = Vec::new();
                     if !self.is_subscribed() {
@@ -306,18 +306,18 @@ impl ConsumerTask {
             }
             GroupEvent::Revoking { partitions, done } => {
                 let now = Instant::now().into_std();
-                let partitions = inbox.with_state_and_readers(|assignment| {
+                let partitions = buffer.with_state_and_readers(|assignment| {
                     assignment.stats.rebalances.revoking(partitions.len(), now);
-                    let tenures = assignment.ownerships(&partitions);
-                    assignment.revoke(&tenures);
-                    tenures
+                    let ownerships = assignment.ownerships(&partitions);
+                    assignment.revoke(&ownerships);
+                    ownerships
                 });
-                inbox.revocations.fetch_add(1, SeqCst);
+                buffer.revocations.fetch_add(1, SeqCst);
                 self.revocations.push(Revocation { partitions, done });
             }
             GroupEvent::Lost { partitions } => {
                 let now = Instant::now().into_std();
-                let (lost, untold) = inbox.with_state_and_readers(|assignment| {
+                let (lost, untold) = buffer.with_state_and_readers(|assignment| {
                     assignment.stats.rebalances.lost(partitions.len(), now);
                     let lost = assignment.ownerships(&partitions);
                     let untold = assignment.announce_revocation(Some(&lost));
@@ -332,9 +332,9 @@ impl ConsumerTask {
                 }
             }
             GroupEvent::Error { error, fatal: true } => {
-                inbox.with_state_and_readers(|assignment| assignment.end(Some(error)))
+                buffer.with_state_and_readers(|assignment| assignment.end(Some(error)))
             }
-            GroupEvent::Error { error, fatal: false } => inbox.with_state(|assignment| assignment.push_error(error)),
+            GroupEvent::Error { error, fatal: false } => buffer.with_state(|assignment| assignment.push_error(error)),
         }
     }
 
@@ -344,14 +344,14 @@ impl ConsumerTask {
         if self.revocations.is_empty() {
             return;
         }
-        let inbox = &self.shared.buffer;
+        let buffer = &self.shared.buffer;
         // Who unsubscribes gives up at once, what is in hand too (it is not committed).
         let waits = self.is_subscribed();
         let held = |revocation: &mut Revocation| {
-            waits && inbox.holds(&inbox.with_state(|assignment| assignment.still_owned(&revocation.partitions)))
+            waits && buffer.holds(&buffer.with_state(|assignment| assignment.still_owned(&revocation.partitions)))
         };
         let free: Vec<Revocation> = self.revocations.extract_if(.., |revocation| !held(revocation)).collect();
-        inbox.revocations.fetch_sub(free.len(), SeqCst);
+        buffer.revocations.fetch_sub(free.len(), SeqCst);
         for Revocation { partitions, done } in free {
             let shared = self.shared.clone();
             self.children.spawn(async move {

@@ -68,10 +68,10 @@ pub(super) struct FetchSession {
 
 impl FetchSession {
     /// Asks for a partition from now on, or for another place in it.
-    pub(super) fn add(&mut self, partition: TopicPartition, wish: PartitionSpec) {
+    pub(super) fn add(&mut self, partition: TopicPartition, spec: PartitionSpec) {
         self.changed.insert(partition.clone());
-        self.nameless += usize::from(wish.topic_id.is_nil());
-        let before = self.wanted.insert(partition, wish);
+        self.nameless += usize::from(spec.topic_id.is_nil());
+        let before = self.wanted.insert(partition, spec);
         self.nameless -= usize::from(before.is_some_and(|before| before.topic_id.is_nil()));
     }
 
@@ -90,7 +90,7 @@ impl FetchSession {
 
     /// How many bytes are asked for of all of them together.
     pub(super) fn bytes(&self) -> usize {
-        self.wanted.values().map(|wish| usize::try_from(wish.partition.max_bytes).unwrap_or(0)).sum()
+        self.wanted.values().map(|spec| usize::try_from(spec.partition.max_bytes).unwrap_or(0)).sum()
     }
 
     /// Whether some topic's id is not known, so that it can only be asked for by name (before v13).
@@ -111,34 +111,34 @@ impl FetchSession {
         if self.epoch == 0 {
             self.changed.clear();
             self.names.clear();
-            self.sent = self.wanted.iter().map(|(partition, wish)| (partition.clone(), wish.clone())).collect();
-            self.names.extend(self.wanted.iter().map(|(partition, wish)| (wish.topic_id, partition.topic.clone())));
+            self.sent = self.wanted.iter().map(|(partition, spec)| (partition.clone(), spec.clone())).collect();
+            self.names.extend(self.wanted.iter().map(|(partition, spec)| (spec.topic_id, partition.topic.clone())));
             let start = self.turn % self.wanted.len().max(1);
             self.turn = self.turn.wrapping_add(1);
-            for (partition, wish) in self.wanted.iter().skip(start).chain(self.wanted.iter().take(start)) {
-                ask(&mut request.topics, partition, wish);
+            for (partition, spec) in self.wanted.iter().skip(start).chain(self.wanted.iter().take(start)) {
+                ask(&mut request.topics, partition, spec);
             }
             return request;
         }
         for partition in std::mem::take(&mut self.changed) {
-            let wish = self.wanted.get(&partition);
+            let spec = self.wanted.get(&partition);
             let sent = self.sent.get(&partition);
             if let Some(sent) = sent
-                && wish.is_none_or(|wish| wish.topic_id != sent.topic_id)
+                && spec.is_none_or(|spec| spec.topic_id != sent.topic_id)
             {
                 drop_from(&mut request.forgotten, &partition, sent.topic_id);
             }
-            match wish {
+            match spec {
                 // The generation is ours; the broker need not hear of it.
-                Some(wish)
-                    if sent.is_some_and(|sent| sent.topic_id == wish.topic_id && sent.partition == wish.partition) =>
+                Some(spec)
+                    if sent.is_some_and(|sent| sent.topic_id == spec.topic_id && sent.partition == spec.partition) =>
                 {
-                    self.sent.insert(partition, wish.clone());
+                    self.sent.insert(partition, spec.clone());
                 }
-                Some(wish) => {
-                    ask(&mut request.topics, &partition, wish);
-                    self.names.insert(wish.topic_id, partition.topic.clone());
-                    self.sent.insert(partition, wish.clone());
+                Some(spec) => {
+                    ask(&mut request.topics, &partition, spec);
+                    self.names.insert(spec.topic_id, partition.topic.clone());
+                    self.sent.insert(partition, spec.clone());
                 }
                 None => _ = self.sent.remove(&partition),
             }
@@ -217,13 +217,13 @@ impl FetchSession {
     }
 }
 
-fn ask(topics: &mut Vec<FetchTopic>, partition: &TopicPartition, wish: &PartitionSpec) {
+fn ask(topics: &mut Vec<FetchTopic>, partition: &TopicPartition, spec: &PartitionSpec) {
     match topics.last_mut() {
-        Some(last) if last.name == partition.topic && last.id == wish.topic_id => last.partitions.push(wish.partition),
+        Some(last) if last.name == partition.topic && last.id == spec.topic_id => last.partitions.push(spec.partition),
         _ => topics.push(FetchTopic {
             name: partition.topic.clone(),
-            id: wish.topic_id,
-            partitions: vec![wish.partition],
+            id: spec.topic_id,
+            partitions: vec![spec.partition],
         }),
     }
 }

@@ -34,7 +34,7 @@ const BY_NAME: i16 = 12;
 #[derive(Clone, Debug)]
 pub(super) struct FetchTask {
     pub(super) client: Client,
-    pub(super) inbox: Arc<FetchBuffer>,
+    pub(super) buffer: Arc<FetchBuffer>,
     pub(super) isolation: IsolationLevel,
     /// `request.timeout.ms`, and on top of it what the broker may wait.
     pub(super) timeout: Duration,
@@ -44,10 +44,10 @@ impl FetchTask {
     /// Goes on until it is aborted, or the broker is gone. The next fetch leaves as soon as the
     /// headers of the last answer's batches were walked; nothing is decompressed here.
     pub(super) async fn run(self, node: FetchConnectionId) {
-        let wake = self.inbox.wakers.get(node);
+        let wake = self.buffer.wakers.get(node);
         loop {
             let now = Instant::now();
-            match self.inbox.with_state(|assignment| assignment.plan_fetch(node, now.into_std())) {
+            match self.buffer.with_state(|assignment| assignment.plan_fetch(node, now.into_std())) {
                 FetchPlan::Fetch { request, reserved, by_name } => self.fetch(node, *request, reserved, by_name).await,
                 FetchPlan::End => return,
                 FetchPlan::Wait(until) => {
@@ -68,11 +68,11 @@ impl FetchTask {
     }
 
     async fn fetch(&self, node: FetchConnectionId, request: FetchRequest, reserved: Reservation, by_name: bool) {
-        self.inbox.with_state(|assignment| assignment.stats.fetch_sent(node, self.timeout, Instant::now().into_std()));
+        self.buffer.with_state(|assignment| assignment.stats.fetch_sent(node, self.timeout, Instant::now().into_std()));
         match self.send(node, &request, by_name, reserved.bytes()).await {
             Ok((response, size)) => self.handle_response(node, response, reserved, size),
             Err(error) => {
-                self.inbox.with_state(|assignment| {
+                self.buffer.with_state(|assignment| {
                     assignment.stats.fetch_failed(node, &error);
                     assignment.handle_fetch_failure(node, &error, Instant::now().into_std());
                 });
@@ -84,10 +84,10 @@ impl FetchTask {
 
     /// Tells a broker that a session is over. One that does not hear of it forgets the session in
     /// its own time.
-    pub(super) async fn close_session(&self, farewell: SessionClose, timeout: Duration) {
-        let SessionClose { broker: node, request } = farewell;
+    pub(super) async fn close_session(&self, close: SessionClose, timeout: Duration) {
+        let SessionClose { broker: node, request } = close;
         // Not behind a fetch that waits there for records.
-        let attempt = Attempt { node, lane: ConnectionKind::Main, timeout, max_version: None };
+        let attempt = Attempt { node, kind: ConnectionKind::Main, timeout, max_version: None };
         if let Err(error) = self.client.send_raw(attempt, ApiKey::Fetch, request_writer(&request, 0)).await {
             event!(DEBUG, self.client.origin(), node, %error, "a fetch session could not be closed");
         }
@@ -102,8 +102,8 @@ impl FetchTask {
         expects: usize,
     ) -> Result<(FetchResponse, usize)> {
         let max_version = by_name.then_some(BY_NAME);
-        let FetchConnectionId { broker: node, connection: lane } = node;
-        let attempt = Attempt { node, lane: ConnectionKind::Fetch(lane), timeout: self.timeout, max_version };
+        let FetchConnectionId { broker: node, connection: kind } = node;
+        let attempt = Attempt { node, kind: ConnectionKind::Fetch(kind), timeout: self.timeout, max_version };
         let answer = self.client.send_raw(attempt, ApiKey::Fetch, request_writer(request, expects)).await?;
         let size = answer.body.len();
         let response = decode_fetch(answer.body, answer.version)
@@ -126,7 +126,7 @@ impl FetchTask {
         let empty = arrived.iter().all(|arrived| arrived.scan.entries.is_empty());
         charge.resize(if empty { 0 } else { size });
         let now = Instant::now().into_std();
-        let hints = self.inbox.with_state(|assignment| {
+        let hints = self.buffer.with_state(|assignment| {
             assignment.stats.fetch_answered(node, error, size, throttle, now);
             assignment.handle_fetch_response(node, session_id, error, arrived, charge, now)
         });
@@ -152,12 +152,12 @@ fn request_writer(request: &FetchRequest, expects: usize) -> impl Fn(i16, &mut B
 }
 
 /// Tells all brokers that keep a session for us that it is over, at once, until then at the latest.
-pub(super) async fn close_sessions(task: FetchTask, farewells: Vec<SessionClose>, deadline: Instant) {
+pub(super) async fn close_sessions(task: FetchTask, closes: Vec<SessionClose>, deadline: Instant) {
     let mut asked = JoinSet::new();
-    for farewell in farewells {
+    for close in closes {
         let task = task.clone();
         let left = deadline.saturating_duration_since(Instant::now());
-        asked.spawn(async move { task.close_session(farewell, left).await });
+        asked.spawn(async move { task.close_session(close, left).await });
     }
     // Who does not answer in time is not waited for.
     let _ = timeout_at(deadline, async { while asked.join_next().await.is_some() {} }).await;

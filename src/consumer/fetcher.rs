@@ -49,8 +49,8 @@ pub(super) enum FetchPlan {
 }
 
 /// The most that one answer may take of a broker's share.
-pub(super) fn largest_response(account: &BrokerQuota) -> usize {
-    account.limit() / ANSWERS
+pub(super) fn largest_response(quota: &BrokerQuota) -> usize {
+    quota.limit() / ANSWERS
 }
 
 /// Tells a broker that a session is over.
@@ -95,13 +95,13 @@ impl ConsumerState {
         if node.session.len() == 0 {
             return FetchPlan::Wait(node.waiting.iter().map(|(at, _)| *at).min());
         }
-        let account = node.quota.clone();
+        let quota = node.quota.clone();
         // Several answers share the room: what is left of one that is being read never keeps the
         // next ones out.
-        let most = usize::try_from(max_bytes).unwrap_or(0).min(largest_response(&account)).min(node.fetch_size.bytes());
+        let most = usize::try_from(max_bytes).unwrap_or(0).min(largest_response(&quota)).min(node.fetch_size.bytes());
         // A broker sends at least one batch, whatever it is allowed; the next is likely not larger
         // than the last were.
-        let least = LEAST.min(account.limit() / LEAST_PART).max(node.largest_batch);
+        let least = LEAST.min(quota.limit() / LEAST_PART).max(node.largest_batch);
         let asked = node.session.len();
         let heads = HEAD.saturating_mul(asked.saturating_add(2));
         // All of them ask for that much at least, so that only few need to be counted.
@@ -109,13 +109,13 @@ impl ConsumerState {
         let of_all = if of_all < most { node.session.bytes() } else { of_all };
         let want = most.min(of_all).max(node.largest_batch).max(1).saturating_add(heads);
         let least = want.min(least.saturating_add(heads));
-        let refused = account.is_starved();
-        let mut reserved = account.reserve(want, least);
+        let refused = quota.is_starved();
+        let mut reserved = quota.reserve(want, least);
         let mut again = None;
         if reserved.is_none() {
             self.evict_paused(id, least);
             again = self.evict_unread(id, least, now);
-            reserved = account.reserve(want, least);
+            reserved = quota.reserve(want, least);
         }
         // What keeps the room cannot be read now (it is paused): one fetch goes beyond the share,
         // or all would stand still.
@@ -126,7 +126,7 @@ impl ConsumerState {
             return self.plan_fetch(id, now);
         }
         let beyond = starves && self.in_flight_on_siblings(id) == 0;
-        let Some(reserved) = reserved.or_else(|| beyond.then(|| account.charge(least))) else {
+        let Some(reserved) = reserved.or_else(|| beyond.then(|| quota.charge(least))) else {
             self.quota_exhausted(id);
             return FetchPlan::Wait(again);
         };
@@ -207,14 +207,14 @@ impl ConsumerState {
     fn reader_starves(&self, id: FetchConnectionId) -> bool {
         // What was sought away from or paused has its turn until the reader comes to it, and
         // nothing to give.
-        let gives = |found: &PartitionState| {
-            found.split.is_none() && !found.paused && !found.revoking && !found.queue.is_empty()
+        let gives = |state: &PartitionState| {
+            state.split.is_none() && !state.paused && !state.revoking && !state.queue.is_empty()
         };
         let gives = |partition| self.partitions.get(partition).is_some_and(gives);
         let common = self.reader_waits() && !self.rotation.iter().any(gives);
-        let of_one = |found: &PartitionState| {
-            let waits = found.split.as_ref().is_some_and(SplitReader::is_waiting);
-            waits && found.broker == Some(id.broker) && found.queue.is_empty()
+        let of_one = |state: &PartitionState| {
+            let waits = state.split.as_ref().is_some_and(SplitReader::is_waiting);
+            waits && state.broker == Some(id.broker) && state.queue.is_empty()
         };
         self.running_jobs == 0 && (common || self.partitions.values().any(of_one))
     }
@@ -231,12 +231,12 @@ impl ConsumerState {
             !due
         });
         for partition in changed {
-            let wish = self.partition_spec(&partition, id, now);
-            let waits = self.partitions.get(&partition).filter(|found| found.connection_id() == Some(id));
-            let waits = waits.and_then(|found| found.position.not_before()).filter(|at| *at > now);
+            let spec = self.partition_spec(&partition, id, now);
+            let waits = self.partitions.get(&partition).filter(|state| state.connection_id() == Some(id));
+            let waits = waits.and_then(|state| state.position.not_before()).filter(|at| *at > now);
             let Some(node) = self.connections.get_mut(&id) else { return };
-            match wish {
-                Some(wish) => node.session.add(partition, wish),
+            match spec {
+                Some(spec) => node.session.add(partition, spec),
                 None => {
                     node.session.remove(&partition);
                     if let Some(at) = waits {
@@ -254,26 +254,26 @@ impl ConsumerState {
         id: FetchConnectionId,
         now: Instant,
     ) -> Option<PartitionSpec> {
-        let found = self.partitions.get_mut(partition)?;
-        if found.connection_id() != Some(id) || found.paused || found.revoking || found.evicted {
+        let state = self.partitions.get_mut(partition)?;
+        if state.connection_id() != Some(id) || state.paused || state.revoking || state.evicted {
             return None;
         }
-        let fetch_offset = found.position.fetch_offset(now)?;
+        let fetch_offset = state.position.fetch_offset(now)?;
         // Once it has its fill it is asked for again when half of that is read, so that it does not
         // come and go.
-        let (queued, bound) = (found.queue.bytes(), found.queue_bound());
-        found.full = if found.full { queued > bound / 2 } else { queued >= bound };
-        if found.full {
+        let (queued, bound) = (state.queue.bytes(), state.queue_bound());
+        state.full = if state.full { queued > bound / 2 } else { queued >= bound };
+        if state.full {
             return None;
         }
         Some(PartitionSpec {
-            topic_id: found.topic_id,
-            seek_epoch: found.position.seek_epoch(),
+            topic_id: state.topic_id,
+            seek_epoch: state.position.seek_epoch(),
             partition: FetchPartition {
                 partition: partition.partition,
-                current_leader_epoch: found.leader.map_or(-1, |(_, epoch)| epoch),
+                current_leader_epoch: state.leader.map_or(-1, |(_, epoch)| epoch),
                 fetch_offset,
-                max_bytes: found.fetch_bytes,
+                max_bytes: state.fetch_bytes,
             },
         })
     }
@@ -282,14 +282,14 @@ impl ConsumerState {
     /// they go on, and what keeps a whole response for a small rest is copied out of it.
     fn evict_paused(&mut self, id: FetchConnectionId, least: usize) {
         // Not while a question about its position is open.
-        let idle = |found: &PartitionState| {
-            found.paused && matches!(found.position.state(), FetchState::Fetching { .. } | FetchState::Stopped)
+        let idle = |state: &PartitionState| {
+            state.paused && matches!(state.position.state(), FetchState::Fetching { .. } | FetchState::Stopped)
         };
         let mut evicted = Vec::new();
         let makers = self.quotas_to_evict(id.broker, least);
-        let here = |found: &PartitionState| found.broker.is_some_and(|node| makers.contains(&node));
-        for (partition, found) in self.partitions.iter_mut().filter(|(_, found)| here(found) && idle(found)) {
-            if let Some(start) = found.queue.evict(false) {
+        let here = |state: &PartitionState| state.broker.is_some_and(|node| makers.contains(&node));
+        for (partition, state) in self.partitions.iter_mut().filter(|(_, state)| here(state) && idle(state)) {
+            if let Some(start) = state.queue.evict(false) {
                 evicted.push((partition.clone(), start));
             }
         }
@@ -297,20 +297,20 @@ impl ConsumerState {
             self.refetch_from(&partition, offset);
         }
         let mut pinned: HashMap<*const Reservation, (usize, usize)> = HashMap::new();
-        let here = self.partitions.values().filter(|found| found.broker == Some(id.broker));
-        for (charge, needed) in here.flat_map(|found| found.queue.pinned()) {
+        let here = self.partitions.values().filter(|state| state.broker == Some(id.broker));
+        for (charge, needed) in here.flat_map(|state| state.queue.pinned()) {
             pinned.entry(Arc::as_ptr(charge)).or_insert((charge.bytes(), 0)).1 += needed;
         }
-        let Some(account) = self.connections.get(&id).map(|node| node.quota.clone()) else { return };
+        let Some(quota) = self.connections.get(&id).map(|node| node.quota.clone()) else { return };
         let mut copied = 0;
         pinned.retain(|_, (whole, needed)| {
-            let small = *needed <= *whole / REMAINDER && account.has_room_for(copied + *needed);
+            let small = *needed <= *whole / REMAINDER && quota.has_room_for(copied + *needed);
             copied += if small { *needed } else { 0 };
             small
         });
         if !pinned.is_empty() {
-            for found in self.partitions.values_mut() {
-                found.queue.copy_out(|charge| pinned.contains_key(&Arc::as_ptr(charge)));
+            for state in self.partitions.values_mut() {
+                state.queue.copy_out(|charge| pinned.contains_key(&Arc::as_ptr(charge)));
             }
         }
     }

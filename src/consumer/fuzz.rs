@@ -27,19 +27,20 @@ pub(crate) fn walk(input: &[u8]) {
         aborted.push((i64::from(*producer), i64::from(*offset)));
         rest = behind;
     }
-    let walk = walked(Bytes::copy_from_slice(rest), isolation, &aborted);
-    assert!(!walk.too_small || walk.entries.is_empty());
-    let account = MemoryBudget::new(1 << 20).quota(1, || Box::new(|| ()));
+    let scan = walked(Bytes::copy_from_slice(rest), isolation, &aborted);
+    assert!(!scan.too_small || scan.entries.is_empty());
+    let quota = MemoryBudget::new(1 << 20).quota(1, || Box::new(|| ()));
     let mut decompressor = Decompressor::default();
     let opening = DecodeConfig { check_crcs: false, limit: 1 << 20, origin: crate::log::Origin::default() };
     let mut before = i64::MIN;
-    for step in &walk.entries {
+    for step in &scan.entries {
         match step {
             ScannedEntry::Batch(batch) => {
                 let end = batch.header.next_offset();
-                let lease = Arc::new(DeliveryProgress::new(TopicPartition::new("t", 0), 1, 5, 5, -1));
-                let charge = Arc::new(account.charge(batch.bytes().len()));
-                let part = DecodedBatch::decode_unguarded(&lease, batch, 0..end, charge, &mut decompressor, &opening);
+                let progress = Arc::new(DeliveryProgress::new(TopicPartition::new("t", 0), 1, 5, 5, -1));
+                let charge = Arc::new(quota.charge(batch.bytes().len()));
+                let part =
+                    DecodedBatch::decode_unguarded(&progress, batch, 0..end, charge, &mut decompressor, &opening);
                 if let Ok(Some(part)) = part {
                     assert!(part.left > 0);
                     for record in part.iter().map_while(Result::ok) {
@@ -54,8 +55,8 @@ pub(crate) fn walk(input: &[u8]) {
             ScannedEntry::Corrupt { .. } => {}
         }
     }
-    drop(walk);
-    assert_eq!(account.used(), 0);
+    drop(scan);
+    assert_eq!(quota.used(), 0);
 }
 
 pub(crate) fn walk_seeds() -> Vec<Vec<u8>> {

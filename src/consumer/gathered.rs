@@ -41,7 +41,7 @@ impl Gathered {
     }
 
     fn charge(&mut self, to: &Arc<BrokerQuota>, bytes: usize) {
-        match self.bytes.iter_mut().find(|(account, _)| Arc::ptr_eq(account, to)) {
+        match self.bytes.iter_mut().find(|(quota, _)| Arc::ptr_eq(quota, to)) {
             Some((_, sum)) => *sum += bytes,
             None => self.bytes.push((to.clone(), bytes)),
         }
@@ -49,7 +49,7 @@ impl Gathered {
 
     pub(super) fn merge(&mut self, more: Self) {
         self.records += more.records;
-        more.bytes.iter().for_each(|(account, bytes)| self.charge(account, *bytes));
+        more.bytes.iter().for_each(|(quota, bytes)| self.charge(quota, *bytes));
         self.stops |= more.stops;
     }
 
@@ -61,7 +61,7 @@ impl Gathered {
     /// Returns true when there is nothing more to wait for: that many are there, or as many as the
     /// reader may keep to itself, or an error or end stands behind them.
     pub(super) fn is_enough(&self, records: usize) -> bool {
-        let full = |(account, bytes): &(Arc<BrokerQuota>, usize)| *bytes >= account.limit() / PART_OF_SHARE;
+        let full = |(quota, bytes): &(Arc<BrokerQuota>, usize)| *bytes >= quota.limit() / PART_OF_SHARE;
         self.records >= records || self.stops || self.bytes.iter().any(full)
     }
 }

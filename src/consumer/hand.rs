@@ -87,9 +87,9 @@ impl ManualReader {
         if let Some(group) = &consumer.shared.group {
             group.set_busy_since(busy_since);
         }
-        let mut hands = Self { consumer, _one_reader: one_reader, poll_guard: None };
-        hands.recover();
-        Ok(hands)
+        let mut reader = Self { consumer, _one_reader: one_reader, poll_guard: None };
+        reader.recover();
+        Ok(reader)
     }
 
     /// The reader is well: a member that was put out because it was not may join again.
@@ -103,13 +103,13 @@ impl ManualReader {
     /// # Cancel safety
     /// Safe: nothing is lost.
     pub(crate) async fn next(&self) -> ManualReaderEvent {
-        let inbox = &self.consumer.shared.buffer;
+        let buffer = &self.consumer.shared.buffer;
         loop {
-            let mut moved = pin!(inbox.position_waiters.notified());
+            let mut moved = pin!(buffer.position_waiters.notified());
             // From here on it hears of partitions that come.
             moved.as_mut().enable();
-            let found = poll_fn(|cx| {
-                let found = inbox.with_state(|assignment| {
+            let state = poll_fn(|cx| {
+                let state = buffer.with_state(|assignment| {
                     if assignment.has_ended() {
                         // The last one is why.
                         let last = std::iter::from_fn(|| assignment.pop_error()).last();
@@ -124,18 +124,18 @@ impl ManualReader {
                     }
                     new
                 });
-                if let Some(found) = found {
-                    return Poll::Ready(Some(found));
+                if let Some(state) = state {
+                    return Poll::Ready(Some(state));
                 }
                 moved.as_mut().poll(cx).map(|()| None)
             });
-            match found.await {
+            match state.await {
                 Some(NextEvent::Event(event)) => return event,
                 Some(NextEvent::New(partition)) => {
                     // Taken away meanwhile, it is an error that tells nobody anything: look again.
-                    if let Ok((id, reader)) = inbox.split(&partition, true) {
+                    if let Ok((id, reader)) = buffer.split(&partition, true) {
                         return ManualReaderEvent::Partition(ManualPartitionReader {
-                            inbox: inbox.clone(),
+                            buffer: buffer.clone(),
                             id,
                             reader,
                         });
@@ -156,7 +156,7 @@ enum NextEvent {
 /// partition.
 #[derive(Debug)]
 pub(crate) struct ManualPartitionReader {
-    inbox: Arc<FetchBuffer>,
+    buffer: Arc<FetchBuffer>,
     id: SplitId,
     reader: Arc<Mutex<RecordReader>>,
 }
@@ -180,8 +180,8 @@ impl ManualPartitionReader {
         bytes: usize,
         out: &mut Vec<ConsumerRecord>,
     ) -> Option<Result<CompletionMark>> {
-        let lease = poll_fn(|cx| lock(&self.reader).poll_owned(max, bytes, &self.inbox, cx, out)).await?;
-        Some(lease.map(CompletionMark))
+        let progress = poll_fn(|cx| lock(&self.reader).poll_owned(max, bytes, &self.buffer, cx, out)).await?;
+        Some(progress.map(CompletionMark))
     }
 
     /// Waits until the partition is to be given up, or is gone.
@@ -196,9 +196,9 @@ impl ManualPartitionReader {
 
     async fn until(&self, wanted: impl Fn(Option<PartitionEnd>) -> bool) -> Option<PartitionEnd> {
         loop {
-            let mut moved = pin!(self.inbox.position_waiters.notified());
+            let mut moved = pin!(self.buffer.position_waiters.notified());
             moved.as_mut().enable();
-            let ending = self.inbox.with_state(|assignment| assignment.partition_end(&self.id));
+            let ending = self.buffer.with_state(|assignment| assignment.partition_end(&self.id));
             if wanted(ending) {
                 return ending;
             }
@@ -209,7 +209,7 @@ impl ManualPartitionReader {
 
 impl Drop for ManualPartitionReader {
     fn drop(&mut self) {
-        self.inbox.join_split(&self.id, &self.reader);
+        self.buffer.join_split(&self.id, &self.reader);
     }
 }
 

@@ -15,12 +15,12 @@ use crate::{error::Result, record::TopicPartition};
 impl ConsumerState {
     /// A partition that has something to read takes its turn.
     pub(super) fn enqueue_for_delivery(&mut self, partition: &TopicPartition) {
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        if found.paused || found.revoking || found.queue.is_empty() {
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        if state.paused || state.revoking || state.queue.is_empty() {
             return;
         }
-        self.has_compressed |= found.queue.has_compressed();
-        if !std::mem::replace(&mut found.in_rotation, true) {
+        self.has_compressed |= state.queue.has_compressed();
+        if !std::mem::replace(&mut state.in_rotation, true) {
             self.rotation.push_back(partition.clone());
             self.wake_reader_of(partition);
         } else {
@@ -39,23 +39,23 @@ impl ConsumerState {
                 break;
             }
             let Some(partition) = self.rotation.pop_front() else { break };
-            let Some(found) = self.partitions.get_mut(&partition) else { continue };
-            if found.split.is_some() {
+            let Some(state) = self.partitions.get_mut(&partition) else { continue };
+            if state.split.is_some() {
                 // Not ours to take; here for its batches to be opened.
-                found.in_rotation = !found.queue.is_empty();
-                if found.in_rotation {
+                state.in_rotation = !state.queue.is_empty();
+                if state.in_rotation {
                     self.rotation.push_back(partition);
                 }
                 continue;
             }
-            let Some(lease) = found.progress.as_ref().filter(|_| !found.paused && !found.revoking) else {
-                found.in_rotation = false;
+            let Some(progress) = state.progress.as_ref().filter(|_| !state.paused && !state.revoking) else {
+                state.in_rotation = false;
                 continue;
             };
-            count += found.queue.take(lease, records - count, out);
-            let room = found.full && found.queue.bytes() <= found.queue_bound() / 2;
-            found.in_rotation = !found.queue.is_empty();
-            if found.in_rotation {
+            count += state.queue.take(progress, records - count, out);
+            let room = state.full && state.queue.bytes() <= state.queue_bound() / 2;
+            state.in_rotation = !state.queue.is_empty();
+            if state.in_rotation {
                 self.rotation.push_back(partition.clone());
             }
             if room {
@@ -68,31 +68,31 @@ impl ConsumerState {
     /// Takes back what the reader did not hand out, for when the partition may be read again; the
     /// last first.
     pub(super) fn return_unread(&mut self, taken: CollectedItem) {
-        let lease = taken.progress();
-        let partition = lease.partition().clone();
-        if let Some(found) = self.partitions.get_mut(&partition)
-            && found.progress.as_ref().is_some_and(|current| Arc::ptr_eq(current, lease))
+        let progress = taken.progress();
+        let partition = progress.partition().clone();
+        if let Some(state) = self.partitions.get_mut(&partition)
+            && state.progress.as_ref().is_some_and(|current| Arc::ptr_eq(current, progress))
         {
-            found.queue.return_unread(taken);
+            state.queue.return_unread(taken);
             self.enqueue_for_delivery(&partition);
         }
     }
 
     /// Whether records of this lease may be handed out now: `None` when never again.
-    pub(super) fn is_deliverable(&self, lease: &Arc<DeliveryProgress>) -> Option<bool> {
-        let found = self.partitions.get(lease.partition())?;
-        let current = found.progress.as_ref().is_some_and(|current| Arc::ptr_eq(current, lease));
-        (current && !found.revoking).then_some(!found.paused)
+    pub(super) fn is_deliverable(&self, progress: &Arc<DeliveryProgress>) -> Option<bool> {
+        let state = self.partitions.get(progress.partition())?;
+        let current = state.progress.as_ref().is_some_and(|current| Arc::ptr_eq(current, progress));
+        (current && !state.revoking).then_some(!state.paused)
     }
 
     /// The reader came to something that it cannot read: the partition waits for a seek.
-    pub(super) fn stop_at_corruption(&mut self, lease: &Arc<DeliveryProgress>, end: i64) {
-        let found = self.partitions.get(lease.partition());
-        if found.is_some_and(|found| found.position.seek_epoch() == lease.seek_epoch()) {
-            self.stop(lease.partition());
-            if let Some(found) = self.partitions.get_mut(lease.partition()) {
-                let at = lease.delivered();
-                found.corruption = Some(Corruption { at, end: Some(end).filter(|end| *end > at) });
+    pub(super) fn stop_at_corruption(&mut self, progress: &Arc<DeliveryProgress>, end: i64) {
+        let state = self.partitions.get(progress.partition());
+        if state.is_some_and(|state| state.position.seek_epoch() == progress.seek_epoch()) {
+            self.stop(progress.partition());
+            if let Some(state) = self.partitions.get_mut(progress.partition()) {
+                let at = progress.delivered();
+                state.corruption = Some(Corruption { at, end: Some(end).filter(|end| *end > at) });
             }
         }
     }
@@ -108,31 +108,32 @@ impl ConsumerState {
             if self.running_jobs >= self.rules.max_decompressions {
                 return;
             }
-            let Some(found) = self.partitions.get_mut(partition) else { continue };
-            let Some(lease) = found.progress.as_ref().filter(|_| !found.paused && !found.revoking) else { continue };
-            if found.queue.has_compressed() {
-                match found.queue.start_decompression(lease, false) {
+            let Some(state) = self.partitions.get_mut(partition) else { continue };
+            let Some(progress) = state.progress.as_ref().filter(|_| !state.paused && !state.revoking) else { continue };
+            if state.queue.has_compressed() {
+                match state.queue.start_decompression(progress, false) {
                     Some(job) => {
                         self.running_jobs += 1;
                         self.signals.decompressions.push(job);
                     }
-                    None => match &found.split {
+                    None => match &state.split {
                         Some(split) if split.is_waiting() => awaited = awaited.or(Some(partition)),
                         Some(_) => {}
                         None => in_want = in_want.or(Some(partition)),
                     },
                 }
-                heavy |= found.queue.has_compressed();
+                heavy |= state.queue.has_compressed();
             }
-            readable |= found.split.is_none() && found.queue.is_readable();
+            readable |= state.split.is_none() && state.queue.is_readable();
         }
         self.has_compressed = heavy;
         // Where there is nothing to read and room for nothing, a reader would wait for ever: one is
         // opened all the same.
         let in_want = awaited.or(in_want.filter(|_| !readable));
         if self.running_jobs == 0
-            && let Some(found) = in_want.and_then(|partition| self.partitions.get_mut(partition))
-            && let Some(job) = found.progress.as_ref().and_then(|lease| found.queue.start_decompression(lease, true))
+            && let Some(state) = in_want.and_then(|partition| self.partitions.get_mut(partition))
+            && let Some(job) =
+                state.progress.as_ref().and_then(|progress| state.queue.start_decompression(progress, true))
         {
             self.running_jobs += 1;
             self.signals.decompressions.push(job);
@@ -142,7 +143,7 @@ impl ConsumerState {
     /// A batch was opened, or could not be.
     pub(super) fn handle_decompressed(
         &mut self,
-        lease: &Arc<DeliveryProgress>,
+        progress: &Arc<DeliveryProgress>,
         end: i64,
         opened: Result<Option<DecodedBatch>>,
     ) {
@@ -152,11 +153,11 @@ impl ConsumerState {
             Ok(None) => BufferedItem::Skip,
             Err(error) => BufferedItem::Corrupt(error),
         };
-        if let Some(found) = self.partitions.get_mut(lease.partition())
-            && found.progress.as_ref().is_some_and(|current| Arc::ptr_eq(current, lease))
-            && found.queue.handle_decompressed(end, held)
+        if let Some(state) = self.partitions.get_mut(progress.partition())
+            && state.progress.as_ref().is_some_and(|current| Arc::ptr_eq(current, progress))
+            && state.queue.handle_decompressed(end, held)
         {
-            self.wake_reader_of(lease.partition());
+            self.wake_reader_of(progress.partition());
         }
         self.plan_decompressions();
         if self.running_jobs == 0 {

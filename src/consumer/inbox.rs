@@ -42,8 +42,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct FetchWakers(Mutex<HashMap<FetchConnectionId, Arc<Notify>>>);
 
 impl FetchWakers {
-    pub(super) fn get(&self, source: FetchConnectionId) -> Arc<Notify> {
-        lock(&self.0).entry(source).or_default().clone()
+    pub(super) fn get(&self, connection: FetchConnectionId) -> Arc<Notify> {
+        lock(&self.0).entry(connection).or_default().clone()
     }
 
     /// Makes what a broker's account calls when it has room again.
@@ -53,7 +53,7 @@ impl FetchWakers {
             let wakers = wakers.clone();
             Box::new(move || {
                 let wakers = lock(&wakers.0);
-                let here = wakers.iter().filter(|(source, _)| source.broker == broker);
+                let here = wakers.iter().filter(|(connection, _)| connection.broker == broker);
                 here.for_each(|(_, waker)| waker.notify_one());
             })
         })
@@ -226,16 +226,16 @@ impl FetchBuffer {
 
     /// Opens a batch on a thread that may block.
     fn spawn_decompression(&self, job: Decompression) {
-        let Some(inbox) = self.me.upgrade() else { return };
+        let Some(buffer) = self.me.upgrade() else { return };
         self.runtime.spawn_blocking(move || {
-            let mut decompressor = lock(&inbox.decompressors).pop().unwrap_or_default();
-            let Decompression { lease, batch, charge, start, end, opening } = job;
+            let mut decompressor = lock(&buffer.decompressors).pop().unwrap_or_default();
+            let Decompression { progress, batch, charge, start, end, opening } = job;
             let opened =
-                DecodedBatch::decode(&lease, &batch, start..end, charge, &mut decompressor, &inbox.decode_config);
+                DecodedBatch::decode(&progress, &batch, start..end, charge, &mut decompressor, &buffer.decode_config);
             // What it became is charged by now.
             drop(opening);
-            lock(&inbox.decompressors).push(decompressor);
-            inbox.with_state(|assignment| assignment.handle_decompressed(&lease, end, opened));
+            lock(&buffer.decompressors).push(decompressor);
+            buffer.with_state(|assignment| assignment.handle_decompressed(&progress, end, opened));
         });
     }
 
@@ -296,16 +296,16 @@ pub(super) struct ReadGuard<'a>(Option<&'a FetchBuffer>);
 impl ReadGuard<'_> {
     /// The same, to be kept as long as one likes; `None` where the inbox is being dropped.
     pub(super) fn into_owned_guard(mut self) -> Option<OwnedReadGuard> {
-        let inbox = self.0.and_then(|inbox| inbox.me.upgrade())?;
+        let buffer = self.0.and_then(|buffer| buffer.me.upgrade())?;
         self.0 = None;
-        Some(OwnedReadGuard(inbox))
+        Some(OwnedReadGuard(buffer))
     }
 }
 
 impl Drop for ReadGuard<'_> {
     fn drop(&mut self) {
-        if let Some(inbox) = self.0 {
-            inbox.reading.store(false, SeqCst);
+        if let Some(buffer) = self.0 {
+            buffer.reading.store(false, SeqCst);
         }
     }
 }

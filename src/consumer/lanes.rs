@@ -83,14 +83,14 @@ impl ConnectionScaling {
     /// An answer came over one of them. `idle`: one over which nothing is asked for.
     pub(super) fn response_received(
         &mut self,
-        lane: u8,
+        connection: u8,
         pace: Bottleneck,
         idle: Option<u8>,
         now: Instant,
     ) -> ScalingDecision {
-        let is_last = |lane: u8| lane.saturating_add(1) == self.open;
-        let (last, idle_last) = (is_last(lane), idle.is_some_and(is_last));
-        let Some(streak) = self.streaks.get_mut(usize::from(lane)) else { return ScalingDecision::Keep };
+        let is_last = |connection: u8| connection.saturating_add(1) == self.open;
+        let (last, idle_last) = (is_last(connection), idle.is_some_and(is_last));
+        let Some(streak) = self.streaks.get_mut(usize::from(connection)) else { return ScalingDecision::Keep };
         if pace == Bottleneck::Connection {
             let (count, since) = streak.map_or((1, now), |(count, since)| (count + 1, since));
             *streak = Some((count, since));
@@ -121,15 +121,15 @@ impl ConnectionScaling {
 
     /// One more; its number.
     pub(super) fn add(&mut self) -> u8 {
-        let lane = self.open;
+        let connection = self.open;
         self.open = self.open.saturating_add(1).min(self.most);
         self.reset_counts();
-        lane
+        connection
     }
 
     /// Only so many are left, and the next one comes less easily.
-    pub(super) fn keep(&mut self, lanes: u8) {
-        self.connections_ended(lanes);
+    pub(super) fn keep(&mut self, connections: u8) {
+        self.connections_ended(connections);
         self.threshold = self.threshold.saturating_mul(2).min(MOST_PATIENCE);
     }
 
@@ -164,62 +164,66 @@ impl ConsumerState {
     pub(super) fn connection_for(&mut self, broker: i32) -> FetchConnectionId {
         let most = self.rules.connections;
         let open = self.scaling.entry(broker).or_insert_with(|| ConnectionScaling::new(most)).open();
-        let sources = (0..open).map(|lane| FetchConnectionId { broker, connection: lane });
-        let fewest = sources.min_by_key(|source| self.connections.get(source).map_or(0, |node| node.partitions));
+        let connections = (0..open).map(|lane| FetchConnectionId { broker, connection: lane });
+        let fewest = connections.min_by_key(|source| self.connections.get(source).map_or(0, |node| node.partitions));
         fewest.unwrap_or(broker.into())
     }
 
     /// An answer came that says that of the line. Nothing is under way on this connection now.
     pub(super) fn record_bottleneck(&mut self, source: FetchConnectionId, pace: Bottleneck, now: Instant) {
-        let Some(lanes) = self.scaling.get_mut(&source.broker) else { return };
+        let Some(connections) = self.scaling.get_mut(&source.broker) else { return };
         let idles = |node: &FetchConnection| node.in_flight == 0 && node.session.len() == 0 && node.changed.is_empty();
-        let others = (1..lanes.open()).rev().filter(|lane| *lane != source.connection);
+        let others = (1..connections.open()).rev().filter(|lane| *lane != source.connection);
         let mut others = others.map(|lane| FetchConnectionId { connection: lane, ..source });
         let idle = others.find(|other| self.connections.get(other).is_none_or(idles)).map(|other| other.connection);
-        let change = lanes.response_received(source.connection, pace, idle, now);
+        let change = connections.response_received(source.connection, pace, idle, now);
         self.apply_scaling(source, change, idle);
     }
 
     /// There is no room for what could be fetched from there.
-    pub(super) fn quota_exhausted(&mut self, source: FetchConnectionId) {
-        let Some(lanes) = self.scaling.get_mut(&source.broker) else { return };
-        let change = lanes.quota_exhausted();
-        self.apply_scaling(source, change, None);
+    pub(super) fn quota_exhausted(&mut self, connection: FetchConnectionId) {
+        let Some(connections) = self.scaling.get_mut(&connection.broker) else { return };
+        let change = connections.quota_exhausted();
+        self.apply_scaling(connection, change, None);
     }
 
-    fn apply_scaling(&mut self, source: FetchConnectionId, change: ScalingDecision, idle: Option<u8>) {
-        let open = self.scaling.get(&source.broker).map_or(1, ConnectionScaling::open);
+    fn apply_scaling(&mut self, connection: FetchConnectionId, change: ScalingDecision, idle: Option<u8>) {
+        let open = self.scaling.get(&connection.broker).map_or(1, ConnectionScaling::open);
         match change {
             ScalingDecision::Keep => {}
-            ScalingDecision::Add(since) => self.add_connection(source, since, idle),
-            ScalingDecision::RemoveLast => self.keep_connections(source.broker, open.saturating_sub(1)),
-            ScalingDecision::RemoveIdle => self.close_connections(source.broker, open.saturating_sub(1)),
+            ScalingDecision::Add(since) => self.add_connection(connection, since, idle),
+            ScalingDecision::RemoveLast => self.keep_connections(connection.broker, open.saturating_sub(1)),
+            ScalingDecision::RemoveIdle => self.close_connections(connection.broker, open.saturating_sub(1)),
         }
     }
 
     /// Whether a broker is read over more than one connection.
     pub(super) fn has_several_connections(&self, broker: i32) -> bool {
-        self.scaling.get(&broker).is_some_and(|lanes| lanes.open() > 1)
+        self.scaling.get(&broker).is_some_and(|connections| connections.open() > 1)
     }
 
     /// A broker has no room for a session: without one every request names all partitions, which
     /// more connections make no better.
-    pub(super) fn session_refused(&mut self, source: FetchConnectionId, now: Instant) {
-        if let Some(lanes) = self.scaling.get_mut(&source.broker) {
-            lanes.session_refused(now);
+    pub(super) fn session_refused(&mut self, connection: FetchConnectionId, now: Instant) {
+        if let Some(connections) = self.scaling.get_mut(&connection.broker) {
+            connections.session_refused(now);
         }
-        if source.connection > 0 {
-            self.keep_connections(source.broker, source.connection);
+        if connection.connection > 0 {
+            self.keep_connections(connection.broker, connection.connection);
         }
     }
 
     /// A connection over which nothing was read has ended. With the last one all before it end that
     /// did so earlier.
     pub(super) fn connection_ended(&mut self, broker: i32) {
-        let left =
-            self.connections.keys().filter(|source| source.broker == broker).map(|source| source.connection).max();
-        if let Some(lanes) = self.scaling.get_mut(&broker) {
-            lanes.connections_ended(left.map_or(1, |lane| lane.saturating_add(1)));
+        let left = self
+            .connections
+            .keys()
+            .filter(|connection| connection.broker == broker)
+            .map(|connection| connection.connection)
+            .max();
+        if let Some(connections) = self.scaling.get_mut(&broker) {
+            connections.connections_ended(left.map_or(1, |lane| lane.saturating_add(1)));
         }
         // Which may have waited for the end of this one.
         self.signals.connections.insert(broker.into());
@@ -227,37 +231,37 @@ impl ConsumerState {
 
     /// A fetch over another connection than the first one failed: its partitions go on over those
     /// that are left. If it is the broker that is gone, these say so.
-    pub(super) fn connection_failed(&mut self, source: FetchConnectionId, error: &Error, now: Instant) {
+    pub(super) fn connection_failed(&mut self, connection: FetchConnectionId, error: &Error, now: Instant) {
         let unsent = error.delivery_status() == Some(DeliveryStatus::NotPersisted);
-        if let Some(lanes) = self.scaling.get_mut(&source.broker).filter(|_| unsent) {
-            lanes.connect_failed(now);
+        if let Some(connections) = self.scaling.get_mut(&connection.broker).filter(|_| unsent) {
+            connections.connect_failed(now);
         }
-        self.keep_connections(source.broker, source.connection);
+        self.keep_connections(connection.broker, connection.connection);
     }
 
     /// Whether any reader waits for records right now.
     pub(super) fn any_reader_waits(&self) -> bool {
         self.reader_waits()
-            || self.partitions.values().any(|found| found.split.as_ref().is_some_and(|split| split.is_waiting()))
+            || self.partitions.values().any(|state| state.split.as_ref().is_some_and(|split| split.is_waiting()))
     }
 
     /// Every second partition of a connection goes to a new one, or to one that has nothing to do;
     /// those of which something came since then first: if there are two of them.
     fn add_connection(&mut self, from: FetchConnectionId, since: Instant, idle: Option<u8>) {
-        let here = self.partitions.iter().filter(|(_, found)| found.connection_id() == Some(from));
-        let mut here: Vec<_> = here.map(|(partition, found)| (found.last_data_at, partition.clone())).collect();
+        let here = self.partitions.iter().filter(|(_, state)| state.connection_id() == Some(from));
+        let mut here: Vec<_> = here.map(|(partition, state)| (state.last_data_at, partition.clone())).collect();
         here.sort_unstable_by(|one, other| other.cmp(one));
-        let Some(lanes) = self.scaling.get_mut(&from.broker) else { return };
+        let Some(connections) = self.scaling.get_mut(&from.broker) else { return };
         if here.iter().filter(|(fed, _)| fed.is_some_and(|at| at >= since)).count() < 2 {
             // To be looked at again after as many answers.
-            return lanes.reset_counts();
+            return connections.reset_counts();
         }
         let lane = match idle {
             Some(lane) => {
-                lanes.reset_counts();
+                connections.reset_counts();
                 lane
             }
-            None => lanes.add(),
+            None => connections.add(),
         };
         let to = FetchConnectionId { broker: from.broker, connection: lane };
         event!(DEBUG, self.rules.origin, broker = to.broker, lane = to.connection, "another connection to fetch over");
@@ -272,16 +276,16 @@ impl ConsumerState {
 
     /// Only so many of a broker's connections are left, and the next one comes less easily.
     pub(super) fn keep_connections(&mut self, broker: i32, keep: u8) {
-        if let Some(lanes) = self.scaling.get_mut(&broker).filter(|lanes| keep < lanes.open()) {
-            lanes.keep(keep);
+        if let Some(connections) = self.scaling.get_mut(&broker).filter(|connections| keep < connections.open()) {
+            connections.keep(keep);
             self.redistribute_partitions(broker);
         }
     }
 
     /// The same where they are just not needed.
     fn close_connections(&mut self, broker: i32, keep: u8) {
-        if let Some(lanes) = self.scaling.get_mut(&broker).filter(|lanes| keep < lanes.open()) {
-            lanes.connections_ended(keep);
+        if let Some(connections) = self.scaling.get_mut(&broker).filter(|connections| keep < connections.open()) {
+            connections.connections_ended(keep);
             self.redistribute_partitions(broker);
         }
     }
@@ -291,8 +295,8 @@ impl ConsumerState {
     fn redistribute_partitions(&mut self, broker: i32) {
         let open = self.scaling.get(&broker).map_or(1, ConnectionScaling::open);
         event!(DEBUG, self.rules.origin, broker, open, "fewer connections to fetch over");
-        let gone = |source: FetchConnectionId| source.broker == broker && source.connection >= open;
-        let here = self.partitions.iter().filter(|(_, found)| found.connection_id().is_some_and(gone));
+        let gone = |connection: FetchConnectionId| connection.broker == broker && connection.connection >= open;
+        let here = self.partitions.iter().filter(|(_, state)| state.connection_id().is_some_and(gone));
         for partition in here.map(|(partition, _)| partition.clone()).collect::<Vec<_>>() {
             let to = self.connection_for(broker);
             self.move_to_connection(&partition, to);
@@ -308,22 +312,23 @@ impl ConsumerState {
     }
 
     /// What is reserved for answers that are under way over a broker's other connections.
-    pub(super) fn in_flight_on_siblings(&self, source: FetchConnectionId) -> usize {
-        let others = self.connections.iter().filter(|(other, _)| other.broker == source.broker && **other != source);
+    pub(super) fn in_flight_on_siblings(&self, connection: FetchConnectionId) -> usize {
+        let others =
+            self.connections.iter().filter(|(other, _)| other.broker == connection.broker && **other != connection);
         others.map(|(_, node)| node.in_flight).sum()
     }
 
     /// A fetch ended. Where a broker's share is full, its other connections have waited for that:
     /// whether one of them may go beyond it is to be seen anew.
-    pub(super) fn wake_siblings(&mut self, source: FetchConnectionId) {
-        if self.connections.get(&source).is_some_and(|node| node.quota.is_starved()) {
-            self.recheck_siblings(source);
+    pub(super) fn wake_siblings(&mut self, connection: FetchConnectionId) {
+        if self.connections.get(&connection).is_some_and(|node| node.quota.is_starved()) {
+            self.recheck_siblings(connection);
         }
     }
 
     /// A broker's other connections that nothing is under way on look again what they can fetch.
-    pub(super) fn recheck_siblings(&mut self, source: FetchConnectionId) {
-        let beside = |other: &FetchConnectionId| other.broker == source.broker && *other != source;
+    pub(super) fn recheck_siblings(&mut self, connection: FetchConnectionId) {
+        let beside = |other: &FetchConnectionId| other.broker == connection.broker && *other != connection;
         let idle = self.connections.iter().filter(|(other, node)| beside(other) && node.in_flight == 0);
         self.signals.connections.extend(idle.map(|(other, _)| *other));
     }
@@ -336,28 +341,36 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     /// So many answers of that pace over one connection; what the last of them asks for.
-    fn answers(lanes: &mut ConnectionScaling, lane: u8, pace: Bottleneck, count: u32, now: Instant) -> ScalingDecision {
-        (1..count).for_each(|_| assert_eq!(lanes.response_received(lane, pace, None, now), ScalingDecision::Keep));
-        lanes.response_received(lane, pace, None, now)
+    fn answers(
+        connections: &mut ConnectionScaling,
+        connection: u8,
+        pace: Bottleneck,
+        count: u32,
+        now: Instant,
+    ) -> ScalingDecision {
+        (1..count).for_each(|_| {
+            assert_eq!(connections.response_received(connection, pace, None, now), ScalingDecision::Keep)
+        });
+        connections.response_received(connection, pace, None, now)
     }
 
     #[test]
     fn sustained_reader_waits_open_another_connection() {
         let now = Instant::now();
-        let mut lanes = ConnectionScaling::new(2);
-        answers(&mut lanes, 0, Bottleneck::Connection, PATIENCE, now);
+        let mut connections = ConnectionScaling::new(2);
+        answers(&mut connections, 0, Bottleneck::Connection, PATIENCE, now);
         for pace in [Bottleneck::Reader, Bottleneck::Other] {
-            assert_eq!(lanes.response_received(0, pace, None, now), ScalingDecision::Keep);
+            assert_eq!(connections.response_received(0, pace, None, now), ScalingDecision::Keep);
             assert_eq!(
-                answers(&mut lanes, 0, Bottleneck::Connection, PATIENCE, now),
+                answers(&mut connections, 0, Bottleneck::Connection, PATIENCE, now),
                 ScalingDecision::Keep,
                 "from the beginning"
             );
         }
-        assert_eq!(lanes.response_received(0, Bottleneck::Connection, None, now + MS), ScalingDecision::Add(now));
-        assert_eq!((lanes.add(), lanes.open()), (1, 2));
+        assert_eq!(connections.response_received(0, Bottleneck::Connection, None, now + MS), ScalingDecision::Add(now));
+        assert_eq!((connections.add(), connections.open()), (1, 2));
         assert_eq!(
-            answers(&mut lanes, 1, Bottleneck::Connection, 100, now),
+            answers(&mut connections, 1, Bottleneck::Connection, 100, now),
             ScalingDecision::Keep,
             "no more than may be"
         );
@@ -368,66 +381,77 @@ mod tests {
     #[test]
     fn closes_newest_when_reader_is_slow() {
         let now = Instant::now();
-        let mut lanes = ConnectionScaling::new(4);
-        lanes.add();
-        lanes.add();
-        assert_eq!(answers(&mut lanes, 0, Bottleneck::Reader, 100, now), ScalingDecision::Keep, "it is not the last");
-        answers(&mut lanes, 2, Bottleneck::Reader, SPARE / READER - 1, now);
-        lanes.response_received(2, Bottleneck::Connection, None, now);
-        assert_eq!(answers(&mut lanes, 2, Bottleneck::Reader, SPARE / READER, now), ScalingDecision::RemoveLast);
-        lanes.keep(2);
-        assert_eq!(lanes.open(), 2);
+        let mut connections = ConnectionScaling::new(4);
+        connections.add();
+        connections.add();
         assert_eq!(
-            lanes.response_received(2, Bottleneck::Connection, None, now),
+            answers(&mut connections, 0, Bottleneck::Reader, 100, now),
+            ScalingDecision::Keep,
+            "it is not the last"
+        );
+        answers(&mut connections, 2, Bottleneck::Reader, SPARE / READER - 1, now);
+        connections.response_received(2, Bottleneck::Connection, None, now);
+        assert_eq!(answers(&mut connections, 2, Bottleneck::Reader, SPARE / READER, now), ScalingDecision::RemoveLast);
+        connections.keep(2);
+        assert_eq!(connections.open(), 2);
+        assert_eq!(
+            connections.response_received(2, Bottleneck::Connection, None, now),
             ScalingDecision::Keep,
             "an answer that was under way"
         );
         assert_eq!(
-            answers(&mut lanes, 1, Bottleneck::Other, SPARE, now),
+            answers(&mut connections, 1, Bottleneck::Other, SPARE, now),
             ScalingDecision::RemoveLast,
             "nor is there much to read"
         );
-        lanes.keep(1);
-        assert_eq!(answers(&mut lanes, 0, Bottleneck::Other, 1000, now), ScalingDecision::Keep, "the first one stays");
-        assert_eq!(answers(&mut lanes, 0, Bottleneck::Connection, 4 * PATIENCE, now), ScalingDecision::Keep);
-        assert_eq!(lanes.response_received(0, Bottleneck::Connection, None, now), ScalingDecision::Add(now));
+        connections.keep(1);
+        assert_eq!(
+            answers(&mut connections, 0, Bottleneck::Other, 1000, now),
+            ScalingDecision::Keep,
+            "the first one stays"
+        );
+        assert_eq!(answers(&mut connections, 0, Bottleneck::Connection, 4 * PATIENCE, now), ScalingDecision::Keep);
+        assert_eq!(connections.response_received(0, Bottleneck::Connection, None, now), ScalingDecision::Add(now));
     }
 
     #[test]
     fn memory_shortage_closes_newest_connection() {
         let now = Instant::now();
-        let mut lanes = ConnectionScaling::new(4);
-        (0..100).for_each(|_| assert_eq!(lanes.quota_exhausted(), ScalingDecision::Keep, "the first one stays"));
-        lanes.add();
-        (1..SPARE / READER).for_each(|_| assert_eq!(lanes.quota_exhausted(), ScalingDecision::Keep));
-        lanes.response_received(1, Bottleneck::Connection, None, now);
-        (1..SPARE / READER).for_each(|_| assert_eq!(lanes.quota_exhausted(), ScalingDecision::Keep));
-        assert_eq!(lanes.quota_exhausted(), ScalingDecision::RemoveLast);
+        let mut connections = ConnectionScaling::new(4);
+        (0..100).for_each(|_| assert_eq!(connections.quota_exhausted(), ScalingDecision::Keep, "the first one stays"));
+        connections.add();
+        (1..SPARE / READER).for_each(|_| assert_eq!(connections.quota_exhausted(), ScalingDecision::Keep));
+        connections.response_received(1, Bottleneck::Connection, None, now);
+        (1..SPARE / READER).for_each(|_| assert_eq!(connections.quota_exhausted(), ScalingDecision::Keep));
+        assert_eq!(connections.quota_exhausted(), ScalingDecision::RemoveLast);
     }
 
     #[test]
     fn refused_session_delays_next_connection() {
         let now = Instant::now();
-        let mut lanes = ConnectionScaling::new(4);
-        lanes.add();
-        lanes.session_refused(now);
-        lanes.keep(1);
-        assert_eq!(answers(&mut lanes, 0, Bottleneck::Connection, 100, now), ScalingDecision::Keep);
-        assert_eq!(lanes.response_received(0, Bottleneck::Connection, None, now + REFUSED), ScalingDecision::Add(now));
+        let mut connections = ConnectionScaling::new(4);
+        connections.add();
+        connections.session_refused(now);
+        connections.keep(1);
+        assert_eq!(answers(&mut connections, 0, Bottleneck::Connection, 100, now), ScalingDecision::Keep);
+        assert_eq!(
+            connections.response_received(0, Bottleneck::Connection, None, now + REFUSED),
+            ScalingDecision::Add(now)
+        );
     }
 
     #[test]
     fn idle_connection_is_reported_after_other_responses() {
         let now = Instant::now();
-        let mut lanes = ConnectionScaling::new(4);
-        lanes.add();
+        let mut connections = ConnectionScaling::new(4);
+        connections.add();
         (1..SPARE).for_each(|_| {
-            assert_eq!(lanes.response_received(0, Bottleneck::Other, Some(1), now), ScalingDecision::Keep)
+            assert_eq!(connections.response_received(0, Bottleneck::Other, Some(1), now), ScalingDecision::Keep)
         });
-        assert_eq!(lanes.response_received(0, Bottleneck::Other, Some(1), now), ScalingDecision::RemoveIdle);
-        assert_eq!(answers(&mut lanes, 0, Bottleneck::Connection, PATIENCE, now), ScalingDecision::Keep);
+        assert_eq!(connections.response_received(0, Bottleneck::Other, Some(1), now), ScalingDecision::RemoveIdle);
+        assert_eq!(answers(&mut connections, 0, Bottleneck::Connection, PATIENCE, now), ScalingDecision::Keep);
         assert_eq!(
-            lanes.response_received(0, Bottleneck::Connection, Some(1), now),
+            connections.response_received(0, Bottleneck::Connection, Some(1), now),
             ScalingDecision::Add(now),
             "or it gets something to do"
         );
@@ -439,23 +463,23 @@ mod tests {
     #[test]
     fn ended_connections_are_replaced_only_after_wait() {
         let now = Instant::now();
-        let mut lanes = ConnectionScaling::new(4);
-        lanes.add();
-        lanes.add();
-        lanes.connections_ended(3);
-        assert_eq!(lanes.open(), 3, "one that is not the last");
-        lanes.connections_ended(0);
-        assert_eq!(lanes.open(), 1);
-        lanes.connect_failed(now);
-        assert_eq!(answers(&mut lanes, 0, Bottleneck::Connection, 100, now), ScalingDecision::Keep);
+        let mut connections = ConnectionScaling::new(4);
+        connections.add();
+        connections.add();
+        connections.connections_ended(3);
+        assert_eq!(connections.open(), 3, "one that is not the last");
+        connections.connections_ended(0);
+        assert_eq!(connections.open(), 1);
+        connections.connect_failed(now);
+        assert_eq!(answers(&mut connections, 0, Bottleneck::Connection, 100, now), ScalingDecision::Keep);
         assert_eq!(
-            lanes.response_received(0, Bottleneck::Connection, None, now + UNREACHED),
+            connections.response_received(0, Bottleneck::Connection, None, now + UNREACHED),
             ScalingDecision::Add(now)
         );
-        lanes.session_refused(now);
-        lanes.connect_failed(now);
+        connections.session_refused(now);
+        connections.connect_failed(now);
         assert_eq!(
-            lanes.response_received(0, Bottleneck::Connection, None, now + UNREACHED),
+            connections.response_received(0, Bottleneck::Connection, None, now + UNREACHED),
             ScalingDecision::Keep,
             "the longer one counts"
         );

@@ -191,44 +191,44 @@ mod tests {
 
     #[test]
     fn done_follows_delivered_and_epochs_follow_offsets() {
-        let lease = DeliveryProgress::new(TopicPartition::new("t", 0), 1, 10, 10, 3);
-        assert_eq!(lease.to_commit(10).leader_epoch, Some(3), "the epoch that the position came with");
-        lease.note_epoch(10, 3);
-        lease.record_delivered(11);
-        assert_eq!((lease.delivered(), lease.completed()), (11, 10));
-        lease.complete_delivered();
-        assert_eq!(lease.completed(), 11);
-        lease.note_epoch(11, 4);
-        lease.note_epoch(15, 6);
-        assert_eq!(lease.to_commit(11).leader_epoch, Some(3));
-        assert_eq!(lease.to_commit(15).leader_epoch, Some(4));
-        assert_eq!(lease.to_commit(16).leader_epoch, Some(6));
-        lease.record_delivered(5);
-        assert_eq!(lease.delivered(), 11, "never back");
-        lease.record_delivered(16);
-        lease.complete_delivered();
-        lease.note_epoch(16, 7);
-        assert_eq!(lease.to_commit(16).leader_epoch, Some(6));
-        assert_eq!(lease.to_commit(17).leader_epoch, Some(7));
+        let progress = DeliveryProgress::new(TopicPartition::new("t", 0), 1, 10, 10, 3);
+        assert_eq!(progress.to_commit(10).leader_epoch, Some(3), "the epoch that the position came with");
+        progress.note_epoch(10, 3);
+        progress.record_delivered(11);
+        assert_eq!((progress.delivered(), progress.completed()), (11, 10));
+        progress.complete_delivered();
+        assert_eq!(progress.completed(), 11);
+        progress.note_epoch(11, 4);
+        progress.note_epoch(15, 6);
+        assert_eq!(progress.to_commit(11).leader_epoch, Some(3));
+        assert_eq!(progress.to_commit(15).leader_epoch, Some(4));
+        assert_eq!(progress.to_commit(16).leader_epoch, Some(6));
+        progress.record_delivered(5);
+        assert_eq!(progress.delivered(), 11, "never back");
+        progress.record_delivered(16);
+        progress.complete_delivered();
+        progress.note_epoch(16, 7);
+        assert_eq!(progress.to_commit(16).leader_epoch, Some(6));
+        assert_eq!(progress.to_commit(17).leader_epoch, Some(7));
     }
 
     #[test]
     fn offsets_without_records_finish_with_record_before() {
-        let lease = DeliveryProgress::new(TopicPartition::new("t", 0), 1, 10, 10, 3);
-        lease.skip_gap(12);
-        assert_eq!((lease.delivered(), lease.completed()), (12, 12), "nothing is in hand");
-        lease.record_delivered(14);
-        lease.skip_gap(15);
-        lease.skip_gap(17);
-        lease.complete_to(13);
-        assert_eq!((lease.delivered(), lease.completed()), (17, 13));
-        lease.complete_to(14);
-        assert_eq!(lease.completed(), 17);
-        lease.record_delivered(19);
-        lease.complete_to(16);
-        assert_eq!(lease.completed(), 17, "never back");
-        lease.skip_gap(18);
-        lease.complete_to(19);
-        assert_eq!((lease.delivered(), lease.completed()), (19, 19));
+        let progress = DeliveryProgress::new(TopicPartition::new("t", 0), 1, 10, 10, 3);
+        progress.skip_gap(12);
+        assert_eq!((progress.delivered(), progress.completed()), (12, 12), "nothing is in hand");
+        progress.record_delivered(14);
+        progress.skip_gap(15);
+        progress.skip_gap(17);
+        progress.complete_to(13);
+        assert_eq!((progress.delivered(), progress.completed()), (17, 13));
+        progress.complete_to(14);
+        assert_eq!(progress.completed(), 17);
+        progress.record_delivered(19);
+        progress.complete_to(16);
+        assert_eq!(progress.completed(), 17, "never back");
+        progress.skip_gap(18);
+        progress.complete_to(19);
+        assert_eq!((progress.delivered(), progress.completed()), (19, 19));
     }
 }

@@ -64,15 +64,15 @@ impl LeaveOnDrop {
         }
         // Nothing fetches any more, which would begin new sessions.
         self.task.abort();
-        let (done, farewells) = shared.buffer.with_state_and_readers(|assignment| {
+        let (done, closes) = shared.buffer.with_state_and_readers(|assignment| {
             let done = shared.auto_commits().then(|| shared.request_commit_completed(assignment, None));
-            let farewells = assignment.end_sessions();
+            let closes = assignment.end_sessions();
             assignment.end(None);
-            (done, farewells)
+            (done, closes)
         });
         // On a runtime that is shut down it is dropped at once, which closes the client all the
         // same.
-        self.runtime.spawn(leave(CloseOnDrop(shared.clone()), done, farewells));
+        self.runtime.spawn(leave(CloseOnDrop(shared.clone()), done, closes));
     }
 }
 
@@ -92,7 +92,7 @@ impl Drop for CloseOnDrop {
     }
 }
 
-async fn leave(ending: CloseOnDrop, done: Option<Result<RequestedCommit>>, farewells: Vec<SessionClose>) {
+async fn leave(ending: CloseOnDrop, done: Option<Result<RequestedCommit>>, closes: Vec<SessionClose>) {
     let shared = &ending.0;
     let (deadline, commit_by) = (after(TIMEOUT), after(TIMEOUT - GOODBYE));
     // First what was asked for before: the last to be committed is what was done last.
@@ -115,7 +115,7 @@ async fn leave(ending: CloseOnDrop, done: Option<Result<RequestedCommit>>, farew
              its session has timed out"
         );
     }
-    close_sessions(shared.fetch_task(), farewells, deadline.min(after(FAREWELL))).await;
+    close_sessions(shared.fetch_task(), closes, deadline.min(after(FAREWELL))).await;
 }
 
 async fn commit(shared: &Shared, done: Result<RequestedCommit>, deadline: Instant) -> Result<()> {

@@ -73,8 +73,8 @@ impl Consumer {
         timestamp: i64,
     ) -> Result<HashMap<TopicPartition, i64>> {
         let wanted = partitions.into_iter().map(|partition| (partition, timestamp)).collect();
-        let found = self.look_up(wanted).await?;
-        Ok(found.into_iter().map(|(partition, found)| (partition, found.offset)).collect())
+        let state = self.look_up(wanted).await?;
+        Ok(state.into_iter().map(|(partition, state)| (partition, state.offset)).collect())
     }
 
     /// For each partition the first record whose timestamp is at or after the given time; `None`
@@ -91,15 +91,15 @@ impl Consumer {
     ) -> Result<HashMap<TopicPartition, Option<OffsetAndTimestamp>>> {
         // Negative timestamps mean other questions.
         let wanted = times.into_iter().map(|(partition, time)| (partition, to_millis(time).max(0))).collect();
-        let found = self.look_up(wanted).await?;
-        let shown = |found: ListedOffset| {
-            (found.offset >= 0).then_some(OffsetAndTimestamp {
-                offset: found.offset,
-                timestamp_millis: found.timestamp,
-                leader_epoch: Some(found.leader_epoch).filter(|epoch| *epoch >= 0),
+        let state = self.look_up(wanted).await?;
+        let shown = |state: ListedOffset| {
+            (state.offset >= 0).then_some(OffsetAndTimestamp {
+                offset: state.offset,
+                timestamp_millis: state.timestamp,
+                leader_epoch: Some(state.leader_epoch).filter(|epoch| *epoch >= 0),
             })
         };
-        Ok(found.into_iter().map(|(partition, found)| (partition, shown(found))).collect())
+        Ok(state.into_iter().map(|(partition, state)| (partition, shown(state))).collect())
     }
 
     /// What the group has committed for these partitions; `None` where it has nothing. Takes at
@@ -211,7 +211,7 @@ impl Consumer {
             for (node, rows) in asks {
                 let client = client.clone();
                 let timeout = settings.request_timeout.min(deadline.saturating_duration_since(Instant::now()));
-                let attempt = Attempt { node, lane: ConnectionKind::Main, timeout, max_version: None };
+                let attempt = Attempt { node, kind: ConnectionKind::Main, timeout, max_version: None };
                 let request = list_offsets(&rows, read_committed, timeout);
                 answers.spawn(async move { client.send(attempt, |_| request).await.map(|r| listed_offsets(&r)) });
             }
@@ -220,10 +220,10 @@ impl Consumer {
                     Err(Error::new(ErrorKind::Internal, "a look-up of offsets panicked").with_source(error))
                 });
                 match answer {
-                    Ok(found) => {
-                        for (partition, found) in found {
-                            match found {
-                                Ok(found) => _ = all.insert(partition, found),
+                    Ok(state) => {
+                        for (partition, state) in state {
+                            match state {
+                                Ok(state) => _ = all.insert(partition, state),
                                 Err(code) => {
                                     let error =
                                         Error::broker(code, format_args!("look-up of an offset of {partition}"));

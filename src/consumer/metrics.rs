@@ -152,10 +152,10 @@ impl Consumer {
     /// A snapshot of what was counted. Takes the consumer's lock for as long as copying takes, some
     /// microseconds; call it every second if you like, not for every record.
     pub fn metrics(&self) -> ConsumerMetrics {
-        let inbox = &self.shared.buffer;
-        let records_consumed = inbox.delivered_records();
+        let buffer = &self.shared.buffer;
+        let records_consumed = buffer.delivered_records();
         let now = Instant::now().into_std();
-        let mut metrics = inbox.with_state(|assignment| assignment.metrics(now));
+        let mut metrics = buffer.with_state(|assignment| assignment.metrics(now));
         lock(&self.shared.poll_stats).write_to(now, &mut metrics);
         metrics.records_consumed = records_consumed;
         metrics.brokers = self.shared.client.metrics();

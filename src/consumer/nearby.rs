@@ -86,21 +86,21 @@ mod tests {
         let rng = &mut StdRng::seed_from_u64(1);
         let now = Instant::now();
         let later = now + 10 * SECOND;
-        let mut nearby = PreferredReplica::new(SECOND);
-        assert_eq!(nearby.recommend(2, later, now), None);
-        assert_eq!((nearby.node(), nearby.until(), nearby.expire(now)), (Some(2), Some(later), false));
-        assert!(nearby.expire(later) && nearby.node().is_none());
-        nearby.recommend(2, later, now);
-        let again = nearby.fail(false, now, rng);
-        assert!(again > now && nearby.node().is_none());
-        assert_eq!(nearby.recommend(2, later, now), Some(again), "not at once");
-        assert_eq!(nearby.recommend(3, later, now), None, "another one did not fail");
-        assert_eq!(nearby.recommend(2, later, again), None);
-        let second = nearby.fail(false, now, rng);
+        let mut replica = PreferredReplica::new(SECOND);
+        assert_eq!(replica.recommend(2, later, now), None);
+        assert_eq!((replica.node(), replica.until(), replica.expire(now)), (Some(2), Some(later), false));
+        assert!(replica.expire(later) && replica.node().is_none());
+        replica.recommend(2, later, now);
+        let again = replica.fail(false, now, rng);
+        assert!(again > now && replica.node().is_none());
+        assert_eq!(replica.recommend(2, later, now), Some(again), "not at once");
+        assert_eq!(replica.recommend(3, later, now), None, "another one did not fail");
+        assert_eq!(replica.recommend(2, later, again), None);
+        let second = replica.fail(false, now, rng);
         assert!(second > again, "longer each time");
-        nearby.recommend(2, later, second);
-        assert_eq!(nearby.fail(true, now, rng), now + SHUNNED);
-        nearby.served();
-        assert_eq!(nearby.recommend(2, later, now), None);
+        replica.recommend(2, later, second);
+        assert_eq!(replica.fail(true, now, rng), now + SHUNNED);
+        replica.served();
+        assert_eq!(replica.recommend(2, later, now), None);
     }
 }

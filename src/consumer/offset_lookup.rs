@@ -70,17 +70,17 @@ pub(super) fn list_offsets(rows: &[QueryRow<i64>], read_committed: bool, timeout
 pub(super) fn listed_offsets(
     response: &ListOffsetsResponse,
 ) -> HashMap<TopicPartition, Result<ListedOffset, ErrorCode>> {
-    let mut found = HashMap::new();
+    let mut state = HashMap::new();
     for topic in &response.topics {
         let name: std::sync::Arc<str> = topic.name.as_str().into();
         for answer in &topic.partitions {
             let offset =
                 ListedOffset { offset: answer.offset, timestamp: answer.timestamp, leader_epoch: answer.leader_epoch };
             let partition = TopicPartition { topic: name.clone(), partition: answer.partition_index };
-            found.insert(partition, ErrorCode::new(answer.error_code).ok().map(|()| offset));
+            state.insert(partition, ErrorCode::new(answer.error_code).ok().map(|()| offset));
         }
     }
-    found
+    state
 }
 
 /// Asks where each row's epoch ends.
@@ -99,16 +99,16 @@ pub(super) fn epoch_ends(rows: &[QueryRow<i32>]) -> OffsetForLeaderEpochRequest 
 pub(super) fn ended_epochs(
     response: &OffsetForLeaderEpochResponse,
 ) -> HashMap<TopicPartition, Result<(i32, i64), ErrorCode>> {
-    let mut found = HashMap::new();
+    let mut state = HashMap::new();
     for topic in &response.topics {
         let name: std::sync::Arc<str> = topic.topic.as_str().into();
         for answer in &topic.partitions {
             let end = (answer.leader_epoch, answer.end_offset);
             let partition = TopicPartition { topic: name.clone(), partition: answer.partition };
-            found.insert(partition, ErrorCode::new(answer.error_code).ok().map(|()| end));
+            state.insert(partition, ErrorCode::new(answer.error_code).ok().map(|()| end));
         }
     }
-    found
+    state
 }
 
 #[cfg(test)]

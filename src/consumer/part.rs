@@ -63,18 +63,18 @@ impl DecodedBatch {
     /// # Errors
     /// `Corrupt`, also where a codec panics: that costs its batch and nothing else.
     pub(super) fn decode(
-        lease: &Arc<DeliveryProgress>,
+        progress: &Arc<DeliveryProgress>,
         batch: &RawBatch,
         offsets: Range<i64>,
         charge: Arc<Reservation>,
         decompressor: &mut Decompressor,
         opening: &DecodeConfig,
     ) -> Result<Option<Self>> {
-        let open = || Self::decode_unguarded(lease, batch, offsets, charge, decompressor, opening);
+        let open = || Self::decode_unguarded(progress, batch, offsets, charge, decompressor, opening);
         catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
             // Whatever state it was left in.
             *decompressor = Decompressor::default();
-            let (partition, offset, said) = (lease.partition(), batch.header.base_offset, said(&*panic));
+            let (partition, offset, said) = (progress.partition(), batch.header.base_offset, said(&*panic));
             event!(
                 ERROR, opening.origin, %partition, offset,
                 "a codec panicked: {said}; the batch counts as corrupt, and its reader is told"
@@ -86,7 +86,7 @@ impl DecodedBatch {
 
     /// The same, but for codecs that panic.
     pub(super) fn decode_unguarded(
-        lease: &Arc<DeliveryProgress>,
+        progress: &Arc<DeliveryProgress>,
         batch: &RawBatch,
         offsets: Range<i64>,
         charge: Arc<Reservation>,
@@ -106,7 +106,7 @@ impl DecodedBatch {
         let charge =
             if batch.header.is_compressed() { Arc::new(charge.quota().charge(records.size())) } else { charge };
         let mut part = Self {
-            progress: lease.clone(),
+            progress: progress.clone(),
             left: usize::try_from(records.header.record_count).unwrap_or(0),
             position: RecordPosition::default(),
             records,
@@ -115,7 +115,7 @@ impl DecodedBatch {
             end: offsets.end,
             charge,
         };
-        let from = lease.delivered().max(offsets.start);
+        let from = progress.delivered().max(offsets.start);
         Ok(if part.skip_to(from)? { Some(part) } else { None })
     }
 
@@ -168,11 +168,11 @@ mod tests {
 
     fn open(bytes: bytes::Bytes, position: i64, check_crcs: bool) -> Result<Option<DecodedBatch>> {
         let raw = Batches::new(bytes).next().expect("a batch")?;
-        let lease = Arc::new(DeliveryProgress::new(TopicPartition::new("t", 0), 1, position, position, -1));
+        let progress = Arc::new(DeliveryProgress::new(TopicPartition::new("t", 0), 1, position, position, -1));
         let charge = Arc::new(MemoryBudget::new(1000).quota(1, || Box::new(|| ())).charge(10));
         let opening = DecodeConfig { check_crcs, limit: 1 << 20, origin: Origin::default() };
         let offsets = position..raw.header.next_offset();
-        DecodedBatch::decode(&lease, &raw, offsets, charge, &mut Decompressor::default(), &opening)
+        DecodedBatch::decode(&progress, &raw, offsets, charge, &mut Decompressor::default(), &opening)
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Consumer {
     fn split_off(&self, partition: &TopicPartition) -> Result<PartitionStream> {
         let (id, reader) = self.shared.buffer.split(partition, false)?;
         Ok(PartitionStream {
-            inbox: self.shared.buffer.clone(),
+            buffer: self.shared.buffer.clone(),
             consumer: Arc::downgrade(&self.shared),
             signs: self.shared.group.as_ref().map(|group| group.poll_recorder()),
             id,
@@ -101,17 +101,17 @@ impl Consumer {
     /// # Cancel safety
     /// Safe: no partition and no error is lost.
     pub async fn next_partition(&self) -> Option<Result<PartitionStream>> {
-        let inbox = &self.shared.buffer;
+        let buffer = &self.shared.buffer;
         let group = self.shared.group.as_ref();
         if let Some(group) = group {
             group.record_poll();
         }
         let mut alive = None;
         loop {
-            let mut moved = pin!(inbox.position_waiters.notified());
+            let mut moved = pin!(buffer.position_waiters.notified());
             // From here on it hears of partitions that come.
             moved.as_mut().enable();
-            let (error, next, idle, ended) = inbox.with_state(|assignment| {
+            let (error, next, idle, ended) = buffer.with_state(|assignment| {
                 let error = assignment.pop_error();
                 (error, assignment.unsplit_partition(), assignment.partitions.is_empty(), assignment.has_ended())
             });
@@ -170,7 +170,7 @@ impl Consumer {
 /// where those bytes are needed by others they are dropped and fetched anew.
 #[must_use = "streams do nothing unless polled"]
 pub struct PartitionStream {
-    inbox: Arc<FetchBuffer>,
+    buffer: Arc<FetchBuffer>,
     /// Not kept alive by it.
     consumer: Weak<Shared>,
     signs: Option<PollRecorder>,
@@ -207,7 +207,7 @@ impl PartitionStream {
         let (mut asked, mut alive) = (false, None);
         let next = poll_fn(|cx| {
             let next = if std::mem::replace(&mut asked, true) {
-                lock(&self.reader).poll_record(&self.inbox, cx)
+                lock(&self.reader).poll_record(&self.buffer, cx)
             } else {
                 self.poll_next_record(cx)
             };
@@ -236,7 +236,7 @@ impl PartitionStream {
             Ok(alive) => alive,
             Err(error) => return Some(Err(error)),
         };
-        let next = poll_fn(|cx| lock(&self.reader).poll_slices(self.max_poll_records, &self.inbox, cx));
+        let next = poll_fn(|cx| lock(&self.reader).poll_slices(self.max_poll_records, &self.buffer, cx));
         // A time that is up already still takes what is there.
         let Ok(next) = timeout_at(after(timeout), next).await else { return Some(Ok(Records::empty())) };
         self.ended = next.is_none();
@@ -253,20 +253,20 @@ impl PartitionStream {
         if let Err(error) = self.next().map(drop) {
             return Some(Err(error));
         }
-        self.inbox.notify_completed();
-        if self.inbox.should_yield(&self.reader) {
+        self.buffer.notify_completed();
+        if self.buffer.should_yield(&self.reader) {
             yield_now().await;
         }
         Some(Ok(alive))
     }
 
     pub(super) fn source(&self) -> (&FetchBuffer, &Mutex<RecordReader>) {
-        (&self.inbox, &self.reader)
+        (&self.buffer, &self.reader)
     }
 
     /// Where records go back to that are not iterated.
     pub(super) fn unread_return(&self) -> UnreadReturn {
-        UnreadReturn::Split(self.inbox.clone(), self.reader.clone())
+        UnreadReturn::Split(self.buffer.clone(), self.reader.clone())
     }
 
     pub(super) fn end(&mut self) {
@@ -290,10 +290,10 @@ impl PartitionStream {
             signs.record_poll();
         }
         let next = match self.next() {
-            Ok(mut reader) => reader.poll_record(&self.inbox, cx),
+            Ok(mut reader) => reader.poll_record(&self.buffer, cx),
             Err(error) => Poll::Ready(Some(Err(error))),
         };
-        self.inbox.notify_completed();
+        self.buffer.notify_completed();
         next
     }
 
@@ -308,10 +308,10 @@ impl PartitionStream {
     pub async fn commit(&self) -> Result<()> {
         let shared =
             self.consumer.upgrade().ok_or_else(|| Error::new(ErrorKind::Closed, "the consumer was dropped"))?;
-        if self.inbox.with_state(|assignment| assignment.has_ended()) {
+        if self.buffer.with_state(|assignment| assignment.has_ended()) {
             return Err(Error::new(ErrorKind::Closed, "the consumer is closed"));
         }
-        if !self.inbox.with_state(|assignment| assignment.is_split(&self.id)) {
+        if !self.buffer.with_state(|assignment| assignment.is_split(&self.id)) {
             let message = format!("{} was taken away from this consumer", self.id.partition);
             return Err(Error::new(ErrorKind::NotAssigned, message));
         }
@@ -330,7 +330,7 @@ impl Stream for PartitionStream {
         if this.burst >= BURST {
             this.burst = 0;
             let done = this.next().map(drop);
-            this.inbox.notify_completed();
+            this.buffer.notify_completed();
             if let Err(error) = done {
                 return Poll::Ready(Some(Err(error)));
             }
@@ -357,7 +357,7 @@ impl Stream for PartitionStream {
 
 impl Drop for PartitionStream {
     fn drop(&mut self) {
-        self.inbox.join_split(&self.id, &self.reader);
+        self.buffer.join_split(&self.id, &self.reader);
     }
 }
 

@@ -19,9 +19,9 @@ impl ConsumerState {
     pub(super) fn reposition(&mut self, partition: &TopicPartition, state: FetchState, asked_for: bool) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         self.seek_epoch += 1;
-        if let Some(lease) = found.progress.take() {
-            lease.supersede();
-            let (done, handed) = (lease.completed(), lease.delivered());
+        if let Some(progress) = found.progress.take() {
+            progress.supersede();
+            let (done, handed) = (progress.completed(), progress.delivered());
             found.incomplete_from = found.incomplete_from.or((done < handed).then_some(done));
         }
         if asked_for {
@@ -55,8 +55,9 @@ impl ConsumerState {
         match state {
             FetchState::Fetching { offset, epoch } if found.progress.is_none() => {
                 let done = found.incomplete_from.take().map_or(offset, |done| done.min(offset));
-                let lease = DeliveryProgress::new(partition.clone(), found.position.seek_epoch(), offset, done, epoch);
-                found.progress = Some(Arc::new(lease.counting_into(&found.delivered)));
+                let progress =
+                    DeliveryProgress::new(partition.clone(), found.position.seek_epoch(), offset, done, epoch);
+                found.progress = Some(Arc::new(progress.counting_into(&found.delivered)));
             }
             FetchState::Initializing | FetchState::AwaitReset(_) | FetchState::AwaitValidation { .. } => {
                 self.signals.task = true
@@ -68,8 +69,8 @@ impl ConsumerState {
 
     /// Fetches anew from an offset on, up to which all of it is here or was handed out.
     pub(super) fn refetch_from(&mut self, partition: &TopicPartition, offset: i64) {
-        let lease = self.partitions.get(partition).and_then(|found| found.progress.as_ref());
-        let epoch = lease.and_then(|lease| lease.to_commit(offset).leader_epoch).unwrap_or(-1);
+        let progress = self.partitions.get(partition).and_then(|state| state.progress.as_ref());
+        let epoch = progress.and_then(|progress| progress.to_commit(offset).leader_epoch).unwrap_or(-1);
         self.enter_fetch_state(partition, FetchState::Fetching { offset, epoch });
     }
 
@@ -109,23 +110,23 @@ impl ConsumerState {
 
     /// Reads a partition no further until the user seeks. What was handed out stays handed out.
     pub(super) fn stop(&mut self, partition: &TopicPartition) {
-        if let Some(found) = self.partitions.get_mut(partition) {
-            found.queue.clear();
-            found.full = false;
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.queue.clear();
+            state.full = false;
             self.enter_fetch_state(partition, FetchState::Stopped);
         }
     }
 
     /// The next offset to be handed out; `None` where it is not known yet.
     pub(super) fn position(&self, partition: &TopicPartition) -> Result<Option<i64>> {
-        Ok(self.get(partition)?.progress.as_ref().map(|lease| lease.delivered()))
+        Ok(self.get(partition)?.progress.as_ref().map(|progress| progress.delivered()))
     }
 
     /// Stops fetching and handing out a partition, or goes on with it.
     pub(super) fn pause(&mut self, partition: &TopicPartition, paused: bool) -> Result<()> {
         self.get(partition)?;
-        if let Some(found) = self.partitions.get_mut(partition) {
-            found.paused = paused;
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.paused = paused;
         }
         self.mark_changed(partition);
         self.enqueue_for_delivery(partition);
@@ -133,7 +134,7 @@ impl ConsumerState {
     }
 
     pub(super) fn paused(&self) -> Vec<TopicPartition> {
-        let paused = self.partitions.iter().filter(|(_, found)| found.paused);
+        let paused = self.partitions.iter().filter(|(_, state)| state.paused);
         let mut paused: Vec<_> = paused.map(|(partition, _)| partition.clone()).collect();
         paused.sort_unstable();
         paused

@@ -50,7 +50,7 @@ async fn fetch_committed(shared: &Shared, asked: Vec<OffsetQuery<()>>) -> bool {
 }
 
 fn attempt(shared: &Shared, node: i32) -> Attempt {
-    Attempt { node, lane: ConnectionKind::Main, timeout: shared.client.settings().request_timeout, max_version: None }
+    Attempt { node, kind: ConnectionKind::Main, timeout: shared.client.settings().request_timeout, max_version: None }
 }
 
 /// The timestamp that asks for a start; of the wall clock, which records are stamped by.
@@ -76,11 +76,11 @@ async fn look_up_offsets(shared: &Shared, node: i32, asked: Vec<OffsetQuery<Rese
     let now = Instant::now().into_std();
     shared.buffer.with_state_and_readers(|assignment| match answer {
         Ok(response) => {
-            let found = listed_offsets(&response);
+            let state = listed_offsets(&response);
             let mut refresh = false;
             for asked in &asked {
-                let answer = found.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
-                let answer = answer.map(|found| (found.offset, found.leader_epoch));
+                let answer = state.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+                let answer = answer.map(|state| (state.offset, state.leader_epoch));
                 refresh |= assignment.handle_listed_offset(asked, answer, now);
             }
             refresh
@@ -100,10 +100,10 @@ async fn fetch_epoch_ends(shared: &Shared, node: i32, asked: Vec<OffsetQuery<(i6
     // A truncated log takes back what waits for the reader.
     shared.buffer.with_state_and_readers(|assignment| match answer {
         Ok(response) => {
-            let found = ended_epochs(&response);
+            let state = ended_epochs(&response);
             let mut refresh = false;
             for asked in &asked {
-                let answer = found.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+                let answer = state.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
                 refresh |= assignment.handle_epoch_end(asked, answer, now);
             }
             refresh

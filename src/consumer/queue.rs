@@ -46,7 +46,7 @@ struct BufferedEntry {
 #[derive(Debug)]
 pub(super) enum CollectedItem {
     Fetched {
-        lease: Arc<DeliveryProgress>,
+        progress: Arc<DeliveryProgress>,
         batch: RawBatch,
         charge: Arc<Reservation>,
         /// What lies before came with another batch.
@@ -55,20 +55,20 @@ pub(super) enum CollectedItem {
     },
     Decoded(DecodedBatch),
     Skip {
-        lease: Arc<DeliveryProgress>,
+        progress: Arc<DeliveryProgress>,
         end: i64,
     },
     /// `end`: behind the batch that cannot be read, where that is known.
     Corrupt {
-        lease: Arc<DeliveryProgress>,
+        progress: Arc<DeliveryProgress>,
         error: Error,
         end: i64,
     },
     OutOfRange {
-        lease: Arc<DeliveryProgress>,
+        progress: Arc<DeliveryProgress>,
     },
     End {
-        lease: Arc<DeliveryProgress>,
+        progress: Arc<DeliveryProgress>,
         at: i64,
     },
 }
@@ -77,11 +77,11 @@ impl CollectedItem {
     pub(super) fn progress(&self) -> &Arc<DeliveryProgress> {
         match self {
             CollectedItem::Decoded(part) => &part.progress,
-            CollectedItem::Fetched { lease, .. }
-            | CollectedItem::Skip { lease, .. }
-            | CollectedItem::Corrupt { lease, .. }
-            | CollectedItem::OutOfRange { lease }
-            | CollectedItem::End { lease, .. } => lease,
+            CollectedItem::Fetched { progress, .. }
+            | CollectedItem::Skip { progress, .. }
+            | CollectedItem::Corrupt { progress, .. }
+            | CollectedItem::OutOfRange { progress }
+            | CollectedItem::End { progress, .. } => progress,
         }
     }
 }
@@ -89,7 +89,7 @@ impl CollectedItem {
 /// A batch to be opened on a thread that may block.
 #[derive(Debug)]
 pub(super) struct Decompression {
-    pub(super) lease: Arc<DeliveryProgress>,
+    pub(super) progress: Arc<DeliveryProgress>,
     pub(super) batch: RawBatch,
     pub(super) charge: Arc<Reservation>,
     /// What lies before came with another batch.
@@ -200,7 +200,7 @@ impl PartitionBuffer {
     /// is not taken. An end of the readable is only taken first. Gives the number of records taken.
     pub(super) fn take(
         &mut self,
-        lease: &Arc<DeliveryProgress>,
+        progress: &Arc<DeliveryProgress>,
         records: usize,
         out: &mut Vec<CollectedItem>,
     ) -> usize {
@@ -214,21 +214,21 @@ impl PartitionBuffer {
             let Some(BufferedEntry { held, bytes, start, end }) = self.entries.pop_front() else { break };
             self.bytes = self.bytes.saturating_sub(bytes);
             first = false;
-            let lease = lease.clone();
+            let progress = progress.clone();
             out.push(match held {
                 BufferedItem::Fetched(batch, charge) => {
                     // How many a message set's wrapper holds is not known yet.
                     count += usize::try_from(batch.header.record_count).unwrap_or(0).max(1);
-                    CollectedItem::Fetched { lease, batch, charge, start, end }
+                    CollectedItem::Fetched { progress, batch, charge, start, end }
                 }
                 BufferedItem::Decoded(part) => {
                     count += part.left;
                     CollectedItem::Decoded(part)
                 }
-                BufferedItem::Skip | BufferedItem::Decompressing => CollectedItem::Skip { lease, end },
-                BufferedItem::Corrupt(error) => CollectedItem::Corrupt { lease, error, end },
-                BufferedItem::OutOfRange => CollectedItem::OutOfRange { lease },
-                BufferedItem::End => CollectedItem::End { lease, at: end },
+                BufferedItem::Skip | BufferedItem::Decompressing => CollectedItem::Skip { progress, end },
+                BufferedItem::Corrupt(error) => CollectedItem::Corrupt { progress, error, end },
+                BufferedItem::OutOfRange => CollectedItem::OutOfRange { progress },
+                BufferedItem::End => CollectedItem::End { progress, at: end },
             });
         }
         count
@@ -250,7 +250,11 @@ impl PartitionBuffer {
 
     /// The next batch to be opened ahead. The one at the front if it is `needed` now; others only
     /// where there is room for what they may become.
-    pub(super) fn start_decompression(&mut self, lease: &Arc<DeliveryProgress>, needed: bool) -> Option<Decompression> {
+    pub(super) fn start_decompression(
+        &mut self,
+        progress: &Arc<DeliveryProgress>,
+        needed: bool,
+    ) -> Option<Decompression> {
         let growth = if self.growth == 0 { GROWTH } else { self.growth };
         for (i, entry) in self.entries.iter_mut().take(AHEAD).enumerate() {
             let BufferedItem::Fetched(batch, charge) = &entry.held else { continue };
@@ -269,7 +273,7 @@ impl PartitionBuffer {
             };
             self.compressed = self.compressed.saturating_sub(1);
             return Some(Decompression {
-                lease: lease.clone(),
+                progress: progress.clone(),
                 batch,
                 charge,
                 start: entry.start,
@@ -356,61 +360,61 @@ mod tests {
         MemoryBudget::new(limit).quota(1, || Box::new(|| ()))
     }
 
-    fn lease() -> Arc<DeliveryProgress> {
+    fn progress() -> Arc<DeliveryProgress> {
         Arc::new(DeliveryProgress::new(TopicPartition::new("t", 0), 1, 0, 0, -1))
     }
 
     /// A queue with these batches of one response, and the response's charge.
     fn filled(
-        account: &Arc<BrokerQuota>,
+        quota: &Arc<BrokerQuota>,
         batches: &[bytes::Bytes],
         response: usize,
     ) -> (PartitionBuffer, Arc<Reservation>) {
-        let charge = Arc::new(account.charge(response));
+        let charge = Arc::new(quota.charge(response));
         let mut queue = PartitionBuffer::default();
-        let walk = scan_batches(batches.concat().into(), IsolationLevel::ReadUncommitted, &[]);
-        queue.push(walk.entries, 0, &charge);
+        let scan = scan_batches(batches.concat().into(), IsolationLevel::ReadUncommitted, &[]);
+        queue.push(scan.entries, 0, &charge);
         (queue, charge)
     }
 
     #[test]
     fn copied_batch_releases_its_response_memory() {
-        let account = account(1 << 20);
+        let quota = account(1 << 20);
         let one = batch(0, 3, Sort::Plain);
-        let (mut queue, charge) = filled(&account, std::slice::from_ref(&one), 100_000);
+        let (mut queue, charge) = filled(&quota, std::slice::from_ref(&one), 100_000);
         let pinned: Vec<_> = queue.pinned().map(|(charge, needed)| (charge.bytes(), needed)).collect();
         assert_eq!(pinned, [(100_000, one.len())]);
         queue.copy_out(|picked| Arc::ptr_eq(picked, &charge));
         drop(charge);
-        assert_eq!(account.used(), one.len());
+        assert_eq!(quota.used(), one.len());
         let mut out = Vec::new();
-        assert_eq!(queue.take(&lease(), 10, &mut out), 3);
+        assert_eq!(queue.take(&progress(), 10, &mut out), 3);
         let [CollectedItem::Fetched { batch, .. }] = &out[..] else { panic!("{out:?}") };
         assert_eq!(batch.bytes(), &one);
         drop(out);
-        assert_eq!(account.used(), 0);
+        assert_eq!(quota.used(), 0);
     }
 
     #[test]
     fn eviction_returns_offset_to_refetch() {
-        let account = account(1 << 20);
-        let (mut queue, charge) = filled(&account, &[batch(5, 3, Sort::Plain), batch(8, 2, Sort::Plain)], 1000);
+        let quota = account(1 << 20);
+        let (mut queue, charge) = filled(&quota, &[batch(5, 3, Sort::Plain), batch(8, 2, Sort::Plain)], 1000);
         drop(charge);
-        queue.take(&lease(), 1, &mut Vec::new());
+        queue.take(&progress(), 1, &mut Vec::new());
         assert_eq!((queue.evict(false), queue.bytes(), queue.is_empty()), (Some(8), 0, true));
-        assert_eq!((queue.evict(false), account.used()), (None, 0));
+        assert_eq!((queue.evict(false), quota.used()), (None, 0));
     }
 
     #[test]
     fn returned_batch_is_refetched_from_its_start() {
-        let account = account(1 << 20);
-        let (mut queue, _charge) = filled(&account, &[batch(5, 3, Sort::Plain), batch(8, 2, Sort::Plain)], 1000);
-        let lease = lease();
+        let quota = account(1 << 20);
+        let (mut queue, _charge) = filled(&quota, &[batch(5, 3, Sort::Plain), batch(8, 2, Sort::Plain)], 1000);
+        let progress = progress();
         let mut out = Vec::new();
-        assert_eq!(queue.take(&lease, 10, &mut out), 5);
+        assert_eq!(queue.take(&progress, 10, &mut out), 5);
         let Some(CollectedItem::Fetched { batch, charge, start, end, .. }) = out.pop() else { panic!("{out:?}") };
         let opening = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
-        let part = DecodedBatch::decode(&lease, &batch, start..end, charge, &mut Decompressor::default(), &opening)
+        let part = DecodedBatch::decode(&progress, &batch, start..end, charge, &mut Decompressor::default(), &opening)
             .unwrap()
             .unwrap();
         // The reader still has the batch before it, of which nothing was handed out.
@@ -421,21 +425,21 @@ mod tests {
     #[test]
     fn returned_open_batch_counts_fetched_bytes() {
         for compression in [Compression::None, Compression::Gzip(1)] {
-            let account = account(1 << 20);
+            let quota = account(1 << 20);
             let fetched = built(5, 30, Sort::Plain, compression, "some text");
-            let (mut queue, _charge) = filled(&account, std::slice::from_ref(&fetched), 1000);
-            let lease = lease();
+            let (mut queue, _charge) = filled(&quota, std::slice::from_ref(&fetched), 1000);
+            let progress = progress();
             for _ in 0..3 {
                 assert_eq!(queue.bytes(), fetched.len());
                 let mut out = Vec::new();
-                assert_eq!(queue.take(&lease, 100, &mut out), 30);
+                assert_eq!(queue.take(&progress, 100, &mut out), 30);
                 assert_eq!(queue.bytes(), 0);
                 queue.return_unread(match out.pop() {
                     Some(CollectedItem::Fetched { batch, charge, start, end, .. }) => {
                         let opening =
                             DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
                         let part = DecodedBatch::decode(
-                            &lease,
+                            &progress,
                             &batch,
                             start..end,
                             charge,
@@ -452,21 +456,22 @@ mod tests {
 
     #[test]
     fn evicts_decompressed_batches_only_on_request() {
-        let account = account(1 << 20);
+        let quota = account(1 << 20);
         let heavy = built(5, 10, Sort::Plain, Compression::Lz4, &noise(40_000));
-        let (mut queue, charge) = filled(&account, &[heavy, batch(15, 2, Sort::Plain)], 100_000);
+        let (mut queue, charge) = filled(&quota, &[heavy, batch(15, 2, Sort::Plain)], 100_000);
         drop(charge);
-        let lease = lease();
-        let Decompression { batch, charge, start, end, opening, .. } = queue.start_decompression(&lease, true).unwrap();
+        let progress = progress();
+        let Decompression { batch, charge, start, end, opening, .. } =
+            queue.start_decompression(&progress, true).unwrap();
         let opening_rules = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
         let part =
-            DecodedBatch::decode(&lease, &batch, start..end, charge, &mut Decompressor::default(), &opening_rules)
+            DecodedBatch::decode(&progress, &batch, start..end, charge, &mut Decompressor::default(), &opening_rules)
                 .unwrap();
         drop((batch, opening));
         assert!(queue.handle_decompressed(end, BufferedItem::Decoded(part.unwrap())));
         assert_eq!(queue.evict(false), Some(15));
-        assert!(queue.is_readable() && account.used() > 0);
-        assert_eq!((queue.evict(true), queue.is_empty(), account.used()), (Some(0), true, 0));
+        assert!(queue.is_readable() && quota.used() > 0);
+        assert_eq!((queue.evict(true), queue.is_empty(), quota.used()), (Some(0), true, 0));
     }
 
     #[test]
@@ -476,14 +481,14 @@ mod tests {
         let roomy = account(10 * heavy.len());
         let (mut queue, _charge) = filled(&roomy, std::slice::from_ref(&heavy), heavy.len());
         assert!(queue.has_compressed() && !queue.is_readable());
-        let job = queue.start_decompression(&lease(), false).expect("there is room");
+        let job = queue.start_decompression(&progress(), false).expect("there is room");
         assert_eq!(job.opening.bytes(), GROWTH * heavy.len());
         assert!(!queue.is_readable() && !queue.has_compressed());
-        assert!(queue.start_decompression(&lease(), true).is_none(), "it is being opened");
+        assert!(queue.start_decompression(&progress(), true).is_none(), "it is being opened");
 
         let tight = account(2 * heavy.len());
         let (mut queue, _charge) = filled(&tight, std::slice::from_ref(&heavy), heavy.len());
-        assert!(queue.start_decompression(&lease(), false).is_none());
-        assert!(queue.start_decompression(&lease(), true).is_some());
+        assert!(queue.start_decompression(&progress(), false).is_none());
+        assert!(queue.start_decompression(&progress(), true).is_some());
     }
 }

@@ -107,8 +107,8 @@ impl RecordReader {
     /// The reader asks for the next records, or closes: it is done with those that it holds.
     pub(super) fn complete_delivered(&mut self) {
         if !self.manual_completion && std::mem::take(&mut self.holds_delivered) {
-            for lease in &self.delivered {
-                lease.complete_delivered();
+            for progress in &self.delivered {
+                progress.complete_delivered();
             }
         }
     }
@@ -116,29 +116,29 @@ impl RecordReader {
     /// Whether the reader holds records of that partition.
     pub(super) fn holds(&self, partition: &TopicPartition) -> bool {
         let inherited = self.inherits && self.split.as_ref().is_some_and(|of| of.partition == *partition);
-        let of_it = |lease: &Arc<DeliveryProgress>| lease.partition() == partition && self.is_held(lease);
+        let of_it = |progress: &Arc<DeliveryProgress>| progress.partition() == partition && self.is_held(progress);
         inherited || self.holds_delivered && self.delivered.iter().any(of_it)
     }
 
     /// Whether the reader holds anything.
     pub(super) fn holds_records(&self) -> bool {
-        self.inherits || self.holds_delivered && self.delivered.iter().any(|lease| self.is_held(lease))
+        self.inherits || self.holds_delivered && self.delivered.iter().any(|progress| self.is_held(progress))
     }
 
-    fn is_held(&self, lease: &DeliveryProgress) -> bool {
-        !self.manual_completion || lease.completed() < lease.delivered()
+    fn is_held(&self, progress: &DeliveryProgress) -> bool {
+        !self.manual_completion || progress.completed() < progress.delivered()
     }
 
     /// The reader no longer holds what it holds of that partition, without being done with it.
     pub(super) fn release(&mut self, partition: &TopicPartition) {
         count(&self.delivered, &mut self.uncounted_records, &mut self.delivered_records);
-        self.delivered.retain(|lease| lease.partition() != partition);
+        self.delivered.retain(|progress| progress.partition() != partition);
     }
 
     /// The next record, sharing the bytes of its batch. `None` at the end.
     pub(super) fn poll_record(
         &mut self,
-        inbox: &FetchBuffer,
+        buffer: &FetchBuffer,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<ConsumerRecord>>> {
         loop {
@@ -146,12 +146,12 @@ impl RecordReader {
                 return Poll::Ready(Some(Ok(record)));
             }
             if let Some(next) = self.pending.pop_front() {
-                if let Some(error) = self.pass_empty(next, inbox) {
+                if let Some(error) = self.pass_empty(next, buffer) {
                     return Poll::Ready(Some(Err(error)));
                 }
                 continue;
             }
-            match self.refill(1, inbox, Some(cx)) {
+            match self.refill(1, buffer, Some(cx)) {
                 Refill::Some => {}
                 Refill::Error(error) => return Poll::Ready(Some(Err(error))),
                 Refill::Ended => return Poll::Ready(None),
@@ -184,9 +184,9 @@ impl RecordReader {
                 Some(record)
             }
             Some(Err(error)) => {
-                let (lease, end) = (part.progress.clone(), part.end);
+                let (progress, end) = (part.progress.clone(), part.end);
                 self.pending.pop_front();
-                self.pending.push_front(CollectedItem::Corrupt { lease, error, end });
+                self.pending.push_front(CollectedItem::Corrupt { progress, error, end });
                 None
             }
             None => {
@@ -202,22 +202,22 @@ impl RecordReader {
         &mut self,
         max: usize,
         bytes: usize,
-        inbox: &FetchBuffer,
+        buffer: &FetchBuffer,
         cx: &mut Context<'_>,
         out: &mut Vec<ConsumerRecord>,
     ) -> Poll<Option<Result<Arc<DeliveryProgress>>>> {
-        let first = match self.poll_record(inbox, cx) {
+        let first = match self.poll_record(buffer, cx) {
             Poll::Ready(Some(Ok(record))) => record,
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => return Poll::Pending,
         };
-        let Some(lease) = self.delivered.last().cloned() else { return Poll::Ready(None) };
+        let Some(progress) = self.delivered.last().cloned() else { return Poll::Ready(None) };
         let mut left = bytes.saturating_sub(first.size());
         out.push(first);
         while out.len() < max && left > 0 {
-            match self.pending.front().map(|next| Arc::ptr_eq(next.progress(), &lease)) {
-                None if matches!(self.refill(max - out.len(), inbox, None), Refill::Some) => continue,
+            match self.pending.front().map(|next| Arc::ptr_eq(next.progress(), &progress)) {
+                None if matches!(self.refill(max - out.len(), buffer, None), Refill::Some) => continue,
                 Some(true) => {}
                 _ => break,
             }
@@ -235,7 +235,7 @@ impl RecordReader {
                 self.pending.push_front(opened);
             }
         }
-        Poll::Ready(Some(Ok(lease)))
+        Poll::Ready(Some(Ok(progress)))
     }
 
     /// Up to `max` records, as long as there is room for what they are decompressed to, but those
@@ -244,7 +244,7 @@ impl RecordReader {
     pub(super) fn poll_slices(
         &mut self,
         max: usize,
-        inbox: &FetchBuffer,
+        buffer: &FetchBuffer,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Vec<RecordSlice>>>> {
         let mut portions: Vec<RecordSlice> = Vec::new();
@@ -272,10 +272,11 @@ impl RecordReader {
                         self.pending.push_front(opened);
                     }
                     // What is only passed over belongs to the records before it.
-                    CollectedItem::Skip { lease, end } if count > 0 => {
-                        match portions.iter_mut().rev().find(|portion| Arc::ptr_eq(&portion.batch.progress, &lease)) {
+                    CollectedItem::Skip { progress, end } if count > 0 => {
+                        match portions.iter_mut().rev().find(|portion| Arc::ptr_eq(&portion.batch.progress, &progress))
+                        {
                             Some(portion) => portion.batch.end = end,
-                            None => self.skip(&lease, end),
+                            None => self.skip(&progress, end),
                         }
                     }
                     // Trouble comes behind the records before it.
@@ -288,7 +289,7 @@ impl RecordReader {
                         return self.hold_slices(portions);
                     }
                     next => {
-                        if let Some(error) = self.pass_empty(next, inbox) {
+                        if let Some(error) = self.pass_empty(next, buffer) {
                             return Poll::Ready(Some(Err(error)));
                         }
                     }
@@ -298,7 +299,7 @@ impl RecordReader {
                 return self.hold_slices(portions);
             }
             let waiting = if count == 0 { Some(&mut *cx) } else { None };
-            match self.refill(max - count, inbox, waiting) {
+            match self.refill(max - count, buffer, waiting) {
                 Refill::Some => {}
                 Refill::Error(error) => return Poll::Ready(Some(Err(error))),
                 Refill::Ended => return Poll::Ready(None),
@@ -315,7 +316,7 @@ impl RecordReader {
         &mut self,
         records: usize,
         gathered: &mut Option<Gathered>,
-        inbox: &FetchBuffer,
+        buffer: &FetchBuffer,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<()>>> {
         let mut known = match gathered.take() {
@@ -331,7 +332,7 @@ impl RecordReader {
                 }
             }
             let before = self.pending.len();
-            match self.refill(known.missing(records), inbox, Some(&mut *cx)) {
+            match self.refill(known.missing(records), buffer, Some(&mut *cx)) {
                 Refill::Some => known.merge(self.count_pending(before)),
                 Refill::Error(error) => return Poll::Ready(Some(Err(error))),
                 Refill::Ended => return Poll::Ready(None),
@@ -370,32 +371,34 @@ impl RecordReader {
     }
 
     /// Moves on past what holds no record; an error if that is one.
-    fn pass_empty(&mut self, next: CollectedItem, inbox: &FetchBuffer) -> Option<Error> {
+    fn pass_empty(&mut self, next: CollectedItem, buffer: &FetchBuffer) -> Option<Error> {
         if next.progress().is_withheld() {
             return None;
         }
         match next {
-            CollectedItem::Decoded(DecodedBatch { progress: lease, end, .. }) | CollectedItem::Skip { lease, end } => {
-                self.skip(&lease, end)
+            CollectedItem::Decoded(DecodedBatch { progress, end, .. }) | CollectedItem::Skip { progress, end } => {
+                self.skip(&progress, end)
             }
             next @ CollectedItem::Fetched { .. } => {
                 let opened = self.decode(next);
                 self.pending.push_front(opened);
             }
-            CollectedItem::OutOfRange { lease } => {
-                inbox.with_state(|assignment| assignment.handle_out_of_range(lease.partition(), lease.seek_epoch()));
+            CollectedItem::OutOfRange { progress } => {
+                buffer.with_state(|assignment| {
+                    assignment.handle_out_of_range(progress.partition(), progress.seek_epoch())
+                });
             }
-            CollectedItem::End { lease, at } => {
-                let partition = lease.partition();
+            CollectedItem::End { progress, at } => {
+                let partition = progress.partition();
                 let message = format!("{partition}: the end was reached at offset {at}");
                 let error = Error::new(ErrorKind::EndOfPartition, message);
                 return Some(error.at(partition.topic.clone(), partition.partition, at));
             }
-            CollectedItem::Corrupt { lease, error, end } => {
-                inbox.with_state(|assignment| assignment.stop_at_corruption(&lease, end));
-                self.pending.retain(|pending| !Arc::ptr_eq(pending.progress(), &lease));
-                let at = lease.delivered();
-                let partition = lease.partition();
+            CollectedItem::Corrupt { progress, error, end } => {
+                buffer.with_state(|assignment| assignment.stop_at_corruption(&progress, end));
+                self.pending.retain(|pending| !Arc::ptr_eq(pending.progress(), &progress));
+                let at = progress.delivered();
+                let partition = progress.partition();
                 let error = error.context(format_args!("read of {partition} from offset {at} on"));
                 return Some(error.at(partition.topic.clone(), partition.partition, at));
             }
@@ -404,24 +407,24 @@ impl RecordReader {
     }
 
     /// There is nothing to hand out before that offset.
-    fn skip(&mut self, lease: &Arc<DeliveryProgress>, end: i64) {
+    fn skip(&mut self, progress: &Arc<DeliveryProgress>, end: i64) {
         if self.manual_completion {
-            return lease.skip_gap(end);
+            return progress.skip_gap(end);
         }
         // What is still in another reader's hand, which had the partition before, is done with the
         // next record.
-        let settled = lease.completed() >= lease.delivered();
-        lease.record_delivered(end);
-        if settled && !(self.holds_delivered && self.delivered.iter().any(|held| Arc::ptr_eq(held, lease))) {
-            lease.complete_delivered();
+        let settled = progress.completed() >= progress.delivered();
+        progress.record_delivered(end);
+        if settled && !(self.holds_delivered && self.delivered.iter().any(|held| Arc::ptr_eq(held, progress))) {
+            progress.complete_delivered();
         }
     }
 
     /// Takes over what there is. Errors and the end only where the reader waits for something,
     /// which it then goes on doing.
-    fn refill(&mut self, records: usize, inbox: &FetchBuffer, waiting: Option<&mut Context<'_>>) -> Refill {
+    fn refill(&mut self, records: usize, buffer: &FetchBuffer, waiting: Option<&mut Context<'_>>) -> Refill {
         let mut taken = std::mem::take(&mut self.taken);
-        let refill = inbox.with_state(|assignment| {
+        let refill = buffer.with_state(|assignment| {
             if waiting.is_some()
                 && let Some(error) = assignment.pop_error_for(self.split.as_ref())
             {
@@ -449,8 +452,8 @@ impl RecordReader {
 
     /// Checks and decompresses a batch as it came; everything else stays as it is.
     fn decode(&mut self, taken: CollectedItem) -> CollectedItem {
-        let CollectedItem::Fetched { lease, batch, charge, start, end } = taken else { return taken };
-        match DecodedBatch::decode(&lease, &batch, start..end, charge, &mut self.decompressor, &self.decode_config) {
+        let CollectedItem::Fetched { progress, batch, charge, start, end } = taken else { return taken };
+        match DecodedBatch::decode(&progress, &batch, start..end, charge, &mut self.decompressor, &self.decode_config) {
             Ok(Some(part)) => {
                 if batch.header.is_compressed() {
                     let growth = part.records.size().div_ceil(part.bytes.max(1)).max(1);
@@ -458,8 +461,8 @@ impl RecordReader {
                 }
                 CollectedItem::Decoded(part)
             }
-            Ok(None) => CollectedItem::Skip { lease, end },
-            Err(error) => CollectedItem::Corrupt { lease, error, end },
+            Ok(None) => CollectedItem::Skip { progress, end },
+            Err(error) => CollectedItem::Corrupt { progress, error, end },
         }
     }
 
@@ -522,8 +525,8 @@ impl RecordReader {
 /// record.
 fn count(held: &[Arc<DeliveryProgress>], uncounted: &mut u64, given: &mut u64) {
     let more = std::mem::take(uncounted);
-    if let Some(lease) = held.first().filter(|_| more > 0) {
-        lease.add_delivered_records(more);
+    if let Some(progress) = held.first().filter(|_| more > 0) {
+        progress.add_delivered_records(more);
     }
     *given += more;
 }

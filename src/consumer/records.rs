@@ -46,10 +46,10 @@ pub(super) enum UnreadReturn {
 }
 
 impl UnreadReturn {
-    fn inbox(&self) -> &Arc<FetchBuffer> {
+    fn buffer(&self) -> &Arc<FetchBuffer> {
         match self {
             Self::Common(reading) => reading.buffer(),
-            Self::Split(inbox, _) => inbox,
+            Self::Split(buffer, _) => buffer,
         }
     }
 
@@ -65,7 +65,7 @@ impl UnreadReturn {
 struct HeldSlice {
     part: DecodedBatch,
     count: usize,
-    progress: Mutex<SliceProgress>,
+    iteration: Mutex<SliceProgress>,
 }
 
 /// How far the furthest iterator has come.
@@ -87,7 +87,7 @@ impl Records {
         let held = portions.into_iter().map(|RecordSlice { batch: part, count }| HeldSlice {
             part,
             count,
-            progress: Mutex::default(),
+            iteration: Mutex::default(),
         });
         Self { held: held.collect(), home: Some(home) }
     }
@@ -136,7 +136,7 @@ impl Drop for Records {
         let Some(home) = &self.home else { return };
         let mut given = 0;
         for held in &self.held {
-            let records = lock(&held.progress).given as u64;
+            let records = lock(&held.iteration).given as u64;
             held.part.progress.add_delivered_records(records);
             given += records;
         }
@@ -151,7 +151,7 @@ impl Drop for Records {
             return;
         }
         // A partition may have been paused or given up while these were held.
-        home.inbox().with_state_and_readers(|_| ());
+        home.buffer().with_state_and_readers(|_| ());
     }
 }
 
@@ -159,29 +159,29 @@ impl HeldSlice {
     /// Writes down how far an iterator has come.
     fn record_progress(&self, given: usize, position: RecordPosition, next: i64, broken: Option<Error>) {
         self.part.progress.record_delivered_exact(next);
-        let mut progress = lock(&self.progress);
-        if given > progress.given {
-            *progress = SliceProgress { given, position: Some(position), next, broken: progress.broken.take() };
+        let mut iteration = lock(&self.iteration);
+        if given > iteration.given {
+            *iteration = SliceProgress { given, position: Some(position), next, broken: iteration.broken.take() };
         }
-        progress.broken = progress.broken.take().or(broken);
+        iteration.broken = iteration.broken.take().or(broken);
     }
 
     fn into_unread(mut self) -> Option<CollectedItem> {
-        let progress = self.progress.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let lease = self.part.progress.clone();
-        if progress.given > 0 {
-            lease.record_delivered_exact(progress.next);
+        let iteration = self.iteration.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let progress = self.part.progress.clone();
+        if iteration.given > 0 {
+            progress.record_delivered_exact(iteration.next);
         }
-        if lease.is_withheld() {
+        if progress.is_withheld() {
             return None;
         }
-        if let Some(error) = progress.broken {
-            return Some(CollectedItem::Corrupt { lease, error, end: self.part.end });
+        if let Some(error) = iteration.broken {
+            return Some(CollectedItem::Corrupt { progress, error, end: self.part.end });
         }
-        self.part.position = progress.position.unwrap_or(self.part.position);
-        self.part.left = self.part.left.saturating_sub(progress.given);
+        self.part.position = iteration.position.unwrap_or(self.part.position);
+        self.part.left = self.part.left.saturating_sub(iteration.given);
         if self.part.left == 0 {
-            lease.record_delivered_exact(self.part.end);
+            progress.record_delivered_exact(self.part.end);
             return None;
         }
         Some(CollectedItem::Decoded(self.part))
@@ -245,7 +245,7 @@ pub struct RecordsIter<'a> {
 
 struct Current<'a> {
     held: &'a HeldSlice,
-    lease: &'a DeliveryProgress,
+    progress: &'a DeliveryProgress,
     iter: RecordIter<'a>,
     given: usize,
     next: i64,
@@ -265,7 +265,7 @@ impl<'a> RecordsIter<'a> {
         let Some((held, rest)) = self.rest.split_first() else { return false };
         self.rest = rest;
         self.current =
-            Some(Current { held, lease: &held.part.progress, iter: held.part.iter(), given: 0, next: i64::MIN });
+            Some(Current { held, progress: &held.part.progress, iter: held.part.iter(), given: 0, next: i64::MIN });
         true
     }
 }
@@ -285,13 +285,13 @@ impl<'a> Iterator for RecordsIter<'a> {
             let mut broken = None;
             if let Some(current) = &mut self.current
                 && current.given < current.held.count
-                && !current.lease.is_withheld()
+                && !current.progress.is_withheld()
             {
                 match current.iter.next() {
                     Some(Ok(view)) => {
                         current.given += 1;
                         current.next = view.offset + 1;
-                        current.lease.record_delivered(current.next);
+                        current.progress.record_delivered(current.next);
                         return Some(RecordRef { view, part: &current.held.part });
                     }
                     Some(Err(error)) => {

@@ -63,14 +63,14 @@ impl Consumer {
     pub async fn recv_batch(&self, max: usize, wait: Duration) -> Result<Vec<ConsumerRecord>> {
         consume_budget().await;
         check_max(max)?;
-        let inbox = &*self.shared.buffer;
-        let one_reader = inbox.start_reading()?;
+        let buffer = &*self.shared.buffer;
+        let one_reader = buffer.start_reading()?;
         lock(&self.shared.poll_stats).record_poll(Instant::now().into_std());
         let _alive = self.shared.group.as_ref().map(|group| group.begin_poll());
-        if inbox.reader_should_yield() {
+        if buffer.reader_should_yield() {
             yield_now().await;
         }
-        match gather(inbox, inbox.common_reader(), max, wait).await {
+        match gather(buffer, buffer.common_reader(), max, wait).await {
             Some(Ok(portions)) if portions.is_empty() => Ok(Vec::new()),
             Some(Ok(portions)) => {
                 let reading = one_reader.into_owned_guard();
@@ -102,8 +102,8 @@ impl PartitionStream {
             Ok(alive) => alive,
             Err(error) => return Some(Err(error)),
         };
-        let (inbox, reader) = self.source();
-        let next = gather(inbox, reader, max, wait).await;
+        let (buffer, reader) = self.source();
+        let next = gather(buffer, reader, max, wait).await;
         let Some(next) = next else {
             self.end();
             return None;
@@ -138,7 +138,7 @@ fn owned(lent: &Records) -> Vec<ConsumerRecord> {
 /// # Cancel safety
 /// Safe: they are taken in the step in which it is ready.
 async fn gather(
-    inbox: &FetchBuffer,
+    buffer: &FetchBuffer,
     reader: &Mutex<RecordReader>,
     max: usize,
     wait: Duration,
@@ -146,27 +146,27 @@ async fn gather(
     let deadline = after(wait);
     loop {
         let mut gathered = None;
-        let mut look = |cx: &mut std::task::Context<'_>| lock(reader).poll_full_batch(max, &mut gathered, inbox, cx);
-        let mut found = poll_fn(|cx| Poll::Ready(look(cx))).await;
+        let mut look = |cx: &mut std::task::Context<'_>| lock(reader).poll_full_batch(max, &mut gathered, buffer, cx);
+        let mut state = poll_fn(|cx| Poll::Ready(look(cx))).await;
         let mut in_time = true;
         // Where enough is there, no timer is needed.
-        if found.is_pending() && wait.is_zero() {
+        if state.is_pending() && wait.is_zero() {
             // A timer would take a millisecond at least.
             yield_now().await;
-            found = poll_fn(|cx| Poll::Ready(look(cx))).await;
+            state = poll_fn(|cx| Poll::Ready(look(cx))).await;
             in_time = false;
-        } else if found.is_pending() {
+        } else if state.is_pending() {
             match timeout_at(deadline, poll_fn(&mut look)).await {
-                Ok(ready) => found = Poll::Ready(ready),
+                Ok(ready) => state = Poll::Ready(ready),
                 Err(_) => in_time = false,
             }
         }
-        match found {
+        match state {
             Poll::Ready(None) => return None,
             Poll::Ready(Some(Err(error))) => return Some(Err(error)),
             Poll::Ready(Some(Ok(()))) | Poll::Pending => {}
         }
-        match poll_fn(|cx| Poll::Ready(lock(reader).poll_slices(max, inbox, cx))).await {
+        match poll_fn(|cx| Poll::Ready(lock(reader).poll_slices(max, buffer, cx))).await {
             Poll::Ready(portions) => return portions,
             Poll::Pending if !in_time => return Some(Ok(Vec::new())),
             // There was something, but no record: it may have been taken away, or the log begins

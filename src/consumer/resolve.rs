@@ -48,10 +48,10 @@ impl ConsumerState {
         let mut committed = Vec::new();
         let mut offsets: BTreeMap<i32, Vec<OffsetQuery<ResetTarget>>> = BTreeMap::new();
         let mut epochs: BTreeMap<i32, Vec<OffsetQuery<(i64, i32)>>> = BTreeMap::new();
-        for (partition, found) in self.partitions.iter_mut().filter(|(_, found)| found.position.is_due(now)) {
-            let (partition, generation) = (partition.clone(), found.position.seek_epoch());
-            let leader_epoch = found.leader.map_or(-1, |(_, epoch)| epoch);
-            match (found.position.state(), found.leader) {
+        for (partition, state) in self.partitions.iter_mut().filter(|(_, state)| state.position.is_due(now)) {
+            let (partition, generation) = (partition.clone(), state.position.seek_epoch());
+            let leader_epoch = state.leader.map_or(-1, |(_, epoch)| epoch);
+            match (state.position.state(), state.leader) {
                 (FetchState::Initializing, _) => {
                     committed.push(OffsetQuery { partition, seek_epoch: generation, leader_epoch, query: () })
                 }
@@ -75,7 +75,7 @@ impl ConsumerState {
                 // A new leader makes it due.
                 _ => continue,
             }
-            found.position.mark_asked(leader_epoch);
+            state.position.mark_asked(leader_epoch);
         }
         let mut questions = Vec::new();
         if !committed.is_empty() {
@@ -96,14 +96,14 @@ impl ConsumerState {
     }
 
     fn awaits_offset<T>(&self, asked: &OffsetQuery<T>) -> bool {
-        let found = self.partitions.get(&asked.partition);
-        found.is_some_and(|found| found.position.awaits(asked.seek_epoch, asked.leader_epoch))
+        let state = self.partitions.get(&asked.partition);
+        state.is_some_and(|state| state.position.awaits(asked.seek_epoch, asked.leader_epoch))
     }
 
     /// A leader has said of its log from where to read on.
     fn validated_under(&mut self, asked: &TopicPartition, leader_epoch: i32) {
-        if let Some(found) = self.partitions.get_mut(asked) {
-            found.validated_under(leader_epoch);
+        if let Some(state) = self.partitions.get_mut(asked) {
+            state.validated_under(leader_epoch);
         }
     }
 
@@ -129,9 +129,9 @@ impl ConsumerState {
                     };
                     match committed {
                         Some(committed) => {
-                            if let Some(found) = self.partitions.get_mut(partition) {
-                                found.committed = Some(committed.offset);
-                                found.reported = false;
+                            if let Some(state) = self.partitions.get_mut(partition) {
+                                state.committed = Some(committed.offset);
+                                state.reported = false;
                             }
                             self.enter_fetch_state(
                                 partition,
@@ -209,9 +209,10 @@ impl ConsumerState {
             LogValidation::Truncated { at, epoch } if can_reset => {
                 // What waits for its reader lies on either side of the break: all of it is read
                 // anew.
-                let lease = self.partitions.get(partition).and_then(|found| found.progress.as_ref());
-                let behind =
-                    lease.filter(|lease| lease.delivered() < at).map(|lease| lease.to_commit(lease.delivered()));
+                let progress = self.partitions.get(partition).and_then(|state| state.progress.as_ref());
+                let behind = progress
+                    .filter(|progress| progress.delivered() < at)
+                    .map(|progress| progress.to_commit(progress.delivered()));
                 let (handed, epoch) = behind.map_or((at, epoch), |at| (at.offset, at.leader_epoch.unwrap_or(-1)));
                 self.journal.truncated(partition, offset, at);
                 self.reposition(partition, FetchState::Fetching { offset: handed, epoch }, false);
@@ -253,15 +254,15 @@ impl ConsumerState {
         );
         let mut told = false;
         for partition in partitions {
-            let Some(found) = self.partitions.get_mut(partition) else { continue };
-            let wait = found.retries.next(&mut self.rng);
-            found.offsets.error = Some(error.clone());
-            found.position.retry_at(self.retry_grid.started(now).after(now, if retriable { wait } else { HUMAN }));
-            if retriable || std::mem::replace(&mut found.reported, true) {
+            let Some(state) = self.partitions.get_mut(partition) else { continue };
+            let wait = state.retries.next(&mut self.rng);
+            state.offsets.error = Some(error.clone());
+            state.position.retry_at(self.retry_grid.started(now).after(now, if retriable { wait } else { HUMAN }));
+            if retriable || std::mem::replace(&mut state.reported, true) {
                 continue;
             }
             // Of those that are read together, once.
-            if found.split.is_some() || !std::mem::replace(&mut told, true) {
+            if state.split.is_some() || !std::mem::replace(&mut told, true) {
                 self.push_partition_error(partition, error.clone());
             }
         }

@@ -115,8 +115,8 @@ impl ConsumerState {
             found.incomplete_from = None;
             found.committed = None;
             found.validated_epoch = -1;
-            if let Some(lease) = found.progress.take() {
-                lease.supersede();
+            if let Some(progress) = found.progress.take() {
+                progress.supersede();
             }
             // Every record of the new topic is new to its reader, whatever the policy says of old
             // offsets.
@@ -134,24 +134,24 @@ impl ConsumerState {
 
     /// Decides which broker the partition is fetched from.
     fn choose_broker(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) {
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        let leader = found.leader.map(|(node, _)| node);
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        let leader = state.leader.map(|(node, _)| node);
         let gone = |node| !metadata.brokers.contains_key(&node) || leader == Some(node);
-        if found.preferred_replica.node().is_some_and(gone) || found.preferred_replica.expire(now) {
-            found.preferred_replica.abandon();
+        if state.preferred_replica.node().is_some_and(gone) || state.preferred_replica.expire(now) {
+            state.preferred_replica.abandon();
         }
         self.choose_broker_again(partition);
     }
 
     /// The same, after the replica or the leader changed.
     pub(super) fn choose_broker_again(&mut self, partition: &TopicPartition) {
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        let leader = found.leader.map(|(node, _)| node);
-        let node = leader.map(|leader| found.preferred_replica.node().unwrap_or(leader));
-        let until = found.preferred_replica.until();
-        let before = found.connection_id();
-        found.broker = node;
-        if node != before.map(|source| source.broker) {
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        let leader = state.leader.map(|(node, _)| node);
+        let node = leader.map(|leader| state.preferred_replica.node().unwrap_or(leader));
+        let until = state.preferred_replica.until();
+        let before = state.connection_id();
+        state.broker = node;
+        if node != before.map(|connection| connection.broker) {
             self.leave_connection(before, partition);
             if let Some(id) = node {
                 let to = self.connection_for(id);
@@ -159,8 +159,10 @@ impl ConsumerState {
             }
             self.mark_changed(partition);
         }
-        let source = self.partitions.get(partition).and_then(PartitionState::connection_id);
-        if let (Some(until), Some(node)) = (until, source.and_then(|source| self.connections.get_mut(&source))) {
+        let connection = self.partitions.get(partition).and_then(PartitionState::connection_id);
+        if let (Some(until), Some(node)) =
+            (until, connection.and_then(|connection| self.connections.get_mut(&connection)))
+        {
             node.expire_at(until);
         }
     }
@@ -172,12 +174,12 @@ impl ConsumerState {
             Some(node) if node.replica_expiry.is_some_and(|at| at <= now) => node.replica_expiry = None,
             _ => return,
         }
-        let here = self.partitions.iter_mut().filter(|(_, found)| found.connection_id() == Some(id));
+        let here = self.partitions.iter_mut().filter(|(_, state)| state.connection_id() == Some(id));
         let (mut back, mut next) = (Vec::new(), None::<Instant>);
-        for (partition, found) in here {
-            if found.preferred_replica.expire(now) {
+        for (partition, state) in here {
+            if state.preferred_replica.expire(now) {
                 back.push(partition.clone());
-            } else if let Some(until) = found.preferred_replica.until() {
+            } else if let Some(until) = state.preferred_replica.until() {
                 next = Some(next.map_or(until, |next| next.min(until)));
             }
         }
@@ -192,9 +194,9 @@ impl ConsumerState {
     /// The replica nearby that a partition is read from failed: its leader is read from, and not
     /// told where we are for a while, so that it does not send us back at once.
     pub(super) fn leave_preferred_replica(&mut self, partition: &TopicPartition, dead: bool, now: Instant) {
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        let again = found.preferred_replica.fail(dead, now, &mut self.rng);
-        if let Some((leader, _)) = found.leader {
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        let again = state.preferred_replica.fail(dead, now, &mut self.rng);
+        if let Some((leader, _)) = state.leader {
             self.hide_rack(leader, again);
         }
         self.choose_broker_again(partition);
@@ -202,7 +204,7 @@ impl ConsumerState {
 
     /// Does not tell a leader where we are until then, so that it serves us itself.
     pub(super) fn hide_rack(&mut self, leader: i32, until: Instant) {
-        for (_, node) in self.connections.iter_mut().filter(|(source, _)| source.broker == leader) {
+        for (_, node) in self.connections.iter_mut().filter(|(connection, _)| connection.broker == leader) {
             node.rackless_until = Some(node.rackless_until.map_or(until, |known| known.max(until)));
         }
     }
@@ -233,17 +235,17 @@ impl ConsumerState {
         });
         node.quota = account;
         node.partitions += 1;
-        if let Some(found) = self.partitions.get_mut(partition) {
-            found.connection = to.connection;
-            if let Some(until) = found.preferred_replica.until() {
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.connection = to.connection;
+            if let Some(until) = state.preferred_replica.until() {
                 node.expire_at(until);
             }
         }
     }
 
     /// A partition is fetched from there no longer.
-    pub(super) fn leave_connection(&mut self, source: Option<FetchConnectionId>, partition: &TopicPartition) {
-        let Some(id) = source else { return };
+    pub(super) fn leave_connection(&mut self, connection: Option<FetchConnectionId>, partition: &TopicPartition) {
+        let Some(id) = connection else { return };
         if let Some(node) = self.connections.get_mut(&id) {
             node.partitions = node.partitions.saturating_sub(1);
             if node.partitions == 0 {
@@ -258,19 +260,19 @@ impl ConsumerState {
     /// came of them was read; the tasks of those that are gone then end.
     pub(super) fn release_unused_quotas(&mut self) {
         let read = self.connections.iter().filter(|(_, node)| node.partitions > 0);
-        let read: BTreeSet<i32> = read.map(|(source, _)| source.broker).collect();
-        for source in self.connections.keys().filter(|source| !read.contains(&source.broker)) {
-            self.budget.close_quota(source.broker);
-            if !self.brokers.contains(&source.broker) {
-                self.signals.connections.insert(*source);
+        let read: BTreeSet<i32> = read.map(|(connection, _)| connection.broker).collect();
+        for connection in self.connections.keys().filter(|connection| !read.contains(&connection.broker)) {
+            self.budget.close_quota(connection.broker);
+            if !self.brokers.contains(&connection.broker) {
+                self.signals.connections.insert(*connection);
             }
         }
     }
 
     /// What is to be fetched of a partition may have changed.
     pub(super) fn mark_changed(&mut self, partition: &TopicPartition) {
-        let source = self.partitions.get(partition).and_then(PartitionState::connection_id);
-        if let Some(id) = source
+        let connection = self.partitions.get(partition).and_then(PartitionState::connection_id);
+        if let Some(id) = connection
             && let Some(node) = self.connections.get_mut(&id)
         {
             node.changed.insert(partition.clone());

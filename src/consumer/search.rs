@@ -61,17 +61,17 @@ impl ConsumerState {
     /// Begins to look for the first offset behind this one that can be read.
     pub(super) fn start_corruption_skip(&mut self, partition: &TopicPartition, bad: i64) {
         self.reposition(partition, FetchState::Fetching { offset: bad.saturating_add(1), epoch: -1 }, false);
-        if let Some(found) = self.partitions.get_mut(partition) {
-            found.corruption_skip = Some(CorruptionSkip::new(bad));
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.corruption_skip = Some(CorruptionSkip::new(bad));
         }
         self.continue_corruption_skip(partition);
     }
 
     fn continue_corruption_skip(&mut self, partition: &TopicPartition) {
         let isolation = self.rules.isolation;
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        let Some(search) = &mut found.corruption_skip else { return };
-        if let Some(end) = found.offsets.end(isolation) {
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        let Some(search) = &mut state.corruption_skip else { return };
+        if let Some(end) = state.offsets.end(isolation) {
             search.log_ends_at(end);
         }
         let Some(offset) = search.first_readable() else {
@@ -80,8 +80,8 @@ impl ConsumerState {
             return;
         };
         event!(DEBUG, self.rules.origin, %partition, offset, "the damage ends here");
-        found.corruption_skip = None;
-        found.queue.push_skip(offset);
+        state.corruption_skip = None;
+        state.queue.push_skip(offset);
         self.enter_fetch_state(partition, FetchState::Fetching { offset, epoch: -1 });
         self.enqueue_for_delivery(partition);
         self.wake_reader_of(partition);
@@ -94,21 +94,21 @@ impl ConsumerState {
         partition: &TopicPartition,
         at: i64,
         head: &FetchPartitionResponse,
-        walk: &ScannedSlice,
+        scan: &ScannedSlice,
     ) -> bool {
         let fetch_bytes = self.rules.partition_bytes;
-        let Some(found) = self.partitions.get_mut(partition) else { return false };
-        let more = walk.too_small && found.fetch_bytes < i32::MAX;
+        let Some(state) = self.partitions.get_mut(partition) else { return false };
+        let more = scan.too_small && state.fetch_bytes < i32::MAX;
         let elsewhere = head.preferred_read_replica >= 0;
         // A replica nearby is left for its leader first, whatever is wrong with it.
-        let nearby = found.preferred_replica.node() == Some(id) && !head.error.is_ok();
-        let Some(search) = found.corruption_skip.as_mut().filter(|_| !nearby) else { return false };
+        let replica = state.preferred_replica.node() == Some(id) && !head.error.is_ok();
+        let Some(search) = state.corruption_skip.as_mut().filter(|_| !replica) else { return false };
         match head.error {
             ErrorCode::NONE if elsewhere || more => return false,
-            ErrorCode::NONE => match (walk.entries.first(), walk.resync_offset) {
+            ErrorCode::NONE => match (scan.entries.first(), scan.resync_offset) {
                 (Some(ScannedEntry::Corrupt { end: Some(end), .. }), _) if *end > at => search.corruption_ends_at(*end),
-                (None, Some(end)) if walk.too_small && end > at => search.corruption_ends_at(end),
-                (None, _) if walk.too_small => search.corrupt_at(at),
+                (None, Some(end)) if scan.too_small && end > at => search.corruption_ends_at(end),
+                (None, _) if scan.too_small => search.corrupt_at(at),
                 (Some(ScannedEntry::Corrupt { .. }), _) => search.corrupt_at(at),
                 (Some(ScannedEntry::Batch(batch)), _) => search.readable_at(at, batch.header.base_offset),
                 (Some(ScannedEntry::Skip(_)) | None, _) => search.readable_at(at, at),
@@ -120,7 +120,7 @@ impl ConsumerState {
             // It passes.
             _ => return false,
         }
-        found.fetch_bytes = fetch_bytes;
+        state.fetch_bytes = fetch_bytes;
         self.continue_corruption_skip(partition);
         true
     }
@@ -140,8 +140,8 @@ mod tests {
             if knows_end {
                 search.log_ends_at(end);
             }
-            if let Some(found) = search.first_readable() {
-                return (found, fetches);
+            if let Some(state) = search.first_readable() {
+                return (state, fetches);
             }
             let at = search.probe();
             if at >= end {
@@ -179,8 +179,8 @@ mod tests {
         ) {
             let damage = start * batch..(start + batches) * batch;
             let end = damage.end + more * batch;
-            let (found, fetches) = run(damage.clone(), batch, end, knows_end);
-            prop_assert_eq!(found, damage.end);
+            let (state, fetches) = run(damage.clone(), batch, end, knows_end);
+            prop_assert_eq!(state, damage.end);
             let bits = usize::try_from(64 - (batches * batch).leading_zeros()).unwrap();
             prop_assert!(fetches <= 2 * bits + 2, "{} fetches for {} bits", fetches, bits);
         }

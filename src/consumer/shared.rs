@@ -76,14 +76,14 @@ impl Shared {
         client: Client,
         settings: ConsumerSettings,
         group: Option<GroupHandle>,
-        inbox: Arc<FetchBuffer>,
+        buffer: Arc<FetchBuffer>,
         calls: mpsc::UnboundedSender<RebalanceCall>,
     ) -> Arc<Self> {
         Arc::new(Self {
             client,
             settings,
             group,
-            buffer: inbox,
+            buffer: buffer,
             mode: Mutex::new(Mode::None),
             poll_stats: Mutex::default(),
             listener: Mutex::default(),
@@ -98,7 +98,7 @@ impl Shared {
     pub(super) fn fetch_task(&self) -> FetchTask {
         FetchTask {
             client: self.client.clone(),
-            inbox: self.buffer.clone(),
+            buffer: self.buffer.clone(),
             isolation: self.settings.isolation_level,
             timeout: self.client.settings().request_timeout.saturating_add(self.settings.fetch_max_wait),
         }
@@ -172,12 +172,12 @@ impl Shared {
     /// now, behind all commits that were asked for before.
     fn request_commit(&self, assignment: &ConsumerState, offsets: Offsets, by_user: bool) -> Result<RequestedCommit> {
         let group = self.group("commit offsets")?;
-        let picture = self.client.metadata();
+        let metadata = self.client.metadata();
         let offsets = offsets.into_iter().map(|(partition, offset)| {
             let id = match assignment.get(&partition) {
                 // Of a topic that is read, what its records came from.
-                Ok(found) => found.topic_id,
-                Err(_) => picture.topic(&partition.topic).map_or(Uuid::nil(), |topic| topic.id),
+                Ok(state) => state.topic_id,
+                Err(_) => metadata.topic(&partition.topic).map_or(Uuid::nil(), |topic| topic.id),
             };
             (partition, offset, id)
         });
@@ -226,11 +226,11 @@ impl Shared {
     pub(super) async fn commit_completed(
         &self,
         only: Option<&[TopicPartition]>,
-        insistence: RetryPolicy,
+        policy: RetryPolicy,
         deadline: Instant,
     ) -> Result<()> {
         let mut asked = self.buffer.with_state(|assignment| self.request_commit_completed(assignment, only))?;
-        self.run_commit(&mut asked, insistence, deadline).await
+        self.run_commit(&mut asked, policy, deadline).await
     }
 
     /// Commits what was handed out of these partitions, or of all, for somebody who waits for it:
@@ -250,11 +250,11 @@ impl Shared {
     ///
     /// # Cancel safety
     /// As [`commit_done`](Self::commit_done).
-    pub(super) async fn commit(&self, offsets: Offsets, insistence: RetryPolicy) -> Result<()> {
+    pub(super) async fn commit(&self, offsets: Offsets, policy: RetryPolicy) -> Result<()> {
         let deadline = self.deadline();
         let mut asked = self.buffer.with_state(|assignment| self.request_commit(assignment, offsets, true))?;
         self.run_queued_commits(deadline).await;
-        self.run_commit(&mut asked, insistence, deadline).await
+        self.run_commit(&mut asked, policy, deadline).await
     }
 
     /// Carries out a commit that was asked for.
@@ -264,7 +264,7 @@ impl Shared {
     pub(super) async fn run_commit(
         &self,
         asked: &mut RequestedCommit,
-        insistence: RetryPolicy,
+        policy: RetryPolicy,
         deadline: Instant,
     ) -> Result<()> {
         let group = self.group("commit offsets")?;
@@ -272,7 +272,7 @@ impl Shared {
         let committed = match asked.is_empty() {
             false => {
                 let hear = |news| self.buffer.with_state(|assignment| assignment.handle_commit_event(news));
-                group.run_commit(asked, insistence, deadline, hear).await
+                group.run_commit(asked, policy, deadline, hear).await
             }
             true => match asked.end() {
                 Ok(()) => return Ok(()),

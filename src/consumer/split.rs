@@ -55,12 +55,12 @@ impl ConsumerState {
     /// Splits a partition off. What the common reader `holds` of it counts as in the hand of the
     /// new reader, which begins behind it.
     pub(super) fn split(&mut self, partition: &TopicPartition, holds: bool) -> Result<SplitId> {
-        let found = self.get(partition)?;
-        if found.split.is_some() {
+        let state = self.get(partition)?;
+        if state.split.is_some() {
             let message = format!("{partition} is split off already: drop its stream first");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        if found.revoking {
+        if state.revoking {
             let message = format!("{partition} is being taken back by the group");
             return Err(Error::new(ErrorKind::NotAssigned, message));
         }
@@ -69,9 +69,9 @@ impl ConsumerState {
         }
         self.splits += 1;
         let id = self.splits;
-        if let Some(found) = self.partitions.get_mut(partition) {
-            found.evicted = false;
-            found.split = Some(SplitReader { id, waker: None, last_asked_at: self.clock, errors: Vec::new() });
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.evicted = false;
+            state.split = Some(SplitReader { id, waker: None, last_asked_at: self.clock, errors: Vec::new() });
         }
         self.mark_changed(partition);
         Ok(SplitId { partition: partition.clone(), id })
@@ -80,10 +80,10 @@ impl ConsumerState {
     /// Withholds what a reader has not iterated yet of what it holds, so that it cannot come behind
     /// what another one gives, and reads on behind what it has.
     fn refetch_undelivered(&mut self, partition: &TopicPartition) {
-        let Some(found) = self.partitions.get(partition) else { return };
-        let Some(lease) = &found.progress else { return };
-        let offset = lease.delivered();
-        let epoch = lease.to_commit(offset).leader_epoch;
+        let Some(state) = self.partitions.get(partition) else { return };
+        let Some(progress) = &state.progress else { return };
+        let offset = progress.delivered();
+        let epoch = progress.to_commit(offset).leader_epoch;
         // An open question whether the log has what was read is asked anew where there is still
         // cause for it.
         self.reposition(partition, FetchState::Fetching { offset, epoch: epoch.unwrap_or(-1) }, false);
@@ -93,10 +93,10 @@ impl ConsumerState {
     /// still held.
     pub(super) fn unsplit(&mut self, of: &SplitId, lent: bool) {
         if self.is_split(of)
-            && let Some(found) = self.partitions.get_mut(&of.partition)
+            && let Some(state) = self.partitions.get_mut(&of.partition)
         {
-            found.evicted = false;
-            let errors = found.split.take().map(|split| split.errors).unwrap_or_default();
+            state.evicted = false;
+            let errors = state.split.take().map(|split| split.errors).unwrap_or_default();
             for error in errors {
                 self.push_error(error);
             }
@@ -112,14 +112,14 @@ impl ConsumerState {
 
     /// A partition that could be split off.
     pub(super) fn unsplit_partition(&self) -> Option<TopicPartition> {
-        let unsplit = self.partitions.iter().filter(|(_, found)| found.split.is_none() && !found.revoking);
+        let unsplit = self.partitions.iter().filter(|(_, state)| state.split.is_none() && !state.revoking);
         unsplit.map(|(partition, _)| partition).min().cloned()
     }
 
     /// Whether that splitting still stands.
     pub(super) fn is_split(&self, of: &SplitId) -> bool {
-        let found = self.partitions.get(&of.partition).and_then(|found| found.split.as_ref());
-        found.is_some_and(|split| split.id == of.id)
+        let state = self.partitions.get(&of.partition).and_then(|state| state.split.as_ref());
+        state.is_some_and(|split| split.id == of.id)
     }
 
     /// Why that splitting is to end, or has; `None` while it goes on.
@@ -148,7 +148,7 @@ impl ConsumerState {
 
     /// Tells whoever reads a partition.
     pub(super) fn push_partition_error(&mut self, partition: &TopicPartition, error: Error) {
-        match self.partitions.get_mut(partition).and_then(|found| found.split.as_mut()) {
+        match self.partitions.get_mut(partition).and_then(|state| state.split.as_mut()) {
             Some(split) => {
                 split.errors.push(error);
                 self.wake_split(partition);
@@ -159,7 +159,7 @@ impl ConsumerState {
 
     /// Tells every reader of a partition that was split off.
     pub(super) fn push_error_to_splits(&mut self, error: &Error) {
-        for split in self.partitions.values_mut().filter_map(|found| found.split.as_mut()) {
+        for split in self.partitions.values_mut().filter_map(|state| state.split.as_mut()) {
             split.errors.push(error.clone());
         }
     }
@@ -169,8 +169,8 @@ impl ConsumerState {
         let Some(of) = of else {
             self.last_asked_at = self.clock;
             if std::mem::take(&mut self.evicted) {
-                let back = self.partitions.iter_mut().filter(|(_, found)| found.split.is_none());
-                let back = back.filter_map(|(p, found)| std::mem::take(&mut found.evicted).then(|| p.clone()));
+                let back = self.partitions.iter_mut().filter(|(_, state)| state.split.is_none());
+                let back = back.filter_map(|(p, state)| std::mem::take(&mut state.evicted).then(|| p.clone()));
                 for partition in back.collect::<Vec<_>>() {
                     self.mark_changed(&partition);
                 }
@@ -181,14 +181,14 @@ impl ConsumerState {
             return;
         }
         let clock = self.clock;
-        let Some(found) = self.partitions.get_mut(&of.partition) else { return };
-        let Some(split) = found.split.as_mut() else { return };
+        let Some(state) = self.partitions.get_mut(&of.partition) else { return };
+        let Some(split) = state.split.as_mut() else { return };
         split.last_asked_at = clock;
         split.waker = None;
-        let evicted = std::mem::take(&mut found.evicted);
-        let Some(lease) = found.progress.as_ref().filter(|_| !found.paused) else { return };
-        found.queue.take(lease, records, out);
-        if evicted || (found.full && found.queue.bytes() <= found.queue_bound() / 2) {
+        let evicted = std::mem::take(&mut state.evicted);
+        let Some(progress) = state.progress.as_ref().filter(|_| !state.paused) else { return };
+        state.queue.take(progress, records, out);
+        if evicted || (state.full && state.queue.bytes() <= state.queue_bound() / 2) {
             self.mark_changed(&of.partition);
         }
         self.plan_decompressions();
@@ -199,7 +199,7 @@ impl ConsumerState {
         match of {
             None => self.register_waker(waker),
             Some(of) => {
-                if let Some(split) = self.partitions.get_mut(&of.partition).and_then(|found| found.split.as_mut()) {
+                if let Some(split) = self.partitions.get_mut(&of.partition).and_then(|state| state.split.as_mut()) {
                     match &mut split.waker {
                         Some(known) => known.clone_from(waker),
                         none => *none = Some(waker.clone()),
@@ -207,7 +207,7 @@ impl ConsumerState {
                 }
             }
         }
-        if self.partitions.values().any(|found| found.split.is_some()) {
+        if self.partitions.values().any(|state| state.split.is_some()) {
             // Room may have to be made for the one who waits.
             let bytes = usize::try_from(self.rules.partition_bytes).unwrap_or(0);
             let full = self
@@ -222,7 +222,7 @@ impl ConsumerState {
 
     /// There is something for whoever reads a partition.
     pub(super) fn wake_reader_of(&mut self, partition: &TopicPartition) {
-        if self.partitions.get(partition).is_some_and(|found| found.split.is_some()) {
+        if self.partitions.get(partition).is_some_and(|state| state.split.is_some()) {
             self.wake_split(partition);
         } else {
             self.wake_reader();
@@ -231,13 +231,13 @@ impl ConsumerState {
 
     /// Wakes the reader of a partition that is split off.
     pub(super) fn wake_split(&mut self, partition: &TopicPartition) {
-        let split = self.partitions.get_mut(partition).and_then(|found| found.split.as_mut());
+        let split = self.partitions.get_mut(partition).and_then(|state| state.split.as_mut());
         self.signals.readers.extend(split.and_then(|split| split.waker.take()));
     }
 
     /// Wakes the readers of all partitions that are split off.
     pub(super) fn wake_splits(&mut self) {
-        let splits = self.partitions.values_mut().filter_map(|found| found.split.as_mut());
+        let splits = self.partitions.values_mut().filter_map(|state| state.split.as_mut());
         self.signals.readers.extend(splits.filter_map(|split| split.waker.take()));
     }
 
@@ -245,8 +245,8 @@ impl ConsumerState {
     /// where the whole is full, those that have more than their share of it.
     pub(super) fn quotas_to_evict(&self, node: i32, bytes: usize) -> Vec<i32> {
         let full = self.connections.get(&node.into()).is_some_and(|node| !node.quota.total_has_room_for(bytes));
-        let beyond = self.connections.iter().filter(|(_, found)| full && found.quota.exceeds_share());
-        beyond.map(|(source, _)| source.broker).filter(|id| *id != node).chain([node]).collect()
+        let beyond = self.connections.iter().filter(|(_, state)| full && state.quota.exceeds_share());
+        beyond.map(|(connection, _)| connection.broker).filter(|id| *id != node).chain([node]).collect()
     }
 
     /// A broker's account is full: where somebody waits, drops what waits for readers that have not
@@ -255,38 +255,38 @@ impl ConsumerState {
     pub(super) fn evict_unread(&mut self, node: FetchConnectionId, least: usize, now: Instant) -> Option<Instant> {
         let waits = |split: Option<&SplitReader>| split.is_some_and(SplitReader::is_waiting);
         let reader_waits = self.reader_waits();
-        if !reader_waits && !self.partitions.values().any(|found| waits(found.split.as_ref())) {
+        if !reader_waits && !self.partitions.values().any(|state| waits(state.split.as_ref())) {
             // All are busy with what they have, and free it in time.
             return None;
         }
-        let account = self.connections.get(&node).map(|node| node.quota.clone())?;
+        let quota = self.connections.get(&node).map(|node| node.quota.clone())?;
         let makers = self.quotas_to_evict(node.broker, least);
-        let unread = self.partitions.iter().filter_map(|(partition, found)| {
-            let (waits, asked) = match &found.split {
+        let unread = self.partitions.iter().filter_map(|(partition, state)| {
+            let (waits, asked) = match &state.split {
                 Some(split) => (split.is_waiting(), split.last_asked_at),
                 None => (reader_waits, self.last_asked_at),
             };
-            let fetched = matches!(found.position.state(), FetchState::Fetching { .. }) && !found.queue.is_empty();
-            let here = found.broker.is_some_and(|node| makers.contains(&node));
+            let fetched = matches!(state.position.state(), FetchState::Fetching { .. }) && !state.queue.is_empty();
+            let here = state.broker.is_some_and(|node| makers.contains(&node));
             (here && fetched && !waits).then(|| (asked, partition.clone()))
         });
         let mut unread: Vec<_> = unread.collect();
         unread.sort_unstable();
-        let rounds = [false, true].into_iter().flat_map(|opened| unread.iter().map(move |found| (opened, found)));
+        let rounds = [false, true].into_iter().flat_map(|opened| unread.iter().map(move |state| (opened, state)));
         for (opened, (asked, partition)) in rounds {
-            if account.has_room_to_fetch(least) {
+            if quota.has_room_to_fetch(least) {
                 return None;
             }
             let patience = asked.map(|asked| asked + ABSENT).filter(|at| *at > now);
             if patience.is_some() {
                 return patience;
             }
-            if let Some(found) = self.partitions.get_mut(partition)
-                && let Some(offset) = found.queue.evict(opened)
+            if let Some(state) = self.partitions.get_mut(partition)
+                && let Some(offset) = state.queue.evict(opened)
             {
                 let what = "dropped unread, to make room: it is fetched anew when it is asked for";
                 event!(DEBUG, self.rules.origin, %partition, offset, "{what}");
-                found.evicted = true;
+                state.evicted = true;
                 self.evicted = true;
                 self.refetch_from(partition, offset);
             }
@@ -299,10 +299,10 @@ impl ConsumerState {
     pub(super) fn is_deliverable_by(
         &self,
         of: Option<&SplitId>,
-        lease: &Arc<super::lease::DeliveryProgress>,
+        progress: &Arc<super::lease::DeliveryProgress>,
     ) -> Option<bool> {
-        let may = self.is_deliverable(lease)?;
-        let split = self.partitions.get(lease.partition()).and_then(|found| found.split.as_ref());
+        let may = self.is_deliverable(progress)?;
+        let split = self.partitions.get(progress.partition()).and_then(|state| state.split.as_ref());
         let its_own = split.map(|split| split.id) == of.map(|of| of.id);
         Some(may && its_own)
     }

@@ -154,60 +154,60 @@ pub(super) struct ProgressSample {
 
 impl ConsumerState {
     /// The first reason that applies, and when that ends by itself.
-    fn waiting(&self, found: &PartitionState, now: Instant) -> (WaitReason, Option<Instant>) {
-        let (waiting, until) = self.reason(found, now);
+    fn waiting(&self, state: &PartitionState, now: Instant) -> (WaitReason, Option<Instant>) {
+        let (waiting, until) = self.reason(state, now);
         (waiting, until.filter(|until| *until > now))
     }
 
-    fn reason(&self, found: &PartitionState, now: Instant) -> (WaitReason, Option<Instant>) {
+    fn reason(&self, state: &PartitionState, now: Instant) -> (WaitReason, Option<Instant>) {
         let later = |at: Option<Instant>| at.is_some_and(|at| at > now);
-        if found.revoking {
+        if state.revoking {
             return (WaitReason::Revoking, None);
         }
-        if found.paused {
+        if state.paused {
             return (WaitReason::Paused, None);
         }
-        if found.awaits_listener {
+        if state.awaits_listener {
             return (WaitReason::Listener, None);
         }
-        if found.corruption.is_some() {
+        if state.corruption.is_some() {
             return (WaitReason::Corrupt, None);
         }
         // What the reader took over counts as well as what is queued.
-        let handed = found.progress.as_ref().map(|lease| lease.delivered());
-        let ahead = matches!((found.position.state(), handed), (FetchState::Fetching { offset, .. }, Some(handed)) if offset > handed);
-        if !found.queue.is_empty() || ahead || found.evicted {
-            let (waits, reason) = match &found.split {
+        let handed = state.progress.as_ref().map(|progress| progress.delivered());
+        let ahead = matches!((state.position.state(), handed), (FetchState::Fetching { offset, .. }, Some(handed)) if offset > handed);
+        if !state.queue.is_empty() || ahead || state.evicted {
+            let (waits, reason) = match &state.split {
                 Some(split) => (split.is_waiting(), WaitReason::PartitionStream),
                 None => (self.reader_waits(), WaitReason::Reader),
             };
             if !waits {
                 return (reason, None);
             }
-            if !found.queue.is_empty() {
+            if !state.queue.is_empty() {
                 return (WaitReason::Decompressing, None);
             }
         }
-        let asks = found.position.state();
+        let asks = state.position.state();
         if asks == FetchState::Stopped {
             return (WaitReason::NoOffset, None);
         }
-        let Some((leader, _)) = found.leader else {
+        let Some((leader, _)) = state.leader else {
             let reason =
                 if asks == FetchState::Initializing { WaitReason::FindingPosition } else { WaitReason::NoLeader };
             return (reason, None);
         };
-        if later(found.position.not_before())
-            && let Some(error) = &found.offsets.error
+        if later(state.position.not_before())
+            && let Some(error) = &state.offsets.error
         {
-            return (WaitReason::BackingOff(error.clone()), found.position.not_before());
+            return (WaitReason::BackingOff(error.clone()), state.position.not_before());
         }
         if !matches!(asks, FetchState::Fetching { .. }) {
             // An attempt after an error is under way: the error stays until it is over.
-            let waiting = found.offsets.error.clone().map_or(WaitReason::FindingPosition, WaitReason::BackingOff);
+            let waiting = state.offsets.error.clone().map_or(WaitReason::FindingPosition, WaitReason::BackingOff);
             return (waiting, None);
         }
-        let id = found.connection_id().unwrap_or(leader.into());
+        let id = state.connection_id().unwrap_or(leader.into());
         let node = self.connections.get(&id);
         let seen = self.stats.brokers.get(&id);
         if later(node.and_then(|node| node.not_before))
@@ -228,7 +228,7 @@ impl ConsumerState {
         // known to have none.
         let overdue = asked.is_some_and(|since| now.saturating_duration_since(since) > self.rules.max_wait + LATE);
         let doubtful = overdue || seen.is_some_and(|seen| seen.error.is_some());
-        let end = found.offsets.end(self.rules.isolation);
+        let end = state.offsets.end(self.rules.isolation);
         if !doubtful && end.is_some_and(|end| handed.is_some_and(|handed| handed >= end)) {
             return (WaitReason::Records, None);
         }
@@ -243,40 +243,40 @@ impl ConsumerState {
         let (mut new, mut moving, mut longest) = (false, Vec::new(), Duration::ZERO);
         let partitions: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
         for partition in partitions {
-            let Some(found) = self.partitions.get(&partition) else { continue };
-            let (waiting, _) = self.waiting(found, now);
-            let handed = found.progress.as_ref().map_or(-1, |lease| lease.delivered());
-            let fetched = if let FetchState::Fetching { offset, .. } = found.position.state() { offset } else { -1 };
-            let Some(found) = self.partitions.get_mut(&partition) else { continue };
-            let progress = &mut found.offsets.progress;
+            let Some(state) = self.partitions.get(&partition) else { continue };
+            let (waiting, _) = self.waiting(state, now);
+            let handed = state.progress.as_ref().map_or(-1, |progress| progress.delivered());
+            let fetched = if let FetchState::Fetching { offset, .. } = state.position.state() { offset } else { -1 };
+            let Some(state) = self.partitions.get_mut(&partition) else { continue };
+            let sample = &mut state.offsets.sample;
             let (reason, at) = (waiting.name(), (handed, fetched));
-            let moved = progress.at != Some(at);
-            if moved || progress.reason != reason {
-                progress.since = Some(now);
+            let moved = sample.at != Some(at);
+            if moved || sample.reason != reason {
+                sample.since = Some(now);
             }
-            if progress.reason != reason {
+            if sample.reason != reason {
                 event!(DEBUG, self.rules.origin, %partition, reason, error = error_field(&waiting), "waits");
             }
             // Reasons may come and go in turn (an attempt, a wait, an attempt …): that is no
-            // progress.
+            // sample.
             if moved || waiting.is_for_user() || waiting.is_idle() {
-                if progress.warned {
-                    let stuck = progress.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+                if sample.warned {
+                    let stuck = sample.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
                     longest = longest.max(stuck);
                     moving.push(partition.clone());
                 }
-                (progress.stuck, progress.warned) = (Some(now), false);
+                (sample.stuck, sample.warned) = (Some(now), false);
             }
-            (progress.at, progress.reason) = (Some(at), reason);
-            let stuck = progress.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            (sample.at, sample.reason) = (Some(at), reason);
+            let stuck = sample.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
             // Of a topic that is not there, the topic is told.
             if stuck < patience || self.wanted_topics.is_absent(&partition.topic) {
                 continue;
             }
-            new |= !progress.warned;
+            new |= !sample.warned;
             let error = match waiting {
                 WaitReason::BackingOff(error) => Some(error),
-                _ => found.offsets.error.clone(),
+                _ => state.offsets.error.clone(),
             };
             let cause = match &error {
                 Some(error) => error.code().map_or_else(|| format!("{:?}", error.kind()), |code| code.to_string()),
@@ -292,8 +292,8 @@ impl ConsumerState {
                 stall.write(cause, &self.rules.origin);
             }
             for partition in stalls.into_values().flat_map(|stall| stall.partitions) {
-                if let Some(found) = self.partitions.get_mut(&partition) {
-                    found.offsets.progress.warned = true;
+                if let Some(state) = self.partitions.get_mut(&partition) {
+                    state.offsets.sample.warned = true;
                 }
             }
         }
@@ -308,19 +308,19 @@ impl ConsumerState {
     /// Every partition's status.
     pub(super) fn status(&mut self, patience: Duration, now: Instant) -> Vec<(TopicPartition, PartitionStatus)> {
         self.observe(patience, now);
-        let status = |(partition, found): (&TopicPartition, &PartitionState)| {
-            let since = found.offsets.progress.since;
-            let (waiting, until) = self.waiting(found, now);
+        let status = |(partition, state): (&TopicPartition, &PartitionState)| {
+            let since = state.offsets.sample.since;
+            let (waiting, until) = self.waiting(state, now);
             let status = PartitionStatus {
                 waiting,
                 next_attempt_in: until.map(|until| until.saturating_duration_since(now)),
                 waiting_for: since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
-                position: found.progress.as_ref().map(|lease| lease.delivered()),
-                committed: found.committed,
+                position: state.progress.as_ref().map(|progress| progress.delivered()),
+                committed: state.committed,
                 lag: self.lag(partition),
-                buffered_bytes: found.queue.bytes() as u64,
-                broker: found.broker,
-                split_off: found.split.is_some(),
+                buffered_bytes: state.queue.bytes() as u64,
+                broker: state.broker,
+                split_off: state.split.is_some(),
             };
             (partition.clone(), status)
         };
@@ -333,19 +333,19 @@ impl ConsumerState {
         self.stats.rebalances.write_to(now, &mut metrics);
         metrics.buffered_bytes = self.budget.used() as u64;
         metrics.buffer_total_bytes = self.rules.queued_bytes as u64;
-        let of = |(partition, found): (&TopicPartition, &PartitionState)| {
-            let position = found.progress.as_ref().map(|lease| lease.delivered());
-            let start = Some(found.offsets.log_start).filter(|start| *start >= 0);
+        let of = |(partition, state): (&TopicPartition, &PartitionState)| {
+            let position = state.progress.as_ref().map(|progress| progress.delivered());
+            let start = Some(state.offsets.log_start).filter(|start| *start >= 0);
             let lead = position.zip(start).map(|(position, start)| position.saturating_sub(start));
             let counted = PartitionMetrics {
                 position,
                 lag: self.lag(partition),
                 lead: lead.map(|lead| u64::try_from(lead).unwrap_or(0)),
-                buffered_bytes: found.queue.bytes() as u64,
-                records_consumed: found.delivered.load(Relaxed),
-                records_fetched: found.offsets.records,
-                bytes_fetched: found.offsets.bytes,
-                batches_fetched: found.offsets.batches,
+                buffered_bytes: state.queue.bytes() as u64,
+                records_consumed: state.delivered.load(Relaxed),
+                records_fetched: state.offsets.records,
+                bytes_fetched: state.offsets.bytes,
+                batches_fetched: state.offsets.batches,
             };
             (partition.clone(), counted)
         };

@@ -40,9 +40,9 @@ impl Stream for RecordStream<'_> {
         if this.ended {
             return Poll::Ready(None);
         }
-        let inbox = &*this.shared.buffer;
+        let buffer = &*this.shared.buffer;
         if this.one_reader.is_none() {
-            match inbox.start_reading() {
+            match buffer.start_reading() {
                 Ok(reading) => this.one_reader = Some(reading),
                 Err(error) => {
                     this.ended = true;
@@ -50,7 +50,7 @@ impl Stream for RecordStream<'_> {
                 }
             }
         } else {
-            inbox.complete_delivered();
+            buffer.complete_delivered();
         }
         this.burst += 1;
         if this.burst > BURST {
@@ -62,7 +62,7 @@ impl Stream for RecordStream<'_> {
         if let Some(group) = group {
             group.record_poll();
         }
-        let next = inbox.reader().poll_record(inbox, cx);
+        let next = buffer.reader().poll_record(buffer, cx);
         match &next {
             Poll::Pending => {
                 this.burst = 0;

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::{cluster::TopicMetadata, error::ErrorCode};
 
-    fn picture(topics: &[(&str, bool, ErrorCode)]) -> Metadata {
+    fn metadata_with(topics: &[(&str, bool, ErrorCode)]) -> Metadata {
         let mut metadata = Metadata::default();
         for &(name, internal, error) in topics {
             let name: Arc<str> = name.into();
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn regex_is_anchored_at_start_only() {
         let subscription = Subscription::parse(["^audit", "^a.*[Tt]opic$", "plain"]).unwrap();
-        let metadata = picture(&[
+        let metadata = metadata_with(&[
             ("audit-1", false, ErrorCode::NONE),
             ("my-audit", false, ErrorCode::NONE),
             ("aTopic", false, ErrorCode::NONE),
@@ -182,7 +182,7 @@ mod tests {
     fn alternatives_keep_their_own_anchor() {
         // `^a|b` looks for an `a` at the start or a `b` anywhere, as every regular expression does.
         let subscription = Subscription::parse(["^a|b"]).unwrap();
-        let metadata = picture(&[("a1", false, ErrorCode::NONE), ("xb", false, ErrorCode::NONE)]);
+        let metadata = metadata_with(&[("a1", false, ErrorCode::NONE), ("xb", false, ErrorCode::NONE)]);
         assert_eq!(names(subscription.topics(&metadata, true)), ["a1", "xb"]);
     }
 
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn internal_topics_match_only_when_requested() {
         let subscription = Subscription::parse(["^.*"]).unwrap();
-        let metadata = picture(&[("__consumer_offsets", true, ErrorCode::NONE), ("t", false, ErrorCode::NONE)]);
+        let metadata = metadata_with(&[("__consumer_offsets", true, ErrorCode::NONE), ("t", false, ErrorCode::NONE)]);
         assert_eq!(names(subscription.topics(&metadata, true)), ["t"]);
         assert_eq!(names(subscription.topics(&metadata, false)), ["__consumer_offsets", "t"]);
         let by_name = Subscription::parse(["__consumer_offsets"]).unwrap();

@@ -24,8 +24,8 @@ impl ConsumerState {
     /// Nothing more is handed out; what was handed out can still be committed.
     pub(super) fn close_reading(&mut self) {
         self.ended = true;
-        for lease in self.partitions.values().filter_map(|found| found.progress.as_ref()) {
-            lease.withhold();
+        for progress in self.partitions.values().filter_map(|state| state.progress.as_ref()) {
+            progress.withhold();
         }
         self.wake_reader();
         self.wake_splits();
@@ -66,7 +66,7 @@ impl ConsumerState {
     /// Whether the reader of all that is not split off waits right now for records: where there is
     /// nothing of it, it only listens.
     pub(super) fn reader_waits(&self) -> bool {
-        self.reader.is_some() && self.partitions.values().any(|found| found.split.is_none())
+        self.reader.is_some() && self.partitions.values().any(|state| state.split.is_none())
     }
 
     pub(super) fn wake_reader(&mut self) {
@@ -96,10 +96,10 @@ impl ConsumerState {
         {
             errors.push(failure.clone());
         }
-        for (partition, found) in &mut self.partitions {
-            let long = found.leaderless_since.is_some_and(|since| now.saturating_duration_since(since) >= patience);
+        for (partition, state) in &mut self.partitions {
+            let long = state.leaderless_since.is_some_and(|since| now.saturating_duration_since(since) >= patience);
             // Of a topic that is not there, the topic is told and not each of its partitions.
-            if !long || found.reported || self.wanted_topics.is_absent(&partition.topic) {
+            if !long || state.reported || self.wanted_topics.is_absent(&partition.topic) {
                 continue;
             }
             match &failure {
@@ -111,7 +111,7 @@ impl ConsumerState {
                 // The first look is still under way: it is not the partition that is missing.
                 None if !self.has_metadata => {}
                 _ => {
-                    found.reported = true;
+                    state.reported = true;
                     of_partitions.push((partition.clone(), Error::new(
                         ErrorKind::UnknownTopicOrPartition,
                         format!(
@@ -129,7 +129,7 @@ impl ConsumerState {
             let split = self
                 .partitions
                 .iter()
-                .filter(|(partition, found)| found.split.is_some() && topics.contains(&partition.topic));
+                .filter(|(partition, state)| state.split.is_some() && topics.contains(&partition.topic));
             let split: Vec<TopicPartition> = split.map(|(partition, _)| partition.clone()).collect();
             // Their readers hear of nothing else.
             split.iter().for_each(|partition| self.push_partition_error(partition, error.clone()));
@@ -147,6 +147,6 @@ impl ConsumerState {
 
     /// Whether some partition has no leader that is known.
     pub(super) fn lacks_leaders(&self) -> bool {
-        self.partitions.values().any(|found| found.leader.is_none())
+        self.partitions.values().any(|state| state.leader.is_none())
     }
 }

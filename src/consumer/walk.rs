@@ -52,16 +52,16 @@ pub(super) struct ScannedSlice {
 /// Walks a slice. `aborted` are the aborted transactions that the broker named for it, by producer
 /// id and first offset, in any order.
 pub(super) fn scan_batches(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i64)]) -> ScannedSlice {
-    let mut walk = ScannedSlice { bytes: records.len(), ..ScannedSlice::default() };
+    let mut scan = ScannedSlice { bytes: records.len(), ..ScannedSlice::default() };
     let mut transactions = AbortedTransactions::new(aborted);
     let mut batches = Batches::new(records);
     while let Some(batch) = batches.next() {
         let batch = match batch {
             Ok(batch) => batch,
             Err(error) => {
-                let end = batches.next_sound(walk.next_offset.map_or(0, |next| next.saturating_add(1)));
-                walk.entries.push(ScannedEntry::Corrupt { error, end });
-                return walk;
+                let end = batches.next_sound(scan.next_offset.map_or(0, |next| next.saturating_add(1)));
+                scan.entries.push(ScannedEntry::Corrupt { error, end });
+                return scan;
             }
         };
         let next = batch.header.next_offset();
@@ -72,33 +72,33 @@ pub(super) fn scan_batches(records: Bytes, isolation: IsolationLevel, aborted: &
         let wanted = match wanted {
             Ok(wanted) => wanted,
             Err(error) => {
-                walk.entries.push(ScannedEntry::Corrupt { error, end: Some(next) });
-                return walk;
+                scan.entries.push(ScannedEntry::Corrupt { error, end: Some(next) });
+                return scan;
             }
         };
         let epoch = batch.header.partition_leader_epoch;
-        if walk.epochs.last().is_none_or(|(_, last)| *last != epoch) {
-            walk.epochs.push((batch.header.base_offset.max(walk.next_offset.unwrap_or(0)), epoch));
+        if scan.epochs.last().is_none_or(|(_, last)| *last != epoch) {
+            scan.epochs.push((batch.header.base_offset.max(scan.next_offset.unwrap_or(0)), epoch));
         }
         // Offsets that go back are an older part of the log again: reading goes on behind all of
         // it.
-        let next = walk.next_offset.map_or(next, |before| before.max(next));
-        walk.next_offset = Some(next);
-        walk.largest_batch = walk.largest_batch.max(batch.bytes().len());
+        let next = scan.next_offset.map_or(next, |before| before.max(next));
+        scan.next_offset = Some(next);
+        scan.largest_batch = scan.largest_batch.max(batch.bytes().len());
         // A message set's wrapper does not say how many records it holds; a v2 batch does, and may
         // be empty.
         let empty = batch.header.magic == 2 && batch.header.record_count == 0;
         if wanted && !empty {
-            walk.entries.push(ScannedEntry::Batch(batch));
-        } else if let Some(ScannedEntry::Skip(to)) = walk.entries.last_mut() {
+            scan.entries.push(ScannedEntry::Batch(batch));
+        } else if let Some(ScannedEntry::Skip(to)) = scan.entries.last_mut() {
             *to = next;
         } else {
-            walk.entries.push(ScannedEntry::Skip(next));
+            scan.entries.push(ScannedEntry::Skip(next));
         }
     }
-    walk.too_small = walk.next_offset.is_none() && batches.remaining() > 0;
-    walk.resync_offset = if walk.too_small { batches.next_sound(0) } else { None };
-    walk
+    scan.too_small = scan.next_offset.is_none() && batches.remaining() > 0;
+    scan.resync_offset = if scan.too_small { batches.next_sound(0) } else { None };
+    scan
 }
 
 /// Which producers' transactions are open and known to end in an abort, at the current place of the
@@ -168,8 +168,8 @@ mod tests {
         wire::batch::BatchHeader,
     };
 
-    fn shown(walk: &ScannedSlice) -> String {
-        let steps: Vec<_> = walk
+    fn shown(scan: &ScannedSlice) -> String {
+        let steps: Vec<_> = scan
             .entries
             .iter()
             .map(|step| match step {
@@ -179,7 +179,7 @@ mod tests {
                 ScannedEntry::Corrupt { end: None, .. } => "!".to_owned(),
             })
             .collect();
-        format!("{} next {:?}", steps.join(" "), walk.next_offset)
+        format!("{} next {:?}", steps.join(" "), scan.next_offset)
     }
 
     fn read(parts: &[Bytes], isolation: IsolationLevel, aborted: &[(i64, i64)]) -> String {

@@ -314,7 +314,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn picture(topics: &[(&str, ErrorCode)]) -> Metadata {
+    fn metadata_with(topics: &[(&str, ErrorCode)]) -> Metadata {
         let mut metadata = Metadata::default();
         for &(name, error) in topics {
             let name: Arc<str> = name.into();
@@ -337,7 +337,7 @@ mod tests {
     fn missing_topics_are_reported_once_after_grace() {
         let (mut wanted, start) = (wanted(&["a", "b"]), Instant::now());
         assert_eq!((wanted.presence(), wanted.next_due()), (Presence::Unknown, None));
-        let both = picture(&[("a", MISSING), ("b", MISSING)]);
+        let both = metadata_with(&[("a", MISSING), ("b", MISSING)]);
         wanted.update(&both, BTreeSet::new(), start);
         assert_eq!((wanted.presence(), wanted.next_due()), (Presence::None, Some(start + 30 * SECOND)));
         assert!(wanted.report_missing(start + 29 * SECOND).is_empty());
@@ -352,7 +352,7 @@ mod tests {
     fn refused_topic_is_reported_with_error_code() {
         let (mut wanted, start) = (wanted(&["a", "b"]), Instant::now());
         let code = ErrorCode::LEADER_NOT_AVAILABLE;
-        wanted.update(&picture(&[("a", code), ("b", ErrorCode::NONE)]), BTreeSet::new(), start);
+        wanted.update(&metadata_with(&[("a", code), ("b", ErrorCode::NONE)]), BTreeSet::new(), start);
         assert_eq!((wanted.presence(), wanted.next_due()), (Presence::Some, Some(start + 30 * SECOND)));
         assert!(!wanted.is_absent("a"), "it may be there in a moment");
         let told = wanted.report_missing(start + 30 * SECOND);
@@ -363,10 +363,10 @@ mod tests {
     #[test]
     fn created_topic_without_leader_stays_missing() {
         let (mut wanted, start) = (wanted(&["a"]), Instant::now());
-        wanted.update(&picture(&[("a", MISSING)]), BTreeSet::new(), start);
-        wanted.update(&picture(&[("a", ErrorCode::LEADER_NOT_AVAILABLE)]), BTreeSet::new(), start + SECOND);
+        wanted.update(&metadata_with(&[("a", MISSING)]), BTreeSet::new(), start);
+        wanted.update(&metadata_with(&[("a", ErrorCode::LEADER_NOT_AVAILABLE)]), BTreeSet::new(), start + SECOND);
         assert_eq!(wanted.presence(), Presence::None);
-        wanted.update(&picture(&[("a", ErrorCode::NONE)]), BTreeSet::new(), start + 2 * SECOND);
+        wanted.update(&metadata_with(&[("a", ErrorCode::NONE)]), BTreeSet::new(), start + 2 * SECOND);
         assert_eq!(wanted.presence(), Presence::Some);
     }
 
@@ -377,7 +377,7 @@ mod tests {
         let mut told = Vec::new();
         for (at, code) in (0..).step_by(100).zip(states) {
             let now = start + at * SECOND;
-            wanted.update(&picture(&[("a", code)]), BTreeSet::new(), now);
+            wanted.update(&metadata_with(&[("a", code)]), BTreeSet::new(), now);
             assert!(wanted.report_missing(now).is_empty(), "the grace begins anew");
             told.extend(wanted.report_missing(now + 50 * SECOND).into_iter().map(|(error, _)| error.kind()));
         }
@@ -388,9 +388,9 @@ mod tests {
     #[test]
     fn transient_errors_do_not_change_state() {
         let (mut wanted, start) = (wanted(&["a"]), Instant::now());
-        wanted.update(&picture(&[("a", MISSING)]), BTreeSet::new(), start);
-        wanted.update(&picture(&[("a", ErrorCode::LEADER_NOT_AVAILABLE)]), BTreeSet::new(), start + SECOND);
-        wanted.update(&picture(&[]), BTreeSet::new(), start + 2 * SECOND);
+        wanted.update(&metadata_with(&[("a", MISSING)]), BTreeSet::new(), start);
+        wanted.update(&metadata_with(&[("a", ErrorCode::LEADER_NOT_AVAILABLE)]), BTreeSet::new(), start + SECOND);
+        wanted.update(&metadata_with(&[]), BTreeSet::new(), start + 2 * SECOND);
         assert_eq!(wanted.status(start + 3 * SECOND)["a"].state, TopicState::Missing);
         assert_eq!(wanted.status(start + 3 * SECOND)["a"].for_how_long, 3 * SECOND);
     }
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn watches_topics_only_while_assigned() {
         let (mut wanted, start) = (wanted(&[]), Instant::now());
-        let gone = picture(&[("a", MISSING)]);
+        let gone = metadata_with(&[("a", MISSING)]);
         wanted.update(&gone, BTreeSet::from(["a".into()]), start);
         assert!(wanted.is_absent("a") && wanted.any_absent());
         wanted.update(&gone, BTreeSet::new(), start + SECOND);
@@ -409,10 +409,10 @@ mod tests {
     fn unmatched_pattern_is_status_not_error() {
         let (mut wanted, start) = (wanted(&["^audit", "^x"]), Instant::now());
         assert_eq!(wanted.presence(), Presence::Unknown);
-        wanted.update(&picture(&[("orders", ErrorCode::NONE)]), BTreeSet::new(), start);
+        wanted.update(&metadata_with(&[("orders", ErrorCode::NONE)]), BTreeSet::new(), start);
         assert_eq!((wanted.presence(), wanted.unmatched().len()), (Presence::None, 2));
         assert!(wanted.report_missing(start + 60 * SECOND).is_empty());
-        wanted.update(&picture(&[("audit-1", ErrorCode::NONE)]), BTreeSet::new(), start + 61 * SECOND);
+        wanted.update(&metadata_with(&[("audit-1", ErrorCode::NONE)]), BTreeSet::new(), start + 61 * SECOND);
         assert_eq!((wanted.presence(), wanted.unmatched()), (Presence::Some, vec!["^x".to_owned()]));
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct PartitionOffsets {
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) batches: u64,
-    pub(super) progress: ProgressSample,
+    pub(super) sample: ProgressSample,
 }
 
 impl Default for PartitionOffsets {
@@ -51,7 +51,7 @@ impl Default for PartitionOffsets {
             records: 0,
             bytes: 0,
             batches: 0,
-            progress: ProgressSample::default(),
+            sample: ProgressSample::default(),
         }
     }
 }
@@ -161,10 +161,10 @@ impl ConsumerState {
         &mut self,
         partition: &TopicPartition,
         head: &FetchPartitionResponse,
-        walk: &ScannedSlice,
+        scan: &ScannedSlice,
     ) {
-        let Some(found) = self.partitions.get_mut(partition) else { return };
-        let (seen, sums) = (&mut found.offsets, &mut self.stats.sums);
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        let (seen, sums) = (&mut state.offsets, &mut self.stats.sums);
         if !head.error.is_ok() {
             seen.error = Some(Error::broker(head.error, format_args!("fetch of {partition}")));
             *sums.errors.entry(head.error).or_default() += 1;
@@ -180,7 +180,7 @@ impl ConsumerState {
                 *known = said;
             }
         }
-        for step in &walk.entries {
+        for step in &scan.entries {
             match step {
                 ScannedEntry::Batch(batch) => {
                     let records = u64::try_from(batch.header.record_count).unwrap_or(0);
@@ -200,12 +200,12 @@ impl ConsumerState {
     /// Tells the reader, where it wants to know, that a partition was fetched to its end.
     pub(super) fn report_partition_end(&mut self, partition: &TopicPartition) {
         let (eof, isolation) = (self.rules.partition_eof, self.rules.isolation);
-        let Some(found) = self.partitions.get_mut(partition).filter(|_| eof) else { return };
-        let FetchState::Fetching { offset, .. } = found.position.state() else { return };
-        let at_end = found.offsets.end(isolation).is_some_and(|end| offset >= end);
-        if at_end && found.offsets.reported_end != offset {
-            found.offsets.reported_end = offset;
-            found.queue.push_end(offset);
+        let Some(state) = self.partitions.get_mut(partition).filter(|_| eof) else { return };
+        let FetchState::Fetching { offset, .. } = state.position.state() else { return };
+        let at_end = state.offsets.end(isolation).is_some_and(|end| offset >= end);
+        if at_end && state.offsets.reported_end != offset {
+            state.offsets.reported_end = offset;
+            state.queue.push_end(offset);
             self.enqueue_for_delivery(partition);
             self.wake_reader_of(partition);
         }
@@ -213,9 +213,9 @@ impl ConsumerState {
 
     /// How far the reader is behind the end.
     pub(super) fn lag(&self, partition: &TopicPartition) -> Option<u64> {
-        let found = self.partitions.get(partition)?;
-        let end = found.offsets.end(self.rules.isolation)?;
-        let position = found.progress.as_ref()?.delivered();
+        let state = self.partitions.get(partition)?;
+        let end = state.offsets.end(self.rules.isolation)?;
+        let position = state.progress.as_ref()?.delivered();
         Some(u64::try_from(end.saturating_sub(position)).unwrap_or(0))
     }
 

@@ -295,7 +295,7 @@ impl Cluster {
     /// name, or a classic one.
     pub fn consumer_group(&self, group: &str) -> Option<ConsumerGroupView> {
         let mut state = self.shared.lock();
-        state.consumer_group(group, now()).map(|(found, picture, _)| found.view(&picture))
+        state.consumer_group(group, now()).map(|(found, metadata, _)| found.view(&metadata))
     }
 
     /// What a group committed for a partition.

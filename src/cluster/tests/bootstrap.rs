@@ -71,9 +71,9 @@ async fn skips_unreachable_bootstrap_addresses() {
         settings.bootstrap_servers.push("nowhere:9092".to_owned());
         settings.seed = Some(seed);
         let client = Client::new(settings).unwrap();
-        let picture = client.newer_metadata(0, in_secs(5)).await.unwrap();
-        assert!(picture.brokers.contains_key(&9092));
-        assert_eq!(picture.controller, Some(9092));
+        let metadata = client.newer_metadata(0, in_secs(5)).await.unwrap();
+        assert!(metadata.brokers.contains_key(&9092));
+        assert_eq!(metadata.controller, Some(9092));
     }
 }
 
@@ -242,8 +242,8 @@ async fn callers_share_connection_of_same_kind() {
     let mut listener = listen(&network, 9093);
     let calls = (0..10).map(|i| {
         let client = client.clone();
-        let lane = if i < 5 { ConnectionKind::Group } else { ConnectionKind::Join };
-        tokio::spawn(async move { client.send(to(9093, lane, 30), |_| HeartbeatRequest::default()).await })
+        let kind = if i < 5 { ConnectionKind::Group } else { ConnectionKind::Join };
+        tokio::spawn(async move { client.send(to(9093, kind, 30), |_| HeartbeatRequest::default()).await })
     });
     let calls = calls.collect::<Vec<_>>();
     for _ in 0..2 {

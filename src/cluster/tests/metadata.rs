@@ -64,10 +64,10 @@ async fn waits_until_missing_topic_exists() {
         }),
     );
     let client = connected(&network, &[9092]).await;
-    let picture = client.topic("orders", in_secs(60)).await.unwrap();
-    assert_eq!(picture.leader("orders", 0), Some((9092, 0)));
+    let metadata = client.topic("orders", in_secs(60)).await.unwrap();
+    assert_eq!(metadata.leader("orders", 0), Some((9092, 0)));
     assert!(client.metadata_failure().is_none());
-    assert_eq!(client.topic("orders", in_secs(0)).await.unwrap().version, picture.version, "it is there by now");
+    assert_eq!(client.topic("orders", in_secs(0)).await.unwrap().version, metadata.version, "it is there by now");
     let asked = asked.lock().unwrap();
     assert_eq!(asked[0].as_deref(), Some(&[][..]));
     assert_eq!(asked.len(), 4);
@@ -214,8 +214,8 @@ async fn replaced_cluster_is_reached_by_rebootstrap() {
     }
     let _second = serve(listen(&network, 9092), metadata(|_, _| brokers(&[9094])));
     let _other = serve(listen(&network, 9094), metadata(|_, _| brokers(&[9094])));
-    let picture = client.newer_metadata(client.metadata().version, in_secs(10)).await.unwrap();
-    assert_eq!(picture.brokers.keys().collect::<Vec<_>>(), [&9094]);
+    let metadata = client.newer_metadata(client.metadata().version, in_secs(10)).await.unwrap();
+    assert_eq!(metadata.brokers.keys().collect::<Vec<_>>(), [&9094]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,8 +228,8 @@ async fn rebootstrap_required_error_causes_rebootstrap() {
         metadata(|_, _| MetadataResponse { error_code: ErrorCode::REBOOTSTRAP_REQUIRED.code(), ..brokers(&[]) }),
     );
     let client = connected(&network, &[9092]).await;
-    let picture = client.newer_metadata(client.metadata().version, in_secs(10)).await.unwrap();
-    assert_eq!(picture.brokers.keys().collect::<Vec<_>>(), [&9094]);
+    let metadata = client.newer_metadata(client.metadata().version, in_secs(10)).await.unwrap();
+    assert_eq!(metadata.brokers.keys().collect::<Vec<_>>(), [&9094]);
     assert!(!stale.is_finished());
 }
 
@@ -292,7 +292,7 @@ async fn frozen_broker_does_not_block_metadata_refresh() {
     let busy = client.clone();
     tokio::spawn(async move { busy.send(to(9093, ConnectionKind::Main, 600), |_| HeartbeatRequest::default()).await });
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    let picture = client.newer_metadata(version, in_secs(10)).await.unwrap();
-    assert!(picture.brokers.contains_key(&9095));
+    let metadata = client.newer_metadata(version, in_secs(10)).await.unwrap();
+    assert!(metadata.brokers.contains_key(&9095));
     assert!(!late.is_finished());
 }

@@ -29,7 +29,7 @@ fn all(_: &str) -> bool {
     true
 }
 
-fn picture(topics: Vec<MetadataResponseTopic>) -> Metadata {
+fn metadata_with(topics: Vec<MetadataResponseTopic>) -> Metadata {
     Metadata::default().merged(response(topics), &MetadataScope::All, all)
 }
 
@@ -39,7 +39,7 @@ fn unknown(name: &str) -> MetadataResponseTopic {
 
 #[test]
 fn leader_epoch_never_decreases_per_topic_id() {
-    let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5), (2, 7)]) }]);
+    let old = metadata_with(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5), (2, 7)]) }]);
     assert_eq!(old.leader("t", 0), Some((1, 5)));
     assert_eq!(&*old.names[&id(1)], "t");
     let next = old.merged(
@@ -62,7 +62,7 @@ fn leader_epoch_never_decreases_per_topic_id() {
 
 #[test]
 fn accepts_brokers_without_epochs_or_ids() {
-    let old = picture(vec![topic("t", &[(1, -1), (2, -1)])]);
+    let old = metadata_with(vec![topic("t", &[(1, -1), (2, -1)])]);
     let next = old.merged(response(vec![topic("t", &[(3, -1), (3, -1)])]), &asked(&["t"]), all);
     assert_eq!(next.leader("t", 0), Some((3, -1)));
     let fewer = next.merged(response(vec![topic("t", &[(1, -1)])]), &asked(&["t"]), all);
@@ -71,7 +71,7 @@ fn accepts_brokers_without_epochs_or_ids() {
 
 #[test]
 fn leaderless_partition_keeps_its_epoch() {
-    let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
+    let old = metadata_with(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
     let mut leaderless = MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(-1, -1)]) };
     leaderless.partitions[0].error_code = ErrorCode::LEADER_NOT_AVAILABLE.code();
     let next = old.merged(response(vec![leaderless]), &asked(&["t"]), all);
@@ -96,7 +96,7 @@ fn leaderless_partition_keeps_its_epoch() {
 
 #[test]
 fn partial_response_keeps_recently_added_partitions() {
-    let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 0), (2, 0), (3, 0)]) }]);
+    let old = metadata_with(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 0), (2, 0), (3, 0)]) }]);
     let next = old.merged(
         response(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 0)]) }]),
         &asked(&["t"]),
@@ -109,7 +109,7 @@ fn partial_response_keeps_recently_added_partitions() {
 
 #[test]
 fn returning_topic_keeps_its_leader_epochs() {
-    let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
+    let old = metadata_with(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
     for gone in [vec![unknown("t")], vec![]] {
         let gone = old.merged(response(gone), &asked(&["t"]), all);
         assert_eq!(gone.topic("t").unwrap().error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
@@ -128,7 +128,7 @@ fn returning_topic_keeps_its_leader_epochs() {
 
 #[test]
 fn unrequested_topics_stay_while_wanted() {
-    let old = picture(vec![topic("a", &[(1, 0)]), topic("b", &[(1, 0)]), topic("c", &[(1, 0)])]);
+    let old = metadata_with(vec![topic("a", &[(1, 0)]), topic("b", &[(1, 0)]), topic("c", &[(1, 0)])]);
     let next = old.merged(response(vec![topic("a", &[(2, 1)])]), &asked(&["a"]), |name| name != "c");
     assert_eq!(next.leader("a", 0), Some((2, 1)));
     assert_eq!(next.leader("b", 0), Some((1, 0)));
@@ -171,7 +171,7 @@ fn invalid_numbers_neither_allocate_nor_panic() {
 
 #[test]
 fn accepts_named_leader_only_with_newer_epoch() {
-    let old = picture(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
+    let old = metadata_with(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
     let endpoint = |node| NodeEndpoint { node, host: "h".to_owned(), port: 9, rack: None };
     assert!(old.with_leader("t", 0, 2, 5, &[]).is_none(), "no newer epoch");
     assert!(old.with_leader("t", 0, 9, 6, &[]).is_none(), "nobody knows where broker 9 is");

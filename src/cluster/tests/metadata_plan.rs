@@ -59,7 +59,7 @@ fn names(names: &[&str]) -> MetadataScope {
     MetadataScope::Topics(names.iter().map(|name| Arc::from(*name)).collect())
 }
 
-fn picture(topics: &[(&str, i32)]) -> Metadata {
+fn metadata_with(topics: &[(&str, i32)]) -> Metadata {
     let topics = topics.iter().map(|(name, leader)| topic(name, &[(*leader, 1)])).collect();
     Metadata::default().merged(MetadataResponse { topics, ..brokers(&[1]) }, &MetadataScope::All, |_| true)
 }
@@ -71,20 +71,20 @@ fn requests_new_topic_immediately_and_alone() {
     assert!(it.plan.want(["a"], it.now));
     assert!(!it.plan.want(["a"], it.now));
     assert_eq!(it.ask(), names(&["a"]));
-    it.plan.succeeded(&names(&["a"]), &picture(&[("a", 1)]), true, it.now);
+    it.plan.succeeded(&names(&["a"]), &metadata_with(&[("a", 1)]), true, it.now);
     it.plan.want(["b"], it.now);
     assert_eq!(it.ask(), names(&["b"]));
-    it.plan.succeeded(&names(&["b"]), &picture(&[("a", 1), ("b", 1)]), true, it.now);
+    it.plan.succeeded(&names(&["b"]), &metadata_with(&[("a", 1), ("b", 1)]), true, it.now);
     it.pass(300_000);
     it.plan.want(["a", "b"], it.now);
-    assert_eq!(it.ask(), names(&["a", "b"]), "all of them when the picture is too old");
+    assert_eq!(it.ask(), names(&["a", "b"]), "all of them when the metadata is too old");
 }
 
 #[test]
 fn unchanged_metadata_slows_down_refreshes() {
     let mut it = Fixture::new();
     it.plan.want(["a"], it.now);
-    let (asked, known) = (it.ask(), picture(&[("a", 1)]));
+    let (asked, known) = (it.ask(), metadata_with(&[("a", 1)]));
     it.plan.succeeded(&asked, &known, true, it.now);
     let mut waits = Vec::new();
     for _ in 0..6 {
@@ -110,14 +110,14 @@ fn retries_topics_without_metadata_or_leader() {
     let mut it = Fixture::new();
     it.plan.want(["a", "b"], it.now);
     it.ask();
-    it.plan.succeeded(&names(&["a", "b"]), &picture(&[("a", 1)]), true, it.now);
+    it.plan.succeeded(&names(&["a", "b"]), &metadata_with(&[("a", 1)]), true, it.now);
     it.pass(200);
-    assert_eq!(it.ask(), names(&["a", "b"]), "b is not in the picture");
-    it.plan.succeeded(&names(&["a", "b"]), &picture(&[("a", 1), ("b", -1)]), true, it.now);
+    assert_eq!(it.ask(), names(&["a", "b"]), "b is not in the metadata");
+    it.plan.succeeded(&names(&["a", "b"]), &metadata_with(&[("a", 1), ("b", -1)]), true, it.now);
     it.pass(200);
     assert_eq!(it.ask(), names(&["a", "b"]), "b has no leader");
     let refused = MetadataResponseTopic { error_code: ErrorCode::TOPIC_AUTHORIZATION_FAILED.code(), ..topic("b", &[]) };
-    let refused = picture(&[("a", 1)]).merged(
+    let refused = metadata_with(&[("a", 1)]).merged(
         MetadataResponse { topics: vec![refused], ..brokers(&[1]) },
         &names(&["b"]),
         |_| true,
@@ -143,7 +143,7 @@ fn unused_topics_are_dropped_after_idle_time() {
     let mut it = Fixture::new();
     it.plan.want(["a", "b"], it.now);
     it.ask();
-    it.plan.succeeded(&names(&["a", "b"]), &picture(&[("a", 1), ("b", 1)]), true, it.now);
+    it.plan.succeeded(&names(&["a", "b"]), &metadata_with(&[("a", 1), ("b", 1)]), true, it.now);
     it.pass(299_999);
     it.plan.want(["a"], it.now);
     it.pass(1);
@@ -157,28 +157,28 @@ fn requests_unknown_topic_by_its_id() {
     let (id, other) = (Uuid::from_u128(7), Uuid::from_u128(8));
     it.plan.want(["a"], it.now);
     it.ask();
-    it.plan.succeeded(&names(&["a"]), &picture(&[("a", 1)]), true, it.now);
+    it.plan.succeeded(&names(&["a"]), &metadata_with(&[("a", 1)]), true, it.now);
     assert!(it.plan.want_ids(&[id]));
     assert!(!it.plan.want_ids(&[id]), "it is known to be wanted");
     assert_eq!(it.ask(), MetadataScope::Ids(vec![id]), "at once, and alone");
-    it.plan.succeeded(&MetadataScope::Ids(vec![id]), &picture(&[("a", 1)]), false, it.now);
+    it.plan.succeeded(&MetadataScope::Ids(vec![id]), &metadata_with(&[("a", 1)]), false, it.now);
     // The broker does not know it yet: with the rest of the picture, and paced.
     for _ in 0..3 {
         let wait = it.wait();
         assert!(wait <= Duration::from_secs(2), "{wait:?}");
         it.now += wait;
         assert_eq!(it.ask(), names(&["a"]));
-        it.plan.succeeded(&names(&["a"]), &picture(&[("a", 1)]), false, it.now);
+        it.plan.succeeded(&names(&["a"]), &metadata_with(&[("a", 1)]), false, it.now);
         assert_eq!(it.ask(), MetadataScope::Ids(vec![id]));
-        it.plan.succeeded(&MetadataScope::Ids(vec![id]), &picture(&[("a", 1)]), false, it.now);
+        it.plan.succeeded(&MetadataScope::Ids(vec![id]), &metadata_with(&[("a", 1)]), false, it.now);
     }
     let it_wait = it.wait();
     it.now += it_wait;
     it.ask();
-    it.plan.succeeded(&names(&["a"]), &picture(&[("a", 1)]), false, it.now);
+    it.plan.succeeded(&names(&["a"]), &metadata_with(&[("a", 1)]), false, it.now);
     it.ask();
     let found = MetadataResponseTopic { topic_id: id, ..topic("b", &[(1, 1)]) };
-    let known = picture(&[("a", 1)]).merged(
+    let known = metadata_with(&[("a", 1)]).merged(
         MetadataResponse { topics: vec![found], ..brokers(&[1]) },
         &MetadataScope::Ids(vec![id]),
         |name| name == "a",
@@ -200,7 +200,7 @@ fn requests_all_topics_while_wanted() {
     assert!(it.plan.want_all(true));
     assert!(!it.plan.want_all(true));
     assert_eq!(it.ask(), MetadataScope::All);
-    it.plan.succeeded(&MetadataScope::All, &picture(&[("a", 1), ("z", 1)]), true, it.now);
+    it.plan.succeeded(&MetadataScope::All, &metadata_with(&[("a", 1), ("z", 1)]), true, it.now);
     assert!(it.plan.wants("z"));
     assert_eq!(it.wait(), Duration::from_secs(300));
     assert!(!it.plan.want_all(false));

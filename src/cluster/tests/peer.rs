@@ -219,6 +219,6 @@ pub(super) fn in_secs(secs: u64) -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_secs(secs)
 }
 
-pub(super) fn to(node: i32, lane: ConnectionKind, secs: u64) -> Attempt {
-    Attempt { node, lane, timeout: Duration::from_secs(secs), max_version: None }
+pub(super) fn to(node: i32, kind: ConnectionKind, secs: u64) -> Attempt {
+    Attempt { node, kind, timeout: Duration::from_secs(secs), max_version: None }
 }

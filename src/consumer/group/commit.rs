@@ -140,7 +140,7 @@ impl Commit {
     pub(super) fn new(
         group_id: Arc<str>,
         instance_id: Option<Arc<str>>,
-        standing: &MemberSnapshot,
+        member: &MemberSnapshot,
         number: CommitNumber,
         positioned: u64,
         offsets: Vec<ToCommit>,
@@ -156,7 +156,7 @@ impl Commit {
             let message = format!("commit {partition}: its metadata has more than {LONGEST_METADATA} bytes");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        let (alone, owned) = match standing {
+        let (alone, owned) = match member {
             MemberSnapshot::NoGroup => (true, None),
             MemberSnapshot::Member { owned, .. } | MemberSnapshot::Rebalancing { owned, .. } => (false, Some(owned)),
             MemberSnapshot::Fenced => {
@@ -168,7 +168,7 @@ impl Commit {
         let (mut left, mut refused) = (BTreeMap::new(), None);
         for (partition, offset, topic_id) in offsets {
             let Some(since) = owned.map_or(Some(0), |owned| owned.get(&partition).copied()) else {
-                let error = match standing {
+                let error = match member {
                     MemberSnapshot::Rebalancing { .. } => rebalancing(&group_id),
                     _ => {
                         let message = format!("commit {partition} for group {group_id}: the partition is not owned");
@@ -245,7 +245,7 @@ impl Commit {
     /// A commit never outlives the assignment that it was made in, nor the topics: looked at before
     /// each attempt. What was taken away or made anew is left out of it, and so is what was
     /// committed for somebody who asked later.
-    pub(super) fn next_attempt(&mut self, now: &CommitContext<'_>, insistence: RetryPolicy) -> Result<AttemptDecision> {
+    pub(super) fn next_attempt(&mut self, now: &CommitContext<'_>, policy: RetryPolicy) -> Result<AttemptDecision> {
         self.pending
             .retain(|partition, wanted| !now.order.is_satisfied(partition, wanted.number, wanted.offset.offset));
         if self.pending.is_empty() {
@@ -282,7 +282,7 @@ impl Commit {
             return if self.pending.is_empty() { Ok(AttemptDecision::Finished) } else { Ok(turn) };
         }
         let error = self.error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &self.held_back);
-        if insistence != RetryPolicy::UntilTopicsExist {
+        if policy != RetryPolicy::UntilTopicsExist {
             let gone = std::mem::take(&mut self.held_back);
             self.give_up(&gone, error);
             return if self.pending.is_empty() { Ok(AttemptDecision::Finished) } else { Ok(turn) };
@@ -364,8 +364,8 @@ impl Commit {
     pub(super) fn handle_response(
         &mut self,
         response: &OffsetCommitResponse,
-        insistence: RetryPolicy,
-        picture: u64,
+        policy: RetryPolicy,
+        metadata: u64,
         order: &mut CommitOrder,
         committed: &mut Vec<CommittedOffset>,
     ) -> CommitOutcome {
@@ -402,7 +402,7 @@ impl Commit {
                 format!("commit {} for group {}: the answer leaves it out", PartitionList(&unanswered), self.group_id);
             self.give_up(&unanswered, Error::new(ErrorKind::Protocol, message));
         }
-        let goes_on = |code: ErrorCode| self.concerns_membership(code) || is_retriable(code, insistence);
+        let goes_on = |code: ErrorCode| self.concerns_membership(code) || is_retriable(code, policy);
         let (passing, for_good): (BTreeMap<_, _>, BTreeMap<_, _>) =
             refused.into_iter().partition(|(code, _)| goes_on(*code));
         for (code, partitions) in for_good {
@@ -420,7 +420,7 @@ impl Commit {
             None => {}
         }
         if passing.keys().any(|code| is_unknown_topic(*code)) {
-            self.unknown_topic_at = picture;
+            self.unknown_topic_at = metadata;
         }
         match passing.first_key_value() {
             None if self.pending.is_empty() => CommitOutcome::Finished,
@@ -481,23 +481,23 @@ enum TopicMatch {
     Another,
 }
 
-fn topic_of(wanted: &PendingOffset, partition: &TopicPartition, picture: &Metadata, doubtful: u64) -> TopicMatch {
+fn topic_of(wanted: &PendingOffset, partition: &TopicPartition, metadata: &Metadata, doubtful: u64) -> TopicMatch {
     if wanted.topic_id.is_nil() {
         return TopicMatch::Same;
     }
-    match picture.topic(&partition.topic) {
+    match metadata.topic(&partition.topic) {
         Some(topic) if !topic.id.is_nil() && topic.id != wanted.topic_id => TopicMatch::Another,
         None => TopicMatch::Missing,
         Some(topic) if topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => TopicMatch::Missing,
         // A picture from before the coordinator said that it does not know the topic.
-        Some(_) if picture.version <= doubtful => TopicMatch::Missing,
+        Some(_) if metadata.version <= doubtful => TopicMatch::Missing,
         Some(_) => TopicMatch::Same,
     }
 }
 
 /// Errors after which the same commit may be sent again, by the rules of Kafka's Java client.
-fn is_retriable(code: ErrorCode, insistence: RetryPolicy) -> bool {
-    (is_unknown_topic(code) && insistence == RetryPolicy::UntilTopicsExist)
+fn is_retriable(code: ErrorCode, policy: RetryPolicy) -> bool {
+    (is_unknown_topic(code) && policy == RetryPolicy::UntilTopicsExist)
         || code == ErrorCode::UNSTABLE_OFFSET_COMMIT
         || code == ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
         || is_not_coordinator(code)

@@ -81,12 +81,12 @@ impl GroupHandle {
     /// `NotAssigned` where a partition is not owned; `REBALANCE_IN_PROGRESS` (as
     /// [`Error::code`](crate::Error::code)) where the group is rebalancing. What is committed by
     /// itself is committed of all others, and says so in the end.
-    pub(crate) fn request_commit(&self, offsets: Vec<ToCommit>, asker: CommitOrigin) -> Result<RequestedCommit> {
+    pub(crate) fn request_commit(&self, offsets: Vec<ToCommit>, origin: CommitOrigin) -> Result<RequestedCommit> {
         let MembershipShared { settings, .. } = &*self.shared;
         let (group_id, instance_id) = (settings.group_id.clone(), settings.group_instance_id.clone());
-        let place = CommitSlot::new(&self.shared, asker.by_user);
-        let (standing, CommitOrigin { seek_epoch: positioned, .. }) = (self.shared.member(), asker);
-        let commit = Commit::new(group_id, instance_id, &standing, place.number, positioned, offsets)?;
+        let place = CommitSlot::new(&self.shared, origin.by_user);
+        let (member, CommitOrigin { seek_epoch: positioned, .. }) = (self.shared.member(), origin);
+        let commit = Commit::new(group_id, instance_id, &member, place.number, positioned, offsets)?;
         Ok(RequestedCommit { commit, _place: place })
     }
 
@@ -118,12 +118,12 @@ impl GroupHandle {
     pub(crate) async fn run_commit(
         &self,
         asked: &mut RequestedCommit,
-        insistence: RetryPolicy,
+        policy: RetryPolicy,
         deadline: Instant,
         mut hear: impl FnMut(CommitEvent) + Send,
     ) -> Result<()> {
         let commit = &mut asked.commit;
-        let once = insistence == RetryPolicy::OneResponse;
+        let once = policy == RetryPolicy::OneResponse;
         let mut pace = RetryWait::new(&self.client);
         let mut last = None;
         while Instant::now() < deadline {
@@ -131,11 +131,10 @@ impl GroupHandle {
                 return commit.result();
             }
             let Ok(attempt) = timeout_at(deadline, self.shared.attempt.lock()).await else { break };
-            let (standing, picture) = (self.shared.member(), self.client.metadata());
+            let (member, metadata) = (self.shared.member(), self.client.metadata());
             let turn = {
                 let order = self.shared.order();
-                commit
-                    .next_attempt(&CommitContext { member: &standing, metadata: &picture, order: &order }, insistence)?
+                commit.next_attempt(&CommitContext { member: &member, metadata: &metadata, order: &order }, policy)?
             };
             let identity = match turn {
                 AttemptDecision::Finished => return commit.result(),
@@ -144,13 +143,13 @@ impl GroupHandle {
                 AttemptDecision::AwaitMembership => {
                     drop(attempt);
                     // An incremental rebalance keeps the partitions and will be through in a while.
-                    let _ = timeout_at(deadline, self.shared.member_changed(&standing)).await;
+                    let _ = timeout_at(deadline, self.shared.member_changed(&member)).await;
                     continue;
                 }
                 AttemptDecision::AwaitTopic(error) => {
                     drop(attempt);
                     last = Some(error);
-                    self.wait_for_topics(picture.version, &mut pace, deadline).await;
+                    self.wait_for_topics(metadata.version, &mut pace, deadline).await;
                     continue;
                 }
             };
@@ -170,7 +169,7 @@ impl GroupHandle {
                     let mut committed = Vec::new();
                     let verdict = {
                         let mut order = self.shared.order();
-                        commit.handle_response(&response, insistence, seen, &mut order, &mut committed)
+                        commit.handle_response(&response, policy, seen, &mut order, &mut committed)
                     };
                     let through: HashSet<_> = committed.iter().map(|one| &one.partition).collect();
                     going.retain(|partition| !commit.wants(partition) && !through.contains(partition));
@@ -218,7 +217,7 @@ impl GroupHandle {
                     // In the middle of a rebalance it is said of that very one: the membership
                     // knows, and may be through with it, under the same name, before the answer is
                     // here.
-                    let midway = matches!(*standing, MemberSnapshot::Rebalancing { .. })
+                    let midway = matches!(*member, MemberSnapshot::Rebalancing { .. })
                         && said.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS);
                     if !midway {
                         let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });
@@ -230,7 +229,7 @@ impl GroupHandle {
                         MemberSnapshot::Member { identity: current, .. } if midway || *current != identity => {}
                         // It came too late for this generation; the next one will be told soon.
                         MemberSnapshot::Rebalancing { .. } => {
-                            let _ = timeout_at(deadline, self.shared.member_changed(&standing)).await;
+                            let _ = timeout_at(deadline, self.shared.member_changed(&member)).await;
                         }
                         _ => return Err(error),
                     }

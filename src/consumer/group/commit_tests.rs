@@ -39,20 +39,20 @@ fn nothing_kept() -> MemberSnapshot {
     MemberSnapshot::Rebalancing { identity: me(5), owned: Arc::default() }
 }
 
-fn of(standing: &MemberSnapshot, number: u64, offsets: impl IntoIterator<Item = ToCommit>) -> Result<Commit> {
-    by(CommitNumber { at: number, by_user: true }, standing, offsets)
+fn of(member: &MemberSnapshot, number: u64, offsets: impl IntoIterator<Item = ToCommit>) -> Result<Commit> {
+    by(CommitNumber { at: number, by_user: true }, member, offsets)
 }
 
-fn by(number: CommitNumber, standing: &MemberSnapshot, offsets: impl IntoIterator<Item = ToCommit>) -> Result<Commit> {
-    Commit::new("g".into(), Some("i".into()), standing, number, 0, offsets.into_iter().collect())
+fn by(number: CommitNumber, member: &MemberSnapshot, offsets: impl IntoIterator<Item = ToCommit>) -> Result<Commit> {
+    Commit::new("g".into(), Some("i".into()), member, number, 0, offsets.into_iter().collect())
 }
 
-fn commit(standing: &MemberSnapshot) -> Result<Commit> {
-    of(standing, 1, [tp(0), tp(1)].map(|partition| (partition, OffsetAndMetadata::new(7), OLD)))
+fn commit(member: &MemberSnapshot) -> Result<Commit> {
+    of(member, 1, [tp(0), tp(1)].map(|partition| (partition, OffsetAndMetadata::new(7), OLD)))
 }
 
 /// A picture with the topic under that id, or without it.
-fn picture(version: u64, id: Option<Uuid>) -> Metadata {
+fn metadata_with(version: u64, id: Option<Uuid>) -> Metadata {
     let topic = |id| ("t".into(), Arc::new(TopicMetadata { name: "t".into(), id, ..TopicMetadata::default() }));
     Metadata { version, topics: id.map(topic).into_iter().collect(), ..Metadata::default() }
 }
@@ -60,17 +60,14 @@ fn picture(version: u64, id: Option<Uuid>) -> Metadata {
 fn turn_in(
     commit: &mut Commit,
     standing: &MemberSnapshot,
-    picture: &Metadata,
-    insistence: RetryPolicy,
+    metadata: &Metadata,
+    policy: RetryPolicy,
 ) -> Result<AttemptDecision> {
-    commit.next_attempt(
-        &CommitContext { member: standing, metadata: picture, order: &CommitOrder::default() },
-        insistence,
-    )
+    commit.next_attempt(&CommitContext { member: standing, metadata: metadata, order: &CommitOrder::default() }, policy)
 }
 
-fn turn(commit: &mut Commit, standing: &MemberSnapshot) -> Result<AttemptDecision> {
-    turn_in(commit, standing, &picture(1, Some(OLD)), RetryPolicy::UntilCommitted)
+fn turn(commit: &mut Commit, member: &MemberSnapshot) -> Result<AttemptDecision> {
+    turn_in(commit, member, &metadata_with(1, Some(OLD)), RetryPolicy::UntilCommitted)
 }
 
 /// The name that it goes in.
@@ -102,8 +99,8 @@ fn both(code: ErrorCode) -> OffsetCommitResponse {
     response(&[(0, code), (1, code)])
 }
 
-fn answered(commit: &mut Commit, response: &OffsetCommitResponse, insistence: RetryPolicy) -> CommitOutcome {
-    commit.handle_response(response, insistence, 1, &mut CommitOrder::default(), &mut Vec::new())
+fn answered(commit: &mut Commit, response: &OffsetCommitResponse, policy: RetryPolicy) -> CommitOutcome {
+    commit.handle_response(response, policy, 1, &mut CommitOrder::default(), &mut Vec::new())
 }
 
 fn sent(commit: &Commit) -> Vec<i32> {
@@ -206,46 +203,53 @@ fn leaves_out_and_reports_reassigned_partition() {
 
 #[test]
 fn fails_when_topic_id_has_changed() {
-    for insistence in [RetryPolicy::OneResponse, RetryPolicy::UntilCommitted, RetryPolicy::UntilTopicsExist] {
+    for policy in [RetryPolicy::OneResponse, RetryPolicy::UntilCommitted, RetryPolicy::UntilTopicsExist] {
         let mut made = commit(&member(5)).unwrap();
-        let turn = turn_in(&mut made, &member(5), &picture(2, Some(NEW)), insistence);
+        let turn = turn_in(&mut made, &member(5), &metadata_with(2, Some(NEW)), policy);
         assert_eq!(lost(&mut made, turn).kind(), ErrorKind::NotAssigned, "its successor is another topic");
     }
     // Where the cluster knows no ids, or nobody knew that of the topic, there is nothing to
     // compare.
     let mut made = commit(&member(5)).unwrap();
     assert!(
-        name(turn_in(&mut made, &member(5), &picture(2, Some(Uuid::nil())), RetryPolicy::UntilCommitted)).is_some()
+        name(turn_in(&mut made, &member(5), &metadata_with(2, Some(Uuid::nil())), RetryPolicy::UntilCommitted))
+            .is_some()
     );
     let nameless = [(tp(0), OffsetAndMetadata::new(7), Uuid::nil())];
     let mut made = of(&member(5), 1, nameless).unwrap();
-    assert!(name(turn_in(&mut made, &member(5), &picture(2, Some(NEW)), RetryPolicy::UntilCommitted)).is_some());
-    assert!(name(turn_in(&mut made, &member(5), &picture(2, None), RetryPolicy::UntilCommitted)).is_some());
+    assert!(name(turn_in(&mut made, &member(5), &metadata_with(2, Some(NEW)), RetryPolicy::UntilCommitted)).is_some());
+    assert!(name(turn_in(&mut made, &member(5), &metadata_with(2, None), RetryPolicy::UntilCommitted)).is_some());
 }
 
 #[test]
 fn missing_topic_waits_for_metadata_or_fails() {
-    for insistence in [RetryPolicy::OneResponse, RetryPolicy::UntilCommitted] {
+    for policy in [RetryPolicy::OneResponse, RetryPolicy::UntilCommitted] {
         let mut made = commit(&member(5)).unwrap();
-        let turn = turn_in(&mut made, &member(5), &picture(2, None), insistence);
+        let turn = turn_in(&mut made, &member(5), &metadata_with(2, None), policy);
         let error = lost(&mut made, turn);
         assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), "{error}");
     }
     let patient = RetryPolicy::UntilTopicsExist;
     let mut made = commit(&member(5)).unwrap();
-    assert!(matches!(turn_in(&mut made, &member(5), &picture(2, None), patient), Ok(AttemptDecision::AwaitTopic(_))));
+    assert!(matches!(
+        turn_in(&mut made, &member(5), &metadata_with(2, None), patient),
+        Ok(AttemptDecision::AwaitTopic(_))
+    ));
     assert!(sent(&made).is_empty());
-    assert!(name(turn_in(&mut made, &member(5), &picture(3, Some(OLD)), patient)).is_some(), "it was there all along");
+    assert!(
+        name(turn_in(&mut made, &member(5), &metadata_with(3, Some(OLD)), patient)).is_some(),
+        "it was there all along"
+    );
     assert_eq!(sent(&made), [0, 1]);
     // The coordinator does not know it: a picture from before that says nothing.
     let unknown = both(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     let verdict = made.handle_response(&unknown, patient, 3, &mut CommitOrder::default(), &mut Vec::new());
     assert!(matches!(verdict, CommitOutcome::Retry { find_coordinator: false, .. }), "{verdict:?}");
     assert!(matches!(
-        turn_in(&mut made, &member(5), &picture(3, Some(OLD)), patient),
+        turn_in(&mut made, &member(5), &metadata_with(3, Some(OLD)), patient),
         Ok(AttemptDecision::AwaitTopic(_))
     ));
-    assert!(name(turn_in(&mut made, &member(5), &picture(4, Some(OLD)), patient)).is_some());
+    assert!(name(turn_in(&mut made, &member(5), &metadata_with(4, Some(OLD)), patient)).is_some());
 }
 
 fn response_by_id(id: Uuid, code: ErrorCode) -> OffsetCommitResponse {
@@ -295,11 +299,11 @@ fn unknown_topic_id_waits_for_metadata() {
     let verdict = made.handle_response(&unknown, patient, 3, &mut CommitOrder::default(), &mut Vec::new());
     assert!(matches!(verdict, CommitOutcome::Retry { find_coordinator: false, .. }), "{verdict:?}");
     assert!(matches!(
-        turn_in(&mut made, &member(5), &picture(3, Some(OLD)), patient),
+        turn_in(&mut made, &member(5), &metadata_with(3, Some(OLD)), patient),
         Ok(AttemptDecision::AwaitTopic(_))
     ));
     assert_eq!(made.max_version(), None, "not by name");
-    let turn = turn_in(&mut made, &member(5), &picture(4, Some(NEW)), patient);
+    let turn = turn_in(&mut made, &member(5), &metadata_with(4, Some(NEW)), patient);
     assert_eq!(lost(&mut made, turn).kind(), ErrorKind::NotAssigned, "the topic was made anew");
 }
 
@@ -327,10 +331,12 @@ fn skips_partitions_committed_by_later_commit() {
     let mut order = CommitOrder::default();
     let (mut earlier, later) = (commit(&member(5)).unwrap(), CommitNumber { at: 2, by_user: true });
     order.committed(&tp(0), later, 7);
-    let (standing, picture) = (member(5), picture(1, Some(OLD)));
+    let (standing, metadata) = (member(5), metadata_with(1, Some(OLD)));
     let mut turn = |order: &CommitOrder| {
-        let turn = earlier
-            .next_attempt(&CommitContext { member: &standing, metadata: &picture, order }, RetryPolicy::UntilCommitted);
+        let turn = earlier.next_attempt(
+            &CommitContext { member: &standing, metadata: &metadata, order },
+            RetryPolicy::UntilCommitted,
+        );
         (turn.unwrap(), sent(&earlier))
     };
     assert!(matches!(turn(&order), (AttemptDecision::Send(_), left) if left == [1]));

@@ -40,9 +40,9 @@ impl TopicIds {
     ///
     /// The id of a topic that the metadata has no more is remembered: by name, its successor would
     /// be asked for.
-    pub(super) fn learn(&mut self, picture: &Metadata, partitions: &[TopicPartition]) -> Option<Self> {
+    pub(super) fn learn(&mut self, metadata: &Metadata, partitions: &[TopicPartition]) -> Option<Self> {
         for partition in partitions {
-            if let Some(topic) = picture.topic(&partition.topic).filter(|topic| !topic.id.is_nil()) {
+            if let Some(topic) = metadata.topic(&partition.topic).filter(|topic| !topic.id.is_nil()) {
                 self.0.insert(partition.topic.clone(), topic.id);
             }
         }
@@ -165,7 +165,7 @@ pub(super) fn fetch_answer(response: &OffsetFetchResponse, asked: &FetchOffsets<
     for fetched in partitions {
         answers.insert((fetched.topic, fetched.topic_id, fetched.partition), fetched);
     }
-    let mut found = CommittedOffsets::new();
+    let mut state = CommittedOffsets::new();
     for partition in asked.partitions {
         let by_name = answers.get(&(&*partition.topic, Uuid::nil(), partition.partition));
         let by_id = || answers.get(&("", asked.known_id(partition)?, partition.partition));
@@ -176,9 +176,9 @@ pub(super) fn fetch_answer(response: &OffsetFetchResponse, asked: &FetchOffsets<
                 Err(Error::new(ErrorKind::Protocol, message))
             }
         };
-        found.insert(partition.clone(), offset);
+        state.insert(partition.clone(), offset);
     }
-    Ok(found)
+    Ok(state)
 }
 
 impl Fetched<'_> {
@@ -239,8 +239,8 @@ mod tests {
         });
         let topic =
             OffsetFetchResponseTopics { name: text("t"), partitions: partitions.collect(), ..Default::default() };
-        let found = OffsetFetchResponseGroup { group_id: text("g"), topics: vec![topic], ..Default::default() };
-        OffsetFetchResponse { groups: vec![found], ..Default::default() }
+        let state = OffsetFetchResponseGroup { group_id: text("g"), topics: vec![topic], ..Default::default() };
+        OffsetFetchResponse { groups: vec![state], ..Default::default() }
     }
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
         assert!(!asked.request(6).require_stable);
     }
 
-    fn picture(topics: &[(&str, Uuid)]) -> Metadata {
+    fn metadata_with(topics: &[(&str, Uuid)]) -> Metadata {
         let topic = |(name, id): &(&str, Uuid)| {
             let name: Arc<str> = (*name).into();
             (name.clone(), Arc::new(TopicMetadata { name, id: *id, ..TopicMetadata::default() }))
@@ -315,9 +315,9 @@ mod tests {
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let partitions = [tp("t", 0), tp("u", 0)];
         let mut known = TopicIds::default();
-        assert!(known.learn(&picture(&[("t", one)]), &partitions).is_none());
-        assert!(known.learn(&picture(&[("t", one), ("u", Uuid::nil())]), &partitions).is_none());
-        let ids = known.learn(&picture(&[("t", one), ("u", two)]), &partitions);
+        assert!(known.learn(&metadata_with(&[("t", one)]), &partitions).is_none());
+        assert!(known.learn(&metadata_with(&[("t", one), ("u", Uuid::nil())]), &partitions).is_none());
+        let ids = known.learn(&metadata_with(&[("t", one), ("u", two)]), &partitions);
         let identity = Identity { generation: 4, member_id: "m".into() };
         let asked = FetchOffsets { ids, identity: Some(&identity), ..by_name("g", &partitions) };
         assert_eq!(asked.max_version(), None);
@@ -332,7 +332,7 @@ mod tests {
     fn matches_offsets_by_topic_id() {
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let partitions = [tp("t", 0)];
-        let ids = TopicIds::default().learn(&picture(&[("t", one)]), &partitions);
+        let ids = TopicIds::default().learn(&metadata_with(&[("t", one)]), &partitions);
         let asked = FetchOffsets { ids, ..by_name("g", &partitions) };
         let mut response = new(ErrorCode::NONE);
         (response.groups[0].topics[0].name, response.groups[0].topics[0].topic_id) = (text(""), one);
@@ -356,9 +356,9 @@ mod tests {
     fn id_of_deleted_topic_is_remembered() {
         let (one, partitions) = (Uuid::from_u128(1), [tp("t", 0)]);
         let mut known = TopicIds::default();
-        assert!(known.learn(&picture(&[]), &partitions).is_none());
-        known.learn(&picture(&[("t", one)]), &partitions).unwrap();
-        for gone in [picture(&[]), picture(&[("t", Uuid::nil())])] {
+        assert!(known.learn(&metadata_with(&[]), &partitions).is_none());
+        known.learn(&metadata_with(&[("t", one)]), &partitions).unwrap();
+        for gone in [metadata_with(&[]), metadata_with(&[("t", Uuid::nil())])] {
             let ids = known.learn(&gone, &partitions).expect("not by name, which may be another topic's");
             assert_eq!(ids.0["t"], one);
         }

@@ -21,18 +21,18 @@ pub(super) fn request_timeout(client: &Client) -> Duration {
 pub(super) async fn ask<R: Request>(
     client: &Client,
     group_id: &str,
-    lane: ConnectionKind,
+    connection: ConnectionKind,
     timeout: Duration,
     build: impl FnOnce(i16) -> R + Send,
 ) -> Result<(i32, R::Response)> {
-    ask_up_to(client, group_id, lane, timeout, None, build).await
+    ask_up_to(client, group_id, connection, timeout, None, build).await
 }
 
 /// As [`ask`], in a version of at most `max_version`.
 pub(super) async fn ask_up_to<R: Request>(
     client: &Client,
     group_id: &str,
-    lane: ConnectionKind,
+    connection: ConnectionKind,
     timeout: Duration,
     max_version: Option<i16>,
     build: impl FnOnce(i16) -> R + Send,
@@ -43,7 +43,7 @@ pub(super) async fn ask_up_to<R: Request>(
     let find = client.coordinator(CoordinatorKind::Group, group_id, found_by);
     let node = timeout_at(found_by, find).await.unwrap_or_else(|_| Err(too_late(group_id)))?;
     let left = deadline.saturating_duration_since(Instant::now());
-    let answer = client.send(Attempt { node, lane, timeout: left, max_version }, build).await;
+    let answer = client.send(Attempt { node, kind: connection, timeout: left, max_version }, build).await;
     if answer.as_ref().is_err_and(Error::is_retriable) {
         client.forget_coordinator(CoordinatorKind::Group, group_id, node);
     }

@@ -68,7 +68,7 @@ pub(super) struct GroupTask {
     /// Everything on its way; dropped with the task.
     answers: JoinSet<RequestOutcome>,
     /// Closing waits for them.
-    goodbyes: PendingLeaves,
+    leaves: PendingLeaves,
     pictures: watch::Receiver<u64>,
     subscription: Option<Subscription>,
     /// Pictures up to this version may lack topics that the expressions look for.
@@ -93,7 +93,7 @@ impl GroupTask {
         );
         Self {
             pictures: client.metadata_changes(),
-            goodbyes: PendingLeaves::new(client.clone(), shared.clone()),
+            leaves: PendingLeaves::new(client.clone(), shared.clone()),
             client,
             shared,
             commands,
@@ -132,7 +132,7 @@ impl GroupTask {
                     Ok(answer) => self.handle_response(answer),
                     Err(error) => return self.abandon(&error),
                 },
-                Some(left) = self.goodbyes.next() => {
+                Some(left) = self.leaves.next() => {
                     if let Err(error) = left {
                         warn_unconfirmed_leave(&self.shared, &error);
                     }
@@ -256,7 +256,7 @@ impl GroupTask {
 
     fn leave_group(&mut self, member_id: Arc<str>, reason: &'static str, deadline: Option<Instant>) {
         let build = move |version, settings: &_| requests::leave(version, settings, &member_id, reason);
-        self.goodbyes.leave(deadline, build, requests::read_leave);
+        self.leaves.leave(deadline, build, requests::read_leave);
     }
 
     fn handle_response(&mut self, answer: RequestOutcome) {
@@ -294,18 +294,18 @@ impl GroupTask {
     /// Tells the membership which topics are meant now. Expressions wait for a picture with all
     /// topics.
     fn match_topics(&mut self) {
-        let picture = self.client.metadata();
+        let metadata = self.client.metadata();
         let topics = match &self.subscription {
-            Some(subscription) if subscription.has_patterns() && picture.version <= self.blind_until => return,
-            Some(subscription) => Some(subscription.topics(&picture, self.shared.settings.exclude_internal_topics)),
+            Some(subscription) if subscription.has_patterns() && metadata.version <= self.blind_until => return,
+            Some(subscription) => Some(subscription.topics(&metadata, self.shared.settings.exclude_internal_topics)),
             None => None,
         };
         self.membership.subscribe(now(), topics);
     }
 
     fn check_partition_counts(&mut self) {
-        let picture = self.client.metadata();
-        self.membership.metadata_changed(now(), |topic| racks(&picture, topic));
+        let metadata = self.client.metadata();
+        self.membership.metadata_changed(now(), |topic| racks(&metadata, topic));
     }
 
     fn want_topics(&self) {
@@ -321,7 +321,7 @@ impl GroupTask {
         if let Some(Action::Leave { member_id, reason }) = self.membership.next_action() {
             self.leave_group(member_id, reason, Some(deadline));
         }
-        self.goodbyes.all(deadline).await
+        self.leaves.all(deadline).await
     }
 
     /// The ground is gone under the task: its client is closed, or its runtime ends.
@@ -351,13 +351,13 @@ fn now() -> std::time::Instant {
 async fn partition_counts(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicPartitions {
     client.want_topics(topics.iter().map(|topic| &**topic));
     let deadline = Instant::now() + COUNT_WAIT;
-    let mut picture = client.metadata();
+    let mut metadata = client.metadata();
     for _ in 0..COUNT_PICTURES {
-        if topics.iter().all(|topic| picture.topic(topic).is_some()) {
+        if topics.iter().all(|topic| metadata.topic(topic).is_some()) {
             break;
         }
-        match client.newer_metadata(picture.version, deadline).await {
-            Ok(newer) => picture = newer,
+        match client.newer_metadata(metadata.version, deadline).await {
+            Ok(newer) => metadata = newer,
             Err(error) => {
                 event!(DEBUG, client.origin(), %error, "the leader assigns without the topics that it does not know");
                 break;
@@ -365,7 +365,7 @@ async fn partition_counts(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicP
         }
     }
     let known = topics.into_iter().filter_map(|topic| {
-        let partitions = racks(&picture, &topic)?;
+        let partitions = racks(&metadata, &topic)?;
         Some((topic, partitions))
     });
     known.collect()
@@ -373,8 +373,8 @@ async fn partition_counts(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicP
 
 /// The partitions of a topic, each with the racks of its replicas; `None` where there is no such
 /// topic.
-fn racks(picture: &Metadata, topic: &str) -> Option<Vec<PartitionRacks>> {
-    let topic = picture.topic(topic).filter(|topic| topic.error.is_ok())?;
-    let rack = |replica: &i32| picture.brokers.get(replica)?.rack.clone();
+fn racks(metadata: &Metadata, topic: &str) -> Option<Vec<PartitionRacks>> {
+    let topic = metadata.topic(topic).filter(|topic| topic.error.is_ok())?;
+    let rack = |replica: &i32| metadata.brokers.get(replica)?.rack.clone();
     Some(topic.partitions.iter().map(|partition| partition.replicas.iter().filter_map(rack).collect()).collect())
 }

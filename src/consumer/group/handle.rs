@@ -130,8 +130,8 @@ impl GroupHandle {
 
     /// Where the membership stands.
     pub(crate) fn status(&self) -> GroupStatus {
-        let (standing, since) = self.shared.member_since();
-        let state = match &*standing {
+        let (member, since) = self.shared.member_since();
+        let state = match &*member {
             MemberSnapshot::NoGroup => GroupState::Unsubscribed,
             MemberSnapshot::Rebalancing { .. } => GroupState::Rebalancing,
             MemberSnapshot::Fenced => GroupState::WaitingForReader,
@@ -157,14 +157,14 @@ impl GroupHandle {
         partitions: Vec<TopicPartition>,
         deadline: Instant,
     ) -> Result<HashMap<TopicPartition, Option<OffsetAndMetadata>>> {
-        let (mut found, mut left) = (HashMap::new(), partitions);
+        let (mut state, mut left) = (HashMap::new(), partitions);
         let mut pace = RetryWait::new(&self.client);
         loop {
             let seen = self.client.metadata().version;
             let mut unknown = None;
             for (partition, offset) in self.committed_each(std::mem::take(&mut left), deadline).await? {
                 match offset {
-                    Ok(offset) => _ = found.insert(partition, offset),
+                    Ok(offset) => _ = state.insert(partition, offset),
                     Err(error) if error.code() == Some(ErrorCode::UNKNOWN_TOPIC_ID) => {
                         left.push(partition);
                         unknown = Some(error);
@@ -172,7 +172,7 @@ impl GroupHandle {
                     Err(error) => return Err(error),
                 }
             }
-            let Some(error) = unknown else { return Ok(found) };
+            let Some(error) = unknown else { return Ok(state) };
             pace.wait(deadline).await;
             match self.client.newer_metadata(seen, deadline).await {
                 Ok(_) if Instant::now() < deadline => {}
@@ -204,21 +204,21 @@ impl GroupHandle {
         let group_id = &self.shared.settings.group_id;
         let mut pace = RetryWait::new(&self.client);
         loop {
-            let (standing, picture) = (self.shared.member(), self.client.metadata());
-            let identity = standing.identity().filter(|_| self.shared.protocol == GroupProtocol::Consumer);
-            let ids = self.shared.topic_ids().learn(&picture, &partitions);
+            let (member, metadata) = (self.shared.member(), self.client.metadata());
+            let identity = member.identity().filter(|_| self.shared.protocol == GroupProtocol::Consumer);
+            let ids = self.shared.topic_ids().learn(&metadata, &partitions);
             let asked = FetchOffsets { group_id, partitions: &partitions, ids, identity };
             let route = Route::Coordinator(CoordinatorKind::Group, group_id.clone());
             let (build, check) = (|version| asked.request(version), |response: &_| fetch_check(response, group_id));
             let call =
                 self.client.call_up_to(asked.max_version(), route, ConnectionKind::Group, deadline, build, check);
             let error = match fetch_answer(&call.await?, &asked) {
-                Ok(found) => {
+                Ok(state) => {
                     let unknown = |error: &Error| error.code() == Some(ErrorCode::UNKNOWN_TOPIC_ID);
-                    if found.values().any(|offset| offset.as_ref().is_err_and(unknown)) {
+                    if state.values().any(|offset| offset.as_ref().is_err_and(unknown)) {
                         self.client.refresh_metadata();
                     }
-                    return Ok(found);
+                    return Ok(state);
                 }
                 Err(error) => error,
             };
@@ -236,7 +236,7 @@ impl GroupHandle {
             }
             pace.wait(deadline).await;
             let soon = deadline.min(Instant::now() + NEXT_EPOCH);
-            let _ = timeout_at(soon, self.shared.member_changed(&standing)).await;
+            let _ = timeout_at(soon, self.shared.member_changed(&member)).await;
             if Instant::now() >= deadline {
                 return Err(error.with_retriable(true));
             }

@@ -266,8 +266,8 @@ impl<'a> FieldReader<'a> {
         self.malformed(format_args!("fewer bytes than it announces"))
     }
 
-    fn malformed(&self, found: std::fmt::Arguments<'_>) -> Error {
-        Error::new(ErrorKind::Protocol, format!("the {} of a group member cannot be read: it has {found}", self.what))
+    fn malformed(&self, state: std::fmt::Arguments<'_>) -> Error {
+        Error::new(ErrorKind::Protocol, format!("the {} of a group member cannot be read: it has {state}", self.what))
     }
 }
 

@@ -112,25 +112,25 @@ impl MembershipShared {
 
     /// Tells the handles. Who is `subscribed` and has not begun to join waits for the first picture
     /// that expressions can be held against.
-    pub(super) fn publish(&self, standing: MemberSnapshot, subscribed: bool) {
-        self.set_member(match standing {
+    pub(super) fn publish(&self, member: MemberSnapshot, subscribed: bool) {
+        self.set_member(match member {
             MemberSnapshot::NoGroup if subscribed => MemberSnapshot::Rebalancing {
                 identity: Identity { generation: -1, member_id: "".into() },
                 owned: Arc::default(),
             },
-            standing => standing,
+            member => member,
         });
     }
 
-    fn set_member(&self, standing: MemberSnapshot) {
+    fn set_member(&self, member: MemberSnapshot) {
         self.member.send_if_modified(|(known, since)| {
-            if known.is_same(&standing) {
+            if known.is_same(&member) {
                 return false;
             }
-            if discriminant(&**known) != discriminant(&standing) {
+            if discriminant(&**known) != discriminant(&member) {
                 *since = Instant::now();
             }
-            *known = Arc::new(standing);
+            *known = Arc::new(member);
             true
         });
     }

@@ -66,16 +66,16 @@ async fn recreated_topic_is_read_from_start() {
     cluster.create_topic("t", 2).unwrap();
     append(&cluster, "t", 0, 100..103);
     append(&cluster, "t", 1, 200..202);
-    let mut found = Vec::new();
-    while found.len() < 5 {
+    let mut state = Vec::new();
+    while state.len() < 5 {
         match tokio::time::timeout(120 * SECOND, consumer.recv()).await.expect("records in time").unwrap() {
-            Ok(record) => found.push(number(&record)),
+            Ok(record) => state.push(number(&record)),
             // While there is no such topic.
             Err(error) => assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition, "{error}"),
         }
     }
-    found.sort_unstable();
-    assert_eq!(found, [100, 101, 102, 200, 201]);
+    state.sort_unstable();
+    assert_eq!(state, [100, 101, 102, 200, 201]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -240,7 +240,7 @@ async fn commit_behind_marker_has_marker_epoch() {
 #[test]
 fn ignores_fetch_response_of_older_leader() {
     let mut world = World::new(rules());
-    world.inbox.with_state_and_readers(|assignment| {
+    world.buffer.with_state_and_readers(|assignment| {
         assignment.reposition(&tp("t", 1), FetchState::AwaitReset(ResetTarget::Earliest), true)
     });
     world.answer_questions();

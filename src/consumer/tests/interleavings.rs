@@ -179,12 +179,12 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
         }
         Op::Seek(partition, to) => {
             world
-                .inbox
+                .buffer
                 .with_state_and_readers(|assignment| assignment.seek(&tp("t", partition), Offset::At(to)).unwrap());
             model.sought(partition, to);
         }
         Op::Pause(partition, on) => {
-            world.inbox.with_state_and_readers(|assignment| assignment.pause(&tp("t", partition), on).unwrap());
+            world.buffer.with_state_and_readers(|assignment| assignment.pause(&tp("t", partition), on).unwrap());
             model.partitions[partition as usize].paused = on;
         }
         Op::MoveLeader(partition) => world.move_leader(partition),
@@ -207,12 +207,12 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
         }
         Op::Deliver(count) => (0..count).for_each(|_| _ = world.deliver()),
         Op::Squeeze(node) => {
-            let account = |world: &World| {
+            let quota = |world: &World| {
                 world
-                    .inbox
+                    .buffer
                     .with_state(|assignment| assignment.connections.get(&node.into()).map(|node| node.quota.clone()))
             };
-            let full = account(world).map(|account| account.charge(account.limit()));
+            let full = quota(world).map(|quota| quota.charge(quota.limit()));
             world.now += 2 * SECOND;
             world.send(node);
             drop(full);
@@ -263,9 +263,9 @@ fn hold(mut world: World, forms: Vec<Form>, ops: Vec<Op>) {
     // Everything that was charged is given back, but for what still waits.
     drop(std::mem::take(&mut world.waiting));
     world.settle();
-    world.inbox.with_state_and_readers(|assignment| assignment.end(None));
+    world.buffer.with_state_and_readers(|assignment| assignment.end(None));
     world.splits.clear();
-    assert_eq!(world.inbox.with_state(|assignment| assignment.budget.used()), 0);
+    assert_eq!(world.buffer.with_state(|assignment| assignment.budget.used()), 0);
 }
 
 /// How brokers know the topic: by name alone; by an id that Fetch does not speak of; by its id.

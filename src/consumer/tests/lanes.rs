@@ -207,7 +207,8 @@ async fn connections_with_paused_partitions_take_over_others() {
         reading.consumer.shared.buffer.with_state(|assignment| assignment.partitions[partition].connection)
     };
     let all = reading.consumer.assignment();
-    let shared = (0..4).find(|lane| all.iter().filter(|one| lane_of(&reading, one) == *lane).count() == 2).unwrap();
+    let shared =
+        (0..4).find(|connection| all.iter().filter(|one| lane_of(&reading, one) == *connection).count() == 2).unwrap();
     let (pair, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| lane_of(&reading, one) == shared);
     reading.consumer.pause(&others).unwrap();
     reading.read(3000).await;

@@ -294,7 +294,7 @@ async fn revocation_is_reported_despite_user_assignment() {
 fn revocation_affects_only_its_ownership_epoch() {
     let world = World::new(rules());
     let (t, metadata, now) = (tp("t", 0), world.metadata(), world.now);
-    world.inbox.with_state_and_readers(|assignment| {
+    world.buffer.with_state_and_readers(|assignment| {
         let hand = assignment.ownerships(std::slice::from_ref(&t));
         assert!(hand.is_empty(), "the user's is not the group's to take");
         let give = |assignment: &mut ConsumerState| {
@@ -445,10 +445,10 @@ async fn failed_revocation_listener_is_reported_and_bounded() {
             assert!(named("on_lost"), "{protocol:?} {what}: {errors:?}");
             append(&cluster, "t", 0, 10..11);
             append(&cluster, "t", 1, 10..11);
-            let (mut found, mut tries) = (std::collections::BTreeSet::new(), 0);
-            while found.len() < 2 {
+            let (mut state, mut tries) = (std::collections::BTreeSet::new(), 0);
+            while state.len() < 2 {
                 let records = first.poll(SECOND).await.unwrap();
-                found.extend(records.iter().filter(|record| record.offset() == 10).map(|record| record.partition()));
+                state.extend(records.iter().filter(|record| record.offset() == 10).map(|record| record.partition()));
                 tries += 1;
                 assert!(tries < 60, "{protocol:?} {what}: it is read on");
             }

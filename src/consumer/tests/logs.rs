@@ -73,8 +73,8 @@ impl Log {
     }
 
     fn as_of(&self, leader_epoch: i32) -> &Epochs {
-        let found = self.history.iter().rev().find(|(epoch, _)| *epoch <= leader_epoch);
-        found.map_or(&self.history[0].1, |(_, epochs)| epochs)
+        let state = self.history.iter().rev().find(|(epoch, _)| *epoch <= leader_epoch);
+        state.map_or(&self.history[0].1, |(_, epochs)| epochs)
     }
 
     /// The epoch of the record at that offset.

@@ -37,7 +37,7 @@ fn answer(world: &mut World, bytes: Vec<u8>) -> usize {
     let walk = scan_batches(bytes.into(), IsolationLevel::ReadUncommitted, &[]);
     let arrived = vec![ScannedPartition { head: head(0, ErrorCode::NONE), scan: walk }];
     let now = world.now;
-    world.inbox.with_state(|assignment| {
+    world.buffer.with_state(|assignment| {
         assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, charge, now);
         assignment.running_jobs
     })
@@ -60,7 +60,7 @@ fn under(epoch: i32, batch: &Bytes) -> Bytes {
 /// Waits, in the time of the machine, until nothing is being opened any more.
 fn wait_for_jobs(world: &World) {
     for _ in 0..10_000 {
-        if world.inbox.with_state(|assignment| assignment.running_jobs) == 0 {
+        if world.buffer.with_state(|assignment| assignment.running_jobs) == 0 {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -99,10 +99,10 @@ fn overlapping_batches_are_polled_once_in_order() {
 fn stream_polls_overlapping_batches_once() {
     let mut world = roomy();
     world.send(0).unwrap();
-    let (_, reader) = world.inbox.split(&tp("t", 0), false).unwrap();
+    let (_, reader) = world.buffer.split(&tp("t", 0), false).unwrap();
     answer(&mut world, [batch(0, 4, Sort::Plain), batch(2, 4, Sort::Plain)].concat());
     let cx = &mut Context::from_waker(Waker::noop());
-    let Poll::Ready(Some(Ok(portions))) = lock(&reader).poll_slices(500, &world.inbox, cx) else { panic!() };
+    let Poll::Ready(Some(Ok(portions))) = lock(&reader).poll_slices(500, &world.buffer, cx) else { panic!() };
     let offsets = portions.iter().flat_map(|portion| portion.batch.iter().map(|record| record.unwrap().offset));
     assert_eq!(offsets.collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
 }
@@ -115,12 +115,12 @@ fn evicted_overlapping_batch_is_refetched_from_position() {
     assert_eq!(world.take().map(|(_, offset)| offset), Some(0));
     drop(world.poll(500));
     // Both come back, and the reader takes the first one over again.
-    world.inbox.with_state_and_readers(|assignment| assignment.partitions.get_mut(&tp("t", 0)).unwrap().paused = true);
-    let evicted = world.inbox.with_state(|assignment| {
-        let found = assignment.partitions.get_mut(&tp("t", 0)).unwrap();
-        let lease = found.progress.clone().unwrap();
-        found.queue.take(&lease, 1, &mut Vec::new());
-        found.queue.evict(true)
+    world.buffer.with_state_and_readers(|assignment| assignment.partitions.get_mut(&tp("t", 0)).unwrap().paused = true);
+    let evicted = world.buffer.with_state(|assignment| {
+        let state = assignment.partitions.get_mut(&tp("t", 0)).unwrap();
+        let progress = state.progress.clone().unwrap();
+        state.queue.take(&progress, 1, &mut Vec::new());
+        state.queue.evict(true)
     });
     assert_eq!(evicted, Some(4));
 }
@@ -142,7 +142,8 @@ fn concurrent_decompression_keeps_order_and_leader_epochs() {
             under(6, &heavy(19, 2, codec)),
         ];
         assert!(answer(&mut world, parts.concat()) >= 1);
-        let lease = world.inbox.with_state(|assignment| assignment.partitions[&tp("t", 0)].progress.clone()).unwrap();
+        let progress =
+            world.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].progress.clone()).unwrap();
         for expected in 0..21 {
             wait_for_jobs(&world);
             assert_eq!(world.take().map(|(_, offset)| offset), Some(expected), "{codec:?}");
@@ -152,7 +153,7 @@ fn concurrent_decompression_keeps_order_and_leader_epochs() {
                 16..19 => 5,
                 _ => 6,
             };
-            assert_eq!(lease.to_commit(expected + 1).leader_epoch, Some(epoch), "{codec:?}: behind {expected}");
+            assert_eq!(progress.to_commit(expected + 1).leader_epoch, Some(epoch), "{codec:?}: behind {expected}");
         }
     }
 }
@@ -170,7 +171,7 @@ fn two_partitions_are_decompressed_at_once() {
         ScannedPartition { head: head(partition, ErrorCode::NONE), scan: walk }
     });
     let (arrived, now) = (arrived.collect(), world.now);
-    let running = world.inbox.with_state(|assignment| {
+    let running = world.buffer.with_state(|assignment| {
         assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, charge, now);
         assignment.running_jobs
     });

@@ -69,7 +69,7 @@ fn full_partition_leaves_session_until_half_read() {
 fn drops_response_that_precedes_seek() {
     let mut world = World::new(rules());
     world.send(1).unwrap();
-    world.inbox.with_state_and_readers(|assignment| assignment.seek(&tp("t", 1), Offset::At(40)).unwrap());
+    world.buffer.with_state_and_readers(|assignment| assignment.seek(&tp("t", 1), Offset::At(40)).unwrap());
     world.answer(1, 1);
     assert_eq!(world.take(), None);
     assert_eq!(World::asked(&world.send(1).unwrap()), [(1, 40)]);
@@ -81,7 +81,7 @@ fn drops_response_that_precedes_seek() {
 fn seek_to_same_offset_drops_older_response() {
     let mut world = World::new(rules());
     world.send(1).unwrap();
-    world.inbox.with_state_and_readers(|assignment| assignment.seek(&tp("t", 1), Offset::At(0)).unwrap());
+    world.buffer.with_state_and_readers(|assignment| assignment.seek(&tp("t", 1), Offset::At(0)).unwrap());
     world.answer(1, 1);
     assert_eq!(world.take(), None, "of the positioning before");
     world.send(1).unwrap();
@@ -123,14 +123,14 @@ fn validates_position_before_reading_from_new_leader() {
     world.send(1).unwrap();
     world.answer(1, 1);
     world.move_leader(1);
-    let question = world.inbox.with_state(|assignment| assignment.due_offset_requests(world.now));
+    let question = world.buffer.with_state(|assignment| assignment.due_offset_requests(world.now));
     let [OffsetRequest::Epochs(0, asked)] = &question[..] else { panic!("{question:?}") };
     assert_eq!((asked[0].query, asked[0].leader_epoch), ((4, 1), 2));
     let request = world.send(0).unwrap();
     assert!(!World::asked(&request).iter().any(|(partition, _)| *partition == 1), "not before it is answered");
     // The log lost offsets from 2 on: what was read ahead beyond that is dropped.
     assert_eq!(world.take(), Some((tp("t", 1), 0)));
-    world.inbox.with_state_and_readers(|assignment| assignment.handle_epoch_end(&asked[0], Ok((1, 2)), world.now));
+    world.buffer.with_state_and_readers(|assignment| assignment.handle_epoch_end(&asked[0], Ok((1, 2)), world.now));
     assert_eq!(world.take(), None);
     world.answer(0, 0);
     assert!(World::asked(&world.send(0).unwrap()).contains(&(1, 1)), "from what was handed out");
@@ -184,11 +184,11 @@ fn large_batch_raises_only_its_partition_limit() {
 
 /// Opens a batch as the threads do that jobs run on, and tells.
 fn open(assignment: &mut ConsumerState, job: Decompression) {
-    let Decompression { lease, batch, charge, start, end, opening } = job;
+    let Decompression { progress, batch, charge, start, end, opening } = job;
     let how = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
-    let opened = DecodedBatch::decode(&lease, &batch, start..end, charge, &mut Decompressor::default(), &how);
+    let opened = DecodedBatch::decode(&progress, &batch, start..end, charge, &mut Decompressor::default(), &how);
     drop(opening);
-    assignment.handle_decompressed(&lease, end, opened);
+    assignment.handle_decompressed(&progress, end, opened);
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn finished_decompression_wakes_fetch_for_starved_reader() {
     assignment.handle_fetch_response(0, 7, ErrorCode::NONE, came, reserved, now);
     let mut jobs = assignment.take_signals().decompressions;
     let (slow, first) = (jobs.pop().unwrap(), jobs.pop().unwrap());
-    assert_eq!((first.lease.partition(), slow.lease.partition()), (&tp("t", 0), &tp("t", 1)));
+    assert_eq!((first.progress.partition(), slow.progress.partition()), (&tp("t", 0), &tp("t", 1)));
     open(&mut assignment, first);
     let second = assignment.take_signals().decompressions.pop().expect("the next of the same partition");
     open(&mut assignment, second);
@@ -235,7 +235,7 @@ fn finished_decompression_wakes_fetch_for_starved_reader() {
 fn first_connection_to_removed_broker_ends_last() {
     let mut world = World::new(rules());
     let second = FetchConnectionId { broker: 0, connection: 1 };
-    world.inbox.with_state(|assignment| {
+    world.buffer.with_state(|assignment| {
         for partition in [0, 2] {
             assignment.leave_connection(Some(0.into()), &tp("t", partition));
             assignment.join_connection(&tp("t", partition), second);
@@ -244,7 +244,7 @@ fn first_connection_to_removed_broker_ends_last() {
     });
     let now = world.now;
     let plan = |world: &World, from: FetchConnectionId| {
-        world.inbox.with_state(|assignment| match assignment.plan_fetch(from, now) {
+        world.buffer.with_state(|assignment| match assignment.plan_fetch(from, now) {
             FetchPlan::Fetch { .. } => "fetch",
             FetchPlan::Wait(_) => "wait",
             FetchPlan::End => "end",
@@ -252,7 +252,7 @@ fn first_connection_to_removed_broker_ends_last() {
     };
     // The picture is of before the broker was there; its partitions are known to be there all the
     // same.
-    world.inbox.with_state(|assignment| {
+    world.buffer.with_state(|assignment| {
         assignment.has_metadata = true;
         assignment.brokers.remove(&0);
     });
@@ -269,7 +269,7 @@ fn first_connection_to_removed_broker_ends_last() {
 fn with_a_second_connection(rules: ConsumerRules) -> (World, FetchConnectionId) {
     let world = World::new(ConsumerRules { connections: 2, ..rules });
     let second = FetchConnectionId { broker: 0, connection: 1 };
-    world.inbox.with_state(|assignment| {
+    world.buffer.with_state(|assignment| {
         assignment.scaling.get_mut(&0).unwrap().add();
         assignment.join_connection(&tp("t", 2), second);
         assignment.leave_connection(Some(0.into()), &tp("t", 2));
@@ -283,15 +283,15 @@ fn granted_connection_wakes_previously_refused_one() {
     let (world, second) =
         with_a_second_connection(ConsumerRules { queued_bytes: 1 << 20, max_bytes: 1 << 17, ..rules() });
     let now = world.now;
-    world.inbox.with_state(|assignment| {
-        let account = assignment.connections[&second].quota.clone();
+    world.buffer.with_state(|assignment| {
+        let quota = assignment.connections[&second].quota.clone();
         // Its batches are larger than what is free.
         assignment.connections.get_mut(&0.into()).unwrap().largest_batch = 100_000;
-        let taken = account.charge(account.limit() - account.limit() / 16 - 50_000);
-        assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(None)) && account.is_starved());
+        let taken = quota.charge(quota.limit() - quota.limit() / 16 - 50_000);
+        assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(None)) && quota.is_starved());
         assignment.take_signals();
         assert!(matches!(assignment.plan_fetch(second, now), FetchPlan::Fetch { .. }));
-        assert!(!account.is_starved(), "that mark is gone, and with it who would wake the first");
+        assert!(!quota.is_starved(), "that mark is gone, and with it who would wake the first");
         assert!(assignment.take_signals().connections.contains(&0.into()));
         drop(taken);
     });
@@ -301,7 +301,7 @@ fn granted_connection_wakes_previously_refused_one() {
 fn second_connection_needs_two_active_partitions() {
     let world = World::new(ConsumerRules { connections: 2, ..rules() });
     let (now, answers) = (world.now, 5);
-    world.inbox.with_state(|assignment| {
+    world.buffer.with_state(|assignment| {
         let full = |assignment: &mut ConsumerState, count: usize| {
             (0..count).for_each(|_| assignment.record_bottleneck(0.into(), Bottleneck::Connection, now));
             assignment.scaling[&0].open()
@@ -317,15 +317,15 @@ fn second_connection_needs_two_active_partitions() {
 #[test]
 fn waiting_partition_stream_wakes_starved_fetch() {
     let world = World::new(rules());
-    let (now, (own, _reader)) = (world.now, world.inbox.split(&tp("t", 0), false).unwrap());
-    world.inbox.with_state(|assignment| {
-        let account = assignment.connections[&0.into()].quota.clone();
+    let (now, (own, _reader)) = (world.now, world.buffer.split(&tp("t", 0), false).unwrap());
+    world.buffer.with_state(|assignment| {
+        let quota = assignment.connections[&0.into()].quota.clone();
         // There is room for what a partition is asked for, but not for a batch as large as the last
         // ones.
         assignment.connections.get_mut(&0.into()).unwrap().largest_batch = 800;
-        let _taken = account.charge(account.limit() - account.limit() / 16 - 400);
-        assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(_)) && account.is_starved());
-        assert!(account.has_room_to_fetch(300));
+        let _taken = quota.charge(quota.limit() - quota.limit() / 16 - 400);
+        assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(_)) && quota.is_starved());
+        assert!(quota.has_room_to_fetch(300));
         assignment.take_signals();
         assignment.register_waker_for(Some(&own), Waker::noop());
         assert!(assignment.take_signals().connections.contains(&0.into()));
@@ -335,11 +335,11 @@ fn waiting_partition_stream_wakes_starved_fetch() {
 #[test]
 fn commit_of_deleted_topic_needs_topic_id() {
     let world = World::new(rules());
-    world.inbox.with_state(|assignment| {
+    world.buffer.with_state(|assignment| {
         let all = |assignment: &ConsumerState| assignment.delivered_offsets(None).len();
         let before = all(assignment);
-        let found = assignment.partitions.get_mut(&tp("t", 0)).unwrap();
-        found.topic_missing = true;
+        let state = assignment.partitions.get_mut(&tp("t", 0)).unwrap();
+        state.topic_missing = true;
         assert_eq!(all(assignment), before - 1, "it would be taken for an offset of its successor");
         assignment.partitions.get_mut(&tp("t", 0)).unwrap().topic_id = uuid::Uuid::from_u128(1);
         assert_eq!((all(assignment), assignment.completed_offsets(None).len()), (before, before - 1));

@@ -247,9 +247,9 @@ async fn looks_up_offsets_and_topics() {
     let end = consumer.end_offsets(all.clone()).await.unwrap();
     assert_eq!(all.clone().map(|tp| (begin[&tp], end[&tp])), [(0, 1), (0, 2), (1, 3)]);
     let at = std::time::UNIX_EPOCH + Duration::from_millis(1500);
-    let found = consumer.offsets_for_times(all.clone().map(|tp| (tp, at))).await.unwrap();
-    assert_eq!(found[&all[0]], None);
-    assert_eq!(found[&all[2]].map(|found| (found.offset, found.timestamp_millis)), Some((2, 2000)));
+    let state = consumer.offsets_for_times(all.clone().map(|tp| (tp, at))).await.unwrap();
+    assert_eq!(state[&all[0]], None);
+    assert_eq!(state[&all[2]].map(|state| (state.offset, state.timestamp_millis)), Some((2, 2000)));
     assert_eq!(consumer.partitions_for("t").await.unwrap().len(), 3);
     let topics = consumer.list_topics().await.unwrap();
     assert_eq!(topics.get("t").map(Vec::len), Some(3));

@@ -84,8 +84,8 @@ async fn reads_on_while_session_close_hangs() {
         .filter(|request| request.key == ApiKey::Fetch && !request.partitions.is_empty())
         .map(|request| request.connection)
         .collect();
-    let farewell = move |request: &crate::testkit::Request| !fetched.contains(&request.connection);
-    let fault = cluster.fault(on(ApiKey::Fetch).broker(from).when(farewell).forever().hang());
+    let close = move |request: &crate::testkit::Request| !fetched.contains(&request.connection);
+    let fault = cluster.fault(on(ApiKey::Fetch).broker(from).when(close).forever().hang());
     consumer.assign([(tp("t", 0), Offset::At(1)), (tp("t", 2), Offset::At(1))]).unwrap();
     tokio::time::sleep(SECOND).await;
     assert_eq!(fault.hits(), 1);
@@ -123,10 +123,9 @@ async fn fetch_task_ends_and_restarts_with_broker() {
     let cluster = cluster(3).await;
     let consumer = of_three(&cluster).await;
     let nodes = |consumer: &Consumer| {
-        let nodes = consumer
-            .shared
-            .buffer
-            .with_state(|assignment| assignment.connections.keys().map(|source| source.broker).collect::<Vec<_>>());
+        let nodes = consumer.shared.buffer.with_state(|assignment| {
+            assignment.connections.keys().map(|connection| connection.broker).collect::<Vec<_>>()
+        });
         std::collections::BTreeSet::from_iter(nodes)
     };
     assert_eq!(nodes(&consumer).len(), 3);

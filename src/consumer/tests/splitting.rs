@@ -430,12 +430,12 @@ async fn close_waits_for_streams_until_timeout() {
 fn slow_stream_does_not_block_waiting_one() {
     // Room for a few batches of a broker; two of its partitions are split off.
     let mut world = World::new(ConsumerRules { partition_bytes: 2000, queued_bytes: 3000, ..rules() });
-    let (_, slow) = world.inbox.split(&tp("t", 0), false).unwrap();
-    let (_, quick) = world.inbox.split(&tp("t", 2), false).unwrap();
+    let (_, slow) = world.buffer.split(&tp("t", 0), false).unwrap();
+    let (_, quick) = world.buffer.split(&tp("t", 2), false).unwrap();
     let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
     let mut read = Vec::new();
     let mut read_on = |world: &World, read: &mut Vec<i64>| {
-        while let std::task::Poll::Ready(Some(Ok(record))) = lock(&quick).poll_record(&world.inbox, cx) {
+        while let std::task::Poll::Ready(Some(Ok(record))) = lock(&quick).poll_record(&world.buffer, cx) {
             read.push(record.offset);
         }
     };
@@ -456,10 +456,10 @@ fn waiting_consumer_fetches_nothing_beyond_budget() {
     let fetched = |listens: bool| {
         let mut world = World::new(ConsumerRules { partition_bytes: 2000, queued_bytes: 3000, ..rules() });
         let split: Vec<_> =
-            (0..PARTITIONS).map(|partition| world.inbox.split(&tp("t", partition), true).unwrap()).collect();
+            (0..PARTITIONS).map(|partition| world.buffer.split(&tp("t", partition), true).unwrap()).collect();
         let answered = (0..40).take_while(|_| {
             if listens {
-                world.inbox.with_state_and_readers(|assignment| assignment.register_waker(std::task::Waker::noop()));
+                world.buffer.with_state_and_readers(|assignment| assignment.register_waker(std::task::Waker::noop()));
             }
             let sent = world.send(0).is_some();
             sent.then(|| world.answer(0, 1));
@@ -475,23 +475,23 @@ fn waiting_consumer_fetches_nothing_beyond_budget() {
 #[test]
 fn evicts_unread_when_only_decompression_has_room() {
     let mut world = World::new(rules());
-    let (_, slow) = world.inbox.split(&tp("t", 0), false).unwrap();
-    let (_, quick) = world.inbox.split(&tp("t", 2), false).unwrap();
+    let (_, slow) = world.buffer.split(&tp("t", 0), false).unwrap();
+    let (_, quick) = world.buffer.split(&tp("t", 2), false).unwrap();
     assert!(world.send(0).is_some());
     world.answer(0, 1);
     let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
-    while lock(&quick).poll_record(&world.inbox, cx).is_ready() {}
-    let unread = |world: &World| world.inbox.with_state(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
+    while lock(&quick).poll_record(&world.buffer, cx).is_ready() {}
+    let unread = |world: &World| world.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
     assert!(unread(&world) > 0);
-    let _filled = world.inbox.with_state(|assignment| {
-        let account = assignment.connections[&0.into()].quota.clone();
-        account.set_decompresses(true);
-        let filled = account.charge(account.limit() * 3 / 4 - account.used());
-        assert!(account.has_room_for(100) && account.reserve(100, 100).is_none());
+    let _filled = world.buffer.with_state(|assignment| {
+        let quota = assignment.connections[&0.into()].quota.clone();
+        quota.set_decompresses(true);
+        let filled = quota.charge(quota.limit() * 3 / 4 - quota.used());
+        assert!(quota.has_room_for(100) && quota.reserve(100, 100).is_none());
         filled
     });
     let later = world.now + 2 * SECOND;
-    world.inbox.with_state(|assignment| assignment.evict_unread(0.into(), 100, later));
+    world.buffer.with_state(|assignment| assignment.evict_unread(0.into(), 100, later));
     assert_eq!(unread(&world), 0, "what nobody reads makes room");
     drop(slow);
 }
@@ -501,7 +501,7 @@ fn removed_partition_leaves_rotation() {
     let mut world = World::new(rules());
     assert!(world.send(0).is_some());
     world.answer(0, 1);
-    world.inbox.with_state_and_readers(|assignment| {
+    world.buffer.with_state_and_readers(|assignment| {
         assert!(!assignment.rotation.is_empty());
         let partitions = assignment.assigned();
         partitions.iter().for_each(|partition| assignment.remove(partition));

@@ -270,17 +270,17 @@ fn status_names_wait_for_decompression() {
     let walk = scan_batches(large, IsolationLevel::ReadUncommitted, &[]);
     world.respond(1, vec![ScannedPartition { head: head(1, ErrorCode::NONE), scan: walk }], charge);
     let reason = |world: &World| {
-        let status = world.inbox.with_state(|assignment| assignment.status(10 * SECOND, world.now));
-        let (_, found) = status.into_iter().find(|(partition, _)| *partition == tp("t", 1)).unwrap();
-        found.waiting.name()
+        let status = world.buffer.with_state(|assignment| assignment.status(10 * SECOND, world.now));
+        let (_, state) = status.into_iter().find(|(partition, _)| *partition == tp("t", 1)).unwrap();
+        state.waiting.name()
     };
     assert_eq!(reason(&world), "reader");
     assert_eq!(world.take(), None);
     assert_eq!(reason(&world), "decompressing");
-    world.inbox.with_state_and_readers(|assignment| {
+    world.buffer.with_state_and_readers(|assignment| {
         assignment.partitions.get_mut(&tp("t", 1)).unwrap().of_group = true;
-        let tenures = assignment.ownerships(&[tp("t", 1)]);
-        assignment.revoke(&tenures);
+        let ownerships = assignment.ownerships(&[tp("t", 1)]);
+        assignment.revoke(&ownerships);
     });
     assert_eq!(reason(&world), "revoking");
 }

@@ -87,7 +87,7 @@ enum Answer {
 
 /// A consumer's inside, and brokers as it sees them.
 pub(super) struct World {
-    pub(super) inbox: Arc<FetchBuffer>,
+    pub(super) buffer: Arc<FetchBuffer>,
     pub(super) now: Instant,
     /// The leader and epoch of each partition.
     pub(super) leaders: Vec<(i32, i32)>,
@@ -113,10 +113,10 @@ impl World {
         let wakers = Arc::new(FetchWakers::default());
         let assignment = ConsumerState::new(rules, StdRng::seed_from_u64(1), wakers.factory());
         let opening = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
-        let inbox = FetchBuffer::new(assignment, wakers, opening, runtime.handle().clone());
+        let buffer = FetchBuffer::new(assignment, wakers, opening, runtime.handle().clone());
         let leaders = (0..PARTITIONS).map(|partition| (partition % 2, 1)).collect();
         let world = Self {
-            inbox,
+            buffer,
             now: Instant::now(),
             leaders,
             logs: vec![Log::new(Form::Plain, 1); PARTITIONS as usize],
@@ -130,7 +130,7 @@ impl World {
             _runtime: runtime,
         };
         let metadata = world.metadata();
-        world.inbox.with_state_and_readers(|assignment| {
+        world.buffer.with_state_and_readers(|assignment| {
             for partition in 0..PARTITIONS {
                 assignment.assign(tp("t", partition), FetchState::at(Offset::At(0)), &metadata, world.now);
             }
@@ -197,7 +197,7 @@ impl World {
     /// There is a new picture of the cluster.
     pub(super) fn tell(&mut self) {
         let metadata = self.metadata();
-        self.inbox.with_state(|assignment| assignment.metadata_changed(&metadata, self.now));
+        self.buffer.with_state(|assignment| assignment.metadata_changed(&metadata, self.now));
     }
 
     /// The next request to a broker, if it is to be sent.
@@ -205,10 +205,10 @@ impl World {
         if self.waiting.contains_key(&node) {
             return None;
         }
-        let (plan, farewells) = self
-            .inbox
+        let (plan, closes) = self
+            .buffer
             .with_state(|assignment| (assignment.plan_fetch(node, self.now), assignment.take_session_closes()));
-        for over in farewells {
+        for over in closes {
             self.sessions.remove(&over.broker);
         }
         match plan {
@@ -240,7 +240,7 @@ impl World {
         // What the consumer knows of them.
         let known: Vec<_> = (0..PARTITIONS)
             .map(|partition| {
-                self.inbox.with_state(|all| all.partitions.get(&tp("t", partition)).and_then(|found| found.leader))
+                self.buffer.with_state(|all| all.partitions.get(&tp("t", partition)).and_then(|state| state.leader))
             })
             .collect();
         let arrived = self.sessions[&node].iter().map(|(&(id, partition), asked)| {
@@ -299,7 +299,7 @@ impl World {
 
     pub(super) fn respond(&mut self, node: i32, arrived: Vec<ScannedPartition>, charge: Reservation) -> MetadataHints {
         let now = self.now;
-        self.inbox.with_state(|assignment| {
+        self.buffer.with_state(|assignment| {
             assignment.handle_fetch_response(node, 7 + node, ErrorCode::NONE, arrived, charge, now)
         })
     }
@@ -314,7 +314,7 @@ impl World {
     pub(super) fn fail(&mut self, node: i32) {
         if self.waiting.remove(&node).is_some() {
             let error = crate::Error::new(crate::ErrorKind::Network, "gone");
-            self.inbox.with_state(|assignment| assignment.handle_fetch_failure(node, &error, self.now));
+            self.buffer.with_state(|assignment| assignment.handle_fetch_failure(node, &error, self.now));
         }
     }
 
@@ -328,7 +328,7 @@ impl World {
     /// logs now.
     pub(super) fn ask(&mut self) {
         let now = self.now;
-        for question in self.inbox.with_state(|assignment| assignment.due_offset_requests(now)) {
+        for question in self.buffer.with_state(|assignment| assignment.due_offset_requests(now)) {
             match question {
                 OffsetRequest::Committed(_) => panic!("there is no group"),
                 OffsetRequest::Offsets(node, asked) => {
@@ -363,10 +363,10 @@ impl World {
         match self.answers.pop_front() {
             None => return false,
             Some(Answer::Offset(asked, answer)) => {
-                self.inbox.with_state_and_readers(|assignment| assignment.handle_listed_offset(&asked, answer, now))
+                self.buffer.with_state_and_readers(|assignment| assignment.handle_listed_offset(&asked, answer, now))
             }
             Some(Answer::Epoch(asked, answer)) => {
-                self.inbox.with_state_and_readers(|assignment| assignment.handle_epoch_end(&asked, answer, now))
+                self.buffer.with_state_and_readers(|assignment| assignment.handle_epoch_end(&asked, answer, now))
             }
         };
         true
@@ -375,7 +375,7 @@ impl World {
     /// Waits for what is being opened on other threads.
     pub(super) fn settle(&self) {
         for _ in 0..60_000 {
-            if self.inbox.with_state(|assignment| assignment.running_jobs) == 0 {
+            if self.buffer.with_state(|assignment| assignment.running_jobs) == 0 {
                 return;
             }
             std::thread::sleep(SECOND / 5000);
@@ -392,10 +392,10 @@ impl World {
     pub(super) fn take_record(&self, of: Option<i32>) -> Option<ConsumerRecord> {
         let mut cx = Context::from_waker(Waker::noop());
         let next = match of.map(|partition| self.splits.get(&partition)) {
-            Some(split) => lock(&split?.1).poll_record(&self.inbox, &mut cx),
+            Some(split) => lock(&split?.1).poll_record(&self.buffer, &mut cx),
             None => {
-                let _reading = self.inbox.start_reading().unwrap();
-                self.inbox.reader().poll_record(&self.inbox, &mut cx)
+                let _reading = self.buffer.start_reading().unwrap();
+                self.buffer.reader().poll_record(&self.buffer, &mut cx)
             }
         };
         match next {
@@ -409,19 +409,19 @@ impl World {
     pub(super) fn split(&mut self, partition: i32, on: bool) {
         match (on, self.splits.remove(&partition)) {
             (true, None) => {
-                let split = self.inbox.split(&tp("t", partition), false).unwrap();
+                let split = self.buffer.split(&tp("t", partition), false).unwrap();
                 self.splits.insert(partition, split);
             }
-            (false, Some((id, reader))) => self.inbox.join_split(&id, &reader),
+            (false, Some((id, reader))) => self.buffer.join_split(&id, &reader),
             (_, kept) => self.splits.extend(kept.map(|split| (partition, split))),
         }
     }
 
     /// What `poll` would give.
     pub(super) fn poll(&self, max: usize) -> Records {
-        let reading = self.inbox.start_reading().unwrap();
+        let reading = self.buffer.start_reading().unwrap();
         let mut cx = Context::from_waker(Waker::noop());
-        let portions = self.inbox.reader().poll_slices(max, &self.inbox, &mut cx);
+        let portions = self.buffer.reader().poll_slices(max, &self.buffer, &mut cx);
         match portions {
             Poll::Ready(portions) => {
                 Records::new(portions.unwrap().unwrap(), UnreadReturn::Common(reading.into_owned_guard().unwrap()))

@@ -30,17 +30,17 @@ impl Call for ConsumerGroupDescribe {
         let mut response = ConsumerGroupDescribeResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for name in &self.0.group_ids {
             let refused = context.refused().map_or_else(|| context.check_group(name), Err);
-            let found = context.state.consumer_group(name, context.now).map(|(group, picture, _)| {
-                let view = group.view(&picture);
-                (view, picture)
+            let found = context.state.consumer_group(name, context.now).map(|(group, metadata, _)| {
+                let view = group.view(&metadata);
+                (view, metadata)
             });
             let mut described =
                 DescribedGroup { group_id: name.clone(), authorized_operations: NO_OPERATIONS, ..Default::default() };
             let error = match (refused, found) {
                 (Err(error), _) => error,
                 (Ok(()), None) => ErrorCode::GROUP_ID_NOT_FOUND,
-                (Ok(()), Some((view, picture))) => {
-                    fill_in(&mut described, view, &picture, version);
+                (Ok(()), Some((view, metadata))) => {
+                    fill_in(&mut described, view, &metadata, version);
                     ErrorCode::NONE
                 }
             };
@@ -55,7 +55,7 @@ impl Call for ConsumerGroupDescribe {
     }
 }
 
-fn fill_in(described: &mut DescribedGroup, view: ConsumerGroupView, picture: &Picture, version: i16) {
+fn fill_in(described: &mut DescribedGroup, view: ConsumerGroupView, metadata: &Picture, version: i16) {
     described.group_state = text(view.state);
     described.group_epoch = view.epoch;
     described.assignment_epoch = view.assignment_epoch;
@@ -68,22 +68,22 @@ fn fill_in(described: &mut DescribedGroup, view: ConsumerGroupView, picture: &Pi
         client_host: text("/127.0.0.1"),
         subscribed_topic_names: member.names.iter().map(text).collect(),
         subscribed_topic_regex: (!member.regex.is_empty()).then(|| text(member.regex)),
-        assignment: assignment(&member.assigned, picture),
-        target_assignment: assignment(&member.target, picture),
+        assignment: assignment(&member.assigned, metadata),
+        target_assignment: assignment(&member.target, metadata),
         member_type: if version >= 1 { i8::from(!member.classic) } else { -1 },
         ..Default::default()
     });
     described.members = members.collect();
 }
 
-fn assignment(partitions: &[TopicPartition], picture: &Picture) -> Assignment {
+fn assignment(partitions: &[TopicPartition], metadata: &Picture) -> Assignment {
     let mut topics: Vec<TopicPartitions> = Vec::new();
     for partition in partitions {
         let name = text(&*partition.topic);
         match topics.iter_mut().find(|topic| topic.topic_name == name) {
             Some(topic) => topic.partitions.push(partition.partition),
             None => {
-                let id = picture.get(&partition.topic).map(|(id, _)| *id).unwrap_or_default();
+                let id = metadata.get(&partition.topic).map(|(id, _)| *id).unwrap_or_default();
                 topics.push(TopicPartitions { topic_id: id, topic_name: name, partitions: vec![partition.partition] });
             }
         }

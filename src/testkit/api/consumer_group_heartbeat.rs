@@ -61,11 +61,11 @@ impl ConsumerGroupHeartbeat {
             context.state.group_mut(name, now);
             return reply;
         }
-        let (group, picture, settings) = match beat.epoch {
+        let (group, metadata, settings) = match beat.epoch {
             0 => context.state.upgraded_group(name, now)?,
             _ => context.state.consumer_group(name, now).ok_or(ErrorCode::GROUP_ID_NOT_FOUND)?,
         };
-        group.heartbeat(now, beat, &picture, &settings)
+        group.heartbeat(now, beat, &metadata, &settings)
     }
 
     fn read(&self, context: &mut Context<'_>) -> Beat {

@@ -50,8 +50,8 @@ impl JoinGroup {
             id_required: version >= 4,
             may_skip_assignment: version >= 9,
         };
-        if let Some((group, picture, settings)) = context.state.consumer_group_to_join(&asked.group_id, context.now) {
-            return Outcome::Done(join_consumer(context.now, group, request, &picture, &settings));
+        if let Some((group, metadata, settings)) = context.state.consumer_group_to_join(&asked.group_id, context.now) {
+            return Outcome::Done(join_consumer(context.now, group, request, &metadata, &settings));
         }
         let settings = context.state.group_settings();
         context.state.group_mut(&asked.group_id, context.now).join(context.now, request, &settings)
@@ -93,7 +93,7 @@ fn join_consumer(
     now: std::time::Instant,
     group: &mut ConsumerGroup,
     request: JoinRequest,
-    picture: &Picture,
+    metadata: &Picture,
     settings: &ConsumerGroupSettings,
 ) -> JoinOutcome {
     let join = ClassicJoin {
@@ -105,7 +105,7 @@ fn join_consumer(
         new_id: request.new_id,
         member: ClassicMember { session_timeout: request.session_timeout, protocols: request.protocols },
     };
-    match group.classic_join(now, join, picture, settings) {
+    match group.classic_join(now, join, metadata, settings) {
         Ok((member_id, generation, protocol)) => JoinOutcome {
             generation,
             protocol_type: Some("consumer".to_owned()),

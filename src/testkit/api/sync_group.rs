@@ -43,8 +43,8 @@ impl SyncGroup {
                 .map(|given| (given.member_id.to_string(), Bytes::copy_from_slice(&given.assignment)))
                 .collect(),
         };
-        if let Some((group, picture, _)) = context.state.consumer_group(&asked.group_id, context.now) {
-            let synced = group.classic_sync(context.now, &request.identity, request.generation, &picture);
+        if let Some((group, metadata, _)) = context.state.consumer_group(&asked.group_id, context.now) {
+            let synced = group.classic_sync(context.now, &request.identity, request.generation, &metadata);
             return Outcome::Done(synced.map_or_else(SyncOutcome::error, |(assignment, protocol)| SyncOutcome {
                 protocol_type: Some("consumer".to_owned()),
                 protocol: Some(protocol),

@@ -128,16 +128,16 @@ impl State {
         group.advance(now, &settings);
         let moves_back = group.consumer().is_some_and(|consumer| consumer.is_classic());
         // Nobody looks at all topics who need not.
-        let picture = (moves_back && self.options.consumer_groups.migrates).then(|| self.picture());
+        let metadata = (moves_back && self.options.consumer_groups.migrates).then(|| self.metadata_with());
         let group = self.groups.entry(name.to_owned()).or_default();
-        if let Some(picture) = picture {
-            group.downgrade(now, &picture, &settings);
+        if let Some(metadata) = metadata {
+            group.downgrade(now, &metadata, &settings);
         }
         group
     }
 
     /// The topics as a coordinator of the consumer protocol looks at them.
-    pub(crate) fn picture(&self) -> Picture {
+    pub(crate) fn metadata_with(&self) -> Picture {
         let count = |topic: &Topic| i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
         self.topics.iter().map(|topic| (topic.name.clone(), (topic.id, count(topic)))).collect()
     }
@@ -151,8 +151,8 @@ impl State {
         if !self.groups.contains_key(name) {
             return None;
         }
-        let (picture, settings) = (self.picture(), self.options.consumer_groups);
-        Some((self.group_mut(name, now).consumer()?, picture, settings))
+        let (metadata, settings) = (self.metadata_with(), self.options.consumer_groups);
+        Some((self.group_mut(name, now).consumer()?, metadata, settings))
     }
 
     /// The same for a member of the classic protocol that joins: a group without members becomes a
@@ -162,10 +162,10 @@ impl State {
         name: &str,
         now: Instant,
     ) -> Option<(&mut ConsumerGroup, Picture, ConsumerGroupSettings)> {
-        let (picture, settings) = (self.picture(), self.options.groups);
+        let (metadata, settings) = (self.metadata_with(), self.options.groups);
         let group = self.group_mut(name, now);
         if group.is_empty() {
-            group.downgrade(now, &picture, &settings);
+            group.downgrade(now, &metadata, &settings);
         }
         self.consumer_group(name, now)
     }
@@ -177,9 +177,9 @@ impl State {
         name: &str,
         now: Instant,
     ) -> Result<(&mut ConsumerGroup, Picture, ConsumerGroupSettings), ErrorCode> {
-        let (picture, settings) = (self.picture(), self.options.consumer_groups);
-        let group = self.group_mut(name, now).upgrade(&picture, &settings)?;
-        Ok((group, picture, settings))
+        let (metadata, settings) = (self.metadata_with(), self.options.consumer_groups);
+        let group = self.group_mut(name, now).upgrade(&metadata, &settings)?;
+        Ok((group, metadata, settings))
     }
 
     pub(crate) fn next_producer_id(&mut self) -> i64 {

@@ -140,9 +140,10 @@ impl Balance<'_> {
         }
     }
 
-    fn deal_one(&mut self, partition: &TopicPartition, nearby: bool) -> bool {
-        let suits =
-            |member: usize| self.wants(member, &partition.topic) && !(nearby && self.racks.mismatch(member, partition));
+    fn deal_one(&mut self, partition: &TopicPartition, replica: bool) -> bool {
+        let suits = |member: usize| {
+            self.wants(member, &partition.topic) && !(replica && self.racks.mismatch(member, partition))
+        };
         let Some(member) = self.order.iter().map(|(_, member)| *member).find(|member| suits(*member)) else {
             return false;
         };
@@ -244,14 +245,14 @@ struct Movements {
 
 impl Movements {
     fn instead_of(&self, partition: &TopicPartition, from: usize, to: usize) -> TopicPartition {
-        let from = self.by_partition.get(partition).map_or(from, |(source, _)| *source);
+        let from = self.by_partition.get(partition).map_or(from, |(connection, _)| *connection);
         let back = self.by_topic.get(&partition.topic).and_then(|moves| moves.get(&(to, from))?.first());
         back.unwrap_or(partition).clone()
     }
 
     fn note(&mut self, partition: &TopicPartition, from: usize, to: usize) {
         let moves = self.by_topic.entry(partition.topic.clone()).or_default();
-        let source = match self.by_partition.remove(partition) {
+        let connection = match self.by_partition.remove(partition) {
             Some(former) => {
                 if let Some(same) = moves.get_mut(&former) {
                     same.remove(partition);
@@ -263,9 +264,9 @@ impl Movements {
             }
             None => from,
         };
-        if source != to {
-            moves.entry((source, to)).or_default().insert(partition.clone());
-            self.by_partition.insert(partition.clone(), (source, to));
+        if connection != to {
+            moves.entry((connection, to)).or_default().insert(partition.clone());
+            self.by_partition.insert(partition.clone(), (connection, to));
         }
     }
 }

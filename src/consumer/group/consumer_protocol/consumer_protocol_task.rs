@@ -52,7 +52,7 @@ pub(crate) struct ConsumerProtocolTask {
     /// Everything on its way; dropped with the task.
     under_way: JoinSet<RequestOutcome>,
     /// Closing waits for them.
-    goodbyes: PendingLeaves,
+    leaves: PendingLeaves,
     pictures: watch::Receiver<u64>,
     subscription: Option<Subscription>,
     /// All topics of the cluster are asked for.
@@ -82,7 +82,7 @@ impl ConsumerProtocolTask {
         );
         Self {
             pictures: client.metadata_changes(),
-            goodbyes: PendingLeaves::new(client.clone(), shared.clone()),
+            leaves: PendingLeaves::new(client.clone(), shared.clone()),
             client,
             shared,
             remote_assignor,
@@ -123,7 +123,7 @@ impl ConsumerProtocolTask {
                     Ok(heard) => self.handle_response(heard),
                     Err(error) => return self.abandon(&error),
                 },
-                Some(left) = self.goodbyes.next() => {
+                Some(left) = self.leaves.next() => {
                     if let Err(error) = left {
                         warn_unconfirmed_leave(&self.shared, &error);
                     }
@@ -216,7 +216,7 @@ impl ConsumerProtocolTask {
 
     fn leave_group(&mut self, member_id: Arc<str>, epoch: i32, deadline: Instant) {
         let build = move |_, settings: &_| requests::leave(settings, &member_id, epoch);
-        self.goodbyes.leave(Some(deadline), build, requests::read_leave);
+        self.leaves.leave(Some(deadline), build, requests::read_leave);
     }
 
     fn handle_response(&mut self, heard: RequestOutcome) {
@@ -271,23 +271,23 @@ impl ConsumerProtocolTask {
     }
 
     fn look_up_names(&mut self) {
-        let picture = self.client.metadata();
-        self.membership.names_known(now(), |id| picture.names.get(&id).cloned());
+        let metadata = self.client.metadata();
+        self.membership.names_known(now(), |id| metadata.names.get(&id).cloned());
     }
 
     /// Tells the membership what is meant now. Expressions that are matched here wait for a picture
     /// with all topics.
     fn match_topics(&mut self) {
-        let picture = self.client.metadata();
+        let metadata = self.client.metadata();
         let wanted = match &self.subscription {
             None => None,
             Some(subscription) if !self.matches_locally(subscription) => Some(TopicsToSubscribe {
                 names: subscription.names().clone(),
                 regex: subscription.broker_regex().map(Arc::from),
             }),
-            Some(_) if picture.version <= self.blind_until => return,
+            Some(_) if metadata.version <= self.blind_until => return,
             Some(subscription) => {
-                let names = subscription.topics(&picture, self.shared.settings.exclude_internal_topics);
+                let names = subscription.topics(&metadata, self.shared.settings.exclude_internal_topics);
                 Some(TopicsToSubscribe { names, regex: None })
             }
         };
@@ -307,7 +307,7 @@ impl ConsumerProtocolTask {
         if let Some(Action::Leave { member_id, epoch }) = self.membership.next_action() {
             self.leave_group(member_id, epoch, deadline);
         }
-        self.goodbyes.all(deadline).await
+        self.leaves.all(deadline).await
     }
 
     /// The ground is gone under the task: its client is closed, or its runtime ends.

@@ -91,7 +91,7 @@ struct Peer {
     /// What it sends arrives in order.
     arrives: Instant,
     /// What it knows of topics.
-    picture: Picture,
+    metadata: Picture,
 }
 
 struct World {
@@ -105,7 +105,7 @@ struct World {
     /// By time, then by order of arrival.
     agenda: BTreeMap<(Instant, u64), Happening>,
     happenings: u64,
-    picture: Picture,
+    metadata: Picture,
     topics: u128,
     assignments: usize,
 }
@@ -122,7 +122,7 @@ impl World {
             node: 1,
             agenda: BTreeMap::new(),
             happenings: 0,
-            picture: Picture::new(),
+            metadata: Picture::new(),
             topics: 0,
             assignments: 0,
         };
@@ -137,7 +137,7 @@ impl World {
 
     fn create(&mut self, name: &str, partitions: i32) {
         self.topics += 1;
-        self.picture.insert(name.into(), (Uuid::from_u128(self.topics), partitions));
+        self.metadata.insert(name.into(), (Uuid::from_u128(self.topics), partitions));
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -170,7 +170,7 @@ impl World {
             last_beat: self.now,
             in_flight: None,
             arrives: self.now,
-            picture: Picture::new(),
+            metadata: Picture::new(),
         }));
         self.later(1_000, Happening::Polls { by });
         self.later(10, Happening::Looks { by });
@@ -326,9 +326,9 @@ impl World {
                 }
             }
             Happening::Looks { by } => {
-                let picture = self.picture.clone();
+                let metadata = self.metadata.clone();
                 self.with(by, |peer, now| {
-                    peer.picture = picture;
+                    peer.metadata = metadata;
                     look(peer, now);
                 });
                 let pause = if self.chance(10) { 60_000 } else { self.rng.random_range(100..3_000) };
@@ -358,7 +358,7 @@ impl World {
                 };
                 let checked = consumer_group::check(&asked);
                 assert_eq!(checked, Ok(()), "seed {}: {asked:?}", self.seed);
-                self.group.heartbeat(self.now, asked, &self.picture, &BROKER)
+                self.group.heartbeat(self.now, asked, &self.metadata, &BROKER)
             }
         };
         served.map_err(|code| Error::broker(code, "test")).map(|reply| HeartbeatResponse {
@@ -398,7 +398,7 @@ impl World {
                 let (name, count) = (["t", "u", "v"][self.rng.random_range(0..3)], self.rng.random_range(1..6));
                 self.create(name, count);
             }
-            _ => _ = self.picture.remove(["u", "v"][self.rng.random_range(0..2)]),
+            _ => _ = self.metadata.remove(["u", "v"][self.rng.random_range(0..2)]),
         }
         let pause = self.rng.random_range(1..60_000);
         self.later(pause, Happening::Mischief);
@@ -442,7 +442,7 @@ impl World {
     /// Everyone who wants something is in, in the group's epoch, and everything has its owner.
     fn settled(&mut self) {
         let seed = self.seed;
-        let view = self.group.view(&self.picture);
+        let view = self.group.view(&self.metadata);
         assert!(matches!(view.state, "Stable" | "Empty"), "seed {seed}: {view:?}");
         let mut topics = BTreeSet::new();
         for peer in self.peers.iter().flatten() {
@@ -455,13 +455,13 @@ impl World {
                     let meant = |name: &&Arc<str>| {
                         names.iter().any(|known| **known == ***name) || (regex && matches!(&***name, "t" | "v"))
                     };
-                    topics.extend(self.picture.keys().filter(meant).cloned());
+                    topics.extend(self.metadata.keys().filter(meant).cloned());
                 }
                 other => panic!("seed {seed}: {other:?}"),
             }
         }
         let all =
-            topics.iter().flat_map(|topic| (0..self.picture[topic].1).map(|n| TopicPartition::new(topic.clone(), n)));
+            topics.iter().flat_map(|topic| (0..self.metadata[topic].1).map(|n| TopicPartition::new(topic.clone(), n)));
         let all: BTreeSet<TopicPartition> = all.collect();
         let owned: BTreeSet<_> = self.peers.iter().flatten().flat_map(|peer| peer.owned.keys().cloned()).collect();
         self.one_owner_each();
@@ -475,8 +475,8 @@ fn wanted(names: &[&str], regex: Option<&str>) -> TopicsToSubscribe {
 
 /// Names that the member's own picture has.
 fn look(peer: &mut Peer, now: Instant) {
-    let Peer { member, picture, .. } = peer;
-    let name_of = |id| picture.iter().find(|(_, (known, _))| *known == id).map(|(name, _)| name.clone());
+    let Peer { member, metadata, .. } = peer;
+    let name_of = |id| metadata.iter().find(|(_, (known, _))| *known == id).map(|(name, _)| name.clone());
     member.names_known(now, name_of);
 }
 

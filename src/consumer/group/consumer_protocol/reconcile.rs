@@ -145,9 +145,9 @@ impl ConsumerMembership {
 
     /// The cluster looks different; `name_of` says how a topic is called, if it is known.
     pub(crate) fn names_known(&mut self, now: Instant, name_of: impl Fn(Uuid) -> Option<Arc<str>>) {
-        let found: Vec<_> = self.unresolved().filter_map(|id| Some((id, name_of(id)?))).collect();
-        if !found.is_empty() {
-            self.names.extend(found);
+        let state: Vec<_> = self.unresolved().filter_map(|id| Some((id, name_of(id)?))).collect();
+        if !state.is_empty() {
+            self.names.extend(state);
             self.reconcile(now);
             self.tick(now);
         }

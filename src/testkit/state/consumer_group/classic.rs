@@ -65,14 +65,14 @@ fn subscription(protocols: &[(String, Bytes)]) -> Option<(i16, ConsumerProtocolS
     Some((version, ConsumerProtocolSubscription::decode(&mut Decoder::new(bytes, version, false)).ok()?))
 }
 
-fn held(topics: impl IntoIterator<Item = (String, Vec<i32>)>, picture: &Picture) -> Held {
-    let known = topics.into_iter().filter_map(|(name, all)| Some((picture.get(name.as_str())?.0, all)));
+fn held(topics: impl IntoIterator<Item = (String, Vec<i32>)>, metadata: &Picture) -> Held {
+    let known = topics.into_iter().filter_map(|(name, all)| Some((metadata.get(name.as_str())?.0, all)));
     known.map(|(id, partitions)| (id, partitions.into_iter().collect())).collect()
 }
 
 /// What a SyncGroup gave; `None` where it cannot be read, or belongs to an assignor of the members'
 /// own.
-fn decode_assignment(bytes: &Bytes, picture: &Picture) -> Option<Held> {
+fn decode_assignment(bytes: &Bytes, metadata: &Picture) -> Option<Held> {
     let mut bytes = bytes.clone();
     if bytes.is_empty() {
         return Some(Held::new());
@@ -82,12 +82,12 @@ fn decode_assignment(bytes: &Bytes, picture: &Picture) -> Option<Held> {
     if given.user_data.is_some_and(|data| !data.is_empty()) {
         return None;
     }
-    Some(held(given.assigned_partitions.into_iter().map(|t| (t.topic.to_string(), t.partitions)), picture))
+    Some(held(given.assigned_partitions.into_iter().map(|t| (t.topic.to_string(), t.partitions)), metadata))
 }
 
-fn encode_assignment(given: &Held, version: i16, picture: &Picture) -> Bytes {
+fn encode_assignment(given: &Held, version: i16, metadata: &Picture) -> Bytes {
     let mut topics: Vec<Given> = Vec::new();
-    for partition in named(given, picture) {
+    for partition in named(given, metadata) {
         match topics.last_mut().filter(|last| last.topic == *partition.topic) {
             Some(last) => last.partitions.push(partition.partition),
             None => {
@@ -109,7 +109,7 @@ impl ConsumerGroup {
         &mut self,
         now: Instant,
         join: ClassicJoin,
-        picture: &Picture,
+        metadata: &Picture,
         settings: &ConsumerGroupSettings,
     ) -> Result<(String, i32, String), (ErrorCode, String)> {
         self.advance(now);
@@ -145,7 +145,7 @@ impl ConsumerGroup {
         let new = !self.members.contains_key(&id);
         let changed = new || member.names != names || !member.regex.is_empty();
         let owned = subscription.owned_partitions.into_iter().map(|t| (t.topic.to_string(), t.partitions));
-        let owned = held(owned, picture);
+        let owned = held(owned, metadata);
         let protocol = join.member.protocols.first().map(|(name, _)| name.clone()).unwrap_or_default();
         member.client_id = join.client_id;
         member.rebalance_timeout = join.rebalance_timeout;
@@ -155,9 +155,9 @@ impl ConsumerGroup {
         member.late = Some(now + join.rebalance_timeout);
         member.classic = Some(join.member);
         self.members.insert(id.clone(), member);
-        self.look_at_topics(picture, changed);
-        self.assign(picture);
-        match self.reconcile(&id, now, Some(&owned), changed, picture) {
+        self.look_at_topics(metadata, changed);
+        self.assign(metadata);
+        match self.reconcile(&id, now, Some(&owned), changed, metadata) {
             Ok(member) => Ok((id, member.epoch, protocol)),
             Err(code) => Err((code, id)),
         }
@@ -194,7 +194,7 @@ impl ConsumerGroup {
         now: Instant,
         identity: &MemberIdentity,
         generation: i32,
-        picture: &Picture,
+        metadata: &Picture,
     ) -> Result<(Bytes, String), ErrorCode> {
         let target_epoch = self.target_epoch;
         let member = self.classic_member(now, identity, generation)?;
@@ -205,7 +205,7 @@ impl ConsumerGroup {
         let protocols = member.classic.as_ref().map(|classic| classic.protocols.clone()).unwrap_or_default();
         let version = subscription(&protocols).map_or(0, |(version, _)| version);
         let name = protocols.into_iter().next().map(|(name, _)| name).unwrap_or_default();
-        Ok((encode_assignment(&member.assigned, version, picture), name))
+        Ok((encode_assignment(&member.assigned, version, metadata), name))
     }
 
     pub(crate) fn classic_heartbeat(
@@ -249,10 +249,10 @@ impl ConsumerGroup {
 
     /// Takes a classic group over; `None` where its members' own assignor decides, whose word would
     /// be lost.
-    pub(crate) fn from_classic(generation: i32, members: Vec<Moved>, picture: &Picture) -> Option<Self> {
+    pub(crate) fn from_classic(generation: i32, members: Vec<Moved>, metadata: &Picture) -> Option<Self> {
         let mut group = Self { epoch: generation, target_epoch: generation, ..Self::default() };
         for moved in members {
-            let assigned = decode_assignment(&moved.assignment, picture)?;
+            let assigned = decode_assignment(&moved.assignment, metadata)?;
             let (_, subscription) = subscription(&moved.member.protocols)?;
             let member = Member {
                 client_id: moved.client_id,
@@ -272,12 +272,12 @@ impl ConsumerGroup {
     }
 
     /// Gives the members up to a classic group of this generation, each with what it is to have.
-    pub(crate) fn into_classic(self, picture: &Picture) -> (i32, Vec<Moved>) {
+    pub(crate) fn into_classic(self, metadata: &Picture) -> (i32, Vec<Moved>) {
         let Self { epoch, members, target, .. } = self;
         let moved = members.into_values().filter_map(|member| {
             let classic = member.classic?;
             let version = subscription(&classic.protocols).map_or(0, |(version, _)| version);
-            let assignment = target.get(&member.id).map(|held| encode_assignment(held, version, picture));
+            let assignment = target.get(&member.id).map(|held| encode_assignment(held, version, metadata));
             Some(Moved {
                 assignment: assignment.unwrap_or_default(),
                 id: member.id,

@@ -137,9 +137,9 @@ impl Member {
     }
 
     /// What it is subscribed to, of what there is.
-    fn subscribed(&self, picture: &Picture) -> BTreeSet<Uuid> {
+    fn subscribed(&self, metadata: &Picture) -> BTreeSet<Uuid> {
         let matches = |name: &str| self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(name));
-        let wanted = picture.iter().filter(|(name, _)| self.names.contains(&***name) || matches(name));
+        let wanted = metadata.iter().filter(|(name, _)| self.names.contains(&***name) || matches(name));
         wanted.map(|(_, (id, _))| *id).collect()
     }
 }
@@ -202,7 +202,7 @@ pub struct ConsumerMemberView {
 }
 
 impl ConsumerGroup {
-    pub(crate) fn view(&self, picture: &Picture) -> ConsumerGroupView {
+    pub(crate) fn view(&self, metadata: &Picture) -> ConsumerGroupView {
         let members = self.members.values().map(|member| ConsumerMemberView {
             member_id: member.id.clone(),
             instance_id: member.instance.clone(),
@@ -211,8 +211,8 @@ impl ConsumerGroup {
             classic: member.classic.is_some(),
             names: member.names.iter().cloned().collect(),
             regex: member.regex.clone(),
-            assigned: named(&member.assigned, picture).chain(named(&member.revoking, picture)).collect(),
-            target: self.target.get(&member.id).into_iter().flat_map(|held| named(held, picture)).collect(),
+            assigned: named(&member.assigned, metadata).chain(named(&member.revoking, metadata)).collect(),
+            target: self.target.get(&member.id).into_iter().flat_map(|held| named(held, metadata)).collect(),
         });
         ConsumerGroupView {
             state: self.state(),
@@ -290,7 +290,7 @@ impl ConsumerGroup {
         &mut self,
         now: Instant,
         beat: Beat,
-        picture: &Picture,
+        metadata: &Picture,
         settings: &ConsumerGroupSettings,
     ) -> Result<Reply, ErrorCode> {
         self.advance(now);
@@ -321,9 +321,9 @@ impl ConsumerGroup {
         let new = !self.members.contains_key(&id);
         let changed = new || wanted_before != (member.names.clone(), member.regex.clone());
         self.members.insert(id.clone(), member);
-        self.look_at_topics(picture, changed);
-        self.assign(picture);
-        let member = self.reconcile(&id, now, beat.owned.as_ref(), changed, picture)?;
+        self.look_at_topics(metadata, changed);
+        self.assign(metadata);
+        let member = self.reconcile(&id, now, beat.owned.as_ref(), changed, metadata)?;
         let news = joins || full || member.assigned != before;
         Ok(Reply { member_id: id, epoch: member.epoch, assignment: news.then(|| member.assigned.clone()) })
     }
@@ -415,10 +415,10 @@ impl ConsumerGroup {
     }
 
     /// The group's epoch rises when what is subscribed to has changed, or the topics have.
-    fn look_at_topics(&mut self, picture: &Picture, changed: bool) {
+    fn look_at_topics(&mut self, metadata: &Picture, changed: bool) {
         let mut subscribed = BTreeSet::new();
-        self.members.values().for_each(|member| subscribed.append(&mut member.subscribed(picture)));
-        let counts = picture.values().filter(|(id, _)| subscribed.contains(id));
+        self.members.values().for_each(|member| subscribed.append(&mut member.subscribed(metadata)));
+        let counts = metadata.values().filter(|(id, _)| subscribed.contains(id));
         let counts: BTreeMap<Uuid, i32> = counts.copied().collect();
         if changed || counts != self.seen {
             self.seen = counts;
@@ -434,13 +434,13 @@ impl ConsumerGroup {
     }
 
     /// Works out who is to have what, if that is not known for the group's epoch.
-    fn assign(&mut self, picture: &Picture) {
+    fn assign(&mut self, metadata: &Picture) {
         if self.target_epoch == self.epoch {
             return;
         }
         let members: BTreeMap<String, BTreeSet<Uuid>> =
-            self.members.values().map(|member| (member.id.clone(), member.subscribed(picture))).collect();
-        let counts = picture.values().copied().collect();
+            self.members.values().map(|member| (member.id.clone(), member.subscribed(metadata))).collect();
+        let counts = metadata.values().copied().collect();
         self.target = match self.assignor() {
             "range" => assign::range(&members, &counts),
             _ => assign::uniform(&members, &counts, &self.target),
@@ -472,8 +472,8 @@ pub(crate) fn check(beat: &Beat) -> Result<(), ErrorCode> {
 }
 
 /// By the topics' names; those of topics that are gone are left out.
-pub(crate) fn named<'a>(held: &'a Held, picture: &'a Picture) -> impl Iterator<Item = TopicPartition> + 'a {
-    let name_of = |id: &Uuid| picture.iter().find(|(_, (known, _))| known == id).map(|(name, _)| name.clone());
+pub(crate) fn named<'a>(held: &'a Held, metadata: &'a Picture) -> impl Iterator<Item = TopicPartition> + 'a {
+    let name_of = |id: &Uuid| metadata.iter().find(|(_, (known, _))| known == id).map(|(name, _)| name.clone());
     held.iter()
         .filter_map(move |(id, partitions)| Some((name_of(id)?, partitions)))
         .flat_map(|(name, partitions)| partitions.iter().map(move |&number| TopicPartition::new(name.clone(), number)))

@@ -44,17 +44,17 @@ impl ConsumerGroup {
         now: Instant,
         owned: Option<&Held>,
         changed: bool,
-        picture: &Picture,
+        metadata: &Picture,
     ) -> Result<&Member, ErrorCode> {
         let mut member = self.members.get(id).cloned().ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?;
         let before = (member.epoch, member.assigned.clone(), member.revoking.clone());
         // Who says nothing of it has all of it still.
         let has = |part: &Held| owned.is_none_or(|owned| overlaps(owned, part));
         match member.state {
-            State::Stable if member.epoch != self.target_epoch => self.go_on(&mut member, has, picture),
-            State::Unrevoked if !has(&member.revoking) => self.go_on(&mut member, has, picture),
-            State::Unreleased => self.go_on(&mut member, has, picture),
-            State::Stable | State::Unrevoked if changed => drop_unsubscribed(&mut member, has, picture),
+            State::Stable if member.epoch != self.target_epoch => self.go_on(&mut member, has, metadata),
+            State::Unrevoked if !has(&member.revoking) => self.go_on(&mut member, has, metadata),
+            State::Unreleased => self.go_on(&mut member, has, metadata),
+            State::Stable | State::Unrevoked if changed => drop_unsubscribed(&mut member, has, metadata),
             State::Stable | State::Unrevoked => {}
         }
         if member.classic.is_none() {
@@ -69,8 +69,8 @@ impl ConsumerGroup {
         Ok(place)
     }
 
-    fn go_on(&self, member: &mut Member, has: impl Fn(&Held) -> bool, picture: &Picture) {
-        let subscribed = member.subscribed(picture);
+    fn go_on(&self, member: &mut Member, has: impl Fn(&Held) -> bool, metadata: &Picture) {
+        let subscribed = member.subscribed(metadata);
         let target = self.target.get(&member.id).cloned().unwrap_or_default();
         let target: Held = target.into_iter().filter(|(id, _)| subscribed.contains(id)).collect();
         let (kept, gone) = split(&member.assigned, &target);
@@ -119,8 +119,8 @@ impl ConsumerGroup {
 
 /// A member gives up what it is not subscribed to any more, before it is worked out what it gets
 /// instead.
-fn drop_unsubscribed(member: &mut Member, has: impl Fn(&Held) -> bool, picture: &Picture) {
-    let subscribed = member.subscribed(picture);
+fn drop_unsubscribed(member: &mut Member, has: impl Fn(&Held) -> bool, metadata: &Picture) {
+    let subscribed = member.subscribed(metadata);
     let all: BTreeMap<_, _> = std::mem::take(&mut member.assigned);
     let (kept, gone): (Held, Held) = all.into_iter().partition(|(id, _)| subscribed.contains(id));
     member.assigned = kept;

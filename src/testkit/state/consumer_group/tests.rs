@@ -16,7 +16,7 @@ const T: Uuid = Uuid::from_u128(1);
 
 struct World {
     group: ConsumerGroup,
-    picture: Picture,
+    metadata: Picture,
     now: Instant,
 }
 
@@ -31,13 +31,13 @@ fn all(partitions: impl IntoIterator<Item = i32>) -> Held {
 
 impl World {
     fn new() -> Self {
-        let picture = Picture::from([("t".into(), (T, 4))]);
-        Self { group: ConsumerGroup::default(), picture, now: Instant::now() }
+        let metadata = Picture::from([("t".into(), (T, 4))]);
+        Self { group: ConsumerGroup::default(), metadata, now: Instant::now() }
     }
 
     fn beat(&mut self, beat: Beat) -> Result<Reply, ErrorCode> {
         check(&beat)?;
-        self.group.heartbeat(self.now, beat, &self.picture, &SETTINGS)
+        self.group.heartbeat(self.now, beat, &self.metadata, &SETTINGS)
     }
 
     fn join_as(&mut self, identity: MemberIdentity) -> Result<Reply, ErrorCode> {
@@ -72,7 +72,7 @@ fn single_member_receives_all_partitions_once() {
     assert_eq!((reply.epoch, reply.assignment), (1, Some(all(0..4))));
     let reply = world.go_on("a", 1, Some(all(0..4))).unwrap();
     assert_eq!((reply.epoch, reply.assignment), (1, None));
-    assert_eq!(world.group.view(&world.picture).state, "Stable");
+    assert_eq!(world.group.view(&world.metadata).state, "Stable");
 }
 
 #[test]
@@ -87,13 +87,13 @@ fn partitions_move_after_previous_owner_revokes_them() {
     assert_eq!(kept[&T].len(), 2);
     assert_eq!(world.go_on("a", 1, Some(all(0..4))).unwrap().epoch, 1);
     assert_eq!(world.go_on("b", 2, None).unwrap().assignment, None);
-    assert_eq!(world.group.view(&world.picture).state, "Reconciling");
+    assert_eq!(world.group.view(&world.metadata).state, "Reconciling");
 
     let reply = world.go_on("a", 1, Some(kept.clone())).unwrap();
     assert_eq!((reply.epoch, reply.assignment), (2, None));
     let gained = world.go_on("b", 2, None).unwrap().assignment.unwrap();
     assert!(gained[&T].is_disjoint(&kept[&T]) && gained[&T].len() == 2);
-    assert_eq!(world.group.view(&world.picture).state, "Stable");
+    assert_eq!(world.group.view(&world.metadata).state, "Stable");
     assert!(world.group.one_owner_each());
 }
 
@@ -162,10 +162,10 @@ fn static_member_rejoins_without_rebalance_after_leaving() {
 fn topic_changes_raise_group_epoch() {
     let mut world = World::new();
     world.join("a");
-    world.picture.insert("t".into(), (T, 6));
+    world.metadata.insert("t".into(), (T, 6));
     let reply = world.go_on("a", 1, None).unwrap();
     assert_eq!((reply.epoch, reply.assignment), (2, Some(all(0..6))));
-    world.picture.clear();
+    world.metadata.clear();
     let reply = world.go_on("a", 2, None).unwrap();
     assert_eq!((reply.epoch, reply.assignment), (2, Some(Held::new())));
     assert_eq!(world.go_on("a", 2, Some(Held::new())).unwrap().epoch, 3);

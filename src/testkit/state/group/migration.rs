@@ -22,7 +22,7 @@ impl Group {
     /// Makes it one of the consumer protocol, with the members that it has.
     pub(crate) fn upgrade(
         &mut self,
-        picture: &Picture,
+        metadata: &Picture,
         settings: &ConsumerGroupSettings,
     ) -> Result<&mut ConsumerGroup, ErrorCode> {
         if self.consumer.is_none() {
@@ -40,7 +40,7 @@ impl Group {
                 assignment: member.assignment.clone(),
             });
             let generation = if self.members.is_empty() { 0 } else { self.generation };
-            let consumer = ConsumerGroup::from_classic(generation, members.collect(), picture);
+            let consumer = ConsumerGroup::from_classic(generation, members.collect(), metadata);
             self.consumer = Some(Box::new(consumer.ok_or(ErrorCode::GROUP_ID_NOT_FOUND)?));
             self.let_go();
         }
@@ -64,9 +64,9 @@ impl Group {
 
     /// Back to the classic protocol: at once where nobody is left, or with the classic members that
     /// are, who share anew.
-    pub(crate) fn downgrade(&mut self, now: Instant, picture: &Picture, settings: &GroupSettings) {
+    pub(crate) fn downgrade(&mut self, now: Instant, metadata: &Picture, settings: &GroupSettings) {
         let Some(consumer) = self.consumer.take() else { return };
-        let (generation, members) = consumer.into_classic(picture);
+        let (generation, members) = consumer.into_classic(metadata);
         self.generation = generation;
         if members.is_empty() {
             return;

@@ -409,33 +409,33 @@ async fn retried_leave_does_not_remove_rejoined_member() {
                 member.owns(set("t", 0..4)).await;
                 // What it owns is told by then.
                 sleep(Duration::from_secs(1)).await;
-                let goodbye = on(ApiKey::ConsumerGroupHeartbeat);
+                let leave = on(ApiKey::ConsumerGroupHeartbeat);
                 let plant = || {
                     cluster.fault(if moves {
-                        goodbye.clone().error(ErrorCode::NOT_COORDINATOR)
+                        leave.clone().error(ErrorCode::NOT_COORDINATOR)
                     } else {
-                        goodbye.clone().drop_connection()
+                        leave.clone().drop_connection()
                     })
                 };
-                let (goodbye, lost) = if poll_interval_passes {
+                let (leave, lost) = if poll_interval_passes {
                     member.polls(false);
                     // The last heartbeat before it leaves is answered.
                     sleep(POLL_INTERVAL - Duration::from_millis(2_400)).await;
-                    let goodbye = plant();
+                    let leave = plant();
                     member.until("being put out", |heard| heard.lost == 1).await;
                     sleep(Duration::from_millis(10)).await;
                     member.polls(true);
                     drop(member.handle.begin_poll());
-                    (goodbye, 1)
+                    (leave, 1)
                 } else {
-                    let goodbye = plant();
+                    let leave = plant();
                     member.handle.subscribe(None);
-                    goodbye.reached(1).await;
+                    leave.reached(1).await;
                     member.subscribe(&["t"]);
-                    (goodbye, 0)
+                    (leave, 0)
                 };
                 let what = format!("{instance:?} {poll_interval_passes} {moves}");
-                goodbye.reached(1).await;
+                leave.reached(1).await;
                 member.owns(set("t", 0..4)).await;
                 sleep(SESSION).await;
                 assert_eq!(member.now().lost, lost, "{what}: {:?}", member.now().errors);

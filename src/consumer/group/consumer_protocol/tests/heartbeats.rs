@@ -182,7 +182,7 @@ fn session_timeout_loses_partitions_and_rejoins() {
 
 #[test]
 fn poll_timer_expiry_leaves_until_next_poll() {
-    for (instance_id, goodbye) in [(None, -1), (Some("i"), -2)] {
+    for (instance_id, leave) in [(None, -1), (Some("i"), -2)] {
         let mut bench = Bench::settled_as(instance_id);
         let began = bench.member.last_poll;
         loop {
@@ -194,7 +194,7 @@ fn poll_timer_expiry_leaves_until_next_poll() {
             }
         }
         assert_eq!(bench.now, began + POLL);
-        assert_eq!(bench.left(), goodbye);
+        assert_eq!(bench.left(), leave);
         assert!(bench.parked().to_string().contains("max.poll.interval.ms"));
         bench.now += POLL;
         bench.member.polled(bench.now);
@@ -216,11 +216,11 @@ fn stays_while_reader_polls_in_time() {
 
 #[test]
 fn close_leaves_and_sends_nothing_more() {
-    for (instance_id, goodbye) in [(None, -1), (Some("i"), -2)] {
+    for (instance_id, leave) in [(None, -1), (Some("i"), -2)] {
         let mut bench = Bench::settled_as(instance_id);
         bench.told(6, PartitionsByTopicId::new());
         bench.member.close();
-        assert_eq!(bench.left(), goodbye);
+        assert_eq!(bench.left(), leave);
         bench.idle();
         bench.subscribe(&["u"]);
         bench.member.polled(bench.now);
